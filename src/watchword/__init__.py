@@ -1,0 +1,51 @@
+"""Watchword: authentication of every message between agents on Kafka and NATS.
+
+The core: it signs and verifies messages, and does no I/O. Clients are wrapped by ``watchword_adapters``.
+"""
+
+from watchword.agent import Delivered, Watchword
+from watchword.audit import Audit
+from watchword.errors import ConfigurationError, Reason, Rejected, SigningError, Unavailable, WatchwordError
+from watchword.keys import Algorithm, KeyChain, KeySource, MemoryKeys, SigningBackend, SigningKey, VerificationKey
+from watchword.message import Channel, Expected, Message, ObservedMessage, Position, Request, VerifiedMessage
+from watchword.policy import Allow, Mode, Policy, Rate
+from watchword.replay import Admission, Claim, MemoryReplayStore, ReplayStore
+from watchword.signer import Signed, Signer
+from watchword.verifier import Verifier
+
+__all__ = [
+    "Admission",
+    "Algorithm",
+    "Allow",
+    "Audit",
+    "Channel",
+    "Claim",
+    "ConfigurationError",
+    "Delivered",
+    "Expected",
+    "KeyChain",
+    "KeySource",
+    "MemoryKeys",
+    "MemoryReplayStore",
+    "Message",
+    "Mode",
+    "ObservedMessage",
+    "Policy",
+    "Position",
+    "Rate",
+    "Reason",
+    "Rejected",
+    "ReplayStore",
+    "Request",
+    "Signed",
+    "Signer",
+    "SigningBackend",
+    "SigningError",
+    "SigningKey",
+    "Unavailable",
+    "VerificationKey",
+    "VerifiedMessage",
+    "Verifier",
+    "Watchword",
+    "WatchwordError",
+]

@@ -1,0 +1,65 @@
+"""What one agent process plugs into its clients: who it is, how it judges, and its audit trail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from watchword.audit import Audit
+from watchword.errors import ConfigurationError, Rejected, Unavailable
+from watchword.message import Expected, ObservedMessage, VerifiedMessage
+from watchword.policy import Mode
+
+if TYPE_CHECKING:
+    from watchword.message import Message
+    from watchword.signer import Signer
+    from watchword.verifier import Verifier
+
+Delivered: TypeAlias = VerifiedMessage | ObservedMessage
+"""What an interceptor hands on: verified; or, in observe mode only, as it came and with its verdict."""
+
+_ANYTHING: Final = Expected()
+
+
+class Watchword:
+    """A verifier, the signer of an agent that also speaks, and the audit trail of what they did.
+
+    Every interceptor takes one. The mode is the verifier's policy's.
+    """
+
+    def __init__(self, *, verifier: Verifier, signer: Signer | None = None, audit: Audit | None = None) -> None:
+        if signer is not None and (signer.realm, signer.principal) != (verifier.realm, verifier.principal):
+            raise ConfigurationError("signer and verifier name another realm or principal: one process is one agent")
+        self.verifier: Final = verifier
+        self.clock: Final = verifier.clock
+        self.realm: Final = verifier.realm
+        self.audit: Final = audit or Audit(clock=verifier.clock, observing=verifier.policy.mode is Mode.OBSERVE)
+        self._signer = signer
+
+    @property
+    def signer(self) -> Signer:
+        """The signer; ConfigurationError where this process was set up as a pure consumer."""
+        if self._signer is None:
+            raise ConfigurationError(
+                'this process only verifies: add [signer] with key = "..." and a principal to sign'
+            )
+        return self._signer
+
+    @property
+    def observing(self) -> bool:
+        """Whether verdicts are only attached and counted, and nothing is dropped."""
+        return self.verifier.policy.mode is Mode.OBSERVE
+
+    async def admit(self, message: Message, expected: Expected = _ANYTHING) -> Delivered:
+        """Judge and account for one message: return what may be delivered, else raise Rejected or Unavailable.
+
+        In observe mode it never raises these, and returns an ObservedMessage.
+        """
+        try:
+            verified = await self.verifier.verify(message, expected)
+        except (Rejected, Unavailable) as verdict:
+            self.audit.refused(message, verdict)
+            if self.observing:
+                return ObservedMessage(message, verdict)
+            raise
+        self.audit.delivered()
+        return ObservedMessage(message, verified) if self.observing else verified

@@ -1,0 +1,93 @@
+"""The audit trail: every verdict counted, every drop logged, floods folded into counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from watchword.errors import Rejected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from watchword.errors import Unavailable
+    from watchword.message import Message
+
+BURST: Final = 10
+"""Lines of one kind that are written in one period; more are counted."""
+
+PERIOD: Final = 10.0
+"""Seconds that a burst may take."""
+
+DELIVERED: Final = "delivered"
+UNAVAILABLE: Final = "unavailable"
+
+
+class Audit:
+    """Counts verdicts and logs drops, under fixed event names and with no payload.
+
+    ``counts`` has ``delivered``, ``unavailable`` and one entry a rejection reason: a bounded set of labels. In observe
+    mode these are the verdicts that enforcing would have given.
+    """
+
+    def __init__(self, *, clock: Callable[[], float], observing: bool = False) -> None:
+        self.counts: Final[Counter[str]] = Counter()
+        self._clock = clock
+        self._observing = observing
+        self._log = structlog.get_logger("watchword")
+        self._since = clock()
+        self._written: Counter[str] = Counter()
+
+    def delivered(self) -> None:
+        """Count a message that reached its handler verified."""
+        self.counts[DELIVERED] += 1
+
+    def refused(self, message: Message, verdict: Rejected | Unavailable) -> None:
+        """Count and log a message that did not verify."""
+        position = message.position
+        self.refused_raw(
+            verdict,
+            channel=message.channel.uri,
+            log=None if position is None else position.log,
+            offset=None if position is None else position.offset,
+        )
+
+    def refused_raw(
+        self, verdict: Rejected | Unavailable, *, channel: str, log: str | None = None, offset: int | None = None
+    ) -> None:
+        """Count and log a message that could not even be read as one."""
+        rejected = isinstance(verdict, Rejected)
+        kind = str(verdict.reason) if isinstance(verdict, Rejected) else UNAVAILABLE
+        self.counts[kind] += 1
+        if not self._may_write(kind):
+            return
+        self._log.warning(
+            "message.rejected" if rejected else "message.unavailable",
+            reason=kind,
+            detail=verdict.detail,
+            channel=channel,
+            log=log,
+            offset=offset,
+            claimed_principal=verdict.claimed_principal if isinstance(verdict, Rejected) else None,
+            dropped=rejected and not self._observing,
+        )
+
+    def warn(self, event: str, **fields: str | float | None) -> None:
+        """Log a warning about the set-up; ``fields`` are the operator's own names and numbers."""
+        self._log.warning(event, **fields)
+
+    def flush(self) -> None:
+        """Write what was folded so far."""
+        folded = {kind: count - BURST for kind, count in self._written.items() if count > BURST}
+        self._written.clear()
+        self._since = self._clock()
+        if folded:
+            self._log.warning("message.refusals_folded", counts=folded)
+
+    def _may_write(self, kind: str) -> bool:
+        if not 0 <= self._clock() - self._since < PERIOD:
+            self.flush()
+        self._written[kind] += 1
+        return self._written[kind] <= BURST

@@ -1,0 +1,77 @@
+"""The endings a message can have when it is not delivered, and the reasons; nothing here knows a bus."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+MAX_CLAIMED: Final = 128
+"""Characters of an unverified value that an error or a log line may carry."""
+
+
+class Reason(StrEnum):
+    """Why a message was rejected; stable, one per check, in the order of the verifier's checks."""
+
+    UNSIGNED = "unsigned"
+    MALFORMED = "malformed"
+    WRONG_CHANNEL = "wrong_channel"
+    WRONG_PARTITION = "wrong_partition"
+    WRONG_REPLY_TO = "wrong_reply_to"
+    WRONG_RECIPIENT = "wrong_recipient"
+    WRONG_REQUEST = "wrong_request"
+    WRONG_DELIVERY = "wrong_delivery"
+    STALE = "stale"
+    FROM_FUTURE = "from_future"
+    EXPIRED = "expired"
+    UNKNOWN_KEY = "unknown_key"
+    WRONG_PRINCIPAL = "wrong_principal"
+    KEY_NOT_VALID = "key_not_valid"
+    KEY_REVOKED = "key_revoked"
+    BAD_SIGNATURE = "bad_signature"
+    ALTERED = "altered"
+    REPLAYED = "replayed"
+    OVER_QUOTA = "over_quota"
+    NOT_PERMITTED = "not_permitted"
+    RATE_LIMITED = "rate_limited"
+    CONTAINED = "contained"
+
+
+class WatchwordError(Exception):
+    """Any error that Watchword raises on purpose."""
+
+
+class ConfigurationError(WatchwordError):
+    """Something was set up wrongly; the text says what to write instead."""
+
+
+class SigningError(WatchwordError):
+    """This message cannot be signed as it is (the bus would change it, or a limit is passed); nothing was sent."""
+
+
+class Rejected(WatchwordError):  # noqa: N818 - an ending, not a mistake of the caller
+    """The message is at fault and the verdict is final: audit it and go on.
+
+    Carries no payload. ``claimed_principal`` is what an unverified message said of itself, capped to
+    ``MAX_CLAIMED`` characters; ``channel`` is where the message was found.
+    """
+
+    def __init__(
+        self, reason: Reason, detail: str = "", *, channel: str = "", claimed_principal: str | None = None
+    ) -> None:
+        self.reason = reason
+        self.detail = detail
+        self.channel = channel
+        self.claimed_principal = None if claimed_principal is None else claimed_principal[:MAX_CLAIMED]
+        super().__init__(f"{reason}: {detail}" if detail else str(reason))
+
+
+class Unavailable(WatchwordError):  # noqa: N818 - an ending, not a mistake of the caller
+    """We could not judge (key source or replay store down); the message must be offered again.
+
+    ``what`` names the part that failed: ``keys``, ``replay`` or ``signing``.
+    """
+
+    def __init__(self, what: str, detail: str = "") -> None:
+        self.what = what
+        self.detail = detail
+        super().__init__(f"{what} unavailable: {detail}" if detail else f"{what} unavailable")

@@ -1,0 +1,269 @@
+"""Verification keys, private keys in memory, and the port through which keys are looked up."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, field
+from enum import IntEnum
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final, runtime_checkable
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+
+from watchword.envelope import MAX_KEY_ID_BYTES
+from watchword.errors import ConfigurationError
+from watchword.message import is_principal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+SIGNATURE_BYTES: Final = 64
+_P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # SEC 2, 2.4.2
+_FIELD: Final = 2**255 - 19
+_D: Final = -121665 * pow(121666, -1, _FIELD) % _FIELD  # RFC 8032 section 5.1
+
+PublicKey: TypeAlias = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey
+PrivateKey: TypeAlias = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
+
+
+class Algorithm(IntEnum):
+    """Fully specified COSE algorithms (RFC 9864); an algorithm belongs to a key, never to a message."""
+
+    ED25519 = -19
+    ESP256 = -9
+
+
+class KeySource(Protocol):
+    """Port: looks up who owns a key."""
+
+    async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
+        """Return the principal's key of this id, else a key of this id under another principal, else None.
+
+        Any exception makes the message ``Unavailable``; so bound the time that an answer may take.
+        """
+        ...
+
+
+@runtime_checkable
+class SigningBackend(Protocol):
+    """Port: a private key, which may live in a KMS or HSM."""
+
+    async def sign(self, data: bytes) -> bytes:
+        """Return the 64-byte signature of ``data`` (Ed25519; or ESP256 as r || s with low s)."""
+        ...
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerificationKey:
+    """A public key, its owner and its validity (seconds since the epoch); made by ``from_public_key``."""
+
+    principal: str
+    key_id: bytes
+    algorithm: Algorithm
+    public: PublicKey = field(repr=False, compare=False)
+    public_bytes: bytes = field(repr=False)
+    not_before: int | None = None
+    not_after: int | None = None
+    revoked_at: int | None = None
+
+    @classmethod
+    def from_public_key(
+        cls,
+        public: object,
+        *,
+        principal: str,
+        key_id: bytes,
+        not_before: int | None = None,
+        not_after: int | None = None,
+        revoked_at: int | None = None,
+    ) -> VerificationKey:
+        """Wrap an Ed25519 or P-256 public key; ConfigurationError for another kind, a weak point or a bad name."""
+        if not is_principal(principal):
+            raise ConfigurationError(f"principal {principal[:128]!r}: 1 to 255 bytes of UTF-8, no control characters")
+        if not 1 <= len(key_id) <= MAX_KEY_ID_BYTES:
+            raise ConfigurationError(f"key id of {len(key_id)} bytes: use 1 to {MAX_KEY_ID_BYTES}")
+        try:
+            key_id.decode()
+        except UnicodeDecodeError:
+            raise ConfigurationError("key id: use UTF-8 text") from None
+        algorithm, checked, raw = _checked(public)
+        return cls(
+            principal=principal,
+            key_id=key_id,
+            algorithm=algorithm,
+            public=checked,
+            public_bytes=raw,
+            not_before=not_before,
+            not_after=not_after,
+            revoked_at=revoked_at,
+        )
+
+    def verifies(self, signature: bytes, data: bytes) -> bool:
+        """Tell whether ``signature`` is this key's over ``data``; False for any malformed signature."""
+        if len(signature) != SIGNATURE_BYTES:
+            return False
+        try:
+            if isinstance(self.public, ed25519.Ed25519PublicKey):
+                self.public.verify(signature, data)
+            else:
+                r, s = int.from_bytes(signature[:32]), int.from_bytes(signature[32:])
+                if s > _P256_ORDER // 2:  # the other half would be a second signature of the same message
+                    return False
+                self.public.verify(encode_dss_signature(r, s), data, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature:
+            return False
+        return True
+
+
+def _checked(public: object) -> tuple[Algorithm, PublicKey, bytes]:
+    if isinstance(public, ed25519.Ed25519PublicKey):
+        raw = public.public_bytes_raw()
+        _refuse_weak(raw)
+        return Algorithm.ED25519, public, raw
+    if isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, ec.SECP256R1):
+        point = public.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+        return Algorithm.ESP256, public, point
+    raise ConfigurationError(f"{type(public).__name__}: use an Ed25519 or P-256 key")
+
+
+def _refuse_weak(raw: bytes) -> None:
+    """Refuse what is no point, not canonical, or of small order: under such a key anybody's signature verifies."""
+    y = int.from_bytes(raw, "little") & (1 << 255) - 1
+    ysq = y * y % _FIELD
+    xsq = (ysq - 1) * pow(_D * ysq + 1, -1, _FIELD) % _FIELD
+    on_curve = y < _FIELD and pow(xsq, (_FIELD - 1) // 2, _FIELD) in {0, 1}
+    # Order 1, 2 and 4 have x = 0 or y = 0; doubling a point of order 8 gives y = 0, which is x^2 = -y^2.
+    if not on_curve or xsq == 0 or y == 0 or (xsq + ysq) % _FIELD == 0:
+        raise ConfigurationError("Ed25519 public key: not a point of full order; generate a new key")
+
+
+class SigningKey:
+    """A private key held in memory; it is a ``SigningBackend``, and its ``repr`` shows nothing of the secret."""
+
+    def __init__(self, private: object, *, key_id: bytes | None = None) -> None:
+        """Wrap an Ed25519 or P-256 private key; ConfigurationError for another kind.
+
+        ``key_id`` defaults to the first 16 characters of the RFC 7638 thumbprint.
+        """
+        if not isinstance(private, ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey):
+            raise ConfigurationError(f"{type(private).__name__}: use an Ed25519 or P-256 private key")
+        self._private = private
+        self.algorithm, self.public, _ = _checked(private.public_key())
+        self.key_id = thumbprint_id(self.public) if key_id is None else key_id
+
+    @classmethod
+    def generate(cls, algorithm: Algorithm = Algorithm.ED25519) -> SigningKey:
+        """Return a fresh key."""
+        ed = algorithm is Algorithm.ED25519
+        return cls(ed25519.Ed25519PrivateKey.generate() if ed else ec.generate_private_key(ec.SECP256R1()))
+
+    @classmethod
+    def from_pem(cls, pem: bytes, *, key_id: bytes | None = None) -> SigningKey:
+        """Read an unencrypted PKCS#8 PEM; ConfigurationError says what is wrong with another file."""
+        try:
+            private = serialization.load_pem_private_key(pem, password=None)
+        except TypeError:
+            raise ConfigurationError("private key is encrypted: decrypt it, or use a signer plug-in") from None
+        except (ValueError, UnsupportedAlgorithm):
+            raise ConfigurationError("not a PKCS#8 private key in PEM: make one with 'watchword keygen'") from None
+        return cls(private, key_id=key_id)
+
+    def to_pem(self) -> bytes:
+        """Return the key as unencrypted PKCS#8 PEM; keep it in a file that only its owner reads."""
+        return self._private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
+    async def sign(self, data: bytes) -> bytes:
+        """Return the 64-byte signature of ``data``."""
+        if isinstance(self._private, ed25519.Ed25519PrivateKey):
+            return self._private.sign(data)
+        r, s = decode_dss_signature(self._private.sign(data, ec.ECDSA(hashes.SHA256())))
+        s = min(s, _P256_ORDER - s)
+        return r.to_bytes(32) + s.to_bytes(32)
+
+    def verification_key(self, principal: str) -> VerificationKey:
+        """Return the public half, owned by ``principal``."""
+        return VerificationKey.from_public_key(self.public, principal=principal, key_id=self.key_id)
+
+    def __repr__(self) -> str:
+        return f"SigningKey(algorithm={self.algorithm.name}, key_id={self.key_id!r})"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a SigningKey is not pickled: a secret in a queue or cache is a secret lost")
+
+
+class MemoryKeys:
+    """Key source over a fixed set of keys; one public key under two principals, or one id twice, is refused."""
+
+    def __init__(self, keys: Iterable[VerificationKey] = ()) -> None:
+        self._keys: dict[tuple[str, bytes], VerificationKey] = {}
+        self._owners: dict[bytes, VerificationKey] = {}
+        by_public: dict[bytes, str] = {}
+        for key in keys:
+            if (key.principal, key.key_id) in self._keys:
+                raise ConfigurationError(f"two keys with id {key.key_id.decode()!r} for {key.principal!r}: rename one")
+            owner = by_public.setdefault(key.public_bytes, key.principal)
+            if owner != key.principal:
+                raise ConfigurationError(f"one public key for {owner!r} and {key.principal!r}: give each its own")
+            self._keys[key.principal, key.key_id] = key
+            self._owners.setdefault(key.key_id, key)
+
+    async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
+        """See ``KeySource.find``."""
+        return self._keys.get((principal, key_id)) or self._owners.get(key_id)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+class KeyChain:
+    """Key source that asks others in order; the first that knows the principal's key answers.
+
+    A source that fails does not silence the others, but "unknown" is only said when all of them said so.
+    """
+
+    def __init__(self, sources: Sequence[KeySource]) -> None:
+        self._sources = tuple(sources)
+
+    async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
+        """See ``KeySource.find``; raises what a failed source raised where no other had the key."""
+        other: VerificationKey | None = None
+        failure: Exception | None = None
+        for source in self._sources:
+            try:
+                key = await source.find(principal, key_id)
+            except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
+                failure = error
+                continue
+            if key is not None and key.principal == principal:
+                return key
+            other = other or key
+        if failure is not None:
+            raise failure
+        return other
+
+
+def thumbprint_id(public: PublicKey) -> bytes:
+    """Return the default key id: the first 16 characters of the RFC 7638 thumbprint, as UTF-8 bytes."""
+    members = json.dumps(public_members(public), sort_keys=True, separators=(",", ":"))
+    return base64url(sha256(members.encode()).digest())[:16].encode()
+
+
+def public_members(public: PublicKey) -> dict[str, str]:
+    """Return a public key as the JWK members that a thumbprint covers (RFC 7638 section 3.2, RFC 8037 section 2)."""
+    if isinstance(public, ed25519.Ed25519PublicKey):
+        return {"crv": "Ed25519", "kty": "OKP", "x": base64url(public.public_bytes_raw())}
+    numbers = public.public_numbers()
+    x, y = (base64url(number.to_bytes(32)) for number in (numbers.x, numbers.y))
+    return {"crv": "P-256", "kty": "EC", "x": x, "y": y}
+
+
+def base64url(raw: bytes) -> str:
+    """Return base64url without padding (RFC 7515 section 2)."""
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()

@@ -1,0 +1,213 @@
+"""A message as the core sees it: bytes, where they came from, and what was found to be true of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import KW_ONLY, InitVar, dataclass, field
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
+
+from watchword.errors import ConfigurationError, Rejected, SigningError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ENVELOPE_HEADER: Final = "watchword"
+"""Name of the one header that Watchword adds; matched in any letter case."""
+
+MAX_HEADER_BYTES: Final = 64 * 1024
+"""Names and values of all headers of one message together; JetStream refuses more."""
+
+TRACE_HEADERS: Final = frozenset({"traceparent", "tracestate"})
+"""Not covered by default: tracing libraries add and change them on the way; they may reach a handler unsigned."""
+
+NATS_ID_HEADER: Final = "Nats-Msg-Id"
+"""Bears the message's id on JetStream publishes; not covered (it is the id), but compared."""
+
+MAX_PRINCIPAL_BYTES: Final = 255
+MAX_CHANNEL_BYTES: Final = 1024
+
+Header: TypeAlias = tuple[str, bytes | None]
+Scheme: TypeAlias = Literal["kafka", "nats"]
+
+_REALM = re.compile(r"[a-z0-9-]{1,63}")
+_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")  # Kafka's own rule; "." and ".." are refused beside it
+_SUBJECT = re.compile(r"[!-~]+")  # printable ASCII without blanks
+_PRINCIPAL = re.compile(r"[^\x00-\x20\x7f](?:[^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?")
+
+
+def check_realm(realm: str) -> str:
+    """Return ``realm``, the name of one cluster or account; ConfigurationError unless 1 to 63 of ``[a-z0-9-]``."""
+    if not _REALM.fullmatch(realm):
+        raise ConfigurationError(f"realm {realm!r}: use 1 to 63 of a-z, 0-9 and '-'")
+    return realm
+
+
+def is_principal(text: str) -> bool:
+    """Tell whether ``text`` may name an agent: 1 to 255 bytes of UTF-8, no control character, no blank at its ends."""
+    if not _PRINCIPAL.fullmatch(text):
+        return False
+    try:
+        return len(text.encode()) <= MAX_PRINCIPAL_BYTES
+    except UnicodeEncodeError:  # a lone surrogate is no text
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """A Kafka topic or NATS subject in one realm; ``uri`` is what is signed.
+
+    The realm holds no ``/``, so the name may hold any character without making two channels look alike.
+    """
+
+    scheme: Scheme
+    realm: str
+    name: str
+    uri: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "uri", f"{self.scheme}://{self.realm}/{self.name}")
+
+    @classmethod
+    def parse(cls, uri: str) -> Channel:
+        """Read ``kafka://<realm>/<topic>`` or ``nats://<realm>/<subject>``; ValueError if it is neither."""
+        scheme, separator, rest = uri.partition("://")
+        realm, slash, name = rest.partition("/")
+        if not (separator and slash and name and _REALM.fullmatch(realm)):
+            raise ValueError(f"channel {uri!r}: write kafka://<realm>/<topic> or nats://<realm>/<subject>")
+        match scheme:
+            case "kafka" | "nats":
+                return cls(scheme, realm, name)
+            case _:
+                raise ValueError(f"channel {uri!r}: the scheme is kafka or nats")
+
+    def check_signable(self) -> None:
+        """Raise SigningError where the bus could not carry this name unchanged, or a wildcard stands in it."""
+        if len(self.uri) > MAX_CHANNEL_BYTES:
+            raise SigningError(f"channel name of {len(self.uri)} characters: at most {MAX_CHANNEL_BYTES}")
+        if self.scheme == "kafka":
+            if not _TOPIC.fullmatch(self.name) or self.name in {".", ".."}:
+                raise SigningError(f"topic {self.name!r}: Kafka allows 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'")
+        elif not is_subject(self.name):
+            raise SigningError(f"subject {self.name!r}: write tokens of printable ASCII parted by '.', no wildcard")
+
+    def __str__(self) -> str:
+        return self.uri
+
+
+def is_subject(name: str) -> bool:
+    """Tell whether ``name`` is a NATS subject that one can publish to and that every client reads alike."""
+    tokens = name.split(".")
+    return bool(_SUBJECT.fullmatch(name)) and all(token not in {"", "*", ">"} for token in tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where the broker put a message: ``log`` (``topic/partition`` or a stream's name) and ``offset`` (or sequence)."""
+
+    log: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message, to be signed or as read from a bus.
+
+    ``value`` and ``key`` are bytes or None (an absent value is not an empty one). ``headers`` keep order and
+    duplicates. Times are seconds since the epoch: ``appended_at`` is the broker's stamp, ``created_at`` one that the
+    producer chose. ``reader`` names who reads (consumer group, queue group or one subscription): the same id may be
+    seen once by each. ``delivered_by`` is the stream and consumer that a JetStream ack subject names.
+    """
+
+    channel: Channel
+    value: bytes | None
+    key: bytes | None = None
+    headers: tuple[Header, ...] = ()
+    partition: int | None = None
+    reply_to: str | None = None
+    position: Position | None = None
+    appended_at: float | None = None
+    created_at: float | None = None
+    reader: str = ""
+    delivered_by: tuple[str, str] | None = None
+
+    def __repr__(self) -> str:
+        size = "none" if self.value is None else f"{len(self.value)} bytes"
+        return f"Message(channel={self.channel.uri!r}, value=<{size}>, position={self.position!r})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A request of ours that waits for answers: its id, the channel it went to, and whom it was addressed to."""
+
+    id: bytes
+    channel: Channel
+    recipient: str | None = None
+
+
+def _no_requests() -> Mapping[bytes, Request]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What the reader itself asked for, against which a message is held.
+
+    ``requests`` are the pending ones by id; with ``only_replies`` anything that answers none of them is rejected.
+    ``consumer`` is the (stream, consumer) pair that a JetStream subscription bound.
+    """
+
+    requests: Mapping[bytes, Request] = field(default_factory=_no_requests)
+    only_replies: bool = False
+    consumer: tuple[str, str] | None = None
+
+
+_SEAL: Final = object()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class VerifiedMessage:
+    """A message that passed every check; only a verifier makes one.
+
+    ``principal`` is the agent that wrote it. ``headers`` hold what the sender covered (and ``traceparent`` and
+    ``tracestate``), nothing else. ``id`` is lower-case hex, unique per message: de-duplicate by it. ``redelivered`` is
+    certain when true; when false it is not. ``issued_at`` is in seconds since the epoch. ``in_reply_to`` is the id of
+    the request that this answers.
+    """
+
+    _: KW_ONLY
+    principal: str
+    key_id: str
+    id: str
+    channel: Channel
+    value: bytes | None = field(repr=False)
+    key: bytes | None = field(repr=False)
+    headers: tuple[Header, ...] = field(repr=False)
+    issued_at: int
+    redelivered: bool
+    recipient: str | None = None
+    reply_to: str | None = None
+    in_reply_to: str | None = None
+    position: Position | None = None
+    seal: InitVar[object] = None
+
+    def __post_init__(self, seal: object) -> None:
+        if seal is not _SEAL:
+            raise TypeError("a VerifiedMessage is made by Verifier.verify only")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ObservedMessage:
+    """A message as it arrived, with the verdict that enforcing would have given; made in observe mode only.
+
+    Its ``message`` is NOT verified unless ``verdict`` is a VerifiedMessage.
+    """
+
+    message: Message
+    verdict: VerifiedMessage | Rejected | Unavailable
+
+
+def seal() -> object:
+    """Return what makes a VerifiedMessage genuine; for the verifier alone."""
+    return _SEAL

@@ -1,0 +1,175 @@
+"""Policy: who may speak where and how fast, how old a message may be; every limit has a hard ceiling."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from watchword.errors import ConfigurationError
+from watchword.message import Channel, is_principal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_AGE_CEILING: Final = 24 * 3600.0
+MAX_SKEW_CEILING: Final = 300.0
+MAX_HOLD_CEILING: Final = 600.0
+MAX_LAG_CEILING: Final = 90 * 24 * 3600.0
+MAX_RATE: Final = 1_000_000
+
+_RATE = re.compile(r"([1-9][0-9]{0,6})/(s|m|h)")
+_SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Mode(StrEnum):
+    """``enforce`` drops what does not verify; ``observe`` verifies and counts, and delivers everything, marked."""
+
+    ENFORCE = "enforce"
+    OBSERVE = "observe"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """``count`` messages per ``seconds``, saved up for at most one period."""
+
+    count: int
+    seconds: float
+
+    @classmethod
+    def parse(cls, text: str) -> Rate:
+        """Read ``200/s``, ``30/m`` or ``5/h``; ConfigurationError otherwise."""
+        match = _RATE.fullmatch(text)
+        if match is None or int(match[1]) > MAX_RATE:
+            raise ConfigurationError(
+                f"rate {text!r}: write a number up to {MAX_RATE} and a unit, as '200/s', '30/m', '5/h'"
+            )
+        return cls(int(match[1]), _SECONDS[match[2]])
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """Permission for one principal to speak on some channels, at most at ``rate`` (None: as fast as it likes).
+
+    A channel is a URI; in a NATS subject ``*`` stands for one token and a final ``>`` for one or more; a topic is
+    written out.
+    """
+
+    principal: str
+    channels: tuple[str, ...]
+    rate: Rate | None = None
+
+    def __post_init__(self) -> None:
+        if not is_principal(self.principal):
+            raise ConfigurationError(f"allow: principal {self.principal[:128]!r} is not one")
+        if not self.channels:
+            raise ConfigurationError(f"allow {self.principal!r}: name at least one channel")
+        for uri in self.channels:
+            _check_pattern(uri)
+
+    def covers(self, channel: Channel) -> bool:
+        """Tell whether one of the patterns matches ``channel``."""
+        return any(_matches(pattern, channel) for pattern in self.channels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What a verifier demands; durations in seconds.
+
+    Fresh is ``-max_skew <= reference - issued_at <= max_age + max_skew``. No ``allow`` at all lets any known principal
+    speak anywhere. ``max_hold`` bounds how long an outage may hold a partition, ``max_lag`` how far a shared reader may
+    lag behind.
+    """
+
+    mode: Mode = Mode.ENFORCE
+    max_age: float = 300.0
+    max_skew: float = 30.0
+    max_hold: float = 30.0
+    max_lag: float = 7 * 24 * 3600.0
+    contained: frozenset[str] = frozenset()
+    allow: tuple[Allow, ...] = ()
+
+    def __post_init__(self) -> None:
+        _within("max_age", self.max_age, 1.0, MAX_AGE_CEILING)
+        _within("max_skew", self.max_skew, 0.0, MAX_SKEW_CEILING)
+        _within("max_hold", self.max_hold, 0.0, MAX_HOLD_CEILING)
+        _within("max_lag", self.max_lag, 1.0, MAX_LAG_CEILING)
+
+    @property
+    def window(self) -> float:
+        """Seconds in which two sightings of one message may both be fresh."""
+        return self.max_age + 2 * self.max_skew
+
+    @property
+    def horizon(self) -> float:
+        """Seconds that an id must stay known after its issue, in log time."""
+        return self.max_age + self.max_skew
+
+    def rule_for(self, principal: str, channel: Channel) -> Allow | None:
+        """Return the first rule that lets ``principal`` speak on ``channel``."""
+        return next((rule for rule in self.allow if rule.principal == principal and rule.covers(channel)), None)
+
+    def permits(self, principal: str, channel: Channel) -> bool:
+        """Tell whether ``principal`` may speak on ``channel``, whatever its rate."""
+        return not self.allow or self.rule_for(principal, channel) is not None
+
+
+class RateLimiter:
+    """Token buckets in reference time: a backlog is judged at the pace at which it was written.
+
+    There is one bucket per rule and log, since the logs' times do not pass in step: a principal that writes to n
+    partitions may use its rate in each.
+    """
+
+    def __init__(self) -> None:
+        self._buckets: dict[tuple[Allow, str], tuple[float, float]] = {}
+
+    def spend(self, rule: Allow, log: str, at: float) -> bool:
+        """Take one token at ``at`` seconds; False if there is none."""
+        if rule.rate is None:
+            return True
+        full = float(rule.rate.count)
+        tokens, last = self._buckets.get((rule, log), (full, at))
+        tokens = min(full, tokens + max(0.0, at - last) * full / rule.rate.seconds)
+        spent = tokens >= 1.0
+        self._buckets[rule, log] = (tokens - spent, max(at, last))
+        return spent
+
+    def forget(self, logs: Iterable[str]) -> None:
+        """Drop the buckets of logs that are no longer read."""
+        gone = set(logs)
+        self._buckets = {key: bucket for key, bucket in self._buckets.items() if key[1] not in gone}
+
+
+def _within(name: str, value: float, least: float, most: float) -> None:
+    if not (math.isfinite(value) and least <= value <= most):
+        raise ConfigurationError(f"{name} of {value:g} s: choose {least:g} s to {most:g} s")
+
+
+def _check_pattern(uri: str) -> None:
+    try:
+        channel = Channel.parse(uri)
+    except ValueError as error:
+        raise ConfigurationError(f"allow: {error}") from None
+    tokens = channel.name.split(".")
+    if channel.scheme == "kafka" and {"*", ">"} & set(channel.name):
+        raise ConfigurationError(f"allow: {uri!r}: a topic is written out, wildcards are for subjects")
+    if channel.scheme == "nats" and ("" in tokens or ">" in tokens[:-1]):
+        raise ConfigurationError(f"allow: {uri!r}: '*' stands for one token, '>' only for the last ones")
+
+
+def _matches(pattern: str, channel: Channel) -> bool:
+    if pattern == channel.uri:
+        return True
+    prefix = f"nats://{channel.realm}/"
+    if channel.scheme != "nats" or not pattern.startswith(prefix):
+        return False
+    wanted, found = pattern.removeprefix(prefix).split("."), channel.name.split(".")
+    if wanted[-1] == ">":
+        wanted.pop()
+        if len(found) <= len(wanted):
+            return False
+        found = found[: len(wanted)]
+    return len(wanted) == len(found) and all(want in {"*", have} for want, have in zip(wanted, found, strict=True))
