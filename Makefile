@@ -1,0 +1,59 @@
+# The front door. Every target sets up what it needs in .venv; nothing else on the machine is touched.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test lint format bench docs lock clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(READY) ## make .venv with everything that is needed
+
+$(READY): requirements.lock pyproject.toml
+	@echo "==> setting up $(VENV) (once, and when dependencies change)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Watchword needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY) ## agents and an attacker on a real NATS server, without and with Watchword
+	@$(BIN)/watchword demo $(DEMO)
+
+test: $(READY) ## every suite, on the best brokers that this machine can run (ONLY=tests/unit narrows it)
+	@echo "==> running the tests"
+	@rm -f .coverage .coverage.*
+	@$(BIN)/coverage run -m pytest $(ONLY)
+ifndef ONLY
+	@$(BIN)/coverage combine --quiet
+	@echo "==> coverage: src/ wants 100 %, adapters/ 95 %"
+	@$(BIN)/coverage report --include='src/*' --fail-under=100
+	@$(BIN)/coverage report --include='adapters/*' --fail-under=95
+endif
+
+lint: $(READY) ## format, ruff, mypy --strict, import contracts
+	@echo "==> linting"
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: $(READY) ## let ruff put the code into shape
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+bench: $(READY) ## what signing and verifying cost here: a table, and build/reports/bench.json
+	@$(BIN)/python -m benchmarks
+
+docs: $(READY) ## build the documentation into build/docs, links checked
+	@$(BIN)/mkdocs build --strict --quiet && echo "==> build/docs/index.html"
+
+lock: $(READY) ## renew requirements.lock from the ranges in pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --group dev --upgrade \
+	    --no-header --no-annotate --no-emit-package watchword --output-file requirements.lock pyproject.toml
+
+clean: ## remove what make has made
+	@rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
