@@ -1,0 +1,1 @@
+"""Real brokers for the tests: found, started lazily, stopped at the end, and named in the run's last lines."""

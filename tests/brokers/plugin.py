@@ -1,0 +1,184 @@
+"""Pytest plug-in: the brokers as fixtures, what they cannot do as marks, what was tested on as the run's last lines.
+
+`WATCHWORD_TEST_KAFKA=host:port` and `WATCHWORD_TEST_NATS=nats://host:port` name brokers to use instead of new ones.
+`WATCHWORD_TEST_BROKERS=required` accepts Apache Kafka and nats-server only, and lets no test be skipped for them.
+"""
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import nats
+import pytest
+import pytest_asyncio
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from tests.brokers.broker import Broker, Bus, NotHereError
+from tests.brokers.start import start
+
+BUSES: tuple[Bus, ...] = ("kafka", "nats")
+TimestampType = Literal["LogAppendTime", "CreateTime"]
+
+
+@dataclass
+class Account:
+    """What the last lines tell."""
+
+    brokers: dict[Bus, str] = field(default_factory=dict)
+    passed_over: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+
+ACCOUNT = pytest.StashKey[Account]()
+
+
+class MakeTopic(Protocol):
+    """Creates a topic and returns its name."""
+
+    def __call__(
+        self, partitions: int = 1, timestamp_type: TimestampType = "LogAppendTime", **configs: str
+    ) -> Awaitable[str]:
+        """Further settings are given with underscores for dots: `max_message_bytes="1000"`."""
+        ...
+
+
+class MakeStream(Protocol):
+    """Creates a JetStream stream over these subjects (by default one wildcard of its own) and returns its name."""
+
+    def __call__(self, *subjects: str, **config: Any) -> Awaitable[str]:
+        """Further settings are those of `nats.js.api.StreamConfig`."""
+        ...
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marks, and open the account of this run."""
+    for bus in BUSES:
+        config.addinivalue_line("markers", f"needs_{bus}(*abilities): what the broker must be able to do")
+    config.stash[ACCOUNT] = Account()
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """Give the Kafka broker of this run."""
+    yield from _broker("kafka", pytestconfig, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def nats_broker(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """Give the nats-server of this run, with JetStream."""
+    yield from _broker("nats", pytestconfig, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(kafka_broker: Broker) -> str:
+    """Give the broker's "host:port"."""
+    return kafka_broker.address
+
+
+@pytest.fixture(scope="session")
+def nats_url(nats_broker: Broker) -> str:
+    """Give the server's "nats://host:port"."""
+    return nats_broker.address
+
+
+@pytest.fixture(scope="session")
+def unique() -> Callable[[str], str]:
+    """Give a maker of names that no other test uses: topics, subjects, groups, durables."""
+    return _unique
+
+
+@pytest_asyncio.fixture
+async def make_topic(kafka_bootstrap: str) -> AsyncIterator[MakeTopic]:
+    """Give a maker of topics, which are deleted after the test."""
+    made: list[str] = []
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka_bootstrap)
+    await admin.start()
+
+    async def make(partitions: int = 1, timestamp_type: TimestampType = "LogAppendTime", **configs: str) -> str:
+        name = _unique("topic")
+        settings = {key.replace("_", "."): value for key, value in configs.items()}
+        settings["message.timestamp.type"] = timestamp_type
+        answer: Any = await admin.create_topics([NewTopic(name, partitions, 1, topic_configs=settings)])
+        (error,) = answer.topic_errors
+        assert error[1] == 0, error
+        made.append(name)
+        return name
+
+    try:
+        yield make
+        if made:
+            await admin.delete_topics(made)
+    finally:
+        await admin.close()
+
+
+@pytest_asyncio.fixture
+async def make_stream(nats_url: str) -> AsyncIterator[MakeStream]:
+    """Give a maker of streams, which are deleted after the test."""
+    made: list[str] = []
+    connection = await nats.connect(nats_url)
+    jetstream = connection.jetstream()
+
+    async def make(*subjects: str, **config: Any) -> str:
+        name = _unique("stream")
+        await jetstream.add_stream(name=name, subjects=list(subjects) or [f"{name}.>"], **config)
+        made.append(name)
+        return name
+
+    try:
+        yield make
+        for name in made:
+            await jetstream.delete_stream(name)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(autouse=True)
+def _abilities(request: pytest.FixtureRequest) -> None:
+    """Skip what this run's broker cannot do; where brokers are required, that is a failure."""
+    for bus in BUSES:
+        for mark in request.node.iter_markers(f"needs_{bus}"):
+            broker: Broker = request.getfixturevalue(f"{bus}_broker")
+            if missing := sorted(broker.lacks & set(mark.args)):
+                reason = f"{broker} lacks {', '.join(missing)}"
+                if _required():
+                    pytest.fail(reason, pytrace=False)
+                request.config.stash[ACCOUNT].skipped.append(f"{request.node.nodeid} ({', '.join(missing)})")
+                pytest.skip(reason)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was tested on."""
+    account = config.stash[ACCOUNT]
+    if not account.brokers and not account.passed_over:
+        return
+    for reason in account.passed_over:
+        terminalreporter.write_line(f"brokers: {reason.splitlines()[0]}")
+    named = ", ".join(f"{bus} = {account.brokers.get(bus, 'not used')}" for bus in BUSES)
+    terminalreporter.write_line(f"brokers: {named}; skipped for it: {', '.join(account.skipped) or 'nothing'}")
+
+
+def _broker(bus: Bus, config: pytest.Config, directories: pytest.TempPathFactory) -> Iterator[Broker]:
+    account = config.stash[ACCOUNT]
+    try:
+        broker, passed_over = start(bus, directories.mktemp(bus), required=_required())
+    except NotHereError as error:
+        account.brokers[bus] = "none"
+        pytest.fail(str(error), pytrace=False)
+    account.passed_over += passed_over
+    account.brokers[bus] = str(broker)
+    try:
+        yield broker
+    finally:
+        broker.stop()
+
+
+def _required() -> bool:
+    return os.environ.get("WATCHWORD_TEST_BROKERS") == "required"
+
+
+def _unique(prefix: str) -> str:
+    return f"{prefix}-{secrets.token_hex(6)}"

@@ -1,0 +1,3 @@
+"""Registers the fixtures that every kind of test may use."""
+
+pytest_plugins = ["tests.brokers.plugin"]
