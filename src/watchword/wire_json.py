@@ -1,0 +1,205 @@
+"""A message and its verdict as JSON: one shape for the command line, the test vectors and other implementations.
+
+Bytes are standard base64 with padding. Reading is strict: an unknown field, a name twice, NaN and sloppy base64 are
+refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from watchword.errors import Rejected, Unavailable
+from watchword.message import Channel, Message, Position
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from watchword.message import Header, VerifiedMessage
+
+_NULLABLE: Final = ("partition", "offset", "appended_at", "created_at", "key", "value", "reply_to", "delivered_by")
+_FIELDS: Final = frozenset({"channel", "headers", *_NULLABLE})
+_PARTITION_LIMIT: Final = 1 << 31
+_OFFSET_LIMIT: Final = 1 << 63
+_TIME_LIMIT: Final = 1 << 33
+_MAX_DIGITS: Final = 20
+_PAIR: Final = 2
+
+
+def message_from_json(line: str | bytes) -> Message:
+    """Read one message; ValueError says which field is wrong and what to write.
+
+    ``channel`` is needed; what else is left out is absent, like null. ``offset`` gives the position, whose log is
+    ``topic/partition`` on Kafka and nameless elsewhere. ``appended_at`` and ``created_at`` (Kafka's ``CreateTime``) are
+    seconds, ``delivered_by`` is a list of stream and consumer.
+    """
+    return message_from_members(members_from_json(line))
+
+
+def members_from_json(line: str | bytes) -> dict[str, object]:
+    """Read one JSON object; ValueError where it is none, or holds a name twice or a number that is none."""
+    try:
+        text = line.decode() if isinstance(line, bytes) else line
+        document = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_int=_integer)
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
+    except RecursionError:
+        raise ValueError("not a message: nested too deeply") from None
+    if not isinstance(document, dict):
+        raise ValueError('not an object: write {"channel": "kafka://<realm>/<topic>", "value": "<base64>", ...}')  # noqa: TRY004 - wrong text, not a wrong type of the caller's
+    return document
+
+
+def message_from_members(members: Mapping[str, object]) -> Message:
+    """Make a message of the members of a JSON object; ValueError as ``message_from_json``."""
+    unknown = sorted(members.keys() - _FIELDS)
+    if unknown:
+        raise ValueError(f"unknown field {unknown[0][:64]!r}: use {', '.join(sorted(_FIELDS))}")
+    channel = Channel.parse(_text(members, "channel") or "")
+    partition = _whole(members, "partition", _PARTITION_LIMIT)
+    offset = _whole(members, "offset", _OFFSET_LIMIT)
+    kafka = channel.scheme == "kafka"
+    log = f"{channel.name}/{partition}" if kafka and partition is not None else ""
+    return Message(
+        channel=channel,
+        value=_raw(members.get("value"), "value"),
+        key=_raw(members.get("key"), "key"),
+        headers=_headers(members.get("headers")),
+        partition=partition,
+        reply_to=_text(members, "reply_to"),
+        position=None if offset is None else Position(log, offset),
+        appended_at=_time(members, "appended_at"),
+        created_at=_time(members, "created_at"),
+        delivered_by=_consumer(members.get("delivered_by")),
+    )
+
+
+def message_to_json(message: Message, *more: Header) -> dict[str, object]:
+    """Return the JSON members of ``message``, with ``more`` headers after its own.
+
+    Offset, times and ``delivered_by`` are left out where the bus gave none.
+    """
+    optional = {
+        "offset": None if message.position is None else message.position.offset,
+        "appended_at": message.appended_at,
+        "created_at": message.created_at,
+        "delivered_by": None if message.delivered_by is None else list(message.delivered_by),
+    }
+    return {
+        "channel": message.channel.uri,
+        "partition": message.partition,
+        **{name: value for name, value in optional.items() if value is not None},
+        "key": _base64(message.key),
+        "value": _base64(message.value),
+        "headers": [[name, _base64(value)] for name, value in (*message.headers, *more)],
+        "reply_to": message.reply_to,
+    }
+
+
+def verdict_to_json(verdict: VerifiedMessage | Rejected | Unavailable) -> dict[str, object]:
+    """Return the JSON members of a verdict; of a rejection only the reason, for all else in it is unverified."""
+    if isinstance(verdict, Rejected):
+        return {"verdict": "rejected", "reason": str(verdict.reason)}
+    if isinstance(verdict, Unavailable):
+        return {"verdict": "unavailable", "what": verdict.what}
+    return {
+        "verdict": "verified",
+        "principal": verdict.principal,
+        "key_id": verdict.key_id,
+        "id": verdict.id,
+        "redelivered": verdict.redelivered,
+    }
+
+
+def _no_duplicates(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a name twice in one object: write each field once")
+    return members
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _base64(raw: bytes | None) -> str | None:
+    return None if raw is None else base64.b64encode(raw).decode()
+
+
+def _raw(value: object, where: str) -> bytes | None:
+    if value is None:
+        return None
+    try:
+        raw = base64.b64decode(value, validate=True) if isinstance(value, str) else None
+    except (binascii.Error, ValueError):
+        raw = None
+    if raw is None or _base64(raw) != value:  # stray low bits decode too
+        raise ValueError(f"{where}: write bytes as standard base64 with padding, or null")
+    return raw
+
+
+def _text(members: Mapping[str, object], name: str) -> str | None:
+    value = members.get(name)
+    return None if value is None else _unicode(value, name)
+
+
+def _unicode(value: object, where: str) -> str:
+    try:
+        if isinstance(value, str) and value.encode():
+            return value
+    except UnicodeEncodeError:  # JSON can escape half a surrogate pair
+        pass
+    raise ValueError(f"{where}: write text, not empty")
+
+
+def _whole(members: Mapping[str, object], name: str, limit: int) -> int | None:
+    value = members.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < limit:
+        raise ValueError(f"{name}: write a whole number from 0, below {limit}, or null")
+    return value
+
+
+def _time(members: Mapping[str, object], name: str) -> float | None:
+    value = members.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _TIME_LIMIT:
+        raise ValueError(f"{name}: write seconds since the epoch, or null")
+    return value
+
+
+def _headers(value: object) -> tuple[Header, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise ValueError('headers: write a list of pairs, [["name", "<base64>"], ...]')  # noqa: TRY004 - as above
+    return tuple(_header(pair, f"headers: pair {number}") for number, pair in enumerate(value, 1))
+
+
+def _header(pair: object, where: str) -> Header:
+    if not isinstance(pair, list) or len(pair) != _PAIR or not isinstance(pair[0], str):
+        raise ValueError(f'{where}: write ["name", "<base64>"]')
+    name = pair[0]
+    return (_unicode(name, where) if name else name), _raw(pair[1], where)
+
+
+def _consumer(value: object) -> tuple[str, str] | None:
+    match value:
+        case None:
+            return None
+        case [stream, consumer]:
+            return _unicode(stream, "delivered_by"), _unicode(consumer, "delivered_by")
+        case _:
+            raise ValueError('delivered_by: write ["stream", "consumer"], or null')
