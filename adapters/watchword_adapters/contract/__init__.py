@@ -1,0 +1,1 @@
+"""Contract suites: what every adapter must pass, importable by whoever writes another."""

@@ -1,0 +1,349 @@
+"""The contract of a bus adapter: subclass ``BusContract``, give it a ``harness``, and run it under pytest."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import pytest
+
+from watchword import (
+    Channel,
+    MemoryKeys,
+    MemoryReplayStore,
+    Message,
+    Mode,
+    Policy,
+    Reason,
+    Rejected,
+    Signer,
+    SigningKey,
+    VerificationKey,
+    VerifiedMessage,
+    Verifier,
+    Watchword,
+)
+from watchword.envelope import is_envelope_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from contextlib import AbstractAsyncContextManager
+
+    from watchword import KeySource, Unavailable
+    from watchword.message import Header, Scheme
+
+T = TypeVar("T")
+
+REALM = "contract"
+SENDER = "agent://contract/sender"
+READER = "agent://contract/reader"
+PATIENCE = 30.0
+"""Seconds after which a message that should have come counts as lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wire:
+    """A message as it stands on the bus, and as a client that knows nothing of Watchword sends and reads it.
+
+    ``partition`` is None where the bus has none.
+    """
+
+    value: bytes | None
+    key: bytes | None = None
+    headers: tuple[Header, ...] = ()
+    partition: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Received:
+    """What an interceptor handed to its caller: ``value`` after the deserializer, the headers that are visible."""
+
+    value: object
+    headers: tuple[Header, ...]
+    verdict: VerifiedMessage | Rejected | Unavailable
+    """``record.verified``, or in observe mode ``record.verdict``."""
+
+
+class Tap(Protocol):
+    """A plain consumer of one channel."""
+
+    async def next(self) -> Wire:
+        """Return the next message, as it stands on the bus."""
+        ...
+
+
+class Intake(Protocol):
+    """An interceptor's consumer of one channel."""
+
+    async def next(self) -> Received:
+        """Return the next message that is delivered; where the interceptor raises Unavailable, ask again."""
+        ...
+
+
+class BusHarness(ABC):
+    """What the suite needs of one bus; every channel has one sender's order (a single partition, say)."""
+
+    scheme: Scheme
+    """``kafka`` or ``nats``."""
+
+    tombstones: bool = False
+    """Whether the bus tells an absent value from an empty one."""
+
+    redelivers: bool = False
+    """Whether what could not be judged comes again; where it is lost by nature, that is counted."""
+
+    @abstractmethod
+    async def new_channel(self) -> str:
+        """Make a channel that nobody used before and return its name (topic or subject)."""
+
+    @abstractmethod
+    async def publish(self, watchword: Watchword, channel: str, message: Wire) -> None:
+        """Send through the interceptor, to partition 0 where there are any, and wait until the bus has it."""
+
+    @abstractmethod
+    async def publish_raw(self, channel: str, message: Wire) -> None:
+        """Send exactly this with a plain client, and wait until the bus has it."""
+
+    @abstractmethod
+    def tap(self, channel: str) -> AbstractAsyncContextManager[Tap]:
+        """Read with a plain client whatever is sent from now on."""
+
+    @abstractmethod
+    def intake(
+        self, watchword: Watchword, channel: str, *, deserializer: Callable[[bytes | None], object] | None = None
+    ) -> AbstractAsyncContextManager[Intake]:
+        """Read with the interceptor whatever is sent from now on.
+
+        ``deserializer`` is given to the client where it takes one. A client that takes none leaves it unused.
+        """
+
+
+class Outage:
+    """A key source that fails as often as it is told to."""
+
+    def __init__(self, keys: KeySource) -> None:
+        self._keys = keys
+        self.failures = 0
+
+    async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
+        """See ``KeySource.find``."""
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("the key source is down")
+        return await self._keys.find(principal, key_id)
+
+
+class Agents:
+    """A sender and readers that know its key; each reader has a replay memory and counts of its own."""
+
+    def __init__(self) -> None:
+        key = SigningKey.generate()
+        self.keys = Outage(MemoryKeys([key.verification_key(SENDER)]))
+        signer = Signer(realm=REALM, principal=SENDER, key=key, clock=time.time)
+        self.sender = Watchword(verifier=self._verifier(SENDER, Policy()), signer=signer)
+
+    def reader(self, mode: Mode = Mode.ENFORCE) -> Watchword:
+        """Return a pure consumer."""
+        return Watchword(verifier=self._verifier(READER, Policy(mode=mode)))
+
+    def _verifier(self, principal: str, policy: Policy) -> Verifier:
+        return Verifier(
+            realm=REALM,
+            principal=principal,
+            keys=self.keys,
+            replay=MemoryReplayStore(horizon=policy.horizon),
+            policy=policy,
+            clock=time.time,
+        )
+
+
+class BusContract:
+    """Subclass as ``TestMyBus`` with a fixture ``harness`` that gives a ``BusHarness``."""
+
+    pytestmark = pytest.mark.asyncio
+
+    @pytest.fixture
+    def harness(self) -> BusHarness:
+        """Give the bus under test."""
+        raise NotImplementedError("override the fixture 'harness' with one that gives a BusHarness")
+
+    @pytest.fixture
+    def agents(self) -> Agents:
+        """Give a sender, and readers that know it."""
+        return Agents()
+
+    async def test_an_honest_message_is_delivered_once_with_its_principal(
+        self, harness: BusHarness, agents: Agents
+    ) -> None:
+        """What was sent arrives unchanged, once, and says who wrote it."""
+        channel, reader = await harness.new_channel(), agents.reader()
+        async with harness.intake(reader, channel) as intake:
+            await harness.publish(agents.sender, channel, Wire(value=b"scale up", headers=(("kind", b"order"),)))
+            await harness.publish(agents.sender, channel, Wire(value=b"next"))
+            first, second = await _next(intake), await _next(intake)
+        assert (first.value, first.headers) == (b"scale up", (("kind", b"order"),))
+        assert second.value == b"next"
+        for received in (first, second):
+            assert isinstance(received.verdict, VerifiedMessage)
+            assert received.verdict.principal == SENDER
+            assert not received.verdict.redelivered
+        assert reader.audit.counts == {"delivered": 2}
+
+    async def test_an_unsigned_message_is_dropped(self, harness: BusHarness, agents: Agents) -> None:
+        """What bears no signature, or was stripped of it, reaches nobody."""
+        channel = await harness.new_channel()
+        original = await self._captured(harness, agents, channel)
+        stripped = replace(original, headers=tuple(h for h in original.headers if not is_envelope_name(h[0])))
+        await self._dropped(harness, agents, channel, stripped, Reason.UNSIGNED)
+
+    async def test_an_altered_message_is_dropped(self, harness: BusHarness, agents: Agents) -> None:
+        """Another value under a good signature reaches nobody."""
+        channel = await harness.new_channel()
+        original = await self._captured(harness, agents, channel)
+        await self._dropped(harness, agents, channel, replace(original, value=b"forged"), Reason.ALTERED)
+
+    async def test_an_altered_header_is_dropped(self, harness: BusHarness, agents: Agents) -> None:
+        """Another value of a covered header reaches nobody."""
+        channel = await harness.new_channel()
+        original = await self._captured(harness, agents, channel)
+        headers = tuple((name, b"forged" if name == "kind" else value) for name, value in original.headers)
+        assert headers != original.headers
+        await self._dropped(harness, agents, channel, replace(original, headers=headers), Reason.ALTERED)
+
+    async def test_a_second_envelope_is_dropped(self, harness: BusHarness, agents: Agents) -> None:
+        """Two envelopes in different letter case reach nobody, also where the client would show one of them only."""
+        channel = await harness.new_channel()
+        original = await self._captured(harness, agents, channel)
+        (envelope,) = (h for h in original.headers if is_envelope_name(h[0]))
+        twice = replace(original, headers=(*original.headers, (envelope[0].upper(), envelope[1])))
+        await self._dropped(harness, agents, channel, twice, Reason.MALFORMED)
+
+    async def test_a_message_of_another_channel_is_dropped(self, harness: BusHarness, agents: Agents) -> None:
+        """What was signed for one channel is worth nothing on another."""
+        elsewhere, channel = await harness.new_channel(), await harness.new_channel()
+        original = await self._captured(harness, agents, elsewhere)
+        await self._dropped(harness, agents, channel, original, Reason.WRONG_CHANNEL)
+
+    async def test_a_replayed_message_is_dropped(self, harness: BusHarness, agents: Agents) -> None:
+        """The same bytes sent again, however often, are delivered exactly once."""
+        channel, reader = await harness.new_channel(), agents.reader()
+        async with harness.intake(reader, channel) as intake, harness.tap(channel) as tap:
+            await harness.publish(agents.sender, channel, Wire(value=b"pay"))
+            copy = await _soon(tap.next())
+            for _ in range(3):
+                await harness.publish_raw(channel, copy)
+            await harness.publish(agents.sender, channel, Wire(value=b"last"))
+            assert [(await _next(intake)).value, (await _next(intake)).value] == [b"pay", b"last"]
+        assert reader.audit.counts == {"delivered": 2, "replayed": 3}
+
+    async def test_empty_and_absent_values_stay_apart(self, harness: BusHarness, agents: Agents) -> None:
+        """An empty value arrives as one; a tombstone stays a tombstone, and neither can be made of the other."""
+        channel, reader = await harness.new_channel(), agents.reader()
+        values = [b"", None] if harness.tombstones else [b""]
+        async with harness.intake(reader, channel) as intake, harness.tap(channel) as tap:
+            for value in values:
+                key = b"key" if harness.tombstones else None
+                await harness.publish(agents.sender, channel, Wire(value=value, key=key))
+                assert (await _next(intake)).value == value
+                if harness.tombstones:
+                    swapped = None if value is not None else b""
+                    await harness.publish_raw(channel, replace(await _soon(tap.next()), value=swapped))
+                    await harness.publish(agents.sender, channel, Wire(value=b"between"))
+                    assert (await _next(intake)).value == b"between"
+                    await _soon(tap.next())
+                    await _soon(tap.next())
+        assert reader.audit.counts["altered"] == (len(values) if harness.tombstones else 0)
+
+    async def test_a_header_that_was_not_signed_is_invisible(self, harness: BusHarness, agents: Agents) -> None:
+        """A header added on the way does not reach the handler; a trace header may."""
+        elsewhere = await harness.new_channel()
+        reader = agents.reader()
+        async with harness.intake(reader, elsewhere) as intake:
+            original = await self._signed(harness, agents, elsewhere)
+            added = (("role", b"admin"), ("traceparent", b"00-1-2-03"))
+            await harness.publish_raw(elsewhere, replace(original, headers=(*original.headers, *added)))
+            received = await _next(intake)
+        assert received.headers == (("kind", b"order"), ("traceparent", b"00-1-2-03"))
+
+    async def test_a_deserializer_sees_verified_bytes_only(self, harness: BusHarness, agents: Agents) -> None:
+        """No byte of a message that does not verify reaches the deserializer."""
+        channel, seen = await harness.new_channel(), list[bytes | None]()
+        async with harness.intake(agents.reader(), channel, deserializer=seen.append) as intake:
+            await harness.publish_raw(channel, Wire(value=b"bomb"))
+            await harness.publish(agents.sender, channel, Wire(value=b"harmless"))
+            await _next(intake)
+        assert seen in ([], [b"harmless"])
+
+    async def test_observe_mode_delivers_all_and_counts(self, harness: BusHarness, agents: Agents) -> None:
+        """While rolling out nothing is dropped: unsigned traffic comes as it is, with the verdict, and is counted."""
+        channel, reader = await harness.new_channel(), agents.reader(Mode.OBSERVE)
+        async with harness.intake(reader, channel) as intake:
+            await harness.publish_raw(channel, Wire(value=b"unsigned", headers=(("kind", b"order"),)))
+            await harness.publish(agents.sender, channel, Wire(value=b"signed"))
+            unsigned, signed = await _next(intake), await _next(intake)
+        assert (unsigned.value, unsigned.headers) == (b"unsigned", (("kind", b"order"),))
+        assert isinstance(unsigned.verdict, Rejected)
+        assert unsigned.verdict.reason is Reason.UNSIGNED
+        assert signed.value == b"signed"
+        assert isinstance(signed.verdict, VerifiedMessage)
+        assert reader.audit.counts == {"unsigned": 1, "delivered": 1}
+
+    async def test_an_outage_loses_nothing_that_can_come_again(self, harness: BusHarness, agents: Agents) -> None:
+        """What could not be judged is delivered once the key source is back, where the bus offers it again."""
+        channel, reader = await harness.new_channel(), agents.reader()
+        async with harness.intake(reader, channel) as intake:
+            agents.keys.failures = 2
+            for value in (b"1", b"2", b"3"):
+                await harness.publish(agents.sender, channel, Wire(value=value))
+            expected = {b"1", b"2", b"3"} if harness.redelivers else {b"3"}
+            got = {(await _next(intake)).value for _ in expected}
+        assert got == expected
+        assert reader.audit.counts == {"delivered": len(expected), "unavailable": 2}
+
+    async def test_a_plain_consumer_reads_the_payload_unchanged(self, harness: BusHarness, agents: Agents) -> None:
+        """Who knows nothing of Watchword finds the payload and foreign headers as they were, and one header more."""
+        channel = await harness.new_channel()
+        seen = await self._captured(harness, agents, channel)
+        assert seen.value == b"scale up"
+        assert [h for h in seen.headers if not is_envelope_name(h[0])] == [("kind", b"order")]
+        assert [h[0] for h in seen.headers if is_envelope_name(h[0])] == ["watchword"]
+
+    async def _captured(self, harness: BusHarness, agents: Agents, channel: str) -> Wire:
+        """Send one message and return it as an attacker sees it."""
+        async with harness.tap(channel) as tap:
+            await harness.publish(agents.sender, channel, Wire(value=b"scale up", headers=(("kind", b"order"),)))
+            return await _soon(tap.next())
+
+    async def _signed(self, harness: BusHarness, agents: Agents, channel: str) -> Wire:
+        """Sign a message without sending it."""
+        wire = Wire(value=b"scale up", headers=(("kind", b"order"),))
+        partition = 0 if harness.scheme == "kafka" else None
+        message = Message(
+            channel=Channel(harness.scheme, REALM, channel),
+            value=wire.value,
+            headers=wire.headers,
+            partition=partition,
+        )
+        signed = await agents.sender.signer.sign(message)
+        return replace(wire, headers=(*wire.headers, signed.header), partition=partition)
+
+    async def _dropped(self, harness: BusHarness, agents: Agents, channel: str, attack: Wire, reason: Reason) -> None:
+        """Show that ``attack`` is rejected for ``reason``, and that honest traffic behind it flows."""
+        reader = agents.reader()
+        async with harness.intake(reader, channel) as intake, harness.tap(channel) as tap:
+            await harness.publish_raw(channel, attack)
+            assert (await _soon(tap.next())).value == attack.value  # it did reach the bus
+            await harness.publish(agents.sender, channel, Wire(value=b"honest"))
+            assert (await _next(intake)).value == b"honest"
+        assert reader.audit.counts == {str(reason): 1, "delivered": 1}
+
+
+async def _next(intake: Intake) -> Received:
+    return await _soon(intake.next())
+
+
+async def _soon(coming: Coroutine[object, object, T]) -> T:
+    return await asyncio.wait_for(coming, PATIENCE)
