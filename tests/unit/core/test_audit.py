@@ -1,0 +1,136 @@
+"""The audit trail and the object that an interceptor takes."""
+
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+from structlog.types import EventDict
+
+from tests.unit.core.world import ALICE, BOB, MALLORY, World, at_once, kafka, nats, press, signer
+from watchword import (
+    Audit,
+    ConfigurationError,
+    Mode,
+    ObservedMessage,
+    Policy,
+    Reason,
+    Rejected,
+    Unavailable,
+    VerifiedMessage,
+    Watchword,
+)
+from watchword.audit import BURST, PERIOD
+
+
+@pytest.fixture
+def logs() -> Iterator[list[EventDict]]:
+    """Return what is logged in the test."""
+    structlog.reset_defaults()
+    with capture_logs() as captured:
+        yield captured
+
+
+class Clock:
+    """A clock to be set."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+def test_every_verdict_is_counted_and_every_drop_logged(logs: list[EventDict]) -> None:
+    """Promise: counts has delivered, unavailable and one entry per reason; a drop's line says what and where."""
+    audit = Audit(clock=Clock())
+    audit.delivered()
+    audit.refused(kafka(), Rejected(Reason.ALTERED, "value", claimed_principal=MALLORY))
+    audit.refused(nats(), Unavailable("keys", "TimeoutError"))
+    assert audit.counts == {"delivered": 1, "altered": 1, "unavailable": 1}
+    assert logs == [
+        {
+            "event": "message.rejected", "log_level": "warning", "reason": "altered", "detail": "value",
+            "channel": "kafka://prod/tasks", "log": "tasks/0", "offset": 12, "claimed_principal": MALLORY,
+            "dropped": True,
+        },
+        {
+            "event": "message.unavailable", "log_level": "warning", "reason": "unavailable", "detail": "TimeoutError",
+            "channel": "nats://prod/tasks.scale", "log": None, "offset": None, "claimed_principal": None,
+            "dropped": False,
+        },
+    ]  # fmt: skip
+
+
+def test_floods_are_folded_into_counts(logs: list[EventDict]) -> None:
+    """Promise (A21): a flood writes a burst of lines and then counts; other reasons keep their own lines."""
+    clock = Clock()
+    audit = Audit(clock=clock)
+    for _ in range(BURST + 25):
+        audit.refused(nats(), Rejected(Reason.UNSIGNED))
+    audit.refused(nats(), Rejected(Reason.STALE))
+    assert [line["reason"] for line in logs] == ["unsigned"] * BURST + ["stale"]
+    clock.now += PERIOD
+    audit.refused(nats(), Rejected(Reason.UNSIGNED))
+    assert [line["event"] for line in logs[-2:]] == ["message.refusals_folded", "message.rejected"]
+    assert logs[-2]["counts"] == {"unsigned": 25}
+    assert audit.counts["unsigned"] == BURST + 26
+
+
+def test_a_clock_that_steps_back_does_not_silence_the_log(logs: list[EventDict]) -> None:
+    """Promise (A34): a period ends also when the clock has jumped backwards."""
+    clock = Clock()
+    audit = Audit(clock=clock)
+    for _ in range(BURST + 1):
+        audit.refused(nats(), Rejected(Reason.UNSIGNED))
+    clock.now -= 500
+    audit.refused(nats(), Rejected(Reason.UNSIGNED))
+    assert logs[-1]["event"] == "message.rejected"
+
+
+def test_flush_writes_what_was_folded_and_nothing_else(logs: list[EventDict]) -> None:
+    """Promise: closing an interceptor loses no count, and says nothing where nothing was folded."""
+    audit = Audit(clock=Clock())
+    audit.flush()
+    audit.refused(nats(), Rejected(Reason.UNSIGNED))
+    audit.flush()
+    assert len(logs) == 1
+    audit.warn("nats.shared_scope", queue="q")
+    assert logs[-1] == {"event": "nats.shared_scope", "log_level": "warning", "queue": "q"}
+
+
+def test_admit_delivers_or_raises_and_counts(logs: list[EventDict]) -> None:
+    """Promise: in enforce mode admit returns what verified, raises for the rest, and counts both."""
+    world = World()
+    watchword = Watchword(verifier=world.verifier)
+    assert isinstance(at_once(watchword.admit(press(nats()))), VerifiedMessage)
+    with pytest.raises(Rejected):
+        at_once(watchword.admit(nats()))
+    assert watchword.audit.counts == {"delivered": 1, "unsigned": 1}
+    assert (watchword.realm, watchword.clock(), watchword.observing) == ("prod", world.now, False)
+    assert logs[0]["dropped"] is True
+
+
+def test_observe_mode_delivers_everything_marked(logs: list[EventDict]) -> None:
+    """Promise: observing drops nothing, attaches the verdict, counts as enforcing would, and the type says so."""
+    world = World(policy=Policy(mode=Mode.OBSERVE))
+    watchword = Watchword(verifier=world.verifier)
+    good, bad = at_once(watchword.admit(press(nats()))), at_once(watchword.admit(nats()))
+    assert isinstance(good, ObservedMessage)
+    assert isinstance(good.verdict, VerifiedMessage)
+    assert isinstance(bad, ObservedMessage)
+    assert isinstance(bad.verdict, Rejected)
+    assert bad.message == nats()
+    assert watchword.audit.counts == {"delivered": 1, "unsigned": 1}
+    assert watchword.observing
+    assert logs[0]["dropped"] is False
+
+
+def test_an_agent_is_one_principal_in_one_realm() -> None:
+    """Promise: a signer and a verifier of different agents are not joined, and a pure consumer says how to sign."""
+    alone = Watchword(verifier=World(principal=ALICE).verifier, signer=signer())
+    assert alone.signer.principal == ALICE
+    with pytest.raises(ConfigurationError, match="one process is one agent"):
+        Watchword(verifier=World(principal=BOB).verifier, signer=signer())
+    with pytest.raises(ConfigurationError, match=r"\[signer\]"):
+        _ = Watchword(verifier=World().verifier).signer

@@ -1,0 +1,136 @@
+"""Policy: limits with ceilings, who may speak where, how fast."""
+
+import math
+
+import pytest
+
+from watchword import Allow, Channel, ConfigurationError, Policy, Rate
+from watchword.policy import RateLimiter
+
+P = "agent://acme/planner"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_age", 0.5),
+        ("max_age", 24 * 3600 + 1),
+        ("max_skew", -1),
+        ("max_skew", 301),
+        ("max_hold", -1),
+        ("max_hold", 601),
+        ("max_lag", 0),
+        ("max_lag", 91 * 24 * 3600),
+        ("max_age", math.nan),
+        ("max_skew", math.inf),
+    ],
+)
+def test_limits_have_hard_ceilings(name: str, value: float) -> None:
+    """Promise: an unsafe limit is an error at construction that names the range."""
+    with pytest.raises(ConfigurationError, match=f"{name} of .* choose"):
+        Policy(**{name: value})  # type: ignore[arg-type] # one table for all limits
+
+
+def test_window_and_horizon() -> None:
+    """Promise: window = max_age + 2 skew, and an id stays known for max_age + skew of log time."""
+    policy = Policy(max_age=100, max_skew=7)
+    assert (policy.window, policy.horizon) == (114, 107)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [("200/s", Rate(200, 1)), ("30/m", Rate(30, 60)), ("5/h", Rate(5, 3600)), ("1000000/s", Rate(1_000_000, 1))]
+)  # fmt: skip
+def test_rates_are_read(text: str, rate: Rate) -> None:
+    """Promise: a rate is a number and a unit."""
+    assert Rate.parse(text) == rate
+
+
+@pytest.mark.parametrize("text", ["", "0/s", "5", "5/d", "-1/s", "1.5/s", "1000001/s", "99999999/s", " 5/s", "5/s\n"])
+def test_other_rates_are_refused(text: str) -> None:
+    """Promise: anything else is one error that shows how to write it."""
+    with pytest.raises(ConfigurationError, match="200/s"):
+        Rate.parse(text)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["tasks", "amqp://prod/x", "kafka://prod/tasks.*", "kafka://prod/>", "nats://prod/a.>.b", "nats://prod/a..b",
+     "nats://prod/>.a"],
+)  # fmt: skip
+def test_wrong_patterns_are_refused(uri: str) -> None:
+    """Promise: a rule that could never match, or not as meant, is an error when it is made."""
+    with pytest.raises(ConfigurationError, match="allow"):
+        Allow(P, (uri,))
+
+
+def test_a_rule_needs_a_principal_and_a_channel() -> None:
+    """Promise: a rule for nobody or nothing is refused."""
+    with pytest.raises(ConfigurationError, match="principal"):
+        Allow("", ("nats://prod/a",))
+    with pytest.raises(ConfigurationError, match="channel"):
+        Allow(P, ())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "uri", "covered"),
+    [
+        ("nats://prod/a.b", "nats://prod/a.b", True),
+        ("nats://prod/a.b", "nats://prod/a.b.c", False),
+        ("nats://prod/a.*", "nats://prod/a.b", True),
+        ("nats://prod/a.*", "nats://prod/a", False),
+        ("nats://prod/a.*", "nats://prod/a.b.c", False),
+        ("nats://prod/*.b", "nats://prod/a.b", True),
+        ("nats://prod/*.b", "nats://prod/a.c", False),
+        ("nats://prod/a.>", "nats://prod/a.b.c", True),
+        ("nats://prod/a.>", "nats://prod/a", False),
+        ("nats://prod/>", "nats://prod/a", True),
+        ("nats://prod/*.>", "nats://prod/a.b", True),
+        ("nats://prod/*.>", "nats://prod/a", False),
+        ("nats://prod/>", "nats://other/a", False),
+        ("nats://prod/>", "kafka://prod/a", False),
+        ("kafka://prod/a.b", "kafka://prod/a.b", True),
+        ("kafka://prod/a.b", "kafka://prod/a-b", False),
+        ("kafka://prod/a", "kafka://other/a", False),
+        ("nats://prod/a*", "nats://prod/ab", False),
+    ],
+)
+def test_patterns(pattern: str, uri: str, covered: bool) -> None:  # noqa: FBT001 - a table's column
+    """Promise: '*' stands for one token, a final '>' for one or more, in subjects of one realm only."""
+    assert Allow(P, (pattern,)).covers(Channel.parse(uri)) is covered
+
+
+def test_no_rule_lets_anybody_speak_and_one_rule_shuts_the_rest_out() -> None:
+    """Promise: without rules any known principal may speak anywhere; with one, only as written."""
+    channel = Channel.parse("nats://prod/a")
+    assert Policy().permits(P, channel)
+    policy = Policy(allow=(Allow(P, ("nats://prod/b", "nats://prod/a")),))
+    assert policy.permits(P, channel)
+    assert not policy.permits("agent://acme/other", channel)
+    assert not policy.permits(P, Channel.parse("nats://prod/c"))
+
+
+def test_a_bucket_fills_in_reference_time() -> None:
+    """Promise: a rate allows its count at once, then its pace, and saves up one period at most."""
+    limiter, rule = RateLimiter(), Allow(P, ("nats://prod/a",), Rate(2, 10.0))
+    assert [limiter.spend(rule, "log", 100.0) for _ in range(3)] == [True, True, False]
+    assert [limiter.spend(rule, "log", 105.0) for _ in range(2)] == [True, False]
+    assert [limiter.spend(rule, "log", 1000.0) for _ in range(3)] == [True, True, False]
+
+
+def test_time_that_steps_back_fills_nothing() -> None:
+    """Promise (A34): a clock that steps back and forth gives no more than the rate."""
+    limiter, rule = RateLimiter(), Allow(P, ("nats://prod/a",), Rate(1, 10.0))
+    assert limiter.spend(rule, "log", 100.0)
+    assert not any(limiter.spend(rule, "log", at) for at in (50.0, 100.0, 60.0, 100.0))
+
+
+def test_each_log_has_its_bucket_until_it_is_forgotten() -> None:
+    """Promise: logs whose times pass out of step do not starve one another; no rate means no limit."""
+    limiter, rule = RateLimiter(), Allow(P, ("nats://prod/a",), Rate(1, 10.0))
+    assert limiter.spend(rule, "one", 100.0)
+    assert limiter.spend(rule, "two", 50.0)
+    assert not limiter.spend(rule, "one", 100.0)
+    limiter.forget(["one"])
+    assert limiter.spend(rule, "one", 100.0)
+    assert not limiter.spend(rule, "two", 50.0)
+    assert all(limiter.spend(Allow(P, ("nats://prod/a",)), "one", 0.0) for _ in range(100))
