@@ -73,7 +73,8 @@ def _parse(entry: object, where: str) -> VerificationKey:
     principal = entry.get("principal")
     if not isinstance(principal, str):
         raise ConfigurationError(f'{where}: no "principal"; name the agent that owns the key')
-    if entry.get("use", "sig") != "sig" or "verify" not in entry.get("key_ops", ["verify"]):
+    operations = entry.get("key_ops", ["verify"])
+    if entry.get("use", "sig") != "sig" or not (isinstance(operations, list) and "verify" in operations):
         raise ConfigurationError(f'{where}: not for signatures; set "use": "sig"')
     kid = entry.get("kid")
     if kid is not None and not isinstance(kid, str):

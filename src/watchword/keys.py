@@ -85,12 +85,7 @@ class VerificationKey:
         """Wrap an Ed25519 or P-256 public key; ConfigurationError for another kind, a weak point or a bad name."""
         if not is_principal(principal):
             raise ConfigurationError(f"principal {principal[:128]!r}: 1 to 255 bytes of UTF-8, no control characters")
-        if not 1 <= len(key_id) <= MAX_KEY_ID_BYTES:
-            raise ConfigurationError(f"key id of {len(key_id)} bytes: use 1 to {MAX_KEY_ID_BYTES}")
-        try:
-            key_id.decode()
-        except UnicodeDecodeError:
-            raise ConfigurationError("key id: use UTF-8 text") from None
+        check_key_id(key_id)
         algorithm, checked, raw = _checked(public)
         return cls(
             principal=principal,
@@ -118,6 +113,16 @@ class VerificationKey:
         except InvalidSignature:
             return False
         return True
+
+
+def check_key_id(key_id: bytes) -> None:
+    """Raise ConfigurationError unless ``key_id`` is 1 to 128 bytes of UTF-8."""
+    if not 1 <= len(key_id) <= MAX_KEY_ID_BYTES:
+        raise ConfigurationError(f"key id of {len(key_id)} bytes: use 1 to {MAX_KEY_ID_BYTES}")
+    try:
+        key_id.decode()
+    except UnicodeDecodeError:
+        raise ConfigurationError("key id: use UTF-8 text") from None
 
 
 def _checked(public: object) -> tuple[Algorithm, PublicKey, bytes]:

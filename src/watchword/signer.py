@@ -21,7 +21,7 @@ from watchword.envelope import (
     value_digest,
 )
 from watchword.errors import ConfigurationError, SigningError, Unavailable
-from watchword.keys import SIGNATURE_BYTES, Algorithm, SigningBackend, SigningKey
+from watchword.keys import SIGNATURE_BYTES, Algorithm, SigningBackend, SigningKey, check_key_id
 from watchword.message import (
     ENVELOPE_HEADER,
     MAX_HEADER_BYTES,
@@ -74,6 +74,7 @@ class Signer:
             key_id, algorithm = key_id or key.key_id, key.algorithm
         if key_id is None or algorithm is None:
             raise ConfigurationError("a signing back-end needs the key_id and algorithm of its public key")
+        check_key_id(key_id)
         self.realm: Final = check_realm(realm)
         self.principal: Final = principal
         self._backend = key
@@ -96,6 +97,8 @@ class Signer:
         Unavailable where the signing back-end failed.
         """
         self._check(message, recipient, expires_at)
+        if in_reply_to is not None and len(in_reply_to) != ID_BYTES:
+            raise SigningError(f"in_reply_to of {len(in_reply_to)} bytes: give the request's id, {ID_BYTES} bytes")
         covered = {name for name, _ in message.headers if name not in self._uncovered}
         claims = Claims(
             issuer=self.principal,
@@ -122,13 +125,11 @@ class Signer:
 
     async def _sign(self, data: bytes) -> bytes:
         try:
-            signature = await self._backend.sign(data)
+            signature: object = await self._backend.sign(data)
         except Exception as error:
             raise Unavailable("signing", type(error).__name__) from error
-        if len(signature) != SIGNATURE_BYTES:
-            raise Unavailable(
-                "signing", f"back-end returned {len(signature)} bytes for a {SIGNATURE_BYTES}-byte signature"
-            )
+        if not isinstance(signature, bytes) or len(signature) != SIGNATURE_BYTES:
+            raise Unavailable("signing", f"the back-end did not return {SIGNATURE_BYTES} bytes")
         return signature
 
     def _check(self, message: Message, recipient: str | None, expires_at: int | None) -> None:

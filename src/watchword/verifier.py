@@ -241,7 +241,7 @@ def _the_envelope(message: Message) -> bytes:
     found: list[bytes | None] = []
     size = 0
     for name, value in message.headers:
-        size += len(name) + len(value or b"")
+        size += len(name.encode(errors="surrogatepass")) + len(value or b"")
         if is_envelope_name(name):
             found.append(value)
     if not found:

@@ -1,0 +1,174 @@
+"""The signer: what it refuses, and that its envelopes are those of the specification."""
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.unit.core.world import (
+    ALICE,
+    ALICE_EC_KEY,
+    ALICE_KEY,
+    BOB,
+    ID,
+    NOW,
+    World,
+    at_once,
+    cbor,
+    claims_of,
+    direct,
+    kafka,
+    nats,
+    raw_of,
+    signed,
+    signer,
+)
+from watchword import Channel, ConfigurationError, Signer, SigningError, Unavailable
+from watchword.envelope import MAX_ENVELOPE_CHARACTERS
+from watchword.keys import Algorithm
+from watchword.message import MAX_HEADER_BYTES, Message
+
+
+class Backend:
+    """A back-end that answers as it is told."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    async def sign(self, data: bytes) -> bytes:
+        """Answer, or fail."""
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer or await ALICE_KEY.sign(data)  # type: ignore[no-any-return] # may lie on purpose
+
+
+def test_makes_the_bytes_of_the_specification(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: signer and specification agree byte for byte, every claim included."""
+    monkeypatch.setattr(os, "urandom", lambda count: ID[:count])
+    message = nats(reply_to="_INBOX.1", partition=3, key=b"k", headers=(("b", b"1"), ("a", b""), ("traceparent", b"t")))
+    options = {"recipient": BOB, "expires_at": NOW + 9, "in_reply_to": b"q" * 16}
+    pressed = direct(cbor(claims_of(message, c3=BOB, c4=NOW + 9, q=b"q" * 16)))
+    assert raw_of(signed(message, **options)) == pressed
+
+
+@pytest.mark.parametrize("key", [ALICE_KEY, ALICE_EC_KEY], ids=["Ed25519", "ESP256"])
+@pytest.mark.parametrize("message", [kafka(), kafka(value=None), nats(), nats(value=b"", headers=())])
+def test_what_is_signed_verifies(message: Message, key: Any) -> None:
+    """Promise: what the signer signs, the verifier delivers unchanged."""
+    verified = World().verify(signed(message, signer(key)))
+    assert (verified.value, verified.key, verified.headers) == (message.value, message.key, message.headers)
+
+
+def test_two_messages_never_share_an_id() -> None:
+    """Promise: the same message signed twice has two ids."""
+    one, two = (at_once(signer().sign(nats())) for _ in range(2))
+    assert one.id != two.id
+    assert one.issued_at == NOW
+
+
+NATS_HEADERS: list[tuple[str, bytes | None]] = [
+    ("", b"x"), ("a b", b"x"), ("a:b", b"x"), ("é", b"x"), ("a\r\nb", b"x"), ("x", None), ("x", b" x"), ("x", b"x "),
+    ("x", b"a\r\nb: c"), ("x", b"\xc3\xa9"), ("x", b"\t"), ("x", b"a\x00b"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("header", NATS_HEADERS)
+def test_headers_that_nats_would_change_are_refused(header: tuple[str, bytes | None]) -> None:
+    """Promise (A30): CR/LF, non-ASCII, blanks and absent values are refused on NATS, and carried by Kafka."""
+    with pytest.raises(SigningError):
+        signed(nats(headers=(header,)))
+    assert World().verify(signed(kafka(headers=(header,)))).headers == (header,)
+
+
+@pytest.mark.parametrize("value", [b"", b"a", b"a b", b"~!"])
+def test_headers_that_nats_carries_are_signed(value: bytes) -> None:
+    """Promise: an empty value and inner blanks pass NATS unchanged, and are signed."""
+    assert World().verify(signed(nats(headers=(("X", value),)))).headers == (("X", value),)
+
+
+def test_duplicates() -> None:
+    """Promise: a header twice is refused on NATS, whose clients keep one; Kafka keeps both."""
+    twice = (("x", b"1"), ("x", b"2"))
+    with pytest.raises(SigningError, match="twice"):
+        signed(nats(headers=twice))
+    assert World().verify(signed(kafka(headers=twice))).headers == twice
+
+
+@pytest.mark.parametrize(
+    ("message", "options", "why"),
+    [
+        (nats(channel=Channel("nats", "other", "a")), {}, "realm"),
+        (nats(channel=Channel("nats", "prod", "a.*")), {}, "wildcard"),
+        (nats(), {"recipient": ""}, "recipient"),
+        (nats(), {"expires_at": -1}, "expires_at"),
+        (nats(), {"expires_at": 1 << 33}, "expires_at"),
+        (nats(), {"in_reply_to": b"short"}, "in_reply_to"),
+        (kafka(partition=-1), {}, "partition"),
+        (kafka(partition=1 << 31), {}, "partition"),
+        (nats(reply_to="a b"), {}, "reply"),
+        (nats(reply_to=""), {}, "reply"),
+        (nats(headers=(("WATCHWORD", b""),)), {}, "bears an envelope"),
+        (kafka(headers=(("\ud800", b""),)), {}, "Unicode"),
+        (kafka(headers=(("x", bytes(MAX_HEADER_BYTES)),)), {}, "headers of"),
+        (kafka(headers=tuple((f"{n:04}" * 20, b"") for n in range(60))), {}, "fewer or shorter"),
+    ],
+)
+def test_what_cannot_be_signed(message: Message, options: dict[str, Any], why: str) -> None:
+    """Promise: what no verifier would accept is refused before it is sent, with what to do about it."""
+    with pytest.raises(SigningError, match=why):
+        signed(message, **options)
+
+
+def test_the_largest_headers_that_are_signed_verify() -> None:
+    """Promise: signer and verifier agree on the limit of the header block, to the byte."""
+    room = MAX_HEADER_BYTES - MAX_ENVELOPE_CHARACTERS
+    message = kafka(headers=(("é", bytes(room - 2)),))
+    assert World().verify(signed(message)).headers == message.headers
+    with pytest.raises(SigningError):
+        signed(kafka(headers=(("é", bytes(room - 1)),)))
+
+
+@pytest.mark.parametrize("answer", [OSError("token=s3cret"), b"short", "x" * 64])
+def test_a_failing_backend_is_an_outage(answer: Any) -> None:
+    """Promise: a back-end that fails or answers nonsense gives Unavailable, without its message's text."""
+    slow = Signer(
+        realm="prod", principal=ALICE, key=Backend(answer), clock=lambda: NOW, key_id=b"k", algorithm=Algorithm.ED25519
+    )
+    with pytest.raises(Unavailable, match="signing") as caught:
+        signed(nats(), slow)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_backend_signs_like_a_key() -> None:
+    """Promise: a private key held elsewhere signs what a key in memory would."""
+    remote = Signer(
+        realm="prod", principal=ALICE, key=Backend(None), clock=lambda: NOW, key_id=b"alice-1", algorithm=Algorithm.ED25519
+    )  # fmt: skip
+    assert World().verify(signed(nats(), remote)).principal == ALICE
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"principal": ""}, "principal"),
+        ({"realm": "PROD"}, "realm"),
+        ({"key": Backend(None)}, "key_id and algorithm"),
+        ({"key": Backend(None), "key_id": b"k"}, "key_id and algorithm"),
+        ({"key_id": b"x" * 129}, "key id"),
+        ({"key_id": b"\xff"}, "key id"),
+    ],
+)
+def test_bad_construction(options: dict[str, Any], why: str) -> None:
+    """Promise: a signer whose envelopes nobody could verify is an error when it is made."""
+    given: dict[str, Any] = {"realm": "prod", "principal": ALICE, "key": ALICE_KEY, "clock": lambda: NOW}
+    with pytest.raises(ConfigurationError, match=why):
+        Signer(**given | options)
+
+
+def test_uncovered_headers_can_be_chosen() -> None:
+    """Promise: what is left uncovered may change on the way, and is hidden from the handler."""
+    choosy = Signer(realm="prod", principal=ALICE, key=ALICE_KEY, clock=lambda: NOW, uncovered={"hop"})
+    message = signed(nats(headers=(("hop", b"1"), ("traceparent", b"t"))), choosy)
+    changed = replace(message, headers=(("hop", b"2"), *message.headers[1:]))
+    assert World().verify(changed).headers == (("traceparent", b"t"),)
