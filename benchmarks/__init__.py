@@ -1,0 +1,1 @@
+"""What Watchword costs, measured beside what it is built on."""
