@@ -1,1 +1,156 @@
-"""The settings of one process, as ``watchword.toml`` holds them."""
+"""The settings of one process, as ``watchword.toml`` holds them; nothing here reads a file or the environment."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Annotated, Any, Final, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from watchword.errors import ConfigurationError
+from watchword.message import Channel, check_realm, is_principal
+from watchword.policy import Allow, Mode, Policy, Rate
+
+_DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?([smhd]?)", re.ASCII)
+_DEFAULTS: Final = Policy()
+_SECONDS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(value: object) -> float:
+    """Return seconds: of a number, or of text as ``30s``, ``5m``, ``2h``, ``7d``; ValueError otherwise."""
+    if isinstance(value, str) and (match := _DURATION.fullmatch(value)):
+        return float(match[1]) * _SECONDS[match[2]]
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 and math.isfinite(value):
+        return float(value)
+    raise ValueError('write a duration as "30s", "5m", "2h" or "7d", or a number of seconds')
+
+
+def _listed(value: object) -> object:
+    """Let the environment, which has only text, give a list as JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError("""write a list; in the environment as JSON: '["a", "b"]'""") from None
+
+
+def _checked_realm(value: str) -> str:
+    try:
+        return check_realm(value)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
+
+
+def _checked_principal(value: str) -> str:
+    if not is_principal(value):
+        raise ValueError("write 1 to 255 bytes of text without control characters, as agent://acme/planner")
+    return value
+
+
+def _checked_rate(value: str) -> str:
+    try:
+        Rate.parse(value)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+Duration: TypeAlias = Annotated[float, BeforeValidator(parse_duration)]
+Principal: TypeAlias = Annotated[str, AfterValidator(_checked_principal)]
+Listed: Final = BeforeValidator(_listed)
+
+
+class Section(BaseModel):
+    """A table of the file; a name that it does not know is a mistake."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PluggedSection(BaseModel):
+    """A table whose further names are the options of the plug-in that it names."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is meant for the plug-in."""
+        return dict(self.model_extra or {})
+
+
+class SignerSettings(PluggedSection):
+    """``[signer]``: where the private key is; ``file`` takes ``key``, and ``key_id`` where it is not the default."""
+
+    source: str = "file"
+
+
+class KeySourceSettings(PluggedSection):
+    """``[[keys]]``: one key source; sources are asked in order."""
+
+    source: str
+
+
+class ReplaySettings(PluggedSection):
+    """``[replay]``: where used ids are remembered, and how far a shared reader may lag."""
+
+    store: str = "memory"
+    max_lag: Duration = _DEFAULTS.max_lag
+
+
+class AllowSettings(Section):
+    """``[[policy.allow]]``: one principal's permission."""
+
+    principal: Principal
+    channels: Annotated[list[str], Listed]
+    rate: Annotated[str, AfterValidator(_checked_rate)] | None = None
+
+
+class PolicySettings(Section):
+    """``[policy]``: what a message must satisfy."""
+
+    mode: Mode = _DEFAULTS.mode
+    max_age: Duration = _DEFAULTS.max_age
+    max_skew: Duration = _DEFAULTS.max_skew
+    max_hold: Duration = _DEFAULTS.max_hold
+    contained: Annotated[list[Principal], Listed] = []
+    allow: Annotated[list[AllowSettings], Listed] = []
+
+
+class Settings(Section):
+    """A whole ``watchword.toml``."""
+
+    realm: Annotated[str, AfterValidator(_checked_realm)]
+    principal: Principal | None = None
+    signer: SignerSettings | None = None
+    keys: Annotated[list[KeySourceSettings], Listed] = []
+    policy: PolicySettings = Field(default_factory=PolicySettings)
+    replay: ReplaySettings = Field(default_factory=ReplaySettings)
+
+    def to_policy(self) -> Policy:
+        """Return the policy; ConfigurationError where a limit is unsafe or a rule can never apply."""
+        chosen = self.policy
+        for rule in chosen.allow:
+            self._check_realms(rule.channels)
+        return Policy(
+            mode=chosen.mode,
+            max_age=chosen.max_age,
+            max_skew=chosen.max_skew,
+            max_hold=chosen.max_hold,
+            max_lag=self.replay.max_lag,
+            contained=frozenset(chosen.contained),
+            allow=tuple(
+                Allow(rule.principal, tuple(rule.channels), None if rule.rate is None else Rate.parse(rule.rate))
+                for rule in chosen.allow
+            ),
+        )
+
+    def _check_realms(self, channels: list[str]) -> None:
+        for uri in channels:
+            try:
+                realm = Channel.parse(uri).realm
+            except ValueError as error:
+                raise ConfigurationError(f"policy.allow: {error}") from None
+            if realm != self.realm:
+                raise ConfigurationError(f"policy.allow: {uri!r} is not in this process's realm {self.realm!r}")

@@ -1,0 +1,128 @@
+"""From ``watchword.toml`` to a ``Watchword``: ``load(path)`` is what most programs need."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from watchword import Audit, ConfigurationError, KeyChain, Mode, Signer, SigningKey, Verifier, Watchword
+from watchword_adapters import plugins
+from watchword_adapters.keys.files import FileKeys
+from watchword_adapters.settings_file import explain, read_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from watchword import KeySource, ReplayStore
+    from watchword.settings import Settings, SignerSettings
+
+
+def load(
+    path: str | Path,
+    *,
+    clock: Callable[[], float] = time.time,
+    replay: ReplayStore | None = None,
+    warn: plugins.Warn | None = None,
+) -> Watchword:
+    """Read the settings file at ``path`` and the environment, and return what plugs into the clients.
+
+    ``clock`` returns seconds since the epoch. ``replay`` takes the place of ``[replay] store``, ``warn`` that of the
+    audit trail for warnings about the set-up. ConfigurationError is one line that says what to write.
+    """
+    path = Path(path)
+    settings = read_settings(path)
+    try:
+        return build(settings, directory=path.parent, clock=clock, replay=replay, warn=warn)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from error.__cause__
+
+
+def build(
+    settings: Settings,
+    *,
+    directory: Path,
+    clock: Callable[[], float] = time.time,
+    replay: ReplayStore | None = None,
+    warn: plugins.Warn | None = None,
+) -> Watchword:
+    """Make a ``Watchword`` of settings whose relative paths start from ``directory``; see ``load``."""
+    policy = settings.to_policy()
+    audit = Audit(clock=clock, observing=policy.mode is Mode.OBSERVE)
+    context = plugins.Context(directory=directory, clock=clock, policy=policy, warn=warn or audit.warn)
+    key = None if settings.signer is None else _signing_key(settings.signer, context)
+    sources = _key_sources(settings, context)
+    if not sources and key is None:
+        raise ConfigurationError('keys: none; add [[keys]] with source = "files" and paths = ["agents.jwks"]')
+    if replay is None:
+        store = settings.replay.store
+        replay = _made(plugins.REPLAY_STORES, store, "replay", "store", settings.replay.options, context)
+    verifier = Verifier(
+        realm=settings.realm,
+        principal=settings.principal,
+        keys=sources[0] if len(sources) == 1 else KeyChain(sources),
+        replay=replay,
+        policy=policy,
+        clock=clock,
+        # A store that several processes share says so itself.
+        shared_replay=getattr(replay, "shared", False) is True,
+    )
+    _check_owners(settings.principal, sources, key)
+    return Watchword(verifier=verifier, signer=_signer(settings, key, clock), audit=audit)
+
+
+def _signing_key(chosen: SignerSettings, context: plugins.Context) -> plugins.NamedBackend:
+    key = _made(plugins.SIGNERS, chosen.source, "signer", "source", chosen.options, context)
+    if not isinstance(key, plugins.NamedBackend):
+        raise ConfigurationError(f'signer.source = "{chosen.source}": the plug-in gave no key_id and algorithm')
+    return key
+
+
+def _signer(settings: Settings, key: plugins.NamedBackend | None, clock: Callable[[], float]) -> Signer | None:
+    if key is None:
+        return None
+    if settings.principal is None:
+        raise ConfigurationError('principal: missing; a signer needs principal = "agent://..." to sign as')
+    return Signer(
+        realm=settings.realm,
+        principal=settings.principal,
+        key=key,
+        key_id=key.key_id,
+        algorithm=key.algorithm,
+        clock=clock,
+    )
+
+
+def _key_sources(settings: Settings, context: plugins.Context) -> list[KeySource]:
+    return [
+        _made(plugins.KEY_SOURCES, chosen.source, f"keys[{number}]", "source", chosen.options, context)
+        for number, chosen in enumerate(settings.keys)
+    ]
+
+
+def _made(  # noqa: PLR0917 - one row of a table
+    group: str, name: str, table: str, field: str, options: Mapping[str, Any], context: plugins.Context
+) -> Any:
+    """Let the plug-in make what the settings name; its mistakes are told like ours."""
+    factory = plugins.find(group, name, where=f"{table}.{field}")
+    try:
+        return factory(options, context)
+    except ValidationError as error:
+        raise ConfigurationError(f"{table}: {explain(error)}") from None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{table}: {error}") from error.__cause__
+
+
+def _check_owners(principal: str | None, sources: Iterable[KeySource], key: plugins.NamedBackend | None) -> None:
+    """Refuse a public key that two principals own: within a source the source sees it, between sources nobody else."""
+    own = key.verification_key(principal) if isinstance(key, SigningKey) and principal is not None else None
+    owners = {} if own is None else {own.public_bytes: own.principal}
+    for source in sources:
+        for found in source.keys if isinstance(source, FileKeys) else ():
+            owner = owners.setdefault(found.public_bytes, found.principal)
+            if owner != found.principal:
+                raise ConfigurationError(
+                    f"keys: one public key for {owner!r} and {found.principal!r}: give each its own"
+                )

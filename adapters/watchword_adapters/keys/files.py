@@ -1,0 +1,176 @@
+"""Key source over files: re-read when they change, the last good set kept while they cannot be read."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from watchword import ConfigurationError, MemoryKeys, Unavailable
+from watchword.settings import Duration, Listed, Section
+from watchword_adapters.keys.public_files import list_files, read_keys, state_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from watchword import VerificationKey
+    from watchword_adapters.keys.public_files import State
+    from watchword_adapters.plugins import Context, Warn
+
+CHECK_CEILING: Final = 3600.0
+STALENESS_CEILING: Final = 7 * 86400.0
+UNKNOWN_COOLDOWN: Final = 1.0
+"""Seconds between looks at the files that unknown keys may cause."""
+
+READ_LIMIT: Final = 5.0
+"""Seconds that a message waits for files that do not answer."""
+
+_SETTLED_NS: Final = 2_000_000_000
+"""A file changed this recently may change again without showing it: some file systems keep time in steps of 2 s."""
+
+
+class Options(Section):
+    """``[[keys]]`` with ``source = "files"``; paths are relative to the settings file."""
+
+    paths: Annotated[list[str], Listed]
+    check_every: Duration = 5.0
+    max_staleness: Duration = 3600.0
+
+
+def from_options(options: Mapping[str, Any], context: Context) -> FileKeys:
+    """Return the source that ``paths`` describe."""
+    chosen = context.validate(Options, options)
+    return FileKeys(
+        [context.directory / path for path in chosen.paths],
+        check_every=chosen.check_every,
+        max_staleness=chosen.max_staleness,
+        warn=context.warn,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A set that was read; ``state`` is None where the files changed too recently to be recognized again."""
+
+    keys: tuple[VerificationKey, ...]
+    lookup: MemoryKeys
+    state: State | None
+
+
+class FileKeys:
+    """Keys in JWK Set files, JWK files, PEM files and directories of these (docs/keys.md has the formats).
+
+    The files are looked at every ``check_every`` seconds at most, and at once (not more than once a second) when a key
+    is unknown. What was taken out is gone at the next look. While a file is missing, unreadable or wrong, the last
+    good set answers for ``max_staleness`` seconds since it was last known to be current; a key that is not in it is
+    not called unknown but Unavailable. ``clock`` returns seconds and must not step back. ConfigurationError at
+    construction says what is wrong with which file; ``warn`` hears of it later.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        check_every: float = 5.0,
+        max_staleness: float = 3600.0,
+        clock: Callable[[], float] = time.monotonic,
+        warn: Warn | None = None,
+    ) -> None:
+        if isinstance(paths, str) or not paths:
+            raise ConfigurationError('key files: name at least one path, as paths = ["agents.jwks"]')
+        _within("check_every", check_every, CHECK_CEILING)
+        _within("max_staleness", max_staleness, STALENESS_CEILING)
+        self._paths = tuple(Path(path) for path in paths)
+        self._check_every = check_every
+        self._max_staleness = max_staleness
+        self._clock = clock
+        self._warn = warn
+        self._reading: asyncio.Future[_Loaded | None] | None = None
+        self._failure: str | None = None
+        self._looked = self._current = clock()
+        try:
+            self._loaded = _read(self._paths)
+        except OSError as error:
+            raise ConfigurationError(
+                f"key file {error.filename}: {error.strerror}; make one with 'watchword keygen' and 'watchword jwks'"
+            ) from None
+        except ConfigurationError as error:
+            raise ConfigurationError(f"key file {error}") from None
+
+    @property
+    def keys(self) -> tuple[VerificationKey, ...]:
+        """The keys of the set that answers now."""
+        return self._loaded.keys
+
+    async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
+        """See ``KeySource.find``; Unavailable where the files cannot tell."""
+        if self._clock() - self._looked >= self._check_every:
+            await self._look(wait_for_others=False)
+        key = await self._loaded.lookup.find(principal, key_id)
+        if key is None or key.principal != principal:
+            if self._reading is not None or self._clock() - self._looked >= UNKNOWN_COOLDOWN:
+                await self._look(wait_for_others=True)
+            key = await self._loaded.lookup.find(principal, key_id)
+            if self._failure is not None and (key is None or key.principal != principal):
+                raise Unavailable("keys", self._failure)
+        if self._clock() - self._current > self._max_staleness:
+            raise Unavailable("keys", "key files could not be read for longer than max_staleness")
+        return key
+
+    async def _look(self, *, wait_for_others: bool) -> None:
+        """Have the files read by another thread, for a disk or a network share may be slow; one read at a time."""
+        loop = asyncio.get_running_loop()
+        reading = self._reading
+        if reading is None or reading.get_loop() is not loop:
+            self._looked = self._clock()
+            reading = loop.run_in_executor(None, _read_if_changed, self._paths, self._loaded.state)
+            self._reading = reading
+            reading.add_done_callback(self._take)
+        elif not wait_for_others:
+            return
+        left = self._looked + READ_LIMIT - self._clock()
+        _, waiting = await asyncio.wait([reading], timeout=max(0.0, left))
+        if waiting:
+            self._failed(f"reading key files takes longer than {READ_LIMIT:g} s")
+
+    def _take(self, reading: asyncio.Future[_Loaded | None]) -> None:
+        if reading is not self._reading:  # begun in an event loop that has ended since
+            return
+        self._reading = None
+        if reading.cancelled():
+            return
+        error = reading.exception()
+        if isinstance(error, OSError):
+            self._failed(f"{error.filename}: {error.strerror}")
+        elif error is not None:
+            self._failed(str(error) if isinstance(error, ConfigurationError) else type(error).__name__)
+        else:
+            self._loaded = reading.result() or self._loaded
+            self._current = self._looked
+            self._failure = None
+
+    def _failed(self, failure: str) -> None:
+        if failure != self._failure and self._warn is not None:
+            self._warn("keys.files_not_read", failure=failure, kept_keys=len(self._loaded.keys))
+        self._failure = failure
+
+
+def _read_if_changed(paths: tuple[Path, ...], state: State | None) -> _Loaded | None:
+    if state is not None and state_of(list_files(paths)) == state:
+        return None
+    return _read(paths)
+
+
+def _read(paths: tuple[Path, ...]) -> _Loaded:
+    keys, state = read_keys(list_files(paths))
+    newest = max((max(modified, changed) for *_, modified, changed in state), default=0)
+    settled = newest + _SETTLED_NS < time.time_ns()
+    return _Loaded(tuple(keys), MemoryKeys(keys), state if settled else None)
+
+
+def _within(name: str, value: float, most: float) -> None:
+    if not (math.isfinite(value) and 0 <= value <= most):
+        raise ConfigurationError(f"{name} of {value:g} s: choose 0 s to {most:g} s")

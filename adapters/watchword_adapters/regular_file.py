@@ -1,0 +1,28 @@
+"""Opens what is a regular file and nothing else, so that a pipe or device in its place cannot make a reader wait."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+    """Open ``path`` for reading, following links (mounted secrets are links); OSError unless it is a regular file."""
+    descriptor = os.open(path, _FLAGS)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        kind = "is a directory" if stat.S_ISDIR(status.st_mode) else "is not a regular file"
+        raise OSError(errno.EINVAL, kind, str(path))
+    with os.fdopen(descriptor, "rb") as file:
+        yield file, status

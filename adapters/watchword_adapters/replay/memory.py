@@ -1,0 +1,19 @@
+"""The core's replay store in memory, as the configuration names it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from watchword import MemoryReplayStore
+from watchword.settings import Section
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from watchword_adapters.plugins import Context
+
+
+def from_options(options: Mapping[str, Any], context: Context) -> MemoryReplayStore:
+    """Return a store that keeps ids as long as the policy needs them; it takes no options."""
+    context.validate(Section, options)
+    return MemoryReplayStore(horizon=context.policy.horizon)

@@ -1,0 +1,164 @@
+"""Reads ``watchword.toml`` and the environment; every mistake in them becomes one line that says what to write."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Final, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from watchword import ConfigurationError
+from watchword.settings import Settings
+from watchword_adapters.regular_file import open_regular
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from pydantic_core import ErrorDetails
+
+PREFIX: Final = "WATCHWORD_"
+DELIMITER: Final = "__"
+MAX_FILE_BYTES: Final = 1024 * 1024
+
+_SECTIONS: Final = ("policy", "replay", "signer")
+_SIMILAR: Final = 0.75
+_ADVICE: Final = {
+    "missing": "missing: add it",
+    "string_type": 'write text in quotes, "..."',
+    "list_type": "write a list, [...]",
+    "model_type": "write a table",
+    "enum": "write one of {expected}",
+}
+
+
+class _Environment(Settings, BaseSettings):
+    """The same settings, as environment variables name them; lists stay text until they are validated."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", env_prefix=PREFIX, env_nested_delimiter=DELIMITER, enable_decoding=False
+    )
+
+
+def read_settings(path: Path) -> Settings:
+    """Return the settings of a file, over which the environment goes; ConfigurationError names the first mistake.
+
+    A value's variable is ``WATCHWORD_`` and its name, as ``WATCHWORD_REALM`` or ``WATCHWORD_POLICY__MAX_AGE``; lists
+    are written as JSON.
+    """
+    document = _read(path)
+    _check_environment()
+    merged = _merge(document, EnvSettingsSource(_Environment)())
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: {explain(error, Settings, environment=True)}") from None
+
+
+def explain(error: ValidationError, model: type[BaseModel] | None = None, *, environment: bool = False) -> str:
+    """Return the gravest mistake against ``model`` in one line, with the variable that it came from where asked for."""
+    # A misspelt name shows as an unknown and a missing one: the unknown one says more.
+    first = min(error.errors(include_url=False), key=lambda details: details["type"] != "extra_forbidden")
+    location = first["loc"]
+    name = _name(location)
+    variable = _variable(location) if environment else None
+    if variable is not None:
+        name = f"{name} (from {variable})"
+    return f"{name}: {_advice(first, model)}" if name else _advice(first, model)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with open_regular(path) as (file, _):
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(f"settings file {path}: {error.strerror}") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise ConfigurationError(f"{path}: over {MAX_FILE_BYTES} bytes")
+    try:
+        return tomllib.loads(data.decode())
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: not UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: not TOML: {error}") from None
+    except RecursionError:
+        raise ConfigurationError(f"{path}: nested too deeply") from None
+
+
+def _check_environment() -> None:
+    """Refuse a variable that was meant for us and would be passed over.
+
+    Others may begin alike: an orchestrator names its service variables after services.
+    """
+    for variable in sorted(os.environ):
+        if not variable.upper().startswith(PREFIX):
+            continue
+        field, nested, _ = variable[len(PREFIX) :].lower().partition(DELIMITER)
+        if nested and field == "keys":
+            raise ConfigurationError(f"{variable}: write all key sources as one JSON list in {PREFIX}KEYS")
+        if (nested and field not in _SECTIONS) or (not nested and field in _SECTIONS):
+            tables = ", ".join(f"{PREFIX}{section.upper()}{DELIMITER}..." for section in _SECTIONS)
+            raise ConfigurationError(f"{variable}: no such table; use {tables}")
+        if field not in Settings.model_fields:
+            similar = get_close_matches(field, Settings.model_fields, 1, _SIMILAR)
+            if similar:
+                raise ConfigurationError(f"{variable}: unknown; did you mean {PREFIX}{similar[0].upper()}?")
+
+
+def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for name, value in over.items():
+        below = merged.get(name)
+        merged[name] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _name(location: Iterable[int | str]) -> str:
+    name = ""
+    for part in location:
+        name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else part
+    return name
+
+
+def _variable(location: tuple[int | str, ...]) -> str | None:
+    """Name the environment variable that a value came from, if it did."""
+    names = [str(part) for part in location]
+    given = {variable.upper(): variable for variable in os.environ}
+    for length in range(len(names), 0, -1):
+        variable = given.get(PREFIX + DELIMITER.join(names[:length]).upper())
+        if variable is not None:
+            return variable
+    return None
+
+
+def _advice(details: ErrorDetails, model: type[BaseModel] | None) -> str:
+    kind = details["type"]
+    if kind == "extra_forbidden":
+        known = _fields_at(model, details["loc"][:-1])
+        similar = get_close_matches(str(details["loc"][-1]), known, 1)
+        if similar:
+            return f'unknown; did you mean "{similar[0]}"?'
+        return f"unknown; use {', '.join(known)}" if known else "unknown: remove it"
+    context = details.get("ctx", {})
+    if kind == "value_error":
+        return str(context["error"])
+    advice = _ADVICE.get(kind)
+    return details["msg"] if advice is None else advice.format(expected=context.get("expected"))
+
+
+def _fields_at(model: type[BaseModel] | None, location: Iterable[int | str]) -> list[str]:
+    """Return the names that may stand in the table at ``location``."""
+    for part in location:
+        if model is not None and isinstance(part, str):
+            model = _model_in(model.model_fields[part].annotation)
+    return [] if model is None else list(model.model_fields)
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    """Find the model in ``Model``, ``list[Model]`` or ``Model | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for argument in get_args(annotation) if (model := _model_in(argument))), None)

@@ -1,0 +1,312 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from watchword import (
+    Algorithm,
+    Channel,
+    ConfigurationError,
+    MemoryKeys,
+    MemoryReplayStore,
+    Message,
+    Rejected,
+    SigningKey,
+)
+from watchword.jwk import to_jwks
+from watchword_adapters.config import load
+
+PLANNER = "agent://acme/planner"
+BASE = f"""
+realm = "prod"
+principal = "{PLANNER}"
+[signer]
+key = "planner.pem"
+[[keys]]
+source = "files"
+paths = ["agents.jwks"]
+"""
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def key() -> SigningKey:
+    """Return the planner's key."""
+    return SigningKey.generate()
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.upper().startswith("WATCHWORD_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def write(tmp_path: Path, key: SigningKey) -> Write:
+    """Return a function that writes a settings file beside a private key and a key set."""
+    private = tmp_path / "planner.pem"
+    private.write_bytes(key.to_pem())
+    private.chmod(0o600)
+    (tmp_path / "agents.jwks").write_text(to_jwks([key.verification_key(PLANNER)]))
+
+    def write(text: str = BASE) -> Path:
+        path = tmp_path / "watchword.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def refusal(path: Path) -> str:
+    """Return the one line with which a settings file is refused."""
+    with pytest.raises(ConfigurationError) as caught:
+        load(path)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert "pydantic" not in line
+    return line
+
+
+async def test_what_is_loaded_signs_and_verifies(write: Write) -> None:
+    """A settings file gives an agent whose own messages verify under its key file, once."""
+    watchword = load(str(write()))
+    message = Message(channel=Channel("nats", "prod", "a"), value=b"x")
+    signed = await watchword.signer.sign(message)
+    received = Message(channel=message.channel, value=b"x", headers=(signed.header,))
+    delivered = await watchword.verifier.verify(received)
+    assert delivered.principal == PLANNER
+    with pytest.raises(Rejected, match="replayed"):
+        await watchword.verifier.verify(received)
+
+
+def test_relative_paths_start_from_the_settings_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory of the process does not change which keys are read."""
+    path = write()
+    monkeypatch.chdir("/")
+    assert load(path).signer.principal == PLANNER
+
+
+def test_the_environment_goes_over_the_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every value may be set by a variable, which wins; what it does not name stays as written."""
+    path = write(BASE + '[policy]\nmax_age = "1m"\nmax_skew = "1s"\n')
+    monkeypatch.setenv("WATCHWORD_REALM", "lab")
+    monkeypatch.setenv("WATCHWORD_POLICY__MAX_AGE", "2m")
+    monkeypatch.setenv("WATCHWORD_POLICY__CONTAINED", '["agent://evil"]')
+    monkeypatch.setenv("WATCHWORD_REPLAY__MAX_LAG", "60")
+    watchword = load(path)
+    policy = watchword.verifier.policy
+    assert watchword.realm == "lab"
+    assert (policy.max_age, policy.max_skew, policy.max_lag, policy.contained) == (
+        120.0,
+        1.0,
+        60.0,
+        frozenset({"agent://evil"}),
+    )
+
+
+def test_everything_may_come_from_the_environment(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty file and variables make a whole agent, in containers that have no other file."""
+    path = write("")
+    monkeypatch.setenv("WATCHWORD_REALM", "prod")
+    monkeypatch.setenv("WATCHWORD_PRINCIPAL", PLANNER)
+    monkeypatch.setenv("WATCHWORD_SIGNER__KEY", "planner.pem")
+    monkeypatch.setenv("WATCHWORD_KEYS", '[{"source": "files", "paths": ["agents.jwks"]}]')
+    assert load(path).signer.principal == PLANNER
+
+
+def test_a_pure_consumer_has_no_signer(write: Write) -> None:
+    """Without [signer] the process verifies, and says so when asked to sign."""
+    watchword = load(write('realm = "prod"\n[[keys]]\nsource = "files"\npaths = ["agents.jwks"]\n'))
+    with pytest.raises(ConfigurationError, match="only verifies"):
+        _ = watchword.signer
+
+
+def test_a_pure_producer_needs_no_keys(write: Write) -> None:
+    """A signer alone is a whole set-up; whatever it receives is unknown."""
+    assert (
+        load(write(f'realm = "prod"\nprincipal = "{PLANNER}"\n[signer]\nkey = "planner.pem"\n')).signer.principal
+        == PLANNER
+    )
+
+
+async def test_several_sources_are_asked_in_order(write: Write, tmp_path: Path) -> None:
+    """A key that the first source does not know is found in the second."""
+    other = SigningKey.generate(Algorithm.ESP256)
+    (tmp_path / "more.jwks").write_text(to_jwks([other.verification_key("agent://b")]))
+    watchword = load(write(BASE + '[[keys]]\nsource = "files"\npaths = ["more.jwks"]\n'))
+    found = await watchword.verifier._keys.find("agent://b", other.key_id)
+    assert found is not None
+
+
+def test_a_store_may_be_given_in_place_of_the_configured_one(write: Write) -> None:
+    """Programs that bring their own replay store use it whatever the file names."""
+    store = MemoryReplayStore(horizon=None)
+    assert load(write(BASE + '[replay]\nstore = "redis"\n'), replay=store).verifier.replay is store
+
+
+def test_the_signers_key_id_may_be_named(write: Write) -> None:
+    """A key published under an id of its own is used under that id."""
+    path = write(BASE.replace('key = "planner.pem"', 'key = "planner.pem"\nkey_id = "2026-01"'))
+    assert b"2026-01" in load(path).signer._protected
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "realm: missing: add it"),
+        ("realm", "not TOML: Expected '='"),
+        ('relm = "prod"', 'relm: unknown; did you mean "realm"?'),
+        (BASE + "zzz = 1", "keys[0]: zzz: unknown; use paths, check_every, max_staleness"),
+        (BASE + '[policy]\nmax_agee = "5m"', 'policy.max_agee: unknown; did you mean "max_age"?'),
+        (BASE + "[policy]\nqqqq = 1", "policy.qqqq: unknown; use mode, max_age"),
+        (
+            BASE + '[[policy.allow]]\nprincipal = "a"\nchanels = []',
+            'policy.allow[0].chanels: unknown; did you mean "cha',
+        ),
+        ("realm = 5", 'realm: write text in quotes, "..."'),
+        ('realm = "Prod"', "realm: realm 'Prod': use 1 to 63 of a-z"),
+        ('realm = "p"\npolicy = 5', "policy: write a table"),
+        ('realm = "p"\nkeys = 5', "keys: write a list, [...]"),
+        ('realm = "p"\n[policy]\nmode = "off"', "policy.mode: write one of 'enforce' or 'observe'"),
+        ('realm = "p"\n[policy]\nmax_age = true', 'policy.max_age: write a duration as "30s"'),
+        ('realm = "p"\n[policy]\nmax_age = "2d"', "max_age of 172800 s: choose 1 s to 86400 s"),
+        ('realm = "p"\n[replay]\nmax_lag = "365d"', "max_lag of 3.1536e+07 s: choose"),
+        ('realm = "p"', 'keys: none; add [[keys]] with source = "files"'),
+        ('realm = "p"\n[signer]\nkey = "planner.pem"', 'principal: missing; a signer needs principal = "agent://..."'),
+        (BASE + '[replay]\nstore = "redis"', 'replay.store = "redis" is not available: write "memory", or install'),
+        (BASE + '[replay]\nstore = "memory"\npath = "x"', "replay: path: unknown: remove it"),
+        (BASE.replace('"files"', '"file"'), 'keys[0].source = "file" is not available: write "files", or install'),
+        (
+            BASE.replace("[signer]", '[signer]\nsource = "vault"'),
+            'signer.source = "vault" is not available: write "file"',
+        ),
+        (BASE.replace("source =", "sorce ="), "keys[0].source: missing: add it"),
+        (BASE.replace("paths", "path"), 'keys[0]: path: unknown; did you mean "paths"?'),
+        (BASE.replace('["agents.jwks"]', '"agents.jwks"'), "keys[0]: paths: write a list"),
+        (BASE.replace('["agents.jwks"]', "[]"), "keys[0]: key files: name at least one path"),
+        (BASE.replace("agents.jwks", "none.jwks"), "none.jwks: No such file or directory; make one with 'watchword"),
+        (BASE.replace('"agents.jwks"', '"planner.pem"'), "planner.pem: a private key among public ones"),
+        (BASE + 'check_every = "2h"', "keys[0]: check_every of 7200 s: choose 0 s to 3600 s"),
+        (BASE + 'max_staleness = "30d"', "keys[0]: max_staleness of 2.592e+06 s: choose 0 s to 604800 s"),
+        (
+            BASE.replace("planner.pem", "none.pem"),
+            "none.pem: No such file or directory; make one with 'watchword keygen'",
+        ),
+        (BASE.replace('key = "planner.pem"', ""), "signer: key: missing: add it"),
+        (BASE.replace("planner.pem", "agents.jwks"), "agents.jwks: not a PKCS#8 private key in PEM"),
+        (BASE.replace('"planner.pem"', '"planner.pem"\nkey_id = ""'), "signer: key_id of 0 bytes: use 1 to 128"),
+        (BASE.replace('"planner.pem"', '"."'), "is a directory; make one with"),
+    ],
+)
+def test_every_mistake_in_the_file_is_one_line_that_says_what_to_write(write: Write, text: str, complaint: str) -> None:
+    """A person who wrote something wrong reads the file's name, the place and the remedy."""
+    path = write(text)
+    line = refusal(path)
+    assert complaint in line
+    assert line.startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "complaint"),
+    [
+        ("WATCHWORD_REALM", "", "realm (from WATCHWORD_REALM): realm ''"),
+        ("WATCHWORD_POLICY__MAX_AGE", "soon", "policy.max_age (from WATCHWORD_POLICY__MAX_AGE): write a duration"),
+        ("WATCHWORD_POLICY__CONTAINED", "agent://a", """in the environment as JSON: '["a", "b"]'"""),
+        ("WATCHWORD_POLICY__MAX_AG", "5m", 'did you mean "max_age"?'),
+        ("WATCHWORD_POLCY__MAX_AGE", "5m", "WATCHWORD_POLCY__MAX_AGE: no such table; use WATCHWORD_POLICY__..."),
+        ("WATCHWORD_POLICY", "{}", "WATCHWORD_POLICY: no such table"),
+        ("WATCHWORD_REALMS", "prod", "WATCHWORD_REALMS: unknown; did you mean WATCHWORD_REALM?"),
+        ("WATCHWORD_KEYS__0__PATHS", "x", "write all key sources as one JSON list in WATCHWORD_KEYS"),
+    ],
+)
+def test_every_mistake_in_the_environment_is_one_line_that_names_the_variable(
+    write: Write, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, complaint: str
+) -> None:
+    """A variable that would be passed over or misread stops the start: what it should have set may be a protection."""
+    monkeypatch.setenv(variable, value)
+    assert complaint in refusal(write())
+
+
+def test_variables_that_only_begin_alike_are_left_alone(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An orchestrator's own variables for a service named watchword do not stop the start."""
+    monkeypatch.setenv("WATCHWORD_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("WATCHWORD_PORT", "tcp://10.0.0.1:80")
+    assert load(write()).realm == "prod"
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [(b"\xff", "not UTF-8"), (b"#" * 1_048_577, "over 1048576 bytes"), (b"a = " + b"[" * 50_000, "nested too deeply")],
+)
+def test_a_file_that_is_no_settings_file_is_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
+    """Bytes that are no text, too many, or built to exhaust the reader give one line."""
+    path = tmp_path / "watchword.toml"
+    path.write_bytes(content)
+    assert complaint in refusal(path)
+
+
+def test_a_missing_settings_file_is_named(tmp_path: Path) -> None:
+    """Nothing starts on defaults because a path was wrong."""
+    assert refusal(tmp_path / "none.toml") == f"settings file {tmp_path}/none.toml: No such file or directory"
+
+
+def test_a_pipe_in_place_of_a_file_does_not_hang(tmp_path: Path) -> None:
+    """A named pipe that nobody writes to is refused at once."""
+    os.mkfifo(tmp_path / "watchword.toml")
+    assert "is not a regular file" in refusal(tmp_path / "watchword.toml")
+
+
+def test_a_private_key_that_others_may_write_is_refused(write: Write, tmp_path: Path) -> None:
+    """Whoever may replace the key may speak as this agent, so it does not start."""
+    path = write()
+    (tmp_path / "planner.pem").chmod(0o622)
+    assert "others may write it; run chmod 600" in refusal(path)
+
+
+def test_a_private_key_that_others_may_read_is_warned_of(write: Write, tmp_path: Path) -> None:
+    """Mounted secrets are often readable; the operator hears of it and how to change it."""
+    warnings: list[tuple[str, dict[str, object]]] = []
+
+    def warn(event: str, **fields: str | float | None) -> None:
+        warnings.append((event, dict(fields)))
+
+    path = write()
+    private = tmp_path / "planner.pem"
+    load(path, warn=warn)
+    assert not warnings
+    private.chmod(0o644)
+    load(path, warn=warn)
+    assert warnings == [("signer.key_readable_by_others", {"path": str(private), "advice": "chmod 600"})]
+
+
+def test_an_oversized_private_key_is_refused(write: Write, tmp_path: Path) -> None:
+    """A file that can be no key is not read whole."""
+    path = write()
+    (tmp_path / "planner.pem").write_bytes(b"x" * 20_000)
+    assert "so no PEM key" in refusal(path)
+
+
+def test_the_signers_own_key_under_another_principal_is_refused(write: Write, tmp_path: Path, key: SigningKey) -> None:
+    """A key set that gives this agent's key to somebody else is found at the start, not by lost messages."""
+    (tmp_path / "agents.jwks").write_text(to_jwks([key.verification_key("agent://acme/other")]))
+    assert "one public key for 'agent://acme/planner' and 'agent://acme/other'" in refusal(write())
+
+
+def test_one_public_key_in_two_sources_under_two_principals_is_refused(
+    write: Write, tmp_path: Path, key: SigningKey
+) -> None:
+    """Splitting a key set over two sources does not hide that two agents share a key."""
+    (tmp_path / "more.jwks").write_text(to_jwks([key.verification_key("agent://acme/other")]))
+    text = 'realm = "prod"\n' + "".join(
+        f'[[keys]]\nsource = "files"\npaths = ["{name}"]\n' for name in ("agents.jwks", "more.jwks")
+    )
+    assert "one public key for" in refusal(write(text))
+
+
+def test_memory_keys_of_a_plug_in_are_not_asked_for_owners() -> None:
+    """Only sources that can list their keys are compared; others are asked key by key."""
+    from watchword_adapters.config import _check_owners  # noqa: PLC0415 - the one look inside
+
+    _check_owners(None, [MemoryKeys()], None)

@@ -1,0 +1,104 @@
+import math
+
+import pytest
+from pydantic import ValidationError
+
+from watchword import Allow, ConfigurationError, Mode, Policy, Rate
+from watchword.settings import Settings, parse_duration
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("30s", 30), ("5m", 300), ("2h", 7200), ("7d", 604800), ("1.5 m", 90), ("90", 90), (45, 45), (0.5, 0.5), (0, 0)],
+)
+def test_a_duration_is_read_in_seconds(written: object, seconds: float) -> None:
+    """Units s, m, h and d are understood, and a bare number is seconds."""
+    assert parse_duration(written) == seconds
+
+
+@pytest.mark.parametrize(
+    "written", ["", "m", "5 minutes", "-5s", "1e3s", "٣s", -1, True, math.inf, math.nan, None, [5]]
+)
+def test_what_is_no_duration_is_refused(written: object) -> None:
+    """No sloppy duration is guessed at: a wrong one would widen the replay window."""
+    with pytest.raises(ValueError, match='write a duration as "30s"'):
+        parse_duration(written)
+
+
+def test_defaults_are_the_policys_own() -> None:
+    """A file with only a realm gives the policy that the core has by default."""
+    assert Settings(realm="prod").to_policy() == Policy()
+
+
+def test_every_setting_reaches_the_policy() -> None:
+    """What is written in the tables is what the verifier demands."""
+    settings = Settings.model_validate(
+        {
+            "realm": "prod",
+            "policy": {
+                "mode": "observe",
+                "max_age": "1m",
+                "max_skew": "1s",
+                "max_hold": "2s",
+                "contained": ["agent://evil"],
+                "allow": [
+                    {"principal": "agent://a", "channels": ["nats://prod/a.>"], "rate": "2/s"},
+                    {"principal": "agent://b", "channels": ["kafka://prod/b"]},
+                ],
+            },
+            "replay": {"max_lag": "1d"},
+        }
+    )
+    assert settings.to_policy() == Policy(
+        mode=Mode.OBSERVE,
+        max_age=60,
+        max_skew=1,
+        max_hold=2,
+        max_lag=86400,
+        contained=frozenset({"agent://evil"}),
+        allow=(Allow("agent://a", ("nats://prod/a.>",), Rate(2, 1.0)), Allow("agent://b", ("kafka://prod/b",))),
+    )
+
+
+@pytest.mark.parametrize(
+    ("document", "complaint"),
+    [
+        ({"realm": "Prod"}, "use 1 to 63 of a-z"),
+        ({"realm": "prod", "principal": "a\nb"}, "without control characters"),
+        ({"realm": "prod", "policy": {"contained": ["a\x00"]}}, "without control characters"),
+        ({"realm": "prod", "policy": {"allow": [{"principal": "a", "channels": [], "rate": "fast"}]}}, "as '200/s'"),
+        ({"realm": "prod", "policy": {"max_age": "soon"}}, "write a duration"),
+        ({"realm": "prod", "policy": {"mode": "off"}}, "'enforce' or 'observe'"),
+        ({"realm": "prod", "policy": {"contained": "a"}}, "in the environment as JSON"),
+        ({"realm": "prod", "polcy": {}}, "Extra inputs"),
+    ],
+)
+def test_a_wrong_value_is_refused(document: dict[str, object], complaint: str) -> None:
+    """No mistake in a setting passes for something else."""
+    with pytest.raises(ValidationError, match=complaint):
+        Settings.model_validate(document)
+
+
+@pytest.mark.parametrize(
+    ("policy", "complaint"),
+    [
+        ({"max_age": "30d"}, "max_age of 2.592e"),
+        ({"max_skew": "1h"}, "max_skew of 3600 s"),
+        ({"max_hold": "1h"}, "max_hold of 3600 s"),
+        ({"allow": [{"principal": "a", "channels": ["nats://prd/a"]}]}, "not in this process's realm 'prod'"),
+        ({"allow": [{"principal": "a", "channels": ["amqp://prod/a"]}]}, "policy.allow: channel 'amqp"),
+        ({"allow": [{"principal": "a", "channels": []}]}, "name at least one channel"),
+    ],
+)
+def test_an_unsafe_limit_or_a_rule_that_never_applies_is_refused(policy: dict[str, object], complaint: str) -> None:
+    """Limits have ceilings, and a rule for another realm is a slip of the pen, not a rule."""
+    settings = Settings.model_validate({"realm": "prod", "policy": policy})
+    with pytest.raises(ConfigurationError, match=complaint):
+        settings.to_policy()
+
+
+def test_options_of_a_plug_in_are_kept_apart() -> None:
+    """A table that names a plug-in hands its further names on, and nothing of its own."""
+    settings = Settings.model_validate({"realm": "prod", "signer": {"source": "vault", "path": "x"}})
+    assert settings.signer is not None
+    assert settings.signer.options == {"path": "x"}
