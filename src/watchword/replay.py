@@ -107,7 +107,7 @@ class MemoryReplayStore:
     log less ``horizon`` seconds (max_age + max_skew), and whatever was issued below the floor is TOO_OLD; so nothing
     forgotten can come back. ``horizon`` None forgets nothing. Memory is bounded by refusing, never by forgetting: a
     principal holds at most ``per_principal`` ids over all logs; once ``in_all`` are held, only principals below an
-    equal share are served, so that there are never more than twice as many.
+    equal share are served, and nobody once there are twice as many.
     """
 
     def __init__(self, *, horizon: float | None, per_principal: int = 250_000, in_all: int = 1_000_000) -> None:
@@ -186,4 +186,6 @@ class MemoryReplayStore:
     def _is_full_for(self, principal: str) -> bool:
         held = self._held[principal]
         share = self._in_all // max(1, len(self._held))
+        if self._total >= 2 * self._in_all:  # equal shares alone add up to in_all * (1 + 1/2 + 1/3 + ...)
+            return True
         return held >= self._per_principal or (self._total >= self._in_all and held >= share)

@@ -283,7 +283,9 @@ def test_digests_tell_absent_from_empty() -> None:
     assert len(digests) == 5
 
 
-@pytest.mark.parametrize(("name", "ours"), [("watchword", True), ("WatchWord", True), ("watchwords", False), ("x", False)])
+@pytest.mark.parametrize(
+    ("name", "ours"), [("watchword", True), ("WatchWord", True), ("watchwords", False), ("x", False)]
+)
 def test_our_header_in_any_letter_case(name: str, ours: bool) -> None:  # noqa: FBT001 - a table's column
     """Promise (A06): the envelope's name is matched in any letter case."""
     assert is_envelope_name(name) is ours

@@ -75,8 +75,9 @@ class Fault(NamedTuple):
     group: str = ""
 
 
-def _allow(case: Case, principal: str, channel: str = "nats://prod/tasks.>") -> None:
-    rule = Allow(principal, (channel,), Rate(1, 3600.0))
+def _allow(case: Case, principal: str, *, spent: bool = False) -> None:
+    rule = Allow(principal, ("nats://prod/tasks.>",), Rate(1, 3600.0))
+    case.spent = spent
     case.policy["allow"] = (*case.policy.get("allow", ()), rule)
 
 
@@ -84,7 +85,7 @@ def _owned_by_another(case: Case) -> None:
     case.keys = [public(ALICE_KEY, MALLORY)]
 
 
-def _valid(case: Case, **times: int) -> None:
+def _valid(case: Case, **times: Any) -> None:
     known = next((key for key in case.keys if key.key_id == ALICE_KEY.key_id), None)
     if known is not None:
         case.keys = [replace(known, **times)]
@@ -118,7 +119,7 @@ FAULTS = [
     Fault(8, Reason.STALE, lambda case: setattr(case, "admission", Admission.TOO_OLD), "admission"),
     Fault(8, Reason.OVER_QUOTA, lambda case: setattr(case, "admission", Admission.OVER_QUOTA), "admission"),
     Fault(9, Reason.NOT_PERMITTED, lambda case: _allow(case, BOB), "rule"),
-    Fault(9, Reason.RATE_LIMITED, lambda case: (_allow(case, ALICE), setattr(case, "spent", True)), "rule"),
+    Fault(9, Reason.RATE_LIMITED, lambda case: _allow(case, ALICE, spent=True), "rule"),
     Fault(9, Reason.CONTAINED, lambda case: case.policy.update(contained=frozenset({ALICE}))),
 ]
 PAIRS = [(one, two) for one, two in combinations(FAULTS, 2) if not one.group or one.group != two.group]
@@ -151,7 +152,7 @@ def test_each_fault_alone(fault: Fault) -> None:
     _judge(case, fault)
 
 
-@pytest.mark.parametrize(("one", "two"), PAIRS, ids=lambda fault: _name(fault))
+@pytest.mark.parametrize(("one", "two"), PAIRS, ids=_name)
 def test_of_two_faults_the_first_in_order_is_named(one: Fault, two: Fault) -> None:
     """Promise: the checks run in the order that the specification gives, whatever else is wrong."""
     case = Case()

@@ -38,8 +38,9 @@ def test_window_and_horizon() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "rate"), [("200/s", Rate(200, 1)), ("30/m", Rate(30, 60)), ("5/h", Rate(5, 3600)), ("1000000/s", Rate(1_000_000, 1))]
-)  # fmt: skip
+    ("text", "rate"),
+    [("200/s", Rate(200, 1)), ("30/m", Rate(30, 60)), ("5/h", Rate(5, 3600)), ("1000000/s", Rate(1_000_000, 1))],
+)
 def test_rates_are_read(text: str, rate: Rate) -> None:
     """Promise: a rate is a number and a unit."""
     assert Rate.parse(text) == rate

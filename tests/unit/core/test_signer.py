@@ -40,14 +40,14 @@ class Backend:
         """Answer, or fail."""
         if isinstance(self.answer, Exception):
             raise self.answer
-        return self.answer or await ALICE_KEY.sign(data)  # type: ignore[no-any-return] # may lie on purpose
+        return self.answer or await ALICE_KEY.sign(data)
 
 
 def test_makes_the_bytes_of_the_specification(monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: signer and specification agree byte for byte, every claim included."""
     monkeypatch.setattr(os, "urandom", lambda count: ID[:count])
     message = nats(reply_to="_INBOX.1", partition=3, key=b"k", headers=(("b", b"1"), ("a", b""), ("traceparent", b"t")))
-    options = {"recipient": BOB, "expires_at": NOW + 9, "in_reply_to": b"q" * 16}
+    options: dict[str, Any] = {"recipient": BOB, "expires_at": NOW + 9, "in_reply_to": b"q" * 16}
     pressed = direct(cbor(claims_of(message, c3=BOB, c4=NOW + 9, q=b"q" * 16)))
     assert raw_of(signed(message, **options)) == pressed
 
@@ -143,8 +143,13 @@ def test_a_failing_backend_is_an_outage(answer: Any) -> None:
 def test_a_backend_signs_like_a_key() -> None:
     """Promise: a private key held elsewhere signs what a key in memory would."""
     remote = Signer(
-        realm="prod", principal=ALICE, key=Backend(None), clock=lambda: NOW, key_id=b"alice-1", algorithm=Algorithm.ED25519
-    )  # fmt: skip
+        realm="prod",
+        principal=ALICE,
+        key=Backend(None),
+        clock=lambda: NOW,
+        key_id=b"alice-1",
+        algorithm=Algorithm.ED25519,
+    )
     assert World().verify(signed(nats(), remote)).principal == ALICE
 
 

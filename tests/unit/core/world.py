@@ -4,8 +4,6 @@ The press is written from docs/spec.md on cbor2 and cryptography alone, so that 
 something that shares no code with them.
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -155,7 +153,9 @@ def signature_of(key: SigningKey, data: bytes) -> bytes:
 def direct(claims: bytes, key: SigningKey = ALICE_KEY, *, context: object = "watchword/1", **protected: Any) -> bytes:
     """Return a directly signed envelope, before base64url."""
     header = protected_of(key, **protected)
-    return cbor2.dumps([1, claims, [header, {}, None, signature_of(key, structure(header, 0, claims, context=context))]])
+    return cbor2.dumps(
+        [1, claims, [header, {}, None, signature_of(key, structure(header, 0, claims, context=context))]]
+    )
 
 
 def batch(entries: Sequence[bytes], key: SigningKey = ALICE_KEY, *, signed_size: int | None = None) -> list[bytes]:
@@ -265,9 +265,7 @@ class World:
         return at_once(self.verifier.verify(message) if expected is None else self.verifier.verify(message, expected))
 
 
-def signer(
-    key: SigningKey = ALICE_KEY, principal: str = ALICE, *, clock: Callable[[], float] = lambda: NOW
-) -> Signer:
+def signer(key: SigningKey = ALICE_KEY, principal: str = ALICE, *, clock: Callable[[], float] = lambda: NOW) -> Signer:
     """Return a signer of the world."""
     return Signer(realm=REALM, principal=principal, key=key, clock=clock)
 
