@@ -1,0 +1,251 @@
+"""The JetStream context with every way in and out covered, or refused."""
+
+# ruff: noqa: SLF001 - nats-py has no hooks: its subclasses must reach where the base reaches
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
+
+from nats.errors import Error
+from nats.js import JetStreamContext, JetStreamManager, api
+from nats.js.client import DEFAULT_JS_SUB_PENDING_BYTES_LIMIT, DEFAULT_JS_SUB_PENDING_MSGS_LIMIT
+
+from watchword import ConfigurationError
+from watchword_adapters.buses.jetstream_publish import Storing, StreamPublisher
+from watchword_adapters.buses.jetstream_reader import Publishing, StreamReader
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from nats.aio.msg import Msg
+
+    from watchword import Watchword
+    from watchword_adapters.buses.nats_reader import Reader
+    from watchword_adapters.buses.nats_subscription import VerifyingSubscription
+
+_API: Final = "$JS."
+
+
+class StreamClient(Storing, Publishing, Protocol):
+    """What a context needs of the client it belongs to."""
+
+    watchword: Watchword
+
+    async def open(
+        self, subject: str, *, reader: Reader | None, queue: str = "", **options: Any
+    ) -> VerifyingSubscription:
+        """Open a subscription that ``reader`` judges."""
+        ...
+
+    def warn_shared(self, scope: str) -> None:
+        """Say once that others may share a scope."""
+        ...
+
+    def new_inbox(self) -> str:
+        """Return a fresh inbox subject."""
+        ...
+
+
+class _NoRawReads(JetStreamManager):
+    """Management goes through; reading a stored message without a position to hold it against does not."""
+
+    async def get_msg(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: see the error."""
+        raise ConfigurationError(
+            "get_msg() and get_last_msg() return stored messages that nobody verified: read them with pull_subscribe() "
+            "and ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=...)"
+        )
+
+
+class VerifyingManager(_NoRawReads):
+    """A ``nats.js.JetStreamManager`` that does not hand out unverified messages."""
+
+
+class VerifyingJetStream(StreamPublisher, _NoRawReads):
+    """A ``nats.js.JetStreamContext`` that signs what it stores and delivers only what verifies.
+
+    A rejected delivery is terminated with its reason; one that cannot be judged yet is asked for again with a delay,
+    so leave room in ``max_deliver``. Buckets (key value, objects) are refused.
+    """
+
+    def __init__(self, conn: Any, *, sole_reader: bool = False, **opts: Any) -> None:
+        super().__init__(conn, **opts)
+        if not f"{self._prefix}.".startswith(_API):
+            raise ConfigurationError(f"prefix {self._prefix!r}: only answers of $JS. may be unsigned; use domain=...")
+        self._client: StreamClient = conn
+        self._sole_reader = sole_reader
+
+    async def subscribe_bind(  # noqa: PLR0917 - the base's own signature
+        self,
+        stream: str,
+        config: api.ConsumerConfig,
+        consumer: str,
+        cb: Callable[[Msg], Awaitable[None]] | None = None,
+        manual_ack: bool = False,  # noqa: FBT001, FBT002 - the base's own signature
+        ordered_consumer: bool = False,  # noqa: FBT001, FBT002 - as above
+        pending_msgs_limit: int = DEFAULT_JS_SUB_PENDING_MSGS_LIMIT,
+        pending_bytes_limit: int = DEFAULT_JS_SUB_PENDING_BYTES_LIMIT,
+    ) -> JetStreamContext.PushSubscription:
+        """Push-subscribe to an existing consumer; ``subscribe`` comes here too."""
+        if config.deliver_subject is None:
+            raise ConfigurationError(f"consumer {consumer!r} is a pull consumer: use pull_subscribe_bind()")
+        reader = await self._reader(stream, consumer, config)
+        if cb is not None and not manual_ack and config.ack_policy != api.AckPolicy.NONE:
+            cb = self._auto_ack_callback(cb)
+        subscription = await self._client.open(
+            config.deliver_subject,
+            reader=reader,
+            queue=config.deliver_group or "",
+            cb=cb,
+            pending_msgs_limit=pending_msgs_limit,
+            pending_bytes_limit=pending_bytes_limit,
+        )
+        push = JetStreamContext.PushSubscription(self, subscription, stream, consumer)
+        state = _OrderedState(
+            js=self,
+            conn=self._nc,
+            stream=stream,
+            ordered=ordered_consumer,
+            psub=push,
+            sub=subscription,
+            ccreq=config,
+        )
+        state.reader = reader
+        subscription._jsi = state
+        if config.idle_heartbeat:
+            state.run("_hbtask", state.activity_check)
+        if ordered_consumer:
+            state.run("_fctask", state.check_flow_control_response)
+        return push
+
+    async def pull_subscribe_bind(  # noqa: PLR0917 - the base's own signature
+        self,
+        consumer: str | None = None,
+        stream: str | None = None,
+        inbox_prefix: bytes | None = None,
+        pending_msgs_limit: int = DEFAULT_JS_SUB_PENDING_MSGS_LIMIT,
+        pending_bytes_limit: int = DEFAULT_JS_SUB_PENDING_BYTES_LIMIT,
+        name: str | None = None,
+        durable: str | None = None,
+    ) -> VerifyingPullSubscription:
+        """Bind to an existing pull consumer; ``pull_subscribe`` comes here too."""
+        bound = durable or name or consumer
+        if not stream or not bound:
+            raise ConfigurationError("pull_subscribe_bind() needs the names of stream and consumer")
+        config = None
+        with suppress(Error):  # an account that may only fetch: then the cautious assumptions hold
+            config = (await self._jsm.consumer_info(stream, bound)).config
+        reader = await self._reader(stream, bound, config or api.ConsumerConfig(durable_name=bound))
+        # A prefix of the caller's may lie under what it may subscribe to: the rest is the base's own way to an inbox.
+        inbox = (inbox_prefix.decode() if inbox_prefix else "") or f"{self._client.new_inbox()}."
+        deliver = inbox + self._client.new_inbox().rpartition(".")[2]
+        subscription = await self._client.open(
+            deliver, reader=None, pending_msgs_limit=pending_msgs_limit, pending_bytes_limit=pending_bytes_limit
+        )
+        return VerifyingPullSubscription(
+            js=self, sub=subscription, stream=stream, consumer=bound, deliver=deliver.encode(), reader=reader
+        )
+
+    async def key_value(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: see the error."""
+        _refuse_buckets()
+
+    async def create_key_value(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: see the error."""
+        _refuse_buckets()
+
+    async def object_store(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: see the error."""
+        _refuse_buckets()
+
+    async def create_object_store(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: see the error."""
+        _refuse_buckets()
+
+    async def _reader(self, stream: str, consumer: str, config: api.ConsumerConfig) -> StreamReader:
+        if config.headers_only:
+            raise ConfigurationError("headers_only leaves out the payload that was signed: ask for whole messages")
+        policy = config.ack_policy or api.AckPolicy.EXPLICIT
+        if policy not in {api.AckPolicy.EXPLICIT, api.AckPolicy.NONE}:
+            raise ConfigurationError(
+                f"ack policy {policy}: one ack would speak for messages not judged yet; use AckPolicy.EXPLICIT or NONE"
+            )
+        durable = bool(config.durable_name)
+        shared = bool(config.deliver_group) or (durable and not self._sole_reader) or not await self._keeps(stream)
+        if shared:
+            self._client.warn_shared(f"stream {stream}, consumer {consumer}")
+        return StreamReader(
+            self._client.watchword,
+            self._client,
+            stream=stream,
+            consumer=consumer,
+            acknowledged=policy == api.AckPolicy.EXPLICIT,
+            shared=shared or durable,
+        )
+
+    async def _keeps(self, stream: str) -> bool:
+        """Tell whether the stream keeps what was acknowledged (Limits); if it may not be asked, assume not."""
+        try:
+            retention = (await self._jsm.stream_info(stream)).config.retention
+        except Error:
+            return False
+        return retention in {None, api.RetentionPolicy.LIMITS}
+
+
+class VerifyingPullSubscription(JetStreamContext.PullSubscription):
+    """A pull subscription; ``fetch`` returns verified messages only."""
+
+    def __init__(self, *, reader: StreamReader, **options: Any) -> None:
+        super().__init__(**options)
+        self._reader = reader
+
+    async def fetch(
+        self,
+        batch: int = 1,
+        timeout: float | None = 5,  # noqa: ASYNC109 - the base's own signature
+        heartbeat: float | None = None,
+    ) -> list[Msg]:
+        """Return up to ``batch`` messages that verify; the base's TimeoutError after ``timeout`` seconds without."""
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
+        while True:
+            judged = [await self._reader.judge(raw) for raw in await super().fetch(batch, timeout, heartbeat)]
+            delivered = [msg for msg in judged if msg is not None]
+            if delivered:
+                return delivered
+            if deadline is not None:
+                timeout = max(deadline - loop.time(), 0.001)
+
+    async def unsubscribe(self) -> None:
+        """Stop reading; see the base."""
+        await super().unsubscribe()
+        self._reader.close()
+
+
+class _OrderedState(JetStreamContext._JSI):
+    """Gives each successor of an ordered consumer a name that the reader knows before it delivers."""
+
+    reader: StreamReader
+
+    def run(self, name: str, task: Callable[[], Any]) -> None:
+        """Keep one of the base's own tasks running, where the base looks for it."""
+        setattr(self, name, asyncio.create_task(task()))
+
+    async def reset_ordered_consumer(self, sseq: int | None) -> bool:
+        """Make the consumer anew from ``sseq`` on."""
+        self._ccreq.name = self._conn._nuid.next().decode()
+        self.reader.rebind(self._ccreq.name)
+        self.reader.resetting = True
+        try:
+            return await super().reset_ordered_consumer(sseq)
+        finally:
+            self.reader.resetting = False
+
+
+def _refuse_buckets() -> NoReturn:
+    raise ConfigurationError(
+        "buckets are not covered: their values are read past verification. Publish to a stream and subscribe to it, or "
+        "keep the bucket on a plain nats.connect() connection of its own and trust it no further than its writers"
+    )

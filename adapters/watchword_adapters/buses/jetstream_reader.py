@@ -1,0 +1,101 @@
+"""Judges what one JetStream consumer delivers: by position, held against the consumer that was bound."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+from dataclasses import replace
+from json import dumps
+from typing import TYPE_CHECKING, Final, Protocol
+
+from nats.errors import Error
+
+from watchword import Expected, Position, Rejected, VerifiedMessage
+from watchword_adapters.buses.nats_message import Delivery
+from watchword_adapters.buses.nats_reader import Reader
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+    from watchword import Delivered, Message, Unavailable, Watchword
+    from watchword_adapters.buses.nats_message import ObservedMsg, VerifiedMsg
+
+FIRST_DELAY: Final = 0.5
+"""Seconds until a message that could not be judged comes again; doubled with each attempt, up to LAST_DELAY."""
+
+LAST_DELAY: Final = 30.0
+
+_BOUND: Final = 8
+
+
+class Publishing(Protocol):
+    """The part of the client that ends a delivery."""
+
+    async def publish(self, subject: str, payload: bytes = b"") -> None:
+        """Publish to a control subject."""
+        ...
+
+
+class StreamReader(Reader):
+    """One consumer of one stream; ``name`` stays the same when an ordered consumer is made anew.
+
+    ``acknowledged`` says that the server waits for an ack of each message: then a rejected one is terminated with its
+    reason, and one that could not be judged is asked for again later.
+    """
+
+    def __init__(
+        self, watchword: Watchword, client: Publishing, *, stream: str, consumer: str, acknowledged: bool, shared: bool
+    ) -> None:
+        super().__init__(watchword, f"js:{stream}:{consumer}", shared=shared)
+        self._client = client
+        self._stream = stream
+        self._acknowledged = acknowledged
+        self._bound = deque([(stream, consumer)], maxlen=_BOUND)
+
+    def rebind(self, consumer: str) -> None:
+        """Expect deliveries of another consumer from now on; what its predecessors sent may still be read."""
+        self._bound.append((self._stream, consumer))
+
+    @property
+    def log(self) -> str:
+        """See Reader."""
+        return f"{self.name}#{self._stream}"
+
+    def message(self, raw: Msg) -> Message:
+        """See Reader; the position and the time of storing come from the ack subject."""
+        message = super().message(raw)
+        delivery = Delivery.parse(raw.reply)
+        if delivery is None:
+            return message
+        return replace(
+            message,
+            reply_to=None,
+            position=Position(delivery.by[0], delivery.sequence),
+            appended_at=delivery.stamp / 1e9,
+            delivered_by=delivery.by,
+        )
+
+    def expect(self, raw: Msg, message: Message) -> Expected:  # noqa: ARG002 - the base's own signature
+        """See Reader; only a consumer that was bound may deliver."""
+        by = message.delivered_by
+        return Expected(consumer=by if by in self._bound else self._bound[-1])
+
+    def deliver(self, raw: Msg, message: Message, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
+        """See Reader; what nobody acknowledges is settled at once."""
+        verdict = delivered if isinstance(delivered, VerifiedMessage) else delivered.verdict
+        if not self._acknowledged and isinstance(verdict, VerifiedMessage):
+            self.watchword.verifier.settle(message, verdict)
+        return super().deliver(raw, message, delivered)
+
+    async def refused(self, raw: Msg, message: Message, verdict: Rejected | Unavailable) -> None:
+        """Terminate, or ask again; never towards a consumer that is not ours, nor where no answer is expected."""
+        delivery = Delivery.parse(raw.reply)
+        if delivery is None or not self._acknowledged or message.delivered_by not in self._bound:
+            return
+        if isinstance(verdict, Rejected):
+            answer = f"+TERM {verdict.reason}"
+        else:
+            delay = min(LAST_DELAY, FIRST_DELAY * 2 ** min(delivery.attempt - 1, 10))
+            answer = f"-NAK {dumps({'delay': int(delay * 1e9)})}"
+        with suppress(Error):  # not connected: the server offers it again, and it is judged again
+            await self._client.publish(raw.reply, answer.encode())

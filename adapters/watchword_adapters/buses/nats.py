@@ -1,0 +1,20 @@
+"""NATS through nats-py: a client that signs what it sends and hands on only what verifies.
+
+``connect(..., watchword=...)`` stands for ``nats.connect(...)``; the rest of a program stays as it is.
+"""
+
+from watchword_adapters.buses.jetstream import VerifyingJetStream, VerifyingManager, VerifyingPullSubscription
+from watchword_adapters.buses.nats_client import WatchwordClient, connect
+from watchword_adapters.buses.nats_message import ObservedMsg, VerifiedMsg
+from watchword_adapters.buses.nats_signing import Recipient
+
+__all__ = [
+    "ObservedMsg",
+    "Recipient",
+    "VerifiedMsg",
+    "VerifyingJetStream",
+    "VerifyingManager",
+    "VerifyingPullSubscription",
+    "WatchwordClient",
+    "connect",
+]

@@ -1,0 +1,177 @@
+"""The nats-py client with every way in and out covered, or refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from nats import errors
+from nats.aio.client import Client
+from nats.aio.subscription import DEFAULT_SUB_PENDING_BYTES_LIMIT, DEFAULT_SUB_PENDING_MSGS_LIMIT
+
+from watchword import ConfigurationError, Reason, Rejected
+from watchword_adapters.buses.jetstream import VerifyingJetStream, VerifyingManager
+from watchword_adapters.buses.nats_asking import AskingClient
+from watchword_adapters.buses.nats_headers import CONTROL, NO_RESPONDERS, HeaderBlock, read_block
+from watchword_adapters.buses.nats_reader import Reader
+from watchword_adapters.buses.nats_subscription import VerifyingSubscription
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable
+
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
+
+    from watchword import Watchword
+    from watchword_adapters.buses.nats_signing import Recipient
+
+_FLOW_CONTROL: Final = "$JS.FC."
+_STALLED: Final = "Nats-Consumer-Stalled"
+
+
+async def connect(
+    servers: str | list[str] = "nats://localhost:4222",
+    *,
+    watchword: Watchword,
+    recipient: Recipient | None = None,
+    **options: Any,
+) -> WatchwordClient:
+    """Connect as ``nats.connect`` does; ``options`` are those of ``nats.aio.client.Client.connect``."""
+    client = WatchwordClient(watchword=watchword, recipient=recipient)
+    await client.connect(servers, **options)
+    return client
+
+
+class WatchwordClient(AskingClient):
+    """A ``nats.aio.client.Client`` that signs what it publishes and delivers only what verifies.
+
+    ``recipient`` names whom a message is meant for; ``recipient=`` of one call overrides it. The client's own requests
+    to ``$JS.``, ``$SYS.`` and ``$SRV.`` are not signed, and only their answers may be unsigned. A message that cannot
+    be judged (``Unavailable``) is counted and dropped, for core NATS offers nothing twice; use JetStream where that
+    hurts.
+    There is no ``wrap()``: an existing client's subscriptions already hold messages that nobody judged.
+    """
+
+    def __init__(self, *, watchword: Watchword, recipient: Recipient | None = None) -> None:
+        super().__init__(watchword=watchword, recipient=recipient)
+        self._warned: set[str] = set()
+
+    async def subscribe(  # noqa: PLR0917 - the base's own signature
+        self,
+        subject: str,
+        queue: str = "",
+        cb: Callable[[Msg], Awaitable[None]] | None = None,
+        future: asyncio.Future[Msg] | None = None,
+        max_msgs: int = 0,
+        pending_msgs_limit: int = DEFAULT_SUB_PENDING_MSGS_LIMIT,
+        pending_bytes_limit: int = DEFAULT_SUB_PENDING_BYTES_LIMIT,
+    ) -> VerifyingSubscription:
+        """Subscribe; callback, ``next_msg`` and ``messages`` give VerifiedMsg (in observe mode ObservedMsg) only.
+
+        On a subject under this client's inbox prefix only answers to what it asked are delivered.
+        """
+        if future is not None:
+            raise ConfigurationError("subscribe(future=...) goes round verification: use next_msg(), or request()")
+        if queue:
+            self.warn_shared(f"queue group {queue}")
+        reader = Reader(
+            self.watchword,
+            f"queue:{queue}" if queue else self._own("sub"),
+            shared=bool(queue),
+            expected=self._expected,
+            admitted=self._owe,
+        )
+        return await self.open(
+            subject,
+            reader=reader,
+            queue=queue,
+            cb=cb,
+            max_msgs=max_msgs,
+            pending_msgs_limit=pending_msgs_limit,
+            pending_bytes_limit=pending_bytes_limit,
+        )
+
+    def jetstream(self, *, sole_reader: bool = False, **opts: Any) -> VerifyingJetStream:
+        """Return the JetStream context; ``opts`` are the base's.
+
+        ``sole_reader`` says that this process alone reads each durable consumer it binds, so that replay memory in this
+        process is enough for it.
+        """
+        return VerifyingJetStream(self, sole_reader=sole_reader, **opts)
+
+    def jsm(self, **opts: Any) -> VerifyingManager:
+        """Return the JetStream manager."""
+        return VerifyingManager(self, **opts)
+
+    def warn_shared(self, scope: str) -> None:
+        """Say once that others may share a scope, in which a replay to another member goes unseen."""
+        if not (self.watchword.observing or self.watchword.verifier.shared_replay or scope in self._warned):
+            self._warned.add(scope)
+            self.watchword.audit.warn(
+                "replay.scope_shared", scope=scope, advice="a replay to another member is seen with a shared store only"
+            )
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | HeaderBlock | None
+    ) -> None:
+        """Read the headers ourselves, and outlive whatever the base does with what an attacker sent."""
+        block = read_block(headers) if isinstance(headers, bytes) and headers else None
+        if block is not None and block.status is not None:
+            block = self._status_line(block, sid, subject, reply, data)
+        try:
+            await super()._process_msg(sid, subject, reply, data, cast("bytes", block))
+        except (OSError, errors.ConnectionClosedError):
+            raise
+        except Exception as error:  # noqa: BLE001 - what escapes here ends the reader task, and the client is deaf
+            where = f"nats://{self.watchword.realm}/{_text(subject)}"
+            self.watchword.audit.refused_raw(Rejected(Reason.MALFORMED, type(error).__name__), channel=where)
+            await self._error_cb(error)
+
+    async def _process_headers(self, headers: HeaderBlock | None) -> HeaderBlock | None:
+        return headers  # read in _process_msg
+
+    def _status_line(self, block: HeaderBlock, sid: int, subject: bytes, reply: bytes, data: bytes) -> HeaderBlock:
+        """Keep a status line only where it can be the server's."""
+        if data:
+            return block.refused("status line with a payload")
+        if block.status == NO_RESPONDERS:
+            waiting = self._waiting.get(_text(subject).rpartition(".")[2])
+            if waiting is not None and waiting.pong.done():
+                return block.refused("no responders, said after the server had answered")
+        if block.status == CONTROL and getattr(self._subs.get(sid), "_jsi", None) is not None:
+            # The base publishes to whatever subject a flow control message names: we would sign for an attacker.
+            named = (_text(reply), block.get(_STALLED, ""))
+            if any(name and not name.startswith(_FLOW_CONTROL) for name in named):
+                return block.refused("flow control for another subject")
+        return block
+
+    def _build_message(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> Msg:
+        try:
+            return cast("Msg", super()._build_message(sid, subject, reply, data, headers))
+        except UnicodeDecodeError:
+            broken = (headers or HeaderBlock()).refused("subject is not UTF-8")
+            return cast(
+                "Msg",
+                super()._build_message(sid, _text(subject).encode(), _text(reply).encode(), data, broken),
+            )
+
+    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
+        _close(self._subs.get(sid))
+        super()._remove_sub(sid, max_msgs)
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT001, FBT002 - the base's own signature
+        subscriptions = list(self._subs.values())
+        await super()._close(status, do_cbs)
+        if status == Client.CLOSED:
+            self._answers.close()
+            for subscription in subscriptions:
+                _close(subscription)
+
+
+def _close(subscription: Subscription | None) -> None:
+    if isinstance(subscription, VerifyingSubscription) and subscription.reader is not None:
+        subscription.reader.close()
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("ascii", "backslashreplace")

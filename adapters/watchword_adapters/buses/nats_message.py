@@ -1,0 +1,169 @@
+"""What a handler gets: drop-in messages that say who wrote them."""
+
+# ruff: noqa: SLF001 - nats-py has no hooks: its subclasses must reach where the base reaches
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from nats.aio.msg import Msg
+from nats.errors import Error
+
+from watchword.message import Message, ObservedMessage, VerifiedMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from watchword import Delivered, Rejected, Unavailable, Watchword
+
+_ACK: Final = ["$JS", "ACK"]
+_SHORT: Final = 9
+_LONG: Final = 11
+_DIGITS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What an ack subject says: the (stream, consumer) that delivered, stream sequence, time (ns) and attempt."""
+
+    by: tuple[str, str]
+    sequence: int
+    stamp: int
+    attempt: int
+
+    @classmethod
+    def parse(cls, reply: str) -> Delivery | None:
+        """Read ``$JS.ACK[.<domain>.<account>].<stream>.<consumer>.<attempt>.<sequence>.<...>.<ns>...``; else None."""
+        tokens = reply.split(".")
+        if tokens[:2] != _ACK or not (len(tokens) == _SHORT or len(tokens) >= _LONG):
+            return None
+        stream, consumer, attempt, sequence, _, stamp = tokens[2:8] if len(tokens) == _SHORT else tokens[4:10]
+        numbers = (attempt, sequence, stamp)
+        if not all(number.isascii() and number.isdigit() and len(number) <= _DIGITS for number in numbers):
+            return None
+        return cls((stream, consumer), int(sequence), int(stamp), int(attempt))
+
+
+class Answering(Protocol):
+    """The part of the client that a delivered message needs."""
+
+    watchword: Watchword
+
+    async def answer(
+        self, reply: str, data: bytes, headers: Mapping[str, str] | None, request: VerifiedMessage | None
+    ) -> None:
+        """Send an answer: signed and bound to ``request``; unsigned where the request was not verified."""
+        ...
+
+
+@dataclass(repr=False)
+class _DeliveredMsg(Msg):
+    """Acknowledgement and answers; the base's methods would echo headers and know nothing of replay memory."""
+
+    _message: Message | None = None
+
+    async def respond(self, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
+        """Answer the request; ``headers`` are the answer's own, the request's are never echoed."""
+        reply = self._answer_to()
+        if not reply:
+            raise Error("no reply subject available: the request did not sign one")
+        client: Answering = self._client  # type: ignore[assignment]  # the base names its own client class
+        await client.answer(reply, data, headers, self._proof())
+
+    async def ack(self) -> None:
+        """Acknowledge; the message's id may age from now on."""
+        await super().ack()
+        self._settle()
+
+    async def ack_sync(self, timeout: float = 1.0) -> Msg:  # noqa: ASYNC109 - the base's own signature
+        """Acknowledge and wait until the server has it (``timeout`` in seconds)."""
+        answer = await super().ack_sync(timeout)
+        self._settle()
+        return answer
+
+    async def term(self) -> None:
+        """End redelivery."""
+        await super().term()
+        self._settle()
+
+    def _settle(self) -> None:
+        verified, message = self._proof(), self._message
+        if verified is not None and message is not None and message.delivered_by is not None:
+            client: Answering = self._client  # type: ignore[assignment]  # as above
+            client.watchword.verifier.settle(message, verified)
+
+    def _answer_to(self) -> str | None:
+        raise NotImplementedError
+
+    def _proof(self) -> VerifiedMessage | None:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(subject={self.subject!r}, data=<{len(self.data)} bytes>)"
+
+
+@dataclass(repr=False)
+class VerifiedMsg(_DeliveredMsg):
+    """A ``nats.aio.msg.Msg`` that passed every check; ``verified`` says who wrote it.
+
+    ``headers`` holds only what may be seen (covered by the signature, and trace headers); ``reply`` is the signed reply
+    subject or empty, and for a JetStream delivery the ack subject, as in nats-py. ``respond`` always goes to the signed
+    reply subject.
+    """
+
+    verified: VerifiedMessage = None  # type: ignore[assignment]  # the base's fields have defaults, so must this
+
+    def _answer_to(self) -> str | None:
+        return self.verified.reply_to
+
+    def _proof(self) -> VerifiedMessage:
+        return self.verified
+
+
+@dataclass(repr=False)
+class ObservedMsg(_DeliveredMsg):
+    """A message as it came, in observe mode only, with the ``verdict`` that enforcing would have given.
+
+    It is NOT verified unless ``verdict`` is a VerifiedMessage; then an answer is signed and bound to it, else it goes
+    out unsigned, so that nobody unknown can make this agent sign.
+    """
+
+    verdict: VerifiedMessage | Rejected | Unavailable = None  # type: ignore[assignment]  # as in VerifiedMsg
+
+    def _answer_to(self) -> str | None:
+        verified = self._proof()
+        if verified is not None:
+            return verified.reply_to
+        at_stream = self._message is not None and self._message.position is not None
+        return None if at_stream else self.reply
+
+    def _proof(self) -> VerifiedMessage | None:
+        return self.verdict if isinstance(self.verdict, VerifiedMessage) else None
+
+
+def delivered_msg(raw: Msg, message: Message, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
+    """Make the message that a handler gets from the client's own and what was found to be true of it."""
+    if isinstance(delivered, ObservedMessage):
+        return ObservedMsg(
+            _client=raw._client,
+            subject=raw.subject,
+            reply=raw.reply,
+            data=raw.data,
+            headers=None if raw.headers is None else dict(raw.headers),
+            _sid=raw._sid,
+            _message=message,
+            verdict=delivered.verdict,
+        )
+    at_stream = message.position is not None
+    visible = {name: (value or b"").decode("utf-8", "replace") for name, value in delivered.headers}
+    return VerifiedMsg(
+        _client=raw._client,
+        subject=raw.subject,
+        reply=raw.reply if at_stream else delivered.reply_to or "",
+        data=raw.data,
+        headers=visible or None,
+        _sid=raw._sid,
+        _message=message,
+        verified=delivered,
+    )

@@ -1,0 +1,121 @@
+"""Judges what one NATS subscription reads, before anything of it reaches a handler."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+
+from watchword import Channel, Expected, Message, ObservedMessage, Reason, Rejected, Unavailable
+from watchword_adapters.buses.nats_headers import HeaderBlock
+from watchword_adapters.buses.nats_message import delivered_msg
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nats.aio.msg import Msg
+
+    from watchword import Delivered, Request, VerifiedMessage, Watchword
+    from watchword_adapters.buses.nats_message import ObservedMsg, VerifiedMsg
+
+_NONE: Final = HeaderBlock()
+
+
+@runtime_checkable
+class _ForgettingStore(Protocol):
+    def forget(self, log: str) -> None: ...
+
+
+class Reader:
+    """One reader of core NATS subjects: a queue group, or one subscription.
+
+    ``name`` is the scope in which an id is used once. ``log`` is forgotten when a reader of its own closes; a shared
+    one's is kept, for others may still read it. ``expected`` tells what is waited for on a subject; ``admitted`` hears
+    of each verified message.
+    """
+
+    def __init__(
+        self,
+        watchword: Watchword,
+        name: str,
+        *,
+        shared: bool = False,
+        expected: Callable[[str], Expected] | None = None,
+        admitted: Callable[[VerifiedMessage], None] | None = None,
+    ) -> None:
+        self.watchword: Final = watchword
+        self.name: Final = name
+        self.shared: Final = shared
+        self._expected = expected or (lambda _: Expected())
+        self._admitted = admitted
+        self.resetting = False
+
+    @property
+    def log(self) -> str:
+        """The replay store's name for the run of messages that this reader reads."""
+        return f"{self.name}#"
+
+    async def judge(self, raw: Msg) -> Msg | None:
+        """Return what the handler may have of ``raw``; None when it was refused (and audited) or is a status only."""
+        if is_status(raw):
+            return None
+        message = self.message(raw)
+        try:
+            return self.deliver(raw, message, await self._verdict(raw, message))
+        except (Rejected, Unavailable) as verdict:
+            await self.refused(raw, message, verdict)
+            return None
+
+    def message(self, raw: Msg) -> Message:
+        """Return ``raw`` as the core sees it."""
+        return Message(
+            channel=Channel("nats", self.watchword.realm, raw.subject),
+            value=raw.data,
+            headers=block_of(raw).pairs,
+            reply_to=raw.reply or None,
+            reader=self.name,
+        )
+
+    def expect(self, raw: Msg, message: Message) -> Expected:  # noqa: ARG002 - streams look at the message
+        """Return what this reader waits for where ``raw`` was found."""
+        return self._expected(raw.subject)
+
+    def deliver(self, raw: Msg, message: Message, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
+        """Return what the handler gets."""
+        verdict = delivered.verdict if isinstance(delivered, ObservedMessage) else delivered
+        if self._admitted is not None and not isinstance(verdict, Rejected | Unavailable):
+            self._admitted(verdict)
+        return delivered_msg(raw, message, delivered)
+
+    async def refused(self, raw: Msg, message: Message, verdict: Rejected | Unavailable) -> None:
+        """Say so to the bus; core NATS offers nothing again, so it is dropped."""
+
+    def close(self) -> None:
+        """Forget the ids of a reader that nobody shares."""
+        replay: object = self.watchword.verifier.replay
+        if not self.shared and not self.resetting and isinstance(replay, _ForgettingStore):
+            replay.forget(self.log)
+
+    async def _verdict(self, raw: Msg, message: Message) -> Delivered:
+        fault = block_of(raw).fault
+        if fault is None:
+            return await self.watchword.admit(message, self.expect(raw, message))
+        verdict = Rejected(Reason.MALFORMED, fault, channel=message.channel.uri)
+        self.watchword.audit.refused(message, verdict)
+        if not self.watchword.observing:
+            raise verdict
+        return ObservedMessage(message, verdict)
+
+
+def only_answer_to(request: Request) -> Callable[[str], Expected]:
+    """Return an expectation that one request is answered, and nothing else."""
+    expected = Expected(requests={request.id: request}, only_replies=True)
+    return lambda _: expected
+
+
+def block_of(raw: Msg) -> HeaderBlock:
+    """Return the headers of a message that this client read."""
+    return raw.headers if isinstance(raw.headers, HeaderBlock) else _NONE
+
+
+def is_status(raw: Msg) -> bool:
+    """Tell whether ``raw`` is a status line of the server: no message, and for no handler."""
+    return block_of(raw).status is not None

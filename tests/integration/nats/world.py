@@ -1,0 +1,160 @@
+"""Agents on a real server: a planner, a cloud controller, one compromised agent, and a plain client for the attacker."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from watchword import (
+    Allow,
+    KeySource,
+    MemoryKeys,
+    MemoryReplayStore,
+    Mode,
+    Policy,
+    Signer,
+    SigningKey,
+    VerificationKey,
+    Verifier,
+    Watchword,
+)
+from watchword_adapters.buses.nats import VerifiedMsg, WatchwordClient
+
+REALM: Final = "prod"
+PLANNER: Final = "agent://acme/planner"
+CLOUD: Final = "agent://acme/cloud"
+MALLORY: Final = "agent://acme/mallory"
+PATIENCE: Final = 20.0
+"""Seconds after which something that should have happened counts as missing."""
+
+T = TypeVar("T")
+
+
+class Keys:
+    """A key source that fails while ``down``, and holds its answers back while ``held``."""
+
+    def __init__(self, keys: KeySource) -> None:
+        self._keys = keys
+        self.down = False
+        self.asked = asyncio.Event()
+        self.held: asyncio.Event | None = None
+
+    async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
+        """See ``KeySource.find``."""
+        self.asked.set()
+        if self.held is not None:
+            await self.held.wait()
+        if self.down:
+            raise ConnectionError("the key source is down")
+        return await self._keys.find(principal, key_id)
+
+
+@dataclass
+class World:
+    """One run: every agent's key, and the clients that were opened."""
+
+    url: str
+    stack: contextlib.AsyncExitStack
+    signing: dict[str, SigningKey] = field(
+        default_factory=lambda: {name: SigningKey.generate() for name in (PLANNER, CLOUD, MALLORY)}
+    )
+
+    def __post_init__(self) -> None:
+        self.keys = Keys(MemoryKeys(key.verification_key(name) for name, key in self.signing.items()))
+
+    def agent(  # noqa: D102 - as its parameters say
+        self,
+        principal: str,
+        *,
+        clock: Callable[[], float] = time.time,
+        mode: Mode = Mode.ENFORCE,
+        max_age: float = 300.0,
+        max_skew: float = 30.0,
+        allow: tuple[Allow, ...] = (),
+        speaks: bool = True,
+    ) -> Watchword:
+        policy = Policy(mode=mode, max_age=max_age, max_skew=max_skew, allow=allow)
+        verifier = Verifier(
+            realm=REALM,
+            principal=principal,
+            keys=self.keys,
+            replay=MemoryReplayStore(horizon=policy.horizon),
+            policy=policy,
+            clock=clock,
+        )
+        signer = Signer(realm=REALM, principal=principal, key=self.signing[principal], clock=clock)
+        return Watchword(verifier=verifier, signer=signer if speaks else None)
+
+    async def client(self, watchword: Watchword, **options: Any) -> WatchwordClient:
+        """Connect an agent."""
+        client = WatchwordClient(watchword=watchword, recipient=options.pop("recipient", None))
+        await client.connect(self.url, **options)
+        self.stack.push_async_callback(_closed, client)
+        return client
+
+    async def plain(self, **options: Any) -> Client:
+        """Connect a client that knows nothing of Watchword; the attacker's too."""
+        client = Client()
+        await client.connect(self.url, **options)
+        self.stack.push_async_callback(_closed, client)
+        return client
+
+
+@contextlib.asynccontextmanager
+async def world_on(url: str) -> AsyncIterator[World]:
+    """Give a world whose clients are closed at its end."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield World(url, stack)
+
+
+async def _closed(client: Client) -> None:
+    if not client.is_closed:
+        await client.close()
+
+
+async def soon(coming: Awaitable[T]) -> T:
+    """Wait for what must come."""
+    return await asyncio.wait_for(coming, PATIENCE)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until ``condition`` holds."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def verified(msg: Msg) -> VerifiedMsg:
+    """Return ``msg``, which must have been verified."""
+    assert isinstance(msg, VerifiedMsg)
+    return msg
+
+
+async def raw(client: Client, subject: str, block: bytes, payload: bytes = b"", reply: str = "") -> None:
+    """Publish exactly these bytes as header block and payload."""
+    head = f"HPUB {subject} {reply} {len(block)} {len(block) + len(payload)}\r\n".encode()
+    await client._send_command(head + block + payload + b"\r\n")
+    await client._flush_pending()
+    await client.flush()
+
+
+def block(*headers: tuple[str, str | bytes]) -> bytes:
+    """Return the header block with exactly these lines."""
+    lines = [name.encode() + b": " + (value.encode() if isinstance(value, str) else value) for name, value in headers]
+    return b"".join(line + b"\r\n" for line in [b"NATS/1.0", *lines, b""])
+
+
+async def resend(client: Client, msg: Msg, subject: str | None = None, **changes: Any) -> None:
+    """Publish a captured message again, ``changes`` being its ``data``, ``headers`` or ``reply``."""
+    await client.publish(
+        subject or msg.subject,
+        changes.get("data", msg.data),
+        reply=changes.get("reply", msg.reply),
+        headers=changes.get("headers", msg.headers),
+    )
+    await client.flush()
