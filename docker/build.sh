@@ -50,7 +50,7 @@ context_kafka() {
     fetch_jars &
     local jars=$!
     import_base
-    wait "$jars" || fail "Maven could not fetch Kafka's jars"
+    wait "$jars"
     cp "$here/kafka/run" "$here/kafka/log4j2.properties" "$out/kafka/"
 }
 
@@ -73,9 +73,11 @@ fetch_jars() {
     [ -e "$libs/kafka_$SCALA_RELEASE-$KAFKA_RELEASE.jar" ] && return
     need mvn maven
     say "fetching the jars of Kafka $KAFKA_RELEASE"
+    mkdir -p "$out"
     rm -rf "$libs" "$libs.part"
-    mvn -q -B -Dstyle.color=never -f "$here/kafka/pom.xml" -Dkafka.release="$KAFKA_RELEASE" -Dscala.release="$SCALA_RELEASE" \
-        -Dlog4j.release="$LOG4J_RELEASE" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$libs.part"
+    mvn -B -ntp -f "$here/kafka/pom.xml" -Dkafka.release="$KAFKA_RELEASE" -Dscala.release="$SCALA_RELEASE" \
+        -Dlog4j.release="$LOG4J_RELEASE" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$libs.part" \
+        >"$out/maven.log" 2>&1 || { tail -n 20 "$out/maven.log"; fail "Maven could not fetch the jars"; }
     # Renamed last, so that an interrupted run leaves nothing that looks complete.
     mv "$libs.part" "$libs"
 }
@@ -87,7 +89,8 @@ import_base() {
     say "making a Debian base ($DEBIAN_SUITE)"
     local root
     root=$(mktemp -d)
-    debootstrap --variant=minbase "$DEBIAN_SUITE" "$root/debian" >"$root/log" 2>&1 || { tail -n 20 "$root/log"; fail "debootstrap failed"; }
+    debootstrap --variant=minbase "$DEBIAN_SUITE" "$root/debian" >"$root/log" 2>&1 \
+        || { tail -n 20 "$root/log"; fail "debootstrap failed"; }
     tar -C "$root/debian" --exclude=./dev/* --exclude=./var/cache/apt/* --exclude=./var/lib/apt/lists/* -c . \
         | docker import - "$BASE_IMAGE_BUILT" >/dev/null
     rm -rf "$root"

@@ -1,6 +1,7 @@
 """What a broker says about itself, asked over its own protocol, and the versions pinned for the tests."""
 
 import json
+import os
 import socket
 import struct
 from pathlib import Path
@@ -10,9 +11,10 @@ DOCKER = Path(__file__).parents[2] / "docker"
 
 
 def pinned() -> dict[str, str]:
-    """Return docker/versions.env as a mapping."""
+    """Return docker/versions.env as a mapping; the environment overrides it, as it does for compose."""
     lines = (DOCKER / "versions.env").read_text().splitlines()
-    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    settings = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    return {name: os.environ.get(name, value) for name, value in settings.items()}
 
 
 def nats_version(url: str, *, timeout: float = 5) -> str:
