@@ -1,0 +1,19 @@
+"""Kafka, through aiokafka: a producer that signs and a consumer that verifies, as subclasses or by ``wrap``."""
+
+from watchword_adapters.buses.kafka.batch import SigningBatch
+from watchword_adapters.buses.kafka.consumer import VerifyingConsumer
+from watchword_adapters.buses.kafka.producer import Recipient, SigningProducer, TooLargeError
+from watchword_adapters.buses.kafka.records import DeserializationError, ObservedRecord, VerifiedRecord
+from watchword_adapters.buses.kafka.wrapping import wrap
+
+__all__ = [
+    "DeserializationError",
+    "ObservedRecord",
+    "Recipient",
+    "SigningBatch",
+    "SigningProducer",
+    "TooLargeError",
+    "VerifiedRecord",
+    "VerifyingConsumer",
+    "wrap",
+]

@@ -1,0 +1,346 @@
+"""From the client's records to judged ones: take, judge, hand over, for every partition on its own."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+
+from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaError
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from watchword import Channel, Message, Position, Reason, Rejected, Unavailable
+from watchword.verifier import log_name
+from watchword_adapters.buses.kafka.progress import Partition
+from watchword_adapters.buses.kafka.records import (
+    CREATE_TIME,
+    DeserializationError,
+    Deserializer,
+    Record,
+    deserialized,
+    log_of,
+    message_of,
+    record_of,
+)
+from watchword_adapters.buses.kafka.scrub import scrub
+from watchword_adapters.buses.kafka.timestamps import TimestampWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from watchword import Watchword
+
+_ROUND: Final = 1.0
+"""Longest wait in seconds before looking again at what is assigned, paused and held."""
+
+_BREATH: Final = 32
+"""Records judged before other tasks get a turn: a flood must not stop heartbeats."""
+
+
+@runtime_checkable
+class LogStore(Protocol):
+    """A replay store that keeps ids by log."""
+
+    def rewind(self, log: str) -> None:
+        """Start the log's time anew, keeping its ids."""
+        ...
+
+    def forget(self, log: str) -> None:
+        """Drop a log."""
+        ...
+
+
+class Intake:
+    """The records of one consumer on their way to its caller.
+
+    ``consumer`` is the aiokafka consumer, of which the inner state is read; ``take`` is its own ``getmany``.
+    """
+
+    def __init__(
+        self,
+        consumer: Any,
+        watchword: Watchword,
+        *,
+        take: Callable[..., Awaitable[dict[TopicPartition, list[ConsumerRecord[Any, Any]]]]],
+        seek: Callable[[TopicPartition, int], None],
+        key_deserializer: Deserializer | None,
+        value_deserializer: Deserializer | None,
+    ) -> None:
+        group = consumer._group_id  # noqa: SLF001 - aiokafka has no public way to ask
+        self.stamps: Final = TimestampWarning(watchword)
+        self._consumer = consumer
+        self._watchword = watchword
+        self._take_from_client = take
+        self._seek = seek
+        self._deserializers = (key_deserializer, value_deserializer)
+        self._named = group is not None
+        self._reader: str = group if group is not None else f"alone-{secrets.token_hex(8)}"
+        self._assignment: Any = None
+        self._partitions: dict[TopicPartition, Partition] = {}
+        self._careful: set[TopicPartition] = set()
+        self._undecodable: dict[TopicPartition, int] = {}
+        self._turn = 0
+
+    # What the consumer asks
+
+    def partitions(self) -> dict[TopicPartition, Partition]:
+        """Return the progress of the partitions assigned now; a new assignment starts anew where its offsets say."""
+        subscription = self._consumer._subscription.subscription  # noqa: SLF001
+        assignment = None if subscription is None else subscription.assignment
+        if assignment is not self._assignment:
+            for partition in self._partitions.values():
+                partition.discard()
+            self._assignment = assignment
+            self._partitions = {} if assignment is None else {tp: Partition() for tp in assignment.tps}
+            self._careful.clear()
+            self.rewind(self._partitions)
+            self.stamps.ask(self._consumer._client, {tp.topic for tp in self._partitions})  # noqa: SLF001
+        return self._partitions
+
+    def position(self, tp: TopicPartition) -> int | None:
+        """Return the client's own position; None where it has none yet."""
+        state = None if self._assignment is None else self._assignment.state_value(tp)
+        return state.position if state is not None and state.has_valid_position else None
+
+    def judged(self) -> dict[TopicPartition, int]:
+        """Return for each partition the offset before which everything was handed over or rejected."""
+        found = {tp: part.judged(self.position(tp)) for tp, part in self.partitions().items()}
+        return {tp: offset for tp, offset in found.items() if offset is not None}
+
+    def to_commit(self) -> dict[TopicPartition, int]:
+        """Return what the caller is done with, where that was not committed yet."""
+        found = {tp: (part.handled(self.position(tp)), part.committed) for tp, part in self.partitions().items()}
+        return {tp: offset for tp, (offset, committed) in found.items() if offset is not None and offset != committed}
+
+    def committed(self, offsets: dict[TopicPartition, int]) -> None:
+        """Note what was committed."""
+        for tp, offset in offsets.items():
+            if tp in self._partitions:
+                self._partitions[tp].committed = offset
+
+    def handled(self) -> None:
+        """Note that the caller is done with all that it was given."""
+        for partition in self._partitions.values():
+            partition.unhandled = None
+
+    def put_back(self, tps: Iterable[TopicPartition]) -> None:
+        """Give the client back what was taken and not handed over: before a seek, its position is the true one."""
+        for tp in tps:
+            partition = self.partitions().get(tp)
+            position = self.position(tp)
+            if partition is None or position is None:
+                continue
+            judged = partition.judged(position)
+            if judged is not None and judged != position:
+                self._seek(tp, judged)
+            partition.discard()
+
+    def rewind(self, tps: Iterable[TopicPartition]) -> None:
+        """Let the replay store know that these logs are read from elsewhere now."""
+        store = self._watchword.verifier.replay
+        if isinstance(store, LogStore):
+            for tp in tps:
+                store.rewind(self._log_name(tp))
+
+    async def close(self) -> None:
+        """Forget the logs of a reader whose name dies with it; a group's name comes back, in this process or another.
+
+        Its ids age as whoever reads next goes on.
+        """
+        await self.stamps.close()
+        store = self._watchword.verifier.replay
+        if isinstance(store, LogStore) and not self._named:
+            for tp in self._partitions:
+                store.forget(self._log_name(tp))
+
+    # Take, judge, hand over
+
+    async def next(
+        self, wanted: tuple[TopicPartition, ...], *, deadline: float | None, most: int | None, one: bool
+    ) -> dict[TopicPartition, list[Record]]:
+        """Return judged records of ``wanted`` partitions (none named: of all), at most ``most``; {} at the deadline.
+
+        ``deadline`` is in the event loop's time. With ``one``, a single record is enough. What was handed over before
+        counts as handled. Unavailable, the client's errors and DeserializationError come when there is nothing else to
+        return.
+        """
+        now = asyncio.get_running_loop().time
+        self.handled()
+        while True:
+            failure: Exception | None = None
+            tps = self._open(wanted)
+            for tp in tps:
+                try:
+                    await self._advance(tp, 1 if one else most)
+                except (Unavailable, KafkaError) as error:
+                    failure = failure or error
+                if one and self._may_hand_over(tp):
+                    break
+            records = self._hand_over(tps, 1 if one else most)
+            if records:
+                return records
+            if failure is not None:
+                raise failure
+            if deadline is not None and now() >= deadline:
+                return {}
+            await self._wait(wanted, deadline)
+
+    def _open(self, wanted: tuple[TopicPartition, ...]) -> list[TopicPartition]:
+        """Return the partitions to look at, beginning with another one each time."""
+        paused = self._consumer.paused()
+        tps = [tp for tp in self.partitions() if (not wanted or tp in wanted) and tp not in paused]
+        self._turn += 1
+        turn = self._turn % len(tps) if tps else 0
+        return tps[turn:] + tps[:turn]
+
+    async def _advance(self, tp: TopicPartition, most: int | None) -> None:
+        """Take what the client has of one partition, and judge it, unless some is judged already or must wait."""
+        partition = self.partitions().get(tp)
+        if partition is None or partition.ready or partition.retry_at > asyncio.get_running_loop().time():
+            return
+        if not partition.pending:
+            await self._take((tp,), 0, most)
+        await self._judge(tp)
+
+    async def _take(self, tps: tuple[TopicPartition, ...], timeout_ms: float, most: int | None) -> None:
+        """Move records from the client into ``pending``.
+
+        Either one partition or one record is asked for, so that an error of the client's never takes good records of
+        other partitions with it.
+        """
+        try:
+            taken = await self._take_from_client(*tps, timeout_ms=timeout_ms, max_records=most)
+        except CorruptRecordException:
+            self._be_careful(tps)
+        except (KafkaError, ConsumerStoppedError):
+            raise
+        except Exception:  # noqa: BLE001 - what an undecodable record makes the client raise is open
+            self._be_careful(tps)
+        else:
+            for tp, records in taken.items():
+                if tp in self.partitions():
+                    self._partitions[tp].pending.extend(records)
+
+    def _be_careful(self, tps: tuple[TopicPartition, ...]) -> None:
+        """Read again, from now on without the records that the client cannot decode; raise if that was done already."""
+        suspects = {tp for tp in self.partitions() if not tps or tp in tps} - self._careful
+        if not suspects:
+            raise  # noqa: PLE0704 - called while an error of the client's is handled
+        self._careful |= suspects
+        for tp in suspects:
+            position = self.position(tp)
+            if position is not None:
+                self._seek(tp, position)
+
+    def tap(self, request: Any, response: Any) -> None:
+        """Look at what a broker answered before the client does, and leave out what it could not decode."""
+        if not self._careful or not isinstance(request, FetchRequest):
+            return
+        topics = []
+        for topic, partitions in response.topics:
+            scrubbed = []
+            for partition in partitions:
+                tp = TopicPartition(topic, partition[0])
+                if tp not in self._careful or not partition[-1]:
+                    scrubbed.append(partition)
+                    continue
+                records, lost = scrub(partition[-1])
+                self._report(tp, lost)
+                scrubbed.append((*partition[:-1], records))
+            topics.append((topic, scrubbed))
+        response.topics = topics
+
+    def _report(self, tp: TopicPartition, lost: list[int]) -> None:
+        """Count what the client cannot decode, once, however often it is fetched."""
+        position = self.position(tp) or 0
+        for offset in lost:
+            if offset >= position and offset > self._undecodable.get(tp, -1):
+                self._undecodable[tp] = offset
+                self._watchword.audit.refused_raw(
+                    Rejected(Reason.MALFORMED, "a record that the client cannot decode"),
+                    channel=self._channel(tp).uri,
+                    log=log_of(tp),
+                    offset=offset,
+                )
+
+    async def _judge(self, tp: TopicPartition) -> None:
+        """Judge what is pending, in order; Unavailable leaves it there and puts the next try off."""
+        partition = self._partitions[tp]
+        async with partition.lock:
+            judged = 0
+            while partition.pending:
+                generation, raw = partition.generation, partition.pending[0]
+                record = await self._admit(partition, raw)
+                if partition.generation != generation:  # sought, or assigned anew, in the meantime
+                    return
+                partition.release()
+                partition.pending.popleft()
+                if record is not None:
+                    partition.ready.append(record)
+                judged += 1
+                if not judged % _BREATH:
+                    await asyncio.sleep(0)
+
+    async def _admit(self, partition: Partition, raw: ConsumerRecord[Any, Any]) -> Record | None:
+        if raw.timestamp_type == CREATE_TIME:
+            self.stamps.warn(raw.topic)
+        try:
+            delivered = await self._watchword.admit(message_of(raw, self._watchword.realm, self._reader))
+        except Rejected:
+            return None
+        except Unavailable:
+            partition.hold(asyncio.get_running_loop().time())
+            raise
+        return record_of(raw, delivered)
+
+    def _may_hand_over(self, tp: TopicPartition) -> bool:
+        partition = self.partitions().get(tp)
+        return partition is not None and bool(partition.ready)
+
+    def _hand_over(self, tps: list[TopicPartition], most: int | None) -> dict[TopicPartition, list[Record]]:
+        """Give out what is judged; nothing while a rebalance goes on, for it is another's then."""
+        found: dict[TopicPartition, list[Record]] = {}
+        if self._consumer._subscription.reassignment_in_progress:  # noqa: SLF001
+            return found
+        left = most
+        partitions = self.partitions()
+        for tp in tps:
+            partition = partitions.get(tp)
+            while partition is not None and partition.ready and left != 0:
+                try:
+                    record = deserialized(partition.ready[0], *self._deserializers)
+                except DeserializationError:
+                    if found:  # told at its turn
+                        return found
+                    partition.hand_over()
+                    raise
+                partition.hand_over()
+                found.setdefault(tp, []).append(record)
+                left = None if left is None else left - 1
+        return found
+
+    async def _wait(self, wanted: tuple[TopicPartition, ...], deadline: float | None) -> None:
+        """Wait until the client has a record, or it is time to try again what could not be judged."""
+        now = asyncio.get_running_loop().time()
+        partitions = self.partitions()
+        held = {tp for tp, part in partitions.items() if part.pending or part.ready}
+        ends = [now + _ROUND, *(partitions[tp].retry_at for tp in held if partitions[tp].retry_at > now)]
+        if deadline is not None:
+            ends.append(deadline)
+        seconds = max(0.001, min(ends) - now)
+        tps = tuple(tp for tp in wanted or tuple(partitions) if tp not in held) if held else wanted
+        if held and not tps:
+            await asyncio.sleep(seconds)
+        else:
+            await self._take(tps, seconds * 1000, 1)
+        if self._consumer._closed:  # noqa: SLF001
+            raise ConsumerStoppedError
+
+    def _channel(self, tp: TopicPartition) -> Channel:
+        return Channel("kafka", self._watchword.realm, tp.topic)
+
+    def _log_name(self, tp: TopicPartition) -> str:
+        return log_name(
+            Message(channel=self._channel(tp), value=None, position=Position(log_of(tp), 0), reader=self._reader)
+        )

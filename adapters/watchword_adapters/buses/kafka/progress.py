@@ -1,0 +1,76 @@
+"""How far each partition is: taken from the client, judged, handed over, handled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from aiokafka.structs import ConsumerRecord
+
+    from watchword_adapters.buses.kafka.records import Record
+
+FIRST_DELAY: Final = 0.1
+LONGEST_DELAY: Final = 5.0
+"""Seconds between two tries to judge a record while a key source or a replay store is down."""
+
+
+@dataclass(slots=True)
+class Partition:
+    """The records of one partition between the client and its caller, in the order of their offsets.
+
+    The client's own position runs ahead: it is behind ``pending`` (taken, not judged), which is behind ``ready``
+    (judged, not handed over). ``unhandled`` is the offset of the first record that the caller got last and may still
+    be working on. Whoever judges holds ``lock``; a changed ``generation`` tells it that its record is not wanted.
+    """
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    pending: deque[ConsumerRecord[Any, Any]] = field(default_factory=deque)
+    ready: deque[Record] = field(default_factory=deque)
+    unhandled: int | None = None
+    committed: int | None = None
+    generation: int = 0
+    failures: int = 0
+    retry_at: float = 0.0
+
+    def judged(self, position: int | None) -> int | None:
+        """Return the offset before which everything was handed over or rejected; ``position`` is the client's."""
+        if self.ready:
+            return self.ready[0].offset
+        if self.pending:
+            return self.pending[0].offset
+        return position
+
+    def handled(self, position: int | None) -> int | None:
+        """Return the offset before which the caller is done with everything."""
+        judged = self.judged(position)
+        if judged is None or self.unhandled is None:
+            return judged
+        return min(judged, self.unhandled)
+
+    def hand_over(self) -> Record:
+        """Give the first judged record to the caller."""
+        record = self.ready.popleft()
+        if self.unhandled is None:
+            self.unhandled = record.offset
+        return record
+
+    def discard(self) -> None:
+        """Drop what was taken: the client reads from elsewhere now."""
+        self.pending.clear()
+        self.ready.clear()
+        self.generation += 1
+        self.failures = 0
+        self.retry_at = 0.0
+
+    def hold(self, now: float) -> None:
+        """Put off the next try to judge; each time for twice as long, up to a bound."""
+        self.retry_at = now + min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self.failures, 10))
+        self.failures += 1
+
+    def release(self) -> None:
+        """Go on without delay: judging works."""
+        self.failures = 0
+        self.retry_at = 0.0
