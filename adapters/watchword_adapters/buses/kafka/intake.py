@@ -199,8 +199,9 @@ class Intake:
         partition = self.partitions().get(tp)
         if partition is None or partition.ready or partition.retry_at > asyncio.get_running_loop().time():
             return
-        if not partition.pending:
-            await self._take((tp,), 0, most)
+        left = None if most is None else most - len(partition.pending)
+        if not partition.failures and left != 0:  # in an outage nothing piles up
+            await self._take((tp,), 0, left)
         await self._judge(tp)
 
     async def _take(self, tps: tuple[TopicPartition, ...], timeout_ms: float, most: int | None) -> None:
