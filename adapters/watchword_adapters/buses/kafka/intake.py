@@ -200,7 +200,7 @@ class Intake:
         if partition is None or partition.ready or partition.retry_at > asyncio.get_running_loop().time():
             return
         left = None if most is None else most - len(partition.pending)
-        if not partition.failures and left != 0:  # in an outage nothing piles up
+        if not partition.failures and (left is None or left > 0):  # in an outage nothing piles up
             await self._take((tp,), 0, left)
         await self._judge(tp)
 
