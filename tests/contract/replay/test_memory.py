@@ -1,4 +1,5 @@
 from watchword import MemoryReplayStore
+from watchword_adapters.cli.lines import _OneWindow
 from watchword_adapters.contract.replay_store import HORIZON, ReplayStoreContract
 
 
@@ -16,3 +17,11 @@ class TestUnforgettingReplayStore(ReplayStoreContract):
     async def make_store(self) -> MemoryReplayStore:
         """Return a store without a horizon."""
         return MemoryReplayStore(horizon=None)
+
+
+class TestRunWindow(ReplayStoreContract):
+    """The store of a run of ``watchword verify`` keeps the contract."""
+
+    async def make_store(self) -> _OneWindow:
+        """Return the store of a new run."""
+        return _OneWindow()

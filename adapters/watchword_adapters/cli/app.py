@@ -1,0 +1,116 @@
+"""The commands and their arguments; what they do is beside, and imported when it is used."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="watchword",
+    help="Sign and verify the messages of agents on Kafka and NATS.",
+    epilog="Exit codes: 0 all is well; 1 something was rejected; 2 wrong arguments, settings, files or input; "
+    "3 something could not be judged or signed now.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The settings, watchword.toml.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+
+
+class KeyKind(StrEnum):
+    """The algorithms of ``keygen``."""
+
+    ED25519 = "ed25519"
+    ESP256 = "esp256"
+
+
+@app.callback(invoke_without_command=True)
+def _watchword(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:  # noqa: FBT002 - an option
+    # Names of other writing systems must not stop a run whose output goes to an ASCII file.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # always a text file
+    if version:
+        from importlib.metadata import version as version_of  # noqa: PLC0415 - only here
+
+        sys.stdout.write(f"watchword {version_of('watchword')}\n")
+        raise typer.Exit
+
+
+@app.command()
+def keygen(
+    principal: Annotated[str, typer.Option("--principal", "-p", help="Who will sign, as agent://acme/planner.")],
+    algorithm: Annotated[KeyKind, typer.Option(help="Kind of key.")] = KeyKind.ED25519,
+    private: Annotated[Path | None, typer.Option(metavar="FILE", help="Private key; default NAME.pem.")] = None,
+    public: Annotated[Path | None, typer.Option(metavar="FILE", help="Public key; default NAME.jwk.")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key pair: a private PEM that only you can read, and a public JWK.
+
+    NAME is what follows the last '/' of the principal. Existing files are never overwritten.
+    """
+    from watchword_adapters.cli.keygen import make_pair  # noqa: PLC0415 - quick start
+
+    sys.stdout.write(make_pair(principal, algorithm.name, private, public, as_json=as_json))
+
+
+@app.command()
+def jwks(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="JWK, JWK Set and PEM files, or directories.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the set here.")] = None,
+) -> None:
+    """Collect public keys into one JWK Set; private keys, and one key of two owners, are refused.
+
+    An existing output file is replaced in one step, so that nobody reads half a set.
+    """
+    from watchword_adapters.cli.jwks import collect, replace_file  # noqa: PLC0415 - quick start
+
+    text = collect(files)
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        replace_file(output, text)
+
+
+@app.command()
+def sign(config: Config) -> None:
+    """Sign messages: one JSON object a line on standard input, the same with its envelope on standard output.
+
+    Besides the fields of a message a line may have "recipient" (a principal), "expires_at" (seconds) and
+    "in_reply_to" (the id of a request).
+    """
+    from watchword_adapters.cli.lines import run_sign  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_sign(config))
+
+
+@app.command()
+def verify(config: Config) -> None:
+    """Verify messages: one JSON object a line on standard input, one verdict a line on standard output.
+
+    All lines share one replay window, which forgets nothing. Exit code 1 if anything was rejected, 3 if anything could
+    not be judged.
+    """
+    from watchword_adapters.cli.lines import run_verify  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_verify(config))
+
+
+@app.command()
+def inspect(
+    envelope: Annotated[
+        str | None, typer.Argument(help="The header's value (base64url) or a message as JSON; default standard input.")
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Explain an envelope field by field. Nothing is verified: anybody may have written it.
+
+    Exit code 1 if it is malformed.
+    """
+    from watchword_adapters.cli.inspect import run_inspect  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_inspect(envelope, as_json=as_json))

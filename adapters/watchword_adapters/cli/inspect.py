@@ -1,0 +1,136 @@
+"""``watchword inspect``: what an envelope claims, field by field, and nothing about whether it is true."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from watchword import Algorithm, ConfigurationError, Message, Rejected
+from watchword.envelope import VERSION, is_envelope_name, parse
+from watchword.wire_json import message_from_json
+from watchword_adapters.cli import OK, REJECTED
+from watchword_adapters.cli.text import escaped
+
+if TYPE_CHECKING:
+    from watchword.envelope import Envelope
+
+NOT_VERIFIED: Final = "Not verified: these are claims, which anybody may have written."
+MAX_INPUT: Final = 64 * 1024 * 1024
+
+_MEANINGS: Final = {
+    "version": "of the envelope",
+    "issuer": "iss: who claims to have written it",
+    "recipient": "aud: whom it is meant for",
+    "expires_at": "exp: from when on it is void",
+    "issued_at": "iat: when it claims to be signed",
+    "id": "cti: unique per message",
+    "channel": "c: where alone it is good",
+    "headers": "h: names of the covered headers",
+    "metadata_digest": "m: SHA-256 of key and covered headers",
+    "partition": "p: Kafka partition",
+    "in_reply_to": "q: id of the request it answers",
+    "reply_to": "r: subject to answer on",
+    "value_digest": "v: SHA-256 of the value",
+    "algorithm": "COSE algorithm; the key decides",
+    "key_id": "kid: which key of the issuer",
+    "mode": "signed alone, or in a tree",
+    "tree_size": "messages under the signature",
+    "tree_index": "place of this one among them",
+    "tree_path": "SHA-256 hashes up to the root",
+    "signature": "over claims or root",
+}
+
+
+def run_inspect(text: str | None, *, as_json: bool) -> int:
+    """Print what ``text`` (standard input if None) claims; return the exit code."""
+    if text is None:
+        text = sys.stdin.buffer.read(MAX_INPUT).decode(errors="backslashreplace")
+    header = _header(text.strip())
+    try:
+        fields = fields_of(parse(header))
+    except Rejected as rejected:
+        if as_json:
+            sys.stdout.write(json.dumps({"verified": False, "malformed": rejected.detail}) + "\n")
+        else:
+            sys.stdout.write(f"malformed: {escaped(rejected.detail)}\n")
+        return REJECTED
+    if as_json:
+        sys.stdout.write(json.dumps({"verified": False, **fields}) + "\n")
+    else:
+        _print(fields)
+    return OK
+
+
+def fields_of(envelope: Envelope) -> dict[str, object]:
+    """Return what an envelope claims by name; digests, ids and signature in hex, what is absent left out."""
+    claims, inclusion = envelope.claims, envelope.inclusion
+    fields: dict[str, object] = {
+        "version": VERSION,
+        "issuer": claims.issuer,
+        "recipient": claims.recipient,
+        "channel": claims.channel,
+        "partition": claims.partition,
+        "reply_to": claims.reply_to,
+        "in_reply_to": _hex(claims.request_id),
+        "id": claims.id.hex(),
+        "issued_at": claims.issued_at,
+        "expires_at": claims.expires_at,
+        "headers": list(claims.covered) or None,
+        "metadata_digest": _hex(claims.metadata_digest),
+        "value_digest": _hex(claims.value_digest),
+        "algorithm": _algorithm(envelope.algorithm),
+        "key_id": envelope.key_id.decode(errors="backslashreplace"),
+        "mode": "direct" if inclusion is None else "batched",
+        "tree_size": None if inclusion is None else inclusion.size,
+        "tree_index": None if inclusion is None else inclusion.index,
+        "tree_path": None if inclusion is None else [node.hex() for node in inclusion.path],
+        "signature": envelope.signature.hex(),
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _header(text: str) -> bytes:
+    """Find the envelope in the text: the text itself, or the header of a message in JSON."""
+    if not text.startswith("{"):
+        return text.encode(errors="backslashreplace")
+    try:
+        message: Message = message_from_json(text)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    found = [value for name, value in message.headers if is_envelope_name(name)]
+    if len(found) != 1 or found[0] is None:
+        raise ConfigurationError(f"{len(found)} envelopes in the message: a header named watchword, once, holds one")
+    return found[0]
+
+
+def _print(fields: dict[str, object]) -> None:
+    from rich.console import Console  # noqa: PLC0415 - slow to import, and only needed for a table
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    table = Table(title=NOT_VERIFIED, title_justify="left")
+    table.add_column("field", no_wrap=True)
+    table.add_column("claimed value", overflow="fold", ratio=1)
+    table.add_column("meaning", overflow="fold", max_width=24)
+    for name, value in fields.items():
+        # Text, not str: what others wrote must not be read as markup.
+        table.add_row(name, Text(escaped(_shown(name, value))), _MEANINGS[name])
+    Console(file=sys.stdout, highlight=False, emoji=False).print(table)
+
+
+def _shown(name: str, value: object) -> str:
+    if name in {"issued_at", "expires_at"} and isinstance(value, int):
+        return f"{value} ({datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M:%S} UTC)"
+    # JSON marks where one name ends: a name may hold a comma.
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)
+
+
+def _algorithm(identifier: int) -> str:
+    known = {int(algorithm): algorithm.name.lower() for algorithm in Algorithm}
+    return f"{known.get(identifier, 'unknown')} ({identifier})"
+
+
+def _hex(raw: bytes | None) -> str | None:
+    return None if raw is None else raw.hex()

@@ -1,0 +1,44 @@
+"""``watchword jwks``: public keys collected into one set."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from watchword import ConfigurationError, MemoryKeys
+from watchword.jwk import to_jwks
+from watchword_adapters.keys.public_files import list_files, read_keys
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def collect(paths: Sequence[Path]) -> str:
+    """Return a set of all keys in ``paths``, each once; ConfigurationError where they do not go together."""
+    try:
+        keys, _ = read_keys(list_files(paths))
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename}: {error.strerror}") from None
+    unique = list(dict.fromkeys(keys))
+    MemoryKeys(unique)
+    return to_jwks(unique)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` in one step, readable by all."""
+    try:
+        descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(descriptor)
+            Path(beside).chmod(0o644)
+            Path(beside).replace(path)
+        except OSError:
+            Path(beside).unlink()
+            raise
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from None

@@ -1,0 +1,56 @@
+"""``watchword keygen``: a key pair in two files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from watchword import Algorithm, ConfigurationError, SigningKey
+from watchword.jwk import to_jwk
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+
+
+def make_pair(principal: str, algorithm: str, private: Path | None, public: Path | None, *, as_json: bool) -> str:
+    """Write a new key pair and return what to print; ConfigurationError, and no file, where one exists already."""
+    if private is None or public is None:
+        name = principal.rpartition("/")[2]
+        if not _NAME.fullmatch(name):
+            raise ConfigurationError(f"no file name in principal {principal!r}: name files by --private and --public")
+        private, public = private or Path(f"{name}.pem"), public or Path(f"{name}.jwk")
+    key = SigningKey.generate(Algorithm[algorithm])
+    owned = key.verification_key(principal)
+    if public.exists():
+        raise ConfigurationError(f"{public} exists: name another file, or remove it")
+    _create(private, key.to_pem(), 0o600)
+    try:
+        _create(public, json.dumps(to_jwk(owned), indent=2).encode() + b"\n", 0o644)
+    except ConfigurationError:
+        private.unlink()
+        raise
+    kid = key.key_id.decode()
+    if as_json:
+        made = {"principal": principal, "kid": kid, "private": str(private), "public": str(public)}
+        return json.dumps(made) + "\n"
+    return (
+        f"key {kid} of {principal}\n"
+        f"private: {private} (mode 0600; keep it, and name it in [signer])\n"
+        f"public:  {public} (collect with 'watchword jwks')\n"
+    )
+
+
+def _create(path: Path, content: bytes, mode: int) -> None:
+    """Write a file that did not exist, so that no key is ever lost and nobody's link is followed."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except FileExistsError:
+        raise ConfigurationError(f"{path} exists: name another file, or remove it") from None
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from None
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)

@@ -1,0 +1,144 @@
+"""``watchword sign`` and ``watchword verify``: messages as JSON, one a line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from watchword import Admission, ConfigurationError, MemoryReplayStore, Rejected, SigningError, Unavailable
+from watchword.wire_json import (
+    members_from_json,
+    message_from_json,
+    message_from_members,
+    message_to_json,
+    verdict_to_json,
+)
+from watchword_adapters.cli import BROKEN_PIPE, OK, REJECTED, UNAVAILABLE
+from watchword_adapters.cli.text import one_line
+from watchword_adapters.config import load
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator, Mapping
+    from pathlib import Path
+
+    from watchword import Claim, Signer, Verifier
+
+MAX_LINE_BYTES: Final = 64 * 1024 * 1024
+_REQUEST_ID_DIGITS: Final = 32
+
+
+class _OneWindow:
+    """The replay store of a run: all lines are one log, whose position some may not give, and nothing is forgotten."""
+
+    def __init__(self) -> None:
+        self._ids = MemoryReplayStore(horizon=None, per_principal=sys.maxsize, in_all=sys.maxsize)
+
+    async def claim(self, claim: Claim) -> Admission:
+        """See ``ReplayStore.claim``."""
+        return await self._ids.claim(replace(claim, log=claim.scope, unsettled=False))
+
+
+def run_sign(config: Path) -> int:
+    """Sign what standard input has; return the exit code."""
+    signer = load(config, warn=_warn).signer
+    return _run(_sign(signer))
+
+
+def run_verify(config: Path) -> int:
+    """Judge what standard input has; return the exit code."""
+    verifier = load(config, replay=_OneWindow(), warn=_warn).verifier
+    return _run(_verify(verifier))
+
+
+async def _sign(signer: Signer) -> int:
+    for where, line in _lines(sys.stdin.buffer):
+        try:
+            members = members_from_json(line)
+            chosen = _Chosen(members)
+            message = message_from_members(members)
+            signed = await signer.sign(
+                message, recipient=chosen.recipient, expires_at=chosen.expires_at, in_reply_to=chosen.in_reply_to
+            )
+        except (ValueError, SigningError) as error:
+            raise ConfigurationError(f"{where}: {error}") from None
+        _write(message_to_json(message, signed.header))
+    return OK
+
+
+async def _verify(verifier: Verifier) -> int:
+    codes = {OK}
+    for where, line in _lines(sys.stdin.buffer):
+        try:
+            message = message_from_json(line)
+        except ValueError as error:
+            raise ConfigurationError(f"{where}: {error}") from None
+        try:
+            _write(verdict_to_json(await verifier.verify(message)))
+        except (Rejected, Unavailable) as verdict:
+            _write(verdict_to_json(verdict))
+            codes.add(REJECTED if isinstance(verdict, Rejected) else UNAVAILABLE)
+    return max(codes)
+
+
+class _Chosen:
+    """What a line for signing says besides the message; taken out of ``members``."""
+
+    def __init__(self, members: dict[str, object]) -> None:
+        recipient, expires_at, request = (
+            members.pop(name, None) for name in ("recipient", "expires_at", "in_reply_to")
+        )
+        if not (recipient is None or isinstance(recipient, str)):
+            raise ValueError("recipient: write a principal, or null")
+        if isinstance(expires_at, bool) or not (expires_at is None or isinstance(expires_at, int)):
+            raise ValueError("expires_at: write whole seconds since the epoch, or null")
+        self.recipient: Final = recipient
+        self.expires_at: Final = expires_at
+        self.in_reply_to: Final = None if request is None else _message_id(request)
+
+
+def _message_id(value: object) -> bytes:
+    try:
+        raw = bytes.fromhex(value) if isinstance(value, str) else b""
+    except ValueError:
+        raw = b""
+    if raw.hex() != value or len(value) != _REQUEST_ID_DIGITS:
+        raise ValueError(
+            f"in_reply_to: write the {_REQUEST_ID_DIGITS} lower-case hex digits of the request's id, or null"
+        )
+    return raw
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
+    """Yield the lines that are not blank, each with its number for errors."""
+    number = 0
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        if len(line) > MAX_LINE_BYTES:
+            raise ConfigurationError(f"line {number}: over {MAX_LINE_BYTES} bytes")
+        if line.strip():
+            yield f"line {number}", line
+
+
+def _write(members: Mapping[str, object]) -> None:
+    """Write a line at once: whoever reads it may be waiting for it before sending the next."""
+    sys.stdout.write(json.dumps(members) + "\n")
+    sys.stdout.flush()
+
+
+def _run(work: Coroutine[None, None, int]) -> int:
+    try:
+        return asyncio.run(work)
+    except BrokenPipeError:
+        # What is still buffered has no reader either, and must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def _warn(event: str, **fields: str | float | None) -> None:
+    """Keep warnings off standard output, which is for verdicts."""
+    told = " ".join(f"{name}={value}" for name, value in fields.items())
+    sys.stderr.write(f"watchword: warning: {one_line(f'{event} {told}')}\n")

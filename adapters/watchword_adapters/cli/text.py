@@ -1,0 +1,21 @@
+"""Text of others on a terminal: nothing in it moves the cursor, hides or turns round what stands beside it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_LINE: Final = 2000
+"""Characters of an error line; a name out of somebody's message may be long."""
+
+
+def escaped(text: str) -> str:
+    """Return ``text`` with what is not printable (control and bidirectional characters, say) as in Python's source."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` escaped, and cut where it is too long for an error."""
+    line = escaped(text)
+    return line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}..."

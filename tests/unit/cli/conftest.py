@@ -1,0 +1,72 @@
+import io
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from watchword_adapters.cli import main
+
+PLANNER = "agent://acme/planner"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[dict[str, object]]:
+        """Return what was printed, one JSON object a line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty directory, with no settings from outside."""
+    for name in [name for name in os.environ if name.upper().startswith("WATCHWORD_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return a function that runs a command with some standard input."""
+
+    def run(*arguments: str, stdin: str | bytes = b"") -> Ended:
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+        code = main(arguments)
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def config(run: Run, directory: Path) -> Path:
+    """Return the settings of a planner that knows its own key."""
+    assert run("keygen", "-p", PLANNER).code == 0
+    assert run("jwks", "planner.jwk", "-o", "agents.jwks").code == 0
+    path = directory / "watchword.toml"
+    path.write_text(
+        f"""realm = "prod"
+principal = "{PLANNER}"
+[signer]
+key = "planner.pem"
+[[keys]]
+source = "files"
+paths = ["agents.jwks"]
+"""
+    )
+    return path

@@ -1,0 +1,134 @@
+import builtins
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.unit.cli.conftest import Run
+from watchword_adapters.cli import main
+from watchword_adapters.cli.text import MAX_LINE, escaped, one_line
+
+MESSAGE = b'{"channel": "nats://prod/a", "value": ""}\n'
+COMMAND = [sys.executable, "-m", "watchword_adapters.cli"]
+
+
+def test_help_tells_the_exit_codes(run: Run) -> None:
+    """Whoever writes a script finds the exit codes where the commands are."""
+    ended = run("--help")
+    assert ended.code == 0
+    told = " ".join(ended.out.split())
+    for words in ("0 all is well", "1 something was rejected", "2 wrong arguments", "3 something could not be judged"):
+        assert words in told
+
+
+@pytest.mark.parametrize("command", ["keygen", "jwks", "sign", "verify", "inspect"])
+def test_every_command_has_help(run: Run, command: str) -> None:
+    """Every command explains itself."""
+    ended = run(command, "--help")
+    assert ended.code == 0
+    assert command in ended.out
+
+
+def test_the_version_is_told(run: Run) -> None:
+    """The version that is installed can be asked for."""
+    assert run("--version").out.startswith("watchword 0.")
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("nonsense",), ("verify",), ("keygen",), ("keygen", "-p", "a", "--kind", "x")]
+)
+def test_wrong_arguments_are_exit_code_2(run: Run, arguments: tuple[str, ...]) -> None:
+    """A script sees by the exit code that it called wrongly."""
+    assert run(*arguments).code == 2
+
+
+def test_without_its_extra_the_command_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command line of a bare installation is one line, not a stack trace; another missing module is not hidden."""
+    really = builtins.__import__
+
+    def missing(name: str) -> None:
+        def refuse(wanted: str, *rest: object) -> ModuleType:
+            if wanted == "watchword_adapters.cli.app":
+                raise ModuleNotFoundError(name=name)
+            return really(wanted, *rest)  # type: ignore[arg-type]  # passed on as it came
+
+        monkeypatch.setattr(builtins, "__import__", refuse)
+
+    missing("typer")
+    assert main([]) == 2
+    assert capsys.readouterr().err == "watchword: the command line needs an extra: pip install 'watchword[cli]'\n"
+    missing("numpy")
+    with pytest.raises(ModuleNotFoundError):
+        main([])
+
+
+def test_a_verdict_comes_as_soon_as_its_message(config: Path) -> None:
+    """Whoever writes a line and waits for its verdict gets it before the next line."""
+    with subprocess.Popen(  # noqa: S603 - our own command
+        [*COMMAND, "verify", "--config", str(config)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for _ in range(2):
+            process.stdin.write(MESSAGE)
+            process.stdin.flush()
+            assert process.stdout.readline() == b'{"verdict": "rejected", "reason": "unsigned"}\n'
+        process.stdin.close()
+        assert process.wait(30) == 1
+
+
+def test_a_reader_that_has_gone_ends_the_run_quietly(config: Path) -> None:
+    """As in 'watchword verify | head -1': no stack trace, and no verdict of ours as the exit code."""
+    with subprocess.Popen(  # noqa: S603 - our own command
+        [*COMMAND, "verify", "--config", str(config)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdout = None
+        _, errors = process.communicate(MESSAGE * 10, timeout=30)
+    assert (process.returncode, errors) == (141, b"")
+
+
+def test_an_interrupt_ends_the_run_quietly(config: Path) -> None:
+    """Control-C is no error."""
+    with subprocess.Popen(  # noqa: S603 - our own command
+        [*COMMAND, "verify", "--config", str(config)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(MESSAGE)
+        process.stdin.flush()
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, b"")
+
+
+def test_names_of_other_writing_systems_do_not_stop_an_ascii_terminal(directory: Path) -> None:
+    """Output that the terminal cannot show is escaped."""
+    files = ["--private", str(directory / "a"), "--public", str(directory / "b")]
+    ended = subprocess.run(  # noqa: S603 - our own command
+        [*COMMAND, "keygen", "-p", "agent://größe", *files],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=True,
+    )
+    assert rb"gr\xf6\xdfe" in ended.stdout
+
+
+def test_text_of_others_is_escaped_and_cut() -> None:
+    """An error line stays one line of bounded length."""
+    assert escaped("a\x1b\n\u202e\ud800é") == "a\\x1b\\n\\u202e\\ud800é"
+    assert len(one_line("x" * 10_000)) == MAX_LINE + 3
