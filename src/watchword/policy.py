@@ -6,13 +6,10 @@ import math
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from watchword.errors import ConfigurationError
 from watchword.message import Channel, is_principal
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 MAX_AGE_CEILING: Final = 24 * 3600.0
 MAX_SKEW_CEILING: Final = 300.0
@@ -137,10 +134,10 @@ class RateLimiter:
         self._buckets[rule, log] = (tokens - spent, max(at, last))
         return spent
 
-    def forget(self, logs: Iterable[str]) -> None:
-        """Drop the buckets of logs that are no longer read."""
-        gone = set(logs)
-        self._buckets = {key: bucket for key, bucket in self._buckets.items() if key[1] not in gone}
+    def forget(self, log: str) -> None:
+        """Drop the buckets of a log that is no longer read."""
+        for key in [key for key in self._buckets if key[1] == log]:
+            del self._buckets[key]
 
 
 def _within(name: str, value: float, least: float, most: float) -> None:

@@ -65,11 +65,19 @@ class ReplayStore(Protocol):
 
 
 @runtime_checkable
-class SettlingStore(Protocol):
-    """A replay store that keeps unsettled ids past their time, and wants to hear when they are settled."""
+class LogStore(Protocol):
+    """A replay store that keeps ids by log, and so wants to hear what becomes of one."""
 
     def settle(self, log: str, principal: str, message_id: bytes) -> None:
         """Let an unsettled id age like any other."""
+        ...
+
+    def rewind(self, log: str) -> None:
+        """Start the log's time anew: it is read from elsewhere now; ids that are held stay known."""
+        ...
+
+    def forget(self, log: str) -> None:
+        """Drop a log that is no longer read."""
         ...
 
 
@@ -144,7 +152,7 @@ class MemoryReplayStore:
         return Admission.FIRST
 
     def settle(self, log: str, principal: str, message_id: bytes) -> None:
-        """See ``SettlingStore.settle``."""
+        """See ``LogStore.settle``."""
         known = self._logs.get(log)
         held = None if known is None else known.unsettled.pop((principal, message_id), None)
         if known is not None and held is not None:
@@ -152,12 +160,12 @@ class MemoryReplayStore:
             self._advance(known, known.highest)
 
     def rewind(self, log: str) -> None:
-        """Start the log's time anew, as after a seek or an assignment; ids that are held stay known."""
+        """See ``LogStore.rewind``."""
         if log in self._logs:
             self._logs[log].highest = -inf
 
     def forget(self, log: str) -> None:
-        """Drop a log that is no longer read."""
+        """See ``LogStore.forget``."""
         known = self._logs.pop(log, None)
         if known is not None:
             for bucket in known.issued.values():

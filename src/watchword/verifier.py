@@ -22,7 +22,7 @@ from watchword.message import (
     seal,
 )
 from watchword.policy import Policy, RateLimiter
-from watchword.replay import Admission, Claim, ReplayStore, SettlingStore
+from watchword.replay import Admission, Claim, LogStore, ReplayStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,6 +108,17 @@ class Verifier:
     def settle(self, message: Message, verified: VerifiedMessage) -> None:
         """Say that a delivery which the broker offers until it is acknowledged was, so that its id may age."""
         self._settle(log_name(message), verified.principal, bytes.fromhex(verified.id))
+
+    def rewind(self, log: str) -> None:
+        """Say that a log (see ``log_name``) is read from elsewhere now, as after a seek or an assignment."""
+        if isinstance(self.replay, LogStore):
+            self.replay.rewind(log)
+
+    def forget(self, log: str) -> None:
+        """Say that a log is no longer read."""
+        self._rates.forget(log)
+        if isinstance(self.replay, LogStore):
+            self.replay.forget(log)
 
     def _addressed(self, message: Message, claims: Claims, expected: Expected) -> Request | None:
         """Check 3: this channel, partition, reply subject; meant for us; an answer to our question; from our log."""
@@ -227,7 +238,7 @@ class Verifier:
         return Rejected(reason)
 
     def _settle(self, log: str, principal: str, message_id: bytes) -> None:
-        if isinstance(self.replay, SettlingStore):
+        if isinstance(self.replay, LogStore):
             self.replay.settle(log, principal, message_id)
 
 

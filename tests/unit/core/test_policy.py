@@ -131,7 +131,7 @@ def test_each_log_has_its_bucket_until_it_is_forgotten() -> None:
     assert limiter.spend(rule, "one", 100.0)
     assert limiter.spend(rule, "two", 50.0)
     assert not limiter.spend(rule, "one", 100.0)
-    limiter.forget(["one"])
+    limiter.forget("one")
     assert limiter.spend(rule, "one", 100.0)
     assert not limiter.spend(rule, "two", 50.0)
     assert all(limiter.spend(Allow(P, ("nats://prod/a",)), "one", 0.0) for _ in range(100))

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.core.world import ALICE, BOB, NOW, at_once
 from watchword import Admission, Claim, MemoryReplayStore, Position
-from watchword.replay import SettlingStore
+from watchword.replay import LogStore
 
 FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
 HORIZON = 100.0
@@ -128,7 +128,7 @@ def test_what_ages_makes_room() -> None:
 def test_an_unsettled_id_outlives_the_horizon_until_it_is_settled() -> None:
     """Promise (A17): a delivery that JetStream still offers stays known, however long the handler takes."""
     memory = store()
-    assert isinstance(memory, SettlingStore)
+    assert isinstance(memory, LogStore)
     assert at_once(memory.claim(claim(unsettled=True))) is FIRST
     late = NOW + 5000
     assert at_once(memory.claim(claim(id=b"2" * 16, issued_at=late, reference=late))) is FIRST

@@ -50,6 +50,7 @@ from watchword import (
     Verifier,
 )
 from watchword.message import MAX_HEADER_BYTES, Expected
+from watchword.verifier import log_name
 
 
 def rejected(message: Message, world: World | None = None, expected: Expected | None = None) -> Rejected:
@@ -537,6 +538,35 @@ def test_settling_reaches_a_store_that_wants_it() -> None:
         assert len(memory) == 1
     plain = World()
     plain.verifier.settle(_stored(), plain.verify(press(_stored())))
+
+
+def test_a_log_that_is_read_from_elsewhere_or_no_longer() -> None:
+    """Promise (A17): a log read from elsewhere starts its time anew; one no longer read leaves neither ids nor rates."""
+    policy = Policy(allow=(Allow(ALICE, ("kafka://prod/tasks",), Rate(1, 10.0)),))
+    memory = MemoryReplayStore(horizon=policy.horizon)
+    verifier = Verifier(
+        realm=REALM, keys=MemoryKeys([public(ALICE_KEY, ALICE)]), replay=memory, policy=policy, clock=lambda: NOW
+    )
+
+    def read(offset: int, at: float) -> str:
+        message = press(
+            kafka(position=Position("tasks/0", offset), appended_at=at), c6=int(at), c7=bytes([offset]) * 16
+        )
+        try:
+            return "again" if at_once(verifier.verify(message)).redelivered else "first"
+        except Rejected as refused:
+            return str(refused.reason)
+
+    log = log_name(kafka(position=Position("tasks/0", 0)))
+    assert [read(1, NOW + 5000), read(0, NOW)] == ["first", "stale"]
+    verifier.rewind(log)
+    assert [read(0, NOW), read(1, NOW + 5000)] == ["rate_limited", "again"]
+    verifier.forget(log)
+    assert len(memory) == 0
+    assert read(0, NOW) == "first"
+    plain = World().verifier
+    plain.rewind(log)
+    plain.forget(log)
 
 
 @pytest.mark.parametrize(
