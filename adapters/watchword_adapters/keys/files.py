@@ -61,7 +61,7 @@ class _Loaded:
 
 
 class FileKeys:
-    """Keys in JWK Set files, JWK files, PEM files and directories of these (docs/keys.md has the formats).
+    """Keys in JWK Set files, JWK files, PEM files and directories of these (docs/configuration.md has the formats).
 
     The files are looked at every ``check_every`` seconds at most, and at once (not more than once a second) when a key
     is unknown. What was taken out is gone at the next look. While a file is missing, unreadable or wrong, the last
@@ -168,7 +168,11 @@ def _read(paths: tuple[Path, ...]) -> _Loaded:
     keys, state = read_keys(list_files(paths))
     newest = max((max(modified, changed) for *_, modified, changed in state), default=0)
     settled = newest + _SETTLED_NS < time.time_ns()
-    return _Loaded(tuple(keys), MemoryKeys(keys), state if settled else None)
+    try:
+        lookup = MemoryKeys(keys)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{', '.join(map(str, paths))}: {error}") from None
+    return _Loaded(tuple(keys), lookup, state if settled else None)
 
 
 def _within(name: str, value: float, most: float) -> None:

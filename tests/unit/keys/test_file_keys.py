@@ -191,7 +191,7 @@ def test_a_contradicting_set_is_refused_at_the_start(path: Path, tmp_path: Path,
     """Two owners of one key, or one id twice, stop the start, also across files (A32)."""
     more = tmp_path / "more.jwks"
     write(more, [VerificationKey.from_public_key(old.public, principal=BOB, key_id=b"mine")])
-    with pytest.raises(ConfigurationError, match="one public key for"):
+    with pytest.raises(ConfigurationError, match=r"^key file .*agents\.jwks, .*more\.jwks: one public key for"):
         FileKeys([path, more])
     write(more, [old])
     with pytest.raises(ConfigurationError, match="two keys with id"):
