@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
 async def test_forged_from_a_captured_record(world: World, attack: Attack, reason: str) -> None:
     """A record made from a captured one reaches a plain consumer, and no handler behind Watchword."""
     topic = await world.make_topic(2)
-    order = {"key": b"key", "headers": [("kind", b"order"), ("kind", b"urgent"), ("trace", b"1")]}
+    order: dict[str, Any] = {"key": b"key", "headers": [("kind", b"order"), ("kind", b"urgent"), ("trace", b"1")]}
     await world.say(topic, b"scale to 3", **order)
     (original,) = await world.capture(topic)
     forged = attack(original)

@@ -1,13 +1,12 @@
 """A16, A17, A18, A19, A34, A36 on a real broker: time, redelivery, backlog, identity."""
 
-import asyncio
 import time
 from dataclasses import replace
 
 import pytest
 from aiokafka import TopicPartition
 
-from tests.integration.kafka.world import CONTROLLER, INTERN, PLANNER, Captured, World, read, values
+from tests.integration.kafka.world import CONTROLLER, INTERN, PLANNER, Captured, World, eventually, read, values
 from watchword import Channel, Message, SigningError
 from watchword.envelope import parse
 
@@ -57,8 +56,11 @@ async def test_a17_seek_back_is_no_replay(world: World) -> None:
     async with world.consumer(reader, topic) as consumer:
         assert values(await read(consumer, 2)) == [b"1", b"2"]
         issued = (await world.capture(topic))[0].timestamp_ms or 0
-        while time.time() < issued / 1000 + 2.5:
-            await asyncio.sleep(0.1)
+
+        async def window_closed() -> bool:
+            return time.time() > issued / 1000 + 2.5
+
+        await eventually(window_closed)
         consumer.seek(tp, 0)
         assert values(await read(consumer, 2)) == [b"1", b"2"]
     assert reader.audit.counts == {"delivered": 4}
@@ -100,7 +102,7 @@ async def test_a19_id_used_first_by_another(world: World) -> None:
 
 
 async def test_a34_clocks_within_the_skew(world: World) -> None:
-    """Signers whose clocks differ from the broker's by nearly the skew lose nothing; replays are dropped all the same."""
+    """Signers whose clocks differ from the broker's by nearly the skew lose nothing; replays are dropped even so."""
     topic = await world.make_topic()
     drift = [-4.0, 4.0, -2.0, 0.0]
     records = [await world.sign(topic, b"%g" % d, clock=lambda d=d: time.time() + d) for d in drift]  # type: ignore[misc]
@@ -115,8 +117,11 @@ async def test_a34_clocks_within_the_skew(world: World) -> None:
 async def test_a36_message_addressed_to_another_agent(world: World) -> None:
     """On a shared topic each agent gets what is addressed to it or to nobody; the hook names the addressee."""
     topic = await world.make_topic()
-    options = {"recipient": lambda channel, key, headers: key.decode() if key else None}
-    async with world.producer(**options) as producer:
+
+    def addressee(_: Channel, key: bytes | None, __: object) -> str | None:
+        return key.decode() if key else None
+
+    async with world.producer(recipient=addressee) as producer:
         for key in (CONTROLLER, INTERN, None):
             await producer.send_and_wait(topic, b"to %s" % (key or "all").encode(), key and key.encode())
     for principal in (CONTROLLER, INTERN):

@@ -14,19 +14,25 @@ from watchword_adapters.contract.bus import BusContract, BusHarness, Received, W
 
 
 class Tap:
+    """A plain consumer."""
+
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self._consumer = consumer
 
     async def next(self) -> Wire:
+        """See ``Tap``."""
         record = await self._consumer.getone()
         return Wire(value=record.value, key=record.key, headers=tuple(record.headers), partition=record.partition)
 
 
 class Intake:
+    """A verifying consumer."""
+
     def __init__(self, consumer: VerifyingConsumer) -> None:
         self._consumer = consumer
 
     async def next(self) -> Received:
+        """See ``Intake``."""
         while True:
             try:
                 record = await self._consumer.getone()
@@ -37,6 +43,8 @@ class Intake:
 
 
 class KafkaHarness(BusHarness):
+    """One broker; channels are topics of one partition."""
+
     scheme = "kafka"
     tombstones = True
     redelivers = True
@@ -46,20 +54,24 @@ class KafkaHarness(BusHarness):
         self._make_topic = make_topic
 
     async def new_channel(self) -> str:
+        """See ``BusHarness``."""
         return await self._make_topic()
 
     async def publish(self, watchword: Watchword, channel: str, message: Wire) -> None:
+        """See ``BusHarness``."""
         async with SigningProducer(
             bootstrap_servers=self._bootstrap, enable_idempotence=True, watchword=watchword
         ) as producer:
             await producer.send_and_wait(channel, message.value, message.key, 0, headers=message.headers)
 
     async def publish_raw(self, channel: str, message: Wire) -> None:
+        """See ``BusHarness``."""
         async with AIOKafkaProducer(bootstrap_servers=self._bootstrap) as producer:
             await producer.send_and_wait(channel, message.value, message.key, 0, headers=list(message.headers))
 
     @asynccontextmanager
     async def tap(self, channel: str) -> AsyncIterator[Tap]:
+        """See ``BusHarness``."""
         async with AIOKafkaConsumer(channel, bootstrap_servers=self._bootstrap) as consumer:
             await consumer.seek_to_end()
             yield Tap(consumer)
@@ -68,6 +80,7 @@ class KafkaHarness(BusHarness):
     async def intake(
         self, watchword: Watchword, channel: str, *, deserializer: Callable[[bytes | None], object] | None = None
     ) -> AsyncIterator[Intake]:
+        """See ``BusHarness``."""
         options: dict[str, Any] = {"bootstrap_servers": self._bootstrap, "value_deserializer": deserializer}
         async with VerifyingConsumer(channel, watchword=watchword, **options) as consumer:
             await consumer.seek_to_end()

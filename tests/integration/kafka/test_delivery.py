@@ -9,7 +9,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 
-from tests.integration.kafka.world import PLANNER, SECONDS, World, observe, read, values
+from tests.integration.kafka.world import PLANNER, SECONDS, World, committed, eventually, observe, read, values
 from watchword import ConfigurationError, Mode, Reason, Rejected, Unavailable, VerifiedMessage
 from watchword.jwk import to_jwk
 from watchword_adapters.buses.kafka import DeserializationError, VerifiedRecord, VerifyingConsumer
@@ -28,11 +28,10 @@ async def test_killed_between_handler_and_commit_gets_the_message_again(world: W
         try:
             async with asyncio.timeout(SECONDS):
                 told = [json.loads(await process.stdout.readline()) for _ in range(lines)]
-                committed = None
-                async with world.consumer(world.reader(), group_id=group) as bystander:
+                async with world.consumer(world.reader(), group_id=group, enable_auto_commit=False) as bystander:
                     bystander.assign([TopicPartition(topic, 0)])
-                    while committed != 1:  # the first message is handled, for the second was asked for
-                        committed = await bystander.committed(TopicPartition(topic, 0))
+                    # The first message is handled, for the second was asked for.
+                    await committed(bystander, TopicPartition(topic, 0), 1)
             return told
         finally:
             process.kill()
@@ -61,10 +60,14 @@ async def test_stop_in_an_error_commits_only_what_was_handled(world: World) -> N
     """A handler that raises gets the failed message again; one that ends well does not."""
     topic, group = await world.make_topic(), world.unique("group")
     await world.say(topic, b"1", b"2", b"3")
-    with pytest.raises(ZeroDivisionError):
+
+    async def fail() -> None:
         async with world.consumer(world.reader(), topic, group_id=group) as consumer:
             assert values(await read(consumer, 2)) == [b"1", b"2"]
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
     async with world.consumer(world.reader(), topic, group_id=group) as consumer:
         assert values(await read(consumer, 1)) == [b"2"]
     async with world.consumer(world.reader(), topic, group_id=group) as consumer:
@@ -92,27 +95,22 @@ async def test_auto_commit_in_the_background_follows_the_caller(world: World) ->
     tp = TopicPartition(topic, 0)
     async with world.consumer(world.reader(), topic, group_id=group, auto_commit_interval_ms=10) as consumer:
         await read(consumer, 2)
-        async with asyncio.timeout(SECONDS):
-            while await consumer.committed(tp) != 1:
-                await asyncio.sleep(0.01)
+        await committed(consumer, tp, 1)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(consumer.getone(), 0.05)  # asking for more says that both are handled
-        async with asyncio.timeout(SECONDS):
-            while await consumer.committed(tp) != 2:
-                await asyncio.sleep(0.01)
+        await committed(consumer, tp, 2)
 
 
 async def test_two_members_lose_nothing_when_one_joins_and_leaves(world: World) -> None:
     """Over two rebalances every message is delivered at least once to the group, and none counts as a replay."""
     topic, group = await world.make_topic(4), world.unique("group")
-    sent: set[bytes] = set()
-    got: set[bytes] = set()
+    sent, got = set[bytes](), set[bytes]()
     readers = [world.reader(), world.reader()]
     fast = {"group_id": group, "auto_commit_interval_ms": 50, "heartbeat_interval_ms": 100, "session_timeout_ms": 6000}
 
     async def consume(consumer: VerifyingConsumer) -> None:
         async for record in consumer:
-            got.add(record.value)
+            got.add(record.value or b"")
 
     async def send(count: int) -> None:
         async with world.producer() as producer:
@@ -122,10 +120,8 @@ async def test_two_members_lose_nothing_when_one_joins_and_leaves(world: World) 
                 await producer.send(topic, value)
             await producer.flush()
 
-    async def all_got() -> None:
-        async with asyncio.timeout(SECONDS):
-            while got != sent:
-                await asyncio.sleep(0.02)
+    async def all_got() -> bool:
+        return got == sent
 
     async with world.consumer(readers[0], topic, **fast) as first:
         one = asyncio.create_task(consume(first))
@@ -133,15 +129,17 @@ async def test_two_members_lose_nothing_when_one_joins_and_leaves(world: World) 
         async with world.consumer(readers[1], topic, **fast) as second:
             two = asyncio.create_task(consume(second))
             await send(200)
-            await all_got()
-            async with asyncio.timeout(SECONDS):
-                while not (first.assignment() and second.assignment()):
-                    await asyncio.sleep(0.02)
+            await eventually(all_got)
+
+            async def both_read() -> bool:
+                return bool(first.assignment() and second.assignment())
+
+            await eventually(both_read)
             await send(200)
-            await all_got()
+            await eventually(all_got)
         await two
         await send(200)
-        await all_got()
+        await eventually(all_got)
     await one
     for reader in readers:
         assert set(reader.audit.counts) == {"delivered"}
@@ -171,9 +169,11 @@ async def test_own_listener_is_called_and_may_commit(world: World) -> None:
         await read(consumer, 1)
         waiting = asyncio.create_task(read(consumer, 1))
         async with world.consumer(world.reader(), topic, group_id=group) as other:
-            async with asyncio.timeout(SECONDS):
-                while calls.count("assigned 0") + calls.count("assigned 1") < 2:
-                    await asyncio.sleep(0.02)
+
+            async def reassigned() -> bool:
+                return calls.count("assigned 0") + calls.count("assigned 1") == 2
+
+            await eventually(reassigned)
             assert await other.committed(TopicPartition(topic, 0)) in {1, 2}
             await other.stop()
         await waiting
@@ -241,7 +241,7 @@ async def test_concurrent_callers_share_the_records(world: World) -> None:
             await producer.send(topic, b"%d" % n, partition=n % 3)
     async with world.consumer(world.reader(), topic) as consumer:
         shares = await asyncio.gather(*(read(consumer, 12) for _ in range(5)))
-    assert sorted(int(record.value) for share in shares for record in share) == list(range(60))
+    assert sorted(int(record.value or b"") for share in shares for record in share) == list(range(60))
     for tp in range(3):
         offsets = [r.offset for share in shares[:1] for r in share if r.partition == tp]
         assert offsets == sorted(offsets)

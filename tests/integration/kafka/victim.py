@@ -34,8 +34,9 @@ async def main(bootstrap: str, topic: str, group: str, jwks: str) -> None:
     async with consumer:
         async for record in consumer:
             assert isinstance(record, VerifiedRecord)
-            told = {"offset": record.offset, "id": record.verified.id, "value": record.value.decode()}
-            print(json.dumps(told | {"counts": watchword.audit.counts}), flush=True)
+            told = {"offset": record.offset, "id": record.verified.id, "value": (record.value or b"").decode()}
+            sys.stdout.write(json.dumps(told | {"counts": watchword.audit.counts}) + "\n")
+            sys.stdout.flush()
             if record.value == b"hang":
                 await asyncio.Event().wait()
 

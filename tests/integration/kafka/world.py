@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,6 +46,7 @@ class Keys:
         self.may_answer.set()
 
     async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
+        """See ``KeySource.find``."""
         self.asked.set()
         await self.may_answer.wait()
         if self.failures:
@@ -117,9 +118,9 @@ class World:
         ) as consumer:
             yield consumer
 
-    async def say(self, topic: str, *values: bytes, watchword: Watchword | None = None, **options: Any) -> None:
+    async def say(self, topic: str, *values: bytes, **options: Any) -> None:
         """Send signed values to partition 0."""
-        async with self.producer(watchword) as producer:
+        async with self.producer() as producer:
             for value in values:
                 await producer.send_and_wait(topic, value, partition=0, **options)
 
@@ -129,9 +130,7 @@ class World:
             consumer.assign([TopicPartition(topic, 0)])
             await consumer.seek_to_beginning()
             records = [await asyncio.wait_for(consumer.getone(), SECONDS) for _ in range(count)]
-        return [
-            Captured(value=r.value, key=r.key, headers=tuple(r.headers), timestamp_ms=r.timestamp) for r in records
-        ]
+        return [Captured(value=r.value, key=r.key, headers=tuple(r.headers), timestamp_ms=r.timestamp) for r in records]
 
     async def inject(self, topic: str, records: Iterable[Captured]) -> None:
         """Send records as they are, as an attacker does."""
@@ -171,6 +170,22 @@ async def observe(consumer: VerifyingConsumer, count: int) -> list[ObservedRecor
             assert isinstance(record, ObservedRecord)
             found.append(record)
     return found
+
+
+async def eventually(probe: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until ``probe`` says so."""
+    async with asyncio.timeout(SECONDS):
+        while not await probe():  # noqa: ASYNC110 - a broker sets no event
+            await asyncio.sleep(0.01)
+
+
+async def committed(consumer: Any, tp: TopicPartition, offset: int | None) -> None:
+    """Wait until this offset is committed."""
+
+    async def probe() -> bool:
+        return bool(await consumer.committed(tp) == offset)
+
+    await eventually(probe)
 
 
 def values(records: Iterable[Any]) -> list[Any]:

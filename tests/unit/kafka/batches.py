@@ -1,13 +1,19 @@
 """Record batches as an attacker writes them, below what aiokafka's own builder allows."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
-CODECS = {0: bytes, 1: gzip_encode, 2: snappy_encode, 3: lz4_encode, 4: zstd_encode}
+CODECS: dict[int, Callable[[bytes], bytes]] = {
+    0: bytes,
+    1: gzip_encode,
+    2: snappy_encode,
+    3: lz4_encode,
+    4: zstd_encode,
+}
 POISON = "POISON"
 HEADER_BYTES = 61
 CRC_END = 21

@@ -8,7 +8,7 @@ from tests.unit.kafka.batches import CODECS, HEADER_BYTES, POISON, batch, refram
 from watchword_adapters.buses.kafka.scrub import scrub
 
 
-def read(raw: bytes) -> tuple[list[tuple[int, bytes]], int | None]:
+def read(raw: bytes) -> tuple[list[tuple[int, bytes | None]], int | None]:
     """Decode as the fetcher does: the records, and where it goes on."""
     records, found, after = MemoryRecords(raw), [], None
     while records.has_next():

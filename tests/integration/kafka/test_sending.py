@@ -1,0 +1,276 @@
+"""What the signing producer sends, and what it refuses, before anything is sent."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import IllegalOperation, MessageSizeTooLargeError
+
+from tests.integration.kafka.world import World, committed, eventually, read, values
+from watchword import ConfigurationError, SigningError, Unavailable
+from watchword_adapters.buses.kafka import SigningProducer, VerifyingConsumer, wrap
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "snappy", "lz4", "zstd"])
+async def test_every_compression_verifies(world: World, compression: str | None) -> None:
+    """Whatever the batches are packed with, messages and batches verify."""
+    topic = await world.make_topic()
+    async with world.producer(compression_type=compression) as producer:
+        for n in range(10):
+            await producer.send(topic, b"%d" % n * 100, partition=0)
+        batch = producer.create_batch()
+        batch.append(timestamp=None, key=None, value=b"batch")
+        await (await producer.send_batch(batch, topic, partition=0))
+    reader = world.reader()
+    async with world.consumer(reader, topic) as consumer:
+        assert values(await read(consumer, 11)) == [*(b"%d" % n * 100 for n in range(10)), b"batch"]
+
+
+async def test_the_clients_own_partitioner_decides(world: World) -> None:
+    """Messages go where aiokafka would have put them, by the serialized key, and the partition is signed."""
+    topic = await world.make_topic(5)
+    keys = [b"%d" % n for n in range(20)]
+    async with world.producer(key_serializer=lambda key: b"%d" % key) as producer:
+        signed = [(await producer.send_and_wait(topic, b"v", n)).partition for n in range(20)]
+    async with AIOKafkaProducer(bootstrap_servers=world.bootstrap) as plain:
+        expected = [(await plain.send_and_wait(topic, b"v", key)).partition for key in keys]
+    assert signed == expected
+    reader = world.reader()
+    async with world.consumer(reader, topic) as consumer:
+        await read(consumer, 20)
+
+
+async def test_records_carry_the_time_of_issue(world: World) -> None:
+    """On a CreateTime topic the record's timestamp is the envelope's time of issue."""
+    topic = await world.make_topic(timestamp_type="CreateTime")
+    before = int(time.time())
+    await world.say(topic, b"v")
+    async with world.consumer(world.reader(), topic) as consumer:
+        (record,) = await read(consumer, 1)
+    assert record.timestamp == record.verified.issued_at * 1000
+    assert before <= record.verified.issued_at <= time.time()
+
+
+async def test_headers_reach_the_reader_in_order(world: World) -> None:
+    """Repeated names, order, empty and absent header values survive, and a tombstone stays one."""
+    topic = await world.make_topic()
+    headers: Any = [("b", b"1"), ("a", b""), ("b", None), ("c", bytearray(b"2")), ("d", memoryview(b"3"))]
+    async with world.producer() as producer:
+        await producer.send_and_wait(topic, None, memoryview(b"key"), headers=headers)
+    async with world.consumer(world.reader(), topic) as consumer:
+        (record,) = await read(consumer, 1)
+    assert (record.key, record.value) == (b"key", None)
+    assert record.headers == (("b", b"1"), ("a", b""), ("b", None), ("c", b"2"), ("d", b"3"))
+    assert headers[3] == ("c", bytearray(b"2"))  # the caller's list is left alone
+
+
+async def test_committed_transactions_arrive_and_aborted_ones_do_not(
+    world: World, unique: Callable[[str], str]
+) -> None:
+    """With read_committed a reader gets what was committed, offsets go with the transaction, nothing is lost."""
+    source, target, group = await world.make_topic(), await world.make_topic(), unique("group")
+    await world.say(source, b"task")
+    tp = TopicPartition(source, 0)
+    async with (
+        world.producer(transactional_id=unique("tx")) as producer,
+        world.consumer(world.reader(), source, group_id=group, enable_auto_commit=False) as worker,
+    ):
+        (task,) = await read(worker, 1)
+
+        async def fail() -> None:
+            async with producer.transaction():
+                await producer.send_and_wait(target, b"aborted")
+                await producer.send_offsets_to_transaction({tp: task.offset + 1}, group)
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await fail()
+        async with producer.transaction():
+            await producer.send(target, b"committed")
+            await producer.send_offsets_to_transaction({tp: task.offset + 1}, group)
+        await committed(worker, tp, 1)
+        with pytest.raises(IllegalOperation):
+            await producer.send(target, b"outside")
+    reader = world.reader()
+    async with world.consumer(reader, target, isolation_level="read_committed") as consumer:
+        assert values(await read(consumer, 1)) == [b"committed"]
+        assert await consumer.getmany(timeout_ms=200) == {}
+    assert reader.audit.counts == {"delivered": 1}
+
+
+async def test_a_full_batch_still_fits_when_it_is_signed(world: World) -> None:
+    """A batch takes no more than it can hold signed, for any topic; naming the topic makes more fit."""
+    topic = await world.make_topic()
+    async with world.producer(recipient=lambda *_: None, key_serializer=str.encode) as producer:
+        counts = []
+        for named in (None, topic):
+            batch = producer.create_batch(topic=named)
+            while batch.append(timestamp=None, key="k", value=b"v" * 50, headers=[("name", b"x")]):
+                pass
+            assert batch.closed()
+            assert batch.append(timestamp=None, key="k", value=b"v") is None
+            counts.append(batch.record_count())
+            assert batch.size() <= 16_384
+            metadata = await (await producer.send_batch(batch, topic, partition=0))
+            assert metadata.topic == topic
+        with pytest.raises(ConfigurationError, match="create another"):
+            await producer.send_batch(producer.create_batch(topic=topic), "other", partition=0)
+    assert counts[1] > counts[0] > 10
+    reader = world.reader()
+    async with world.consumer(reader, topic) as consumer:
+        await read(consumer, sum(counts))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ({"value": None}, "a key or a value"),
+        ({"value": "text"}, "value of type str: give bytes, or set value_serializer"),
+        ({"value": b"v", "key": 1}, "key of type int"),
+        ({"value": b"v", "headers": [("name", "text")]}, "pairs of a text and bytes"),
+        ({"value": b"v", "headers": [b"bytes"]}, "pairs of a text and bytes"),
+        ({"value": b"v", "headers": [("watchword", b"")]}, "bears an envelope already"),
+        ({"value": b"v", "partition": 7}, r"partition 7 of topic .*: there are \[0\]"),
+        ({"value": b"v", "partition": -1}, "partition -1"),
+        ({"value": b"v" * 2_000_000}, "max_request_size is 1048576"),
+    ],
+)
+async def test_what_cannot_be_sent_is_refused_clearly(world: World, call: dict[str, Any], message: str) -> None:
+    """Every mistake in a message is one SigningError that says what to do, and nothing is sent."""
+    topic = await world.make_topic()
+    async with world.producer() as producer:
+        with pytest.raises(SigningError, match=message):
+            await producer.send_and_wait(topic, **call)
+    async with AIOKafkaConsumer(bootstrap_servers=world.bootstrap) as consumer:
+        assert await consumer.end_offsets([TopicPartition(topic, 0)]) == {TopicPartition(topic, 0): 0}
+
+
+async def test_size_and_topic_errors_are_known_ones(world: World) -> None:
+    """Too large is aiokafka's error too, counted with the envelope; a topic name that Kafka has not is refused."""
+    topic = await world.make_topic()
+    async with world.producer(max_request_size=1_000) as producer:
+        await producer.send_and_wait(topic, bytes(400))
+        with pytest.raises(MessageSizeTooLargeError):
+            await producer.send(topic, bytes(900))  # fits alone, not with its envelope
+        with pytest.raises(SigningError, match="Kafka allows"):
+            await producer.send("no/topic", b"v")
+
+
+async def test_a_failed_signing_back_end_sends_nothing(world: World) -> None:
+    """Where the signer is unavailable the caller gets Unavailable, and nothing goes out unsigned."""
+    topic = await world.make_topic()
+    speaker = world.speaker()
+
+    class Broken:
+        async def sign(self, data: bytes) -> bytes:
+            raise ConnectionError(len(data))
+
+    speaker.signer._backend = Broken()
+    async with world.producer(speaker) as producer:
+        with pytest.raises(Unavailable, match="signing"):
+            await producer.send(topic, b"v")
+    async with AIOKafkaConsumer(bootstrap_servers=world.bootstrap) as consumer:
+        assert await consumer.end_offsets([TopicPartition(topic, 0)]) == {TopicPartition(topic, 0): 0}
+
+
+async def test_wrapped_clients_are_covered(world: World) -> None:
+    """wrap() makes clients that somebody else created sign and verify, started or not, serializers included."""
+    topic, group = await world.make_topic(), world.unique("group")
+    fresh = wrap(
+        AIOKafkaProducer(bootstrap_servers=world.bootstrap, value_serializer=str.encode),
+        watchword=world.speaker(),
+        recipient=lambda *_: None,
+    )
+    async with fresh:
+        await fresh.send_and_wait(topic, "1")
+    async with AIOKafkaProducer(bootstrap_servers=world.bootstrap) as running:
+        assert wrap(running, watchword=world.speaker()) is running
+        await running.send_and_wait(topic, b"2")
+    await world.inject(topic, await world.capture(topic))
+    before = wrap(
+        AIOKafkaConsumer(
+            topic, bootstrap_servers=world.bootstrap, auto_offset_reset="earliest", value_deserializer=bytes.decode
+        ),
+        watchword=world.reader(),
+    )
+    async with before:
+        assert values(await read(before, 2)) == ["1", "2"]
+    options = {"group_id": group, "auto_offset_reset": "earliest", "auto_commit_interval_ms": 10}
+    async with AIOKafkaConsumer(topic, bootstrap_servers=world.bootstrap, **options) as base:
+        assert (await base.getone()).value == b"1"
+        after = wrap(base, watchword=world.reader())
+        # What was read before wrap() nobody judged, so its copy is the first that the verifier sees.
+        assert values(await read(after, 2)) == [b"2", b"1"]
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(after.getone(), 0.2)
+        await committed(after, TopicPartition(topic, 0), 3)
+
+
+async def test_wrap_refuses_what_it_cannot_cover(world: World) -> None:
+    """A started client with (de)serializers, a subclass, and a stranger are refused with what to do instead."""
+    topic = await world.make_topic()
+    async with AIOKafkaProducer(bootstrap_servers=world.bootstrap, key_serializer=str.encode) as producer:
+        with pytest.raises(ConfigurationError, match=r"before start\(\)"):
+            wrap(producer, watchword=world.speaker())
+    options = {"bootstrap_servers": world.bootstrap, "value_deserializer": bytes.decode}
+    async with AIOKafkaConsumer(topic, **options) as consumer:
+        with pytest.raises(ConfigurationError, match=r"before start\(\)"):
+            wrap(consumer, watchword=world.reader())
+        with pytest.raises(ConfigurationError, match="recipient"):
+            wrap(consumer, watchword=world.reader(), recipient=lambda *_: None)
+
+    class Own(AIOKafkaConsumer):
+        pass
+
+    async with Own(topic, bootstrap_servers=world.bootstrap) as own:
+        with pytest.raises(ConfigurationError, match="inherit from SigningProducer or VerifyingConsumer"):
+            wrap(own, watchword=world.reader())
+
+
+async def test_a_pure_consumer_cannot_make_a_producer(world: World) -> None:
+    """Without a signer the producer is refused when it is made, not at the first message."""
+    with pytest.raises(ConfigurationError, match="only verifies"):
+        SigningProducer(bootstrap_servers=world.bootstrap, watchword=world.reader())
+    plain = AIOKafkaProducer(bootstrap_servers=world.bootstrap)
+    with pytest.raises(ConfigurationError, match="only verifies"):
+        wrap(plain, watchword=world.reader())
+    assert type(plain) is AIOKafkaProducer
+    await plain.stop()
+
+
+async def test_warnings_about_the_set_up(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """A CreateTime topic and a producer without idempotence are named once, with what to set."""
+    topic = await world.make_topic(timestamp_type="CreateTime")
+    stamped = await world.make_topic()
+    async with world.consumer(world.reader(), topic, stamped) as consumer:
+        said = ""
+
+        async def warned() -> bool:
+            nonlocal said
+            said += capsys.readouterr().out
+            return "kafka.create_time_topic" in said
+
+        await eventually(warned)
+        await world.say(topic, b"v")
+        await read(consumer, 1)
+    assert topic in said
+    assert stamped not in said
+    assert "message.timestamp.type=LogAppendTime" in said
+    assert "kafka.create_time_topic" not in capsys.readouterr().out
+    async with world.producer(enable_idempotence=False):
+        pass
+    assert "kafka.producer_not_idempotent" in capsys.readouterr().out
+
+
+async def test_use_before_start_is_one_clear_error(world: World) -> None:
+    """A consumer that was not started says so instead of failing inside."""
+    consumer = VerifyingConsumer("topic", bootstrap_servers=world.bootstrap, watchword=world.reader())
+    with pytest.raises(ConfigurationError, match=r"await consumer.start\(\)"):
+        await consumer.getone()
+    with pytest.raises(TypeError):
+        await consumer.getmany("topic")  # type: ignore[arg-type]
+    await consumer.stop()
+    await consumer.stop()
