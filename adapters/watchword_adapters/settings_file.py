@@ -131,7 +131,8 @@ def _variable(location: tuple[int | str, ...]) -> str | None:
         variable = given.get(PREFIX + DELIMITER.join(names[:length]).upper())
         if variable is not None:
             return variable
-    return None
+    deeper = PREFIX + DELIMITER.join([*names, ""]).upper()
+    return next((variable for upper, variable in given.items() if upper.startswith(deeper)), None)
 
 
 def _advice(details: ErrorDetails, model: type[BaseModel] | None) -> str:

@@ -33,7 +33,7 @@ def _listed(value: object) -> object:
         return value
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError("""write a list; in the environment as JSON: '["a", "b"]'""") from None
 
 

@@ -116,6 +116,14 @@ def test_everything_may_come_from_the_environment(write: Write, monkeypatch: pyt
     assert load(path).signer.principal == PLANNER
 
 
+def test_the_documented_file_is_understood(write: Write) -> None:
+    """What the guide shows whole is a valid file."""
+    guide = Path(__file__).parents[3] / "docs" / "configuration.md"
+    shown = guide.read_text(encoding="utf-8").partition("```toml\n")[2].partition("```")[0]
+    policy = load(write(shown)).verifier.policy
+    assert (policy.max_age, len(policy.allow)) == (300, 1)
+
+
 def test_a_pure_consumer_has_no_signer(write: Write) -> None:
     """Without [signer] the process verifies, and says so when asked to sign."""
     watchword = load(write('realm = "prod"\n[[keys]]\nsource = "files"\npaths = ["agents.jwks"]\n'))
@@ -197,6 +205,8 @@ def test_the_signers_key_id_may_be_named(write: Write) -> None:
         (BASE.replace('key = "planner.pem"', ""), "signer: key: missing: add it"),
         (BASE.replace("planner.pem", "agents.jwks"), "agents.jwks: not a PKCS#8 private key in PEM"),
         (BASE.replace('"planner.pem"', '"planner.pem"\nkey_id = ""'), "signer: key_id of 0 bytes: use 1 to 128"),
+        (BASE.replace("planner.pem", "a\\u0000b"), "is no path; make one with"),
+        (BASE.replace("agents.jwks", "a\\u0000b"), "is no path; make one with"),
         (BASE.replace('"planner.pem"', '"."'), "is a directory; make one with"),
     ],
 )
@@ -214,6 +224,8 @@ def test_every_mistake_in_the_file_is_one_line_that_says_what_to_write(write: Wr
         ("WATCHWORD_REALM", "", "realm (from WATCHWORD_REALM): realm ''"),
         ("WATCHWORD_POLICY__MAX_AGE", "soon", "policy.max_age (from WATCHWORD_POLICY__MAX_AGE): write a duration"),
         ("WATCHWORD_POLICY__CONTAINED", "agent://a", """in the environment as JSON: '["a", "b"]'"""),
+        ("WATCHWORD_KEYS", "[" * 50_000, "keys (from WATCHWORD_KEYS): write a list"),
+        ("WATCHWORD_POLICY__MAX_AGE__X", "5m", "policy.max_age (from"),
         ("WATCHWORD_POLICY__MAX_AG", "5m", 'did you mean "max_age"?'),
         ("WATCHWORD_POLCY__MAX_AGE", "5m", "WATCHWORD_POLCY__MAX_AGE: no such table; use WATCHWORD_POLICY__..."),
         ("WATCHWORD_POLICY", "{}", "WATCHWORD_POLICY: no such table"),

@@ -1,5 +1,4 @@
 import asyncio
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ import pytest
 from watchword import ConfigurationError, MemoryKeys, SigningKey, Unavailable, VerificationKey
 from watchword.jwk import to_jwks
 from watchword_adapters.keys import files as module
+from watchword_adapters.keys import public_files
 from watchword_adapters.keys.files import FileKeys
 
 ALICE = "agent://acme/alice"
@@ -80,14 +80,6 @@ def spoil(path: Path, content: str | None) -> None:
         path.unlink()
     else:
         path.write_text(content)
-
-
-def overwrite_unseen(path: Path, keys: Sequence[VerificationKey]) -> None:
-    """Overwrite a set in place with one of the same size and time of modification."""
-    before = path.stat()
-    path.write_text(to_jwks(keys))
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert path.stat().st_size == before.st_size
 
 
 async def test_a_known_key_is_answered_without_looking_until_it_is_time(
@@ -229,12 +221,14 @@ async def test_unchanged_files_are_not_read_again(
         assert await keys.find(ALICE, old.key_id) == old
 
 
-async def test_a_change_that_leaves_size_and_time_alike_is_seen(
-    path: Path, clock: Clock, old: VerificationKey, new: VerificationKey
+async def test_a_change_that_the_file_system_does_not_show_is_seen(
+    path: Path, clock: Clock, old: VerificationKey, new: VerificationKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that changed a moment ago is read again, for its times may not tell a second change."""
+    """A file that changed a moment ago is read again: two changes within a tick leave all its times alike."""
+    tick = time.time_ns()
+    monkeypatch.setattr(public_files, "_state", lambda path, _status: (str(path), 0, 0, 0, tick, tick))
     keys = FileKeys([path], check_every=0, clock=clock)
-    overwrite_unseen(path, [new])
+    write(path, [new])
     assert await keys.find(ALICE, new.key_id) == new
     assert await keys.find(ALICE, old.key_id) is None
 
@@ -276,6 +270,22 @@ async def test_a_disk_that_hangs_delays_one_message_and_a_bounded_time(
     assert keys._reading is not None
     await asyncio.wait([keys._reading])
     assert await keys.find(ALICE, b"unknown") is None
+
+
+async def test_known_keys_do_not_wait_for_a_read_that_others_began(
+    path: Path, clock: Clock, old: VerificationKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forged key id on a slow disk does not hold up honest traffic (A38)."""
+    keys = FileKeys([path], check_every=0, clock=clock)
+    disk = SlowDisk(monkeypatch)
+    asking = asyncio.ensure_future(keys.find(ALICE, b"unknown"))
+    await asyncio.sleep(0)
+    try:
+        assert await asyncio.wait_for(keys.find(ALICE, old.key_id), 1) == old
+        assert not asking.done()
+    finally:
+        disk.answer.set()
+    assert await asking is None
 
 
 async def test_questions_about_a_new_key_share_one_read(
@@ -321,9 +331,15 @@ def test_a_source_outlives_an_event_loop(
         asking = asyncio.ensure_future(keys.find(ALICE, new.key_id))
         await asyncio.sleep(0)
         asking.cancel()
-        asyncio.get_running_loop().call_soon(disk.answer.set)
 
-    asyncio.run(give_up())
+    ended = asyncio.new_event_loop()
+    ended.run_until_complete(give_up())
+    left_behind = keys._reading
+    assert left_behind is not None
+    left_behind.remove_done_callback(keys._take)  # as if the loop had ended before it could call back
+    disk.answer.set()
+    ended.run_until_complete(asyncio.wait_for(left_behind, 30))
+    ended.close()
     clock.now += 1
     assert asyncio.run(keys.find(ALICE, new.key_id)) == new
 

@@ -152,10 +152,12 @@ def test_a_file_that_changes_while_it_is_read_is_no_set(
     path = tmp_path / "a.jwks"
     path.write_text(to_jwks([key.verification_key(ALICE)]))
     fstat = os.fstat
+    calls = iter(range(10))
 
     def grown(descriptor: int) -> os.stat_result:
-        with path.open("a") as file:
-            file.write("\n")
+        if next(calls) == 1:  # between opening and the end of reading
+            with path.open("a") as file:
+                file.write("\n")
         return fstat(descriptor)
 
     monkeypatch.setattr("os.fstat", grown)
