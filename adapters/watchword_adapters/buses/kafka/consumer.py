@@ -66,7 +66,7 @@ class VerifyingConsumer(AIOKafkaConsumer):
 
         async def tapped(node_id: Any, request: Any, **options: Any) -> Any:
             response = await send(node_id, request, **options)
-            self._intake.tap(request, response)
+            self._intake.sieve.tap(request, response)
             return response
 
         self._client.send = tapped  # type: ignore[method-assign] # the one place that sees bytes before they are decoded
@@ -220,8 +220,9 @@ class VerifyingConsumer(AIOKafkaConsumer):
         if not offsets:
             return
         try:
-            await super().commit(offsets)
-        except KafkaError as error:  # they come again, or the next round commits them
+            async with asyncio.timeout(self._request_timeout_ms / 1000):  # aiokafka tries for ever
+                await super().commit(offsets)
+        except (KafkaError, TimeoutError) as error:  # they come again, or the next round commits them
             self._watchword.audit.warn("kafka.commit_failed", error=type(error).__name__)
         else:
             self._intake.committed(offsets)

@@ -7,10 +7,8 @@ import secrets
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaError
-from aiokafka.protocol.fetch import FetchRequest
-from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from watchword import Channel, Message, Position, Reason, Rejected, Unavailable
+from watchword import Message, Position, Rejected, Unavailable
 from watchword.verifier import log_name
 from watchword_adapters.buses.kafka.progress import Partition
 from watchword_adapters.buses.kafka.records import (
@@ -18,16 +16,19 @@ from watchword_adapters.buses.kafka.records import (
     DeserializationError,
     Deserializer,
     Record,
+    channel_of,
     deserialized,
     log_of,
     message_of,
     record_of,
 )
-from watchword_adapters.buses.kafka.scrub import scrub
+from watchword_adapters.buses.kafka.sieve import Sieve
 from watchword_adapters.buses.kafka.timestamps import TimestampWarning
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
+
+    from aiokafka.structs import ConsumerRecord, TopicPartition
 
     from watchword import Watchword
 
@@ -69,6 +70,7 @@ class Intake:
     ) -> None:
         group = consumer._group_id  # noqa: SLF001 - aiokafka has no public way to ask
         self.stamps: Final = TimestampWarning(watchword)
+        self.sieve: Final = Sieve(watchword, self.position)
         self._consumer = consumer
         self._watchword = watchword
         self._take_from_client = take
@@ -78,9 +80,8 @@ class Intake:
         self._reader: str = group if group is not None else f"alone-{secrets.token_hex(8)}"
         self._assignment: Any = None
         self._partitions: dict[TopicPartition, Partition] = {}
-        self._careful: set[TopicPartition] = set()
-        self._undecodable: dict[TopicPartition, int] = {}
         self._turn = 0
+        self._judgements = 0
 
     # What the consumer asks
 
@@ -93,7 +94,7 @@ class Intake:
                 partition.discard()
             self._assignment = assignment
             self._partitions = {} if assignment is None else {tp: Partition() for tp in assignment.tps}
-            self._careful.clear()
+            self.sieve.careful.clear()
             self.rewind(self._partitions)
             self.stamps.ask(self._consumer._client, {tp.topic for tp in self._partitions})  # noqa: SLF001
         return self._partitions
@@ -225,51 +226,19 @@ class Intake:
 
     def _be_careful(self, tps: tuple[TopicPartition, ...]) -> None:
         """Read again, from now on without the records that the client cannot decode; raise if that was done already."""
-        suspects = {tp for tp in self.partitions() if not tps or tp in tps} - self._careful
+        suspects = {tp for tp in self.partitions() if not tps or tp in tps} - self.sieve.careful
         if not suspects:
             raise  # noqa: PLE0704 - called while an error of the client's is handled
-        self._careful |= suspects
+        self.sieve.careful.update(suspects)
         for tp in suspects:
             position = self.position(tp)
             if position is not None:
                 self._seek(tp, position)
 
-    def tap(self, request: Any, response: Any) -> None:
-        """Look at what a broker answered before the client does, and leave out what it could not decode."""
-        if not self._careful or not isinstance(request, FetchRequest):
-            return
-        topics = []
-        for topic, partitions in response.topics:
-            scrubbed = []
-            for partition in partitions:
-                tp = TopicPartition(topic, partition[0])
-                if tp not in self._careful or not partition[-1]:
-                    scrubbed.append(partition)
-                    continue
-                records, lost = scrub(partition[-1])
-                self._report(tp, lost)
-                scrubbed.append((*partition[:-1], records))
-            topics.append((topic, scrubbed))
-        response.topics = topics
-
-    def _report(self, tp: TopicPartition, lost: list[int]) -> None:
-        """Count what the client cannot decode, once, however often it is fetched."""
-        position = self.position(tp) or 0
-        for offset in lost:
-            if offset >= position and offset > self._undecodable.get(tp, -1):
-                self._undecodable[tp] = offset
-                self._watchword.audit.refused_raw(
-                    Rejected(Reason.MALFORMED, "a record that the client cannot decode"),
-                    channel=self._channel(tp).uri,
-                    log=log_of(tp),
-                    offset=offset,
-                )
-
     async def _judge(self, tp: TopicPartition) -> None:
         """Judge what is pending, in order; Unavailable leaves it there and puts the next try off."""
         partition = self._partitions[tp]
         async with partition.lock:
-            judged = 0
             while partition.pending:
                 generation, raw = partition.generation, partition.pending[0]
                 record = await self._admit(partition, raw)
@@ -279,8 +248,8 @@ class Intake:
                 partition.pending.popleft()
                 if record is not None:
                     partition.ready.append(record)
-                judged += 1
-                if not judged % _BREATH:
+                self._judgements += 1
+                if not self._judgements % _BREATH:
                     await asyncio.sleep(0)
 
     async def _admit(self, partition: Partition, raw: ConsumerRecord[Any, Any]) -> Record | None:
@@ -338,10 +307,12 @@ class Intake:
         if self._consumer._closed:  # noqa: SLF001
             raise ConsumerStoppedError
 
-    def _channel(self, tp: TopicPartition) -> Channel:
-        return Channel("kafka", self._watchword.realm, tp.topic)
-
     def _log_name(self, tp: TopicPartition) -> str:
         return log_name(
-            Message(channel=self._channel(tp), value=None, position=Position(log_of(tp), 0), reader=self._reader)
+            Message(
+                channel=channel_of(tp, self._watchword.realm),
+                value=None,
+                position=Position(log_of(tp), 0),
+                reader=self._reader,
+            )
         )

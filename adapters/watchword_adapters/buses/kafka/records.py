@@ -65,6 +65,11 @@ class ObservedRecord(ConsumerRecord[Any, Any]):
 Record: TypeAlias = VerifiedRecord | ObservedRecord
 
 
+def channel_of(tp: TopicPartition, realm: str) -> Channel:
+    """Return the channel that a partition belongs to."""
+    return Channel("kafka", realm, tp.topic)
+
+
 def log_of(tp: TopicPartition) -> str:
     """Name the log that a partition is."""
     return f"{tp.topic}/{tp.partition}"
