@@ -28,6 +28,13 @@ class KeyKind(StrEnum):
     ESP256 = "esp256"
 
 
+class Bus(StrEnum):
+    """Where the demo plays."""
+
+    NATS = "nats"
+    KAFKA = "kafka"
+
+
 @app.callback(invoke_without_command=True)
 def _watchword(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:  # noqa: FBT002 - an option
     # Names of other writing systems must not stop a run whose output goes to an ASCII file.
@@ -114,3 +121,21 @@ def inspect(
     from watchword_adapters.cli.inspect import run_inspect  # noqa: PLC0415 - quick start
 
     raise typer.Exit(run_inspect(envelope, as_json=as_json))
+
+
+@app.command()
+def demo(
+    bus: Annotated[Bus, typer.Option(help="The bus to play on.")] = Bus.NATS,
+    url: Annotated[str | None, typer.Option(help="A NATS server of yours; by default one is started.")] = None,
+    bootstrap: Annotated[str | None, typer.Option(help="A Kafka broker of yours; by default one is started.")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Let agents and an attacker loose on one bus, first without Watchword and then with it.
+
+    A planner asks a cloud controller to start instances; the attacker tries what needs no key. Exit code 1 if an attack
+    reached a handler or an honest message was lost.
+    """
+    from watchword_adapters.cli.demo import run_demo  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_demo(bus.value, url=url, bootstrap=bootstrap, as_json=as_json))

