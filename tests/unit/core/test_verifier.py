@@ -541,7 +541,7 @@ def test_settling_reaches_a_store_that_wants_it() -> None:
 
 
 def test_a_log_that_is_read_from_elsewhere_or_no_longer() -> None:
-    """Promise (A17): a log read from elsewhere starts its time anew; one no longer read leaves neither ids nor rates."""
+    """Promise (A17): a log read from elsewhere starts its time anew; one no longer read leaves no ids, no rates."""
     policy = Policy(allow=(Allow(ALICE, ("kafka://prod/tasks",), Rate(1, 10.0)),))
     memory = MemoryReplayStore(horizon=policy.horizon)
     verifier = Verifier(
