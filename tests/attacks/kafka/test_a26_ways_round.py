@@ -10,7 +10,7 @@ from tests.integration.kafka.world import SECONDS, World, read, values
 from watchword import ConfigurationError
 from watchword_adapters.buses.kafka import VerifiedRecord
 
-# Decided one by one for aiokafka 0.12 to 0.14: what moves records is overridden, the rest only tells or steers.
+# Decided one by one for aiokafka 0.13 and 0.14: what moves records is overridden, the rest only tells or steers.
 PRODUCER_COVERED = {"send", "send_and_wait", "create_batch", "send_batch", "start"}
 PRODUCER_HARMLESS = {
     "stop",

@@ -182,6 +182,17 @@ async def test_own_listener_is_called_and_may_commit(world: World) -> None:
         consumer.subscribe([topic], listener=object())  # type: ignore[arg-type]
 
 
+async def test_a_pattern_finds_topics_and_commits(world: World) -> None:
+    """A subscription by pattern is read and committed like one by name."""
+    topic, group = await world.make_topic(), world.unique("group")
+    await world.say(topic, b"1")
+    async with world.consumer(world.reader(), group_id=group) as consumer:
+        consumer.subscribe(pattern=f"^{topic}$")
+        assert values(await read(consumer, 1)) == [b"1"]
+    async with world.consumer(world.reader(), topic, group_id=group) as consumer:
+        assert await consumer.committed(TopicPartition(topic, 0)) == 1
+
+
 async def test_unavailable_seeks_back_and_loses_nothing(world: World) -> None:
     """While the key source is down getone and getmany raise Unavailable, the position stays, nothing is committed."""
     topic, group = await world.make_topic(), world.unique("group")
@@ -285,6 +296,27 @@ async def test_seeks_discard_what_was_taken_and_are_no_replay(world: World) -> N
         assert await consumer.position(tp) == 4
         assert await consumer.getmany(timeout_ms=10) == {}
     assert set(reader.audit.counts) == {"delivered"}
+
+
+async def test_a_seek_drops_what_waits_to_be_judged(world: World) -> None:
+    """Records that were taken before a seek are not delivered behind it."""
+    topic = await world.make_topic()
+    await world.say(topic, b"1", b"2", b"3")
+    tp = TopicPartition(topic, 0)
+    async with world.consumer(world.reader(), topic) as consumer:
+
+        async def take_and_give_up() -> None:
+            world.keys.failures = 1
+            with pytest.raises(Unavailable):
+                await consumer.getmany(timeout_ms=20_000)
+
+        await take_and_give_up()
+        consumer.seek(tp, 2)
+        assert values(await read(consumer, 1)) == [b"3"]
+        consumer.seek(tp, 0)
+        await take_and_give_up()
+        await consumer.seek_to_end()
+        assert await consumer.getmany(timeout_ms=200) == {}
 
 
 async def test_commit_refuses_to_go_beyond_what_was_handed_over(world: World) -> None:

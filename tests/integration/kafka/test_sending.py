@@ -202,6 +202,7 @@ async def test_wrapped_clients_are_covered(world: World) -> None:
     async with AIOKafkaConsumer(topic, bootstrap_servers=world.bootstrap, **options) as base:
         assert (await base.getone()).value == b"1"
         after = wrap(base, watchword=world.reader())
+        assert not base._coordinator._enable_auto_commit  # or aiokafka would commit what nobody has judged
         # What was read before wrap() nobody judged, so its copy is the first that the verifier sees.
         assert values(await read(after, 2)) == [b"2", b"1"]
         with pytest.raises(TimeoutError):
@@ -266,11 +267,19 @@ async def test_warnings_about_the_set_up(world: World, capsys: pytest.CaptureFix
 
 
 async def test_use_before_start_is_one_clear_error(world: World) -> None:
-    """A consumer that was not started says so instead of failing inside."""
+    """A client that was not started says so instead of failing inside or waiting in vain."""
+    producer = SigningProducer(bootstrap_servers=world.bootstrap, watchword=world.speaker())
+    with pytest.raises(ConfigurationError, match=r"await producer.start\(\)"):
+        await producer.send("topic", b"v")
+    await producer.stop()
     consumer = VerifyingConsumer("topic", bootstrap_servers=world.bootstrap, watchword=world.reader())
     with pytest.raises(ConfigurationError, match=r"await consumer.start\(\)"):
         await consumer.getone()
     with pytest.raises(TypeError):
         await consumer.getmany("topic")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"await consumer.start\(\)"):
+        consumer.seek(TopicPartition("topic", 0), 0)
+    with pytest.raises(ConfigurationError, match=r"await consumer.start\(\)"):
+        await consumer.seek_to_beginning()
     await consumer.stop()
     await consumer.stop()

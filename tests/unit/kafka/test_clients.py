@@ -170,11 +170,13 @@ async def test_a_batch_that_does_not_fit_signed_is_refused(monkeypatch: pytest.M
 
     monkeypatch.setattr(producer, "partitions_for", partitions)
     monkeypatch.setattr(producer, "_envelope_size", lambda *_: 1)
+    monkeypatch.setattr(producer._sender, "_sender_task", object())
     batch = producer.create_batch()
     while batch.append(timestamp=None, key=None, value=b"v"):
         pass
     with pytest.raises(SigningError, match="put fewer messages"):
         await producer.send_batch(batch, "topic", partition=0)
+    monkeypatch.undo()
     await producer.stop()
 
 

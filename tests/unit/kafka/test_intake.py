@@ -37,14 +37,29 @@ async def test_an_outage_on_one_partition_lets_the_others_flow() -> None:
     consumer, keys = FakeConsumer(P0, P1), Keys()
     what = intake(consumer, watchword(keys))
     await fill(consumer, P0, b"a", b"b")
-    keys.failures = 1
-    with pytest.raises(Unavailable):
-        await one(what, P0)
+    keys.failures = 2
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await one(what, P0)
     await fill(consumer, P1, *(b"%d" % n for n in range(20)))
     assert [(await one(what)).value for _ in range(20)] == [b"%d" % n for n in range(20)]
     assert what.judged() == {P0: 0, P1: 20}
     assert consumer.state(P0).position == 1
     assert [(await one(what)).value for _ in range(2)] == [b"a", b"b"]
+
+
+async def test_nothing_piles_up_in_an_outage() -> None:
+    """However often judging fails, no more is taken from the client than at the first try."""
+    consumer, keys = FakeConsumer(P0), Keys()
+    what = intake(consumer, watchword(keys))
+    await fill(consumer, P0, *[b"v"] * 5)
+    keys.failures = 3
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await many(what, most=2, seconds=5)
+        assert consumer.taken == 2
+        what.partitions()[P0].retry_at = 0.0
+    assert await many(what, seconds=5) == {P0: [b"v"] * 2}
 
 
 async def test_the_delay_between_tries_grows_to_a_bound_and_ends_with_the_outage() -> None:

@@ -151,6 +151,9 @@ class VerifyingConsumer(AIOKafkaConsumer):
             raise ConsumerStoppedError
         if not all(isinstance(partition, TopicPartition) for partition in partitions):
             raise TypeError("partitions must be TopicPartition namedtuples")
+        self._require_start()
+
+    def _require_start(self) -> None:
         if self._coordinator is None:
             raise ConfigurationError("the consumer is not started: await consumer.start(), or use 'async with'")
 
@@ -163,6 +166,7 @@ class VerifyingConsumer(AIOKafkaConsumer):
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """See aiokafka; what was taken from this partition and not handed over is dropped."""
+        self._require_start()
         self._intake.put_back([partition])
         super().seek(partition, offset)
         self._intake.rewind([partition])
@@ -176,6 +180,7 @@ class VerifyingConsumer(AIOKafkaConsumer):
         return await self._seek_to(super().seek_to_end, partitions)
 
     async def _seek_to(self, move: Any, partitions: tuple[TopicPartition, ...]) -> bool:
+        self._require_start()
         tps = partitions or tuple(self.assignment())
         self._intake.put_back(tps)
         moved: bool = await move(*partitions)

@@ -154,6 +154,9 @@ class SigningProducer(AIOKafkaProducer):
 
     async def _know(self, topic: str, partition: int | None) -> None:
         """Wait for the topic's metadata; SigningError where there is no such partition."""
+        sending: object = self._sender.sender_task
+        if sending is None:
+            raise ConfigurationError("the producer is not started: await producer.start(), or use 'async with'")
         self._channel(topic).check_signable()
         known = await self.partitions_for(topic)
         if partition is not None and partition not in known:
