@@ -45,6 +45,7 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
 }
 
 
+@pytest.mark.needs_kafka("duplicate_headers")
 @pytest.mark.parametrize(("attack", "reason"), ATTACKS.values(), ids=list(ATTACKS))
 async def test_forged_from_a_captured_record(world: World, attack: Attack, reason: str) -> None:
     """A record made from a captured one reaches a plain consumer, and no handler behind Watchword."""

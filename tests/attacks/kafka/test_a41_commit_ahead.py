@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests.integration.kafka.world import SECONDS, World, committed, eventually, read, values
@@ -44,6 +45,7 @@ async def test_a41_plain_client_commits_ahead(world: World) -> None:
         await committed(plain, tp, 1)
 
 
+@pytest.mark.needs_kafka("rebalance_with_auto_commit")
 async def test_a41_rebalance_while_a_message_is_being_verified(world: World) -> None:
     """When a second member joins while the first still judges, every message is delivered by one of the two."""
     topic, group = await world.make_topic(2), world.unique("group")

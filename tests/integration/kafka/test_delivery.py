@@ -101,6 +101,7 @@ async def test_auto_commit_in_the_background_follows_the_caller(world: World) ->
         await committed(consumer, tp, 2)
 
 
+@pytest.mark.needs_kafka("rebalance_with_auto_commit")
 async def test_two_members_lose_nothing_when_one_joins_and_leaves(world: World) -> None:
     """Over two rebalances every message is delivered at least once to the group, and none counts as a replay."""
     topic, group = await world.make_topic(4), world.unique("group")
@@ -145,6 +146,7 @@ async def test_two_members_lose_nothing_when_one_joins_and_leaves(world: World) 
         assert set(reader.audit.counts) == {"delivered"}
 
 
+@pytest.mark.needs_kafka("rebalance_with_auto_commit")
 async def test_own_listener_is_called_and_may_commit(world: World) -> None:
     """A caller's rebalance listener, with plain or async methods, is called, and can commit what it got."""
     topic, group = await world.make_topic(), world.unique("group")

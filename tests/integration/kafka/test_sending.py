@@ -54,6 +54,7 @@ async def test_records_carry_the_time_of_issue(world: World) -> None:
     assert before <= record.verified.issued_at <= time.time()
 
 
+@pytest.mark.needs_kafka("duplicate_headers")
 async def test_headers_reach_the_reader_in_order(world: World) -> None:
     """Repeated names, order, empty and absent header values survive, and a tombstone stays one."""
     topic = await world.make_topic()

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError, RecordTooLargeError
 
@@ -177,6 +177,29 @@ async def test_a_batch_that_does_not_fit_signed_is_refused(monkeypatch: pytest.M
     with pytest.raises(SigningError, match="put fewer messages"):
         await producer.send_batch(batch, "topic", partition=0)
     monkeypatch.undo()
+    await producer.stop()
+
+
+@pytest.mark.parametrize("closed", [True, False])
+async def test_a_batch_that_was_closed_stays_closed(monkeypatch: pytest.MonkeyPatch, *, closed: bool) -> None:
+    """Closing a batch keeps later sends out of it, as with aiokafka's own."""
+    producer = SigningProducer(watchword=watchword(Keys()))
+    sent: list[Any] = []
+
+    async def send_batch(_: AIOKafkaProducer, builder: Any, *__: Any, **___: Any) -> None:
+        sent.append(builder)
+
+    async def known(*_: Any) -> None:
+        pass
+
+    monkeypatch.setattr(AIOKafkaProducer, "send_batch", send_batch)
+    monkeypatch.setattr(producer, "_know", known)
+    batch = producer.create_batch()
+    batch.append(timestamp=None, key=None, value=b"v")
+    if closed:
+        batch.close()
+    await producer.send_batch(batch, "topic", partition=0)
+    assert (sent[0].closed(), sent[0].record_count()) == (closed, 1)
     await producer.stop()
 
 
