@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaError
 
@@ -37,19 +37,6 @@ _ROUND: Final = 1.0
 
 _BREATH: Final = 32
 """Records judged before other tasks get a turn: a flood must not stop heartbeats."""
-
-
-@runtime_checkable
-class LogStore(Protocol):
-    """A replay store that keeps ids by log."""
-
-    def rewind(self, log: str) -> None:
-        """Start the log's time anew, keeping its ids."""
-        ...
-
-    def forget(self, log: str) -> None:
-        """Drop a log."""
-        ...
 
 
 class Intake:
@@ -138,11 +125,9 @@ class Intake:
             partition.discard()
 
     def rewind(self, tps: Iterable[TopicPartition]) -> None:
-        """Let the replay store know that these logs are read from elsewhere now."""
-        store = self._watchword.verifier.replay
-        if isinstance(store, LogStore):
-            for tp in tps:
-                store.rewind(self._log_name(tp))
+        """Let the verifier know that these logs are read from elsewhere now."""
+        for tp in tps:
+            self._watchword.verifier.rewind(self._log_name(tp))
 
     async def close(self) -> None:
         """Forget the logs of a reader whose name dies with it; a group's name comes back, in this process or another.
@@ -150,10 +135,9 @@ class Intake:
         Its ids age as whoever reads next goes on.
         """
         await self.stamps.close()
-        store = self._watchword.verifier.replay
-        if isinstance(store, LogStore) and not self._named:
+        if not self._named:
             for tp in self._partitions:
-                store.forget(self._log_name(tp))
+                self._watchword.verifier.forget(self._log_name(tp))
 
     # Take, judge, hand over
 
