@@ -47,17 +47,23 @@ class Audit:
     def refused(self, message: Message, verdict: Rejected | Unavailable) -> None:
         """Count and log a message that did not verify."""
         position = message.position
-        self.refused_raw(
+        self._refused(
             verdict,
             channel=message.channel.uri,
             log=None if position is None else position.log,
             offset=None if position is None else position.offset,
+            dropped=isinstance(verdict, Rejected) and not self._observing,
         )
 
     def refused_raw(
-        self, verdict: Rejected | Unavailable, *, channel: str, log: str | None = None, offset: int | None = None
+        self, verdict: Rejected, *, channel: str, log: str | None = None, offset: int | None = None
     ) -> None:
-        """Count and log a message that could not even be read as one."""
+        """Count and log a message that could not even be read as one, and so is dropped in observe mode too."""
+        self._refused(verdict, channel=channel, log=log, offset=offset, dropped=True)
+
+    def _refused(
+        self, verdict: Rejected | Unavailable, *, channel: str, log: str | None, offset: int | None, dropped: bool
+    ) -> None:
         rejected = isinstance(verdict, Rejected)
         kind = str(verdict.reason) if isinstance(verdict, Rejected) else UNAVAILABLE
         self.counts[kind] += 1
@@ -71,7 +77,7 @@ class Audit:
             log=log,
             offset=offset,
             claimed_principal=verdict.claimed_principal if isinstance(verdict, Rejected) else None,
-            dropped=rejected and not self._observing,
+            dropped=dropped,
         )
 
     def warn(self, event: str, **fields: str | float | None) -> None:

@@ -134,3 +134,11 @@ def test_an_agent_is_one_principal_in_one_realm() -> None:
         Watchword(verifier=World(principal=BOB).verifier, signer=signer())
     with pytest.raises(ConfigurationError, match=r"\[signer\]"):
         _ = Watchword(verifier=World().verifier).signer
+
+
+def test_what_cannot_be_read_is_dropped_even_when_observing(logs: list[EventDict]) -> None:
+    """Promise: the trail does not say that a message was delivered which no client could decode."""
+    audit = Audit(clock=Clock(), observing=True)
+    audit.refused(kafka(), Rejected(Reason.UNSIGNED))
+    audit.refused_raw(Rejected(Reason.MALFORMED), channel="kafka://prod/tasks", offset=3)
+    assert [line["dropped"] for line in logs] == [False, True]
