@@ -1,4 +1,4 @@
-"""Agents on a real server: a planner, a cloud controller, one compromised agent, and a plain client for the attacker."""
+"""Agents on a real server: a planner, a cloud controller, a compromised one, and plain clients for the attacker."""
 
 import asyncio
 import contextlib
@@ -17,6 +17,7 @@ from watchword import (
     MemoryReplayStore,
     Mode,
     Policy,
+    Reason,
     Signer,
     SigningKey,
     VerificationKey,
@@ -103,6 +104,60 @@ class World:
         await client.connect(self.url, **options)
         self.stack.push_async_callback(_closed, client)
         return client
+
+    async def duel(self, subject: str, **options: Any) -> "Duel":
+        """Let a plain handler and a protected one read ``subject``; ``options`` are those of ``agent``."""
+        guard = self.agent(options.pop("principal", CLOUD), **options)
+        duel = Duel(
+            subject=subject,
+            guard=guard,
+            planner=await self.client(self.agent(PLANNER)),
+            attacker=await self.plain(),
+            victim=await self.client(guard),
+        )
+        await duel.attacker.subscribe(subject, cb=duel.took)
+        await duel.victim.subscribe(subject, cb=duel.passed)
+        await duel.attacker.flush()
+        await duel.victim.flush()
+        return duel
+
+
+@dataclass
+class Duel:
+    """One subject, read by a plain handler and by a protected one."""
+
+    subject: str
+    guard: Watchword
+    planner: WatchwordClient
+    attacker: Client
+    victim: WatchwordClient
+    unprotected: list[Msg] = field(default_factory=list)
+    delivered: list[VerifiedMsg] = field(default_factory=list)
+
+    async def took(self, msg: Msg) -> None:
+        """Act on whatever comes."""
+        self.unprotected.append(msg)
+
+    async def passed(self, msg: Msg) -> None:
+        """Act on what Watchword delivers."""
+        self.delivered.append(verified(msg))
+
+    async def capture(self, data: bytes = b"scale up", headers: dict[str, str] | None = None) -> Msg:
+        """Send an honest message, and return it as the attacker sees it."""
+        seen, had = len(self.unprotected), len(self.delivered)
+        await self.planner.publish(self.subject, data, headers=headers)
+        await until(lambda: len(self.unprotected) > seen and len(self.delivered) > had)
+        assert self.delivered[-1].data == data
+        return self.unprotected[seen]
+
+    async def drops(self, attack: Awaitable[object], reason: Reason, *, times: int = 1) -> None:
+        """Show that the plain handler falls for ``attack``, the protected one does not, and honest traffic flows."""
+        before, seen, had = self.guard.audit.counts.copy(), len(self.unprotected), len(self.delivered)
+        await attack
+        await until(lambda: len(self.unprotected) == seen + times)
+        await self.capture(b"honest")
+        assert [msg.data for msg in self.delivered[had:]] == [b"honest"]
+        assert self.guard.audit.counts - before == {reason: times, "delivered": 1}
 
 
 @contextlib.asynccontextmanager
