@@ -80,6 +80,8 @@ def test_other_kinds_are_refused(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivat
         VerificationKey.from_public_key(key.public_key(), principal=ALICE, key_id=b"k")
     with pytest.raises(ConfigurationError, match="Ed25519 or P-256"):
         SigningKey(key)
+    with pytest.raises(ConfigurationError, match="str: use an Ed25519"):
+        SigningKey("-----BEGIN PRIVATE KEY-----")
 
 
 @pytest.mark.parametrize(
