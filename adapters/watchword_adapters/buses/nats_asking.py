@@ -87,7 +87,8 @@ class AskingClient(SigningClient):
         waiting = self._waiting[token] = Waiting()
         try:
             reader = await send(cast("bytearray", self._resp_sub_prefix).decode() + token)
-            await self._ping_behind(waiting)
+            if self.is_connected:
+                await self._send_ping(waiting.pong)
             async with asyncio.timeout(seconds):
                 while True:
                     raw = await waiting.answers.get()
@@ -103,11 +104,14 @@ class AskingClient(SigningClient):
         finally:
             del self._waiting[token]
 
-    async def _ping_behind(self, waiting: Waiting) -> None:
-        """Send a PING right behind a request: see ``Waiting``."""
-        if self.is_connected:
-            self._pongs.append(waiting.pong)
-            await self._send_command(PING_PROTO)
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        """Send a PING behind what was sent before; the base lets it overtake, and its PONG then proves nothing."""
+        if not self.is_connected:
+            await super()._send_ping(future)
+            return
+        self._pongs.append(future or asyncio.get_running_loop().create_future())
+        await self._send_command(PING_PROTO)
+        await self._flush_pending()
 
     async def _init_request_sub(self) -> None:
         self._resp_sub_prefix = bytearray(f"{self.new_inbox()}.".encode())

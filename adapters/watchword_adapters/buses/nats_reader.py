@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final
 
 from watchword import Channel, Expected, Message, ObservedMessage, Reason, Rejected, Unavailable
 from watchword_adapters.buses.nats_headers import HeaderBlock
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from watchword_adapters.buses.nats_message import ObservedMsg, VerifiedMsg
 
 _NONE: Final = HeaderBlock()
-
-
-@runtime_checkable
-class _ForgettingStore(Protocol):
-    def forget(self, log: str) -> None: ...
 
 
 class Reader:
@@ -90,9 +85,8 @@ class Reader:
 
     def close(self) -> None:
         """Forget the ids of a reader that nobody shares."""
-        replay: object = self.watchword.verifier.replay
-        if not self.shared and not self.resetting and isinstance(replay, _ForgettingStore):
-            replay.forget(self.log)
+        if not self.shared and not self.resetting:
+            self.watchword.verifier.forget(self.log)
 
     async def _verdict(self, raw: Msg, message: Message) -> Delivered:
         fault = block_of(raw).fault

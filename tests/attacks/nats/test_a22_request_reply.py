@@ -11,7 +11,7 @@ from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
 from tests.integration.nats.world import CLOUD, MALLORY, PLANNER, World, raw, resend, soon, until, verified
-from watchword import Allow, Mode, Reason
+from watchword import Allow, Channel, Message, Mode, Reason
 from watchword_adapters.buses.nats import WatchwordClient
 
 Unique = Callable[[str], str]
@@ -68,7 +68,7 @@ async def test_a22_swapped_reply_subject_is_rejected(world: World, unique: Uniqu
 
 
 async def test_a22_forged_answers_are_ignored_until_the_genuine_one(world: World, unique: Unique) -> None:
-    """Unsigned, altered and echoed answers before the genuine one are audited; a plain client takes the first of them."""
+    """Unsigned and echoed answers before the genuine one are audited; a plain client takes the first of them."""
     subject, guard, attacker = unique("a22"), world.agent(PLANNER), await world.plain()
     seen = await listen(attacker, subject)
     planner, cloud = await world.client(guard), await world.client(world.agent(CLOUD))
@@ -162,7 +162,7 @@ async def test_a22_only_the_addressee_may_answer(world: World, unique: Unique) -
 
 
 async def test_a22_policy_of_the_requests_channel_says_who_may_answer(world: World, unique: Unique) -> None:
-    """A request to nobody in particular is answered by whom policy lets speak on its channel; the inbox needs no rule."""
+    """A request to nobody in particular is answered by who may speak on its channel; the inbox needs no rule."""
     subject = unique("a22")
     guard = world.agent(PLANNER, allow=(Allow(CLOUD, (f"nats://prod/{subject}",)),))
     planner, mallory, cloud = [await world.client(agent) for agent in (guard, world.agent(MALLORY), world.agent(CLOUD))]
@@ -190,8 +190,6 @@ async def test_a22_unverified_sender_gets_no_answer(world: World, unique: Unique
 async def test_a22_unsigned_reply_subject_is_hidden(world: World, unique: Unique) -> None:
     """A reply subject that an attacker hung on a message without one is never answered."""
     duel = await world.duel(unique("a22"))
-    from watchword import Channel, Message
-
     signed = await duel.planner.watchword.signer.sign(
         Message(channel=Channel("nats", "prod", duel.subject), value=b"x")
     )

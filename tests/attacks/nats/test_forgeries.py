@@ -55,7 +55,7 @@ async def test_a02_reordered_headers_are_dropped(world: World, unique: Unique) -
 
 
 async def test_a03_added_header_is_invisible(world: World, unique: Unique) -> None:
-    """A header that the sender did not sign is not shown, trace headers apart, to a handler that a plain client shows it."""
+    """A header that the sender did not sign is not shown (trace headers apart), where a plain client shows it."""
     duel = await world.duel(unique("a03"))
     channel = Channel("nats", "prod", duel.subject)
     signed = await duel.planner.watchword.signer.sign(Message(channel=channel, value=b"scale up"))
@@ -86,13 +86,13 @@ async def test_a05_bytes_moved_between_parts_are_dropped(world: World, unique: U
 
 
 @pytest.mark.parametrize("second", ["watchword", "Watchword", "WATCHWORD"])
-@pytest.mark.parametrize("good_last", [True, False])
-async def test_a06_two_envelopes_are_malformed(world: World, unique: Unique, second: str, good_last: bool) -> None:
+@pytest.mark.parametrize("good", ["first", "last"])
+async def test_a06_two_envelopes_are_malformed(world: World, unique: Unique, second: str, good: str) -> None:
     """Two envelopes are malformed in any order and letter case, also where nats-py would hide the first."""
     duel = await world.duel(unique("a06"))
     original = await duel.capture()
     lines = [(second, "forged"), ("watchword", (original.headers or {})["watchword"])]
-    attack = raw(duel.attacker, duel.subject, block(*(lines if good_last else lines[::-1])), original.data)
+    attack = raw(duel.attacker, duel.subject, block(*(lines if good == "last" else lines[::-1])), original.data)
     await duel.drops(attack, Reason.MALFORMED)
 
 

@@ -7,18 +7,18 @@ from collections.abc import Callable
 
 import pytest
 from nats.errors import TimeoutError as NatsTimeoutError
+from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import CLOUD, MALLORY, PLANNER, World, block, raw, soon, until, verified
 from watchword import Channel, Message, Reason, Signer
-from watchword_adapters.buses.nats import VerifyingPullSubscription
 
 Unique = Callable[[str], str]
 HOUR = 3600.0
 
 
-async def next_of(subscription: VerifyingPullSubscription) -> bytes:
+async def next_of(subscription: JetStreamContext.PullSubscription) -> bytes:
     """Fetch the next message that verifies, acknowledge it, and return its payload."""
     (msg,) = await subscription.fetch(timeout=15)
     await msg.ack()

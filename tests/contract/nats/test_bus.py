@@ -4,24 +4,25 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import nats
 import pytest
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from tests.brokers.plugin import MakeStream
-from tests.integration.nats.world import block, raw
+from tests.integration.nats.world import Plain, block, raw
 from watchword import Watchword
-from watchword.message import Header
 from watchword_adapters.buses.nats import ObservedMsg, VerifiedMsg, connect
 from watchword_adapters.buses.nats_headers import read_block
 from watchword_adapters.contract.bus import BusContract, BusHarness, Intake, Received, Tap, Wire
 
+if TYPE_CHECKING:
+    from watchword.message import Header
 
-class RawClient(Client):
+
+class RawClient(Plain):
     """A plain client that shows the header block as it came."""
 
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
@@ -74,7 +75,9 @@ class CoreHarness(BusHarness):
     async def publish_raw(self, channel: str, message: Wire) -> None:
         """See BusHarness."""
         lines = [(name, value or b"") for name, value in message.headers]
-        async with await nats.connect(self.url) as client:
+        client = Plain()
+        await client.connect(self.url)
+        async with client:
             await raw(client, channel, block(*lines), message.value or b"")
 
     @asynccontextmanager

@@ -1,0 +1,436 @@
+"""Every covered way of JetStream, and every refused one, on a real server."""
+
+import asyncio
+import inspect
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from nats.aio.msg import Msg
+from nats.errors import MsgAlreadyAckdError
+from nats.errors import TimeoutError as NatsTimeoutError
+from nats.js import JetStreamContext, JetStreamManager
+from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy
+from nats.js.errors import APIError, NoStreamResponseError, TooManyStalledMsgsError
+
+from tests.brokers.plugin import MakeStream
+from tests.integration.nats.world import CLOUD, PLANNER, World, soon, until, verified
+from watchword import ConfigurationError, Message, Mode, Reason, SigningError, VerifiedMessage, Watchword
+from watchword_adapters.buses.nats import ObservedMsg, VerifyingJetStream, VerifyingPullSubscription
+
+Unique = Callable[[str], str]
+
+
+async def streams(world: World, principal: str = CLOUD, **options: bool) -> VerifyingJetStream:
+    """Return the JetStream context of an agent of its own."""
+    return (await world.client(world.agent(principal))).jetstream(**options)
+
+
+def warnings(agent: Watchword) -> list[str | float | None]:
+    """Return the list to which the scopes that an agent warns of are added."""
+    warned: list[str | float | None] = []
+    agent.audit.warn = lambda _, **fields: warned.append(fields["scope"])  # type: ignore[method-assign]  # a tap
+    return warned
+
+
+async def test_published_message_is_bound_to_its_place(world: World, make_stream: MakeStream) -> None:
+    """A stored message is delivered with its position; a plain consumer reads its payload unchanged."""
+    subject = f"{await make_stream()}.task"
+    headers = {"kind": "order"}
+    ack = await (await streams(world, PLANNER)).publish(subject, b"x", stream=subject[:-5], headers=headers)
+    assert headers == {"kind": "order"}
+    (msg,) = await (await (await streams(world)).pull_subscribe(subject)).fetch(timeout=10)
+    proof = verified(msg).verified
+    assert proof.position is not None
+    assert (proof.position.log, proof.position.offset) == (ack.stream, ack.seq)
+    assert msg.metadata.sequence.stream == ack.seq
+    assert msg.headers == {"kind": "order", "Nats-Expected-Stream": ack.stream}
+    (plain,) = await (await (await world.plain()).jetstream().pull_subscribe(subject)).fetch(timeout=10)
+    assert plain.data == b"x"
+    assert plain.headers is not None
+    assert plain.headers["Nats-Msg-Id"] == proof.id
+    assert plain.headers["kind"] == "order"
+
+
+async def test_own_message_id_is_kept_and_covered(world: World, make_stream: MakeStream) -> None:
+    """An application's own Nats-Msg-Id de-duplicates as ever, and is shown to the handler."""
+    subject, js = f"{await make_stream()}.task", await streams(world, PLANNER)
+    first = await js.publish(subject, b"x", headers={"Nats-Msg-Id": "mine"})
+    second = await js.publish(subject, b"x", headers={"Nats-Msg-Id": "mine"}, msg_ttl=None)
+    assert (first.duplicate, second.duplicate) == (None, True)
+    (msg,) = await (await (await streams(world)).pull_subscribe(subject)).fetch(timeout=10)
+    assert msg.headers == {"Nats-Msg-Id": "mine"}
+
+
+async def test_publish_async_signs_and_confirms(world: World, make_stream: MakeStream) -> None:
+    """Publishing without waiting signs too; what cannot be signed is refused and takes no slot."""
+    stream = await make_stream(allow_msg_ttl=True)
+    js = await streams(world, PLANNER)
+    with pytest.raises(SigningError):
+        await js.publish_async(f"{stream}.task", b"x", headers={"watchword": "forged"})
+    futures = [await js.publish_async(f"{stream}.task", b"%d" % n, stream=stream, msg_ttl=60) for n in range(10)]
+    await soon(js.publish_async_completed())
+    assert js.publish_async_pending() == 0
+    assert [(await future).seq for future in futures] == list(range(1, 11))
+    guard = world.agent(CLOUD)
+    subscription = await (await world.client(guard)).jetstream().pull_subscribe(f"{stream}.task")
+    assert len(await subscription.fetch(10, timeout=10)) == 10
+    assert guard.audit.counts == {"delivered": 10}
+
+
+async def test_publish_async_waits_for_a_slot_no_longer_than_asked(world: World) -> None:
+    """With every slot taken, the caller is told after ``wait_stall`` seconds."""
+    js = (await world.client(world.agent(PLANNER))).jetstream(publish_async_max_pending=0)
+    with pytest.raises(TooManyStalledMsgsError):
+        await js.publish_async("anything", b"x", wait_stall=0.05)
+
+
+async def test_publish_errors_are_the_clients_own(world: World, make_stream: MakeStream, unique: Unique) -> None:
+    """No stream, and a refusal by the stream, are told as nats-py tells them."""
+    stream, js = await make_stream(), await streams(world, PLANNER)
+    with pytest.raises(NoStreamResponseError):
+        await js.publish(unique("nowhere"), b"x", timeout=10)
+    with pytest.raises(APIError):
+        await js.publish(f"{stream}.task", b"x", stream="another")
+    with pytest.raises(SigningError):
+        await js.publish(f"{stream}.task", b"x", headers={"kind": "a\r\nb"})
+
+
+async def test_push_callback_acknowledges_after_the_handler(world: World, make_stream: MakeStream) -> None:
+    """An asynchronous push subscriber acknowledges by itself, but not when its handler failed."""
+    stream = await make_stream()
+    errors: list[Exception] = []
+
+    async def report(error: Exception) -> None:
+        errors.append(error)
+
+    js = (await world.client(world.agent(CLOUD), error_cb=report)).jetstream(sole_reader=True)
+    got: list[bool] = []
+
+    async def handler(msg: Msg) -> None:
+        got.append(verified(msg).verified.redelivered)
+        if len(got) == 1:
+            raise ValueError("first time")
+
+    config = ConsumerConfig(ack_wait=0.5)
+    push = await js.subscribe(f"{stream}.task", durable="worker", cb=handler, config=config)
+    await (await streams(world, PLANNER)).publish(f"{stream}.task", b"x")
+    await until(lambda: len(got) == 2)
+    assert got == [False, True]
+    assert len(errors) == 1
+    async with asyncio.timeout(10):
+        while (info := await push.consumer_info()).num_ack_pending:  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(0.02)
+    assert info.ack_floor is not None
+    assert info.ack_floor.stream_seq == 1
+    await push.unsubscribe()
+
+
+async def test_queue_push_shares_the_work(world: World, make_stream: MakeStream) -> None:
+    """Members of a deliver group get each message once in all, and the shared scope is warned of."""
+    stream, got = await make_stream(), list[bytes]()
+    guard = world.agent(CLOUD)
+    warned = warnings(guard)
+
+    async def handler(msg: Msg) -> None:
+        got.append(msg.data)
+
+    for _ in range(2):
+        await (await world.client(guard)).jetstream().subscribe(f"{stream}.task", queue="workers", cb=handler)
+    planner = await streams(world, PLANNER)
+    for number in range(20):
+        await planner.publish(f"{stream}.task", b"%d" % number)
+    await until(lambda: len(got) == 20)
+    assert len(set(got)) == 20
+    assert warned == [f"stream {stream}, consumer workers"] * 2
+
+
+async def test_ordered_consumer_survives_a_gap(world: World, make_stream: MakeStream) -> None:
+    """When deliveries were lost, the consumer is made anew; nothing is lost, repeated, or called a wrong delivery."""
+    stream = await make_stream()
+    guard = world.agent(CLOUD)
+    client = await world.client(guard)
+    push = await client.jetstream().subscribe(f"{stream}.task", ordered_consumer=True)
+    planner = await streams(world, PLANNER)
+    for number in range(5):
+        await planner.publish(f"{stream}.task", b"%d" % number)
+    assert [(await push.next_msg(timeout=10)).data for _ in range(3)] == [b"0", b"1", b"2"]
+    first = (await push.consumer_info()).name
+    assert push._sub._jsi is not None
+    push._sub._jsi._dseq = 99  # as if deliveries had been dropped on the way
+    for number in range(5, 10):
+        await planner.publish(f"{stream}.task", b"%d" % number)
+    assert [(await push.next_msg(timeout=15)).data for _ in range(7)] == [b"%d" % number for number in range(3, 10)]
+    assert (await push.consumer_info()).name != first
+    assert guard.audit.counts == {"delivered": 10}
+    await push.unsubscribe()
+    assert len(guard.verifier.replay) == 0  # type: ignore[arg-type]  # the store in memory
+
+
+@pytest.mark.parametrize("end", ["ack", "ack_sync", "term"])
+async def test_ends_of_a_delivery_settle_its_id(world: World, make_stream: MakeStream, end: str) -> None:
+    """Whatever ends redelivery lets the id age; a second end is refused as nats-py refuses it."""
+    stream = await make_stream()
+    guard = world.agent(CLOUD)
+    settled: list[str] = []
+    settle = guard.verifier.settle
+
+    def tap(message: Message, verified: VerifiedMessage) -> None:
+        settled.append(verified.id)
+        settle(message, verified)
+
+    guard.verifier.settle = tap  # type: ignore[method-assign]  # to listen in
+    subscription = await (await world.client(guard)).jetstream().pull_subscribe(f"{stream}.task", durable="worker")
+    await (await streams(world, PLANNER)).publish(f"{stream}.task", b"x")
+    (msg,) = await subscription.fetch(timeout=10)
+    await msg.in_progress()
+    assert settled == []
+    await getattr(msg, end)()
+    assert settled == [verified(msg).verified.id]
+    assert msg.is_acked
+    with pytest.raises(MsgAlreadyAckdError):
+        await msg.ack()
+
+
+@pytest.mark.parametrize("how", ["pull", "push"])
+async def test_ack_policy_none_needs_no_settling(world: World, make_stream: MakeStream, how: str) -> None:
+    """Where nobody acknowledges, ids age from delivery on, and a forgery is simply dropped."""
+    stream, attacker = await make_stream(), await world.plain()
+    guard = world.agent(CLOUD)
+    js, config = (await world.client(guard)).jetstream(), ConsumerConfig(ack_policy=AckPolicy.NONE)
+    await attacker.publish(f"{stream}.task", b"forged")
+    await attacker.flush()
+    await (await streams(world, PLANNER)).publish(f"{stream}.task", b"x")
+    if how == "pull":
+        got = (await (await js.pull_subscribe(f"{stream}.task", config=config)).fetch(timeout=10))[0]
+    else:
+        got = await (await js.subscribe(f"{stream}.task", config=config)).next_msg(timeout=10)
+    assert got.data == b"x"
+    assert guard.audit.counts == {"delivered": 1, Reason.UNSIGNED: 1}
+    assert not any(log.unsettled for log in guard.verifier.replay._logs.values())  # type: ignore[attr-defined]  # the store in memory
+
+
+@pytest.mark.parametrize("how", ["pull", "push"])
+async def test_outage_is_asked_for_again(world: World, make_stream: MakeStream, how: str) -> None:
+    """What cannot be judged comes again later and later, and is delivered once the key source is back."""
+    stream = await make_stream()
+    guard = world.agent(CLOUD)
+    js = (await world.client(guard)).jetstream()
+    await (await streams(world, PLANNER)).publish(f"{stream}.task", b"x")
+    world.keys.down = True
+    if how == "pull":
+        pull = await js.pull_subscribe(f"{stream}.task")
+        with pytest.raises(NatsTimeoutError):
+            await pull.fetch(timeout=0.3)
+    else:
+        push = await js.subscribe(f"{stream}.task")
+        with pytest.raises(NatsTimeoutError):
+            await push.next_msg(timeout=0.3)
+    assert guard.audit.counts == {"unavailable": 1}
+    world.keys.down = False
+    got = (await pull.fetch(timeout=10))[0] if how == "pull" else await push.next_msg(timeout=10)
+    assert (got.data, got.metadata.num_delivered) == (b"x", 2)
+    assert not verified(got).verified.redelivered
+
+
+async def test_observe_mode_leaves_a_stream_as_it_is(world: World, make_stream: MakeStream) -> None:
+    """While observing nothing is terminated: the handler gets all and acknowledges all."""
+    stream, plain = await make_stream(), await world.plain()
+    guard = world.agent(CLOUD, mode=Mode.OBSERVE)
+    js = (await world.client(guard)).jetstream()
+    await plain.jetstream().publish(f"{stream}.task", b"unsigned")
+    await (await streams(world, PLANNER)).publish(f"{stream}.task", b"signed")
+    subscription = await js.pull_subscribe(f"{stream}.task", durable="worker")
+    got = await subscription.fetch(2, timeout=10)
+    assert [msg.data for msg in got] == [b"unsigned", b"signed"]
+    unsigned, signed = got
+    assert isinstance(unsigned, ObservedMsg)
+    assert isinstance(signed, ObservedMsg)
+    assert isinstance(signed.verdict, VerifiedMessage)
+    for msg in got:
+        await msg.ack_sync()
+    with pytest.raises(Exception, match="no reply subject"):
+        await unsigned.respond(b"nobody asked")
+    assert (await subscription.consumer_info()).num_ack_pending == 0
+    assert guard.audit.counts == {"delivered": 1, Reason.UNSIGNED: 1}
+
+
+async def test_request_that_a_stream_captured_can_be_answered(world: World, make_stream: MakeStream) -> None:
+    """``respond`` in a stream goes to the signed reply subject, never to the ack subject."""
+    stream = await make_stream()
+    planner = await world.client(world.agent(PLANNER))
+    inbox = planner.new_inbox()
+    answers = await planner.subscribe(inbox)
+    await planner.publish(f"{stream}.task", b"x", reply=inbox)
+    # The stream's own PubAck comes to that inbox first: unsigned, and dropped.
+    (msg,) = await (await (await streams(world)).pull_subscribe(f"{stream}.task")).fetch(timeout=10)
+    await verified(msg).respond(b"done")
+    assert (await soon(answers.next_msg(timeout=None))).data == b"done"
+    assert planner.watchword.audit.counts == {"delivered": 1, Reason.UNSIGNED: 1}
+
+
+async def test_shared_scopes_are_warned_of(world: World, make_stream: MakeStream) -> None:
+    """Durables and streams that forget start with a warning; one's own, and observing, without."""
+    limits, work = await make_stream(), await make_stream(retention=RetentionPolicy.WORK_QUEUE)
+    for stream, durable, sole, mode, expected in (
+        (limits, "one", False, Mode.ENFORCE, True),
+        (limits, "two", True, Mode.ENFORCE, False),
+        (limits, None, False, Mode.ENFORCE, False),
+        (work, "three", True, Mode.ENFORCE, True),
+        (limits, "four", False, Mode.OBSERVE, False),
+    ):
+        agent = world.agent(CLOUD, mode=mode)
+        warned = warnings(agent)
+        js = (await world.client(agent)).jetstream(sole_reader=sole)
+        for _ in range(2):
+            subscription = await js.pull_subscribe(f"{stream}.task", durable=durable)
+            assert subscription.pending_msgs == 0
+        assert len(set(warned)) == len(warned) == expected, (stream, durable)
+
+
+async def test_bind_where_the_consumer_may_not_be_looked_at(
+    world: World, make_stream: MakeStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An account that may only fetch binds all the same, on the cautious assumption."""
+    stream, plain = await make_stream(), await world.plain()
+    await plain.jetstream().add_consumer(stream, ConsumerConfig(durable_name="worker"))
+
+    async def denied(*_: object, **__: object) -> None:
+        raise NatsTimeoutError
+
+    monkeypatch.setattr(JetStreamManager, "consumer_info", denied)
+    monkeypatch.setattr(JetStreamManager, "stream_info", denied)
+    agent = world.agent(CLOUD)
+    warned = warnings(agent)
+    js = (await world.client(agent)).jetstream(sole_reader=True)
+    subscription = await js.pull_subscribe_bind("worker", stream, inbox_prefix=b"_INBOX.mine.")
+    await (await streams(world, PLANNER)).publish(f"{stream}.task", b"x")
+    (msg,) = await subscription.fetch(timeout=10)
+    assert msg.data == b"x"
+    assert warned == [f"stream {stream}, consumer worker"]
+    assert subscription._deliver.startswith("_INBOX.mine.")
+    await subscription.unsubscribe()
+
+
+async def test_fetch_without_a_time_limit(world: World, make_stream: MakeStream) -> None:
+    """``timeout=None`` waits past a forgery until something verifies."""
+    stream, attacker = await make_stream(), await world.plain()
+    guard = world.agent(CLOUD)
+    subscription = await (await world.client(guard)).jetstream().pull_subscribe(f"{stream}.task")
+    fetching = asyncio.create_task(subscription.fetch(1, timeout=None))
+    await attacker.publish(f"{stream}.task", b"forged")
+    await until(lambda: guard.audit.counts[Reason.UNSIGNED] == 1)
+    await (await streams(world, PLANNER)).publish(f"{stream}.task", b"x")
+    assert [msg.data for msg in await soon(fetching)] == [b"x"]
+
+
+@pytest.mark.parametrize(
+    ("config", "advice"),
+    [
+        (ConsumerConfig(ack_policy=AckPolicy.ALL), "EXPLICIT"),
+        (ConsumerConfig(headers_only=True), "whole messages"),
+    ],
+)
+async def test_a26_consumers_that_cannot_be_judged_are_refused(
+    world: World, make_stream: MakeStream, config: ConsumerConfig, advice: str
+) -> None:
+    """A consumer whose acks speak for unjudged messages, or which leaves out what was signed, is refused."""
+    stream, js = await make_stream(), await streams(world)
+    with pytest.raises(ConfigurationError, match=advice):
+        await js.pull_subscribe(f"{stream}.task", config=config)
+
+
+async def test_a26_ways_round_verification_are_refused(world: World, make_stream: MakeStream) -> None:
+    """Buckets and raw reads are refused by an error that names what to do; management goes through."""
+    stream, client = await make_stream(), await world.client(world.agent(CLOUD))
+    js = client.jetstream()
+    for call in (js.key_value, js.create_key_value, js.object_store, js.create_object_store):
+        with pytest.raises(ConfigurationError, match="subscribe to it"):
+            await call(bucket="b")
+    for manager in (js, client.jsm()):
+        with pytest.raises(ConfigurationError, match="pull_subscribe"):
+            await manager.get_msg(stream, seq=1)
+        with pytest.raises(ConfigurationError, match="pull_subscribe"):
+            await manager.get_last_msg(stream, f"{stream}.task")
+        assert (await manager.stream_info(stream)).config.name == stream
+    with pytest.raises(ConfigurationError, match="domain"):
+        client.jetstream(prefix="foreign.API")
+    with pytest.raises(ConfigurationError, match="stream and consumer"):
+        await js.pull_subscribe_bind("worker")
+    with pytest.raises(ConfigurationError, match="pull_subscribe_bind"):
+        await js.subscribe_bind(stream, ConsumerConfig(), "worker")
+
+
+def test_a26_every_public_method_of_the_context_was_looked_at() -> None:
+    """A method that a later nats-py adds makes this fail, until somebody says whether it is covered."""
+    judged = {"publish", "publish_async", "subscribe", "subscribe_bind", "pull_subscribe", "pull_subscribe_bind"}
+    refused = {"get_msg", "get_last_msg", "key_value", "create_key_value", "object_store", "create_object_store"}
+    asked = {"publish_async_completed", "publish_async_pending", "is_status_msg", "account_info"}
+    found = {name for name, _ in inspect.getmembers(JetStreamContext, inspect.isroutine) if not name.startswith("_")}
+    verbs, things = {"add", "delete", "update", "purge", "pause", "resume", "reset"}, {"stream", "consumer", "msg"}
+    managed = {f"{verb}_{thing}" for verb in verbs for thing in things}
+    managed |= {"delete_key_value", "delete_object_store", "find_stream_name_by_subject", "streams_info_iterator"}
+    managed |= {"stream_info", "streams_info", "consumer_info", "consumers_info"}
+    assert found - judged - refused - asked <= managed
+    covered = {name for name, _ in inspect.getmembers(VerifyingPullSubscription, inspect.isroutine)}
+    base = inspect.getmembers(JetStreamContext.PullSubscription, inspect.isroutine)
+    assert (
+        {name for name, _ in base if not name.startswith("_")} == {"consumer_info", "fetch", "unsubscribe"} <= covered
+    )
+
+
+WORKER = """
+import asyncio, sys, time
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from nats.js.api import ConsumerConfig
+from watchword import MemoryKeys, MemoryReplayStore, Policy, VerificationKey, Verifier, Watchword
+from watchword_adapters.buses.nats import connect
+
+async def main(url, subject, principal, key_id, pem):
+    public = load_pem_public_key(pem.encode())
+    keys = MemoryKeys([VerificationKey.from_public_key(public, principal=principal, key_id=key_id.encode())])
+    policy = Policy()
+    replay = MemoryReplayStore(horizon=policy.horizon)
+    verifier = Verifier(realm="prod", keys=keys, replay=replay, policy=policy, clock=time.time)
+    client = await connect(url, watchword=Watchword(verifier=verifier))
+    js = client.jetstream()
+    subscription = await js.pull_subscribe(subject, durable="worker", config=ConsumerConfig(ack_wait=1))
+    (msg,) = await subscription.fetch(timeout=20)
+    print("handled", msg.data.decode(), flush=True)
+    await asyncio.sleep(3600)  # killed here: after the handler, before the ack
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_a17_killed_between_handler_and_ack_gets_the_message_again(
+    world: World, make_stream: MakeStream, tmp_path: Path
+) -> None:
+    """A worker killed before it acknowledged loses nothing: its successor gets the message, and it is no replay."""
+    stream, script = await make_stream(), tmp_path / "worker.py"
+    script.write_text(WORKER)
+    await (await streams(world, PLANNER)).publish(f"{stream}.task", b"job")
+    key = world.signing[PLANNER]
+    pem = key.public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    arguments = [str(script), world.url, f"{stream}.task", PLANNER, key.key_id.decode(), pem]
+    worker = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
+    assert worker.stdout is not None
+    try:
+        async with asyncio.timeout(30):
+            line = b""
+            while not line.startswith(b"handled"):
+                line = await worker.stdout.readline()
+                assert line, "the worker ended by itself"
+    finally:
+        worker.send_signal(signal.SIGKILL)
+        await worker.wait()
+    assert line == b"handled job\n"
+    guard = world.agent(CLOUD)
+    subscription = await (await world.client(guard)).jetstream().pull_subscribe(f"{stream}.task", durable="worker")
+    (msg,) = await subscription.fetch(timeout=15)
+    assert (msg.data, msg.metadata.num_delivered) == (b"job", 2)
+    await msg.ack_sync()
+    assert guard.audit.counts == {"delivered": 1}

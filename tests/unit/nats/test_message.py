@@ -1,0 +1,68 @@
+"""Ack subjects, bounded memory, and what a reader does when the bus is away."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nats.aio.msg import Msg
+
+from watchword_adapters.buses.nats_message import Delivery
+from watchword_adapters.buses.nats_requests import MAX_UNREAD_ANSWERS, Recent, Waiting
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "$JS.ACK.orders.worker.3.17.9.1763928000123456789.5",
+        "$JS.ACK.hub.account.orders.worker.3.17.9.1763928000123456789.5",
+        "$JS.ACK._.account.orders.worker.3.17.9.1763928000123456789.5.random",
+    ],
+)
+def test_ack_subject_in_each_form(reply: str) -> None:
+    """The forms without a domain, with one, and with a random tail say the same, as nats-py reads them."""
+    delivery = Delivery.parse(reply)
+    assert delivery == Delivery(("orders", "worker"), 17, 1763928000123456789, 3)
+    metadata = Msg.Metadata._from_reply(reply)
+    assert (metadata.stream, metadata.consumer, metadata.sequence.stream) == ("orders", "worker", 17)
+
+
+@given(
+    st.one_of(
+        st.text(max_size=80),
+        st.lists(st.text("0123456789٣x-", max_size=25), min_size=5, max_size=12).map(
+            lambda tokens: ".".join(["$JS", "ACK", *tokens])
+        ),
+    )
+)
+def test_any_reply_gives_a_delivery_or_none(reply: str) -> None:
+    """No reply subject raises anything; numbers are plain decimals of bounded length."""
+    delivery = Delivery.parse(reply)
+    assert delivery is None or delivery.sequence >= 0
+
+
+def test_memory_is_bounded_in_number() -> None:
+    """The oldest makes room, and naming one again makes it young."""
+    recent = Recent[int](seconds=10, clock=lambda: 0.0, limit=2)
+    for name, value in (("a", 1), ("b", 2), ("a", 3), ("c", 4)):
+        recent.put(name, value)
+    assert [recent.get(name) for name in "abc"] == [3, None, 4]
+    assert len(recent) == 2
+
+
+def test_memory_is_bounded_in_time() -> None:
+    """What is past its time is gone."""
+    now = [0.0]
+    recent = Recent[int](seconds=10, clock=lambda: now[0])
+    recent.put("a", 1)
+    now[0] = 9.9
+    assert recent.get("a") == 1
+    now[0] = 10.0
+    assert recent.get("a") is None
+    assert len(recent) == 0
+
+
+async def test_a_flood_of_answers_is_cut_off() -> None:
+    """Answers that a requester did not read yet take bounded room."""
+    waiting = Waiting()
+    for _ in range(MAX_UNREAD_ANSWERS + 100):
+        waiting.arrived(Msg(_client=None))  # type: ignore[arg-type]  # never asked
+    assert waiting.answers.qsize() == MAX_UNREAD_ANSWERS
