@@ -21,6 +21,9 @@ BURST: Final = 10
 PERIOD: Final = 10.0
 """Seconds that a burst may take."""
 
+MAX_SHOWN: Final = 512
+"""Characters of a field; a subject that an attacker chose may be as long as a server lets it be."""
+
 DELIVERED: Final = "delivered"
 UNAVAILABLE: Final = "unavailable"
 
@@ -72,11 +75,11 @@ class Audit:
         self._log.warning(
             "message.rejected" if rejected else "message.unavailable",
             reason=kind,
-            detail=verdict.detail,
-            channel=channel,
-            log=log,
+            detail=_shown(verdict.detail),
+            channel=_shown(channel),
+            log=_shown(log),
             offset=offset,
-            claimed_principal=verdict.claimed_principal if isinstance(verdict, Rejected) else None,
+            claimed_principal=_shown(verdict.claimed_principal) if isinstance(verdict, Rejected) else None,
             dropped=dropped,
         )
 
@@ -97,3 +100,15 @@ class Audit:
             self.flush()
         self._written[kind] += 1
         return self._written[kind] <= BURST
+
+
+def escaped(text: str) -> str:
+    """Return ``text`` with what is not printable (control and bidirectional characters, say) as in Python's source."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
+def _shown(text: str | None) -> str | None:
+    """Cap and escape what others wrote: a log that is read on a terminal must not obey it."""
+    return None if text is None else escaped(text[:MAX_SHOWN])

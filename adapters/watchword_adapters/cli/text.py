@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from watchword.audit import escaped
+
+__all__ = ["MAX_LINE", "escaped", "one_line"]
+
 MAX_LINE: Final = 2000
 """Characters of an error line; a name out of somebody's message may be long."""
-
-
-def escaped(text: str) -> str:
-    """Return ``text`` with what is not printable (control and bidirectional characters, say) as in Python's source."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
 
 
 def one_line(text: str) -> str:

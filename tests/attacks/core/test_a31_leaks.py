@@ -10,7 +10,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from tests.unit.core.world import ALICE_KEY, World, at_once, kafka, nats, press, signed, signer
-from watchword import Message, Reason, Rejected, SigningError, Unavailable, Watchword
+from watchword import Channel, Message, Reason, Rejected, SigningError, Unavailable, Watchword
 
 SECRET = "s3cret"
 VALUE, KEY, HEADER = b"value-s3cret", b"key-s3cret", b"header-s3cret"
@@ -101,3 +101,21 @@ def test_a31_labels_are_bounded() -> None:
     assert len(logs) < 50
     for line in logs:
         assert all(len(str(value)) <= 200 for value in line.values())
+
+
+def test_a31_names_of_attackers_choice_do_not_steer_a_terminal() -> None:
+    """Promise: a subject or principal with escape sequences is shown escaped and capped by the plainest log set-up."""
+    structlog.reset_defaults()
+    watchword = Watchword(verifier=World(principal=None).verifier)
+    subject = replace(nats(), channel=Channel("nats", "prod", "t.\x1b]0;owned\x07" + "A" * 4000))
+    named = press(nats(), c1="agent://a\x9b2J\u202eb")
+    with capture_logs() as logs:
+        for message in (subject, named):
+            with pytest.raises(Rejected):
+                at_once(watchword.admit(message))
+    assert len(logs) == 2
+    assert logs[0]["channel"].startswith(r"nats://prod/t.\x1b]0;owned\x07AAA")
+    assert logs[1]["claimed_principal"] == r"agent://a\x9b2J\u202eb"
+    for value in (value for line in logs for value in line.values() if isinstance(value, str)):
+        assert value.isprintable()
+        assert len(value) < 600
