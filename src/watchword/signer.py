@@ -138,13 +138,18 @@ class Signer:
         message.channel.check_signable()
         if recipient is not None and not is_principal(recipient):
             raise SigningError(f"recipient {recipient[:128]!r} is not a principal")
-        if expires_at is not None and not 0 <= expires_at < 1 << 33:
+        if expires_at is not None and not _is_whole(expires_at, 1 << 33):
             raise SigningError(f"expires_at {expires_at}: whole seconds since the epoch")
-        if message.partition is not None and not 0 <= message.partition < 1 << 31:
+        if message.partition is not None and not _is_whole(message.partition, 1 << 31):
             raise SigningError(f"partition {message.partition} is none")
         if message.reply_to is not None and not is_subject(message.reply_to):
             raise SigningError(f"reply subject {message.reply_to!r}: write a subject without wildcards")
         _check_headers(message)
+
+
+def _is_whole(value: object, limit: int) -> bool:
+    """Tell whether this is an int: a float, as of time.time() + 60, or a bool would be malformed to every reader."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit
 
 
 def _check_headers(message: Message) -> None:
