@@ -206,13 +206,13 @@ class Verifier:
     async def _admitted(self, claim: Claim) -> bool:
         """Check 8: the id's first use in its scope (True), or an honest redelivery (False)."""
         try:
-            admission = await self.replay.claim(claim)
+            admission: object = await self.replay.claim(claim)
         except Exception as error:
             raise Unavailable("replay", type(error).__name__) from error
+        if not isinstance(admission, Admission):  # "first" would equal FIRST, and yet not be it
+            raise Unavailable("replay", "the replay store gave no admission")
         if admission in _REFUSED:
             raise Rejected(_REFUSED[admission])
-        if admission not in {Admission.FIRST, Admission.REDELIVERED}:
-            raise Unavailable("replay", "the replay store gave no admission")
         return admission is Admission.FIRST
 
     def _permitted(self, message: Message, claim: Claim, request: Request | None, *, first: bool) -> None:

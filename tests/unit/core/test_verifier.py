@@ -479,7 +479,7 @@ class Store:
         return self.answer  # type: ignore[no-any-return] # lies on purpose
 
 
-@pytest.mark.parametrize("answer", [OSError("password=s3cret"), None, True, "yes", 1])
+@pytest.mark.parametrize("answer", [OSError("password=s3cret"), None, True, "yes", "first", 1, [], {}])
 def test_a_store_that_does_not_answer_is_an_outage(answer: Any) -> None:
     """Promise: an error or nonsense of the store is an outage of ours: nothing delivered, nothing dropped."""
     world = World()
