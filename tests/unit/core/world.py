@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import Any, Final, TypeVar
 
 import cbor2
+import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
@@ -26,6 +27,7 @@ from watchword import (
     Message,
     Policy,
     Position,
+    Rejected,
     ReplayStore,
     Signer,
     SigningKey,
@@ -279,3 +281,10 @@ def signed(message: Message, by: Signer | None = None, **options: Any) -> Messag
 def with_headers(message: Message, change: Mapping[str, bytes | None]) -> Message:
     """Return the message with the values of some headers replaced."""
     return replace(message, headers=tuple((name, change.get(name, value)) for name, value in message.headers))
+
+
+def rejected(message: Message, world: World | None = None, expected: Expected | None = None) -> Rejected:
+    """Return the rejection of a message that must not be delivered."""
+    with pytest.raises(Rejected) as caught:
+        (world or World()).verify(message, expected)
+    return caught.value
