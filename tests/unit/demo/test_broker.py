@@ -9,7 +9,7 @@ from watchword_adapters.demo import broker
 
 def test_a_broker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Whoever lacks a wheel is told which extra brings it."""
-    monkeypatch.setattr(broker.sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigurationError, match=r"watchword\[demo\]"), broker.nats_server():
         pytest.fail("a broker came from nowhere")
@@ -25,7 +25,7 @@ def test_a_broker_that_does_not_start_is_an_error_and_not_a_hang(
             f"#!{sys.executable}\nimport signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)\n"
         )
         script.chmod(0o755)
-    monkeypatch.setattr(broker.sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
     monkeypatch.setattr(broker, "_READY_SECONDS", 0.1)
     monkeypatch.setattr(broker, "_END_SECONDS", 0.1)
     for start in (broker.nats_server, broker.kafka_compatible):
