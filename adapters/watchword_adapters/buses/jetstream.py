@@ -8,6 +8,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
+from nats import errors
 from nats.errors import Error
 from nats.js import JetStreamContext, JetStreamManager, api
 from nats.js.client import DEFAULT_JS_SUB_PENDING_BYTES_LIMIT, DEFAULT_JS_SUB_PENDING_MSGS_LIMIT
@@ -211,12 +212,16 @@ class VerifyingPullSubscription(JetStreamContext.PullSubscription):
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
         while True:
-            judged = [await self._reader.judge(raw) for raw in await super().fetch(batch, timeout, heartbeat)]
+            try:
+                fetched = await super().fetch(batch, timeout, heartbeat)
+            except TimeoutError as error:  # the base raises Python's own where little time is left
+                raise error if isinstance(error, Error) else errors.TimeoutError from None
+            judged = [await self._reader.judge(raw) for raw in fetched]
             delivered = [msg for msg in judged if msg is not None]
             if delivered:
                 return delivered
-            if deadline is not None:
-                timeout = max(deadline - loop.time(), 0.001)
+            if deadline is not None and (timeout := deadline - loop.time()) <= 0:
+                raise errors.TimeoutError
 
     async def unsubscribe(self) -> None:
         """Stop reading; see the base."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import cbor2
 import pytest
 
-from tests.integration.nats.world import CLOUD, MALLORY, PLANNER, World, block, raw, resend
+from tests.integration.nats.world import CLOUD, MALLORY, PLANNER, World, block, raw, resend, until
 from watchword import Channel, Message, Reason, Signer, SigningKey
 
 Unique = Callable[[str], str]
@@ -62,7 +62,7 @@ async def test_a03_added_header_is_invisible(world: World, unique: Unique) -> No
     envelope = (signed.header[1] or b"").decode()
     added = {"watchword": envelope, "role": "admin", "traceparent": "00-1-2-03"}
     await duel.attacker.publish(duel.subject, b"scale up", headers=added)
-    await duel.capture(b"honest")
+    await until(lambda: duel.unprotected and duel.delivered)
     assert (duel.unprotected[0].headers or {})["role"] == "admin"
     assert duel.delivered[0].headers == {"traceparent": "00-1-2-03"}
     assert duel.delivered[0].header == duel.delivered[0].headers
@@ -115,6 +115,7 @@ async def test_a07_flipped_characters_never_deliver(world: World, unique: Unique
     for at in range(0, len(envelope), 3):
         changed = envelope[:at] + ("A" if envelope[at] != "A" else "B") + envelope[at + 1 :]
         await duel.attacker.publish(duel.subject, original.data, headers={"watchword": changed})
+    await duel.attacker.flush()
     await duel.capture(b"honest")
     assert [msg.data for msg in duel.delivered] == [b"scale up", b"honest"]
 
