@@ -15,7 +15,7 @@ from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import Plain, block, raw
 from watchword import Watchword
 from watchword_adapters.buses.nats import ObservedMsg, VerifiedMsg, connect
-from watchword_adapters.buses.nats_headers import read_block
+from watchword_adapters.buses.nats.headers import read_block
 from watchword_adapters.contract.bus import BusContract, BusHarness, Intake, Received, Tap, Wire
 
 if TYPE_CHECKING:

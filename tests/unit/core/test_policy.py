@@ -56,7 +56,8 @@ def test_other_rates_are_refused(text: str) -> None:
 @pytest.mark.parametrize(
     "uri",
     ["tasks", "amqp://prod/x", "kafka://prod/tasks.*", "kafka://prod/>", "nats://prod/a.>.b", "nats://prod/a..b",
-     "nats://prod/>.a"],
+     "nats://prod/>.a", "nats://prod/task*", "nats://prod/a.b>", "nats://prod/a b", "kafka://prod/a b", "kafka://prod/..",
+     "kafka://prod/" + "a" * 250],
 )  # fmt: skip
 def test_wrong_patterns_are_refused(uri: str) -> None:
     """Promise: a rule that could never match, or not as meant, is an error when it is made."""

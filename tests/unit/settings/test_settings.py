@@ -17,7 +17,7 @@ def test_a_duration_is_read_in_seconds(written: object, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "written", ["", "m", "5 minutes", "-5s", "1e3s", "٣s", -1, True, math.inf, math.nan, None, [5]]
+    "written", ["", "m", "5 minutes", "-5s", "1e3s", "٣s", -1, True, math.inf, math.nan, 10**400, None, [5]]
 )
 def test_what_is_no_duration_is_refused(written: object) -> None:
     """No sloppy duration is guessed at: a wrong one would widen the replay window."""
@@ -88,6 +88,7 @@ def test_a_wrong_value_is_refused(document: dict[str, object], complaint: str) -
         ({"allow": [{"principal": "a", "channels": ["nats://prd/a"]}]}, "not in this process's realm 'prod'"),
         ({"allow": [{"principal": "a", "channels": ["amqp://prod/a"]}]}, "policy.allow: channel 'amqp"),
         ({"allow": [{"principal": "a", "channels": []}]}, "name at least one channel"),
+        ({"allow": [{"principal": "a", "channels": ["nats://prod/task*"]}]}, "stands for one token"),
     ],
 )
 def test_an_unsafe_limit_or_a_rule_that_never_applies_is_refused(policy: dict[str, object], complaint: str) -> None:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Final, Protocol
 from nats.errors import Error
 
 from watchword import Expected, Position, Rejected, VerifiedMessage
-from watchword_adapters.buses.nats_message import Delivery
-from watchword_adapters.buses.nats_reader import Reader
+from watchword_adapters.buses.nats.message import Delivery
+from watchword_adapters.buses.nats.reader import Reader
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
     from watchword import Delivered, Message, Unavailable, Watchword
-    from watchword_adapters.buses.nats_message import ObservedMsg, VerifiedMsg
+    from watchword_adapters.buses.nats.message import ObservedMsg, VerifiedMsg
 
 FIRST_DELAY: Final = 0.5
 """Seconds until a message that could not be judged comes again; doubled with each attempt, up to LAST_DELAY."""

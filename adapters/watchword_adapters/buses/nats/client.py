@@ -9,11 +9,11 @@ from nats.aio.client import Client
 from nats.aio.subscription import DEFAULT_SUB_PENDING_BYTES_LIMIT, DEFAULT_SUB_PENDING_MSGS_LIMIT
 
 from watchword import ConfigurationError, Reason, Rejected
-from watchword_adapters.buses.jetstream import VerifyingJetStream, VerifyingManager
-from watchword_adapters.buses.nats_asking import AskingClient
-from watchword_adapters.buses.nats_headers import CONTROL, NO_RESPONDERS, HeaderBlock, read_block
-from watchword_adapters.buses.nats_reader import Reader
-from watchword_adapters.buses.nats_subscription import VerifyingSubscription
+from watchword_adapters.buses.nats.asking import AskingClient
+from watchword_adapters.buses.nats.headers import CONTROL, NO_RESPONDERS, HeaderBlock, read_block
+from watchword_adapters.buses.nats.jetstream import VerifyingJetStream, VerifyingManager
+from watchword_adapters.buses.nats.reader import Reader
+from watchword_adapters.buses.nats.subscription import VerifyingSubscription
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nats.aio.subscription import Subscription
 
     from watchword import Watchword
-    from watchword_adapters.buses.nats_signing import Recipient
+    from watchword_adapters.buses.nats.signing import Recipient
 
 _FLOW_CONTROL: Final = "$JS.FC."
 _STALLED: Final = "Nats-Consumer-Stalled"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from watchword import Channel, Expected, Message, ObservedMessage, Reason, Rejected, Unavailable
-from watchword_adapters.buses.nats_headers import HeaderBlock
-from watchword_adapters.buses.nats_message import delivered_msg
+from watchword_adapters.buses.nats.headers import HeaderBlock
+from watchword_adapters.buses.nats.message import delivered_msg
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
     from watchword import Delivered, Request, VerifiedMessage, Watchword
-    from watchword_adapters.buses.nats_message import ObservedMsg, VerifiedMsg
+    from watchword_adapters.buses.nats.message import ObservedMsg, VerifiedMsg
 
 _NONE: Final = HeaderBlock()
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from nats.aio.msg import Msg
 
-    from watchword_adapters.buses.nats_reader import Reader
+    from watchword_adapters.buses.nats.reader import Reader
 
     Handler = Callable[[Msg], Awaitable[None]]
 

@@ -14,8 +14,8 @@ from nats.js import JetStreamContext, JetStreamManager, api
 from nats.js.client import DEFAULT_JS_SUB_PENDING_BYTES_LIMIT, DEFAULT_JS_SUB_PENDING_MSGS_LIMIT
 
 from watchword import ConfigurationError
-from watchword_adapters.buses.jetstream_publish import Storing, StreamPublisher
-from watchword_adapters.buses.jetstream_reader import Publishing, StreamReader
+from watchword_adapters.buses.nats.jetstream_publish import Storing, StreamPublisher
+from watchword_adapters.buses.nats.jetstream_reader import Publishing, StreamReader
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
     from watchword import Watchword
-    from watchword_adapters.buses.nats_reader import Reader
-    from watchword_adapters.buses.nats_subscription import VerifyingSubscription
+    from watchword_adapters.buses.nats.reader import Reader
+    from watchword_adapters.buses.nats.subscription import VerifyingSubscription
 
 _API: Final = "$JS."
 

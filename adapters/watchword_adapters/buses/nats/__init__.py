@@ -3,10 +3,10 @@
 ``connect(..., watchword=...)`` stands for ``nats.connect(...)``; the rest of a program stays as it is.
 """
 
-from watchword_adapters.buses.jetstream import VerifyingJetStream, VerifyingManager, VerifyingPullSubscription
-from watchword_adapters.buses.nats_client import WatchwordClient, connect
-from watchword_adapters.buses.nats_message import ObservedMsg, VerifiedMsg
-from watchword_adapters.buses.nats_signing import Recipient
+from watchword_adapters.buses.nats.client import WatchwordClient, connect
+from watchword_adapters.buses.nats.jetstream import VerifyingJetStream, VerifyingManager, VerifyingPullSubscription
+from watchword_adapters.buses.nats.message import ObservedMsg, VerifiedMsg
+from watchword_adapters.buses.nats.signing import Recipient
 
 __all__ = [
     "ObservedMsg",

@@ -9,8 +9,8 @@ from nats.aio.client import Client
 
 from watchword import Channel, Expected, Message, Request, SigningError
 from watchword.message import ENVELOPE_HEADER, NATS_ID_HEADER
-from watchword_adapters.buses.nats_headers import block_size
-from watchword_adapters.buses.nats_requests import Recent
+from watchword_adapters.buses.nats.headers import block_size
+from watchword_adapters.buses.nats.requests import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
