@@ -189,8 +189,7 @@ class SigningKey:
         if isinstance(self._private, ed25519.Ed25519PrivateKey):
             return self._private.sign(data)
         r, s = decode_dss_signature(self._private.sign(data, ec.ECDSA(hashes.SHA256())))
-        s = min(s, _P256_ORDER - s)
-        return r.to_bytes(32) + s.to_bytes(32)
+        return with_low_s(r.to_bytes(32) + s.to_bytes(32))
 
     def verification_key(self, principal: str) -> VerificationKey:
         """Return the public half, owned by ``principal``."""
@@ -201,6 +200,12 @@ class SigningKey:
 
     def __reduce__(self) -> str:
         raise TypeError("a SigningKey is not pickled: a secret in a queue or cache is a secret lost")
+
+
+def with_low_s(signature: bytes) -> bytes:
+    """Return the one of an ESP256 signature's two equal forms that verifies: the one with the lower s."""
+    s = int.from_bytes(signature[32:])
+    return signature[:32] + min(s, _P256_ORDER - s).to_bytes(32) if s < _P256_ORDER else signature
 
 
 class MemoryKeys:

@@ -21,7 +21,7 @@ from watchword.envelope import (
     value_digest,
 )
 from watchword.errors import ConfigurationError, SigningError, Unavailable
-from watchword.keys import SIGNATURE_BYTES, Algorithm, SigningBackend, SigningKey, check_key_id
+from watchword.keys import SIGNATURE_BYTES, Algorithm, SigningBackend, SigningKey, check_key_id, with_low_s
 from watchword.message import (
     ENVELOPE_HEADER,
     MAX_HEADER_BYTES,
@@ -78,6 +78,7 @@ class Signer:
         self.realm: Final = check_realm(realm)
         self.principal: Final = principal
         self._backend = key
+        self._algorithm = algorithm
         self._protected = encode_protected(algorithm, key_id)
         self._clock = clock
         self._uncovered = frozenset(uncovered)
@@ -130,7 +131,7 @@ class Signer:
             raise Unavailable("signing", type(error).__name__) from error
         if not isinstance(signature, bytes) or len(signature) != SIGNATURE_BYTES:
             raise Unavailable("signing", f"the back-end did not return {SIGNATURE_BYTES} bytes")
-        return signature
+        return with_low_s(signature) if self._algorithm is Algorithm.ESP256 else signature  # few KMS care
 
     def _check(self, message: Message, recipient: str | None, expires_at: int | None) -> None:
         if message.channel.realm != self.realm:

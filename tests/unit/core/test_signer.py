@@ -24,10 +24,13 @@ from tests.unit.core.world import (
     signed,
     signer,
 )
-from watchword import Channel, ConfigurationError, Signer, SigningError, Unavailable
+from watchword import Channel, ConfigurationError, Rejected, Signer, SigningError, Unavailable
 from watchword.envelope import MAX_ENVELOPE_CHARACTERS
 from watchword.keys import Algorithm
 from watchword.message import MAX_HEADER_BYTES, Message
+
+
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
 class Backend:
@@ -141,6 +144,33 @@ def test_a_failing_backend_is_an_outage(answer: Any) -> None:
     with pytest.raises(Unavailable, match="signing") as caught:
         signed(nats(), slow)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("high", [False, True])
+def test_a_backend_may_return_either_form_of_an_ecdsa_signature(*, high: bool) -> None:
+    """Promise: a KMS that does not know of low s still makes messages that verify."""
+
+    class Kms:
+        async def sign(self, data: bytes) -> bytes:
+            signature = await ALICE_EC_KEY.sign(data)
+            s = int.from_bytes(signature[32:])
+            return signature[:32] + (P256_ORDER - s).to_bytes(32) if high else signature
+
+    key_id = ALICE_EC_KEY.key_id
+    remote = Signer(
+        realm="prod", principal=ALICE, key=Kms(), clock=lambda: NOW, key_id=key_id, algorithm=Algorithm.ESP256
+    )
+    assert World().verify(signed(nats(), remote)).key_id == key_id.decode()
+
+
+def test_what_is_no_ecdsa_signature_is_not_mended() -> None:
+    """Promise: nonsense of the right length is sent as it is, and nobody accepts it."""
+    remote = Signer(
+        realm="prod", principal=ALICE, key=Backend(b"\xff" * 64), clock=lambda: NOW, key_id=ALICE_EC_KEY.key_id,
+        algorithm=Algorithm.ESP256,
+    )  # fmt: skip
+    with pytest.raises(Rejected, match="bad_signature"):
+        World().verify(signed(nats(), remote))
 
 
 def test_a_backend_signs_like_a_key() -> None:
