@@ -29,7 +29,6 @@ from watchword.envelope import MAX_ENVELOPE_CHARACTERS
 from watchword.keys import Algorithm
 from watchword.message import MAX_HEADER_BYTES, Message
 
-
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
