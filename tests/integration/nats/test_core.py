@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import inspect
 from collections.abc import Callable
 
 import pytest
@@ -16,7 +15,7 @@ from nats.js.errors import ServiceUnavailableError
 from tests.brokers.broker import Broker
 from tests.integration.nats.world import CLOUD, PLANNER, World, raw, soon, until, verified
 from watchword import ConfigurationError, Mode, Reason, SigningError, Unavailable, VerifiedMessage, Watchword
-from watchword_adapters.buses.nats import ObservedMsg, WatchwordClient, connect
+from watchword_adapters.buses.nats import ObservedMsg, connect
 
 Unique = Callable[[str], str]
 
@@ -393,30 +392,6 @@ async def test_signing_back_end_that_is_away_is_unavailable(world: World, unique
     planner = await world.client(agent)
     with pytest.raises(Unavailable):
         await planner.publish(unique("core"), b"x")
-
-
-@pytest.mark.parametrize("old", ["future", "old_style", "coroutine"])
-async def test_a26_ways_round_verification_are_refused(world: World, unique: Unique, old: str) -> None:
-    """What would go round signing or verification is refused, by an error that names the covered way."""
-    client = await world.client(world.agent(CLOUD))
-    if old == "future":
-        with pytest.raises(ConfigurationError, match="next_msg"):
-            await client.subscribe(unique("core"), future=asyncio.get_running_loop().create_future())
-    elif old == "old_style":
-        with pytest.raises(ConfigurationError, match="leave old_style out"):
-            await client.request(unique("core"), b"x", old_style=True)
-    else:
-        with pytest.raises(Error, match="coroutine"):
-            await client.subscribe(unique("core"), cb=lambda msg: msg)  # type: ignore[arg-type, return-value]  # the mistake
-
-
-def test_a26_every_public_method_of_the_client_was_looked_at() -> None:
-    """A method that a later nats-py adds makes this fail, until somebody says whether it is covered."""
-    ours = {"publish", "request", "subscribe", "jetstream", "jsm"}  # signed, judged or refused
-    harmless = {"close", "connect", "drain", "flush", "force_reconnect", "new_inbox", "rtt", "set_server_pool"}
-    found = {name for name, _ in inspect.getmembers(Client, inspect.isroutine) if not name.startswith("_")}
-    assert found == ours | harmless
-    assert ours <= {name for room in WatchwordClient.__mro__[:3] for name in vars(room)}
 
 
 async def test_header_value_must_be_text(world: World, unique: Unique) -> None:
