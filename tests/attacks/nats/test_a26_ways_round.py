@@ -1,4 +1,4 @@
-"""A26 on a real nats-server: every way round the interceptors is covered, or refused by an error that says what to do."""
+"""A26 on a real nats-server: every way round the interceptors is covered, or refused by an error that names one."""
 
 import asyncio
 import inspect
