@@ -82,7 +82,7 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(data.decode())
     except UnicodeDecodeError:
         raise ConfigurationError(f"{path}: not UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or of a number with thousands of digits
         raise ConfigurationError(f"{path}: not TOML: {error}") from None
     except RecursionError:
         raise ConfigurationError(f"{path}: nested too deeply") from None

@@ -30,7 +30,7 @@ Header: TypeAlias = tuple[str, bytes | None]
 Scheme: TypeAlias = Literal["kafka", "nats"]
 
 _REALM = re.compile(r"[a-z0-9-]{1,63}")
-_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")  # Kafka's own rule; "." and ".." are refused beside it
+_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")  # "." and ".." are refused beside it
 _SUBJECT = re.compile(r"[!-~]+")  # printable ASCII without blanks
 _PRINCIPAL = re.compile(r"[^\x00-\x20\x7f](?:[^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?")
 
@@ -85,13 +85,18 @@ class Channel:
         if len(self.uri) > MAX_CHANNEL_BYTES:
             raise SigningError(f"channel name of {len(self.uri)} characters: at most {MAX_CHANNEL_BYTES}")
         if self.scheme == "kafka":
-            if not _TOPIC.fullmatch(self.name) or self.name in {".", ".."}:
+            if not is_topic(self.name):
                 raise SigningError(f"topic {self.name!r}: Kafka allows 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'")
         elif not is_subject(self.name):
             raise SigningError(f"subject {self.name!r}: write tokens of printable ASCII parted by '.', no wildcard")
 
     def __str__(self) -> str:
         return self.uri
+
+
+def is_topic(name: str) -> bool:
+    """Tell whether ``name`` is a topic by Kafka's own rule."""
+    return bool(_TOPIC.fullmatch(name)) and name not in {".", ".."}
 
 
 def is_subject(name: str) -> bool:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from watchword.errors import ConfigurationError
-from watchword.message import Channel, is_principal
+from watchword.message import Channel, is_principal, is_subject, is_topic
 
 MAX_AGE_CEILING: Final = 24 * 3600.0
 MAX_SKEW_CEILING: Final = 300.0
@@ -150,10 +150,13 @@ def _check_pattern(uri: str) -> None:
         channel = Channel.parse(uri)
     except ValueError as error:
         raise ConfigurationError(f"allow: {error}") from None
-    tokens = channel.name.split(".")
-    if channel.scheme == "kafka" and {"*", ">"} & set(channel.name):
-        raise ConfigurationError(f"allow: {uri!r}: a topic is written out, wildcards are for subjects")
-    if channel.scheme == "nats" and ("" in tokens or ">" in tokens[:-1]):
+    if channel.scheme == "kafka":
+        if not is_topic(channel.name):
+            raise ConfigurationError(f"allow: {uri!r}: a topic is written out, wildcards are for subjects")
+        return
+    *tokens, last = channel.name.split(".")
+    written = [token for token in (*tokens, "x" if last == ">" else last) if token != "*"]
+    if written and (not is_subject(".".join(written)) or {"*", ">"} & set("".join(written))):
         raise ConfigurationError(f"allow: {uri!r}: '*' stands for one token, '>' only for the last ones")
 
 
