@@ -155,7 +155,7 @@ def _check_pattern(uri: str) -> None:
             raise ConfigurationError(f"allow: {uri!r}: a topic is written out, wildcards are for subjects")
         return
     *tokens, last = channel.name.split(".")
-    written = [token for token in (*tokens, "x" if last == ">" else last) if token != "*"]
+    written = [part for part in (*tokens, "x" if last == ">" else last) if part != "*"]
     if written and (not is_subject(".".join(written)) or {"*", ">"} & set("".join(written))):
         raise ConfigurationError(f"allow: {uri!r}: '*' stands for one token, '>' only for the last ones")
 
