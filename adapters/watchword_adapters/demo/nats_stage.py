@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from watchword_adapters.demo.stage import Cast, Handler
 
 
+_AT_ONCE: Final[dict[str, Any]] = {"allow_reconnect": False, "max_reconnect_attempts": 1, "reconnect_time_wait": 0.1}
+"""nats-py would try a server that is not there for two minutes."""
+
+
 class NatsStage:
     """Planner, controller and attacker on one nats-server; ``cast`` None is the act without Watchword."""
 
@@ -82,20 +86,20 @@ class NatsStage:
 
     async def _client(self, watchword: Any) -> Client:
         if watchword is None:
-            return await nats.connect(self._url, allow_reconnect=False, error_cb=_say_nothing)
-        return await connect(self._url, watchword=watchword, allow_reconnect=False)
+            return await nats.connect(self._url, error_cb=_say_nothing, **_AT_ONCE)
+        return await connect(self._url, watchword=watchword, **_AT_ONCE)
 
     async def _eavesdrop(self) -> Client:
         spy = await self._client(None)
         await spy.subscribe(self._everything, cb=self._capture)
-        await spy.flush()
+        await _arrived(spy)
         return spy
 
     async def _start_controller(self) -> None:
         self._controller = await self._client(None if self._cast is None else self._cast.controller)
         await self._controller.subscribe(self.commands, cb=self._obey)
         await self._controller.subscribe(self._status, cb=self._report)
-        await self._controller.flush()
+        await _arrived(self._controller)
 
     async def _obey(self, message: Msg) -> None:
         await self._handler(message.data)
@@ -113,6 +117,12 @@ class NatsStage:
         if message.subject == self._status and message.reply:
             await self._wire.publish(Raw(name=message.reply, value=FORGED_ANSWER))
             self._lied.set()
+
+
+async def _arrived(client: Client) -> None:
+    """Wait until the server knows the subscriptions: nats-py's first PING overtakes what was just written."""
+    await client.flush()
+    await client.flush()
 
 
 async def _say_nothing(_: Exception) -> None:
