@@ -6,10 +6,11 @@ The core: it signs and verifies messages, and does no I/O. Clients are wrapped b
 from watchword.agent import Delivered, Watchword
 from watchword.audit import Audit
 from watchword.errors import ConfigurationError, Reason, Rejected, SigningError, Unavailable, WatchwordError
+from watchword.guard import MemoryReplayStore
 from watchword.keys import Algorithm, KeyChain, KeySource, MemoryKeys, SigningBackend, SigningKey, VerificationKey
 from watchword.message import Channel, Expected, Message, ObservedMessage, Position, Request, VerifiedMessage
 from watchword.policy import Allow, Mode, Policy, Rate
-from watchword.replay import Admission, Claim, MemoryReplayStore, ReplayStore
+from watchword.replay import Admission, Claim, ReplayStore
 from watchword.signer import Signed, Signer
 from watchword.verifier import Verifier
 

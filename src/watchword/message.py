@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import KW_ONLY, InitVar, dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
 from watchword.errors import ConfigurationError, Rejected, SigningError, Unavailable
@@ -120,7 +121,8 @@ class Message:
     ``value`` and ``key`` are bytes or None (an absent value is not an empty one). ``headers`` keep order and
     duplicates. Times are seconds since the epoch: ``appended_at`` is the broker's stamp, ``created_at`` one that the
     producer chose. ``reader`` names who reads (consumer group, queue group or one subscription): the same id may be
-    seen once by each. ``delivered_by`` is the stream and consumer that a JetStream ack subject names.
+    seen once by each. ``delivered_by`` is the stream and consumer that a JetStream ack subject names. ``alone`` says
+    that this process alone reads for ``reader``, in the order of the log.
     """
 
     channel: Channel
@@ -134,6 +136,7 @@ class Message:
     created_at: float | None = None
     reader: str = ""
     delivered_by: tuple[str, str] | None = None
+    alone: bool = False
 
     def __repr__(self) -> str:
         size = "none" if self.value is None else f"{len(self.value)} bytes"
@@ -158,12 +161,14 @@ class Expected:
     """What the reader itself asked for, against which a message is held.
 
     ``requests`` are the pending ones by id; with ``only_replies`` anything that answers none of them is rejected.
-    ``consumer`` is the (stream, consumer) pair that a JetStream subscription bound.
+    ``consumer`` is the (stream, consumer) pair that a JetStream subscription bound. What was issued before ``floor``
+    (seconds since the epoch) and answers no pending request is stale: the reader began to remember only then.
     """
 
     requests: Mapping[bytes, Request] = field(default_factory=_no_requests)
     only_replies: bool = False
     consumer: tuple[str, str] | None = None
+    floor: float = -inf
 
 
 _SEAL: Final = object()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from watchword.envelope import Claims, Envelope, is_envelope_name, metadata_digest, parse, value_digest
 from watchword.errors import ConfigurationError, Reason, Rejected, Unavailable
+from watchword.guard import MemoryReplayStore
 from watchword.keys import VerificationKey
 from watchword.message import (
     MAX_HEADER_BYTES,
@@ -22,12 +25,13 @@ from watchword.message import (
     seal,
 )
 from watchword.policy import Policy, RateLimiter
-from watchword.replay import Admission, Claim, LogStore, ReplayStore
+from watchword.replay import Admission, Claim
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from watchword.keys import KeySource
+    from watchword.replay import ReplayStore
 
 _ANYTHING: Final = Expected()
 
@@ -42,8 +46,8 @@ class Verifier:
     """Judges messages of one realm for one reader; ``verify`` returns a VerifiedMessage or raises.
 
     ``principal`` is who this process is: without it, a message addressed to somebody is rejected. ``clock`` returns
-    seconds since the epoch. ``shared_replay`` says that ``replay`` is shared by all who read, so that a Kafka message
-    needs no signed partition.
+    seconds since the epoch. ``shared_replay`` says that ``replay`` is shared by all who read: then a Kafka message
+    needs no signed partition. What this process reads alone (``Message.alone``) is kept in its own memory even so.
     """
 
     def __init__(
@@ -64,6 +68,8 @@ class Verifier:
         self.policy = policy
         self.replay: Final = replay
         self.shared_replay: Final = shared_replay
+        own = replay if isinstance(replay, MemoryReplayStore) else None
+        self._guard: Final = own or MemoryReplayStore(horizon=policy.horizon)
         self._keys = keys
         self.clock: Final = clock
         self._rates = RateLimiter()
@@ -77,12 +83,12 @@ class Verifier:
             envelope = parse(header)  # 2
             claims = envelope.claims
             request = self._addressed(message, claims, expected)  # 3
-            reference = self._fresh(message, claims, now)  # 4
-            key = await self._key(envelope, reference, now)  # 5
+            reference = self._fresh(message, claims, now, alive=now)  # 4
+            claim = self._claim(message, envelope, reference, solicited=request is not None)
+            key = await self._known_key(message, envelope, claim, now)  # 5
             _signed(envelope, key)  # 6
             headers = self._unaltered(message, claims)  # 7
-            claim = self._claim(message, envelope, reference)
-            first = await self._admitted(claim)  # 8
+            first = await self._admitted(message, claim, expected)  # 8
             self._permitted(message, claim, request, first=first)  # 9
         except Rejected as rejected:
             rejected.channel = message.channel.uri
@@ -105,26 +111,50 @@ class Verifier:
             seal=seal(),
         )
 
+    def begin(self, log: str, *, floor: float) -> None:
+        """Start the memory of a log (see ``log_name``) anew; what was issued below ``floor`` seconds is stale there."""
+        self._guard.begin(log, floor=floor)
+
+    async def recall(self, message: Message, *, unsettled: bool = False) -> None:
+        """Remember a message that passed in its log before we read on, if it passes checks 1 to 7; Unavailable else.
+
+        What has expired or lost its key since is remembered too: it may have been delivered. ``unsettled`` as in Claim.
+        """
+        now = self.clock()
+        try:
+            envelope = parse(_the_envelope(message))
+            self._addressed(message, envelope.claims, _ANYTHING)
+            reference = self._fresh(message, envelope.claims, now, alive=0.0)
+            claim = replace(self._claim(message, envelope, reference), unsettled=unsettled)
+            _signed(envelope, await self._known_key(message, envelope, claim, now))
+            self._unaltered(message, envelope.claims)
+        except Rejected:
+            return
+        self._guard.recall(claim)
+
+    def pass_over(self, message: Message) -> None:
+        """Remember a message that ended ``Unavailable`` and will not be judged: its claims are a replay elsewhere."""
+        if not self._is_guarded(message):
+            return
+        with suppress(Rejected):
+            envelope = parse(_the_envelope(message))
+            reference = self.clock() if message.appended_at is None else message.appended_at
+            self._guard.pass_over(self._claim(message, envelope, reference))
+
     def settle(self, message: Message, verified: VerifiedMessage) -> None:
         """Say that a delivery which the broker offers until it is acknowledged was, so that its id may age."""
-        self._settle(log_name(message), verified.principal, bytes.fromhex(verified.id))
-
-    def rewind(self, log: str) -> None:
-        """Say that a log (see ``log_name``) is read from elsewhere now, as after a seek or an assignment."""
-        if isinstance(self.replay, LogStore):
-            self.replay.rewind(log)
+        self._guard.settle(log_name(message), verified.principal, bytes.fromhex(verified.id), verified.issued_at)
 
     def forget(self, log: str) -> None:
         """Say that a log is no longer read."""
         self._rates.forget(log)
-        if isinstance(self.replay, LogStore):
-            self.replay.forget(log)
+        self._guard.forget(log)
 
     def _addressed(self, message: Message, claims: Claims, expected: Expected) -> Request | None:
         """Check 3: this channel, partition, reply subject; meant for us; an answer to our question; from our log."""
         if claims.channel != message.channel.uri or message.channel.realm != self.realm:
             raise Rejected(Reason.WRONG_CHANNEL, f"signed for {claims.channel[:128]!r}")
-        unbound = claims.partition is None and self.shared_replay
+        unbound = claims.partition is None and self.shared_replay and not message.alone
         needed = message.channel.scheme == "kafka" and claims.partition is None
         if not unbound and (needed or claims.partition != message.partition):
             raise Rejected(Reason.WRONG_PARTITION, f"signed for {claims.partition}, found in {message.partition}")
@@ -140,17 +170,26 @@ class Verifier:
             raise Rejected(Reason.WRONG_DELIVERY)
         return request
 
-    def _fresh(self, message: Message, claims: Claims, now: float) -> float:
-        """Check 4: neither stale nor from the future at the reference time, nor expired at the present one."""
+    def _fresh(self, message: Message, claims: Claims, now: float, *, alive: float) -> float:
+        """Check 4: neither stale nor from the future at the reference time, nor expired at ``alive``."""
         reference = now if message.appended_at is None else message.appended_at
         age = reference - claims.issued_at
         if not age <= self.policy.max_age + self.policy.max_skew:
             raise Rejected(Reason.STALE, f"{age:.0f} s old")
         if not age >= -self.policy.max_skew:
             raise Rejected(Reason.FROM_FUTURE, f"{-age:.0f} s ahead")
-        if claims.expires_at is not None and now >= claims.expires_at:
+        if claims.expires_at is not None and alive >= claims.expires_at:
             raise Rejected(Reason.EXPIRED)
         return reference
+
+    async def _known_key(self, message: Message, envelope: Envelope, claim: Claim, now: float) -> VerificationKey:
+        """Check 5; what passes without it is remembered, for its key may become known later."""
+        try:
+            return await self._key(envelope, claim.reference, now)
+        except Rejected:
+            if self._is_guarded(message):
+                self._guard.pass_over(claim)
+            raise
 
     async def _key(self, envelope: Envelope, reference: float, now: float) -> VerificationKey:
         """Check 5: the key is the named principal's, valid, not revoked; the source is not taken at its word."""
@@ -188,12 +227,13 @@ class Verifier:
         visible = covered | TRACE_HEADERS
         return tuple(header for header in message.headers if header[0] in visible)
 
-    def _claim(self, message: Message, envelope: Envelope, reference: float) -> Claim:
+    def _claim(self, message: Message, envelope: Envelope, reference: float, *, solicited: bool = False) -> Claim:
         claims, policy = envelope.claims, self.policy
         return Claim(
             scope=f"{message.channel.uri}#{message.reader}",
             log=log_name(message),
             principal=claims.issuer,
+            key_id=envelope.key_id,
             id=claims.id,
             digest=sha256(envelope.claims_bytes).digest(),
             place=None if message.position is None else (message.position, message.appended_at),
@@ -201,12 +241,15 @@ class Verifier:
             reference=reference,
             keep_until=claims.issued_at + policy.window + policy.max_lag,
             unsettled=message.delivered_by is not None,
+            solicited=solicited,
         )
 
-    async def _admitted(self, claim: Claim) -> bool:
+    async def _admitted(self, message: Message, claim: Claim, expected: Expected) -> bool:
         """Check 8: the id's first use in its scope (True), or an honest redelivery (False)."""
+        if claim.issued_at < expected.floor and not claim.solicited:
+            raise Rejected(Reason.STALE, "issued before this reader began to remember")
         try:
-            admission: object = await self.replay.claim(claim)
+            admission: object = await (self._guard if self._is_guarded(message) else self.replay).claim(claim)
         except Exception as error:
             raise Unavailable("replay", type(error).__name__) from error
         if not isinstance(admission, Admission):  # "first" would equal FIRST, and yet not be it
@@ -214,6 +257,10 @@ class Verifier:
         if admission in _REFUSED:
             raise Rejected(_REFUSED[admission])
         return admission is Admission.FIRST
+
+    def _is_guarded(self, message: Message) -> bool:
+        """Tell whether our own memory answers for this message, and not a store that is shared."""
+        return message.alone or self.replay is self._guard
 
     def _permitted(self, message: Message, claim: Claim, request: Request | None, *, first: bool) -> None:
         """Check 9: the principal may speak here, at this rate, and is not contained.
@@ -234,12 +281,8 @@ class Verifier:
     def _dropped(self, claim: Claim, reason: Reason) -> Rejected:
         """Let the id of a message that policy drops age: nobody will acknowledge it."""
         if claim.unsettled:
-            self._settle(claim.log, claim.principal, claim.id)
+            self._guard.settle(claim.log, claim.principal, claim.id, claim.issued_at)
         return Rejected(reason)
-
-    def _settle(self, log: str, principal: str, message_id: bytes) -> None:
-        if isinstance(self.replay, LogStore):
-            self.replay.settle(log, principal, message_id)
 
 
 def log_name(message: Message) -> str:

@@ -1,0 +1,239 @@
+"""The guard of logs that one process reads alone: used ids in memory, forgotten in log time (docs/replay.md)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from heapq import heappop, heappush
+from math import ceil, inf
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from watchword.packed import Bucket
+from watchword.quota import UNVERIFIED, Quota
+from watchword.replay import Admission
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from watchword.replay import Claim
+
+SLICES: Final = 32
+"""Into how many buckets the horizon is cut; an id leaves at most one bucket's length after it might."""
+
+MAX_RAISED: Final = 1024
+"""Keys without a verdict whose floors are kept apart in one log; the others share one."""
+
+_LONG: Final = 3600
+
+_Pair: TypeAlias = tuple[str, bytes]
+
+
+class _Pin(NamedTuple):
+    """An id that may come again however late."""
+
+    mark: int
+    owner: int
+    issued_at: int
+    keep_until: float
+
+
+@dataclass(slots=True)
+class _Log:
+    """What is known of one log.
+
+    ``start`` is the floor that it began with. ``raised`` are the floors of single keys, of which something could not be
+    remembered; keys that never verified here and found no room in it share ``unproven``.
+    """
+
+    start: float = -inf
+    highest: float = -inf
+    slices: list[int] = field(default_factory=list)
+    buckets: dict[int, Bucket] = field(default_factory=dict)
+    pins: dict[int, _Pin] = field(default_factory=dict)
+    unverified: int = 0
+    raised: dict[_Pair, float] = field(default_factory=dict)
+    proven: set[_Pair] = field(default_factory=set)
+    unproven: float = -inf
+
+
+class MemoryReplayStore:
+    """Ids in memory, for logs that this process reads alone (one consumer of a partition, one subscription).
+
+    The floor of a log is the highest reference time that passed in it less ``horizon`` seconds (max_age + max_skew), or
+    the one that it began with. An id is forgotten only below the floor, and whatever was issued below it is TOO_OLD; so
+    nothing forgotten can come back. ``horizon`` None forgets nothing. Memory is bounded by refusing, never by
+    forgetting; see ``Quota`` for the bounds. An id is kept as 64 bits of a hash under a secret of this process, so that
+    nobody can aim at another's: that two of a million meet by chance is to be expected once in 10^7 such windows.
+    """
+
+    def __init__(
+        self,
+        *,
+        horizon: float | None,
+        per_principal: int = 250_000,
+        in_all: int = 1_000_000,
+        unverified: int = 50_000,
+    ) -> None:
+        self._horizon: Final = inf if horizon is None else horizon
+        self._width: Final = _LONG if horizon is None else max(1, ceil(horizon / SLICES))
+        self._secret: Final = os.urandom(32)
+        self._quota: Final = Quota(per_principal=per_principal, in_all=in_all, unverified=unverified)
+        self._logs: dict[str, _Log] = {}
+
+    def __len__(self) -> int:
+        return len(self._quota)
+
+    async def claim(self, claim: Claim) -> Admission:
+        """See ``ReplayStore.claim``; atomic, for it never waits."""
+        log = self._logs.setdefault(claim.log, _Log())
+        self._pass_time(log, claim.reference)
+        key, mark = self._key(claim.principal, claim.id, claim.issued_at), self._mark(claim)
+        late_key = self._late_key(claim) if log.unverified else key
+        pinned = key in log.pins or late_key in log.pins
+        if claim.issued_at < self._floor(log, solicited=claim.solicited) and not pinned:
+            return Admission.TOO_OLD
+        known = self._find(log, claim.issued_at, key)
+        if known is not None:
+            return Admission.REDELIVERED if claim.place is not None and known == mark else Admission.REPLAYED
+        late = self._find(log, claim.issued_at, late_key)
+        if late is not None and (claim.place is None or late != mark):
+            return Admission.REPLAYED
+        if self._quota.is_full_for(claim.principal):
+            self._raise_floor(log, claim)
+            return Admission.OVER_QUOTA
+        if claim.issued_at <= self._raised(log, claim) and late is None:
+            return Admission.TOO_OLD
+        self._put(log, claim, key, mark)
+        return Admission.FIRST
+
+    def begin(self, log: str, *, floor: float) -> None:
+        """Start a log's guard anew: nothing is known but that whatever was issued below ``floor`` is too old."""
+        self.forget(log)
+        self._logs[log] = _Log(start=floor)
+
+    def recall(self, claim: Claim) -> None:
+        """Remember a verified message that passed in this log before the guard began; of one id, the first sight."""
+        log = self._logs.setdefault(claim.log, _Log())
+        self._raised(log, claim)
+        key = self._key(claim.principal, claim.id, claim.issued_at)
+        if (claim.issued_at < log.start and not claim.unsettled) or self._find(log, claim.issued_at, key) is not None:
+            return
+        if self._quota.is_full_for(claim.principal):
+            self._raise_floor(log, claim)
+        else:
+            self._put(log, claim, key, self._mark(claim))
+
+    def pass_over(self, claim: Claim) -> None:
+        """Remember a message that passed without a verdict on its key, by its claims: elsewhere they are a replay."""
+        log = self._logs.setdefault(claim.log, _Log())
+        key = self._key(claim.principal, claim.id, claim.issued_at)
+        late_key = self._late_key(claim)
+        if claim.issued_at < self._floor(log) or any(
+            self._find(log, claim.issued_at, known) is not None for known in (key, late_key)
+        ):
+            return
+        if self._quota.is_full_of_unverified():
+            self._raise_floor(log, claim)
+        else:
+            log.unverified += 1
+            self._keep(log, claim, late_key, self._mark(claim), self._quota.take_unverified())
+
+    def settle(self, log: str, principal: str, message_id: bytes, issued_at: int) -> None:
+        """Let an unsettled id age like any other."""
+        known = self._logs.get(log)
+        key = self._key(principal, message_id, issued_at)
+        pin = None if known is None else known.pins.pop(key, None)
+        if known is not None and pin is not None:
+            self._bucket(known, issued_at).put(key, pin.mark, pin.owner)
+            self._pass_time(known, known.highest)
+
+    def forget(self, log: str) -> None:
+        """Drop a log that is no longer read."""
+        known = self._logs.pop(log, None)
+        if known is not None:
+            for bucket in known.buckets.values():
+                self._release(known, bucket.owners())
+            self._release(known, (pin.owner for pin in known.pins.values()))
+
+    def _floor(self, log: _Log, *, solicited: bool = False) -> float:
+        passed = log.highest - self._horizon
+        return passed if solicited else max(passed, log.start)
+
+    def _pass_time(self, log: _Log, reference: float) -> None:
+        log.highest = max(log.highest, reference)
+        floor = log.highest - self._horizon
+        while log.slices and (log.slices[0] + 1) * self._width <= floor:
+            self._release(log, log.buckets.pop(heappop(log.slices)).owners())
+            log.raised = {pair: raised for pair, raised in log.raised.items() if raised >= floor}
+        # In order of arrival, so the oldest come first; one that outstays its neighbours only delays their leaving.
+        while log.pins:
+            key, pin = next(iter(log.pins.items()))
+            if pin.keep_until >= log.highest:
+                break
+            del log.pins[key]
+            self._release(log, (pin.owner,))
+
+    def _release(self, log: _Log, owners: Iterable[int]) -> None:
+        for owner in owners:
+            self._quota.release(owner)
+            log.unverified -= owner == UNVERIFIED
+
+    def _find(self, log: _Log, issued_at: int, key: int) -> int | None:
+        pin = log.pins.get(key)
+        if pin is not None:
+            return pin.mark
+        bucket = log.buckets.get(issued_at // self._width)
+        return None if bucket is None else bucket.find(key)
+
+    def _put(self, log: _Log, claim: Claim, key: int, mark: int) -> None:
+        self._keep(log, claim, key, mark, self._quota.take(claim.principal))
+
+    def _keep(self, log: _Log, claim: Claim, key: int, mark: int, owner: int) -> None:
+        if claim.unsettled:
+            log.pins[key] = _Pin(mark, owner, claim.issued_at, claim.keep_until)
+        else:
+            self._bucket(log, claim.issued_at).put(key, mark, owner)
+
+    def _bucket(self, log: _Log, issued_at: int) -> Bucket:
+        number = issued_at // self._width
+        bucket = log.buckets.get(number)
+        if bucket is None:
+            for other in log.buckets.values():  # little comes to them now
+                other.seal()
+            bucket = log.buckets[number] = Bucket()
+            heappush(log.slices, number)
+        return bucket
+
+    def _raised(self, log: _Log, claim: Claim) -> float:
+        """Return the floor of this key in this log, which has a verdict from now on."""
+        pair = (claim.principal, claim.key_id)
+        if pair not in log.proven:
+            log.proven.add(pair)
+            if log.unproven > log.raised.get(pair, -inf):
+                log.raised[pair] = log.unproven
+        return log.raised.get(pair, -inf)
+
+    def _raise_floor(self, log: _Log, claim: Claim) -> None:
+        """Take what could not be remembered for seen: whatever this key signed up to then is too old.
+
+        A flood under invented keys raises no floor of a key that is known.
+        """
+        pair = (claim.principal, claim.key_id)
+        if pair in log.proven or pair in log.raised or len(log.raised) < MAX_RAISED:
+            log.raised[pair] = max(log.raised.get(pair, -inf), claim.issued_at)
+        else:
+            log.unproven = max(log.unproven, claim.issued_at)
+
+    def _key(self, principal: str, message_id: bytes, issued_at: int) -> int:
+        return self._hash(b"id", b"%b %d %b" % (message_id, issued_at, principal.encode(errors="surrogatepass")))
+
+    def _late_key(self, claim: Claim) -> int:
+        return self._hash(b"claims", claim.digest)
+
+    def _mark(self, claim: Claim) -> int:
+        """Return what stands for the claims and their place."""
+        return self._hash(b"place", claim.digest + repr(claim.place).encode(errors="surrogatepass"))
+
+    def _hash(self, kind: bytes, data: bytes) -> int:
+        return int.from_bytes(blake2b(data, digest_size=8, key=self._secret, person=kind).digest())
