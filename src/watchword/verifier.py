@@ -69,7 +69,7 @@ class Verifier:
         self.replay: Final = replay
         self.shared_replay: Final = shared_replay
         own = replay if isinstance(replay, MemoryReplayStore) else None
-        self._guard: Final = own or MemoryReplayStore(horizon=policy.horizon)
+        self._guard: Final = MemoryReplayStore(horizon=policy.horizon) if own is None else own
         self._keys = keys
         self.clock: Final = clock
         self._rates = RateLimiter()
