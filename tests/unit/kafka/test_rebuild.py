@@ -132,7 +132,7 @@ async def test_a_log_that_ends_in_what_is_no_record_is_rebuilt() -> None:
 
     what._take_from_client = over_the_marker
     call = asyncio.create_task(values(what, 1))
-    await until(lambda: what.partitions()[P0].is_guarded())
+    await until(what.partitions()[P0].is_guarded)
     assert what.judged() == {P0: 2}
     consumer.logs[P0].append(replace(gone, offset=2))
     assert await call == [b"1"]
