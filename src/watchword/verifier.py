@@ -152,7 +152,7 @@ class Verifier:
 
     def _addressed(self, message: Message, claims: Claims, expected: Expected) -> Request | None:
         """Check 3: this channel, partition, reply subject; meant for us; an answer to our question; from our log."""
-        if claims.channel != message.channel.uri or message.channel.realm != self.realm:
+        if not self.policy.accepts(message.channel, claims.channel) or message.channel.realm != self.realm:
             raise Rejected(Reason.WRONG_CHANNEL, f"signed for {claims.channel[:128]!r}")
         unbound = claims.partition is None and self.shared_replay and not message.alone
         needed = message.channel.scheme == "kafka" and claims.partition is None
