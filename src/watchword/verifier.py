@@ -25,7 +25,7 @@ from watchword.message import (
     seal,
 )
 from watchword.policy import Policy, RateLimiter
-from watchword.replay import Admission, Claim
+from watchword.replay import Admission, Claim, OpenedStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,6 +110,16 @@ class Verifier:
             position=message.position,
             seal=seal(),
         )
+
+    async def start(self) -> None:
+        """Open a replay store that wants it; ConfigurationError if it cannot be trusted, Unavailable if it is down."""
+        if isinstance(self.replay, OpenedStore):
+            try:
+                await self.replay.start()
+            except ConfigurationError:
+                raise
+            except Exception as error:
+                raise Unavailable("replay", type(error).__name__) from error
 
     def begin(self, log: str, *, floor: float) -> None:
         """Start the memory of a log (see ``log_name``) anew; what was issued below ``floor`` seconds is stale there."""

@@ -113,13 +113,20 @@ class World:
         max_hold: float = 30.0,
         clock: Callable[[], float] = time.time,
         realm: str = REALM,
+        shared: bool = False,
     ) -> Watchword:
         """Return an agent that verifies."""
         policy = Policy(mode=mode, max_age=max_age, max_skew=max_skew, max_hold=max_hold)
         replay = MemoryReplayStore(horizon=policy.horizon)
         return Watchword(
             verifier=Verifier(
-                realm=realm, principal=principal, keys=self.keys, replay=replay, policy=policy, clock=clock
+                realm=realm,
+                principal=principal,
+                keys=self.keys,
+                replay=replay,
+                policy=policy,
+                clock=clock,
+                shared_replay=shared,
             )
         )
 
@@ -163,9 +170,11 @@ class World:
                     topic, r.value, r.key, r.partition, timestamp_ms=r.timestamp_ms, headers=list(r.headers)
                 )
 
-    async def sign(self, topic: str, value: bytes | None, *, clock: Callable[[], float] = time.time) -> Captured:
-        """Sign a record of partition 0 without sending it."""
-        message = Message(channel=Channel("kafka", REALM, topic), value=value, partition=0)
+    async def sign(
+        self, topic: str, value: bytes | None, *, clock: Callable[[], float] = time.time, partition: int | None = 0
+    ) -> Captured:
+        """Sign a record without sending it."""
+        message = Message(channel=Channel("kafka", REALM, topic), value=value, partition=partition)
         signed = await self.speaker(clock=clock).signer.sign(message)
         return Captured(value=value, headers=(signed.header,))
 

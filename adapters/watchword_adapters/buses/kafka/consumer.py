@@ -76,7 +76,12 @@ class VerifyingConsumer(AIOKafkaConsumer):
         self._client.send = tapped  # type: ignore[method-assign] # the one place that sees bytes before they are decoded
 
     async def start(self) -> None:
-        """See aiokafka."""
+        """See aiokafka; ConfigurationError where the replay store cannot be trusted, Unavailable where it is down."""
+        try:
+            await self._watchword.verifier.start()
+        except BaseException:
+            await self.stop()
+            raise
         await super().start()
         self._started()
 

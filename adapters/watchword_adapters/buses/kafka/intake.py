@@ -23,7 +23,7 @@ from watchword_adapters.buses.kafka.records import (
     message_of,
 )
 from watchword_adapters.buses.kafka.sieve import Sieve
-from watchword_adapters.buses.kafka.timestamps import TimestampWarning
+from watchword_adapters.buses.kafka.topics import TopicWarnings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -63,7 +63,7 @@ class Intake:
         group = consumer._group_id  # noqa: SLF001 - aiokafka has no public way to ask
         # A group that shares a store reads together; whoever else reads a partition reads it alone.
         self._alone: Final = group is None or not watchword.verifier.shared_replay
-        self.stamps: Final = TimestampWarning(watchword)
+        self.stamps: Final = TopicWarnings(watchword)
         self.sieve: Final = Sieve(watchword, self.position)
         self._consumer = consumer
         self._watchword = watchword

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from watchword.quarantine import Quarantine
     from watchword_adapters.buses.kafka.progress import Partition
     from watchword_adapters.buses.kafka.rebuild import Rebuild
-    from watchword_adapters.buses.kafka.timestamps import TimestampWarning
+    from watchword_adapters.buses.kafka.topics import TopicWarnings
 
 _BREATH: Final = 32
 """Records judged before other tasks get a turn: a flood must not stop heartbeats."""
@@ -35,7 +35,7 @@ class Judge:
         message: Callable[[ConsumerRecord[Any, Any]], Message],
         position: Callable[[TopicPartition], int | None],
         rebuild: Rebuild,
-        stamps: TimestampWarning,
+        stamps: TopicWarnings,
     ) -> None:
         self._watchword = watchword
         self._quarantine = quarantine

@@ -76,6 +76,11 @@ class WatchwordClient(AskingClient):
         self._subscribed: Counter[str] = Counter()
         self._warned: set[str] = set()
 
+    async def connect(self, *args: Any, **options: Any) -> None:
+        """See nats-py; ConfigurationError where the replay store cannot be trusted, Unavailable where it is down."""
+        await self.watchword.verifier.start()
+        await super().connect(*args, **options)
+
     async def subscribe(  # noqa: PLR0917 - the base's own signature
         self,
         subject: str,
