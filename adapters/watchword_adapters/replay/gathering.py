@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 TIMEOUT: Final = 2.0
 PER_PRINCIPAL: Final = 10_000_000
 MOST_TIMEOUT: Final = 60.0
-GRACE: Final = 2 * MOST_TIMEOUT
-"""Seconds for which an entry outlives its claim's ``keep_until``: a claim is judged that much later, at most."""
+GRACE: Final = 3 * MOST_TIMEOUT
+"""Seconds for which an entry outlives its claim's ``keep_until``.
+
+A claim is judged up to two time-outs after it was made, and a server's clock may be one more ahead, beyond the skew.
+"""
 
 _COOL_DOWN: Final = 0.2
 """Seconds for which a failure to open speaks for the claims that follow, so that they do not all knock."""

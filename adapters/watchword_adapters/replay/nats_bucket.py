@@ -124,8 +124,7 @@ class Bucket:
                     headers["Nats-TTL"] = str(put.ttl)
                 await self._connection.publish(self._subject(put.key), put.value, reply, headers)
             done = []
-            for future in waiting.values():
-                answer = await future
+            for answer in await asyncio.gather(*waiting.values()):
                 done.append(_error(answer) not in _WRONG_LAST_SEQUENCE)
                 if done[-1]:
                     _sequence(_checked(answer))
@@ -136,8 +135,12 @@ class Bucket:
 
     async def _acknowledged(self, message: Msg) -> None:
         future = self._acks.get(message.subject)
-        if future is not None and not future.done():
+        if future is None or future.done():
+            return
+        try:
             future.set_result(_parsed(message.data))
+        except StoreError as error:  # nothing at all, where there is no stream
+            future.set_exception(error)
 
     async def _ask(self, what: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
         try:

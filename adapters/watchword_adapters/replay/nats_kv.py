@@ -185,6 +185,9 @@ class NatsKvReplayStore(GatheringStore):
         asked = [use for use, refusal in zip(uses, refused, strict=True) if refusal is None]
         try:
             done = await bucket.put([_put(use, mark, now) for use in asked])
+        except StoreError:
+            self._opened = False  # what was found at the start may be so no longer
+            raise
         finally:
             for use in asked:
                 rooms.arrived(use.owner)

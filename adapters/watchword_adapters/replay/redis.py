@@ -13,7 +13,14 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
 
 from watchword import Admission, ConfigurationError
-from watchword_adapters.replay.gathering import PER_PRINCIPAL, TIMEOUT, GatheringStore, StoreError, StoreOptions
+from watchword_adapters.replay.gathering import (
+    MOST_TIMEOUT,
+    PER_PRINCIPAL,
+    TIMEOUT,
+    GatheringStore,
+    StoreError,
+    StoreOptions,
+)
 from watchword_adapters.replay.redis_script import SCRIPT, USE_FORMAT
 
 if TYPE_CHECKING:
@@ -24,8 +31,8 @@ if TYPE_CHECKING:
     from watchword_adapters.replay.gathering import Use
 
 _OLDEST: Final = (6, 2)
-_CLOCK_TOLERANCE: Final = 60.0
-"""Seconds beyond the skew by which the server's clock may differ: half of what an entry outlives its messages."""
+_CLOCK_TOLERANCE: Final = MOST_TIMEOUT
+"""Seconds beyond the skew by which the server's clock may differ; ``GRACE`` allows for them."""
 _BUCKETS: Final = 64
 _DIGEST: Final = sha1(SCRIPT.encode()).hexdigest()  # noqa: S324 - the name that Redis gives to a script
 _ADMISSIONS: Final = {
@@ -119,23 +126,25 @@ class RedisReplayStore(GatheringStore):
             raise ConfigurationError(f"redis refuses: {error}; the user needs {rights}") from None
         _check_server(info)
         self._run_id = str(info["run_id"])
+        self._read(*await self._run(()))  # puts the birth mark, if there is none
 
     async def _judge(self, uses: Sequence[Use]) -> Sequence[Admission]:
-        for _ in range(2):
+        found, stamp = await self._run(uses)
+        if found == "moved":
+            await self._open()
             found, stamp = await self._run(uses)
-            if found == "moved":
-                await self._open()
-                continue
-            if found == "clock":
-                raise StoreError(f"the server's clock differs from this one by more than {self._tolerance:g} s")
-            try:
-                answers = [_ADMISSIONS[letter] for letter in found]
-                birth = float(stamp)
-            except (KeyError, ValueError):
-                break
-            self._is_born(birth)
-            return answers
-        raise StoreError("the server gave an answer that makes no sense")
+        return self._read(found, stamp)
+
+    def _read(self, found: str, stamp: str) -> list[Admission]:
+        if found == "clock":
+            raise StoreError(f"the server's clock differs from this one by more than {self._tolerance:g} s")
+        try:
+            answers = [_ADMISSIONS[letter] for letter in found]
+            birth = float(stamp)
+        except (KeyError, ValueError):
+            raise StoreError("the server gave an answer that makes no sense") from None
+        self._is_born(birth)
+        return answers
 
     async def _run(self, uses: Sequence[Use]) -> tuple[str, str]:
         if self._client is None:

@@ -29,7 +29,7 @@ class TestNatsKvReplayStore(SharedReplayStoreContract):
             bucket=self.bucket,
             policy=POLICY,
             clock=time.time,
-            timeout=1.0,
+            timeout=2.0,
             per_principal=PER_PRINCIPAL,
         )
         self.made.append(store)

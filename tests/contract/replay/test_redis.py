@@ -29,7 +29,7 @@ class TestRedisReplayStore(SharedReplayStoreContract):
             prefix=self.prefix,
             policy=POLICY,
             clock=time.time,
-            timeout=1.0,
+            timeout=2.0,
             per_principal=PER_PRINCIPAL,
         )
         self.made.append(store)
@@ -47,5 +47,5 @@ class TestRedisReplayStore(SharedReplayStoreContract):
     async def make_stall(self) -> AsyncIterator[None]:
         """Keep every command waiting."""
         async with Redis.from_url(self.broker.address) as client:
-            await client.execute_command("CLIENT", "PAUSE", 2500, "ALL")
+            await client.execute_command("CLIENT", "PAUSE", 4500, "ALL")
             yield

@@ -23,7 +23,7 @@ class TestSqliteReplayStore(SharedReplayStoreContract):
 
     async def make_store(self) -> SqliteReplayStore:
         """Return a store in a file of this test."""
-        store = SqliteReplayStore(self.path, policy=POLICY, clock=time.time, timeout=1.0, per_principal=PER_PRINCIPAL)
+        store = SqliteReplayStore(self.path, policy=POLICY, clock=time.time, timeout=2.0, per_principal=PER_PRINCIPAL)
         self.made.append(store)
         await store.start()
         return store

@@ -13,7 +13,8 @@ import pytest_asyncio
 
 from watchword import Admission, Claim, ConfigurationError, Policy
 from watchword_adapters.contract.replay_store import make_claim
-from watchword_adapters.replay.gathering import GRACE
+from watchword_adapters.replay import sqlite_ledger
+from watchword_adapters.replay.gathering import GRACE, StoreError
 from watchword_adapters.replay.sqlite import SqliteReplayStore
 
 FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
@@ -242,6 +243,53 @@ def test_another_file_is_refused(clock: Clock, path: Path, content: bytes | None
     with pytest.raises(ConfigurationError, match="of its own"):
         asyncio.run(SqliteReplayStore(path, policy=POLICY, clock=clock).start())
     assert path.read_bytes() == content
+
+
+async def test_a_damaged_file_gives_no_answer(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: a batch that fails half-way is undone, and answers nothing."""
+    store = opened()
+    assert await store.claim(make_claim(1, at=LATER)) is FIRST
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_ledger._Batch, "_find", lambda *_: None)
+        answers = await asyncio.gather(
+            store.claim(make_claim(2, at=LATER)), store.claim(make_claim(1, at=LATER)), return_exceptions=True
+        )
+    assert [type(answer) for answer in answers] == [StoreError] * 2
+    assert await store.claim(make_claim(2, at=LATER)) is FIRST
+
+
+async def test_a_disk_without_a_log_is_refused(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: where SQLite cannot have a write-ahead log, the error says what to do."""
+    monkeypatch.setattr(sqlite3, "connect", lambda *_args, **_options: _Sqlite("delete"))
+    with pytest.raises(ConfigurationError, match="use a local disk"):
+        await opened().start()
+
+
+async def test_a_lock_at_the_start_is_waited_for(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: processes that open a new file at once wait for each other, but not for ever."""
+    monkeypatch.setattr(sqlite3, "connect", lambda *_args, **_options: _Sqlite(None))
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        await opened(timeout=0.1).start()
+
+
+class _Sqlite:
+    """A connection whose file allows but one journal mode, or is locked."""
+
+    def __init__(self, mode: str | None) -> None:
+        self._mode = mode
+        self._asks_mode = False
+
+    def execute(self, statement: str) -> "_Sqlite":
+        self._asks_mode = "journal_mode" in statement
+        if self._mode is None and self._asks_mode:
+            raise sqlite3.OperationalError("database is locked")
+        return self
+
+    def fetchone(self) -> tuple[str | int | None]:
+        return (self._mode if self._asks_mode else 0,)
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 async def test_a_missing_directory_is_told(path: Path, clock: Clock) -> None:
