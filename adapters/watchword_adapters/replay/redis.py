@@ -44,6 +44,10 @@ _ADMISSIONS: Final = {
 }
 
 
+RIGHTS: Final = "+info +time +script|load +evalsha +get +set +hmget +hset +hgetall +hdel +hincrby +pexpireat"
+"""What a Redis user must be allowed, on keys that begin with the prefix; ``+config|get`` shows durability."""
+
+
 class Options(StoreOptions):
     """Options of ``[replay] store = "redis"``."""
 
@@ -122,8 +126,7 @@ class RedisReplayStore(GatheringStore):
             self._durable = _stands_alone(info) and await _asked(self._client, "appendfsync") == "always"
             await self._client.script_load(SCRIPT)
         except (ResponseError, AuthenticationError) as error:
-            rights = "+info +time +script|load +evalsha +get +set +hget +hmget +hset +hgetall +hdel +hincrby +pexpireat"
-            raise ConfigurationError(f"redis refuses: {error}; the user needs {rights}") from None
+            raise ConfigurationError(f"redis refuses: {error}; the user needs {RIGHTS}") from None
         _check_server(info)
         self._run_id = str(info["run_id"])
         self._read(*await self._run(()))  # puts the birth mark, if there is none

@@ -16,7 +16,7 @@ from tests.brokers.process import free_port
 from watchword import Admission, ConfigurationError, Policy
 from watchword_adapters.contract.replay_store import make_claim
 from watchword_adapters.replay.gathering import GRACE, StoreError
-from watchword_adapters.replay.redis import RedisReplayStore
+from watchword_adapters.replay.redis import RIGHTS, RedisReplayStore
 
 FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
 POLICY = Policy(max_age=60, max_skew=1, max_lag=600)
@@ -193,6 +193,18 @@ async def test_missing_rights_are_told(served: Served, opened: Opened, right: st
     store = opened(broker)
     with pytest.raises(Exception, match=rf"needs .*{right}|permission"):
         await store.claim(make_claim(1, at=now()))
+
+
+async def test_the_rights_that_are_named_are_enough(served: Served, opened: Opened) -> None:
+    """Promise: a user of the store's own needs no more than the documents say, and sees no other keys."""
+    broker = served()
+    async with Redis.from_url(broker.address) as client:
+        rights = [*RIGHTS.split(), "+config|get"]
+        await client.execute_command("ACL", "SETUSER", "ids", "on", ">secret", "~watchword:*", *rights)
+    broker.address = broker.address.replace("//", "//ids:secret@")
+    store = opened(broker)
+    assert await store.claim(make_claim(1, offset=1, at=now())) is FIRST
+    assert store._durable
 
 
 async def test_settings_that_may_not_be_asked_for_are_asked_of_info(served: Served, opened: Opened) -> None:
