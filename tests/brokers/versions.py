@@ -27,6 +27,22 @@ def nats_version(url: str, *, timeout: float = 5) -> str:
     return f"nats-server {json.loads(line[5:])['version']}"
 
 
+def redis_version(url: str, *, timeout: float = 5) -> str:
+    """Return product and version from INFO; a password in the URL is not supported here."""
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 6379), timeout=timeout) as connection:
+        connection.sendall(b"INFO server\r\n")
+        stream = connection.makefile("rb")
+        size = stream.readline()
+        if not size.startswith(b"$"):
+            raise ConnectionError(f"{url} does not speak Redis, or wants a password")
+        lines = stream.read(int(size[1:])).decode().splitlines()
+    told = dict(line.split(":", 1) for line in lines if ":" in line)
+    if "valkey_version" in told:
+        return f"Valkey {told['valkey_version']}"
+    return f"Redis {told['redis_version']}"
+
+
 def kafka_metadata_level(address: str, *, timeout: float = 5) -> int | None:
     """Return the finalized `metadata.version` level (KIP-584), or None: the protocol tells no release number.
 

@@ -6,10 +6,11 @@ from collections.abc import Callable
 import nats
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from redis.asyncio import Redis
 
 from tests.brokers.broker import Broker
 from tests.brokers.plugin import MakeStream, MakeTopic, TimestampType
-from tests.brokers.versions import kafka_metadata_level, nats_version
+from tests.brokers.versions import kafka_metadata_level, nats_version, redis_version
 
 SECONDS_1970 = 1_000  # a record time that no broker of today would stamp
 
@@ -88,3 +89,16 @@ def test_paused_server_answers_nothing_and_comes_back(nats_broker: Broker) -> No
     with nats_broker.paused(), pytest.raises(TimeoutError):
         nats_version(nats_broker.address, timeout=0.5)
     assert nats_version(nats_broker.address) == nats_broker.version
+
+
+@pytest.mark.needs_redis("pause", "restart")
+async def test_redis_keeps_keys_over_a_restart(redis_broker: Broker) -> None:
+    """A restarted server is the same server: same address, same keys; and a pause ends with the block."""
+    with redis_broker.paused(), pytest.raises(TimeoutError):
+        redis_version(redis_broker.address, timeout=0.5)
+    async with Redis.from_url(redis_broker.address) as client:
+        await client.set("test-brokers", b"kept")
+    redis_broker.restart()
+    async with Redis.from_url(redis_broker.address) as client:
+        assert await client.get("test-brokers") == b"kept"
+    assert redis_version(redis_broker.address) == redis_broker.version

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from hashlib import sha256
@@ -13,7 +14,8 @@ from watchword import Admission, Claim, Position
 if TYPE_CHECKING:
     from watchword import ReplayStore
 
-NOW: Final = 1_800_000_000
+NOW: Final = int(time.time()) + 3600
+"""Seconds since the epoch; far enough ahead to lie above the floor of every store that is made meanwhile."""
 HORIZON: Final = 330.0
 """Seconds (max_age + max_skew) for which the store must be set up."""
 

@@ -183,7 +183,7 @@ def test_the_signers_key_id_may_be_named(write: Write) -> None:
         ('realm = "p"\n[replay]\nmax_lag = "365d"', "max_lag of 3.1536e+07 s: choose"),
         ('realm = "p"', 'keys: none; add [[keys]] with source = "files"'),
         ('realm = "p"\n[signer]\nkey = "planner.pem"', 'principal: missing; a signer needs principal = "agent://..."'),
-        (BASE + '[replay]\nstore = "redis"', 'replay.store = "redis" is not available: write "memory", or install'),
+        (BASE + '[replay]\nstore = "etcd"', 'replay.store = "etcd" is not available: write "memory"'),
         (BASE + '[replay]\nstore = "memory"\npath = "x"', "replay: path: unknown: remove it"),
         (BASE.replace('"files"', '"file"'), 'keys[0].source = "file" is not available: write "files", or install'),
         (

@@ -152,22 +152,23 @@ class WatchwordClient(AskingClient):
             )
 
     def _subject_reader(self, subject: str, queue: str) -> Reader:
-        """Return the reader of a subscription of core NATS."""
-        expected, floor = self._expected, -inf
-        if queue:
+        """Return the reader of a subscription of core NATS; an inbox is nobody else's, and gets replies only."""
+        expected, floor, own_inbox = self._expected, -inf, subject.startswith(f"{self._inbox_prefix.decode()}.")
+        alone = own_inbox or not (queue or self._instance)
+        if alone:
+            name = self._own("sub")
+        elif queue:
             name = f"queue:{queue}"
-        elif self._instance is not None:
+        else:
             self._subscribed[subject] += 1
             name = f"sub:{self._instance}:{self._subscribed[subject]}"
-        else:
-            name = self._own("sub")
-            if not subject.startswith(f"{self._inbox_prefix.decode()}."):
-                floor = self.watchword.clock() + self.watchword.verifier.policy.max_skew
-                self.watchword.audit.note("replay.floor", subject=subject, floor=floor)
+        if alone and not own_inbox:
+            floor = self.watchword.clock() + self.watchword.verifier.policy.max_skew
+            self.watchword.audit.note("replay.floor", subject=subject, floor=floor)
         return Reader(
             self.watchword,
             name,
-            alone=not queue and self._instance is None,
+            alone=alone,
             expected=lambda found: replace(expected(found), floor=floor),
             admitted=self._owe,
             quarantine=self.quarantine,

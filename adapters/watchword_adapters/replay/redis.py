@@ -1,0 +1,235 @@
+"""A replay store in Redis or Valkey, shared by the processes of many machines."""
+
+from __future__ import annotations
+
+import math
+import struct
+from hashlib import sha1
+from typing import TYPE_CHECKING, Any, Final
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
+
+from watchword import Admission, ConfigurationError
+from watchword_adapters.replay.gathering import (
+    MOST_TIMEOUT,
+    PER_PRINCIPAL,
+    TIMEOUT,
+    GatheringStore,
+    StoreError,
+    StoreOptions,
+)
+from watchword_adapters.replay.redis_script import SCRIPT, USE_FORMAT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from watchword import Policy
+    from watchword_adapters.plugins import Context, Warn
+    from watchword_adapters.replay.gathering import Use
+
+_OLDEST: Final = (6, 2)
+_CLOCK_TOLERANCE: Final = MOST_TIMEOUT
+"""Seconds beyond the skew by which the server's clock may differ; ``GRACE`` allows for them."""
+_BUCKETS: Final = 64
+_DIGEST: Final = sha1(SCRIPT.encode()).hexdigest()  # noqa: S324 - the name that Redis gives to a script
+_ADMISSIONS: Final = {
+    "F": Admission.FIRST,
+    "D": Admission.REDELIVERED,
+    "P": Admission.REPLAYED,
+    "T": Admission.TOO_OLD,
+    "Q": Admission.OVER_QUOTA,
+}
+
+
+RIGHTS: Final = "+info +time +script|load +evalsha +get +set +hmget +hset +hgetall +hdel +hincrby +pexpireat"
+"""What a Redis user must be allowed, on keys that begin with the prefix; ``+config|get`` shows durability."""
+
+
+class Options(StoreOptions):
+    """Options of ``[replay] store = "redis"``."""
+
+    url: str
+    prefix: str = "watchword:"
+    assume_no_eviction: bool = False
+
+
+def from_options(options: Mapping[str, Any], context: Context) -> RedisReplayStore:
+    """Return the store on the server that ``url`` names."""
+    chosen = context.validate(Options, options)
+    return RedisReplayStore(
+        chosen.url,
+        policy=context.policy,
+        clock=context.clock,
+        prefix=chosen.prefix,
+        timeout=chosen.timeout,
+        per_principal=chosen.per_principal,
+        assume_no_eviction=chosen.assume_no_eviction,
+        warn=context.warn,
+    )
+
+
+class RedisReplayStore(GatheringStore):
+    """Ids in the Redis or Valkey server at ``url`` (``redis://`` or ``rediss://``); all keys begin with ``prefix``.
+
+    A batch is one script. The server must be a master that stands alone, or one with replicas of its own; not a
+    cluster. It must not evict: ``assume_no_eviction`` is for servers that do not tell. What it may have forgotten in a
+    restart, a failover or an eviction is noticed by its run id and count, and the store is born anew; a server that
+    syncs each write (``appendfsync always``) and has no replica keeps its birth over a restart.
+    """
+
+    flights = 2
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        policy: Policy,
+        clock: Callable[[], float],
+        prefix: str = "watchword:",
+        timeout: float = TIMEOUT,
+        per_principal: int = PER_PRINCIPAL,
+        assume_no_eviction: bool = False,
+        warn: Warn | None = None,
+    ) -> None:
+        self._url: Final = url
+        self._prefix: Final = prefix.encode()
+        self._assume_no_eviction: Final = assume_no_eviction
+        self._client: Redis | None = None
+        self._run_id = ""
+        self._durable = False
+        super().__init__(policy=policy, clock=clock, timeout=timeout, per_principal=per_principal, warn=warn)
+        self._width: Final = math.ceil(self._lifetime / _BUCKETS)
+        self._connect()
+
+    def _connect(self) -> Redis:
+        try:
+            return Redis.from_url(
+                self._url,
+                socket_timeout=self._timeout,
+                socket_connect_timeout=self._timeout,
+                protocol=2,
+                # A batch that is sent once more would find its own ids.
+                retry=Retry(NoBackoff(), 0),
+            )
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(f"url: {error}; write redis://host:6379/0") from None
+
+    async def _open(self) -> None:
+        if self._client is None:
+            self._client = self._connect()
+        try:
+            info = await self._client.info()
+            await self._check_eviction(self._client, info)
+            self._durable = _stands_alone(info) and await _asked(self._client, "appendfsync") == "always"
+            await self._client.script_load(SCRIPT)
+        except (ResponseError, AuthenticationError) as error:
+            raise ConfigurationError(f"redis refuses: {error}; the user needs {RIGHTS}") from None
+        _check_server(info)
+        self._run_id = str(info["run_id"])
+        self._read(*await self._run(()))  # puts the birth mark, if there is none
+
+    async def _judge(self, uses: Sequence[Use]) -> Sequence[Admission]:
+        found, stamp = await self._run(uses)
+        if found == "moved":
+            await self._open()
+            found, stamp = await self._run(uses)
+        return self._read(found, stamp)
+
+    def _read(self, found: str, stamp: str) -> list[Admission]:
+        if found == "clock":
+            raise StoreError(f"the server's clock differs from this one by more than {self._tolerance:g} s")
+        try:
+            answers = [_ADMISSIONS[letter] for letter in found]
+            birth = float(stamp)
+        except (KeyError, ValueError):
+            raise StoreError("the server gave an answer that makes no sense") from None
+        self._is_born(birth)
+        return answers
+
+    async def _run(self, uses: Sequence[Use]) -> tuple[str, str]:
+        if self._client is None:
+            raise StoreError("closed")
+        packed = b"".join(struct.pack(USE_FORMAT, *use) for use in uses)
+        try:
+            given: object = await self._client.evalsha(
+                _DIGEST,
+                0,
+                self._prefix,
+                self._run_id,
+                int(self._durable),
+                repr(self._clock()),
+                self._max_skew,
+                self._tolerance,
+                self._per_principal,
+                self._width,
+                packed,
+            )
+        except NoScriptError:
+            return "moved", ""
+        match given:
+            case [bytes() as found, bytes() as stamp]:
+                return found.decode("latin-1"), stamp.decode("latin-1")
+            case _:
+                return "?", ""
+
+    @property
+    def _tolerance(self) -> float:
+        return self._max_skew + _CLOCK_TOLERANCE
+
+    async def _check_eviction(self, client: Redis, info: Mapping[str, Any]) -> None:
+        limit, policy = info.get("maxmemory"), info.get("maxmemory_policy")
+        if policy is None:
+            limit, policy = await _asked(client, "maxmemory"), await _asked(client, "maxmemory-policy")
+        if policy is None and not self._assume_no_eviction:
+            raise ConfigurationError(
+                "redis does not tell its maxmemory-policy, and might forget ids; set it to noeviction, and then"
+                " assume_no_eviction = true"
+            )
+        if policy not in {None, "noeviction"} and str(limit) != "0":
+            raise ConfigurationError(f"redis evicts ({policy}) and so forgets ids: set maxmemory-policy noeviction")
+
+    async def _close(self) -> None:
+        if self._client is not None:
+            client, self._client = self._client, None
+            await client.aclose()
+
+    def _abandon(self) -> None:
+        self._client = None
+
+
+def _check_server(info: Mapping[str, Any]) -> None:
+    version = tuple(int(part) for part in str(info.get("redis_version", "0")).split(".")[:2])
+    if version < _OLDEST:
+        raise ConfigurationError(f"redis {info.get('redis_version')}: 6.2 or later, or Valkey")
+    if info.get("redis_mode", "standalone") != "standalone" or info.get("cluster_enabled"):
+        raise ConfigurationError("redis: a cluster moves its slots, and ids with them; name a server that is none")
+    if info.get("role") != "master":
+        raise ConfigurationError("redis: a replica cannot take ids; name its master")
+    if not all(name in info for name in ("run_id", "evicted_keys", "connected_slaves")):
+        raise ConfigurationError("redis does not tell run_id, evicted_keys and connected_slaves; use Redis or Valkey")
+
+
+def _stands_alone(info: Mapping[str, Any]) -> bool:
+    """Tell whether this very server had all that was written, if it logs each write.
+
+    A replica that took over has a second replication id, that of the master whose last writes it may lack.
+    """
+    return (
+        info.get("aof_enabled") == 1
+        and info.get("aof_last_write_status") == "ok"
+        and info.get("connected_slaves") == 0
+        and not str(info.get("master_replid2", "1")).strip("0")
+    )
+
+
+async def _asked(client: Redis, name: str) -> str | None:
+    """Return a setting, or None where the server does not tell it."""
+    try:
+        answer: Mapping[Any, Any] = await client.config_get(name)
+    except RedisError:
+        return None
+    found = answer.get(name, answer.get(name.encode()))
+    return found.decode() if isinstance(found, bytes) else found

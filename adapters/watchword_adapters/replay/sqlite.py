@@ -1,0 +1,136 @@
+"""A replay store in one SQLite file, shared by the processes of one machine, kept over restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from watchword import ConfigurationError
+from watchword_adapters.replay.gathering import PER_PRINCIPAL, TIMEOUT, GatheringStore, StoreOptions
+from watchword_adapters.replay.sqlite_ledger import Ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from watchword import Admission, Policy
+    from watchword_adapters.plugins import Context, Warn
+    from watchword_adapters.replay.gathering import Use
+
+_BUSY_SHARE: Final = 0.75
+"""Part of a claim's time that may go into waiting for another process's turn."""
+_BUCKETS: Final = 64
+"""Into how many parts the time goes for which an id is kept; ids leave by such parts, up to one of them later."""
+
+
+T = TypeVar("T")
+
+
+class Options(StoreOptions):
+    """Options of ``[replay] store = "sqlite"``."""
+
+    path: str
+
+
+def from_options(options: Mapping[str, Any], context: Context) -> SqliteReplayStore:
+    """Return the store in the file ``path``; a relative one starts from the settings file."""
+    chosen = context.validate(Options, options)
+    return SqliteReplayStore(
+        context.directory / chosen.path,
+        policy=context.policy,
+        clock=context.clock,
+        timeout=chosen.timeout,
+        per_principal=chosen.per_principal,
+        warn=context.warn,
+    )
+
+
+class SqliteReplayStore(GatheringStore):
+    """Ids in the SQLite file ``path`` on a local disk: for the processes of one machine.
+
+    A batch is one transaction, synced to the disk before anything is delivered (``synchronous=FULL``): otherwise a
+    power cut would take commits back without a trace. One thread does all the work, so the event loop never waits.
+    A file that was deleted or replaced is noticed before the next batch, and one made anew has a new birth mark.
+    """
+
+    most = 2000
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        policy: Policy,
+        clock: Callable[[], float],
+        timeout: float = TIMEOUT,
+        per_principal: int = PER_PRINCIPAL,
+        warn: Warn | None = None,
+    ) -> None:
+        self._path: Final = Path(path).absolute()
+        self._thread: ThreadPoolExecutor | None = None
+        self._ledger: Ledger | None = None
+        self._inherited: Ledger | None = None
+        self._pid = 0
+        super().__init__(policy=policy, clock=clock, timeout=timeout, per_principal=per_principal, warn=warn)
+
+    async def _open(self) -> None:
+        await self._in_thread(self._open_ledger)
+
+    async def _judge(self, uses: Sequence[Use]) -> Sequence[Admission]:
+        birth, answers = await self._in_thread(lambda: self._current().judge(uses))
+        self._is_born(birth)
+        return answers
+
+    async def _close(self) -> None:
+        if self._thread is not None:
+            await self._in_thread(self._close_ledger)
+            self._thread.shutdown(wait=False)
+            self._thread = None
+
+    def _abandon(self) -> None:
+        """Keep thread and file: they do not know event loops."""
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        if self._thread is None or self._pid != os.getpid():
+            # A forked child has no such thread, and must not touch its parent's connection, nor close
+            # it (SQLite, "How To Corrupt").
+            self._thread = ThreadPoolExecutor(1, "watchword-sqlite")
+            self._pid = os.getpid()
+            self._inherited, self._ledger = self._ledger, None
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _open_ledger(self, *, suspect: bool = False) -> Ledger:
+        try:
+            self._ledger = Ledger(
+                self._path,
+                clock=self._clock,
+                max_skew=self._max_skew,
+                bucket_seconds=math.ceil(self._lifetime / _BUCKETS),
+                per_principal=self._per_principal,
+                wait=self._timeout * _BUSY_SHARE,
+                suspect=suspect,
+            )
+        except sqlite3.OperationalError:
+            raise  # locked, disk full, ...: it may pass
+        except (OSError, sqlite3.DatabaseError) as error:
+            raise ConfigurationError(f"path {self._path}: {error}; name a file of its own, on a local disk") from error
+        return self._ledger
+
+    def _current(self) -> Ledger:
+        """Return the open file, or open what now bears its name."""
+        ledger = self._ledger
+        if ledger is None:
+            return self._open_ledger()
+        if not ledger.files.are_others():
+            return ledger
+        self._close_ledger()
+        # It may be an older copy, made to look new by the log of the file before, or the file without its log.
+        return self._open_ledger(suspect=True)
+
+    def _close_ledger(self) -> None:
+        if self._ledger is not None:
+            ledger, self._ledger = self._ledger, None
+            ledger.close()

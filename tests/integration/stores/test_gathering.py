@@ -1,0 +1,195 @@
+"""What the shared stores have in common, on a store that a test holds in its hand."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from watchword import Admission, ConfigurationError, Policy
+from watchword_adapters.config import load
+from watchword_adapters.contract.replay_store import make_claim
+from watchword_adapters.replay.gathering import GatheringStore, StoreError, Use
+from watchword_adapters.replay.nats_kv import NatsKvReplayStore
+from watchword_adapters.replay.redis import RedisReplayStore
+from watchword_adapters.replay.sqlite import SqliteReplayStore
+
+FIRST = Admission.FIRST
+
+
+class Held(GatheringStore):
+    """A store that answers FIRST when it is let."""
+
+    flights = 2
+    most = 10
+
+    def __init__(self, **options: Any) -> None:
+        self.batches: list[int] = []
+        self.opened = 0
+        self.closed = 0
+        self.abandoned = 0
+        self.refuses: Exception | None = None
+        self.let = asyncio.Event()
+        super().__init__(policy=Policy(), clock=time.time, **options)
+
+    async def _open(self) -> None:
+        self.opened += 1
+        if self.refuses is not None:
+            raise self.refuses
+
+    async def _judge(self, uses: Sequence[Use]) -> Sequence[Admission]:
+        self.batches.append(len(uses))
+        await self.let.wait()
+        return [FIRST] * len(uses)
+
+    async def _close(self) -> None:
+        self.closed += 1
+
+    def _abandon(self) -> None:
+        self.abandoned += 1
+
+
+async def test_claims_gather_while_batches_are_out() -> None:
+    """Promise: many claims go together, and not one round trip after another."""
+    store = Held()
+    claims = [asyncio.ensure_future(store.claim(make_claim(number))) for number in range(45)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert store.batches == [10, 10]
+    store.let.set()
+    assert await asyncio.gather(*claims) == [FIRST] * 45
+    assert store.batches == [10, 10, 10, 10, 5]
+    assert store.opened == 1
+
+
+async def test_who_gave_up_is_not_asked_for() -> None:
+    """Promise: a claim whose task was cancelled costs the store nothing, and harms no other of its batch."""
+    store = Held()
+    out = [asyncio.ensure_future(store.claim(make_claim(number))) for number in range(20)]
+    await asyncio.sleep(0.01)
+    waiting = [asyncio.ensure_future(store.claim(make_claim(number))) for number in range(20, 25)]
+    await asyncio.sleep(0)
+    for claim in (out[0], waiting[0]):
+        claim.cancel()
+    store.let.set()
+    assert await asyncio.gather(*out[1:], *waiting[1:]) == [FIRST] * 23
+    assert store.batches == [10, 10, 4]
+
+
+async def test_who_waits_too_long_is_told() -> None:
+    """Promise: behind a store that hangs, claims fail in bounded time."""
+    store = Held(timeout=0.05)
+    failures = await asyncio.gather(*(store.claim(make_claim(n)) for n in range(30)), return_exceptions=True)
+    assert {type(failure) for failure in failures} == {TimeoutError}
+    assert store.batches == [10, 10]
+    cancelled = asyncio.ensure_future(store.claim(make_claim(1)))
+    await asyncio.sleep(0.01)
+    cancelled.cancel()
+    await asyncio.gather(*store._tasks)
+    store.let.set()
+    assert await store.claim(make_claim(1)) is FIRST
+
+
+async def test_a_failure_to_open_speaks_for_those_that_follow() -> None:
+    """Promise: a store that is down is not knocked at by each claim; ``start`` knocks at once."""
+    store = Held()
+    store.refuses = OSError("down")
+    store.let.set()
+    for _ in range(5):
+        with pytest.raises(OSError, match="down"):
+            await store.claim(make_claim(1))
+    assert store.opened == 1
+    store.refuses = None
+    await store.start()
+    assert await store.claim(make_claim(1)) is FIRST
+    assert store.opened == 2
+
+
+async def test_another_number_of_answers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: answers that cannot be matched to claims are none."""
+    store = Held()
+
+    async def judge(_uses: Sequence[Use]) -> Sequence[Admission]:
+        return [FIRST]
+
+    monkeypatch.setattr(store, "_judge", judge)
+    failures = await asyncio.gather(store.claim(make_claim(1)), store.claim(make_claim(2)), return_exceptions=True)
+    assert {type(failure) for failure in failures} == {StoreError}
+
+
+def test_it_serves_one_event_loop_after_another() -> None:
+    """Promise: a store that was made once may be used by ``asyncio.run`` twice, and be closed by another."""
+    store = Held()
+    for _ in range(2):
+        store.let = asyncio.Event()
+        store.let.set()
+        assert asyncio.run(store.claim(make_claim(1))) is FIRST
+    assert store.opened == 2
+    asyncio.run(store.start())
+    assert store.opened == 3
+    asyncio.run(store.close())
+    assert store.closed == 0
+
+
+async def test_as_a_context_it_is_open_within() -> None:
+    """Promise: ``async with`` opens it, and closes it after the claims that are out."""
+    async with Held() as store:
+        assert store.opened == 1
+        claim = asyncio.ensure_future(store.claim(make_claim(1)))
+        await asyncio.sleep(0.01)
+        store.let.set()
+    assert await claim is FIRST
+    assert store.closed == 1
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": 61}, {"timeout": float("nan")}, {"per_principal": 0}])
+def test_a_limit_that_is_none_is_refused(options: dict[str, Any]) -> None:
+    """Promise: limits have ceilings, and a mistake is told when the store is made."""
+    with pytest.raises(ConfigurationError, match="choose"):
+        Held(**options)
+
+
+@pytest.mark.parametrize(
+    ("table", "kind"),
+    [
+        ('store = "sqlite"\npath = "ids.db"', SqliteReplayStore),
+        ('store = "redis"\nurl = "redis://localhost:6379/0"\nprefix = "ids:"', RedisReplayStore),
+        ('store = "nats_kv"\nurl = "nats://localhost"\nreplicas = 3\ncredentials = "a.creds"', NatsKvReplayStore),
+    ],
+)
+def test_the_settings_name_it(tmp_path: Path, table: str, kind: type[GatheringStore]) -> None:
+    """Promise: one table makes the store, and the verifier knows then that all readers share it."""
+    replay = _loaded(tmp_path, table + '\ntimeout = "3s"\nper_principal = 5\nmax_lag = "1h"')
+    assert isinstance(replay, kind)
+    assert replay._timeout == 3.0
+    assert replay._per_principal == 5
+    assert replay._max_lag == 3600.0
+
+
+@pytest.mark.parametrize(
+    ("table", "complaint"),
+    [
+        ('store = "sqlite"', "replay: path: missing: add it"),
+        ('store = "redis"\nurl = "localhost"', "replay: url: "),
+        ('store = "redis"\nurl = "redis://x"\ntimeout = "2m"', "replay: timeout: "),
+        ('store = "nats_kv"\nurl = "nats://x"\nbucket = "a.b"', "replay: bucket 'a.b': use letters"),
+    ],
+)
+def test_mistakes_in_the_settings_are_told(tmp_path: Path, table: str, complaint: str) -> None:
+    """Promise: one line names the place and says what to write."""
+    with pytest.raises(ConfigurationError) as caught:
+        _loaded(tmp_path, table)
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def _loaded(directory: Path, table: str) -> object:
+    (directory / "a.jwks").write_text('{"keys": []}')
+    path = directory / "watchword.toml"
+    path.write_text(f'realm = "prod"\n[[keys]]\nsource = "files"\npaths = ["a.jwks"]\n[replay]\n{table}\n')
+    verifier = load(path).verifier
+    assert verifier.shared_replay
+    return verifier.replay

@@ -1,0 +1,345 @@
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from tests.brokers import redis
+from tests.brokers.broker import Broker
+from tests.brokers.process import free_port
+from watchword import Admission, ConfigurationError, Policy
+from watchword_adapters.contract.replay_store import make_claim
+from watchword_adapters.replay.gathering import GRACE, StoreError
+from watchword_adapters.replay.redis import RIGHTS, RedisReplayStore
+
+FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
+POLICY = Policy(max_age=60, max_skew=1, max_lag=600)
+
+Opened = Callable[..., RedisReplayStore]
+Served = Callable[..., Broker]
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    """Give what starts a server with settings of its own."""
+    with ExitStack() as stack:
+
+        def start(*settings: str) -> Broker:
+            directory = tmp_path / f"server-{len(list(tmp_path.iterdir()))}"
+            directory.mkdir()
+            broker = redis.wheel(directory, *settings)
+            stack.callback(broker.stop)
+            return broker
+
+        yield start
+
+
+@pytest_asyncio.fixture
+async def opened() -> AsyncIterator[Opened]:
+    """Give what makes a store on a server."""
+    made: list[RedisReplayStore] = []
+
+    def make(broker: Broker, **options: Any) -> RedisReplayStore:
+        given: dict[str, Any] = {"policy": POLICY, "clock": time.time} | options
+        made.append(RedisReplayStore(broker.address, **given))
+        return made[-1]
+
+    yield make
+    for store in made:
+        await store.close()
+
+
+def now() -> int:
+    """Return an issue time above the floor of a store that is born now."""
+    return int(time.time()) + 3
+
+
+async def config(broker: Broker, **settings: str | int) -> None:
+    """Change settings of a running server."""
+    async with Redis.from_url(broker.address) as client:
+        for name, value in settings.items():
+            await client.config_set(name.replace("_", "-"), value)
+
+
+async def answer(store: RedisReplayStore, *args: Any, **fields: Any) -> Admission:
+    """Claim until the server is there again."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await store.claim(make_claim(*args, **fields))
+            except Exception:  # noqa: BLE001 - whatever a server that starts may say
+                await asyncio.sleep(0.05)
+
+
+async def test_a_restart_of_a_durable_server_forgets_nothing(served: Served, opened: Opened) -> None:
+    """Promise (A14, A35): where each write is synced before it is answered, a restart costs no honest message."""
+    broker = served()
+    store = opened(broker)
+    issued = now()
+    assert await store.claim(make_claim(1, offset=1, at=issued)) is FIRST
+    broker.restart()
+    assert await answer(store, 1, offset=1, at=issued) is REDELIVERED
+    assert await store.claim(make_claim(1, offset=2, at=issued)) is REPLAYED
+    assert await store.claim(make_claim(2, offset=3, at=issued)) is FIRST
+
+
+@pytest.mark.parametrize("settings", [{"appendfsync": "everysec"}, {"appendonly": "no"}])
+async def test_a_restart_of_another_server_is_a_birth(served: Served, opened: Opened, settings: dict[str, str]) -> None:
+    """Promise: a server that may have lost its last writes vouches for nothing older than its restart.
+
+    What it brings back may be an older snapshot, in which the birth mark is and the id is not.
+    """
+    broker = served()
+    await config(broker, **settings)
+    store = opened(broker)
+    issued = int(time.time()) + 2
+    assert await store.claim(make_claim(1, at=issued)) is FIRST
+    async with Redis.from_url(broker.address) as client:
+        (mark,) = await client.keys("watchword:mark")
+        before: Any = await client.hgetall(mark)
+    broker.restart()
+    async with Redis.from_url(broker.address) as client:
+        await client.flushall()
+        await client.hset(mark, mapping=before)
+    await asyncio.sleep(issued - time.time())
+    assert await answer(store, 1, at=issued) is TOO_OLD
+    assert await store.claim(make_claim(2, at=issued + 5)) is FIRST
+
+
+async def test_a_replica_that_takes_over_is_a_birth(served: Served, opened: Opened) -> None:
+    """Promise: replication is not waited for, so a new master may lack what the old one answered."""
+    master = served()
+    port = master.address.rpartition(":")[2]
+    replica = served("--replicaof", f"127.0.0.1 {port}")
+    async with asyncio.timeout(20), Redis.from_url(replica.address) as client:
+        while (await client.info("replication"))["master_link_status"] != "up":  # noqa: ASYNC110 - it cannot be awaited
+            await asyncio.sleep(0.05)
+        issued = int(time.time()) + 2
+        assert await opened(master).claim(make_claim(1, at=issued)) is FIRST
+        with pytest.raises(ConfigurationError, match="name its master"):
+            await opened(replica).start()
+        while not await client.exists("watchword:mark"):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.05)
+        master.stop()
+        await client.execute_command("REPLICAOF", "NO", "ONE")
+    await asyncio.sleep(issued - time.time())
+    store = opened(replica)
+    assert await store.claim(make_claim(2, at=issued)) is TOO_OLD
+    assert await store.claim(make_claim(1, at=issued)) in {REPLAYED, TOO_OLD}
+    assert await store.claim(make_claim(3, at=issued + 5)) is FIRST
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+async def test_a_server_that_may_evict_is_refused(served: Served, opened: Opened, policy: str) -> None:
+    """Promise (A20): the error at the start says what to set."""
+    broker = served("--maxmemory", "100mb", "--maxmemory-policy", policy)
+    with pytest.raises(ConfigurationError, match="set maxmemory-policy noeviction"):
+        await opened(broker).start()
+    await config(broker, maxmemory_policy="noeviction")
+    await opened(broker).start()
+
+
+async def test_eviction_that_begins_later_is_a_birth(served: Served, opened: Opened) -> None:
+    """Promise (A20): ids that were evicted although all was well at the start do not come back as new."""
+    broker = served("--maxmemory", "100mb", "--maxmemory-policy", "noeviction")
+    store = opened(broker)
+    issued = now()
+    assert await store.claim(make_claim(1, at=issued)) is FIRST
+    async with asyncio.timeout(20), Redis.from_url(broker.address) as client:
+        await client.config_set("maxmemory-policy", "allkeys-random")
+        while (await client.info("memory"))["maxmemory"] != 0 and not (await client.info("stats"))["evicted_keys"]:
+            await client.set("filler", b"x" * 100_000)
+            used = (await client.info("memory"))["used_memory"]
+            await client.config_set("maxmemory", used - 50_000)
+        await client.config_set("maxmemory", 0)
+        await asyncio.sleep(issued - time.time())
+    assert await answer(store, 1, at=issued) in {TOO_OLD, REPLAYED}
+    assert await store.claim(make_claim(2, at=issued)) is TOO_OLD
+    assert await store.claim(make_claim(3, at=issued + 5)) is FIRST
+
+
+async def test_a_full_server_takes_nothing_and_forgets_nothing(served: Served, opened: Opened) -> None:
+    """Promise (A20): without room there is no answer, so nothing is delivered; what was known stays known."""
+    broker = served("--maxmemory", "100mb", "--maxmemory-policy", "noeviction")
+    store = opened(broker)
+    assert await store.claim(make_claim(1, at=now())) is FIRST
+    issued = now()
+    assert await store.claim(make_claim(2, offset=2, at=issued)) is FIRST
+    await config(broker, maxmemory=1)
+    with pytest.raises(Exception, match=r"OOM|maxmemory"):
+        await store.claim(make_claim(3, at=issued))
+    await config(broker, maxmemory=0)
+    assert await store.claim(make_claim(2, offset=2, at=issued)) is REDELIVERED
+
+
+async def test_a_cluster_is_refused(served: Served, opened: Opened) -> None:
+    """Promise: the error at the start says that a cluster is none for it."""
+    with pytest.raises(ConfigurationError, match="name a server that is none"):
+        await opened(served("--cluster-enabled", "yes", "--cluster-port", str(free_port()))).start()
+
+
+@pytest.mark.parametrize("right", ["info", "evalsha", "set"])
+async def test_missing_rights_are_told(served: Served, opened: Opened, right: str) -> None:
+    """Promise: a user that may too little is told what it needs, or gives no answer; and never an admission."""
+    broker = served()
+    async with Redis.from_url(broker.address) as client:
+        await client.execute_command("ACL", "SETUSER", "default", f"-{right}")
+    store = opened(broker)
+    with pytest.raises(Exception, match=rf"needs .*{right}|permission"):
+        await store.claim(make_claim(1, at=now()))
+
+
+async def test_the_rights_that_are_named_are_enough(served: Served, opened: Opened) -> None:
+    """Promise: a user of the store's own needs no more than the documents say, and sees no other keys."""
+    broker = served()
+    async with Redis.from_url(broker.address) as client:
+        rights = [*RIGHTS.split(), "+config|get"]
+        await client.execute_command("ACL", "SETUSER", "ids", "on", ">secret", "~watchword:*", *rights)
+    broker.address = broker.address.replace("//", "//ids:secret@")
+    store = opened(broker)
+    assert await store.claim(make_claim(1, offset=1, at=now())) is FIRST
+    assert store._durable
+
+
+async def test_settings_that_may_not_be_asked_for_are_asked_of_info(served: Served, opened: Opened) -> None:
+    """Promise: where CONFIG is forbidden, eviction is still detected; durability is not taken for granted."""
+    broker = served("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
+    async with Redis.from_url(broker.address) as client:
+        await client.execute_command("ACL", "SETUSER", "default", "-config")
+    store = opened(broker)
+    with pytest.raises(ConfigurationError, match="noeviction"):
+        await store.start()
+    quiet = served()
+    async with Redis.from_url(quiet.address) as client:
+        await client.execute_command("ACL", "SETUSER", "default", "-config")
+    store = opened(quiet)
+    await store.start()
+    assert not store._durable
+
+
+@pytest.mark.parametrize(
+    ("told", "complaint"),
+    [
+        ({"maxmemory_policy": None}, "assume_no_eviction = true"),
+        ({"redis_version": "6.0.16"}, "6.2 or later"),
+        ({"run_id": None}, "does not tell run_id"),
+        ({"redis_mode": "sentinel"}, "name a server that is none"),
+    ],
+)
+async def test_what_a_server_does_not_tell_is_no_comfort(
+    redis_broker: Broker, opened: Opened, monkeypatch: pytest.MonkeyPatch, told: dict[str, Any], complaint: str
+) -> None:
+    """Promise: servers that only look like Redis, or are too old, are refused at the start."""
+    real = Redis.info
+
+    async def info(client: Redis) -> dict[str, Any]:
+        changed = {**await real(client), **told}
+        return {name: value for name, value in changed.items() if value is not None}
+
+    async def asked(_client: Redis, _name: str) -> dict[str, str]:
+        return {}
+
+    monkeypatch.setattr(Redis, "info", info)
+    monkeypatch.setattr(Redis, "config_get", asked)
+    with pytest.raises(ConfigurationError, match=complaint):
+        await opened(redis_broker).start()
+    if "maxmemory_policy" in told:
+        await opened(redis_broker, assume_no_eviction=True).start()
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"F", [b"F"], ["F", b"1"], [b"X", b"1"], [b"FF", b"1"], [b"F", b"soon"], [b"", b"1"], None, [b"F", None]],
+)
+async def test_garbage_is_no_admission(
+    redis_broker: Broker, opened: Opened, monkeypatch: pytest.MonkeyPatch, garbage: object
+) -> None:
+    """Promise: an answer that is not understood letter by letter is an error."""
+    store = opened(redis_broker)
+    await store.start()
+
+    async def lie(*_args: object) -> object:
+        return garbage
+
+    monkeypatch.setattr(store._client, "execute_command", lie)
+    with pytest.raises(StoreError):
+        await store.claim(make_claim(1, at=now()))
+
+
+async def test_clocks_that_differ_too_much_are_an_error(redis_broker: Broker, opened: Opened) -> None:
+    """Promise: entries that would leave too early, by a clock that runs ahead, vouch for nothing."""
+    store = opened(redis_broker, clock=lambda: time.time() - 100)
+    with pytest.raises(StoreError, match="clock"):
+        await store.claim(make_claim(1, at=now()))
+
+
+async def test_entries_and_counts_leave_by_themselves(served: Served, opened: Opened) -> None:
+    """Promise: ids live as long as their messages may come, and no longer; their room is free again then."""
+    broker = served()
+    store = opened(broker, per_principal=1)
+    issued = now()
+    claim = make_claim(1, offset=1, at=issued)
+    assert await store.claim(claim) is FIRST
+    assert await store.claim(make_claim(2, offset=2, at=issued)) is OVER_QUOTA
+    async with Redis.from_url(broker.address) as client:
+        entry: Any
+        held: Any
+        (entry,) = await client.keys("watchword:id:*")
+        (held,) = await client.keys("watchword:held:*")
+        lives = claim.keep_until + GRACE
+        assert math.isclose(await client.pexpiretime(entry), lives * 1000, abs_tol=2)
+        assert await client.expiretime(held) >= lives
+        counts = await client.hgetall(held)
+        await client.delete(entry, held)
+        await client.hset(held, mapping={b"1": counts.popitem()[1]})  # as if from long ago
+    assert await store.claim(make_claim(3, offset=3, at=issued)) is FIRST
+    assert await store.claim(make_claim(4, offset=4, at=issued)) is OVER_QUOTA
+
+
+async def test_a_script_that_was_flushed_is_loaded_again(redis_broker: Broker, opened: Opened) -> None:
+    """Promise: an operator's SCRIPT FLUSH costs nothing."""
+    store = opened(redis_broker)
+    await store.start()
+    async with Redis.from_url(redis_broker.address) as client:
+        await client.script_flush()
+    assert await store.claim(make_claim(1, at=now() + 3600)) in {FIRST, REPLAYED}
+
+
+@pytest.mark.needs_redis("pause")
+async def test_a_frozen_server_gives_no_answer(redis_broker: Broker, opened: Opened) -> None:
+    """Promise (A35): what does not answer is an error in bounded time, and served again later."""
+    store = opened(redis_broker, timeout=0.3)
+    with redis_broker.paused():
+        begun = time.monotonic()
+        with pytest.raises(Exception):  # noqa: B017, PT011 - any
+            await store.start()
+        assert time.monotonic() - begun < 2.0
+    await store.start()
+
+
+async def test_a_server_that_is_not_there_is_knocked_at_once(opened: Opened) -> None:
+    """Promise: claims that come while it cannot be reached fail together, and not one after another."""
+    gone = Broker(bus="redis", kind="process", address="redis://127.0.0.1:1")
+    store = opened(gone)
+    failures = await asyncio.gather(
+        *(store.claim(make_claim(i, at=now())) for i in range(2000)), return_exceptions=True
+    )
+    assert {type(failure).__name__ for failure in failures} == {"ConnectionError"}
+
+
+def test_a_wrong_url_is_told() -> None:
+    """Promise: a mistake in the URL is told when the settings are read."""
+    with pytest.raises(ConfigurationError, match="write redis://host:6379/0"):
+        RedisReplayStore("http://host", policy=POLICY, clock=time.time)
+
+
+def test_the_password_is_not_shown() -> None:
+    """Promise (A31): neither the store nor its errors show the URL."""
+    store = RedisReplayStore("redis://:hunter2@host", policy=POLICY, clock=time.time)
+    assert "hunter2" not in repr(store)

@@ -1,0 +1,313 @@
+import asyncio
+import multiprocessing
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from watchword import Admission, Claim, ConfigurationError, Policy
+from watchword_adapters.contract.replay_store import make_claim
+from watchword_adapters.replay import sqlite_ledger
+from watchword_adapters.replay.gathering import GRACE, StoreError
+from watchword_adapters.replay.sqlite import SqliteReplayStore
+
+FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
+POLICY = Policy(max_age=60, max_skew=5, max_lag=600)
+BIRTH = 1_800_000_000
+LATER = BIRTH + 100
+
+Opened = Callable[..., SqliteReplayStore]
+
+
+class Clock:
+    """A clock that stands until it is set."""
+
+    def __init__(self) -> None:
+        self.now = float(BIRTH)
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Give a clock that shows the birth of the file."""
+    return Clock()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Give a place for the file."""
+    return tmp_path / "ids.db"
+
+
+@pytest_asyncio.fixture
+async def opened(path: Path, clock: Clock) -> AsyncIterator[Opened]:
+    """Give what opens the file once more."""
+    made: list[SqliteReplayStore] = []
+
+    def make(**options: Any) -> SqliteReplayStore:
+        made.append(SqliteReplayStore(path, policy=POLICY, clock=clock, **options))
+        return made[-1]
+
+    yield make
+    for store in made:
+        await store.close()
+
+
+def _serve(path: Path, claims: list[Claim], start: Any, answers: Any) -> None:
+    async def claim_all() -> list[str]:
+        async with SqliteReplayStore(path, policy=POLICY, clock=time.time, timeout=20.0) as store:
+            start.wait()
+            return [str(await store.claim(claim)) for claim in claims]
+
+    answers.put(asyncio.run(claim_all()))
+
+
+def test_of_several_processes_exactly_one_is_first(path: Path) -> None:
+    """Promise (A15): processes that share the file share what it knows, though they all open it new at once."""
+    context = multiprocessing.get_context("spawn")
+    start, answers = context.Barrier(4), context.Queue()
+    claims = [make_claim(number) for number in range(200)]
+    processes = [context.Process(target=_serve, args=(path, claims, start, answers)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    given = [answers.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    for each in zip(*given, strict=True):
+        assert sorted(each) == ["first", "replayed", "replayed", "replayed"]
+
+
+async def test_a_restart_forgets_nothing(opened: Opened, clock: Clock) -> None:
+    """Promise (A14): what was claimed is known after a restart, and is not called too old for it."""
+    store = opened()
+    assert await store.claim(make_claim(1, offset=1, at=LATER)) is FIRST
+    await store.close()
+    clock.now += 500
+    assert await opened().claim(make_claim(1, offset=1, at=LATER)) is REDELIVERED
+    assert await opened().claim(make_claim(1, offset=2, at=LATER)) is REPLAYED
+    assert await opened().claim(make_claim(2, offset=3, at=LATER)) is FIRST
+
+
+async def test_the_floor_is_birth_and_skew(opened: Opened) -> None:
+    """Promise: what another clock may have dated before the birth is too old, and nothing else is."""
+    store = opened()
+    assert await store.claim(make_claim(1, at=BIRTH + 5)) is TOO_OLD
+    assert await store.claim(make_claim(1, at=BIRTH + 6)) is FIRST
+
+
+async def test_ids_leave_when_their_messages_are_too_old(opened: Opened, clock: Clock, path: Path) -> None:
+    """Promise: the file does not grow for ever, and what left it cannot come back, whatever the clock does."""
+    store = opened(per_principal=2)
+    for number in (1, 2):
+        assert await store.claim(make_claim(number, offset=number, at=LATER)) is FIRST
+    assert await store.claim(make_claim(3, at=LATER)) is OVER_QUOTA
+    clock.now = LATER + POLICY.window + POLICY.max_lag + GRACE + 60
+    new = int(clock.now)
+    assert await store.claim(make_claim(3, at=new)) is FIRST
+    assert await store.claim(make_claim(4, at=new)) is FIRST
+    assert await store.claim(make_claim(5, at=new)) is OVER_QUOTA
+    clock.now = BIRTH
+    assert await store.claim(make_claim(1, offset=1, at=LATER)) is TOO_OLD
+    await store.close()
+    database = sqlite3.connect(path)
+    assert database.execute("SELECT count(*) FROM ids").fetchone() == (2,)
+    database.close()
+
+
+async def test_ids_leave_a_few_at_a_time(
+    opened: Opened, clock: Clock, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: forgetting much holds up no batch for long."""
+    monkeypatch.setattr("watchword_adapters.replay.sqlite_ledger._LEAVING_AT_ONCE", 10)
+    store = opened()
+    await asyncio.gather(*(store.claim(make_claim(number, at=LATER)) for number in range(25)))
+    clock.now = LATER + POLICY.window + POLICY.max_lag + GRACE + 60
+    database = sqlite3.connect(path)
+    left = []
+    for number in range(30, 34):
+        assert await store.claim(make_claim(number, at=int(clock.now))) is FIRST
+        left.append(database.execute("SELECT count(*) FROM ids WHERE issued_at = ?", (LATER,)).fetchone()[0])
+    database.close()
+    assert left == [15, 5, 0, 0]
+
+
+async def _claimed_and_copied(store: SqliteReplayStore, path: Path) -> Path:
+    """Claim 1, copy the file, claim 2."""
+    assert await store.claim(make_claim(1, at=LATER)) is FIRST
+    await store.close()
+    copy = path.with_name("copy")
+    shutil.copy(path, copy)
+    assert await store.claim(make_claim(2, at=LATER)) is FIRST
+    await store.close()
+    return copy
+
+
+@pytest.mark.parametrize("put_back", [shutil.copy, os.replace])
+async def test_an_older_copy_is_born_anew(
+    opened: Opened, clock: Clock, path: Path, put_back: Callable[[Path, Path], object]
+) -> None:
+    """Promise: who puts an older copy back in place brings back what it had forgotten as too old, not as new."""
+    copy = await _claimed_and_copied(opened(), path)
+    clock.now = LATER + 10
+    put_back(copy, path)
+    store = opened()
+    assert await store.claim(make_claim(2, at=LATER)) is TOO_OLD
+    assert await store.claim(make_claim(1, at=LATER)) is REPLAYED
+    assert await store.claim(make_claim(3, at=LATER + 16)) is FIRST
+
+
+async def test_a_copy_elsewhere_is_born_anew(opened: Opened, clock: Clock, path: Path) -> None:
+    """Promise: without the count beside it nobody knows how old a file is."""
+    await _claimed_and_copied(opened(), path)
+    clock.now = LATER + 10
+    path.with_name("ids.db-count").unlink()
+    assert await opened().claim(make_claim(3, at=LATER)) is TOO_OLD
+    assert await opened().claim(make_claim(2, at=LATER)) is REPLAYED
+
+
+async def test_an_older_copy_under_a_running_process_is_born_anew(opened: Opened, clock: Clock, path: Path) -> None:
+    """Promise: a file that is replaced while it is open is noticed at the next batch."""
+    copy = await _claimed_and_copied(opened(), path)
+    store = opened()
+    await store.start()
+    clock.now = LATER + 10
+    copy.replace(path)
+    assert await store.claim(make_claim(2, at=LATER)) is TOO_OLD
+    assert await store.claim(make_claim(3, at=LATER + 16)) is FIRST
+
+
+async def test_a_lost_log_is_noticed(opened: Opened, clock: Clock, path: Path) -> None:
+    """Promise: without its write-ahead log the file lacks what was written last, so it is born anew."""
+    store = opened()
+    assert await store.claim(make_claim(1, at=LATER)) is FIRST
+    clock.now = LATER + 10
+    path.with_name("ids.db-wal").unlink()
+    assert await store.claim(make_claim(1, at=LATER)) in {TOO_OLD, REPLAYED}
+    assert await store.claim(make_claim(2, at=LATER)) is TOO_OLD
+
+
+async def test_a_failed_batch_is_no_reason_for_a_birth(opened: Opened, clock: Clock, path: Path) -> None:
+    """Promise (A35): a disk that was full for a moment loses nothing."""
+    store = opened(timeout=1.0)
+    assert await store.claim(make_claim(1, offset=1, at=LATER)) is FIRST
+    clock.now = LATER + 10
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(sqlite3.OperationalError):
+        await store.claim(make_claim(2, offset=2, at=LATER))
+    other.execute("ROLLBACK")
+    other.close()
+    assert await store.claim(make_claim(2, offset=2, at=LATER)) is FIRST
+
+
+def test_a_child_process_opens_the_file_itself(path: Path, clock: Clock) -> None:
+    """Promise: a pre-forking server may make the store before it forks."""
+    store = SqliteReplayStore(path, policy=POLICY, clock=clock)
+    assert asyncio.run(store.claim(make_claim(1, at=LATER))) is FIRST
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        answer = "died"
+        try:
+            answer = str(asyncio.run(store.claim(make_claim(1, at=LATER))))
+        finally:
+            os.write(writer, answer.encode())
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reader, 100) == b"replayed"
+    os.close(reader)
+    os.close(writer)
+    assert asyncio.run(store.claim(make_claim(2, at=LATER))) is FIRST
+    asyncio.run(store.close())
+
+
+@pytest.mark.parametrize("content", [b"no database at all, but long enough" * 100, None])
+def test_another_file_is_refused(clock: Clock, path: Path, content: bytes | None) -> None:
+    """Promise: a file that is not a store's is left alone, and the error says what to do."""
+    if content is None:
+        database = sqlite3.connect(path)
+        database.execute("CREATE TABLE theirs (x)")
+        database.close()
+        content = path.read_bytes()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match="of its own"):
+        asyncio.run(SqliteReplayStore(path, policy=POLICY, clock=clock).start())
+    assert path.read_bytes() == content
+
+
+async def test_a_damaged_file_gives_no_answer(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: a batch that fails half-way is undone, and answers nothing."""
+    store = opened()
+    assert await store.claim(make_claim(1, at=LATER)) is FIRST
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_ledger._Batch, "_find", lambda *_: None)
+        answers = await asyncio.gather(
+            store.claim(make_claim(2, at=LATER)), store.claim(make_claim(1, at=LATER)), return_exceptions=True
+        )
+    assert [type(answer) for answer in answers] == [StoreError] * 2
+    assert await store.claim(make_claim(2, at=LATER)) is FIRST
+
+
+async def test_a_disk_without_a_log_is_refused(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: where SQLite cannot have a write-ahead log, the error says what to do."""
+    monkeypatch.setattr(sqlite3, "connect", lambda *_args, **_options: _Sqlite("delete"))
+    with pytest.raises(ConfigurationError, match="use a local disk"):
+        await opened().start()
+
+
+async def test_a_lock_at_the_start_is_waited_for(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: processes that open a new file at once wait for each other, but not for ever."""
+    monkeypatch.setattr(sqlite3, "connect", lambda *_args, **_options: _Sqlite(None))
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        await opened(timeout=0.1).start()
+
+
+class _Sqlite:
+    """A connection whose file allows but one journal mode, or is locked."""
+
+    def __init__(self, mode: str | None) -> None:
+        self._mode = mode
+        self._asks_mode = False
+
+    def execute(self, statement: str) -> "_Sqlite":
+        self._asks_mode = "journal_mode" in statement
+        if self._mode is None and self._asks_mode:
+            raise sqlite3.OperationalError("database is locked")
+        return self
+
+    def fetchone(self) -> tuple[str | int | None]:
+        return (self._mode if self._asks_mode else 0,)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+async def test_a_missing_directory_is_told(path: Path, clock: Clock) -> None:
+    """Promise: a mistake in the path is one line that names it."""
+    store = SqliteReplayStore(path / "deeper" / "ids.db", policy=POLICY, clock=clock)
+    with pytest.raises(ConfigurationError, match="deeper"):
+        await store.start()
+
+
+async def test_births_are_warned_of(opened: Opened, clock: Clock, path: Path) -> None:
+    """Promise: the operator learns that, and until when, honest messages are stale."""
+    told: list[tuple[str, dict[str, Any]]] = []
+    store = opened(warn=lambda event, **fields: told.append((event, fields)))
+    await store.claim(make_claim(1, at=LATER))
+    await store.claim(make_claim(2, at=LATER))
+    os.unlink(path)  # noqa: PTH108 - at once
+    clock.now += 50
+    await store.claim(make_claim(3, at=LATER))
+    floors = [fields["stale_if_issued_up_to"] for _, fields in told]
+    assert [event for event, _ in told] == ["replay.store_born"] * 2
+    assert floors == [BIRTH + 5, BIRTH + 55]
