@@ -269,7 +269,7 @@ async def test_a_lock_at_the_start_is_waited_for(opened: Opened, monkeypatch: py
     """Promise: processes that open a new file at once wait for each other, but not for ever."""
     monkeypatch.setattr(sqlite3, "connect", lambda *_args, **_options: _Sqlite(None))
     with pytest.raises(sqlite3.OperationalError, match="locked"):
-        await opened(timeout=0.1).start()
+        await opened(timeout=0.8).start()
 
 
 class _Sqlite:
