@@ -9,6 +9,8 @@ from watchword.errors import ConfigurationError, Reason, Rejected, SigningError,
 from watchword.keys import Algorithm, KeyChain, KeySource, MemoryKeys, SigningBackend, SigningKey, VerificationKey
 from watchword.message import Channel, Expected, Message, ObservedMessage, Position, Request, VerifiedMessage
 from watchword.policy import Allow, Mode, Policy, Rate
+from watchword.quarantine import Caps, Quarantine
+from watchword.quarantine_copy import HeaderStyle
 from watchword.replay import Admission, Claim, MemoryReplayStore, ReplayStore
 from watchword.signer import Signed, Signer
 from watchword.verifier import Verifier
@@ -18,11 +20,13 @@ __all__ = [
     "Algorithm",
     "Allow",
     "Audit",
+    "Caps",
     "Channel",
     "Claim",
     "ConfigurationError",
     "Delivered",
     "Expected",
+    "HeaderStyle",
     "KeyChain",
     "KeySource",
     "MemoryKeys",
@@ -32,6 +36,7 @@ __all__ = [
     "ObservedMessage",
     "Policy",
     "Position",
+    "Quarantine",
     "Rate",
     "Reason",
     "Rejected",
