@@ -40,8 +40,9 @@ class KafkaQuarantine(CappedQuarantine):
 
     Give it to ``VerifyingConsumer(quarantine=...)``, which lends it its connection settings (``attach``). Or give a
     started ``producer``, which stays yours; with a ``transactional_id`` copies wait, and go out inside your transaction
-    just before its offsets (``send_offsets_to_transaction``), so that both commit or neither. One write takes at most
-    ``timeout`` seconds.
+    just before its offsets (``send_offsets_to_transaction``), so that both commit or neither; keep the topic's
+    ``max.message.bytes`` well above the cap ``max_size`` then, for what the broker refuses fails a transaction. One
+    write takes at most ``timeout`` seconds.
     """
 
     def __init__(
