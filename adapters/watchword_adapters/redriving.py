@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from watchword import (
+    Audit,
     MemoryKeys,
     MemoryReplayStore,
     Mode,
@@ -27,6 +28,7 @@ from watchword.wire_json import verdict_to_json
 if TYPE_CHECKING:
     from collections.abc import Container
 
+    from watchword import Message
     from watchword.quarantine_copy import Kept
 
 Verdict: TypeAlias = VerifiedMessage | Rejected | Unavailable
@@ -119,6 +121,19 @@ async def judged_copy(judging: Watchword, stored: Stored, kept: Kept) -> Redrive
     delivered = await judging.admit(replace(kept.message, reader="redrive"))
     verdict = delivered.verdict if isinstance(delivered, ObservedMessage) else delivered
     return Redriven(id=stored.id, read="copy", kept=kept, verdict=verdict)
+
+
+class _Silence(Audit):
+    """Says nothing of copies, which are unsigned as they should be."""
+
+    def refused(self, message: Message, verdict: Rejected | Unavailable) -> None:
+        """See Audit."""
+
+    def refused_raw(self, verdict: Rejected, **_: object) -> None:
+        """See Audit."""
+
+    def warn(self, event: str, **_: object) -> None:
+        """See Audit."""
 
 
 def _base64(value: bytes | None) -> str | None:

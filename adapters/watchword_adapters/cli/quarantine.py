@@ -44,7 +44,7 @@ _REASONS: Final = frozenset({UNDETERMINED, *map(str, Reason)})
 _ADDRESSES: Final = {"kafka": "localhost:9092", "nats": "nats://localhost:4222"}
 
 
-_ONE_TRY: Final = {"allow_reconnect": False, "connect_timeout": 5, "max_reconnect_attempts": 0}
+_SOON: Final = {"allow_reconnect": False, "connect_timeout": 5, "max_reconnect_attempts": 1, "reconnect_time_wait": 0.2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ async def _copies(source: Source, agent: Watchword) -> list[Stored]:
             return await kafka.copies(place, watchword=agent, limit=source.limit, bootstrap_servers=address)
         from watchword_adapters.buses.nats import redrive as nats  # noqa: PLC0415 - comes with an extra
 
-        return await nats.copies(place, watchword=agent, limit=source.limit, servers=address, **_ONE_TRY)
+        return await nats.copies(place, watchword=agent, limit=source.limit, servers=address, **_SOON)
 
 
 def _redriven(source: Source, agent: Watchword, only: Choice) -> AsyncIterator[Redriven]:
@@ -152,7 +152,7 @@ def _redriven(source: Source, agent: Watchword, only: Choice) -> AsyncIterator[R
         return kafka.redrive(place, watchword=agent, only=only, limit=source.limit, bootstrap_servers=address)
     from watchword_adapters.buses.nats import redrive as nats  # noqa: PLC0415 - comes with an extra
 
-    return nats.redrive(place, watchword=agent, only=only, limit=source.limit, servers=address, **_ONE_TRY)
+    return nats.redrive(place, watchword=agent, only=only, limit=source.limit, servers=address, **_SOON)
 
 
 @contextmanager

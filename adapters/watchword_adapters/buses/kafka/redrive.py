@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
@@ -31,12 +31,15 @@ _SILENT_ROUNDS: Final = 10
 """Rounds without a record after which the rest counts as markers of transactions."""
 
 
+_Consumer = TypeVar("_Consumer", bound=AIOKafkaConsumer)
+
+
 async def copies(topic: str, *, watchword: Watchword, limit: int = LIMIT, **options: Any) -> list[Stored]:
     """Return the latest ``limit`` copies of each partition of a quarantine topic, oldest first.
 
     ``options`` are aiokafka's for the connection. ConfigurationError where there is no such topic; the client's errors.
     """
-    async with VerifyingConsumer(watchword=onlooker(watchword), **(_COMMITTED | options)) as consumer:
+    async with _open(VerifyingConsumer(watchword=onlooker(watchword), **(_COMMITTED | options))) as consumer:
         tps = [TopicPartition(topic, number) for number in await _partitions(consumer, topic)]
         if not tps:
             raise ConfigurationError(f"quarantine topic {topic!r}: there is none")
@@ -74,15 +77,15 @@ async def redrive(
     """
     judging = judge(watchword)
     found = await copies(topic, watchword=watchword, limit=limit, **options)
-    async with AsyncExitStack() as stack:
-        log = await stack.enter_async_context(VerifyingConsumer(watchword=judging, **(_COMMITTED | options)))
-        plain = await stack.enter_async_context(AIOKafkaConsumer(**({"enable_auto_commit": False} | options)))
-        for stored in found:
-            kept = stored.kept
-            if kept is None or not only.takes(stored):
-                continue
+    chosen = [(stored, stored.kept) for stored in found if stored.kept is not None and only.takes(stored)]
+    async with (
+        _open(VerifyingConsumer(watchword=judging, **(_COMMITTED | options))) as log,
+        _open(AIOKafkaConsumer(**({"enable_auto_commit": False} | options))) as plain,
+    ):
+        for stored, kept in chosen:
             try:
-                record = await _original(log, plain, kept, patience)
+                ours = kept.channel.realm == watchword.realm
+                record = await _original(log, plain, kept, patience) if ours else None
             except Unavailable as verdict:
                 yield Redriven(id=stored.id, read="original", kept=kept, verdict=verdict)
                 continue
@@ -90,6 +93,17 @@ async def redrive(
                 yield await judged_copy(judging, stored, kept)
             else:
                 yield Redriven(id=stored.id, read="original", kept=kept, verdict=record.verdict)
+
+
+@asynccontextmanager
+async def _open(consumer: _Consumer) -> AsyncIterator[_Consumer]:
+    """Start a consumer and stop it at the end, also where it does not start."""
+    try:
+        await consumer.start()
+        await asyncio.sleep(0)  # aiokafka raises CancelledError from the stop of a consumer whose tasks never ran
+        yield consumer
+    finally:
+        await consumer.stop()
 
 
 async def _original(

@@ -75,14 +75,13 @@ async def redrive(
     """
     judging = judge(watchword)
     found = await copies(subject, watchword=watchword, servers=servers, limit=limit, **options)
+    chosen = [(stored, stored.kept) for stored in found if stored.kept is not None and only.takes(stored)]
     client = await connect(servers, watchword=judging, **options)
     try:
-        for stored in found:
-            kept = stored.kept
-            if kept is None or not only.takes(stored):
-                continue
+        for stored, kept in chosen:
             try:
-                msg = await _original(client.jetstream(timeout=patience), kept)
+                ours = kept.channel.realm == watchword.realm
+                msg = await _original(client.jetstream(timeout=patience), kept) if ours else None
             except errors.Error as error:
                 verdict = Unavailable("log", type(error).__name__)
                 yield Redriven(id=stored.id, read="original", kept=kept, verdict=verdict)
