@@ -70,7 +70,9 @@ def build(
         shared_replay=getattr(replay, "shared", False) is True,
     )
     _check_owners(settings.principal, sources, key)
-    return Watchword(verifier=verifier, signer=_signer(settings, key, clock), audit=audit)
+    return Watchword(
+        verifier=verifier, signer=_signer(settings, key, clock), audit=audit, quarantine=settings.to_quarantine()
+    )
 
 
 def _signing_key(chosen: SignerSettings, context: plugins.Context) -> plugins.NamedBackend:

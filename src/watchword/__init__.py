@@ -10,6 +10,8 @@ from watchword.guard import MemoryReplayStore
 from watchword.keys import Algorithm, KeyChain, KeySource, MemoryKeys, SigningBackend, SigningKey, VerificationKey
 from watchword.message import Channel, Expected, Message, ObservedMessage, Position, Request, VerifiedMessage
 from watchword.policy import Alias, Allow, Mode, Policy, Rate
+from watchword.quarantine import Caps, Quarantine
+from watchword.quarantine_copy import HeaderStyle
 from watchword.replay import Admission, Claim, ReplayStore
 from watchword.signer import Signed, Signer
 from watchword.verifier import Verifier
@@ -20,11 +22,13 @@ __all__ = [
     "Alias",
     "Allow",
     "Audit",
+    "Caps",
     "Channel",
     "Claim",
     "ConfigurationError",
     "Delivered",
     "Expected",
+    "HeaderStyle",
     "KeyChain",
     "KeySource",
     "MemoryKeys",
@@ -34,6 +38,7 @@ __all__ = [
     "ObservedMessage",
     "Policy",
     "Position",
+    "Quarantine",
     "Rate",
     "Reason",
     "Rejected",

@@ -11,6 +11,7 @@ from watchword.policy import Mode
 
 if TYPE_CHECKING:
     from watchword.message import Message
+    from watchword.settings import QuarantineSettings
     from watchword.signer import Signer
     from watchword.verifier import Verifier
 
@@ -23,15 +24,24 @@ _ANYTHING: Final = Expected()
 class Watchword:
     """A verifier, the signer of an agent that also speaks, and the audit trail of what they did.
 
-    Every interceptor takes one. The mode is the verifier's policy's.
+    Every interceptor takes one. The mode is the verifier's policy's. ``quarantine`` says where interceptors keep what
+    they do not deliver.
     """
 
-    def __init__(self, *, verifier: Verifier, signer: Signer | None = None, audit: Audit | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        verifier: Verifier,
+        signer: Signer | None = None,
+        audit: Audit | None = None,
+        quarantine: QuarantineSettings | None = None,
+    ) -> None:
         if signer is not None and (signer.realm, signer.principal) != (verifier.realm, verifier.principal):
             raise ConfigurationError("signer and verifier name another realm or principal: one process is one agent")
         self.verifier: Final = verifier
         self.clock: Final = verifier.clock
         self.realm: Final = verifier.realm
+        self.quarantine: Final = quarantine
         self.audit: Final = audit or Audit(clock=verifier.clock, observing=verifier.policy.mode is Mode.OBSERVE)
         self._signer = signer
 

@@ -1,20 +1,188 @@
-"""The port through which what was not delivered is kept."""
+"""Quarantine: where messages go that were not delivered, so that somebody can look at them and drive them again.
+
+The port, and what every quarantine has in common: caps, and one copy of a message. Never a way back in (a copy does not
+verify anywhere), never an amplifier (caps in number and bytes, no copy of a copy), never a brake (a quarantine that
+cannot be written is left alone for a while).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from abc import ABC, abstractmethod
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+
+from watchword.errors import ConfigurationError, Reason, Rejected, Unavailable
+from watchword.policy import Rate
+from watchword.quarantine_copy import UNDETERMINED, Copy, HeaderStyle, make_copy
 
 if TYPE_CHECKING:
-    from watchword.errors import Rejected, Unavailable
-    from watchword.message import Message
+    from collections.abc import Callable
+
+    from watchword.message import Channel, Message, Position
+
+MAX_RATE: Final = 10_000
+"""Copies in a period, the ceiling of ``Caps.rate``."""
+
+MAX_BYTES: Final = 64 * 1024 * 1024
+MAX_SIZE: Final = 8 * 1024 * 1024
+LEAST_SIZE: Final = 1024
+
+COOL_DOWN: Final = 30.0
+"""Seconds for which a quarantine that failed is not tried again: a missing topic must not slow down every rejection."""
+
+_REMEMBERED: Final = 65_536
+_REJECTED: Final = "rejected"
 
 
 class Quarantine(Protocol):
-    """Port: keeps messages that were not delivered, out of every handler's way."""
+    """Port: a place for messages that were not delivered."""
 
     async def put(self, message: Message, verdict: Rejected | Unavailable) -> bool:
-        """Keep a copy and return True; False if a cap leaves it out, which is counted.
+        """Keep a copy with its verdict, and return True; False where a cap left it out (which is counted).
 
-        Unavailable (``quarantine``) where it cannot be written; so bound the time that it may take.
+        True also for a message that is there already. Unavailable (``quarantine``), within seconds, where it cannot be
+        written; nothing else is raised.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caps:
+    """How much may be copied; each of the three budgets has this much for itself.
+
+    ``bytes_per_second`` may be overdrawn by one copy. Of a message over ``max_size`` bytes (value, key and headers)
+    the copy keeps the pointer and the envelope only.
+    """
+
+    rate: Rate = Rate(100, 1.0)  # noqa: RUF009 - frozen
+    bytes_per_second: int = 1024 * 1024
+    max_size: int = 256 * 1024
+
+    def __post_init__(self) -> None:
+        if self.rate.count > MAX_RATE:
+            raise ConfigurationError(f"quarantine rate of {self.rate.count}: at most {MAX_RATE} copies in a period")
+        for name, value, most in (("bytes", self.bytes_per_second, MAX_BYTES), ("max_size", self.max_size, MAX_SIZE)):
+            if not LEAST_SIZE <= value <= most:
+                raise ConfigurationError(f"quarantine {name} of {value}: choose {LEAST_SIZE} to {most}")
+
+
+class CappedQuarantine(ABC):
+    """A quarantine with caps; a subclass says which channel is its own, and writes.
+
+    ``counts`` has ``kept``, ``unavailable``, and ``capped_`` with each budget's name: ``rejected``, ``stale`` and
+    ``undetermined``, so that a flood of forgeries leaves room for honest messages that came too late or could not be
+    judged. ``clock`` returns seconds since the epoch; ``warn`` hears of an outage, once.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        warn: Callable[..., None],
+        caps: Caps | None = None,
+        style: HeaderStyle = HeaderStyle.WATCHWORD,
+    ) -> None:
+        self.counts: Final[Counter[str]] = Counter()
+        self._clock = clock
+        self._warn = warn
+        self._caps = caps or Caps()
+        self._style = style
+        self._budgets: dict[str, _Budget] = {}
+        self._kept: OrderedDict[_Place, None] = OrderedDict()
+        self._failed_at: float | None = None
+        self._warned = False
+
+    @abstractmethod
+    def owns(self, channel: Channel) -> bool:
+        """Tell whether this is the channel that copies are written to."""
+
+    @abstractmethod
+    async def write(self, copy: Copy) -> bool:
+        """Write a copy (or, where the bus cannot take it, ``copy.pointer()``); False leaves it out.
+
+        Unavailable where it cannot be written.
+        """
+
+    async def put(self, message: Message, verdict: Rejected | Unavailable) -> bool:
+        """See ``Quarantine.put``."""
+        place = _place(message)
+        if place in self._kept or self.owns(message.channel):  # what comes from the quarantine is in it
+            return True
+        now = self._clock()
+        if self._failed_at is not None and 0 <= now - self._failed_at < COOL_DOWN:
+            raise self._unavailable("waiting before the next try")
+        budget = budget_of(verdict)
+        if not self._budgets.setdefault(budget, _Budget(self._caps, now)).open(now):
+            self.counts[f"capped_{budget}"] += 1
+            return False
+        copy = make_copy(message, verdict, now=now, style=self._style)
+        if copy.size > self._caps.max_size:
+            copy = copy.pointer()
+        self._budgets[budget].spend(copy.size)
+        try:
+            written = await self.write(copy)
+        except Exception as error:  # whatever it is, the reader must be able to go on
+            self._failed_at = self._clock()
+            detail = error.detail if isinstance(error, Unavailable) else type(error).__name__
+            self._tell(str(error) if isinstance(error, ConfigurationError) else detail)
+            raise self._unavailable(detail) from error
+        self._failed_at = None
+        if not written:
+            self.counts[f"capped_{budget}"] += 1
+            return False
+        self._warned = False
+        self.counts["kept"] += 1
+        if place is not None:
+            self._kept[place] = None
+            if len(self._kept) > _REMEMBERED:
+                self._kept.popitem(last=False)
+        return True
+
+    def _unavailable(self, detail: str) -> Unavailable:
+        self.counts["unavailable"] += 1
+        return Unavailable("quarantine", detail)
+
+    def _tell(self, detail: str) -> None:
+        if not self._warned:
+            self._warned = True
+            self._warn("quarantine.unavailable", detail=detail, cost="rejected messages leave no copy meanwhile")
+
+
+def budget_of(verdict: Rejected | Unavailable) -> str:
+    """Name the budget that a copy is taken from."""
+    if isinstance(verdict, Unavailable):
+        return UNDETERMINED
+    return str(Reason.STALE) if verdict.reason is Reason.STALE else _REJECTED
+
+
+_Place: TypeAlias = "tuple[str, Position, float | None]"
+
+
+def _place(message: Message) -> _Place | None:
+    """Tell one message from another by where the broker put it, and when: offsets can be reused."""
+    position = message.position
+    return None if position is None else (message.channel.uri, position, message.appended_at)
+
+
+class _Budget:
+    """Two token buckets in seconds of the clock: copies, and their bytes."""
+
+    def __init__(self, caps: Caps, now: float) -> None:
+        self._caps = caps
+        self._copies = float(caps.rate.count)
+        self._bytes = float(caps.bytes_per_second)
+        self._last = now
+
+    def open(self, now: float) -> bool:
+        """Refill, and tell whether a copy may be taken; a clock that steps back fills nothing."""
+        passed, self._last = max(0.0, now - self._last), now
+        rate = self._caps.rate
+        self._copies = min(float(rate.count), self._copies + passed * rate.count / rate.seconds)
+        self._bytes = min(float(self._caps.bytes_per_second), self._bytes + passed * self._caps.bytes_per_second)
+        return self._copies >= 1.0 and self._bytes > 0.0
+
+    def spend(self, size: int) -> None:
+        """Take one copy of ``size`` bytes."""
+        self._copies -= 1.0
+        self._bytes -= size

@@ -10,11 +10,14 @@ from typing import Annotated, Any, Final, TypeAlias
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from watchword.errors import ConfigurationError
-from watchword.message import Channel, check_realm, is_principal
+from watchword.message import Channel, check_realm, is_principal, is_subject, is_topic
 from watchword.policy import Alias, Allow, Mode, Policy, Rate
+from watchword.quarantine import Caps
+from watchword.quarantine_copy import HeaderStyle
 
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?([smhd]?)", re.ASCII)
 _DEFAULTS: Final = Policy()
+_CAPS: Final = Caps()
 _SECONDS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -55,6 +58,18 @@ def _checked_rate(value: str) -> str:
         Rate.parse(value)
     except ConfigurationError as error:
         raise ValueError(str(error)) from None
+    return value
+
+
+def _checked_topic(value: str) -> str:
+    if not is_topic(value):
+        raise ValueError("write a Kafka topic, as agents.quarantine")
+    return value
+
+
+def _checked_subject(value: str) -> str:
+    if not is_subject(value):
+        raise ValueError("write a NATS subject without wildcard, as quarantine.agents")
     return value
 
 
@@ -126,6 +141,21 @@ class PolicySettings(Section):
     aliases: Annotated[list[AliasSettings], Listed] = []
 
 
+class QuarantineSettings(Section):
+    """``[quarantine]``: where copies of what was not delivered go, and how much of it."""
+
+    kafka: Annotated[str, AfterValidator(_checked_topic)] | None = None
+    nats: Annotated[str, AfterValidator(_checked_subject)] | None = None
+    rate: Annotated[str, AfterValidator(_checked_rate)] = f"{_CAPS.rate.count}/s"
+    bytes: int = _CAPS.bytes_per_second
+    max_size: int = _CAPS.max_size
+    headers: HeaderStyle = HeaderStyle.WATCHWORD
+
+    def to_caps(self) -> Caps:
+        """Return the caps; ConfigurationError where one is unsafe."""
+        return Caps(rate=Rate.parse(self.rate), bytes_per_second=self.bytes, max_size=self.max_size)
+
+
 class Settings(Section):
     """A whole ``watchword.toml``."""
 
@@ -135,6 +165,7 @@ class Settings(Section):
     keys: Annotated[list[KeySourceSettings], Listed] = []
     policy: PolicySettings = Field(default_factory=PolicySettings)
     replay: ReplaySettings = Field(default_factory=ReplaySettings)
+    quarantine: QuarantineSettings | None = None
 
     def to_policy(self) -> Policy:
         """Return the policy; ConfigurationError where a limit is unsafe or a rule can never apply."""
@@ -155,6 +186,15 @@ class Settings(Section):
             ),
             aliases=tuple(Alias(alias.channel, alias.signed_for) for alias in chosen.aliases),
         )
+
+    def to_quarantine(self) -> QuarantineSettings | None:
+        """Return where copies go; ConfigurationError where that is nowhere, or a cap is unsafe."""
+        chosen = self.quarantine
+        if chosen is not None:
+            if chosen.kafka is None and chosen.nats is None:
+                raise ConfigurationError('quarantine: write kafka = "<topic>" or nats = "<subject>"')
+            chosen.to_caps()
+        return chosen
 
     def _check_realms(self, table: str, channels: list[str]) -> None:
         for uri in channels:

@@ -17,6 +17,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+quarantined = typer.Typer(no_args_is_help=True, help="Look at what was not delivered, and drive it again.")
+app.add_typer(quarantined, name="quarantine")
+
 Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The settings, watchword.toml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
@@ -29,10 +32,20 @@ class KeyKind(StrEnum):
 
 
 class Bus(StrEnum):
-    """Where the demo plays."""
+    """Where the demo plays, or a quarantine is."""
 
     NATS = "nats"
     KAFKA = "kafka"
+
+
+OnBus = Annotated[Bus, typer.Option("--bus", help="The bus on which the quarantine is.")]
+Address = Annotated[
+    str | None, typer.Option("--bootstrap", "--server", metavar="ADDRESS", help="The broker, as localhost:9092.")
+]
+Place = Annotated[
+    str | None, typer.Option("--from", metavar="NAME", help="Topic or subject; by default the settings' own.")
+]
+Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="Latest copies (of each partition) to look at.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -139,3 +152,60 @@ def demo(
     from watchword_adapters.cli.demo import run_demo  # noqa: PLC0415 - quick start
 
     raise typer.Exit(run_demo(bus.value, url=url, bootstrap=bootstrap, as_json=as_json))
+
+
+@quarantined.command("list")
+def list_quarantine(
+    *,
+    config: Config,
+    bus: OnBus,
+    address: Address = None,
+    place: Place = None,
+    limit: Limit = 1000,
+    as_json: AsJson = False,
+) -> None:
+    """List copies: how many of each reason, and the latest of them, a row each. Nothing in them is verified."""
+    from watchword_adapters.cli.quarantine import Source, run_list  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_list(Source(config, bus.value, address, place, limit), as_json=as_json))
+
+
+@quarantined.command("show")
+def show_quarantine(
+    identity: Annotated[str, typer.Argument(metavar="ID", help="A copy's id, as 'list' shows it.")],
+    *,
+    config: Config,
+    bus: OnBus,
+    address: Address = None,
+    place: Place = None,
+    limit: Limit = 1000,
+    as_json: AsJson = False,
+) -> None:
+    """Show one copy in full. Nothing in it is verified: whoever may write to the quarantine may have made it up."""
+    from watchword_adapters.cli.quarantine import Source, run_show  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_show(identity, Source(config, bus.value, address, place, limit), as_json=as_json))
+
+
+@quarantined.command("redrive")
+def redrive_quarantine(
+    identities: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Copies, by their ids.")] = None,
+    *,
+    config: Config,
+    bus: OnBus,
+    address: Address = None,
+    place: Place = None,
+    limit: Limit = 1000,
+    reason: Annotated[list[str] | None, typer.Option(help="Only copies of this reason; may be repeated.")] = None,
+    channel: Annotated[list[str] | None, typer.Option(help="Only of this channel (URI); may be repeated.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All copies, instead of some by id.")] = False,
+) -> None:
+    """Judge what copies point at again: one JSON verdict a line, with the value where it verifies.
+
+    Originals are read at their positions; where one is gone, the copy is judged at the present time. Nothing is
+    published. Exit code 1 if anything was rejected, 3 if anything could not be judged.
+    """
+    from watchword_adapters.cli.quarantine import Source, run_redrive  # noqa: PLC0415 - quick start
+
+    source = Source(config, bus.value, address, place, limit)
+    raise typer.Exit(run_redrive(source, identities, reasons=reason, channels=channel, everything=everything))

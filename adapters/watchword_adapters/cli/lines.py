@@ -44,14 +44,14 @@ class _OneWindow:
 
 def run_sign(config: Path) -> int:
     """Sign what standard input has; return the exit code."""
-    signer = load(config, warn=_warn).signer
-    return _run(_sign(signer))
+    signer = load(config, warn=warn).signer
+    return run_until_done(_sign(signer))
 
 
 def run_verify(config: Path) -> int:
     """Judge what standard input has; return the exit code."""
-    verifier = load(config, replay=_OneWindow(), warn=_warn).verifier
-    return _run(_verify(verifier))
+    verifier = load(config, replay=_OneWindow(), warn=warn).verifier
+    return run_until_done(_verify(verifier))
 
 
 async def _sign(signer: Signer) -> int:
@@ -65,7 +65,7 @@ async def _sign(signer: Signer) -> int:
             )
         except (ValueError, SigningError) as error:
             raise ConfigurationError(f"{where}: {error}") from None
-        _write(message_to_json(message, signed.header))
+        write_line(message_to_json(message, signed.header))
     return OK
 
 
@@ -77,9 +77,9 @@ async def _verify(verifier: Verifier) -> int:
         except ValueError as error:
             raise ConfigurationError(f"{where}: {error}") from None
         try:
-            _write(verdict_to_json(await verifier.verify(message)))
+            write_line(verdict_to_json(await verifier.verify(message)))
         except (Rejected, Unavailable) as verdict:
-            _write(verdict_to_json(verdict))
+            write_line(verdict_to_json(verdict))
             codes.add(REJECTED if isinstance(verdict, Rejected) else UNAVAILABLE)
     return max(codes)
 
@@ -123,13 +123,14 @@ def _lines(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
             yield f"line {number}", line
 
 
-def _write(members: Mapping[str, object]) -> None:
+def write_line(members: Mapping[str, object]) -> None:
     """Write a line at once: whoever reads it may be waiting for it before sending the next."""
     sys.stdout.write(json.dumps(members) + "\n")
     sys.stdout.flush()
 
 
-def _run(work: Coroutine[None, None, int]) -> int:
+def run_until_done(work: Coroutine[None, None, int]) -> int:
+    """Run what writes lines, and return its exit code; a reader of them that goes away ends it quietly."""
     try:
         return asyncio.run(work)
     except BrokenPipeError:
@@ -138,7 +139,7 @@ def _run(work: Coroutine[None, None, int]) -> int:
         return BROKEN_PIPE
 
 
-def _warn(event: str, **fields: str | float | None) -> None:
+def warn(event: str, **fields: str | float | None) -> None:
     """Keep warnings off standard output, which is for verdicts."""
     told = " ".join(f"{name}={value}" for name, value in fields.items())
     sys.stderr.write(f"watchword: warning: {one_line(f'{event} {told}')}\n")

@@ -3,7 +3,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from watchword import Alias, Allow, ConfigurationError, Mode, Policy, Rate
+from watchword import Alias, Allow, Caps, ConfigurationError, HeaderStyle, Mode, Policy, Rate
 from watchword.settings import Settings, parse_duration
 
 
@@ -105,3 +105,21 @@ def test_options_of_a_plug_in_are_kept_apart() -> None:
     settings = Settings.model_validate({"realm": "prod", "signer": {"source": "vault", "path": "x"}})
     assert settings.signer is not None
     assert settings.signer.options == {"path": "x"}
+
+
+def test_without_a_table_nothing_is_quarantined() -> None:
+    """Where no quarantine is set up, none is made up; where one is, it has the core's caps."""
+    assert Settings(realm="prod").to_quarantine() is None
+    chosen = Settings.model_validate({"realm": "prod", "quarantine": {"kafka": "agents.quarantine"}}).to_quarantine()
+    assert chosen is not None
+    assert (chosen.kafka, chosen.nats, chosen.headers) == ("agents.quarantine", None, HeaderStyle.WATCHWORD)
+    assert chosen.to_caps() == Caps()
+
+
+def test_every_setting_reaches_the_quarantine() -> None:
+    """What is written in the table is what caps the copies."""
+    written = {"nats": "quarantine.agents", "rate": "30/m", "bytes": 2048, "max_size": 4096, "headers": "spring"}
+    chosen = Settings.model_validate({"realm": "prod", "quarantine": written}).to_quarantine()
+    assert chosen is not None
+    assert (chosen.nats, chosen.headers) == ("quarantine.agents", HeaderStyle.SPRING)
+    assert chosen.to_caps() == Caps(rate=Rate(30, 60.0), bytes_per_second=2048, max_size=4096)

@@ -3,11 +3,13 @@
 from watchword_adapters.buses.kafka.batch import SigningBatch
 from watchword_adapters.buses.kafka.consumer import VerifyingConsumer
 from watchword_adapters.buses.kafka.producer import Recipient, SigningProducer, TooLargeError
+from watchword_adapters.buses.kafka.quarantine import KafkaQuarantine
 from watchword_adapters.buses.kafka.records import DeserializationError, ObservedRecord, VerifiedRecord
 from watchword_adapters.buses.kafka.wrapping import wrap
 
 __all__ = [
     "DeserializationError",
+    "KafkaQuarantine",
     "ObservedRecord",
     "Recipient",
     "SigningBatch",

@@ -15,6 +15,7 @@ from aiokafka.util import commit_structure_validate
 
 from watchword import ConfigurationError, Unavailable
 from watchword_adapters.buses.kafka.intake import Intake
+from watchword_adapters.buses.kafka.quarantine import KafkaQuarantine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -41,6 +42,7 @@ class VerifyingConsumer(AIOKafkaConsumer):
       record that the caller may still be working on; so does a rebalance, and ``stop()``. Leaving ``async with``
       without an error says that all is handled. Tasks that share a consumer commit by hand instead.
     - ``commit()`` commits all that was handed over or rejected; ``commit(offsets)`` refuses to go beyond it.
+    - ``quarantine`` gets copies of what is not delivered; without one, the topic that ``[quarantine]`` names, if any.
     """
 
     def __init__(
@@ -52,6 +54,9 @@ class VerifyingConsumer(AIOKafkaConsumer):
     def _adopt(self, watchword: Watchword, quarantine: Quarantine | None = None) -> None:
         """Take over from the base: deserializers, commits, the listener, and a look at fetched bytes."""
         self._watchword = watchword
+        self._quarantine = KafkaQuarantine.from_settings(watchword) if quarantine is None else quarantine
+        if isinstance(self._quarantine, KafkaQuarantine):
+            self._quarantine.attach(self)
         self._intake = Intake(
             self,
             watchword,
@@ -59,7 +64,7 @@ class VerifyingConsumer(AIOKafkaConsumer):
             seek=super().seek,
             key_deserializer=self._key_deserializer,
             value_deserializer=self._value_deserializer,
-            quarantine=quarantine,
+            quarantine=self._quarantine,
         )
         self._key_deserializer = self._value_deserializer = None
         self._commits = bool(self._enable_auto_commit) and self._group_id is not None
@@ -104,6 +109,8 @@ class VerifyingConsumer(AIOKafkaConsumer):
                 await self._committer
             await self._commit_handled()
         await self._intake.close()
+        if isinstance(self._quarantine, KafkaQuarantine):
+            await self._quarantine.close()
         await super().stop()
 
     async def __aexit__(

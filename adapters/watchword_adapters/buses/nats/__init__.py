@@ -6,9 +6,11 @@
 from watchword_adapters.buses.nats.client import WatchwordClient, connect
 from watchword_adapters.buses.nats.jetstream import VerifyingJetStream, VerifyingManager, VerifyingPullSubscription
 from watchword_adapters.buses.nats.message import ObservedMsg, VerifiedMsg
+from watchword_adapters.buses.nats.quarantine import NatsQuarantine
 from watchword_adapters.buses.nats.signing import Recipient
 
 __all__ = [
+    "NatsQuarantine",
     "ObservedMsg",
     "Recipient",
     "VerifiedMsg",

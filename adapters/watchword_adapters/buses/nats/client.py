@@ -15,6 +15,7 @@ from watchword import ConfigurationError, Reason, Rejected
 from watchword_adapters.buses.nats.asking import AskingClient
 from watchword_adapters.buses.nats.headers import CONTROL, NO_RESPONDERS, HeaderBlock, read_block
 from watchword_adapters.buses.nats.jetstream import VerifyingJetStream, VerifyingManager
+from watchword_adapters.buses.nats.quarantine import NatsQuarantine
 from watchword_adapters.buses.nats.reader import Reader
 from watchword_adapters.buses.nats.subscription import VerifyingSubscription
 
@@ -56,9 +57,9 @@ class WatchwordClient(AskingClient):
     be judged (``Unavailable``) is counted and dropped, for core NATS offers nothing twice; use JetStream where that
     hurts.
 
-    What is not delivered goes into ``quarantine``, where one is given. ``reader`` names this instance, the same after a
-    restart and no other's: with a shared store its subscriptions then go on where they were; without, what was issued
-    before a subscription began (and the skew) is stale.
+    What is not delivered goes into ``quarantine``; without one, to the subject that ``[quarantine]`` names, if any.
+    ``reader`` names this instance, the same after a restart and no other's: with a shared store its subscriptions then
+    go on where they were; without, what was issued before a subscription began (and the skew) is stale.
     There is no ``wrap()``: an existing client's subscriptions already hold messages that nobody judged.
     """
 
@@ -71,7 +72,9 @@ class WatchwordClient(AskingClient):
         reader: str | None = None,
     ) -> None:
         super().__init__(watchword=watchword, recipient=recipient)
-        self.quarantine: Final = quarantine
+        self.quarantine: Final = NatsQuarantine.from_settings(watchword) if quarantine is None else quarantine
+        if isinstance(self.quarantine, NatsQuarantine):
+            self.quarantine.attach(self)
         self._instance = reader if watchword.verifier.shared_replay else None
         self._subscribed: Counter[str] = Counter()
         self._warned: set[str] = set()

@@ -1,0 +1,145 @@
+"""Reading a quarantine topic, and driving what it points at again."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+
+from watchword import ConfigurationError, Unavailable
+from watchword.message import is_topic
+from watchword.quarantine_copy import message_digest, read_copy
+from watchword_adapters.buses.kafka.consumer import VerifyingConsumer
+from watchword_adapters.buses.kafka.records import ObservedRecord, message_of
+from watchword_adapters.redriving import ANY, Choice, Redriven, Stored, judge, judged_copy, onlooker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from watchword import Watchword
+    from watchword.quarantine_copy import Kept
+
+LIMIT: Final = 1000
+"""Latest copies of each partition that are looked at, unless told otherwise."""
+
+_COMMITTED: Final[dict[str, object]] = {"isolation_level": "read_committed", "enable_auto_commit": False}
+_ROUND_MS: Final = 500
+_SILENT_ROUNDS: Final = 10
+"""Rounds without a record after which the rest counts as markers of transactions."""
+
+
+_Consumer = TypeVar("_Consumer", bound=AIOKafkaConsumer)
+
+
+async def copies(topic: str, *, watchword: Watchword, limit: int = LIMIT, **options: Any) -> list[Stored]:
+    """Return the latest ``limit`` copies of each partition of a quarantine topic, oldest first.
+
+    ``options`` are aiokafka's for the connection. ConfigurationError where there is no such topic; the client's errors.
+    """
+    async with _open(VerifyingConsumer(watchword=onlooker(watchword), **(_COMMITTED | options))) as consumer:
+        tps = [TopicPartition(topic, number) for number in await _partitions(consumer, topic)]
+        if not tps:
+            raise ConfigurationError(f"quarantine topic {topic!r}: there is none")
+        consumer.assign(tps)
+        first, end = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
+        for tp in tps:
+            consumer.seek(tp, max(first[tp], end[tp] - limit))
+        found: list[Stored] = []
+        silence = 0
+        while silence < _SILENT_ROUNDS and (left := [tp for tp in tps if await consumer.position(tp) < end[tp]]):
+            batches = await consumer.getmany(*left, timeout_ms=_ROUND_MS)
+            silence = 0 if batches else silence + 1
+            found += [
+                _stored(record)
+                for tp, records in batches.items()
+                for record in records
+                if isinstance(record, ObservedRecord) and record.offset < end[tp]
+            ]
+    return found
+
+
+async def redrive(
+    topic: str,
+    *,
+    watchword: Watchword,
+    only: Choice = ANY,
+    limit: int = LIMIT,
+    patience: float = 5.0,
+    **options: Any,
+) -> AsyncIterator[Redriven]:
+    """Judge what the copies point at again, one after the other, as ``watchword`` would now.
+
+    The consumer that does it is in no group and commits nothing: whoever handles a result may get it again at the next
+    redrive. ``patience`` is in seconds for one message; a log or key source that does not answer is Unavailable.
+    """
+    judging = judge(watchword)
+    found = await copies(topic, watchword=watchword, limit=limit, **options)
+    chosen = [(stored, stored.kept) for stored in found if stored.kept is not None and only.takes(stored)]
+    async with (
+        _open(VerifyingConsumer(watchword=judging, **(_COMMITTED | options))) as log,
+        _open(AIOKafkaConsumer(**({"enable_auto_commit": False} | options))) as plain,
+    ):
+        for stored, kept in chosen:
+            try:
+                ours = kept.channel.realm == watchword.realm
+                record = await _original(log, plain, kept, patience) if ours else None
+            except Unavailable as verdict:
+                yield Redriven(id=stored.id, read="original", kept=kept, verdict=verdict)
+                continue
+            if record is None or message_digest(message_of(record, watchword.realm, "")) != kept.digest:
+                yield await judged_copy(judging, stored, kept)
+            else:
+                yield Redriven(id=stored.id, read="original", kept=kept, verdict=record.verdict)
+
+
+@asynccontextmanager
+async def _open(consumer: _Consumer) -> AsyncIterator[_Consumer]:
+    """Start a consumer and stop it at the end, also where it does not start."""
+    try:
+        await consumer.start()
+        await asyncio.sleep(0)  # aiokafka raises CancelledError from the stop of a consumer whose tasks never ran
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def _original(
+    log: VerifyingConsumer, plain: AIOKafkaConsumer, kept: Kept, patience: float
+) -> ObservedRecord | None:
+    """Read what stands at the copy's position now; None where nothing does, Unavailable in an open transaction."""
+    number, position, topic = kept.message.partition, kept.position, kept.channel.name
+    if number is None or position is None or not is_topic(topic) or number not in await _partitions(plain, topic):
+        return None
+    tp = TopicPartition(topic, number)
+    plain.assign([tp])
+    first, end = (await plain.beginning_offsets([tp]))[tp], (await plain.end_offsets([tp]))[tp]
+    if not first <= position.offset < end:
+        return None
+    log.assign([tp])
+    if position.offset >= (await log.end_offsets([tp]))[tp]:
+        raise Unavailable("log", "in a transaction that is still open")
+    log.seek(tp, position.offset)
+    try:
+        async with asyncio.timeout(patience):
+            record = await log.getone(tp)
+    except TimeoutError:  # aborted or compacted away, and nothing behind it
+        return None
+    return record if isinstance(record, ObservedRecord) and record.offset == position.offset else None
+
+
+async def _partitions(consumer: Any, topic: str) -> list[int]:
+    """Ask the broker: a consumer without topics knows none, and waits for one that does not exist."""
+    cluster = await consumer._client.fetch_all_metadata()  # noqa: SLF001 - aiokafka has no public way to ask
+    return sorted(cluster.partitions_for_topic(topic) or ())
+
+
+def _stored(record: ObservedRecord) -> Stored:
+    identity, size = f"{record.partition}/{record.offset}", len(record.value or b"")
+    try:
+        kept = read_copy(record.value, record.key, record.headers)
+    except ValueError as error:
+        return Stored(id=identity, kept=None, fault=str(error), size=size)
+    return Stored(id=identity, kept=kept, size=size)

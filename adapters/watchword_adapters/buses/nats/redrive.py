@@ -1,0 +1,150 @@
+"""Reading a quarantine stream, and driving what it points at again."""
+
+# ruff: noqa: SLF001 - the message beside what a handler gets shows every header
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from nats import errors
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import APIError, NotFoundError
+
+from watchword import ConfigurationError, Unavailable
+from watchword.message import is_subject
+from watchword.quarantine_copy import message_digest, read_copy
+from watchword_adapters.buses.nats.client import connect
+from watchword_adapters.buses.nats.message import ObservedMsg
+from watchword_adapters.redriving import ANY, Choice, Redriven, Stored, judge, judged_copy, onlooker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from watchword import Message, Watchword
+    from watchword.quarantine_copy import Kept
+    from watchword_adapters.buses.nats.jetstream import VerifyingJetStream
+
+LIMIT: Final = 1000
+"""Latest entries of the stream that are looked at, unless told otherwise."""
+
+_BATCH: Final = 100
+_IDLE: Final = 30.0
+"""Seconds after which the server forgets a consumer of ours that was not ended."""
+
+_STREAM: Final = re.compile(r"[!-~]{1,255}")
+_NO_STREAM: Final = re.compile(r"[.*>/\\]")
+
+
+async def copies(
+    subject: str, *, watchword: Watchword, servers: str | list[str], limit: int = LIMIT, **options: Any
+) -> list[Stored]:
+    """Return the copies among the latest ``limit`` entries of the stream that covers ``subject``, oldest first.
+
+    ``options`` are nats-py's for the connection. ConfigurationError where no stream covers it; the client's errors.
+    """
+    client = await connect(servers, watchword=onlooker(watchword), **options)
+    try:
+        stream = client.jetstream()
+        try:
+            name = await client.jsm().find_stream_name_by_subject(subject)
+        except NotFoundError:
+            raise ConfigurationError(f"quarantine subject {subject!r}: no stream covers it") from None
+        state = (await client.jsm().stream_info(name)).state
+        start = max(1, state.first_seq, state.last_seq - limit + 1)
+        return [_stored(msg) async for msg in _read(stream, name, subject, start)]
+    finally:
+        await client.close()
+
+
+async def redrive(
+    subject: str,
+    *,
+    watchword: Watchword,
+    servers: str | list[str],
+    only: Choice = ANY,
+    limit: int = LIMIT,
+    patience: float = 5.0,
+    **options: Any,
+) -> AsyncIterator[Redriven]:
+    """Judge what the copies point at again, one after the other, as ``watchword`` would now.
+
+    Originals are read through consumers of our own, and nothing is acknowledged: whoever handles a result may get it
+    again at the next redrive. ``patience`` is in seconds for one message.
+    """
+    judging = judge(watchword)
+    found = await copies(subject, watchword=watchword, servers=servers, limit=limit, **options)
+    chosen = [(stored, stored.kept) for stored in found if stored.kept is not None and only.takes(stored)]
+    client = await connect(servers, watchword=judging, **options)
+    try:
+        for stored, kept in chosen:
+            try:
+                ours = kept.channel.realm == watchword.realm
+                msg = await _original(client.jetstream(timeout=patience), kept) if ours else None
+            except errors.Error as error:
+                verdict = Unavailable("log", type(error).__name__)
+                yield Redriven(id=stored.id, read="original", kept=kept, verdict=verdict)
+                continue
+            if msg is None or message_digest(_message(msg)) != kept.digest:
+                yield await judged_copy(judging, stored, kept)
+            else:
+                yield Redriven(id=stored.id, read="original", kept=kept, verdict=msg.verdict)
+    finally:
+        await client.close()
+
+
+async def _original(stream: VerifyingJetStream, kept: Kept) -> ObservedMsg | None:
+    """Read what stands at the copy's position now; None where nothing does, or no reader of ours can get there."""
+    position, channel = kept.position, kept.channel
+    if position is None or channel.scheme != "nats" or not is_subject(channel.name):
+        return None
+    # Names become part of subjects that we publish to.
+    if not _STREAM.fullmatch(position.log) or _NO_STREAM.search(position.log):
+        return None
+    try:
+        found = [msg async for msg in _read(stream, position.log, channel.name, position.offset, most=1)]
+    except APIError:  # no such stream; or a WorkQueue, which has deleted what was terminated and takes no other reader
+        return None
+    return found[0] if found and _message(found[0]).position == position else None
+
+
+async def _read(
+    stream: VerifyingJetStream, name: str, subject: str, start: int, *, most: int | None = None
+) -> AsyncIterator[ObservedMsg]:
+    """Read what the stream has on ``subject`` from sequence ``start`` on, through a consumer of our own."""
+    config = ConsumerConfig(
+        deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+        opt_start_seq=start,
+        ack_policy=AckPolicy.NONE,
+        inactive_threshold=_IDLE,
+    )
+    bound = await stream.pull_subscribe(subject, stream=name, config=config)
+    try:
+        left = (await bound.consumer_info()).num_pending or 0
+        left = left if most is None else min(left, most)
+        while left > 0:
+            batch = await bound.fetch(min(left, _BATCH), timeout=stream._timeout)
+            left -= len(batch)
+            for msg in batch:
+                if isinstance(msg, ObservedMsg):
+                    yield msg
+    finally:
+        await bound.unsubscribe()
+        with suppress(errors.Error):  # else the server ends it
+            await stream.delete_consumer(name, bound._consumer)
+
+
+def _message(msg: ObservedMsg) -> Message:
+    assert msg._message is not None  # noqa: S101 - for the type checker: what a reader delivers has one
+    return msg._message
+
+
+def _stored(msg: ObservedMsg) -> Stored:
+    message = _message(msg)
+    identity = "" if message.position is None else str(message.position.offset)
+    try:
+        kept = read_copy(msg.data, None, message.headers)
+    except ValueError as error:
+        return Stored(id=identity, kept=None, fault=str(error), size=len(msg.data))
+    return Stored(id=identity, kept=kept, size=len(msg.data))

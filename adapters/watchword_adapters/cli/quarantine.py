@@ -1,0 +1,283 @@
+"""``watchword quarantine``: copies listed, shown and driven again.
+
+Whoever may write to the quarantine wrote what is shown here: all of it is capped and escaped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import sys
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from watchword import ConfigurationError, Reason, Rejected, Unavailable
+from watchword.quarantine_copy import UNDETERMINED
+from watchword_adapters.cli import OK, REJECTED, UNAVAILABLE
+from watchword_adapters.cli.lines import run_until_done, warn, write_line
+from watchword_adapters.cli.text import escaped
+from watchword_adapters.config import load
+from watchword_adapters.redriving import Choice
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+    from pathlib import Path
+
+    from watchword import Watchword
+    from watchword.message import Header
+    from watchword.quarantine_copy import Kept
+    from watchword_adapters.redriving import Redriven, Stored
+
+NOT_VERIFIED: Final = "Not verified: whoever may write to the quarantine may have made this up."
+MAX_ROWS: Final = 200
+"""Rows of a table; the counts above it are of all."""
+
+_MAX_CELL: Final = 120
+_MAX_SHOWN: Final = 16 * 1024
+_REASONS: Final = frozenset({UNDETERMINED, *map(str, Reason)})
+_ADDRESSES: Final = {"kafka": "localhost:9092", "nats": "nats://localhost:4222"}
+
+
+_SOON: Final = {"allow_reconnect": False, "connect_timeout": 5, "max_reconnect_attempts": 1, "reconnect_time_wait": 0.2}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the quarantine is: settings, bus, address of its broker, and topic or subject if not the settings' own."""
+
+    config: Path
+    bus: str
+    address: str | None
+    place: str | None
+    limit: int
+
+
+def run_list(source: Source, *, as_json: bool) -> int:
+    """Print what is there; return the exit code."""
+    found = asyncio.run(_copies(source, _agent(source)))
+    if as_json:
+        for stored in found:
+            write_line(_row(stored))
+    else:
+        _print_list(found)
+    return OK
+
+
+def run_show(identity: str, source: Source, *, as_json: bool) -> int:
+    """Print one copy; return the exit code."""
+    found = asyncio.run(_copies(source, _agent(source)))
+    stored = next((stored for stored in found if stored.id == identity), None)
+    if stored is None:
+        raise ConfigurationError(
+            f"copy {identity[:64]!r}: not among the latest {source.limit}; use an id of 'quarantine list', or --limit"
+        )
+    fields = _fields(stored)
+    if as_json:
+        write_line(fields)
+    else:
+        _print_fields(fields)
+    return OK
+
+
+def run_redrive(
+    source: Source,
+    ids: Collection[str] | None,
+    *,
+    reasons: Collection[str] | None,
+    channels: Collection[str] | None,
+    everything: bool,
+) -> int:
+    """Print a verdict a line; return the exit code."""
+    if bool(ids) == everything:
+        raise ConfigurationError("redrive: name copies by their ids, or write --all")
+    unknown = sorted(set(reasons or ()) - _REASONS)
+    if unknown:
+        raise ConfigurationError(f"--reason {unknown[0][:64]!r}: use one of {', '.join(sorted(_REASONS))}")
+    only = Choice(ids=ids or None, reasons=reasons or None, channels=channels or None)
+    agent = _agent(source)
+    return run_until_done(_redrive(source, agent, only, wanted=set(ids or ())))
+
+
+async def _redrive(source: Source, agent: Watchword, only: Choice, wanted: set[str]) -> int:
+    codes = {OK}
+    with _explained():
+        async for redriven in _redriven(source, agent, only):
+            wanted.discard(redriven.id)
+            write_line(redriven.to_json())
+            if isinstance(redriven.verdict, Rejected | Unavailable):
+                codes.add(REJECTED if isinstance(redriven.verdict, Rejected) else UNAVAILABLE)
+    if wanted:
+        raise ConfigurationError(f"copy {min(wanted)[:64]!r}: not among the latest {source.limit}, or of another kind")
+    return max(codes)
+
+
+def _agent(source: Source) -> Watchword:
+    # The verdicts are on standard output; the audit trail would stand between them.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.getLogger().addHandler(logging.NullHandler())
+    return load(source.config, warn=warn)
+
+
+def _place(source: Source, agent: Watchword) -> str:
+    settings = agent.quarantine
+    place = source.place or (None if settings is None else getattr(settings, source.bus))
+    if place is None:
+        raise ConfigurationError(f"quarantine: no {source.bus} in [quarantine]; add it there, or say --from NAME")
+    return str(place)
+
+
+async def _copies(source: Source, agent: Watchword) -> list[Stored]:
+    place, address = _place(source, agent), source.address or _ADDRESSES[source.bus]
+    with _explained():
+        if source.bus == "kafka":
+            from watchword_adapters.buses.kafka import redrive as kafka  # noqa: PLC0415 - comes with an extra
+
+            return await kafka.copies(place, watchword=agent, limit=source.limit, bootstrap_servers=address)
+        from watchword_adapters.buses.nats import redrive as nats  # noqa: PLC0415 - comes with an extra
+
+        return await nats.copies(place, watchword=agent, limit=source.limit, servers=address, **_SOON)
+
+
+def _redriven(source: Source, agent: Watchword, only: Choice) -> AsyncIterator[Redriven]:
+    place, address = _place(source, agent), source.address or _ADDRESSES[source.bus]
+    if source.bus == "kafka":
+        from watchword_adapters.buses.kafka import redrive as kafka  # noqa: PLC0415 - comes with an extra
+
+        return kafka.redrive(place, watchword=agent, only=only, limit=source.limit, bootstrap_servers=address)
+    from watchword_adapters.buses.nats import redrive as nats  # noqa: PLC0415 - comes with an extra
+
+    return nats.redrive(place, watchword=agent, only=only, limit=source.limit, servers=address, **_SOON)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Tell what a client raises as what it is: a broker that does not answer, or an extra that is not there."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"pip install 'watchword[all]': {error.name} is missing") from error
+    except Exception as error:
+        of_client = type(error).__module__.partition(".")[0] in {"aiokafka", "nats"}
+        if of_client or isinstance(error, OSError):  # a TimeoutError is one
+            raise Unavailable("broker", f"{type(error).__name__}: {error}") from error
+        raise
+
+
+def _row(stored: Stored) -> dict[str, object]:
+    kept = stored.kept
+    if kept is None:
+        return {"copy": stored.id, "fault": stored.fault, "size": stored.size}
+    return {
+        "copy": stored.id,
+        "reason": kept.reason,
+        "time": kept.time,
+        "channel": kept.channel.uri,
+        "position": _position(kept),
+        "claimed_principal": kept.principal,
+        "size": stored.size,
+    }
+
+
+def _position(kept: Kept) -> str | None:
+    return None if kept.position is None else f"{kept.position.log}@{kept.position.offset}"
+
+
+def _fields(stored: Stored) -> dict[str, object]:
+    kept = stored.kept
+    if kept is None:
+        return {"verified": False, **_row(stored)}
+    return {
+        "verified": False,
+        **_row(stored),
+        "detail": kept.detail,
+        "appended_at": kept.appended_at,
+        "reader": kept.reader,
+        "reply_to": kept.message.reply_to,
+        "complete": kept.complete,
+        "sha256": kept.digest,
+        "key": _base64(kept.message.key),
+        "headers": _headers(kept.message.headers),
+        "value": _base64(kept.message.value),
+    }
+
+
+def _headers(headers: Iterable[Header]) -> list[list[str | None]]:
+    return [[name, _base64(value)] for name, value in headers]
+
+
+def _base64(value: bytes | None) -> str | None:
+    return None if value is None else base64.b64encode(value).decode()
+
+
+_MEANINGS: Final = {
+    "copy": "where it stands in the quarantine",
+    "fault": "why it is no copy of ours",
+    "size": "bytes of the copy's value",
+    "reason": "why it was not delivered",
+    "detail": "what exactly",
+    "time": "of the rejection",
+    "channel": "where the message was",
+    "position": "log and offset; what redrive reads",
+    "claimed_principal": "who it said had written it",
+    "appended_at": "the broker's stamp, in seconds",
+    "reader": "group or consumer that rejected it",
+    "reply_to": "subject to answer on",
+    "complete": "whether the copy has all of it",
+    "sha256": "of key, headers and value",
+    "key": "base64",
+    "headers": "the message's own, base64",
+    "value": "base64",
+}
+
+
+def _print_list(found: list[Stored]) -> None:
+    from rich.console import Console  # noqa: PLC0415 - slow to import, and only needed for a table
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    console = Console(file=sys.stdout, highlight=False, emoji=False, markup=False)
+    # A label that others chose counts under one name, or they could fill the screen with labels.
+    counts = Counter(_label(stored) for stored in found)
+    console.print(f"{len(found)} copies: " + ", ".join(f"{count} {label}" for label, count in counts.most_common()))
+    table = Table(title=NOT_VERIFIED, title_justify="left")
+    columns = ("copy", "reason", "time", "channel", "position", "claimed_principal")
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for stored in found[-MAX_ROWS:]:
+        row = _row(stored) | {"reason": _label(stored)}
+        # Text, not str: what others wrote must not be read as markup.
+        table.add_row(*(Text(_cell(row.get(name))) for name in columns))
+    console.print(table)
+
+
+def _label(stored: Stored) -> str:
+    if stored.kept is None:
+        return "no copy"
+    return stored.kept.reason if stored.kept.reason in _REASONS else "unknown reason"
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else escaped(str(value)[:_MAX_CELL])
+
+
+def _print_fields(fields: dict[str, object]) -> None:
+    from rich.console import Console  # noqa: PLC0415 - as above
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    table = Table(title=NOT_VERIFIED, title_justify="left")
+    table.add_column("field", no_wrap=True)
+    table.add_column("value", overflow="fold", ratio=1)
+    table.add_column("meaning", overflow="fold", max_width=24)
+    for name, value in fields.items():
+        if name in _MEANINGS and value is not None:
+            shown = json.dumps(value) if isinstance(value, list) else str(value)
+            cut = "" if len(shown) <= _MAX_SHOWN else f" ... ({len(shown)} characters; all of them with --json)"
+            table.add_row(name, Text(escaped(shown[:_MAX_SHOWN]) + cut), _MEANINGS[name])
+    Console(file=sys.stdout, highlight=False, emoji=False).print(table)

@@ -1,0 +1,157 @@
+"""The contract of a quarantine: subclass ``QuarantineContract``, make one, and run it under pytest."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from watchword import Caps, Message, Position, Rate, Reason, Rejected, Unavailable
+from watchword.envelope import is_envelope_name
+from watchword.quarantine_copy import message_digest
+
+if TYPE_CHECKING:
+    from watchword import Channel, Quarantine
+    from watchword.quarantine_copy import Kept
+
+UNSIGNED = Rejected(Reason.UNSIGNED, "no envelope")
+UNDETERMINED = Unavailable("keys", "ConnectionError")
+
+
+class QuarantineContract(ABC):
+    """What every ``Quarantine`` does; the tests are coroutines for pytest-asyncio.
+
+    ``channel`` is one that the quarantine does not own, ``log`` one of its logs.
+    """
+
+    channel: Channel
+    log: str
+
+    @abstractmethod
+    async def make_quarantine(self, *, caps: Caps | None = None) -> Quarantine:
+        """Return an empty quarantine that works."""
+
+    @abstractmethod
+    async def make_broken(self) -> Quarantine:
+        """Return one that cannot be written: no such topic or stream, no rights, nobody there."""
+
+    @abstractmethod
+    async def kept(self, quarantine: Quarantine) -> list[tuple[tuple[str, ...], Kept]]:
+        """Return all copies in order, each with the names of its headers as they are on the bus."""
+
+    @abstractmethod
+    def own_channel(self, quarantine: Quarantine) -> Channel:
+        """Return the channel that copies are written to."""
+
+    def message(self, offset: int, **fields: object) -> Message:
+        """Return the message at an offset."""
+        made = Message(
+            channel=self.channel,
+            value=b'{"scale": 3}',
+            headers=(("watchword", b"envelope"), ("content-type", b"application/json")),
+            partition=0 if self.channel.scheme == "kafka" else None,
+            position=Position(self.log, offset),
+            appended_at=1_763_928_000.5,
+            reader="controllers",
+        )
+        return replace(made, **fields)  # type: ignore[arg-type]  # as the caller names them
+
+    async def test_a_kept_message_reads_back_whole(self) -> None:
+        """The copy has value, headers, reason and place of the message."""
+        quarantine, message = await self.make_quarantine(), self.message(7)
+        assert await quarantine.put(message, UNSIGNED) is True
+        ((_, copy),) = await self.kept(quarantine)
+        assert (copy.reason, copy.detail, copy.reader) == ("unsigned", "no envelope", "controllers")
+        assert (copy.channel, copy.position, copy.appended_at) == (self.channel, message.position, 1_763_928_000.5)
+        assert (copy.message.value, copy.message.headers, copy.complete) == (message.value, message.headers, True)
+        assert copy.digest == message_digest(message)
+
+    async def test_a_copy_has_no_envelope(self) -> None:
+        """No verifier finds an envelope in a copy, in whatever letter case it stood there."""
+        quarantine = await self.make_quarantine()
+        for offset, name in enumerate(("watchword", "Watchword", "WATCHWORD")):
+            assert await quarantine.put(self.message(offset, headers=((name, b"envelope"),)), UNSIGNED)
+        copies = await self.kept(quarantine)
+        assert len(copies) == 3
+        assert not any(is_envelope_name(name) for names, _ in copies for name in names)
+
+    async def test_nobody_can_set_our_headers(self) -> None:
+        """What a message says under our names is not what the copy says."""
+        quarantine = await self.make_quarantine()
+        forged = (("watchword-reason", b"stale"), ("watchword-position", b"other/0@1"))
+        assert await quarantine.put(self.message(7, headers=forged), UNSIGNED)
+        ((names, copy),) = await self.kept(quarantine)
+        assert len(set(names)) == len(names)
+        assert (copy.reason, copy.position) == ("unsigned", Position(self.log, 7))
+        assert copy.message.headers == forged
+
+    async def test_odd_headers_survive(self) -> None:
+        """Repeated and raw values come back bit for bit."""
+        odd = (("a", b"1"), ("a", b"2"), ("c", b"\xff\r\n\x00"), ("d", b" x "))
+        quarantine = await self.make_quarantine()
+        assert await quarantine.put(self.message(7, headers=odd), UNSIGNED)
+        ((_, copy),) = await self.kept(quarantine)
+        assert copy.message.headers == odd
+
+    async def test_the_undetermined_are_labelled(self) -> None:
+        """What could not be judged can be told from what was rejected."""
+        quarantine = await self.make_quarantine()
+        assert await quarantine.put(self.message(7), UNDETERMINED)
+        ((_, copy),) = await self.kept(quarantine)
+        assert (copy.reason, copy.detail) == ("undetermined", "keys ConnectionError")
+
+    async def test_one_copy_a_position(self) -> None:
+        """A redelivery leaves no second copy, and counts as kept."""
+        quarantine = await self.make_quarantine()
+        assert [await quarantine.put(self.message(offset), UNSIGNED) for offset in (7, 7, 8, 7)] == [True] * 4
+        assert len(await self.kept(quarantine)) == 2
+
+    async def test_its_own_channel_does_not_feed_it(self) -> None:
+        """What is read from the quarantine is never written to it again."""
+        quarantine = await self.make_quarantine()
+        assert await quarantine.put(self.message(7, channel=self.own_channel(quarantine)), UNSIGNED) is True
+        assert await self.kept(quarantine) == []
+
+    async def test_caps_hold_for_each_kind(self) -> None:
+        """A flood of forgeries is cut off, and leaves room for what came late or could not be judged."""
+        quarantine = await self.make_quarantine(caps=Caps(rate=Rate(2, 3600.0)))
+        answers = [await quarantine.put(self.message(offset), UNSIGNED) for offset in range(5)]
+        assert answers == [True, True, False, False, False]
+        assert await quarantine.put(self.message(5), Rejected(Reason.STALE))
+        assert await quarantine.put(self.message(6), UNDETERMINED)
+        assert [copy.position and copy.position.offset for _, copy in await self.kept(quarantine)] == [0, 1, 5, 6]
+
+    async def test_a_large_message_leaves_a_pointer(self) -> None:
+        """Over the size cap the copy says where the message is, and nothing more."""
+        quarantine = await self.make_quarantine(caps=Caps(max_size=1024))
+        assert await quarantine.put(self.message(7, value=bytes(100_000)), UNSIGNED)
+        ((_, copy),) = await self.kept(quarantine)
+        assert (copy.complete, copy.message.value, copy.position) == (False, None, Position(self.log, 7))
+
+    async def test_what_the_bus_cannot_take_leaves_a_pointer(self) -> None:
+        """A copy that grew over the bus's own limit is cut, and the reader goes on."""
+        quarantine = await self.make_quarantine(caps=Caps(max_size=8 * 1024 * 1024))
+        assert await quarantine.put(self.message(7, value=bytes(4 * 1024 * 1024)), UNSIGNED)
+        ((_, copy),) = await self.kept(quarantine)
+        assert not copy.complete
+
+    async def test_many_may_put_at_once(self) -> None:
+        """Copies of several partitions do not get in each other's way."""
+        quarantine = await self.make_quarantine()
+        answers = await asyncio.gather(*(quarantine.put(self.message(offset), UNSIGNED) for offset in range(20)))
+        assert answers == [True] * 20
+        assert len(await self.kept(quarantine)) == 20
+
+    async def test_where_it_cannot_be_written_it_says_so_soon(self) -> None:
+        """A quarantine that is not there is Unavailable within seconds, and at once when asked again."""
+        quarantine = await self.make_broken()
+        for patience in (10.0, 0.5):
+            started = time.monotonic()
+            with pytest.raises(Unavailable) as caught:
+                await quarantine.put(self.message(7), UNSIGNED)
+            assert caught.value.what == "quarantine"
+            assert time.monotonic() - started < patience

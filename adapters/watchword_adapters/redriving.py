@@ -1,0 +1,140 @@
+"""Driving quarantined messages again: what the buses have in common.
+
+A copy is only a pointer. The original is read again at its position, through every check and the guard against replays;
+where it is gone the copy is judged as a message that comes in now, without a position. Nothing is published.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from watchword import (
+    Audit,
+    MemoryKeys,
+    MemoryReplayStore,
+    Mode,
+    ObservedMessage,
+    Policy,
+    Rejected,
+    Unavailable,
+    VerifiedMessage,
+    Verifier,
+    Watchword,
+)
+from watchword.wire_json import verdict_to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from watchword import Message
+    from watchword.quarantine_copy import Kept
+
+Verdict: TypeAlias = VerifiedMessage | Rejected | Unavailable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What stands in a quarantine under ``id`` (``partition/offset``, or a stream's sequence).
+
+    ``kept`` is None where it is no copy; ``fault`` says why.
+    """
+
+    id: str
+    kept: Kept | None
+    fault: str = ""
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redriven:
+    """The verdict on a quarantined message, and whether it was judged from its ``original`` or from the ``copy``."""
+
+    id: str
+    read: Literal["original", "copy"]
+    kept: Kept
+    verdict: Verdict
+
+    def to_json(self) -> dict[str, object]:
+        """Return the verdict's JSON members; only a verified message's value, key and headers are among them."""
+        members = {"copy": self.id, "read": self.read, **verdict_to_json(self.verdict)}
+        if isinstance(self.verdict, VerifiedMessage):
+            found = self.verdict
+            members["channel"] = found.channel.uri
+            members["key"] = _base64(found.key)
+            members["value"] = _base64(found.value)
+            members["headers"] = [[name, _base64(value)] for name, value in found.headers]
+        return members
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which copies to drive again: by id, by reason and by channel (URI); None for any."""
+
+    ids: Container[str] | None = None
+    reasons: Container[str] | None = None
+    channels: Container[str] | None = None
+
+    def takes(self, stored: Stored) -> bool:
+        """Tell whether this one is to be driven again."""
+        kept = stored.kept
+        if kept is None or (self.ids is not None and stored.id not in self.ids):
+            return False
+        of_reason = self.reasons is None or kept.reason in self.reasons
+        return of_reason and (self.channels is None or kept.channel.uri in self.channels)
+
+
+ANY = Choice()
+
+
+def onlooker(watchword: Watchword) -> Watchword:
+    """Return an agent that knows nobody and drops nothing: it reads a quarantine, where nothing can verify."""
+    replay, policy = MemoryReplayStore(horizon=None), Policy(mode=Mode.OBSERVE)
+    return Watchword(
+        verifier=Verifier(realm=watchword.realm, keys=MemoryKeys(), replay=replay, policy=policy, clock=watchword.clock)
+    )
+
+
+def judge(watchword: Watchword) -> Watchword:
+    """Return an agent that judges as ``watchword`` does, tells each verdict, and has a replay memory of its own.
+
+    Its memory is that of one who reads a log alone; a shared store has nothing on the reader that this one is.
+    """
+    own = watchword.verifier
+    policy = replace(own.policy, mode=Mode.OBSERVE)
+    return Watchword(
+        verifier=Verifier(
+            realm=own.realm,
+            principal=own.principal,
+            keys=own._keys,  # noqa: SLF001 - the same keys, looked up in the same place
+            replay=MemoryReplayStore(horizon=policy.horizon),
+            policy=policy,
+            clock=own.clock,
+            shared_replay=own.shared_replay,
+        )
+    )
+
+
+async def judged_copy(judging: Watchword, stored: Stored, kept: Kept) -> Redriven:
+    """Judge a copy whose original is gone, at the present time and without a position."""
+    delivered = await judging.admit(replace(kept.message, reader="redrive"))
+    verdict = delivered.verdict if isinstance(delivered, ObservedMessage) else delivered
+    return Redriven(id=stored.id, read="copy", kept=kept, verdict=verdict)
+
+
+class _Silence(Audit):
+    """Says nothing of copies, which are unsigned as they should be."""
+
+    def refused(self, message: Message, verdict: Rejected | Unavailable) -> None:
+        """See Audit."""
+
+    def refused_raw(self, verdict: Rejected, **_: object) -> None:
+        """See Audit."""
+
+    def warn(self, event: str, **_: object) -> None:
+        """See Audit."""
+
+
+def _base64(value: bytes | None) -> str | None:
+    return None if value is None else base64.b64encode(value).decode()

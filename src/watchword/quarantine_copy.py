@@ -1,0 +1,322 @@
+"""The quarantined copy of a message: what it holds, under which names, and how it is read back.
+
+A copy is evidence and a pointer. It is no message: no verifier finds an envelope in it, and whoever may write to the
+quarantine may have made it up.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
+
+import cbor2
+
+from watchword.envelope import MAX_ENVELOPE_CHARACTERS, is_envelope_name
+from watchword.errors import MAX_CLAIMED, Rejected, Unavailable
+from watchword.message import MAX_HEADER_BYTES, Channel, Message, Position
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from watchword.message import Header
+
+UNDETERMINED: Final = "undetermined"
+"""The reason on the copy of a message that could not be judged."""
+
+MAX_TEXT: Final = 512
+"""Characters of a header of ours that tells about a message, before they are escaped."""
+
+_MAX_PLACE: Final = 4096  # a NATS server's own limit for a subject
+_OWN: Final = "watchword-"
+_ORIGINAL: Final = "watchword-original-"
+_HEADERS: Final = "watchword-headers"
+_LEFT_OUT: Final = "watchword-left-out"
+_RESERVED: Final = ("watchword", "nats-", "kafka_dlt-", "__connect.errors.")
+"""Names, in any letter case, that others may not set on a copy: ours, the presets', and orders to a NATS server."""
+
+_ESCAPED: Final = re.compile("%([0-9A-F]{2})")
+_NULL: Final = b"null"
+_NATS_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
+_NATS_VALUE: Final = re.compile(rb"(?:[!-~](?:[ -~]*[!-~])?)?")
+
+
+class HeaderStyle(StrEnum):
+    """Which header names tell about a Kafka copy, beside Watchword's own."""
+
+    WATCHWORD = "watchword"
+    SPRING = "spring"
+    CONNECT = "connect"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """What is written to the quarantine; ``own`` headers tell about the message, ``original`` ones are its own."""
+
+    value: bytes | None
+    key: bytes | None
+    own: tuple[Header, ...]
+    original: tuple[Header, ...]
+    position: Position | None
+
+    @property
+    def headers(self) -> tuple[Header, ...]:
+        """All headers, as Kafka carries them."""
+        return (*self.own, *self.original)
+
+    @property
+    def size(self) -> int:
+        """Bytes of value, key and headers."""
+        headers = sum(len(name.encode(errors="surrogatepass")) + len(value or b"") for name, value in self.headers)
+        return len(self.value or b"") + len(self.key or b"") + headers
+
+    @property
+    def is_pointer(self) -> bool:
+        """Whether the message itself was left out."""
+        return any(name == _LEFT_OUT for name, _ in self.own)
+
+    def pointer(self) -> Copy:
+        """Return the copy without the message's value, key and headers; an envelope of sound size stays."""
+        if self.is_pointer:
+            return self
+        left_out = (_LEFT_OUT, b"value, key, headers (%d bytes)" % self.size)
+        envelopes = [header for header in self.original if header[0] == _ORIGINAL + "watchword"]
+        kept = [header for header in envelopes if len(header[1] or b"") <= MAX_ENVELOPE_CHARACTERS]
+        return replace(self, value=None, key=None, own=(*self.own, left_out), original=tuple(kept[:1]))
+
+    def nats_headers(self) -> dict[str, str]:
+        """Return the headers as NATS carries them: each name once, printable ASCII.
+
+        Where it cannot carry the message's own headers as they are, all of them stand in one as JSON.
+        """
+        own = {name: _ascii(value or b"") for name, value in self.own}
+        names = [name for name, _ in self.original]
+        fit = len(names) == len(set(names)) and all(
+            value is not None and _NATS_NAME.fullmatch(name) and _NATS_VALUE.fullmatch(value)
+            for name, value in self.original
+        )
+        if fit:
+            return own | {name: (value or b"").decode() for name, value in self.original}
+        return own | {_HEADERS: json.dumps([[name, _base64(value)] for name, value in self.original])}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A copy as it was read back; nothing in it is verified.
+
+    ``message`` is the message as far as the copy has it, without a position: ``complete`` tells whether that is all.
+    Times are seconds since the epoch, ``digest`` is that of ``message_digest``.
+    """
+
+    reason: str
+    detail: str
+    channel: Channel
+    position: Position | None
+    appended_at: float | None
+    time: str
+    principal: str
+    reader: str
+    digest: str
+    complete: bool
+    message: Message
+
+
+def message_digest(message: Message) -> str:
+    """Return SHA-256 over key, headers and value in hex: the same message at the same place has the same."""
+    headers = [[name.encode(errors="surrogatepass"), value] for name, value in message.headers]
+    return sha256(cbor2.dumps([message.key, headers, message.value])).hexdigest()
+
+
+def make_copy(message: Message, verdict: Rejected | Unavailable, *, now: float, style: HeaderStyle) -> Copy:
+    """Return the copy of a message with this verdict, made at ``now`` (seconds since the epoch)."""
+    told = _told(message, verdict, now)
+    own: list[Header] = [(f"{_OWN}{name}", _escaped(text, _MAX_PLACE).encode()) for name, text in told.items()]
+    if message.channel.scheme == "kafka":
+        own += _preset(message, verdict, style)
+    return Copy(
+        value=message.value,
+        key=message.key,
+        own=tuple(own),
+        original=tuple((_renamed(name), value) for name, value in message.headers),
+        position=message.position,
+    )
+
+
+def read_copy(value: bytes | None, key: bytes | None, headers: Iterable[Header]) -> Kept:
+    """Read a copy back; ValueError where it is none."""
+    told: dict[str, str] = {}
+    original: list[Header] = []
+    for name, data in headers:
+        if name == _HEADERS:
+            original += _listed(data or b"")
+        elif name.startswith(_ORIGINAL):
+            original.append((name.removeprefix(_ORIGINAL), data))
+        elif name.startswith(_OWN):
+            if name in told:
+                raise ValueError(f"{name} stands there twice")
+            told[name] = _unescaped((data or b"").decode(errors="replace"))
+        elif not name.lower().startswith(_RESERVED):
+            original.append((name, data))
+    field = {name.removeprefix(_OWN): text for name, text in told.items()}.get
+    if not field("reason") or not field("channel"):
+        raise ValueError("neither reason nor channel")
+    channel = Channel.parse(field("channel", ""))
+    position = _position(field("position"))
+    complete = field("left-out") is None
+    return Kept(
+        reason=field("reason", ""),
+        detail=field("detail", ""),
+        channel=channel,
+        position=position,
+        appended_at=_number(field("appended-at")),
+        time=field("time", ""),
+        principal=field("principal-claimed", ""),
+        reader=field("reader", ""),
+        digest=field("sha256", ""),
+        complete=complete,
+        message=Message(
+            channel=channel,
+            value=None if field("value") == _NULL.decode() or not complete else value,
+            key=key,
+            headers=tuple(original),
+            partition=partition_of(channel, position),
+            reply_to=field("reply-to"),
+        ),
+    )
+
+
+def partition_of(channel: Channel, position: Position | None) -> int | None:
+    """Return the partition of a position in a Kafka channel; None where the position does not lie there."""
+    if position is None or channel.scheme != "kafka":
+        return None
+    topic, _, number = position.log.rpartition("/")
+    return int(number) if topic == channel.name and re.fullmatch("[0-9]{1,9}", number, re.ASCII) else None
+
+
+def _told(message: Message, verdict: Rejected | Unavailable, now: float) -> dict[str, str]:
+    """Return what our own headers say, by name."""
+    position, stamp = message.position, message.appended_at
+    claimed = verdict.claimed_principal if isinstance(verdict, Rejected) else None
+    told = {
+        "reason": reason_of(verdict),
+        "detail": _detail(verdict)[:MAX_TEXT],
+        "channel": message.channel.uri,
+        "position": None if position is None else f"{position.log}@{position.offset}",
+        "appended-at": None if stamp is None else repr(float(stamp)),
+        "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
+        "principal-claimed": None if claimed is None else claimed[:MAX_CLAIMED],
+        "reader": message.reader[:MAX_TEXT],
+        "reply-to": message.reply_to,
+        "sha256": message_digest(message),
+        "value": None if message.value is not None else _NULL.decode(),
+    }
+    return {name: text for name, text in told.items() if text}
+
+
+def reason_of(verdict: Rejected | Unavailable) -> str:
+    """Return the reason that a copy bears."""
+    return str(verdict.reason) if isinstance(verdict, Rejected) else UNDETERMINED
+
+
+def _detail(verdict: Rejected | Unavailable) -> str:
+    return verdict.detail if isinstance(verdict, Rejected) else f"{verdict.what} {verdict.detail}".strip()
+
+
+def _preset(message: Message, verdict: Rejected | Unavailable, style: HeaderStyle) -> list[Header]:
+    """Return the headers that Spring Kafka's or Kafka Connect's tools read, in their own encodings."""
+    if style is HeaderStyle.WATCHWORD:
+        return []
+    kind = f"watchword.{type(verdict).__name__}".encode()
+    text = _escaped(": ".join(part for part in (reason_of(verdict), _detail(verdict)) if part), MAX_TEXT).encode()
+    reader = _escaped(message.reader, MAX_TEXT).encode()
+    topic = message.channel.name.encode()
+    offset = None if message.position is None else message.position.offset
+    if style is HeaderStyle.CONNECT:  # DeadLetterQueueReporter: all of it text
+        fields: dict[str, bytes | None] = {
+            "topic": topic,
+            "partition": None if message.partition is None else b"%d" % message.partition,
+            "offset": None if offset is None else b"%d" % offset,
+            "connector.name": reader,
+            "task.id": b"0",
+            "stage": b"KAFKA_CONSUME",
+            "class.name": b"watchword.Verifier",
+            "exception.class.name": kind,
+            "exception.message": text,
+        }
+        return [(f"__connect.errors.{name}", value) for name, value in fields.items() if value is not None]
+    broker_stamped = message.appended_at is not None
+    stamp = message.appended_at if broker_stamped else message.created_at
+    fields = {  # DeadLetterPublishingRecoverer: numbers are big-endian, four bytes for a partition, else eight
+        "original-topic": topic,
+        "original-partition": None if message.partition is None else message.partition.to_bytes(4, "big"),
+        "original-offset": None if offset is None else offset.to_bytes(8, "big"),
+        "original-timestamp": None if stamp is None else round(stamp * 1000).to_bytes(8, "big", signed=True),
+        "original-timestamp-type": b"LogAppendTime" if broker_stamped else b"CreateTime",
+        "original-consumer-group": reader,
+        "exception-fqcn": kind,
+        "exception-message": text,
+    }
+    return [(f"kafka_dlt-{name}", value) for name, value in fields.items() if value is not None]
+
+
+def _renamed(name: str) -> str:
+    """Move a message's own header out of the way of ours; an envelope is one of them, so a copy has none."""
+    return _ORIGINAL + name if is_envelope_name(name) or name.lower().startswith(_RESERVED) else name
+
+
+def _escaped(text: str, most: int) -> str:
+    """Return at most ``most`` bytes of ``text``, what is not printable ASCII and '%' as in a URI."""
+    raw = text.encode("utf-8", "surrogatepass")[:most]
+    return "".join(chr(byte) if 0x20 <= byte < 0x7F and byte != 0x25 else f"%{byte:02X}" for byte in raw)  # noqa: PLR2004 - the bounds of printable ASCII
+
+
+def _unescaped(text: str) -> str:
+    raw = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
+    try:
+        return raw.encode("latin-1").decode()
+    except UnicodeError:  # nothing that we wrote
+        return raw
+
+
+def _ascii(value: bytes) -> str:
+    return value.decode("ascii", "backslashreplace")
+
+
+def _base64(value: bytes | None) -> str | None:
+    return None if value is None else base64.b64encode(value).decode()
+
+
+def _listed(data: bytes) -> list[Header]:
+    """Read headers that stand in one as JSON; ValueError where they are none."""
+    if len(data) > 4 * MAX_HEADER_BYTES:
+        raise ValueError(f"{_HEADERS} of {len(data)} bytes")
+    try:
+        found = json.loads(data)
+    except RecursionError:
+        raise ValueError(f"{_HEADERS} nested too deeply") from None
+    headers: list[Header] = []
+    for pair in found if isinstance(found, list) else [None]:
+        match pair:
+            case [str(name), str() | None as value]:
+                raw = None if value is None else base64.b64decode(value, validate=True)
+                headers.append((name.removeprefix(_ORIGINAL), raw))
+            case _:
+                raise ValueError(f"{_HEADERS} is not a list of pairs")
+    return headers
+
+
+def _position(text: str | None) -> Position | None:
+    log, _, offset = (text or "").rpartition("@")
+    return Position(log, int(offset)) if log and re.fullmatch("[0-9]{1,19}", offset, re.ASCII) else None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None

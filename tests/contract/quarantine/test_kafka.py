@@ -1,0 +1,91 @@
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from tests.brokers.plugin import MakeTopic
+from watchword import Caps, Channel, MemoryKeys, MemoryReplayStore, Policy, Quarantine, Verifier, Watchword
+from watchword.quarantine_copy import Kept, read_copy
+from watchword_adapters.buses.kafka.quarantine import KafkaQuarantine
+from watchword_adapters.contract.quarantine import QuarantineContract
+
+
+def bystander() -> Watchword:
+    """Return an agent that knows nobody."""
+    replay = MemoryReplayStore(horizon=None)
+    return Watchword(
+        verifier=Verifier(realm="test", keys=MemoryKeys(), replay=replay, policy=Policy(), clock=time.time)
+    )
+
+
+class TestKafkaQuarantine(QuarantineContract):
+    """A topic keeps the contract."""
+
+    channel = Channel("kafka", "test", "tasks")
+    log = "tasks/0"
+
+    @pytest_asyncio.fixture(autouse=True)
+    async def _broker(self, kafka_bootstrap: str, make_topic: MakeTopic) -> AsyncIterator[None]:
+        self.bootstrap, self.make_topic = kafka_bootstrap, make_topic
+        self.reader = AIOKafkaConsumer(bootstrap_servers=kafka_bootstrap, auto_offset_reset="earliest")
+        self.opened: list[KafkaQuarantine] = []
+        async with self.reader:
+            yield
+            for quarantine in self.opened:
+                await quarantine.close()
+
+    async def make_quarantine(self, *, caps: Caps | None = None) -> Quarantine:
+        """Return a quarantine in a new topic, connected as the reader is."""
+        return self.opened_on(await self.make_topic(), caps=caps)
+
+    async def make_broken(self) -> Quarantine:
+        """Return one whose broker is not there."""
+        return self.opened_on("quarantine", broken=True)
+
+    def opened_on(self, topic: str, *, caps: Caps | None = None, broken: bool = False) -> KafkaQuarantine:
+        """Open a quarantine."""
+        quarantine = KafkaQuarantine(topic, watchword=bystander(), caps=caps, timeout=2 if broken else 20)
+        quarantine.attach(self.reader)
+        if broken:
+            assert quarantine._connection is not None
+            quarantine._connection["bootstrap_servers"] = "127.0.0.1:1"
+        self.opened.append(quarantine)
+        return quarantine
+
+    async def kept(self, quarantine: Quarantine) -> list[tuple[tuple[str, ...], Kept]]:
+        """Read the topic."""
+        tp = TopicPartition(self.own_channel(quarantine).name, 0)
+        self.reader.assign([tp])
+        self.reader.seek(tp, 0)
+        copies = []
+        end = (await self.reader.end_offsets([tp]))[tp]
+        while await self.reader.position(tp) < end:
+            record = await asyncio.wait_for(self.reader.getone(tp), 20)
+            names = tuple(name for name, _ in record.headers)
+            copies.append((names, read_copy(record.value, record.key, record.headers)))
+        return copies
+
+    def own_channel(self, quarantine: Quarantine) -> Channel:
+        """Return the topic."""
+        assert isinstance(quarantine, KafkaQuarantine)
+        return Channel("kafka", "test", quarantine.topic)
+
+
+class TestKafkaQuarantineOfAProducer(TestKafkaQuarantine):
+    """A topic keeps the contract through a producer of the caller's, too."""
+
+    async def make_quarantine(self, *, caps: Caps | None = None) -> Quarantine:
+        """Return a quarantine with a producer of its own, whose limit is its batch size."""
+        self.producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap)
+        await self.producer.start()
+        return KafkaQuarantine(
+            await self.make_topic(), watchword=bystander(), producer=self.producer, caps=caps, timeout=20
+        )
+
+    @pytest_asyncio.fixture(autouse=True)
+    async def _ended(self, _broker: None) -> AsyncIterator[None]:
+        yield
+        if hasattr(self, "producer"):
+            await self.producer.stop()

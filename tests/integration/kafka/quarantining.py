@@ -1,0 +1,49 @@
+"""What a consumer with a quarantine does, step by step: it judges, and puts what does not verify."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from tests.integration.kafka.world import REALM, World, observe
+from watchword import Caps, Mode, Rejected, Unavailable
+from watchword_adapters.buses.kafka.quarantine import KafkaQuarantine
+from watchword_adapters.buses.kafka.records import message_of
+from watchword_adapters.buses.kafka.redrive import copies
+from watchword_adapters.redriving import Stored
+
+
+@asynccontextmanager
+async def quarantine_in(
+    world: World, topic: str, *, caps: Caps | None = None, **options: Any
+) -> AsyncIterator[KafkaQuarantine]:
+    """Open a quarantine that connects as a consumer of this world does."""
+    quarantine = KafkaQuarantine(topic, watchword=world.reader(), caps=caps, **({"timeout": 20} | options))
+    async with AIOKafkaConsumer(bootstrap_servers=world.bootstrap) as consumer:
+        quarantine.attach(consumer)
+        yield quarantine
+        await quarantine.close()
+
+
+async def pass_through(world: World, topic: str, count: int, quarantine: KafkaQuarantine) -> list[bool]:
+    """Judge the first records of a topic, and put what does not verify; return what the quarantine said."""
+    async with world.consumer(world.reader(mode=Mode.OBSERVE), topic) as consumer:
+        return [
+            await quarantine.put(message_of(record, REALM, "controllers"), record.verdict)
+            for record in await observe(consumer, count)
+            if isinstance(record.verdict, Rejected | Unavailable)
+        ]
+
+
+async def held(world: World, topic: str) -> list[Stored]:
+    """Return what a quarantine topic holds, committed."""
+    return await copies(topic, watchword=world.reader(), bootstrap_servers=world.bootstrap)
+
+
+async def length(world: World, topic: str) -> int:
+    """Return the number of records in partition 0."""
+    tp = TopicPartition(topic, 0)
+    async with AIOKafkaConsumer(topic, bootstrap_servers=world.bootstrap) as consumer:
+        end: int = (await consumer.end_offsets([tp]))[tp]
+        return end
