@@ -104,6 +104,7 @@ async def test_a29_what_a_plain_tool_reads_is_no_message_of_ours(world: World) -
     assert not any(name.lower() == "watchword" for name, _ in copy.headers)
 
 
+@pytest.mark.needs_kafka("unknown_topic_error")
 async def test_a38_a_missing_quarantine_is_no_brake(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the quarantine is broken, forgeries are passed as fast as ever: it is tried once in each cool-down."""
     async with quarantine_in(world, world.unique("missing"), timeout=0.5) as quarantine:

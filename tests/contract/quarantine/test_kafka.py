@@ -2,6 +2,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
@@ -53,6 +54,11 @@ class TestKafkaQuarantine(QuarantineContract):
             quarantine._connection["bootstrap_servers"] = "127.0.0.1:1"
         self.opened.append(quarantine)
         return quarantine
+
+    @pytest.mark.needs_kafka("duplicate_headers")
+    async def test_odd_headers_survive(self) -> None:
+        """As the contract says, where the broker keeps a header that comes twice."""
+        await super().test_odd_headers_survive()
 
     async def kept(self, quarantine: Quarantine) -> list[tuple[tuple[str, ...], Kept]]:
         """Read the topic."""

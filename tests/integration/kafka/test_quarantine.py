@@ -32,6 +32,7 @@ def offsets(found: list[Stored]) -> list[int]:
     return [stored.kept.position.offset for stored in found if stored.kept and stored.kept.position]
 
 
+@pytest.mark.needs_kafka("unknown_topic_error")
 async def test_a_missing_topic_is_told_once_and_soon(world: World) -> None:
     """A consumer whose quarantine nobody made hears Unavailable in bounded time, and at once while that lasts."""
     warnings: list[str] = []
@@ -193,6 +194,7 @@ async def test_outside_a_transaction_the_client_says_what_is_wrong(world: World)
     assert offsets(await held(world, topic)) == [7]
 
 
+@pytest.mark.needs_kafka("unknown_topic_error")
 async def test_a_missing_topic_fails_no_transaction(world: World) -> None:
     """It is found out when a message is put, not in the middle of the caller's transaction."""
     live, group = await world.make_topic(), world.unique("group")
