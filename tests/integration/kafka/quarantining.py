@@ -30,7 +30,7 @@ async def pass_through(world: World, topic: str, count: int, quarantine: KafkaQu
     """Judge the first records of a topic, and put what does not verify; return what the quarantine said."""
     async with world.consumer(world.reader(mode=Mode.OBSERVE), topic) as consumer:
         return [
-            await quarantine.put(message_of(record, REALM, "controllers"), record.verdict)
+            await quarantine.put(message_of(record, REALM, "controllers", alone=True), record.verdict)
             for record in await observe(consumer, count)
             if isinstance(record.verdict, Rejected | Unavailable)
         ]

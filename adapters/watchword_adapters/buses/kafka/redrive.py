@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LIMIT: Final = 1000
 """Latest copies of each partition that are looked at, unless told otherwise."""
 
-_COMMITTED: Final[dict[str, object]] = {"isolation_level": "read_committed", "enable_auto_commit": False}
+_COMMITTED: Final[dict[str, Any]] = {"isolation_level": "read_committed", "enable_auto_commit": False}
 _ROUND_MS: Final = 500
 _SILENT_ROUNDS: Final = 10
 """Rounds without a record after which the rest counts as markers of transactions."""
@@ -67,13 +67,14 @@ async def redrive(
     watchword: Watchword,
     only: Choice = ANY,
     limit: int = LIMIT,
-    patience: float = 5.0,
+    patience: float = 60.0,
     **options: Any,
 ) -> AsyncIterator[Redriven]:
     """Judge what the copies point at again, one after the other, as ``watchword`` would now.
 
     The consumer that does it is in no group and commits nothing: whoever handles a result may get it again at the next
-    redrive. ``patience`` is in seconds for one message; a log or key source that does not answer is Unavailable.
+    redrive. ``patience`` is in seconds for one message, for which the window before it is read
+    again; a log or key source that does not answer is Unavailable.
     """
     judging = judge(watchword)
     found = await copies(topic, watchword=watchword, limit=limit, **options)
@@ -89,7 +90,7 @@ async def redrive(
             except Unavailable as verdict:
                 yield Redriven(id=stored.id, read="original", kept=kept, verdict=verdict)
                 continue
-            if record is None or message_digest(message_of(record, watchword.realm, "")) != kept.digest:
+            if record is None or message_digest(message_of(record, watchword.realm, "", alone=True)) != kept.digest:
                 yield await judged_copy(judging, stored, kept)
             else:
                 yield Redriven(id=stored.id, read="original", kept=kept, verdict=record.verdict)

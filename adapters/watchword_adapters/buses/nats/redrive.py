@@ -65,7 +65,7 @@ async def redrive(
     servers: str | list[str],
     only: Choice = ANY,
     limit: int = LIMIT,
-    patience: float = 5.0,
+    patience: float = 60.0,
     **options: Any,
 ) -> AsyncIterator[Redriven]:
     """Judge what the copies point at again, one after the other, as ``watchword`` would now.
