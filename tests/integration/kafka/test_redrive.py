@@ -102,7 +102,6 @@ async def test_the_rejected_stay_rejected(world: World) -> None:
     assert result.to_json() == {"copy": "0/0", "read": "original", "verdict": "rejected", "reason": "unsigned"}
 
 
-@pytest.mark.xfail(strict=True, reason="the guard is not rebuilt from the log yet: take this mark away when it is")
 async def test_a_replay_is_told_from_the_original(world: World) -> None:
     """The guard knows what stands before the copy's position, so a redriven replay is still one (A29)."""
     topic, quarantine_topic = await world.make_topic(), await world.make_topic()

@@ -69,7 +69,6 @@ async def test_the_rejected_stay_rejected(world: World, make_stream: MakeStream)
     assert result.to_json() == {"copy": "1", "read": "original", "verdict": "rejected", "reason": "unsigned"}
 
 
-@pytest.mark.xfail(strict=True, reason="the guard is not rebuilt from the stream yet: take this mark away when it is")
 async def test_a_replay_is_told_from_the_original(world: World, make_stream: MakeStream) -> None:
     """The guard knows what stands before the copy's sequence, so a redriven replay is still one (A29)."""
     stream, subject = await make_stream(duplicate_window=0.1), f"{await make_stream()}.copies"
