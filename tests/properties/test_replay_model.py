@@ -42,37 +42,34 @@ class Log:
     """Everything seen in one log, in order, whether or not the store may have forgotten it."""
 
     seen: list[Seen] = field(default_factory=list)
-    gone: list[Seen] = field(default_factory=list)
     highest: float = -inf
+    start: float = -inf
+    raised: dict[str, int] = field(default_factory=dict)
 
     @property
     def floor(self) -> float:
         """Below it everything is too old."""
-        return self.highest - HORIZON
+        return max(self.start, self.highest - HORIZON)
 
     def pass_time(self, reference: float) -> None:
         """Let time pass: settled ids below the floor are over, unsettled ones from the front past their time."""
         self.highest = max(self.highest, reference)
         waiting = [seen for seen in self.seen if not seen.settled]
-        over = [seen for seen in self.seen if seen.settled and seen.issued_at < self.floor]
+        over = [seen for seen in self.seen if seen.settled and seen.issued_at < self.highest - HORIZON]
         for seen in waiting:
             if seen.keep_until >= self.highest:
                 break
             over.append(seen)
-        self.gone += over
         self.seen = [seen for seen in self.seen if seen not in over]
 
     def find(self, claim: Claim) -> Seen | None:
         """Look everywhere for the id, the slow way."""
-        mine = [seen for seen in self.seen if (seen.principal, seen.id) == (claim.principal, claim.id)]
-        for seen in mine:
-            if not seen.settled:
-                return seen
-        return next((seen for seen in mine if seen.issued_at == claim.issued_at), None)
+        mine = (claim.principal, claim.id, claim.issued_at)
+        return next((seen for seen in self.seen if (seen.principal, seen.id, seen.issued_at) == mine), None)
 
 
 class Replay(RuleBasedStateMachine):
-    """Claims in any order of times, with settling, rewinds and forgotten logs."""
+    """Claims in any order of times, with settling, logs begun anew and forgotten."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,6 +117,7 @@ class Replay(RuleBasedStateMachine):
             scope="scope",
             log=log,
             principal=principal,
+            key_id=b"key",
             id=message_id,
             digest=digest,
             place=place,
@@ -131,13 +129,16 @@ class Replay(RuleBasedStateMachine):
         model = self.logs.setdefault(log, Log())
         model.pass_time(claim.reference)
         seen = model.find(claim)
-        if seen is not None:
+        if issued_at < model.floor and (seen is None or seen.settled):
+            expected = Admission.TOO_OLD
+        elif seen is not None:
             same = place is not None and (seen.digest, seen.place) == (digest, place)
             expected = Admission.REDELIVERED if same else Admission.REPLAYED
-        elif issued_at < model.floor:
-            expected = Admission.TOO_OLD
         elif self.full_for(principal):
             expected = Admission.OVER_QUOTA
+            model.raised[principal] = max(model.raised.get(principal, issued_at), issued_at)
+        elif issued_at <= model.raised.get(principal, -1):
+            expected = Admission.TOO_OLD
         else:
             expected = Admission.FIRST
             model.seen.append(Seen(principal, message_id, issued_at, digest, place, not unsettled, claim.keep_until))
@@ -148,28 +149,25 @@ class Replay(RuleBasedStateMachine):
             assert use not in self.admitted, "an id was admitted twice"
             self.admitted.add(use)
 
-    @rule(log=LOGS, principal=PRINCIPALS, message_id=IDS)
-    def settle(self, log: str, principal: str, message_id: bytes) -> None:
+    @rule(log=LOGS, principal=PRINCIPALS, message_id=IDS, issued_at=TIMES)
+    def settle(self, log: str, principal: str, message_id: bytes, issued_at: int) -> None:
         """Acknowledge a delivery, or one that never was."""
-        self.store.settle(log, principal, message_id)
+        self.store.settle(log, principal, message_id, issued_at)
         model = self.logs.get(log)
+        mine = (principal, message_id, issued_at, False)
         for seen in [] if model is None else model.seen:
-            if (seen.principal, seen.id, seen.settled) == (principal, message_id, False):
+            if (seen.principal, seen.id, seen.issued_at, seen.settled) == mine:
                 seen.settled = True
                 assert model is not None
                 model.pass_time(model.highest)
                 break
 
-    @rule(log=LOGS)
-    def rewind(self, log: str) -> None:
-        """Seek: what the store forgot may come again; what it holds stays known."""
-        self.store.rewind(log)
-        model = self.logs.get(log)
-        if model is not None:
-            for seen in model.gone:
-                self.admitted.discard((log, seen.principal, seen.id, seen.issued_at))
-            model.gone.clear()
-            model.highest = -inf
+    @rule(log=LOGS, floor=TIMES)
+    def begin(self, log: str, floor: int) -> None:
+        """Begin anew: nothing is known but the floor."""
+        self.store.begin(log, floor=float(floor))
+        self.logs[log] = Log(start=float(floor))
+        self.admitted = {use for use in self.admitted if use[0] != log}
 
     @rule(log=LOGS)
     def forget(self, log: str) -> None:
@@ -182,8 +180,8 @@ class Replay(RuleBasedStateMachine):
     def holds_exactly_what_it_must(self) -> None:
         """Nothing above the floor is forgotten, nothing below it kept, and the count is exact."""
         assert len(self.store) == len(self.held())
-        assert sum(self.store._held.values()) == len(self.store)
-        assert self.store._held.keys() == {seen.principal for seen in self.held()}
+        assert sum(self.store._quota.held().values()) == len(self.store)
+        assert self.store._quota.held().keys() == {seen.principal for seen in self.held()}
         assert len(self.store) <= 2 * IN_ALL
 
 

@@ -60,7 +60,7 @@ def test_a34_the_attack_without_the_floor() -> None:
     assert len(world.memory) == 1, "the first id was forgotten"
     world.now = NOW + 1.0
     assert reason_of(world, message) is Reason.STALE
-    world.memory.rewind("sub#")  # takes the floor away
+    world.memory.begin("sub#", floor=0.0)  # takes the floor away
     assert reason_of(world, message) is None
 
 

@@ -166,13 +166,13 @@ def test_settling_reaches_a_store_that_wants_it() -> None:
         else:
             with pytest.raises(Rejected, match="contained"):
                 at_once(verifier.verify(press(_stored())))
-        assert memory._logs["sub#TASKS"].unsettled == {}
+        assert memory._logs["sub#TASKS"].pins == {}
         assert len(memory) == 1
     plain = World()
     plain.verifier.settle(_stored(), plain.verify(press(_stored())))
 
 
-def test_a_log_that_is_read_from_elsewhere_or_no_longer() -> None:
+def test_a_log_that_begins_anew_or_is_no_longer_read() -> None:
     """Promise (A17): a log read from elsewhere starts its time anew; one no longer read leaves no ids, no rates."""
     policy = Policy(allow=(Allow(ALICE, ("kafka://prod/tasks",), Rate(1, 10.0)),))
     memory = MemoryReplayStore(horizon=policy.horizon)
@@ -191,14 +191,105 @@ def test_a_log_that_is_read_from_elsewhere_or_no_longer() -> None:
 
     log = log_name(kafka(position=Position("tasks/0", 0)))
     assert [read(1, NOW + 5000), read(0, NOW)] == ["first", "stale"]
-    verifier.rewind(log)
-    assert [read(0, NOW), read(1, NOW + 5000)] == ["rate_limited", "again"]
+    verifier.begin(log, floor=NOW)
+    assert [read(2, NOW - 1), read(0, NOW), read(0, NOW)] == ["stale", "rate_limited", "again"]
     verifier.forget(log)
     assert len(memory) == 0
     assert read(0, NOW) == "first"
-    plain = World().verifier
-    plain.rewind(log)
-    plain.forget(log)
+
+
+def test_what_one_reads_alone_is_kept_by_oneself() -> None:
+    """Promise: with a store that others share, a log that this process reads alone is judged by its own memory."""
+    world = World(shared_replay=True)
+    message = press(kafka(alone=True))
+    assert not world.verify(message).redelivered
+    assert world.verify(message).redelivered
+    assert world.store.claims == []
+    loose = rejected(press(kafka(alone=True), p=ABSENT), world)
+    assert loose.reason is Reason.WRONG_PARTITION
+    world.verify(press(kafka(), p=ABSENT, c7=b"2" * 16))
+    assert len(world.store.claims) == 1
+
+
+def test_a_recalled_message_is_known_and_not_delivered() -> None:
+    """Promise (A14): what passed checks 1 to 7 in the log before is remembered, also what has expired since."""
+    for changes, reason in (({}, Reason.REPLAYED), ({"c4": NOW - 1}, Reason.EXPIRED)):
+        world = World()
+        message = press(kafka(alone=True), **changes)
+        at_once(world.verifier.recall(message))
+        copy = replace(message, position=Position("tasks/0", 99))
+        assert rejected(copy, world).reason is reason
+        if not changes:
+            assert world.verify(message).redelivered
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        kafka(alone=True),
+        replace(press(kafka(alone=True)), value=b"forged"),
+        press(kafka(alone=True), key=MALLORY_KEY),
+        press(kafka(alone=True, appended_at=NOW + 9999.0)),
+        press(kafka(alone=True), p=1),
+    ],
+)
+def test_what_does_not_verify_is_not_recalled(message: Message) -> None:
+    """Promise (A19): a forgery in the log before does not keep the real message out."""
+    world = World()
+    at_once(world.verifier.recall(message))
+    assert not world.verify(replace(press(kafka(alone=True)), position=Position("tasks/0", 99))).redelivered
+
+
+def test_what_passes_without_a_verdict_on_its_key_is_a_replay_elsewhere() -> None:
+    """Promise (A39): unknown live or in a rebuild, or given up in an outage: the same claims elsewhere are a replay."""
+    for how in ("live", "recalled", "given up"):
+        world = World(keys=[])
+        message = press(kafka(alone=True))
+        if how == "live":
+            assert rejected(message, world).reason is Reason.UNKNOWN_KEY
+        elif how == "recalled":
+            at_once(world.verifier.recall(message))
+        else:
+            world.verifier.pass_over(message)
+        world.keys.source = MemoryKeys(known_keys())
+        assert rejected(replace(message, position=Position("tasks/0", 99)), world).reason is Reason.REPLAYED
+        assert world.verify(message).id == ID.hex()
+    world.verifier.pass_over(kafka(alone=True))  # unsigned: nothing to remember
+
+
+def test_where_a_shared_store_answers_nothing_is_kept_beside_it() -> None:
+    """Promise: what passed without a verdict is remembered only where this process's own memory answers."""
+    world = World(keys=[], shared_replay=True)
+    message = press(kafka())
+    assert rejected(message, world).reason is Reason.UNKNOWN_KEY
+    world.verifier.pass_over(message)
+    assert world.verifier._guard._logs == {}
+
+
+def test_a_reader_that_begins_with_a_floor() -> None:
+    """Promise (A14): what was issued before a reader began to remember is stale, unless it answers a pending request."""
+    floor = Expected(floor=NOW + 1.0)
+    assert rejected(press(nats()), World(), floor).reason is Reason.STALE
+    assert World().verify(press(nats(), c6=NOW + 1), floor).issued_at == NOW + 1
+    request = Request(id=ID, channel=nats().channel)
+    asked = replace(floor, requests={ID: request})
+    assert World().verify(press(nats(), q=ID), asked).in_reply_to == ID.hex()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(ConfigurationError("may forget"), ConfigurationError), (OSError(), Unavailable)]
+)
+def test_a_store_is_opened_at_the_start(error: Exception, expected: type[Exception]) -> None:
+    """Promise: a store that cannot be trusted is refused before anything is read; one that is down is Unavailable."""
+
+    class Store(MemoryReplayStore):
+        async def start(self) -> None:
+            raise error
+
+    verifier = Verifier(realm=REALM, keys=MemoryKeys(), replay=Store(horizon=None), policy=Policy(), clock=lambda: NOW)
+    with pytest.raises(expected):
+        at_once(verifier.start())
+    at_once(World().verifier.start())
 
 
 @pytest.mark.parametrize(
