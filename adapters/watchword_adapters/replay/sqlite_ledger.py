@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import time
 from collections import Counter
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from watchword_adapters.replay.gathering import Use
 
+_TURN: Final = 0.001
+"""Seconds after which SQLite says "locked": its own patience sleeps ever longer, and lets others pass."""
 _APPLICATION: Final = 0x57744368
 _VERSION: Final = 1
 _LEAVING_AT_ONCE: Final = 5000
@@ -76,9 +79,10 @@ class Ledger:
         self._per_principal = per_principal
         self._batches = 0
         self.files: Final = Files(path)
-        self._db = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
+        self._wait = wait
+        self._db = sqlite3.connect(path, timeout=_TURN, isolation_level=None, check_same_thread=False)
         try:
-            self._prepare(time.monotonic() + wait, suspect=suspect)
+            self._prepare(suspect=suspect)
             self.files.remember()
         except BaseException:
             self.close()
@@ -104,12 +108,13 @@ class Ledger:
         self.files.write_count(mark.batches)
         return mark.birth, answers
 
-    def _prepare(self, deadline: float, *, suspect: bool) -> None:
+    def _prepare(self, *, suspect: bool) -> None:
         names = ("application_id", "user_version", "schema_version")
-        application, version, schema = (self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
+        application, version, schema = (self._in_turn(f"PRAGMA {name}").fetchone()[0] for name in names)
         if schema and (application, version) != (_APPLICATION, _VERSION):
             raise ConfigurationError(f"path {self._path}: another program's file; name one of its own")
-        self._start_log(deadline)
+        if self._in_turn("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+            raise ConfigurationError(f"path {self._path}: no write-ahead log is possible here; use a local disk")
         # NORMAL would lose the last commits in a power cut, and what was delivered could be delivered again.
         self._db.execute("PRAGMA synchronous = FULL")
         with self._transaction():
@@ -122,23 +127,20 @@ class Ledger:
             self.files.write_count(mark.batches - 1)
         self._batches = mark.batches
 
-    def _start_log(self, deadline: float) -> None:
+    def _in_turn(self, statement: str) -> sqlite3.Cursor:
+        """Execute what has to wait for other processes."""
+        deadline = time.monotonic() + self._wait
         while True:
             try:
-                (mode,) = self._db.execute("PRAGMA journal_mode = WAL").fetchone()
+                return self._db.execute(statement)
             except sqlite3.OperationalError as error:
-                # Two processes that open a new file at once are told so without the busy time-out.
                 if "locked" not in str(error) or time.monotonic() > deadline:
                     raise
-                time.sleep(0.01)
-                continue
-            if mode != "wal":
-                raise ConfigurationError(f"path {self._path}: no write-ahead log is possible here; use a local disk")
-            return
+            time.sleep(random.uniform(0, _TURN))  # noqa: S311 - so that they do not keep step
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+        self._in_turn("BEGIN IMMEDIATE")
         try:
             yield
             self._db.execute("COMMIT")

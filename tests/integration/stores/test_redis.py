@@ -115,19 +115,25 @@ async def test_a_restart_of_another_server_is_a_birth(served: Served, opened: Op
 async def test_a_replica_that_takes_over_is_a_birth(served: Served, opened: Opened) -> None:
     """Promise: replication is not waited for, so a new master may lack what the old one answered."""
     master = served()
+    store = opened(master)
+    await store.start()
+    assert store._durable
     port = master.address.rpartition(":")[2]
     replica = served("--replicaof", f"127.0.0.1 {port}")
     async with asyncio.timeout(20), Redis.from_url(replica.address) as client:
         while (await client.info("replication"))["master_link_status"] != "up":  # noqa: ASYNC110 - it cannot be awaited
             await asyncio.sleep(0.05)
         issued = int(time.time()) + 2
-        assert await opened(master).claim(make_claim(1, at=issued)) is FIRST
+        assert await store.claim(make_claim(1, at=issued)) is FIRST
         with pytest.raises(ConfigurationError, match="name its master"):
             await opened(replica).start()
         while not await client.exists("watchword:mark"):  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.05)
+        assert await client.hget("watchword:mark", "durable") == b"0"
         master.stop()
+        # As if the replica had been cut off before it heard that.
         await client.execute_command("REPLICAOF", "NO", "ONE")
+        await client.hset("watchword:mark", "durable", "1")
     await asyncio.sleep(issued - time.time())
     store = opened(replica)
     assert await store.claim(make_claim(2, at=issued)) is TOO_OLD

@@ -75,7 +75,7 @@ def test_of_several_processes_exactly_one_is_first(path: Path) -> None:
     """Promise (A15): processes that share the file share what it knows, though they all open it new at once."""
     context = multiprocessing.get_context("spawn")
     start, answers = context.Barrier(4), context.Queue()
-    claims = [make_claim(number) for number in range(200)]
+    claims = [make_claim(number) for number in range(100)]
     processes = [context.Process(target=_serve, args=(path, claims, start, answers)) for _ in range(4)]
     for process in processes:
         process.start()
