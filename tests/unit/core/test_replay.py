@@ -16,7 +16,8 @@ HORIZON = 100.0
 def claim(**fields: Any) -> Claim:
     """Return a claim on an id that was just issued."""
     given: dict[str, Any] = {
-        "scope": "kafka://prod/tasks#group", "log": "log", "principal": ALICE, "key_id": b"k", "id": b"1" * 16, "digest": b"d" * 32,
+        "scope": "kafka://prod/tasks#group", "log": "log", "principal": ALICE, "key_id": b"k", "id": b"1" * 16,
+        "digest": b"d" * 32,
         "place": (Position("tasks/0", 1), 1.5), "issued_at": NOW, "reference": NOW, "keep_until": NOW + 10_000,
     }  # fmt: skip
     return Claim(**given | fields)
@@ -167,7 +168,7 @@ def test_what_is_never_settled_leaves_in_the_end() -> None:
 
 
 def test_a_log_that_begins_anew_knows_its_floor_only() -> None:
-    """Promise: after a seek nothing is known of a log but what is recalled, and that older than its floor is too old."""
+    """Promise: after a seek nothing is known of a log but what is recalled; what is below its floor is too old."""
     memory = store()
     at_once(memory.claim(claim(issued_at=NOW + 500, reference=NOW + 500)))
     assert at_once(memory.claim(claim(id=b"2" * 16))) is TOO_OLD
@@ -250,7 +251,7 @@ def test_a_flood_without_keys_raises_no_floor_of_a_known_key() -> None:
 
 
 def test_many_ids_are_packed_and_found() -> None:
-    """Promise: packed or not, in one second or many, an id is known until it is too old, and then gives its room back."""
+    """Promise: packed or not, an id is known until it is too old, and then gives its room back."""
     memory = store(per_principal=10**6)
     numbers = range(3 * OPEN)
     for n in numbers:
@@ -258,6 +259,8 @@ def test_many_ids_are_packed_and_found() -> None:
     for n in numbers:
         assert at_once(memory.claim(claim(id=n.to_bytes(16), issued_at=NOW + n % 7, reference=NOW + 7))) is REDELIVERED
     assert len(memory) == len(numbers)
+    for n in numbers[:2]:  # sealed: nothing is open in the older bucket any more
+        assert at_once(memory.claim(claim(id=b"%016d" % n, issued_at=NOW + 20 + 5 * n, reference=NOW + 27))) is FIRST
     late = NOW + 1000
     assert at_once(memory.claim(claim(id=b"x" * 16, issued_at=late, reference=late))) is FIRST
     assert len(memory) == 1
