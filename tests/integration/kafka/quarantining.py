@@ -7,9 +7,9 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests.integration.kafka.world import REALM, World, observe
-from watchword import Caps, Mode, Rejected, Unavailable
+from watchword import Caps, Channel, Message, Mode, Position, Rejected, Unavailable
+from watchword_adapters.buses.kafka import ObservedRecord
 from watchword_adapters.buses.kafka.quarantine import KafkaQuarantine
-from watchword_adapters.buses.kafka.records import message_of
 from watchword_adapters.buses.kafka.redrive import copies
 from watchword_adapters.redriving import Stored
 
@@ -30,10 +30,24 @@ async def pass_through(world: World, topic: str, count: int, quarantine: KafkaQu
     """Judge the first records of a topic, and put what does not verify; return what the quarantine said."""
     async with world.consumer(world.reader(mode=Mode.OBSERVE), topic) as consumer:
         return [
-            await quarantine.put(message_of(record, REALM, "controllers", alone=True), record.verdict)
+            await quarantine.put(judged(record), record.verdict)
             for record in await observe(consumer, count)
             if isinstance(record.verdict, Rejected | Unavailable)
         ]
+
+
+def judged(record: ObservedRecord) -> Message:
+    """Return the message that was judged."""
+    return Message(
+        channel=Channel("kafka", REALM, record.topic),
+        value=record.value,
+        key=record.key,
+        headers=tuple(record.headers),
+        partition=record.partition,
+        position=Position(f"{record.topic}/{record.partition}", record.offset),
+        appended_at=record.timestamp / 1000,
+        reader="controllers",
+    )
 
 
 async def held(world: World, topic: str) -> list[Stored]:

@@ -146,6 +146,20 @@ async def test_what_points_nowhere_is_only_judged(world: World, make_stream: Mak
     assert (await held(world, f"{name}.copies"))[0].kept is None
 
 
+async def test_a_copy_of_another_realm_is_not_read_here(world: World, make_stream: MakeStream) -> None:
+    """A stream of that name in this account is not the one that the copy means, even where the message is the same."""
+    stream, name = await make_stream(), await make_stream()
+    subject, js = f"{name}.copies", (await world.plain()).jetstream()
+    await say(world, f"{stream}.task", b"x")
+    world.keys.down = True
+    assert await pass_through(world, stream, await quarantine_on(world, subject)) == [True]
+    world.keys.down = False
+    copy = await js.get_msg(name, 1)
+    there = {**(copy.headers or {}), "watchword-channel": f"nats://elsewhere/{stream}.task", "Nats-Msg-Id": "another"}
+    await js.publish(subject, copy.data or b"", headers=there)
+    assert told(await driven(world, subject)) == [("original", "x"), ("copy", "wrong_channel")]
+
+
 async def test_an_outage_of_the_log_is_no_verdict(
     world: World, make_stream: MakeStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
-from watchword import ConfigurationError, Unavailable
+from watchword import Channel, ConfigurationError, Message, Unavailable
 from watchword.message import is_topic
 from watchword.quarantine_copy import message_digest, read_copy
 from watchword_adapters.buses.kafka.consumer import VerifyingConsumer
-from watchword_adapters.buses.kafka.records import ObservedRecord, message_of
+from watchword_adapters.buses.kafka.records import ObservedRecord
 from watchword_adapters.redriving import ANY, Choice, Redriven, Stored, judge, judged_copy, onlooker
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ async def redrive(
             except Unavailable as verdict:
                 yield Redriven(id=stored.id, read="original", kept=kept, verdict=verdict)
                 continue
-            if record is None or message_digest(message_of(record, watchword.realm, "", alone=True)) != kept.digest:
+            if record is None or _digest(record) != kept.digest:
                 yield await judged_copy(judging, stored, kept)
             else:
                 yield Redriven(id=stored.id, read="original", kept=kept, verdict=record.verdict)
@@ -135,6 +135,11 @@ async def _partitions(consumer: Any, topic: str) -> list[int]:
     """Ask the broker: a consumer without topics knows none, and waits for one that does not exist."""
     cluster = await consumer._client.fetch_all_metadata()  # noqa: SLF001 - aiokafka has no public way to ask
     return sorted(cluster.partitions_for_topic(topic) or ())
+
+
+def _digest(record: ObservedRecord) -> str:
+    channel = Channel("kafka", "any", record.topic)  # is no part of it
+    return message_digest(Message(channel=channel, value=record.value, key=record.key, headers=tuple(record.headers)))
 
 
 def _stored(record: ObservedRecord) -> Stored:
