@@ -28,4 +28,8 @@ def open_regular(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
         kind = "is a directory" if stat.S_ISDIR(status.st_mode) else "is not a regular file"
         raise OSError(errno.EINVAL, kind, str(path))
     with os.fdopen(descriptor, "rb") as file:
-        yield file, status
+        try:
+            yield file, status
+        except OSError as error:  # a failed read does not say of what
+            error.filename = error.filename or str(path)
+            raise

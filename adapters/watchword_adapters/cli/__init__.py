@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,9 @@ WRONG_USE: Final = 2
 UNAVAILABLE: Final = 3
 """At least one message could not be judged or signed (key source or signer down); try again."""
 
+INTERRUPTED: Final = 130
+"""Control-C; as a shell reports it."""
+
 BROKEN_PIPE: Final = 141
 """Whoever read the output has gone; as a shell reports it."""
 
@@ -25,23 +29,38 @@ BROKEN_PIPE: Final = 141
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (``sys.argv`` by default) and return its exit code; an error is one line on stderr."""
     try:
-        from watchword_adapters.cli.app import app  # noqa: PLC0415 - what it needs comes with an extra
+        from watchword_adapters.cli.app import run  # noqa: PLC0415 - what it needs comes with an extra
     except ModuleNotFoundError as error:
         if error.name not in {"rich", "typer"}:
             raise
         return _fail("the command line needs an extra: pip install 'watchword[cli]'", WRONG_USE)
-    from watchword import Unavailable, WatchwordError  # noqa: PLC0415 - as late as what is above
+    from watchword import WatchwordError  # noqa: PLC0415 - as late as what is above
 
-    code: object = OK
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="watchword")
-    except SystemExit as end:
-        code = end.code
-    except Unavailable as error:
-        return _fail(str(error), UNAVAILABLE)
-    except WatchwordError as error:
-        return _fail(str(error), WRONG_USE)
-    return code if isinstance(code, int) else OK
+        code = run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except (WatchwordError, OSError, KeyboardInterrupt, SystemExit) as error:
+        return _ended(error)
+    return code
+
+
+def _ended(error: BaseException) -> int:
+    from watchword import Unavailable  # noqa: PLC0415 - as late as the rest
+
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError | SystemExit):  # rich makes the second of the first
+        _drop_output()
+        return BROKEN_PIPE
+    if isinstance(error, OSError):
+        _drop_output()
+        return _fail(f"{error.filename or 'standard input or output'}: {error.strerror}", WRONG_USE)
+    return _fail(str(error), UNAVAILABLE if isinstance(error, Unavailable) else WRONG_USE)
+
+
+def _drop_output() -> None:
+    """Let what is buffered for a reader that has gone, or a disk that is full, not complain once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(line: str, code: int) -> int:

@@ -1,11 +1,16 @@
 """The commands and their arguments; what they do is beside, and imported when it is used."""
 
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+import typer.main
+
+from watchword import ConfigurationError
+from watchword_adapters.cli import OK, WRONG_USE
 
 app = typer.Typer(
     name="watchword",
@@ -22,6 +27,27 @@ app.add_typer(quarantined, name="quarantine")
 
 Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The settings, watchword.toml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command and return its exit code; ConfigurationError for wrong arguments, in one line like any other."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("watchword", list(arguments)) as opened:
+            command.invoke(opened)
+    except typer.Exit as end:
+        return end.exit_code
+    except Exception as error:
+        say = getattr(error, "format_message", None)  # the errors of its parser, which typer keeps to itself
+        if say is None:
+            raise
+        told: str = say().rstrip(".")
+        context: typer.Context | None = getattr(error, "ctx", None)
+        if not told:  # no command: the help was shown
+            return WRONG_USE
+        where = "watchword" if context is None else context.command_path
+        raise ConfigurationError(f"{told}; see '{where} --help'") from None
+    return OK
 
 
 class KeyKind(StrEnum):
@@ -50,6 +76,8 @@ Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="Latest copies (o
 
 @app.callback(invoke_without_command=True)
 def _watchword(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:  # noqa: FBT002 - an option
+    if sys.stdout is None:
+        raise ConfigurationError("standard output is closed: send it somewhere, as > /dev/null")
     # Names of other writing systems must not stop a run whose output goes to an ASCII file.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # always a text file
     if version:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,9 @@ def run_demo(bus: Bus, *, url: str | None, bootstrap: str | None, as_json: bool)
     # The table tells what happened; the audit trail and the plain clients' complaints would bury it.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     logging.getLogger().addHandler(logging.NullHandler())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a broker of ours does not outlive us
     narrator = Console(stderr=True, highlight=False)
-    result = play(bus, address=url or bootstrap, told=lambda line: narrator.print(line, style="dim"))
+    result = play(bus, address=url if bus == "nats" else bootstrap, told=lambda line: narrator.print(line, style="dim"))
     if as_json:
         sys.stdout.write(json.dumps(result.to_json(), indent=2) + "\n")
     else:

@@ -11,6 +11,7 @@ from watchword import Algorithm, ConfigurationError, Message, Rejected
 from watchword.envelope import VERSION, is_envelope_name, parse
 from watchword.wire_json import message_from_json
 from watchword_adapters.cli import OK, REJECTED
+from watchword_adapters.cli.streams import standard_input
 from watchword_adapters.cli.text import escaped
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ _MEANINGS: Final = {
 def run_inspect(text: str | None, *, as_json: bool) -> int:
     """Print what ``text`` (standard input if None) claims; return the exit code."""
     if text is None:
-        text = sys.stdin.buffer.read(MAX_INPUT).decode(errors="backslashreplace")
+        text = standard_input().read(MAX_INPUT).decode(errors="backslashreplace")
     header = _header(text.strip())
     try:
         fields = fields_of(parse(header))

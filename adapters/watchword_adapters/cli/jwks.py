@@ -27,7 +27,9 @@ def collect(paths: Sequence[Path]) -> str:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` in one step, readable by all."""
+    """Write ``text`` to ``path`` in one step, readable by all; only a file is ever replaced."""
+    if path.exists() and not path.is_file():
+        raise ConfigurationError(f"{path}: not a regular file: name another, or leave --output out to write to a pipe")
     try:
         descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:

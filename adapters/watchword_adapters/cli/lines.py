@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -17,12 +16,13 @@ from watchword.wire_json import (
     message_to_json,
     verdict_to_json,
 )
-from watchword_adapters.cli import BROKEN_PIPE, OK, REJECTED, UNAVAILABLE
+from watchword_adapters.cli import OK, REJECTED, UNAVAILABLE
+from watchword_adapters.cli.streams import standard_input
 from watchword_adapters.cli.text import one_line
 from watchword_adapters.config import load
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from watchword import Claim, Signer, Verifier
@@ -45,17 +45,17 @@ class _OneWindow:
 def run_sign(config: Path) -> int:
     """Sign what standard input has; return the exit code."""
     signer = load(config, warn=warn).signer
-    return run_until_done(_sign(signer))
+    return asyncio.run(_sign(signer))
 
 
 def run_verify(config: Path) -> int:
     """Judge what standard input has; return the exit code."""
     verifier = load(config, replay=_OneWindow(), warn=warn).verifier
-    return run_until_done(_verify(verifier))
+    return asyncio.run(_verify(verifier))
 
 
 async def _sign(signer: Signer) -> int:
-    for where, line in _lines(sys.stdin.buffer):
+    for where, line in _lines(standard_input()):
         try:
             members = members_from_json(line)
             chosen = _Chosen(members)
@@ -71,7 +71,7 @@ async def _sign(signer: Signer) -> int:
 
 async def _verify(verifier: Verifier) -> int:
     codes = {OK}
-    for where, line in _lines(sys.stdin.buffer):
+    for where, line in _lines(standard_input()):
         try:
             message = message_from_json(line)
         except ValueError as error:
@@ -127,16 +127,6 @@ def write_line(members: Mapping[str, object]) -> None:
     """Write a line at once: whoever reads it may be waiting for it before sending the next."""
     sys.stdout.write(json.dumps(members) + "\n")
     sys.stdout.flush()
-
-
-def run_until_done(work: Coroutine[None, None, int]) -> int:
-    """Run what writes lines, and return its exit code; a reader of them that goes away ends it quietly."""
-    try:
-        return asyncio.run(work)
-    except BrokenPipeError:
-        # What is still buffered has no reader either, and must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
 
 
 def warn(event: str, **fields: str | float | None) -> None:

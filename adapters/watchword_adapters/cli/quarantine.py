@@ -20,7 +20,7 @@ import structlog
 from watchword import ConfigurationError, Reason, Rejected, Unavailable
 from watchword.quarantine_copy import UNDETERMINED
 from watchword_adapters.cli import OK, REJECTED, UNAVAILABLE
-from watchword_adapters.cli.lines import run_until_done, warn, write_line
+from watchword_adapters.cli.lines import warn, write_line
 from watchword_adapters.cli.text import escaped
 from watchword_adapters.config import load
 from watchword_adapters.redriving import Choice
@@ -101,7 +101,7 @@ def run_redrive(
         raise ConfigurationError(f"--reason {unknown[0][:64]!r}: use one of {', '.join(sorted(_REASONS))}")
     only = Choice(ids=ids or None, reasons=reasons or None, channels=channels or None)
     agent = _agent(source)
-    return run_until_done(_redrive(source, agent, only, wanted=set(ids or ())))
+    return asyncio.run(_redrive(source, agent, only, wanted=set(ids or ())))
 
 
 async def _redrive(source: Source, agent: Watchword, only: Choice, wanted: set[str]) -> int:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from watchword_adapters.demo.stage import Cast, Handler
 
 _PLACEHOLDER: Final = "~broken~"
+_TIMEOUT_MS: Final = 10_000  # the client's own 40 s are long to wait for a broker that has gone
 _CRC_AT, _CRC_END = 17, 21  # record batch, magic 2 (KIP-98)
 
 
@@ -41,14 +42,14 @@ class KafkaStage:
             await self._make_topics()
         except (KafkaError, OSError, ValueError) as error:
             raise ConfigurationError(f"no Kafka broker at {self._bootstrap!r}: write HOST:PORT ({error})") from None
-        recipients: dict[str, Any] = {} if self._cast is None else {"recipient": self._recipient}
+        options: dict[str, Any] = {"bootstrap_servers": self._bootstrap, "request_timeout_ms": _TIMEOUT_MS}
         self._to: str | None = None
         self._planner = (
-            AIOKafkaProducer(bootstrap_servers=self._bootstrap)
+            AIOKafkaProducer(**options)
             if self._cast is None
-            else SigningProducer(bootstrap_servers=self._bootstrap, watchword=self._cast.planner, **recipients)
+            else SigningProducer(watchword=self._cast.planner, recipient=self._recipient, **options)
         )
-        self._attacker = AIOKafkaProducer(bootstrap_servers=self._bootstrap)
+        self._attacker = AIOKafkaProducer(**options)
         self._spy = AIOKafkaConsumer(
             self.commands, self.reports, bootstrap_servers=self._bootstrap, auto_offset_reset="earliest"
         )

@@ -8,7 +8,7 @@ import uuid
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from watchword import ConfigurationError
+from watchword import ConfigurationError, WatchwordError
 from watchword_adapters.demo.broker import kafka_compatible, nats_server
 from watchword_adapters.demo.scenario import Act, Director, Result
 from watchword_adapters.demo.stage import POLICY, cast
@@ -30,10 +30,17 @@ def play(bus: Bus, *, address: str | None = None, told: Callable[[str], None] = 
     embedded, name = (nats_server, "nats-server") if bus == "nats" else (kafka_compatible, "noida-db")
     with nullcontext(address) if address is not None else embedded() as where:
         told(f"broker: {name if address is None else 'yours'} at {where}")
-        told("act 1: planner, controller and attacker, without Watchword")
-        without = asyncio.run(_act(bus, where, None))
-        told(f"act 2: with Watchword (at its end the attacker waits {POLICY.window:g} s for the window to close)")
-        guarded = asyncio.run(_act(bus, where, cast()))
+        try:
+            told("act 1: planner, controller and attacker, without Watchword")
+            without = asyncio.run(_act(bus, where, None))
+            told(f"act 2: with Watchword (at its end the attacker waits {POLICY.window:g} s for the window to close)")
+            guarded = asyncio.run(_act(bus, where, cast()))
+        except WatchwordError:
+            raise
+        except (Exception, asyncio.CancelledError) as error:  # the plain clients of a bus that is gone say it so
+            raise ConfigurationError(
+                f"the broker at {where} did not last to the end ({type(error).__name__}): play again on one that does"
+            ) from error
     return Result(bus, "given" if address is not None else f"{name}, embedded", without, guarded)
 
 

@@ -28,6 +28,16 @@ def test_a06_two_envelopes(name: str) -> None:
         malformed(replace(message, headers=((name, second), *message.headers)))
 
 
+@pytest.mark.parametrize("name", ["signature", "watchwor", "watchwords", "watch-word", "xwatchword"])
+def test_a06_header_of_another_name_is_no_envelope(name: str) -> None:
+    """Promise: an application's own header counts as no envelope, however much its name looks like it."""
+    message = signed(nats(headers=((name, b"own"),)))
+    assert World().verify(message).headers == ((name, b"own"),)
+    with pytest.raises(Rejected) as caught:
+        World().verify(nats(headers=((name, message.headers[-1][1]),)))
+    assert caught.value.reason is Reason.UNSIGNED
+
+
 def test_a06_half_an_envelope_and_oversize() -> None:
     """Promise: every prefix of an envelope, one over its limit, and an oversize header block are malformed."""
     message = signed(nats())

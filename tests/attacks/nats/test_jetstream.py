@@ -379,3 +379,26 @@ async def test_rejected_messages_do_not_shorten_a_fetch(world: World, make_strea
     assert guard.audit.counts == {Reason.UNSIGNED: 5}
     await honest(world, subject)
     assert await next_of(subscription) == b"honest"
+
+
+@pytest.mark.parametrize("line", [b"100 Idle Heartbeat", b"408 Request Timeout", b"503"])
+async def test_a28_stored_status_line_is_terminated(world: World, make_stream: MakeStream, line: bytes) -> None:
+    """A status line at a stream position, as older servers store it, is malformed and holds no later message up.
+
+    This server takes the status off before it stores, so the delivery is handed to the client.
+    """
+    stream = await make_stream()
+    guard, attacker = world.agent(CLOUD), await world.plain()
+    config = ConsumerConfig(deliver_subject=f"deliver.{stream}", durable_name="worker")
+    victim = await world.client(guard)
+    push = await victim.jetstream().subscribe(f"{stream}.task", config=config)
+    await victim.flush()
+    ack = f"$JS.ACK.{stream}.worker.1.1.1.{time.time_ns()}.0"
+    told = await attacker.subscribe(ack)
+    await attacker.flush()
+    number, header = push._sub._id, b"NATS/1.0 " + line + b"\r\n\r\n"
+    await victim._process_msg(number, f"{stream}.task".encode(), ack.encode(), b"", header)
+    await honest(world, f"{stream}.task")
+    assert (await push.next_msg(timeout=15)).data == b"honest"
+    assert guard.audit.counts == {"delivered": 1, Reason.MALFORMED: 1}
+    assert (await soon(told.next_msg(timeout=None))).data == b"+TERM malformed"

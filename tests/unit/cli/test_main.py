@@ -132,3 +132,45 @@ def test_text_of_others_is_escaped_and_cut() -> None:
     """An error line stays one line of bounded length."""
     assert escaped("a\x1b\n\u202e\ud800é") == "a\\x1b\\n\\u202e\\ud800é"
     assert len(one_line("x" * 10_000)) == MAX_LINE + 3
+
+
+def _shell(command: str, config: Path) -> subprocess.CompletedProcess[bytes]:
+    """Run a command with its streams redirected as a shell does."""
+    line = f"{' '.join(COMMAND)} {command.replace('CONFIG', str(config))}"
+    return subprocess.run(line, shell=True, capture_output=True, timeout=60, check=False)  # noqa: S602 - our own command
+
+
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        ("nonsense", b"No such command 'nonsense'; see 'watchword --help'"),
+        ("verify", b"see 'watchword verify --help'"),
+        ("keygen -p a --algorithm rsa", b"'ed25519', 'esp256'; see 'watchword keygen --help'"),
+        ("verify -c CONFIG < /dev/null >&-", b"standard output is closed: send it somewhere, as > /dev/null"),
+        ("verify -c CONFIG <&-", b"standard input is closed: give the messages there, as < FILE"),
+        ("inspect <&-", b"standard input is closed: give the messages there, as < FILE"),
+        ("jwks agents.jwks > /dev/full", b"standard input or output: No space left on device"),
+        ("jwks agents.jwks -o /dev/full", b"/dev/full: not a regular file: name another, or leave --output out"),
+        ("jwks /proc/self/mem", b"/proc/self/mem: Input/output error"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(config: Path, command: str, advice: bytes) -> None:
+    """Wrong arguments, closed streams, a full disk and a device for a file are one line of ours, and exit code 2."""
+    ended = _shell(command, config)
+    assert (ended.returncode, ended.stdout) == (2, b"")
+    assert ended.stderr.startswith(b"watchword: ")
+    assert ended.stderr.count(b"\n") == 1
+    assert advice in ended.stderr
+
+
+@pytest.mark.parametrize("command", ["--help", "--version", "jwks agents.jwks"])
+def test_a_reader_that_has_gone_is_no_verdict(config: Path, command: str) -> None:
+    """As in 'watchword --help | true': the exit code is the shell's own for it, whatever prints."""
+    read, write = os.pipe()
+    os.close(read)
+    with subprocess.Popen(  # noqa: S603 - our own command
+        [*COMMAND, *command.split()], cwd=config.parent, stdout=write, stderr=subprocess.PIPE
+    ) as process:
+        os.close(write)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (141, b"")

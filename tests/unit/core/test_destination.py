@@ -126,6 +126,12 @@ def test_at_a_stream_position_the_broker_replaces_the_reply_subject() -> None:
     assert World().verify(stored).reply_to == "_INBOX.1"
 
 
+def test_on_kafka_a_position_replaces_no_reply_subject() -> None:
+    """Promise: a reply subject that somebody signed for Kafka, which has none, is not excused by the position."""
+    message = press(kafka(position=Position("tasks/0", 7)), r="_INBOX.1")
+    assert rejected(message).reason is Reason.WRONG_REPLY_TO
+
+
 def test_recipients() -> None:
     """Promise (A36): addressed to this agent or to nobody in particular; a nameless process gets only the latter."""
     to_bob, to_all = press(nats(), c3=BOB), press(nats())

@@ -44,6 +44,16 @@ def test_malformed(raw: bytes) -> None:
     assert caught.value.reason is Reason.MALFORMED
 
 
+@pytest.mark.parametrize("value", [0, 1, b"abc", "abc", None, {0: 1, 1: 2, 2: 3}, []], ids=repr)
+def test_what_is_no_array_is_malformed(value: object) -> None:
+    """Promise (A07): an envelope of another type is malformed, as is a claims or proof of one."""
+    honest = [1, cbor(CLAIMS), [b"", {}, None, b""]]
+    for raw in (value, [1, value, honest[2]], [1, honest[1], value]):
+        with pytest.raises(Rejected) as caught:
+            parse(text(cbor(raw)))
+        assert caught.value.reason is Reason.MALFORMED
+
+
 def test_without_the_fault_they_are_read() -> None:
     """Promise: what the faults spoil is honest: direct, in a tree, and as text."""
     assert parse(text(direct(cbor(CLAIMS)))).claims == parse(text(GOOD_TREE)).claims

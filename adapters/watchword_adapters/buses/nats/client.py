@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from watchword.quarantine import Quarantine
     from watchword_adapters.buses.nats.signing import Recipient
 
+_ACK: Final = b"$JS.ACK."
 _FLOW_CONTROL: Final = "$JS.FC."
 _STALLED: Final = "Nats-Consumer-Stalled"
 
@@ -198,8 +199,8 @@ class WatchwordClient(AskingClient):
 
     def _status_line(self, block: HeaderBlock, sid: int, subject: bytes, reply: bytes, data: bytes) -> HeaderBlock:
         """Keep a status line only where it can be the server's."""
-        if data:
-            return block.refused("status line with a payload")
+        if data or reply.startswith(_ACK):
+            return block.refused("status line on a message")
         if block.status == NO_RESPONDERS:
             waiting = self._waiting.get(_text(subject).rpartition(".")[2])
             if waiting is not None and waiting.pong.done():
