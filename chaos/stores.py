@@ -1,0 +1,67 @@
+"""The replay stores: where each one lives, and how a worker opens it. The only place that knows their options."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.brokers.start import start
+from watchword import ConfigurationError
+from watchword_adapters import plugins
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from chaos.plan import Plan, Scenario
+    from tests.brokers.broker import Broker
+    from watchword import ReplayStore
+
+
+@contextmanager
+def home(scene: Scenario, directory: Path, channel: str) -> Iterator[tuple[dict[str, Any], Broker | None]]:
+    """Provide what the store needs: yield its options, and its server where it has one of its own."""
+    match scene.store:
+        case "memory":
+            yield {}, None
+        case "sqlite":
+            yield {"path": "replay.sqlite"}, None
+        case "redis":
+            with _server("redis", directory) as server:
+                yield {"url": server.address, "prefix": f"{channel}:"}, server
+        case "nats_kv":  # a server of its own, so that the store can go down while the bus is up
+            with _server("nats", directory) as server:
+                yield {"url": server.address, "bucket": channel}, server
+
+
+async def open_store(plan: Plan, clock: Callable[[], float]) -> ReplayStore:
+    """Open the scenario's store for one process, by the name that ``[replay] store`` has for it."""
+    factory = plugins.find(plugins.REPLAY_STORES, plan.scene.store, where="replay.store")
+    context = plugins.Context(directory=Path(plan.directory), clock=clock, policy=plan.policy, warn=_silent)
+    store: Any = factory(plan.store, context)
+    if hasattr(store, "start"):
+        await store.start()
+    return store  # type: ignore[no-any-return] # the entry point of a replay store makes one
+
+
+def available(scene: Scenario) -> bool:
+    """Tell whether this installation has the scenario's store."""
+    try:
+        plugins.find(plugins.REPLAY_STORES, scene.store, where="replay.store")
+    except ConfigurationError:
+        return False
+    return True
+
+
+@contextmanager
+def _server(bus: Any, directory: Path) -> Iterator[Broker]:
+    directory.mkdir()
+    server, _ = start(bus, directory, required=False)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _silent(event: str, **fields: str | float | None) -> None:
+    """Leave warnings about the set-up unsaid: each life of a worker would repeat them."""
