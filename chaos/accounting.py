@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,10 @@ class Figures:
     kinds of loss are counted beside it, for it offers nothing twice: ``honest_lost_by_bus`` reached no worker, or one
     that was killed before it could hand them over; ``honest_lost_unavailable`` could not be judged while a store was
     down. ``replays_offered`` are copies that the bus took (on core NATS: handed to a plain subscriber);
-    ``replays_delivered`` reached a handler. ``honest_refused`` counts, by reason, originals that a guard refused for
-    good, and ``replays_refused`` copies.
+    ``replays_delivered`` reached a handler beside the message itself: each message may be delivered at one position, on
+    core NATS once. ``copies_came_first`` were delivered at the position of a copy instead, and the original later called
+    a replay: where several share a stream, its order is not that of the judgements. ``honest_refused`` counts, by
+    reason, originals that a guard refused for good, and ``replays_refused`` copies.
     """
 
     honest_sent: int = 0
@@ -34,6 +36,7 @@ class Figures:
     broker_restarts: int = 0
     honest_lost_by_bus: int = 0
     honest_lost_unavailable: int = 0
+    copies_came_first: int = 0
     honest_refused: dict[str, int] = field(default_factory=dict)
     replays_refused: dict[str, int] = field(default_factory=dict)
     deeds: dict[str, int] = field(default_factory=dict)
@@ -55,24 +58,27 @@ def account(evidence: Evidence) -> Figures:
 
 
 def _on_log(evidence: Evidence, log: list[tuple[str, str]]) -> Figures:
-    """Account where the bus gives positions: at any other place than its first, a message is a replay."""
+    """Account where the bus gives positions: a message may be delivered at one of them, as often as the bus offers it."""
     originals: dict[str, str] = {}
     for name, position in log:
         originals.setdefault(name, position)
-    originals |= evidence.acked
     delivered = [(one.name, one.position) for one in evidence.deliveries]
+    places: defaultdict[str, set[str]] = defaultdict(set)
+    for name, position in delivered:
+        places[name].add(position)
+    overtaken = {name for name, found in places.items() if len(found) == 1 and originals.get(name) not in found}
     refused = [one for one in evidence.refusals if one.reason != UNAVAILABLE]
-    honest = Counter(one.reason for one in refused if originals.get(one.name) == one.position)
+    honest = [one for one in refused if originals.get(one.name) == one.position]
+    reasons = Counter(one.reason for one in honest)
     return Figures(
-        honest_lost=len(evidence.acked.keys() - {name for name, _ in delivered}),
-        honest_rejected_as_replay=len(
-            {one.name for one in refused if one.reason == REPLAYED and originals.get(one.name) == one.position}
-        ),
+        honest_lost=len(evidence.acked.keys() - places.keys()),
+        honest_rejected_as_replay=len({one.name for one in honest if one.reason == REPLAYED} - overtaken),
         replays_offered=sum(originals[name] != position for name, position in log),
-        replays_delivered=sum(originals.get(name) != position for name, position in delivered),
+        replays_delivered=sum(len(found) - 1 for found in places.values()),
         redeliveries=len(delivered) - len(set(delivered)),
-        honest_refused=dict(honest),
-        replays_refused=dict(Counter(one.reason for one in refused) - honest),
+        copies_came_first=len(overtaken),
+        honest_refused=dict(reasons),
+        replays_refused=dict(Counter(one.reason for one in refused) - reasons),
     )
 
 
@@ -84,13 +90,12 @@ def _on_core(evidence: Evidence) -> Figures:
     lost = evidence.acked.keys() - delivered.keys()
     # What came to a worker that lived on was in Watchword's hands; the rest the server or the kill took.
     came = {one.name for one in evidence.arrivals if one.position == ORIGINAL and one.worker not in evidence.killed}
+    called_replays = {one.name for one in refused if one.reason == REPLAYED and one.position == ORIGINAL}
     honest = Counter(one.reason for one in refused if one.position == ORIGINAL)
     return Figures(
         honest_lost=len((lost & came) - undetermined),
-        # A copy may overtake its original in the workers' queues: then it is the copy that was delivered, once.
-        honest_rejected_as_replay=len(
-            {one.name for one in refused if one.reason == REPLAYED and one.position == ORIGINAL} - delivered.keys()
-        ),
+        honest_rejected_as_replay=len(called_replays - delivered.keys()),
+        copies_came_first=len(called_replays & delivered.keys()),
         honest_lost_by_bus=len(lost - came - undetermined),
         honest_lost_unavailable=len(lost & undetermined),
         replays_offered=sum(position != ORIGINAL for _, position in evidence.witnessed),

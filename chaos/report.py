@@ -28,6 +28,7 @@ _COLUMNS = (
     "broker_restarts",
     "honest_lost_by_bus",
     "honest_lost_unavailable",
+    "copies_came_first",
     "seconds",
 )
 
@@ -55,6 +56,8 @@ class Report:
         for name in ("honest_lost", "honest_rejected_as_replay", "replays_delivered"):
             if found := getattr(figures, name):
                 self.faults.append(f"{plan.scenario}: {name} is {found:,}")
+        if plan.scene.shape == "group" and figures.copies_came_first:  # a partition is judged in its order
+            self.faults.append(f"{plan.scenario}: copies_came_first is {figures.copies_came_first:,}")
         if figures.honest_sent < self._honest:
             self.faults.append(f"{plan.scenario}: the deadline came after {figures.honest_sent:,} honest messages")
         if figures.replays_offered < figures.honest_sent:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.brokers import nats
 from tests.brokers.start import start
 from watchword import ConfigurationError
 from watchword_adapters import plugins
@@ -27,11 +28,15 @@ def home(scene: Scenario, directory: Path, channel: str) -> Iterator[tuple[dict[
         case "sqlite":
             yield {"path": "replay.sqlite"}, None
         case "redis":
-            with _server("redis", directory) as server:
+            directory.mkdir()
+            with _running(start("redis", directory, required=False)[0]) as server:  # type: ignore[arg-type] # soon
                 yield {"url": server.address, "prefix": f"{channel}:"}, server
         case "nats_kv":  # a server of its own, so that the store can go down while the bus is up
-            with _server("nats", directory) as server:
-                yield {"url": server.address, "bucket": channel}, server
+            settings = directory / "nats.conf"
+            directory.mkdir()
+            settings.write_text("jetstream { sync_interval: always }\n")
+            with _running(nats.wheel(directory, "-c", str(settings))) as server:
+                yield {"url": server.address, "bucket": channel, "durable": True}, server
 
 
 async def open_store(plan: Plan, clock: Callable[[], float]) -> ReplayStore:
@@ -54,9 +59,7 @@ def available(scene: Scenario) -> bool:
 
 
 @contextmanager
-def _server(bus: Any, directory: Path) -> Iterator[Broker]:
-    directory.mkdir()
-    server, _ = start(bus, directory, required=False)
+def _running(server: Broker) -> Iterator[Broker]:
     try:
         yield server
     finally:
