@@ -28,7 +28,10 @@ def main() -> int:
     report = Report(seed, options.honest)
     for scenario in options.buses:
         evidence = EVIDENCE / scenario
-        play_one(scenario, seed=seed, honest=options.honest, evidence=evidence, report=report, say=console.print)
+        try:
+            play_one(scenario, seed=seed, honest=options.honest, evidence=evidence, report=report, say=console.print)
+        except Exception as error:  # noqa: BLE001 - the other scenarios are still worth playing
+            report.faults.append(f"{scenario}: {type(error).__name__}: {error}")
         report.write(REPORT)
     console.print(report.table())
     for fault in report.faults:

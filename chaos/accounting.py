@@ -20,10 +20,10 @@ class Figures:
     kinds of loss are counted beside it, for it offers nothing twice: ``honest_lost_by_bus`` reached no worker, or one
     that was killed before it could hand them over; ``honest_lost_unavailable`` could not be judged while a store was
     down. ``replays_offered`` are copies that the bus took (on core NATS: handed to a plain subscriber);
-    ``replays_delivered`` reached a handler beside the message itself: each message may be delivered at one position, on
-    core NATS once. ``copies_came_first`` were delivered at the position of a copy instead, and the original later called
-    a replay: where several share a stream, its order is not that of the judgements. ``honest_refused`` counts, by
-    reason, originals that a guard refused for good, and ``replays_refused`` copies.
+    ``replays_delivered`` reached a handler beside the message itself: each message may be delivered at one position,
+    on core NATS once. ``copies_came_first`` were delivered at a copy's position instead, and the original was refused
+    for it: several readers of one stream do not judge in its order. ``honest_refused`` counts, by reason, originals
+    that a guard refused for good, and ``replays_refused`` copies.
     """
 
     honest_sent: int = 0
@@ -58,7 +58,7 @@ def account(evidence: Evidence) -> Figures:
 
 
 def _on_log(evidence: Evidence, log: list[tuple[str, str]]) -> Figures:
-    """Account where the bus gives positions: a message may be delivered at one of them, as often as the bus offers it."""
+    """Account where the bus gives positions: a message may be delivered at one of them, be it again and again."""
     originals: dict[str, str] = {}
     for name, position in log:
         originals.setdefault(name, position)

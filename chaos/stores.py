@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,8 +45,14 @@ async def open_store(plan: Plan, clock: Callable[[], float]) -> ReplayStore:
     factory = plugins.find(plugins.REPLAY_STORES, plan.scene.store, where="replay.store")
     context = plugins.Context(directory=Path(plan.directory), clock=clock, policy=plan.policy, warn=_silent)
     store: Any = factory(plan.store, context)
-    if hasattr(store, "start"):
-        await store.start()
+    while hasattr(store, "start"):
+        try:
+            await store.start()
+            break
+        except ConfigurationError:
+            raise
+        except Exception:  # noqa: BLE001 - its server is just being restarted; each client has errors of its own
+            await asyncio.sleep(0.2)
     return store  # type: ignore[no-any-return] # the entry point of a replay store makes one
 
 
