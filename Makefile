@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint format bench docs lock clean
+.PHONY: help setup demo test lint format bench chaos docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -48,6 +48,9 @@ format: $(READY) ## let ruff put the code into shape
 
 bench: $(READY) ## what signing, verifying and shared stores cost here: tables, and build/reports
 	@$(BIN)/python -m benchmarks
+
+chaos: $(READY) ## kills, restarts and replays on real brokers: a table, and build/reports/chaos.json (BUSES=, SEED=, HONEST=)
+	@$(BIN)/python -m chaos $(if $(BUSES),--buses $(BUSES)) $(if $(SEED),--seed $(SEED)) $(if $(HONEST),--honest $(HONEST))
 
 docs: $(READY) ## build the documentation into build/docs, links checked
 	@$(BIN)/mkdocs build --strict --quiet && echo "==> build/docs/index.html"

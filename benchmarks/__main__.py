@@ -1,6 +1,7 @@
 """``make bench``: measure, print tables, write build/reports/bench.json and build/reports/stores.json.
 
-``python -m benchmarks core`` or ``stores`` measures one of them.
+``python -m benchmarks core``, ``stores`` or ``ready`` measures one of them; ``ready``, which takes minutes, tells how
+long a consumer takes after a rebalance.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import core, stores
+from benchmarks import core, ready, stores
 
 REPORTS = Path("build/reports")
 
 
 def main() -> None:
-    """Measure and report what is named, or all."""
-    known = {"core": _core, "stores": _stores}
-    chosen = sys.argv[1:] or list(known)
+    """Measure and report what is named, or all that is quick."""
+    known = {"core": _core, "stores": _stores, "ready": _ready}
+    chosen = sys.argv[1:] or ["core", "stores"]
     if unknown := set(chosen) - set(known):
         raise SystemExit(f"{', '.join(sorted(unknown))}: unknown; choose from {', '.join(known)}")
     for name in chosen:
@@ -59,6 +60,19 @@ def _stores() -> None:
     report = {"claims": stores.CLAIMS, "in_flight": stores.IN_FLIGHT, "repeats": stores.REPEATS}
     packages = ("watchword", "redis", "nats-py")
     _write("stores", report | {"stores": [asdict(one) for one in figures]}, packages, table)
+
+
+def _ready() -> None:
+    figures, broker = ready.measure()
+    table = Table(title=f"time until ready after a rebalance, {ready.RATE:,} messages/s in the partition, {broker}")
+    for name in ("window", "messages read again", "seconds", "bare consumer", "read again per second"):
+        table.add_column(name, justify="right")
+    for one in figures:
+        seconds = f"{one.seconds:.1f}", f"{one.bare_seconds:.1f}"
+        table.add_row(f"{one.window} s", f"{one.messages:,}", *seconds, f"{one.per_second:,.0f}")
+    rows = [asdict(one) | {"per_second": one.per_second} for one in figures]
+    report = {"rate": ready.RATE, "broker": broker, "ready": rows}
+    _write("ready", report, ("watchword", "cryptography", "aiokafka"), table)
 
 
 def _write(name: str, report: dict[str, Any], packages: tuple[str, ...], table: Table) -> None:

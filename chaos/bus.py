@@ -1,0 +1,92 @@
+"""What the roles need of a bus; one module each says how it is done there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from chaos.cast import Worker
+    from chaos.plan import Plan
+    from watchword import VerifiedMessage
+
+Handler: TypeAlias = "Callable[[Sequence[VerifiedMessage]], Awaitable[None]]"
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A message as an attacker has it; ``raw`` is the client's own."""
+
+    name: str
+    raw: Any
+
+
+class Speaking(Protocol):
+    """Agents that sign and send."""
+
+    async def send(self, names: Sequence[str]) -> dict[str, str]:
+        """Send one message for each name; return those that the bus acknowledged, with their positions."""
+        ...
+
+
+class Attacking(Protocol):
+    """A plain client that sees everything."""
+
+    def captures(self) -> AsyncIterator[Captured]:
+        """Yield all that passes, the attacker's own copies included."""
+        ...
+
+    async def replay(self, captured: Captured) -> bool:
+        """Send a captured message again; tell whether the bus took it."""
+        ...
+
+
+class Bus(Protocol):
+    """One bus under load."""
+
+    def __init__(self, plan: Plan) -> None: ...
+
+    async def prepare(self) -> None:
+        """Make topic, stream, consumer."""
+        ...
+
+    def speaking(self) -> AbstractAsyncContextManager[Speaking]:
+        """Connect the honest senders."""
+        ...
+
+    def attacking(self) -> AbstractAsyncContextManager[Attacking]:
+        """Connect the attacker."""
+        ...
+
+    async def work(self, worker: Worker, handle: Handler, ready: Callable[[], None], stop: asyncio.Event) -> None:
+        """Consume with Watchword until ``stop``; acknowledge what ``handle`` returned from."""
+        ...
+
+    async def lag(self) -> int:
+        """Return how many messages the workers are not done with; 0 where the bus does not know."""
+        ...
+
+    def log(self) -> AsyncIterator[tuple[str, str]] | None:
+        """Yield name and position of all that the bus holds, oldest first; None where it holds nothing."""
+        ...
+
+
+def bus_of(plan: Plan) -> Bus:
+    """Return the bus of the plan's scenario; others are not imported."""
+    match plan.scene.shape:
+        case "group":
+            from chaos.on_kafka import KafkaGroup  # noqa: PLC0415 - a scenario needs one client only
+
+            return KafkaGroup(plan)
+        case "durable":
+            from chaos.on_jetstream import Durable  # noqa: PLC0415 - as above
+
+            return Durable(plan)
+        case "queue":
+            from chaos.on_core import QueueGroup  # noqa: PLC0415 - as above
+
+            return QueueGroup(plan)

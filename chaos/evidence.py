@@ -1,0 +1,159 @@
+"""What really happened, as every process wrote it down: tab-separated lines in files that only grow.
+
+A position is ``<partition or stream>@<offset or sequence>``. Core NATS has none: there ``-`` stands for what a producer
+sent, and the attacker's copies bear their number, in a reply subject that no handler sees.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from watchword import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from watchword import Position
+
+ACKED: Final = "acked"
+"""name, position: the bus said that it has it."""
+DELIVERED: Final = "delivered-"
+"""name, position, redelivered: a handler got it; one file for each life of a worker."""
+REFUSED: Final = "refused-"
+"""name, position, reason: the audit trail's verdict; one file for each life of a worker."""
+ARRIVED: Final = "arrived-"
+"""name, position: what the server handed to a worker of core NATS, before anybody judged it."""
+WITNESSED: Final = "witnessed"
+"""name, position: what a plain subscriber of core NATS saw."""
+LOG: Final = "log"
+"""name, position: what the bus holds in the end, oldest first."""
+EVENTS: Final = "events"
+"""deed, detail."""
+
+ORIGINAL: Final = "-"
+UNAVAILABLE: Final = "unavailable"
+REPLAYED: Final = str(Reason.REPLAYED)
+
+
+class Writer:
+    """Appends lines that outlive the process: each call hands them to the operating system before it returns."""
+
+    def __init__(self, directory: str | Path, name: str) -> None:
+        self._file = os.open(Path(directory, f"{name}.tsv"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def write(self, *rows: Iterable[str]) -> None:
+        """Append rows."""
+        if rows:
+            os.write(self._file, "".join("\t".join(row) + "\n" for row in rows).encode())
+
+
+class Delivery(NamedTuple):
+    """A handler of ``worker`` got a message."""
+
+    worker: str
+    name: str
+    position: str
+
+
+class Refusal(NamedTuple):
+    """A worker's guard refused a message."""
+
+    worker: str
+    name: str
+    position: str
+    reason: str
+
+
+class Arrival(NamedTuple):
+    """A message reached a worker's client."""
+
+    worker: str
+    name: str
+    position: str
+
+
+@dataclass(kw_only=True)
+class Evidence:
+    """All that was written down in one run; ``log`` is None where the bus keeps none."""
+
+    acked: dict[str, str]
+    log: list[tuple[str, str]] | None
+    deliveries: list[Delivery]
+    refusals: list[Refusal]
+    arrivals: list[Arrival] = field(default_factory=list)
+    witnessed: list[tuple[str, str]] = field(default_factory=list)
+    killed: frozenset[str] = frozenset()
+    deeds: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def read(cls, directory: str | Path) -> Evidence:
+        """Read what the processes of a run wrote."""
+        there = Path(directory)
+        events = [(deed, detail) for deed, detail in _rows(there / f"{EVENTS}.tsv")]
+        log = there / f"{LOG}.tsv"
+        return cls(
+            acked={row[0]: row[1] for row in _rows(there / f"{ACKED}.tsv")},
+            log=[(name, position) for name, position in _rows(log)] if log.exists() else None,
+            deliveries=[Delivery(who, row[0], row[1]) for who, row in _of_workers(there, DELIVERED)],
+            refusals=[Refusal(who, *row) for who, row in _of_workers(there, REFUSED)],
+            arrivals=[Arrival(who, *row) for who, row in _of_workers(there, ARRIVED)],
+            witnessed=[(name, position) for name, position in _rows(there / f"{WITNESSED}.tsv")],
+            killed=frozenset(detail for deed, detail in events if deed == "kill"),
+            deeds=Counter(deed for deed, _ in events),
+        )
+
+
+class Tally:
+    """Follows the files while they grow: how many were acknowledged, and which of them were delivered."""
+
+    def __init__(self, directory: str | Path) -> None:
+        self._directory = Path(directory)
+        self._read: Counter[Path] = Counter()
+        self.acked = 0
+        self.delivered: set[str] = set()
+
+    @property
+    def waiting(self) -> int:
+        """How many acknowledged messages no handler has got yet."""
+        return self.acked - len(self.delivered)
+
+    def update(self) -> None:
+        """Read on."""
+        self.acked += len(self._new(self._directory / f"{ACKED}.tsv"))
+        for path in self._directory.glob(f"{DELIVERED}*.tsv"):
+            self.delivered.update(line.split("\t", 1)[0] for line in self._new(path))
+
+    def _new(self, path: Path) -> list[str]:
+        if not path.exists():
+            return []
+        with path.open("rb") as file:
+            file.seek(self._read[path])
+            whole = file.read().rpartition(b"\n")[0]
+        if not whole:
+            return []
+        self._read[path] += len(whole) + 1
+        return whole.decode().split("\n")
+
+
+def place(position: Position | None, mark: str | None) -> str:
+    """Write a position; where there is none, the mark of an attacker's copy."""
+    if position is None:
+        return mark or ORIGINAL
+    return f"{position.log.rpartition('/')[2]}@{position.offset}"
+
+
+def _of_workers(directory: Path, prefix: str) -> Iterator[tuple[str, list[str]]]:
+    for path in sorted(directory.glob(f"{prefix}*.tsv")):
+        for row in _rows(path):
+            yield path.stem.removeprefix(prefix), row
+
+
+def _rows(path: Path) -> Iterator[list[str]]:
+    if path.exists():
+        with path.open() as file:
+            for line in file:
+                yield line.rstrip("\n").split("\t")

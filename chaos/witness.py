@@ -1,0 +1,46 @@
+"""A plain subscriber of core NATS: writes down what the server hands out to whoever listens."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+from nats.aio.client import Client
+
+from chaos.child import beside, commands, run, tell
+from chaos.evidence import ORIGINAL, WITNESSED, Writer
+from chaos.nats_clients import connected
+from chaos.plan import Plan
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+
+async def watch(plan: Plan) -> None:
+    """Write down every message and whose it is: a copy bears a reply subject."""
+    writer = Writer(plan.directory, WITNESSED)
+
+    async def saw(msg: Msg) -> None:
+        writer.write((msg.data.decode(), msg.reply or ORIGINAL))
+
+    async with connected(Client(), plan.address) as client:
+        await client.subscribe(f"{plan.channel}.tasks", cb=saw)
+        await client.flush()
+        tell("ready")
+        await asyncio.Event().wait()
+
+
+async def obey() -> None:
+    """Wait for the end."""
+    async for _ in commands():
+        pass
+
+
+async def main(path: str, _: str) -> None:
+    """Play the role."""
+    await beside(watch(Plan.load(path)), until=obey())
+
+
+if __name__ == "__main__":
+    run(main(*sys.argv[1:]))

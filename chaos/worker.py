@@ -1,0 +1,71 @@
+"""One life of a worker: writes down what its handler gets before it acknowledges, and can be stopped in between."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from chaos.bus import bus_of
+from chaos.cast import Worker
+from chaos.child import beside, commands, run, tell
+from chaos.evidence import DELIVERED, Writer, place
+from chaos.plan import Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from watchword import VerifiedMessage
+
+
+class Hands:
+    """The handler; told to hang, it stays for ever between what it did and the acknowledgement."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._writer = Writer(worker.plan.directory, f"{DELIVERED}{worker.name}")
+        self.hanging = False
+
+    async def handle(self, messages: Sequence[VerifiedMessage]) -> None:
+        """Write down what was delivered."""
+        self._writer.write(
+            *(((one.value or b"").decode(), place(one.position, None), str(int(one.redelivered))) for one in messages)
+        )
+        if self.hanging and messages:
+            tell("hanging")
+            await asyncio.Event().wait()
+
+
+async def obey(worker: Worker, hands: Hands) -> None:
+    """Take the driver's commands."""
+    async for command in commands():
+        match command:
+            case ["hang"]:
+                hands.hanging = True
+            case ["keys", seconds]:
+                worker.keys.down_until = time.monotonic() + float(seconds)
+            case ["clock", seconds]:
+                worker.clock.offset = float(seconds)
+
+
+async def main(path: str, name: str) -> None:
+    """Play the role."""
+    plan = Plan.load(path)
+    worker, stop = Worker(plan, name), asyncio.Event()
+    hands = Hands(worker)
+    working = asyncio.create_task(bus_of(plan).work(worker, hands.handle, lambda: tell("ready"), stop))
+
+    async def obeyed() -> None:
+        await obey(worker, hands)
+        stop.set()
+        await working
+
+    await beside(_outcome(working), until=obeyed())
+
+
+async def _outcome(working: asyncio.Task[None]) -> None:
+    await asyncio.shield(working)
+
+
+if __name__ == "__main__":
+    run(main(*sys.argv[1:]))
