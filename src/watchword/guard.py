@@ -105,6 +105,8 @@ class MemoryReplayStore:
         if claim.issued_at <= self._raised(log, claim) and late is None:
             return Admission.TOO_OLD
         self._put(log, claim, key, mark)
+        if late is not None:
+            self._settle(log, late_key)  # it is known by its id from now on
         return Admission.FIRST
 
     def begin(self, log: str, *, floor: float) -> None:
@@ -116,13 +118,15 @@ class MemoryReplayStore:
         """Remember a verified message that passed in this log before the guard began; of one id, the first sight."""
         log = self._logs.setdefault(claim.log, _Log())
         self._raised(log, claim)
-        key = self._key(claim.principal, claim.id, claim.issued_at)
-        if (claim.issued_at < log.start and not claim.unsettled) or self._find(log, claim.issued_at, key) is not None:
+        key, mark = self._key(claim.principal, claim.id, claim.issued_at), self._mark(claim)
+        if claim.issued_at < log.start or self._find(log, claim.issued_at, key) is not None:
             return
+        if log.unverified and self._find(log, claim.issued_at, self._late_key(claim)) not in {None, mark}:
+            return  # its first sight was elsewhere, and passed without a verdict
         if self._quota.is_full_for(claim.principal):
             self._raise_floor(log, claim)
         else:
-            self._put(log, claim, key, self._mark(claim))
+            self._put(log, claim, key, mark)
 
     def pass_over(self, claim: Claim) -> None:
         """Remember a message that passed without a verdict on its key, by its claims: elsewhere they are a replay."""
@@ -142,11 +146,17 @@ class MemoryReplayStore:
     def settle(self, log: str, principal: str, message_id: bytes, issued_at: int) -> None:
         """Let an unsettled id age like any other."""
         known = self._logs.get(log)
-        key = self._key(principal, message_id, issued_at)
-        pin = None if known is None else known.pins.pop(key, None)
-        if known is not None and pin is not None:
-            self._bucket(known, issued_at).put(key, pin.mark, pin.owner)
-            self._pass_time(known, known.highest)
+        if known is not None:
+            self._settle(known, self._key(principal, message_id, issued_at))
+
+    def drop(self, claim: Claim) -> None:
+        """Let what is known of an unsettled message age, if that is the one at this place."""
+        log = self._logs.get(claim.log)
+        if log is not None and log.pins:
+            mark = self._mark(claim)
+            for key in (self._key(claim.principal, claim.id, claim.issued_at), self._late_key(claim)):
+                if key in log.pins and log.pins[key].mark == mark:
+                    self._settle(log, key)
 
     def forget(self, log: str) -> None:
         """Drop a log that is no longer read."""
@@ -178,6 +188,12 @@ class MemoryReplayStore:
         for owner in owners:
             self._quota.release(owner)
             log.unverified -= owner == UNVERIFIED
+
+    def _settle(self, log: _Log, key: int) -> None:
+        pin = log.pins.pop(key, None)
+        if pin is not None:
+            self._bucket(log, pin.issued_at).put(key, pin.mark, pin.owner)
+            self._pass_time(log, log.highest)
 
     def _find(self, log: _Log, issued_at: int, key: int) -> int | None:
         pin = log.pins.get(key)

@@ -77,6 +77,7 @@ class Verifier:
     async def verify(self, message: Message, expected: Expected = _ANYTHING) -> VerifiedMessage:
         """Run the nine checks in order; Rejected (final) names the one that failed, Unavailable asks to come again."""
         claims: Claims | None = None
+        claim: Claim | None = None
         now = self.clock()
         try:
             header = _the_envelope(message)  # 1
@@ -93,6 +94,8 @@ class Verifier:
         except Rejected as rejected:
             rejected.channel = message.channel.uri
             rejected.claimed_principal = None if claims is None else claims.issuer[:128]
+            if claim is not None and claim.unsettled:
+                self._guard.drop(claim)  # nobody will acknowledge it
             raise
         return VerifiedMessage(
             principal=key.principal,
@@ -134,7 +137,9 @@ class Verifier:
         try:
             envelope = parse(_the_envelope(message))
             self._addressed(message, envelope.claims, _ANYTHING)
-            reference = self._fresh(message, envelope.claims, now, alive=0.0)
+            # Where the broker stamps nothing, it may have been read as soon as it was issued, and by another clock.
+            read_at = min(now + self.policy.max_skew, envelope.claims.issued_at)
+            reference = self._fresh(message, envelope.claims, read_at, alive=0.0)
             claim = replace(self._claim(message, envelope, reference), unsettled=unsettled)
             _signed(envelope, await self._known_key(message, envelope, claim, now))
             self._unaltered(message, envelope.claims)
@@ -281,18 +286,12 @@ class Verifier:
         channel = message.channel if request is None else request.channel
         addressee = None if request is None else request.recipient
         if principal != addressee if addressee is not None else not policy.permits(principal, channel):
-            raise self._dropped(claim, Reason.NOT_PERMITTED)
+            raise Rejected(Reason.NOT_PERMITTED)
         rule = policy.rule_for(principal, channel)
         if first and rule is not None and not self._rates.spend(rule, claim.log, claim.reference):
-            raise self._dropped(claim, Reason.RATE_LIMITED)
+            raise Rejected(Reason.RATE_LIMITED)
         if principal in policy.contained:
-            raise self._dropped(claim, Reason.CONTAINED)
-
-    def _dropped(self, claim: Claim, reason: Reason) -> Rejected:
-        """Let the id of a message that policy drops age: nobody will acknowledge it."""
-        if claim.unsettled:
-            self._guard.settle(claim.log, claim.principal, claim.id, claim.issued_at)
-        return Rejected(reason)
+            raise Rejected(Reason.CONTAINED)
 
 
 def log_name(message: Message) -> str:

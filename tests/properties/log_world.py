@@ -1,0 +1,223 @@
+"""A log with its clocks, its honest writers and its attacker, and a naive memory of what a reader passed in it.
+
+Nothing here shares a formula with the product: the floors are those that docs/replay.md states, written out again.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from math import floor, inf
+from typing import Final, TypeAlias
+
+from tests.unit.core.world import ALICE, ALICE_KEY, BOB, BOB_KEY, MALLORY, MALLORY_KEY, ed_key, press, public
+from watchword import Channel, Message, Policy, Position, SigningKey, VerificationKey
+from watchword.message import Header
+
+START: Final = 1_000_000
+SKEW: Final = 2.0
+HORIZON: Final = 6.0
+WINDOW: Final = 8.0
+POLICY: Final = Policy(max_age=4.0, max_skew=SKEW, max_lag=10_000.0)
+
+LOG: Final = "group#tasks/0"
+WRITERS: Final = {ALICE: ALICE_KEY, BOB: BOB_KEY, MALLORY: MALLORY_KEY}
+STRANGER: Final = ed_key(9, kid=b"stranger")
+
+Place: TypeAlias = tuple[int, float | None]
+Ident: TypeAlias = tuple[str, int]
+
+
+@dataclass(eq=False)
+class Record:
+    """One record; ``stamp`` is the broker's time, or the producer's on a log that the broker does not stamp.
+
+    ``known`` tells whether it bears a key id that a key source may know, ``genuine`` whether it is as it was signed.
+    """
+
+    offset: int
+    stamp: float
+    appended: float
+    ident: Ident
+    issued_at: int
+    headers: tuple[Header, ...]
+    value: bytes = b"v"
+    known: bool = True
+    genuine: bool = True
+    gone: str = ""
+
+
+class Keys:
+    """A key source that can be down, and for which some principals' keys come late."""
+
+    def __init__(self) -> None:
+        self.down = False
+        self.hidden: set[str] = set()
+        self.keys = {(name, key.key_id): public(key, name) for name, key in WRITERS.items()}
+
+    async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
+        """See KeySource."""
+        if self.down:
+            raise OSError
+        return None if principal in self.hidden else self.keys.get((principal, key_id))
+
+
+@dataclass
+class World:
+    """The log, true time, and how far each clock is from it; within the skew that is half of it at most."""
+
+    stamped: bool
+    now: float = float(START)
+    broker: float = 0.0
+    reader: float = 0.0
+    signer: float = 0.0
+    records: list[Record] = field(default_factory=list)
+    start: int = 0
+    ever: list[Record] = field(default_factory=list)
+    """Everything that was ever written: what the attacker has."""
+
+    @property
+    def local(self) -> float:
+        """What the reader's clock shows."""
+        return self.now + self.reader
+
+    @property
+    def clock(self) -> float:
+        """What the clock shows that reference times are taken from."""
+        return self.now + (self.broker if self.stamped else self.reader)
+
+    def write(self, principal: str, delay: float = 0.0, *, known: bool = True) -> Record:
+        """A new message that took ``delay`` from its signing to the log; under a key that nobody knows, if not known."""
+        issued_at, number = floor(self.now - delay + self.signer), len(self.ever)
+        headers = self._signed(WRITERS[principal] if known else STRANGER, principal, number, issued_at)
+        return self._append(Record(0, issued_at, 0, (principal, number), issued_at, headers, known=known))
+
+    def copy(self, record: Record, shift: float = 0.0) -> Record:
+        """A captured record again; the attacker chooses the time, where the broker does not."""
+        return self._append(replace(record, stamp=record.stamp + shift, gone=""))
+
+    def alter(self, record: Record) -> Record:
+        """A captured record with another value."""
+        return self._append(replace(record, value=b"forged", genuine=False, gone=""))
+
+    def disown(self, record: Record) -> Record:
+        """The claims of a captured record under a key that nobody knows."""
+        headers = self._signed(STRANGER, *record.ident, record.issued_at)
+        return self._append(replace(record, headers=headers, known=False, gone=""))
+
+    def _signed(self, key: SigningKey, principal: str, number: int, issued_at: int) -> tuple[Header, ...]:
+        message = self._message(b"v")
+        return press(message, key=key, principal=principal, c6=issued_at, c7=number.to_bytes(16)).headers
+
+    def _append(self, record: Record) -> Record:
+        record.offset = len(self.records)
+        record.appended = self.now
+        if self.stamped:
+            record.stamp = self.now + self.broker
+        self.records.append(record)
+        self.ever.append(record)
+        return record
+
+    def retained(self, until: int) -> Iterator[Record]:
+        """What can still be read, up to an offset."""
+        return iter(self.records[self.start : until])
+
+    def at(self, offset: int) -> Record | None:
+        """The record at an offset, if it can be read."""
+        return self.records[offset] if self.start <= offset < len(self.records) else None
+
+    def cut(self, offset: int) -> None:
+        """Retention takes everything before an offset."""
+        for record in self.records[:offset]:
+            record.gone = record.gone or "cut"
+        self.start = max(self.start, offset)
+
+    def truncate(self, offset: int) -> None:
+        """An unclean election loses everything from an offset on."""
+        for record in self.records[offset:]:
+            record.gone = "lost"
+        del self.records[offset:]
+
+    def recreate(self) -> None:
+        """The topic is made anew: its offsets begin again."""
+        self.truncate(0)
+        for record in self.ever:
+            record.gone = "lost"
+        self.start = 0
+
+    def place(self, record: Record) -> Place:
+        """Where the broker put a record."""
+        return record.offset, record.stamp if self.stamped else None
+
+    def reference(self, record: Record) -> float:
+        """The reference time of a record read now."""
+        return record.stamp if self.stamped else self.local
+
+    def read(self, record: Record, *, delivered_by: tuple[str, str] | None = None) -> Message:
+        """The record as an adapter hands it to the verifier."""
+        return replace(
+            self._message(record.value),
+            headers=record.headers,
+            position=Position("tasks/0", record.offset),
+            appended_at=record.stamp if self.stamped else None,
+            created_at=None if self.stamped else record.stamp,
+            delivered_by=delivered_by,
+        )
+
+    @staticmethod
+    def _message(value: bytes) -> Message:
+        return Message(channel=Channel("kafka", "prod", "tasks"), value=value, partition=0, reader="group", alone=True)
+
+
+@dataclass
+class Memory:
+    """What one guard was shown, all of it, for ever; and its stated floor."""
+
+    start: float
+    highest: float = -inf
+    first: dict[Ident, Place] = field(default_factory=dict)
+    undetermined: dict[Ident, Place] = field(default_factory=dict)
+    pinned: set[Ident] = field(default_factory=set)
+    doubted: set[tuple[str, bool]] = field(default_factory=set)
+    """Under whose keys, known or not, something passed without a verdict."""
+
+    @property
+    def floor(self) -> float:
+        """Below it everything is stale."""
+        return max(self.start, self.highest - HORIZON)
+
+    def pass_over(self, record: Record, place: Place, *, pin: bool) -> None:
+        """A first sight without a verdict."""
+        self.doubted.add((record.ident[0], record.known))
+        if self.seen_at(record.ident) is None and record.issued_at >= self.floor:
+            self.undetermined[record.ident] = place
+            if pin:
+                self.pinned.add(record.ident)
+
+    def recall(self, record: Record, place: Place, *, pin: bool) -> None:
+        """A first sight before the guard began."""
+        if self.seen_at(record.ident) in {None, place}:
+            self.first[record.ident] = place
+            if pin and record.issued_at >= self.start:
+                self.pinned.add(record.ident)
+
+    def seen_at(self, ident: Ident) -> Place | None:
+        """Where an id was first seen."""
+        return self.first.get(ident, self.undetermined.get(ident))
+
+    def claim(self, ident: Ident, place: Place, issued_at: int, reference: float, *, pin: bool) -> str:
+        """A verified message: return what must become of it."""
+        self.highest = max(self.highest, reference)
+        if issued_at < self.floor and ident not in self.pinned:
+            return "stale"
+        if self.seen_at(ident) not in {None, place}:
+            return "replayed"
+        if ident not in self.first:
+            self.first[ident] = place
+            if pin:
+                self.pinned.add(ident)
+        return "delivered"
+
+
+def stated_floor(anchor: float, cut: float | None) -> float:
+    """The floor of a guard that begins: ``anchor`` less max_age and skew; and what retention took is stale."""
+    begun = anchor - HORIZON
+    return begun if cut is None else max(begun, floor(cut + SKEW) + 1)
