@@ -18,10 +18,10 @@ _TWICE = 0.25
 
 
 class Attacker:
-    """Replays each message at a moment of its own, up to half a window after the window has closed."""
+    """Replays each message at a moment of its own: half of them soon, a fifth in the end."""
 
     def __init__(self, plan: Plan) -> None:
-        self._window = plan.policy.window
+        self._longest = plan.longest_delay
         self._chance = plan.random("attacker")
         self._captured: dict[str, Captured] = {}
         self._due: list[tuple[float, int, Captured]] = []
@@ -59,9 +59,9 @@ class Attacker:
                 heappush(self._due, (time.monotonic() + self._delay(), len(self._captured), captured))
 
     def _delay(self) -> float:
-        near, far = self._chance.choices(
-            [(0.02, 1.0), (1.0, self._window), (self._window, 1.5 * self._window)], [5, 3, 2]
-        )[0]
+        late = self._longest * 2 / 3
+        spans = [(0.02, min(1.0, late)), (min(1.0, late), late), (late, self._longest)]
+        near, far = self._chance.choices(spans, [5, 3, 2])[0]
         return self._chance.uniform(near, far)
 
     def _next(self) -> list[Captured]:

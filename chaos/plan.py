@@ -45,8 +45,9 @@ SCENARIOS: Final = {
 class Plan:
     """One scenario of one run; durations in seconds, ``rate`` in honest messages per second at most.
 
-    ``channel`` names topic, subject or stream; ``store`` holds the options of the replay store. ``deadline`` bounds
-    the run from its first message to its last figure.
+    ``channel`` names topic, subject or stream; ``store`` holds the options of the replay store. A copy is sent up to
+    ``longest_delay`` after its original: half a window after the window has closed, with these values. ``deadline``
+    bounds the run from its first message to its last figure.
     """
 
     scenario: str
@@ -67,6 +68,7 @@ class Plan:
     clock_jumps: int = 4
     max_age: float = 20.0
     max_skew: float = 1.0
+    longest_delay: float = 33.0
     deadline: float = 240.0
 
     @property

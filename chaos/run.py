@@ -6,6 +6,7 @@ import secrets
 import shutil
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,49 +16,63 @@ from chaos.plan import SCENARIOS, Plan
 from tests.brokers.start import start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from chaos.accounting import Figures
     from chaos.report import Report
+    from tests.brokers.broker import Broker
+
+    Say = Callable[[str], None]
 
 
-def play_one(
-    scenario: str,
-    *,
-    seed: int,
-    honest: int,
-    evidence: Path,
-    report: Report,
-    say: Callable[[str], None],
-    **settings: Any,
-) -> None:
+def play_one(scenario: str, *, seed: int, honest: int, evidence: Path, report: Report, say: Say) -> None:
     """Start what the scenario needs, play it, and add what came of it to the report.
 
-    What the processes write down is left in the directory ``evidence``; ``settings`` are a Plan's.
+    What the processes write down is left in the directory ``evidence``.
+    """
+    with _broker(scenario) as broker:
+        began = time.monotonic()
+        plan, figures, server = play_on(
+            broker, scenario, seed=seed, honest=honest, evidence=evidence, say=lambda text: say(f"{scenario}: {text}")
+        )
+        report.add(plan, figures, broker, server, time.monotonic() - began)
+
+
+def play_on(
+    broker: Broker, scenario: str, *, seed: int, honest: int, evidence: Path, say: Say, **settings: Any
+) -> tuple[Plan, Figures, Broker | None]:
+    """Play a scenario on a broker; return the plan, what came of it, and the store's server; ``settings`` are a Plan's.
+
+    The broker is neither restarted nor paused where this run cannot do that.
     """
     shutil.rmtree(evidence, ignore_errors=True)
     evidence.mkdir(parents=True)
-    scene, channel = SCENARIOS[scenario], f"chaos-{secrets.token_hex(4)}"
-    with tempfile.TemporaryDirectory(prefix="watchword-chaos-") as scratch:
-        place = Path(scratch)
-        (place / "broker").mkdir()
-        broker, _ = start(scene.bus, place / "broker", required=False)
+    channel = f"chaos-{secrets.token_hex(4)}"
+    able = {} if broker.host is not None else {"restarts": 0, "pauses": 0}
+    with (
+        tempfile.TemporaryDirectory(prefix="watchword-chaos-") as scratch,
+        stores.home(SCENARIOS[scenario], Path(scratch, "store"), channel) as (store, server),
+    ):
+        plan = Plan(
+            scenario=scenario,
+            seed=seed,
+            honest=honest,
+            directory=str(evidence.absolute()),
+            address=broker.address,
+            channel=channel,
+            store=store,
+            **settings | able,
+        )
+        say(str(broker) + (f", ids in {server}" if server is not None else ""))
+        began = time.monotonic()
+        return plan, play(plan, broker, server, lambda text: say(f"{time.monotonic() - began:5.1f} s: {text}")), server
+
+
+@contextmanager
+def _broker(scenario: str) -> Iterator[Broker]:
+    with tempfile.TemporaryDirectory(prefix="watchword-chaos-") as directory:
+        broker, _ = start(SCENARIOS[scenario].bus, Path(directory), required=False)
         try:
-            with stores.home(scene, place / "store", channel) as (store, server):
-                plan = Plan(
-                    scenario=scenario,
-                    seed=seed,
-                    honest=honest,
-                    directory=str(evidence.absolute()),
-                    address=broker.address,
-                    channel=channel,
-                    store=store,
-                    **({"restarts": 0, "pauses": 0} if "restart" in broker.lacks else {}) | settings,
-                )
-                say(f"{scenario}: {broker}" + (f", ids in {server}" if server is not None else ""))
-                began = time.monotonic()
-                figures = play(
-                    plan, broker, server, lambda text: say(f"{scenario} {time.monotonic() - began:5.1f} s: {text}")
-                )
-                report.add(plan, figures, broker, server, time.monotonic() - began)
+            yield broker
         finally:
             broker.stop()

@@ -56,15 +56,6 @@ async def open_store(plan: Plan, clock: Callable[[], float]) -> ReplayStore:
     return store  # type: ignore[no-any-return] # the entry point of a replay store makes one
 
 
-def available(scene: Scenario) -> bool:
-    """Tell whether this installation has the scenario's store."""
-    try:
-        plugins.find(plugins.REPLAY_STORES, scene.store, where="replay.store")
-    except ConfigurationError:
-        return False
-    return True
-
-
 @contextmanager
 def _running(server: Broker) -> Iterator[Broker]:
     try:

@@ -1,0 +1,53 @@
+"""The chaos report's own run in small: the same processes, brokers and account, a few hundred messages."""
+
+from pathlib import Path
+
+import pytest
+
+from chaos.plan import SCENARIOS, Plan, schedule
+from chaos.run import play_on
+from watchword import Verifier
+
+HONEST = 400
+
+
+@pytest.mark.skipif(not hasattr(Verifier, "recall"), reason="the guard does not rebuild yet")
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_exactly_the_honest_messages_are_delivered(
+    scenario: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Through a kill between handler and commit and a restart of the broker, replays die and nothing honest does."""
+    broker = request.getfixturevalue(f"{SCENARIOS[scenario].bus}_broker")
+    said: list[str] = []
+    plan, figures, _ = play_on(
+        broker,
+        scenario,
+        seed=7,
+        honest=HONEST,
+        evidence=tmp_path / "run",
+        say=said.append,
+        rate=400,
+        principals=2,
+        kills=1,
+        restarts=1,
+        pauses=0,
+        store_restarts=0,
+        clock_jumps=1,
+        longest_delay=3.0,
+        deadline=60.0,
+    )
+    assert figures.holds, (figures, said)
+    assert figures.honest_sent == HONEST
+    assert figures.replays_offered >= HONEST
+    assert (figures.kills, figures.broker_restarts) == (1, plan.restarts)
+
+
+def test_a_seed_gives_the_same_schedule_again(tmp_path: Path) -> None:
+    """Whoever has the seed of a run can play it again; another seed gives another run."""
+    plans = [
+        Plan(scenario="kafka", seed=seed, honest=1, directory=str(tmp_path), address="", channel="")
+        for seed in (1, 1, 2)
+    ]
+    first, again, other = map(schedule, plans)
+    assert first == again != other
+    assert Plan.load(str(plans[0].save())) == plans[0]
