@@ -29,8 +29,9 @@ def home(scene: Scenario, directory: Path, channel: str) -> Iterator[tuple[dict[
         case "sqlite":
             yield {"path": "replay.sqlite"}, None
         case "redis":
+            kind: Any = scene.store
             directory.mkdir()
-            with _running(start("redis", directory, required=False)[0]) as server:  # type: ignore[arg-type] # soon
+            with _running(start(kind, directory, required=False)[0]) as server:
                 yield {"url": server.address, "prefix": f"{channel}:"}, server
         case "nats_kv":  # a server of its own, so that the store can go down while the bus is up
             settings = directory / "nats.conf"
