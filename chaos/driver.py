@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 _TICK: Final = 0.1
 _PATIENCE: Final = 30.0
 """Seconds that a process may take to start, to hang or to end."""
+
+_HANG_SECONDS: Final = 15.0
+"""Seconds that a worker may take to get a message to hang on; then it is killed without."""
+
+_TRICKLE: Final = 0.05
+"""Share of the rate at which the load goes on while something takes long."""
 
 _FOR_SENDING: Final = 0.7
 """Share of the deadline after which no more honest messages are sent."""
@@ -87,22 +94,26 @@ class Driver:
         plan, events = self._plan, schedule(self._plan)
         patience = plan.scene.patience * plan.rate
         stop_at = self._end - (1 - _FOR_SENDING) * plan.deadline
-        limit = 0
+        limit, doing = 0.0, None
         while not producer.said and time.monotonic() < stop_at:
             self._tally.update()
-            due = events.pop(0) if events and events[0].at * plan.honest <= self._tally.acked else None
-            # A deed takes its time: the load goes on during it, but not beyond what comes next.
-            ahead = int(min((events[0].at if events else 1) + _SLACK, 1) * plan.honest)
-            # Taken back where the workers do not keep up.
-            wanted = ahead if self._tally.waiting < patience else self._tally.acked
-            if limit != wanted:
-                limit = wanted
-                producer.say("until", limit)
-            if due is not None:
-                await self._do(due)
+            if doing is not None and doing.done():
+                doing.result()
+                doing = None
+            if doing is None and events and events[0].at * plan.honest <= self._tally.acked:
+                doing = asyncio.create_task(self._do(events.pop(0)))
+            # What is done takes its time: the load goes on meanwhile, but hardly beyond what comes next.
+            ahead = ((events[0].at if events else 1) + _SLACK) * plan.honest
+            limit = max(limit + _TRICKLE * plan.rate * _TICK, ahead) if self._tally.acked >= limit else limit
+            slow = self._tally.waiting >= patience  # the workers do not keep up
+            producer.say("until", self._tally.acked if slow else min(int(limit), plan.honest))
             await asyncio.sleep(_TICK)
+        if doing is not None:
+            await doing
         if producer.said:
             await producer.answer(1)
+            for event in events:  # while the attacker goes on
+                await self._do(event)
         producer.say("until", 0)
         await asyncio.sleep(2 * _TICK)
         self._tally.update()
@@ -129,14 +140,17 @@ class Driver:
         self._events.write((event.deed, worker.name))
 
     async def _kill(self, event: Event) -> None:
-        worker = self._workers[event.worker]
+        worker, hanging = self._workers[event.worker], False
         if event.deed != "kill":
             worker.say("hang")
-            while await worker.answer(_PATIENCE) != "hanging":
-                pass
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_HANG_SECONDS):
+                    while await worker.answer(_PATIENCE) != "hanging":
+                        pass
+                    hanging = True
         if await worker.kill():
             self._events.write(("kill", worker.name))
-            if event.deed != "kill":
+            if hanging:
                 self._events.write((event.deed, worker.name))
         await asyncio.sleep(event.seconds)
         await self._start_worker(event.worker)

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 _DURABLE: Final = "workers"
 _ACK_WAIT: Final = 4.0
-_LANES: Final = 4
+_LANES: Final = 16
 """Fetches that a worker has under way at a time."""
 
-_BATCH: Final = 50
+_BATCH: Final = 20
 _PATIENCE: Final = 5.0
 """Seconds after which no answer of the server's is waited for."""
 
