@@ -1,17 +1,23 @@
 import json
+import signal
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 
 from tests.brokers.broker import Broker
+from watchword import ConfigurationError
+from watchword_adapters.demo.broker import nats_server
 from watchword_adapters.demo.play import play
-from watchword_adapters.demo.scenario import Result
+from watchword_adapters.demo.scenario import Director, Result
+
+COMMAND = [sys.executable, "-m", "watchword_adapters.cli", "demo"]
 
 
 def _demo(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "watchword_adapters.cli", "demo", *options]
-    return subprocess.run(command, capture_output=True, timeout=60, check=False, text=True)  # noqa: S603 - our own command
+    return subprocess.run([*COMMAND, *options], capture_output=True, timeout=60, check=False, text=True)  # noqa: S603 - our own command
 
 
 def test_on_nats_every_attack_that_worked_before_dies() -> None:
@@ -73,3 +79,34 @@ def test_a_wrong_address_is_one_clear_line(options: tuple[str, ...], advice: str
     assert ran.returncode == 2
     assert advice in ran.stderr.splitlines()[-1]
     assert "Traceback" not in ran.stderr
+
+
+def test_a_broker_that_goes_away_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever ends the broker in the middle of an act is told so, and sees no library's stack trace."""
+    with ExitStack() as stack:
+        url = stack.enter_context(nats_server())
+
+        async def go_away(*_: object) -> None:
+            stack.close()
+
+        monkeypatch.setattr(Director, "_interfere", go_away)
+        with pytest.raises(ConfigurationError, match=f"the broker at {url} did not last to the end"):
+            play("nats", address=url)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_ended_ends_its_broker(how: signal.Signals) -> None:
+    """Control-C and a supervisor's SIGTERM leave no server behind, and say nothing."""
+    with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own command
+        assert process.stderr is not None
+        port = int(process.stderr.readline().rpartition(":")[2])
+        process.stderr.readline()
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as spy, spy.makefile("rb") as lines:
+            spy.sendall(b"CONNECT {}\r\nSUB cloud.> 1\r\n")
+            while not lines.readline().startswith(b"MSG"):  # until an act is under way
+                pass
+        process.send_signal(how)
+        out, errors = process.communicate(timeout=60)
+    assert (process.returncode, out, errors) == (130, "", "")
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", port), timeout=5)

@@ -50,7 +50,11 @@ def _create(path: Path, content: bytes, mode: int) -> None:
         raise ConfigurationError(f"{path} exists: name another file, or remove it") from None
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}") from None
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError as error:
+        path.unlink()
+        raise ConfigurationError(f"{path}: {error.strerror}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -167,7 +168,8 @@ class Wire:
     async def close(self) -> None:
         """End the connection."""
         self._writer.close()
-        await self._writer.wait_closed()
+        with suppress(OSError):  # a server that has gone has closed it
+            await self._writer.wait_closed()
 
     async def _flush(self) -> None:
         self._writer.write(b"PING\r\n")

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -60,6 +62,25 @@ def test_keygen_takes_names_and_speaks_json(run: Run, directory: Path) -> None:
     assert ended.lines == [made]
 
 
+@pytest.mark.parametrize("room", [0, 1])
+def test_keygen_on_a_full_disk_leaves_no_file(
+    run: Run, directory: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """Where either file cannot be written whole, there is no half a pair afterwards."""
+    left = [None] * room
+
+    def full(_: int) -> None:
+        if not left:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        left.pop()
+
+    monkeypatch.setattr(os, "fsync", full)
+    ended = run("keygen", "-p", PLANNER)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == f"watchword: planner.{'jwk' if room else 'pem'}: No space left on device\n"
+    assert not list(directory.iterdir())
+
+
 @pytest.mark.parametrize("principal", ["agent://acme/größe", "agent://acme/", "agent://acme/..", "-p"])
 def test_keygen_guesses_no_file_name(run: Run, directory: Path, principal: str) -> None:
     """A principal that gives no plain file name needs one; no path is made of it."""
@@ -109,6 +130,21 @@ def test_jwks_says_where_it_cannot_write(run: Run, directory: Path, output: str)
     ended = run("jwks", "planner.jwk", "-o", output)
     assert ended.code == 2
     assert ended.err.startswith(f"watchword: {output}: ")
+    assert len(list(directory.iterdir())) == 3
+
+
+def test_jwks_on_a_full_disk_leaves_the_old_set(run: Run, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set that cannot be written whole replaces nothing, and leaves nothing beside the old one."""
+    run("keygen", "-p", PLANNER)
+    (directory / "agents.jwks").write_text("old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    ended = run("jwks", "planner.jwk", "-o", "agents.jwks")
+    assert (ended.code, ended.err) == (2, "watchword: agents.jwks: No space left on device\n")
+    assert (directory / "agents.jwks").read_text() == "old"
     assert len(list(directory.iterdir())) == 3
 
 

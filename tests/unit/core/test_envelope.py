@@ -47,7 +47,8 @@ def test_malformed(raw: bytes) -> None:
 @pytest.mark.parametrize("value", [0, 1, b"abc", "abc", None, {0: 1, 1: 2, 2: 3}, []], ids=repr)
 def test_what_is_no_array_is_malformed(value: object) -> None:
     """Promise (A07): an envelope of another type is malformed, as is a claims or proof of one."""
-    honest = [1, cbor(CLAIMS), [b"", {}, None, b""]]
+    honest = [1, cbor(CLAIMS), [cbor({1: -19, 4: b"key"}), {}, None, b""]]
+    assert parse(text(cbor(honest))).key_id == b"key"
     for raw in (value, [1, value, honest[2]], [1, honest[1], value]):
         with pytest.raises(Rejected) as caught:
             parse(text(cbor(raw)))
