@@ -62,7 +62,7 @@ async def shared(request: pytest.FixtureRequest, tmp_path: Path, unique: Callabl
         await store.close()
 
 
-_OPTIONS: dict[str, Any] = {"policy": POLICY, "clock": time.time, "timeout": 1.0, "per_principal": PER_PRINCIPAL}
+_OPTIONS: dict[str, Any] = {"policy": POLICY, "clock": time.time, "timeout": 3.0, "per_principal": PER_PRINCIPAL}
 
 
 def _sqlite(path: Path) -> Shared:

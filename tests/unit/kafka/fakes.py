@@ -116,7 +116,9 @@ class FakeConsumer:
         self._closed = False
         self._client = SimpleNamespace(get_random_node=lambda: None)
         self._subscription = SimpleNamespace(
-            subscription=SimpleNamespace(assignment=Assignment(tps)), reassignment_in_progress=False
+            subscription=SimpleNamespace(assignment=Assignment(tps)),
+            reassignment_in_progress=False,
+            _fetch_count=0,
         )
 
     def assign(self, *tps: TopicPartition) -> None:

@@ -312,6 +312,22 @@ async def test_a_flood_lets_other_tasks_run() -> None:
     assert agent.audit.counts == {"unsigned": 1_000, "delivered": 1}
 
 
+async def test_who_waits_for_records_that_are_held_stays_in_the_group() -> None:
+    """While nothing is taken from the client its caller still counts as polling; when the call ends, it does not."""
+    consumer, keys = FakeConsumer(P0), Keys()
+    what = intake(consumer, watchword(keys))
+    await fill(consumer, P0, b"a")
+    keys.gate.clear()
+    call = asyncio.create_task(one(what))
+    await keys.question.wait()
+    assert consumer._subscription._fetch_count == 1
+    keys.failures = 1
+    keys.gate.set()
+    with pytest.raises(Unavailable):
+        await call
+    assert consumer._subscription._fetch_count == 0
+
+
 async def test_records_of_both_modes_hide_the_payload_in_their_repr() -> None:
     """What is printed of a record names place and principal, never the payload (A31)."""
     for mode, kind in ((Mode.ENFORCE, VerifiedRecord), (Mode.OBSERVE, ObservedRecord)):

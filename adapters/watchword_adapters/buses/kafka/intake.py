@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from contextlib import contextmanager
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaError
@@ -26,7 +28,7 @@ from watchword_adapters.buses.kafka.sieve import Sieve
 from watchword_adapters.buses.kafka.topics import TopicWarnings
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from aiokafka.structs import ConsumerRecord, TopicPartition
 
@@ -168,6 +170,23 @@ class Intake:
         counts as handled. Unavailable, the client's errors and DeserializationError come when there is nothing else to
         return.
         """
+        with self._polling():
+            return await self._next(wanted, deadline, most, one=one)
+
+    @contextmanager
+    def _polling(self) -> Iterator[None]:
+        """Let the client know that its caller waits, so that it stays in its group, however long nothing is taken."""
+        subscription = self._consumer._subscription  # noqa: SLF001 - its own context manager forgets to count errors down
+        subscription._fetch_count += 1  # noqa: SLF001 - as above
+        try:
+            yield
+        finally:
+            subscription._fetch_count -= 1  # noqa: SLF001 - as above
+            subscription._last_fetch_ended = monotonic()  # noqa: SLF001 - as above
+
+    async def _next(
+        self, wanted: tuple[TopicPartition, ...], deadline: float | None, most: int | None, *, one: bool
+    ) -> dict[TopicPartition, list[Record]]:
         now = asyncio.get_running_loop().time
         self.handled()
         while True:
