@@ -104,7 +104,7 @@ class Driver:
                 doing = asyncio.create_task(self._do(events.pop(0)))
             # What is done takes its time: the load goes on meanwhile, but hardly beyond what comes next.
             ahead = ((events[0].at if events else 1) + _SLACK) * plan.honest
-            limit = max(limit + _TRICKLE * plan.rate * _TICK, ahead) if self._tally.acked >= limit else limit
+            limit = max(limit + _TRICKLE * plan.rate * _TICK, ahead) if self._tally.acked >= int(limit) else limit
             slow = self._tally.waiting >= patience  # the workers do not keep up
             producer.say("until", self._tally.acked if slow else min(int(limit), plan.honest))
             await asyncio.sleep(_TICK)
