@@ -9,7 +9,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import IllegalOperation, MessageSizeTooLargeError
 
-from tests.integration.kafka.world import World, committed, eventually, read, values
+from tests.integration.kafka.world import Kept, World, committed, eventually, read, values
 from watchword import ConfigurationError, SigningError, Unavailable
 from watchword_adapters.buses.kafka import SigningProducer, VerifyingConsumer, wrap
 
@@ -202,13 +202,15 @@ async def test_wrapped_clients_are_covered(world: World) -> None:
     options = {"group_id": group, "auto_offset_reset": "earliest", "auto_commit_interval_ms": 10}
     async with AIOKafkaConsumer(topic, bootstrap_servers=world.bootstrap, **options) as base:
         assert (await base.getone()).value == b"1"
-        after = wrap(base, watchword=world.reader())
+        kept = Kept()
+        after = wrap(base, watchword=world.reader(), quarantine=kept)
         assert not base._coordinator._enable_auto_commit  # or aiokafka would commit what nobody has judged
         # What was read before wrap() nobody judged; it stands in the log, so its copy is a replay all the same.
         assert values(await read(after, 1)) == [b"2"]
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(after.getone(), 0.2)
         await committed(after, TopicPartition(topic, 0), 3)
+        assert kept.copies == [(b"1", "replayed")]
 
 
 async def test_wrap_refuses_what_it_cannot_cover(world: World) -> None:
@@ -217,6 +219,8 @@ async def test_wrap_refuses_what_it_cannot_cover(world: World) -> None:
     async with AIOKafkaProducer(bootstrap_servers=world.bootstrap, key_serializer=str.encode) as producer:
         with pytest.raises(ConfigurationError, match=r"before start\(\)"):
             wrap(producer, watchword=world.speaker())
+        with pytest.raises(ConfigurationError, match="rejects nothing"):
+            wrap(producer, watchword=world.speaker(), quarantine=Kept())  # type: ignore[call-overload]
     options = {"bootstrap_servers": world.bootstrap, "value_deserializer": bytes.decode}
     async with AIOKafkaConsumer(topic, **options) as consumer:
         with pytest.raises(ConfigurationError, match=r"before start\(\)"):

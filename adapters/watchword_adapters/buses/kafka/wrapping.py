@@ -11,7 +11,7 @@ from watchword_adapters.buses.kafka.consumer import VerifyingConsumer
 from watchword_adapters.buses.kafka.producer import Recipient, SigningProducer
 
 if TYPE_CHECKING:
-    from watchword import Watchword
+    from watchword import Quarantine, Watchword
 
 
 @overload
@@ -19,17 +19,25 @@ def wrap(client: AIOKafkaProducer, *, watchword: Watchword, recipient: Recipient
 
 
 @overload
-def wrap(client: AIOKafkaConsumer, *, watchword: Watchword) -> VerifyingConsumer: ...
+def wrap(
+    client: AIOKafkaConsumer, *, watchword: Watchword, quarantine: Quarantine | None = None
+) -> VerifyingConsumer: ...
 
 
 def wrap(
-    client: AIOKafkaProducer | AIOKafkaConsumer, *, watchword: Watchword, recipient: Recipient | None = None
+    client: AIOKafkaProducer | AIOKafkaConsumer,
+    *,
+    watchword: Watchword,
+    recipient: Recipient | None = None,
+    quarantine: Quarantine | None = None,
 ) -> SigningProducer | VerifyingConsumer:
     """Make an existing aiokafka client sign or verify, and return it: the very object, so that no way round it is left.
 
     ConfigurationError for a subclass of aiokafka's, and for a started client that has (de)serializers.
     """
     if type(client) is AIOKafkaProducer:
+        if quarantine is not None:
+            raise ConfigurationError("quarantine: a producer rejects nothing, leave it out")
         _refuse_started(
             client,
             started=client._sender.sender_task is not None,  # noqa: SLF001 - aiokafka has no public way to ask
@@ -44,7 +52,7 @@ def wrap(
             started=client._fetcher is not None,  # noqa: SLF001
             set_up=client._key_deserializer or client._value_deserializer,  # noqa: SLF001
         )
-        return _as_consumer(client, watchword)
+        return _as_consumer(client, watchword, quarantine)
     raise ConfigurationError(
         f"wrap() takes an AIOKafkaProducer or AIOKafkaConsumer, not {type(client).__name__}: let a class of your own"
         " inherit from SigningProducer or VerifyingConsumer"
@@ -67,11 +75,11 @@ def _as_producer(client: AIOKafkaProducer, watchword: Watchword, recipient: Reci
     return client
 
 
-def _as_consumer(client: AIOKafkaConsumer, watchword: Watchword) -> VerifyingConsumer:
+def _as_consumer(client: AIOKafkaConsumer, watchword: Watchword, quarantine: Quarantine | None) -> VerifyingConsumer:
     coordinator = client._coordinator  # noqa: SLF001
     client.__class__ = VerifyingConsumer
     assert isinstance(client, VerifyingConsumer)  # noqa: S101 - for type checkers
-    client._adopt(watchword)  # noqa: SLF001 - one class in two parts
+    client._adopt(watchword, quarantine)  # noqa: SLF001 - one class in two parts
     if coordinator is not None:
         coordinator._enable_auto_commit = False  # noqa: SLF001
         client._started()  # noqa: SLF001
