@@ -220,7 +220,7 @@ async def test_wrap_refuses_what_it_cannot_cover(world: World) -> None:
         with pytest.raises(ConfigurationError, match=r"before start\(\)"):
             wrap(producer, watchword=world.speaker())
         with pytest.raises(ConfigurationError, match="rejects nothing"):
-            wrap(producer, watchword=world.speaker(), quarantine=Kept())  # type: ignore[call-overload]
+            wrap(producer, watchword=world.speaker(), quarantine=Kept())
     options = {"bootstrap_servers": world.bootstrap, "value_deserializer": bytes.decode}
     async with AIOKafkaConsumer(topic, **options) as consumer:
         with pytest.raises(ConfigurationError, match=r"before start\(\)"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import defaultdict
 from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -85,6 +86,8 @@ class Intake:
         )
         self._assignment: Any = None
         self._partitions: dict[TopicPartition, Partition] = {}
+        # Of a partition and not of its assignment: what an earlier one is still judging must end before another begins.
+        self._locks: defaultdict[TopicPartition, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._turn = 0
 
     # What the consumer asks
@@ -102,7 +105,9 @@ class Intake:
             self._assignment = assignment
             tps = frozenset() if assignment is None else assignment.tps
             self._forget(self._partitions.keys() - tps)
-            self._partitions = {tp: Partition(kept=kept.get(tp), anchored=not self._alone) for tp in tps}
+            self._partitions = {
+                tp: Partition(lock=self._locks[tp], kept=kept.get(tp), anchored=not self._alone) for tp in tps
+            }
             self.sieve.careful.clear()
             self.stamps.ask(self._consumer._client, {tp.topic for tp in self._partitions})  # noqa: SLF001
         return self._partitions
@@ -292,9 +297,8 @@ class Intake:
         """Wait until the client has a record, or it is time to try again what could not be judged."""
         now = asyncio.get_running_loop().time()
         partitions = self.partitions()
-        anchoring = [
-            part.anchoring for tp, part in partitions.items() if part.anchoring and (not wanted or tp in wanted)
-        ]
+        asked = [part.anchoring for tp, part in partitions.items() if not wanted or tp in wanted]
+        anchoring = [task for task in asked if task is not None and not task.done()]
         if anchoring:
             seconds = _GLANCE if deadline is None else max(0.0, min(_GLANCE, deadline - now))
             await asyncio.wait(anchoring, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

@@ -49,7 +49,7 @@ class Judge:
     async def judge(self, tp: TopicPartition, partition: Partition) -> None:
         """Judge what is pending, in order; Unavailable leaves it there and puts the next try off."""
         async with partition.lock:
-            while partition.pending:
+            while partition.pending and partition.anchored:  # a seek may have come while the lock was another's
                 generation, raw = partition.generation, partition.pending[0]
                 completed = self._rebuild.completed(tp, partition, raw.offset)
                 record = await (self._admit if completed else self._recall)(partition, raw)

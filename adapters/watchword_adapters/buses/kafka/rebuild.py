@@ -52,18 +52,20 @@ class Rebuild:
         """
         if partition.anchored:
             return True
-        position = self._position(tp)
-        if position is not None and position == partition.kept:
-            partition.anchored = True
-        elif partition.anchoring is None:
-            partition.anchoring = asyncio.get_running_loop().create_task(self._anchor(tp, partition, log))
-            partition.anchoring.add_done_callback(_heard)
-        elif partition.anchoring.done():
+        judged = partition.judged(self._position(tp))
+        if partition.kept is not None and judged in {None, partition.kept}:  # None: it is not known yet
+            partition.anchored = judged is not None
+            return partition.anchored
+        if partition.anchoring is not None and partition.anchoring.done():
             task, partition.anchoring = partition.anchoring, None
             error = None if task.cancelled() else task.exception()
             if error is not None:
                 self._failed(tp, partition, error)
-        return partition.anchored
+        if partition.anchoring is None:
+            partition.kept = None
+            partition.anchoring = asyncio.get_running_loop().create_task(self._anchor(tp, partition, log))
+            partition.anchoring.add_done_callback(_heard)
+        return False
 
     def completed(self, tp: TopicPartition, partition: Partition, offset: int) -> bool:
         """Tell whether everything before ``offset`` is remembered, so that records from there on may be judged."""
@@ -96,15 +98,16 @@ class Rebuild:
         cut = None
         if found is not None and first > 0 and found.offset <= first and await self._has_delivered(tp):
             cut = now if stamp is None else found.timestamp / 1000
-        if resume is None or partition.judged(self._position(tp)) != resume:
-            return  # it moved on meanwhile: the next look anchors it
-        self._watchword.verifier.begin(log, floor=floor_at(policy, anchor, cut=cut))
-        partition.anchored = True
-        if found is not None and found.offset < resume:
-            self._note("replay.rebuilding", tp, resume, since=found.offset)
-            partition.resume = resume
-            partition.pending.clear()
-            self._seek(tp, found.offset)
+        async with partition.lock:  # what is being judged ends first, so that it leaves no trace in the new memory
+            if resume is None or partition.judged(self._position(tp)) != resume:
+                return  # it moved on meanwhile: the next look anchors it
+            self._watchword.verifier.begin(log, floor=floor_at(policy, anchor, cut=cut))
+            partition.anchored, partition.anchoring = True, None
+            if found is not None and found.offset < resume:
+                self._note("replay.rebuilding", tp, resume, since=found.offset)
+                partition.resume = resume
+                partition.pending.clear()
+                self._seek(tp, found.offset)
 
     async def _at_end(self, tp: TopicPartition) -> bool:
         """Tell whether there is nothing to read yet behind the position."""

@@ -1,0 +1,124 @@
+"""A14, A17: no seek, rebalance or second task that comes between makes a guard forget, or wait for ever."""
+
+import asyncio
+from typing import Any
+
+from tests.unit.kafka.fakes import P0, FakeConsumer, Keys, intake, record
+from tests.unit.kafka.test_rebuild import alone, fill, replay, until, values
+from watchword_adapters.buses.kafka.intake import Intake
+
+
+async def one(what: Intake) -> Any:
+    """Return the value of the next record, as getone does."""
+    async with asyncio.timeout(20):
+        ((found,),) = (await what.next((), deadline=None, most=1, one=True)).values()
+    return found.value
+
+
+async def test_an_idle_consumer_waits() -> None:
+    """Once a guard is there, who waits for records waits for the client, and does not spin."""
+    consumer = FakeConsumer(P0)
+    await fill(consumer, b"0")
+    what = intake(consumer, alone())
+    assert await values(what, 1) == [b"0"]
+    waits = 0
+
+    async def nothing(*_: Any, timeout_ms: float, **__: Any) -> dict[Any, Any]:
+        nonlocal waits
+        waits += timeout_ms > 0
+        await asyncio.sleep(timeout_ms / 1000)
+        return {}
+
+    what._take_from_client = nothing
+    turn = what._turn
+    deadline = asyncio.get_running_loop().time() + 0.05
+    assert await what.next((), deadline=deadline, most=None, one=False) == {}
+    assert 1 <= waits <= what._turn - turn <= 5
+
+
+async def test_what_an_earlier_task_still_judges_leaves_no_trace_in_a_new_guard() -> None:
+    """A copy that is being judged while the partition is sought is no first sight for the guard built after that."""
+    consumer, keys = FakeConsumer(P0), Keys()
+    agent = alone(keys)
+    await fill(consumer, b"0", b"1")
+    replay(consumer, 0)
+    await fill(consumer, b"3", b"4")
+    consumer.seek(P0, 2)
+    find, begun, go_on = keys.find, asyncio.Event(), asyncio.Event()
+
+    async def slow_for_the_copy(principal: str, key_id: bytes) -> Any:
+        if keys.asked == 2 and not begun.is_set():  # 0 and 1 are remembered
+            begun.set()
+            await go_on.wait()
+        return await find(principal, key_id)
+
+    keys.find = slow_for_the_copy  # type: ignore[method-assign]
+    what = intake(consumer, agent)
+    first = asyncio.create_task(one(what))
+    await begun.wait()
+    what.put_back([P0])
+    consumer.seek(P0, 2)
+    second = asyncio.create_task(one(what))
+    await asyncio.wait({second}, timeout=0.05)
+    go_on.set()
+    assert {await first, await second} == {b"3", b"4"}
+    assert agent.audit.counts == {"replayed": 2, "delivered": 2}
+
+
+async def test_a_task_that_waits_for_its_turn_judges_nothing_before_the_guard_is_there() -> None:
+    """A seek while several tasks read leaves the record that is read for the anchor to the guard built upon it."""
+    consumer, keys = FakeConsumer(P0), Keys()
+    agent = alone(keys)
+    await fill(consumer, b"0", b"1")
+    replay(consumer, 1)
+    await fill(consumer, b"3", b"4", b"5")
+    look_up, asked, go_on = consumer.offsets_for_times, asyncio.Event(), asyncio.Event()
+
+    async def slow(times: Any) -> Any:
+        if consumer.state(P0).position > 2:
+            asked.set()
+            await go_on.wait()
+        return await look_up(times)
+
+    consumer.offsets_for_times = slow  # type: ignore[method-assign]
+    what = intake(consumer, agent)
+    keys.gate.clear()
+    readers = [asyncio.create_task(one(what))]
+    await keys.question.wait()
+    readers.append(asyncio.create_task(one(what)))  # waits for the first one
+    await asyncio.wait(readers, timeout=0.01)
+    what.put_back([P0])
+    consumer.seek(P0, 2)
+    readers.append(asyncio.create_task(one(what)))  # asks for the anchor
+    await asked.wait()
+    keys.gate.set()
+    await asyncio.wait(readers, timeout=0.01)
+    go_on.set()
+    assert {await reader for reader in readers} == {b"3", b"4", b"5"}
+    assert agent.audit.counts["replayed"] == 1
+
+
+async def test_a_kept_guard_waits_for_the_position() -> None:
+    """After a rebalance the client does not know its position at once: nothing is read again for that."""
+    consumer, keys = FakeConsumer(P0), Keys()
+    what = intake(consumer, alone(keys))
+    await fill(consumer, b"0", b"1")
+    assert await values(what, 2) == [b"0", b"1"]
+    consumer.assign(P0)
+    consumer.state(P0).has_valid_position = False
+    take = consumer.take
+
+    async def take_where_known(*tps: Any, **options: Any) -> Any:
+        await asyncio.sleep(0)
+        return await take(*tps, **options) if consumer.state(P0).has_valid_position else {}
+
+    what._take_from_client = take_where_known
+    call = asyncio.create_task(values(what, 1))
+    turn = what._turn
+    await until(lambda: what._turn > turn + 2)
+    assert what.partitions()[P0].kept == 2
+    consumer.state(P0).has_valid_position, consumer.state(P0).position = True, 2
+    replay(consumer, 0)
+    consumer.logs[P0].append(await record(P0, 3, b"end"))
+    assert await call == [b"end"]
+    assert keys.asked == 4
