@@ -12,7 +12,13 @@ HONEST = 400
 
 
 @pytest.mark.skipif(not hasattr(Verifier, "recall"), reason="the guard does not rebuild yet")
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        pytest.param(name, marks=pytest.mark.needs_kafka("killed_member") if scene.bus == "kafka" else ())
+        for name, scene in SCENARIOS.items()
+    ],
+)
 def test_exactly_the_honest_messages_are_delivered(
     scenario: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
