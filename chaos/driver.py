@@ -82,8 +82,9 @@ class Driver:
             self._say("all replays are sent")
             await self._handled()
             self._say("all is handled")
-            for child in (attacker, producer, *self._workers.values(), *bystanders):
-                await child.end()
+            # Together, or the last workers would go through a rebalance for each of the others.
+            await asyncio.gather(*(child.end() for child in (attacker, producer, *self._workers.values())))
+            await asyncio.gather(*(child.end() for child in bystanders))
             await self._read_log()
         finally:
             await asyncio.gather(*(child.kill() for child in self._children), return_exceptions=True)

@@ -16,8 +16,9 @@ JARS = DOCKER.parent / "build" / "brokers" / "kafka" / "libs"
 OLDEST_JAVA = 17
 
 # Found by experiment with noida-db 0.2.3. On LogAppendTime topics only the last of several headers of one name is kept;
-# a second member of a group that commits automatically never gets its share; unknown topics are made, not refused.
-EMBEDDED_LACKS = frozenset({"duplicate_headers", "rebalance_with_auto_commit", "unknown_topic_error"})
+# a second member of a group that commits automatically never gets its share; unknown topics are made, not refused; a
+# group of which a member was killed may refuse the others' commits for good.
+EMBEDDED_LACKS = frozenset({"duplicate_headers", "killed_member", "rebalance_with_auto_commit", "unknown_topic_error"})
 
 
 def address_given(_: Path) -> Broker:
