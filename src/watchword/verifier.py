@@ -203,7 +203,7 @@ class Verifier:
             return await self._key(envelope, claim.reference, now)
         except Rejected:
             if self._is_guarded(message):
-                self._guard.pass_over(claim)
+                self._guard.pass_over(replace(claim, unsettled=False))  # a rejection is final: nobody offers it again
             raise
 
     async def _key(self, envelope: Envelope, reference: float, now: float) -> VerificationKey:

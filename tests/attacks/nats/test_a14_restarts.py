@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import APIError
 
@@ -22,7 +23,7 @@ from tests.integration.nats.world import (
     until,
     verified,
 )
-from watchword import ConfigurationError, Reason, Unavailable, Watchword
+from watchword import Allow, ConfigurationError, Rate, Reason, Unavailable, Watchword
 from watchword_adapters.buses.nats import VerifyingJetStream, VerifyingPullSubscription
 from watchword_adapters.buses.nats import jetstream_rebuild as module
 
@@ -255,6 +256,32 @@ async def test_a28_nothing_is_terminated_that_could_not_be_kept(world: World, ma
     await set_up.say(b"x")
     assert await fetching == [b"x"]
     assert kept.copies == [(b"forged", "unsigned")]
+
+
+async def test_a40_what_came_too_fast_does_not_come_back(world: World, make_stream: MakeStream) -> None:
+    """A message over the rate is ended though no copy can be written: coming again it would count as let in."""
+    set_up = await stage(world, make_stream)
+    kept = Kept()
+    kept.down = True
+    allow = (Allow(PLANNER, (f"nats://prod/{set_up.stream}.>",), Rate(1, 3600.0)),)
+    guard, js = await set_up.reader(quarantine=kept, allow=allow)
+    subscription = await set_up.pull(js)
+    await set_up.say(b"1", b"too fast")
+    assert await taken(subscription, 1) == [b"1"]
+    with pytest.raises(NatsTimeoutError):
+        await subscription.fetch(timeout=1.5)
+    assert guard.audit.counts == {"delivered": 1, Reason.RATE_LIMITED: 1}
+
+
+async def test_a26_what_the_server_says_of_a_consumer_counts(world: World, make_stream: MakeStream) -> None:
+    """A durable push consumer is no less shared for being bound by a configuration that does not say so."""
+    set_up = await stage(world, make_stream)
+    alone = (await world.client(world.agent(CLOUD, shared=False))).jetstream()
+    inbox = set_up.attacker.new_inbox()
+    manager = set_up.attacker.jetstream()
+    await manager.add_consumer(set_up.stream, ConsumerConfig(durable_name="push", deliver_subject=inbox))
+    with pytest.raises(ConfigurationError, match="others may read push too"):
+        await alone.subscribe_bind(set_up.stream, ConsumerConfig(deliver_subject=inbox), "push")
 
 
 async def test_a_stream_that_cannot_be_read_again_delivers_nothing(

@@ -284,13 +284,14 @@ async def test_request_that_a_stream_captured_can_be_answered(world: World, make
 async def test_a15_shared_scopes_are_refused(world: World, make_stream: MakeStream) -> None:
     """Durables and streams that forget do not start without a store; one's own do, and observing with a warning."""
     limits, work = await make_stream(duplicate_window=1000), await make_stream(retention=RetentionPolicy.WORK_QUEUE)
-    last = await make_stream(max_msgs_per_subject=1)
+    last, rolled = await make_stream(max_msgs_per_subject=1), await make_stream(allow_rollup_hdrs=True)
     for stream, durable, sole, reason in (
         (limits, "one", False, r"others may read one too; .* jetstream\(sole_reader=True\)"),
         (limits, "two", True, None),
         (limits, None, False, None),
         (work, "three", True, "forgets what was acknowledged"),
         (last, "four", True, "max_msgs_per_subject"),
+        (rolled, "five", True, "allow_rollup_hdrs"),
     ):
         for mode in Mode:
             agent = world.agent(CLOUD, mode=mode, shared=False)

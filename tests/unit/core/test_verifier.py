@@ -308,3 +308,32 @@ def test_bad_construction(options: dict[str, Any], why: str) -> None:
     }  # fmt: skip
     with pytest.raises(ConfigurationError, match=why):
         Verifier(**given | options)
+
+
+def test_what_was_rejected_for_its_key_is_not_pinned() -> None:
+    """Promise (A20): a flood under unknown keys fills the memory for the window only, in a stream too."""
+    policy = Policy()
+    store = MemoryReplayStore(horizon=policy.horizon, unverified=1)
+    known, unknown = (
+        Verifier(realm=REALM, keys=MemoryKeys(keys), replay=store, policy=policy, clock=lambda: NOW, principal=BOB)
+        for keys in (known_keys(), [])
+    )
+
+    def stored(sequence: int, at: int, number: int) -> Message:
+        place = {"position": Position("orders", sequence), "appended_at": float(at), "delivered_by": ("orders", "w")}
+        return press(nats(**place), c6=at, c7=bytes([number]) * 16)
+
+    late = NOW + 1000
+    for verifier, message, reason in (
+        (unknown, stored(1, NOW, 1), Reason.UNKNOWN_KEY),
+        (known, stored(2, late, 2), None),
+        (unknown, stored(3, late, 3), Reason.UNKNOWN_KEY),
+        (known, stored(4, late, 3), Reason.REPLAYED),
+        (known, stored(3, late, 3), None),
+    ):
+        if reason is None:
+            assert not at_once(verifier.verify(message)).redelivered
+            continue
+        with pytest.raises(Rejected) as caught:
+            at_once(verifier.verify(message))
+        assert caught.value.reason is reason

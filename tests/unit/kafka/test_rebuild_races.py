@@ -1,10 +1,12 @@
 """A14, A17: no seek, rebalance or second task that comes between makes a guard forget, or wait for ever."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
-from tests.unit.kafka.fakes import P0, FakeConsumer, Keys, intake, record
+from tests.unit.kafka.fakes import P0, REALM, SENDER, FakeConsumer, Keys, intake, record
 from tests.unit.kafka.test_rebuild import alone, fill, replay, until, values
+from watchword import Allow, Message, Rate, Rejected, Unavailable
 from watchword_adapters.buses.kafka.intake import Intake
 
 
@@ -122,3 +124,32 @@ async def test_a_kept_guard_waits_for_the_position() -> None:
     consumer.logs[P0].append(await record(P0, 3, b"end"))
     assert await call == [b"end"]
     assert keys.asked == 4
+
+
+async def test_a_call_that_is_cancelled_does_not_bring_back_what_came_too_fast() -> None:
+    """A40: who stops waiting while a copy goes into quarantine gets no second verdict on the same record."""
+    consumer, agent = FakeConsumer(P0), alone()
+    verifier = agent.verifier
+    rule = Allow(SENDER, (f"kafka://{REALM}/{P0.topic}",), Rate(1, 3600.0))
+    verifier.policy = replace(verifier.policy, allow=(rule,))
+    await fill(consumer, b"0", b"too fast")
+    writing, kept = asyncio.Event(), list[bytes | None]()
+
+    class Slow:
+        async def put(self, message: Message, _: Rejected | Unavailable) -> bool:
+            if not writing.is_set():
+                writing.set()
+                await asyncio.Event().wait()
+            kept.append(message.value)
+            return True
+
+    what = intake(consumer, agent, quarantine=Slow())
+    assert await one(what) == b"0"
+    call = asyncio.create_task(one(what))
+    await writing.wait()
+    call.cancel()
+    await asyncio.wait({call})
+    assert call.cancelled()
+    assert await what.next((), deadline=0.0, most=None, one=False) == {}
+    assert kept == [b"too fast"]
+    assert agent.audit.counts == {"delivered": 1, "rate_limited": 1}

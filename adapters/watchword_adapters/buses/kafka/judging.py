@@ -53,6 +53,7 @@ class Judge:
                 generation, raw = partition.generation, partition.pending[0]
                 completed = self._rebuild.completed(tp, partition, raw.offset)
                 record = await (self._admit if completed else self._recall)(partition, raw)
+                partition.refused = None
                 if partition.generation != generation:  # sought, or assigned anew, in the meantime
                     return
                 partition.release()
@@ -70,10 +71,14 @@ class Judge:
         if raw.timestamp_type == CREATE_TIME:
             self._stamps.warn(raw.topic)
         message = self._message(raw)
+        if partition.refused is not None and partition.refused[0] is raw:
+            await self.keep(message, partition.refused[1])
+            return None
         try:
             delivered = await self._watchword.admit(message)
         except Rejected as verdict:
             self._determined(partition)
+            partition.refused = raw, verdict
             await self.keep(message, verdict)
             return None
         except Unavailable as verdict:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from aiokafka.structs import ConsumerRecord
 
+    from watchword import Rejected
     from watchword_adapters.buses.kafka.records import Record
 
 FIRST_DELAY: Final = 0.1
@@ -26,7 +27,8 @@ class Partition:
     be working on. Whoever judges holds ``lock``; a changed ``generation`` tells it that its record is not wanted.
 
     Before anything is judged the guard is ``anchored`` (by the task ``anchoring``); records before ``resume`` are only
-    ``recalled``. ``kept`` is the position for which an earlier assignment's guard is still good.
+    ``recalled``. ``kept`` is the position for which an earlier assignment's guard is still good. ``refused`` is the
+    verdict on a record while its copy is written: whoever goes on after a cancelled caller must not judge it again.
     """
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -42,6 +44,7 @@ class Partition:
     anchoring: asyncio.Task[None] | None = None
     resume: int | None = None
     recalled: int = 0
+    refused: tuple[ConsumerRecord[Any, Any], Rejected] | None = None
 
     def judged(self, position: int | None) -> int | None:
         """Return the offset before which everything was handed over or rejected; ``position`` is the client's."""
@@ -78,7 +81,7 @@ class Partition:
         self.generation += 1
         if self.anchoring is not None:
             self.anchoring.cancel()
-        self.anchoring = self.resume = self.kept = None
+        self.anchoring = self.resume = self.kept = self.refused = None
         self.anchored = anchored
         self.recalled = 0
         self.failures = 0

@@ -192,6 +192,9 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         self, stream: str, consumer: str, config: api.ConsumerConfig
     ) -> tuple[StreamReader, tuple[api.ConsumerInfo, api.StreamInfo] | None]:
         """Return a reader; and, if it reads alone, how far consumer and stream were before anything was delivered."""
+        known = await self._known(stream, consumer)
+        if known is not None:  # what a caller says of an existing consumer may not be so
+            config = known[0].config
         if config.headers_only:
             raise ConfigurationError("headers_only leaves out the payload that was signed: ask for whole messages")
         policy = config.ack_policy or api.AckPolicy.EXPLICIT
@@ -199,7 +202,6 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             raise ConfigurationError(
                 f"ack policy {policy}: one ack would speak for messages not judged yet; use AckPolicy.EXPLICIT or NONE"
             )
-        known = await self._known(stream, consumer)
         if known is not None:
             self._client.check_duplicate_window(stream, known[1].config.duplicate_window)
         shared = self._why_shared(consumer, config, known)
@@ -235,8 +237,8 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         stream = known[1].config
         if stream.retention not in {None, api.RetentionPolicy.LIMITS}:
             return f"a stream of retention {stream.retention} forgets what was acknowledged"
-        if (stream.max_msgs_per_subject or -1) > 0:
-            return "max_msgs_per_subject lets any writer push an original out of the stream"
+        if (stream.max_msgs_per_subject or -1) > 0 or stream.allow_rollup_hdrs:
+            return "max_msgs_per_subject or allow_rollup_hdrs lets any writer push an original out of the stream"
         return None
 
 

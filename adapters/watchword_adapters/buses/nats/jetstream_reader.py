@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from nats.errors import Error
 
-from watchword import Expected, Position, Rejected, Unavailable, VerifiedMessage
+from watchword import Expected, Position, Reason, Rejected, Unavailable, VerifiedMessage
 from watchword.audit import UNDETERMINED
 from watchword.outage import Outage
 from watchword_adapters.buses.nats.message import Delivery
@@ -104,7 +104,8 @@ class StreamReader(Reader):
     async def refused(self, raw: Msg, message: Message, verdict: Rejected | Unavailable) -> None:
         """Keep a copy, then terminate, or ask again; never towards a consumer that is not ours.
 
-        First the copy: on a WorkQueue stream terminating deletes. What cannot be kept is asked for again.
+        First the copy: on a WorkQueue stream terminating deletes. What cannot be kept is asked for again,
+        unless it came too fast.
         """
         delivery = Delivery.parse(raw.reply)
         ours = delivery is not None and message.delivered_by in self._bound
@@ -114,8 +115,8 @@ class StreamReader(Reader):
         if final or not self._outage.holds(asyncio.get_running_loop().time()):
             try:
                 kept = await self.keep(message, verdict)
-            except Unavailable:
-                final = False
+            except Unavailable:  # what came too fast would be let in when it comes again: it is known then
+                final = isinstance(verdict, Rejected) and verdict.reason is Reason.RATE_LIMITED
             else:
                 if kept and not final:
                     self.watchword.audit.passed_over()

@@ -49,6 +49,8 @@ class Reader:
         self._expected = expected or (lambda _: Expected())
         self._admitted = admitted
         self.resetting = False
+        self._judging = 0
+        self._closed = False
 
     @property
     def log(self) -> str:
@@ -61,11 +63,15 @@ class Reader:
             return None
         await self.ready.wait()
         message = self.message(raw)
+        self._judging += 1
         try:
             return self.deliver(raw, message, await self._verdict(raw, message))
         except (Rejected, Unavailable) as verdict:
             await self.refused(raw, message, verdict)
             return None
+        finally:
+            self._judging -= 1
+            self._forget()
 
     def message(self, raw: Msg) -> Message:
         """Return ``raw`` as the core sees it."""
@@ -109,8 +115,12 @@ class Reader:
         return self._quarantine is not None and await self._quarantine.put(message, verdict)
 
     def close(self) -> None:
-        """Forget the ids of a reader that reads alone: none can come back to them."""
-        if self.alone and not self.resetting:
+        """Forget the ids of a reader that reads alone, once nothing is being judged: none can come back to them."""
+        self._closed = self._closed or not self.resetting
+        self._forget()
+
+    def _forget(self) -> None:
+        if self.alone and self._closed and not self._judging:
             self.watchword.verifier.forget(self.log)
 
     async def _verdict(self, raw: Msg, message: Message) -> Delivered:
