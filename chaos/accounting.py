@@ -18,8 +18,8 @@ class Figures:
 
     ``honest_sent`` were acknowledged by the bus; of these ``honest_lost`` never reached a handler. On core NATS two
     kinds of loss are counted beside it, for it offers nothing twice: ``honest_lost_by_bus`` reached no worker, or one
-    that was killed before it could hand them over; ``honest_lost_unavailable`` could not be judged while a store was
-    down. ``replays_offered`` are copies that the bus took (on core NATS: handed to a plain subscriber);
+    that was killed before it could hand them (or a copy of them) over; ``honest_lost_unavailable`` could not be judged
+    while a store was down. ``replays_offered`` are copies that the bus took (on core NATS: handed to a plain subscriber);
     ``replays_delivered`` reached a handler beside the message itself: each message may be delivered at one position,
     on core NATS once. ``copies_came_first`` were delivered at a copy's position instead, and the original was refused
     for it: several readers of one stream do not judge in its order. ``honest_refused`` counts, by reason, originals
@@ -86,17 +86,21 @@ def _on_core(evidence: Evidence) -> Figures:
     """Account where there are no positions: any delivery after the first is a replay's."""
     delivered = Counter(one.name for one in evidence.deliveries)
     refused = [one for one in evidence.refusals if one.reason != UNAVAILABLE]
-    undetermined = {one.name for one in evidence.refusals if one.reason == UNAVAILABLE and one.position == ORIGINAL}
+    undetermined = {one.name for one in evidence.refusals if one.reason == UNAVAILABLE}
+    judged = {(one.worker, one.name, one.position) for one in evidence.refusals}
+    # A worker that was killed may have claimed an id, of the message or of a copy, and had no time to hand it over.
+    in_dead_hands = {one.name for one in evidence.arrivals if one.worker in evidence.killed and one not in judged}
+    excused = undetermined | in_dead_hands
     lost = evidence.acked.keys() - delivered.keys()
     # What came to a worker that lived on was in Watchword's hands; the rest the server or the kill took.
     came = {one.name for one in evidence.arrivals if one.position == ORIGINAL and one.worker not in evidence.killed}
     called_replays = {one.name for one in refused if one.reason == REPLAYED and one.position == ORIGINAL}
     honest = Counter(one.reason for one in refused if one.position == ORIGINAL)
     return Figures(
-        honest_lost=len((lost & came) - undetermined),
-        honest_rejected_as_replay=len(called_replays - delivered.keys()),
+        honest_lost=len((lost & came) - excused),
+        honest_rejected_as_replay=len(called_replays - delivered.keys() - excused),
         copies_came_first=len(called_replays & delivered.keys()),
-        honest_lost_by_bus=len(lost - came - undetermined),
+        honest_lost_by_bus=len((lost - came - undetermined) | ((lost & in_dead_hands) - undetermined)),
         honest_lost_unavailable=len(lost & undetermined),
         replays_offered=sum(position != ORIGINAL for _, position in evidence.witnessed),
         replays_delivered=sum(delivered.values()) - len(delivered),

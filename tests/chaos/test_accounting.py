@@ -26,6 +26,7 @@ Rows = Sequence[tuple[str, ...]]
 
 def written(directory: Path, **files: Rows) -> Evidence:
     """Write the files of a run as its processes do, and read them again."""
+    directory.mkdir(exist_ok=True)
     for name, rows in files.items():
         Writer(directory, name).write(*rows)
     return Evidence.read(directory)
@@ -158,6 +159,18 @@ def test_core_what_could_not_be_judged_is_told_apart(tmp_path: Path) -> None:
         on_core(tmp_path, **{f"{DELIVERED}0.0": [("a", "-", "0")], f"{REFUSED}0.0": [("b", ORIGINAL, UNAVAILABLE)]})
     )
     assert (figures.honest_lost, figures.honest_lost_unavailable, figures.honest_lost_by_bus) == (0, 1, 0)
+
+
+def test_core_a_copy_that_died_with_its_worker_is_the_kills_loss(tmp_path: Path) -> None:
+    """Where a killed worker had claimed a copy that came first, the message itself is a repeat, and lost by the kill."""
+    refused: Rows = [("b", ORIGINAL, REPLAYED), ("a", "copy.1", REPLAYED)]
+    run = {f"{DELIVERED}0.0": [("a", "-", "0")], f"{REFUSED}0.0": refused, f"{ARRIVED}0.1": [("b", "copy.2")]}
+    assert not account(on_core(tmp_path / "living", **run)).holds
+    figures = account(on_core(tmp_path / "dead", **run | {EVENTS: [("kill", "0.1")]}))
+    assert figures.holds
+    assert (figures.honest_lost_by_bus, figures.honest_rejected_as_replay) == (1, 0)
+    judged = {f"{REFUSED}0.1": [("b", "copy.2", REPLAYED)]}
+    assert not account(on_core(tmp_path / "judged", **run | judged | {EVENTS: [("kill", "0.1")]})).holds
 
 
 def test_core_an_honest_message_called_a_replay_is_found(tmp_path: Path) -> None:
