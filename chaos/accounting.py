@@ -19,7 +19,7 @@ class Figures:
     ``honest_sent`` were acknowledged by the bus; of these ``honest_lost`` never reached a handler. On core NATS two
     kinds of loss are counted beside it, for it offers nothing twice: ``honest_lost_by_bus`` reached no worker, or one
     that was killed before it could hand them (or a copy of them) over; ``honest_lost_unavailable`` could not be judged
-    while a store was down. ``replays_offered`` are copies that the bus took (on core NATS: handed to a plain subscriber);
+    while a store was down. ``replays_offered`` are copies that the bus took (on core NATS: handed to a subscriber);
     ``replays_delivered`` reached a handler beside the message itself: each message may be delivered at one position,
     on core NATS once. ``copies_came_first`` were delivered at a copy's position instead, and the original was refused
     for it: several readers of one stream do not judge in its order. ``honest_refused`` counts, by reason, originals

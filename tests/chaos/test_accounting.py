@@ -162,7 +162,7 @@ def test_core_what_could_not_be_judged_is_told_apart(tmp_path: Path) -> None:
 
 
 def test_core_a_copy_that_died_with_its_worker_is_the_kills_loss(tmp_path: Path) -> None:
-    """Where a killed worker had claimed a copy that came first, the message itself is a repeat, and lost by the kill."""
+    """Where a killed worker had claimed a copy that came first, the message itself is a repeat: the kill took it."""
     refused: Rows = [("b", ORIGINAL, REPLAYED), ("a", "copy.1", REPLAYED)]
     run = {f"{DELIVERED}0.0": [("a", "-", "0")], f"{REFUSED}0.0": refused, f"{ARRIVED}0.1": [("b", "copy.2")]}
     assert not account(on_core(tmp_path / "living", **run)).holds
