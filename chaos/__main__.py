@@ -21,7 +21,9 @@ EVIDENCE = Path("build/chaos")
 def main() -> int:
     """Play and report."""
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # end our processes, too
+    # Either signal ends our processes first; a shell lets what it starts in the background ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     console = Console(highlight=False)
     seed = options.seed if options.seed is not None else secrets.randbelow(1_000_000)
     console.print(f"seed {seed}: give it back with SEED={seed}")

@@ -69,7 +69,7 @@ class Plan:
     max_age: float = 20.0
     max_skew: float = 1.0
     longest_delay: float = 33.0
-    deadline: float = 240.0
+    deadline: float = 300.0
 
     @property
     def scene(self) -> Scenario:
