@@ -9,7 +9,7 @@ from watchword.errors import ConfigurationError, Reason, Rejected, SigningError,
 from watchword.guard import MemoryReplayStore
 from watchword.keys import Algorithm, KeyChain, KeySource, MemoryKeys, SigningBackend, SigningKey, VerificationKey
 from watchword.message import Channel, Expected, Message, ObservedMessage, Position, Request, VerifiedMessage
-from watchword.policy import Allow, Mode, Policy, Rate
+from watchword.policy import Alias, Allow, Mode, Policy, Rate
 from watchword.replay import Admission, Claim, ReplayStore
 from watchword.signer import Signed, Signer
 from watchword.verifier import Verifier
@@ -17,6 +17,7 @@ from watchword.verifier import Verifier
 __all__ = [
     "Admission",
     "Algorithm",
+    "Alias",
     "Allow",
     "Audit",
     "Channel",

@@ -26,13 +26,14 @@ MAX_SHOWN: Final = 512
 
 DELIVERED: Final = "delivered"
 UNAVAILABLE: Final = "unavailable"
+UNDETERMINED: Final = "undetermined"
 
 
 class Audit:
     """Counts verdicts and logs drops, under fixed event names and with no payload.
 
-    ``counts`` has ``delivered``, ``unavailable`` and one entry a rejection reason: a bounded set of labels. In observe
-    mode these are the verdicts that enforcing would have given.
+    ``counts`` has ``delivered``, ``unavailable`` (each try), ``undetermined`` (given up for quarantine) and one entry a
+    rejection reason: a bounded set of labels. In observe mode these are the verdicts that enforcing would have given.
     """
 
     def __init__(self, *, clock: Callable[[], float], observing: bool = False) -> None:
@@ -86,6 +87,14 @@ class Audit:
     def warn(self, event: str, **fields: str | float | None) -> None:
         """Log a warning about the set-up; ``fields`` are the operator's own names and numbers."""
         self._log.warning(event, **fields)
+
+    def note(self, event: str, **fields: str | float | None) -> None:
+        """Log what goes on; ``fields`` as for ``warn``."""
+        self._log.info(event, **fields)
+
+    def passed_over(self) -> None:
+        """Count a message that went to quarantine without a verdict."""
+        self.counts[UNDETERMINED] += 1
 
     def flush(self) -> None:
         """Write what was folded so far."""

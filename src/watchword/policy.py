@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from watchword.errors import ConfigurationError
+from watchword.errors import ConfigurationError, SigningError
 from watchword.message import Channel, is_principal, is_subject, is_topic
 
 MAX_AGE_CEILING: Final = 24 * 3600.0
@@ -71,13 +71,28 @@ class Allow:
         return any(_matches(pattern, channel) for pattern in self.channels)
 
 
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """Accept on ``channel`` what was signed for ``signed_for``, both URIs: a mirrored topic, a mapped subject."""
+
+    channel: str
+    signed_for: str
+
+    def __post_init__(self) -> None:
+        for uri in (self.channel, self.signed_for):
+            try:
+                Channel.parse(uri).check_signable()
+            except (ValueError, SigningError) as error:
+                raise ConfigurationError(f"alias: {error}") from None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """What a verifier demands; durations in seconds.
 
     Fresh is ``-max_skew <= reference - issued_at <= max_age + max_skew``. No ``allow`` at all lets any known principal
     speak anywhere. ``max_hold`` bounds how long an outage may hold a partition, ``max_lag`` how far a shared reader may
-    lag behind.
+    lag behind. A message is signed for the channel where it is found, or for one that ``aliases`` pairs with it.
     """
 
     mode: Mode = Mode.ENFORCE
@@ -87,6 +102,7 @@ class Policy:
     max_lag: float = 7 * 24 * 3600.0
     contained: frozenset[str] = frozenset()
     allow: tuple[Allow, ...] = ()
+    aliases: tuple[Alias, ...] = ()
 
     def __post_init__(self) -> None:
         _within("max_age", self.max_age, 1.0, MAX_AGE_CEILING)
@@ -103,6 +119,12 @@ class Policy:
     def horizon(self) -> float:
         """Seconds that an id must stay known after its issue, in log time."""
         return self.max_age + self.max_skew
+
+    def accepts(self, channel: Channel, signed_for: str) -> bool:
+        """Tell whether a message that was signed for ``signed_for`` may be found on ``channel``."""
+        return channel.uri == signed_for or any(
+            (alias.channel, alias.signed_for) == (channel.uri, signed_for) for alias in self.aliases
+        )
 
     def rule_for(self, principal: str, channel: Channel) -> Allow | None:
         """Return the first rule that lets ``principal`` speak on ``channel``."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     from watchword.message import Position
@@ -59,4 +59,13 @@ class ReplayStore(Protocol):
 
         REDELIVERED only for the same digest at the same place. Any exception makes the message ``Unavailable``.
         """
+        ...
+
+
+@runtime_checkable
+class OpenedStore(Protocol):
+    """A replay store that is opened before it is used, and then tells whether it can be trusted."""
+
+    async def start(self) -> None:
+        """Open it; ConfigurationError says what must be set otherwise, any other exception that it is down."""
         ...

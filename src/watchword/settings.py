@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from watchword.errors import ConfigurationError
 from watchword.message import Channel, check_realm, is_principal
-from watchword.policy import Allow, Mode, Policy, Rate
+from watchword.policy import Alias, Allow, Mode, Policy, Rate
 
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?([smhd]?)", re.ASCII)
 _DEFAULTS: Final = Policy()
@@ -107,6 +107,13 @@ class AllowSettings(Section):
     rate: Annotated[str, AfterValidator(_checked_rate)] | None = None
 
 
+class AliasSettings(Section):
+    """``[[policy.aliases]]``: a channel on which what was signed for another one is accepted."""
+
+    channel: str
+    signed_for: str
+
+
 class PolicySettings(Section):
     """``[policy]``: what a message must satisfy."""
 
@@ -116,6 +123,7 @@ class PolicySettings(Section):
     max_hold: Duration = _DEFAULTS.max_hold
     contained: Annotated[list[Principal], Listed] = []
     allow: Annotated[list[AllowSettings], Listed] = []
+    aliases: Annotated[list[AliasSettings], Listed] = []
 
 
 class Settings(Section):
@@ -132,7 +140,8 @@ class Settings(Section):
         """Return the policy; ConfigurationError where a limit is unsafe or a rule can never apply."""
         chosen = self.policy
         for rule in chosen.allow:
-            self._check_realms(rule.channels)
+            self._check_realms("allow", rule.channels)
+        self._check_realms("aliases", [alias.channel for alias in chosen.aliases])
         return Policy(
             mode=chosen.mode,
             max_age=chosen.max_age,
@@ -144,13 +153,14 @@ class Settings(Section):
                 Allow(rule.principal, tuple(rule.channels), None if rule.rate is None else Rate.parse(rule.rate))
                 for rule in chosen.allow
             ),
+            aliases=tuple(Alias(alias.channel, alias.signed_for) for alias in chosen.aliases),
         )
 
-    def _check_realms(self, channels: list[str]) -> None:
+    def _check_realms(self, table: str, channels: list[str]) -> None:
         for uri in channels:
             try:
                 realm = Channel.parse(uri).realm
             except ValueError as error:
-                raise ConfigurationError(f"policy.allow: {error}") from None
+                raise ConfigurationError(f"policy.{table}: {error}") from None
             if realm != self.realm:
-                raise ConfigurationError(f"policy.allow: {uri!r} is not in this process's realm {self.realm!r}")
+                raise ConfigurationError(f"policy.{table}: {uri!r} is not in this process's realm {self.realm!r}")

@@ -25,7 +25,7 @@ from watchword.message import (
     seal,
 )
 from watchword.policy import Policy, RateLimiter
-from watchword.replay import Admission, Claim
+from watchword.replay import Admission, Claim, OpenedStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +69,7 @@ class Verifier:
         self.replay: Final = replay
         self.shared_replay: Final = shared_replay
         own = replay if isinstance(replay, MemoryReplayStore) else None
-        self._guard: Final = own or MemoryReplayStore(horizon=policy.horizon)
+        self._guard: Final = MemoryReplayStore(horizon=policy.horizon) if own is None else own
         self._keys = keys
         self.clock: Final = clock
         self._rates = RateLimiter()
@@ -114,6 +114,16 @@ class Verifier:
             seal=seal(),
         )
 
+    async def start(self) -> None:
+        """Open a replay store that wants it; ConfigurationError if it cannot be trusted, Unavailable if it is down."""
+        if isinstance(self.replay, OpenedStore):
+            try:
+                await self.replay.start()
+            except ConfigurationError:
+                raise
+            except Exception as error:
+                raise Unavailable("replay", type(error).__name__) from error
+
     def begin(self, log: str, *, floor: float) -> None:
         """Start the memory of a log (see ``log_name``) anew; what was issued below ``floor`` seconds is stale there."""
         self._guard.begin(log, floor=floor)
@@ -157,7 +167,7 @@ class Verifier:
 
     def _addressed(self, message: Message, claims: Claims, expected: Expected) -> Request | None:
         """Check 3: this channel, partition, reply subject; meant for us; an answer to our question; from our log."""
-        if claims.channel != message.channel.uri or message.channel.realm != self.realm:
+        if not self.policy.accepts(message.channel, claims.channel) or message.channel.realm != self.realm:
             raise Rejected(Reason.WRONG_CHANNEL, f"signed for {claims.channel[:128]!r}")
         unbound = claims.partition is None and self.shared_replay and not message.alone
         needed = message.channel.scheme == "kafka" and claims.partition is None

@@ -157,6 +157,7 @@ class Agents:
             replay=MemoryReplayStore(horizon=policy.horizon),
             policy=policy,
             clock=time.time,
+            shared_replay=True,  # a reader that is given a name remembers there, and begins with no floor
         )
 
 

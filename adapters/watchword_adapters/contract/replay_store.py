@@ -24,6 +24,7 @@ def make_claim(number: int = 0, *, offset: int | None = None, reader: str = "gro
         scope=f"kafka://contract/tasks#{reader}",
         log=f"{reader}#{'' if offset is None else 'tasks/0'}",
         principal="agent://contract/alice",
+        key_id=b"alice-1",
         id=number.to_bytes(16),
         digest=sha256(number.to_bytes(16)).digest(),
         place=None if offset is None else (Position("tasks/0", offset), at),

@@ -117,7 +117,7 @@ class KafkaStage:
         return self._to
 
     async def _start_controller(self, offset_reset: str) -> None:
-        options = {"bootstrap_servers": self._bootstrap, "auto_offset_reset": offset_reset}
+        options: dict[str, Any] = {"bootstrap_servers": self._bootstrap, "auto_offset_reset": offset_reset}
         self._controller = (
             AIOKafkaConsumer(self.commands, **options)
             if self._cast is None

@@ -13,6 +13,7 @@ from watchword import ConfigurationError
 from watchword_adapters.buses.nats import connect
 from watchword_adapters.demo.attacks import Raw
 from watchword_adapters.demo.scenario import FORGED_ANSWER
+from watchword_adapters.demo.stage import POLICY
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -100,6 +101,9 @@ class NatsStage:
         await self._controller.subscribe(self.commands, cb=self._obey)
         await self._controller.subscribe(self._status, cb=self._report)
         await _arrived(self._controller)
+        if self._cast is not None:
+            # Core NATS keeps nothing: what was issued before the controller listened, and the skew, is stale to it.
+            await asyncio.sleep(POLICY.max_skew + 1)
 
     async def _obey(self, message: Msg) -> None:
         await self._handler(message.data)

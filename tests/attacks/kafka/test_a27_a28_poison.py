@@ -6,7 +6,7 @@ import pickle
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from tests.integration.kafka.world import SECONDS, Captured, World, observe, read, values
+from tests.integration.kafka.world import SECONDS, Captured, Kept, World, observe, read, values
 from tests.unit.kafka.batches import POISON, batch, reframed
 from watchword import Mode
 
@@ -102,6 +102,17 @@ async def test_a28_poison_at_the_end_of_the_log_and_in_observe_mode(world: World
         assert values(await observe(consumer, 1)) == [b"first"]
         assert await consumer.getmany(timeout_ms=300) == {}
     assert reader.audit.counts == {"delivered": 2, "malformed": 2}
+
+
+async def test_a28_poison_leaves_its_position_in_quarantine(world: World) -> None:
+    """What nobody can read is put into quarantine by its position alone, what is rejected as it is."""
+    topic = await world.make_topic()
+    await send_bytes(world, topic, 0, batch([POISON, "unsigned"]))
+    await world.say(topic, b"honest", b"again")
+    kept = Kept()
+    async with world.consumer(world.reader(), topic, quarantine=kept) as consumer:
+        assert values(await read(consumer, 2)) == [b"honest", b"again"]
+    assert sorted(reason for _, reason in kept.copies) == ["malformed", "unsigned"]
 
 
 async def test_a28_flood_of_poison_does_not_stop_honest_traffic(world: World) -> None:

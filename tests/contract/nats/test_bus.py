@@ -96,7 +96,7 @@ class CoreHarness(BusHarness):
     ) -> AsyncIterator[Intake]:
         """See BusHarness; the client takes no deserializer."""
         del deserializer
-        async with await connect(self.url, watchword=watchword) as client:
+        async with await connect(self.url, watchword=watchword, reader="contract") as client:
             subscription = await client.subscribe(channel)
             await client.flush()
 

@@ -25,9 +25,12 @@ async def test_killed_between_handler_and_commit_gets_the_message_again(world: W
     async def run(lines: int) -> list[dict[str, object]]:
         process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
         assert process.stdout is not None
+        told: list[dict[str, object]] = []
         try:
             async with asyncio.timeout(SECONDS):
-                told = [json.loads(await process.stdout.readline()) for _ in range(lines)]
+                while len(told) < lines:
+                    line = await process.stdout.readline()
+                    told += [json.loads(line)] if line.startswith(b"{") else []  # the rest is the audit log
                 async with world.consumer(world.reader(), group_id=group, enable_auto_commit=False) as bystander:
                     bystander.assign([TopicPartition(topic, 0)])
                     # The first message is handled, for the second was asked for.
@@ -44,15 +47,14 @@ async def test_killed_between_handler_and_commit_gets_the_message_again(world: W
     assert second[0]["counts"] == {"delivered": 1}
 
 
-async def test_a_consumer_that_comes_back_without_commit_is_redelivered(world: World) -> None:
-    """The same reader that left without a commit gets the same messages, marked as redelivered, none as replays."""
+async def test_a_consumer_that_comes_back_without_commit_gets_the_same_again(world: World) -> None:
+    """The same reader that left without a commit gets the same messages, none as replays."""
     topic, group = await world.make_topic(), world.unique("group")
     await world.say(topic, b"1", b"2")
     reader = world.reader()
-    for redelivered in (False, True):
+    for _ in range(2):
         async with world.consumer(reader, topic, group_id=group, enable_auto_commit=False) as consumer:
-            records = await read(consumer, 2)
-        assert [record.verified.redelivered for record in records] == [redelivered] * 2
+            assert values(await read(consumer, 2)) == [b"1", b"2"]
     assert reader.audit.counts == {"delivered": 4}
 
 
@@ -284,8 +286,7 @@ async def test_seeks_discard_what_was_taken_and_are_no_replay(world: World) -> N
     async with world.consumer(reader, topic, group_id=group, enable_auto_commit=False) as consumer:
         assert values((await consumer.getmany(timeout_ms=20_000))[tp]) == [b"0", b"1", b"2", b"3"]
         consumer.seek(tp, 1)
-        (record,) = await read(consumer, 1)
-        assert (record.value, record.verified.redelivered) == (b"1", True)
+        assert values(await read(consumer, 1)) == [b"1"]
         assert await consumer.seek_to_committed() == {tp: None}
         assert values(await read(consumer, 1)) == [b"2"]
         await consumer.commit({tp: 2})

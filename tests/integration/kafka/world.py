@@ -17,6 +17,7 @@ from watchword import (
     Message,
     Mode,
     Policy,
+    Rejected,
     Signer,
     SigningKey,
     Unavailable,
@@ -41,6 +42,8 @@ class Keys:
     def __init__(self, *keys: VerificationKey) -> None:
         self._keys = MemoryKeys(keys)
         self.failures = 0
+        self.down_for: set[str] = set()
+        self.unknown: set[str] = set()
         self.asked = asyncio.Event()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -52,7 +55,26 @@ class Keys:
         if self.failures:
             self.failures -= 1
             raise ConnectionError("down")
+        if principal in self.down_for:
+            raise ConnectionError("down for some")
+        if principal in self.unknown:
+            return None
         return await self._keys.find(principal, key_id)
+
+
+class Kept:
+    """A quarantine in memory."""
+
+    def __init__(self, *, full: bool = False) -> None:
+        self.full = full
+        self.copies: list[tuple[bytes | None, str]] = []
+
+    async def put(self, message: Message, verdict: Rejected | Unavailable) -> bool:
+        """See ``Quarantine.put``."""
+        if not self.full:
+            reason = str(verdict.reason) if isinstance(verdict, Rejected) else "undetermined"
+            self.copies.append((message.value, reason))
+        return not self.full
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,15 +110,23 @@ class World:
         mode: Mode = Mode.ENFORCE,
         max_age: float = 300.0,
         max_skew: float = 30.0,
+        max_hold: float = 30.0,
         clock: Callable[[], float] = time.time,
         realm: str = REALM,
+        shared: bool = False,
     ) -> Watchword:
         """Return an agent that verifies."""
-        policy = Policy(mode=mode, max_age=max_age, max_skew=max_skew)
+        policy = Policy(mode=mode, max_age=max_age, max_skew=max_skew, max_hold=max_hold)
         replay = MemoryReplayStore(horizon=policy.horizon)
         return Watchword(
             verifier=Verifier(
-                realm=realm, principal=principal, keys=self.keys, replay=replay, policy=policy, clock=clock
+                realm=realm,
+                principal=principal,
+                keys=self.keys,
+                replay=replay,
+                policy=policy,
+                clock=clock,
+                shared_replay=shared,
             )
         )
 
@@ -118,9 +148,9 @@ class World:
         ) as consumer:
             yield consumer
 
-    async def say(self, topic: str, *values: bytes, **options: Any) -> None:
+    async def say(self, topic: str, *values: bytes, principal: str = PLANNER, **options: Any) -> None:
         """Send signed values to partition 0."""
-        async with self.producer() as producer:
+        async with self.producer(self.speaker(principal)) as producer:
             for value in values:
                 await producer.send_and_wait(topic, value, partition=0, **options)
 
@@ -140,9 +170,11 @@ class World:
                     topic, r.value, r.key, r.partition, timestamp_ms=r.timestamp_ms, headers=list(r.headers)
                 )
 
-    async def sign(self, topic: str, value: bytes | None, *, clock: Callable[[], float] = time.time) -> Captured:
-        """Sign a record of partition 0 without sending it."""
-        message = Message(channel=Channel("kafka", REALM, topic), value=value, partition=0)
+    async def sign(
+        self, topic: str, value: bytes | None, *, clock: Callable[[], float] = time.time, partition: int | None = 0
+    ) -> Captured:
+        """Sign a record without sending it."""
+        message = Message(channel=Channel("kafka", REALM, topic), value=value, partition=partition)
         signed = await self.speaker(clock=clock).signer.sign(message)
         return Captured(value=value, headers=(signed.header,))
 

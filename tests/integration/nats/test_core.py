@@ -13,8 +13,17 @@ from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.errors import ServiceUnavailableError
 
 from tests.brokers.broker import Broker
-from tests.integration.nats.world import CLOUD, PLANNER, World, raw, soon, until, verified
-from watchword import ConfigurationError, Mode, Reason, SigningError, Unavailable, VerifiedMessage, Watchword
+from tests.integration.nats.world import CLOUD, PLANNER, World, raw, second_begins, soon, until, verified
+from watchword import (
+    ConfigurationError,
+    MemoryReplayStore,
+    Mode,
+    Reason,
+    SigningError,
+    Unavailable,
+    VerifiedMessage,
+    Watchword,
+)
 from watchword_adapters.buses.nats import ObservedMsg, connect
 
 Unique = Callable[[str], str]
@@ -22,7 +31,7 @@ Unique = Callable[[str], str]
 
 async def test_connect_gives_a_client_that_is_one(world: World, unique: Unique) -> None:
     """``connect`` stands for ``nats.connect``, and frameworks that check the type are content."""
-    async with await connect(world.url, watchword=world.agent(PLANNER), name="planner") as client:
+    async with await connect(world.url, watchword=world.agent(PLANNER), name="planner", reader="planner") as client:
         assert isinstance(client, Client)
         subscription = await client.subscribe(subject := unique("core"))
         await client.publish(subject, b"x")
@@ -61,8 +70,7 @@ async def test_callback_iterator_and_next_msg_deliver_verified_messages(world: W
 async def test_iteration_ends_after_max_msgs(world: World, unique: Unique) -> None:
     """A limit counts what the server sent, and ends the iteration also when its last message was forged."""
     subject, attacker = unique("core"), await world.plain()
-    guard = world.agent(CLOUD)
-    cloud, planner = await world.client(guard), await world.client(world.agent(PLANNER))
+    cloud, planner = await world.client(world.agent(CLOUD)), await world.client(world.agent(PLANNER))
     subscription = await cloud.subscribe(subject, max_msgs=3)
     await cloud.flush()
     for data in (b"1", b"2"):
@@ -72,23 +80,29 @@ async def test_iteration_ends_after_max_msgs(world: World, unique: Unique) -> No
     await attacker.flush()
     await until(lambda: subscription.delivered == 3)
     assert [msg.data async for msg in subscription.messages] == [b"1", b"2"]
-    assert len(guard.verifier.replay) == 0  # type: ignore[arg-type]  # the store in memory: forgotten with its reader
 
 
-@pytest.mark.parametrize("end", ["unsubscribe", "drain", "close"])
+@pytest.mark.parametrize("end", ["unsubscribe", "drain", "close", "max_msgs"])
 async def test_ids_are_forgotten_with_their_reader(world: World, unique: Unique, end: str) -> None:
-    """Unsubscribing, draining and closing give the replay memory of a reader of its own back."""
-    guard, subject = world.agent(CLOUD), unique("core")
-    cloud = await world.client(guard)
-    subscription = await cloud.subscribe(subject)
-    await (await world.client(world.agent(PLANNER))).publish(subject, b"x")
+    """Unsubscribing, draining, closing and a limit reached give the replay memory of a reader of its own back."""
+    guard, subject = world.agent(CLOUD, max_skew=0.0, shared=False), unique("core")
+    store = guard.verifier.replay
+    assert isinstance(store, MemoryReplayStore)
+    cloud, planner = await world.client(guard), await world.client(world.agent(PLANNER))
+    subscription = await cloud.subscribe(subject, max_msgs=2 if end == "max_msgs" else 0)
+    await cloud.flush()
+    await second_begins()
+    await planner.publish(subject, b"x")
     await soon(subscription.next_msg(timeout=None))
-    assert len(guard.verifier.replay) == 1  # type: ignore[arg-type]  # the store in memory
+    assert len(store) == 1
     if end == "close":
         await cloud.close()
+    elif end == "max_msgs":
+        await planner.publish(subject, b"y")
+        await soon(subscription.next_msg(timeout=None))
     else:
         await getattr(subscription, end)()
-    assert len(guard.verifier.replay) == 0  # type: ignore[arg-type]  # as above
+    assert len(store) == 0
 
 
 async def test_draining_the_client_delivers_what_came(world: World, unique: Unique) -> None:
@@ -291,10 +305,10 @@ async def test_observe_mode_reads_unsigned_traffic_and_counts(world: World, uniq
 
 
 @pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.OBSERVE])
-async def test_queue_group_shares_the_work_and_warns_once(world: World, unique: Unique, mode: Mode) -> None:
-    """A queue group starts in enforce mode with one warning, and every message is handled by one member."""
+async def test_queue_group_shares_the_work(world: World, unique: Unique, mode: Mode) -> None:
+    """With a store that they share, or only observing, members of a queue group handle every message once."""
     subject, got, warned = unique("core"), list[bytes](), list[str | float | None]()
-    guard = world.agent(CLOUD, mode=mode)
+    guard = world.agent(CLOUD, mode=mode, shared=mode is Mode.ENFORCE)
     guard.audit.warn = lambda _, **fields: warned.append(fields["scope"])  # type: ignore[method-assign]  # a tap
     cloud, planner = await world.client(guard), await world.client(world.agent(PLANNER))
 
@@ -308,7 +322,7 @@ async def test_queue_group_shares_the_work_and_warns_once(world: World, unique: 
         await planner.publish(subject, b"%d" % number)
     await until(lambda: len(got) == 20)
     assert sorted(got) == sorted(b"%d" % number for number in range(20))
-    assert warned == (["queue group workers"] if mode is Mode.ENFORCE else [])
+    assert warned == (["queue group workers shares the work"] if mode is Mode.OBSERVE else [])
 
 
 @pytest.mark.needs_nats("restart")

@@ -17,7 +17,16 @@ from nats.js.errors import APIError, NoStreamResponseError, TooManyStalledMsgsEr
 
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import CLOUD, PLANNER, World, soon, until, verified
-from watchword import Message, Mode, Reason, SigningError, VerifiedMessage, Watchword
+from watchword import (
+    ConfigurationError,
+    MemoryReplayStore,
+    Message,
+    Mode,
+    Reason,
+    SigningError,
+    VerifiedMessage,
+    Watchword,
+)
 from watchword_adapters.buses.nats import ObservedMsg, VerifyingJetStream
 
 Unique = Callable[[str], str]
@@ -28,10 +37,10 @@ async def streams(world: World, principal: str = CLOUD, **options: bool) -> Veri
     return (await world.client(world.agent(principal))).jetstream(**options)
 
 
-def warnings(agent: Watchword) -> list[str | float | None]:
-    """Return the list to which the scopes that an agent warns of are added."""
-    warned: list[str | float | None] = []
-    agent.audit.warn = lambda _, **fields: warned.append(fields["scope"])  # type: ignore[method-assign]  # a tap
+def warnings(agent: Watchword) -> list[str]:
+    """Return the list to which the names of an agent's warnings are added."""
+    warned: list[str] = []
+    agent.audit.warn = lambda event, **_: warned.append(event)  # type: ignore[method-assign]  # a tap
     return warned
 
 
@@ -129,10 +138,9 @@ async def test_push_callback_acknowledges_after_the_handler(world: World, make_s
 
 
 async def test_queue_push_shares_the_work(world: World, make_stream: MakeStream) -> None:
-    """Members of a deliver group get each message once in all, and the shared scope is warned of."""
+    """Members of a deliver group get each message once in all."""
     stream, got = await make_stream(), list[bytes]()
     guard = world.agent(CLOUD)
-    warned = warnings(guard)
 
     async def handler(msg: Msg) -> None:
         got.append(msg.data)
@@ -144,7 +152,6 @@ async def test_queue_push_shares_the_work(world: World, make_stream: MakeStream)
         await planner.publish(f"{stream}.task", b"%d" % number)
     await until(lambda: len(got) == 20)
     assert len(set(got)) == 20
-    assert warned == [f"stream {stream}, consumer workers"] * 2
 
 
 async def test_ordered_consumer_survives_a_gap(world: World, make_stream: MakeStream) -> None:
@@ -198,8 +205,10 @@ async def test_ends_of_a_delivery_settle_its_id(world: World, make_stream: MakeS
 async def test_ack_policy_none_needs_no_settling(world: World, make_stream: MakeStream, how: str) -> None:
     """Where nobody acknowledges, ids age from delivery on, and a forgery is simply dropped."""
     stream, attacker = await make_stream(), await world.plain()
-    guard = world.agent(CLOUD)
+    guard = world.agent(CLOUD, shared=False)
     js, config = (await world.client(guard)).jetstream(), ConsumerConfig(ack_policy=AckPolicy.NONE)
+    store = guard.verifier.replay
+    assert isinstance(store, MemoryReplayStore)
     await attacker.publish(f"{stream}.task", b"forged")
     await attacker.flush()
     await (await streams(world, PLANNER)).publish(f"{stream}.task", b"x")
@@ -209,7 +218,8 @@ async def test_ack_policy_none_needs_no_settling(world: World, make_stream: Make
         got = await (await js.subscribe(f"{stream}.task", config=config)).next_msg(timeout=10)
     assert got.data == b"x"
     assert guard.audit.counts == {"delivered": 1, Reason.UNSIGNED: 1}
-    assert not any(log.unsettled for log in guard.verifier.replay._logs.values())  # type: ignore[attr-defined]  # the store in memory
+    assert len(store) == 1
+    assert not any(log.pins for log in store._logs.values())
 
 
 @pytest.mark.parametrize("how", ["pull", "push"])
@@ -271,23 +281,31 @@ async def test_request_that_a_stream_captured_can_be_answered(world: World, make
     assert planner.watchword.audit.counts == {"delivered": 1, Reason.UNSIGNED: 1}
 
 
-async def test_shared_scopes_are_warned_of(world: World, make_stream: MakeStream) -> None:
-    """Durables and streams that forget start with a warning; one's own, and observing, without."""
-    limits, work = await make_stream(), await make_stream(retention=RetentionPolicy.WORK_QUEUE)
-    for stream, durable, sole, mode, expected in (
-        (limits, "one", False, Mode.ENFORCE, True),
-        (limits, "two", True, Mode.ENFORCE, False),
-        (limits, None, False, Mode.ENFORCE, False),
-        (work, "three", True, Mode.ENFORCE, True),
-        (limits, "four", False, Mode.OBSERVE, False),
+async def test_a15_shared_scopes_are_refused(world: World, make_stream: MakeStream) -> None:
+    """Durables and streams that forget do not start without a store; one's own do, and observing with a warning."""
+    limits, work = await make_stream(duplicate_window=1000), await make_stream(retention=RetentionPolicy.WORK_QUEUE)
+    last = await make_stream(max_msgs_per_subject=1)
+    for stream, durable, sole, reason in (
+        (limits, "one", False, r"others may read one too; .* jetstream\(sole_reader=True\)"),
+        (limits, "two", True, None),
+        (limits, None, False, None),
+        (work, "three", True, "forgets what was acknowledged"),
+        (last, "four", True, "max_msgs_per_subject"),
     ):
-        agent = world.agent(CLOUD, mode=mode)
-        warned = warnings(agent)
-        js = (await world.client(agent)).jetstream(sole_reader=sole)
-        for _ in range(2):
-            subscription = await js.pull_subscribe(f"{stream}.task", durable=durable)
-            assert subscription.pending_msgs == 0
-        assert len(set(warned)) == len(warned) == expected, (stream, durable)
+        for mode in Mode:
+            agent = world.agent(CLOUD, mode=mode, shared=False)
+            warned = warnings(agent)
+            js = (await world.client(agent)).jetstream(sole_reader=sole)
+            subscribing = js.pull_subscribe(f"{stream}.task", durable=durable)
+            if reason is not None and mode is Mode.ENFORCE:
+                with pytest.raises(ConfigurationError, match=rf"{reason}.*configure a store"):
+                    await subscribing
+                continue
+            assert (await subscribing).pending_msgs == 0
+            assert ("replay.scope_shared" in warned) == (reason is not None)
+            assert ("nats.duplicate_window_short" in warned) == (stream != limits)
+        js = (await world.client(world.agent(CLOUD))).jetstream(sole_reader=sole)
+        assert (await js.pull_subscribe(f"{stream}.task", durable=durable)).pending_msgs == 0
 
 
 async def test_bind_where_the_consumer_may_not_be_looked_at(
@@ -302,14 +320,14 @@ async def test_bind_where_the_consumer_may_not_be_looked_at(
 
     monkeypatch.setattr(JetStreamManager, "consumer_info", denied)
     monkeypatch.setattr(JetStreamManager, "stream_info", denied)
-    agent = world.agent(CLOUD)
-    warned = warnings(agent)
-    js = (await world.client(agent)).jetstream(sole_reader=True)
+    js = (await world.client(world.agent(CLOUD, shared=False))).jetstream(sole_reader=True)
+    with pytest.raises(ConfigurationError, match="may not ask"):
+        await js.pull_subscribe_bind("worker", stream)
+    js = (await world.client(world.agent(CLOUD))).jetstream(sole_reader=True)
     subscription = await js.pull_subscribe_bind("worker", stream, inbox_prefix=b"_INBOX.mine.")
     await (await streams(world, PLANNER)).publish(f"{stream}.task", b"x")
     (msg,) = await subscription.fetch(timeout=10)
     assert msg.data == b"x"
-    assert warned == [f"stream {stream}, consumer worker"]
     assert subscription._deliver.startswith("_INBOX.mine.")
     await subscription.unsubscribe()
 
@@ -340,7 +358,7 @@ async def main(url, subject, principal, key_id, pem):
     replay = MemoryReplayStore(horizon=policy.horizon)
     verifier = Verifier(realm="prod", keys=keys, replay=replay, policy=policy, clock=time.time)
     client = await connect(url, watchword=Watchword(verifier=verifier))
-    js = client.jetstream()
+    js = client.jetstream(sole_reader=True)
     subscription = await js.pull_subscribe(subject, durable="worker", config=ConsumerConfig(ack_wait=1))
     (msg,) = await subscription.fetch(timeout=20)
     print("handled", msg.data.decode(), flush=True)
@@ -372,8 +390,9 @@ async def test_a17_killed_between_handler_and_ack_gets_the_message_again(
         worker.send_signal(signal.SIGKILL)
         await worker.wait()
     assert line == b"handled job\n"
-    guard = world.agent(CLOUD)
-    subscription = await (await world.client(guard)).jetstream().pull_subscribe(f"{stream}.task", durable="worker")
+    guard = world.agent(CLOUD, shared=False)
+    js = (await world.client(guard)).jetstream(sole_reader=True)
+    subscription = await js.pull_subscribe(f"{stream}.task", durable="worker")
     (msg,) = await subscription.fetch(timeout=15)
     assert (msg.data, msg.metadata.num_delivered) == (b"job", 2)
     await msg.ack_sync()

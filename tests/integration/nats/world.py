@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from secrets import token_hex
 from typing import Any, Final, TypeVar
 
 from nats.aio.client import Client
@@ -15,11 +16,14 @@ from watchword import (
     KeySource,
     MemoryKeys,
     MemoryReplayStore,
+    Message,
     Mode,
     Policy,
     Reason,
+    Rejected,
     Signer,
     SigningKey,
+    Unavailable,
     VerificationKey,
     Verifier,
     Watchword,
@@ -51,6 +55,7 @@ class Keys:
     def __init__(self, keys: KeySource) -> None:
         self._keys = keys
         self.down = False
+        self.unknown: set[str] = set()
         self.asked = asyncio.Event()
         self.held: asyncio.Event | None = None
 
@@ -61,6 +66,8 @@ class Keys:
             await self.held.wait()
         if self.down:
             raise ConnectionError("the key source is down")
+        if principal in self.unknown:
+            return None
         return await self._keys.find(principal, key_id)
 
 
@@ -86,9 +93,11 @@ class World:
         max_age: float = 300.0,
         max_skew: float = 30.0,
         allow: tuple[Allow, ...] = (),
+        max_hold: float = 30.0,
         speaks: bool = True,
+        shared: bool = True,
     ) -> Watchword:
-        policy = Policy(mode=mode, max_age=max_age, max_skew=max_skew, allow=allow)
+        policy = Policy(mode=mode, max_age=max_age, max_skew=max_skew, max_hold=max_hold, allow=allow)
         verifier = Verifier(
             realm=REALM,
             principal=principal,
@@ -96,13 +105,16 @@ class World:
             replay=MemoryReplayStore(horizon=policy.horizon),
             policy=policy,
             clock=clock,
+            shared_replay=shared,  # with those of this test's clients that are given the same agent
         )
         signer = Signer(realm=REALM, principal=principal, key=self.signing[principal], clock=clock)
         return Watchword(verifier=verifier, signer=signer if speaks else None)
 
     async def client(self, watchword: Watchword, **options: Any) -> WatchwordClient:
         """Connect an agent."""
-        client = WatchwordClient(watchword=watchword, recipient=options.pop("recipient", None))
+        own: dict[str, Any] = {"reader": token_hex(4)}
+        own |= {name: options.pop(name) for name in ("recipient", "quarantine", "reader") if name in options}
+        client = WatchwordClient(watchword=watchword, **own)
         await client.connect(self.url, **options)
         self.stack.push_async_callback(_closed, client)
         return client
@@ -169,6 +181,23 @@ class Duel:
         assert self.guard.audit.counts - before == {reason: times, "delivered": 1}
 
 
+class Kept:
+    """A quarantine in memory, which cannot be written while ``down``."""
+
+    def __init__(self) -> None:
+        self.down = self.full = False
+        self.copies: list[tuple[bytes | None, str]] = []
+
+    async def put(self, message: Message, verdict: Rejected | Unavailable) -> bool:
+        """See ``Quarantine.put``."""
+        if self.down:
+            raise Unavailable("quarantine")
+        if not self.full:
+            reason = str(verdict.reason) if isinstance(verdict, Rejected) else "undetermined"
+            self.copies.append((message.value, reason))
+        return not self.full
+
+
 @contextlib.asynccontextmanager
 async def world_on(url: str) -> AsyncIterator[World]:
     """Give a world whose clients are closed at its end."""
@@ -191,6 +220,12 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in the client, which tells nobody
             await asyncio.sleep(0.005)
+
+
+async def second_begins() -> None:
+    """Wait until what is issued is not dated before now: times of issue are whole seconds."""
+    now = time.time()
+    await until(lambda: int(time.time()) > now)
 
 
 def verified(msg: Msg) -> VerifiedMsg:

@@ -51,9 +51,9 @@ class Keys:
         return await self._keys.find(principal, key_id)
 
 
-def watchword(keys: Keys, mode: Mode = Mode.ENFORCE) -> Watchword:
-    """Return an agent that verifies with these keys, and signs."""
-    policy = Policy(mode=mode)
+def watchword(keys: Keys, mode: Mode = Mode.ENFORCE, *, shared: bool = True, max_hold: float = 30.0) -> Watchword:
+    """Return an agent that verifies with these keys, and signs; where its store is ``shared``, no log is read again."""
+    policy = Policy(mode=mode, max_hold=max_hold)
     return Watchword(
         verifier=Verifier(
             realm=REALM,
@@ -62,18 +62,21 @@ def watchword(keys: Keys, mode: Mode = Mode.ENFORCE) -> Watchword:
             replay=MemoryReplayStore(horizon=policy.horizon),
             policy=policy,
             clock=time.time,
+            shared_replay=shared,
         ),
         signer=Signer(realm=REALM, principal=SENDER, key=KEY, clock=time.time),
     )
 
 
-async def record(tp: TopicPartition, offset: int, value: bytes, *, signed: bool = True) -> ConsumerRecord[Any, Any]:
-    """Return a record as aiokafka gives it."""
+async def record(
+    tp: TopicPartition, offset: int, value: bytes, *, signed: bool = True, age: float = 0.0
+) -> ConsumerRecord[Any, Any]:
+    """Return a record as aiokafka gives it, which the broker stamped ``age`` seconds ago."""
     headers: list[Any] = []
     if signed:
         message = Message(channel=Channel("kafka", REALM, tp.topic), value=value, partition=tp.partition)
         headers = [(await watchword(Keys()).signer.sign(message)).header]
-    stamp = int(time.time() * 1000)
+    stamp = int((time.time() - age) * 1000)
     return ConsumerRecord(tp.topic, tp.partition, offset, stamp, 1, None, value, None, -1, len(value), tuple(headers))
 
 
@@ -105,6 +108,10 @@ class FakeConsumer:
         self.errors: dict[TopicPartition, list[Exception]] = {}
         self.stopped: set[TopicPartition] = set()
         self.taken = 0
+        self.first = 0
+        self.unreadable = 0
+        self.lookup_errors: list[Exception] = []
+        self.offset_committed: int | None = None
         self._group_id = group
         self._closed = False
         self._client = SimpleNamespace(get_random_node=lambda: None)
@@ -146,6 +153,29 @@ class FakeConsumer:
         if not found and timeout_ms:
             await asyncio.sleep(min(timeout_ms / 1000, 0.005))
         return found
+
+    async def end_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
+        """See aiokafka; the last ``unreadable`` offsets hold no record (yet)."""
+        if self.lookup_errors:
+            raise self.lookup_errors.pop(0)
+        ends = {tp: self.logs[tp][-1].offset + 1 if self.logs[tp] else self.first for tp in tps}
+        return {tp: end + self.unreadable for tp, end in ends.items()}
+
+    async def beginning_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
+        """See aiokafka."""
+        return dict.fromkeys(tps, self.first)
+
+    async def offsets_for_times(self, times: dict[TopicPartition, int]) -> dict[TopicPartition, Any]:
+        """See aiokafka."""
+        found: dict[TopicPartition, Any] = {}
+        for tp, time_ms in times.items():
+            later = [r for r in self.logs[tp] if r.timestamp >= time_ms and r.offset >= self.first]
+            found[tp] = SimpleNamespace(offset=later[0].offset, timestamp=later[0].timestamp) if later else None
+        return found
+
+    async def committed(self, _: TopicPartition) -> int | None:
+        """See aiokafka."""
+        return self.offset_committed
 
     def seek(self, tp: TopicPartition, offset: int) -> None:
         """See aiokafka."""

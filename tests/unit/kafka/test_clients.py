@@ -10,7 +10,7 @@ from aiokafka.errors import CommitFailedError, ConsumerStoppedError, RecordTooLa
 from tests.unit.kafka.fakes import P0, Keys, record, watchword
 from watchword import ConfigurationError, SigningError
 from watchword_adapters.buses.kafka import SigningProducer, VerifyingConsumer
-from watchword_adapters.buses.kafka.timestamps import TimestampWarning
+from watchword_adapters.buses.kafka.topics import TopicWarnings
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ async def test_a_consumer_without_auto_commit_never_commits_by_itself(monkeypatc
 
 async def test_a_broker_that_answers_nothing_about_topics_is_no_error() -> None:
     """Where asking for a topic's settings is forbidden or fails, nothing happens; a record tells later."""
-    warning = TimestampWarning(watchword(Keys()))
+    warning = TopicWarnings(watchword(Keys()))
 
     async def refuse(*_: Any) -> Any:
         raise ConnectionError
@@ -150,7 +150,7 @@ async def test_a_broker_that_answers_nothing_about_topics_is_no_error() -> None:
 
 async def test_a_question_in_flight_ends_with_the_consumer() -> None:
     """Closing does not wait for a broker that is silent."""
-    warning = TimestampWarning(watchword(Keys()))
+    warning = TopicWarnings(watchword(Keys()))
 
     async def silent(*_: Any) -> Any:
         await asyncio.Event().wait()

@@ -6,7 +6,7 @@ from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, TopicA
 from aiokafka.structs import TopicPartition
 
 from tests.unit.kafka.fakes import P0, P1, FakeConsumer, Keys, intake, record, watchword
-from watchword import MemoryReplayStore, Mode, Unavailable
+from watchword import Mode, Unavailable
 from watchword_adapters.buses.kafka import DeserializationError, ObservedRecord, VerifiedRecord
 from watchword_adapters.buses.kafka.intake import Intake
 from watchword_adapters.buses.kafka.progress import FIRST_DELAY, LONGEST_DELAY, Partition
@@ -310,39 +310,6 @@ async def test_a_flood_lets_other_tasks_run() -> None:
     task.cancel()
     assert turns >= 1_000 // 64
     assert agent.audit.counts == {"unsigned": 1_000, "delivered": 1}
-
-
-async def test_replay_memory_of_a_lone_reader_dies_with_it_and_a_groups_does_not() -> None:
-    """Without a group the reader's name never comes back, so its ids are freed; a group's stay to catch replays."""
-    for group, left in ((None, 0), ("group", 1)):
-        consumer, agent = FakeConsumer(P0, group=group), watchword(Keys())
-        what = intake(consumer, agent)
-        await fill(consumer, P0, b"a")
-        await one(what)
-        store = agent.verifier.replay
-        assert isinstance(store, MemoryReplayStore)
-        assert len(store) == 1
-        await what.close()
-        assert len(store) == left
-
-
-async def test_a_store_without_logs_is_left_alone() -> None:
-    """A third party's replay store need not know about logs."""
-    consumer, agent = FakeConsumer(P0, group=None), watchword(Keys())
-
-    class Store:
-        def __init__(self) -> None:
-            self._store = MemoryReplayStore(horizon=None)
-
-        async def claim(self, claim: Any) -> Any:
-            return await self._store.claim(claim)
-
-    agent.verifier.replay = Store()  # type: ignore[misc]
-    what = intake(consumer, agent)
-    await fill(consumer, P0, b"a")
-    assert (await one(what)).value == b"a"
-    what.rewind([P0])
-    await what.close()
 
 
 async def test_records_of_both_modes_hide_the_payload_in_their_repr() -> None:

@@ -3,7 +3,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from watchword import Allow, ConfigurationError, Mode, Policy, Rate
+from watchword import Alias, Allow, ConfigurationError, Mode, Policy, Rate
 from watchword.settings import Settings, parse_duration
 
 
@@ -45,6 +45,7 @@ def test_every_setting_reaches_the_policy() -> None:
                     {"principal": "agent://a", "channels": ["nats://prod/a.>"], "rate": "2/s"},
                     {"principal": "agent://b", "channels": ["kafka://prod/b"]},
                 ],
+                "aliases": [{"channel": "kafka://prod/src.b", "signed_for": "kafka://src/b"}],
             },
             "replay": {"max_lag": "1d"},
         }
@@ -57,6 +58,7 @@ def test_every_setting_reaches_the_policy() -> None:
         max_lag=86400,
         contained=frozenset({"agent://evil"}),
         allow=(Allow("agent://a", ("nats://prod/a.>",), Rate(2, 1.0)), Allow("agent://b", ("kafka://prod/b",))),
+        aliases=(Alias("kafka://prod/src.b", "kafka://src/b"),),
     )
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from aiokafka.structs import OffsetAndMetadata
 
     from watchword import Watchword
+    from watchword.quarantine import Quarantine
     from watchword_adapters.buses.kafka.records import Record
 
 
@@ -42,11 +43,13 @@ class VerifyingConsumer(AIOKafkaConsumer):
     - ``commit()`` commits all that was handed over or rejected; ``commit(offsets)`` refuses to go beyond it.
     """
 
-    def __init__(self, *topics: str, watchword: Watchword, **options: Any) -> None:
+    def __init__(
+        self, *topics: str, watchword: Watchword, quarantine: Quarantine | None = None, **options: Any
+    ) -> None:
         super().__init__(*topics, **options)
-        self._adopt(watchword)
+        self._adopt(watchword, quarantine)
 
-    def _adopt(self, watchword: Watchword) -> None:
+    def _adopt(self, watchword: Watchword, quarantine: Quarantine | None = None) -> None:
         """Take over from the base: deserializers, commits, the listener, and a look at fetched bytes."""
         self._watchword = watchword
         self._intake = Intake(
@@ -56,6 +59,7 @@ class VerifyingConsumer(AIOKafkaConsumer):
             seek=super().seek,
             key_deserializer=self._key_deserializer,
             value_deserializer=self._value_deserializer,
+            quarantine=quarantine,
         )
         self._key_deserializer = self._value_deserializer = None
         self._commits = bool(self._enable_auto_commit) and self._group_id is not None
@@ -72,7 +76,12 @@ class VerifyingConsumer(AIOKafkaConsumer):
         self._client.send = tapped  # type: ignore[method-assign] # the one place that sees bytes before they are decoded
 
     async def start(self) -> None:
-        """See aiokafka."""
+        """See aiokafka; ConfigurationError where the replay store cannot be trusted, Unavailable where it is down."""
+        try:
+            await self._watchword.verifier.start()
+        except BaseException:
+            await self.stop()
+            raise
         await super().start()
         self._started()
 
@@ -169,7 +178,6 @@ class VerifyingConsumer(AIOKafkaConsumer):
         self._require_start()
         self._intake.put_back([partition])
         super().seek(partition, offset)
-        self._intake.rewind([partition])
 
     async def seek_to_beginning(self, *partitions: TopicPartition) -> bool:
         """See aiokafka."""
@@ -184,7 +192,6 @@ class VerifyingConsumer(AIOKafkaConsumer):
         tps = partitions or tuple(self.assignment())
         self._intake.put_back(tps)
         moved: bool = await move(*partitions)
-        self._intake.rewind(tps)
         return moved
 
     async def seek_to_committed(self, *partitions: TopicPartition) -> dict[TopicPartition, int | None]:

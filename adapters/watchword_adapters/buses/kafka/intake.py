@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaError
 
-from watchword import Message, Position, Rejected, Unavailable
+from watchword import Message, Position, Unavailable
 from watchword.verifier import log_name
+from watchword_adapters.buses.kafka.judging import Judge
 from watchword_adapters.buses.kafka.progress import Partition
+from watchword_adapters.buses.kafka.rebuild import Rebuild
 from watchword_adapters.buses.kafka.records import (
-    CREATE_TIME,
     DeserializationError,
     Deserializer,
     Record,
@@ -20,10 +21,9 @@ from watchword_adapters.buses.kafka.records import (
     deserialized,
     log_of,
     message_of,
-    record_of,
 )
 from watchword_adapters.buses.kafka.sieve import Sieve
-from watchword_adapters.buses.kafka.timestamps import TimestampWarning
+from watchword_adapters.buses.kafka.topics import TopicWarnings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -31,12 +31,16 @@ if TYPE_CHECKING:
     from aiokafka.structs import ConsumerRecord, TopicPartition
 
     from watchword import Watchword
+    from watchword.quarantine import Quarantine
 
 _ROUND: Final = 1.0
 """Longest wait in seconds before looking again at what is assigned, paused and held."""
 
-_BREATH: Final = 32
-"""Records judged before other tasks get a turn: a flood must not stop heartbeats."""
+_GLANCE: Final = 0.1
+"""Longest wait for a guard's anchor before looking after the other partitions."""
+
+_RECALLED: Final = 500
+"""Records that are read at once for the guard alone."""
 
 
 class Intake:
@@ -54,35 +58,50 @@ class Intake:
         seek: Callable[[TopicPartition, int], None],
         key_deserializer: Deserializer | None,
         value_deserializer: Deserializer | None,
+        quarantine: Quarantine | None = None,
     ) -> None:
         group = consumer._group_id  # noqa: SLF001 - aiokafka has no public way to ask
-        self.stamps: Final = TimestampWarning(watchword)
+        # A group that shares a store reads together; whoever else reads a partition reads it alone.
+        self._alone: Final = group is None or not watchword.verifier.shared_replay
+        self.stamps: Final = TopicWarnings(watchword)
         self.sieve: Final = Sieve(watchword, self.position)
         self._consumer = consumer
         self._watchword = watchword
         self._take_from_client = take
         self._seek = seek
         self._deserializers = (key_deserializer, value_deserializer)
-        self._named = group is not None
-        self._reader: str = group if group is not None else f"alone-{secrets.token_hex(8)}"
+        # One consumer's memory is no other's, though the group be the same.
+        self._reader: str = f"{group or ''}@{secrets.token_hex(8)}" if self._alone else str(group)
+        self._rebuild = Rebuild(consumer, watchword, position=self.position, take=self._take, seek=seek)
+        self._judge = Judge(
+            watchword,
+            quarantine,
+            message=lambda raw: message_of(raw, watchword.realm, self._reader, alone=self._alone),
+            position=self.position,
+            rebuild=self._rebuild,
+            stamps=self.stamps,
+        )
         self._assignment: Any = None
         self._partitions: dict[TopicPartition, Partition] = {}
         self._turn = 0
-        self._judgements = 0
 
     # What the consumer asks
 
     def partitions(self) -> dict[TopicPartition, Partition]:
-        """Return the progress of the partitions assigned now; a new assignment starts anew where its offsets say."""
+        """Return the progress of the partitions assigned now; a new assignment starts anew where its offsets say.
+
+        A guard is kept for a partition that comes back at once, and good where its position is what was judged last.
+        """
         subscription = self._consumer._subscription.subscription  # noqa: SLF001
         assignment = None if subscription is None else subscription.assignment
         if assignment is not self._assignment:
-            for partition in self._partitions.values():
-                partition.discard()
+            kept = {tp: part.judged(self.position(tp)) for tp, part in self._partitions.items() if part.is_guarded()}
+            self._discard(self._partitions)
             self._assignment = assignment
-            self._partitions = {} if assignment is None else {tp: Partition() for tp in assignment.tps}
+            tps = frozenset() if assignment is None else assignment.tps
+            self._forget(self._partitions.keys() - tps)
+            self._partitions = {tp: Partition(kept=kept.get(tp), anchored=not self._alone) for tp in tps}
             self.sieve.careful.clear()
-            self.rewind(self._partitions)
             self.stamps.ask(self._consumer._client, {tp.topic for tp in self._partitions})  # noqa: SLF001
         return self._partitions
 
@@ -122,22 +141,21 @@ class Intake:
             judged = partition.judged(position)
             if judged is not None and judged != position:
                 self._seek(tp, judged)
-            partition.discard()
-
-    def rewind(self, tps: Iterable[TopicPartition]) -> None:
-        """Let the verifier know that these logs are read from elsewhere now."""
-        for tp in tps:
-            self._watchword.verifier.rewind(self._log_name(tp))
+            self._discard((tp,))
 
     async def close(self) -> None:
-        """Forget the logs of a reader whose name dies with it; a group's name comes back, in this process or another.
-
-        Its ids age as whoever reads next goes on.
-        """
+        """Forget the logs: whoever reads them next rebuilds what must be known."""
         await self.stamps.close()
-        if not self._named:
-            for tp in self._partitions:
-                self._watchword.verifier.forget(self._log_name(tp))
+        self._discard(self._partitions)
+        self._forget(self._partitions)
+
+    def _discard(self, tps: Iterable[TopicPartition]) -> None:
+        for tp in tps:
+            self._partitions[tp].discard(anchored=not self._alone)
+
+    def _forget(self, tps: Iterable[TopicPartition]) -> None:
+        for tp in tps:
+            self._watchword.verifier.forget(self._log_name(tp))
 
     # Take, judge, hand over
 
@@ -153,6 +171,8 @@ class Intake:
         now = asyncio.get_running_loop().time
         self.handled()
         while True:
+            while self.sieve.lost:
+                await self._judge.keep(*self.sieve.lost.popleft())
             failure: Exception | None = None
             tps = self._open(wanted)
             for tp in tps:
@@ -184,10 +204,14 @@ class Intake:
         partition = self.partitions().get(tp)
         if partition is None or partition.ready or partition.retry_at > asyncio.get_running_loop().time():
             return
+        if not self._rebuild.done(tp, partition, self._log_name(tp)):
+            return
+        if partition.resume is not None:
+            most = _RECALLED
         left = None if most is None else most - len(partition.pending)
         if not partition.failures and (left is None or left > 0):  # in an outage nothing piles up
             await self._take((tp,), 0, left)
-        await self._judge(tp)
+        await self._judge.judge(tp, partition)
 
     async def _take(self, tps: tuple[TopicPartition, ...], timeout_ms: float, most: int | None) -> None:
         """Move records from the client into ``pending``.
@@ -219,35 +243,6 @@ class Intake:
             if position is not None:
                 self._seek(tp, position)
 
-    async def _judge(self, tp: TopicPartition) -> None:
-        """Judge what is pending, in order; Unavailable leaves it there and puts the next try off."""
-        partition = self._partitions[tp]
-        async with partition.lock:
-            while partition.pending:
-                generation, raw = partition.generation, partition.pending[0]
-                record = await self._admit(partition, raw)
-                if partition.generation != generation:  # sought, or assigned anew, in the meantime
-                    return
-                partition.release()
-                partition.pending.popleft()
-                if record is not None:
-                    partition.ready.append(record)
-                self._judgements += 1
-                if not self._judgements % _BREATH:
-                    await asyncio.sleep(0)
-
-    async def _admit(self, partition: Partition, raw: ConsumerRecord[Any, Any]) -> Record | None:
-        if raw.timestamp_type == CREATE_TIME:
-            self.stamps.warn(raw.topic)
-        try:
-            delivered = await self._watchword.admit(message_of(raw, self._watchword.realm, self._reader))
-        except Rejected:
-            return None
-        except Unavailable:
-            partition.hold(asyncio.get_running_loop().time())
-            raise
-        return record_of(raw, delivered)
-
     def _may_hand_over(self, tp: TopicPartition) -> bool:
         partition = self.partitions().get(tp)
         return partition is not None and bool(partition.ready)
@@ -278,6 +273,13 @@ class Intake:
         """Wait until the client has a record, or it is time to try again what could not be judged."""
         now = asyncio.get_running_loop().time()
         partitions = self.partitions()
+        anchoring = [
+            part.anchoring for tp, part in partitions.items() if part.anchoring and (not wanted or tp in wanted)
+        ]
+        if anchoring:
+            seconds = _GLANCE if deadline is None else max(0.0, min(_GLANCE, deadline - now))
+            await asyncio.wait(anchoring, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            return
         held = {tp for tp, part in partitions.items() if part.pending or part.ready}
         ends = [now + _ROUND, *(partitions[tp].retry_at for tp in held if partitions[tp].retry_at > now)]
         if deadline is not None:

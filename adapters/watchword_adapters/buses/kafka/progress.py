@@ -24,6 +24,9 @@ class Partition:
     The client's own position runs ahead: it is behind ``pending`` (taken, not judged), which is behind ``ready``
     (judged, not handed over). ``unhandled`` is the offset of the first record that the caller got last and may still
     be working on. Whoever judges holds ``lock``; a changed ``generation`` tells it that its record is not wanted.
+
+    Before anything is judged the guard is ``anchored`` (by the task ``anchoring``); records before ``resume`` are only
+    ``recalled``. ``kept`` is the position for which an earlier assignment's guard is still good.
     """
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -34,9 +37,16 @@ class Partition:
     generation: int = 0
     failures: int = 0
     retry_at: float = 0.0
+    kept: int | None = None
+    anchored: bool = False
+    anchoring: asyncio.Task[None] | None = None
+    resume: int | None = None
+    recalled: int = 0
 
     def judged(self, position: int | None) -> int | None:
         """Return the offset before which everything was handed over or rejected; ``position`` is the client's."""
+        if self.resume is not None:
+            return self.resume
         if self.ready:
             return self.ready[0].offset
         if self.pending:
@@ -57,11 +67,20 @@ class Partition:
             self.unhandled = record.offset
         return record
 
-    def discard(self) -> None:
-        """Drop what was taken: the client reads from elsewhere now."""
+    def is_guarded(self) -> bool:
+        """Tell whether the guard knows all that was handed over, and nothing more: what is ready it has seen too."""
+        return self.anchored and self.resume is None and not self.ready
+
+    def discard(self, *, anchored: bool = False) -> None:
+        """Drop what was taken, and its guard unless that needs no anchor: the client reads from elsewhere now."""
         self.pending.clear()
         self.ready.clear()
         self.generation += 1
+        if self.anchoring is not None:
+            self.anchoring.cancel()
+        self.anchoring = self.resume = self.kept = None
+        self.anchored = anchored
+        self.recalled = 0
         self.failures = 0
         self.retry_at = 0.0
 

@@ -75,10 +75,15 @@ def log_of(tp: TopicPartition) -> str:
     return f"{tp.topic}/{tp.partition}"
 
 
-def message_of(record: ConsumerRecord[Any, Any], realm: str, reader: str) -> Message:
+def stamp_of(record: ConsumerRecord[Any, Any]) -> float | None:
+    """Return when the broker appended a record, in seconds; None where the producer set the time."""
+    timestamp: int | None = record.timestamp
+    return timestamp / 1000 if timestamp is not None and record.timestamp_type == LOG_APPEND_TIME else None
+
+
+def message_of(record: ConsumerRecord[Any, Any], realm: str, reader: str, *, alone: bool) -> Message:
     """Build what the verifier judges from a record as aiokafka gives it without deserializers."""
     timestamp: int | None = record.timestamp  # the oldest record format has none
-    stamp = None if timestamp is None else timestamp / 1000
     return Message(
         channel=Channel("kafka", realm, record.topic),
         value=record.value,
@@ -86,9 +91,10 @@ def message_of(record: ConsumerRecord[Any, Any], realm: str, reader: str) -> Mes
         headers=tuple(record.headers),
         partition=record.partition,
         position=Position(f"{record.topic}/{record.partition}", record.offset),
-        appended_at=stamp if record.timestamp_type == LOG_APPEND_TIME else None,
-        created_at=stamp if record.timestamp_type == CREATE_TIME else None,
+        appended_at=stamp_of(record),
+        created_at=timestamp / 1000 if timestamp is not None and record.timestamp_type == CREATE_TIME else None,
         reader=reader,
+        alone=alone,
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.structs import TopicPartition
 
-from watchword import Reason, Rejected
+from watchword import Message, Position, Reason, Rejected
 from watchword_adapters.buses.kafka.records import channel_of, log_of
 from watchword_adapters.buses.kafka.scrub import scrub
 
@@ -17,14 +18,19 @@ if TYPE_CHECKING:
     from watchword import Watchword
 
 
+_MOST_LOST: Final = 10_000
+
+
 class Sieve:
     """Looks at fetched bytes before the client does, for the partitions on which it failed once.
 
-    Decoding twice is paid for there only. ``position`` tells the client's own position in a partition.
+    Decoding twice is paid for there only. ``position`` tells the client's own position in a partition. ``lost`` holds
+    what is to be put into quarantine: where the record was, for nothing of it can be read.
     """
 
     def __init__(self, watchword: Watchword, position: Callable[[TopicPartition], int | None]) -> None:
         self.careful: Final[set[TopicPartition]] = set()
+        self.lost: Final[deque[tuple[Message, Rejected]]] = deque(maxlen=_MOST_LOST)
         self._watchword = watchword
         self._position = position
         self._reported: dict[TopicPartition, int] = {}
@@ -52,9 +58,10 @@ class Sieve:
         for offset in lost:
             if offset >= first:
                 self._reported[tp] = offset
+                channel, position = channel_of(tp, self._watchword.realm), Position(log_of(tp), offset)
+                verdict = Rejected(Reason.MALFORMED, "a record that the client cannot decode", channel=channel.uri)
                 self._watchword.audit.refused_raw(
-                    Rejected(Reason.MALFORMED, "a record that the client cannot decode"),
-                    channel=channel_of(tp, self._watchword.realm).uri,
-                    log=log_of(tp),
-                    offset=offset,
+                    verdict, channel=channel.uri, log=position.log, offset=position.offset
                 )
+                message = Message(channel=channel, value=None, partition=tp.partition, position=position)
+                self.lost.append((message, verdict))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from nats import errors
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from nats.aio.subscription import Subscription
 
     from watchword import Watchword
+    from watchword.quarantine import Quarantine
     from watchword_adapters.buses.nats.signing import Recipient
 
 _FLOW_CONTROL: Final = "$JS.FC."
@@ -34,10 +38,12 @@ async def connect(
     *,
     watchword: Watchword,
     recipient: Recipient | None = None,
+    quarantine: Quarantine | None = None,
+    reader: str | None = None,
     **options: Any,
 ) -> WatchwordClient:
     """Connect as ``nats.connect`` does; ``options`` are those of ``nats.aio.client.Client.connect``."""
-    client = WatchwordClient(watchword=watchword, recipient=recipient)
+    client = WatchwordClient(watchword=watchword, recipient=recipient, quarantine=quarantine, reader=reader)
     await client.connect(servers, **options)
     return client
 
@@ -49,12 +55,31 @@ class WatchwordClient(AskingClient):
     to ``$JS.``, ``$SYS.`` and ``$SRV.`` are not signed, and only their answers may be unsigned. A message that cannot
     be judged (``Unavailable``) is counted and dropped, for core NATS offers nothing twice; use JetStream where that
     hurts.
+
+    What is not delivered goes into ``quarantine``, where one is given. ``reader`` names this instance, the same after a
+    restart and no other's: with a shared store its subscriptions then go on where they were; without, what was issued
+    before a subscription began (and the skew) is stale.
     There is no ``wrap()``: an existing client's subscriptions already hold messages that nobody judged.
     """
 
-    def __init__(self, *, watchword: Watchword, recipient: Recipient | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        watchword: Watchword,
+        recipient: Recipient | None = None,
+        quarantine: Quarantine | None = None,
+        reader: str | None = None,
+    ) -> None:
         super().__init__(watchword=watchword, recipient=recipient)
+        self.quarantine: Final = quarantine
+        self._instance = reader if watchword.verifier.shared_replay else None
+        self._subscribed: Counter[str] = Counter()
         self._warned: set[str] = set()
+
+    async def connect(self, *args: Any, **options: Any) -> None:
+        """See nats-py; ConfigurationError where the replay store cannot be trusted, Unavailable where it is down."""
+        await self.watchword.verifier.start()
+        await super().connect(*args, **options)
 
     async def subscribe(  # noqa: PLR0917 - the base's own signature
         self,
@@ -73,14 +98,8 @@ class WatchwordClient(AskingClient):
         if future is not None:
             raise ConfigurationError("subscribe(future=...) goes round verification: use next_msg(), or request()")
         if queue:
-            self.warn_shared(f"queue group {queue}")
-        reader = Reader(
-            self.watchword,
-            f"queue:{queue}" if queue else self._own("sub"),
-            shared=bool(queue),
-            expected=self._expected,
-            admitted=self._owe,
-        )
+            self.refuse_shared(f"queue group {queue} shares the work")
+        reader = self._subject_reader(subject, queue)
         return await self.open(
             subject,
             reader=reader,
@@ -103,13 +122,56 @@ class WatchwordClient(AskingClient):
         """Return the JetStream manager."""
         return VerifyingManager(self, **opts)
 
-    def warn_shared(self, scope: str) -> None:
-        """Say once that others may share a scope, in which a replay to another member goes unseen."""
-        if not (self.watchword.observing or self.watchword.verifier.shared_replay or scope in self._warned):
-            self._warned.add(scope)
-            self.watchword.audit.warn(
-                "replay.scope_shared", scope=scope, advice="a replay to another member is seen with a shared store only"
+    def refuse_shared(self, scope: str) -> None:
+        """Refuse a scope that others may share, where no store is shared as well; in observe mode warn once."""
+        if self.watchword.verifier.shared_replay:
+            return
+        remedy = 'one that all members share: [replay] store = "sqlite", "redis" or "nats_kv"'
+        if not self.watchword.observing:
+            raise ConfigurationError(
+                f"{scope}: a replay to another member would go unseen; configure a store, {remedy}"
             )
+        if scope not in self._warned:
+            self._warned.add(scope)
+            self.watchword.audit.warn("replay.scope_shared", scope=scope, remedy=remedy)
+
+    def reader_name(self, scope: str, *, alone: bool) -> str:
+        """Name a reader; one that reads alone is no other's."""
+        return self._own(scope) if alone else scope
+
+    def check_duplicate_window(self, stream: str, seconds: float | None) -> None:
+        """Warn once of a stream whose own de-duplication is shorter than the policy's window."""
+        window = self.watchword.verifier.policy.window
+        if seconds is not None and seconds < window and stream not in self._warned:
+            self._warned.add(stream)
+            self.watchword.audit.warn(
+                "nats.duplicate_window_short",
+                stream=stream,
+                duplicate_window=seconds,
+                remedy=f"set duplicate_window={window:g} on the stream, so that it drops repeats itself",
+            )
+
+    def _subject_reader(self, subject: str, queue: str) -> Reader:
+        """Return the reader of a subscription of core NATS."""
+        expected, floor = self._expected, -inf
+        if queue:
+            name = f"queue:{queue}"
+        elif self._instance is not None:
+            self._subscribed[subject] += 1
+            name = f"sub:{self._instance}:{self._subscribed[subject]}"
+        else:
+            name = self._own("sub")
+            if not subject.startswith(f"{self._inbox_prefix.decode()}."):
+                floor = self.watchword.clock() + self.watchword.verifier.policy.max_skew
+                self.watchword.audit.note("replay.floor", subject=subject, floor=floor)
+        return Reader(
+            self.watchword,
+            name,
+            alone=not queue and self._instance is None,
+            expected=lambda found: replace(expected(found), floor=floor),
+            admitted=self._owe,
+            quarantine=self.quarantine,
+        )
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | HeaderBlock | None

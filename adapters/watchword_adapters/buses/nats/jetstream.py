@@ -16,6 +16,7 @@ from nats.js.client import DEFAULT_JS_SUB_PENDING_BYTES_LIMIT, DEFAULT_JS_SUB_PE
 from watchword import ConfigurationError
 from watchword_adapters.buses.nats.jetstream_publish import Storing, StreamPublisher
 from watchword_adapters.buses.nats.jetstream_reader import Publishing, StreamReader
+from watchword_adapters.buses.nats.jetstream_rebuild import rebuild
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
     from watchword import Watchword
+    from watchword.quarantine import Quarantine
     from watchword_adapters.buses.nats.reader import Reader
     from watchword_adapters.buses.nats.subscription import VerifyingSubscription
 
@@ -40,8 +42,18 @@ class StreamClient(Storing, Publishing, Protocol):
         """Open a subscription that ``reader`` judges."""
         ...
 
-    def warn_shared(self, scope: str) -> None:
-        """Say once that others may share a scope."""
+    quarantine: Quarantine | None
+
+    def refuse_shared(self, scope: str) -> None:
+        """Refuse a scope that others may share, where no store is shared as well."""
+        ...
+
+    def reader_name(self, scope: str, *, alone: bool) -> str:
+        """Name a reader; one that reads alone is no other's."""
+        ...
+
+    def check_duplicate_window(self, stream: str, seconds: float | None) -> None:
+        """Warn once of a stream whose own de-duplication is shorter than the policy's window."""
         ...
 
     def new_inbox(self) -> str:
@@ -92,9 +104,11 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         """Push-subscribe to an existing consumer; ``subscribe`` comes here too."""
         if config.deliver_subject is None:
             raise ConfigurationError(f"consumer {consumer!r} is a pull consumer: use pull_subscribe_bind()")
-        reader = await self._reader(stream, consumer, config)
+        reader, known = await self._reader(stream, consumer, config)
         if cb is not None and not manual_ack and config.ack_policy != api.AckPolicy.NONE:
             cb = self._auto_ack_callback(cb)
+        if known is not None:  # the server forgets a consumer that nobody listens to, so listen while reading again
+            reader.ready.clear()
         subscription = await self._client.open(
             config.deliver_subject,
             reader=reader,
@@ -103,6 +117,13 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             pending_msgs_limit=pending_msgs_limit,
             pending_bytes_limit=pending_bytes_limit,
         )
+        if known is not None:
+            try:
+                await rebuild(self, self._client, reader, *known)
+            except BaseException:
+                await subscription.unsubscribe()
+                raise
+            reader.ready.set()
         push = JetStreamContext.PushSubscription(self, subscription, stream, consumer)
         state = _OrderedState(
             js=self,
@@ -138,7 +159,9 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         config = None
         with suppress(Error):  # an account that may only fetch: then the cautious assumptions hold
             config = (await self._jsm.consumer_info(stream, bound)).config
-        reader = await self._reader(stream, bound, config or api.ConsumerConfig(durable_name=bound))
+        reader, known = await self._reader(stream, bound, config or api.ConsumerConfig(durable_name=bound))
+        if known is not None:
+            await rebuild(self, self._client, reader, *known)
         # A prefix of the caller's may lie under what it may subscribe to: the rest is the base's own way to an inbox.
         inbox = (inbox_prefix.decode() if inbox_prefix else "") or f"{self._client.new_inbox()}."
         deliver = inbox + self._client.new_inbox().rpartition(".")[2]
@@ -165,7 +188,10 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         """Refuse: see the error."""
         _refuse_buckets()
 
-    async def _reader(self, stream: str, consumer: str, config: api.ConsumerConfig) -> StreamReader:
+    async def _reader(
+        self, stream: str, consumer: str, config: api.ConsumerConfig
+    ) -> tuple[StreamReader, tuple[api.ConsumerInfo, api.StreamInfo] | None]:
+        """Return a reader; and, if it reads alone, how far consumer and stream were before anything was delivered."""
         if config.headers_only:
             raise ConfigurationError("headers_only leaves out the payload that was signed: ask for whole messages")
         policy = config.ack_policy or api.AckPolicy.EXPLICIT
@@ -173,26 +199,45 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             raise ConfigurationError(
                 f"ack policy {policy}: one ack would speak for messages not judged yet; use AckPolicy.EXPLICIT or NONE"
             )
-        durable = bool(config.durable_name)
-        shared = bool(config.deliver_group) or (durable and not self._sole_reader) or not await self._keeps(stream)
-        if shared:
-            self._client.warn_shared(f"stream {stream}, consumer {consumer}")
-        return StreamReader(
+        known = await self._known(stream, consumer)
+        if known is not None:
+            self._client.check_duplicate_window(stream, known[1].config.duplicate_window)
+        shared = self._why_shared(consumer, config, known)
+        if shared is not None:
+            self._client.refuse_shared(f"consumer {consumer} of stream {stream}: {shared}")
+        reader = StreamReader(
             self._client.watchword,
             self._client,
+            self._client.reader_name(f"js:{stream}:{consumer}", alone=shared is None),
             stream=stream,
             consumer=consumer,
             acknowledged=policy == api.AckPolicy.EXPLICIT,
-            shared=shared or durable,
+            alone=shared is None,
+            quarantine=self._client.quarantine,
         )
+        return reader, known if shared is None else None
 
-    async def _keeps(self, stream: str) -> bool:
-        """Tell whether the stream keeps what was acknowledged (Limits); if it may not be asked, assume not."""
-        try:
-            retention = (await self._jsm.stream_info(stream)).config.retention
-        except Error:
-            return False
-        return retention in {None, api.RetentionPolicy.LIMITS}
+    async def _known(self, stream: str, consumer: str) -> tuple[api.ConsumerInfo, api.StreamInfo] | None:
+        with suppress(Error):  # an account that may not ask: then the cautious assumptions hold
+            return await self._jsm.consumer_info(stream, consumer), await self._jsm.stream_info(stream)
+        return None
+
+    def _why_shared(
+        self, consumer: str, config: api.ConsumerConfig, known: tuple[api.ConsumerInfo, api.StreamInfo] | None
+    ) -> str | None:
+        """Tell why this process's own memory is not enough; None where the stream itself is the memory."""
+        if config.deliver_group:
+            return "its deliver group shares the work"
+        if config.durable_name and not self._sole_reader:
+            return f"others may read {consumer} too; if nobody does, say jetstream(sole_reader=True)"
+        if known is None:
+            return "this account may not ask about it"
+        stream = known[1].config
+        if stream.retention not in {None, api.RetentionPolicy.LIMITS}:
+            return f"a stream of retention {stream.retention} forgets what was acknowledged"
+        if (stream.max_msgs_per_subject or -1) > 0:
+            return "max_msgs_per_subject lets any writer push an original out of the stream"
+        return None
 
 
 class VerifyingPullSubscription(JetStreamContext.PullSubscription):

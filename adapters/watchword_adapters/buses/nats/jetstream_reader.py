@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from contextlib import suppress
 from dataclasses import replace
@@ -10,14 +11,17 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from nats.errors import Error
 
-from watchword import Expected, Position, Rejected, VerifiedMessage
+from watchword import Expected, Position, Rejected, Unavailable, VerifiedMessage
+from watchword.audit import UNDETERMINED
+from watchword.outage import Outage
 from watchword_adapters.buses.nats.message import Delivery
 from watchword_adapters.buses.nats.reader import Reader
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
-    from watchword import Delivered, Message, Unavailable, Watchword
+    from watchword import Delivered, Message, Watchword
+    from watchword.quarantine import Quarantine
     from watchword_adapters.buses.nats.message import ObservedMsg, VerifiedMsg
 
 FIRST_DELAY: Final = 0.5
@@ -44,22 +48,32 @@ class StreamReader(Reader):
     """
 
     def __init__(
-        self, watchword: Watchword, client: Publishing, *, stream: str, consumer: str, acknowledged: bool, shared: bool
+        self,
+        watchword: Watchword,
+        client: Publishing,
+        name: str,
+        *,
+        stream: str,
+        consumer: str,
+        acknowledged: bool,
+        alone: bool,
+        quarantine: Quarantine | None,
     ) -> None:
-        super().__init__(watchword, f"js:{stream}:{consumer}", shared=shared)
+        super().__init__(watchword, name, alone=alone, quarantine=quarantine)
+        self.acknowledged: Final = acknowledged
+        self.stream: Final = stream
         self._client = client
-        self._stream = stream
-        self._acknowledged = acknowledged
+        self._outage = Outage(watchword.verifier.policy.max_hold)
         self._bound = deque([(stream, consumer)], maxlen=_BOUND)
 
     def rebind(self, consumer: str) -> None:
         """Expect deliveries of another consumer from now on; what its predecessors sent may still be read."""
-        self._bound.append((self._stream, consumer))
+        self._bound.append((self.stream, consumer))
 
     @property
     def log(self) -> str:
         """See Reader."""
-        return f"{self.name}#{self._stream}"
+        return f"{self.name}#{self.stream}"
 
     def message(self, raw: Msg) -> Message:
         """See Reader; the position and the time of storing come from the ack subject."""
@@ -83,17 +97,33 @@ class StreamReader(Reader):
     def deliver(self, raw: Msg, message: Message, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
         """See Reader; what nobody acknowledges is settled at once."""
         verdict = delivered if isinstance(delivered, VerifiedMessage) else delivered.verdict
-        if not self._acknowledged and isinstance(verdict, VerifiedMessage):
+        if not self.acknowledged and isinstance(verdict, VerifiedMessage):
             self.watchword.verifier.settle(message, verdict)
         return super().deliver(raw, message, delivered)
 
     async def refused(self, raw: Msg, message: Message, verdict: Rejected | Unavailable) -> None:
-        """Terminate, or ask again; never towards a consumer that is not ours, nor where no answer is expected."""
+        """Keep a copy, then terminate, or ask again; never towards a consumer that is not ours.
+
+        First the copy: on a WorkQueue stream terminating deletes. What cannot be kept is asked for again.
+        """
         delivery = Delivery.parse(raw.reply)
-        if delivery is None or not self._acknowledged or message.delivered_by not in self._bound:
+        ours = delivery is not None and message.delivered_by in self._bound
+        final = isinstance(verdict, Rejected)
+        if not final:
+            self.watchword.verifier.pass_over(message)
+        if final or not self._outage.holds(asyncio.get_running_loop().time()):
+            try:
+                kept = await self.keep(message, verdict)
+            except Unavailable:
+                final = False
+            else:
+                if kept and not final:
+                    self.watchword.audit.passed_over()
+                final = final or kept
+        if delivery is None or not ours or not self.acknowledged:
             return
-        if isinstance(verdict, Rejected):
-            answer = f"+TERM {verdict.reason}"
+        if final:
+            answer = f"+TERM {verdict.reason if isinstance(verdict, Rejected) else UNDETERMINED}"
         else:
             delay = min(LAST_DELAY, FIRST_DELAY * 2 ** min(delivery.attempt - 1, 10))
             answer = f"-NAK {dumps({'delay': int(delay * 1e9)})}"

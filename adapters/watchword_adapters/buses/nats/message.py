@@ -45,6 +45,12 @@ class Delivery:
         return cls((stream, consumer), int(sequence), int(stamp), int(attempt))
 
 
+def sequence_of(raw: Msg) -> int:
+    """Return the stream sequence of a delivery; 0 for what is none."""
+    delivery = Delivery.parse(raw.reply)
+    return 0 if delivery is None else delivery.sequence
+
+
 class Answering(Protocol):
     """The part of the client that a delivered message needs."""
 

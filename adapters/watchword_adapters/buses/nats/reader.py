@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from watchword import Channel, Expected, Message, ObservedMessage, Reason, Rejected, Unavailable
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
     from watchword import Delivered, Request, VerifiedMessage, Watchword
+    from watchword.quarantine import Quarantine
     from watchword_adapters.buses.nats.message import ObservedMsg, VerifiedMsg
 
 _NONE: Final = HeaderBlock()
@@ -22,9 +25,9 @@ _NONE: Final = HeaderBlock()
 class Reader:
     """One reader of core NATS subjects: a queue group, or one subscription.
 
-    ``name`` is the scope in which an id is used once. ``log`` is forgotten when a reader of its own closes; a shared
-    one's is kept, for others may still read it. ``expected`` tells what is waited for on a subject; ``admitted`` hears
-    of each verified message.
+    ``name`` is the scope in which an id is used once. A reader that is ``alone`` remembers in this process, and its
+    ``log`` is forgotten when it closes. ``expected`` tells what is waited for on a subject; ``admitted`` hears of each
+    verified message. Until ``ready`` nothing is judged.
     """
 
     def __init__(
@@ -32,13 +35,17 @@ class Reader:
         watchword: Watchword,
         name: str,
         *,
-        shared: bool = False,
+        alone: bool = True,
         expected: Callable[[str], Expected] | None = None,
         admitted: Callable[[VerifiedMessage], None] | None = None,
+        quarantine: Quarantine | None = None,
     ) -> None:
         self.watchword: Final = watchword
         self.name: Final = name
-        self.shared: Final = shared
+        self.alone: Final = alone
+        self.ready: Final = asyncio.Event()
+        self.ready.set()
+        self._quarantine = quarantine
         self._expected = expected or (lambda _: Expected())
         self._admitted = admitted
         self.resetting = False
@@ -52,6 +59,7 @@ class Reader:
         """Return what the handler may have of ``raw``; None when it was refused (and audited) or is a status only."""
         if is_status(raw):
             return None
+        await self.ready.wait()
         message = self.message(raw)
         try:
             return self.deliver(raw, message, await self._verdict(raw, message))
@@ -67,6 +75,7 @@ class Reader:
             headers=block_of(raw).pairs,
             reply_to=raw.reply or None,
             reader=self.name,
+            alone=self.alone,
         )
 
     def expect(self, raw: Msg, message: Message) -> Expected:  # noqa: ARG002 - streams look at the message
@@ -80,12 +89,28 @@ class Reader:
             self._admitted(verdict)
         return delivered_msg(raw, message, delivered)
 
-    async def refused(self, raw: Msg, message: Message, verdict: Rejected | Unavailable) -> None:
-        """Say so to the bus; core NATS offers nothing again, so it is dropped."""
+    async def refused(
+        self,
+        raw: Msg,  # noqa: ARG002 - streams answer it
+        message: Message,
+        verdict: Rejected | Unavailable,
+    ) -> None:
+        """Keep a copy, and say so to the bus; core NATS offers nothing again, so it is dropped."""
+        kept = False
+        with suppress(Unavailable):  # counted there
+            kept = await self.keep(message, verdict)
+        if isinstance(verdict, Unavailable):
+            self.watchword.verifier.pass_over(message)
+            if kept:
+                self.watchword.audit.passed_over()
+
+    async def keep(self, message: Message, verdict: Rejected | Unavailable) -> bool:
+        """Put what is not delivered into quarantine, where there is one; tell whether it is there."""
+        return self._quarantine is not None and await self._quarantine.put(message, verdict)
 
     def close(self) -> None:
-        """Forget the ids of a reader that nobody shares."""
-        if not self.shared and not self.resetting:
+        """Forget the ids of a reader that reads alone: none can come back to them."""
+        if self.alone and not self.resetting:
             self.watchword.verifier.forget(self.log)
 
     async def _verdict(self, raw: Msg, message: Message) -> Delivered:

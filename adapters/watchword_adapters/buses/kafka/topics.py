@@ -1,4 +1,4 @@
-"""The warning about topics on which the producer, not the broker, sets the time."""
+"""Warnings about topics that cost messages or memory: on which the producer sets the time, or compaction forgets."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 _TOPIC_RESOURCE: Final = 2
 _SETTING: Final = "message.timestamp.type"
+_CLEANUP: Final = "cleanup.policy"
+_LAG: Final = "min.compaction.lag.ms"
 
 
-class TimestampWarning:
-    """Warns once a topic, as soon as a broker's answer or a record shows that it is on ``CreateTime``."""
+class TopicWarnings:
+    """Warns once a topic, as soon as a broker's answer or a record shows that it is on ``CreateTime``, or compacted."""
 
     def __init__(self, watchword: Watchword) -> None:
         self._watchword = watchword
@@ -48,14 +50,26 @@ class TimestampWarning:
             question.add_done_callback(self._questions.discard)
 
     async def _ask(self, client: Any, topics: list[str]) -> None:
-        request = DescribeConfigsRequest([(_TOPIC_RESOURCE, topic, [_SETTING]) for topic in topics])
+        request = DescribeConfigsRequest([(_TOPIC_RESOURCE, topic, [_SETTING, _CLEANUP, _LAG]) for topic in topics])
         try:
             answer = await client.send(client.get_random_node(), request)
             for error_code, _, _, topic, entries in answer.resources:
-                if not error_code and any(entry[1] == "CreateTime" for entry in entries):
+                settings = {} if error_code else {entry[0]: entry[1] for entry in entries}
+                if settings.get(_SETTING) == "CreateTime":
                     self.warn(topic)
+                self._check_compaction(topic, settings)
         except Exception:  # noqa: BLE001 - a courtesy that may be forbidden or unknown; the first record tells too
             return
+
+    def _check_compaction(self, topic: str, settings: dict[str, str | None]) -> None:
+        window = self._watchword.verifier.policy.window
+        if "compact" in (settings.get(_CLEANUP) or "") and float(settings.get(_LAG) or 0) < window * 1000:
+            self._watchword.audit.warn(
+                "kafka.compaction_forgets",
+                topic=topic,
+                cost="after a restart the replay of an original that was compacted away is delivered",
+                remedy=f"set {_LAG} to {window * 1000:.0f} or more on the topic",
+            )
 
     async def close(self) -> None:
         """Stop asking."""

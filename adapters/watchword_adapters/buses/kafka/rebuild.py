@@ -1,0 +1,127 @@
+"""Finds from where a partition is read again, so that its guard knows what passed before anything is delivered."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from aiokafka.errors import KafkaError, KafkaTimeoutError
+
+from watchword import Unavailable
+from watchword.rebuild import anchor_without_record, floor_at, window_start
+from watchword_adapters.buses.kafka.records import log_of, stamp_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aiokafka.structs import TopicPartition
+
+    from watchword import Watchword
+    from watchword_adapters.buses.kafka.progress import Partition
+
+_LOOK_AGAIN: Final = 0.2
+"""Seconds to wait for a record before asking once more whether there is one."""
+
+
+class Rebuild:
+    """Anchors the guards of one consumer's partitions (docs/replay.md).
+
+    ``position`` tells the client's own position, ``take`` moves records into ``pending``, ``seek`` is the client's.
+    """
+
+    def __init__(
+        self,
+        consumer: Any,
+        watchword: Watchword,
+        *,
+        position: Callable[[TopicPartition], int | None],
+        take: Callable[[tuple[TopicPartition, ...], float, int | None], Awaitable[None]],
+        seek: Callable[[TopicPartition, int], None],
+    ) -> None:
+        self._consumer = consumer
+        self._watchword = watchword
+        self._position = position
+        self._take = take
+        self._seek = seek
+
+    def done(self, tp: TopicPartition, partition: Partition, log: str) -> bool:
+        """Tell whether records may be taken, since it is known which are to be remembered first.
+
+        Raises what the client raised, as Unavailable where it may pass. The questions to the broker are asked in a
+        task, so that who waits for records can stop waiting.
+        """
+        if partition.anchored:
+            return True
+        position = self._position(tp)
+        if position is not None and position == partition.kept:
+            partition.anchored = True
+        elif partition.anchoring is None:
+            partition.anchoring = asyncio.get_running_loop().create_task(self._anchor(tp, partition, log))
+            partition.anchoring.add_done_callback(_heard)
+        elif partition.anchoring.done():
+            task, partition.anchoring = partition.anchoring, None
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                self._failed(tp, partition, error)
+        return partition.anchored
+
+    def completed(self, tp: TopicPartition, partition: Partition, offset: int) -> bool:
+        """Tell whether everything before ``offset`` is remembered, so that records from there on may be judged."""
+        if partition.resume is not None and offset >= partition.resume:
+            self._note("replay.rebuilt", tp, partition.resume, recalled=partition.recalled)
+            partition.resume = None
+        return partition.resume is None
+
+    def _failed(self, tp: TopicPartition, partition: Partition, error: BaseException) -> NoReturn:
+        partition.hold(asyncio.get_running_loop().time())
+        self._watchword.audit.warn("replay.rebuild_failed", log=log_of(tp), error=type(error).__name__)
+        if isinstance(error, KafkaError) and (error.retriable or isinstance(error, KafkaTimeoutError)):
+            raise Unavailable("replay", f"the log cannot be read again: {type(error).__name__}") from error
+        raise error
+
+    async def _anchor(self, tp: TopicPartition, partition: Partition, log: str) -> None:
+        """Set the floor, and go back to the first record that must be remembered."""
+        policy = self._watchword.verifier.policy
+        now = self._watchword.clock()
+        while not partition.pending and not await self._at_end(tp):
+            await self._take((tp,), _LOOK_AGAIN * 1000, 1)
+            now = self._watchword.clock()
+        resume = partition.judged(self._position(tp))
+        following = partition.pending[0] if partition.pending else None
+        stamp = None if following is None else stamp_of(following)
+        anchor = stamp if stamp is not None else now if following is not None else anchor_without_record(policy, now)
+        since = max(0, int(window_start(policy, anchor) * 1000) - 1)
+        found = (await self._consumer.offsets_for_times({tp: since}))[tp]
+        first: int = (await self._consumer.beginning_offsets([tp]))[tp]
+        cut = None
+        if found is not None and first > 0 and found.offset <= first and await self._has_delivered(tp):
+            cut = now if stamp is None else found.timestamp / 1000
+        if resume is None or partition.judged(self._position(tp)) != resume:
+            return  # it moved on meanwhile: the next look anchors it
+        self._watchword.verifier.begin(log, floor=floor_at(policy, anchor, cut=cut))
+        partition.anchored = True
+        if found is not None and found.offset < resume:
+            self._note("replay.rebuilding", tp, resume, since=found.offset)
+            partition.resume = resume
+            partition.pending.clear()
+            self._seek(tp, found.offset)
+
+    async def _at_end(self, tp: TopicPartition) -> bool:
+        """Tell whether there is nothing to read yet behind the position."""
+        end: int = (await self._consumer.end_offsets([tp]))[tp]
+        position = self._position(tp)
+        return position is not None and end <= position
+
+    async def _has_delivered(self, tp: TopicPartition) -> bool:
+        """Tell whether this reader may have read here before: a group without a committed offset has not."""
+        named = self._consumer._group_id is not None  # noqa: SLF001 - aiokafka has no public way to ask
+        return named and await self._consumer.committed(tp) is not None
+
+    def _note(self, event: str, tp: TopicPartition, position: int, **fields: float | None) -> None:
+        self._watchword.audit.note(event, log=log_of(tp), position=position, **fields)
+
+
+def _heard(task: asyncio.Task[None]) -> None:
+    """Take note of an error that nobody may come to ask for."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,149 @@
+"""Reads a stream again for a consumer that one process reads alone, before anything is delivered (docs/replay.md)."""
+
+# ruff: noqa: SLF001 - nats-py has no hooks: its subclasses must reach where the base reaches
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Protocol
+
+from nats.errors import Error
+from nats.js import JetStreamContext, api
+from nats.js.errors import NotFoundError
+
+from watchword import Unavailable
+from watchword.outage import Outage
+from watchword.rebuild import anchor_without_record, floor_at, window_start
+from watchword_adapters.buses.nats.message import sequence_of
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+    from nats.js import JetStreamManager
+
+    from watchword_adapters.buses.nats.jetstream_reader import StreamReader
+    from watchword_adapters.buses.nats.subscription import VerifyingSubscription
+
+_BATCH: Final = 500
+_SECONDS: Final = 5.0
+"""Time that the server has for a batch; a consumer made for the rebuild is gone soon after that."""
+
+_FIRST_DELAY: Final = 0.1
+_LAST_DELAY: Final = 5.0
+
+
+class Opening(Protocol):
+    """The part of the client that reads raw messages."""
+
+    async def open(self, subject: str, *, reader: None) -> VerifyingSubscription:
+        """Open a subscription that nobody judges."""
+        ...
+
+    def new_inbox(self) -> str:
+        """Return a fresh inbox subject."""
+        ...
+
+
+async def rebuild(
+    context: JetStreamContext, client: Opening, reader: StreamReader, info: api.ConsumerInfo, stream: api.StreamInfo
+) -> None:
+    """Let the verifier remember what stands in the stream before the first message that ``info`` has yet to deliver.
+
+    Unavailable where the stream cannot be read; then nothing may be delivered.
+    """
+    watchword, policy = reader.watchword, reader.watchword.verifier.policy
+    delivered = 0 if info.delivered is None else info.delivered.stream_seq
+    acknowledged = delivered if not info.num_ack_pending or info.ack_floor is None else info.ack_floor.stream_seq
+    subjects = info.config.filter_subjects or [info.config.filter_subject or ">"]
+    first_kept = stream.state.first_seq
+    now = watchword.clock()
+    try:
+        following = await _first(context._jsm, info.stream_name, acknowledged + 1, subjects)
+        anchor = anchor_without_record(policy, now) if following is None else following
+        since, cut = window_start(policy, anchor), None
+        if first_kept > 1 and info.delivered is not None and info.delivered.consumer_seq:
+            first = await _first(context._jsm, info.stream_name, first_kept, [">"])
+            cut = first if first is not None and first >= since else None
+        watchword.verifier.begin(reader.log, floor=floor_at(policy, anchor, cut=cut))
+        if delivered >= max(1, first_kept):
+            watchword.audit.note("replay.rebuilding", log=reader.log, position=delivered, since=since)
+            config = api.ConsumerConfig(
+                filter_subject=subjects[0] if len(subjects) == 1 else None,
+                filter_subjects=subjects if len(subjects) > 1 else None,
+                deliver_policy=api.DeliverPolicy.BY_START_TIME,
+                opt_start_time=datetime.fromtimestamp(since, UTC),
+                ack_policy=api.AckPolicy.NONE,
+                inactive_threshold=10 * _SECONDS,
+                mem_storage=True,
+                num_replicas=1,
+            )
+            recalled = await _recall(context, client, reader, config, acknowledged, delivered)
+            watchword.audit.note("replay.rebuilt", log=reader.log, position=delivered, recalled=recalled)
+    except (Error, TimeoutError) as error:
+        detail = getattr(error, "description", None) or type(error).__name__
+        raise Unavailable("replay", f"the stream cannot be read again: {detail}") from error
+
+
+async def _first(jsm: JetStreamManager, stream: str, sequence: int, subjects: list[str]) -> float | None:
+    """Return when the first message from ``sequence`` on was stored, by the server's word; None if there is none."""
+    found: list[tuple[int, float]] = []
+    for subject in subjects:
+        question = json.dumps({"seq": sequence, "next_by_subj": subject}).encode()
+        with suppress(NotFoundError):
+            answer = await jsm._api_request(f"{jsm._prefix}.STREAM.MSG.GET.{stream}", question, timeout=jsm._timeout)
+            found.append((answer["message"]["seq"], _seconds(answer["message"]["time"])))
+    return min(found)[1] if found else None
+
+
+async def _recall(  # noqa: PLR0917 - one step of the above
+    context: JetStreamContext,
+    client: Opening,
+    reader: StreamReader,
+    config: api.ConsumerConfig,
+    acknowledged: int,
+    delivered: int,
+) -> int:
+    """Read up to the sequence ``delivered``; what is not acknowledged may come again, however late."""
+    made = await context._jsm.add_consumer(reader.stream, config)
+    inbox = client.new_inbox()
+    raw = await client.open(inbox, reader=None)
+    pull = JetStreamContext.PullSubscription(context, raw, reader.stream, made.name, inbox.encode())
+    recalled, outage = 0, Outage(reader.watchword.verifier.policy.max_hold)
+    left, reached = made.num_pending or 0, 0
+    try:
+        while left > 0 and reached < delivered:
+            for msg in await pull.fetch(min(_BATCH, left), timeout=_SECONDS):
+                left -= 1
+                reached = sequence_of(msg)
+                if reached <= delivered:
+                    unsettled = reader.acknowledged and reached > acknowledged
+                    await _remember(reader, msg, outage, unsettled=unsettled)
+                    recalled += 1
+    finally:
+        with suppress(Error, TimeoutError):
+            await raw.unsubscribe()
+            await context._jsm.delete_consumer(reader.stream, made.name)
+    return recalled
+
+
+async def _remember(reader: StreamReader, msg: Msg, outage: Outage, *, unsettled: bool) -> None:
+    """Recall one message; one on whose key there is no verdict for too long is remembered by its claims."""
+    message, delay = reader.message(msg), _FIRST_DELAY
+    while True:
+        try:
+            await reader.watchword.verifier.recall(message, unsettled=unsettled)
+        except Unavailable:
+            if reader.watchword.observing or not outage.holds(asyncio.get_running_loop().time()):
+                reader.watchword.verifier.pass_over(message)
+                return
+            await asyncio.sleep(delay)
+            delay = min(_LAST_DELAY, 2 * delay)
+        else:
+            return
+
+
+def _seconds(text: str) -> float:
+    """Read a time of the server's, RFC 3339 with nanoseconds."""
+    return datetime.fromisoformat(f"{text[:26].rstrip('Z')}+00:00").timestamp()
