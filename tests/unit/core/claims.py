@@ -11,8 +11,9 @@ HORIZON: Final = 100.0
 def claim(**fields: Any) -> Claim:
     """Return a claim on an id that was just issued."""
     given: dict[str, Any] = {
-        "scope": "kafka://prod/tasks#group", "log": "log", "principal": ALICE, "key_id": ALICE_KEY.key_id, "id": b"1" * 16,
-        "digest": b"d" * 32, "place": place(1), "issued_at": NOW, "reference": NOW, "keep_until": NOW + 10_000,
+        "scope": "kafka://prod/tasks#group", "log": "log", "principal": ALICE, "key_id": ALICE_KEY.key_id,
+        "id": b"1" * 16, "digest": b"d" * 32, "place": place(1), "issued_at": NOW, "reference": NOW,
+        "keep_until": NOW + 10_000,
     }  # fmt: skip
     return Claim(**given | fields)
 

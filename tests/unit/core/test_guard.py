@@ -293,7 +293,7 @@ def test_a_settled_id_ages_like_any_other() -> None:
 
 
 def test_what_waits_for_a_verdict_is_pinned_until_it_has_one() -> None:
-    """Promise (A17, A39): a message that JetStream offers again after an outage is judged, however late; then it ages."""
+    """Promise (A17, A39): what JetStream offers again after an outage is judged, however late; then it ages."""
     memory = store(unverified=1)
     memory.pass_over(claim(unsettled=True))
     late = NOW + 5000

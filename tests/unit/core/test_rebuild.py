@@ -12,7 +12,7 @@ ANCHOR = 10_000.0
 
 
 def test_the_window_reaches_back_to_every_original_of_what_may_be_fresh() -> None:
-    """Promise (A14, A39): a message at the floor, signed by a clock that is ahead by the skew, was appended no earlier."""
+    """Promise (A14, A39): what a clock ahead by the skew signed at the floor was appended no earlier."""
     assert floor_at(POLICY, ANCHOR) == ANCHOR - 330
     assert window_start(POLICY, ANCHOR) == floor_at(POLICY, ANCHOR) - 30
 

@@ -14,6 +14,7 @@ from tests.unit.core.world import (
     MALLORY_KEY,
     NOW,
     REALM,
+    CountingStore,
     World,
     at_once,
     kafka,
@@ -38,7 +39,7 @@ from watchword import (
     Unavailable,
     Verifier,
 )
-from watchword.verifier import log_name
+from watchword.message import Expected, Request
 
 
 def test_what_a_verified_message_says() -> None:
@@ -71,8 +72,8 @@ def test_the_claim_that_is_made() -> None:
     (claim,) = world.store.claims
     policy = Policy()
     assert claim == Claim(
-        scope="kafka://prod/tasks#group", log="group#tasks/0", principal=ALICE, id=ID, digest=claim.digest,
-        place=(Position("tasks/0", 12), NOW + 0.5), issued_at=NOW, reference=NOW + 0.5,
+        scope="kafka://prod/tasks#group", log="group#tasks/0", principal=ALICE, key_id=b"alice-1", id=ID,
+        digest=claim.digest, place=(Position("tasks/0", 12), NOW + 0.5), issued_at=NOW, reference=NOW + 0.5,
         keep_until=NOW + policy.window + policy.max_lag,
     )  # fmt: skip
     assert len(claim.digest) == 32
@@ -166,39 +167,177 @@ def test_settling_reaches_a_store_that_wants_it() -> None:
         else:
             with pytest.raises(Rejected, match="contained"):
                 at_once(verifier.verify(press(_stored())))
-        assert memory._logs["sub#TASKS"].unsettled == {}
+        assert memory._logs["sub#TASKS"].pins == {}
         assert len(memory) == 1
     plain = World()
     plain.verifier.settle(_stored(), plain.verify(press(_stored())))
 
 
-def test_a_log_that_is_read_from_elsewhere_or_no_longer() -> None:
-    """Promise (A17): a log read from elsewhere starts its time anew; one no longer read leaves no ids, no rates."""
-    policy = Policy(allow=(Allow(ALICE, ("kafka://prod/tasks",), Rate(1, 10.0)),))
-    memory = MemoryReplayStore(horizon=policy.horizon)
-    verifier = Verifier(
-        realm=REALM, keys=MemoryKeys([public(ALICE_KEY, ALICE)]), replay=memory, policy=policy, clock=lambda: NOW
+def test_a_rejected_delivery_leaves_nothing_pinned_and_no_copy_of_it_does_harm() -> None:
+    """Promise (A28): what is terminated is pinned no more; a copy that is rejected changes nothing."""
+    world = World()
+    world.verifier = Verifier(
+        realm=REALM, keys=MemoryKeys(), replay=world.memory, policy=world.policy, clock=lambda: world.now
     )
+    message = press(_stored())
+    world.verifier.pass_over(message)
+    pins = world.memory._logs["sub#TASKS"].pins
+    assert rejected(replace(message, position=Position("TASKS", 8)), world).reason is Reason.UNKNOWN_KEY
+    assert len(pins) == 1
+    assert rejected(message, world).reason is Reason.UNKNOWN_KEY
+    assert len(pins) == 0
 
-    def read(offset: int, at: float) -> str:
-        message = press(
-            kafka(position=Position("tasks/0", offset), appended_at=at), c6=int(at), c7=bytes([offset]) * 16
-        )
-        try:
-            return "again" if at_once(verifier.verify(message)).redelivered else "first"
-        except Rejected as refused:
-            return str(refused.reason)
 
-    log = log_name(kafka(position=Position("tasks/0", 0)))
-    assert [read(1, NOW + 5000), read(0, NOW)] == ["first", "stale"]
-    verifier.rewind(log)
-    assert [read(0, NOW), read(1, NOW + 5000)] == ["rate_limited", "again"]
-    verifier.forget(log)
-    assert len(memory) == 0
-    assert read(0, NOW) == "first"
-    plain = World().verifier
-    plain.rewind(log)
-    plain.forget(log)
+def test_a_log_that_is_no_longer_read_leaves_nothing() -> None:
+    """Promise: neither ids nor rates of a log outlast its reading."""
+    world = World(policy=Policy(allow=(Allow(ALICE, ("kafka://prod/tasks",), Rate(1, 10.0)),)))
+    verifier = alone(world)
+    assert not at_once(verifier.verify(press(kafka(alone=True)))).redelivered
+    with pytest.raises(Rejected, match="rate_limited"):
+        at_once(verifier.verify(press(kafka(alone=True), c7=b"2" * 16)))
+    verifier.forget("group#tasks/0")
+    assert not at_once(verifier.verify(press(kafka(alone=True, position=Position("tasks/0", 13))))).redelivered
+
+
+# What was before
+
+
+def alone(world: World, **options: Any) -> Verifier:
+    """Return a verifier with a guard of its own, and a shared store that nothing may reach."""
+    given: dict[str, Any] = {
+        "realm": REALM, "keys": world.keys, "replay": Store(OSError("not to be asked")), "policy": world.policy,
+        "clock": lambda: world.now, "principal": BOB,
+    }  # fmt: skip
+    return Verifier(**given | options)
+
+
+def ending(verifier: Verifier, message: Message, expected: Expected | None = None) -> str:
+    """Return how a message ends."""
+    try:
+        again = at_once(verifier.verify(message, *([] if expected is None else [expected]))).redelivered
+    except Rejected as refused:
+        return str(refused.reason)
+    except Unavailable as down:
+        return down.what
+    return "again" if again else "first"
+
+
+def test_what_a_process_reads_alone_needs_no_shared_store() -> None:
+    """Promise (A12): the guard answers for a log that is read alone, the store for what is shared."""
+    verifier = alone(World())
+    message = press(kafka(alone=True))
+    assert [ending(verifier, message), ending(verifier, message)] == ["first", "again"]
+    assert ending(verifier, replace(message, alone=False)) == "replay"
+
+
+def test_a_rebuilt_guard_knows_what_passed() -> None:
+    """Promise (A14): what passed checks 1 to 7 before is a replay elsewhere, below the floor everything is stale."""
+    verifier = alone(World())
+    verifier.begin("group#tasks/0", floor=NOW - 5.0)
+    message = press(kafka(alone=True))
+    at_once(verifier.recall(message))
+    copy = replace(message, position=Position("tasks/0", 13))
+    old = press(kafka(alone=True), c6=NOW - 6, c7=b"2" * 16)
+    assert [ending(verifier, one) for one in (copy, message, old)] == ["replayed", "again", "stale"]
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        kafka(alone=True),
+        press(kafka(alone=True), key=MALLORY_KEY),
+        replace(press(kafka(alone=True)), value=b"altered"),
+        replace(press(kafka(alone=True)), partition=1),
+        press(kafka(alone=True), c6=NOW - 400),
+        press(kafka(alone=True), c6=NOW + 40),
+    ],
+)
+def test_only_what_verifies_is_recalled(junk: Message) -> None:
+    """Promise (A19): nothing unverified takes an id in a rebuild either."""
+    verifier = alone(World())
+    at_once(verifier.recall(junk))
+    assert len(verifier._guard) == 0
+
+
+def test_a_rebuild_remembers_what_has_expired_or_lost_its_key_since() -> None:
+    """Promise (A14, A23): it may have been delivered, so it is known, by its id or by its claims."""
+    world = World()
+    keys = MemoryKeys([public(ALICE_KEY, ALICE, revoked_at=NOW)])
+    expired, revoked = press(kafka(alone=True), c4=NOW), press(kafka(alone=True), c7=b"2" * 16)
+    verifier = alone(world)
+    at_once(verifier.recall(expired))
+    assert len(verifier._guard) == 1
+    verifier._keys = keys
+    at_once(verifier.recall(revoked))
+    verifier._keys = world.keys
+    assert ending(verifier, replace(revoked, position=Position("tasks/0", 13))) == "replayed"
+    assert ending(verifier, revoked) == "first"
+
+
+def test_a_rebuild_without_the_brokers_stamps_trusts_no_clock_to_have_stood_still() -> None:
+    """Promise (A34, A39): what looks stale to a clock that then steps back within the skew is known all the same."""
+    world = World()
+    verifier = alone(world)
+    message = press(kafka(alone=True, appended_at=None, created_at=float(NOW)))
+    world.now = NOW + 331.0
+    at_once(verifier.recall(message))
+    world.now = NOW + 329.0
+    assert ending(verifier, replace(message, position=Position("tasks/0", 13))) == "replayed"
+    ahead = press(kafka(alone=True, appended_at=None, created_at=NOW + 400.0), c6=NOW + 400, c7=b"2" * 16)
+    at_once(verifier.recall(ahead))
+    assert len(verifier._guard) == 1, "what no clock can have read is not remembered"
+
+
+class Down:
+    """A key source that fails."""
+
+    async def find(self, principal: str, key_id: bytes) -> None:
+        """See KeySource."""
+        raise OSError(principal, key_id)
+
+
+def test_a_rebuild_that_cannot_look_up_keys_says_so() -> None:
+    """Promise (A35): an outage during a rebuild is no end of it; given up, a record is known by its claims."""
+    world = World()
+    verifier, message = alone(world, keys=Down()), press(kafka(alone=True))
+    with pytest.raises(Unavailable, match="keys"):
+        at_once(verifier.recall(message))
+    verifier.pass_over(message)
+    verifier._keys = world.keys
+    assert ending(verifier, replace(message, position=Position("tasks/0", 13))) == "replayed"
+    assert ending(verifier, message) == "first"
+
+
+def test_what_cannot_be_read_is_passed_over_and_forgotten() -> None:
+    """Promise (A38): junk takes no memory; nor does what a shared store answers for."""
+    verifier = alone(World())
+    verifier.pass_over(kafka(alone=True))
+    verifier.pass_over(press(kafka()))
+    assert verifier._guard._logs == {}
+    verifier.pass_over(press(kafka(alone=True, appended_at=None)))
+    assert verifier._guard._quota._held[0] == 1
+
+
+@pytest.mark.parametrize("alone_at", [True, False])
+def test_a_key_that_is_known_late_brings_back_the_original_only(alone_at: bool) -> None:  # noqa: FBT001
+    """Promise (A39): under the guard, what was rejected for an unknown key cannot be replayed once the key is known."""
+    world = World(keys=[])
+    verifier = alone(world, replay=MemoryReplayStore(horizon=None) if alone_at else CountingStore(world.memory))
+    message = press(kafka(alone=alone_at))
+    assert ending(verifier, message) == "unknown_key"
+    verifier._keys = MemoryKeys([public(ALICE_KEY, ALICE)])
+    copy = replace(message, position=Position("tasks/0", 13))
+    assert ending(verifier, copy) == ("replayed" if alone_at else "first")
+
+
+def test_the_readers_own_floor() -> None:
+    """Promise (A16): what was issued before a reader began to remember is stale, save the answer that it waits for."""
+    request = Request(id=b"q" * 16, channel=nats().channel, recipient=None)
+    expected = Expected(requests={request.id: request}, floor=NOW + 0.5)
+    verifier = alone(World(), replay=MemoryReplayStore(horizon=None))
+    assert ending(verifier, press(nats()), expected) == "stale"
+    assert ending(verifier, press(nats(), q=request.id), expected) == "first"
+    assert ending(verifier, press(nats(), c6=NOW + 1, c7=b"2" * 16), expected) == "first"
 
 
 @pytest.mark.parametrize(
