@@ -24,6 +24,9 @@ SLICES: Final = 32
 MAX_RAISED: Final = 1024
 """Keys without a verdict whose floors are kept apart in one log; the others share one."""
 
+MAX_PROVEN: Final = 1 << 14
+"""Keys that are kept apart because something verified under them; to forget them costs nothing but that."""
+
 _LONG: Final = 3600
 
 _Pair: TypeAlias = tuple[str, bytes]
@@ -43,7 +46,7 @@ class _Log:
     """What is known of one log.
 
     ``start`` is the floor that it began with. ``raised`` are the floors of single keys, of which something could not be
-    remembered; keys that never verified here and found no room in it share ``unproven``.
+    remembered; keys under which nothing has verified and that found no room in it share ``unproven``.
     """
 
     start: float = -inf
@@ -53,7 +56,6 @@ class _Log:
     pins: dict[int, _Pin] = field(default_factory=dict)
     unverified: int = 0
     raised: dict[_Pair, float] = field(default_factory=dict)
-    proven: set[_Pair] = field(default_factory=set)
     unproven: float = -inf
 
 
@@ -80,6 +82,7 @@ class MemoryReplayStore:
         self._secret: Final = os.urandom(32)
         self._quota: Final = Quota(per_principal=per_principal, in_all=in_all, unverified=unverified)
         self._logs: dict[str, _Log] = {}
+        self._proven: set[_Pair] = set()
 
     def __len__(self) -> int:
         return len(self._quota)
@@ -99,6 +102,7 @@ class MemoryReplayStore:
         late = self._find(log, claim.issued_at, late_key)
         if late is not None and (claim.place is None or late != mark):
             return Admission.REPLAYED
+        self._prove(claim)
         if self._quota.is_full_for(claim.principal):
             self._raise_floor(log, claim)
             return Admission.OVER_QUOTA
@@ -117,7 +121,7 @@ class MemoryReplayStore:
     def recall(self, claim: Claim) -> None:
         """Remember a verified message that passed in this log before the guard began; of one id, the first sight."""
         log = self._logs.setdefault(claim.log, _Log())
-        self._raised(log, claim)
+        self._prove(claim)
         key, mark = self._key(claim.principal, claim.id, claim.issued_at), self._mark(claim)
         if claim.issued_at < log.start or self._find(log, claim.issued_at, key) is not None:
             return
@@ -133,9 +137,9 @@ class MemoryReplayStore:
         log = self._logs.setdefault(claim.log, _Log())
         key = self._key(claim.principal, claim.id, claim.issued_at)
         late_key = self._late_key(claim)
-        if claim.issued_at < self._floor(log) or any(
-            self._find(log, claim.issued_at, known) is not None for known in (key, late_key)
-        ):
+        if claim.issued_at < self._floor(log) or claim.issued_at <= self._raised(log, claim):
+            return  # too old, here too
+        if any(self._find(log, claim.issued_at, known) is not None for known in (key, late_key)):
             return
         if self._quota.is_full_of_unverified():
             self._raise_floor(log, claim)
@@ -221,14 +225,23 @@ class MemoryReplayStore:
             heappush(log.slices, number)
         return bucket
 
-    def _raised(self, log: _Log, claim: Claim) -> float:
-        """Return the floor of this key in this log, which has a verdict from now on."""
+    def _prove(self, claim: Claim) -> None:
+        """Keep this key's floors apart, for something verified under it: what nobody verified raises them no more."""
         pair = (claim.principal, claim.key_id)
-        if pair not in log.proven:
-            log.proven.add(pair)
+        if pair in self._proven:
+            return
+        if len(self._proven) >= MAX_PROVEN:
+            self._proven.clear()
+        self._proven.add(pair)
+        for log in self._logs.values():
             if log.unproven > log.raised.get(pair, -inf):
                 log.raised[pair] = log.unproven
-        return log.raised.get(pair, -inf)
+
+    def _raised(self, log: _Log, claim: Claim) -> float:
+        """Return up to when whatever this key signed is too old in this log."""
+        pair = (claim.principal, claim.key_id)
+        raised = log.raised.get(pair, -inf)
+        return raised if pair in self._proven else max(raised, log.unproven)
 
     def _raise_floor(self, log: _Log, claim: Claim) -> None:
         """Take what could not be remembered for seen: whatever this key signed up to then is too old.
@@ -236,7 +249,7 @@ class MemoryReplayStore:
         A flood under invented keys raises no floor of a key that is known.
         """
         pair = (claim.principal, claim.key_id)
-        if pair in log.proven or pair in log.raised or len(log.raised) < MAX_RAISED:
+        if pair in self._proven or pair in log.raised or len(log.raised) < MAX_RAISED:
             log.raised[pair] = max(log.raised.get(pair, -inf), claim.issued_at)
         else:
             log.unproven = max(log.unproven, claim.issued_at)

@@ -85,21 +85,21 @@ class World:
         return self.now + (self.broker if self.stamped else self.reader)
 
     def write(self, principal: str, delay: float = 0.0, *, known: bool = True) -> Record:
-        """A new message that took ``delay`` from its signing to the log; under a key that nobody knows, if not known."""
+        """Write a new message that took ``delay`` from its signing to the log; under a stranger's key, if not known."""
         issued_at, number = floor(self.now - delay + self.signer), len(self.ever)
         headers = self._signed(WRITERS[principal] if known else STRANGER, principal, number, issued_at)
         return self._append(Record(0, issued_at, 0, (principal, number), issued_at, headers, known=known))
 
     def copy(self, record: Record, shift: float = 0.0) -> Record:
-        """A captured record again; the attacker chooses the time, where the broker does not."""
+        """Write a captured record again; the attacker chooses the time, where the broker does not."""
         return self._append(replace(record, stamp=record.stamp + shift, gone=""))
 
     def alter(self, record: Record) -> Record:
-        """A captured record with another value."""
+        """Write a captured record with another value."""
         return self._append(replace(record, value=b"forged", genuine=False, gone=""))
 
     def disown(self, record: Record) -> Record:
-        """The claims of a captured record under a key that nobody knows."""
+        """Write the claims of a captured record under a key that nobody knows."""
         headers = self._signed(STRANGER, *record.ident, record.issued_at)
         return self._append(replace(record, headers=headers, known=False, gone=""))
 
@@ -117,42 +117,42 @@ class World:
         return record
 
     def retained(self, until: int) -> Iterator[Record]:
-        """What can still be read, up to an offset."""
+        """Return what can still be read, up to an offset."""
         return iter(self.records[self.start : until])
 
     def at(self, offset: int) -> Record | None:
-        """The record at an offset, if it can be read."""
+        """Return the record at an offset, if it can be read."""
         return self.records[offset] if self.start <= offset < len(self.records) else None
 
     def cut(self, offset: int) -> None:
-        """Retention takes everything before an offset."""
+        """Let retention take everything before an offset."""
         for record in self.records[:offset]:
             record.gone = record.gone or "cut"
         self.start = max(self.start, offset)
 
     def truncate(self, offset: int) -> None:
-        """An unclean election loses everything from an offset on."""
+        """Lose everything from an offset on, as an unclean election does."""
         for record in self.records[offset:]:
             record.gone = "lost"
         del self.records[offset:]
 
     def recreate(self) -> None:
-        """The topic is made anew: its offsets begin again."""
+        """Make the topic anew: its offsets begin again."""
         self.truncate(0)
         for record in self.ever:
             record.gone = "lost"
         self.start = 0
 
     def place(self, record: Record) -> Place:
-        """Where the broker put a record."""
+        """Return where the broker put a record."""
         return record.offset, record.stamp if self.stamped else None
 
     def reference(self, record: Record) -> float:
-        """The reference time of a record read now."""
+        """Return the reference time of a record read now."""
         return record.stamp if self.stamped else self.local
 
     def read(self, record: Record, *, delivered_by: tuple[str, str] | None = None) -> Message:
-        """The record as an adapter hands it to the verifier."""
+        """Return the record as an adapter hands it to the verifier."""
         return replace(
             self._message(record.value),
             headers=record.headers,
@@ -176,6 +176,9 @@ class Memory:
     first: dict[Ident, Place] = field(default_factory=dict)
     undetermined: dict[Ident, Place] = field(default_factory=dict)
     pinned: set[Ident] = field(default_factory=set)
+    strange: set[Ident] = field(default_factory=set)
+    """Of the undetermined, those first seen under a key that nobody knows."""
+
     doubted: set[tuple[str, bool]] = field(default_factory=set)
     """Under whose keys, known or not, something passed without a verdict."""
 
@@ -185,26 +188,28 @@ class Memory:
         return max(self.start, self.highest - HORIZON)
 
     def pass_over(self, record: Record, place: Place, *, pin: bool) -> None:
-        """A first sight without a verdict."""
+        """Remember a first sight without a verdict."""
         self.doubted.add((record.ident[0], record.known))
         if self.seen_at(record.ident) is None and record.issued_at >= self.floor:
             self.undetermined[record.ident] = place
+            if not record.known:
+                self.strange.add(record.ident)
             if pin:
                 self.pinned.add(record.ident)
 
     def recall(self, record: Record, place: Place, *, pin: bool) -> None:
-        """A first sight before the guard began."""
+        """Remember a first sight before the guard began."""
         if self.seen_at(record.ident) in {None, place}:
             self.first[record.ident] = place
             if pin and record.issued_at >= self.start:
                 self.pinned.add(record.ident)
 
     def seen_at(self, ident: Ident) -> Place | None:
-        """Where an id was first seen."""
+        """Tell where an id was first seen."""
         return self.first.get(ident, self.undetermined.get(ident))
 
     def claim(self, ident: Ident, place: Place, issued_at: int, reference: float, *, pin: bool) -> str:
-        """A verified message: return what must become of it."""
+        """Remember a verified message; return what must become of it."""
         self.highest = max(self.highest, reference)
         if issued_at < self.floor and ident not in self.pinned:
             return "stale"
@@ -218,6 +223,6 @@ class Memory:
 
 
 def stated_floor(anchor: float, cut: float | None) -> float:
-    """The floor of a guard that begins: ``anchor`` less max_age and skew; and what retention took is stale."""
+    """Return the floor of a guard that begins: ``anchor`` less max_age and skew; and what retention took is stale."""
     begun = anchor - HORIZON
     return begun if cut is None else max(begun, floor(cut + SKEW) + 1)

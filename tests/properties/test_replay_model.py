@@ -1,5 +1,6 @@
-"""The replay store against a naive model that remembers everything it was told."""
+"""The guard, claim by claim, against a naive model: what it holds, to the id, and what it answers at its bounds."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from math import inf
 
@@ -39,11 +40,11 @@ class Seen:
 
 @dataclass
 class Log:
-    """Everything seen in one log, in order, whether or not the store may have forgotten it."""
+    """What is held of one log, its floors, and the keys of which something found no room."""
 
+    start: float = -inf
     seen: list[Seen] = field(default_factory=list)
     highest: float = -inf
-    start: float = -inf
     raised: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -54,9 +55,10 @@ class Log:
     def pass_time(self, reference: float) -> None:
         """Let time pass: settled ids below the floor are over, unsettled ones from the front past their time."""
         self.highest = max(self.highest, reference)
-        waiting = [seen for seen in self.seen if not seen.settled]
         over = [seen for seen in self.seen if seen.settled and seen.issued_at < self.highest - HORIZON]
-        for seen in waiting:
+        for seen in self.seen:
+            if seen.settled:
+                continue
             if seen.keep_until >= self.highest:
                 break
             over.append(seen)
@@ -64,18 +66,21 @@ class Log:
 
     def find(self, claim: Claim) -> Seen | None:
         """Look everywhere for the id, the slow way."""
-        mine = (claim.principal, claim.id, claim.issued_at)
-        return next((seen for seen in self.seen if (seen.principal, seen.id, seen.issued_at) == mine), None)
+        wanted = claim.principal, claim.id, claim.issued_at
+        return next((seen for seen in self.seen if (seen.principal, seen.id, seen.issued_at) == wanted), None)
+
+    def raise_floor(self, claim: Claim) -> None:
+        """Take what found no room for seen, and all that its key signed before."""
+        self.raised[claim.principal] = max(claim.issued_at, self.raised.get(claim.principal, claim.issued_at))
 
 
 class Replay(RuleBasedStateMachine):
-    """Claims in any order of times, with settling, logs begun anew and forgotten."""
+    """Claims in any order of times, with settling, guards that begin anew and are rebuilt, and forgotten logs."""
 
     def __init__(self) -> None:
         super().__init__()
         self.store = MemoryReplayStore(horizon=HORIZON, per_principal=PER_PRINCIPAL, in_all=IN_ALL)
         self.logs: dict[str, Log] = {}
-        self.admitted: set[tuple[str, str, bytes, int]] = set()
 
     def held(self) -> list[Seen]:
         """Return what the store must hold."""
@@ -98,6 +103,7 @@ class Replay(RuleBasedStateMachine):
         age=st.integers(-3, 12),
         unsettled=st.booleans(),
         kept=st.integers(0, 30),
+        recall=st.sampled_from([False, False, True]),
     )
     def claim(
         self,
@@ -111,8 +117,9 @@ class Replay(RuleBasedStateMachine):
         age: int,
         unsettled: bool,
         kept: int,
+        recall: bool,
     ) -> None:
-        """Offer an id, fresh or late, and hold the answer against the model's."""
+        """Offer an id, fresh or late, and hold the answer against the model's; or recall it."""
         claim = Claim(
             scope="scope",
             log=log,
@@ -127,6 +134,9 @@ class Replay(RuleBasedStateMachine):
             unsettled=unsettled,
         )
         model = self.logs.setdefault(log, Log())
+        if recall:
+            self.recall(model, claim)
+            return
         model.pass_time(claim.reference)
         seen = model.find(claim)
         if issued_at < model.floor and (seen is None or seen.settled):
@@ -136,27 +146,37 @@ class Replay(RuleBasedStateMachine):
             expected = Admission.REDELIVERED if same else Admission.REPLAYED
         elif self.full_for(principal):
             expected = Admission.OVER_QUOTA
-            model.raised[principal] = max(model.raised.get(principal, issued_at), issued_at)
-        elif issued_at <= model.raised.get(principal, -1):
+            model.raise_floor(claim)
+        elif issued_at <= model.raised.get(principal, -inf):
             expected = Admission.TOO_OLD
         else:
             expected = Admission.FIRST
-            model.seen.append(Seen(principal, message_id, issued_at, digest, place, not unsettled, claim.keep_until))
-        answer = at_once(self.store.claim(claim))
-        assert answer is expected
-        if answer is Admission.FIRST:
-            use = (log, principal, message_id, issued_at)
-            assert use not in self.admitted, "an id was admitted twice"
-            self.admitted.add(use)
+            self.remember(model, claim)
+        assert at_once(self.store.claim(claim)) is expected
+
+    def recall(self, model: Log, claim: Claim) -> None:
+        """Let a rebuild see it."""
+        self.store.recall(claim)
+        if claim.issued_at >= model.start and model.find(claim) is None:
+            if self.full_for(claim.principal):
+                model.raise_floor(claim)
+            else:
+                self.remember(model, claim)
+
+    @staticmethod
+    def remember(model: Log, claim: Claim) -> None:
+        """Hold an id."""
+        settled = not claim.unsettled
+        given = claim.principal, claim.id, claim.issued_at, claim.digest, claim.place, settled, claim.keep_until
+        model.seen.append(Seen(*given))
 
     @rule(log=LOGS, principal=PRINCIPALS, message_id=IDS, issued_at=TIMES)
     def settle(self, log: str, principal: str, message_id: bytes, issued_at: int) -> None:
         """Acknowledge a delivery, or one that never was."""
         self.store.settle(log, principal, message_id, issued_at)
         model = self.logs.get(log)
-        mine = (principal, message_id, issued_at, False)
         for seen in [] if model is None else model.seen:
-            if (seen.principal, seen.id, seen.issued_at, seen.settled) == mine:
+            if (seen.principal, seen.id, seen.issued_at, seen.settled) == (principal, message_id, issued_at, False):
                 seen.settled = True
                 assert model is not None
                 model.pass_time(model.highest)
@@ -164,24 +184,22 @@ class Replay(RuleBasedStateMachine):
 
     @rule(log=LOGS, floor=TIMES)
     def begin(self, log: str, floor: int) -> None:
-        """Begin anew: nothing is known but the floor."""
+        """Begin anew: an assignment, a start, a seek."""
         self.store.begin(log, floor=float(floor))
         self.logs[log] = Log(start=float(floor))
-        self.admitted = {use for use in self.admitted if use[0] != log}
 
     @rule(log=LOGS)
     def forget(self, log: str) -> None:
         """Drop the log with all that is known of it."""
         self.store.forget(log)
         self.logs.pop(log, None)
-        self.admitted = {use for use in self.admitted if use[0] != log}
 
     @invariant()
     def holds_exactly_what_it_must(self) -> None:
         """Nothing above the floor is forgotten, nothing below it kept, and the count is exact."""
-        assert len(self.store) == len(self.held())
-        assert sum(self.store._quota.held().values()) == len(self.store)
-        assert self.store._quota.held().keys() == {seen.principal for seen in self.held()}
+        held = self.held()
+        assert len(self.store) == len(held)
+        assert self.store._quota.held() == Counter(seen.principal for seen in held)
         assert len(self.store) <= 2 * IN_ALL
 
 

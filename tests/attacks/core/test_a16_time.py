@@ -1,5 +1,7 @@
 """A16, A34: after the window, ahead of time, and clocks that move."""
 
+from math import inf
+
 import pytest
 
 from tests.unit.core.world import NOW, World, kafka, nats, press, signed, signer
@@ -60,7 +62,7 @@ def test_a34_the_attack_without_the_floor() -> None:
     assert len(world.memory) == 1, "the first id was forgotten"
     world.now = NOW + 1.0
     assert reason_of(world, message) is Reason.STALE
-    world.memory.begin("sub#", floor=0.0)  # takes the floor away
+    world.memory._logs["sub#"].highest = -inf  # takes the floor away
     assert reason_of(world, message) is None
 
 

@@ -1,22 +1,38 @@
-from watchword import Policy
+"""From where a log is read again, and what is too old for it: the formulas of docs/replay.md."""
+
+import pytest
+
+from tests.unit.core.claims import claim
+from tests.unit.core.world import at_once
+from watchword import Admission, MemoryReplayStore, Policy
 from watchword.rebuild import anchor_without_record, floor_at, window_start
 
-POLICY = Policy(max_age=100.0, max_skew=10.0)
+POLICY = Policy(max_age=300, max_skew=30)
+ANCHOR = 10_000.0
 
 
-def test_the_window_reaches_as_far_as_an_original_of_what_is_still_accepted() -> None:
-    """Promise (A14): whatever is at the floor was appended at the window's start at the earliest."""
-    assert floor_at(POLICY, 1000.0) == 890.0
-    assert window_start(POLICY, 1000.0) == floor_at(POLICY, 1000.0) - POLICY.max_skew
+def test_the_window_reaches_back_to_every_original_of_what_may_be_fresh() -> None:
+    """Promise (A14, A39): what a clock ahead by the skew signed at the floor was appended no earlier."""
+    assert floor_at(POLICY, ANCHOR) == ANCHOR - 330
+    assert window_start(POLICY, ANCHOR) == floor_at(POLICY, ANCHOR) - 30
 
 
-def test_where_nothing_can_be_read_the_local_time_stands_for_it() -> None:
-    """Promise: what comes later is appended after our time less the skew, by whichever clock."""
-    assert anchor_without_record(POLICY, 1000.0) == 990.0
+def test_where_nothing_can_be_read_the_next_is_appended_after_now_by_any_clock() -> None:
+    """Promise (A34): at the end of a log nothing honest is lost to a broker's clock that is behind by the skew."""
+    assert anchor_without_record(POLICY, ANCHOR) == ANCHOR - 30
 
 
-def test_what_retention_cut_is_too_old() -> None:
-    """Promise (A39): what stood before the first record that is left was issued up to the skew after it."""
-    assert floor_at(POLICY, 1000.0, cut=950.0) > 960.0
-    assert floor_at(POLICY, 1000.0, cut=950.0) < 961.0
-    assert floor_at(POLICY, 1000.0, cut=800.0) == 890.0
+@pytest.mark.parametrize("cut", [9_700.0, 9_999.5, 10_000.0])
+def test_what_retention_took_is_too_old(cut: float) -> None:
+    """Promise (A39): whatever may have been issued up to the skew after the first record that is left is too old."""
+    floor = floor_at(POLICY, ANCHOR, cut=cut)
+    store = MemoryReplayStore(horizon=POLICY.horizon)
+    store.begin("log", floor=floor)
+    gone = int(cut + 30)
+    assert at_once(store.claim(claim(issued_at=gone, reference=ANCHOR))) is Admission.TOO_OLD
+    assert at_once(store.claim(claim(issued_at=gone + 1, reference=ANCHOR))) is Admission.FIRST
+
+
+def test_what_retention_took_before_the_window_matters_not() -> None:
+    """Promise (A18): a log that holds the whole window costs nothing honest."""
+    assert floor_at(POLICY, ANCHOR, cut=ANCHOR - 361) == floor_at(POLICY, ANCHOR)

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from tests.unit.core.world import (
-    ABSENT,
     ALICE,
     ALICE_KEY,
     BOB,
@@ -15,11 +14,10 @@ from tests.unit.core.world import (
     MALLORY_KEY,
     NOW,
     REALM,
+    CountingStore,
     World,
     at_once,
-    ed_key,
     kafka,
-    known_keys,
     nats,
     press,
     public,
@@ -38,12 +36,10 @@ from watchword import (
     Rate,
     Reason,
     Rejected,
-    Request,
     Unavailable,
     Verifier,
 )
-from watchword.message import Expected
-from watchword.verifier import log_name
+from watchword.message import Expected, Request
 
 
 def test_what_a_verified_message_says() -> None:
@@ -177,123 +173,171 @@ def test_settling_reaches_a_store_that_wants_it() -> None:
     plain.verifier.settle(_stored(), plain.verify(press(_stored())))
 
 
-def test_a_log_that_begins_anew_or_is_no_longer_read() -> None:
-    """Promise (A17): a log read from elsewhere starts its time anew; one no longer read leaves no ids, no rates."""
-    policy = Policy(allow=(Allow(ALICE, ("kafka://prod/tasks",), Rate(1, 10.0)),))
-    memory = MemoryReplayStore(horizon=policy.horizon)
-    verifier = Verifier(
-        realm=REALM, keys=MemoryKeys([public(ALICE_KEY, ALICE)]), replay=memory, policy=policy, clock=lambda: NOW
+def test_a_rejected_delivery_leaves_nothing_pinned_and_no_copy_of_it_does_harm() -> None:
+    """Promise (A28): what is terminated is pinned no more; a copy that is rejected changes nothing."""
+    world = World()
+    world.verifier = Verifier(
+        realm=REALM, keys=MemoryKeys(), replay=world.memory, policy=world.policy, clock=lambda: world.now
     )
-
-    def read(offset: int, at: float) -> str:
-        message = press(
-            kafka(position=Position("tasks/0", offset), appended_at=at), c6=int(at), c7=bytes([offset]) * 16
-        )
-        try:
-            return "again" if at_once(verifier.verify(message)).redelivered else "first"
-        except Rejected as refused:
-            return str(refused.reason)
-
-    log = log_name(kafka(position=Position("tasks/0", 0)))
-    assert [read(1, NOW + 5000), read(0, NOW)] == ["first", "stale"]
-    verifier.begin(log, floor=NOW)
-    assert [read(2, NOW - 1), read(0, NOW), read(0, NOW)] == ["stale", "rate_limited", "again"]
-    verifier.forget(log)
-    assert len(memory) == 0
-    assert read(0, NOW) == "first"
+    message = press(_stored())
+    world.verifier.pass_over(message)
+    pins = world.memory._logs["sub#TASKS"].pins
+    assert rejected(replace(message, position=Position("TASKS", 8)), world).reason is Reason.UNKNOWN_KEY
+    assert len(pins) == 1
+    assert rejected(message, world).reason is Reason.UNKNOWN_KEY
+    assert len(pins) == 0
 
 
-def test_what_one_reads_alone_is_kept_by_oneself() -> None:
-    """Promise: with a store that others share, a log that this process reads alone is judged by its own memory."""
-    world = World(shared_replay=True)
+def test_a_log_that_is_no_longer_read_leaves_nothing() -> None:
+    """Promise: neither ids nor rates of a log outlast its reading."""
+    world = World(policy=Policy(allow=(Allow(ALICE, ("kafka://prod/tasks",), Rate(1, 10.0)),)))
+    verifier = alone(world)
+    assert not at_once(verifier.verify(press(kafka(alone=True)))).redelivered
+    with pytest.raises(Rejected, match="rate_limited"):
+        at_once(verifier.verify(press(kafka(alone=True), c7=b"2" * 16)))
+    verifier.forget("group#tasks/0")
+    assert not at_once(verifier.verify(press(kafka(alone=True, position=Position("tasks/0", 13))))).redelivered
+
+
+# What was before
+
+
+def alone(world: World, **options: Any) -> Verifier:
+    """Return a verifier with a guard of its own, and a shared store that nothing may reach."""
+    given: dict[str, Any] = {
+        "realm": REALM, "keys": world.keys, "replay": Store(OSError("not to be asked")), "policy": world.policy,
+        "clock": lambda: world.now, "principal": BOB,
+    }  # fmt: skip
+    return Verifier(**given | options)
+
+
+def ending(verifier: Verifier, message: Message, expected: Expected | None = None) -> str:
+    """Return how a message ends."""
+    try:
+        again = at_once(verifier.verify(message, *([] if expected is None else [expected]))).redelivered
+    except Rejected as refused:
+        return str(refused.reason)
+    except Unavailable as down:
+        return down.what
+    return "again" if again else "first"
+
+
+def test_what_a_process_reads_alone_needs_no_shared_store() -> None:
+    """Promise (A12): the guard answers for a log that is read alone, the store for what is shared."""
+    verifier = alone(World())
     message = press(kafka(alone=True))
-    assert not world.verify(message).redelivered
-    assert world.verify(message).redelivered
-    assert world.store.claims == []
-    loose = rejected(press(kafka(alone=True), p=ABSENT), world)
-    assert loose.reason is Reason.WRONG_PARTITION
-    world.verify(press(kafka(), p=ABSENT, c7=b"2" * 16))
-    assert len(world.store.claims) == 1
+    assert [ending(verifier, message), ending(verifier, message)] == ["first", "again"]
+    assert ending(verifier, replace(message, alone=False)) == "replay"
 
 
-def test_a_recalled_message_is_known_and_not_delivered() -> None:
-    """Promise (A14): what passed checks 1 to 7 in the log before is remembered, also what has expired since."""
-    for expires, reason in ((NOW + 9999, Reason.REPLAYED), (NOW - 1, Reason.EXPIRED)):
-        world = World()
-        message = press(kafka(alone=True), c4=expires)
-        at_once(world.verifier.recall(message))
-        copy = replace(message, position=Position("tasks/0", 99))
-        assert rejected(copy, world).reason is reason
-        assert len(world.verifier._guard) == 1
+def test_a_rebuilt_guard_knows_what_passed() -> None:
+    """Promise (A14): what passed checks 1 to 7 before is a replay elsewhere, below the floor everything is stale."""
+    verifier = alone(World())
+    verifier.begin("group#tasks/0", floor=NOW - 5.0)
+    message = press(kafka(alone=True))
+    at_once(verifier.recall(message))
+    copy = replace(message, position=Position("tasks/0", 13))
+    old = press(kafka(alone=True), c6=NOW - 6, c7=b"2" * 16)
+    assert [ending(verifier, one) for one in (copy, message, old)] == ["replayed", "again", "stale"]
 
 
 @pytest.mark.parametrize(
-    "message",
+    "junk",
     [
         kafka(alone=True),
-        replace(press(kafka(alone=True)), value=b"forged"),
-        press(kafka(alone=True), key=ed_key(9, kid=b"alice-1")),
-        press(kafka(alone=True, appended_at=NOW + 9999.0)),
-        press(kafka(alone=True), p=1),
+        press(kafka(alone=True), key=MALLORY_KEY),
+        replace(press(kafka(alone=True)), value=b"altered"),
+        replace(press(kafka(alone=True)), partition=1),
+        press(kafka(alone=True), c6=NOW - 400),
+        press(kafka(alone=True), c6=NOW + 40),
     ],
 )
-def test_what_does_not_verify_is_not_recalled(message: Message) -> None:
-    """Promise (A19): a forgery in the log before does not keep the real message out."""
+def test_only_what_verifies_is_recalled(junk: Message) -> None:
+    """Promise (A19): nothing unverified takes an id in a rebuild either."""
+    verifier = alone(World())
+    at_once(verifier.recall(junk))
+    assert len(verifier._guard) == 0
+
+
+def test_a_rebuild_remembers_what_has_expired_or_lost_its_key_since() -> None:
+    """Promise (A14, A23): it may have been delivered, so it is known, by its id or by its claims."""
     world = World()
-    at_once(world.verifier.recall(message))
-    assert not world.verify(replace(press(kafka(alone=True)), position=Position("tasks/0", 99))).redelivered
+    keys = MemoryKeys([public(ALICE_KEY, ALICE, revoked_at=NOW)])
+    expired, revoked = press(kafka(alone=True), c4=NOW), press(kafka(alone=True), c7=b"2" * 16)
+    verifier = alone(world)
+    at_once(verifier.recall(expired))
+    assert len(verifier._guard) == 1
+    verifier._keys = keys
+    at_once(verifier.recall(revoked))
+    verifier._keys = world.keys
+    assert ending(verifier, replace(revoked, position=Position("tasks/0", 13))) == "replayed"
+    assert ending(verifier, revoked) == "first"
 
 
-def test_what_passes_without_a_verdict_on_its_key_is_a_replay_elsewhere() -> None:
-    """Promise (A39): unknown live or in a rebuild, or given up in an outage: the same claims elsewhere are a replay."""
-    for how in ("live", "recalled", "given up"):
-        world = World(keys=[])
-        message = press(kafka(alone=True))
-        if how == "live":
-            assert rejected(message, world).reason is Reason.UNKNOWN_KEY
-        elif how == "recalled":
-            at_once(world.verifier.recall(message))
-        else:
-            world.verifier.pass_over(message)
-        world.keys.source = MemoryKeys(known_keys())
-        assert rejected(replace(message, position=Position("tasks/0", 99)), world).reason is Reason.REPLAYED
-        assert world.verify(message).id == ID.hex()
-    world.verifier.pass_over(kafka(alone=True))  # unsigned: nothing to remember
+def test_a_rebuild_without_the_brokers_stamps_trusts_no_clock_to_have_stood_still() -> None:
+    """Promise (A34, A39): what looks stale to a clock that then steps back within the skew is known all the same."""
+    world = World()
+    verifier = alone(world)
+    message = press(kafka(alone=True, appended_at=None, created_at=float(NOW)))
+    world.now = NOW + 331.0
+    at_once(verifier.recall(message))
+    world.now = NOW + 329.0
+    assert ending(verifier, replace(message, position=Position("tasks/0", 13))) == "replayed"
+    ahead = press(kafka(alone=True, appended_at=None, created_at=NOW + 400.0), c6=NOW + 400, c7=b"2" * 16)
+    at_once(verifier.recall(ahead))
+    assert len(verifier._guard) == 1, "what no clock can have read is not remembered"
 
 
-def test_where_a_shared_store_answers_nothing_is_kept_beside_it() -> None:
-    """Promise: what passed without a verdict is remembered only where this process's own memory answers."""
-    world = World(keys=[], shared_replay=True)
-    message = press(kafka())
-    assert rejected(message, world).reason is Reason.UNKNOWN_KEY
-    world.verifier.pass_over(message)
-    assert world.verifier._guard._logs == {}
+class Down:
+    """A key source that fails."""
+
+    async def find(self, principal: str, key_id: bytes) -> None:
+        """See KeySource."""
+        raise OSError(principal, key_id)
 
 
-def test_a_reader_that_begins_with_a_floor() -> None:
-    """Promise (A14): what was issued before a reader began is stale, unless it answers a pending request."""
-    floor = Expected(floor=NOW + 1.0)
-    assert rejected(press(nats()), World(), floor).reason is Reason.STALE
-    assert World().verify(press(nats(), c6=NOW + 1), floor).issued_at == NOW + 1
-    request = Request(id=ID, channel=nats().channel)
-    asked = replace(floor, requests={ID: request})
-    assert World().verify(press(nats(), q=ID), asked).in_reply_to == ID.hex()
+def test_a_rebuild_that_cannot_look_up_keys_says_so() -> None:
+    """Promise (A35): an outage during a rebuild is no end of it; given up, a record is known by its claims."""
+    world = World()
+    verifier, message = alone(world, keys=Down()), press(kafka(alone=True))
+    with pytest.raises(Unavailable, match="keys"):
+        at_once(verifier.recall(message))
+    verifier.pass_over(message)
+    verifier._keys = world.keys
+    assert ending(verifier, replace(message, position=Position("tasks/0", 13))) == "replayed"
+    assert ending(verifier, message) == "first"
 
 
-@pytest.mark.parametrize(
-    ("error", "expected"), [(ConfigurationError("may forget"), ConfigurationError), (OSError(), Unavailable)]
-)
-def test_a_store_is_opened_at_the_start(error: Exception, expected: type[Exception]) -> None:
-    """Promise: a store that cannot be trusted is refused before anything is read; one that is down is Unavailable."""
+def test_what_cannot_be_read_is_passed_over_and_forgotten() -> None:
+    """Promise (A38): junk takes no memory; nor does what a shared store answers for."""
+    verifier = alone(World())
+    verifier.pass_over(kafka(alone=True))
+    verifier.pass_over(press(kafka()))
+    assert verifier._guard._logs == {}
+    verifier.pass_over(press(kafka(alone=True, appended_at=None)))
+    assert verifier._guard._quota._held[0] == 1
 
-    class Store(MemoryReplayStore):
-        async def start(self) -> None:
-            raise error
 
-    verifier = Verifier(realm=REALM, keys=MemoryKeys(), replay=Store(horizon=None), policy=Policy(), clock=lambda: NOW)
-    with pytest.raises(expected):
-        at_once(verifier.start())
-    at_once(World().verifier.start())
+@pytest.mark.parametrize("alone_at", [True, False])
+def test_a_key_that_is_known_late_brings_back_the_original_only(alone_at: bool) -> None:  # noqa: FBT001
+    """Promise (A39): under the guard, what was rejected for an unknown key cannot be replayed once the key is known."""
+    world = World(keys=[])
+    verifier = alone(world, replay=MemoryReplayStore(horizon=None) if alone_at else CountingStore(world.memory))
+    message = press(kafka(alone=alone_at))
+    assert ending(verifier, message) == "unknown_key"
+    verifier._keys = MemoryKeys([public(ALICE_KEY, ALICE)])
+    copy = replace(message, position=Position("tasks/0", 13))
+    assert ending(verifier, copy) == ("replayed" if alone_at else "first")
+
+
+def test_the_readers_own_floor() -> None:
+    """Promise (A16): what was issued before a reader began to remember is stale, save the answer that it waits for."""
+    request = Request(id=b"q" * 16, channel=nats().channel, recipient=None)
+    expected = Expected(requests={request.id: request}, floor=NOW + 0.5)
+    verifier = alone(World(), replay=MemoryReplayStore(horizon=None))
+    assert ending(verifier, press(nats()), expected) == "stale"
+    assert ending(verifier, press(nats(), q=request.id), expected) == "first"
+    assert ending(verifier, press(nats(), c6=NOW + 1, c7=b"2" * 16), expected) == "first"
 
 
 @pytest.mark.parametrize(
@@ -308,32 +352,3 @@ def test_bad_construction(options: dict[str, Any], why: str) -> None:
     }  # fmt: skip
     with pytest.raises(ConfigurationError, match=why):
         Verifier(**given | options)
-
-
-def test_what_was_rejected_for_its_key_is_not_pinned() -> None:
-    """Promise (A20): a flood under unknown keys fills the memory for the window only, in a stream too."""
-    policy = Policy()
-    store = MemoryReplayStore(horizon=policy.horizon, unverified=1)
-    known, unknown = (
-        Verifier(realm=REALM, keys=MemoryKeys(keys), replay=store, policy=policy, clock=lambda: NOW, principal=BOB)
-        for keys in (known_keys(), [])
-    )
-
-    def stored(sequence: int, at: int, number: int) -> Message:
-        place = {"position": Position("orders", sequence), "appended_at": float(at), "delivered_by": ("orders", "w")}
-        return press(nats(**place), c6=at, c7=bytes([number]) * 16)
-
-    late = NOW + 1000
-    for verifier, message, reason in (
-        (unknown, stored(1, NOW, 1), Reason.UNKNOWN_KEY),
-        (known, stored(2, late, 2), None),
-        (unknown, stored(3, late, 3), Reason.UNKNOWN_KEY),
-        (known, stored(4, late, 3), Reason.REPLAYED),
-        (known, stored(3, late, 3), None),
-    ):
-        if reason is None:
-            assert not at_once(verifier.verify(message)).redelivered
-            continue
-        with pytest.raises(Rejected) as caught:
-            at_once(verifier.verify(message))
-        assert caught.value.reason is reason

@@ -1,0 +1,308 @@
+"""The writers, the attacker and the clocks of a log, and the judging of its records; for the state machines."""
+
+from collections.abc import Callable
+from typing import Final
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from tests.properties.log_world import (
+    HORIZON,
+    LOG,
+    POLICY,
+    SKEW,
+    WRITERS,
+    Ident,
+    Keys,
+    Memory,
+    Record,
+    World,
+    stated_floor,
+)
+from tests.unit.core.world import ALICE, BOB, at_once
+from watchword import MemoryReplayStore, Rejected, Unavailable, Verifier
+from watchword.rebuild import anchor_without_record, floor_at, window_start
+
+PER_PRINCIPAL: Final = 2
+UNVERIFIED: Final = 1
+MANY: Final = 10_000
+
+ANY: Final = st.integers(0, 30)
+WITHIN: Final = st.sampled_from([-1.0, 0.0, 1.0])
+BEYOND: Final = st.sampled_from([-60.0, -9.0, -3.0, -1.0, 0.0, 1.0, 3.0, 9.0])
+BLIND: Final = st.sampled_from([0, 0, 0, 1, 2])
+AGES: Final = st.sampled_from([-SKEW, 0.0, HORIZON, HORIZON, HORIZON + 0.5, HORIZON + 1])
+DELAYS: Final = st.sampled_from([0.0, 0.0, 1.0, 4.0])
+WAITS: Final = st.sampled_from([0.5, 1.0, 2.0, 4.0, 7.0, 20.0])
+
+
+class Reading(RuleBasedStateMachine):
+    """What is common to all who read a log: its writers, its attacker, its clocks, and the judging of one record."""
+
+    stamped = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(self.stamped)
+        self.keys = Keys()
+        self.small = False
+        self.delivered: dict[Ident, Record] = {}
+        self.verifier, self.memory = self.new_verifier(), Memory(-float("inf"))
+
+    @initialize(small=st.booleans(), clocks=st.tuples(WITHIN, WITHIN, WITHIN))
+    def set_up(self, small: bool, clocks: tuple[float, float, float]) -> None:  # noqa: FBT001 - hypothesis names it
+        """Choose a quota and clocks, and begin at the beginning."""
+        self.small = small
+        self.world.broker, self.world.reader, self.world.signer = clocks
+        self.restart_reader()
+
+    def restart_reader(self) -> None:
+        """Begin with nothing in memory."""
+        raise NotImplementedError
+
+    def catch_up(self) -> None:
+        """Read all there is."""
+        raise NotImplementedError
+
+    def new_verifier(self) -> Verifier:
+        """Return what a process that has just started has."""
+        self.store = MemoryReplayStore(
+            horizon=POLICY.horizon,
+            per_principal=PER_PRINCIPAL if self.small else MANY,
+            unverified=UNVERIFIED if self.small else MANY,
+        )
+        return Verifier(
+            realm="prod",
+            keys=self.keys,
+            replay=self.store,
+            policy=POLICY,
+            clock=lambda: self.world.local,
+            principal=BOB,
+        )
+
+    # The writers, the attacker, and time
+
+    @rule(principal=st.sampled_from(list(WRITERS)), delay=DELAYS, count=st.integers(1, 3))
+    def send(self, principal: str, delay: float, count: int) -> None:
+        """Let honest messages arrive."""
+        for _ in range(count):
+            self.world.write(principal, delay)
+
+    @rule(which=ANY, shift=BEYOND)
+    def replay(self, which: int, shift: float) -> None:
+        """Write a captured record again."""
+        if self.world.ever:
+            self.world.copy(self.world.ever[-1 - which % len(self.world.ever)], shift)
+
+    @rule(read=st.booleans())
+    def replay_all(self, read: bool) -> None:  # noqa: FBT001
+        """Write one copy of each of the last few messages again, to be read at once or later."""
+        latest = {record.ident: record for record in self.world.ever if record.genuine and record.known}
+        for record in list(latest.values())[-8:]:
+            self.world.copy(record)
+        if read:
+            self.catch_up()
+
+    @rule(which=ANY, alter=st.booleans())
+    def forge(self, which: int, alter: bool) -> None:  # noqa: FBT001
+        """Alter a captured record, or put its claims under a key that nobody knows."""
+        if self.world.ever:
+            record = self.world.ever[-1 - which % len(self.world.ever)]
+            (self.world.alter if alter else self.world.disown)(record)
+
+    @rule(principal=st.sampled_from([ALICE, BOB]), count=st.integers(1, 3))
+    def babble(self, principal: str, count: int) -> None:
+        """Sign in somebody's name under a key that nobody knows; then the owner of the name speaks."""
+        for _ in range(count):
+            self.world.write(principal, known=False)
+        self.world.write(principal)
+
+    @rule(seconds=WAITS)
+    def wait(self, seconds: float) -> None:
+        """Let time pass, and read nothing."""
+        self.world.now += seconds
+
+    @rule(which=ANY, age=AGES)
+    def wait_for_age(self, which: int, age: float) -> None:
+        """Let time pass until a message is just as old as matters."""
+        if self.world.ever:
+            record = self.world.ever[-1 - which % len(self.world.ever)]
+            self.world.now += max(0.0, record.issued_at + age - self.world.clock)
+
+    @rule(which=ANY, age=AGES)
+    def replay_after_restart(self, which: int, age: float) -> None:
+        """Write a record again at the last moment, while one reader is dead and before another takes over."""
+        self.catch_up()
+        self.wait_for_age(which, age)
+        self.replay(which, 0.0)
+        self.restart_reader()
+        self.catch_up()
+
+    @rule(principal=st.sampled_from([ALICE, BOB]))
+    def learn_late(self, principal: str) -> None:
+        """Let a message pass before its key is known; then write it again."""
+        hidden = self.keys.hidden
+        self.keys.hidden = {*hidden, principal}
+        self.world.write(principal)
+        self.catch_up()
+        self.keys.hidden = hidden - {principal}
+        self.replay(0, 0.0)
+
+    @rule(which=ANY, age=AGES)
+    def step_broker(self, which: int, age: float) -> None:
+        """Let a new leader's clock show a time at which some message is fresh, far off the true one maybe."""
+        if self.world.ever:
+            record = self.world.ever[-1 - which % len(self.world.ever)]
+            self.world.broker = record.issued_at + age - self.world.now
+
+    @rule(broker=WITHIN, reader=WITHIN, signer=WITHIN)
+    def step_clocks(self, broker: float, reader: float, signer: float) -> None:
+        """Let all clocks step, within the skew."""
+        self.world.broker, self.world.reader, self.world.signer = broker, reader, signer
+
+    @rule(down=st.booleans())
+    def fail_keys(self, down: bool) -> None:  # noqa: FBT001
+        """Let the key source fail, or answer again."""
+        self.keys.down = down
+
+    @rule(hidden=st.sets(st.sampled_from([ALICE, BOB])))
+    def hide_keys(self, hidden: set[str]) -> None:
+        """Let keys become known, or be not yet."""
+        self.keys.hidden = hidden
+
+    # Judging
+
+    def is_known(self, record: Record) -> bool:
+        """Tell whether the key source knows the key that a record bears."""
+        return record.known and record.ident[0] not in self.keys.hidden
+
+    def verdict(self, record: Record, *, pin: bool = False) -> str:
+        """Let the real verifier judge a record."""
+        message = self.world.read(record, delivered_by=("S", "C") if pin else None)
+        try:
+            at_once(self.verifier.verify(message))
+        except Rejected as refused:
+            return str(refused.reason)
+        except Unavailable:
+            return "unavailable"
+        return "delivered"
+
+    def expected(self, record: Record, *, pin: bool = False) -> str:
+        """Return what the naive memory says of it."""
+        place, reference = self.world.place(record), self.world.reference(record)
+        if reference - record.issued_at > HORIZON:
+            return "stale"
+        if reference - record.issued_at < -SKEW:
+            return "from_future"
+        if self.keys.down:
+            return "unavailable"
+        if not self.is_known(record):
+            self.memory.pass_over(record, place, pin=False)
+            return "unknown_key"
+        if not self.is_unaltered(record):
+            return "altered"
+        return self.memory.claim(record.ident, place, record.issued_at, reference, pin=pin)
+
+    def is_unaltered(self, record: Record) -> bool:
+        """Check 7."""
+        return record.genuine and (self.stamped or abs(record.stamp - record.issued_at) <= SKEW)
+
+    def judge(self, record: Record, *, pin: bool = False) -> str:
+        """Judge one record, and hold the verdict against the naive memory and against everything ever delivered."""
+        expected, verdict = self.expected(record, pin=pin), self.verdict(record, pin=pin)
+        if verdict != expected:
+            assert verdict in self.without_room(record), f"{verdict} instead of {expected}"
+            if verdict == "delivered":
+                self.memory.first[record.ident] = self.world.place(record)
+        if verdict == "delivered":
+            first = self.delivered.setdefault(record.ident, record)
+            assert self.world.place(first) == self.world.place(record), "an id was delivered at two places"
+        return verdict
+
+    def without_room(self, record: Record) -> set[str]:
+        """Return what else may become of a record where its sight, or another under its key, may have found no room.
+
+        What passed under an invented key and found none holds up nothing under the true one.
+        """
+        principal, allowed = record.ident[0], set[str]()
+        full = self.small and len(self.memory.undetermined) > UNVERIFIED
+        if full and record.ident in self.memory.strange:
+            allowed.add("delivered")
+        if (full and (principal, record.known) in self.memory.doubted) or (
+            self.small and sum(ident[0] == principal for ident in self.memory.first) >= PER_PRINCIPAL
+        ):
+            allowed |= {"stale", "over_quota"}
+        return allowed
+
+    def give_up(self, record: Record, *, pin: bool = False) -> None:
+        """Pass a record over that cannot be judged."""
+        self.memory.pass_over(record, self.world.place(record), pin=pin)
+        self.verifier.pass_over(self.world.read(record, delivered_by=("S", "C") if pin else None))
+
+    # Rebuilding
+
+    def begin(
+        self, position: int, anchor_at: int, *, blind: int = 0, pinned: Callable[[int], bool] | None = None
+    ) -> None:
+        """Begin the guard anew, as docs/replay.md says; for the first ``blind`` records the key source is down."""
+        world, local = self.world, self.world.local
+        following = world.at(anchor_at)
+        if following is None:
+            anchor, stated = anchor_without_record(POLICY, local), local - SKEW
+        else:
+            anchor = stated = following.stamp if self.stamped else local
+        cut = None
+        if world.start and self.stamped:
+            first = world.at(world.start)
+            cut = local if first is None else first.stamp
+        self.excuse(cut)
+        self.memory = Memory(stated_floor(stated, cut))
+        self.verifier.begin(LOG, floor=floor_at(POLICY, anchor, cut=cut))
+        since = window_start(POLICY, anchor)
+        begun = False
+        down = self.keys.down
+        for record in world.retained(position):
+            begun = begun or record.stamp >= since
+            self.keys.down = down or blind > 0
+            blind -= begun
+            pin = pinned is not None and pinned(record.offset)
+            self.remember(record, pin=pin)
+            if begun:
+                self.recall(record, pin=pin)
+        self.keys.down = down
+
+    def remember(self, record: Record, *, pin: bool) -> None:
+        """Let the naive memory see all that is retained, however old."""
+        place, age = self.world.place(record), record.stamp - record.issued_at
+        if self.stamped and not -SKEW <= age <= HORIZON:
+            return
+        if self.keys.down or not self.is_known(record):
+            self.memory.pass_over(record, place, pin=pin)
+        elif self.is_unaltered(record):
+            self.memory.recall(record, place, pin=pin)
+
+    def recall(self, record: Record, *, pin: bool) -> None:
+        """Let the real verifier see it."""
+        message = self.world.read(record, delivered_by=("S", "C") if pin else None)
+        try:
+            at_once(self.verifier.recall(message, unsettled=pin))
+        except Unavailable:
+            self.verifier.pass_over(message)
+
+    def excuse(self, cut: float | None) -> None:
+        """Take back the promise where the log has lost its memory: what was lost may come again, once.
+
+        So may what retention took, if it was issued later than the first record that is left: the broker's clock had
+        stepped back by more than the skew.
+        """
+        for ident, record in list(self.delivered.items()):
+            late = record.gone == "cut" and cut is not None and record.issued_at > cut + SKEW
+            if record.gone == "lost" or late:
+                del self.delivered[ident]
+
+    @invariant()
+    def memory_is_bounded(self) -> None:
+        """No principal holds more than its quota, nor does what nobody verified."""
+        if self.small:
+            assert all(held <= PER_PRINCIPAL for held in self.store._quota.held().values())
+            assert self.store._quota._held[0] <= UNVERIFIED

@@ -1,0 +1,54 @@
+"""Ids in few bytes."""
+
+import os
+import tracemalloc
+
+import pytest
+
+from tests.unit.core.claims import numbered
+from tests.unit.core.world import NOW, at_once
+from watchword import Admission, MemoryReplayStore
+from watchword.packed import OPEN, Bucket
+
+
+@pytest.mark.parametrize("count", [0, 1, OPEN - 1, OPEN, OPEN + 1, 20 * OPEN + 7])
+def test_everything_put_is_found_as_it_was_put(count: int) -> None:
+    """Promise: packing loses, invents and mixes up nothing."""
+    bucket, keys = Bucket(), [int.from_bytes(os.urandom(8)) | 1 for _ in range(count)]
+    for number, key in enumerate(keys):
+        bucket.put(key, 2**64 - 1 - number, number)
+    assert [bucket.find(key) for key in keys] == [2**64 - 1 - number for number in range(count)]
+    assert sorted(bucket.owners()) == list(range(count))
+    assert all(bucket.find(key ^ 1) is None for key in keys[:100])
+    bucket.seal()
+    bucket.seal()
+    assert len(bucket._open) == 0
+    assert [bucket.find(key) for key in keys[:100]] == [2**64 - 1 - number for number in range(len(keys[:100]))]
+
+
+def test_there_are_few_runs_to_look_into() -> None:
+    """Promise: a look-up stays cheap however full a bucket is."""
+    bucket = Bucket()
+    for key in range(200_000):
+        bucket.put(key, key, 1)
+    assert len(bucket._runs) <= 12
+    assert max(len(run.keys) for run in bucket._runs) <= 1 << 15
+
+
+def test_an_id_takes_24_bytes() -> None:
+    """Promise: 200,000 ids of 1,000 principals over 300 seconds take at most 24 bytes each, all told."""
+    memory, count = MemoryReplayStore(horizon=330.0), 200_000
+    claims = [numbered(n, principal=f"agent://acme/agent-{n}") for n in range(1000)]
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(count):
+            at, one = NOW + 300 * number // count, claims[number % 1000]
+            fields = {name: getattr(one, name) for name in ("principal", "key_id")}
+            asked = numbered(number, issued_at=at, reference=at, **fields)
+            assert at_once(memory.claim(asked)) is Admission.FIRST
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert len(memory) == count
+    assert taken / count <= 24

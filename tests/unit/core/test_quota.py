@@ -1,0 +1,59 @@
+"""The bounds of memory."""
+
+import pytest
+
+from tests.unit.core.claims import claim, numbered, store
+from tests.unit.core.world import BOB, at_once
+from watchword import Admission
+from watchword.quota import Quota
+
+FIRST, REDELIVERED, _, _, OVER_QUOTA = Admission
+
+
+def test_one_principal_cannot_fill_the_store() -> None:
+    """Promise (A20): a principal at its bound is refused, over all logs; others are served, nothing is forgotten."""
+    memory = store(per_principal=5)
+    answers = [at_once(memory.claim(numbered(n, log=f"log{n % 2}"))) for n in range(8)]
+    assert answers == [FIRST] * 5 + [OVER_QUOTA] * 3
+    assert at_once(memory.claim(claim(principal=BOB))) is FIRST
+    assert at_once(memory.claim(numbered(0, log="log0"))) is REDELIVERED
+
+
+def test_in_all_the_largest_holders_are_refused() -> None:
+    """Promise (A20): once the store is full only principals below an equal share are served."""
+    memory = store(per_principal=10, in_all=10)
+    for n in range(10):
+        assert at_once(memory.claim(numbered(n))) is FIRST
+    assert at_once(memory.claim(numbered(99))) is OVER_QUOTA
+    answers = [at_once(memory.claim(numbered(n, principal=BOB))) for n in range(8)]
+    assert answers == [FIRST] * 5 + [OVER_QUOTA] * 3
+
+
+@pytest.mark.parametrize("in_all", [1, 4, 50])
+def test_never_more_than_twice_as_many(in_all: int) -> None:
+    """Promise (A20): however many principals conspire, memory stays below twice the bound."""
+    memory = store(per_principal=in_all, in_all=in_all)
+    for who in range(3 * in_all):
+        for n in range(in_all):
+            at_once(memory.claim(numbered(n, principal=f"p{who}")))
+    assert in_all <= len(memory) <= 2 * in_all
+
+
+def test_what_nobody_verified_counts_apart() -> None:
+    """Promise (A20): a flood of invented keys takes no room from those who sign."""
+    memory = store(in_all=1, unverified=3)
+    for n in range(9):
+        memory.pass_over(numbered(100 + n, principal=f"p{n}"))
+    assert (len(memory), memory._quota._held[0]) == (0, 3)
+    assert at_once(memory.claim(claim())) is FIRST
+
+
+def test_a_principal_that_holds_nothing_leaves_nothing() -> None:
+    """Promise: names that come and go take no memory for good."""
+    quota = Quota(per_principal=9, in_all=9, unverified=9)
+    for n in range(100):
+        owners = [quota.take(f"p{n}"), quota.take(f"p{n}")]
+        assert quota.held() == {f"p{n}": 2}
+        for owner in owners:
+            quota.release(owner)
+    assert (quota.held(), len(quota), len(quota._names)) == ({}, 0, 2)
