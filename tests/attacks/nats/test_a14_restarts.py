@@ -284,6 +284,61 @@ async def test_a26_what_the_server_says_of_a_consumer_counts(world: World, make_
         await alone.subscribe_bind(set_up.stream, ConsumerConfig(deliver_subject=inbox), "push")
 
 
+async def test_a15_a_consumer_bound_by_its_name_may_be_another_s_too(world: World, make_stream: MakeStream) -> None:
+    """Who binds an ephemeral consumer by its name does not read alone unless he says so."""
+    set_up = await stage(world, make_stream)
+    config = ConsumerConfig(name="known", inactive_threshold=60)
+    await set_up.attacker.jetstream().add_consumer(set_up.stream, config)
+    js = (await world.client(world.agent(CLOUD, shared=False))).jetstream()
+    with pytest.raises(ConfigurationError, match="others may read known too"):
+        await js.pull_subscribe_bind("known", set_up.stream)
+    _, sole = await set_up.reader()
+    await set_up.say(b"1")
+    assert await taken(pulling(await sole.pull_subscribe_bind("known", set_up.stream)), 1) == [b"1"]
+
+
+async def test_a14_a_replay_does_not_become_the_last_message(world: World, make_stream: MakeStream) -> None:
+    """A copy that stands last on its subject is still a replay to who reads the last only; of several it is refused."""
+    set_up = await stage(world, make_stream)
+    await set_up.say(b"1", b"2")
+    await set_up.replay(1)
+    guard, js = await set_up.reader()
+    last = DeliverPolicy.LAST_PER_SUBJECT
+    for subject in (f"{set_up.stream}.*", f"{set_up.stream}.>"):
+        with pytest.raises(ConfigurationError, match="LAST_PER_SUBJECT over several subjects"):
+            await js.subscribe(subject, deliver_policy=last)
+    several = ConsumerConfig(filter_subjects=[f"{set_up.stream}.{name}" for name in "ab"], deliver_policy=last)
+    with pytest.raises(ConfigurationError, match="LAST_PER_SUBJECT over several subjects"):
+        await js.pull_subscribe("", stream=set_up.stream, config=several)
+    push = await js.subscribe(set_up.subject, deliver_policy=last)
+    await set_up.say(b"3")
+    assert (await push.next_msg(timeout=10)).data == b"3"
+    assert guard.audit.counts == {"delivered": 1, Reason.REPLAYED: 1}
+
+
+async def test_a14_a_push_consumer_delivers_nothing_before_the_stream_was_read_again(
+    world: World, make_stream: MakeStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the server pushes while the stream is read again waits for that."""
+    set_up = await stage(world, make_stream)
+    await set_up.say(b"1")
+    guard, got, seen = world.agent(CLOUD, shared=False), asyncio.Queue[Msg](), list[tuple[int, int]]()
+    client, first = await world.client(guard), module._first
+
+    async def late(*arguments: Any) -> Any:
+        await until(lambda: any(sub._received for sub in client._subs.values() if getattr(sub, "reader", None)))
+        for _ in range(3):
+            await client.flush()
+        seen.append((got.qsize(), guard.audit.counts["delivered"]))
+        return await first(*arguments)
+
+    monkeypatch.setattr(module, "_first", late)
+    config = ConsumerConfig(ack_policy=AckPolicy.NONE)
+    await client.jetstream().subscribe(set_up.subject, cb=got.put, config=config)
+    assert (await soon(got.get())).data == b"1"
+    assert seen == [(0, 0)]
+
+
 async def test_a_stream_that_cannot_be_read_again_delivers_nothing(
     world: World, make_stream: MakeStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:

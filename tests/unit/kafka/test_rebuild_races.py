@@ -7,6 +7,7 @@ from typing import Any
 from tests.unit.kafka.fakes import P0, REALM, SENDER, FakeConsumer, Keys, intake, record
 from tests.unit.kafka.test_rebuild import alone, fill, replay, until, values
 from watchword import Allow, Message, Rate, Rejected, Unavailable
+from watchword_adapters.buses.kafka import VerifiedRecord
 from watchword_adapters.buses.kafka.intake import Intake
 
 
@@ -124,6 +125,91 @@ async def test_a_kept_guard_waits_for_the_position() -> None:
     consumer.logs[P0].append(await record(P0, 3, b"end"))
     assert await call == [b"end"]
     assert keys.asked == 4
+
+
+async def test_only_a_guard_that_was_there_is_kept() -> None:
+    """A14: a partition that comes back before its guard was built is read again, though its position is the same."""
+    consumer, keys = FakeConsumer(P0), Keys()
+    agent = alone(keys)
+    await fill(consumer, b"0", b"1")
+    replay(consumer, 1)
+    await fill(consumer, b"3")
+    consumer.seek(P0, 2)
+    what = intake(consumer, agent)
+    keys.gate.clear()
+    call = asyncio.create_task(one(what))
+    await keys.question.wait()
+    consumer.assign(P0)
+    consumer.seek(P0, 2)
+    assert what.partitions()[P0].kept is None
+    keys.gate.set()
+    assert await call == b"3"
+    assert agent.audit.counts == {"replayed": 1, "delivered": 1}
+
+
+async def test_an_anchor_of_an_earlier_assignment_moves_nothing() -> None:
+    """A17: a look-up that ends after a rebalance neither begins the guard again nor seeks."""
+    consumer, agent = FakeConsumer(P0), alone()
+    await fill(consumer, b"0", b"1", b"2")
+    consumer.seek(P0, 1)
+    look_up, asked, go_on = consumer.offsets_for_times, asyncio.Event(), asyncio.Event()
+
+    async def slow_once(times: Any) -> Any:
+        if not asked.is_set():
+            asked.set()
+            await go_on.wait()
+        return await look_up(times)
+
+    consumer.offsets_for_times = slow_once  # type: ignore[method-assign]
+    what = intake(consumer, agent)
+    call = asyncio.create_task(one(what))
+    await asked.wait()
+    (anchoring,) = (part.anchoring for part in what.partitions().values())
+    assert anchoring is not None
+    consumer.assign(P0)
+    consumer.seek(P0, 1)
+    assert what.partitions()[P0].anchoring is not anchoring
+    await asyncio.wait({anchoring}, timeout=5)
+    assert anchoring.cancelled()
+    assert await call == b"1"
+    assert what.judged() == {P0: 2}
+
+
+async def test_a_position_that_is_reset_while_the_anchor_is_looked_for_is_the_one_that_counts() -> None:
+    """A guard is never built for a position that the client has left: nothing between is delivered again."""
+    consumer = FakeConsumer(P0)
+    await fill(consumer, b"0", b"1", b"2", b"3")
+    consumer.seek(P0, 1)
+    look_up = consumer.offsets_for_times
+    what = intake(consumer, alone())
+
+    async def reset(times: Any) -> Any:
+        consumer.offsets_for_times = look_up  # type: ignore[method-assign]
+        what.partitions()[P0].pending.clear()
+        consumer.seek(P0, 3)
+        return await look_up(times)
+
+    consumer.offsets_for_times = reset  # type: ignore[method-assign]
+    assert await one(what) == b"3"
+
+
+async def test_what_was_judged_and_not_handed_over_is_no_redelivery() -> None:
+    """A17: a rebalance takes back what the caller has not seen; when it comes it is marked as what it is."""
+    consumer, agent = FakeConsumer(P0), alone()
+    await fill(consumer, b"0", b"1")
+    what = intake(consumer, agent)
+    (first,) = (await what.next((), deadline=None, most=1, one=False))[P0]
+    partition = what.partitions()[P0]
+    consumer._subscription.reassignment_in_progress = True
+    assert await what.next((), deadline=0.0, most=None, one=False) == {}
+    assert [r.value for r in partition.ready] == [b"1"]
+    consumer.assign(P0)
+    consumer._subscription.reassignment_in_progress = False
+    consumer.seek(P0, 1)
+    (second,) = (await what.next((), deadline=None, most=1, one=False))[P0]
+    for found, value in ((first, b"0"), (second, b"1")):
+        assert isinstance(found, VerifiedRecord)
+        assert (found.value, found.verified.redelivered) == (value, False)
 
 
 async def test_a_call_that_is_cancelled_does_not_bring_back_what_came_too_fast() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from nats import errors
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from watchword_adapters.buses.nats.subscription import VerifyingSubscription
 
 _API: Final = "$JS."
+
+_OWN: Final[ContextVar[bool]] = ContextVar("own", default=False)
+"""Set while the base makes an ephemeral consumer, of which nobody else knows the name."""
 
 
 class StreamClient(Storing, Publishing, Protocol):
@@ -104,7 +108,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         """Push-subscribe to an existing consumer; ``subscribe`` comes here too."""
         if config.deliver_subject is None:
             raise ConfigurationError(f"consumer {consumer!r} is a pull consumer: use pull_subscribe_bind()")
-        reader, known = await self._reader(stream, consumer, config)
+        reader, known = await self._reader(stream, consumer, config, named=False)
         if cb is not None and not manual_ack and config.ack_policy != api.AckPolicy.NONE:
             cb = self._auto_ack_callback(cb)
         if known is not None:  # the server forgets a consumer that nobody listens to, so listen while reading again
@@ -142,6 +146,14 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             state.run("_fctask", state.check_flow_control_response)
         return push
 
+    async def pull_subscribe(self, subject: str, durable: str | None = None, *args: Any, **options: Any) -> Any:
+        """See nats-py; without ``durable`` the consumer is this subscription's own."""
+        token = _OWN.set(not durable)
+        try:
+            return await super().pull_subscribe(subject, durable, *args, **options)
+        finally:
+            _OWN.reset(token)
+
     async def pull_subscribe_bind(  # noqa: PLR0917 - the base's own signature
         self,
         consumer: str | None = None,
@@ -159,7 +171,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         config = None
         with suppress(Error):  # an account that may only fetch: then the cautious assumptions hold
             config = (await self._jsm.consumer_info(stream, bound)).config
-        reader, known = await self._reader(stream, bound, config or api.ConsumerConfig(durable_name=bound))
+        reader, known = await self._reader(stream, bound, config or api.ConsumerConfig(), named=not _OWN.get())
         if known is not None:
             await rebuild(self, self._client, reader, *known)
         # A prefix of the caller's may lie under what it may subscribe to: the rest is the base's own way to an inbox.
@@ -189,7 +201,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         _refuse_buckets()
 
     async def _reader(
-        self, stream: str, consumer: str, config: api.ConsumerConfig
+        self, stream: str, consumer: str, config: api.ConsumerConfig, *, named: bool
     ) -> tuple[StreamReader, tuple[api.ConsumerInfo, api.StreamInfo] | None]:
         """Return a reader; and, if it reads alone, how far consumer and stream were before anything was delivered."""
         known = await self._known(stream, consumer)
@@ -197,6 +209,14 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             config = known[0].config
         if config.headers_only:
             raise ConfigurationError("headers_only leaves out the payload that was signed: ask for whole messages")
+        subjects = config.filter_subjects or [config.filter_subject or ">"]
+        if config.deliver_policy == api.DeliverPolicy.LAST_PER_SUBJECT and (
+            len(subjects) > 1 or {"*", ">"} & set(subjects[0].split("."))
+        ):
+            raise ConfigurationError(
+                "DeliverPolicy.LAST_PER_SUBJECT over several subjects passes over messages of which the last may be a "
+                "replay, unseen: subscribe to each subject, or use DeliverPolicy.ALL"
+            )
         policy = config.ack_policy or api.AckPolicy.EXPLICIT
         if policy not in {api.AckPolicy.EXPLICIT, api.AckPolicy.NONE}:
             raise ConfigurationError(
@@ -204,7 +224,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             )
         if known is not None:
             self._client.check_duplicate_window(stream, known[1].config.duplicate_window)
-        shared = self._why_shared(consumer, config, known)
+        shared = self._why_shared(consumer, config, known, named=named or bool(config.durable_name))
         if shared is not None:
             self._client.refuse_shared(f"consumer {consumer} of stream {stream}: {shared}")
         reader = StreamReader(
@@ -225,12 +245,17 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         return None
 
     def _why_shared(
-        self, consumer: str, config: api.ConsumerConfig, known: tuple[api.ConsumerInfo, api.StreamInfo] | None
+        self,
+        consumer: str,
+        config: api.ConsumerConfig,
+        known: tuple[api.ConsumerInfo, api.StreamInfo] | None,
+        *,
+        named: bool,
     ) -> str | None:
         """Tell why this process's own memory is not enough; None where the stream itself is the memory."""
         if config.deliver_group:
             return "its deliver group shares the work"
-        if config.durable_name and not self._sole_reader:
+        if named and not self._sole_reader:
             return f"others may read {consumer} too; if nobody does, say jetstream(sole_reader=True)"
         if known is None:
             return "this account may not ask about it"
