@@ -175,24 +175,60 @@ async def test_closing_frees_the_memory() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "group", "committed", "counts"),
+    ("first", "group", "committed", "position", "counts"),
     [
-        (0, "group", 2, {"delivered": 1}),
-        (1, "group", None, {"delivered": 1}),
-        (1, None, None, {"delivered": 1}),
-        (1, "group", 2, {"stale": 1}),
+        (0, "group", 2, 2, {"delivered": 1}),
+        (1, "group", None, 1, {"delivered": 2}),
+        (1, None, None, 1, {"delivered": 2}),
+        (1, "group", 2, 2, {"stale": 1}),
+        (1, "group", 1, 1, {"stale": 2}),
+        (1, "group", None, 2, {"stale": 1}),
+        (1, None, None, 2, {"stale": 1}),
     ],
 )
 async def test_retention_that_cut_the_window_raises_the_floor(
-    first: int, group: str | None, committed: int | None, counts: dict[str, int]
+    first: int, group: str | None, committed: int | None, position: int, counts: dict[str, int]
 ) -> None:
-    """What may have stood in the part that is gone is stale, for a group that has read here before."""
+    """What may have stood in the part that is gone is stale, but for who begins at the first record and is new."""
     consumer, agent = FakeConsumer(P0, group=group), alone(mode=Mode.OBSERVE)
     await fill(consumer, b"0", b"1", b"2")
-    consumer.seek(P0, 2)
+    consumer.seek(P0, position)
     consumer.first, consumer.offset_committed = first, committed
-    assert await values(intake(consumer, agent), 1) == [b"2"]
+    assert await values(intake(consumer, agent), 3 - position) == [b"1", b"2"][position - 1 :]
     assert agent.audit.counts == counts
+
+
+async def test_who_has_read_here_is_not_new_at_the_first_record() -> None:
+    """Going back to the beginning does not make a reader forget that retention has taken what it was given."""
+    consumer, agent = FakeConsumer(P0, group=None), alone()
+    await fill(consumer, b"0", b"1")
+    what = intake(consumer, agent)
+    assert await values(what, 2) == [b"0", b"1"]
+    replay(consumer, 0)
+    consumer.first = 1
+    consumer.logs[P0] = consumer.logs[P0][1:]
+    what.put_back([P0])
+    consumer.seek(P0, 1)
+    call = asyncio.create_task(values(what, 1))
+    await until(lambda: agent.audit.counts["stale"] == 2)
+    call.cancel()
+    assert agent.audit.counts == {"delivered": 2, "stale": 2}
+
+
+async def test_retention_that_cuts_while_the_log_is_read_again() -> None:
+    """What was to be remembered and is gone before it was raises the floor as well."""
+    consumer, keys = FakeConsumer(P0), Keys()
+    agent = alone(keys, mode=Mode.OBSERVE)
+    await fill(consumer, b"0", b"1", b"2")
+    consumer.seek(P0, 2)
+    what = intake(consumer, agent)
+    keys.gate.clear()
+    call = asyncio.create_task(values(what, 1))
+    await keys.question.wait()
+    consumer.first = 1
+    keys.gate.set()
+    assert await call == [b"2"]
+    assert agent.audit.counts == {"stale": 1}
 
 
 async def test_where_producers_set_the_time_a_cut_window_counts_from_now() -> None:
@@ -246,13 +282,17 @@ async def test_a_position_that_moves_while_the_anchor_is_looked_for_is_looked_fo
     what = intake(consumer, alone())
     look_up = consumer.offsets_for_times
 
+    looked = []
+
     async def cut(times: Any) -> Any:
-        consumer.offsets_for_times = look_up  # type: ignore[method-assign]
-        what.partitions()[P0].pending.clear()
+        looked.append(times)
+        if len(looked) == 1:
+            what.partitions()[P0].pending.clear()
         return await look_up(times)
 
     consumer.offsets_for_times = cut  # type: ignore[method-assign]
     assert await values(what, 1) == [b"1"]
+    assert len(looked) == 2
 
 
 async def test_a_key_source_that_is_down_holds_the_rebuild_once() -> None:

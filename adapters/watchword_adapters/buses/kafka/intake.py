@@ -75,7 +75,15 @@ class Intake:
         self._deserializers = (key_deserializer, value_deserializer)
         # One consumer's memory is no other's, though the group be the same.
         self._reader: str = f"{group or ''}@{secrets.token_hex(8)}" if self._alone else str(group)
-        self._rebuild = Rebuild(consumer, watchword, position=self.position, take=self._take, seek=seek)
+        self._read: set[TopicPartition] = set()
+        self._rebuild = Rebuild(
+            consumer,
+            watchword,
+            position=self.position,
+            take=self._take,
+            seek=seek,
+            has_read=self._read.__contains__,
+        )
         self._judge = Judge(
             watchword,
             quarantine,
@@ -289,6 +297,7 @@ class Intake:
                     partition.hand_over()
                     raise
                 partition.hand_over()
+                self._read.add(tp)
                 found.setdefault(tp, []).append(record)
                 left = None if left is None else left - 1
         return found

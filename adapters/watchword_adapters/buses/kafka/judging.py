@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from watchword import Rejected, Unavailable
+from watchword import Reason, Rejected, Unavailable
 from watchword.outage import Outage
 from watchword_adapters.buses.kafka.records import CREATE_TIME, Record, record_of
 
@@ -51,10 +51,12 @@ class Judge:
         async with partition.lock:
             while partition.pending and partition.anchored:  # a seek may have come while the lock was another's
                 generation, raw = partition.generation, partition.pending[0]
-                completed = self._rebuild.completed(tp, partition, raw.offset)
+                completed = await self._rebuild.completed(tp, partition, raw.offset)
+                if partition.generation != generation:  # sought, or assigned anew, in the meantime
+                    return
                 record = await (self._admit if completed else self._recall)(partition, raw)
                 partition.refused = None
-                if partition.generation != generation:  # sought, or assigned anew, in the meantime
+                if partition.generation != generation:
                     return
                 partition.release()
                 partition.pending.popleft()
@@ -65,7 +67,7 @@ class Judge:
                     await asyncio.sleep(0)
             position = self._position(tp)
             if position is not None:  # the log may end in what is no record
-                self._rebuild.completed(tp, partition, position)
+                await self._rebuild.completed(tp, partition, position)
 
     async def _admit(self, partition: Partition, raw: ConsumerRecord[Any, Any]) -> Record | None:
         if raw.timestamp_type == CREATE_TIME:
@@ -77,7 +79,8 @@ class Judge:
         try:
             delivered = await self._watchword.admit(message)
         except Rejected as verdict:
-            self._determined(partition)
+            if verdict.reason is not Reason.UNKNOWN_KEY:  # which a source that is down half of the time says too
+                self._determined(partition)
             partition.refused = raw, verdict
             await self.keep(message, verdict)
             return None
@@ -103,8 +106,6 @@ class Judge:
                 partition.hold(now)
                 raise
             self._watchword.verifier.pass_over(message)
-        else:
-            self._determined(partition)
         partition.recalled += 1
 
     def _determined(self, partition: Partition) -> None:

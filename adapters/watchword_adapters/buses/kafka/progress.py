@@ -26,9 +26,10 @@ class Partition:
     (judged, not handed over). ``unhandled`` is the offset of the first record that the caller got last and may still
     be working on. Whoever judges holds ``lock``; a changed ``generation`` tells it that its record is not wanted.
 
-    Before anything is judged the guard is ``anchored`` (by the task ``anchoring``); records before ``resume`` are only
-    ``recalled``. ``kept`` is the position for which an earlier assignment's guard is still good. ``refused`` is the
-    verdict on a record while its copy is written: whoever goes on after a cancelled caller must not judge it again.
+    Before anything is judged the guard is ``anchored`` (by the task ``anchoring``); records from ``since`` to
+    ``resume`` are only ``recalled``. ``kept`` is the position for which an earlier assignment's guard is still good.
+    ``refused`` is the first pending record where it was rejected and its copy is being written: who goes on after a
+    cancelled caller must not judge it again.
     """
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -43,6 +44,7 @@ class Partition:
     anchored: bool = False
     anchoring: asyncio.Task[None] | None = None
     resume: int | None = None
+    since: int = 0
     recalled: int = 0
     refused: tuple[ConsumerRecord[Any, Any], Rejected] | None = None
 

@@ -26,7 +26,8 @@ _LOOK_AGAIN: Final = 0.2
 class Rebuild:
     """Anchors the guards of one consumer's partitions (docs/replay.md).
 
-    ``position`` tells the client's own position, ``take`` moves records into ``pending``, ``seek`` is the client's.
+    ``position`` tells the client's own position, ``take`` moves records into ``pending``, ``seek`` is the client's;
+    ``has_read`` tells whether this process has handed over records of a partition.
     """
 
     def __init__(
@@ -37,7 +38,9 @@ class Rebuild:
         position: Callable[[TopicPartition], int | None],
         take: Callable[[tuple[TopicPartition, ...], float, int | None], Awaitable[None]],
         seek: Callable[[TopicPartition, int], None],
+        has_read: Callable[[TopicPartition], bool],
     ) -> None:
+        self._has_read = has_read
         self._consumer = consumer
         self._watchword = watchword
         self._position = position
@@ -67,12 +70,24 @@ class Rebuild:
             partition.anchoring.add_done_callback(_heard)
         return False
 
-    def completed(self, tp: TopicPartition, partition: Partition, offset: int) -> bool:
-        """Tell whether everything before ``offset`` is remembered, so that records from there on may be judged."""
-        if partition.resume is not None and offset >= partition.resume:
-            self._note("replay.rebuilt", tp, partition.resume, recalled=partition.recalled)
-            partition.resume = None
-        return partition.resume is None
+    async def completed(self, tp: TopicPartition, partition: Partition, offset: int) -> bool:
+        """Tell whether everything before ``offset`` is remembered, so that records from there on may be judged.
+
+        Where retention has cut meanwhile what was to be read again, the guard is anchored anew.
+        """
+        if partition.resume is None or offset < partition.resume:
+            return partition.resume is None
+        generation, resume = partition.generation, partition.resume
+        first: int = (await self._consumer.beginning_offsets([tp]))[tp]
+        if partition.generation != generation:
+            return False
+        if first > partition.since:
+            partition.discard()
+            self._seek(tp, resume)
+            return False
+        self._note("replay.rebuilt", tp, resume, recalled=partition.recalled)
+        partition.resume = None
+        return True
 
     def _failed(self, tp: TopicPartition, partition: Partition, error: BaseException) -> NoReturn:
         partition.hold(asyncio.get_running_loop().time())
@@ -96,7 +111,8 @@ class Rebuild:
         found = (await self._consumer.offsets_for_times({tp: since}))[tp]
         first: int = (await self._consumer.beginning_offsets([tp]))[tp]
         cut = None
-        if found is not None and first > 0 and found.offset <= first and await self._has_delivered(tp):
+        may_be_cut = found is not None and first > 0 and found.offset <= first
+        if found is not None and may_be_cut and (resume != first or await self._has_delivered(tp)):
             cut = now if stamp is None else found.timestamp / 1000
         async with partition.lock:  # what is being judged ends first, so that it leaves no trace in the new memory
             if resume is None or partition.judged(self._position(tp)) != resume:
@@ -105,7 +121,7 @@ class Rebuild:
             partition.anchored, partition.anchoring = True, None
             if found is not None and found.offset < resume:
                 self._note("replay.rebuilding", tp, resume, since=found.offset)
-                partition.resume = resume
+                partition.resume, partition.since = resume, found.offset
                 partition.pending.clear()
                 self._seek(tp, found.offset)
 
@@ -116,9 +132,9 @@ class Rebuild:
         return position is not None and end <= position
 
     async def _has_delivered(self, tp: TopicPartition) -> bool:
-        """Tell whether this reader may have read here before: a group without a committed offset has not."""
+        """Tell whether who begins at the first record may have read here before: a group without a commit has not."""
         named = self._consumer._group_id is not None  # noqa: SLF001 - aiokafka has no public way to ask
-        return named and await self._consumer.committed(tp) is not None
+        return self._has_read(tp) or (named and await self._consumer.committed(tp) is not None)
 
     def _note(self, event: str, tp: TopicPartition, position: int, **fields: float | None) -> None:
         self._watchword.audit.note(event, log=log_of(tp), position=position, **fields)
