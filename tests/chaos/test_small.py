@@ -6,12 +6,10 @@ import pytest
 
 from chaos.plan import SCENARIOS, Plan, schedule
 from chaos.run import play_on
-from watchword import Verifier
 
 HONEST = 400
 
 
-@pytest.mark.skipif(not hasattr(Verifier, "recall"), reason="the guard does not rebuild yet")
 @pytest.mark.parametrize(
     "scenario",
     [
