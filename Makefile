@@ -46,7 +46,7 @@ format: $(READY) ## let ruff put the code into shape
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-bench: $(READY) ## what signing and verifying cost here: a table, and build/reports/bench.json
+bench: $(READY) ## what signing, verifying and remembering cost here: tables, and build/reports
 	@$(BIN)/python -m benchmarks
 
 docs: $(READY) ## build the documentation into build/docs, links checked
