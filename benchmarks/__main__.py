@@ -1,6 +1,6 @@
-"""``make bench``: measure, print tables, write build/reports/bench.json and build/reports/stores.json.
+"""``make bench``: measure, print tables, write build/reports/bench.json, memory.json and stores.json.
 
-``python -m benchmarks core``, ``stores`` or ``ready`` measures one of them; ``ready``, which takes minutes, tells how
+``python -m benchmarks core``, ``memory``, ``stores`` or ``ready`` measures one of them; ``ready``, which takes minutes, tells how
 long a consumer takes after a rebalance.
 """
 
@@ -18,15 +18,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import core, ready, stores
+from benchmarks import core, memory, ready, stores
 
 REPORTS = Path("build/reports")
 
 
 def main() -> None:
     """Measure and report what is named, or all that is quick."""
-    known = {"core": _core, "stores": _stores, "ready": _ready}
-    chosen = sys.argv[1:] or ["core", "stores"]
+    known = {"core": _core, "memory": _memory, "stores": _stores, "ready": _ready}
+    chosen = sys.argv[1:] or ["core", "memory", "stores"]
     if unknown := set(chosen) - set(known):
         raise SystemExit(f"{', '.join(sorted(unknown))}: unknown; choose from {', '.join(known)}")
     for name in chosen:
@@ -44,6 +44,18 @@ def _core() -> None:
     packages = ("watchword", "cryptography", "cbor2")
     report = {"messages": core.MESSAGES, "repeats": core.REPEATS, "core": [asdict(one) for one in figures]}
     _write("bench", report, packages, table)
+
+
+def _memory() -> None:
+    figures = memory.measure()
+    table = Table(title=f"{memory.IDS:,} ids of {memory.PRINCIPALS:,} principals in memory")
+    for name in ("logs", "bytes an id", "at most", "resident", "claims/s", "slowest"):
+        table.add_column(name, justify="right")
+    for one in figures:
+        held = (f"{size:.1f}" for size in (one.bytes_per_id, one.peak_bytes_per_id, one.rss_bytes_per_id))
+        table.add_row(str(one.logs), *held, f"{one.claims_per_second:,.0f}", f"{one.slowest_claim_ms:.1f} ms")
+    report = {"ids": memory.IDS, "principals": memory.PRINCIPALS, "allowed_bytes_per_id": memory.MOST}
+    _write("memory", report | {"memory": [asdict(one) for one in figures]}, ("watchword",), table)
 
 
 def _stores() -> None:

@@ -123,7 +123,7 @@ class MemoryReplayStore:
         log = self._logs.setdefault(claim.log, _Log())
         self._prove(claim)
         key, mark = self._key(claim.principal, claim.id, claim.issued_at), self._mark(claim)
-        if claim.issued_at < log.start or self._find(log, claim.issued_at, key) is not None:
+        if self._is_over(log, claim) or self._find(log, claim.issued_at, key) is not None:
             return
         if log.unverified and self._find(log, claim.issued_at, self._late_key(claim)) not in {None, mark}:
             return  # its first sight was elsewhere, and passed without a verdict
@@ -137,9 +137,9 @@ class MemoryReplayStore:
         log = self._logs.setdefault(claim.log, _Log())
         key = self._key(claim.principal, claim.id, claim.issued_at)
         late_key = self._late_key(claim)
-        if claim.issued_at < self._floor(log) or claim.issued_at <= self._raised(log, claim):
-            return  # too old, here too
-        if any(self._find(log, claim.issued_at, known) is not None for known in (key, late_key)):
+        if self._is_over(log, claim) or any(
+            self._find(log, claim.issued_at, known) is not None for known in (key, late_key)
+        ):
             return
         if self._quota.is_full_of_unverified():
             self._raise_floor(log, claim)
@@ -242,6 +242,10 @@ class MemoryReplayStore:
         pair = (claim.principal, claim.key_id)
         raised = log.raised.get(pair, -inf)
         return raised if pair in self._proven else max(raised, log.unproven)
+
+    def _is_over(self, log: _Log, claim: Claim) -> bool:
+        """Tell whether it need not be remembered: it is too old here, or its first sight may have found no room."""
+        return claim.issued_at < self._floor(log) or claim.issued_at <= self._raised(log, claim)
 
     def _raise_floor(self, log: _Log, claim: Claim) -> None:
         """Take what could not be remembered for seen: whatever this key signed up to then is too old.

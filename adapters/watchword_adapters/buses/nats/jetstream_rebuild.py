@@ -62,7 +62,8 @@ async def rebuild(
     try:
         following = await _first(context._jsm, info.stream_name, acknowledged + 1, subjects)
         anchor = anchor_without_record(policy, now) if following is None else following
-        since, cut = window_start(policy, anchor), None
+        # Earlier by the skew: the server halves its way to a time, which a clock that stepped back within it misleads.
+        since, cut = window_start(policy, anchor) - policy.max_skew, None
         if first_kept > 1 and info.delivered is not None and info.delivered.consumer_seq:
             first = await _first(context._jsm, info.stream_name, first_kept, [">"])
             cut = first if first is not None and first >= since else None

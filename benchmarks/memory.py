@@ -1,0 +1,115 @@
+"""What remembering an id costs: bytes and time, at a million ids of a thousand principals."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+import tracemalloc
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Final
+
+from watchword import Admission, Claim, MemoryReplayStore, Policy, Position
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+IDS: Final = 1_000_000
+PRINCIPALS: Final = 1000
+LOGS: Final = (1, 12)
+MOST: Final = 24.0
+"""Bytes that an id may take."""
+
+_SPAN: Final = 300
+"""Seconds of log time in which the ids are issued: all of them are in the window at the end."""
+
+_RSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
+_NOW: Final = 1_800_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """One measurement.
+
+    ``bytes_per_id`` is what Python's allocator says is held at the end (tracemalloc), ``peak_bytes_per_id`` was held at
+    most meanwhile. ``rss_bytes_per_id`` is by how much the greatest resident size of a process of its own grew, in
+    which ``claims_per_second`` and ``slowest_claim_ms`` were measured too, without tracemalloc.
+    """
+
+    logs: int
+    bytes_per_id: float
+    peak_bytes_per_id: float
+    rss_bytes_per_id: float
+    claims_per_second: float
+    slowest_claim_ms: float
+
+
+def measure() -> list[Memory]:
+    """Measure one log and several, each twice in a fresh process: once for bytes, once for time and resident size."""
+    figures = []
+    for logs in LOGS:
+        held, peak = _apart(_traced, logs)
+        resident, rate, slowest = _apart(_timed, logs)
+        figures.append(Memory(logs, held, peak, resident, rate, slowest))
+    return figures
+
+
+def _apart(work: object, logs: int) -> tuple[float, ...]:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        found: tuple[float, ...] = pool.submit(work, logs).result()  # type: ignore[arg-type] # either of the two below
+    return found
+
+
+def _traced(logs: int) -> tuple[float, float]:
+    store = _store()
+    tracemalloc.start()
+    for claim in _claims(logs):
+        _offer(store, claim)
+    held, peak = tracemalloc.get_traced_memory()
+    return held / len(store), peak / len(store)
+
+
+def _timed(logs: int) -> tuple[float, float, float]:
+    store, spent, slowest = _store(), 0.0, 0.0
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for claim in _claims(logs):
+        started = time.perf_counter()
+        _offer(store, claim)
+        took = time.perf_counter() - started
+        spent += took
+        slowest = max(slowest, took)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return grown * _RSS_UNIT / len(store), len(store) / spent, slowest * 1000
+
+
+def _store() -> MemoryReplayStore:
+    return MemoryReplayStore(horizon=Policy().horizon, in_all=IDS + 1)
+
+
+def _offer(store: MemoryReplayStore, claim: Claim) -> None:
+    try:
+        store.claim(claim).send(None)  # it never waits, so no event loop blurs the figures
+    except StopIteration as done:
+        if done.value is not Admission.FIRST:
+            raise AssertionError(done.value) from None
+
+
+def _claims(logs: int) -> Iterator[Claim]:
+    """Make claims as a verifier does: every name is read from a message, and so an object of its own."""
+    for number in range(IDS):
+        at = _NOW + _SPAN * number // IDS
+        yield Claim(
+            scope="kafka://bench/tasks#group",
+            log=f"group#tasks/{number // PRINCIPALS % logs}",
+            principal=f"agent://acme/agent-{number % PRINCIPALS}",
+            key_id=b"key-%013d" % (number % PRINCIPALS),
+            id=os.urandom(16),
+            digest=os.urandom(32),
+            place=(Position("tasks/0", number), at + 0.5),
+            issued_at=at,
+            reference=at + 0.5,
+            keep_until=at + 1e6,
+        )
