@@ -1,7 +1,7 @@
 """``make bench``: measure, print tables, write build/reports/bench.json, memory.json and stores.json.
 
-``python -m benchmarks core``, ``memory``, ``stores`` or ``ready`` measures one of them; ``ready``, which takes minutes, tells how
-long a consumer takes after a rebalance.
+``python -m benchmarks core``, ``memory``, ``stores`` or ``ready`` measures one of them; ``ready``, which takes minutes,
+tells how long a consumer takes after a rebalance.
 """
 
 from __future__ import annotations
