@@ -157,7 +157,8 @@ class Replay(RuleBasedStateMachine):
     def recall(self, model: Log, claim: Claim) -> None:
         """Let a rebuild see it."""
         self.store.recall(claim)
-        if claim.issued_at >= model.start and model.find(claim) is None:
+        over = claim.issued_at < model.floor or claim.issued_at <= model.raised.get(claim.principal, -inf)
+        if not over and model.find(claim) is None:
             if self.full_for(claim.principal):
                 model.raise_floor(claim)
             else:

@@ -142,3 +142,12 @@ def test_what_cannot_be_read_is_dropped_even_when_observing(logs: list[EventDict
     audit.refused(kafka(), Rejected(Reason.UNSIGNED))
     audit.refused_raw(Rejected(Reason.MALFORMED), channel="kafka://prod/tasks", offset=3)
     assert [line["dropped"] for line in logs] == [False, True]
+
+
+def test_what_goes_on_is_told_and_what_is_given_up_is_counted(logs: list[EventDict]) -> None:
+    """Promise: the trail says what was passed over without a verdict, and how a rebuild goes."""
+    audit = Audit(clock=Clock())
+    audit.note("replay.rebuilt", log="tasks/0", recalled=3)
+    audit.passed_over()
+    assert logs == [{"event": "replay.rebuilt", "log": "tasks/0", "recalled": 3, "log_level": "info"}]
+    assert audit.counts == {"undetermined": 1}
