@@ -46,13 +46,14 @@ class Reading(RuleBasedStateMachine):
         self.world = World(self.stamped)
         self.keys = Keys()
         self.small = False
+        self.takes = 0.0
         self.delivered: dict[Ident, Record] = {}
         self.verifier, self.memory = self.new_verifier(), Memory(-float("inf"))
 
-    @initialize(small=st.booleans(), clocks=st.tuples(WITHIN, WITHIN, WITHIN))
-    def set_up(self, small: bool, clocks: tuple[float, float, float]) -> None:  # noqa: FBT001 - hypothesis names it
-        """Choose a quota and clocks, and begin at the beginning."""
-        self.small = small
+    @initialize(small=st.booleans(), takes=st.sampled_from([0.0, 1.0]), clocks=st.tuples(WITHIN, WITHIN, WITHIN))
+    def set_up(self, small: bool, takes: float, clocks: tuple[float, float, float]) -> None:  # noqa: FBT001
+        """Choose a quota, the seconds that a rebuild takes, and clocks; begin at the beginning."""
+        self.small, self.takes = small, takes
         self.world.broker, self.world.reader, self.world.signer = clocks
         self.restart_reader()
 
@@ -129,13 +130,14 @@ class Reading(RuleBasedStateMachine):
             record = self.world.ever[-1 - which % len(self.world.ever)]
             self.world.now += max(0.0, record.issued_at + age - self.world.clock)
 
-    @rule(which=ANY, age=AGES)
-    def replay_after_restart(self, which: int, age: float) -> None:
-        """Write a record again at the last moment, while one reader is dead and before another takes over."""
+    @rule(which=ANY, age=AGES, reader=WITHIN)
+    def replay_after_restart(self, which: int, age: float, reader: float) -> None:
+        """Write a record again at the last moment, while one reader is dead; the next one's clock steps at once."""
         self.catch_up()
         self.wait_for_age(which, age)
         self.replay(which, 0.0)
         self.restart_reader()
+        self.world.reader = reader
         self.catch_up()
 
     @rule(principal=st.sampled_from([ALICE, BOB]))
@@ -258,6 +260,7 @@ class Reading(RuleBasedStateMachine):
         self.excuse(cut)
         self.memory = Memory(stated_floor(stated, cut))
         self.verifier.begin(LOG, floor=floor_at(POLICY, anchor, cut=cut))
+        world.now += self.takes
         since = window_start(POLICY, anchor)
         begun = False
         down = self.keys.down
