@@ -30,6 +30,16 @@ async def passed(seconds: float) -> None:
     await eventually(probe)
 
 
+async def cut(world: World, topic: str, before: int) -> None:
+    """Delete what stands before an offset, as retention does."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=world.bootstrap)
+    await admin.start()
+    try:
+        await admin.delete_records({TopicPartition(topic, 0): RecordsToDelete(before_offset=before)})
+    finally:
+        await admin.close()
+
+
 async def test_a14_replay_after_a_restart(world: World) -> None:
     """What a reader delivered before it ended is a replay to the reader that starts after it."""
     topic, group = await world.make_topic(), world.unique("group")
@@ -147,12 +157,7 @@ async def test_a39_retention_that_has_cut_the_window(world: World) -> None:
     async with world.consumer(world.reader(), topic, group_id=group) as consumer:
         assert values(await read(consumer, 2)) == [b"1", b"2"]
     await world.inject(topic, captured)
-    admin = AIOKafkaAdminClient(bootstrap_servers=world.bootstrap)
-    await admin.start()
-    try:
-        await admin.delete_records({TopicPartition(topic, 0): RecordsToDelete(before_offset=1)})
-    finally:
-        await admin.close()
+    await cut(world, topic, 1)
     skew = 2.0
     old, new = world.reader(max_skew=skew), world.reader(max_skew=skew)
     await passed(skew + 1.5)
@@ -162,6 +167,28 @@ async def test_a39_retention_that_has_cut_the_window(world: World) -> None:
     assert old.audit.counts == {"stale": 1, "delivered": 1}
     async with world.consumer(new, topic, group_id=world.unique("group")) as consumer:
         assert values(await read(consumer, 3)) == [b"2", b"1", b"3"]
+    assert new.audit.counts == {"delivered": 3}
+
+
+async def test_a39_log_that_was_emptied(world: World) -> None:
+    """Where nothing is left of the log, what was issued until now and the skew is stale; but not to a new group."""
+    topic, group = await world.make_topic(), world.unique("group")
+    await world.say(topic, b"1", b"2")
+    captured = await world.capture(topic, 2)
+    async with world.consumer(world.reader(), topic, group_id=group) as consumer:
+        assert values(await read(consumer, 2)) == [b"1", b"2"]
+    await cut(world, topic, 2)
+    skew = 2.0
+    old, new = world.reader(max_skew=skew), world.reader(max_skew=skew)
+    async with world.consumer(old, topic, group_id=group) as consumer:
+        await eventually(lambda: _is_guarded(consumer))
+        await world.inject(topic, captured)
+        await passed(skew + 1.5)
+        await world.say(topic, b"3")
+        assert values(await read(consumer, 1)) == [b"3"]
+    assert old.audit.counts == {"stale": 2, "delivered": 1}
+    async with world.consumer(new, topic, group_id=world.unique("group")) as consumer:
+        assert values(await read(consumer, 3)) == [b"1", b"2", b"3"]
     assert new.audit.counts == {"delivered": 3}
 
 

@@ -9,7 +9,7 @@ from aiokafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError
 
 from tests.integration.kafka.world import Kept
 from tests.unit.kafka.fakes import P0, P1, FakeConsumer, Keys, intake, record, watchword
-from watchword import MemoryReplayStore, Mode, Unavailable, Watchword
+from watchword import MemoryReplayStore, Unavailable, Watchword
 from watchword_adapters.buses.kafka.intake import Intake
 
 
@@ -172,74 +172,6 @@ async def test_closing_frees_the_memory() -> None:
     assert len(store) == 1
     await what.close()
     assert len(store) == 0
-
-
-@pytest.mark.parametrize(
-    ("first", "group", "committed", "position", "counts"),
-    [
-        (0, "group", 2, 2, {"delivered": 1}),
-        (1, "group", None, 1, {"delivered": 2}),
-        (1, None, None, 1, {"delivered": 2}),
-        (1, "group", 2, 2, {"stale": 1}),
-        (1, "group", 1, 1, {"stale": 2}),
-        (1, "group", None, 2, {"stale": 1}),
-        (1, None, None, 2, {"stale": 1}),
-    ],
-)
-async def test_retention_that_cut_the_window_raises_the_floor(
-    first: int, group: str | None, committed: int | None, position: int, counts: dict[str, int]
-) -> None:
-    """What may have stood in the part that is gone is stale, but for who begins at the first record and is new."""
-    consumer, agent = FakeConsumer(P0, group=group), alone(mode=Mode.OBSERVE)
-    await fill(consumer, b"0", b"1", b"2")
-    consumer.seek(P0, position)
-    consumer.first, consumer.offset_committed = first, committed
-    assert await values(intake(consumer, agent), 3 - position) == [b"1", b"2"][position - 1 :]
-    assert agent.audit.counts == counts
-
-
-async def test_who_has_read_here_is_not_new_at_the_first_record() -> None:
-    """Going back to the beginning does not make a reader forget that retention has taken what it was given."""
-    consumer, agent = FakeConsumer(P0, group=None), alone()
-    await fill(consumer, b"0", b"1")
-    what = intake(consumer, agent)
-    assert await values(what, 2) == [b"0", b"1"]
-    replay(consumer, 0)
-    consumer.first = 1
-    consumer.logs[P0] = consumer.logs[P0][1:]
-    what.put_back([P0])
-    consumer.seek(P0, 1)
-    call = asyncio.create_task(values(what, 1))
-    await until(lambda: agent.audit.counts["stale"] == 2)
-    call.cancel()
-    assert agent.audit.counts == {"delivered": 2, "stale": 2}
-
-
-async def test_retention_that_cuts_while_the_log_is_read_again() -> None:
-    """What was to be remembered and is gone before it was raises the floor as well."""
-    consumer, keys = FakeConsumer(P0), Keys()
-    agent = alone(keys, mode=Mode.OBSERVE)
-    await fill(consumer, b"0", b"1", b"2")
-    consumer.seek(P0, 2)
-    what = intake(consumer, agent)
-    keys.gate.clear()
-    call = asyncio.create_task(values(what, 1))
-    await keys.question.wait()
-    consumer.first = 1
-    keys.gate.set()
-    assert await call == [b"2"]
-    assert agent.audit.counts == {"stale": 1}
-
-
-async def test_where_producers_set_the_time_a_cut_window_counts_from_now() -> None:
-    """The first record's own time is its producer's word, so what was issued until now, and the skew, is stale."""
-    consumer, agent = FakeConsumer(P0), alone(mode=Mode.OBSERVE)
-    await fill(consumer, b"0", b"1", b"2")
-    consumer.logs[P0] = [replace(r, timestamp_type=0) for r in consumer.logs[P0]]
-    consumer.seek(P0, 2)
-    consumer.first, consumer.offset_committed = 1, 2
-    assert await values(intake(consumer, agent), 1) == [b"2"]
-    assert agent.audit.counts == {"stale": 1}
 
 
 async def test_a_log_that_cannot_be_read_again_delivers_nothing() -> None:

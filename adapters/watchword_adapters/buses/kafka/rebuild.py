@@ -99,10 +99,10 @@ class Rebuild:
     async def _anchor(self, tp: TopicPartition, partition: Partition, log: str) -> None:
         """Set the floor, and go back to the first record that must be remembered."""
         policy = self._watchword.verifier.policy
-        now = self._watchword.clock()
-        while not partition.pending and not await self._at_end(tp):
+        now, end = self._watchword.clock(), await self._end(tp)
+        while not partition.pending and not self._is_at(tp, end):
             await self._take((tp,), _LOOK_AGAIN * 1000, 1)
-            now = self._watchword.clock()
+            now, end = self._watchword.clock(), await self._end(tp)
         resume = partition.judged(self._position(tp))
         following = partition.pending[0] if partition.pending else None
         stamp = None if following is None else stamp_of(following)
@@ -110,10 +110,13 @@ class Rebuild:
         since = max(0, int(window_start(policy, anchor) * 1000) - 1)
         found = (await self._consumer.offsets_for_times({tp: since}))[tp]
         first: int = (await self._consumer.beginning_offsets([tp]))[tp]
+        # Records go from the front only: while one is left that is older than the window, nothing within it is gone.
+        # The end is from before the search, since a copy may be appended to an empty log right after that.
+        is_cut = first > 0 and first >= (end if found is None else found.offset)
         cut = None
-        may_be_cut = found is not None and first > 0 and found.offset <= first
-        if found is not None and may_be_cut and (resume != first or await self._has_delivered(tp)):
-            cut = now if stamp is None else found.timestamp / 1000
+        if is_cut and (resume != first or await self._has_delivered(tp)):
+            is_told = found is not None and found.offset == first and stamp is not None
+            cut = found.timestamp / 1000 if is_told else self._watchword.clock()
         async with partition.lock:  # what is being judged ends first, so that it leaves no trace in the new memory
             if resume is None or partition.judged(self._position(tp)) != resume:
                 return  # it moved on meanwhile: the next look anchors it
@@ -125,9 +128,13 @@ class Rebuild:
                 partition.pending.clear()
                 self._seek(tp, found.offset)
 
-    async def _at_end(self, tp: TopicPartition) -> bool:
-        """Tell whether there is nothing to read yet behind the position."""
+    async def _end(self, tp: TopicPartition) -> int:
+        """Return the offset before which everything can be read."""
         end: int = (await self._consumer.end_offsets([tp]))[tp]
+        return end
+
+    def _is_at(self, tp: TopicPartition, end: int) -> bool:
+        """Tell whether there was nothing to read yet behind the position."""
         position = self._position(tp)
         return position is not None and end <= position
 
