@@ -179,6 +179,49 @@ async def test_a39_a_stream_that_lost_the_window(world: World, make_stream: Make
     assert guard.audit.counts == {"delivered": 1, Reason.STALE: 1}
 
 
+@pytest.mark.parametrize("when", ["before", "before looking", "before reading"])
+async def test_a39_a_stream_that_was_emptied(
+    world: World, make_stream: MakeStream, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Where nothing is left, were it purged under the rebuild, what was issued until now and the skew is stale."""
+    set_up = await stage(world, make_stream)
+    await set_up.say(b"1")
+    _, js = await set_up.reader()
+    assert await taken(await set_up.pull(js), 1) == [b"1"]
+    raw = await set_up.attacker.jetstream().get_msg(set_up.stream, 1)
+    headers = {name: value for name, value in (raw.headers or {}).items() if name != "Nats-Msg-Id"}
+
+    async def purge() -> None:
+        monkeypatch.undo()
+        await set_up.attacker.jetstream().purge_stream(set_up.stream)
+
+    async def copy() -> None:
+        await set_up.attacker.jetstream().publish(set_up.subject, raw.data or b"", headers=headers)
+
+    def purging(real: Callable[..., Any]) -> Callable[..., Any]:
+        async def late(*arguments: Any) -> Any:
+            await purge()
+            await copy()
+            return await real(*arguments)
+
+        return late
+
+    if when == "before":
+        await purge()
+    else:
+        name = "_first" if when == "before looking" else "_recall"
+        monkeypatch.setattr(module, name, purging(getattr(module, name)))
+    guard, js = await set_up.reader(max_skew=0.5)
+    subscription = await set_up.pull(js)
+    if when == "before":
+        await copy()
+    await second_begins()
+    await second_begins()
+    await set_up.say(b"2")
+    assert await taken(subscription, 1) == [b"2"]
+    assert guard.audit.counts == {"delivered": 1, Reason.STALE: 1}
+
+
 async def test_a39_key_that_becomes_known_after_its_message_passed(world: World, make_stream: MakeStream) -> None:
     """What passed for want of a key is a replay when it comes again under the key, live and after a restart."""
     set_up = await stage(world, make_stream)

@@ -57,45 +57,63 @@ async def rebuild(
     delivered = 0 if info.delivered is None else info.delivered.stream_seq
     acknowledged = delivered if not info.num_ack_pending or info.ack_floor is None else info.ack_floor.stream_seq
     subjects = info.config.filter_subjects or [info.config.filter_subject or ">"]
-    first_kept = stream.state.first_seq
+    has_delivered = info.delivered is not None and bool(info.delivered.consumer_seq)
     now = watchword.clock()
     try:
         following = await _first(context._jsm, info.stream_name, acknowledged + 1, subjects)
-        anchor = anchor_without_record(policy, now) if following is None else following
+        anchor = anchor_without_record(policy, now) if following is None else following[1]
         # Earlier by the skew: the server halves its way to a time, which a clock that stepped back within it misleads.
-        since, cut = window_start(policy, anchor) - policy.max_skew, None
-        if first_kept > 1 and info.delivered is not None and info.delivered.consumer_seq:
-            first = await _first(context._jsm, info.stream_name, first_kept, [">"])
-            cut = first if first is not None and first >= since else None
-        watchword.verifier.begin(reader.log, floor=floor_at(policy, anchor, cut=cut))
-        if delivered >= max(1, first_kept):
-            watchword.audit.note("replay.rebuilding", log=reader.log, position=delivered, since=since)
-            config = api.ConsumerConfig(
-                filter_subject=subjects[0] if len(subjects) == 1 else None,
-                filter_subjects=subjects if len(subjects) > 1 else None,
-                deliver_policy=api.DeliverPolicy.BY_START_TIME,
-                opt_start_time=datetime.fromtimestamp(since, UTC),
-                ack_policy=api.AckPolicy.NONE,
-                inactive_threshold=10 * _SECONDS,
-                mem_storage=True,
-                num_replicas=1,
-            )
+        since = window_start(policy, anchor) - policy.max_skew
+        # Nothing is delivered before this is over: what was, and is gone, was issued up to now and the skew.
+        present = floor_at(policy, anchor, cut=watchword.clock())
+
+        async def lowest() -> float:
+            """Return the floor that what is gone by now calls for."""
+            if not has_delivered:
+                return floor_at(policy, anchor)
+            first = await _first(context._jsm, info.stream_name, 1, [">"])
+            if first is None:
+                return present
+            sequence, stored = first
+            return floor_at(policy, anchor, cut=stored if sequence > 1 else None)
+
+        floor = await lowest()
+        watchword.verifier.begin(reader.log, floor=floor)
+        if delivered < max(1, stream.state.first_seq):
+            return
+        watchword.audit.note("replay.rebuilding", log=reader.log, position=delivered, since=since)
+        config = api.ConsumerConfig(
+            filter_subject=subjects[0] if len(subjects) == 1 else None,
+            filter_subjects=subjects if len(subjects) > 1 else None,
+            deliver_policy=api.DeliverPolicy.BY_START_TIME,
+            opt_start_time=datetime.fromtimestamp(since, UTC),
+            ack_policy=api.AckPolicy.NONE,
+            inactive_threshold=10 * _SECONDS,
+            mem_storage=True,
+            num_replicas=1,
+        )
+        clock, begun = asyncio.get_running_loop().time, asyncio.get_running_loop().time()
+        recalled = await _recall(context, client, reader, config, acknowledged, delivered)
+        while (least := await lowest()) > floor:  # it was cut meanwhile, maybe before it could be read
+            floor = least + 2 * (clock() - begun)  # so that a retention which goes on cutting does not catch up
+            watchword.verifier.begin(reader.log, floor=floor)
+            begun = clock()
             recalled = await _recall(context, client, reader, config, acknowledged, delivered)
-            watchword.audit.note("replay.rebuilt", log=reader.log, position=delivered, recalled=recalled)
+        watchword.audit.note("replay.rebuilt", log=reader.log, position=delivered, recalled=recalled)
     except (Error, TimeoutError) as error:
         detail = getattr(error, "description", None) or type(error).__name__
         raise Unavailable("replay", f"the stream cannot be read again: {detail}") from error
 
 
-async def _first(jsm: JetStreamManager, stream: str, sequence: int, subjects: list[str]) -> float | None:
-    """Return when the first message from ``sequence`` on was stored, by the server's word; None if there is none."""
+async def _first(jsm: JetStreamManager, stream: str, sequence: int, subjects: list[str]) -> tuple[int, float] | None:
+    """Return the first message from ``sequence`` on, and when the server stored it; None if there is none."""
     found: list[tuple[int, float]] = []
     for subject in subjects:
         question = json.dumps({"seq": sequence, "next_by_subj": subject}).encode()
         with suppress(NotFoundError):
             answer = await jsm._api_request(f"{jsm._prefix}.STREAM.MSG.GET.{stream}", question, timeout=jsm._timeout)
             found.append((answer["message"]["seq"], _seconds(answer["message"]["time"])))
-    return min(found)[1] if found else None
+    return min(found, default=None)
 
 
 async def _recall(  # noqa: PLR0917 - one step of the above
