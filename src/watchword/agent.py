@@ -10,7 +10,10 @@ from watchword.message import Expected, ObservedMessage, VerifiedMessage
 from watchword.policy import Mode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from watchword.message import Message
+    from watchword.proving import Checker
     from watchword.settings import QuarantineSettings
     from watchword.signer import Signer
     from watchword.verifier import Verifier
@@ -64,12 +67,26 @@ class Watchword:
 
         In observe mode it never raises these, and returns an ObservedMessage.
         """
-        try:
-            verified = await self.verifier.verify(message, expected)
-        except (Rejected, Unavailable) as verdict:
-            self.audit.refused(message, verdict)
-            if self.observing:
-                return ObservedMessage(message, verdict)
-            raise
-        self.audit.delivered()
-        return ObservedMessage(message, verified) if self.observing else verified
+        (delivered,) = await self.admit_many((message,), expected)
+        if isinstance(delivered, Rejected | Unavailable):
+            raise delivered
+        return delivered
+
+    async def admit_many(
+        self, messages: Sequence[Message], expected: Expected = _ANYTHING, *, check: Checker | None = None
+    ) -> list[Delivered | Rejected | Unavailable]:
+        """Judge and account for messages in order, up to the first that is Unavailable; see ``Verifier.verify_many``.
+
+        In observe mode each verdict comes as an ObservedMessage.
+        """
+        verdicts = await self.verifier.verify_many(messages, expected, check=check)
+        delivered = 0
+        for message, verdict in zip(messages, verdicts, strict=False):
+            if isinstance(verdict, VerifiedMessage):
+                delivered += 1
+            else:
+                self.audit.refused(message, verdict)
+        self.audit.delivered(delivered)
+        if not self.observing:
+            return [*verdicts]
+        return [ObservedMessage(message, verdict) for message, verdict in zip(messages, verdicts, strict=False)]

@@ -44,9 +44,10 @@ class Audit:
         self._since = clock()
         self._written: Counter[str] = Counter()
 
-    def delivered(self) -> None:
-        """Count a message that reached its handler verified."""
-        self.counts[DELIVERED] += 1
+    def delivered(self, count: int = 1) -> None:
+        """Count messages that reached their handler verified."""
+        if count:
+            self.counts[DELIVERED] += count
 
     def refused(self, message: Message, verdict: Rejected | Unavailable) -> None:
         """Count and log a message that did not verify."""

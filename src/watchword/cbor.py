@@ -1,102 +1,101 @@
-"""A strict reader for the part of CBOR that envelopes use: whatever is not deterministic (RFC 8949 4.2.1) is refused.
+"""Deterministic CBOR (RFC 8949 4.2.1) as far as envelopes need it: strict reading at a place, and writing.
 
-Integers, byte and text strings, arrays, maps keyed by integer or text, and null; no tag, float, boolean, indefinite
-length, longer form than needed, unsorted or repeated map key, or trailing byte. It rejects by construction, since
-comparing with a re-encoding lets through what Python calls equal (``True == 1``).
+Envelopes have one fixed layout, so reading asks for the one kind of item that may stand at a place, and whatever else
+stands there is refused: what cannot be asked for (tags, floats, booleans, indefinite lengths) cannot be read.
+
+Readers return what they found and where the next item begins. They may run past the end of ``data`` without a word, or
+raise IndexError: who reads the last item compares where that ends with the length of ``data``.
 """
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias, Union
+from typing import Final
 
-Value: TypeAlias = Union[int, bytes, str, list["Value"], dict["int | str", "Value"], None]  # noqa: UP007 - recursive
+UINT, NEGATIVE, BYTES, TEXT, ARRAY, MAP = range(0, 0xC0, 0x20)
+"""Major types, as the first byte of an item has them."""
 
-MAX_DEPTH: Final = 6
-"""Deepest nesting read; an envelope needs five."""
-
-_NULL: Final = 0xF6
-_UINT, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP = range(6)
+NULL: Final = 0xF6
 _ONE_BYTE: Final = 24
 _EIGHT_BYTES: Final = 27
+_TABLED: Final = 1 << 10
 
 
 class CborError(ValueError):
-    """These bytes are not deterministic CBOR of the supported kinds."""
+    """What stands here is not what may stand here, or not deterministic."""
 
 
-def decode(data: bytes) -> Value:
-    """Read one item that fills ``data`` exactly; CborError otherwise."""
-    value, end = _item(data, 0, MAX_DEPTH)
-    if end != len(data):
-        raise CborError("bytes after the end")
-    return value
-
-
-def _head(data: bytes, at: int) -> tuple[int, int, int]:
-    """Read an item's major type and argument; the argument must be in its shortest form."""
-    if at >= len(data):
-        raise CborError("ends too early")
-    first = data[at]
-    major, argument = first >> 5, first & 0x1F
-    at += 1
-    if argument < _ONE_BYTE:
-        return major, argument, at
-    if argument > _EIGHT_BYTES:
-        raise CborError("indefinite or reserved length")
-    width: int = 1 << (argument - _ONE_BYTE)
-    value = int.from_bytes(data[at : at + width])
-    if at + width > len(data):
-        raise CborError("ends too early")
-    if value < (_ONE_BYTE if width == 1 else 1 << (width * 4)):
+def read_head(data: bytes, at: int, major: int) -> tuple[int, int]:
+    """Read the head of an item of this major type: its argument, which must be in its shortest form."""
+    argument = data[at] - major
+    if 0 <= argument < _ONE_BYTE:
+        return argument, at + 1
+    if argument == _ONE_BYTE:
+        argument = data[at + 1]
+        if argument >= _ONE_BYTE:
+            return argument, at + 2
         raise CborError("number not in its shortest form")
-    return major, value, at + width
+    if not _ONE_BYTE < argument <= _EIGHT_BYTES:
+        raise CborError("item of another kind")
+    width: int = 1 << (argument - _ONE_BYTE)
+    raw = data[at + 1 : at + 1 + width]
+    number = int.from_bytes(raw)
+    if len(raw) < width or number < 1 << (width * 4):
+        raise CborError("number cut off or not in its shortest form")
+    return number, at + 1 + width
 
 
-def _item(data: bytes, at: int, depth: int) -> tuple[Value, int]:
-    if data[at : at + 1] == b"\xf6":
-        return None, at + 1
-    major, argument, at = _head(data, at)
-    if major == _UINT:
-        return argument, at
-    if major == _NEGATIVE:
-        return -1 - argument, at
-    if major in {_BYTES, _TEXT}:
-        end = at + argument
-        if end > len(data):
-            raise CborError("ends too early")
-        return (data[at:end] if major == _BYTES else _text(data[at:end])), end
-    if major > _MAP:
-        raise CborError("tag, float or simple value")
-    if not depth:
-        raise CborError("nested too deep")
-    return _array(data, at, argument, depth - 1) if major == _ARRAY else _map(data, at, argument, depth - 1)
+def read_int(data: bytes, at: int) -> tuple[int, int]:
+    """Read an unsigned or negative integer."""
+    if data[at] < NEGATIVE:
+        return read_head(data, at, UINT)
+    number, at = read_head(data, at, NEGATIVE)
+    return -1 - number, at
 
 
-def _text(raw: bytes) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        raise CborError("text that is not UTF-8") from None
+def read_bytes(data: bytes, at: int) -> tuple[bytes, int]:
+    """Read a byte string."""
+    size, at = read_head(data, at, BYTES)
+    end = at + size
+    return data[at:end], end
 
 
-def _array(data: bytes, at: int, count: int, depth: int) -> tuple[list[Value], int]:
-    items: list[Value] = []
-    for _ in range(count):
-        item, at = _item(data, at, depth)
-        items.append(item)
-    return items, at
+def read_text(data: bytes, at: int) -> tuple[bytes, int]:
+    """Read a text string; as bytes, which nobody has decoded yet."""
+    size, at = read_head(data, at, TEXT)
+    end = at + size
+    return data[at:end], end
 
 
-def _map(data: bytes, at: int, count: int, depth: int) -> tuple[dict[int | str, Value], int]:
-    entries: dict[int | str, Value] = {}
-    previous = b""
-    for _ in range(count):
-        start = at
-        key, at = _item(data, at, 0)
-        if not isinstance(key, int | str):
-            raise CborError("map key that is neither integer nor text")
-        if data[start:at] <= previous:
-            raise CborError("map keys unsorted or repeated")
-        previous = data[start:at]
-        entries[key], at = _item(data, at, depth)
-    return entries, at
+def head(major: int, number: int) -> bytes:
+    """Return the head of an item."""
+    if number < _TABLED:
+        return _HEADS[major][number]
+    return _head(major, number)
+
+
+def of_int(number: int) -> bytes:
+    """Return an integer's item."""
+    return head(UINT, number) if number >= 0 else head(NEGATIVE, -1 - number)
+
+
+def of_bytes(raw: bytes | None) -> bytes:
+    """Return the item of a byte string; null for None."""
+    return b"\xf6" if raw is None else head(BYTES, len(raw)) + raw
+
+
+def of_text(text: str) -> bytes:
+    """Return the item of a text string."""
+    raw = text.encode()
+    return head(TEXT, len(raw)) + raw
+
+
+def _head(major: int, number: int) -> bytes:
+    if number < _ONE_BYTE:
+        return bytes((major | number,))
+    width = next(width for width in (1, 2, 4, 8) if number < 1 << 8 * width)
+    return bytes((major + _ONE_BYTE - 1 + width.bit_length(),)) + number.to_bytes(width)
+
+
+_HEADS: Final = {
+    major: [_head(major, number) for number in range(_TABLED)] for major in (UINT, NEGATIVE, BYTES, TEXT, ARRAY, MAP)
+}

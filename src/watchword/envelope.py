@@ -1,26 +1,20 @@
-"""The envelope, version 1: claims and their proof in one header (docs/spec.md is normative)."""
+"""The envelope, version 1: claims and their proof in one header, and its strict reader (docs/spec.md is normative)."""
 
 from __future__ import annotations
 
-import base64
-import binascii
+from binascii import Error as Base64Error
+from binascii import a2b_base64
 from dataclasses import dataclass
-from hashlib import sha256
+from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-import cbor2
-
-from watchword import cbor
+from watchword.cbor import ARRAY, MAP, NULL, TEXT, UINT, read_bytes, read_head, read_int, read_text
+from watchword.claims import Claims, make_claims
+from watchword.encoding import HASH, ID, INCLUSION, TREE, sig_structure
 from watchword.errors import Reason, Rejected
-from watchword.merkle import root_of
+from watchword.merkle import leaf_of, root_of
 from watchword.message import ENVELOPE_HEADER, is_principal
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-
-    from watchword.cbor import Value
-    from watchword.message import Header
 
 VERSION: Final = 1
 MAX_ENVELOPE_BYTES: Final = 4096
@@ -28,35 +22,18 @@ MAX_ENVELOPE_CHARACTERS: Final = (MAX_ENVELOPE_BYTES * 4 + 2) // 3
 MAX_TREE_SIZE: Final = 4096
 MAX_KEY_ID_BYTES: Final = 128
 ID_BYTES: Final = 16
-CONTEXT: Final = "watchword/1"
-"""Domain separation: a signature made for anything else does not verify here."""
 
-_ALG, _KID, _VDS, _VDP, _INCLUSION = 1, 4, 395, 396, -1  # RFC 9052 table 2, RFC 9942 section 5
-_RFC9162_SHA256: Final = 1
 _MAX_PATH: Final = 12
 _HASH_BYTES: Final = 32
+_NODE_BYTES: Final = len(HASH) + _HASH_BYTES
 _TIME_LIMIT: Final = 1 << 33
 _PARTITION_LIMIT: Final = 1 << 31
-_PARTS: Final = 3  # version, claims, proof; and tree size, index, path
-_COSE_PARTS: Final = 4
+_REQUIRED: Final = 4
+_KEPT: Final = 1024
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claims:
-    """What the sender signed (CWT claims, RFC 8392, and our own): who, when, which id, where, over what."""
-
-    issuer: str
-    id: bytes
-    issued_at: int
-    channel: str
-    recipient: str | None = None
-    expires_at: int | None = None
-    covered: tuple[str, ...] = ()
-    metadata_digest: bytes | None = None
-    partition: int | None = None
-    request_id: bytes | None = None
-    reply_to: str | None = None
-    value_digest: bytes | None = None
+_STANDARD: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
+_LAST: Final = {2: frozenset(b"AQgw"), 3: frozenset(b"AEIMQUYcgkosw048")}
+"""Characters that may end a text whose last one has four or two idle bits: those in which they are zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,76 +45,75 @@ class Inclusion:
     path: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Envelope:
-    """A parsed envelope; nothing in it is verified. Bytes are kept as received: signatures are checked over them."""
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What many envelopes of one sender have in common; ``size`` is that of their trees, 0 for a direct signature."""
 
-    claims: Claims
-    claims_bytes: bytes
+    issuer: str
+    channel: str
+    recipient: str | None
+    expires_at: int | None
+    covered: tuple[str, ...]
+    visible: frozenset[str]
+    partition: int | None
+    request_id: bytes | None
+    reply_to: str | None
     protected: bytes
     algorithm: int
     key_id: bytes
+    size: int
+
+
+@dataclass(slots=True)
+class Envelope:
+    """An envelope as read; nothing in it is verified. Bytes are kept as received: signatures are checked over them.
+
+    ``leaf`` is the claims' hash in a tree, and what stands for them wherever a digest will do. Not frozen, for one is
+    made for each message.
+    """
+
+    common: Common
+    id: bytes
+    issued_at: int
+    metadata_digest: bytes | None
+    value_digest: bytes | None
+    claims_bytes: bytes
+    leaf: bytes
     signature: bytes
-    inclusion: Inclusion | None = None
+    index: int = 0
+    path: tuple[bytes, ...] = ()
+
+    @property
+    def claims(self) -> Claims:
+        """The claims in one."""
+        common = self.common
+        return Claims(
+            issuer=common.issuer,
+            id=self.id,
+            issued_at=self.issued_at,
+            channel=common.channel,
+            recipient=common.recipient,
+            expires_at=common.expires_at,
+            covered=common.covered,
+            metadata_digest=self.metadata_digest,
+            partition=common.partition,
+            request_id=common.request_id,
+            reply_to=common.reply_to,
+            value_digest=self.value_digest,
+        )
+
+    @property
+    def inclusion(self) -> Inclusion | None:
+        """The proof that the claims stand in a signed tree; None for a direct signature."""
+        return Inclusion(self.common.size, self.index, self.path) if self.common.size else None
 
     def to_be_signed(self) -> bytes | None:
         """Return the bytes that the signature covers; None where the inclusion proof does not fit its tree."""
-        if self.inclusion is None:
-            return sig_structure(self.protected, 0, self.claims_bytes)
-        root = root_of(self.claims_bytes, self.inclusion.index, self.inclusion.size, self.inclusion.path)
-        return None if root is None else sig_structure(self.protected, self.inclusion.size, root)
-
-
-def sig_structure(protected: bytes, tree_size: int, payload: bytes) -> bytes:
-    """Return COSE's Sig_structure (RFC 9052 section 4.4); ``tree_size`` is 0 for a direct signature."""
-    external = cbor2.dumps([CONTEXT, tree_size])
-    return cbor2.dumps(["Signature1", protected, external, payload])
-
-
-def encode_protected(algorithm: int, key_id: bytes) -> bytes:
-    """Return the protected header of a direct signature."""
-    return cbor2.dumps({_ALG: algorithm, _KID: key_id}, canonical=True)
-
-
-def encode_claims(claims: Claims) -> bytes:
-    """Return the claims as deterministic CBOR; what is absent takes no room."""
-    fields: dict[int | str, object] = {
-        1: claims.issuer,
-        3: claims.recipient,
-        4: claims.expires_at,
-        6: claims.issued_at,
-        7: claims.id,
-        "c": claims.channel,
-        "h": list(claims.covered) or None,
-        "m": claims.metadata_digest,
-        "p": claims.partition,
-        "q": claims.request_id,
-        "r": claims.reply_to,
-        "v": claims.value_digest,
-    }
-    return cbor2.dumps({name: value for name, value in fields.items() if value is not None}, canonical=True)
-
-
-def encode_direct(claims_bytes: bytes, protected: bytes, signature: bytes) -> bytes:
-    """Return the header value (base64url without padding, ASCII) of a directly signed envelope."""
-    raw = cbor2.dumps([VERSION, claims_bytes, [protected, {}, None, signature]])
-    return base64.urlsafe_b64encode(raw).rstrip(b"=")
-
-
-def value_digest(value: bytes | None) -> bytes | None:
-    """Return SHA-256 of a value; None for an absent one, which is not an empty one."""
-    return None if value is None else sha256(value).digest()
-
-
-def metadata_digest(key: bytes | None, headers: Iterable[Header], covered: Collection[str]) -> bytes | None:
-    """Return SHA-256 over the key and, in order, every header whose name is in ``covered``; None if there is neither.
-
-    CBOR frames each part, so that no byte can move from one to another unseen.
-    """
-    if key is None and not covered:
-        return None
-    pairs = [[name, value] for name, value in headers if name in covered]
-    return sha256(cbor2.dumps([key, pairs])).digest()
+        common = self.common
+        if not common.size:
+            return sig_structure(common.protected, 0, self.claims_bytes)
+        root = root_of(self.leaf, self.index, common.size, self.path)
+        return None if root is None else sig_structure(common.protected, common.size, root)
 
 
 def is_envelope_name(name: str) -> bool:
@@ -146,143 +122,209 @@ def is_envelope_name(name: str) -> bool:
 
 
 def parse(header: bytes) -> Envelope:
-    """Read a header's value; Rejected (``malformed``) for whatever is not exactly an envelope of version 1."""
-    if len(header) > MAX_ENVELOPE_CHARACTERS:
-        raise _malformed(f"envelope of {len(header)} characters")
-    try:
-        raw = base64.b64decode(header + b"=" * (-len(header) % 4), altchars=b"-_", validate=True)
-    except binascii.Error:
-        raise _malformed("not base64url") from None
-    if base64.urlsafe_b64encode(raw).rstrip(b"=") != header:  # '+', '/', padding and stray low bits decode too
-        raise _malformed("not canonical base64url")
-    try:
-        return _envelope(cbor.decode(raw))
-    except cbor.CborError as error:
-        raise _malformed(str(error)) from None
+    """Read one header's value; see ``EnvelopeReader.read``."""
+    return EnvelopeReader().read(header)
+
+
+class EnvelopeReader:
+    """Reads envelopes; what the messages of one sender have in common is read once."""
+
+    def __init__(self) -> None:
+        self._protected = lru_cache(_KEPT)(_read_protected)
+        self._principal = lru_cache(_KEPT)(_read_principal)
+        self._names = lru_cache(_KEPT)(_read_names)
+
+    def read(self, header: bytes) -> Envelope:
+        """Read a header's value; Rejected (``malformed``) for whatever is not exactly an envelope of version 1."""
+        return self.read_raw(unarmored(header))
+
+    def read_raw(self, raw: bytes) -> Envelope:
+        """Read an envelope's bytes."""
+        try:
+            return self._envelope(raw)
+        except IndexError:
+            raise _malformed("ends too early") from None
+        except UnicodeDecodeError:
+            raise _malformed("text that is not UTF-8") from None
+        except ValueError as error:  # CborError among them
+            raise _malformed(str(error)) from None
+
+    def _envelope(self, raw: bytes) -> Envelope:
+        if raw[:2] != b"\x83\x01":
+            raise ValueError("not an envelope of version 1")
+        claims_bytes, at = read_bytes(raw, 2)
+        if raw[at] != ARRAY + 4:
+            raise ValueError("proof is not a COSE_Sign1")
+        protected, at = read_bytes(raw, at + 1)
+        algorithm, key_id, batched = self._protected(protected)
+        size, index = 0, 0
+        path: tuple[bytes, ...] = ()
+        if not batched:
+            if raw[at] != MAP:
+                raise ValueError("unprotected fields beside a direct signature")
+            at += 1
+        elif raw[at : at + len(INCLUSION)] == INCLUSION:
+            proof, at = read_bytes(raw, at + len(INCLUSION))
+            size, index, path = _read_inclusion(proof)
+        else:
+            raise ValueError("a batch needs exactly one inclusion proof")
+        if raw[at] != NULL:
+            raise ValueError("payload is not detached")
+        signature, at = read_bytes(raw, at + 1)
+        if at != len(raw) or len(signature) > MAX_KEY_ID_BYTES:
+            raise ValueError("signature too long, or bytes after the end")
+        claims = self._claims(claims_bytes)
+        common = Common(
+            claims.issuer, claims.channel, claims.recipient, claims.expires_at, claims.covered,
+            frozenset(claims.covered), claims.partition, claims.request_id, claims.reply_to,
+            protected, algorithm, key_id, size,
+        )  # fmt: skip
+        return Envelope(
+            common, claims.id, claims.issued_at, claims.metadata_digest, claims.value_digest,
+            claims_bytes, leaf_of(claims_bytes), signature, index, path,
+        )  # fmt: skip
+
+    def _claims(self, data: bytes) -> Claims:  # noqa: C901 - one step for each claim, in their order on the wire
+        """Read the claims: each has its place, so none can repeat, and none that is unknown finds one."""
+        count, at = read_head(data, 0, MAP)
+        recipient = expires_at = metadata = partition = request_id = reply_to = value = None
+        covered: tuple[str, ...] = ()
+        found = _REQUIRED
+        _expect(data, at, b"\x01", "issuer")
+        raw, at = read_text(data, at + 1)
+        issuer = self._principal(raw)
+        if data[at] == 3:  # noqa: PLR2004 - the claim's label
+            found += 1
+            raw, at = read_text(data, at + 1)
+            recipient = self._principal(raw)
+        if data[at] == 4:  # noqa: PLR2004 - the claim's label
+            found += 1
+            expires_at, at = _read_number(data, at + 1, _TIME_LIMIT)
+        _expect(data, at, b"\x06", "time of issue")
+        issued_at, at = _read_number(data, at + 1, _TIME_LIMIT)
+        _expect(data, at, b"\x07" + ID, "id of 16 bytes")
+        message_id = data[at + 2 : at + 18]
+        _expect(data, at + 18, b"\x61c", "channel")
+        channel, at = _read_name(data, at + 20)
+        if data[at : at + 2] == b"\x61h":
+            found += 1
+            start, at = at + 2, _after_names(data, at + 2)
+            covered = self._names(data[start:at])
+        if data[at : at + 4] == b"\x61m" + HASH:
+            found += 1
+            metadata, at = data[at + 4 : at + 36], at + 36
+        elif covered:
+            raise ValueError("headers named but not digested")
+        if data[at : at + 2] == b"\x61p":
+            found += 1
+            partition, at = _read_number(data, at + 2, _PARTITION_LIMIT)
+        if data[at : at + 3] == b"\x61q" + ID:
+            found += 1
+            request_id, at = data[at + 3 : at + 19], at + 19
+        if data[at : at + 2] == b"\x61r":
+            found += 1
+            reply_to, at = _read_name(data, at + 2)
+        if data[at : at + 4] == b"\x61v" + HASH:
+            found += 1
+            value, at = data[at + 4 : at + 36], at + 36
+        if at != len(data) or found != count:
+            raise ValueError("claims missing, unknown, unsorted or of another type")
+        return make_claims(
+            issuer, message_id, issued_at, channel, recipient, expires_at,
+            covered, metadata, partition, request_id, reply_to, value,
+        )  # fmt: skip
 
 
 def _malformed(detail: str) -> Rejected:
     return Rejected(Reason.MALFORMED, detail)
 
 
-def _envelope(value: Value) -> Envelope:
-    if not (isinstance(value, list) and len(value) == _PARTS and value[0] == VERSION):
-        raise _malformed("not an envelope of version 1")
-    _, claims_bytes, proof = value
-    if not (isinstance(claims_bytes, bytes) and isinstance(proof, list) and len(proof) == _COSE_PARTS):
-        raise _malformed("claims or proof of another type")
-    protected, unprotected, payload, signature = proof
-    if not (isinstance(protected, bytes) and isinstance(unprotected, dict) and payload is None):
-        raise _malformed("proof is not a COSE_Sign1 with detached payload")
-    if not (isinstance(signature, bytes) and len(signature) <= MAX_KEY_ID_BYTES):
-        raise _malformed("signature of another type")
-    algorithm, key_id, batched = _protected(cbor.decode(protected))
-    if not batched and unprotected:
-        raise _malformed("unprotected fields beside a direct signature")
-    return Envelope(
-        claims=_claims(cbor.decode(claims_bytes)),
-        claims_bytes=claims_bytes,
-        protected=protected,
-        algorithm=algorithm,
-        key_id=key_id,
-        signature=signature,
-        inclusion=_inclusion(unprotected) if batched else None,
-    )
+def unarmored(header: bytes) -> bytes:
+    """Read base64url (RFC 4648 section 5); one sequence of bytes has one text."""
+    if len(header) > MAX_ENVELOPE_CHARACTERS:
+        raise _malformed(f"envelope of {len(header)} characters")
+    try:
+        raw = a2b_base64(header.translate(_STANDARD) + b"=" * (-len(header) % 4), strict_mode=True)
+    except Base64Error:
+        raise _malformed("not base64url") from None
+    over = len(header) % 4
+    if over and header[-1] not in _LAST[over]:
+        raise _malformed("not canonical base64url")
+    return raw
 
 
-def _protected(value: Value) -> tuple[int, bytes, bool]:
+def _expect(data: bytes, at: int, wanted: bytes, what: str) -> None:
+    if data[at : at + len(wanted)] != wanted:
+        raise ValueError(f"claims: no {what} in its place")
+
+
+def _read_number(data: bytes, at: int, limit: int) -> tuple[int, int]:
+    number, at = read_head(data, at, UINT)
+    if number >= limit:
+        raise ValueError(f"number not below {limit}")
+    return number, at
+
+
+def _read_name(data: bytes, at: int) -> tuple[str, int]:
+    raw, at = read_text(data, at)
+    if not raw:
+        raise ValueError("empty name")
+    return raw.decode(), at
+
+
+def _read_principal(raw: bytes) -> str:
+    text = raw.decode()
+    if not is_principal(text):
+        raise ValueError("not a principal")
+    return text
+
+
+def _after_names(data: bytes, at: int) -> int:
+    """Return where a list of names ends."""
+    count, at = read_head(data, at, ARRAY)
+    for _ in range(count):
+        size, at = read_head(data, at, TEXT)
+        at += size
+    return at
+
+
+def _read_names(data: bytes) -> tuple[str, ...]:
+    """Read the covered header names: a sorted set that is not empty."""
+    count, at = read_head(data, 0, ARRAY)
+    raws: list[bytes] = []
+    for _ in range(count):
+        raw, at = read_text(data, at)
+        raws.append(raw)
+    names = tuple(raw.decode() for raw in raws)
+    in_order = all(one < other for one, other in pairwise(raws))
+    if not names or not in_order or any(map(is_envelope_name, names)):
+        raise ValueError("covered headers are not a sorted set of names")
+    return names
+
+
+def _read_protected(data: bytes) -> tuple[int, bytes, bool]:
     """Read algorithm and key id, and the mode, which the protected 395 alone decides."""
-    if not (isinstance(value, dict) and value.keys() <= {_ALG, _KID, _VDS}):
-        raise _malformed("protected header is not a map of 1, 4 and 395")
-    algorithm, key_id = value.get(_ALG), value.get(_KID)
-    if not (isinstance(algorithm, int) and isinstance(key_id, bytes) and 1 <= len(key_id) <= MAX_KEY_ID_BYTES):
-        raise _malformed("algorithm or key id missing or of another type")
-    if _VDS in value and value[_VDS] != _RFC9162_SHA256:
-        raise _malformed("unknown tree algorithm")
-    return algorithm, key_id, _VDS in value
+    fields, at = read_head(data, 0, MAP)
+    _expect(data, at, b"\x01", "algorithm")
+    algorithm, at = read_int(data, at + 1)
+    _expect(data, at, b"\x04", "key id")
+    key_id, at = read_bytes(data, at + 1)
+    rest = data[at:]
+    batched = rest == TREE
+    if at > len(data) or (rest and not batched) or fields != 2 + batched or not 1 <= len(key_id) <= MAX_KEY_ID_BYTES:
+        raise ValueError("protected header is not a map of 1, 4 and maybe 395")
+    return algorithm, key_id, batched
 
 
-def _inclusion(unprotected: dict[int | str, Value]) -> Inclusion:
-    match unprotected:
-        case {396: {-1: [bytes() as encoded], **more}, **others} if not more and not others:
-            pass
-        case _:
-            raise _malformed("a batch needs exactly one inclusion proof")
-    match cbor.decode(encoded):
-        case [int() as size, int() as index, [*path]] if 2 <= size <= MAX_TREE_SIZE and 0 <= index < size:  # noqa: PLR2004 - a tree has two leaves
-            hashes = tuple(node for node in path if isinstance(node, bytes) and len(node) == _HASH_BYTES)
-        case _:
-            raise _malformed("inclusion proof of another shape")
-    if not 1 <= len(hashes) == len(path) <= _MAX_PATH:
-        raise _malformed("inclusion path of another shape")
-    return Inclusion(size, index, hashes)
-
-
-_REQUIRED: Final = frozenset({1, 6, 7, "c"})
-_KNOWN: Final = _REQUIRED | {3, 4, "h", "m", "p", "q", "r", "v"}
-
-
-def _claims(value: Value) -> Claims:
-    if not (isinstance(value, dict) and value.keys() >= _REQUIRED and value.keys() <= _KNOWN):
-        raise _malformed("claims missing or unknown")
-    read = _Reader(value)
-    covered = read.names("h")
-    claims = Claims(
-        issuer=read.principal(1) or "",
-        recipient=read.principal(3),
-        expires_at=read.number(4, _TIME_LIMIT),
-        issued_at=read.number(6, _TIME_LIMIT) or 0,
-        id=read.raw(7, ID_BYTES) or b"",
-        channel=read.text("c") or "",
-        covered=covered,
-        metadata_digest=read.raw("m", _HASH_BYTES),
-        partition=read.number("p", _PARTITION_LIMIT),
-        request_id=read.raw("q", ID_BYTES),
-        reply_to=read.text("r"),
-        value_digest=read.raw("v", _HASH_BYTES),
-    )
-    if covered and claims.metadata_digest is None:
-        raise _malformed("headers named but not digested")
-    return claims
-
-
-class _Reader:
-    """Typed access to the claims: absent is None, another type or size is malformed."""
-
-    def __init__(self, fields: dict[int | str, Value]) -> None:
-        self._fields = fields
-
-    def number(self, name: int | str, limit: int) -> int | None:
-        value = self._fields.get(name)
-        if name in self._fields and not (isinstance(value, int) and 0 <= value < limit):
-            raise _malformed(f"claim {name} is not a number below {limit}")
-        return value if isinstance(value, int) else None
-
-    def raw(self, name: int | str, size: int) -> bytes | None:
-        value = self._fields.get(name)
-        if name in self._fields and not (isinstance(value, bytes) and len(value) == size):
-            raise _malformed(f"claim {name} is not {size} bytes")
-        return value if isinstance(value, bytes) else None
-
-    def text(self, name: int | str) -> str | None:
-        value = self._fields.get(name)
-        if name in self._fields and not (isinstance(value, str) and value):
-            raise _malformed(f"claim {name} is not text")
-        return value if isinstance(value, str) else None
-
-    def principal(self, name: int | str) -> str | None:
-        value = self.text(name)
-        if value is not None and not is_principal(value):
-            raise _malformed(f"claim {name} is not a principal")
-        return value
-
-    def names(self, name: int | str) -> tuple[str, ...]:
-        value = self._fields.get(name, [])
-        if not isinstance(value, list) or (name in self._fields and not value):
-            raise _malformed(f"claim {name} is not a list of names")
-        names = tuple(entry for entry in value if isinstance(entry, str))
-        encoded = [entry.encode() for entry in names]
-        in_order = all(one < other for one, other in pairwise(encoded))
-        if len(names) != len(value) or not in_order or any(is_envelope_name(entry) for entry in names):
-            raise _malformed(f"claim {name} is not a sorted set of header names")
-        return names
+def _read_inclusion(proof: bytes) -> tuple[int, int, tuple[bytes, ...]]:
+    if proof[0] != ARRAY + 3:
+        raise ValueError("inclusion proof of another shape")
+    size, at = read_head(proof, 1, UINT)
+    index, at = read_head(proof, at, UINT)
+    nodes, at = read_head(proof, at, ARRAY)
+    end = at + nodes * _NODE_BYTES
+    framed = proof[at::_NODE_BYTES] == HASH[:1] * nodes and proof[at + 1 :: _NODE_BYTES] == HASH[1:] * nodes
+    if not (2 <= size <= MAX_TREE_SIZE and index < size and 1 <= nodes <= _MAX_PATH and framed and end == len(proof)):  # noqa: PLR2004 - a tree has two leaves
+        raise ValueError("inclusion proof of another shape")
+    path = tuple([proof[node : node + _HASH_BYTES] for node in range(at + len(HASH), end, _NODE_BYTES)])
+    return size, index, path

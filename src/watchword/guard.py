@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 from heapq import heappop, heappush
 from math import ceil, inf
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 
-from watchword.packed import Bucket
+from watchword.packed import LEAST, OPEN, Bucket
 from watchword.quota import UNVERIFIED, Quota
 from watchword.replay import Admission
 
@@ -28,6 +30,11 @@ MAX_PROVEN: Final = 1 << 14
 """Keys that are kept apart because something verified under them; to forget them costs nothing but that."""
 
 _LONG: Final = 3600
+
+_PRIME: Final = (1 << 130) - 5
+"""Above 128 bits, so that two ids, or halves of digests, are never one number."""
+
+_64_BITS: Final = (1 << 64) - 1
 
 _Pair: TypeAlias = tuple[str, bytes]
 
@@ -59,14 +66,16 @@ class _Log:
     unproven: float = -inf
 
 
+@final
 class MemoryReplayStore:
     """Ids in memory, for logs that this process reads alone (one consumer of a partition, one subscription).
 
     The floor of a log is the highest reference time that passed in it less ``horizon`` seconds (max_age + max_skew), or
     the one that it began with. An id is forgotten only below the floor, and whatever was issued below it is TOO_OLD; so
     nothing forgotten can come back. ``horizon`` None forgets nothing. Memory is bounded by refusing, never by
-    forgetting; see ``Quota`` for the bounds. An id is kept as 64 bits of a hash under a secret of this process, so that
-    nobody can aim at another's: that two of a million meet by chance is to be expected once in 10^7 such windows.
+    forgetting; see ``Quota`` for the bounds. An id is kept as 64 bits of a universal hash (Carter and Wegman, 1979)
+    whose coefficients are secrets of this process, so that nobody can aim at another's: that two of a million meet by
+    chance is to be expected once in 10^7 such windows.
     """
 
     def __init__(
@@ -80,35 +89,45 @@ class MemoryReplayStore:
         self._horizon: Final = inf if horizon is None else horizon
         self._width: Final = _LONG if horizon is None else max(1, ceil(horizon / SLICES))
         self._secret: Final = os.urandom(32)
+        self._a, self._b, self._c = (1 + secrets.randbelow(_PRIME - 1) for _ in range(3))
+        self._number: Final = lru_cache(MAX_PROVEN)(self._hash)
         self._quota: Final = Quota(per_principal=per_principal, in_all=in_all, unverified=unverified)
         self._logs: dict[str, _Log] = {}
+        self._room = OPEN
         self._proven: set[_Pair] = set()
 
     def __len__(self) -> int:
         return len(self._quota)
 
     async def claim(self, claim: Claim) -> Admission:
-        """See ``ReplayStore.claim``; atomic, for it never waits."""
-        log = self._logs.setdefault(claim.log, _Log())
-        self._pass_time(log, claim.reference)
-        key, mark = self._key(claim.principal, claim.id, claim.issued_at), self._mark(claim)
+        """See ``ReplayStore.claim``."""
+        return self.admit(claim)
+
+    def admit(self, claim: Claim) -> Admission:
+        """Answer as ``claim`` does; atomic, for it never waits."""
+        log = self._log(claim)
+        if claim.reference > log.highest:
+            self._pass_time(log, claim.reference)
+        issued_at = claim.issued_at
+        key, mark = self._key(claim.principal, claim.id, issued_at), self._mark(claim)
         late_key = self._late_key(claim) if log.unverified else key
-        pinned = key in log.pins or late_key in log.pins
-        if claim.issued_at < self._floor(log, solicited=claim.solicited) and not pinned:
+        if issued_at < self._floor(log, solicited=claim.solicited) and key not in log.pins and late_key not in log.pins:
             return Admission.TOO_OLD
-        known = self._find(log, claim.issued_at, key)
+        known = self._find(log, issued_at, key)
         if known is not None:
             return Admission.REDELIVERED if claim.place is not None and known == mark else Admission.REPLAYED
-        late = self._find(log, claim.issued_at, late_key)
+        late = self._find(log, issued_at, late_key) if log.unverified else None
         if late is not None and (claim.place is None or late != mark):
             return Admission.REPLAYED
         self._prove(claim)
-        if self._quota.is_full_for(claim.principal):
+        owner = self._quota.take(claim.principal)
+        if owner is None:
             self._raise_floor(log, claim)
             return Admission.OVER_QUOTA
-        if claim.issued_at <= self._raised(log, claim) and late is None:
+        if late is None and issued_at <= self._raised(log, claim):
+            self._quota.release(owner)
             return Admission.TOO_OLD
-        self._put(log, claim, key, mark)
+        self._keep(log, claim, key, mark, owner)
         if late is not None:
             self._settle(log, late_key)  # it is known by its id from now on
         return Admission.FIRST
@@ -116,25 +135,26 @@ class MemoryReplayStore:
     def begin(self, log: str, *, floor: float) -> None:
         """Start a log's guard anew: nothing is known but that whatever was issued below ``floor`` is too old."""
         self.forget(log)
-        self._logs[log] = _Log(start=floor)
+        self._opened(log, _Log(start=floor))
 
     def recall(self, claim: Claim) -> None:
         """Remember a verified message that passed in this log before the guard began; of one id, the first sight."""
-        log = self._logs.setdefault(claim.log, _Log())
+        log = self._log(claim)
         self._prove(claim)
         key, mark = self._key(claim.principal, claim.id, claim.issued_at), self._mark(claim)
         if self._is_over(log, claim) or self._find(log, claim.issued_at, key) is not None:
             return
         if log.unverified and self._find(log, claim.issued_at, self._late_key(claim)) not in {None, mark}:
             return  # its first sight was elsewhere, and passed without a verdict
-        if self._quota.is_full_for(claim.principal):
+        owner = self._quota.take(claim.principal)
+        if owner is None:
             self._raise_floor(log, claim)
         else:
-            self._put(log, claim, key, mark)
+            self._keep(log, claim, key, mark, owner)
 
     def pass_over(self, claim: Claim) -> None:
         """Remember a message that passed without a verdict on its key, by its claims: elsewhere they are a replay."""
-        log = self._logs.setdefault(claim.log, _Log())
+        log = self._log(claim)
         key = self._key(claim.principal, claim.id, claim.issued_at)
         late_key = self._late_key(claim)
         if self._is_over(log, claim) or any(
@@ -170,9 +190,20 @@ class MemoryReplayStore:
                 self._release(known, bucket.owners())
             self._release(known, (pin.owner for pin in known.pins.values()))
 
+    def _log(self, claim: Claim) -> _Log:
+        log = self._logs.get(claim.log)
+        if log is None:
+            log = self._opened(claim.log, _Log())
+        return log
+
+    def _opened(self, name: str, log: _Log) -> _Log:
+        self._logs[name] = log
+        self._room = max(LEAST, OPEN // len(self._logs))
+        return log
+
     def _floor(self, log: _Log, *, solicited: bool = False) -> float:
         passed = log.highest - self._horizon
-        return passed if solicited else max(passed, log.start)
+        return passed if solicited or passed > log.start else log.start
 
     def _pass_time(self, log: _Log, reference: float) -> None:
         log.highest = max(log.highest, reference)
@@ -196,24 +227,20 @@ class MemoryReplayStore:
     def _settle(self, log: _Log, key: int) -> None:
         pin = log.pins.pop(key, None)
         if pin is not None:
-            self._bucket(log, pin.issued_at).put(key, pin.mark, pin.owner)
+            self._bucket(log, pin.issued_at).put(key, pin.mark, pin.owner, self._room)
             self._pass_time(log, log.highest)
 
     def _find(self, log: _Log, issued_at: int, key: int) -> int | None:
-        pin = log.pins.get(key)
-        if pin is not None:
-            return pin.mark
+        if log.pins and key in log.pins:
+            return log.pins[key].mark
         bucket = log.buckets.get(issued_at // self._width)
         return None if bucket is None else bucket.find(key)
-
-    def _put(self, log: _Log, claim: Claim, key: int, mark: int) -> None:
-        self._keep(log, claim, key, mark, self._quota.take(claim.principal))
 
     def _keep(self, log: _Log, claim: Claim, key: int, mark: int, owner: int) -> None:
         if claim.unsettled:
             log.pins[key] = _Pin(mark, owner, claim.issued_at, claim.keep_until)
         else:
-            self._bucket(log, claim.issued_at).put(key, mark, owner)
+            self._bucket(log, claim.issued_at).put(key, mark, owner, self._room)
 
     def _bucket(self, log: _Log, issued_at: int) -> Bucket:
         number = issued_at // self._width
@@ -239,6 +266,8 @@ class MemoryReplayStore:
 
     def _raised(self, log: _Log, claim: Claim) -> float:
         """Return up to when whatever this key signed is too old in this log."""
+        if not log.raised and log.unproven == -inf:
+            return -inf
         pair = (claim.principal, claim.key_id)
         raised = log.raised.get(pair, -inf)
         return raised if pair in self._proven else max(raised, log.unproven)
@@ -259,14 +288,22 @@ class MemoryReplayStore:
             log.unproven = max(log.unproven, claim.issued_at)
 
     def _key(self, principal: str, message_id: bytes, issued_at: int) -> int:
-        return self._hash(b"id", b"%b %d %b" % (message_id, issued_at, principal.encode(errors="surrogatepass")))
+        """Return what an id is kept under: linear in what anybody may choose, so that only chance makes two alike."""
+        linear = int.from_bytes(message_id) * self._a + issued_at * self._b + self._number(principal)
+        return linear % _PRIME & _64_BITS
 
     def _late_key(self, claim: Claim) -> int:
-        return self._hash(b"claims", claim.digest)
+        return self._hash(claim.digest) & _64_BITS
 
     def _mark(self, claim: Claim) -> int:
         """Return what stands for the claims and their place."""
-        return self._hash(b"place", claim.digest + repr(claim.place).encode(errors="surrogatepass"))
+        linear = int.from_bytes(claim.digest[:16]) * self._a
+        if claim.place is not None:
+            position, stamp = claim.place
+            linear += position.offset * self._b + (0 if stamp is None else hash(stamp)) * self._c
+            linear += self._number(position.log)
+        return linear % _PRIME & _64_BITS
 
-    def _hash(self, kind: bytes, data: bytes) -> int:
-        return int.from_bytes(blake2b(data, digest_size=8, key=self._secret, person=kind).digest())
+    def _hash(self, data: str | bytes) -> int:
+        raw = data if isinstance(data, bytes) else data.encode(errors="surrogatepass")
+        return int.from_bytes(blake2b(raw, digest_size=16, key=self._secret).digest())

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OPEN: Final = 2048
-"""Ids that a table may hold before they are packed; an open id takes some 200 bytes, a packed one 20."""
+OPEN: Final = 4096
+"""Ids that all tables of a guard hold before they are packed; an open id takes some 200 bytes, a packed one 20."""
+
+LEAST: Final = 128
+"""Ids that one table may hold, however many tables there are."""
 
 _LARGEST: Final = 1 << 15
 """Ids in one run; sorting that many takes some 10 ms, for which the event loop waits."""
@@ -45,10 +48,10 @@ class Bucket:
                 return marks[at]
         return None
 
-    def put(self, key: int, mark: int, owner: int) -> None:
-        """Add a key that is not there."""
+    def put(self, key: int, mark: int, owner: int, room: int = OPEN) -> None:
+        """Add a key that is not there; ``room`` is how many may be open."""
         self._open[key] = mark << _OWNER_BITS | owner
-        if len(self._open) >= OPEN:
+        if len(self._open) >= room:
             self.seal()
 
     def owners(self) -> Iterator[int]:
@@ -62,15 +65,11 @@ class Bucket:
         """Pack what is open; runs of like size become one, so that there are few to look into."""
         if not self._open:
             return
-        rows = sorted(self._open.items())
+        keys = sorted(self._open)
+        entries = [self._open[key] for key in keys]
         self._open = {}
-        self._runs.append(
-            _Run(
-                array("Q", [key for key, _ in rows]),
-                array("Q", [entry >> _OWNER_BITS for _, entry in rows]),
-                array("I", [entry & _OWNER_MASK for _, entry in rows]),
-            )
-        )
+        marks = array("Q", [entry >> _OWNER_BITS for entry in entries])
+        self._runs.append(_Run(array("Q", keys), marks, array("I", [entry & _OWNER_MASK for entry in entries])))
         while len(self._runs) > 1:
             one, other = self._runs[-2:]
             if len(one.keys) > 2 * len(other.keys) or len(one.keys) + len(other.keys) > _LARGEST:

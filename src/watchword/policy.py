@@ -120,6 +120,11 @@ class Policy:
         """Seconds that an id must stay known after its issue, in log time."""
         return self.max_age + self.max_skew
 
+    @property
+    def longest(self) -> float:
+        """Seconds for which a store must keep an id after its issue."""
+        return self.max_age + 2 * self.max_skew + self.max_lag
+
     def accepts(self, channel: Channel, signed_for: str) -> bool:
         """Tell whether a message that was signed for ``signed_for`` may be found on ``channel``."""
         return channel.uri == signed_for or any(
@@ -128,6 +133,8 @@ class Policy:
 
     def rule_for(self, principal: str, channel: Channel) -> Allow | None:
         """Return the first rule that lets ``principal`` speak on ``channel``."""
+        if not self.allow:
+            return None
         return next((rule for rule in self.allow if rule.principal == principal and rule.covers(channel)), None)
 
     def permits(self, principal: str, channel: Channel) -> bool:

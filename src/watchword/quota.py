@@ -28,9 +28,12 @@ class Quota:
     def __len__(self) -> int:
         return self._total
 
-    def take(self, principal: str) -> int:
-        """Count one more id of a principal, and return the number that stands for it."""
+    def take(self, principal: str) -> int | None:
+        """Count one more id of a principal, and return the number that stands for it; None if it may have no more."""
         owner = self._numbers.get(principal)
+        held = 0 if owner is None else self._held[owner]
+        if held >= self._per_principal or (self._total >= self._in_all and not self._has_share(held)):
+            return None
         if owner is None:
             owner = self._numbered(principal)
         self._held[owner] += 1
@@ -55,18 +58,13 @@ class Quota:
         """Return how many ids each principal holds."""
         return {principal: self._held[owner] for principal, owner in self._numbers.items()}
 
-    def is_full_for(self, principal: str) -> bool:
-        """Tell whether no further id of this principal may be remembered."""
-        owner = self._numbers.get(principal)
-        held = 0 if owner is None else self._held[owner]
-        share = self._in_all // max(1, len(self._numbers))
-        if self._total >= 2 * self._in_all:  # equal shares alone add up to in_all * (1 + 1/2 + 1/3 + ...)
-            return True
-        return held >= self._per_principal or (self._total >= self._in_all and held >= share)
-
     def is_full_of_unverified(self) -> bool:
         """Tell whether nothing more may be remembered that nobody has verified."""
         return self._held[UNVERIFIED] >= self._most_unverified
+
+    def _has_share(self, held: int) -> bool:
+        """Tell whether a principal is below an equal share; those alone add up to in_all * (1 + 1/2 + 1/3 + ...)."""
+        return self._total < 2 * self._in_all and held < self._in_all // max(1, len(self._numbers))
 
     def _numbered(self, principal: str) -> int:
         if self._free:

@@ -10,6 +10,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from watchword.message import Position
 
 
@@ -32,9 +34,10 @@ class Claim:
     """One use of an id, offered to a replay store after every check of authenticity.
 
     ``scope`` (channel and reader) is where an id may be used once; ``log`` names the run of messages whose reference
-    times pass in order. ``digest`` is SHA-256 of the claims. Times are seconds since the epoch; an entry must live
-    until ``keep_until``. ``unsettled`` asks to keep the id until it is settled, however long that takes. ``solicited``
-    says that it answers a request of ours that is pending: no floor of a store's or reader's beginning is meant for it.
+    times pass in order. ``digest`` is one of the claims (32 bytes). Times are seconds since the epoch; an entry must
+    live until ``keep_until``. ``unsettled`` asks to keep the id until it is settled, however long that takes.
+    ``solicited`` says that it answers a request of ours that is pending: no floor of a store's or reader's beginning is
+    meant for it.
     """
 
     scope: str
@@ -59,6 +62,15 @@ class ReplayStore(Protocol):
 
         REDELIVERED only for the same digest at the same place. Any exception makes the message ``Unavailable``.
         """
+        ...
+
+
+@runtime_checkable
+class BulkStore(Protocol):
+    """A replay store that takes many claims for little more than the cost of one."""
+
+    async def claim_many(self, claims: Sequence[Claim]) -> Sequence[Admission]:
+        """Answer as ``claim`` does for each of them in order."""
         ...
 
 

@@ -22,7 +22,8 @@ from watchword import (
     VerifiedMessage,
     Verifier,
 )
-from watchword.envelope import encode_claims, encode_direct, encode_protected, parse
+from watchword.encoding import encode_claims, encode_direct, encode_protected
+from watchword.envelope import parse
 from watchword.jwk import parse_jwks
 from watchword.keys import Algorithm
 from watchword.message import Expected
@@ -124,7 +125,7 @@ def test_we_write_what_we_read() -> None:
             envelope = parse(header)
             assert encode_claims(envelope.claims) == envelope.claims_bytes
             if envelope.inclusion is None:
-                protected = encode_protected(Algorithm(envelope.algorithm), envelope.key_id)
+                protected = encode_protected(Algorithm(envelope.common.algorithm), envelope.common.key_id)
                 assert encode_direct(envelope.claims_bytes, protected, envelope.signature) == header
                 count += 1
     assert count > 30

@@ -66,7 +66,7 @@ def run_inspect(text: str | None, *, as_json: bool) -> int:
 
 def fields_of(envelope: Envelope) -> dict[str, object]:
     """Return what an envelope claims by name; digests, ids and signature in hex, what is absent left out."""
-    claims, inclusion = envelope.claims, envelope.inclusion
+    claims, common, inclusion = envelope.claims, envelope.common, envelope.inclusion
     fields: dict[str, object] = {
         "version": VERSION,
         "issuer": claims.issuer,
@@ -81,8 +81,8 @@ def fields_of(envelope: Envelope) -> dict[str, object]:
         "headers": list(claims.covered) or None,
         "metadata_digest": _hex(claims.metadata_digest),
         "value_digest": _hex(claims.value_digest),
-        "algorithm": _algorithm(envelope.algorithm),
-        "key_id": envelope.key_id.decode(errors="backslashreplace"),
+        "algorithm": _algorithm(common.algorithm),
+        "key_id": common.key_id.decode(errors="backslashreplace"),
         "mode": "direct" if inclusion is None else "batched",
         "tree_size": None if inclusion is None else inclusion.size,
         "tree_index": None if inclusion is None else inclusion.index,

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import cbor2
 
 from watchword import Channel, Message, Signer, SigningKey
-from watchword.envelope import encode_claims, encode_direct, encode_protected, parse, sig_structure
+from watchword.encoding import encode_claims, encode_direct, encode_protected, sig_structure
+from watchword.envelope import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable

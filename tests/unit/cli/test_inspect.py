@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.cli.conftest import PLANNER, Run
-from watchword.envelope import Claims, Envelope, Inclusion, encode_claims, encode_direct, encode_protected
+from watchword.claims import Claims
+from watchword.encoding import encode_batched, encode_claims, encode_direct, encode_protected
+from watchword.envelope import parse
 from watchword_adapters.cli.inspect import fields_of
 
 MESSAGE = '{"channel": "kafka://prod/tasks", "partition": 7, "key": "", "value": "", "headers": [["a,b", ""]]}'
@@ -63,18 +65,11 @@ def test_times_are_shown_for_people(run: Run) -> None:
 
 def test_a_batched_envelope_shows_its_tree() -> None:
     """Size, place and path of the tree are part of what is explained."""
-    claims = Claims(issuer=PLANNER, id=bytes(16), issued_at=1, channel="nats://prod/a", request_id=b"q" * 16)
-    fields = fields_of(
-        Envelope(
-            claims=claims,
-            claims_bytes=b"",
-            protected=b"",
-            algorithm=5,
-            key_id=b"k",
-            signature=b"s",
-            inclusion=Inclusion(2, 1, (bytes(32),)),
-        )
+    claims = encode_claims(
+        Claims(issuer=PLANNER, id=bytes(16), issued_at=1, channel="nats://prod/a", request_id=b"q" * 16)
     )
+    protected = encode_protected(5, b"k", batched=True)
+    fields = fields_of(parse(encode_batched(claims, protected, b"s", size=2, index=1, path=[bytes(32)])))
     assert (fields["mode"], fields["tree_size"], fields["tree_index"]) == ("batched", 2, 1)
     assert fields["tree_path"] == ["00" * 32]
     assert (fields["algorithm"], fields["in_reply_to"]) == ("unknown (5)", "71" * 16)

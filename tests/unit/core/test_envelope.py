@@ -20,16 +20,9 @@ from tests.unit.core.world import (
 from tests.vectors import trees
 from tests.vectors.faults import GOOD_TEXT, GOOD_TREE, MALFORMED, MALFORMED_TEXT
 from watchword import Reason, Rejected
-from watchword.envelope import (
-    MAX_ENVELOPE_BYTES,
-    Claims,
-    Inclusion,
-    encode_claims,
-    is_envelope_name,
-    metadata_digest,
-    parse,
-    value_digest,
-)
+from watchword.claims import Claims
+from watchword.encoding import encode_claims, encode_pair, metadata_digest, value_digest
+from watchword.envelope import MAX_ENVELOPE_BYTES, Inclusion, is_envelope_name, parse
 
 CLAIMS = claims_of(kafka())
 SIGNATURE = bytes(64)
@@ -48,7 +41,7 @@ def test_malformed(raw: bytes) -> None:
 def test_what_is_no_array_is_malformed(value: object) -> None:
     """Promise (A07): an envelope of another type is malformed, as is a claims or proof of one."""
     honest = [1, cbor(CLAIMS), [cbor({1: -19, 4: b"key"}), {}, None, b""]]
-    assert parse(text(cbor(honest))).key_id == b"key"
+    assert parse(text(cbor(honest))).common.key_id == b"key"
     for raw in (value, [1, value, honest[2]], [1, honest[1], value]):
         with pytest.raises(Rejected) as caught:
             parse(text(cbor(raw)))
@@ -96,7 +89,7 @@ def test_every_claim_is_read() -> None:
     envelope = parse(text(direct(cbor(fields))))
     assert envelope.claims == expected
     assert encode_claims(expected) == envelope.claims_bytes == cbor(fields)
-    assert (envelope.algorithm, envelope.key_id, envelope.inclusion) == (-19, b"alice-1", None)
+    assert (envelope.common.algorithm, envelope.common.key_id, envelope.inclusion) == (-19, b"alice-1", None)
 
 
 def test_zero_is_not_absent() -> None:
@@ -129,13 +122,12 @@ def test_digests_tell_absent_from_empty() -> None:
     """Promise (A04): no value, an empty one and a null header value are three different things."""
     assert value_digest(None) is None
     assert value_digest(b"") is not None
-    assert metadata_digest(None, (("a", b"1"),), ()) is None
     digests = {
-        metadata_digest(b"", (), ()),
-        metadata_digest(None, (("a", None),), ("a",)),
-        metadata_digest(None, (("a", b""),), ("a",)),
-        metadata_digest(b"", (("a", b""),), ("a",)),
-        metadata_digest(None, (), ("a",)),
+        metadata_digest(b"", []),
+        metadata_digest(None, [encode_pair("a", None)]),
+        metadata_digest(None, [encode_pair("a", b"")]),
+        metadata_digest(b"", [encode_pair("a", b"")]),
+        metadata_digest(None, []),
     }
     assert len(digests) == 5
 

@@ -201,7 +201,7 @@ def test_what_finds_no_room_raises_the_floor_of_its_key() -> None:
     memory = store(per_principal=2)
     for number in range(3):
         at_once(memory.claim(numbered(number, issued_at=NOW + number)))
-    late = NOW + 1 + HORIZON + 4  # the first two have left
+    late = NOW + 1 + int(HORIZON) + 4  # the first two have left
     assert at_once(memory.claim(numbered(2, issued_at=NOW + 2, reference=late - 3, place=place(9)))) is OVER_QUOTA
     assert at_once(memory.claim(numbered(3, issued_at=NOW + 9, principal=BOB, reference=late))) is FIRST
     assert at_once(memory.claim(numbered(4, issued_at=late, reference=late))) is FIRST

@@ -55,5 +55,6 @@ def test_a_principal_that_holds_nothing_leaves_nothing() -> None:
         owners = [quota.take(f"p{n}"), quota.take(f"p{n}")]
         assert quota.held() == {f"p{n}": 2}
         for owner in owners:
+            assert owner is not None
             quota.release(owner)
     assert (quota.held(), len(quota), len(quota._names)) == ({}, 0, 2)

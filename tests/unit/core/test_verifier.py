@@ -346,11 +346,12 @@ def test_the_readers_own_floor() -> None:
 def test_a_store_is_opened_at_the_start(error: Exception, expected: type[Exception]) -> None:
     """Promise: a store that cannot be trusted is refused before anything is read; one that is down is Unavailable."""
 
-    class Store(MemoryReplayStore):
+    class Store(CountingStore):
         async def start(self) -> None:
             raise error
 
-    verifier = Verifier(realm=REALM, keys=MemoryKeys(), replay=Store(horizon=None), policy=Policy(), clock=lambda: NOW)
+    store = Store(MemoryReplayStore(horizon=None))
+    verifier = Verifier(realm=REALM, keys=MemoryKeys(), replay=store, policy=Policy(), clock=lambda: NOW)
     with pytest.raises(expected):
         at_once(verifier.start())
     at_once(World().verifier.start())

@@ -1,0 +1,44 @@
+"""Checks signatures on threads of their own, off the event loop and side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+class Threads:
+    """A checker of the verifier's, with as many threads as there are processors for this process.
+
+    ``cryptography`` releases the interpreter's lock while it checks. The threads are no others' (handlers may keep the
+    event loop's own ones waiting for long), and end when nobody holds this object any more.
+    """
+
+    def __init__(self) -> None:
+        self._count = _processors()
+        self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="watchword")
+
+    async def __call__(self, jobs: Sequence[Callable[[], bool]]) -> list[bool]:
+        """Return what the jobs return, in order."""
+        loop = asyncio.get_running_loop()
+        shares = [jobs[first :: self._count] for first in range(min(self._count, len(jobs)))]
+        verdicts = [False] * len(jobs)
+        for first, found in enumerate(
+            await asyncio.gather(*(loop.run_in_executor(self._pool, _all_of, share) for share in shares))
+        ):
+            verdicts[first :: self._count] = found
+        return verdicts
+
+
+def _all_of(jobs: Sequence[Callable[[], bool]]) -> list[bool]:
+    return [job() for job in jobs]
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

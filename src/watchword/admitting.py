@@ -1,0 +1,97 @@
+"""Check 8: the first use of an id in its scope, or an honest redelivery; by our own memory or a shared store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from watchword.errors import Reason, Rejected, Unavailable
+from watchword.guard import MemoryReplayStore
+from watchword.replay import Admission, BulkStore
+
+if TYPE_CHECKING:
+    from watchword.case import Case
+    from watchword.message import Message
+    from watchword.replay import Claim, ReplayStore
+
+_REFUSED: Final = {
+    Admission.REPLAYED: Reason.REPLAYED,
+    Admission.TOO_OLD: Reason.STALE,
+    Admission.OVER_QUOTA: Reason.OVER_QUOTA,
+}
+
+
+class Admitting:
+    """Offers claims to ``store``; those of what this process reads alone to its own ``guard``."""
+
+    def __init__(self, store: ReplayStore, *, horizon: float) -> None:
+        self._store = store
+        self.guard: Final = store if isinstance(store, MemoryReplayStore) else MemoryReplayStore(horizon=horizon)
+
+    def guards(self, message: Message) -> bool:
+        """Tell whether our own memory answers for this message, and not a store that is shared."""
+        return message.alone or self._store is self.guard
+
+    async def admit(self, cases: list[Case], *, floor: float) -> None:
+        """Judge in order; where the store fails, what comes behind is taken off ``cases``."""
+        shared: list[Case] = []
+        for case in cases:
+            if case.verdict is not None:
+                self.ended(case)
+            elif case.claim.issued_at < floor and not case.claim.solicited:
+                self.reject(case, Rejected(Reason.STALE, "issued before this reader began to remember"))
+            elif self.guards(case.message):
+                self._admitted(case, self.guard.admit(case.claim))
+            else:
+                shared.append(case)
+        if not shared:
+            return
+        for case, admission in zip(shared, await self._asked([case.claim for case in shared]), strict=False):
+            self._admitted(case, admission)
+            if isinstance(case.verdict, Unavailable):
+                del cases[cases.index(case) + 1 :]
+                return
+
+    def ended(self, case: Case) -> None:
+        """Take note of what was rejected by an earlier check."""
+        if isinstance(case.verdict, Rejected):
+            self.pass_over_unknown(case)
+            self._drop(case)
+
+    def pass_over_unknown(self, case: Case) -> None:
+        """Remember what passes without a verdict on its key, for that may become known later."""
+        if case.opened and not case.keyed and self.guards(case.message):
+            self.guard.pass_over(replace(case.claim, unsettled=False))  # a rejection is final: nobody offers it again
+
+    def reject(self, case: Case, verdict: Rejected) -> None:
+        """Reject what passed the checks before this one."""
+        case.reject(verdict)
+        self._drop(case)
+
+    def _drop(self, case: Case) -> None:
+        if case.opened and case.claim.unsettled:
+            self.guard.drop(case.claim)  # nobody will acknowledge it
+
+    async def _asked(self, claims: list[Claim]) -> list[object]:
+        """Ask the store; the last answer is what it raised, if anything."""
+        answers: list[object] = []
+        try:
+            if isinstance(self._store, BulkStore) and len(claims) > 1:
+                answers += await self._store.claim_many(claims)
+            else:
+                for claim in claims:
+                    answers.append(await self._store.claim(claim))
+        except Exception as error:  # noqa: BLE001 - whatever it raised, the message was not judged
+            answers.append(error)
+        return answers
+
+    def _admitted(self, case: Case, admission: object) -> None:
+        if isinstance(admission, Exception):
+            case.verdict = Unavailable("replay", type(admission).__name__)
+            case.verdict.__cause__ = admission
+        elif not isinstance(admission, Admission):  # "first" would equal FIRST, and yet not be it
+            case.verdict = Unavailable("replay", "the replay store gave no admission")
+        elif admission in _REFUSED:
+            self.reject(case, Rejected(_REFUSED[admission]))
+        else:
+            case.first = admission is Admission.FIRST

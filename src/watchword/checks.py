@@ -1,0 +1,94 @@
+"""The verifier's checks that look at one message alone, numbered as in its table (docs/spec.md, "Verification")."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from watchword.encoding import encode_pair, metadata_digest, value_digest
+from watchword.errors import Reason, Rejected
+from watchword.message import ENVELOPE_HEADER, MAX_HEADER_BYTES, NATS_ID_HEADER, TRACE_HEADERS
+
+if TYPE_CHECKING:
+    from watchword.envelope import Envelope
+    from watchword.keys import VerificationKey
+    from watchword.message import Header, Message
+    from watchword.policy import Policy
+
+_NAME_SIZE: Final = len(ENVELOPE_HEADER)
+
+
+def the_envelope(message: Message) -> bytes:
+    """Check 1: exactly one envelope, within the size limits."""
+    found: list[bytes | None] = []
+    size = 0
+    for name, value in message.headers:
+        size += len(name) if name.isascii() else len(name.encode(errors="surrogatepass"))
+        if value is not None:
+            size += len(value)
+        if len(name) == _NAME_SIZE and name.lower() == ENVELOPE_HEADER:
+            found.append(value)
+    if not found:
+        raise Rejected(Reason.UNSIGNED)
+    envelope = found[0]
+    if len(found) > 1 or envelope is None or size > MAX_HEADER_BYTES:
+        raise Rejected(Reason.MALFORMED, "more than one envelope, an empty one, or headers over the limit")
+    return envelope
+
+
+def reference_time(message: Message, envelope: Envelope, now: float, policy: Policy, *, recalled: bool) -> float:
+    """Check 4: neither stale nor from the future at the reference time, which is returned, nor expired now."""
+    if message.appended_at is not None:
+        reference = message.appended_at
+    elif recalled:  # it may have been read as soon as it was issued, and by another clock
+        reference = min(now + policy.max_skew, envelope.issued_at)
+    else:
+        reference = now
+    age = reference - envelope.issued_at
+    if not age <= policy.max_age + policy.max_skew:
+        raise Rejected(Reason.STALE, f"{age:.0f} s old")
+    if not age >= -policy.max_skew:
+        raise Rejected(Reason.FROM_FUTURE, f"{-age:.0f} s ahead")
+    expires_at = envelope.common.expires_at
+    if expires_at is not None and now >= expires_at and not recalled:
+        raise Rejected(Reason.EXPIRED)
+    return reference
+
+
+def in_force(key: VerificationKey | Reason, reference: float, now: float) -> VerificationKey:
+    """Check 5: it is a key, valid at the reference time, and not revoked now."""
+    if isinstance(key, Reason):
+        raise Rejected(key)
+    if (key.not_before is not None and reference < key.not_before) or (
+        key.not_after is not None and reference >= key.not_after
+    ):
+        raise Rejected(Reason.KEY_NOT_VALID)
+    if key.revoked_at is not None and now >= key.revoked_at:
+        raise Rejected(Reason.KEY_REVOKED)
+    return key
+
+
+def unaltered(message: Message, envelope: Envelope, max_skew: float) -> tuple[Header, ...]:
+    """Check 7: value, key and headers as signed; return the headers that may reach a handler."""
+    if envelope.value_digest != value_digest(message.value):
+        raise Rejected(Reason.ALTERED, "value")
+    covered = envelope.common.visible
+    visible: list[Header] = []
+    pairs: list[bytes] = []
+    for header in message.headers:
+        name, value = header
+        if name in covered:
+            pairs.append(encode_pair(name, value))
+            visible.append(header)
+        elif name in TRACE_HEADERS:
+            visible.append(header)
+    if envelope.metadata_digest != (
+        metadata_digest(message.key, pairs) if covered or message.key is not None else None
+    ):
+        raise Rejected(Reason.ALTERED, "key or covered header")
+    if message.created_at is not None and not abs(message.created_at - envelope.issued_at) <= max_skew:
+        raise Rejected(Reason.ALTERED, "record timestamp")
+    if message.channel.scheme == "nats" and NATS_ID_HEADER not in covered:
+        expected = envelope.id.hex().encode()
+        if any(name == NATS_ID_HEADER and value != expected for name, value in message.headers):
+            raise Rejected(Reason.ALTERED, NATS_ID_HEADER)
+    return tuple(visible)

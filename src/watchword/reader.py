@@ -1,0 +1,60 @@
+"""Reads the envelopes that one verifier is offered: strictly, and what is like something verified quickly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from watchword.envelope import EnvelopeReader, unarmored
+from watchword.template import Template
+
+if TYPE_CHECKING:
+    from watchword.case import Case
+    from watchword.envelope import Envelope
+    from watchword.message import Message
+
+MAX_TEMPLATES: Final = 4096
+"""Kept at once, of a kilobyte each; then all are forgotten, which costs nothing but time."""
+
+_Shape: TypeAlias = tuple[str, int | None, int]
+
+
+class LearningReader(EnvelopeReader):
+    """A strict reader that learns from what verified, so that no stranger can teach it anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._templates: dict[_Shape, tuple[int, dict[bytes, Template]]] = {}
+        self._count = 0
+
+    def open(self, case: Case, header: bytes) -> Envelope:
+        """Read as ``read`` does."""
+        raw = unarmored(header)
+        envelope = self._familiar(case.message, raw)
+        if envelope is None:
+            envelope, case.lesson = self.read_raw(raw), raw
+        case.claimed = envelope.common.issuer
+        return envelope
+
+    def learn(self, case: Case, raw: bytes) -> None:
+        """Learn from a message that was found to be authentic, and was like nothing learned so far."""
+        message = case.message
+        if self._familiar(message, raw) is not None:  # since then
+            return
+        template = Template.of(case.envelope)
+        if template is None:
+            return
+        if self._count >= MAX_TEMPLATES:
+            self._templates.clear()
+            self._count = 0
+        shape = (message.channel.uri, message.partition, len(raw))
+        end, by_issuer = self._templates.setdefault(shape, (len(template.begin), {}))
+        if end == len(template.begin):
+            by_issuer[template.begin] = template
+            self._count += 1
+
+    def _familiar(self, message: Message, raw: bytes) -> Envelope | None:
+        known = self._templates.get((message.channel.uri, message.partition, len(raw)))
+        if known is None:
+            return None
+        template = known[1].get(raw[: known[0]])
+        return None if template is None else template.read(raw)
