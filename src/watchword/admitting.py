@@ -34,23 +34,25 @@ class Admitting:
 
     async def admit(self, cases: list[Case], *, floor: float) -> None:
         """Judge in order; where the store fails, what comes behind is taken off ``cases``."""
-        shared: list[Case] = []
-        for case in cases:
+        shared = [] if self._store is self.guard else [case.claim for case in cases if self._is_shared(case, floor)]
+        answers = iter(await self._asked(shared) if shared else ())
+        for at, case in enumerate(cases):
             if case.verdict is not None:
                 self.ended(case)
-            elif case.claim.issued_at < floor and not case.claim.solicited:
+            elif self._is_below(case, floor):
                 self.reject(case, Rejected(Reason.STALE, "issued before this reader began to remember"))
             elif self.guards(case.message):
                 self._admitted(case, self.guard.admit(case.claim))
-            else:
-                shared.append(case)
-        if not shared:
-            return
-        for case, admission in zip(shared, await self._asked([case.claim for case in shared]), strict=False):
-            self._admitted(case, admission)
-            if isinstance(case.verdict, Unavailable):
-                del cases[cases.index(case) + 1 :]
+            elif not self._admitted(case, next(answers, None)):
+                del cases[at + 1 :]
                 return
+
+    def _is_shared(self, case: Case, floor: float) -> bool:
+        return case.verdict is None and not self._is_below(case, floor) and not self.guards(case.message)
+
+    @staticmethod
+    def _is_below(case: Case, floor: float) -> bool:
+        return case.claim.issued_at < floor and not case.claim.solicited
 
     def ended(self, case: Case) -> None:
         """Take note of what was rejected by an earlier check."""
@@ -85,7 +87,8 @@ class Admitting:
             answers.append(error)
         return answers
 
-    def _admitted(self, case: Case, admission: object) -> None:
+    def _admitted(self, case: Case, admission: object) -> bool:
+        """Take an answer; False if it is none, so that the message is to be offered again."""
         if isinstance(admission, Exception):
             case.verdict = Unavailable("replay", type(admission).__name__)
             case.verdict.__cause__ = admission
@@ -95,3 +98,4 @@ class Admitting:
             self.reject(case, Rejected(_REFUSED[admission]))
         else:
             case.first = admission is Admission.FIRST
+        return isinstance(admission, Admission)
