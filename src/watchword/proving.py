@@ -42,7 +42,7 @@ class Proving:
         self._roots = Roots()
 
     async def check_together(self, cases: Sequence[Case], check: Checker) -> None:
-        """Check the signatures that several cases need, each once; whichever holds is known to."""
+        """Check the signatures that several cases need, each once; of those cases it is known whether theirs holds."""
         jobs: dict[object, tuple[Case, Callable[[], bool]]] = {}
         for case in cases:
             if case.verdict is not None:
@@ -51,7 +51,7 @@ class Proving:
             name = name_of(key, envelope) if envelope.common.size else case
             if name in jobs or envelope.common.algorithm != key.algorithm:
                 continue
-            case.signed = self._roots.prove(key, envelope)
+            case.signed = self._roots.prove(key, envelope) or None
             data = None if case.signed else envelope.to_be_signed()
             if data is not None:
                 jobs[name] = case, partial(key.verifies, envelope.signature, data)
@@ -65,5 +65,7 @@ class Proving:
 
     def signed(self, case: Case) -> None:
         """Check 6: the signature is the key's, by the key's own algorithm."""
-        if not case.signed and not self._roots.verifies(case.key, case.envelope):
+        if case.signed is None:
+            case.signed = self._roots.verifies(case.key, case.envelope)
+        if not case.signed:
             raise Rejected(Reason.BAD_SIGNATURE)
