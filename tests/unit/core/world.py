@@ -280,11 +280,14 @@ class World:
         return at_once(self.verifier.verify(message) if expected is None else self.verifier.verify(message, expected))
 
 
-def ending(verdict: VerifiedMessage | Rejected | Unavailable) -> str:
+def ending(verdict: object) -> str:
     """Return how a message ended, in a word."""
     if isinstance(verdict, VerifiedMessage):
         return "again" if verdict.redelivered else "first"
-    return str(verdict.reason) if isinstance(verdict, Rejected) else verdict.what
+    if isinstance(verdict, Rejected):
+        return str(verdict.reason)
+    assert isinstance(verdict, Unavailable)
+    return verdict.what
 
 
 def endings(world: World, messages: Iterable[Message], expected: Expected | None = None, **options: Any) -> list[str]:
