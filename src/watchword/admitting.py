@@ -35,13 +35,14 @@ class Admitting:
     async def admit(self, cases: list[Case], *, floor: float) -> None:
         """Judge in order; where the store fails, what comes behind is taken off ``cases``."""
         shared: list[Case] = []
+        admit, own = self.guard.admit, self._store is self.guard
         for case in cases:
             if case.verdict is not None:
                 self.ended(case)
             elif case.claim.issued_at < floor and not case.claim.solicited:
                 self.reject(case, Rejected(Reason.STALE, "issued before this reader began to remember"))
-            elif self.guards(case.message):
-                self._admitted(case, self.guard.admit(case.claim))
+            elif own or case.message.alone:
+                self._admitted(case, admit(case.claim))
             else:
                 shared.append(case)
         if not shared:
@@ -86,7 +87,9 @@ class Admitting:
         return answers
 
     def _admitted(self, case: Case, admission: object) -> None:
-        if isinstance(admission, Exception):
+        if admission is Admission.FIRST:
+            case.first = True
+        elif isinstance(admission, Exception):
             case.verdict = Unavailable("replay", type(admission).__name__)
             case.verdict.__cause__ = admission
         elif not isinstance(admission, Admission):  # "first" would equal FIRST, and yet not be it
@@ -94,4 +97,4 @@ class Admitting:
         elif admission in _REFUSED:
             self.reject(case, Rejected(_REFUSED[admission]))
         else:
-            case.first = admission is Admission.FIRST
+            case.first = False

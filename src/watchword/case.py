@@ -20,8 +20,8 @@ class Case:
     """A message and what is known of it.
 
     ``claimed`` is the principal that it names, once it was read. What checks 1 to 4 find is there once it is
-    ``opened``, the key of check 5 once it is ``keyed``. ``signed`` says that its signature is known to hold;
-    ``lesson`` is what the reader may learn from it.
+    ``opened``, the key of check 5 once it is ``keyed``. ``signed`` tells whether its signature holds, as far as that
+    is known; ``lesson`` is what the reader may learn from it.
     """
 
     __slots__ = (
@@ -37,7 +37,8 @@ class Case:
 
     def __init__(self, message: Message) -> None:
         self.message = message
-        self.opened = self.keyed = self.signed = False
+        self.opened = self.keyed = False
+        self.signed: bool | None = None
         self.claimed: str | None = None
         self.request: Request | None = None
         self.lesson: bytes | None = None

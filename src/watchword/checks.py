@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
-from watchword.encoding import encode_pair, metadata_digest, value_digest
+from watchword.encoding import encode_pair, metadata_digest
 from watchword.errors import Reason, Rejected
 from watchword.message import ENVELOPE_HEADER, MAX_HEADER_BYTES, NATS_ID_HEADER, TRACE_HEADERS
 
@@ -69,7 +70,8 @@ def in_force(key: VerificationKey | Reason, reference: float, now: float) -> Ver
 
 def unaltered(message: Message, envelope: Envelope, max_skew: float) -> tuple[Header, ...]:
     """Check 7: value, key and headers as signed; return the headers that may reach a handler."""
-    if envelope.value_digest != value_digest(message.value):
+    value = message.value
+    if envelope.value_digest != (None if value is None else sha256(value).digest()):
         raise Rejected(Reason.ALTERED, "value")
     covered = envelope.common.visible
     visible: list[Header] = []

@@ -31,7 +31,9 @@ _PARTITION_LIMIT: Final = 1 << 31
 _REQUIRED: Final = 4
 _KEPT: Final = 1024
 
-_STANDARD: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
+_PADDING: Final = b"", b"===", b"==", b"="
+"""By the characters over a multiple of four; one can be no end, and three signs are no padding."""
+
 _LAST: Final = {2: frozenset(b"AQgw"), 3: frozenset(b"AEIMQUYcgkosw048")}
 """Characters that may end a text whose last one has four or two idle bits: those in which they are zero."""
 
@@ -107,13 +109,18 @@ class Envelope:
         """The proof that the claims stand in a signed tree; None for a direct signature."""
         return Inclusion(self.common.size, self.index, self.path) if self.common.size else None
 
-    def to_be_signed(self) -> bytes | None:
-        """Return the bytes that the signature covers; None where the inclusion proof does not fit its tree."""
-        common = self.common
-        if not common.size:
-            return sig_structure(common.protected, 0, self.claims_bytes)
-        root = root_of(self.leaf, self.index, common.size, self.path)
-        return None if root is None else sig_structure(common.protected, common.size, root)
+    def root(self) -> bytes | None:
+        """Return what the signature stands over: the root of the tree, None where the inclusion proof does not fit.
+
+        For a direct signature it is the claims' bytes.
+        """
+        if not self.common.size:
+            return self.claims_bytes
+        return root_of(self.leaf, self.index, self.common.size, self.path)
+
+    def to_be_signed(self, root: bytes) -> bytes:
+        """Return the bytes that the signature covers, with the ``root`` that this envelope has."""
+        return sig_structure(self.common.protected, self.common.size, root)
 
 
 def is_envelope_name(name: str) -> bool:
@@ -243,11 +250,13 @@ def unarmored(header: bytes) -> bytes:
     """Read base64url (RFC 4648 section 5); one sequence of bytes has one text."""
     if len(header) > MAX_ENVELOPE_CHARACTERS:
         raise _malformed(f"envelope of {len(header)} characters")
+    if b"+" in header or b"/" in header or b"=" in header:
+        raise _malformed("not base64url")
+    over = len(header) % 4
     try:
-        raw = a2b_base64(header.translate(_STANDARD) + b"=" * (-len(header) % 4), strict_mode=True)
+        raw = a2b_base64(header.replace(b"-", b"+").replace(b"_", b"/") + _PADDING[over], strict_mode=True)
     except Base64Error:
         raise _malformed("not base64url") from None
-    over = len(header) % 4
     if over and header[-1] not in _LAST[over]:
         raise _malformed("not canonical base64url")
     return raw

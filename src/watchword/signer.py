@@ -10,7 +10,7 @@ from watchword.encoding import encode_batched, encode_direct, encode_protected, 
 from watchword.envelope import MAX_TREE_SIZE
 from watchword.errors import ConfigurationError, Unavailable
 from watchword.keys import SIGNATURE_BYTES, Algorithm, SigningBackend, SigningKey, check_key_id, with_low_s
-from watchword.merkle import paths_of
+from watchword.merkle import leaf_of, paths_of
 from watchword.message import ENVELOPE_HEADER, TRACE_HEADERS, Header, check_realm, is_principal, maker_of
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class _Tree:
         if len(drafts) == 1:
             self.data = sig_structure(direct, 0, drafts[0].claims)
         else:
-            root, self._paths = paths_of([draft.claims for draft in drafts])
+            root, self._paths = paths_of([leaf_of(draft.claims) for draft in drafts])
             self.data = sig_structure(batched, len(drafts), root)
 
     def signed(self, signature: bytes) -> list[Signed]:

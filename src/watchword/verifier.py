@@ -19,7 +19,7 @@ from watchword.replay import Claim, OpenedStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from watchword.envelope import Common, Envelope
+    from watchword.envelope import Common
     from watchword.keys import KeySource, VerificationKey
     from watchword.proving import Checker
     from watchword.replay import ReplayStore
@@ -102,6 +102,7 @@ class Verifier:
         What is ``recalled`` passed before, and may have expired since.
         """
         now, policy, proving, envelopes = self.clock(), self.policy, self._proving, self._envelopes
+        longest = policy.longest
         cases: list[Case] = []
         found: dict[tuple[str, bytes], VerificationKey | Reason] = {}
         for message in messages:
@@ -111,19 +112,20 @@ class Verifier:
                 envelope = case.envelope = envelopes.open(case, header)  # 2
                 case.request = self._addressed(message, envelope.common, expected)  # 3
                 reference = reference_time(message, envelope, now, policy, recalled=recalled)  # 4
-                case.claim = self._claim(case, envelope, reference)
+                case.claim = _claim(case, reference, envelope.issued_at + longest)
                 case.opened = True
                 pair = (envelope.common.issuer, envelope.common.key_id)
-                if pair not in found:
-                    found[pair] = await find_key(self._keys, *pair)
-                case.key = in_force(found[pair], reference, now)  # 5
+                key = found.get(pair)
+                if key is None:
+                    key = found[pair] = await find_key(self._keys, *pair)
+                case.key = in_force(key, reference, now)  # 5
                 case.keyed = True
             except Rejected as verdict:
                 case.reject(verdict)
             except Unavailable as verdict:
                 case.verdict = verdict
                 break
-        if check is not None:
+        if len(cases) > 1:
             await proving.check_together(cases, check)
         for case in cases:
             if case.verdict is None:
@@ -183,9 +185,9 @@ class Verifier:
             return
         with suppress(Rejected):
             case = Case(message)
-            envelope = self._envelopes.open(case, the_envelope(message))
+            envelope = case.envelope = self._envelopes.open(case, the_envelope(message))
             reference = self.clock() if message.appended_at is None else message.appended_at
-            self._guard.pass_over(self._claim(case, envelope, reference))
+            self._guard.pass_over(_claim(case, reference, envelope.issued_at + self.policy.longest))
 
     def settle(self, message: Message, verified: VerifiedMessage) -> None:
         """Say that a delivery which the broker offers until it is acknowledged was, so that its id may age."""
@@ -218,23 +220,6 @@ class Verifier:
             raise Rejected(Reason.WRONG_DELIVERY)
         return request
 
-    def _claim(self, case: Case, envelope: Envelope, reference: float) -> Claim:
-        message, common, policy = case.message, envelope.common, self.policy
-        return _make_claim(
-            f"{message.channel.uri}#{message.reader}",
-            log_name(message),
-            common.issuer,
-            common.key_id,
-            envelope.id,
-            envelope.leaf,
-            None if message.position is None else (message.position, message.appended_at),
-            envelope.issued_at,
-            reference,
-            envelope.issued_at + policy.longest,
-            message.delivered_by is not None,
-            case.request is not None,
-        )
-
     def _permitted(self, case: Case) -> None:
         """Check 9: the principal may speak here, at this rate, and is not contained.
 
@@ -244,9 +229,9 @@ class Verifier:
         principal = claim.principal
         channel = case.message.channel if request is None else request.channel
         addressee = None if request is None else request.recipient
-        if principal != addressee if addressee is not None else not policy.permits(principal, channel):
+        rule = policy.rule_for(principal, channel) if policy.allow else None
+        if principal != addressee if addressee is not None else rule is None and policy.allow:
             raise Rejected(Reason.NOT_PERMITTED)
-        rule = policy.rule_for(principal, channel)
         if case.first and rule is not None and not self._rates.spend(rule, claim.log, claim.reference):
             raise Rejected(Reason.RATE_LIMITED)
         if principal in policy.contained:
@@ -256,3 +241,22 @@ class Verifier:
 def log_name(message: Message) -> str:
     """Name the run of messages that one reader reads in the order of their reference times."""
     return f"{message.reader}#{message.position.log if message.position is not None else ''}"
+
+
+def _claim(case: Case, reference: float, keep_until: float) -> Claim:
+    message, envelope = case.message, case.envelope
+    common, position = envelope.common, message.position
+    return _make_claim(
+        f"{message.channel.uri}#{message.reader}",
+        log_name(message),
+        common.issuer,
+        common.key_id,
+        envelope.id,
+        envelope.leaf,
+        None if position is None else (position, message.appended_at),
+        envelope.issued_at,
+        reference,
+        keep_until,
+        message.delivered_by is not None,
+        case.request is not None,
+    )
