@@ -39,15 +39,15 @@ class Admitting:
         for case in cases:
             if case.verdict is not None:
                 self.ended(case)
-            elif case.claim.issued_at < floor and not case.claim.solicited:
+            elif case.issued_at < floor and not case.solicited:
                 self.reject(case, Rejected(Reason.STALE, "issued before this reader began to remember"))
             elif own or case.message.alone:
-                self._admitted(case, admit(case.claim))
+                self._admitted(case, admit(case))
             else:
                 shared.append(case)
         if not shared:
             return
-        for case, admission in zip(shared, await self._asked([case.claim for case in shared]), strict=False):
+        for case, admission in zip(shared, await self._asked([case.claim() for case in shared]), strict=False):
             self._admitted(case, admission)
             if isinstance(case.verdict, Unavailable):
                 del cases[cases.index(case) + 1 :]
@@ -62,7 +62,7 @@ class Admitting:
     def pass_over_unknown(self, case: Case) -> None:
         """Remember what passes without a verdict on its key, for that may become known later."""
         if case.opened and not case.keyed and self.guards(case.message):
-            self.guard.pass_over(replace(case.claim, unsettled=False))  # a rejection is final: nobody offers it again
+            self.guard.pass_over(replace(case.claim(), unsettled=False))  # a rejection is final: nobody offers it again
 
     def reject(self, case: Case, verdict: Rejected) -> None:
         """Reject what passed the checks before this one."""
@@ -70,8 +70,8 @@ class Admitting:
         self._drop(case)
 
     def _drop(self, case: Case) -> None:
-        if case.opened and case.claim.unsettled:
-            self.guard.drop(case.claim)  # nobody will acknowledge it
+        if case.opened and case.unsettled:
+            self.guard.drop(case)  # nobody will acknowledge it
 
     async def _asked(self, claims: list[Claim]) -> list[object]:
         """Ask the store; the last answer is what it raised, if anything."""

@@ -66,12 +66,12 @@ class Common:
     size: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Envelope:
     """An envelope as read; nothing in it is verified. Bytes are kept as received: signatures are checked over them.
 
-    ``leaf`` is the claims' hash in a tree, and what stands for them wherever a digest will do. Not frozen, for one is
-    made for each message.
+    ``leaf`` is the claims' hash in a tree, and what stands for them wherever a digest will do. Readers fill one in that
+    somebody else made, for it is made for each message.
     """
 
     common: Common
@@ -82,8 +82,8 @@ class Envelope:
     claims_bytes: bytes
     leaf: bytes
     signature: bytes
-    index: int = 0
-    path: tuple[bytes, ...] = ()
+    index: int
+    path: tuple[bytes, ...]
 
     @property
     def claims(self) -> Claims:
@@ -143,12 +143,14 @@ class EnvelopeReader:
 
     def read(self, header: bytes) -> Envelope:
         """Read a header's value; Rejected (``malformed``) for whatever is not exactly an envelope of version 1."""
-        return self.read_raw(unarmored(header))
+        envelope = Envelope()
+        self.read_raw(unarmored(header), envelope)
+        return envelope
 
-    def read_raw(self, raw: bytes) -> Envelope:
-        """Read an envelope's bytes."""
+    def read_raw(self, raw: bytes, envelope: Envelope) -> None:
+        """Read an envelope's bytes into ``envelope``."""
         try:
-            return self._envelope(raw)
+            self._read(raw, envelope)
         except IndexError:
             raise _malformed("ends too early") from None
         except UnicodeDecodeError:
@@ -156,7 +158,7 @@ class EnvelopeReader:
         except ValueError as error:  # CborError among them
             raise _malformed(str(error)) from None
 
-    def _envelope(self, raw: bytes) -> Envelope:
+    def _read(self, raw: bytes, envelope: Envelope) -> None:
         if raw[:2] != b"\x83\x01":
             raise ValueError("not an envelope of version 1")
         claims_bytes, at = read_bytes(raw, 2)
@@ -181,15 +183,15 @@ class EnvelopeReader:
         if at != len(raw) or len(signature) > MAX_KEY_ID_BYTES:
             raise ValueError("signature too long, or bytes after the end")
         claims = self._claims(claims_bytes)
-        common = Common(
+        envelope.common = Common(
             claims.issuer, claims.channel, claims.recipient, claims.expires_at, claims.covered,
             frozenset(claims.covered), claims.partition, claims.request_id, claims.reply_to,
             protected, algorithm, key_id, size,
         )  # fmt: skip
-        return Envelope(
-            common, claims.id, claims.issued_at, claims.metadata_digest, claims.value_digest,
-            claims_bytes, leaf_of(claims_bytes), signature, index, path,
-        )  # fmt: skip
+        envelope.id, envelope.issued_at = claims.id, claims.issued_at
+        envelope.metadata_digest, envelope.value_digest = claims.metadata_digest, claims.value_digest
+        envelope.claims_bytes, envelope.leaf = claims_bytes, leaf_of(claims_bytes)
+        envelope.signature, envelope.index, envelope.path = signature, index, path
 
     def _claims(self, data: bytes) -> Claims:  # noqa: C901 - one step for each claim, in their order on the wire
         """Read the claims: each has its place, so none can repeat, and none that is unknown finds one."""

@@ -54,11 +54,11 @@ class Proving:
     def signed(self, case: Case) -> None:
         """Check 6: the signature is the key's, by the key's own algorithm."""
         if case.signed is None:
-            case.signed = self._holds(case.key, case.envelope)
+            case.signed = self._holds(case, case.key)
         if not case.signed:
             raise Rejected(Reason.BAD_SIGNATURE)
 
-    def _holds(self, key: VerificationKey, envelope: Envelope) -> bool:
+    def _holds(self, envelope: Envelope, key: VerificationKey) -> bool:
         if envelope.common.algorithm != key.algorithm:
             return False
         root = envelope.root()
@@ -78,7 +78,7 @@ class Proving:
         for tree, group in _by_tree(cases).items():
             root = _root_of_all(group)
             if root is None:  # not all of a tree: the first stands for it, and the others will find its root remembered
-                root = group[0].envelope.root()
+                root = group[0].root()
                 del group[1:]
             if root is not None and self._roots.get(tree) == root:
                 _tell(group, holds=True)
@@ -106,13 +106,16 @@ def _tree_of(key: VerificationKey, envelope: Envelope) -> _Tree:
 
 def _by_tree(cases: Sequence[Case]) -> dict[_Tree, list[Case]]:
     groups: dict[_Tree, list[Case]] = {}
+    signature, common, key = b"", None, None
+    group: list[Case] = []
     for case in cases:
-        if case.verdict is None and case.envelope.common.algorithm == case.key.algorithm:
-            tree = _tree_of(case.key, case.envelope)
-            if tree in groups:
-                groups[tree].append(case)
-            else:
-                groups[tree] = [case]
+        if case.verdict is not None or case.common.algorithm != case.key.algorithm:
+            continue
+        # Most siblings stand together, and need no look-up.
+        if case.signature != signature or case.common is not common or case.key is not key:
+            signature, common, key = case.signature, case.common, case.key
+            group = groups.setdefault(_tree_of(key, case), [])
+        group.append(case)
     return groups
 
 
@@ -126,15 +129,14 @@ def _root_of_all(group: list[Case]) -> bytes | None:
 
     To make a tree once takes a fifth of the hashes that climbing each path takes.
     """
-    if not 1 < len(group) == group[0].envelope.common.size:
+    if not 1 < len(group) == group[0].common.size:
         return None
-    envelopes = [case.envelope for case in group]
-    root, paths = paths_of([envelope.leaf for envelope in envelopes])
-    for index, (envelope, path) in enumerate(zip(envelopes, paths, strict=True)):
-        if envelope.index != index or envelope.path != path:
+    root, paths = paths_of([case.leaf for case in group])
+    for index, (case, path) in enumerate(zip(group, paths, strict=True)):
+        if case.index != index or case.path != path:
             return None
     return root
 
 
 def _verifies(case: Case, root: bytes) -> bool:
-    return case.key.verifies(case.envelope.signature, case.envelope.to_be_signed(root))
+    return case.key.verifies(case.signature, case.to_be_signed(root))
