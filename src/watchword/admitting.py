@@ -34,25 +34,23 @@ class Admitting:
 
     async def admit(self, cases: list[Case], *, floor: float) -> None:
         """Judge in order; where the store fails, what comes behind is taken off ``cases``."""
-        shared = [] if self._store is self.guard else [case.claim for case in cases if self._is_shared(case, floor)]
+        admit, own = self.guard.admit, self._store is self.guard
+        shared = [] if own else [case.claim() for case in cases if self._is_shared(case, floor)]
         answers = iter(await self._asked(shared) if shared else ())
         for at, case in enumerate(cases):
             if case.verdict is not None:
                 self.ended(case)
-            elif self._is_below(case, floor):
+            elif case.issued_at < floor and not case.solicited:
                 self.reject(case, Rejected(Reason.STALE, "issued before this reader began to remember"))
-            elif self.guards(case.message):
-                self._admitted(case, self.guard.admit(case.claim))
+            elif own or case.message.alone:
+                self._admitted(case, admit(case))
             elif not self._admitted(case, next(answers, None)):
                 del cases[at + 1 :]
                 return
 
-    def _is_shared(self, case: Case, floor: float) -> bool:
-        return case.verdict is None and not self._is_below(case, floor) and not self.guards(case.message)
-
     @staticmethod
-    def _is_below(case: Case, floor: float) -> bool:
-        return case.claim.issued_at < floor and not case.claim.solicited
+    def _is_shared(case: Case, floor: float) -> bool:
+        return case.verdict is None and not case.message.alone and (case.issued_at >= floor or case.solicited)
 
     def ended(self, case: Case) -> None:
         """Take note of what was rejected by an earlier check."""
@@ -63,7 +61,7 @@ class Admitting:
     def pass_over_unknown(self, case: Case) -> None:
         """Remember what passes without a verdict on its key, for that may become known later."""
         if case.opened and not case.keyed and self.guards(case.message):
-            self.guard.pass_over(replace(case.claim, unsettled=False))  # a rejection is final: nobody offers it again
+            self.guard.pass_over(replace(case.claim(), unsettled=False))  # a rejection is final: nobody offers it again
 
     def reject(self, case: Case, verdict: Rejected) -> None:
         """Reject what passed the checks before this one."""
@@ -71,8 +69,8 @@ class Admitting:
         self._drop(case)
 
     def _drop(self, case: Case) -> None:
-        if case.opened and case.claim.unsettled:
-            self.guard.drop(case.claim)  # nobody will acknowledge it
+        if case.opened and case.unsettled:
+            self.guard.drop(case)  # nobody will acknowledge it
 
     async def _asked(self, claims: list[Claim]) -> list[object]:
         """Ask the store; the last answer is what it raised, if anything."""
@@ -89,7 +87,9 @@ class Admitting:
 
     def _admitted(self, case: Case, admission: object) -> bool:
         """Take an answer; False if it is none, so that the message is to be offered again."""
-        if isinstance(admission, Exception):
+        if admission is Admission.FIRST:
+            case.first = True
+        elif isinstance(admission, Exception):
             case.verdict = Unavailable("replay", type(admission).__name__)
             case.verdict.__cause__ = admission
         elif not isinstance(admission, Admission):  # "first" would equal FIRST, and yet not be it
@@ -97,5 +97,5 @@ class Admitting:
         elif admission in _REFUSED:
             self.reject(case, Rejected(_REFUSED[admission]))
         else:
-            case.first = admission is Admission.FIRST
+            case.first = False
         return isinstance(admission, Admission)

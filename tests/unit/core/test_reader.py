@@ -137,7 +137,7 @@ def test_what_was_learned_meanwhile_is_not_learned_again() -> None:
     world, messages = World(), batch()
     reader, cases = world.verifier._envelopes, [Case(message) for message in messages[:2]]
     for case in cases:
-        case.envelope = reader.open(case, case.message.headers[-1][1] or b"")
+        reader.open(case, case.message.headers[-1][1] or b"")
     for case in cases:
         assert case.lesson is not None
         reader.learn(case, case.lesson)
