@@ -235,6 +235,58 @@ def test_no_envelope_is_larger_than_was_said(  # noqa: PLR0917 - drawn by name
         assert draft.largest - max(found) <= 24
 
 
+HEADERS: list[tuple[tuple[str, bytes | None], ...]] = [
+    (), (("a", b"1"),), (("a", b""), ("traceparent", b"t")), (("traceparent", b"t"),), (("a", None),), (("a", b" x"),),
+    (("a", b"1"), ("a", b"2")), (("b", b"1"), ("a", b"2")), (("\ud800", b""),), (("Watchword", b""),),
+    (("a" * 3000, b""),), (("a", bytes(1 << 16)),), (("é", b"x"),),
+]  # fmt: skip
+PLACES = [
+    Channel("kafka", REALM, "a"), Channel("nats", REALM, "a"), Channel("nats", REALM, "a.>"),
+    Channel("kafka", REALM, "a/b"), Channel("kafka", "other", "a"), Channel("nats", REALM, "\ud800"),
+]  # fmt: skip
+
+
+def drafted(by: Signer, message: Message, options: dict[str, Any]) -> object:
+    """Return what drafting gives, with the id all zero; or the error."""
+    try:
+        return by.draft(message, **options)
+    except SigningError as error:
+        return str(error)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.builds(
+                Message,
+                channel=st.sampled_from(PLACES),
+                value=st.sampled_from([None, b"", b"v"]),
+                key=st.sampled_from([None, b"", b"k"]),
+                headers=st.sampled_from(HEADERS),
+                partition=st.sampled_from([None, 0, 1, True, 1.0, -1, 1 << 31]),
+                reply_to=st.sampled_from([None, "a", "a b", "_INBOX.1"]),
+            ),
+            st.fixed_dictionaries(
+                {
+                    "recipient": st.sampled_from([None, "bob", "", "bob "]),
+                    "expires_at": st.sampled_from([None, 0, NOW, True, 1.0]),
+                    "in_reply_to": st.sampled_from([None, bytes(16), b"short"]),
+                }
+            ),
+        ),
+        max_size=10,
+    )
+)
+@settings(max_examples=200, deadline=None)
+def test_what_was_signed_before_changes_nothing(drafts: list[tuple[Message, dict[str, Any]]]) -> None:
+    """Promise (A30): a signer that has signed drafts, and refuses, what one that has not does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "urandom", bytes)
+        warm = signer()
+        for message, options in drafts:
+            assert drafted(warm, message, options) == drafted(signer(), message, options)
+
+
 def test_the_largest_claims_fit_in_the_largest_batch() -> None:
     """Promise: signer and reader agree on the limit: what is drafted at the edge is read in a full tree."""
     by = with_batch(4096)
