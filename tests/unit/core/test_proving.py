@@ -18,6 +18,9 @@ from tests.unit.core.world import (
     World,
     at_once,
     bear,
+    cbor,
+    claims_of,
+    direct,
     ed_key,
     endings,
     kafka,
@@ -162,20 +165,46 @@ def test_the_root_known_longest_makes_room(monkeypatch: pytest.MonkeyPatch, sign
 # Whole trees at once
 
 
-def together(messages: Sequence[Message], check: Checks | None) -> list[str]:
-    """Return how messages end before a verifier that knows nothing yet."""
-    return endings(World(), messages, check=check)
+def together(messages: Sequence[Message], check: Checks | None, *, warm: bool = False) -> list[str]:
+    """Return how messages end before a verifier that knows nothing yet, or the shape of their envelopes only."""
+    world = World()
+    if warm:
+        assert set(endings(world, tree(len(messages), c6=NOW + 1))) == {"first"}
+    return endings(world, messages, check=check)
 
 
 @CHECKS
+@pytest.mark.parametrize("warm", [True, False])
 @pytest.mark.parametrize("size", [2, 3, 5, 8, 13])
-def test_a_whole_tree_with_one_bent_proof(size: int, check: Checks | None) -> None:
-    """Promise (A25): of a tree that arrives whole, exactly the message whose path or index is bent is rejected."""
+def test_a_whole_tree_with_one_bent_proof(size: int, check: Checks | None, *, warm: bool) -> None:
+    """Promise (A25): of a tree that arrives whole, exactly the message whose proof is bent in any part is rejected."""
     messages = tree(size)
     for at in range(size):
-        for parts in ({"path": [bytes(32), *path_of(messages[at])[1:]]}, {"index": (at + 1) % size}):
+        bends: list[dict[str, Any]] = [
+            {"path": [bytes(32), *path_of(messages[at])[1:]]},
+            {"index": (at + 1) % size},
+            {"size": size + 1},
+            {"signature": bytes(64)},
+            {"protected": cbor2.dumps({1: -9, 4: b"alice-1", 395: 1}, canonical=True)},
+        ]
+        for parts in bends:
+            bad = [*messages[:at], bent(messages[at], **parts), *messages[at + 1 :]]
             wanted = ["bad_signature" if other == at else "first" for other in range(size)]
-            assert together([*messages[:at], bent(messages[at], **parts), *messages[at + 1 :]], check) == wanted
+            assert together(bad, check, warm=warm) == wanted
+
+
+@CHECKS
+def test_the_algorithm_is_the_keys_in_a_bulk_too(check: Checks | None, signatures: list[bytes]) -> None:
+    """Promise (A08): a message that names another algorithm than its key's is not verified by either, nor checked."""
+    messages = [press_with(-9, at) for at in range(3)]
+    assert together(messages, check) == ["bad_signature"] * 3
+    assert signatures == []
+
+
+def press_with(algorithm: int, number: int) -> Message:
+    """Return a message that is honestly signed, but names another algorithm."""
+    message = kafka()
+    return bear(message, direct(cbor(claims_of(message, c7=number.to_bytes(16))), c1=algorithm))
 
 
 @CHECKS
