@@ -13,6 +13,7 @@ from tests.unit.core.world import (
     cbor,
     claims_of,
     direct,
+    endings,
     nats,
     protected_of,
     signature_of,
@@ -150,3 +151,13 @@ def test_a25_a_tree_known_under_one_size_proves_nothing_under_another() -> None:
             for path in (trees.path(at, ENTRIES), [*trees.path(at, ENTRIES), bytes(32)]):
                 raw = batched(ENTRIES[at], HEADER, SIGNATURE, size=size, index=at, path=path)
                 assert reason_of(bear(MESSAGES[at], raw)) is Reason.BAD_SIGNATURE
+
+
+def test_a25_a_whole_tree_signed_under_another_size() -> None:
+    """Promise: a key's own owner cannot sign what verifies together and not alone: paths must fit the signed size."""
+    two, size = ENTRIES[:2], 3
+    signature = signature_of(ALICE_KEY, structure(HEADER, size, trees.root(two)))
+    raws = [batched(two[at], HEADER, signature, size=size, index=at, path=trees.path(at, two)) for at in range(2)]
+    messages = [bear(MESSAGES[at], raws[at]) for at in range(2)]
+    assert [reason_of(message) for message in messages] == [Reason.BAD_SIGNATURE] * 2
+    assert endings(World(), messages) == ["bad_signature"] * 2
