@@ -35,8 +35,8 @@ PRINCIPAL: Final = "agent://acme/planner-0001"
 
 TOPIC: Final = "tasks.planning.region-001"
 HEADERS: Final = (("content-type", b"application/json"),)
-CHUNK: Final = 500
-"""Messages that are verified at once, as a consumer gets them."""
+CHUNK: Final = 128
+"""Messages that are verified at once, as the consumers do."""
 
 clock: Final = time.time
 

@@ -1,7 +1,8 @@
 """What one would use instead, on one CPU and the same 512 bytes of JSON, each as its documentation says.
 
 All but Watchword say only that whoever holds a key wrote these bytes (Standard Webhooks: recently). No peer checks
-where a message was found, who may say it, or whether it was seen before. Celery's serializer decodes the JSON as well.
+where a message was found, who may say it, or whether it was seen before. Celery and, unless it is told not to, Standard
+Webhooks decode the JSON as well; the ratio is to the latter as documented, and beside it to its verification alone.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def measure(*, small: bool) -> dict[str, Any]:
     ours = figures[OURS, "verify"]
     ratios = {
         "verify_batch64_over_hmac_peer": ours.over(figures[HMAC, "verify"]),
-        "verify_batch64_over_hmac_peer_with_json": ours.over(figures[f"{HMAC}, JSON parsed", "verify"]),
+        "verify_batch64_over_hmac_peer_without_json": ours.over(figures[f"{HMAC}, no JSON", "verify"]),
     }
     report = {"cpu": cpu, "repeats": 1 if small else REPEATS, "value_bytes": SIZE, "figures": rows}
     return {"peers": report, "ratios": ratios}
@@ -136,7 +137,7 @@ def _cwt() -> Peer:
 
 
 def _webhooks() -> list[Peer]:
-    """Return it without its JSON parser, as what to compare with, and with it, as it is documented."""
+    """Return it as it is documented, and without its JSON parser."""
     data, webhook, now = cast.value(SIZE), Webhook(bytes(range(32))), datetime.now(tz=UTC)
     text = data.decode()
     headers = {
@@ -150,8 +151,8 @@ def _webhooks() -> list[Peer]:
         return webhook.sign("msg_2KWPBgLlAfxdpx2AI54pPJ85f4W", now, text)
 
     return [
-        Peer(HMAC, how, sign, lambda: webhook.verify(data, headers, json_parse=False)),
-        Peer(f"{HMAC}, JSON parsed", how, sign, lambda: webhook.verify(data, headers), sides=("verify",)),
+        Peer(HMAC, how, sign, lambda: webhook.verify(data, headers)),
+        Peer(f"{HMAC}, no JSON", how, sign, lambda: webhook.verify(data, headers, json_parse=False), sides=("verify",)),
     ]
 
 
