@@ -144,6 +144,21 @@ def test_each_byte_with_many_values(shape: str) -> None:
     assert read > len(BYTES) * (16 + 32 + 64)
 
 
+@pytest.mark.parametrize("time", [0, 1, 23, 24, 255, 256, 65535, 65536, NOW, (1 << 32) - 1])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_time_in_a_longer_form_than_it_needs(shape: str, time: int) -> None:
+    """Promise (A07): four bytes in which a small time stands are malformed to the template as well."""
+    more, size, index, depth = SHAPES[shape]
+    claims = {1: "agent://a", 6: NOW, 7: bytes(16), "c": "nats://prod/a", "v": bytes(32)} | more
+    raw = written(claims, {1: -19, 4: b"k", 395: 1}, [size, index, [bytes(32)] * depth], bytes(64))
+    like = strictly(raw)
+    assert like is not None
+    template = Template.of(like)
+    assert template is not None
+    changed = raw.replace(b"\x06\x1a" + NOW.to_bytes(4), b"\x06\x1a" + time.to_bytes(4))
+    assert agree(template, changed) is (time >= 1 << 16)
+
+
 VERIFIED = [
     *press_many([kafka(value=b"%d" % at) for at in range(5)]),
     *press_many([nats(value=b"%d" % at, headers=()) for at in range(30)]),

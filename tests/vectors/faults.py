@@ -111,6 +111,8 @@ MALFORMED = {
     "tree with more proofs": _tree({396: {-1: [HONEST], 1: 0}}),
     "inclusion not bytes": _tree({396: {-1: [[2, 0, [HASH]]]}}),
     "inclusion not CBOR": _tree({396: {-1: [b"\xff"]}}),
+    "inclusion cut off": _tree({396: {-1: [HONEST[:-1]]}}),
+    "inclusion with bytes after it": _tree({396: {-1: [HONEST + b"\x00"]}}),
     "inclusion not an array": _inclusion(),
     "inclusion of two": _inclusion(2, 0),
     "inclusion of four": _inclusion(2, 0, [HASH], 0),

@@ -41,7 +41,7 @@ from watchword import (
     VerifiedMessage,
     Verifier,
 )
-from watchword.message import Expected
+from watchword.message import Expected, Request
 
 
 def records(count: int, **fields: Any) -> list[Message]:
@@ -243,6 +243,16 @@ def test_a_readers_floor_holds_for_each() -> None:
     early, late = press(nats(), c6=NOW - 1, c7=b"1" * 16), press(nats())
     assert endings(world, [early, late], Expected(floor=NOW)) == ["stale", "first"]
     assert len(world.store.claims) == 1
+
+
+@pytest.mark.parametrize("store", [Bulk, MemoryReplayStore])
+def test_a_readers_floor_is_not_meant_for_the_answer_that_it_awaits(store: Callable[..., Any]) -> None:
+    """Promise (A22): whoever keeps the ids, an answer to a pending request is first however early it was issued."""
+    request = Request(id=b"q" * 16, channel=nats().channel)
+    expected = Expected(requests={request.id: request}, floor=NOW + 9)
+    world = with_store(store() if store is Bulk else store(horizon=None))
+    answer, other = press(nats(), q=request.id), press(nats(), c7=b"2" * 16)
+    assert endings(world, [other, answer, answer], expected) == ["stale", "first", "replayed"]
 
 
 # A rebuild, for many

@@ -130,6 +130,7 @@ def test_issuers_whose_envelopes_are_of_one_size(other: str, *, quick: bool) -> 
         assert endings(world, messages) == ["first"] * 2
     assert [reads_quickly(world, message) for message in (*ours, *theirs)] == [True, True, quick, quick]
     assert endings(world, [*theirs, *ours]) == ["again"] * 4
+    assert known(world) == 1 + quick
 
 
 def test_what_was_learned_meanwhile_is_not_learned_again() -> None:
