@@ -153,7 +153,7 @@ async def test_size_and_topic_errors_are_known_ones(world: World) -> None:
     """Too large is aiokafka's error too, counted with the envelope; a topic name that Kafka has not is refused."""
     topic = await world.make_topic()
     async with world.producer(max_request_size=1_000) as producer:
-        await producer.send_and_wait(topic, bytes(400))
+        await producer.send_and_wait(topic, bytes(200))
         with pytest.raises(MessageSizeTooLargeError):
             await producer.send(topic, bytes(900))  # fits alone, not with its envelope
         with pytest.raises(SigningError, match="Kafka allows"):
