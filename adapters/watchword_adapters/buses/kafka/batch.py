@@ -15,8 +15,9 @@ from watchword.message import ENVELOPE_HEADER
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from watchword.drafting import Draft
     from watchword.message import Header
-    from watchword.signer import Draft, Signed
+    from watchword.signer import Signed
 
 _EMPTY: Final = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, 0, 0).size()
 _FRAME: Final = 1 + len(ENVELOPE_HEADER) + 2 + 1

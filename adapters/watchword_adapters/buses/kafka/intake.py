@@ -201,7 +201,11 @@ class Intake:
             return None
         self.handled()
         subscription._last_fetch_ended = monotonic()  # noqa: SLF001 - as for one who waits
-        return self._give(tp, partition)
+        try:
+            return self._give(tp, partition)
+        except DeserializationError:
+            partition.hand_over()
+            raise
 
     @contextmanager
     def _polling(self) -> Iterator[None]:
@@ -307,25 +311,27 @@ class Intake:
         partitions = self.partitions()
         for tp in tps:
             partition = partitions.get(tp)
-            while partition is not None and partition.ready and left != 0:
-                try:
-                    record = self._give(tp, partition, keep=bool(found))
-                except DeserializationError:
-                    if found:  # told at its turn
-                        return found
+            if partition is None or not partition.ready or left == 0:
+                continue
+            records: list[Record] = []
+            try:
+                while partition.ready and left != len(records):
+                    records.append(self._give(tp, partition))
+            except DeserializationError:
+                if not found and not records:
+                    partition.hand_over()
                     raise
-                found.setdefault(tp, []).append(record)
-                left = None if left is None else left - 1
+                return found | ({tp: records} if records else {})  # it is told at its turn
+            found[tp] = records
+            left = None if left is None else left - len(records)
         return found
 
-    def _give(self, tp: TopicPartition, partition: Partition, *, keep: bool = False) -> Record:
-        """Hand over the first ready record of a partition; one on which a deserializer fails too, unless ``keep``."""
-        try:
-            record = deserialized(partition.ready[0], *self._deserializers)
-        except DeserializationError:
-            if not keep:
-                partition.hand_over()
-            raise
+    def _give(self, tp: TopicPartition, partition: Partition) -> Record:
+        """Hand over the first ready record of a partition; one on which a deserializer fails stays."""
+        key, value = self._deserializers
+        record = partition.ready[0]
+        if key is not None or value is not None:
+            record = deserialized(record, key, value)
         partition.hand_over()
         self._read.add(tp)
         self._latest = tp

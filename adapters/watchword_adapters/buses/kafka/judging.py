@@ -12,7 +12,7 @@ from watchword_adapters.buses.kafka.records import CREATE_TIME, record_of
 from watchword_adapters.threads import Threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from aiokafka.structs import ConsumerRecord, TopicPartition
 
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from watchword_adapters.buses.kafka.rebuild import Rebuild
     from watchword_adapters.buses.kafka.topics import TopicWarnings
 
-_TOGETHER: Final = 128
-"""Records judged at once: those of two full trees, whose signatures are checked side by side."""
+_TOGETHER: Final = 256
+"""Records judged at once: some full trees, of which each leaf is hashed but once."""
+
+_FEW: Final = 4
+"""Signatures that are checked sooner than another thread has begun."""
 
 _BREATH: Final = 64
 """Records judged before other tasks get a turn: a flood must not stop heartbeats."""
@@ -89,7 +92,7 @@ class Judge:
         if records[0].timestamp_type == CREATE_TIME:
             self._stamps.warn(tp.topic)
         messages = self._messages(records)
-        verdicts = await self._watchword.admit_many(messages, check=self._threads)
+        verdicts = await self._watchword.admit_many(messages, check=self._check)
         if partition.generation == generation:
             partition.verdicts.extend(zip(messages, verdicts, strict=False))
 
@@ -103,18 +106,17 @@ class Judge:
         while verdicts:
             message, verdict = verdicts[0]
             if isinstance(verdict, VerifiedMessage | ObservedMessage):
-                self._determined(partition, verdict)
                 partition.ready.append(record_of(pending[0], verdict))
             elif isinstance(verdict, Rejected):
-                self._determined(partition, verdict)
                 await self.keep(message, verdict)
             else:
                 await self._give_up(partition, message, verdict)
             if partition.generation != generation:
                 return
+            if partition.doubtful or partition.failures or self._watchword.observing:
+                self._determined(partition, verdict)
             verdicts.popleft()
             pending.popleft()
-            partition.release()
             self._judged += 1
 
     async def _give_up(self, partition: Partition, message: Message, verdict: Unavailable) -> None:
@@ -128,10 +130,14 @@ class Judge:
         self._watchword.audit.passed_over()
         self._watchword.verifier.pass_over(message)
 
+    async def _check(self, jobs: Sequence[Callable[[], bool]]) -> Sequence[bool]:
+        """Check signatures on threads, where there are so many that it is worth the way there."""
+        return await self._threads(jobs) if len(jobs) > _FEW else [job() for job in jobs]
+
     async def _recall(self, partition: Partition, messages: list[Message]) -> None:
         """Remember records that passed before; one on whose key there is no verdict for too long, by its claims."""
         generation = partition.generation
-        done = await self._watchword.verifier.recall_many(messages, check=self._threads)
+        done = await self._watchword.verifier.recall_many(messages, check=self._check)
         if partition.generation != generation:
             return
         self._recalled(partition, done)
@@ -151,13 +157,17 @@ class Judge:
         partition.recalled += count
         self._judged += count
 
-    def _determined(self, partition: Partition, verdict: Delivered | Rejected) -> None:
-        """Take a verdict for the end of an outage, unless a source that is down half of the time says so too."""
-        if isinstance(verdict, Rejected) and verdict.reason is Reason.UNKNOWN_KEY:
-            return
-        partition.doubtful = isinstance(verdict, ObservedMessage) and isinstance(verdict.verdict, Unavailable)
-        if partition.failures:
-            self._outage.over()
+    def _determined(self, partition: Partition, verdict: Delivered | Rejected | Unavailable) -> None:
+        """Go on without delay; an outage is over with what a source that is down half of the time does not say too."""
+        found = verdict.verdict if isinstance(verdict, ObservedMessage) else verdict
+        unsure = isinstance(found, Rejected) and found.reason is Reason.UNKNOWN_KEY
+        if isinstance(found, Unavailable):
+            partition.doubtful = True
+        elif not unsure:
+            partition.doubtful = False
+            if partition.failures:
+                self._outage.over()
+        partition.release()
 
     async def keep(self, message: Message, verdict: Rejected | Unavailable) -> bool:
         """Put what is not delivered into quarantine, where there is one; tell whether it is there."""

@@ -18,7 +18,7 @@ FIRST_DELAY: Final = 0.1
 LONGEST_DELAY: Final = 5.0
 """Seconds between two tries to judge a record while a key source or a replay store is down."""
 
-FARTHEST: Final = 64
+FARTHEST: Final = 128
 """Records judged ahead of a caller who takes one at a time, at most."""
 
 BRISK: Final = 0.05
