@@ -266,8 +266,8 @@ def _bytes(name: str, data: object) -> bytes | None:
 
 def _header(header: object) -> Header:
     match header:
-        case (str(name), bytes() | None as value):
-            return name, value
-        case (str(name), bytearray() | memoryview() as value):
-            return name, bytes(value)
+        case (str(name), None):
+            return name, None
+        case (str(name), bytes() | bytearray() | memoryview() as value):
+            return name, value if type(value) is bytes else bytes(value)
     raise SigningError("headers: give pairs of a text and bytes, as [('content-type', b'application/json')]")
