@@ -267,6 +267,8 @@ class Intake:
         if not partition.failures and (left is None or left > 0):  # in an outage nothing piles up
             await self._take((tp,), 0, left)
         await self._judge.judge(tp, partition, most)
+        if partition.ready:
+            partition.ready_since = now
 
     async def _take(self, tps: tuple[TopicPartition, ...], timeout_ms: float, most: int | None) -> None:
         """Move records from the client into ``pending``.

@@ -41,7 +41,8 @@ class Partition:
     quarantine, and who goes on after a cancelled caller must not judge anew. ``doubtful`` says that the latest record
     could not be judged.
 
-    ``ahead`` is how many records are judged at once for a caller who takes one at a time.
+    ``ahead`` is how many records are judged at once for a caller who takes one at a time; ``ready_since`` when it was
+    given the latest ones.
     """
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -62,7 +63,7 @@ class Partition:
     verdicts: deque[tuple[Message, Delivered | Rejected | Unavailable]] = field(default_factory=deque)
     doubtful: bool = False
     ahead: int = 1
-    looked_at: float = -inf
+    ready_since: float = -inf
 
     def judged(self, position: int | None) -> int | None:
         """Return the offset before which everything was handed over or rejected; ``position`` is the client's."""
@@ -97,8 +98,8 @@ class Partition:
 
         A verdict must not grow old, for a key may be revoked meanwhile. So only who takes them quickly gets many.
         """
-        self.ahead = min(2 * self.ahead, FARTHEST) if now - self.looked_at < BRISK else max(1, self.ahead // 4)
-        self.looked_at = now
+        quick = now - self.ready_since < BRISK
+        self.ahead = min(2 * self.ahead, FARTHEST) if quick else max(1, self.ahead // 4)
         return self.ahead
 
     def discard(self, *, anchored: bool = False) -> None:
@@ -112,7 +113,7 @@ class Partition:
         self.kept_ready = ()
         self.anchored = anchored
         self.recalled = 0
-        self.ahead = 1
+        self.ahead, self.ready_since = 1, -inf
         self.doubtful = False
         self.release()
 
