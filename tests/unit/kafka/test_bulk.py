@@ -16,6 +16,7 @@ from watchword import (
     Admission,
     Channel,
     Claim,
+    MemoryKeys,
     Message,
     Mode,
     ReplayStore,
@@ -327,3 +328,42 @@ async def test_a_shared_store_is_asked_for_many_at_once() -> None:
     consumer.logs[P0] = await tree(P0, numbers(50))
     assert [r.value for r in await many(what)] == numbers(50)
     assert asked == [50]
+
+
+async def test_a_seek_while_a_copy_is_kept_wins() -> None:
+    """Verdicts on what the caller has sought away from are dropped with the records."""
+    consumer = FakeConsumer(P0)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(Kept):
+        async def put(self, message: Message, verdict: Any) -> bool:
+            begun.set()
+            await go_on.wait()
+            return await super().put(message, verdict)
+
+    what = intake(consumer, watchword(Keys()), quarantine=Slow())
+    consumer.logs[P0] = [await record(P0, 0, b"unsigned", signed=False), *(await tree(P0, numbers(3), 1))]
+    call = asyncio.create_task(many(what))
+    await begun.wait()
+    what.put_back([P0])
+    consumer.seek(P0, 3)
+    go_on.set()
+    assert [r.value for r in await call] == [b"2"]
+
+
+async def test_an_unknown_key_is_no_end_of_an_outage() -> None:
+    """While a source is down half of the time it may say that it knows no key: records still come one by one."""
+    consumer, keys = FakeConsumer(P0), Keys()
+    what = intake(consumer, watchword(keys))
+    consumer.logs[P0] = [await record(P0, 0, b"0"), await record(P0, 1, b"stranger", principal=OTHER)]
+    keys._keys = MemoryKeys()
+    keys.failures = 1
+    with pytest.raises(Unavailable):
+        await many(what)
+    partition = what.partitions()[P0]
+    partition.retry_at = 0.0
+    deadline = asyncio.get_running_loop().time()
+    assert await what.next((), deadline=deadline, most=None, one=False) == {}
+    assert partition.doubtful
+    assert not partition.failures
+    assert what.judged() == {P0: 2}
