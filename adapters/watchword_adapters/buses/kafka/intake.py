@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections import defaultdict
 from contextlib import contextmanager
+from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -202,10 +203,11 @@ class Intake:
         self.handled()
         subscription._last_fetch_ended = monotonic()  # noqa: SLF001 - as for one who waits
         try:
-            return self._give(tp, partition)
+            (record,) = self._given(tp, partition, 1)
         except DeserializationError:
             partition.hand_over()
             raise
+        return record
 
     @contextmanager
     def _polling(self) -> Iterator[None]:
@@ -315,29 +317,31 @@ class Intake:
             partition = partitions.get(tp)
             if partition is None or not partition.ready or left == 0:
                 continue
-            records: list[Record] = []
             try:
-                while partition.ready and left != len(records):
-                    records.append(self._give(tp, partition))
+                records = self._given(tp, partition, left)
             except DeserializationError:
-                if not found and not records:
-                    partition.hand_over()
-                    raise
-                return found | ({tp: records} if records else {})  # it is told at its turn
+                if found:  # told at its turn
+                    return found
+                partition.hand_over()
+                raise
             found[tp] = records
             left = None if left is None else left - len(records)
         return found
 
-    def _give(self, tp: TopicPartition, partition: Partition) -> Record:
-        """Hand over the first ready record of a partition; one on which a deserializer fails stays."""
-        key, value = self._deserializers
-        record = partition.ready[0]
-        if key is not None or value is not None:
-            record = deserialized(record, key, value)
-        partition.hand_over()
+    def _given(self, tp: TopicPartition, partition: Partition, most: int | None) -> list[Record]:
+        """Hand over at most so many records, up to one on which a deserializer fails; raise if that is the first."""
+        records: list[Record] = []
+        for record in islice(partition.ready, most):
+            try:
+                records.append(deserialized(record, *self._deserializers))
+            except DeserializationError:
+                if not records:
+                    raise
+                break
+        partition.hand_over(len(records))
         self._read.add(tp)
         self._latest = tp
-        return record
+        return records
 
     async def _wait(self, wanted: tuple[TopicPartition, ...], deadline: float | None) -> None:
         """Wait until the client has a record, or it is time to try again what could not be judged."""

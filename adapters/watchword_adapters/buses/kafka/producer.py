@@ -264,7 +264,10 @@ def _bytes(name: str, data: object) -> bytes | None:
     raise SigningError(f"{name} of type {type(data).__name__}: give bytes, or set {name}_serializer")
 
 
-def _header(header: object) -> Header:
+def _header(header: Any) -> Header:
+    if type(header) is tuple and len(header) == 2 and type(header[0]) is str and type(header[1]) is bytes:  # noqa: PLR2004 - name and value
+        pair: Header = header
+        return pair
     match header:
         case (str(name), None):
             return name, None

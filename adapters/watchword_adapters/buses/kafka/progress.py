@@ -82,12 +82,15 @@ class Partition:
             return judged
         return min(judged, self.unhandled)
 
-    def hand_over(self) -> Record:
-        """Give the first judged record to the caller."""
-        record = self.ready.popleft()
+    def hand_over(self, count: int = 1) -> None:
+        """Give the first judged records to the caller."""
         if self.unhandled is None:
-            self.unhandled = record.offset
-        return record
+            self.unhandled = self.ready[0].offset
+        if count == len(self.ready):
+            self.ready.clear()
+        else:
+            for _ in range(count):
+                self.ready.popleft()
 
     def is_guarded(self) -> bool:
         """Tell whether the guard knows all that was handed over or is ready, and nothing more."""

@@ -126,6 +126,8 @@ def record_of(raw: ConsumerRecord[Any, Any], delivered: Delivered) -> Record:
 
 def deserialized(record: Record, key: Deserializer | None, value: Deserializer | None) -> Record:
     """Return the record with what the deserializers make of key and value; DeserializationError if one raises."""
+    if key is None and value is None:
+        return record
     try:
         return replace(
             record,
