@@ -7,12 +7,12 @@ import resource
 import sys
 import time
 import tracemalloc
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import get_context
-from typing import TYPE_CHECKING, Final
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 from watchword import Admission, Claim, MemoryReplayStore, Policy, Position
+
+from .processes import apart, side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,35 +48,30 @@ class Memory:
     slowest_claim_ms: float
 
 
-def measure() -> list[Memory]:
+def measure(*, small: bool) -> dict[str, Any]:
     """Measure one log and several, each twice in a fresh process: once for bytes, once for time and resident size."""
+    ids = 2000 if small else IDS
     figures = []
-    for logs in LOGS:
-        held, peak = _apart(_traced, logs)
-        resident, rate, slowest = _apart(_timed, logs)
-        figures.append(Memory(logs, held, peak, resident, rate, slowest))
-    return figures
+    traced = side_by_side(_traced, [(logs, ids) for logs in LOGS])
+    for logs, (held, peak) in zip(LOGS, traced, strict=True):
+        resident, rate, slowest = apart(_timed, logs, ids)
+        figures.append(asdict(Memory(logs, held, peak, resident, rate, slowest)))
+    return {"memory": {"ids": ids, "principals": PRINCIPALS, "allowed_bytes_per_id": MOST, "memory": figures}}
 
 
-def _apart(work: object, logs: int) -> tuple[float, ...]:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        found: tuple[float, ...] = pool.submit(work, logs).result()  # type: ignore[arg-type] # either of the two below
-    return found
-
-
-def _traced(logs: int) -> tuple[float, float]:
-    store = _store()
+def _traced(logs: int, ids: int) -> tuple[float, float]:
+    store = _store(ids)
     tracemalloc.start()
-    for claim in _claims(logs):
+    for claim in _claims(logs, ids):
         _offer(store, claim)
     held, peak = tracemalloc.get_traced_memory()
     return held / len(store), peak / len(store)
 
 
-def _timed(logs: int) -> tuple[float, float, float]:
-    store, spent, slowest = _store(), 0.0, 0.0
+def _timed(logs: int, ids: int) -> tuple[float, float, float]:
+    store, spent, slowest = _store(ids), 0.0, 0.0
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for claim in _claims(logs):
+    for claim in _claims(logs, ids):
         started = time.process_time()
         _offer(store, claim)
         took = time.process_time() - started
@@ -86,8 +81,8 @@ def _timed(logs: int) -> tuple[float, float, float]:
     return grown * _RSS_UNIT / len(store), len(store) / spent, slowest * 1000
 
 
-def _store() -> MemoryReplayStore:
-    return MemoryReplayStore(horizon=Policy().horizon, in_all=IDS + 1)
+def _store(ids: int) -> MemoryReplayStore:
+    return MemoryReplayStore(horizon=Policy().horizon, in_all=ids + 1)
 
 
 def _offer(store: MemoryReplayStore, claim: Claim) -> None:
@@ -98,10 +93,10 @@ def _offer(store: MemoryReplayStore, claim: Claim) -> None:
             raise AssertionError(done.value) from None
 
 
-def _claims(logs: int) -> Iterator[Claim]:
+def _claims(logs: int, ids: int) -> Iterator[Claim]:
     """Make claims as a verifier does: every name is read from a message, and so an object of its own."""
-    for number in range(IDS):
-        at = _NOW + _SPAN * number // IDS
+    for number in range(ids):
+        at = _NOW + _SPAN * number // ids
         yield Claim(
             scope="kafka://bench/tasks#group",
             log=f"group#tasks/{number // PRINCIPALS % logs}",

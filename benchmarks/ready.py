@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import tempfile
 import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import cycle
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.structs import TopicPartition
 
-from tests.brokers.start import start
 from watchword import MemoryKeys, MemoryReplayStore, Policy, Signer, SigningKey, Verifier, Watchword
 from watchword_adapters.buses.kafka import SigningProducer, VerifyingConsumer
 
@@ -54,14 +51,12 @@ class Figure:
         return self.messages / max(self.seconds - self.bare_seconds, 1e-9)
 
 
-def measure(*, windows: tuple[int, ...] = WINDOWS, rate: int = RATE) -> tuple[list[Figure], str]:
-    """Fill a log on a real broker, and let a consumer get ready for each window; return the broker's name too."""
-    with tempfile.TemporaryDirectory(prefix="watchword-ready-") as directory:
-        broker, _ = start("kafka", Path(directory), required=False)
-        try:
-            return asyncio.run(_Bench(broker.address, max(windows), rate).measure(windows)), str(broker)
-        finally:
-            broker.stop()
+def measure(bootstrap: str, broker: str, *, small: bool) -> dict[str, Any]:
+    """Fill a log, let a consumer get ready for each window, and return what goes into the report."""
+    windows, rate = ((20,), 20) if small else (WINDOWS, RATE)
+    figures = asyncio.run(_Bench(bootstrap, max(windows), rate).measure(windows))
+    rows = [asdict(one) | {"per_second": one.per_second} for one in figures]
+    return {"ready": {"rate": rate, "broker": broker, "ready": rows}}
 
 
 class _Bench:

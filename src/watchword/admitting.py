@@ -34,24 +34,23 @@ class Admitting:
 
     async def admit(self, cases: list[Case], *, floor: float) -> None:
         """Judge in order; where the store fails, what comes behind is taken off ``cases``."""
-        shared: list[Case] = []
         admit, own = self.guard.admit, self._store is self.guard
-        for case in cases:
+        shared = [] if own else [case.claim() for case in cases if self._is_shared(case, floor)]
+        answers = iter(await self._asked(shared) if shared else ())
+        for at, case in enumerate(cases):
             if case.verdict is not None:
                 self.ended(case)
             elif case.issued_at < floor and not case.solicited:
                 self.reject(case, Rejected(Reason.STALE, "issued before this reader began to remember"))
             elif own or case.message.alone:
                 self._admitted(case, admit(case))
-            else:
-                shared.append(case)
-        if not shared:
-            return
-        for case, admission in zip(shared, await self._asked([case.claim() for case in shared]), strict=False):
-            self._admitted(case, admission)
-            if isinstance(case.verdict, Unavailable):
-                del cases[cases.index(case) + 1 :]
+            elif not self._admitted(case, next(answers, None)):
+                del cases[at + 1 :]
                 return
+
+    @staticmethod
+    def _is_shared(case: Case, floor: float) -> bool:
+        return case.verdict is None and not case.message.alone and (case.issued_at >= floor or case.solicited)
 
     def ended(self, case: Case) -> None:
         """Take note of what was rejected by an earlier check."""
@@ -86,7 +85,8 @@ class Admitting:
             answers.append(error)
         return answers
 
-    def _admitted(self, case: Case, admission: object) -> None:
+    def _admitted(self, case: Case, admission: object) -> bool:
+        """Take an answer; False if it is none, so that the message is to be offered again."""
         if admission is Admission.FIRST:
             case.first = True
         elif isinstance(admission, Exception):
@@ -98,3 +98,4 @@ class Admitting:
             self.reject(case, Rejected(_REFUSED[admission]))
         else:
             case.first = False
+        return isinstance(admission, Admission)

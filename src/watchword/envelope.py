@@ -333,9 +333,11 @@ def _read_inclusion(proof: bytes) -> tuple[int, int, tuple[bytes, ...]]:
     size, at = read_head(proof, 1, UINT)
     index, at = read_head(proof, at, UINT)
     nodes, at = read_head(proof, at, ARRAY)
+    if not (2 <= size <= MAX_TREE_SIZE and index < size and 1 <= nodes <= _MAX_PATH):  # noqa: PLR2004 - a tree has two leaves
+        raise ValueError("inclusion proof of another shape")
     end = at + nodes * _NODE_BYTES
     framed = proof[at::_NODE_BYTES] == HASH[:1] * nodes and proof[at + 1 :: _NODE_BYTES] == HASH[1:] * nodes
-    if not (2 <= size <= MAX_TREE_SIZE and index < size and 1 <= nodes <= _MAX_PATH and framed and end == len(proof)):  # noqa: PLR2004 - a tree has two leaves
+    if not framed or end != len(proof):
         raise ValueError("inclusion proof of another shape")
     path = tuple([proof[node : node + _HASH_BYTES] for node in range(at + len(HASH), end, _NODE_BYTES)])
     return size, index, path

@@ -299,7 +299,7 @@ class MemoryReplayStore:
         linear = int.from_bytes(claim.digest[:16]) * self._a
         if claim.place is not None:
             position, stamp = claim.place
-            linear += position.offset * self._b + (0 if stamp is None else hash(stamp)) * self._c
+            linear += position.offset * self._b + (0 if stamp is None else 1 + hash(stamp)) * self._c
             linear += self._number(position.log)
         return linear % _PRIME & _64_BITS
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import KW_ONLY, InitVar, dataclass, field, fields, make_dataclass
+from dataclasses import KW_ONLY, dataclass, field, fields, make_dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, final
 
@@ -173,9 +173,6 @@ class Expected:
     floor: float = -inf
 
 
-_SEAL: Final = object()
-
-
 @final
 @dataclass(frozen=True, slots=True)
 class VerifiedMessage:
@@ -201,11 +198,9 @@ class VerifiedMessage:
     reply_to: str | None = None
     in_reply_to: str | None = None
     position: Position | None = None
-    seal: InitVar[object] = None
 
-    def __post_init__(self, seal: object) -> None:
-        if seal is not _SEAL:
-            raise TypeError("a VerifiedMessage is made by Verifier.verify only")
+    def __post_init__(self) -> None:
+        raise TypeError("a VerifiedMessage is made by Verifier.verify only")
 
 
 @final

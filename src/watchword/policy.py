@@ -133,13 +133,7 @@ class Policy:
 
     def rule_for(self, principal: str, channel: Channel) -> Allow | None:
         """Return the first rule that lets ``principal`` speak on ``channel``."""
-        if not self.allow:
-            return None
         return next((rule for rule in self.allow if rule.principal == principal and rule.covers(channel)), None)
-
-    def permits(self, principal: str, channel: Channel) -> bool:
-        """Tell whether ``principal`` may speak on ``channel``, whatever its rate."""
-        return not self.allow or self.rule_for(principal, channel) is not None
 
 
 class RateLimiter:

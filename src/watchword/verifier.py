@@ -80,7 +80,6 @@ class Verifier:
         """
         cases = await self._authenticated(messages, expected, check)
         await self._admitting.admit(cases, floor=expected.floor)  # 8
-        verdicts: list[Verdict] = []
         for case in cases:
             if case.verdict is None:
                 try:
@@ -88,9 +87,7 @@ class Verifier:
                     case.accept()
                 except Rejected as verdict:
                     self._admitting.reject(case, verdict)
-            if case.verdict is not None:
-                verdicts.append(case.verdict)
-        return verdicts
+        return [case.verdict for case in cases if case.verdict is not None]
 
     async def _authenticated(  # noqa: C901 - the checks in their order, on one screen
         self, messages: Iterable[Message], expected: Expected, check: Checker | None, *, recalled: bool = False

@@ -182,6 +182,38 @@ def demo(
     raise typer.Exit(run_demo(bus.value, url=url, bootstrap=bootstrap, as_json=as_json))
 
 
+@app.command()
+def bench(
+    parts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PART...", help="core, peers, buses, memory, stores, scaling, ready; default all but it."
+        ),
+    ] = None,
+    *,
+    small: Annotated[
+        bool, typer.Option("--small", help="Take seconds: proves that it works, measures nothing.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="For bench.json and plots; default build/reports."),
+    ] = None,
+    kafka: Annotated[str | None, typer.Option(metavar="ADDRESS", help="A Kafka broker, as localhost:9092.")] = None,
+    nats: Annotated[str | None, typer.Option(metavar="URL", help="A NATS server with JetStream.")] = None,
+    redis: Annotated[str | None, typer.Option(metavar="URL", help="A Redis or Valkey, for the stores.")] = None,
+) -> None:
+    """Measure what signing and verifying cost here, beside plain clients and other ways to sign.
+
+    Brokers also come from WATCHWORD_BENCH_KAFKA, WATCHWORD_BENCH_NATS and WATCHWORD_BENCH_REDIS; they are filled with
+    test data, so name none that is in use. A checkout starts its own. A part that is measured again replaces its
+    figures in bench.json, and leaves the others.
+    """
+    from watchword_adapters.cli.bench import run_bench  # noqa: PLC0415 - quick start
+
+    addresses = {"kafka": kafka, "nats": nats, "redis": redis}
+    run_bench(parts or (), small=small, output=output, addresses=addresses)
+
+
 @quarantined.command("list")
 def list_quarantine(
     *,

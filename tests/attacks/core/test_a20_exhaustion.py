@@ -11,12 +11,15 @@ from tests.unit.core.world import (
     MALLORY_KEY,
     NOW,
     REALM,
+    Checks,
     at_once,
     ed_key,
     kafka,
     known_keys,
     press,
+    press_many,
 )
+from tests.unit.core.world import ending as word
 from watchword import MemoryKeys, MemoryReplayStore, Message, Policy, Position, Rejected, SigningKey, Verifier
 
 ROOM = 20
@@ -114,3 +117,21 @@ def test_a20_more_invented_keys_than_are_kept_apart(monkeypatch: pytest.MonkeyPa
     newcomers = [record(2000 + n, key=MALLORY_KEY, principal=MALLORY, at=NOW + n) for n in (0, 30, 31)]
     judge.clock = lambda: NOW + 31.0  # type: ignore[misc] # time passes
     assert [ending(judge, one) for one in newcomers] == ["stale", "stale", "first"]
+
+
+@pytest.mark.parametrize("check", [None, Checks()], ids=["inline", "checker"])
+def test_a20_a_flood_signed_in_trees(check: Checks | None) -> None:
+    """Promise: ids by the thousand under few signatures fill one's own room only, and nothing is forgotten for them."""
+    judge = verifier(per_principal=ROOM)
+    places = [kafka(alone=True, position=Position("tasks/0", 1000 + n)) for n in range(3 * ROOM)]
+    flood = press_many(places, key=MALLORY_KEY, principal=MALLORY)
+    honest = press_many([kafka(alone=True, position=Position("tasks/0", n)) for n in range(ROOM)])
+    mixed = [message for n, own in enumerate(honest) for message in (own, *flood[3 * n : 3 * n + 3])]
+    verdicts = [*map(word, at_once(judge.verify_many(mixed, check=check)))]
+    assert verdicts[::4] == ["first"] * ROOM
+    others = [verdict for at, verdict in enumerate(verdicts) if at % 4]
+    assert others == ["first"] * ROOM + ["over_quota"] * 2 * ROOM
+    copies = [moved(message) for message in (*honest, *flood)]
+    assert [*map(word, at_once(judge.verify_many(copies, check=check)))] == [
+        *["replayed"] * 2 * ROOM, *["over_quota"] * 2 * ROOM,
+    ]  # fmt: skip

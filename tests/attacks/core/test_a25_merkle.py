@@ -1,4 +1,4 @@
-"""A25: inclusion proofs bent in every way (the verifying side)."""
+"""A25: inclusion proofs bent in every way, before verifiers that remember nothing and one that knows the very tree."""
 
 import cbor2
 import pytest
@@ -13,6 +13,7 @@ from tests.unit.core.world import (
     cbor,
     claims_of,
     direct,
+    endings,
     nats,
     protected_of,
     signature_of,
@@ -26,6 +27,18 @@ MESSAGES = [nats(value=bytes([index])) for index in range(SIZE)]
 ENTRIES = [cbor(claims_of(message, c7=bytes([index]) * 16)) for index, message in enumerate(MESSAGES)]
 HEADER = protected_of(ALICE_KEY, c395=1)
 SIGNATURE = signature_of(ALICE_KEY, structure(HEADER, SIZE, trees.root(ENTRIES)))
+
+
+@pytest.fixture(autouse=True, params=["cold", "warm"])
+def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every verifier of the test share one memory of roots and shapes, that of whoever verified the whole tree."""
+    if request.param == "warm":
+        world = World()
+        for index, message in enumerate(MESSAGES):
+            raw = batched(ENTRIES[index], HEADER, SIGNATURE, size=SIZE, index=index, path=trees.path(index, ENTRIES))
+            assert world.verify(bear(message, raw)).value == message.value
+        monkeypatch.setattr("watchword.verifier.Proving", lambda: world.verifier._proving)
+        monkeypatch.setattr("watchword.verifier.LearningReader", lambda: world.verifier._envelopes)
 
 
 def reason_of(message: Message) -> Reason | None:
@@ -117,3 +130,34 @@ def test_a25_a_root_shared_by_two_agents() -> None:
     assert reason_of(bear(MESSAGES[0], raws[0])) is None
     assert reason_of(bear(MESSAGES[1], raws[1])) is Reason.WRONG_PRINCIPAL
     assert reason_of(bear(MESSAGES[0], direct(entries[0]))) is None
+
+
+def test_a25_a_known_node_at_another_place() -> None:
+    """Promise: a node that is known to be in the tree proves nothing at another place, nor as a path's end."""
+    for at in range(SIZE):
+        path = trees.path(at, ENTRIES)
+        nodes = [*path, *trees.path(SIZE - 1 - at, ENTRIES), trees.root(ENTRIES)]
+        for step in range(len(path)):
+            for node in nodes:
+                bent = [*path[:step], node, *path[step + 1 :]]
+                raw = batched(ENTRIES[at], HEADER, SIGNATURE, size=SIZE, index=at, path=bent)
+                assert reason_of(bear(MESSAGES[at], raw)) is (None if bent == path else Reason.BAD_SIGNATURE)
+
+
+def test_a25_a_tree_known_under_one_size_proves_nothing_under_another() -> None:
+    """Promise: the same signature with another size is another tree, of which nothing is known."""
+    for size in (SIZE - 1, SIZE + 1, 2 * SIZE, 4096):
+        for at in range(3):
+            for path in (trees.path(at, ENTRIES), [*trees.path(at, ENTRIES), bytes(32)]):
+                raw = batched(ENTRIES[at], HEADER, SIGNATURE, size=size, index=at, path=path)
+                assert reason_of(bear(MESSAGES[at], raw)) is Reason.BAD_SIGNATURE
+
+
+def test_a25_a_whole_tree_signed_under_another_size() -> None:
+    """Promise: a key's own owner cannot sign what verifies together and not alone: paths must fit the signed size."""
+    two, size = ENTRIES[:2], 3
+    signature = signature_of(ALICE_KEY, structure(HEADER, size, trees.root(two)))
+    raws = [batched(two[at], HEADER, signature, size=size, index=at, path=trees.path(at, two)) for at in range(2)]
+    messages = [bear(MESSAGES[at], raws[at]) for at in range(2)]
+    assert [reason_of(message) for message in messages] == [Reason.BAD_SIGNATURE] * 2
+    assert endings(World(), messages) == ["bad_signature"] * 2

@@ -7,7 +7,22 @@ import structlog
 from structlog.testing import capture_logs
 from structlog.types import EventDict
 
-from tests.unit.core.world import ALICE, BOB, MALLORY, World, at_once, kafka, nats, press, signer
+from tests.unit.core.world import (
+    ALICE,
+    BOB,
+    BOB_KEY,
+    MALLORY,
+    NOW,
+    Checks,
+    World,
+    at_once,
+    ending,
+    kafka,
+    nats,
+    press,
+    press_many,
+    signer,
+)
 from watchword import (
     Audit,
     ConfigurationError,
@@ -17,10 +32,12 @@ from watchword import (
     Reason,
     Rejected,
     Unavailable,
+    VerificationKey,
     VerifiedMessage,
     Watchword,
 )
 from watchword.audit import BURST, PERIOD
+from watchword.message import Expected
 
 
 @pytest.fixture
@@ -124,6 +141,51 @@ def test_observe_mode_delivers_everything_marked(logs: list[EventDict]) -> None:
     assert watchword.audit.counts == {"delivered": 1, "unsigned": 1}
     assert watchword.observing
     assert logs[0]["dropped"] is False
+
+
+def test_many_are_admitted_in_order_and_counted(logs: list[EventDict]) -> None:
+    """Promise: together, messages come back each with its verdict and are accounted for as one by one."""
+    watchword = Watchword(verifier=World().verifier)
+    tree = press_many([nats(value=b"%d" % at) for at in range(3)])
+    found = at_once(watchword.admit_many([tree[0], nats(), tree[1], tree[0], tree[2]], check=Checks()))
+    assert [*map(ending, found)] == ["first", "unsigned", "first", "replayed", "first"]
+    assert watchword.audit.counts == {"delivered": 3, "unsigned": 1, "replayed": 1}
+    assert [line["reason"] for line in logs] == ["unsigned", "replayed"]
+    assert at_once(watchword.admit_many([])) == []
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_many_are_admitted_up_to_an_outage(mode: Mode, logs: list[EventDict]) -> None:
+    """Promise (A35): in either mode it ends with the first that is unavailable, and what is behind is not counted."""
+    world = World(policy=Policy(mode=mode))
+    messages = [press(nats()), press(nats(), key=BOB_KEY, principal=BOB), press(nats(), c7=b"2" * 16), nats()]
+    find = world.keys.source.find
+
+    class Failing:
+        async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
+            if principal == BOB:
+                raise OSError
+            return await find(principal, key_id)
+
+    world.keys.source = Failing()
+    watchword = Watchword(verifier=world.verifier)
+    found = at_once(watchword.admit_many(messages))
+    told = [one.verdict if isinstance(one, ObservedMessage) else one for one in found]
+    assert [*map(ending, told)] == ["first", "keys"]
+    assert {type(one) is ObservedMessage for one in found} == {mode is Mode.OBSERVE}
+    assert watchword.audit.counts == {"delivered": 1, "unavailable": 1}
+    assert [line["dropped"] for line in logs] == [False]
+
+
+def test_observing_many_marks_each(logs: list[EventDict]) -> None:
+    """Promise: observing, each of many comes with its own message and verdict, and nothing is called dropped."""
+    watchword = Watchword(verifier=World(policy=Policy(mode=Mode.OBSERVE)).verifier)
+    messages = [nats(), *press_many([nats(value=b"1"), nats(value=b"2")])]
+    found = at_once(watchword.admit_many(messages, Expected(floor=NOW + 1.0)))
+    assert [one.message for one in found if isinstance(one, ObservedMessage)] == messages
+    assert [ending(one.verdict) for one in found if isinstance(one, ObservedMessage)] == ["unsigned", "stale", "stale"]
+    assert watchword.audit.counts == {"unsigned": 1, "stale": 2}
+    assert {line["dropped"] for line in logs} == {False}
 
 
 def test_an_agent_is_one_principal_in_one_realm() -> None:

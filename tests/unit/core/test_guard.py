@@ -8,6 +8,7 @@ import pytest
 from tests.unit.core.claims import HORIZON, claim, numbered, place, store
 from tests.unit.core.world import BOB, NOW, at_once
 from watchword import Admission
+from watchword.packed import LEAST, OPEN
 
 FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
 
@@ -21,6 +22,7 @@ FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
         ({"place": place(1, log="tasks/1")}, REPLAYED),
         ({"place": place(1, 1.6)}, REPLAYED),
         ({"place": place(1, None)}, REPLAYED),
+        ({"place": place(0)}, REPLAYED),
         ({"place": None}, REPLAYED),
         ({"digest": b"e" * 32}, REPLAYED),
         ({"principal": BOB}, FIRST),
@@ -36,6 +38,37 @@ def test_the_second_sight_of_an_id(again: dict[str, Any], admission: Admission) 
     memory = store()
     assert at_once(memory.claim(claim())) is FIRST
     assert at_once(memory.claim(claim(**again))) is admission
+
+
+def test_no_two_places_are_taken_for_one() -> None:
+    """Promise (A12): log, offset and stamp count each, and no stamp is not the stamp 0."""
+    places = [
+        place(offset, stamp, log)
+        for offset in (0, 1, 2, 1 << 62)
+        for stamp in (None, 0.0, 1.0, 1.5, 2.0, NOW + 0.5, NOW + 0.501)
+        for log in ("", "tasks/0", "tasks/1")
+    ]
+    for one in places:
+        memory = store()
+        assert at_once(memory.claim(claim(place=one))) is FIRST
+        found = [at_once(memory.claim(claim(place=other))) for other in places]
+        assert [admission is REDELIVERED for admission in found] == [other == one for other in places]
+
+
+def test_ids_are_kept_open_in_fewer_the_more_logs_there_are() -> None:
+    """Promise: what all logs together keep open is bounded, and what was packed is known like the rest."""
+    memory = store()
+    for number in range(3000):
+        assert at_once(memory.claim(numbered(number, log=f"log{number % 60}"))) is FIRST
+    more = [numbered(5000 + number, log="log0") for number in range(LEAST)]
+    assert [at_once(memory.claim(one)) for one in more] == [FIRST] * LEAST
+    (bucket,) = memory._logs["log0"].buckets.values()
+    assert (memory._room, len(bucket._open) < LEAST, len(bucket._runs)) == (LEAST, True, 1)
+    assert [at_once(memory.claim(one)) for one in more] == [REDELIVERED] * LEAST
+    few = store()
+    assert [at_once(few.claim(numbered(number))) for number in range(OPEN - 1)] == [FIRST] * (OPEN - 1)
+    (bucket,) = few._logs["log"].buckets.values()
+    assert (few._room, len(bucket._open)) == (OPEN, OPEN - 1)
 
 
 def test_without_a_position_any_repeat_is_a_replay() -> None:

@@ -1,9 +1,11 @@
 """Inclusion proofs against trees that the tests build as the RFC writes them."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tests.vectors import trees
-from watchword.merkle import leaf_of, root_of
+from tests.vectors import second, trees
+from watchword.merkle import leaf_of, paths_of, root_of
 
 
 @pytest.mark.parametrize("size", [*range(1, 34), 63, 64, 65])
@@ -33,3 +35,38 @@ def test_a_path_may_fit_another_index_and_size() -> None:
     path = trees.path(2, entries)
     assert root_of(leaf_of(b"c"), 1, 2, path) == root_of(leaf_of(b"c"), 2, 3, path) == trees.root(entries)
     assert root_of(leaf_of(b"c"), 1 << 60, (1 << 60) + 1, path) == trees.root(entries)
+
+
+@pytest.mark.parametrize("size", [*range(1, 34), 63, 64, 65, 70, 128, 130, 257])
+def test_trees_are_those_of_the_rfc(size: int) -> None:
+    """Promise: root and paths that a signer makes are those of the RFC's own recursive words."""
+    entries = [b"%d" % index for index in range(size)]
+    root, paths = paths_of([*map(leaf_of, entries)])
+    assert root == trees.root(entries)
+    assert [*map(list, paths)] == [trees.path(index, entries) for index in range(size)]
+
+
+@pytest.mark.parametrize("size", [4095, 4096])
+def test_the_largest_trees(size: int) -> None:
+    """Promise: at the limit each leaf still leads to the root, by a path of at most twelve."""
+    entries = [b"%d" % index for index in range(size)]
+    leaves = [*map(leaf_of, entries)]
+    root, paths = paths_of(leaves)
+    assert {root_of(leaf, at, size, paths[at]) for at, leaf in enumerate(leaves)} == {root}
+    assert max(map(len, paths)) == 12
+
+
+@given(
+    size=st.integers(2, 70) | st.integers(2, 4096),
+    at=st.integers(0, 4095),
+    path=st.lists(st.binary(min_size=32, max_size=32), max_size=13),
+)
+@settings(max_examples=300, deadline=None)
+def test_any_path_leads_where_the_rfcs_recursion_leads(size: int, at: int, path: list[bytes]) -> None:
+    """Promise (A25): whatever the path, it has the root of the RFC's own recursion, or fits neither."""
+    index = at % size
+    try:
+        wanted = second._root(b"entry", index, size, path)
+    except second.Refused:
+        wanted = None
+    assert root_of(leaf_of(b"entry"), index, size, path) == wanted

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from tests.unit.core.world import ALICE, BOB, World, endings, nats, press
 from watchword import Allow, Channel, ConfigurationError, Policy, Rate
 from watchword.policy import RateLimiter
 
@@ -102,12 +103,16 @@ def test_patterns(pattern: str, uri: str, covered: bool) -> None:  # noqa: FBT00
 
 def test_no_rule_lets_anybody_speak_and_one_rule_shuts_the_rest_out() -> None:
     """Promise: without rules any known principal may speak anywhere; with one, only as written."""
-    channel = Channel.parse("nats://prod/a")
-    assert Policy().permits(P, channel)
-    policy = Policy(allow=(Allow(P, ("nats://prod/b", "nats://prod/a")),))
-    assert policy.permits(P, channel)
-    assert not policy.permits("agent://acme/other", channel)
-    assert not policy.permits(P, Channel.parse("nats://prod/c"))
+    message = press(nats(channel=Channel.parse("nats://prod/a")))
+    rule = Allow(ALICE, ("nats://prod/b", "nats://prod/a"))
+    for allow, wanted in (
+        ((), "first"),
+        ((rule,), "first"),
+        ((Allow(BOB, rule.channels),), "not_permitted"),
+        ((Allow(BOB, rule.channels), rule), "first"),
+        ((Allow(ALICE, ("nats://prod/b",)),), "not_permitted"),
+    ):
+        assert endings(World(policy=Policy(allow=allow)), [message]) == [wanted]
 
 
 def test_a_bucket_fills_in_reference_time() -> None:

@@ -5,7 +5,7 @@ something that shares no code with them.
 """
 
 import base64
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Final, TypeVar
@@ -31,6 +31,7 @@ from watchword import (
     ReplayStore,
     Signer,
     SigningKey,
+    Unavailable,
     VerificationKey,
     VerifiedMessage,
     Verifier,
@@ -199,6 +200,18 @@ def press(message: Message, *, key: SigningKey = ALICE_KEY, principal: str = ALI
     return bear(message, direct(cbor(claims_of(message, principal, **changes)), key))
 
 
+def press_many(
+    messages: Sequence[Message], *, key: SigningKey = ALICE_KEY, principal: str = ALICE, **changes: Any
+) -> list[Message]:
+    """Return the messages in one signed tree, each with an id of its own; a single one directly signed."""
+    entries = [
+        cbor(claims_of(message, principal, **({"c7": sha256(b"%d" % at).digest()[:16]} | changes)))
+        for at, message in enumerate(messages)
+    ]
+    raws = batch(entries, key) if len(entries) > 1 else [direct(entry, key) for entry in entries]
+    return [bear(message, raw) for message, raw in zip(messages, raws, strict=True)]
+
+
 class CountingKeys:
     """A key source that tells how often it was asked."""
 
@@ -265,6 +278,35 @@ class World:
     def verify(self, message: Message, expected: Expected | None = None) -> VerifiedMessage:
         """Verify without an event loop."""
         return at_once(self.verifier.verify(message) if expected is None else self.verifier.verify(message, expected))
+
+
+def ending(verdict: object) -> str:
+    """Return how a message ended, in a word."""
+    if isinstance(verdict, VerifiedMessage):
+        return "again" if verdict.redelivered else "first"
+    if isinstance(verdict, Rejected):
+        return str(verdict.reason)
+    assert isinstance(verdict, Unavailable)
+    return verdict.what
+
+
+def endings(world: World, messages: Iterable[Message], expected: Expected | None = None, **options: Any) -> list[str]:
+    """Return how messages end that are judged together."""
+    return [
+        ending(verdict) for verdict in at_once(world.verifier.verify_many(messages, expected or Expected(), **options))
+    ]
+
+
+class Checks:
+    """A checker that makes its checks at once, and keeps how many it was given each time."""
+
+    def __init__(self) -> None:
+        self.given: list[int] = []
+
+    async def __call__(self, jobs: Sequence[Callable[[], bool]]) -> list[bool]:
+        """Make them."""
+        self.given.append(len(jobs))
+        return [job() for job in jobs]
 
 
 def signer(key: SigningKey = ALICE_KEY, principal: str = ALICE, *, clock: Callable[[], float] = lambda: NOW) -> Signer:

@@ -1,0 +1,47 @@
+"""``watchword bench``: runs the benchmarks, which lie beside the adapters where they are installed."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from watchword import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_NEEDED: Final = ("aiokafka", "celery", "cwt", "joserfc", "matplotlib", "nacl", "nats", "redis", "standardwebhooks")
+
+
+def run_bench(parts: Sequence[str], *, small: bool, output: Path | None, addresses: Mapping[str, str | None]) -> None:
+    """Measure and report; ConfigurationError where the extra or a broker is missing."""
+    if missing := [name for name in _NEEDED if find_spec(name) is None]:
+        raise ConfigurationError(
+            f"the benchmarks need an extra ({', '.join(missing)} missing): pip install 'watchword[bench]'"
+        )
+    # Either signal ends the brokers and processes that were started.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    benchmarks = _benchmarks()
+    reports = Path("build/reports") / ("small" if small else "") if output is None else output
+
+    def say(line: str) -> None:
+        sys.stderr.write(f"{line}\n")
+
+    benchmarks.run(parts, benchmarks.Options(reports=reports, small=small, addresses=addresses, say=say))
+
+
+def _benchmarks() -> Any:
+    """Find the runner: installed, or in the checkout that this is."""
+    if find_spec("watchword_adapters.benchmarks") is not None:
+        return import_module("watchword_adapters.benchmarks.run")
+    checkout = Path(__file__).parents[3]
+    if not (checkout / "benchmarks" / "run.py").is_file():
+        raise ConfigurationError("the benchmarks are not installed: pip install 'watchword[bench]'")
+    if str(checkout) not in sys.path:
+        sys.path.insert(0, str(checkout))
+    return import_module("benchmarks.run")

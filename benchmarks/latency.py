@@ -1,0 +1,65 @@
+"""What a lone message pays, end to end, on a bus that is idle otherwise, plain and with Watchword in turns."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from .buses import Kafka, Nats
+from .pair import KINDS, Pair
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+QUANTILES: Final = {"p50": 0.5, "p99": 0.99, "p99_9": 0.999}
+
+
+class Pace(NamedTuple):
+    """So many messages a second, for so long in each turn, so many turns of each kind."""
+
+    per_second: int
+    seconds: float
+    turns: int
+
+
+PACES: Final = (Pace(50, 1.5, 10), Pace(1000, 1.0, 10))
+SMALL: Final = (Pace(50, 0.1, 1), Pace(1000, 0.05, 1))
+LONE: Final = PACES[0].per_second
+THE_BUS: Final = "nats"
+"""Where the report's own ``added_p50`` and ``added_p99`` come from: the quicker bus hides least."""
+
+_BUSES: Final[Mapping[str, type[Kafka | Nats]]] = {"kafka": Kafka, "nats": Nats}
+_WARM_UP: Final = 20
+
+
+def measure(bus: str, address: str, *, small: bool) -> dict[str, Any]:
+    """Measure, and return what goes into the report: microseconds by bus and pace.
+
+    What Watchword adds to a quantile is the difference of both kinds' quantiles.
+    """
+    with Pair(_BUSES[bus](address)) as pair:
+        for kind in KINDS:
+            pair.latencies(kind, 2 if small else _WARM_UP, LONE)
+        paces = {str(pace.per_second): _at(pair, pace) for pace in (SMALL if small else PACES)}
+    lone = paces[str(LONE)]
+    added = {name: lone[name] for name in ("added_p50", "added_p99")} if bus == THE_BUS else {}
+    return {"latency_us": added | {bus: paces}}
+
+
+def _at(pair: Pair, pace: Pace) -> dict[str, Any]:
+    count = int(pace.per_second * pace.seconds)
+    turns = [{kind: pair.latencies(kind, count, pace.per_second) for kind in KINDS} for _ in range(pace.turns)]
+    plain, ours = (_quantiles([took for turn in turns for took in turn[kind]]) for kind in KINDS)
+    in_turns = [median(turn["watchword"]) - median(turn["plain"]) for turn in turns]
+    return {
+        "samples": count * pace.turns,
+        "plain": plain,
+        "watchword": ours,
+        **{f"added_{name}": ours[name] - plain[name] for name in QUANTILES},
+        "added_p50_of_turns": {"least": min(in_turns), "greatest": max(in_turns)},
+    }
+
+
+def _quantiles(latencies: list[float]) -> dict[str, float]:
+    ranked = sorted(latencies)
+    return {name: ranked[min(len(ranked) - 1, int(share * len(ranked)))] for name, share in QUANTILES.items()}

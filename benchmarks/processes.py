@@ -1,0 +1,100 @@
+"""Processes of our own: each part of the benchmarks runs in fresh ones, so that none finds what another left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import signal
+import traceback
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import structlog
+
+from watchword import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from multiprocessing.connection import Connection
+
+_SPAWN: Final = multiprocessing.get_context("spawn")
+_END_SECONDS: Final = 5.0
+
+
+class FailedError(Exception):
+    """A measurement did not work; the message is the other process's traceback."""
+
+
+class Child:
+    """A process that runs ``work(connection, *arguments)``; it ends when the ``with`` block does."""
+
+    def __init__(self, work: Callable[..., None], *arguments: object) -> None:
+        self._connection, theirs = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(target=_main, args=(theirs, work, arguments))
+        self._process.start()
+        theirs.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+        self._process.join(_END_SECONDS)
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join()
+
+    def tell(self, order: object) -> None:
+        """Send it something."""
+        self._connection.send(order)
+
+    def answer(self) -> Any:
+        """Wait for what it sends; FailedError where it failed, ConfigurationError where it says what to write."""
+        try:
+            answer: object = self._connection.recv()
+        except EOFError:
+            raise FailedError("a process of the benchmark ended before its time") from None
+        if isinstance(answer, ConfigurationError | FailedError):
+            raise answer
+        return answer
+
+
+def apart(work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Return what the function returns when it is called in a process of its own."""
+    with Child(_call, work, arguments, options) as child:
+        return child.answer()
+
+
+def side_by_side(work: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Return what the function returns for each of these arguments, called at once: not for what is timed."""
+    with ExitStack() as stack:
+        children = [stack.enter_context(Child(_call, work, each, {})) for each in arguments]
+        return [child.answer() for child in children]
+
+
+async def orders(connection: Connection) -> Any:
+    """Wait for an order; None where the other side has gone."""
+    try:
+        return await asyncio.to_thread(connection.recv)
+    except EOFError:
+        return None
+
+
+def _call(
+    connection: Connection, work: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]
+) -> None:
+    connection.send(work(*arguments, **options))
+
+
+def _main(connection: Connection, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started us ends us
+    # What a client or the audit trail says in passing would end up between the tables.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.getLogger().addHandler(logging.NullHandler())
+    try:
+        work(connection, *arguments)
+    except ConfigurationError as error:
+        connection.send(error)
+    except Exception:  # noqa: BLE001 - all of it is told
+        connection.send(FailedError(traceback.format_exc()))

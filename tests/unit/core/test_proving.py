@@ -1,0 +1,241 @@
+"""Signatures checked once for a tree: under which name a root is remembered, how many, and what that proves."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import cbor2
+import pytest
+
+from tests.unit.core.world import (
+    ALICE,
+    ALICE_EC_KEY,
+    ALICE_KEY,
+    BOB,
+    BOB_KEY,
+    NOW,
+    Checks,
+    World,
+    at_once,
+    bear,
+    cbor,
+    claims_of,
+    direct,
+    ed_key,
+    endings,
+    kafka,
+    press,
+    press_many,
+    public,
+    raw_of,
+)
+from watchword import Message, Position, Rejected, VerificationKey
+from watchword.case import Case
+from watchword.proving import Proving
+from watchword.reader import LearningReader
+
+KEY = public(ALICE_KEY, ALICE)
+CHECKS = pytest.mark.parametrize("check", [None, Checks()], ids=["inline", "checker"])
+
+
+def tree(size: int, **options: Any) -> list[Message]:
+    """Return records in a row, in one signed tree."""
+    return press_many([kafka(position=Position("tasks/0", at), value=b"%d" % at) for at in range(size)], **options)
+
+
+def holds(proving: Proving, message: Message, key: VerificationKey = KEY) -> bool:
+    """Tell whether the message's proof holds under this key."""
+    case = Case(message)
+    LearningReader().open(case, message.headers[-1][1] or b"")
+    case.key = key
+    try:
+        proving.signed(case)
+    except Rejected:
+        return False
+    return True
+
+
+def bent(message: Message, *, size: int | None = None, **parts: Any) -> Message:
+    """Return the message with some parts of its proof replaced."""
+    version, claims, (protected, unprotected, payload, signature) = cbor2.loads(raw_of(message))
+    known, index, path = cbor2.loads(unprotected[396][-1][0])
+    proof = cbor2.dumps([size or known, parts.get("index", index), parts.get("path", path)])
+    changed = [parts.get("protected", protected), {396: {-1: [proof]}}, payload, parts.get("signature", signature)]
+    return bear(replace(message, headers=message.headers[:-1]), cbor2.dumps([version, claims, changed]))
+
+
+def path_of(message: Message) -> list[bytes]:
+    """Return the path of the message's inclusion proof."""
+    path: list[bytes] = cbor2.loads(cbor2.loads(raw_of(message))[2][1][396][-1][0])[2]
+    return path
+
+
+def test_one_signature_proves_a_tree(signatures: list[bytes]) -> None:
+    """Promise: the signature is checked once, whichever leaf comes first, and never again."""
+    proving, messages = Proving(), tree(5)
+    assert all(holds(proving, message) for message in [*reversed(messages), *messages])
+    assert len(signatures) == 1
+
+
+def test_direct_signatures_are_not_remembered(signatures: list[bytes]) -> None:
+    """Promise: a direct signature stands for one message, and is checked each time."""
+    proving, message = Proving(), press(kafka())
+    assert holds(proving, message)
+    assert holds(proving, message)
+    assert len(signatures) == 2
+    assert proving._roots == {}
+
+
+OTHER_KEYS: dict[str, VerificationKey] = {
+    "rotated under the same id": public(ed_key(7, kid=b"alice-1"), ALICE),
+    "of another algorithm under the same id": replace(public(ALICE_EC_KEY, ALICE), key_id=b"alice-1"),
+    "of another principal": public(BOB_KEY, BOB),
+}
+
+
+@pytest.mark.parametrize("key", OTHER_KEYS.values(), ids=OTHER_KEYS.keys())
+def test_a_root_is_known_under_its_very_key(key: VerificationKey) -> None:
+    """Promise (A23): what verified under one key proves nothing under any other, whatever that is called."""
+    proving, messages = Proving(), tree(4)
+    assert all(holds(proving, message) for message in messages)
+    assert not any(holds(proving, message, key) for message in messages)
+    assert len(proving._roots) == 1
+
+
+def test_whose_key_it_is_and_until_when_is_not_asked_here(signatures: list[bytes]) -> None:
+    """Promise (A23): a root is remembered for the key itself; its owner and times are check 5's each time."""
+    proving, messages = Proving(), tree(2)
+    assert holds(proving, messages[0])
+    assert holds(proving, messages[1], replace(KEY, principal=BOB, not_after=NOW, revoked_at=0))
+    assert len(signatures) == 1
+
+
+def test_a_key_of_another_algorithm_checks_nothing(signatures: list[bytes]) -> None:
+    """Promise (A08): the algorithm is the key's; with another one in the envelope no signature is checked."""
+    proving, messages = Proving(), tree(2)
+    assert holds(proving, messages[0])
+    assert not holds(proving, messages[1], replace(KEY, algorithm=public(ALICE_EC_KEY, ALICE).algorithm))
+    assert len(signatures) == 1
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"signature": bytes(64)},
+        {"protected": cbor2.dumps({1: -19, 4: b"alice-2", 395: 1}, canonical=True)},
+        {"size": 4},
+        {"path": [bytes(32)] * 2},
+        {"index": 1},
+    ],
+    ids=lambda parts: next(iter(parts)),
+)
+def test_every_part_of_the_proof_counts(parts: dict[str, Any]) -> None:
+    """Promise (A25): another signature, protected header, size, path or index than what verified proves nothing."""
+    proving, (message, *_) = Proving(), tree(3)
+    assert holds(proving, message)
+    before = dict(proving._roots)
+    assert not holds(proving, bent(message, **parts))
+    assert proving._roots == before
+
+
+def test_what_did_not_verify_is_not_kept(signatures: list[bytes]) -> None:
+    """Promise (A21): a forged tree takes no memory; a path that fits none takes no check either."""
+    proving = Proving()
+    for message in tree(3, key=ed_key(9, kid=b"alice-1")):
+        assert not holds(proving, message)
+        assert not holds(proving, bent(message, path=[*path_of(message), bytes(32)]))
+    assert proving._roots == {}
+    assert len(signatures) == 3
+
+
+def test_the_root_known_longest_makes_room(monkeypatch: pytest.MonkeyPatch, signatures: list[bytes]) -> None:
+    """Promise: the memory is bounded; what was forgotten is checked in full, and verifies."""
+    monkeypatch.setattr("watchword.proving.MAX_ROOTS", 3)
+    proving, trees = Proving(), [tree(2, c6=NOW + at) for at in range(6)]
+    for messages in trees:
+        assert holds(proving, messages[0])
+        assert len(proving._roots) <= 3
+    signatures.clear()
+    assert all(holds(proving, messages[1]) for messages in trees[3:])
+    assert signatures == []
+    assert all(holds(proving, messages[1]) for messages in trees[:3])
+    assert len(signatures) == 3
+
+
+# Whole trees at once
+
+
+def together(messages: Sequence[Message], check: Checks | None, *, warm: bool = False) -> list[str]:
+    """Return how messages end before a verifier that knows nothing yet, or the shape of their envelopes only."""
+    world = World()
+    if warm:
+        assert set(endings(world, tree(len(messages), c6=NOW + 1))) == {"first"}
+    return endings(world, messages, check=check)
+
+
+@CHECKS
+@pytest.mark.parametrize("warm", [True, False])
+@pytest.mark.parametrize("size", [2, 3, 5, 8, 13])
+def test_a_whole_tree_with_one_bent_proof(size: int, check: Checks | None, *, warm: bool) -> None:
+    """Promise (A25): of a tree that arrives whole, exactly the message whose proof is bent in any part is rejected."""
+    messages = tree(size)
+    for at in range(size):
+        bends: list[dict[str, Any]] = [
+            {"path": [bytes(32), *path_of(messages[at])[1:]]},
+            {"index": (at + 1) % size},
+            {"size": size + 1},
+            {"signature": bytes(64)},
+            {"protected": cbor2.dumps({1: -9, 4: b"alice-1", 395: 1}, canonical=True)},
+        ]
+        for parts in bends:
+            bad = [*messages[:at], bent(messages[at], **parts), *messages[at + 1 :]]
+            wanted = ["bad_signature" if other == at else "first" for other in range(size)]
+            assert together(bad, check, warm=warm) == wanted
+
+
+@CHECKS
+def test_the_algorithm_is_the_keys_in_a_bulk_too(check: Checks | None, signatures: list[bytes]) -> None:
+    """Promise (A08): a message that names another algorithm than its key's is not verified by either, nor checked."""
+    messages = [press_with(-9, at) for at in range(3)]
+    assert together(messages, check) == ["bad_signature"] * 3
+    assert signatures == []
+
+
+def press_with(algorithm: int, number: int) -> Message:
+    """Return a message that is honestly signed, but names another algorithm."""
+    message = kafka()
+    return bear(message, direct(cbor(claims_of(message, c7=number.to_bytes(16))), c1=algorithm))
+
+
+@CHECKS
+def test_a_whole_tree_in_another_order_or_with_strangers(check: Checks | None) -> None:
+    """Promise (A25): turned round, with one twice, one short, or one forged among them, each is judged for itself."""
+    messages = tree(4)
+    forged = bent(
+        press_many([kafka(value=b"evil"), kafka()])[0], signature=cbor2.loads(raw_of(messages[0]))[2][3], size=4
+    )
+    assert together(messages[::-1], check) == ["first"] * 4
+    assert together([*messages[:3], messages[0]], check) == ["first"] * 3 + ["again"]
+    assert together(messages[1:], check) == ["first"] * 3
+    assert together([*messages[:3], forged], check) == ["first"] * 3 + ["bad_signature"]
+    assert together([forged, *messages], check) == ["bad_signature"] + ["first"] * 4
+
+
+@CHECKS
+def test_a_whole_tree_that_nobody_signed(check: Checks | None, signatures: list[bytes]) -> None:
+    """Promise (A21): a forged tree that arrives whole costs one check, and none of it is delivered."""
+    assert together(tree(8, key=ed_key(9, kid=b"alice-1")), check) == ["bad_signature"] * 8
+    assert len(signatures) == 1
+
+
+def test_a_checker_that_fails_delivers_nothing() -> None:
+    """Promise: an error of the checker is raised, with nothing claimed."""
+
+    async def failing(_: object) -> list[bool]:
+        raise RuntimeError("no more threads")
+
+    world = World()
+    messages = [*tree(3), press(kafka(), c7=b"z" * 16)]
+    with pytest.raises(RuntimeError, match="no more threads"):
+        at_once(world.verifier.verify_many(messages, check=failing))
+    assert world.store.claims == []
