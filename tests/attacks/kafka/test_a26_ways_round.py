@@ -2,12 +2,14 @@
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from tests.integration.kafka.world import SECONDS, World, read, values
-from watchword import ConfigurationError
+from watchword import ConfigurationError, SigningError
 from watchword_adapters.buses.kafka import VerifiedRecord
 
 # Decided one by one for aiokafka 0.13 and 0.14: what moves records is overridden, the rest only tells or steers.
@@ -98,7 +100,12 @@ async def test_a26_raw_batch_is_refused(world: World) -> None:
     """A batch that was filled behind the interceptor's back is refused, and the error names the covered way."""
     topic = await world.make_topic()
     async with world.producer() as producer:
-        raw = AIOKafkaProducer.create_batch(producer)
+        ours = AIOKafkaProducer.create_batch(producer)
+        with pytest.raises(SigningError, match=r"create_batch\(\)"):
+            ours.append(timestamp=None, key=None, value=b"unsigned")
+        with pytest.raises(SigningError, match=r"create_batch\(\)"):
+            await AIOKafkaProducer.send(producer, topic, b"unsigned")
+        raw: Any = BatchBuilder(16_384, 0)
         raw.append(timestamp=None, key=None, value=b"unsigned")
         with pytest.raises(ConfigurationError, match=r"create_batch\(\)"):
             await producer.send_batch(raw, topic, partition=0)

@@ -15,10 +15,16 @@ from watchword.jwk import to_jwk
 from watchword_adapters.buses.kafka import DeserializationError, VerifiedRecord, VerifyingConsumer
 
 
-async def test_killed_between_handler_and_commit_gets_the_message_again(world: World) -> None:
-    """A process killed with SIGKILL while it handles a message gets that message again, and no replay is seen."""
+@pytest.mark.parametrize(("before", "behind"), [(1, 0), (40, 60)])
+async def test_killed_between_handler_and_commit_gets_the_message_again(world: World, before: int, behind: int) -> None:
+    """A process killed with SIGKILL while it handles a message gets that message again, and no replay is seen.
+
+    So it is with what was judged ahead of it and not handed over yet.
+    """
     topic, group = await world.make_topic(), world.unique("group")
-    await world.say(topic, b"done", b"hang")
+    async with world.producer() as producer:
+        for value in [b"done"] * before + [b"hang"] + [b"behind"] * behind:
+            await producer.send(topic, value, partition=0)
     jwks = json.dumps({"keys": [to_jwk(world.signing[PLANNER].verification_key(PLANNER))]})
     command = [str(Path(__file__).with_name("victim.py")), world.bootstrap, topic, group, jwks]
 
@@ -34,17 +40,19 @@ async def test_killed_between_handler_and_commit_gets_the_message_again(world: W
                 async with world.consumer(world.reader(), group_id=group, enable_auto_commit=False) as bystander:
                     bystander.assign([TopicPartition(topic, 0)])
                     # The first message is handled, for the second was asked for.
-                    await committed(bystander, TopicPartition(topic, 0), 1)
+                    await committed(bystander, TopicPartition(topic, 0), before)
             return told
         finally:
             process.kill()
             await process.wait()
 
-    first = await run(2)
+    first = await run(before + 1)
     second = await run(1)
-    assert [line["value"] for line in first] == ["done", "hang"]
-    assert (second[0]["value"], second[0]["id"]) == ("hang", first[1]["id"])
+    assert [line["value"] for line in first] == ["done"] * before + ["hang"]
+    assert (second[0]["value"], second[0]["id"]) == ("hang", first[-1]["id"])
     assert second[0]["counts"] == {"delivered": 1}
+    async with world.consumer(world.reader(), topic, group_id=group, group_instance_id="victim") as consumer:
+        assert values(await read(consumer, 1 + behind)) == [b"hang"] + [b"behind"] * behind
 
 
 async def test_a_consumer_that_comes_back_without_commit_gets_the_same_again(world: World) -> None:

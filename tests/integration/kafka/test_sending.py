@@ -153,7 +153,7 @@ async def test_size_and_topic_errors_are_known_ones(world: World) -> None:
     """Too large is aiokafka's error too, counted with the envelope; a topic name that Kafka has not is refused."""
     topic = await world.make_topic()
     async with world.producer(max_request_size=1_000) as producer:
-        await producer.send_and_wait(topic, bytes(400))
+        await producer.send_and_wait(topic, bytes(200))
         with pytest.raises(MessageSizeTooLargeError):
             await producer.send(topic, bytes(900))  # fits alone, not with its envelope
         with pytest.raises(SigningError, match="Kafka allows"):
@@ -288,3 +288,26 @@ async def test_use_before_start_is_one_clear_error(world: World) -> None:
         await consumer.seek_to_beginning()
     await consumer.stop()
     await consumer.stop()
+
+
+@pytest.mark.parametrize("way", ["flush", "stop", "commit", "abort"])
+async def test_whatever_ends_a_batch_drains_it_signed(world: World, way: str) -> None:
+    """What was sent and not awaited is signed and stored by flush, stop and commit; an aborted one is not delivered."""
+    topic = await world.make_topic()
+    options: dict[str, Any] = {"transactional_id": world.unique("tx")} if way in {"commit", "abort"} else {}
+    async with world.producer(**options) as producer:
+        if options:
+            await producer.begin_transaction()
+        futures = [await producer.send(topic, b"%d" % n, partition=0) for n in range(5)]
+        ends: dict[str, Any] = {
+            "flush": producer.flush,
+            "stop": producer.stop,
+            "commit": producer.commit_transaction,
+            "abort": producer.abort_transaction,
+        }
+        await ends[way]()
+        assert all(future.done() for future in futures)
+    await world.say(topic, b"end")
+    async with world.consumer(world.reader(), topic, isolation_level="read_committed") as consumer:
+        sent = [] if way == "abort" else [b"%d" % n for n in range(5)]
+        assert values(await read(consumer, len(sent) + 1)) == [*sent, b"end"]

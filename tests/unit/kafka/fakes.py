@@ -26,14 +26,15 @@ from watchword_adapters.buses.kafka.intake import Intake
 REALM = "test"
 SENDER = "agent://test/sender"
 P0, P1 = TopicPartition("topic", 0), TopicPartition("topic", 1)
-KEY = SigningKey.generate()
+OTHER = "agent://test/other"
+KEY, OTHER_KEY = SigningKey.generate(), SigningKey.generate()
 
 
 class Keys:
     """A key source that fails for some partitions' senders, or waits to be let go."""
 
     def __init__(self) -> None:
-        self._keys = MemoryKeys([KEY.verification_key(SENDER)])
+        self._keys = MemoryKeys([KEY.verification_key(SENDER), OTHER_KEY.verification_key(OTHER)])
         self.failures = 0
         self.asked = 0
         self.question = asyncio.Event()
@@ -64,18 +65,23 @@ def watchword(keys: Keys, mode: Mode = Mode.ENFORCE, *, shared: bool = True, max
             clock=time.time,
             shared_replay=shared,
         ),
-        signer=Signer(realm=REALM, principal=SENDER, key=KEY, clock=time.time),
+        signer=signer(),
     )
 
 
+def signer(principal: str = SENDER) -> Signer:
+    """Return who signs for a principal."""
+    return Signer(realm=REALM, principal=principal, key=KEY if principal == SENDER else OTHER_KEY, clock=time.time)
+
+
 async def record(
-    tp: TopicPartition, offset: int, value: bytes, *, signed: bool = True, age: float = 0.0
+    tp: TopicPartition, offset: int, value: bytes, *, signed: bool = True, age: float = 0.0, principal: str = SENDER
 ) -> ConsumerRecord[Any, Any]:
     """Return a record as aiokafka gives it, which the broker stamped ``age`` seconds ago."""
     headers: list[Any] = []
     if signed:
         message = Message(channel=Channel("kafka", REALM, tp.topic), value=value, partition=tp.partition)
-        headers = [(await watchword(Keys()).signer.sign(message)).header]
+        headers = [(await signer(principal).sign(message)).header]
     stamp = int((time.time() - age) * 1000)
     return ConsumerRecord(tp.topic, tp.partition, offset, stamp, 1, None, value, None, -1, len(value), tuple(headers))
 
@@ -86,6 +92,7 @@ class State:
     def __init__(self) -> None:
         self.position = 0
         self.has_valid_position = True
+        self.paused = False
 
 
 class Assignment:

@@ -164,11 +164,7 @@ async def test_a_question_in_flight_ends_with_the_consumer() -> None:
 async def test_a_batch_that_does_not_fit_signed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Should an envelope ever be larger than was counted with, nothing is sent half: the batch is refused."""
     producer = SigningProducer(watchword=watchword(Keys()), max_batch_size=1_000)
-
-    async def partitions(*_: Any) -> set[int]:
-        return {0}
-
-    monkeypatch.setattr(producer, "partitions_for", partitions)
+    producer._metadata._partitions["topic"] = {0: None}
     monkeypatch.setattr(producer, "_envelope_size", lambda *_: 1)
     monkeypatch.setattr(producer._sender, "_sender_task", object())
     batch = producer.create_batch()
@@ -176,6 +172,7 @@ async def test_a_batch_that_does_not_fit_signed_is_refused(monkeypatch: pytest.M
         pass
     with pytest.raises(SigningError, match="put fewer messages"):
         await producer.send_batch(batch, "topic", partition=0)
+    assert not producer._message_accumulator._batches
     monkeypatch.undo()
     await producer.stop()
 
@@ -212,9 +209,11 @@ async def test_the_envelope_is_never_larger_than_a_batch_counts_with() -> None:
         batch = producer.create_batch()
         names = [(f"header-{n}-" + "é" * 20, b"v") for n in range(count)]
         batch.append(timestamp=None, key=b"k", value=b"v", headers=names)
-        headers, _ = await producer._signed(topic, 2**31 - 1, batch.entries[0])
+        entry = producer._entry(topic, 2**31 - 1, batch.entries[0])
+        assert entry.draft is not None
+        signed = producer._signer.sign_now([entry.draft] * 64)[0].header[1]
         for known in (None, topic):
-            assert len(headers[-1][1] or b"") <= producer._envelope_size(known, names)
+            assert len(signed or b"") <= entry.draft.largest <= producer._envelope_size(known, b"k", b"v", names)
     await producer.stop()
 
 

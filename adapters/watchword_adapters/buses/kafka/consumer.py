@@ -125,8 +125,9 @@ class VerifyingConsumer(AIOKafkaConsumer):
     async def getone(self, *partitions: TopicPartition) -> Record:
         """Return the next verified record; see aiokafka for the arguments."""
         self._check(partitions)
-        found = await self._intake.next(partitions, deadline=None, most=1, one=True)
-        ((record,),) = found.values()
+        record = self._intake.at_hand(partitions)
+        if record is None:
+            ((record,),) = (await self._intake.next(partitions, deadline=None, most=1, one=True)).values()
         return record
 
     async def getmany(  # type: ignore[override] # aiokafka promises its own record class, of which ours is one
@@ -165,7 +166,7 @@ class VerifyingConsumer(AIOKafkaConsumer):
     def _check(self, partitions: tuple[object, ...]) -> None:
         if self._closed:
             raise ConsumerStoppedError
-        if not all(isinstance(partition, TopicPartition) for partition in partitions):
+        if partitions and not all(isinstance(partition, TopicPartition) for partition in partitions):
             raise TypeError("partitions must be TopicPartition namedtuples")
         self._require_start()
 

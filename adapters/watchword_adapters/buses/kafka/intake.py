@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections import defaultdict
 from contextlib import contextmanager
+from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,7 +24,7 @@ from watchword_adapters.buses.kafka.records import (
     channel_of,
     deserialized,
     log_of,
-    message_of,
+    messages_of,
 )
 from watchword_adapters.buses.kafka.sieve import Sieve
 from watchword_adapters.buses.kafka.topics import TopicWarnings
@@ -87,7 +88,7 @@ class Intake:
         self._judge = Judge(
             watchword,
             quarantine,
-            message=lambda raw: message_of(raw, watchword.realm, self._reader, alone=self._alone),
+            messages=lambda records: messages_of(records, watchword.realm, self._reader, alone=self._alone),
             position=self.position,
             rebuild=self._rebuild,
             stamps=self.stamps,
@@ -97,6 +98,7 @@ class Intake:
         # Of a partition and not of its assignment: what an earlier one is still judging must end before another begins.
         self._locks: defaultdict[TopicPartition, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._turn = 0
+        self._latest: TopicPartition | None = None
 
     # What the consumer asks
 
@@ -108,14 +110,18 @@ class Intake:
         subscription = self._consumer._subscription.subscription  # noqa: SLF001
         assignment = None if subscription is None else subscription.assignment
         if assignment is not self._assignment:
-            kept = {tp: part.judged(self.position(tp)) for tp, part in self._partitions.items() if part.is_guarded()}
+            guarded = {tp: part for tp, part in self._partitions.items() if part.is_guarded()}
+            kept = {tp: (part.judged(self.position(tp)), tuple(part.ready)) for tp, part in guarded.items()}
             self._discard(self._partitions)
             self._assignment = assignment
             tps = frozenset() if assignment is None else assignment.tps
             self._forget(self._partitions.keys() - tps)
-            self._partitions = {
-                tp: Partition(lock=self._locks[tp], kept=kept.get(tp), anchored=not self._alone) for tp in tps
-            }
+            self._partitions = {}
+            for tp in tps:
+                position, ready = kept.get(tp, (None, ()))
+                self._partitions[tp] = Partition(
+                    lock=self._locks[tp], kept=position, kept_ready=ready, anchored=not self._alone
+                )
             self.sieve.careful.clear()
             self.stamps.ask(self._consumer._client, {tp.topic for tp in self._partitions})  # noqa: SLF001
         return self._partitions
@@ -186,6 +192,23 @@ class Intake:
         with self._polling():
             return await self._next(wanted, deadline, most, one=one)
 
+    def at_hand(self, wanted: tuple[TopicPartition, ...]) -> Record | None:
+        """Return a record that was judged with the one handed over last, as ``next`` would; None to ask ``next``."""
+        tp, subscription = self._latest, self._consumer._subscription  # noqa: SLF001 - aiokafka has no public way to ask
+        if tp is None or (wanted and tp not in wanted) or self.sieve.lost or subscription.reassignment_in_progress:
+            return None
+        partition = self.partitions().get(tp)
+        if partition is None or not partition.ready or self._assignment.state_value(tp).paused:
+            return None
+        self.handled()
+        subscription._last_fetch_ended = monotonic()  # noqa: SLF001 - as for one who waits
+        try:
+            (record,) = self._given(tp, partition, 1)
+        except DeserializationError:
+            partition.hand_over()
+            raise
+        return record
+
     @contextmanager
     def _polling(self) -> Iterator[None]:
         """Let the client know that its caller waits, so that it stays in its group, however long nothing is taken."""
@@ -206,15 +229,16 @@ class Intake:
             while self.sieve.lost:
                 await self._judge.keep(*self.sieve.lost.popleft())
             failure: Exception | None = None
-            tps = self._open(wanted)
+            tps, ready = self._open(wanted), 0
             for tp in tps:
                 try:
-                    await self._advance(tp, 1 if one else most)
+                    await self._advance(tp, None if most is None else most - ready, one=one)
                 except (Unavailable, KafkaError) as error:
                     failure = failure or error
-                if one and self._may_hand_over(tp):
+                ready += self._ready(tp)
+                if most is not None and ready >= most:
                     break
-            records = self._hand_over(tps, 1 if one else most)
+            records = self._hand_over(tps, most)
             if records:
                 return records
             if failure is not None:
@@ -231,19 +255,22 @@ class Intake:
         turn = self._turn % len(tps) if tps else 0
         return tps[turn:] + tps[:turn]
 
-    async def _advance(self, tp: TopicPartition, most: int | None) -> None:
+    async def _advance(self, tp: TopicPartition, most: int | None, *, one: bool) -> None:
         """Take what the client has of one partition, and judge it, unless some is judged already or must wait."""
-        partition = self.partitions().get(tp)
-        if partition is None or partition.ready or partition.retry_at > asyncio.get_running_loop().time():
+        partition, now = self.partitions().get(tp), asyncio.get_running_loop().time()
+        if partition is None or partition.ready or partition.retry_at > now:
             return
         if not self._rebuild.done(tp, partition, self._log_name(tp)):
             return
-        if partition.resume is not None:
-            most = _RECALLED
-        left = None if most is None else most - len(partition.pending)
+        if one:
+            most = partition.look_ahead(now)
+        wanted = most if partition.resume is None else _RECALLED
+        left = None if wanted is None else wanted - len(partition.pending)
         if not partition.failures and (left is None or left > 0):  # in an outage nothing piles up
             await self._take((tp,), 0, left)
-        await self._judge.judge(tp, partition)
+        await self._judge.judge(tp, partition, most)
+        if partition.ready:
+            partition.ready_since = now
 
     async def _take(self, tps: tuple[TopicPartition, ...], timeout_ms: float, most: int | None) -> None:
         """Move records from the client into ``pending``.
@@ -275,9 +302,9 @@ class Intake:
             if position is not None:
                 self._seek(tp, position)
 
-    def _may_hand_over(self, tp: TopicPartition) -> bool:
+    def _ready(self, tp: TopicPartition) -> int:
         partition = self.partitions().get(tp)
-        return partition is not None and bool(partition.ready)
+        return 0 if partition is None else len(partition.ready)
 
     def _hand_over(self, tps: list[TopicPartition], most: int | None) -> dict[TopicPartition, list[Record]]:
         """Give out what is judged; nothing while a rebalance goes on, for it is another's then."""
@@ -288,19 +315,33 @@ class Intake:
         partitions = self.partitions()
         for tp in tps:
             partition = partitions.get(tp)
-            while partition is not None and partition.ready and left != 0:
-                try:
-                    record = deserialized(partition.ready[0], *self._deserializers)
-                except DeserializationError:
-                    if found:  # told at its turn
-                        return found
-                    partition.hand_over()
-                    raise
+            if partition is None or not partition.ready or left == 0:
+                continue
+            try:
+                records = self._given(tp, partition, left)
+            except DeserializationError:
+                if found:  # told at its turn
+                    return found
                 partition.hand_over()
-                self._read.add(tp)
-                found.setdefault(tp, []).append(record)
-                left = None if left is None else left - 1
+                raise
+            found[tp] = records
+            left = None if left is None else left - len(records)
         return found
+
+    def _given(self, tp: TopicPartition, partition: Partition, most: int | None) -> list[Record]:
+        """Hand over at most so many records, up to one on which a deserializer fails; raise if that is the first."""
+        records: list[Record] = []
+        for record in islice(partition.ready, most):
+            try:
+                records.append(deserialized(record, *self._deserializers))
+            except DeserializationError:
+                if not records:
+                    raise
+                break
+        partition.hand_over(len(records))
+        self._read.add(tp)
+        self._latest = tp
+        return records
 
     async def _wait(self, wanted: tuple[TopicPartition, ...], deadline: float | None) -> None:
         """Wait until the client has a record, or it is time to try again what could not be judged."""
@@ -328,7 +369,7 @@ class Intake:
     def _log_name(self, tp: TopicPartition) -> str:
         return log_name(
             Message(
-                channel=channel_of(tp, self._watchword.realm),
+                channel=channel_of(self._watchword.realm, tp.topic),
                 value=None,
                 position=Position(log_of(tp), 0),
                 reader=self._reader,

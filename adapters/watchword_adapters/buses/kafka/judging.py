@@ -1,116 +1,173 @@
-"""Judges what was taken from a partition, in order; what the guard must know first is only remembered."""
+"""Judges what was taken from a partition, in order and many at once; what the guard must know first is remembered."""
 
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from watchword import Reason, Rejected, Unavailable
+from watchword import ObservedMessage, Reason, Rejected, Unavailable, VerifiedMessage
 from watchword.outage import Outage
-from watchword_adapters.buses.kafka.records import CREATE_TIME, Record, record_of
+from watchword_adapters.buses.kafka.records import CREATE_TIME, record_of
+from watchword_adapters.threads import Threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from aiokafka.structs import ConsumerRecord, TopicPartition
 
-    from watchword import Message, Watchword
+    from watchword import Delivered, Message, Watchword
     from watchword.quarantine import Quarantine
     from watchword_adapters.buses.kafka.progress import Partition
     from watchword_adapters.buses.kafka.rebuild import Rebuild
     from watchword_adapters.buses.kafka.topics import TopicWarnings
 
-_BREATH: Final = 32
+_TOGETHER: Final = 256
+"""Records judged at once: some full trees, of which each leaf is hashed but once."""
+
+_FEW: Final = 4
+"""Signatures that are checked sooner than another thread has begun."""
+
+_BREATH: Final = 64
 """Records judged before other tasks get a turn: a flood must not stop heartbeats."""
 
 
 class Judge:
-    """Judges the records of one consumer; ``message`` makes of one what the verifier reads."""
+    """Judges the records of one consumer; ``messages`` makes of them what the verifier reads."""
 
     def __init__(
         self,
         watchword: Watchword,
         quarantine: Quarantine | None,
         *,
-        message: Callable[[ConsumerRecord[Any, Any]], Message],
+        messages: Callable[[Iterable[ConsumerRecord[Any, Any]]], list[Message]],
         position: Callable[[TopicPartition], int | None],
         rebuild: Rebuild,
         stamps: TopicWarnings,
     ) -> None:
         self._watchword = watchword
         self._quarantine = quarantine
-        self._message = message
+        self._messages = messages
         self._position = position
         self._rebuild = rebuild
         self._stamps = stamps
         self._outage = Outage(watchword.verifier.policy.max_hold)
-        self._judgements = 0
+        self._threads = Threads()
+        self._judged = 0
 
-    async def judge(self, tp: TopicPartition, partition: Partition) -> None:
-        """Judge what is pending, in order; Unavailable leaves it there and puts the next try off."""
+    async def judge(self, tp: TopicPartition, partition: Partition, most: int | None = None) -> None:
+        """Judge what is pending, in order, until ``most`` records are ready.
+
+        Unavailable leaves the first that could not be judged there, and all behind it, and puts the next try off.
+        """
         async with partition.lock:
-            while partition.pending and partition.anchored:  # a seek may have come while the lock was another's
-                generation, raw = partition.generation, partition.pending[0]
-                completed = await self._rebuild.completed(tp, partition, raw.offset)
+            # A seek may have come while the lock was another's.
+            while partition.pending and partition.anchored and (most is None or len(partition.ready) < most):
+                generation = partition.generation
+                if not partition.verdicts:  # those that a cancelled caller left come first
+                    await self._ask(tp, partition, most)
+                await self._conclude(partition)
                 if partition.generation != generation:  # sought, or assigned anew, in the meantime
                     return
-                record = await (self._admit if completed else self._recall)(partition, raw)
-                partition.refused = None
-                if partition.generation != generation:
-                    return
-                partition.release()
-                partition.pending.popleft()
-                if record is not None:
-                    partition.ready.append(record)
-                self._judgements += 1
-                if not self._judgements % _BREATH:
+                if self._judged >= _BREATH:
+                    self._judged = 0
                     await asyncio.sleep(0)
             position = self._position(tp)
-            if position is not None:  # the log may end in what is no record
+            if position is not None and not partition.pending:  # the log may end in what is no record
                 await self._rebuild.completed(tp, partition, position)
 
-    async def _admit(self, partition: Partition, raw: ConsumerRecord[Any, Any]) -> Record | None:
-        if raw.timestamp_type == CREATE_TIME:
-            self._stamps.warn(raw.topic)
-        message = self._message(raw)
-        if partition.refused is not None and partition.refused[0] is raw:
-            await self.keep(message, partition.refused[1])
-            return None
-        try:
-            delivered = await self._watchword.admit(message)
-        except Rejected as verdict:
-            if verdict.reason is not Reason.UNKNOWN_KEY:  # which a source that is down half of the time says too
-                self._determined(partition)
-            partition.refused = raw, verdict
-            await self.keep(message, verdict)
-            return None
-        except Unavailable as verdict:
-            now = asyncio.get_running_loop().time()
-            if self._outage.holds(now) or not await self.keep(message, verdict):
-                partition.hold(now)
-                raise
-            self._watchword.audit.passed_over()
-            self._watchword.verifier.pass_over(message)
-            return None
-        self._determined(partition)
-        return record_of(raw, delivered)
+    async def _ask(self, tp: TopicPartition, partition: Partition, most: int | None) -> None:
+        """Get verdicts on what comes next, or have it remembered only; in an outage one by one."""
+        generation, pending = partition.generation, partition.pending
+        completed = await self._rebuild.completed(tp, partition, pending[0].offset)
+        if partition.generation != generation:
+            return
+        records = list(islice(pending, 1 if partition.doubtful else _TOGETHER))
+        if not completed:
+            resume = partition.resume
+            await self._recall(partition, self._messages(r for r in records if resume is None or r.offset < resume))
+            return
+        if most is not None:
+            del records[most - len(partition.ready) :]
+        if records[0].timestamp_type == CREATE_TIME:
+            self._stamps.warn(tp.topic)
+        messages = self._messages(records)
+        verdicts = await self._watchword.admit_many(messages, check=self._check)
+        if partition.generation == generation:
+            partition.verdicts.extend(zip(messages, verdicts, strict=False))
 
-    async def _recall(self, partition: Partition, raw: ConsumerRecord[Any, Any]) -> None:
-        """Remember a record that passed before; one on whose key there is no verdict for too long, by its claims."""
-        message = self._message(raw)
-        try:
-            await self._watchword.verifier.recall(message)
-        except Unavailable:
+    async def _conclude(self, partition: Partition) -> None:
+        """Do what the verdicts say.
+
+        A verdict stays with its record until that is done, for a caller may be cancelled: asked again, the verifier
+        would take the record for one that it has seen.
+        """
+        generation, pending, verdicts = partition.generation, partition.pending, partition.verdicts
+        while verdicts:
+            message, verdict = verdicts[0]
+            if isinstance(verdict, VerifiedMessage | ObservedMessage):
+                partition.ready.append(record_of(pending[0], verdict))
+            elif isinstance(verdict, Rejected):
+                await self.keep(message, verdict)
+            else:
+                await self._give_up(partition, message, verdict)
+            if partition.generation != generation:
+                return
+            if partition.doubtful or partition.failures or self._watchword.observing:
+                self._determined(partition, verdict)
+            verdicts.popleft()
+            pending.popleft()
+            self._judged += 1
+
+    async def _give_up(self, partition: Partition, message: Message, verdict: Unavailable) -> None:
+        """Hold a record that could not be judged; in too long an outage put it into quarantine instead."""
+        partition.doubtful = True
+        now = asyncio.get_running_loop().time()
+        if self._outage.holds(now) or not await self.keep(message, verdict):
+            partition.verdicts.clear()  # it was the last
+            partition.hold(now)
+            raise verdict
+        self._watchword.audit.passed_over()
+        self._watchword.verifier.pass_over(message)
+
+    async def _check(self, jobs: Sequence[Callable[[], bool]]) -> Sequence[bool]:
+        """Check signatures on threads, where there are so many that it is worth the way there."""
+        return await self._threads(jobs) if len(jobs) > _FEW else [job() for job in jobs]
+
+    async def _recall(self, partition: Partition, messages: list[Message]) -> None:
+        """Remember records that passed before; one on whose key there is no verdict for too long, by its claims."""
+        generation = partition.generation
+        done = await self._watchword.verifier.recall_many(messages, check=self._check)
+        if partition.generation != generation:
+            return
+        self._recalled(partition, done)
+        partition.doubtful = done < len(messages)
+        if partition.doubtful:
             now = asyncio.get_running_loop().time()
             if self._outage.holds(now) and not self._watchword.observing:
                 partition.hold(now)
-                raise
-            self._watchword.verifier.pass_over(message)
-        partition.recalled += 1
+                raise Unavailable("keys", "what passed before cannot be judged")
+            self._watchword.verifier.pass_over(messages[done])
+            self._recalled(partition, 1)
 
-    def _determined(self, partition: Partition) -> None:
-        if partition.failures:
-            self._outage.over()
+    def _recalled(self, partition: Partition, count: int) -> None:
+        for _ in range(count):
+            partition.pending.popleft()
+            partition.release()
+        partition.recalled += count
+        self._judged += count
+
+    def _determined(self, partition: Partition, verdict: Delivered | Rejected | Unavailable) -> None:
+        """Go on without delay; an outage is over with what a source that is down half of the time does not say too."""
+        found = verdict.verdict if isinstance(verdict, ObservedMessage) else verdict
+        unsure = isinstance(found, Rejected) and found.reason is Reason.UNKNOWN_KEY
+        if isinstance(found, Unavailable):
+            partition.doubtful = True
+        elif not unsure:
+            partition.doubtful = False
+            if partition.failures:
+                self._outage.over()
+        partition.release()
 
     async def keep(self, message: Message, verdict: Rejected | Unavailable) -> bool:
         """Put what is not delivered into quarantine, where there is one; tell whether it is there."""

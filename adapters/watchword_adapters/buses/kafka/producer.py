@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import MessageSizeTooLargeError
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.errors import IllegalOperation, MessageSizeTooLargeError
+from aiokafka.structs import TopicPartition
 
 from watchword import Channel, ConfigurationError, Message, SigningError
-from watchword.message import MAX_PRINCIPAL_BYTES
-from watchword_adapters.buses.kafka.batch import Entry, SigningBatch
+from watchword.envelope import MAX_ENVELOPE_CHARACTERS
+from watchword.message import MAX_PRINCIPAL_BYTES, make_message
+from watchword_adapters.buses.kafka.batch import Bare, Entry, SigningBatch, SigningBuilder, Waiting, size_of
+from watchword_adapters.buses.kafka.records import channel_of
+from watchword_adapters.gathering import Gathering
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,10 +27,9 @@ Recipient: TypeAlias = "Callable[[Channel, bytes | None, tuple[Header, ...]], st
 """Names the principal that a message is meant for, from its channel, key and headers; None: whoever reads."""
 
 _LONGEST_TOPIC: Final = 249
-_FIXED: Final = 400
-"""Bytes of an envelope beside the names in it: signature, key id, digests, id, numbers, CBOR (docs/spec.md)."""
-
+_LARGEST_PARTITION: Final = (1 << 31) - 1
 _PER_NAME: Final = 3
+"""Bytes at most that stand before a name of the claims: its label and its length."""
 
 
 class TooLargeError(SigningError, MessageSizeTooLargeError):
@@ -50,16 +53,34 @@ class SigningProducer(AIOKafkaProducer):
         self._adopt(watchword, recipient)
 
     def _adopt(self, watchword: Watchword, recipient: Recipient | None) -> None:
-        """Take the serializers over from the base."""
+        """Take over from the base: serializers, and the batches that its accumulator makes."""
         try:
             self._signer = watchword.signer
         except ConfigurationError:
             self._closed = True  # never opened: nothing to warn of when it goes
             raise
         self._watchword = watchword
+        self._realm = watchword.realm
+        self._max_skew = watchword.verifier.policy.max_skew
         self._recipient = recipient
+        self._gathering = Gathering(self._signer)
         self._serializers = (self._key_serializer, self._value_serializer)
         self._key_serializer = self._value_serializer = None
+        accumulator: Any = self._message_accumulator
+        for batches in accumulator._batches.values():  # noqa: SLF001 - what was sent unsigned before takes no more
+            batches[-1]._builder.close()  # noqa: SLF001 - as above
+        accumulator.create_builder = self._builder
+
+    def _builder(self, **_: Any) -> SigningBuilder:
+        """Make what the accumulator fills; serializers are ours."""
+        accumulator: Any = self._message_accumulator
+        manager: Any = self._txn_manager
+        return SigningBuilder(
+            accumulator._batch_size,  # noqa: SLF001 - aiokafka has no public way to ask
+            accumulator._compression_type,  # noqa: SLF001 - as above
+            is_transactional=manager is not None and manager.transactional_id is not None,
+            sign=self._signer.sign_now,
+        )
 
     async def start(self) -> None:
         """See aiokafka."""
@@ -82,17 +103,47 @@ class SigningProducer(AIOKafkaProducer):
         headers: Iterable[Header] | None = None,
     ) -> asyncio.Future[Any]:
         """Sign and send; see aiokafka. SigningError if the message cannot be signed as it is."""
-        key_bytes, value_bytes, all_headers = self._prepared(key, value, headers)
-        await self._know(topic, partition)
+        key_bytes, value_bytes, pairs = self._prepared(key, value, headers)
+        known = self._metadata.partitions_for_topic(topic)
+        if known is None or self._sender.sender_task is None or (partition is not None and partition not in known):
+            await self._know(topic, partition)
         partition = self._partition(topic, partition, key, value, key_bytes, value_bytes)
-        entry = Entry(timestamp_ms, key_bytes, value_bytes, all_headers)
-        signed, stamp = await self._signed(topic, partition, entry)
-        size = DefaultRecordBatchBuilder.estimate_size_in_bytes(key_bytes, value_bytes, signed)
-        if size > self._max_request_size:
+        entry = self._entry(topic, partition, Waiting(timestamp_ms, key_bytes, value_bytes, pairs))
+        self._check_size(entry)
+        if entry.draft is not None and not self._signer.in_memory:
+            entry.seal(await self._gathering.sign(entry.draft))
+        return await self._enqueue(topic, partition, entry)
+
+    async def _send_copy(
+        self, topic: str, value: bytes | None, key: bytes | None, headers: tuple[Header, ...]
+    ) -> asyncio.Future[Any]:
+        """Send a copy for quarantine, in the caller's transaction: past the signature, for it is nobody's word."""
+        await self._know(topic, None)
+        partition = self._partition(topic, None, key, value, key, value)
+        copy = Bare(int(time.time() * 1000), key, value, headers, size_of(key, value, headers, 0))
+        self._check_size(copy)
+        return await self._enqueue(topic, partition, copy)
+
+    def _check_size(self, entry: Bare) -> None:
+        if entry.size > self._max_request_size:
             raise TooLargeError(
-                f"message of {size} bytes with its envelope: max_request_size is {self._max_request_size}"
+                f"message of {entry.size} bytes with its envelope: max_request_size is {self._max_request_size}"
             )
-        future: asyncio.Future[Any] = await super().send(topic, value_bytes, key_bytes, partition, stamp, signed)
+
+    async def _enqueue(self, topic: str, partition: int, entry: Bare) -> asyncio.Future[Any]:
+        """Put a message into its partition's batch; it waits there for room and for its turn, as with aiokafka."""
+        manager: Any = self._txn_manager
+        if manager is not None and manager.transactional_id is not None and not manager.is_in_transaction():
+            raise IllegalOperation("Can't send messages while not in transaction")
+        accumulator: Any = self._message_accumulator
+        future: asyncio.Future[Any] = await accumulator.add_message(
+            TopicPartition(topic, partition),
+            entry.key,
+            entry.value,
+            self._request_timeout_ms / 1000,
+            timestamp_ms=entry.timestamp,
+            headers=entry,
+        )
         return future
 
     async def send_and_wait(  # noqa: PLR0917 - aiokafka's signature
@@ -113,9 +164,9 @@ class SigningProducer(AIOKafkaProducer):
         Messages are counted with the largest envelope they may get; naming the ``topic`` makes more of them fit.
         """
         return SigningBatch(
-            super().create_batch(),
+            self._message_accumulator._batch_size,  # noqa: SLF001 - aiokafka has no public way to ask
             prepare=self._prepared,
-            envelope_size=lambda headers: self._envelope_size(topic, headers),
+            envelope=lambda *message: self._envelope_size(topic, *message),
             topic=topic,
         )
 
@@ -130,10 +181,14 @@ class SigningProducer(AIOKafkaProducer):
         was_closed = batch.closed()
         batch.close()
         await self._know(topic, partition)
-        builder = super().create_batch()
-        for entry in batch.entries:
-            headers, stamp = await self._signed(topic, partition, entry)
-            if builder.append(timestamp=stamp, key=entry.key, value=entry.value, headers=headers) is None:
+        entries = [self._entry(topic, partition, waiting) for waiting in batch.entries]
+        if not self._signer.in_memory:
+            drafts = [entry.draft for entry in entries if entry.draft is not None]
+            for entry, signed in zip(entries, await self._signer.sign_drafts(drafts), strict=True):
+                entry.seal(signed)
+        builder = self._builder()
+        for entry in entries:
+            if builder.append(timestamp=None, key=None, value=None, headers=entry) is None:
                 raise SigningError("batch too large once it is signed: put fewer messages into one")
         if was_closed:
             builder.close()
@@ -147,61 +202,75 @@ class SigningProducer(AIOKafkaProducer):
         if key is None and value is None:
             raise SigningError("a record needs a key or a value")
         serialize_key, serialize_value = self._serializers
-        key = key if serialize_key is None else serialize_key(key)
-        value = value if serialize_value is None else serialize_value(value)
-        key_bytes, value_bytes = (_bytes(name, data) for name, data in (("key", key), ("value", value)))
-        return key_bytes, value_bytes, tuple(_header(header) for header in headers or ())
+        return (
+            _bytes("key", key if serialize_key is None else serialize_key(key)),
+            _bytes("value", value if serialize_value is None else serialize_value(value)),
+            tuple([_header(header) for header in headers]) if headers else (),
+        )
 
     async def _know(self, topic: str, partition: int | None) -> None:
         """Wait for the topic's metadata; SigningError where there is no such partition."""
         sending: object = self._sender.sender_task
         if sending is None:
             raise ConfigurationError("the producer is not started: await producer.start(), or use 'async with'")
-        self._channel(topic).check_signable()
+        channel_of(self._realm, topic).check_signable()
         known = await self.partitions_for(topic)
         if partition is not None and partition not in known:
             raise SigningError(f"partition {partition!r} of topic {topic!r}: there are {sorted(known)}")
 
-    async def _signed(self, topic: str, partition: int, entry: Entry) -> tuple[list[Header], int]:
-        """Return the headers with the envelope, and the record's timestamp in milliseconds."""
-        channel = self._channel(topic)
-        signed = await self._signer.sign(
-            Message(channel=channel, value=entry.value, key=entry.key, headers=entry.headers, partition=partition),
-            recipient=None if self._recipient is None else self._recipient(channel, entry.key, entry.headers),
+    def _entry(self, topic: str, partition: int, message: Waiting) -> Entry:
+        """Draft the envelope of a message; the record's timestamp is the time of issue, in milliseconds."""
+        timestamp, key, value, headers = message
+        channel = channel_of(self._realm, topic)
+        draft = self._signer.draft(
+            make_message(channel, value, key, headers, partition, None, None, None, None, "", None, False),  # noqa: FBT003 - all by position
+            recipient=None if self._recipient is None else self._recipient(channel, key, headers),
         )
-        stamp = signed.issued_at * 1000 if entry.timestamp is None else entry.timestamp
-        skew = self._watchword.verifier.policy.max_skew
-        if abs(stamp / 1000 - signed.issued_at) > skew:
-            raise SigningError(
-                f"timestamp {entry.timestamp} ms: more than {skew:g} s from now, so readers would reject the message;"
-                " leave it out, and put the time that you mean into a header"
+        stamp = draft.issued_at * 1000
+        if timestamp is not None:
+            if type(timestamp) is not int:
+                raise SigningError(f"timestamp of type {type(timestamp).__name__}: give whole milliseconds")
+            if abs(timestamp / 1000 - draft.issued_at) > self._max_skew:
+                raise SigningError(
+                    f"timestamp {timestamp} ms: more than {self._max_skew:g} s from now, so readers would reject the"
+                    " message; leave it out, and put the time that you mean into a header"
+                )
+            stamp = timestamp
+        return Entry(stamp, key, value, headers, size_of(key, value, headers, draft.largest), draft)
+
+    def _envelope_size(
+        self, topic: str | None, key: bytes | None, value: bytes | None, headers: Sequence[Header]
+    ) -> int:
+        """Return the most characters that an envelope may have, in whichever partition, for whomever it is meant."""
+        draft = self._signer.draft(
+            Message(
+                channel=channel_of(self._realm, topic or "t"),
+                value=None if value is None else b"",
+                key=None if key is None else b"",
+                headers=tuple(headers),
+                partition=_LARGEST_PARTITION,
             )
-        return [*entry.headers, signed.header], stamp
-
-    def _channel(self, topic: str) -> Channel:
-        return Channel("kafka", self._watchword.realm, topic)
-
-    def _envelope_size(self, topic: str | None, headers: Sequence[Header]) -> int:
-        """Return the most characters that an envelope may have."""
-        names = [self._signer.principal, self._signer.realm, *{name for name, _ in headers}]
-        size = _FIXED + sum(_PER_NAME + len(name.encode(errors="replace")) for name in names)
-        size += _LONGEST_TOPIC if topic is None else len(topic)
-        size += 0 if self._recipient is None else _PER_NAME + MAX_PRINCIPAL_BYTES
-        return (size * 4 + 2) // 3
+        )
+        more = 0 if topic is not None else _LONGEST_TOPIC + _PER_NAME
+        more += 0 if self._recipient is None else MAX_PRINCIPAL_BYTES + _PER_NAME
+        return min(draft.largest + (more * 4 + 2) // 3, MAX_ENVELOPE_CHARACTERS)
 
 
 def _bytes(name: str, data: object) -> bytes | None:
-    if data is None or isinstance(data, bytes):
+    if data is None or type(data) is bytes:
         return data
-    if isinstance(data, bytearray | memoryview):
+    if isinstance(data, bytes | bytearray | memoryview):
         return bytes(data)
     raise SigningError(f"{name} of type {type(data).__name__}: give bytes, or set {name}_serializer")
 
 
-def _header(header: object) -> Header:
+def _header(header: Any) -> Header:
+    if type(header) is tuple and len(header) == 2 and type(header[0]) is str and type(header[1]) is bytes:  # noqa: PLR2004 - name and value
+        pair: Header = header
+        return pair
     match header:
-        case (str(name), bytes() | None as value):
-            return name, value
-        case (str(name), bytearray() | memoryview() as value):
-            return name, bytes(value)
+        case (str(name), None):
+            return name, None
+        case (str(name), bytes() | bytearray() | memoryview() as value):
+            return name, value if type(value) is bytes else bytes(value)
     raise SigningError("headers: give pairs of a text and bytes, as [('content-type', b'application/json')]")

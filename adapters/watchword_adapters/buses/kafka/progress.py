@@ -5,17 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from aiokafka.structs import ConsumerRecord
 
-    from watchword import Rejected
+    from watchword import Delivered, Message, Rejected, Unavailable
     from watchword_adapters.buses.kafka.records import Record
 
 FIRST_DELAY: Final = 0.1
 LONGEST_DELAY: Final = 5.0
 """Seconds between two tries to judge a record while a key source or a replay store is down."""
+
+FARTHEST: Final = 128
+"""Records judged ahead of a caller who takes one at a time, at most."""
+
+BRISK: Final = 0.05
+"""Seconds in which a caller must have taken what was judged ahead, to get more the next time."""
 
 
 @dataclass(slots=True)
@@ -27,9 +34,15 @@ class Partition:
     be working on. Whoever judges holds ``lock``; a changed ``generation`` tells it that its record is not wanted.
 
     Before anything is judged the guard is ``anchored`` (by the task ``anchoring``); records from ``since`` to
-    ``resume`` are only ``recalled``. ``kept`` is the position for which an earlier assignment's guard is still good.
-    ``refused`` is the first pending record where it was rejected and its copy is being written: who goes on after a
-    cancelled caller must not judge it again.
+    ``resume`` are only ``recalled``. ``kept`` is the position for which an earlier assignment's guard is still good,
+    ``kept_ready`` what that one had judged from there on.
+
+    ``verdicts`` are those on the first pending records, which are being acted upon: a copy may be on its way into
+    quarantine, and who goes on after a cancelled caller must not judge anew. ``doubtful`` says that the latest record
+    could not be judged.
+
+    ``ahead`` is how many records are judged at once for a caller who takes one at a time; ``ready_since`` when it was
+    given the latest ones.
     """
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -41,12 +54,16 @@ class Partition:
     failures: int = 0
     retry_at: float = 0.0
     kept: int | None = None
+    kept_ready: tuple[Record, ...] = ()
     anchored: bool = False
     anchoring: asyncio.Task[None] | None = None
     resume: int | None = None
     since: int = 0
     recalled: int = 0
-    refused: tuple[ConsumerRecord[Any, Any], Rejected] | None = None
+    verdicts: deque[tuple[Message, Delivered | Rejected | Unavailable]] = field(default_factory=deque)
+    doubtful: bool = False
+    ahead: int = 1
+    ready_since: float = -inf
 
     def judged(self, position: int | None) -> int | None:
         """Return the offset before which everything was handed over or rejected; ``position`` is the client's."""
@@ -65,29 +82,43 @@ class Partition:
             return judged
         return min(judged, self.unhandled)
 
-    def hand_over(self) -> Record:
-        """Give the first judged record to the caller."""
-        record = self.ready.popleft()
+    def hand_over(self, count: int = 1) -> None:
+        """Give the first judged records to the caller."""
         if self.unhandled is None:
-            self.unhandled = record.offset
-        return record
+            self.unhandled = self.ready[0].offset
+        if count == len(self.ready):
+            self.ready.clear()
+        else:
+            for _ in range(count):
+                self.ready.popleft()
 
     def is_guarded(self) -> bool:
-        """Tell whether the guard knows all that was handed over, and nothing more: what is ready it has seen too."""
-        return self.anchored and self.resume is None and not self.ready
+        """Tell whether the guard knows all that was handed over or is ready, and nothing more."""
+        return self.anchored and self.resume is None and not self.verdicts and not self.lock.locked()
+
+    def look_ahead(self, now: float) -> int:
+        """Return how many records to judge for a caller who takes one at a time, and has taken all that were ready.
+
+        A verdict must not grow old, for a key may be revoked meanwhile. So only who takes them quickly gets many.
+        """
+        quick = now - self.ready_since < BRISK
+        self.ahead = min(2 * self.ahead, FARTHEST) if quick else max(1, self.ahead // 4)
+        return self.ahead
 
     def discard(self, *, anchored: bool = False) -> None:
         """Drop what was taken, and its guard unless that needs no anchor: the client reads from elsewhere now."""
-        self.pending.clear()
-        self.ready.clear()
+        for queue in (self.pending, self.verdicts, self.ready):
+            queue.clear()
         self.generation += 1
         if self.anchoring is not None:
             self.anchoring.cancel()
-        self.anchoring = self.resume = self.kept = self.refused = None
+        self.anchoring = self.resume = self.kept = None
+        self.kept_ready = ()
         self.anchored = anchored
         self.recalled = 0
-        self.failures = 0
-        self.retry_at = 0.0
+        self.ahead, self.ready_since = 1, -inf
+        self.doubtful = False
+        self.release()
 
     def hold(self, now: float) -> None:
         """Put off the next try to judge; each time for twice as long, up to a bound."""

@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLarge
 from watchword import ConfigurationError, HeaderStyle, Unavailable
 from watchword.message import is_topic
 from watchword.quarantine import CappedQuarantine
+from watchword_adapters.buses.kafka.producer import SigningProducer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -111,6 +112,8 @@ class KafkaQuarantine(CappedQuarantine):
     async def send(self, producer: AIOKafkaProducer, copy: Copy) -> asyncio.Future[Any]:
         """Hand a copy to a producer: past the signature, for a copy is nobody's word."""
         value = b"" if copy.value is None and copy.key is None else copy.value  # a record needs one of them
+        if isinstance(producer, SigningProducer):
+            return await producer._send_copy(self.topic, value, copy.key, copy.headers)
         future: asyncio.Future[Any] = await AIOKafkaProducer.send(
             producer, self.topic, value, copy.key, headers=list(copy.headers)
         )

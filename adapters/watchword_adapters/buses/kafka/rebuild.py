@@ -57,7 +57,12 @@ class Rebuild:
             return True
         judged = partition.judged(self._position(tp))
         if partition.kept is not None and judged in {None, partition.kept}:  # None: it is not known yet
-            partition.anchored = judged is not None
+            if judged is not None:
+                partition.anchored = True
+                if partition.kept_ready:
+                    self._seek(tp, partition.kept_ready[-1].offset + 1)
+                    partition.ready.extend(partition.kept_ready)
+                    partition.kept_ready = ()
             return partition.anchored
         if partition.anchoring is not None and partition.anchoring.done():
             task, partition.anchoring = partition.anchoring, None
@@ -65,7 +70,7 @@ class Rebuild:
             if error is not None:
                 self._failed(tp, partition, error)
         if partition.anchoring is None:
-            partition.kept = None
+            partition.kept, partition.kept_ready = None, ()
             partition.anchoring = asyncio.get_running_loop().create_task(self._anchor(tp, partition, log))
             partition.anchoring.add_done_callback(_heard)
         return False

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from watchword import Channel, Message, ObservedMessage, Position, VerifiedMessage, WatchwordError
+from watchword import Channel, ObservedMessage, Position, VerifiedMessage, WatchwordError
+from watchword.message import make_message, maker_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from watchword import Delivered, Rejected, Unavailable
+    from watchword import Delivered, Message, Rejected, Unavailable
 
 LOG_APPEND_TIME: Final = 1
 CREATE_TIME: Final = 0
+
+_make_position: Final = maker_of(Position)
 
 Deserializer: TypeAlias = "Callable[[bytes | None], Any]"
 
@@ -65,9 +69,10 @@ class ObservedRecord(ConsumerRecord[Any, Any]):
 Record: TypeAlias = VerifiedRecord | ObservedRecord
 
 
-def channel_of(tp: TopicPartition, realm: str) -> Channel:
-    """Return the channel that a partition belongs to."""
-    return Channel("kafka", realm, tp.topic)
+@lru_cache(1024)
+def channel_of(realm: str, topic: str) -> Channel:
+    """Return the channel that a topic is."""
+    return Channel("kafka", realm, topic)
 
 
 def log_of(tp: TopicPartition) -> str:
@@ -81,39 +86,53 @@ def stamp_of(record: ConsumerRecord[Any, Any]) -> float | None:
     return timestamp / 1000 if timestamp is not None and record.timestamp_type == LOG_APPEND_TIME else None
 
 
-def message_of(record: ConsumerRecord[Any, Any], realm: str, reader: str, *, alone: bool) -> Message:
-    """Build what the verifier judges from a record as aiokafka gives it without deserializers."""
-    timestamp: int | None = record.timestamp  # the oldest record format has none
-    return Message(
-        channel=Channel("kafka", realm, record.topic),
-        value=record.value,
-        key=record.key,
-        headers=tuple(record.headers),
-        partition=record.partition,
-        position=Position(f"{record.topic}/{record.partition}", record.offset),
-        appended_at=stamp_of(record),
-        created_at=timestamp / 1000 if timestamp is not None and record.timestamp_type == CREATE_TIME else None,
-        reader=reader,
-        alone=alone,
-    )
+def messages_of(records: Iterable[ConsumerRecord[Any, Any]], realm: str, reader: str, *, alone: bool) -> list[Message]:
+    """Build what the verifier judges from records of one partition, as aiokafka gives them without deserializers."""
+    messages: list[Message] = []
+    channel, log = None, ""
+    for record in records:
+        if channel is None:
+            channel, log = channel_of(realm, record.topic), f"{record.topic}/{record.partition}"
+        timestamp: int | None = record.timestamp  # the oldest record format has none
+        seconds = None if timestamp is None else timestamp / 1000
+        messages.append(
+            make_message(
+                channel,
+                record.value,
+                record.key,
+                record.headers if type(record.headers) is tuple else tuple(record.headers),
+                record.partition,
+                None,
+                _make_position(log, record.offset),
+                seconds if record.timestamp_type == LOG_APPEND_TIME else None,
+                seconds if record.timestamp_type == CREATE_TIME else None,
+                reader,
+                None,
+                alone,
+            )
+        )
+    return messages
 
 
 def record_of(raw: ConsumerRecord[Any, Any], delivered: Delivered) -> Record:
     """Pair a raw record with its verdict; key and value are still bytes."""
-    fields = {name: getattr(raw, name) for name in ConsumerRecord.__dataclass_fields__}
+    place = (raw.topic, raw.partition, raw.offset, raw.timestamp, raw.timestamp_type, raw.key, raw.value, raw.checksum)
+    sizes = (raw.serialized_key_size, raw.serialized_value_size)
     if isinstance(delivered, ObservedMessage):
-        return ObservedRecord(**fields, verdict=delivered.verdict)
-    return VerifiedRecord(**fields | {"headers": delivered.headers}, verified=delivered)
+        return ObservedRecord(*place, *sizes, raw.headers, delivered.verdict)
+    headers: Any = delivered.headers  # some without a value, which aiokafka's annotation forgets
+    return VerifiedRecord(*place, *sizes, headers, delivered)
 
 
 def deserialized(record: Record, key: Deserializer | None, value: Deserializer | None) -> Record:
     """Return the record with what the deserializers make of key and value; DeserializationError if one raises."""
-    fields = {name: getattr(record, name) for name in type(record).__dataclass_fields__}
+    if key is None and value is None:
+        return record
     try:
-        if key is not None:
-            fields["key"] = key(record.key)
-        if value is not None:
-            fields["value"] = value(record.value)
+        return replace(
+            record,
+            key=record.key if key is None else key(record.key),
+            value=record.value if value is None else value(record.value),
+        )
     except Exception as error:
         raise DeserializationError(record) from error
-    return type(record)(**fields)

@@ -58,7 +58,7 @@ class Sieve:
         for offset in lost:
             if offset >= first:
                 self._reported[tp] = offset
-                channel, position = channel_of(tp, self._watchword.realm), Position(log_of(tp), offset)
+                channel, position = channel_of(self._watchword.realm, tp.topic), Position(log_of(tp), offset)
                 verdict = Rejected(Reason.MALFORMED, "a record that the client cannot decode", channel=channel.uri)
                 self._watchword.audit.refused_raw(
                     verdict, channel=channel.uri, log=position.log, offset=position.offset
