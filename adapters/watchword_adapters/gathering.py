@@ -1,0 +1,88 @@
+"""Signs with a back-end that takes its time: what comes while it is busy is signed together next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from watchword import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from watchword.signer import Draft, Signed, Signer
+
+
+class _Waiting(NamedTuple):
+    draft: Draft
+    future: asyncio.Future[Signed]
+
+
+class Gathering:
+    """Signs drafts of one signer for tasks of one event loop, in the order in which they come.
+
+    One call to the back-end is under way at a time; what comes meanwhile waits, and shares the next signature (up to
+    ``signer.batch`` do). So a lone draft is signed at once. Who gives up harms nobody else; when all for whom a call is
+    made have given up, it is cancelled.
+    """
+
+    def __init__(self, signer: Signer) -> None:
+        self._signer = signer
+        self._waiting: deque[_Waiting] = deque()
+        self._worker: asyncio.Task[None] | None = None
+        self._served: Sequence[_Waiting] = ()
+        self._call: asyncio.Task[list[Signed]] | None = None
+
+    async def sign(self, draft: Draft) -> Signed:
+        """Return the draft with its signature; Unavailable where the back-end failed."""
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(draft, loop.create_future())
+        self._waiting.append(waiting)
+        if self._worker is None:
+            self._worker = loop.create_task(self._work())
+        try:
+            return await waiting.future
+        except asyncio.CancelledError:
+            waiting.future.cancel()  # it may have been answered in the same round
+            if self._call is not None and all(served.future.cancelled() for served in self._served):
+                self._call.cancel()
+            raise
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while served := self._take():
+                call = loop.create_task(self._signer.sign_drafts([waiting.draft for waiting in served]))
+                self._served, self._call = served, call
+                await asyncio.wait((call,))
+                self._call = None
+                _answer(served, call)
+        finally:
+            # At once, and not when the loop finds the task done: a draft that comes in between needs another.
+            self._worker = None
+
+    def _take(self) -> list[_Waiting]:
+        """Take what is signed next, without those who have given up."""
+        taken: list[_Waiting] = []
+        while self._waiting and len(taken) < self._signer.batch:
+            waiting = self._waiting.popleft()
+            if not waiting.future.done():
+                taken.append(waiting)
+        return taken
+
+
+def _answer(served: Sequence[_Waiting], call: asyncio.Task[list[Signed]]) -> None:
+    """Hand on what a call came to, to those who still wait: to each an error of its own."""
+    failure = asyncio.CancelledError() if call.cancelled() else call.exception()
+    if failure is None:
+        for waiting, signed in zip(served, call.result(), strict=True):
+            if not waiting.future.done():
+                waiting.future.set_result(signed)
+        return
+    why = failure.detail if isinstance(failure, Unavailable) else type(failure).__name__
+    for waiting in served:
+        if not waiting.future.done():
+            error = Unavailable("signing", why)
+            error.__cause__ = failure
+            waiting.future.set_exception(error)
