@@ -203,7 +203,7 @@ class WatchwordClient(AskingClient):
             return block.refused("status line on a message")
         if block.status == NO_RESPONDERS:
             waiting = self._waiting.get(_text(subject).rpartition(".")[2])
-            if waiting is not None and waiting.pong.done():
+            if waiting is not None and waiting.pong is not None and waiting.pong.done():
                 return block.refused("no responders, said after the server had answered")
         if block.status == CONTROL and getattr(self._subs.get(sid), "_jsi", None) is not None:
             # The base publishes to whatever subject a flow control message names: we would sign for an attacker.
