@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -18,6 +17,7 @@ from watchword_adapters.buses.nats.jetstream import VerifyingJetStream, Verifyin
 from watchword_adapters.buses.nats.quarantine import NatsQuarantine
 from watchword_adapters.buses.nats.reader import Reader
 from watchword_adapters.buses.nats.subscription import VerifyingSubscription
+from watchword_adapters.threads import Threads
 
 if TYPE_CHECKING:
     import asyncio
@@ -76,6 +76,7 @@ class WatchwordClient(AskingClient):
         self.quarantine: Final = NatsQuarantine.from_settings(watchword) if quarantine is None else quarantine
         if isinstance(self.quarantine, NatsQuarantine):
             self.quarantine.attach(self)
+        self.check: Final = Threads()
         self._instance = reader if watchword.verifier.shared_replay else None
         self._subscribed: Counter[str] = Counter()
         self._warned: set[str] = set()
@@ -157,7 +158,7 @@ class WatchwordClient(AskingClient):
 
     def _subject_reader(self, subject: str, queue: str) -> Reader:
         """Return the reader of a subscription of core NATS; an inbox is nobody else's, and gets replies only."""
-        expected, floor, own_inbox = self._expected, -inf, subject.startswith(f"{self._inbox_prefix.decode()}.")
+        floor, own_inbox = -inf, subject.startswith(f"{self._inbox_prefix.decode()}.")
         alone = own_inbox or not (queue or self._instance)
         if alone:
             name = self._own("sub")
@@ -173,7 +174,7 @@ class WatchwordClient(AskingClient):
             self.watchword,
             name,
             alone=alone,
-            expected=lambda found: replace(expected(found), floor=floor),
+            expected=self._expectation(floor),
             admitted=self._owe,
             quarantine=self.quarantine,
         )

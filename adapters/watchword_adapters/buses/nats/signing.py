@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from nats.aio.client import _HEADER_KEY_RE
 
-from watchword import Channel, Expected, Request, SigningError
+from watchword import Expected, Request, SigningError
 from watchword.message import ENVELOPE_HEADER, NATS_ID_HEADER, make_message, maker_of
+from watchword_adapters.buses.nats.message import Channels
 from watchword_adapters.buses.nats.posting import Letter, PostingClient
 from watchword_adapters.buses.nats.requests import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from watchword import VerifiedMessage, Watchword
+    from watchword import Channel, VerifiedMessage, Watchword
     from watchword.message import Header
 
 Recipient: TypeAlias = "Callable[[Channel, bytes | None, tuple[Header, ...]], str | None]"
@@ -23,7 +24,6 @@ Recipient: TypeAlias = "Callable[[Channel, bytes | None, tuple[Header, ...]], st
 CONTROL_SUBJECTS: Final = ("$JS.", "$SYS.", "$SRV.")
 _INBOX: Final = "_INBOX."
 _MAX_PER_INBOX: Final = 1000
-_MAX_CHANNELS: Final = 1000
 _BEFORE: Final = b"NATS/1.0\r\n"
 _ENVELOPE: Final = f"{ENVELOPE_HEADER}: ".encode()
 _END: Final = b"\r\n\r\n"
@@ -37,7 +37,7 @@ class SigningClient(PostingClient):
     def __init__(self, *, watchword: Watchword, recipient: Recipient | None = None) -> None:
         super().__init__(watchword)
         self._recipient = recipient
-        self._channels: dict[str, Channel] = {}
+        self._channels = Channels(watchword.realm)
         window = watchword.verifier.policy.window
         self._asked: Recent[dict[bytes, Request]] = Recent(seconds=window, clock=watchword.clock)
         self._owed: Recent[VerifiedMessage] = Recent(seconds=window, clock=watchword.clock)
@@ -97,7 +97,7 @@ class SigningClient(PostingClient):
         ``stored`` is for JetStream, which replaces the reply subject: none is signed, and the id goes along as
         ``Nats-Msg-Id`` unless the caller gave its own.
         """
-        channel = self._channel(subject)
+        channel = self._channels.of(subject)
         pairs = _pairs(headers) if headers else ()
         if not isinstance(payload, bytes | bytearray | memoryview):
             raise SigningError(f"payload is {type(payload).__name__}: encode it to bytes")
@@ -123,17 +123,18 @@ class SigningClient(PostingClient):
         request: Request = _make_request(draft.id, channel, recipient)
         return request
 
-    def _channel(self, subject: str) -> Channel:
-        channel = self._channels.get(subject)
-        if channel is None:
-            if len(self._channels) >= _MAX_CHANNELS:
-                self._channels.clear()
-            channel = self._channels[subject] = Channel("nats", self.watchword.realm, subject)
-        return channel
+    def _expectation(self, floor: float) -> Callable[[str], Expected]:
+        """Return what tells what is waited for on a subject, by a reader that remembers from ``floor`` on."""
+        prefix = f"{self._inbox_prefix.decode()}."
+        anything, replies = Expected(floor=floor), Expected(floor=floor, only_replies=True)
 
-    def _expected(self, subject: str) -> Expected:
-        inbox = subject.startswith(f"{self._inbox_prefix.decode()}.")
-        return Expected(requests=self._asked.get(subject) or {}, only_replies=inbox)
+        def expected(subject: str) -> Expected:
+            inbox, asked = subject.startswith(prefix), self._asked.get(subject)
+            if asked is None:
+                return replies if inbox else anything
+            return Expected(requests=asked, only_replies=inbox, floor=floor)
+
+        return expected
 
     def _owe(self, request: VerifiedMessage) -> None:
         """Remember a verified request by its inbox, so that a bare publish there is bound to it.
