@@ -215,13 +215,11 @@ class WatchwordClient(AskingClient):
 
     def _build_message(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> Msg:
         try:
-            return cast("Msg", super()._build_message(sid, subject, reply, data, headers))
+            built: Msg = super()._build_message(sid, subject, reply, data, headers)
         except UnicodeDecodeError:
             broken = (headers or HeaderBlock()).refused("subject is not UTF-8")
-            return cast(
-                "Msg",
-                super()._build_message(sid, _text(subject).encode(), _text(reply).encode(), data, broken),
-            )
+            built = super()._build_message(sid, _text(subject).encode(), _text(reply).encode(), data, broken)
+        return built
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
         _close(self._subs.get(sid))

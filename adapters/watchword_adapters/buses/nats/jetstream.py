@@ -123,13 +123,6 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             pending_msgs_limit=pending_msgs_limit,
             pending_bytes_limit=pending_bytes_limit,
         )
-        if known is not None:
-            try:
-                await rebuild(self, self._client, reader, *known)
-            except BaseException:
-                await subscription.unsubscribe()
-                raise
-            reader.ready.set()
         push = JetStreamContext.PushSubscription(self, subscription, stream, consumer)
         state = _OrderedState(
             js=self,
@@ -141,7 +134,14 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             ccreq=config,
         )
         state.reader = reader
-        subscription._jsi = state
+        subscription._jsi = state  # first of all: what arrives meanwhile counts for the order as well
+        if known is not None:
+            try:
+                await rebuild(self, self._client, reader, *known)
+            except BaseException:
+                await subscription.unsubscribe()
+                raise
+            reader.ready.set()
         if config.idle_heartbeat:
             state.run("_hbtask", state.activity_check)
         if ordered_consumer:

@@ -62,19 +62,24 @@ class Reader:
 
     async def judge(self, raw: Msg) -> Msg | None:
         """Return what the handler may have of ``raw``; None when it was refused (and audited) or is a status only."""
-        if is_status(raw):
+        block = block_of(raw)
+        if block.status is not None:
             return None
-        await self.ready.wait()
+        if not self.ready.is_set():
+            await self.ready.wait()
         message = self.message(raw)
         self._judging += 1
         try:
-            return self.deliver(raw, message, await self._verdict(raw, message))
+            if block.fault is None:
+                return self.deliver(raw, message, await self.watchword.admit(message, self.expect(raw, message)))
+            return self.deliver(raw, message, self._unreadable(message, block.fault))
         except (Rejected, Unavailable) as verdict:
             await self.refused(raw, message, verdict)
             return None
         finally:
             self._judging -= 1
-            self._forget()
+            if self._closed:
+                self._forget()
 
     async def judge_many(self, raws: Sequence[Msg], check: Checker) -> list[Msg]:
         """Return what the handler may have of ``raws``, in their order; each is treated as ``judge`` would.
@@ -163,10 +168,8 @@ class Reader:
         if self.alone and self._closed and not self._judging:
             self.watchword.verifier.forget(self.log)
 
-    async def _verdict(self, raw: Msg, message: Message) -> Delivered:
-        fault = block_of(raw).fault
-        if fault is None:
-            return await self.watchword.admit(message, self.expect(raw, message))
+    def _unreadable(self, message: Message, fault: str) -> ObservedMessage:
+        """Account for a message whose header block is none; raise Rejected unless observing."""
         verdict = Rejected(Reason.MALFORMED, fault, channel=message.channel.uri)
         self.watchword.audit.refused(message, verdict)
         if not self.watchword.observing:
@@ -184,11 +187,13 @@ class Reader:
         self, run: Sequence[tuple[Msg, Message]], check: Checker
     ) -> Sequence[Delivered | Rejected | Unavailable]:
         """Judge messages of one expectation, up to the first that is Unavailable."""
-        if len(run) > 1:
-            return await self.watchword.admit_many([message for _, message in run], self.expect(*run[0]), check=check)
+        (raw, message), *_ = run
+        if (fault := block_of(raw).fault) is None:
+            messages = [message for _, message in run]
+            return await self.watchword.admit_many(messages, self.expect(raw, message), check=check)
         try:
-            return [await self._verdict(*run[0])]
-        except (Rejected, Unavailable) as verdict:
+            return [self._unreadable(message, fault)]
+        except Rejected as verdict:
             return [verdict]
 
 

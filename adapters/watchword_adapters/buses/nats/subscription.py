@@ -56,12 +56,15 @@ class VerifyingSubscription(Subscription):
 
     async def _next(self, seconds: float | None) -> Msg:
         """Take the next message; where one is there already, without the tasks that the base makes to wait for it."""
-        queue = self._pending_queue
-        if self._cb is not None or self._conn.is_closed or queue.empty():
+        if self._cb is not None or self._conn.is_closed or self._pending_queue.empty():
             return await super().next_msg(seconds)
-        raw = queue.get_nowait()
+        return self.taken()
+
+    def taken(self) -> Msg:
+        """Take a message that is there."""
+        raw = self._pending_queue.get_nowait()
+        self._pending_queue.task_done()
         self._pending_size -= len(raw.data)
-        queue.task_done()
         return raw
 
     async def judged(self, take: Callable[[], Awaitable[Msg]]) -> Msg:
@@ -99,4 +102,10 @@ class _VerifyingIterator(_SubscriptionMessageIterator):
     _sub: VerifyingSubscription
 
     async def __anext__(self) -> Msg:
-        return await self._sub.judged(super().__anext__)
+        return await self._sub.judged(self._take)
+
+    async def _take(self) -> Msg:
+        sub = self._sub
+        if self._queue.empty() or sub._max_msgs > 0:  # noqa: SLF001 - of our own class
+            return await super().__anext__()
+        return sub.taken()
