@@ -83,7 +83,7 @@ def _signing_key(chosen: SignerSettings, context: plugins.Context) -> plugins.Na
 
 
 def _signer(settings: Settings, key: plugins.NamedBackend | None, clock: Callable[[], float]) -> Signer | None:
-    if key is None:
+    if key is None or settings.signer is None:
         return None
     if settings.principal is None:
         raise ConfigurationError('principal: missing; a signer needs principal = "agent://..." to sign as')
@@ -94,6 +94,7 @@ def _signer(settings: Settings, key: plugins.NamedBackend | None, clock: Callabl
         key_id=key.key_id,
         algorithm=key.algorithm,
         clock=clock,
+        batch=settings.signer.batch,
     )
 
 

@@ -27,6 +27,9 @@ MAX_FILE_BYTES: Final = 1024 * 1024
 _SECTIONS: Final = ("policy", "quarantine", "replay", "signer")
 _SIMILAR: Final = 0.75
 _ADVICE: Final = {
+    "int_parsing": "write a whole number",
+    "int_type": "write a whole number",
+    "int_from_float": "write a whole number",
     "missing": "missing: add it",
     "string_type": 'write text in quotes, "..."',
     "list_type": "write a list, [...]",

@@ -35,18 +35,19 @@ class Admitting:
     async def admit(self, cases: list[Case], *, floor: float) -> None:
         """Judge in order; where the store fails, what comes behind is taken off ``cases``."""
         shared: list[Case] = []
+        admit, own = self.guard.admit, self._store is self.guard
         for case in cases:
             if case.verdict is not None:
                 self.ended(case)
-            elif case.claim.issued_at < floor and not case.claim.solicited:
+            elif case.issued_at < floor and not case.solicited:
                 self.reject(case, Rejected(Reason.STALE, "issued before this reader began to remember"))
-            elif self.guards(case.message):
-                self._admitted(case, self.guard.admit(case.claim))
+            elif own or case.message.alone:
+                self._admitted(case, admit(case))
             else:
                 shared.append(case)
         if not shared:
             return
-        for case, admission in zip(shared, await self._asked([case.claim for case in shared]), strict=False):
+        for case, admission in zip(shared, await self._asked([case.claim() for case in shared]), strict=False):
             self._admitted(case, admission)
             if isinstance(case.verdict, Unavailable):
                 del cases[cases.index(case) + 1 :]
@@ -61,7 +62,7 @@ class Admitting:
     def pass_over_unknown(self, case: Case) -> None:
         """Remember what passes without a verdict on its key, for that may become known later."""
         if case.opened and not case.keyed and self.guards(case.message):
-            self.guard.pass_over(replace(case.claim, unsettled=False))  # a rejection is final: nobody offers it again
+            self.guard.pass_over(replace(case.claim(), unsettled=False))  # a rejection is final: nobody offers it again
 
     def reject(self, case: Case, verdict: Rejected) -> None:
         """Reject what passed the checks before this one."""
@@ -69,8 +70,8 @@ class Admitting:
         self._drop(case)
 
     def _drop(self, case: Case) -> None:
-        if case.opened and case.claim.unsettled:
-            self.guard.drop(case.claim)  # nobody will acknowledge it
+        if case.opened and case.unsettled:
+            self.guard.drop(case)  # nobody will acknowledge it
 
     async def _asked(self, claims: list[Claim]) -> list[object]:
         """Ask the store; the last answer is what it raised, if anything."""
@@ -86,7 +87,9 @@ class Admitting:
         return answers
 
     def _admitted(self, case: Case, admission: object) -> None:
-        if isinstance(admission, Exception):
+        if admission is Admission.FIRST:
+            case.first = True
+        elif isinstance(admission, Exception):
             case.verdict = Unavailable("replay", type(admission).__name__)
             case.verdict.__cause__ = admission
         elif not isinstance(admission, Admission):  # "first" would equal FIRST, and yet not be it
@@ -94,4 +97,4 @@ class Admitting:
         elif admission in _REFUSED:
             self.reject(case, Rejected(_REFUSED[admission]))
         else:
-            case.first = admission is Admission.FIRST
+            case.first = False

@@ -4,64 +4,103 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from watchword.message import VerifiedMessage, seal
+from watchword.envelope import Envelope
+from watchword.message import VerifiedMessage, maker_of, seal
+from watchword.replay import Claim
 
 if TYPE_CHECKING:
-    from watchword.envelope import Envelope
     from watchword.errors import Rejected, Unavailable
     from watchword.keys import VerificationKey
     from watchword.message import Header, Message, Request
-    from watchword.replay import Claim
+    from watchword.replay import Place
 
-_make_verified = seal()
+_make_verified, _make_claim = seal(), maker_of(Claim)
 
 
-class Case:
-    """A message and what is known of it.
+class Case(Envelope):
+    """A message's envelope and what else is known of it.
 
-    ``claimed`` is the principal that it names, once it was read. What checks 1 to 4 find is there once it is
-    ``opened``, the key of check 5 once it is ``keyed``. ``signed`` says that its signature is known to hold;
-    ``lesson`` is what the reader may learn from it.
+    The envelope is there once it is ``read``; what it claims of an id once it is ``opened``, by checks 1 to 4; ``key``
+    once it is ``keyed``, by check 5. ``signed`` tells whether the signature holds, as far as that is known. ``lesson``
+    is what the reader may learn from it.
     """
 
     __slots__ = (
-        "claim", "claimed", "envelope", "first", "headers", "key", "keyed",
-        "lesson", "message", "opened", "request", "signed", "verdict",
+        "digest", "first", "headers", "keep_until", "key", "key_id", "keyed", "lesson", "log", "message", "opened",
+        "place", "principal", "read", "reference", "request", "signed", "solicited", "unsettled", "verdict",
     )  # fmt: skip
 
-    envelope: Envelope
-    claim: Claim
     key: VerificationKey
     headers: tuple[Header, ...]
     first: bool
+    # As in Claim, which is only made where it leaves this process.
+    log: str
+    principal: str
+    key_id: bytes
+    digest: bytes
+    place: Place | None
+    reference: float
+    keep_until: float
+    unsettled: bool
+    solicited: bool
 
     def __init__(self, message: Message) -> None:
         self.message = message
-        self.opened = self.keyed = self.signed = False
-        self.claimed: str | None = None
+        self.read = self.opened = self.keyed = False
         self.request: Request | None = None
+        self.signed: bool | None = None
         self.lesson: bytes | None = None
         self.verdict: VerifiedMessage | Rejected | Unavailable | None = None
+
+    def open(self, reference: float, keep_until: float) -> None:
+        """Say what its envelope claims of its id, at the reference time."""
+        message, common, position = self.message, self.common, self.message.position
+        self.log = f"{message.reader}#{'' if position is None else position.log}"
+        self.principal = common.issuer
+        self.key_id = common.key_id
+        self.digest = self.leaf
+        self.place = None if position is None else (position, message.appended_at)
+        self.reference = reference
+        self.keep_until = keep_until
+        self.unsettled = message.delivered_by is not None
+        self.solicited = self.request is not None
+        self.opened = True
+
+    def claim(self) -> Claim:
+        """Return the claim on its id."""
+        return _make_claim(
+            f"{self.message.channel.uri}#{self.message.reader}",
+            self.log,
+            self.principal,
+            self.key_id,
+            self.id,
+            self.digest,
+            self.place,
+            self.issued_at,
+            self.reference,
+            self.keep_until,
+            self.unsettled,
+            self.solicited,
+        )
 
     def reject(self, verdict: Rejected) -> None:
         """End with ``verdict``."""
         verdict.channel = self.message.channel.uri
-        verdict.claimed_principal = None if self.claimed is None else self.claimed[:128]
+        verdict.claimed_principal = self.common.issuer[:128] if self.read else None
         self.verdict = verdict.with_traceback(None)  # else the frames of a whole batch live on in it
 
     def accept(self) -> None:
         """End with a VerifiedMessage: every check has passed."""
-        message, envelope, key = self.message, self.envelope, self.key
-        common = envelope.common
+        message, common, key = self.message, self.common, self.key
         self.verdict = _make_verified(
             key.principal,
             key.key_id.decode(),
-            envelope.id.hex(),
+            self.id.hex(),
             message.channel,
             message.value,
             message.key,
             self.headers,
-            envelope.issued_at,
+            self.issued_at,
             not self.first,
             common.recipient,
             common.reply_to,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
-from watchword.encoding import encode_pair, metadata_digest, value_digest
+from watchword.encoding import encode_pair, metadata_digest
 from watchword.errors import Reason, Rejected
 from watchword.message import ENVELOPE_HEADER, MAX_HEADER_BYTES, NATS_ID_HEADER, TRACE_HEADERS
 
 if TYPE_CHECKING:
-    from watchword.envelope import Envelope
+    from watchword.case import Case
     from watchword.keys import VerificationKey
     from watchword.message import Header, Message
     from watchword.policy import Policy
@@ -35,20 +36,21 @@ def the_envelope(message: Message) -> bytes:
     return envelope
 
 
-def reference_time(message: Message, envelope: Envelope, now: float, policy: Policy, *, recalled: bool) -> float:
+def reference_time(case: Case, now: float, policy: Policy, *, recalled: bool) -> float:
     """Check 4: neither stale nor from the future at the reference time, which is returned, nor expired now."""
-    if message.appended_at is not None:
-        reference = message.appended_at
+    appended_at = case.message.appended_at
+    if appended_at is not None:
+        reference = appended_at
     elif recalled:  # it may have been read as soon as it was issued, and by another clock
-        reference = min(now + policy.max_skew, envelope.issued_at)
+        reference = min(now + policy.max_skew, case.issued_at)
     else:
         reference = now
-    age = reference - envelope.issued_at
+    age = reference - case.issued_at
     if not age <= policy.max_age + policy.max_skew:
         raise Rejected(Reason.STALE, f"{age:.0f} s old")
     if not age >= -policy.max_skew:
         raise Rejected(Reason.FROM_FUTURE, f"{-age:.0f} s ahead")
-    expires_at = envelope.common.expires_at
+    expires_at = case.common.expires_at
     if expires_at is not None and now >= expires_at and not recalled:
         raise Rejected(Reason.EXPIRED)
     return reference
@@ -67,11 +69,13 @@ def in_force(key: VerificationKey | Reason, reference: float, now: float) -> Ver
     return key
 
 
-def unaltered(message: Message, envelope: Envelope, max_skew: float) -> tuple[Header, ...]:
+def unaltered(case: Case, max_skew: float) -> tuple[Header, ...]:
     """Check 7: value, key and headers as signed; return the headers that may reach a handler."""
-    if envelope.value_digest != value_digest(message.value):
+    message = case.message
+    value = message.value
+    if case.value_digest != (None if value is None else sha256(value).digest()):
         raise Rejected(Reason.ALTERED, "value")
-    covered = envelope.common.visible
+    covered = case.common.visible
     visible: list[Header] = []
     pairs: list[bytes] = []
     for header in message.headers:
@@ -81,14 +85,12 @@ def unaltered(message: Message, envelope: Envelope, max_skew: float) -> tuple[He
             visible.append(header)
         elif name in TRACE_HEADERS:
             visible.append(header)
-    if envelope.metadata_digest != (
-        metadata_digest(message.key, pairs) if covered or message.key is not None else None
-    ):
+    if case.metadata_digest != (metadata_digest(message.key, pairs) if covered or message.key is not None else None):
         raise Rejected(Reason.ALTERED, "key or covered header")
-    if message.created_at is not None and not abs(message.created_at - envelope.issued_at) <= max_skew:
+    if message.created_at is not None and not abs(message.created_at - case.issued_at) <= max_skew:
         raise Rejected(Reason.ALTERED, "record timestamp")
     if message.channel.scheme == "nats" and NATS_ID_HEADER not in covered:
-        expected = envelope.id.hex().encode()
+        expected = case.id.hex().encode()
         if any(name == NATS_ID_HEADER and value != expected for name, value in message.headers):
             raise Rejected(Reason.ALTERED, NATS_ID_HEADER)
     return tuple(visible)

@@ -27,10 +27,10 @@ HASH: Final = head(BYTES, 32)
 ID: Final = head(BYTES, 16)
 SIGNATURE: Final = head(BYTES, 64)
 
+_ID_CLAIM: Final = b"\x07" + ID
+
 _SHORT: Final = 64
 """Bytes of a header's value that is likely to come again, as a content type does."""
-
-_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
 
 def sig_structure(protected: bytes, tree_size: int, payload: bytes) -> bytes:
@@ -45,27 +45,74 @@ def encode_protected(algorithm: int, key_id: bytes, *, batched: bool = False) ->
     return head(MAP, 3) + fields + TREE if batched else head(MAP, 2) + fields
 
 
+class Layout:
+    """The claims of messages that go the same way, but for what each has of its own."""
+
+    def __init__(
+        self, *, issuer: str, channel: str, recipient: str | None, covered: Sequence[str], partition: int | None
+    ) -> None:
+        addressed = b"" if recipient is None else b"\x03" + of_text(recipient)
+        self._sender = b"\x01" + of_text(issuer) + addressed
+        self._channel = b"\x61c" + of_text(channel) + encode_names(covered)
+        self._partition = b"" if partition is None else b"\x61p" + of_int(partition)
+        self._count = 4 + bool(addressed) + bool(covered) + bool(self._partition)
+        # Of most messages only key or headers, and a value, are digested beside what all have.
+        self._before = head(MAP, self._count + 2) + self._sender + b"\x06"
+        self._between = self._channel + b"\x61m" + HASH
+        self._behind = self._partition + b"\x61v" + HASH
+
+    def claims(  # noqa: PLR0917 - one caller that is hot, and one that names them
+        self,
+        message_id: bytes,
+        issued_at: int,
+        metadata: bytes | None,
+        value: bytes | None,
+        expires_at: int | None = None,
+        request_id: bytes | None = None,
+        reply_to: str | None = None,
+    ) -> bytes:
+        """Return a message's claims as deterministic CBOR; what is absent takes no room."""
+        if (
+            expires_at is None
+            and request_id is None
+            and reply_to is None
+            and metadata is not None
+            and value is not None
+        ):
+            dated = self._before + of_int(issued_at) + _ID_CLAIM + message_id
+            return dated + self._between + metadata + self._behind + value
+        expiry = b"" if expires_at is None else b"\x04" + of_int(expires_at)
+        headers = b"" if metadata is None else b"\x61m" + HASH + metadata
+        request = b"" if request_id is None else b"\x61q" + ID + request_id
+        reply = b"" if reply_to is None else b"\x61r" + of_text(reply_to)
+        payload = b"" if value is None else b"\x61v" + HASH + value
+        count = self._count + bool(expiry) + bool(headers) + bool(request) + bool(reply) + bool(payload)
+        return b"".join(
+            (
+                head(MAP, count), self._sender, expiry, b"\x06", of_int(issued_at), _ID_CLAIM, message_id,
+                self._channel, headers, self._partition, request, reply, payload,
+            )
+        )  # fmt: skip
+
+
 def encode_claims(claims: Claims) -> bytes:
-    """Return the claims as deterministic CBOR; what is absent takes no room."""
-    fields = [b"\x01" + of_text(claims.issuer)]
-    if claims.recipient is not None:
-        fields.append(b"\x03" + of_text(claims.recipient))
-    if claims.expires_at is not None:
-        fields.append(b"\x04" + of_int(claims.expires_at))
-    fields += (b"\x06" + of_int(claims.issued_at), b"\x07" + ID + claims.id, b"\x61c" + of_text(claims.channel))
-    if claims.covered:
-        fields.append(encode_names(claims.covered))
-    if claims.metadata_digest is not None:
-        fields.append(b"\x61m" + HASH + claims.metadata_digest)
-    if claims.partition is not None:
-        fields.append(b"\x61p" + of_int(claims.partition))
-    if claims.request_id is not None:
-        fields.append(b"\x61q" + ID + claims.request_id)
-    if claims.reply_to is not None:
-        fields.append(b"\x61r" + of_text(claims.reply_to))
-    if claims.value_digest is not None:
-        fields.append(b"\x61v" + HASH + claims.value_digest)
-    return head(MAP, len(fields)) + b"".join(fields)
+    """Return the claims as deterministic CBOR."""
+    layout = Layout(
+        issuer=claims.issuer,
+        channel=claims.channel,
+        recipient=claims.recipient,
+        covered=claims.covered,
+        partition=claims.partition,
+    )
+    return layout.claims(
+        claims.id,
+        claims.issued_at,
+        claims.metadata_digest,
+        claims.value_digest,
+        claims.expires_at,
+        claims.request_id,
+        claims.reply_to,
+    )
 
 
 def encode_names(covered: Sequence[str]) -> bytes:
@@ -73,31 +120,39 @@ def encode_names(covered: Sequence[str]) -> bytes:
     return b"\x61h" + head(ARRAY, len(covered)) + b"".join(map(of_text, covered)) if covered else b""
 
 
-def encode_direct(claims_bytes: bytes, protected: bytes, signature: bytes) -> bytes:
+def encode_direct(claims: bytes, protected: bytes, signature: bytes) -> bytes:
     """Return the header value (base64url without padding, ASCII) of a directly signed envelope."""
-    return _armored(claims_bytes, protected, b"\xa0", signature)
+    return _armored(b"\x83\x01", of_bytes(claims), b"\x84", of_bytes(protected), b"\xa0\xf6", of_bytes(signature))
 
 
 def encode_batched(
-    claims_bytes: bytes, protected: bytes, signature: bytes, *, size: int, index: int, path: Sequence[bytes]
-) -> bytes:
-    """Return the header value of one leaf of a signed tree; ``protected`` says that it is one."""
-    proof = head(ARRAY, 3) + of_int(size) + of_int(index) + head(ARRAY, len(path)) + HASH + HASH.join(path)
-    return _armored(claims_bytes, protected, INCLUSION + of_bytes(proof), signature)
+    claims: Sequence[bytes], paths: Sequence[Sequence[bytes]], protected: bytes, signature: bytes
+) -> list[bytes]:
+    """Return the header value of each leaf of a signed tree, in order; ``protected`` says that they are such."""
+    before = b"\x84" + of_bytes(protected) + INCLUSION
+    tree = head(ARRAY, 3) + of_int(len(claims))
+    after = b"\xf6" + of_bytes(signature)
+    values: list[bytes] = []
+    for index, path in enumerate(paths):
+        proof = b"".join((tree, of_int(index), head(ARRAY, len(path)), HASH, HASH.join(path)))
+        values.append(_armored(b"\x83\x01", of_bytes(claims[index]), before, of_bytes(proof), after))
+    return values
 
 
-def characters(claims_size: int, protected_size: int, path: int) -> int:
-    """Return the most characters of an envelope with claims of that many bytes and a path of that many hashes."""
+def overhead(protected: bytes, path: int) -> int:
+    """Return the most bytes that an envelope has beside its claims, with a path of that many hashes."""
     proof = len(INCLUSION) + 3 + 1 + 2 * 3 + 1 + path * (len(HASH) + 32) if path else 1
-    raw = 2 + 3 + claims_size + 1 + 2 + protected_size + proof + 1 + 2 + 64
-    return (raw * 4 + 2) // 3
+    return 2 + 3 + 1 + len(of_bytes(protected)) + proof + 1 + len(SIGNATURE) + 64
 
 
-def _armored(claims_bytes: bytes, protected: bytes, unprotected: bytes, signature: bytes) -> bytes:
-    raw = b"".join(
-        (b"\x83\x01", of_bytes(claims_bytes), b"\x84", of_bytes(protected), unprotected, b"\xf6", of_bytes(signature))
-    )
-    return b2a_base64(raw, newline=False).rstrip(b"=").translate(_URL_SAFE)
+def characters(size: int) -> int:
+    """Return how many characters that many bytes take in base64url without padding."""
+    return (size * 4 + 2) // 3
+
+
+def _armored(*parts: bytes) -> bytes:
+    text = b2a_base64(b"".join(parts), newline=False)
+    return text.replace(b"+", b"-").replace(b"/", b"_").rstrip(b"=")  # a third quicker than translate
 
 
 def value_digest(value: bytes | None) -> bytes | None:

@@ -31,7 +31,9 @@ _PARTITION_LIMIT: Final = 1 << 31
 _REQUIRED: Final = 4
 _KEPT: Final = 1024
 
-_STANDARD: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
+_PADDING: Final = b"", b"===", b"==", b"="
+"""By the characters over a multiple of four; one can be no end, and three signs are no padding."""
+
 _LAST: Final = {2: frozenset(b"AQgw"), 3: frozenset(b"AEIMQUYcgkosw048")}
 """Characters that may end a text whose last one has four or two idle bits: those in which they are zero."""
 
@@ -64,12 +66,12 @@ class Common:
     size: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Envelope:
     """An envelope as read; nothing in it is verified. Bytes are kept as received: signatures are checked over them.
 
-    ``leaf`` is the claims' hash in a tree, and what stands for them wherever a digest will do. Not frozen, for one is
-    made for each message.
+    ``leaf`` is the claims' hash in a tree, and what stands for them wherever a digest will do. Readers fill one in that
+    somebody else made, for it is made for each message.
     """
 
     common: Common
@@ -80,8 +82,8 @@ class Envelope:
     claims_bytes: bytes
     leaf: bytes
     signature: bytes
-    index: int = 0
-    path: tuple[bytes, ...] = ()
+    index: int
+    path: tuple[bytes, ...]
 
     @property
     def claims(self) -> Claims:
@@ -107,13 +109,18 @@ class Envelope:
         """The proof that the claims stand in a signed tree; None for a direct signature."""
         return Inclusion(self.common.size, self.index, self.path) if self.common.size else None
 
-    def to_be_signed(self) -> bytes | None:
-        """Return the bytes that the signature covers; None where the inclusion proof does not fit its tree."""
-        common = self.common
-        if not common.size:
-            return sig_structure(common.protected, 0, self.claims_bytes)
-        root = root_of(self.leaf, self.index, common.size, self.path)
-        return None if root is None else sig_structure(common.protected, common.size, root)
+    def root(self) -> bytes | None:
+        """Return what the signature stands over: the root of the tree, None where the inclusion proof does not fit.
+
+        For a direct signature it is the claims' bytes.
+        """
+        if not self.common.size:
+            return self.claims_bytes
+        return root_of(self.leaf, self.index, self.common.size, self.path)
+
+    def to_be_signed(self, root: bytes) -> bytes:
+        """Return the bytes that the signature covers, with the ``root`` that this envelope has."""
+        return sig_structure(self.common.protected, self.common.size, root)
 
 
 def is_envelope_name(name: str) -> bool:
@@ -136,12 +143,14 @@ class EnvelopeReader:
 
     def read(self, header: bytes) -> Envelope:
         """Read a header's value; Rejected (``malformed``) for whatever is not exactly an envelope of version 1."""
-        return self.read_raw(unarmored(header))
+        envelope = Envelope()
+        self.read_raw(unarmored(header), envelope)
+        return envelope
 
-    def read_raw(self, raw: bytes) -> Envelope:
-        """Read an envelope's bytes."""
+    def read_raw(self, raw: bytes, envelope: Envelope) -> None:
+        """Read an envelope's bytes into ``envelope``."""
         try:
-            return self._envelope(raw)
+            self._read(raw, envelope)
         except IndexError:
             raise _malformed("ends too early") from None
         except UnicodeDecodeError:
@@ -149,7 +158,7 @@ class EnvelopeReader:
         except ValueError as error:  # CborError among them
             raise _malformed(str(error)) from None
 
-    def _envelope(self, raw: bytes) -> Envelope:
+    def _read(self, raw: bytes, envelope: Envelope) -> None:
         if raw[:2] != b"\x83\x01":
             raise ValueError("not an envelope of version 1")
         claims_bytes, at = read_bytes(raw, 2)
@@ -174,15 +183,15 @@ class EnvelopeReader:
         if at != len(raw) or len(signature) > MAX_KEY_ID_BYTES:
             raise ValueError("signature too long, or bytes after the end")
         claims = self._claims(claims_bytes)
-        common = Common(
+        envelope.common = Common(
             claims.issuer, claims.channel, claims.recipient, claims.expires_at, claims.covered,
             frozenset(claims.covered), claims.partition, claims.request_id, claims.reply_to,
             protected, algorithm, key_id, size,
         )  # fmt: skip
-        return Envelope(
-            common, claims.id, claims.issued_at, claims.metadata_digest, claims.value_digest,
-            claims_bytes, leaf_of(claims_bytes), signature, index, path,
-        )  # fmt: skip
+        envelope.id, envelope.issued_at = claims.id, claims.issued_at
+        envelope.metadata_digest, envelope.value_digest = claims.metadata_digest, claims.value_digest
+        envelope.claims_bytes, envelope.leaf = claims_bytes, leaf_of(claims_bytes)
+        envelope.signature, envelope.index, envelope.path = signature, index, path
 
     def _claims(self, data: bytes) -> Claims:  # noqa: C901 - one step for each claim, in their order on the wire
         """Read the claims: each has its place, so none can repeat, and none that is unknown finds one."""
@@ -243,11 +252,13 @@ def unarmored(header: bytes) -> bytes:
     """Read base64url (RFC 4648 section 5); one sequence of bytes has one text."""
     if len(header) > MAX_ENVELOPE_CHARACTERS:
         raise _malformed(f"envelope of {len(header)} characters")
+    if b"+" in header or b"/" in header or b"=" in header:
+        raise _malformed("not base64url")
+    over = len(header) % 4
     try:
-        raw = a2b_base64(header.translate(_STANDARD) + b"=" * (-len(header) % 4), strict_mode=True)
+        raw = a2b_base64(header.replace(b"-", b"+").replace(b"_", b"/") + _PADDING[over], strict_mode=True)
     except Base64Error:
         raise _malformed("not base64url") from None
-    over = len(header) % 4
     if over and header[-1] not in _LAST[over]:
         raise _malformed("not canonical base64url")
     return raw

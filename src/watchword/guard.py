@@ -18,7 +18,7 @@ from watchword.replay import Admission
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from watchword.replay import Claim
+    from watchword.replay import Claim, Claimed
 
 SLICES: Final = 32
 """Into how many buckets the horizon is cut; an id leaves at most one bucket's length after it might."""
@@ -103,15 +103,17 @@ class MemoryReplayStore:
         """See ``ReplayStore.claim``."""
         return self.admit(claim)
 
-    def admit(self, claim: Claim) -> Admission:
+    def admit(self, claim: Claimed) -> Admission:
         """Answer as ``claim`` does; atomic, for it never waits."""
-        log = self._log(claim)
+        log = self._logs.get(claim.log)
+        if log is None:
+            log = self._opened(claim.log, _Log())
         if claim.reference > log.highest:
             self._pass_time(log, claim.reference)
         issued_at = claim.issued_at
         key, mark = self._key(claim.principal, claim.id, issued_at), self._mark(claim)
         late_key = self._late_key(claim) if log.unverified else key
-        if issued_at < self._floor(log, solicited=claim.solicited) and key not in log.pins and late_key not in log.pins:
+        if issued_at < self._floor(log, solicited=claim.solicited) and not (key in log.pins or late_key in log.pins):
             return Admission.TOO_OLD
         known = self._find(log, issued_at, key)
         if known is not None:
@@ -119,12 +121,13 @@ class MemoryReplayStore:
         late = self._find(log, issued_at, late_key) if log.unverified else None
         if late is not None and (claim.place is None or late != mark):
             return Admission.REPLAYED
-        self._prove(claim)
+        if (claim.principal, claim.key_id) not in self._proven:
+            self._prove(claim)
         owner = self._quota.take(claim.principal)
         if owner is None:
             self._raise_floor(log, claim)
             return Admission.OVER_QUOTA
-        if late is None and issued_at <= self._raised(log, claim):
+        if late is None and (log.raised or log.unproven > -inf) and issued_at <= self._raised(log, claim):
             self._quota.release(owner)
             return Admission.TOO_OLD
         self._keep(log, claim, key, mark, owner)
@@ -137,9 +140,9 @@ class MemoryReplayStore:
         self.forget(log)
         self._opened(log, _Log(start=floor))
 
-    def recall(self, claim: Claim) -> None:
+    def recall(self, claim: Claimed) -> None:
         """Remember a verified message that passed in this log before the guard began; of one id, the first sight."""
-        log = self._log(claim)
+        log = self._logs.get(claim.log) or self._opened(claim.log, _Log())
         self._prove(claim)
         key, mark = self._key(claim.principal, claim.id, claim.issued_at), self._mark(claim)
         if self._is_over(log, claim) or self._find(log, claim.issued_at, key) is not None:
@@ -152,9 +155,9 @@ class MemoryReplayStore:
         else:
             self._keep(log, claim, key, mark, owner)
 
-    def pass_over(self, claim: Claim) -> None:
+    def pass_over(self, claim: Claimed) -> None:
         """Remember a message that passed without a verdict on its key, by its claims: elsewhere they are a replay."""
-        log = self._log(claim)
+        log = self._logs.get(claim.log) or self._opened(claim.log, _Log())
         key = self._key(claim.principal, claim.id, claim.issued_at)
         late_key = self._late_key(claim)
         if self._is_over(log, claim) or any(
@@ -173,7 +176,7 @@ class MemoryReplayStore:
         if known is not None:
             self._settle(known, self._key(principal, message_id, issued_at))
 
-    def drop(self, claim: Claim) -> None:
+    def drop(self, claim: Claimed) -> None:
         """Let what is known of an unsettled message age, if that is the one at this place."""
         log = self._logs.get(claim.log)
         if log is not None and log.pins:
@@ -189,12 +192,6 @@ class MemoryReplayStore:
             for bucket in known.buckets.values():
                 self._release(known, bucket.owners())
             self._release(known, (pin.owner for pin in known.pins.values()))
-
-    def _log(self, claim: Claim) -> _Log:
-        log = self._logs.get(claim.log)
-        if log is None:
-            log = self._opened(claim.log, _Log())
-        return log
 
     def _opened(self, name: str, log: _Log) -> _Log:
         self._logs[name] = log
@@ -227,7 +224,9 @@ class MemoryReplayStore:
     def _settle(self, log: _Log, key: int) -> None:
         pin = log.pins.pop(key, None)
         if pin is not None:
-            self._bucket(log, pin.issued_at).put(key, pin.mark, pin.owner, self._room)
+            number = pin.issued_at // self._width
+            bucket = log.buckets.get(number) or self._new_bucket(log, number)
+            bucket.put(key, pin.mark, pin.owner, self._room)
             self._pass_time(log, log.highest)
 
     def _find(self, log: _Log, issued_at: int, key: int) -> int | None:
@@ -236,23 +235,23 @@ class MemoryReplayStore:
         bucket = log.buckets.get(issued_at // self._width)
         return None if bucket is None else bucket.find(key)
 
-    def _keep(self, log: _Log, claim: Claim, key: int, mark: int, owner: int) -> None:
+    def _keep(self, log: _Log, claim: Claimed, key: int, mark: int, owner: int) -> None:
         if claim.unsettled:
             log.pins[key] = _Pin(mark, owner, claim.issued_at, claim.keep_until)
-        else:
-            self._bucket(log, claim.issued_at).put(key, mark, owner, self._room)
-
-    def _bucket(self, log: _Log, issued_at: int) -> Bucket:
-        number = issued_at // self._width
-        bucket = log.buckets.get(number)
+            return
+        bucket = log.buckets.get(claim.issued_at // self._width)
         if bucket is None:
-            for other in log.buckets.values():  # little comes to them now
-                other.seal()
-            bucket = log.buckets[number] = Bucket()
-            heappush(log.slices, number)
+            bucket = self._new_bucket(log, claim.issued_at // self._width)
+        bucket.put(key, mark, owner, self._room)
+
+    def _new_bucket(self, log: _Log, number: int) -> Bucket:
+        for other in log.buckets.values():  # little comes to them now
+            other.seal()
+        bucket = log.buckets[number] = Bucket()
+        heappush(log.slices, number)
         return bucket
 
-    def _prove(self, claim: Claim) -> None:
+    def _prove(self, claim: Claimed) -> None:
         """Keep this key's floors apart, for something verified under it: what nobody verified raises them no more."""
         pair = (claim.principal, claim.key_id)
         if pair in self._proven:
@@ -264,7 +263,7 @@ class MemoryReplayStore:
             if log.unproven > log.raised.get(pair, -inf):
                 log.raised[pair] = log.unproven
 
-    def _raised(self, log: _Log, claim: Claim) -> float:
+    def _raised(self, log: _Log, claim: Claimed) -> float:
         """Return up to when whatever this key signed is too old in this log."""
         if not log.raised and log.unproven == -inf:
             return -inf
@@ -272,11 +271,11 @@ class MemoryReplayStore:
         raised = log.raised.get(pair, -inf)
         return raised if pair in self._proven else max(raised, log.unproven)
 
-    def _is_over(self, log: _Log, claim: Claim) -> bool:
+    def _is_over(self, log: _Log, claim: Claimed) -> bool:
         """Tell whether it need not be remembered: it is too old here, or its first sight may have found no room."""
         return claim.issued_at < self._floor(log) or claim.issued_at <= self._raised(log, claim)
 
-    def _raise_floor(self, log: _Log, claim: Claim) -> None:
+    def _raise_floor(self, log: _Log, claim: Claimed) -> None:
         """Take what could not be remembered for seen: whatever this key signed up to then is too old.
 
         A flood under invented keys raises no floor of a key that is known.
@@ -292,10 +291,10 @@ class MemoryReplayStore:
         linear = int.from_bytes(message_id) * self._a + issued_at * self._b + self._number(principal)
         return linear % _PRIME & _64_BITS
 
-    def _late_key(self, claim: Claim) -> int:
+    def _late_key(self, claim: Claimed) -> int:
         return self._hash(claim.digest) & _64_BITS
 
-    def _mark(self, claim: Claim) -> int:
+    def _mark(self, claim: Claimed) -> int:
         """Return what stands for the claims and their place."""
         linear = int.from_bytes(claim.digest[:16]) * self._a
         if claim.place is not None:

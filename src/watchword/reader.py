@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from watchword.envelope import EnvelopeReader, unarmored
+from watchword.envelope import Envelope, EnvelopeReader, unarmored
 from watchword.template import Template
 
 if TYPE_CHECKING:
     from watchword.case import Case
-    from watchword.envelope import Envelope
     from watchword.message import Message
 
 MAX_TEMPLATES: Final = 4096
@@ -26,21 +25,19 @@ class LearningReader(EnvelopeReader):
         self._templates: dict[_Shape, tuple[int, dict[bytes, Template]]] = {}
         self._count = 0
 
-    def open(self, case: Case, header: bytes) -> Envelope:
-        """Read as ``read`` does."""
+    def open(self, case: Case, header: bytes) -> None:
+        """Read a header's value into ``case``, as ``read`` does."""
         raw = unarmored(header)
-        envelope = self._familiar(case.message, raw)
-        if envelope is None:
-            envelope, case.lesson = self.read_raw(raw), raw
-        case.claimed = envelope.common.issuer
-        return envelope
+        if not self._familiar(case.message, raw, case):
+            self.read_raw(raw, case)
+            case.lesson = raw
 
     def learn(self, case: Case, raw: bytes) -> None:
         """Learn from a message that was found to be authentic, and was like nothing learned so far."""
         message = case.message
-        if self._familiar(message, raw) is not None:  # since then
+        if self._familiar(message, raw, Envelope()):  # since then
             return
-        template = Template.of(case.envelope)
+        template = Template.of(case)
         if template is None:
             return
         if self._count >= MAX_TEMPLATES:
@@ -52,9 +49,9 @@ class LearningReader(EnvelopeReader):
             by_issuer[template.begin] = template
             self._count += 1
 
-    def _familiar(self, message: Message, raw: bytes) -> Envelope | None:
+    def _familiar(self, message: Message, raw: bytes, envelope: Envelope) -> bool:
         known = self._templates.get((message.channel.uri, message.partition, len(raw)))
         if known is None:
-            return None
+            return False
         template = known[1].get(raw[: known[0]])
-        return None if template is None else template.read(raw)
+        return template is not None and template.read(raw, envelope)

@@ -96,9 +96,13 @@ class PluggedSection(BaseModel):
 
 
 class SignerSettings(PluggedSection):
-    """``[signer]``: where the private key is; ``file`` takes ``key``, and ``key_id`` where it is not the default."""
+    """``[signer]``: where the private key is; ``file`` takes ``key``, and ``key_id`` where it is not the default.
+
+    ``batch`` is how many messages may share a signature.
+    """
 
     source: str = "file"
+    batch: int = 64
 
 
 class KeySourceSettings(PluggedSection):

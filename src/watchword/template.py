@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from struct import Struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from watchword.cbor import ARRAY, BYTES, head, of_bytes, of_int, of_text
 from watchword.encoding import HASH, ID, INCLUSION, SIGNATURE, encode_names
-from watchword.envelope import Envelope
-from watchword.merkle import leaf_of
+
+if TYPE_CHECKING:
+    from watchword.envelope import Envelope
 
 _TIMES: Final = range(1 << 16, 1 << 32)
 """Seconds since the epoch that are written in four bytes."""
@@ -64,26 +66,25 @@ class Template:
             return None
         return Template(envelope)
 
-    def read(self, raw: bytes) -> Envelope | None:
-        """Read an envelope of the template's size; None if it is another one."""
+    def read(self, raw: bytes, envelope: Envelope) -> bool:
+        """Read an envelope of the template's size into ``envelope``; tell whether it is like the template."""
         fields = self._unpack(raw)
         if fields[::2] != self._fixed:
-            return None
+            return False
         values = fields[1::2]
         at = self._index
         issued_at, index = values[0], values[at]
         if issued_at not in _TIMES or index not in self._indexes or index >= self._size:
-            return None
+            return False
         claims = raw[self._claims]
-        return Envelope(
-            self._common,
-            values[1],
-            issued_at,
-            None if at == _BARE else values[2],
-            values[at - 1],
-            claims,
-            leaf_of(claims),
-            values[-1],
-            index,
-            values[at + 1 : -1],
-        )
+        envelope.common = self._common
+        envelope.id = values[1]
+        envelope.issued_at = issued_at
+        envelope.metadata_digest = None if at == _BARE else values[2]
+        envelope.value_digest = values[at - 1]
+        envelope.claims_bytes = claims
+        envelope.leaf = sha256(b"\x00" + claims).digest()
+        envelope.index = index
+        envelope.path = values[at + 1 : -1]
+        envelope.signature = values[-1]
+        return True

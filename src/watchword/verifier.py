@@ -10,16 +10,16 @@ from watchword.admitting import Admitting
 from watchword.case import Case
 from watchword.checks import in_force, reference_time, the_envelope, unaltered
 from watchword.errors import ConfigurationError, Reason, Rejected, Unavailable
-from watchword.message import Expected, Message, Request, VerifiedMessage, check_realm, is_principal, maker_of
+from watchword.message import Expected, Message, Request, VerifiedMessage, check_realm, is_principal
 from watchword.policy import Policy, RateLimiter
 from watchword.proving import Proving, find_key
 from watchword.reader import LearningReader
-from watchword.replay import Claim, OpenedStore
+from watchword.replay import OpenedStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from watchword.envelope import Common, Envelope
+    from watchword.envelope import Common
     from watchword.keys import KeySource, VerificationKey
     from watchword.proving import Checker
     from watchword.replay import ReplayStore
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 Verdict: TypeAlias = VerifiedMessage | Rejected | Unavailable
 
 _ANYTHING: Final = Expected()
-
-_make_claim = maker_of(Claim)
 
 
 class Verifier:
@@ -102,34 +100,36 @@ class Verifier:
         What is ``recalled`` passed before, and may have expired since.
         """
         now, policy, proving, envelopes = self.clock(), self.policy, self._proving, self._envelopes
+        longest = policy.longest
         cases: list[Case] = []
         found: dict[tuple[str, bytes], VerificationKey | Reason] = {}
         for message in messages:
             cases.append(case := Case(message))
             try:
                 header = the_envelope(message)  # 1
-                envelope = case.envelope = envelopes.open(case, header)  # 2
-                case.request = self._addressed(message, envelope.common, expected)  # 3
-                reference = reference_time(message, envelope, now, policy, recalled=recalled)  # 4
-                case.claim = self._claim(case, envelope, reference)
-                case.opened = True
-                pair = (envelope.common.issuer, envelope.common.key_id)
-                if pair not in found:
-                    found[pair] = await find_key(self._keys, *pair)
-                case.key = in_force(found[pair], reference, now)  # 5
+                envelopes.open(case, header)  # 2
+                case.read = True
+                case.request = self._addressed(message, case.common, expected)  # 3
+                reference = reference_time(case, now, policy, recalled=recalled)  # 4
+                case.open(reference, case.issued_at + longest)
+                pair = (case.principal, case.key_id)
+                key = found.get(pair)
+                if key is None:
+                    key = found[pair] = await find_key(self._keys, *pair)
+                case.key = in_force(key, reference, now)  # 5
                 case.keyed = True
             except Rejected as verdict:
                 case.reject(verdict)
             except Unavailable as verdict:
                 case.verdict = verdict
                 break
-        if check is not None:
+        if len(cases) > 1:
             await proving.check_together(cases, check)
         for case in cases:
             if case.verdict is None:
                 try:
                     proving.signed(case)  # 6
-                    case.headers = unaltered(case.message, case.envelope, policy.max_skew)  # 7
+                    case.headers = unaltered(case, policy.max_skew)  # 7
                 except Rejected as verdict:
                     case.reject(verdict)
                 else:
@@ -173,7 +173,7 @@ class Verifier:
         if isinstance(case.verdict, Unavailable):
             raise case.verdict
         if case.verdict is None:
-            self._guard.recall(replace(case.claim, unsettled=unsettled))
+            self._guard.recall(replace(case.claim(), unsettled=unsettled))
         else:
             self._admitting.pass_over_unknown(case)
 
@@ -183,9 +183,10 @@ class Verifier:
             return
         with suppress(Rejected):
             case = Case(message)
-            envelope = self._envelopes.open(case, the_envelope(message))
+            self._envelopes.open(case, the_envelope(message))
             reference = self.clock() if message.appended_at is None else message.appended_at
-            self._guard.pass_over(self._claim(case, envelope, reference))
+            case.open(reference, case.issued_at + self.policy.longest)
+            self._guard.pass_over(case)
 
     def settle(self, message: Message, verified: VerifiedMessage) -> None:
         """Say that a delivery which the broker offers until it is acknowledged was, so that its id may age."""
@@ -218,36 +219,18 @@ class Verifier:
             raise Rejected(Reason.WRONG_DELIVERY)
         return request
 
-    def _claim(self, case: Case, envelope: Envelope, reference: float) -> Claim:
-        message, common, policy = case.message, envelope.common, self.policy
-        return _make_claim(
-            f"{message.channel.uri}#{message.reader}",
-            log_name(message),
-            common.issuer,
-            common.key_id,
-            envelope.id,
-            envelope.leaf,
-            None if message.position is None else (message.position, message.appended_at),
-            envelope.issued_at,
-            reference,
-            envelope.issued_at + policy.longest,
-            message.delivered_by is not None,
-            case.request is not None,
-        )
-
     def _permitted(self, case: Case) -> None:
         """Check 9: the principal may speak here, at this rate, and is not contained.
 
         An answer is judged by the request: it comes from that one's recipient, else from who may speak where it went.
         """
-        claim, request, policy = case.claim, case.request, self.policy
-        principal = claim.principal
+        request, policy, principal = case.request, self.policy, case.principal
         channel = case.message.channel if request is None else request.channel
         addressee = None if request is None else request.recipient
-        if principal != addressee if addressee is not None else not policy.permits(principal, channel):
+        rule = policy.rule_for(principal, channel) if policy.allow else None
+        if principal != addressee if addressee is not None else rule is None and policy.allow:
             raise Rejected(Reason.NOT_PERMITTED)
-        rule = policy.rule_for(principal, channel)
-        if case.first and rule is not None and not self._rates.spend(rule, claim.log, claim.reference):
+        if case.first and rule is not None and not self._rates.spend(rule, case.log, case.reference):
             raise Rejected(Reason.RATE_LIMITED)
         if principal in policy.contained:
             raise Rejected(Reason.CONTAINED)

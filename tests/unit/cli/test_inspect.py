@@ -69,7 +69,7 @@ def test_a_batched_envelope_shows_its_tree() -> None:
         Claims(issuer=PLANNER, id=bytes(16), issued_at=1, channel="nats://prod/a", request_id=b"q" * 16)
     )
     protected = encode_protected(5, b"k", batched=True)
-    fields = fields_of(parse(encode_batched(claims, protected, b"s", size=2, index=1, path=[bytes(32)])))
+    fields = fields_of(parse(encode_batched([claims] * 2, [[bytes(32)]] * 2, protected, b"s")[1]))
     assert (fields["mode"], fields["tree_size"], fields["tree_index"]) == ("batched", 2, 1)
     assert fields["tree_path"] == ["00" * 32]
     assert (fields["algorithm"], fields["in_reply_to"]) == ("unknown (5)", "71" * 16)

@@ -160,9 +160,18 @@ def test_the_signers_key_id_may_be_named(write: Write) -> None:
     assert b"2026-01" in load(path).signer._direct
 
 
+def test_how_many_messages_share_a_signature_may_be_chosen(write: Write) -> None:
+    """The number is the signer's; 64 if nobody says otherwise."""
+    path = write(BASE.replace('key = "planner.pem"', 'key = "planner.pem"\nbatch = 7'))
+    assert (load(path).signer.batch, load(write(BASE)).signer.batch) == (7, 64)
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
+        (BASE.replace("[signer]", "[signer]\nbatch = 0"), "batch of 0 messages: choose 1 to 4096"),
+        (BASE.replace("[signer]", "[signer]\nbatch = 4097"), "batch of 4097 messages: choose 1 to 4096"),
+        (BASE.replace("[signer]", '[signer]\nbatch = "all"'), "signer.batch: write a whole number"),
         ("", "realm: missing: add it"),
         ("realm", "not TOML: Expected '='"),
         ('relm = "prod"', 'relm: unknown; did you mean "realm"?'),

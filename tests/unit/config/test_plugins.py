@@ -84,7 +84,7 @@ def test_a_third_partys_plug_ins_are_used_by_name(settings: Path) -> None:
         (
             '[[keys]]\nsource = "vault"',
             '[[keys]]\nsource = "pydantic"\ndepth = "x"',
-            "keys[0]: depth: Input should be a valid integer",
+            "keys[0]: depth: write a whole number",
         ),
         ('[[keys]]\nsource = "vault"', '[[keys]]\nsource = "broken"', "somebodys_plugins:missing cannot be loaded"),
         (

@@ -103,13 +103,14 @@ def test_a_batched_envelope_is_read() -> None:
     entries = [cbor(claims_of(nats(), c7=bytes([index]) * 16)) for index in range(3)]
     envelope = parse(text(batch(entries)[2]))
     assert envelope.inclusion == Inclusion(3, 2, tuple(trees.path(2, entries)))
-    assert ALICE_KEY.verification_key(ALICE).verifies(envelope.signature, envelope.to_be_signed() or b"")
+    assert envelope.root() == trees.root(entries)
+    assert ALICE_KEY.verification_key(ALICE).verifies(envelope.signature, envelope.to_be_signed(trees.root(entries)))
 
 
 def test_a_path_that_does_not_fit_signs_nothing() -> None:
     """Promise (A25): where index, size and path do not fit, there is nothing that a signature could cover."""
     raw = batched(cbor(CLAIMS), protected_of(ALICE_KEY, c395=1), SIGNATURE, size=4, index=0, path=[HASH])
-    assert parse(text(raw)).to_be_signed() is None
+    assert parse(text(raw)).root() is None
 
 
 def test_the_largest_batch_fits() -> None:

@@ -1,0 +1,163 @@
+"""From a message to what is signed of it: checked, numbered, dated, and written as claims."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from watchword.encoding import Layout, characters, encode_pair, metadata_digest, value_digest
+from watchword.envelope import ID_BYTES, MAX_ENVELOPE_BYTES, MAX_ENVELOPE_CHARACTERS, is_envelope_name
+from watchword.errors import SigningError
+from watchword.message import MAX_HEADER_BYTES, is_principal, is_subject, maker_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from watchword.message import Message
+
+_ROOM: Final = MAX_HEADER_BYTES - MAX_ENVELOPE_CHARACTERS
+_MAX_ROUTES: Final = 1024
+_NATS_NAME: Final = re.compile(r"[!-9;-~]+")  # printable ASCII without blank and colon
+_NATS_VALUE: Final = re.compile(rb"(?:[!-~](?:[ -~]*[!-~])?)?")  # printable ASCII, no blank at its ends
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A message's claims, complete and checked, that wait for a signature.
+
+    ``largest`` is the most characters that the envelope will have, alone or in a batch.
+    """
+
+    claims: bytes
+    id: bytes
+    issued_at: int
+    largest: int
+
+
+_make_draft = maker_of(Draft)
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """What messages with the same destination and header names have in common."""
+
+    layout: Layout
+    covered: frozenset[str]
+    names_size: int
+
+
+class Drafting:
+    """Drafts for one principal in one realm; what was checked for one message is not checked for the next like it.
+
+    ``overhead`` is how many bytes an envelope has at most beside its claims.
+    """
+
+    def __init__(
+        self,
+        *,
+        principal: str,
+        realm: str,
+        clock: Callable[[], float],
+        uncovered: frozenset[str],
+        overhead: int,
+    ) -> None:
+        self._principal = principal
+        self._realm = realm
+        self._clock = clock
+        self._uncovered = uncovered
+        self._overhead = overhead
+        self._routes: dict[tuple[str, int | None, str | None, tuple[str, ...]], _Route] = {}
+
+    def draft(
+        self, message: Message, recipient: str | None, expires_at: int | None, in_reply_to: bytes | None
+    ) -> Draft:
+        """See ``Signer.draft``."""
+        channel, key, headers, reply_to = message.channel, message.key, message.headers, message.reply_to
+        if channel.realm != self._realm:
+            raise SigningError(f"channel {channel}: this signer signs for realm {self._realm!r}")
+        if not _is_whole(message.partition, 1 << 31):
+            raise SigningError(f"partition {message.partition} is none")
+        name = (channel.uri, message.partition, recipient, tuple([header[0] for header in headers]))
+        route = self._routes.get(name)
+        if route is None:
+            route = self._new_route(message, recipient)
+            if len(self._routes) >= _MAX_ROUTES:
+                self._routes.clear()
+            self._routes[name] = route
+        _check_values(message, route.names_size)
+        if not _is_whole(expires_at, 1 << 33):
+            raise SigningError(f"expires_at {expires_at}: whole seconds since the epoch")
+        if in_reply_to is not None and len(in_reply_to) != ID_BYTES:
+            raise SigningError(f"in_reply_to of {len(in_reply_to)} bytes: give the request's id, {ID_BYTES} bytes")
+        if reply_to is not None and not is_subject(reply_to):
+            raise SigningError(f"reply subject {reply_to!r}: write a subject without wildcards")
+        metadata = None
+        if key is not None or route.covered:
+            pairs = [encode_pair(header, value) for header, value in headers if header in route.covered]
+            metadata = metadata_digest(key, pairs)
+        message_id = os.urandom(ID_BYTES)  # from the kernel each time: a forked or cloned process draws its own (A37)
+        issued_at = int(self._clock())
+        claims = route.layout.claims(
+            message_id, issued_at, metadata, value_digest(message.value), expires_at, in_reply_to, reply_to
+        )
+        largest = characters(len(claims) + self._overhead)
+        if largest > MAX_ENVELOPE_CHARACTERS:
+            raise SigningError(
+                f"envelope over {MAX_ENVELOPE_BYTES} bytes: use fewer or shorter header and channel names"
+            )
+        return _make_draft(claims, message_id, issued_at, largest)
+
+    def _new_route(self, message: Message, recipient: str | None) -> _Route:
+        """Check what all messages that go this way have in common."""
+        message.channel.check_signable()
+        if recipient is not None and not is_principal(recipient):
+            raise SigningError(f"recipient {recipient[:128]!r} is not a principal")
+        names = [name for name, _ in message.headers]
+        if any(map(is_envelope_name, names)):
+            raise SigningError(
+                "the message bears an envelope already: sign it once, and forward only what you received"
+            )
+        try:
+            size = sum(len(name.encode()) for name in names)
+        except UnicodeEncodeError:
+            raise SigningError("header name that is not Unicode text") from None
+        if message.channel.scheme == "nats":
+            _check_nats_names(names)
+        covered = frozenset(names) - self._uncovered
+        layout = Layout(
+            issuer=self._principal,
+            channel=message.channel.uri,
+            recipient=recipient,
+            covered=sorted(covered, key=str.encode),
+            partition=message.partition,
+        )
+        return _Route(layout, covered, size)
+
+
+def _is_whole(value: object, limit: int) -> bool:
+    """Tell whether this is absent or an int: a float (time.time() + 60) or a bool would be malformed to readers."""
+    return value is None or (type(value) is int and 0 <= value < limit)
+
+
+def _check_nats_names(names: list[str]) -> None:
+    """Refuse headers that the bus or a client would change on the way; they could not verify at the other end."""
+    if len(set(names)) != len(names):
+        raise SigningError("a header twice: NATS clients keep only the last, so join the values")
+    for name in names:
+        if not _NATS_NAME.fullmatch(name):
+            raise SigningError(f"header name {name[:64]!r}: NATS carries printable ASCII without blanks and ':'")
+
+
+def _check_values(message: Message, names_size: int) -> None:
+    """Refuse header values that are too long together, or that the bus would change."""
+    size = names_size
+    nats = message.channel.scheme == "nats"
+    for name, value in message.headers:
+        if value is not None:
+            size += len(value)
+        if nats and (value is None or not _NATS_VALUE.fullmatch(value)):
+            raise SigningError(f"value of header {name!r}: NATS carries printable ASCII without blanks at its ends")
+    if size > _ROOM:
+        raise SigningError(f"headers of {size} bytes: at most {_ROOM}")
