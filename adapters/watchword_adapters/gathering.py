@@ -11,7 +11,8 @@ from watchword import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from watchword.signer import Draft, Signed, Signer
+    from watchword.drafting import Draft
+    from watchword.signer import Signed, Signer
 
 
 class _Waiting(NamedTuple):

@@ -7,8 +7,9 @@ from itertools import count
 import pytest
 
 from watchword import Channel, Message, SigningKey, Unavailable
+from watchword.drafting import Draft
 from watchword.keys import Algorithm
-from watchword.signer import Draft, Signed, Signer
+from watchword.signer import Signed, Signer
 from watchword_adapters.gathering import Gathering
 
 KEY = SigningKey.generate()

@@ -13,7 +13,8 @@ from watchword_adapters.gathering import Gathering
 
 if TYPE_CHECKING:
     from watchword import Watchword
-    from watchword.signer import Draft, Signed
+    from watchword.drafting import Draft
+    from watchword.signer import Signed
 
 MOST_BYTES: Final = 1 << 20
 """Bytes that wait for a signature at most, beside the last message."""
