@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from tests.integration.nats.world import (
     verified,
 )
 from watchword import (
+    Admission,
+    Claim,
     KeySource,
     MemoryKeys,
     Mode,
@@ -75,7 +78,8 @@ async def pulling(
     ack_wait: float = 30.0,
     **options: object,
 ) -> VerifyingPullSubscription:
-    """Return a pull subscription of an agent."""
+    """Return a pull subscription of an agent: with a shared store that of one worker of several, else its own."""
+    durable = durable or ("workers" if agent.verifier.shared_replay else None)
     js = (await world.client(agent, **options)).jetstream()
     config = ConsumerConfig(ack_wait=ack_wait)
     subscription: VerifyingPullSubscription = await js.pull_subscribe(subject, durable, config=config)
@@ -165,6 +169,78 @@ async def test_a_whole_outage_costs_no_more_than_there_are_messages(
         await subscription.fetch(40, timeout=0.4)
     assert guard.audit.counts == {"unavailable": 40}
     assert keys.questions == 40
+
+
+class Broken:
+    """A shared store that is down, and counts what it is asked."""
+
+    shared = True
+
+    def __init__(self) -> None:
+        self.claims = 0
+
+    async def claim(self, claim: Claim) -> Admission:
+        """See ``ReplayStore.claim``."""
+        await self.claim_many([claim])
+        raise AssertionError
+
+    async def claim_many(self, claims: Sequence[Claim]) -> Sequence[Admission]:
+        """See ``BulkStore.claim_many``."""
+        self.claims += len(claims)
+        raise ConnectionError("the store is down")
+
+
+async def test_a_store_that_is_down_is_asked_at_most_twice_for_each(world: World, make_stream: MakeStream) -> None:
+    """An outage of the shared store in a bulk does not make each message ask for all that lie behind it."""
+    subject, store = f"{await make_stream()}.task", Broken()
+    verifier = Verifier(
+        realm=REALM,
+        principal=CLOUD,
+        keys=world.keys,
+        replay=store,
+        policy=Policy(),
+        clock=time.time,
+        shared_replay=True,
+    )
+    guard = Watchword(verifier=verifier)
+    await publish(world, subject, 40)
+    subscription = await pulling(world, guard, subject)
+    with pytest.raises(NatsTimeoutError):
+        await subscription.fetch(40, timeout=0.4)
+    assert guard.audit.counts == {"unavailable": 40}
+    assert store.claims <= 80
+
+
+async def test_a14_a_rebuild_outlives_an_outage_in_its_middle(world: World, make_stream: MakeStream) -> None:
+    """A stream is read again in bulk, past what could not be judged at once, and all of it is known afterwards."""
+    stream = await make_stream()
+    subject, attacker = f"{stream}.task", await world.plain()
+    world.keys = keys = Spotty(world.keys)
+    for principal in (PLANNER, MALLORY, PLANNER):
+        await publish(world, subject, 3, principal)
+    before = await world.client(world.agent(CLOUD, shared=False))
+    first = await before.jetstream(sole_reader=True).pull_subscribe(subject, "alone")
+    for msg in (await first.fetch(7, timeout=10))[:6]:
+        await msg.ack()
+    await before.close()
+    keys.failing.add(MALLORY)
+    guard = world.agent(CLOUD, shared=False)
+    client = await world.client(guard)
+    keys.questions = 0
+    binding = asyncio.create_task(client.jetstream(sole_reader=True).pull_subscribe(subject, "alone"))
+    await until(lambda: keys.questions > 2)
+    assert not binding.done()
+    keys.failing.clear()
+    second = await soon(binding)
+    for sequence in range(1, 8):
+        stored = await attacker.jetstream().get_msg(stream, seq=sequence)
+        await attacker.publish(subject, stored.data or b"", headers={"watchword": (stored.headers or {})["watchword"]})
+    await attacker.flush()
+    assert len(await fetched(second, 2)) == 2
+    await until(lambda: sum(guard.audit.counts.values()) >= 2)
+    with pytest.raises(NatsTimeoutError):
+        await second.fetch(10, timeout=1)
+    assert guard.audit.counts == {"delivered": 2, Reason.REPLAYED: 7}
 
 
 async def test_a15_workers_that_share_a_store_deliver_each_id_once(

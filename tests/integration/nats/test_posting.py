@@ -8,7 +8,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import ConnectionClosedError, OutboundBufferLimitError
+from nats.errors import ConnectionClosedError, ConnectionDrainingError, OutboundBufferLimitError
 
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import CLOUD, PLANNER, World, soon, until, verified
@@ -98,6 +98,15 @@ async def test_flush_means_that_the_server_has_it(world: World, unique: Unique) 
     await tap._conn.flush()
     assert tap.pending_msgs == 3
     assert planner._letters == []
+
+
+async def test_nothing_is_accepted_once_publishers_are_drained(world: World, unique: Unique) -> None:
+    """Who publishes while the client's last round trip is under way is refused, as by the base."""
+    planner = await world.client(world.agent(PLANNER))
+    planner._status = Client.DRAINING_PUBS
+    with pytest.raises(ConnectionDrainingError):
+        await planner.publish(unique("post"), b"late")
+    planner._status = Client.CONNECTED
 
 
 @pytest.mark.parametrize("end", ["close", "drain"])
