@@ -100,6 +100,20 @@ async def test_flush_means_that_the_server_has_it(world: World, unique: Unique) 
     assert planner._letters == []
 
 
+async def test_flush_sends_what_waits_without_the_clients_own_tasks(world: World, unique: Unique) -> None:
+    """Where the client's flusher was cancelled from without, ``flush`` writes by itself, and what waits first."""
+    subject = unique("post")
+    tap, planner = await tapped(world, subject), await world.client(world.agent(PLANNER))
+    assert planner._flusher_task is not None
+    planner._flusher_task.cancel()
+    await asyncio.wait([planner._flusher_task])
+    await planner.publish(subject, b"x")
+    await planner.flush()
+    assert not planner._letters
+    assert not planner._pending
+    assert [msg.data for msg in await seen(tap, 1)] == [b"x"]
+
+
 async def test_nothing_is_accepted_once_publishers_are_drained(world: World, unique: Unique) -> None:
     """Who publishes while the client's last round trip is under way is refused, as by the base."""
     planner = await world.client(world.agent(PLANNER))
