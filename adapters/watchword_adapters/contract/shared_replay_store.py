@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from watchword import Admission, Policy
+from watchword.replay import BulkStore
 from watchword_adapters.contract.replay_store import HORIZON, ReplayStoreContract, make_claim
 
 if TYPE_CHECKING:
@@ -68,6 +69,44 @@ class SharedReplayStoreContract(ReplayStoreContract):
         again = [replace(claim, place=None) if number % 2 else claim for number, claim in enumerate(claims)]
         answers = await asyncio.gather(*map(store.claim, again))
         assert answers == [Admission.REDELIVERED, Admission.REPLAYED] * 1200
+
+    async def test_many_claims_are_answered_together_and_in_order(self) -> None:
+        """A bulk is judged as its claims would be, by two processes at once too; each is atomic by itself."""
+        store, other = await self.make_store(), await self.make_another()
+        assert isinstance(store, BulkStore)
+        assert isinstance(other, BulkStore)
+        claims = [make_claim(number, offset=number) for number in range(700)]
+        late = replace(make_claim(900), reference=time.time() - POLICY.max_lag - 1)
+        assert [*await store.claim_many([claims[0], *claims, late])] == [
+            Admission.FIRST,
+            Admission.REDELIVERED,
+            *[Admission.FIRST] * 699,
+            Admission.TOO_OLD,
+        ]
+        again = [replace(claim, place=None) if number % 3 else claim for number, claim in enumerate(claims)]
+        expected = [Admission.REPLAYED if number % 3 else Admission.REDELIVERED for number in range(700)]
+        assert [*await other.claim_many(again)] == expected
+        assert [*await store.claim_many([])] == []
+        fresh = [make_claim(number) for number in range(1000, 1300)]
+        one, two = await asyncio.gather(store.claim_many(fresh), other.claim_many(fresh))
+        for pair in zip(one, two, strict=True):
+            assert sorted(pair) == [Admission.FIRST, Admission.REPLAYED]
+
+    async def test_a_bulk_that_a_stalled_store_does_not_answer_is_judged_later(self) -> None:
+        """A bulk fails as a whole in bounded time, and what had been remembered of it is an honest redelivery (A35)."""
+        store = await self.make_store()
+        assert isinstance(store, BulkStore)
+        claims = [make_claim(number, offset=number) for number in range(20)]
+        await store.claim_many(claims[:5])
+        async with self.make_stall():
+            begun = time.monotonic()
+            with pytest.raises(Exception):  # noqa: B017, PT011 - any; it is the verifier that tells them apart
+                await store.claim_many(claims)
+            assert time.monotonic() - begun < PATIENCE
+        await _in_time(store, claims[0])
+        answers = await store.claim_many(claims)
+        assert set(answers[:5]) == {Admission.REDELIVERED}
+        assert set(answers) <= {Admission.FIRST, Admission.REDELIVERED}
 
     async def test_what_lags_too_far_is_too_old(self) -> None:
         """An entry outlives every message that may still come with it: what is older than the allowed lag is stale."""

@@ -113,16 +113,28 @@ class GatheringStore(ABC):
 
     async def claim(self, claim: Claim) -> Admission:
         """See ``ReplayStore.claim``; any exception means that nothing is known of the claim."""
-        if claim.reference < self._clock() - self._max_lag:
-            return Admission.TOO_OLD
+        return await self._asked(claim)
+
+    async def claim_many(self, claims: Sequence[Claim]) -> Sequence[Admission]:
+        """See ``BulkStore.claim_many``; each is atomic by itself.
+
+        Any exception means that of some nothing is known. They may have been remembered all the same, as in ``claim``.
+        """
+        return await asyncio.gather(*[self._asked(claim) for claim in claims])
+
+    def _asked(self, claim: Claim) -> asyncio.Future[Admission]:
+        """Put a claim to those that wait, and return what its answer is put into."""
         loop = asyncio.get_running_loop()
+        future: asyncio.Future[Admission] = loop.create_future()
+        if claim.reference < self._clock() - self._max_lag:
+            future.set_result(Admission.TOO_OLD)
+            return future
         if loop is not self._loop:
             self._adopt(loop)
-        future: asyncio.Future[Admission] = loop.create_future()
         self._waiting.append(_Waiting(claim, future, loop.time()))
         if len(self._tasks) < self.flights:
             self._tasks.add(loop.create_task(self._fly()))
-        return await future
+        return future
 
     async def start(self) -> None:
         """Open the store now; ConfigurationError says what must be set otherwise before it can be trusted."""

@@ -252,6 +252,27 @@ async def test_a28_forged_no_responders_does_not_end_a_request(world: World, uni
         await soon(naive)
 
 
+async def test_a28_forged_no_responders_ends_none_of_many_requests(world: World, unique: Unique) -> None:
+    """Requests that go out together share one PING behind them, and each is protected by it all the same."""
+    subject, guard, attacker = unique("a28"), world.agent(PLANNER), await world.plain()
+    seen = await listen(attacker, subject)
+    planner, cloud = await world.client(guard), await world.client(world.agent(CLOUD))
+    requests = await cloud.subscribe(subject)
+    await cloud.flush()
+    await planner.flush()
+    before = planner._pongs_received
+    asking = [asyncio.create_task(planner.request(subject, b"scale", timeout=15)) for _ in range(20)]
+    captured = [await soon(seen.get()) for _ in asking]
+    await until(lambda: planner._pongs_received > before)
+    for msg in captured:
+        await raw(attacker, msg.reply, b"NATS/1.0 503\r\n\r\n")
+    await until(lambda: guard.audit.counts[Reason.MALFORMED] == len(asking))
+    assert planner._pongs_received == before + 1
+    for _ in asking:
+        await (await soon(requests.next_msg(timeout=None))).respond(b"genuine")
+    assert [(await soon(asked)).data for asked in asking] == [b"genuine"] * len(asking)
+
+
 async def test_genuine_no_responders_is_told_at_once(world: World, unique: Unique) -> None:
     """Where the server itself says that nobody listens, the requester need not wait for its time-out."""
     planner = await world.client(world.agent(PLANNER))

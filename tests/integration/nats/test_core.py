@@ -3,6 +3,7 @@
 import asyncio
 import functools
 from collections.abc import Callable
+from math import inf
 
 import pytest
 from nats import micro
@@ -220,7 +221,7 @@ async def test_requests_by_one_inbox_are_bounded(world: World, unique: Unique) -
     inbox = planner.new_inbox()
     for _ in range(1005):
         await planner.publish(unique("core"), b"x", reply=inbox)
-    assert len(planner._expected(inbox).requests) == 1000
+    assert len(planner._expectation(-inf)(inbox).requests) == 1000
 
 
 async def test_micro_services_are_served_and_bound(world: World, unique: Unique) -> None:

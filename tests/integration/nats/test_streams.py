@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -27,7 +28,7 @@ from watchword import (
     VerifiedMessage,
     Watchword,
 )
-from watchword_adapters.buses.nats import ObservedMsg, VerifyingJetStream
+from watchword_adapters.buses.nats import ObservedMsg, VerifyingJetStream, jetstream_rebuild
 
 Unique = Callable[[str], str]
 
@@ -152,6 +153,29 @@ async def test_queue_push_shares_the_work(world: World, make_stream: MakeStream)
         await planner.publish(f"{stream}.task", b"%d" % number)
     await until(lambda: len(got) == 20)
     assert len(set(got)) == 20
+
+
+async def test_ordered_consumer_gives_each_message_once_while_the_stream_is_read_again(
+    world: World, make_stream: MakeStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What arrives while an ordered consumer's stream is read again counts for its order: nothing comes twice."""
+    stream, guard = await make_stream(), world.agent(CLOUD)
+    planner = await streams(world, PLANNER)
+    client = await world.client(guard)
+    first = jetstream_rebuild._first
+
+    async def after_deliveries(*asked: Any) -> tuple[int, float] | None:
+        await until(lambda: any(sub.pending_msgs for sub in client._subs.values()))
+        return await first(*asked)
+
+    monkeypatch.setattr(jetstream_rebuild, "_first", after_deliveries)
+    await planner.publish(f"{stream}.task", b"early")
+    push = await client.jetstream().subscribe(f"{stream}.task", ordered_consumer=True)
+    await planner.publish(f"{stream}.task", b"late")
+    got = [(await push.next_msg(timeout=15)).data for _ in range(2)]
+    await client.flush()
+    assert got == [b"early", b"late"]
+    assert guard.audit.counts == {"delivered": 2}
 
 
 async def test_ordered_consumer_survives_a_gap(world: World, make_stream: MakeStream) -> None:

@@ -65,6 +65,19 @@ async def test_claims_gather_while_batches_are_out() -> None:
     assert store.opened == 1
 
 
+async def test_a_bulk_goes_together_and_is_given_up_together() -> None:
+    """Promise: the claims of a bulk fill batches as others do; a bulk whose caller gives up is not asked for."""
+    store = Held()
+    out = [asyncio.ensure_future(store.claim_many([make_claim(at + number) for number in range(10)])) for at in (0, 10)]
+    await asyncio.sleep(0.01)
+    bulk = asyncio.ensure_future(store.claim_many([make_claim(20), make_claim(21)]))
+    await asyncio.sleep(0)
+    bulk.cancel()
+    store.let.set()
+    assert [list(answers) for answers in await asyncio.gather(*out)] == [[FIRST] * 10] * 2
+    assert store.batches == [10, 10]
+
+
 async def test_who_gave_up_is_not_asked_for() -> None:
     """Promise: a claim whose task was cancelled costs the store nothing, and harms no other of its batch."""
     store = Held()

@@ -1,11 +1,13 @@
 """Ack subjects, bounded memory, and what a reader does when the bus is away."""
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.msg import Msg
 
-from watchword_adapters.buses.nats.message import Delivery
+from watchword_adapters.buses.nats.message import MAX_CHANNELS, Channels, Delivery
 from watchword_adapters.buses.nats.requests import MAX_UNREAD_ANSWERS, Recent, Waiting
 
 
@@ -48,6 +50,15 @@ def test_memory_is_bounded_in_number() -> None:
     assert len(recent) == 2
 
 
+def test_channels_are_kept_in_bounds() -> None:
+    """A flood of subjects takes bounded room, and every channel is the right one all the same."""
+    channels = Channels("prod")
+    for number in range(3 * MAX_CHANNELS):
+        assert channels.of(f"tasks.{number}").uri == f"nats://prod/tasks.{number}"
+    assert channels.of("tasks.0") is channels.of("tasks.0")
+    assert len(channels._known) <= MAX_CHANNELS
+
+
 def test_memory_is_bounded_in_time() -> None:
     """What is past its time is gone."""
     now = [0.0]
@@ -65,4 +76,10 @@ async def test_a_flood_of_answers_is_cut_off() -> None:
     waiting = Waiting()
     for _ in range(MAX_UNREAD_ANSWERS + 100):
         waiting.arrived(Msg(_client=None))  # type: ignore[arg-type]  # never asked
-    assert waiting.answers.qsize() == MAX_UNREAD_ANSWERS
+    for _ in range(MAX_UNREAD_ANSWERS):
+        await waiting.answer()
+    unread = asyncio.ensure_future(waiting.answer())
+    await asyncio.sleep(0)
+    assert not unread.done()
+    waiting.arrived(Msg(_client=None))  # type: ignore[arg-type]  # as above
+    await unread

@@ -87,11 +87,10 @@ class AskingClient(SigningClient):
         waiting = self._waiting[token] = Waiting()
         try:
             reader = await send(cast("bytearray", self._resp_sub_prefix).decode() + token)
-            if self.is_connected:
-                await self._send_ping(waiting.pong)
+            waiting.pong = self.pong_behind()
             async with asyncio.timeout(seconds):
                 while True:
-                    raw = await waiting.answers.get()
+                    raw = await waiting.answer()
                     if block_of(raw).status == NO_RESPONDERS:
                         raise errors.NoRespondersError
                     answer = raw if reader is None and block_of(raw).fault is None else None

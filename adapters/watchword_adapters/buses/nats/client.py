@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -18,6 +17,7 @@ from watchword_adapters.buses.nats.jetstream import VerifyingJetStream, Verifyin
 from watchword_adapters.buses.nats.quarantine import NatsQuarantine
 from watchword_adapters.buses.nats.reader import Reader
 from watchword_adapters.buses.nats.subscription import VerifyingSubscription
+from watchword_adapters.threads import Threads
 
 if TYPE_CHECKING:
     import asyncio
@@ -76,6 +76,7 @@ class WatchwordClient(AskingClient):
         self.quarantine: Final = NatsQuarantine.from_settings(watchword) if quarantine is None else quarantine
         if isinstance(self.quarantine, NatsQuarantine):
             self.quarantine.attach(self)
+        self.check: Final = Threads()
         self._instance = reader if watchword.verifier.shared_replay else None
         self._subscribed: Counter[str] = Counter()
         self._warned: set[str] = set()
@@ -157,7 +158,7 @@ class WatchwordClient(AskingClient):
 
     def _subject_reader(self, subject: str, queue: str) -> Reader:
         """Return the reader of a subscription of core NATS; an inbox is nobody else's, and gets replies only."""
-        expected, floor, own_inbox = self._expected, -inf, subject.startswith(f"{self._inbox_prefix.decode()}.")
+        floor, own_inbox = -inf, subject.startswith(f"{self._inbox_prefix.decode()}.")
         alone = own_inbox or not (queue or self._instance)
         if alone:
             name = self._own("sub")
@@ -173,7 +174,7 @@ class WatchwordClient(AskingClient):
             self.watchword,
             name,
             alone=alone,
-            expected=lambda found: replace(expected(found), floor=floor),
+            expected=self._expectation(floor),
             admitted=self._owe,
             quarantine=self.quarantine,
         )
@@ -203,7 +204,7 @@ class WatchwordClient(AskingClient):
             return block.refused("status line on a message")
         if block.status == NO_RESPONDERS:
             waiting = self._waiting.get(_text(subject).rpartition(".")[2])
-            if waiting is not None and waiting.pong.done():
+            if waiting is not None and waiting.pong is not None and waiting.pong.done():
                 return block.refused("no responders, said after the server had answered")
         if block.status == CONTROL and getattr(self._subs.get(sid), "_jsi", None) is not None:
             # The base publishes to whatever subject a flow control message names: we would sign for an attacker.
@@ -214,13 +215,11 @@ class WatchwordClient(AskingClient):
 
     def _build_message(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> Msg:
         try:
-            return cast("Msg", super()._build_message(sid, subject, reply, data, headers))
+            built: Msg = super()._build_message(sid, subject, reply, data, headers)
         except UnicodeDecodeError:
             broken = (headers or HeaderBlock()).refused("subject is not UTF-8")
-            return cast(
-                "Msg",
-                super()._build_message(sid, _text(subject).encode(), _text(reply).encode(), data, broken),
-            )
+            built = super()._build_message(sid, _text(subject).encode(), _text(reply).encode(), data, broken)
+        return built
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
         _close(self._subs.get(sid))

@@ -15,6 +15,7 @@ DESCRIPTION: Final = "Description"
 NO_RESPONDERS: Final = "503"
 CONTROL: Final = "100"
 
+_OWN: Final = frozenset({STATUS, DESCRIPTION})
 _VERSION: Final = b"NATS/1.0"
 _CRLF: Final = b"\r\n"
 _BLANKS: Final = b" \t"
@@ -33,9 +34,9 @@ class HeaderBlock(dict[str, str]):
     def __init__(
         self, pairs: tuple[Header, ...] = (), *, status: str | None = None, text: str = "", fault: str | None = None
     ) -> None:
-        super().__init__((name, (value or b"").decode("utf-8", "replace")) for name, value in pairs)
-        for own in (STATUS, DESCRIPTION):
-            self.pop(own, None)
+        for name, value in pairs:
+            if name not in _OWN:
+                self[name] = (value or b"").decode("utf-8", "replace")
         self.pairs: Final = pairs
         self.fault: Final = fault
         self.status: Final = status
@@ -55,9 +56,10 @@ def read_block(raw: bytes) -> HeaderBlock:
     if not first.startswith(_VERSION) or lines[-2:] != [b"", b""]:
         return HeaderBlock(fault="header block without version or end")
     pairs: list[Header] = []
+    strays = raw.count(b"\r") != len(lines) or raw.count(b"\n") != len(lines)
     for line in lines[:-2]:
         name, colon, value = line.partition(b":")
-        if not colon or not _NAME.fullmatch(name) or b"\r" in value or b"\n" in value:
+        if not colon or not _NAME.fullmatch(name) or (strays and (b"\r" in value or b"\n" in value)):
             return HeaderBlock(tuple(pairs), fault="broken header line")
         pairs.append((name.decode("ascii"), value.strip(_BLANKS)))
     rest = first[len(_VERSION) :]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
     from watchword import Watchword
+    from watchword.proving import Checker
     from watchword.quarantine import Quarantine
     from watchword_adapters.buses.nats.reader import Reader
     from watchword_adapters.buses.nats.subscription import VerifyingSubscription
@@ -47,6 +48,7 @@ class StreamClient(Storing, Publishing, Protocol):
         ...
 
     quarantine: Quarantine | None
+    check: Checker
 
     def refuse_shared(self, scope: str) -> None:
         """Refuse a scope that others may share, where no store is shared as well."""
@@ -121,13 +123,6 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             pending_msgs_limit=pending_msgs_limit,
             pending_bytes_limit=pending_bytes_limit,
         )
-        if known is not None:
-            try:
-                await rebuild(self, self._client, reader, *known)
-            except BaseException:
-                await subscription.unsubscribe()
-                raise
-            reader.ready.set()
         push = JetStreamContext.PushSubscription(self, subscription, stream, consumer)
         state = _OrderedState(
             js=self,
@@ -139,7 +134,14 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             ccreq=config,
         )
         state.reader = reader
-        subscription._jsi = state
+        subscription._jsi = state  # first of all: what arrives meanwhile counts for the order as well
+        if known is not None:
+            try:
+                await rebuild(self, self._client, reader, *known)
+            except BaseException:
+                await subscription.unsubscribe()
+                raise
+            reader.ready.set()
         if config.idle_heartbeat:
             state.run("_hbtask", state.activity_check)
         if ordered_consumer:
@@ -181,7 +183,13 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             deliver, reader=None, pending_msgs_limit=pending_msgs_limit, pending_bytes_limit=pending_bytes_limit
         )
         return VerifyingPullSubscription(
-            js=self, sub=subscription, stream=stream, consumer=bound, deliver=deliver.encode(), reader=reader
+            js=self,
+            sub=subscription,
+            stream=stream,
+            consumer=bound,
+            deliver=deliver.encode(),
+            reader=reader,
+            check=self._client.check,
         )
 
     async def key_value(self, *_: Any, **__: Any) -> NoReturn:
@@ -270,9 +278,10 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
 class VerifyingPullSubscription(JetStreamContext.PullSubscription):
     """A pull subscription; ``fetch`` returns verified messages only."""
 
-    def __init__(self, *, reader: StreamReader, **options: Any) -> None:
+    def __init__(self, *, reader: StreamReader, check: Checker, **options: Any) -> None:
         super().__init__(**options)
         self._reader = reader
+        self._check = check
 
     async def fetch(
         self,
@@ -288,11 +297,7 @@ class VerifyingPullSubscription(JetStreamContext.PullSubscription):
                 fetched = await super().fetch(batch, timeout, heartbeat)
             except TimeoutError as error:  # the base raises Python's own where little time is left
                 raise error if isinstance(error, Error) else errors.TimeoutError from None
-            if self._reader.alone:
-                judged = [await self._reader.judge(raw) for raw in fetched]
-            else:  # a store that is shared sees no order anyway, and takes many claims at once
-                judged = await asyncio.gather(*(self._reader.judge(raw) for raw in fetched))
-            delivered = [msg for msg in judged if msg is not None]
+            delivered = await self._reader.judge_many(fetched, self._check)
             if delivered:
                 return delivered
             if deadline is not None and (timeout := deadline - loop.time()) <= 0:

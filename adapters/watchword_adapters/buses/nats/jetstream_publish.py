@@ -101,8 +101,10 @@ class StreamPublisher(JetStreamContext):
         """Sign and store without waiting; the future gets the PubAck."""
         if not self._async_reply_prefix:
             await self._init_async_reply()
+        free = self._publish_async_pending_semaphore
         try:
-            await asyncio.wait_for(self._publish_async_pending_semaphore.acquire(), timeout=wait_stall)
+            # Where there is room the base gives way to the loop as well: each message would be alone in its round.
+            await (asyncio.wait_for(free.acquire(), timeout=wait_stall) if free.locked() else free.acquire())
         except (TimeoutError, asyncio.CancelledError):
             raise TooManyStalledMsgsError from None
         token = self._nc._nuid.next().decode() + token_hex(2)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from contextlib import suppress
-from dataclasses import replace
 from json import dumps
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -13,6 +11,7 @@ from nats.errors import Error
 
 from watchword import Expected, Position, Reason, Rejected, Unavailable, VerifiedMessage
 from watchword.audit import UNDETERMINED
+from watchword.message import maker_of
 from watchword.outage import Outage
 from watchword_adapters.buses.nats.message import Delivery
 from watchword_adapters.buses.nats.reader import Reader
@@ -30,6 +29,8 @@ FIRST_DELAY: Final = 0.5
 LAST_DELAY: Final = 30.0
 
 _BOUND: Final = 8
+
+_make_position = maker_of(Position)
 
 
 class Publishing(Protocol):
@@ -64,11 +65,15 @@ class StreamReader(Reader):
         self.stream: Final = stream
         self._client = client
         self._outage = Outage(watchword.verifier.policy.max_hold)
-        self._bound = deque([(stream, consumer)], maxlen=_BOUND)
+        self._bound: dict[tuple[str, str] | None, Expected] = {}
+        self.rebind(consumer)
 
     def rebind(self, consumer: str) -> None:
         """Expect deliveries of another consumer from now on; what its predecessors sent may still be read."""
-        self._bound.append((self.stream, consumer))
+        by = (self.stream, consumer)
+        self._expectation = self._bound[by] = Expected(consumer=by)
+        if len(self._bound) > _BOUND:
+            del self._bound[next(iter(self._bound))]
 
     @property
     def log(self) -> str:
@@ -77,22 +82,15 @@ class StreamReader(Reader):
 
     def message(self, raw: Msg) -> Message:
         """See Reader; the position and the time of storing come from the ack subject."""
-        message = super().message(raw)
         delivery = Delivery.parse(raw.reply)
         if delivery is None:
-            return message
-        return replace(
-            message,
-            reply_to=None,
-            position=Position(delivery.by[0], delivery.sequence),
-            appended_at=delivery.stamp / 1e9,
-            delivered_by=delivery.by,
-        )
+            return super().message(raw)
+        by = delivery.by
+        return self._message(raw, None, _make_position(by[0], delivery.sequence), delivery.stamp / 1e9, by)
 
     def expect(self, raw: Msg, message: Message) -> Expected:  # noqa: ARG002 - the base's own signature
         """See Reader; only a consumer that was bound may deliver."""
-        by = message.delivered_by
-        return Expected(consumer=by if by in self._bound else self._bound[-1])
+        return self._bound.get(message.delivered_by, self._expectation)
 
     def deliver(self, raw: Msg, message: Message, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
         """See Reader; what nobody acknowledges is settled at once."""

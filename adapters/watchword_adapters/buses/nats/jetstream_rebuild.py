@@ -20,9 +20,10 @@ from watchword.rebuild import anchor_without_record, floor_at, window_start
 from watchword_adapters.buses.nats.message import sequence_of
 
 if TYPE_CHECKING:
-    from nats.aio.msg import Msg
     from nats.js import JetStreamManager
 
+    from watchword import Message
+    from watchword.proving import Checker
     from watchword_adapters.buses.nats.jetstream_reader import StreamReader
     from watchword_adapters.buses.nats.subscription import VerifyingSubscription
 
@@ -36,6 +37,8 @@ _LAST_DELAY: Final = 5.0
 
 class Opening(Protocol):
     """The part of the client that reads raw messages."""
+
+    check: Checker
 
     async def open(self, subject: str, *, reader: None) -> VerifyingSubscription:
         """Open a subscription that nobody judges."""
@@ -133,13 +136,18 @@ async def _recall(  # noqa: PLR0917 - one step of the above
     left, reached = made.num_pending or 0, 0
     try:
         while left > 0 and reached < delivered:
-            for msg in await pull.fetch(min(_BATCH, left), timeout=_SECONDS):
-                left -= 1
-                reached = sequence_of(msg)
-                if reached <= delivered:
-                    unsettled = reader.acknowledged and reached > acknowledged
-                    await _remember(reader, msg, outage, unsettled=unsettled)
-                    recalled += 1
+            fetched = await pull.fetch(min(_BATCH, left), timeout=_SECONDS)
+            left -= len(fetched)
+            reached = sequence_of(fetched[-1])
+            known = [(sequence, reader.message(msg)) for msg in fetched if (sequence := sequence_of(msg)) <= delivered]
+            for unsettled in (False, True):
+                passed = [
+                    message
+                    for sequence, message in known
+                    if unsettled is (reader.acknowledged and sequence > acknowledged)
+                ]
+                await _remember(reader, passed, client.check, outage, unsettled=unsettled)
+            recalled += len(known)
     finally:
         with suppress(Error, TimeoutError):
             await raw.unsubscribe()
@@ -147,20 +155,24 @@ async def _recall(  # noqa: PLR0917 - one step of the above
     return recalled
 
 
-async def _remember(reader: StreamReader, msg: Msg, outage: Outage, *, unsettled: bool) -> None:
-    """Recall one message; one on whose key there is no verdict for too long is remembered by its claims."""
-    message, delay = reader.message(msg), _FIRST_DELAY
-    while True:
-        try:
-            await reader.watchword.verifier.recall(message, unsettled=unsettled)
-        except Unavailable:
-            if reader.watchword.observing or not outage.holds(asyncio.get_running_loop().time()):
-                reader.watchword.verifier.pass_over(message)
-                return
+async def _remember(
+    reader: StreamReader, messages: list[Message], check: Checker, outage: Outage, *, unsettled: bool
+) -> None:
+    """Recall messages; one on whose key there is no verdict for too long is remembered by its claims."""
+    verifier, delay = reader.watchword.verifier, _FIRST_DELAY
+    while messages:
+        recalled = await verifier.recall_many(messages, unsettled=unsettled, check=check)
+        messages = messages[recalled:]
+        if not messages:
+            return
+        if recalled:
+            delay = _FIRST_DELAY
+        if reader.watchword.observing or not outage.holds(asyncio.get_running_loop().time()):
+            verifier.pass_over(messages[0])
+            messages = messages[1:]
+        else:
             await asyncio.sleep(delay)
             delay = min(_LAST_DELAY, 2 * delay)
-        else:
-            return
 
 
 def _seconds(text: str) -> float:

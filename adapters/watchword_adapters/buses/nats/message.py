@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from nats.aio.msg import Msg
 from nats.errors import Error
 
-from watchword.message import Message, ObservedMessage, VerifiedMessage
+from watchword.message import Channel, Message, ObservedMessage, VerifiedMessage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,10 +21,10 @@ _ACK: Final = ["$JS", "ACK"]
 _SHORT: Final = 9
 _LONG: Final = 11
 _DIGITS: Final = 20
+MAX_CHANNELS: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """What an ack subject says: the (stream, consumer) that delivered, stream sequence, time (ns) and attempt."""
 
     by: tuple[str, str]
@@ -39,10 +39,29 @@ class Delivery:
         if tokens[:2] != _ACK or not (len(tokens) == _SHORT or len(tokens) >= _LONG):
             return None
         stream, consumer, attempt, sequence, _, stamp = tokens[2:8] if len(tokens) == _SHORT else tokens[4:10]
-        numbers = (attempt, sequence, stamp)
-        if not all(number.isascii() and number.isdigit() and len(number) <= _DIGITS for number in numbers):
+        digits = attempt + sequence + stamp
+        if not (digits.isascii() and digits.isdigit()) or not (
+            0 < len(attempt) <= _DIGITS and 0 < len(sequence) <= _DIGITS and 0 < len(stamp) <= _DIGITS
+        ):
             return None
         return cls((stream, consumer), int(sequence), int(stamp), int(attempt))
+
+
+class Channels:
+    """The channels of one realm's subjects; those met lately are kept, for most subjects come again."""
+
+    def __init__(self, realm: str) -> None:
+        self._realm = realm
+        self._known: dict[str, Channel] = {}
+
+    def of(self, subject: str) -> Channel:
+        """Return the channel of ``subject``."""
+        channel = self._known.get(subject)
+        if channel is None:
+            if len(self._known) >= MAX_CHANNELS:
+                self._known.clear()
+            channel = self._known[subject] = Channel("nats", self._realm, subject)
+        return channel
 
 
 def sequence_of(raw: Msg) -> int:

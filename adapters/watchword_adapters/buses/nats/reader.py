@@ -6,16 +6,18 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from watchword import Channel, Expected, Message, ObservedMessage, Reason, Rejected, Unavailable
+from watchword import Expected, ObservedMessage, Reason, Rejected, Unavailable
+from watchword.message import make_message
 from watchword_adapters.buses.nats.headers import HeaderBlock
-from watchword_adapters.buses.nats.message import delivered_msg
+from watchword_adapters.buses.nats.message import Channels, delivered_msg
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from nats.aio.msg import Msg
 
-    from watchword import Delivered, Request, VerifiedMessage, Watchword
+    from watchword import Delivered, Message, Position, Request, VerifiedMessage, Watchword
+    from watchword.proving import Checker
     from watchword.quarantine import Quarantine
     from watchword_adapters.buses.nats.message import ObservedMsg, VerifiedMsg
 
@@ -48,6 +50,7 @@ class Reader:
         self._quarantine = quarantine
         self._expected = expected or (lambda _: Expected())
         self._admitted = admitted
+        self._channels = Channels(watchword.realm)
         self.resetting = False
         self._judging = 0
         self._closed = False
@@ -59,30 +62,72 @@ class Reader:
 
     async def judge(self, raw: Msg) -> Msg | None:
         """Return what the handler may have of ``raw``; None when it was refused (and audited) or is a status only."""
-        if is_status(raw):
+        block = block_of(raw)
+        if block.status is not None:
             return None
-        await self.ready.wait()
+        if not self.ready.is_set():
+            await self.ready.wait()
         message = self.message(raw)
         self._judging += 1
         try:
-            return self.deliver(raw, message, await self._verdict(raw, message))
+            if block.fault is None:
+                return self.deliver(raw, message, await self.watchword.admit(message, self.expect(raw, message)))
+            return self.deliver(raw, message, self._unreadable(message, block.fault))
         except (Rejected, Unavailable) as verdict:
             await self.refused(raw, message, verdict)
             return None
+        finally:
+            self._judging -= 1
+            if self._closed:
+                self._forget()
+
+    async def judge_many(self, raws: Sequence[Msg], check: Checker) -> list[Msg]:
+        """Return what the handler may have of ``raws``, in their order; each is treated as ``judge`` would.
+
+        Behind one that is Unavailable the others are judged without the bulk until something is determined again: so
+        an outage costs no more than they are many.
+        """
+        await self.ready.wait()
+        self._judging += 1
+        try:
+            found = [(raw, self.message(raw)) for raw in raws if not is_status(raw)]
+            delivered: list[Msg] = []
+            at, outage = 0, False
+            while at < len(found):
+                if outage and not self.alone:  # a store that is shared sees no order anyway: they may wait together
+                    judged = await asyncio.gather(*(self.judge(raw) for raw, _ in found[at:]))
+                    return delivered + [msg for msg in judged if msg is not None]
+                end = at + 1 if outage else self._end_of_run(found, at)
+                verdicts = await self._verdicts(found[at:end], check)
+                for (raw, message), verdict in zip(found[at:end], verdicts, strict=False):
+                    if isinstance(verdict, Rejected | Unavailable):
+                        await self.refused(raw, message, verdict)
+                    else:
+                        delivered.append(self.deliver(raw, message, verdict))
+                at, outage = at + len(verdicts), _is_undetermined(verdicts[-1])
+            return delivered
         finally:
             self._judging -= 1
             self._forget()
 
     def message(self, raw: Msg) -> Message:
         """Return ``raw`` as the core sees it."""
-        return Message(
-            channel=Channel("nats", self.watchword.realm, raw.subject),
-            value=raw.data,
-            headers=block_of(raw).pairs,
-            reply_to=raw.reply or None,
-            reader=self.name,
-            alone=self.alone,
+        return self._message(raw, raw.reply or None, None, None, None)
+
+    def _message(
+        self,
+        raw: Msg,
+        reply_to: str | None,
+        position: Position | None,
+        appended_at: float | None,
+        delivered_by: tuple[str, str] | None,
+    ) -> Message:
+        channel, pairs = self._channels.of(raw.subject), block_of(raw).pairs
+        name, alone = self.name, self.alone
+        made: Message = make_message(
+            channel, raw.data, None, pairs, None, reply_to, position, appended_at, None, name, delivered_by, alone
         )
+        return made
 
     def expect(self, raw: Msg, message: Message) -> Expected:  # noqa: ARG002 - streams look at the message
         """Return what this reader waits for where ``raw`` was found."""
@@ -123,15 +168,33 @@ class Reader:
         if self.alone and self._closed and not self._judging:
             self.watchword.verifier.forget(self.log)
 
-    async def _verdict(self, raw: Msg, message: Message) -> Delivered:
-        fault = block_of(raw).fault
-        if fault is None:
-            return await self.watchword.admit(message, self.expect(raw, message))
+    def _unreadable(self, message: Message, fault: str) -> ObservedMessage:
+        """Account for a message whose header block is none; raise Rejected unless observing."""
         verdict = Rejected(Reason.MALFORMED, fault, channel=message.channel.uri)
         self.watchword.audit.refused(message, verdict)
         if not self.watchword.observing:
             raise verdict
         return ObservedMessage(message, verdict)
+
+    def _end_of_run(self, found: Sequence[tuple[Msg, Message]], at: int) -> int:
+        """Return where what can be judged in bulk with the message ``at`` ends."""
+        expected, end = self.expect(*found[at]), at
+        while end < len(found) and block_of(found[end][0]).fault is None and self.expect(*found[end]) is expected:
+            end += 1
+        return max(end, at + 1)
+
+    async def _verdicts(
+        self, run: Sequence[tuple[Msg, Message]], check: Checker
+    ) -> Sequence[Delivered | Rejected | Unavailable]:
+        """Judge messages of one expectation, up to the first that is Unavailable."""
+        (raw, message), *_ = run
+        if (fault := block_of(raw).fault) is None:
+            messages = [message for _, message in run]
+            return await self.watchword.admit_many(messages, self.expect(raw, message), check=check)
+        try:
+            return [self._unreadable(message, fault)]
+        except Rejected as verdict:
+            return [verdict]
 
 
 def only_answer_to(request: Request) -> Callable[[str], Expected]:
@@ -148,3 +211,7 @@ def block_of(raw: Msg) -> HeaderBlock:
 def is_status(raw: Msg) -> bool:
     """Tell whether ``raw`` is a status line of the server: no message, and for no handler."""
     return block_of(raw).status is not None
+
+
+def _is_undetermined(verdict: Delivered | Rejected | Unavailable) -> bool:
+    return isinstance(verdict.verdict if isinstance(verdict, ObservedMessage) else verdict, Unavailable)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -46,17 +45,29 @@ class Recent(Generic[T]):
         return value
 
 
-@dataclass(frozen=True, slots=True)
 class Waiting:
-    """A request under way: its unread answers, and whether the server has answered the PING sent behind it.
+    """A request under way: its unread answers, and (once it is sent) what the server's answer to a PING behind it ends.
 
     The server says "no responders" before that PONG; whoever else says it can do so only later.
     """
 
-    pong: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    answers: asyncio.Queue[Msg] = field(default_factory=lambda: asyncio.Queue(MAX_UNREAD_ANSWERS))
+    __slots__ = ("_answers", "_arrival", "pong")
+
+    def __init__(self) -> None:
+        self.pong: asyncio.Future[bool] | None = None
+        self._answers: deque[Msg] = deque()
+        self._arrival: asyncio.Future[None] | None = None
 
     def arrived(self, raw: Msg) -> None:
         """Keep an answer for the requester to judge; a flood is cut off."""
-        if not self.answers.full():
-            self.answers.put_nowait(raw)
+        if len(self._answers) < MAX_UNREAD_ANSWERS:
+            self._answers.append(raw)
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+
+    async def answer(self) -> Msg:
+        """Return the next answer; one task may wait at a time."""
+        while not self._answers:
+            self._arrival = asyncio.get_running_loop().create_future()
+            await self._arrival
+        return self._answers.popleft()

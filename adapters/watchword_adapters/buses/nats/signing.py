@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from nats import errors
-from nats.aio.client import Client
+from nats.aio.client import _HEADER_KEY_RE
 
-from watchword import Channel, Expected, Message, Request, SigningError
-from watchword.message import ENVELOPE_HEADER, NATS_ID_HEADER
-from watchword_adapters.buses.nats.headers import block_size
+from watchword import Expected, Request, SigningError
+from watchword.message import ENVELOPE_HEADER, NATS_ID_HEADER, make_message, maker_of
+from watchword_adapters.buses.nats.message import Channels
+from watchword_adapters.buses.nats.posting import Letter, PostingClient
 from watchword_adapters.buses.nats.requests import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from watchword import VerifiedMessage, Watchword
+    from watchword import Channel, VerifiedMessage, Watchword
     from watchword.message import Header
 
 Recipient: TypeAlias = "Callable[[Channel, bytes | None, tuple[Header, ...]], str | None]"
@@ -24,15 +24,20 @@ Recipient: TypeAlias = "Callable[[Channel, bytes | None, tuple[Header, ...]], st
 CONTROL_SUBJECTS: Final = ("$JS.", "$SYS.", "$SRV.")
 _INBOX: Final = "_INBOX."
 _MAX_PER_INBOX: Final = 1000
+_BEFORE: Final = b"NATS/1.0\r\n"
+_ENVELOPE: Final = f"{ENVELOPE_HEADER}: ".encode()
+_END: Final = b"\r\n\r\n"
+
+_make_request = maker_of(Request)
 
 
-class SigningClient(Client):
+class SigningClient(PostingClient):
     """Signs; remembers what it asked and whom it owes an answer."""
 
     def __init__(self, *, watchword: Watchword, recipient: Recipient | None = None) -> None:
-        super().__init__()
-        self.watchword: Final = watchword
+        super().__init__(watchword)
         self._recipient = recipient
+        self._channels = Channels(watchword.realm)
         window = watchword.verifier.policy.window
         self._asked: Recent[dict[bytes, Request]] = Recent(seconds=window, clock=watchword.clock)
         self._owed: Recent[VerifiedMessage] = Recent(seconds=window, clock=watchword.clock)
@@ -47,7 +52,7 @@ class SigningClient(Client):
         recipient: str | None = None,
         expires_at: int | None = None,
     ) -> None:
-        """Sign and publish; SigningError says what cannot be sent as it is, and then nothing was sent.
+        """Accept a message for signing and sending; SigningError says what cannot be sent, and then nothing of it was.
 
         ``reply`` is signed, and answers to it are expected for as long as a message is fresh. ``expires_at`` is in
         whole seconds since the epoch. A publish to the inbox of a verified request is its answer, bound to it.
@@ -87,13 +92,13 @@ class SigningClient(Client):
         answers: VerifiedMessage | None = None,
         stored: bool = False,
     ) -> Request:
-        """Sign and publish one message; return what answers to it are held against.
+        """Post one message; return what answers to it are held against.
 
         ``stored`` is for JetStream, which replaces the reply subject: none is signed, and the id goes along as
         ``Nats-Msg-Id`` unless the caller gave its own.
         """
-        channel = Channel("nats", self.watchword.realm, subject)
-        pairs = _pairs(headers)
+        channel = self._channels.of(subject)
+        pairs = _pairs(headers) if headers else ()
         if not isinstance(payload, bytes | bytearray | memoryview):
             raise SigningError(f"payload is {type(payload).__name__}: encode it to bytes")
         payload = bytes(payload)
@@ -101,32 +106,35 @@ class SigningClient(Client):
             recipient = recipient or answers.principal
         elif recipient is None and self._recipient is not None:
             recipient = self._recipient(channel, None, pairs)
-        message = Message(
-            channel=channel, value=payload, headers=pairs, reply_to=None if stored or not reply else reply
-        )
-        signed = await self.watchword.signer.sign(
-            message,
+        signed_reply = None if stored or not reply else reply
+        draft = self.watchword.signer.draft(
+            make_message(channel, payload, None, pairs, None, signed_reply, None, None, None, "", None, False),  # noqa: FBT003 - all its fields
             recipient=recipient,
             expires_at=expires_at,
             in_reply_to=None if answers is None else bytes.fromhex(answers.id),
         )
-        carried = {**(headers or {}), ENVELOPE_HEADER: (signed.header[1] or b"").decode()}
-        if stored:
-            carried.setdefault(NATS_ID_HEADER, signed.id.hex())
+        before = _block(pairs)
+        after = _after(draft.id) if stored and NATS_ID_HEADER not in (headers or {}) else _END
         # The client looks at the payload alone, and the server ends the connection for good over the sum.
-        if (size := block_size(carried) + len(payload)) > self.max_payload:
+        size = len(before) + draft.largest + len(after) + len(payload)
+        if size > self.max_payload:
             raise SigningError(f"payload and headers of {size} bytes: this server takes {self.max_payload}")
-        try:
-            await super().publish(subject, payload, reply, carried)
-        except errors.BadHeaderError as error:
-            raise SigningError(
-                f"header name {str(error)[:64]!r}: nats-py sends letters, digits and - _ . only"
-            ) from None
-        return Request(id=signed.id, channel=channel, recipient=recipient)
+        await self.post(Letter(draft, subject, reply, before, after, payload, size))
+        request: Request = _make_request(draft.id, channel, recipient)
+        return request
 
-    def _expected(self, subject: str) -> Expected:
-        inbox = subject.startswith(f"{self._inbox_prefix.decode()}.")
-        return Expected(requests=self._asked.get(subject) or {}, only_replies=inbox)
+    def _expectation(self, floor: float) -> Callable[[str], Expected]:
+        """Return what tells what is waited for on a subject, by a reader that remembers from ``floor`` on."""
+        prefix = f"{self._inbox_prefix.decode()}."
+        anything, replies = Expected(floor=floor), Expected(floor=floor, only_replies=True)
+
+        def expected(subject: str) -> Expected:
+            inbox, asked = subject.startswith(prefix), self._asked.get(subject)
+            if asked is None:
+                return replies if inbox else anything
+            return Expected(requests=asked, only_replies=inbox, floor=floor)
+
+        return expected
 
     def _owe(self, request: VerifiedMessage) -> None:
         """Remember a verified request by its inbox, so that a bare publish there is bound to it.
@@ -143,3 +151,18 @@ def _pairs(headers: Mapping[str, str] | None) -> tuple[Header, ...]:
         return tuple((name, value.encode()) for name, value in (headers or {}).items())
     except (AttributeError, UnicodeEncodeError):
         raise SigningError("header values are text in printable ASCII: encode others, for instance as base64") from None
+
+
+def _block(pairs: tuple[Header, ...]) -> bytes:
+    """Return the header block up to the envelope, as the base would write it."""
+    lines = _BEFORE
+    for name, value in pairs:
+        if not _HEADER_KEY_RE.fullmatch(name):
+            raise SigningError(f"header name {name[:64]!r}: nats-py sends letters, digits and - _ . only")
+        lines += b"%b: %b\r\n" % (name.encode(), value or b"")
+    return lines + _ENVELOPE
+
+
+def _after(message_id: bytes) -> bytes:
+    """Return the header block behind the envelope, for a stream that drops what it has."""
+    return b"\r\n%b: %b%b" % (NATS_ID_HEADER.encode(), message_id.hex().encode(), _END)

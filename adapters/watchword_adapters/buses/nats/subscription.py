@@ -45,14 +45,27 @@ class VerifyingSubscription(Subscription):
     async def next_msg(self, timeout: float | None = 1.0) -> Msg:  # noqa: ASYNC109 - the base's own signature
         """Return the next message that verifies; nats.errors.TimeoutError after ``timeout`` seconds without one."""
         if self.reader is None:
-            return await super().next_msg(timeout)
+            return await self._next(timeout)
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
 
         async def take() -> Msg:
-            return await Subscription.next_msg(self, None if deadline is None else max(0.0, deadline - loop.time()))
+            return await self._next(None if deadline is None else max(0.0, deadline - loop.time()))
 
         return await self.judged(take)
+
+    async def _next(self, seconds: float | None) -> Msg:
+        """Take the next message; where one is there already, without the tasks that the base makes to wait for it."""
+        if self._cb is not None or self._conn.is_closed or self._pending_queue.empty():
+            return await super().next_msg(seconds)
+        return self.taken()
+
+    def taken(self) -> Msg:
+        """Take a message that is there."""
+        raw = self._pending_queue.get_nowait()
+        self._pending_queue.task_done()
+        self._pending_size -= len(raw.data)
+        return raw
 
     async def judged(self, take: Callable[[], Awaitable[Msg]]) -> Msg:
         """Take messages until one verifies; a caller that is cancelled in between leaves it to the next one."""
@@ -89,4 +102,10 @@ class _VerifyingIterator(_SubscriptionMessageIterator):
     _sub: VerifyingSubscription
 
     async def __anext__(self) -> Msg:
-        return await self._sub.judged(super().__anext__)
+        return await self._sub.judged(self._take)
+
+    async def _take(self) -> Msg:
+        sub = self._sub
+        if self._queue.empty() or sub._max_msgs > 0:  # noqa: SLF001 - of our own class
+            return await super().__anext__()
+        return sub.taken()
