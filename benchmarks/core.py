@@ -15,7 +15,7 @@ from . import cast
 from .figures import Figure, Run, async_rate, on_one_core, rate, take_turns
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from watchword import Message, Verifier
 
@@ -107,7 +107,9 @@ def signing_and_verifying(batch: int, size: int, messages: int) -> dict[Case, Ru
     }
 
 
-def _verifying(verify: Callable[[Verifier, Sequence[Message]], Awaitable[None]], made: Sequence[Message]) -> Run:
+def _verifying(
+    verify: Callable[[Verifier, Sequence[Message]], Coroutine[Any, Any, None]], made: Sequence[Message]
+) -> Run:
     def run() -> float:
         judge = cast.verifier()  # a fresh one each time: no root and no id is known, only that there is such a sender
         asyncio.run(verify(judge, made[: cast.CHUNK]))
