@@ -61,7 +61,7 @@ class Signer:
         if key_id is None or algorithm is None:
             raise ConfigurationError("a signing back-end needs the key_id and algorithm of its public key")
         check_key_id(key_id)
-        if not 1 <= batch <= MAX_TREE_SIZE:
+        if type(batch) is not int or not 1 <= batch <= MAX_TREE_SIZE:
             raise ConfigurationError(f"batch of {batch} messages: choose 1 to {MAX_TREE_SIZE}")
         self.realm: Final = check_realm(realm)
         self.principal: Final = principal

@@ -119,8 +119,8 @@ def test_trees_are_filled_in_order(most: int, number: int, expected: list[int]) 
     assert sizes(bearing(messages, at_once(with_batch(most).sign_many(messages)))) == expected
 
 
-@pytest.mark.parametrize("most", [0, -1, 4097])
-def test_a_batch_that_no_envelope_can_bear(most: int) -> None:
+@pytest.mark.parametrize("most", [0, -1, 4097, 2.5, True])
+def test_a_batch_that_no_envelope_can_bear(most: Any) -> None:
     """Promise: a tree of none, or of more than the format allows, is an error when the signer is made."""
     with pytest.raises(ConfigurationError, match="choose 1 to 4096"):
         with_batch(most)

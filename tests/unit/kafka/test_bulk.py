@@ -11,12 +11,14 @@ import pytest
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from tests.integration.kafka.world import Kept
+from tests.unit.core.world import CountingStore
 from tests.unit.kafka.fakes import OTHER, P0, P1, REALM, FakeConsumer, Keys, intake, record, signer, watchword
 from watchword import (
     Admission,
     Channel,
     Claim,
     MemoryKeys,
+    MemoryReplayStore,
     Message,
     Mode,
     ReplayStore,
@@ -217,7 +219,7 @@ async def test_a_rebalance_over_what_was_judged_ahead(position: int) -> None:
 async def test_what_is_at_hand_obeys_the_caller() -> None:
     """What was judged ahead is not given out for another partition, nor while paused or in a rebalance."""
     consumer = FakeConsumer(P0, P1)
-    what = intake(consumer, watchword(Keys()))
+    what = intake(consumer, alone())
     assert what.at_hand(()) is None
     consumer.logs[P0] = await tree(P0, numbers(4))
     await one(what)
@@ -239,7 +241,7 @@ async def test_what_is_at_hand_obeys_the_caller() -> None:
 async def test_a_deserializer_that_fails_on_what_is_at_hand() -> None:
     """The error comes at the record's turn, once, and the next record after it."""
     consumer = FakeConsumer(P0)
-    what = intake(consumer, watchword(Keys()), value_deserializer=int)
+    what = intake(consumer, alone(), value_deserializer=int)
     consumer.logs[P0] = await tree(P0, [b"0", b"1", b"x", b"3"])
     assert [(await one(what)).value for _ in range(2)] == [0, 1]
     assert what.partitions()[P0].ready
@@ -328,6 +330,22 @@ async def test_a_shared_store_is_asked_for_many_at_once() -> None:
     consumer.logs[P0] = await tree(P0, numbers(50))
     assert [r.value for r in await many(what)] == numbers(50)
     assert asked == [50]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_nothing_is_judged_ahead_where_a_store_is_shared() -> None:
+    """Another member that is given a message the store has seen would be told that it was delivered before."""
+    base = watchword(Keys())
+    store = CountingStore(MemoryReplayStore(horizon=None))
+    verifier = Verifier(
+        realm=REALM, keys=Keys(), replay=store, policy=base.verifier.policy, clock=time.time, shared_replay=True
+    )
+    consumer = FakeConsumer(P0)
+    what = intake(consumer, Watchword(verifier=verifier))
+    consumer.logs[P0] = await tree(P0, numbers(20))
+    for offset in range(10):
+        assert (await one(what)).offset == offset
+        assert len(store.claims) == offset + 1
 
 
 async def test_a_seek_while_a_copy_is_kept_wins() -> None:

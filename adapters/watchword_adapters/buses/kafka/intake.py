@@ -262,8 +262,8 @@ class Intake:
             return
         if not self._rebuild.done(tp, partition, self._log_name(tp)):
             return
-        if one:
-            most = partition.look_ahead(now)
+        if one:  # what a shared store has seen and another member is given would pass for delivered before
+            most = partition.look_ahead(now) if self._alone else 1
         wanted = most if partition.resume is None else _RECALLED
         left = None if wanted is None else wanted - len(partition.pending)
         if not partition.failures and (left is None or left > 0):  # in an outage nothing piles up
