@@ -45,7 +45,7 @@ class Audit:
         self._written: Counter[str] = Counter()
 
     def delivered(self, count: int = 1) -> None:
-        """Count messages that reached their handler verified."""
+        """Count messages that verified, and are on their way to a handler."""
         if count:
             self.counts[DELIVERED] += count
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from watchword.envelope import Envelope
-from watchword.message import VerifiedMessage, maker_of, seal
+from watchword.message import VerifiedMessage, log_name, maker_of, seal
 from watchword.replay import Claim
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Case(Envelope):
     def open(self, reference: float, keep_until: float) -> None:
         """Say what its envelope claims of its id, at the reference time."""
         message, common, position = self.message, self.common, self.message.position
-        self.log = f"{message.reader}#{'' if position is None else position.log}"
+        self.log = log_name(message)
         self.principal = common.issuer
         self.key_id = common.key_id
         self.digest = self.leaf

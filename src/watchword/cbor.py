@@ -17,7 +17,8 @@ UINT, NEGATIVE, BYTES, TEXT, ARRAY, MAP = range(0, 0xC0, 0x20)
 NULL: Final = 0xF6
 _ONE_BYTE: Final = 24
 _EIGHT_BYTES: Final = 27
-_TABLED: Final = 1 << 10
+_TABLED: Final = 1 << 9
+"""Numbers below this, which nearly all of an envelope are, have their heads ready."""
 
 
 class CborError(ValueError):

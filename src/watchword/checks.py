@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from watchword.encoding import encode_pair, metadata_digest
+from watchword.encoding import encode_pair, metadata_digest, value_digest
+from watchword.envelope import is_envelope_name
 from watchword.errors import Reason, Rejected
-from watchword.message import ENVELOPE_HEADER, MAX_HEADER_BYTES, NATS_ID_HEADER, TRACE_HEADERS
+from watchword.message import MAX_HEADER_BYTES, NATS_ID_HEADER, TRACE_HEADERS
 
 if TYPE_CHECKING:
     from watchword.case import Case
     from watchword.keys import VerificationKey
     from watchword.message import Header, Message
     from watchword.policy import Policy
-
-_NAME_SIZE: Final = len(ENVELOPE_HEADER)
 
 
 def the_envelope(message: Message) -> bytes:
@@ -26,7 +24,7 @@ def the_envelope(message: Message) -> bytes:
         size += len(name) if name.isascii() else len(name.encode(errors="surrogatepass"))
         if value is not None:
             size += len(value)
-        if len(name) == _NAME_SIZE and name.lower() == ENVELOPE_HEADER:
+        if is_envelope_name(name):
             found.append(value)
     if not found:
         raise Rejected(Reason.UNSIGNED)
@@ -72,8 +70,7 @@ def in_force(key: VerificationKey | Reason, reference: float, now: float) -> Ver
 def unaltered(case: Case, max_skew: float) -> tuple[Header, ...]:
     """Check 7: value, key and headers as signed; return the headers that may reach a handler."""
     message = case.message
-    value = message.value
-    if case.value_digest != (None if value is None else sha256(value).digest()):
+    if case.value_digest != value_digest(message.value):
         raise Rejected(Reason.ALTERED, "value")
     covered = case.common.visible
     visible: list[Header] = []

@@ -80,12 +80,8 @@ class Drafting:
         if not _is_whole(message.partition, 1 << 31):
             raise SigningError(f"partition {message.partition} is none")
         name = (channel.uri, message.partition, recipient, tuple([header[0] for header in headers]))
-        route = self._routes.get(name)
-        if route is None:
-            route = self._new_route(message, recipient)
-            if len(self._routes) >= _MAX_ROUTES:
-                self._routes.clear()
-            self._routes[name] = route
+        known = self._routes.get(name)
+        route = self._new_route(message, recipient) if known is None else known
         _check_values(message, route.names_size)
         if not _is_whole(expires_at, 1 << 33):
             raise SigningError(f"expires_at {expires_at}: whole seconds since the epoch")
@@ -107,6 +103,10 @@ class Drafting:
             raise SigningError(
                 f"envelope over {MAX_ENVELOPE_BYTES} bytes: use fewer or shorter header and channel names"
             )
+        if known is None:  # only now: names that fit no envelope are not kept
+            if len(self._routes) >= _MAX_ROUTES:
+                self._routes.clear()
+            self._routes[name] = route
         return _make_draft(claims, message_id, issued_at, largest)
 
     def _new_route(self, message: Message, recipient: str | None) -> _Route:

@@ -11,14 +11,14 @@ from typing import Final
 
 from watchword.cbor import ARRAY, MAP, NULL, TEXT, UINT, read_bytes, read_head, read_int, read_text
 from watchword.claims import Claims, make_claims
-from watchword.encoding import HASH, ID, INCLUSION, TREE, sig_structure
+from watchword.encoding import HASH, ID, INCLUSION, TREE, characters, sig_structure
 from watchword.errors import Reason, Rejected
 from watchword.merkle import leaf_of, root_of
 from watchword.message import ENVELOPE_HEADER, is_principal
 
 VERSION: Final = 1
 MAX_ENVELOPE_BYTES: Final = 4096
-MAX_ENVELOPE_CHARACTERS: Final = (MAX_ENVELOPE_BYTES * 4 + 2) // 3
+MAX_ENVELOPE_CHARACTERS: Final = characters(MAX_ENVELOPE_BYTES)
 MAX_TREE_SIZE: Final = 4096
 MAX_KEY_ID_BYTES: Final = 128
 ID_BYTES: Final = 16

@@ -121,13 +121,12 @@ class MemoryReplayStore:
         late = self._find(log, issued_at, late_key) if log.unverified else None
         if late is not None and (claim.place is None or late != mark):
             return Admission.REPLAYED
-        if (claim.principal, claim.key_id) not in self._proven:
-            self._prove(claim)
+        self._prove(claim)
         owner = self._quota.take(claim.principal)
         if owner is None:
             self._raise_floor(log, claim)
             return Admission.OVER_QUOTA
-        if late is None and (log.raised or log.unproven > -inf) and issued_at <= self._raised(log, claim):
+        if late is None and issued_at <= self._raised(log, claim):
             self._quota.release(owner)
             return Admission.TOO_OLD
         self._keep(log, claim, key, mark, owner)

@@ -145,6 +145,11 @@ class Message:
         return f"Message(channel={self.channel.uri!r}, value=<{size}>, position={self.position!r})"
 
 
+def log_name(message: Message) -> str:
+    """Name the run of messages that one reader reads in the order of their reference times."""
+    return f"{message.reader}#{message.position.log if message.position is not None else ''}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """A request of ours that waits for answers: its id, the channel it went to, and whom it was addressed to."""

@@ -123,7 +123,7 @@ class Policy:
     @property
     def longest(self) -> float:
         """Seconds for which a store must keep an id after its issue."""
-        return self.max_age + 2 * self.max_skew + self.max_lag
+        return self.window + self.max_lag
 
     def accepts(self, channel: Channel, signed_for: str) -> bool:
         """Tell whether a message that was signed for ``signed_for`` may be found on ``channel``."""

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from watchword.keys import KeySource
 
 Checker: TypeAlias = "Callable[[Sequence[Callable[[], bool]]], Awaitable[Sequence[bool]]]"
-"""Makes checks that take some 70 us each and touch nothing, and returns what they return, in order."""
+"""Makes checks that take a signature's time each and touch nothing, and returns what they return, in order."""
 
 MAX_ROOTS: Final = 4096
-"""Verified roots that are remembered, some 500 bytes each; those known longest are forgotten first."""
+"""Verified roots that are remembered, some 300 bytes each; those known longest are forgotten first."""
 
 _Tree: TypeAlias = tuple[bytes, bytes, int, bytes]
 """Public key, protected bytes, size (0 for a direct signature) and signature."""
@@ -127,7 +127,7 @@ def _tell(group: list[Case], *, holds: bool) -> None:
 def _root_of_all(group: list[Case]) -> bytes | None:
     """Return the root of a tree all of whose leaves are here in order, each with its true path; else None.
 
-    To make a tree once takes a fifth of the hashes that climbing each path takes.
+    To make a tree of 64 once takes a sixth of the hashes that climbing to its root from each leaf takes.
     """
     if not 1 < len(group) == group[0].common.size:
         return None

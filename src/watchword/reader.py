@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from watchword.message import Message
 
 MAX_TEMPLATES: Final = 4096
-"""Kept at once, of a kilobyte each; then all are forgotten, which costs nothing but time."""
+"""Kept at once, of two or three kilobytes each; then all are forgotten, which costs nothing but time."""
 
 _Shape: TypeAlias = tuple[str, int | None, int]
 

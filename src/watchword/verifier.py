@@ -10,7 +10,7 @@ from watchword.admitting import Admitting
 from watchword.case import Case
 from watchword.checks import in_force, reference_time, the_envelope, unaltered
 from watchword.errors import ConfigurationError, Reason, Rejected, Unavailable
-from watchword.message import Expected, Message, Request, VerifiedMessage, check_realm, is_principal
+from watchword.message import Expected, Message, Request, VerifiedMessage, check_realm, is_principal, log_name
 from watchword.policy import Policy, RateLimiter
 from watchword.proving import Proving, find_key
 from watchword.reader import LearningReader
@@ -225,14 +225,10 @@ class Verifier:
         channel = case.message.channel if request is None else request.channel
         addressee = None if request is None else request.recipient
         rule = policy.rule_for(principal, channel) if policy.allow else None
-        if principal != addressee if addressee is not None else rule is None and policy.allow:
+        permitted = principal == addressee if addressee is not None else rule is not None or not policy.allow
+        if not permitted:
             raise Rejected(Reason.NOT_PERMITTED)
         if case.first and rule is not None and not self._rates.spend(rule, case.log, case.reference):
             raise Rejected(Reason.RATE_LIMITED)
         if principal in policy.contained:
             raise Rejected(Reason.CONTAINED)
-
-
-def log_name(message: Message) -> str:
-    """Name the run of messages that one reader reads in the order of their reference times."""
-    return f"{message.reader}#{message.position.log if message.position is not None else ''}"

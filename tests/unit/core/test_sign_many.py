@@ -126,6 +126,17 @@ def test_a_batch_that_no_envelope_can_bear(most: Any) -> None:
         with_batch(most)
 
 
+def test_names_that_fit_no_envelope_leave_nothing() -> None:
+    """Promise: what is remembered of a signer's messages is bounded by what an envelope can bear."""
+    signer = with_batch(64)
+    for number in range(5):
+        with pytest.raises(SigningError, match="envelope over"):
+            at_once(signer.sign(kafka(headers=((f"{number}" + "x" * 5000, b""),))))
+    assert not signer._drafting._routes
+    at_once(signer.sign(kafka()))
+    assert len(signer._drafting._routes) == 1
+
+
 def test_one_message_that_cannot_be_signed() -> None:
     """Promise: where one message is refused none is signed, so that nobody sends half of them by mistake."""
     with pytest.raises(SigningError, match="partition"):

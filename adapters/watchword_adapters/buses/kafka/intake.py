@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaError
 
 from watchword import Message, Position, Unavailable
-from watchword.verifier import log_name
+from watchword.message import log_name
 from watchword_adapters.buses.kafka.judging import Judge
 from watchword_adapters.buses.kafka.progress import Partition
 from watchword_adapters.buses.kafka.rebuild import Rebuild

@@ -10,6 +10,7 @@ from aiokafka.errors import IllegalOperation, MessageSizeTooLargeError
 from aiokafka.structs import TopicPartition
 
 from watchword import Channel, ConfigurationError, Message, SigningError
+from watchword.encoding import characters
 from watchword.envelope import MAX_ENVELOPE_CHARACTERS
 from watchword.message import MAX_PRINCIPAL_BYTES, make_message
 from watchword_adapters.buses.kafka.batch import Bare, Entry, SigningBatch, SigningBuilder, Waiting, size_of
@@ -253,7 +254,7 @@ class SigningProducer(AIOKafkaProducer):
         )
         more = 0 if topic is not None else _LONGEST_TOPIC + _PER_NAME
         more += 0 if self._recipient is None else MAX_PRINCIPAL_BYTES + _PER_NAME
-        return min(draft.largest + (more * 4 + 2) // 3, MAX_ENVELOPE_CHARACTERS)
+        return min(draft.largest + characters(more), MAX_ENVELOPE_CHARACTERS)
 
 
 def _bytes(name: str, data: object) -> bytes | None:
