@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     from watchword.keys import KeySource
 
 Checker: TypeAlias = "Callable[[Sequence[Callable[[], bool]]], Awaitable[Sequence[bool]]]"
-"""Makes checks that take a signature's time each and touch nothing, and returns what they return, in order."""
+"""Makes checks that take a signature's time each and touch nothing, and returns what they return, in order.
+
+What it says is believed; where it fails, or says anything else, the verifier makes them itself.
+"""
 
 MAX_ROOTS: Final = 4096
 """Verified roots that are remembered, some 300 bytes each; those known longest are forgotten first."""
@@ -84,8 +88,7 @@ class Proving:
                 _tell(group, holds=True)
             elif root is not None:
                 jobs.append((tree, root, group))
-        checks = [partial(_verifies, group[0], root) for _, root, group in jobs]
-        verdicts = [job() for job in checks] if check is None or len(jobs) < _SEVERAL else await check(checks)
+        verdicts = await _checked([partial(_verifies, group[0], root) for _, root, group in jobs], check)
         for (tree, root, group), holds in zip(jobs, verdicts, strict=True):
             _tell(group, holds=holds)
             if holds:
@@ -97,6 +100,16 @@ class Proving:
         if len(self._roots) >= MAX_ROOTS:
             del self._roots[next(iter(self._roots))]
         self._roots[tree] = root
+
+
+async def _checked(jobs: list[Callable[[], bool]], check: Checker | None) -> Sequence[bool]:
+    """Make checks; by ourselves where ``check`` fails to, for its troubles are no verdict on anything."""
+    if check is not None and len(jobs) >= _SEVERAL:
+        with suppress(Exception):
+            verdicts = await check(jobs)
+            if [type(verdict) for verdict in verdicts] == [bool] * len(jobs):
+                return verdicts
+    return [job() for job in jobs]
 
 
 def _tree_of(key: VerificationKey, envelope: Envelope) -> _Tree:

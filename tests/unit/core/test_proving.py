@@ -29,7 +29,7 @@ from tests.unit.core.world import (
     public,
     raw_of,
 )
-from watchword import Message, Position, Rejected, VerificationKey
+from watchword import Message, Position, Rejected, VerificationKey, VerifiedMessage
 from watchword.case import Case
 from watchword.proving import Proving
 from watchword.reader import LearningReader
@@ -228,14 +228,27 @@ def test_a_whole_tree_that_nobody_signed(check: Checks | None, signatures: list[
     assert len(signatures) == 1
 
 
-def test_a_checker_that_fails_delivers_nothing() -> None:
-    """Promise: an error of the checker is raised, with nothing claimed."""
+async def _failing(_: object) -> Any:
+    raise RuntimeError("no more threads")
 
-    async def failing(_: object) -> list[bool]:
-        raise RuntimeError("no more threads")
 
+async def _short(_: object) -> Any:
+    return [True]
+
+
+async def _long(jobs: Any) -> Any:
+    return [True] * (len(jobs) + 1)
+
+
+async def _no_bools(jobs: Any) -> Any:
+    return ["yes"] * len(jobs)
+
+
+@pytest.mark.parametrize("check", [_failing, _short, _long, _no_bools])
+def test_a_checker_that_does_not_answer_decides_nothing(check: Any) -> None:
+    """Promise: where a checker fails, or answers otherwise than asked, the signatures are checked without it."""
     world = World()
-    messages = [*tree(3), press(kafka(), c7=b"z" * 16)]
-    with pytest.raises(RuntimeError, match="no more threads"):
-        at_once(world.verifier.verify_many(messages, check=failing))
-    assert world.store.claims == []
+    messages = [*tree(3), press(kafka(), c7=b"z" * 16), press(kafka(), key=ed_key(9, kid=b"alice-1"), c7=b"y" * 16)]
+    verdicts = at_once(world.verifier.verify_many(messages, check=check))
+    assert [isinstance(verdict, VerifiedMessage) for verdict in verdicts] == [True] * 4 + [False]
+    assert len(world.store.claims) == 4
