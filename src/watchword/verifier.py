@@ -89,6 +89,24 @@ class Verifier:
                     self._admitting.reject(case, verdict)
         return [case.verdict for case in cases if case.verdict is not None]
 
+    async def still_hold(
+        self, messages: Sequence[Message], *, check: Checker | None = None
+    ) -> list[Rejected | Unavailable | None]:
+        """Judge once more what verified and was not handed on: None for each that still holds.
+
+        A key may have been revoked meanwhile, a principal contained, a message expired. Ids and rates were judged. It
+        ends with the first that is Unavailable.
+        """
+        cases = await self._authenticated(messages, _ANYTHING, check)
+        for case in cases:
+            if case.verdict is None:
+                case.first = False
+                try:
+                    self._permitted(case)
+                except Rejected as verdict:
+                    case.reject(verdict)
+        return [None if isinstance(case.verdict, VerifiedMessage) else case.verdict for case in cases]
+
     async def _authenticated(  # noqa: C901 - the checks in their order, on one screen
         self, messages: Iterable[Message], expected: Expected, check: Checker | None, *, recalled: bool = False
     ) -> list[Case]:

@@ -202,7 +202,7 @@ async def test_what_was_judged_and_not_handed_over_is_no_redelivery() -> None:
     partition = what.partitions()[P0]
     consumer._subscription.reassignment_in_progress = True
     assert await what.next((), deadline=0.0, most=None, one=False) == {}
-    assert [r.value for r in partition.ready] == [b"1"]
+    assert [one.record.value for one in partition.ready] == [b"1"]
     consumer.assign(P0)
     consumer._subscription.reassignment_in_progress = False
     consumer.seek(P0, 1)

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections import defaultdict
 from contextlib import contextmanager
-from itertools import islice
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,15 +14,14 @@ from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaE
 
 from watchword import Message, Position, Unavailable
 from watchword.message import log_name
+from watchword_adapters.buses.kafka.handover import Handover
 from watchword_adapters.buses.kafka.judging import Judge
 from watchword_adapters.buses.kafka.progress import Partition
 from watchword_adapters.buses.kafka.rebuild import Rebuild
 from watchword_adapters.buses.kafka.records import (
-    DeserializationError,
     Deserializer,
     Record,
     channel_of,
-    deserialized,
     log_of,
     messages_of,
 )
@@ -73,17 +72,19 @@ class Intake:
         self._watchword = watchword
         self._take_from_client = take
         self._seek = seek
-        self._deserializers = (key_deserializer, value_deserializer)
+        self._handover: Final = Handover(key_deserializer, value_deserializer)
+        # What a shared store has seen and another member is given would pass for delivered before; and in observe mode
+        # everything is handed on, with the verdict of that moment.
+        self._may_look_ahead: Final = self._alone and not watchword.observing
         # One consumer's memory is no other's, though the group be the same.
         self._reader: str = f"{group or ''}@{secrets.token_hex(8)}" if self._alone else str(group)
-        self._read: set[TopicPartition] = set()
         self._rebuild = Rebuild(
             consumer,
             watchword,
             position=self.position,
             take=self._take,
             seek=seek,
-            has_read=self._read.__contains__,
+            has_read=self._handover.read.__contains__,
         )
         self._judge = Judge(
             watchword,
@@ -98,7 +99,6 @@ class Intake:
         # Of a partition and not of its assignment: what an earlier one is still judging must end before another begins.
         self._locks: defaultdict[TopicPartition, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._turn = 0
-        self._latest: TopicPartition | None = None
 
     # What the consumer asks
 
@@ -111,16 +111,19 @@ class Intake:
         assignment = None if subscription is None else subscription.assignment
         if assignment is not self._assignment:
             guarded = {tp: part for tp, part in self._partitions.items() if part.is_guarded()}
-            kept = {tp: (part.judged(self.position(tp)), tuple(part.ready)) for tp, part in guarded.items()}
+            kept = {
+                tp: (part.judged(self.position(tp)), tuple(part.ready), part.ready_since)
+                for tp, part in guarded.items()
+            }
             self._discard(self._partitions)
             self._assignment = assignment
             tps = frozenset() if assignment is None else assignment.tps
             self._forget(self._partitions.keys() - tps)
             self._partitions = {}
             for tp in tps:
-                position, ready = kept.get(tp, (None, ()))
+                position, ready, since = kept.get(tp, (None, (), -inf))
                 self._partitions[tp] = Partition(
-                    lock=self._locks[tp], kept=position, kept_ready=ready, anchored=not self._alone
+                    lock=self._locks[tp], kept=position, kept_ready=ready, ready_since=since, anchored=not self._alone
                 )
             self.sieve.careful.clear()
             self.stamps.ask(self._consumer._client, {tp.topic for tp in self._partitions})  # noqa: SLF001
@@ -194,20 +197,17 @@ class Intake:
 
     def at_hand(self, wanted: tuple[TopicPartition, ...]) -> Record | None:
         """Return a record that was judged with the one handed over last, as ``next`` would; None to ask ``next``."""
-        tp, subscription = self._latest, self._consumer._subscription  # noqa: SLF001 - aiokafka has no public way to ask
+        tp, subscription = self._handover.latest, self._consumer._subscription  # noqa: SLF001 - aiokafka has no public way to ask
         if tp is None or (wanted and tp not in wanted) or self.sieve.lost or subscription.reassignment_in_progress:
             return None
         partition = self.partitions().get(tp)
         if partition is None or not partition.ready or self._assignment.state_value(tp).paused:
             return None
+        if not partition.is_fresh(asyncio.get_running_loop().time()):
+            return None
         self.handled()
         subscription._last_fetch_ended = monotonic()  # noqa: SLF001 - as for one who waits
-        try:
-            (record,) = self._given(tp, partition, 1)
-        except DeserializationError:
-            partition.hand_over()
-            raise
-        return record
+        return self._handover.first(tp, partition)
 
     @contextmanager
     def _polling(self) -> Iterator[None]:
@@ -238,7 +238,9 @@ class Intake:
                 ready += self._ready(tp)
                 if most is not None and ready >= most:
                     break
-            records = self._hand_over(tps, most)
+            # Nothing while a rebalance goes on, for it is another's then.
+            rebalancing = self._consumer._subscription.reassignment_in_progress  # noqa: SLF001 - as above
+            records = {} if rebalancing else self._handover.many(self.partitions(), tps, most, now())
             if records:
                 return records
             if failure is not None:
@@ -258,19 +260,21 @@ class Intake:
     async def _advance(self, tp: TopicPartition, most: int | None, *, one: bool) -> None:
         """Take what the client has of one partition, and judge it, unless some is judged already or must wait."""
         partition, now = self.partitions().get(tp), asyncio.get_running_loop().time()
-        if partition is None or partition.ready or partition.retry_at > now:
+        if partition is None or partition.retry_at > now:
+            return
+        if partition.ready:
+            if not partition.is_fresh(now):
+                await self._judge.renew(partition)
             return
         if not self._rebuild.done(tp, partition, self._log_name(tp)):
             return
-        if one:  # what a shared store has seen and another member is given would pass for delivered before
-            most = partition.look_ahead(now) if self._alone else 1
+        if one:
+            most = partition.look_ahead(now) if self._may_look_ahead else 1
         wanted = most if partition.resume is None else _RECALLED
         left = None if wanted is None else wanted - len(partition.pending)
         if not partition.failures and (left is None or left > 0):  # in an outage nothing piles up
             await self._take((tp,), 0, left)
         await self._judge.judge(tp, partition, most)
-        if partition.ready:
-            partition.ready_since = now
 
     async def _take(self, tps: tuple[TopicPartition, ...], timeout_ms: float, most: int | None) -> None:
         """Move records from the client into ``pending``.
@@ -305,43 +309,6 @@ class Intake:
     def _ready(self, tp: TopicPartition) -> int:
         partition = self.partitions().get(tp)
         return 0 if partition is None else len(partition.ready)
-
-    def _hand_over(self, tps: list[TopicPartition], most: int | None) -> dict[TopicPartition, list[Record]]:
-        """Give out what is judged; nothing while a rebalance goes on, for it is another's then."""
-        found: dict[TopicPartition, list[Record]] = {}
-        if self._consumer._subscription.reassignment_in_progress:  # noqa: SLF001
-            return found
-        left = most
-        partitions = self.partitions()
-        for tp in tps:
-            partition = partitions.get(tp)
-            if partition is None or not partition.ready or left == 0:
-                continue
-            try:
-                records = self._given(tp, partition, left)
-            except DeserializationError:
-                if found:  # told at its turn
-                    return found
-                partition.hand_over()
-                raise
-            found[tp] = records
-            left = None if left is None else left - len(records)
-        return found
-
-    def _given(self, tp: TopicPartition, partition: Partition, most: int | None) -> list[Record]:
-        """Hand over at most so many records, up to one on which a deserializer fails; raise if that is the first."""
-        records: list[Record] = []
-        for record in islice(partition.ready, most):
-            try:
-                records.append(deserialized(record, *self._deserializers))
-            except DeserializationError:
-                if not records:
-                    raise
-                break
-        partition.hand_over(len(records))
-        self._read.add(tp)
-        self._latest = tp
-        return records
 
     async def _wait(self, wanted: tuple[TopicPartition, ...], deadline: float | None) -> None:
         """Wait until the client has a record, or it is time to try again what could not be judged."""

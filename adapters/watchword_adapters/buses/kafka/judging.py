@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from watchword import ObservedMessage, Reason, Rejected, Unavailable, VerifiedMessage
 from watchword.outage import Outage
+from watchword_adapters.buses.kafka.progress import Judged
 from watchword_adapters.buses.kafka.records import CREATE_TIME, record_of
 from watchword_adapters.threads import Threads
 
@@ -76,6 +78,25 @@ class Judge:
             if position is not None and not partition.pending:  # the log may end in what is no record
                 await self._rebuild.completed(tp, partition, position)
 
+    async def renew(self, partition: Partition) -> None:
+        """Judge once more what was judged too long ago and nobody has taken; what does not hold any more goes."""
+        async with partition.lock:
+            generation, held = partition.generation, [*partition.ready]
+            verdicts = await self._watchword.verifier.still_hold([one.message for one in held], check=self._check)
+            now = asyncio.get_running_loop().time()  # from behind the look-ups: a slow source must not hold all up
+            for one, verdict in zip(held, verdicts, strict=False):
+                if partition.generation != generation:
+                    return
+                if isinstance(verdict, Unavailable):
+                    await self._give_up(partition, one.message, verdict)
+                elif verdict is not None:
+                    await self.keep(one.message, verdict)
+                    self._watchword.audit.refused(one.message, verdict)
+                if verdict is not None and partition.generation == generation:
+                    partition.ready = deque(other for other in partition.ready if other is not one)
+            if partition.generation == generation and len(verdicts) == len(held):
+                partition.ready_since = now
+
     async def _ask(self, tp: TopicPartition, partition: Partition, most: int | None) -> None:
         """Get verdicts on what comes next, or have it remembered only; in an outage one by one."""
         generation, pending = partition.generation, partition.pending
@@ -94,6 +115,8 @@ class Judge:
         messages = self._messages(records)
         verdicts = await self._watchword.admit_many(messages, check=self._check)
         if partition.generation == generation:
+            if not partition.ready:
+                partition.ready_since = asyncio.get_running_loop().time()
             partition.verdicts.extend(zip(messages, verdicts, strict=False))
 
     async def _conclude(self, partition: Partition) -> None:
@@ -106,7 +129,7 @@ class Judge:
         while verdicts:
             message, verdict = verdicts[0]
             if isinstance(verdict, VerifiedMessage | ObservedMessage):
-                partition.ready.append(record_of(pending[0], verdict))
+                partition.ready.append(Judged(record_of(pending[0], verdict), message))
             elif isinstance(verdict, Rejected):
                 await self.keep(message, verdict)
             else:

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from aiokafka.structs import ConsumerRecord
@@ -18,11 +18,21 @@ FIRST_DELAY: Final = 0.1
 LONGEST_DELAY: Final = 5.0
 """Seconds between two tries to judge a record while a key source or a replay store is down."""
 
+FRESH: Final = 1.0
+"""Seconds for which a verdict stands: whoever is slower to take a record has it judged once more."""
+
 FARTHEST: Final = 128
 """Records judged ahead of a caller who takes one at a time, at most."""
 
 BRISK: Final = 0.05
 """Seconds in which a caller must have taken what was judged ahead, to get more the next time."""
+
+
+class Judged(NamedTuple):
+    """A record that verified, and the message that it was."""
+
+    record: Record
+    message: Message
 
 
 @dataclass(slots=True)
@@ -41,20 +51,20 @@ class Partition:
     quarantine, and who goes on after a cancelled caller must not judge anew. ``doubtful`` says that the latest record
     could not be judged.
 
-    ``ahead`` is how many records are judged at once for a caller who takes one at a time; ``ready_since`` when it was
-    given the latest ones.
+    ``ahead`` is how many records are judged at once for a caller who takes one at a time; ``ready_since`` is when the
+    first of those that are ready was judged.
     """
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     pending: deque[ConsumerRecord[Any, Any]] = field(default_factory=deque)
-    ready: deque[Record] = field(default_factory=deque)
+    ready: deque[Judged] = field(default_factory=deque)
     unhandled: int | None = None
     committed: int | None = None
     generation: int = 0
     failures: int = 0
     retry_at: float = 0.0
     kept: int | None = None
-    kept_ready: tuple[Record, ...] = ()
+    kept_ready: tuple[Judged, ...] = ()
     anchored: bool = False
     anchoring: asyncio.Task[None] | None = None
     resume: int | None = None
@@ -70,7 +80,7 @@ class Partition:
         if self.resume is not None:
             return self.resume
         if self.ready:
-            return self.ready[0].offset
+            return self.ready[0].record.offset
         if self.pending:
             return self.pending[0].offset
         return position
@@ -85,7 +95,7 @@ class Partition:
     def hand_over(self, count: int = 1) -> None:
         """Give the first judged records to the caller."""
         if self.unhandled is None:
-            self.unhandled = self.ready[0].offset
+            self.unhandled = self.ready[0].record.offset
         if count == len(self.ready):
             self.ready.clear()
         else:
@@ -96,10 +106,14 @@ class Partition:
         """Tell whether the guard knows all that was handed over or is ready, and nothing more."""
         return self.anchored and self.resume is None and not self.verdicts and not self.lock.locked()
 
+    def is_fresh(self, now: float) -> bool:
+        """Tell whether what is ready may be handed over: a verdict must not grow old, for a key may be revoked."""
+        return now - self.ready_since < FRESH
+
     def look_ahead(self, now: float) -> int:
         """Return how many records to judge for a caller who takes one at a time, and has taken all that were ready.
 
-        A verdict must not grow old, for a key may be revoked meanwhile. So only who takes them quickly gets many.
+        Only who takes them quickly gets many: what grows old is judged twice.
         """
         quick = now - self.ready_since < BRISK
         self.ahead = min(2 * self.ahead, FARTHEST) if quick else max(1, self.ahead // 4)

@@ -60,7 +60,7 @@ class Rebuild:
             if judged is not None:
                 partition.anchored = True
                 if partition.kept_ready:
-                    self._seek(tp, partition.kept_ready[-1].offset + 1)
+                    self._seek(tp, partition.kept_ready[-1].record.offset + 1)
                     partition.ready.extend(partition.kept_ready)
                     partition.kept_ready = ()
             return partition.anchored
