@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import KW_ONLY, dataclass, field, fields, make_dataclass
+from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, final
 
@@ -25,6 +26,8 @@ TRACE_HEADERS: Final = frozenset({"traceparent", "tracestate"})
 
 NATS_ID_HEADER: Final = "Nats-Msg-Id"
 """Bears the message's id on JetStream publishes; not covered (it is the id), but compared."""
+
+CHANNELS_KEPT: Final = 1024
 
 MAX_PRINCIPAL_BYTES: Final = 255
 MAX_CHANNEL_BYTES: Final = 1024
@@ -95,6 +98,12 @@ class Channel:
 
     def __str__(self) -> str:
         return self.uri
+
+
+@lru_cache(CHANNELS_KEPT)
+def channel_of(scheme: Scheme, realm: str, name: str) -> Channel:
+    """Return a channel; those met lately are kept, for adapters meet most of them again."""
+    return Channel(scheme, realm, name)
 
 
 def is_topic(name: str) -> bool:

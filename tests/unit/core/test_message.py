@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.core.world import World, kafka, nats, press
 from watchword import Channel, ConfigurationError, SigningError, VerifiedMessage
-from watchword.message import check_realm, is_principal, is_subject
+from watchword.message import CHANNELS_KEPT, channel_of, check_realm, is_principal, is_subject
 
 
 @pytest.mark.parametrize(
@@ -110,3 +110,12 @@ def test_repr_shows_no_payload() -> None:
     message = nats(value=b"s3cret-value", key=b"s3cret-key", headers=(("x", b"s3cret-header"),))
     verified = World().verify(press(message))
     assert "s3cret" not in f"{message!r} {verified!r} {nats(value=None)!r}"
+
+
+def test_channels_are_kept_in_bounds() -> None:
+    """Promise (A20): a flood of subjects takes bounded room, and every channel is the right one all the same."""
+    for number in range(3 * CHANNELS_KEPT):
+        assert channel_of("nats", "prod", f"tasks.{number}") == Channel("nats", "prod", f"tasks.{number}")
+    assert channel_of("nats", "prod", "tasks.0") is channel_of("nats", "prod", "tasks.0")
+    assert channel_of("kafka", "prod", "tasks.0") != channel_of("nats", "prod", "tasks.0")
+    assert channel_of.cache_info().currsize == CHANNELS_KEPT

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.msg import Msg
 
-from watchword_adapters.buses.nats.message import MAX_CHANNELS, Channels, Delivery
+from watchword_adapters.buses.nats.message import Delivery
 from watchword_adapters.buses.nats.requests import MAX_UNREAD_ANSWERS, Recent, Waiting
 
 
@@ -48,15 +48,6 @@ def test_memory_is_bounded_in_number() -> None:
         recent.put(name, value)
     assert [recent.get(name) for name in "abc"] == [3, None, 4]
     assert len(recent) == 2
-
-
-def test_channels_are_kept_in_bounds() -> None:
-    """A flood of subjects takes bounded room, and every channel is the right one all the same."""
-    channels = Channels("prod")
-    for number in range(3 * MAX_CHANNELS):
-        assert channels.of(f"tasks.{number}").uri == f"nats://prod/tasks.{number}"
-    assert channels.of("tasks.0") is channels.of("tasks.0")
-    assert len(channels._known) <= MAX_CHANNELS
 
 
 def test_memory_is_bounded_in_time() -> None:

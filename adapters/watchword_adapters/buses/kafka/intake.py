@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaError
 
 from watchword import Message, Position, Unavailable
-from watchword.message import log_name
+from watchword.message import channel_of, log_name
 from watchword_adapters.buses.kafka.handover import Handover
 from watchword_adapters.buses.kafka.judging import Judge
 from watchword_adapters.buses.kafka.progress import Partition
@@ -21,7 +21,6 @@ from watchword_adapters.buses.kafka.rebuild import Rebuild
 from watchword_adapters.buses.kafka.records import (
     Deserializer,
     Record,
-    channel_of,
     log_of,
     messages_of,
 )
@@ -336,7 +335,7 @@ class Intake:
     def _log_name(self, tp: TopicPartition) -> str:
         return log_name(
             Message(
-                channel=channel_of(self._watchword.realm, tp.topic),
+                channel=channel_of("kafka", self._watchword.realm, tp.topic),
                 value=None,
                 position=Position(log_of(tp), 0),
                 reader=self._reader,

@@ -12,9 +12,8 @@ from aiokafka.structs import TopicPartition
 from watchword import Channel, ConfigurationError, Message, SigningError
 from watchword.encoding import characters
 from watchword.envelope import MAX_ENVELOPE_CHARACTERS
-from watchword.message import MAX_PRINCIPAL_BYTES, make_message
+from watchword.message import MAX_PRINCIPAL_BYTES, channel_of, make_message
 from watchword_adapters.buses.kafka.batch import Bare, Entry, SigningBatch, SigningBuilder, Waiting, size_of
-from watchword_adapters.buses.kafka.records import channel_of
 from watchword_adapters.gathering import Gathering
 
 if TYPE_CHECKING:
@@ -214,7 +213,7 @@ class SigningProducer(AIOKafkaProducer):
         sending: object = self._sender.sender_task
         if sending is None:
             raise ConfigurationError("the producer is not started: await producer.start(), or use 'async with'")
-        channel_of(self._realm, topic).check_signable()
+        channel_of("kafka", self._realm, topic).check_signable()
         known = await self.partitions_for(topic)
         if partition is not None and partition not in known:
             raise SigningError(f"partition {partition!r} of topic {topic!r}: there are {sorted(known)}")
@@ -222,7 +221,7 @@ class SigningProducer(AIOKafkaProducer):
     def _entry(self, topic: str, partition: int, message: Waiting) -> Entry:
         """Draft the envelope of a message; the record's timestamp is the time of issue, in milliseconds."""
         timestamp, key, value, headers = message
-        channel = channel_of(self._realm, topic)
+        channel = channel_of("kafka", self._realm, topic)
         draft = self._signer.draft(
             make_message(channel, value, key, headers, partition, None, None, None, None, "", None, False),  # noqa: FBT003 - all by position
             recipient=None if self._recipient is None else self._recipient(channel, key, headers),
@@ -245,7 +244,7 @@ class SigningProducer(AIOKafkaProducer):
         """Return the most characters that an envelope may have, in whichever partition, for whomever it is meant."""
         draft = self._signer.draft(
             Message(
-                channel=channel_of(self._realm, topic or "t"),
+                channel=channel_of("kafka", self._realm, topic or "t"),
                 value=None if value is None else b"",
                 key=None if key is None else b"",
                 headers=tuple(headers),

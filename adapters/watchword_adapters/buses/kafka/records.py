@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from watchword import Channel, ObservedMessage, Position, VerifiedMessage, WatchwordError
-from watchword.message import make_message, maker_of
+from watchword import ObservedMessage, Position, VerifiedMessage, WatchwordError
+from watchword.message import channel_of, make_message, maker_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -69,12 +68,6 @@ class ObservedRecord(ConsumerRecord[Any, Any]):
 Record: TypeAlias = VerifiedRecord | ObservedRecord
 
 
-@lru_cache(1024)
-def channel_of(realm: str, topic: str) -> Channel:
-    """Return the channel that a topic is."""
-    return Channel("kafka", realm, topic)
-
-
 def log_of(tp: TopicPartition) -> str:
     """Name the log that a partition is."""
     return f"{tp.topic}/{tp.partition}"
@@ -92,7 +85,7 @@ def messages_of(records: Iterable[ConsumerRecord[Any, Any]], realm: str, reader:
     channel, log = None, ""
     for record in records:
         if channel is None:
-            channel, log = channel_of(realm, record.topic), f"{record.topic}/{record.partition}"
+            channel, log = channel_of("kafka", realm, record.topic), f"{record.topic}/{record.partition}"
         timestamp: int | None = record.timestamp  # the oldest record format has none
         seconds = None if timestamp is None else timestamp / 1000
         messages.append(

@@ -9,7 +9,8 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.structs import TopicPartition
 
 from watchword import Message, Position, Reason, Rejected
-from watchword_adapters.buses.kafka.records import channel_of, log_of
+from watchword.message import channel_of
+from watchword_adapters.buses.kafka.records import log_of
 from watchword_adapters.buses.kafka.scrub import scrub
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Sieve:
         for offset in lost:
             if offset >= first:
                 self._reported[tp] = offset
-                channel, position = channel_of(self._watchword.realm, tp.topic), Position(log_of(tp), offset)
+                channel, position = channel_of("kafka", self._watchword.realm, tp.topic), Position(log_of(tp), offset)
                 verdict = Rejected(Reason.MALFORMED, "a record that the client cannot decode", channel=channel.uri)
                 self._watchword.audit.refused_raw(
                     verdict, channel=channel.uri, log=position.log, offset=position.offset

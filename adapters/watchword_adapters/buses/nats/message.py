@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from nats.aio.msg import Msg
 from nats.errors import Error
 
-from watchword.message import Channel, Message, ObservedMessage, VerifiedMessage
+from watchword.message import Message, ObservedMessage, VerifiedMessage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,6 @@ _ACK: Final = ["$JS", "ACK"]
 _SHORT: Final = 9
 _LONG: Final = 11
 _DIGITS: Final = 20
-MAX_CHANNELS: Final = 1000
 
 
 class Delivery(NamedTuple):
@@ -45,23 +44,6 @@ class Delivery(NamedTuple):
         ):
             return None
         return cls((stream, consumer), int(sequence), int(stamp), int(attempt))
-
-
-class Channels:
-    """The channels of one realm's subjects; those met lately are kept, for most subjects come again."""
-
-    def __init__(self, realm: str) -> None:
-        self._realm = realm
-        self._known: dict[str, Channel] = {}
-
-    def of(self, subject: str) -> Channel:
-        """Return the channel of ``subject``."""
-        channel = self._known.get(subject)
-        if channel is None:
-            if len(self._known) >= MAX_CHANNELS:
-                self._known.clear()
-            channel = self._known[subject] = Channel("nats", self._realm, subject)
-        return channel
 
 
 def sequence_of(raw: Msg) -> int:

@@ -7,9 +7,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from watchword import Expected, ObservedMessage, Reason, Rejected, Unavailable
-from watchword.message import make_message
+from watchword.message import channel_of, make_message
 from watchword_adapters.buses.nats.headers import HeaderBlock
-from watchword_adapters.buses.nats.message import Channels, delivered_msg
+from watchword_adapters.buses.nats.message import delivered_msg
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,7 +50,6 @@ class Reader:
         self._quarantine = quarantine
         self._expected = expected or (lambda _: Expected())
         self._admitted = admitted
-        self._channels = Channels(watchword.realm)
         self.resetting = False
         self._judging = 0
         self._closed = False
@@ -122,7 +121,7 @@ class Reader:
         appended_at: float | None,
         delivered_by: tuple[str, str] | None,
     ) -> Message:
-        channel, pairs = self._channels.of(raw.subject), block_of(raw).pairs
+        channel, pairs = channel_of("nats", self.watchword.realm, raw.subject), block_of(raw).pairs
         name, alone = self.name, self.alone
         made: Message = make_message(
             channel, raw.data, None, pairs, None, reply_to, position, appended_at, None, name, delivered_by, alone

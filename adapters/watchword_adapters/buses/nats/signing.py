@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from nats.aio.client import _HEADER_KEY_RE
 
 from watchword import Expected, Request, SigningError
-from watchword.message import ENVELOPE_HEADER, NATS_ID_HEADER, make_message, maker_of
-from watchword_adapters.buses.nats.message import Channels
+from watchword.message import ENVELOPE_HEADER, NATS_ID_HEADER, channel_of, make_message, maker_of
 from watchword_adapters.buses.nats.posting import Letter, PostingClient
 from watchword_adapters.buses.nats.requests import Recent
 
@@ -37,7 +36,6 @@ class SigningClient(PostingClient):
     def __init__(self, *, watchword: Watchword, recipient: Recipient | None = None) -> None:
         super().__init__(watchword)
         self._recipient = recipient
-        self._channels = Channels(watchword.realm)
         window = watchword.verifier.policy.window
         self._asked: Recent[dict[bytes, Request]] = Recent(seconds=window, clock=watchword.clock)
         self._owed: Recent[VerifiedMessage] = Recent(seconds=window, clock=watchword.clock)
@@ -97,7 +95,7 @@ class SigningClient(PostingClient):
         ``stored`` is for JetStream, which replaces the reply subject: none is signed, and the id goes along as
         ``Nats-Msg-Id`` unless the caller gave its own.
         """
-        channel = self._channels.of(subject)
+        channel = channel_of("nats", self.watchword.realm, subject)
         pairs = _pairs(headers) if headers else ()
         if not isinstance(payload, bytes | bytearray | memoryview):
             raise SigningError(f"payload is {type(payload).__name__}: encode it to bytes")
