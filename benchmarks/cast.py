@@ -36,7 +36,7 @@ PRINCIPAL: Final = "agent://acme/planner-0001"
 TOPIC: Final = "tasks.planning.region-001"
 HEADERS: Final = (("content-type", b"application/json"),)
 CHUNK: Final = 128
-"""Messages that are verified at once, as the consumers do."""
+"""Messages that are verified at once: two whole trees of the usual size."""
 
 clock: Final = time.time
 
