@@ -23,9 +23,9 @@ def run_bench(parts: Sequence[str], *, small: bool, output: Path | None, address
         raise ConfigurationError(
             f"the benchmarks need an extra ({', '.join(missing)} missing): pip install 'watchword[bench]'"
         )
-    # Either signal ends the brokers and processes that were started.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    # Either signal ends the brokers and processes that were started, and asyncio between two steps of its loop.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     benchmarks = _benchmarks()
     reports = Path("build/reports") / ("small" if small else "") if output is None else output
 

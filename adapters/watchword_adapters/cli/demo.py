@@ -30,7 +30,7 @@ def run_demo(bus: Bus, *, url: str | None, bootstrap: str | None, as_json: bool)
     # The table tells what happened; the audit trail and the plain clients' complaints would bury it.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     logging.getLogger().addHandler(logging.NullHandler())
-    # For the first asyncio cancels a task, which a client may swallow; the second would leave a broker of ours running.
+    # Between the acts; unhandled, the second would leave a broker of ours running.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     narrator = Console(stderr=True, highlight=False)

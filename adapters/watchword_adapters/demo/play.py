@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from watchword import ConfigurationError, WatchwordError
 from watchword_adapters.demo.broker import kafka_compatible, nats_server
+from watchword_adapters.demo.ending import run
 from watchword_adapters.demo.scenario import Act, Director, Result
 from watchword_adapters.demo.stage import POLICY, cast
 
@@ -32,9 +33,9 @@ def play(bus: Bus, *, address: str | None = None, told: Callable[[str], None] = 
         told(f"broker: {name if address is None else 'yours'} at {where}")
         try:
             told("act 1: planner, controller and attacker, without Watchword")
-            without = asyncio.run(_act(bus, where, None))
+            without = run(_act(bus, where, None))
             told(f"act 2: with Watchword (at its end the attacker waits {POLICY.window:g} s for the window to close)")
-            guarded = asyncio.run(_act(bus, where, cast()))
+            guarded = run(_act(bus, where, cast()))
         except WatchwordError:
             raise
         except (Exception, asyncio.CancelledError) as error:  # the plain clients of a bus that is gone say it so
@@ -53,11 +54,11 @@ async def _act(bus: Bus, where: str, agents: Cast | None) -> Act:
 
 
 def _stage(bus: Bus, where: str, handler: Handler, agents: Cast | None) -> Stage:
-    run = uuid.uuid4().hex[:8]
+    name = uuid.uuid4().hex[:8]
     if bus == "nats":
         from watchword_adapters.demo.nats_stage import NatsStage  # noqa: PLC0415 - imports a client
 
-        return NatsStage(where, handler, agents, run)
+        return NatsStage(where, handler, agents, name)
     from watchword_adapters.demo.kafka_stage import KafkaStage  # noqa: PLC0415 - imports a client
 
-    return KafkaStage(where, handler, agents, run)
+    return KafkaStage(where, handler, agents, name)

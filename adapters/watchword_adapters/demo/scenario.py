@@ -147,7 +147,8 @@ class Director:
             stage.commands, self._body(order, instances), key=b"eu", headers={"priority": "normal"}, recipient=None
         )
         try:
-            await asyncio.wait_for(self._arrival.wait(), _PATIENCE)
+            async with asyncio.timeout(_PATIENCE):
+                await self._arrival.wait()
         except TimeoutError:
             return False
         return True

@@ -109,8 +109,9 @@ class Ledger:
         return mark.birth, answers
 
     def _prepare(self, *, suspect: bool) -> None:
-        names = ("application_id", "user_version", "schema_version")
-        application, version, schema = (self._in_turn(f"PRAGMA {name}").fetchone()[0] for name in names)
+        # The schema first: another process may give the file all three at once, between two of these readings.
+        names = ("schema_version", "application_id", "user_version")
+        schema, application, version = (self._in_turn(f"PRAGMA {name}").fetchone()[0] for name in names)
         if schema and (application, version) != (_APPLICATION, _VERSION):
             raise ConfigurationError(f"path {self._path}: another program's file; name one of its own")
         if self._in_turn("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":

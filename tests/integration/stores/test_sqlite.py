@@ -21,6 +21,13 @@ FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
 POLICY = Policy(max_age=60, max_skew=5, max_lag=600)
 BIRTH = 1_800_000_000
 LATER = BIRTH + 100
+SETTINGS: dict[str, Any] = {
+    "clock": lambda: float(BIRTH),
+    "max_skew": 5,
+    "bucket_seconds": 60,
+    "per_principal": 1000,
+    "wait": 20.0,
+}
 
 Opened = Callable[..., SqliteReplayStore]
 
@@ -76,7 +83,7 @@ def test_of_several_processes_exactly_one_is_first(path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     start, answers = context.Barrier(4), context.Queue()
     claims = [make_claim(number) for number in range(100)]
-    processes = [context.Process(target=_serve, args=(path, claims, start, answers)) for _ in range(4)]
+    processes = [context.Process(target=_serve, args=(path, claims, start, answers), daemon=True) for _ in range(4)]
     for process in processes:
         process.start()
     given = [answers.get(timeout=60) for _ in processes]
@@ -84,6 +91,25 @@ def test_of_several_processes_exactly_one_is_first(path: Path) -> None:
         process.join()
     for each in zip(*given, strict=True):
         assert sorted(each) == ["first", "replayed", "replayed", "replayed"]
+
+
+@pytest.mark.parametrize("moment", range(5))
+async def test_a_file_that_another_process_makes_meanwhile_is_ours(
+    opened: Opened, moment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise (A15): whichever of two processes that open a new file is first, and when, both open it."""
+    ask, asked = sqlite_ledger.Ledger._in_turn, 0
+
+    def ask_when_overtaken(ledger: sqlite_ledger.Ledger, statement: str) -> sqlite3.Cursor:
+        nonlocal asked
+        asked += 1
+        if asked == moment + 1:
+            sqlite_ledger.Ledger(ledger._path, **SETTINGS).close()
+        return ask(ledger, statement)
+
+    monkeypatch.setattr(sqlite_ledger.Ledger, "_in_turn", ask_when_overtaken)
+    assert await opened().claim(make_claim(1, at=LATER)) is FIRST
+    assert asked > moment
 
 
 async def test_a_restart_forgets_nothing(opened: Opened, clock: Clock) -> None:

@@ -1,0 +1,62 @@
+"""Runs an act so that Control-C and a supervisor's SIGTERM end it in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+_Result = TypeVar("_Result")
+
+_AGAIN: Final = 0.2  # seconds until a task that goes on is cancelled once more
+
+
+def run(main: Coroutine[Any, Any, _Result]) -> _Result:
+    """Run ``main`` as ``asyncio.run`` does; KeyboardInterrupt, once ``main`` has ended, if SIGINT or SIGTERM came.
+
+    Raised where the signal finds the loop, the exception would cost a task the step it was about to take, and the loop
+    would wait for that task for ever. And a client may swallow a cancellation (``asyncio.wait_for`` of Python 3.11
+    does, CPython issue 86296), so there is one after another.
+    """
+    interrupted = False
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        task = loop.create_task(main)
+
+        def cancel() -> None:
+            task.cancel()
+            loop.call_later(_AGAIN, cancel)
+
+        def interrupt() -> None:
+            nonlocal interrupted
+            interrupted = True
+            loop.call_soon_threadsafe(cancel)
+
+        with _signalled(interrupt):
+            try:
+                result = loop.run_until_complete(task)
+            except asyncio.CancelledError:
+                if not interrupted:
+                    raise
+    if interrupted:
+        raise KeyboardInterrupt
+    return result
+
+
+@contextmanager
+def _signalled(call: Callable[[], None]) -> Iterator[None]:
+    """Have either signal ``call``; only the main thread may."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: call()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
