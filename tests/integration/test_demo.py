@@ -97,10 +97,10 @@ def test_a_broker_that_goes_away_is_one_clear_line(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_that_is_ended_ends_its_broker(how: signal.Signals) -> None:
     """Control-C and a supervisor's SIGTERM leave no server behind, and say nothing."""
-    with ExitStack() as stack:
-        process = stack.enter_context(
-            subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603 - our own command
-        )
+    with (
+        subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process,  # noqa: S603 - our own command
+        ExitStack() as stack,
+    ):
         stack.callback(process.kill)  # leaving the process waits for its end
         assert process.stderr is not None
         port = int(process.stderr.readline().rpartition(":")[2])

@@ -6,7 +6,7 @@ import json
 import logging
 import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import structlog
 from rich.console import Console
@@ -30,9 +30,9 @@ def run_demo(bus: Bus, *, url: str | None, bootstrap: str | None, as_json: bool)
     # The table tells what happened; the audit trail and the plain clients' complaints would bury it.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     logging.getLogger().addHandler(logging.NullHandler())
-    # Between the acts; unhandled, the second would leave a broker of ours running.
+    # For where no act runs, which handles them itself: SIGTERM would leave a broker of ours running.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+        signal.signal(number, signal.default_int_handler)
     narrator = Console(stderr=True, highlight=False)
     result = play(bus, address=url if bus == "nats" else bootstrap, told=lambda line: narrator.print(line, style="dim"))
     if as_json:
@@ -40,10 +40,6 @@ def run_demo(bus: Bus, *, url: str | None, bootstrap: str | None, as_json: bool)
     else:
         _show(result)
     return OK if result.holds else ATTACK_CAME_THROUGH
-
-
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _show(result: Result) -> None:

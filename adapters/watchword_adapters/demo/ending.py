@@ -39,13 +39,10 @@ def run(main: Coroutine[Any, Any, _Result]) -> _Result:
 
         with _signalled(interrupt):
             try:
-                result = loop.run_until_complete(task)
-            except asyncio.CancelledError:
-                if not interrupted:
-                    raise
-    if interrupted:
-        raise KeyboardInterrupt
-    return result
+                return loop.run_until_complete(task)
+            finally:
+                if interrupted:  # whatever it broke on its way out
+                    raise KeyboardInterrupt
 
 
 @contextmanager
