@@ -7,7 +7,7 @@ import logging
 import multiprocessing
 import signal
 import traceback
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import structlog
@@ -95,6 +95,11 @@ def _main(connection: Connection, work: Callable[..., None], arguments: tuple[An
     try:
         work(connection, *arguments)
     except ConfigurationError as error:
-        connection.send(error)
+        _tell(connection, error)
     except Exception:  # noqa: BLE001 - all of it is told
-        connection.send(FailedError(traceback.format_exc()))
+        _tell(connection, FailedError(traceback.format_exc()))
+
+
+def _tell(connection: Connection, error: Exception) -> None:
+    with suppress(BrokenPipeError):  # whoever started us was interrupted, and listens no more
+        connection.send(error)
