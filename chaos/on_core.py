@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from itertools import count, cycle
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, Final
 
 from nats.aio.client import Client
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from chaos.plan import Plan
 
 _QUEUE: Final = "workers"
+_WITNESS_SECONDS: Final = 2.0
+"""What a witness with a connection may take to say that it saw a copy."""
+
 _LANES: Final = 8
 """Subscriptions that a worker has in the group: each of them judges one message after another."""
 
@@ -114,7 +117,6 @@ class _Attacking:
     def __init__(self, client: Client, seen: asyncio.Queue[Msg]) -> None:
         self._client = client
         self._seen = seen
-        self._numbers = count(1)
 
     async def captures(self) -> AsyncIterator[Captured]:
         while True:
@@ -122,14 +124,10 @@ class _Attacking:
             yield Captured(msg.data.decode(), msg)
 
     async def replay(self, captured: Captured) -> bool:
-        """Mark the copy by a reply subject, which was not signed and so reaches no handler."""
+        """Mark the copy by a reply subject, which was not signed and so reaches no handler; the witness answers."""
+        raw = captured.raw
         try:
-            await self._client.publish(
-                captured.raw.subject,
-                captured.raw.data,
-                reply=f"copy.{next(self._numbers)}",
-                headers=captured.raw.headers,
-            )
-        except Error:
+            await self._client.request(raw.subject, raw.data, timeout=_WITNESS_SECONDS, headers=raw.headers)
+        except (Error, TimeoutError):  # the server, or the witness's connection, was away
             return False
-        return self._client.is_connected
+        return True

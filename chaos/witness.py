@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 
 async def watch(plan: Plan) -> None:
-    """Write down every message and whose it is: a copy bears a reply subject."""
+    """Write down every message and whose it is: a copy bears a reply subject, and its sender learns that we saw it."""
     writer = Writer(plan.directory, WITNESSED)
 
     async def saw(msg: Msg) -> None:
         writer.write((msg.data.decode(), msg.reply or ORIGINAL))
+        if msg.reply:
+            await msg.respond(b"")
 
     async with connected(Client(), plan.address) as client:
         await client.subscribe(f"{plan.channel}.tasks", cb=saw)
