@@ -19,6 +19,7 @@ from watchword.message import ENVELOPE_HEADER, is_principal
 VERSION: Final = 1
 MAX_ENVELOPE_BYTES: Final = 4096
 MAX_ENVELOPE_CHARACTERS: Final = characters(MAX_ENVELOPE_BYTES)
+MIN_TREE_SIZE: Final = 2
 MAX_TREE_SIZE: Final = 4096
 MAX_KEY_ID_BYTES: Final = 128
 ID_BYTES: Final = 16
@@ -49,7 +50,7 @@ class Inclusion:
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """What many envelopes of one sender have in common; ``size`` is that of their trees, 0 for a direct signature."""
+    """What many envelopes of one sender have in common."""
 
     issuer: str
     channel: str
@@ -63,15 +64,14 @@ class Common:
     protected: bytes
     algorithm: int
     key_id: bytes
-    size: int
 
 
 @dataclass(slots=True, init=False)
 class Envelope:
     """An envelope as read; nothing in it is verified. Bytes are kept as received: signatures are checked over them.
 
-    ``leaf`` is the claims' hash in a tree, and what stands for them wherever a digest will do. Readers fill one in that
-    somebody else made, for it is made for each message.
+    ``leaf`` is the claims' hash in a tree, and what stands for them wherever a digest will do. ``size`` is the tree's,
+    0 for a direct signature. Readers fill one in that somebody else made, for it is made for each message.
     """
 
     common: Common
@@ -82,6 +82,7 @@ class Envelope:
     claims_bytes: bytes
     leaf: bytes
     signature: bytes
+    size: int
     index: int
     path: tuple[bytes, ...]
 
@@ -107,20 +108,20 @@ class Envelope:
     @property
     def inclusion(self) -> Inclusion | None:
         """The proof that the claims stand in a signed tree; None for a direct signature."""
-        return Inclusion(self.common.size, self.index, self.path) if self.common.size else None
+        return Inclusion(self.size, self.index, self.path) if self.size else None
 
     def root(self) -> bytes | None:
         """Return what the signature stands over: the root of the tree, None where the inclusion proof does not fit.
 
         For a direct signature it is the claims' bytes.
         """
-        if not self.common.size:
+        if not self.size:
             return self.claims_bytes
-        return root_of(self.leaf, self.index, self.common.size, self.path)
+        return root_of(self.leaf, self.index, self.size, self.path)
 
     def to_be_signed(self, root: bytes) -> bytes:
         """Return the bytes that the signature covers, with the ``root`` that this envelope has."""
-        return sig_structure(self.common.protected, self.common.size, root)
+        return sig_structure(self.common.protected, self.size, root)
 
 
 def is_envelope_name(name: str) -> bool:
@@ -186,12 +187,12 @@ class EnvelopeReader:
         envelope.common = Common(
             claims.issuer, claims.channel, claims.recipient, claims.expires_at, claims.covered,
             frozenset(claims.covered), claims.partition, claims.request_id, claims.reply_to,
-            protected, algorithm, key_id, size,
+            protected, algorithm, key_id,
         )  # fmt: skip
         envelope.id, envelope.issued_at = claims.id, claims.issued_at
         envelope.metadata_digest, envelope.value_digest = claims.metadata_digest, claims.value_digest
         envelope.claims_bytes, envelope.leaf = claims_bytes, leaf_of(claims_bytes)
-        envelope.signature, envelope.index, envelope.path = signature, index, path
+        envelope.signature, envelope.size, envelope.index, envelope.path = signature, size, index, path
 
     def _claims(self, data: bytes) -> Claims:  # noqa: C901 - one step for each claim, in their order on the wire
         """Read the claims: each has its place, so none can repeat, and none that is unknown finds one."""
@@ -333,7 +334,7 @@ def _read_inclusion(proof: bytes) -> tuple[int, int, tuple[bytes, ...]]:
     size, at = read_head(proof, 1, UINT)
     index, at = read_head(proof, at, UINT)
     nodes, at = read_head(proof, at, ARRAY)
-    if not (2 <= size <= MAX_TREE_SIZE and index < size and 1 <= nodes <= _MAX_PATH):  # noqa: PLR2004 - a tree has two leaves
+    if not (MIN_TREE_SIZE <= size <= MAX_TREE_SIZE and index < size and 1 <= nodes <= _MAX_PATH):
         raise ValueError("inclusion proof of another shape")
     end = at + nodes * _NODE_BYTES
     framed = proof[at::_NODE_BYTES] == HASH[:1] * nodes and proof[at + 1 :: _NODE_BYTES] == HASH[1:] * nodes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from watchword.errors import Reason, Rejected, Unavailable
 from watchword.keys import VerificationKey
-from watchword.merkle import paths_of
+from watchword.merkle import shared_root
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -79,11 +79,8 @@ class Proving:
     async def check_together(self, cases: Sequence[Case], check: Checker | None) -> None:
         """Check the signatures that cases share, each once and at best side by side, and tell the cases."""
         jobs: list[tuple[_Tree, bytes, list[Case]]] = []
-        for tree, group in _by_tree(cases).items():
-            root = _root_of_all(group)
-            if root is None:  # not all of a tree: the first stands for it, and the others will find its root remembered
-                root = group[0].root()
-                del group[1:]
+        for tree, siblings in _by_tree(cases).items():
+            group, root = _rooted(siblings)
             if root is not None and self._roots.get(tree) == root:
                 _tell(group, holds=True)
             elif root is not None:
@@ -113,20 +110,19 @@ async def _checked(jobs: list[Callable[[], bool]], check: Checker | None) -> Seq
 
 
 def _tree_of(key: VerificationKey, envelope: Envelope) -> _Tree:
-    common = envelope.common
-    return key.public_bytes, common.protected, common.size, envelope.signature
+    return key.public_bytes, envelope.common.protected, envelope.size, envelope.signature
 
 
 def _by_tree(cases: Sequence[Case]) -> dict[_Tree, list[Case]]:
     groups: dict[_Tree, list[Case]] = {}
-    signature, common, key = b"", None, None
+    signature, size, common, key = b"", 0, None, None
     group: list[Case] = []
     for case in cases:
         if case.verdict is not None or case.common.algorithm != case.key.algorithm:
             continue
         # Most siblings stand together, and need no look-up.
-        if case.signature != signature or case.common is not common or case.key is not key:
-            signature, common, key = case.signature, case.common, case.key
+        if case.signature != signature or case.size != size or case.common is not common or case.key is not key:
+            signature, size, common, key = case.signature, case.size, case.common, case.key
             group = groups.setdefault(_tree_of(key, case), [])
         group.append(case)
     return groups
@@ -137,18 +133,19 @@ def _tell(group: list[Case], *, holds: bool) -> None:
         case.signed = holds
 
 
-def _root_of_all(group: list[Case]) -> bytes | None:
-    """Return the root of a tree all of whose leaves are here in order, each with its true path; else None.
+def _rooted(siblings: list[Case]) -> tuple[list[Case], bytes | None]:
+    """Return those that one root stands for, and that root: all of them, or else the first alone.
 
-    To make a tree of 64 once takes a sixth of the hashes that climbing to its root from each leaf takes.
+    The others then climb to a root each, and find it remembered. Of one leaf the first counts: copies come later.
     """
-    if not 1 < len(group) == group[0].common.size:
-        return None
-    root, paths = paths_of([case.leaf for case in group])
-    for index, (case, path) in enumerate(zip(group, paths, strict=True)):
-        if case.index != index or case.path != path:
-            return None
-    return root
+    size, places = siblings[0].size, dict[int, "Case"]()
+    if size and len(siblings) > 1:
+        for case in siblings:
+            places.setdefault(case.index, case)
+        root = shared_root([(at, places[at].leaf, places[at].path) for at in sorted(places)], size)
+        if root is not None:
+            return [*places.values()], root
+    return siblings[:1], siblings[0].root()
 
 
 def _verifies(case: Case, root: bytes) -> bool:

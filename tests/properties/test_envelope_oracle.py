@@ -111,11 +111,11 @@ def is_as_cbor2_reads_it(envelope: Envelope, raw: bytes) -> None:
     assert list(claims) == [label for label in ORDER if label in claims]
     common, found = envelope.common, envelope.claims
     assert (envelope.claims_bytes, common.protected, envelope.signature) == (claims_bytes, protected, signature)
-    assert fields == {1: common.algorithm, 4: common.key_id} | ({395: 1} if common.size else {})
-    if common.size:
+    assert fields == {1: common.algorithm, 4: common.key_id} | ({395: 1} if envelope.size else {})
+    if envelope.size:
         size, index, path = cbor2.loads(unprotected[396][-1][0])
         assert unprotected == {396: {-1: [deterministic([size, index, path])]}}
-        assert (common.size, envelope.index, list(envelope.path)) == (size, index, path)
+        assert (envelope.size, envelope.index, list(envelope.path)) == (size, index, path)
     else:
         assert (unprotected, envelope.index, envelope.path) == ({}, 0, ())
     wanted = {

@@ -35,18 +35,25 @@ SIZES = st.sampled_from([2, 23, 24, 25, 64, 255, 256, 257, 4096]) | st.integers(
 
 @st.composite
 def envelopes(draw: st.DrawFn) -> bytes:
-    """Draw an envelope that may become a template: batched, with a value, and a whole signature."""
+    """Draw an envelope that may become a template: with a value, and a whole signature."""
+    claims = draw(FIXED) | {6: draw(TIMES), 7: draw(IDS)}
+    signature = draw(st.binary(min_size=64, max_size=64))
+    if draw(st.integers(0, 3)) == 0:
+        return whole(1, claims, {1: -19, 4: draw(KEY_IDS)}, {}, signature)
     size = draw(SIZES)
     index = draw(st.sampled_from([at for at in (0, 1, 23, 24, 255, 256, size - 1) if at < size]))
-    claims = draw(FIXED) | {6: draw(TIMES), 7: draw(IDS)}
     path = draw(st.lists(HASHES, min_size=1, max_size=12))
-    signature = draw(st.binary(min_size=64, max_size=64))
     return written(claims, {1: -19, 4: draw(KEY_IDS), 395: 1}, [size, index, path], signature)
 
 
 def written(claims: dict[Any, Any], protected: dict[int, Any], proof: list[Any], signature: bytes) -> bytes:
     """Return a batched envelope."""
     return whole(1, claims, protected, {396: {-1: [deterministic(proof)]}}, signature)
+
+
+def width(number: int) -> int:
+    """Return how many bytes a number takes."""
+    return len(cbor2.dumps(number))
 
 
 def strictly(raw: bytes) -> Envelope | None:
@@ -89,16 +96,24 @@ def test_a_template_reads_its_own_kind_and_nothing_otherwise(raw: bytes, data: s
         return
     assert agree(template, raw)
     claims, (protected, unprotected, _, _) = cbor2.loads(like.claims_bytes), cbor2.loads(raw)[2]
-    size, _, path = cbor2.loads(unprotected[396][-1][0])
     claims |= {6: data.draw(TIMES), 7: data.draw(IDS), "v": data.draw(HASHES)}
     if "m" in claims:
         claims["m"] = data.draw(HASHES)
-    other_index = data.draw(st.sampled_from([0, 1, 22, 23, 24, 25, 254, 255, 256, 257, size - 1, size, 4095]))
+    in_time = 1 << 16 <= claims[6] < 1 << 32
+    if not unprotected:
+        other = whole(1, claims, cbor2.loads(protected), {}, bytes(64))
+        assert len(other) != len(raw) or agree(template, other) is in_time
+        return
+    size, index, path = cbor2.loads(unprotected[396][-1][0])
+    other_size = data.draw(st.sampled_from([size]) | st.sampled_from([0, 1, 4097]) | SIZES)
+    near = [0, 1, 22, 23, 24, 25, 254, 255, 256, 257, other_size - 1, other_size, 4095]
+    other_index = data.draw(st.sampled_from([at for at in near if at >= 0]))
     other_path = [data.draw(HASHES) for _ in path]
-    other = written(claims, cbor2.loads(protected), [size, other_index, other_path], bytes(64))
+    other = written(claims, cbor2.loads(protected), [other_size, other_index, other_path], bytes(64))
     if len(other) == len(raw):
-        wanted = other_index < size and 1 << 16 <= claims[6] < 1 << 32
-        assert agree(template, other) is wanted
+        alike = (width(size), width(index)) == (width(other_size), width(other_index))  # else only the sum is alike
+        is_tree = 2 <= other_size <= 4096 and other_index < other_size
+        assert agree(template, other) is (alike and is_tree and in_time)
 
 
 @given(envelopes(), st.data())

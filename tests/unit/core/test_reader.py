@@ -52,6 +52,26 @@ def test_what_verified_is_learned_once() -> None:
     assert known(world) == 2
 
 
+def test_trees_of_different_sizes_are_alike() -> None:
+    """Promise: the first of a tree of 64 teaches how one of 33 to 64 is read, at any place with as long a path."""
+    world = World()
+    assert set(endings(world, press_many([kafka(value=b"%d" % at) for at in range(64)]))) == {"first"}
+    assert known(world) == 2, "the places from 24 on take another byte"
+    others = press_many([kafka(value=b"%d" % at) for at in range(41)], c6=NOW + 1)
+    assert [reads_quickly(world, message) for message in others] == [True] * 32 + [False] * 9, "paths are shorter there"
+    assert set(endings(world, others)) == {"first"}
+
+
+def test_a_direct_envelope_is_learned_beside_batched_ones() -> None:
+    """Promise: what is signed alone is read quickly as well, and by a template of its own."""
+    world, alone = World(), press(kafka(), c7=b"y" * 16)
+    assert endings(world, [alone, *batch()]) == ["first"] * 4
+    assert known(world) == 3
+    other = press(kafka(value=b"other"), c6=NOW + 1, c7=b"z" * 16)
+    assert reads_quickly(world, other)
+    assert endings(world, [other]) == ["first"]
+
+
 FORGED = {
     "signature": lambda: press_many([kafka(value=b"1"), kafka()], key=MALLORY_KEY, c7=b"x" * 16),
     "value": lambda: [replace(message, value=b"other") for message in batch()],
@@ -85,15 +105,14 @@ def test_a_forger_does_not_displace_what_was_learned(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     "message",
     [
-        press(kafka()),
         *press_many([kafka(value=None), kafka(value=None)])[:1],
         *press_many([kafka(), kafka()], c4=NOW + 60)[:1],
         *press_many([nats(reply_to="_INBOX.1"), nats()])[:1],
     ],
-    ids=["direct", "tombstone", "expiring", "request"],
+    ids=["tombstone", "expiring", "request"],
 )
 def test_what_will_hardly_come_again_is_not_learned(message: Message) -> None:
-    """Promise: direct signatures, tombstones, requests and what expires are read strictly each time."""
+    """Promise: tombstones, requests and what expires are read strictly each time."""
     world = World()
     assert endings(world, [message]) == ["first"]
     assert known(world) == 0

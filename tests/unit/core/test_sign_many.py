@@ -65,7 +65,7 @@ def records(number: int) -> list[Message]:
 
 def sizes(messages: list[Message]) -> list[int]:
     """Return the size of each message's tree."""
-    return [parse(message.headers[-1][1] or b"").common.size for message in messages]
+    return [parse(message.headers[-1][1] or b"").size for message in messages]
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def drained(producer: SigningProducer, tp: TopicPartition = P0) -> list[list[Any
 
 def tree_sizes(records: list[Any]) -> list[int]:
     """Return how many messages share the signature of each record; 0 for a direct one."""
-    return [EnvelopeReader().read(dict(record.headers)["watchword"]).common.size for record in records]
+    return [EnvelopeReader().read(dict(record.headers)["watchword"]).size for record in records]
 
 
 async def judged(agent: Watchword, records: list[Any], tp: TopicPartition = P0) -> list[Any]:
