@@ -32,6 +32,9 @@ _PARTITION_LIMIT: Final = 1 << 31
 _REQUIRED: Final = 4
 _KEPT: Final = 1024
 
+_TO_BASE64: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
+"""Our two characters in the place of base64's, and what is base64's only in that of one that is neither's."""
+
 _PADDING: Final = b"", b"===", b"==", b"="
 """By the characters over a multiple of four; one can be no end, and three signs are no padding."""
 
@@ -253,11 +256,9 @@ def unarmored(header: bytes) -> bytes:
     """Read base64url (RFC 4648 section 5); one sequence of bytes has one text."""
     if len(header) > MAX_ENVELOPE_CHARACTERS:
         raise _malformed(f"envelope of {len(header)} characters")
-    if b"+" in header or b"/" in header or b"=" in header:
-        raise _malformed("not base64url")
     over = len(header) % 4
     try:
-        raw = a2b_base64(header.replace(b"-", b"+").replace(b"_", b"/") + _PADDING[over], strict_mode=True)
+        raw = a2b_base64(header.translate(_TO_BASE64) + _PADDING[over], strict_mode=True)
     except Base64Error:
         raise _malformed("not base64url") from None
     if over and header[-1] not in _LAST[over]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from dataclasses import dataclass, field
-from functools import lru_cache
-from hashlib import blake2b
 from heapq import heappop, heappush
 from math import ceil, inf
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 
+from watchword.hashing import Hashing
 from watchword.packed import LEAST, OPEN, Bucket
 from watchword.quota import UNVERIFIED, Quota
 from watchword.replay import Admission
@@ -30,11 +27,6 @@ MAX_PROVEN: Final = 1 << 14
 """Keys that are kept apart because something verified under them; to forget them costs nothing but that."""
 
 _LONG: Final = 3600
-
-_PRIME: Final = (1 << 130) - 5
-"""Above 128 bits, so that two ids, or halves of digests, are never one number."""
-
-_64_BITS: Final = (1 << 64) - 1
 
 _Pair: TypeAlias = tuple[str, bytes]
 
@@ -73,9 +65,7 @@ class MemoryReplayStore:
     The floor of a log is the highest reference time that passed in it less ``horizon`` seconds (max_age + max_skew), or
     the one that it began with. An id is forgotten only below the floor, and whatever was issued below it is TOO_OLD; so
     nothing forgotten can come back. ``horizon`` None forgets nothing. Memory is bounded by refusing, never by
-    forgetting; see ``Quota`` for the bounds. An id is kept as 64 bits of a universal hash (Carter and Wegman, 1979)
-    whose coefficients are secrets of this process, so that nobody can aim at another's: that two of a million meet by
-    chance is to be expected once in 10^7 such windows.
+    forgetting; see ``Quota`` for the bounds. An id is kept as 64 bits (see ``Hashing``).
     """
 
     def __init__(
@@ -88,9 +78,7 @@ class MemoryReplayStore:
     ) -> None:
         self._horizon: Final = inf if horizon is None else horizon
         self._width: Final = _LONG if horizon is None else max(1, ceil(horizon / SLICES))
-        self._secret: Final = os.urandom(32)
-        self._a, self._b, self._c = (1 + secrets.randbelow(_PRIME - 1) for _ in range(3))
-        self._number: Final = lru_cache(MAX_PROVEN)(self._hash)
+        self._hashing: Final = Hashing(kept=MAX_PROVEN)
         self._quota: Final = Quota(per_principal=per_principal, in_all=in_all, unverified=unverified)
         self._logs: dict[str, _Log] = {}
         self._room = OPEN
@@ -111,9 +99,9 @@ class MemoryReplayStore:
         if claim.reference > log.highest:
             self._pass_time(log, claim.reference)
         issued_at = claim.issued_at
-        key, mark = self._key(claim.principal, claim.id, issued_at), self._mark(claim)
-        late_key = self._late_key(claim) if log.unverified else key
-        if issued_at < self._floor(log, solicited=claim.solicited) and not (key in log.pins or late_key in log.pins):
+        key, mark = self._hashing.key(claim.principal, claim.id, issued_at), self._hashing.mark(claim)
+        late_key = self._hashing.late_key(claim) if log.unverified else key
+        if issued_at < self._floor(log, claim.solicited) and not (key in log.pins or late_key in log.pins):
             return Admission.TOO_OLD
         known = self._find(log, issued_at, key)
         if known is not None:
@@ -121,12 +109,14 @@ class MemoryReplayStore:
         late = self._find(log, issued_at, late_key) if log.unverified else None
         if late is not None and (claim.place is None or late != mark):
             return Admission.REPLAYED
-        self._prove(claim)
+        pair = (claim.principal, claim.key_id)
+        if pair not in self._proven:
+            self._prove(pair)
         owner = self._quota.take(claim.principal)
         if owner is None:
             self._raise_floor(log, claim)
             return Admission.OVER_QUOTA
-        if late is None and issued_at <= self._raised(log, claim):
+        if late is None and issued_at <= self._raised(log, pair):
             self._quota.release(owner)
             return Admission.TOO_OLD
         self._keep(log, claim, key, mark, owner)
@@ -142,11 +132,12 @@ class MemoryReplayStore:
     def recall(self, claim: Claimed) -> None:
         """Remember a verified message that passed in this log before the guard began; of one id, the first sight."""
         log = self._logs.get(claim.log) or self._opened(claim.log, _Log())
-        self._prove(claim)
-        key, mark = self._key(claim.principal, claim.id, claim.issued_at), self._mark(claim)
+        if (pair := (claim.principal, claim.key_id)) not in self._proven:
+            self._prove(pair)
+        key, mark = self._hashing.key(claim.principal, claim.id, claim.issued_at), self._hashing.mark(claim)
         if self._is_over(log, claim) or self._find(log, claim.issued_at, key) is not None:
             return
-        if log.unverified and self._find(log, claim.issued_at, self._late_key(claim)) not in {None, mark}:
+        if log.unverified and self._find(log, claim.issued_at, self._hashing.late_key(claim)) not in {None, mark}:
             return  # its first sight was elsewhere, and passed without a verdict
         owner = self._quota.take(claim.principal)
         if owner is None:
@@ -157,8 +148,8 @@ class MemoryReplayStore:
     def pass_over(self, claim: Claimed) -> None:
         """Remember a message that passed without a verdict on its key, by its claims: elsewhere they are a replay."""
         log = self._logs.get(claim.log) or self._opened(claim.log, _Log())
-        key = self._key(claim.principal, claim.id, claim.issued_at)
-        late_key = self._late_key(claim)
+        key = self._hashing.key(claim.principal, claim.id, claim.issued_at)
+        late_key = self._hashing.late_key(claim)
         if self._is_over(log, claim) or any(
             self._find(log, claim.issued_at, known) is not None for known in (key, late_key)
         ):
@@ -167,20 +158,20 @@ class MemoryReplayStore:
             self._raise_floor(log, claim)
         else:
             log.unverified += 1
-            self._keep(log, claim, late_key, self._mark(claim), self._quota.take_unverified())
+            self._keep(log, claim, late_key, self._hashing.mark(claim), self._quota.take_unverified())
 
     def settle(self, log: str, principal: str, message_id: bytes, issued_at: int) -> None:
         """Let an unsettled id age like any other."""
         known = self._logs.get(log)
         if known is not None:
-            self._settle(known, self._key(principal, message_id, issued_at))
+            self._settle(known, self._hashing.key(principal, message_id, issued_at))
 
     def drop(self, claim: Claimed) -> None:
         """Let what is known of an unsettled message age, if that is the one at this place."""
         log = self._logs.get(claim.log)
         if log is not None and log.pins:
-            mark = self._mark(claim)
-            for key in (self._key(claim.principal, claim.id, claim.issued_at), self._late_key(claim)):
+            mark = self._hashing.mark(claim)
+            for key in (self._hashing.key(claim.principal, claim.id, claim.issued_at), self._hashing.late_key(claim)):
                 if key in log.pins and log.pins[key].mark == mark:
                     self._settle(log, key)
 
@@ -197,7 +188,7 @@ class MemoryReplayStore:
         self._room = max(LEAST, OPEN // len(self._logs))
         return log
 
-    def _floor(self, log: _Log, *, solicited: bool = False) -> float:
+    def _floor(self, log: _Log, solicited: bool = False) -> float:  # noqa: FBT001, FBT002 - hot
         passed = log.highest - self._horizon
         return passed if solicited or passed > log.start else log.start
 
@@ -250,11 +241,8 @@ class MemoryReplayStore:
         heappush(log.slices, number)
         return bucket
 
-    def _prove(self, claim: Claimed) -> None:
+    def _prove(self, pair: _Pair) -> None:
         """Keep this key's floors apart, for something verified under it: what nobody verified raises them no more."""
-        pair = (claim.principal, claim.key_id)
-        if pair in self._proven:
-            return
         if len(self._proven) >= MAX_PROVEN:
             self._proven.clear()
         self._proven.add(pair)
@@ -262,17 +250,18 @@ class MemoryReplayStore:
             if log.unproven > log.raised.get(pair, -inf):
                 log.raised[pair] = log.unproven
 
-    def _raised(self, log: _Log, claim: Claimed) -> float:
+    def _raised(self, log: _Log, pair: _Pair) -> float:
         """Return up to when whatever this key signed is too old in this log."""
         if not log.raised and log.unproven == -inf:
             return -inf
-        pair = (claim.principal, claim.key_id)
         raised = log.raised.get(pair, -inf)
         return raised if pair in self._proven else max(raised, log.unproven)
 
     def _is_over(self, log: _Log, claim: Claimed) -> bool:
         """Tell whether it need not be remembered: it is too old here, or its first sight may have found no room."""
-        return claim.issued_at < self._floor(log) or claim.issued_at <= self._raised(log, claim)
+        return claim.issued_at < self._floor(log) or claim.issued_at <= self._raised(
+            log, (claim.principal, claim.key_id)
+        )
 
     def _raise_floor(self, log: _Log, claim: Claimed) -> None:
         """Take what could not be remembered for seen: whatever this key signed up to then is too old.
@@ -284,24 +273,3 @@ class MemoryReplayStore:
             log.raised[pair] = max(log.raised.get(pair, -inf), claim.issued_at)
         else:
             log.unproven = max(log.unproven, claim.issued_at)
-
-    def _key(self, principal: str, message_id: bytes, issued_at: int) -> int:
-        """Return what an id is kept under: linear in what anybody may choose, so that only chance makes two alike."""
-        linear = int.from_bytes(message_id) * self._a + issued_at * self._b + self._number(principal)
-        return linear % _PRIME & _64_BITS
-
-    def _late_key(self, claim: Claimed) -> int:
-        return self._hash(claim.digest) & _64_BITS
-
-    def _mark(self, claim: Claimed) -> int:
-        """Return what stands for the claims and their place."""
-        linear = int.from_bytes(claim.digest[:16]) * self._a
-        if claim.place is not None:
-            position, stamp = claim.place
-            linear += position.offset * self._b + (0 if stamp is None else 1 + hash(stamp)) * self._c
-            linear += self._number(position.log)
-        return linear % _PRIME & _64_BITS
-
-    def _hash(self, data: str | bytes) -> int:
-        raw = data if isinstance(data, bytes) else data.encode(errors="surrogatepass")
-        return int.from_bytes(blake2b(raw, digest_size=16, key=self._secret).digest())

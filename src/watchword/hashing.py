@@ -1,0 +1,53 @@
+"""Small numbers in the place of ids and places: a universal hash (Carter and Wegman, 1979)."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from functools import lru_cache
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from watchword.replay import Claimed
+
+_PRIME: Final = (1 << 130) - 5
+"""Above 128 bits, so that two ids, or halves of digests, are never one number."""
+
+_64_BITS: Final = (1 << 64) - 1
+
+
+class Hashing:
+    """64-bit numbers for what claims say, linear in what anybody may choose, so that only chance makes two alike.
+
+    The coefficients are secrets of this process: nobody can aim at another's number. That two of a million ids meet by
+    chance is to be expected once in 10^7 such windows. Principals and logs, of which there are few, are hashed once;
+    ``kept`` of them are remembered.
+    """
+
+    def __init__(self, kept: int) -> None:
+        self._secret: Final = os.urandom(32)
+        self._a, self._b, self._c = (1 + secrets.randbelow(_PRIME - 1) for _ in range(3))
+        self._number: Final = lru_cache(kept)(self._hash)
+
+    def key(self, principal: str, message_id: bytes, issued_at: int) -> int:
+        """Return what an id is kept under."""
+        linear = int.from_bytes(message_id) * self._a + issued_at * self._b + self._number(principal)
+        return linear % _PRIME & _64_BITS
+
+    def late_key(self, claim: Claimed) -> int:
+        """Return what claims are kept under that nobody has verified."""
+        return self._hash(claim.digest) & _64_BITS
+
+    def mark(self, claim: Claimed) -> int:
+        """Return what stands for the claims and their place."""
+        linear = int.from_bytes(claim.digest[:16]) * self._a
+        if claim.place is not None:
+            position, stamp = claim.place
+            linear += position.offset * self._b + (0 if stamp is None else 1 + hash(stamp)) * self._c
+            linear += self._number(position.log)
+        return linear % _PRIME & _64_BITS
+
+    def _hash(self, data: str | bytes) -> int:
+        raw = data if isinstance(data, bytes) else data.encode(errors="surrogatepass")
+        return int.from_bytes(blake2b(raw, digest_size=16, key=self._secret).digest())
