@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .buses import Kafka, Nats
 from .pair import KINDS, Pair
+from .primitives import at_pace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +36,8 @@ _WARM_UP: Final = 20
 def measure(bus: str, address: str, *, small: bool) -> dict[str, Any]:
     """Measure, and return what goes into the report: microseconds by bus and pace.
 
-    What Watchword adds to a quantile is the difference of both kinds' quantiles.
+    What Watchword adds to a quantile is the difference of both kinds' quantiles. ``ed25519_p50`` is what the algorithm
+    alone takes at that pace, a signature and its check.
     """
     with Pair(_BUSES[bus](address)) as pair:
         for kind in KINDS:
@@ -53,6 +55,7 @@ def _at(pair: Pair, pace: Pace) -> dict[str, Any]:
     in_turns = [median(turn["watchword"]) - median(turn["plain"]) for turn in turns]
     return {
         "samples": count * pace.turns,
+        "ed25519_p50": at_pace(count, pace.per_second),
         "plain": plain,
         "watchword": ours,
         **{f"added_{name}": ours[name] - plain[name] for name in QUANTILES},

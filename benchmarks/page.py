@@ -78,11 +78,11 @@ def _buses(report: Report) -> Iterator[str]:
 
 
 def _latency(report: Report) -> Iterator[str]:
-    yield from _head("end to end, us", "plain p50", "p99", "added p50", "p99")
+    yield from _head("end to end, us", "plain p50", "p99", "added p50", "p99", "Ed25519 alone")
     for bus, label in _END_TO_END:
         for pace, found in report["latency_us"].get(bus, {}).items():
             plain = found["plain"]
-            cells = (plain["p50"], plain["p99"], found["added_p50"], found["added_p99"])
+            cells = (plain["p50"], plain["p99"], found["added_p50"], found["added_p99"], found["ed25519_p50"])
             yield _row((f"{label}, {int(pace):,} a second", *(f"{cell:,.0f}" for cell in cells)))
 
 

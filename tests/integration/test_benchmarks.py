@@ -85,6 +85,7 @@ def test_both_kinds_were_measured_on_every_bus(report: Any) -> None:
     for bus in ("kafka", "nats"):
         for found in report["latency_us"][bus].values():
             assert found["plain"].keys() == found["watchword"].keys() == {"p50", "p99", "p99_9"}
+            assert found["ed25519_p50"] > 0
 
 
 def test_tables_and_plots_are_made(ran: tuple[Path, str]) -> None:
