@@ -115,14 +115,14 @@ def _tree_of(key: VerificationKey, envelope: Envelope) -> _Tree:
 
 def _by_tree(cases: Sequence[Case]) -> dict[_Tree, list[Case]]:
     groups: dict[_Tree, list[Case]] = {}
-    signature, size, common, key = b"", 0, None, None
+    signature, size, key = b"", 0, None
     group: list[Case] = []
     for case in cases:
         if case.verdict is not None or case.common.algorithm != case.key.algorithm:
             continue
-        # Most siblings stand together, and need no look-up.
-        if case.signature != signature or case.size != size or case.common is not common or case.key is not key:
-            signature, size, common, key = case.signature, case.size, case.common, case.key
+        # Most siblings stand together, and need no look-up: one key and its algorithm have one protected header.
+        if case.signature != signature or case.size != size or case.key is not key:
+            signature, size, key = case.signature, case.size, case.key
             group = groups.setdefault(_tree_of(key, case), [])
         group.append(case)
     return groups

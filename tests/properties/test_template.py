@@ -174,6 +174,19 @@ def test_a_time_in_a_longer_form_than_it_needs(shape: str, time: int) -> None:
     assert agree(template, changed) is (time >= 1 << 16)
 
 
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_size_that_no_tree_has(size: int) -> None:
+    """Promise (A25): a number that fits the gap and is no tree's size is malformed to the template as well."""
+    claims = {1: "agent://a", 6: NOW, 7: bytes(16), "c": "nats://prod/a", "v": bytes(32)}
+    raw, other = (written(claims, {1: -19, 4: b"k", 395: 1}, [one, 0, [bytes(32)]], bytes(64)) for one in (2, size))
+    like = strictly(raw)
+    assert like is not None
+    template = Template.of(like)
+    assert template is not None
+    assert agree(template, raw)
+    assert not agree(template, other)
+
+
 VERIFIED = [
     *press_many([kafka(value=b"%d" % at) for at in range(5)]),
     *press_many([nats(value=b"%d" % at, headers=()) for at in range(30)]),

@@ -31,6 +31,7 @@ from tests.unit.core.world import (
 )
 from watchword import Message, Position, Rejected, VerificationKey, VerifiedMessage
 from watchword.case import Case
+from watchword.merkle import root_of
 from watchword.proving import Proving
 from watchword.reader import LearningReader
 
@@ -219,6 +220,21 @@ def test_a_whole_tree_in_another_order_or_with_strangers(check: Checks | None) -
     assert together(messages[1:], check) == ["first"] * 3
     assert together([*messages[:3], forged], check) == ["first"] * 3 + ["bad_signature"]
     assert together([forged, *messages], check) == ["bad_signature"] + ["first"] * 4
+
+
+def test_copies_behind_it_do_not_break_up_a_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise (A21): altered copies of what stands in a log cost their own climbs, and none of the honest."""
+    climbs: list[int] = []
+
+    def counted(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes | None:
+        climbs.append(index)
+        return root_of(leaf, index, size, path)
+
+    monkeypatch.setattr("watchword.envelope.root_of", counted)
+    messages = tree(8)
+    copies = [bent(messages[at], path=[bytes(32), *path_of(messages[at])[1:]]) for at in (2, 5)]
+    assert together([*messages[:6], *copies], None) == ["first"] * 6 + ["bad_signature"] * 2
+    assert climbs == [2, 5]
 
 
 @CHECKS
