@@ -298,6 +298,17 @@ def test_what_was_signed_before_changes_nothing(drafts: list[tuple[Message, dict
             assert drafted(warm, message, options) == drafted(signer(), message, options)
 
 
+def test_each_draft_has_its_own_time_and_headers() -> None:
+    """Promise (A30): of the message before, which differed in time or in a value, nothing stays."""
+    times = iter(seconds := [NOW, NOW, NOW + 1, NOW, NOW + 1])
+    values = [b"1", None, b"1", b"1", b"2"]
+    by = Signer(realm=REALM, principal=ALICE, key=ALICE_KEY, clock=lambda: next(times))
+    messages = [kafka(headers=(("a", value),)) for value in values]
+    sent = bearing(messages, at_once(by.sign_many(messages)))
+    for message, second in zip(sent, seconds, strict=True):
+        assert World().verify(message).issued_at == second
+
+
 def test_the_largest_claims_fit_in_the_largest_batch() -> None:
     """Promise: signer and reader agree on the limit: what is drafted at the edge is read in a full tree."""
     by = with_batch(4096)
