@@ -81,7 +81,10 @@ def of_int(number: int) -> bytes:
 
 def of_bytes(raw: bytes | None) -> bytes:
     """Return the item of a byte string; null for None."""
-    return b"\xf6" if raw is None else head(BYTES, len(raw)) + raw
+    if raw is None:
+        return b"\xf6"
+    size = len(raw)
+    return (_BYTES_HEADS[size] if size < _TABLED else _head(BYTES, size)) + raw
 
 
 def of_text(text: str) -> bytes:
@@ -100,3 +103,4 @@ def _head(major: int, number: int) -> bytes:
 _HEADS: Final = {
     major: [_head(major, number) for number in range(_TABLED)] for major in (UINT, NEGATIVE, BYTES, TEXT, ARRAY, MAP)
 }
+_BYTES_HEADS: Final = _HEADS[BYTES]

@@ -7,18 +7,21 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from watchword.encoding import Layout, characters, encode_pair, metadata_digest, value_digest
+from watchword.encoding import Layout, characters, encode_pair, encode_pairs, keyed_digest, value_digest
 from watchword.envelope import ID_BYTES, MAX_ENVELOPE_BYTES, MAX_ENVELOPE_CHARACTERS, is_envelope_name
 from watchword.errors import SigningError
 from watchword.message import MAX_HEADER_BYTES, is_principal, is_subject, maker_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from watchword.message import Message
+    from watchword.message import Channel, Header
 
 _ROOM: Final = MAX_HEADER_BYTES - MAX_ENVELOPE_CHARACTERS
 _MAX_ROUTES: Final = 1024
+_SHORT: Final = 1024
+"""Bytes of headers at most that are kept for each route."""
+
 _NATS_NAME: Final = re.compile(r"[!-9;-~]+")  # printable ASCII without blank and colon
 _NATS_VALUE: Final = re.compile(rb"(?:[!-~](?:[ -~]*[!-~])?)?")  # printable ASCII, no blank at its ends
 
@@ -39,13 +42,33 @@ class Draft:
 _make_draft = maker_of(Draft)
 
 
-@dataclass(frozen=True, slots=True)
 class _Route:
-    """What messages with the same destination and header names have in common."""
+    """What messages with the same destination and header names have in common, as checked."""
 
-    layout: Layout
-    covered: frozenset[str]
-    names_size: int
+    def __init__(self, layout: Layout, covered: frozenset[str], names_size: int, *, nats: bool) -> None:
+        self.layout: Final = layout
+        self.covered: Final = covered
+        self._names_size = names_size
+        self._nats = nats
+        self._last: tuple[Sequence[Header] | None, bytes] = (None, b"")
+
+    def pairs(self, headers: Sequence[Header]) -> bytes:
+        """Return the covered headers as they are digested; SigningError for values that the bus would not carry.
+
+        Many messages have the headers of the last one, so these are kept while they are short.
+        """
+        last, pairs = self._last
+        if headers == last:
+            return pairs
+        size = self._names_size + sum([len(value) for _, value in headers if value is not None])
+        if size > _ROOM:
+            raise SigningError(f"headers of {size} bytes: at most {_ROOM}")
+        if self._nats:
+            _check_nats_values(headers)
+        pairs = encode_pairs([encode_pair(name, value) for name, value in headers if name in self.covered])
+        if size <= _SHORT:
+            self._last = headers, pairs
+        return pairs
 
 
 class Drafting:
@@ -70,33 +93,38 @@ class Drafting:
         self._overhead = overhead
         self._routes: dict[tuple[str, int | None, str | None, tuple[str, ...]], _Route] = {}
 
-    def draft(
-        self, message: Message, recipient: str | None, expires_at: int | None, in_reply_to: bytes | None
+    def draft(  # noqa: PLR0917 - for each message
+        self,
+        channel: Channel,
+        value: bytes | None,
+        key: bytes | None,
+        headers: tuple[Header, ...],
+        partition: int | None,
+        recipient: str | None,
+        expires_at: int | None = None,
+        in_reply_to: bytes | None = None,
+        reply_to: str | None = None,
     ) -> Draft:
         """See ``Signer.draft``."""
-        channel, key, headers, reply_to = message.channel, message.key, message.headers, message.reply_to
         if channel.realm != self._realm:
             raise SigningError(f"channel {channel}: this signer signs for realm {self._realm!r}")
-        if not _is_whole(message.partition, 1 << 31):
-            raise SigningError(f"partition {message.partition} is none")
-        name = (channel.uri, message.partition, recipient, tuple([header[0] for header in headers]))
+        if partition is not None and type(partition) is not int:  # no bool, which is equal to a partition that is known
+            raise SigningError(f"partition {partition} is none")
+        name = (channel.uri, partition, recipient, tuple([header[0] for header in headers]))
         known = self._routes.get(name)
-        route = self._new_route(message, recipient) if known is None else known
-        _check_values(message, route.names_size)
-        if not _is_whole(expires_at, 1 << 33):
+        route = known or self._new_route(channel, headers, partition, recipient)
+        pairs = route.pairs(headers)
+        if expires_at is not None and not _is_whole(expires_at, 1 << 33):
             raise SigningError(f"expires_at {expires_at}: whole seconds since the epoch")
         if in_reply_to is not None and len(in_reply_to) != ID_BYTES:
             raise SigningError(f"in_reply_to of {len(in_reply_to)} bytes: give the request's id, {ID_BYTES} bytes")
         if reply_to is not None and not is_subject(reply_to):
             raise SigningError(f"reply subject {reply_to!r}: write a subject without wildcards")
-        metadata = None
-        if key is not None or route.covered:
-            pairs = [encode_pair(header, value) for header, value in headers if header in route.covered]
-            metadata = metadata_digest(key, pairs)
+        metadata = None if key is None and not route.covered else keyed_digest(key, pairs)
         message_id = os.urandom(ID_BYTES)  # from the kernel each time: a forked or cloned process draws its own (A37)
         issued_at = int(self._clock())
         claims = route.layout.claims(
-            message_id, issued_at, metadata, value_digest(message.value), expires_at, in_reply_to, reply_to
+            message_id, issued_at, metadata, value_digest(value), expires_at, in_reply_to, reply_to
         )
         largest = characters(len(claims) + self._overhead)
         if largest > MAX_ENVELOPE_CHARACTERS:
@@ -109,12 +137,16 @@ class Drafting:
             self._routes[name] = route
         return _make_draft(claims, message_id, issued_at, largest)
 
-    def _new_route(self, message: Message, recipient: str | None) -> _Route:
+    def _new_route(
+        self, channel: Channel, headers: tuple[Header, ...], partition: int | None, recipient: str | None
+    ) -> _Route:
         """Check what all messages that go this way have in common."""
-        message.channel.check_signable()
+        if not _is_whole(partition, 1 << 31):
+            raise SigningError(f"partition {partition} is none")
+        channel.check_signable()
         if recipient is not None and not is_principal(recipient):
             raise SigningError(f"recipient {recipient[:128]!r} is not a principal")
-        names = [name for name, _ in message.headers]
+        names = [name for name, _ in headers]
         if any(map(is_envelope_name, names)):
             raise SigningError(
                 "the message bears an envelope already: sign it once, and forward only what you received"
@@ -123,17 +155,18 @@ class Drafting:
             size = sum(len(name.encode()) for name in names)
         except UnicodeEncodeError:
             raise SigningError("header name that is not Unicode text") from None
-        if message.channel.scheme == "nats":
+        nats = channel.scheme == "nats"
+        if nats:
             _check_nats_names(names)
         covered = frozenset(names) - self._uncovered
         layout = Layout(
             issuer=self._principal,
-            channel=message.channel.uri,
+            channel=channel.uri,
             recipient=recipient,
             covered=sorted(covered, key=str.encode),
-            partition=message.partition,
+            partition=partition,
         )
-        return _Route(layout, covered, size)
+        return _Route(layout, covered, size, nats=nats)
 
 
 def _is_whole(value: object, limit: int) -> bool:
@@ -150,14 +183,8 @@ def _check_nats_names(names: list[str]) -> None:
             raise SigningError(f"header name {name[:64]!r}: NATS carries printable ASCII without blanks and ':'")
 
 
-def _check_values(message: Message, names_size: int) -> None:
-    """Refuse header values that are too long together, or that the bus would change."""
-    size = names_size
-    nats = message.channel.scheme == "nats"
-    for name, value in message.headers:
-        if value is not None:
-            size += len(value)
-        if nats and (value is None or not _NATS_VALUE.fullmatch(value)):
+def _check_nats_values(headers: Sequence[Header]) -> None:
+    """Refuse header values that the bus would change."""
+    for name, value in headers:
+        if value is None or not _NATS_VALUE.fullmatch(value):
             raise SigningError(f"value of header {name!r}: NATS carries printable ASCII without blanks at its ends")
-    if size > _ROOM:
-        raise SigningError(f"headers of {size} bytes: at most {_ROOM}")

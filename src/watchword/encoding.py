@@ -58,6 +58,7 @@ class Layout:
         self._count = 4 + bool(addressed) + bool(covered) + bool(self._partition)
         # Of most messages only key or headers, and a value, are digested beside what all have.
         self._before = head(MAP, self._count + 2) + self._sender + b"\x06"
+        self._dated = (-1, b"")  # the last second, and what claims issued in it begin with
         self._between = self._channel + b"\x61m" + HASH
         self._behind = self._partition + b"\x61v" + HASH
 
@@ -79,8 +80,11 @@ class Layout:
             and metadata is not None
             and value is not None
         ):
-            dated = self._before + of_int(issued_at) + _ID_CLAIM + message_id
-            return dated + self._between + metadata + self._behind + value
+            second, dated = self._dated
+            if second != issued_at:
+                dated = self._before + of_int(issued_at) + _ID_CLAIM
+                self._dated = issued_at, dated
+            return b"".join((dated, message_id, self._between, metadata, self._behind, value))
         expiry = b"" if expires_at is None else b"\x04" + of_int(expires_at)
         headers = b"" if metadata is None else b"\x61m" + HASH + metadata
         request = b"" if request_id is None else b"\x61q" + ID + request_id
@@ -165,7 +169,17 @@ def metadata_digest(key: bytes | None, pairs: Sequence[bytes]) -> bytes:
 
     CBOR frames each part, so that no byte can move from one to another unseen.
     """
-    return sha256(b"\x82" + of_bytes(key) + head(ARRAY, len(pairs)) + b"".join(pairs)).digest()
+    return keyed_digest(key, encode_pairs(pairs))
+
+
+def keyed_digest(key: bytes | None, pairs: bytes) -> bytes:
+    """Return what ``metadata_digest`` does of pairs that are encoded already."""
+    return sha256(b"\x82" + of_bytes(key) + pairs).digest()
+
+
+def encode_pairs(pairs: Sequence[bytes]) -> bytes:
+    """Return headers as they are digested, of pairs from ``encode_pair``."""
+    return head(ARRAY, len(pairs)) + b"".join(pairs)
 
 
 def encode_pair(name: str, value: bytes | None) -> bytes:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from watchword.drafting import Draft
-    from watchword.message import Message
+    from watchword.message import Channel, Message
 
 BATCH: Final = 64
 """Messages under one signature: twice as many halve its share of each, which grows by 46 characters."""
@@ -118,7 +118,22 @@ class Signer:
         ``recipient`` is the principal it is meant for; ``expires_at`` is in seconds since the epoch; ``in_reply_to`` is
         the id of the request that it answers. SigningError where the bus would change the message or a limit is passed.
         """
-        return self._drafting.draft(message, recipient, expires_at, in_reply_to)
+        return self._drafting.draft(
+            message.channel, message.value, message.key, message.headers, message.partition,
+            recipient, expires_at, in_reply_to, message.reply_to,
+        )  # fmt: skip
+
+    def draft_parts(  # noqa: PLR0917 - for adapters that draft many, as quickly as can be
+        self,
+        channel: Channel,
+        value: bytes | None,
+        key: bytes | None,
+        headers: tuple[Header, ...],
+        partition: int | None,
+        recipient: str | None,
+    ) -> Draft:
+        """Return what ``draft`` does of a message that has no more than these parts."""
+        return self._drafting.draft(channel, value, key, headers, partition, recipient)
 
     async def sign_drafts(self, drafts: Sequence[Draft]) -> list[Signed]:
         """Sign drafts of this signer's, ``batch`` with one signature; Unavailable where the signing back-end failed."""
@@ -146,8 +161,15 @@ class Signer:
         return isinstance(self._backend, SigningKey)
 
     def _trees(self, drafts: Sequence[Draft]) -> Iterator[_Tree]:
-        for start in range(0, len(drafts), self.batch):
-            yield _Tree(drafts[start : start + self.batch], self._direct, self._batched)
+        """Part drafts, in order, into as few trees as can be, of sizes that differ by one at most.
+
+        A reader is quicker with envelopes of one size, so no tree is left with what the others did not take.
+        """
+        total = len(drafts)
+        count = -(-total // self.batch)
+        for number in range(count):
+            part = drafts[total * number // count : total * (number + 1) // count]
+            yield _Tree(part, self._direct, self._batched)
 
 
 class _Tree:
@@ -155,20 +177,20 @@ class _Tree:
 
     def __init__(self, drafts: Sequence[Draft], direct: bytes, batched: bytes) -> None:
         self._drafts = drafts
+        self._claims = [draft.claims for draft in drafts]
         self._protected = direct if len(drafts) == 1 else batched
         if len(drafts) == 1:
-            self.data = sig_structure(direct, 0, drafts[0].claims)
+            self.data = sig_structure(direct, 0, self._claims[0])
         else:
-            root, self._paths = paths_of([leaf_of(draft.claims) for draft in drafts])
+            root, self._paths = paths_of([*map(leaf_of, self._claims)])
             self.data = sig_structure(batched, len(drafts), root)
 
     def signed(self, signature: bytes) -> list[Signed]:
         """Return each draft with its envelope."""
-        claims = [draft.claims for draft in self._drafts]
-        if len(claims) == 1:
-            values = [encode_direct(claims[0], self._protected, signature)]
+        if len(self._claims) == 1:
+            values = [encode_direct(self._claims[0], self._protected, signature)]
         else:
-            values = encode_batched(claims, self._paths, self._protected, signature)
+            values = encode_batched(self._claims, self._paths, self._protected, signature)
         return [
             _make_signed((ENVELOPE_HEADER, value), draft.id, draft.issued_at)
             for draft, value in zip(self._drafts, values, strict=True)

@@ -207,9 +207,9 @@ async def test_the_envelope_is_never_larger_than_a_batch_counts_with() -> None:
     topic = "t" * 249
     for count in (0, 1, 30):
         batch = producer.create_batch()
-        names = [(f"header-{n}-" + "é" * 20, b"v") for n in range(count)]
+        names = tuple((f"header-{n}-" + "é" * 20, b"v") for n in range(count))
         batch.append(timestamp=None, key=b"k", value=b"v", headers=names)
-        entry = producer._entry(topic, 2**31 - 1, batch.entries[0])
+        entry = producer._entry(topic, 2**31 - 1, *batch.entries[0])
         assert entry.draft is not None
         signed = producer._signer.sign_now([entry.draft] * 64)[0].header[1]
         for known in (None, topic):

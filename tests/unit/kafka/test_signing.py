@@ -18,7 +18,7 @@ from watchword import Channel, Message, Signer, SigningError, SigningKey, Unavai
 from watchword.envelope import EnvelopeReader
 from watchword.keys import Algorithm
 from watchword_adapters.buses.kafka import SigningProducer, TooLargeError, wrap
-from watchword_adapters.buses.kafka.batch import Entry, Waiting
+from watchword_adapters.buses.kafka.batch import Entry
 
 
 class Kms:
@@ -118,12 +118,12 @@ async def test_what_gathers_is_signed_as_one_tree(agent: Watchword, producer: Si
 
 
 async def test_trees_are_no_larger_than_the_signers(agent: Watchword, producer: SigningProducer) -> None:
-    """A batch of more messages than share a signature has several trees."""
+    """A batch of more messages than share a signature has several trees, of even sizes."""
     agent.signer.batch = 4  # type: ignore[misc]
     for n in range(9):
         await producer.send("topic", b"%d" % n, partition=0)
     (records,) = drained(producer)
-    assert tree_sizes(records) == [4] * 8 + [0]
+    assert tree_sizes(records) == [3] * 9
 
 
 async def test_a_batch_is_never_larger_than_it_was_counted(producer: SigningProducer) -> None:
@@ -141,6 +141,21 @@ async def test_a_batch_is_never_larger_than_it_was_counted(producer: SigningProd
     assert counted <= 20_000
     assert len(batch.get_data_buffer()) == batch._builder.size() <= counted
     assert batch.record_count == sent > 5
+
+
+async def test_a_full_batch_is_signed_while_it_waits(producer: SigningProducer) -> None:
+    """A batch that takes no more is signed at once: the broker may be busy with the one before it."""
+    send = None
+    while send is None or send.done():
+        send = asyncio.create_task(producer.send("topic", b"v" * 9_000, partition=0))
+        await asyncio.wait((send,), timeout=0.01)
+    (batch,) = producer._message_accumulator._batches[P0]
+    entries = batch._builder._entries
+    assert [(entry.ready, entry.headers[-1][0]) for entry in entries] == [(True, "watchword")] * 2
+    producer._message_accumulator._pop_batch(P0)
+    await send
+    written = DefaultRecordBatch(bytes(batch.get_data_buffer()))
+    assert [record.headers for record in written] == [entry.headers for entry in entries]
 
 
 async def test_a_batch_that_is_sent_again_keeps_its_bytes(producer: SigningProducer) -> None:
@@ -178,10 +193,10 @@ async def test_nothing_goes_out_unsigned(producer: SigningProducer) -> None:
     for headers in (None, [], [("watchword", b"x")]):
         with pytest.raises(SigningError, match="unsigned"):
             builder.append(timestamp=None, key=None, value=b"v", headers=headers)
-    builder.append(timestamp=None, key=None, value=None, headers=Entry(1, None, b"v", (), 900, None))
+    builder.append(timestamp=None, key=None, value=None, headers=Entry(1, None, b"v", [], 900, None))
     with pytest.raises(SigningError, match="not signed"):
         builder._build()
-    entry = producer._entry("topic", 0, Waiting(None, None, b"v" * 12_000, ()))
+    entry = producer._entry("topic", 0, None, None, b"v" * 12_000, ())
     assert entry.draft is not None
     entry.seal(producer._signer.sign_now([entry.draft])[0])
     entry.size = 0  # as if it were less than it is
@@ -197,7 +212,7 @@ async def test_nothing_goes_out_unsigned(producer: SigningProducer) -> None:
 
 async def test_no_other_batch_can_take_what_is_to_be_signed(producer: SigningProducer) -> None:
     """Handed to a batch of aiokafka's own, a message that is not signed is an error, and no record."""
-    entry = producer._entry("topic", 0, Waiting(None, None, b"v", ()))
+    entry = producer._entry("topic", 0, None, None, b"v", ())
     with pytest.raises(TypeError):
         BatchBuilder(10_000, 0).append(timestamp=1, key=None, value=b"v", headers=entry)  # type: ignore[arg-type]
 

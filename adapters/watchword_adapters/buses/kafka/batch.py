@@ -1,4 +1,4 @@
-"""Batches that are signed as late as can be: when they are sent, as trees of all that has gathered in them."""
+"""Batches that are signed as late as can be: when they are full or sent, as trees of all that has gathered in them."""
 
 from __future__ import annotations
 
@@ -24,48 +24,40 @@ _FRAME: Final = 1 + len(ENVELOPE_HEADER) + 2 + 1
 """Bytes around an envelope in a record: lengths of its name and value, and one more for the number of headers."""
 
 
-def size_of(key: bytes | None, value: bytes | None, headers: Sequence[Header], envelope: int) -> int:
+def size_of(key: bytes | None, value: bytes | None, headers: list[Header], envelope: int) -> int:
     """Return the most bytes of a batch that holds one record, with an envelope of so many characters."""
-    size: int = DefaultRecordBatchBuilder.estimate_size_in_bytes(key, value, [*headers])
+    size: int = DefaultRecordBatchBuilder.estimate_size_in_bytes(key, value, headers)
     return size + _FRAME + envelope
 
 
 @dataclass(slots=True)
-class Bare:
-    """A record that goes out as it is: a copy for quarantine, which is nobody's word.
+class Entry:
+    """A message on its way into a batch, which takes it for a record only when it is ``ready``.
 
-    ``timestamp`` is in milliseconds, ``size`` as of ``size_of``.
-    """
-
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[Header, ...]
-    size: int
-
-
-@dataclass(slots=True)
-class Entry(Bare):
-    """A message on its way into a batch; its ``draft`` is None once it is signed.
+    ``timestamp`` is in milliseconds, ``size`` as of ``size_of``. ``draft`` is what is to be signed of it, None once it
+    is; a copy for quarantine, which is nobody's word, is ready without.
 
     It stands where aiokafka passes headers on: no batch but ours can make a record of it, so that none goes out
     unsigned.
     """
 
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[Header]
+    size: int
     draft: Draft | None
+    ready: bool = False
 
     def seal(self, signed: Signed) -> None:
         """Add the envelope."""
-        self.headers = (*self.headers, signed.header)
+        self.headers.append(signed.header)
         self.draft = None
-
-    def is_signed(self) -> bool:
-        """Tell whether the envelope is there."""
-        return self.draft is None and bool(self.headers) and self.headers[-1][0] == ENVELOPE_HEADER
+        self.ready = True
 
 
 class SigningBuilder(BatchBuilder):
-    """The batch that the producer's accumulator fills: it takes entries, and signs them with ``sign`` when it is sent.
+    """The batch that the producer's accumulator fills: it takes entries, and signs them when it is full, or sent.
 
     Each counts for its size with the largest envelope that it may get, so that the batch is never larger than allowed.
     A batch that is sent again keeps its bytes.
@@ -82,20 +74,21 @@ class SigningBuilder(BatchBuilder):
         super().__init__(batch_size, compression_type, is_transactional=is_transactional)
         self._sign = sign
         self._room = batch_size - _EMPTY
-        self._entries: list[Bare] = []
+        self._entries: list[Entry] = []
 
     def append(self, *, timestamp: int | None, key: bytes | None, value: bytes | None, headers: Any = None) -> Any:
         """Take the entry that stands in for headers; see aiokafka. SigningError for anything else."""
         del timestamp, key, value  # the entry has them, as they will be signed
         if self._closed:
             return None
-        if not isinstance(headers, Bare):
+        if not isinstance(headers, Entry):
             raise SigningError(
                 "this message would go out unsigned: fill a batch made by this producer's create_batch()"
             )
         size = headers.size - _EMPTY
         if size > self._room and self._entries:  # as with aiokafka, the first one may be of any size
             self.close()
+            self._seal()  # nothing can join its trees any more, and the broker is busy with the batch before this one
             return None
         self._room -= size
         metadata = DefaultRecordMetadata(self._relative_offset, size, headers.timestamp)
@@ -114,18 +107,22 @@ class SigningBuilder(BatchBuilder):
             self._fill()
         return super()._build()
 
-    def _fill(self) -> None:
-        """Sign what is not signed yet, and write the records."""
-        entries, self._entries = self._entries, []
-        waiting = [(entry, entry.draft) for entry in entries if isinstance(entry, Entry) and entry.draft is not None]
+    def _seal(self) -> None:
+        """Sign what is not signed yet."""
+        waiting = [(entry, entry.draft) for entry in self._entries if entry.draft is not None]
         if waiting:
-            for (one, _), signed in zip(waiting, self._sign([draft for _, draft in waiting]), strict=True):
-                one.seal(signed)
+            for (entry, _), signed in zip(waiting, self._sign([draft for _, draft in waiting]), strict=True):
+                entry.seal(signed)
+
+    def _fill(self) -> None:
+        """Write the records."""
+        self._seal()
+        entries, self._entries = self._entries, []
         append = self._builder.append
         for offset, entry in enumerate(entries):
-            if isinstance(entry, Entry) and not entry.is_signed():
+            if not entry.ready:
                 raise SigningError("a message that was not signed")
-            if append(offset, entry.timestamp, entry.key, entry.value, [*entry.headers]) is None:
+            if append(offset, entry.timestamp, entry.key, entry.value, entry.headers) is None:
                 raise SigningError("an envelope is larger than was counted with")
 
 
@@ -150,7 +147,7 @@ class SigningBatch:
         batch_size: int,
         *,
         prepare: Callable[[Any, Any, Iterable[Header] | None], tuple[bytes | None, bytes | None, tuple[Header, ...]]],
-        envelope: Callable[[bytes | None, bytes | None, Sequence[Header]], int],
+        envelope: Callable[[bytes | None, bytes | None, tuple[Header, ...]], int],
         topic: str | None,
     ) -> None:
         self.topic: Final = topic
@@ -166,7 +163,7 @@ class SigningBatch:
         if self._closed:
             return None
         key_bytes, value_bytes, pairs = self._prepare(key, value, headers)
-        size = size_of(key_bytes, value_bytes, pairs, self._envelope(key_bytes, value_bytes, pairs)) - _EMPTY
+        size = size_of(key_bytes, value_bytes, [*pairs], self._envelope(key_bytes, value_bytes, pairs)) - _EMPTY
         if self.entries and self._size + size > self._batch_size:
             self.close()
             return None

@@ -9,16 +9,16 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalOperation, MessageSizeTooLargeError
 from aiokafka.structs import TopicPartition
 
-from watchword import Channel, ConfigurationError, Message, SigningError
+from watchword import Channel, ConfigurationError, SigningError
 from watchword.encoding import characters
 from watchword.envelope import MAX_ENVELOPE_CHARACTERS
-from watchword.message import MAX_PRINCIPAL_BYTES, channel_of, make_message
-from watchword_adapters.buses.kafka.batch import Bare, Entry, SigningBatch, SigningBuilder, Waiting, size_of
+from watchword.message import MAX_PRINCIPAL_BYTES, channel_of
+from watchword_adapters.buses.kafka.batch import Entry, SigningBatch, SigningBuilder, size_of
 from watchword_adapters.gathering import Gathering
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable
 
     from watchword import Watchword
     from watchword.message import Header
@@ -63,6 +63,7 @@ class SigningProducer(AIOKafkaProducer):
         self._realm = watchword.realm
         self._max_skew = watchword.verifier.policy.max_skew
         self._recipient = recipient
+        self._at_once = self._signer.in_memory
         self._gathering = Gathering(self._signer)
         self._serializers = (self._key_serializer, self._value_serializer)
         self._key_serializer = self._value_serializer = None
@@ -107,10 +108,11 @@ class SigningProducer(AIOKafkaProducer):
         known = self._metadata.partitions_for_topic(topic)
         if known is None or self._sender.sender_task is None or (partition is not None and partition not in known):
             await self._know(topic, partition)
-        partition = self._partition(topic, partition, key, value, key_bytes, value_bytes)
-        entry = self._entry(topic, partition, Waiting(timestamp_ms, key_bytes, value_bytes, pairs))
+        if partition is None:
+            partition = self._partition(topic, None, key, value, key_bytes, value_bytes)
+        entry = self._entry(topic, partition, timestamp_ms, key_bytes, value_bytes, pairs)
         self._check_size(entry)
-        if entry.draft is not None and not self._signer.in_memory:
+        if entry.draft is not None and not self._at_once:
             entry.seal(await self._gathering.sign(entry.draft))
         return await self._enqueue(topic, partition, entry)
 
@@ -120,23 +122,24 @@ class SigningProducer(AIOKafkaProducer):
         """Send a copy for quarantine, in the caller's transaction: past the signature, for it is nobody's word."""
         await self._know(topic, None)
         partition = self._partition(topic, None, key, value, key, value)
-        copy = Bare(int(time.time() * 1000), key, value, headers, size_of(key, value, headers, 0))
+        record = [*headers]
+        copy = Entry(int(time.time() * 1000), key, value, record, size_of(key, value, record, 0), None, ready=True)
         self._check_size(copy)
         return await self._enqueue(topic, partition, copy)
 
-    def _check_size(self, entry: Bare) -> None:
+    def _check_size(self, entry: Entry) -> None:
         if entry.size > self._max_request_size:
             raise TooLargeError(
                 f"message of {entry.size} bytes with its envelope: max_request_size is {self._max_request_size}"
             )
 
-    async def _enqueue(self, topic: str, partition: int, entry: Bare) -> asyncio.Future[Any]:
+    def _enqueue(self, topic: str, partition: int, entry: Entry) -> Awaitable[asyncio.Future[Any]]:
         """Put a message into its partition's batch; it waits there for room and for its turn, as with aiokafka."""
         manager: Any = self._txn_manager
         if manager is not None and manager.transactional_id is not None and not manager.is_in_transaction():
             raise IllegalOperation("Can't send messages while not in transaction")
         accumulator: Any = self._message_accumulator
-        future: asyncio.Future[Any] = await accumulator.add_message(
+        added: Awaitable[asyncio.Future[Any]] = accumulator.add_message(
             TopicPartition(topic, partition),
             entry.key,
             entry.value,
@@ -144,7 +147,7 @@ class SigningProducer(AIOKafkaProducer):
             timestamp_ms=entry.timestamp,
             headers=entry,
         )
-        return future
+        return added
 
     async def send_and_wait(  # noqa: PLR0917 - aiokafka's signature
         self,
@@ -181,8 +184,8 @@ class SigningProducer(AIOKafkaProducer):
         was_closed = batch.closed()
         batch.close()
         await self._know(topic, partition)
-        entries = [self._entry(topic, partition, waiting) for waiting in batch.entries]
-        if not self._signer.in_memory:
+        entries = [self._entry(topic, partition, *waiting) for waiting in batch.entries]
+        if not self._at_once:
             drafts = [entry.draft for entry in entries if entry.draft is not None]
             for entry, signed in zip(entries, await self._signer.sign_drafts(drafts), strict=True):
                 entry.seal(signed)
@@ -202,9 +205,11 @@ class SigningProducer(AIOKafkaProducer):
         if key is None and value is None:
             raise SigningError("a record needs a key or a value")
         serialize_key, serialize_value = self._serializers
+        key = key if serialize_key is None else serialize_key(key)
+        value = value if serialize_value is None else serialize_value(value)
         return (
-            _bytes("key", key if serialize_key is None else serialize_key(key)),
-            _bytes("value", value if serialize_value is None else serialize_value(value)),
+            key if type(key) is bytes else _bytes("key", key),
+            value if type(value) is bytes else _bytes("value", value),
             tuple([_header(header) for header in headers]) if headers else (),
         )
 
@@ -218,14 +223,19 @@ class SigningProducer(AIOKafkaProducer):
         if partition is not None and partition not in known:
             raise SigningError(f"partition {partition!r} of topic {topic!r}: there are {sorted(known)}")
 
-    def _entry(self, topic: str, partition: int, message: Waiting) -> Entry:
+    def _entry(  # noqa: PLR0917 - for each message
+        self,
+        topic: str,
+        partition: int,
+        timestamp: int | None,
+        key: bytes | None,
+        value: bytes | None,
+        headers: tuple[Header, ...],
+    ) -> Entry:
         """Draft the envelope of a message; the record's timestamp is the time of issue, in milliseconds."""
-        timestamp, key, value, headers = message
         channel = channel_of("kafka", self._realm, topic)
-        draft = self._signer.draft(
-            make_message(channel, value, key, headers, partition, None, None, None, None, "", None, False),  # noqa: FBT003 - all by position
-            recipient=None if self._recipient is None else self._recipient(channel, key, headers),
-        )
+        recipient = None if self._recipient is None else self._recipient(channel, key, headers)
+        draft = self._signer.draft_parts(channel, value, key, headers, partition, recipient)
         stamp = draft.issued_at * 1000
         if timestamp is not None:
             if type(timestamp) is not int:
@@ -236,20 +246,20 @@ class SigningProducer(AIOKafkaProducer):
                     " message; leave it out, and put the time that you mean into a header"
                 )
             stamp = timestamp
-        return Entry(stamp, key, value, headers, size_of(key, value, headers, draft.largest), draft)
+        record = [*headers]
+        return Entry(stamp, key, value, record, size_of(key, value, record, draft.largest), draft)
 
     def _envelope_size(
-        self, topic: str | None, key: bytes | None, value: bytes | None, headers: Sequence[Header]
+        self, topic: str | None, key: bytes | None, value: bytes | None, headers: tuple[Header, ...]
     ) -> int:
         """Return the most characters that an envelope may have, in whichever partition, for whomever it is meant."""
-        draft = self._signer.draft(
-            Message(
-                channel=channel_of("kafka", self._realm, topic or "t"),
-                value=None if value is None else b"",
-                key=None if key is None else b"",
-                headers=tuple(headers),
-                partition=_LARGEST_PARTITION,
-            )
+        draft = self._signer.draft_parts(
+            channel_of("kafka", self._realm, topic or "t"),
+            None if value is None else b"",
+            None if key is None else b"",
+            headers,
+            _LARGEST_PARTITION,
+            None,
         )
         more = 0 if topic is not None else _LONGEST_TOPIC + _PER_NAME
         more += 0 if self._recipient is None else MAX_PRINCIPAL_BYTES + _PER_NAME
