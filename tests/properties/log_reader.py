@@ -226,15 +226,21 @@ class Reading(RuleBasedStateMachine):
 
         What passed under an invented key and found none holds up nothing under the true one.
         """
-        principal, allowed = record.ident[0], set[str]()
-        full = self.small and len(self.memory.undetermined) > UNVERIFIED
-        if full and record.ident in self.memory.strange:
+        principal, allowed, memory = record.ident[0], set[str](), self.memory
+        # What was seen and found no room takes that of another where it passes again without a verdict.
+        unknown = sum(self.is_over_quota(name) for name, _ in memory.passed_again) + len(memory.undetermined)
+        full = self.small and unknown > UNVERIFIED
+        if full and record.ident in memory.strange:
             allowed.add("delivered")
-        if (full and (principal, record.known) in self.memory.doubted) or (
-            self.small and sum(ident[0] == principal for ident in self.memory.first) >= PER_PRINCIPAL
-        ):
+        if (full and (principal, record.known) in memory.doubted) or self.is_over_quota(principal):
             allowed |= {"stale", "over_quota"}
+        if self.is_over_quota(principal) and record.ident in memory.passed_again:
+            allowed.add("replayed")  # then it is that passing which is known
         return allowed
+
+    def is_over_quota(self, principal: str) -> bool:
+        """Tell whether something that a principal signed may have found no room."""
+        return self.small and sum(name == principal for name, _ in self.memory.first) >= PER_PRINCIPAL
 
     def give_up(self, record: Record, *, pin: bool = False) -> None:
         """Pass a record over that cannot be judged."""

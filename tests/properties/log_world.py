@@ -179,6 +179,9 @@ class Memory:
     strange: set[Ident] = field(default_factory=set)
     """Of the undetermined, those first seen under a key that nobody knows."""
 
+    passed_again: set[Ident] = field(default_factory=set)
+    """Seen before, and passed without a verdict then."""
+
     doubted: set[tuple[str, bool]] = field(default_factory=set)
     """Under whose keys, known or not, something passed without a verdict."""
 
@@ -190,7 +193,9 @@ class Memory:
     def pass_over(self, record: Record, place: Place, *, pin: bool) -> None:
         """Remember a first sight without a verdict."""
         self.doubted.add((record.ident[0], record.known))
-        if self.seen_at(record.ident) is None and record.issued_at >= self.floor:
+        if self.seen_at(record.ident) is not None:
+            self.passed_again.add(record.ident)
+        elif record.issued_at >= self.floor:
             self.undetermined[record.ident] = place
             if not record.known:
                 self.strange.add(record.ident)
