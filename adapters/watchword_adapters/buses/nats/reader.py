@@ -169,9 +169,8 @@ class Reader:
 
     def deliver(self, raw: Msg, message: Message, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
         """Return what the handler gets."""
-        verdict = delivered.verdict if isinstance(delivered, ObservedMessage) else delivered
-        if self._admitted is not None and not isinstance(verdict, Rejected | Unavailable):
-            self._admitted(verdict)
+        if self._admitted is not None and (verified := verified_of(delivered)) is not None:
+            self._admitted(verified)
         return delivered_msg(raw, message, delivered)
 
     async def refused(
