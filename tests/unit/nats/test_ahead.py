@@ -1,8 +1,9 @@
 """What waits for a callback is judged together, and comes to what it would come to one by one."""
 
 import asyncio
+import time
 from collections import Counter
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from nats.aio.msg import Msg
@@ -12,6 +13,7 @@ from tests.unit.kafka.fakes import Keys, watchword
 from tests.unit.nats.subscribed import Subscribed, tree
 from watchword import Mode, Reason, VerificationKey
 from watchword_adapters.buses.nats import ahead
+from watchword_adapters.buses.nats.jetstream_reader import StreamReader
 from watchword_adapters.buses.nats.reader import Judged, Reader
 
 ALL = [b"%d" % number for number in range(40)]
@@ -143,6 +145,30 @@ async def test_a_lone_message_is_judged_alone_and_at_once(monkeypatch: pytest.Mo
         await there.arrive(one)
         await there.handled()
     assert (there.values, there.errors) == (ALL[:3], [])
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_a_shared_store_hears_of_no_delivery_before_its_turn(*, alone: bool) -> None:
+    """A17: what another worker is given, because this one did not get to it, was delivered to nobody before."""
+    begun, hold = asyncio.Event(), asyncio.Event()
+    agent, control = watchword(Keys()), cast("Any", None)  # never used: nothing is refused
+
+    async def handler(_: Msg) -> None:
+        begun.set()
+        await hold.wait()
+
+    reader = StreamReader(
+        agent, control, "js:1", stream="s", consumer="c", acknowledged=True, alone=alone, quarantine=None
+    )
+    there = Subscribed(agent, handler=handler, reader=reader)
+    for number, one in enumerate(await tree(ALL[:4]), start=1):
+        await there.arrive(one, reply=b"$JS.ACK.s.c.1.%d.%d.%d.0" % (number, number, time.time_ns()))
+    await asyncio.wait_for(begun.wait(), 20)
+    assert agent.audit.counts == {"delivered": 4 if alone else 1}
+    hold.set()
+    await there.handled()
+    assert there.values == ALL[:4]
+    assert not any(msg.verified.redelivered for msg in there.got)
 
 
 @pytest.mark.parametrize(("most", "most_bytes", "runs"), [(16, 1 << 20, [16, 16, 8]), (256, 10, [10, 6, 6, 6, 6, 6])])

@@ -39,7 +39,7 @@ class Ahead:
     async def judge(self, raw: Msg) -> Msg | None:
         """Return what the handler may have of ``raw``, which was taken off the queue, as ``Reader.judge`` does."""
         if not self._judged:
-            if self._queue.empty():
+            if self._queue.empty() or not self._reader.looks_ahead:
                 return await self._reader.judge(raw)
             self._judged.extend(await self._reader.judge_first(self._together(raw), self._check))
             self._doubtful = is_undetermined(self._judged[-1].verdict)

@@ -73,6 +73,11 @@ class Reader:
         """The replay store's name for the run of messages that this reader reads."""
         return f"{self.name}#"
 
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether a message may be judged before its turn: on core NATS no other reader is given it afterwards."""
+        return True
+
     async def judge(self, raw: Msg) -> Msg | None:
         """Return what the handler may have of ``raw``; None when it was refused (and audited) or is a status only."""
         block = block_of(raw)
