@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.core.world import ALICE, World, endings, kafka, nats, press, press_many
 from watchword import Rejected
-from watchword_adapters.threads import Threads
+from watchword_adapters.threads import FEW, Threads
 
 
 def ours() -> list[threading.Thread]:
@@ -46,6 +46,17 @@ async def test_jobs_run_off_the_loop_and_side_by_side(monkeypatch: pytest.Monkey
         return threading.current_thread() is not threading.main_thread()
 
     assert await Threads()([job, job]) == [True, True]
+
+
+async def test_few_jobs_are_done_at_once() -> None:
+    """Promise: what takes no longer than the way to a thread is done on the loop's own; more of it is not."""
+    check = Threads()
+
+    def here() -> bool:
+        return threading.current_thread() is threading.main_thread()
+
+    assert await check.sparing([here] * FEW) == [True] * FEW
+    assert await check.sparing([here] * (FEW + 1)) == [False] * (FEW + 1)
 
 
 async def test_a_job_that_fails_is_told() -> None:

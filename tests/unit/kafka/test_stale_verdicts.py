@@ -14,6 +14,7 @@ from tests.unit.kafka.test_bulk import numbers, one, tree
 from watchword import MemoryKeys, Mode, Unavailable, VerificationKey, Watchword
 from watchword_adapters.buses.kafka import progress
 from watchword_adapters.buses.kafka.intake import Intake
+from watchword_adapters.freshness import FRESH
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +94,7 @@ async def test_a_key_source_slower_than_verdicts_stand_holds_nothing_up(monkeypa
 
     async def slowly(principal: str, key_id: bytes) -> VerificationKey | None:
         nonlocal late
-        late += 2 * progress.FRESH
+        late += 2 * FRESH
         return await find(principal, key_id)
 
     monkeypatch.setattr(keys, "find", slowly)

@@ -3,32 +3,79 @@
 import asyncio
 from typing import Any
 
+import pytest
 from nats.aio.msg import Msg
 
 from tests.unit.kafka.fakes import REALM, Keys, watchword
-from watchword import Channel, Message
+from watchword import Channel, Message, Watchword
 from watchword_adapters.buses.nats.headers import HeaderBlock
 from watchword_adapters.buses.nats.jetstream_reader import StreamReader
 from watchword_adapters.buses.nats.reader import Reader
+from watchword_adapters.threads import Threads
+
+BROKEN: Any = Msg(_client=None, subject="tasks", headers=HeaderBlock(fault="broken"))  # type: ignore[arg-type]
 
 
-async def test_a12_closing_forgets_nothing_that_is_being_judged() -> None:
+async def original(agent: Watchword) -> Any:
+    """Return a message of the agent's own, as its client reads it."""
+    header = (await agent.signer.sign(Message(channel=Channel("nats", REALM, "tasks"), value=b"1"))).header
+    return Msg(_client=None, subject="tasks", data=b"1", headers=HeaderBlock((header,)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("way", ["alone", "first", "many"])
+async def test_a12_closing_forgets_nothing_that_is_being_judged(way: str) -> None:
     """A copy that is still judged when its subscription ends is held against the memory; then that is freed."""
     keys = Keys()
     agent = watchword(keys)
-    header = (await agent.signer.sign(Message(channel=Channel("nats", REALM, "tasks"), value=b"1"))).header
-    raw: Any = Msg(_client=None, subject="tasks", data=b"1", headers=HeaderBlock((header,)))  # type: ignore[arg-type]
-    reader = Reader(agent, "sub:1")
+    raw, reader, check = await original(agent), Reader(agent, "sub:1"), Threads()
+
+    async def copies() -> list[Msg | None]:
+        if way == "many":
+            return [*await reader.judge_many([raw, BROKEN, raw], check)]
+        if way == "first":
+            return [await reader.conclude(one) for one in await reader.judge_first([raw, raw], check)]
+        return [await reader.judge(raw)]
+
     assert await reader.judge(raw) is not None
     keys.gate.clear()
     keys.question.clear()
-    judging = asyncio.create_task(reader.judge(raw))
+    judging = asyncio.create_task(copies())
     await keys.question.wait()
     reader.close()
     keys.gate.set()
-    assert await judging is None
-    assert agent.audit.counts == {"delivered": 1, "replayed": 1}
+    assert not any(await judging)
+    assert agent.audit.counts["delivered"] == 1
+    assert agent.audit.counts["replayed"] == (1 if way == "alone" else 2)
     assert len(agent.verifier.replay) == 0  # type: ignore[arg-type]
+
+
+async def test_a12_a_turn_that_comes_after_closing_leaves_nothing() -> None:
+    """What could not be judged, and was passed over when its reader was closed already, is not remembered for ever."""
+    keys = Keys()
+    agent = watchword(keys)
+    reader = Reader(agent, "sub:1")
+    keys.failures = 1
+    (judged,) = await reader.judge_first([await original(agent)], Threads())
+    reader.close()
+    assert await reader.conclude(judged) is None
+    store: Any = agent.verifier.replay
+    assert store._logs == {}
+
+
+async def test_a14_nothing_is_judged_before_the_memory_is_whole() -> None:
+    """While a stream is read again what arrives waits, alone and together."""
+    agent = watchword(Keys())
+    reader = Reader(agent, "sub:1")
+    reader.ready.clear()
+    tasks = [
+        asyncio.create_task(reader.judge(await original(agent))),
+        asyncio.create_task(reader.judge_many([await original(agent)], Threads())),
+    ]
+    await asyncio.sleep(0.01)
+    assert agent.audit.counts == {}
+    reader.ready.set()
+    await asyncio.wait(tasks, timeout=20)
+    assert agent.audit.counts == {"delivered": 2}
 
 
 async def test_an_ordered_consumer_is_expected_by_its_late_names() -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from watchword_adapters.freshness import FRESH
+
 if TYPE_CHECKING:
     from aiokafka.structs import ConsumerRecord
 
@@ -17,9 +19,6 @@ if TYPE_CHECKING:
 FIRST_DELAY: Final = 0.1
 LONGEST_DELAY: Final = 5.0
 """Seconds between two tries to judge a record while a key source or a replay store is down."""
-
-FRESH: Final = 1.0
-"""Seconds for which a verdict stands: whoever is slower to take a record has it judged once more."""
 
 FARTHEST: Final = 128
 """Records judged ahead of a caller who takes one at a time, at most."""

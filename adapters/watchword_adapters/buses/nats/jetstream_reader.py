@@ -80,6 +80,11 @@ class StreamReader(Reader):
         """See Reader."""
         return f"{self.name}#{self.stream}"
 
+    @property
+    def looks_ahead(self) -> bool:
+        """See Reader; what a shared store has seen, and another worker is given, would pass for delivered before."""
+        return self.alone
+
     def message(self, raw: Msg) -> Message:
         """See Reader; the position and the time of storing come from the ack subject."""
         delivery = Delivery.parse(raw.reply)

@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from watchword import Expected, ObservedMessage, Reason, Rejected, Unavailable
+from watchword import Expected, ObservedMessage, Reason, Rejected, Unavailable, VerifiedMessage
 from watchword.message import channel_of, make_message
 from watchword_adapters.buses.nats.headers import HeaderBlock
 from watchword_adapters.buses.nats.message import delivered_msg
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from nats.aio.msg import Msg
 
-    from watchword import Delivered, Message, Position, Request, VerifiedMessage, Watchword
+    from watchword import Delivered, Message, Position, Request, Watchword
     from watchword.proving import Checker
     from watchword.quarantine import Quarantine
     from watchword_adapters.buses.nats.message import ObservedMsg, VerifiedMsg
 
+Verdict: TypeAlias = "Delivered | Rejected | Unavailable | None"
+"""What judging came to; None for a status line of the server, which nobody judges."""
+
+_ANYTHING: Final = Expected()
 _NONE: Final = HeaderBlock()
+_REFUSALS: Final = (Rejected, Unavailable)
+
+
+class Judged(NamedTuple):
+    """A message and its verdict, as of ``at`` (seconds of the event loop's clock)."""
+
+    raw: Msg
+    message: Message
+    verdict: Verdict
+    at: float
 
 
 class Reader:
@@ -48,7 +62,7 @@ class Reader:
         self.ready: Final = asyncio.Event()
         self.ready.set()
         self._quarantine = quarantine
-        self._expected = expected or (lambda _: Expected())
+        self._expected = expected or (lambda _: _ANYTHING)
         self._admitted = admitted
         self.resetting = False
         self._judging = 0
@@ -58,6 +72,11 @@ class Reader:
     def log(self) -> str:
         """The replay store's name for the run of messages that this reader reads."""
         return f"{self.name}#"
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether a message may be judged before its turn: on core NATS no other reader is given it afterwards."""
+        return True
 
     async def judge(self, raw: Msg) -> Msg | None:
         """Return what the handler may have of ``raw``; None when it was refused (and audited) or is a status only."""
@@ -86,28 +105,49 @@ class Reader:
         Behind one that is Unavailable the others are judged without the bulk until something is determined again: so
         an outage costs no more than they are many.
         """
-        await self.ready.wait()
-        self._judging += 1
-        try:
-            found = [(raw, self.message(raw)) for raw in raws if not is_status(raw)]
-            delivered: list[Msg] = []
+        with self._at_work():
+            delivered: list[Msg | None] = []
             at, outage = 0, False
-            while at < len(found):
+            while at < len(raws):
                 if outage and not self.alone:  # a store that is shared sees no order anyway: they may wait together
-                    judged = await asyncio.gather(*(self.judge(raw) for raw, _ in found[at:]))
-                    return delivered + [msg for msg in judged if msg is not None]
-                end = at + 1 if outage else self._end_of_run(found, at)
-                verdicts = await self._verdicts(found[at:end], check)
-                for (raw, message), verdict in zip(found[at:end], verdicts, strict=False):
-                    if isinstance(verdict, Rejected | Unavailable):
-                        await self.refused(raw, message, verdict)
-                    else:
-                        delivered.append(self.deliver(raw, message, verdict))
-                at, outage = at + len(verdicts), _is_undetermined(verdicts[-1])
-            return delivered
-        finally:
-            self._judging -= 1
-            self._forget()
+                    delivered += await asyncio.gather(*map(self.judge, raws[at:]))
+                    break
+                judged = await self.judge_first(raws[at : at + 1] if outage else raws[at:], check)
+                for one in judged:
+                    delivered.append(await self.conclude(one))
+                at, outage = at + len(judged), is_undetermined(judged[-1].verdict)
+            return [msg for msg in delivered if msg is not None]
+
+    async def judge_first(self, raws: Sequence[Msg], check: Checker) -> list[Judged]:
+        """Judge the first of ``raws``, and what can be judged in bulk with it, up to one that is Unavailable.
+
+        Nothing is done about the verdicts: that is to be done for each in its turn, by ``conclude``.
+        """
+        await self.ready.wait()
+        with self._at_work():
+            run = self._run(raws)
+            verdicts = await self._verdicts(run, check)
+            now = asyncio.get_running_loop().time()
+            return [Judged(raw, message, verdict, now) for (raw, message), verdict in zip(run, verdicts, strict=False)]
+
+    async def renew(self, judged: Sequence[Judged], check: Checker) -> list[Judged]:
+        """Judge once more what verified too long ago, up to one that is Unavailable: what does not hold is audited."""
+        verified = [one for one in judged if verified_of(one.verdict) is not None]
+        verdicts = await self.watchword.verifier.still_hold([one.message for one in verified], check=check)
+        now = asyncio.get_running_loop().time()  # from behind the look-ups: a slow source must not hold all up
+        renewed = iter([self._renewed(one, verdict, now) for one, verdict in zip(verified, verdicts, strict=False)])
+        return [one if verified_of(one.verdict) is None else next(renewed, one) for one in judged]
+
+    async def conclude(self, judged: Judged) -> Msg | None:
+        """Return what the handler may have; do what is to be done about a message that it may not."""
+        raw, message, verdict, _ = judged
+        if verdict is None:
+            return None
+        if isinstance(verdict, _REFUSALS):
+            with self._at_work():
+                await self.refused(raw, message, verdict)
+            return None
+        return self.deliver(raw, message, verdict)
 
     def message(self, raw: Msg) -> Message:
         """Return ``raw`` as the core sees it."""
@@ -134,9 +174,8 @@ class Reader:
 
     def deliver(self, raw: Msg, message: Message, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
         """Return what the handler gets."""
-        verdict = delivered.verdict if isinstance(delivered, ObservedMessage) else delivered
-        if self._admitted is not None and not isinstance(verdict, Rejected | Unavailable):
-            self._admitted(verdict)
+        if self._admitted is not None and (verified := verified_of(delivered)) is not None:
+            self._admitted(verified)
         return delivered_msg(raw, message, delivered)
 
     async def refused(
@@ -175,25 +214,52 @@ class Reader:
             raise verdict
         return ObservedMessage(message, verdict)
 
-    def _end_of_run(self, found: Sequence[tuple[Msg, Message]], at: int) -> int:
-        """Return where what can be judged in bulk with the message ``at`` ends."""
-        expected, end = self.expect(*found[at]), at
-        while end < len(found) and block_of(found[end][0]).fault is None and self.expect(*found[end]) is expected:
-            end += 1
-        return max(end, at + 1)
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Keep the memory of a reader that is closed meanwhile, until nothing is asked of it any more."""
+        self._judging += 1
+        try:
+            yield
+        finally:
+            self._judging -= 1
+            self._forget()
 
-    async def _verdicts(
-        self, run: Sequence[tuple[Msg, Message]], check: Checker
-    ) -> Sequence[Delivered | Rejected | Unavailable]:
+    def _run(self, raws: Sequence[Msg]) -> list[tuple[Msg, Message]]:
+        """Return the first of ``raws`` and those behind it that are judged in bulk with it."""
+        first = raws[0]
+        run = [(first, self.message(first))]
+        if is_plain(first):
+            expected = self.expect(*run[0])
+            for raw in raws[1:]:
+                if not is_plain(raw) or self.expect(raw, message := self.message(raw)) is not expected:
+                    break
+                run.append((raw, message))
+        return run
+
+    async def _verdicts(self, run: Sequence[tuple[Msg, Message]], check: Checker) -> Sequence[Verdict]:
         """Judge messages of one expectation, up to the first that is Unavailable."""
         (raw, message), *_ = run
-        if (fault := block_of(raw).fault) is None:
+        block = block_of(raw)
+        if block.status is not None:
+            return [None]
+        if block.fault is None:
             messages = [message for _, message in run]
             return await self.watchword.admit_many(messages, self.expect(raw, message), check=check)
         try:
-            return [self._unreadable(message, fault)]
+            return [self._unreadable(message, block.fault)]
         except Rejected as verdict:
             return [verdict]
+
+    def _renewed(self, judged: Judged, verdict: Rejected | Unavailable | None, now: float) -> Judged:
+        """Account for what judging once more came to."""
+        message = judged.message
+        if verdict is None:
+            return judged._replace(at=now)
+        self.watchword.audit.refused(message, verdict)
+        verified = verified_of(judged.verdict)
+        if isinstance(verdict, Rejected) and verified is not None and message.delivered_by is not None:
+            self.watchword.verifier.settle(message, verified)  # nobody will acknowledge it
+        return judged._replace(verdict=ObservedMessage(message, verdict) if self.watchword.observing else verdict)
 
 
 def only_answer_to(request: Request) -> Callable[[str], Expected]:
@@ -207,10 +273,18 @@ def block_of(raw: Msg) -> HeaderBlock:
     return raw.headers if isinstance(raw.headers, HeaderBlock) else _NONE
 
 
-def is_status(raw: Msg) -> bool:
-    """Tell whether ``raw`` is a status line of the server: no message, and for no handler."""
-    return block_of(raw).status is not None
+def is_plain(raw: Msg) -> bool:
+    """Tell whether ``raw`` is a message that can be read; and not a status line, which is for no handler."""
+    block = block_of(raw)
+    return block.status is None and block.fault is None
 
 
-def _is_undetermined(verdict: Delivered | Rejected | Unavailable) -> bool:
+def verified_of(verdict: Verdict) -> VerifiedMessage | None:
+    """Return what verified; None where nothing did."""
+    found = verdict.verdict if isinstance(verdict, ObservedMessage) else verdict
+    return found if isinstance(found, VerifiedMessage) else None
+
+
+def is_undetermined(verdict: Verdict) -> bool:
+    """Tell whether a message could not be judged."""
     return isinstance(verdict.verdict if isinstance(verdict, ObservedMessage) else verdict, Unavailable)

@@ -97,9 +97,10 @@ class SigningClient(PostingClient):
         """
         channel = channel_of("nats", self.watchword.realm, subject)
         pairs = _pairs(headers) if headers else ()
-        if not isinstance(payload, bytes | bytearray | memoryview):
-            raise SigningError(f"payload is {type(payload).__name__}: encode it to bytes")
-        payload = bytes(payload)
+        if type(payload) is not bytes:
+            if not isinstance(payload, bytes | bytearray | memoryview):
+                raise SigningError(f"payload is {type(payload).__name__}: encode it to bytes")
+            payload = bytes(payload)
         if answers is not None:
             recipient = recipient or answers.principal
         elif recipient is None and self._recipient is not None:
@@ -139,9 +140,10 @@ class SigningClient(PostingClient):
 
         Inboxes only: else a request that names an application subject would bend what we publish there.
         """
-        prefixes = (_INBOX, f"{self._inbox_prefix.decode()}.")
-        if request.reply_to is not None and request.position is None and request.reply_to.startswith(prefixes):
-            self._owed.put(request.reply_to, request)
+        if request.reply_to is not None and request.position is None:
+            prefixes = (_INBOX, f"{self._inbox_prefix.decode()}.")
+            if request.reply_to.startswith(prefixes):
+                self._owed.put(request.reply_to, request)
 
 
 def _pairs(headers: Mapping[str, str] | None) -> tuple[Header, ...]:

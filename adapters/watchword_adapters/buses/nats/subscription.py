@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nats.aio.subscription import Subscription, _SubscriptionMessageIterator
 from nats.errors import Error
+
+from watchword_adapters.buses.nats.ahead import Ahead
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,6 +38,7 @@ class VerifyingSubscription(Subscription):
         self._interrupted: deque[asyncio.Task[Msg | None]] = deque()
         judged = cb if cb is None or reader is None else self._judge_for_handler
         super().__init__(client, number, subject, cb=judged, **options)
+        self._ahead = None if cb is None or reader is None else Ahead(reader, self._pending_queue, client.check)
 
     def _start(self, error_cb: Any) -> None:
         super()._start(error_cb)  # type: ignore[no-untyped-call]  # nats-py leaves it untyped
@@ -85,12 +88,21 @@ class VerifyingSubscription(Subscription):
                 return delivered
 
     async def _judge_for_handler(self, raw: Msg) -> None:
-        assert self.reader is not None  # noqa: S101 - as in judged
+        assert self._ahead is not None  # noqa: S101 - as in judged
         assert self._handler is not None  # noqa: S101 - as in judged
-        delivered = await self.reader.judge(raw)
+        delivered = await self._ahead.judge(raw)
         self._close_when_full()
         if delivered is not None:
             await self._handler(delivered)
+
+    def _stop_processing(self) -> None:
+        """Stop handing over; behind the last of ``max_msgs`` messages, and not where the base forgets those that wait.
+
+        Once so many have come it cancels its own task behind the first of them, and the next thing that waits is lost.
+        """
+        full = asyncio.current_task() is cast("object", self._wait_for_msgs_task) and not self._closed
+        if not full or self._pending_queue.empty():
+            super()._stop_processing()
 
     def _close_when_full(self) -> None:
         """Close the reader of a subscription to ``max_msgs`` messages, which the base drops without a word."""

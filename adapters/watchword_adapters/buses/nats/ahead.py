@@ -1,0 +1,61 @@
+"""Judges for a callback, together with the message whose turn it is, what waits behind that one already."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from watchword_adapters.buses.nats.reader import is_undetermined
+from watchword_adapters.freshness import FRESH
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+    from watchword.proving import Checker
+    from watchword_adapters.buses.nats.reader import Judged, Reader
+
+MOST: Final = 256
+"""Messages judged together: some full trees, of which each leaf is hashed but once. With 64 few trees come whole."""
+
+MOST_BYTES: Final = 1 << 20
+"""Bytes of data judged together at most, beside the first message's."""
+
+
+class Ahead:
+    """Verdicts on the messages that stand first in the queue of one subscription.
+
+    A message stays in the queue until its turn, and so does everything that its verdict brings about: what the client
+    counts, limits, drains and drops is as if each were judged alone, and nothing waits for anything to come.
+    """
+
+    def __init__(self, reader: Reader, queue: asyncio.Queue[Msg], check: Checker) -> None:
+        self._reader = reader
+        self._queue = queue
+        self._check = check
+        self._judged: deque[Judged] = deque()
+        self._doubtful = False
+
+    async def judge(self, raw: Msg) -> Msg | None:
+        """Return what the handler may have of ``raw``, which was taken off the queue, as ``Reader.judge`` does."""
+        if not self._judged:
+            if self._queue.empty() or not self._reader.looks_ahead:
+                return await self._reader.judge(raw)
+            self._judged.extend(await self._reader.judge_first(self._together(raw), self._check))
+            self._doubtful = is_undetermined(self._judged[-1].verdict)
+        judged = self._judged.popleft()
+        if asyncio.get_running_loop().time() - judged.at >= FRESH:
+            judged, *behind = await self._reader.renew([judged, *self._judged], self._check)
+            self._judged = deque(behind)
+        return await self._reader.conclude(judged)
+
+    def _together(self, raw: Msg) -> list[Msg]:
+        """Return ``raw`` and what is judged with it: nothing while an outage lasts, where it may be in vain."""
+        together, size = [raw], 0
+        if not self._doubtful:
+            for waiting in self._queue._queue:  # type: ignore[attr-defined]  # noqa: SLF001 - a look, and nothing is taken
+                size += len(waiting.data)
+                if len(together) == MOST or size > MOST_BYTES:
+                    break
+                together.append(waiting)
+        return together
