@@ -26,7 +26,9 @@ class Threads:
         self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="watchword")
 
     async def __call__(self, jobs: Sequence[Callable[[], bool]]) -> list[bool]:
-        """Return what the jobs return, in order."""
+        """Return what the jobs return, in order; where there are few, at once."""
+        if len(jobs) <= FEW:
+            return _all_of(jobs)
         loop = asyncio.get_running_loop()
         shares = [jobs[first :: self._count] for first in range(min(self._count, len(jobs)))]
         verdicts = [False] * len(jobs)
@@ -35,10 +37,6 @@ class Threads:
         ):
             verdicts[first :: self._count] = found
         return verdicts
-
-    async def sparing(self, jobs: Sequence[Callable[[], bool]]) -> Sequence[bool]:
-        """Return what the jobs return; on threads where there are so many that it is worth the way there."""
-        return await self(jobs) if len(jobs) > FEW else _all_of(jobs)
 
 
 def _all_of(jobs: Sequence[Callable[[], bool]]) -> list[bool]:

@@ -297,13 +297,13 @@ async def test_many_signatures_are_checked_off_the_loop() -> None:
     what = intake(consumer, alone())
     consumer.logs[P0] = [await record(P0, n, b"%d" % n) for n in range(10)]
     calls: list[int] = []
-    threads = what._judge._threads
+    threads = what._judge._check
 
     async def counted(jobs: Any) -> Any:
         calls.append(len(jobs))
         return await threads(jobs)
 
-    what._judge._threads = counted  # type: ignore[assignment]
+    what._judge._check = counted  # type: ignore[assignment]
     assert [r.value for r in await many(what)] == numbers(10)
     assert calls == [10]
 

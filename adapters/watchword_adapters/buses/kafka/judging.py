@@ -14,7 +14,7 @@ from watchword_adapters.buses.kafka.records import CREATE_TIME, record_of
 from watchword_adapters.threads import Threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from aiokafka.structs import ConsumerRecord, TopicPartition
 
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 _TOGETHER: Final = 256
 """Records judged at once: some full trees, of which each leaf is hashed but once."""
-
-_FEW: Final = 4
-"""Signatures that are checked sooner than another thread has begun."""
 
 _BREATH: Final = 64
 """Records judged before other tasks get a turn: a flood must not stop heartbeats."""
@@ -54,7 +51,7 @@ class Judge:
         self._rebuild = rebuild
         self._stamps = stamps
         self._outage = Outage(watchword.verifier.policy.max_hold)
-        self._threads = Threads()
+        self._check = Threads()
         self._judged = 0
 
     async def judge(self, tp: TopicPartition, partition: Partition, most: int | None = None) -> None:
@@ -152,10 +149,6 @@ class Judge:
             raise verdict
         self._watchword.audit.passed_over()
         self._watchword.verifier.pass_over(message)
-
-    async def _check(self, jobs: Sequence[Callable[[], bool]]) -> Sequence[bool]:
-        """Check signatures on threads, where there are so many that it is worth the way there."""
-        return await self._threads(jobs) if len(jobs) > _FEW else [job() for job in jobs]
 
     async def _recall(self, partition: Partition, messages: list[Message]) -> None:
         """Remember records that passed before; one on whose key there is no verdict for too long, by its claims."""

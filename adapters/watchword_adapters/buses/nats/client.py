@@ -76,7 +76,7 @@ class WatchwordClient(AskingClient):
         self.quarantine: Final = NatsQuarantine.from_settings(watchword) if quarantine is None else quarantine
         if isinstance(self.quarantine, NatsQuarantine):
             self.quarantine.attach(self)
-        self.check: Final = Threads().sparing
+        self.check: Final = Threads()
         self._instance = reader if watchword.verifier.shared_replay else None
         self._subscribed: Counter[str] = Counter()
         self._warned: set[str] = set()
