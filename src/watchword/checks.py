@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from watchword.encoding import encode_pair, metadata_digest, value_digest
+from watchword.encoding import encode_pair, encode_pairs, may_be_kept, metadata_digest, value_digest
 from watchword.envelope import is_envelope_name
 from watchword.errors import Reason, Rejected
-from watchword.message import MAX_HEADER_BYTES, NATS_ID_HEADER, TRACE_HEADERS
+from watchword.message import ENVELOPE_HEADER, MAX_HEADER_BYTES, NATS_ID_HEADER, TRACE_HEADERS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from watchword.case import Case
     from watchword.keys import VerificationKey
     from watchword.message import Header, Message
@@ -67,21 +69,33 @@ def in_force(key: VerificationKey | Reason, reference: float, now: float) -> Ver
     return key
 
 
-def unaltered(case: Case, max_skew: float) -> tuple[Header, ...]:
+class Covering:
+    """Tells headers that are covered from others; many messages have those of the last one, which are kept."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Sequence[Header], frozenset[str], tuple[Header, ...], bytes] | None = None
+
+    def of(self, headers: Sequence[Header], covered: frozenset[str]) -> tuple[tuple[Header, ...], bytes]:
+        """Return the headers that may reach a handler if nothing was altered, and the covered ones as digested."""
+        if headers and headers[-1][0] == ENVELOPE_HEADER:
+            headers = headers[:-1]  # which would be each message's own
+        last = self._last
+        if last is not None and headers == last[0] and covered == last[1]:
+            return last[2:]
+        visible = tuple([one for one in headers if one[0] in covered or one[0] in TRACE_HEADERS])
+        pairs = encode_pairs([encode_pair(name, value) for name, value in headers if name in covered])
+        if may_be_kept(headers):
+            self._last = headers, covered, visible, pairs
+        return visible, pairs
+
+
+def unaltered(case: Case, max_skew: float, covering: Covering) -> tuple[Header, ...]:
     """Check 7: value, key and headers as signed; return the headers that may reach a handler."""
     message = case.message
     if case.value_digest != value_digest(message.value):
         raise Rejected(Reason.ALTERED, "value")
     covered = case.common.visible
-    visible: list[Header] = []
-    pairs: list[bytes] = []
-    for header in message.headers:
-        name, value = header
-        if name in covered:
-            pairs.append(encode_pair(name, value))
-            visible.append(header)
-        elif name in TRACE_HEADERS:
-            visible.append(header)
+    visible, pairs = covering.of(message.headers, covered)
     if case.metadata_digest != (metadata_digest(message.key, pairs) if covered or message.key is not None else None):
         raise Rejected(Reason.ALTERED, "key or covered header")
     if message.created_at is not None and not abs(message.created_at - case.issued_at) <= max_skew:
@@ -90,4 +104,4 @@ def unaltered(case: Case, max_skew: float) -> tuple[Header, ...]:
         expected = case.id.hex().encode()
         if any(name == NATS_ID_HEADER and value != expected for name, value in message.headers):
             raise Rejected(Reason.ALTERED, NATS_ID_HEADER)
-    return tuple(visible)
+    return visible

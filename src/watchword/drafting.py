@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from watchword.encoding import Layout, characters, encode_pair, encode_pairs, keyed_digest, value_digest
+from watchword.encoding import Layout, characters, encode_pair, encode_pairs, may_be_kept, metadata_digest, value_digest
 from watchword.envelope import ID_BYTES, MAX_ENVELOPE_BYTES, MAX_ENVELOPE_CHARACTERS, is_envelope_name
 from watchword.errors import SigningError
 from watchword.message import MAX_HEADER_BYTES, is_principal, is_subject, maker_of
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 _ROOM: Final = MAX_HEADER_BYTES - MAX_ENVELOPE_CHARACTERS
 _MAX_ROUTES: Final = 1024
-_SHORT: Final = 1024
-"""Bytes of headers at most that are kept for each route."""
-
 _NATS_NAME: Final = re.compile(r"[!-9;-~]+")  # printable ASCII without blank and colon
 _NATS_VALUE: Final = re.compile(rb"(?:[!-~](?:[ -~]*[!-~])?)?")  # printable ASCII, no blank at its ends
 
@@ -55,7 +52,7 @@ class _Route:
     def pairs(self, headers: Sequence[Header]) -> bytes:
         """Return the covered headers as they are digested; SigningError for values that the bus would not carry.
 
-        Many messages have the headers of the last one, so these are kept while they are short.
+        Many messages have the headers of the last one, so these are kept.
         """
         last, pairs = self._last
         if headers == last:
@@ -66,7 +63,7 @@ class _Route:
         if self._nats:
             _check_nats_values(headers)
         pairs = encode_pairs([encode_pair(name, value) for name, value in headers if name in self.covered])
-        if size <= _SHORT:
+        if may_be_kept(headers):
             self._last = headers, pairs
         return pairs
 
@@ -120,7 +117,7 @@ class Drafting:
             raise SigningError(f"in_reply_to of {len(in_reply_to)} bytes: give the request's id, {ID_BYTES} bytes")
         if reply_to is not None and not is_subject(reply_to):
             raise SigningError(f"reply subject {reply_to!r}: write a subject without wildcards")
-        metadata = None if key is None and not route.covered else keyed_digest(key, pairs)
+        metadata = None if key is None and not route.covered else metadata_digest(key, pairs)
         message_id = os.urandom(ID_BYTES)  # from the kernel each time: a forked or cloned process draws its own (A37)
         issued_at = int(self._clock())
         claims = route.layout.claims(

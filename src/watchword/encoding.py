@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 from watchword.cbor import ARRAY, BYTES, MAP, head, of_bytes, of_int, of_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from watchword.claims import Claims
+    from watchword.message import Header
 
 CONTEXT: Final = "watchword/1"
 """Domain separation: a signature made for anything else does not verify here."""
@@ -31,6 +32,9 @@ _ID_CLAIM: Final = b"\x07" + ID
 
 _SHORT: Final = 64
 """Bytes of a header's value that is likely to come again, as a content type does."""
+
+_KEPT: Final = 1024
+"""Bytes of a message's header values that may be kept."""
 
 
 def sig_structure(protected: bytes, tree_size: int, payload: bytes) -> bytes:
@@ -164,22 +168,22 @@ def value_digest(value: bytes | None) -> bytes | None:
     return None if value is None else sha256(value).digest()
 
 
-def metadata_digest(key: bytes | None, pairs: Sequence[bytes]) -> bytes:
-    """Return SHA-256 over the key and, in order, the pairs of every covered header.
+def metadata_digest(key: bytes | None, pairs: bytes) -> bytes:
+    """Return SHA-256 over the key and, in order, every covered header, as of ``encode_pairs``.
 
     CBOR frames each part, so that no byte can move from one to another unseen.
     """
-    return keyed_digest(key, encode_pairs(pairs))
-
-
-def keyed_digest(key: bytes | None, pairs: bytes) -> bytes:
-    """Return what ``metadata_digest`` does of pairs that are encoded already."""
     return sha256(b"\x82" + of_bytes(key) + pairs).digest()
 
 
 def encode_pairs(pairs: Sequence[bytes]) -> bytes:
     """Return headers as they are digested, of pairs from ``encode_pair``."""
     return head(ARRAY, len(pairs)) + b"".join(pairs)
+
+
+def may_be_kept(headers: Iterable[Header]) -> bool:
+    """Tell whether the next message's headers may be compared with these: they are small, and cannot change."""
+    return sum([_KEPT if type(value) is not bytes else len(value) for _, value in headers]) < _KEPT
 
 
 def encode_pair(name: str, value: bytes | None) -> bytes:

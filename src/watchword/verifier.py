@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from watchword.admitting import Admitting
 from watchword.case import Case
-from watchword.checks import in_force, reference_time, the_envelope, unaltered
+from watchword.checks import Covering, in_force, reference_time, the_envelope, unaltered
 from watchword.errors import ConfigurationError, Reason, Rejected, Unavailable
 from watchword.message import Expected, Message, Request, VerifiedMessage, check_realm, is_principal, log_name
 from watchword.policy import Policy, RateLimiter
@@ -59,6 +59,7 @@ class Verifier:
         self._envelopes = LearningReader()
         self._keys = keys
         self._proving = Proving()
+        self._covering = Covering()
         self._admitting = Admitting(replay, horizon=policy.horizon)
         self._guard: Final = self._admitting.guard
         self._rates = RateLimiter()
@@ -115,7 +116,7 @@ class Verifier:
         What is ``recalled`` passed before, and may have expired since.
         """
         now, policy, proving, envelopes = self.clock(), self.policy, self._proving, self._envelopes
-        longest = policy.longest
+        covering, longest = self._covering, policy.longest
         cases: list[Case] = []
         found: dict[tuple[str, bytes], VerificationKey | Reason] = {}
         for message in messages:
@@ -144,7 +145,7 @@ class Verifier:
             if case.verdict is None:
                 try:
                     proving.signed(case)  # 6
-                    case.headers = unaltered(case, policy.max_skew)  # 7
+                    case.headers = unaltered(case, policy.max_skew, covering)  # 7
                 except Rejected as verdict:
                     case.reject(verdict)
                 else:

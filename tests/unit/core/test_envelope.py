@@ -21,7 +21,7 @@ from tests.vectors import trees
 from tests.vectors.faults import GOOD_TEXT, GOOD_TREE, MALFORMED, MALFORMED_TEXT
 from watchword import Reason, Rejected
 from watchword.claims import Claims
-from watchword.encoding import encode_claims, encode_pair, metadata_digest, value_digest
+from watchword.encoding import encode_claims, encode_pair, encode_pairs, metadata_digest, value_digest
 from watchword.envelope import MAX_ENVELOPE_BYTES, Inclusion, is_envelope_name, parse
 
 CLAIMS = claims_of(kafka())
@@ -124,11 +124,11 @@ def test_digests_tell_absent_from_empty() -> None:
     assert value_digest(None) is None
     assert value_digest(b"") is not None
     digests = {
-        metadata_digest(b"", []),
-        metadata_digest(None, [encode_pair("a", None)]),
-        metadata_digest(None, [encode_pair("a", b"")]),
-        metadata_digest(b"", [encode_pair("a", b"")]),
-        metadata_digest(None, []),
+        metadata_digest(b"", encode_pairs([])),
+        metadata_digest(None, encode_pairs([encode_pair("a", None)])),
+        metadata_digest(None, encode_pairs([encode_pair("a", b"")])),
+        metadata_digest(b"", encode_pairs([encode_pair("a", b"")])),
+        metadata_digest(None, encode_pairs([])),
     }
     assert len(digests) == 5
 
