@@ -51,6 +51,29 @@ async def test_publishes_of_one_round_are_one_tree_and_verify_alone(world: World
     assert (await guard.verifier.verify(alone)).principal == PLANNER
 
 
+async def test_each_message_bears_its_own_headers(world: World, unique: Unique) -> None:
+    """Headers are those of the call, though they be the dict of the call before with another value in it, or none."""
+    subject, got = unique("post"), list[dict[str, str] | None]()
+    reader, planner = await world.client(world.agent(CLOUD)), await world.client(world.agent(PLANNER))
+
+    async def handler(msg: Msg) -> None:
+        got.append(msg.headers)
+
+    await reader.subscribe(subject, cb=handler)
+    await reader.flush()
+    ours = {"kind": "order"}
+    wanted: list[dict[str, str] | None] = []
+    for changed in ({}, {}, {"kind": "offer"}, {"more": "1"}):
+        ours |= changed
+        for headers in (ours, None, {}, ours):
+            await planner.publish(subject, b"x", headers=headers)
+            wanted.append(dict(headers) if headers else None)
+    with pytest.raises(SigningError, match="header name"):
+        await planner.publish(subject, b"x", headers=ours | {"a/b": "1"})
+    await until(lambda: len(got) == len(wanted))
+    assert got == wanted
+
+
 async def test_full_batch_is_signed_at_once(world: World, unique: Unique) -> None:
     """No more than ``Signer.batch`` messages wait, and the rest goes when the loop comes round."""
     subject = unique("post")

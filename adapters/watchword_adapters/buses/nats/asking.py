@@ -88,16 +88,19 @@ class AskingClient(SigningClient):
         try:
             reader = await send(cast("bytearray", self._resp_sub_prefix).decode() + token)
             waiting.pong = self.pong_behind()
-            async with asyncio.timeout(seconds):
-                while True:
-                    raw = await waiting.answer()
-                    if block_of(raw).status == NO_RESPONDERS:
-                        raise errors.NoRespondersError
-                    answer = raw if reader is None and block_of(raw).fault is None else None
-                    if reader is not None:
+            deadline = asyncio.get_running_loop().time() + seconds
+            while True:
+                raw = await waiting.answer(deadline)
+                block = block_of(raw)
+                if block.status == NO_RESPONDERS:
+                    raise errors.NoRespondersError
+                if reader is not None:
+                    async with asyncio.timeout_at(deadline):
                         answer = await reader.judge(raw)
                     if answer is not None:
                         return answer
+                elif block.fault is None:
+                    return raw
         except TimeoutError:
             raise errors.TimeoutError from None
         finally:

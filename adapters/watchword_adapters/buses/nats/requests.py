@@ -65,9 +65,19 @@ class Waiting:
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
 
-    async def answer(self) -> Msg:
-        """Return the next answer; one task may wait at a time."""
+    async def answer(self, deadline: float) -> Msg:
+        """Return the next answer; TimeoutError at ``deadline`` in the loop's time. One task may wait at a time."""
         while not self._answers:
-            self._arrival = asyncio.get_running_loop().create_future()
-            await self._arrival
+            loop = asyncio.get_running_loop()
+            self._arrival = loop.create_future()
+            timer = loop.call_at(deadline, _expire, self._arrival)  # asyncio.timeout does more, for each message
+            try:
+                await self._arrival
+            finally:
+                timer.cancel()
         return self._answers.popleft()
+
+
+def _expire(arrival: asyncio.Future[None]) -> None:
+    if not arrival.done():
+        arrival.set_exception(TimeoutError())
