@@ -37,13 +37,18 @@ class Admitting:
         admit, own = self.guard.admit, self._store is self.guard
         shared = [] if own else [case.claim() for case in cases if self._is_shared(case, floor)]
         answers = iter(await self._asked(shared) if shared else ())
+        first = Admission.FIRST  # Python 3.11 searches for a member each time
         for at, case in enumerate(cases):
             if case.verdict is not None:
                 self.ended(case)
             elif case.issued_at < floor and not case.solicited:
                 self.reject(case, Rejected(Reason.STALE, "issued before this reader began to remember"))
             elif own or case.message.alone:
-                self._admitted(case, admit(case))
+                admission = admit(case)
+                if admission is first:
+                    case.first = True
+                else:
+                    self._admitted(case, admission)
             elif not self._admitted(case, next(answers, None)):
                 del cases[at + 1 :]
                 return

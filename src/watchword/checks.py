@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from watchword.encoding import encode_pair, encode_pairs, may_be_kept, metadata_digest, value_digest
 from watchword.envelope import is_envelope_name
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from watchword.message import Header, Message
     from watchword.policy import Policy
 
+_OUR_LENGTH: Final = len(ENVELOPE_HEADER)
+
 
 def the_envelope(message: Message) -> bytes:
     """Check 1: exactly one envelope, within the size limits."""
@@ -26,7 +28,7 @@ def the_envelope(message: Message) -> bytes:
         size += len(name) if name.isascii() else len(name.encode(errors="surrogatepass"))
         if value is not None:
             size += len(value)
-        if is_envelope_name(name):
+        if len(name) == _OUR_LENGTH and is_envelope_name(name):  # few others are as long
             found.append(value)
     if not found:
         raise Rejected(Reason.UNSIGNED)

@@ -28,6 +28,8 @@ MAX_PROVEN: Final = 1 << 14
 
 _LONG: Final = 3600
 
+_FIRST: Final = Admission.FIRST  # nearly every answer; Python 3.11 searches for a member each time
+
 _Pair: TypeAlias = tuple[str, bytes]
 
 
@@ -122,7 +124,7 @@ class MemoryReplayStore:
         self._keep(log, claim, key, mark, owner)
         if late is not None:
             self._settle(log, late_key)  # it is known by its id from now on
-        return Admission.FIRST
+        return _FIRST
 
     def begin(self, log: str, *, floor: float) -> None:
         """Start a log's guard anew: nothing is known but that whatever was issued below ``floor`` is too old."""
