@@ -96,6 +96,7 @@ class Driver:
         patience = plan.scene.patience * plan.rate
         stop_at = self._end - (1 - _FOR_SENDING) * plan.deadline
         limit, doing = 0.0, None
+        known, since = 0, time.monotonic()
         while not producer.said and time.monotonic() < stop_at:
             self._tally.update()
             if doing is not None and doing.done():
@@ -106,6 +107,10 @@ class Driver:
             # What is done takes its time: the load goes on meanwhile, but hardly beyond what comes next.
             ahead = ((events[0].at if events else 1) + _SLACK) * plan.honest
             limit = max(limit + _TRICKLE * plan.rate * _TICK, ahead) if self._tally.acked >= int(limit) else limit
+            if len(self._tally.delivered) != known:
+                known, since = len(self._tally.delivered), time.monotonic()
+            elif plan.scene.shape == "queue" and time.monotonic() > since + _QUIET:
+                self._tally.give_up()  # else what a restart took would hold up the load for good
             slow = self._tally.waiting >= patience  # the workers do not keep up
             producer.say("until", self._tally.acked if slow else min(int(limit), plan.honest))
             await asyncio.sleep(_TICK)

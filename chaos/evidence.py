@@ -115,11 +115,16 @@ class Tally:
         self._read: Counter[Path] = Counter()
         self.acked = 0
         self.delivered: set[str] = set()
+        self._given_up = 0
 
     @property
     def waiting(self) -> int:
-        """How many acknowledged messages no handler has got yet."""
-        return self.acked - len(self.delivered)
+        """How many acknowledged messages a handler may get yet."""
+        return self.acked - len(self.delivered) - self._given_up
+
+    def give_up(self) -> None:
+        """Take what waits for lost: on core NATS nothing is offered twice."""
+        self._given_up += self.waiting
 
     def update(self) -> None:
         """Read on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from watchword.audit import Audit
@@ -73,13 +74,18 @@ class Watchword:
         return delivered
 
     async def admit_many(
-        self, messages: Sequence[Message], expected: Expected = _ANYTHING, *, check: Checker | None = None
+        self,
+        messages: Sequence[Message],
+        expected: Expected = _ANYTHING,
+        *,
+        check: Checker | None = None,
+        patience: float = inf,
     ) -> list[Delivered | Rejected | Unavailable]:
-        """Judge and account for messages in order, up to the first that is Unavailable; see ``Verifier.verify_many``.
+        """Judge and account for messages in order, as far as ``Verifier.verify_many`` does.
 
         In observe mode each verdict comes as an ObservedMessage.
         """
-        verdicts = await self.verifier.verify_many(messages, expected, check=check)
+        verdicts = await self.verifier.verify_many(messages, expected, check=check, patience=patience)
         delivered = 0
         for message, verdict in zip(messages, verdicts, strict=False):
             if isinstance(verdict, VerifiedMessage):

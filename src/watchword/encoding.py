@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from watchword.cbor import ARRAY, BYTES, MAP, head, of_bytes, of_int, of_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from watchword.claims import Claims
     from watchword.message import Header
@@ -62,7 +62,7 @@ class Layout:
         self._count = 4 + bool(addressed) + bool(covered) + bool(self._partition)
         # Of most messages only key or headers, and a value, are digested beside what all have.
         self._before = head(MAP, self._count + 2) + self._sender + b"\x06"
-        self._dated = (-1, b"")  # the last second, and what claims issued in it begin with
+        self._dated: tuple[int | None, bytes] = (None, b"")  # the last second, and what claims issued in it begin with
         self._between = self._channel + b"\x61m" + HASH
         self._behind = self._partition + b"\x61v" + HASH
 
@@ -181,9 +181,10 @@ def encode_pairs(pairs: Sequence[bytes]) -> bytes:
     return head(ARRAY, len(pairs)) + b"".join(pairs)
 
 
-def may_be_kept(headers: Iterable[Header]) -> bool:
+def may_be_kept(headers: Sequence[Header]) -> bool:
     """Tell whether the next message's headers may be compared with these: they are small, and cannot change."""
-    return sum([_KEPT if type(value) is not bytes else len(value) for _, value in headers]) < _KEPT
+    sizes = [len(one[1]) if type(one) is tuple and type(one[1]) is bytes else _KEPT for one in headers]
+    return type(headers) is tuple and sum(sizes) < _KEPT
 
 
 def encode_pair(name: str, value: bytes | None) -> bytes:

@@ -46,8 +46,8 @@ class LearningReader(EnvelopeReader):
         shape = (message.channel.uri, message.partition, len(raw))
         end, by_issuer = self._templates.setdefault(shape, (len(template.begin), {}))
         if end == len(template.begin):
+            self._count += template.begin not in by_issuer
             by_issuer[template.begin] = template
-            self._count += 1
 
     def _familiar(self, message: Message, raw: bytes, envelope: Envelope) -> bool:
         known = self._templates.get((message.channel.uri, message.partition, len(raw)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from watchword.admitting import Admitting
@@ -72,14 +74,20 @@ class Verifier:
         return verdict
 
     async def verify_many(
-        self, messages: Iterable[Message], expected: Expected = _ANYTHING, *, check: Checker | None = None
+        self,
+        messages: Iterable[Message],
+        expected: Expected = _ANYTHING,
+        *,
+        check: Checker | None = None,
+        patience: float = inf,
     ) -> list[Verdict]:
         """Judge messages as ``verify`` would one after the other, and return their verdicts in order.
 
-        It ends with the first that is Unavailable: what comes behind that one is left alone. ``check`` makes checks of
-        signatures, at best side by side and off the event loop.
+        It ends with the first that is Unavailable: what comes behind that one is left alone. So it ends where look-ups
+        of keys have taken ``patience`` seconds. ``check`` makes checks of signatures, at best side by side and off the
+        event loop.
         """
-        cases = await self._authenticated(messages, expected, check)
+        cases = await self._authenticated(messages, expected, check, patience=patience)
         await self._admitting.admit(cases, floor=expected.floor)  # 8
         for case in cases:
             if case.verdict is None:
@@ -109,7 +117,13 @@ class Verifier:
         return [None if isinstance(case.verdict, VerifiedMessage) else case.verdict for case in cases]
 
     async def _authenticated(  # noqa: C901 - the checks in their order, on one screen
-        self, messages: Iterable[Message], expected: Expected, check: Checker | None, *, recalled: bool = False
+        self,
+        messages: Iterable[Message],
+        expected: Expected,
+        check: Checker | None,
+        *,
+        recalled: bool = False,
+        patience: float = inf,
     ) -> list[Case]:
         """Make checks 1 to 7, up to the first message that is Unavailable; whatever fails has its verdict.
 
@@ -119,7 +133,10 @@ class Verifier:
         covering, longest = self._covering, policy.longest
         cases: list[Case] = []
         found: dict[tuple[str, bytes], VerificationKey | Reason] = {}
+        until, late = monotonic() + patience, False
         for message in messages:
+            if late:
+                break
             cases.append(case := Case(message))
             try:
                 header = the_envelope(message)  # 1
@@ -132,6 +149,7 @@ class Verifier:
                 key = found.get(pair)
                 if key is None:
                     key = found[pair] = await find_key(self._keys, *pair)
+                    late = monotonic() >= until
                 case.key = in_force(key, reference, now)  # 5
                 case.keyed = True
             except Rejected as verdict:

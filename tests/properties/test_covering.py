@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.unit.core.world import ALICE, ALICE_KEY, NOW, kafka, nats
 from watchword import Message, Signer, SigningError
 from watchword.checks import Covering
+from watchword.encoding import may_be_kept
 
 VALUES = st.sampled_from([b"", b"x", b"y", b"x" * 64, b"x" * 65, b"x" * 1100])
 NAMES = st.sampled_from(["a", "b", "traceparent", "watchword", "Watchword", "Nats-Msg-Id"])
@@ -49,6 +50,31 @@ def digest_of(signer: Signer, message: Message) -> bytes | str | None:
         return str(error)
     digest: bytes | None = claims.get("m")
     return digest
+
+
+def test_what_is_kept_is_small_and_cannot_change() -> None:
+    """Promise (A21): what a verifier or signer remembers of headers is bounded, and is what they were."""
+    assert may_be_kept((("a", b"x" * 1023),))
+    assert not may_be_kept((("a", b"x" * 1024),))
+    assert not may_be_kept((("a", None),))
+    changing: list[Any] = [[("a", b"x")], (["a", b"x"],), (("a", bytearray(b"x")),), (("a", Bytes(b"x")),)]
+    assert not any(map(may_be_kept, changing))
+
+
+class Bytes(bytes):
+    """Bytes that may have an equality of their own."""
+
+
+def test_a_list_that_is_used_again_is_read_again() -> None:
+    """Promise (A03): whoever changes the very list that it gave before is asked what stands in it now."""
+    headers: Any = [("a", b"1"), ("watchword", b""), ("b", b"2")]
+    carried: Any = [("a", b"1")]
+    covering, ours, message = Covering(), signer(), replace(kafka(), headers=carried)
+    before = covering.of(headers, frozenset("ab")), digest_of(ours, message)
+    headers[0] = carried[0] = ("a", b"9")
+    after = covering.of(headers, frozenset("ab")), digest_of(ours, message)
+    assert before[0] != after[0]
+    assert before[1] != after[1]
 
 
 def test_what_can_change_is_not_kept() -> None:

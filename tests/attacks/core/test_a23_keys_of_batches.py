@@ -10,16 +10,25 @@ from tests.unit.core.world import (
     ALICE,
     ALICE_KEY,
     BOB,
+    MALLORY,
     NOW,
     Checks,
     World,
+    batched,
+    bear,
+    cbor,
+    claims_of,
     ed_key,
     endings,
     kafka,
     press,
     press_many,
+    protected_of,
     public,
+    signature_of,
+    structure,
 )
+from tests.vectors import trees
 from watchword import MemoryKeys, Message, Position, VerificationKey
 
 NEW_KEY = ed_key(7, kid=b"alice-2")
@@ -42,6 +51,29 @@ def known(world: World, *keys: VerificationKey) -> World:
     """Let the world's key source know these from now on, and nothing else."""
     world.keys.source = MemoryKeys(keys)
     return world
+
+
+@pytest.mark.parametrize("check", [None, Checks()], ids=["inline", "checker"])
+@pytest.mark.parametrize("kid", [b"alice-1", b"mallory"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_a23_a_leaf_in_anothers_tree(kid: bytes, first: int, check: Checks | None) -> None:
+    """Promise (A10): what names alice in a tree that mallory signed is not hers, though the tree itself verifies."""
+    mallory = ed_key(8, kid=kid)
+    messages = [kafka(value=b"mine"), kafka(value=b"forged")]
+    named = [(MALLORY, mallory), (ALICE, ALICE_KEY)]
+    entries = [
+        cbor(claims_of(message, principal, c7=bytes([at]) * 16))
+        for at, (message, (principal, _)) in enumerate(zip(messages, named, strict=True))
+    ]
+    proof = signature_of(mallory, structure(protected_of(mallory, c395=1), 2, trees.root(entries)))
+    forged = [
+        bear(message, batched(entry, protected_of(key, c395=1), proof, size=2, index=at, path=trees.path(at, entries)))
+        for at, (message, entry, (_, key)) in enumerate(zip(messages, entries, named, strict=True))
+    ]
+    world = World(keys=[public(ALICE_KEY, ALICE), public(mallory, MALLORY)])
+    wanted = ["first", "bad_signature"]
+    order = 1 if not first else -1
+    assert endings(world, forged[::order], check=check) == wanted[::order]
 
 
 CHANGES: dict[str, tuple[Callable[[], list[VerificationKey]], str]] = {

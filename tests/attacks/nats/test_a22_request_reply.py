@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 from nats.aio.client import Client
@@ -101,6 +102,45 @@ async def test_a22_forged_answer_alone_times_out(world: World, unique: Unique) -
     with pytest.raises(NatsTimeoutError):
         await soon(asking)
     assert guard.audit.counts == {Reason.UNSIGNED: 1}
+
+
+@pytest.mark.parametrize("stored", [False, True])
+async def test_a22_a_flood_of_the_inbox_keeps_nobody_waiting(world: World, unique: Unique, *, stored: bool) -> None:
+    """A28: a request ends with its time, however much that is no answer comes to its inbox, and however fast."""
+    subject, guard, attacker = unique("a22"), world.agent(PLANNER), await world.plain()
+    seen = await listen(attacker, subject)
+    planner = await world.client(guard)
+    asked = planner.jetstream().publish(subject, b"x", timeout=0.3) if stored else planner.request(subject, timeout=0.3)
+    asking = asyncio.ensure_future(asked)
+    reply = (await soon(seen.get())).reply
+
+    async def flood() -> None:
+        while not asking.done():
+            for _ in range(100):
+                await raw(attacker, reply, b"NATS/1.0\r\nbroken\r\n\r\n", b'{"stream": "S", "seq": 1}')
+            await asyncio.sleep(0)
+
+    flooding = asyncio.create_task(flood())
+    with pytest.raises(NatsTimeoutError):
+        await soon(asking)
+    await flooding
+
+
+async def test_a_request_ends_with_its_time_while_a_key_is_looked_for(world: World, unique: Unique) -> None:
+    """A35: a key source that hangs holds no requester beyond its time-out; without one it waits, as with nats-py."""
+    subject, forever = unique("a22"), cast("float", None)
+    await serve(await world.client(world.agent(CLOUD)), subject)
+    planner = await world.client(world.agent(PLANNER))
+    assert (await soon(planner.request(subject, b"x", timeout=forever))).data == b"done"
+    attacker = await world.plain()
+    seen = await listen(attacker, alone := unique("a22"))
+    asking = asyncio.create_task(planner.request(alone, b"x", timeout=1))
+    world.keys.held = asyncio.Event()
+    captured = await soon(seen.get())
+    await attacker.publish(captured.reply, captured.data, headers=captured.headers)
+    with pytest.raises(NatsTimeoutError):
+        await soon(asking)
+    world.keys.held.set()
 
 
 async def test_a22_answer_swapped_between_two_requests_is_rejected(world: World, unique: Unique) -> None:

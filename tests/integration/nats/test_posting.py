@@ -55,6 +55,7 @@ async def test_each_message_bears_its_own_headers(world: World, unique: Unique) 
     """Headers are those of the call, though they be the dict of the call before with another value in it, or none."""
     subject, got = unique("post"), list[dict[str, str] | None]()
     reader, planner = await world.client(world.agent(CLOUD)), await world.client(world.agent(PLANNER))
+    tap = await tapped(world, subject)
 
     async def handler(msg: Msg) -> None:
         got.append(msg.headers)
@@ -68,6 +69,8 @@ async def test_each_message_bears_its_own_headers(world: World, unique: Unique) 
         for headers in (ours, None, {}, ours):
             await planner.publish(subject, b"x", headers=headers)
             wanted.append(dict(headers) if headers else None)
+    wire = [{*(msg.headers or {})} - {"watchword"} for msg in await seen(tap, len(wanted))]
+    assert wire == [{*(headers or {})} for headers in wanted]
     with pytest.raises(SigningError, match="header name"):
         await planner.publish(subject, b"x", headers=ours | {"a/b": "1"})
     await until(lambda: len(got) == len(wanted))

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from nats.aio.msg import Msg
 
 from tests.integration.nats.world import Kept
-from tests.unit.kafka.fakes import REALM, signer
+from tests.unit.kafka.fakes import REALM, SENDER, signer
 from watchword import Channel, Message, Watchword
 from watchword_adapters.buses.nats import WatchwordClient
 from watchword_adapters.buses.nats.reader import Reader
@@ -17,10 +17,10 @@ SUBJECT = "tasks"
 Handler: TypeAlias = Callable[[Msg], Awaitable[None]]
 
 
-async def tree(values: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+async def tree(values: Iterable[bytes], principal: str = SENDER) -> list[tuple[bytes, bytes]]:
     """Sign values under one signature, and return each as header block and payload."""
     messages = [Message(channel=Channel("nats", REALM, SUBJECT), value=value) for value in values]
-    signed = await signer().sign_many(messages)
+    signed = await signer(principal).sign_many(messages)
     return [
         (b"NATS/1.0\r\nwatchword: %b\r\n\r\n" % (one.header[1] or b""), message.value or b"")
         for one, message in zip(signed, messages, strict=True)
@@ -37,7 +37,7 @@ class Subscribed:
         self.errors: list[Exception] = []
         self.client = WatchwordClient(watchword=agent, quarantine=self.kept)
         self.reader = reader or Reader(agent, "sub:1", quarantine=self.kept)
-        self._handler = handler
+        self.handler = handler
 
         async def told(error: Exception) -> None:
             self.errors.append(error)
@@ -55,8 +55,8 @@ class Subscribed:
 
     async def _handled(self, msg: Any) -> None:
         self.got.append(msg)
-        if self._handler is not None:
-            await self._handler(msg)
+        if self.handler is not None:
+            await self.handler(msg)
 
     @property
     def task(self) -> asyncio.Task[None]:

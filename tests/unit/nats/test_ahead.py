@@ -3,16 +3,17 @@
 import asyncio
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 from nats.aio.msg import Msg
 from nats.errors import SlowConsumerError
 
-from tests.unit.kafka.fakes import Keys, watchword
-from tests.unit.nats.subscribed import Subscribed, tree
-from watchword import Mode, Reason, VerificationKey
-from watchword_adapters.buses.nats import ahead
+from tests.unit.kafka.fakes import REALM, SENDER, Keys, watchword
+from tests.unit.nats.subscribed import SUBJECT, Subscribed, tree
+from watchword import Allow, Mode, Rate, Reason, VerificationKey
+from watchword_adapters.buses.nats import ahead, reader
 from watchword_adapters.buses.nats.jetstream_reader import StreamReader
 from watchword_adapters.buses.nats.reader import Judged, Reader
 
@@ -67,8 +68,8 @@ async def test_each_is_admitted_in_its_turn() -> None:
         await asyncio.sleep(0)
         told.append(("handled", msg.data))
 
-    reader = Reader(agent, "sub:1", admitted=lambda verified: told.append(("admitted", verified.value)))
-    there = Subscribed(agent, handler=handler, reader=reader)
+    telling = Reader(agent, "sub:1", admitted=lambda verified: told.append(("admitted", verified.value)))
+    there = Subscribed(agent, handler=handler, reader=telling)
     await there.arrive(*await tree(ALL))
     await there.handled()
     assert told == [(what, value) for value in ALL for what in ("admitted", "handled")]
@@ -147,28 +148,96 @@ async def test_a_lone_message_is_judged_alone_and_at_once(monkeypatch: pytest.Mo
     assert (there.values, there.errors) == (ALL[:3], [])
 
 
-@pytest.mark.parametrize("alone", [True, False])
-async def test_a_shared_store_hears_of_no_delivery_before_its_turn(*, alone: bool) -> None:
-    """A17: what another worker is given, because this one did not get to it, was delivered to nobody before."""
-    begun, hold = asyncio.Event(), asyncio.Event()
+class Held:
+    """A handler that holds the first message of a subscription until it is known how many were judged by then."""
+
+    def __init__(self, there: Subscribed) -> None:
+        self._begun, self._hold, self._there = asyncio.Event(), asyncio.Event(), there
+        there.handler = self
+
+    async def __call__(self, _: Msg) -> None:
+        """Handle."""
+        self._begun.set()
+        await self._hold.wait()
+
+    async def judged(self) -> int:
+        """Wait until the first is handled, and tell how many were judged; then let all go."""
+        await asyncio.wait_for(self._begun.wait(), 20)
+        judged = self._there.agent.audit.counts.total()
+        self._hold.set()
+        await self._there.handled()
+        return judged
+
+
+async def test_what_comes_again_is_not_judged_before_its_turn() -> None:
+    """A17: what a consumer was offered and did not get to comes again, and was delivered to nobody before."""
     agent, control = watchword(Keys()), cast("Any", None)  # never used: nothing is refused
-
-    async def handler(_: Msg) -> None:
-        begun.set()
-        await hold.wait()
-
-    reader = StreamReader(
-        agent, control, "js:1", stream="s", consumer="c", acknowledged=True, alone=alone, quarantine=None
+    stream = StreamReader(
+        agent, control, "js:1", stream="s", consumer="c", acknowledged=True, alone=True, quarantine=None
     )
-    there = Subscribed(agent, handler=handler, reader=reader)
+    there = Subscribed(agent, reader=stream)
+    held = Held(there)
     for number, one in enumerate(await tree(ALL[:4]), start=1):
         await there.arrive(one, reply=b"$JS.ACK.s.c.1.%d.%d.%d.0" % (number, number, time.time_ns()))
-    await asyncio.wait_for(begun.wait(), 20)
-    assert agent.audit.counts == {"delivered": 4 if alone else 1}
-    hold.set()
-    await there.handled()
+    assert await held.judged() == 1
     assert there.values == ALL[:4]
     assert not any(msg.verified.redelivered for msg in there.got)
+
+
+@pytest.mark.parametrize("rate", [None, Rate(1000, 1.0)])
+async def test_a_rate_is_spent_in_each_messages_turn(rate: Rate | None) -> None:
+    """A40: what waits for a handler spends a token when it is its turn, not all at the moment of the first."""
+    agent = watchword(Keys())
+    allow = (Allow(SENDER, (f"nats://{REALM}/{SUBJECT}",), rate),)
+    agent.verifier.policy = replace(agent.verifier.policy, allow=allow)
+    there = Subscribed(agent)
+    held = Held(there)
+    await there.arrive(*await tree(ALL[:4]))
+    assert await held.judged() == (4 if rate is None else 1)
+    assert there.values == ALL[:4]
+
+
+async def test_a_subscription_to_so_many_messages_judges_one_by_one() -> None:
+    """Promise: the base ends its task behind any of them, so nothing is judged that it may never hand over."""
+    there = Subscribed(watchword(Keys()), max_msgs=4)
+    held = Held(there)
+    await there.arrive(*await tree(ALL[:3]))
+    assert await held.judged() == 1
+    assert there.values == ALL[:3]
+
+
+async def test_a_limit_that_is_set_meanwhile_is_the_clients() -> None:
+    """Promise: ``unsubscribe(limit)`` from within a handler ends where nats-py ends it, whatever was judged."""
+
+    async def handler(_: Msg) -> None:
+        if len(there.got) == 3:
+            await there.sub.unsubscribe(limit=3)
+        await asyncio.sleep(0)
+
+    there = Subscribed(watchword(Keys()), handler=handler)
+    await there.arrive(*await tree(ALL))
+    await asyncio.wait([there.task], timeout=20)
+    assert there.values == ALL[:4], "the base ends its task where that next waits"
+
+
+async def test_strangers_behind_it_do_not_hold_a_message_up() -> None:
+    """A21: where look-ups take their time, a message does not wait for the keys of all that stand behind it."""
+    keys = Keys()
+    find = keys.find
+
+    async def slowly(principal: str, key_id: bytes) -> VerificationKey | None:
+        if principal != SENDER:
+            await asyncio.sleep(1.1 * reader.PATIENCE)
+        return await find(principal, key_id)
+
+    keys.find = slowly  # type: ignore[method-assign]
+    there = Subscribed(watchword(keys))
+    held = Held(there)
+    strange = [(await tree([b"x"], f"agent://test/stranger-{number}"))[0] for number in range(5)]
+    await there.arrive(*await tree(ALL[:1]), *strange)
+    assert await held.judged() == 2, "itself, and the first stranger"
+    assert there.values == ALL[:1]
+    assert there.agent.audit.counts == {"delivered": 1, Reason.WRONG_PRINCIPAL: 5}
 
 
 @pytest.mark.parametrize(("most", "most_bytes", "runs"), [(16, 1 << 20, [16, 16, 8]), (256, 10, [10, 6, 6, 6, 6, 6])])
@@ -205,21 +274,6 @@ async def test_draining_waits_for_every_handler() -> None:
     await there.arrive(*await tree(ALL))
     await asyncio.wait_for(there.sub.drain(), 20)  # type: ignore[no-untyped-call]
     assert ended == ALL
-    assert len(there.agent.verifier.replay) == 0  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("count", [40, 600])
-async def test_max_msgs_are_all_handed_over(count: int) -> None:
-    """Promise: a subscription to so many messages hands over each of them to a handler that waits, and then ends."""
-
-    async def handler(_: Msg) -> None:
-        await asyncio.sleep(0)
-
-    values = [b"%d" % number for number in range(count)]
-    there = Subscribed(watchword(Keys()), handler=handler, max_msgs=count)
-    await there.arrive(*await tree(values))
-    await asyncio.wait_for(there.task, 20)
-    assert there.values == values
     assert len(there.agent.verifier.replay) == 0  # type: ignore[arg-type]
 
 

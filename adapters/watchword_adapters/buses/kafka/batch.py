@@ -88,7 +88,7 @@ class SigningBuilder(BatchBuilder):
         size = headers.size - _EMPTY
         if size > self._room and self._entries:  # as with aiokafka, the first one may be of any size
             self.close()
-            self._seal()  # nothing can join its trees any more, and the broker is busy with the batch before this one
+            self._seal()  # nothing can join its trees any more, and the one before it is on its way, most likely
             return None
         self._room -= size
         metadata = DefaultRecordMetadata(self._relative_offset, size, headers.timestamp)

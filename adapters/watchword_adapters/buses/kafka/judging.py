@@ -109,11 +109,11 @@ class Judge:
             del records[most - len(partition.ready) :]
         if records[0].timestamp_type == CREATE_TIME:
             self._stamps.warn(tp.topic)
-        messages = self._messages(records)
+        messages, begun = self._messages(records), asyncio.get_running_loop().time()
         verdicts = await self._watchword.admit_many(messages, check=self._check)
         if partition.generation == generation:
             if not partition.ready:
-                partition.ready_since = asyncio.get_running_loop().time()
+                partition.ready_since = begun  # from before the look-ups: a verdict is as old as its key
             partition.verdicts.extend(zip(messages, verdicts, strict=False))
 
     async def _conclude(self, partition: Partition) -> None:

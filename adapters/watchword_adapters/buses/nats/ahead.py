@@ -36,10 +36,13 @@ class Ahead:
         self._judged: deque[Judged] = deque()
         self._doubtful = False
 
-    async def judge(self, raw: Msg) -> Msg | None:
-        """Return what the handler may have of ``raw``, which was taken off the queue, as ``Reader.judge`` does."""
+    async def judge(self, raw: Msg, *, alone: bool) -> Msg | None:
+        """Return what the handler may have of ``raw``, which was taken off the queue, as ``Reader.judge`` does.
+
+        ``alone`` lets nothing more be judged with it.
+        """
         if not self._judged:
-            if self._queue.empty() or not self._reader.looks_ahead:
+            if alone or self._queue.empty() or not self._reader.looks_ahead:
                 return await self._reader.judge(raw)
             self._judged.extend(await self._reader.judge_first(self._together(raw), self._check))
             self._doubtful = is_undetermined(self._judged[-1].verdict)

@@ -77,20 +77,25 @@ class AskingClient(SigningClient):
 
         return await self._ask(send, timeout)
 
-    async def _ask(self, send: Callable[[str], Awaitable[Reader | None]], seconds: float) -> Msg:
-        """Send a request with a fresh inbox; the reader that ``send`` returns judges the answers, None takes any."""
+    async def _ask(self, send: Callable[[str], Awaitable[Reader | None]], seconds: float | None) -> Msg:
+        """Send a request with a fresh inbox; the reader that ``send`` returns judges the answers, None takes any.
+
+        One timer for each request, and none that an answer starts anew: asyncio.timeout does more for each.
+        """
         if self.is_draining_pubs:
             raise errors.ConnectionDrainingError
         if not self._resp_sub_prefix:
             await self._init_request_sub()
         token = self._nuid.next().decode() + token_hex(2)
-        waiting = self._waiting[token] = Waiting()
+        waiting, loop = Waiting(), asyncio.get_running_loop()
+        self._waiting[token], timer = waiting, None
         try:
             reader = await send(cast("bytearray", self._resp_sub_prefix).decode() + token)
             waiting.pong = self.pong_behind()
-            deadline = asyncio.get_running_loop().time() + seconds
+            deadline = None if seconds is None else loop.time() + seconds
+            timer = None if deadline is None else loop.call_at(deadline, waiting.over)
             while True:
-                raw = await waiting.answer(deadline)
+                raw = await waiting.answer()
                 block = block_of(raw)
                 if block.status == NO_RESPONDERS:
                     raise errors.NoRespondersError
@@ -105,6 +110,8 @@ class AskingClient(SigningClient):
             raise errors.TimeoutError from None
         finally:
             del self._waiting[token]
+            if timer is not None:
+                timer.cancel()
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         """Send a PING behind what was sent before; the base lets it overtake, and its PONG then proves nothing."""

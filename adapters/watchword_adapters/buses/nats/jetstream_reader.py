@@ -82,8 +82,8 @@ class StreamReader(Reader):
 
     @property
     def looks_ahead(self) -> bool:
-        """See Reader; what a shared store has seen, and another worker is given, would pass for delivered before."""
-        return self.alone
+        """See Reader; what the memory has seen, and comes again because its turn did not, would pass for delivered."""
+        return False
 
     def message(self, raw: Msg) -> Message:
         """See Reader; the position and the time of storing come from the ack subject."""

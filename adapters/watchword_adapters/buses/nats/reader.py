@@ -28,6 +28,9 @@ _ANYTHING: Final = Expected()
 _NONE: Final = HeaderBlock()
 _REFUSALS: Final = (Rejected, Unavailable)
 
+PATIENCE: Final = 0.05
+"""Seconds of looking for keys behind which nothing more is judged together: none is to wait for strangers' keys."""
+
 
 class Judged(NamedTuple):
     """A message and its verdict, as of ``at`` (seconds of the event loop's clock)."""
@@ -75,8 +78,11 @@ class Reader:
 
     @property
     def looks_ahead(self) -> bool:
-        """Whether a message may be judged before its turn: on core NATS no other reader is given it afterwards."""
-        return True
+        """Whether a message may be judged before its turn: not where a rate is spent as time goes by.
+
+        On core NATS nobody else is given it afterwards, and nothing tells when it came but the moment of its judging.
+        """
+        return not any(rule.rate for rule in self.watchword.verifier.policy.allow)
 
     async def judge(self, raw: Msg) -> Msg | None:
         """Return what the handler may have of ``raw``; None when it was refused (and audited) or is a status only."""
@@ -86,18 +92,14 @@ class Reader:
         if not self.ready.is_set():
             await self.ready.wait()
         message = self.message(raw)
-        self._judging += 1
-        try:
-            if block.fault is None:
-                return self.deliver(raw, message, await self.watchword.admit(message, self.expect(raw, message)))
-            return self.deliver(raw, message, self._unreadable(message, block.fault))
-        except (Rejected, Unavailable) as verdict:
-            await self.refused(raw, message, verdict)
-            return None
-        finally:
-            self._judging -= 1
-            if self._closed:
-                self._forget()
+        with self._at_work():
+            try:
+                if block.fault is None:
+                    return self.deliver(raw, message, await self.watchword.admit(message, self.expect(raw, message)))
+                return self.deliver(raw, message, self._unreadable(message, block.fault))
+            except (Rejected, Unavailable) as verdict:
+                await self.refused(raw, message, verdict)
+                return None
 
     async def judge_many(self, raws: Sequence[Msg], check: Checker) -> list[Msg]:
         """Return what the handler may have of ``raws``, in their order; each is treated as ``judge`` would.
@@ -119,16 +121,17 @@ class Reader:
             return [msg for msg in delivered if msg is not None]
 
     async def judge_first(self, raws: Sequence[Msg], check: Checker) -> list[Judged]:
-        """Judge the first of ``raws``, and what can be judged in bulk with it, up to one that is Unavailable.
+        """Judge the first of ``raws``, and what can be judged in bulk with it before look-ups take too long.
 
         Nothing is done about the verdicts: that is to be done for each in its turn, by ``conclude``.
         """
         await self.ready.wait()
         with self._at_work():
-            run = self._run(raws)
+            run, begun = self._run(raws), asyncio.get_running_loop().time()
             verdicts = await self._verdicts(run, check)
-            now = asyncio.get_running_loop().time()
-            return [Judged(raw, message, verdict, now) for (raw, message), verdict in zip(run, verdicts, strict=False)]
+            return [
+                Judged(raw, message, verdict, begun) for (raw, message), verdict in zip(run, verdicts, strict=False)
+            ]
 
     async def renew(self, judged: Sequence[Judged], check: Checker) -> list[Judged]:
         """Judge once more what verified too long ago, up to one that is Unavailable: what does not hold is audited."""
@@ -244,7 +247,8 @@ class Reader:
             return [None]
         if block.fault is None:
             messages = [message for _, message in run]
-            return await self.watchword.admit_many(messages, self.expect(raw, message), check=check)
+            expected = self.expect(raw, message)
+            return await self.watchword.admit_many(messages, expected, check=check, patience=PATIENCE)
         try:
             return [self._unreadable(message, block.fault)]
         except Rejected as verdict:
@@ -256,9 +260,6 @@ class Reader:
         if verdict is None:
             return judged._replace(at=now)
         self.watchword.audit.refused(message, verdict)
-        verified = verified_of(judged.verdict)
-        if isinstance(verdict, Rejected) and verified is not None and message.delivered_by is not None:
-            self.watchword.verifier.settle(message, verified)  # nobody will acknowledge it
         return judged._replace(verdict=ObservedMessage(message, verdict) if self.watchword.observing else verdict)
 
 

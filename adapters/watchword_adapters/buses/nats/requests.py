@@ -51,12 +51,13 @@ class Waiting:
     The server says "no responders" before that PONG; whoever else says it can do so only later.
     """
 
-    __slots__ = ("_answers", "_arrival", "pong")
+    __slots__ = ("_answers", "_arrival", "_is_over", "pong")
 
     def __init__(self) -> None:
         self.pong: asyncio.Future[bool] | None = None
         self._answers: deque[Msg] = deque()
         self._arrival: asyncio.Future[None] | None = None
+        self._is_over = False
 
     def arrived(self, raw: Msg) -> None:
         """Keep an answer for the requester to judge; a flood is cut off."""
@@ -65,19 +66,17 @@ class Waiting:
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
 
-    async def answer(self, deadline: float) -> Msg:
-        """Return the next answer; TimeoutError at ``deadline`` in the loop's time. One task may wait at a time."""
-        while not self._answers:
-            loop = asyncio.get_running_loop()
-            self._arrival = loop.create_future()
-            timer = loop.call_at(deadline, _expire, self._arrival)  # asyncio.timeout does more, for each message
-            try:
-                await self._arrival
-            finally:
-                timer.cancel()
+    async def answer(self) -> Msg:
+        """Return the next answer; TimeoutError once the time is up. One task may wait at a time."""
+        while not (self._answers or self._is_over):
+            self._arrival = asyncio.get_running_loop().create_future()
+            await self._arrival
+        if self._is_over:  # however many answers there are: a flood keeps nobody waiting
+            raise TimeoutError
         return self._answers.popleft()
 
-
-def _expire(arrival: asyncio.Future[None]) -> None:
-    if not arrival.done():
-        arrival.set_exception(TimeoutError())
+    def over(self) -> None:
+        """Say that the time is up."""
+        self._is_over = True
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)

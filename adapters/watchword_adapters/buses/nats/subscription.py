@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from nats.aio.subscription import Subscription, _SubscriptionMessageIterator
 from nats.errors import Error
@@ -90,19 +90,11 @@ class VerifyingSubscription(Subscription):
     async def _judge_for_handler(self, raw: Msg) -> None:
         assert self._ahead is not None  # noqa: S101 - as in judged
         assert self._handler is not None  # noqa: S101 - as in judged
-        delivered = await self._ahead.judge(raw)
+        # Where so many are wanted the base ends its task behind any message, so judging should not wait for more.
+        delivered = await self._ahead.judge(raw, alone=self._max_msgs > 0)
         self._close_when_full()
         if delivered is not None:
             await self._handler(delivered)
-
-    def _stop_processing(self) -> None:
-        """Stop handing over; behind the last of ``max_msgs`` messages, and not where the base forgets those that wait.
-
-        Once so many have come it cancels its own task behind the first of them, and the next thing that waits is lost.
-        """
-        full = asyncio.current_task() is cast("object", self._wait_for_msgs_task) and not self._closed
-        if not full or self._pending_queue.empty():
-            super()._stop_processing()
 
     def _close_when_full(self) -> None:
         """Close the reader of a subscription to ``max_msgs`` messages, which the base drops without a word."""
