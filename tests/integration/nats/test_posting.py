@@ -51,6 +51,15 @@ async def test_publishes_of_one_round_are_one_tree_and_verify_alone(world: World
     assert (await guard.verifier.verify(alone)).principal == PLANNER
 
 
+class Careless(dict[str, str]):
+    """Equal to whatever it is compared with, as a mapping is that looks at no letter's case."""
+
+    __hash__ = None
+
+    def __eq__(self, _: object) -> bool:
+        return True
+
+
 async def test_each_message_bears_its_own_headers(world: World, unique: Unique) -> None:
     """Headers are those of the call, though they be the dict of the call before with another value in it, or none."""
     subject, got = unique("post"), list[dict[str, str] | None]()
@@ -75,6 +84,9 @@ async def test_each_message_bears_its_own_headers(world: World, unique: Unique) 
         await planner.publish(subject, b"x", headers=ours | {"a/b": "1"})
     await until(lambda: len(got) == len(wanted))
     assert got == wanted
+    await planner.publish(subject, b"x", headers=Careless(KIND="offer", more="1"))
+    (last,) = await seen(tap, 1)
+    assert {*(last.headers or {})} == {"KIND", "more", "watchword"}
 
 
 async def test_full_batch_is_signed_at_once(world: World, unique: Unique) -> None:
