@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import inf
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from watchword.audit import Audit
@@ -11,7 +10,7 @@ from watchword.message import Expected, ObservedMessage, VerifiedMessage
 from watchword.policy import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from watchword.message import Message
     from watchword.proving import Checker
@@ -79,13 +78,13 @@ class Watchword:
         expected: Expected = _ANYTHING,
         *,
         check: Checker | None = None,
-        patience: float = inf,
+        enough: Callable[[], bool] | None = None,
     ) -> list[Delivered | Rejected | Unavailable]:
         """Judge and account for messages in order, as far as ``Verifier.verify_many`` does.
 
         In observe mode each verdict comes as an ObservedMessage.
         """
-        verdicts = await self.verifier.verify_many(messages, expected, check=check, patience=patience)
+        verdicts = await self.verifier.verify_many(messages, expected, check=check, enough=enough)
         delivered = 0
         for message, verdict in zip(messages, verdicts, strict=False):
             if isinstance(verdict, VerifiedMessage):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from math import inf
-from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from watchword.admitting import Admitting
@@ -79,15 +77,15 @@ class Verifier:
         expected: Expected = _ANYTHING,
         *,
         check: Checker | None = None,
-        patience: float = inf,
+        enough: Callable[[], bool] | None = None,
     ) -> list[Verdict]:
         """Judge messages as ``verify`` would one after the other, and return their verdicts in order.
 
-        It ends with the first that is Unavailable: what comes behind that one is left alone. So it ends where look-ups
-        of keys have taken ``patience`` seconds. ``check`` makes checks of signatures, at best side by side and off the
-        event loop.
+        It ends with the first that is Unavailable: what comes behind that one is left alone. It may end sooner, before
+        a message that asks for another key than those before it: once ``enough`` says so. ``check`` makes checks of
+        signatures, at best side by side and off the event loop.
         """
-        cases = await self._authenticated(messages, expected, check, patience=patience)
+        cases = await self._authenticated(messages, expected, check, enough=enough)
         await self._admitting.admit(cases, floor=expected.floor)  # 8
         for case in cases:
             if case.verdict is None:
@@ -123,7 +121,7 @@ class Verifier:
         check: Checker | None,
         *,
         recalled: bool = False,
-        patience: float = inf,
+        enough: Callable[[], bool] | None = None,
     ) -> list[Case]:
         """Make checks 1 to 7, up to the first message that is Unavailable; whatever fails has its verdict.
 
@@ -133,10 +131,7 @@ class Verifier:
         covering, longest = self._covering, policy.longest
         cases: list[Case] = []
         found: dict[tuple[str, bytes], VerificationKey | Reason] = {}
-        until, late = monotonic() + patience, False
         for message in messages:
-            if late:
-                break
             cases.append(case := Case(message))
             try:
                 header = the_envelope(message)  # 1
@@ -148,8 +143,10 @@ class Verifier:
                 pair = (case.principal, case.key_id)
                 key = found.get(pair)
                 if key is None:
+                    if found and enough is not None and enough():
+                        del cases[-1]
+                        break
                     key = found[pair] = await find_key(self._keys, *pair)
-                    late = monotonic() >= until
                 case.key = in_force(key, reference, now)  # 5
                 case.keyed = True
             except Rejected as verdict:

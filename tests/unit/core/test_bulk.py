@@ -198,6 +198,18 @@ WRONG = [
 ]
 
 
+def test_it_ends_before_another_key_where_that_is_enough() -> None:
+    """Promise: the first key is looked for, and others while there is time; what is left alone claims nothing."""
+    world = World(keys=[public(ALICE_KEY, ALICE), public(BOB_KEY, BOB)])
+    ours = press_many([kafka(value=b"%d" % at) for at in range(3)])
+    theirs = press_many([kafka(value=b"%d" % at) for at in range(2)], key=BOB_KEY, principal=BOB)
+    messages = [*ours[:2], theirs[0], ours[2], theirs[1]]
+    assert endings(world, messages, enough=lambda: True) == ["first"] * 2
+    assert len(world.store.claims) == 2
+    assert endings(world, messages[2:], enough=lambda: True) == ["first"]
+    assert endings(world, messages[3:], enough=lambda: False) == ["first"] * 2
+
+
 @pytest.mark.parametrize(("answers", "judged"), WRONG)
 def test_a_bulk_store_that_does_not_answer_is_an_outage(answers: Callable[[list[Admission]], Any], judged: int) -> None:
     """Promise: what fails, falls short or answers nonsense judges nothing from there on: Unavailable, no error."""

@@ -152,6 +152,20 @@ def test_issuers_whose_envelopes_are_of_one_size(other: str, *, quick: bool) -> 
     assert known(world) == 1 + quick
 
 
+def test_envelopes_that_displace_each_other_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: two shapes of one length and one sender take the place of one template, however often they change."""
+    monkeypatch.setattr("watchword.reader.MAX_TEMPLATES", 3)
+    world = World()
+    other = press_many([nats(value=b"%d" % at) for at in range(2)], c6=NOW + 1)
+    assert endings(world, other) == ["first"] * 2
+    for number in range(9):
+        name = "ab"[number % 2]
+        messages = press_many([kafka(value=b"%d" % at, headers=((name, b""),)) for at in range(2)], c6=NOW - number)
+        assert endings(world, messages) == ["first"] * 2
+    assert known(world) == 2
+    assert all(reads_quickly(world, message) for message in other)
+
+
 def test_what_was_learned_meanwhile_is_not_learned_again() -> None:
     """Promise: of several like messages in one bulk the first teaches."""
     world, messages = World(), batch()

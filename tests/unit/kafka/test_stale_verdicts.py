@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.integration.kafka.world import Kept
-from tests.unit.kafka.fakes import KEY, P0, SENDER, FakeConsumer, Keys, intake, watchword
+from tests.unit.kafka.fakes import KEY, OTHER, P0, SENDER, FakeConsumer, Keys, intake, record, watchword
 from tests.unit.kafka.test_bulk import numbers, one, tree
 from watchword import MemoryKeys, Mode, Unavailable, VerificationKey, Watchword
 from watchword_adapters.buses.kafka import progress
@@ -101,6 +101,28 @@ async def test_a_key_source_slower_than_verdicts_stand_holds_nothing_up(monkeypa
     monkeypatch.setattr(loop, "time", lambda: now() + late)
     behind = what.judged()[P0]
     assert [(await one(what)).offset for _ in range(behind, behind + 3)] == [*range(behind, behind + 3)]
+
+
+async def test_a_verdict_is_as_old_as_the_key_that_it_rests_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A23: what a key signed that is revoked while another sender's is looked for is not handed over."""
+    keys, late = Keys(), [0.0]
+    agent, consumer = watchword(keys, shared=False), FakeConsumer(P0)
+    what = intake(consumer, agent)
+    consumer.logs[P0] = [*await tree(P0, numbers(4)), await record(P0, 4, b"4", principal=OTHER)]
+    loop, now, find = asyncio.get_running_loop(), asyncio.get_running_loop().time, keys.find
+
+    async def slowly(principal: str, key_id: bytes) -> VerificationKey | None:
+        found = await find(principal, key_id)
+        if principal == OTHER:
+            late[0] += FRESH
+            revoke(keys)
+        return found
+
+    monkeypatch.setattr(keys, "find", slowly)
+    monkeypatch.setattr(loop, "time", lambda: now() + late[0])
+    assert await what.next((), deadline=loop.time() + 2 * FRESH, most=500, one=False) == {}
+    assert what.judged() == {P0: 5}
+    assert agent.audit.counts["key_revoked"] == 4
 
 
 async def test_after_too_long_an_outage_they_are_kept_undetermined() -> None:

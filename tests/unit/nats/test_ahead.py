@@ -206,6 +206,17 @@ async def test_a_subscription_to_so_many_messages_judges_one_by_one() -> None:
     assert there.values == ALL[:3]
 
 
+async def test_a12_the_memory_of_so_many_messages_lasts_until_the_last() -> None:
+    """Promise: a copy that waits among the last messages of a subscription is held against what came before it."""
+    there = Subscribed(watchword(Keys()), max_msgs=3)
+    first, second = await tree(ALL[:2])
+    await there.arrive(first, first, second)
+    await asyncio.wait_for(there.task, 20)
+    assert there.values == ALL[:2]
+    assert there.agent.audit.counts == {"delivered": 2, Reason.REPLAYED: 1}
+    assert len(there.agent.verifier.replay) == 0  # type: ignore[arg-type]
+
+
 async def test_a_limit_that_is_set_meanwhile_is_the_clients() -> None:
     """Promise: ``unsubscribe(limit)`` from within a handler ends where nats-py ends it, whatever was judged."""
 

@@ -258,17 +258,19 @@ class Intake:
 
     async def _advance(self, tp: TopicPartition, most: int | None, *, one: bool) -> None:
         """Take what the client has of one partition, and judge it, unless some is judged already or must wait."""
-        partition, now = self.partitions().get(tp), asyncio.get_running_loop().time()
-        if partition is None or partition.retry_at > now:
+        partition, now = self.partitions().get(tp), asyncio.get_running_loop().time
+        if partition is None or partition.retry_at > now():
             return
-        if partition.ready:
-            if not partition.is_fresh(now):
-                await self._judge.renew(partition)
-            return
+        if not partition.ready:
+            await self._judge_next(tp, partition, most, one=one)
+        if partition.ready and not partition.is_fresh(now()):
+            await self._judge.renew(partition)
+
+    async def _judge_next(self, tp: TopicPartition, partition: Partition, most: int | None, *, one: bool) -> None:
         if not self._rebuild.done(tp, partition, self._log_name(tp)):
             return
         if one:
-            most = partition.look_ahead(now) if self._may_look_ahead else 1
+            most = partition.look_ahead(asyncio.get_running_loop().time()) if self._may_look_ahead else 1
         wanted = most if partition.resume is None else _RECALLED
         left = None if wanted is None else wanted - len(partition.pending)
         if not partition.failures and (left is None or left > 0):  # in an outage nothing piles up

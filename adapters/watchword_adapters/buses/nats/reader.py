@@ -247,8 +247,9 @@ class Reader:
             return [None]
         if block.fault is None:
             messages = [message for _, message in run]
-            expected = self.expect(raw, message)
-            return await self.watchword.admit_many(messages, expected, check=check, patience=PATIENCE)
+            expected, now = self.expect(raw, message), asyncio.get_running_loop().time
+            until = now() + PATIENCE
+            return await self.watchword.admit_many(messages, expected, check=check, enough=lambda: now() >= until)
         try:
             return [self._unreadable(message, block.fault)]
         except Rejected as verdict:
