@@ -183,8 +183,8 @@ def encode_pairs(pairs: Sequence[bytes]) -> bytes:
 
 def may_be_kept(headers: Sequence[Header]) -> bool:
     """Tell whether the next message's headers may be compared with these: they are small, and cannot change."""
-    sizes = [len(one[1]) if type(one) is tuple and type(one[1]) is bytes else _KEPT for one in headers]
-    return type(headers) is tuple and sum(sizes) < _KEPT
+    kinds = {(type(one), *map(type, one)) for one in headers} | {(type(headers), str, bytes)}
+    return kinds == {(tuple, str, bytes)} and sum([len(value or b"") for _, value in headers]) < _KEPT
 
 
 def encode_pair(name: str, value: bytes | None) -> bytes:

@@ -57,8 +57,20 @@ def test_what_is_kept_is_small_and_cannot_change() -> None:
     assert may_be_kept((("a", b"x" * 1023),))
     assert not may_be_kept((("a", b"x" * 1024),))
     assert not may_be_kept((("a", None),))
-    changing: list[Any] = [[("a", b"x")], (["a", b"x"],), (("a", bytearray(b"x")),), (("a", Bytes(b"x")),)]
+    changing: list[Any] = [
+        [("a", b"x")],
+        (["a", b"x"],),
+        (("a", bytearray(b"x")),),
+        (("a", Bytes(b"x")),),
+        ((Name("a"), b"x"),),
+    ]
     assert not any(map(may_be_kept, changing))
+
+
+class Name(str):
+    """A name that may have an equality of its own."""
+
+    __slots__ = ()
 
 
 class Bytes(bytes):

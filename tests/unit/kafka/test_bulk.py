@@ -23,6 +23,7 @@ from watchword import (
     Mode,
     ReplayStore,
     Unavailable,
+    VerificationKey,
     Verifier,
     Watchword,
 )
@@ -156,10 +157,29 @@ async def test_only_who_takes_records_quickly_gets_them_judged_ahead() -> None:
     for _ in range(10):
         now += BRISK / 2
         got.append(partition.look_ahead(now))
-        partition.ready_since = now
+        partition.ready_at = now
     assert got == [1, 2, 4, 8, 16, 32, 64, 128, 128, 128]
     assert max(got) == FARTHEST
     assert [partition.look_ahead(now + later) for later in range(1, 6)] == [32, 8, 2, 1, 1]
+
+
+async def test_a_slow_key_source_does_not_make_its_caller_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: who takes records quickly has many judged at once, though each look-up takes longer than that."""
+    keys, late = Keys(), [0.0]
+    consumer = FakeConsumer(P0)
+    what = intake(consumer, watchword(keys, shared=False))
+    consumer.logs[P0] = await tree(P0, numbers(200))
+    loop, begun, find = asyncio.get_running_loop(), asyncio.get_running_loop().time(), keys.find
+
+    async def slowly(principal: str, key_id: bytes) -> VerificationKey | None:
+        late[0] += 2 * BRISK
+        return await find(principal, key_id)
+
+    monkeypatch.setattr(keys, "find", slowly)
+    monkeypatch.setattr(loop, "time", lambda: begun + late[0])
+    for offset in range(200):
+        assert (await one(what)).offset == offset
+    assert keys.asked <= 10
 
 
 @pytest.mark.usefixtures("quick")

@@ -125,6 +125,28 @@ async def test_a_verdict_is_as_old_as_the_key_that_it_rests_on(monkeypatch: pyte
     assert agent.audit.counts["key_revoked"] == 4
 
 
+async def test_what_was_judged_before_a_slow_outage_is_handed_over_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: Unavailable is told when there is nothing else to return, however long it took to find out."""
+    keys, late = Keys(), [0.0]
+    consumer = FakeConsumer(P0)
+    what = intake(consumer, watchword(keys, shared=False))
+    consumer.logs[P0] = [*await tree(P0, numbers(4)), await record(P0, 4, b"4", principal=OTHER)]
+    loop, now, find = asyncio.get_running_loop(), asyncio.get_running_loop().time, keys.find
+
+    async def slowly(principal: str, key_id: bytes) -> VerificationKey | None:
+        if principal == OTHER:
+            late[0] += FRESH
+            raise ConnectionError
+        return await find(principal, key_id)
+
+    monkeypatch.setattr(keys, "find", slowly)
+    monkeypatch.setattr(loop, "time", lambda: now() + late[0])
+    found = await what.next((), deadline=loop.time() + 20, most=500, one=False)
+    assert [record.value for record in found[P0]] == numbers(4)
+    with pytest.raises(Unavailable, match="keys"):
+        await what.next((), deadline=loop.time() + 20, most=500, one=False)
+
+
 async def test_after_too_long_an_outage_they_are_kept_undetermined() -> None:
     """A38: once ``max_hold`` is over they go to quarantine, as any record does that cannot be judged."""
     keys, kept = Keys(), Kept()

@@ -13,7 +13,7 @@ from nats.errors import SlowConsumerError
 from tests.unit.kafka.fakes import REALM, SENDER, Keys, watchword
 from tests.unit.nats.subscribed import SUBJECT, Subscribed, tree
 from watchword import Allow, Mode, Rate, Reason, VerificationKey
-from watchword_adapters.buses.nats import ahead, reader
+from watchword_adapters.buses.nats import ahead
 from watchword_adapters.buses.nats.jetstream_reader import StreamReader
 from watchword_adapters.buses.nats.reader import Judged, Reader
 
@@ -217,6 +217,66 @@ async def test_a12_the_memory_of_so_many_messages_lasts_until_the_last() -> None
     assert len(there.agent.verifier.replay) == 0  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("limit", ["max_msgs", "unsubscribe"])
+async def test_judging_that_waits_loses_nothing_of_so_many_messages(limit: str) -> None:
+    """Promise: nats-py ends its task where that next waits, and never while we wait for a key or the quarantine."""
+    keys = Keys()
+    find = keys.find
+
+    async def slowly(principal: str, key_id: bytes) -> VerificationKey | None:
+        await asyncio.sleep(0)
+        return await find(principal, key_id)
+
+    async def put(*_: object) -> bool:
+        await asyncio.sleep(0)
+        return True
+
+    async def handler(_: Msg) -> None:
+        if limit == "unsubscribe" and len(there.got) == 1:
+            await there.sub.unsubscribe(limit=10)
+
+    keys.find = slowly  # type: ignore[method-assign]
+    there = Subscribed(watchword(keys), handler=handler, max_msgs=10 if limit == "max_msgs" else 0)
+    there.kept.put = put  # type: ignore[assignment, method-assign]
+    honest = await tree(ALL[:9])
+    await there.arrive(*honest[:4], (b"", b"unsigned"), *honest[4:])
+    await asyncio.wait([there.task], timeout=20)
+    assert there.task.done()
+    assert there.values == ALL[:9]
+    assert len(there.agent.verifier.replay) == 0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("end", ["unsubscribe", "close"])
+async def test_a_full_subscription_can_be_ended_while_a_key_is_looked_for(end: str) -> None:
+    """Promise: only the end that nats-py brings about by itself waits for a verdict; one that is asked for does not."""
+    keys = Keys()
+    keys.gate.clear()
+    there = Subscribed(watchword(keys), max_msgs=2)
+    await there.arrive(*await tree(ALL[:2]))
+    await asyncio.wait_for(keys.question.wait(), 20)
+    await (there.sub.unsubscribe() if end == "unsubscribe" else there.client.close())
+    there.task.cancel()
+    await asyncio.wait([there.task], timeout=20)
+    assert there.task.done()
+    assert there.values == []
+    keys.gate.set()
+
+
+async def test_a_handler_that_waits_is_cut_off_as_with_the_base_and_leaves_nothing() -> None:
+    """Promise: what nats-py drops of a full subscription is dropped, and the memory of its reader is freed."""
+
+    async def handler(_: Msg) -> None:
+        await asyncio.sleep(0)
+
+    there = Subscribed(watchword(Keys()), handler=handler, max_msgs=10)
+    await there.arrive(*await tree(ALL[:10]))
+    await asyncio.wait([there.task], timeout=20)
+    assert there.task.done()
+    assert there.values == ALL[:2]
+    await asyncio.sleep(0)
+    assert len(there.agent.verifier.replay) == 0  # type: ignore[arg-type]
+
+
 async def test_a_limit_that_is_set_meanwhile_is_the_clients() -> None:
     """Promise: ``unsubscribe(limit)`` from within a handler ends where nats-py ends it, whatever was judged."""
 
@@ -238,7 +298,7 @@ async def test_strangers_behind_it_do_not_hold_a_message_up() -> None:
 
     async def slowly(principal: str, key_id: bytes) -> VerificationKey | None:
         if principal != SENDER:
-            await asyncio.sleep(1.1 * reader.PATIENCE)
+            await asyncio.sleep(1.1 * ahead.PATIENCE)
         return await find(principal, key_id)
 
     keys.find = slowly  # type: ignore[method-assign]

@@ -122,7 +122,12 @@ class Intake:
             for tp in tps:
                 position, ready, since = kept.get(tp, (None, (), -inf))
                 self._partitions[tp] = Partition(
-                    lock=self._locks[tp], kept=position, kept_ready=ready, ready_since=since, anchored=not self._alone
+                    lock=self._locks[tp],
+                    kept=position,
+                    kept_ready=ready,
+                    ready_since=since,
+                    ready_at=since,
+                    anchored=not self._alone,
                 )
             self.sieve.careful.clear()
             self.stamps.ask(self._consumer._client, {tp.topic for tp in self._partitions})  # noqa: SLF001
@@ -261,10 +266,12 @@ class Intake:
         partition, now = self.partitions().get(tp), asyncio.get_running_loop().time
         if partition is None or partition.retry_at > now():
             return
-        if not partition.ready:
-            await self._judge_next(tp, partition, most, one=one)
-        if partition.ready and not partition.is_fresh(now()):
-            await self._judge.renew(partition)
+        try:
+            if not partition.ready:
+                await self._judge_next(tp, partition, most, one=one)
+        finally:  # those before one that could not be judged, too
+            if partition.ready and not partition.is_fresh(now()):
+                await self._judge.renew(partition)
 
     async def _judge_next(self, tp: TopicPartition, partition: Partition, most: int | None, *, one: bool) -> None:
         if not self._rebuild.done(tp, partition, self._log_name(tp)):

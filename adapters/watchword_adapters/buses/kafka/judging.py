@@ -92,7 +92,7 @@ class Judge:
                 if verdict is not None and partition.generation == generation:
                     partition.ready = deque(other for other in partition.ready if other is not one)
             if partition.generation == generation and len(verdicts) == len(held):
-                partition.ready_since = now
+                partition.ready_since = partition.ready_at = now
 
     async def _ask(self, tp: TopicPartition, partition: Partition, most: int | None) -> None:
         """Get verdicts on what comes next, or have it remembered only; in an outage one by one."""
@@ -113,7 +113,7 @@ class Judge:
         verdicts = await self._watchword.admit_many(messages, check=self._check)
         if partition.generation == generation:
             if not partition.ready:
-                partition.ready_since = begun  # from before the look-ups: a verdict is as old as its key
+                partition.ready_since, partition.ready_at = begun, asyncio.get_running_loop().time()
             partition.verdicts.extend(zip(messages, verdicts, strict=False))
 
     async def _conclude(self, partition: Partition) -> None:

@@ -50,8 +50,8 @@ class Partition:
     quarantine, and who goes on after a cancelled caller must not judge anew. ``doubtful`` says that the latest record
     could not be judged.
 
-    ``ahead`` is how many records are judged at once for a caller who takes one at a time; ``ready_since`` is when the
-    first of those that are ready was judged.
+    ``ahead`` is how many records are judged at once for a caller who takes one at a time. Of those that are ready,
+    ``ready_since`` is from when on their keys were looked for, ``ready_at`` when the verdicts were there.
     """
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -73,6 +73,7 @@ class Partition:
     doubtful: bool = False
     ahead: int = 1
     ready_since: float = -inf
+    ready_at: float = -inf
 
     def judged(self, position: int | None) -> int | None:
         """Return the offset before which everything was handed over or rejected; ``position`` is the client's."""
@@ -114,7 +115,7 @@ class Partition:
 
         Only who takes them quickly gets many: what grows old is judged twice.
         """
-        quick = now - self.ready_since < BRISK
+        quick = now - self.ready_at < BRISK
         self.ahead = min(2 * self.ahead, FARTHEST) if quick else max(1, self.ahead // 4)
         return self.ahead
 
@@ -129,7 +130,7 @@ class Partition:
         self.kept_ready = ()
         self.anchored = anchored
         self.recalled = 0
-        self.ahead, self.ready_since = 1, -inf
+        self.ahead, self.ready_since, self.ready_at = 1, -inf, -inf
         self.doubtful = False
         self.release()
 

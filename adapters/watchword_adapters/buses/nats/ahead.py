@@ -21,6 +21,9 @@ MOST: Final = 256
 MOST_BYTES: Final = 1 << 20
 """Bytes of data judged together at most, beside the first message's."""
 
+PATIENCE: Final = 0.05
+"""Seconds of looking for keys behind which no other is looked for: no message is to wait for strangers' keys."""
+
 
 class Ahead:
     """Verdicts on the messages that stand first in the queue of one subscription.
@@ -44,7 +47,7 @@ class Ahead:
         if not self._judged:
             if alone or self._queue.empty() or not self._reader.looks_ahead:
                 return await self._reader.judge(raw)
-            self._judged.extend(await self._reader.judge_first(self._together(raw), self._check))
+            self._judged.extend(await self._reader.judge_first(self._together(raw), self._check, patience=PATIENCE))
             self._doubtful = is_undetermined(self._judged[-1].verdict)
         judged = self._judged.popleft()
         if asyncio.get_running_loop().time() - judged.at >= FRESH:

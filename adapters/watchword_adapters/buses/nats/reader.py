@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager, suppress
+from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from watchword import Expected, ObservedMessage, Reason, Rejected, Unavailable, VerifiedMessage
@@ -27,9 +28,6 @@ Verdict: TypeAlias = "Delivered | Rejected | Unavailable | None"
 _ANYTHING: Final = Expected()
 _NONE: Final = HeaderBlock()
 _REFUSALS: Final = (Rejected, Unavailable)
-
-PATIENCE: Final = 0.05
-"""Seconds of looking for keys behind which nothing more is judged together: none is to wait for strangers' keys."""
 
 
 class Judged(NamedTuple):
@@ -120,15 +118,16 @@ class Reader:
                 at, outage = at + len(judged), is_undetermined(judged[-1].verdict)
             return [msg for msg in delivered if msg is not None]
 
-    async def judge_first(self, raws: Sequence[Msg], check: Checker) -> list[Judged]:
-        """Judge the first of ``raws``, and what can be judged in bulk with it before look-ups take too long.
+    async def judge_first(self, raws: Sequence[Msg], check: Checker, *, patience: float = inf) -> list[Judged]:
+        """Judge the first of ``raws``, and what can be judged in bulk with it, up to one that is Unavailable.
 
-        Nothing is done about the verdicts: that is to be done for each in its turn, by ``conclude``.
+        Once look-ups have taken ``patience`` seconds no other key is looked for. Nothing is done about the verdicts:
+        that is to be done for each in its turn, by ``conclude``.
         """
         await self.ready.wait()
         with self._at_work():
             run, begun = self._run(raws), asyncio.get_running_loop().time()
-            verdicts = await self._verdicts(run, check)
+            verdicts = await self._verdicts(run, check, begun + patience)
             return [
                 Judged(raw, message, verdict, begun) for (raw, message), verdict in zip(run, verdicts, strict=False)
             ]
@@ -239,7 +238,7 @@ class Reader:
                 run.append((raw, message))
         return run
 
-    async def _verdicts(self, run: Sequence[tuple[Msg, Message]], check: Checker) -> Sequence[Verdict]:
+    async def _verdicts(self, run: Sequence[tuple[Msg, Message]], check: Checker, until: float) -> Sequence[Verdict]:
         """Judge messages of one expectation, up to the first that is Unavailable."""
         (raw, message), *_ = run
         block = block_of(raw)
@@ -248,7 +247,6 @@ class Reader:
         if block.fault is None:
             messages = [message for _, message in run]
             expected, now = self.expect(raw, message), asyncio.get_running_loop().time
-            until = now() + PATIENCE
             return await self.watchword.admit_many(messages, expected, check=check, enough=lambda: now() >= until)
         try:
             return [self._unreadable(message, block.fault)]

@@ -61,18 +61,20 @@ class Waiting:
 
     def arrived(self, raw: Msg) -> None:
         """Keep an answer for the requester to judge; a flood is cut off."""
+        if self._is_over:  # what came in time is still judged, and no more: a flood keeps nobody waiting
+            return
         if len(self._answers) < MAX_UNREAD_ANSWERS:
             self._answers.append(raw)
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
 
     async def answer(self) -> Msg:
-        """Return the next answer; TimeoutError once the time is up. One task may wait at a time."""
-        while not (self._answers or self._is_over):
+        """Return the next answer; TimeoutError once none is left and the time is up. One task may wait at a time."""
+        while not self._answers:
+            if self._is_over:
+                raise TimeoutError
             self._arrival = asyncio.get_running_loop().create_future()
             await self._arrival
-        if self._is_over:  # however many answers there are: a flood keeps nobody waiting
-            raise TimeoutError
         return self._answers.popleft()
 
     def over(self) -> None:

@@ -27,8 +27,6 @@ _BEFORE: Final = b"NATS/1.0\r\n"
 _ENVELOPE: Final = f"{ENVELOPE_HEADER}: ".encode()
 _END: Final = b"\r\n\r\n"
 
-_PLAIN: Final = frozenset({dict, type(None)})
-
 _make_request = maker_of(Request)
 
 
@@ -41,7 +39,7 @@ class SigningClient(PostingClient):
         window = watchword.verifier.policy.window
         self._asked: Recent[dict[bytes, Request]] = Recent(seconds=window, clock=watchword.clock)
         self._owed: Recent[VerifiedMessage] = Recent(seconds=window, clock=watchword.clock)
-        self._last: tuple[Mapping[str, str] | None, tuple[Header, ...], bytes] = (None, (), _block(()))
+        self._last: tuple[tuple[Header, ...], bytes] = ((), _block(()))
 
     async def publish(
         self,
@@ -99,10 +97,7 @@ class SigningClient(PostingClient):
         ``Nats-Msg-Id`` unless the caller gave its own.
         """
         channel = channel_of("nats", self.watchword.realm, subject)
-        last, pairs, before = self._last
-        known = headers == last and type(headers) in _PLAIN  # others have an equality of their own
-        if not known:
-            pairs = _pairs(headers)
+        pairs, (last, before) = _pairs(headers), self._last
         if type(payload) is not bytes:
             if not isinstance(payload, bytes | bytearray | memoryview):
                 raise SigningError(f"payload is {type(payload).__name__}: encode it to bytes")
@@ -118,10 +113,9 @@ class SigningClient(PostingClient):
             expires_at=expires_at,
             in_reply_to=None if answers is None else bytes.fromhex(answers.id),
         )
-        if not known:
+        if pairs != last:  # those of many messages are the same
             before = _block(pairs)
-            if headers:
-                self._last = dict(headers), pairs, before
+            self._last = pairs, before
         after = _after(draft.id) if stored and NATS_ID_HEADER not in (headers or {}) else _END
         # The client looks at the payload alone, and the server ends the connection for good over the sum.
         size = len(before) + draft.largest + len(after) + len(payload)

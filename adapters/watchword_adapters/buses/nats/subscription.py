@@ -13,7 +13,7 @@ from nats.errors import Error
 from watchword_adapters.buses.nats.ahead import Ahead
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from nats.aio.msg import Msg
 
@@ -42,6 +42,9 @@ class VerifyingSubscription(Subscription):
 
     def _start(self, error_cb: Any) -> None:
         super()._start(error_cb)  # type: ignore[no-untyped-call]  # nats-py leaves it untyped
+        task: asyncio.Task[None] | None = self._wait_for_msgs_task  # nats-py leaves it untyped
+        if task is not None:
+            task.add_done_callback(self._ended)
         if self._handler is None and self.reader is not None:
             self._message_iterator = _VerifyingIterator(self)  # type: ignore[assignment]  # the base starts at None
 
@@ -90,15 +93,43 @@ class VerifyingSubscription(Subscription):
     async def _judge_for_handler(self, raw: Msg) -> None:
         assert self._ahead is not None  # noqa: S101 - as in judged
         assert self._handler is not None  # noqa: S101 - as in judged
-        # Where so many are wanted the base ends its task behind any message, so judging should not wait for more.
-        delivered = await self._ahead.judge(raw, alone=self._max_msgs > 0)
+        if self._max_msgs > 0:
+            delivered = await self._judged_in_full(self._ahead.judge(raw, alone=True))
+        else:
+            delivered = await self._ahead.judge(raw, alone=False)
         self._close_when_full()
         if delivered is not None:
             await self._handler(delivered)
 
+    async def _judged_in_full(self, judge: Coroutine[Any, Any, Msg | None]) -> Msg | None:
+        """Judge, though the base ends this very task, as it does behind any message once ``max_msgs`` have come.
+
+        So only a handler that waits is cut off, as with nats-py, and never what waits for a key or a store.
+        """
+        judging, ended = asyncio.ensure_future(judge), False
+        while not judging.done():
+            try:
+                await asyncio.shield(judging)
+            except asyncio.CancelledError:
+                if not self._is_full() or self._closed or self._conn.is_closed:
+                    raise
+                ended = True
+        task = asyncio.current_task()
+        if ended and task is not None:
+            task.cancel()
+        return judging.result()
+
+    def _is_full(self) -> bool:
+        return 0 < self._max_msgs <= self._received
+
     def _close_when_full(self) -> None:
         """Close the reader of a subscription to ``max_msgs`` messages, which the base drops without a word."""
-        if self.reader is not None and 0 < self._max_msgs <= self._received and self._pending_queue.empty():
+        if self.reader is not None and self._is_full() and self._pending_queue.empty():
+            self.reader.close()
+
+    def _ended(self, _: object) -> None:
+        """Close the reader where the base dropped what waited."""
+        if self.reader is not None and self._is_full():
             self.reader.close()
 
 
