@@ -131,9 +131,14 @@ class Signer:
         headers: tuple[Header, ...],
         partition: int | None,
         recipient: str | None,
+        expires_at: int | None = None,
+        in_reply_to: bytes | None = None,
+        reply_to: str | None = None,
     ) -> Draft:
-        """Return what ``draft`` does of a message that has no more than these parts."""
-        return self._drafting.draft(channel, value, key, headers, partition, recipient)
+        """Return what ``draft`` does of a message that has these parts."""
+        return self._drafting.draft(
+            channel, value, key, headers, partition, recipient, expires_at, in_reply_to, reply_to
+        )
 
     async def sign_drafts(self, drafts: Sequence[Draft]) -> list[Signed]:
         """Sign drafts of this signer's, ``batch`` with one signature; Unavailable where the signing back-end failed."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from nats.aio.client import _HEADER_KEY_RE
 
 from watchword import Expected, Request, SigningError
-from watchword.message import ENVELOPE_HEADER, NATS_ID_HEADER, channel_of, make_message, maker_of
+from watchword.message import ENVELOPE_HEADER, NATS_ID_HEADER, channel_of, maker_of
 from watchword_adapters.buses.nats.posting import Letter, PostingClient
 from watchword_adapters.buses.nats.requests import Recent
 
@@ -26,6 +26,7 @@ _MAX_PER_INBOX: Final = 1000
 _BEFORE: Final = b"NATS/1.0\r\n"
 _ENVELOPE: Final = f"{ENVELOPE_HEADER}: ".encode()
 _END: Final = b"\r\n\r\n"
+_ID: Final = f"\r\n{NATS_ID_HEADER}: ".encode()
 
 _make_request = maker_of(Request)
 
@@ -107,11 +108,9 @@ class SigningClient(PostingClient):
         elif recipient is None and self._recipient is not None:
             recipient = self._recipient(channel, None, pairs)
         signed_reply = None if stored or not reply else reply
-        draft = self.watchword.signer.draft(
-            make_message(channel, payload, None, pairs, None, signed_reply, None, None, None, "", None, False),  # noqa: FBT003 - all its fields
-            recipient=recipient,
-            expires_at=expires_at,
-            in_reply_to=None if answers is None else bytes.fromhex(answers.id),
+        in_reply_to = None if answers is None else bytes.fromhex(answers.id)
+        draft = self.watchword.signer.draft_parts(
+            channel, payload, None, pairs, None, recipient, expires_at, in_reply_to, signed_reply
         )
         if pairs != last:  # those of many messages are the same
             before = _block(pairs)
@@ -168,4 +167,4 @@ def _block(pairs: tuple[Header, ...]) -> bytes:
 
 def _after(message_id: bytes) -> bytes:
     """Return the header block behind the envelope, for a stream that drops what it has."""
-    return b"\r\n%b: %b%b" % (NATS_ID_HEADER.encode(), message_id.hex().encode(), _END)
+    return _ID + message_id.hex().encode() + _END
