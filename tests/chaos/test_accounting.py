@@ -198,6 +198,21 @@ def test_the_tally_reads_whole_lines_once(tmp_path: Path) -> None:
     assert tally.acked == 2
 
 
+def test_what_is_given_up_waits_no_more(tmp_path: Path) -> None:
+    """What was lost on the way holds up no load; what is acknowledged later does, until it is delivered."""
+    tally = Tally(tmp_path)
+    Writer(tmp_path, ACKED).write(*GOOD)
+    tally.update()
+    tally.give_up()
+    assert (tally.acked, tally.waiting) == (2, 0)
+    Writer(tmp_path, ACKED).write(("c", "0@2"))
+    tally.update()
+    assert tally.waiting == 1
+    Writer(tmp_path, f"{DELIVERED}0.0").write(("c", "0@2", "0"))
+    tally.update()
+    assert tally.waiting == 0
+
+
 def test_figures_come_from_nothing_but_files(tmp_path: Path) -> None:
     """An empty run has sent nothing and so proves nothing."""
     figures = account(Evidence.read(tmp_path))
