@@ -147,6 +147,32 @@ async def test_what_was_judged_before_a_slow_outage_is_handed_over_first(monkeyp
         await what.next((), deadline=loop.time() + 20, most=500, one=False)
 
 
+async def test_a_caller_who_is_cancelled_is_not_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: what is ready and too old is not looked at once more for a caller who gives up."""
+    keys, late = Keys(), [0.0]
+    consumer = FakeConsumer(P0)
+    what = intake(consumer, watchword(keys, shared=False))
+    consumer.logs[P0] = [*await tree(P0, numbers(300)), await record(P0, 300, b"300", principal=OTHER)]
+    loop, now, find = asyncio.get_running_loop(), asyncio.get_running_loop().time, keys.find
+    hangs = asyncio.Event()
+
+    async def hanging(principal: str, key_id: bytes) -> VerificationKey | None:
+        if principal == OTHER or hangs.is_set():
+            late[0] += FRESH
+            hangs.set()
+            await asyncio.Event().wait()
+        return await find(principal, key_id)
+
+    monkeypatch.setattr(keys, "find", hanging)
+    monkeypatch.setattr(loop, "time", lambda: now() + late[0])
+    calling = asyncio.create_task(what.next((), deadline=None, most=500, one=False))
+    await asyncio.wait_for(hangs.wait(), 20)
+    assert what.partitions()[P0].ready
+    calling.cancel()
+    await asyncio.wait([calling], timeout=5)
+    assert calling.cancelled()
+
+
 async def test_after_too_long_an_outage_they_are_kept_undetermined() -> None:
     """A38: once ``max_hold`` is over they go to quarantine, as any record does that cannot be judged."""
     keys, kept = Keys(), Kept()

@@ -85,7 +85,7 @@ async def test_a_refused_message_delays_none_before_it() -> None:
         await hold.wait()
         return True
 
-    there.kept.put = slowly  # type: ignore[assignment, method-assign]
+    there.kept.put = slowly  # type: ignore[assignment, method-assign]  # a double
     honest = await tree(ALL[:4])
     await there.arrive(*honest[:2], (b"", b"unsigned"), *honest[2:])
     await asyncio.wait_for(putting.wait(), 20)
@@ -124,7 +124,7 @@ async def test_an_outage_costs_one_try_each_and_delays_none_before_it() -> None:
     async def handler(msg: Msg) -> None:
         order.append(msg.data.decode())
 
-    keys.find = noted  # type: ignore[method-assign]
+    keys.find = noted  # type: ignore[method-assign]  # a tap
     there = Subscribed(agent, handler=handler)
     keys.failures = 5
     await there.arrive(*await tree(ALL))
@@ -235,9 +235,9 @@ async def test_judging_that_waits_loses_nothing_of_so_many_messages(limit: str) 
         if limit == "unsubscribe" and len(there.got) == 1:
             await there.sub.unsubscribe(limit=10)
 
-    keys.find = slowly  # type: ignore[method-assign]
+    keys.find = slowly  # type: ignore[method-assign]  # a tap
     there = Subscribed(watchword(keys), handler=handler, max_msgs=10 if limit == "max_msgs" else 0)
-    there.kept.put = put  # type: ignore[assignment, method-assign]
+    there.kept.put = put  # type: ignore[assignment, method-assign]  # a double
     honest = await tree(ALL[:9])
     await there.arrive(*honest[:4], (b"", b"unsigned"), *honest[4:])
     await asyncio.wait([there.task], timeout=20)
@@ -263,7 +263,8 @@ async def test_a_full_subscription_can_be_ended_while_a_key_is_looked_for(end: s
     await asyncio.wait([there.task], timeout=20)
     assert there.task.done()
     assert there.values == []
-    keys.gate.set()
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}, "nothing is judged any more"
 
 
 async def test_a_handler_that_waits_is_cut_off_as_with_the_base_and_leaves_nothing() -> None:
@@ -305,7 +306,7 @@ async def test_strangers_behind_it_do_not_hold_a_message_up() -> None:
             await asyncio.sleep(1.1 * ahead.PATIENCE)
         return await find(principal, key_id)
 
-    keys.find = slowly  # type: ignore[method-assign]
+    keys.find = slowly  # type: ignore[method-assign]  # a tap
     there = Subscribed(watchword(keys))
     held = Held(there)
     strange = [(await tree([b"x"], f"agent://test/stranger-{number}"))[0] for number in range(5)]
@@ -347,7 +348,7 @@ async def test_draining_waits_for_every_handler() -> None:
 
     there = Subscribed(watchword(Keys()), handler=handler)
     await there.arrive(*await tree(ALL))
-    await asyncio.wait_for(there.sub.drain(), 20)  # type: ignore[no-untyped-call]
+    await asyncio.wait_for(there.sub.drain(), 20)  # type: ignore[no-untyped-call]  # nats-py leaves it untyped
     assert ended == ALL
     assert len(there.agent.verifier.replay) == 0  # type: ignore[arg-type]
 

@@ -266,12 +266,16 @@ class Intake:
         partition, now = self.partitions().get(tp), asyncio.get_running_loop().time
         if partition is None or partition.retry_at > now():
             return
-        try:
-            if not partition.ready:
+        failure: Unavailable | None = None
+        if not partition.ready:
+            try:
                 await self._judge_next(tp, partition, most, one=one)
-        finally:  # those before one that could not be judged, too
-            if partition.ready and not partition.is_fresh(now()):
-                await self._judge.renew(partition)
+            except Unavailable as error:  # those before it may be ready
+                failure = error
+        if partition.ready and not partition.is_fresh(now()):
+            await self._judge.renew(partition)
+        if failure is not None:
+            raise failure
 
     async def _judge_next(self, tp: TopicPartition, partition: Partition, most: int | None, *, one: bool) -> None:
         if not self._rebuild.done(tp, partition, self._log_name(tp)):

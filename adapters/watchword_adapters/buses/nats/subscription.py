@@ -112,6 +112,7 @@ class VerifyingSubscription(Subscription):
                 await asyncio.shield(judging)
             except asyncio.CancelledError:
                 if not self._is_full() or self._closed or self._conn.is_closed:
+                    judging.cancel()
                     raise
                 ended = True
         task = asyncio.current_task()
