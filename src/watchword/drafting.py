@@ -102,7 +102,7 @@ class Drafting:
         in_reply_to: bytes | None = None,
         reply_to: str | None = None,
     ) -> Draft:
-        """See ``Signer.draft``."""
+        """Return the draft of a message that has these parts; options and errors as for ``Signer.draft``."""
         if channel.realm != self._realm:
             raise SigningError(f"channel {channel}: this signer signs for realm {self._realm!r}")
         if partition is not None and type(partition) is not int:  # no bool, which is equal to a partition that is known

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from watchword.drafting import Draft
-    from watchword.message import Channel, Message
+    from watchword.message import Message
 
 BATCH: Final = 64
 """Messages under one signature: twice as many halve its share of each, which grows by 46 characters."""
@@ -77,6 +77,7 @@ class Signer:
             uncovered=frozenset(uncovered),
             overhead=overhead(self._batched, (batch - 1).bit_length()),
         )
+        self.draft_parts: Final = self._drafting.draft  # for adapters that draft many, and would make a Message of each
 
     async def sign(
         self,
@@ -118,27 +119,10 @@ class Signer:
         ``recipient`` is the principal it is meant for; ``expires_at`` is in seconds since the epoch; ``in_reply_to`` is
         the id of the request that it answers. SigningError where the bus would change the message or a limit is passed.
         """
-        return self._drafting.draft(
+        return self.draft_parts(
             message.channel, message.value, message.key, message.headers, message.partition,
             recipient, expires_at, in_reply_to, message.reply_to,
         )  # fmt: skip
-
-    def draft_parts(  # noqa: PLR0917 - for adapters that draft many, as quickly as can be
-        self,
-        channel: Channel,
-        value: bytes | None,
-        key: bytes | None,
-        headers: tuple[Header, ...],
-        partition: int | None,
-        recipient: str | None,
-        expires_at: int | None = None,
-        in_reply_to: bytes | None = None,
-        reply_to: str | None = None,
-    ) -> Draft:
-        """Return what ``draft`` does of a message that has these parts."""
-        return self._drafting.draft(
-            channel, value, key, headers, partition, recipient, expires_at, in_reply_to, reply_to
-        )
 
     async def sign_drafts(self, drafts: Sequence[Draft]) -> list[Signed]:
         """Sign drafts of this signer's, ``batch`` with one signature; Unavailable where the signing back-end failed."""
