@@ -75,7 +75,7 @@ def at_pace(count: int, per_second: float) -> float:
     key, data = Ed25519PrivateKey.generate(), cast.value(256)
     public, took, begun = key.public_key(), list[float](), time.perf_counter()
     for number in range(count):
-        time.sleep(max(0.0, begun + number / per_second - time.perf_counter()))
+        time.sleep(max(0.0, begun + number / per_second - time.perf_counter()))  # the pace
         start = time.perf_counter()
         public.verify(key.sign(data), data)
         took.append(1e6 * (time.perf_counter() - start))
