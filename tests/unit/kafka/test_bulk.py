@@ -323,7 +323,7 @@ async def test_many_signatures_are_checked_off_the_loop() -> None:
         calls.append(len(jobs))
         return await threads(jobs)
 
-    what._judge._check = counted  # type: ignore[assignment]
+    what._judge._check = counted  # type: ignore[assignment]  # a tap
     assert [r.value for r in await many(what)] == numbers(10)
     assert calls == [10]
 

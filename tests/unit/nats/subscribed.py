@@ -46,9 +46,9 @@ class Subscribed:
             pass
 
         self.client._error_cb = told
-        self.client._send_unsubscribe = nothing  # type: ignore[method-assign]
-        self.client._flush_pending = nothing  # type: ignore[method-assign]
-        self.client.flush = nothing  # type: ignore[method-assign]
+        self.client._send_unsubscribe = nothing  # type: ignore[method-assign]  # no server
+        self.client._flush_pending = nothing  # type: ignore[method-assign]  # no server
+        self.client.flush = nothing  # type: ignore[method-assign]  # no server
         self.sub = VerifyingSubscription(self.client, 1, SUBJECT, reader=self.reader, cb=self._handled, **options)
         self.client._subs[1] = self.sub
         self.sub._start(told)
