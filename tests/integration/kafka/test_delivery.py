@@ -4,10 +4,12 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.errors import OffsetOutOfRangeError
 
 from tests.integration.kafka.world import PLANNER, SECONDS, World, committed, eventually, observe, read, values
 from watchword import ConfigurationError, Mode, Reason, Rejected, Unavailable, VerifiedMessage
@@ -373,3 +375,54 @@ async def test_records_are_drop_ins_for_aiokafka(world: World) -> None:
     assert record.verified.principal == PLANNER
     assert "secret" not in repr(record)
     assert isinstance(record, VerifiedRecord)
+
+
+@pytest.mark.parametrize("way", ["getone", "getmany", "async for"])
+@pytest.mark.parametrize("group", ["group", None])
+async def test_stop_ends_who_waits(world: World, way: str, group: str | None) -> None:
+    """Whoever waits for records when another task stops the consumer is told so as by aiokafka, and never hangs."""
+    topic = await world.make_topic()
+
+    async def wait_for(consumer: AIOKafkaConsumer) -> object:
+        if way == "getone":
+            return await consumer.getone()
+        return await consumer.getmany(timeout_ms=60_000) if way == "getmany" else [r async for r in consumer]
+
+    async def reading(consumer: AIOKafkaConsumer) -> bool:
+        return bool(consumer._subscription._fetch_count)
+
+    async def end(consumer: AIOKafkaConsumer) -> str:
+        await consumer.start()
+        waiting = asyncio.create_task(wait_for(consumer))
+        await eventually(lambda: reading(consumer))
+        await consumer.stop()
+        async with asyncio.timeout(SECONDS):
+            (answer,) = await asyncio.gather(waiting, return_exceptions=True)
+        return repr(answer)
+
+    options: dict[str, Any] = {
+        "bootstrap_servers": world.bootstrap,
+        "group_id": world.unique(group) if group else None,
+    }
+    ours = await end(VerifyingConsumer(topic, watchword=world.reader(), **options))
+    assert ours == await end(AIOKafkaConsumer(topic, **options))
+
+
+@pytest.mark.parametrize("reset", ["earliest", "latest", "none"])
+async def test_a_position_beyond_the_log_is_reset_as_by_aiokafka(world: World, reset: str) -> None:
+    """A committed position that the log has not reached swallows nothing: it is reset, or refused at each call."""
+    topic, group = await world.make_topic(), world.unique("group")
+    await world.say(topic, b"old")
+    tp = TopicPartition(topic, 0)
+    async with AIOKafkaConsumer(bootstrap_servers=world.bootstrap, group_id=group) as plain:
+        plain.assign([tp])
+        await plain.commit({tp: 1_000})
+    async with world.consumer(world.reader(), topic, group_id=group, auto_offset_reset=reset) as consumer:
+        if reset == "none":
+            for _ in range(2):
+                with pytest.raises(OffsetOutOfRangeError):
+                    await asyncio.wait_for(consumer.getone(), SECONDS)
+            return
+        assert await consumer.getmany(timeout_ms=1_000) == {} or reset == "earliest"
+        await world.say(topic, b"new")
+        assert values(await read(consumer, 1)) == [b"new"]

@@ -170,6 +170,18 @@ class FakeConsumer:
         ends = {tp: self.logs[tp][-1].offset + 1 if self.logs[tp] else self.first for tp in tps}
         return {tp: end + self.unreadable for tp, end in ends.items()}
 
+    def assignment(self) -> frozenset[TopicPartition]:
+        """See aiokafka."""
+        tps: frozenset[TopicPartition] = self._subscription.subscription.assignment.tps
+        return tps
+
+    def highwater(self, tp: TopicPartition) -> int:
+        """See aiokafka."""
+        return self.first + len(self.logs[tp]) + self.unreadable if not self.logs[tp] else self._end(tp)
+
+    def _end(self, tp: TopicPartition) -> int:
+        return self.logs[tp][-1].offset + 1 + self.unreadable
+
     async def beginning_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
         """See aiokafka."""
         return dict.fromkeys(tps, self.first)

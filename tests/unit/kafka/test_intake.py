@@ -2,7 +2,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, TopicAuthorizationFailedError
+from aiokafka.errors import ConsumerStoppedError, TopicAuthorizationFailedError
 from aiokafka.structs import TopicPartition
 
 from tests.unit.kafka.fakes import OTHER, P0, P1, FakeConsumer, Keys, intake, record, watchword
@@ -220,38 +220,6 @@ async def test_errors_of_the_client_wait_for_their_turn() -> None:
     with pytest.raises(TopicAuthorizationFailedError):
         await many(what)
     assert await many(what) == {}
-
-
-@pytest.mark.parametrize("error", [UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"), CorruptRecordException()])
-async def test_a_decoding_error_is_met_with_care_once(error: Exception) -> None:
-    """The first decoding error makes us look at the bytes; one that comes after all the same is the caller's to see."""
-    consumer = FakeConsumer(P0, P1)
-    what = intake(consumer, watchword(Keys()))
-    consumer.errors[P0] = [error]
-    await fill(consumer, P0, b"a")
-    assert (await one(what)).value == b"a"
-    assert what.sieve.careful == {P0}
-    consumer.errors[P0] = [error]
-    with pytest.raises(type(error)):
-        await one(what, P0)
-    consumer.state(P1).has_valid_position = False
-    consumer.errors[P1] = [error]
-    assert await many(what, P1) == {}
-    assert what.sieve.careful == {P0, P1}
-    assert what.judged() == {P0: 1}
-    consumer.assign(P0)
-    what.partitions()
-    assert what.sieve.careful == set()
-
-
-async def test_a_decoding_error_while_waiting_suspects_all() -> None:
-    """While waiting the client does not say which partition it was: all are read with care."""
-    consumer = FakeConsumer(P0, P1)
-    what = intake(consumer, watchword(Keys()))
-    await what._wait((), None)
-    consumer.errors[P0] = [ValueError("poison")]
-    await what._wait((), None)
-    assert what.sieve.careful == {P0, P1}
 
 
 async def test_a_deserializer_error_waits_for_its_turn() -> None:

@@ -5,7 +5,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 
 from tests.unit.kafka.batches import CODECS, HEADER_BYTES, POISON, batch, reframed
-from watchword_adapters.buses.kafka.scrub import scrub
+from watchword_adapters.buses.kafka.scrub import Lost, scrub
 
 
 def read(raw: bytes) -> tuple[list[tuple[int, bytes | None]], int | None]:
@@ -28,7 +28,7 @@ def test_records_that_do_not_decode_are_left_out(codec: int) -> None:
         read(raw)
     clean, lost = scrub(raw)
     assert read(clean) == ([(10, b"value 0"), (12, b"value 2")], 14)
-    assert lost == [11, 13]
+    assert lost == [Lost(10, 1, 11, 14), Lost(10, 3, 13, 14)]
 
 
 def test_good_batches_stay_as_they_are() -> None:
@@ -42,17 +42,74 @@ def test_good_batches_stay_as_they_are() -> None:
 def test_a_batch_of_nothing_but_poison_is_emptied() -> None:
     """The position can pass a batch that holds no good record."""
     clean, lost = scrub(batch([POISON, POISON]))
-    assert (read(clean), lost) == (([], 2), [0, 1])
+    assert (read(clean), [one.offset for one in lost]) == (([], 2), [0, 1])
 
 
-def test_other_format_and_damaged_bytes_are_left_to_the_client() -> None:
-    """An old record format, and a checksum that fails (the bytes are fetched again), are not for us to judge."""
-    old = bytearray(batch([POISON]))
-    old[16] = 1
-    assert scrub(bytes(old)) == (bytes(old), [])
+def test_damaged_bytes_are_left_to_the_client() -> None:
+    """Where a checksum fails the client fetches again: that is not for us to judge."""
     damaged = bytearray(batch([POISON]))
     damaged[-1] ^= 1
     assert scrub(bytes(damaged)) == (bytes(damaged), [])
+
+
+def test_an_older_format_bears_no_signature() -> None:
+    """What is stored in a format older than 2 has no headers, and offsets of its writer's choice: it is passed over."""
+    for magic in (0, 1):
+        old = bytearray(batch(["a"], base_offset=7)[:40])
+        struct.pack_into(">i", old, 8, 28)
+        old[16] = magic
+        clean, lost = scrub(bytes(old) + batch(["b"], base_offset=8))
+        assert (read(clean), lost) == (([(8, b"value 0")], 9), [Lost(7, 0, 7, 8)])
+
+
+def offsets_changed(names: list[str], deltas: list[int], *, base_offset: int = 0, codec: int = 0) -> bytes:
+    """Build a batch of single-digit deltas, then write others (below 64, one byte each) in their place."""
+    raw, at = bytearray(batch(names)), HEADER_BYTES
+    for delta in deltas:
+        length = raw[at] >> 1  # records of fewer than 64 bytes
+        raw[at + 3] = delta << 1 if delta >= 0 else (-delta << 1) - 1
+        at += 1 + length
+    return reframed(bytes(raw), codec, base_offset)
+
+
+@pytest.mark.parametrize("codec", [0, 1])
+@pytest.mark.parametrize(
+    ("deltas", "kept", "lost"),
+    [
+        ([0, 60, 2], [0, 2], [(1, 0)]),  # beyond the batch
+        ([60, 1, 2], [1, 2], [(0, 0)]),
+        ([0, 1, 60], [0, 1], [(2, 0)]),
+        ([0, -1, 2], [0, 2], [(1, 0)]),  # before it
+        ([0, 3, 2], [0, 2], [(1, 0)]),  # the next batch's first
+        ([0, 0, 2], [0, 2], [(1, 0)]),  # twice
+        ([0, 2, 1], [0, 2], [(2, 0)]),  # out of order
+        ([1, 0, 2], [1, 2], [(1, 0)]),
+    ],
+)
+def test_a42_offsets_are_the_batch_s(
+    deltas: list[int], kept: list[int], lost: list[tuple[int, int]], codec: int
+) -> None:
+    """A record whose offset does not ascend within its batch is taken out; the others and the end stay as they are."""
+    raw = offsets_changed(["a", "b", "c"], deltas, base_offset=100, codec=codec)
+    clean, found = scrub(raw + batch(["next"], base_offset=103))
+    offsets = [offset for offset, _ in read(clean)[0]]
+    assert offsets == [*(100 + delta for delta in kept), 103]
+    assert found == [Lost(100, index, 100 + offset, 103) for index, offset in lost]
+
+
+def test_a42_gaps_of_compaction_are_no_fault() -> None:
+    """Offsets may be missing, for compaction takes records out of a batch and leaves its range."""
+    raw = bytearray(offsets_changed(["a", "b"], [1, 5]))
+    struct.pack_into(">i", raw, 23, 7)
+    raw = bytearray(reframed(bytes(raw), 0, 0))
+    assert scrub(bytes(raw)) == (bytes(raw), [])
+
+
+def test_a42_nothing_from_beyond_the_end_of_the_log() -> None:
+    """A batch that reaches beyond the end that the broker tells in the same answer is cut off with all behind it."""
+    first, second = batch(["a"]), batch([POISON], base_offset=1)
+    assert scrub(first + second + batch(["c"], base_offset=2), log_end=1) == (first, [])
+    assert scrub(first, log_end=1) == (first, [])
 
 
 def test_a_missing_codec_is_not_the_message_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +133,8 @@ def test_a_batch_that_cannot_be_parted_is_emptied(damage: str) -> None:
         broken = reframed(broken[:HEADER_BYTES] + b"no gzip", base_offset=5)
         broken = _with_crc(broken[:21] + b"\x00\x01" + broken[23:])
     clean, lost = scrub(broken + batch(["good"], base_offset=7))
-    assert (read(clean), lost) == (([(7, b"value 0")], 8), [5])
+    ends = {"count": 7, "gzip": 7, "length": 7}
+    assert (read(clean), lost) == (([(7, b"value 0")], 8), [Lost(5, 0, 5, ends[damage])])
 
 
 def _with_crc(raw: bytes) -> bytes:
@@ -91,4 +149,4 @@ def test_an_offset_that_cannot_be_read_is_counted_by_its_place() -> None:
         bytes(raw[:8]) + struct.pack(">i", HEADER_BYTES - 12 + len(body)) + bytes(raw[12:HEADER_BYTES]) + body
     )
     clean, lost = scrub(broken)
-    assert (read(clean), lost) == (([], 6), [5])
+    assert (read(clean), lost) == (([], 6), [Lost(5, 0, 5, 6)])

@@ -10,7 +10,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from watchword import Message, Position, Unavailable
 from watchword.message import channel_of, log_name
@@ -129,7 +129,6 @@ class Intake:
                     ready_at=since,
                     anchored=not self._alone,
                 )
-            self.sieve.careful.clear()
             self.stamps.ask(self._consumer._client, {tp.topic for tp in self._partitions})  # noqa: SLF001
         return self._partitions
 
@@ -230,6 +229,8 @@ class Intake:
         now = asyncio.get_running_loop().time
         self.handled()
         while True:
+            if self._consumer._closed:  # noqa: SLF001 - by another task; what has begun since then would never end
+                raise ConsumerStoppedError
             while self.sieve.lost:
                 await self._judge.keep(*self.sieve.lost.popleft())
             failure: Exception | None = None
@@ -294,29 +295,10 @@ class Intake:
         Either one partition or one record is asked for, so that an error of the client's never takes good records of
         other partitions with it.
         """
-        try:
-            taken = await self._take_from_client(*tps, timeout_ms=timeout_ms, max_records=most)
-        except CorruptRecordException:
-            self._be_careful(tps)
-        except (KafkaError, ConsumerStoppedError):
-            raise
-        except Exception:  # noqa: BLE001 - what an undecodable record makes the client raise is open
-            self._be_careful(tps)
-        else:
-            for tp, records in taken.items():
-                if tp in self.partitions():
-                    self._partitions[tp].pending.extend(records)
-
-    def _be_careful(self, tps: tuple[TopicPartition, ...]) -> None:
-        """Read again, from now on without the records that the client cannot decode; raise if that was done already."""
-        suspects = {tp for tp in self.partitions() if not tps or tp in tps} - self.sieve.careful
-        if not suspects:
-            raise  # noqa: PLE0704 - called while an error of the client's is handled
-        self.sieve.careful.update(suspects)
-        for tp in suspects:
-            position = self.position(tp)
-            if position is not None:
-                self._seek(tp, position)
+        taken = await self._take_from_client(*tps, timeout_ms=timeout_ms, max_records=most)
+        for tp, records in taken.items():
+            if tp in self.partitions():
+                self._partitions[tp].pending.extend(records)
 
     def _ready(self, tp: TopicPartition) -> int:
         partition = self.partitions().get(tp)
@@ -342,8 +324,6 @@ class Intake:
             await asyncio.sleep(seconds)
         else:
             await self._take(tps, seconds * 1000, 1)
-        if self._consumer._closed:  # noqa: SLF001
-            raise ConsumerStoppedError
 
     def _log_name(self, tp: TopicPartition) -> str:
         return log_name(

@@ -139,9 +139,15 @@ class Rebuild:
         return end
 
     def _is_at(self, tp: TopicPartition, end: int) -> bool:
-        """Tell whether there was nothing to read yet behind the position."""
-        position = self._position(tp)
-        return position is not None and end <= position
+        """Return True if there is nothing to read yet behind the position, and the log has reached the position.
+
+        A position beyond the log's end is the client's to reset, or to refuse: as long as that takes, no answer to a
+        fetch from there has told how high the log reaches.
+        """
+        if tp not in self._consumer.assignment():
+            return False
+        position, reached = self._position(tp), self._consumer.highwater(tp)
+        return position is not None and reached is not None and end <= position <= reached
 
     async def _has_delivered(self, tp: TopicPartition) -> bool:
         """Tell whether who begins at the first record may have read here before: a group without a commit has not."""
