@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from watchword_adapters.buses.kafka import SigningProducer, VerifyingConsumer
+from watchword_adapters.kafka import SigningProducer, VerifyingConsumer
 
 from . import cast
 from .core import BATCH, SIZE

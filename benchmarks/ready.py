@@ -20,7 +20,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.structs import TopicPartition
 
 from watchword import MemoryKeys, MemoryReplayStore, Policy, Signer, SigningKey, Verifier, Watchword
-from watchword_adapters.buses.kafka import SigningProducer, VerifyingConsumer
+from watchword_adapters.kafka import SigningProducer, VerifyingConsumer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

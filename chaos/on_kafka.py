@@ -16,7 +16,7 @@ from chaos.bus import Captured
 from chaos.cast import speaker
 from chaos.evidence import place
 from watchword import Position, SigningError, Unavailable
-from watchword_adapters.buses.kafka import SigningProducer, VerifiedRecord, VerifyingConsumer
+from watchword_adapters.kafka import SigningProducer, VerifiedRecord, VerifyingConsumer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

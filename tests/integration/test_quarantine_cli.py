@@ -12,12 +12,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from watchword import Channel, Message, Position, Unavailable, Watchword
-from watchword_adapters.buses.kafka import SigningProducer
-from watchword_adapters.buses.kafka.quarantine import KafkaQuarantine
 from watchword_adapters.buses.nats import connect
 from watchword_adapters.buses.nats.quarantine import NatsQuarantine
 from watchword_adapters.cli import main
 from watchword_adapters.config import load
+from watchword_adapters.kafka import SigningProducer
+from watchword_adapters.kafka.quarantine import KafkaQuarantine
 
 PLANNER = "agent://acme/planner"
 UNDETERMINED = Unavailable("keys", "ConnectionError")

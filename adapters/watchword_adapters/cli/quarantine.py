@@ -136,7 +136,7 @@ async def _copies(source: Source, agent: Watchword) -> list[Stored]:
     place, address = _place(source, agent), source.address or _ADDRESSES[source.bus]
     with _explained():
         if source.bus == "kafka":
-            from watchword_adapters.buses.kafka import redrive as kafka  # noqa: PLC0415 - comes with an extra
+            from watchword_adapters.kafka import redrive as kafka  # noqa: PLC0415 - comes with an extra
 
             return await kafka.copies(place, watchword=agent, limit=source.limit, bootstrap_servers=address)
         from watchword_adapters.buses.nats import redrive as nats  # noqa: PLC0415 - comes with an extra
@@ -147,7 +147,7 @@ async def _copies(source: Source, agent: Watchword) -> list[Stored]:
 def _redriven(source: Source, agent: Watchword, only: Choice) -> AsyncIterator[Redriven]:
     place, address = _place(source, agent), source.address or _ADDRESSES[source.bus]
     if source.bus == "kafka":
-        from watchword_adapters.buses.kafka import redrive as kafka  # noqa: PLC0415 - comes with an extra
+        from watchword_adapters.kafka import redrive as kafka  # noqa: PLC0415 - comes with an extra
 
         return kafka.redrive(place, watchword=agent, only=only, limit=source.limit, bootstrap_servers=address)
     from watchword_adapters.buses.nats import redrive as nats  # noqa: PLC0415 - comes with an extra

@@ -11,8 +11,8 @@ from aiokafka.errors import KafkaError
 from aiokafka.record.util import calc_crc32c
 
 from watchword import ConfigurationError
-from watchword_adapters.buses.kafka import SigningProducer, VerifyingConsumer
 from watchword_adapters.demo.attacks import Raw
+from watchword_adapters.kafka import SigningProducer, VerifyingConsumer
 
 if TYPE_CHECKING:
     from watchword_adapters.demo.stage import Cast, Handler

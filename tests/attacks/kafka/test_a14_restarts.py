@@ -17,7 +17,7 @@ from tests.integration.kafka.world import (
     values,
 )
 from watchword import Unavailable
-from watchword_adapters.buses.kafka import VerifyingConsumer
+from watchword_adapters.kafka import VerifyingConsumer
 
 
 async def passed(seconds: float) -> None:

@@ -8,7 +8,7 @@ from aiokafka import TopicPartition
 from tests.integration.kafka.world import SECONDS, Captured, World, read, values
 from watchword import MemoryKeys
 from watchword.envelope import EnvelopeReader
-from watchword_adapters.buses.kafka import SigningProducer
+from watchword_adapters.kafka import SigningProducer
 
 NUMBERS = [b"%d" % n for n in range(20)]
 

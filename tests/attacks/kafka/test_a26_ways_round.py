@@ -10,7 +10,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from tests.integration.kafka.world import SECONDS, World, read, values
 from watchword import ConfigurationError, SigningError
-from watchword_adapters.buses.kafka import VerifiedRecord
+from watchword_adapters.kafka import VerifiedRecord
 
 # Decided one by one for aiokafka 0.13 and 0.14: what moves records is overridden, the rest only tells or steers.
 PRODUCER_COVERED = {"send", "send_and_wait", "create_batch", "send_batch", "start"}
@@ -69,7 +69,7 @@ def test_a26_every_public_method_was_decided_on(base: type, covered: set[str], h
     """A method that a new aiokafka adds fails here until somebody decides whether it is a way round."""
     public = {name for name, _ in inspect.getmembers(base, inspect.isfunction) if not name.startswith("_")}
     assert public == covered | harmless
-    from watchword_adapters.buses.kafka import SigningProducer, VerifyingConsumer  # noqa: PLC0415 - beside its use
+    from watchword_adapters.kafka import SigningProducer, VerifyingConsumer  # noqa: PLC0415 - beside its use
 
     ours = SigningProducer if base is AIOKafkaProducer else VerifyingConsumer
     assert all(name in vars(ours) for name in covered)

@@ -9,8 +9,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from tests.brokers.plugin import MakeTopic
 from watchword import Unavailable, Watchword
-from watchword_adapters.buses.kafka import ObservedRecord, SigningProducer, VerifyingConsumer
 from watchword_adapters.contract.bus import BusContract, BusHarness, Received, Wire
+from watchword_adapters.kafka import ObservedRecord, SigningProducer, VerifyingConsumer
 
 
 class Tap:

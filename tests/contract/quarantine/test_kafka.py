@@ -9,8 +9,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from tests.brokers.plugin import MakeTopic
 from watchword import Caps, Channel, MemoryKeys, MemoryReplayStore, Policy, Quarantine, Verifier, Watchword
 from watchword.quarantine_copy import Kept, read_copy
-from watchword_adapters.buses.kafka.quarantine import KafkaQuarantine
 from watchword_adapters.contract.quarantine import QuarantineContract
+from watchword_adapters.kafka.quarantine import KafkaQuarantine
 
 
 def bystander() -> Watchword:

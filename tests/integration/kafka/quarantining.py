@@ -8,9 +8,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests.integration.kafka.world import REALM, World, observe
 from watchword import Caps, Channel, Message, Mode, Position, Rejected, Unavailable
-from watchword_adapters.buses.kafka import ObservedRecord
-from watchword_adapters.buses.kafka.quarantine import KafkaQuarantine
-from watchword_adapters.buses.kafka.redrive import copies
+from watchword_adapters.kafka import ObservedRecord
+from watchword_adapters.kafka.quarantine import KafkaQuarantine
+from watchword_adapters.kafka.redrive import copies
 from watchword_adapters.redriving import Stored
 
 

@@ -14,7 +14,7 @@ from aiokafka.errors import OffsetOutOfRangeError
 from tests.integration.kafka.world import PLANNER, SECONDS, World, committed, eventually, observe, read, values
 from watchword import ConfigurationError, Mode, Reason, Rejected, Unavailable, VerifiedMessage
 from watchword.jwk import to_jwk
-from watchword_adapters.buses.kafka import DeserializationError, VerifiedRecord, VerifyingConsumer
+from watchword_adapters.kafka import DeserializationError, VerifiedRecord, VerifyingConsumer
 
 
 @pytest.mark.parametrize(("before", "behind"), [(1, 0), (40, 60)])

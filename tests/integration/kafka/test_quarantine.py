@@ -12,8 +12,8 @@ from tests.integration.kafka.quarantining import held, length, quarantine_in
 from tests.integration.kafka.world import REALM, World
 from watchword import Channel, ConfigurationError, Message, Position, Reason, Rejected, Unavailable
 from watchword.settings import QuarantineSettings
-from watchword_adapters.buses.kafka import quarantine as module
-from watchword_adapters.buses.kafka.quarantine import KafkaQuarantine
+from watchword_adapters.kafka import quarantine as module
+from watchword_adapters.kafka.quarantine import KafkaQuarantine
 from watchword_adapters.redriving import Stored
 
 UNSIGNED = Rejected(Reason.UNSIGNED)

@@ -3,7 +3,7 @@
 from tests.integration.kafka.quarantining import held
 from tests.integration.kafka.world import Captured, World, read, values
 from watchword.settings import QuarantineSettings
-from watchword_adapters.buses.kafka import KafkaQuarantine
+from watchword_adapters.kafka import KafkaQuarantine
 
 
 async def test_a_rejected_record_is_kept_and_passed_over(world: World) -> None:

@@ -23,7 +23,7 @@ from watchword import (
     Watchword,
 )
 from watchword.quarantine_copy import HeaderStyle, make_copy
-from watchword_adapters.buses.kafka.redrive import copies, redrive
+from watchword_adapters.kafka.redrive import copies, redrive
 from watchword_adapters.redriving import ANY, Choice, Redriven
 
 UNDETERMINED = Unavailable("keys")

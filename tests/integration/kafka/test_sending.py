@@ -11,7 +11,7 @@ from aiokafka.errors import IllegalOperation, MessageSizeTooLargeError
 
 from tests.integration.kafka.world import Kept, World, committed, eventually, read, values
 from watchword import ConfigurationError, SigningError, Unavailable
-from watchword_adapters.buses.kafka import SigningProducer, VerifyingConsumer, wrap
+from watchword_adapters.kafka import SigningProducer, VerifyingConsumer, wrap
 
 
 @pytest.mark.parametrize("compression", [None, "gzip", "snappy", "lz4", "zstd"])

@@ -7,7 +7,7 @@ import time
 
 from watchword import MemoryKeys, MemoryReplayStore, Policy, Verifier, Watchword
 from watchword.jwk import parse_jwks
-from watchword_adapters.buses.kafka import VerifiedRecord, VerifyingConsumer
+from watchword_adapters.kafka import VerifiedRecord, VerifyingConsumer
 
 
 async def main(bootstrap: str, topic: str, group: str, jwks: str) -> None:

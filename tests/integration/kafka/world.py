@@ -26,7 +26,7 @@ from watchword import (
     Watchword,
 )
 from watchword.message import Header
-from watchword_adapters.buses.kafka import ObservedRecord, SigningProducer, VerifiedRecord, VerifyingConsumer
+from watchword_adapters.kafka import ObservedRecord, SigningProducer, VerifiedRecord, VerifyingConsumer
 
 REALM = "test"
 PLANNER = "agent://acme/planner"

@@ -21,7 +21,7 @@ from watchword import (
     Verifier,
     Watchword,
 )
-from watchword_adapters.buses.kafka.intake import Intake
+from watchword_adapters.kafka.intake import Intake
 
 REALM = "test"
 SENDER = "agent://test/sender"

@@ -27,9 +27,9 @@ from watchword import (
     Verifier,
     Watchword,
 )
-from watchword_adapters.buses.kafka import DeserializationError, progress
-from watchword_adapters.buses.kafka.intake import Intake
-from watchword_adapters.buses.kafka.progress import BRISK, FARTHEST, Partition
+from watchword_adapters.kafka import DeserializationError, progress
+from watchword_adapters.kafka.intake import Intake
+from watchword_adapters.kafka.progress import BRISK, FARTHEST, Partition
 
 
 async def tree(tp: TopicPartition, values: Sequence[bytes], first: int = 0) -> list[ConsumerRecord[Any, Any]]:

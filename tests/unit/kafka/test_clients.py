@@ -9,8 +9,8 @@ from aiokafka.errors import CommitFailedError, ConsumerStoppedError, RecordTooLa
 
 from tests.unit.kafka.fakes import P0, Keys, record, watchword
 from watchword import ConfigurationError, SigningError
-from watchword_adapters.buses.kafka import SigningProducer, VerifyingConsumer
-from watchword_adapters.buses.kafka.topics import TopicWarnings
+from watchword_adapters.kafka import SigningProducer, VerifyingConsumer
+from watchword_adapters.kafka.topics import TopicWarnings
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from aiokafka.structs import TopicPartition
 
 from tests.unit.kafka.fakes import OTHER, P0, P1, FakeConsumer, Keys, intake, record, watchword
 from watchword import Mode, Unavailable
-from watchword_adapters.buses.kafka import DeserializationError, ObservedRecord, VerifiedRecord
-from watchword_adapters.buses.kafka.intake import Intake
-from watchword_adapters.buses.kafka.progress import FIRST_DELAY, LONGEST_DELAY, Partition
+from watchword_adapters.kafka import DeserializationError, ObservedRecord, VerifiedRecord
+from watchword_adapters.kafka.intake import Intake
+from watchword_adapters.kafka.progress import FIRST_DELAY, LONGEST_DELAY, Partition
 
 
 async def fill(consumer: FakeConsumer, tp: TopicPartition, *values: bytes) -> None:

@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError
 from tests.integration.kafka.world import Kept
 from tests.unit.kafka.fakes import P0, P1, FakeConsumer, Keys, intake, record, watchword
 from watchword import MemoryReplayStore, Unavailable, Watchword
-from watchword_adapters.buses.kafka.intake import Intake
+from watchword_adapters.kafka.intake import Intake
 
 
 async def fill(consumer: FakeConsumer, *values: bytes, age: float = 0.0) -> None:

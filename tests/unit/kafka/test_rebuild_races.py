@@ -7,8 +7,8 @@ from typing import Any
 from tests.unit.kafka.fakes import P0, REALM, SENDER, FakeConsumer, Keys, intake, record
 from tests.unit.kafka.test_rebuild import alone, fill, replay, until, values
 from watchword import Allow, Message, Rate, Rejected, Unavailable
-from watchword_adapters.buses.kafka import VerifiedRecord
-from watchword_adapters.buses.kafka.intake import Intake
+from watchword_adapters.kafka import VerifiedRecord
+from watchword_adapters.kafka.intake import Intake
 
 
 async def one(what: Intake) -> Any:

@@ -5,7 +5,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 
 from tests.unit.kafka.batches import CODECS, HEADER_BYTES, POISON, batch, reframed
-from watchword_adapters.buses.kafka.scrub import Lost, scrub
+from watchword_adapters.kafka.scrub import Lost, scrub
 
 
 def read(raw: bytes) -> tuple[list[tuple[int, bytes | None]], int | None]:

@@ -17,8 +17,8 @@ from tests.unit.kafka.fakes import P0, P1, SENDER, Keys, watchword
 from watchword import Channel, Message, Signer, SigningError, SigningKey, Unavailable, VerifiedMessage, Watchword
 from watchword.envelope import EnvelopeReader
 from watchword.keys import Algorithm
-from watchword_adapters.buses.kafka import SigningProducer, TooLargeError, wrap
-from watchword_adapters.buses.kafka.batch import Entry
+from watchword_adapters.kafka import SigningProducer, TooLargeError, wrap
+from watchword_adapters.kafka.batch import Entry
 
 
 class Kms:

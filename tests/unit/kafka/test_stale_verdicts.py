@@ -12,9 +12,9 @@ from tests.integration.kafka.world import Kept
 from tests.unit.kafka.fakes import KEY, OTHER, P0, SENDER, FakeConsumer, Keys, intake, record, watchword
 from tests.unit.kafka.test_bulk import numbers, one, tree
 from watchword import MemoryKeys, Mode, Unavailable, VerificationKey, Watchword
-from watchword_adapters.buses.kafka import progress
-from watchword_adapters.buses.kafka.intake import Intake
 from watchword_adapters.freshness import FRESH
+from watchword_adapters.kafka import progress
+from watchword_adapters.kafka.intake import Intake
 
 
 @pytest.fixture(autouse=True)

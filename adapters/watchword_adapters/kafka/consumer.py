@@ -14,8 +14,8 @@ from aiokafka.structs import TopicPartition
 from aiokafka.util import commit_structure_validate
 
 from watchword import ConfigurationError, Unavailable
-from watchword_adapters.buses.kafka.intake import Intake
-from watchword_adapters.buses.kafka.quarantine import KafkaQuarantine
+from watchword_adapters.kafka.intake import Intake
+from watchword_adapters.kafka.quarantine import KafkaQuarantine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from watchword import Watchword
     from watchword.quarantine import Quarantine
-    from watchword_adapters.buses.kafka.records import Record
+    from watchword_adapters.kafka.records import Record
 
 
 class VerifyingConsumer(AIOKafkaConsumer):

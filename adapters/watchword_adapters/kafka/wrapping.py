@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, overload
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from watchword import ConfigurationError
-from watchword_adapters.buses.kafka.consumer import VerifyingConsumer
-from watchword_adapters.buses.kafka.producer import Recipient, SigningProducer
+from watchword_adapters.kafka.consumer import VerifyingConsumer
+from watchword_adapters.kafka.producer import Recipient, SigningProducer
 
 if TYPE_CHECKING:
     from watchword import Quarantine, Watchword

@@ -13,8 +13,8 @@ from watchword import Channel, ConfigurationError, SigningError
 from watchword.encoding import characters
 from watchword.envelope import MAX_ENVELOPE_CHARACTERS
 from watchword.message import MAX_PRINCIPAL_BYTES, channel_of
-from watchword_adapters.buses.kafka.batch import Entry, SigningBatch, SigningBuilder, size_of
 from watchword_adapters.gathering import Gathering
+from watchword_adapters.kafka.batch import Entry, SigningBatch, SigningBuilder, size_of
 
 if TYPE_CHECKING:
     import asyncio

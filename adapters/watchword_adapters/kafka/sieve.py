@@ -10,8 +10,8 @@ from aiokafka.structs import TopicPartition
 
 from watchword import Message, Position, Reason, Rejected
 from watchword.message import channel_of
-from watchword_adapters.buses.kafka.records import log_of
-from watchword_adapters.buses.kafka.scrub import Lost, scrub
+from watchword_adapters.kafka.records import log_of
+from watchword_adapters.kafka.scrub import Lost, scrub
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from aiokafka.structs import ConsumerRecord
 
     from watchword import Delivered, Message, Rejected, Unavailable
-    from watchword_adapters.buses.kafka.records import Record
+    from watchword_adapters.kafka.records import Record
 
 FIRST_DELAY: Final = 0.1
 LONGEST_DELAY: Final = 5.0

@@ -9,7 +9,7 @@ from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from watchword import Unavailable
 from watchword.rebuild import anchor_without_record, floor_at, window_start
-from watchword_adapters.buses.kafka.records import log_of, stamp_of
+from watchword_adapters.kafka.records import log_of, stamp_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from aiokafka.structs import TopicPartition
 
     from watchword import Watchword
-    from watchword_adapters.buses.kafka.progress import Partition
+    from watchword_adapters.kafka.progress import Partition
 
 _LOOK_AGAIN: Final = 0.2
 """Seconds to wait for a record before asking once more whether there is one."""

@@ -12,8 +12,8 @@ from aiokafka.structs import TopicPartition
 from watchword import Channel, ConfigurationError, Message, Unavailable
 from watchword.message import is_topic
 from watchword.quarantine_copy import message_digest, read_copy
-from watchword_adapters.buses.kafka.consumer import VerifyingConsumer
-from watchword_adapters.buses.kafka.records import ObservedRecord
+from watchword_adapters.kafka.consumer import VerifyingConsumer
+from watchword_adapters.kafka.records import ObservedRecord
 from watchword_adapters.redriving import ANY, Choice, Redriven, Stored, judge, judged_copy, onlooker
 
 if TYPE_CHECKING:

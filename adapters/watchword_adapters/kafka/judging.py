@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from watchword import ObservedMessage, Reason, Rejected, Unavailable, VerifiedMessage
 from watchword.outage import Outage
-from watchword_adapters.buses.kafka.progress import Judged
-from watchword_adapters.buses.kafka.records import CREATE_TIME, record_of
+from watchword_adapters.kafka.progress import Judged
+from watchword_adapters.kafka.records import CREATE_TIME, record_of
 from watchword_adapters.threads import Threads
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from watchword import Delivered, Message, Watchword
     from watchword.quarantine import Quarantine
-    from watchword_adapters.buses.kafka.progress import Partition
-    from watchword_adapters.buses.kafka.rebuild import Rebuild
-    from watchword_adapters.buses.kafka.topics import TopicWarnings
+    from watchword_adapters.kafka.progress import Partition
+    from watchword_adapters.kafka.rebuild import Rebuild
+    from watchword_adapters.kafka.topics import TopicWarnings
 
 _TOGETHER: Final = 256
 """Records judged at once: some full trees, of which each leaf is hashed but once."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from watchword_adapters.buses.kafka.records import DeserializationError, Deserializer, Record, deserialized
+from watchword_adapters.kafka.records import DeserializationError, Deserializer, Record, deserialized
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aiokafka.structs import TopicPartition
 
-    from watchword_adapters.buses.kafka.progress import Partition
+    from watchword_adapters.kafka.progress import Partition
 
 
 class Handover:

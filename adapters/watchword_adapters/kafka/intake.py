@@ -14,18 +14,18 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from watchword import Message, Position, Unavailable
 from watchword.message import channel_of, log_name
-from watchword_adapters.buses.kafka.handover import Handover
-from watchword_adapters.buses.kafka.judging import Judge
-from watchword_adapters.buses.kafka.progress import Partition
-from watchword_adapters.buses.kafka.rebuild import Rebuild
-from watchword_adapters.buses.kafka.records import (
+from watchword_adapters.kafka.handover import Handover
+from watchword_adapters.kafka.judging import Judge
+from watchword_adapters.kafka.progress import Partition
+from watchword_adapters.kafka.rebuild import Rebuild
+from watchword_adapters.kafka.records import (
     Deserializer,
     Record,
     log_of,
     messages_of,
 )
-from watchword_adapters.buses.kafka.sieve import Sieve
-from watchword_adapters.buses.kafka.topics import TopicWarnings
+from watchword_adapters.kafka.sieve import Sieve
+from watchword_adapters.kafka.topics import TopicWarnings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator

@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLarge
 from watchword import ConfigurationError, HeaderStyle, Unavailable
 from watchword.message import is_topic
 from watchword.quarantine import CappedQuarantine
-from watchword_adapters.buses.kafka.producer import SigningProducer
+from watchword_adapters.kafka.producer import SigningProducer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
