@@ -109,7 +109,7 @@ class SigningProducer(AIOKafkaProducer):
         if known is None or self._sender.sender_task is None or (partition is not None and partition not in known):
             await self._know(topic, partition)
         if partition is None:
-            partition = self._partition(topic, None, key, value, key_bytes, value_bytes)
+            partition = self._choose(topic, key, value, key_bytes, value_bytes)
         entry = self._entry(topic, partition, timestamp_ms, key_bytes, value_bytes, pairs)
         self._check_size(entry)
         if entry.draft is not None and not self._at_once:
@@ -121,7 +121,7 @@ class SigningProducer(AIOKafkaProducer):
     ) -> asyncio.Future[Any]:
         """Send a copy for quarantine, in the caller's transaction: past the signature, for it is nobody's word."""
         await self._know(topic, None)
-        partition = self._partition(topic, None, key, value, key, value)
+        partition = self._choose(topic, key, value, key, value)
         record = [*headers]
         copy = Entry(int(time.time() * 1000), key, value, record, size_of(key, value, record, 0), None, ready=True)
         self._check_size(copy)
@@ -173,8 +173,8 @@ class SigningProducer(AIOKafkaProducer):
             topic=topic,
         )
 
-    async def send_batch(self, batch: SigningBatch, topic: str, *, partition: int) -> asyncio.Future[Any]:
-        """Sign every message of a batch for this topic and partition, and send it; see aiokafka."""
+    async def send_batch(self, batch: SigningBatch, topic: str, *, partition: int | None) -> asyncio.Future[Any]:
+        """Sign every message of a batch for this topic and partition (None: the client chooses), and send it."""
         if not isinstance(batch, SigningBatch):
             raise ConfigurationError(
                 "this batch would go out unsigned: fill one made by this producer's create_batch()"
@@ -184,6 +184,8 @@ class SigningProducer(AIOKafkaProducer):
         was_closed = batch.closed()
         batch.close()
         await self._know(topic, partition)
+        if partition is None:
+            partition = self._choose(topic, None, None, None, None)
         entries = [self._entry(topic, partition, *waiting) for waiting in batch.entries]
         if not self._at_once:
             drafts = [entry.draft for entry in entries if entry.draft is not None]
@@ -222,6 +224,14 @@ class SigningProducer(AIOKafkaProducer):
         known = await self.partitions_for(topic)
         if partition is not None and partition not in known:
             raise SigningError(f"partition {partition!r} of topic {topic!r}: there are {sorted(known)}")
+
+    def _choose(self, topic: str, key: Any, value: Any, key_bytes: bytes | None, value_bytes: bytes | None) -> int:
+        """Return the partition that the client's partitioner chooses, as the int that is signed."""
+        chosen = self._partition(topic, None, key, value, key_bytes, value_bytes)
+        known = self._metadata.partitions_for_topic(topic)
+        if known is None or chosen not in known:
+            raise SigningError(f"the partitioner chose {chosen!r} for topic {topic!r}: there are {sorted(known or ())}")
+        return int(chosen)
 
     def _entry(  # noqa: PLR0917 - for each message
         self,

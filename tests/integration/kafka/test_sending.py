@@ -43,6 +43,59 @@ async def test_the_clients_own_partitioner_decides(world: World) -> None:
         await read(consumer, 20)
 
 
+@pytest.mark.parametrize("partitions", [1, 5])
+async def test_a_batch_for_any_partition_is_signed_for_the_one_it_goes_to(world: World, partitions: int) -> None:
+    """send_batch(partition=None) lets the client choose, as aiokafka does, and a reader gets what the sender sent."""
+    topic = await world.make_topic(partitions)
+    async with world.producer() as producer:
+        for number in range(5):
+            batch = producer.create_batch()
+            batch.append(timestamp=None, key=None, value=b"%d" % number)
+            await (await producer.send_batch(batch, topic, partition=None))
+    reader = world.reader()
+    async with world.consumer(reader, topic) as consumer:
+        assert sorted(values(await read(consumer, 5))) == [b"%d" % number for number in range(5)]
+    assert reader.audit.counts == {"delivered": 5}
+
+
+class Number:
+    """A whole number of a library's own, such as numpy's."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __index__(self) -> int:
+        """Return it as Python's own."""
+        return self.number
+
+    def __eq__(self, other: object) -> bool:
+        """Compare as numbers do."""
+        return self.number == other
+
+    def __hash__(self) -> int:
+        """Hash as numbers do."""
+        return hash(self.number)
+
+
+async def test_whatever_chooses_the_partition_it_is_signed(world: World) -> None:
+    """A partitioner may return any kind of whole number; one that returns no partition is refused by name."""
+    topic = await world.make_topic(3)
+    chosen: list[Any] = [Number(2), True, None, 7]
+    async with world.producer(partitioner=lambda *_: chosen.pop(0)) as producer:
+        await producer.send_and_wait(topic, b"2")
+        batch = producer.create_batch()
+        batch.append(timestamp=None, key=None, value=b"1")
+        await (await producer.send_batch(batch, topic, partition=None))
+        for wrong in ("None", "7"):
+            with pytest.raises(SigningError, match=rf"partitioner chose {wrong}.*there are \[0, 1, 2\]"):
+                await producer.send(topic, b"nowhere")
+    reader = world.reader()
+    async with world.consumer(reader, topic) as consumer:
+        found = {record.partition: record.value for record in await read(consumer, 2)}
+    assert found == {2: b"2", 1: b"1"}
+    assert reader.audit.counts == {"delivered": 2}
+
+
 async def test_records_carry_the_time_of_issue(world: World) -> None:
     """On a CreateTime topic the record's timestamp is the envelope's time of issue."""
     topic = await world.make_topic(timestamp_type="CreateTime")
