@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from watchword.encoding import encode_pair, encode_pairs, may_be_kept, metadata_digest, value_digest
 from watchword.envelope import is_envelope_name
 from watchword.errors import Reason, Rejected
-from watchword.message import ENVELOPE_HEADER, MAX_HEADER_BYTES, NATS_ID_HEADER, TRACE_HEADERS
+from watchword.message import ENVELOPE_HEADER, MAX_HEADER_BYTES, MAX_HEADERS, NATS_ID_HEADER, TRACE_HEADERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +22,8 @@ _OUR_LENGTH: Final = len(ENVELOPE_HEADER)
 
 def the_envelope(message: Message) -> bytes:
     """Check 1: exactly one envelope, within the size limits."""
+    if len(message.headers) > MAX_HEADERS:  # by count, before each of them costs anything
+        raise Rejected(Reason.MALFORMED, f"{len(message.headers)} headers: at most {MAX_HEADERS}")
     found: list[bytes | None] = []
     size = 0
     for name, value in message.headers:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from watchword.encoding import Layout, characters, encode_pair, encode_pairs, may_be_kept, metadata_digest, value_digest
 from watchword.envelope import ID_BYTES, MAX_ENVELOPE_BYTES, MAX_ENVELOPE_CHARACTERS, is_envelope_name
 from watchword.errors import SigningError
-from watchword.message import MAX_HEADER_BYTES, is_principal, is_subject, maker_of
+from watchword.message import MAX_HEADER_BYTES, MAX_HEADERS, is_principal, is_subject, maker_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from watchword.message import Channel, Header
 
 _ROOM: Final = MAX_HEADER_BYTES - MAX_ENVELOPE_CHARACTERS
+_MOST: Final = MAX_HEADERS - 24
+"""Headers at signing; the envelope, the bus and tracing libraries add some on the way."""
+
 _MAX_ROUTES: Final = 1024
 _NATS_NAME: Final = re.compile(r"[!-9;-~]+")  # printable ASCII without blank and colon
 _NATS_VALUE: Final = re.compile(rb"(?:[!-~](?:[ -~]*[!-~])?)?")  # printable ASCII, no blank at its ends
@@ -143,6 +146,8 @@ class Drafting:
         channel.check_signable()
         if recipient is not None and not is_principal(recipient):
             raise SigningError(f"recipient {recipient[:128]!r} is not a principal")
+        if len(headers) > _MOST:
+            raise SigningError(f"{len(headers)} headers: at most {_MOST}")
         names = [name for name, _ in headers]
         if any(map(is_envelope_name, names)):
             raise SigningError(

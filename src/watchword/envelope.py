@@ -14,7 +14,7 @@ from watchword.claims import Claims, make_claims
 from watchword.encoding import HASH, ID, INCLUSION, TREE, characters, sig_structure
 from watchword.errors import Reason, Rejected
 from watchword.merkle import leaf_of, root_of
-from watchword.message import ENVELOPE_HEADER, is_principal
+from watchword.message import ENVELOPE_HEADER, MAX_HEADERS, is_principal
 
 VERSION: Final = 1
 MAX_ENVELOPE_BYTES: Final = 4096
@@ -295,6 +295,8 @@ def _read_principal(raw: bytes) -> str:
 def _after_names(data: bytes, at: int) -> int:
     """Return where a list of names ends."""
     count, at = read_head(data, at, ARRAY)
+    if count > MAX_HEADERS:
+        raise ValueError(f"{count} covered headers: at most {MAX_HEADERS}")
     for _ in range(count):
         size, at = read_head(data, at, TEXT)
         at += size

@@ -21,6 +21,9 @@ ENVELOPE_HEADER: Final = "watchword"
 MAX_HEADER_BYTES: Final = 64 * 1024
 """Names and values of all headers of one message together; JetStream refuses more."""
 
+MAX_HEADERS: Final = 1024
+"""Headers of one message; an empty one takes two or three bytes of a Kafka record, and less in a compressed batch."""
+
 TRACE_HEADERS: Final = frozenset({"traceparent", "tracestate"})
 """Not covered by default: tracing libraries add and change them on the way; they may reach a handler unsigned."""
 

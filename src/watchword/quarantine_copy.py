@@ -19,10 +19,10 @@ import cbor2
 
 from watchword.envelope import MAX_ENVELOPE_CHARACTERS, is_envelope_name
 from watchword.errors import MAX_CLAIMED, Rejected, Unavailable
-from watchword.message import MAX_HEADER_BYTES, Channel, Message, Position
+from watchword.message import MAX_HEADER_BYTES, MAX_HEADERS, Channel, Message, Position
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from watchword.message import Header
 
@@ -31,6 +31,9 @@ UNDETERMINED: Final = "undetermined"
 
 MAX_TEXT: Final = 512
 """Characters of a header of ours that tells about a message, before they are escaped."""
+
+MAX_COPY_HEADERS: Final = MAX_HEADERS + 64
+"""Headers of a copy: those of its message, and what tells about it."""
 
 _MAX_PLACE: Final = 4096  # a NATS server's own limit for a subject
 _OWN: Final = "watchword-"
@@ -127,9 +130,14 @@ class Kept:
 
 
 def message_digest(message: Message) -> str:
-    """Return SHA-256 over key, headers and value in hex: the same message at the same place has the same."""
-    headers = [[name.encode(errors="surrogatepass"), value] for name, value in message.headers]
-    return sha256(cbor2.dumps([message.key, headers, message.value])).hexdigest()
+    """Return SHA-256 over key, headers and value in hex: the same message at the same place has the same.
+
+    Of headers over the limit only the number counts.
+    """
+    headers = [[name.encode(errors="surrogatepass"), value] for name, value in message.headers[:MAX_HEADERS]]
+    whole = [message.key, headers, message.value]
+    more = len(message.headers) - len(headers)
+    return sha256(cbor2.dumps([*whole, more] if more else whole)).hexdigest()
 
 
 def make_copy(message: Message, verdict: Rejected | Unavailable, *, now: float, style: HeaderStyle) -> Copy:
@@ -138,6 +146,9 @@ def make_copy(message: Message, verdict: Rejected | Unavailable, *, now: float, 
     own: list[Header] = [(f"{_OWN}{name}", _escaped(text, _MAX_PLACE).encode()) for name, text in told.items()]
     if message.channel.scheme == "kafka":
         own += _preset(message, verdict, style)
+    if len(message.headers) > MAX_HEADERS:  # a pointer, for which none of them is looked at
+        own.append((_LEFT_OUT, b"value, key, headers (%d headers)" % len(message.headers)))
+        return Copy(value=None, key=None, own=tuple(own), original=(), position=message.position)
     return Copy(
         value=message.value,
         key=message.key,
@@ -147,8 +158,10 @@ def make_copy(message: Message, verdict: Rejected | Unavailable, *, now: float, 
     )
 
 
-def read_copy(value: bytes | None, key: bytes | None, headers: Iterable[Header]) -> Kept:
+def read_copy(value: bytes | None, key: bytes | None, headers: Sequence[Header]) -> Kept:
     """Read a copy back; ValueError where it is none."""
+    if len(headers) > MAX_COPY_HEADERS:
+        raise ValueError(f"{len(headers)} headers: a copy has at most {MAX_COPY_HEADERS}")
     told: dict[str, str] = {}
     original: list[Header] = []
     for name, data in headers:
@@ -299,6 +312,8 @@ def _listed(data: bytes) -> list[Header]:
         found = json.loads(data)
     except RecursionError:
         raise ValueError(f"{_HEADERS} nested too deeply") from None
+    if isinstance(found, list) and len(found) > MAX_HEADERS:
+        raise ValueError(f"{_HEADERS} holds {len(found)} headers: at most {MAX_HEADERS}")
     headers: list[Header] = []
     for pair in found if isinstance(found, list) else [None]:
         match pair:

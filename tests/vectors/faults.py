@@ -1,6 +1,8 @@
 """Envelopes with one fault each, signed and honest in all else: what makes an envelope ``malformed``."""
 
 from hashlib import sha256
+from itertools import product
+from string import ascii_letters
 from typing import Any
 
 import cbor2
@@ -27,6 +29,8 @@ HEADER = protected_of(ALICE_KEY)
 SIGNATURE = signature_of(ALICE_KEY, structure(HEADER, 0, ENTRY))
 HASH = sha256(b"the other leaf").digest()
 LIMIT = 5462
+NAMES = sorted(map("".join, product(ascii_letters, repeat=2)))
+"""More names of headers than a message may have, sorted, and so short that an envelope holds them."""
 
 
 def _envelope(*, version: Any = 1, claims: Any = ENTRY, proof: Any = None, more: tuple[Any, ...] = ()) -> bytes:
@@ -166,6 +170,7 @@ MALFORMED = {
     "names unsorted": _claims(h=["b", "a"]),
     "a name twice": _claims(h=["a", "a"]),
     "a name as bytes": _claims(h=[b"a"]),
+    "1025 names": _claims(h=NAMES[:1025]),
     "the envelope covers itself": _claims(h=["Watchword"]),
     "names without a digest": _claims(m=ABSENT),
     "digest of 31 bytes": _claims(m=HASH[:31]),

@@ -305,6 +305,12 @@ def _malformed() -> Iterator[Vector]:
     yield vector("headers at the limit", "65536 bytes of UTF-8 names and values.", full, accepted())
     yield vector("headers over the limit", "65537 bytes.", _with_header(message, "é", bytes(room + 1)), "malformed")
     alices = [public(ALICE_KEY, ALICE)]
+    for count, signed, bare in ((1024, accepted(), "unsigned"), (1025, rejected("malformed"), "malformed")):
+        crowded = count - len(message.headers)
+        yield vector(f"{count} headers", "One is the envelope.", message, signed, empty_headers=crowded)
+        yield vector(f"{count} headers, no envelope", "", _record(headers=()), bare, empty_headers=count)
+    names = sorted([*faults.NAMES[:1023], "content-type"])
+    yield vector("1024 names", "As many as a message may have headers.", press(_record(), h=names), accepted())
     for name, header in faults.MALFORMED_TEXT.items():
         yield vector(name, "", _record(headers=(("watchword", header),)), "malformed", keys=alices)
     for name, raw in faults.MALFORMED.items():

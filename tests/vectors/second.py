@@ -45,7 +45,8 @@ class Second:
             return {"verdict": "rejected", "reason": str(refused)}
 
     def _verify(self, message: dict[str, Any]) -> dict[str, Any]:
-        headers = [(name, _bytes(value)) for name, value in message["headers"]]
+        crowd = [("", b"")] * self.vector.get("empty_headers", 0)
+        headers = crowd + [(name, _bytes(value)) for name, value in message["headers"]]
         claims, entry, protected, unprotected, signature = _parse(_envelope(headers))
         request = self._addressed(message, claims)
         reference = self._fresh(message, claims)
@@ -182,6 +183,7 @@ def _pattern(uri: str) -> re.Pattern[str]:
 
 
 def _envelope(headers: Sequence[tuple[str, bytes | None]]) -> bytes:
+    _need(len(headers) <= 1024)
     found = [value for name, value in headers if name.lower() == "watchword"]
     if not found:
         raise Refused("unsigned")
@@ -285,7 +287,12 @@ def _claims(claims: Any) -> None:
         _need(type(claims.get(label, "x")) is str and claims.get(label, "x"))
     if "h" in claims:
         names = claims["h"]
-        _need(type(names) is list and names and all(type(name) is str for name in names) and "m" in claims)
+        _need(
+            type(names) is list
+            and 1 <= len(names) <= 1024
+            and all(type(name) is str for name in names)
+            and "m" in claims
+        )
         encoded = [name.encode() for name in names]
         _need(encoded == sorted(set(encoded)) and not any(name.lower() == "watchword" for name in names))
 

@@ -27,7 +27,7 @@ from tests.unit.core.world import (
 from watchword import Channel, ConfigurationError, Rejected, Signer, SigningError, Unavailable
 from watchword.envelope import MAX_ENVELOPE_CHARACTERS
 from watchword.keys import Algorithm
-from watchword.message import MAX_HEADER_BYTES, Message
+from watchword.message import MAX_HEADER_BYTES, MAX_HEADERS, Message
 
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
@@ -116,6 +116,7 @@ def test_duplicates() -> None:
         (nats(headers=(("WATCHWORD", b""),)), {}, "bears an envelope"),
         (kafka(headers=(("\ud800", b""),)), {}, "Unicode"),
         (kafka(headers=(("x", bytes(MAX_HEADER_BYTES)),)), {}, "headers of"),
+        (kafka(headers=(("", b""),) * (MAX_HEADERS - 23)), {}, "1001 headers: at most 1000"),
         (kafka(headers=tuple((f"{n:04}" * 20, b"") for n in range(60))), {}, "fewer or shorter"),
     ],
 )
