@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 from watchword.errors import Reason, Rejected, Unavailable
 from watchword.guard import MemoryReplayStore
+from watchword.quota import Bounds
 from watchword.replay import Admission, BulkStore
 
 if TYPE_CHECKING:
     from watchword.case import Case
     from watchword.message import Message
+    from watchword.policy import Policy
     from watchword.replay import Claim, ReplayStore
 
 _REFUSED: Final = {
@@ -24,9 +26,13 @@ _REFUSED: Final = {
 class Admitting:
     """Offers claims to ``store``; those of what this process reads alone to its own ``guard``."""
 
-    def __init__(self, store: ReplayStore, *, horizon: float) -> None:
+    def __init__(self, store: ReplayStore, *, policy: Policy) -> None:
         self._store = store
-        self.guard: Final = store if isinstance(store, MemoryReplayStore) else MemoryReplayStore(horizon=horizon)
+        self.guard: Final = (
+            store
+            if isinstance(store, MemoryReplayStore)
+            else MemoryReplayStore(horizon=policy.horizon, bounds=Bounds.within(policy.memory))
+        )
 
     def guards(self, message: Message) -> bool:
         """Tell whether our own memory answers for this message, and not a store that is shared."""

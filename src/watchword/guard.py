@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import ceil, inf
@@ -9,16 +10,21 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 
 from watchword.hashing import Hashing
 from watchword.packed import LEAST, OPEN, Bucket
-from watchword.quota import UNVERIFIED, Quota
+from watchword.policy import Policy
+from watchword.quota import UNVERIFIED, Bounds, Quota
 from watchword.replay import Admission
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Iterable
 
+    from watchword.quota import Warned
     from watchword.replay import Claim, Claimed
 
 SLICES: Final = 32
 """Into how many buckets the horizon is cut; an id leaves at most one bucket's length after it might."""
+
+DEFAULT_BOUNDS: Final = Bounds.within(Policy().memory)
 
 MAX_RAISED: Final = 1024
 """Keys without a verdict whose floors are kept apart in one log; the others share one."""
@@ -74,20 +80,23 @@ class MemoryReplayStore:
         self,
         *,
         horizon: float | None,
-        per_principal: int = 250_000,
-        in_all: int = 1_000_000,
-        unverified: int = 50_000,
+        bounds: Bounds = DEFAULT_BOUNDS,
     ) -> None:
         self._horizon: Final = inf if horizon is None else horizon
         self._width: Final = _LONG if horizon is None else max(1, ceil(horizon / SLICES))
         self._hashing: Final = Hashing(kept=MAX_PROVEN)
-        self._quota: Final = Quota(per_principal=per_principal, in_all=in_all, unverified=unverified)
+        self._quota: Final = Quota(bounds)
         self._logs: dict[str, _Log] = {}
         self._room = OPEN
         self._proven: set[_Pair] = set()
 
     def __len__(self) -> int:
         return len(self._quota)
+
+    @property
+    def warnings(self) -> deque[Warned]:
+        """What somebody should log, and take away."""
+        return self._quota.warnings
 
     async def claim(self, claim: Claim) -> Admission:
         """See ``ReplayStore.claim``."""
@@ -209,9 +218,10 @@ class MemoryReplayStore:
             self._release(log, (pin.owner,))
 
     def _release(self, log: _Log, owners: Iterable[int]) -> None:
-        for owner in owners:
-            self._quota.release(owner)
-            log.unverified -= owner == UNVERIFIED
+        for owner, count in Counter(owners).items():
+            self._quota.release(owner, count)
+            if owner == UNVERIFIED:
+                log.unverified -= count
 
     def _settle(self, log: _Log, key: int) -> None:
         pin = log.pins.pop(key, None)

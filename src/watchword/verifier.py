@@ -17,11 +17,13 @@ from watchword.reader import LearningReader
 from watchword.replay import OpenedStore
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable, Iterable, Sequence
 
     from watchword.envelope import Common
     from watchword.keys import KeySource, VerificationKey
     from watchword.proving import Checker
+    from watchword.quota import Warned
     from watchword.replay import ReplayStore
 
 Verdict: TypeAlias = VerifiedMessage | Rejected | Unavailable
@@ -60,9 +62,14 @@ class Verifier:
         self._keys = keys
         self._proving = Proving()
         self._covering = Covering()
-        self._admitting = Admitting(replay, horizon=policy.horizon)
+        self._admitting = Admitting(replay, policy=policy)
         self._guard: Final = self._admitting.guard
         self._rates = RateLimiter()
+
+    @property
+    def warnings(self) -> deque[Warned]:
+        """What its own memory has to say; who logs it takes it away."""
+        return self._guard.warnings
 
     async def verify(self, message: Message, expected: Expected = _ANYTHING) -> VerifiedMessage:
         """Run the nine checks in order; Rejected (final) names the one that failed, Unavailable asks to come again."""
