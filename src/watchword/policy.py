@@ -100,7 +100,7 @@ class Policy:
 
     mode: Mode = Mode.ENFORCE
     max_age: float = 300.0
-    max_skew: float = 30.0
+    max_skew: float = 5.0
     max_hold: float = 30.0
     max_lag: float = 7 * 24 * 3600.0
     memory: int = 256 * 1024 * 1024

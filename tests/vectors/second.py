@@ -29,7 +29,7 @@ class Second:
 
     def __init__(self, vector: dict[str, Any]) -> None:
         self.vector = vector
-        self.policy = {"max_age": 300, "max_skew": 30, "contained": [], "allow": []} | vector.get("policy", {})
+        self.policy = {"max_age": 300, "max_skew": 5, "contained": [], "allow": []} | vector.get("policy", {})
         self.context = {"requests": [], "only_replies": False, "consumer": None} | vector.get("expected_context", {})
         self.keys = vector["keys"]["keys"]
         self.now = vector["now"]

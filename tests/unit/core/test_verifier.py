@@ -279,9 +279,9 @@ def test_a_rebuild_without_the_brokers_stamps_trusts_no_clock_to_have_stood_stil
     world = World()
     verifier = alone(world)
     message = press(kafka(alone=True, appended_at=None, created_at=float(NOW)))
-    world.now = NOW + 331.0
+    world.now = NOW + 306.0
     at_once(verifier.recall(message))
-    world.now = NOW + 329.0
+    world.now = NOW + 304.0
     assert ending(verifier, replace(message, position=Position("tasks/0", 13))) == "replayed"
     ahead = press(kafka(alone=True, appended_at=None, created_at=NOW + 400.0), c6=NOW + 400, c7=b"2" * 16)
     at_once(verifier.recall(ahead))
