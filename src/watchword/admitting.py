@@ -70,8 +70,12 @@ class Admitting:
             self._drop(case)
 
     def pass_over_unknown(self, case: Case) -> None:
-        """Remember what passes without a verdict on its key, for that may become known later."""
-        if case.opened and not case.keyed and self.guards(case.message):
+        """Remember what may verify later: what passes without a verdict on its key, or from the future."""
+        if not (case.opened and self.guards(case.message)):
+            return
+        if case.ahead is not None:
+            self.guard.pass_ahead(case, verified=case.keyed)
+        elif not case.keyed:
             self.guard.pass_over(replace(case.claim(), unsettled=False))  # a rejection is final: nobody offers it again
 
     def reject(self, case: Case, verdict: Rejected) -> None:

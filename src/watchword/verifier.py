@@ -121,7 +121,7 @@ class Verifier:
                     case.reject(verdict)
         return [None if isinstance(case.verdict, VerifiedMessage) else case.verdict for case in cases]
 
-    async def _authenticated(  # noqa: C901 - the checks in their order, on one screen
+    async def _authenticated(  # noqa: C901, PLR0912 - the checks in their order, on one screen
         self,
         messages: Iterable[Message],
         expected: Expected,
@@ -159,8 +159,10 @@ class Verifier:
             except Rejected as verdict:
                 case.reject(verdict)
             except Unavailable as verdict:
-                case.verdict = verdict
-                break
+                if case.ahead is None:
+                    case.verdict = verdict
+                    break
+                case.reject(case.ahead)
         if len(cases) > 1:
             await proving.check_together(cases, check)
         for case in cases:
@@ -173,6 +175,8 @@ class Verifier:
                 else:
                     if case.lesson is not None:
                         envelopes.learn(case, case.lesson)
+                    if case.ahead is not None:
+                        case.reject(case.ahead)
         return cases
 
     async def start(self) -> None:

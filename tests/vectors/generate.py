@@ -7,6 +7,7 @@ import base64
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
@@ -130,6 +131,9 @@ def as_json(message: Message) -> Vector:
     found: Vector = {"channel": message.channel.uri, "partition": message.partition}
     if message.position is not None:
         found["offset"] = message.position.offset
+    if message.appended_between is not None:
+        earliest, latest = message.appended_between
+        found["appended_between"] = [None if earliest == -inf else earliest, latest]
     for name in ("appended_at", "created_at"):
         if getattr(message, name) is not None:
             found[name] = getattr(message, name)
@@ -372,7 +376,22 @@ def _time() -> Iterator[Vector]:
     yield late | {"now": NOW + 61}
     policy = {"max_age": 10, "max_skew": 2}
     yield vector("another policy", "", press(_record(appended_at=NOW + 13)), "stale", policy=policy)
+    comment = "By the reader's looks at the log's end it was appended in this interval."
+    for name, between, verdict in (
+        ("as old as allowed at the earliest", (NOW + 305.0, NOW + 900.0), accepted()),
+        ("too old even at the earliest", (NOW + 305.5, NOW + 900.0), rejected("stale")),
+        ("as new as allowed at the latest", (NOW - 90.0, NOW - 5.0), accepted()),
+        ("from the future even at the latest", (NOW - 90.0, NOW - 5.5), rejected("from_future")),
+        ("a backlog without a look", (-inf, NOW + 86_400.0), accepted()),
+    ):
+        yield vector(name, comment, press(_looked(between)), verdict) | {"now": NOW + 86_400}
+    stamped = replace(_looked((-inf, NOW + 900.0)), appended_at=NOW + 305.5)
+    yield vector("a stamp comes before looks", "", press(stamped), "stale")
     yield vector("at time 0", "", press(_record(appended_at=0), c6=0), accepted())
+
+
+def _looked(between: tuple[float, float], **fields: Any) -> Message:
+    return _record(appended_at=None, created_at=NOW, appended_between=between, **fields)
 
 
 def _keys() -> Iterator[Vector]:
@@ -405,6 +424,13 @@ def _keys() -> Iterator[Vector]:
         "ended before a backlog was read", "It was valid at the reference time.", message, accepted(), keys=ended
     )
     yield backlog | {"now": NOW + 3600}
+    for name, earliest, verdict in (
+        ("ended before a backlog was read, no look", -inf, accepted()),
+        ("ended before it can have been appended", NOW + 9.0, rejected("key_not_valid")),
+    ):
+        comment = "The reference time is iat, moved into the interval."
+        found = vector(name, comment, press(_looked((earliest, NOW + 3600.0))), verdict, keys=ended)
+        yield found | {"now": NOW + 3600}
 
 
 def _signature() -> Iterator[Vector]:
@@ -515,6 +541,22 @@ def _replay() -> Iterator[Vector]:
         "306 s passed in the log, so the first id is forgotten; it is too old to come back, whatever its append time.",
         [message, later, message],
         [accepted(), accepted(message_id=b"2" * 16), rejected("stale")],
+    )
+    early = press(_looked((NOW - 60.0, NOW - 59.0)))
+    copy = replace(early, position=Position("tasks/0", 13), appended_between=(NOW - 1.0, NOW + 1.0))
+    again_early = replace(early, appended_between=(-inf, NOW + 1.0))
+    yield vector(
+        "from the future, then copied",
+        "The claims are remembered at their place; there they may be judged again, anywhere else they are a replay.",
+        [early, copy, again_early, copy],
+        [rejected("from_future"), rejected("replayed"), accepted(), rejected("replayed")],
+    )
+    forged = replace(early, value=b"forged")
+    yield vector(
+        "a forgery from the future",
+        "Of what does not verify nothing is remembered.",
+        [forged, copy],
+        [rejected("from_future"), accepted()],
     )
     yield vector(
         "over quota",

@@ -40,6 +40,7 @@ class Sight:
     keep_until: float = NOW + 1e6
     unsettled: bool = False
     solicited: bool = False
+    appended_after: float | None = None
 
 
 @pytest.mark.parametrize(("rate", "scale"), [(1000, 1), (5000, 20)])
