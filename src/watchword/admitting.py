@@ -69,14 +69,17 @@ class Admitting:
             self.pass_over_unknown(case)
             self._drop(case)
 
-    def pass_over_unknown(self, case: Case) -> None:
-        """Remember what may verify later: what passes without a verdict on its key, or from the future."""
+    def pass_over_unknown(self, case: Case, *, unsettled: bool = False) -> None:
+        """Remember what may verify later: what passes without a verdict on its key, or from the future.
+
+        A rejection is final, so nobody offers the message again; but one that is recalled may still be ``unsettled``.
+        """
         if not (case.opened and self.guards(case.message)):
             return
         if case.ahead is not None:
             self.guard.pass_ahead(case, verified=case.keyed)
         elif not case.keyed:
-            self.guard.pass_over(replace(case.claim(), unsettled=False))  # a rejection is final: nobody offers it again
+            self.guard.pass_over(replace(case.claim(), unsettled=unsettled))
 
     def reject(self, case: Case, verdict: Rejected) -> None:
         """Reject what passed the checks before this one."""

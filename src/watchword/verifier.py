@@ -217,7 +217,7 @@ class Verifier:
         if case.verdict is None:
             self._guard.recall(replace(case.claim(), unsettled=unsettled))
         else:
-            self._admitting.pass_over_unknown(case)
+            self._admitting.pass_over_unknown(case, unsettled=unsettled)
 
     def pass_over(self, message: Message) -> None:
         """Remember a message that ended ``Unavailable`` and will not be judged: its claims are a replay elsewhere."""
