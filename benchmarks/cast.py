@@ -23,6 +23,7 @@ from watchword import (
     Verifier,
     Watchword,
 )
+from watchword.quota import Bounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -72,7 +73,7 @@ def verifier(
         realm=REALM,
         principal=as_who,
         keys=MemoryKeys([signing_key().verification_key(principal())] if keys is None else keys),
-        replay=MemoryReplayStore(horizon=policy.horizon, per_principal=IDS, in_all=IDS),
+        replay=MemoryReplayStore(horizon=policy.horizon, bounds=Bounds(per_principal=IDS, in_all=IDS, unverified=IDS)),
         policy=policy,
         clock=clock,
     )

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from watchword import Admission, Claim, MemoryReplayStore, Policy, Position
+from watchword.quota import Bounds
 
 from .processes import apart, side_by_side
 
@@ -82,7 +83,7 @@ def _timed(logs: int, ids: int) -> tuple[float, float, float]:
 
 
 def _store(ids: int) -> MemoryReplayStore:
-    return MemoryReplayStore(horizon=Policy().horizon, in_all=ids + 1)
+    return MemoryReplayStore(horizon=Policy().horizon, bounds=Bounds(per_principal=ids, in_all=ids + 1, unverified=ids))
 
 
 def _offer(store: MemoryReplayStore, claim: Claim) -> None:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 from watchword.errors import Reason, Rejected, Unavailable
 from watchword.guard import MemoryReplayStore
+from watchword.quota import Bounds
 from watchword.replay import Admission, BulkStore
 
 if TYPE_CHECKING:
     from watchword.case import Case
     from watchword.message import Message
+    from watchword.policy import Policy
     from watchword.replay import Claim, ReplayStore
 
 _REFUSED: Final = {
@@ -24,9 +26,13 @@ _REFUSED: Final = {
 class Admitting:
     """Offers claims to ``store``; those of what this process reads alone to its own ``guard``."""
 
-    def __init__(self, store: ReplayStore, *, horizon: float) -> None:
+    def __init__(self, store: ReplayStore, *, policy: Policy) -> None:
         self._store = store
-        self.guard: Final = store if isinstance(store, MemoryReplayStore) else MemoryReplayStore(horizon=horizon)
+        self.guard: Final = (
+            store
+            if isinstance(store, MemoryReplayStore)
+            else MemoryReplayStore(horizon=policy.horizon, bounds=Bounds.within(policy.memory))
+        )
 
     def guards(self, message: Message) -> bool:
         """Tell whether our own memory answers for this message, and not a store that is shared."""
@@ -63,10 +69,17 @@ class Admitting:
             self.pass_over_unknown(case)
             self._drop(case)
 
-    def pass_over_unknown(self, case: Case) -> None:
-        """Remember what passes without a verdict on its key, for that may become known later."""
-        if case.opened and not case.keyed and self.guards(case.message):
-            self.guard.pass_over(replace(case.claim(), unsettled=False))  # a rejection is final: nobody offers it again
+    def pass_over_unknown(self, case: Case, *, unsettled: bool = False) -> None:
+        """Remember what may verify later: what passes without a verdict on its key, or from the future.
+
+        A rejection is final, so nobody offers the message again; but one that is recalled may still be ``unsettled``.
+        """
+        if not (case.opened and self.guards(case.message)):
+            return
+        if case.ahead is not None:
+            self.guard.pass_ahead(case, verified=case.keyed)
+        elif not case.keyed:
+            self.guard.pass_over(replace(case.claim(), unsettled=unsettled))
 
     def reject(self, case: Case, verdict: Rejected) -> None:
         """Reject what passed the checks before this one."""

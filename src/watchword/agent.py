@@ -92,6 +92,9 @@ class Watchword:
             else:
                 self.audit.refused(message, verdict)
         self.audit.delivered(delivered)
+        while self.verifier.warnings:
+            event, fields = self.verifier.warnings.popleft()
+            self.audit.warn(event, **fields)
         if not self.observing:
             return [*verdicts]
         return [ObservedMessage(message, verdict) for message, verdict in zip(messages, verdicts, strict=False)]

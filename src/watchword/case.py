@@ -22,12 +22,14 @@ class Case(Envelope):
 
     The envelope is there once it is ``read``; what it claims of an id once it is ``opened``, by checks 1 to 4; ``key``
     once it is ``keyed``, by check 5. ``signed`` tells whether the signature holds, as far as that is known. ``lesson``
-    is what the reader may learn from it.
+    is what the reader may learn from it. ``ahead`` is the verdict on what is from the future as things stand, which
+    checks 5 to 7 do not change.
     """
 
     __slots__ = (
-        "digest", "first", "headers", "keep_until", "key", "key_id", "keyed", "lesson", "log", "message", "opened",
-        "place", "principal", "read", "reference", "request", "signed", "solicited", "unsettled", "verdict",
+        "ahead", "appended_after", "digest", "first", "headers", "keep_until", "key", "key_id", "keyed", "lesson",
+        "log", "message", "opened", "place", "principal", "read", "reference", "request", "signed", "solicited",
+        "unsettled", "verdict",
     )  # fmt: skip
 
     key: VerificationKey
@@ -43,6 +45,7 @@ class Case(Envelope):
     keep_until: float
     unsettled: bool
     solicited: bool
+    appended_after: float | None
 
     def __init__(self, message: Message) -> None:
         self.message = message
@@ -50,6 +53,7 @@ class Case(Envelope):
         self.request: Request | None = None
         self.signed: bool | None = None
         self.lesson: bytes | None = None
+        self.ahead: Rejected | None = None
         self.verdict: VerifiedMessage | Rejected | Unavailable | None = None
 
     def open(self, reference: float, keep_until: float) -> None:
@@ -64,6 +68,8 @@ class Case(Envelope):
         self.keep_until = keep_until
         self.unsettled = message.delivered_by is not None
         self.solicited = self.request is not None
+        between = message.appended_between
+        self.appended_after = None if between is None or message.appended_at is not None else between[0]
         self.opened = True
 
     def claim(self) -> Claim:
@@ -81,10 +87,14 @@ class Case(Envelope):
             self.keep_until,
             self.unsettled,
             self.solicited,
+            self.appended_after,
         )
 
     def reject(self, verdict: Rejected) -> None:
-        """End with ``verdict``."""
+        """End with ``verdict``; what is ahead ends as such, for that check comes first."""
+        if self.ahead is not None and verdict is not self.ahead:
+            verdict = self.ahead
+            self.opened = self.opened and not self.keyed  # a forgery: there is nothing to remember
         verdict.channel = self.message.channel.uri
         verdict.claimed_principal = self.common.issuer[:128] if self.read else None
         self.verdict = verdict.with_traceback(None)  # else the frames of a whole batch live on in it

@@ -41,23 +41,35 @@ def the_envelope(message: Message) -> bytes:
 
 
 def reference_time(case: Case, now: float, policy: Policy, *, recalled: bool) -> float:
-    """Check 4: neither stale nor from the future at the reference time, which is returned, nor expired now."""
-    appended_at = case.message.appended_at
-    if appended_at is not None:
-        reference = appended_at
+    """Check 4: neither stale nor from the future when it was appended, nor expired now; return the reference time.
+
+    That is the time of issue, moved into the interval in which the message was appended. By another interval it may be
+    from the future no more, so one that is ahead by less than the window is not rejected yet, but has the verdict
+    ``case.ahead``: it is remembered first, if the checks up to 7 hold.
+    """
+    message, issued_at, skew = case.message, case.issued_at, policy.max_skew
+    between = message.appended_between
+    if message.appended_at is not None:
+        low = high = message.appended_at
+    elif between is not None:
+        low, high = between
     elif recalled:  # it may have been read as soon as it was issued, and by another clock
-        reference = min(now + policy.max_skew, case.issued_at)
+        low = high = min(now + skew, issued_at)
     else:
-        reference = now
-    age = reference - case.issued_at
-    if not age <= policy.max_age + policy.max_skew:
-        raise Rejected(Reason.STALE, f"{age:.0f} s old")
-    if not age >= -policy.max_skew:
-        raise Rejected(Reason.FROM_FUTURE, f"{-age:.0f} s ahead")
+        low = high = now
+    if not low - issued_at <= policy.max_age + skew:
+        raise Rejected(Reason.STALE, f"{low - issued_at:.0f} s old")
+    ahead = issued_at - high
+    if not ahead <= skew:
+        verdict = Rejected(Reason.FROM_FUTURE, f"{ahead:.0f} s ahead")
+        if message.appended_at is not None or between is None or ahead > policy.window:
+            raise verdict
+        case.ahead = verdict
+        return high
     expires_at = case.common.expires_at
     if expires_at is not None and now >= expires_at and not recalled:
         raise Rejected(Reason.EXPIRED)
-    return reference
+    return min(max(issued_at, low), high)
 
 
 def in_force(key: VerificationKey | Reason, reference: float, now: float) -> VerificationKey:

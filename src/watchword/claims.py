@@ -27,4 +27,4 @@ class Claims:
 
 
 make_claims: Final = maker_of(Claims)
-"""Makes Claims of all fields by position."""
+"""Makes Claims of its fields by position."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import ceil, inf
@@ -9,16 +10,21 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 
 from watchword.hashing import Hashing
 from watchword.packed import LEAST, OPEN, Bucket
-from watchword.quota import UNVERIFIED, Quota
+from watchword.policy import Policy
+from watchword.quota import UNVERIFIED, Bounds, Quota
 from watchword.replay import Admission
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Iterable
 
+    from watchword.quota import Warned
     from watchword.replay import Claim, Claimed
 
 SLICES: Final = 32
 """Into how many buckets the horizon is cut; an id leaves at most one bucket's length after it might."""
+
+DEFAULT_BOUNDS: Final = Bounds.within(Policy().memory)
 
 MAX_RAISED: Final = 1024
 """Keys without a verdict whose floors are kept apart in one log; the others share one."""
@@ -46,7 +52,8 @@ class _Pin(NamedTuple):
 class _Log:
     """What is known of one log.
 
-    ``start`` is the floor that it began with. ``raised`` are the floors of single keys, of which something could not be
+    ``start`` is the floor that it began with. ``unverified`` are kept by their claims, ``ahead`` is up to when others
+    that are so kept were issued. ``raised`` are the floors of single keys, of which something could not be
     remembered; keys under which nothing has verified and that found no room in it share ``unproven``.
     """
 
@@ -56,6 +63,7 @@ class _Log:
     buckets: dict[int, Bucket] = field(default_factory=dict)
     pins: dict[int, _Pin] = field(default_factory=dict)
     unverified: int = 0
+    ahead: int = 0
     raised: dict[_Pair, float] = field(default_factory=dict)
     unproven: float = -inf
 
@@ -74,20 +82,23 @@ class MemoryReplayStore:
         self,
         *,
         horizon: float | None,
-        per_principal: int = 250_000,
-        in_all: int = 1_000_000,
-        unverified: int = 50_000,
+        bounds: Bounds = DEFAULT_BOUNDS,
     ) -> None:
         self._horizon: Final = inf if horizon is None else horizon
         self._width: Final = _LONG if horizon is None else max(1, ceil(horizon / SLICES))
         self._hashing: Final = Hashing(kept=MAX_PROVEN)
-        self._quota: Final = Quota(per_principal=per_principal, in_all=in_all, unverified=unverified)
+        self._quota: Final = Quota(bounds)
         self._logs: dict[str, _Log] = {}
         self._room = OPEN
         self._proven: set[_Pair] = set()
 
     def __len__(self) -> int:
         return len(self._quota)
+
+    @property
+    def warnings(self) -> deque[Warned]:
+        """What somebody should log, and take away."""
+        return self._quota.warnings
 
     async def claim(self, claim: Claim) -> Admission:
         """See ``ReplayStore.claim``."""
@@ -102,13 +113,14 @@ class MemoryReplayStore:
             self._pass_time(log, claim.reference)
         issued_at = claim.issued_at
         key, mark = self._hashing.key(claim.principal, claim.id, issued_at), self._hashing.mark(claim)
-        late_key = self._hashing.late_key(claim) if log.unverified else key
+        has_late = log.unverified or log.ahead
+        late_key = self._hashing.late_key(claim) if has_late else key
         if issued_at < self._floor(log, claim.solicited) and not (key in log.pins or late_key in log.pins):
             return Admission.TOO_OLD
         known = self._find(log, issued_at, key)
         if known is not None:
             return Admission.REDELIVERED if claim.place is not None and known == mark else Admission.REPLAYED
-        late = self._find(log, issued_at, late_key) if log.unverified else None
+        late = self._find(log, issued_at, late_key) if has_late else None
         if late is not None and (claim.place is None or late != mark):
             return Admission.REPLAYED
         pair = (claim.principal, claim.key_id)
@@ -139,7 +151,8 @@ class MemoryReplayStore:
         key, mark = self._hashing.key(claim.principal, claim.id, claim.issued_at), self._hashing.mark(claim)
         if self._is_over(log, claim) or self._find(log, claim.issued_at, key) is not None:
             return
-        if log.unverified and self._find(log, claim.issued_at, self._hashing.late_key(claim)) not in {None, mark}:
+        has_late = log.unverified or log.ahead
+        if has_late and self._find(log, claim.issued_at, self._hashing.late_key(claim)) not in {None, mark}:
             return  # its first sight was elsewhere, and passed without a verdict
         owner = self._quota.take(claim.principal)
         if owner is None:
@@ -150,17 +163,26 @@ class MemoryReplayStore:
     def pass_over(self, claim: Claimed) -> None:
         """Remember a message that passed without a verdict on its key, by its claims: elsewhere they are a replay."""
         log = self._logs.get(claim.log) or self._opened(claim.log, _Log())
-        key = self._hashing.key(claim.principal, claim.id, claim.issued_at)
-        late_key = self._hashing.late_key(claim)
-        if self._is_over(log, claim) or any(
-            self._find(log, claim.issued_at, known) is not None for known in (key, late_key)
-        ):
+        late_key = self._new_late_key(log, claim)
+        if late_key is not None and not self._keep_unverified(log, claim, late_key):
+            self._raise_floor(log, claim)
+
+    def pass_ahead(self, claim: Claimed, *, verified: bool) -> None:
+        """Remember a message from the future by its claims: elsewhere they are a replay, when its time has come.
+
+        One that was not ``verified`` raises no floor where there is no room: anybody could write it.
+        """
+        log = self._logs.get(claim.log) or self._opened(claim.log, _Log())
+        late_key = self._new_late_key(log, claim)
+        if late_key is None:
             return
-        if self._quota.is_full_of_unverified():
+        if not verified:
+            self._keep_unverified(log, claim, late_key)
+        elif (owner := self._quota.take(claim.principal)) is None:
             self._raise_floor(log, claim)
         else:
-            log.unverified += 1
-            self._keep(log, claim, late_key, self._hashing.mark(claim), self._quota.take_unverified())
+            log.ahead = max(log.ahead, claim.issued_at)
+            self._keep(log, claim, late_key, self._hashing.mark(claim), owner)
 
     def settle(self, log: str, principal: str, message_id: bytes, issued_at: int) -> None:
         """Let an unsettled id age like any other."""
@@ -200,6 +222,8 @@ class MemoryReplayStore:
         while log.slices and (log.slices[0] + 1) * self._width <= floor:
             self._release(log, log.buckets.pop(heappop(log.slices)).owners())
             log.raised = {pair: raised for pair, raised in log.raised.items() if raised >= floor}
+            if log.ahead < floor:
+                log.ahead = 0
         # In order of arrival, so the oldest come first; one that outstays its neighbours only delays their leaving.
         while log.pins:
             key, pin = next(iter(log.pins.items()))
@@ -209,9 +233,28 @@ class MemoryReplayStore:
             self._release(log, (pin.owner,))
 
     def _release(self, log: _Log, owners: Iterable[int]) -> None:
-        for owner in owners:
-            self._quota.release(owner)
-            log.unverified -= owner == UNVERIFIED
+        for owner, count in Counter(owners).items():
+            self._quota.release(owner, count)
+            if owner == UNVERIFIED:
+                log.unverified -= count
+
+    def _new_late_key(self, log: _Log, claim: Claimed) -> int | None:
+        """Return what claims are kept under that nobody judged; None where they need not be, or are known."""
+        key = self._hashing.key(claim.principal, claim.id, claim.issued_at)
+        late_key = self._hashing.late_key(claim)
+        if self._is_over(log, claim) or any(
+            self._find(log, claim.issued_at, known) is not None for known in (key, late_key)
+        ):
+            return None
+        return late_key
+
+    def _keep_unverified(self, log: _Log, claim: Claimed, late_key: int) -> bool:
+        """Keep claims; return False if there is no room for more that nobody has verified."""
+        if self._quota.is_full_of_unverified():
+            return False
+        log.unverified += 1
+        self._keep(log, claim, late_key, self._hashing.mark(claim), self._quota.take_unverified())
+        return True
 
     def _settle(self, log: _Log, key: int) -> None:
         pin = log.pins.pop(key, None)

@@ -15,6 +15,8 @@ MAX_AGE_CEILING: Final = 24 * 3600.0
 MAX_SKEW_CEILING: Final = 300.0
 MAX_HOLD_CEILING: Final = 600.0
 MAX_LAG_CEILING: Final = 90 * 24 * 3600.0
+MEMORY_LEAST: Final = 1_000_000
+MEMORY_CEILING: Final = 1 << 36
 MAX_RATE: Final = 1_000_000
 
 _RATE = re.compile(r"([1-9][0-9]{0,6})/(s|m|h)")
@@ -92,14 +94,16 @@ class Policy:
 
     Fresh is ``-max_skew <= reference - issued_at <= max_age + max_skew``. No ``allow`` at all lets any known principal
     speak anywhere. ``max_hold`` bounds how long an outage may hold a partition, ``max_lag`` how far a shared reader may
-    lag behind. A message is signed for the channel where it is found, or for one that ``aliases`` pairs with it.
+    lag behind, ``memory`` how many bytes the ids take that this process remembers. A message is signed for the channel
+    where it is found, or for one that ``aliases`` pairs with it.
     """
 
     mode: Mode = Mode.ENFORCE
     max_age: float = 300.0
-    max_skew: float = 30.0
+    max_skew: float = 5.0
     max_hold: float = 30.0
     max_lag: float = 7 * 24 * 3600.0
+    memory: int = 256 * 1024 * 1024
     contained: frozenset[str] = frozenset()
     allow: tuple[Allow, ...] = ()
     aliases: tuple[Alias, ...] = ()
@@ -109,6 +113,8 @@ class Policy:
         _within("max_skew", self.max_skew, 0.0, MAX_SKEW_CEILING)
         _within("max_hold", self.max_hold, 0.0, MAX_HOLD_CEILING)
         _within("max_lag", self.max_lag, 1.0, MAX_LAG_CEILING)
+        if not MEMORY_LEAST <= self.memory <= MEMORY_CEILING:
+            raise ConfigurationError(f"memory of {self.memory} bytes: choose {MEMORY_LEAST} to {MEMORY_CEILING}")
 
     @property
     def window(self) -> float:

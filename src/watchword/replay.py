@@ -39,7 +39,8 @@ class Claim:
     times pass in order. ``digest`` is one of the claims (32 bytes). Times are seconds since the epoch; an entry must
     live until ``keep_until``. ``unsettled`` asks to keep the id until it is settled, however long that takes.
     ``solicited`` says that it answers a request of ours that is pending: no floor of a store's or reader's beginning is
-    meant for it.
+    meant for it. ``appended_after`` is when the message was appended at the earliest, by the reader's own looks, where
+    the broker stamps nothing: the log time that has passed for certain.
     """
 
     scope: str
@@ -54,6 +55,7 @@ class Claim:
     keep_until: float
     unsettled: bool = False
     solicited: bool = False
+    appended_after: float | None = None
 
 
 class Claimed(Protocol):
@@ -81,6 +83,8 @@ class Claimed(Protocol):
     def unsettled(self) -> bool: ...
     @property
     def solicited(self) -> bool: ...
+    @property
+    def appended_after(self) -> float | None: ...
 
 
 class ReplayStore(Protocol):

@@ -16,8 +16,12 @@ from watchword.quarantine import Caps
 from watchword.quarantine_copy import HeaderStyle
 
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?([smhd]?)", re.ASCII)
+_SIZE: Final = re.compile(r"(\d{1,12}(?:\.\d{1,9})?) ?([KMG]?i?B)?", re.ASCII)
 _DEFAULTS: Final = Policy()
 _CAPS: Final = Caps()
+_BYTES: Final = {
+    "": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30,
+}  # fmt: skip
 _SECONDS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -28,6 +32,15 @@ def parse_duration(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max:
         return float(value)
     raise ValueError('write a duration as "30s", "5m", "2h" or "7d", or a number of seconds')
+
+
+def parse_size(value: object) -> int:
+    """Return bytes: of a whole number, or of text as ``256MiB``, ``512 MB``, ``1.5GB``; ValueError otherwise."""
+    if isinstance(value, str) and (match := _SIZE.fullmatch(value)) and (match[2] or "") in _BYTES:
+        return int(float(match[1]) * _BYTES[match[2] or ""])
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise ValueError('write a size as "256MiB", "512MB" or "1GB", or a number of bytes')
 
 
 def _listed(value: object) -> object:
@@ -74,6 +87,7 @@ def _checked_subject(value: str) -> str:
 
 
 Duration: TypeAlias = Annotated[float, BeforeValidator(parse_duration)]
+Size: TypeAlias = Annotated[int, BeforeValidator(parse_size)]
 Principal: TypeAlias = Annotated[str, AfterValidator(_checked_principal)]
 Listed: Final = BeforeValidator(_listed)
 
@@ -112,10 +126,11 @@ class KeySourceSettings(PluggedSection):
 
 
 class ReplaySettings(PluggedSection):
-    """``[replay]``: where used ids are remembered, and how far a shared reader may lag."""
+    """``[replay]``: where used ids are remembered, in how many bytes here, and how far a shared reader may lag."""
 
     store: str = "memory"
     max_lag: Duration = _DEFAULTS.max_lag
+    memory: Size = _DEFAULTS.memory
 
 
 class AllowSettings(Section):
@@ -183,6 +198,7 @@ class Settings(Section):
             max_skew=chosen.max_skew,
             max_hold=chosen.max_hold,
             max_lag=self.replay.max_lag,
+            memory=self.replay.memory,
             contained=frozenset(chosen.contained),
             allow=tuple(
                 Allow(rule.principal, tuple(rule.channels), None if rule.rate is None else Rate.parse(rule.rate))

@@ -17,11 +17,13 @@ from watchword.reader import LearningReader
 from watchword.replay import OpenedStore
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable, Iterable, Sequence
 
     from watchword.envelope import Common
     from watchword.keys import KeySource, VerificationKey
     from watchword.proving import Checker
+    from watchword.quota import Warned
     from watchword.replay import ReplayStore
 
 Verdict: TypeAlias = VerifiedMessage | Rejected | Unavailable
@@ -60,9 +62,14 @@ class Verifier:
         self._keys = keys
         self._proving = Proving()
         self._covering = Covering()
-        self._admitting = Admitting(replay, horizon=policy.horizon)
+        self._admitting = Admitting(replay, policy=policy)
         self._guard: Final = self._admitting.guard
         self._rates = RateLimiter()
+
+    @property
+    def warnings(self) -> deque[Warned]:
+        """What its own memory has to say; who logs it takes it away."""
+        return self._guard.warnings
 
     async def verify(self, message: Message, expected: Expected = _ANYTHING) -> VerifiedMessage:
         """Run the nine checks in order; Rejected (final) names the one that failed, Unavailable asks to come again."""
@@ -114,7 +121,7 @@ class Verifier:
                     case.reject(verdict)
         return [None if isinstance(case.verdict, VerifiedMessage) else case.verdict for case in cases]
 
-    async def _authenticated(  # noqa: C901 - the checks in their order, on one screen
+    async def _authenticated(  # noqa: C901, PLR0912 - the checks in their order, on one screen
         self,
         messages: Iterable[Message],
         expected: Expected,
@@ -152,8 +159,10 @@ class Verifier:
             except Rejected as verdict:
                 case.reject(verdict)
             except Unavailable as verdict:
-                case.verdict = verdict
-                break
+                if case.ahead is None:
+                    case.verdict = verdict
+                    break
+                case.reject(case.ahead)
         if len(cases) > 1:
             await proving.check_together(cases, check)
         for case in cases:
@@ -166,6 +175,8 @@ class Verifier:
                 else:
                     if case.lesson is not None:
                         envelopes.learn(case, case.lesson)
+                    if case.ahead is not None:
+                        case.reject(case.ahead)
         return cases
 
     async def start(self) -> None:
@@ -206,7 +217,7 @@ class Verifier:
         if case.verdict is None:
             self._guard.recall(replace(case.claim(), unsettled=unsettled))
         else:
-            self._admitting.pass_over_unknown(case)
+            self._admitting.pass_over_unknown(case, unsettled=unsettled)
 
     def pass_over(self, message: Message) -> None:
         """Remember a message that ended ``Unavailable`` and will not be judged: its claims are a replay elsewhere."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from math import inf
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from watchword.errors import Rejected, Unavailable
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
 
     from watchword.message import Header, VerifiedMessage
 
-_NULLABLE: Final = ("partition", "offset", "appended_at", "created_at", "key", "value", "reply_to", "delivered_by")
-_FIELDS: Final = frozenset({"channel", "headers", *_NULLABLE})
+_FIELDS: Final = frozenset(
+    {
+        "channel", "partition", "offset", "appended_at", "appended_between", "created_at", "key", "value", "headers",
+        "reply_to", "delivered_by",
+    }
+)  # fmt: skip
 _PARTITION_LIMIT: Final = 1 << 31
 _OFFSET_LIMIT: Final = 1 << 63
 _TIME_LIMIT: Final = 1 << 33
@@ -33,7 +38,8 @@ def message_from_json(line: str | bytes) -> Message:
 
     ``channel`` is needed; what else is left out is absent, like null. ``offset`` gives the position, whose log is
     ``topic/partition`` on Kafka and nameless elsewhere. ``appended_at`` and ``created_at`` (Kafka's ``CreateTime``) are
-    seconds, ``delivered_by`` is a list of stream and consumer.
+    seconds, ``appended_between`` is a list of two, the first of which may be null. ``delivered_by`` is a list of stream
+    and consumer.
     """
     return message_from_members(members_from_json(line))
 
@@ -75,6 +81,7 @@ def message_from_members(members: Mapping[str, object]) -> Message:
         appended_at=_time(members, "appended_at"),
         created_at=_time(members, "created_at"),
         delivered_by=_consumer(members.get("delivered_by")),
+        appended_between=_interval(members.get("appended_between")),
     )
 
 
@@ -86,6 +93,7 @@ def message_to_json(message: Message, *more: Header) -> dict[str, object]:
     optional = {
         "offset": None if message.position is None else message.position.offset,
         "appended_at": message.appended_at,
+        "appended_between": _bounds(message.appended_between),
         "created_at": message.created_at,
         "delivered_by": None if message.delivered_by is None else list(message.delivered_by),
     }
@@ -173,11 +181,30 @@ def _whole(members: Mapping[str, object], name: str, limit: int) -> int | None:
 
 def _time(members: Mapping[str, object], name: str) -> float | None:
     value = members.get(name)
-    if value is None:
-        return None
+    return None if value is None else _seconds(value, f"{name}: write seconds since the epoch, or null")
+
+
+def _seconds(value: object, complaint: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _TIME_LIMIT:
-        raise ValueError(f"{name}: write seconds since the epoch, or null")
+        raise ValueError(complaint)
     return value
+
+
+def _interval(value: object) -> tuple[float, float] | None:
+    complaint = "appended_between: write [earliest, latest] in seconds since the epoch, the earliest null if not known"
+    match value:
+        case None:
+            return None
+        case [earliest, latest]:
+            low = -inf if earliest is None else _seconds(earliest, complaint)
+            high = _seconds(latest, complaint)
+            if low <= high:
+                return low, high
+    raise ValueError(complaint)
+
+
+def _bounds(between: tuple[float, float] | None) -> list[float | None] | None:
+    return None if between is None else [None if between[0] == -inf else between[0], between[1]]
 
 
 def _headers(value: object) -> tuple[Header, ...]:

@@ -21,6 +21,7 @@ from tests.properties.log_world import (
 )
 from tests.unit.core.world import ALICE, BOB, at_once
 from watchword import MemoryReplayStore, Rejected, Unavailable, Verifier
+from watchword.quota import Bounds
 from watchword.rebuild import anchor_without_record, floor_at, window_start
 
 PER_PRINCIPAL: Final = 2
@@ -69,8 +70,11 @@ class Reading(RuleBasedStateMachine):
         """Return what a process that has just started has."""
         self.store = MemoryReplayStore(
             horizon=POLICY.horizon,
-            per_principal=PER_PRINCIPAL if self.small else MANY,
-            unverified=UNVERIFIED if self.small else MANY,
+            bounds=Bounds(
+                per_principal=PER_PRINCIPAL if self.small else MANY,
+                in_all=MANY,
+                unverified=UNVERIFIED if self.small else MANY,
+            ),
         )
         return Verifier(
             realm="prod",

@@ -1,7 +1,7 @@
 """The guard, claim by claim, against a naive model: what it holds, to the id, and what it answers at its bounds."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
 from hypothesis import settings
@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.unit.core.world import at_once
 from watchword import Admission, Claim, MemoryReplayStore, Position
+from watchword.guard import DEFAULT_BOUNDS
 
 HORIZON = 10.0
 PER_PRINCIPAL = 6
@@ -79,7 +80,9 @@ class Replay(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = MemoryReplayStore(horizon=HORIZON, per_principal=PER_PRINCIPAL, in_all=IN_ALL)
+        self.store = MemoryReplayStore(
+            horizon=HORIZON, bounds=replace(DEFAULT_BOUNDS, per_principal=PER_PRINCIPAL, in_all=IN_ALL)
+        )
         self.logs: dict[str, Log] = {}
 
     def held(self) -> list[Seen]:

@@ -7,6 +7,7 @@ import base64
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
@@ -130,6 +131,9 @@ def as_json(message: Message) -> Vector:
     found: Vector = {"channel": message.channel.uri, "partition": message.partition}
     if message.position is not None:
         found["offset"] = message.position.offset
+    if message.appended_between is not None:
+        earliest, latest = message.appended_between
+        found["appended_between"] = [None if earliest == -inf else earliest, latest]
     for name in ("appended_at", "created_at"):
         if getattr(message, name) is not None:
             found[name] = getattr(message, name)
@@ -183,8 +187,8 @@ def _accepted() -> Iterator[Vector]:
         ("kafka largest partition", "", _record(partition=(1 << 31) - 1)),
         (
             "kafka create time",
-            "The record's timestamp is a producer's, 30 s off: the skew.",
-            _record(appended_at=None, created_at=NOW - 30),
+            "The record's timestamp is a producer's, 5 s off: the skew.",
+            _record(appended_at=None, created_at=NOW - 5),
         ),
         ("nats", "A core NATS message with one header.", nats(reader="")),
         ("nats no headers", "", nats(headers=())),
@@ -356,13 +360,13 @@ def _misdirected() -> Iterator[Vector]:
 
 
 def _time() -> Iterator[Vector]:
-    oldest, newest = _record(appended_at=NOW + 330), _record(appended_at=NOW - 30)
-    yield vector("as old as allowed", "max_age + max_skew = 330 s.", press(oldest), accepted())
-    yield vector("too old", "", press(_record(appended_at=NOW + 330.5)), "stale")
-    yield vector("as new as allowed", "max_skew = 30 s.", press(newest), accepted())
-    yield vector("from the future", "", press(_record(appended_at=NOW - 30.5)), "from_future")
-    yield vector("too old at the present time", "Without a broker's stamp.", press(nats(), c6=SEEN_AT - 331), "stale")
-    yield vector("from the present's future", "", press(nats(), c6=SEEN_AT + 31), "from_future")
+    oldest, newest = _record(appended_at=NOW + 305), _record(appended_at=NOW - 5)
+    yield vector("as old as allowed", "max_age + max_skew = 305 s.", press(oldest), accepted())
+    yield vector("too old", "", press(_record(appended_at=NOW + 305.5)), "stale")
+    yield vector("as new as allowed", "max_skew = 5 s.", press(newest), accepted())
+    yield vector("from the future", "", press(_record(appended_at=NOW - 5.5)), "from_future")
+    yield vector("too old at the present time", "Without a broker's stamp.", press(nats(), c6=SEEN_AT - 306), "stale")
+    yield vector("from the present's future", "", press(nats(), c6=SEEN_AT + 6), "from_future")
     backlog = vector("a backlog", "Fresh when the broker appended it; read a day later.", press(_record()), accepted())
     yield backlog | {"now": NOW + 86_400}
     yield vector("expired", "exp is the present second.", press(nats(), c4=SEEN_AT), "expired")
@@ -372,7 +376,22 @@ def _time() -> Iterator[Vector]:
     yield late | {"now": NOW + 61}
     policy = {"max_age": 10, "max_skew": 2}
     yield vector("another policy", "", press(_record(appended_at=NOW + 13)), "stale", policy=policy)
+    comment = "By the reader's looks at the log's end it was appended in this interval."
+    for name, between, verdict in (
+        ("as old as allowed at the earliest", (NOW + 305.0, NOW + 900.0), accepted()),
+        ("too old even at the earliest", (NOW + 305.5, NOW + 900.0), rejected("stale")),
+        ("as new as allowed at the latest", (NOW - 90.0, NOW - 5.0), accepted()),
+        ("from the future even at the latest", (NOW - 90.0, NOW - 5.5), rejected("from_future")),
+        ("a backlog without a look", (-inf, NOW + 86_400.0), accepted()),
+    ):
+        yield vector(name, comment, press(_looked(between)), verdict) | {"now": NOW + 86_400}
+    stamped = replace(_looked((-inf, NOW + 900.0)), appended_at=NOW + 305.5)
+    yield vector("a stamp comes before looks", "", press(stamped), "stale")
     yield vector("at time 0", "", press(_record(appended_at=0), c6=0), accepted())
+
+
+def _looked(between: tuple[float, float], **fields: Any) -> Message:
+    return _record(appended_at=None, created_at=NOW, appended_between=between, **fields)
 
 
 def _keys() -> Iterator[Vector]:
@@ -405,6 +424,13 @@ def _keys() -> Iterator[Vector]:
         "ended before a backlog was read", "It was valid at the reference time.", message, accepted(), keys=ended
     )
     yield backlog | {"now": NOW + 3600}
+    for name, earliest, verdict in (
+        ("ended before a backlog was read, no look", -inf, accepted()),
+        ("ended before it can have been appended", NOW + 9.0, rejected("key_not_valid")),
+    ):
+        comment = "The reference time is iat, moved into the interval."
+        found = vector(name, comment, press(_looked((earliest, NOW + 3600.0))), verdict, keys=ended)
+        yield found | {"now": NOW + 3600}
 
 
 def _signature() -> Iterator[Vector]:
@@ -479,7 +505,7 @@ def _altered() -> Iterator[Vector]:
         "covered headers reordered": {"headers": (b, a, envelope)},
         "covered header twice": {"headers": (a, b, b, envelope)},
         "bytes moved from key to header": {"key": b"k", "headers": (("a", b"11"), b, envelope)},
-        "record timestamp": {"created_at": NOW + 30.5},
+        "record timestamp": {"created_at": NOW + 5.5},
     }
     for name, change in changes.items():
         yield vector(name, "", replace(message, **change), "altered")
@@ -509,12 +535,28 @@ def _replay() -> Iterator[Vector]:
     yield vector("another principal's id", "Ids belong to their principal.", [mallory, message], [theirs, accepted()])
     forged = replace(message, value=b"forged")
     yield vector("poison", "What is rejected takes no id.", [forged, message], [rejected("altered"), accepted()])
-    later = press(_record(position=Position("tasks/0", 13), appended_at=NOW + 331.0), c6=NOW + 331, c7=b"2" * 16)
+    later = press(_record(position=Position("tasks/0", 13), appended_at=NOW + 306.0), c6=NOW + 306, c7=b"2" * 16)
     yield vector(
         "below the floor",
-        "331 s passed in the log, so the first id is forgotten; it is too old to come back, whatever its append time.",
+        "306 s passed in the log, so the first id is forgotten; it is too old to come back, whatever its append time.",
         [message, later, message],
         [accepted(), accepted(message_id=b"2" * 16), rejected("stale")],
+    )
+    early = press(_looked((NOW - 60.0, NOW - 59.0)))
+    copy = replace(early, position=Position("tasks/0", 13), appended_between=(NOW - 1.0, NOW + 1.0))
+    again_early = replace(early, appended_between=(-inf, NOW + 1.0))
+    yield vector(
+        "from the future, then copied",
+        "The claims are remembered at their place; there they may be judged again, anywhere else they are a replay.",
+        [early, copy, again_early, copy],
+        [rejected("from_future"), rejected("replayed"), accepted(), rejected("replayed")],
+    )
+    forged = replace(early, value=b"forged")
+    yield vector(
+        "a forgery from the future",
+        "Of what does not verify nothing is remembered.",
+        [forged, copy],
+        [rejected("from_future"), accepted()],
     )
     yield vector(
         "over quota",

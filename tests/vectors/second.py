@@ -29,11 +29,12 @@ class Second:
 
     def __init__(self, vector: dict[str, Any]) -> None:
         self.vector = vector
-        self.policy = {"max_age": 300, "max_skew": 30, "contained": [], "allow": []} | vector.get("policy", {})
+        self.policy = {"max_age": 300, "max_skew": 5, "contained": [], "allow": []} | vector.get("policy", {})
         self.context = {"requests": [], "only_replies": False, "consumer": None} | vector.get("expected_context", {})
         self.keys = vector["keys"]["keys"]
         self.now = vector["now"]
         self.seen: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        self.undetermined: dict[bytes, tuple[Any, Any]] = {}
         self.highest: dict[str, float] = {}
         self.spent: dict[tuple[str, str], tuple[float, float]] = {}
 
@@ -49,10 +50,20 @@ class Second:
         headers = crowd + [(name, _bytes(value)) for name, value in message["headers"]]
         claims, entry, protected, unprotected, signature = _parse(_envelope(headers))
         request = self._addressed(message, claims)
-        reference = self._fresh(message, claims)
-        key = self._key(claims, protected, reference)
-        _signed(key, entry, protected, unprotected, signature)
-        self._unaltered(message, headers, claims)
+        earliest, latest = self._appended(message)
+        reference = min(max(claims[6], earliest), latest)
+        ahead = self._fresh(claims, earliest, latest)
+        try:
+            key = self._key(claims, protected, reference)
+            _signed(key, entry, protected, unprotected, signature)
+            self._unaltered(message, headers, claims)
+        except Refused:
+            if ahead:
+                raise Refused("from_future") from None
+            raise
+        if ahead:
+            self.undetermined.setdefault(sha256(entry).digest(), _place(message))
+            raise Refused("from_future")
         redelivered = self._seen_before(message, claims, entry, reference)
         self._permitted(message, claims, request, reference, redelivered=redelivered)
         return {
@@ -82,16 +93,24 @@ class Second:
             raise Refused("wrong_delivery")
         return pending[0] if pending else None
 
-    def _fresh(self, message: dict[str, Any], claims: dict[Any, Any]) -> float:
-        reference: float = message.get("appended_at", self.now)
-        age = reference - claims[6]
-        if age > self.policy["max_age"] + self.policy["max_skew"]:
+    def _appended(self, message: dict[str, Any]) -> tuple[float, float]:
+        earliest, latest = message.get("appended_between", (self.now, self.now))
+        if "appended_at" in message:
+            earliest = latest = message["appended_at"]
+        return float("-inf") if earliest is None else earliest, latest
+
+    def _fresh(self, claims: dict[Any, Any], earliest: float, latest: float) -> bool:
+        """Return whether it is ahead, but may not be when it is read again."""
+        max_age, max_skew = self.policy["max_age"], self.policy["max_skew"]
+        if claims[6] < earliest - max_age - max_skew:
             raise Refused("stale")
-        if age < -self.policy["max_skew"]:
-            raise Refused("from_future")
+        if claims[6] > latest + max_skew:
+            if earliest == latest or claims[6] > latest + max_age + 2 * max_skew:
+                raise Refused("from_future")
+            return True
         if 4 in claims and self.now >= claims[4]:
             raise Refused("expired")
-        return reference
+        return False
 
     def _key(self, claims: dict[Any, Any], protected: bytes, reference: float) -> dict[str, Any]:
         kid = cbor2.loads(protected)[4]
@@ -129,11 +148,13 @@ class Second:
         floor = self.highest[log] - self.policy["max_age"] - self.policy["max_skew"]
         if claims[6] < floor:
             raise Refused("stale")
-        place = (message.get("offset"), message.get("appended_at"))
+        place = _place(message)
         use = (log, claims[1], claims[7], claims[6])
         if use in self.seen:
             if "offset" in message and self.seen[use] == (place, sha256(entry).digest()):
                 return True
+            raise Refused("replayed")
+        if self.undetermined.get(sha256(entry).digest(), place) != place:
             raise Refused("replayed")
         if sum(known[1] == claims[1] for known in self.seen) >= self.vector.get("ids_per_principal", 1000):
             raise Refused("over_quota")
@@ -169,6 +190,10 @@ class Second:
                 raise Refused("rate_limited")
         if claims[1] in self.policy["contained"]:
             raise Refused("contained")
+
+
+def _place(message: dict[str, Any]) -> tuple[Any, Any]:
+    return message.get("offset"), message.get("appended_at")
 
 
 def _bytes(value: str | None) -> bytes | None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from watchword import (
 )
 from watchword.encoding import encode_claims, encode_direct, encode_protected
 from watchword.envelope import parse
+from watchword.guard import DEFAULT_BOUNDS
 from watchword.jwk import parse_jwks
 from watchword.keys import Algorithm
 from watchword.message import Expected
@@ -51,11 +53,11 @@ def _policy(given: dict[str, Any]) -> Policy:
 
 
 def _verifier(vector: dict[str, Any]) -> Verifier:
-    policy = _policy(vector.get("policy", {}))
+    policy, room = _policy(vector.get("policy", {})), vector.get("ids_per_principal", 1000)
     return Verifier(
         realm=vector["realm"],
         keys=MemoryKeys(parse_jwks(json.dumps(vector["keys"]).encode())),
-        replay=MemoryReplayStore(horizon=policy.horizon, per_principal=vector.get("ids_per_principal", 1000)),
+        replay=MemoryReplayStore(horizon=policy.horizon, bounds=replace(DEFAULT_BOUNDS, per_principal=room)),
         policy=policy,
         clock=lambda: float(vector["now"]),
         principal=vector["principal"],

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from watchword import Admission, ConfigurationError, MemoryReplayStore, Rejected, SigningError, Unavailable
+from watchword.quota import Bounds
 from watchword.wire_json import (
     members_from_json,
     message_from_json,
@@ -29,13 +30,14 @@ if TYPE_CHECKING:
 
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 _REQUEST_ID_DIGITS: Final = 32
+_UNBOUNDED: Final = Bounds(per_principal=sys.maxsize, in_all=sys.maxsize, unverified=sys.maxsize)
 
 
 class _OneWindow:
     """The replay store of a run: all lines are one log, whose position some may not give, and nothing is forgotten."""
 
     def __init__(self) -> None:
-        self._ids = MemoryReplayStore(horizon=None, per_principal=sys.maxsize, in_all=sys.maxsize)
+        self._ids = MemoryReplayStore(horizon=None, bounds=_UNBOUNDED)
 
     async def claim(self, claim: Claim) -> Admission:
         """See ``ReplayStore.claim``."""

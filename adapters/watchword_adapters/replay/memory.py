@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from watchword import MemoryReplayStore
+from watchword.quota import Bounds
 from watchword.settings import Section
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def from_options(options: Mapping[str, Any], context: Context) -> MemoryReplayStore:
-    """Return a store that keeps ids as long as the policy needs them; it takes no options."""
+    """Return a store that keeps ids as long as the policy needs them, in the policy's memory; it takes no options."""
     context.validate(Section, options)
-    return MemoryReplayStore(horizon=context.policy.horizon)
+    policy = context.policy
+    return MemoryReplayStore(horizon=policy.horizon, bounds=Bounds.within(policy.memory))

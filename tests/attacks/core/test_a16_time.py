@@ -21,20 +21,20 @@ def test_a16_after_the_window() -> None:
     """Promise: a captured message is stale once the window closed, also for a verifier that never saw it."""
     world = World()
     message = signed(nats())
-    world.now = NOW + 331.0
+    world.now = NOW + 306.0
     assert reason_of(world, message) is Reason.STALE
 
 
 def test_a16_dated_in_the_future_to_live_longer() -> None:
     """Promise: a message cannot be signed ahead of time beyond the skew, to be replayed for longer."""
-    ahead = signed(nats(), signer(clock=lambda: NOW + 40.0))
+    ahead = signed(nats(), signer(clock=lambda: NOW + 7.0))
     assert reason_of(World(), ahead) is Reason.FROM_FUTURE
 
 
 def test_a16_no_gap_between_memory_and_freshness() -> None:
     """Promise: at every moment after its delivery a message is replayed or stale, never delivered again."""
     world = World()
-    message = press(nats(), c6=NOW + 30)
+    message = press(nats(), c6=NOW + 6)
     assert reason_of(world, message) is None
     for second in range(800):
         world.now = NOW + 1.0 + second
@@ -42,7 +42,7 @@ def test_a16_no_gap_between_memory_and_freshness() -> None:
         assert reason_of(world, message) in {Reason.REPLAYED, Reason.STALE}
 
 
-@pytest.mark.parametrize("jump", [-86_400.0, -3600.0, -331.0, -60.0, 60.0, 331.0, 3600.0])
+@pytest.mark.parametrize("jump", [-86_400.0, -3600.0, -306.0, -60.0, 60.0, 306.0, 3600.0])
 def test_a34_the_verifiers_clock_jumps(jump: float) -> None:
     """Promise: whichever way the clock jumps, and back again, no replay is accepted."""
     world = World()
@@ -66,7 +66,7 @@ def test_a34_the_attack_without_the_floor() -> None:
     assert reason_of(world, message) is None
 
 
-@pytest.mark.parametrize("skew", [-30.0, -15.0, 0.0, 15.0, 30.0])
+@pytest.mark.parametrize("skew", [-5.0, -2.5, 0.0, 2.5, 5.0])
 def test_a34_clocks_that_differ_by_the_skew(skew: float) -> None:
     """Promise: no honest message is lost within the skew, freshly written or at the end of its age."""
     world = World()

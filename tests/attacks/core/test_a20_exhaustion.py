@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.unit.core.claims import make_room
 from tests.unit.core.world import (
     ALICE,
     ALICE_KEY,
@@ -21,6 +22,7 @@ from tests.unit.core.world import (
 )
 from tests.unit.core.world import ending as word
 from watchword import MemoryKeys, MemoryReplayStore, Message, Policy, Position, Rejected, SigningKey, Verifier
+from watchword.guard import DEFAULT_BOUNDS
 
 ROOM = 20
 
@@ -31,7 +33,7 @@ def verifier(**bounds: int) -> Verifier:
     return Verifier(
         realm=REALM,
         keys=MemoryKeys(known_keys()),
-        replay=MemoryReplayStore(horizon=policy.horizon, **bounds),
+        replay=MemoryReplayStore(horizon=policy.horizon, bounds=replace(DEFAULT_BOUNDS, **bounds)),
         policy=policy,
         clock=lambda: NOW + 1.0,
     )
@@ -89,7 +91,7 @@ def test_a20_a_rebuild_that_finds_no_room() -> None:
         at_once(after.recall(one))
     endings = {ending(after, moved(one)) for one in records}
     assert endings == {"replayed", "over_quota"}
-    after.replay._quota._per_principal = 3 * ROOM  # type: ignore[attr-defined] # the test makes room
+    make_room(after.replay, 3 * ROOM)
     assert {ending(after, moved(one)) for one in records} == {"replayed", "stale"}
     assert ending(after, record(999, at=NOW + 1)) == "first"
 

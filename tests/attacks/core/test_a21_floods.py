@@ -43,7 +43,7 @@ def flood(kind: str, honest: list[Message]) -> list[Message]:
     if kind == "direct":
         return [press(kafka(), key=FORGER, c7=b"%016d" % at) for at in range(30)]
     if kind == "trees of their own":
-        return [message for at in range(10) for message in records(3, key=FORGER, c6=NOW + at % 7, c7=b"%016d" % at)]
+        return [message for at in range(10) for message in records(3, key=FORGER, c6=NOW + at % 6, c7=b"%016d" % at)]
     return [borrowing(honest[at % len(honest)], at) for at in range(30)]
 
 

@@ -13,7 +13,7 @@ from tests.unit.core.world import ALICE, ALICE_KEY, BOB, NOW, REALM, at_once, ka
 from watchword import MemoryKeys, MemoryReplayStore, Message, Policy, Position, Rejected, Unavailable, Verifier
 from watchword.rebuild import anchor_without_record, floor_at, window_start
 
-POLICY = Policy()
+POLICY = Policy(max_skew=30.0)
 LOG = "group#tasks/0"
 
 

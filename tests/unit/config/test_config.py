@@ -15,6 +15,7 @@ from watchword import (
     SigningKey,
 )
 from watchword.jwk import to_jwks
+from watchword.quota import Bounds
 from watchword_adapters.config import load
 
 PLANNER = "agent://acme/planner"
@@ -95,8 +96,11 @@ def test_the_environment_goes_over_the_file(write: Write, monkeypatch: pytest.Mo
     monkeypatch.setenv("WATCHWORD_POLICY__MAX_AGE", "2m")
     monkeypatch.setenv("WATCHWORD_POLICY__CONTAINED", '["agent://evil"]')
     monkeypatch.setenv("WATCHWORD_REPLAY__MAX_LAG", "60")
+    monkeypatch.setenv("WATCHWORD_REPLAY__MEMORY", "64MB")
     watchword = load(path)
-    policy = watchword.verifier.policy
+    policy, memory = watchword.verifier.policy, watchword.verifier.replay
+    assert isinstance(memory, MemoryReplayStore)
+    assert (policy.memory, memory._quota._bounds) == (64_000_000, Bounds.within(64_000_000))
     assert watchword.realm == "lab"
     assert (policy.max_age, policy.max_skew, policy.max_lag, policy.contained) == (
         120.0,
@@ -190,6 +194,8 @@ def test_how_many_messages_share_a_signature_may_be_chosen(write: Write) -> None
         ('realm = "p"\n[policy]\nmax_age = true', 'policy.max_age: write a duration as "30s"'),
         ('realm = "p"\n[policy]\nmax_age = "2d"', "max_age of 172800 s: choose 1 s to 86400 s"),
         ('realm = "p"\n[replay]\nmax_lag = "365d"', "max_lag of 3.1536e+07 s: choose"),
+        ('realm = "p"\n[replay]\nmemory = "1 gig"', 'replay.memory: write a size as "256MiB"'),
+        ('realm = "p"\n[replay]\nmemory = "1KB"', "memory of 1000 bytes: choose 1000000 to 68719476736"),
         (BASE + "[quarantine]", 'quarantine: write kafka = "<topic>" or nats = "<subject>"'),
         (BASE + '[quarantine]\nkafka = "a b"', "quarantine.kafka: write a Kafka topic, as agents.quarantine"),
         (BASE + '[quarantine]\nnats = "q.>"', "quarantine.nats: write a NATS subject without wildcard"),

@@ -1,9 +1,11 @@
 """Claims for the tests of replay stores."""
 
+from dataclasses import replace
 from typing import Any, Final
 
 from tests.unit.core.world import ALICE, ALICE_KEY, NOW
-from watchword import Claim, MemoryReplayStore, Position
+from watchword import Claim, MemoryReplayStore, Position, ReplayStore
+from watchword.guard import DEFAULT_BOUNDS
 
 HORIZON: Final = 100.0
 
@@ -16,6 +18,12 @@ def claim(**fields: Any) -> Claim:
         "keep_until": NOW + 10_000,
     }  # fmt: skip
     return Claim(**given | fields)
+
+
+def make_room(memory: ReplayStore, per_principal: int) -> None:
+    """Let a store remember more ids of each principal from now on."""
+    assert isinstance(memory, MemoryReplayStore)
+    memory._quota._bounds = replace(DEFAULT_BOUNDS, per_principal=per_principal)  # type: ignore[misc] # the test's
 
 
 def numbered(number: int, **fields: Any) -> Claim:
@@ -31,4 +39,5 @@ def place(offset: int, stamp: float | None = 1.5, log: str = "tasks/0") -> tuple
 
 def store(**options: Any) -> MemoryReplayStore:
     """Return a store with a short horizon."""
-    return MemoryReplayStore(**{"horizon": HORIZON} | options)
+    horizon = options.pop("horizon", HORIZON)
+    return MemoryReplayStore(horizon=horizon, bounds=replace(DEFAULT_BOUNDS, **options))

@@ -132,7 +132,7 @@ CHANGES: dict[str, Callable[[Message], Message]] = {
     "covered removed": lambda m: replace(m, headers=m.headers[1:]),
     "covered renamed": lambda m: replace(m, headers=(("Content-type", m.headers[0][1]), *m.headers[1:])),
     "covered twice": lambda m: replace(m, headers=(m.headers[0], *m.headers)),
-    "record timestamp": lambda m: replace(m, created_at=NOW + 30.5),
+    "record timestamp": lambda m: replace(m, created_at=NOW + 5.5),
     "record timestamp before": lambda m: replace(m, created_at=NOW - 30.5),
     "record timestamp is none": lambda m: replace(m, created_at=float("nan")),
 }
@@ -163,7 +163,7 @@ def test_a_digest_of_nothing_is_altered() -> None:
 def test_record_timestamps_within_the_skew() -> None:
     """Promise (A39): a producer's record timestamp may differ from the signed time by the skew, no more."""
     message = press(kafka(appended_at=None))
-    for created_at in (NOW - 30, NOW, NOW + 30.0):
+    for created_at in (NOW - 5, NOW, NOW + 5.0):
         assert World().verify(replace(message, created_at=created_at)).principal == ALICE
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.core.claims import HORIZON, claim, numbered, place, store
+from tests.unit.core.claims import HORIZON, claim, make_room, numbered, place, store
 from tests.unit.core.world import BOB, NOW, at_once
 from watchword import Admission
 from watchword.packed import LEAST, OPEN
@@ -249,7 +249,7 @@ def test_each_way_of_finding_no_room_raises_it(how: str) -> None:
         assert at_once(memory.claim(full)) is OVER_QUOTA
     else:
         getattr(memory, how)(full)
-    memory._quota._per_principal = 9  # type: ignore[misc] # there is room again
+    make_room(memory, 9)
     for number, issued_at in enumerate([NOW + 4, NOW + 5]):
         assert at_once(memory.claim(numbered(number, issued_at=issued_at))) is TOO_OLD
     assert at_once(memory.claim(claim(issued_at=NOW + 5, key_id=b"another"))) is FIRST
@@ -261,7 +261,7 @@ def test_what_could_not_be_remembered_is_not_let_in_by_a_later_copy() -> None:
     """Promise (A20, A39): no copy is taken for the first sight of what found no room, passed over or in a rebuild."""
     memory = store(per_principal=0)
     memory.recall(claim())
-    memory._quota._per_principal = 9  # type: ignore[misc] # there is room again
+    make_room(memory, 9)
     memory.pass_over(claim(place=place(5)))
     memory.recall(claim(place=place(6)))
     for offset in (5, 6):

@@ -22,6 +22,8 @@ P = "agent://acme/planner"
         ("max_hold", 601),
         ("max_lag", 0),
         ("max_lag", 91 * 24 * 3600),
+        ("memory", 999_999),
+        ("memory", (1 << 36) + 1),
         ("max_age", math.nan),
         ("max_skew", math.inf),
     ],

@@ -5,7 +5,7 @@ import pytest
 from tests.unit.core.claims import claim, numbered, store
 from tests.unit.core.world import BOB, at_once
 from watchword import Admission
-from watchword.quota import Quota
+from watchword.quota import UNVERIFIED, Bounds, Quota
 
 FIRST, REDELIVERED, _, _, OVER_QUOTA = Admission
 
@@ -50,7 +50,7 @@ def test_what_nobody_verified_counts_apart() -> None:
 
 def test_a_principal_that_holds_nothing_leaves_nothing() -> None:
     """Promise: names that come and go take no memory for good."""
-    quota = Quota(per_principal=9, in_all=9, unverified=9)
+    quota = Quota(Bounds(per_principal=9, in_all=9, unverified=9))
     for n in range(100):
         owners = [quota.take(f"p{n}"), quota.take(f"p{n}")]
         assert quota.held() == {f"p{n}": 2}
@@ -58,3 +58,68 @@ def test_a_principal_that_holds_nothing_leaves_nothing() -> None:
             assert owner is not None
             quota.release(owner)
     assert (quota.held(), len(quota), len(quota._names)) == ({}, 0, 2)
+
+
+def bounded(per_principal: int = 10, in_all: int = 100, unverified: int = 10) -> Quota:
+    """Return a quota of round numbers."""
+    return Quota(Bounds(per_principal=per_principal, in_all=in_all, unverified=unverified))
+
+
+def told(quota: Quota) -> list[object]:
+    """Return what the quota has to say, and forget it."""
+    found: list[object] = [fields["what"] for _, fields in quota.warnings]
+    assert all("memory in [replay]" in str(fields["remedy"]) for _, fields in quota.warnings)
+    quota.warnings.clear()
+    return found
+
+
+def test_a_warning_comes_before_a_principals_bound_bites() -> None:
+    """Promise (A50): at four fifths of a bound there is one warning, and the next only once half of it was free."""
+    quota, owner = bounded(), 0
+    for held in range(1, 11):
+        taken = quota.take("p")
+        assert taken is not None
+        owner = taken
+        assert told(quota) == (["ids of p"] if held == 9 else [])
+    assert quota.take("p") is None
+    for _ in range(20):  # around the bound, as slices leave and fill again
+        quota.release(owner, 4)
+        assert [quota.take("p") for _ in range(4)] == [owner] * 4
+    assert told(quota) == []
+    quota.release(owner, 5)
+    assert [quota.take("p") for _ in range(5)] == [owner] * 5
+    assert told(quota) == ["ids of p"]
+    quota.release(owner, 10)
+    assert (quota.held(), quota._warned) == ({}, set())
+
+
+def test_a_warning_comes_before_the_bound_in_all_bites() -> None:
+    """Promise (A50): the same for all principals together; which of them it was does not matter."""
+    quota = bounded(in_all=20)
+    owners = [quota.take(f"p{n}") for n in range(20)]
+    assert told(quota) == ["ids of all principals"]
+    for owner in owners[:10]:
+        quota.release(owner or 0)
+    for n in range(6):
+        quota.take(f"q{n}")
+    assert told(quota) == ["ids of all principals"]
+
+
+def test_a_warning_comes_before_the_bound_of_the_unverified_bites() -> None:
+    """Promise (A50): the same for what nobody verified, once for each flood of invented keys."""
+    quota = bounded()
+    for _ in range(2):
+        for _ in range(10):
+            quota.take_unverified()
+        assert told(quota) == ["messages whose keys are not known"]
+        quota.release(UNVERIFIED, 5)
+        assert quota._warned == set()
+        quota.release(UNVERIFIED, 5)
+
+
+def test_warnings_that_nobody_logs_take_no_memory() -> None:
+    """Promise: where nobody asks for them, a few stay."""
+    quota = bounded(per_principal=1, in_all=1000)
+    for n in range(900):
+        quota.take(f"p{n}")
+    assert len(quota.warnings) == 64

@@ -124,7 +124,7 @@ def test_templates_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     for count in range(40):
         messages = press_many(
-            [nats(value=b"%d" % at, headers=(("a" * count, b""),)) for at in range(2)], c6=NOW + count % 9
+            [nats(value=b"%d" % at, headers=(("a" * count, b""),)) for at in range(2)], c6=NOW + count % 6
         )
         assert endings(world, [replace(message, reader=str(count)) for message in messages]) == ["first"] * 2
         assert 1 <= known(world) <= 5

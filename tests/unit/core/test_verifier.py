@@ -274,14 +274,26 @@ def test_a_rebuild_remembers_what_has_expired_or_lost_its_key_since() -> None:
     assert ending(verifier, revoked) == "first"
 
 
+def test_a_delivery_that_is_still_offered_when_its_key_is_not_known_in_a_rebuild() -> None:
+    """Promise (A17): JetStream offers it again, and once its key is known it is delivered, however late that is."""
+    world = World()
+    verifier = alone(world, keys=MemoryKeys())
+    waiting = press(nats(alone=True, position=Position("S", 7), appended_at=NOW + 0.5, delivered_by=("S", "c")))
+    at_once(verifier.recall(waiting, unsettled=True))
+    verifier._keys = world.keys
+    late = press(nats(alone=True, position=Position("S", 9), appended_at=NOW + 9000.5), c6=NOW + 9000, c7=b"2" * 16)
+    copy = replace(waiting, position=Position("S", 8))
+    assert [ending(verifier, one) for one in (late, copy, waiting)] == ["first", "replayed", "first"]
+
+
 def test_a_rebuild_without_the_brokers_stamps_trusts_no_clock_to_have_stood_still() -> None:
     """Promise (A34, A39): what looks stale to a clock that then steps back within the skew is known all the same."""
     world = World()
     verifier = alone(world)
     message = press(kafka(alone=True, appended_at=None, created_at=float(NOW)))
-    world.now = NOW + 331.0
+    world.now = NOW + 306.0
     at_once(verifier.recall(message))
-    world.now = NOW + 329.0
+    world.now = NOW + 304.0
     assert ending(verifier, replace(message, position=Position("tasks/0", 13))) == "replayed"
     ahead = press(kafka(alone=True, appended_at=None, created_at=NOW + 400.0), c6=NOW + 400, c7=b"2" * 16)
     at_once(verifier.recall(ahead))

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from watchword import Alias, Allow, Caps, ConfigurationError, HeaderStyle, Mode, Policy, Rate
-from watchword.settings import Settings, parse_duration
+from watchword.settings import Settings, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,27 @@ def test_what_is_no_duration_is_refused(written: object) -> None:
     """No sloppy duration is guessed at: a wrong one would widen the replay window."""
     with pytest.raises(ValueError, match='write a duration as "30s"'):
         parse_duration(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [
+        ("256MiB", 268435456), ("512 MB", 512000000), ("1.5GB", 1500000000), ("64KiB", 65536), ("2KB", 2000),
+        ("1GiB", 1 << 30), ("4096", 4096), ("4096B", 4096), (1000000, 1000000),
+    ],
+)  # fmt: skip
+def test_a_size_is_read_in_bytes(written: object, size: int) -> None:
+    """Decimal and binary units are understood as their writers mean them, and a bare number is bytes."""
+    assert parse_size(written) == size
+
+
+@pytest.mark.parametrize(
+    "written", ["", "MB", "256 megabytes", "-1MB", "1e6", "1iB", "256mb", "٣MB", -1, True, 1.5, None]
+)
+def test_what_is_no_size_is_refused(written: object) -> None:
+    """No sloppy size is guessed at: one that is too small would refuse honest messages."""
+    with pytest.raises(ValueError, match='write a size as "256MiB"'):
+        parse_size(written)
 
 
 def test_defaults_are_the_policys_own() -> None:
@@ -47,7 +68,7 @@ def test_every_setting_reaches_the_policy() -> None:
                 ],
                 "aliases": [{"channel": "kafka://prod/src.b", "signed_for": "kafka://src/b"}],
             },
-            "replay": {"max_lag": "1d"},
+            "replay": {"max_lag": "1d", "memory": "64MiB"},
         }
     )
     assert settings.to_policy() == Policy(
@@ -56,6 +77,7 @@ def test_every_setting_reaches_the_policy() -> None:
         max_skew=1,
         max_hold=2,
         max_lag=86400,
+        memory=64 << 20,
         contained=frozenset({"agent://evil"}),
         allow=(Allow("agent://a", ("nats://prod/a.>",), Rate(2, 1.0)), Allow("agent://b", ("kafka://prod/b",))),
         aliases=(Alias("kafka://prod/src.b", "kafka://src/b"),),
@@ -70,6 +92,7 @@ def test_every_setting_reaches_the_policy() -> None:
         ({"realm": "prod", "policy": {"contained": ["a\x00"]}}, "without control characters"),
         ({"realm": "prod", "policy": {"allow": [{"principal": "a", "channels": [], "rate": "fast"}]}}, "as '200/s'"),
         ({"realm": "prod", "policy": {"max_age": "soon"}}, "write a duration"),
+        ({"realm": "prod", "replay": {"memory": "much"}}, "write a size"),
         ({"realm": "prod", "policy": {"mode": "off"}}, "'enforce' or 'observe'"),
         ({"realm": "prod", "policy": {"contained": "a"}}, "in the environment as JSON"),
         ({"realm": "prod", "polcy": {}}, "Extra inputs"),

@@ -1,4 +1,5 @@
 import json
+from math import inf
 
 import pytest
 
@@ -68,7 +69,20 @@ def test_what_is_left_out_is_absent() -> None:
     """A channel alone is a message without value, key, headers or position, and is written without a position."""
     message = message_from_json('{"channel": "nats://prod/a"}')
     assert message == Message(channel=Channel("nats", "prod", "a"), value=None)
-    assert not {"offset", "appended_at", "created_at", "delivered_by"} & message_to_json(message).keys()
+    left_out = {"offset", "appended_at", "appended_between", "created_at", "delivered_by"}
+    assert not left_out & message_to_json(message).keys()
+
+
+@pytest.mark.parametrize(
+    ("written", "between"), [([None, 7.5], (-inf, 7.5)), ([1, 2], (1, 2)), ([3.5, 3.5], (3.5, 3.5))]
+)
+def test_bounds_of_an_append_time_are_read_and_written_alike(
+    written: list[float | None], between: tuple[float, float]
+) -> None:
+    """Where the broker stamps nothing, the reader's bounds survive; without a look before, the first is null."""
+    message = message_from_json(json.dumps({"channel": "kafka://prod/a", "appended_between": written}))
+    assert message.appended_between == between
+    assert message_to_json(message)["appended_between"] == written
 
 
 def test_an_offset_without_a_partition_names_no_log() -> None:
@@ -94,7 +108,7 @@ def test_headers_are_added_after_those_of_the_message() -> None:
         ('{"channel": "kafka://prod/a", "channel": "kafka://prod/b"}', "a name twice"),
         ('{"channel": "kafka://prod/a", "appended_at": NaN}', "NaN is no number"),
         ('{"channel": "kafka://prod/a", "offset": %s}' % ("9" * 5000), "5000 digits"),
-        ('{"channel": "kafka://prod/a", "valeu": null}', "unknown field 'valeu': use appended_at, channel"),
+        ('{"channel": "kafka://prod/a", "valeu": null}', "unknown field 'valeu': use appended_at, appended_between"),
         ("{}", "write kafka://<realm>/<topic>"),
         ('{"channel": "amqp://prod/a"}', "the scheme is kafka or nats"),
         ('{"channel": "nats://prod/\\ud800"}', "channel: write text"),
@@ -110,6 +124,11 @@ def test_headers_are_added_after_those_of_the_message() -> None:
         ('{"channel": "kafka://prod/a", "appended_at": 1e999}', "appended_at: write seconds"),
         ('{"channel": "kafka://prod/a", "appended_at": true}', "appended_at: write seconds"),
         ('{"channel": "kafka://prod/a", "appended_at": "1"}', "appended_at: write seconds"),
+        ('{"channel": "kafka://prod/a", "appended_between": 5}', "appended_between: write"),
+        ('{"channel": "kafka://prod/a", "appended_between": [1]}', "appended_between: write"),
+        ('{"channel": "kafka://prod/a", "appended_between": [1, null]}', "appended_between: write"),
+        ('{"channel": "kafka://prod/a", "appended_between": [2, 1]}', "appended_between: write"),
+        ('{"channel": "kafka://prod/a", "appended_between": ["1", 2]}', "appended_between: write"),
         ('{"channel": "kafka://prod/a", "reply_to": ""}', "reply_to: write text, not empty"),
         ('{"channel": "kafka://prod/a", "headers": {}}', "headers: write a list of pairs"),
         ('{"channel": "kafka://prod/a", "headers": [["a"]]}', "headers: pair 1: write"),
