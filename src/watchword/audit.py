@@ -27,13 +27,15 @@ MAX_SHOWN: Final = 512
 DELIVERED: Final = "delivered"
 UNAVAILABLE: Final = "unavailable"
 UNDETERMINED: Final = "undetermined"
+LEFT_OUT: Final = "left_out"
 
 
 class Audit:
     """Counts verdicts and logs drops, under fixed event names and with no payload.
 
-    ``counts`` has ``delivered``, ``unavailable`` (each try), ``undetermined`` (given up for quarantine) and one entry a
-    rejection reason: a bounded set of labels. In observe mode these are the verdicts that enforcing would have given.
+    ``counts`` has ``delivered``, ``unavailable`` (each try), ``undetermined`` (given up for quarantine), ``left_out``
+    (copies for which the quarantine had no time) and one entry a rejection reason: a bounded set of labels. In observe
+    mode these are the verdicts that enforcing would have given.
     """
 
     def __init__(self, *, clock: Callable[[], float], observing: bool = False) -> None:
@@ -96,6 +98,10 @@ class Audit:
     def passed_over(self) -> None:
         """Count a message that went to quarantine without a verdict."""
         self.counts[UNDETERMINED] += 1
+
+    def left_out(self) -> None:
+        """Count a copy that did not go to quarantine, because too many were on their way."""
+        self.counts[LEFT_OUT] += 1
 
     def flush(self) -> None:
         """Write what was folded so far."""

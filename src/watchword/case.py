@@ -75,7 +75,7 @@ class Case(Envelope):
     def claim(self) -> Claim:
         """Return the claim on its id."""
         return _make_claim(
-            f"{self.message.channel.uri}#{self.message.reader}",
+            f"{self.common.channel}#{self.message.reader}",  # as signed, wherever it was found
             self.log,
             self.principal,
             self.key_id,

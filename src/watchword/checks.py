@@ -57,7 +57,9 @@ def reference_time(case: Case, now: float, policy: Policy, *, recalled: bool) ->
         low = high = min(now + skew, issued_at)
     else:
         low = high = now
-    if not low - issued_at <= policy.max_age + skew:
+    # What is read again, a reader with another max_age may have had; where nobody stamps, the floor says what is stale.
+    is_known = recalled and message.appended_at is None
+    if not (low - issued_at <= policy.max_age + skew or is_known):
         raise Rejected(Reason.STALE, f"{low - issued_at:.0f} s old")
     ahead = issued_at - high
     if not ahead <= skew:

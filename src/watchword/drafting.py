@@ -30,13 +30,15 @@ _NATS_VALUE: Final = re.compile(rb"(?:[!-~](?:[ -~]*[!-~])?)?")  # printable ASC
 class Draft:
     """A message's claims, complete and checked, that wait for a signature.
 
-    ``largest`` is the most characters that the envelope will have, alone or in a batch.
+    ``largest`` is the most characters that the envelope will have, alone or in a batch. ``issued_at`` is in whole
+    seconds since the epoch, as it is signed; ``moment`` is the same time with its fraction.
     """
 
     claims: bytes
     id: bytes
     issued_at: int
     largest: int
+    moment: float
 
 
 _make_draft = maker_of(Draft)
@@ -122,7 +124,8 @@ class Drafting:
             raise SigningError(f"reply subject {reply_to!r}: write a subject without wildcards")
         metadata = None if key is None and not route.covered else metadata_digest(key, pairs)
         message_id = os.urandom(ID_BYTES)  # from the kernel each time: a forked or cloned process draws its own (A37)
-        issued_at = int(self._clock())
+        moment = self._clock()
+        issued_at = int(moment)
         claims = route.layout.claims(
             message_id, issued_at, metadata, value_digest(value), expires_at, in_reply_to, reply_to
         )
@@ -135,7 +138,7 @@ class Drafting:
             if len(self._routes) >= _MAX_ROUTES:
                 self._routes.clear()
             self._routes[name] = route
-        return _make_draft(claims, message_id, issued_at, largest)
+        return _make_draft(claims, message_id, issued_at, largest, moment)
 
     def _new_route(
         self, channel: Channel, headers: tuple[Header, ...], partition: int | None, recipient: str | None

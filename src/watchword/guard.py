@@ -60,6 +60,7 @@ class _Log:
     start: float = -inf
     highest: float = -inf
     slices: list[int] = field(default_factory=list)
+    lowest: dict[int, int] = field(default_factory=dict)
     buckets: dict[int, Bucket] = field(default_factory=dict)
     pins: dict[int, _Pin] = field(default_factory=dict)
     unverified: int = 0
@@ -109,8 +110,9 @@ class MemoryReplayStore:
         log = self._logs.get(claim.log)
         if log is None:
             log = self._opened(claim.log, _Log())
-        if claim.reference > log.highest:
-            self._pass_time(log, claim.reference)
+        passed = claim.reference if claim.appended_after is None else claim.appended_after
+        if passed > log.highest:
+            self._pass_time(log, passed)
         issued_at = claim.issued_at
         key, mark = self._hashing.key(claim.principal, claim.id, issued_at), self._hashing.mark(claim)
         has_late = log.unverified or log.ahead
@@ -184,6 +186,22 @@ class MemoryReplayStore:
             log.ahead = max(log.ahead, claim.issued_at)
             self._keep(log, claim, late_key, self._hashing.mark(claim), owner)
 
+    def pass_time(self, log: str, time: float) -> None:
+        """Note that a record was judged, whatever came of it, that was appended at ``time`` or later."""
+        known = self._logs.get(log)
+        if known is not None and time > known.highest:
+            self._pass_time(known, time)
+
+    def floor(self, log: str) -> float:
+        """Return the highest floor in force in a log, whoever signed."""
+        known = self._logs.get(log)
+        return -inf if known is None else self._floor(known)
+
+    def lowest_needed(self, log: str) -> int | None:
+        """Return an offset below which no id stands that is at or above the floor; None if no id is known."""
+        known = self._logs.get(log)
+        return None if known is None else min(known.lowest.values(), default=None)
+
     def settle(self, log: str, principal: str, message_id: bytes, issued_at: int) -> None:
         """Let an unsettled id age like any other."""
         known = self._logs.get(log)
@@ -220,7 +238,9 @@ class MemoryReplayStore:
         log.highest = max(log.highest, reference)
         floor = log.highest - self._horizon
         while log.slices and (log.slices[0] + 1) * self._width <= floor:
-            self._release(log, log.buckets.pop(heappop(log.slices)).owners())
+            number = heappop(log.slices)
+            log.lowest.pop(number, None)
+            self._release(log, log.buckets.pop(number).owners())
             log.raised = {pair: raised for pair, raised in log.raised.items() if raised >= floor}
             if log.ahead < floor:
                 log.ahead = 0
@@ -274,9 +294,14 @@ class MemoryReplayStore:
         if claim.unsettled:
             log.pins[key] = _Pin(mark, owner, claim.issued_at, claim.keep_until)
             return
-        bucket = log.buckets.get(claim.issued_at // self._width)
+        number = claim.issued_at // self._width
+        bucket = log.buckets.get(number)
         if bucket is None:
-            bucket = self._new_bucket(log, claim.issued_at // self._width)
+            bucket = self._new_bucket(log, number)
+        if claim.place is not None:
+            offset = claim.place[0].offset
+            if offset < log.lowest.get(number, inf):
+                log.lowest[number] = offset
         bucket.put(key, mark, owner, self._room)
 
     def _new_bucket(self, log: _Log, number: int) -> Bucket:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from watchword.envelope import Common
+    from watchword.guard import MemoryReplayStore
     from watchword.keys import KeySource, VerificationKey
     from watchword.proving import Checker
     from watchword.quota import Warned
@@ -211,6 +212,22 @@ class Verifier:
                 return done
         return len(cases)
 
+    async def times_of_issue(self, messages: Sequence[Message], *, check: Checker) -> list[int]:
+        """Return when those of the messages were issued that pass checks 1 to 7; nothing is remembered of them.
+
+        Unavailable where none passes before one that cannot be judged.
+        """
+        cases = await self._authenticated(messages, _ANYTHING, check, recalled=True)
+        times = [case.issued_at for case in cases if case.verdict is None]
+        last = cases[-1].verdict if cases else None
+        if not times and isinstance(last, Unavailable):
+            raise last
+        return times
+
+    def memory(self, log: str) -> LogMemory:
+        """Return what this process knows of a log that it reads alone (see ``log_name``)."""
+        return LogMemory(self, self._guard, log)
+
     def _recall(self, case: Case, *, unsettled: bool) -> None:
         if isinstance(case.verdict, Unavailable):
             raise case.verdict
@@ -277,3 +294,32 @@ class Verifier:
             raise Rejected(Reason.RATE_LIMITED)
         if principal in policy.contained:
             raise Rejected(Reason.CONTAINED)
+
+
+class LogMemory:
+    """The guard of one log; see ``partition.Memory``."""
+
+    def __init__(self, verifier: Verifier, guard: MemoryReplayStore, log: str) -> None:
+        self._verifier = verifier
+        self._guard = guard
+        self._log = log
+
+    def begin(self, *, floor: float) -> None:
+        """Forget everything; what was issued below ``floor`` is stale from now on."""
+        self._guard.begin(self._log, floor=floor)
+
+    def pass_time(self, time: float) -> None:
+        """Note that a record was judged, whatever came of it, that was appended at ``time`` or later."""
+        self._guard.pass_time(self._log, time)
+
+    def floor(self) -> float:
+        """Return the floor for all principals."""
+        return self._guard.floor(self._log)
+
+    def lowest_needed(self) -> int | None:
+        """Return an offset below which no id stands that is at or above its floor; None if no id is known."""
+        return self._guard.lowest_needed(self._log)
+
+    def pass_over(self, message: Message) -> None:
+        """Remember a message that passes without a verdict."""
+        self._verifier.pass_over(message)

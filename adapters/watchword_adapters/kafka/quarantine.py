@@ -15,6 +15,8 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLarge
 from watchword import ConfigurationError, HeaderStyle, Unavailable
 from watchword.message import is_topic
 from watchword.quarantine import CappedQuarantine
+from watchword_adapters.kafka._producer_seam import has_serializers, is_in_transaction, is_transactional
+from watchword_adapters.kafka._seam import connection_of
 from watchword_adapters.kafka.producer import SigningProducer
 
 if TYPE_CHECKING:
@@ -28,12 +30,6 @@ if TYPE_CHECKING:
 
 MAX_WAITING: Final = 1000
 """Copies that wait for the caller's next transaction; more are left out."""
-
-_CONNECTION: Final = (
-    "bootstrap_servers", "client_id", "metadata_max_age_ms", "request_timeout_ms", "security_protocol", "ssl_context",
-    "connections_max_idle_ms", "sasl_mechanism", "sasl_plain_username", "sasl_plain_password",
-    "sasl_kerberos_service_name", "sasl_kerberos_domain_name", "sasl_oauth_token_provider",
-)  # fmt: skip
 
 
 class KafkaQuarantine(CappedQuarantine):
@@ -61,7 +57,7 @@ class KafkaQuarantine(CappedQuarantine):
             raise ConfigurationError(f"quarantine topic {topic!r}: 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'")
         self.topic: Final = topic
         self._realm = watchword.realm
-        self._timeout = timeout
+        self.timeout = timeout
         self._given = producer
         self._own: AIOKafkaProducer | None = None
         self._connection: dict[str, Any] | None = None
@@ -81,15 +77,14 @@ class KafkaQuarantine(CappedQuarantine):
     def attach(self, consumer: AIOKafkaConsumer) -> None:
         """Connect as this consumer does, unless a producer was given or another consumer came first."""
         if self._connection is None:
-            client = consumer._client
-            self._connection = {name: getattr(client, f"_{name}") for name in _CONNECTION}
+            self._connection = connection_of(consumer)
 
     async def close(self) -> None:
         """Close the own producer; the next copy opens it again."""
         producer, self._own = self._own, None
         if producer is not None:
             with suppress(Unavailable):
-                async with _bounded(self._timeout):
+                async with _bounded(self.timeout):
                     await producer.stop()
 
     def owns(self, channel: Channel) -> bool:
@@ -98,7 +93,7 @@ class KafkaQuarantine(CappedQuarantine):
 
     async def write(self, copy: Copy) -> bool:
         """See CappedQuarantine; inside transactions the copy waits, and False says that too many do."""
-        async with _bounded(self._timeout):
+        async with _bounded(self.timeout):
             producer = self._given or await self._started()
             if self._transactional is not None:
                 await producer.partitions_for(self.topic)  # what a missing topic costs, it costs here
@@ -162,12 +157,12 @@ class _Outbox:
 
         These failing too are dropped: one copy that the broker refuses must not fail every transaction.
         """
-        if not self._waiting or not self._producer._txn_manager.is_in_transaction():  # the client says what is wrong
+        if not self._waiting or not is_in_transaction(self._producer):  # the client says what is wrong
             return
         batch = list(self._waiting)
         self._waiting.clear()
         try:
-            async with _bounded(self._quarantine._timeout):
+            async with _bounded(self._quarantine.timeout):
                 futures = [await self._quarantine.send(self._producer, copy) for copy in batch]
                 await asyncio.gather(*futures)
         except BaseException:
@@ -187,13 +182,12 @@ class _Outbox:
 
 def _outbox(producer: AIOKafkaProducer, quarantine: KafkaQuarantine) -> _Outbox | None:
     """Return what carries copies in this producer's transactions; None where it has none."""
-    if producer._key_serializer is not None or producer._value_serializer is not None:
+    if has_serializers(producer) and not isinstance(producer, SigningProducer):  # which sends copies past them
         raise ConfigurationError(
             "quarantine: this producer's serializers would see bytes that nobody judged; give one without, or a"
             " SigningProducer"
         )
-    manager: Any = producer._txn_manager
-    if manager is None or manager.transactional_id is None:
+    if not is_transactional(producer):
         return None
     outbox = _Outbox(quarantine, producer)
     instance: Any = producer  # aiokafka has no hooks

@@ -5,22 +5,36 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from watchword import ObservedMessage, Position, VerifiedMessage, WatchwordError
+from watchword import ObservedMessage, Position, Unavailable, VerifiedMessage, WatchwordError
+from watchword.envelope import is_envelope_name
 from watchword.message import channel_of, make_message, maker_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from watchword import Delivered, Message, Rejected, Unavailable
+    from watchword import Delivered, Message, Rejected
 
 LOG_APPEND_TIME: Final = 1
-CREATE_TIME: Final = 0
 
 _make_position: Final = maker_of(Position)
 
 Deserializer: TypeAlias = "Callable[[bytes | None], Any]"
+
+
+class UnavailableError(Unavailable, KafkaError):
+    """Unavailable, as an error of the client: frameworks that try again after those try again after this."""
+
+    retriable = True
+
+
+def as_kafka_error(error: Unavailable) -> UnavailableError:
+    """Return the same ending as an error that aiokafka's users expect."""
+    told = UnavailableError(error.what, error.detail)
+    told.__cause__ = error.__cause__
+    return told
 
 
 class DeserializationError(WatchwordError):
@@ -53,12 +67,19 @@ class VerifiedRecord(ConsumerRecord[Any, Any]):
 
 @dataclass(repr=False)
 class ObservedRecord(ConsumerRecord[Any, Any]):
-    """aiokafka's ``ConsumerRecord`` as it came, in observe mode: NOT verified unless ``verdict`` is a VerifiedMessage.
+    """aiokafka's ``ConsumerRecord`` as it came, in observe mode: NOT verified unless ``verified`` is there.
 
-    ``verdict`` is what enforcing would have said; headers are all there.
+    ``verdict`` is what enforcing would have said. ``headers`` are all there but for the envelope, so that the record
+    can be sent on as before; ``message`` has that too.
     """
 
     verdict: VerifiedMessage | Rejected | Unavailable
+    message: Message
+
+    @property
+    def verified(self) -> VerifiedMessage | None:
+        """What verified; None for a record that enforcing would not have handed over."""
+        return self.verdict if isinstance(self.verdict, VerifiedMessage) else None
 
     def __repr__(self) -> str:
         at = f"topic={self.topic!r}, partition={self.partition}, offset={self.offset}"
@@ -79,8 +100,18 @@ def stamp_of(record: ConsumerRecord[Any, Any]) -> float | None:
     return timestamp / 1000 if timestamp is not None and record.timestamp_type == LOG_APPEND_TIME else None
 
 
-def messages_of(records: Iterable[ConsumerRecord[Any, Any]], realm: str, reader: str, *, alone: bool) -> list[Message]:
-    """Build what the verifier judges from records of one partition, as aiokafka gives them without deserializers."""
+def messages_of(
+    records: Iterable[ConsumerRecord[Any, Any]],
+    realm: str,
+    reader: str,
+    *,
+    alone: bool,
+    appended: Callable[[int], tuple[float, float]],
+) -> list[Message]:
+    """Build what the verifier judges from records of one partition, as aiokafka gives them without deserializers.
+
+    ``appended`` returns between which times the record at an offset was appended, where the broker does not stamp it.
+    """
     messages: list[Message] = []
     channel, log = None, ""
     for record in records:
@@ -88,6 +119,7 @@ def messages_of(records: Iterable[ConsumerRecord[Any, Any]], realm: str, reader:
             channel, log = channel_of("kafka", realm, record.topic), f"{record.topic}/{record.partition}"
         timestamp: int | None = record.timestamp  # the oldest record format has none
         seconds = None if timestamp is None else timestamp / 1000
+        stamped = record.timestamp_type == LOG_APPEND_TIME
         messages.append(
             make_message(
                 channel,
@@ -97,11 +129,12 @@ def messages_of(records: Iterable[ConsumerRecord[Any, Any]], realm: str, reader:
                 record.partition,
                 None,
                 _make_position(log, record.offset),
-                seconds if record.timestamp_type == LOG_APPEND_TIME else None,
-                seconds if record.timestamp_type == CREATE_TIME else None,
+                seconds if stamped else None,
+                None if stamped else seconds,
                 reader,
                 None,
                 alone,
+                None if stamped else appended(record.offset),
             )
         )
     return messages
@@ -112,7 +145,8 @@ def record_of(raw: ConsumerRecord[Any, Any], delivered: Delivered) -> Record:
     place = (raw.topic, raw.partition, raw.offset, raw.timestamp, raw.timestamp_type, raw.key, raw.value, raw.checksum)
     sizes = (raw.serialized_key_size, raw.serialized_value_size)
     if isinstance(delivered, ObservedMessage):
-        return ObservedRecord(*place, *sizes, raw.headers, delivered.verdict)
+        seen: Any = tuple(header for header in raw.headers if not is_envelope_name(header[0]))
+        return ObservedRecord(*place, *sizes, seen, delivered.verdict, delivered.message)
     headers: Any = delivered.headers  # some without a value, which aiokafka's annotation forgets
     return VerifiedRecord(*place, *sizes, headers, delivered)
 

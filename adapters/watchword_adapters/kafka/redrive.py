@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
-from watchword import Channel, ConfigurationError, Message, Unavailable
+from watchword import ConfigurationError, Unavailable
 from watchword.message import is_topic
 from watchword.quarantine_copy import message_digest, read_copy
+from watchword_adapters.kafka._seam import partitions_at_the_broker
 from watchword_adapters.kafka.consumer import VerifyingConsumer
 from watchword_adapters.kafka.records import ObservedRecord
 from watchword_adapters.redriving import ANY, Choice, Redriven, Stored, judge, judged_copy, onlooker
@@ -40,7 +41,7 @@ async def copies(topic: str, *, watchword: Watchword, limit: int = LIMIT, **opti
     ``options`` are aiokafka's for the connection. ConfigurationError where there is no such topic; the client's errors.
     """
     async with _open(VerifyingConsumer(watchword=onlooker(watchword), **(_COMMITTED | options))) as consumer:
-        tps = [TopicPartition(topic, number) for number in await _partitions(consumer, topic)]
+        tps = [TopicPartition(topic, number) for number in await partitions_at_the_broker(consumer, topic)]
         if not tps:
             raise ConfigurationError(f"quarantine topic {topic!r}: there is none")
         consumer.assign(tps)
@@ -112,7 +113,12 @@ async def _original(
 ) -> ObservedRecord | None:
     """Read what stands at the copy's position now; None where nothing does, Unavailable in an open transaction."""
     number, position, topic = kept.message.partition, kept.position, kept.channel.name
-    if number is None or position is None or not is_topic(topic) or number not in await _partitions(plain, topic):
+    if (
+        number is None
+        or position is None
+        or not is_topic(topic)
+        or number not in await partitions_at_the_broker(plain, topic)
+    ):
         return None
     tp = TopicPartition(topic, number)
     plain.assign([tp])
@@ -131,15 +137,8 @@ async def _original(
     return record if isinstance(record, ObservedRecord) and record.offset == position.offset else None
 
 
-async def _partitions(consumer: Any, topic: str) -> list[int]:
-    """Ask the broker: a consumer without topics knows none, and waits for one that does not exist."""
-    cluster = await consumer._client.fetch_all_metadata()  # noqa: SLF001 - aiokafka has no public way to ask
-    return sorted(cluster.partitions_for_topic(topic) or ())
-
-
 def _digest(record: ObservedRecord) -> str:
-    channel = Channel("kafka", "any", record.topic)  # is no part of it
-    return message_digest(Message(channel=channel, value=record.value, key=record.key, headers=tuple(record.headers)))
+    return message_digest(record.message)
 
 
 def _stored(record: ObservedRecord) -> Stored:

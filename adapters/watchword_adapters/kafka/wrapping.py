@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, overload
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from watchword import ConfigurationError
+from watchword_adapters.kafka import _producer_seam, _seam
 from watchword_adapters.kafka.consumer import VerifyingConsumer
 from watchword_adapters.kafka.producer import Recipient, SigningProducer
 
@@ -40,18 +41,24 @@ def wrap(
             raise ConfigurationError("quarantine: a producer rejects nothing, leave it out")
         _refuse_started(
             client,
-            started=client._sender.sender_task is not None,  # noqa: SLF001 - aiokafka has no public way to ask
-            set_up=client._key_serializer or client._value_serializer,  # noqa: SLF001
+            started=_producer_seam.is_started(client),
+            set_up=_producer_seam.has_serializers(client),
         )
         return _as_producer(client, watchword, recipient)
     if type(client) is AIOKafkaConsumer:
         if recipient is not None:
             raise ConfigurationError("recipient: a consumer sends nothing, leave it out")
+        _seam.check(client)  # before anything is changed
         _refuse_started(
             client,
-            started=client._fetcher is not None,  # noqa: SLF001
-            set_up=client._key_deserializer or client._value_deserializer,  # noqa: SLF001
+            started=_seam.has_started(client),
+            set_up=_seam.has_deserializers(client),
         )
+        if _seam.is_waited_on(client):
+            raise ConfigurationError(
+                "a task waits for records of this consumer, and would get one unverified; or a call that waited was"
+                " cancelled, or failed, which aiokafka does not tell apart: wrap() it before"
+            )
         return _as_consumer(client, watchword, quarantine)
     raise ConfigurationError(
         f"wrap() takes an AIOKafkaProducer or AIOKafkaConsumer, not {type(client).__name__}: let a class of your own"
@@ -59,8 +66,8 @@ def wrap(
     )
 
 
-def _refuse_started(client: object, *, started: bool, set_up: object) -> None:
-    if started and set_up is not None:
+def _refuse_started(client: object, *, started: bool, set_up: bool) -> None:
+    if started and set_up:
         raise ConfigurationError(
             f"{type(client).__name__} was started with serializers or deserializers, which see bytes before they are"
             " judged: wrap() it before start()"
@@ -76,11 +83,10 @@ def _as_producer(client: AIOKafkaProducer, watchword: Watchword, recipient: Reci
 
 
 def _as_consumer(client: AIOKafkaConsumer, watchword: Watchword, quarantine: Quarantine | None) -> VerifyingConsumer:
-    coordinator = client._coordinator  # noqa: SLF001
+    started = _seam.has_started(client)
     client.__class__ = VerifyingConsumer
     assert isinstance(client, VerifyingConsumer)  # noqa: S101 - for type checkers
     client._adopt(watchword, quarantine)  # noqa: SLF001 - one class in two parts
-    if coordinator is not None:
-        coordinator._enable_auto_commit = False  # noqa: SLF001
-        client._started()  # noqa: SLF001
+    if started:
+        client._wrapped()  # noqa: SLF001 - as above
     return client

@@ -71,8 +71,8 @@ async def test_a14_replay_sent_while_nobody_reads_from_the_end(world: World) -> 
 
 async def _is_guarded(consumer: VerifyingConsumer) -> bool:
     await consumer.getmany(timeout_ms=10)
-    partitions = consumer._intake.partitions()
-    return bool(partitions) and all(part.is_guarded() for part in partitions.values())
+    readers = consumer._verified._readers.values()
+    return bool(readers) and all(reader.is_reading for reader in readers)
 
 
 async def test_a14_replay_after_a_seek(world: World) -> None:

@@ -62,7 +62,7 @@ class KafkaHarness(BusHarness):
         async with SigningProducer(
             bootstrap_servers=self._bootstrap, enable_idempotence=True, watchword=watchword
         ) as producer:
-            await producer.send_and_wait(channel, message.value, message.key, 0, headers=message.headers)
+            await producer.send_and_wait(channel, message.value, message.key, 0, headers=list(message.headers))
 
     async def publish_raw(self, channel: str, message: Wire) -> None:
         """See ``BusHarness``."""

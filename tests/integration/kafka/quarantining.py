@@ -42,7 +42,7 @@ def judged(record: ObservedRecord) -> Message:
         channel=Channel("kafka", REALM, record.topic),
         value=record.value,
         key=record.key,
-        headers=tuple(record.headers),
+        headers=record.message.headers,
         partition=record.partition,
         position=Position(f"{record.topic}/{record.partition}", record.offset),
         appended_at=record.timestamp / 1000,

@@ -11,7 +11,17 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import OffsetOutOfRangeError
 
-from tests.integration.kafka.world import PLANNER, SECONDS, World, committed, eventually, observe, read, values
+from tests.integration.kafka.world import (
+    PLANNER,
+    SECONDS,
+    Captured,
+    World,
+    committed,
+    eventually,
+    observe,
+    read,
+    values,
+)
 from watchword import ConfigurationError, Mode, Reason, Rejected, Unavailable, VerifiedMessage
 from watchword.jwk import to_jwk
 from watchword_adapters.kafka import DeserializationError, VerifiedRecord, VerifyingConsumer
@@ -297,7 +307,7 @@ async def test_seeks_discard_what_was_taken_and_are_no_replay(world: World) -> N
         assert values((await consumer.getmany(timeout_ms=20_000))[tp]) == [b"0", b"1", b"2", b"3"]
         consumer.seek(tp, 1)
         assert values(await read(consumer, 1)) == [b"1"]
-        assert await consumer.seek_to_committed() == {tp: None}
+        assert await consumer.seek_to_committed() == {tp: 0}  # committed before anything was handed over
         assert values(await read(consumer, 1)) == [b"2"]
         await consumer.commit({tp: 2})
         assert await consumer.seek_to_committed(tp) == {tp: 2}
@@ -426,3 +436,23 @@ async def test_a_position_beyond_the_log_is_reset_as_by_aiokafka(world: World, r
         assert await consumer.getmany(timeout_ms=1_000) == {} or reset == "earliest"
         await world.say(topic, b"new")
         assert values(await read(consumer, 1)) == [b"new"]
+
+
+@pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.OBSERVE])
+async def test_one_handler_runs_in_both_modes(world: World, mode: Mode) -> None:
+    """``verified`` is on whatever is handed over, None only for what enforcing drops; all of it can be sent on."""
+    topic, onward = await world.make_topic(), await world.make_topic()
+    await world.say(topic, b"honest", headers=[("h", b"v")])
+    await world.inject(topic, [Captured(value=b"forged", headers=(("h", b"v"),))])
+    await world.say(topic, b"end")
+    seen: list[tuple[bytes | None, str | None]] = []
+    async with world.consumer(world.reader(mode=mode), topic) as consumer, world.producer() as producer:
+        async for record in consumer:
+            seen.append((record.value, None if record.verified is None else record.verified.principal))
+            await producer.send_and_wait(onward, record.value, record.key, partition=0, headers=[*record.headers])
+            if record.value == b"end":
+                break
+    dropped = [(b"forged", None)] if mode is Mode.OBSERVE else []
+    assert seen == [(b"honest", PLANNER), *dropped, (b"end", PLANNER)]
+    async with world.consumer(world.reader(), onward) as consumer:
+        assert len(await read(consumer, len(seen))) == len(seen)

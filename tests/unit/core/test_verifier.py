@@ -259,6 +259,16 @@ def test_only_what_verifies_is_recalled(junk: Message) -> None:
     assert len(verifier._guard) == 0
 
 
+def test_a_rebuild_remembers_what_another_max_age_let_in() -> None:
+    """Promise (A14, K5): a reader with a longer max_age may have had what is stale for this one; its floor decides."""
+    verifier = alone(World())
+    verifier.begin("group#tasks/0", floor=NOW - 500.0)
+    for age, number in ((400, b"1" * 16), (600, b"2" * 16)):
+        unstamped = replace(kafka(alone=True, appended_at=None), appended_between=(NOW - 1.0, float(NOW)))
+        at_once(verifier.recall(press(unstamped, c6=NOW - age, c7=number)))
+    assert len(verifier._guard) == 1
+
+
 def test_a_rebuild_remembers_what_has_expired_or_lost_its_key_since() -> None:
     """Promise (A14, A23): it may have been delivered, so it is known, by its id or by its claims."""
     world = World()

@@ -1,12 +1,19 @@
-"""A consumer without a broker: its logs are lists, and it fails when told to."""
+"""A consumer without a broker: its logs are lists, and it fails when told to.
+
+The consumer, its subscription and its positions are real. Fakes stand where aiokafka has its fetcher and coordinator.
+"""
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from aiokafka.structs import ConsumerRecord, TopicPartition
+from aiokafka.consumer.fetcher import OffsetResetStrategy
+from aiokafka.consumer.subscription_state import TopicPartitionState
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 
 from watchword import (
     Channel,
@@ -21,13 +28,14 @@ from watchword import (
     Verifier,
     Watchword,
 )
-from watchword_adapters.kafka.intake import Intake
+from watchword_adapters.kafka import VerifyingConsumer
 
 REALM = "test"
 SENDER = "agent://test/sender"
 P0, P1 = TopicPartition("topic", 0), TopicPartition("topic", 1)
 OTHER = "agent://test/other"
 KEY, OTHER_KEY = SigningKey.generate(), SigningKey.generate()
+PATIENCE = 20.0
 
 
 class Keys:
@@ -36,6 +44,7 @@ class Keys:
     def __init__(self) -> None:
         self._keys = MemoryKeys([KEY.verification_key(SENDER), OTHER_KEY.verification_key(OTHER)])
         self.failures = 0
+        self.down_for: set[str] = set()
         self.asked = 0
         self.question = asyncio.Event()
         self.gate = asyncio.Event()
@@ -49,29 +58,43 @@ class Keys:
         if self.failures:
             self.failures -= 1
             raise ConnectionError
+        if principal in self.down_for:
+            raise ConnectionError
         return await self._keys.find(principal, key_id)
 
 
-def watchword(keys: Keys, mode: Mode = Mode.ENFORCE, *, shared: bool = True, max_hold: float = 30.0) -> Watchword:
+def watchword(
+    keys: Keys,
+    mode: Mode = Mode.ENFORCE,
+    *,
+    shared: bool = True,
+    clock: Callable[[], float] = time.time,
+    **policy: Any,
+) -> Watchword:
     """Return an agent that verifies with these keys, and signs; where its store is ``shared``, no log is read again."""
-    policy = Policy(mode=mode, max_hold=max_hold)
+    rules = Policy(mode=mode, **policy)
     return Watchword(
         verifier=Verifier(
             realm=REALM,
             principal=SENDER,
             keys=keys,
-            replay=MemoryReplayStore(horizon=policy.horizon),
-            policy=policy,
-            clock=time.time,
+            replay=MemoryReplayStore(horizon=rules.horizon),
+            policy=rules,
+            clock=clock,
             shared_replay=shared,
         ),
-        signer=signer(),
+        signer=signer(clock=clock),
     )
 
 
-def signer(principal: str = SENDER) -> Signer:
+def alone(keys: Keys | None = None, mode: Mode = Mode.ENFORCE, **policy: Any) -> Watchword:
+    """Return an agent whose logs are its memory."""
+    return watchword(keys or Keys(), mode, shared=False, **policy)
+
+
+def signer(principal: str = SENDER, *, clock: Callable[[], float] = time.time) -> Signer:
     """Return who signs for a principal."""
-    return Signer(realm=REALM, principal=principal, key=KEY if principal == SENDER else OTHER_KEY, clock=time.time)
+    return Signer(realm=REALM, principal=principal, key=KEY if principal == SENDER else OTHER_KEY, clock=clock)
 
 
 async def record(
@@ -82,128 +105,282 @@ async def record(
     if signed:
         message = Message(channel=Channel("kafka", REALM, tp.topic), value=value, partition=tp.partition)
         headers = [(await signer(principal).sign(message)).header]
+    return raw(tp, offset, value, headers, age=age)
+
+
+def raw(
+    tp: TopicPartition, offset: int, value: bytes, headers: Iterable[Any] = (), *, age: float = 0.0
+) -> ConsumerRecord[Any, Any]:
+    """Return a record with these headers."""
     stamp = int((time.time() - age) * 1000)
     return ConsumerRecord(tp.topic, tp.partition, offset, stamp, 1, None, value, None, -1, len(value), tuple(headers))
 
 
-class State:
-    """What aiokafka knows of one assigned partition."""
+async def tree(tp: TopicPartition, values: Sequence[bytes], first: int = 0) -> list[ConsumerRecord[Any, Any]]:
+    """Return records that share a signature, at the offsets from ``first`` on."""
+    channel = Channel("kafka", REALM, tp.topic)
+    signed = await signer().sign_many([Message(channel=channel, value=v, partition=tp.partition) for v in values])
+    return [raw(tp, first + n, v, [signed[n].header]) for n, v in enumerate(values)]
+
+
+def numbers(count: int) -> list[bytes]:
+    """Return so many values."""
+    return [b"%d" % n for n in range(count)]
+
+
+@dataclass
+class Log:
+    """One partition at the broker: its first offset, its records, and where they end.
+
+    ``end`` is given where offsets without a record stand behind the last one; what stands at ``stable`` or behind it is
+    in an open transaction.
+    """
+
+    records: list[ConsumerRecord[Any, Any]] = field(default_factory=list)
+    first: int = 0
+    end: int | None = None
+    stable: int | None = None
+
+    def high_watermark(self) -> int:
+        """Return the offset behind all that is stored."""
+        return max(self.end or 0, self.first, self.records[-1].offset + 1 if self.records else 0)
+
+    def readable(self) -> int:
+        """Return the offset behind all that can be read."""
+        return self.high_watermark() if self.stable is None else min(self.stable, self.high_watermark())
+
+
+class FakeFetcher:
+    """Fetches from lists, once a millisecond: a look at the log's end, then what stands there."""
+
+    def __init__(self, kafka: "FakeKafka") -> None:
+        self._kafka = kafka
+        self._pending_tasks: set[asyncio.Task[Any]] = set()
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._fetched: dict[TopicPartition, int] = {}
+        self._fetching = asyncio.create_task(self._fetch_for_ever())
+        kafka.consumer._subscription.register_fetch_waiters(self._waiters)
+        self.taken = 0
+
+    async def fetched_records(
+        self,
+        partitions: Iterable[TopicPartition],
+        timeout: float = 0,  # noqa: ASYNC109 - aiokafka's signature
+        max_records: int | None = None,
+    ) -> dict[TopicPartition, list[ConsumerRecord[Any, Any]]]:
+        """Do as aiokafka's for one partition, without waiting."""
+        (tp,) = partitions
+        assert not timeout
+        if self._kafka.errors.get(tp):
+            raise self._kafka.errors[tp].pop(0)
+        state = self._kafka.state(tp)
+        fetched = self._fetched.get(tp, 0)
+        if state.paused or not state.has_valid_position or state.position >= fetched:
+            return {}
+        waiting = [r for r in self._kafka.logs[tp].records if state.position <= r.offset < fetched]
+        records = waiting[:max_records]
+        state.consumed_to(fetched if records == waiting else records[-1].offset + 1)
+        self.taken += len(records)
+        return {tp: records} if records else {}
+
+    async def next_record(self, partitions: Any) -> Any:
+        """Give what nobody has judged."""
+        raise AssertionError(partitions)
+
+    def seek_to(self, tp: TopicPartition, offset: int) -> None:
+        """See aiokafka."""
+        self._kafka.consumer._subscription.seek(tp, offset)
+        self._fetched.pop(tp, None)
+
+    def request_offset_reset(self, tps: Iterable[TopicPartition], strategy: int) -> asyncio.Future[Any]:
+        """See aiokafka."""
+        states = [self._kafka.state(tp) for tp in tps]
+        for state in states:
+            state.await_reset(strategy)
+        return asyncio.gather(*(state.wait_for_position() for state in states))
+
+    async def get_offsets_by_times(self, timestamps: dict[TopicPartition, int], timeout_ms: int) -> Any:
+        """See aiokafka."""
+        assert timeout_ms
+        found: dict[TopicPartition, Any] = {}
+        for tp, time_ms in timestamps.items():
+            self._kafka.looked_up.append(time_ms / 1000)
+            log = self._kafka.logs[tp]
+            later = [r for r in log.records if r.timestamp >= time_ms and r.offset >= log.first]
+            found[tp] = OffsetAndTimestamp(later[0].offset, later[0].timestamp) if later else None
+        return found
+
+    async def beginning_offsets(
+        self, partitions: Iterable[TopicPartition], timeout_ms: int
+    ) -> dict[TopicPartition, int]:
+        """See aiokafka."""
+        assert timeout_ms
+        if self._kafka.lookup_errors:
+            raise self._kafka.lookup_errors.pop(0)
+        return {tp: self._kafka.logs[tp].first for tp in partitions}
+
+    async def end_offsets(self, partitions: Iterable[TopicPartition], timeout_ms: int) -> dict[TopicPartition, int]:
+        """See aiokafka."""
+        assert timeout_ms
+        return {tp: self._kafka.logs[tp].readable() for tp in partitions}
+
+    async def close(self) -> None:
+        """See aiokafka."""
+        self._fetching.cancel()
+        await asyncio.gather(self._fetching, return_exceptions=True)
+
+    def _create_fetch_waiter(self) -> asyncio.Future[None]:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        waiter.add_done_callback(self._waiters.discard)
+        return waiter
+
+    async def _fetch_for_ever(self) -> None:
+        while True:
+            for tp in self._kafka.consumer.assignment():
+                await self._fetch(tp)
+            await asyncio.sleep(0.001)
+
+    async def _fetch(self, tp: TopicPartition) -> None:
+        state, log = self._kafka.state(tp), self._kafka.logs[tp]
+        if not state.has_valid_position:
+            self._fetched.pop(tp, None)
+            self._find_position(tp, state)
+            return
+        if not log.first <= state.position <= log.high_watermark():
+            state.await_reset(OffsetResetStrategy.from_str(self._kafka.reset))
+            return
+        part: tuple[Any, ...] = (tp.partition, 0, log.high_watermark(), log.readable(), log.first, [], -1, b"")
+        self._kafka.answer = SimpleNamespace(topics=[(tp.topic, [part])])
+        await self._kafka.consumer._client.send(0, FetchRequest(500, 1, 1, 0, []))
+        if log.readable() > self._fetched.get(tp, 0):
+            self._fetched[tp] = log.readable()
+            for waiter in [*self._waiters]:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def _find_position(self, tp: TopicPartition, state: TopicPartitionState) -> None:
+        log, committed = self._kafka.logs[tp], self._kafka.coordinator.committed.get(tp)
+        if state.reset_strategy == OffsetResetStrategy.LATEST:
+            state.reset_to(log.readable())
+        elif state.awaiting_reset or (committed is None and self._kafka.reset == "earliest"):
+            state.reset_to(log.first)
+        elif committed is not None and self._kafka.coordinator.gate.is_set():
+            state.reset_to(committed.offset)
+
+
+class FakeCoordinator:
+    """Keeps a group's commits; ``outcomes`` are what the next ones come to: an error, ``"hang"``, or None.
+
+    While the ``gate`` is closed no position is found by a commit.
+    """
 
     def __init__(self) -> None:
-        self.position = 0
-        self.has_valid_position = True
-        self.paused = False
+        self.committed: dict[TopicPartition, OffsetAndMetadata] = {}
+        self.commits: list[dict[TopicPartition, OffsetAndMetadata]] = []
+        self.tries: list[dict[TopicPartition, OffsetAndMetadata]] = []
+        self.outcomes: list[Any] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
 
-
-class Assignment:
-    """One assignment of partitions."""
-
-    def __init__(self, tps: Iterable[TopicPartition]) -> None:
-        self.tps = frozenset(tps)
-        self._states = {tp: State() for tp in self.tps}
-
-    def state_value(self, tp: TopicPartition) -> State | None:
+    async def fetch_committed_offsets(self, partitions: Any) -> dict[TopicPartition, OffsetAndMetadata]:
         """See aiokafka."""
-        return self._states.get(tp)
+        return {tp: self.committed[tp] for tp in partitions if tp in self.committed}
+
+    async def commit_offsets(self, assignment: Any, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
+        """See aiokafka."""
+        assert offsets.keys() <= assignment.tps
+        self.tries.append(offsets)
+        outcome = self.outcomes.pop(0) if self.outcomes else None
+        if outcome == "hang":
+            await asyncio.Event().wait()
+        elif outcome is not None:
+            raise outcome
+        self.commits.append(offsets)
+        self.committed |= offsets
+
+    def check_errors(self) -> None:
+        """See aiokafka."""
+
+    async def close(self) -> None:
+        """See aiokafka."""
 
 
-class FakeConsumer:
-    """Stands in for aiokafka's consumer, as far as an intake looks."""
+class FakeKafka:
+    """A consumer of some partitions, and all that it would meet.
 
-    def __init__(self, *tps: TopicPartition, group: str | None = "group") -> None:
-        self.logs: dict[TopicPartition, list[ConsumerRecord[Any, Any]]] = {tp: [] for tp in tps}
-        self.errors: dict[TopicPartition, list[Exception]] = {}
-        self.stopped: set[TopicPartition] = set()
-        self.taken = 0
-        self.first = 0
-        self.unreadable = 0
-        self.lookup_errors: list[Exception] = []
-        self.offset_committed: int | None = None
-        self._group_id = group
-        self._closed = False
-        self._client = SimpleNamespace(get_random_node=lambda: None)
-        self._subscription = SimpleNamespace(
-            subscription=SimpleNamespace(assignment=Assignment(tps)),
-            reassignment_in_progress=False,
-            _fetch_count=0,
+    Its clock is ``late`` seconds ahead of the machine's.
+    """
+
+    def __init__(self, agent: Watchword, *tps: TopicPartition, group: str | None = "group", **options: Any) -> None:
+        self.consumer = VerifyingConsumer(
+            *{tp.topic for tp in tps}, group_id=group, watchword=agent, **{"enable_auto_commit": False} | options
         )
+        self.logs: dict[TopicPartition, Log] = {tp: Log() for tp in tps}
+        self.errors: dict[TopicPartition, list[Exception]] = {}
+        self.lookup_errors: list[Exception] = []
+        self.looked_up: list[float] = []
+        self.late = 0.0
+        self.reset = "earliest"
+        self.answer: Any = None
+        self.coordinator = FakeCoordinator()
+        clock = self.verified._now
+        self.verified._now = lambda: clock() + self.late
+        self.assign(*tps)
+        self.fetcher = FakeFetcher(self)
+        self.consumer._coordinator = self.coordinator
+        self.consumer._fetcher = self.fetcher
+        self.verified.started()
+
+    @property
+    def verified(self) -> Any:
+        """The fetcher under test."""
+        return self.consumer._verified
+
+    async def send(self, _: int, request: Any) -> Any:
+        """Answer as a broker."""
+        return self.answer if isinstance(request, FetchRequest) else SimpleNamespace(resources=[])
 
     def assign(self, *tps: TopicPartition) -> None:
         """Rebalance."""
-        self._subscription.subscription = SimpleNamespace(assignment=Assignment(tps))
+        self.consumer._subscription.assign_from_subscribed(set(tps))
 
-    def state(self, tp: TopicPartition) -> State:
-        """Return what is known of a partition."""
-        state: State = self._subscription.subscription.assignment.state_value(tp)
+    def state(self, tp: TopicPartition) -> TopicPartitionState:
+        """Return what aiokafka knows of a partition."""
+        state: TopicPartitionState = self.consumer._subscription.subscription.assignment.state_value(tp)
         return state
 
-    def paused(self) -> set[TopicPartition]:
-        """See aiokafka."""
-        return self.stopped
+    def place(self, tp: TopicPartition, offset: int) -> None:
+        """Set the client's position, as its fetcher does by a commit or a policy of resets."""
+        self.consumer._subscription.seek(tp, offset)
 
-    async def take(
-        self, *tps: TopicPartition, timeout_ms: float, max_records: int | None
-    ) -> dict[TopicPartition, list[ConsumerRecord[Any, Any]]]:
-        """Do as aiokafka's getmany."""
-        found: dict[TopicPartition, list[ConsumerRecord[Any, Any]]] = {}
-        for tp in tps or tuple(self.logs):
-            if tp in self.stopped or self._subscription.subscription.assignment.state_value(tp) is None:
-                continue
-            if self.errors.get(tp):
-                raise self.errors[tp].pop(0)
-            state = self.state(tp)
-            records = [r for r in self.logs[tp] if r.offset >= state.position][:max_records]
-            if records:
-                self.taken += len(records)
-                found[tp] = records
-                state.position = records[-1].offset + 1
-                if max_records is not None:
-                    return found
-        if not found and timeout_ms:
-            await asyncio.sleep(min(timeout_ms / 1000, 0.005))
+    def commits(self, tp: TopicPartition = P0) -> list[int]:
+        """Return the offsets that were committed."""
+        return [offsets[tp].offset for offsets in self.coordinator.commits if tp in offsets]
+
+    async def fill(self, *values: bytes, tp: TopicPartition = P0, **options: Any) -> None:
+        """Append signed records to a log."""
+        log = self.logs[tp]
+        for value in values:
+            log.records.append(await record(tp, log.high_watermark(), value, **options))
+
+    async def one(self, *tps: TopicPartition) -> Any:
+        """Return the next record."""
+        async with asyncio.timeout(PATIENCE):
+            return await self.consumer.getone(*tps)
+
+    async def many(
+        self, *tps: TopicPartition, most: int | None = None, seconds: float = 5.0
+    ) -> dict[TopicPartition, list[Any]]:
+        """Return the values of what can be had."""
+        found = await self.consumer.getmany(*tps, timeout_ms=seconds * 1000, max_records=most)
+        return {tp: [r.value for r in records] for tp, records in found.items()}
+
+    async def values(self, count: int) -> list[Any]:
+        """Return the values of the next records, fetched many at a time."""
+        found: list[Any] = []
+        async with asyncio.timeout(PATIENCE):
+            while len(found) < count:
+                for records in (await self.many()).values():
+                    found += records
         return found
-
-    async def end_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
-        """See aiokafka; the last ``unreadable`` offsets hold no record (yet)."""
-        if self.lookup_errors:
-            raise self.lookup_errors.pop(0)
-        ends = {tp: self.logs[tp][-1].offset + 1 if self.logs[tp] else self.first for tp in tps}
-        return {tp: end + self.unreadable for tp, end in ends.items()}
-
-    def assignment(self) -> frozenset[TopicPartition]:
-        """See aiokafka."""
-        tps: frozenset[TopicPartition] = self._subscription.subscription.assignment.tps
-        return tps
-
-    def highwater(self, tp: TopicPartition) -> int:
-        """See aiokafka."""
-        return self.first + len(self.logs[tp]) + self.unreadable if not self.logs[tp] else self._end(tp)
-
-    def _end(self, tp: TopicPartition) -> int:
-        return self.logs[tp][-1].offset + 1 + self.unreadable
-
-    async def beginning_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
-        """See aiokafka."""
-        return dict.fromkeys(tps, self.first)
-
-    async def offsets_for_times(self, times: dict[TopicPartition, int]) -> dict[TopicPartition, Any]:
-        """See aiokafka."""
-        found: dict[TopicPartition, Any] = {}
-        for tp, time_ms in times.items():
-            later = [r for r in self.logs[tp] if r.timestamp >= time_ms and r.offset >= self.first]
-            found[tp] = SimpleNamespace(offset=later[0].offset, timestamp=later[0].timestamp) if later else None
-        return found
-
-    async def committed(self, _: TopicPartition) -> int | None:
-        """See aiokafka."""
-        return self.offset_committed
-
-    def seek(self, tp: TopicPartition, offset: int) -> None:
-        """See aiokafka."""
-        self.state(tp).position = offset
-
-
-def intake(consumer: FakeConsumer, agent: Watchword, **options: Any) -> Intake:
-    """Return the intake of a fake consumer."""
-    options = {"key_deserializer": None, "value_deserializer": None} | options
-    return Intake(consumer, agent, take=consumer.take, seek=consumer.seek, **options)

@@ -1,6 +1,7 @@
 """Signing in the client's own batches: when it is done, in which trees, and what can never leave unsigned."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -17,8 +18,8 @@ from tests.unit.kafka.fakes import P0, P1, SENDER, Keys, watchword
 from watchword import Channel, Message, Signer, SigningError, SigningKey, Unavailable, VerifiedMessage, Watchword
 from watchword.envelope import EnvelopeReader
 from watchword.keys import Algorithm
-from watchword_adapters.kafka import SigningProducer, TooLargeError, wrap
-from watchword_adapters.kafka.batch import Entry
+from watchword_adapters.kafka import SendTypeError, SigningProducer, TooLargeError, wrap
+from watchword_adapters.kafka.entries import Entry, as_bytes
 
 
 class Kms:
@@ -80,6 +81,12 @@ def slow(agent: Watchword) -> Kms:
         realm=agent.realm, principal=SENDER, key=kms, clock=time.time, key_id=key.key_id, algorithm=Algorithm.ED25519
     )
     return kms
+
+
+async def in_transaction(producer: Any) -> None:
+    """Let the producer believe that the broker gave it a number, and begin a transaction."""
+    producer._txn_manager.set_pid_and_epoch(7, 0)
+    await producer.begin_transaction()
 
 
 def drained(producer: SigningProducer, tp: TopicPartition = P0) -> list[list[Any]]:
@@ -150,12 +157,13 @@ async def test_a_full_batch_is_signed_while_it_waits(producer: SigningProducer) 
         send = asyncio.create_task(producer.send("topic", b"v" * 9_000, partition=0))
         await asyncio.wait((send,), timeout=0.01)
     (batch,) = producer._message_accumulator._batches[P0]
-    entries = batch._builder._entries
-    assert [(entry.ready, entry.headers[-1][0]) for entry in entries] == [(True, "watchword")] * 2
+    assert batch._builder._entries == []
+    size = batch._builder.size()
     producer._message_accumulator._pop_batch(P0)
     await send
-    written = DefaultRecordBatch(bytes(batch.get_data_buffer()))
-    assert [record.headers for record in written] == [entry.headers for entry in entries]
+    assert len(batch.get_data_buffer()) == batch._builder.size() == size
+    written = list(DefaultRecordBatch(bytes(batch.get_data_buffer())))
+    assert tree_sizes(written) == [2, 2]
 
 
 async def test_a_batch_that_is_sent_again_keeps_its_bytes(producer: SigningProducer) -> None:
@@ -189,30 +197,30 @@ async def test_who_gives_up_takes_no_other_along(agent: Watchword, producer: Sig
 
 async def test_nothing_goes_out_unsigned(producer: SigningProducer) -> None:
     """A batch takes nothing but what is to be signed, and refuses to be written where the signer gave no envelope."""
-    builder = producer._builder()
+    builder = producer._outgoing.create_builder()
     for headers in (None, [], [("watchword", b"x")]):
         with pytest.raises(SigningError, match="unsigned"):
             builder.append(timestamp=None, key=None, value=b"v", headers=headers)
     builder.append(timestamp=None, key=None, value=None, headers=Entry(1, None, b"v", [], 900, None))
     with pytest.raises(SigningError, match="not signed"):
         builder._build()
-    entry = producer._entry("topic", 0, None, None, b"v" * 12_000, ())
+    entry = producer._outgoing._entries.entry("topic", 0, None, None, b"v" * 12_000, ())
     assert entry.draft is not None
-    entry.seal(producer._signer.sign_now([entry.draft])[0])
+    entry.seal(producer._outgoing._signer.sign_now([entry.draft])[0])
     entry.size = 0  # as if it were less than it is
-    full = producer._builder()
+    full = producer._outgoing.create_builder()
     for _ in range(2):
         full.append(timestamp=None, key=None, value=None, headers=entry)
     with pytest.raises(SigningError, match="larger"):
         full._build()
-    closed = producer._builder()
+    closed = producer._outgoing.create_builder()
     closed.close()
     assert closed.append(timestamp=None, key=None, value=None, headers=entry) is None
 
 
 async def test_no_other_batch_can_take_what_is_to_be_signed(producer: SigningProducer) -> None:
     """Handed to a batch of aiokafka's own, a message that is not signed is an error, and no record."""
-    entry = producer._entry("topic", 0, None, None, b"v", ())
+    entry = producer._outgoing._entries.entry("topic", 0, None, None, b"v", ())
     with pytest.raises(TypeError):
         BatchBuilder(10_000, 0).append(timestamp=1, key=None, value=b"v", headers=entry)  # type: ignore[arg-type]
 
@@ -268,26 +276,39 @@ async def test_a_batch_of_the_callers_is_signed_as_a_tree(agent: Watchword) -> N
             assert all(isinstance(verdict, VerifiedMessage) for verdict in await judged(agent, records))
 
 
-async def test_a_timestamp_is_whole_milliseconds_of_now(producer: SigningProducer) -> None:
+async def test_a_timestamp_is_milliseconds_of_now(producer: SigningProducer) -> None:
     """A timestamp that no reader would take, or no record holds, is refused when it is sent and not on its way."""
     stamp: Any
-    for stamp, why in ((time.time() * 1000, "whole milliseconds"), (1, "from now")):
-        with pytest.raises(SigningError, match=why):
+    for stamp, error in (("1", TypeError), (1, ValueError), (-1, ValueError), (math.nan, ValueError)):
+        with pytest.raises(SigningError) as raised:
             await producer.send("topic", b"v", partition=0, timestamp_ms=stamp)
+        assert isinstance(raised.value, error)
     now = int(time.time() * 1000) + 3
     await producer.send("topic", b"v", partition=0, timestamp_ms=now)
-    (((record,)),) = drained(producer)
-    assert record.timestamp == now
+    await producer.send("topic", b"v", partition=0, timestamp_ms=now + 0.5)  # type: ignore[arg-type]  # as with aiokafka
+    (records,) = drained(producer)
+    assert [record.timestamp for record in records] == [now, now]
 
 
-async def test_a_message_is_counted_with_the_largest_envelope(producer: SigningProducer) -> None:
+async def test_the_timestamp_is_never_further_from_the_time_signed_than_readers_allow() -> None:
+    """Whole seconds are signed: where clocks may differ by less than one, the record's timestamp keeps to that."""
+    for max_skew, stamp in ((5.0, 1_700_000_000_750), (0.5, 1_700_000_000_500), (0.0, 1_700_000_000_000)):
+        agent = watchword(Keys(), clock=lambda: 1_700_000_000.75, max_skew=max_skew)
+        async with offline(SigningProducer(watchword=agent)) as producer:
+            await producer.send("topic", b"v", partition=0)
+            ((record,),) = drained(producer)
+            assert record.timestamp == stamp
+            assert all(isinstance(verdict, VerifiedMessage) for verdict in await judged(agent, [record]))
+
+
+async def test_a_message_is_counted_with_the_largest_envelope(agent: Watchword) -> None:
     """max_request_size holds for the message as it may be sent in a tree; so it does for copies in quarantine."""
-    producer._max_request_size = 1_000
-    with pytest.raises(TooLargeError, match="max_request_size is 1000"):
-        await producer.send("topic", bytes(600), partition=0)
-    with pytest.raises(TooLargeError):
-        await producer._send_copy("topic", bytes(1_000), None, ())
-    assert not producer._message_accumulator._batches
+    async with offline(SigningProducer(watchword=agent, max_request_size=1_000)) as producer:
+        with pytest.raises(TooLargeError, match="max_request_size is 1000"):
+            await producer.send("topic", bytes(600), partition=0)
+        with pytest.raises(TooLargeError):
+            await producer._send_copy("topic", bytes(1_000), None, ())
+        assert not producer._message_accumulator._batches
 
 
 async def test_a_transaction_is_checked_when_the_message_is_signed(agent: Watchword) -> None:
@@ -296,17 +317,35 @@ async def test_a_transaction_is_checked_when_the_message_is_signed(agent: Watchw
     async with offline(SigningProducer(watchword=agent, transactional_id="tx")) as producer:
         with pytest.raises(IllegalOperation):
             await producer.send("topic", b"v", partition=0)
-        assert producer._builder()._builder is not None
-        assert kms.trees == 1
+        signed = kms.trees
+        assert not signed
+        await in_transaction(producer)
+        kms.gate.clear()
+        send = asyncio.create_task(producer.send("topic", b"v", partition=0))
+        batch = producer.create_batch()
+        batch.append(timestamp=None, key=None, value=b"v")
+        others = asyncio.create_task(producer.send_batch(batch, "topic", partition=0))
+        await asyncio.wait((send, others), timeout=0.01)
+        producer._txn_manager.committing_transaction()
+        kms.gate.set()
+        for late in (send, others):
+            with pytest.raises(IllegalOperation):
+                await late
+        signed = kms.trees
+        assert signed == 2
         assert not producer._message_accumulator._batches
 
 
-async def test_bytes_of_a_subclass_are_plain_ones_on_the_wire(producer: SigningProducer) -> None:
+async def test_bytes_of_a_subclass_are_plain_ones_on_the_wire(agent: Watchword, producer: SigningProducer) -> None:
     """What is bytes to Python is sent as the bytes that were signed."""
 
     class Own(bytes):
         __slots__ = ()
 
-    await producer.send("topic", Own(b"v"), Own(b"k"), 0, headers=[("h", Own(b"v"))])
-    ((record,),) = drained(producer)
-    assert (record.key, record.value) == (b"k", b"v")
+    await producer.send("topic", Own(b"v"), Own(b"k"), 0)
+    await producer.send("topic", bytearray(b"v"), memoryview(b"k"), 0)
+    (records,) = drained(producer)
+    assert [(record.key, record.value) for record in records] == [(b"k", b"v")] * 2
+    assert all(isinstance(verdict, VerifiedMessage) for verdict in await judged(agent, records))
+    with pytest.raises(SendTypeError, match="set value_serializer"):
+        as_bytes("value", "text")

@@ -1,0 +1,166 @@
+"""Where every way out of a producer comes together, so that this is where its messages are signed."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from aiokafka.structs import TopicPartition
+
+from watchword import ConfigurationError, SigningError
+from watchword_adapters.gathering import Gathering
+from watchword_adapters.kafka._producer_seam import Accumulator, max_request_size
+from watchword_adapters.kafka.acks import AckMismatchError, Acks, Sent
+from watchword_adapters.kafka.batch import SigningBatch, SigningBuilder
+from watchword_adapters.kafka.entries import Entries, Entry, TooLargeError, as_partition, copy_of
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Coroutine, Sequence
+
+    from aiokafka import AIOKafkaProducer
+
+    from watchword import Signer, Watchword
+    from watchword.message import Header
+    from watchword_adapters.kafka.entries import Recipient
+
+_UNNAMED: Final = object()
+
+
+class SigningAccumulator(Accumulator):
+    """aiokafka's accumulator, of which the messages and batches are signed as they come in.
+
+    Nothing above it is ours: ``send``, its partitioner, serializers and errors, and whatever a tracing library wraps
+    around it, are aiokafka's own.
+    """
+
+    _watchword: Watchword
+    _answers: Acks
+    _told: bool
+    _signer: Signer
+    _entries: Entries
+    _gathering: Gathering | None
+    _largest: int
+
+    @classmethod
+    def adopt(cls, producer: AIOKafkaProducer, watchword: Watchword, recipient: Recipient | None) -> SigningAccumulator:
+        """Let what a producer sends be signed, and return what signs it."""
+        signer, entries = watchword.signer, Entries(watchword, recipient)
+        limit = max_request_size(producer)
+        adopted: SigningAccumulator = cls.take_over(producer)
+        adopted._watchword = watchword
+        adopted._answers = Acks(watchword.verifier.policy.max_skew)
+        adopted._told = False
+        adopted._signer = signer
+        adopted._entries = entries
+        adopted._gathering = None if signer.in_memory else Gathering(signer)
+        adopted._largest = limit
+        return adopted
+
+    def add_message(  # noqa: PLR0917 - aiokafka's signature
+        self,
+        tp: TopicPartition,
+        key: Any,
+        value: Any,
+        timeout: float,
+        timestamp_ms: Any = None,
+        headers: Sequence[Any] = (),
+    ) -> Coroutine[Any, Any, asyncio.Future[Any]]:
+        """Draft what is to be signed of a message, and put it into its partition's batch; see aiokafka."""
+        topic, partition = tp
+        if type(partition) is not int:
+            partition = as_partition(topic, partition)
+            tp = TopicPartition(topic, partition)
+        entry: Any = self._entries.entry(topic, partition, timestamp_ms, key, value, headers)
+        if entry.size > self._largest:
+            self._refuse(entry)
+        if self._gathering is not None:
+            return self._sign_and_add(tp, entry, timeout)
+        # It waits there for room and for its turn, as with aiokafka.
+        added: Coroutine[Any, Any, asyncio.Future[Any]] = super().add_message(tp, None, None, timeout, None, entry)
+        return added
+
+    def add_copy(
+        self, tp: TopicPartition, key: bytes | None, value: bytes | None, headers: Sequence[Header], timeout: float
+    ) -> Coroutine[Any, Any, asyncio.Future[Any]]:
+        """Put a copy for quarantine into its partition's batch: past the signature, for it is nobody's word."""
+        self.check_transaction()
+        copy: Any = copy_of(int(time.time() * 1000), key, value, headers)
+        if copy.size > self._largest:
+            self._refuse(copy)
+        tp = TopicPartition(tp.topic, as_partition(*tp))
+        added: Coroutine[Any, Any, asyncio.Future[Any]] = super().add_message(tp, None, None, timeout, None, copy)
+        return added
+
+    async def add_batch(self, builder: Any, tp: TopicPartition, timeout: float) -> asyncio.Future[Any]:  # noqa: ASYNC109 - aiokafka's signature
+        """Sign every message of a batch that ``create_batch`` made, and send it; see aiokafka."""
+        if not isinstance(builder, SigningBatch):
+            raise ConfigurationError(
+                "this batch would go out unsigned: fill one made by this producer's create_batch()"
+            )
+        topic, partition = tp.topic, as_partition(*tp)
+        if builder.topic is not None and builder.topic != topic:
+            raise ConfigurationError(f"batch made for topic {builder.topic!r}: create another for {topic!r}")
+        entries = [self._entries.entry(topic, partition, *waiting) for waiting in builder.entries]
+        was_closed = builder.closed()
+        builder.close()
+        if self._gathering is not None:
+            drafts = [entry.draft for entry in entries if entry.draft is not None]
+            for entry, signed in zip(entries, await self._signer.sign_drafts(drafts), strict=True):
+                entry.seal(signed)
+            self.check_transaction()
+        signing = self._new_builder()
+        for entry in entries:
+            if signing.append(timestamp=None, key=None, value=None, headers=entry) is None:
+                raise SigningError("batch too large once it is signed: put fewer messages into one")
+        if was_closed:
+            signing.close()
+        future: asyncio.Future[Any] = await super().add_batch(signing, TopicPartition(topic, partition), timeout)
+        return future
+
+    def create_builder(self, key_serializer: Any = _UNNAMED, value_serializer: Any = _UNNAMED) -> Any:
+        """Make a batch: for ``create_batch``, which names serializers, one of the caller's; else one of our own."""
+        if key_serializer is _UNNAMED:
+            return self._new_builder()
+        return SigningBatch(
+            self.batch_size,
+            largest=self._entries.largest,
+            key_serializer=key_serializer,
+            value_serializer=value_serializer,
+        )
+
+    def _new_builder(self) -> SigningBuilder:
+        return SigningBuilder(
+            super().create_builder(), self.batch_size, sign=self._signer.sign_now, clock=self._watchword.clock
+        )
+
+    def judge(self, tp: TopicPartition, builder: Any, offset: int, time_ms: int, attempts: int) -> Exception | None:
+        """Return the error that an answer of the broker's is; None where it fits the batch."""
+        sent = Sent(builder.count, builder.latest, builder.sent_at, attempts)
+        why = self._answers.mismatch(tp, sent, offset, time_ms)
+        if why is None:
+            return None
+        if not self._told:
+            self._told = True
+            self._watchword.audit.warn(
+                "kafka.ack_mismatch",
+                topic=tp.topic,
+                partition=tp.partition,
+                why=why,
+                remedy="leave enable_idempotence off: somebody who may write there uses this producer's id",
+            )
+        return AckMismatchError(
+            f"partition {tp.partition} of topic {tp.topic!r}: the acknowledgement belongs to another batch, so these"
+            f" messages are not stored: {why}"
+        )
+
+    async def _sign_and_add(self, tp: TopicPartition, entry: Any, timeout: float) -> asyncio.Future[Any]:  # noqa: ASYNC109 - as above
+        """Let a key that is held elsewhere sign; the transaction may have ended meanwhile."""
+        assert self._gathering is not None  # noqa: S101 - for type checkers
+        entry.seal(await self._gathering.sign(entry.draft))
+        self.check_transaction()
+        future: asyncio.Future[Any] = await super().add_message(tp, None, None, timeout, None, entry)
+        return future
+
+    def _refuse(self, entry: Entry) -> None:
+        raise TooLargeError(f"message of {entry.size} bytes with its envelope: max_request_size is {self._largest}")

@@ -1,0 +1,161 @@
+"""What waits to be sent: a message with its claims, the time of its record, and the room that it takes."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from aiokafka.errors import MessageSizeTooLargeError
+
+from watchword import Channel, SigningError
+from watchword.encoding import characters
+from watchword.envelope import MAX_ENVELOPE_CHARACTERS
+from watchword.message import ENVELOPE_HEADER, MAX_PRINCIPAL_BYTES, channel_of
+from watchword_adapters.kafka._producer_seam import size_in_batch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from watchword import Watchword
+    from watchword.drafting import Draft
+    from watchword.message import Header
+    from watchword.signer import Signed
+
+Recipient: TypeAlias = "Callable[[Channel, bytes | None, tuple[Header, ...]], str | None]"
+"""Names the principal that a message is meant for, from its channel, key and headers; None: whoever reads."""
+
+_FRAME: Final = 1 + len(ENVELOPE_HEADER) + 2 + 1
+"""Bytes around an envelope in a record: lengths of its name and value, and one more for the number of headers."""
+_LONGEST_TOPIC: Final = 249
+_LARGEST_PARTITION: Final = (1 << 31) - 1
+_PER_NAME: Final = 3
+"""Bytes at most that stand before a name of the claims: its label and its length."""
+
+
+class TooLargeError(SigningError, MessageSizeTooLargeError):
+    """The message with its envelope is larger than ``max_request_size``; nothing was sent."""
+
+
+class SendTypeError(SigningError, TypeError):
+    """A part of the message is of a type that no record holds; nothing was sent."""
+
+
+class SendValueError(SigningError, ValueError):
+    """A part of the message has a value that no reader would take; nothing was sent."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """A message on its way into a batch, which takes it for a record only when it is ``ready``.
+
+    ``timestamp`` is in milliseconds, ``size`` as of ``size_in_batch``, with the largest envelope that it may get.
+    ``draft`` is what is to be signed of it, None once it is; a copy for quarantine, which is nobody's word, is ready
+    without.
+
+    It stands where aiokafka passes headers on: no batch but ours can make a record of it, so that none goes out
+    unsigned.
+    """
+
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[Header]
+    size: int
+    draft: Draft | None
+    ready: bool = False
+
+    def seal(self, signed: Signed) -> None:
+        """Add the envelope."""
+        self.headers.append(signed.header)
+        self.draft = None
+        self.ready = True
+
+
+class Entries:
+    """Makes entries of what one agent says."""
+
+    def __init__(self, watchword: Watchword, recipient: Recipient | None) -> None:
+        self._draft = watchword.signer.draft_parts
+        self._realm = watchword.realm
+        self._max_skew = watchword.verifier.policy.max_skew
+        self._skew_ms = int(self._max_skew * 1000)
+        self._recipient = recipient
+
+    def entry(  # noqa: PLR0917 - for each message
+        self, topic: str, partition: int, timestamp: Any, key: Any, value: Any, headers: Sequence[Any]
+    ) -> Entry:
+        """Draft the envelope of a message, whose record bears the time of issue unless ``timestamp`` is given (ms).
+
+        SigningError where it cannot be signed as it is, or where readers would not take that timestamp.
+        """
+        channel = channel_of("kafka", self._realm, topic)
+        if type(value) is not bytes:
+            value = as_bytes("value", value)
+        if type(key) is not bytes:
+            key = as_bytes("key", key)
+        pairs = tuple(headers)  # aiokafka has looked at them
+        recipient = None if self._recipient is None else self._recipient(channel, key, pairs)
+        draft = self._draft(channel, value, key, pairs, partition, recipient)
+        if timestamp is not None:
+            stamp = self._own(timestamp, draft)
+        else:
+            stamp = int(draft.moment * 1000)
+            if self._skew_ms < 1000:  # noqa: PLR2004 - for readers hold it against the whole second that is signed
+                stamp = min(stamp, draft.issued_at * 1000 + self._skew_ms)
+        record = [*pairs]
+        return Entry(stamp, key, value, record, size_in_batch(key, value, record) + _FRAME + draft.largest, draft)
+
+    def largest(self, topic: str | None, key: Any, value: Any, headers: list[Any]) -> int:
+        """Return the most bytes that a message may take in a batch, in whichever partition, for whomever it is meant.
+
+        TypeError, as aiokafka's own, for what no record holds. Without a ``topic`` the longest one counts.
+        """
+        size = size_in_batch(key, value, headers)
+        draft = self._draft(
+            channel_of("kafka", self._realm, topic or "t"),
+            None if value is None else b"",
+            None if key is None else b"",
+            tuple(headers),
+            _LARGEST_PARTITION,
+            None,
+        )
+        more = 0 if topic is not None else _LONGEST_TOPIC + _PER_NAME
+        more += 0 if self._recipient is None else MAX_PRINCIPAL_BYTES + _PER_NAME
+        return size + _FRAME + min(draft.largest + characters(more), MAX_ENVELOPE_CHARACTERS)
+
+    def _own(self, timestamp: Any, draft: Draft) -> int:
+        """Return the caller's own timestamp, which readers hold against the time that is signed."""
+        if not isinstance(timestamp, int | float):
+            raise SendTypeError(f"timestamp of type {type(timestamp).__name__}: give milliseconds since the epoch")
+        if not abs(timestamp / 1000 - draft.issued_at) <= self._max_skew:
+            raise SendValueError(
+                f"timestamp {timestamp} ms: more than {self._max_skew:g} s from now, so readers would reject the"
+                " message; leave it out, and put the time that you mean into a header"
+            )
+        return int(timestamp)
+
+
+def copy_of(timestamp: int, key: bytes | None, value: bytes | None, headers: Sequence[Header]) -> Entry:
+    """Return the entry of a copy for quarantine, which bears no signature of ours."""
+    record = [*headers]
+    return Entry(timestamp, key, value, record, size_in_batch(key, value, record), None, ready=True)
+
+
+def as_partition(topic: str, partition: Any) -> int:
+    """Return the partition that a partitioner chose, in any kind of whole number, as the int that is signed."""
+    try:
+        return int(operator.index(partition))
+    except TypeError:
+        raise SendTypeError(
+            f"partition {partition!r} of topic {topic!r}: the partitioner has to return a whole number"
+        ) from None
+
+
+def as_bytes(name: str, data: Any) -> bytes | None:
+    """Return bytes that nobody can change any more."""
+    if type(data) is bytes or data is None:
+        return data
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
+    raise SendTypeError(f"{name} of type {type(data).__name__}: give bytes, or set {name}_serializer")

@@ -1,0 +1,745 @@
+"""Stands where aiokafka's fetcher stands, and gives verified records only: the driver of ``watchword.partition``.
+
+Everything that reads from a consumer reads from its fetcher: ``getone``, ``getmany`` and iteration, tools that wrap
+these, and frameworks that reach below them. So this is the one place to stand in. Each partition has a machine that
+says what to do next; what takes time is done in a task of the partition's own, which outlives a caller who gives up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from aiokafka.errors import (
+    CommitFailedError,
+    ConsumerStoppedError,
+    KafkaError,
+    KafkaTimeoutError,
+    OffsetMetadataTooLargeError,
+)
+from aiokafka.structs import TopicPartition
+
+from watchword import ConfigurationError, Message, Position, Unavailable
+from watchword.endings import Endings
+from watchword.message import channel_of, log_name
+from watchword.outage import Outage
+from watchword.partition import (
+    Commit,
+    Judge,
+    Judged,
+    Keep,
+    Locate,
+    Located,
+    LookUp,
+    PartitionReader,
+    Peek,
+    Recall,
+    Recollected,
+    Renew,
+    Seek,
+    Take,
+    Taken,
+    Wait,
+)
+from watchword_adapters.kafka._seam import boot_time
+from watchword_adapters.kafka.records import (
+    DeserializationError,
+    as_kafka_error,
+    deserialized,
+    log_of,
+    messages_of,
+    record_of,
+    stamp_of,
+)
+from watchword_adapters.kafka.rewind import Rewind
+from watchword_adapters.kafka.scrub import scrub_answer
+from watchword_adapters.kafka.topics import TopicWarnings
+from watchword_adapters.threads import Threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+    from aiokafka.structs import ConsumerRecord
+
+    from watchword import Rejected, Watchword
+    from watchword.partition import Action, Ready
+    from watchword.quarantine import Quarantine
+    from watchword_adapters.kafka._seam import Inside
+    from watchword_adapters.kafka.records import Deserializer, Record
+
+Reader: TypeAlias = "PartitionReader[ConsumerRecord[Any, Any]]"
+
+_ROUND: Final = 1.0
+"""Longest wait in seconds before looking again at what is assigned, paused and held."""
+
+_PATIENCE: Final = 0.1
+"""Seconds for which a caller whose time is over waits for verdicts that are under way."""
+
+_FAREWELL: Final = 10.0
+"""Seconds for which a consumer that is stopped waits for copies on their way into quarantine."""
+
+MOST_COPIES: Final = 1000
+"""Copies on their way into quarantine at once; more are left out, and counted."""
+
+LEASE: Final = 60.0
+"""Seconds after a commit that reached the broker for which records are handed over, where we commit by ourselves.
+
+So a commit tells a successor until when something may have been handed over that it knows nothing of.
+"""
+
+_RENEWED: Final = 20.0
+"""Seconds between two automatic commits, at most."""
+
+
+class VerifiedFetcher:
+    """The records of one consumer on their way to its caller.
+
+    ``key_deserializer`` and ``value_deserializer`` are the caller's. ``auto_commit`` says that we commit by ourselves,
+    every ``interval`` seconds, and ``timeout`` bounds one attempt. With ``waits`` nobody is told of an outage: callers
+    wait until it is over. ``on_deserialization_error`` gets errors that would be raised otherwise.
+    """
+
+    def __init__(
+        self,
+        inside: Inside,
+        watchword: Watchword,
+        *,
+        quarantine: Quarantine | None = None,
+        key_deserializer: Deserializer | None = None,
+        value_deserializer: Deserializer | None = None,
+        auto_commit: bool = False,
+        interval: float = 5.0,
+        timeout: float = 40.0,
+        waits: bool = False,
+        on_deserialization_error: Callable[[DeserializationError], None] | None = None,
+        clock: Callable[[], float] = boot_time,
+    ) -> None:
+        # A group that shares a store reads together; any other reader of a partition reads it alone.
+        self._alone: Final = inside.group is None or not watchword.verifier.shared_replay
+        self._inside: Final = inside
+        self._watchword: Final = watchword
+        self._quarantine: Final = quarantine
+        self._deserializers: Final = (key_deserializer, value_deserializer)
+        self._on_deserialization_error: Final = on_deserialization_error
+        self._auto_commit: Final = auto_commit
+        self._interval: Final = min(interval, _RENEWED) if self._alone else interval
+        self._timeout: Final = timeout
+        self._waits: Final = waits
+        self._now: Final = clock
+        # What a shared store has seen and another member is given would pass for delivered before; and in observe mode
+        # everything is handed on, with the verdict of that moment.
+        self._may_look_ahead: Final = self._alone and not watchword.observing
+        # One consumer's memory is no other's, though the group be the same.
+        self._name: Final = f"{inside.group or ''}@{secrets.token_hex(8)}" if self._alone else str(inside.group)
+        self._outage: Final = Outage(watchword.verifier.policy.max_hold)
+        self._check: Final = Threads()
+        self._stamps: Final = TopicWarnings(watchword)
+        self._readers: dict[TopicPartition, Reader] = {}
+        self._clients: dict[TopicPartition, Rewind] = {}
+        self._mine: frozenset[TopicPartition] = frozenset()
+        self._assignment: Any = None
+        self._tasks: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._copies: set[asyncio.Task[bool]] = set()
+        self._judging: dict[TopicPartition, tuple[int, float]] = {}
+        self._errors: dict[TopicPartition, Exception] = {}
+        self._leases: dict[TopicPartition, float] = {}
+        self._sought: set[TopicPartition] = set()
+        self._warned: set[str] = set()
+        self._latest: TopicPartition | None = None
+        self._skipped = 0
+        self._turn = 0
+        self._wake_at = self._now()
+        self._changed: asyncio.Future[None] | None = None
+        self._news: asyncio.Future[None] | None = None
+        self._committer: asyncio.Task[None] | None = None
+        self._stopped = False
+        inside.tap(self._fetched, watchword.clock)
+
+    # What the client asks of its fetcher
+
+    async def next_record(self, partitions: tuple[TopicPartition, ...]) -> Record:
+        """Return the next verified record of these partitions (none named: of all)."""
+        record = self._at_hand(partitions)
+        if record is None:
+            ((record,),) = (await self._next(partitions, None, 1, one=True)).values()
+        return record
+
+    async def fetched_records(
+        self,
+        partitions: Collection[TopicPartition],
+        timeout: float = 0,  # noqa: ASYNC109 - aiokafka's signature
+        max_records: int | None = None,
+    ) -> dict[TopicPartition, list[Record]]:
+        """Return verified records of these partitions, at most ``max_records``; {} after ``timeout`` seconds."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        return await self._next(tuple(partitions), deadline, max_records, one=False)
+
+    def seek_to(self, tp: TopicPartition, offset: int) -> None:
+        """Go on at ``offset``; what was taken from there on and not handed over comes again."""
+        self._sync()
+        if tp not in self._mine:
+            self._inside.seek(tp, offset)  # the client says what is wrong
+        self._clients[tp].seek(offset)
+        self._follow(tp, offset)
+
+    def request_offset_reset(self, tps: Iterable[TopicPartition], strategy: int) -> asyncio.Future[Any]:
+        """Go to one of the ends of each log."""
+        self._sync()
+        tps = list(tps)
+        found: asyncio.Future[Any] = self._inside.fetcher.request_offset_reset(tps, strategy)
+        for tp in tps:
+            self._follow(tp, None)
+        return found
+
+    def _follow(self, tp: TopicPartition, offset: int | None) -> None:
+        self._readers[tp].sought(offset)
+        self._sought.add(tp)
+        self._errors.pop(tp, None)
+        self._nudge()
+
+    async def get_offsets_by_times(self, timestamps: dict[TopicPartition, int], timeout_ms: int) -> Any:
+        """See aiokafka."""
+        return await self._inside.fetcher.get_offsets_by_times(timestamps, timeout_ms)
+
+    async def beginning_offsets(self, partitions: Iterable[TopicPartition], timeout_ms: int) -> Any:
+        """See aiokafka."""
+        return await self._inside.fetcher.beginning_offsets(partitions, timeout_ms)
+
+    async def end_offsets(self, partitions: Iterable[TopicPartition], timeout_ms: int) -> Any:
+        """See aiokafka."""
+        return await self._inside.fetcher.end_offsets(partitions, timeout_ms)
+
+    async def close(self) -> None:
+        """End: who waits is told so, and the logs are forgotten; their next reader rebuilds what must be known."""
+        await self.finish()
+        await self._inside.fetcher.close()
+
+    @property
+    def _closed(self) -> bool:
+        """Whether it ended; faust-streaming asks, which reads from here."""
+        return self._stopped
+
+    @property
+    def _subscriptions(self) -> Any:
+        """What is assigned; faust-streaming asks, which counts its reads there."""
+        return self._inside.subscriptions
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise ConfigurationError(
+            f"the fetcher of a VerifyingConsumer has no {name}: what lies below is not verified;"
+            " read by getone(), getmany() or 'async for'"
+        )
+
+    # What the consumer asks
+
+    def started(self) -> None:
+        """Begin: commit by ourselves if we are to."""
+        self._inside.started()
+        if self._auto_commit and self._committer is None:
+            self._committer = asyncio.get_running_loop().create_task(self._commit_regularly())
+
+    def judged(self) -> dict[TopicPartition, int]:
+        """Return for each partition the offset before which everything was handed over or rejected."""
+        self._sync()
+        for tp in self._mine:
+            self._readers[tp].follow(self._clients[tp].position)
+        found = {tp: self._readers[tp].judged() for tp in self._mine}
+        return {tp: offset for tp, offset in found.items() if offset is not None}
+
+    def committable(self) -> dict[TopicPartition, int]:
+        """Return what is ``judged``, where that says more than the group's commit, which has its own metadata."""
+        return {tp: offset for tp, offset in self.judged().items() if self._may_commit(tp)}
+
+    def _may_commit(self, tp: TopicPartition) -> bool:
+        return self._readers[tp].is_reading or tp in self._sought
+
+    def metadata(self, tp: TopicPartition, offset: int) -> str:
+        """Return what a commit at ``offset`` tells a successor."""
+        until = self._watchword.clock() + LEASE if self._auto_commit else 0
+        return self._readers[tp].metadata(offset, until=until) if tp in self._mine and self._alone else ""
+
+    async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
+        """Commit offsets with the caller's metadata, or with ours; without ours where the broker takes less of it."""
+        sent = self._now()
+        told = {tp: (offset, metadata or self.metadata(tp, offset)) for tp, (offset, metadata) in offsets.items()}
+        try:
+            await self._inside.commit(told)
+        except OffsetMetadataTooLargeError:
+            await self._inside.commit(offsets)
+            self._warn_once(
+                "kafka.commit_without_metadata",
+                cost="after a restart behind a log that was cut, honest messages may be dropped as stale",
+                remedy="let offset.metadata.max.bytes of the brokers be 4096, its default",
+            )
+            sent = self._now()
+        for tp, (offset, _) in offsets.items():
+            self._leases[tp] = sent
+            if tp in self._mine:
+                self._readers[tp].committed = offset
+        self._nudge()
+
+    def _warn_once(self, event: str, **fields: str) -> None:
+        if event not in self._warned:
+            self._warned.add(event)
+            self._watchword.audit.warn(event, **fields)
+
+    async def commit_handled(self) -> None:
+        """Commit what the caller is done with, and say again where nothing changed, so that a successor knows."""
+        try:
+            self._sync()
+        except ConfigurationError:  # nothing is read, and callers are told why
+            return
+        offsets: dict[TopicPartition, tuple[int, str]] = {}
+        for tp in filter(self._may_commit, self._mine):
+            reader = self._readers[tp]
+            handled = reader.handled()
+            due = not self._has_lease(tp, self._now() + LEASE - _RENEWED) and reader.is_reading
+            if handled is not None and (handled != reader.committed or due):
+                offsets[tp] = handled, ""
+        if not offsets:
+            return
+        try:
+            async with asyncio.timeout(self._timeout):  # aiokafka tries for ever
+                await self.commit(offsets)
+        except Exception as error:  # noqa: BLE001 - whatever it is, they come again, or the next round commits them
+            self._watchword.audit.warn("kafka.commit_failed", error=type(error).__name__)
+
+    async def revoked(self) -> None:
+        """Commit before partitions go to other members, if we commit by ourselves."""
+        if self._auto_commit:
+            await self.commit_handled()
+
+    def require_open(self) -> None:
+        """Raise the client's error once it has ended; ConfigurationError before it began."""
+        if self._stopped:
+            raise ConsumerStoppedError
+        self._inside.require_start()
+
+    def all_handled(self) -> None:
+        """Note that the caller is done with all that it was given."""
+        for tp in self._mine:
+            self._readers[tp].all_handled()
+
+    async def finish(self) -> None:
+        """Commit for the last time if we are to, and end."""
+        if self._stopped:
+            return
+        if self._committer is not None:
+            self._committer.cancel()
+            await asyncio.gather(self._committer, return_exceptions=True)
+            await self.commit_handled()
+        self._stopped = True
+        self._nudge()
+        await self._stamps.close()
+        if self._copies:
+            await asyncio.wait(self._copies, timeout=_FAREWELL)
+        for task in (*self._tasks.values(), *self._copies):
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), *self._copies, return_exceptions=True)
+        for tp in self._readers:
+            self._watchword.verifier.forget(self._log_name(tp))
+        if self._news is not None:
+            self._news.cancel()
+
+    async def _commit_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval)
+            await self.commit_handled()
+
+    # What the client hears
+
+    def _fetched(self, response: Any, before: float) -> None:
+        """Look at a broker's answer to a fetch before the client does."""
+        scrub_answer(response)
+        after = self._watchword.clock()
+        for topic, answers in response.topics:
+            for number, error, end, *_ in answers:
+                reader = self._readers.get(TopicPartition(topic, number))
+                if reader is not None and not error and end >= 0:
+                    reader.looked(before, end, after)
+                    if not reader.is_reading:  # it may wait for just this
+                        self._nudge()
+
+    # Take, judge, hand over
+
+    async def _next(
+        self, wanted: tuple[TopicPartition, ...], deadline: float | None, most: int | None, *, one: bool
+    ) -> dict[TopicPartition, list[Record]]:
+        """Return records; what was handed over before counts as handled. Errors come when nothing else can."""
+        now = asyncio.get_running_loop().time
+        self.all_handled()
+        while True:
+            if self._stopped:
+                if one:
+                    raise ConsumerStoppedError
+                return {}
+            self._wake_at = self._now() + _ROUND
+            rebalancing = self._inside.rebalancing
+            failure = None if rebalancing else await self._pump(wanted, most, one=one)
+            skipped = self._skipped
+            records = {} if rebalancing else self._handed_over(wanted, most)
+            if records:
+                return records
+            if self._skipped != skipped:
+                continue
+            if failure is not None and not (self._waits and isinstance(failure, Unavailable)):
+                raise failure
+            if deadline is not None and now() >= deadline + (_PATIENCE if self._is_judging(wanted) else 0):
+                return {}
+            await self._wait(wanted, deadline)
+
+    def _at_hand(self, wanted: tuple[TopicPartition, ...]) -> Record | None:
+        """Return a record that was judged with the one handed over last, as ``_next`` would; None to ask that."""
+        tp = self._latest
+        if tp is None or (wanted and tp not in wanted) or self._stopped or self._inside.rebalancing:
+            return None
+        if self._inside.assignment() is not self._assignment or not self._may_give(tp, self._now()):
+            return None
+        self.all_handled()
+        found = self._given(tp, 1)
+        return found[0] if found else None
+
+    async def _pump(self, wanted: tuple[TopicPartition, ...], most: int | None, *, one: bool) -> Exception | None:
+        """Let each partition do what it can do at once, and begin what takes time; return an error that came of it."""
+        self._sync()
+        failure: Exception | None = None
+        now = self._now()
+        tps = self._open(wanted)
+        coming = {tp: self._coming(tp, now) for tp in tps}
+        for tp in tps:
+            left = None if most is None else most - sum(coming.values()) + coming[tp]
+            if left is not None and left <= 0 and not coming[tp]:
+                continue
+            try:
+                await self._advance(tp, self._readers[tp], left, one=one)
+            except KafkaError as error:
+                failure = failure or error
+            error_of_task = self._errors.pop(tp, None)
+            failure = failure or error_of_task
+            coming[tp] = self._coming(tp, now)
+        return failure
+
+    def _coming(self, tp: TopicPartition, now: float) -> int:
+        """Return how many records of a partition are ready, or are about to be.
+
+        Others are judged side by side with these only if they take long, or if it does no harm to judge too many.
+        """
+        count, begun = self._judging.get(tp, (0, now))
+        is_counted = not self._may_look_ahead and now - begun < _PATIENCE
+        if is_counted:
+            self._wake_at = min(self._wake_at, begun + _PATIENCE)
+        reader = self._readers[tp]
+        may_give = reader.is_reading and self._has_lease(tp, now)
+        return (len(reader.ready) if may_give else 0) + (count if is_counted else 0)
+
+    def _open(self, wanted: tuple[TopicPartition, ...]) -> list[TopicPartition]:
+        """Return the partitions to look at, beginning with another one after each that gave records."""
+        tps = [tp for tp in self._readers if tp in self._mine and (not wanted or tp in wanted)]
+        tps = [tp for tp in tps if not self._inside.is_paused(tp)]
+        turn = self._turn % len(tps) if tps else 0
+        return tps[turn:] + tps[:turn]
+
+    async def _advance(self, tp: TopicPartition, reader: Reader, most: int | None, *, one: bool) -> None:
+        """Do what the machine says, up to something that takes time."""
+        want, client = self._wanted(tp, reader, most, one=one), self._clients[tp]
+        while True:
+            position = client.position
+            if position is None:
+                await client.take(1)  # the client tells why, if it cannot find one
+            action = reader.next(self._now(), position, want)
+            match action:
+                case Wait(until):
+                    if until > self._now():
+                        self._wake_at = min(self._wake_at, until)
+                        return
+                case Seek(offset):
+                    client.seek(offset)
+                case Take(number):
+                    records: Sequence[ConsumerRecord[Any, Any]] = ()
+                    try:
+                        records = await client.take(number)
+                    finally:
+                        behind = client.position
+                        reader.answered(action, Taken(records, behind), self._now())
+                    if not records and behind == position:
+                        return
+                case _:
+                    if isinstance(action, Judge):
+                        self._judging[tp] = len(action.records), self._now()
+                    task = asyncio.get_running_loop().create_task(self._perform(tp, reader, action))
+                    self._tasks[tp] = task
+                    return
+
+    def _wanted(self, tp: TopicPartition, reader: Reader, most: int | None, *, one: bool) -> int | None:
+        """Return how many records are to be ready."""
+        if one:
+            looks_ahead = self._may_look_ahead and not reader.ready and tp not in self._tasks
+            return reader.look_ahead(self._now()) if looks_ahead else 1
+        if reader.ready and not reader.is_fresh(self._now()):  # they come first, judged once more
+            return len(reader.ready)
+        return most
+
+    async def _perform(self, tp: TopicPartition, reader: Reader, action: Action[ConsumerRecord[Any, Any]]) -> None:
+        """Carry out an action that takes time, and tell the machine what came of it."""
+        try:
+            answer = await self._answer(tp, action)
+        except Exception as error:  # noqa: BLE001 - told to the caller
+            if reader.failed(action, self._now()):
+                self._errors[tp] = self._told(tp, action, error)
+        else:
+            reader.answered(action, answer, self._now())
+        finally:
+            self._tasks.pop(tp, None)
+            self._judging.pop(tp, None)
+        for event, fields in reader.notes:
+            self._watchword.audit.note(event, log=log_of(tp), **fields)
+        for message, verdict in reader.dropped:
+            self._copy(message, verdict)
+        reader.notes.clear()
+        reader.dropped.clear()
+        failure, reader.failure = reader.failure, None
+        if failure is not None and not (isinstance(action, Judge) and reader.ready):  # these come first
+            self._errors[tp] = as_kafka_error(failure)
+        if tp not in self._mine:
+            self._watchword.verifier.forget(self._log_name(tp))
+
+    async def _answer(self, tp: TopicPartition, action: Action[ConsumerRecord[Any, Any]]) -> object:
+        """Ask the broker, or the verifier."""
+        match action:
+            case Locate():
+                return Located(await self._inside.committed(tp), await self._inside.first_offset(tp))
+            case LookUp(time):
+                return await self._inside.look_up(tp, time)
+            case Commit(offset):
+                async with asyncio.timeout(self._timeout):
+                    await self.commit({tp: (offset, "")})
+                return None
+            case Keep(message, verdict):
+                kept = await self._put(message, verdict)
+                if kept:
+                    self._watchword.audit.passed_over()
+                return kept
+            case _:
+                return await self._verdicts(tp, action)
+
+    async def _verdicts(self, tp: TopicPartition, action: Action[ConsumerRecord[Any, Any]]) -> object:
+        verifier, begun = self._watchword.verifier, self._now()
+        match action:
+            case Judge(records):
+                messages = self._messages(tp, records)
+                return Judged(messages, await self._watchword.admit_many(messages, check=self._check), begun)
+            case Recall(records):
+                messages = self._messages(tp, records)
+                done = await verifier.recall_many(messages, check=self._check)
+                return Recollected(done, messages[done] if done < len(messages) else None)
+            case Peek(records):
+                return await verifier.times_of_issue(self._messages(tp, records), check=self._check)
+            case Renew(entries):
+                verdicts = await verifier.still_hold([entry.message for entry in entries], check=self._check)
+                for entry, verdict in zip(entries, verdicts, strict=False):
+                    if verdict is not None:
+                        self._watchword.audit.refused(entry.message, verdict)
+                return verdicts
+            case _:
+                raise TypeError(f"{type(action).__name__} takes no time")
+
+    def _told(self, tp: TopicPartition, action: Action[ConsumerRecord[Any, Any]], error: Exception) -> Exception:
+        """Return what the caller is told of an action that failed."""
+        event, failure = "replay.rebuild_failed", "the log cannot be read again"
+        if isinstance(action, Commit):
+            event, failure = "kafka.commit_failed", "the place where reading begins cannot be committed"
+        self._watchword.audit.warn(event, log=log_of(tp), error=type(error).__name__)
+        passing = isinstance(error, TimeoutError | KafkaTimeoutError | CommitFailedError)
+        if passing or (isinstance(error, KafkaError) and error.retriable):
+            told = as_kafka_error(Unavailable("replay", f"{failure}: {type(error).__name__}"))
+            told.__cause__ = error
+            return told
+        return error
+
+    def _messages(self, tp: TopicPartition, records: Sequence[ConsumerRecord[Any, Any]]) -> list[Message]:
+        now, looks = self._watchword.clock(), self._readers[tp].looks
+        return messages_of(
+            records,
+            self._watchword.realm,
+            self._name,
+            alone=self._alone,
+            appended=lambda offset: looks.interval(offset, now),
+        )
+
+    # Handing over
+
+    def _handed_over(self, wanted: tuple[TopicPartition, ...], most: int | None) -> dict[TopicPartition, list[Record]]:
+        """Give out what is ready, at most so many; a deserializer's error where nothing comes before it."""
+        found: dict[TopicPartition, list[Record]] = {}
+        left, now = most, self._now()
+        for tp in self._open(wanted):
+            if left == 0 or not self._may_give(tp, now):
+                continue
+            records = self._given(tp, left, first=not found)
+            if records:
+                found[tp] = records
+                self._turn += 1
+                left = None if left is None else left - len(records)
+        return found
+
+    def _may_give(self, tp: TopicPartition, now: float) -> bool:
+        reader = self._readers.get(tp)
+        if reader is None or not reader.ready or not reader.is_fresh(now) or self._inside.is_paused(tp):
+            return False
+        # A partition that came back is not read before it is known whether another member has gone on meanwhile.
+        return reader.is_reading and self._has_lease(tp, now)
+
+    def _has_lease(self, tp: TopicPartition, now: float) -> bool:
+        needs_one = self._auto_commit and self._alone and not self._watchword.observing
+        return not needs_one or now - self._leases.get(tp, -LEASE) < LEASE
+
+    def _given(self, tp: TopicPartition, most: int | None, *, first: bool = True) -> list[Record]:
+        """Hand over at most so many records, up to one on which a deserializer fails; raise if that is the ``first``.
+
+        The error of a later one comes with the next call.
+        """
+        reader = self._readers[tp]
+        records: list[Record] = []
+        self._latest = tp
+        while reader.ready and (most is None or len(records) < most):
+            entries = reader.hand_over(None if most is None else most - len(records))
+            for at, entry in enumerate(entries):
+                try:
+                    records += self._deserialized(entry)
+                except Exception:
+                    is_first = first and not records
+                    reader.give_back(entries[at + is_first :])
+                    if is_first:
+                        raise
+                    return records
+        return records
+
+    def _deserialized(self, entry: Ready[ConsumerRecord[Any, Any]]) -> Iterable[Record]:
+        """Return the record for the caller, or none where somebody else is told why."""
+        try:
+            return (deserialized(record_of(entry.record, entry.verdict), *self._deserializers),)
+        except DeserializationError as error:
+            if self._on_deserialization_error is None:
+                raise
+            self._skipped += 1
+            self._on_deserialization_error(error)
+            return ()
+
+    def _copy(self, message: Message, verdict: Rejected) -> None:
+        """Put a copy into quarantine, for which no other message waits."""
+        if self._quarantine is None:
+            return
+        if len(self._copies) >= MOST_COPIES:
+            self._watchword.audit.left_out()
+            return
+        task = asyncio.get_running_loop().create_task(self._put(message, verdict))
+        self._copies.add(task)
+        task.add_done_callback(self._copies.discard)
+
+    async def copied(self) -> None:
+        """Wait for the copies that are on their way into quarantine."""
+        await asyncio.gather(*self._copies, return_exceptions=True)
+
+    async def _put(self, message: Message, verdict: Rejected | Unavailable) -> bool:
+        """Put what is not delivered into quarantine, where there is one; return True if it is there."""
+        if self._quarantine is None:
+            return False
+        try:
+            return await self._quarantine.put(message, verdict)
+        except Unavailable:  # counted there; a rejected record stays in the log
+            return False
+
+    # Waiting, and what is assigned
+
+    def _is_judging(self, wanted: tuple[TopicPartition, ...]) -> bool:
+        """Return True if verdicts on records of these partitions are under way."""
+        return any(
+            self._readers[tp].is_reading and not self._readers[tp].ready
+            for tp in self._tasks
+            if tp in self._mine and (not wanted or tp in wanted)
+        )
+
+    async def _wait(self, wanted: tuple[TopicPartition, ...], deadline: float | None) -> None:
+        """Wait until something has happened, or it is time to look again."""
+        loop = asyncio.get_running_loop()
+        if self._changed is None or self._changed.done():
+            self._changed = loop.create_future()
+        if self._news is None or self._news.done():
+            self._news = self._inside.news()
+        told = self._news, self._inside.new_assignment()
+        waiting: set[asyncio.Future[None]] = {self._changed, *told}
+        waiting |= {task for tp, task in self._tasks.items() if not wanted or tp in wanted}
+        seconds = max(0.0, self._wake_at - self._now())
+        if deadline is not None:
+            left = deadline - loop.time()
+            seconds = min(seconds, left if left > 0 else _PATIENCE)
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for future in told:
+            if future.done() and not future.cancelled():
+                future.result()  # the client's own errors, of the group say
+
+    def _nudge(self) -> None:
+        """Wake up who waits."""
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
+
+    def _sync(self) -> None:
+        """Follow the client's assignment: a new one begins where its offsets say."""
+        assignment = self._inside.assignment()
+        if assignment is self._assignment:
+            return
+        tps = frozenset() if assignment is None else assignment.tps
+        self._refuse_aliases({tp.topic for tp in tps})
+        self._assignment = assignment
+        self._sought.clear()
+        self._errors.clear()
+        for tp in self._mine - tps:
+            self._readers[tp].lost()
+            self._leases.pop(tp, None)
+            self._watchword.verifier.forget(self._log_name(tp))
+        for tp in tps:
+            if tp not in self._readers:
+                self._readers[tp] = self._new_reader(tp)
+            self._clients[tp] = Rewind(self._inside, tp)
+            self._readers[tp].assigned()
+        self._mine = tps
+        self._stamps.ask(self._inside.client, {tp.topic for tp in tps})
+
+    def _new_reader(self, tp: TopicPartition) -> Reader:
+        watchword, log = self._watchword, self._log_name(tp)
+        return PartitionReader(
+            policy=watchword.verifier.policy,
+            stamp=stamp_of,
+            clock=watchword.clock,
+            endings=Endings(self._outage),
+            memory=watchword.verifier.memory(log) if self._alone else None,
+            tag=secrets.token_hex(4),
+            grouped=self._inside.group is not None,
+            leased=self._auto_commit,
+            observing=watchword.observing,
+        )
+
+    def _refuse_aliases(self, topics: set[str]) -> None:
+        """Refuse to read both ends of an alias without a shared store: one message would be handed over from each."""
+        if not self._alone:
+            return
+        for alias in self._watchword.verifier.policy.aliases:
+            ends = {channel_of("kafka", self._watchword.realm, topic).uri for topic in topics}
+            if {alias.channel, alias.signed_for} <= ends:
+                raise ConfigurationError(
+                    f"this consumer reads {alias.channel} and {alias.signed_for}, which an alias pairs: a message on"
+                    " both would be delivered twice; read them in groups of their own, or configure a [replay] store"
+                )
+
+    def _log_name(self, tp: TopicPartition) -> str:
+        return log_name(
+            Message(
+                channel=channel_of("kafka", self._watchword.realm, tp.topic),
+                value=None,
+                position=Position(log_of(tp), 0),
+                reader=self._name,
+            )
+        )

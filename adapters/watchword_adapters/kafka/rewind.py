@@ -1,0 +1,84 @@
+"""A short way back: the records that a partition's client gave last, so that a seek back need not ask the broker.
+
+A framework that wants a message again (a nack) seeks back by one. The client would drop what it has fetched, and could
+not even ask for it again before its present fetch is answered, which takes half a second at the end of a log.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from aiokafka.structs import ConsumerRecord, TopicPartition
+
+    from watchword_adapters.kafka._seam import Inside
+
+MOST_RECORDS: Final = 500
+MOST_BYTES: Final = 1 << 20
+
+
+class Rewind:
+    """Reads one partition of a client, and goes back over its latest records (500, or 1 MiB) without the client."""
+
+    def __init__(self, inside: Inside, tp: TopicPartition) -> None:
+        self._inside = inside
+        self._tp = tp
+        self._recent: deque[ConsumerRecord[Any, Any]] = deque()
+        self._size = 0
+        self._end: int | None = None
+        self._again: deque[ConsumerRecord[Any, Any]] = deque()
+        self._at: int | None = None
+
+    @property
+    def position(self) -> int | None:
+        """Where reading goes on; None where the client has no position."""
+        there = self._inside.position(self._tp)
+        if there != self._end:  # the client has moved by itself: what was kept does not lead there
+            self._forget()
+        return there if self._at is None else self._at
+
+    async def take(self, most: int | None) -> list[ConsumerRecord[Any, Any]]:
+        """Return the next records, at most so many, that are here; the client's errors."""
+        if self._at is not None and self.position == self._at:
+            count = len(self._again) if most is None else min(most, len(self._again))
+            records = [self._again.popleft() for _ in range(count)]
+            self._at = self._again[0].offset if self._again else None
+            return records
+        records = await self._inside.take(self._tp, most)
+        self._end = self._inside.position(self._tp)
+        for record in records:
+            self._recent.append(record)
+            self._size += _size(record)
+        while len(self._recent) > MOST_RECORDS or self._size > MOST_BYTES:
+            self._size -= _size(self._recent.popleft())
+        return records
+
+    def seek(self, offset: int) -> None:
+        """Go on at ``offset``: over what was kept, if that reaches back so far; else by the client."""
+        there = self.position
+        if (
+            there is not None
+            and self._recent
+            and self._end is not None
+            and self._recent[0].offset <= offset < self._end
+        ):
+            self._again = deque(record for record in self._recent if record.offset >= offset)
+            self._at = offset if self._again else None
+        elif offset == self._end == self._inside.position(self._tp):
+            self._again.clear()
+            self._at = None
+        else:
+            self._inside.seek(self._tp, offset)
+            self._forget()
+            self._end = offset
+
+    def _forget(self) -> None:
+        self._recent.clear()
+        self._again.clear()
+        self._size, self._at = 0, None
+        self._end = self._inside.position(self._tp)
+
+
+def _size(record: ConsumerRecord[Any, Any]) -> int:
+    return max(record.serialized_key_size, 0) + max(record.serialized_value_size, 0) + 100 * (1 + len(record.headers))

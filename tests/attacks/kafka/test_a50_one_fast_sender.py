@@ -1,0 +1,39 @@
+"""A50: one honest principal that sends much, with the settings that a user gets who sets none."""
+
+import asyncio
+import time
+from collections import Counter
+
+from tests.integration.kafka.world import World
+from watchword import MemoryReplayStore, Policy, Verifier, Watchword
+
+MANY = 260_000
+"""What 5,000 messages a second make in less than a minute; the window is five."""
+
+
+async def test_a50_nothing_is_over_quota(world: World) -> None:
+    """All messages of one principal within one window are delivered."""
+    topic = await world.make_topic()
+    async with world.producer(linger_ms=5, max_batch_size=1 << 18) as producer:
+        for number in range(MANY):
+            await producer.send(topic, b"%d" % number, partition=0)
+            if number % 10_000 == 0:
+                await asyncio.sleep(0)
+        await producer.flush()
+    policy = Policy()
+    reader = Watchword(
+        verifier=Verifier(
+            realm="test",
+            keys=world.keys,
+            replay=MemoryReplayStore(horizon=policy.horizon),
+            policy=policy,
+            clock=time.time,
+        )
+    )
+    delivered = 0
+    async with world.consumer(reader, topic) as consumer, asyncio.timeout(120):
+        while sum(reader.audit.counts.values()) < MANY:
+            for records in (await consumer.getmany(timeout_ms=1_000, max_records=5_000)).values():
+                delivered += len(records)
+    assert Counter(reader.audit.counts) == Counter(delivered=MANY)
+    assert delivered == MANY

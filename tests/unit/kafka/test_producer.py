@@ -1,0 +1,64 @@
+"""What a signing producer refuses, and what stays as aiokafka's own does it."""
+
+import pytest
+
+from tests.unit.kafka.fakes import P0, Keys, watchword
+from watchword import ConfigurationError, SigningError
+from watchword_adapters.kafka import SigningProducer
+
+
+async def test_a_batch_that_does_not_fit_signed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should an envelope ever be larger than was counted with, nothing is sent half: the batch is refused."""
+    producer = SigningProducer(watchword=watchword(Keys()), max_batch_size=1_000)
+    producer._metadata._partitions["topic"] = {0: None}
+    monkeypatch.setattr(producer, "_started", True)
+    monkeypatch.setattr(producer._outgoing._entries, "largest", lambda *_: 100)
+    batch = producer.create_batch()
+    while batch.append(timestamp=None, key=None, value=b"v"):
+        pass
+    with pytest.raises(SigningError, match="put fewer messages"):
+        await producer.send_batch(batch, "topic", partition=0)
+    assert not producer._message_accumulator._batches
+    await producer.stop()
+
+
+@pytest.mark.parametrize("closed", [True, False])
+async def test_a_batch_that_was_closed_stays_closed(monkeypatch: pytest.MonkeyPatch, *, closed: bool) -> None:
+    """Closing a batch keeps later sends out of it, as with aiokafka's own."""
+    producer = SigningProducer(watchword=watchword(Keys()))
+    producer._metadata._partitions["topic"] = {0: None}
+    monkeypatch.setattr(producer, "_started", True)
+    batch = producer.create_batch()
+    batch.append(timestamp=None, key=None, value=b"v")
+    if closed:
+        batch.close()
+    await producer.send_batch(batch, "topic", partition=0)
+    (sent,) = producer._message_accumulator._batches[P0]
+    assert (sent._builder.closed(), sent.record_count) == (closed, 1)
+    producer._message_accumulator._batches.clear()
+    await producer.stop()
+
+
+async def test_the_envelope_is_never_larger_than_a_batch_counts_with() -> None:
+    """For the longest names the estimate still covers the envelope that signing gives."""
+    agent = watchword(Keys())
+    producer = SigningProducer(watchword=agent, recipient=lambda *_: "r" * 255)
+    entries = producer._outgoing._entries
+    topic = "t" * 249
+    for count in (0, 1, 30):
+        headers = [(f"header-{n}-" + "é" * 20, b"v") for n in range(count)]
+        entry = entries.entry(topic, 2**31 - 1, None, b"k", b"v", headers)
+        assert entry.draft is not None
+        signed = agent.signer.sign_now([entry.draft] * 64)[0].header[1]
+        assert len(signed or b"") <= entry.draft.largest
+        for known in (None, topic):
+            assert entry.size <= entries.largest(known, b"k", b"v", headers)
+    await producer.stop()
+
+
+async def test_a_producer_without_signer_is_refused() -> None:
+    """A process that was set up only to verify is told so where the producer is made."""
+    agent = watchword(Keys())
+    agent._signer = None
+    with pytest.raises(ConfigurationError, match="only verifies"):
+        SigningProducer(watchword=agent)
