@@ -1,34 +1,41 @@
-"""How long a Kafka consumer takes until it delivers again, after it was given a partition whose window it must know.
+"""How long a Kafka consumer takes to deliver again: after a restart, a move to another member, a seek back by one.
 
-One partition holds 15 minutes of signed messages at 1,000 a second. A group that had read all of them gets it assigned;
-the time runs from there to the first delivery of a message that was sent afterwards, beside that of a bare consumer.
-The topic is on CreateTime and the consumer's clock stands at the end of the log, so that nobody has to wait 15 minutes.
+One partition holds the signed messages of one window, at 1,000 a second. A member of a group has read all of them, and
+one more message has come. The time runs from the moment at which the client tells of the assignment (or from the seek)
+to the delivery of that message (or of the last one again), beside that of a bare consumer. The topic is on CreateTime
+and the consumers' clocks stand at the end of the log, so that nobody has to wait for minutes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
+import statistics
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.structs import TopicPartition
 
-from watchword import MemoryKeys, MemoryReplayStore, Policy, Signer, SigningKey, Verifier, Watchword
+from watchword import Audit, MemoryKeys, MemoryReplayStore, Policy, Signer, SigningKey, Verifier, Watchword
 from watchword_adapters.kafka import SigningProducer, VerifyingConsumer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
-WINDOWS: Final = (60, 300, 900)
+WINDOWS: Final = (60, 300)
 """Seconds."""
 
 RATE: Final = 1000
+_SEEKS: Final = 9
+"""Seeks back by one, of which the median counts."""
+
 _SKEW: Final = 5.0
 _SPEAKERS: Final = 10
 _VALUE: Final = b"x" * 200
@@ -38,115 +45,111 @@ _READY_SECONDS: Final = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What one window costs: ``seconds`` to the first delivery, of which a bare consumer takes ``bare_seconds``."""
+    """What it costs to be ready after ``what``: seconds to the first delivery; a bare consumer's in ``bare_seconds``.
+
+    ``read_again`` counts the records that were read for the memory alone; ``load`` is the machine's over the last
+    minute.
+    """
 
     window: int
-    messages: int
+    what: str
+    read_again: int
     seconds: float
     bare_seconds: float
+    load: float
 
     @property
     def per_second(self) -> float:
         """Messages read again in a second."""
-        return self.messages / max(self.seconds - self.bare_seconds, 1e-9)
+        return self.read_again / max(self.seconds - self.bare_seconds, 1e-9)
 
 
 def measure(bootstrap: str, broker: str, *, small: bool) -> dict[str, Any]:
-    """Fill a log, let a consumer get ready for each window, and return what goes into the report."""
+    """Fill a log for each window, let consumers get ready, and return what goes into the report."""
     windows, rate = ((20,), 20) if small else (WINDOWS, RATE)
-    figures = asyncio.run(_Bench(bootstrap, max(windows), rate).measure(windows))
+    figures = [one for window in windows for one in asyncio.run(_measure(_Log(bootstrap, window, rate)))]
     rows = [asdict(one) | {"per_second": one.per_second} for one in figures]
     return {"ready": {"rate": rate, "broker": broker, "ready": rows}}
 
 
-class _Bench:
-    def __init__(self, bootstrap: str, seconds: int, rate: int) -> None:
-        self._bootstrap = bootstrap
+async def _measure(log: _Log) -> list[Figure]:
+    """Fill a log, and measure on it."""
+    await log.fill()
+    figures = []
+    for what, ready in (("restart", _restart), ("move", _move), ("seek back by one", _seek)):
+        seconds, read_again = await ready(log, _Group(log, verifying=True))
+        bare_seconds, _ = await ready(log, _Group(log, verifying=False))
+        figures.append(Figure(log.window, what, read_again, seconds, bare_seconds, os.getloadavg()[0]))
+    return figures
+
+
+async def _restart(log: _Log, group: _Group) -> tuple[float, int]:
+    """Let a member read all and end, and another begin."""
+    async with group.member() as first:
+        await first.read_all()
+    sent = await log.send()
+    async with group.member() as second:
+        return await second.ready(sent)
+
+
+async def _move(log: _Log, group: _Group) -> tuple[float, int]:
+    """Let a member read all; another joins the group, and gets the partition now or when the first one leaves."""
+    async with group.member() as first:
+        await first.read_all()
+        sent = await log.send()
+        async with group.member() as second:
+            async with asyncio.timeout(_READY_SECONDS):
+                await second.joined.wait()
+            if not second.has_partition:
+                await first.consumer.stop()
+            return await second.ready(sent)
+
+
+async def _seek(_: _Log, group: _Group) -> tuple[float, int]:
+    """Let a member read all, and take its last message again."""
+    async with group.member() as member:
+        await member.read_all()
+        before = member.read_again
+        seconds = [await member.again() for _ in range(_SEEKS)]
+        return statistics.median(seconds), (member.read_again - before) // _SEEKS
+
+
+class _Log:
+    """One partition that holds the messages of a window; ``end`` is when the last one was issued."""
+
+    def __init__(self, bootstrap: str, window: int, rate: int) -> None:
+        self.bootstrap: Final = bootstrap
+        self.window: Final = window
+        self.end: Final = time.time()
+        self.tp: Final = TopicPartition(f"ready-{secrets.token_hex(4)}", 0)
         self._rate = rate
-        self._tp = TopicPartition(f"ready-{secrets.token_hex(4)}", 0)
         self._keys = {f"agent://bench/speaker-{number}": SigningKey.generate() for number in range(_SPEAKERS)}
-        self._end = time.time()
-        self._begin = self._end - seconds
 
-    async def measure(self, windows: tuple[int, ...]) -> list[Figure]:
-        """Fill the log, and measure each window."""
-        await self._make_topic()
-        await self._fill()
-        return [
-            Figure(
-                window=window,
-                messages=window * self._rate,
-                seconds=await self._until_ready(window),
-                bare_seconds=await self._until_ready(None),
-            )
-            for window in windows
-        ]
-
-    async def _make_topic(self) -> None:
-        admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
-        await admin.start()
-        try:
-            settings = {"message.timestamp.type": "CreateTime"}
-            await admin.create_topics([NewTopic(self._tp.topic, 1, 1, topic_configs=settings)])
-        finally:
-            await admin.close()
-
-    async def _fill(self) -> None:
+    async def fill(self) -> None:
         """Let the speakers take turns; the messages of a batch, some 30, have the time of its last one."""
-        now = self._begin
+        await self._make_topic()
+        now = self.end - self.window
         async with AsyncExitStack() as stack:
             producers = [
                 await stack.enter_async_context(self._producer(principal, lambda: now)) for principal in self._keys
             ]
             for producer in cycle(producers):
-                if now >= self._end:
+                if now >= self.end:
                     return
-                batch = producer.create_batch(topic=self._tp.topic)
-                while now < self._end and batch.append(timestamp=None, key=None, value=_VALUE) is not None:
+                batch = producer.create_batch(topic=self.tp.topic)
+                while now < self.end and batch.append(timestamp=None, key=None, value=_VALUE) is not None:
                     now += 1 / self._rate
-                await (await producer.send_batch(batch, self._tp.topic, partition=0))
+                await (await producer.send_batch(batch, self.tp.topic, partition=0))
 
-    async def _until_ready(self, window: int | None) -> float:
-        """Give the partition to a group that had read all of it, send one message, and wait for that."""
-        group = secrets.token_hex(4)
-        await self._commit_end(group)
+    async def send(self) -> bytes:
+        """Add one more message; return its value."""
         sent = secrets.token_bytes(8)
-        async with self._producer(next(iter(self._keys)), lambda: self._end) as producer:
-            consumer = self._bare(group) if window is None else self._verifying(group, window)
-            began = time.perf_counter()
-            await producer.send_and_wait(self._tp.topic, sent, partition=0)
-            async with consumer, asyncio.timeout(_READY_SECONDS):
-                while (await consumer.getone()).value != sent:
-                    pass
-                return time.perf_counter() - began
+        async with self._producer(next(iter(self._keys)), lambda: self.end) as producer:
+            await producer.send_and_wait(self.tp.topic, sent, partition=0)
+        return sent
 
-    async def _commit_end(self, group: str) -> None:
-        async with AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap, group_id=group, enable_auto_commit=False
-        ) as consumer:
-            consumer.assign([self._tp])
-            await consumer.commit(await consumer.end_offsets([self._tp]))
-
-    def _producer(self, principal: str, clock: Callable[[], float]) -> SigningProducer:
-        watchword = Watchword(
-            verifier=self._verifier(Policy(), clock, principal),
-            signer=Signer(realm=_REALM, principal=principal, key=self._keys[principal], clock=clock),
-        )
-        return SigningProducer(bootstrap_servers=self._bootstrap, watchword=watchword, enable_idempotence=True)
-
-    def _verifying(self, group: str, window: int) -> VerifyingConsumer:
-        began = time.monotonic()
-        policy = Policy(max_age=window - 2 * _SKEW, max_skew=_SKEW)
-        verifier = self._verifier(policy, lambda: self._end + time.monotonic() - began, None)
-        return VerifyingConsumer(self._tp.topic, watchword=Watchword(verifier=verifier), **self._options(group))
-
-    def _bare(self, group: str) -> AIOKafkaConsumer:
-        return AIOKafkaConsumer(self._tp.topic, **self._options(group))
-
-    def _options(self, group: str) -> dict[str, Any]:
-        return {"bootstrap_servers": self._bootstrap, "group_id": group, "auto_offset_reset": "earliest"}
-
-    def _verifier(self, policy: Policy, clock: Callable[[], float], principal: str | None) -> Verifier:
+    def verifier(self, policy: Policy, clock: Callable[[], float], principal: str | None = None) -> Verifier:
+        """Return what knows all the speakers."""
         return Verifier(
             realm=_REALM,
             principal=principal,
@@ -155,3 +158,120 @@ class _Bench:
             policy=policy,
             clock=clock,
         )
+
+    async def _make_topic(self) -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        try:
+            settings = {"message.timestamp.type": "CreateTime"}
+            await admin.create_topics([NewTopic(self.tp.topic, 1, 1, topic_configs=settings)])
+        finally:
+            await admin.close()
+
+    def _producer(self, principal: str, clock: Callable[[], float]) -> SigningProducer:
+        watchword = Watchword(
+            verifier=self.verifier(Policy(), clock, principal),
+            signer=Signer(realm=_REALM, principal=principal, key=self._keys[principal], clock=clock),
+        )
+        return SigningProducer(bootstrap_servers=self.bootstrap, watchword=watchword)
+
+
+class _Group:
+    """One consumer group, of verifying or of bare members; nobody's clock is behind another's."""
+
+    def __init__(self, log: _Log, *, verifying: bool) -> None:
+        self._log = log
+        self._verifying = verifying
+        self._name = secrets.token_hex(4)
+        self._began = time.monotonic()
+
+    @asynccontextmanager
+    async def member(self) -> AsyncIterator[_Member]:
+        """Start a member."""
+        options: dict[str, Any] = {
+            "bootstrap_servers": self._log.bootstrap,
+            "group_id": self._name,
+            "auto_offset_reset": "earliest",
+            "enable_auto_commit": False,
+        }
+        audit = _Notes(clock=self._clock)
+        if self._verifying:
+            policy = Policy(max_age=self._log.window - 2 * _SKEW, max_skew=_SKEW)
+            watchword = Watchword(verifier=self._log.verifier(policy, self._clock), audit=audit)
+            consumer: AIOKafkaConsumer = VerifyingConsumer(watchword=watchword, **options)
+        else:
+            consumer = AIOKafkaConsumer(**options)
+        member = _Member(self._log.tp, consumer, audit)
+        async with consumer:
+            consumer.subscribe([self._log.tp.topic], listener=member)
+            yield member
+
+    def _clock(self) -> float:
+        return self._log.end + time.monotonic() - self._began
+
+
+class _Notes(Audit):
+    """Adds up what was read again."""
+
+    read_again = 0
+
+    def note(self, event: str, **fields: Any) -> None:
+        """See ``Audit``."""
+        if event == "replay.rebuilt":
+            self.read_again += int(fields["recalled"])
+
+
+class _Member(ConsumerRebalanceListener):
+    """One member, and the moment at which it was given the partition."""
+
+    def __init__(self, tp: TopicPartition, consumer: AIOKafkaConsumer, audit: _Notes) -> None:
+        self.consumer: Final[Any] = consumer  # aiokafka annotates some of its methods only
+        self.joined: Final = asyncio.Event()
+        self._tp = tp
+        self._audit = audit
+        self._assigned_at: float | None = None
+
+    @property
+    def has_partition(self) -> bool:
+        """Whether it was given the partition."""
+        return self._assigned_at is not None
+
+    @property
+    def read_again(self) -> int:
+        """How many records it has read for its memory alone."""
+        return self._audit.read_again
+
+    def on_partitions_revoked(self, revoked: Any) -> None:
+        """See aiokafka."""
+
+    def on_partitions_assigned(self, assigned: Any) -> None:
+        """See aiokafka."""
+        self._assigned_at = time.perf_counter() if assigned else None
+        self.joined.set()
+
+    async def read_all(self) -> None:
+        """Read up to the end of the log, and commit."""
+        end = (await self.consumer.end_offsets([self._tp]))[self._tp]
+        async with asyncio.timeout(_READY_SECONDS):
+            offset = 0
+            while offset < end - 1:
+                for records in (await self.consumer.getmany(timeout_ms=200)).values():
+                    offset = records[-1].offset
+        await self.consumer.commit()
+
+    async def ready(self, sent: bytes) -> tuple[float, int]:
+        """Wait for a message; return the seconds since the assignment, and how many records were read again."""
+        async with asyncio.timeout(_READY_SECONDS):
+            while (await self.consumer.getone()).value != sent:
+                pass
+        assert self._assigned_at is not None  # noqa: S101 - a member without it gets nothing
+        return time.perf_counter() - self._assigned_at, self.read_again
+
+    async def again(self) -> float:
+        """Go back by one; return the seconds until that message is there again."""
+        position = await self.consumer.position(self._tp)
+        begun = time.perf_counter()
+        self.consumer.seek(self._tp, position - 1)
+        async with asyncio.timeout(_READY_SECONDS):
+            await self.consumer.getone()
+        return time.perf_counter() - begun

@@ -118,12 +118,13 @@ def _scaling(report: Report) -> Iterator[Table]:
 def _ready(report: Report) -> Iterator[Table]:
     ready = report["ready"]
     table = _table(
-        f"time until ready after a rebalance, {ready['rate']:,} messages/s in the partition, {ready['broker']}",
-        ("window", "messages read again", "seconds", "bare consumer", "read again per second"),
+        f"from the assignment to the first delivery, {ready['rate']:,} messages/s in the partition, {ready['broker']}",
+        ("window", "after", "messages read again", "seconds", "bare consumer", "read again per second", "load"),
     )
     for row in ready["ready"]:
-        seconds = f"{row['seconds']:.1f}", f"{row['bare_seconds']:.1f}"
-        table.add_row(f"{row['window']} s", f"{row['messages']:,}", *seconds, f"{row['per_second']:,.0f}")
+        seconds = f"{row['seconds']:.3f}", f"{row['bare_seconds']:.3f}"
+        counts = f"{row['read_again']:,}", *seconds, f"{row['per_second']:,.0f}", f"{row['load']:.1f}"
+        table.add_row(f"{row['window']} s", row["what"], *counts)
     yield table
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from math import ceil
+from typing import TYPE_CHECKING, Final
 
 from chaos.evidence import ORIGINAL, REPLAYED, UNAVAILABLE
 
 if TYPE_CHECKING:
-    from chaos.evidence import Evidence
+    from chaos.evidence import Delivery, Evidence
 
 
 @dataclass(kw_only=True)
@@ -24,6 +25,14 @@ class Figures:
     on core NATS once. ``copies_came_first`` were delivered at a copy's position instead, and the original was refused
     for it: several readers of one stream do not judge in its order. ``honest_refused`` counts, by reason, originals
     that a guard refused for good, and ``replays_refused`` copies.
+
+    ``forged_offered`` are records that no honest sender wrote; ``forged_delivered`` reached a handler, and
+    ``aborted_delivered`` did so although their transaction was aborted. Two more figures hold a handler's word against
+    the log: ``delivered_elsewhere`` came with a position at which the log has no such record, and
+    ``delivered_out_of_turn`` came behind a later one of its log although the worker had not begun again: so a copy
+    that passes for its original at the original's own position is found. ``deliveries_late_ms`` is the 99th
+    percentile, over the messages, of the time from the append (or the issue, where the bus stamps nothing) to the
+    first delivery.
     """
 
     honest_sent: int = 0
@@ -37,6 +46,12 @@ class Figures:
     honest_lost_by_bus: int = 0
     honest_lost_unavailable: int = 0
     copies_came_first: int = 0
+    forged_offered: int = 0
+    forged_delivered: int = 0
+    aborted_delivered: int = 0
+    delivered_elsewhere: int = 0
+    delivered_out_of_turn: int = 0
+    deliveries_late_ms: int = 0
     honest_refused: dict[str, int] = field(default_factory=dict)
     replays_refused: dict[str, int] = field(default_factory=dict)
     deeds: dict[str, int] = field(default_factory=dict)
@@ -44,13 +59,26 @@ class Figures:
     @property
     def holds(self) -> bool:
         """Whether exactly the honest messages were delivered."""
-        return not (self.honest_lost or self.replays_delivered or self.honest_rejected_as_replay)
+        return not any(getattr(self, name) for name in MUST_BE_ZERO)
+
+
+MUST_BE_ZERO: Final = (
+    "honest_lost",
+    "honest_rejected_as_replay",
+    "replays_delivered",
+    "forged_delivered",
+    "aborted_delivered",
+    "delivered_elsewhere",
+    "delivered_out_of_turn",
+)
 
 
 def account(evidence: Evidence) -> Figures:
     """Count."""
     figures = _on_log(evidence, evidence.log) if evidence.log is not None else _on_core(evidence)
     figures.honest_sent = len(evidence.acked)
+    figures.forged_delivered = sum(one.name not in evidence.sent for one in evidence.deliveries)
+    figures.deliveries_late_ms = _lateness(evidence.deliveries)
     figures.kills = evidence.deeds["kill"]
     figures.broker_restarts = evidence.deeds["restart"]
     figures.deeds = dict(evidence.deeds)
@@ -59,27 +87,64 @@ def account(evidence: Evidence) -> Figures:
 
 def _on_log(evidence: Evidence, log: list[tuple[str, str]]) -> Figures:
     """Account where the bus gives positions: a message may be delivered at one of them, be it again and again."""
-    originals: dict[str, str] = {}
-    for name, position in log:
-        originals.setdefault(name, position)
+    originals = _originals(evidence, log)
+    honest_records = [(name, position) for name, position in log if name in evidence.sent]
     delivered = [(one.name, one.position) for one in evidence.deliveries]
     places: defaultdict[str, set[str]] = defaultdict(set)
     for name, position in delivered:
         places[name].add(position)
-    overtaken = {name for name, found in places.items() if len(found) == 1 and originals.get(name) not in found}
+    overtaken = {
+        name for name, found in places.items() if len(found) == 1 and originals.get(name, "") not in found | {""}
+    }
     refused = [one for one in evidence.refusals if one.reason != UNAVAILABLE]
     honest = [one for one in refused if originals.get(one.name) == one.position]
     reasons = Counter(one.reason for one in honest)
+    there = set(log)
     return Figures(
         honest_lost=len(evidence.acked.keys() - places.keys()),
         honest_rejected_as_replay=len({one.name for one in honest if one.reason == REPLAYED} - overtaken),
-        replays_offered=sum(originals[name] != position for name, position in log),
+        replays_offered=sum(originals.get(name) != position for name, position in honest_records),
         replays_delivered=sum(len(found) - 1 for found in places.values()),
         redeliveries=len(delivered) - len(set(delivered)),
         copies_came_first=len(overtaken),
+        forged_offered=len(log) - len(honest_records),
+        aborted_delivered=sum(one in evidence.aborted for one in delivered),
+        delivered_elsewhere=sum(one not in there for one in delivered),
+        delivered_out_of_turn=_out_of_turn(evidence.deliveries),
         honest_refused=dict(reasons),
         replays_refused=dict(Counter(one.reason for one in refused) - reasons),
     )
+
+
+def _originals(evidence: Evidence, log: list[tuple[str, str]]) -> dict[str, str]:
+    """Return where each message stands: where its sender was told, else where the log has it first.
+
+    What was sent in a transaction that is not known to be committed may stand there for nobody: it has no original.
+    """
+    originals: dict[str, str] = {}
+    for name, position in log:
+        if name in evidence.sent and name not in evidence.unsettled:
+            originals.setdefault(name, position)
+    return originals | evidence.acked
+
+
+def _out_of_turn(deliveries: list[Delivery]) -> int:
+    count = 0
+    latest: dict[tuple[str, str, int], int] = {}
+    for one in deliveries:
+        if one.turn:
+            stretch = one.worker, one.log, one.turn
+            count += one.offset <= latest.get(stretch, -1)
+            latest[stretch] = max(one.offset, latest.get(stretch, -1))
+    return count
+
+
+def _lateness(deliveries: list[Delivery]) -> int:
+    first: dict[str, int] = {}
+    for one in deliveries:
+        first[one.name] = min(one.late, first.get(one.name, one.late))
+    late = sorted(first.values())
+    return late[ceil(0.99 * len(late)) - 1] if late else 0
 
 
 def _on_core(evidence: Evidence) -> Figures:

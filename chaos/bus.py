@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     import asyncio
@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from chaos.plan import Plan
     from watchword import VerifiedMessage
 
-Handler: TypeAlias = "Callable[[Sequence[VerifiedMessage]], Awaitable[None]]"
+
+class Handed(NamedTuple):
+    """A message as a handler gets it, and when the bus got it: seconds since the epoch, by the bus's best knowledge."""
+
+    message: VerifiedMessage
+    since: float
+
+
+Handler: TypeAlias = "Callable[[Sequence[Handed]], Awaitable[None]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +78,20 @@ class Bus(Protocol):
         """Return how many messages the workers are not done with; 0 where the bus does not know."""
         ...
 
-    def log(self) -> AsyncIterator[tuple[str, str]] | None:
-        """Yield name and position of all that the bus holds, oldest first; None where it holds nothing."""
+    def log(self, end: asyncio.Event) -> AsyncIterator[tuple[str, str]] | None:
+        """Yield name and position of all that is sent, each original before its copies, until ``end`` and all is read.
+
+        None where the bus holds nothing.
+        """
+        ...
+
+
+@runtime_checkable
+class Retaining(Protocol):
+    """A bus that can be told to forget."""
+
+    async def cut(self, *, everything: bool) -> int:
+        """Let retention take what no reader needs any more, or all that is handled; return how many records went."""
         ...
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from chaos.evidence import REFUSED, UNAVAILABLE, Writer, place
+from chaos.evidence import DELIVERED, REFUSED, UNAVAILABLE, Writer, place
 from chaos.plan import READER, REALM
 from chaos.stores import open_store
 from watchword import (
@@ -40,8 +41,17 @@ def speaker(plan: Plan, principal: str) -> Watchword:
     )
 
 
+def impostor(plan: Plan) -> Signer:
+    """Return what signs in a speaker's name, with a key that is not the speaker's."""
+    return Signer(realm=REALM, principal=plan.speakers()[0], key=SigningKey.generate(), clock=time.time)
+
+
 class Worker:
-    """One life of a worker: ``name`` is ``<worker>.<life>``; what its guard refuses is written down."""
+    """One life of a worker: ``name`` is ``<worker>.<life>``; what its guard refuses is written down.
+
+    ``wishes`` are the driver's, for the worker to fulfil between two reads: "seek" so many records, "lag" so many
+    seconds.
+    """
 
     def __init__(self, plan: Plan, name: str) -> None:
         self.plan = plan
@@ -49,6 +59,12 @@ class Worker:
         self.number = int(name.partition(".")[0])
         self.clock = _Clock()
         self.keys = _Keys(plan)
+        self.delivered = Writer(plan.directory, f"{DELIVERED}{name}")
+        self.wishes: deque[tuple[str, float]] = deque()
+
+    def begins_again(self, *logs: str) -> None:
+        """Write down that these logs are read from a place of the bus's, or of the worker's own choice."""
+        self.delivered.write(*(("", log, "", "") for log in logs))
 
     async def watchword(self) -> Watchword:
         """Open the store, and return what plugs into the client."""

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from chaos.accounting import account
-from chaos.bus import bus_of
+from chaos.bus import Retaining, bus_of
 from chaos.child import Child
 from chaos.evidence import EVENTS, LOG, Evidence, Tally, Writer
 from chaos.plan import schedule
@@ -37,6 +37,14 @@ _FOR_SENDING: Final = 0.7
 _SLACK: Final = 0.03
 """Share of the honest messages that may be sent while a deed is done, beyond the moment of the next one."""
 
+_LULL: Final = 1.5
+"""Seconds without a message, before and after a log is emptied: so long retention has taken nothing of the present."""
+
+_OF_ONE_WORKER: Final = frozenset({"kill", "kill between handler and commit", "keys", "clock", "seek", "lag"})
+
+_FEW: Final = 500
+"""Records that may be on their way when all is handled: the attacker never stops."""
+
 _QUIET: Final = 1.0
 """Seconds without a delivery after which the workers are done."""
 
@@ -60,21 +68,26 @@ class Driver:
         self._workers: dict[int, Child] = {}
         self._lives: Counter[int] = Counter()
         self._end = 0.0
+        self._held = False
 
     async def play(self) -> Figures:
         """Play the scenario and count."""
         plan = self._plan
         plan.save()
         self._end = time.monotonic() + plan.deadline
+        ended = asyncio.Event()
+        reading = None
         try:
             await self._bus.prepare()
+            reading = asyncio.create_task(self._read_log(ended))
             bystanders = [await self._start("witness")] if plan.scene.shape == "queue" else []
             for number in range(plan.workers):
                 await self._start_worker(number)
             attacker, producer = await self._start("attacker"), await self._start("producer")
             for child in (*bystanders, *self._workers.values(), attacker, producer):
                 await child.answer(_PATIENCE)
-            await asyncio.sleep(plan.max_skew + 1.5)  # a fresh store vouches for nothing that is as old as itself
+            if plan.scene.shape != "group":
+                await asyncio.sleep(plan.max_skew + 1.5)  # a fresh store vouches for nothing that is as old as itself
             await self._load(producer)
             self._say("all honest messages are sent")
             attacker.say("finish", int(self._tally.acked * 1.02))
@@ -85,8 +98,11 @@ class Driver:
             # Together, or the last workers would go through a rebalance for each of the others.
             await asyncio.gather(*(child.end() for child in (attacker, producer, *self._workers.values())))
             await asyncio.gather(*(child.end() for child in bystanders))
-            await self._read_log()
+            ended.set()
+            await reading
         finally:
+            if reading is not None:
+                reading.cancel()
             await asyncio.gather(*(child.kill() for child in self._children), return_exceptions=True)
         return account(Evidence.read(plan.directory))
 
@@ -112,7 +128,8 @@ class Driver:
             elif plan.scene.shape == "queue" and time.monotonic() > since + _QUIET:
                 self._tally.give_up()  # else what a restart took would hold up the load for good
             slow = self._tally.waiting >= patience  # the workers do not keep up
-            producer.say("until", self._tally.acked if slow else min(int(limit), plan.honest))
+            held = slow or self._held
+            producer.say("until", self._tally.acked if held else min(int(limit), plan.honest))
             await asyncio.sleep(_TICK)
         if doing is not None:
             await doing
@@ -126,23 +143,30 @@ class Driver:
 
     async def _do(self, event: Event) -> None:
         """Do one thing, and write down that it was done."""
-        detail = f"{event.worker}" if event.deed not in {"restart", "pause", "store"} else ""
+        detail = f"{event.worker}" if event.deed in _OF_ONE_WORKER else ""
         self._say(f"{self._tally.acked:,} sent: {event.deed} {detail}".rstrip())
         worker = self._workers[event.worker]
         match event.deed:
             case "kill" | "kill between handler and commit":
                 await self._kill(event)
-                return
+                return  # it writes down itself what came of it
             case "restart":
                 await asyncio.to_thread(self._broker.restart)
             case "pause":
                 await asyncio.to_thread(self._broker.pause)
-                await asyncio.sleep(event.seconds)
+                await asyncio.sleep(event.amount)
                 await asyncio.to_thread(self._broker.unpause)
             case "store" if self._store is not None:
                 await asyncio.to_thread(self._store.restart)
-            case "keys" | "clock":
-                worker.say(event.deed, event.seconds)
+            case "keys" | "clock" | "seek" | "lag":
+                worker.say(event.deed, event.amount)
+            case "roll":
+                for number in self._workers:
+                    await self._replace(number)
+            case "away":
+                await self._replace(*self._workers, after=event.amount)
+            case "cut" | "empty":
+                await self._cut(everything=event.deed == "empty")
         self._events.write((event.deed, worker.name))
 
     async def _kill(self, event: Event) -> None:
@@ -158,8 +182,34 @@ class Driver:
             self._events.write(("kill", worker.name))
             if hanging:
                 self._events.write((event.deed, worker.name))
-        await asyncio.sleep(event.seconds)
+        await asyncio.sleep(event.amount)
         await self._start_worker(event.worker)
+
+    async def _cut(self, *, everything: bool) -> None:
+        """Let retention take what it may; or all, while nobody speaks, and let new workers find that."""
+        assert isinstance(self._bus, Retaining)  # noqa: S101 - by the scenarios
+        if everything:
+            self._held = True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    while self._tally.waiting > 0 or await self._bus.lag() > _FEW:  # noqa: ASYNC110 - of processes
+                        await asyncio.sleep(_TICK)
+            await asyncio.sleep(self._lull)
+        self._say(f"{await self._bus.cut(everything=everything):,} records are gone")
+        if everything:
+            await self._replace(*self._workers)
+            await asyncio.sleep(self._lull)
+        self._held = False
+
+    async def _replace(self, *numbers: int, after: float = 0.0) -> None:
+        """End workers in order, together, and start others in their place."""
+        await asyncio.gather(*(self._workers[number].end() for number in numbers))
+        await asyncio.sleep(after)
+        for number in numbers:
+            await self._start_worker(number)
+        for number in numbers:
+            while await self._workers[number].answer(_PATIENCE) != "ready":
+                pass
 
     async def _start(self, role: str, name: str | None = None) -> Child:
         child = await Child.start(role, self._plan, name or role)
@@ -184,11 +234,17 @@ class Driver:
                 return
             await asyncio.sleep(_TICK)
 
-    async def _read_log(self) -> None:
-        log = self._bus.log()
+    async def _read_log(self, ended: asyncio.Event) -> None:
+        log = self._bus.log(ended)
         if log is not None:
             writer = Writer(self._plan.directory, LOG)
-            writer.write(*[row async for row in log])
+            async for row in log:
+                writer.write(row)
+
+    @property
+    def _lull(self) -> float:
+        """How long the honest are silent before and after a log is emptied: what is issued then is younger for all."""
+        return self._plan.max_skew + _LULL
 
     def _left(self) -> float:
         return max(0.0, self._end - time.monotonic())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nats.aio.client import Client
 from nats.errors import Error
 
-from chaos.bus import Captured
+from chaos.bus import Captured, Handed
 from chaos.evidence import ARRIVED, ORIGINAL, Writer
 from chaos.nats_clients import connected, settled, speakers
 from watchword import SigningError, Unavailable
@@ -62,7 +62,7 @@ class QueueGroup:
 
         async def take(msg: Msg) -> None:
             if isinstance(msg, VerifiedMsg):
-                await handle([msg.verified])
+                await handle([Handed(msg.verified, msg.verified.issued_at)])
 
         arrivals = Writer(self._plan.directory, f"{ARRIVED}{worker.name}")
         async with connected(_Tapped(await worker.watchword(), self._subject, arrivals), self._plan.address) as client:
@@ -77,7 +77,7 @@ class QueueGroup:
         """See ``Bus``."""
         return 0
 
-    def log(self) -> None:
+    def log(self, end: asyncio.Event) -> None:
         """See ``Bus``."""
 
 

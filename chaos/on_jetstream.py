@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from nats.errors import Error
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
 
-from chaos.bus import Captured
+from chaos.bus import Captured, Handed
 from chaos.evidence import place
 from chaos.nats_clients import connected, speakers
 from watchword import Position, SigningError, Unavailable
@@ -94,8 +94,9 @@ class Durable:
             info = await js.consumer_info(self._stream, _DURABLE)
         return (info.num_pending or 0) + (info.num_ack_pending or 0)
 
-    async def log(self) -> AsyncIterator[tuple[str, str]]:
+    async def log(self, end: asyncio.Event) -> AsyncIterator[tuple[str, str]]:
         """See ``Bus``."""
+        await end.wait()
         async with self._plain() as js:
             left = (await js.stream_info(self._stream)).state.messages
             config = ConsumerConfig(ack_policy=AckPolicy.NONE, deliver_policy=DeliverPolicy.ALL)
@@ -116,7 +117,13 @@ class Durable:
             try:
                 reading = reading or await js.pull_subscribe_bind(_DURABLE, self._stream)
                 found = await reading.fetch(_BATCH, timeout=1)
-                await handle([msg.verified for msg in found if isinstance(msg, VerifiedMsg)])
+                await handle(
+                    [
+                        Handed(msg.verified, msg.metadata.timestamp.timestamp())
+                        for msg in found
+                        if isinstance(msg, VerifiedMsg)
+                    ]
+                )
                 for msg in found:
                     await msg.ack()
             except TimeoutError:  # nothing there

@@ -1,37 +1,40 @@
-"""Kafka: one topic, six partitions, one consumer group, no store; the first worker is a static member."""
+"""Kafka: one topic, six partitions, one consumer group, no store."""
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager
-from itertools import cycle
+import time
+from collections import deque
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
-from chaos.bus import Captured
-from chaos.cast import speaker
-from chaos.evidence import place
-from watchword import Position, SigningError, Unavailable
-from watchword_adapters.kafka import SigningProducer, VerifiedRecord, VerifyingConsumer
+from chaos import kafka_attack, kafka_speakers
+from chaos.evidence import EVENTS, Writer
+from chaos.kafka_log import TopicLog
+from chaos.kafka_member import GROUP, answers_to, member
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    import asyncio
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
 
-    from chaos.bus import Handler
+    from chaos.bus import Attacking, Handler, Speaking
     from chaos.cast import Worker
+    from chaos.kafka_log import Record
     from chaos.plan import Plan
 
 PARTITIONS: Final = 6
-_GROUP: Final = "workers"
-_SESSION_MS: Final = 6000
-"""The least that a broker allows by default: so long a killed member's partitions lie idle."""
-
-_ELSEWHERE: Final = 0.05
-"""Share of the copies that go to another partition than their original."""
+_COMPACTION: Final = {
+    "cleanup.policy": "compact,delete",
+    "segment.ms": "2000",
+    "min.cleanable.dirty.ratio": "0.01",
+    "delete.retention.ms": "0",
+}
+_LONGEST_LAG: Final = 45.0
+"""Seconds by which members may be behind: what compaction takes from under them, or from their windows, is lost."""
 
 
 class KafkaGroup:
@@ -42,159 +45,125 @@ class KafkaGroup:
         self._bootstrap = plan.address
         self._topic = plan.channel
         self._partitions = [TopicPartition(self._topic, number) for number in range(PARTITIONS)]
+        self._behind_last: dict[int, int] = {}
+        self._read: dict[int, int] = {}
+        self._read_by_time: deque[tuple[float, dict[int, int]]] = deque()
 
     async def prepare(self) -> None:
         """See ``Bus``."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
-        await admin.start()
-        try:
-            settings = {"message.timestamp.type": "LogAppendTime"}
-            topic = NewTopic(self._topic, PARTITIONS, 1, topic_configs=settings)
-            answer: Any = await admin.create_topics([topic])
-            if any(error[1] for error in answer.topic_errors):
-                raise RuntimeError(f"the topic could not be made: {answer.topic_errors}")
-        finally:
-            await admin.close()
+        settings = {"message.timestamp.type": "LogAppendTime" if self._plan.scene.stamped else "CreateTime"}
+        if self._plan.scene.compacted:
+            settings |= _COMPACTION | {"min.compaction.lag.ms": str(int(1000 * self._kept))}
+        topics = [NewTopic(self._topic, PARTITIONS, 1, topic_configs=settings)]
+        if self._plan.scene.transactions:
+            topics.append(NewTopic(answers_to(self._topic), 1, 1))
+        async with self._admin() as admin:
+            answer: Any = await admin.create_topics(topics)
+        if any(error[1] for error in answer.topic_errors):
+            raise RuntimeError(f"the topic could not be made: {answer.topic_errors}")
 
-    @asynccontextmanager
-    async def speaking(self) -> AsyncIterator[_Speaking]:
+    def speaking(self) -> AbstractAsyncContextManager[Speaking]:
         """See ``Bus``."""
-        async with AsyncExitStack() as stack:
-            producers = [
-                await stack.enter_async_context(
-                    SigningProducer(
-                        bootstrap_servers=self._bootstrap,
-                        watchword=speaker(self._plan, principal),
-                        enable_idempotence=True,
-                    )
-                )
-                for principal in self._plan.speakers()
-            ]
-            yield _Speaking(self._topic, producers)
+        return kafka_speakers.speaking(self._plan, PARTITIONS)
 
-    @asynccontextmanager
-    async def attacking(self) -> AsyncIterator[_Attacking]:
+    def attacking(self) -> AbstractAsyncContextManager[Attacking]:
         """See ``Bus``."""
-        async with (
-            AIOKafkaConsumer(bootstrap_servers=self._bootstrap, auto_offset_reset="earliest") as consumer,
-            AIOKafkaProducer(bootstrap_servers=self._bootstrap) as producer,
-        ):
-            consumer.assign(self._partitions)
-            yield _Attacking(consumer, producer, self._plan)
+        return kafka_attack.attacking(self._plan, PARTITIONS)
 
     async def work(self, worker: Worker, handle: Handler, ready: Callable[[], None], stop: asyncio.Event) -> None:
         """See ``Bus``."""
-        consumer = VerifyingConsumer(
-            self._topic,
-            watchword=await worker.watchword(),
-            bootstrap_servers=self._bootstrap,
-            group_id=_GROUP,
-            group_instance_id="static" if worker.number == 0 else None,
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-            session_timeout_ms=_SESSION_MS,
-            heartbeat_interval_ms=500,
-            max_poll_records=200,
-        )
-        await _started(consumer)
-        try:
+        async with member(worker) as one:
             ready()
-            while not stop.is_set():
-                try:
-                    found = await consumer.getmany(timeout_ms=200)
-                    records = [record for records in found.values() for record in records]
-                    await handle([record.verified for record in records if isinstance(record, VerifiedRecord)])
-                    await consumer.commit()
-                except Unavailable:
-                    continue
-                except (
-                    KafkaError
-                ):  # not committed, for the broker is away or the partitions are another's: they come again
-                    await asyncio.sleep(0.1)
-        finally:
-            await consumer.stop()
+            await one.work(handle, stop)
 
     async def lag(self) -> int:
-        """See ``Bus``."""
+        """See ``Bus``: how many offsets lie between the group's commits and what stands behind the last records."""
+        committed = await self._committed()  # first: it goes on
+        async with AIOKafkaConsumer(bootstrap_servers=self._bootstrap) as consumer:
+            ends = {tp.partition: end for tp, end in (await consumer.end_offsets(self._partitions)).items()}
+        beyond = {partition: at for partition, at in committed.items() if at > ends[partition]}
+        if beyond:
+            raise RuntimeError(f"the group has committed beyond the ends of the log: {beyond} of {ends}")
+        return sum(max(0, behind - committed.get(number, 0)) for number, behind in self._behind_last.items())
+
+    async def log(self, end: asyncio.Event) -> AsyncIterator[tuple[str, str]]:
+        """See ``Bus``; a copy in another partition may be read before its original, and then waits for that."""
+        originals: set[str] = set()
+        waiting: list[Record] = []
+        told: set[tuple[int, int]] = set()
+        async with TopicLog(self._bootstrap, self._topic, PARTITIONS) as log:
+            ending = False
+            while not (ending and log.is_at_end):
+                ending = end.is_set()
+                found = waiting + await log.read()
+                waiting = []
+                for record in sorted(found, key=_is_away):
+                    name = _name_of(record)
+                    if _is_away(record) and name not in originals and not ending:
+                        waiting.append(record)
+                        continue
+                    originals.add(name)
+                    if record.offset is not None:
+                        self._behind_last[record.partition] = record.offset + 1
+                        told.add((record.partition, record.offset))
+                    yield name, record.position
+                self._read = log.positions
+                self._read_by_time.append((time.monotonic(), self._read))
+        if self._plan.scene.compacted:
+            gone = await self._compacted(told)
+            Writer(self._plan.directory, EVENTS).write(*([("compacted", f"{gone}")] if gone else []))
+
+    async def cut(self, *, everything: bool) -> int:
+        """See ``Retaining``: up to the group's commits, or only what stood there longer ago than a window."""
+        committed = await self._committed()
+        long_ago: dict[int, int] = {}
+        while self._read_by_time and self._read_by_time[0][0] < time.monotonic() - self._kept:
+            _, long_ago = self._read_by_time.popleft()
+        bounds = self._read if everything else long_ago
+        wanted = {
+            TopicPartition(self._topic, number): RecordsToDelete(before_offset=min(at, bounds.get(number, 0)))
+            for number, at in committed.items()
+        }
+        async with AIOKafkaConsumer(bootstrap_servers=self._bootstrap) as consumer, self._admin() as admin:
+            before = await consumer.beginning_offsets(self._partitions)
+            after = await admin.delete_records(
+                {tp: one for tp, one in wanted.items() if one.before_offset > before[tp]}
+            )
+        return sum(first - before[tp] for tp, first in after.items())
+
+    async def _compacted(self, told: set[tuple[int, int]]) -> int:
+        """Return how many records are gone although retention has left what stood before them."""
+        left: set[tuple[int, int]] = set()
+        async with TopicLog(self._bootstrap, self._topic, PARTITIONS) as log:
+            while not log.is_at_end:
+                left |= {(record.partition, record.offset) for record in await log.read() if record.offset is not None}
+            firsts = await log.firsts()
+        return sum(offset >= firsts[partition] for partition, offset in told - left)
+
+    @property
+    def _kept(self) -> float:
+        """How long a record stays at least, in seconds: what retention takes earlier may cost honest messages."""
+        return self._plan.policy.window + _LONGEST_LAG
+
+    async def _committed(self) -> dict[int, int]:
+        async with self._admin() as admin:
+            found = await admin.list_consumer_group_offsets(GROUP)
+        return {tp.partition: max(0, one.offset) for tp, one in found.items() if tp.topic == self._topic}
+
+    @asynccontextmanager
+    async def _admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
         admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
         await admin.start()
         try:
-            async with AIOKafkaConsumer(bootstrap_servers=self._bootstrap) as consumer:
-                ends = await consumer.end_offsets(self._partitions)
-            committed = await admin.list_consumer_group_offsets(_GROUP)
+            yield admin
         finally:
             await admin.close()
-        return sum(end - max(0, committed[tp].offset if tp in committed else 0) for tp, end in ends.items())
-
-    async def log(self) -> AsyncIterator[tuple[str, str]]:
-        """See ``Bus``; over the partitions, the broker's clock tells which was first."""
-        records = []
-        async with AIOKafkaConsumer(bootstrap_servers=self._bootstrap, auto_offset_reset="earliest") as consumer:
-            consumer.assign(self._partitions)
-            ends = await consumer.end_offsets(self._partitions)
-            open_ones = {tp for tp, end in ends.items() if end}
-            while open_ones:
-                for tp, found in (await consumer.getmany(timeout_ms=1000)).items():
-                    records += [(record.timestamp, record.partition, record.offset, record.value) for record in found]
-                    if found[-1].offset + 1 >= ends[tp]:
-                        open_ones.discard(tp)
-        for _, partition, offset, value in sorted(records):
-            yield value.decode(), place(Position(f"/{partition}", offset), None)
 
 
-class _Speaking:
-    def __init__(self, topic: str, producers: Sequence[SigningProducer]) -> None:
-        self._topic = topic
-        self._producers = cycle(producers)
-
-    async def send(self, names: Sequence[str]) -> dict[str, str]:
-        acked: dict[str, str] = {}
-
-        async def one(producer: SigningProducer, name: str) -> None:
-            try:
-                told = await producer.send_and_wait(self._topic, name.encode(), partition=int(name) % PARTITIONS)
-            except (KafkaError, SigningError, Unavailable):
-                return
-            acked[name] = place(Position(f"/{told.partition}", told.offset), None)
-
-        await asyncio.gather(*(one(next(self._producers), name) for name in names))
-        return acked
+def _name_of(record: Record) -> str:
+    return (record.value or b"").decode(errors="replace")
 
 
-class _Attacking:
-    def __init__(self, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer, plan: Plan) -> None:
-        self._consumer = consumer
-        self._producer = producer
-        self._topic = plan.channel
-        self._chance = plan.random("partitions")
-
-    async def captures(self) -> AsyncIterator[Captured]:
-        while True:
-            try:
-                async for record in self._consumer:
-                    yield Captured(record.value.decode(), record)
-            except KafkaError:
-                await asyncio.sleep(0.1)
-
-    async def replay(self, captured: Captured) -> bool:
-        record = captured.raw
-        elsewhere = self._chance.random() < _ELSEWHERE
-        partition = self._chance.randrange(PARTITIONS) if elsewhere else record.partition
-        try:
-            await self._producer.send_and_wait(
-                self._topic, record.value, record.key, partition=partition, headers=list(record.headers)
-            )
-        except KafkaError:
-            return False
-        return True
-
-
-async def _started(consumer: VerifyingConsumer) -> None:
-    """Start as soon as the broker lets us: it may just be restarting."""
-    while True:
-        try:
-            await consumer.start()
-        except KafkaError:
-            await asyncio.sleep(0.2)
-        else:
-            return
+def _is_away(record: Record) -> bool:
+    name = _name_of(record)
+    return name.isdigit() and kafka_speakers.home_of(name, PARTITIONS) != record.partition

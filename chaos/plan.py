@@ -6,12 +6,29 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from watchword import Policy
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 Bus = Literal["kafka", "nats"]
-Deed = Literal["kill", "kill between handler and commit", "restart", "pause", "store", "keys", "clock"]
+Deed = Literal[
+    "kill",
+    "kill between handler and commit",
+    "restart",
+    "pause",
+    "store",
+    "keys",
+    "clock",
+    "roll",
+    "seek",
+    "lag",
+    "away",
+    "cut",
+    "empty",
+]
 
 REALM: Final = "chaos"
 READER: Final = "agent://chaos/reader"
@@ -22,7 +39,10 @@ class Scenario:
     """A bus as the workers share it, and the replay store with which they do.
 
     ``outages`` of the key source are played only where the bus offers a message again that could not be judged.
-    ``patience`` is how many seconds' worth of messages may wait for the workers before producers pause.
+    ``patience`` is how many seconds' worth of messages may wait for the workers before producers pause. ``settings``
+    are those of a Plan that differ here. On Kafka, ``stamped`` says that the broker stamps each record with the time
+    of its append, ``transactions`` that everybody sends in some and readers wait for their ends, and ``compacted``
+    that the topic is compacted.
     """
 
     bus: Bus
@@ -30,10 +50,45 @@ class Scenario:
     store: Literal["memory", "sqlite", "redis", "nats_kv"]
     outages: bool
     patience: float
+    stamped: bool = True
+    transactions: bool = False
+    compacted: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
+
+def _on_kafka(**fields: Any) -> Scenario:
+    settings = {"rolls": 1, "seeks": 6, "flood": 300, "crafted": 0.1, "longest_delay": 33.0} | fields.pop(
+        "settings", {}
+    )
+    return Scenario("kafka", "group", "memory", outages=True, settings=settings, **{"patience": 5.0} | fields)
+
+
+_TRANSACTIONS: Final = {"kills": 3, "restarts": 1, "strangers": 1, "aborts": 0.1, "rate": 600}
+_RETENTION: Final = {"kills": 3, "restarts": 1, "cuts": 5, "empties": 1, "rate": 800}
+# With max_age at its default of five minutes, 100 seconds would be two hours and five minutes.
+_LAG: Final = {
+    "max_age": 4.0,
+    "kills": 2,
+    "restarts": 0,
+    "pauses": 0,
+    "lags": 2,
+    "lag_seconds": 40.0,
+    "aways": 1,
+    "away_seconds": 100.0,
+    "longest_delay": 9.0,
+    "rate": 500,
+    "deadline": 500.0,
+}
 
 SCENARIOS: Final = {
-    "kafka": Scenario("kafka", "group", "memory", outages=True, patience=5.0),
+    "kafka": _on_kafka(),
+    "kafka_create_time": _on_kafka(stamped=False),
+    "kafka_transactions": _on_kafka(transactions=True, settings=_TRANSACTIONS),
+    "kafka_transactions_create_time": _on_kafka(transactions=True, stamped=False, settings=_TRANSACTIONS),
+    "kafka_retention": _on_kafka(compacted=True, settings=_RETENTION),
+    "kafka_retention_create_time": _on_kafka(compacted=True, stamped=False, settings=_RETENTION),
+    "kafka_lag": _on_kafka(patience=150.0, settings=_LAG),
+    "kafka_lag_create_time": _on_kafka(patience=150.0, stamped=False, settings=_LAG),
     "jetstream": Scenario("nats", "durable", "sqlite", outages=True, patience=5.0),
     "nats_redis": Scenario("nats", "queue", "redis", outages=False, patience=0.5),
     "nats_kv": Scenario("nats", "queue", "nats_kv", outages=False, patience=0.5),
@@ -48,6 +103,11 @@ class Plan:
     ``channel`` names topic, subject or stream; ``store`` holds the options of the replay store. A copy is sent up to
     ``longest_delay`` after its original: half a window after the window has closed, with these values. ``deadline``
     bounds the run from its first message to its last figure.
+
+    A worker that lags reads nothing for ``lag_seconds``; at an ``away`` there are no workers for ``away_seconds``.
+    ``flood`` is how many forged records the attacker adds in a second, ``crafted`` the share of copies that come in
+    batches no client would write, ``aborts`` that of the transactions which end so. With ``strangers`` the attacker
+    holds transactions open, too.
     """
 
     scenario: str
@@ -66,6 +126,18 @@ class Plan:
     store_restarts: int = 1
     key_outages: int = 1
     clock_jumps: int = 4
+    rolls: int = 0
+    seeks: int = 0
+    lags: int = 0
+    lag_seconds: float = 0.0
+    aways: int = 0
+    away_seconds: float = 0.0
+    cuts: int = 0
+    empties: int = 0
+    flood: int = 0
+    crafted: float = 0.0
+    strangers: int = 0
+    aborts: float = 0.0
     max_age: float = 20.0
     max_skew: float = 1.0
     longest_delay: float = 33.0
@@ -103,12 +175,15 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Event:
-    """Something to do once this share of the honest messages was sent, with a worker or for some seconds."""
+    """Something to do once this share of the honest messages was sent, with a worker or for a time.
+
+    ``amount`` is in seconds; of a seek, the number of records to go back, or, below zero, to go forward and come back.
+    """
 
     at: float
     deed: Deed
     worker: int = 0
-    seconds: float = 0.0
+    amount: float = 0.0
 
 
 def schedule(plan: Plan) -> list[Event]:
@@ -120,13 +195,13 @@ def schedule(plan: Plan) -> list[Event]:
             _spread(chance, number, plan.kills),
             "kill" if number % 2 else "kill between handler and commit",
             worker=chance.choice(anyone),
-            seconds=chance.uniform(0.1, 1.5),
+            amount=chance.uniform(0.1, 1.5),
         )
         for number in range(plan.kills)
     ]
     events += [Event(_spread(chance, number, plan.restarts), "restart") for number in range(plan.restarts)]
     events += [
-        Event(_spread(chance, number, plan.pauses), "pause", seconds=chance.uniform(0.5, 2.0))
+        Event(_spread(chance, number, plan.pauses), "pause", amount=chance.uniform(0.5, 2.0))
         for number in range(plan.pauses)
     ]
     if plan.scene.store in {"redis", "nats_kv"}:
@@ -141,6 +216,17 @@ def schedule(plan: Plan) -> list[Event]:
         Event(_spread(chance, n, plan.clock_jumps), "clock", 0, chance.uniform(-0.9, 0.9) * plan.max_skew)
         for n in range(plan.clock_jumps)
     ]
+    events += [Event(_spread(chance, n, plan.rolls), "roll") for n in range(plan.rolls)]
+    events += [
+        Event(_spread(chance, n, plan.seeks), "seek", chance.choice(anyone), chance.choice([-1, 1]) * 10 ** (n % 4))
+        for n in range(plan.seeks)
+    ]
+    events += [
+        Event(_spread(chance, n, plan.lags), "lag", chance.choice(anyone), plan.lag_seconds) for n in range(plan.lags)
+    ]
+    events += [Event(_spread(chance, n, plan.aways), "away", amount=plan.away_seconds) for n in range(plan.aways)]
+    events += [Event(_spread(chance, n, plan.cuts), "cut") for n in range(plan.cuts)]
+    events += [Event(_spread(chance, n, plan.empties), "empty") for n in range(plan.empties)]
     return sorted(events)
 
 

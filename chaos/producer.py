@@ -8,7 +8,7 @@ from itertools import count
 
 from chaos.bus import bus_of
 from chaos.child import beside, commands, run, tell
-from chaos.evidence import ACKED, Writer
+from chaos.evidence import ACKED, SENT, Writer
 from chaos.plan import Plan
 
 _TICK = 0.02
@@ -28,11 +28,12 @@ class Producer:
 
     async def produce(self) -> None:
         """Send."""
-        acked = Writer(self._plan.directory, ACKED)
+        acked, sent = Writer(self._plan.directory, ACKED), Writer(self._plan.directory, SENT)
         batch = max(1, int(self._plan.rate * _TICK))
         async with bus_of(self._plan).speaking() as speaking, asyncio.TaskGroup() as sending:
 
             async def send(names: list[str]) -> None:
+                sent.write(*((name,) for name in names))
                 told = await speaking.send(names)
                 acked.write(*told.items())
                 self._acked += len(told)

@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from chaos.accounting import MUST_BE_ZERO
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from chaos.accounting import Figures
     from chaos.plan import Plan
     from tests.brokers.broker import Broker
 
-_COLUMNS = (
+_ABREAST = 4
+_ROWS = (
     "honest_sent",
     "honest_lost",
     "honest_rejected_as_replay",
@@ -29,6 +33,12 @@ _COLUMNS = (
     "honest_lost_by_bus",
     "honest_lost_unavailable",
     "copies_came_first",
+    "forged_offered",
+    "forged_delivered",
+    "aborted_delivered",
+    "delivered_elsewhere",
+    "delivered_out_of_turn",
+    "deliveries_late_ms",
     "seconds",
 )
 
@@ -53,7 +63,7 @@ class Report:
             "store": f"{plan.scene.store}, {store}" if store is not None else plan.scene.store,
             "settings": {name: value for name, value in asdict(plan).items() if isinstance(value, int | float)},
         }
-        for name in ("honest_lost", "honest_rejected_as_replay", "replays_delivered"):
+        for name in MUST_BE_ZERO:
             if found := getattr(figures, name):
                 self.faults.append(f"{plan.scenario}: {name} is {found:,}")
         if plan.scene.shape == "group" and figures.copies_came_first:  # a partition is judged in its order
@@ -71,12 +81,15 @@ class Report:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self._report | self._scenarios, indent=2) + "\n")
 
-    def table(self) -> Table:
-        """Return the table: one column for each scenario."""
-        table = Table(title="exactly the honest messages?")
-        table.add_column("")
-        for scenario in self._scenarios:
-            table.add_column(scenario, justify="right")
-        for name in _COLUMNS:
-            table.add_row(name, *(f"{found[name]:,}" for found in self._scenarios.values()))
-        return table
+    def tables(self) -> Iterator[Table]:
+        """Return tables with one column for each scenario, as many as a narrow terminal shows beside one another."""
+        names = list(self._scenarios)
+        for at in range(0, len(names), _ABREAST):
+            shown = {name: self._scenarios[name] for name in names[at : at + _ABREAST]}
+            table = Table(title="exactly the honest messages?")
+            table.add_column("")
+            for scenario in shown:
+                table.add_column(scenario.replace("_", " "), justify="right")
+            for name in _ROWS:
+                table.add_row(name, *(f"{found[name]:,}" for found in shown.values()))
+            yield table

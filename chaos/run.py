@@ -61,7 +61,7 @@ def play_on(
             address=broker.address,
             channel=channel,
             store=store,
-            **settings | able,
+            **{**SCENARIOS[scenario].settings, **settings, **able},
         )
         say(str(broker) + (f", ids in {server}" if server is not None else ""))
         began = time.monotonic()

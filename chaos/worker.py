@@ -10,28 +10,37 @@ from typing import TYPE_CHECKING
 from chaos.bus import bus_of
 from chaos.cast import Worker
 from chaos.child import beside, commands, run, tell
-from chaos.evidence import DELIVERED, Writer, place
+from chaos.evidence import place
 from chaos.plan import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from watchword import VerifiedMessage
+    from chaos.bus import Handed
 
 
 class Hands:
     """The handler; told to hang, it stays for ever between what it did and the acknowledgement."""
 
     def __init__(self, worker: Worker) -> None:
-        self._writer = Writer(worker.plan.directory, f"{DELIVERED}{worker.name}")
+        self._worker = worker
         self.hanging = False
 
-    async def handle(self, messages: Sequence[VerifiedMessage]) -> None:
+    async def handle(self, handed: Sequence[Handed]) -> None:
         """Write down what was delivered."""
-        self._writer.write(
-            *(((one.value or b"").decode(), place(one.position, None), str(int(one.redelivered))) for one in messages)
+        now = time.time()
+        self._worker.delivered.write(
+            *(
+                (
+                    (one.value or b"").decode(),
+                    place(one.position, None),
+                    str(int(one.redelivered)),
+                    str(round(1000 * (now - since))),
+                )
+                for one, since in handed
+            )
         )
-        if self.hanging and messages:
+        if self.hanging and handed:
             tell("hanging")
             await asyncio.Event().wait()
 
@@ -46,6 +55,8 @@ async def obey(worker: Worker, hands: Hands) -> None:
                 worker.keys.down_until = time.monotonic() + float(seconds)
             case ["clock", seconds]:
                 worker.clock.offset = float(seconds)
+            case ["seek" | "lag" as wish, number]:
+                worker.wishes.append((wish, float(number)))
 
 
 async def main(path: str, name: str) -> None:
