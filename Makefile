@@ -27,8 +27,10 @@ demo: $(READY) ## agents and an attacker on a real NATS server, without and with
 test: $(READY) ## every suite, on the best brokers that this machine can run (ONLY=tests/unit narrows it)
 	@echo "==> running the tests"
 	@rm -f .coverage .coverage.*
+ifdef ONLY
 	@$(BIN)/coverage run -m pytest $(ONLY)
-ifndef ONLY
+else
+	@$(BIN)/python -m tests.side_by_side
 	@$(BIN)/coverage combine --quiet
 	@echo "==> coverage: src/ wants 100 %, adapters/ 95 %"
 	@$(BIN)/coverage report --include='src/*' --fail-under=100
