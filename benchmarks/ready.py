@@ -16,7 +16,7 @@ import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from itertools import cycle
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.abc import ConsumerRebalanceListener
@@ -47,14 +47,16 @@ _READY_SECONDS: Final = 600.0
 class Figure:
     """What it costs to be ready after ``what``: seconds to the first delivery; a bare consumer's in ``bare_seconds``.
 
-    ``read_again`` counts the records that were read for the memory alone; ``load`` is the machine's over the last
-    minute.
+    ``read_again`` counts the records that were read for the memory alone; ``processor_seconds`` is what the reader's
+    process worked, which is less than ``seconds`` where others keep the machine busy; ``load`` is the machine's over
+    the last minute.
     """
 
     window: int
     what: str
     read_again: int
     seconds: float
+    processor_seconds: float
     bare_seconds: float
     load: float
 
@@ -63,12 +65,28 @@ class Figure:
         """Messages read again in a second."""
         return self.read_again / max(self.seconds - self.bare_seconds, 1e-9)
 
+    @property
+    def per_processor_second(self) -> float:
+        """Messages read again in a second of the reader's own work."""
+        return self.read_again / max(self.processor_seconds, 1e-9)
+
+
+class _Taken(NamedTuple):
+    """What it took until a message was there."""
+
+    seconds: float
+    processor_seconds: float
+    read_again: int
+
 
 def measure(bootstrap: str, broker: str, *, small: bool) -> dict[str, Any]:
     """Fill a log for each window, let consumers get ready, and return what goes into the report."""
     windows, rate = ((20,), 20) if small else (WINDOWS, RATE)
     figures = [one for window in windows for one in asyncio.run(_measure(_Log(bootstrap, window, rate)))]
-    rows = [asdict(one) | {"per_second": one.per_second} for one in figures]
+    rows = [
+        asdict(one) | {"per_second": one.per_second, "per_processor_second": one.per_processor_second}
+        for one in figures
+    ]
     return {"ready": {"rate": rate, "broker": broker, "ready": rows}}
 
 
@@ -77,13 +95,23 @@ async def _measure(log: _Log) -> list[Figure]:
     await log.fill()
     figures = []
     for what, ready in (("restart", _restart), ("move", _move), ("seek back by one", _seek)):
-        seconds, read_again = await ready(log, _Group(log, verifying=True))
-        bare_seconds, _ = await ready(log, _Group(log, verifying=False))
-        figures.append(Figure(log.window, what, read_again, seconds, bare_seconds, os.getloadavg()[0]))
+        ours = await ready(log, _Group(log, verifying=True))
+        bare = await ready(log, _Group(log, verifying=False))
+        figures.append(
+            Figure(
+                log.window,
+                what,
+                ours.read_again,
+                ours.seconds,
+                ours.processor_seconds,
+                bare.seconds,
+                os.getloadavg()[0],
+            )
+        )
     return figures
 
 
-async def _restart(log: _Log, group: _Group) -> tuple[float, int]:
+async def _restart(log: _Log, group: _Group) -> _Taken:
     """Let a member read all and end, and another begin."""
     async with group.member() as first:
         await first.read_all()
@@ -92,7 +120,7 @@ async def _restart(log: _Log, group: _Group) -> tuple[float, int]:
         return await second.ready(sent)
 
 
-async def _move(log: _Log, group: _Group) -> tuple[float, int]:
+async def _move(log: _Log, group: _Group) -> _Taken:
     """Let a member read all; another joins the group, and gets the partition now or when the first one leaves."""
     async with group.member() as first:
         await first.read_all()
@@ -105,13 +133,12 @@ async def _move(log: _Log, group: _Group) -> tuple[float, int]:
             return await second.ready(sent)
 
 
-async def _seek(_: _Log, group: _Group) -> tuple[float, int]:
+async def _seek(_: _Log, group: _Group) -> _Taken:
     """Let a member read all, and take its last message again."""
     async with group.member() as member:
         await member.read_all()
-        before = member.read_again
-        seconds = [await member.again() for _ in range(_SEEKS)]
-        return statistics.median(seconds), (member.read_again - before) // _SEEKS
+        taken = [await member.again() for _ in range(_SEEKS)]
+        return _Taken(*(statistics.median(column) for column in zip(*taken, strict=True)))
 
 
 class _Log:
@@ -229,24 +256,19 @@ class _Member(ConsumerRebalanceListener):
         self.joined: Final = asyncio.Event()
         self._tp = tp
         self._audit = audit
-        self._assigned_at: float | None = None
+        self._began: _Taken | None = None
 
     @property
     def has_partition(self) -> bool:
         """Whether it was given the partition."""
-        return self._assigned_at is not None
-
-    @property
-    def read_again(self) -> int:
-        """How many records it has read for its memory alone."""
-        return self._audit.read_again
+        return self._began is not None
 
     def on_partitions_revoked(self, revoked: Any) -> None:
         """See aiokafka."""
 
     def on_partitions_assigned(self, assigned: Any) -> None:
         """See aiokafka."""
-        self._assigned_at = time.perf_counter() if assigned else None
+        self._began = self._now() if assigned else None
         self.joined.set()
 
     async def read_all(self) -> None:
@@ -259,19 +281,30 @@ class _Member(ConsumerRebalanceListener):
                     offset = records[-1].offset
         await self.consumer.commit()
 
-    async def ready(self, sent: bytes) -> tuple[float, int]:
-        """Wait for a message; return the seconds since the assignment, and how many records were read again."""
+    async def ready(self, sent: bytes) -> _Taken:
+        """Wait for a message; return what it took since the assignment."""
         async with asyncio.timeout(_READY_SECONDS):
             while (await self.consumer.getone()).value != sent:
                 pass
-        assert self._assigned_at is not None  # noqa: S101 - a member without it gets nothing
-        return time.perf_counter() - self._assigned_at, self.read_again
+        assert self._began is not None  # noqa: S101 - a member without it gets nothing
+        return self._since(self._began)
 
-    async def again(self) -> float:
-        """Go back by one; return the seconds until that message is there again."""
+    async def again(self) -> _Taken:
+        """Go back by one; return what it takes until that message is there again."""
         position = await self.consumer.position(self._tp)
-        begun = time.perf_counter()
+        begun = self._now()
         self.consumer.seek(self._tp, position - 1)
         async with asyncio.timeout(_READY_SECONDS):
             await self.consumer.getone()
-        return time.perf_counter() - begun
+        return self._since(begun)
+
+    def _now(self) -> _Taken:
+        return _Taken(time.perf_counter(), time.process_time(), self._audit.read_again)
+
+    def _since(self, begun: _Taken) -> _Taken:
+        now = self._now()
+        return _Taken(
+            now.seconds - begun.seconds,
+            now.processor_seconds - begun.processor_seconds,
+            now.read_again - begun.read_again,
+        )

@@ -119,12 +119,23 @@ def _ready(report: Report) -> Iterator[Table]:
     ready = report["ready"]
     table = _table(
         f"from the assignment to the first delivery, {ready['rate']:,} messages/s in the partition, {ready['broker']}",
-        ("window", "after", "messages read again", "seconds", "bare consumer", "read again per second", "load"),
+        (
+            "window",
+            "after",
+            "messages read again",
+            "seconds",
+            "bare consumer",
+            "read again per second",
+            "per processor second",
+            "load",
+        ),
     )
     for row in ready["ready"]:
         seconds = f"{row['seconds']:.3f}", f"{row['bare_seconds']:.3f}"
-        counts = f"{row['read_again']:,}", *seconds, f"{row['per_second']:,.0f}", f"{row['load']:.1f}"
-        table.add_row(f"{row['window']} s", row["what"], *counts)
+        rates = f"{row['per_second']:,.0f}", f"{row['per_processor_second']:,.0f}"
+        table.add_row(
+            f"{row['window']} s", row["what"], f"{row['read_again']:,}", *seconds, *rates, f"{row['load']:.1f}"
+        )
     yield table
 
 
