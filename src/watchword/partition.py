@@ -734,7 +734,8 @@ class PartitionReader(Generic[R]):
         if located.first > before.first and located.first >= self._since:  # retention has taken what was to be read
             self._restart(self._resume)
             self._located, self._seek_to = located, self._resume
-        elif self._memory is not None:
+        else:
+            assert self._memory is not None  # noqa: S101 - by the stage
             self._stage = _Stage.READING
             self._trail.add(self._resume, self._memory.floor(), self._since)
             self.notes.append(Note("replay.rebuilt", {"position": self._resume, "recalled": self._recalled}))
