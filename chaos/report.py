@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from chaos.plan import Plan
     from tests.brokers.broker import Broker
 
-_ABREAST = 4
+_ABREAST = 3
 _ROWS = (
     "honest_sent",
     "honest_lost",
@@ -87,7 +87,7 @@ class Report:
         for at in range(0, len(names), _ABREAST):
             shown = {name: self._scenarios[name] for name in names[at : at + _ABREAST]}
             table = Table(title="exactly the honest messages?")
-            table.add_column("")
+            table.add_column("", no_wrap=True)
             for scenario in shown:
                 table.add_column(scenario.replace("_", " "), justify="right")
             for name in _ROWS:
