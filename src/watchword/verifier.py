@@ -214,6 +214,7 @@ class Verifier:
     def _recall(self, case: Case, *, unsettled: bool) -> None:
         if isinstance(case.verdict, Unavailable):
             raise case.verdict
+        self._admitting.look(case.message)
         if case.verdict is None:
             self._guard.recall(replace(case.claim(), unsettled=unsettled))
         else:
