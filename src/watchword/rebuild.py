@@ -6,6 +6,8 @@ from math import inf, nextafter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from watchword.policy import Policy
 
 
@@ -15,6 +17,16 @@ def anchor_without_record(policy: Policy, now: float) -> float:
     Whatever comes later is appended after that, by any clock within the skew.
     """
     return now - policy.max_skew
+
+
+def anchor_of_backlog(policy: Policy, now: float, *, issued: Iterable[float], looked: float) -> float:
+    """Return the anchor on a log that the broker does not stamp, where nothing is known of what passed before.
+
+    ``issued`` are the issue times of the verified messages among the first that can be read from the position; where
+    there is none yet, ``looked`` counts, the time before the look that found the end there. Any anchor is sound, for
+    what passed is read again from there; this one is as high as those messages allow, and not lower than ``max_lag``.
+    """
+    return max(min(issued, default=looked), now - policy.max_lag)
 
 
 def window_start(policy: Policy, anchor: float) -> float:
