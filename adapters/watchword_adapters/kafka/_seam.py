@@ -245,15 +245,16 @@ class Inside:
             if tp not in assignment.tps:
                 raise IllegalStateError(f"Partition {tp} is not assigned")
 
-    def start_over(self) -> None:
-        """Drop what was fetched, and what is being fetched, before a wrapped consumer was ours."""
+    def start_over(self) -> dict[TopicPartition, int]:
+        """Drop what was fetched, and what is being fetched, before a wrapped consumer was ours; return where it is."""
         for task in self.fetcher._pending_tasks:
             task.cancel()
         assignment = self.assignment()
-        for tp in () if assignment is None else assignment.tps:
-            position = self.position(tp)
-            if position is not None:
-                self.seek(tp, position)
+        found = {tp: self.position(tp) for tp in (() if assignment is None else assignment.tps)}
+        positions = {tp: position for tp, position in found.items() if position is not None}
+        for tp, position in positions.items():
+            self.seek(tp, position)
+        return positions
 
     # Where it stands
 

@@ -121,8 +121,10 @@ class VerifyingConsumer(AIOKafkaConsumer):
     def _wrapped(self) -> None:
         """Go on with a consumer that somebody else has started."""
         self._fetcher = vars(self).pop("_fetcher")
-        self._inside.start_over()
+        positions = self._inside.start_over()
         self._verified.started()
+        for tp, position in positions.items():  # it was read up to there, whatever the group has committed
+            self._verified.seek_to(tp, position)
 
     async def stop(self) -> None:
         """Commit what the caller is done with, if ``enable_auto_commit``, and close.

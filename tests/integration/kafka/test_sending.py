@@ -241,6 +241,24 @@ async def test_wrapped_clients_are_covered(world: World) -> None:
         assert kept.copies == [(b"1", "replayed")]
 
 
+@pytest.mark.parametrize("offset", [0, 1, 2, None])
+async def test_a_wrapped_consumer_goes_on_where_it_stands(world: World, offset: int | None) -> None:
+    """wrap() of a started consumer reads on from its position, whatever its group has committed by then."""
+    topic, group = await world.make_topic(), world.unique("group")
+    tp = TopicPartition(topic, 0)
+    async with world.producer() as producer:
+        for value in (b"1", b"2", b"3"):
+            await producer.send_and_wait(topic, value)
+    options = {"group_id": group, "auto_offset_reset": "earliest", "enable_auto_commit": False}
+    async with AIOKafkaConsumer(topic, bootstrap_servers=world.bootstrap, **options) as base:
+        assert (await base.getone()).value == b"1"
+        if offset is not None:
+            await base.commit({tp: offset})
+        after = wrap(base, watchword=world.reader())
+        assert await after.position(tp) == 1
+        assert values(await read(after, 2)) == [b"2", b"3"]
+
+
 async def test_wrap_refuses_what_it_cannot_cover(world: World) -> None:
     """A started client with (de)serializers, a subclass, and a stranger are refused with what to do instead."""
     topic = await world.make_topic()
