@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from watchword.errors import Reason, Rejected, Unavailable
 from watchword.guard import MemoryReplayStore
+from watchword.message import log_name
 from watchword.quota import Bounds
 from watchword.replay import Admission, BulkStore
 
@@ -66,8 +67,15 @@ class Admitting:
     def ended(self, case: Case) -> None:
         """Take note of what was rejected by an earlier check."""
         if isinstance(case.verdict, Rejected):
+            self.look(case.message)
             self.pass_over_unknown(case)
             self._drop(case)
+
+    def look(self, message: Message) -> None:
+        """Let log time pass where the reader's own looks tell it, whatever the message is."""
+        between = message.appended_between
+        if between is not None and message.appended_at is None and self.guards(message):
+            self.guard.look(log_name(message), between[0])
 
     def pass_over_unknown(self, case: Case, *, unsettled: bool = False) -> None:
         """Remember what may verify later: what passes without a verdict on its key, or from the future.

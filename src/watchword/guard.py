@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import nlargest
 from math import ceil, inf
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 
 from watchword.hashing import Hashing
-from watchword.packed import LEAST, OPEN, Bucket
+from watchword.packed import LEAST, OPEN
 from watchword.policy import Policy
 from watchword.quota import UNVERIFIED, Bounds, Quota
 from watchword.replay import Admission
+from watchword.slices import AT_ONCE, Slices
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Iterable
 
     from watchword.quota import Warned
     from watchword.replay import Claim, Claimed
@@ -32,6 +32,10 @@ MAX_RAISED: Final = 1024
 MAX_PROVEN: Final = 1 << 14
 """Keys that are kept apart because something verified under them; to forget them costs nothing but that."""
 
+_PAID: Final = 20
+"""Ids that may be gone through for each one that is offered. There are at most four times as many as one principal may
+hold; so on its way from four fifths of its bound to the bound itself it pays for going through all of them."""
+
 _LONG: Final = 3600
 
 _FIRST: Final = Admission.FIRST  # nearly every answer; Python 3.11 searches for a member each time
@@ -46,45 +50,53 @@ class _Pin(NamedTuple):
     owner: int
     issued_at: int
     keep_until: float
+    offset: float
 
 
 @dataclass(slots=True)
 class _Log:
     """What is known of one log.
 
-    ``start`` is the floor that it began with. ``unverified`` are kept by their claims, ``ahead`` is up to when others
-    that are so kept were issued. ``raised`` are the floors of single keys, of which something could not be
-    remembered; keys under which nothing has verified and that found no room in it share ``unproven``.
+    ``start`` is the floor that it began with. ``highest`` is the log time that has passed; ``latest``, where the broker
+    stamps nothing, when the latest message of each principal was issued that passed. ``unverified`` ids are kept by
+    their claims, and others that are so kept were issued up to ``ahead``. ``raised`` are the floors of single keys, of
+    which something could not be remembered; keys under which nothing has verified and that found no room in it share
+    ``unproven``.
     """
 
+    ids: Slices
     start: float = -inf
     highest: float = -inf
-    slices: list[int] = field(default_factory=list)
-    lowest: dict[int, int] = field(default_factory=dict)
-    buckets: dict[int, Bucket] = field(default_factory=dict)
+    latest: dict[str, int] = field(default_factory=dict)
     pins: dict[int, _Pin] = field(default_factory=dict)
     unverified: int = 0
-    ahead: int = 0
+    ahead: int = -1
     raised: dict[_Pair, float] = field(default_factory=dict)
     unproven: float = -inf
+
+    def speak(self, claim: Claimed) -> None:
+        """Take note of a principal's verified message on a log that the broker does not stamp."""
+        if claim.issued_at > self.latest.get(claim.principal, -inf):
+            self.latest[claim.principal] = claim.issued_at
 
 
 @final
 class MemoryReplayStore:
     """Ids in memory, for logs that this process reads alone (one consumer of a partition, one subscription).
 
-    The floor of a log is the highest reference time that passed in it less ``horizon`` seconds (max_age + max_skew), or
-    the one that it began with. An id is forgotten only below the floor, and whatever was issued below it is TOO_OLD; so
-    nothing forgotten can come back. ``horizon`` None forgets nothing. Memory is bounded by refusing, never by
-    forgetting; see ``Quota`` for the bounds. An id is kept as 64 bits (see ``Hashing``).
+    The floor of a log is the log time that has passed in it less ``horizon`` seconds (max_age + max_skew), or the one
+    that it began with. Log time is the highest stamp of the broker; where that stamps nothing, the latest time before
+    which, by the reader's own looks, the last message cannot have been appended. While a reader works off what came
+    when it did not look, that stands still; so there each principal has a floor of its own besides: the latest issue
+    time of its messages that passed, less the horizon.
+
+    An id is forgotten only below a floor, and whatever was issued below it is TOO_OLD; so nothing forgotten can come
+    back. ``horizon`` None forgets nothing. Memory is bounded by refusing, never by forgetting; see ``Quota`` for the
+    bounds. An id is kept as 64 bits (see ``Hashing``). Log time's floor lets ids go as it passes; those of principals,
+    when room is needed.
     """
 
-    def __init__(
-        self,
-        *,
-        horizon: float | None,
-        bounds: Bounds = DEFAULT_BOUNDS,
-    ) -> None:
+    def __init__(self, *, horizon: float | None, bounds: Bounds = DEFAULT_BOUNDS) -> None:
         self._horizon: Final = inf if horizon is None else horizon
         self._width: Final = _LONG if horizon is None else max(1, ceil(horizon / SLICES))
         self._hashing: Final = Hashing(kept=MAX_PROVEN)
@@ -92,6 +104,7 @@ class MemoryReplayStore:
         self._logs: dict[str, _Log] = {}
         self._room = OPEN
         self._proven: set[_Pair] = set()
+        self._offered = self._paid = 0
 
     def __len__(self) -> int:
         return len(self._quota)
@@ -107,19 +120,17 @@ class MemoryReplayStore:
 
     def admit(self, claim: Claimed) -> Admission:
         """Answer as ``claim`` does; atomic, for it never waits."""
-        log = self._logs.get(claim.log)
-        if log is None:
-            log = self._opened(claim.log, _Log())
+        log = self._logs.get(claim.log) or self._opened(claim.log)
         passed = claim.reference if claim.appended_after is None else claim.appended_after
         if passed > log.highest:
             self._pass_time(log, passed)
         issued_at = claim.issued_at
         key, mark = self._hashing.key(claim.principal, claim.id, issued_at), self._hashing.mark(claim)
-        has_late = log.unverified or log.ahead
+        has_late = log.unverified or log.ahead >= 0
         late_key = self._hashing.late_key(claim) if has_late else key
-        if issued_at < self._floor(log, claim.solicited) and not (key in log.pins or late_key in log.pins):
+        if issued_at < self._floor(log, claim) and not (key in log.pins or late_key in log.pins):
             return Admission.TOO_OLD
-        known = self._find(log, issued_at, key)
+        known = self._find(log, issued_at, key) if log.pins else log.ids.find(issued_at, key)
         if known is not None:
             return Admission.REDELIVERED if claim.place is not None and known == mark else Admission.REPLAYED
         late = self._find(log, issued_at, late_key) if has_late else None
@@ -128,10 +139,13 @@ class MemoryReplayStore:
         pair = (claim.principal, claim.key_id)
         if pair not in self._proven:
             self._prove(pair)
+        self._offered += 1
         owner = self._quota.take(claim.principal)
-        if owner is None:
-            self._raise_floor(log, claim)
-            return Admission.OVER_QUOTA
+        if owner is None or self._quota.crossed:
+            owner = self._made_room(log, claim, owner)
+            if owner is None:
+                self._raise_floor(log, claim)
+                return Admission.OVER_QUOTA
         if late is None and issued_at <= self._raised(log, pair):
             self._quota.release(owner)
             return Admission.TOO_OLD
@@ -140,23 +154,48 @@ class MemoryReplayStore:
             self._settle(log, late_key)  # it is known by its id from now on
         return _FIRST
 
+    def look(self, log: str, appended_after: float) -> None:
+        """Let log time pass, by the looks that bound a record which need not be verified for that."""
+        known = self._logs.get(log) or self._opened(log)
+        if appended_after > known.highest:
+            self._pass_time(known, appended_after)
+
     def begin(self, log: str, *, floor: float) -> None:
         """Start a log's guard anew: nothing is known but that whatever was issued below ``floor`` is too old."""
         self.forget(log)
-        self._opened(log, _Log(start=floor))
+        self._opened(log).start = floor
+
+    def floor(self, log: str) -> float:
+        """Return the floor of a log; a guard that begins with it, and recalls from ``lowest_needed`` on, knows as much.
+
+        The floors of single principals and keys are not in it: what raised them is recalled too.
+        """
+        known = self._logs.get(log)
+        return -inf if known is None else max(known.start, known.highest - self._horizon)
+
+    def lowest_needed(self, log: str) -> int | None:
+        """Return an offset below which nothing lies in this log that is not below its floor; None if nothing does.
+
+        It may be lower than need be, for it is kept by slices of issue time.
+        """
+        known = self._logs.get(log)
+        if known is None:
+            return None
+        lowest = min([known.ids.lowest, *[pin.offset for pin in known.pins.values()]])
+        return None if lowest == inf else int(lowest)
 
     def recall(self, claim: Claimed) -> None:
         """Remember a verified message that passed in this log before the guard began; of one id, the first sight."""
-        log = self._logs.get(claim.log) or self._opened(claim.log, _Log())
+        log = self._logs.get(claim.log) or self._opened(claim.log)
         if (pair := (claim.principal, claim.key_id)) not in self._proven:
             self._prove(pair)
         key, mark = self._hashing.key(claim.principal, claim.id, claim.issued_at), self._hashing.mark(claim)
         if self._is_over(log, claim) or self._find(log, claim.issued_at, key) is not None:
             return
-        has_late = log.unverified or log.ahead
+        has_late = log.unverified or log.ahead >= 0
         if has_late and self._find(log, claim.issued_at, self._hashing.late_key(claim)) not in {None, mark}:
             return  # its first sight was elsewhere, and passed without a verdict
-        owner = self._quota.take(claim.principal)
+        owner = self._take(log, claim)
         if owner is None:
             self._raise_floor(log, claim)
         else:
@@ -164,7 +203,7 @@ class MemoryReplayStore:
 
     def pass_over(self, claim: Claimed) -> None:
         """Remember a message that passed without a verdict on its key, by its claims: elsewhere they are a replay."""
-        log = self._logs.get(claim.log) or self._opened(claim.log, _Log())
+        log = self._logs.get(claim.log) or self._opened(claim.log)
         late_key = self._new_late_key(log, claim)
         if late_key is not None and not self._keep_unverified(log, claim, late_key):
             self._raise_floor(log, claim)
@@ -174,33 +213,18 @@ class MemoryReplayStore:
 
         One that was not ``verified`` raises no floor where there is no room: anybody could write it.
         """
-        log = self._logs.get(claim.log) or self._opened(claim.log, _Log())
+        log = self._logs.get(claim.log) or self._opened(claim.log)
         late_key = self._new_late_key(log, claim)
         if late_key is None:
             return
         if not verified:
-            self._keep_unverified(log, claim, late_key)
+            if not self._keep_unverified(log, claim, late_key):
+                log.ids.note(claim.issued_at, _offset(claim))
         elif (owner := self._quota.take(claim.principal)) is None:
             self._raise_floor(log, claim)
         else:
             log.ahead = max(log.ahead, claim.issued_at)
-            self._keep(log, claim, late_key, self._hashing.mark(claim), owner)
-
-    def pass_time(self, log: str, time: float) -> None:
-        """Note that a record was judged, whatever came of it, that was appended at ``time`` or later."""
-        known = self._logs.get(log)
-        if known is not None and time > known.highest:
-            self._pass_time(known, time)
-
-    def floor(self, log: str) -> float:
-        """Return the highest floor in force in a log, whoever signed."""
-        known = self._logs.get(log)
-        return -inf if known is None else self._floor(known)
-
-    def lowest_needed(self, log: str) -> int | None:
-        """Return an offset below which no id stands that is at or above the floor; None if no id is known."""
-        known = self._logs.get(log)
-        return None if known is None else min(known.lowest.values(), default=None)
+            self._put(log, claim, late_key, self._hashing.mark(claim), owner)
 
     def settle(self, log: str, principal: str, message_id: bytes, issued_at: int) -> None:
         """Let an unsettled id age like any other."""
@@ -221,104 +245,50 @@ class MemoryReplayStore:
         """Drop a log that is no longer read."""
         known = self._logs.pop(log, None)
         if known is not None:
-            for bucket in known.buckets.values():
-                self._release(known, bucket.owners())
-            self._release(known, (pin.owner for pin in known.pins.values()))
+            self._release(known, known.ids.owners())
+            self._release(known, Counter([pin.owner for pin in known.pins.values()]))
 
-    def _opened(self, name: str, log: _Log) -> _Log:
-        self._logs[name] = log
+    def _opened(self, name: str) -> _Log:
+        log = self._logs[name] = _Log(Slices(self._width))
         self._room = max(LEAST, OPEN // len(self._logs))
         return log
 
-    def _floor(self, log: _Log, solicited: bool = False) -> float:  # noqa: FBT001, FBT002 - hot
-        passed = log.highest - self._horizon
-        return passed if solicited or passed > log.start else log.start
+    # Floors
+
+    def _floor(self, log: _Log, claim: Claimed) -> float:
+        floor = log.highest - self._horizon
+        if log.start > floor and not claim.solicited:
+            floor = log.start
+        if log.latest:
+            floor = max(floor, log.latest.get(claim.principal, -inf) - self._horizon)
+        return floor
 
     def _pass_time(self, log: _Log, reference: float) -> None:
         log.highest = max(log.highest, reference)
         floor = log.highest - self._horizon
-        while log.slices and (log.slices[0] + 1) * self._width <= floor:
-            number = heappop(log.slices)
-            log.lowest.pop(number, None)
-            self._release(log, log.buckets.pop(number).owners())
+        gone = log.ids.leave(floor)
+        if gone is not None:
+            self._release(log, gone)
             log.raised = {pair: raised for pair, raised in log.raised.items() if raised >= floor}
+            log.latest = {principal: at for principal, at in log.latest.items() if at > log.highest}
             if log.ahead < floor:
-                log.ahead = 0
+                log.ahead = -1
         # In order of arrival, so the oldest come first; one that outstays its neighbours only delays their leaving.
         while log.pins:
             key, pin = next(iter(log.pins.items()))
             if pin.keep_until >= log.highest:
                 break
             del log.pins[key]
-            self._release(log, (pin.owner,))
+            self._release(log, Counter((pin.owner,)))
 
-    def _release(self, log: _Log, owners: Iterable[int]) -> None:
-        for owner, count in Counter(owners).items():
-            self._quota.release(owner, count)
-            if owner == UNVERIFIED:
-                log.unverified -= count
-
-    def _new_late_key(self, log: _Log, claim: Claimed) -> int | None:
-        """Return what claims are kept under that nobody judged; None where they need not be, or are known."""
-        key = self._hashing.key(claim.principal, claim.id, claim.issued_at)
-        late_key = self._hashing.late_key(claim)
-        if self._is_over(log, claim) or any(
-            self._find(log, claim.issued_at, known) is not None for known in (key, late_key)
-        ):
-            return None
-        return late_key
-
-    def _keep_unverified(self, log: _Log, claim: Claimed, late_key: int) -> bool:
-        """Keep claims; return False if there is no room for more that nobody has verified."""
-        if self._quota.is_full_of_unverified():
+    def _is_over(self, log: _Log, claim: Claimed) -> bool:
+        """Return True if it need not be remembered: it is too old here, or its first sight may have found no room."""
+        if claim.issued_at < self._floor(log, claim):
+            return True
+        if claim.issued_at > self._raised(log, (claim.principal, claim.key_id)):
             return False
-        log.unverified += 1
-        self._keep(log, claim, late_key, self._hashing.mark(claim), self._quota.take_unverified())
+        log.ids.note(claim.issued_at, _offset(claim))  # a successor does not know that floor
         return True
-
-    def _settle(self, log: _Log, key: int) -> None:
-        pin = log.pins.pop(key, None)
-        if pin is not None:
-            number = pin.issued_at // self._width
-            bucket = log.buckets.get(number) or self._new_bucket(log, number)
-            bucket.put(key, pin.mark, pin.owner, self._room)
-            self._pass_time(log, log.highest)
-
-    def _find(self, log: _Log, issued_at: int, key: int) -> int | None:
-        if log.pins and key in log.pins:
-            return log.pins[key].mark
-        bucket = log.buckets.get(issued_at // self._width)
-        return None if bucket is None else bucket.find(key)
-
-    def _keep(self, log: _Log, claim: Claimed, key: int, mark: int, owner: int) -> None:
-        if claim.unsettled:
-            log.pins[key] = _Pin(mark, owner, claim.issued_at, claim.keep_until)
-            return
-        number = claim.issued_at // self._width
-        bucket = log.buckets.get(number)
-        if bucket is None:
-            bucket = self._new_bucket(log, number)
-        if claim.place is not None:
-            offset = claim.place[0].offset
-            if offset < log.lowest.get(number, inf):
-                log.lowest[number] = offset
-        bucket.put(key, mark, owner, self._room)
-
-    def _new_bucket(self, log: _Log, number: int) -> Bucket:
-        for other in log.buckets.values():  # little comes to them now
-            other.seal()
-        bucket = log.buckets[number] = Bucket()
-        heappush(log.slices, number)
-        return bucket
-
-    def _prove(self, pair: _Pair) -> None:
-        """Keep this key's floors apart, for something verified under it: what nobody verified raises them no more."""
-        if len(self._proven) >= MAX_PROVEN:
-            self._proven.clear()
-        self._proven.add(pair)
-        for log in self._logs.values():
-            if log.unproven > log.raised.get(pair, -inf):
-                log.raised[pair] = log.unproven
 
     def _raised(self, log: _Log, pair: _Pair) -> float:
         """Return up to when whatever this key signed is too old in this log."""
@@ -326,12 +296,6 @@ class MemoryReplayStore:
             return -inf
         raised = log.raised.get(pair, -inf)
         return raised if pair in self._proven else max(raised, log.unproven)
-
-    def _is_over(self, log: _Log, claim: Claimed) -> bool:
-        """Tell whether it need not be remembered: it is too old here, or its first sight may have found no room."""
-        return claim.issued_at < self._floor(log) or claim.issued_at <= self._raised(
-            log, (claim.principal, claim.key_id)
-        )
 
     def _raise_floor(self, log: _Log, claim: Claimed) -> None:
         """Take what could not be remembered for seen: whatever this key signed up to then is too old.
@@ -343,3 +307,122 @@ class MemoryReplayStore:
             log.raised[pair] = max(log.raised.get(pair, -inf), claim.issued_at)
         else:
             log.unproven = max(log.unproven, claim.issued_at)
+        log.ids.note(claim.issued_at, _offset(claim))
+
+    def _prove(self, pair: _Pair) -> None:
+        """Keep this key's floors apart, for something verified under it: what nobody verified raises them no more."""
+        if len(self._proven) >= MAX_PROVEN:
+            self._proven.clear()
+        self._proven.add(pair)
+        for log in self._logs.values():
+            if log.unproven > log.raised.get(pair, -inf):
+                log.raised[pair] = log.unproven
+
+    # Room
+
+    def _take(self, log: _Log, claim: Claimed) -> int | None:
+        """Take room for one more id, and return its owner; None if there is no room."""
+        self._offered += 1
+        return self._made_room(log, claim, self._quota.take(claim.principal))
+
+    def _made_room(self, log: _Log, claim: Claimed, owner: int | None) -> int | None:
+        """Make room where there is none, or soon will be; return the owner of an id that has it now."""
+        quota = self._quota
+        while owner is None and log.ids.holds_below(log.highest - self._horizon):  # not all left at once
+            self._pass_time(log, log.highest)
+            owner = quota.take(claim.principal)
+        if owner is None and claim.appended_after is not None:
+            crowded = quota.is_crowded(claim.principal)
+            log.speak(claim)  # it may be its own older ids that are in the way
+            self._let_go(log)
+            owner = quota.take(claim.principal)
+            if owner is None and crowded and self._raise_log(log, claim.log) <= claim.issued_at:
+                owner = quota.take(claim.principal)
+        if quota.crossed:
+            self._let_go(log)
+            quota.warn()
+        return owner
+
+    def _raise_log(self, log: _Log, name: str) -> float:
+        """Let the second latest message of all principals stand for log time; return the floor that this makes.
+
+        Not the latest, for nobody is to raise a floor for all alone.
+        """
+        second = min(nlargest(2, log.latest.values())) if len(log.latest) > 1 else -inf
+        floor = second - self._horizon
+        if log.ids.holds_below(floor):
+            cost = f"what was issued before {floor:.0f} is stale: raise memory in [replay]"
+            self._quota.warnings.append(("replay.floor_raised", {"log": name, "cost": cost}))
+            self._pass_time(log, second)
+        return floor
+
+    def _let_go(self, first: _Log) -> None:
+        """Forget what the floors of principals have passed, as far as that is paid for."""
+        if self._offered < self._paid:
+            return
+        seen = 0
+        for log in (first, *(log for log in self._logs.values() if log is not first)):
+            owners = ((self._quota.number(principal), at) for principal, at in log.latest.items())
+            floors = {owner: at - self._horizon for owner, at in owners if owner is not None}
+            for count, gone in log.ids.let_go(floors):
+                seen += count
+                self._release(log, gone)
+                if seen >= AT_ONCE:
+                    break
+        self._paid = self._offered + ceil(seen / _PAID)
+
+    def _release(self, log: _Log, owners: Counter[int]) -> None:
+        """Give room back, of so many ids for each owner."""
+        for owner, count in owners.items():
+            self._quota.release(owner, count)
+        log.unverified -= owners[UNVERIFIED]
+
+    # Ids
+
+    def _find(self, log: _Log, issued_at: int, key: int) -> int | None:
+        if log.pins and key in log.pins:
+            return log.pins[key].mark
+        return log.ids.find(issued_at, key)
+
+    def _keep(self, log: _Log, claim: Claimed, key: int, mark: int, owner: int) -> None:
+        """Remember a message that passed by its id."""
+        if claim.appended_after is not None:
+            log.speak(claim)
+        self._put(log, claim, key, mark, owner)
+
+    def _keep_unverified(self, log: _Log, claim: Claimed, late_key: int) -> bool:
+        """Remember claims that nobody has verified; return False if there is no room for more of them."""
+        if self._quota.is_full_of_unverified():
+            return False
+        log.unverified += 1
+        self._put(log, claim, late_key, self._hashing.mark(claim), self._quota.take_unverified())
+        self._quota.warn()
+        return True
+
+    def _new_late_key(self, log: _Log, claim: Claimed) -> int | None:
+        """Return what claims are kept under that nobody judged; None where they need not be, or are known."""
+        key = self._hashing.key(claim.principal, claim.id, claim.issued_at)
+        late_key = self._hashing.late_key(claim)
+        if self._is_over(log, claim) or any(
+            self._find(log, claim.issued_at, known) is not None for known in (key, late_key)
+        ):
+            return None
+        return late_key
+
+    def _settle(self, log: _Log, key: int) -> None:
+        pin = log.pins.pop(key, None)
+        if pin is not None:
+            log.ids.put(pin.issued_at, key, pin.mark, pin.owner, pin.offset, self._room)
+            self._pass_time(log, log.highest)
+
+    def _put(self, log: _Log, claim: Claimed, key: int, mark: int, owner: int) -> None:
+        place = claim.place
+        offset = inf if place is None else place[0].offset
+        if claim.unsettled:
+            log.pins[key] = _Pin(mark, owner, claim.issued_at, claim.keep_until, offset)
+        else:
+            log.ids.put(claim.issued_at, key, mark, owner, offset, self._room)
+
+
+def _offset(claim: Claimed) -> float:
+    return inf if claim.place is None else claim.place[0].offset

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
+from collections import Counter
+from itertools import compress
+from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Set as AbstractSet
 
 OPEN: Final = 4096
 """Ids that all tables of a guard hold before they are packed; an open id takes some 200 bytes, a packed one 20."""
 
 LEAST: Final = 128
-"""Ids that one table may hold, however many tables there are."""
+"""Ids that the tables of one log may hold, however many logs there are."""
 
 _LARGEST: Final = 1 << 15
 """Ids in one run; sorting that many takes some 10 ms, for which the event loop waits."""
@@ -29,13 +32,17 @@ class _Run(NamedTuple):
 
 
 class Bucket:
-    """Ids of one slice of time: under a 64-bit key, a 64-bit mark and the 32-bit number of its owner."""
+    """Ids of one slice of time: under a 64-bit key, a 64-bit mark and the 32-bit number of its owner.
 
-    __slots__ = ("_open", "_runs")
+    ``lowest`` is the lowest offset at which something lies that belongs here.
+    """
+
+    __slots__ = ("_open", "_runs", "lowest")
 
     def __init__(self) -> None:
         self._open: dict[int, int] = {}
         self._runs: list[_Run] = []
+        self.lowest: float = inf
 
     def find(self, key: int) -> int | None:
         """Return the mark under ``key``."""
@@ -48,18 +55,25 @@ class Bucket:
                 return marks[at]
         return None
 
-    def put(self, key: int, mark: int, owner: int, room: int = OPEN) -> None:
-        """Add a key that is not there; ``room`` is how many may be open."""
+    def put(self, key: int, mark: int, owner: int) -> bool:
+        """Add a key that is not there; return True if it is the first since all was packed."""
+        opened = not self._open
         self._open[key] = mark << _OWNER_BITS | owner
-        if len(self._open) >= room:
-            self.seal()
+        return opened
 
-    def owners(self) -> Iterator[int]:
-        """Return the owner of each id."""
-        for entry in self._open.values():
-            yield entry & _OWNER_MASK
+    def owners(self) -> Counter[int]:
+        """Return how many ids each owner has."""
+        found = Counter([entry & _OWNER_MASK for entry in self._open.values()])
         for run in self._runs:
-            yield from run.owners
+            found.update(run.owners)
+        return found
+
+    def drop(self, owners: AbstractSet[int]) -> None:
+        """Forget all ids of some owners."""
+        self.seal()
+        kept = ((run, [owner not in owners for owner in run.owners]) for run in self._runs)
+        runs = (_Run(*(array(part.typecode, compress(part, stays)) for part in run)) for run, stays in kept)
+        self._runs = [run for run in runs if run.keys]
 
     def seal(self) -> None:
         """Pack what is open; runs of like size become one, so that there are few to look into."""

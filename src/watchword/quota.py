@@ -42,8 +42,10 @@ class Quota:
     """Counts ids by owner; an owner is a small number that stands for a principal.
 
     A principal holds at most ``per_principal`` ids over all logs; once ``in_all`` are held, only principals below an
-    equal share are served, and nobody once there are twice as many. What is not verified counts apart. ``warnings``
-    gets one when four fifths of a bound are used, and no other for that bound until half of it is free again.
+    equal share are served, and nobody once there are twice as many. What is not verified counts apart.
+
+    ``crossed`` holds the bounds of which four fifths are used since the last id. Whoever counts may then make room, and
+    has to call ``warn``: for those that are still as full ``warnings`` gets one, and no other until half of it is free.
     """
 
     def __init__(self, bounds: Bounds) -> None:
@@ -55,6 +57,7 @@ class Quota:
         self._held: list[int] = [0]
         self._free: list[int] = []
         self._total = 0
+        self.crossed: Final[dict[int, str]] = {}
         self._warned: set[int] = set()
         self.warnings: Final[deque[Warned]] = deque(maxlen=_WAITING)
 
@@ -72,16 +75,16 @@ class Quota:
             owner = self._numbered(principal)
         self._held[owner] = held + 1
         self._total += 1
-        if held == self._near:
-            self._warn(owner, bounds.per_principal, f"ids of {principal}")
-        if self._total == self._near_in_all:
-            self._warn(_ALL, bounds.in_all, "ids of all principals")
+        if held >= self._near:
+            self.crossed[owner] = f"ids of {principal}"
+        if self._total >= self._near_in_all:
+            self.crossed[_ALL] = "ids of all principals"
         return owner
 
     def take_unverified(self) -> int:
         """Count one more id that nobody has verified."""
-        if self._held[UNVERIFIED] == _near(self._bounds.unverified):
-            self._warn(UNVERIFIED, self._bounds.unverified, "messages whose keys are not known")
+        if self._held[UNVERIFIED] >= _near(self._bounds.unverified):
+            self.crossed[UNVERIFIED] = "messages whose keys are not known"
         self._held[UNVERIFIED] += 1
         return UNVERIFIED
 
@@ -94,11 +97,30 @@ class Quota:
                 del self._numbers[self._names[owner]]
                 self._free.append(owner)
         if self._warned:
-            bound = self._bounds.unverified if owner == UNVERIFIED else self._bounds.per_principal
-            if self._held[owner] <= bound // 2:
-                self._warned.discard(owner)
-            if self._total <= self._bounds.in_all // 2:
-                self._warned.discard(_ALL)
+            for warned in (owner, _ALL):
+                bound, held = self._state(warned)
+                if held <= bound // 2:
+                    self._warned.discard(warned)
+
+    def warn(self) -> None:
+        """Warn of the bounds that were crossed and that nobody has made room for."""
+        for owner, what in self.crossed.items():
+            bound, held = self._state(owner)
+            if held >= _near(bound) and owner not in self._warned:
+                self._warned.add(owner)
+                remedy = "raise memory in [replay]: at the bound messages are over_quota"
+                self.warnings.append(("replay.memory_filling", {"what": what, "bound": bound, "remedy": remedy}))
+        self.crossed.clear()
+
+    def is_crowded(self, principal: str) -> bool:
+        """Return True if what a principal is refused for is what all hold together."""
+        owner = self._numbers.get(principal)
+        held = 0 if owner is None else self._held[owner]
+        return self._total >= self._bounds.in_all and held < self._bounds.per_principal
+
+    def number(self, principal: str) -> int | None:
+        """Return the number that stands for a principal; None if it holds nothing."""
+        return self._numbers.get(principal)
 
     def held(self) -> dict[str, int]:
         """Return how many ids each principal holds."""
@@ -124,11 +146,12 @@ class Quota:
         self._numbers[principal] = owner
         return owner
 
-    def _warn(self, owner: int, bound: int, what: str) -> None:
-        if owner not in self._warned:
-            self._warned.add(owner)
-            remedy = "raise memory in [replay]: at the bound messages are over_quota"
-            self.warnings.append(("replay.memory_filling", {"what": what, "bound": bound, "remedy": remedy}))
+    def _state(self, owner: int) -> tuple[int, int]:
+        """Return a bound, and how much of it is used."""
+        if owner == _ALL:
+            return self._bounds.in_all, self._total
+        bound = self._bounds.unverified if owner == UNVERIFIED else self._bounds.per_principal
+        return bound, self._held[owner]
 
 
 def _near(bound: int) -> int:

@@ -231,6 +231,7 @@ class Verifier:
     def _recall(self, case: Case, *, unsettled: bool) -> None:
         if isinstance(case.verdict, Unavailable):
             raise case.verdict
+        self._admitting.look(case.message)
         if case.verdict is None:
             self._guard.recall(replace(case.claim(), unsettled=unsettled))
         else:
@@ -310,7 +311,7 @@ class LogMemory:
 
     def pass_time(self, time: float) -> None:
         """Note that a record was judged, whatever came of it, that was appended at ``time`` or later."""
-        self._guard.pass_time(self._log, time)
+        self._guard.look(self._log, time)
 
     def floor(self) -> float:
         """Return the floor for all principals."""

@@ -1,6 +1,7 @@
 """The writers, the attacker and the clocks of a log, and the judging of its records; for the state machines."""
 
 from collections.abc import Callable
+from math import inf
 from typing import Final
 
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from tests.properties.log_world import (
     LOG,
     POLICY,
     SKEW,
+    WINDOW,
     WRITERS,
     Ident,
     Keys,
@@ -20,7 +22,8 @@ from tests.properties.log_world import (
     stated_floor,
 )
 from tests.unit.core.world import ALICE, BOB, at_once
-from watchword import MemoryReplayStore, Rejected, Unavailable, Verifier
+from watchword import MemoryReplayStore, Message, Rejected, Unavailable, Verifier
+from watchword.looks import Looks
 from watchword.quota import Bounds
 from watchword.rebuild import anchor_without_record, floor_at, window_start
 
@@ -34,6 +37,7 @@ BEYOND: Final = st.sampled_from([-60.0, -9.0, -3.0, -1.0, 0.0, 1.0, 3.0, 9.0])
 BLIND: Final = st.sampled_from([0, 0, 0, 1, 2])
 AGES: Final = st.sampled_from([-SKEW, 0.0, HORIZON, HORIZON, HORIZON + 0.5, HORIZON + 1])
 DELAYS: Final = st.sampled_from([0.0, 0.0, 1.0, 4.0])
+AHEAD: Final = st.sampled_from([3.0, 4.0, 5.0])
 WAITS: Final = st.sampled_from([0.5, 1.0, 2.0, 4.0, 7.0, 20.0])
 
 
@@ -48,6 +52,13 @@ class Reading(RuleBasedStateMachine):
         self.keys = Keys()
         self.small = False
         self.takes = 0.0
+        self.looks = Looks()
+        self.excused = -inf
+        """Up to when even prompt messages may have been issued that are stale, for the log has lost its memory."""
+
+        self.doubtful: set[str] = set()
+        """Principals whose prompt messages may be refused: their clocks were wrong, or there was no room for all."""
+
         self.delivered: dict[Ident, Record] = {}
         self.verifier, self.memory = self.new_verifier(), Memory(-float("inf"))
 
@@ -92,6 +103,13 @@ class Reading(RuleBasedStateMachine):
         """Let honest messages arrive."""
         for _ in range(count):
             self.world.write(principal, delay)
+
+    @rule(principal=st.sampled_from(list(WRITERS)), by=AHEAD)
+    def sign_ahead(self, principal: str, by: float) -> None:
+        """Let a message arrive whose signer's clock was ahead by more than the skew."""
+        if not self.small:
+            self.world.write(principal, -by)
+            self.doubtful.add(principal)
 
     @rule(which=ANY, shift=BEYOND)
     def replay(self, which: int, shift: float) -> None:
@@ -182,9 +200,19 @@ class Reading(RuleBasedStateMachine):
         """Tell whether the key source knows the key that a record bears."""
         return record.known and record.ident[0] not in self.keys.hidden
 
+    def interval(self, record: Record) -> tuple[float, float]:
+        """Return when a record can have been appended, by its stamp or by the reader's looks."""
+        if self.stamped:
+            return record.stamp, record.stamp
+        return self.looks.interval(record.offset, self.world.local)
+
+    def read_as(self, record: Record, *, pin: bool) -> Message:
+        """Return a record as the verifier is given it."""
+        return self.world.read(record, self.interval(record), delivered_by=("S", "C") if pin else None)
+
     def verdict(self, record: Record, *, pin: bool = False) -> str:
         """Let the real verifier judge a record."""
-        message = self.world.read(record, delivered_by=("S", "C") if pin else None)
+        message = self.read_as(record, pin=pin)
         try:
             at_once(self.verifier.verify(message))
         except Rejected as refused:
@@ -195,31 +223,51 @@ class Reading(RuleBasedStateMachine):
 
     def expected(self, record: Record, *, pin: bool = False) -> str:
         """Return what the naive memory says of it."""
-        place, reference = self.world.place(record), self.world.reference(record)
-        if reference - record.issued_at > HORIZON:
-            return "stale"
-        if reference - record.issued_at < -SKEW:
-            return "from_future"
-        if self.keys.down:
+        memory, place, (low, high) = self.memory, self.world.place(record), self.interval(record)
+        is_stale, is_ahead = record.issued_at < low - HORIZON, record.issued_at > high + SKEW
+        if self.keys.down and not is_stale and not is_ahead:
             return "unavailable"
+        if not self.stamped:
+            memory.look(low)
+        if is_stale:
+            return "stale"
+        if is_ahead:
+            self.pass_ahead(record, high)
+            return "from_future"
         if not self.is_known(record):
-            self.memory.pass_over(record, place, pin=False)
+            memory.pass_over(record, place, pin=False)
             return "unknown_key"
         if not self.is_unaltered(record):
             return "altered"
-        return self.memory.claim(record.ident, place, record.issued_at, reference, pin=pin)
+        memory.look(low)
+        return memory.claim(record.ident, place, record.issued_at, pin=pin)
+
+    def pass_ahead(self, record: Record, high: float) -> None:
+        """Let the naive memory see what is from the future by looks, and may not be when it is read again."""
+        judged = not self.keys.down and self.is_known(record)
+        if not self.stamped and record.issued_at <= high + WINDOW and (not judged or self.is_unaltered(record)):
+            self.memory.pass_over(record, self.world.place(record), pin=False)
 
     def is_unaltered(self, record: Record) -> bool:
         """Check 7."""
         return record.genuine and (self.stamped or abs(record.stamp - record.issued_at) <= SKEW)
 
-    def judge(self, record: Record, *, pin: bool = False) -> str:
-        """Judge one record, and hold the verdict against the naive memory and against everything ever delivered."""
+    def judge(self, record: Record, *, pin: bool = False, again: bool = False) -> str:
+        """Judge one record, and hold the verdict against the naive memory and against everything ever delivered.
+
+        One that is read in its turn, and not ``again``, must not be called late if it came promptly.
+        """
         expected, verdict = self.expected(record, pin=pin), self.verdict(record, pin=pin)
         if verdict != expected:
             assert verdict in self.without_room(record), f"{verdict} instead of {expected}"
             if verdict == "delivered":
                 self.memory.first[record.ident] = self.world.place(record)
+        if self.small:
+            self.doubtful = set(WRITERS)
+        if record.prompt and not again and not self.stamped and verdict in {"stale", "from_future"}:
+            assert record.issued_at <= self.excused or record.ident[0] in self.doubtful, (
+                f"a prompt message is {verdict}"
+            )
         if verdict == "delivered":
             first = self.delivered.setdefault(record.ident, record)
             assert self.world.place(first) == self.world.place(record), "an id was delivered at two places"
@@ -249,7 +297,7 @@ class Reading(RuleBasedStateMachine):
     def give_up(self, record: Record, *, pin: bool = False) -> None:
         """Pass a record over that cannot be judged."""
         self.memory.pass_over(record, self.world.place(record), pin=pin)
-        self.verifier.pass_over(self.world.read(record, delivered_by=("S", "C") if pin else None))
+        self.verifier.pass_over(self.read_as(record, pin=pin))
 
     # Rebuilding
 
@@ -262,9 +310,9 @@ class Reading(RuleBasedStateMachine):
         if following is None:
             anchor, stated = anchor_without_record(POLICY, local), local - SKEW
         else:
-            anchor = stated = following.stamp if self.stamped else local
+            anchor = stated = following.stamp
         cut = None
-        if world.start and self.stamped:
+        if world.start:
             first = world.at(world.start)
             cut = local if first is None else first.stamp
         self.excuse(cut)
@@ -272,31 +320,42 @@ class Reading(RuleBasedStateMachine):
         self.verifier.begin(LOG, floor=floor_at(POLICY, anchor, cut=cut))
         world.now += self.takes
         since = window_start(POLICY, anchor)
-        begun = False
+        lowest = next((record.offset for record in world.retained(position) if record.stamp >= since), position)
+        self.read_again(lowest, position, blind=blind, pinned=pinned)
+
+    def read_again(
+        self, lowest: int, position: int, *, blind: int, pinned: Callable[[int], bool] | None = None
+    ) -> None:
+        """Recall from the lowest offset up to the position; the naive memory sees all that is retained."""
         down = self.keys.down
-        for record in world.retained(position):
-            begun = begun or record.stamp >= since
+        for record in self.world.retained(position):
+            begun = record.offset >= lowest
             self.keys.down = down or blind > 0
             blind -= begun
             pin = pinned is not None and pinned(record.offset)
-            self.remember(record, pin=pin)
+            self.remember(record, pin=pin, begun=begun)
             if begun:
                 self.recall(record, pin=pin)
         self.keys.down = down
 
-    def remember(self, record: Record, *, pin: bool) -> None:
-        """Let the naive memory see all that is retained, however old."""
-        place, age = self.world.place(record), record.stamp - record.issued_at
-        if self.stamped and not -SKEW <= age <= HORIZON:
+    def remember(self, record: Record, *, pin: bool, begun: bool) -> None:
+        """Let the naive memory see a record, however old; log time passes with those only that are recalled."""
+        place, (low, high) = self.world.place(record), self.interval(record)
+        is_stale, is_ahead = record.issued_at < low - HORIZON, record.issued_at > high + SKEW
+        if begun and not self.stamped and (is_stale or is_ahead or not self.keys.down):
+            self.memory.look(low)
+        if is_ahead:
+            self.pass_ahead(record, high)
+        elif is_stale:
             return
-        if self.keys.down or not self.is_known(record):
+        elif self.keys.down or not self.is_known(record):
             self.memory.pass_over(record, place, pin=pin)
         elif self.is_unaltered(record):
             self.memory.recall(record, place, pin=pin)
 
     def recall(self, record: Record, *, pin: bool) -> None:
         """Let the real verifier see it."""
-        message = self.world.read(record, delivered_by=("S", "C") if pin else None)
+        message = self.read_as(record, pin=pin)
         try:
             at_once(self.verifier.recall(message, unsettled=pin))
         except Unavailable:

@@ -30,7 +30,8 @@ Ident: TypeAlias = tuple[str, int]
 class Record:
     """One record; ``stamp`` is the broker's time, or the producer's on a log that the broker does not stamp.
 
-    ``known`` tells whether it bears a key id that a key source may know, ``genuine`` whether it is as it was signed.
+    ``known`` tells whether it bears a key id that a key source may know, ``genuine`` whether it is as it was signed,
+    ``prompt`` whether an honest writer's message went into the log at once, and for the first time.
     """
 
     offset: int
@@ -42,6 +43,7 @@ class Record:
     value: bytes = b"v"
     known: bool = True
     genuine: bool = True
+    prompt: bool = False
     gone: str = ""
 
 
@@ -85,23 +87,28 @@ class World:
         return self.now + (self.broker if self.stamped else self.reader)
 
     def write(self, principal: str, delay: float = 0.0, *, known: bool = True) -> Record:
-        """Write a new message that took ``delay`` from its signing to the log; under a stranger's key, if not known."""
+        """Write a new message that took ``delay`` from its signing to the log; under a stranger's key, if not known.
+
+        A negative one is from a signer whose clock is wrong.
+        """
         issued_at, number = floor(self.now - delay + self.signer), len(self.ever)
         headers = self._signed(WRITERS[principal] if known else STRANGER, principal, number, issued_at)
-        return self._append(Record(0, issued_at, 0, (principal, number), issued_at, headers, known=known))
+        prompt = known and 0 <= delay <= 1.0
+        record = Record(0, issued_at, 0, (principal, number), issued_at, headers, known=known, prompt=prompt)
+        return self._append(record)
 
     def copy(self, record: Record, shift: float = 0.0) -> Record:
         """Write a captured record again; the attacker chooses the time, where the broker does not."""
-        return self._append(replace(record, stamp=record.stamp + shift, gone=""))
+        return self._append(replace(record, stamp=record.stamp + shift, prompt=False, gone=""))
 
     def alter(self, record: Record) -> Record:
         """Write a captured record with another value."""
-        return self._append(replace(record, value=b"forged", genuine=False, gone=""))
+        return self._append(replace(record, value=b"forged", genuine=False, prompt=False, gone=""))
 
     def disown(self, record: Record) -> Record:
         """Write the claims of a captured record under a key that nobody knows."""
         headers = self._signed(STRANGER, *record.ident, record.issued_at)
-        return self._append(replace(record, headers=headers, known=False, gone=""))
+        return self._append(replace(record, headers=headers, known=False, prompt=False, gone=""))
 
     def _signed(self, key: SigningKey, principal: str, number: int, issued_at: int) -> tuple[Header, ...]:
         message = self._message(b"v")
@@ -147,17 +154,16 @@ class World:
         """Return where the broker put a record."""
         return record.offset, record.stamp if self.stamped else None
 
-    def reference(self, record: Record) -> float:
-        """Return the reference time of a record read now."""
-        return record.stamp if self.stamped else self.local
-
-    def read(self, record: Record, *, delivered_by: tuple[str, str] | None = None) -> Message:
-        """Return the record as an adapter hands it to the verifier."""
+    def read(
+        self, record: Record, between: tuple[float, float], *, delivered_by: tuple[str, str] | None = None
+    ) -> Message:
+        """Return the record as an adapter hands it to the verifier: stamped, or appended between two times."""
         return replace(
             self._message(record.value),
             headers=record.headers,
             position=Position("tasks/0", record.offset),
             appended_at=record.stamp if self.stamped else None,
+            appended_between=None if self.stamped else between,
             created_at=None if self.stamped else record.stamp,
             delivered_by=delivered_by,
         )
@@ -169,10 +175,11 @@ class World:
 
 @dataclass
 class Memory:
-    """What one guard was shown, all of it, for ever; and its stated floor."""
+    """What one guard was shown, all of it, for ever; and its stated floors."""
 
     start: float
-    highest: float = -inf
+    passed: float = -inf
+    latest: dict[str, int] = field(default_factory=dict)
     first: dict[Ident, Place] = field(default_factory=dict)
     undetermined: dict[Ident, Place] = field(default_factory=dict)
     pinned: set[Ident] = field(default_factory=set)
@@ -185,17 +192,20 @@ class Memory:
     doubted: set[tuple[str, bool]] = field(default_factory=set)
     """Under whose keys, known or not, something passed without a verdict."""
 
-    @property
-    def floor(self) -> float:
-        """Below it everything is stale."""
-        return max(self.start, self.highest - HORIZON)
+    def floor(self, principal: str) -> float:
+        """Return below what everything of a principal is stale."""
+        return max(self.start, self.passed - HORIZON, self.latest.get(principal, -inf) - HORIZON)
+
+    def look(self, passed: float) -> None:
+        """Let log time pass."""
+        self.passed = max(self.passed, passed)
 
     def pass_over(self, record: Record, place: Place, *, pin: bool) -> None:
         """Remember a first sight without a verdict."""
         self.doubted.add((record.ident[0], record.known))
         if self.seen_at(record.ident) is not None:
             self.passed_again.add(record.ident)
-        elif record.issued_at >= self.floor:
+        elif record.issued_at >= self.floor(record.ident[0]):
             self.undetermined[record.ident] = place
             if not record.known:
                 self.strange.add(record.ident)
@@ -205,7 +215,7 @@ class Memory:
     def recall(self, record: Record, place: Place, *, pin: bool) -> None:
         """Remember a first sight before the guard began."""
         if self.seen_at(record.ident) in {None, place}:
-            self.first[record.ident] = place
+            self.admit(record.ident, place, record.issued_at)
             if pin and record.issued_at >= self.start:
                 self.pinned.add(record.ident)
 
@@ -213,15 +223,20 @@ class Memory:
         """Tell where an id was first seen."""
         return self.first.get(ident, self.undetermined.get(ident))
 
-    def claim(self, ident: Ident, place: Place, issued_at: int, reference: float, *, pin: bool) -> str:
+    def admit(self, ident: Ident, place: Place, issued_at: int) -> None:
+        """Remember an id; where the broker stamps nothing it raises the floor of its principal."""
+        self.first[ident] = place
+        if place[1] is None:
+            self.latest[ident[0]] = max(issued_at, self.latest.get(ident[0], issued_at))
+
+    def claim(self, ident: Ident, place: Place, issued_at: int, *, pin: bool) -> str:
         """Remember a verified message; return what must become of it."""
-        self.highest = max(self.highest, reference)
-        if issued_at < self.floor and ident not in self.pinned:
+        if issued_at < self.floor(ident[0]) and ident not in self.pinned:
             return "stale"
         if self.seen_at(ident) not in {None, place}:
             return "replayed"
         if ident not in self.first:
-            self.first[ident] = place
+            self.admit(ident, place, issued_at)
             if pin:
                 self.pinned.add(ident)
         return "delivered"

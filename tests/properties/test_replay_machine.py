@@ -1,11 +1,17 @@
 """Any order of events in a log that one process reads alone, against the guard: docs/replay.md, "The invariant"."""
 
+from math import floor as floor_of
+from math import inf
+from typing import NamedTuple
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from tests.properties.log_reader import ANY, BLIND, Reading
-from tests.properties.log_world import LOG, SKEW, WINDOW, Record
+from tests.properties.log_world import LOG, POLICY, SKEW, Memory, Record
+from watchword.looks import Looks
+from watchword.rebuild import floor_at, window_start
 
 
 class Partition(Reading):
@@ -67,7 +73,7 @@ class Partition(Reading):
         passed = list(self.world.retained(self.position))
         if passed:
             record = passed[-1 - which % len(passed)]
-            if self.judge(record) == "unavailable":
+            if self.judge(record, again=True) == "unavailable":
                 self.give_up(record)
 
     def cut(self, offset: int) -> None:
@@ -99,15 +105,107 @@ class Partition(Reading):
         self.catch_up()
 
 
+class Checkpoint(NamedTuple):
+    """What a reader commits with its position: a successor that goes on there, or behind, knows enough by it."""
+
+    position: int
+    floor: float
+    lowest: int
+
+
 class UnstampedPartition(Partition):
-    """A Kafka partition on which producers choose the records' times."""
+    """A Kafka partition on which producers choose the records' times; only looks at its end tell when they came."""
 
     stamped = False
 
-    def cut(self, offset: int) -> None:
-        """Take only what is older than the window: without the broker's stamps nothing tells what is gone."""
-        old = sum(record.appended < self.world.now - WINDOW - 2 * SKEW for record in self.world.records)
-        super().cut(min(offset, old))
+    def __init__(self) -> None:
+        super().__init__()
+        self.checkpoints: list[Checkpoint] = []
+
+    def restart_reader(self) -> None:
+        """Let a new process take over at the position, which knows of no look at the log's end but its own."""
+        self.looks = Looks()
+        self.verifier = self.new_verifier()
+        self.go_to(self.position)
+
+    @rule(back=st.sampled_from([0, 0, 0, 1, 2, 30]), blind=BLIND, small=st.booleans())
+    def restart(self, back: int, blind: int, small: bool) -> None:  # noqa: FBT001
+        """Kill the process; see Partition."""
+        self.looks = Looks()
+        super().restart(back, blind, small)
+
+    @rule()
+    def look(self) -> None:
+        """Ask for records, and take none of them."""
+        self.looks.add(self.world.local, len(self.world.records), self.world.local)
+
+    def read(self, count: int, patient: bool) -> None:  # noqa: FBT001
+        """Look, judge the next records, forget looks that are needed no more, and commit."""
+        self.look()
+        super().read(count, patient)
+        self.looks.prune(self.position)
+        self.commit()
+
+    def commit(self) -> None:
+        """Commit what is judged, with all that a successor must know."""
+        memory = self.verifier.memory(LOG)
+        floor, lowest = memory.floor(), memory.lowest_needed()
+        self.checkpoints.append(Checkpoint(self.position, floor, self.position if lowest is None else lowest))
+
+    def go_to(self, offset: int, blind: int = 0) -> None:
+        """Begin anew where the last checkpoint says that lies at that offset or before it."""
+        world = self.world
+        self.position = min(max(offset, world.start), len(world.records))
+        self.look()
+        known = max(
+            (one for one in self.checkpoints[::-1] if one.position <= self.position), default=None, key=_position
+        )
+        floor, lowest = self.without_checkpoint() if known is None else known[1:]
+        if known is not None and world.start > lowest:  # what was handed over and is gone
+            handed = [one.issued_at for one in self.delivered.values() if one.offset < world.start]
+            self.excused = max(self.excused, *handed, -inf)
+        if world.start > offset:  # what was handed over after the commit may be gone too
+            self.excused = max(self.excused, floor_of(world.local + SKEW))
+        if known is None:
+            self.excused = max(self.excused, floor)
+        floor = max(floor, self.excused + 1)
+        self.excuse(None)
+        self.memory = Memory(floor)
+        self.verifier.begin(LOG, floor=floor)
+        world.now += self.takes
+        self.read_again(max(lowest, world.start), self.position, blind=blind)
+        self.commit()
+
+    def without_checkpoint(self) -> tuple[float, int]:
+        """Return floor and lowest offset where nothing is known: by the next messages, and by records' own times."""
+        world = self.world
+        ahead = [one for one in world.records[self.position :] if self.is_known(one) and self.is_unaltered(one)]
+        issued = [one.issued_at for one in ahead[:3]]
+        anchor = max(min(issued, default=world.local), world.local - POLICY.max_lag)
+        stated = floor_at(POLICY, anchor)
+        since = window_start(POLICY, anchor)
+        return stated, next((one.offset for one in world.retained(self.position) if one.stamp >= since), self.position)
+
+    @rule(count=st.integers(0, 5))
+    def rebalance_and_back(self, count: int) -> None:
+        """Let another member read some records and commit none; see Partition."""
+        looks, checkpoints = self.looks, [*self.checkpoints]
+        super().rebalance_and_back(count)
+        self.looks, self.checkpoints = looks, checkpoints
+
+    @rule(kind=st.sampled_from(["cut", "cut", "truncate", "recreate"]), keep=st.integers(0, 10))
+    def lose(self, kind: str, keep: int) -> None:
+        """Lose what Partition loses; a log that lost its end is another one, at which nobody has looked."""
+        world = self.world
+        if kind != "cut":
+            end = 0 if kind == "recreate" else max(world.start, len(world.records) - keep)
+            self.checkpoints = [one for one in self.checkpoints if one.position <= end and kind != "recreate"]
+            self.looks = Looks()
+        super().lose(kind, keep)
+
+
+def _position(checkpoint: Checkpoint) -> int:
+    return checkpoint.position
 
 
 class Stream(Reading):

@@ -542,6 +542,35 @@ def _replay() -> Iterator[Vector]:
         [message, later, message],
         [accepted(), accepted(message_id=b"2" * 16), rejected("stale")],
     )
+
+    def looked(number: int, earliest: float, issued: int, key: SigningKey = ALICE_KEY, name: str = ALICE) -> Message:
+        found = _looked((earliest, NOW + 9000.0), position=Position("tasks/0", number))
+        return press(replace(found, created_at=issued), key=key, principal=name, c6=issued, c7=bytes([number]) * 16)
+
+    def verified(number: int, key: SigningKey = ALICE_KEY, name: str = ALICE) -> Vector:
+        return accepted(key, message_id=bytes([number]) * 16, principal=name)
+
+    yield vector(
+        "a principal's own floor",
+        "In a backlog, which no look bounds, a principal's latest message makes its own older ones stale, no others.",
+        [
+            looked(1, -inf, NOW + 400),
+            looked(2, -inf, NOW + 94),
+            looked(3, -inf, NOW + 95),
+            looked(4, -inf, NOW, MALLORY_KEY, MALLORY),
+        ],
+        [verified(1), rejected("stale"), verified(3), verified(4, MALLORY_KEY, MALLORY)],
+    )
+    yield vector(
+        "a floor by looks",
+        "Log time is what looks tell for certain; it never falls, whatever later records' intervals are.",
+        [
+            looked(1, NOW + 400.0, NOW + 401),
+            looked(2, -inf, NOW + 94, MALLORY_KEY, MALLORY),
+            looked(3, -inf, NOW + 95, MALLORY_KEY, MALLORY),
+        ],
+        [verified(1), rejected("stale"), verified(3, MALLORY_KEY, MALLORY)],
+    )
     early = press(_looked((NOW - 60.0, NOW - 59.0)))
     copy = replace(early, position=Position("tasks/0", 13), appended_between=(NOW - 1.0, NOW + 1.0))
     again_early = replace(early, appended_between=(-inf, NOW + 1.0))

@@ -64,7 +64,7 @@ class Second:
         if ahead:
             self.undetermined.setdefault(sha256(entry).digest(), _place(message))
             raise Refused("from_future")
-        redelivered = self._seen_before(message, claims, entry, reference)
+        redelivered = self._seen_before(message, claims, entry, earliest)
         self._permitted(message, claims, request, reference, redelivered=redelivered)
         return {
             "principal": key["principal"],
@@ -142,11 +142,12 @@ class Second:
                 if name == "Nats-Msg-Id" and content != claims[7].hex().encode():
                     raise Refused("altered")
 
-    def _seen_before(self, message: dict[str, Any], claims: dict[Any, Any], entry: bytes, reference: float) -> bool:
-        log = f"{message['channel']} {message['partition']}"
-        self.highest[log] = max(reference, self.highest.get(log, reference))
-        floor = self.highest[log] - self.policy["max_age"] - self.policy["max_skew"]
-        if claims[6] < floor:
+    def _seen_before(self, message: dict[str, Any], claims: dict[Any, Any], entry: bytes, earliest: float) -> bool:
+        log, own = f"{message['channel']} {message['partition']}", f"{message['channel']} {claims[1]}"
+        unstamped = "appended_between" in message and "appended_at" not in message
+        self.highest[log] = max(earliest, self.highest.get(log, earliest))
+        floors = [self.highest[log], self.highest.get(own, earliest)]
+        if claims[6] < max(floors) - self.policy["max_age"] - self.policy["max_skew"]:
             raise Refused("stale")
         place = _place(message)
         use = (log, claims[1], claims[7], claims[6])
@@ -159,6 +160,8 @@ class Second:
         if sum(known[1] == claims[1] for known in self.seen) >= self.vector.get("ids_per_principal", 1000):
             raise Refused("over_quota")
         self.seen[use] = (place, sha256(entry).digest())
+        if unstamped:
+            self.highest[own] = max(claims[6], self.highest.get(own, claims[6]))
         return False
 
     def _permitted(

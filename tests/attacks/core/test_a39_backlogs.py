@@ -127,6 +127,39 @@ def test_a24_rates_are_spent_at_the_pace_of_issue() -> None:
     assert endings(world, burst) == ["first", "first", "rate_limited", "rate_limited"]
 
 
+# Log time
+
+
+@pytest.mark.parametrize("recalled", [False, True])
+def test_a39_what_one_reader_took_and_another_finds_stale(*, recalled: bool) -> None:
+    """Promise: looks move the floor whatever the record is, so a third reader knows what a second one did not keep.
+
+    The first read a delayed message without looks and delivered it. The second, whose looks are older than the log at
+    that place, finds it stale and remembers no id. What it hands on is a floor above it.
+    """
+    delayed = record(1, (-inf, NOW + HOUR), issued=NOW - HOUR)
+    assert endings(late_reader(HOUR), [delayed]) == ["first"]
+    second, again = late_reader(HOUR), replace(delayed, appended_between=(NOW + 0.0, NOW + HOUR))
+    if recalled:
+        at_once(second.verifier.recall(again))
+    else:
+        assert endings(second, [again]) == ["stale"]
+    floor = second.verifier._guard.floor("group#tasks/0")
+    assert (floor, second.verifier._guard.lowest_needed("group#tasks/0")) == (NOW - Policy().horizon, None)
+    third = late_reader(HOUR)
+    third.verifier.begin("group#tasks/0", floor=floor)
+    assert endings(third, [elsewhere(delayed, 2, (-inf, NOW + HOUR))]) == ["stale"]
+
+
+def test_a39_no_stamp_and_no_other_log_is_moved_by_looks() -> None:
+    """Promise: looks count for the log that they were made at, and where the broker stamps they do not count."""
+    world = late_reader(HOUR)
+    stamped = replace(record(1, (NOW + HOUR, NOW + HOUR), issued=NOW), appended_at=NOW + 0.5, value=b"altered")
+    shared = replace(stamped, appended_at=None, alone=False)
+    assert endings(world, [stamped, shared]) == ["altered", "stale"]
+    assert world.verifier._guard.floor("group#tasks/0") == -inf
+
+
 # From the future, and back
 
 
@@ -222,7 +255,7 @@ def test_a39_what_was_ahead_leaves_with_its_time() -> None:
     world.now = later + 1.0
     assert endings(world, [record(2, (later, later + 1.0), issued=later)]) == ["first"]
     guard = world.verifier._guard
-    assert (len(guard), guard._logs["group#tasks/0"].ahead) == (1, 0)
+    assert (len(guard), guard._logs["group#tasks/0"].ahead) == (1, -1)
 
 
 def test_a16_what_can_be_told_for_good_is_not_remembered() -> None:

@@ -62,12 +62,12 @@ def test_ids_are_kept_open_in_fewer_the_more_logs_there_are() -> None:
         assert at_once(memory.claim(numbered(number, log=f"log{number % 60}"))) is FIRST
     more = [numbered(5000 + number, log="log0") for number in range(LEAST)]
     assert [at_once(memory.claim(one)) for one in more] == [FIRST] * LEAST
-    (bucket,) = memory._logs["log0"].buckets.values()
+    (bucket,) = memory._logs["log0"].ids._buckets.values()
     assert (memory._room, len(bucket._open) < LEAST, len(bucket._runs)) == (LEAST, True, 1)
     assert [at_once(memory.claim(one)) for one in more] == [REDELIVERED] * LEAST
     few = store()
     assert [at_once(few.claim(numbered(number))) for number in range(OPEN - 1)] == [FIRST] * (OPEN - 1)
-    (bucket,) = few._logs["log"].buckets.values()
+    (bucket,) = few._logs["log"].ids._buckets.values()
     assert (few._room, len(bucket._open)) == (OPEN, OPEN - 1)
 
 

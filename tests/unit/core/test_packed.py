@@ -31,6 +31,8 @@ def test_there_are_few_runs_to_look_into() -> None:
     bucket = Bucket()
     for key in range(200_000):
         bucket.put(key, key, 1)
+        if key % OPEN == 0:
+            bucket.seal()
     assert len(bucket._runs) <= 12
     assert max(len(run.keys) for run in bucket._runs) <= 1 << 15
 

@@ -1,6 +1,7 @@
 """What a verdict says; checks 8 and 9 in detail: replay and policy."""
 
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import pytest
@@ -264,7 +265,7 @@ def test_a_rebuild_remembers_what_another_max_age_let_in() -> None:
     verifier = alone(World())
     verifier.begin("group#tasks/0", floor=NOW - 500.0)
     for age, number in ((400, b"1" * 16), (600, b"2" * 16)):
-        unstamped = replace(kafka(alone=True, appended_at=None), appended_between=(NOW - 1.0, float(NOW)))
+        unstamped = replace(kafka(alone=True, appended_at=None), appended_between=(-inf, float(NOW)))
         at_once(verifier.recall(press(unstamped, c6=NOW - age, c7=number)))
     assert len(verifier._guard) == 1
 

@@ -1,0 +1,119 @@
+"""The ids of one log by slices of issue time, of which the oldest leave first."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import Counter
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from watchword.packed import Bucket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+AT_ONCE: Final = 1 << 18
+"""Ids that leave at once, which takes some 10 ms; then the others wait for the next time."""
+
+
+class Slices:
+    """Ids under 64-bit keys, each in the slice of ``width`` seconds in which it was issued.
+
+    Each slice knows the lowest offset at which something lies in the log that was issued in it, whether an id is left
+    of that or not, until the slice leaves. So a reader that starts anew knows from where on to read.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._width: Final = width
+        self._numbers: list[int] = []  # ascending, of all slices
+        self._buckets: dict[int, Bucket] = {}
+        self._bare: dict[int, float] = {}  # lowest offsets of slices without a bucket
+        self._loose: list[Bucket] = []  # those in which ids are not packed yet
+        self._open = 0  # how many these are
+        self._next = 0  # the slice where letting go goes on
+
+    def find(self, issued_at: int, key: int) -> int | None:
+        """Return the mark under ``key``."""
+        bucket = self._buckets.get(issued_at // self._width)
+        return None if bucket is None else bucket.find(key)
+
+    def put(self, issued_at: int, key: int, mark: int, owner: int, offset: float, room: int) -> None:  # noqa: PLR0917 - for each id
+        """Add a key that is not there, found at ``offset``; so many as there is ``room`` for wait to be packed."""
+        number = issued_at // self._width
+        bucket = self._buckets.get(number) or self._bucket(number)
+        if offset < bucket.lowest:  # noqa: PLR1730 - a third of the time
+            bucket.lowest = offset
+        if bucket.put(key, mark, owner):
+            self._loose.append(bucket)
+        self._open += 1
+        if self._open >= room:
+            for one in self._loose:
+                one.seal()
+            self._loose.clear()
+            self._open = 0
+
+    def note(self, issued_at: int, offset: float) -> None:
+        """Take note that something lies at ``offset`` which is not kept."""
+        number = issued_at // self._width
+        bucket = self._buckets.get(number)
+        if bucket is not None:
+            bucket.lowest = min(bucket.lowest, offset)
+            return
+        if number not in self._bare:
+            insort(self._numbers, number)
+        self._bare[number] = min(self._bare.get(number, inf), offset)
+
+    @property
+    def lowest(self) -> float:
+        """The lowest offset of all; infinity where nothing lies."""
+        return min([bucket.lowest for bucket in self._buckets.values()] + [*self._bare.values()], default=inf)
+
+    def leave(self, floor: float) -> Counter[int] | None:
+        """Let slices go that lie below ``floor``; return how many ids that were of each owner, None if no slice was."""
+        numbers, over = self._numbers, 0
+        gone = Counter[int]()
+        while over < len(numbers) and (numbers[over] + 1) * self._width <= floor and gone.total() < AT_ONCE:
+            self._bare.pop(numbers[over], None)
+            if numbers[over] in self._buckets:
+                gone += self._buckets.pop(numbers[over]).owners()
+            over += 1
+        del numbers[:over]
+        return gone if over else None
+
+    def let_go(self, floors: Mapping[int, float]) -> Iterator[tuple[int, Counter[int]]]:
+        """Let ids go that lie below the floors of their owners, slice by slice.
+
+        Tell for each slice how many ids were gone through, and how many left of each owner. Where the caller stops, the
+        next call goes on.
+        """
+        highest = max(floors.values(), default=-inf)
+        for number in sorted(number for number in self._buckets if number >= self._next):
+            end = (number + 1) * self._width
+            if end > highest:
+                break
+            self._next = number + 1
+            owners = self._buckets[number].owners()
+            gone = Counter({owner: count for owner, count in owners.items() if floors.get(owner, -inf) >= end})
+            if len(gone) == len(owners):
+                self._bare[number] = self._buckets.pop(number).lowest
+            elif gone:
+                self._buckets[number].drop(gone.keys())
+            yield owners.total(), gone
+        self._next = 0
+
+    def holds_below(self, floor: float) -> bool:
+        """Return True if ids would leave with the slices below ``floor``."""
+        return bool(self._buckets) and (min(self._buckets) + 1) * self._width <= floor
+
+    def owners(self) -> Counter[int]:
+        """Return how many ids each owner has."""
+        return sum((bucket.owners() for bucket in self._buckets.values()), Counter[int]())
+
+    def _bucket(self, number: int) -> Bucket:
+        """Return a new bucket for a slice that has none."""
+        bucket = self._buckets[number] = Bucket()
+        if number in self._bare:
+            bucket.lowest = self._bare.pop(number)
+        else:
+            insort(self._numbers, number)
+        return bucket

@@ -1,0 +1,96 @@
+"""Ids by slices of issue time: what leaves, and from where on a log would have to be read again."""
+
+from collections import Counter
+from math import inf
+
+import pytest
+
+from watchword.packed import OPEN
+from watchword.slices import Slices
+
+ANN, BEN, NOBODY = 1, 2, 0
+
+
+def filled(*ids: tuple[int, int, int]) -> Slices:
+    """Return slices of ten seconds with ids of (issue time, owner, offset); each is its own key."""
+    slices = Slices(10)
+    for issued_at, owner, offset in ids:
+        slices.put(issued_at, offset, offset * 7, owner, offset, OPEN)
+    return slices
+
+
+@pytest.mark.parametrize("room", [1, 2, 50])
+def test_ids_are_found_in_the_slice_of_their_issue(room: int) -> None:
+    """Promise: packed or not, an id is found under its issue time, and nowhere else."""
+    slices = Slices(10)
+    for key in range(40):
+        slices.put(key * 3, key, key * 7, ANN, key, room)
+    assert [slices.find(key * 3, key) for key in range(40)] == [key * 7 for key in range(40)]
+    assert slices.find(0, 39) is None
+    assert slices.find(990, 1) is None
+    assert slices._open < room
+    assert sum(len(one._open) for one in slices._buckets.values()) == slices._open
+    assert slices.owners() == {ANN: 40}
+
+
+def test_slices_leave_when_all_of_them_lies_below_a_floor() -> None:
+    """Promise: an id stays at most a slice's length longer than it has to, and never leaves before that."""
+    slices = filled((5, ANN, 1), (9, BEN, 2), (10, ANN, 3), (35, ANN, 4))
+    assert slices.leave(9.9) is None
+    assert slices.leave(10.0) == Counter({ANN: 1, BEN: 1})
+    assert [slices.find(at, key) for at, key in ((5, 1), (10, 3))] == [None, 21]
+    assert slices.leave(40.0) == Counter({ANN: 2})
+    assert (slices.owners(), slices.lowest, slices.leave(inf)) == ({}, inf, None)
+
+
+def test_many_leave_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: where very many ids may leave, no call takes long; what is left goes next."""
+    monkeypatch.setattr("watchword.slices.AT_ONCE", 3)
+    slices = filled(*[(at, ANN, at) for at in range(0, 100, 5)])
+    assert [slices.leave(inf) for _ in range(6)] == [{ANN: 4}] * 5 + [None]
+
+
+def test_the_lowest_offset_stays_until_its_slice_leaves() -> None:
+    """Promise: whether an id is kept, was let go, or found no room, the slice knows from where on it lies."""
+    slices = filled((25, ANN, 8), (21, BEN, 5), (31, ANN, 9))
+    assert slices.lowest == 5
+    for offset in (6, 4, 7):
+        slices.note(22, offset)
+    assert slices.lowest == 4
+    for offset in (3, 2, 12):
+        slices.note(99, offset)
+    assert slices.lowest == 2
+    slices.put(95, 50, 1, ANN, 50, OPEN)
+    assert slices.lowest == 2
+    assert list(slices.let_go({ANN: inf, BEN: inf})) == [(2, {ANN: 1, BEN: 1}), (1, {ANN: 1}), (1, {ANN: 1})]
+    assert (slices.owners(), slices.lowest) == ({}, 2)
+    slices.note(22, 1)
+    assert slices.lowest == 1
+    slices.put(22, 51, 1, ANN, 51, OPEN)
+    assert slices.lowest == 1
+    assert slices.leave(90.0) == {ANN: 1}
+    assert slices.lowest == 2
+    assert slices.leave(100.0) == {}
+    assert slices.lowest == inf
+
+
+def test_ids_are_let_go_below_their_owners_floors() -> None:
+    """Promise: each owner's floor lets its own ids go, and nobody else's; others stay as they were."""
+    slices = filled((5, ANN, 1), (6, BEN, 2), (7, NOBODY, 3), (15, ANN, 4), (25, ANN, 5))
+    floors = {ANN: 25.0, BEN: 9.0}
+    assert next(slices.let_go(floors)) == (3, {ANN: 1})
+    assert [slices.find(at, key) for at, key in ((5, 1), (6, 2), (7, 3))] == [None, 14, 21]
+    assert list(slices.let_go(floors)) == [(1, {ANN: 1})], "it goes on where it stopped"
+    assert list(slices.let_go(floors)) == [(2, {})], "and begins again when it was through"
+    assert slices.owners() == {ANN: 1, BEN: 1, NOBODY: 1}
+    assert list(slices.let_go({})) == []
+    assert list(slices.let_go({BEN: 10.0})) == [(2, {BEN: 1})]
+    assert slices.find(7, 3) == 21
+
+
+def test_whether_anything_would_leave() -> None:
+    """Promise: a floor that frees nothing is not raised in vain."""
+    slices = filled((15, ANN, 1))
+    assert [slices.holds_below(floor) for floor in (19.0, 20.0)] == [False, True]
+    list(slices.let_go({ANN: inf}))
+    assert not slices.holds_below(inf)
