@@ -31,6 +31,14 @@ class Account:
     passed_over: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
+    def add(self, brokers: dict[Bus, str], passed_over: list[str], skipped: list[str]) -> None:
+        """Add what another process tells, which ran some of the tests with brokers of its own."""
+        for bus, broker in brokers.items():
+            if broker not in self.brokers.setdefault(bus, broker):
+                self.brokers[bus] += f" and {broker}"
+        self.passed_over += [reason for reason in passed_over if reason not in self.passed_over]
+        self.skipped += skipped
+
 
 ACCOUNT = pytest.StashKey[Account]()
 
@@ -58,6 +66,19 @@ def pytest_configure(config: pytest.Config) -> None:
     for bus in BUSES:
         config.addinivalue_line("markers", f"needs_{bus}(*abilities): what the broker must be able to do")
     config.stash[ACCOUNT] = Account()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Give the account to the process that tells it, where xdist runs the tests in several."""
+    if hasattr(session.config, "workeroutput"):
+        account = session.config.stash[ACCOUNT]
+        session.config.workeroutput["account"] = [account.brokers, account.passed_over, account.skipped]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take a process's account when it has ended; one that crashed has none."""
+    node.config.stash[ACCOUNT].add(*getattr(node, "workeroutput", {}).get("account", ({}, [], [])))
 
 
 @pytest.fixture(scope="session")
