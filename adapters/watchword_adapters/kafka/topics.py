@@ -51,7 +51,7 @@ class TopicWarnings:
                 "kafka.compaction_forgets",
                 topic=topic,
                 cost="after a restart the replay of an original that was compacted away is delivered",
-                remedy=f"set {_LAG} to {window * 1000:.0f} or more on the topic",
+                remedy=f"set {_LAG} on the topic to {window * 1000:.0f} and the longest time that a reader may be away",
             )
 
     async def close(self) -> None:
