@@ -246,4 +246,4 @@ def is_transactional(producer: AIOKafkaProducer) -> bool:
 def is_in_transaction(producer: AIOKafkaProducer) -> bool:
     """Return True if a transaction of the producer is open."""
     manager: Any = _attribute(producer, "_txn_manager", object, "knows the producer's transactions")
-    return bool(manager.is_in_transaction())
+    return manager is not None and bool(manager.is_in_transaction())

@@ -209,16 +209,10 @@ class VerifyingConsumer(AIOKafkaConsumer):
         """
         told = None if offsets is None else commit_structure_validate(dict(offsets))
         self._inside.require_commits(told)
-        judged = self._verified.judged()
         wanted = {tp: (offset, "") for tp, offset in self._verified.committable().items()}
         if told is not None:
             wanted = {tp: (one.offset, one.metadata) for tp, one in told.items()}
-        for tp, (offset, _) in wanted.items():
-            if offset > judged.get(tp, offset):
-                raise ConfigurationError(
-                    f"commit of {tp.topic}/{tp.partition} at {offset}: only {judged[tp]} is reached, and what lies"
-                    " between nobody has judged; commit at most the offset of the last record you got, plus one"
-                )
+        self._verified.require_judged({tp: offset for tp, (offset, _) in wanted.items()})
         await self._verified.commit(wanted)
 
     async def offsets_for_transaction(self) -> dict[TopicPartition, OffsetAndMetadata]:

@@ -43,6 +43,7 @@ from watchword.partition import (
     Wait,
 )
 from watchword_adapters.kafka._seam import boot_time
+from watchword_adapters.kafka.groups import join
 from watchword_adapters.kafka.records import (
     DeserializationError,
     as_kafka_error,
@@ -238,6 +239,7 @@ class VerifiedFetcher:
     def started(self) -> None:
         """Begin: commit by ourselves if we are to."""
         self._inside.started()
+        join(self)
         if self._auto_commit and self._committer is None:
             self._committer = asyncio.get_running_loop().create_task(self._commit_regularly())
 
@@ -248,6 +250,26 @@ class VerifiedFetcher:
             self._readers[tp].follow(self._clients[tp].position)
         found = {tp: self._readers[tp].judged() for tp in self._mine}
         return {tp: offset for tp, offset in found.items() if offset is not None}
+
+    @property
+    def group(self) -> str | None:
+        """The group that it reads for."""
+        return self._inside.group
+
+    @property
+    def client(self) -> Any:
+        """Its client's connections."""
+        return self._inside.client
+
+    def require_judged(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Raise ConfigurationError where a commit would pass what was handed over or rejected."""
+        judged = self.judged()
+        for tp, offset in offsets.items():
+            if offset > judged.get(tp, offset):
+                raise ConfigurationError(
+                    f"commit of {tp.topic}/{tp.partition} at {offset}: only {judged[tp]} is reached, and what lies"
+                    " between nobody has judged; commit at most the offset of the last record you got, plus one"
+                )
 
     def committable(self) -> dict[TopicPartition, int]:
         """Return what is ``judged``, where that says more than the group's commit, which has its own metadata."""

@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.structs import TopicPartition
+from aiokafka.util import commit_structure_validate
 
 from watchword import ConfigurationError
 from watchword_adapters.kafka import _producer_seam as seam
 from watchword_adapters.kafka.accumulator import SigningAccumulator
 from watchword_adapters.kafka.entries import Recipient
+from watchword_adapters.kafka.groups import for_transaction
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Mapping
+
+    from aiokafka.structs import OffsetAndMetadata
 
     from watchword import Watchword
     from watchword.message import Header
@@ -26,11 +30,11 @@ __all__ = ["Recipient", "SigningProducer"]
 class SigningProducer(AIOKafkaProducer):
     """An ``AIOKafkaProducer`` that signs every message for its topic and partition.
 
-    The constructor is aiokafka's plus ``watchword`` and ``recipient``, a callable that names whom a message is meant
-    for. Payload and headers stay as they are, one header is added. The record's timestamp is the time of issue; a
-    caller's own may differ from it by the policy's ``max_skew``. ``send_offsets_to_transaction`` takes the offsets of
-    records that were handed over. Errors are aiokafka's, and SigningError or Unavailable (the signing back-end failed),
-    which mean that nothing was sent.
+    The constructor is aiokafka's plus ``watchword`` and ``recipient``, a callable that names whom a message is
+    meant for. Payload and headers stay as they are, one header is added. The record's timestamp is the time of
+    issue; a caller's own may differ from it by the policy's ``max_skew``. ``send_offsets_to_transaction`` takes the
+    offsets of records that were handed over, of a VerifyingConsumer beside it. Errors are aiokafka's, and
+    SigningError or Unavailable (the signing back-end failed), which mean that nothing was sent.
     """
 
     _started = False
@@ -93,6 +97,18 @@ class SigningProducer(AIOKafkaProducer):
             self._check_started()
         future: asyncio.Future[Any] = await super().send_batch(batch, topic, partition=partition)
         return future
+
+    async def send_offsets_to_transaction(
+        self, offsets: Mapping[TopicPartition, int | tuple[int, str] | OffsetAndMetadata], group_id: str
+    ) -> None:
+        """See aiokafka; where a VerifyingConsumer of this event loop reads for the group, with its metadata.
+
+        ConfigurationError for an offset beyond what that consumer handed over or rejected.
+        """
+        told: Any = offsets
+        if seam.is_in_transaction(self):  # the client says what is wrong
+            told = for_transaction(commit_structure_validate(dict(offsets)), group_id, self.client)
+        await super().send_offsets_to_transaction(told, group_id)
 
     async def _send_copy(
         self, topic: str, value: bytes | None, key: bytes | None, headers: tuple[Header, ...]

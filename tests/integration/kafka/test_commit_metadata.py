@@ -13,7 +13,7 @@ from tests.brokers.plugin import TimestampType
 from tests.integration.kafka.world import World, eventually, observe, read, values
 from tests.support.broker_tools import commit_for, committed_by
 from tests.support.readers import END, judged, until
-from watchword import Mode
+from watchword import ConfigurationError, Mode
 
 MARK = "w1 "
 MOST = 512
@@ -172,6 +172,48 @@ async def test_commits_through_a_transaction(world: World) -> None:
     await world.say(topic, END)
     async with world.consumer(world.reader(), topic, **options) as consumer:
         assert await until(consumer) == [b"2", END]
+
+
+@pytest.mark.parametrize("told", [3, (3, ""), OffsetAndMetadata(3, "")])
+async def test_k15_a_transaction_commits_nothing_that_nobody_judged(world: World, told: Any) -> None:
+    """K15: offsets beyond the judged ones are refused by a producer beside the consumer, those of strangers are not."""
+    topic, other, group = await world.make_topic(), await world.make_topic(), world.unique("group")
+    tp = TopicPartition(topic, 0)
+    await world.say(topic, b"0", b"1", b"2")
+    options = {"group_id": group, "enable_auto_commit": False}
+    async with (
+        world.consumer(world.reader(), topic, **options) as consumer,
+        world.producer(transactional_id=world.unique("tx")) as producer,
+    ):
+        assert values(await read(consumer, 2)) == [b"0", b"1"]
+        with pytest.raises(ConfigurationError, match=f"{topic}/0 at 3: only 2 is reached"):
+            async with producer.transaction():
+                await producer.send_offsets_to_transaction({tp: told}, group)
+        assert (await committed_by(world.bootstrap, group, tp)).offset == 0  # type: ignore[union-attr] # by the start
+        async with producer.transaction():
+            await producer.send_offsets_to_transaction({tp: told}, f"{group}-other")
+            await producer.send_offsets_to_transaction({TopicPartition(other, 0): told}, group)
+            await producer.send_offsets_to_transaction({tp: 2}, group)
+
+
+@pytest.mark.parametrize("told", [2, (2, ""), OffsetAndMetadata(2, "")])
+async def test_a_transaction_carries_a_checkpoint(world: World, told: Any) -> None:
+    """Offsets that the caller counted get the metadata of the consumer beside the producer; the caller's own stays."""
+    topic, group = await world.make_topic(), world.unique("group")
+    tp = TopicPartition(topic, 0)
+    await world.say(topic, b"0", b"1", b"2")
+    options = {"group_id": group, "enable_auto_commit": False}
+    async with (
+        world.consumer(world.reader(), topic, **options) as consumer,
+        world.producer(transactional_id=world.unique("tx")) as producer,
+    ):
+        assert values(await read(consumer, 2)) == [b"0", b"1"]
+        async with producer.transaction():
+            await producer.send_offsets_to_transaction({tp: told}, group)
+        assert is_ours(await metadata_of(world, group, tp, 2))
+        async with producer.transaction():
+            await producer.send_offsets_to_transaction({tp: (1, "mine")}, group)
+        assert await metadata_of(world, group, tp, 1) == "mine"
 
 
 @pytest.mark.parametrize("kind", ["LogAppendTime", "CreateTime"])

@@ -1,0 +1,44 @@
+"""The readers of this event loop, by their groups: a producer beside them commits what they have judged, no more."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary, WeakSet
+
+from aiokafka.structs import OffsetAndMetadata
+
+if TYPE_CHECKING:
+    from aiokafka.structs import TopicPartition
+
+    from watchword_adapters.kafka.fetcher import VerifiedFetcher
+
+_READING: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, WeakSet[VerifiedFetcher]]] = WeakKeyDictionary()
+
+
+def join(reader: VerifiedFetcher) -> None:
+    """Let producers of this event loop know a reader, for as long as somebody holds it."""
+    _READING.setdefault(asyncio.get_running_loop(), WeakSet()).add(reader)
+
+
+def for_transaction(
+    offsets: dict[TopicPartition, OffsetAndMetadata], group: str, client: Any
+) -> dict[TopicPartition, OffsetAndMetadata]:
+    """Return what a producer may commit for a group: with the metadata of the readers that this event loop has of it.
+
+    ``client`` is the producer's; only readers of the same brokers count. ConfigurationError for offsets beyond what
+    they have judged.
+    """
+    told = dict(offsets)
+    brokers = _brokers(client)
+    for reader in _READING.get(asyncio.get_running_loop(), ()):
+        if reader.group == group and brokers & _brokers(reader.client):
+            reader.require_judged({tp: one.offset for tp, one in offsets.items()})
+            for tp, one in offsets.items():
+                if not one.metadata:
+                    told[tp] = OffsetAndMetadata(one.offset, reader.metadata(tp, one.offset) or told[tp].metadata)
+    return told
+
+
+def _brokers(client: Any) -> set[tuple[str, int]]:
+    return {(broker.host, broker.port) for broker in client.cluster.brokers()}
