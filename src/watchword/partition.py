@@ -248,10 +248,11 @@ class Recollected(NamedTuple):
 
 
 class Note(NamedTuple):
-    """Something that an operator may want to read, with numbers."""
+    """Something that an operator may want to read, with numbers; a warning where there is a ``remedy``."""
 
     event: str
     fields: dict[str, float | None]
+    remedy: str | None = None
 
 
 class _Stage(Enum):
@@ -676,7 +677,12 @@ class PartitionReader(Generic[R]):
             since = self._resume if found is None else found.offset
         first = self._located.first
         is_whole = first <= since if base is not None else self._is_whole(found)
-        floor = max(floor, self._cut(is_whole=is_whole))
+        cut = self._cut(is_whole=is_whole)
+        if cut > floor:
+            gone = max(0, first - self._came_from())
+            remedy = "what was issued before stale_below is stale: let retention be longer than readers are away"
+            self.notes.append(Note("replay.cut", {"first": first, "gone": gone, "stale_below": cut}, remedy))
+            floor = cut
         self._since, self._recalled = min(max(since, first), self._resume), 0
         self._memory.begin(floor=floor)
         if self._has_skipped and self._resume > first:  # it may be handed over yet, after a seek back
@@ -717,14 +723,18 @@ class PartitionReader(Generic[R]):
         if committed is None and not self._has_given:
             return -inf
         skew, floor = 2 * self._policy.max_skew, -inf
-        meant = self._meant if committed is None or not self._is_new else min(self._meant, committed[0])
-        behind = meant < first
+        behind = self._came_from() < first
         if behind or not is_whole:
             floor = self._trail.issued_below(first) + 1.0
         if behind and self._others_until is not None:
             floor = max(floor, self._others_until + skew)
         stamp = self._next_stamp()
         return floor if stamp is None else min(floor, nextafter(stamp + skew, inf))
+
+    def _came_from(self) -> int:
+        """Return where reading was to go on before retention, or the caller, moved the client."""
+        committed = None if self._located is None else self._located.committed
+        return self._meant if committed is None or not self._is_new else min(self._meant, committed[0])
 
     def _on_located(self, located: Located) -> None:
         before, self._located = self._located, located

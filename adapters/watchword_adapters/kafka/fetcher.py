@@ -516,8 +516,11 @@ class VerifiedFetcher:
         finally:
             self._tasks.pop(tp, None)
             self._judging.pop(tp, None)
-        for event, fields in reader.notes:
-            self._watchword.audit.note(event, log=log_of(tp), **fields)
+        for event, fields, remedy in reader.notes:
+            if remedy is None:
+                self._watchword.audit.note(event, log=log_of(tp), **fields)
+            else:
+                self._watchword.audit.warn(event, log=log_of(tp), **fields, remedy=remedy)
         for message, verdict in reader.dropped:
             self._copy(message, verdict)
         reader.notes.clear()

@@ -459,6 +459,19 @@ def test_retention_that_takes_what_is_to_be_read_again_makes_it_begin_again() ->
     assert world.memory.begun[1] > world.memory.begun[0]
 
 
+@pytest.mark.parametrize("stamped", [True, False])
+def test_what_retention_costs_is_announced(*, stamped: bool) -> None:
+    """Promise (R4): where retention has overtaken a commit a warning says how much is gone, and up to when it costs."""
+    world = World(8, committed=(2, ""), first=5, stamped=stamped)
+    assert world.read() == [5, 6, 7]
+    (note,) = [note for note in world.reader.notes if note.remedy is not None]
+    assert (note.event, note.fields["first"], note.fields["gone"]) == ("replay.cut", 5, 3)
+    assert note.fields["stale_below"] == world.memory.begun[-1]
+    world = World(8, committed=(5, ""), stamped=stamped)
+    assert world.read() == [5, 6, 7]
+    assert all(note.remedy is None for note in world.reader.notes)
+
+
 def test_a_commit_that_came_after_the_clients_own_question_is_where_to_go_on() -> None:
     """Promise (A17): of what another member committed meanwhile nothing is delivered again."""
     world = World(6, committed=(1, ""))
