@@ -783,8 +783,9 @@ class PartitionReader(Generic[R]):
         if self._must_commit:
             return Commit(self.judged() or 0)
         back, enough = self._is_before_ahead(position), want is not None and len(self.ready) >= want
-        if self.ready and (enough or not (back or self.pending)):
-            return Wait() if self.is_fresh(now) else Renew([*self.ready])
+        is_old = not self.is_fresh(now)
+        if self.ready and (is_old or enough or not (back or self.pending)):
+            return Renew([*self.ready]) if is_old else Wait()
         if back:
             self.ready.extend(self._ahead)
             self._ahead.clear()

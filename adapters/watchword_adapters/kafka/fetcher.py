@@ -500,8 +500,6 @@ class VerifiedFetcher:
         if one:
             looks_ahead = self._may_look_ahead and not reader.ready and tp not in self._tasks
             return reader.look_ahead(self._now()) if looks_ahead else 1
-        if reader.ready and not reader.is_fresh(self._now()):  # they come first, judged once more
-            return len(reader.ready)
         return most
 
     async def _perform(self, tp: TopicPartition, reader: Reader, action: Action[ConsumerRecord[Any, Any]]) -> None:
