@@ -6,7 +6,7 @@ import asyncio
 import time
 from abc import abstractmethod
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import pytest
 
@@ -29,6 +29,9 @@ PATIENCE: Final = 20.0
 
 class SharedReplayStoreContract(ReplayStoreContract):
     """What every shared ``ReplayStore`` does; ``make_store`` makes its backing store, which is empty, too."""
+
+    more_than_a_batch: ClassVar[int] = 2400
+    """Claims that the store asks for in several batches; even."""
 
     @abstractmethod
     async def make_another(self) -> ReplayStore:
@@ -64,11 +67,11 @@ class SharedReplayStoreContract(ReplayStoreContract):
     async def test_more_than_a_batch_at_once(self) -> None:
         """However many claims wait, each gets its own answer."""
         store = await self.make_store()
-        claims = [make_claim(number, offset=number) for number in range(2400)]
+        claims = [make_claim(number, offset=number) for number in range(self.more_than_a_batch)]
         assert set(await asyncio.gather(*map(store.claim, claims))) == {Admission.FIRST}
         again = [replace(claim, place=None) if number % 2 else claim for number, claim in enumerate(claims)]
         answers = await asyncio.gather(*map(store.claim, again))
-        assert answers == [Admission.REDELIVERED, Admission.REPLAYED] * 1200
+        assert answers == [Admission.REDELIVERED, Admission.REPLAYED] * (self.more_than_a_batch // 2)
 
     async def test_many_claims_are_answered_together_and_in_order(self) -> None:
         """A bulk is judged as its claims would be, by two processes at once too; each is atomic by itself."""

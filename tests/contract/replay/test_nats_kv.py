@@ -13,6 +13,8 @@ from watchword_adapters.replay.nats_kv import NatsKvReplayStore
 class TestNatsKvReplayStore(SharedReplayStoreContract):
     """The NATS KV store keeps the contract."""
 
+    more_than_a_batch = 900
+
     @pytest_asyncio.fixture(autouse=True)
     async def _server(self, nats_broker: Broker, unique: Callable[[str], str]) -> AsyncIterator[None]:
         self.broker = nats_broker

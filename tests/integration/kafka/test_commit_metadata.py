@@ -24,11 +24,16 @@ LIMIT = 4_096
 
 
 async def metadata_of(world: World, group: str, tp: TopicPartition, offset: int) -> str:
-    """Return the metadata of what a group has committed, which must be at this offset."""
-    found = await committed_by(world.bootstrap, group, tp)
-    assert found is not None
-    assert found.offset == offset
-    return found.metadata
+    """Return the metadata of what a group has committed, once it is at this offset (a transaction's end takes time)."""
+    found: list[str] = []
+
+    async def is_there() -> bool:
+        one = await committed_by(world.bootstrap, group, tp)
+        found[:] = [one.metadata] if one is not None and one.offset == offset else []
+        return bool(found)
+
+    await eventually(is_there)
+    return found[0]
 
 
 def is_ours(metadata: str) -> bool:
