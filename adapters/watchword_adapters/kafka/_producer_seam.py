@@ -232,7 +232,7 @@ def choose_partition(producer: AIOKafkaProducer, topic: str, key: bytes | None, 
 
 def has_serializers(producer: AIOKafkaProducer) -> bool:
     """Return True if the producer has serializers, which would see what we give it."""
-    needed = "would see bytes before they are judged or signed"
+    needed = "would see what is in a copy for quarantine, which nobody has judged"
     names = ("_key_serializer", "_value_serializer")
     return any(_attribute(producer, name, object, needed) is not None for name in names)
 

@@ -74,6 +74,7 @@ PRIVATE: Final = (
     Name(SubscriptionState, "_listener", None, "a wrapped consumer commits at a revocation too; written"),
     Name(SubscriptionState, "_fetch_count", None, "a task that waits in the client would get a record past us"),
     Name(Fetcher, "_create_fetch_waiter", (), "ends a wait when data, an error of the group, or the end has come"),
+    Name(Fetcher, "_fetch_max_wait_ms", None, "what is asked behind a fetch that waits for records waits too; written"),
     Name(Fetcher, "_pending_tasks", None, "fetches that were under way before us bring bytes that nobody has checked"),
     Name(GroupCoordinator, "_enable_auto_commit", None, "as the consumer's, once it has started; written"),
     *(Name(AIOKafkaClient, f"_{one}", None, "a quarantine connects as its consumer does") for one in CONNECTION),
@@ -185,6 +186,7 @@ class Inside:
         self._timeout_ms: Final[int] = consumer._request_timeout_ms
         self._consumer: Final = weakref.ref(consumer)
         self._fetcher: Any = None
+        self._longest_wait_ms = 0
         self._assigned: asyncio.Future[None] | None = None
         _count_callers(self.subscriptions)
 
@@ -205,6 +207,13 @@ class Inside:
         """Take the client's own fetcher."""
         self._fetcher = fetcher  # so that it is closed, whatever is found
         _check_started(fetcher, None)
+        self._longest_wait_ms = fetcher._fetch_max_wait_ms
+
+    def keep_fetches(self, most_ms: int | None) -> None:
+        """Let brokers keep a fetch that finds nothing for at most so long; None: for as long as the caller has said."""
+        if self._fetcher is not None:
+            longest = self._longest_wait_ms
+            self._fetcher._fetch_max_wait_ms = longest if most_ms is None else min(most_ms, longest)
 
     def started(self) -> None:
         """Check what the client has made when it started."""

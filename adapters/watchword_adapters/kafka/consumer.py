@@ -99,7 +99,7 @@ class VerifyingConsumer(AIOKafkaConsumer):
     def _fetcher(self, fetcher: Any) -> None:
         vars(self)[_seam.HELD] = fetcher
         if fetcher is not None:
-            self._inside.use(fetcher)
+            self._verified.use(fetcher)
 
     async def start(self) -> None:
         """See aiokafka; ConfigurationError where the replay store cannot be trusted, Unavailable where it is down."""

@@ -44,6 +44,7 @@ from watchword.partition import (
 )
 from watchword_adapters.kafka._seam import boot_time
 from watchword_adapters.kafka.groups import join
+from watchword_adapters.kafka.pace import Pace
 from watchword_adapters.kafka.records import (
     DeserializationError,
     as_kafka_error,
@@ -136,6 +137,7 @@ class VerifiedFetcher:
         self._outage: Final = Outage(watchword.verifier.policy.max_hold)
         self._check: Final = Threads()
         self._stamps: Final = TopicWarnings(watchword)
+        self._pace: Final = Pace(inside)
         self._readers: dict[TopicPartition, Reader] = {}
         self._clients: dict[TopicPartition, Rewind] = {}
         self._mine: frozenset[TopicPartition] = frozenset()
@@ -197,6 +199,8 @@ class VerifiedFetcher:
         self._readers[tp].sought(offset)
         self._sought.add(tp)
         self._errors.pop(tp, None)
+        if not self._readers[tp].is_reading:
+            self._pace.hurry()
         self._nudge()
 
     async def get_offsets_by_times(self, timestamps: dict[TopicPartition, int], timeout_ms: int) -> Any:
@@ -235,6 +239,11 @@ class VerifiedFetcher:
         )
 
     # What the consumer asks
+
+    def use(self, fetcher: Any) -> None:
+        """Read from the client's own fetcher."""
+        self._inside.use(fetcher)
+        self._pace.hurry()
 
     def started(self) -> None:
         """Begin: commit by ourselves if we are to."""
@@ -331,6 +340,7 @@ class VerifiedFetcher:
 
     async def revoked(self) -> None:
         """Commit before partitions go to other members, if we commit by ourselves."""
+        self._pace.hurry()
         if self._auto_commit:
             await self.commit_handled()
 
@@ -384,6 +394,8 @@ class VerifiedFetcher:
                     reader.looked(before, end, after)
                     if not reader.is_reading:  # it may wait for just this
                         self._nudge()
+        known = self._inside.assignment() is self._assignment and not self._inside.rebalancing
+        self._pace.fetched(settled=known and all(self._readers[tp].is_reading for tp in self._mine))
 
     # Take, judge, hand over
 
@@ -472,6 +484,8 @@ class VerifiedFetcher:
             if position is None:
                 await client.take(1)  # the client tells why, if it cannot find one
             action = reader.next(self._now(), position, want)
+            if not (reader.is_reading or isinstance(action, Take | Wait)):
+                self._pace.hurry()
             match action:
                 case Wait(until):
                     if until > self._now():
@@ -717,6 +731,7 @@ class VerifiedFetcher:
         tps = frozenset() if assignment is None else assignment.tps
         self._refuse_aliases({tp.topic for tp in tps})
         self._assignment = assignment
+        self._pace.hurry()
         self._sought.clear()
         self._errors.clear()
         for tp in self._mine - tps:

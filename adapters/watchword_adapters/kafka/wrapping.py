@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, overload
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from watchword import ConfigurationError
-from watchword_adapters.kafka import _producer_seam, _seam
+from watchword_adapters.kafka import _seam
 from watchword_adapters.kafka.consumer import VerifyingConsumer
 from watchword_adapters.kafka.producer import Recipient, SigningProducer
 
@@ -34,26 +34,21 @@ def wrap(
 ) -> SigningProducer | VerifyingConsumer:
     """Make an existing aiokafka client sign or verify, and return it: the very object, so that no way round it is left.
 
-    ConfigurationError for a subclass of aiokafka's, and for a started client that has (de)serializers.
+    ConfigurationError for a subclass of aiokafka's, and for a started consumer that has deserializers.
     """
     if type(client) is AIOKafkaProducer:
         if quarantine is not None:
             raise ConfigurationError("quarantine: a producer rejects nothing, leave it out")
-        _refuse_started(
-            client,
-            started=_producer_seam.is_started(client),
-            set_up=_producer_seam.has_serializers(client),
-        )
         return _as_producer(client, watchword, recipient)
     if type(client) is AIOKafkaConsumer:
         if recipient is not None:
             raise ConfigurationError("recipient: a consumer sends nothing, leave it out")
         _seam.check(client)  # before anything is changed
-        _refuse_started(
-            client,
-            started=_seam.has_started(client),
-            set_up=_seam.has_deserializers(client),
-        )
+        if _seam.has_started(client) and _seam.has_deserializers(client):
+            raise ConfigurationError(
+                "this consumer was started with deserializers, which see bytes before they are judged: wrap() it before"
+                " start()"
+            )
         if _seam.is_waited_on(client):
             raise ConfigurationError(
                 "a task waits for records of this consumer, and would get one unverified; or a call that waited was"
@@ -64,14 +59,6 @@ def wrap(
         f"wrap() takes an AIOKafkaProducer or AIOKafkaConsumer, not {type(client).__name__}: let a class of your own"
         " inherit from SigningProducer or VerifyingConsumer"
     )
-
-
-def _refuse_started(client: object, *, started: bool, set_up: bool) -> None:
-    if started and set_up:
-        raise ConfigurationError(
-            f"{type(client).__name__} was started with serializers or deserializers, which see bytes before they are"
-            " judged: wrap() it before start()"
-        )
 
 
 def _as_producer(client: AIOKafkaProducer, watchword: Watchword, recipient: Recipient | None) -> SigningProducer:

@@ -151,13 +151,20 @@ class Log:
 
 
 class FakeFetcher:
-    """Fetches from lists, once a millisecond: a look at the log's end, then what stands there."""
+    """Fetches from lists, once a millisecond: a look at the log's end, then what stands there.
+
+    ``waits`` are the milliseconds for which a broker might have kept each fetch, ``longest`` what the caller has said.
+    """
+
+    longest = 500
 
     def __init__(self, kafka: "FakeKafka") -> None:
         self._kafka = kafka
         self._pending_tasks: set[asyncio.Task[Any]] = set()
         self._waiters: set[asyncio.Future[None]] = set()
         self._fetched: dict[TopicPartition, int] = {}
+        self._fetch_max_wait_ms = self.longest
+        self.waits: list[int] = []
         self._fetching = asyncio.create_task(self._fetch_for_ever())
         kafka.consumer._subscription.register_fetch_waiters(self._waiters)
         self.taken = 0
@@ -252,6 +259,7 @@ class FakeFetcher:
             return
         part: tuple[Any, ...] = (tp.partition, 0, log.high_watermark(), log.readable(), log.first, [], -1, b"")
         self._kafka.answer = SimpleNamespace(topics=[(tp.topic, [part])])
+        self.waits.append(self._fetch_max_wait_ms)
         await self._kafka.consumer._client.send(0, FetchRequest(500, 1, 1, 0, []))
         if log.readable() > self._fetched.get(tp, 0):
             self._fetched[tp] = log.readable()
