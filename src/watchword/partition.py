@@ -80,6 +80,9 @@ UNSETTLED: Final = frozenset(
 REMEMBERED: Final = frozenset({Reason.NOT_PERMITTED, Reason.RATE_LIMITED, Reason.CONTAINED})
 """Why a record is dropped after its id was remembered."""
 
+BLOCKED: Final = 10.0
+"""Seconds for which a beginning waits for an open transaction to show what is behind it."""
+
 SLICES: Final = 32
 """Checkpoints in the time for which an id must be known, at least, while records come."""
 
@@ -301,15 +304,18 @@ class PartitionReader(Generic[R]):
         self._is_stale = False
         self._expected: int | None = None
         self._seek_to: int | None = None
-        # Placing: ``_resume`` is where reading goes on, ``_meant`` where it was to go on before the client moved,
-        # ``_has_passed`` whether records from there on were taken and dropped again.
+        # Placing: ``_resume`` is where reading goes on, ``_meant`` where it was to go on before the client moved.
+        # A backlog is looked through for its earliest time of issue up to ``_backlog_end``, if it has to be.
         self._stage = _Stage.PLACING
         self._is_new = True
         self._has_skipped = False
         self._end: int | None = None
+        self._readable: int | None = None
         self._located: Located | None = None
-        self._lowest_issued: float | None = None
-        self._has_passed = False
+        self._lowest_issued = inf
+        self._backlog_end: int | None = None
+        self._blocked_since: float | None = None
+        self._floor = -inf
         self._must_commit = False
         self._resume = self._meant = self._since = self._recalled = 0
         self.looks = Looks()
@@ -404,9 +410,13 @@ class PartitionReader(Generic[R]):
         if position is not None and position != self._expected and self._doing is None and self._seek_to is None:
             self._moved(position)
 
-    def looked(self, asked: float, end: int, answered: float) -> None:
-        """Take the log's end as a fetch told it, the high watermark; times are of the wall clock."""
+    def looked(self, asked: float, end: int, answered: float, *, stable: int | None = None) -> None:
+        """Take the log's end as a fetch told it, the high watermark; times are of the wall clock.
+
+        ``stable`` is the first offset of an open transaction, behind which the client gets nothing, if it does not.
+        """
         self._end = end
+        self._readable = end if stable is None else stable
         self.looks.add(asked, end, answered)
         judged = self.judged()
         if judged is not None:
@@ -480,8 +490,8 @@ class PartitionReader(Generic[R]):
         current = self._is_current(action)
         if current and isinstance(action, Peek):
             held = self._endings.remembered(now, complete=False, observing=self._observing) is Ending.HOLD
-            if not held:
-                self._on_peeked([])
+            if not held:  # it may be as old as anything
+                self._on_peeked([-inf])
         elif current:
             self._endings.hold(now)
         return current
@@ -540,9 +550,10 @@ class PartitionReader(Generic[R]):
         self._is_stale = self._doing is not None
         self._expected = position
         self._resume = self._meant = position or 0
-        self._located = self._lowest_issued = self._given_up = self._seek_to = self.failure = None
+        self._located = self._given_up = self._seek_to = self.failure = None
+        self._lowest_issued, self._backlog_end, self._blocked_since, self._floor = inf, None, None, -inf
         self._look_ahead, self._ready_since, self._ready_at = 1, -inf, -inf
-        self._has_passed = self._endings.doubtful = False
+        self._endings.doubtful = False
         self._endings.release()
 
     def _forget_assignment(self) -> None:
@@ -585,20 +596,21 @@ class PartitionReader(Generic[R]):
     def _action(self, now: float, position: int, want: int | None) -> Action[R]:
         match self._stage:
             case _Stage.PLACING:
-                return self._place(position)
+                return self._place(now, position)
             case _Stage.RECALLING:
                 return self._recall(position)
             case _:
                 return self._read(now, position, want)
 
-    def _place(self, position: int) -> Action[R]:
+    def _place(self, now: float, position: int) -> Action[R]:
         """Ask what must be known; nothing is judged before."""
         if self._memory is None:
             self._stage, self._is_new = _Stage.READING, False
             return Wait(-inf)
         if self._located is None:
             return Locate()
-        if not self.pending and self._end != position:  # out of the log's range, or behind an open transaction
+        is_seen = self._has_seen_backlog(now, position)
+        if not self.pending and self._end != position and not is_seen:  # out of the log's range, or not there yet
             return Take(RECALLED)
         elsewhere = self._committed_elsewhere(max(position, self._end or 0))
         if elsewhere is not None:
@@ -607,8 +619,16 @@ class PartitionReader(Generic[R]):
         if self._base() is not None:
             self._begin(None)
             return Wait(-inf)
-        floor = self._floor(position)
-        return Peek([*self.pending]) if floor is None else LookUp(max(0.0, floor - 2 * self._policy.max_skew))
+        return self._look_for_floor(position, is_seen=is_seen)
+
+    def _look_for_floor(self, position: int, *, is_seen: bool) -> Action[R]:
+        """Find a floor where no checkpoint tells one, and the first record that may matter for it."""
+        floor = self._floor_without_checkpoint(position, is_seen=is_seen)
+        if floor is None:
+            self._backlog_end = max(self._end or 0, position) if self._backlog_end is None else self._backlog_end
+            return Peek([*self.pending])
+        self._floor = floor
+        return LookUp(max(0.0, floor - 2 * self._policy.max_skew))
 
     def _committed_elsewhere(self, end: int) -> int | None:
         """Return the group's offset if it is another member's, which came between the client's question and ours."""
@@ -618,38 +638,56 @@ class PartitionReader(Generic[R]):
             return None
         return committed[0] if first <= committed[0] <= end else None
 
-    def _on_peeked(self, times: list[int]) -> None:
-        """Take the earliest time of issue that verified; if none did, look at what comes next, and come back later."""
-        if times:
-            self._lowest_issued = min(times)
-        else:
-            self._has_passed = True
-            self.pending.clear()
+    def _has_seen_backlog(self, now: float, position: int) -> bool:
+        """Return True if the whole backlog was looked through for its earliest time of issue, or may be the oldest."""
+        if self._backlog_end is None:
+            return False
+        if self._lowest_issued <= self._clock() - self._policy.max_lag:
+            return True
+        if self.pending or position >= self._backlog_end:
+            return not self.pending
+        if self._readable is None or position < self._readable:
+            self._blocked_since = None
+            return False
+        self._blocked_since = now if self._blocked_since is None else self._blocked_since
+        if now - self._blocked_since < BLOCKED:
+            return False
+        self._lowest_issued = -inf  # what is behind an open transaction may be as old as anything
+        return True
+
+    def _on_peeked(self, times: list[float]) -> None:
+        """Take the earliest time of issue that verified, and look at what comes next; reading comes back later."""
+        self._lowest_issued = min([self._lowest_issued, *times])
+        self.pending.clear()
 
     def _next_stamp(self) -> float | None:
         """Return when the next record was appended, if the broker stamped it."""
         return self._stamp(self.pending[0]) if self.pending else None
 
-    def _floor(self, position: int) -> float | None:
+    def _floor_without_checkpoint(self, position: int, *, is_seen: bool) -> float | None:
         """Return a floor where no checkpoint tells one; None where only the next records can tell.
 
         Whatever is fresh and comes next was issued above it, for it was appended after the next record, or after a look
-        at the log's end.
+        at the log's end. Where neither is known, the earliest time of issue in the *whole* backlog counts: if its first
+        records did, one compromised key and some rubbish there would make what lies behind them stale.
         """
         assert self._located is not None  # noqa: S101 - asked before
-        policy, stamp = self._policy, self._next_stamp()
-        if stamp is not None:
-            return stamp - policy.horizon
-        now = self._clock()
-        if not self.pending:  # the broker may stamp what comes, by another clock
-            return self.looks.interval(position, now)[0] - policy.max_skew - policy.horizon
-        looked = self.looks.interval(self._resume, now)[0]
+        policy, now, stamp = self._policy, self._clock(), self._next_stamp()
         oldest = now - policy.max_lag
-        if looked > oldest:
-            return looked - policy.horizon
-        if self._resume <= self._located.first:  # nothing is there to be read again
-            return oldest - policy.horizon
-        return None if self._lowest_issued is None else max(oldest, self._lowest_issued) - policy.horizon
+        if self._backlog_end is None:
+            if stamp is not None:
+                return stamp - policy.horizon
+            if not self.pending:  # the broker may stamp what comes, by another clock
+                return self.looks.interval(position, now)[0] - policy.max_skew - policy.horizon
+            looked = self.looks.interval(self._resume, now)[0]
+            if looked > oldest:
+                return looked - policy.horizon
+            if self._resume <= self._located.first:  # nothing is there to be read again
+                return oldest - policy.horizon
+        if self._backlog_end is None or not is_seen:
+            return None
+        lowest = min(self._lowest_issued, self.looks.interval(self._backlog_end, now)[0])
+        return max(oldest, lowest) - policy.horizon
 
     def _line(self) -> Checkpoint | None:
         """Return the checkpoint in the group's commit, if it can be believed: no clock was wrong."""
@@ -673,7 +711,7 @@ class PartitionReader(Generic[R]):
         if base is not None:
             floor, since = float(base.floor), base.since
         else:
-            floor = self._floor(self._expected) or -inf
+            floor = self._floor
             since = self._resume if found is None else found.offset
         first = self._located.first
         is_whole = first <= since if base is not None else self._is_whole(found)
@@ -690,7 +728,7 @@ class PartitionReader(Generic[R]):
         self._must_commit = self._grouped and (self._leased or self._located.committed is None) and not self._observing
         self._is_new = self._has_skipped = False
         self._stage = _Stage.RECALLING
-        if self._since < self._resume or self._has_passed or not self.pending:
+        if self._since < self._resume or self._backlog_end is not None or not self.pending:
             self.pending.clear()
             self._seek_to = self._since
             self.notes.append(Note("replay.rebuilding", {"position": self._resume, "since": self._since}))

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from tests.properties.log_world import Ident, Keys
 from tests.properties.partition_log import HORIZON, SKEW, WINDOW, Client, Log, Record
-from tests.unit.core.world import BOB, MALLORY, at_once
+from tests.unit.core.world import BOB, at_once
 from watchword import (
     MemoryReplayStore,
     Message,
@@ -137,7 +137,7 @@ class Group:
             return
         if self.options.small and reason in {"stale", "over_quota", "replayed"}:
             return
-        excused = reason == "stale" and (record.issued_at < member.excused or record.offset < member.unread)
+        excused = reason == "stale" and record.issued_at < member.excused
         assert excused, f"honest {record.offset} is {reason}: {verdict.detail}"
 
     def forget_gone(self) -> None:
@@ -220,12 +220,6 @@ class Member:
 
         self.reached: int | None = None
         self.excused = -inf
-        self.unread = 0
-        """Below it records stand of which nothing was known when the guard began, without a checkpoint or a stamp.
-
-        Nobody could read them, or those that could be read were of one principal, which dated them far ahead.
-        """
-
         self.mine = False
         self.lost_commits = 0
 
@@ -310,7 +304,8 @@ class Member:
         before = self.clock
         end = client.fetch()
         if end is not None:
-            self.reader.looked(before, end, self.clock)
+            stable = self.log.stable
+            self.reader.looked(before, end, self.clock, stable=stable if stable < end else None)
         if not client.has_position:
             self.base = self.reached = None
 
@@ -421,14 +416,10 @@ class Member:
         else:
             given_up = reader._given_up
             reader.answered(action, answer, now)
-            if isinstance(action, Peek) and all(record.ident[0] == MALLORY for record in action.records):
-                self.unread = self.log.high
             if isinstance(action, Keep) and given_up is not None and reader._given_up is None and not reader.failure:
                 self.account(action.message)
         if isinstance(action, Keep):
             self.group.latest = max(self.group.latest, self.clock + 2 * SKEW + 1)
-        if reader._has_passed:
-            self.unread = self.log.high
         for message, verdict in reader.dropped:
             self.group.dropped(self, self.account(message), verdict)
         reader.dropped.clear()

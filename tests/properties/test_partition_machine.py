@@ -292,6 +292,20 @@ class Reading(RuleBasedStateMachine):
         else:
             self.new_group()
 
+    @rule(ahead=st.sampled_from([3.0, 30.0, 60.0]), rubbish=st.integers(0, 4), told=st.booleans())
+    def crash_behind_a_rogue(self, ahead: float, rubbish: int, *, told: bool) -> None:
+        """Kill the process when all is read; what comes next is dated ahead, and hides honest messages from a look."""
+        self.read_all()
+        if not told and self.options.grouped:
+            self.commit_from_outside(0, "")
+        self.crash(committing=told)
+        self.date(ahead)
+        for _ in range(rubbish):
+            self.log.garbage()
+        self.send(ALICE, 0.0, 2)
+        self.wait(ahead)
+        self.read_all()
+
     @rule(committing=st.booleans(), steps=st.integers(0, 6), keep=st.integers(0, 12), reader=WITHIN)
     def crash_and_cut(self, *, committing: bool, steps: int, keep: int, reader: float) -> None:
         """Kill the process when all is read and copied; retention takes something while the next one begins."""

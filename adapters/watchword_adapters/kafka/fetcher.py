@@ -388,10 +388,12 @@ class VerifiedFetcher:
         scrub_answer(response)
         after = self._watchword.clock()
         for topic, answers in response.topics:
-            for number, error, end, *_ in answers:
+            for number, error, end, stable, *_ in answers:
                 reader = self._readers.get(TopicPartition(topic, number))
                 if reader is not None and not error and end >= 0:
-                    reader.looked(before, end, after)
+                    # Told to those that read committed records only, from version 4 on; else -1, or the records.
+                    is_told = isinstance(stable, int) and stable >= 0
+                    reader.looked(before, end, after, stable=stable if is_told else None)
                     if not reader.is_reading:  # it may wait for just this
                         self._nudge()
         known = self._inside.assignment() is self._assignment and not self._inside.rebalancing

@@ -28,9 +28,11 @@ from watchword.endings import Endings
 from watchword.message import seal
 from watchword.outage import Outage
 from watchword.partition import (
+    BLOCKED,
     BRISK,
     FARTHEST,
     FRESH,
+    RECALLED,
     TOGETHER,
     Commit,
     Found,
@@ -120,6 +122,7 @@ class World:
         self.position: int | None = first if committed is None else max(first, committed[0])
         self.now = 1_000.0
         self.verdicts: dict[int, Any] = {}
+        self.issued: dict[int, float] = {}
         self.in_quarantine = True
         self.done: list[Action] = []
         self.failures: list[Unavailable] = []
@@ -136,7 +139,7 @@ class World:
 
     def look(self) -> None:
         """Fetch: the answer tells where the log ends."""
-        self.reader.looked(NOW, self.end, NOW)
+        self.reader.looked(NOW, self.end, NOW, stable=None if self.stable == inf else int(self.stable))
 
     def next(self, want: int | None = None) -> Action:
         """Return what is to be done now, and move where the machine says."""
@@ -166,8 +169,8 @@ class World:
         self.position = taken[-1].offset + 1 if taken != left else max(self.position, stable)
         return Taken(taken, self.position)
 
-    def _peek(self, action: Peek[Record]) -> list[int]:
-        return [NOW for record in action.records if record.offset not in self.verdicts]
+    def _peek(self, action: Peek[Record]) -> list[float]:
+        return [self.issued.get(one.offset, NOW) for one in action.records if one.offset not in self.verdicts]
 
     def _recall(self, action: Recall[Record]) -> Recollected:
         for at, record in enumerate(action.records):
@@ -220,6 +223,13 @@ class World:
         """Hand over what can be had, and return the offsets."""
         self.run(most)
         return [entry.record.offset for entry in self.reader.hand_over(most)] if self.reader.is_fresh(self.now) else []
+
+    def read_on(self) -> list[int]:
+        """Hand over all that can be had, and return the offsets."""
+        found: list[int] = []
+        while some := self.read():
+            found += some
+        return found
 
     def did(self, kind: type) -> list[Action]:
         """Return what was done of one kind since the last time it was asked, and forget all."""
@@ -415,6 +425,85 @@ def test_forged_records_tell_nothing_of_how_far_to_read_back() -> None:
     world.records, world.end, world.done = [*world.records, Record(4, None)], 5, []
     assert world.read() == [4]
     assert world.reader.judged() == 5
+
+
+def behind_a_rogue(count: int, old: int) -> World:
+    """Return a world where a message of now comes first, then rubbish, then a message from an hour ago at ``old``."""
+    world = World(count, committed=(2, ""), stamped=False)
+    world.verdicts = dict.fromkeys(range(3, old), FORGED)
+    world.issued = {old: NOW - 3600}
+    return world
+
+
+@pytest.mark.parametrize("old", [3, 400, 600, 1500])
+def test_a49_the_whole_backlog_tells_how_far_to_read_back(old: int) -> None:
+    """Promise (A49): what stands first in a backlog makes nothing stale that comes later, however much lies between."""
+    world = behind_a_rogue(old + 1, old)
+    assert world.read_on() == [2, old]
+    assert world.memory.begun == [NOW - 3600 - POLICY.horizon]
+    assert world.recalled() == [0, 1]
+
+
+def test_a49_what_comes_behind_the_backlog_is_not_looked_at() -> None:
+    """Promise (A49): what is sent while the backlog is looked through was issued after that look, give or take."""
+    world = behind_a_rogue(RECALLED + 2, RECALLED + 1)
+    world.carry_out(world.run(until=Peek))
+    world.records, world.end = [*world.records, Record(RECALLED + 2, None)], RECALLED + 3
+    world.issued[RECALLED + 2] = NOW - 7200
+    assert world.read_on() == [2, RECALLED + 1, RECALLED + 2]
+    assert world.memory.begun == [NOW - 3600 - POLICY.horizon]
+
+
+def test_a49_a_message_dated_ahead_does_not_raise_the_floor_above_the_look() -> None:
+    """Promise (A49): the floor is never above what was sent when the log's end was looked at."""
+    world = World(4, committed=(2, ""), stamped=False)
+    world.issued = {2: NOW + POLICY.max_skew, 3: NOW + POLICY.max_skew}
+    assert world.read() == [2, 3]
+    assert world.memory.begun == [NOW - POLICY.horizon]
+
+
+def test_a49_what_is_as_old_as_may_be_ends_the_look() -> None:
+    """Promise (A49): one old message makes the reader look back as far as it may, and not through the backlog."""
+    world = behind_a_rogue(2000, 1999)
+    world.issued = {2: NOW - POLICY.max_lag - 1}
+    world.run()
+    assert len(world.did(Peek)) == 1
+    assert world.memory.begun == [NOW - POLICY.max_lag - POLICY.horizon]
+
+
+def test_a49_an_open_transaction_is_waited_for_and_then_counts_as_old() -> None:
+    """Promise (A49): what a transaction hides may be as old as anything; but it holds up nobody for ever."""
+    world = World(6, committed=(2, ""), stamped=False)
+    world.stable = 4
+    assert isinstance(world.run(), Take)
+    assert not world.memory.begun
+    world.now += BLOCKED
+    assert world.read() == [2, 3]
+    assert world.memory.begun == [NOW - POLICY.max_lag - POLICY.horizon]
+
+
+def test_a49_a_transaction_that_ends_in_time_is_looked_through() -> None:
+    """Promise (A49): what it hid tells how far to read back; another one behind it is waited for by itself."""
+    world = World(6, committed=(2, ""), stamped=False)
+    world.issued, world.stable = {4: NOW - 3600}, 4
+    assert isinstance(world.run(), Take)
+    world.now, world.stable = world.now + BLOCKED - 1, 5
+    assert isinstance(world.run(), Take)
+    world.now, world.stable = world.now + BLOCKED - 1, inf
+    assert world.read() == [2, 3, 4, 5]
+    assert world.memory.begun == [NOW - 3600 - POLICY.horizon]
+
+
+def test_a49_keys_that_nobody_can_tell_make_the_backlog_old() -> None:
+    """Promise (A38): what could not be looked at for longer than an outage may last may be as old as anything."""
+    world = World(4, committed=(2, ""), stamped=False)
+    action = world.run(until=Peek)
+    assert world.reader.failed(action, world.now)
+    world.now += POLICY.max_hold + 1
+    assert world.reader.failed(world.run(until=Peek), world.now)
+    world.now += POLICY.max_hold + 1
+    assert world.read() == [2, 3]
+    assert world.memory.begun == [NOW - POLICY.max_lag - POLICY.horizon]
 
 
 def test_a_look_that_fails_is_made_again() -> None:
