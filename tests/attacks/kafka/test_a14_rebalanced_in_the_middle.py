@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from tests.integration.kafka.world import Captured, World, read, values
+from tests.integration.kafka.world import Captured, World, eventually, read, values
 from tests.support.broker_tools import commit_for
 from tests.support.fetched import Fetched
 from tests.support.kafka_api import VerifyingConsumer
@@ -23,11 +23,23 @@ LAST = {"client_id": "z", "heartbeat_interval_ms": 100}
 
 
 async def rebalanced(world: World, consumer: VerifyingConsumer, topic: str, group: str) -> None:
-    """Let another member join and leave; the partition stays with the first, which notices."""
+    """Let another member join and leave; the partition stays with the first, which notices both."""
     tp = TopicPartition(topic, 0)
     async with asyncio.timeout(SOON), world.consumer(world.reader(), topic, group_id=group, **LAST) as second:
         assert (consumer.assignment(), second.assignment()) == ({tp}, set())
         await consumer.position(tp)
+        joined = _assigned(consumer)
+
+    async def left() -> bool:
+        return _assigned(consumer) is not joined
+
+    await eventually(left)
+    await consumer.position(tp)
+
+
+def _assigned(consumer: VerifyingConsumer) -> Any:
+    """Return what is assigned, which is another object after each rebalance."""
+    return consumer._subscription.subscription.assignment
 
 
 async def test_a14_while_the_window_is_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
