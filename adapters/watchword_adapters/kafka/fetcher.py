@@ -156,7 +156,7 @@ class VerifiedFetcher:
         self._changed: asyncio.Future[None] | None = None
         self._news: asyncio.Future[None] | None = None
         self._committer: asyncio.Task[None] | None = None
-        self._stopped = False
+        self._is_leaving = self._stopped = False
         inside.tap(self._fetched, watchword.clock)
 
     # What the client asks of its fetcher
@@ -289,7 +289,8 @@ class VerifiedFetcher:
 
     def metadata(self, tp: TopicPartition, offset: int) -> str:
         """Return what a commit at ``offset`` tells a successor."""
-        until = self._watchword.clock() + LEASE if self._auto_commit else 0
+        lease = 0.0 if self._is_leaving else LEASE
+        until = self._watchword.clock() + lease if self._auto_commit else 0
         return self._readers[tp].metadata(offset, until=until) if tp in self._mine and self._alone else ""
 
     async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
@@ -327,7 +328,8 @@ class VerifiedFetcher:
         for tp in filter(self._may_commit, self._mine):
             reader = self._readers[tp]
             handled = reader.handled()
-            due = not self._has_lease(tp, self._now() + LEASE - _RENEWED) and reader.is_reading
+            old = not self._has_lease(tp, self._now() + LEASE - _RENEWED)
+            due = reader.is_reading and (old or self._is_leaving)
             if handled is not None and (handled != reader.committed or due):
                 offsets[tp] = handled, ""
         if not offsets:
@@ -362,6 +364,7 @@ class VerifiedFetcher:
         if self._committer is not None:
             self._committer.cancel()
             await asyncio.gather(self._committer, return_exceptions=True)
+            self._is_leaving = True  # the last commit says that nothing is handed over any more
             await self.commit_handled()
         self._stopped = True
         self._nudge()
@@ -627,6 +630,8 @@ class VerifiedFetcher:
     def _may_give(self, tp: TopicPartition, now: float) -> bool:
         reader = self._readers.get(tp)
         if reader is None or not reader.ready or not reader.is_fresh(now) or self._inside.is_paused(tp):
+            return False
+        if self._is_leaving:
             return False
         # A partition that came back is not read before it is known whether another member has gone on meanwhile.
         return reader.is_reading and self._has_lease(tp, now)

@@ -110,6 +110,26 @@ async def test_a46_a_look_up_into_a_deleted_segment(world: World, kind: Timestam
 
 
 @kinds
+async def test_a46_retention_overtakes_a_reader_that_was_stopped(world: World, kind: TimestampType) -> None:
+    """A reader that stops says so in its last commit: nothing was handed over later, so what was sent later passes."""
+    topic, group = await world.make_topic(timestamp_type=kind), world.unique("group")
+    clocks: dict[str, Any] = {"max_age": 60.0, "max_skew": 1.0}
+    await world.say(topic, b"0", b"1")
+    captured = await world.capture(topic, 2)
+    async with world.consumer(world.reader(**clocks), topic, group_id=group) as consumer:
+        assert values(await read(consumer, 2)) == [b"0", b"1"]
+    await passed(2 * SECOND)
+    await world.say(topic, b"gone", b"2")
+    await world.inject(topic, captured)
+    await world.say(topic, END)
+    await delete_before(world.bootstrap, topic, 3)
+    reader = world.reader(**clocks)
+    async with world.consumer(reader, topic, group_id=group) as consumer:
+        assert await until(consumer) == [b"2", END]
+    assert judged(reader)["stale"] == 2
+
+
+@kinds
 async def test_a14_a_commit_before_the_reader_knows_anything(world: World, kind: TimestampType) -> None:
     """Commits between the assignment and the first verdict leave what the group's commit says as it is."""
     topic, group = await world.make_topic(timestamp_type=kind), world.unique("group")
