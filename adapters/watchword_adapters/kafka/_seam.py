@@ -9,6 +9,7 @@ that we write is among these, for written blindly it would do nothing, and let e
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import time
 import weakref
@@ -34,7 +35,6 @@ from watchword import ConfigurationError
 from watchword.partition import Found
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from aiokafka.abc import ConsumerRebalanceListener
@@ -75,6 +75,7 @@ PRIVATE: Final = (
     Name(SubscriptionState, "_fetch_count", None, "a task that waits in the client would get a record past us"),
     Name(Fetcher, "_create_fetch_waiter", (), "ends a wait when data, an error of the group, or the end has come"),
     Name(Fetcher, "_fetch_max_wait_ms", None, "what is asked behind a fetch that waits for records waits too; written"),
+    Name(Fetcher, "_isolation_level", None, "tells whether a fetch beyond the last stable offset comes back at once"),
     Name(Fetcher, "_pending_tasks", None, "fetches that were under way before us bring bytes that nobody has checked"),
     Name(GroupCoordinator, "_enable_auto_commit", None, "as the consumer's, once it has started; written"),
     *(Name(AIOKafkaClient, f"_{one}", None, "a quarantine connects as its consumer does") for one in CONNECTION),
@@ -190,15 +191,20 @@ class Inside:
         self._assigned: asyncio.Future[None] | None = None
         _count_callers(self.subscriptions)
 
-    def tap(self, heard: Callable[[Any, float], None], clock: Callable[[], float]) -> None:
-        """Let ``heard`` see the answer to each fetch, and the time before that, before the client decodes anything."""
+    def tap(self, heard: Callable[[Any, float], float], clock: Callable[[], float]) -> None:
+        """Let ``heard`` see the answer to each fetch, and the time before that, before the client decodes anything.
+
+        It returns the seconds for which the client is not to get the answer, and so not to ask again.
+        """
         send: Any = self.client.send
 
         async def tapped(node_id: Any, request: Any, **options: Any) -> Any:
             before = clock()
             response = await send(node_id, request, **options)
             if isinstance(request, FetchRequest):
-                heard(response, before)
+                rest = heard(response, before)
+                if rest:
+                    await asyncio.sleep(rest)
             return response
 
         self.client.send = tapped
@@ -214,6 +220,11 @@ class Inside:
         if self._fetcher is not None:
             longest = self._longest_wait_ms
             self._fetcher._fetch_max_wait_ms = longest if most_ms is None else min(most_ms, longest)
+
+    @property
+    def reads_committed(self) -> bool:
+        """Whether the client is given nothing of open transactions, nor what stands behind them."""
+        return bool(self.fetcher._isolation_level)
 
     def started(self) -> None:
         """Check what the client has made when it started."""

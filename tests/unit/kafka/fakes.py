@@ -164,6 +164,7 @@ class FakeFetcher:
         self._waiters: set[asyncio.Future[None]] = set()
         self._fetched: dict[TopicPartition, int] = {}
         self._fetch_max_wait_ms = self.longest
+        self._isolation_level = 0
         self.waits: list[int] = []
         self._fetching = asyncio.create_task(self._fetch_for_ever())
         kafka.consumer._subscription.register_fetch_waiters(self._waiters)
