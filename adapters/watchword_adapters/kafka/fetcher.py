@@ -242,7 +242,7 @@ class VerifiedFetcher:
 
     def use(self, fetcher: Any) -> None:
         """Read from the client's own fetcher."""
-        self._inside.use(fetcher)
+        self._inside.use(fetcher, self)
         self._pace.hurry()
 
     def started(self) -> None:
