@@ -54,7 +54,7 @@ def build(
     context = plugins.Context(directory=directory, clock=clock, policy=policy, warn=warn or audit.warn)
     key = None if settings.signer is None else _signing_key(settings.signer, context)
     sources = _key_sources(settings, context)
-    if not sources and key is None:
+    if not sources and key is None and policy.mode is not Mode.OBSERVE:
         raise ConfigurationError('keys: none; add [[keys]] with source = "files" and paths = ["agents.jwks"]')
     if replay is None:
         store = settings.replay.store
@@ -62,7 +62,7 @@ def build(
     verifier = Verifier(
         realm=settings.realm,
         principal=settings.principal,
-        keys=sources[0] if len(sources) == 1 else KeyChain(sources),
+        keys=_all_of(sources),
         replay=replay,
         policy=policy,
         clock=clock,
@@ -103,6 +103,11 @@ def _key_sources(settings: Settings, context: plugins.Context) -> list[KeySource
         _made(plugins.KEY_SOURCES, chosen.source, f"keys[{number}]", "source", chosen.options, context)
         for number, chosen in enumerate(settings.keys)
     ]
+
+
+def _all_of(sources: list[KeySource]) -> KeySource | None:
+    """Return one source for all; None where there are none, for then this process only signs, or only observes."""
+    return KeyChain(sources) if len(sources) > 1 else next(iter(sources), None)
 
 
 def _made(  # noqa: PLR0917 - one row of a table

@@ -23,6 +23,7 @@ from watchword import (
     Verifier,
     Watchword,
 )
+from watchword.agent import require
 from watchword.wire_json import verdict_to_json
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ ANY = Choice()
 
 def onlooker(watchword: Watchword) -> Watchword:
     """Return an agent that knows nobody and drops nothing: it reads a quarantine, where nothing can verify."""
+    require(watchword)
     replay, policy = MemoryReplayStore(horizon=None), Policy(mode=Mode.OBSERVE)
     return Watchword(
         verifier=Verifier(realm=watchword.realm, keys=MemoryKeys(), replay=replay, policy=policy, clock=watchword.clock)
@@ -101,6 +103,7 @@ def judge(watchword: Watchword) -> Watchword:
 
     Its memory is that of one who reads a log alone; a shared store has nothing on the reader that this one is.
     """
+    require(watchword, reads=True)
     own = watchword.verifier
     policy = replace(own.policy, mode=Mode.OBSERVE)
     return Watchword(

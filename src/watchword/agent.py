@@ -24,6 +24,23 @@ Delivered: TypeAlias = VerifiedMessage | ObservedMessage
 _ANYTHING: Final = Expected()
 
 
+_WRITE: Final = 'write load("watchword.toml"), with load from watchword_adapters.config'
+
+
+def require(given: object, *, reads: bool = False) -> None:
+    """Raise ConfigurationError unless what an interceptor was given is a Watchword, with keys if it ``reads``.
+
+    An observer may be without: before keys are given out, it shows what would be dropped.
+    """
+    if not isinstance(given, Watchword):
+        raise ConfigurationError(f"watchword=: {_WRITE}; this is of type {type(given).__name__}")
+    if reads and not (given.verifier.has_keys or given.observing):
+        raise ConfigurationError(
+            'this process has no key source, so every message would be dropped: add [[keys]] with source = "files" and'
+            ' paths = ["agents.jwks"]; to watch before there are keys, write mode = "observe" under [policy]'
+        )
+
+
 class Watchword:
     """A verifier, the signer of an agent that also speaks, and the audit trail of what they did.
 

@@ -244,6 +244,8 @@ class KeyChain:
     """
 
     def __init__(self, sources: Sequence[KeySource]) -> None:
+        if not sources:
+            raise ConfigurationError("KeyChain: name at least one key source")
         self._sources = tuple(sources)
 
     async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:

@@ -10,6 +10,7 @@ from watchword.admitting import Admitting
 from watchword.case import Case
 from watchword.checks import Covering, in_force, reference_time, the_envelope, unaltered
 from watchword.errors import ConfigurationError, Reason, Rejected, Unavailable
+from watchword.keys import MemoryKeys
 from watchword.message import Expected, Message, Request, VerifiedMessage, check_realm, is_principal, log_name
 from watchword.policy import Policy, RateLimiter
 from watchword.proving import Proving, find_key
@@ -35,16 +36,17 @@ _ANYTHING: Final = Expected()
 class Verifier:
     """Judges messages of one realm for one reader; ``verify`` returns a VerifiedMessage or raises.
 
-    ``principal`` is who this process is: without it, a message addressed to somebody is rejected. ``clock`` returns
-    seconds since the epoch. ``shared_replay`` says that ``replay`` is shared by all who read: then a Kafka message
-    needs no signed partition. What this process reads alone (``Message.alone``) is kept in its own memory even so.
+    ``principal`` is who this process is: without it, a message addressed to somebody is rejected. Without ``keys``
+    nothing verifies. ``clock`` returns seconds since the epoch. ``shared_replay`` says that ``replay`` is shared by all
+    who read: then a Kafka message needs no signed partition. What this process reads alone (``Message.alone``) is kept
+    in its own memory even so.
     """
 
     def __init__(
         self,
         *,
         realm: str,
-        keys: KeySource,
+        keys: KeySource | None,
         replay: ReplayStore,
         policy: Policy,
         clock: Callable[[], float],
@@ -60,7 +62,8 @@ class Verifier:
         self.shared_replay: Final = shared_replay
         self.clock: Final = clock
         self._envelopes = LearningReader()
-        self._keys = keys
+        self.has_keys: Final = keys is not None
+        self._keys = MemoryKeys() if keys is None else keys
         self._proving = Proving()
         self._covering = Covering()
         self._admitting = Admitting(replay, policy=policy)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from watchword import Admission, ConfigurationError, MemoryReplayStore, Rejected, SigningError, Unavailable
+from watchword.agent import require
 from watchword.quota import Bounds
 from watchword.wire_json import (
     members_from_json,
@@ -52,8 +53,9 @@ def run_sign(config: Path) -> int:
 
 def run_verify(config: Path) -> int:
     """Judge what standard input has; return the exit code."""
-    verifier = load(config, replay=_OneWindow(), warn=warn).verifier
-    return asyncio.run(_verify(verifier))
+    watchword = load(config, replay=_OneWindow(), warn=warn)
+    require(watchword, reads=True)
+    return asyncio.run(_verify(watchword.verifier))
 
 
 async def _sign(signer: Signer) -> int:

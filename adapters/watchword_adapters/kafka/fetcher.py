@@ -242,7 +242,7 @@ class VerifiedFetcher:
 
     def use(self, fetcher: Any) -> None:
         """Read from the client's own fetcher."""
-        self._inside.use(fetcher)
+        self._inside.use(fetcher, self)
         self._pace.hurry()
 
     def started(self) -> None:
@@ -386,8 +386,8 @@ class VerifiedFetcher:
 
     # What the client hears
 
-    def _fetched(self, response: Any, before: float) -> None:
-        """Look at a broker's answer to a fetch before the client does."""
+    def _fetched(self, response: Any, before: float) -> float:
+        """Look at a broker's answer to a fetch before the client does; return the seconds for which that waits."""
         scrub_answer(response)
         after = self._watchword.clock()
         for topic, answers in response.topics:
@@ -401,6 +401,7 @@ class VerifiedFetcher:
                         self._nudge()
         known = self._inside.assignment() is self._assignment and not self._inside.rebalancing
         self._pace.fetched(settled=known and all(self._readers[tp].is_reading for tp in self._mine))
+        return self._pace.rest(response)
 
     # Take, judge, hand over
 

@@ -9,6 +9,7 @@ from aiokafka.structs import TopicPartition
 from aiokafka.util import commit_structure_validate
 
 from watchword import ConfigurationError
+from watchword.agent import require
 from watchword_adapters.kafka import _producer_seam as seam
 from watchword_adapters.kafka.accumulator import SigningAccumulator
 from watchword_adapters.kafka.entries import Recipient
@@ -41,6 +42,7 @@ class SigningProducer(AIOKafkaProducer):
 
     def __init__(self, *, watchword: Watchword, recipient: Recipient | None = None, **options: Any) -> None:
         # ConfigurationError, where there has to be one, before there is a client that somebody has to stop.
+        require(watchword)
         _ = watchword.signer
         seam.check()
         super().__init__(**options)

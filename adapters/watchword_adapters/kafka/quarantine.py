@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLargeError
 
 from watchword import ConfigurationError, HeaderStyle, Unavailable
+from watchword.agent import require
 from watchword.message import is_topic
 from watchword.quarantine import CappedQuarantine
 from watchword_adapters.kafka._producer_seam import has_serializers, is_in_transaction, is_transactional
@@ -52,6 +53,7 @@ class KafkaQuarantine(CappedQuarantine):
         headers: HeaderStyle = HeaderStyle.WATCHWORD,
         timeout: float = 5.0,
     ) -> None:
+        require(watchword)
         super().__init__(clock=watchword.clock, warn=watchword.audit.warn, caps=caps, style=headers)
         if not is_topic(topic):
             raise ConfigurationError(f"quarantine topic {topic!r}: 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'")

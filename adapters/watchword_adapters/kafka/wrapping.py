@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, overload
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from watchword import ConfigurationError
+from watchword.agent import require
 from watchword_adapters.kafka import _seam
 from watchword_adapters.kafka.consumer import VerifyingConsumer
 from watchword_adapters.kafka.producer import Recipient, SigningProducer
@@ -36,6 +37,7 @@ def wrap(
 
     ConfigurationError for a subclass of aiokafka's, and for a started consumer that has deserializers.
     """
+    require(watchword, reads=type(client) is AIOKafkaConsumer)  # before anything is changed
     if type(client) is AIOKafkaProducer:
         if quarantine is not None:
             raise ConfigurationError("quarantine: a producer rejects nothing, leave it out")
@@ -43,7 +45,7 @@ def wrap(
     if type(client) is AIOKafkaConsumer:
         if recipient is not None:
             raise ConfigurationError("recipient: a consumer sends nothing, leave it out")
-        _seam.check(client)  # before anything is changed
+        _seam.check(client)  # as above
         if _seam.has_started(client) and _seam.has_deserializers(client):
             raise ConfigurationError(
                 "this consumer was started with deserializers, which see bytes before they are judged: wrap() it before"
@@ -62,7 +64,7 @@ def wrap(
 
 
 def _as_producer(client: AIOKafkaProducer, watchword: Watchword, recipient: Recipient | None) -> SigningProducer:
-    _ = watchword.signer  # ConfigurationError before anything is changed
+    _ = watchword.signer  # as above: ConfigurationError
     client.__class__ = SigningProducer
     assert isinstance(client, SigningProducer)  # noqa: S101 - for type checkers
     client._adopt(watchword, recipient)  # noqa: SLF001 - one class in two parts

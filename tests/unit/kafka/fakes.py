@@ -161,12 +161,13 @@ class FakeFetcher:
     def __init__(self, kafka: "FakeKafka") -> None:
         self._kafka = kafka
         self._pending_tasks: set[asyncio.Task[Any]] = set()
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._fetch_waiters: set[asyncio.Future[None]] = set()
         self._fetched: dict[TopicPartition, int] = {}
         self._fetch_max_wait_ms = self.longest
+        self._isolation_level = 0
         self.waits: list[int] = []
         self._fetching = asyncio.create_task(self._fetch_for_ever())
-        kafka.consumer._subscription.register_fetch_waiters(self._waiters)
+        kafka.consumer._subscription.register_fetch_waiters(self._fetch_waiters)
         self.taken = 0
 
     async def fetched_records(
@@ -238,8 +239,8 @@ class FakeFetcher:
 
     def _create_fetch_waiter(self) -> asyncio.Future[None]:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
-        waiter.add_done_callback(self._waiters.discard)
+        self._fetch_waiters.add(waiter)
+        waiter.add_done_callback(self._fetch_waiters.discard)
         return waiter
 
     async def _fetch_for_ever(self) -> None:
@@ -263,7 +264,7 @@ class FakeFetcher:
         await self._kafka.consumer._client.send(0, FetchRequest(500, 1, 1, 0, []))
         if log.readable() > self._fetched.get(tp, 0):
             self._fetched[tp] = log.readable()
-            for waiter in [*self._waiters]:
+            for waiter in [*self._fetch_waiters]:
                 if not waiter.done():
                     waiter.set_result(None)
 

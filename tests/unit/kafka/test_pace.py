@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiokafka.structs import OffsetAndMetadata
 
 from tests.unit.kafka.conftest import Read
 from tests.unit.kafka.fakes import P0, P1, FakeFetcher, FakeKafka, Keys, Log, alone
-from watchword_adapters.kafka.pace import SHORTEST
+from watchword_adapters.kafka.pace import REST, SHORTEST, Pace
 
 LONGEST = FakeFetcher.longest
 DOUBLING = [SHORTEST * 2**n for n in range(6)]
@@ -118,3 +120,47 @@ async def test_a_caller_who_wants_short_waits_has_them(read: Read, monkeypatch: 
     assert await kafka.values(1) == [b"0"]
     await until(lambda: len(kafka.fetcher.waits) > 10)
     assert set(kafka.fetcher.waits) == {SHORTEST // 2}
+
+
+@pytest.mark.parametrize(
+    ("committed", "position", "stable", "records", "rest"),
+    [
+        (True, 3, 2, b"", REST),
+        (True, 3, 3, b"", 0),
+        (True, None, 2, b"", 0),
+        (True, 3, 2, b"records", 0),
+        (True, 3, -1, b"", 0),
+        (True, 3, -1, None, 0),
+        (False, 3, 2, b"", 0),
+    ],
+    ids=["beyond", "at", "unplaced", "something", "an error", "an error without records", "uncommitted"],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_only_what_the_broker_did_not_keep_rests(
+    *, committed: bool, position: int | None, stable: int, records: bytes | None, rest: float, first: bool
+) -> None:
+    """It keeps all fetches but one from beyond the last stable offset, and that one too if there is anything else."""
+    inside: Any = SimpleNamespace(
+        reads_committed=committed, position={P0: position, P1: 7}.__getitem__, keep_fetches=lambda _: None
+    )
+    parts: list[Any] = [(P0.partition, 0, 9, stable, 0, [], -1, records), (P1.partition, 0, 7, 7, 0, [], -1, b"")]
+    answer = SimpleNamespace(topics=[(P0.topic, parts if first else parts[::-1])])
+    assert Pace(inside).rest(answer) == rest
+
+
+async def test_a_fetch_that_was_not_kept_keeps_the_client_waiting(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client gets its answer after the rest, so that it asks again no sooner."""
+    kafka = read(alone(), P0)
+    await kafka.fill(b"0", b"1")
+    kafka.place(P0, 2)
+    kafka.logs[P0].stable = 1
+    kafka.fetcher._isolation_level = 1
+    rests: list[float] = []
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("watchword_adapters.kafka._seam.asyncio", SimpleNamespace(sleep=rest))
+        await until(lambda: len(rests) > 1)
+    assert set(rests) == {REST}

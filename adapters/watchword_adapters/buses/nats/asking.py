@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import cached_property
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,7 +32,11 @@ class AskingClient(SigningClient):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._waiting: dict[str, Waiting] = {}
-        self._answers = Reader(self.watchword, self._own("answers"))
+
+    @cached_property
+    def _answers(self) -> Reader:
+        """The reader of all answers, made with the first request: who only publishes needs no keys."""
+        return Reader(self.watchword, self._own("answers"))
 
     async def request(
         self,
@@ -55,9 +60,11 @@ class AskingClient(SigningClient):
                 lambda inbox: super(AskingClient, self).publish(subject, payload, inbox, headers), timeout
             )
 
+        answers = self._answers.name
+
         async def send(inbox: str) -> Reader:
             request = await self.send(subject, payload, inbox, headers, recipient=recipient, expires_at=expires_at)
-            return Reader(self.watchword, self._answers.name, expected=only_answer_to(request), admitted=self._owe)
+            return Reader(self.watchword, answers, expected=only_answer_to(request), admitted=self._owe)
 
         return await self._ask(send, timeout)
 

@@ -229,7 +229,8 @@ class WatchwordClient(AskingClient):
         subscriptions = list(self._subs.values())
         await super()._close(status, do_cbs)
         if status == Client.CLOSED:
-            self._answers.close()
+            if "_answers" in vars(self):
+                self._answers.close()
             for subscription in subscriptions:
                 _close(subscription)
 

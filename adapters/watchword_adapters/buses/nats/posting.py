@@ -9,6 +9,7 @@ from nats import errors
 from nats.aio.client import PING_PROTO, Client
 from nats.protocol.command import hpub_cmd
 
+from watchword.agent import require
 from watchword_adapters.gathering import Gathering
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class PostingClient(Client):
     """
 
     def __init__(self, watchword: Watchword) -> None:
+        require(watchword)
         super().__init__()
         self.watchword: Final = watchword
         self._letters: list[Letter] = []

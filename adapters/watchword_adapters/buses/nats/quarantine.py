@@ -11,6 +11,7 @@ from nats import errors
 from nats.aio.client import Client
 
 from watchword import ConfigurationError, Unavailable
+from watchword.agent import require
 from watchword.message import MAX_HEADER_BYTES, NATS_ID_HEADER, is_subject
 from watchword.quarantine import CappedQuarantine
 from watchword_adapters.buses.nats.asking import AskingClient
@@ -44,6 +45,7 @@ class NatsQuarantine(CappedQuarantine):
         stored: bool = True,
         timeout: float = 5.0,
     ) -> None:
+        require(watchword)
         super().__init__(clock=watchword.clock, warn=watchword.audit.warn, caps=caps)
         if not is_subject(subject) or subject.startswith(_RESERVED):
             raise ConfigurationError(

@@ -8,6 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from watchword import Expected, ObservedMessage, Reason, Rejected, Unavailable, VerifiedMessage
+from watchword.agent import require
 from watchword.message import channel_of, make_message
 from watchword_adapters.buses.nats.headers import HeaderBlock
 from watchword_adapters.buses.nats.message import delivered_msg
@@ -44,7 +45,7 @@ class Reader:
 
     ``name`` is the scope in which an id is used once. A reader that is ``alone`` remembers in this process, and its
     ``log`` is forgotten when it closes. ``expected`` tells what is waited for on a subject; ``admitted`` hears of each
-    verified message. Until ``ready`` nothing is judged.
+    verified message. Until ``ready`` nothing is judged. ConfigurationError where nothing could verify.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Reader:
         admitted: Callable[[VerifiedMessage], None] | None = None,
         quarantine: Quarantine | None = None,
     ) -> None:
+        require(watchword, reads=True)
         self.watchword: Final = watchword
         self.name: Final = name
         self.alone: Final = alone

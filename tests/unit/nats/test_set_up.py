@@ -1,0 +1,30 @@
+"""Every way to make something of ours says at once what is no Watchword."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from watchword import ConfigurationError
+from watchword_adapters.buses.nats import NatsQuarantine, WatchwordClient, connect, redrive
+
+
+async def _made(make: Callable[..., Any], agent: Any) -> None:
+    make(watchword=agent)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda agent: _made(WatchwordClient, agent),
+        lambda agent: connect("nats://127.0.0.1:1", watchword=agent),
+        lambda agent: _made(lambda watchword: NatsQuarantine("copies", watchword=watchword), agent),
+        lambda agent: redrive.copies("copies", watchword=agent, servers="nats://127.0.0.1:1"),
+        lambda agent: anext(redrive.redrive("copies", watchword=agent, servers="nats://127.0.0.1:1")),
+    ],
+    ids=["client", "connect", "quarantine", "copies", "redrive"],
+)
+async def test_a_path_in_the_place_of_a_watchword_is_refused(way: Callable[[Any], Awaitable[Any]]) -> None:
+    """The error names the call that makes one of it, before anything is connected."""
+    with pytest.raises(ConfigurationError, match=r'write load\("watchword.toml"\)'):
+        await way("watchword.toml")
