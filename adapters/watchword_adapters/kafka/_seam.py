@@ -35,7 +35,7 @@ from watchword.partition import Found
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
     from aiokafka.abc import ConsumerRebalanceListener
     from aiokafka.structs import ConsumerRecord
@@ -190,15 +190,18 @@ class Inside:
         self._assigned: asyncio.Future[None] | None = None
         _count_callers(self.subscriptions)
 
-    def tap(self, heard: Callable[[Any, float], None], clock: Callable[[], float]) -> None:
-        """Let ``heard`` see the answer to each fetch, and the time before that, before the client decodes anything."""
+    def tap(self, heard: Callable[[Any, float], Awaitable[None]], clock: Callable[[], float]) -> None:
+        """Let ``heard`` see the answer to each fetch, and the time before that, before the client decodes anything.
+
+        The client tries again after an error of Kafka's own; any other would end its fetches for ever.
+        """
         send: Any = self.client.send
 
         async def tapped(node_id: Any, request: Any, **options: Any) -> Any:
             before = clock()
             response = await send(node_id, request, **options)
             if isinstance(request, FetchRequest):
-                heard(response, before)
+                await heard(response, before)
             return response
 
         self.client.send = tapped
@@ -294,8 +297,17 @@ class Inside:
     # What it does
 
     async def take(self, tp: TopicPartition, most: int | None) -> list[ConsumerRecord[Any, Any]]:
-        """Return what was fetched of a partition, and move its position behind that; the client's errors."""
-        taken: dict[TopicPartition, Any] = await self.fetcher.fetched_records((tp,), 0, most)
+        """Return what was fetched of a partition, and move its position behind that; the client's errors.
+
+        After an error the client is where it was: left alone, it would go on behind what it had decoded by then.
+        """
+        before = self.position(tp)
+        try:
+            taken: dict[TopicPartition, Any] = await self.fetcher.fetched_records((tp,), 0, most)
+        except Exception:
+            if before is not None and self.position(tp) == before:
+                self.seek(tp, before)
+            raise
         return list(taken.get(tp, ()))
 
     def seek(self, tp: TopicPartition, offset: int) -> None:
