@@ -57,7 +57,7 @@ BRISK: Final = 0.05
 TOGETHER: Final = 256
 """Records judged at once: some full trees, of which each leaf is hashed but once."""
 
-RECALLED: Final = 500
+RECALLED: Final = 256
 """Records taken at once for the memory alone."""
 
 SPACING: Final = 1000
@@ -832,7 +832,7 @@ class PartitionReader(Generic[R]):
             self._expected = self.ready[-1].record.offset + 1
             return Seek(self._expected)
         if not self.pending:
-            return Take(want)
+            return Take(TOGETHER if want is None else min(want, TOGETHER))
         left = TOGETHER if want is None else want - len(self.ready)
         last = self._ahead[0].record.offset if self._ahead else inf
         records = islice(self.pending, 1 if self._endings.doubtful else min(TOGETHER, left))

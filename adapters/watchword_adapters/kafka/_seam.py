@@ -35,7 +35,7 @@ from watchword import ConfigurationError
 from watchword.partition import Found
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
     from aiokafka.abc import ConsumerRebalanceListener
     from aiokafka.structs import ConsumerRecord
@@ -198,10 +198,11 @@ class Inside:
         self._assigned: asyncio.Future[None] | None = None
         _count_callers(self.subscriptions)
 
-    def tap(self, heard: Callable[[Any, float], float], clock: Callable[[], float]) -> None:
+    def tap(self, heard: Callable[[Any, float], Awaitable[float]], clock: Callable[[], float]) -> None:
         """Let ``heard`` see the answer to each fetch, and the time before that, before the client decodes anything.
 
-        It returns the seconds for which the client is not to get the answer, and so not to ask again.
+        It returns the seconds for which the client is not to get the answer, and so not to ask again. The client tries
+        again after an error of Kafka's own; any other would end its fetches for ever.
         """
         send: Any = self.client.send
 
@@ -209,7 +210,7 @@ class Inside:
             before = clock()
             response = await send(node_id, request, **options)
             if isinstance(request, FetchRequest):
-                rest = heard(response, before)
+                rest = await heard(response, before)
                 if rest:
                     await asyncio.sleep(rest)
             return response
@@ -314,9 +315,18 @@ class Inside:
     # What it does
 
     async def take(self, tp: TopicPartition, most: int | None) -> list[ConsumerRecord[Any, Any]]:
-        """Return what was fetched of a partition, and move its position behind that; the client's errors."""
+        """Return what was fetched of a partition, and move its position behind that; the client's errors.
+
+        After an error the client is where it was: left alone, it would go on behind what it had decoded by then.
+        """
         self.require_start()
-        taken: dict[TopicPartition, Any] = await self._fetched_records((tp,), 0, most)
+        before = self.position(tp)
+        try:
+            taken: dict[TopicPartition, Any] = await self._fetched_records((tp,), 0, most)
+        except Exception:
+            if before is not None and self.position(tp) == before:
+                self.seek(tp, before)
+            raise
         return list(taken.get(tp, ()))
 
     def seek(self, tp: TopicPartition, offset: int) -> None:

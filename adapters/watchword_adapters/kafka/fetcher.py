@@ -45,6 +45,7 @@ from watchword.partition import (
 from watchword_adapters.kafka._seam import boot_time
 from watchword_adapters.kafka.groups import join
 from watchword_adapters.kafka.pace import Pace
+from watchword_adapters.kafka.poison import without_poison_in_answer
 from watchword_adapters.kafka.records import (
     DeserializationError,
     as_kafka_error,
@@ -55,7 +56,6 @@ from watchword_adapters.kafka.records import (
     stamp_of,
 )
 from watchword_adapters.kafka.rewind import Rewind
-from watchword_adapters.kafka.scrub import scrub_answer
 from watchword_adapters.kafka.topics import TopicWarnings
 from watchword_adapters.threads import Threads
 
@@ -386,10 +386,22 @@ class VerifiedFetcher:
 
     # What the client hears
 
-    def _fetched(self, response: Any, before: float) -> float:
-        """Look at a broker's answer to a fetch before the client does; return the seconds for which that waits."""
-        scrub_answer(response)
+    async def _fetched(self, response: Any, before: float) -> float:
+        """Look at a broker's answer to a fetch before the client does; return the seconds for which that waits.
+
+        KafkaError where memory does not suffice.
+        """
         after = self._watchword.clock()
+        try:
+            for _ in without_poison_in_answer(response):
+                await asyncio.sleep(0)
+        except MemoryError as shortage:
+            self._warn_once(
+                "kafka.out_of_memory",
+                cost="a batch could not be unpacked; its partition waits at it",
+                remedy="give the process more memory, or set max_partition_fetch_bytes lower",
+            )
+            raise KafkaError("not enough memory to unpack a batch") from shortage
         for topic, answers in response.topics:
             for number, error, end, stable, *_ in answers:
                 reader = self._readers.get(TopicPartition(topic, number))

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 MOST_RECORDS: Final = 500
 MOST_BYTES: Final = 1 << 20
 
+MOST_HEADERS: Final = 8192
+"""Headers that records taken at once should bear: where they bore more, fewer are taken the next time."""
+
 
 class Rewind:
     """Reads one partition of a client, and goes back over its latest records (500, or 1 MiB) without the client."""
@@ -29,6 +32,7 @@ class Rewind:
         self._end: int | None = None
         self._again: deque[ConsumerRecord[Any, Any]] = deque()
         self._at: int | None = None
+        self._most: int | None = None
 
     @property
     def position(self) -> int | None:
@@ -45,7 +49,14 @@ class Rewind:
             records = [self._again.popleft() for _ in range(count)]
             self._at = self._again[0].offset if self._again else None
             return records
+        if self._most is not None:
+            most = self._most if most is None else min(most, self._most)
         records = await self._inside.take(self._tp, most)
+        headers = sum([len(record.headers) for record in records])
+        if headers > MOST_HEADERS or (self._most is not None and 2 * headers > MOST_HEADERS):
+            self._most = max(1, len(records) * MOST_HEADERS // headers)
+        elif records:
+            self._most = None
         self._end = self._inside.position(self._tp)
         for record in records:
             self._recent.append(record)

@@ -1,11 +1,13 @@
 """A53: many small things in few bytes. A batch of a kilobyte unpacks to hundreds of thousands of empty headers."""
 
+import time
+from asyncio.events import Handle
 from collections import Counter
 
 import pytest
 
 from tests.integration.kafka.world import World
-from tests.support.raw_kafka import GZIP, Batch, Raw, RawClient, RawHeader
+from tests.support.raw_kafka import GZIP, ZSTD, Batch, Raw, RawClient, RawHeader
 from tests.support.readers import END, judged, raw_of, until
 from watchword import Message, Rejected, Unavailable
 
@@ -93,3 +95,55 @@ async def test_a53_the_bound_itself(world: World) -> None:
     async with world.consumer(reader, topic) as consumer:
         assert await until(consumer) == [b"most", b"more", END]
     assert judged(reader) == Counter(delivered=3, replayed=1, malformed=1)
+
+
+MANY = [Raw(value=None, headers=[(b"a", b"")] * 1000)] * 5000
+SHARE = 0.25
+"""Of the work that one batch causes, the most that one turn of the event loop may do: a bound on any machine."""
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        Batch(records=MANY, codec=ZSTD),
+        Batch(records=MANY, codec=GZIP),
+        Batch(records=[Raw(value=b"")] * 100_000, codec=ZSTD),
+    ],
+    ids=["headers in zstd", "headers in gzip", "tiny records"],
+)
+async def test_a53_no_turn_of_the_loop_is_long(world: World, bomb: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a batch of some kilobytes unpacks to is judged in many turns, though all of it is asked for at once."""
+    topic = await world.make_topic()
+    await world.say(topic, b"0")
+    async with RawClient(world.bootstrap) as raw:
+        await raw.send(topic, bomb)
+    await world.say(topic, END)
+    spent: list[float] = []
+    run = Handle._run
+
+    def timed(handle: Handle) -> None:
+        begun = time.thread_time()
+        run(handle)
+        spent.append(time.thread_time() - begun)
+
+    reader = world.reader()
+    async with world.consumer(reader, topic) as consumer:
+        monkeypatch.setattr(Handle, "_run", timed)
+        assert await until(consumer, way="getmany") == [b"0", END]
+        monkeypatch.undo()
+    assert judged(reader) == Counter(delivered=2, unsigned=len(bomb.records))
+    assert max(spent) < SHARE * sum(spent)
+
+
+@pytest.mark.parametrize("codec", [GZIP, ZSTD])
+async def test_a53_a_batch_that_unpacks_to_too_much(world: World, codec: int) -> None:
+    """A batch of some kilobytes that unpacks to more than 64 MiB is one record, and what is around it comes."""
+    topic = await world.make_topic()
+    await world.say(topic, b"0")
+    async with RawClient(world.bootstrap) as raw:
+        await raw.send(topic, Batch(records=[Raw(value=bytes(1 << 26))], codec=codec))
+    await world.say(topic, END)
+    reader = world.reader()
+    async with world.consumer(reader, topic) as consumer:
+        assert await until(consumer) == [b"0", END]
+    assert judged(reader) == Counter(delivered=2, malformed=1)

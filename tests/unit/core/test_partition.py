@@ -786,9 +786,10 @@ def test_nothing_is_read_again_where_a_store_is_shared() -> None:
 
 
 def test_at_most_so_many_are_judged_at_once() -> None:
-    """Promise: however much was fetched, other tasks get their turns."""
+    """Promise: however much was fetched, other tasks get their turns: no more is taken, or judged, in one."""
     world = World(2 * TOGETHER + 7)
-    assert [*world.read(), *world.read()] == [*range(2 * TOGETHER + 7)]
+    assert [offset for _ in range(3) for offset in world.read()] == [*range(2 * TOGETHER + 7)]
+    assert {action.most for action in world.done if isinstance(action, Take)} == {TOGETHER}
     judged = [len(action.records) for action in world.did(Judge)]
     assert max(judged) == TOGETHER
     assert sum(judged) == 2 * TOGETHER + 7

@@ -5,17 +5,22 @@ import gc
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka.errors import (
     ConsumerStoppedError,
+    CorruptRecordException,
     GroupAuthorizationFailedError,
+    KafkaError,
     NoOffsetForPartitionError,
     TopicAuthorizationFailedError,
 )
+from aiokafka.structs import TopicPartition
 
 from tests.integration.kafka.world import Kept
+from tests.unit.kafka.batches import batch
 from tests.unit.kafka.conftest import Read
 from tests.unit.kafka.fakes import OTHER, P0, P1, REALM, Keys, alone, numbers, raw, record, tree, watchword
 from watchword import (
@@ -32,7 +37,7 @@ from watchword import (
     Watchword,
 )
 from watchword.partition import Wait
-from watchword_adapters.kafka import DeserializationError, ObservedRecord, VerifiedRecord
+from watchword_adapters.kafka import DeserializationError, ObservedRecord, VerifiedRecord, poison
 
 
 class Slow(Kept):
@@ -47,6 +52,81 @@ class Slow(Kept):
         self.begun.set()
         await self.gate.wait()
         return await super().put(message, verdict)
+
+
+# Answers to fetches
+
+
+async def test_a53_an_answer_is_looked_at_in_steps(read: Read) -> None:
+    """While an answer with many batches is looked at, other tasks get their turns."""
+    kafka = read(watchword(Keys()), P0)
+    response = SimpleNamespace(topics=[(P0.topic, [(0, 0, 1 << 40, b"".join([batch(["a"])] * 3000))])])
+    looking = asyncio.create_task(kafka.verified._fetched(response, time.time()))
+    turns = 0
+    while not looking.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 3000 * 512 // poison.PIECE
+
+
+async def test_a_lack_of_memory_ends_one_fetch(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client hears an error after which it tries again, and operators are told once."""
+    agent = watchword(Keys())
+    kafka = read(agent, P0)
+    warned: list[str] = []
+    monkeypatch.setattr(agent.audit, "warn", lambda event, **_: warned.append(event))
+
+    def fail(*_: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(poison, "_from_gzip", fail)
+    for _ in range(2):
+        response = SimpleNamespace(topics=[(P0.topic, [(0, 0, 1 << 40, batch(["a"], codec=1))])])
+        with pytest.raises(KafkaError, match="memory"):
+            await kafka.verified._fetched(response, time.time())
+    assert warned == ["kafka.out_of_memory"]
+
+
+async def test_an_error_of_the_client_s_decoder_skips_nothing(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the client fails in the middle of what it has fetched, that is dropped, and fetched again."""
+    kafka = read(watchword(Keys()), P0)
+    await kafka.fill(b"a")
+    assert (await kafka.one()).value == b"a"
+    await kafka.fill(b"b")
+    sought: list[int] = []
+    seek = kafka.fetcher.seek_to
+
+    def noted(tp: TopicPartition, offset: int) -> None:
+        sought.append(offset)
+        seek(tp, offset)
+
+    monkeypatch.setattr(kafka.fetcher, "seek_to", noted)
+    kafka.errors[P0] = [CorruptRecordException()]
+    with pytest.raises(CorruptRecordException):
+        await kafka.one()
+    assert sought == [1]
+    assert (await kafka.one()).value == b"b"
+
+
+async def test_a53_records_with_many_headers_are_taken_few_at_a_time(
+    read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After records that bore many headers fewer are taken at once, until these bear few again."""
+    kafka = read(watchword(Keys()), P0)
+    kafka.logs[P0].records = [raw(P0, at, b"v", [("a", b"")] * 1000) for at in range(300)]
+    await kafka.fill(b"end")
+    counts: list[int] = []
+    take = kafka.fetcher.fetched_records
+
+    async def counted(*args: Any) -> Any:
+        found = await take(*args)
+        counts.extend(len(records) for records in found.values())
+        return found
+
+    monkeypatch.setattr(kafka.fetcher, "fetched_records", counted)
+    assert await kafka.values(1) == [b"end"]
+    assert max(counts[1:]) <= 8
+    assert sum(counts) == 301
 
 
 # Partitions

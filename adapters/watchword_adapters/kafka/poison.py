@@ -1,0 +1,391 @@
+"""Puts right what the client must not see in fetched batches: records it cannot decode, and offsets that are made up.
+
+The broker checks the range of offsets that a batch takes, and no more: what stands in a record is its publisher's word.
+A record with an offset delta outside its batch would move the client's position, and with it every commit, to a place
+of the publisher's choice; one with a header name that is no UTF-8 would stop its partition; and a batch of a few
+kilobytes may unpack to gigabytes, or to millions of small things.
+
+Such a record is replaced by one that bears an empty envelope, at an offset of its batch that no other record takes. So
+it comes in its turn like any other, and ends as ``malformed``: in counts, quarantine and positions, and in what is read
+again too.
+
+All of this is done in steps, of which none takes long: the functions that work on records are generators, and whoever
+drives one can do something else wherever it yields.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from io import BytesIO
+from itertools import pairwise
+from operator import lt
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+
+from aiokafka import codec as codecs
+from aiokafka.record import util
+from aiokafka.record.default_records import DefaultRecordBatch
+from aiokafka.record.util import encode_varint
+
+from watchword.message import ENVELOPE_HEADER, MAX_HEADERS
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Sequence
+
+MOST_UNPACKED: Final = 1 << 26
+"""Bytes that one batch may unpack to; beyond that it is one poison record. A partition's part of an answer ends behind
+the batch with which all that was unpacked reaches as much: the client fetches the rest again."""
+
+PIECE: Final = 1 << 16
+"""Bytes of records that are decoded in one step, unless a single record is larger."""
+
+_BATCH_COST: Final = 512
+"""Bytes of records whose decoding takes about as long as what is done for a batch without any."""
+
+_MOST_ASTRAY: Final = 1_000
+"""Records at offsets out of their turn that are replaced one by one: a batch with more of them is one poison record."""
+
+# Base offset, length, leader epoch, magic, CRC, attributes, last offset delta, first and last timestamp, producer id
+# and epoch, base sequence, number of records (Kafka protocol guide, "Record Batch").
+_HEADER: Final = struct.Struct(">qiibIhiqqqhii")
+_ROOM: Final = bytes(_HEADER.size)
+_LENGTH_END: Final = 12
+_MAGIC_AT: Final = 16
+_MAGIC: Final = 2
+_CRC_END: Final = 21
+_LAST_DELTA: Final = slice(23, 27)
+_GZIP, _SNAPPY, _LZ4, _ZSTD = 1, 2, 3, 4
+_CODEC_MASK: Final = 0x07
+_LEAST_RECORD: Final = 6
+"""Bytes of the shortest record: attributes, and five numbers."""
+
+_GROWTH: Final = 8
+"""How many times as large a buffer is tried next, where nothing says how much there is to unpack."""
+
+_READ: Final = 1 << 20
+"""Bytes of gzip that are unpacked in one step."""
+
+_XERIAL: Final = b"\x82SNAPPY\x00"
+_XERIAL_HEADER: Final = 16
+
+# These take whatever holds bytes, whatever their annotations say.
+decode_varint: Final[Any] = util.decode_varint
+calc_crc32c: Final[Any] = util.calc_crc32c
+
+T = TypeVar("T")
+Steps: TypeAlias = "Generator[None, None, T]"
+
+
+class _Poison(Exception):  # noqa: N818 - nothing that went wrong here
+    """What a batch holds cannot be told apart, or is too much: it becomes one record."""
+
+
+class _NoCodec(Exception):  # noqa: N818 - as above
+    """A library is missing here; the records may be good."""
+
+
+def without_poison_in_answer(response: Any) -> Steps[None]:
+    """Replace what is poison in a broker's answer to a fetch, in place."""
+    topics = []
+    for topic, parts in response.topics:
+        cleaned = []
+        for one in parts:
+            # In every version a partition's part has the log's end third, and its record set last.
+            records = (yield from without_poison(one[-1], one[2])) if one[-1] else one[-1]
+            cleaned.append((*one[:-1], records))
+        topics.append((topic, cleaned))
+    response.topics = topics
+
+
+def without_poison(raw: bytes, log_end: int) -> Steps[bytes]:
+    """Return a fetched record set in which every record is decodable, and at an offset in its turn.
+
+    Offsets must ascend within the range of their batch, and batches end at or below ``log_end``: what reaches beyond it
+    is cut off. A record with more headers than a message may have is replaced too, before they are made. A batch whose
+    records cannot even be parted, one that unpacks to more than ``MOST_UNPACKED`` bytes, and one of a format older than
+    2, which bears no headers, becomes one record. A batch that was compressed comes back unpacked, so that this is done
+    but once. A batch whose checksum fails stays as it is: the client refuses it, and fetches it again. MemoryError says
+    nothing about a batch, and is raised.
+    """
+    parts: list[bytes | bytearray] = []
+    at = unpacked = work = 0
+    while len(raw) - at > _MAGIC_AT:
+        end = at + _LENGTH_END + int.from_bytes(raw[at + 8 : at + _LENGTH_END], signed=True)
+        if not at + _MAGIC_AT < end <= len(raw):  # the last batch of a fetch may be cut off
+            break
+        batch: bytes | bytearray = raw[at:end]
+        if batch[_MAGIC_AT] != _MAGIC:
+            offset = int.from_bytes(batch[:8], signed=True)
+            batch = _batch([offset, 0, -1, _MAGIC, 0, 0, 0, -1, -1, -1, -1, -1, 0], bytearray(_ROOM) + _nothing(0), 1)
+        if _end_of(batch) > log_end or unpacked >= MOST_UNPACKED:
+            return b"".join(parts)
+        if len(batch) >= _HEADER.size:
+            size = len(batch)
+            batch = yield from _clean(batch)
+            unpacked += max(0, len(batch) - size)
+        parts.append(batch)
+        at = end
+        work += _BATCH_COST + len(batch)
+        if work >= PIECE:
+            work = 0
+            yield
+    parts.append(raw[at:])
+    return b"".join(parts)
+
+
+def _end_of(batch: bytes | bytearray) -> int:
+    return int.from_bytes(batch[:8], signed=True) + int.from_bytes(batch[_LAST_DELTA], signed=True) + 1
+
+
+def _clean(batch: bytes | bytearray) -> Steps[bytes | bytearray]:
+    """Return a batch as the client may have it."""
+    header = [*_HEADER.unpack_from(batch)]
+    if calc_crc32c(memoryview(batch)[_CRC_END:]) != header[4]:
+        return batch
+    codec = header[5] & _CODEC_MASK
+    header[5] &= ~_CODEC_MASK
+    try:
+        unpacked = (yield from _unpacked(codec, bytes(batch[_HEADER.size :]))) if codec else batch
+        if not (yield from _is_sound(header, unpacked)):
+            return (yield from _mended(header, unpacked))
+    except _NoCodec:
+        return batch
+    except (_Poison, ValueError, IndexError):
+        return _batch(header, bytearray(_ROOM) + _nothing(0), 1)
+    if isinstance(unpacked, bytearray) and codec:
+        yield
+        return _batch(header, unpacked, header[12])
+    return batch
+
+
+def _cramjam() -> Any:
+    """Return the library behind all codecs but gzip, None where it is missing: then the client's codecs fail, too."""
+    return vars(codecs)["cramjam"]
+
+
+# Unpacking, behind room for a batch's header
+
+
+def _unpacked(codec: int, packed: bytes) -> Steps[bytearray]:
+    """Return what was compressed; _Poison if it is more than a batch may unpack to, or no such thing."""
+    if codec not in {_GZIP, _SNAPPY, _LZ4, _ZSTD}:
+        raise _Poison
+    if codec != _GZIP and _cramjam() is None:
+        raise _NoCodec
+    try:
+        if codec == _GZIP:
+            return (yield from _from_gzip(packed))
+        if codec == _SNAPPY:
+            return _from_snappy(packed)
+        return (yield from _from_frames(_cramjam().lz4 if codec == _LZ4 else _cramjam().zstd, packed))
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _Poison from error
+
+
+def _from_gzip(packed: bytes) -> Steps[bytearray]:
+    unpacked = bytearray(_ROOM)
+    with gzip.GzipFile(fileobj=BytesIO(packed)) as file:
+        while part := file.read(_READ):
+            unpacked += part
+            if len(unpacked) > MOST_UNPACKED:
+                raise _Poison
+            if len(unpacked) > _READ:
+                yield
+    return unpacked
+
+
+def _from_snappy(packed: bytes) -> bytearray:
+    """Unpack what says beforehand how large it is; it may be in blocks, each behind its length (as xerial's)."""
+    length = _cramjam().snappy.decompress_raw_len
+    size = 0
+    if packed.startswith(_XERIAL) and len(packed) > _XERIAL_HEADER:
+        at = _XERIAL_HEADER
+        while at < len(packed):
+            start = at + 4
+            at = start + int.from_bytes(packed[at:start], signed=True)
+            if at < start:
+                raise _Poison
+            size += length(packed[start:at])
+    else:
+        size = length(packed)
+    if size > MOST_UNPACKED:
+        raise _Poison
+    return bytearray(_ROOM) + codecs.snappy_decode(packed)
+
+
+def _from_frames(library: Any, packed: bytes) -> Steps[bytearray]:
+    """Unpack what does not say how large it is into buffers that grow."""
+    size = min(_GROWTH * len(packed) + 64, MOST_UNPACKED)
+    while True:
+        unpacked = bytearray(len(_ROOM) + size)
+        if size > _READ:
+            yield
+        try:
+            with memoryview(unpacked) as view:
+                written = library.decompress_into(packed, view[len(_ROOM) :])
+        except _cramjam().DecompressionError:  # there was more, or it is broken
+            if size >= MOST_UNPACKED:
+                raise
+            size = min(_GROWTH * size, MOST_UNPACKED)
+        else:
+            del unpacked[len(_ROOM) + written :]
+            return unpacked
+
+
+# Records
+
+
+def _is_sound(header: list[int], batch: bytes | bytearray) -> Steps[bool]:
+    """Return True if the client may have these records as they are."""
+    last_delta, count = header[6], header[12]
+    if len(batch) <= PIECE:
+        return _in_turn(_deltas(header, memoryview(batch)[_HEADER.size :], count), -1, last_delta)
+    latest, end = -1, 0
+    for bounds in _pieces(batch, count):
+        start, end = bounds[0], bounds[-1]
+        deltas = _deltas(header, memoryview(batch)[start:end], len(bounds) - 1)
+        if deltas is None or not _in_turn(deltas, latest, last_delta):
+            return False
+        latest = deltas[-1]
+        yield
+    return end == len(batch)
+
+
+def _pieces(batch: bytes | bytearray, count: int) -> Iterator[list[int]]:
+    """Part so many records, and return the bounds of as many as are decoded in one step.
+
+    ValueError or IndexError if a length does not fit.
+    """
+    at, size = _HEADER.size, len(batch)
+    bounds = [at]
+    for _ in range(count):
+        length, second = batch[at], 0
+        at += 1
+        if length >= 0x80:  # noqa: PLR2004 - a varint goes on
+            second = batch[at]
+            if second < 0x80:  # noqa: PLR2004 - as above
+                length += (second - 1) << 7
+                at += 1
+            else:
+                length, at = decode_varint(batch, at - 1)
+                length = 2 * length if length >= 0 else 1
+        at += length >> 1
+        if length & 1 or length >> 1 < _LEAST_RECORD or at > size:
+            raise ValueError("a record that is too short, or reaches beyond its batch")
+        if at - bounds[0] > PIECE and len(bounds) > 1:
+            yield bounds
+            bounds = [bounds[-1]]
+        bounds.append(at)
+    if len(bounds) > 1:
+        yield bounds
+
+
+def _deltas(header: list[int], body: bytes | memoryview, count: int) -> list[int] | None:
+    """Return the offsets of records within their batch; None if one does not decode, or bears too many headers."""
+    if len(body) > PIECE and _place_and_headers(body)[1] > MAX_HEADERS:
+        return None
+    fields = [0, _HEADER.size - _LENGTH_END + len(body), *header[2:12], count]
+    deltas: list[int] = []
+    try:
+        for record in DefaultRecordBatch(b"".join((_HEADER.pack(*fields), body))):
+            if len(record.headers) > MAX_HEADERS:
+                return None
+            deltas.append(record.offset)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - what a hostile record makes a decoder raise is open
+        return None
+    return deltas
+
+
+def _in_turn(deltas: Sequence[int] | None, latest: int, last_delta: int) -> bool:
+    """Return True if offsets ascend from behind ``latest`` on, within the range of their batch."""
+    if not deltas:
+        return deltas is not None
+    return latest < deltas[0] and deltas[-1] <= last_delta and all(map(lt, deltas, deltas[1:]))
+
+
+def _mended(header: list[int], batch: bytes | bytearray) -> Steps[bytearray]:
+    """Return a batch; what does not decode, or is at an offset out of its turn, is replaced."""
+    last_delta, count = header[6], header[12]
+    records: dict[int, bytes | None] = {}
+    latest, astray = -1, 0
+    for bounds in _pieces(batch, count):
+        deltas = _deltas(header, memoryview(batch)[bounds[0] : bounds[-1]], len(bounds) - 1)
+        if deltas and _in_turn(deltas, latest, last_delta):
+            records |= {
+                delta: bytes(batch[start:end]) for delta, start, end in zip(deltas, bounds, bounds[1:], strict=False)
+            }
+            latest = deltas[-1]
+            yield
+            continue
+        for number, (start, end) in enumerate(pairwise(bounds)):
+            record = bytes(batch[start:end])
+            delta, headers = _place_and_headers(record)
+            if delta is None or not latest < delta <= last_delta:
+                astray += 1
+            else:
+                latest = delta
+                records[delta] = record if headers <= MAX_HEADERS and _deltas(header, record, 1) == [delta] else None
+            if astray > _MOST_ASTRAY:
+                raise _Poison
+            if number % 256 == 255:  # noqa: PLR2004 - some milliseconds
+                yield
+    free = (delta for delta in range(last_delta + 1) if delta not in records)
+    records |= {delta: None for delta, _ in zip(free, range(astray), strict=False)}
+    yield
+    return (yield from _joined(header, records))
+
+
+def _place_and_headers(record: bytes | memoryview) -> tuple[int | None, int]:
+    """Read a record's offset within its batch, and its number of headers, as far as they can be read."""
+    delta, headers = None, 0
+    try:
+        _, at = decode_varint(record, 0)  # its length
+        if record[at] >= 0x80:  # noqa: PLR2004 - some decoders read attributes as one byte, others as more
+            return None, MAX_HEADERS + 1
+        _, at = decode_varint(record, at + 1)  # its timestamp
+        delta, at = decode_varint(record, at)
+        for _ in ("key", "value"):
+            size, at = decode_varint(record, at)
+            at += max(size, 0)
+        headers, _ = decode_varint(record, at)
+    except (ValueError, IndexError):
+        pass
+    return delta, headers
+
+
+def _joined(header: list[int], records: dict[int, bytes | None]) -> Steps[bytearray]:
+    """Join records, by their offsets within the batch, under a header."""
+    batch = bytearray(_ROOM)
+    for number, delta in enumerate(sorted(records)):
+        batch += records[delta] or _nothing(delta)
+        if number % 4096 == 4095:  # noqa: PLR2004 - about a millisecond
+            yield
+    return _batch(header, batch, len(records))
+
+
+def _batch(header: list[int], batch: bytearray, count: int) -> bytearray:
+    """Write a header before so many records; length, count and checksum are made to fit."""
+    fields = [*header]
+    fields[1] = len(batch) - _LENGTH_END
+    fields[12] = count
+    _HEADER.pack_into(batch, 0, *fields)
+    with memoryview(batch) as view:
+        struct.pack_into(">I", batch, _CRC_END - 4, calc_crc32c(view[_CRC_END:]))
+    return batch
+
+
+def _nothing(delta: int) -> bytes:
+    """Return a record without key and value whose envelope is empty."""
+    record = bytearray(b"\0\0")  # attributes, timestamp
+    name = ENVELOPE_HEADER.encode()
+    for number in (delta, -1, -1, 1, len(name)):  # key, value, headers
+        encode_varint(number, record.append)
+    record += name
+    encode_varint(-1, record.append)
+    framed = bytearray()
+    encode_varint(len(record), framed.append)
+    return bytes(framed + record)
