@@ -116,14 +116,15 @@ async def test_a53_records_with_many_headers_are_taken_few_at_a_time(
     kafka.logs[P0].records = [raw(P0, at, b"v", [("a", b"")] * 1000) for at in range(300)]
     await kafka.fill(b"end")
     counts: list[int] = []
-    take = kafka.fetcher.fetched_records
+    inside = kafka.consumer._inside
+    take = inside._fetched_records
 
     async def counted(*args: Any) -> Any:
         found = await take(*args)
         counts.extend(len(records) for records in found.values())
         return found
 
-    monkeypatch.setattr(kafka.fetcher, "fetched_records", counted)
+    monkeypatch.setattr(inside, "_fetched_records", counted)
     assert await kafka.values(1) == [b"end"]
     assert max(counts[1:]) <= 8
     assert sum(counts) == 301
