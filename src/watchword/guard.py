@@ -323,7 +323,8 @@ class MemoryReplayStore:
     def _take(self, log: _Log, claim: Claimed) -> int | None:
         """Take room for one more id, and return its owner; None if there is no room."""
         self._offered += 1
-        return self._made_room(log, claim, self._quota.take(claim.principal))
+        owner = self._quota.take(claim.principal)
+        return self._made_room(log, claim, owner) if owner is None or self._quota.crossed else owner
 
     def _made_room(self, log: _Log, claim: Claimed, owner: int | None) -> int | None:
         """Make room where there is none, or soon will be; return the owner of an id that has it now."""
