@@ -201,14 +201,14 @@ class MemoryReplayStore:
         else:
             self._keep(log, claim, key, mark, owner)
 
-    def pass_over(self, claim: Claimed) -> None:
+    def remember_unjudged(self, claim: Claimed) -> None:
         """Remember a message that passed without a verdict on its key, by its claims: elsewhere they are a replay."""
         log = self._logs.get(claim.log) or self._opened(claim.log)
         late_key = self._new_late_key(log, claim)
         if late_key is not None and not self._keep_unverified(log, claim, late_key):
             self._raise_floor(log, claim)
 
-    def pass_ahead(self, claim: Claimed, *, verified: bool) -> None:
+    def remember_ahead(self, claim: Claimed, *, verified: bool) -> None:
         """Remember a message from the future by its claims: elsewhere they are a replay, when its time has come.
 
         One that was not ``verified`` raises no floor where there is no room: anybody could write it.

@@ -119,7 +119,7 @@ class Memory(Protocol):
         """Return an offset below which no id stands that is at or above its floor; None if no id is known."""
         ...
 
-    def pass_over(self, message: Message) -> None:
+    def remember_unjudged(self, message: Message) -> None:
         """Remember a message that passes without a verdict."""
         ...
 
@@ -806,7 +806,7 @@ class PartitionReader(Generic[R]):
         if ending is Ending.HOLD:
             self.failure = Unavailable("keys", "what passed before cannot be judged")
         elif undetermined is not None and self._memory is not None:
-            self._memory.pass_over(undetermined)
+            self._memory.remember_unjudged(undetermined)
             self._pop_recalled(1)
 
     def _pop_recalled(self, count: int) -> None:
@@ -890,7 +890,7 @@ class PartitionReader(Generic[R]):
             self.failure = verdict
             return
         if self._memory is not None:
-            self._memory.pass_over(message)
+            self._memory.remember_unjudged(message)
         entry = next((entry for entry in self.ready if entry.message is message), None)
         record = self.pending.popleft() if entry is None else entry.record
         if entry is not None:
@@ -921,7 +921,7 @@ class PartitionReader(Generic[R]):
         if isinstance(found, VerifiedMessage):
             self._trail.judge(found.issued_at)
         elif isinstance(found, Unavailable):
-            self._memory.pass_over(message)
+            self._memory.remember_unjudged(message)
 
     def _note_dropped(self, record: R, reason: Reason, *, known: bool = False) -> None:
         """Note what a record may be that is dropped; one that is ``known`` would pass for delivered when read again."""

@@ -6,7 +6,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from watchword.admitting import Admitting
 from watchword.case import Case
 from watchword.checks import Covering, in_force, reference_time, the_envelope, unaltered
 from watchword.errors import ConfigurationError, Reason, Rejected, Unavailable
@@ -16,6 +15,7 @@ from watchword.policy import Policy, RateLimiter
 from watchword.proving import Proving, find_key
 from watchword.reader import LearningReader
 from watchword.replay import OpenedStore
+from watchword.replay_check import ReplayCheck
 
 if TYPE_CHECKING:
     from collections import deque
@@ -66,8 +66,8 @@ class Verifier:
         self._keys = MemoryKeys() if keys is None else keys
         self._proving = Proving()
         self._covering = Covering()
-        self._admitting = Admitting(replay, policy=policy)
-        self._guard: Final = self._admitting.guard
+        self._replay_check = ReplayCheck(replay, policy=policy)
+        self._guard: Final = self._replay_check.guard
         self._rates = RateLimiter()
 
     @property
@@ -97,17 +97,17 @@ class Verifier:
         signatures, at best side by side and off the event loop.
         """
         cases = await self._authenticated(messages, expected, check, enough=enough)
-        await self._admitting.admit(cases, floor=expected.floor)  # 8
+        await self._replay_check.admit(cases, floor=expected.floor)  # 8
         for case in cases:
             if case.verdict is None:
                 try:
                     self._permitted(case)  # 9
                     case.accept()
                 except Rejected as verdict:
-                    self._admitting.reject(case, verdict)
+                    self._replay_check.reject(case, verdict)
         return [case.verdict for case in cases if case.verdict is not None]
 
-    async def still_hold(
+    async def reverify(
         self, messages: Sequence[Message], *, check: Checker | None = None
     ) -> list[Rejected | Unavailable | None]:
         """Judge once more what verified and was not handed on: None for each that still holds.
@@ -234,24 +234,24 @@ class Verifier:
     def _recall(self, case: Case, *, unsettled: bool) -> None:
         if isinstance(case.verdict, Unavailable):
             raise case.verdict
-        self._admitting.look(case.message)
+        self._replay_check.look(case.message)
         if case.verdict is None:
             claim = case.claim()
             # A copy is made only where it differs: it would take a tenth of the time of a rebuild.
             self._guard.recall(claim if claim.unsettled == unsettled else replace(claim, unsettled=unsettled))
         else:
-            self._admitting.pass_over_unknown(case, unsettled=unsettled)
+            self._replay_check.remember_unknown(case, unsettled=unsettled)
 
-    def pass_over(self, message: Message) -> None:
+    def remember_unjudged(self, message: Message) -> None:
         """Remember a message that ended ``Unavailable`` and will not be judged: its claims are a replay elsewhere."""
-        if not self._admitting.guards(message):
+        if not self._replay_check.guards(message):
             return
         with suppress(Rejected):
             case = Case(message)
             self._envelopes.open(case, the_envelope(message))
             reference = self.clock() if message.appended_at is None else message.appended_at
             case.open(reference, case.issued_at + self.policy.longest)
-            self._guard.pass_over(case)
+            self._guard.remember_unjudged(case)
 
     def settle(self, message: Message, verified: VerifiedMessage) -> None:
         """Say that a delivery which the broker offers until it is acknowledged was, so that its id may age."""
@@ -326,6 +326,6 @@ class LogMemory:
         """Return an offset below which no id stands that is at or above its floor; None if no id is known."""
         return self._guard.lowest_needed(self._log)
 
-    def pass_over(self, message: Message) -> None:
+    def remember_unjudged(self, message: Message) -> None:
         """Remember a message that passes without a verdict."""
-        self._verifier.pass_over(message)
+        self._verifier.remember_unjudged(message)

@@ -232,21 +232,21 @@ class Reading(RuleBasedStateMachine):
         if is_stale:
             return "stale"
         if is_ahead:
-            self.pass_ahead(record, high)
+            self.remember_ahead(record, high)
             return "from_future"
         if not self.is_known(record):
-            memory.pass_over(record, place, pin=False)
+            memory.remember_unjudged(record, place, pin=False)
             return "unknown_key"
         if not self.is_unaltered(record):
             return "altered"
         memory.look(low)
         return memory.claim(record.ident, place, record.issued_at, pin=pin)
 
-    def pass_ahead(self, record: Record, high: float) -> None:
+    def remember_ahead(self, record: Record, high: float) -> None:
         """Let the naive memory see what is from the future by looks, and may not be when it is read again."""
         judged = not self.keys.down and self.is_known(record)
         if not self.stamped and record.issued_at <= high + WINDOW and (not judged or self.is_unaltered(record)):
-            self.memory.pass_over(record, self.world.place(record), pin=False)
+            self.memory.remember_unjudged(record, self.world.place(record), pin=False)
 
     def is_unaltered(self, record: Record) -> bool:
         """Check 7."""
@@ -296,8 +296,8 @@ class Reading(RuleBasedStateMachine):
 
     def give_up(self, record: Record, *, pin: bool = False) -> None:
         """Pass a record over that cannot be judged."""
-        self.memory.pass_over(record, self.world.place(record), pin=pin)
-        self.verifier.pass_over(self.read_as(record, pin=pin))
+        self.memory.remember_unjudged(record, self.world.place(record), pin=pin)
+        self.verifier.remember_unjudged(self.read_as(record, pin=pin))
 
     # Rebuilding
 
@@ -345,11 +345,11 @@ class Reading(RuleBasedStateMachine):
         if begun and not self.stamped and (is_stale or is_ahead or not self.keys.down):
             self.memory.look(low)
         if is_ahead:
-            self.pass_ahead(record, high)
+            self.remember_ahead(record, high)
         elif is_stale:
             return
         elif self.keys.down or not self.is_known(record):
-            self.memory.pass_over(record, place, pin=pin)
+            self.memory.remember_unjudged(record, place, pin=pin)
         elif self.is_unaltered(record):
             self.memory.recall(record, place, pin=pin)
 
@@ -359,7 +359,7 @@ class Reading(RuleBasedStateMachine):
         try:
             at_once(self.verifier.recall(message, unsettled=pin))
         except Unavailable:
-            self.verifier.pass_over(message)
+            self.verifier.remember_unjudged(message)
 
     def excuse(self, cut: float | None) -> None:
         """Take back the promise where the log has lost its memory: what was lost may come again, once.

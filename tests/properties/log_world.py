@@ -200,7 +200,7 @@ class Memory:
         """Let log time pass."""
         self.passed = max(self.passed, passed)
 
-    def pass_over(self, record: Record, place: Place, *, pin: bool) -> None:
+    def remember_unjudged(self, record: Record, place: Place, *, pin: bool) -> None:
         """Remember a first sight without a verdict."""
         self.doubted.add((record.ident[0], record.known))
         if self.seen_at(record.ident) is not None:

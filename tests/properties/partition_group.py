@@ -366,7 +366,7 @@ class Member:
             case Peek(records):
                 return partial(self.times_of_issue, self.messages(records))
             case Renew(entries):
-                return lambda: at_once(self.verifier.still_hold([entry.message for entry in entries]))
+                return lambda: at_once(self.verifier.reverify([entry.message for entry in entries]))
             case _:
                 raise AssertionError(action)
 

@@ -179,13 +179,13 @@ class Unstamped(RuleBasedStateMachine):
             memory.lies.append((place, issued_at))
 
     @rule(principal=PRINCIPALS, number=IDS, issued_at=TIMES, verified=st.booleans())
-    def pass_ahead(self, principal: str, number: int, issued_at: int, *, verified: bool) -> None:
+    def remember_ahead(self, principal: str, number: int, issued_at: int, *, verified: bool) -> None:
         """Let a message pass that is from the future, as far as that is known."""
         claim = self.claim(principal, number, issued_at, number % 2, self.offset)
         self.offset += 1
         held, memory = self.store._quota._held[0] + len(self.store), self.all
         over, full = issued_at < memory.floor_of(principal), self.may_be_full(principal)
-        self.store.pass_ahead(claim, verified=verified)
+        self.store.remember_ahead(claim, verified=verified)
         ident = (principal, number, issued_at)
         if over or ident in memory.first:
             return

@@ -593,7 +593,7 @@ class VerifiedFetcher:
             case Peek(records):
                 return await verifier.times_of_issue(self._messages(tp, records), check=self._check)
             case Renew(entries):
-                verdicts = await verifier.still_hold([entry.message for entry in entries], check=self._check)
+                verdicts = await verifier.reverify([entry.message for entry in entries], check=self._check)
                 for entry, verdict in zip(entries, verdicts, strict=False):
                     if verdict is not None:
                         self._watchword.audit.refused(entry.message, verdict)

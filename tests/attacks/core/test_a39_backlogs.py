@@ -216,7 +216,7 @@ def test_a20_a_flood_from_the_future_costs_its_signer_only(signatures: list[byte
     """Promise: forged, it costs a check of a signature and no memory; unknown, no floor; signed, its signer's room."""
     guard = MemoryReplayStore(horizon=Policy().horizon, bounds=replace(DEFAULT_BOUNDS, per_principal=4, unverified=4))
     world = late_reader(1.0)
-    world.verifier._guard = world.verifier._admitting.guard = guard  # type: ignore[misc] # little room
+    world.verifier._guard = world.verifier._replay_check.guard = guard  # type: ignore[misc] # little room
     between = (NOW + 0.0, NOW + 1.0)
     forger, stranger = ed_key(9, kid=b"alice-1"), ed_key(9, kid=b"invented")
     forged = [record(100 + at, between, issued=NOW + 60, key=forger) for at in range(9)]

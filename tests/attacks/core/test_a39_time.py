@@ -55,7 +55,7 @@ class Reader:
                 try:
                     at_once(self.verifier.recall(message))
                 except Unavailable:
-                    self.verifier.pass_over(message)
+                    self.verifier.remember_unjudged(message)
         return self
 
     def read(self, offset: int) -> str:
@@ -65,7 +65,7 @@ class Reader:
         except Rejected as refused:
             return str(refused.reason)
         except Unavailable:
-            self.verifier.pass_over(self.log[offset])
+            self.verifier.remember_unjudged(self.log[offset])
             return "unavailable"
 
 
@@ -187,7 +187,7 @@ def test_a39_a_key_source_that_answers_again_in_the_middle_of_a_rebuild() -> Non
     append(log, NOW + 2.0, issued=NOW, number=0)
     reader = Reader(log, now=NOW + 2.0)
     reader.verifier.begin(LOG, floor=NOW - 330.0)
-    reader.verifier.pass_over(log[0])
+    reader.verifier.remember_unjudged(log[0])
     at_once(reader.verifier.recall(log[1]))
     assert [reader.read(1), reader.read(2)] == ["replayed", "replayed"]
 

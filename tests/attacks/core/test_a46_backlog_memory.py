@@ -186,7 +186,7 @@ def test_a14_a_successor_in_a_backlog_knows_what_its_own_room_has_let_go() -> No
     lowest = memory.lowest_needed(LOG)
     assert lowest is not None
     for one in log[lowest:]:
-        blind.pass_over(one)
+        blind.remember_unjudged(one)
     assert set(offered(blind, iter(again))) == {TOO_OLD, REPLAYED}
 
 
@@ -203,11 +203,11 @@ def test_a14_what_found_no_room_is_read_again_by_a_successor() -> None:
     assert memory.lowest_needed(LOG) == 8
     memory.recall(behind(7, NOW))
     assert memory.lowest_needed(LOG) == 7
-    memory.pass_over(behind(6, NOW + 100, principal=BOB))
+    memory.remember_unjudged(behind(6, NOW + 100, principal=BOB))
     assert memory.lowest_needed(LOG) == 6
-    memory.pass_ahead(behind(5, NOW + 100, principal=MALLORY), verified=False)
+    memory.remember_ahead(behind(5, NOW + 100, principal=MALLORY), verified=False)
     assert memory.lowest_needed(LOG) == 5
-    memory.pass_ahead(behind(4, NOW + 50), verified=True)
+    memory.remember_ahead(behind(4, NOW + 50), verified=True)
     assert memory.lowest_needed(LOG) == 4
     assert at_once(memory.claim(behind(30, NOW + 300, looked=NOW + 390.0))) is FIRST
     assert memory.lowest_needed(LOG) == 5, "the others have left with the slices in which they were issued"

@@ -118,13 +118,13 @@ def test_forgetting_a_log_gives_its_memory_back() -> None:
     memory = store(per_principal=2, unverified=1)
     at_once(memory.claim(claim()))
     at_once(memory.claim(claim(id=b"2" * 16, unsettled=True)))
-    memory.pass_over(numbered(3))
+    memory.remember_unjudged(numbered(3))
     memory.forget("other")
     assert len(memory) == 2
     memory.forget("log")
     assert len(memory) == 0
     assert at_once(memory.claim(claim())) is FIRST
-    memory.pass_over(numbered(4))
+    memory.remember_unjudged(numbered(4))
     assert at_once(memory.claim(numbered(4, place=place(9)))) is REPLAYED
 
 
@@ -181,8 +181,8 @@ def test_a_recalled_delivery_that_may_come_again_is_pinned_above_the_floor() -> 
 def test_what_passed_without_a_verdict_is_judged_where_it_was_only() -> None:
     """Promise (A39): a key that becomes known late brings back the message in its place, and no copy."""
     memory = store()
-    memory.pass_over(claim())
-    memory.pass_over(claim(place=place(5)))
+    memory.remember_unjudged(claim())
+    memory.remember_unjudged(claim(place=place(5)))
     assert len(memory) == 0
     assert at_once(memory.claim(claim(place=place(5)))) is REPLAYED
     assert at_once(memory.claim(claim(place=None))) is REPLAYED
@@ -194,14 +194,14 @@ def test_what_passed_without_a_verdict_is_judged_where_it_was_only() -> None:
 def test_without_a_position_nothing_comes_back() -> None:
     """Promise (A39): on core NATS what passed without a verdict has passed."""
     memory = store()
-    memory.pass_over(claim(place=None))
+    memory.remember_unjudged(claim(place=None))
     assert at_once(memory.claim(claim(place=None))) is REPLAYED
 
 
 def test_other_claims_under_the_same_id_are_not_held_up() -> None:
     """Promise (A19): under an invented key one can use up one's own claims only, not the id of an honest message."""
     memory = store()
-    memory.pass_over(claim(digest=b"e" * 32))
+    memory.remember_unjudged(claim(digest=b"e" * 32))
     assert at_once(memory.claim(claim())) is FIRST
 
 
@@ -209,8 +209,8 @@ def test_what_is_known_or_too_old_is_not_passed_over() -> None:
     """Promise: no memory for copies of what is known, nor for what is too old anyway."""
     memory = store(unverified=1)
     at_once(memory.claim(claim(reference=NOW + HORIZON)))
-    memory.pass_over(claim(place=place(5)))
-    memory.pass_over(claim(issued_at=NOW - 1))
+    memory.remember_unjudged(claim(place=place(5)))
+    memory.remember_unjudged(claim(issued_at=NOW - 1))
     assert memory._quota._held[0] == 0
     assert at_once(memory.claim(claim())) is REDELIVERED
 
@@ -219,7 +219,7 @@ def test_a_rebuild_takes_no_copy_for_the_original_that_had_no_verdict() -> None:
     """Promise (A39): a key source that answers again in the middle of a rebuild makes no copy the first sight."""
     memory = store()
     memory.begin("log", floor=NOW)
-    memory.pass_over(claim())
+    memory.remember_unjudged(claim())
     memory.recall(claim(place=place(5)))
     assert at_once(memory.claim(claim(place=place(5)))) is REPLAYED
     memory.recall(claim())
@@ -240,7 +240,7 @@ def test_what_finds_no_room_raises_the_floor_of_its_key() -> None:
     assert at_once(memory.claim(numbered(4, issued_at=late, reference=late))) is FIRST
 
 
-@pytest.mark.parametrize("how", ["claim", "recall", "pass_over"])
+@pytest.mark.parametrize("how", ["claim", "recall", "remember_unjudged"])
 def test_each_way_of_finding_no_room_raises_it(how: str) -> None:
     """Promise (A20): at a claim, in a rebuild and without a verdict alike, and only for the key at fault."""
     memory = store(per_principal=0, unverified=0)
@@ -262,7 +262,7 @@ def test_what_could_not_be_remembered_is_not_let_in_by_a_later_copy() -> None:
     memory = store(per_principal=0)
     memory.recall(claim())
     make_room(memory, 9)
-    memory.pass_over(claim(place=place(5)))
+    memory.remember_unjudged(claim(place=place(5)))
     memory.recall(claim(place=place(6)))
     for offset in (5, 6):
         assert at_once(memory.claim(claim(place=place(offset)))) is TOO_OLD
@@ -274,12 +274,12 @@ def test_a_flood_under_invented_keys_silences_no_key_that_is_known(monkeypatch: 
     memory = store(unverified=0)
     at_once(memory.claim(numbered(0)))
     for number in range(5):
-        memory.pass_over(numbered(100 + number, key_id=b"invented%d" % number, issued_at=NOW + number))
+        memory.remember_unjudged(numbered(100 + number, key_id=b"invented%d" % number, issued_at=NOW + number))
     assert len(memory._logs["log"].raised) == 2
     assert at_once(memory.claim(numbered(1))) is FIRST
     newcomer = numbered(2, principal=BOB, key_id=b"bob", issued_at=NOW + 4)
     assert at_once(memory.claim(newcomer)) is TOO_OLD
-    memory.pass_over(numbered(200, key_id=b"invented9", issued_at=NOW + 50))
+    memory.remember_unjudged(numbered(200, key_id=b"invented9", issued_at=NOW + 50))
     assert at_once(memory.claim(replace(newcomer, id=b"3" * 16, issued_at=NOW + 5))) is FIRST
     later = NOW + 200
     at_once(memory.claim(numbered(4, issued_at=later, reference=later)))
@@ -291,7 +291,7 @@ def test_a_key_that_is_too_many_is_held_up_no_less(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("watchword.guard.MAX_RAISED", 0)
     monkeypatch.setattr("watchword.guard.MAX_PROVEN", 2)
     memory = store(unverified=0)
-    memory.pass_over(numbered(0, key_id=b"k0", issued_at=NOW + 5))
+    memory.remember_unjudged(numbered(0, key_id=b"k0", issued_at=NOW + 5))
     for number in range(6):
         late = numbered(number, key_id=b"k%d" % (number % 3), issued_at=NOW + 5)
         assert at_once(memory.claim(late)) is TOO_OLD
@@ -330,7 +330,7 @@ def test_a_settled_id_ages_like_any_other() -> None:
 def test_what_waits_for_a_verdict_is_pinned_until_it_has_one() -> None:
     """Promise (A17, A39): what JetStream offers again after an outage is judged, however late; then it ages."""
     memory = store(unverified=1)
-    memory.pass_over(claim(unsettled=True))
+    memory.remember_unjudged(claim(unsettled=True))
     late = NOW + 5000
     at_once(memory.claim(numbered(2, issued_at=late, reference=late)))
     assert at_once(memory.claim(claim(place=place(9), unsettled=True))) is REPLAYED
@@ -344,7 +344,7 @@ def test_only_the_message_at_its_place_is_dropped() -> None:
     memory = store()
     waiting, handed = numbered(1, unsettled=True), numbered(2, unsettled=True)
     memory.drop(waiting)
-    memory.pass_over(waiting)
+    memory.remember_unjudged(waiting)
     at_once(memory.claim(handed))
     for one in (waiting, handed):
         memory.drop(replace(one, place=place(9)))

@@ -96,7 +96,7 @@ class Memory:
         """See ``Memory``."""
         return self.needed
 
-    def pass_over(self, message: Message) -> None:
+    def remember_unjudged(self, message: Message) -> None:
         """See ``Memory``."""
         assert message.position is not None
         self.passed.append(message.position.offset)

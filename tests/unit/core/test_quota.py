@@ -43,7 +43,7 @@ def test_what_nobody_verified_counts_apart() -> None:
     """Promise (A20): a flood of invented keys takes no room from those who sign."""
     memory = store(in_all=1, unverified=3)
     for n in range(9):
-        memory.pass_over(numbered(100 + n, principal=f"p{n}"))
+        memory.remember_unjudged(numbered(100 + n, principal=f"p{n}"))
     assert (len(memory), memory._quota._held[0]) == (0, 3)
     assert at_once(memory.claim(claim())) is FIRST
 

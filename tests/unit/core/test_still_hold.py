@@ -12,7 +12,7 @@ MESSAGES = [press(kafka(), c7=bytes([number]) * 16) for number in range(3)]
 
 def again(world: World, messages: list[Message] | None = None) -> list[str | None]:
     """Return how messages fare that were judged before."""
-    found = at_once(world.verifier.still_hold(MESSAGES if messages is None else messages))
+    found = at_once(world.verifier.reverify(MESSAGES if messages is None else messages))
     return [one if one is None else one.what if isinstance(one, Unavailable) else str(one.reason) for one in found]
 
 
@@ -59,5 +59,5 @@ def test_what_cannot_be_asked_is_unavailable() -> None:
     at_once(world.verifier.verify_many(MESSAGES))
     world.verifier._keys = Down()
     assert again(world) == ["keys"]
-    (ending,) = at_once(world.verifier.still_hold(MESSAGES))
+    (ending,) = at_once(world.verifier.reverify(MESSAGES))
     assert isinstance(ending, Unavailable)

@@ -181,7 +181,7 @@ def test_a_rejected_delivery_leaves_nothing_pinned_and_no_copy_of_it_does_harm()
         realm=REALM, keys=MemoryKeys(), replay=world.memory, policy=world.policy, clock=lambda: world.now
     )
     message = press(_stored())
-    world.verifier.pass_over(message)
+    world.verifier.remember_unjudged(message)
     pins = world.memory._logs["sub#TASKS"].pins
     assert rejected(replace(message, position=Position("TASKS", 8)), world).reason is Reason.UNKNOWN_KEY
     assert len(pins) == 1
@@ -325,7 +325,7 @@ def test_a_rebuild_that_cannot_look_up_keys_says_so() -> None:
     verifier, message = alone(world, keys=Down()), press(kafka(alone=True))
     with pytest.raises(Unavailable, match="keys"):
         at_once(verifier.recall(message))
-    verifier.pass_over(message)
+    verifier.remember_unjudged(message)
     verifier._keys = world.keys
     assert ending(verifier, replace(message, position=Position("tasks/0", 13))) == "replayed"
     assert ending(verifier, message) == "first"
@@ -334,10 +334,10 @@ def test_a_rebuild_that_cannot_look_up_keys_says_so() -> None:
 def test_what_cannot_be_read_is_passed_over_and_forgotten() -> None:
     """Promise (A38): junk takes no memory; nor does what a shared store answers for."""
     verifier = alone(World())
-    verifier.pass_over(kafka(alone=True))
-    verifier.pass_over(press(kafka()))
+    verifier.remember_unjudged(kafka(alone=True))
+    verifier.remember_unjudged(press(kafka()))
     assert verifier._guard._logs == {}
-    verifier.pass_over(press(kafka(alone=True, appended_at=None)))
+    verifier.remember_unjudged(press(kafka(alone=True, appended_at=None)))
     assert verifier._guard._quota._held[0] == 1
 
 

@@ -67,14 +67,14 @@ def once(act: Callable[[], object]) -> Callable[[Msg], Awaitable[None]]:
 async def test_what_judging_raises_is_told_and_costs_no_other_message(monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: where judging once more fails in a way that nobody foresaw, that costs one message, and no other."""
     clock, agent = Time(monkeypatch), watchword(Keys())
-    still_hold, failures = agent.verifier.still_hold, [RuntimeError("unforeseen")]
+    reverify, failures = agent.verifier.reverify, [RuntimeError("unforeseen")]
 
     async def failing(*args: Any, **options: Any) -> list[Rejected | Unavailable | None]:
         if failures:
             raise failures.pop()
-        return await still_hold(*args, **options)
+        return await reverify(*args, **options)
 
-    monkeypatch.setattr(agent.verifier, "still_hold", failing)
+    monkeypatch.setattr(agent.verifier, "reverify", failing)
     there = Subscribed(agent, handler=once(clock.pass_by))
     await there.arrive(*await tree(ALL))
     await there.handled()

@@ -114,7 +114,7 @@ class StreamReader(Reader):
         ours = delivery is not None and message.delivered_by in self._bound
         final = isinstance(verdict, Rejected)
         if not final:
-            self.watchword.verifier.pass_over(message)
+            self.watchword.verifier.remember_unjudged(message)
         if final or not self._outage.holds(asyncio.get_running_loop().time()):
             try:
                 kept = await self.keep(message, verdict)

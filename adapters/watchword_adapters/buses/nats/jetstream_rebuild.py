@@ -168,7 +168,7 @@ async def _remember(
         if recalled:
             delay = _FIRST_DELAY
         if reader.watchword.observing or not outage.holds(asyncio.get_running_loop().time()):
-            verifier.pass_over(messages[0])
+            verifier.remember_unjudged(messages[0])
             messages = messages[1:]
         else:
             await asyncio.sleep(delay)

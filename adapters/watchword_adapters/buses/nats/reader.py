@@ -137,7 +137,7 @@ class Reader:
     async def renew(self, judged: Sequence[Judged], check: Checker) -> list[Judged]:
         """Judge once more what verified too long ago, up to one that is Unavailable: what does not hold is audited."""
         verified = [one for one in judged if verified_of(one.verdict) is not None]
-        verdicts = await self.watchword.verifier.still_hold([one.message for one in verified], check=check)
+        verdicts = await self.watchword.verifier.reverify([one.message for one in verified], check=check)
         now = asyncio.get_running_loop().time()  # from behind the look-ups: a slow source must not hold all up
         renewed = iter([self._renewed(one, verdict, now) for one, verdict in zip(verified, verdicts, strict=False)])
         return [one if verified_of(one.verdict) is None else next(renewed, one) for one in judged]
@@ -193,7 +193,7 @@ class Reader:
         with suppress(Unavailable):  # counted there
             kept = await self.keep(message, verdict)
         if isinstance(verdict, Unavailable):
-            self.watchword.verifier.pass_over(message)
+            self.watchword.verifier.remember_unjudged(message)
             if kept:
                 self.watchword.audit.passed_over()
 

@@ -24,7 +24,7 @@ _REFUSED: Final = {
 }
 
 
-class Admitting:
+class ReplayCheck:
     """Offers claims to ``store``; those of what this process reads alone to its own ``guard``."""
 
     def __init__(self, store: ReplayStore, *, policy: Policy) -> None:
@@ -68,7 +68,7 @@ class Admitting:
         """Take note of what was rejected by an earlier check."""
         if isinstance(case.verdict, Rejected):
             self.look(case.message)
-            self.pass_over_unknown(case)
+            self.remember_unknown(case)
             self._drop(case)
 
     def look(self, message: Message) -> None:
@@ -77,7 +77,7 @@ class Admitting:
         if between is not None and message.appended_at is None and self.guards(message):
             self.guard.look(log_name(message), between[0])
 
-    def pass_over_unknown(self, case: Case, *, unsettled: bool = False) -> None:
+    def remember_unknown(self, case: Case, *, unsettled: bool = False) -> None:
         """Remember what may verify later: what passes without a verdict on its key, or from the future.
 
         A rejection is final, so nobody offers the message again; but one that is recalled may still be ``unsettled``.
@@ -85,9 +85,9 @@ class Admitting:
         if not (case.opened and self.guards(case.message)):
             return
         if case.ahead is not None:
-            self.guard.pass_ahead(case, verified=case.keyed)
+            self.guard.remember_ahead(case, verified=case.keyed)
         elif not case.keyed:
-            self.guard.pass_over(replace(case.claim(), unsettled=unsettled))
+            self.guard.remember_unjudged(replace(case.claim(), unsettled=unsettled))
 
     def reject(self, case: Case, verdict: Rejected) -> None:
         """Reject what passed the checks before this one."""
