@@ -297,6 +297,7 @@ async def test_observe_mode_reads_unsigned_traffic_and_counts(world: World, uniq
     assert isinstance(broken, ObservedMsg)
     assert (unsigned.data, unsigned.headers) == (b"unsigned", {"kind": "order"})
     assert isinstance(signed.verdict, VerifiedMessage)
+    assert [msg.verified and msg.verified.principal for msg in (unsigned, signed, broken)] == [None, PLANNER, None]
     assert "malformed" in str(broken.verdict)
     assert guard.audit.counts == {"delivered": 1, Reason.UNSIGNED: 1, Reason.MALFORMED: 1}
     await unsigned.respond(b"answer")

@@ -132,8 +132,8 @@ class VerifiedMsg(_DeliveredMsg):
 class ObservedMsg(_DeliveredMsg):
     """A message as it came, in observe mode only, with the ``verdict`` that enforcing would have given.
 
-    It is NOT verified unless ``verdict`` is a VerifiedMessage; then an answer is signed and bound to it, else it goes
-    out unsigned, so that nobody unknown can make this agent sign.
+    It is NOT verified unless ``verified`` is there; then an answer is signed and bound to it, else it goes out
+    unsigned, so that nobody unknown can make this agent sign.
     """
 
     verdict: VerifiedMessage | Rejected | Unavailable = None  # type: ignore[assignment]  # as in VerifiedMsg
@@ -145,8 +145,13 @@ class ObservedMsg(_DeliveredMsg):
         at_stream = self._message is not None and self._message.position is not None
         return None if at_stream else self.reply
 
-    def _proof(self) -> VerifiedMessage | None:
+    @property
+    def verified(self) -> VerifiedMessage | None:
+        """What verified; None for a message that enforcing would not have handed over."""
         return self.verdict if isinstance(self.verdict, VerifiedMessage) else None
+
+    def _proof(self) -> VerifiedMessage | None:
+        return self.verified
 
 
 def delivered_msg(raw: Msg, message: Message, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
