@@ -43,7 +43,7 @@ from watchword.partition import (
     Wait,
 )
 from watchword_adapters.kafka._seam import boot_time
-from watchword_adapters.kafka.groups import join
+from watchword_adapters.kafka.groups import join, leave
 from watchword_adapters.kafka.pace import Pace
 from watchword_adapters.kafka.poison import without_poison_in_answer
 from watchword_adapters.kafka.records import (
@@ -367,6 +367,7 @@ class VerifiedFetcher:
             self._is_leaving = True  # the last commit says that nothing is handed over any more
             await self.commit_handled()
         self._stopped = True
+        leave(self)
         self._nudge()
         await self._stamps.close()
         if self._copies:

@@ -17,8 +17,14 @@ _READING: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, WeakSet[VerifiedFet
 
 
 def join(reader: VerifiedFetcher) -> None:
-    """Let producers of this event loop know a reader, for as long as somebody holds it."""
+    """Let producers of this event loop know a reader, until it leaves or nobody holds it any more."""
     _READING.setdefault(asyncio.get_running_loop(), WeakSet()).add(reader)
+
+
+def leave(reader: VerifiedFetcher) -> None:
+    """Let a reader go that has ended; whoever reads next begins where the group's commit says."""
+    for readers in _READING.values():
+        readers.discard(reader)
 
 
 def for_transaction(

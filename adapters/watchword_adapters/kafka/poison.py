@@ -189,7 +189,7 @@ def _from_gzip(packed: bytes) -> Steps[bytearray]:
     with gzip.GzipFile(fileobj=BytesIO(packed)) as file:
         while part := file.read(_READ):
             unpacked += part
-            if len(unpacked) > MOST_UNPACKED:
+            if len(unpacked) - len(_ROOM) > MOST_UNPACKED:
                 raise _Poison
             if len(unpacked) > _READ:
                 yield

@@ -201,6 +201,24 @@ async def test_k15_a_transaction_commits_nothing_that_nobody_judged(world: World
             await producer.send_offsets_to_transaction({tp: 2}, group)
 
 
+async def test_k15_a_consumer_that_was_stopped_is_asked_no_more(world: World) -> None:
+    """K15: a consumer that was stopped, though somebody holds it, does not keep its successor from committing."""
+    topic, group = await world.make_topic(), world.unique("group")
+    tp = TopicPartition(topic, 0)
+    sent = [b"%d" % number for number in range(6)]
+    await world.say(topic, *sent)
+    options = {"group_id": group, "enable_auto_commit": False}
+    held: list[Any] = []
+    async with world.producer(transactional_id=world.unique("tx")) as producer:
+        for life in range(3):
+            async with world.consumer(world.reader(), topic, **options) as consumer:
+                held.append(consumer)
+                assert values(await read(consumer, 2)) == sent[2 * life : 2 * life + 2]
+                async with producer.transaction():
+                    await producer.send_offsets_to_transaction(await consumer.offsets_for_transaction(), group)
+                assert is_ours(await metadata_of(world, group, tp, 2 * life + 2))
+
+
 @pytest.mark.parametrize("told", [2, (2, ""), OffsetAndMetadata(2, "")])
 async def test_a_transaction_carries_a_checkpoint(world: World, told: Any) -> None:
     """Offsets that the caller counted get the metadata of the consumer beside the producer; the caller's own stays."""
