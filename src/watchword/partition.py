@@ -406,8 +406,14 @@ class PartitionReader(Generic[R]):
     # What happens
 
     def follow(self, position: int | None) -> None:
-        """Take note of the client's own position, which moves where it is not in the log."""
-        if position is not None and position != self._expected and self._doing is None and self._seek_to is None:
+        """Take note of the client's own position, which moves where it is not in the log.
+
+        Where it moved on, what was taken before comes first: the log may have it no more.
+        """
+        if position is None or position == self._expected or self._doing is not None or self._seek_to is not None:
+            return
+        moved_on = self._stage is _Stage.READING and self._expected is not None and position > self._expected
+        if not (moved_on and (self.ready or self.pending or self._is_before_ahead(position))):
             self._moved(position)
 
     def looked(self, asked: float, end: int, answered: float, *, stable: int | None = None) -> None:

@@ -44,6 +44,8 @@ class Rewind:
 
     async def take(self, most: int | None) -> list[ConsumerRecord[Any, Any]]:
         """Return the next records, at most so many, that are here; the client's errors."""
+        if self._at is not None and self.position == self._at and not self._again:  # between the last one and the end
+            self._at = None
         if self._at is not None and self.position == self._at:
             count = len(self._again) if most is None else min(most, len(self._again))
             records = [self._again.popleft() for _ in range(count)]
@@ -75,7 +77,7 @@ class Rewind:
             and self._recent[0].offset <= offset < self._end
         ):
             self._again = deque(record for record in self._recent if record.offset >= offset)
-            self._at = offset if self._again else None
+            self._at = offset
         elif offset == self._end == self._inside.position(self._tp):
             self._again.clear()
             self._at = None

@@ -529,6 +529,21 @@ def test_a_client_that_leaves_the_log_while_it_is_read_again_begins_again() -> N
     assert len(world.memory.begun) == 2
 
 
+@pytest.mark.parametrize("want", [1, 2, None])
+def test_what_was_taken_comes_before_what_the_client_moved_on_to(want: int | None) -> None:
+    """Promise: where the client moves on by itself nothing is passed over that it had given before."""
+    world = World(6)
+    world.run(want)
+    taken = offsets([*world.reader.ready, *world.reader.pending])
+    world.position, world.first = 9, 9
+    world.records, world.end = [Record(9), Record(10)], 11
+    found: list[int] = []
+    for _ in range(12):
+        found += world.read(want)
+    assert found == [*taken, 9, 10]
+    assert world.reader.judged() == 11
+
+
 def test_a_group_that_begins_reads_all_that_is_left() -> None:
     """Promise (A18): a reader that has delivered nothing forgets nothing, so retention costs it nothing."""
     for stamped in (True, False):
