@@ -442,7 +442,8 @@ class PartitionReader(Generic[R]):
 
     def sought(self, offset: int | None) -> None:
         """Follow the caller's seek; None where the client is yet to find the offset."""
-        judged = self.judged()
+        # Where the log's end is not known yet the position may be beyond it: what lies before was to be read anyway.
+        reached = self._resume if self.judged() is None and self._expected is not None else self.judged()
         self._is_new = self._has_skipped = False
         self._unhandled = None
         if offset is not None and self._remembers(offset):
@@ -458,7 +459,7 @@ class PartitionReader(Generic[R]):
         if self._stage is _Stage.RETURNING:
             self._forget_assignment()
         self._restart(offset)
-        if offset is None or judged is None or offset > judged:
+        if offset is None or reached is None or offset > reached:
             self._pass_unseen()
 
     def lost(self) -> None:
