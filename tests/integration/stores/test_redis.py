@@ -98,6 +98,7 @@ async def test_a_restart_of_another_server_is_a_birth(served: Served, opened: Op
     broker = served()
     await config(broker, **settings)
     store = opened(broker)
+    await store.start()
     issued = int(time.time()) + 2
     assert await store.claim(make_claim(1, at=issued)) is FIRST
     async with Redis.from_url(broker.address) as client:
