@@ -444,6 +444,17 @@ def test_a49_the_whole_backlog_tells_how_far_to_read_back(old: int) -> None:
     assert world.recalled() == [0, 1]
 
 
+def test_a49_a_look_that_was_behind_the_backlog_needs_no_other() -> None:
+    """Promise (A49): where this reader has seen the log end before the backlog, that look tells when it began."""
+    world = World(2, committed=(2, ""), stamped=False)
+    world.look()
+    world.records, world.end = [*world.records, Record(2, None)], 3
+    world.issued = {2: NOW - 3600}
+    assert world.read() == [2]
+    assert world.memory.begun == [NOW - POLICY.horizon]
+    assert not world.did(Peek)
+
+
 def test_a49_what_comes_behind_the_backlog_is_not_looked_at() -> None:
     """Promise (A49): what is sent while the backlog is looked through was issued after that look, give or take."""
     world = behind_a_rogue(RECALLED + 2, RECALLED + 1)
