@@ -95,7 +95,7 @@ def check() -> None:
     # What counts the bytes of a batch that holds one record (and raises TypeError for others), and what a batch returns
     # for a record that it took (offset, size, timestamp), may be written in C: so they are tried.
     try:
-        fits = size_in_batch(b"k", b"v", [("n", b"v")]) > 0 and Metadata(1, 2, 3).timestamp == 3  # noqa: PLR2004
+        fits = size_in_batch(b"k", b"v", [("n", b"v")]) > 0 and Metadata(1, 2, 3).timestamp == 3  # noqa: PLR2004 - any three
     except (AttributeError, TypeError):
         fits = False
     if not fits:

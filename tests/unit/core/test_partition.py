@@ -574,6 +574,17 @@ def test_retention_that_takes_what_is_to_be_read_again_makes_it_begin_again() ->
     assert world.memory.begun[1] > world.memory.begun[0]
 
 
+def test_a_seek_back_before_the_end_is_known_skips_nothing() -> None:
+    """Promise (A46): going back from a position that was not confirmed yet says nothing of what others were given."""
+    world = World(8, committed=(5, ""), stamped=False)
+    world.reader.next(world.now, world.position)
+    assert world.reader.judged() is None
+    world.reader.sought(4)
+    assert not world.reader._has_skipped
+    world.reader.sought(7)
+    assert world.reader._has_skipped
+
+
 @pytest.mark.parametrize("stamped", [True, False])
 def test_what_retention_costs_is_announced(*, stamped: bool) -> None:
     """Promise (R4): where retention has overtaken a commit a warning says how much is gone, and up to when it costs."""
