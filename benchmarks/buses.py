@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import nats
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from watchword_adapters.buses.nats import connect
 from watchword_adapters.kafka import SigningProducer, VerifyingConsumer
+from watchword_adapters.nats import connect
 
 from . import cast
 from .core import BATCH

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import nats
 
-from watchword_adapters.buses.nats import connect
+from watchword_adapters.nats import connect
 
 from . import cast
 from .buses import HEADERS

@@ -20,9 +20,9 @@ from redis.asyncio import Redis
 
 from watchword import Admission, MemoryReplayStore, Policy
 from watchword_adapters.contract.replay_store import make_claim
-from watchword_adapters.replay.nats_kv import NatsKvReplayStore
-from watchword_adapters.replay.redis import RedisReplayStore
-from watchword_adapters.replay.sqlite import SqliteReplayStore
+from watchword_adapters.stores.nats_kv import NatsKvReplayStore
+from watchword_adapters.stores.redis import RedisReplayStore
+from watchword_adapters.stores.sqlite import SqliteReplayStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from nats.errors import Error
 
 from chaos.cast import speaker
-from watchword_adapters.buses.nats import WatchwordClient
+from watchword_adapters.nats import WatchwordClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -14,7 +14,7 @@ from chaos.bus import Captured, Handed
 from chaos.evidence import ARRIVED, ORIGINAL, Writer
 from chaos.nats_clients import connected, settled, speakers
 from watchword import SigningError, Unavailable
-from watchword_adapters.buses.nats import VerifiedMsg, WatchwordClient
+from watchword_adapters.nats import VerifiedMsg, WatchwordClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

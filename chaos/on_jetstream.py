@@ -16,7 +16,7 @@ from chaos.evidence import place
 from chaos.nats_clients import connected, speakers
 from watchword import Position, SigningError, Unavailable
 from watchword.message import NATS_ID_HEADER
-from watchword_adapters.buses.nats import VerifiedMsg, WatchwordClient
+from watchword_adapters.nats import VerifiedMsg, WatchwordClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from chaos.bus import Handler
     from chaos.cast import Worker
     from chaos.plan import Plan
-    from watchword_adapters.buses.nats import VerifyingJetStream
+    from watchword_adapters.nats import VerifyingJetStream
 
 _DURABLE: Final = "workers"
 _ACK_WAIT: Final = 4.0

@@ -10,7 +10,7 @@ from watchword.guard import MemoryReplayStore
 from watchword.keys import Algorithm, KeyChain, KeySource, MemoryKeys, SigningBackend, SigningKey, VerificationKey
 from watchword.message import Channel, Expected, Message, ObservedMessage, Position, Request, VerifiedMessage
 from watchword.policy import Alias, Allow, Mode, Policy, Rate
-from watchword.quarantine import Caps, Quarantine
+from watchword.quarantine import Quarantine, QuarantineLimits
 from watchword.quarantine_copy import HeaderStyle
 from watchword.replay import Admission, Claim, ReplayStore
 from watchword.signer import Signed, Signer
@@ -22,7 +22,6 @@ __all__ = [
     "Alias",
     "Allow",
     "Audit",
-    "Caps",
     "Channel",
     "Claim",
     "ConfigurationError",
@@ -39,6 +38,7 @@ __all__ = [
     "Policy",
     "Position",
     "Quarantine",
+    "QuarantineLimits",
     "Rate",
     "Reason",
     "Rejected",

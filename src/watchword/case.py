@@ -29,7 +29,7 @@ class Case(Envelope):
     __slots__ = (
         "ahead", "appended_after", "digest", "first", "headers", "keep_until", "key", "key_id", "keyed", "lesson",
         "log", "message", "opened", "place", "principal", "read", "reference", "request", "signed", "solicited",
-        "unsettled", "verdict",
+        "unacked", "verdict",
     )  # fmt: skip
 
     key: VerificationKey
@@ -43,7 +43,7 @@ class Case(Envelope):
     place: Place | None
     reference: float
     keep_until: float
-    unsettled: bool
+    unacked: bool
     solicited: bool
     appended_after: float | None
 
@@ -66,7 +66,7 @@ class Case(Envelope):
         self.place = None if position is None else (position, message.appended_at)
         self.reference = reference
         self.keep_until = keep_until
-        self.unsettled = message.delivered_by is not None
+        self.unacked = message.delivered_by is not None
         self.solicited = self.request is not None
         between = message.appended_between
         self.appended_after = None if between is None or message.appended_at is not None else between[0]
@@ -85,7 +85,7 @@ class Case(Envelope):
             self.issued_at,
             self.reference,
             self.keep_until,
-            self.unsettled,
+            self.unacked,
             self.solicited,
             self.appended_after,
         )

@@ -151,7 +151,7 @@ class MemoryReplayStore:
             return Admission.TOO_OLD
         self._keep(log, claim, key, mark, owner)
         if late is not None:
-            self._settle(log, late_key)  # it is known by its id from now on
+            self._acknowledged(log, late_key)  # it is known by its id from now on
         return _FIRST
 
     def look(self, log: str, appended_after: float) -> None:
@@ -226,20 +226,20 @@ class MemoryReplayStore:
             log.ahead = max(log.ahead, claim.issued_at)
             self._put(log, claim, late_key, self._hashing.mark(claim), owner)
 
-    def settle(self, log: str, principal: str, message_id: bytes, issued_at: int) -> None:
-        """Let an unsettled id age like any other."""
+    def acknowledge(self, log: str, principal: str, message_id: bytes, issued_at: int) -> None:
+        """Let an unacked id age like any other."""
         known = self._logs.get(log)
         if known is not None:
-            self._settle(known, self._hashing.key(principal, message_id, issued_at))
+            self._acknowledged(known, self._hashing.key(principal, message_id, issued_at))
 
     def drop(self, claim: Claimed) -> None:
-        """Let what is known of an unsettled message age, if that is the one at this place."""
+        """Let what is known of an unacked message age, if that is the one at this place."""
         log = self._logs.get(claim.log)
         if log is not None and log.pins:
             mark = self._hashing.mark(claim)
             for key in (self._hashing.key(claim.principal, claim.id, claim.issued_at), self._hashing.late_key(claim)):
                 if key in log.pins and log.pins[key].mark == mark:
-                    self._settle(log, key)
+                    self._acknowledged(log, key)
 
     def forget(self, log: str) -> None:
         """Drop a log that is no longer read."""
@@ -410,7 +410,7 @@ class MemoryReplayStore:
             return None
         return late_key
 
-    def _settle(self, log: _Log, key: int) -> None:
+    def _acknowledged(self, log: _Log, key: int) -> None:
         pin = log.pins.pop(key, None)
         if pin is not None:
             log.ids.put(pin.issued_at, key, pin.mark, pin.owner, pin.offset, self._room)
@@ -419,7 +419,7 @@ class MemoryReplayStore:
     def _put(self, log: _Log, claim: Claimed, key: int, mark: int, owner: int) -> None:
         place = claim.place
         offset = inf if place is None else place[0].offset
-        if claim.unsettled:
+        if claim.unacked:
             log.pins[key] = _Pin(mark, owner, claim.issued_at, claim.keep_until, offset)
         else:
             log.ids.put(claim.issued_at, key, mark, owner, offset, self._room)

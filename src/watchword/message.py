@@ -137,8 +137,8 @@ class Message:
     producer chose. Where the broker stamps nothing, ``appended_between`` are the bounds that the reader's own looks at
     the log's end give (see ``Looks``), from minus infinity where there was no look before. ``reader`` names who reads
     (consumer group, queue group or one subscription): the same id may be seen once by each. ``delivered_by`` is the
-    stream and consumer that a JetStream ack subject names. ``alone`` says that this process alone reads for ``reader``,
-    in the order of the log.
+    stream and consumer that a JetStream ack subject names. ``exclusive`` says that this process alone reads for
+    ``reader``, in the order of the log.
     """
 
     channel: Channel
@@ -152,7 +152,7 @@ class Message:
     created_at: float | None = None
     reader: str = ""
     delivered_by: tuple[str, str] | None = None
-    alone: bool = False
+    exclusive: bool = False
     appended_between: tuple[float, float] | None = None
 
     def __repr__(self) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from watchword.message import Channel, Message, Position
 
 MAX_RATE: Final = 10_000
-"""Copies in a period, the ceiling of ``Caps.rate``."""
+"""Copies in a period, the ceiling of ``QuarantineLimits.rate``."""
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_SIZE: Final = 8 * 1024 * 1024
@@ -48,7 +48,7 @@ class Quarantine(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Caps:
+class QuarantineLimits:
     """How much may be copied; each of the three budgets has this much for itself.
 
     ``bytes_per_second`` may be overdrawn by one copy. Of a message over ``max_size`` bytes (value, key and headers)
@@ -62,7 +62,10 @@ class Caps:
     def __post_init__(self) -> None:
         if self.rate.count > MAX_RATE:
             raise ConfigurationError(f"quarantine rate of {self.rate.count}: at most {MAX_RATE} copies in a period")
-        for name, value, most in (("bytes", self.bytes_per_second, MAX_BYTES), ("max_size", self.max_size, MAX_SIZE)):
+        for name, value, most in (
+            ("bytes_per_second", self.bytes_per_second, MAX_BYTES),
+            ("max_size", self.max_size, MAX_SIZE),
+        ):
             if not LEAST_SIZE <= value <= most:
                 raise ConfigurationError(f"quarantine {name} of {value}: choose {LEAST_SIZE} to {most}")
 
@@ -80,13 +83,13 @@ class CappedQuarantine(ABC):
         *,
         clock: Callable[[], float],
         warn: Callable[..., None],
-        caps: Caps | None = None,
+        limits: QuarantineLimits | None = None,
         style: HeaderStyle = HeaderStyle.WATCHWORD,
     ) -> None:
         self.counts: Final[Counter[str]] = Counter()
         self._clock = clock
         self._warn = warn
-        self._caps = caps or Caps()
+        self._limits = limits or QuarantineLimits()
         self._style = style
         self._budgets: dict[str, _Budget] = {}
         self._kept: OrderedDict[_Place, None] = OrderedDict()
@@ -113,11 +116,11 @@ class CappedQuarantine(ABC):
         if self._failed_at is not None and 0 <= now - self._failed_at < COOL_DOWN:
             raise self._unavailable("waiting before the next try")
         budget = budget_of(verdict)
-        if not self._budgets.setdefault(budget, _Budget(self._caps, now)).open(now):
+        if not self._budgets.setdefault(budget, _Budget(self._limits, now)).open(now):
             self.counts[f"capped_{budget}"] += 1
             return False
         copy = make_copy(message, verdict, now=now, style=self._style)
-        if copy.size > self._caps.max_size:
+        if copy.size > self._limits.max_size:
             copy = copy.pointer()
         self._budgets[budget].spend(copy.size)
         try:
@@ -168,18 +171,18 @@ def _place(message: Message) -> _Place | None:
 class _Budget:
     """Two token buckets in seconds of the clock: copies, and their bytes."""
 
-    def __init__(self, caps: Caps, now: float) -> None:
-        self._caps = caps
-        self._copies = float(caps.rate.count)
-        self._bytes = float(caps.bytes_per_second)
+    def __init__(self, limits: QuarantineLimits, now: float) -> None:
+        self._limits = limits
+        self._copies = float(limits.rate.count)
+        self._bytes = float(limits.bytes_per_second)
         self._last = now
 
     def open(self, now: float) -> bool:
         """Refill, and tell whether a copy may be taken; a clock that steps back fills nothing."""
         passed, self._last = max(0.0, now - self._last), now
-        rate = self._caps.rate
+        rate = self._limits.rate
         self._copies = min(float(rate.count), self._copies + passed * rate.count / rate.seconds)
-        self._bytes = min(float(self._caps.bytes_per_second), self._bytes + passed * self._caps.bytes_per_second)
+        self._bytes = min(float(self._limits.bytes_per_second), self._bytes + passed * self._limits.bytes_per_second)
         return self._copies >= 1.0 and self._bytes > 0.0
 
     def spend(self, size: int) -> None:

@@ -37,7 +37,7 @@ class Claim:
 
     ``scope`` (channel and reader) is where an id may be used once; ``log`` names the run of messages whose reference
     times pass in order. ``digest`` is one of the claims (32 bytes). Times are seconds since the epoch; an entry must
-    live until ``keep_until``. ``unsettled`` asks to keep the id until it is settled, however long that takes.
+    live until ``keep_until``. ``unacked`` asks to keep the id until it is settled, however long that takes.
     ``solicited`` says that it answers a request of ours that is pending: no floor of a store's or reader's beginning is
     meant for it. ``appended_after`` is when the message was appended at the earliest, by the reader's own looks, where
     the broker stamps nothing: the log time that has passed for certain.
@@ -53,7 +53,7 @@ class Claim:
     issued_at: int
     reference: float
     keep_until: float
-    unsettled: bool = False
+    unacked: bool = False
     solicited: bool = False
     appended_after: float | None = None
 
@@ -80,7 +80,7 @@ class Claimed(Protocol):
     @property
     def keep_until(self) -> float: ...
     @property
-    def unsettled(self) -> bool: ...
+    def unacked(self) -> bool: ...
     @property
     def solicited(self) -> bool: ...
     @property

@@ -37,7 +37,7 @@ class ReplayCheck:
 
     def guards(self, message: Message) -> bool:
         """Tell whether our own memory answers for this message, and not a store that is shared."""
-        return message.alone or self._store is self.guard
+        return message.exclusive or self._store is self.guard
 
     async def admit(self, cases: list[Case], *, floor: float) -> None:
         """Judge in order; where the store fails, what comes behind is taken off ``cases``."""
@@ -50,7 +50,7 @@ class ReplayCheck:
                 self.ended(case)
             elif case.issued_at < floor and not case.solicited:
                 self.reject(case, Rejected(Reason.STALE, "issued before this reader began to remember"))
-            elif own or case.message.alone:
+            elif own or case.message.exclusive:
                 admission = admit(case)
                 if admission is first:
                     case.first = True
@@ -62,7 +62,7 @@ class ReplayCheck:
 
     @staticmethod
     def _is_shared(case: Case, floor: float) -> bool:
-        return case.verdict is None and not case.message.alone and (case.issued_at >= floor or case.solicited)
+        return case.verdict is None and not case.message.exclusive and (case.issued_at >= floor or case.solicited)
 
     def ended(self, case: Case) -> None:
         """Take note of what was rejected by an earlier check."""
@@ -77,17 +77,17 @@ class ReplayCheck:
         if between is not None and message.appended_at is None and self.guards(message):
             self.guard.look(log_name(message), between[0])
 
-    def remember_unknown(self, case: Case, *, unsettled: bool = False) -> None:
+    def remember_unknown(self, case: Case, *, unacked: bool = False) -> None:
         """Remember what may verify later: what passes without a verdict on its key, or from the future.
 
-        A rejection is final, so nobody offers the message again; but one that is recalled may still be ``unsettled``.
+        A rejection is final, so nobody offers the message again; but one that is recalled may still be ``unacked``.
         """
         if not (case.opened and self.guards(case.message)):
             return
         if case.ahead is not None:
             self.guard.remember_ahead(case, verified=case.keyed)
         elif not case.keyed:
-            self.guard.remember_unjudged(replace(case.claim(), unsettled=unsettled))
+            self.guard.remember_unjudged(replace(case.claim(), unacked=unacked))
 
     def reject(self, case: Case, verdict: Rejected) -> None:
         """Reject what passed the checks before this one."""
@@ -95,7 +95,7 @@ class ReplayCheck:
         self._drop(case)
 
     def _drop(self, case: Case) -> None:
-        if case.opened and case.unsettled:
+        if case.opened and case.unacked:
             self.guard.drop(case)  # nobody will acknowledge it
 
     async def _asked(self, claims: list[Claim]) -> list[object]:

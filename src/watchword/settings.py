@@ -12,13 +12,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from watchword.errors import ConfigurationError
 from watchword.message import Channel, check_realm, is_principal, is_subject, is_topic
 from watchword.policy import Alias, Allow, Mode, Policy, Rate
-from watchword.quarantine import Caps
+from watchword.quarantine import QuarantineLimits
 from watchword.quarantine_copy import HeaderStyle
 
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?([smhd]?)", re.ASCII)
 _SIZE: Final = re.compile(r"(\d{1,12}(?:\.\d{1,9})?) ?([KMG]?i?B)?", re.ASCII)
 _DEFAULTS: Final = Policy()
-_CAPS: Final = Caps()
+_LIMITS: Final = QuarantineLimits()
 _BYTES: Final = {
     "": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30,
 }  # fmt: skip
@@ -165,14 +165,16 @@ class QuarantineSettings(Section):
 
     kafka: Annotated[str, AfterValidator(_checked_topic)] | None = None
     nats: Annotated[str, AfterValidator(_checked_subject)] | None = None
-    rate: Annotated[str, AfterValidator(_checked_rate)] = f"{_CAPS.rate.count}/s"
-    bytes: int = _CAPS.bytes_per_second
-    max_size: int = _CAPS.max_size
-    headers: HeaderStyle = HeaderStyle.WATCHWORD
+    rate: Annotated[str, AfterValidator(_checked_rate)] = f"{_LIMITS.rate.count}/s"
+    bytes_per_second: int = _LIMITS.bytes_per_second
+    max_size: int = _LIMITS.max_size
+    header_style: HeaderStyle = HeaderStyle.WATCHWORD
 
-    def to_caps(self) -> Caps:
-        """Return the caps; ConfigurationError where one is unsafe."""
-        return Caps(rate=Rate.parse(self.rate), bytes_per_second=self.bytes, max_size=self.max_size)
+    def to_limits(self) -> QuarantineLimits:
+        """Return the limits; ConfigurationError where one is unsafe."""
+        return QuarantineLimits(
+            rate=Rate.parse(self.rate), bytes_per_second=self.bytes_per_second, max_size=self.max_size
+        )
 
 
 class Settings(Section):
@@ -213,7 +215,7 @@ class Settings(Section):
         if chosen is not None:
             if chosen.kafka is None and chosen.nats is None:
                 raise ConfigurationError('quarantine: write kafka = "<topic>" or nats = "<subject>"')
-            chosen.to_caps()
+            chosen.to_limits()
         return chosen
 
     def _check_realms(self, table: str, channels: list[str]) -> None:

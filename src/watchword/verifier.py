@@ -38,8 +38,8 @@ class Verifier:
 
     ``principal`` is who this process is: without it, a message addressed to somebody is rejected. Without ``keys``
     nothing verifies. ``clock`` returns seconds since the epoch. ``shared_replay`` says that ``replay`` is shared by all
-    who read: then a Kafka message needs no signed partition. What this process reads alone (``Message.alone``) is kept
-    in its own memory even so.
+    who read: then a Kafka message needs no signed partition. What this process reads alone (``Message.exclusive``) is
+    kept in its own memory even so.
     """
 
     def __init__(
@@ -197,20 +197,20 @@ class Verifier:
         """Start the memory of a log (see ``log_name``) anew; what was issued below ``floor`` seconds is stale there."""
         self._guard.begin(log, floor=floor)
 
-    async def recall(self, message: Message, *, unsettled: bool = False) -> None:
+    async def recall(self, message: Message, *, unacked: bool = False) -> None:
         """Remember a message that passed in its log before we read on, if it passes checks 1 to 7; Unavailable else.
 
-        What has expired or lost its key since is remembered too: it may have been delivered. ``unsettled`` as in Claim.
+        What has expired or lost its key since is remembered too: it may have been delivered. ``unacked`` as in Claim.
         """
         (case,) = await self._authenticated((message,), _ANYTHING, None, recalled=True)
-        self._recall(case, unsettled=unsettled)
+        self._recall(case, unacked=unacked)
 
-    async def recall_many(self, messages: Sequence[Message], *, unsettled: bool = False, check: Checker) -> int:
+    async def recall_many(self, messages: Sequence[Message], *, unacked: bool = False, check: Checker) -> int:
         """Recall messages in order, and return how many; the one behind these is Unavailable."""
         cases = await self._authenticated(messages, _ANYTHING, check, recalled=True)
         for done, case in enumerate(cases):
             try:
-                self._recall(case, unsettled=unsettled)
+                self._recall(case, unacked=unacked)
             except Unavailable:
                 return done
         return len(cases)
@@ -231,16 +231,16 @@ class Verifier:
         """Return what this process knows of a log that it reads alone (see ``log_name``)."""
         return LogMemory(self, self._guard, log)
 
-    def _recall(self, case: Case, *, unsettled: bool) -> None:
+    def _recall(self, case: Case, *, unacked: bool) -> None:
         if isinstance(case.verdict, Unavailable):
             raise case.verdict
         self._replay_check.look(case.message)
         if case.verdict is None:
             claim = case.claim()
             # A copy is made only where it differs: it would take a tenth of the time of a rebuild.
-            self._guard.recall(claim if claim.unsettled == unsettled else replace(claim, unsettled=unsettled))
+            self._guard.recall(claim if claim.unacked == unacked else replace(claim, unacked=unacked))
         else:
-            self._replay_check.remember_unknown(case, unsettled=unsettled)
+            self._replay_check.remember_unknown(case, unacked=unacked)
 
     def remember_unjudged(self, message: Message) -> None:
         """Remember a message that ended ``Unavailable`` and will not be judged: its claims are a replay elsewhere."""
@@ -253,9 +253,9 @@ class Verifier:
             case.open(reference, case.issued_at + self.policy.longest)
             self._guard.remember_unjudged(case)
 
-    def settle(self, message: Message, verified: VerifiedMessage) -> None:
+    def acknowledge(self, message: Message, verified: VerifiedMessage) -> None:
         """Say that a delivery which the broker offers until it is acknowledged was, so that its id may age."""
-        self._guard.settle(log_name(message), verified.principal, bytes.fromhex(verified.id), verified.issued_at)
+        self._guard.acknowledge(log_name(message), verified.principal, bytes.fromhex(verified.id), verified.issued_at)
 
     def forget(self, log: str) -> None:
         """Say that a log is no longer read."""
@@ -268,7 +268,7 @@ class Verifier:
         if not self.policy.accepts(channel, common.channel) or channel.realm != self.realm:
             raise Rejected(Reason.WRONG_CHANNEL, f"signed for {common.channel[:128]!r}")
         if common.partition != message.partition or (common.partition is None and channel.scheme == "kafka"):
-            unbound = common.partition is None and self.shared_replay and not message.alone
+            unbound = common.partition is None and self.shared_replay and not message.exclusive
             if not unbound:
                 raise Rejected(Reason.WRONG_PARTITION, f"signed for {common.partition}, found in {message.partition}")
         if common.reply_to is not None and common.reply_to != message.reply_to:

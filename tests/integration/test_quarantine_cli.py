@@ -12,12 +12,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from watchword import Channel, Message, Position, Unavailable, Watchword
-from watchword_adapters.buses.nats import connect
-from watchword_adapters.buses.nats.quarantine import NatsQuarantine
 from watchword_adapters.cli import main
 from watchword_adapters.config import load
 from watchword_adapters.kafka import SigningProducer
 from watchword_adapters.kafka.quarantine import KafkaQuarantine
+from watchword_adapters.nats import connect
+from watchword_adapters.nats.quarantine import NatsQuarantine
 
 PLANNER = "agent://acme/planner"
 UNDETERMINED = Unavailable("keys", "ConnectionError")
@@ -43,7 +43,7 @@ paths = ["planner.jwk"]
 [quarantine]
 kafka = "{unique("copies")}"
 nats = "{unique("copies")}.all"
-headers = "spring"
+header_style = "spring"
 """
     )
     yield path

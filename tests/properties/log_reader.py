@@ -357,7 +357,7 @@ class Reading(RuleBasedStateMachine):
         """Let the real verifier see it."""
         message = self.read_as(record, pin=pin)
         try:
-            at_once(self.verifier.recall(message, unsettled=pin))
+            at_once(self.verifier.recall(message, unacked=pin))
         except Unavailable:
             self.verifier.remember_unjudged(message)
 

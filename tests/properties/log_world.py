@@ -170,7 +170,9 @@ class World:
 
     @staticmethod
     def _message(value: bytes) -> Message:
-        return Message(channel=Channel("kafka", "prod", "tasks"), value=value, partition=0, reader="group", alone=True)
+        return Message(
+            channel=Channel("kafka", "prod", "tasks"), value=value, partition=0, reader="group", exclusive=True
+        )
 
 
 @dataclass

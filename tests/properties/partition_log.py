@@ -236,4 +236,4 @@ def _signed(key: SigningKey, principal: str, number: int, issued_at: int) -> tup
 
 
 def _message(value: bytes) -> Message:
-    return Message(channel=Channel("kafka", "prod", "tasks"), value=value, partition=0, reader="group", alone=True)
+    return Message(channel=Channel("kafka", "prod", "tasks"), value=value, partition=0, reader="group", exclusive=True)

@@ -54,13 +54,15 @@ from watchword.message import Expected
 
 def kafka_at(offset: int, **fields: Any) -> Message:
     """Return a record of a partition that one reads alone."""
-    return kafka(position=Position("tasks/0", offset), alone=True, value=b"%d" % offset, **fields)
+    return kafka(position=Position("tasks/0", offset), exclusive=True, value=b"%d" % offset, **fields)
 
 
 def stored(sequence: int) -> Message:
     """Return a JetStream delivery that waits to be acknowledged."""
     place = Position("TASKS", sequence)
-    return nats(position=place, delivered_by=("TASKS", "w"), appended_at=NOW + 0.5, alone=True, value=b"%d" % sequence)
+    return nats(
+        position=place, delivered_by=("TASKS", "w"), appended_at=NOW + 0.5, exclusive=True, value=b"%d" % sequence
+    )
 
 
 HONEST = [

@@ -241,7 +241,7 @@ class Stream(Reading):
             self.open[record.offset] = record
             self.handle(record)
             if acks and record.offset % acks == 0 and record.offset in self.handed:
-                self.settle(record)
+                self.acknowledge(record)
             count -= 1
 
     def catch_up(self) -> None:
@@ -270,15 +270,15 @@ class Stream(Reading):
     def ack(self, which: int, lost: bool) -> None:  # noqa: FBT001
         """Acknowledge, in any order; that may be lost on the way to the server."""
         if self.handed:
-            self.settle(list(self.handed.values())[which % len(self.handed)], lost=lost)
+            self.acknowledge(list(self.handed.values())[which % len(self.handed)], lost=lost)
 
-    def settle(self, record: Record, *, lost: bool = False) -> None:
+    def acknowledge(self, record: Record, *, lost: bool = False) -> None:
         """Acknowledge what was handed over."""
         del self.handed[record.offset]
         if not lost:
             self.open.pop(record.offset, None)
         self.memory.pinned.discard(record.ident)
-        self.store.settle(LOG, record.ident[0], record.ident[1].to_bytes(16), record.issued_at)
+        self.store.acknowledge(LOG, record.ident[0], record.ident[1].to_bytes(16), record.issued_at)
 
     @rule(keep=st.integers(0, 10))
     def cut(self, keep: int) -> None:

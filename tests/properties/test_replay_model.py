@@ -54,7 +54,7 @@ class Log:
         return max(self.start, self.highest - HORIZON)
 
     def pass_time(self, reference: float) -> None:
-        """Let time pass: settled ids below the floor are over, unsettled ones from the front past their time."""
+        """Let time pass: settled ids below the floor are over, unacked ones from the front past their time."""
         self.highest = max(self.highest, reference)
         over = [seen for seen in self.seen if seen.settled and seen.issued_at < self.highest - HORIZON]
         for seen in self.seen:
@@ -104,7 +104,7 @@ class Replay(RuleBasedStateMachine):
         place=PLACES,
         issued_at=TIMES,
         age=st.integers(-3, 12),
-        unsettled=st.booleans(),
+        unacked=st.booleans(),
         kept=st.integers(0, 30),
         recall=st.sampled_from([False, False, True]),
     )
@@ -118,7 +118,7 @@ class Replay(RuleBasedStateMachine):
         place: tuple[Position, float | None] | None,
         issued_at: int,
         age: int,
-        unsettled: bool,
+        unacked: bool,
         kept: int,
         recall: bool,
     ) -> None:
@@ -134,7 +134,7 @@ class Replay(RuleBasedStateMachine):
             issued_at=issued_at,
             reference=float(issued_at + age),
             keep_until=float(issued_at + HORIZON + kept),
-            unsettled=unsettled,
+            unacked=unacked,
         )
         model = self.logs.setdefault(log, Log())
         if recall:
@@ -170,14 +170,14 @@ class Replay(RuleBasedStateMachine):
     @staticmethod
     def remember(model: Log, claim: Claim) -> None:
         """Hold an id."""
-        settled = not claim.unsettled
+        settled = not claim.unacked
         given = claim.principal, claim.id, claim.issued_at, claim.digest, claim.place, settled, claim.keep_until
         model.seen.append(Seen(*given))
 
     @rule(log=LOGS, principal=PRINCIPALS, message_id=IDS, issued_at=TIMES)
-    def settle(self, log: str, principal: str, message_id: bytes, issued_at: int) -> None:
+    def acknowledge(self, log: str, principal: str, message_id: bytes, issued_at: int) -> None:
         """Acknowledge a delivery, or one that never was."""
-        self.store.settle(log, principal, message_id, issued_at)
+        self.store.acknowledge(log, principal, message_id, issued_at)
         model = self.logs.get(log)
         for seen in [] if model is None else model.seen:
             if (seen.principal, seen.id, seen.issued_at, seen.settled) == (principal, message_id, issued_at, False):

@@ -42,7 +42,7 @@ class _OneWindow:
 
     async def claim(self, claim: Claim) -> Admission:
         """See ``ReplayStore.claim``."""
-        return await self._ids.claim(replace(claim, log=claim.scope, unsettled=False))
+        return await self._ids.claim(replace(claim, log=claim.scope, unacked=False))
 
 
 def run_sign(config: Path) -> int:

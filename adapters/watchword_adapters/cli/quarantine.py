@@ -139,7 +139,7 @@ async def _copies(source: Source, agent: Watchword) -> list[Stored]:
             from watchword_adapters.kafka import redrive as kafka  # noqa: PLC0415 - comes with an extra
 
             return await kafka.copies(place, watchword=agent, limit=source.limit, bootstrap_servers=address)
-        from watchword_adapters.buses.nats import redrive as nats  # noqa: PLC0415 - comes with an extra
+        from watchword_adapters.nats import redrive as nats  # noqa: PLC0415 - comes with an extra
 
         return await nats.copies(place, watchword=agent, limit=source.limit, servers=address, **_SOON)
 
@@ -150,7 +150,7 @@ def _redriven(source: Source, agent: Watchword, only: Choice) -> AsyncIterator[R
         from watchword_adapters.kafka import redrive as kafka  # noqa: PLC0415 - comes with an extra
 
         return kafka.redrive(place, watchword=agent, only=only, limit=source.limit, bootstrap_servers=address)
-    from watchword_adapters.buses.nats import redrive as nats  # noqa: PLC0415 - comes with an extra
+    from watchword_adapters.nats import redrive as nats  # noqa: PLC0415 - comes with an extra
 
     return nats.redrive(place, watchword=agent, only=only, limit=source.limit, servers=address, **_SOON)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from watchword import Caps, Message, Position, Rate, Reason, Rejected, Unavailable
+from watchword import Message, Position, QuarantineLimits, Rate, Reason, Rejected, Unavailable
 from watchword.envelope import is_envelope_name
 from watchword.quarantine_copy import message_digest
 
@@ -32,7 +32,7 @@ class QuarantineContract(ABC):
     log: str
 
     @abstractmethod
-    async def make_quarantine(self, *, caps: Caps | None = None) -> Quarantine:
+    async def make_quarantine(self, *, limits: QuarantineLimits | None = None) -> Quarantine:
         """Return an empty quarantine that works."""
 
     @abstractmethod
@@ -118,7 +118,7 @@ class QuarantineContract(ABC):
 
     async def test_caps_hold_for_each_kind(self) -> None:
         """A flood of forgeries is cut off, and leaves room for what came late or could not be judged."""
-        quarantine = await self.make_quarantine(caps=Caps(rate=Rate(2, 3600.0)))
+        quarantine = await self.make_quarantine(limits=QuarantineLimits(rate=Rate(2, 3600.0)))
         answers = [await quarantine.put(self.message(offset), UNSIGNED) for offset in range(5)]
         assert answers == [True, True, False, False, False]
         assert await quarantine.put(self.message(5), Rejected(Reason.STALE))
@@ -127,14 +127,14 @@ class QuarantineContract(ABC):
 
     async def test_a_large_message_leaves_a_pointer(self) -> None:
         """Over the size cap the copy says where the message is, and nothing more."""
-        quarantine = await self.make_quarantine(caps=Caps(max_size=1024))
+        quarantine = await self.make_quarantine(limits=QuarantineLimits(max_size=1024))
         assert await quarantine.put(self.message(7, value=bytes(100_000)), UNSIGNED)
         ((_, copy),) = await self.kept(quarantine)
         assert (copy.complete, copy.message.value, copy.position) == (False, None, Position(self.log, 7))
 
     async def test_what_the_bus_cannot_take_leaves_a_pointer(self) -> None:
         """A copy that grew over the bus's own limit is cut, and the reader goes on."""
-        quarantine = await self.make_quarantine(caps=Caps(max_size=8 * 1024 * 1024))
+        quarantine = await self.make_quarantine(limits=QuarantineLimits(max_size=8 * 1024 * 1024))
         assert await quarantine.put(self.message(7, value=bytes(4 * 1024 * 1024)), UNSIGNED)
         ((_, copy),) = await self.kept(quarantine)
         assert not copy.complete

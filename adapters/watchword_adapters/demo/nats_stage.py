@@ -11,10 +11,10 @@ import nats
 from nats.errors import Error
 
 from watchword import ConfigurationError
-from watchword_adapters.buses.nats import connect
 from watchword_adapters.demo.attacks import Raw
 from watchword_adapters.demo.scenario import FORGED_ANSWER
 from watchword_adapters.demo.stage import POLICY
+from watchword_adapters.nats import connect
 
 if TYPE_CHECKING:
     from nats.aio.client import Client

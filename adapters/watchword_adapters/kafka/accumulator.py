@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 from aiokafka.structs import TopicPartition
 
 from watchword import ConfigurationError, SigningError
-from watchword_adapters.gathering import Gathering
 from watchword_adapters.kafka._producer_seam import Accumulator, max_request_size
 from watchword_adapters.kafka.acks import AckMismatchError, Acks, Sent
 from watchword_adapters.kafka.batch import SigningBatch, SigningBuilder
 from watchword_adapters.kafka.entries import Entries, Entry, TooLargeError, as_partition, copy_of
+from watchword_adapters.signing_queue import SigningQueue
 
 if TYPE_CHECKING:
     import asyncio
@@ -39,7 +39,7 @@ class SigningAccumulator(Accumulator):
     _told: bool
     _signer: Signer
     _entries: Entries
-    _gathering: Gathering | None
+    _gathering: SigningQueue | None
     _largest: int
 
     @classmethod
@@ -53,7 +53,7 @@ class SigningAccumulator(Accumulator):
         adopted._told = False
         adopted._signer = signer
         adopted._entries = entries
-        adopted._gathering = None if signer.in_memory else Gathering(signer)
+        adopted._gathering = None if signer.in_memory else SigningQueue(signer)
         adopted._largest = limit
         return adopted
 

@@ -118,22 +118,22 @@ class VerifiedFetcher:
         clock: Callable[[], float] = boot_time,
     ) -> None:
         # A group that shares a store reads together; any other reader of a partition reads it alone.
-        self._alone: Final = inside.group is None or not watchword.verifier.shared_replay
+        self._exclusive: Final = inside.group is None or not watchword.verifier.shared_replay
         self._inside: Final = inside
         self._watchword: Final = watchword
         self._quarantine: Final = quarantine
         self._deserializers: Final = (key_deserializer, value_deserializer)
         self._on_deserialization_error: Final = on_deserialization_error
         self._auto_commit: Final = auto_commit
-        self._interval: Final = min(interval, _RENEWED) if self._alone else interval
+        self._interval: Final = min(interval, _RENEWED) if self._exclusive else interval
         self._timeout: Final = timeout
         self._waits: Final = waits
         self._now: Final = clock
         # What a shared store has seen and another member is given would pass for delivered before; and in observe mode
         # everything is handed on, with the verdict of that moment.
-        self._may_look_ahead: Final = self._alone and not watchword.observing
+        self._may_look_ahead: Final = self._exclusive and not watchword.observing
         # One consumer's memory is no other's, though the group be the same.
-        self._name: Final = f"{inside.group or ''}@{secrets.token_hex(8)}" if self._alone else str(inside.group)
+        self._name: Final = f"{inside.group or ''}@{secrets.token_hex(8)}" if self._exclusive else str(inside.group)
         self._outage: Final = Outage(watchword.verifier.policy.max_hold)
         self._check: Final = Threads()
         self._stamps: Final = TopicWarnings(watchword)
@@ -291,7 +291,7 @@ class VerifiedFetcher:
         """Return what a commit at ``offset`` tells a successor."""
         lease = 0.0 if self._is_leaving else LEASE
         until = self._watchword.clock() + lease if self._auto_commit else 0
-        return self._readers[tp].metadata(offset, until=until) if tp in self._mine and self._alone else ""
+        return self._readers[tp].metadata(offset, until=until) if tp in self._mine and self._exclusive else ""
 
     async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
         """Commit offsets with the caller's metadata, or with ours; without ours where the broker takes less of it."""
@@ -621,7 +621,7 @@ class VerifiedFetcher:
             records,
             self._watchword.realm,
             self._name,
-            alone=self._alone,
+            exclusive=self._exclusive,
             appended=lambda offset: looks.interval(offset, now),
         )
 
@@ -651,7 +651,7 @@ class VerifiedFetcher:
         return reader.is_reading and self._has_lease(tp, now)
 
     def _has_lease(self, tp: TopicPartition, now: float) -> bool:
-        needs_one = self._auto_commit and self._alone and not self._watchword.observing
+        needs_one = self._auto_commit and self._exclusive and not self._watchword.observing
         return not needs_one or now - self._leases.get(tp, -LEASE) < LEASE
 
     def _given(self, tp: TopicPartition, most: int | None, *, first: bool = True) -> list[Record]:
@@ -774,7 +774,7 @@ class VerifiedFetcher:
             stamp=stamp_of,
             clock=watchword.clock,
             endings=Endings(self._outage),
-            memory=watchword.verifier.memory(log) if self._alone else None,
+            memory=watchword.verifier.memory(log) if self._exclusive else None,
             tag=secrets.token_hex(4),
             grouped=self._inside.group is not None,
             leased=self._auto_commit,
@@ -783,7 +783,7 @@ class VerifiedFetcher:
 
     def _refuse_aliases(self, topics: set[str]) -> None:
         """Refuse to read both ends of an alias without a shared store: one message would be handed over from each."""
-        if not self._alone:
+        if not self._exclusive:
             return
         for alias in self._watchword.verifier.policy.aliases:
             ends = {channel_of("kafka", self._watchword.realm, topic).uri for topic in topics}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
 
     from watchword import Channel, Watchword
-    from watchword.quarantine import Caps
+    from watchword.quarantine import QuarantineLimits
     from watchword.quarantine_copy import Copy
 
 MAX_WAITING: Final = 1000
@@ -49,12 +49,12 @@ class KafkaQuarantine(CappedQuarantine):
         *,
         watchword: Watchword,
         producer: AIOKafkaProducer | None = None,
-        caps: Caps | None = None,
+        limits: QuarantineLimits | None = None,
         headers: HeaderStyle = HeaderStyle.WATCHWORD,
         timeout: float = 5.0,
     ) -> None:
         require(watchword)
-        super().__init__(clock=watchword.clock, warn=watchword.audit.warn, caps=caps, style=headers)
+        super().__init__(clock=watchword.clock, warn=watchword.audit.warn, limits=limits, style=headers)
         if not is_topic(topic):
             raise ConfigurationError(f"quarantine topic {topic!r}: 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'")
         self.topic: Final = topic
@@ -74,7 +74,7 @@ class KafkaQuarantine(CappedQuarantine):
         settings = watchword.quarantine
         if settings is None or settings.kafka is None:
             return None
-        return cls(settings.kafka, watchword=watchword, caps=settings.to_caps(), headers=settings.headers)
+        return cls(settings.kafka, watchword=watchword, limits=settings.to_limits(), headers=settings.header_style)
 
     def attach(self, consumer: AIOKafkaConsumer) -> None:
         """Connect as this consumer does, unless a producer was given or another consumer came first."""

@@ -105,7 +105,7 @@ def messages_of(
     realm: str,
     reader: str,
     *,
-    alone: bool,
+    exclusive: bool,
     appended: Callable[[int], tuple[float, float]],
 ) -> list[Message]:
     """Build what the verifier judges from records of one partition, as aiokafka gives them without deserializers.
@@ -133,7 +133,7 @@ def messages_of(
                 None if stamped else seconds,
                 reader,
                 None,
-                alone,
+                exclusive,
                 None if stamped else appended(record.offset),
             )
         )

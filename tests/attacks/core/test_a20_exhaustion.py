@@ -41,7 +41,7 @@ def verifier(**bounds: int) -> Verifier:
 
 def record(number: int, *, key: SigningKey = ALICE_KEY, principal: str = ALICE, at: int = NOW) -> Message:
     """Return one of many records, each with an id and an offset of its own."""
-    found = kafka(alone=True, position=Position("tasks/0", number), appended_at=at + 0.5)
+    found = kafka(exclusive=True, position=Position("tasks/0", number), appended_at=at + 0.5)
     return press(found, key=key, principal=principal, c6=at, c7=number.to_bytes(16))
 
 
@@ -125,9 +125,9 @@ def test_a20_more_invented_keys_than_are_kept_apart(monkeypatch: pytest.MonkeyPa
 def test_a20_a_flood_signed_in_trees(check: Checks | None) -> None:
     """Promise: ids by the thousand under few signatures fill one's own room only, and nothing is forgotten for them."""
     judge = verifier(per_principal=ROOM)
-    places = [kafka(alone=True, position=Position("tasks/0", 1000 + n)) for n in range(3 * ROOM)]
+    places = [kafka(exclusive=True, position=Position("tasks/0", 1000 + n)) for n in range(3 * ROOM)]
     flood = press_many(places, key=MALLORY_KEY, principal=MALLORY)
-    honest = press_many([kafka(alone=True, position=Position("tasks/0", n)) for n in range(ROOM)])
+    honest = press_many([kafka(exclusive=True, position=Position("tasks/0", n)) for n in range(ROOM)])
     mixed = [message for n, own in enumerate(honest) for message in (own, *flood[3 * n : 3 * n + 3])]
     verdicts = [*map(word, at_once(judge.verify_many(mixed, check=check)))]
     assert verdicts[::4] == ["first"] * ROOM

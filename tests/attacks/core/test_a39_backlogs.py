@@ -40,7 +40,7 @@ def record(
 ) -> Message:
     """Return one of many records, found where looks at the log's end bound its time."""
     found = kafka(
-        alone=True,
+        exclusive=True,
         position=Position("tasks/0", number if offset is None else offset),
         appended_at=None,
         created_at=float(issued),
@@ -155,7 +155,7 @@ def test_a39_no_stamp_and_no_other_log_is_moved_by_looks() -> None:
     """Promise: looks count for the log that they were made at, and where the broker stamps they do not count."""
     world = late_reader(HOUR)
     stamped = replace(record(1, (NOW + HOUR, NOW + HOUR), issued=NOW), appended_at=NOW + 0.5, value=b"altered")
-    shared = replace(stamped, appended_at=None, alone=False)
+    shared = replace(stamped, appended_at=None, exclusive=False)
     assert endings(world, [stamped, shared]) == ["altered", "stale"]
     assert world.verifier._guard.floor("group#tasks/0") == -inf
 

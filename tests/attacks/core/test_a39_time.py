@@ -79,7 +79,7 @@ def stamp(message: Message) -> float:
 def append(log: list[Message], at: float, *, issued: int, number: int | None = None) -> None:
     """Write a message of ALICE's that was issued at some time."""
     offset = len(log)
-    found = kafka(alone=True, position=Position("tasks/0", offset), appended_at=at)
+    found = kafka(exclusive=True, position=Position("tasks/0", offset), appended_at=at)
     log.append(press(found, c6=issued, c7=(offset if number is None else number).to_bytes(16)))
 
 

@@ -216,12 +216,12 @@ def test_a14_what_found_no_room_is_read_again_by_a_successor() -> None:
 def test_a14_pins_are_needed_too() -> None:
     """Promise: what a stream still offers counts however old it is, also when it is acknowledged in the end."""
     memory = MemoryReplayStore(horizon=HORIZON)
-    pinned = claim(unsettled=True, place=(Position("S", 3), NOW + 0.5), log=LOG)
+    pinned = claim(unacked=True, place=(Position("S", 3), NOW + 0.5), log=LOG)
     assert at_once(memory.claim(pinned)) is FIRST
     later = claim(id=b"2" * 16, place=(Position("S", 9), NOW + 100.5), issued_at=NOW + 100, log=LOG)
     assert at_once(memory.claim(later)) is FIRST
     assert memory.lowest_needed(LOG) == 3
-    memory.settle(LOG, pinned.principal, pinned.id, pinned.issued_at)
+    memory.acknowledge(LOG, pinned.principal, pinned.id, pinned.issued_at)
     assert memory.lowest_needed(LOG) == 3
     assert at_once(memory.claim(claim(id=b"3" * 16, place=None, issued_at=NOW + 100, log=LOG))) is FIRST
     assert memory.lowest_needed(LOG) == 3

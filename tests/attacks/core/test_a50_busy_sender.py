@@ -38,7 +38,7 @@ class Sight:
     principal: str = ALICE
     key_id: bytes = ALICE_KEY.key_id
     keep_until: float = NOW + 1e6
-    unsettled: bool = False
+    unacked: bool = False
     solicited: bool = False
     appended_after: float | None = None
 
@@ -90,7 +90,7 @@ def test_a50_the_policys_memory_bounds_what_one_process_reads(*, shared: bool) -
     for _ in range(bounds.per_principal - 1):
         sight.id = sight.digest = os.urandom(16)
         assert verifier._guard.admit(sight) is Admission.FIRST
-    record = kafka(alone=True, position=Position("tasks/0", 1))
+    record = kafka(exclusive=True, position=Position("tasks/0", 1))
     at_once(agent.admit(press(record, c7=b"1" * 16)))
     with pytest.raises(Rejected, match="over_quota"):
         at_once(agent.admit(press(record, c7=b"2" * 16)))

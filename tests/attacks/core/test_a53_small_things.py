@@ -106,7 +106,7 @@ def test_a53_the_limit_counts_the_envelope() -> None:
 
 def test_a53_what_cannot_be_judged_is_passed_over_as_cheaply() -> None:
     """Promise: neither a rebuild nor giving up looks at the headers of such a message."""
-    message, touches = counted(signed(kafka(alone=True)), ("", b""), MANY)
+    message, touches = counted(signed(kafka(exclusive=True)), ("", b""), MANY)
     world = World()
     world.verifier.remember_unjudged(message)
     assert endings(world, [message]) == ["malformed"]

@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests.integration.kafka.quarantining import held, length, pass_through, quarantine_in
 from tests.integration.kafka.world import REALM, Captured, World, read, values, without_envelope
-from watchword import Caps, Channel, Message, Position, Rate, Reason, Rejected, Unavailable
+from watchword import Channel, Message, Position, QuarantineLimits, Rate, Reason, Rejected, Unavailable
 from watchword.quarantine import COOL_DOWN
 from watchword.quarantine_copy import Copy
 
@@ -60,8 +60,8 @@ async def test_a29_a_flood_leaves_few_copies(world: World) -> None:
     """Hundreds of forgeries leave no more copies than the cap, and less bytes than they had."""
     topic, quarantine_topic = await world.make_topic(), await world.make_topic()
     await world.inject(topic, [Captured(value=bytes(2000)) for _ in range(300)])
-    caps = Caps(rate=Rate(20, 3600.0), max_size=1024)
-    async with quarantine_in(world, quarantine_topic, caps=caps) as quarantine:
+    limits = QuarantineLimits(rate=Rate(20, 3600.0), max_size=1024)
+    async with quarantine_in(world, quarantine_topic, limits=limits) as quarantine:
         answers = await pass_through(world, topic, 300, quarantine)
         assert quarantine.counts == {"kept": 20, "capped_rejected": 280}
     assert answers == [True] * 20 + [False] * 280

@@ -24,8 +24,8 @@ from tests.integration.nats.world import (
     verified,
 )
 from watchword import Allow, ConfigurationError, Rate, Reason, Unavailable, Watchword
-from watchword_adapters.buses.nats import VerifyingJetStream, VerifyingPullSubscription
-from watchword_adapters.buses.nats import jetstream_rebuild as module
+from watchword_adapters.nats import VerifyingJetStream, VerifyingPullSubscription
+from watchword_adapters.nats import jetstream_rebuild as module
 
 Unique = Callable[[str], str]
 

@@ -13,7 +13,7 @@ from nats.errors import TimeoutError as NatsTimeoutError
 
 from tests.integration.nats.world import CLOUD, MALLORY, PLANNER, World, raw, resend, soon, until, verified
 from watchword import Allow, Channel, Message, Mode, Reason
-from watchword_adapters.buses.nats import WatchwordClient
+from watchword_adapters.nats import WatchwordClient
 
 Unique = Callable[[str], str]
 

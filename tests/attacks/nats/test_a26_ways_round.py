@@ -13,7 +13,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import CLOUD, World
 from watchword import ConfigurationError
-from watchword_adapters.buses.nats import VerifyingPullSubscription, WatchwordClient
+from watchword_adapters.nats import VerifyingPullSubscription, WatchwordClient
 
 Unique = Callable[[str], str]
 

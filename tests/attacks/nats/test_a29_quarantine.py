@@ -5,8 +5,8 @@ import pytest
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.quarantining import UNSIGNED, held, message, pass_through, quarantine_on
 from tests.integration.nats.world import CLOUD, PLANNER, REALM, World, block, raw, until
-from watchword import Caps, Channel, Rate, Reason
-from watchword_adapters.buses.nats.quarantine import NatsQuarantine
+from watchword import Channel, QuarantineLimits, Rate, Reason
+from watchword_adapters.nats.quarantine import NatsQuarantine
 
 
 async def test_a29_copies_verify_on_no_subject(world: World, make_stream: MakeStream) -> None:
@@ -55,7 +55,7 @@ async def test_a29_a_flood_leaves_few_copies(world: World, make_stream: MakeStre
     for _ in range(300):
         await attacker.publish(f"{stream}.task", bytes(2000))
     await attacker.flush()
-    quarantine = await quarantine_on(world, subject, caps=Caps(rate=Rate(20, 3600.0), max_size=1024))
+    quarantine = await quarantine_on(world, subject, limits=QuarantineLimits(rate=Rate(20, 3600.0), max_size=1024))
     assert await pass_through(world, stream, quarantine) == [True] * 20 + [False] * 280
     assert quarantine.counts == {"kept": 20, "capped_rejected": 280}
     assert [stored.size for stored in await held(world, subject)] == [0] * 20

@@ -17,10 +17,10 @@ from redis.asyncio import Redis
 from tests.brokers.broker import Broker
 from tests.unit.core.world import ALICE, ALICE_KEY, BOB, BOB_KEY, REALM
 from watchword import MemoryKeys, Policy, Verifier
-from watchword_adapters.replay.gathering import GatheringStore
-from watchword_adapters.replay.nats_kv import NatsKvReplayStore
-from watchword_adapters.replay.redis import RedisReplayStore
-from watchword_adapters.replay.sqlite import SqliteReplayStore
+from watchword_adapters.stores.batched import BatchedReplayStore
+from watchword_adapters.stores.nats_kv import NatsKvReplayStore
+from watchword_adapters.stores.redis import RedisReplayStore
+from watchword_adapters.stores.sqlite import SqliteReplayStore
 
 POLICY = Policy(max_skew=0.0, max_lag=3600.0)
 PER_PRINCIPAL = 400
@@ -30,10 +30,10 @@ PER_PRINCIPAL = 400
 class Shared:
     """Members of a queue group that share one store."""
 
-    make_store: Callable[[], GatheringStore]
+    make_store: Callable[[], BatchedReplayStore]
     forget: Callable[[], Any]
     stalled: Callable[[], AbstractAsyncContextManager[None]]
-    stores: list[GatheringStore] = field(default_factory=list)
+    stores: list[BatchedReplayStore] = field(default_factory=list)
 
     async def member(self) -> Verifier:
         """Return a member that has a process of its own, as it were."""

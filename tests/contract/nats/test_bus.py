@@ -14,9 +14,9 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import Plain, block, raw
 from watchword import Watchword
-from watchword_adapters.buses.nats import ObservedMsg, VerifiedMsg, connect
-from watchword_adapters.buses.nats.headers import read_block
 from watchword_adapters.contract.bus import BusContract, BusHarness, Intake, Received, Tap, Wire
+from watchword_adapters.nats import ObservedMsg, VerifiedMsg, connect
+from watchword_adapters.nats.headers import read_block
 
 if TYPE_CHECKING:
     from watchword.message import Header

@@ -7,7 +7,7 @@ import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from tests.brokers.plugin import MakeTopic
-from watchword import Caps, Channel, MemoryKeys, MemoryReplayStore, Policy, Quarantine, Verifier, Watchword
+from watchword import Channel, MemoryKeys, MemoryReplayStore, Policy, Quarantine, QuarantineLimits, Verifier, Watchword
 from watchword.quarantine_copy import Kept, read_copy
 from watchword_adapters.contract.quarantine import QuarantineContract
 from watchword_adapters.kafka.quarantine import KafkaQuarantine
@@ -37,17 +37,17 @@ class TestKafkaQuarantine(QuarantineContract):
             for quarantine in self.opened:
                 await quarantine.close()
 
-    async def make_quarantine(self, *, caps: Caps | None = None) -> Quarantine:
+    async def make_quarantine(self, *, limits: QuarantineLimits | None = None) -> Quarantine:
         """Return a quarantine in a new topic, connected as the reader is."""
-        return self.opened_on(await self.make_topic(), caps=caps)
+        return self.opened_on(await self.make_topic(), limits=limits)
 
     async def make_broken(self) -> Quarantine:
         """Return one whose broker is not there."""
         return self.opened_on("quarantine", broken=True)
 
-    def opened_on(self, topic: str, *, caps: Caps | None = None, broken: bool = False) -> KafkaQuarantine:
+    def opened_on(self, topic: str, *, limits: QuarantineLimits | None = None, broken: bool = False) -> KafkaQuarantine:
         """Open a quarantine."""
-        quarantine = KafkaQuarantine(topic, watchword=bystander(), caps=caps, timeout=2 if broken else 20)
+        quarantine = KafkaQuarantine(topic, watchword=bystander(), limits=limits, timeout=2 if broken else 20)
         quarantine.attach(self.reader)
         if broken:
             assert quarantine._connection is not None
@@ -82,12 +82,12 @@ class TestKafkaQuarantine(QuarantineContract):
 class TestKafkaQuarantineOfAProducer(TestKafkaQuarantine):
     """A topic keeps the contract through a producer of the caller's, too."""
 
-    async def make_quarantine(self, *, caps: Caps | None = None) -> Quarantine:
+    async def make_quarantine(self, *, limits: QuarantineLimits | None = None) -> Quarantine:
         """Return a quarantine with a producer of its own, whose limit is its batch size."""
         self.producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap)
         await self.producer.start()
         return KafkaQuarantine(
-            await self.make_topic(), watchword=bystander(), producer=self.producer, caps=caps, timeout=20
+            await self.make_topic(), watchword=bystander(), producer=self.producer, limits=limits, timeout=20
         )
 
     @pytest_asyncio.fixture(autouse=True)

@@ -7,11 +7,21 @@ import pytest_asyncio
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from tests.brokers.plugin import MakeStream
-from watchword import Caps, Channel, MemoryKeys, MemoryReplayStore, Mode, Policy, Quarantine, Verifier, Watchword
+from watchword import (
+    Channel,
+    MemoryKeys,
+    MemoryReplayStore,
+    Mode,
+    Policy,
+    Quarantine,
+    QuarantineLimits,
+    Verifier,
+    Watchword,
+)
 from watchword.quarantine_copy import Kept, read_copy
-from watchword_adapters.buses.nats import ObservedMsg, connect
-from watchword_adapters.buses.nats.quarantine import NatsQuarantine
 from watchword_adapters.contract.quarantine import QuarantineContract
+from watchword_adapters.nats import ObservedMsg, connect
+from watchword_adapters.nats.quarantine import NatsQuarantine
 
 
 def bystander() -> Watchword:
@@ -33,10 +43,10 @@ class TestNatsQuarantine(QuarantineContract):
         yield
         await self.client.close()
 
-    async def make_quarantine(self, *, caps: Caps | None = None) -> Quarantine:
+    async def make_quarantine(self, *, limits: QuarantineLimits | None = None) -> Quarantine:
         """Return a quarantine in a new stream."""
         stream = await self.make_stream()
-        return NatsQuarantine(f"{stream}.copies", watchword=bystander(), client=self.client, caps=caps)
+        return NatsQuarantine(f"{stream}.copies", watchword=bystander(), client=self.client, limits=limits)
 
     async def make_broken(self) -> Quarantine:
         """Return one for a subject that no stream covers."""

@@ -7,7 +7,7 @@ import pytest_asyncio
 
 from tests.brokers.broker import Broker
 from watchword_adapters.contract.shared_replay_store import PER_PRINCIPAL, POLICY, SharedReplayStoreContract
-from watchword_adapters.replay.nats_kv import NatsKvReplayStore
+from watchword_adapters.stores.nats_kv import NatsKvReplayStore
 
 
 class TestNatsKvReplayStore(SharedReplayStoreContract):

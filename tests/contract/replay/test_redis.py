@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 
 from tests.brokers.broker import Broker
 from watchword_adapters.contract.shared_replay_store import PER_PRINCIPAL, POLICY, SharedReplayStoreContract
-from watchword_adapters.replay.redis import RedisReplayStore
+from watchword_adapters.stores.redis import RedisReplayStore
 
 
 class TestRedisReplayStore(SharedReplayStoreContract):

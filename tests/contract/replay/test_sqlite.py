@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest_asyncio
 
 from watchword_adapters.contract.shared_replay_store import PER_PRINCIPAL, POLICY, SharedReplayStoreContract
-from watchword_adapters.replay.sqlite import SqliteReplayStore
+from watchword_adapters.stores.sqlite import SqliteReplayStore
 
 
 class TestSqliteReplayStore(SharedReplayStoreContract):

@@ -7,7 +7,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests.integration.kafka.world import REALM, World, observe
-from watchword import Caps, Channel, Message, Mode, Position, Rejected, Unavailable
+from watchword import Channel, Message, Mode, Position, QuarantineLimits, Rejected, Unavailable
 from watchword_adapters.kafka import ObservedRecord
 from watchword_adapters.kafka.quarantine import KafkaQuarantine
 from watchword_adapters.kafka.redrive import copies
@@ -16,10 +16,10 @@ from watchword_adapters.redriving import Stored
 
 @asynccontextmanager
 async def quarantine_in(
-    world: World, topic: str, *, caps: Caps | None = None, **options: Any
+    world: World, topic: str, *, limits: QuarantineLimits | None = None, **options: Any
 ) -> AsyncIterator[KafkaQuarantine]:
     """Open a quarantine that connects as a consumer of this world does."""
-    quarantine = KafkaQuarantine(topic, watchword=world.reader(), caps=caps, **({"timeout": 20} | options))
+    quarantine = KafkaQuarantine(topic, watchword=world.reader(), limits=limits, **({"timeout": 20} | options))
     async with AIOKafkaConsumer(bootstrap_servers=world.bootstrap) as consumer:
         quarantine.attach(consumer)
         yield quarantine

@@ -91,7 +91,7 @@ def test_settings_make_it(world: World) -> None:
     agent.quarantine = QuarantineSettings(kafka="q", max_size=2048)  # type: ignore[misc]  # as above
     made = KafkaQuarantine.from_settings(agent)
     assert made is not None
-    assert (made.topic, made._caps.max_size) == ("q", 2048)
+    assert (made.topic, made._limits.max_size) == ("q", 2048)
 
 
 # Transactions

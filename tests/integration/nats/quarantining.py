@@ -16,9 +16,9 @@ from watchword import (
     VerifiedMessage,
     Watchword,
 )
-from watchword_adapters.buses.nats import ObservedMsg
-from watchword_adapters.buses.nats.quarantine import NatsQuarantine
-from watchword_adapters.buses.nats.redrive import copies, redrive
+from watchword_adapters.nats import ObservedMsg
+from watchword_adapters.nats.quarantine import NatsQuarantine
+from watchword_adapters.nats.redrive import copies, redrive
 from watchword_adapters.redriving import ANY, Choice, Redriven, Stored
 
 UNSIGNED = Rejected(Reason.UNSIGNED)

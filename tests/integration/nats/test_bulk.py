@@ -39,8 +39,8 @@ from watchword import (
     Verifier,
     Watchword,
 )
-from watchword_adapters.buses.nats import ObservedMsg, VerifyingPullSubscription
-from watchword_adapters.replay.sqlite import SqliteReplayStore
+from watchword_adapters.nats import ObservedMsg, VerifyingPullSubscription
+from watchword_adapters.stores.sqlite import SqliteReplayStore
 
 ALL = range(30)
 

@@ -25,7 +25,7 @@ from watchword import (
     VerifiedMessage,
     Watchword,
 )
-from watchword_adapters.buses.nats import ObservedMsg, connect
+from watchword_adapters.nats import ObservedMsg, connect
 
 Unique = Callable[[str], str]
 

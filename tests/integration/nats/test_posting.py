@@ -14,7 +14,7 @@ from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import CLOUD, PLANNER, World, soon, until, verified
 from watchword import Channel, Message, Signer, SigningError, SigningKey, Unavailable, Watchword
 from watchword.envelope import parse
-from watchword_adapters.buses.nats import WatchwordClient, posting
+from watchword_adapters.nats import WatchwordClient, posting
 
 Unique = Callable[[str], str]
 

@@ -10,13 +10,13 @@ from tests.brokers.plugin import MakeStream
 from tests.integration.nats.quarantining import UNDETERMINED, UNSIGNED, held, message, quarantine_on
 from tests.integration.nats.world import CLOUD, World, until
 from watchword import (
-    Caps,
     ConfigurationError,
+    QuarantineLimits,
     Unavailable,
 )
 from watchword.settings import QuarantineSettings
-from watchword_adapters.buses.nats import quarantine as module
-from watchword_adapters.buses.nats.quarantine import NatsQuarantine
+from watchword_adapters.nats import quarantine as module
+from watchword_adapters.nats.quarantine import NatsQuarantine
 
 
 async def test_a_copy_is_unsigned_and_bears_no_guessable_id(world: World, make_stream: MakeStream) -> None:
@@ -62,7 +62,7 @@ async def test_a_copy_never_exceeds_what_the_server_takes(
 ) -> None:
     """Payload and headers together stay within ``max_payload``, over which the server would end the connection."""
     subject = f"{await make_stream()}.copies"
-    quarantine = await quarantine_on(world, subject, caps=Caps(max_size=1_000_000))
+    quarantine = await quarantine_on(world, subject, limits=QuarantineLimits(max_size=1_000_000))
     assert isinstance(quarantine._client, Client)
     most = quarantine._client.max_payload
     assert await quarantine.put(message(1, value=bytes(most - 100)), UNSIGNED)
@@ -146,4 +146,4 @@ def test_settings_make_it(world: World) -> None:
     agent.quarantine = QuarantineSettings(nats="q", max_size=2048)  # type: ignore[misc]  # as above
     made = NatsQuarantine.from_settings(agent)
     assert made is not None
-    assert (made.subject, made._caps.max_size) == ("q", 2048)
+    assert (made.subject, made._limits.max_size) == ("q", 2048)

@@ -3,7 +3,7 @@
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.quarantining import held
 from tests.integration.nats.world import CLOUD, PLANNER, World, until
-from watchword_adapters.buses.nats import NatsQuarantine, WatchwordClient
+from watchword_adapters.nats import NatsQuarantine, WatchwordClient
 
 
 async def test_a_terminated_message_is_kept_first(world: World, make_stream: MakeStream) -> None:

@@ -30,8 +30,8 @@ from watchword import (
     VerifiedMessage,
 )
 from watchword.quarantine_copy import HeaderStyle, make_copy
-from watchword_adapters.buses.nats import ObservedMsg
-from watchword_adapters.buses.nats import redrive as redriving
+from watchword_adapters.nats import ObservedMsg
+from watchword_adapters.nats import redrive as redriving
 from watchword_adapters.redriving import Choice, Redriven
 
 

@@ -28,7 +28,7 @@ from watchword import (
     VerifiedMessage,
     Watchword,
 )
-from watchword_adapters.buses.nats import ObservedMsg, VerifyingJetStream, jetstream_rebuild
+from watchword_adapters.nats import ObservedMsg, VerifyingJetStream, jetstream_rebuild
 
 Unique = Callable[[str], str]
 
@@ -206,13 +206,13 @@ async def test_ends_of_a_delivery_settle_its_id(world: World, make_stream: MakeS
     stream = await make_stream()
     guard = world.agent(CLOUD)
     settled: list[str] = []
-    settle = guard.verifier.settle
+    settle = guard.verifier.acknowledge
 
     def tap(message: Message, verified: VerifiedMessage) -> None:
         settled.append(verified.id)
         settle(message, verified)
 
-    guard.verifier.settle = tap  # type: ignore[method-assign]  # to listen in
+    guard.verifier.acknowledge = tap  # type: ignore[method-assign]  # to listen in
     subscription = await (await world.client(guard)).jetstream().pull_subscribe(f"{stream}.task", durable="worker")
     await (await streams(world, PLANNER)).publish(f"{stream}.task", b"x")
     (msg,) = await subscription.fetch(timeout=10)
@@ -374,7 +374,7 @@ import asyncio, sys, time
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from nats.js.api import ConsumerConfig
 from watchword import MemoryKeys, MemoryReplayStore, Policy, VerificationKey, Verifier, Watchword
-from watchword_adapters.buses.nats import connect
+from watchword_adapters.nats import connect
 
 async def main(url, subject, principal, key_id, pem):
     public = load_pem_public_key(pem.encode())

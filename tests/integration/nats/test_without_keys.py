@@ -9,7 +9,7 @@ from nats.js.api import ConsumerConfig
 
 from tests.integration.nats.world import CLOUD, PLANNER, World, soon, verified
 from watchword import ConfigurationError, MemoryReplayStore, Mode, Policy, Reason, Rejected, Signer, Verifier, Watchword
-from watchword_adapters.buses.nats import ObservedMsg, WatchwordClient
+from watchword_adapters.nats import ObservedMsg, WatchwordClient
 
 READS: dict[str, Callable[[WatchwordClient, str], Awaitable[Any]]] = {
     "subscribe": lambda client, subject: client.subscribe(subject),

@@ -28,7 +28,7 @@ from watchword import (
     Verifier,
     Watchword,
 )
-from watchword_adapters.buses.nats import VerifiedMsg, WatchwordClient
+from watchword_adapters.nats import VerifiedMsg, WatchwordClient
 
 REALM: Final = "prod"
 PLANNER: Final = "agent://acme/planner"

@@ -11,15 +11,15 @@ import pytest
 from watchword import Admission, ConfigurationError, Policy
 from watchword_adapters.config import load
 from watchword_adapters.contract.replay_store import make_claim
-from watchword_adapters.replay.gathering import GatheringStore, StoreError, Use
-from watchword_adapters.replay.nats_kv import NatsKvReplayStore
-from watchword_adapters.replay.redis import RedisReplayStore
-from watchword_adapters.replay.sqlite import SqliteReplayStore
+from watchword_adapters.stores.batched import BatchedReplayStore, StoreError, Use
+from watchword_adapters.stores.nats_kv import NatsKvReplayStore
+from watchword_adapters.stores.redis import RedisReplayStore
+from watchword_adapters.stores.sqlite import SqliteReplayStore
 
 FIRST = Admission.FIRST
 
 
-class Held(GatheringStore):
+class Held(BatchedReplayStore):
     """A store that answers FIRST when it is let."""
 
     flights = 2
@@ -173,7 +173,7 @@ def test_a_limit_that_is_none_is_refused(options: dict[str, Any]) -> None:
         ('store = "nats_kv"\nurl = "nats://localhost"\nreplicas = 3\ncredentials = "a.creds"', NatsKvReplayStore),
     ],
 )
-def test_the_settings_name_it(tmp_path: Path, table: str, kind: type[GatheringStore]) -> None:
+def test_the_settings_name_it(tmp_path: Path, table: str, kind: type[BatchedReplayStore]) -> None:
     """Promise: one table makes the store, and the verifier knows then that all readers share it."""
     replay = _loaded(tmp_path, table + '\ntimeout = "3s"\nper_principal = 5\nmax_lag = "1h"')
     assert isinstance(replay, kind)

@@ -16,10 +16,10 @@ from tests.brokers import nats as ways
 from tests.brokers.broker import Broker
 from watchword import Admission, ConfigurationError, Policy
 from watchword_adapters.contract.replay_store import make_claim
-from watchword_adapters.replay.gathering import GRACE, StoreError
-from watchword_adapters.replay.nats_bucket import check
-from watchword_adapters.replay.nats_kv import NatsKvReplayStore
-from watchword_adapters.replay.nats_rooms import Rooms
+from watchword_adapters.stores.batched import GRACE, StoreError
+from watchword_adapters.stores.nats_bucket import check
+from watchword_adapters.stores.nats_kv import NatsKvReplayStore
+from watchword_adapters.stores.nats_rooms import Rooms
 
 FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
 POLICY = Policy(max_age=60, max_skew=1, max_lag=600)

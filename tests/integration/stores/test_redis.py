@@ -15,8 +15,8 @@ from tests.brokers.broker import Broker
 from tests.brokers.process import free_port
 from watchword import Admission, ConfigurationError, Policy
 from watchword_adapters.contract.replay_store import make_claim
-from watchword_adapters.replay.gathering import GRACE, StoreError
-from watchword_adapters.replay.redis import RIGHTS, RedisReplayStore
+from watchword_adapters.stores.batched import GRACE, StoreError
+from watchword_adapters.stores.redis import RIGHTS, RedisReplayStore
 
 FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
 POLICY = Policy(max_age=60, max_skew=1, max_lag=600)

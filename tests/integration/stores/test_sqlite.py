@@ -13,9 +13,9 @@ import pytest_asyncio
 
 from watchword import Admission, Claim, ConfigurationError, Policy
 from watchword_adapters.contract.replay_store import make_claim
-from watchword_adapters.replay import sqlite_ledger
-from watchword_adapters.replay.gathering import GRACE, StoreError
-from watchword_adapters.replay.sqlite import SqliteReplayStore
+from watchword_adapters.stores import sqlite_ledger
+from watchword_adapters.stores.batched import GRACE, StoreError
+from watchword_adapters.stores.sqlite import SqliteReplayStore
 
 FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
 POLICY = Policy(max_age=60, max_skew=5, max_lag=600)
@@ -153,7 +153,7 @@ async def test_ids_leave_a_few_at_a_time(
     opened: Opened, clock: Clock, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise: forgetting much holds up no batch for long."""
-    monkeypatch.setattr("watchword_adapters.replay.sqlite_ledger._LEAVING_AT_ONCE", 10)
+    monkeypatch.setattr("watchword_adapters.stores.sqlite_ledger._LEAVING_AT_ONCE", 10)
     store = opened()
     await asyncio.gather(*(store.claim(make_claim(number, at=LATER)) for number in range(25)))
     clock.now = LATER + POLICY.window + POLICY.max_lag + GRACE + 60

@@ -76,7 +76,7 @@ def test_nothing_is_forgotten_or_too_old_for_the_window_during_a_run(run: Run, c
 async def test_what_awaits_an_acknowledgement_is_not_forgotten_either() -> None:
     """A message that a consumer of a stream delivered stays known for the whole run, whatever time passes in it."""
     window = module._OneWindow()
-    first = replace(make_claim(1, offset=1), unsettled=True)
+    first = replace(make_claim(1, offset=1), unacked=True)
     assert await window.claim(first) is Admission.FIRST
     much_later = make_claim(2, offset=2, at=first.keep_until + 1)
     assert await window.claim(much_later) is Admission.FIRST

@@ -9,8 +9,8 @@ import structlog
 from tests.unit.cli.conftest import Ended, Run
 from watchword import Channel, HeaderStyle, Message, Position, Reason, Rejected, Unavailable
 from watchword.quarantine_copy import make_copy, read_copy
-from watchword_adapters.buses.nats import redrive as nats
 from watchword_adapters.kafka import redrive as kafka
+from watchword_adapters.nats import redrive as nats
 from watchword_adapters.redriving import Choice, Redriven, Stored
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\u202e[red]x[/red]:smile:\r\n"

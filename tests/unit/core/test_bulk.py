@@ -230,8 +230,8 @@ def test_what_is_behind_an_outage_of_the_store_is_left_alone(*, bulk: bool) -> N
         async def claim(self, claim: Claim) -> Admission:
             raise OSError(claim)
 
-    shared, alone = records(1)[0], press(nats(alone=True))
-    unknown = press(nats(alone=True), key=MALLORY_KEY)
+    shared, alone = records(1)[0], press(nats(exclusive=True))
+    unknown = press(nats(exclusive=True), key=MALLORY_KEY)
     world = with_store(Bulk(_down) if bulk else Down())
     messages = [shared, replace(shared, position=Position("tasks/0", 1)), alone, unknown]
     assert endings(world, messages) == ["replay"]
@@ -244,7 +244,7 @@ def test_ones_own_memory_and_a_shared_store_in_one_bulk() -> None:
     """Promise: each message is admitted by whoever answers for it."""
     store = Bulk()
     world = with_store(store)
-    shared, alone = records(2), press_many([nats(alone=True, value=bytes([at])) for at in range(2)])
+    shared, alone = records(2), press_many([nats(exclusive=True, value=bytes([at])) for at in range(2)])
     assert endings(world, [shared[0], alone[0], shared[1], alone[1], alone[0]]) == [*["first"] * 4, "replayed"]
     assert (store.together, len(world.verifier._guard)) == ([2], 2)
 
@@ -273,8 +273,8 @@ def test_a_readers_floor_is_not_meant_for_the_answer_that_it_awaits(store: Calla
 def test_a_rebuild_recalls_many_at_once(signatures: list[bytes]) -> None:
     """Promise (A14): recalled together, messages are known at their places as if recalled one by one."""
     world = with_store(MemoryReplayStore(horizon=None))
-    messages = records(6, alone=True)
-    junk = [kafka(alone=True), replace(messages[3], value=b"x"), press(kafka(alone=True), key=MALLORY_KEY)]
+    messages = records(6, exclusive=True)
+    junk = [kafka(exclusive=True), replace(messages[3], value=b"x"), press(kafka(exclusive=True), key=MALLORY_KEY)]
     check = Checks()
     assert at_once(world.verifier.recall_many([*messages[:4], *junk], check=check)) == 7
     assert len(signatures) == 1
@@ -287,8 +287,8 @@ def test_a_rebuild_of_many_stops_where_no_key_can_be_looked_up() -> None:
     """Promise (A35): it says how many are recalled, so that one goes on with the one behind."""
     world = World()
     verifier = with_store(MemoryReplayStore(horizon=None), keys=world.keys).verifier
-    messages = records(2, alone=True)
-    down = press(kafka(alone=True), key=BOB_KEY, principal=BOB)
+    messages = records(2, exclusive=True)
+    down = press(kafka(exclusive=True), key=BOB_KEY, principal=BOB)
     source = world.keys.source
 
     class Failing:
@@ -298,7 +298,7 @@ def test_a_rebuild_of_many_stops_where_no_key_can_be_looked_up() -> None:
             return await source.find(principal, key_id)
 
     world.keys.source = Failing()
-    assert at_once(verifier.recall_many([messages[0], kafka(alone=True), down, messages[1]], check=Checks())) == 2
+    assert at_once(verifier.recall_many([messages[0], kafka(exclusive=True), down, messages[1]], check=Checks())) == 2
     assert len(verifier._guard) == 1
     world.keys.source = source
     assert at_once(verifier.recall_many([down, messages[1]], check=Checks())) == 2
@@ -308,7 +308,7 @@ def test_a_rebuild_of_many_stops_where_no_key_can_be_looked_up() -> None:
 def test_a_delivery_is_recalled_unsettled_where_that_is_said() -> None:
     """Promise (A17): what may be offered again is pinned, however many are recalled together."""
     world = with_store(MemoryReplayStore(horizon=None))
-    assert at_once(world.verifier.recall_many(records(3, alone=True), unsettled=True, check=Checks())) == 3
+    assert at_once(world.verifier.recall_many(records(3, exclusive=True), unacked=True, check=Checks())) == 3
     assert len(world.verifier._guard._logs["group#tasks/0"].pins) == 3
 
 

@@ -117,7 +117,7 @@ def test_forgetting_a_log_gives_its_memory_back() -> None:
     """Promise: a partition that was taken away takes no memory, settled or not; the others keep theirs."""
     memory = store(per_principal=2, unverified=1)
     at_once(memory.claim(claim()))
-    at_once(memory.claim(claim(id=b"2" * 16, unsettled=True)))
+    at_once(memory.claim(claim(id=b"2" * 16, unacked=True)))
     memory.remember_unjudged(numbered(3))
     memory.forget("other")
     assert len(memory) == 2
@@ -168,11 +168,11 @@ def test_a_recalled_delivery_that_may_come_again_is_pinned_above_the_floor() -> 
     """Promise (A17): after a restart the unacknowledged is known however late; what is below the floor never is."""
     memory = store()
     memory.begin("log", floor=NOW)
-    memory.recall(claim(unsettled=True))
-    memory.recall(claim(id=b"2" * 16, issued_at=NOW - 1, unsettled=True))
+    memory.recall(claim(unacked=True))
+    memory.recall(claim(id=b"2" * 16, issued_at=NOW - 1, unacked=True))
     late = NOW + 5000
-    assert at_once(memory.claim(claim(unsettled=True, reference=late))) is REDELIVERED
-    assert at_once(memory.claim(claim(id=b"2" * 16, issued_at=NOW - 1, unsettled=True))) is TOO_OLD
+    assert at_once(memory.claim(claim(unacked=True, reference=late))) is REDELIVERED
+    assert at_once(memory.claim(claim(id=b"2" * 16, issued_at=NOW - 1, unacked=True))) is TOO_OLD
 
 
 # What passed without a verdict on its key
@@ -305,44 +305,44 @@ def test_a_key_that_is_too_many_is_held_up_no_less(monkeypatch: pytest.MonkeyPat
 def test_an_unsettled_id_outlives_the_horizon_until_it_is_settled() -> None:
     """Promise (A17): a delivery that JetStream still offers stays known, however long the handler takes."""
     memory = store()
-    assert at_once(memory.claim(claim(unsettled=True))) is FIRST
+    assert at_once(memory.claim(claim(unacked=True))) is FIRST
     late = NOW + 5000
     assert at_once(memory.claim(claim(id=b"2" * 16, issued_at=late, reference=late))) is FIRST
-    assert at_once(memory.claim(claim(unsettled=True, reference=late))) is REDELIVERED
-    assert at_once(memory.claim(claim(unsettled=True, place=place(9)))) is REPLAYED
-    memory.settle("log", claim().principal, b"1" * 16, NOW)
+    assert at_once(memory.claim(claim(unacked=True, reference=late))) is REDELIVERED
+    assert at_once(memory.claim(claim(unacked=True, place=place(9)))) is REPLAYED
+    memory.acknowledge("log", claim().principal, b"1" * 16, NOW)
     assert len(memory) == 1
-    assert at_once(memory.claim(claim(unsettled=True))) is TOO_OLD
+    assert at_once(memory.claim(claim(unacked=True))) is TOO_OLD
 
 
 def test_a_settled_id_ages_like_any_other() -> None:
     """Promise: within the horizon a settled id is still known, as what it is."""
     memory = store()
-    at_once(memory.claim(claim(unsettled=True)))
+    at_once(memory.claim(claim(unacked=True)))
     for log, number in (("log", b"1"), ("log", b"1"), ("log", b"9"), ("other", b"1")):
-        memory.settle(log, claim().principal, number * 16, NOW)
+        memory.acknowledge(log, claim().principal, number * 16, NOW)
     assert memory._logs["log"].pins == {}
     assert len(memory) == 1
-    assert at_once(memory.claim(claim(unsettled=True))) is REDELIVERED
+    assert at_once(memory.claim(claim(unacked=True))) is REDELIVERED
     assert at_once(memory.claim(claim(place=None))) is REPLAYED
 
 
 def test_what_waits_for_a_verdict_is_pinned_until_it_has_one() -> None:
     """Promise (A17, A39): what JetStream offers again after an outage is judged, however late; then it ages."""
     memory = store(unverified=1)
-    memory.remember_unjudged(claim(unsettled=True))
+    memory.remember_unjudged(claim(unacked=True))
     late = NOW + 5000
     at_once(memory.claim(numbered(2, issued_at=late, reference=late)))
-    assert at_once(memory.claim(claim(place=place(9), unsettled=True))) is REPLAYED
-    assert at_once(memory.claim(claim(unsettled=True))) is FIRST
+    assert at_once(memory.claim(claim(place=place(9), unacked=True))) is REPLAYED
+    assert at_once(memory.claim(claim(unacked=True))) is FIRST
     assert memory._quota._held[0] == 0, "by its claims it need be known no more"
-    assert at_once(memory.claim(claim(unsettled=True))) is REDELIVERED
+    assert at_once(memory.claim(claim(unacked=True))) is REDELIVERED
 
 
 def test_only_the_message_at_its_place_is_dropped() -> None:
     """Promise (A28): a copy that is rejected leaves the original pinned; the original, rejected in the end, ages."""
     memory = store()
-    waiting, handed = numbered(1, unsettled=True), numbered(2, unsettled=True)
+    waiting, handed = numbered(1, unacked=True), numbered(2, unacked=True)
     memory.drop(waiting)
     memory.remember_unjudged(waiting)
     at_once(memory.claim(handed))
@@ -359,11 +359,11 @@ def test_only_the_message_at_its_place_is_dropped() -> None:
 def test_what_is_never_settled_leaves_in_the_end() -> None:
     """Promise: an id that nobody settles is kept until its keep-until, then it is too old to come back."""
     memory = store()
-    at_once(memory.claim(claim(unsettled=True, keep_until=NOW + 1000)))
-    at_once(memory.claim(claim(unsettled=True, id=b"2" * 16, keep_until=NOW + 3000)))
+    at_once(memory.claim(claim(unacked=True, keep_until=NOW + 1000)))
+    at_once(memory.claim(claim(unacked=True, id=b"2" * 16, keep_until=NOW + 3000)))
     at = NOW + 1000
     at_once(memory.claim(claim(id=b"3" * 16, issued_at=at, reference=at)))
     assert len(memory) == 3
     at_once(memory.claim(claim(id=b"4" * 16, issued_at=at, reference=at + 1)))
     assert len(memory) == 3
-    assert at_once(memory.claim(claim(unsettled=True))) is TOO_OLD
+    assert at_once(memory.claim(claim(unacked=True))) is TOO_OLD

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from tests.unit.core.world import NOW, REALM, at_once, kafka
-from watchword import Caps, Channel, ConfigurationError, Position, Rate, Reason, Rejected, Unavailable
+from watchword import Channel, ConfigurationError, Position, QuarantineLimits, Rate, Reason, Rejected, Unavailable
 from watchword.quarantine import COOL_DOWN, CappedQuarantine
 from watchword.quarantine_copy import Copy
 
@@ -16,13 +16,13 @@ DOWN = Unavailable("keys")
 class Shelf(CappedQuarantine):
     """A quarantine in memory."""
 
-    def __init__(self, **caps: Any) -> None:
+    def __init__(self, **limits: Any) -> None:
         self.now = float(NOW)
         self.copies: list[Copy] = []
         self.warnings: list[dict[str, object]] = []
         self.fault: Exception | None = None
         self.room = True
-        super().__init__(clock=lambda: self.now, warn=self._hear, caps=Caps(**caps))
+        super().__init__(clock=lambda: self.now, warn=self._hear, limits=QuarantineLimits(**limits))
 
     def _hear(self, event: str, **fields: object) -> None:
         self.warnings.append({"event": event, **fields})
@@ -171,7 +171,7 @@ def test_a_mistake_in_the_set_up_does_not_stop_the_reader() -> None:
 
 
 @pytest.mark.parametrize(
-    "caps",
+    "limits",
     [
         {"rate": Rate(10_001, 3600.0)},
         {"bytes_per_second": 0},
@@ -180,10 +180,10 @@ def test_a_mistake_in_the_set_up_does_not_stop_the_reader() -> None:
         {"max_size": 8 * 1024 * 1024 + 1},
     ],
 )
-def test_caps_have_hard_ceilings(caps: dict[str, Any]) -> None:
+def test_caps_have_hard_ceilings(limits: dict[str, Any]) -> None:
     """No setting makes the quarantine an amplifier, or so small that it keeps nothing."""
     with pytest.raises(ConfigurationError, match="quarantine"):
-        Caps(**caps)
+        QuarantineLimits(**limits)
 
 
 def test_a_verdict_changes_nothing_in_the_message() -> None:

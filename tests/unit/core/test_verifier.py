@@ -157,21 +157,21 @@ def test_a_delivery_that_must_be_acknowledged_is_unsettled_until_then() -> None:
 
 
 def test_settling_reaches_a_store_that_wants_it() -> None:
-    """Promise: what is settled, or dropped by policy, leaves the unsettled; a store without that port needs none."""
+    """Promise: what is settled, or dropped by policy, leaves the unacked; a store without that port needs none."""
     for policy, allowed in ((Policy(), True), (Policy(contained=frozenset({ALICE})), False)):
         memory = MemoryReplayStore(horizon=policy.horizon)
         verifier = Verifier(
             realm=REALM, keys=MemoryKeys([public(ALICE_KEY, ALICE)]), replay=memory, policy=policy, clock=lambda: NOW
         )
         if allowed:
-            verifier.settle(_stored(), at_once(verifier.verify(press(_stored()))))
+            verifier.acknowledge(_stored(), at_once(verifier.verify(press(_stored()))))
         else:
             with pytest.raises(Rejected, match="contained"):
                 at_once(verifier.verify(press(_stored())))
         assert memory._logs["sub#TASKS"].pins == {}
         assert len(memory) == 1
     plain = World()
-    plain.verifier.settle(_stored(), plain.verify(press(_stored())))
+    plain.verifier.acknowledge(_stored(), plain.verify(press(_stored())))
 
 
 def test_a_rejected_delivery_leaves_nothing_pinned_and_no_copy_of_it_does_harm() -> None:
@@ -193,11 +193,11 @@ def test_a_log_that_is_no_longer_read_leaves_nothing() -> None:
     """Promise: neither ids nor rates of a log outlast its reading."""
     world = World(policy=Policy(allow=(Allow(ALICE, ("kafka://prod/tasks",), Rate(1, 10.0)),)))
     verifier = alone(world)
-    assert not at_once(verifier.verify(press(kafka(alone=True)))).redelivered
+    assert not at_once(verifier.verify(press(kafka(exclusive=True)))).redelivered
     with pytest.raises(Rejected, match="rate_limited"):
-        at_once(verifier.verify(press(kafka(alone=True), c7=b"2" * 16)))
+        at_once(verifier.verify(press(kafka(exclusive=True), c7=b"2" * 16)))
     verifier.forget("group#tasks/0")
-    assert not at_once(verifier.verify(press(kafka(alone=True, position=Position("tasks/0", 13))))).redelivered
+    assert not at_once(verifier.verify(press(kafka(exclusive=True, position=Position("tasks/0", 13))))).redelivered
 
 
 # What was before
@@ -226,31 +226,31 @@ def ending(verifier: Verifier, message: Message, expected: Expected | None = Non
 def test_what_a_process_reads_alone_needs_no_shared_store() -> None:
     """Promise (A12): the guard answers for a log that is read alone, the store for what is shared."""
     verifier = alone(World())
-    message = press(kafka(alone=True))
+    message = press(kafka(exclusive=True))
     assert [ending(verifier, message), ending(verifier, message)] == ["first", "again"]
-    assert ending(verifier, replace(message, alone=False)) == "replay"
+    assert ending(verifier, replace(message, exclusive=False)) == "replay"
 
 
 def test_a_rebuilt_guard_knows_what_passed() -> None:
     """Promise (A14): what passed checks 1 to 7 before is a replay elsewhere, below the floor everything is stale."""
     verifier = alone(World())
     verifier.begin("group#tasks/0", floor=NOW - 5.0)
-    message = press(kafka(alone=True))
+    message = press(kafka(exclusive=True))
     at_once(verifier.recall(message))
     copy = replace(message, position=Position("tasks/0", 13))
-    old = press(kafka(alone=True), c6=NOW - 6, c7=b"2" * 16)
+    old = press(kafka(exclusive=True), c6=NOW - 6, c7=b"2" * 16)
     assert [ending(verifier, one) for one in (copy, message, old)] == ["replayed", "again", "stale"]
 
 
 @pytest.mark.parametrize(
     "junk",
     [
-        kafka(alone=True),
-        press(kafka(alone=True), key=MALLORY_KEY),
-        replace(press(kafka(alone=True)), value=b"altered"),
-        replace(press(kafka(alone=True)), partition=1),
-        press(kafka(alone=True), c6=NOW - 400),
-        press(kafka(alone=True), c6=NOW + 40),
+        kafka(exclusive=True),
+        press(kafka(exclusive=True), key=MALLORY_KEY),
+        replace(press(kafka(exclusive=True)), value=b"altered"),
+        replace(press(kafka(exclusive=True)), partition=1),
+        press(kafka(exclusive=True), c6=NOW - 400),
+        press(kafka(exclusive=True), c6=NOW + 40),
     ],
 )
 def test_only_what_verifies_is_recalled(junk: Message) -> None:
@@ -265,7 +265,7 @@ def test_a_rebuild_remembers_what_another_max_age_let_in() -> None:
     verifier = alone(World())
     verifier.begin("group#tasks/0", floor=NOW - 500.0)
     for age, number in ((400, b"1" * 16), (600, b"2" * 16)):
-        unstamped = replace(kafka(alone=True, appended_at=None), appended_between=(-inf, float(NOW)))
+        unstamped = replace(kafka(exclusive=True, appended_at=None), appended_between=(-inf, float(NOW)))
         at_once(verifier.recall(press(unstamped, c6=NOW - age, c7=number)))
     assert len(verifier._guard) == 1
 
@@ -274,7 +274,7 @@ def test_a_rebuild_remembers_what_has_expired_or_lost_its_key_since() -> None:
     """Promise (A14, A23): it may have been delivered, so it is known, by its id or by its claims."""
     world = World()
     keys = MemoryKeys([public(ALICE_KEY, ALICE, revoked_at=NOW)])
-    expired, revoked = press(kafka(alone=True), c4=NOW), press(kafka(alone=True), c7=b"2" * 16)
+    expired, revoked = press(kafka(exclusive=True), c4=NOW), press(kafka(exclusive=True), c7=b"2" * 16)
     verifier = alone(world)
     at_once(verifier.recall(expired))
     assert len(verifier._guard) == 1
@@ -289,10 +289,10 @@ def test_a_delivery_that_is_still_offered_when_its_key_is_not_known_in_a_rebuild
     """Promise (A17): JetStream offers it again, and once its key is known it is delivered, however late that is."""
     world = World()
     verifier = alone(world, keys=MemoryKeys())
-    waiting = press(nats(alone=True, position=Position("S", 7), appended_at=NOW + 0.5, delivered_by=("S", "c")))
-    at_once(verifier.recall(waiting, unsettled=True))
+    waiting = press(nats(exclusive=True, position=Position("S", 7), appended_at=NOW + 0.5, delivered_by=("S", "c")))
+    at_once(verifier.recall(waiting, unacked=True))
     verifier._keys = world.keys
-    late = press(nats(alone=True, position=Position("S", 9), appended_at=NOW + 9000.5), c6=NOW + 9000, c7=b"2" * 16)
+    late = press(nats(exclusive=True, position=Position("S", 9), appended_at=NOW + 9000.5), c6=NOW + 9000, c7=b"2" * 16)
     copy = replace(waiting, position=Position("S", 8))
     assert [ending(verifier, one) for one in (late, copy, waiting)] == ["first", "replayed", "first"]
 
@@ -301,12 +301,12 @@ def test_a_rebuild_without_the_brokers_stamps_trusts_no_clock_to_have_stood_stil
     """Promise (A34, A39): what looks stale to a clock that then steps back within the skew is known all the same."""
     world = World()
     verifier = alone(world)
-    message = press(kafka(alone=True, appended_at=None, created_at=float(NOW)))
+    message = press(kafka(exclusive=True, appended_at=None, created_at=float(NOW)))
     world.now = NOW + 306.0
     at_once(verifier.recall(message))
     world.now = NOW + 304.0
     assert ending(verifier, replace(message, position=Position("tasks/0", 13))) == "replayed"
-    ahead = press(kafka(alone=True, appended_at=None, created_at=NOW + 400.0), c6=NOW + 400, c7=b"2" * 16)
+    ahead = press(kafka(exclusive=True, appended_at=None, created_at=NOW + 400.0), c6=NOW + 400, c7=b"2" * 16)
     at_once(verifier.recall(ahead))
     assert len(verifier._guard) == 1, "what no clock can have read is not remembered"
 
@@ -322,7 +322,7 @@ class Down:
 def test_a_rebuild_that_cannot_look_up_keys_says_so() -> None:
     """Promise (A35): an outage during a rebuild is no end of it; given up, a record is known by its claims."""
     world = World()
-    verifier, message = alone(world, keys=Down()), press(kafka(alone=True))
+    verifier, message = alone(world, keys=Down()), press(kafka(exclusive=True))
     with pytest.raises(Unavailable, match="keys"):
         at_once(verifier.recall(message))
     verifier.remember_unjudged(message)
@@ -334,10 +334,10 @@ def test_a_rebuild_that_cannot_look_up_keys_says_so() -> None:
 def test_what_cannot_be_read_is_passed_over_and_forgotten() -> None:
     """Promise (A38): junk takes no memory; nor does what a shared store answers for."""
     verifier = alone(World())
-    verifier.remember_unjudged(kafka(alone=True))
+    verifier.remember_unjudged(kafka(exclusive=True))
     verifier.remember_unjudged(press(kafka()))
     assert verifier._guard._logs == {}
-    verifier.remember_unjudged(press(kafka(alone=True, appended_at=None)))
+    verifier.remember_unjudged(press(kafka(exclusive=True, appended_at=None)))
     assert verifier._guard._quota._held[0] == 1
 
 
@@ -346,7 +346,7 @@ def test_a_key_that_is_known_late_brings_back_the_original_only(alone_at: bool) 
     """Promise (A39): under the guard, what was rejected for an unknown key cannot be replayed once the key is known."""
     world = World(keys=[])
     verifier = alone(world, replay=MemoryReplayStore(horizon=None) if alone_at else CountingStore(world.memory))
-    message = press(kafka(alone=alone_at))
+    message = press(kafka(exclusive=alone_at))
     assert ending(verifier, message) == "unknown_key"
     verifier._keys = MemoryKeys([public(ALICE_KEY, ALICE)])
     copy = replace(message, position=Position("tasks/0", 13))

@@ -9,9 +9,9 @@ from nats.aio.msg import Msg
 from tests.integration.nats.world import Kept
 from tests.unit.kafka.fakes import REALM, SENDER, signer
 from watchword import Channel, Message, Watchword
-from watchword_adapters.buses.nats import WatchwordClient
-from watchword_adapters.buses.nats.reader import Reader
-from watchword_adapters.buses.nats.subscription import VerifyingSubscription
+from watchword_adapters.nats import WatchwordClient
+from watchword_adapters.nats.reader import Reader
+from watchword_adapters.nats.subscription import VerifyingSubscription
 
 SUBJECT = "tasks"
 Handler: TypeAlias = Callable[[Msg], Awaitable[None]]

@@ -13,9 +13,9 @@ from nats.errors import SlowConsumerError
 from tests.unit.kafka.fakes import REALM, SENDER, Keys, watchword
 from tests.unit.nats.subscribed import SUBJECT, Subscribed, tree
 from watchword import Allow, Mode, Rate, Reason, VerificationKey
-from watchword_adapters.buses.nats import ahead
-from watchword_adapters.buses.nats.jetstream_reader import StreamReader
-from watchword_adapters.buses.nats.reader import Judged, Reader
+from watchword_adapters.nats import read_ahead
+from watchword_adapters.nats.jetstream_reader import StreamReader
+from watchword_adapters.nats.reader import Judged, Reader
 
 ALL = [b"%d" % number for number in range(40)]
 
@@ -173,7 +173,7 @@ async def test_what_comes_again_is_not_judged_before_its_turn() -> None:
     """A17: what a consumer was offered and did not get to comes again, and was delivered to nobody before."""
     agent, control = watchword(Keys()), cast("Any", None)  # never used: nothing is refused
     stream = StreamReader(
-        agent, control, "js:1", stream="s", consumer="c", acknowledged=True, alone=True, quarantine=None
+        agent, control, "js:1", stream="s", consumer="c", acknowledged=True, exclusive=True, quarantine=None
     )
     there = Subscribed(agent, reader=stream)
     held = Held(there)
@@ -303,7 +303,7 @@ async def test_strangers_behind_it_do_not_hold_a_message_up() -> None:
 
     async def slowly(principal: str, key_id: bytes) -> VerificationKey | None:
         if principal != SENDER:
-            await asyncio.sleep(1.1 * ahead.PATIENCE)
+            await asyncio.sleep(1.1 * read_ahead.PATIENCE)
         return await find(principal, key_id)
 
     keys.find = slowly  # type: ignore[method-assign]  # a tap
@@ -321,8 +321,8 @@ async def test_so_many_are_judged_together_at_most(
     monkeypatch: pytest.MonkeyPatch, most: int, most_bytes: int, runs: list[int]
 ) -> None:
     """A21: neither many messages nor large ones are judged in one go, before anything is handed over."""
-    monkeypatch.setattr(ahead, "MOST", most)
-    monkeypatch.setattr(ahead, "MOST_BYTES", most_bytes)
+    monkeypatch.setattr(read_ahead, "MOST", most)
+    monkeypatch.setattr(read_ahead, "MOST_BYTES", most_bytes)
     agent, seen = watchword(Keys()), []
     admit_many = agent.admit_many
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
 
-from watchword_adapters.buses.nats.headers import HeaderBlock, block_size, read_block
+from watchword_adapters.nats.headers import HeaderBlock, block_size, read_block
 
 NAME = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters=":"), min_size=1, max_size=20)
 VALUE = st.binary(max_size=40).filter(lambda raw: b"\r" not in raw and b"\n" not in raw)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.msg import Msg
 
-from watchword_adapters.buses.nats.message import Delivery
-from watchword_adapters.buses.nats.requests import MAX_UNREAD_ANSWERS, Recent, Waiting
+from watchword_adapters.nats.message import Delivery
+from watchword_adapters.nats.requests import MAX_UNREAD_ANSWERS, Recent, Waiting
 
 
 @pytest.mark.parametrize(

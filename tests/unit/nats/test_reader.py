@@ -8,9 +8,9 @@ from nats.aio.msg import Msg
 
 from tests.unit.kafka.fakes import REALM, Keys, watchword
 from watchword import Channel, Message, Watchword
-from watchword_adapters.buses.nats.headers import HeaderBlock
-from watchword_adapters.buses.nats.jetstream_reader import StreamReader
-from watchword_adapters.buses.nats.reader import Reader
+from watchword_adapters.nats.headers import HeaderBlock
+from watchword_adapters.nats.jetstream_reader import StreamReader
+from watchword_adapters.nats.reader import Reader
 from watchword_adapters.threads import Threads
 
 BROKEN: Any = Msg(_client=None, subject="tasks", headers=HeaderBlock(fault="broken"))  # type: ignore[arg-type]
@@ -82,7 +82,14 @@ async def test_an_ordered_consumer_is_expected_by_its_late_names() -> None:
     """What the predecessors of an ordered consumer sent may still be read; those of long ago are no more expected."""
     control: Any = None  # never used: nothing is refused
     reader = StreamReader(
-        watchword(Keys()), control, "js:1", stream="s", consumer="c0", acknowledged=False, alone=True, quarantine=None
+        watchword(Keys()),
+        control,
+        "js:1",
+        stream="s",
+        consumer="c0",
+        acknowledged=False,
+        exclusive=True,
+        quarantine=None,
     )
     for number in range(1, 20):
         reader.rebind(f"c{number}")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from watchword import ConfigurationError
-from watchword_adapters.buses.nats import NatsQuarantine, WatchwordClient, connect, redrive
+from watchword_adapters.nats import NatsQuarantine, WatchwordClient, connect, redrive
 
 
 async def _made(make: Callable[..., Any], agent: Any) -> None:

@@ -24,8 +24,8 @@ from watchword import (
     VerificationKey,
     VerifiedMessage,
 )
-from watchword_adapters.buses.nats.reader import Reader
 from watchword_adapters.freshness import FRESH
+from watchword_adapters.nats.reader import Reader
 
 ALL = [b"%d" % number for number in range(40)]
 

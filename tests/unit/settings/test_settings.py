@@ -3,7 +3,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from watchword import Alias, Allow, Caps, ConfigurationError, HeaderStyle, Mode, Policy, Rate
+from watchword import Alias, Allow, ConfigurationError, HeaderStyle, Mode, Policy, QuarantineLimits, Rate
 from watchword.settings import Settings, parse_duration, parse_size
 
 
@@ -135,14 +135,14 @@ def test_without_a_table_nothing_is_quarantined() -> None:
     assert Settings(realm="prod").to_quarantine() is None
     chosen = Settings.model_validate({"realm": "prod", "quarantine": {"kafka": "agents.quarantine"}}).to_quarantine()
     assert chosen is not None
-    assert (chosen.kafka, chosen.nats, chosen.headers) == ("agents.quarantine", None, HeaderStyle.WATCHWORD)
-    assert chosen.to_caps() == Caps()
+    assert (chosen.kafka, chosen.nats, chosen.header_style) == ("agents.quarantine", None, HeaderStyle.WATCHWORD)
+    assert chosen.to_limits() == QuarantineLimits()
 
 
 def test_every_setting_reaches_the_quarantine() -> None:
     """What is written in the table is what caps the copies."""
-    written = {"nats": "quarantine.agents", "rate": "30/m", "bytes": 2048, "max_size": 4096, "headers": "spring"}
+    written = {"nats": "quarantine.agents", "rate": "30/m", "bytes_per_second": 2048, "max_size": 4096, "header_style": "spring"}
     chosen = Settings.model_validate({"realm": "prod", "quarantine": written}).to_quarantine()
     assert chosen is not None
-    assert (chosen.nats, chosen.headers) == ("quarantine.agents", HeaderStyle.SPRING)
-    assert chosen.to_caps() == Caps(rate=Rate(30, 60.0), bytes_per_second=2048, max_size=4096)
+    assert (chosen.nats, chosen.header_style) == ("quarantine.agents", HeaderStyle.SPRING)
+    assert chosen.to_limits() == QuarantineLimits(rate=Rate(30, 60.0), bytes_per_second=2048, max_size=4096)

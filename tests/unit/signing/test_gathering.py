@@ -10,7 +10,7 @@ from watchword import Channel, Message, SigningKey, Unavailable
 from watchword.drafting import Draft
 from watchword.keys import Algorithm
 from watchword.signer import Signed, Signer
-from watchword_adapters.gathering import Gathering
+from watchword_adapters.signing_queue import SigningQueue
 
 KEY = SigningKey.generate()
 
@@ -70,7 +70,7 @@ def _sizes(signed: list[Signed]) -> list[int]:
 async def test_one_call_at_a_time_and_what_waits_shares_the_next(kms: Kms) -> None:
     """Promise: a lone draft goes out at once; what comes meanwhile is signed in trees of a batch, in order."""
     signer = _signer(kms)
-    gathering, drafts = Gathering(signer), _drafts(signer)
+    gathering, drafts = SigningQueue(signer), _drafts(signer)
     order = count()
     done: dict[int, int] = {}
 
@@ -96,7 +96,7 @@ async def test_one_call_at_a_time_and_what_waits_shares_the_next(kms: Kms) -> No
 async def test_what_comes_in_one_round_is_signed_together(kms: Kms) -> None:
     """Promise: sends of one loop iteration share a signature, without any wait for more."""
     signer = _signer(kms)
-    gathering, drafts = Gathering(signer), _drafts(signer)[:4]
+    gathering, drafts = SigningQueue(signer), _drafts(signer)[:4]
     signing = asyncio.gather(*map(gathering.sign, drafts))
     (await kms.called(1)).set_result(b"")
     assert len(set(_sizes(await signing))) == 1
@@ -108,7 +108,7 @@ async def test_what_comes_in_one_round_is_signed_together(kms: Kms) -> None:
 async def test_who_gives_up_harms_nobody(kms: Kms) -> None:
     """Promise: a cancelled send takes no other with it, whether it waited or was being signed."""
     signer = _signer(kms)
-    gathering, drafts = Gathering(signer), _drafts(signer)
+    gathering, drafts = SigningQueue(signer), _drafts(signer)
     tasks = [asyncio.create_task(gathering.sign(draft)) for draft in drafts]
     answer = await kms.called(1)
     tasks[1].cancel()
@@ -124,7 +124,7 @@ async def test_who_gives_up_harms_nobody(kms: Kms) -> None:
 async def test_a_call_for_which_nobody_waits_holds_up_nobody(kms: Kms) -> None:
     """Promise: a back-end that hangs does so for those only who wait for it: as all have given up, the next go on."""
     signer = _signer(kms)
-    gathering, drafts = Gathering(signer), _drafts(signer)
+    gathering, drafts = SigningQueue(signer), _drafts(signer)
     hung = asyncio.create_task(gathering.sign(drafts[0]))
     await kms.called(1)
     behind = asyncio.create_task(gathering.sign(drafts[1]))
@@ -139,7 +139,7 @@ async def test_a_call_for_which_nobody_waits_holds_up_nobody(kms: Kms) -> None:
 async def test_a_failure_is_told_to_each(kms: Kms, error: BaseException) -> None:
     """Promise: each send that a failed call was for has an Unavailable of its own; what comes later is tried anew."""
     signer = _signer(kms)
-    gathering, drafts = Gathering(signer), _drafts(signer)
+    gathering, drafts = SigningQueue(signer), _drafts(signer)
     tasks = [asyncio.create_task(gathering.sign(draft)) for draft in drafts[:3]]
     answer = await kms.called(1)
     tasks[2].cancel()

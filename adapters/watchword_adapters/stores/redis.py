@@ -13,22 +13,22 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
 
 from watchword import Admission, ConfigurationError
-from watchword_adapters.replay.gathering import (
+from watchword_adapters.stores.batched import (
     MOST_TIMEOUT,
     PER_PRINCIPAL,
     TIMEOUT,
-    GatheringStore,
+    BatchedReplayStore,
     StoreError,
     StoreOptions,
 )
-from watchword_adapters.replay.redis_script import SCRIPT, USE_FORMAT
+from watchword_adapters.stores.redis_script import SCRIPT, USE_FORMAT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from watchword import Policy
     from watchword_adapters.plugins import Context, Warn
-    from watchword_adapters.replay.gathering import Use
+    from watchword_adapters.stores.batched import Use
 
 _OLDEST: Final = (6, 2)
 _CLOCK_TOLERANCE: Final = MOST_TIMEOUT
@@ -71,7 +71,7 @@ def from_options(options: Mapping[str, Any], context: Context) -> RedisReplaySto
     )
 
 
-class RedisReplayStore(GatheringStore):
+class RedisReplayStore(BatchedReplayStore):
     """Ids in the Redis or Valkey server at ``url`` (``redis://`` or ``rediss://``); all keys begin with ``prefix``.
 
     A batch is one script. The server must be a master that stands alone, or one with replicas of its own; not a

@@ -8,8 +8,8 @@ from nats.aio.client import _HEADER_KEY_RE
 
 from watchword import Expected, Request, SigningError
 from watchword.message import ENVELOPE_HEADER, NATS_ID_HEADER, channel_of, maker_of
-from watchword_adapters.buses.nats.posting import Letter, PostingClient
-from watchword_adapters.buses.nats.requests import Recent
+from watchword_adapters.nats.posting import Letter, PostingClient
+from watchword_adapters.nats.requests import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

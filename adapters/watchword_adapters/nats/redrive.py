@@ -15,8 +15,8 @@ from nats.js.errors import APIError, NotFoundError
 from watchword import ConfigurationError, Unavailable
 from watchword.message import is_subject
 from watchword.quarantine_copy import message_digest, read_copy
-from watchword_adapters.buses.nats.client import connect
-from watchword_adapters.buses.nats.message import ObservedMsg
+from watchword_adapters.nats.client import connect
+from watchword_adapters.nats.message import ObservedMsg
 from watchword_adapters.redriving import ANY, Choice, Redriven, Stored, judge, judged_copy, onlooker
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from watchword import Message, Watchword
     from watchword.quarantine_copy import Kept
-    from watchword_adapters.buses.nats.jetstream import VerifyingJetStream
+    from watchword_adapters.nats.jetstream import VerifyingJetStream
 
 LIMIT: Final = 1000
 """Latest entries of the stream that are looked at, unless told otherwise."""

@@ -65,7 +65,7 @@ class _Waiting(NamedTuple):
     since: float
 
 
-class GatheringStore(ABC):
+class BatchedReplayStore(ABC):
     """A replay store that several processes share, to which many claims go at once.
 
     What has gathered when the event loop comes round goes out as one batch; while ``flights`` batches are out, the

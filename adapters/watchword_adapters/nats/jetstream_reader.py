@@ -13,15 +13,15 @@ from watchword import Expected, Position, Reason, Rejected, Unavailable, Verifie
 from watchword.audit import UNDETERMINED
 from watchword.message import maker_of
 from watchword.outage import Outage
-from watchword_adapters.buses.nats.message import Delivery
-from watchword_adapters.buses.nats.reader import Reader
+from watchword_adapters.nats.message import Delivery
+from watchword_adapters.nats.reader import Reader
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
     from watchword import Delivered, Message, Watchword
     from watchword.quarantine import Quarantine
-    from watchword_adapters.buses.nats.message import ObservedMsg, VerifiedMsg
+    from watchword_adapters.nats.message import ObservedMsg, VerifiedMsg
 
 FIRST_DELAY: Final = 0.5
 """Seconds until a message that could not be judged comes again; doubled with each attempt, up to LAST_DELAY."""
@@ -57,10 +57,10 @@ class StreamReader(Reader):
         stream: str,
         consumer: str,
         acknowledged: bool,
-        alone: bool,
+        exclusive: bool,
         quarantine: Quarantine | None,
     ) -> None:
-        super().__init__(watchword, name, alone=alone, quarantine=quarantine)
+        super().__init__(watchword, name, exclusive=exclusive, quarantine=quarantine)
         self.acknowledged: Final = acknowledged
         self.stream: Final = stream
         self._client = client
@@ -101,7 +101,7 @@ class StreamReader(Reader):
         """See Reader; what nobody acknowledges is settled at once."""
         verdict = delivered if isinstance(delivered, VerifiedMessage) else delivered.verdict
         if not self.acknowledged and isinstance(verdict, VerifiedMessage):
-            self.watchword.verifier.settle(message, verdict)
+            self.watchword.verifier.acknowledge(message, verdict)
         return super().deliver(raw, message, delivered)
 
     async def refused(self, raw: Msg, message: Message, verdict: Rejected | Unavailable) -> None:

@@ -14,16 +14,16 @@ import nats
 from pydantic import Field
 
 from watchword import Admission, ConfigurationError
-from watchword_adapters.replay.gathering import (
+from watchword_adapters.stores.batched import (
     PER_PRINCIPAL,
     TIMEOUT,
-    GatheringStore,
+    BatchedReplayStore,
     StoreError,
     StoreOptions,
     too_old,
 )
-from watchword_adapters.replay.nats_bucket import Bucket, Entry, Put, check
-from watchword_adapters.replay.nats_rooms import Rooms
+from watchword_adapters.stores.nats_bucket import Bucket, Entry, Put, check
+from watchword_adapters.stores.nats_rooms import Rooms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from watchword import Policy
     from watchword_adapters.plugins import Context, Warn
-    from watchword_adapters.replay.gathering import Use
+    from watchword_adapters.stores.batched import Use
 
 _BUCKET: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _MARK: Final = "mark"
@@ -86,7 +86,7 @@ class _Session(NamedTuple):
     rooms: Rooms
 
 
-class NatsKvReplayStore(GatheringStore):
+class NatsKvReplayStore(BatchedReplayStore):
     """Ids in the KV ``bucket`` of the NATS server or cluster at ``url``, which it makes if it is not there.
 
     It needs nats-server 2.11 or later: each key has its own TTL. A batch is a burst of conditional writes; then the

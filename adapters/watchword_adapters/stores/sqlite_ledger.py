@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from watchword import Admission, ConfigurationError
-from watchword_adapters.replay.gathering import StoreError
-from watchword_adapters.replay.sqlite_files import Files
+from watchword_adapters.stores.batched import StoreError
+from watchword_adapters.stores.sqlite_files import Files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from watchword_adapters.replay.gathering import Use
+    from watchword_adapters.stores.batched import Use
 
 _TURN: Final = 0.001
 """Seconds after which SQLite says "locked": its own patience sleeps ever longer, and lets others pass."""

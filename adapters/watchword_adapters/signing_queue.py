@@ -20,7 +20,7 @@ class _Waiting(NamedTuple):
     future: asyncio.Future[Signed]
 
 
-class Gathering:
+class SigningQueue:
     """Signs drafts of one signer for tasks of one event loop, in the order in which they come.
 
     One call to the back-end is under way at a time; what comes meanwhile waits, and shares the next signature (up to

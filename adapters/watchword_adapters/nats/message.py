@@ -81,24 +81,24 @@ class _DeliveredMsg(Msg):
     async def ack(self) -> None:
         """Acknowledge; the message's id may age from now on."""
         await super().ack()
-        self._settle()
+        self._acknowledged()
 
     async def ack_sync(self, timeout: float = 1.0) -> Msg:  # noqa: ASYNC109 - the base's own signature
         """Acknowledge and wait until the server has it (``timeout`` in seconds)."""
         answer = await super().ack_sync(timeout)
-        self._settle()
+        self._acknowledged()
         return answer
 
     async def term(self) -> None:
         """End redelivery."""
         await super().term()
-        self._settle()
+        self._acknowledged()
 
-    def _settle(self) -> None:
+    def _acknowledged(self) -> None:
         verified, message = self._proof(), self._message
         if verified is not None and message is not None and message.delivered_by is not None:
             client: Answering = self._client  # type: ignore[assignment]  # as above
-            client.watchword.verifier.settle(message, verified)
+            client.watchword.verifier.acknowledge(message, verified)
 
     def _answer_to(self) -> str | None:
         raise NotImplementedError

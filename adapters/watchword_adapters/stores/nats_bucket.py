@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from nats.errors import NoRespondersError
 
 from watchword import ConfigurationError
-from watchword_adapters.replay.gathering import StoreError
+from watchword_adapters.stores.batched import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,14 +6,14 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from watchword_adapters.buses.nats.reader import is_undetermined
 from watchword_adapters.freshness import FRESH
+from watchword_adapters.nats.reader import is_undetermined
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
     from watchword.proving import Checker
-    from watchword_adapters.buses.nats.reader import Judged, Reader
+    from watchword_adapters.nats.reader import Judged, Reader
 
 MOST: Final = 256
 """Messages judged together: some full trees, of which each leaf is hashed but once. With 64 few trees come whole."""
@@ -25,7 +25,7 @@ PATIENCE: Final = 0.05
 """Seconds of looking for keys behind which no other is looked for: no message is to wait for strangers' keys."""
 
 
-class Ahead:
+class ReadAhead:
     """Verdicts on the messages that stand first in the queue of one subscription.
 
     A message stays in the queue until its turn, and so does everything that its verdict brings about: what the client
@@ -39,13 +39,13 @@ class Ahead:
         self._judged: deque[Judged] = deque()
         self._doubtful = False
 
-    async def judge(self, raw: Msg, *, alone: bool) -> Msg | None:
+    async def judge(self, raw: Msg, *, exclusive: bool) -> Msg | None:
         """Return what the handler may have of ``raw``, which was taken off the queue, as ``Reader.judge`` does.
 
-        ``alone`` lets nothing more be judged with it.
+        ``exclusive`` lets nothing more be judged with it.
         """
         if not self._judged:
-            if alone or self._queue.empty() or not self._reader.looks_ahead:
+            if exclusive or self._queue.empty() or not self._reader.looks_ahead:
                 return await self._reader.judge(raw)
             self._judged.extend(await self._reader.judge_first(self._together(raw), self._check, patience=PATIENCE))
             self._doubtful = is_undetermined(self._judged[-1].verdict)

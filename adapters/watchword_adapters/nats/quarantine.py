@@ -14,14 +14,14 @@ from watchword import ConfigurationError, Unavailable
 from watchword.agent import require
 from watchword.message import MAX_HEADER_BYTES, NATS_ID_HEADER, is_subject
 from watchword.quarantine import CappedQuarantine
-from watchword_adapters.buses.nats.asking import AskingClient
-from watchword_adapters.buses.nats.headers import block_size
+from watchword_adapters.nats.asking import AskingClient
+from watchword_adapters.nats.headers import block_size
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
     from watchword import Channel, Message, Rejected, Watchword
-    from watchword.quarantine import Caps
+    from watchword.quarantine import QuarantineLimits
     from watchword.quarantine_copy import Copy
 
 _RESERVED: Final = ("$", "_INBOX.")
@@ -41,12 +41,12 @@ class NatsQuarantine(CappedQuarantine):
         *,
         watchword: Watchword,
         client: Client | None = None,
-        caps: Caps | None = None,
+        limits: QuarantineLimits | None = None,
         stored: bool = True,
         timeout: float = 5.0,
     ) -> None:
         require(watchword)
-        super().__init__(clock=watchword.clock, warn=watchword.audit.warn, caps=caps)
+        super().__init__(clock=watchword.clock, warn=watchword.audit.warn, limits=limits)
         if not is_subject(subject) or subject.startswith(_RESERVED):
             raise ConfigurationError(
                 f"quarantine subject {subject!r}: write one subject without wildcard, as 'quarantine.prod'"
@@ -65,7 +65,7 @@ class NatsQuarantine(CappedQuarantine):
         settings = watchword.quarantine
         if settings is None or settings.nats is None:
             return None
-        return cls(settings.nats, watchword=watchword, caps=settings.to_caps())
+        return cls(settings.nats, watchword=watchword, limits=settings.to_limits())
 
     def attach(self, client: Client) -> None:
         """Publish through this client, unless one was given or came first."""

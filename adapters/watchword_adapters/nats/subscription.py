@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from nats.aio.subscription import Subscription, _SubscriptionMessageIterator
 from nats.errors import Error
 
-from watchword_adapters.buses.nats.ahead import Ahead
+from watchword_adapters.nats.read_ahead import ReadAhead
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from nats.aio.msg import Msg
 
-    from watchword_adapters.buses.nats.reader import Reader
+    from watchword_adapters.nats.reader import Reader
 
     Handler = Callable[[Msg], Awaitable[None]]
 
@@ -38,7 +38,7 @@ class VerifyingSubscription(Subscription):
         self._interrupted: deque[asyncio.Task[Msg | None]] = deque()
         judged = cb if cb is None or reader is None else self._judge_for_handler
         super().__init__(client, number, subject, cb=judged, **options)
-        self._ahead = None if cb is None or reader is None else Ahead(reader, self._pending_queue, client.check)
+        self._ahead = None if cb is None or reader is None else ReadAhead(reader, self._pending_queue, client.check)
 
     def _start(self, error_cb: Any) -> None:
         super()._start(error_cb)  # type: ignore[no-untyped-call]  # nats-py leaves it untyped
@@ -94,9 +94,9 @@ class VerifyingSubscription(Subscription):
         assert self._ahead is not None  # noqa: S101 - as in judged
         assert self._handler is not None  # noqa: S101 - as in judged
         if self._max_msgs > 0:
-            delivered = await self._judged_in_full(self._ahead.judge(raw, alone=True))
+            delivered = await self._judged_in_full(self._ahead.judge(raw, exclusive=True))
         else:
-            delivered = await self._ahead.judge(raw, alone=False)
+            delivered = await self._ahead.judge(raw, exclusive=False)
         self._close_when_full()
         if delivered is not None:
             await self._handler(delivered)

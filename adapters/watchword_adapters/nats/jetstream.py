@@ -15,9 +15,9 @@ from nats.js import JetStreamContext, JetStreamManager, api
 from nats.js.client import DEFAULT_JS_SUB_PENDING_BYTES_LIMIT, DEFAULT_JS_SUB_PENDING_MSGS_LIMIT
 
 from watchword import ConfigurationError
-from watchword_adapters.buses.nats.jetstream_publish import Storing, StreamPublisher
-from watchword_adapters.buses.nats.jetstream_reader import Publishing, StreamReader
-from watchword_adapters.buses.nats.jetstream_rebuild import rebuild
+from watchword_adapters.nats.jetstream_publish import Storing, StreamPublisher
+from watchword_adapters.nats.jetstream_reader import Publishing, StreamReader
+from watchword_adapters.nats.jetstream_rebuild import rebuild
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from watchword import Watchword
     from watchword.proving import Checker
     from watchword.quarantine import Quarantine
-    from watchword_adapters.buses.nats.reader import Reader
-    from watchword_adapters.buses.nats.subscription import VerifyingSubscription
+    from watchword_adapters.nats.reader import Reader
+    from watchword_adapters.nats.subscription import VerifyingSubscription
 
 _API: Final = "$JS."
 
@@ -54,7 +54,7 @@ class StreamClient(Storing, Publishing, Protocol):
         """Refuse a scope that others may share, where no store is shared as well."""
         ...
 
-    def reader_name(self, scope: str, *, alone: bool) -> str:
+    def reader_name(self, scope: str, *, exclusive: bool) -> str:
         """Name a reader; one that reads alone is no other's."""
         ...
 
@@ -238,11 +238,11 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         reader = StreamReader(
             self._client.watchword,
             self._client,
-            self._client.reader_name(f"js:{stream}:{consumer}", alone=shared is None),
+            self._client.reader_name(f"js:{stream}:{consumer}", exclusive=shared is None),
             stream=stream,
             consumer=consumer,
             acknowledged=policy == api.AckPolicy.EXPLICIT,
-            alone=shared is None,
+            exclusive=shared is None,
             quarantine=self._client.quarantine,
         )
         return reader, known if shared is None else None

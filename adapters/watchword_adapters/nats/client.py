@@ -11,12 +11,12 @@ from nats.aio.client import Client
 from nats.aio.subscription import DEFAULT_SUB_PENDING_BYTES_LIMIT, DEFAULT_SUB_PENDING_MSGS_LIMIT
 
 from watchword import ConfigurationError, Reason, Rejected
-from watchword_adapters.buses.nats.asking import AskingClient
-from watchword_adapters.buses.nats.headers import CONTROL, NO_RESPONDERS, HeaderBlock, read_block
-from watchword_adapters.buses.nats.jetstream import VerifyingJetStream, VerifyingManager
-from watchword_adapters.buses.nats.quarantine import NatsQuarantine
-from watchword_adapters.buses.nats.reader import Reader
-from watchword_adapters.buses.nats.subscription import VerifyingSubscription
+from watchword_adapters.nats.asking import AskingClient
+from watchword_adapters.nats.headers import CONTROL, NO_RESPONDERS, HeaderBlock, read_block
+from watchword_adapters.nats.jetstream import VerifyingJetStream, VerifyingManager
+from watchword_adapters.nats.quarantine import NatsQuarantine
+from watchword_adapters.nats.reader import Reader
+from watchword_adapters.nats.subscription import VerifyingSubscription
 from watchword_adapters.threads import Threads
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from watchword import Watchword
     from watchword.quarantine import Quarantine
-    from watchword_adapters.buses.nats.signing import Recipient
+    from watchword_adapters.nats.signing import Recipient
 
 _ACK: Final = b"$JS.ACK."
 _FLOW_CONTROL: Final = "$JS.FC."
@@ -140,9 +140,9 @@ class WatchwordClient(AskingClient):
             self._warned.add(scope)
             self.watchword.audit.warn("replay.scope_shared", scope=scope, remedy=remedy)
 
-    def reader_name(self, scope: str, *, alone: bool) -> str:
+    def reader_name(self, scope: str, *, exclusive: bool) -> str:
         """Name a reader; one that reads alone is no other's."""
-        return self._own(scope) if alone else scope
+        return self._own(scope) if exclusive else scope
 
     def check_duplicate_window(self, stream: str, seconds: float | None) -> None:
         """Warn once of a stream whose own de-duplication is shorter than the policy's window."""
@@ -159,21 +159,21 @@ class WatchwordClient(AskingClient):
     def _subject_reader(self, subject: str, queue: str) -> Reader:
         """Return the reader of a subscription of core NATS; an inbox is nobody else's, and gets replies only."""
         floor, own_inbox = -inf, subject.startswith(f"{self._inbox_prefix.decode()}.")
-        alone = own_inbox or not (queue or self._instance)
-        if alone:
+        exclusive = own_inbox or not (queue or self._instance)
+        if exclusive:
             name = self._own("sub")
         elif queue:
             name = f"queue:{queue}"
         else:
             self._subscribed[subject] += 1
             name = f"sub:{self._instance}:{self._subscribed[subject]}"
-        if alone and not own_inbox:
+        if exclusive and not own_inbox:
             floor = self.watchword.clock() + self.watchword.verifier.policy.max_skew
             self.watchword.audit.note("replay.floor", subject=subject, floor=floor)
         return Reader(
             self.watchword,
             name,
-            alone=alone,
+            exclusive=exclusive,
             expected=self._expectation(floor),
             admitted=self._owe,
             quarantine=self.quarantine,

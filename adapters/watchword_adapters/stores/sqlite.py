@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from watchword import ConfigurationError
-from watchword_adapters.replay.gathering import PER_PRINCIPAL, TIMEOUT, GatheringStore, StoreOptions
-from watchword_adapters.replay.sqlite_ledger import Ledger
+from watchword_adapters.stores.batched import PER_PRINCIPAL, TIMEOUT, BatchedReplayStore, StoreOptions
+from watchword_adapters.stores.sqlite_ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from watchword import Admission, Policy
     from watchword_adapters.plugins import Context, Warn
-    from watchword_adapters.replay.gathering import Use
+    from watchword_adapters.stores.batched import Use
 
 _BUSY_SHARE: Final = 0.75
 """Part of a claim's time that may go into waiting for another process's turn."""
@@ -49,7 +49,7 @@ def from_options(options: Mapping[str, Any], context: Context) -> SqliteReplaySt
     )
 
 
-class SqliteReplayStore(GatheringStore):
+class SqliteReplayStore(BatchedReplayStore):
     """Ids in the SQLite file ``path`` on a local disk: for the processes of one machine.
 
     A batch is one transaction, synced to the disk before anything is delivered (``synchronous=FULL``): otherwise a

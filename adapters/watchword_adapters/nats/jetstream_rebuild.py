@@ -17,15 +17,15 @@ from nats.js.errors import NotFoundError
 from watchword import Unavailable
 from watchword.outage import Outage
 from watchword.rebuild import anchor_without_record, floor_at, window_start
-from watchword_adapters.buses.nats.message import sequence_of
+from watchword_adapters.nats.message import sequence_of
 
 if TYPE_CHECKING:
     from nats.js import JetStreamManager
 
     from watchword import Message
     from watchword.proving import Checker
-    from watchword_adapters.buses.nats.jetstream_reader import StreamReader
-    from watchword_adapters.buses.nats.subscription import VerifyingSubscription
+    from watchword_adapters.nats.jetstream_reader import StreamReader
+    from watchword_adapters.nats.subscription import VerifyingSubscription
 
 _BATCH: Final = 500
 _SECONDS: Final = 5.0
@@ -140,13 +140,13 @@ async def _recall(  # noqa: PLR0917 - one step of the above
             left -= len(fetched)
             reached = sequence_of(fetched[-1])
             known = [(sequence, reader.message(msg)) for msg in fetched if (sequence := sequence_of(msg)) <= delivered]
-            for unsettled in (False, True):
+            for unacked in (False, True):
                 passed = [
                     message
                     for sequence, message in known
-                    if unsettled is (reader.acknowledged and sequence > acknowledged)
+                    if unacked is (reader.acknowledged and sequence > acknowledged)
                 ]
-                await _remember(reader, passed, client.check, outage, unsettled=unsettled)
+                await _remember(reader, passed, client.check, outage, unacked=unacked)
             recalled += len(known)
     finally:
         with suppress(Error, TimeoutError):
@@ -156,12 +156,12 @@ async def _recall(  # noqa: PLR0917 - one step of the above
 
 
 async def _remember(
-    reader: StreamReader, messages: list[Message], check: Checker, outage: Outage, *, unsettled: bool
+    reader: StreamReader, messages: list[Message], check: Checker, outage: Outage, *, unacked: bool
 ) -> None:
     """Recall messages; one on whose key there is no verdict for too long is remembered by its claims."""
     verifier, delay = reader.watchword.verifier, _FIRST_DELAY
     while messages:
-        recalled = await verifier.recall_many(messages, unsettled=unsettled, check=check)
+        recalled = await verifier.recall_many(messages, unacked=unacked, check=check)
         messages = messages[recalled:]
         if not messages:
             return

@@ -10,7 +10,7 @@ from nats.aio.client import PING_PROTO, Client
 from nats.protocol.command import hpub_cmd
 
 from watchword.agent import require
-from watchword_adapters.gathering import Gathering
+from watchword_adapters.signing_queue import SigningQueue
 
 if TYPE_CHECKING:
     from watchword import Watchword
@@ -51,7 +51,7 @@ class PostingClient(Client):
         self._letters_size = 0
         self._pong: asyncio.Future[bool] | None = None
         self._comes_round = False
-        self._gathering: Gathering | None = None
+        self._gathering: SigningQueue | None = None
 
     async def post(self, letter: Letter) -> None:
         """Accept a letter for sending; the base's errors where it accepts none. Waits only where the base would.
@@ -61,7 +61,7 @@ class PostingClient(Client):
         self._check_open(letter)
         signer = self.watchword.signer
         if not signer.in_memory:
-            self._gathering = self._gathering or Gathering(signer)
+            self._gathering = self._gathering or SigningQueue(signer)
             signed = await self._gathering.sign(letter.draft)
             self._check_open(letter)
             self._write(letter, signed)

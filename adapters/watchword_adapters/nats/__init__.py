@@ -3,11 +3,11 @@
 ``connect(..., watchword=...)`` stands for ``nats.connect(...)``; the rest of a program stays as it is.
 """
 
-from watchword_adapters.buses.nats.client import WatchwordClient, connect
-from watchword_adapters.buses.nats.jetstream import VerifyingJetStream, VerifyingManager, VerifyingPullSubscription
-from watchword_adapters.buses.nats.message import ObservedMsg, VerifiedMsg
-from watchword_adapters.buses.nats.quarantine import NatsQuarantine
-from watchword_adapters.buses.nats.signing import Recipient
+from watchword_adapters.nats.client import WatchwordClient, connect
+from watchword_adapters.nats.jetstream import VerifyingJetStream, VerifyingManager, VerifyingPullSubscription
+from watchword_adapters.nats.message import ObservedMsg, VerifiedMsg
+from watchword_adapters.nats.quarantine import NatsQuarantine
+from watchword_adapters.nats.signing import Recipient
 
 __all__ = [
     "NatsQuarantine",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from watchword import Expected, ObservedMessage, Reason, Rejected, Unavailable, VerifiedMessage
 from watchword.agent import require
 from watchword.message import channel_of, make_message
-from watchword_adapters.buses.nats.headers import HeaderBlock
-from watchword_adapters.buses.nats.message import delivered_msg
+from watchword_adapters.nats.headers import HeaderBlock
+from watchword_adapters.nats.message import delivered_msg
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from watchword import Delivered, Message, Position, Request, Watchword
     from watchword.proving import Checker
     from watchword.quarantine import Quarantine
-    from watchword_adapters.buses.nats.message import ObservedMsg, VerifiedMsg
+    from watchword_adapters.nats.message import ObservedMsg, VerifiedMsg
 
 Verdict: TypeAlias = "Delivered | Rejected | Unavailable | None"
 """What judging came to; None for a status line of the server, which nobody judges."""
@@ -43,7 +43,7 @@ class Judged(NamedTuple):
 class Reader:
     """One reader of core NATS subjects: a queue group, or one subscription.
 
-    ``name`` is the scope in which an id is used once. A reader that is ``alone`` remembers in this process, and its
+    ``name`` is the scope in which an id is used once. A reader that is ``exclusive`` remembers in this process, and its
     ``log`` is forgotten when it closes. ``expected`` tells what is waited for on a subject; ``admitted`` hears of each
     verified message. Until ``ready`` nothing is judged. ConfigurationError where nothing could verify.
     """
@@ -53,7 +53,7 @@ class Reader:
         watchword: Watchword,
         name: str,
         *,
-        alone: bool = True,
+        exclusive: bool = True,
         expected: Callable[[str], Expected] | None = None,
         admitted: Callable[[VerifiedMessage], None] | None = None,
         quarantine: Quarantine | None = None,
@@ -61,7 +61,7 @@ class Reader:
         require(watchword, reads=True)
         self.watchword: Final = watchword
         self.name: Final = name
-        self.alone: Final = alone
+        self.exclusive: Final = exclusive
         self.ready: Final = asyncio.Event()
         self.ready.set()
         self._quarantine = quarantine
@@ -111,7 +111,7 @@ class Reader:
             delivered: list[Msg | None] = []
             at, outage = 0, False
             while at < len(raws):
-                if outage and not self.alone:  # a store that is shared sees no order anyway: they may wait together
+                if outage and not self.exclusive:  # a store that is shared sees no order anyway: they may wait together
                     delivered += await asyncio.gather(*map(self.judge, raws[at:]))
                     break
                 judged = await self.judge_first(raws[at : at + 1] if outage else raws[at:], check)
@@ -166,9 +166,9 @@ class Reader:
         delivered_by: tuple[str, str] | None,
     ) -> Message:
         channel, pairs = channel_of("nats", self.watchword.realm, raw.subject), block_of(raw).pairs
-        name, alone = self.name, self.alone
+        name, exclusive = self.name, self.exclusive
         made: Message = make_message(
-            channel, raw.data, None, pairs, None, reply_to, position, appended_at, None, name, delivered_by, alone
+            channel, raw.data, None, pairs, None, reply_to, position, appended_at, None, name, delivered_by, exclusive
         )
         return made
 
@@ -207,7 +207,7 @@ class Reader:
         self._forget()
 
     def _forget(self) -> None:
-        if self.alone and self._closed and not self._judging:
+        if self.exclusive and self._closed and not self._judging:
             self.watchword.verifier.forget(self.log)
 
     def _unreadable(self, message: Message, fault: str) -> ObservedMessage:

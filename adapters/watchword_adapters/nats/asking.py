@@ -14,11 +14,11 @@ from nats.aio.client import PING_PROTO, _validate_queue, _validate_subject
 from nats.aio.subscription import DEFAULT_SUB_PENDING_BYTES_LIMIT, DEFAULT_SUB_PENDING_MSGS_LIMIT
 
 from watchword import ConfigurationError
-from watchword_adapters.buses.nats.headers import NO_RESPONDERS
-from watchword_adapters.buses.nats.reader import Reader, block_of, only_answer_to
-from watchword_adapters.buses.nats.requests import Waiting
-from watchword_adapters.buses.nats.signing import CONTROL_SUBJECTS, SigningClient
-from watchword_adapters.buses.nats.subscription import VerifyingSubscription
+from watchword_adapters.nats.headers import NO_RESPONDERS
+from watchword_adapters.nats.reader import Reader, block_of, only_answer_to
+from watchword_adapters.nats.requests import Waiting
+from watchword_adapters.nats.signing import CONTROL_SUBJECTS, SigningClient
+from watchword_adapters.nats.subscription import VerifyingSubscription
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
