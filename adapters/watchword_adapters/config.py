@@ -12,6 +12,7 @@ from watchword import Audit, ConfigurationError, KeyChain, Mode, Signer, Signing
 from watchword_adapters import plugins
 from watchword_adapters.keys.files import FileKeys
 from watchword_adapters.settings_file import explain, read_settings
+from watchword_adapters.stores.journal import FileJournal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -68,10 +69,26 @@ def build(
         clock=clock,
         # A store that several processes share says so itself.
         shared_replay=getattr(replay, "shared", False) is True,
+        journal=journal_of(settings, context),
     )
     _check_owners(settings.principal, sources, key)
     return Watchword(
         verifier=verifier, signer=_signer(settings, key, clock), audit=audit, quarantine=settings.to_quarantine()
+    )
+
+
+def journal_of(settings: Settings, context: plugins.Context) -> FileJournal | None:
+    """Return what this principal keeps on this machine; None where the settings say so, or nothing is dropped."""
+    if not settings.replay.state or context.policy.mode is Mode.OBSERVE:
+        return None
+    return FileJournal(
+        context.directory / settings.replay.state,
+        realm=settings.realm,
+        principal=settings.principal,
+        policy=context.policy,
+        clock=context.clock,
+        warn=context.warn,
+        required="state" in settings.replay.model_fields_set,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from enum import IntEnum
 from heapq import nlargest
 from math import ceil, inf
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
@@ -17,6 +18,7 @@ from watchword.slices import AT_ONCE, Slices
 
 if TYPE_CHECKING:
     from collections import deque
+    from collections.abc import Iterable
 
     from watchword.quota import Warned
     from watchword.replay import Claim, Claimed
@@ -43,6 +45,25 @@ _FIRST: Final = Admission.FIRST  # nearly every answer; Python 3.11 searches for
 _Pair: TypeAlias = tuple[str, bytes]
 
 
+class Kind(IntEnum):
+    """What a note says: an id that was used, claims that nobody judged, or up to when a key's messages are stale."""
+
+    ID = 0
+    CLAIMS = 1
+    RAISED = 2
+
+
+class Note(NamedTuple):
+    """Something that a log's guard has remembered, and a successor must know; ``data`` is an id, or a digest."""
+
+    log: str
+    kind: Kind
+    principal: str
+    key_id: bytes
+    issued_at: int
+    data: bytes
+
+
 class _Pin(NamedTuple):
     """An id that may come again however late."""
 
@@ -61,10 +82,11 @@ class _Log:
     stamps nothing, when the latest message of each principal was issued that passed. ``unverified`` ids are kept by
     their claims, and others that are so kept were issued up to ``ahead``. ``raised`` are the floors of single keys, of
     which something could not be remembered; keys under which nothing has verified and that found no room in it share
-    ``unproven``.
+    ``unproven``. Of a log that is ``noted`` whatever is remembered goes into the notes.
     """
 
     ids: Slices
+    noted: bool = False
     start: float = -inf
     highest: float = -inf
     latest: dict[str, int] = field(default_factory=dict)
@@ -104,6 +126,7 @@ class MemoryReplayStore:
         self._logs: dict[str, _Log] = {}
         self._room = OPEN
         self._proven: set[_Pair] = set()
+        self._notes: list[Note] = []
         self._offered = self._paid = 0
 
     def __len__(self) -> int:
@@ -165,6 +188,39 @@ class MemoryReplayStore:
         self.forget(log)
         self._opened(log).start = floor
 
+    def raise_floor(self, log: str, floor: float) -> None:
+        """Let whatever was issued below ``floor`` be too old from now on; what is known stays known."""
+        known = self._logs.get(log) or self._opened(log)
+        known.start = max(known.start, floor)
+
+    def note(self, log: str) -> None:
+        """Take notes from now on of all that is remembered in this log."""
+        (self._logs.get(log) or self._opened(log)).noted = True
+
+    def take_notes(self) -> list[Note]:
+        """Return the notes taken since the last call, and forget them."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    def restore(self, log: str, notes: Iterable[Note]) -> None:
+        """Remember what another guard of this log took notes of; what finds no room raises its key's floor."""
+        known = self._logs.get(log) or self._opened(log)
+        for note in notes:
+            if note.kind is Kind.RAISED:
+                self._raise_pair(known, (note.principal, note.key_id), note.issued_at)
+                continue
+            is_id = note.kind is Kind.ID
+            hashing = self._hashing
+            key = hashing.key(note.principal, note.data, note.issued_at) if is_id else hashing.digest_key(note.data)
+            if known.ids.find(note.issued_at, key) is not None:
+                continue
+            owner = self._quota.take(note.principal) if is_id else self._unverified_owner()
+            if owner is None:
+                self._raise_pair(known, (note.principal, note.key_id), note.issued_at)
+                continue
+            known.unverified += not is_id
+            known.ids.put(note.issued_at, key, 0, owner, inf, self._room)
+
     def floor(self, log: str) -> float:
         """Return the floor of a log; a guard that begins with it, and recalls from ``lowest_needed`` on, knows as much.
 
@@ -224,7 +280,7 @@ class MemoryReplayStore:
             self._raise_floor(log, claim)
         else:
             log.ahead = max(log.ahead, claim.issued_at)
-            self._put(log, claim, late_key, self._hashing.mark(claim), owner)
+            self._put_claims(log, claim, late_key, owner)
 
     def acknowledge(self, log: str, principal: str, message_id: bytes, issued_at: int) -> None:
         """Let an unacked id age like any other."""
@@ -302,12 +358,16 @@ class MemoryReplayStore:
 
         A flood under invented keys raises no floor of a key that is known.
         """
-        pair = (claim.principal, claim.key_id)
-        if pair in self._proven or pair in log.raised or len(log.raised) < MAX_RAISED:
-            log.raised[pair] = max(log.raised.get(pair, -inf), claim.issued_at)
-        else:
-            log.unproven = max(log.unproven, claim.issued_at)
+        self._raise_pair(log, (claim.principal, claim.key_id), claim.issued_at)
         log.ids.note(claim.issued_at, _offset(claim))
+        if log.noted:
+            self._notes.append(Note(claim.log, Kind.RAISED, claim.principal, claim.key_id, claim.issued_at, b""))
+
+    def _raise_pair(self, log: _Log, pair: _Pair, issued_at: int) -> None:
+        if pair in self._proven or pair in log.raised or len(log.raised) < MAX_RAISED:
+            log.raised[pair] = max(log.raised.get(pair, -inf), issued_at)
+        else:
+            log.unproven = max(log.unproven, issued_at)
 
     def _prove(self, pair: _Pair) -> None:
         """Keep this key's floors apart, for something verified under it: what nobody verified raises them no more."""
@@ -390,15 +450,28 @@ class MemoryReplayStore:
         if claim.appended_after is not None:
             log.speak(claim)
         self._put(log, claim, key, mark, owner)
+        if log.noted:
+            self._notes.append(Note(claim.log, Kind.ID, claim.principal, claim.key_id, claim.issued_at, claim.id))
 
     def _keep_unverified(self, log: _Log, claim: Claimed, late_key: int) -> bool:
         """Remember claims that nobody has verified; return False if there is no room for more of them."""
-        if self._quota.is_full_of_unverified():
+        owner = self._unverified_owner()
+        if owner is None:
             return False
         log.unverified += 1
-        self._put(log, claim, late_key, self._hashing.mark(claim), self._quota.take_unverified())
+        self._put_claims(log, claim, late_key, owner)
         self._quota.warn()
         return True
+
+    def _unverified_owner(self) -> int | None:
+        return None if self._quota.is_full_of_unverified() else self._quota.take_unverified()
+
+    def _put_claims(self, log: _Log, claim: Claimed, late_key: int, owner: int) -> None:
+        """Remember a message by its claims."""
+        self._put(log, claim, late_key, self._hashing.mark(claim), owner)
+        if log.noted:
+            note = Note(claim.log, Kind.CLAIMS, claim.principal, claim.key_id, claim.issued_at, claim.digest)
+            self._notes.append(note)
 
     def _new_late_key(self, log: _Log, claim: Claimed) -> int | None:
         """Return what claims are kept under that nobody judged; None where they need not be, or are known."""

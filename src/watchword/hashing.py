@@ -37,7 +37,11 @@ class Hashing:
 
     def late_key(self, claim: Claimed) -> int:
         """Return what claims are kept under that nobody has verified."""
-        return self._hash(claim.digest) & _64_BITS
+        return self.digest_key(claim.digest)
+
+    def digest_key(self, digest: bytes) -> int:
+        """Return what claims of this digest are kept under."""
+        return self._hash(digest) & _64_BITS
 
     def mark(self, claim: Claimed) -> int:
         """Return what stands for the claims and their place."""

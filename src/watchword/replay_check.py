@@ -13,6 +13,8 @@ from watchword.replay import Admission, BulkStore
 
 if TYPE_CHECKING:
     from watchword.case import Case
+    from watchword.guard import Note
+    from watchword.journal import Journal
     from watchword.message import Message
     from watchword.policy import Policy
     from watchword.replay import Claim, ReplayStore
@@ -25,10 +27,14 @@ _REFUSED: Final = {
 
 
 class ReplayCheck:
-    """Offers claims to ``store``; those of what this process reads alone to its own ``guard``."""
+    """Offers claims to ``store``; those of what this process reads alone to its own ``guard``.
 
-    def __init__(self, store: ReplayStore, *, policy: Policy) -> None:
+    What the guard takes notes of is in the ``journal`` before anything is handed over.
+    """
+
+    def __init__(self, store: ReplayStore, *, policy: Policy, journal: Journal | None = None) -> None:
         self._store = store
+        self._journal = journal
         self.guard: Final = (
             store
             if isinstance(store, MemoryReplayStore)
@@ -58,7 +64,22 @@ class ReplayCheck:
                     self._admitted(case, admission)
             elif not self._admitted(case, next(answers, None)):
                 del cases[at + 1 :]
-                return
+                break
+        if notes := self.guard.take_notes():
+            self._write(notes, cases)
+
+    def _write(self, notes: list[Note], cases: list[Case]) -> None:
+        """Keep notes; where that fails, nothing is handed over that they stand for."""
+        if self._journal is None:
+            return
+        try:
+            self._journal.write(notes)
+        except Exception as error:  # noqa: BLE001 - whatever it raised, a successor would not know these ids
+            logs = {note.log for note in notes}
+            for case in cases:
+                if case.verdict is None and case.log in logs:
+                    case.verdict = Unavailable("replay", f"journal: {type(error).__name__}")
+                    case.verdict.__cause__ = error
 
     @staticmethod
     def _is_shared(case: Case, floor: float) -> bool:

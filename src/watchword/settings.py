@@ -126,8 +126,12 @@ class KeySourceSettings(PluggedSection):
 
 
 class ReplaySettings(PluggedSection):
-    """``[replay]``: where used ids are remembered, in how many bytes here, and how far a shared reader may lag."""
+    """``[replay]``: where used ids are remembered, in how many bytes here, and how far a shared reader may lag.
 
+    ``state`` is the directory of what this machine alone remembers over restarts; "" for none.
+    """
+
+    state: str = ".watchword"
     store: str = "memory"
     max_lag: Duration = _DEFAULTS.max_lag
     memory: Size = _DEFAULTS.memory

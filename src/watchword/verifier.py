@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from watchword.envelope import Common
-    from watchword.guard import MemoryReplayStore
+    from watchword.guard import MemoryReplayStore, Note
+    from watchword.journal import Journal
     from watchword.keys import KeySource, VerificationKey
     from watchword.proving import Checker
     from watchword.quota import Warned
@@ -39,7 +40,7 @@ class Verifier:
     ``principal`` is who this process is: without it, a message addressed to somebody is rejected. Without ``keys``
     nothing verifies. ``clock`` returns seconds since the epoch. ``shared_replay`` says that ``replay`` is shared by all
     who read: then a Kafka message needs no signed partition. What this process reads alone (``Message.exclusive``) is
-    kept in its own memory even so.
+    kept in its own memory even so. ``journal`` keeps over restarts what no broker keeps.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Verifier:
         clock: Callable[[], float],
         principal: str | None = None,
         shared_replay: bool = False,
+        journal: Journal | None = None,
     ) -> None:
         if principal is not None and not is_principal(principal):
             raise ConfigurationError(f"principal {principal[:128]!r}: 1 to 255 bytes of UTF-8, no control characters")
@@ -66,7 +68,8 @@ class Verifier:
         self._keys = MemoryKeys() if keys is None else keys
         self._proving = Proving()
         self._covering = Covering()
-        self._replay_check = ReplayCheck(replay, policy=policy)
+        self.journal: Final = journal
+        self._replay_check = ReplayCheck(replay, policy=policy, journal=journal)
         self._guard: Final = self._replay_check.guard
         self._rates = RateLimiter()
 
@@ -196,6 +199,16 @@ class Verifier:
     def begin(self, log: str, *, floor: float) -> None:
         """Start the memory of a log (see ``log_name``) anew; what was issued below ``floor`` seconds is stale there."""
         self._guard.begin(log, floor=floor)
+
+    def resume(self, log: str, *, floor: float, notes: Iterable[Note] = ()) -> None:
+        """Start the memory of a log anew with what a journal knows of it, and let that journal hear of more."""
+        self._guard.begin(log, floor=floor)
+        self._guard.restore(log, notes)
+        self._guard.note(log)
+
+    def raise_floor(self, log: str, floor: float) -> None:
+        """Treat what was issued below ``floor`` seconds as stale in this log from now on; ids stay known."""
+        self._guard.raise_floor(log, floor)
 
     async def recall(self, message: Message, *, unacked: bool = False) -> None:
         """Remember a message that passed in its log before we read on, if it passes checks 1 to 7; Unavailable else.
