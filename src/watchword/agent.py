@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from watchword.audit import Audit
 from watchword.errors import ConfigurationError, Rejected, Unavailable
+from watchword.lives import Lives
 from watchword.message import Expected, ObservedMessage, VerifiedMessage
 from watchword.policy import Mode
 
@@ -63,6 +64,7 @@ class Watchword:
         self.realm: Final = verifier.realm
         self.quarantine: Final = quarantine
         self.audit: Final = audit or Audit(clock=verifier.clock, observing=verifier.policy.mode is Mode.OBSERVE)
+        self.lives: Final = Lives(verifier, self.audit)
         self._signer = signer
 
     @property

@@ -7,12 +7,12 @@ docs/replay.md has the model; ``watchword.guard`` is the store for logs that one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from watchword.message import Position
 
@@ -95,6 +95,31 @@ class ReplayStore(Protocol):
 
         REDELIVERED only for the same digest at the same place. Any exception makes the message ``Unavailable``.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReaderBirth:
+    """Since when, and for what, a shared store answers for one reader.
+
+    What was issued up to ``floor`` (seconds since the epoch; minus infinity for a reader that has never read) and is
+    not known is too old; unless it stands in a log of ``accepted``, at or below that offset and append time.
+    """
+
+    floor: float
+    accepted: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+
+
+@runtime_checkable
+class SharedReplayStore(ReplayStore, Protocol):
+    """A replay store that several processes share, which knows since when it answers for each reader."""
+
+    async def birth(self, reader: str) -> ReaderBirth | None:
+        """Return what it has on a reader; None where it has never seen it."""
+        ...
+
+    async def admit_reader(self, reader: str, birth: ReaderBirth, *, replace: bool = False) -> ReaderBirth:
+        """Keep a birth unless there is one, or ``replace`` it; return the one that is kept."""
         ...
 
 

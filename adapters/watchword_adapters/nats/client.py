@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import asyncio
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -12,15 +12,14 @@ from nats.aio.subscription import DEFAULT_SUB_PENDING_BYTES_LIMIT, DEFAULT_SUB_P
 
 from watchword import ConfigurationError, Reason, Rejected
 from watchword_adapters.nats.asking import AskingClient
+from watchword_adapters.nats.core_reader import CoreReader, SharedReader, SubscriptionReader
 from watchword_adapters.nats.headers import CONTROL, NO_RESPONDERS, HeaderBlock, read_block
 from watchword_adapters.nats.jetstream import VerifyingJetStream, VerifyingManager
 from watchword_adapters.nats.quarantine import NatsQuarantine
-from watchword_adapters.nats.reader import Reader
 from watchword_adapters.nats.subscription import VerifyingSubscription
 from watchword_adapters.threads import Threads
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable
 
     from nats.aio.msg import Msg
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
 _ACK: Final = b"$JS.ACK."
 _FLOW_CONTROL: Final = "$JS.FC."
 _STALLED: Final = "Nats-Consumer-Stalled"
+_PING_AGAIN: Final = 2.0
+"""Seconds after which a PING is taken for lost with its connection."""
 
 
 async def connect(
@@ -78,12 +79,15 @@ class WatchwordClient(AskingClient):
             self.quarantine.attach(self)
         self.check: Final = Threads()
         self._instance = reader if watchword.verifier.shared_replay else None
-        self._subscribed: Counter[str] = Counter()
+        self._has_name = False
         self._warned: set[str] = set()
 
     async def connect(self, *args: Any, **options: Any) -> None:
         """See nats-py; ConfigurationError where the replay store cannot be trusted, Unavailable where it is down."""
         await self.watchword.verifier.start()
+        if self._instance is not None and not self._has_name:
+            self.watchword.lives.take_name(self._instance)
+            self._has_name = True
         await super().connect(*args, **options)
 
     async def subscribe(  # noqa: PLR0917 - the base's own signature
@@ -105,15 +109,21 @@ class WatchwordClient(AskingClient):
         if queue:
             self.refuse_shared(f"queue group {queue} shares the work")
         reader = self._subject_reader(subject, queue)
-        return await self.open(
-            subject,
-            reader=reader,
-            queue=queue,
-            cb=cb,
-            max_msgs=max_msgs,
-            pending_msgs_limit=pending_msgs_limit,
-            pending_bytes_limit=pending_bytes_limit,
-        )
+        try:
+            subscription = await self.open(
+                subject,
+                reader=reader,
+                queue=queue,
+                cb=cb,
+                max_msgs=max_msgs,
+                pending_msgs_limit=pending_msgs_limit,
+                pending_bytes_limit=pending_bytes_limit,
+            )
+        except BaseException:
+            reader.close()
+            raise
+        reader.begin(self._confirmed)
+        return subscription
 
     def jetstream(self, *, sole_reader: bool = False, **opts: Any) -> VerifyingJetStream:
         """Return the JetStream context; ``opts`` are the base's.
@@ -156,28 +166,35 @@ class WatchwordClient(AskingClient):
                 remedy=f"set duplicate_window={window:g} on the stream, so that it drops repeats itself",
             )
 
-    def _subject_reader(self, subject: str, queue: str) -> Reader:
+    def _subject_reader(self, subject: str, queue: str) -> CoreReader:
         """Return the reader of a subscription of core NATS; an inbox is nobody else's, and gets replies only."""
-        floor, own_inbox = -inf, subject.startswith(f"{self._inbox_prefix.decode()}.")
-        exclusive = own_inbox or not (queue or self._instance)
-        if exclusive:
-            name = self._own("sub")
-        elif queue:
-            name = f"queue:{queue}"
-        else:
-            self._subscribed[subject] += 1
-            name = f"sub:{self._instance}:{self._subscribed[subject]}"
-        if exclusive and not own_inbox:
-            floor = self.watchword.clock() + self.watchword.verifier.policy.max_skew
-            self.watchword.audit.note("replay.floor", subject=subject, floor=floor)
-        return Reader(
-            self.watchword,
-            name,
-            exclusive=exclusive,
-            expected=self._expectation(floor),
-            admitted=self._owe,
-            quarantine=self.quarantine,
-        )
+        solicited = subject.startswith(f"{self._inbox_prefix.decode()}.")
+        options: dict[str, Any] = {
+            "expected": self._expectation(-inf),
+            "admitted": self._owe,
+            "quarantine": self.quarantine,
+        }
+        if solicited or not (queue or self._instance):
+            return SubscriptionReader(self.watchword, subject, solicited=solicited, **options)
+        return SharedReader(self.watchword, subject, queue=queue, client_name=self._instance, **options)
+
+    async def _confirmed(self) -> None:
+        """Wait until the server has answered a PING behind what was sent so far, over lost connections too."""
+        pong = self.pong_behind()
+        while not pong.done():
+            await asyncio.wait((pong,), timeout=_PING_AGAIN)
+            if pong.cancelled() or not pong.done():
+                pong = self.pong_behind()
+
+    async def ready(self) -> None:
+        """Wait until nothing that is sent from now on is dropped for a memory that has only begun."""
+        for subscription in list(self._subs.values()):
+            reader = subscription.reader if isinstance(subscription, VerifyingSubscription) else None
+            if isinstance(reader, CoreReader):
+                await reader.begun()
+        lives, clock = self.watchword.lives, self.watchword.clock
+        while (left := lives.floor_ends_at - clock()) > 0:  # noqa: ASYNC110 - for a time, by the clock that judges
+            await asyncio.sleep(min(left, 1.0))
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | HeaderBlock | None
@@ -233,6 +250,9 @@ class WatchwordClient(AskingClient):
                 self._answers.close()
             for subscription in subscriptions:
                 _close(subscription)
+            if self._has_name:
+                self.watchword.lives.free_number(f"name:{self._instance}", 0)
+                self._has_name = False
 
 
 def _close(subscription: Subscription | None) -> None:

@@ -1,0 +1,127 @@
+"""The readers of core NATS: what a subscription knows of what it, or its like before it, was given."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from watchword.endings import FIRST_DELAY, LONGEST_DELAY
+from watchword.replay import ReaderBirth, SharedReplayStore
+from watchword_adapters.nats.reader import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from watchword import Watchword
+
+_BOOT_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+class CoreReader(Reader):
+    """A reader of core NATS, which judges nothing until it knows since when it may believe its memory."""
+
+    def __init__(self, watchword: Watchword, name: str, *, exclusive: bool, **options: Any) -> None:
+        super().__init__(watchword, name, exclusive=exclusive, **options)
+        self.ready.clear()
+        self._beginning: asyncio.Task[None] | None = None
+
+    def begin(self, confirmed: Callable[[], Awaitable[None]]) -> None:
+        """Begin once the server has ``confirmed`` the subscription; what arrives meanwhile waits."""
+        self._beginning = asyncio.get_running_loop().create_task(self._begin(confirmed))
+
+    async def begun(self) -> None:
+        """Wait until it has begun, or is closed."""
+        if self._beginning is not None:
+            await asyncio.wait((self._beginning,))
+
+    def close(self) -> None:
+        """See Reader."""
+        if self._beginning is not None:
+            self._beginning.cancel()
+        super().close()
+
+    async def _begin(self, confirmed: Callable[[], Awaitable[None]]) -> None:
+        await confirmed()
+        await self._know()
+        self.ready.set()
+
+    async def _know(self) -> None:
+        """Find out what is known of this reader."""
+        raise NotImplementedError
+
+
+class SubscriptionReader(CoreReader):
+    """One subscription, whose memory is in this process, and in the journal.
+
+    One that is ``solicited`` is only given answers to what this process has asked.
+    """
+
+    def __init__(self, watchword: Watchword, pattern: str, *, solicited: bool, **options: Any) -> None:
+        self._life = watchword.lives.open(pattern)
+        self._pattern = pattern
+        self._solicited = solicited
+        super().__init__(watchword, self._life.name, exclusive=True, **options)
+
+    def close(self) -> None:
+        """See Reader; the memory outlives the subscription."""
+        if not self._closed:
+            self.watchword.lives.close(self._life, self._pattern)
+        super().close()
+
+    async def _know(self) -> None:
+        self.watchword.lives.bear(self._life, solicited=self._solicited)
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        self.watchword.lives.compare_clocks(time.time(), time.clock_gettime(_BOOT_CLOCK))
+        with super()._at_work():
+            yield
+
+    def _forget(self) -> None:
+        """Keep the memory: the next subscription like this one goes on with it."""
+
+
+class SharedReader(CoreReader):
+    """A queue group, or a subscription of a named client, whose memory is in a store that others share."""
+
+    def __init__(
+        self, watchword: Watchword, pattern: str, *, queue: str, client_name: str | None, **options: Any
+    ) -> None:
+        lives = watchword.lives
+        signed = lives.signed_pattern(pattern)
+        self._key = ""
+        if queue:
+            name = f"queue:{queue}:{signed}"
+        else:
+            self._key = f"name:{client_name}:{pattern}"
+            self._number = lives.take_number(self._key)
+            name = f"name:{client_name}:{signed}" + (f"#{self._number}" if self._number else "")
+        super().__init__(watchword, name, exclusive=False, **options)
+
+    def close(self) -> None:
+        """See Reader."""
+        if self._key and not self._closed:
+            self.watchword.lives.free_number(self._key, self._number)
+        super().close()
+
+    async def _know(self) -> None:
+        store, verifier = self.watchword.verifier.replay, self.watchword.verifier
+        if not isinstance(store, SharedReplayStore):  # nothing is known of births, as in observe mode without a store
+            return
+        delay = FIRST_DELAY
+        while True:
+            try:
+                if await store.birth(self.name) is None:
+                    floor = verifier.clock() + verifier.policy.max_skew
+                    kept = await store.admit_reader(self.name, ReaderBirth(floor=floor))
+                    if kept.floor > verifier.clock():
+                        remedy = f"run `watchword store init {self.name}` before the first start"
+                        self.watchword.lives.announce(self.name, kept.floor, remedy=remedy)
+            except Exception as error:  # noqa: BLE001 - whatever it is, nothing can be judged without the store
+                self.watchword.audit.warn("replay.store_down", reader=self.name, detail=type(error).__name__)
+                await asyncio.sleep(delay)
+                delay = min(LONGEST_DELAY, 2 * delay)
+            else:
+                return

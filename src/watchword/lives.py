@@ -1,0 +1,190 @@
+"""The lives of readers whose bus keeps nothing: whose memory is whose, and since when it knows everything.
+
+A reader is what is to be given each message once: on core NATS the members of a queue group together, or one
+subscription. A subscription is the same reader as one before it if it has the same subject pattern and the same number,
+the lowest that is free among those that are open. So two of one pattern in one process are two readers, each of which
+is given everything, and one that is closed and opened again goes on with what it knew. Patterns that overlap are two
+readers.
+
+A reader is born when the server has confirmed its first subscription, and not when its process starts: an earlier
+process may still be running, and be given messages until then. What was issued before that moment may have been given
+to the earlier one, so it is stale, unless a journal (or a shared store) tells what that one was given.
+
+Nothing is issued twice, so a memory is needed no longer than its messages are fresh: that of a closed subscription is
+forgotten then, and all that stays is that there was one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from watchword.errors import ConfigurationError
+from watchword.message import Channel
+
+if TYPE_CHECKING:
+    from watchword.audit import Audit
+    from watchword.verifier import Verifier
+
+MAX_KNOWN: Final = 100_000
+"""Readers of which no more is known than that they were there before; the oldest are forgotten."""
+
+_SAID_EVERY: Final = 1.0
+"""Seconds by which the end of a floor must be later than the last that was announced, to be announced as well."""
+
+REMEDY: Final = "run `watchword init` before the first start, so that it need not begin with a floor"
+
+
+class Life:
+    """One reader; ``name`` is its scope. ``users`` subscriptions are open that are this reader, or aliases of it."""
+
+    __slots__ = ("closed_at", "is_born", "keys", "name", "users")
+
+    def __init__(self, name: str) -> None:
+        self.name: Final = name
+        self.users = 0
+        self.is_born = False
+        self.closed_at = -inf
+        self.keys: list[tuple[str, int]] = []
+
+    @property
+    def log(self) -> str:
+        """The name of its memory."""
+        return f"{self.name}#"
+
+
+class Lives:
+    """All readers of one process that have their memory in this process."""
+
+    def __init__(self, verifier: Verifier, audit: Audit) -> None:
+        self._verifier = verifier
+        self._audit = audit
+        self._lives: dict[str, Life] = {}
+        self._closed: OrderedDict[str, Life] = OrderedDict()
+        self._known: OrderedDict[str, None] = OrderedDict()
+        self._open: dict[str, set[int]] = {}
+        self._announced = -inf
+        self._drift: float | None = None
+        self.floor_ends_at = -inf
+
+    def open(self, pattern: str) -> Life:
+        """Return the reader that a new subscription to ``pattern`` is."""
+        self._forget_old()
+        number = self.take_number(pattern)
+        name = f"sub:{self.signed_pattern(pattern)}#{number}"
+        life = self._closed.pop(name, None) or self._lives.get(name) or Life(name)
+        self._lives[name] = life
+        life.users += 1
+        life.keys.append((pattern, number))
+        return life
+
+    def close(self, life: Life, pattern: str) -> None:
+        """Say that a subscription is closed; its memory stays for as long as it may be needed."""
+        key = next(key for key in life.keys if key[0] == pattern)
+        life.keys.remove(key)
+        self.free_number(*key)
+        life.users -= 1
+        if not life.users:
+            del self._lives[life.name]
+            life.closed_at = self._verifier.clock()
+            self._closed[life.name] = life
+
+    def take_number(self, key: str) -> int:
+        """Return the lowest number that is free among those that are taken of ``key``, and take it."""
+        numbers = self._open.setdefault(key, set())
+        number = next(one for one in range(len(numbers) + 1) if one not in numbers)
+        numbers.add(number)
+        return number
+
+    def take_name(self, name: str) -> None:
+        """Take a client's name; ConfigurationError where another one of this process has it."""
+        number = self.take_number(f"name:{name}")
+        if number:
+            self.free_number(f"name:{name}", number)
+            raise ConfigurationError(
+                f"reader={name!r}: another client of this process has that name, and each would take messages from the"
+                " other: give each its own"
+            )
+
+    def free_number(self, key: str, number: int) -> None:
+        """Let a number be taken again."""
+        self._open[key].discard(number)
+        if not self._open[key]:
+            del self._open[key]
+
+    def bear(self, life: Life, *, solicited: bool = False) -> None:
+        """Let its memory begin, now that the server has confirmed the subscription.
+
+        A reader that is only given what it has ``solicited``, answers to requests of this process, has no floor.
+        """
+        if life.is_born:
+            return
+        life.is_born = True
+        verifier, now = self._verifier, self._verifier.clock()
+        was_here = life.name in self._known  # and closed for so long that whatever it was given is stale
+        floor = -inf if solicited or was_here else now + verifier.policy.max_skew
+        if verifier.journal is None or solicited:
+            verifier.begin(life.log, floor=floor)
+        else:
+            recalled = verifier.journal.recall(life.log, birth=now + verifier.policy.max_skew)
+            floor = min(floor, recalled.floor)
+            verifier.resume(life.log, floor=floor, notes=recalled.notes)
+        if floor > now:
+            self.announce(life.name, floor)
+
+    def announce(self, reader: str, floor: float, *, remedy: str = REMEDY) -> None:
+        """Warn of a floor that honest messages meet; many that end together are one warning."""
+        self.floor_ends_at = max(self.floor_ends_at, floor)
+        if floor > self._announced + _SAID_EVERY:
+            self._announced = floor
+            self._audit.warn(
+                "replay.floor",
+                reader=reader,
+                until=floor,
+                cost="what was issued before then is dropped as stale, for an earlier process may have been given it",
+                remedy=remedy,
+            )
+
+    def compare_clocks(self, wall: float, boot: float) -> None:
+        """Let all memories begin anew if the wall clock moved against the machine's own since it was last compared.
+
+        So it does when a virtual machine is set back to an older state: then this process has forgotten what it was
+        given since. ``boot`` is in seconds since the machine was started, sleep included.
+        """
+        drift = wall - boot
+        before, self._drift = self._drift, drift
+        if before is None or abs(drift - before) <= self._verifier.policy.max_skew:
+            return
+        floor = wall + self._verifier.policy.max_skew
+        for life in (*self._lives.values(), *self._closed.values()):
+            if life.is_born:
+                self._verifier.raise_floor(life.log, floor)
+        if self._verifier.journal is not None:
+            self._verifier.journal.raise_floors(floor)
+        if self._lives:
+            self.announce("all: the clock was set", floor)
+
+    def signed_pattern(self, pattern: str) -> str:
+        """Return what is signed for the subject of an alias: both are one reader, for whom an id is used once."""
+        realm = self._verifier.realm
+        uri = Channel("nats", realm, pattern).uri if not {"*", ">"} & set(pattern.split(".")) else ""
+        for alias in self._verifier.policy.aliases:
+            if alias.channel == uri:
+                return Channel.parse(alias.signed_for).name
+        return pattern
+
+    def _forget_old(self) -> None:
+        """Forget memories of subscriptions that were closed so long ago that nothing they knew is fresh."""
+        policy = self._verifier.policy
+        before = self._verifier.clock() - policy.window - policy.max_skew
+        while self._closed:
+            name, life = next(iter(self._closed.items()))
+            if life.closed_at >= before:
+                return
+            del self._closed[name]
+            self._verifier.forget(life.log)
+            self._known.pop(name, None)
+            self._known[name] = None
+            if len(self._known) > MAX_KNOWN:
+                self._known.popitem(last=False)
