@@ -188,6 +188,11 @@ class MemoryReplayStore:
         self.forget(log)
         self._opened(log).start = floor
 
+    def began_with(self, log: str) -> float:
+        """Return the floor that a log began with."""
+        known = self._logs.get(log)
+        return -inf if known is None else known.start
+
     def raise_floor(self, log: str, floor: float) -> None:
         """Let whatever was issued below ``floor`` be too old from now on; what is known stays known."""
         known = self._logs.get(log) or self._opened(log)
@@ -287,6 +292,13 @@ class MemoryReplayStore:
         known = self._logs.get(log)
         if known is not None:
             self._acknowledged(known, self._hashing.key(principal, message_id, issued_at))
+
+    def acknowledge_at(self, log: str, offset: int) -> None:
+        """Let all unacked ids at this place age."""
+        known = self._logs.get(log)
+        if known is not None:
+            for key in [key for key, pin in known.pins.items() if pin.offset == offset]:
+                self._acknowledged(known, key)
 
     def drop(self, claim: Claimed) -> None:
         """Let what is known of an unacked message age, if that is the one at this place."""

@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING, Final
 
 from watchword.errors import ConfigurationError
 from watchword.message import Channel
+from watchword.stream_life import StreamLife
 
 if TYPE_CHECKING:
     from watchword.audit import Audit
+    from watchword.message import Message, VerifiedMessage
     from watchword.verifier import Verifier
 
 MAX_KNOWN: Final = 100_000
@@ -64,6 +66,7 @@ class Lives:
         self._closed: OrderedDict[str, Life] = OrderedDict()
         self._known: OrderedDict[str, None] = OrderedDict()
         self._open: dict[str, set[int]] = {}
+        self._streams: dict[str, StreamLife] = {}
         self._announced = -inf
         self._drift: float | None = None
         self.floor_ends_at = -inf
@@ -165,6 +168,35 @@ class Lives:
         if self._lives:
             self.announce("all: the clock was set", floor)
 
+    def open_stream(self, stream: str, consumer: str) -> StreamLife:
+        """Return the life of a consumer that this process reads alone, for one more subscription."""
+        self._forget_old()
+        name = stream_reader(stream, consumer)
+        life = self._streams.get(name)
+        if life is None:
+            life = self._streams[name] = StreamLife(name, stream, self._verifier.policy)
+        life.users += 1
+        return life
+
+    def close_stream(self, life: StreamLife, *, for_good: bool) -> None:
+        """Say that a subscription is closed; ``for_good`` that the consumer is of no use to another."""
+        life.users -= 1
+        life.closed_at = -inf if for_good else self._verifier.clock()
+        self._forget_old()
+
+    def acknowledged(self, message: Message, verified: VerifiedMessage) -> None:
+        """Take note that a delivery does not come again."""
+        self._verifier.acknowledge(message, verified)
+        if message.position is not None and (life := self._streams.get(message.reader)) is not None:
+            life.acknowledged(message.position.offset)
+
+    def acknowledged_at(self, stream: str, consumer: str, sequence: int) -> None:
+        """Take note that the delivery at a place does not come again."""
+        life = self._streams.get(stream_reader(stream, consumer))
+        if life is not None:
+            self._verifier.acknowledge_at(life.log, sequence)
+            life.acknowledged(sequence)
+
     def signed_pattern(self, pattern: str) -> str:
         """Return what is signed for the subject of an alias: both are one reader, for whom an id is used once."""
         realm = self._verifier.realm
@@ -178,6 +210,10 @@ class Lives:
         """Forget memories of subscriptions that were closed so long ago that nothing they knew is fresh."""
         policy = self._verifier.policy
         before = self._verifier.clock() - policy.window - policy.max_skew
+        for name, stream in list(self._streams.items()):
+            if not stream.users and stream.closed_at < before:
+                del self._streams[name]
+                self._verifier.forget(stream.log)
         while self._closed:
             name, life = next(iter(self._closed.items()))
             if life.closed_at >= before:
@@ -188,3 +224,8 @@ class Lives:
             self._known[name] = None
             if len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)
+
+
+def stream_reader(stream: str, consumer: str) -> str:
+    """Return the name of the reader that a consumer is."""
+    return f"js:{stream}:{consumer}"

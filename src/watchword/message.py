@@ -184,13 +184,15 @@ class Expected:
 
     ``requests`` are the pending ones by id; with ``only_replies`` anything that answers none of them is rejected.
     ``consumer`` is the (stream, consumer) pair that a JetStream subscription bound. What was issued before ``floor``
-    (seconds since the epoch) and answers no pending request is stale: the reader began to remember only then.
+    (seconds since the epoch) and answers no pending request is stale: the reader began to remember only then. What
+    ``was_passed`` may have been met before log time passed it: a memory that cannot tell gives no verdict.
     """
 
     requests: Mapping[bytes, Request] = field(default_factory=_no_requests)
     only_replies: bool = False
     consumer: tuple[str, str] | None = None
     floor: float = -inf
+    was_passed: bool = False
 
 
 @final

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from watchword.policy import Policy
     from watchword.replay import Claim, ReplayStore
 
+PASSED: Final = "log time has passed what was delivered again"
+"""Why a memory cannot tell whether it met a message."""
+
 _REFUSED: Final = {
     Admission.REPLAYED: Reason.REPLAYED,
     Admission.TOO_OLD: Reason.STALE,
@@ -45,8 +48,8 @@ class ReplayCheck:
         """Tell whether our own memory answers for this message, and not a store that is shared."""
         return message.exclusive or self._store is self.guard
 
-    async def admit(self, cases: list[Case], *, floor: float) -> None:
-        """Judge in order; where the store fails, what comes behind is taken off ``cases``."""
+    async def admit(self, cases: list[Case], *, floor: float, was_passed: bool = False) -> None:
+        """Judge in order; where there is no verdict, what comes behind is taken off ``cases``."""
         admit, own = self.guard.admit, self._store is self.guard
         shared = [] if own else [case.claim() for case in cases if self._is_shared(case, floor)]
         answers = iter(await self._asked(shared) if shared else ())
@@ -60,6 +63,12 @@ class ReplayCheck:
                 admission = admit(case)
                 if admission is first:
                     case.first = True
+                elif (
+                    was_passed and admission is Admission.TOO_OLD and case.issued_at >= self.guard.began_with(case.log)
+                ):
+                    case.verdict = Unavailable("replay", PASSED)
+                    del cases[at + 1 :]
+                    break
                 else:
                     self._admitted(case, admission)
             elif not self._admitted(case, next(answers, None)):

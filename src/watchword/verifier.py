@@ -100,7 +100,7 @@ class Verifier:
         signatures, at best side by side and off the event loop.
         """
         cases = await self._authenticated(messages, expected, check, enough=enough)
-        await self._replay_check.admit(cases, floor=expected.floor)  # 8
+        await self._replay_check.admit(cases, floor=expected.floor, was_passed=expected.was_passed)  # 8
         for case in cases:
             if case.verdict is None:
                 try:
@@ -269,6 +269,10 @@ class Verifier:
     def acknowledge(self, message: Message, verified: VerifiedMessage) -> None:
         """Say that a delivery which the broker offers until it is acknowledged was, so that its id may age."""
         self._guard.acknowledge(log_name(message), verified.principal, bytes.fromhex(verified.id), verified.issued_at)
+
+    def acknowledge_at(self, log: str, offset: int) -> None:
+        """Let the id of an unacked delivery age, of which only the place is known."""
+        self._guard.acknowledge_at(log, offset)
 
     def forget(self, log: str) -> None:
         """Say that a log is no longer read."""

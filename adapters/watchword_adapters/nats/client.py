@@ -150,10 +150,6 @@ class WatchwordClient(AskingClient):
             self._warned.add(scope)
             self.watchword.audit.warn("replay.scope_shared", scope=scope, remedy=remedy)
 
-    def reader_name(self, scope: str, *, exclusive: bool) -> str:
-        """Name a reader; one that reads alone is no other's."""
-        return self._own(scope) if exclusive else scope
-
     def check_duplicate_window(self, stream: str, seconds: float | None) -> None:
         """Warn once of a stream whose own de-duplication is shorter than the policy's window."""
         window = self.watchword.verifier.policy.window

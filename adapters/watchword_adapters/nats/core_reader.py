@@ -24,7 +24,7 @@ class CoreReader(Reader):
 
     def __init__(self, watchword: Watchword, name: str, *, exclusive: bool, **options: Any) -> None:
         super().__init__(watchword, name, exclusive=exclusive, **options)
-        self.ready.clear()
+        self.gate.hold()
         self._beginning: asyncio.Task[None] | None = None
 
     def begin(self, confirmed: Callable[[], Awaitable[None]]) -> None:
@@ -45,7 +45,7 @@ class CoreReader(Reader):
     async def _begin(self, confirmed: Callable[[], Awaitable[None]]) -> None:
         await confirmed()
         await self._know()
-        self.ready.set()
+        self.gate.release()
 
     async def _know(self) -> None:
         """Find out what is known of this reader."""

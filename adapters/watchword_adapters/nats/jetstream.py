@@ -7,17 +7,21 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar
 
 from nats import errors
 from nats.errors import Error
 from nats.js import JetStreamContext, JetStreamManager, api
 from nats.js.client import DEFAULT_JS_SUB_PENDING_BYTES_LIMIT, DEFAULT_JS_SUB_PENDING_MSGS_LIMIT
+from nats.js.errors import NotFoundError
 
-from watchword import ConfigurationError
+from watchword import ConfigurationError, Unavailable
+from watchword.lives import stream_reader
+from watchword.replay import ReaderBirth, SharedReplayStore
 from watchword_adapters.nats.jetstream_publish import Storing, StreamPublisher
 from watchword_adapters.nats.jetstream_reader import Publishing, StreamReader
-from watchword_adapters.nats.jetstream_rebuild import rebuild
+from watchword_adapters.nats.jetstream_rebuild import StreamMemory
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
     from watchword.quarantine import Quarantine
     from watchword_adapters.nats.reader import Reader
     from watchword_adapters.nats.subscription import VerifyingSubscription
+
+T = TypeVar("T")
 
 _API: Final = "$JS."
 
@@ -52,10 +58,6 @@ class StreamClient(Storing, Publishing, Protocol):
 
     def refuse_shared(self, scope: str) -> None:
         """Refuse a scope that others may share, where no store is shared as well."""
-        ...
-
-    def reader_name(self, scope: str, *, exclusive: bool) -> str:
-        """Name a reader; one that reads alone is no other's."""
         ...
 
     def check_duplicate_window(self, stream: str, seconds: float | None) -> None:
@@ -110,19 +112,23 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         """Push-subscribe to an existing consumer; ``subscribe`` comes here too."""
         if config.deliver_subject is None:
             raise ConfigurationError(f"consumer {consumer!r} is a pull consumer: use pull_subscribe_bind()")
-        reader, known = await self._reader(stream, consumer, config, named=False)
+        reader = await self._reader(stream, consumer, config, named=False)
         if cb is not None and not manual_ack and config.ack_policy != api.AckPolicy.NONE:
             cb = self._auto_ack_callback(cb)
-        if known is not None:  # the server forgets a consumer that nobody listens to, so listen while reading again
-            reader.ready.clear()
-        subscription = await self._client.open(
-            config.deliver_subject,
-            reader=reader,
-            queue=config.deliver_group or "",
-            cb=cb,
-            pending_msgs_limit=pending_msgs_limit,
-            pending_bytes_limit=pending_bytes_limit,
-        )
+        reader.gate.hold()  # the server forgets a consumer that nobody listens to, so listen while reading again
+        try:
+            subscription = await self._client.open(
+                config.deliver_subject,
+                reader=reader,
+                queue=config.deliver_group or "",
+                cb=cb,
+                pending_msgs_limit=pending_msgs_limit,
+                pending_bytes_limit=pending_bytes_limit,
+            )
+        except BaseException:
+            reader.gate.release()
+            reader.close()
+            raise
         push = JetStreamContext.PushSubscription(self, subscription, stream, consumer)
         state = _OrderedState(
             js=self,
@@ -135,21 +141,36 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         )
         state.reader = reader
         subscription._jsi = state  # first of all: what arrives meanwhile counts for the order as well
-        if known is not None:
-            try:
-                await rebuild(self, self._client, reader, *known)
-            except BaseException:
-                await subscription.unsubscribe()
-                raise
-            reader.ready.set()
+        try:
+            if reader.memory is not None:
+                await reader.memory.begin()
+        except BaseException:
+            await subscription.unsubscribe()
+            raise
+        finally:
+            reader.gate.release()
         if config.idle_heartbeat:
             state.run("_hbtask", state.activity_check)
         if ordered_consumer:
             state.run("_fctask", state.check_flow_control_response)
         return push
 
+    async def subscribe(
+        self,
+        subject: str,
+        queue: str | None = None,
+        cb: Any = None,
+        durable: str | None = None,
+        *args: Any,
+        **options: Any,
+    ) -> JetStreamContext.PushSubscription:
+        """See nats-py."""
+        await self._admit_new(subject, durable or queue, *args, **options)
+        return await super().subscribe(subject, queue, cb, durable, *args, **options)
+
     async def pull_subscribe(self, subject: str, durable: str | None = None, *args: Any, **options: Any) -> Any:
         """See nats-py; without ``durable`` the consumer is this subscription's own."""
+        await self._admit_new(subject, durable, *args, **options)
         token = _OWN.set(not durable)
         try:
             return await super().pull_subscribe(subject, durable, *args, **options)
@@ -170,12 +191,13 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         bound = durable or name or consumer
         if not stream or not bound:
             raise ConfigurationError("pull_subscribe_bind() needs the names of stream and consumer")
-        config = None
-        with suppress(Error):  # an account that may only fetch: then the cautious assumptions hold
-            config = (await self._jsm.consumer_info(stream, bound)).config
-        reader, known = await self._reader(stream, bound, config or api.ConsumerConfig(), named=not _OWN.get())
-        if known is not None:
-            await rebuild(self, self._client, reader, *known)
+        reader = await self._reader(stream, bound, api.ConsumerConfig(), named=not _OWN.get())
+        try:
+            if reader.memory is not None:
+                await reader.memory.begin()
+        except BaseException:
+            reader.close()
+            raise
         # A prefix of the caller's may lie under what it may subscribe to: the rest is the base's own way to an inbox.
         inbox = (inbox_prefix.decode() if inbox_prefix else "") or f"{self._client.new_inbox()}."
         deliver = inbox + self._client.new_inbox().rpartition(".")[2]
@@ -208,10 +230,8 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         """Refuse: see the error."""
         _refuse_buckets()
 
-    async def _reader(
-        self, stream: str, consumer: str, config: api.ConsumerConfig, *, named: bool
-    ) -> tuple[StreamReader, tuple[api.ConsumerInfo, api.StreamInfo] | None]:
-        """Return a reader; and, if it reads alone, how far consumer and stream were before anything was delivered."""
+    async def _reader(self, stream: str, consumer: str, config: api.ConsumerConfig, *, named: bool) -> StreamReader:
+        """Return a reader; one that reads alone has a memory, which has not begun yet."""
         known = await self._known(stream, consumer)
         if known is not None:  # what a caller says of an existing consumer may not be so
             config = known[0].config
@@ -233,23 +253,77 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         if known is not None:
             self._client.check_duplicate_window(stream, known[1].config.duplicate_window)
         shared = self._why_shared(consumer, config, known, named=named or bool(config.durable_name))
+        is_lasting = named or bool(config.durable_name)
         if shared is not None:
             self._client.refuse_shared(f"consumer {consumer} of stream {stream}: {shared}")
+            await self._check_birth(stream, consumer, known, is_new=not is_lasting)
         reader = StreamReader(
             self._client.watchword,
             self._client,
-            self._client.reader_name(f"js:{stream}:{consumer}", exclusive=shared is None),
+            stream_reader(stream, consumer),
             stream=stream,
             consumer=consumer,
             acknowledged=policy == api.AckPolicy.EXPLICIT,
+            most_deliveries=config.max_deliver or 0,
             exclusive=shared is None,
+            is_lasting=is_lasting,
             quarantine=self._client.quarantine,
         )
-        return reader, known if shared is None else None
+        if shared is None:
+            reader.memory = StreamMemory(self, self._client, reader)
+        return reader
+
+    async def _admit_new(
+        self,
+        subject: str,
+        durable: str | None,
+        stream: str | None = None,
+        config: api.ConsumerConfig | None = None,
+        *_: Any,
+        **__: Any,
+    ) -> None:
+        """Let a shared store know a consumer before the server does: so nobody can have been given anything by it."""
+        store, name = self._client.watchword.verifier.replay, durable or (config and config.durable_name)
+        if not name or not isinstance(store, SharedReplayStore) or self._client.watchword.observing:
+            return
+        stream = stream or await self._jsm.find_stream_name_by_subject(subject)
+        try:
+            await self._jsm.consumer_info(stream, name)
+        except NotFoundError:
+            await _asked(store.admit_reader(stream_reader(stream, name), ReaderBirth(floor=-inf)))
+        except Error:  # this account may not ask
+            return
+
+    async def _check_birth(
+        self, stream: str, consumer: str, known: tuple[api.ConsumerInfo, api.StreamInfo] | None, *, is_new: bool
+    ) -> None:
+        """Refuse a consumer that has a past of which the shared store knows nothing."""
+        store, name = self._client.watchword.verifier.replay, stream_reader(stream, consumer)
+        if not isinstance(store, SharedReplayStore) or self._client.watchword.observing:
+            return
+        if is_new:
+            await _asked(store.admit_reader(name, ReaderBirth(floor=-inf)))
+        elif await _asked(store.birth(name)) is None:
+            past = "this account may not ask what it has delivered"
+            if known is not None:
+                info, delivered = known[0], known[0].delivered
+                past = (
+                    f"up to {0 if delivered is None else delivered.consumer_seq} messages delivered,"
+                    f" {info.num_ack_pending or 0} of them not acknowledged, {info.num_pending or 0} waiting"
+                )
+            raise ConfigurationError(
+                f"consumer {consumer} of stream {stream} may have a past ({past}) of which this store knows nothing, so"
+                " a copy of what it was given could not be told from a new message. Say what holds: `watchword store"
+                f" init {name} --accept-backlog` (what the stream holds now is new, and copies in it pass once), or"
+                f" `watchword store init {name} --nothing-handled-before`"
+            )
 
     async def _known(self, stream: str, consumer: str) -> tuple[api.ConsumerInfo, api.StreamInfo] | None:
         with suppress(Error):  # an account that may not ask: then the cautious assumptions hold
-            return await self._jsm.consumer_info(stream, consumer), await self._jsm.stream_info(stream)
+            consumer_info, stream_info = await asyncio.gather(
+                self._jsm.consumer_info(stream, consumer), self._jsm.stream_info(stream)
+            )
+            return consumer_info, stream_info
         return None
 
     def _why_shared(
@@ -270,8 +344,10 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         stream = known[1].config
         if stream.retention not in {None, api.RetentionPolicy.LIMITS}:
             return f"a stream of retention {stream.retention} forgets what was acknowledged"
-        if (stream.max_msgs_per_subject or -1) > 0 or stream.allow_rollup_hdrs:
-            return "max_msgs_per_subject or allow_rollup_hdrs lets any writer push an original out of the stream"
+        if (stream.max_msgs_per_subject or -1) > 0 or stream.allow_rollup_hdrs or stream.allow_msg_ttl:
+            return (
+                "max_msgs_per_subject, allow_rollup_hdrs or allow_msg_ttl lets an original leave before its copy comes"
+            )
         return None
 
 
@@ -327,6 +403,16 @@ class _OrderedState(JetStreamContext._JSI):
             return await super().reset_ordered_consumer(sseq)
         finally:
             self.reader.resetting = False
+
+
+async def _asked(answer: Awaitable[T]) -> T:
+    """Return a store's answer; Unavailable where it has none."""
+    try:
+        return await answer
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise Unavailable("replay", type(error).__name__) from error
 
 
 def _refuse_buckets() -> NoReturn:

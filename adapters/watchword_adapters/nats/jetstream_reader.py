@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from json import dumps
+from math import inf
 from typing import TYPE_CHECKING, Final, Protocol
 
 from nats.errors import Error
@@ -13,15 +14,22 @@ from watchword import Expected, Position, Reason, Rejected, Unavailable, Verifie
 from watchword.audit import UNDETERMINED
 from watchword.message import maker_of
 from watchword.outage import Outage
-from watchword_adapters.nats.message import Delivery
+from watchword.replay_check import PASSED
+from watchword_adapters.nats.gate import Gate
+from watchword_adapters.nats.message import Delivery, sequence_of
 from watchword_adapters.nats.reader import Reader
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nats.aio.msg import Msg
 
     from watchword import Delivered, Message, Watchword
+    from watchword.proving import Checker
     from watchword.quarantine import Quarantine
+    from watchword_adapters.nats.jetstream_rebuild import StreamMemory
     from watchword_adapters.nats.message import ObservedMsg, VerifiedMsg
+    from watchword_adapters.nats.reader import Judged, Verdict
 
 FIRST_DELAY: Final = 0.5
 """Seconds until a message that could not be judged comes again; doubled with each attempt, up to LAST_DELAY."""
@@ -45,7 +53,8 @@ class StreamReader(Reader):
     """One consumer of one stream; ``name`` stays the same when an ordered consumer is made anew.
 
     ``acknowledged`` says that the server waits for an ack of each message: then a rejected one is terminated with its
-    reason, and one that could not be judged is asked for again later.
+    reason, and one that could not be judged is asked for again later. It offers each ``most_deliveries`` times; 0 is
+    for ever. The memory of one that ``is_lasting``, a durable, outlives its subscriptions.
     """
 
     def __init__(
@@ -58,22 +67,34 @@ class StreamReader(Reader):
         consumer: str,
         acknowledged: bool,
         exclusive: bool,
+        most_deliveries: int = 0,
+        is_lasting: bool = False,
         quarantine: Quarantine | None,
     ) -> None:
         super().__init__(watchword, name, exclusive=exclusive, quarantine=quarantine)
         self.acknowledged: Final = acknowledged
         self.stream: Final = stream
+        self.consumer = consumer
+        self.memory: StreamMemory | None = None
+        self.life: Final = watchword.lives.open_stream(stream, consumer) if exclusive else None
+        if self.life is not None:
+            self.gate = self.life.gate = self.life.gate or Gate()
+        self._most_deliveries = most_deliveries
+        self._is_lasting = is_lasting
         self._client = client
         self._outage = Outage(watchword.verifier.policy.max_hold)
         self._bound: dict[tuple[str, str] | None, Expected] = {}
+        self._passed: dict[tuple[str, str] | None, Expected] = {}
         self.rebind(consumer)
 
     def rebind(self, consumer: str) -> None:
         """Expect deliveries of another consumer from now on; what its predecessors sent may still be read."""
         by = (self.stream, consumer)
         self._expectation = self._bound[by] = Expected(consumer=by)
+        self._passed[by] = Expected(consumer=by, was_passed=True)
         if len(self._bound) > _BOUND:
-            del self._bound[next(iter(self._bound))]
+            oldest = next(iter(self._bound))
+            del self._bound[oldest], self._passed[oldest]
 
     @property
     def log(self) -> str:
@@ -95,14 +116,52 @@ class StreamReader(Reader):
 
     def expect(self, raw: Msg, message: Message) -> Expected:  # noqa: ARG002 - the base's own signature
         """See Reader; only a consumer that was bound may deliver."""
-        return self._bound.get(message.delivered_by, self._expectation)
+        position, by = message.position, message.delivered_by
+        if self.life is not None and position is not None and self.life.was_passed(position.offset):
+            return self._passed.get(by, self._expectation)
+        return self._bound.get(by, self._expectation)
+
+    def forgets(self, verdict: Verdict) -> bool:
+        """See Reader; a memory that log time has passed."""
+        return isinstance(verdict, Unavailable) and verdict.detail == PASSED
+
+    async def begin_again(self, raw: Msg) -> None:
+        """See Reader; and take ``raw`` for known then, whatever is found."""
+        assert self.memory is not None  # noqa: S101 - for the type checker: only a memory forgets
+        assert self.life is not None  # noqa: S101 - as above
+        self.watchword.audit.note("replay.set_back", log=self.log, position=sequence_of(raw))
+        await self.memory.begin_again()
+        self.life.recalled([sequence_of(raw)])
+
+    async def judge_first(self, raws: Sequence[Msg], check: Checker, *, patience: float = inf) -> list[Judged]:
+        """See Reader."""
+        while True:
+            judged = await super().judge_first(raws, check, patience=patience)
+            if not self.forgets(judged[-1].verdict):
+                return judged
+            if len(judged) > 1:
+                return judged[:-1]
+            await self.begin_again(raws[0])
 
     def deliver(self, raw: Msg, message: Message, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
-        """See Reader; what nobody acknowledges is settled at once."""
+        """See Reader; what does not come again is acknowledged at once."""
         verdict = delivered if isinstance(delivered, VerifiedMessage) else delivered.verdict
-        if not self.acknowledged and isinstance(verdict, VerifiedMessage):
-            self.watchword.verifier.acknowledge(message, verdict)
+        delivery = Delivery.parse(raw.reply)
+        if delivery is not None and self.life is not None:
+            self.life.judged(delivery.sequence)
+            is_last = 0 < self._most_deliveries <= delivery.attempt
+            if (is_last or not self.acknowledged) and isinstance(verdict, VerifiedMessage):
+                self.watchword.lives.acknowledged(message, verdict)
         return super().deliver(raw, message, delivered)
+
+    def close(self) -> None:
+        """See Reader."""
+        if self.life is not None and not self._closed and not self.resetting:
+            self.watchword.lives.close_stream(self.life, for_good=not self._is_lasting)
+        super().close()
+
+    def _forget(self) -> None:
+        """Keep the memory for the next subscription to this consumer; see ``Lives``."""
 
     async def refused(self, raw: Msg, message: Message, verdict: Rejected | Unavailable) -> None:
         """Keep a copy, then terminate, or ask again; never towards a consumer that is not ours.
@@ -113,6 +172,10 @@ class StreamReader(Reader):
         delivery = Delivery.parse(raw.reply)
         ours = delivery is not None and message.delivered_by in self._bound
         final = isinstance(verdict, Rejected)
+        if ours and delivery is not None and self.life is not None:
+            self.life.judged(delivery.sequence)
+            if final:
+                self.life.acknowledged(delivery.sequence)
         if not final:
             self.watchword.verifier.remember_unjudged(message)
         if final or not self._outage.holds(asyncio.get_running_loop().time()):

@@ -8,22 +8,28 @@ import asyncio
 import json
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from nats.errors import Error
 from nats.js import JetStreamContext, api
 from nats.js.errors import NotFoundError
 
 from watchword import Unavailable
+from watchword.endings import FIRST_DELAY, LONGEST_DELAY
 from watchword.outage import Outage
-from watchword.rebuild import anchor_without_record, floor_at, window_start
+from watchword.rebuild import floor_at
+from watchword.stream_life import StreamFacts
 from watchword_adapters.nats.message import sequence_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from nats.js import JetStreamManager
 
     from watchword import Message
     from watchword.proving import Checker
+    from watchword.stream_life import Beginning
     from watchword_adapters.nats.jetstream_reader import StreamReader
     from watchword_adapters.nats.subscription import VerifyingSubscription
 
@@ -31,8 +37,8 @@ _BATCH: Final = 500
 _SECONDS: Final = 5.0
 """Time that the server has for a batch; a consumer made for the rebuild is gone soon after that."""
 
-_FIRST_DELAY: Final = 0.1
-_LAST_DELAY: Final = 5.0
+MOST_DELETED: Final = 100_000
+"""Deleted messages of which the server is asked for a list; where there are more, all may be gone."""
 
 
 class Opening(Protocol):
@@ -49,130 +55,202 @@ class Opening(Protocol):
         ...
 
 
-async def rebuild(
-    context: JetStreamContext, client: Opening, reader: StreamReader, info: api.ConsumerInfo, stream: api.StreamInfo
-) -> None:
-    """Let the verifier remember what stands in the stream before the first message that ``info`` has yet to deliver.
+class StreamMemory:
+    """Builds the memory of one consumer, for all subscriptions to it in this process."""
 
-    Unavailable where the stream cannot be read; then nothing may be delivered.
-    """
-    watchword, policy = reader.watchword, reader.watchword.verifier.policy
-    delivered = 0 if info.delivered is None else info.delivered.stream_seq
-    acknowledged = delivered if not info.num_ack_pending or info.ack_floor is None else info.ack_floor.stream_seq
-    subjects = info.config.filter_subjects or [info.config.filter_subject or ">"]
-    has_delivered = info.delivered is not None and bool(info.delivered.consumer_seq)
-    now = watchword.clock()
-    try:
-        following = await _first(context._jsm, info.stream_name, acknowledged + 1, subjects)
-        anchor = anchor_without_record(policy, now) if following is None else following[1]
-        # Earlier by the skew: the server halves its way to a time, which a clock that stepped back within it misleads.
-        since = window_start(policy, anchor) - policy.max_skew
-        # Nothing is delivered before this is over: what was, and is gone, was issued up to now and the skew.
-        present = floor_at(policy, anchor, cut=watchword.clock())
+    def __init__(self, context: JetStreamContext, client: Opening, reader: StreamReader) -> None:
+        self._context = context
+        self._client = client
+        self._reader = reader
 
-        async def lowest() -> float:
-            """Return the floor that what is gone by now calls for."""
-            if not has_delivered:
-                return floor_at(policy, anchor)
-            first = await _first(context._jsm, info.stream_name, 1, [">"])
-            if first is None:
-                return present
-            sequence, stored = first
-            return floor_at(policy, anchor, cut=stored if sequence > 1 else None)
+    async def begin(self, *, again: bool = False) -> None:
+        """Let the verifier remember what stands in the stream before what the consumer has yet to deliver.
 
-        floor = await lowest()
+        ``again`` says that the consumer was set back. Nothing is judged meanwhile, by any subscription. Unavailable
+        where the stream cannot be read; then nothing may be delivered.
+        """
+        reader, life = self._reader, self._reader.life
+        assert life is not None  # noqa: S101 - for the type checker: only what reads alone has a memory here
+        async with reader.gate.alone():
+            watchword = reader.watchword
+            try:
+                now = watchword.clock()
+                facts, subjects = await self._facts()
+                beginning = life.begin(facts, now) if again else life.bind(facts, now)
+                if beginning is None:
+                    return
+                await self._build(beginning, subjects)
+            except (Error, TimeoutError) as error:
+                life.forget()
+                detail = getattr(error, "description", None) or type(error).__name__
+                raise Unavailable("replay", f"the stream cannot be read again: {detail}") from error
+            except BaseException:
+                life.forget()
+                raise
+            if beginning.is_cut:
+                watchword.audit.warn(
+                    "replay.cut",
+                    log=life.log,
+                    until=beginning.floor,
+                    cost="what was issued before then is stale: messages are gone that copies of it may be",
+                )
+
+    async def begin_again(self) -> None:
+        """Begin where the consumer stands now, however long that takes."""
+        delay = FIRST_DELAY
+        while True:
+            try:
+                await self.begin(again=True)
+            except Unavailable as error:
+                self._reader.watchword.audit.warn("replay.unreadable", log=self._reader.log, detail=error.detail)
+                await asyncio.sleep(delay)
+                delay = min(LONGEST_DELAY, 2 * delay)
+            else:
+                return
+
+    async def _build(self, beginning: Beginning, subjects: list[str]) -> None:
+        reader, clock = self._reader, asyncio.get_running_loop().time
+        watchword = reader.watchword
+        floor, begun = beginning.floor, clock()
         watchword.verifier.begin(reader.log, floor=floor)
-        if delivered < max(1, stream.state.first_seq):
+        if not beginning.upto:
             return
-        watchword.audit.note("replay.rebuilding", log=reader.log, position=delivered, since=since)
+        watchword.audit.note("replay.rebuilding", log=reader.log, position=beginning.upto, since=beginning.since)
+        recalled = await self._recall(beginning, subjects)
+        while (cut := await self._cut(beginning)) > floor:  # meanwhile, maybe before it could be read
+            floor = cut + 2 * (clock() - begun)  # so that a retention which goes on cutting does not catch up
+            watchword.verifier.begin(reader.log, floor=floor)
+            begun = clock()
+            recalled = await self._recall(beginning, subjects)
+        watchword.audit.note("replay.rebuilt", log=reader.log, position=beginning.upto, recalled=recalled)
+
+    async def _facts(self) -> tuple[StreamFacts, list[str]]:
+        """Ask the server: about the consumer first, so that whatever is gone of what it was given is known to be."""
+        jsm, stream = self._context._jsm, self._reader.stream
+        info = await jsm.consumer_info(stream, self._reader.consumer)
+        gone, created = await self._gone()
+        delivered = 0 if info.delivered is None else info.delivered.stream_seq
+        acknowledged = delivered if not info.num_ack_pending or info.ack_floor is None else info.ack_floor.stream_seq
+        subjects = info.config.filter_subjects or [info.config.filter_subject or ">"]
+        following = await _first(jsm, stream, acknowledged + 1, subjects)
+        return (
+            StreamFacts(
+                origin=(created, str(info.created)),
+                delivered=delivered,
+                acknowledged=acknowledged,
+                next_at=None if following is None else following[1],
+                last_gone_at=gone,
+            ),
+            subjects,
+        )
+
+    async def _cut(self, beginning: Beginning) -> float:
+        """Return the floor that what is gone by now calls for."""
+        gone, _ = await self._gone()
+        policy = self._reader.watchword.verifier.policy
+        return beginning.floor if gone is None else floor_at(policy, -inf, cut=gone)
+
+    async def _gone(self) -> tuple[float | None, str]:
+        """Return when the last message that is gone was appended at the latest, and when the stream was made."""
+        jsm, stream = self._context._jsm, self._reader.stream
+        answer = await _asked(jsm, f"STREAM.INFO.{stream}", {})
+        state, created = answer["state"], str(answer["created"])
+        begins_at = max(1, answer["config"].get("first_seq", 1))
+        if not state["last_seq"] or (not state["messages"] and state["last_seq"] < begins_at):
+            return None, created  # there was never anything
+        if not state["messages"]:
+            return _seconds(state["last_ts"]), created
+        last_gone = state["first_seq"] - 1 if state["first_seq"] > begins_at else 0
+        if state.get("num_deleted", 0) > MOST_DELETED:
+            return _seconds(state["last_ts"]), created
+        if state.get("num_deleted"):
+            detailed = await _asked(jsm, f"STREAM.INFO.{stream}", {"deleted_details": True})
+            last_gone = max([last_gone, *(detailed["state"].get("deleted") or [])])
+        if not last_gone:
+            return None, created
+        following = await _first(jsm, stream, last_gone + 1, [">"])
+        return (_seconds(state["last_ts"]) if following is None else following[1]), created
+
+    async def _recall(self, beginning: Beginning, subjects: list[str]) -> int:
+        """Read up to where the consumer has got to; what is not acknowledged may come again, however late."""
+        context, client, reader = self._context, self._client, self._reader
+        assert reader.life is not None  # noqa: S101 - as in begin
         config = api.ConsumerConfig(
             filter_subject=subjects[0] if len(subjects) == 1 else None,
             filter_subjects=subjects if len(subjects) > 1 else None,
             deliver_policy=api.DeliverPolicy.BY_START_TIME,
-            opt_start_time=datetime.fromtimestamp(since, UTC),
+            opt_start_time=datetime.fromtimestamp(beginning.since, UTC),
             ack_policy=api.AckPolicy.NONE,
             inactive_threshold=10 * _SECONDS,
             mem_storage=True,
             num_replicas=1,
         )
-        clock, begun = asyncio.get_running_loop().time, asyncio.get_running_loop().time()
-        recalled = await _recall(context, client, reader, config, acknowledged, delivered)
-        while (least := await lowest()) > floor:  # it was cut meanwhile, maybe before it could be read
-            floor = least + 2 * (clock() - begun)  # so that a retention which goes on cutting does not catch up
-            watchword.verifier.begin(reader.log, floor=floor)
-            begun = clock()
-            recalled = await _recall(context, client, reader, config, acknowledged, delivered)
-        watchword.audit.note("replay.rebuilt", log=reader.log, position=delivered, recalled=recalled)
-    except (Error, TimeoutError) as error:
-        detail = getattr(error, "description", None) or type(error).__name__
-        raise Unavailable("replay", f"the stream cannot be read again: {detail}") from error
+        made = await context._jsm.add_consumer(reader.stream, config)
+        inbox = client.new_inbox()
+        raw = await client.open(inbox, reader=None)
+        pull = JetStreamContext.PullSubscription(context, raw, reader.stream, made.name, inbox.encode())
+        acknowledged = beginning.acknowledged if reader.acknowledged else beginning.upto
+        recalled, outage = 0, Outage(reader.watchword.verifier.policy.max_hold)
+        left, reached = made.num_pending or 0, 0
+        try:
+            while left > 0 and reached < beginning.upto:
+                fetched = await pull.fetch(min(_BATCH, left), timeout=_SECONDS)
+                left -= len(fetched)
+                reached = sequence_of(fetched[-1])
+                known = {
+                    sequence: reader.message(msg) for msg in fetched if (sequence := sequence_of(msg)) <= beginning.upto
+                }
+                over = [message for sequence, message in known.items() if sequence <= acknowledged]
+                await _remember(reader, over, client.check, outage, unacked=False)
+                waited_for = {sequence: message for sequence, message in known.items() if sequence > acknowledged}
+                await _remember(reader, list(waited_for.values()), client.check, outage, unacked=True)
+                reader.life.recalled(waited_for)
+                recalled += len(known)
+        finally:
+            with suppress(Error, TimeoutError):
+                await raw.unsubscribe()
+                await context._jsm.delete_consumer(reader.stream, made.name)
+        return recalled
 
 
-async def _first(jsm: JetStreamManager, stream: str, sequence: int, subjects: list[str]) -> tuple[int, float] | None:
+async def _asked(jsm: JetStreamManager, what: str, question: dict[str, Any]) -> dict[str, Any]:
+    """Ask the server, for what nats-py leaves out of its answers."""
+    answer: dict[str, Any] = await jsm._api_request(
+        f"{jsm._prefix}.{what}", json.dumps(question).encode(), timeout=jsm._timeout
+    )
+    return answer
+
+
+async def _first(
+    jsm: JetStreamManager, stream: str, sequence: int, subjects: Iterable[str]
+) -> tuple[int, float] | None:
     """Return the first message from ``sequence`` on, and when the server stored it; None if there is none."""
     found: list[tuple[int, float]] = []
     for subject in subjects:
-        question = json.dumps({"seq": sequence, "next_by_subj": subject}).encode()
         with suppress(NotFoundError):
-            answer = await jsm._api_request(f"{jsm._prefix}.STREAM.MSG.GET.{stream}", question, timeout=jsm._timeout)
+            answer = await _asked(jsm, f"STREAM.MSG.GET.{stream}", {"seq": sequence, "next_by_subj": subject})
             found.append((answer["message"]["seq"], _seconds(answer["message"]["time"])))
     return min(found, default=None)
-
-
-async def _recall(  # noqa: PLR0917 - one step of the above
-    context: JetStreamContext,
-    client: Opening,
-    reader: StreamReader,
-    config: api.ConsumerConfig,
-    acknowledged: int,
-    delivered: int,
-) -> int:
-    """Read up to the sequence ``delivered``; what is not acknowledged may come again, however late."""
-    made = await context._jsm.add_consumer(reader.stream, config)
-    inbox = client.new_inbox()
-    raw = await client.open(inbox, reader=None)
-    pull = JetStreamContext.PullSubscription(context, raw, reader.stream, made.name, inbox.encode())
-    recalled, outage = 0, Outage(reader.watchword.verifier.policy.max_hold)
-    left, reached = made.num_pending or 0, 0
-    try:
-        while left > 0 and reached < delivered:
-            fetched = await pull.fetch(min(_BATCH, left), timeout=_SECONDS)
-            left -= len(fetched)
-            reached = sequence_of(fetched[-1])
-            known = [(sequence, reader.message(msg)) for msg in fetched if (sequence := sequence_of(msg)) <= delivered]
-            for unacked in (False, True):
-                passed = [
-                    message
-                    for sequence, message in known
-                    if unacked is (reader.acknowledged and sequence > acknowledged)
-                ]
-                await _remember(reader, passed, client.check, outage, unacked=unacked)
-            recalled += len(known)
-    finally:
-        with suppress(Error, TimeoutError):
-            await raw.unsubscribe()
-            await context._jsm.delete_consumer(reader.stream, made.name)
-    return recalled
 
 
 async def _remember(
     reader: StreamReader, messages: list[Message], check: Checker, outage: Outage, *, unacked: bool
 ) -> None:
     """Recall messages; one on whose key there is no verdict for too long is remembered by its claims."""
-    verifier, delay = reader.watchword.verifier, _FIRST_DELAY
+    verifier, delay = reader.watchword.verifier, FIRST_DELAY
     while messages:
         recalled = await verifier.recall_many(messages, unacked=unacked, check=check)
         messages = messages[recalled:]
         if not messages:
             return
         if recalled:
-            delay = _FIRST_DELAY
+            delay = FIRST_DELAY
         if reader.watchword.observing or not outage.holds(asyncio.get_running_loop().time()):
             verifier.remember_unjudged(messages[0])
             messages = messages[1:]
         else:
             await asyncio.sleep(delay)
-            delay = min(_LAST_DELAY, 2 * delay)
+            delay = min(LONGEST_DELAY, 2 * delay)
 
 
 def _seconds(text: str) -> float:

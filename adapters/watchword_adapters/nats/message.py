@@ -98,7 +98,7 @@ class _DeliveredMsg(Msg):
         verified, message = self._proof(), self._message
         if verified is not None and message is not None and message.delivered_by is not None:
             client: Answering = self._client  # type: ignore[assignment]  # as above
-            client.watchword.verifier.acknowledge(message, verified)
+            client.watchword.lives.acknowledged(message, verified)
 
     def _answer_to(self) -> str | None:
         raise NotImplementedError

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from watchword import Expected, ObservedMessage, Reason, Rejected, Unavailable, VerifiedMessage
 from watchword.agent import require
 from watchword.message import channel_of, make_message
+from watchword_adapters.nats.gate import Gate
 from watchword_adapters.nats.headers import HeaderBlock
 from watchword_adapters.nats.message import delivered_msg
 
@@ -45,7 +46,7 @@ class Reader:
 
     ``name`` is the scope in which an id is used once. A reader that is ``exclusive`` remembers in this process, and its
     ``log`` is forgotten when it closes. ``expected`` tells what is waited for on a subject; ``admitted`` hears of each
-    verified message. Until ``ready`` nothing is judged. ConfigurationError where nothing could verify.
+    verified message. While its ``gate`` is held nothing is judged. ConfigurationError where nothing could verify.
     """
 
     def __init__(
@@ -62,13 +63,12 @@ class Reader:
         self.watchword: Final = watchword
         self.name: Final = name
         self.exclusive: Final = exclusive
-        self.ready: Final = asyncio.Event()
-        self.ready.set()
+        self.gate = Gate()
         self._quarantine = quarantine
         self._expected = expected or (lambda _: _ANYTHING)
         self._admitted = admitted
         self.resetting = False
-        self._judging = 0
+        self._busy = 0
         self._closed = False
 
     @property
@@ -89,17 +89,23 @@ class Reader:
         block = block_of(raw)
         if block.status is not None:
             return None
-        if not self.ready.is_set():
-            await self.ready.wait()
-        message = self.message(raw)
         with self._at_work():
-            try:
-                if block.fault is None:
-                    return self.deliver(raw, message, await self.watchword.admit(message, self.expect(raw, message)))
-                return self.deliver(raw, message, self._unreadable(message, block.fault))
-            except (Rejected, Unavailable) as verdict:
-                await self.refused(raw, message, verdict)
-                return None
+            while True:
+                if not self.gate.is_open:
+                    await self.gate.opened()
+                message = self.message(raw)
+                try:
+                    with self.gate.inside():
+                        if block.fault is None:
+                            delivered = await self.watchword.admit(message, self.expect(raw, message))
+                        else:
+                            delivered = self._unreadable(message, block.fault)
+                    return self.deliver(raw, message, delivered)
+                except (Rejected, Unavailable) as verdict:
+                    if not self.forgets(verdict):
+                        await self.refused(raw, message, verdict)
+                        return None
+                await self.begin_again(raw)
 
     async def judge_many(self, raws: Sequence[Msg], check: Checker) -> list[Msg]:
         """Return what the handler may have of ``raws``, in their order; each is treated as ``judge`` would.
@@ -126,8 +132,8 @@ class Reader:
         Once look-ups have taken ``patience`` seconds no other key is looked for. Nothing is done about the verdicts:
         that is to be done for each in its turn, by ``conclude``.
         """
-        await self.ready.wait()
-        with self._at_work():
+        await self.gate.opened()
+        with self._at_work(), self.gate.inside():
             run, begun = self._run(raws), asyncio.get_running_loop().time()
             verdicts = await self._verdicts(run, check, begun + patience)
             return [
@@ -197,6 +203,14 @@ class Reader:
             if kept:
                 self.watchword.audit.passed_over()
 
+    def forgets(self, verdict: Verdict) -> bool:  # noqa: ARG002 - streams may
+        """Return True for a verdict that another look at the stream may change."""
+        return False
+
+    async def begin_again(self, raw: Msg) -> None:
+        """Take another look at what ``raw`` was read from."""
+        raise NotImplementedError
+
     async def keep(self, message: Message, verdict: Rejected | Unavailable) -> bool:
         """Put what is not delivered into quarantine, where there is one; tell whether it is there."""
         return self._quarantine is not None and await self._quarantine.put(message, verdict)
@@ -207,7 +221,7 @@ class Reader:
         self._forget()
 
     def _forget(self) -> None:
-        if self.exclusive and self._closed and not self._judging:
+        if self.exclusive and self._closed and not self._busy:
             self.watchword.verifier.forget(self.log)
 
     def _unreadable(self, message: Message, fault: str) -> ObservedMessage:
@@ -221,11 +235,11 @@ class Reader:
     @contextmanager
     def _at_work(self) -> Iterator[None]:
         """Keep the memory of a reader that is closed meanwhile, until nothing is asked of it any more."""
-        self._judging += 1
+        self._busy += 1
         try:
             yield
         finally:
-            self._judging -= 1
+            self._busy -= 1
             self._forget()
 
     def _run(self, raws: Sequence[Msg]) -> list[tuple[Msg, Message]]:

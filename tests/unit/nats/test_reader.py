@@ -66,14 +66,14 @@ async def test_a14_nothing_is_judged_before_the_memory_is_whole() -> None:
     """While a stream is read again what arrives waits, alone and together."""
     agent = watchword(Keys())
     reader = Reader(agent, "sub:1")
-    reader.ready.clear()
+    reader.gate.hold()
     tasks = [
         asyncio.create_task(reader.judge(await original(agent))),
         asyncio.create_task(reader.judge_many([await original(agent)], Threads())),
     ]
     await asyncio.sleep(0.01)
     assert agent.audit.counts == {}
-    reader.ready.set()
+    reader.gate.release()
     await asyncio.wait(tasks, timeout=20)
     assert agent.audit.counts == {"delivered": 2}
 

@@ -1,0 +1,66 @@
+"""A gate before a memory: many judge by it at a time, none while it is built."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+
+class Gate:
+    """Lets any number pass while it is not held; whoever builds holds it, and waits until those inside have left."""
+
+    def __init__(self) -> None:
+        self._holds = 0
+        self._inside = 0
+        self._is_open = asyncio.Event()
+        self._is_empty = asyncio.Event()
+        self._is_open.set()
+        self._is_empty.set()
+        self._building = asyncio.Lock()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is not held."""
+        return not self._holds
+
+    def hold(self) -> None:
+        """Let nobody in until it is released as often as it was held."""
+        self._holds += 1
+        self._is_open.clear()
+
+    def release(self) -> None:
+        """Let them in again."""
+        self._holds -= 1
+        if not self._holds:
+            self._is_open.set()
+
+    async def opened(self) -> None:
+        """Wait until it is open."""
+        await self._is_open.wait()
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Be inside, having seen it open."""
+        self._inside += 1
+        self._is_empty.clear()
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if not self._inside:
+                self._is_empty.set()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Hold it, one builder at a time, from when those inside have left."""
+        self.hold()
+        try:
+            async with self._building:
+                await self._is_empty.wait()
+                yield
+        finally:
+            self.release()

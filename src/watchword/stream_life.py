@@ -1,0 +1,117 @@
+"""The life of a reader of one stream whose memory is in this process, as a machine without I/O.
+
+A stream that keeps its messages is its own memory: what a consumer was given before can be read again. So a reader
+begins by reading the stream up to where its consumer has got to, from as far back as there may be the original of a
+copy that is still to come. Three things can be missing from that.
+
+Cut away: what limits or a purge took from the front of the stream, or a deletion from its middle, cannot be read again.
+The consumer's own past says nothing about it, for one that was made or reset a moment ago looks like one that never
+delivered. So whatever was issued before the last message that is gone was appended is stale. That time is not known,
+but it lies before the time of the message which follows; in an empty stream it is that of the last one that there was.
+
+Set back: a consumer that somebody resets, or makes again under its name, delivers what it had delivered before. Log
+time has passed these messages, and the memory has let their ids go, so it could not tell them from copies. Then the
+reader begins again where its consumer stands now.
+
+Out of turn: two subscriptions of one consumer judge what they were given in any order, and a message that is not
+acknowledged comes again however late. Its id is pinned from when it was first judged until it is acknowledged; one that
+was delivered, but not judged before log time passed it, is treated as one that was set back. So the memory is asked
+about what ``was_passed`` with that in mind: where it cannot tell, the message is not stale, but ``Unavailable``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from watchword.rebuild import anchor_without_record, floor_at, window_start
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from watchword.policy import Policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamFacts:
+    """What a server says of a stream, and of one consumer of it; times in seconds by its clock.
+
+    ``origin`` tells this stream and this consumer from others of the same names. ``delivered`` is the highest sequence
+    that was delivered, ``acknowledged`` the one up to which nothing is waited for. ``next_at`` is when the first
+    message behind that was appended, of the subjects that are read; None if there is none. Everything that is gone was
+    appended at ``last_gone_at`` or before; None if nothing is gone.
+    """
+
+    origin: tuple[str, str]
+    delivered: int
+    acknowledged: int
+    next_at: float | None
+    last_gone_at: float | None
+
+
+class Beginning(NamedTuple):
+    """How to begin: with this ``floor``; then recall what was appended ``since`` then, up to sequence ``upto``.
+
+    What lies behind ``acknowledged`` may come again. ``is_cut`` says that the floor is higher for what is gone.
+    """
+
+    floor: float
+    since: float
+    acknowledged: int
+    upto: int
+    is_cut: bool
+
+
+class StreamLife:
+    """One reader of one stream, for all its subscriptions in this process, of which ``users`` are open."""
+
+    def __init__(self, name: str, stream: str, policy: Policy) -> None:
+        self.name: Final = name
+        self.log: Final = f"{name}#{stream}"
+        self.users = 0
+        self.closed_at = -inf
+        self.gate: Any = None  # what an adapter needs to let nobody judge while it builds the memory
+        self._policy: Final = policy
+        self._origin: tuple[str, str] | None = None
+        self._highest = 0
+        self._unacked: set[int] = set()
+
+    def bind(self, facts: StreamFacts, now: float) -> Beginning | None:
+        """Return how to begin with a subscription; None if the memory is that of this very place already."""
+        if self._origin == facts.origin and self._highest == facts.delivered:
+            return None
+        return self.begin(facts, now)
+
+    def begin(self, facts: StreamFacts, now: float) -> Beginning:
+        """Return how to begin, whatever is known; ``now`` is from before the server was asked."""
+        policy = self._policy
+        anchor = anchor_without_record(policy, now) if facts.next_at is None else facts.next_at
+        floor = floor_at(policy, anchor)
+        cut = floor_at(policy, anchor, cut=facts.last_gone_at)
+        self._origin, self._highest = facts.origin, facts.delivered
+        self._unacked = set()
+        # Earlier by the skew: the server halves its way to a time, which a clock that stepped back within it misleads.
+        since = window_start(policy, anchor) - policy.max_skew
+        return Beginning(cut, since, facts.acknowledged, facts.delivered, cut > floor)
+
+    def forget(self) -> None:
+        """Begin anew with the next subscription, for the memory could not be built."""
+        self._origin = None
+
+    def recalled(self, sequences: Iterable[int]) -> None:
+        """Take note of messages that were recalled, and may come again."""
+        self._unacked.update(sequences)
+
+    def was_passed(self, sequence: int) -> bool:
+        """Return True for a delivery of what was delivered before, and is not known to be waited for."""
+        return sequence <= self._highest and sequence not in self._unacked
+
+    def judged(self, sequence: int) -> None:
+        """Take note of a delivery that was judged, and comes again until it is acknowledged."""
+        self._highest = max(self._highest, sequence)
+        self._unacked.add(sequence)
+
+    def acknowledged(self, sequence: int) -> None:
+        """Take note of what does not come again."""
+        self._unacked.discard(sequence)
