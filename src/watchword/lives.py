@@ -35,6 +35,9 @@ MAX_KNOWN: Final = 100_000
 _SAID_EVERY: Final = 1.0
 """Seconds by which the end of a floor must be later than the last that was announced, to be announced as well."""
 
+_DRIFT: Final = 1.0
+"""Seconds by which the wall clock may be corrected whatever the policy says."""
+
 REMEDY: Final = "run `watchword init` before the first start, so that it need not begin with a floor"
 
 
@@ -157,7 +160,7 @@ class Lives:
         """
         drift = wall - boot
         before, self._drift = self._drift, drift
-        if before is None or abs(drift - before) <= self._verifier.policy.max_skew:
+        if before is None or abs(drift - before) <= max(_DRIFT, self._verifier.policy.max_skew):
             return
         floor = wall + self._verifier.policy.max_skew
         for life in (*self._lives.values(), *self._closed.values()):

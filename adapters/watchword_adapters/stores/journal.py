@@ -127,7 +127,8 @@ class FileJournal:
 
         A reader that the journal does not know begins with this moment as its floor, and not with that of its start.
         """
-        done = self._try(lambda opened: opened.initialise(self._clock()))
+        # Times of issue are whole seconds: what is issued in this one may bear its beginning.
+        done = self._try(lambda opened: opened.initialise(math.floor(self._clock())))
         if done is None:
             raise ConfigurationError(f"state: {self.path} cannot be written: name a directory of your own")
         return done

@@ -12,6 +12,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from watchword import (
+    Alias,
     Allow,
     KeySource,
     MemoryKeys,
@@ -28,6 +29,7 @@ from watchword import (
     Verifier,
     Watchword,
 )
+from watchword.journal import Journal
 from watchword_adapters.nats import VerifiedMsg, WatchwordClient
 
 REALM: Final = "prod"
@@ -96,8 +98,10 @@ class World:
         max_hold: float = 30.0,
         speaks: bool = True,
         shared: bool = True,
+        aliases: tuple[Alias, ...] = (),
+        journal: Journal | None = None,
     ) -> Watchword:
-        policy = Policy(mode=mode, max_age=max_age, max_skew=max_skew, max_hold=max_hold, allow=allow)
+        policy = Policy(mode=mode, max_age=max_age, max_skew=max_skew, max_hold=max_hold, allow=allow, aliases=aliases)
         verifier = Verifier(
             realm=REALM,
             principal=principal,
@@ -105,6 +109,7 @@ class World:
             replay=MemoryReplayStore(horizon=policy.horizon),
             policy=policy,
             clock=clock,
+            journal=journal,
             shared_replay=shared,  # with those of this test's clients that are given the same agent
         )
         signer = Signer(realm=REALM, principal=principal, key=self.signing[principal], clock=clock)

@@ -1,0 +1,233 @@
+"""A43, A46, A47 on a real server: subscriptions of core NATS that end and begin again, and their memories."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from nats.aio.msg import Msg
+
+from tests.integration.nats.world import CLOUD, PLANNER, World, resend, soon, until
+from watchword import Alias, ConfigurationError, Policy, Reason, Watchword
+from watchword_adapters.nats import WatchwordClient
+from watchword_adapters.stores.journal import FileJournal
+
+Unique = Callable[[str], str]
+
+
+class Field:
+    """A subject, who speaks on it, and an attacker who hears all and sends it again."""
+
+    def __init__(self, world: World, subject: str) -> None:
+        self.world = world
+        self.subject = subject
+        self.seen: list[Msg] = []
+
+    async def prepare(self) -> "Field":
+        """Connect."""
+        self.planner = await self.world.client(self.world.agent(PLANNER))
+        self.attacker = await self.world.plain()
+
+        async def see(msg: Msg) -> None:
+            self.seen.append(msg)
+
+        await self.attacker.subscribe(self.subject, cb=see)
+        await self.attacker.flush()
+        return self
+
+    async def say(self, value: bytes) -> Msg:
+        """Publish a signed message, and return what the attacker captured of it."""
+        had = len(self.seen)
+        await self.planner.publish(self.subject, value)
+        await until(lambda: len(self.seen) > had)
+        return self.seen[-1]
+
+
+def journal(tmp_path: Path, name: str = "state", **policy: float) -> FileJournal:
+    """Return the journal of an agent on this machine."""
+    return FileJournal(
+        tmp_path / name,
+        realm="prod",
+        principal=CLOUD,
+        policy=Policy(**policy),  # type: ignore[arg-type]  # a few floats
+        clock=time.time,
+        warn=lambda *_, **__: None,
+    )
+
+
+async def reading(client: WatchwordClient, subject: str) -> list[bytes]:
+    """Subscribe, and return where messages will be."""
+    got: list[bytes] = []
+
+    async def take(msg: Msg) -> None:
+        got.append(msg.data)
+
+    await client.subscribe(subject, cb=take)
+    return got
+
+
+@pytest.mark.parametrize("reader", [None, "controller"])
+async def test_a43_unsubscribe_and_subscribe_again(world: World, unique: Unique, reader: str | None) -> None:
+    """A subscription that ends and begins again is the same reader: what it was given once is a replay."""
+    field = await Field(world, unique("a43")).prepare()
+    guard = world.agent(CLOUD, max_skew=0.0, shared=reader is not None)
+    client = await world.client(guard, reader=reader)
+    got: list[bytes] = []
+
+    async def take(msg: Msg) -> None:
+        got.append(msg.data)
+
+    subscription = await client.subscribe(field.subject, cb=take)
+    await client.ready()
+    await asyncio.sleep(1.1)  # times of issue are whole seconds, and the floor is not
+    captured = await field.say(b"scale up")
+    await until(lambda: got)
+    for _ in range(3):
+        await subscription.unsubscribe()
+        subscription = await client.subscribe(field.subject, cb=take)
+        await resend(field.attacker, captured)
+    await field.say(b"end")
+    await until(lambda: got[-1] == b"end")
+    assert got == [b"scale up", b"end"]
+    assert guard.audit.counts[Reason.REPLAYED] == 3
+
+
+async def test_a43_two_subscriptions_of_one_subject_are_two_readers(world: World, unique: Unique) -> None:
+    """Each of them is given everything, and goes on with its own memory when it begins again."""
+    field = await Field(world, unique("a43")).prepare()
+    guard = world.agent(CLOUD, max_skew=0.0, shared=False)
+    client, other = await world.client(guard), await world.client(guard)
+    first, second = await reading(client, field.subject), await reading(other, field.subject)
+    await client.ready()
+    await other.ready()
+    await asyncio.sleep(1.1)
+    captured = await field.say(b"1")
+    await until(lambda: first and second)
+    await client.close()
+    third = await reading(await world.client(guard), field.subject)
+    await resend(field.attacker, captured)
+    await field.say(b"2")
+    await until(lambda: third and len(second) == 2)
+    assert (first, second, third) == ([b"1"], [b"1", b"2"], [b"2"])
+
+
+async def test_a43_patterns_that_overlap_are_two_readers(world: World, unique: Unique) -> None:
+    """With a name and a store, a message that two patterns match is given to both, and called a replay by none."""
+    field = await Field(world, unique("a43")).prepare()
+    guard = world.agent(CLOUD)
+    client = await world.client(guard, reader="controller")
+    exact, wide = await reading(client, field.subject), await reading(client, ">")
+    await client.ready()
+    for number in range(20):
+        await field.say(b"%d" % number)
+    await until(lambda: len(exact) == 20 and len([one for one in wide if one in exact]) == 20)
+    assert guard.audit.counts[Reason.REPLAYED] == 0
+
+
+async def test_a43_a_name_is_one_client_s(world: World) -> None:
+    """Two clients of one name would take each other's messages: the second is refused, until the first has gone."""
+    guard = world.agent(CLOUD)
+    first = await world.client(guard, reader="controller")
+    with pytest.raises(ConfigurationError, match="another client of this process has that name"):
+        await world.client(guard, reader="controller")
+    await first.close()
+    await world.client(guard, reader="controller")
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_a47_an_alias_is_the_reader_of_what_was_signed(world: World, unique: Unique, *, shared: bool) -> None:
+    """A message copied to the subject of an alias is a replay there, with a store and without."""
+    field = await Field(world, unique("a47")).prepare()
+    mapped = unique("mapped")
+    alias = Alias(f"nats://prod/{mapped}", f"nats://prod/{field.subject}")
+    guard = world.agent(CLOUD, max_skew=0.0, shared=shared, aliases=(alias,))
+    client = await world.client(guard, reader="controller" if shared else None)
+    original, copies = await reading(client, field.subject), await reading(client, mapped)
+    await client.ready()
+    await asyncio.sleep(1.1)
+    await resend(field.attacker, await field.say(b"once"), subject=mapped)
+    await until(lambda: guard.audit.counts.total() == 2)
+    assert len(original) + len(copies) == 1
+    assert guard.audit.counts == {"delivered": 1, Reason.REPLAYED: 1}
+
+
+async def test_a46_a_restart_with_a_journal_loses_nothing(world: World, unique: Unique, tmp_path: Path) -> None:
+    """A restarted process knows what the one before it was given, and takes what is new without delay."""
+    field = await Field(world, unique("a46")).prepare()
+    journal(tmp_path).initialise()
+    captured: list[Msg] = []
+    for number in range(3):
+        guard = world.agent(CLOUD, shared=False, journal=journal(tmp_path))
+        client = await world.client(guard, reader=None)
+        got = await reading(client, field.subject)
+        await client.ready()
+        for msg in captured:
+            await resend(field.attacker, msg)
+        captured.append(await field.say(b"%d" % number))
+        await until(lambda got=got: got)
+        assert got == [b"%d" % number]
+        await until(lambda guard=guard, number=number: guard.audit.counts[Reason.REPLAYED] == number)
+        await client.close()
+
+
+async def test_n1_a_process_that_takes_over_knows_what_the_old_one_was_given(
+    world: World, unique: Unique, tmp_path: Path
+) -> None:
+    """While an older process of the agent still runs, a new one begins with all that the old one knows."""
+    field = await Field(world, unique("n1")).prepare()
+    old_journal, new_journal = journal(tmp_path), journal(tmp_path)
+    old_journal.initialise()
+    old = await world.client(world.agent(CLOUD, shared=False, journal=old_journal), reader=None)
+    before = await reading(old, field.subject)
+    await old.ready()
+    captured = await field.say(b"1")
+    await until(lambda: before)
+    guard = world.agent(CLOUD, shared=False, journal=new_journal)
+    new = await world.client(guard, reader=None)
+    got = await reading(new, field.subject)
+    await new.ready()
+    await resend(field.attacker, captured)
+    await field.say(b"2")
+    await until(lambda: len(before) == 2 and got)
+    assert (before, got) == ([b"1", b"2"], [b"2"])
+
+
+async def test_a46_without_a_journal_the_floor_is_announced(world: World, unique: Unique) -> None:
+    """What is lost at a first start is told with its end, once for many subscriptions; ``ready`` waits for it."""
+    subject, warned = unique("a46"), []
+    guard = world.agent(CLOUD, shared=False, max_skew=2.0)
+    guard.audit.warn = lambda event, **fields: warned.append((event, fields))  # type: ignore[method-assign]  # to listen
+    client, planner = await world.client(guard, reader=None), await world.client(world.agent(PLANNER))
+    got = await reading(client, f"{subject}.0")
+    begun = time.time()
+    for number in range(1, 200):
+        await client.subscribe(f"{subject}.{number}")
+    await client.flush()
+    await planner.publish(f"{subject}.0", b"too early")
+    await soon(client.ready())
+    assert time.time() >= begun + 2.0
+    await asyncio.sleep(1.1)
+    await planner.publish(f"{subject}.0", b"in time")
+    await until(lambda: got)
+    assert got == [b"in time"]
+    floors = [fields for event, fields in warned if event == "replay.floor"]
+    assert 1 <= len(floors) <= 2
+    assert begun + 2.0 <= floors[0]["until"] <= begun + 3.0
+    assert "watchword init" in floors[0]["remedy"]
+
+
+async def test_n9_a_machine_that_was_set_back_begins_anew(world: World, unique: Unique) -> None:
+    """Where the wall clock moves against the machine's own, what was issued until then is stale."""
+    field = await Field(world, unique("n9")).prepare()
+    guard: Watchword = world.agent(CLOUD, shared=False, max_skew=2.0)
+    client = await world.client(guard, reader=None)
+    got = await reading(client, field.subject)
+    await client.ready()
+    await asyncio.sleep(1.1)
+    await field.say(b"1")
+    await until(lambda: got)
+    guard.lives.compare_clocks(time.time() + 3600, time.clock_gettime(time.CLOCK_BOOTTIME))
+    await field.say(b"2")
+    await until(lambda: guard.audit.counts[Reason.STALE] == 1)
+    assert got == [b"1"]
