@@ -1,0 +1,196 @@
+"""A43, A46 on a real server: consumers of streams that are made anew, set back, shared in a process, or cut off."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from tests.attacks.nats.test_a14_restarts import Stage, stage, taken
+from tests.brokers.plugin import MakeStream
+from tests.integration.nats.world import World, second_begins, until
+from watchword import Reason
+from watchword_adapters.nats import VerifyingJetStream
+
+WAYS = ["ephemeral pull", "ephemeral push", "ordered", "durable made anew"]
+
+
+async def begun(set_up: Stage, js: VerifyingJetStream, way: str) -> Any:
+    """Subscribe in one of the ways in which a consumer has no past of its own."""
+    match way:
+        case "ephemeral pull":
+            return await js.pull_subscribe(set_up.subject)
+        case "ephemeral push":
+            return await js.subscribe(set_up.subject)
+        case "ordered":
+            return await js.subscribe(set_up.subject, ordered_consumer=True)
+        case _:
+            if [one for one in await set_up.attacker.jetstream().consumers_info(set_up.stream) if one.name == "worker"]:
+                await set_up.attacker.jetstream().delete_consumer(set_up.stream, "worker")
+            return await set_up.pull(js)
+
+
+async def got(subscription: Any, count: int) -> list[bytes]:
+    """Take messages, however they come."""
+    found: list[bytes] = []
+    async with asyncio.timeout(20):
+        while len(found) < count:
+            if hasattr(subscription, "fetch"):
+                some = await subscription.fetch(1, timeout=15)
+            else:
+                some = [await subscription.next_msg(timeout=15)]
+            found += [msg.data for msg in some]
+            for msg in some:
+                if subscription._sub._jsi is None or not subscription._sub._jsi._ordered:
+                    await msg.ack()
+    return found
+
+
+@pytest.mark.parametrize("how", ["purge", "limits", "flood", "delete"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("again", ["restart", "resubscribe"])
+async def test_a43_the_original_is_gone(world: World, make_stream: MakeStream, way: str, how: str, again: str) -> None:
+    """Whatever took an original out of the stream, its copy is not new to a consumer that begins after that."""
+    set_up = await stage(world, make_stream, **({"max_msgs": 3} if how in {"limits", "flood"} else {}))
+    guard, js = await set_up.reader(max_skew=0.5)
+    subscription = await begun(set_up, js, way)
+    await set_up.say(b"scale up")
+    assert await got(subscription, 1) == [b"scale up"]
+    raw = await set_up.attacker.jetstream().get_msg(set_up.stream, 1)
+    headers = {name: value for name, value in (raw.headers or {}).items() if name != "Nats-Msg-Id"}
+    await subscription.unsubscribe()
+    if how == "purge":
+        await set_up.attacker.jetstream().purge_stream(set_up.stream)
+    elif how == "delete":
+        await set_up.say(b"between")
+        await set_up.attacker.jetstream().delete_msg(set_up.stream, 1)
+    else:
+        for _ in range(3):
+            await (
+                set_up.say(b"more") if how == "limits" else set_up.attacker.jetstream().publish(set_up.subject, b"junk")
+            )
+    if again == "restart":
+        guard, js = await set_up.reader(max_skew=0.5)
+    subscription = await begun(set_up, js, way)
+    await set_up.attacker.jetstream().publish(set_up.subject, raw.data or b"", headers=headers)
+    await second_begins()
+    await second_begins()
+    await set_up.say(b"end")
+    found: list[bytes] = []
+    while b"end" not in found:
+        found += await got(subscription, 1)
+    assert b"scale up" not in found
+    assert guard.audit.counts[Reason.STALE] + guard.audit.counts[Reason.REPLAYED] >= 1
+
+
+async def test_a46_a_consumer_of_a_stream_that_lost_nothing_has_no_floor(world: World, make_stream: MakeStream) -> None:
+    """The first consumer of a stream, and one made later, are given all that the stream ever held."""
+    set_up = await stage(world, make_stream)
+    await set_up.say(b"1", b"2")
+    for way in WAYS:
+        guard, js = await set_up.reader()
+        assert await got(await begun(set_up, js, way), 2) == [b"1", b"2"]
+        assert guard.audit.counts == {"delivered": 2}
+
+
+async def test_a46_an_emptied_stream_costs_no_more_than_the_skew(world: World, make_stream: MakeStream) -> None:
+    """A stream that was emptied long ago loses nothing at a restart, and is not taken for emptied just now."""
+    set_up = await stage(world, make_stream)
+    await set_up.say(b"1")
+    _, js = await set_up.reader()
+    assert await taken(await set_up.pull(js), 1) == [b"1"]
+    await set_up.attacker.jetstream().purge_stream(set_up.stream)
+    await asyncio.sleep(2.1)
+    guard, js = await set_up.reader(max_skew=1.0)
+    subscription = await set_up.pull(js)
+    await set_up.say(b"2")
+    assert await taken(subscription, 1) == [b"2"]
+    assert guard.audit.counts == {"delivered": 1}
+
+
+async def test_a43_two_subscriptions_of_one_durable(world: World, make_stream: MakeStream) -> None:
+    """What either of them was given is known to both, though two clients of this process hold them."""
+    set_up = await stage(world, make_stream)
+    guard, js = await set_up.reader()
+    other = (await world.client(guard)).jetstream(sole_reader=True)
+    both = [await set_up.pull(js), await set_up.pull(other)]
+    for number in range(20):
+        await set_up.say(b"%d" % number)
+        assert await taken(both[number % 2], 1) == [b"%d" % number]
+    await set_up.replay(*range(1, 21))
+    await set_up.say(b"end")
+    found: list[bytes] = []
+    turn = 0
+    while b"end" not in found:
+        turn += 1
+        try:
+            found += await taken_once(both[turn % 2])
+        except TimeoutError:
+            continue
+    assert found == [b"end"]
+    assert guard.audit.counts[Reason.REPLAYED] == 20
+
+
+async def taken_once(subscription: Any) -> list[bytes]:
+    """Fetch once."""
+    fetched = await subscription.fetch(10, timeout=1)
+    for msg in fetched:
+        await msg.ack()
+    return [msg.data for msg in fetched]
+
+
+@pytest.mark.parametrize("how", ["made anew", "reset"])
+async def test_a43_a_durable_that_is_set_back_under_a_live_reader(
+    world: World, make_stream: MakeStream, how: str
+) -> None:
+    """It delivers again what it had delivered; nothing of that is stale, and a copy is still a replay."""
+    set_up = await stage(world, make_stream)
+    guard, js = await set_up.reader(max_age=1.0, max_skew=0.5)
+    subscription = await set_up.pull(js)
+    await set_up.say(b"1", b"2")
+    assert await taken(subscription, 2) == [b"1", b"2"]
+    await asyncio.sleep(3)
+    await set_up.say(b"3")
+    await set_up.replay(3)
+    assert await taken(subscription, 1) == [b"3"]  # by now log time has passed the first two
+    manager = set_up.attacker.jetstream()
+    if how == "made anew":
+        await manager.delete_consumer(set_up.stream, "worker")
+        await manager.add_consumer(
+            set_up.stream,
+            ConsumerConfig(durable_name="worker", filter_subject=set_up.subject, ack_policy=AckPolicy.EXPLICIT),
+        )
+    else:
+        await set_up.attacker.request(f"$JS.API.CONSUMER.RESET.{set_up.stream}.worker", b'{"seq":1}', timeout=5)
+    assert await taken(subscription, 3) == [b"1", b"2", b"3"]
+    assert guard.audit.counts[Reason.STALE] == 0
+    await set_up.say(b"end")
+    assert await taken(subscription, 1) == [b"end"]
+    assert guard.audit.counts[Reason.REPLAYED] >= 1
+
+
+@pytest.mark.parametrize("by", ["the last attempt"])
+async def test_a20_ids_of_what_does_not_come_again_age(world: World, make_stream: MakeStream, by: str) -> None:
+    """What was acknowledged by a bare publish, or is never offered again, is pinned no longer."""
+    set_up = await stage(world, make_stream)
+    guard, js = await set_up.reader()
+    subscription = await set_up.pull(js, **({"max_deliver": 1} if by == "the last attempt" else {}))
+    await set_up.say(*[b"x"] * 5)
+    fetched = await subscription.fetch(5, timeout=10)
+    assert len(fetched) == 5
+    if by == "publishing":
+        for msg, payload in zip(fetched, [b"+ACK", b"", b"+TERM done", b"+ACK", b"+ACK"], strict=True):
+            await subscription._js._nc.publish(msg.reply, payload)
+    store: Any = guard.verifier.replay
+    await until(lambda: not any(log.pins for log in store._logs.values()))
+
+
+async def test_a46_deliver_policy_new_begins_at_the_end(world: World, make_stream: MakeStream) -> None:
+    """A consumer that asks for what is new gets it at once, however long the stream is."""
+    set_up = await stage(world, make_stream)
+    await set_up.say(b"old")
+    guard, js = await set_up.reader()
+    push = await js.subscribe(set_up.subject, deliver_policy=DeliverPolicy.NEW)
+    await set_up.say(b"new")
+    assert (await push.next_msg(timeout=10)).data == b"new"
+    assert guard.audit.counts == {"delivered": 1}
