@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from nats.aio.msg import Msg
 from nats.errors import Error
 
-from watchword.message import Message, ObservedMessage, VerifiedMessage
+from watchword.message import SERVERS_SUBJECTS, Message, ObservedMessage, VerifiedMessage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -133,7 +133,8 @@ class ObservedMsg(_DeliveredMsg):
     """A message as it came, in observe mode only, with the ``verdict`` that enforcing would have given.
 
     It is NOT verified unless ``verified`` is there; then an answer is signed and bound to it, else it goes out
-    unsigned, so that nobody unknown can make this agent sign.
+    unsigned, so that nobody unknown can make this agent sign. A reply subject of the server's own (``$JS.API...``) is
+    hidden all the same: an answer there would be an order, with this agent's rights.
     """
 
     verdict: VerifiedMessage | Rejected | Unavailable = None  # type: ignore[assignment]  # as in VerifiedMsg
@@ -142,8 +143,7 @@ class ObservedMsg(_DeliveredMsg):
         verified = self._proof()
         if verified is not None:
             return verified.reply_to
-        at_stream = self._message is not None and self._message.position is not None
-        return None if at_stream else self.reply
+        return None if self.reply.startswith(SERVERS_SUBJECTS) else self.reply
 
     @property
     def verified(self) -> VerifiedMessage | None:
@@ -160,7 +160,7 @@ def delivered_msg(raw: Msg, message: Message, delivered: Delivered) -> VerifiedM
         return ObservedMsg(
             _client=raw._client,
             subject=raw.subject,
-            reply=raw.reply,
+            reply="" if raw.reply.startswith(SERVERS_SUBJECTS) and Delivery.parse(raw.reply) is None else raw.reply,
             data=raw.data,
             headers=None if raw.headers is None else dict(raw.headers),
             _sid=raw._sid,

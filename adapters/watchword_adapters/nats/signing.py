@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from nats.aio.client import _HEADER_KEY_RE
 
 from watchword import Expected, Request, SigningError
-from watchword.message import ENVELOPE_HEADER, NATS_ID_HEADER, channel_of, maker_of
+from watchword.message import ENVELOPE_HEADER, NATS_ID_HEADER, SERVERS_SUBJECTS, channel_of, maker_of
 from watchword_adapters.nats.posting import Letter, PostingClient
 from watchword_adapters.nats.requests import Recent
 
@@ -75,6 +75,8 @@ class SigningClient(PostingClient):
         self, reply: str, data: bytes, headers: Mapping[str, str] | None, request: VerifiedMessage | None
     ) -> None:
         """Send an answer: signed and bound to ``request``; unsigned where the request was not verified."""
+        if reply.startswith(SERVERS_SUBJECTS):
+            raise SigningError(f"reply subject {reply!r}: an answer there would be an order to the server")
         if request is None:
             await super().publish(reply, data, headers=dict(headers or {}) or None)
         else:
