@@ -18,6 +18,7 @@ from watchword import ConfigurationError
 from watchword_adapters.nats.jetstream_publish import Storing, StreamPublisher
 from watchword_adapters.nats.jetstream_reader import Publishing, StreamReader
 from watchword_adapters.nats.jetstream_rebuild import rebuild
+from watchword_adapters.nats.subscription import VerifyingPushSubscription
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -123,7 +124,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             pending_msgs_limit=pending_msgs_limit,
             pending_bytes_limit=pending_bytes_limit,
         )
-        push = JetStreamContext.PushSubscription(self, subscription, stream, consumer)
+        push = VerifyingPushSubscription(self, subscription, stream, consumer)
         state = _OrderedState(
             js=self,
             conn=self._nc,
