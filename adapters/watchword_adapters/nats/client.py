@@ -175,7 +175,7 @@ class WatchwordClient(AskingClient):
             name,
             exclusive=exclusive,
             expected=self._expectation(floor),
-            admitted=self._owe,
+            admitted=self._answering.heard,
             quarantine=self.quarantine,
         )
 

@@ -13,6 +13,8 @@ from nats.aio.subscription import Subscription, _SubscriptionMessageIterator
 from nats.errors import Error
 from nats.js import JetStreamContext
 
+from watchword_adapters.nats.answers import HANDLED
+from watchword_adapters.nats.message import proof_of
 from watchword_adapters.nats.read_ahead import ReadAhead
 
 if TYPE_CHECKING:
@@ -109,6 +111,7 @@ class VerifyingSubscription(Subscription):
                 self._interrupted.append(judging)
                 raise
             if delivered is not None and await self._counts():
+                HANDLED.set(proof_of(delivered))
                 return delivered
 
     async def _judge_for_handler(self, raw: Msg) -> None:
@@ -116,6 +119,7 @@ class VerifyingSubscription(Subscription):
         assert self._handler is not None  # noqa: S101 - as in judged
         delivered = await self._ahead.judge(raw, exclusive=self._most > 0)
         if delivered is not None and await self._counts():
+            HANDLED.set(proof_of(delivered))
             await self._handler(delivered)
 
     async def _counts(self) -> bool:
