@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from watchword.encoding import Layout, characters, encode_pair, encode_pairs, may_be_kept, metadata_digest, value_digest
 from watchword.envelope import ID_BYTES, MAX_ENVELOPE_BYTES, MAX_ENVELOPE_CHARACTERS, is_envelope_name
 from watchword.errors import SigningError
-from watchword.message import MAX_HEADER_BYTES, MAX_HEADERS, is_principal, is_subject, maker_of
+from watchword.message import MAX_HEADER_BYTES, MAX_HEADERS, SERVERS_SUBJECTS, is_principal, is_subject, maker_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -122,6 +122,10 @@ class Drafting:
             raise SigningError(f"in_reply_to of {len(in_reply_to)} bytes: give the request's id, {ID_BYTES} bytes")
         if reply_to is not None and not is_subject(reply_to):
             raise SigningError(f"reply subject {reply_to!r}: write a subject without wildcards")
+        if reply_to is not None and reply_to.startswith(SERVERS_SUBJECTS):
+            raise SigningError(
+                f"reply subject {reply_to!r}: an answer there would be an order to the server; use new_inbox()"
+            )
         metadata = None if key is None and not route.covered else metadata_digest(key, pairs)
         message_id = os.urandom(ID_BYTES)  # from the kernel each time: a forked or cloned process draws its own (A37)
         moment = self._clock()

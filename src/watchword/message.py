@@ -32,6 +32,9 @@ NATS_ID_HEADER: Final = "Nats-Msg-Id"
 
 CHANNELS_KEPT: Final = 1024
 
+SERVERS_SUBJECTS: Final = "$"
+"""How subjects begin that a NATS server itself acts on: an answer there would be an order, with our own rights."""
+
 MAX_PRINCIPAL_BYTES: Final = 255
 MAX_CHANNEL_BYTES: Final = 1024
 

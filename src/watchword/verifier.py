@@ -10,7 +10,16 @@ from watchword.case import Case
 from watchword.checks import Covering, in_force, reference_time, the_envelope, unaltered
 from watchword.errors import ConfigurationError, Reason, Rejected, Unavailable
 from watchword.keys import MemoryKeys
-from watchword.message import Expected, Message, Request, VerifiedMessage, check_realm, is_principal, log_name
+from watchword.message import (
+    SERVERS_SUBJECTS,
+    Expected,
+    Message,
+    Request,
+    VerifiedMessage,
+    check_realm,
+    is_principal,
+    log_name,
+)
 from watchword.policy import Policy, RateLimiter
 from watchword.proving import Proving, find_key
 from watchword.reader import LearningReader
@@ -288,9 +297,9 @@ class Verifier:
             unbound = common.partition is None and self.shared_replay and not message.exclusive
             if not unbound:
                 raise Rejected(Reason.WRONG_PARTITION, f"signed for {common.partition}, found in {message.partition}")
-        if common.reply_to is not None and common.reply_to != message.reply_to:
+        if common.reply_to is not None:
             at_stream = channel.scheme == "nats" and message.position is not None
-            if not at_stream:
+            if common.reply_to.startswith(SERVERS_SUBJECTS) or (common.reply_to != message.reply_to and not at_stream):
                 raise Rejected(Reason.WRONG_REPLY_TO)
         if common.recipient is not None and common.recipient != self.principal:
             raise Rejected(Reason.WRONG_RECIPIENT, f"addressed to {common.recipient[:128]!r}")

@@ -343,6 +343,10 @@ def _misdirected() -> Iterator[Vector]:
     swapped = replace(press(nats(reply_to="_INBOX.1")), reply_to="_INBOX.2")
     yield vector("reply subject swapped", "", swapped, "wrong_reply_to")
     yield vector("reply subject removed", "", replace(swapped, reply_to=None), "wrong_reply_to")
+    order = press(nats(reply_to="$JS.API.STREAM.PURGE.X"))
+    yield vector("reply subject of the server", "An answer there would be an order.", order, "wrong_reply_to")
+    stored = press(nats(**_STORED), r="$JS.API.STREAM.PURGE.X")
+    yield vector("reply subject of the server, at a stream position", "", stored, "wrong_reply_to")
     yield vector("another recipient", "", press(nats(), c3=MALLORY), "wrong_recipient")
     nameless = vector("a recipient, and a verifier without a name", "", press(nats(), c3=BOB), "wrong_recipient")
     yield nameless | {"principal": None}

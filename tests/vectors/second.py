@@ -82,6 +82,8 @@ class Second:
         ):
             raise Refused("wrong_partition")
         in_stream = scheme == "nats:" and "offset" in message
+        if claims.get("r", "").startswith("$"):
+            raise Refused("wrong_reply_to")
         if "r" in claims and not in_stream and claims["r"] != message["reply_to"]:
             raise Refused("wrong_reply_to")
         if claims.get(3, self.vector["principal"]) != self.vector["principal"]:

@@ -64,7 +64,7 @@ class AskingClient(SigningClient):
 
         async def send(inbox: str) -> Reader:
             request = await self.send(subject, payload, inbox, headers, recipient=recipient, expires_at=expires_at)
-            return Reader(self.watchword, answers, expected=only_answer_to(request), admitted=self._owe)
+            return Reader(self.watchword, answers, expected=only_answer_to(request), admitted=self._answering.heard)
 
         return await self._ask(send, timeout)
 

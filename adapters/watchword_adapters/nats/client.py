@@ -167,7 +167,7 @@ class WatchwordClient(AskingClient):
         solicited = subject.startswith(f"{self._inbox_prefix.decode()}.")
         options: dict[str, Any] = {
             "expected": self._expectation(-inf),
-            "admitted": self._owe,
+            "admitted": self._answering.heard,
             "quarantine": self.quarantine,
         }
         if solicited or not (queue or self._instance):

@@ -22,6 +22,7 @@ from watchword.replay import ReaderBirth, SharedReplayStore
 from watchword_adapters.nats.jetstream_publish import Storing, StreamPublisher
 from watchword_adapters.nats.jetstream_reader import Publishing, StreamReader
 from watchword_adapters.nats.jetstream_rebuild import StreamMemory
+from watchword_adapters.nats.subscription import VerifyingPushSubscription
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -129,7 +130,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             reader.gate.release()
             reader.close()
             raise
-        push = JetStreamContext.PushSubscription(self, subscription, stream, consumer)
+        push = VerifyingPushSubscription(self, subscription, stream, consumer)
         state = _OrderedState(
             js=self,
             conn=self._nc,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from nats.aio.msg import Msg
 from nats.errors import Error
 
-from watchword.message import Message, ObservedMessage, VerifiedMessage
+from watchword.message import SERVERS_SUBJECTS, Message, ObservedMessage, VerifiedMessage
+from watchword_adapters.nats.answers import ReplySubject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -133,7 +134,8 @@ class ObservedMsg(_DeliveredMsg):
     """A message as it came, in observe mode only, with the ``verdict`` that enforcing would have given.
 
     It is NOT verified unless ``verified`` is there; then an answer is signed and bound to it, else it goes out
-    unsigned, so that nobody unknown can make this agent sign.
+    unsigned, so that nobody unknown can make this agent sign. A reply subject of the server's own (``$JS.API...``) is
+    hidden all the same: an answer there would be an order, with this agent's rights.
     """
 
     verdict: VerifiedMessage | Rejected | Unavailable = None  # type: ignore[assignment]  # as in VerifiedMsg
@@ -142,8 +144,7 @@ class ObservedMsg(_DeliveredMsg):
         verified = self._proof()
         if verified is not None:
             return verified.reply_to
-        at_stream = self._message is not None and self._message.position is not None
-        return None if at_stream else self.reply
+        return None if self.reply.startswith(SERVERS_SUBJECTS) else self.reply
 
     @property
     def verified(self) -> VerifiedMessage | None:
@@ -154,28 +155,41 @@ class ObservedMsg(_DeliveredMsg):
         return self.verified
 
 
+def proof_of(msg: Msg) -> VerifiedMessage | None:
+    """Return what was verified of a message; None for one that enforcing would not have handed over."""
+    return msg.verified if isinstance(msg, VerifiedMsg | ObservedMsg) else None
+
+
 def delivered_msg(raw: Msg, message: Message, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
     """Make the message that a handler gets from the client's own and what was found to be true of it."""
     if isinstance(delivered, ObservedMessage):
+        verdict = delivered.verdict
         return ObservedMsg(
             _client=raw._client,
             subject=raw.subject,
-            reply=raw.reply,
+            reply=_observed_reply(raw, message, verdict),
             data=raw.data,
             headers=None if raw.headers is None else dict(raw.headers),
             _sid=raw._sid,
             _message=message,
-            verdict=delivered.verdict,
+            verdict=verdict,
         )
     at_stream = message.position is not None
     visible = {name: (value or b"").decode("utf-8", "replace") for name, value in delivered.headers}
     return VerifiedMsg(
         _client=raw._client,
         subject=raw.subject,
-        reply=raw.reply if at_stream else delivered.reply_to or "",
+        reply=raw.reply if at_stream else ReplySubject.of(delivered),
         data=raw.data,
         headers=visible or None,
         _sid=raw._sid,
         _message=message,
         verified=delivered,
     )
+
+
+def _observed_reply(raw: Msg, message: Message, verdict: VerifiedMessage | Rejected | Unavailable) -> str:
+    if isinstance(verdict, VerifiedMessage) and message.position is None and verdict.reply_to == raw.reply:
+        return ReplySubject.of(verdict)
+    is_order = raw.reply.startswith(SERVERS_SUBJECTS) and Delivery.parse(raw.reply) is None
+    return "" if is_order else raw.reply

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from nats.aio.client import _HEADER_KEY_RE
 
 from watchword import Expected, Request, SigningError
-from watchword.message import ENVELOPE_HEADER, NATS_ID_HEADER, channel_of, maker_of
+from watchword.message import ENVELOPE_HEADER, NATS_ID_HEADER, SERVERS_SUBJECTS, channel_of, maker_of
+from watchword_adapters.nats.answers import Answers, forwarded
 from watchword_adapters.nats.posting import Letter, PostingClient
 from watchword_adapters.nats.requests import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from watchword import Channel, VerifiedMessage, Watchword
+    from watchword import Channel, VerifiedMessage, Watchword, WatchwordError
     from watchword.message import Header
 
 Recipient: TypeAlias = "Callable[[Channel, bytes | None, tuple[Header, ...]], str | None]"
 """Names the principal that a message is meant for, from its channel, key (None on NATS) and headers."""
 
 CONTROL_SUBJECTS: Final = ("$JS.", "$SYS.", "$SRV.")
-_INBOX: Final = "_INBOX."
 _MAX_PER_INBOX: Final = 1000
 _BEFORE: Final = b"NATS/1.0\r\n"
 _ENVELOPE: Final = f"{ENVELOPE_HEADER}: ".encode()
@@ -39,7 +39,8 @@ class SigningClient(PostingClient):
         self._recipient = recipient
         window = watchword.verifier.policy.window
         self._asked: Recent[dict[bytes, Request]] = Recent(seconds=window, clock=watchword.clock)
-        self._owed: Recent[VerifiedMessage] = Recent(seconds=window, clock=watchword.clock)
+        self._answering = Answers(seconds=window, clock=watchword.clock)
+        self._told: set[str] = set()
         self._last: tuple[tuple[Header, ...], bytes] = ((), _block(()))
 
     async def publish(
@@ -55,12 +56,15 @@ class SigningClient(PostingClient):
         """Accept a message for signing and sending; SigningError says what cannot be sent, and then nothing of it was.
 
         ``reply`` is signed, and answers to it are expected for as long as a message is fresh. ``expires_at`` is in
-        whole seconds since the epoch. A publish to the inbox of a verified request is its answer, bound to it.
+        whole seconds since the epoch. A publish to the ``reply`` of a verified request is its answer, bound to it; to
+        pass that on as ``reply`` is refused, for the requester could not tell whose answers it asked for.
         """
         if subject.startswith(CONTROL_SUBJECTS):
             await super().publish(subject, payload, reply, headers)
             return
-        owed = self._owed.get(subject)
+        owed = self._answering.request_at(subject)
+        if reply and self._asked.get(reply) is None and self._answering.request_at(reply) is not None:
+            self.refuse("publish(reply=) with the reply subject of a request", forwarded(subject, reply))
         request = await self.send(
             subject, payload, reply, headers, recipient=recipient, expires_at=expires_at, answers=owed
         )
@@ -75,6 +79,8 @@ class SigningClient(PostingClient):
         self, reply: str, data: bytes, headers: Mapping[str, str] | None, request: VerifiedMessage | None
     ) -> None:
         """Send an answer: signed and bound to ``request``; unsigned where the request was not verified."""
+        if reply.startswith(SERVERS_SUBJECTS):
+            raise SigningError(f"reply subject {reply!r}: an answer there would be an order to the server")
         if request is None:
             await super().publish(reply, data, headers=dict(headers or {}) or None)
         else:
@@ -137,15 +143,16 @@ class SigningClient(PostingClient):
 
         return expected
 
-    def _owe(self, request: VerifiedMessage) -> None:
-        """Remember a verified request by its inbox, so that a bare publish there is bound to it.
+    def refuse(self, call: str, error: WatchwordError) -> None:
+        """Raise what stands in the way of a call that nobody could verify; in observe mode let it through.
 
-        Inboxes only: else a request that names an application subject would bend what we publish there.
+        Then there is one warning for each ``call``, which says what to write instead.
         """
-        if request.reply_to is not None and request.position is None:
-            prefixes = (_INBOX, f"{self._inbox_prefix.decode()}.")
-            if request.reply_to.startswith(prefixes):
-                self._owed.put(request.reply_to, request)
+        if not self.watchword.observing:
+            raise error
+        if call not in self._told:
+            self._told.add(call)
+            self.watchword.audit.warn("nats.call_uncovered", call=call, remedy=str(error))
 
 
 def _pairs(headers: Mapping[str, str] | None) -> tuple[Header, ...]:

@@ -1,5 +1,7 @@
 """A nats-py subscription whose every way in passes a reader."""
 
+# ruff: noqa: SLF001 - nats-py has no hooks: its subclasses must reach where the base reaches
+
 from __future__ import annotations
 
 import asyncio
@@ -9,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from nats.aio.subscription import Subscription, _SubscriptionMessageIterator
 from nats.errors import Error
+from nats.js import JetStreamContext
 
+from watchword_adapters.nats.answers import HANDLED
+from watchword_adapters.nats.message import proof_of
 from watchword_adapters.nats.read_ahead import ReadAhead
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
     from nats.aio.msg import Msg
 
@@ -25,16 +30,28 @@ if TYPE_CHECKING:
 class VerifyingSubscription(Subscription):
     """Callback, ``next_msg`` and ``messages`` give verified messages only; ``reader`` None leaves them raw.
 
-    Raw ones are for the client's own use: answers that it judges itself, and what the server says.
+    Raw ones are for the client's own use: answers that it judges itself, and what the server says. A maximum counts
+    what was delivered, so the server is told nothing of it: else forged messages would use it up. What the server has
+    sent beyond it by then is discarded.
     """
 
     def __init__(
-        self, client: Any, number: int, subject: str, *, reader: Reader | None, cb: Handler | None, **options: Any
+        self,
+        client: Any,
+        number: int,
+        subject: str,
+        *,
+        reader: Reader | None,
+        cb: Handler | None,
+        max_msgs: int = 0,
+        **options: Any,
     ) -> None:
         if cb is not None and not inspect.iscoroutinefunction(getattr(cb, "func", cb)):
             raise Error("nats: must use coroutine for subscriptions")
         self.reader = reader
         self._handler = cb
+        self._most = max_msgs
+        self._given = 0
         self._interrupted: deque[asyncio.Task[Msg | None]] = deque()
         judged = cb if cb is None or reader is None else self._judge_for_handler
         super().__init__(client, number, subject, cb=judged, **options)
@@ -42,11 +59,18 @@ class VerifyingSubscription(Subscription):
 
     def _start(self, error_cb: Any) -> None:
         super()._start(error_cb)  # type: ignore[no-untyped-call]  # nats-py leaves it untyped
-        task: asyncio.Task[None] | None = self._wait_for_msgs_task  # nats-py leaves it untyped
-        if task is not None:
-            task.add_done_callback(self._ended)
         if self._handler is None and self.reader is not None:
             self._message_iterator = _VerifyingIterator(self)  # type: ignore[assignment]  # the base starts at None
+
+    async def unsubscribe(self, limit: int = 0) -> None:
+        """Stop reading; with ``limit`` once so many messages were delivered, those before this call among them."""
+        if self._closed or self._conn.is_closed or self._conn.is_draining or not limit:
+            await super().unsubscribe()
+        elif limit > self._given:
+            self._most = limit
+        else:
+            self._most, self._closed = self._given, True
+            await self._end()
 
     async def next_msg(self, timeout: float | None = 1.0) -> Msg:  # noqa: ASYNC109 - the base's own signature
         """Return the next message that verifies; nats.errors.TimeoutError after ``timeout`` seconds without one."""
@@ -86,52 +110,51 @@ class VerifyingSubscription(Subscription):
             except asyncio.CancelledError:
                 self._interrupted.append(judging)
                 raise
-            self._close_when_full()
-            if delivered is not None:
+            if delivered is not None and await self._counts():
+                HANDLED.set(proof_of(delivered))
                 return delivered
 
     async def _judge_for_handler(self, raw: Msg) -> None:
         assert self._ahead is not None  # noqa: S101 - as in judged
         assert self._handler is not None  # noqa: S101 - as in judged
-        if self._max_msgs > 0:
-            delivered = await self._judged_in_full(self._ahead.judge(raw, exclusive=True))
-        else:
-            delivered = await self._ahead.judge(raw, exclusive=False)
-        self._close_when_full()
-        if delivered is not None:
+        delivered = await self._ahead.judge(raw, exclusive=self._most > 0)
+        if delivered is not None and await self._counts():
+            HANDLED.set(proof_of(delivered))
             await self._handler(delivered)
 
-    async def _judged_in_full(self, judge: Coroutine[Any, Any, Msg | None]) -> Msg | None:
-        """Judge, though the base ends this very task, as it does behind any message once ``max_msgs`` have come.
+    async def _counts(self) -> bool:
+        """Count a message that is about to be handed over, and end with the last; False behind that one."""
+        if 0 < self._most <= self._given:
+            return False
+        self._given += 1
+        if self._given == self._most:
+            await self._end()
+        return True
 
-        So only a handler that waits is cut off, as with nats-py, and never what waits for a key or a store.
-        """
-        judging, ended = asyncio.ensure_future(judge), False
-        while not judging.done():
-            try:
-                await asyncio.shield(judging)
-            except asyncio.CancelledError:
-                if not self._is_full() or self._closed or self._conn.is_closed:
-                    judging.cancel()
-                    raise
-                ended = True
-        task = asyncio.current_task()
-        if ended and task is not None:
-            task.cancel()
-        return judging.result()
+    async def _end(self) -> None:
+        """End behind what was delivered; a handler that is under way may end."""
+        while not self._pending_queue.empty():
+            self.taken()
+        self._conn._remove_sub(self._id)
+        if asyncio.current_task() is self._wait_for_msgs_task:
+            self._max_msgs = 1  # the base ends its task behind this handler: it has received as many
+        else:
+            self._stop_processing()
+        if self._conn.is_connected:
+            await self._conn._send_unsubscribe(self._id)
 
-    def _is_full(self) -> bool:
-        return 0 < self._max_msgs <= self._received
 
-    def _close_when_full(self) -> None:
-        """Close the reader of a subscription to ``max_msgs`` messages, which the base drops without a word."""
-        if self.reader is not None and self._is_full() and self._pending_queue.empty():
-            self.reader.close()
+class VerifyingPushSubscription(JetStreamContext.PushSubscription):
+    """A push subscription; the base's would count what was received, and not know when that was delivered."""
 
-    def _ended(self, _: object) -> None:
-        """Close the reader where the base dropped what waited."""
-        if self.reader is not None and self._is_full():
-            self.reader.close()
+    async def unsubscribe(self, limit: int = 0) -> None:
+        """Stop reading; see VerifyingSubscription."""
+        await self._sub.unsubscribe(limit)
+        self._closed = self._sub._closed
+        state: Any = self._sub._jsi
+        for task in (state._hbtask, state._fctask):
+            if task is not None:
+                task.cancel()
 
 
 class _VerifyingIterator(_SubscriptionMessageIterator):
@@ -142,6 +165,6 @@ class _VerifyingIterator(_SubscriptionMessageIterator):
 
     async def _take(self) -> Msg:
         sub = self._sub
-        if self._queue.empty() or sub._max_msgs > 0:  # noqa: SLF001 - of our own class
+        if self._queue.empty():
             return await super().__anext__()
         return sub.taken()

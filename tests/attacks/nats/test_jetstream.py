@@ -316,7 +316,7 @@ async def test_a28_message_without_an_ack_subject_in_a_stream_reader_is_wrong(
     await victim.flush()
     planner = await world.client(world.agent(PLANNER))
     await planner.publish(f"deliver.{stream}", b"direct")
-    await planner.publish(f"deliver.{stream}", b"direct", reply="$JS.nothing")
+    await planner.publish(f"deliver.{stream}", b"direct", reply="nothing.here")
     await planner.flush()
     await raw(attacker, f"deliver.{stream}", block(("a", "b")), b"x")
     await honest(world, f"{stream}.task")

@@ -5,6 +5,7 @@ import functools
 import time
 from collections.abc import Callable
 from math import inf
+from typing import TYPE_CHECKING
 
 import pytest
 from nats import micro
@@ -15,6 +16,7 @@ from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.errors import ServiceUnavailableError
 
 from tests.brokers.broker import Broker
+from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import CLOUD, PLANNER, World, raw, soon, until, verified
 from watchword import (
     ConfigurationError,
@@ -27,6 +29,9 @@ from watchword import (
     Watchword,
 )
 from watchword_adapters.nats import ObservedMsg, connect
+
+if TYPE_CHECKING:
+    from nats.aio.subscription import Subscription
 
 Unique = Callable[[str], str]
 
@@ -70,18 +75,57 @@ async def test_callback_iterator_and_next_msg_deliver_verified_messages(world: W
 
 
 async def test_iteration_ends_after_max_msgs(world: World, unique: Unique) -> None:
-    """A limit counts what the server sent, and ends the iteration also when its last message was forged."""
+    """A45: a limit counts what was delivered, however many forged messages come before; then the iteration ends."""
     subject, attacker = unique("core"), await world.plain()
     cloud, planner = await world.client(world.agent(CLOUD)), await world.client(world.agent(PLANNER))
-    subscription = await cloud.subscribe(subject, max_msgs=3)
+    subscription = await cloud.subscribe(subject, max_msgs=2)
     await cloud.flush()
-    for data in (b"1", b"2"):
+    for _ in range(3):
+        await attacker.publish(subject, b"forged")
+    await attacker.flush()
+    for data in (b"1", b"2", b"3"):
+        await planner.publish(subject, data)
+    assert [msg.data async for msg in subscription.messages] == [b"1", b"2"]
+    assert subscription.pending_msgs == 0
+    with pytest.raises(NatsTimeoutError):
+        await subscription.next_msg(timeout=0.01)
+
+
+@pytest.mark.parametrize("way", ["callback", "next_msg", "push"])
+async def test_a45_forged_messages_use_up_no_limit(
+    world: World, unique: Unique, make_stream: MakeStream, way: str
+) -> None:
+    """A45: ``unsubscribe(limit)`` is for messages that were delivered; the server is told when these have come."""
+    subject, attacker = unique("core"), await world.plain()
+    cloud, planner = await world.client(world.agent(CLOUD)), await world.client(world.agent(PLANNER))
+    got: list[bytes] = []
+
+    async def handler(msg: Msg) -> None:
+        got.append(msg.data)
+
+    if way == "push":
+        await make_stream(subject)
+        subscription: Subscription = await cloud.jetstream().subscribe(subject, cb=handler)
+    else:
+        subscription = await cloud.subscribe(subject, cb=handler if way == "callback" else None)
+    await subscription.unsubscribe(limit=2)
+    await cloud.flush()
+    for _ in range(3):
+        await attacker.publish(subject, b"forged")
+    await attacker.flush()
+    for data in (b"1", b"2", b"3"):
         await planner.publish(subject, data)
     await planner.flush()
-    await attacker.publish(subject, b"forged")
-    await attacker.flush()
-    await until(lambda: subscription.delivered == 3)
-    assert [msg.data async for msg in subscription.messages] == [b"1", b"2"]
+    if way == "next_msg":
+        got = [(await soon(subscription.next_msg(timeout=None))).data for _ in range(2)]
+    await until(lambda: len(got) == 2)
+    assert got == [b"1", b"2"]
+    await cloud.flush()
+    await planner.publish(subject, b"4")
+    received = cloud.stats["in_msgs"]
+    await planner.flush()
+    await cloud.flush()
+    assert cloud.stats["in_msgs"] == received, "the server sends nothing more"
 
 
 @pytest.mark.parametrize("end", ["unsubscribe", "drain", "close"])

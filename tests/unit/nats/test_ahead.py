@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 from nats.aio.msg import Msg
-from nats.errors import SlowConsumerError
+from nats.errors import BadSubscriptionError, SlowConsumerError
 
 from tests.unit.kafka.fakes import REALM, SENDER, Keys, watchword
 from tests.unit.nats.subscribed import SUBJECT, Subscribed, tree
@@ -198,7 +198,7 @@ async def test_a_rate_is_spent_in_each_messages_turn(rate: Rate | None) -> None:
 
 
 async def test_a_subscription_to_so_many_messages_judges_one_by_one() -> None:
-    """Promise: the base ends its task behind any of them, so nothing is judged that it may never hand over."""
+    """Promise: it may end behind any of them, so nothing is judged that it may never hand over."""
     there = Subscribed(watchword(Keys()), max_msgs=4)
     held = Held(there)
     await there.arrive(*await tree(ALL[:3]))
@@ -206,20 +206,9 @@ async def test_a_subscription_to_so_many_messages_judges_one_by_one() -> None:
     assert there.values == ALL[:3]
 
 
-async def test_a12_the_memory_of_so_many_messages_lasts_until_the_last() -> None:
-    """Promise: a copy that waits among the last messages of a subscription is held against what came before it."""
-    there = Subscribed(watchword(Keys()), max_msgs=3)
-    first, second = await tree(ALL[:2])
-    await there.arrive(first, first, second)
-    await asyncio.wait_for(there.task, 20)
-    assert there.values == ALL[:2]
-    assert there.agent.audit.counts == {"delivered": 2, Reason.REPLAYED: 1}
-    assert len(there.agent.verifier.replay) == 0  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("limit", ["max_msgs", "unsubscribe"])
-async def test_judging_that_waits_loses_nothing_of_so_many_messages(limit: str) -> None:
-    """Promise: nats-py ends its task where that next waits, and never while we wait for a key or the quarantine."""
+async def test_a45_a_limit_counts_what_was_delivered(limit: str) -> None:
+    """A45: forged messages and copies use up no maximum, however long a verdict on them takes; then all ends."""
     keys = Keys()
     find = keys.find
 
@@ -233,67 +222,69 @@ async def test_judging_that_waits_loses_nothing_of_so_many_messages(limit: str) 
 
     async def handler(_: Msg) -> None:
         if limit == "unsubscribe" and len(there.got) == 1:
-            await there.sub.unsubscribe(limit=10)
+            await there.sub.unsubscribe(limit=9)
+        await asyncio.sleep(0)
 
     keys.find = slowly  # type: ignore[method-assign]  # a tap
-    there = Subscribed(watchword(keys), handler=handler, max_msgs=10 if limit == "max_msgs" else 0)
+    there = Subscribed(watchword(keys), handler=handler, max_msgs=9 if limit == "max_msgs" else 0)
     there.kept.put = put  # type: ignore[assignment, method-assign]  # a double
-    honest = await tree(ALL[:9])
-    await there.arrive(*honest[:4], (b"", b"unsigned"), *honest[4:])
+    honest = await tree(ALL[:12])
+    await there.arrive(*[(b"", b"unsigned")] * 9, *honest[:4], honest[0], (b"", b"unsigned"), *honest[4:])
     await asyncio.wait([there.task], timeout=20)
     assert there.task.done()
     assert there.values == ALL[:9]
+    assert there.sub.pending_msgs == there.sub.pending_bytes == 0
+    assert 1 not in there.client._subs
     assert len(there.agent.verifier.replay) == 0  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("end", ["unsubscribe", "limit", "close"])
-async def test_a_full_subscription_can_be_ended_while_a_key_is_looked_for(end: str) -> None:
-    """Promise: only the end that nats-py brings about by itself waits for a verdict; one that is asked for does not."""
+async def test_a_limit_below_what_was_delivered_ends_at_once() -> None:
+    """Promise: ``unsubscribe(limit)`` counts what came before it, and from within a handler lets that handler end."""
+    ended: list[int] = []
+
+    async def handler(_: Msg) -> None:
+        if len(there.got) == 3:
+            await there.sub.unsubscribe(limit=4)
+            await there.sub.unsubscribe(limit=5)
+        await asyncio.sleep(0)
+        ended.append(len(there.got))
+
+    there = Subscribed(watchword(Keys()), handler=handler)
+    await there.arrive(*await tree(ALL))
+    await asyncio.wait([there.task], timeout=20)
+    assert there.values == ALL[:5]
+    assert ended == [1, 2, 3, 4, 5]
+    await there.sub.unsubscribe(limit=5)
+    with pytest.raises(BadSubscriptionError):
+        await there.sub.unsubscribe(limit=9)
+
+
+async def test_an_error_behind_the_last_message_is_told() -> None:
+    """Promise: what the handler of the last message raises reaches the client's error callback."""
+
+    async def handler(_: Msg) -> None:
+        raise ValueError("last")
+
+    there = Subscribed(watchword(Keys()), handler=handler, max_msgs=1)
+    await there.arrive(*await tree(ALL[:2]))
+    await asyncio.wait([there.task], timeout=20)
+    assert [str(error) for error in there.errors] == ["last"]
+
+
+@pytest.mark.parametrize("end", ["unsubscribe", "close"])
+async def test_a_subscription_can_be_ended_while_a_key_is_looked_for(end: str) -> None:
+    """Promise: an end that is asked for waits for no verdict."""
     keys = Keys()
     keys.gate.clear()
     there = Subscribed(watchword(keys), max_msgs=2)
     await there.arrive(*await tree(ALL[:1]))
     await asyncio.wait_for(keys.question.wait(), 20)
-    if end == "close":
-        there.sub._received = 2
-        await there.client.close()
-    else:
-        await there.sub.unsubscribe(limit=1 if end == "limit" else 0)
-    there.task.cancel()
+    await (there.client.close() if end == "close" else there.sub.unsubscribe())
     await asyncio.wait([there.task], timeout=20)
     assert there.task.done()
     assert there.values == []
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == {asyncio.current_task()}, "nothing is judged any more"
-
-
-async def test_a_handler_that_waits_is_cut_off_as_with_the_base_and_leaves_nothing() -> None:
-    """Promise: what nats-py drops of a full subscription is dropped, and the memory of its reader is freed."""
-
-    async def handler(_: Msg) -> None:
-        await asyncio.sleep(0)
-
-    there = Subscribed(watchword(Keys()), handler=handler, max_msgs=10)
-    await there.arrive(*await tree(ALL[:10]))
-    await asyncio.wait([there.task], timeout=20)
-    assert there.task.done()
-    assert there.values == ALL[:2]
-    await asyncio.sleep(0)
-    assert len(there.agent.verifier.replay) == 0  # type: ignore[arg-type]
-
-
-async def test_a_limit_that_is_set_meanwhile_is_the_clients() -> None:
-    """Promise: ``unsubscribe(limit)`` from within a handler ends where nats-py ends it, whatever was judged."""
-
-    async def handler(_: Msg) -> None:
-        if len(there.got) == 3:
-            await there.sub.unsubscribe(limit=3)
-        await asyncio.sleep(0)
-
-    there = Subscribed(watchword(Keys()), handler=handler)
-    await there.arrive(*await tree(ALL))
-    await asyncio.wait([there.task], timeout=20)
-    assert there.values == ALL[:4], "the base ends its task where that next waits"
 
 
 async def test_strangers_behind_it_do_not_hold_a_message_up() -> None:
