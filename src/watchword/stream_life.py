@@ -78,8 +78,11 @@ class StreamLife:
         self._unacked: set[int] = set()
 
     def bind(self, facts: StreamFacts, now: float) -> Beginning | None:
-        """Return how to begin with a subscription; None if the memory is that of this very place already."""
-        if self._origin == facts.origin and self._highest == facts.delivered:
+        """Return how to begin with a subscription; None if the memory is that of this very place already.
+
+        While another subscription reads, what was delivered and is not judged yet waits there.
+        """
+        if self._origin == facts.origin and (self.users > 1 or self._highest == facts.delivered):
             return None
         return self.begin(facts, now)
 

@@ -118,6 +118,8 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             cb = self._auto_ack_callback(cb)
         reader.gate.hold()  # the server forgets a consumer that nobody listens to, so listen while reading again
         try:
+            if reader.memory is not None:
+                await reader.memory.look()
             subscription = await self._client.open(
                 config.deliver_subject,
                 reader=reader,

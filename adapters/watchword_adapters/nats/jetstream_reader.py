@@ -130,7 +130,7 @@ class StreamReader(Reader):
         assert self.memory is not None  # noqa: S101 - for the type checker: only a memory forgets
         assert self.life is not None  # noqa: S101 - as above
         self.watchword.audit.note("replay.set_back", log=self.log, position=sequence_of(raw))
-        await self.memory.begin_again()
+        await self.memory.begin_again(sequence_of(raw))
         self.life.recalled([sequence_of(raw)])
 
     async def judge_first(self, raws: Sequence[Msg], check: Checker, *, patience: float = inf) -> list[Judged]:

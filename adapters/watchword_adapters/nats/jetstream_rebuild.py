@@ -9,7 +9,7 @@ import json
 from contextlib import suppress
 from datetime import UTC, datetime
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from nats.errors import Error
 from nats.js import JetStreamContext, api
@@ -55,6 +55,16 @@ class Opening(Protocol):
         ...
 
 
+class _Look(NamedTuple):
+    """Where a consumer stood at a time."""
+
+    at: float
+    created: str
+    delivered: int
+    acknowledged: int
+    subjects: list[str]
+
+
 class StreamMemory:
     """Builds the memory of one consumer, for all subscriptions to it in this process."""
 
@@ -62,51 +72,70 @@ class StreamMemory:
         self._context = context
         self._client = client
         self._reader = reader
+        self._looked: _Look | None = None
 
-    async def begin(self, *, again: bool = False) -> None:
-        """Let the verifier remember what stands in the stream before what the consumer has yet to deliver.
+    async def look(self) -> None:
+        """See where the consumer stands, before the server can deliver anything to a new subscription."""
+        try:
+            self._looked = await self._look()
+        except (Error, TimeoutError) as error:
+            raise _unreadable(error) from error
 
-        ``again`` says that the consumer was set back. Nothing is judged meanwhile, by any subscription. Unavailable
-        where the stream cannot be read; then nothing may be delivered.
+    async def begin(self) -> None:
+        """Let the verifier remember what stands in the stream before what the consumer had yet to deliver.
+
+        Nothing is judged meanwhile, by any subscription. Unavailable where the stream cannot be read; then nothing may
+        be delivered.
         """
-        reader, life = self._reader, self._reader.life
-        assert life is not None  # noqa: S101 - for the type checker: only what reads alone has a memory here
-        async with reader.gate.alone():
-            watchword = reader.watchword
-            try:
-                now = watchword.clock()
-                facts, subjects = await self._facts()
-                beginning = life.begin(facts, now) if again else life.bind(facts, now)
-                if beginning is None:
-                    return
-                await self._build(beginning, subjects)
-            except (Error, TimeoutError) as error:
-                life.forget()
-                detail = getattr(error, "description", None) or type(error).__name__
-                raise Unavailable("replay", f"the stream cannot be read again: {detail}") from error
-            except BaseException:
-                life.forget()
-                raise
-            if beginning.is_cut:
-                watchword.audit.warn(
-                    "replay.cut",
-                    log=life.log,
-                    until=beginning.floor,
-                    cost="what was issued before then is stale: messages are gone that copies of it may be",
-                )
+        async with self._reader.gate.alone():
+            await self._begin(self._looked or await self._look(), again=False)
 
-    async def begin_again(self) -> None:
-        """Begin where the consumer stands now, however long that takes."""
+    async def begin_again(self, sequence: int) -> None:
+        """Begin where the consumer stands now, which delivered ``sequence`` again, however long that takes."""
         delay = FIRST_DELAY
         while True:
             try:
-                await self.begin(again=True)
-            except Unavailable as error:
-                self._reader.watchword.audit.warn("replay.unreadable", log=self._reader.log, detail=error.detail)
+                async with self._reader.gate.alone():
+                    look = await self._look()
+                    await self._begin(look._replace(acknowledged=min(look.acknowledged, sequence - 1)), again=True)
+            except (Unavailable, Error, TimeoutError) as error:
+                self._reader.watchword.audit.warn("replay.unreadable", log=self._reader.log, detail=str(error))
                 await asyncio.sleep(delay)
                 delay = min(LONGEST_DELAY, 2 * delay)
             else:
                 return
+
+    async def _begin(self, look: _Look, *, again: bool) -> None:
+        reader, life = self._reader, self._reader.life
+        assert life is not None  # noqa: S101 - for the type checker: only what reads alone has a memory here
+        watchword = reader.watchword
+        try:
+            following = await _first(self._context._jsm, reader.stream, look.acknowledged + 1, look.subjects)
+            gone, created = await self._gone()
+            facts = StreamFacts(
+                origin=(created, look.created),
+                delivered=look.delivered,
+                acknowledged=look.acknowledged,
+                next_at=None if following is None else following[1],
+                last_gone_at=gone,
+            )
+            beginning = life.begin(facts, look.at) if again else life.bind(facts, look.at)
+            if beginning is None:
+                return
+            await self._build(beginning, look.subjects)
+        except (Error, TimeoutError) as error:
+            life.forget()
+            raise _unreadable(error) from error
+        except BaseException:
+            life.forget()
+            raise
+        if beginning.is_cut:
+            watchword.audit.warn(
+                "replay.cut",
+                log=life.log,
+                until=beginning.floor,
+                cost="what was issued before then is stale: messages are gone that copies of it may be",
+            )
 
     async def _build(self, beginning: Beginning, subjects: list[str]) -> None:
         reader, clock = self._reader, asyncio.get_running_loop().time
@@ -124,25 +153,13 @@ class StreamMemory:
             recalled = await self._recall(beginning, subjects)
         watchword.audit.note("replay.rebuilt", log=reader.log, position=beginning.upto, recalled=recalled)
 
-    async def _facts(self) -> tuple[StreamFacts, list[str]]:
-        """Ask the server: about the consumer first, so that whatever is gone of what it was given is known to be."""
-        jsm, stream = self._context._jsm, self._reader.stream
-        info = await jsm.consumer_info(stream, self._reader.consumer)
-        gone, created = await self._gone()
+    async def _look(self) -> _Look:
+        now = self._reader.watchword.clock()
+        info = await self._context._jsm.consumer_info(self._reader.stream, self._reader.consumer)
         delivered = 0 if info.delivered is None else info.delivered.stream_seq
         acknowledged = delivered if not info.num_ack_pending or info.ack_floor is None else info.ack_floor.stream_seq
         subjects = info.config.filter_subjects or [info.config.filter_subject or ">"]
-        following = await _first(jsm, stream, acknowledged + 1, subjects)
-        return (
-            StreamFacts(
-                origin=(created, str(info.created)),
-                delivered=delivered,
-                acknowledged=acknowledged,
-                next_at=None if following is None else following[1],
-                last_gone_at=gone,
-            ),
-            subjects,
-        )
+        return _Look(now, str(info.created), delivered, acknowledged, subjects)
 
     async def _cut(self, beginning: Beginning) -> float:
         """Return the floor that what is gone by now calls for."""
@@ -211,6 +228,11 @@ class StreamMemory:
                 await raw.unsubscribe()
                 await context._jsm.delete_consumer(reader.stream, made.name)
         return recalled
+
+
+def _unreadable(error: Exception) -> Unavailable:
+    detail = getattr(error, "description", None) or type(error).__name__
+    return Unavailable("replay", f"the stream cannot be read again: {detail}")
 
 
 async def _asked(jsm: JetStreamManager, what: str, question: dict[str, Any]) -> dict[str, Any]:

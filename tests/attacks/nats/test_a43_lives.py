@@ -86,6 +86,7 @@ async def test_a43_unsubscribe_and_subscribe_again(world: World, unique: Unique,
     for _ in range(3):
         await subscription.unsubscribe()
         subscription = await client.subscribe(field.subject, cb=take)
+        await client.flush()
         await resend(field.attacker, captured)
     await field.say(b"end")
     await until(lambda: got[-1] == b"end")
@@ -105,7 +106,8 @@ async def test_a43_two_subscriptions_of_one_subject_are_two_readers(world: World
     captured = await field.say(b"1")
     await until(lambda: first and second)
     await client.close()
-    third = await reading(await world.client(guard), field.subject)
+    third = await reading(newcomer := await world.client(guard), field.subject)
+    await newcomer.flush()
     await resend(field.attacker, captured)
     await field.say(b"2")
     await until(lambda: third and len(second) == 2)
