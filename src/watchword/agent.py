@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from watchword.audit import Audit
-from watchword.errors import ConfigurationError, Rejected, Unavailable
+from watchword.errors import ConfigurationError, Pending, Rejected, Unavailable
 from watchword.lives import Lives
 from watchword.message import Expected, ObservedMessage, VerifiedMessage
 from watchword.policy import Mode
@@ -13,6 +13,7 @@ from watchword.policy import Mode
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from watchword.keys import KeySource
     from watchword.message import Message
     from watchword.proving import Checker
     from watchword.settings import QuarantineSettings
@@ -81,12 +82,14 @@ class Watchword:
         """Whether verdicts are only attached and counted, and nothing is dropped."""
         return self.verifier.policy.mode is Mode.OBSERVE
 
-    async def admit(self, message: Message, expected: Expected = _ANYTHING) -> Delivered:
+    async def admit(
+        self, message: Message, expected: Expected = _ANYTHING, *, keys: KeySource | None = None
+    ) -> Delivered:
         """Judge and account for one message: return what may be delivered, else raise Rejected or Unavailable.
 
         In observe mode it never raises these, and returns an ObservedMessage.
         """
-        (delivered,) = await self.admit_many((message,), expected)
+        (delivered,) = await self.admit_many((message,), expected, keys=keys)
         if isinstance(delivered, Rejected | Unavailable):
             raise delivered
         return delivered
@@ -98,17 +101,18 @@ class Watchword:
         *,
         check: Checker | None = None,
         enough: Callable[[], bool] | None = None,
+        keys: KeySource | None = None,
     ) -> list[Delivered | Rejected | Unavailable]:
         """Judge and account for messages in order, as far as ``Verifier.verify_many`` does.
 
-        In observe mode each verdict comes as an ObservedMessage.
+        In observe mode each verdict comes as an ObservedMessage, but not one that is Pending: that is none yet.
         """
-        verdicts = await self.verifier.verify_many(messages, expected, check=check, enough=enough)
+        verdicts = await self.verifier.verify_many(messages, expected, check=check, enough=enough, keys=keys)
         delivered = 0
         for message, verdict in zip(messages, verdicts, strict=False):
             if isinstance(verdict, VerifiedMessage):
                 delivered += 1
-            else:
+            elif not isinstance(verdict, Pending):
                 self.audit.refused(message, verdict)
         self.audit.delivered(delivered)
         while self.verifier.warnings:
@@ -116,4 +120,7 @@ class Watchword:
             self.audit.warn(event, **fields)
         if not self.observing:
             return [*verdicts]
-        return [ObservedMessage(message, verdict) for message, verdict in zip(messages, verdicts, strict=False)]
+        return [
+            verdict if isinstance(verdict, Pending) else ObservedMessage(message, verdict)
+            for message, verdict in zip(messages, verdicts, strict=False)
+        ]

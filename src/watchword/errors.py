@@ -75,3 +75,11 @@ class Unavailable(WatchwordError):  # noqa: N818 - an ending, not a mistake of t
         self.what = what
         self.detail = detail
         super().__init__(f"{what} unavailable: {detail}" if detail else f"{what} unavailable")
+
+
+class Pending(Unavailable):
+    """We are still looking for the key: others may be judged meanwhile, and this message when ``found`` is done."""
+
+    def __init__(self, found: object) -> None:
+        self.found = found
+        super().__init__("keys", "still looking")

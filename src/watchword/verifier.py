@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from watchword.case import Case
 from watchword.checks import Covering, in_force, reference_time, the_envelope, unaltered
-from watchword.errors import ConfigurationError, Reason, Rejected, Unavailable
+from watchword.errors import ConfigurationError, Pending, Reason, Rejected, Unavailable
 from watchword.keys import MemoryKeys
 from watchword.message import (
     SERVERS_SUBJECTS,
@@ -83,6 +83,11 @@ class Verifier:
         self._rates = RateLimiter()
 
     @property
+    def keys(self) -> KeySource:
+        """Where keys are looked up."""
+        return self._keys
+
+    @property
     def warnings(self) -> deque[Warned]:
         """What its own memory has to say; who logs it takes it away."""
         return self._guard.warnings
@@ -101,14 +106,16 @@ class Verifier:
         *,
         check: Checker | None = None,
         enough: Callable[[], bool] | None = None,
+        keys: KeySource | None = None,
     ) -> list[Verdict]:
         """Judge messages as ``verify`` would one after the other, and return their verdicts in order.
 
-        It ends with the first that is Unavailable: what comes behind that one is left alone. It may end sooner, before
-        a message that asks for another key than those before it: once ``enough`` says so. ``check`` makes checks of
-        signatures, at best side by side and off the event loop.
+        It ends with the first that is Unavailable (but not with one that is Pending): what comes behind that one is
+        left alone. It may end sooner, before a message that asks for another key than those before it: once ``enough``
+        says so. ``check`` makes checks of signatures, at best side by side and off the event loop. ``keys`` asks the
+        key source in the caller's own way.
         """
-        cases = await self._authenticated(messages, expected, check, enough=enough)
+        cases = await self._authenticated(messages, expected, check, enough=enough, keys=keys)
         await self._replay_check.admit(cases, floor=expected.floor, was_passed=expected.was_passed)  # 8
         for case in cases:
             if case.verdict is None:
@@ -145,6 +152,7 @@ class Verifier:
         *,
         recalled: bool = False,
         enough: Callable[[], bool] | None = None,
+        keys: KeySource | None = None,
     ) -> list[Case]:
         """Make checks 1 to 7, up to the first message that is Unavailable; whatever fails has its verdict.
 
@@ -154,6 +162,7 @@ class Verifier:
         covering, longest = self._covering, policy.longest
         cases: list[Case] = []
         found: dict[tuple[str, bytes], VerificationKey | Reason] = {}
+        keys = keys or self._keys
         for message in messages:
             cases.append(case := Case(message))
             try:
@@ -169,16 +178,18 @@ class Verifier:
                     if found and enough is not None and enough():
                         del cases[-1]
                         break
-                    key = found[pair] = await find_key(self._keys, *pair)
+                    key = found[pair] = await find_key(keys, *pair)
                 case.key = in_force(key, reference, now)  # 5
                 case.keyed = True
             except Rejected as verdict:
                 case.reject(verdict)
             except Unavailable as verdict:
-                if case.ahead is None:
-                    case.verdict = verdict
+                if case.ahead is not None:
+                    case.reject(case.ahead)
+                    continue
+                case.verdict = verdict
+                if not isinstance(verdict, Pending):
                     break
-                case.reject(case.ahead)
         if len(cases) > 1:
             await proving.check_together(cases, check)
         for case in cases:

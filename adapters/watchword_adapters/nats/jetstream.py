@@ -361,6 +361,9 @@ class VerifyingPullSubscription(JetStreamContext.PullSubscription):
         super().__init__(**options)
         self._reader = reader
         self._check = check
+        self._judging: asyncio.Task[list[Msg]] | None = None
+        self._surplus: list[Msg] = []
+        reader.waiting = options["sub"]._pending_queue
 
     async def fetch(
         self,
@@ -368,18 +371,29 @@ class VerifyingPullSubscription(JetStreamContext.PullSubscription):
         timeout: float | None = 5,  # noqa: ASYNC109 - the base's own signature
         heartbeat: float | None = None,
     ) -> list[Msg]:
-        """Return up to ``batch`` messages that verify; the base's TimeoutError after ``timeout`` seconds without."""
+        """Return up to ``batch`` messages that verify; the base's TimeoutError after ``timeout`` seconds without.
+
+        What is still being judged then is for the next call.
+        """
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
         while True:
-            try:
-                fetched = await super().fetch(batch, timeout, heartbeat)
-            except TimeoutError as error:  # the base raises Python's own where little time is left
-                raise error if isinstance(error, Error) else errors.TimeoutError from None
-            delivered = await self._reader.judge_many(fetched, self._check)
-            if delivered:
+            if self._surplus:
+                delivered, self._surplus = self._surplus[:batch], self._surplus[batch:]
                 return delivered
-            if deadline is not None and (timeout := deadline - loop.time()) <= 0:
+            if self._judging is None:
+                try:
+                    fetched = await super().fetch(batch, timeout, heartbeat)
+                except TimeoutError as error:  # the base raises Python's own where little time is left
+                    raise error if isinstance(error, Error) else errors.TimeoutError from None
+                self._judging = loop.create_task(self._reader.judge_many(fetched, self._check))
+            judging = self._judging
+            await asyncio.wait((judging,), timeout=None if deadline is None else max(0.0, deadline - loop.time()))
+            if not judging.done():
+                raise errors.TimeoutError
+            self._judging = None
+            self._surplus += judging.result()
+            if not self._surplus and deadline is not None and (timeout := deadline - loop.time()) <= 0:
                 raise errors.TimeoutError
 
     async def unsubscribe(self) -> None:

@@ -44,6 +44,8 @@ class ReadAhead:
 
         ``exclusive`` lets nothing more be judged with it.
         """
+        if self._judged and self._judged[0].raw is not raw:  # it waited for its key, and has come back before these
+            return await self._reader.judge(raw)
         if not self._judged:
             if exclusive or self._queue.empty() or not self._reader.looks_ahead:
                 return await self._reader.judge(raw)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from watchword import Expected, ObservedMessage, Reason, Rejected, Unavailable, VerifiedMessage
 from watchword.agent import require
+from watchword.errors import Pending
 from watchword.message import channel_of, make_message
 from watchword_adapters.nats.gate import Gate
 from watchword_adapters.nats.headers import HeaderBlock
+from watchword_adapters.nats.look_ups import LookUps
 from watchword_adapters.nats.message import delivered_msg
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from watchword.proving import Checker
     from watchword.quarantine import Quarantine
     from watchword_adapters.nats.message import ObservedMsg, VerifiedMsg
+    from watchword_adapters.nats.waiting import WaitingQueue
 
 Verdict: TypeAlias = "Delivered | Rejected | Unavailable | None"
 """What judging came to; None for a status line of the server, which nobody judges."""
@@ -30,6 +33,9 @@ Verdict: TypeAlias = "Delivered | Rejected | Unavailable | None"
 _ANYTHING: Final = Expected()
 _NONE: Final = HeaderBlock()
 _REFUSALS: Final = (Rejected, Unavailable)
+
+MOST_PARKED: Final = 256
+"""Messages of one reader that wait for their keys; others of unknown keys cannot be judged meanwhile."""
 
 
 class Judged(NamedTuple):
@@ -46,7 +52,8 @@ class Reader:
 
     ``name`` is the scope in which an id is used once. A reader that is ``exclusive`` remembers in this process, and its
     ``log`` is forgotten when it closes. ``expected`` tells what is waited for on a subject; ``admitted`` hears of each
-    verified message. While its ``gate`` is held nothing is judged. ConfigurationError where nothing could verify.
+    verified message. While its ``gate`` is held nothing is judged. What waits for its key comes back into the queue
+    ``waiting`` when that is found. ConfigurationError where nothing could verify.
     """
 
     def __init__(
@@ -64,6 +71,9 @@ class Reader:
         self.name: Final = name
         self.exclusive: Final = exclusive
         self.gate = Gate()
+        self.waiting: WaitingQueue | None = None
+        self._look_ups: Final = LookUps(watchword.verifier.keys)
+        self._parked: dict[asyncio.Future[object], list[Msg]] = {}
         self._quarantine = quarantine
         self._expected = expected or (lambda _: _ANYTHING)
         self._admitted = admitted
@@ -97,10 +107,17 @@ class Reader:
                 try:
                     with self.gate.inside():
                         if block.fault is None:
-                            delivered = await self.watchword.admit(message, self.expect(raw, message))
+                            expected = self.expect(raw, message)
+                            delivered = await self.watchword.admit(message, expected, keys=self._look_ups)
                         else:
                             delivered = self._unreadable(message, block.fault)
                     return self.deliver(raw, message, delivered)
+                except Pending as pending:
+                    if self.waiting is not None:
+                        await self._park(raw, message, pending)
+                        return None
+                    await asyncio.wait((found_of(pending),))
+                    continue
                 except (Rejected, Unavailable) as verdict:
                     if not self.forgets(verdict):
                         await self.refused(raw, message, verdict)
@@ -153,11 +170,35 @@ class Reader:
         raw, message, verdict, _ = judged
         if verdict is None:
             return None
+        if isinstance(verdict, Pending) and self.waiting is not None:
+            await self._park(raw, message, verdict)
+            return None
         if isinstance(verdict, _REFUSALS):
             with self._at_work():
                 await self.refused(raw, message, verdict)
             return None
         return self.deliver(raw, message, verdict)
+
+    async def _park(self, raw: Msg, message: Message, pending: Pending) -> None:
+        """Let a message wait for its key, and others go on; then it comes back to the front of its queue."""
+        task, queue = found_of(pending), self.waiting
+        parked = self._parked.get(task)
+        if queue is None or sum(map(len, self._parked.values())) >= MOST_PARKED:
+            verdict = Unavailable("keys", f"{MOST_PARKED} messages wait for their keys")
+            self.watchword.audit.refused(message, verdict)
+            await self.refused(raw, message, verdict)
+            return
+        queue.hold_back()
+        if parked is None:
+            self._parked[task] = [raw]
+            task.add_done_callback(self._unpark)
+        else:
+            parked.append(raw)
+
+    def _unpark(self, task: asyncio.Future[object]) -> None:
+        for raw in reversed(self._parked.pop(task)):
+            if self.waiting is not None:
+                self.waiting.come_back(raw)
 
     def message(self, raw: Msg) -> Message:
         """Return ``raw`` as the core sees it."""
@@ -263,7 +304,9 @@ class Reader:
         if block.fault is None:
             messages = [message for _, message in run]
             expected, now = self.expect(raw, message), asyncio.get_running_loop().time
-            return await self.watchword.admit_many(messages, expected, check=check, enough=lambda: now() >= until)
+            return await self.watchword.admit_many(
+                messages, expected, check=check, enough=lambda: now() >= until, keys=self._look_ups
+            )
         try:
             return [self._unreadable(message, block.fault)]
         except Rejected as verdict:
@@ -284,6 +327,12 @@ def only_answer_to(request: Request) -> Callable[[str], Expected]:
     return lambda _: expected
 
 
+def found_of(pending: Pending) -> asyncio.Future[object]:
+    """Return what is done when the key has been found."""
+    assert isinstance(pending.found, asyncio.Future)  # noqa: S101 - for the type checker: look-ups of ours say so
+    return pending.found
+
+
 def block_of(raw: Msg) -> HeaderBlock:
     """Return the headers of a message that this client read."""
     return raw.headers if isinstance(raw.headers, HeaderBlock) else _NONE
@@ -302,5 +351,6 @@ def verified_of(verdict: Verdict) -> VerifiedMessage | None:
 
 
 def is_undetermined(verdict: Verdict) -> bool:
-    """Tell whether a message could not be judged."""
-    return isinstance(verdict.verdict if isinstance(verdict, ObservedMessage) else verdict, Unavailable)
+    """Return True if a message could not be judged, and its key is not being looked for any more."""
+    found = verdict.verdict if isinstance(verdict, ObservedMessage) else verdict
+    return isinstance(found, Unavailable) and not isinstance(found, Pending)

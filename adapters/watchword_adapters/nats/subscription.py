@@ -9,6 +9,7 @@ import inspect
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from nats import errors
 from nats.aio.subscription import Subscription, _SubscriptionMessageIterator
 from nats.errors import Error
 from nats.js import JetStreamContext
@@ -16,6 +17,7 @@ from nats.js import JetStreamContext
 from watchword_adapters.nats.answers import HANDLED
 from watchword_adapters.nats.message import proof_of
 from watchword_adapters.nats.read_ahead import ReadAhead
+from watchword_adapters.nats.waiting import WaitingQueue
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -55,6 +57,9 @@ class VerifyingSubscription(Subscription):
         self._interrupted: deque[asyncio.Task[Msg | None]] = deque()
         judged = cb if cb is None or reader is None else self._judge_for_handler
         super().__init__(client, number, subject, cb=judged, **options)
+        waiting = self._pending_queue = WaitingQueue(self)
+        if reader is not None:
+            reader.waiting = waiting
         self._ahead = None if cb is None or reader is None else ReadAhead(reader, self._pending_queue, client.check)
 
     def _start(self, error_cb: Any) -> None:
@@ -82,7 +87,7 @@ class VerifyingSubscription(Subscription):
         async def take() -> Msg:
             return await self._next(None if deadline is None else max(0.0, deadline - loop.time()))
 
-        return await self.judged(take)
+        return await self.judged(take, deadline)
 
     async def _next(self, seconds: float | None) -> Msg:
         """Take the next message; where one is there already, without the tasks that the base makes to wait for it."""
@@ -97,19 +102,27 @@ class VerifyingSubscription(Subscription):
         self._pending_size -= len(raw.data)
         return raw
 
-    async def judged(self, take: Callable[[], Awaitable[Msg]]) -> Msg:
-        """Take messages until one verifies; a caller that is cancelled in between leaves it to the next one."""
+    async def judged(self, take: Callable[[], Awaitable[Msg]], deadline: float | None = None) -> Msg:
+        """Take messages until one verifies; a caller that gives up in between leaves it to the next one.
+
+        nats.errors.TimeoutError at the ``deadline``, in seconds of the event loop's clock.
+        """
         assert self.reader is not None  # noqa: S101 - for the type checker: asked for by verifying paths only
         while True:
             if self._interrupted:
                 judging = self._interrupted.popleft()
             else:
                 judging = asyncio.create_task(self.reader.judge(await take()))
+            left = None if deadline is None else max(0.0, deadline - asyncio.get_running_loop().time())
             try:
-                delivered = await asyncio.shield(judging)
+                await asyncio.wait((judging,), timeout=left)
             except asyncio.CancelledError:
                 self._interrupted.append(judging)
                 raise
+            if not judging.done():
+                self._interrupted.append(judging)
+                raise errors.TimeoutError
+            delivered = judging.result()
             if delivered is not None and await self._counts():
                 HANDLED.set(proof_of(delivered))
                 return delivered
