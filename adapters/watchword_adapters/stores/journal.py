@@ -93,7 +93,16 @@ class FileJournal:
             self._logs.add(log)
             needed = self._clock() - self._needed_for
             found = self._try(lambda opened: opened.recall(log, birth=birth, needed=needed))
-        return Recalled(floor=birth) if found is None else found
+        if found is None:
+            return Recalled(floor=birth)
+        if found.floor > birth:
+            self._warn(
+                "replay.journal_ahead",
+                path=str(self.path),
+                detail=f"the journal was written when the clock showed {found.floor - birth:.0f} s more than now",
+                cost="all is stale until it shows that; if it was wrong then, stop all readers and delete the file",
+            )
+        return found
 
     def write(self, notes: Sequence[Note]) -> None:
         """See Journal; where it cannot be written it is deleted, so that nobody takes it for complete."""
