@@ -243,7 +243,7 @@ def test_what_can_neither_be_written_nor_deleted(
     clock.now += 6
     with monkeypatch.context() as patched:
         patched.setattr(journal, "delete", refuse)
-        patched.setattr(journal.JournalFile, "write", lambda *_: refuse(state))
+        patched.setattr(journal_file.JournalFile, "write", lambda *_: refuse(state))
         for ident in range(3):
             with pytest.raises(ConfigurationError, match="can neither be written nor deleted"):
                 agent.offer(ident, NOW + 6)
