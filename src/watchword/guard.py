@@ -210,7 +210,10 @@ class MemoryReplayStore:
     def restore(self, log: str, notes: Iterable[Note]) -> None:
         """Remember what another guard of this log took notes of; what finds no room raises its key's floor."""
         known = self._logs.get(log) or self._opened(log)
-        for note in notes:
+        needed = [note for note in notes if note.issued_at >= known.start]
+        for pair in {(note.principal, note.key_id) for note in needed if note.kind is Kind.ID} - self._proven:
+            self._prove(pair)  # before the floors of invented keys, which would become those of all that are not proven
+        for note in needed:
             if note.kind is Kind.RAISED:
                 self._raise_pair(known, (note.principal, note.key_id), note.issued_at)
                 continue
@@ -370,16 +373,20 @@ class MemoryReplayStore:
 
         A flood under invented keys raises no floor of a key that is known.
         """
-        self._raise_pair(log, (claim.principal, claim.key_id), claim.issued_at)
+        rises = self._raise_pair(log, (claim.principal, claim.key_id), claim.issued_at)
         log.ids.note(claim.issued_at, _offset(claim))
-        if log.noted:
+        if rises and log.noted:
             self._notes.append(Note(claim.log, Kind.RAISED, claim.principal, claim.key_id, claim.issued_at, b""))
 
-    def _raise_pair(self, log: _Log, pair: _Pair, issued_at: int) -> None:
+    def _raise_pair(self, log: _Log, pair: _Pair, issued_at: int) -> bool:
+        """Raise the floor of a key, or the one that it shares; return False if that is as high already."""
         if pair in self._proven or pair in log.raised or len(log.raised) < MAX_RAISED:
-            log.raised[pair] = max(log.raised.get(pair, -inf), issued_at)
+            before = log.raised.get(pair, -inf)
+            log.raised[pair] = max(before, issued_at)
         else:
-            log.unproven = max(log.unproven, issued_at)
+            before = log.unproven
+            log.unproven = max(before, issued_at)
+        return issued_at > before
 
     def _prove(self, pair: _Pair) -> None:
         """Keep this key's floors apart, for something verified under it: what nobody verified raises them no more."""

@@ -36,6 +36,7 @@ from watchword import (
     VerifiedMessage,
     Verifier,
 )
+from watchword.journal import Journal
 from watchword.message import Expected
 
 REALM: Final = "prod"
@@ -259,6 +260,7 @@ class World:
         principal: str | None = BOB,
         keys: Sequence[VerificationKey] | None = None,
         shared_replay: bool = False,
+        journal: Journal | None = None,
     ) -> None:
         self.now = NOW + 1.0
         self.policy = policy or Policy()
@@ -273,6 +275,7 @@ class World:
             clock=lambda: self.now,
             principal=principal,
             shared_replay=shared_replay,
+            journal=journal,
         )
 
     def verify(self, message: Message, expected: Expected | None = None) -> VerifiedMessage:

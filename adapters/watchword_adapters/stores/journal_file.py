@@ -1,0 +1,426 @@
+"""The file of a journal: a SQLite database, and beside it a mark by which a successor believes it (see ``journal``).
+
+The mark is 16 bytes: how many entries the database holds at least, and the **seal**: the file system's own time of the
+database's last change when it was closed in good order, 0 while it is open. It is also what all who use the database
+hold a lock on. Who opens or closes takes turns, by a lock on the directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import struct
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from watchword import ConfigurationError
+from watchword.guard import Kind, Note
+from watchword.journal import Recalled
+from watchword_adapters.stores.sqlite_files import Files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from collections.abc import Set as AbstractSet
+
+_APPLICATION: Final = 0x5774636A
+_VERSION: Final = 1
+_BUSY: Final = 2.0
+"""Seconds for which another process's turn is waited for; one takes some microseconds, an opening some milliseconds."""
+
+_TOUCHED: Final = 2.0
+"""Seconds by which the time of a file's last change may differ from that of our last entry."""
+
+_UNUSED: Final = 30 * 24 * 3600.0
+"""Seconds after which a reader that never came back is forgotten: it would begin like a new one."""
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+_SCHEMA: Final = f"""
+CREATE TABLE about (boot TEXT NOT NULL, initialised REAL);
+CREATE TABLE readers (number INTEGER PRIMARY KEY, log TEXT NOT NULL UNIQUE, floor REAL NOT NULL, seen REAL NOT NULL);
+CREATE TABLE reading (log TEXT NOT NULL, process TEXT NOT NULL, PRIMARY KEY (log, process)) WITHOUT ROWID;
+CREATE TABLE entries (number INTEGER PRIMARY KEY AUTOINCREMENT, reader INTEGER NOT NULL, time REAL NOT NULL,
+    newest INTEGER NOT NULL, packed BLOB NOT NULL);
+CREATE INDEX entries_of ON entries (reader);
+PRAGMA application_id = {_APPLICATION};
+PRAGMA user_version = {_VERSION}
+"""
+
+_MARK: Final = struct.Struct(">QQ")
+_COUNT: Final = struct.Struct(">I")
+_PAIR: Final = struct.Struct(">HH")
+_NOTE: Final = struct.Struct(">BIQB")
+"""Kind, number of its principal and key id, time of issue, length of the data that follows."""
+
+
+class JournalFile:
+    """The database at ``path``, opened by one process for ``owner``; what cannot be believed is deleted and begun anew.
+
+    Each change is an entry, changes of floors too (with no notes in it): so the number of the last entry says how much
+    there must be, and its time when the file was changed last.
+    """
+
+    def __init__(self, path: Path, *, owner: str) -> None:
+        self.pid: Final = os.getpid()
+        self._path: Final = path
+        self._process: Final = f"{owner}-{self.pid}"
+        self._numbers: dict[str, int] = {}
+        self._last = 0
+        with contextlib.ExitStack() as undo, _turn(path.parent):
+            self._mark: Final = _Mark(path)
+            undo.callback(self._mark.close)
+            is_alone = self._mark.is_ours_alone()
+            if path.exists() and not _is_believed(path, self._mark):
+                self._mark.clear()
+                delete(path)
+            self._mark.open()
+            self.files: Final = Files(path)
+            self._database: Final = _connected(path)
+            undo.callback(self._database.close)
+            self._prepare(is_alone=is_alone)
+            self._mark.share()
+            undo.pop_all()
+
+    def _prepare(self, *, is_alone: bool) -> None:
+        database = self._database
+        if database.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+            raise OSError("no write-ahead log is possible here")
+        with self._transaction():
+            if not database.execute("PRAGMA schema_version").fetchone()[0]:
+                for statement in _SCHEMA.split(";"):
+                    database.execute(statement)
+                database.execute("INSERT INTO about VALUES ('', NULL)")
+            database.execute("UPDATE about SET boot = ?", (_boot_id(),))
+            database.execute("DELETE FROM readers WHERE seen < ?", (time.time() - _UNUSED,))
+            if is_alone:
+                database.execute("DELETE FROM reading")
+            self._enter()
+        self.files.remember()
+
+    def recall(self, log: str, *, birth: float, needed: float) -> Recalled:
+        """Return what is known of a reader; one that is not known has its floor from now on.
+
+        While another process is this reader too, it may yet hand over what it received before ``birth``, and note it
+        when we have looked. So we begin as if nothing was known. What was issued below ``needed`` is too old anyway.
+        """
+        database = self._database
+        with self._transaction():
+            self._forget(needed)
+            row = database.execute("SELECT number, floor FROM readers WHERE log = ?", (log,)).fetchone()
+            if row is None:
+                (initialised,) = database.execute("SELECT initialised FROM about").fetchone()
+                row = self._add(log, birth if initialised is None else min(birth, initialised))
+            number, floor = row
+            database.execute("UPDATE readers SET seen = ? WHERE number = ?", (time.time(), number))
+            others = database.execute(
+                "SELECT 1 FROM reading WHERE log = ? AND process <> ?", (log, self._process)
+            ).fetchone()
+            self._read([log])
+            packed = database.execute(
+                "SELECT packed FROM entries WHERE reader = ? ORDER BY number", (number,)
+            ).fetchall()
+            self._enter()
+        notes = [note for (blob,) in packed for note in _unpacked(log, blob)]
+        return Recalled(floor=floor if others is None else max(floor, birth), notes=notes)
+
+    def begin(self, logs: AbstractSet[str], *, floor: float) -> None:
+        """Give this process's readers a floor, of which nothing else is known here."""
+        with self._transaction():
+            for log in logs:
+                number, before = self._find(log) or self._add(log, floor)
+                self._database.execute("UPDATE readers SET floor = ? WHERE number = ?", (max(floor, before), number))
+            self._read(logs)
+            self._enter()
+
+    def write(self, notes: Sequence[Note]) -> None:
+        """Keep notes of readers that were recalled."""
+        by_log: defaultdict[str, list[Note]] = defaultdict(list)
+        for note in notes:
+            by_log[note.log].append(note)
+        with self._transaction():
+            for log, some in by_log.items():
+                number = self._numbers.get(log)
+                if number is None:
+                    number = self._numbers[log] = self._known(log)
+                self._enter(number, max([note.issued_at for note in some]), _packed(some))
+
+    def forget(self, floor: float) -> None:
+        """Forget what was issued below ``floor``, which becomes that of all whom it concerns."""
+        with self._transaction():
+            if self._forget(floor):
+                self._enter()
+
+    def raise_floors(self, floor: float) -> None:
+        """Let whatever was issued below ``floor`` be stale for all readers, those that are not known yet included."""
+        with self._transaction():
+            self._database.execute("UPDATE readers SET floor = max(floor, ?)", (floor,))
+            self._database.execute("UPDATE about SET initialised = max(initialised, ?)", (floor,))
+            self._enter()
+
+    def initialise(self, floor: float) -> bool:
+        """Give readers that are not known yet this floor; False if they have one. ConfigurationError if others run."""
+        with _turn(self._path.parent):
+            is_alone = self._mark.is_ours_alone()
+            self._mark.share()
+        if not is_alone:
+            raise ConfigurationError(f"state: {self._path} is in use: stop the readers of this principal first")
+        with self._transaction():
+            (before,) = self._database.execute("SELECT initialised FROM about").fetchone()
+            if before is None:
+                self._database.execute("UPDATE about SET initialised = ?", (floor,))
+                self._enter()
+        return before is None
+
+    def close(self) -> None:
+        """Close it in good order; the last who does so seals it."""
+        try:
+            with _turn(self._path.parent):
+                if self.files.are_others():
+                    return
+                with self._transaction():
+                    self._database.execute("DELETE FROM reading WHERE process = ?", (self._process,))
+                    self._enter()
+                if self._mark.is_ours_alone():
+                    self._database.execute("PRAGMA synchronous = FULL")
+                    self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    self._database.close()
+                    self._mark.seal(self._path)
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close it as it is."""
+        self._database.close()
+        self._mark.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        database, before = self._database, self._last
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            database.execute("COMMIT")
+        except BaseException:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            raise
+        if self._last != before:
+            self._mark.count(self._last)
+
+    def _enter(self, reader: int = 0, newest: int = 0, packed: bytes = b"") -> None:
+        row = (reader, time.time(), newest, packed)
+        sql = "INSERT INTO entries (reader, time, newest, packed) VALUES (?, ?, ?, ?)"
+        self._last = self._database.execute(sql, row).lastrowid or 0
+
+    def _forget(self, floor: float) -> bool:
+        """Forget the oldest entries, up to the first that is still needed; return False if that is the very first."""
+        database = self._database
+        (first,) = database.execute("SELECT min(number) FROM entries").fetchone()
+        (kept,) = database.execute(
+            "SELECT coalesce((SELECT number FROM entries WHERE newest >= ? ORDER BY number LIMIT 1), ?)",
+            (floor, _last(database) + 1),
+        ).fetchone()
+        if first is None or kept <= first:
+            return False
+        database.execute(
+            "UPDATE readers SET floor = max(floor, ?) WHERE number IN (SELECT reader FROM entries WHERE number < ?)",
+            (floor, kept),
+        )
+        database.execute("DELETE FROM entries WHERE number < ?", (kept,))
+        return True
+
+    def _find(self, log: str) -> tuple[int, float] | None:
+        found: tuple[int, float] | None = self._database.execute(
+            "SELECT number, floor FROM readers WHERE log = ?", (log,)
+        ).fetchone()
+        return found
+
+    def _add(self, log: str, floor: float) -> tuple[int, float]:
+        row = (log, floor, time.time())
+        number = self._database.execute("INSERT INTO readers (log, floor, seen) VALUES (?, ?, ?)", row).lastrowid
+        return number or 0, floor
+
+    def _known(self, log: str) -> int:
+        found = self._find(log)
+        if found is None:
+            raise LookupError(f"no reader of {log!r} was recalled")
+        return found[0]
+
+    def _read(self, logs: AbstractSet[str] | Sequence[str]) -> None:
+        rows = [(log, self._process) for log in logs]
+        self._database.executemany("INSERT INTO reading VALUES (?, ?) ON CONFLICT DO NOTHING", rows)
+
+
+class _Mark:
+    """See above; it is never deleted, for whoever holds a lock on a file without a name holds nobody up."""
+
+    def __init__(self, path: Path) -> None:
+        flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._file = os.open(f"{path}-mark", flags, 0o600)
+
+    def read(self) -> tuple[int, int] | None:
+        """Return the count and the seal; None where nothing says them."""
+        held = os.pread(self._file, _MARK.size, 0)
+        if len(held) != _MARK.size:
+            return None
+        count, seal = _MARK.unpack(held)
+        return count, seal
+
+    def clear(self) -> None:
+        """Let nobody believe the database."""
+        os.ftruncate(self._file, 0)
+
+    def open(self) -> None:
+        """Break the seal, on the disk too, before anything is changed that a crash of the machine may take back."""
+        count, _ = self.read() or (0, 0)
+        os.pwrite(self._file, _MARK.pack(count, 0), 0)
+        os.fsync(self._file)
+
+    def count(self, entries: int) -> None:
+        """Say how many entries there are at least; it may fall behind, never go ahead."""
+        os.pwrite(self._file, _MARK.pack(entries, 0), 0)
+
+    def seal(self, path: Path) -> None:
+        """Say that the database is complete as it is."""
+        count, _ = self.read() or (0, 0)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(file)
+            changed = os.fstat(file).st_ctime_ns
+        finally:
+            os.close(file)
+        os.pwrite(self._file, _MARK.pack(count, changed), 0)
+        os.fsync(self._file)
+
+    def is_ours_alone(self) -> bool:
+        """Return True if nobody else uses the database; to be asked in one's turn only."""
+        return _locked(self._file, alone=True)
+
+    def share(self) -> None:
+        """Say that we use the database too."""
+        if not _locked(self._file, alone=False):
+            raise OSError("somebody else holds a lock on the journal")
+
+    def close(self) -> None:
+        """Use it no longer; a child that was forked meanwhile holds the same lock, so it is given up first."""
+        if self._file >= 0:
+            _unlock(self._file)
+            os.close(self._file)
+            self._file = -1
+
+
+@contextlib.contextmanager
+def _turn(directory: Path) -> Iterator[None]:
+    """Wait for others who open or close a journal in this directory."""
+    opened = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        until = time.monotonic() + _BUSY
+        while not _locked(opened, alone=True):
+            if time.monotonic() > until:
+                raise TimeoutError(f"another process has been busy with its journal for {_BUSY:g} s")
+            time.sleep(0.001)
+        yield
+    finally:
+        _unlock(opened)
+        os.close(opened)
+
+
+def _locked(file: int, *, alone: bool) -> bool:
+    import fcntl  # noqa: PLC0415 - not everywhere
+
+    try:
+        fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _unlock(file: int) -> None:
+    import fcntl  # noqa: PLC0415 - not everywhere
+
+    fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _is_believed(path: Path, mark: _Mark) -> bool:
+    """Return True if nothing that was written is missing: see ``journal``."""
+    log = Path(f"{path}-wal")
+    parts = [file.stat() for file in (path, log) if file.exists()]
+    known = mark.read()
+    try:
+        with contextlib.closing(_connected(path)) as database:
+            names = [database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
+            if database.execute("PRAGMA schema_version").fetchone()[0] and names != [_APPLICATION, _VERSION]:
+                raise ConfigurationError(f"state: {path} is another program's: name a directory of your own")
+            (boot,) = database.execute("SELECT boot FROM about").fetchone()
+            (written,) = database.execute("SELECT time FROM entries ORDER BY number DESC LIMIT 1").fetchone()
+            last = _last(database)
+    except (sqlite3.Error, TypeError):
+        return False
+    if known is None or last < known[0]:
+        return False
+    if known[1]:
+        return len(parts) == 1 and parts[0].st_ctime_ns == known[1]
+    changed = max(part.st_ctime for part in parts)
+    return bool(boot == _boot_id() != "" and abs(changed - written) <= _TOUCHED)
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    # Used by one thread at a time: see FileJournal.
+    database = sqlite3.connect(path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
+    database.execute("PRAGMA synchronous = OFF")
+    return database
+
+
+def _last(database: sqlite3.Connection) -> int:
+    """Return the number of the last entry, forgotten ones included."""
+    row = database.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entries'").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _packed(notes: Sequence[Note]) -> bytes:
+    """Return notes as bytes: each principal with its key id once, in front."""
+    pairs: dict[tuple[str, bytes], int] = {}
+    parts: list[bytes] = []
+    for note in notes:
+        number = pairs.setdefault((note.principal, note.key_id), len(pairs))
+        parts += (_NOTE.pack(note.kind, number, note.issued_at, len(note.data)), note.data)
+    names = [_COUNT.pack(len(pairs))]
+    for principal, key_id in pairs:
+        name = principal.encode(errors="surrogatepass")
+        names += (_PAIR.pack(len(name), len(key_id)), name, key_id)
+    return b"".join(names + parts)
+
+
+def _unpacked(log: str, packed: bytes) -> Iterator[Note]:
+    (count,) = _COUNT.unpack_from(packed)
+    at = _COUNT.size
+    pairs: list[tuple[str, bytes]] = []
+    for _ in range(count):
+        name, key_id = _PAIR.unpack_from(packed, at)
+        middle = at + _PAIR.size + name
+        pairs.append(
+            (packed[at + _PAIR.size : middle].decode(errors="surrogatepass"), packed[middle : middle + key_id])
+        )
+        at = middle + key_id
+    while at < len(packed):
+        kind, pair, issued_at, size = _NOTE.unpack_from(packed, at)
+        at += _NOTE.size + size
+        principal, key = pairs[pair]
+        yield Note(log, Kind(kind), principal, key, issued_at, packed[at - size : at])
+
+
+def delete(path: Path) -> None:
+    """Delete the database, first of all what bears its name."""
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def _boot_id() -> str:
+    """Return what the kernel names this run of the machine; "" where it has no name."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
