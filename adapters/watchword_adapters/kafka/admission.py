@@ -10,14 +10,15 @@ import asyncio
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from aiokafka.client import ConnectionGroup, CoordinationType
+from aiokafka import AIOKafkaConsumer
+from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.errors import for_code
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.structs import TopicPartition
 
 from watchword import ConfigurationError, Unavailable, WatchwordError
 from watchword.replay import ReaderBirth, how_to_admit
-from watchword_adapters.kafka.records import as_kafka_error
+from watchword_adapters.kafka.records import as_kafka_error, log_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -116,3 +117,25 @@ class GroupAdmission:
         told = Unavailable("replay", str(error) if isinstance(error, WatchwordError) else type(error).__name__)
         told.__cause__ = error
         return as_kafka_error(told)
+
+
+async def backlog_of(group: str, bootstrap: str) -> dict[str, int]:
+    """Return the last offset of each log of the topics that a group has committed on; the client's errors.
+
+    ConfigurationError for a group that has committed nothing.
+    """
+    client = AIOKafkaClient(bootstrap_servers=bootstrap)
+    try:
+        await client.bootstrap()
+        committed = await committed_by(client, group)
+    finally:
+        await client.close()
+    if not committed:
+        raise ConfigurationError(
+            f"group {group} has committed nothing on {bootstrap}, so it has no backlog: see that the name is right; a"
+            " group that never read needs no word, it is admitted when it starts"
+        )
+    topics = {tp.topic for tp in committed}
+    async with AIOKafkaConsumer(*topics, bootstrap_servers=bootstrap) as consumer:
+        tps = [TopicPartition(topic, number) for topic in topics for number in consumer.partitions_for_topic(topic)]
+        return {log_of(tp): end - 1 for tp, end in (await consumer.end_offsets(tps)).items()}

@@ -202,7 +202,10 @@ def test_how_many_messages_share_a_signature_may_be_chosen(write: Write) -> None
         (BASE + '[quarantine]\nnats = "q"\nrate = "1/d"', "quarantine.rate: rate '1/d': write a number"),
         (BASE + '[quarantine]\nnats = "q"\nrate = "20000/s"', "quarantine rate of 20000: at most 10000"),
         (BASE + '[quarantine]\nnats = "q"\nmax_size = 9', "quarantine max_size of 9: choose 1024 to 8388608"),
-        (BASE + '[quarantine]\nnats = "q"\nheader_style = "jms"', "quarantine.header_style: write one of 'watchword', 'spring'"),
+        (
+            BASE + '[quarantine]\nnats = "q"\nheader_style = "jms"',
+            "quarantine.header_style: write one of 'watchword', 'spring'",
+        ),
         ('realm = "p"', 'keys: none; add [[keys]] with source = "files"'),
         ('realm = "p"\n[signer]\nkey = "planner.pem"', 'principal: missing; a signer needs principal = "agent://..."'),
         (BASE + '[replay]\nstore = "etcd"', 'replay.store = "etcd" is not available: write "memory"'),

@@ -141,7 +141,13 @@ def test_without_a_table_nothing_is_quarantined() -> None:
 
 def test_every_setting_reaches_the_quarantine() -> None:
     """What is written in the table is what caps the copies."""
-    written = {"nats": "quarantine.agents", "rate": "30/m", "bytes_per_second": 2048, "max_size": 4096, "header_style": "spring"}
+    written = {
+        "nats": "quarantine.agents",
+        "rate": "30/m",
+        "bytes_per_second": 2048,
+        "max_size": 4096,
+        "header_style": "spring",
+    }
     chosen = Settings.model_validate({"realm": "prod", "quarantine": written}).to_quarantine()
     assert chosen is not None
     assert (chosen.nats, chosen.header_style) == ("quarantine.agents", HeaderStyle.SPRING)
