@@ -76,7 +76,6 @@ class Worker:
             replay=replay,
             policy=self.plan.policy,
             clock=self.clock,
-            shared_replay=getattr(replay, "shared", False),
         )
         return Watchword(verifier=verifier, audit=_Ledger(self))
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chaos.plan import REALM
 from tests.brokers import nats
 from tests.brokers.start import start
 from watchword import ConfigurationError
@@ -43,7 +44,9 @@ def home(scene: Scenario, directory: Path, channel: str) -> Iterator[tuple[dict[
 async def open_store(plan: Plan, clock: Callable[[], float]) -> ReplayStore:
     """Open the scenario's store for one process, by the name that ``[replay] store`` has for it."""
     factory = plugins.find(plugins.REPLAY_STORES, plan.scene.store, where="replay.store")
-    context = plugins.Context(directory=Path(plan.directory), clock=clock, policy=plan.policy, warn=_silent)
+    context = plugins.Context(
+        realm=REALM, directory=Path(plan.directory), clock=clock, policy=plan.policy, warn=_silent
+    )
     store: Any = factory(plan.store, context)
     while hasattr(store, "start"):
         try:

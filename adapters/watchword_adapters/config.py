@@ -52,7 +52,9 @@ def build(
     """Make a ``Watchword`` of settings whose relative paths start from ``directory``; see ``load``."""
     policy = settings.to_policy()
     audit = Audit(clock=clock, observing=policy.mode is Mode.OBSERVE)
-    context = plugins.Context(directory=directory, clock=clock, policy=policy, warn=warn or audit.warn)
+    context = plugins.Context(
+        realm=settings.realm, directory=directory, clock=clock, policy=policy, warn=warn or audit.warn
+    )
     key = None if settings.signer is None else _signing_key(settings.signer, context)
     sources = _key_sources(settings, context)
     if not sources and key is None and policy.mode is not Mode.OBSERVE:
@@ -67,8 +69,6 @@ def build(
         replay=replay,
         policy=policy,
         clock=clock,
-        # A store that several processes share says so itself.
-        shared_replay=getattr(replay, "shared", False) is True,
         journal=journal_of(settings, context),
     )
     _check_owners(settings.principal, sources, key)

@@ -39,8 +39,9 @@ class Warn(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What a plug-in may need: the directory that relative paths start from, wall clock (seconds), policy, warnings."""
+    """What a plug-in may need; relative paths start from ``directory``, and ``clock`` is the wall clock, in seconds."""
 
+    realm: str
     directory: Path
     clock: Callable[[], float]
     policy: Policy

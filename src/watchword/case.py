@@ -88,6 +88,7 @@ class Case(Envelope):
             self.unacked,
             self.solicited,
             self.appended_after,
+            self.message.reader,
         )
 
     def reject(self, verdict: Rejected) -> None:

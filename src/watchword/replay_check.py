@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from watchword.errors import Reason, Rejected, Unavailable
+from watchword.errors import Reason, Rejected, Unavailable, WatchwordError
 from watchword.guard import MemoryReplayStore
 from watchword.message import log_name
 from watchword.quota import Bounds
@@ -145,8 +145,10 @@ class ReplayCheck:
         """Take an answer; False if it is none, so that the message is to be offered again."""
         if admission is Admission.FIRST:
             case.first = True
-        elif isinstance(admission, Exception):
-            case.verdict = Unavailable("replay", type(admission).__name__)
+        elif isinstance(admission, BaseException):
+            # Our own errors say what to do; what others wrote into theirs, a URL with its password say, is not shown.
+            ours = isinstance(admission, WatchwordError)
+            case.verdict = Unavailable("replay", str(admission) if ours else type(admission).__name__)
             case.verdict.__cause__ = admission
         elif not isinstance(admission, Admission):  # "first" would equal FIRST, and yet not be it
             case.verdict = Unavailable("replay", "the replay store gave no admission")

@@ -25,6 +25,9 @@ app = typer.Typer(
 quarantined = typer.Typer(no_args_is_help=True, help="Look at what was not delivered, and drive it again.")
 app.add_typer(quarantined, name="quarantine")
 
+stored = typer.Typer(no_args_is_help=True, help="Say what a shared replay store is to know of a reader.")
+app.add_typer(stored, name="store")
+
 Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The settings, watchword.toml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
@@ -269,3 +272,32 @@ def redrive_quarantine(
 
     source = Source(config, bus.value, address, place, limit)
     raise typer.Exit(run_redrive(source, identities, reasons=reason, channels=channel, everything=everything))
+
+
+@stored.command("init")
+def init_store(
+    reader: Annotated[
+        str, typer.Argument(metavar="READER", help="As kafka:GROUP, js:STREAM:DURABLE, queue:Q:SUBJECT.")
+    ],
+    *,
+    config: Config = Path("watchword.toml"),
+    servers: Annotated[
+        str | None, typer.Option("--servers", metavar="URL", help="The bus: nats://localhost:4222, or localhost:9092.")
+    ] = None,
+    accept_backlog: Annotated[
+        bool, typer.Option("--accept-backlog", help="Let what stands in its log now pass once.")
+    ] = False,
+    nothing_handled_before: Annotated[
+        bool, typer.Option("--nothing-handled-before", help="It never read, so nothing of it can be a copy.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let the shared replay store know a reader: a new or lost store under a durable or group with a past needs a word.
+
+    With --accept-backlog, copies that are in the backlog already pass once, too. A reader that is known stays as it is
+    unless one of both is said. Readers of core NATS need neither: type it before they first run.
+    """
+    from watchword_adapters.cli.store import Word, run_init  # noqa: PLC0415 - quick start
+
+    word = Word(reader, config, servers, accept_backlog, nothing_handled_before)
+    raise typer.Exit(run_init(word, as_json=as_json))

@@ -20,8 +20,16 @@ HORIZON: Final = 330.0
 """Seconds (max_age + max_skew) for which the store must be set up."""
 
 
-def make_claim(number: int = 0, *, offset: int | None = None, reader: str = "group", at: float = NOW) -> Claim:
-    """Return the claim of one message, read by ``reader`` from ``offset``, issued and appended at ``at``."""
+def make_claim(
+    number: int = 0,
+    *,
+    offset: int | None = None,
+    reader: str = "group",
+    at: float = NOW,
+    appended: float | None = None,
+) -> Claim:
+    """Return the claim of one message, read by ``reader`` from ``offset``, issued at ``at``, appended then or later."""
+    appended = at if appended is None else appended
     return Claim(
         scope=f"kafka://contract/tasks#{reader}",
         log=f"{reader}#{'' if offset is None else 'tasks/0'}",
@@ -29,10 +37,11 @@ def make_claim(number: int = 0, *, offset: int | None = None, reader: str = "gro
         key_id=b"alice-1",
         id=number.to_bytes(16),
         digest=sha256(number.to_bytes(16)).digest(),
-        place=None if offset is None else (Position("tasks/0", offset), at),
+        place=None if offset is None else (Position("tasks/0", offset), appended),
         issued_at=int(at),
-        reference=at,
+        reference=appended,
         keep_until=at + 2 * HORIZON,
+        reader=reader,
     )
 
 

@@ -85,6 +85,7 @@ PRIVATE: Final = (
 
 USED: Final = (
     Name(AIOKafkaClient, "send", ("node_id", "request", "group"), "where fetched bytes pass; written"),
+    Name(AIOKafkaClient, "coordinator_lookup", ("coordinator_type", "coordinator_key"), "knows all that a group read"),
     Name(AIOKafkaClient, "fetch_all_metadata", (), "tells the partitions of a topic that nobody has subscribed to"),
     Name(AIOKafkaClient, "get_random_node", (), "any node can tell how a topic is set up"),
     Name(
@@ -98,7 +99,7 @@ USED: Final = (
     Name(Fetcher, "request_offset_reset", ("tps", "strategy"), "seeks to the ends of a log"),
     Name(Fetcher, "get_offsets_by_times", ("timestamps", "timeout_ms"), "looks up times"),
     Name(Fetcher, "beginning_offsets", ("partitions", "timeout_ms"), "tells what retention has left"),
-    Name(Fetcher, "end_offsets", ("partitions", "timeout_ms"), "for the caller"),
+    Name(Fetcher, "end_offsets", ("partitions", "timeout_ms"), "for the caller; tells what is at stake"),
     Name(Fetcher, "close", (), "ends the client's own work"),
     Name(GroupCoordinator, "fetch_committed_offsets", ("partitions",), "reads commits with their metadata"),
     Name(GroupCoordinator, "commit_offsets", ("assignment", "offsets"), "commits with metadata"),
@@ -339,6 +340,11 @@ class Inside:
             return None
         found = (await self._coordinator.fetch_committed_offsets([tp])).get(tp)
         return None if found is None or found.offset < 0 else (found.offset, found.metadata or "")
+
+    async def ends(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return the ends of logs."""
+        found: dict[TopicPartition, int] = await self.fetcher.end_offsets(list(tps), self._timeout_ms)
+        return found
 
     async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
         """Commit offsets with their metadata; the client's errors, TimeoutError."""

@@ -42,7 +42,9 @@ from watchword.partition import (
     Taken,
     Wait,
 )
+from watchword.replay import SharedReplayStore
 from watchword_adapters.kafka._seam import boot_time
+from watchword_adapters.kafka.admission import GroupAdmission, committed_by, reader_of
 from watchword_adapters.kafka.groups import join, leave
 from watchword_adapters.kafka.pace import Pace
 from watchword_adapters.kafka.poison import without_poison_in_answer
@@ -133,9 +135,25 @@ class VerifiedFetcher:
         # everything is handed on, with the verdict of that moment.
         self._may_look_ahead: Final = self._exclusive and not watchword.observing
         # One consumer's memory is no other's, though the group be the same.
-        self._name: Final = f"{inside.group or ''}@{secrets.token_hex(8)}" if self._exclusive else str(inside.group)
+        group = inside.group or ""
+        self._name: Final = (
+            f"{group}@{secrets.token_hex(8)}" if self._exclusive else reader_of(group, observing=watchword.observing)
+        )
         self._outage: Final = Outage(watchword.verifier.policy.max_hold)
         self._check: Final = Threads()
+        store = watchword.verifier.replay
+        self._admission: Final = (
+            GroupAdmission(
+                store,
+                group,
+                observing=watchword.observing,
+                committed=lambda: committed_by(inside.client, group),
+                ends=inside.ends,
+                timeout=timeout,
+            )
+            if isinstance(store, SharedReplayStore) and not self._exclusive
+            else None
+        )
         self._stamps: Final = TopicWarnings(watchword)
         self._pace: Final = Pace(inside)
         self._readers: dict[TopicPartition, Reader] = {}
@@ -370,6 +388,8 @@ class VerifiedFetcher:
         leave(self)
         self._nudge()
         await self._stamps.close()
+        if self._admission is not None:
+            await self._admission.close()
         if self._copies:
             await asyncio.wait(self._copies, timeout=_FAREWELL)
         for task in (*self._tasks.values(), *self._copies):
@@ -458,6 +478,8 @@ class VerifiedFetcher:
     async def _pump(self, wanted: tuple[TopicPartition, ...], most: int | None, *, one: bool) -> Exception | None:
         """Let each partition do what it can do at once, and begin what takes time; return an error that came of it."""
         self._sync()
+        if self._admission is not None and not self._admission.is_settled:
+            return self._admission.ask(self._nudge)
         failure: Exception | None = None
         now = self._now()
         tps = self._open(wanted)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from watchword.endings import FIRST_DELAY, LONGEST_DELAY
-from watchword.replay import ReaderBirth, SharedReplayStore
+from watchword.replay import ReaderBirth, SharedReplayStore, how_to_admit
 from watchword_adapters.nats.reader import Reader
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class SharedReader(CoreReader):
                     floor = verifier.clock() + verifier.policy.max_skew
                     kept = await store.admit_reader(self.name, ReaderBirth(floor=floor))
                     if kept.floor > verifier.clock():
-                        remedy = f"run `watchword store init {self.name}` before the first start"
+                        remedy = f"before the first start, {how_to_admit(self.name)}"
                         self.watchword.lives.announce(self.name, kept.floor, remedy=remedy)
             except Exception as error:  # noqa: BLE001 - whatever it is, nothing can be judged without the store
                 self.watchword.audit.warn("replay.store_down", reader=self.name, detail=type(error).__name__)

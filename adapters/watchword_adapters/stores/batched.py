@@ -6,19 +6,25 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING, Annotated, ClassVar, Final, NamedTuple, Self
+from math import inf
+from threading import Lock
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 from pydantic import Field
 
 from watchword import Admission, ConfigurationError
+from watchword.replay import ReaderForgottenError, StoreError, how_to_admit
 from watchword.settings import Duration, Section
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from types import TracebackType
 
     from watchword import Claim, Policy
+    from watchword.replay import ReaderBirth
     from watchword_adapters.plugins import Warn
 
 TIMEOUT: Final = 2.0
@@ -42,14 +48,19 @@ class StoreOptions(Section):
     per_principal: Annotated[int, Field(gt=0)] = PER_PRINCIPAL
 
 
-class StoreError(Exception):
-    """The store does not answer as it should; the verifier makes ``Unavailable`` of it."""
+FORGOTTEN: Final = "forgotten"
+"""Instead of an admission: it stood in the log already when the store lost what it knew of the reader."""
+
+Refusal: TypeAlias = Literal[Admission.TOO_OLD, "forgotten"]
+Answer: TypeAlias = "Admission | Literal['forgotten'] | StoreError"
+"""What a store says to one claim; an error where it cannot judge this one."""
 
 
 class Use(NamedTuple):
     """What a store keeps of a claim: 16 bytes each for id, claims at their place (b"" if it has none) and principal.
 
-    ``lives`` is until when an entry must be kept, in seconds since the epoch.
+    ``lives`` is until when an entry must be kept, in seconds since the epoch. ``log`` and ``offset`` are its place
+    ("" and -1 if it has none), ``appended`` when it was put there at the earliest (minus infinity: nobody knows).
     """
 
     key: bytes
@@ -57,12 +68,41 @@ class Use(NamedTuple):
     owner: bytes
     issued_at: int
     lives: float
+    reader: str
+    log: str
+    offset: int
+    appended: float
+
+
+class Born(Protocol):
+    """What a store knows of a reader; see ``ReaderBirth``."""
+
+    @property
+    def floor(self) -> float:
+        """Up to when what was issued, and is not known, is too old."""
+        ...
+
+    @property
+    def accepted(self) -> Mapping[str, tuple[int, float]]:
+        """The backlogs that are free of the floor."""
+        ...
 
 
 class _Waiting(NamedTuple):
     claim: Claim
     future: asyncio.Future[Admission]
     since: float
+
+    def tell(self, answer: Admission | Literal["forgotten"] | Exception) -> None:
+        """Give the answer to whom it is for, if that one still waits."""
+        if self.future.done():
+            return
+        if answer == FORGOTTEN:
+            answer = ReaderForgottenError(self.claim.reader)
+        if isinstance(answer, Exception):
+            self.future.set_exception(answer)
+        else:
+            self.future.set_result(answer)
 
 
 class BatchedReplayStore(ABC):
@@ -73,16 +113,14 @@ class BatchedReplayStore(ABC):
     It may have been remembered all the same, which at its own place makes it an honest redelivery later.
 
     Two floors make sure that what a store no longer knows is not taken for new. What was appended more than
-    ``max_lag`` ago is TOO_OLD, and an entry outlives that. And a store bears a birth mark: what was issued up to
-    ``max_skew`` after its birth and is not known is TOO_OLD, for the store that was there before may have known it.
+    ``max_lag`` ago is TOO_OLD, and an entry outlives that. And a store bears a birth for each reader, and a mark that
+    it has since its own beginning: if it may have forgotten ids, it is born anew and knows no reader any more.
 
     It opens by itself at the first claim; ``start`` opens it earlier, and says what is wrong with it. It serves one
-    event loop at a time. ``policy`` is that of all who share it, ``clock`` returns seconds since the epoch, ``warn`` is
-    told of births.
+    event loop at a time: another one may use it once that one has ended, or has closed it. ``policy`` is that of all
+    who share it, ``realm`` tells apart readers of one name in two clusters, ``clock`` returns seconds since the epoch,
+    ``warn`` is told of readers that were forgotten.
     """
-
-    shared: Final = True
-    """Tells ``config.load`` that all who read share it."""
 
     flights: ClassVar[int] = 1
     most: ClassVar[int] = 500
@@ -95,6 +133,7 @@ class BatchedReplayStore(ABC):
         clock: Callable[[], float],
         timeout: float = TIMEOUT,
         per_principal: int = PER_PRINCIPAL,
+        realm: str = "",
         warn: Warn | None = None,
     ) -> None:
         if not 0 < timeout <= MOST_TIMEOUT:
@@ -105,22 +144,32 @@ class BatchedReplayStore(ABC):
         self._max_skew: Final = policy.max_skew
         self._max_lag: Final = policy.max_lag
         self._lifetime: Final = policy.window + policy.max_lag + GRACE
+        self._realm: Final = realm
         self._warn: Final = warn
-        self._birth: float | None = None
+        self._told: dict[str, float] = {}
+        self._turns: Final = Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._timeout: Final = timeout
         self._per_principal: Final = per_principal
         self._adopt(None)
+
+    async def birth(self, reader: str) -> ReaderBirth | None:
+        """See ``SharedReplayStore.birth``."""
+        async with self._at_work():
+            return await self._birth_of(self._known_as(reader))
+
+    async def admit_reader(self, reader: str, birth: ReaderBirth, *, replace: bool = False) -> ReaderBirth:
+        """See ``SharedReplayStore.admit_reader``."""
+        async with self._at_work():
+            return await self._admit(self._known_as(reader), birth, replace=replace)
 
     async def claim(self, claim: Claim) -> Admission:
         """See ``ReplayStore.claim``; any exception means that nothing is known of the claim."""
         return await self._asked(claim)
 
-    async def claim_many(self, claims: Sequence[Claim]) -> Sequence[Admission]:
-        """See ``BulkStore.claim_many``; each is atomic by itself.
-
-        Any exception means that of some nothing is known. They may have been remembered all the same, as in ``claim``.
-        """
-        return await asyncio.gather(*[self._asked(claim) for claim in claims])
+    async def claim_many(self, claims: Sequence[Claim]) -> Sequence[Admission | BaseException]:
+        """See ``BulkStore.claim_many``; each is atomic by itself."""
+        return await asyncio.gather(*[self._asked(claim) for claim in claims], return_exceptions=True)
 
     def _asked(self, claim: Claim) -> asyncio.Future[Admission]:
         """Put a claim to those that wait, and return what its answer is put into."""
@@ -129,8 +178,7 @@ class BatchedReplayStore(ABC):
         if claim.reference < self._clock() - self._max_lag:
             future.set_result(Admission.TOO_OLD)
             return future
-        if loop is not self._loop:
-            self._adopt(loop)
+        self._serve(loop)
         self._waiting.append(_Waiting(claim, future, loop.time()))
         if len(self._tasks) < self.flights:
             self._tasks.add(loop.create_task(self._fly()))
@@ -138,19 +186,18 @@ class BatchedReplayStore(ABC):
 
     async def start(self) -> None:
         """Open the store now; ConfigurationError says what must be set otherwise before it can be trusted."""
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._adopt(loop)
-        async with asyncio.timeout(self._timeout):
-            await self._be_open(again=True)
+        async with self._at_work(again=True):
+            pass
 
     async def close(self) -> None:
         """Let go of the store, after the claims that are under way; a later claim opens it again."""
-        if asyncio.get_running_loop() is not self._loop:
-            self._adopt(None)
-            return
+        self._serve(asyncio.get_running_loop())
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._shut()
+        async with self._opening:
+            self._opened = False
+            await self._close()
+        if not (self._tasks or self._waiting):
+            self._loop = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -166,8 +213,16 @@ class BatchedReplayStore(ABC):
         """Connect and check that the store can be trusted."""
 
     @abstractmethod
-    async def _judge(self, uses: Sequence[Use]) -> Sequence[Admission]:
+    async def _judge(self, uses: Sequence[Use]) -> Sequence[Answer]:
         """Answer each claim, in order; claims of one batch see each other."""
+
+    @abstractmethod
+    async def _birth_of(self, reader: str) -> ReaderBirth | None:
+        """See ``birth``."""
+
+    @abstractmethod
+    async def _admit(self, reader: str, birth: ReaderBirth, *, replace: bool) -> ReaderBirth:
+        """See ``admit_reader``."""
 
     @abstractmethod
     async def _close(self) -> None:
@@ -176,6 +231,18 @@ class BatchedReplayStore(ABC):
     @abstractmethod
     def _abandon(self) -> None:
         """Drop what belonged to an event loop that is no more."""
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Serve ``loop`` from now on; ConfigurationError while another one runs, which would lose its claims."""
+        if loop is self._loop:
+            return
+        with self._turns:
+            if self._loop is not None and self._loop.is_running():
+                raise ConfigurationError(
+                    f"this {type(self).__name__} serves another event loop, which is running: make a Watchword of its"
+                    " own in each thread, or close the store there first"
+                )
+            self._adopt(loop)
 
     def _adopt(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self._loop = loop
@@ -191,17 +258,15 @@ class BatchedReplayStore(ABC):
             try:
                 async with asyncio.timeout(self._timeout):
                     await self._be_open()
-                    answers = await self._judge([_use(waiting.claim) for waiting in batch])
+                    answers = await self._judge([self._use(waiting.claim) for waiting in batch])
                 if len(answers) != len(batch):
                     raise StoreError("the store gave another number of answers than was asked for")  # noqa: TRY301
             except Exception as error:  # noqa: BLE001 - told to every claim of the batch
                 for waiting in batch:
-                    if not waiting.future.done():
-                        waiting.future.set_exception(error)
+                    waiting.tell(error)
             else:
                 for waiting, answer in zip(batch, answers, strict=True):
-                    if not waiting.future.done():
-                        waiting.future.set_result(answer)
+                    waiting.tell(answer)
         # At once, and not when the loop finds the task done: a claim that comes in between needs another.
         self._tasks.discard(asyncio.current_task())
 
@@ -235,39 +300,75 @@ class BatchedReplayStore(ABC):
     def _is_open(self) -> bool:
         return self._opened
 
-    def _is_born(self, birth: float) -> None:
-        """Note the birth mark, and warn of one that makes honest messages stale."""
-        if birth == self._birth:
-            return
-        anew, self._birth = self._birth is not None, birth
-        floor = birth + self._max_skew
-        if self._warn is not None and (anew or floor > self._clock()):
-            self._warn("replay.store_born", store=type(self).__name__, stale_if_issued_up_to=floor)
+    @asynccontextmanager
+    async def _at_work(self, *, again: bool = False) -> AsyncIterator[None]:
+        """Be open, and bound the time of what is done then."""
+        self._serve(asyncio.get_running_loop())
+        async with asyncio.timeout(self._timeout):
+            await self._be_open(again=again)
+            yield
 
-    async def _shut(self) -> None:
-        async with self._opening:
-            self._opened = False
-            await self._close()
+    def _noted(self, birth: float, unknown: Collection[str]) -> None:
+        """Warn once of each reader that a store which was born at ``birth`` does not know."""
+        for reader in unknown:
+            if self._told.get(reader) == birth:
+                continue
+            self._told[reader] = birth
+            if self._warn is not None:
+                until = datetime.fromtimestamp(birth + self._max_skew, UTC).isoformat(timespec="seconds")
+                name = self._name_of(reader)
+                self._warn(
+                    "replay.store_forgot",
+                    store=type(self).__name__,
+                    reader=name,
+                    judged_if_issued_after=until,
+                    remedy=how_to_admit(name),
+                )
+
+    def _known_as(self, reader: str) -> str:
+        return f"{self._realm}/{reader}"  # no realm holds a "/"
+
+    def _name_of(self, known_as: str) -> str:
+        return known_as[len(self._realm) + 1 :]
+
+    def _use(self, claim: Claim) -> Use:
+        mark, log, offset, stamp = b"", "", -1, None
+        if claim.place is not None:
+            position, stamp = claim.place
+            log, offset = position.log, position.offset
+            mark = _tag(claim.digest, _bytes(log), repr((offset, stamp)).encode())
+        appended = claim.appended_after if stamp is None else stamp
+        return Use(
+            # The issue time counts to an id's identity (docs/spec.md, section "Replay").
+            key=_tag(_bytes(claim.scope), _bytes(claim.principal), claim.id, str(claim.issued_at).encode()),
+            mark=mark,
+            owner=_tag(_bytes(claim.principal)),
+            issued_at=claim.issued_at,
+            lives=claim.keep_until + GRACE,
+            reader=self._known_as(claim.reader),
+            log=log,
+            offset=offset,
+            appended=-inf if appended is None else appended,
+        )
 
 
-def too_old(use: Use, birth: float, max_skew: float) -> bool:
-    """Tell whether a store that was born at ``birth`` may not vouch for an id that it does not know."""
-    return use.issued_at <= birth + max_skew
+def refusal(use: Use, known: Born | None, *, birth: float, max_skew: float) -> Refusal | None:
+    """Say why an id that a store does not know is not new for its reader; None if it is.
+
+    ``birth`` is the store's own: whatever was issued after it, by any clock, nobody can have claimed before.
+    """
+    if known is not None:
+        is_new = use.issued_at > known.floor or _is_accepted(use, known)
+        return None if is_new else Admission.TOO_OLD
+    if use.issued_at > birth + max_skew:
+        return None
+    # What was put there after the birth and issued before it is a copy, or comes too late by its own fault.
+    return Admission.TOO_OLD if not use.log or use.appended > birth + max_skew else FORGOTTEN
 
 
-def _use(claim: Claim) -> Use:
-    mark = b""
-    if claim.place is not None:
-        position, stamp = claim.place
-        mark = _tag(claim.digest, _bytes(position.log), repr((position.offset, stamp)).encode())
-    return Use(
-        # The issue time counts to an id's identity (docs/spec.md, section "Replay").
-        key=_tag(_bytes(claim.scope), _bytes(claim.principal), claim.id, str(claim.issued_at).encode()),
-        mark=mark,
-        owner=_tag(_bytes(claim.principal)),
-        issued_at=claim.issued_at,
-        lives=claim.keep_until + GRACE,
-    )
+def _is_accepted(use: Use, known: Born) -> bool:
+    offset, appended = known.accepted.get(use.log, (-1, -inf)) if use.log else (-1, -inf)
+    return 0 <= use.offset <= offset and use.appended <= appended
 
 
 def _bytes(text: str) -> bytes:

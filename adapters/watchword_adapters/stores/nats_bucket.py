@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nats.errors import NoRespondersError
 
 from watchword import ConfigurationError
-from watchword_adapters.stores.batched import StoreError
+from watchword.replay import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
 _STREAM_NOT_FOUND: Final = 10059
+_NAME_IN_USE: Final = 10058
 _MESSAGE_NOT_FOUND: Final = 10037
 _WRONG_LAST_SEQUENCE: Final = {10071, 10164}
 _NANOSECONDS: Final = 1e9
@@ -32,12 +35,11 @@ class Entry(NamedTuple):
 
 
 class Put(NamedTuple):
-    """One value to be put under a key whose last sequence is ``after`` (0: there is none); ``ttl`` in whole seconds."""
+    """One value to be put under a key whose last sequence is ``after`` (0: there is none)."""
 
     key: str
     value: bytes
     after: int = 0
-    ttl: int | None = None
 
 
 class Bucket:
@@ -77,12 +79,14 @@ class Bucket:
                 "discard": "new",
                 "num_replicas": replicas,
                 "max_msgs_per_subject": 1,
-                "allow_rollup_hdrs": True,
                 "allow_direct": True,
-                "allow_msg_ttl": True,
                 "deny_delete": True,
+                # What was read in a bucket that was deleted meanwhile must not be taken for the last in this one.
+                "first_seq": time.time_ns() // 1000,
             },
         )
+        if _error(answer) == _NAME_IN_USE:  # somebody else was faster
+            answer = await self._ask(f"STREAM.INFO.{self._stream}", {})
         if "error" in answer:
             raise ConfigurationError(f"bucket {self._name}: cannot be made: {answer['error'].get('description')}")
         return answer
@@ -98,10 +102,27 @@ class Bucket:
         except (KeyError, TypeError, ValueError):
             raise StoreError("the server gave an answer that makes no sense") from None
 
-    async def count(self, prefix: str) -> int:
-        """Return how many keys begin with ``prefix``, a whole token."""
+    async def oldest(self, pattern: str) -> tuple[str, int] | None:
+        """Return the key that was put first among those of a pattern, and its sequence."""
+        wanted = {"seq": 1, "next_by_subj": self._subject(pattern)}
+        answer = await self._ask(f"STREAM.MSG.GET.{self._stream}", wanted)
+        if _error(answer) == _MESSAGE_NOT_FOUND:
+            return None
+        try:
+            message = _checked(answer)["message"]
+            return str(message["subject"]).removeprefix(self._subject("")), int(message["seq"])
+        except (KeyError, TypeError, ValueError):
+            raise StoreError("the server gave an answer that makes no sense") from None
+
+    async def purge(self, pattern: str, before: int) -> None:
+        """Remove the keys of a pattern whose sequence lies below ``before``."""
+        wanted = {"filter": self._subject(pattern), "seq": before}
+        _checked(await self._ask(f"STREAM.PURGE.{self._stream}", wanted))
+
+    async def count(self, pattern: str) -> int:
+        """Return how many keys there are of a pattern."""
         subject = f"$JS.API.DIRECT.GET.{self._stream}"
-        wanted = {"seq": 1, "next_by_subj": self._subject(f"{prefix}.*"), "batch": 1}
+        wanted = {"seq": 1, "next_by_subj": self._subject(pattern), "batch": 1}
         answer = await self._connection.request(subject, json.dumps(wanted).encode(), timeout=self._timeout)
         headers = answer.headers or {}
         if headers.get("Status") == "404":
@@ -119,9 +140,8 @@ class Bucket:
         self._acks.update(waiting)
         try:
             for put, reply in zip(puts, waiting, strict=True):
-                headers = {"Nats-Expected-Last-Subject-Sequence": str(put.after)}
-                if put.ttl is not None:
-                    headers["Nats-TTL"] = str(put.ttl)
+                # Always of one length, so that what is put in another's place is longer only if its value is.
+                headers = {"Nats-Expected-Last-Subject-Sequence": f"{put.after:020}"}
                 await self._connection.publish(self._subject(put.key), put.value, reply, headers)
             done = []
             for answer in await asyncio.gather(*waiting.values()):
@@ -154,20 +174,28 @@ class Bucket:
         return f"$KV.{self._name}.{key}"
 
 
-def check(information: Mapping[str, Any], name: str, *, lifetime: float) -> None:
-    """Refuse a bucket that would forget ids within ``lifetime`` seconds; ConfigurationError says what to set."""
+def server_time(information: Mapping[str, Any]) -> float:
+    """Return the server's time of a stream's information, in seconds; StoreError where it does not tell."""
+    try:
+        return datetime.fromisoformat(information["ts"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        raise StoreError("the server does not tell its time; nats-server 2.11 or later does") from None
+
+
+def check(information: Mapping[str, Any], name: str) -> None:
+    """Refuse a bucket that would forget ids by itself; ConfigurationError says what to set."""
     config: Mapping[str, Any] = information["config"]
     limited = config.get("max_msgs", -1) > 0 or config.get("max_bytes", -1) > 0
     max_age = config.get("max_age", 0) / _NANOSECONDS
     wrong = [
         complaint
         for applies, complaint in (
-            (not config.get("allow_msg_ttl"), "has no TTL per key: allow_msg_ttl, which nats-server 2.11 or later has"),
             (config.get("storage") != "file", "is kept in memory, and forgets at a restart: storage file"),
             (config.get("persist_mode") == "async", "acknowledges what it has not written: persist_mode default"),
             (config.get("retention") != "limits", "gives entries away: retention limits"),
             (limited and config.get("discard") != "new", "drops the oldest ids when it is full: discard new"),
-            (0 < max_age < lifetime, f"drops ids after {max_age:.0f} s: a TTL of none, or {lifetime:.0f} s"),
+            (max_age > 0, f"drops ids after {max_age:.0f} s, by a clock that may jump: a TTL of none"),
+            (bool(config.get("deny_purge")), "can never be rid of old ids: no deny_purge"),
             (not config.get("allow_direct"), "cannot count: allow_direct"),
             (config.get("subjects") != [f"$KV.{name}.>"], "is not filled by its own keys alone: no mirror, no sources"),
             (bool(config.get("mirror") or config.get("sources")), "is a copy of another: no mirror, no sources"),

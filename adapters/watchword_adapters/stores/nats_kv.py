@@ -3,41 +3,53 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import math
 import re
 import secrets
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import nats
 from pydantic import Field
 
 from watchword import Admission, ConfigurationError
-from watchword_adapters.stores.batched import (
-    PER_PRINCIPAL,
-    TIMEOUT,
-    BatchedReplayStore,
-    StoreError,
-    StoreOptions,
-    too_old,
+from watchword.replay import StoreError
+from watchword_adapters.stores.batched import PER_PRINCIPAL, TIMEOUT, BatchedReplayStore, StoreOptions, refusal
+from watchword_adapters.stores.nats_bucket import Bucket, Put, check, server_time
+from watchword_adapters.stores.nats_mark import (
+    NONCE_BYTES,
+    Mark,
+    as_token,
+    encoded_reader,
+    read_mark,
+    read_reader,
+    reader_key,
 )
-from watchword_adapters.stores.nats_bucket import Bucket, Entry, Put, check
 from watchword_adapters.stores.nats_rooms import Rooms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from nats.aio.client import Client
 
     from watchword import Policy
+    from watchword.replay import ReaderBirth
     from watchword_adapters.plugins import Context, Warn
-    from watchword_adapters.stores.batched import Use
+    from watchword_adapters.stores.batched import Answer, Refusal, Use
 
 _BUCKET: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _MARK: Final = "mark"
 _MARK_BYTES: Final = 16
 _ATTEMPTS: Final = 10
+_PARTS: Final = 64
+"""Into how many parts the time goes for which an id is kept; ids leave by such parts, up to one of them later."""
+_TIDY: Final = 60.0
+_TIDY_MORE: Final = 0.25
+"""Seconds between two looks for ids whose time is over; while there are more."""
+_LEAVING_AT_ONCE: Final = 5000
+"""Ids that one purge removes at most, so that forgetting does not hold up the claims of a second."""
 
 
 class Options(StoreOptions):
@@ -58,6 +70,7 @@ def from_options(options: Mapping[str, Any], context: Context) -> NatsKvReplaySt
         chosen.url,
         policy=context.policy,
         clock=context.clock,
+        realm=context.realm,
         bucket=chosen.bucket,
         replicas=chosen.replicas,
         durable=chosen.durable,
@@ -68,29 +81,27 @@ def from_options(options: Mapping[str, Any], context: Context) -> NatsKvReplaySt
     )
 
 
-class _Mark(NamedTuple):
-    """When the bucket was born, on which server, and a number that no other mark has."""
-
-    birth: float
-    server: str
-    nonce: bytes
-    sequence: int
-
-
-class _Session(NamedTuple):
-    """What holds as long as one connection does."""
+@dataclass(slots=True)
+class _Session:
+    """What holds as long as one connection does; ``births`` are the readers that are known under ``mark``."""
 
     connection: Client
     bucket: Bucket
-    mark: _Mark
+    server: str
+    mark: Mark
     rooms: Rooms
+    births: dict[str, ReaderBirth] = field(default_factory=dict)
+    tidying: asyncio.Task[None] | None = None
+    tidy_at: float = 0.0
 
 
 class NatsKvReplayStore(BatchedReplayStore):
     """Ids in the KV ``bucket`` of the NATS server or cluster at ``url``, which it makes if it is not there.
 
-    It needs nats-server 2.11 or later: each key has its own TTL. A batch is a burst of conditional writes; then the
-    birth mark is read, and only if it is still the one that was judged by do the answers count. A server that stands
+    It needs nats-server 2.11 or later, which can count. A batch is a burst of conditional writes; then the birth mark
+    is read, and only if it is still the one that was judged by do the answers count. Nothing in it has a time to live,
+    for a clock that jumps ahead would let ids expire without a trace: what is over is purged once the mark says so. A
+    server that stands
     alone writes to its disk minutes late, so its restart is a birth, unless it is ``durable``: it has
     ``sync_interval: always``. Three ``replicas`` or more are durable by themselves. ``connect`` has further arguments
     of ``nats.connect``.
@@ -109,6 +120,7 @@ class NatsKvReplayStore(BatchedReplayStore):
         durable: bool = False,
         timeout: float = TIMEOUT,
         per_principal: int = PER_PRINCIPAL,
+        realm: str = "",
         warn: Warn | None = None,
         connect: Mapping[str, Any] | None = None,
     ) -> None:
@@ -120,7 +132,10 @@ class NatsKvReplayStore(BatchedReplayStore):
         self._durable: Final = durable
         self._options: Final = dict(connect or {})
         self._session: _Session | None = None
-        super().__init__(policy=policy, clock=clock, timeout=timeout, per_principal=per_principal, warn=warn)
+        self._untidy = False
+        super().__init__(
+            policy=policy, clock=clock, timeout=timeout, per_principal=per_principal, realm=realm, warn=warn
+        )
 
     async def _open(self) -> None:
         await self._close()
@@ -136,13 +151,14 @@ class NatsKvReplayStore(BatchedReplayStore):
             bucket = Bucket(connection, self._name, timeout=self._timeout)
             await bucket.start()
             information = await bucket.settings() or await bucket.create(self._replicas)
-            check(information, self._name, lifetime=self._lifetime)
-            mark = await self._marked(bucket, self._server(connection, information))
+            check(information, self._name)
+            server = self._server(connection, information)
+            mark = await self._marked(bucket, server, self._lifetime)
         except BaseException:
             await connection.close()
             raise
-        rooms = Rooms(self._per_principal, lambda owner: bucket.count(_text(owner)))
-        self._session = _Session(connection, bucket, mark, rooms)
+        rooms = Rooms(self._per_principal, lambda owner: bucket.count(f"id.*.{as_token(owner)}.*"))
+        self._session = _Session(connection, bucket, server, mark, rooms)
 
     def _server(self, connection: Client, information: Mapping[str, Any]) -> str:
         """Return the id of the run of the server that a birth is bound to; "" if it outlives any."""
@@ -156,102 +172,227 @@ class NatsKvReplayStore(BatchedReplayStore):
             )
         return str(connection._server_info["server_id"])  # noqa: SLF001 - the client tells the server's version only
 
-    async def _marked(self, bucket: Bucket, server: str) -> _Mark:
+    async def _marked(self, bucket: Bucket, server: str, lifetime: float) -> Mark:
+        """Return the mark, which keeps ids for ``lifetime`` seconds; put one where there is none for this server."""
         for _ in range(_ATTEMPTS):
             entry = await bucket.get(_MARK)
-            mark = None if entry is None else _mark(entry)
-            if mark is not None and server in {"", mark.server}:
+            mark = read_mark(entry)
+            if mark is None or server not in {"", mark.server}:
+                width = math.ceil(self._lifetime / _PARTS)
+                mark = Mark(self._clock(), server, secrets.token_bytes(NONCE_BYTES), width, lifetime, since=0)
+            elif mark.lifetime >= lifetime:
                 return mark
-            text = json.dumps({"birth": self._clock(), "server": server, "nonce": secrets.token_hex(_MARK_BYTES)})
-            await bucket.put([Put(_MARK, text.encode(), after=0 if entry is None else entry.sequence)])
+            text = mark._replace(lifetime=max(mark.lifetime, lifetime)).encoded()
+            await bucket.put([Put(_MARK, text, after=0 if entry is None else entry.sequence)])
         raise StoreError("the birth mark changes all the time")
 
     def _is_open(self) -> bool:
         return super()._is_open() and self._session is not None and self._session.connection.is_connected
 
-    async def _judge(self, uses: Sequence[Use]) -> Sequence[Admission]:
-        session = self._session
-        if session is None:
-            raise StoreError("closed")
-        _, bucket, mark, rooms = session
-        await rooms.prepare({use.owner for use in uses})
-        now = self._clock()
-        refused: list[Admission | None] = []
-        for use in uses:
-            if too_old(use, mark.birth, self._max_skew):
-                refused.append(Admission.TOO_OLD)
-            else:
-                refused.append(None if rooms.take(use.owner) else Admission.OVER_QUOTA)
-        asked = [use for use, refusal in zip(uses, refused, strict=True) if refusal is None]
-        try:
-            done = await bucket.put([_put(use, mark, now) for use in asked])
-        except StoreError:
-            self._opened = False  # what was found at the start may be so no longer
-            raise
-        finally:
-            for use in asked:
-                rooms.arrived(use.owner)
-        first = {id(use) for use, is_first in zip(asked, done, strict=True) if is_first}
-        others = [(use, refusal) for use, refusal in zip(uses, refused, strict=True) if id(use) not in first]
-        known = iter(await asyncio.gather(*(self._known(session, use, refusal) for use, refusal in others)))
-        await self._still(session)
-        return [Admission.FIRST if id(use) in first else next(known) for use in uses]
+    async def _judge(self, uses: Sequence[Use]) -> Sequence[Answer]:
+        with self._in_session() as session:
+            return await self._judged(session, uses)
 
-    async def _known(self, session: _Session, use: Use, refusal: Admission | None) -> Admission:
-        """Answer for an id that was there when it was to be put, or that is refused unless it is there."""
-        _, bucket, mark, rooms = session
-        if refusal is None:
-            rooms.give_back(use.owner)
-            if not use.mark:
-                return Admission.REPLAYED
-        entry = await bucket.get(_key(use))
+    async def _judged(self, session: _Session, uses: Sequence[Use]) -> Sequence[Answer]:
+        longest = max(use.lives - use.issued_at for use in uses)
+        if longest > session.mark.lifetime:
+            session.mark = await self._marked(session.bucket, session.server, longest)
+        self._tidy(session)
+        mark, readers = session.mark, {use.reader for use in uses}
+        known = await self._births(session, readers)
+        refused: list[Refusal | None] = [self._refusal(use, mark, known) for use in uses]
+        answers = await self._put(session, mark, uses, refused)
+        still = await self._still(session, mark)
+        if still.sequence != mark.sequence:
+            # The operator spoke of a reader meanwhile, or ids may have left: what holds now must have held before.
+            known = await self._births(session, readers)
+            refused_now = [self._refusal(use, still, known) for use in uses]
+            for at, (before, now) in enumerate(zip(refused, refused_now, strict=True)):
+                if before == now or answers[at] in {Admission.REDELIVERED, Admission.REPLAYED}:
+                    continue
+                if answers[at] is Admission.FIRST:
+                    await self._spoil(session.bucket, uses[at], still)
+                answers[at] = now or StoreError("what the store knows of the reader changed meanwhile")
+        self._noted(still.birth, [reader for reader, birth in known.items() if birth is None])
+        return answers
+
+    async def _put(
+        self, session: _Session, mark: Mark, uses: Sequence[Use], refused: Sequence[Refusal | None]
+    ) -> list[Answer]:
+        """Put what is not refused, and answer for all."""
+        bucket, rooms = session.bucket, session.rooms
+        await rooms.prepare({use.owner for use in uses})
+        answers: list[Answer | None] = list(refused)
+        for at, use in enumerate(uses):
+            if answers[at] is None and not rooms.take(use.owner):
+                answers[at] = Admission.OVER_QUOTA
+        asked = [at for at, answer in enumerate(answers) if answer is None]
+        try:
+            done = await bucket.put([_entry(uses[at], mark) for at in asked])
+        finally:
+            for at in asked:
+                rooms.arrived(uses[at].owner)
+        for at, is_first in zip(asked, done, strict=True):
+            answers[at] = Admission.FIRST if is_first else None
+            if not is_first:
+                rooms.give_back(uses[at].owner)
+        others = [at for at, answer in enumerate(answers) if answer is not Admission.FIRST]
+        found = await asyncio.gather(*(self._known(bucket, mark, uses[at], answers[at], refused[at]) for at in others))
+        for at, answer in zip(others, found, strict=True):
+            answers[at] = answer
+        return [answer for answer in answers if answer is not None]
+
+    @staticmethod
+    async def _spoil(bucket: Bucket, use: Use, mark: Mark) -> None:
+        """See to it that an id that was put, and then not admitted, is nowhere a redelivery."""
+        entry = await bucket.get(_key(use, mark))
+        if entry is not None:
+            await bucket.put([Put(_key(use, mark), bytes(_MARK_BYTES) + mark.nonce, after=entry.sequence)])
+
+    async def _known(
+        self, bucket: Bucket, mark: Mark, use: Use, answer: Answer | None, refused: Refusal | None
+    ) -> Answer:
+        """Answer for an id that was there when it was to be put (``answer`` is None), or for one that may be there."""
+        if answer is None and not use.mark:
+            return Admission.REPLAYED
+        if answer is not None and use.issued_at <= mark.floor:
+            return answer  # it may be there still, and may have been put after it had left
+        entry = await bucket.get(_key(use, mark))
         if entry is None:
-            return refusal or Admission.REPLAYED
+            return answer or Admission.REPLAYED
         place, nonce = entry.value[:_MARK_BYTES], entry.value[_MARK_BYTES:]
         if not use.mark or place != use.mark:
             return Admission.REPLAYED
         # Under another birth it may have been put by one who did not know yet that all was forgotten.
-        if nonce != mark.nonce and too_old(use, mark.birth, self._max_skew):
-            return Admission.TOO_OLD
-        return Admission.REDELIVERED
+        return refused if nonce != mark.nonce and refused is not None else Admission.REDELIVERED
 
-    async def _still(self, session: _Session) -> None:
-        """Make sure that nothing was forgotten while the answers were gathered."""
-        entry = await session.bucket.get(_MARK)
-        if entry is None or _mark(entry) != session.mark:
-            self._opened = False
+    def _refusal(self, use: Use, mark: Mark, known: Mapping[str, ReaderBirth | None]) -> Refusal | None:
+        if use.issued_at <= mark.floor:
+            return Admission.TOO_OLD
+        return refusal(use, known[use.reader], birth=mark.birth, max_skew=self._max_skew)
+
+    async def _births(self, session: _Session, readers: Collection[str]) -> dict[str, ReaderBirth | None]:
+        """Return what is known of readers; only a word of the operator's, which changes the mark, can change it."""
+        births, nonce = session.births, session.mark.nonce
+        unread = [reader for reader in readers if reader not in births]
+        for reader, entry in zip(
+            unread, await asyncio.gather(*(session.bucket.get(reader_key(one)) for one in unread)), strict=True
+        ):
+            birth = read_reader(entry, nonce)
+            if birth is not None:
+                births[reader] = birth
+        return {reader: births.get(reader) for reader in readers}
+
+    async def _birth_of(self, reader: str) -> ReaderBirth | None:
+        with self._in_session() as session:
+            mark = session.mark
+            birth = read_reader(await session.bucket.get(reader_key(reader)), mark.nonce)
+            await self._still(session, mark)
+            return birth
+
+    async def _admit(self, reader: str, birth: ReaderBirth, *, replace: bool) -> ReaderBirth:
+        with self._in_session() as session:
+            return await self._admitted(session, reader, birth, replace=replace)
+
+    async def _admitted(self, session: _Session, reader: str, birth: ReaderBirth, *, replace: bool) -> ReaderBirth:
+        bucket, mark, key = session.bucket, session.mark, reader_key(reader)
+        text = encoded_reader(birth, mark.nonce)
+        for _ in range(_ATTEMPTS):
+            entry = await bucket.get(key)
+            holds = None if replace else read_reader(entry, mark.nonce)
+            if holds is None:
+                put = Put(key, text, after=0 if entry is None else entry.sequence)
+                holds = birth if (await bucket.put([put]))[0] else None
+            if holds is None:
+                continue  # somebody else was faster
+            mark = await self._still(session, mark)
+            # Those who remember what was known of it look again when the mark is another.
+            if not replace or (await bucket.put([Put(_MARK, mark.encoded(), after=mark.sequence)]))[0]:
+                return holds
+        raise StoreError("the reader changes all the time")
+
+    async def _still(self, session: _Session, mark: Mark) -> Mark:
+        """Return the mark of now; StoreError if anything was forgotten since ``mark`` was read."""
+        found = read_mark(await session.bucket.get(_MARK))
+        if found is None or found.nonce != mark.nonce:
             raise StoreError("the bucket was emptied or made anew meanwhile")
-        self._is_born(session.mark.birth)
+        if found.sequence > session.mark.sequence:
+            session.mark, session.births = found, {}
+        return found
+
+    def _tidy(self, session: _Session) -> None:
+        """See to it, beside the claims, that ids leave whose time is over."""
+        if time.monotonic() >= session.tidy_at and (session.tidying is None or session.tidying.done()):
+            session.tidy_at = time.monotonic() + min(_TIDY, session.mark.width)
+            session.tidying = asyncio.get_running_loop().create_task(self._tidied(session))
+
+    async def _tidied(self, session: _Session) -> None:
+        bucket, mark = session.bucket, session.mark
+        try:
+            async with asyncio.timeout(self._timeout):
+                if _over(mark, self._clock()) > mark.since:
+                    # By two clocks, for each may be wrong; the mark first, so that nothing leaves without a trace.
+                    told = await bucket.settings()
+                    over = _over(mark, min(self._clock(), 0.0 if told is None else server_time(told)))
+                    # Read once more, for the sequence that it had in a bucket of before says nothing in another one.
+                    mark = await self._still(session, mark)
+                    if over > mark.since:
+                        await bucket.put([Put(_MARK, mark._replace(since=over).encoded(), after=mark.sequence)])
+                        mark = await self._still(session, mark)
+                oldest = await bucket.oldest("id.>")
+                if oldest is not None and _part(oldest[0]) < mark.since:
+                    await bucket.purge(f"id.{_part(oldest[0])}.>", oldest[1] + _LEAVING_AT_ONCE)
+                    session.tidy_at = time.monotonic() + _TIDY_MORE
+        except Exception as error:  # noqa: BLE001 - nothing is lost by it but room, and it is tried again
+            if self._warn is not None and not self._untidy:
+                self._untidy = True
+                self._warn(
+                    "replay.store_not_tidied",
+                    store=type(self).__name__,
+                    error=type(error).__name__,
+                    remedy=f"let its user publish to $JS.API.STREAM.PURGE.KV_{self._name}, or old ids stay",
+                )
+
+    @contextmanager
+    def _in_session(self) -> Iterator[_Session]:
+        """Give what is open; after an error it is opened anew, for what was found at the start may be so no longer."""
+        if self._session is None:
+            raise StoreError("closed")
+        try:
+            yield self._session
+        except StoreError:
+            self._opened = False
+            raise
 
     async def _close(self) -> None:
         if self._session is not None:
             session, self._session = self._session, None
+            if session.tidying is not None:
+                session.tidying.cancel()
+                await asyncio.gather(session.tidying, return_exceptions=True)
             await session.connection.close()
 
     def _abandon(self) -> None:
         self._session = None
 
 
-def _put(use: Use, mark: _Mark, now: float) -> Put:
-    return Put(_key(use), use.mark.ljust(_MARK_BYTES, b"\0") + mark.nonce, ttl=max(1, math.ceil(use.lives - now)))
+def _entry(use: Use, mark: Mark) -> Put:
+    return Put(_key(use, mark), use.mark.ljust(_MARK_BYTES, b"\0") + mark.nonce)
 
 
-def _key(use: Use) -> str:
-    return f"{_text(use.owner)}.{_text(use.key)}"
+def _key(use: Use, mark: Mark) -> str:
+    return f"id.{use.issued_at // mark.width}.{as_token(use.owner)}.{as_token(use.key)}"
 
 
-def _text(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+def _part(key: str) -> int:
+    """Return the number of the part in which an id's key is."""
+    number = key.split(".")[1]
+    return int(number) if number.isdecimal() else 0
 
 
-def _mark(entry: Entry) -> _Mark | None:
-    """Read a mark; None where there is none that can be read, in whose place a new one is to be put."""
-    try:
-        told = json.loads(entry.value)
-        mark = _Mark(float(told["birth"]), str(told["server"]), bytes.fromhex(told["nonce"]), entry.sequence)
-    except (ValueError, TypeError, KeyError):
-        return None
-    return mark if len(mark.nonce) == _MARK_BYTES else None
+def _over(mark: Mark, now: float) -> int:
+    """Return the number of the first part that must still be kept."""
+    return math.floor((now - mark.lifetime) / mark.width)
 
 
 async def _told(_error: Exception) -> None:

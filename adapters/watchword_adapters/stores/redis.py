@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import secrets
 import struct
 from hashlib import sha1
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from redis.asyncio import Redis
@@ -13,12 +15,13 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
 
 from watchword import Admission, ConfigurationError
+from watchword.replay import ReaderBirth, StoreError
 from watchword_adapters.stores.batched import (
+    FORGOTTEN,
     MOST_TIMEOUT,
     PER_PRINCIPAL,
     TIMEOUT,
     BatchedReplayStore,
-    StoreError,
     StoreOptions,
 )
 from watchword_adapters.stores.redis_script import SCRIPT, USE_FORMAT
@@ -28,23 +31,27 @@ if TYPE_CHECKING:
 
     from watchword import Policy
     from watchword_adapters.plugins import Context, Warn
-    from watchword_adapters.stores.batched import Use
+    from watchword_adapters.stores.batched import Answer, Use
 
 _OLDEST: Final = (6, 2)
 _CLOCK_TOLERANCE: Final = MOST_TIMEOUT
 """Seconds beyond the skew by which the server's clock may differ; ``GRACE`` allows for them."""
 _BUCKETS: Final = 64
 _DIGEST: Final = sha1(SCRIPT.encode()).hexdigest()  # noqa: S324 - the name that Redis gives to a script
-_ADMISSIONS: Final = {
+_ANSWERS: Final[dict[str, Answer]] = {
     "F": Admission.FIRST,
     "D": Admission.REDELIVERED,
     "P": Admission.REPLAYED,
     "T": Admission.TOO_OLD,
     "Q": Admission.OVER_QUOTA,
+    "G": FORGOTTEN,
 }
 
 
-RIGHTS: Final = "+info +time +script|load +evalsha +get +set +hmget +hset +hgetall +hdel +hincrby +pexpireat"
+RIGHTS: Final = (
+    "+info +time +script|load +evalsha +exists +unlink"
+    " +hget +hset +hsetnx +hmget +hgetall +hkeys +hexists +hdel +hincrby"
+)
 """What a Redis user must be allowed, on keys that begin with the prefix; ``+config|get`` shows durability."""
 
 
@@ -63,6 +70,7 @@ def from_options(options: Mapping[str, Any], context: Context) -> RedisReplaySto
         chosen.url,
         policy=context.policy,
         clock=context.clock,
+        realm=context.realm,
         prefix=chosen.prefix,
         timeout=chosen.timeout,
         per_principal=chosen.per_principal,
@@ -91,6 +99,7 @@ class RedisReplayStore(BatchedReplayStore):
         prefix: str = "watchword:",
         timeout: float = TIMEOUT,
         per_principal: int = PER_PRINCIPAL,
+        realm: str = "",
         assume_no_eviction: bool = False,
         warn: Warn | None = None,
     ) -> None:
@@ -100,7 +109,9 @@ class RedisReplayStore(BatchedReplayStore):
         self._client: Redis | None = None
         self._run_id = ""
         self._durable = False
-        super().__init__(policy=policy, clock=clock, timeout=timeout, per_principal=per_principal, warn=warn)
+        super().__init__(
+            policy=policy, clock=clock, timeout=timeout, per_principal=per_principal, realm=realm, warn=warn
+        )
         self._width: Final = math.ceil(self._lifetime / _BUCKETS)
         self._connect()
 
@@ -129,51 +140,89 @@ class RedisReplayStore(BatchedReplayStore):
             raise ConfigurationError(f"redis refuses: {error}; the user needs {RIGHTS}") from None
         _check_server(info)
         self._run_id = str(info["run_id"])
-        self._read(*await self._run(()))  # puts the birth mark, if there is none
+        self._read(await self._run("claim"))  # puts the birth mark, if there is none
 
-    async def _judge(self, uses: Sequence[Use]) -> Sequence[Admission]:
-        found, stamp = await self._run(uses)
-        if found == "moved":
-            await self._open()
-            found, stamp = await self._run(uses)
-        return self._read(found, stamp)
+    async def _judge(self, uses: Sequence[Use]) -> Sequence[Answer]:
+        numbers: dict[str, int] = {}
+        numbered = count(1)
+        packed = [
+            struct.pack(
+                USE_FORMAT,
+                use.key,
+                use.mark,
+                use.owner,
+                use.issued_at,
+                numbers.get(use.reader) or numbers.setdefault(use.reader, next(numbered)),
+                (numbers.get(use.log) or numbers.setdefault(use.log, next(numbered))) if use.log else 0,
+                use.offset,
+                use.appended,
+            )
+            for use in uses
+        ]
+        # Whoever asks for a longer time than the others is given it.
+        lifetime = max(use.lives - use.issued_at for use in uses)
+        return self._read(await self._asked_again("claim", b"".join(packed), *numbers, lifetime=lifetime))
 
-    def _read(self, found: str, stamp: str) -> list[Admission]:
-        if found == "clock":
-            raise StoreError(f"the server's clock differs from this one by more than {self._tolerance:g} s")
-        try:
-            answers = [_ADMISSIONS[letter] for letter in found]
-            birth = float(stamp)
-        except (KeyError, ValueError):
-            raise StoreError("the server gave an answer that makes no sense") from None
-        self._is_born(birth)
+    async def _birth_of(self, reader: str) -> ReaderBirth | None:
+        return _born(await self._asked_again("birth", b"", reader))
+
+    async def _admit(self, reader: str, birth: ReaderBirth, *, replace: bool) -> ReaderBirth:
+        fields: list[str] = ["floor", repr(birth.floor)]
+        for log, (last, appended) in birth.accepted.items():
+            fields += [f"log:{log}", f"{last} {appended!r}"]
+        found = _born(await self._asked_again("replace" if replace else "admit", b"", reader, *fields))
+        if found is None:
+            raise _nonsense()
+        return found
+
+    async def _asked_again(self, verb: str, packed: bytes, *names: str, lifetime: float = 0.0) -> object:
+        """Run the script; once more on a server that is not the one of before, or does not have it."""
+        found = await self._run(verb, packed, *names, lifetime=lifetime)
+        if _word(found) != "moved":
+            return found
+        await self._open()
+        return await self._run(verb, packed, *names, lifetime=lifetime)
+
+    def _read(self, found: object) -> list[Answer]:
+        match found:
+            case [bytes() as letters, bytes() as stamp, list() as unknown]:
+                try:
+                    answers = [_ANSWERS[letter] for letter in letters.decode("latin-1")]
+                    birth = float(stamp)
+                    readers = [name.decode(errors="surrogatepass") for name in unknown]
+                except (KeyError, ValueError, AttributeError):
+                    raise _nonsense() from None
+            case _:
+                raise _nonsense()
+        self._noted(birth, readers)
         return answers
 
-    async def _run(self, uses: Sequence[Use]) -> tuple[str, str]:
+    async def _run(self, verb: str, packed: bytes = b"", *names: str, lifetime: float = 0.0) -> object:
         if self._client is None:
             raise StoreError("closed")
-        packed = b"".join(struct.pack(USE_FORMAT, *use) for use in uses)
         try:
-            given: object = await self._client.evalsha(
+            found: object = await self._client.evalsha(
                 _DIGEST,
                 0,
                 self._prefix,
                 self._run_id,
                 int(self._durable),
                 repr(self._clock()),
+                secrets.token_hex(8),
+                verb,
                 self._max_skew,
                 self._tolerance,
                 self._per_principal,
                 self._width,
+                max(lifetime, self._lifetime),
                 packed,
+                *(name.encode(errors="surrogatepass") for name in names),
             )
         except NoScriptError:
-            return "moved", ""
-        match given:
-            case [bytes() as found, bytes() as stamp]:
-                return found.decode("latin-1"), stamp.decode("latin-1")
-            case _:
-                return "?", ""
+            return [b"moved"]
+        if _word(found) == "clock":
+            raise StoreError(f"the server's clock differs from this one by more than {self._tolerance:g} s")
+        return found
 
     @property
     def _tolerance(self) -> float:
@@ -198,6 +247,41 @@ class RedisReplayStore(BatchedReplayStore):
 
     def _abandon(self) -> None:
         self._client = None
+
+
+def _word(found: object) -> str:
+    """Return the first word of an answer."""
+    match found:
+        case [bytes() as word, *_]:
+            return word.decode("latin-1")
+        case _:
+            return ""
+
+
+def _born(found: object) -> ReaderBirth | None:
+    """Read what the server knows of a reader."""
+    match found:
+        case [b"unknown", *_]:
+            return None
+        case [b"known", _, list() as pairs]:
+            try:
+                fields = {
+                    str(name, "utf-8", "surrogatepass"): value
+                    for name, value in zip(pairs[::2], pairs[1::2], strict=True)
+                }
+                accepted = {name[4:]: value.split() for name, value in fields.items() if name.startswith("log:")}
+                return ReaderBirth(
+                    floor=float(fields["floor"]),
+                    accepted={log: (int(last), float(appended)) for log, (last, appended) in accepted.items()},
+                )
+            except (KeyError, ValueError, TypeError, AttributeError):
+                raise _nonsense() from None
+        case _:
+            raise _nonsense()
+
+
+def _nonsense() -> StoreError:
+    return StoreError("the server gave an answer that makes no sense")
 
 
 def _check_server(info: Mapping[str, Any]) -> None:

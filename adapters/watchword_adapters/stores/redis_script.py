@@ -4,77 +4,159 @@ from __future__ import annotations
 
 from typing import Final
 
-USE_FORMAT: Final = ">16s16s16sdd"
-"""How one use is packed for the script: key, mark (zeros for none), principal, issue time, lives."""
+USE_FORMAT: Final = ">16s16s16sdHHdd"
+"""How one use is packed for the script.
 
+Key, mark (zeros for none), principal, issue time, numbers of reader and log among the names that follow (0 for none),
+offset, append time (minus infinity if nobody knows).
+"""
+
+# Nothing here has a time to live, for whatever leaves by a clock leaves without a trace, and a clock that jumps ahead
+# may come back. A bucket holds what was issued in ``width`` seconds. It leaves as a whole, in the step in which
+# ``since`` rises above it: what was issued before that and is not known is too old. Only what two clocks say counts,
+# the server's and the caller's; each in itself may be wrong.
+#
 # Why the mark is compared with INFO in each batch: a restart may have brought back an older snapshot, a replica that
 # took over lacks what its master had not sent yet, and eviction picks ids. Each of them leaves the mark in place, and
 # none leaves run id and count of evictions as they were. A restart alone is harmless where the server syncs each write
-# to its log and has no replica: then ``durable`` was noted before it and is true after it.
+# to its log and has no replica: then ``durable`` was noted before it and is true after it. A reader is known under the
+# ``nonce`` of one birth only.
 SCRIPT: Final = """
-local prefix, run, durable = ARGV[1], ARGV[2], ARGV[3]
-local skew, tolerance, bound, width, uses =
-    tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9]
+local prefix, run, durable, told, fresh, verb = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
+local skew, tolerance, bound = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local width, lifetime, uses = tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
+local names = 12
 
 if string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') ~= run then return {'moved', ''} end
 if string.match(redis.call('INFO', 'replication'), 'connected_slaves:(%d+)') ~= '0' then durable = '0' end
 local evicted = string.match(redis.call('INFO', 'stats'), 'evicted_keys:(%d+)')
 local time = redis.call('TIME')
 local stamp = time[1] .. '.' .. string.rep('0', 6 - #time[2]) .. time[2]
-local now = tonumber(stamp)
-if math.abs(now - tonumber(ARGV[4])) > tolerance then return {'clock', stamp} end
+if math.abs(tonumber(stamp) - told) > tolerance then return {'clock', stamp} end
+local now = math.min(tonumber(stamp), told)
 
-local mark_key = prefix .. 'mark'
-local mark = redis.call('HMGET', mark_key, 'birth', 'run', 'durable', 'evicted')
-local birth = mark[1]
-if not birth
-    or (mark[2] ~= run and not (mark[3] == '1' and durable == '1'))
-    or (evicted ~= '0' and evicted ~= mark[4])
-then birth = stamp end
-if birth ~= mark[1] or mark[2] ~= run or mark[3] ~= durable or mark[4] ~= evicted then
-    redis.call('HSET', mark_key, 'birth', birth, 'run', run, 'durable', durable, 'evicted', evicted)
+local mark_key, buckets_key, held_key = prefix .. 'mark', prefix .. 'buckets', prefix .. 'held'
+local mark = redis.call('HMGET', mark_key, 'birth', 'nonce', 'run', 'durable', 'evicted', 'width', 'lifetime', 'since')
+local birth, nonce, since = mark[1], mark[2], tonumber(mark[8] or 0)
+width, lifetime = tonumber(mark[6] or width), math.max(lifetime, tonumber(mark[7] or 0))
+if not (birth and nonce and mark[6])
+    or (mark[3] ~= run and not (mark[4] == '1' and durable == '1'))
+    or (evicted ~= '0' and evicted ~= mark[5])
+then birth, nonce = stamp, fresh end
+
+local function name_of(issued) return string.format('%.0f', math.floor(issued / width)) end
+local touched = {}
+local function drop(bucket)
+    local counts = redis.call('HGETALL', prefix .. 'held:' .. bucket)
+    for i = 1, #counts, 2 do
+        if redis.call('HINCRBY', held_key, counts[i], -counts[i + 1]) <= 0 then
+            redis.call('HDEL', held_key, counts[i])
+        end
+    end
+    redis.call('UNLINK', prefix .. 'ids:' .. bucket, prefix .. 'held:' .. bucket)
+    redis.call('HDEL', buckets_key, bucket)
+    touched[bucket] = false
 end
 
-local floor, none = tonumber(birth) + skew, string.rep('\\0', 16)
-local answers, room, added = {}, {}, {}
-for at = 1, #uses, 64 do
-    local key, place, owner, issued, lives = struct.unpack('>c16c16c16dd', uses, at)
-    local known = redis.call('GET', prefix .. 'id:' .. key)
-    local answer
-    if known then
-        answer = place ~= none and known == place and 'D' or 'P'
-    elseif issued <= floor or lives <= now then
-        answer = 'T'
-    else
-        if not room[owner] then
-            local held, counts = 0, redis.call('HGETALL', prefix .. 'held:' .. owner)
-            for i = 1, #counts, 2 do
-                if tonumber(counts[i]) * width > now then
-                    held = held + tonumber(counts[i + 1])
-                else
-                    redis.call('HDEL', prefix .. 'held:' .. owner, counts[i])
-                end
+if verb == 'claim' then
+    for at = 1, #uses, 76 do
+        local bucket = name_of(struct.unpack('>d', uses, at + 48))
+        if touched[bucket] == nil then
+            touched[bucket] = redis.call('HEXISTS', buckets_key, bucket) == 1
+            if touched[bucket] and redis.call('EXISTS', prefix .. 'ids:' .. bucket) == 0 then
+                birth, nonce = stamp, fresh
+                drop(bucket)
             end
-            room[owner], added[owner] = bound - held, {}
         end
-        if room[owner] <= 0 then
-            answer = 'Q'
-        else
-            redis.call('SET', prefix .. 'id:' .. key, place, 'PXAT', string.format('%.0f', lives * 1000))
-            local bucket = string.format('%.0f', math.ceil(lives / width))
-            added[owner][bucket] = (added[owner][bucket] or 0) + 1
-            room[owner] = room[owner] - 1
-            answer = 'F'
-        end
+    end
+end
+
+local over = math.floor((now - lifetime) / width)
+if over > since then
+    since = over
+    for _, bucket in ipairs(redis.call('HKEYS', buckets_key)) do
+        if tonumber(bucket) < since then drop(bucket) end
+    end
+end
+
+local marked = {birth, nonce, run, durable, evicted, string.format('%.0f', width), string.format('%.17g', lifetime),
+    string.format('%.0f', since)}
+for i = 1, #marked do
+    if marked[i] ~= mark[i] then
+        redis.call('HSET', mark_key, 'birth', birth, 'nonce', nonce, 'run', run, 'durable', durable,
+            'evicted', evicted, 'width', marked[6], 'lifetime', marked[7], 'since', marked[8])
+        break
+    end
+end
+
+local function number_of(text) return text == '-inf' and -math.huge or tonumber(text) end
+local function floor_of(reader)
+    local found = redis.call('HMGET', prefix .. 'reader:' .. reader, 'nonce', 'floor')
+    return found[1] == nonce and number_of(found[2]) or false
+end
+
+if verb ~= 'claim' then
+    local reader = ARGV[names + 1]
+    local key = prefix .. 'reader:' .. reader
+    if verb == 'replace' or (verb == 'admit' and not floor_of(reader)) then
+        redis.call('UNLINK', key)
+        redis.call('HSET', key, 'nonce', nonce)
+        for i = names + 2, #ARGV, 2 do redis.call('HSET', key, ARGV[i], ARGV[i + 1]) end
+    end
+    return {floor_of(reader) and 'known' or 'unknown', birth, redis.call('HGETALL', key)}
+end
+
+local least, none = tonumber(birth) + skew, string.rep('\\0', 16)
+local floors, room, added, answers = {}, {}, {}, {}
+
+local function is_accepted(reader, log, offset, appended)
+    if log == 0 then return false end
+    local text = redis.call('HGET', prefix .. 'reader:' .. ARGV[names + reader], 'log:' .. ARGV[names + log])
+    if not text then return false end
+    local last, latest = string.match(text, '^(%S+) (%S+)$')
+    return offset >= 0 and offset <= tonumber(last) and appended <= number_of(latest)
+end
+
+local function refusal(issued, reader, log, offset, appended)
+    if issued < since * width then return 'T' end
+    if floors[reader] == nil then floors[reader] = floor_of(ARGV[names + reader]) end
+    if floors[reader] then
+        return issued <= floors[reader] and not is_accepted(reader, log, offset, appended) and 'T'
+    end
+    if issued > least then return false end
+    return (log == 0 or appended > least) and 'T' or 'G'
+end
+
+for at = 1, #uses, 76 do
+    local key, place, owner, issued, reader, log, offset, appended = struct.unpack('>c16c16c16dHHdd', uses, at)
+    local bucket = name_of(issued)
+    local ids = prefix .. 'ids:' .. bucket
+    local answer = refusal(issued, reader, log, offset, appended)
+    if not room[owner] then
+        room[owner] = bound - tonumber(redis.call('HGET', held_key, owner) or 0)
+    end
+    if not answer and room[owner] <= 0 then answer = 'Q' end
+    if not answer and redis.call('HSETNX', ids, key, place) == 1 then
+        answer = 'F'
+        room[owner] = room[owner] - 1
+        added[bucket] = added[bucket] or {}
+        added[bucket][owner] = (added[bucket][owner] or 0) + 1
+    else
+        local known = redis.call('HGET', ids, key)
+        if known then answer = place ~= none and known == place and 'D' or 'P' end
     end
     answers[#answers + 1] = answer
 end
-for owner, buckets in pairs(added) do
-    local held = prefix .. 'held:' .. owner
-    for bucket, count in pairs(buckets) do
-        redis.call('HINCRBY', held, bucket, count)
-        redis.call('PEXPIREAT', held, string.format('%.0f', (now + 66 * width) * 1000))
+for bucket, owners in pairs(added) do
+    if not touched[bucket] then redis.call('HSET', buckets_key, bucket, 1) end
+    for owner, count in pairs(owners) do
+        redis.call('HINCRBY', held_key, owner, count)
+        redis.call('HINCRBY', prefix .. 'held:' .. bucket, owner, count)
     end
 end
-return {table.concat(answers), birth}
+local unknown = {}
+for reader, floor in pairs(floors) do
+    if not floor then unknown[#unknown + 1] = ARGV[names + reader] end
+end
+return {table.concat(answers), birth, unknown}
 """

@@ -17,9 +17,10 @@ from watchword_adapters.stores.sqlite_ledger import Ledger
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from watchword import Admission, Policy
+    from watchword import Policy
+    from watchword.replay import ReaderBirth
     from watchword_adapters.plugins import Context, Warn
-    from watchword_adapters.stores.batched import Use
+    from watchword_adapters.stores.batched import Answer, Use
 
 _BUSY_SHARE: Final = 0.75
 """Part of a claim's time that may go into waiting for another process's turn."""
@@ -43,6 +44,7 @@ def from_options(options: Mapping[str, Any], context: Context) -> SqliteReplaySt
         context.directory / chosen.path,
         policy=context.policy,
         clock=context.clock,
+        realm=context.realm,
         timeout=chosen.timeout,
         per_principal=chosen.per_principal,
         warn=context.warn,
@@ -67,6 +69,7 @@ class SqliteReplayStore(BatchedReplayStore):
         clock: Callable[[], float],
         timeout: float = TIMEOUT,
         per_principal: int = PER_PRINCIPAL,
+        realm: str = "",
         warn: Warn | None = None,
     ) -> None:
         self._path: Final = Path(path).absolute()
@@ -74,15 +77,23 @@ class SqliteReplayStore(BatchedReplayStore):
         self._ledger: Ledger | None = None
         self._inherited: Ledger | None = None
         self._pid = 0
-        super().__init__(policy=policy, clock=clock, timeout=timeout, per_principal=per_principal, warn=warn)
+        super().__init__(
+            policy=policy, clock=clock, timeout=timeout, per_principal=per_principal, realm=realm, warn=warn
+        )
 
     async def _open(self) -> None:
         await self._in_thread(self._open_ledger)
 
-    async def _judge(self, uses: Sequence[Use]) -> Sequence[Admission]:
-        birth, answers = await self._in_thread(lambda: self._current().judge(uses))
-        self._is_born(birth)
-        return answers
+    async def _judge(self, uses: Sequence[Use]) -> Sequence[Answer]:
+        judged = await self._in_thread(lambda: self._current().judge(uses))
+        self._noted(judged.birth, judged.unknown)
+        return judged.answers
+
+    async def _birth_of(self, reader: str) -> ReaderBirth | None:
+        return await self._in_thread(lambda: self._current().birth(reader))
+
+    async def _admit(self, reader: str, birth: ReaderBirth, *, replace: bool) -> ReaderBirth:
+        return await self._in_thread(lambda: self._current().admit(reader, birth, replace=replace))
 
     async def _close(self) -> None:
         if self._thread is not None:

@@ -7,17 +7,19 @@ import sqlite3
 import time
 from collections import Counter
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from watchword import Admission, ConfigurationError
-from watchword_adapters.stores.batched import StoreError
+from watchword.replay import ReaderBirth, StoreError
+from watchword_adapters.stores.batched import refusal
 from watchword_adapters.stores.sqlite_files import Files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from watchword_adapters.stores.batched import Use
+    from watchword_adapters.stores.batched import Answer, Refusal, Use
 
 _TURN: Final = 0.001
 """Seconds after which SQLite says "locked": its own patience sleeps ever longer, and lets others pass."""
@@ -40,6 +42,10 @@ CREATE TABLE IF NOT EXISTS held
     (bucket INTEGER NOT NULL, owner BLOB NOT NULL, ids INTEGER NOT NULL, PRIMARY KEY (bucket, owner)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS owners (owner BLOB PRIMARY KEY, ids INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leaving (oldest INTEGER NOT NULL, newest INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS readers (reader TEXT PRIMARY KEY, floor REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS accepted
+    (reader TEXT NOT NULL, log TEXT NOT NULL, last INTEGER NOT NULL, appended REAL NOT NULL, PRIMARY KEY (reader, log))
+    WITHOUT ROWID;
 PRAGMA application_id = {_APPLICATION};
 PRAGMA user_version = {_VERSION}
 """
@@ -52,6 +58,14 @@ class _Mark(NamedTuple):
     floor: float
     width: int
     batches: int
+
+
+class Judged(NamedTuple):
+    """What was answered, by a file that was born at ``birth``, and the readers among them that it does not know."""
+
+    birth: float
+    answers: list[Answer]
+    unknown: set[str]
 
 
 class Ledger:
@@ -81,6 +95,7 @@ class Ledger:
         self.files: Final = Files(path)
         self._wait = wait
         self._db = sqlite3.connect(path, timeout=_TURN, isolation_level=None, check_same_thread=False)
+        self._readers: Final = _Readers(self._db)
         try:
             self._prepare(suspect=suspect)
             self.files.remember()
@@ -93,20 +108,39 @@ class Ledger:
         self._db.close()
         self.files.close()
 
-    def judge(self, uses: Sequence[Use]) -> tuple[float, list[Admission]]:
-        """Answer claims in one transaction, in which the mark is read; it is on the disk when this returns.
-
-        The birth that it bears is returned too.
-        """
-        with self._transaction():
-            mark = self._mark()
-            floor = max(self._sweep(mark.floor), mark.birth + self._max_skew)
-            batch = _Batch(self._db, mark.width, floor, self._per_principal)
+    def judge(self, uses: Sequence[Use]) -> Judged:
+        """Answer claims in one transaction, in which mark and readers are read; it is on the disk when this returns."""
+        with self._batch() as mark:
+            swept = mark._replace(floor=self._sweep(mark.floor))
+            batch = _Batch(self._db, swept, self._readers, max_skew=self._max_skew, per_principal=self._per_principal)
             answers = [batch.judge(use) for use in uses]
             batch.write()
+        return Judged(mark.birth, answers, batch.unknown)
+
+    def birth(self, reader: str) -> ReaderBirth | None:
+        """Return what is known of a reader."""
+        with self._batch():
+            found = self._readers.find(reader)
+            return None if found is None else ReaderBirth(floor=found.floor, accepted=found.accepted)
+
+    def admit(self, reader: str, birth: ReaderBirth, *, replace: bool) -> ReaderBirth:
+        """Put what is to be known of a reader where nothing is, or ``replace`` it; return what holds."""
+        with self._batch():
+            found = None if replace else self._readers.find(reader)
+            if found is not None:
+                return ReaderBirth(floor=found.floor, accepted=found.accepted)
+            self._readers.put(reader, birth)
+        return birth
+
+    @contextmanager
+    def _batch(self) -> Iterator[_Mark]:
+        """Hold one transaction that counts."""
+        with self._transaction():
+            mark = self._mark()
+            yield mark
         self._batches = mark.batches
+        # Not before: a count ahead of what is committed would make an older copy of the next restart.
         self.files.write_count(mark.batches)
-        return mark.birth, answers
 
     def _prepare(self, *, suspect: bool) -> None:
         # The schema first: another process may give the file all three at once, between two of these readings.
@@ -164,6 +198,7 @@ class Ledger:
             self._db.execute("INSERT INTO mark VALUES (0, ?, ?, 0)", (floor, width))
         if birth is None or suspect or batches < least:
             birth = self._clock()
+            self._readers.forget()
         batches = max(batches, least) + 1
         self._db.execute("UPDATE mark SET birth = ?, batches = ?", (birth, batches))
         return _Mark(birth, floor, width, batches)
@@ -201,25 +236,70 @@ class Ledger:
             self._db.execute("DELETE FROM leaving WHERE rowid = ?", (number,))
 
 
+class _Reader:
+    """What is known of a reader; what was accepted is read when it is asked for."""
+
+    def __init__(self, db: sqlite3.Connection, reader: str, floor: float) -> None:
+        self._db = db
+        self._reader = reader
+        self.floor: Final = floor
+
+    @cached_property
+    def accepted(self) -> Mapping[str, tuple[int, float]]:
+        """The backlogs that are free of the floor."""
+        rows = self._db.execute("SELECT log, last, appended FROM accepted WHERE reader = ?", (self._reader,))
+        return {log: (last, appended) for log, last, appended in rows}
+
+
+class _Readers:
+    """The readers that a file knows."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def find(self, reader: str) -> _Reader | None:
+        row = self._db.execute("SELECT floor FROM readers WHERE reader = ?", (reader,)).fetchone()
+        return None if row is None else _Reader(self._db, reader, row[0])
+
+    def put(self, reader: str, birth: ReaderBirth) -> None:
+        self._db.execute("INSERT OR REPLACE INTO readers VALUES (?, ?)", (reader, birth.floor))
+        self._db.execute("DELETE FROM accepted WHERE reader = ?", (reader,))
+        rows = [(reader, log, last, appended) for log, (last, appended) in birth.accepted.items()]
+        self._db.executemany("INSERT INTO accepted VALUES (?, ?, ?, ?)", rows)
+
+    def forget(self) -> None:
+        self._db.execute("DELETE FROM readers")
+        self._db.execute("DELETE FROM accepted")
+
+
 class _Batch:
     """The claims of one transaction, and what they add to the counts."""
 
-    def __init__(self, db: sqlite3.Connection, width: int, floor: float, per_principal: int) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, mark: _Mark, readers: _Readers, *, max_skew: float, per_principal: int
+    ) -> None:
         self._db = db
-        self._width = width
-        self._floor = floor
+        self._mark = mark
+        self._max_skew = max_skew
         self._per_principal = per_principal
+        self._readers = readers
+        self._found: dict[str, _Reader | None] = {}
         self._room: dict[bytes, int] = {}
         self._held: Counter[tuple[int, bytes]] = Counter()
         self._buckets: dict[int, tuple[float, int]] = {}
 
-    def judge(self, use: Use) -> Admission:
+    @property
+    def unknown(self) -> set[str]:
+        """The readers that the file does not know."""
+        return {reader for reader, found in self._found.items() if found is None}
+
+    def judge(self, use: Use) -> Answer:
         """Answer one claim and note it where it is the first use."""
-        too_old = use.issued_at <= self._floor
-        if too_old or self._room_for(use.owner) <= 0:
+        refused = self._refusal(use)
+        if refused is not None or self._room_for(use.owner) <= 0:
             known = self._find(use)
             if known is None:
-                return Admission.TOO_OLD if too_old else Admission.OVER_QUOTA
+                return refused or Admission.OVER_QUOTA
         else:
             put = self._db.execute("INSERT OR IGNORE INTO ids VALUES (?, ?, ?)", (use.issued_at, use.key, use.mark))
             if put.rowcount == 1:
@@ -229,6 +309,13 @@ class _Batch:
             if known is None:
                 raise StoreError("an id is there and not there: the file is damaged")
         return Admission.REDELIVERED if use.mark and known == use.mark else Admission.REPLAYED
+
+    def _refusal(self, use: Use) -> Refusal | None:
+        if use.issued_at <= self._mark.floor:
+            return Admission.TOO_OLD
+        if use.reader not in self._found:
+            self._found[use.reader] = self._readers.find(use.reader)
+        return refusal(use, self._found[use.reader], birth=self._mark.birth, max_skew=self._max_skew)
 
     def write(self) -> None:
         """Write the counts."""
@@ -261,7 +348,7 @@ class _Batch:
         return self._room[owner]
 
     def _count(self, use: Use) -> None:
-        bucket = use.issued_at // self._width
+        bucket = use.issued_at // self._mark.width
         lives, newest = self._buckets.get(bucket, (use.lives, use.issued_at))
         self._buckets[bucket] = max(lives, use.lives), max(newest, use.issued_at)
         self._held[bucket, use.owner] += 1

@@ -1,17 +1,22 @@
 """What the shared stores have in common, on a store that a test holds in its hand."""
 
 import asyncio
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from watchword import Admission, ConfigurationError, Policy
+from tests.attacks.stores.world import signed
+from tests.unit.core.world import ALICE, ALICE_KEY, REALM
+from watchword import Admission, ConfigurationError, MemoryKeys, Policy, Unavailable, Verifier
+from watchword.replay import ReaderBirth, StoreError
 from watchword_adapters.config import load
 from watchword_adapters.contract.replay_store import make_claim
-from watchword_adapters.stores.batched import BatchedReplayStore, StoreError, Use
+from watchword_adapters.stores.batched import FORGOTTEN, Answer, BatchedReplayStore, Use
 from watchword_adapters.stores.nats_kv import NatsKvReplayStore
 from watchword_adapters.stores.redis import RedisReplayStore
 from watchword_adapters.stores.sqlite import SqliteReplayStore
@@ -27,10 +32,12 @@ class Held(BatchedReplayStore):
 
     def __init__(self, **options: Any) -> None:
         self.batches: list[int] = []
+        self.answer: Answer = FIRST
         self.opened = 0
         self.closed = 0
         self.abandoned = 0
         self.refuses: Exception | None = None
+        self.born: dict[str, ReaderBirth] = {}
         self.let = asyncio.Event()
         super().__init__(policy=Policy(), clock=time.time, **options)
 
@@ -39,10 +46,17 @@ class Held(BatchedReplayStore):
         if self.refuses is not None:
             raise self.refuses
 
-    async def _judge(self, uses: Sequence[Use]) -> Sequence[Admission]:
+    async def _judge(self, uses: Sequence[Use]) -> Sequence[Answer]:
         self.batches.append(len(uses))
         await self.let.wait()
-        return [FIRST] * len(uses)
+        return [self.answer] * len(uses)
+
+    async def _birth_of(self, reader: str) -> ReaderBirth | None:
+        return self.born.get(reader)
+
+    async def _admit(self, reader: str, birth: ReaderBirth, *, replace: bool) -> ReaderBirth:
+        del replace
+        return self.born.setdefault(reader, birth)
 
     async def _close(self) -> None:
         self.closed += 1
@@ -144,7 +158,95 @@ def test_it_serves_one_event_loop_after_another() -> None:
     asyncio.run(store.start())
     assert store.opened == 3
     asyncio.run(store.close())
-    assert store.closed == 0
+
+
+def test_two_event_loops_at_once_are_refused(tmp_path: Path) -> None:
+    """Promise: a second thread is told at once, and takes nothing from the claims of the first; then it may follow."""
+    store = Held()
+    asked, told = threading.Event(), threading.Event()
+
+    async def serve() -> Admission:
+        claim = asyncio.ensure_future(store.claim(make_claim(1)))
+        await asyncio.sleep(0)
+        asked.set()
+        await asyncio.to_thread(told.wait)
+        store.let.set()
+        return await claim
+
+    with ThreadPoolExecutor(1) as thread:
+        first = thread.submit(lambda: asyncio.run(serve()))
+        assert asked.wait(10)
+        for work in (lambda: store.claim(make_claim(2)), store.start, store.close, lambda: store.birth("group")):
+            with pytest.raises(ConfigurationError, match="make a Watchword of its own in each thread"):
+                asyncio.run(_awaited(work()))
+        told.set()
+        assert first.result(10) is FIRST
+    assert asyncio.run(store.claim(make_claim(2))) is FIRST
+
+    async def leave(closed: threading.Event, gone: threading.Event) -> None:
+        async with SqliteReplayStore(tmp_path / "ids.db", policy=Policy(), clock=time.time) as other:
+            shared.append(other)
+        closed.set()
+        await asyncio.to_thread(gone.wait)
+
+    shared: list[SqliteReplayStore] = []
+    closed, gone = threading.Event(), threading.Event()
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, leave(closed, gone))
+        assert closed.wait(10)
+        assert asyncio.run(shared[0].claim(make_claim(1))) is FIRST
+        asyncio.run(shared[0].close())
+        gone.set()
+
+
+async def _awaited(work: Awaitable[Any]) -> Any:
+    return await work
+
+
+async def test_the_verifier_is_told_what_to_type() -> None:
+    """Promise: what our own stores say reaches the operator; what others wrote into their errors does not (A31)."""
+    store = Held()
+    store.let.set()
+    verifier = Verifier(
+        realm=REALM,
+        keys=MemoryKeys([ALICE_KEY.verification_key(ALICE)]),
+        replay=store,
+        policy=Policy(),
+        clock=time.time,
+    )
+    assert verifier.shared_replay
+    message = await signed()
+    answers: dict[str, Answer] = {"type: watchword store init q:workers": FORGOTTEN, "full": StoreError("full")}
+    for text, answer in answers.items():
+        store.answer = answer
+        with pytest.raises(Unavailable, match=text):
+            await verifier.verify(message)
+    store.refuses = OSError("redis://:hunter2@host")
+    store._opened = False
+    with pytest.raises(Unavailable, match=r"^replay unavailable: OSError$"):
+        await verifier.verify(message)
+
+
+async def test_a_reader_that_is_not_known_is_told_once() -> None:
+    """Promise: the operator learns of a loss once a reader and birth, until when it matters, and what to type."""
+    told: list[tuple[str, dict[str, Any]]] = []
+    store = Held(realm="prod", warn=lambda event, **fields: told.append((event, fields)))
+    for birth, readers in ((0.0, ["prod/js:S:w", "prod/queue:q:t.*"]), (0.0, ["prod/js:S:w"]), (60.0, ["prod/js:S:w"])):
+        store._noted(birth, readers)
+    assert [event for event, _ in told] == ["replay.store_forgot"] * 3
+    assert [fields["reader"] for _, fields in told] == ["js:S:w", "queue:q:t.*", "js:S:w"]
+    assert told[2][1]["judged_if_issued_after"] == "1970-01-01T00:01:05+00:00"
+    assert told[0][1]["remedy"] == "type: watchword store init js:S:w --accept-backlog, or --nothing-handled-before"
+    assert told[1][1]["remedy"] == "type: watchword store init 'queue:q:t.*'"
+
+
+async def test_readers_of_two_realms_are_two() -> None:
+    """Promise: a store that two clusters share never takes the reader of one for that of the other."""
+    store, other = Held(realm="east"), Held(realm="west")
+    other.born = store.born
+    await store.admit_reader("group", ReaderBirth(floor=1.0))
+    assert await other.birth("group") is None
+    assert await store.birth("group") == ReaderBirth(floor=1.0)
 
 
 async def test_as_a_context_it_is_open_within() -> None:

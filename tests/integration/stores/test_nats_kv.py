@@ -1,8 +1,11 @@
 import asyncio
 import json
+import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,13 @@ from nats.aio.msg import Msg
 
 from tests.brokers import nats as ways
 from tests.brokers.broker import Broker
-from watchword import Admission, ConfigurationError, Policy
+from watchword import Admission, Claim, ConfigurationError, Policy, Position
+from watchword.replay import ReaderBirth, ReaderForgottenError, StoreError
 from watchword_adapters.contract.replay_store import make_claim
-from watchword_adapters.stores.batched import GRACE, StoreError
-from watchword_adapters.stores.nats_bucket import check
+from watchword_adapters.stores.batched import GRACE
+from watchword_adapters.stores.nats_bucket import Put, check
 from watchword_adapters.stores.nats_kv import NatsKvReplayStore
+from watchword_adapters.stores.nats_mark import reader_key
 from watchword_adapters.stores.nats_rooms import Rooms
 
 FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
@@ -97,8 +102,13 @@ async def test_a_restart_is_a_birth_unless_the_server_is_durable(
     assert await store.claim(make_claim(1, offset=1, at=issued)) is FIRST
     own_server.restart()
     await asyncio.sleep(issued - time.time())
-    assert await answer(store, 2, offset=2, at=issued) is (FIRST if durable else TOO_OLD)
-    assert await store.claim(make_claim(1, offset=1, at=issued)) is (REDELIVERED if durable else TOO_OLD)
+    if durable:
+        assert await answer(store, 2, offset=2, at=issued) is FIRST
+    else:
+        assert await answer(store, 2, at=issued) is TOO_OLD
+        with pytest.raises(ReaderForgottenError):
+            await store.claim(make_claim(2, offset=2, at=issued))
+    assert await _told(store, make_claim(1, offset=1, at=issued)) is (REDELIVERED if durable else None)
     assert await store.claim(make_claim(1, offset=3, at=issued)) is REPLAYED
     assert await store.claim(make_claim(3, offset=4, at=issued + 5)) is FIRST
 
@@ -120,7 +130,10 @@ async def test_what_was_put_before_the_loss_was_noticed_is_no_redelivery(
     with pytest.raises((StoreError, TimeoutError)):
         await late.claim(make_claim(1, offset=9, at=issued))
     for each in (late, store, opened()):
-        assert await answer(each, 1, offset=9, at=issued) in {TOO_OLD, REPLAYED}
+        await answer(each, 90, at=issued)
+        assert await _told(each, make_claim(1, offset=9, at=issued)) in {None, TOO_OLD, REPLAYED}
+        await each.admit_reader("group", ReaderBirth(floor=time.time() + 60))
+        assert await _told(each, make_claim(1, offset=9, at=issued)) in {TOO_OLD, REPLAYED}
 
 
 async def test_an_operator_can_ask_for_a_birth(nats_broker: Broker, bucket: str, opened: Opened) -> None:
@@ -131,33 +144,249 @@ async def test_an_operator_can_ask_for_a_birth(nats_broker: Broker, bucket: str,
     await asyncio.sleep(issued - time.time())
     async with admin(nats_broker.address) as client:
         await (await client.jetstream().key_value(bucket)).delete("mark")
-    assert await answer(store, 2, offset=2, at=issued) is TOO_OLD
+    assert await answer(store, 2, at=issued) in {TOO_OLD, REPLAYED}
+    assert await store.claim(make_claim(2, offset=9, at=issued)) is REPLAYED
+    assert await store.claim(make_claim(4, at=issued)) is TOO_OLD
     assert await store.claim(make_claim(3, at=issued + 5)) is FIRST
 
 
-async def test_each_entry_has_its_time(nats_broker: Broker, bucket: str, opened: Opened) -> None:
-    """Promise: ids live as long as their messages may come, and then leave by themselves; the mark stays."""
+async def _told(store: NatsKvReplayStore, claim: Claim) -> Admission | None:
+    """Return the answer; None where the store forgot the reader."""
+    try:
+        return await store.claim(claim)
+    except ReaderForgottenError:
+        return None
+
+
+async def test_a47_a_clock_that_jumps_ahead_and_comes_back_takes_nothing(
+    nats_broker: Broker, bucket: str, opened: Opened
+) -> None:
+    """A server's clock that jumps ahead makes what has a time to live expire, and nothing else; so nothing has one."""
     store = opened()
+    await store.admit_reader("group", ReaderBirth(floor=-inf))
     claim = make_claim(1, offset=1, at=now())
     assert await store.claim(claim) is FIRST
     async with admin(nats_broker.address) as client:
         stream = client.jetstream()
-        ids = await stream.get_msg(f"KV_{bucket}", seq=2)
-        mark = await stream.get_msg(f"KV_{bucket}", seq=1)
-    assert abs(int((ids.headers or {})["Nats-TTL"]) - (claim.keep_until + GRACE - time.time())) < 5
-    assert "Nats-TTL" not in (mark.headers or {})
+        told = await stream.stream_info(f"KV_{bucket}")
+        assert not told.config.max_age
+        for sequence in range(told.state.first_seq, told.state.last_seq + 1):
+            message = await stream.get_msg(f"KV_{bucket}", seq=sequence)
+            if "Nats-TTL" in (message.headers or {}):
+                await asked(client, f"STREAM.PURGE.KV_{bucket}", {"filter": message.subject})  # what the jump does
+    assert await store.claim(claim) is REDELIVERED
+    assert await store.claim(replace(claim, place=None)) is REPLAYED
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Let parts hold a second each, and look often; give the seconds for which an id is kept."""
+    monkeypatch.setattr("watchword_adapters.stores.nats_kv._PARTS", 10_000)
+    monkeypatch.setattr("watchword_adapters.stores.nats_kv._TIDY", 0.05)
+    monkeypatch.setattr("watchword_adapters.stores.nats_kv._LEAVING_AT_ONCE", 2)
+    return POLICY.window + POLICY.max_lag + GRACE
+
+
+def aged(number: int, at: int) -> Claim:
+    """Return a claim that asks for the time that the policy gives, and for no more."""
+    return replace(make_claim(number, offset=number, at=at, appended=time.time()), keep_until=at + POLICY.longest)
+
+
+async def held(client: Client, bucket: str) -> int:
+    """Return how many ids are there."""
+    told = await asked(client, f"STREAM.INFO.KV_{bucket}", {"subjects_filter": f"$KV.{bucket}.id.>"})
+    return len(told["state"].get("subjects") or {})
+
+
+@pytest.mark.parametrize("full", [False, True])
+async def test_ids_leave_with_a_trace_when_their_time_is_over(
+    nats_broker: Broker, bucket: str, opened: Opened, narrow: float, *, full: bool
+) -> None:
+    """Promise: nothing grows for ever, a few ids at a time, and what has left is too old; a full bucket gets room."""
+    store = opened()
+    await store.admit_reader("group", ReaderBirth(floor=-inf))
+    issued = math.ceil(time.time() - narrow) + 1
+    async with admin(nats_broker.address) as client:
+        if full:
+            told = await asked(client, f"STREAM.INFO.KV_{bucket}")
+            limits = {"max_bytes": told["state"]["bytes"] + 600}
+            assert "error" not in await asked(client, f"STREAM.UPDATE.KV_{bucket}", told["config"] | limits)
+        put = 0
+        while put < 7:
+            try:
+                assert await store.claim(aged(put, issued)) is FIRST
+            except StoreError as error:
+                assert "maximum bytes" in str(error)  # noqa: PT017 - it may be full after any of them
+                break
+            put += 1
+        assert (put < 7) == full
+        async with asyncio.timeout(20):
+            while await held(client, bucket):
+                with suppress(StoreError):
+                    await store.claim(aged(0, issued))
+    assert time.time() > issued + narrow
+    for claim in (aged(1, issued), replace(aged(1, issued), place=None), aged(3, issued - 100)):
+        assert await store.claim(claim) is TOO_OLD
+    assert await opened().claim(aged(1, issued)) is TOO_OLD
+    assert await store.claim(aged(8, issued + 60)) is FIRST
+
+
+@pytest.mark.parametrize("ahead", [3600, -3600])
+async def test_ids_stay_until_both_clocks_say_so(opened: Opened, narrow: float, ahead: float) -> None:
+    """Promise: one clock that is ahead forgets nothing; and an id outlives what its claim asks for (late judges)."""
+    store = opened(clock=lambda: time.time() + ahead)
+    await store.admit_reader("group", ReaderBirth(floor=-inf))
+    claim = replace(aged(1, int(time.time() - narrow) + 10), reference=time.time() + ahead)
+    assert claim.keep_until < time.time() - GRACE / 2
+    assert await store.claim(claim) is FIRST
+    for _ in range(3):
+        assert store._session is not None
+        assert store._session.tidying is not None
+        await store._session.tidying
+        store._session.tidy_at = 0.0
+        assert await store.claim(claim) is REDELIVERED
+
+
+async def test_an_id_that_leaves_meanwhile_is_not_new(
+    opened: Opened, narrow: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: between a claim's two looks at the mark another process may purge its id; then it is too old."""
+    store, other = opened(timeout=20.0), opened()
+    await asyncio.gather(store.admit_reader("group", ReaderBirth(floor=-inf)), other.start())
+    claim = aged(1, math.ceil(time.time() - narrow) + 2)
+    assert await store.claim(claim) is FIRST
+    assert store._session is not None
+    await (store._session.tidying or asyncio.sleep(0))
+    real = store._session.bucket.put
+
+    async def put(puts: Sequence[Put]) -> list[bool]:
+        assert other._session is not None
+        async with asyncio.timeout(20):
+            while await other._session.bucket.oldest("id.>") is not None:
+                await other._tidied(other._session)
+        return await real(puts)
+
+    monkeypatch.setattr(store._session.bucket, "put", put)
+    store._session.tidy_at = inf
+    assert await store.claim(replace(claim, place=(Position("tasks/0", 9), 1.0))) is TOO_OLD
+    monkeypatch.undo()
+    assert await store.claim(replace(claim, place=(Position("tasks/0", 9), 1.0))) is TOO_OLD
+
+
+async def test_who_asks_for_a_longer_time_is_given_it(opened: Opened, narrow: float) -> None:
+    """Promise: readers of other settings share the bucket, and the longest time counts for all."""
+    long, short = opened(policy=replace(POLICY, max_lag=1200)), opened()
+    for store in (long, short):
+        await store.admit_reader("group", ReaderBirth(floor=-inf))
+    issued = int(time.time() - narrow - 300)
+    claim = aged(1, issued)
+    assert await short.claim(claim) is FIRST
+    assert await long.claim(claim) is REDELIVERED
+    assert await short.claim(replace(aged(2, issued), keep_until=issued + 5000)) is FIRST
+    assert short._session is not None
+    assert short._session.mark.lifetime == 5000 + GRACE
+
+
+async def test_a_user_that_may_not_purge_is_told_once(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: ids that cannot leave cost nothing but room, and the operator learns which right is missing."""
+    told: list[tuple[str, dict[str, Any]]] = []
+    store = opened(warn=lambda event, **fields: told.append((event, fields)))
+    await store.admit_reader("group", ReaderBirth(floor=-inf))
+
+    async def refuse(*_args: object) -> None:
+        raise TimeoutError
+
+    assert store._session is not None
+    monkeypatch.setattr(store._session.bucket, "oldest", refuse)
+    for number in range(3):
+        store._session.tidy_at = 0.0
+        assert await store.claim(make_claim(number, at=now())) is FIRST
+        await (store._session.tidying or asyncio.sleep(0))
+    ((event, fields),) = told
+    assert event == "replay.store_not_tidied"
+    assert "$JS.API.STREAM.PURGE.KV_" in fields["remedy"]
+
+
+async def test_the_birth_itself_is_too_old(opened: Opened) -> None:
+    """Promise: what was issued up to the skew after the birth may have been claimed before it."""
+    born = now()
+    store = opened(clock=lambda: float(born))
+    assert await store.claim(make_claim(1, at=born + POLICY.max_skew)) is TOO_OLD
+    assert await store.claim(make_claim(1, at=born + POLICY.max_skew + 1)) is FIRST
+
+
+async def test_what_is_known_under_another_birth_is_void(nats_broker: Broker, bucket: str, opened: Opened) -> None:
+    """Promise: a reader, or an id, that one process puts while the bucket is born anew counts for nothing."""
+    store = opened()
+    await store.admit_reader("group", ReaderBirth(floor=-inf))
+    claim = make_claim(1, offset=1, at=int(time.time()) - 5)
+    assert await store.claim(claim) is FIRST
+    async with admin(nats_broker.address) as client:
+        await client.publish(f"$KV.{bucket}.mark", b"gone")
+        await client.flush()
+    for each in (opened(), opened()):
+        assert await each.birth("group") is None
+        assert await _told(each, claim) is None  # its id is there, at this very place
+        assert await each.claim(replace(claim, place=(Position("tasks/0", 9), 1.0))) is REPLAYED
+
+
+async def test_a_reader_that_changes_under_a_claim_is_judged_again(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: what a claim was judged by still holds when it is answered."""
+    store, other = opened(), opened()
+    await store.admit_reader("group", ReaderBirth(floor=-inf))
+    issued = int(time.time()) - 5
+    assert await store.claim(make_claim(0, offset=1, at=issued)) is FIRST
+    for word, first, expected in ((issued + 1.0, 1, TOO_OLD), (-inf, 3, None)):
+        assert store._session is not None
+        real = store._session.bucket.put
+
+        async def put(puts: Sequence[Put], real: Any = real, word: float = word) -> list[bool]:
+            await other.admit_reader("group", ReaderBirth(floor=word), replace=True)
+            return list(await real(puts))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store._session.bucket, "put", put)
+            claims = [make_claim(number, offset=number + 1, at=issued) for number in (0, first, first + 1)]
+            known, *others = await asyncio.gather(*map(store.claim, claims), return_exceptions=True)
+        assert known is REDELIVERED
+        for told in others:
+            assert told is expected or (expected is None and isinstance(told, StoreError))
+        if expected is TOO_OLD:  # and so it is nowhere taken for known
+            assert [await store.claim(claim) for claim in claims[1:]] == [REPLAYED] * 2
+        else:
+            assert [await store.claim(claim) for claim in claims[1:]] == [FIRST] * 2
+
+
+@pytest.mark.parametrize("value", [b"", b"[]", b"{}", b'{"nonce": 1}', None])
+async def test_a_reader_that_cannot_be_read_is_not_known(
+    nats_broker: Broker, bucket: str, opened: Opened, value: bytes | None
+) -> None:
+    """Promise: whatever somebody wrote in its place, nothing is taken from it, and it can be admitted anew."""
+    store = opened()
+    await store.start()
+    assert store._session is not None
+    nonce = store._session.mark.nonce.hex()
+    broken = json.dumps({"nonce": nonce, "floor": "soon", "accepted": []}).encode() if value is None else value
+    async with admin(nats_broker.address) as client:
+        await client.publish(f"$KV.{bucket}.{reader_key('/group')}", broken)
+        await client.flush()
+    assert await store.birth("group") is None
+    assert await store.admit_reader("group", ReaderBirth(floor=3.0)) == ReaderBirth(floor=3.0)
+    assert await opened().birth("group") == ReaderBirth(floor=3.0)
 
 
 @pytest.mark.parametrize(
     ("setting", "complaint"),
     [
-        ({"allow_msg_ttl": False}, "no TTL per key"),
         ({"storage": "memory"}, "kept in memory"),
         ({"persist_mode": "async"}, "acknowledges what it has not written"),
         ({"retention": "workqueue"}, "gives entries away"),
         ({"max_bytes": 1_000_000, "discard": "old"}, "drops the oldest ids"),
         ({"max_msgs": 1000, "discard": "old"}, "drops the oldest ids"),
-        ({"max_age": int(3600e9)}, "drops ids after 3600 s: a TTL of none, or 10000 s"),
+        ({"max_age": int(3600e9)}, "drops ids after 3600 s, by a clock that may jump: a TTL of none"),
+        ({"deny_purge": True}, "never be rid of old ids"),
         ({"allow_direct": False}, "cannot count"),
         ({"subjects": ["$KV.ids.>", "other"]}, "by its own keys alone"),
         ({"mirror": {"name": "KV_other"}}, "copy of another"),
@@ -167,13 +396,12 @@ async def test_each_entry_has_its_time(nats_broker: Broker, bucket: str, opened:
 def test_a_bucket_that_forgets_is_refused(setting: dict[str, Any], complaint: str) -> None:
     """Promise: what the bucket's settings would lose is told at the start, with what to set."""
     good = {
-        "allow_msg_ttl": True, "storage": "file", "retention": "limits", "max_msgs": -1, "max_bytes": -1,
+        "storage": "file", "retention": "limits", "max_msgs": -1, "max_bytes": -1,
         "discard": "new", "max_age": 0, "allow_direct": True, "subjects": ["$KV.ids.>"],
     }  # fmt: skip
-    check({"config": good}, "ids", lifetime=10_000)
-    check({"config": good | {"max_age": int(10_000e9)}}, "ids", lifetime=10_000)
+    check({"config": good}, "ids")
     with pytest.raises(ConfigurationError, match=complaint):
-        check({"config": good | setting}, "ids", lifetime=10_000)
+        check({"config": good | setting}, "ids")
 
 
 async def test_a_bucket_of_another_make_is_refused(nats_broker: Broker, bucket: str, opened: Opened) -> None:
@@ -227,6 +455,8 @@ async def test_garbage_is_no_admission(opened: Opened, monkeypatch: pytest.Monke
     with pytest.raises((StoreError, TimeoutError)):
         await store.claim(make_claim(1, at=now()))
     monkeypatch.undo()
+    await store.start()
+    connection = store._session.connection
 
     async def request(*_args: object, **_options: object) -> Msg:
         return Msg(_client=connection, data=garbage)

@@ -3,6 +3,8 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ from redis.asyncio import Redis
 from tests.brokers import redis
 from tests.brokers.broker import Broker
 from tests.brokers.process import free_port
-from watchword import Admission, ConfigurationError, Policy
+from watchword import Admission, Claim, ConfigurationError, Policy
+from watchword.replay import ReaderBirth, ReaderForgottenError, StoreError
 from watchword_adapters.contract.replay_store import make_claim
-from watchword_adapters.stores.batched import GRACE, StoreError
+from watchword_adapters.stores.batched import GRACE
 from watchword_adapters.stores.redis import RIGHTS, RedisReplayStore
 
 FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
@@ -191,7 +194,7 @@ async def test_a_cluster_is_refused(served: Served, opened: Opened) -> None:
         await opened(served("--cluster-enabled", "yes", "--cluster-port", str(free_port()))).start()
 
 
-@pytest.mark.parametrize("right", ["info", "evalsha", "set"])
+@pytest.mark.parametrize("right", ["info", "evalsha", "hsetnx"])
 async def test_missing_rights_are_told(served: Served, opened: Opened, right: str) -> None:
     """Promise: a user that may too little is told what it needs, or gives no answer; and never an admission."""
     broker = served()
@@ -262,8 +265,11 @@ async def test_what_a_server_does_not_tell_is_no_comfort(
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"F", [b"F"], ["F", b"1"], [b"X", b"1"], [b"FF", b"1"], [b"F", b"soon"], [b"", b"1"], None, [b"F", None]],
-)
+    [
+        b"F", [b"F"], ["F", b"1", []], [b"X", b"1", []], [b"FF", b"1", []], [b"F", b"soon", []], [b"", b"1", []], None,
+        [b"F", None, []], [b"F", b"1"], [b"F", b"1", [1]],
+    ],
+)  # fmt: skip
 async def test_garbage_is_no_admission(
     redis_broker: Broker, opened: Opened, monkeypatch: pytest.MonkeyPatch, garbage: object
 ) -> None:
@@ -279,6 +285,34 @@ async def test_garbage_is_no_admission(
         await store.claim(make_claim(1, at=now()))
 
 
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        None, b"known", [b"known", b"1"], [b"known", b"1", []], [b"known", b"1", [b"floor"]],
+        [b"known", b"1", [b"floor", b"soon"]], [b"known", b"1", [b"floor", b"1", b"log:a", b"1"]],
+        [b"known", b"1", [1, 2]],
+    ],
+)  # fmt: skip
+async def test_garbage_is_no_birth(
+    redis_broker: Broker, opened: Opened, monkeypatch: pytest.MonkeyPatch, garbage: object
+) -> None:
+    """Promise: what is not understood of a reader is an error; and a birth that was not put is none."""
+    store = opened(redis_broker)
+    await store.start()
+
+    async def lie(*_args: object) -> object:
+        return garbage
+
+    monkeypatch.setattr(store._client, "execute_command", lie)
+    for work in (store.birth("group"), store.admit_reader("group", ReaderBirth(floor=1.0))):
+        with pytest.raises(StoreError):
+            await work
+    garbage = [b"unknown", b"1", []]
+    assert await store.birth("group") is None
+    with pytest.raises(StoreError):
+        await store.admit_reader("group", ReaderBirth(floor=1.0))
+
+
 async def test_clocks_that_differ_too_much_are_an_error(redis_broker: Broker, opened: Opened) -> None:
     """Promise: entries that would leave too early, by a clock that runs ahead, vouch for nothing."""
     store = opened(redis_broker, clock=lambda: time.time() - 100)
@@ -286,27 +320,117 @@ async def test_clocks_that_differ_too_much_are_an_error(redis_broker: Broker, op
         await store.claim(make_claim(1, at=now()))
 
 
-async def test_entries_and_counts_leave_by_themselves(served: Served, opened: Opened) -> None:
-    """Promise: ids live as long as their messages may come, and no longer; their room is free again then."""
+async def test_a47_a_clock_that_jumps_ahead_and_comes_back_takes_nothing(served: Served, opened: Opened) -> None:
+    """A server's clock that jumps ahead makes what has a time to live expire, and nothing else; so nothing has one."""
+    broker = served()
+    store = opened(broker)
+    await store.admit_reader("group", ReaderBirth(floor=-inf))
+    claim = make_claim(1, offset=1, at=now())
+    assert await store.claim(claim) is FIRST
+    async with Redis.from_url(broker.address) as client:
+        for key in await client.keys("watchword:*"):
+            if await client.pttl(key) >= 0:
+                await client.pexpireat(key, 1)  # what the jump does
+    assert await store.claim(claim) is REDELIVERED
+    assert await store.claim(replace(claim, place=None)) is REPLAYED
+
+
+async def test_a47_a_bucket_that_vanished_is_a_birth(served: Served, opened: Opened) -> None:
+    """Ids that somebody deleted, or that a clock took all the same, leave a trace: the readers are forgotten."""
+    broker = served()
+    store, other = opened(broker, per_principal=2), opened(broker, per_principal=2)
+    await store.admit_reader("group", ReaderBirth(floor=-inf))
+    issued = int(time.time()) - 10
+    assert [await store.claim(make_claim(n, at=issued)) for n in range(3)] == [FIRST, FIRST, OVER_QUOTA]
+    async with Redis.from_url(broker.address) as client:
+        for key in await client.keys("watchword:ids:*"):
+            await client.pexpireat(key, 1)
+    for each in (store, other):
+        assert await each.claim(make_claim(1, at=issued)) is TOO_OLD
+        with pytest.raises(ReaderForgottenError):
+            await each.claim(make_claim(1, offset=1, at=issued))
+        assert await each.birth("group") is None
+    await other.admit_reader("group", ReaderBirth(floor=-inf))
+    assert await store.birth("group") is not None  # one loss is one birth
+    assert [await store.claim(make_claim(n, at=issued)) for n in range(3)] == [FIRST, FIRST, OVER_QUOTA]
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Let buckets hold a second each; give the seconds for which an id is kept."""
+    monkeypatch.setattr("watchword_adapters.stores.redis._BUCKETS", 10_000)
+    return POLICY.window + POLICY.max_lag + GRACE
+
+
+def aged(number: int, at: int) -> Claim:
+    """Return a claim that asks for the time that the policy gives, and for no more."""
+    return replace(make_claim(number, offset=number, at=at, appended=time.time()), keep_until=at + POLICY.longest)
+
+
+async def test_ids_leave_with_a_trace_when_their_time_is_over(served: Served, opened: Opened, narrow: float) -> None:
+    """Promise: nothing grows for ever, room is free again, and what has left is too old for whoever comes with it."""
     broker = served()
     store = opened(broker, per_principal=1)
-    issued = now()
-    claim = make_claim(1, offset=1, at=issued)
-    assert await store.claim(claim) is FIRST
-    assert await store.claim(make_claim(2, offset=2, at=issued)) is OVER_QUOTA
+    await store.admit_reader("group", ReaderBirth(floor=-inf))
+    issued = math.ceil(time.time() - narrow) + 1
+    assert await store.claim(aged(1, issued)) is FIRST
+    assert await store.claim(aged(2, issued + 60)) is OVER_QUOTA
+    async with asyncio.timeout(20):
+        while await store.claim(aged(2, issued + 60)) is OVER_QUOTA:  # noqa: ASYNC110 - nobody signals the time
+            await asyncio.sleep(0.1)
+    assert time.time() > issued + narrow
+    for claim in (aged(1, issued), replace(aged(1, issued), place=None), aged(3, issued - 100)):
+        assert await store.claim(claim) is TOO_OLD
+    assert await store.claim(aged(3, issued + 61)) is OVER_QUOTA
     async with Redis.from_url(broker.address) as client:
-        entry: Any
-        held: Any
-        (entry,) = await client.keys("watchword:id:*")
-        (held,) = await client.keys("watchword:held:*")
-        lives = claim.keep_until + GRACE
-        assert math.isclose(await client.pexpiretime(entry), lives * 1000, abs_tol=2)
-        assert await client.expiretime(held) >= lives
-        counts = await client.hgetall(held)
-        await client.delete(entry, held)
-        await client.hset(held, mapping={b"1": counts.popitem()[1]})  # as if from long ago
-    assert await store.claim(make_claim(3, offset=3, at=issued)) is FIRST
-    assert await store.claim(make_claim(4, offset=4, at=issued)) is OVER_QUOTA
+        assert await client.keys("watchword:ids:*") == [f"watchword:ids:{issued + 60}".encode()]
+        assert len(await client.keys("*")) == 6  # beside it mark, buckets, held, the bucket's counts, the reader
+
+
+@pytest.mark.parametrize("ahead", [50, -50])
+async def test_ids_stay_until_both_clocks_say_so(served: Served, opened: Opened, narrow: float, ahead: float) -> None:
+    """Promise: one clock that is ahead forgets nothing; and an id outlives what its claim asks for (late judges)."""
+    store = opened(served(), clock=lambda: time.time() + ahead)
+    await store.admit_reader("group", ReaderBirth(floor=-inf))
+    claim = aged(1, int(time.time() - narrow) + 10)
+    assert claim.keep_until < time.time() - GRACE / 2
+    assert await store.claim(claim) is FIRST
+    assert await store.claim(claim) is REDELIVERED
+    assert await store.claim(aged(1, int(time.time() - narrow) - 60)) is TOO_OLD
+
+
+async def test_who_asks_for_a_longer_time_is_given_it(served: Served, opened: Opened, narrow: float) -> None:
+    """Promise: readers of other settings share the store, and the longest time counts for all."""
+    broker = served()
+    long, short = opened(broker, policy=replace(POLICY, max_lag=1200)), opened(broker)
+    for store in (long, short):
+        await store.admit_reader("group", ReaderBirth(floor=-inf))
+    issued = int(time.time() - narrow - 300)
+    claim = aged(1, issued)
+    assert await short.claim(claim) is FIRST
+    assert await long.claim(claim) is REDELIVERED
+    assert await short.claim(replace(aged(2, issued), keep_until=issued + 5000)) is FIRST
+    async with Redis.from_url(broker.address) as client:
+        assert float(await client.hget("watchword:mark", "lifetime") or 0) == 5000 + GRACE
+
+
+async def test_the_birth_itself_is_too_old(served: Served, opened: Opened) -> None:
+    """Promise: what was issued up to the skew after the birth may have been claimed before it."""
+    broker = served()
+    store = opened(broker)
+    await store.start()
+    born = int(time.time()) + 20
+    async with Redis.from_url(broker.address) as client:
+        await client.hset("watchword:mark", "birth", str(born))
+    assert await store.claim(make_claim(1, at=born + POLICY.max_skew)) is TOO_OLD
+    assert await store.claim(make_claim(1, at=born + POLICY.max_skew + 1)) is FIRST
+
+
+async def test_a_reader_reads_many_logs(redis_broker: Broker, opened: Opened, unique: Callable[[str], str]) -> None:
+    """Promise: a group of ten thousand partitions can be admitted."""
+    store = opened(redis_broker, prefix=unique("wide"))
+    born = ReaderBirth(floor=5.0, accepted={f"tasks/{n}": (n, 0.5) for n in range(10_000)})
+    assert await store.admit_reader("group", born) == born
 
 
 async def test_a_script_that_was_flushed_is_loaded_again(redis_broker: Broker, opened: Opened) -> None:

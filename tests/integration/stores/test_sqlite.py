@@ -4,7 +4,10 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,10 @@ import pytest
 import pytest_asyncio
 
 from watchword import Admission, Claim, ConfigurationError, Policy
+from watchword.replay import ReaderBirth, StoreError
 from watchword_adapters.contract.replay_store import make_claim
 from watchword_adapters.stores import sqlite_ledger
-from watchword_adapters.stores.batched import GRACE, StoreError
+from watchword_adapters.stores.batched import GRACE
 from watchword_adapters.stores.sqlite import SqliteReplayStore
 
 FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
@@ -325,15 +329,111 @@ async def test_a_missing_directory_is_told(path: Path, clock: Clock) -> None:
         await store.start()
 
 
-async def test_births_are_warned_of(opened: Opened, clock: Clock, path: Path) -> None:
-    """Promise: the operator learns that, and until when, honest messages are stale."""
+async def test_a_loss_is_told(opened: Opened, clock: Clock, path: Path) -> None:
+    """Promise: the operator learns which reader was forgotten, and from when on its messages are judged again."""
     told: list[tuple[str, dict[str, Any]]] = []
     store = opened(warn=lambda event, **fields: told.append((event, fields)))
+    await store.admit_reader("group", ReaderBirth(floor=-inf))
     await store.claim(make_claim(1, at=LATER))
-    await store.claim(make_claim(2, at=LATER))
+    assert not told
     os.unlink(path)  # noqa: PTH108 - at once
     clock.now += 50
-    await store.claim(make_claim(3, at=LATER))
-    floors = [fields["stale_if_issued_up_to"] for _, fields in told]
-    assert [event for event, _ in told] == ["replay.store_born"] * 2
-    assert floors == [BIRTH + 5, BIRTH + 55]
+    for number in (2, 3):
+        await store.claim(make_claim(number, at=LATER))
+    ((event, fields),) = told
+    assert (event, fields["reader"]) == ("replay.store_forgot", "group")
+    assert fields["judged_if_issued_after"] == datetime.fromtimestamp(BIRTH + 55, UTC).isoformat()
+
+
+@pytest.mark.parametrize("late", [GRACE - 1, 0])
+async def test_an_id_outlives_what_its_claim_asks_for(opened: Opened, clock: Clock, late: float) -> None:
+    """Promise: a claim that is judged late, or by a clock that is ahead, finds what it must find."""
+    claim = make_claim(1, offset=1, at=LATER)
+    store = opened()
+    assert await store.claim(claim) is FIRST
+    clock.now = claim.keep_until + late
+    honest = replace(claim, reference=clock.now)
+    assert await store.claim(honest) is REDELIVERED
+    assert await store.claim(replace(honest, place=None)) is REPLAYED
+
+
+async def test_a_clock_that_jumps_ahead_and_comes_back_lets_nothing_through(opened: Opened, clock: Clock) -> None:
+    """Promise (A47): what left meanwhile is too old for good, also for a reader that has no floor of its own."""
+    store = opened()
+    await store.admit_reader("group", ReaderBirth(floor=-inf))
+    claim = make_claim(1, offset=1, at=LATER)
+    assert await store.claim(claim) is FIRST
+    clock.now += 30 * 86400
+    ahead = int(clock.now)
+    assert await store.claim(make_claim(2, offset=2, at=ahead)) is FIRST
+    clock.now = LATER
+    for copy in (claim, replace(claim, place=None), make_claim(1, offset=9, at=LATER)):
+        assert await store.claim(copy) is TOO_OLD
+    assert await store.claim(make_claim(3, offset=3, at=LATER + 1)) is FIRST
+
+
+def test_each_batch_is_synced_to_the_disk(path: Path) -> None:
+    """Promise (A14): a power cut takes nothing back that was answered, so each commit waits for the disk."""
+    ledger = sqlite_ledger.Ledger(path, **SETTINGS)
+    full = 2
+    assert ledger._db.execute("PRAGMA synchronous").fetchone() == (full,)
+    ledger.close()
+
+
+@pytest.mark.parametrize("work", ["judge", "birth", "admit"])
+async def test_a_crash_before_the_commit_is_no_older_copy(opened: Opened, clock: Clock, work: str) -> None:
+    """Promise (A35): the count beside the file is never ahead of it, so a crash costs no honest message."""
+    store = opened()
+    assert await store.claim(make_claim(1, offset=1, at=LATER)) is FIRST
+    ledger = store._ledger
+    assert ledger is not None
+    files = ledger.files
+    before = files.least_batches()
+    counted: list[int | None] = []
+    real, execute = ledger._db, ledger._db.execute
+
+    class Database:
+        """The database, as it crashes."""
+
+        in_transaction = property(lambda _: real.in_transaction)
+
+        def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+            """Execute, or crash."""
+            if statement == "COMMIT":
+                counted.append(files.least_batches())
+                raise sqlite3.OperationalError("crash")
+            return execute(statement, *values)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+    ledger._db = Database()  # type: ignore[assignment] # it has what is used of it
+    works: dict[str, Callable[[], Awaitable[object]]] = {
+        "judge": lambda: store.claim(make_claim(2, offset=2, at=LATER)),
+        "birth": lambda: store.birth("group"),
+        "admit": lambda: store.admit_reader("group", ReaderBirth(floor=0.0)),
+    }
+    with pytest.raises(sqlite3.OperationalError, match="crash"):
+        await works[work]()
+    assert counted == [before]
+    assert files.least_batches() == before
+    ledger._db = real
+    await store.close()
+    clock.now = LATER + 10
+    assert await opened().claim(make_claim(2, offset=2, at=LATER)) is FIRST
+
+
+async def test_readers_outlive_a_restart_and_no_loss(opened: Opened, clock: Clock, path: Path) -> None:
+    """Promise: what is known of a reader stands in the file, and is void with what the file may have forgotten."""
+    store = opened()
+    born = ReaderBirth(floor=LATER + 0.5, accepted={"tasks/0": (5, LATER + 0.25), "tasks/1": (2**60, 1.0)})
+    await store.admit_reader("group", born)
+    await store.admit_reader("other", ReaderBirth(floor=-inf))
+    await store.close()
+    assert await opened().birth("group") == born
+    assert await opened().birth("other") == ReaderBirth(floor=-inf)
+    for each in [store, *[opened() for _ in range(2)]]:
+        await each.close()
+    path.with_name("ids.db-count").unlink()
+    clock.now += 1
+    assert await opened().birth("group") is None

@@ -6,7 +6,8 @@ from types import ModuleType
 import pytest
 from pydantic import BaseModel
 
-from watchword import ConfigurationError, MemoryKeys, MemoryReplayStore, SigningKey
+from watchword import Admission, Claim, ConfigurationError, MemoryKeys, SigningKey
+from watchword.replay import ReaderBirth, SharedReplayStore
 from watchword_adapters import plugins
 from watchword_adapters.config import load
 
@@ -27,10 +28,26 @@ def _nameless(_options: object, _context: object) -> object:
     return object()
 
 
-def _store(_options: object, _context: object) -> MemoryReplayStore:
-    store = MemoryReplayStore(horizon=None)
-    store.shared = True  # type: ignore[attr-defined]  # what a shared store says of itself
-    return store
+class _Shared:
+    """A store that several processes share, by its type."""
+
+    async def claim(self, claim: Claim) -> Admission:
+        """See ``ReplayStore``."""
+        del claim
+        return Admission.FIRST
+
+    async def birth(self, reader: str) -> ReaderBirth | None:
+        """See ``SharedReplayStore``."""
+        return ReaderBirth(floor=float(len(reader)))
+
+    async def admit_reader(self, reader: str, birth: ReaderBirth, *, replace: bool = False) -> ReaderBirth:
+        """See ``SharedReplayStore``."""
+        del reader, replace
+        return birth
+
+
+def _store(_options: object, _context: object) -> SharedReplayStore:
+    return _Shared()
 
 
 def _pydantic(options: dict[str, object], _context: object) -> None:
@@ -71,7 +88,7 @@ store = "redis"
 
 
 def test_a_third_partys_plug_ins_are_used_by_name(settings: Path) -> None:
-    """Whoever registers an entry point is named in the file like a part of ours, and a store says that it is shared."""
+    """Whoever registers an entry point is named in the file like a part of ours, and a store is shared by its type."""
     watchword = load(settings)
     assert watchword.signer.principal == "agent://a"
     assert watchword.verifier.shared_replay

@@ -75,7 +75,7 @@ def test_the_claim_that_is_made() -> None:
     assert claim == Claim(
         scope="kafka://prod/tasks#group", log="group#tasks/0", principal=ALICE, key_id=b"alice-1", id=ID,
         digest=claim.digest, place=(Position("tasks/0", 12), NOW + 0.5), issued_at=NOW, reference=NOW + 0.5,
-        keep_until=NOW + policy.window + policy.max_lag,
+        keep_until=NOW + policy.window + policy.max_lag, reader="group",
     )  # fmt: skip
     assert len(claim.digest) == 32
     world.verify(press(nats(), c7=b"2" * 16))

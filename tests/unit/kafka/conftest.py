@@ -3,6 +3,7 @@ from typing import Any, Protocol
 
 import pytest
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.structs import TopicPartition
 
 from tests.unit.kafka.fakes import FakeKafka
@@ -25,7 +26,7 @@ async def read(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Read]:
     async def send(
         client: AIOKafkaClient, node_id: Any, request: Any, *, group: ConnectionGroup = ConnectionGroup.DEFAULT
     ) -> Any:
-        assert group is ConnectionGroup.DEFAULT
+        assert (group is ConnectionGroup.COORDINATION) == isinstance(request, OffsetFetchRequest)
         (kafka,) = (one for one in made if one.consumer._client is client)
         return await kafka.send(node_id, request)
 
@@ -34,6 +35,7 @@ async def read(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Read]:
         return made[-1]
 
     monkeypatch.setattr(AIOKafkaClient, "send", send)
+    monkeypatch.setattr(AIOKafkaClient, "get_random_node", lambda _: 0)
     yield begin
     for kafka in made:
         await kafka.consumer.stop()

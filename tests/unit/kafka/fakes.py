@@ -12,6 +12,8 @@ from typing import Any
 
 from aiokafka.consumer.fetcher import OffsetResetStrategy
 from aiokafka.consumer.subscription_state import TopicPartitionState
+from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 
@@ -289,6 +291,7 @@ class FakeCoordinator:
         self.commits: list[dict[TopicPartition, OffsetAndMetadata]] = []
         self.tries: list[dict[TopicPartition, OffsetAndMetadata]] = []
         self.outcomes: list[Any] = []
+        self.errors: list[int] = []
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -348,7 +351,18 @@ class FakeKafka:
 
     async def send(self, _: int, request: Any) -> Any:
         """Answer as a broker."""
-        return self.answer if isinstance(request, FetchRequest) else SimpleNamespace(resources=[])
+        match request:
+            case FetchRequest():
+                return self.answer
+            case FindCoordinatorRequest():
+                return SimpleNamespace(error_code=0, coordinator_id=0)
+            case OffsetFetchRequest():
+                offsets = {tp: (tp.partition, one.offset, "", 0) for tp, one in self.coordinator.committed.items()}
+                error = self.coordinator.errors.pop(0) if self.coordinator.errors else 0
+                told = [] if error else [(tp.topic, [one]) for tp, one in offsets.items()]
+                return SimpleNamespace(error_code=error, topics=told)
+            case _:
+                return SimpleNamespace(resources=[])
 
     def assign(self, *tps: TopicPartition) -> None:
         """Rebalance."""

@@ -1,0 +1,141 @@
+"""What a shared replay store must know of a consumer group before anything is handed over: whether it read before.
+
+A store that does not know a group cannot tell what the group was given. If the group never committed anything, it was
+given nothing. Else the operator must say what is to become of its backlog, or copies of what it read could pass again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
+from aiokafka.errors import for_code
+from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.structs import TopicPartition
+
+from watchword import ConfigurationError, Unavailable, WatchwordError
+from watchword.replay import ReaderBirth, how_to_admit
+from watchword_adapters.kafka.records import as_kafka_error, log_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Mapping
+
+    from watchword.replay import SharedReplayStore
+
+
+def reader_of(group: str, *, observing: bool = False) -> str:
+    """Return the name under which a store knows a group; one that only observes is a reader of its own."""
+    return f"observe:kafka:{group}" if observing else f"kafka:{group}"
+
+
+async def committed_by(client: Any, group: str) -> dict[TopicPartition, int]:
+    """Return the offsets that a group has committed, on whatever topics; the client's errors."""
+    node = await client.coordinator_lookup(CoordinationType.GROUP, group)
+    answer = await client.send(node, OffsetFetchRequest(group, None), group=ConnectionGroup.COORDINATION)
+    found: dict[TopicPartition, int] = {}
+    errors = [answer.error_code]
+    for topic, partitions in answer.topics:
+        for number, offset, _, error in partitions:
+            errors.append(error)
+            found[TopicPartition(topic, number)] = offset
+    for error in filter(None, errors):
+        raise for_code(error)(f"the offsets of group {group}")
+    return found
+
+
+class GroupAdmission:
+    """Settles once, in a task of its own, that the store knows the group; until then nothing may be handed over.
+
+    ``committed`` returns what the group has committed anywhere, ``ends`` the ends of logs; ``timeout`` bounds a try.
+    """
+
+    def __init__(
+        self,
+        store: SharedReplayStore,
+        group: str,
+        *,
+        observing: bool,
+        committed: Callable[[], Awaitable[Mapping[TopicPartition, int]]],
+        ends: Callable[[Collection[TopicPartition]], Awaitable[Mapping[TopicPartition, int]]],
+        timeout: float,
+    ) -> None:
+        self._store: Final = store
+        self._group: Final = group
+        self._observing: Final = observing
+        self._committed: Final = committed
+        self._ends: Final = ends
+        self._timeout: Final = timeout
+        self._task: asyncio.Task[None] | None = None
+        self.is_settled = False
+
+    def ask(self, told: Callable[[], None]) -> Exception | None:
+        """Begin to ask, if nobody does, and call ``told`` when it is over; return what the last try came to."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._settle())
+            self._task.add_done_callback(lambda _: told())
+        elif self._task.done():
+            task, self._task = self._task, None
+            return self._explained(task.exception())
+        return None
+
+    async def close(self) -> None:
+        """Stop asking."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _settle(self) -> None:
+        reader = reader_of(self._group, observing=self._observing)
+        async with asyncio.timeout(self._timeout):
+            if await self._store.birth(reader) is None:
+                if not self._observing:
+                    await self._require_no_past(reader)
+                await self._store.admit_reader(reader, ReaderBirth(floor=-inf))
+        self.is_settled = True
+
+    async def _require_no_past(self, reader: str) -> None:
+        """Raise ConfigurationError, with the numbers at stake, for a group that has read before."""
+        committed = await self._committed()
+        if not committed:
+            return
+        ends = await self._ends(committed.keys())
+        behind = sum(max(0, ends.get(tp, offset) - offset) for tp, offset in committed.items())
+        tp, offset = min(committed.items())
+        raise ConfigurationError(
+            f"group {self._group} has read before ({len(committed)} partitions, as {tp.topic}/{tp.partition} up to"
+            f" {offset}; {behind} records are left), but the replay store does not know it, so copies of what it read"
+            f" could pass again: {how_to_admit(reader)}"
+        )
+
+    @staticmethod
+    def _explained(error: BaseException | None) -> Exception | None:
+        if error is None or isinstance(error, ConfigurationError):
+            return error
+        told = Unavailable("replay", str(error) if isinstance(error, WatchwordError) else type(error).__name__)
+        told.__cause__ = error
+        return as_kafka_error(told)
+
+
+async def backlog_of(group: str, bootstrap: str) -> dict[str, int]:
+    """Return the last offset of each log of the topics that a group has committed on; the client's errors.
+
+    ConfigurationError for a group that has committed nothing.
+    """
+    client = AIOKafkaClient(bootstrap_servers=bootstrap)
+    try:
+        await client.bootstrap()
+        committed = await committed_by(client, group)
+    finally:
+        await client.close()
+    if not committed:
+        raise ConfigurationError(
+            f"group {group} has committed nothing on {bootstrap}, so it has no backlog: see that the name is right; a"
+            " group that never read needs no word, it is admitted when it starts"
+        )
+    topics = {tp.topic for tp in committed}
+    async with AIOKafkaConsumer(*topics, bootstrap_servers=bootstrap) as consumer:
+        tps = [TopicPartition(topic, number) for topic in topics for number in consumer.partitions_for_topic(topic)]
+        return {log_of(tp): end - 1 for tp, end in (await consumer.end_offsets(tps)).items()}
