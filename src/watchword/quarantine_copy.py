@@ -40,6 +40,7 @@ _OWN: Final = "watchword-"
 _ORIGINAL: Final = "watchword-original-"
 _HEADERS: Final = "watchword-headers"
 _LEFT_OUT: Final = "watchword-left-out"
+_TELLING: Final = (f"{_OWN}reason", f"{_OWN}channel", f"{_OWN}sha256")
 _RESERVED: Final = ("watchword", "nats-", "kafka_dlt-", "__connect.errors.")
 """Names, in any letter case, that others may not set on a copy: ours, the presets', and orders to a NATS server."""
 
@@ -138,6 +139,12 @@ def message_digest(message: Message) -> str:
     whole = [message.key, headers, message.value]
     more = len(message.headers) - len(headers)
     return sha256(cbor2.dumps([*whole, more] if more else whole)).hexdigest()
+
+
+def is_copy(headers: Sequence[Header]) -> bool:
+    """Return True if these are the headers of a copy; whoever wants can make a message look like one."""
+    names = {name for name, _ in headers[:MAX_COPY_HEADERS]}
+    return names.issuperset(_TELLING)
 
 
 def make_copy(message: Message, verdict: Rejected | Unavailable, *, now: float, style: HeaderStyle) -> Copy:

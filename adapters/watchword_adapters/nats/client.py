@@ -11,6 +11,7 @@ from nats.aio.client import Client
 from nats.aio.subscription import DEFAULT_SUB_PENDING_BYTES_LIMIT, DEFAULT_SUB_PENDING_MSGS_LIMIT
 
 from watchword import ConfigurationError, Reason, Rejected
+from watchword_adapters.copies import Copies
 from watchword_adapters.nats.asking import AskingClient
 from watchword_adapters.nats.headers import CONTROL, NO_RESPONDERS, HeaderBlock, read_block
 from watchword_adapters.nats.jetstream import VerifyingJetStream, VerifyingManager
@@ -76,6 +77,7 @@ class WatchwordClient(AskingClient):
         self.quarantine: Final = NatsQuarantine.from_settings(watchword) if quarantine is None else quarantine
         if isinstance(self.quarantine, NatsQuarantine):
             self.quarantine.attach(self)
+        self.copies: Final = None if self.quarantine is None else Copies(self.quarantine, watchword.audit)
         self.check: Final = Threads()
         self._instance = reader if watchword.verifier.shared_replay else None
         self._subscribed: Counter[str] = Counter()
@@ -84,7 +86,23 @@ class WatchwordClient(AskingClient):
     async def connect(self, *args: Any, **options: Any) -> None:
         """See nats-py; ConfigurationError where the replay store cannot be trusted, Unavailable where it is down."""
         await self.watchword.verifier.start()
+        if self.copies is not None:
+            self.copies.reopen()
         await super().connect(*args, **options)
+
+    async def drain(self) -> None:
+        """See nats-py; what is rejected from here on leaves no copy, since the stream's answer could not come in."""
+        await self._end_copies()
+        await super().drain()
+
+    async def close(self) -> None:
+        """See nats-py; copies on their way into quarantine have some seconds."""
+        await self._end_copies()
+        await super().close()
+
+    async def _end_copies(self) -> None:
+        if self.copies is not None and self.is_connected and not self.is_draining:
+            await self.copies.close()
 
     async def subscribe(  # noqa: PLR0917 - the base's own signature
         self,
@@ -176,7 +194,7 @@ class WatchwordClient(AskingClient):
             exclusive=exclusive,
             expected=self._expectation(floor),
             admitted=self._owe,
-            quarantine=self.quarantine,
+            copies=self.copies,
         )
 
     async def _process_msg(
@@ -229,6 +247,8 @@ class WatchwordClient(AskingClient):
         subscriptions = list(self._subs.values())
         await super()._close(status, do_cbs)
         if status == Client.CLOSED:
+            if self.copies is not None:
+                await self.copies.close(0)
             if "_answers" in vars(self):
                 self._answers.close()
             for subscription in subscriptions:

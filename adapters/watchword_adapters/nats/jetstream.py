@@ -16,7 +16,7 @@ from nats.js.client import DEFAULT_JS_SUB_PENDING_BYTES_LIMIT, DEFAULT_JS_SUB_PE
 
 from watchword import ConfigurationError
 from watchword_adapters.nats.jetstream_publish import Storing, StreamPublisher
-from watchword_adapters.nats.jetstream_reader import Publishing, StreamReader
+from watchword_adapters.nats.jetstream_reader import MAX_ACK_PENDING, Publishing, StreamReader
 from watchword_adapters.nats.jetstream_rebuild import rebuild
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from watchword import Watchword
     from watchword.proving import Checker
-    from watchword.quarantine import Quarantine
+    from watchword_adapters.copies import Copies
     from watchword_adapters.nats.reader import Reader
     from watchword_adapters.nats.subscription import VerifyingSubscription
 
@@ -47,7 +47,7 @@ class StreamClient(Storing, Publishing, Protocol):
         """Open a subscription that ``reader`` judges."""
         ...
 
-    quarantine: Quarantine | None
+    copies: Copies | None
     check: Checker
 
     def refuse_shared(self, scope: str) -> None:
@@ -243,7 +243,9 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             consumer=consumer,
             acknowledged=policy == api.AckPolicy.EXPLICIT,
             exclusive=shared is None,
-            quarantine=self._client.quarantine,
+            copies=self._client.copies,
+            deletes=known is None or known[1].config.retention not in {None, api.RetentionPolicy.LIMITS},
+            max_ack_pending=config.max_ack_pending or MAX_ACK_PENDING,
         )
         return reader, known if shared is None else None
 

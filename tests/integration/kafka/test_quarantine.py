@@ -42,7 +42,7 @@ async def test_a_missing_topic_is_told_once_and_soon(world: World) -> None:
             with pytest.raises(Unavailable, match="quarantine"):
                 await quarantine.put(message(offset), UNSIGNED)
     assert warnings == ["quarantine.unavailable"]
-    assert quarantine.counts == {"unavailable": 50}
+    assert quarantine.counts == {"unavailable_rejected": 50}
 
 
 async def test_a_closed_quarantine_opens_again(world: World) -> None:

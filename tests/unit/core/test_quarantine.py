@@ -21,7 +21,7 @@ class Shelf(CappedQuarantine):
         self.copies: list[Copy] = []
         self.warnings: list[dict[str, object]] = []
         self.fault: Exception | None = None
-        self.room = True
+        self.takes = True
         super().__init__(clock=lambda: self.now, warn=self._hear, limits=QuarantineLimits(**limits))
 
     def _hear(self, event: str, **fields: object) -> None:
@@ -35,9 +35,9 @@ class Shelf(CappedQuarantine):
         """See CappedQuarantine."""
         if self.fault is not None:
             raise self.fault
-        if self.room:
+        if self.takes:
             self.copies.append(copy)
-        return self.room
+        return self.takes
 
     def keep(self, offset: int, verdict: Rejected | Unavailable = UNSIGNED, **fields: Any) -> bool:
         """Put the record of an offset."""
@@ -143,7 +143,7 @@ def test_an_outage_is_told_once_and_not_tried_again_at_once() -> None:
     assert shelf.keep(1)
     assert [warning["event"] for warning in shelf.warnings] == ["quarantine.unavailable"]
     assert shelf.warnings[0]["detail"] == "UnknownTopicOrPartitionError"
-    assert shelf.counts == {"unavailable": 4, "kept": 1}
+    assert shelf.counts == {"unavailable_rejected": 4, "kept": 1}
     shelf.fault = OSError("down again")
     with pytest.raises(Unavailable, match="OSError"):
         shelf.keep(4)
@@ -153,10 +153,10 @@ def test_an_outage_is_told_once_and_not_tried_again_at_once() -> None:
 def test_no_copy_is_remembered_that_was_not_kept() -> None:
     """What failed or found no room is copied when it comes again."""
     shelf = Shelf()
-    shelf.room = False
+    shelf.takes = False
     assert shelf.keep(1) is False
     assert shelf.counts == {"capped_rejected": 1}
-    shelf.room = True
+    shelf.takes = True
     assert shelf.keep(1)
     assert len(shelf.copies) == 1
 
