@@ -32,7 +32,7 @@ LEAST_SIZE: Final = 1024
 COOL_DOWN: Final = 30.0
 """Seconds for which a quarantine that failed is not tried again: a missing topic must not slow down every rejection."""
 
-MOST_WAITING: Final = 256
+MOST_WAITING: Final = 1000
 MOST_BYTES_WAITING: Final = 8 * 1024 * 1024
 """Messages, and bytes of them, that may be on their way into a quarantine at once, for each budget."""
 
@@ -168,7 +168,7 @@ class CappedQuarantine(ABC):
             "quarantine.no_room",
             budget,
             self._clock(),
-            remedy="see why copies take so long to be written; readers do not wait, and what finds no room is counted",
+            remedy="see where so many come from at once, and whether the quarantine takes long to answer",
         )
 
     def _capped(self, budget: str, now: float) -> bool:

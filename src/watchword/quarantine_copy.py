@@ -44,6 +44,7 @@ _TELLING: Final = (f"{_OWN}reason", f"{_OWN}channel", f"{_OWN}sha256")
 _RESERVED: Final = ("watchword", "nats-", "kafka_dlt-", "__connect.errors.")
 """Names, in any letter case, that others may not set on a copy: ours, the presets', and orders to a NATS server."""
 
+_ODD: Final = re.compile(rb"[^ -$&-~]")
 _ESCAPED: Final = re.compile("%([0-9A-F]{2})")
 _NULL: Final = b"null"
 _NATS_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
@@ -292,7 +293,7 @@ def _renamed(name: str) -> str:
 def _escaped(text: str, most: int) -> str:
     """Return at most ``most`` bytes of ``text``, what is not printable ASCII and '%' as in a URI."""
     raw = text.encode("utf-8", "surrogatepass")[:most]
-    return "".join(chr(byte) if 0x20 <= byte < 0x7F and byte != 0x25 else f"%{byte:02X}" for byte in raw)  # noqa: PLR2004 - the bounds of printable ASCII
+    return _ODD.sub(lambda found: b"%%%02X" % ord(found[0]), raw).decode()
 
 
 def _unescaped(text: str) -> str:

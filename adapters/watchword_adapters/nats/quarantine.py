@@ -158,9 +158,7 @@ class _Answers:
 
     async def to(self, subject: str, data: bytes, headers: dict[str, str]) -> bytes:
         """Publish a copy and return the payload of its answer; NoRespondersError where no stream listens."""
-        async with self._opening:
-            if self._subscription is None:  # the base's own way: a Watchword client would drop what nobody signed
-                self._subscription = await Client.subscribe(self._client, f"{self._inbox}.*", cb=self._heard)
+        await self._listen()
         token = secrets.token_hex(8)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[token] = answer
@@ -169,6 +167,12 @@ class _Answers:
             return await answer
         finally:
             del self._waiting[token]
+
+    async def _listen(self) -> Subscription:
+        async with self._opening:
+            if self._subscription is None:  # the base's own way: a Watchword client would drop what nobody signed
+                self._subscription = await Client.subscribe(self._client, f"{self._inbox}.*", cb=self._heard)
+            return self._subscription
 
     async def _heard(self, msg: Msg) -> None:
         answer = self._waiting.get(msg.subject.rpartition(".")[2])
