@@ -42,7 +42,7 @@ class Copies:
     """The messages of one client that are on their way into ``quarantine``.
 
     All clients that are given the same quarantine share its room, so what waits is bounded in each process. A rejected
-    message that leaves no copy is counted (``left_out``); what could not be judged is whoever asked's to count.
+    message that leaves no copy is counted (``left_out``); for one that could not be judged that is up to the caller.
     """
 
     def __init__(self, quarantine: Quarantine, audit: Audit) -> None:
