@@ -34,8 +34,8 @@ class Audit:
     """Counts verdicts and logs drops, under fixed event names and with no payload.
 
     ``counts`` has ``delivered``, ``unavailable`` (each try), ``undetermined`` (given up for quarantine), ``left_out``
-    (copies for which the quarantine had no time) and one entry a rejection reason: a bounded set of labels. In observe
-    mode these are the verdicts that enforcing would have given.
+    (gone without a copy, though there is a quarantine) and one entry a rejection reason: a bounded set of labels. In
+    observe mode these are the verdicts that enforcing would have given.
     """
 
     def __init__(self, *, clock: Callable[[], float], observing: bool = False) -> None:
@@ -100,7 +100,7 @@ class Audit:
         self.counts[UNDETERMINED] += 1
 
     def left_out(self) -> None:
-        """Count a copy that did not go to quarantine, because too many were on their way."""
+        """Count a message of which the quarantine has no copy: no room, a cap, or it cannot be written."""
         self.counts[LEFT_OUT] += 1
 
     def flush(self) -> None:

@@ -1,8 +1,8 @@
 """Quarantine: where messages go that were not delivered, so that somebody can look at them and drive them again.
 
 The port, and what every quarantine has in common: caps, and one copy of a message. Never a way back in (a copy does not
-verify anywhere), never an amplifier (caps in number and bytes, no copy of a copy), never a brake (a quarantine that
-cannot be written is left alone for a while).
+verify anywhere), never an amplifier (caps in number and bytes, no copy of a copy), never a brake (adapters write beside
+the traffic, in a room of bounded size, and a quarantine that cannot be written is left alone for a while).
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from watchword.errors import ConfigurationError, Reason, Rejected, Unavailable
+from watchword.message import MAX_HEADERS
 from watchword.policy import Rate
-from watchword.quarantine_copy import UNDETERMINED, Copy, HeaderStyle, make_copy
+from watchword.quarantine_copy import UNDETERMINED, Copy, HeaderStyle, is_copy, make_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,13 @@ LEAST_SIZE: Final = 1024
 
 COOL_DOWN: Final = 30.0
 """Seconds for which a quarantine that failed is not tried again: a missing topic must not slow down every rejection."""
+
+MOST_WAITING: Final = 1000
+MOST_BYTES_WAITING: Final = 8 * 1024 * 1024
+"""Messages, and bytes of them, that may be on their way into a quarantine at once, for each budget."""
+
+TOLD_AGAIN: Final = 3600.0
+"""Seconds after which a budget that is used up again is told again."""
 
 _REMEMBERED: Final = 65_536
 _REJECTED: Final = "rejected"
@@ -73,10 +81,15 @@ class QuarantineLimits:
 class CappedQuarantine(ABC):
     """A quarantine with caps; a subclass says which channel is its own, and writes.
 
-    ``counts`` has ``kept``, ``unavailable``, and ``capped_`` with each budget's name: ``rejected``, ``stale`` and
-    ``undetermined``, so that a flood of forgeries leaves room for honest messages that came too late or could not be
-    judged. ``clock`` returns seconds since the epoch; ``warn`` hears of an outage, once.
+    ``counts`` has ``kept``, and what left no copy by cause and budget: ``capped_``, ``unavailable_`` and ``no_room_``
+    with ``rejected``, ``stale`` or ``undetermined``. Each budget is one for itself, so that a flood of forgeries leaves
+    room for honest messages that came too late or could not be judged. ``clock`` returns seconds since the epoch;
+    ``warn`` hears once of an outage, and of a budget that is used up.
+
+    ``remedy`` says what an operator can do about an outage. ``room`` is for those who write beside the traffic.
     """
+
+    remedy: str = "see that the place exists, has room, and that this process may write there"
 
     def __init__(
         self,
@@ -87,6 +100,7 @@ class CappedQuarantine(ABC):
         style: HeaderStyle = HeaderStyle.WATCHWORD,
     ) -> None:
         self.counts: Final[Counter[str]] = Counter()
+        self.room: Final = Room()
         self._clock = clock
         self._warn = warn
         self._limits = limits or QuarantineLimits()
@@ -95,10 +109,15 @@ class CappedQuarantine(ABC):
         self._kept: OrderedDict[_Place, None] = OrderedDict()
         self._failed_at: float | None = None
         self._warned = False
+        self._told_at: dict[str, float] = {}
 
     @abstractmethod
     def owns(self, channel: Channel) -> bool:
-        """Tell whether this is the channel that copies are written to."""
+        """Return True if this is the channel that copies are written to."""
+
+    def spares(self, message: Message) -> bool:
+        """Return True if a rejected message needs no copy: what is a copy itself, else two quarantines could loop."""
+        return is_copy(message.headers)
 
     @abstractmethod
     async def write(self, copy: Copy) -> bool:
@@ -112,13 +131,13 @@ class CappedQuarantine(ABC):
         place = _place(message)
         if place in self._kept or self.owns(message.channel):  # what comes from the quarantine is in it
             return True
-        now = self._clock()
+        if isinstance(verdict, Rejected) and self.spares(message):
+            return True
+        now, budget = self._clock(), budget_of(verdict)
         if self._failed_at is not None and 0 <= now - self._failed_at < COOL_DOWN:
-            raise self._unavailable("waiting before the next try")
-        budget = budget_of(verdict)
+            raise self._unavailable(budget, "waiting before the next try")
         if not self._budgets.setdefault(budget, _Budget(self._limits, now)).open(now):
-            self.counts[f"capped_{budget}"] += 1
-            return False
+            return self._capped(budget, now)
         copy = make_copy(message, verdict, now=now, style=self._style)
         if copy.size > self._limits.max_size:
             copy = copy.pointer()
@@ -129,11 +148,10 @@ class CappedQuarantine(ABC):
             self._failed_at = self._clock()
             detail = error.detail if isinstance(error, Unavailable) else type(error).__name__
             self._tell(str(error) if isinstance(error, ConfigurationError) else detail)
-            raise self._unavailable(detail) from error
+            raise self._unavailable(budget, detail) from error
         self._failed_at = None
         if not written:
-            self.counts[f"capped_{budget}"] += 1
-            return False
+            return self._capped(budget, now)
         self._warned = False
         self.counts["kept"] += 1
         if place is not None:
@@ -142,14 +160,83 @@ class CappedQuarantine(ABC):
                 self._kept.popitem(last=False)
         return True
 
-    def _unavailable(self, detail: str) -> Unavailable:
-        self.counts["unavailable"] += 1
+    def no_room(self, verdict: Rejected | Unavailable) -> None:
+        """Count a message for which there was no ``room``, and tell of it."""
+        budget = budget_of(verdict)
+        self.counts[f"no_room_{budget}"] += 1
+        self._tell_of(
+            "quarantine.no_room",
+            budget,
+            self._clock(),
+            remedy="see where so many come from at once, and whether the quarantine takes long to answer",
+        )
+
+    def _capped(self, budget: str, now: float) -> bool:
+        self.counts[f"capped_{budget}"] += 1
+        self._tell_of(
+            "quarantine.capped",
+            budget,
+            now,
+            remedy="see where these messages come from; to keep more copies raise rate or bytes_per_second",
+        )
+        return False
+
+    def _unavailable(self, budget: str, detail: str) -> Unavailable:
+        self.counts[f"unavailable_{budget}"] += 1
         return Unavailable("quarantine", detail)
 
     def _tell(self, detail: str) -> None:
         if not self._warned:
             self._warned = True
-            self._warn("quarantine.unavailable", detail=detail, cost="rejected messages leave no copy meanwhile")
+            self._warn(
+                "quarantine.unavailable",
+                detail=detail,
+                cost="rejected messages leave no copy meanwhile, and are counted",
+                remedy=self.remedy,
+            )
+
+    def _tell_of(self, event: str, budget: str, now: float, *, remedy: str) -> None:
+        """Warn of something that goes on, at most once in ``TOLD_AGAIN`` seconds for each budget."""
+        what = f"{event} {budget}"
+        if not 0 <= now - self._told_at.get(what, -TOLD_AGAIN) < TOLD_AGAIN:
+            self._told_at[what] = now
+            self._warn(event, budget=budget, cost="such messages leave no copy, and are counted", remedy=remedy)
+
+
+class Room:
+    """How much may be on its way into one quarantine at once, for each budget by itself.
+
+    Whoever hands over a message takes room for it, and gives that back when the copy is written or left out. One
+    message is let in however large it is.
+    """
+
+    def __init__(self) -> None:
+        self._messages: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
+
+    def take(self, message: Message, verdict: Rejected | Unavailable) -> bool:
+        """Take room for a message; False where there is not enough left."""
+        budget, size = budget_of(verdict), _size(message)
+        waiting = self._messages[budget]
+        if waiting >= MOST_WAITING or (waiting and self._bytes[budget] + size > MOST_BYTES_WAITING):
+            return False
+        self._messages[budget] += 1
+        self._bytes[budget] += size
+        return True
+
+    def give_back(self, message: Message, verdict: Rejected | Unavailable) -> None:
+        """Give back what a message took."""
+        budget = budget_of(verdict)
+        self._messages[budget] -= 1
+        self._bytes[budget] -= _size(message)
+
+
+def _size(message: Message) -> int:
+    """Return the bytes that a message holds; one with more headers than are looked at counts as a whole room."""
+    if len(message.headers) > MAX_HEADERS:
+        return MOST_BYTES_WAITING
+    headers = sum(len(name) + len(value or b"") for name, value in message.headers)
+    return len(message.value or b"") + len(message.key or b"") + headers
 
 
 def budget_of(verdict: Rejected | Unavailable) -> str:
@@ -178,7 +265,7 @@ class _Budget:
         self._last = now
 
     def open(self, now: float) -> bool:
-        """Refill, and tell whether a copy may be taken; a clock that steps back fills nothing."""
+        """Refill, and return True if a copy may be taken; a clock that steps back fills nothing."""
         passed, self._last = max(0.0, now - self._last), now
         rate = self._limits.rate
         self._copies = min(float(rate.count), self._copies + passed * rate.count / rate.seconds)

@@ -40,9 +40,11 @@ _OWN: Final = "watchword-"
 _ORIGINAL: Final = "watchword-original-"
 _HEADERS: Final = "watchword-headers"
 _LEFT_OUT: Final = "watchword-left-out"
+_TELLING: Final = (f"{_OWN}reason", f"{_OWN}channel", f"{_OWN}sha256")
 _RESERVED: Final = ("watchword", "nats-", "kafka_dlt-", "__connect.errors.")
 """Names, in any letter case, that others may not set on a copy: ours, the presets', and orders to a NATS server."""
 
+_ODD: Final = re.compile(rb"[^ -$&-~]")
 _ESCAPED: Final = re.compile("%([0-9A-F]{2})")
 _NULL: Final = b"null"
 _NATS_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
@@ -138,6 +140,12 @@ def message_digest(message: Message) -> str:
     whole = [message.key, headers, message.value]
     more = len(message.headers) - len(headers)
     return sha256(cbor2.dumps([*whole, more] if more else whole)).hexdigest()
+
+
+def is_copy(headers: Sequence[Header]) -> bool:
+    """Return True if these are the headers of a copy; whoever wants can make a message look like one."""
+    names = {name for name, _ in headers[:MAX_COPY_HEADERS]}
+    return names.issuperset(_TELLING)
 
 
 def make_copy(message: Message, verdict: Rejected | Unavailable, *, now: float, style: HeaderStyle) -> Copy:
@@ -285,7 +293,7 @@ def _renamed(name: str) -> str:
 def _escaped(text: str, most: int) -> str:
     """Return at most ``most`` bytes of ``text``, what is not printable ASCII and '%' as in a URI."""
     raw = text.encode("utf-8", "surrogatepass")[:most]
-    return "".join(chr(byte) if 0x20 <= byte < 0x7F and byte != 0x25 else f"%{byte:02X}" for byte in raw)  # noqa: PLR2004 - the bounds of printable ASCII
+    return _ODD.sub(lambda found: b"%%%02X" % ord(found[0]), raw).decode()
 
 
 def _unescaped(text: str) -> str:

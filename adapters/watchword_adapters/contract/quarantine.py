@@ -6,13 +6,15 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 import pytest
 
 from watchword import Message, Position, QuarantineLimits, Rate, Reason, Rejected, Unavailable
+from watchword.audit import Audit
 from watchword.envelope import is_envelope_name
 from watchword.quarantine_copy import message_digest
+from watchword_adapters.copies import Copies
 
 if TYPE_CHECKING:
     from watchword import Channel, Quarantine
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
 
 UNSIGNED = Rejected(Reason.UNSIGNED, "no envelope")
 UNDETERMINED = Unavailable("keys", "ConnectionError")
+
+Fault: TypeAlias = Literal["missing", "full", "silent"]
+"""No such topic or stream, or nobody there; no room; somebody there who never answers."""
+
+FAULTS: Final[tuple[Fault, ...]] = get_args(Fault)
 
 
 class QuarantineContract(ABC):
@@ -36,8 +43,8 @@ class QuarantineContract(ABC):
         """Return an empty quarantine that works."""
 
     @abstractmethod
-    async def make_broken(self) -> Quarantine:
-        """Return one that cannot be written: no such topic or stream, no rights, nobody there."""
+    async def make_broken(self, fault: Fault) -> Quarantine | None:
+        """Return one that cannot be written for this cause; None where its bus cannot fail so."""
 
     @abstractmethod
     async def kept(self, quarantine: Quarantine) -> list[tuple[tuple[str, ...], Kept]]:
@@ -146,12 +153,47 @@ class QuarantineContract(ABC):
         assert answers == [True] * 20
         assert len(await self.kept(quarantine)) == 20
 
-    async def test_where_it_cannot_be_written_it_says_so_soon(self) -> None:
-        """A quarantine that is not there is Unavailable within seconds, and at once when asked again."""
-        quarantine = await self.make_broken()
+    async def test_copies_leave_no_copies(self) -> None:
+        """What is a copy itself is not copied when it is rejected: two quarantines that read each other do not loop."""
+        quarantine, message = await self.make_quarantine(), self.message(7)
+        assert await quarantine.put(message, UNSIGNED)
+        ((names, _),) = await self.kept(quarantine)
+        copy = self.message(8, headers=tuple((name, b"as it was") for name in names))
+        assert await quarantine.put(copy, UNSIGNED) is True
+        assert len(await self.kept(quarantine)) == 1
+
+    @pytest.mark.parametrize("fault", FAULTS)
+    async def test_where_it_cannot_be_written_it_says_so_soon(self, fault: Fault) -> None:
+        """A quarantine that takes nothing is Unavailable within seconds, and at once when asked again."""
+        quarantine = await self.make_broken(fault)
+        if quarantine is None:
+            return
         for patience in (10.0, 0.5):
             started = time.monotonic()
             with pytest.raises(Unavailable) as caught:
                 await quarantine.put(self.message(7), UNSIGNED)
             assert caught.value.what == "quarantine"
             assert time.monotonic() - started < patience
+
+    async def test_copies_go_beside_the_traffic(self) -> None:
+        """A44: what a reader hands over is written without it, in any number at once, and read back whole."""
+        quarantine = await self.make_quarantine()
+        copies = Copies(quarantine, Audit(clock=time.time))
+        assert all(copies.offer(self.message(offset), UNSIGNED) for offset in range(50))
+        await copies.written(20)
+        assert {copy.position and copy.position.offset for _, copy in await self.kept(quarantine)} == set(range(50))
+
+    @pytest.mark.parametrize("fault", FAULTS)
+    async def test_where_it_cannot_be_written_nobody_waits(self, fault: Fault) -> None:
+        """A44: a flood is handed over in one turn of the event loop, and each message without a copy is counted."""
+        quarantine, audit = await self.make_broken(fault), Audit(clock=time.time)
+        if quarantine is None:
+            return
+        copies, turns = Copies(quarantine, audit), list[None]()
+        asyncio.get_running_loop().call_soon(turns.append, None)
+        for offset in range(2000):
+            copies.offer(self.message(offset), UNSIGNED)
+        assert turns == []
+        assert await copies.ask(self.message(2000), UNDETERMINED) is False
+        await copies.close()
+        assert audit.counts == {"left_out": 2000}

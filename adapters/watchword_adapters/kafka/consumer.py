@@ -220,10 +220,11 @@ class VerifyingConsumer(AIOKafkaConsumer):
     async def offsets_for_transaction(self) -> dict[TopicPartition, OffsetAndMetadata]:
         """Return what was handed over or rejected, for ``producer.send_offsets_to_transaction(offsets, group_id)``.
 
-        The copies of what was rejected are on their way into quarantine by then, inside the transaction if its producer
-        carries them.
+        Where the quarantine's producer is transactional, the copies of what was rejected go with the same transaction;
+        those that are not ready within a second go with the next one.
         """
-        await self._verified.copied()
+        if isinstance(self._quarantine, KafkaQuarantine) and self._quarantine.in_transactions:
+            await self._verified.copied()
         offsets = self._verified.committable().items()
         return {tp: OffsetAndMetadata(offset, self._verified.metadata(tp, offset)) for tp, offset in offsets}
 

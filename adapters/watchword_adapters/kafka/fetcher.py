@@ -43,6 +43,7 @@ from watchword.partition import (
     Wait,
 )
 from watchword.replay import SharedReplayStore
+from watchword_adapters.copies import Copies
 from watchword_adapters.kafka._seam import boot_time
 from watchword_adapters.kafka.admission import GroupAdmission, committed_by, reader_of
 from watchword_adapters.kafka.groups import join, leave
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
 
     from aiokafka.structs import ConsumerRecord
 
-    from watchword import Rejected, Watchword
+    from watchword import Watchword
     from watchword.partition import Action, Ready
     from watchword.quarantine import Quarantine
     from watchword_adapters.kafka._seam import Inside
@@ -80,11 +81,8 @@ _ROUND: Final = 1.0
 _PATIENCE: Final = 0.1
 """Seconds for which a caller whose time is over waits for verdicts that are under way."""
 
-_FAREWELL: Final = 10.0
-"""Seconds for which a consumer that is stopped waits for copies on their way into quarantine."""
-
-MOST_COPIES: Final = 1000
-"""Copies on their way into quarantine at once; more are left out, and counted."""
+_COPIES: Final = 1.0
+"""Seconds for which a transaction waits for the copies that are to go with it."""
 
 LEASE: Final = 60.0
 """Seconds after a commit that reached the broker for which records are handed over, where we commit by ourselves.
@@ -123,7 +121,7 @@ class VerifiedFetcher:
         self._exclusive: Final = inside.group is None or not watchword.verifier.shared_replay
         self._inside: Final = inside
         self._watchword: Final = watchword
-        self._quarantine: Final = quarantine
+        self._copies: Final = None if quarantine is None else Copies(quarantine, watchword.audit)
         self._deserializers: Final = (key_deserializer, value_deserializer)
         self._on_deserialization_error: Final = on_deserialization_error
         self._auto_commit: Final = auto_commit
@@ -161,7 +159,6 @@ class VerifiedFetcher:
         self._mine: frozenset[TopicPartition] = frozenset()
         self._assignment: Any = None
         self._tasks: dict[TopicPartition, asyncio.Task[None]] = {}
-        self._copies: set[asyncio.Task[bool]] = set()
         self._judging: dict[TopicPartition, tuple[int, float]] = {}
         self._errors: dict[TopicPartition, Exception] = {}
         self._leases: dict[TopicPartition, float] = {}
@@ -390,11 +387,11 @@ class VerifiedFetcher:
         await self._stamps.close()
         if self._admission is not None:
             await self._admission.close()
-        if self._copies:
-            await asyncio.wait(self._copies, timeout=_FAREWELL)
-        for task in (*self._tasks.values(), *self._copies):
+        if self._copies is not None:
+            await self._copies.close()
+        for task in self._tasks.values():
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), *self._copies, return_exceptions=True)
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         for tp in self._readers:
             self._watchword.verifier.forget(self._log_name(tp))
         if self._news is not None:
@@ -574,8 +571,9 @@ class VerifiedFetcher:
                 self._watchword.audit.note(event, log=log_of(tp), **fields)
             else:
                 self._watchword.audit.warn(event, log=log_of(tp), **fields, remedy=remedy)
-        for message, verdict in reader.dropped:
-            self._copy(message, verdict)
+        if self._copies is not None:
+            for message, verdict in reader.dropped:
+                self._copies.offer(message, verdict)
         reader.notes.clear()
         reader.dropped.clear()
         failure, reader.failure = reader.failure, None
@@ -596,7 +594,7 @@ class VerifiedFetcher:
                     await self.commit({tp: (offset, "")})
                 return None
             case Keep(message, verdict):
-                kept = await self._put(message, verdict)
+                kept = self._copies is not None and await self._copies.ask(message, verdict)
                 if kept:
                     self._watchword.audit.passed_over()
                 return kept
@@ -708,29 +706,10 @@ class VerifiedFetcher:
             self._on_deserialization_error(error)
             return ()
 
-    def _copy(self, message: Message, verdict: Rejected) -> None:
-        """Put a copy into quarantine, for which no other message waits."""
-        if self._quarantine is None:
-            return
-        if len(self._copies) >= MOST_COPIES:
-            self._watchword.audit.left_out()
-            return
-        task = asyncio.get_running_loop().create_task(self._put(message, verdict))
-        self._copies.add(task)
-        task.add_done_callback(self._copies.discard)
-
     async def copied(self) -> None:
-        """Wait for the copies that are on their way into quarantine."""
-        await asyncio.gather(*self._copies, return_exceptions=True)
-
-    async def _put(self, message: Message, verdict: Rejected | Unavailable) -> bool:
-        """Put what is not delivered into quarantine, where there is one; return True if it is there."""
-        if self._quarantine is None:
-            return False
-        try:
-            return await self._quarantine.put(message, verdict)
-        except Unavailable:  # counted there; a rejected record stays in the log
-            return False
+        """Wait for the copies that are on their way into quarantine, though not for a quarantine that hangs."""
+        if self._copies is not None:
+            await self._copies.written(_COPIES)
 
     # Waiting, and what is assigned
 

@@ -58,6 +58,9 @@ class KafkaQuarantine(CappedQuarantine):
         if not is_topic(topic):
             raise ConfigurationError(f"quarantine topic {topic!r}: 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'")
         self.topic: Final = topic
+        self.remedy = (
+            f"make the topic {topic!r}, let this process write to it, and see that its partitions have leaders"
+        )
         self._realm = watchword.realm
         self.timeout = timeout
         self._given = producer
@@ -75,6 +78,11 @@ class KafkaQuarantine(CappedQuarantine):
         if settings is None or settings.kafka is None:
             return None
         return cls(settings.kafka, watchword=watchword, limits=settings.to_limits(), headers=settings.header_style)
+
+    @property
+    def in_transactions(self) -> bool:
+        """Whether copies go out inside the caller's transactions."""
+        return self._transactional is not None
 
     def attach(self, consumer: AIOKafkaConsumer) -> None:
         """Connect as this consumer does, unless a producer was given or another consumer came first."""

@@ -11,6 +11,7 @@ from nats.aio.client import Client
 from nats.aio.subscription import DEFAULT_SUB_PENDING_BYTES_LIMIT, DEFAULT_SUB_PENDING_MSGS_LIMIT
 
 from watchword import ConfigurationError, Reason, Rejected
+from watchword_adapters.copies import Copies
 from watchword_adapters.nats.asking import AskingClient
 from watchword_adapters.nats.core_reader import CoreReader, SharedReader, SubscriptionReader
 from watchword_adapters.nats.headers import CONTROL, NO_RESPONDERS, HeaderBlock, read_block
@@ -77,6 +78,7 @@ class WatchwordClient(AskingClient):
         self.quarantine: Final = NatsQuarantine.from_settings(watchword) if quarantine is None else quarantine
         if isinstance(self.quarantine, NatsQuarantine):
             self.quarantine.attach(self)
+        self.copies: Final = None if self.quarantine is None else Copies(self.quarantine, watchword.audit)
         self.check: Final = Threads()
         self._instance = reader if watchword.verifier.shared_replay else None
         self._has_name = False
@@ -88,7 +90,23 @@ class WatchwordClient(AskingClient):
         if self._instance is not None and not self._has_name:
             self.watchword.lives.take_name(self._instance)
             self._has_name = True
+        if self.copies is not None:
+            self.copies.reopen()
         await super().connect(*args, **options)
+
+    async def drain(self) -> None:
+        """See nats-py; what is rejected from here on leaves no copy, since the stream's answer could not come in."""
+        await self._end_copies()
+        await super().drain()
+
+    async def close(self) -> None:
+        """See nats-py; copies on their way into quarantine have some seconds."""
+        await self._end_copies()
+        await super().close()
+
+    async def _end_copies(self) -> None:
+        if self.copies is not None and self.is_connected and not self.is_draining:
+            await self.copies.close()
 
     async def subscribe(  # noqa: PLR0917 - the base's own signature
         self,
@@ -168,7 +186,7 @@ class WatchwordClient(AskingClient):
         options: dict[str, Any] = {
             "expected": self._expectation(-inf),
             "admitted": self._answering.heard,
-            "quarantine": self.quarantine,
+            "copies": self.copies,
         }
         if solicited or not (queue or self._instance):
             return SubscriptionReader(self.watchword, subject, solicited=solicited, **options)
@@ -242,6 +260,8 @@ class WatchwordClient(AskingClient):
         subscriptions = list(self._subs.values())
         await super()._close(status, do_cbs)
         if status == Client.CLOSED:
+            if self.copies is not None:
+                await self.copies.close(0)
             if "_answers" in vars(self):
                 self._answers.close()
             for subscription in subscriptions:

@@ -20,7 +20,7 @@ from watchword import ConfigurationError, Unavailable
 from watchword.lives import stream_reader
 from watchword.replay import ReaderBirth, SharedReplayStore
 from watchword_adapters.nats.jetstream_publish import Storing, StreamPublisher
-from watchword_adapters.nats.jetstream_reader import Publishing, StreamReader
+from watchword_adapters.nats.jetstream_reader import MAX_ACK_PENDING, Publishing, StreamReader
 from watchword_adapters.nats.jetstream_rebuild import StreamMemory
 from watchword_adapters.nats.subscription import VerifyingPushSubscription
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from watchword import Watchword
     from watchword.proving import Checker
-    from watchword.quarantine import Quarantine
+    from watchword_adapters.copies import Copies
     from watchword_adapters.nats.reader import Reader
     from watchword_adapters.nats.subscription import VerifyingSubscription
 
@@ -54,7 +54,7 @@ class StreamClient(Storing, Publishing, Protocol):
         """Open a subscription that ``reader`` judges."""
         ...
 
-    quarantine: Quarantine | None
+    copies: Copies | None
     check: Checker
 
     def refuse_shared(self, scope: str) -> None:
@@ -270,7 +270,9 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             most_deliveries=config.max_deliver or 0,
             exclusive=shared is None,
             is_lasting=is_lasting,
-            quarantine=self._client.quarantine,
+            copies=self._client.copies,
+            deletes=known is None or known[1].config.retention not in {None, api.RetentionPolicy.LIMITS},
+            max_ack_pending=config.max_ack_pending or MAX_ACK_PENDING,
         )
         if shared is None:
             reader.memory = StreamMemory(self, self._client, reader)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from nats.errors import Error
 
-from watchword import Expected, Position, Reason, Rejected, Unavailable, VerifiedMessage
+from watchword import Expected, Position, Rejected, Unavailable, VerifiedMessage
 from watchword.audit import UNDETERMINED
 from watchword.message import maker_of
 from watchword.outage import Outage
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from watchword import Delivered, Message, Watchword
     from watchword.proving import Checker
-    from watchword.quarantine import Quarantine
+    from watchword_adapters.copies import Copies
     from watchword_adapters.nats.jetstream_rebuild import StreamMemory
     from watchword_adapters.nats.message import ObservedMsg, VerifiedMsg
     from watchword_adapters.nats.reader import Judged, Verdict
@@ -35,6 +35,12 @@ FIRST_DELAY: Final = 0.5
 """Seconds until a message that could not be judged comes again; doubled with each attempt, up to LAST_DELAY."""
 
 LAST_DELAY: Final = 30.0
+
+MAX_ACK_PENDING: Final = 1000
+"""Messages that a server lets be unacknowledged where a consumer says nothing of it."""
+
+_SHARE: Final = 4
+"""Rejected messages take up at most one part in so many of these while they wait for their copies."""
 
 _BOUND: Final = 8
 
@@ -54,7 +60,9 @@ class StreamReader(Reader):
 
     ``acknowledged`` says that the server waits for an ack of each message: then a rejected one is terminated with its
     reason, and one that could not be judged is asked for again later. It offers each ``most_deliveries`` times; 0 is
-    for ever. The memory of one that ``is_lasting``, a durable, outlives its subscriptions.
+    for ever. The memory of one that ``is_lasting``, a durable, outlives its subscriptions. ``deletes`` says that
+    terminating may delete the message; ``max_ack_pending`` is how many may be unacknowledged before the server sends no
+    more, -1 for any number.
     """
 
     def __init__(
@@ -69,9 +77,11 @@ class StreamReader(Reader):
         exclusive: bool,
         most_deliveries: int = 0,
         is_lasting: bool = False,
-        quarantine: Quarantine | None,
+        copies: Copies | None,
+        deletes: bool = True,
+        max_ack_pending: int = MAX_ACK_PENDING,
     ) -> None:
-        super().__init__(watchword, name, exclusive=exclusive, quarantine=quarantine)
+        super().__init__(watchword, name, exclusive=exclusive, copies=copies)
         self.acknowledged: Final = acknowledged
         self.stream: Final = stream
         self.consumer = consumer
@@ -82,6 +92,9 @@ class StreamReader(Reader):
         self._most_deliveries = most_deliveries
         self._is_lasting = is_lasting
         self._client = client
+        self._deletes = deletes
+        self._room = max_ack_pending // _SHARE if max_ack_pending > 0 else MAX_ACK_PENDING
+        self._held = 0
         self._outage = Outage(watchword.verifier.policy.max_hold)
         self._bound: dict[tuple[str, str] | None, Expected] = {}
         self._passed: dict[tuple[str, str] | None, Expected] = {}
@@ -164,35 +177,57 @@ class StreamReader(Reader):
         """Keep the memory for the next subscription to this consumer; see ``Lives``."""
 
     async def refused(self, raw: Msg, message: Message, verdict: Rejected | Unavailable) -> None:
-        """Keep a copy, then terminate, or ask again; never towards a consumer that is not ours.
+        """Terminate, or ask again, and hand a copy over; never towards a consumer that is not ours.
 
-        First the copy: on a WorkQueue stream terminating deletes. What cannot be kept is asked for again,
-        unless it came too fast.
+        A rejected message is terminated at once, unless that deletes it: then its copy goes first, but is worth no
+        brake, so it is terminated whatever becomes of the copy. One that could not be judged for too long is
+        terminated only once its copy is kept.
         """
-        delivery = Delivery.parse(raw.reply)
-        ours = delivery is not None and message.delivered_by in self._bound
-        final = isinstance(verdict, Rejected)
-        if ours and delivery is not None and self.life is not None:
-            self.life.judged(delivery.sequence)
-            if final:
-                self.life.acknowledged(delivery.sequence)
-        if not final:
-            self.watchword.verifier.remember_unjudged(message)
-        if final or not self._outage.holds(asyncio.get_running_loop().time()):
-            try:
-                kept = await self.keep(message, verdict)
-            except Unavailable:  # what came too fast would be let in when it comes again: it is known then
-                final = isinstance(verdict, Rejected) and verdict.reason is Reason.RATE_LIMITED
-            else:
-                if kept and not final:
-                    self.watchword.audit.passed_over()
-                final = final or kept
-        if delivery is None or not ours or not self.acknowledged:
+        if self.life is not None and message.position is not None and message.delivered_by in self._bound:
+            self.life.judged(message.position.offset)
+            if isinstance(verdict, Rejected):
+                self.life.acknowledged(message.position.offset)
+        if isinstance(verdict, Rejected):
+            await self._rejected(raw, message, verdict)
             return
-        if final:
-            answer = f"+TERM {verdict.reason if isinstance(verdict, Rejected) else UNDETERMINED}"
+        self.watchword.verifier.remember_unjudged(message)
+        if self._outage.holds(asyncio.get_running_loop().time()):
+            await self._ask_again(raw, message)
+            return
+
+        async def then(kept: bool) -> None:  # noqa: FBT001 - as Copies calls it
+            if kept:
+                self.watchword.audit.passed_over()
+                await self._end(raw, message, f"+TERM {UNDETERMINED}")
+            else:
+                await self._ask_again(raw, message)
+
+        if not self.offer(message, verdict, then):
+            await then(kept=False)
+
+    async def _rejected(self, raw: Msg, message: Message, verdict: Rejected) -> None:
+        answer = f"+TERM {verdict.reason}"
+
+        async def then(_: bool) -> None:  # noqa: FBT001 - as Copies calls it
+            self._held -= 1
+            await self._end(raw, message, answer)
+
+        if self._deletes and self._held < self._room:
+            self._held += 1
+            if not self.offer(message, verdict, then):
+                await then(_=False)
         else:
-            delay = min(LAST_DELAY, FIRST_DELAY * 2 ** min(delivery.attempt - 1, 10))
-            answer = f"-NAK {dumps({'delay': int(delay * 1e9)})}"
-        with suppress(Error):  # not connected: the server offers it again, and it is judged again
-            await self._client.publish(raw.reply, answer.encode())
+            self.offer(message, verdict)
+            await self._end(raw, message, answer)
+
+    async def _ask_again(self, raw: Msg, message: Message) -> None:
+        delivery = Delivery.parse(raw.reply)
+        attempt = 1 if delivery is None else delivery.attempt
+        delay = min(LAST_DELAY, FIRST_DELAY * 2 ** min(attempt - 1, 10))
+        await self._end(raw, message, f"-NAK {dumps({'delay': int(delay * 1e9)})}")
+
+    async def _end(self, raw: Msg, message: Message, answer: str) -> None:
+        """Answer a delivery of ours that waits for an answer."""
+        if self.acknowledged and message.delivered_by in self._bound:
+            with suppress(Error):  # not connected: the server offers it again, and it is judged again
+                await self._client.publish(raw.reply, answer.encode())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
+from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
@@ -14,17 +16,22 @@ from watchword import ConfigurationError, Unavailable
 from watchword.agent import require
 from watchword.message import MAX_HEADER_BYTES, NATS_ID_HEADER, is_subject
 from watchword.quarantine import CappedQuarantine
-from watchword_adapters.nats.asking import AskingClient
-from watchword_adapters.nats.headers import block_size
+from watchword_adapters.nats.headers import NO_RESPONDERS, STATUS, block_size
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
 
     from watchword import Channel, Message, Rejected, Watchword
     from watchword.quarantine import QuarantineLimits
     from watchword.quarantine_copy import Copy
 
+COPY_MARK: Final = "watchword-copy"
+"""A token in the subjects to which streams acknowledge copies, whatever the inbox prefix of a client."""
+
 _RESERVED: Final = ("$", "_INBOX.")
+_TOO_LARGE: Final = 10054
+"""A server's code for a message over the ``max_msg_size`` of a stream."""
 
 
 class NatsQuarantine(CappedQuarantine):
@@ -56,6 +63,8 @@ class NatsQuarantine(CappedQuarantine):
         self._client = client
         self._stored = stored
         self._timeout = timeout
+        self._answers: _Answers | None = None
+        self.remedy = f"let a stream that has room cover {subject!r}, and let this account publish there"
         # Else whoever may publish here could send a copy's id first, and the stream would drop the copy.
         self._salt = secrets.token_bytes(16)
 
@@ -81,36 +90,53 @@ class NatsQuarantine(CappedQuarantine):
             return False
         return await super().put(message, verdict)
 
+    def spares(self, message: Message) -> bool:
+        """See CappedQuarantine; answers and what servers say are no loss, and copying them could go on without end."""
+        name = message.channel.name
+        own = () if self._client is None else (f"{self._client.new_inbox().rpartition('.')[0]}.",)
+        return name.startswith((*_RESERVED, *own)) or COPY_MARK in name.split(".") or super().spares(message)
+
     async def write(self, copy: Copy) -> bool:
         """See CappedQuarantine."""
-        if self._client is None:
+        client = self._client
+        if client is None:
             raise ConfigurationError(
                 "NatsQuarantine has no client: give it to connect(quarantine=...), call attach(client), or pass client="
             )
         headers, data = self._carried(copy), copy.value or b""
         size = block_size(headers)
-        if size > MAX_HEADER_BYTES or size + len(data) > self._client.max_payload:
+        if size > MAX_HEADER_BYTES or size + len(data) > client.max_payload:
             headers, data = self._carried(copy.pointer()), b""
         try:
-            if self._stored:
-                _check(await self._request(self._client, data, headers))
-            else:
-                await Client.publish(self._client, self.subject, data, headers=headers)
+            if not self._stored:
+                await Client.publish(client, self.subject, data, headers=headers)
+                return True
+            answer = await self._stream_answer(client, data, headers)
+            if _error_of(answer) == _TOO_LARGE:  # else whoever sends such messages could silence the quarantine
+                answer = await self._stream_answer(client, b"", self._carried(copy.pointer()))
+        except TimeoutError as error:
+            raise Unavailable("quarantine", f"no answer in {self._timeout:g} s") from error
         except (errors.Error, OSError) as error:
             raise Unavailable("quarantine", type(error).__name__) from error
+        if (code := _error_of(answer)) is not None:
+            raise Unavailable("quarantine", f"the stream did not take it (error {code})")
         return True
 
-    async def _request(self, client: Client, data: bytes, headers: dict[str, str]) -> Msg:
-        """Publish unsigned, for a copy is nobody's word, and return the stream's answer."""
+    async def _stream_answer(self, client: Client, data: bytes, headers: dict[str, str]) -> bytes:
+        """Publish unsigned, for a copy is nobody's word, and return what the stream says."""
         if not client.is_connected:  # the client would buffer it, and answer when it is too late
             raise errors.ConnectionClosedError
-        if not isinstance(client, AskingClient):
-            return await client.request(self.subject, data, self._timeout, headers=headers)
-
-        async def send(inbox: str) -> None:
-            await Client.publish(client, self.subject, data, inbox, headers)
-
-        return await client._ask(send, self._timeout)  # noqa: SLF001 - the client's other half, for adapters
+        if self._answers is None:
+            self._answers = _Answers(client)
+        answers = self._answers
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await answers.to(self.subject, data, headers)
+        except TimeoutError:  # that subscription may be gone, as with a connection that was closed and opened again
+            if self._answers is answers:
+                self._answers = None
+            await answers.end()
+            raise
 
     def _carried(self, copy: Copy) -> dict[str, str]:
         headers = copy.nats_headers()
@@ -120,12 +146,61 @@ class NatsQuarantine(CappedQuarantine):
         return headers
 
 
-def _check(answer: Msg) -> None:
-    """Hold the answer against what a stream says when it has stored a message."""
+class _Answers:
+    """What streams say to copies under way: one subscription, whose subject says to any reader what comes there."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._inbox = f"{client.new_inbox()}.{COPY_MARK}"
+        self._waiting: dict[str, asyncio.Future[bytes]] = {}
+        self._subscription: Subscription | None = None
+        self._opening = asyncio.Lock()
+
+    async def to(self, subject: str, data: bytes, headers: dict[str, str]) -> bytes:
+        """Publish a copy and return the payload of its answer; NoRespondersError where no stream listens."""
+        await self._listen()
+        token = secrets.token_hex(8)
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting[token] = answer
+        try:
+            await Client.publish(self._client, subject, data, f"{self._inbox}.{token}", headers)
+            return await answer
+        finally:
+            del self._waiting[token]
+
+    async def _listen(self) -> Subscription:
+        async with self._opening:
+            if self._subscription is None:  # the base's own way: a Watchword client would drop what nobody signed
+                self._subscription = await Client.subscribe(self._client, f"{self._inbox}.*", cb=self._heard)
+            return self._subscription
+
+    async def _heard(self, msg: Msg) -> None:
+        answer = self._waiting.get(msg.subject.rpartition(".")[2])
+        if answer is None or answer.done():
+            return
+        if (msg.headers or {}).get(STATUS) == NO_RESPONDERS:
+            answer.set_exception(errors.NoRespondersError())
+        else:
+            answer.set_result(bytes(msg.data))
+
+    async def end(self) -> None:
+        """Unsubscribe; what still waits for an answer gets none."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            with suppress(errors.Error):
+                await subscription.unsubscribe()
+
+
+def _error_of(answer: bytes) -> int | str | None:
+    """Return the code of an error; None for what a stream says when it has stored a message."""
     try:
-        told = json.loads(answer.data)
+        told = json.loads(answer)
     except (ValueError, RecursionError):
         told = None
-    if not isinstance(told, dict) or "error" in told or not isinstance(told.get("stream"), str) or "seq" not in told:
-        code = told["error"].get("err_code") if isinstance(told, dict) and isinstance(told.get("error"), dict) else None
-        raise Unavailable("quarantine", f"the stream did not take it (error {code})")
+    match told:
+        case {"error": {"err_code": int(code)}}:
+            return code
+        case {"stream": str(), "seq": int()} if "error" not in told:
+            return None
+        case _:
+            return "unknown"

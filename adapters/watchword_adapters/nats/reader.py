@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from watchword import Delivered, Message, Position, Request, Watchword
     from watchword.proving import Checker
-    from watchword.quarantine import Quarantine
+    from watchword_adapters.copies import Copies, Then
     from watchword_adapters.nats.message import ObservedMsg, VerifiedMsg
     from watchword_adapters.nats.waiting import WaitingQueue
 
@@ -64,7 +64,7 @@ class Reader:
         exclusive: bool = True,
         expected: Callable[[str], Expected] | None = None,
         admitted: Callable[[VerifiedMessage], None] | None = None,
-        quarantine: Quarantine | None = None,
+        copies: Copies | None = None,
     ) -> None:
         require(watchword, reads=True)
         self.watchword: Final = watchword
@@ -74,7 +74,7 @@ class Reader:
         self.waiting: WaitingQueue | None = None
         self._look_ups: Final = LookUps(watchword.verifier.keys)
         self._parked: dict[asyncio.Future[object], list[Msg]] = {}
-        self._quarantine = quarantine
+        self._copies = copies
         self._expected = expected or (lambda _: _ANYTHING)
         self._admitted = admitted
         self.resetting = False
@@ -235,14 +235,13 @@ class Reader:
         message: Message,
         verdict: Rejected | Unavailable,
     ) -> None:
-        """Keep a copy, and say so to the bus; core NATS offers nothing again, so it is dropped."""
-        kept = False
-        with suppress(Unavailable):  # counted there
-            kept = await self.keep(message, verdict)
-        if isinstance(verdict, Unavailable):
-            self.watchword.verifier.remember_unjudged(message)
-            if kept:
-                self.watchword.audit.passed_over()
+        """Hand a copy over, and drop the message: core NATS offers nothing again."""
+        if isinstance(verdict, Rejected):
+            self.offer(message, verdict)
+            return
+        self.watchword.verifier.remember_unjudged(message)
+        if not self.offer(message, verdict, self._given_up):
+            await self._given_up(kept=False)
 
     def forgets(self, verdict: Verdict) -> bool:  # noqa: ARG002 - streams may
         """Return True for a verdict that another look at the stream may change."""
@@ -252,9 +251,16 @@ class Reader:
         """Take another look at what ``raw`` was read from."""
         raise NotImplementedError
 
-    async def keep(self, message: Message, verdict: Rejected | Unavailable) -> bool:
-        """Put what is not delivered into quarantine, where there is one; tell whether it is there."""
-        return self._quarantine is not None and await self._quarantine.put(message, verdict)
+    def offer(self, message: Message, verdict: Rejected | Unavailable, then: Then | None = None) -> bool:
+        """Hand over what is not delivered for quarantine, without waiting; see ``Copies.offer``."""
+        return self._copies is not None and self._copies.offer(message, verdict, then)
+
+    async def _given_up(self, kept: bool) -> None:  # noqa: FBT001 - as Copies calls it
+        """Count a message that nobody could judge, by what became of its copy."""
+        if kept:
+            self.watchword.audit.passed_over()
+        elif self._copies is not None:
+            self.watchword.audit.left_out()
 
     def close(self) -> None:
         """Forget the ids of a reader that reads alone, once nothing is being judged: none can come back to them."""

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.brokers.plugin import MakeStream
-from tests.integration.nats.quarantining import UNSIGNED, held, message, pass_through, quarantine_on
+from tests.integration.nats.quarantining import UNDETERMINED, UNSIGNED, held, message, pass_through, quarantine_on
 from tests.integration.nats.world import CLOUD, PLANNER, REALM, World, block, raw, until
 from watchword import Channel, QuarantineLimits, Rate, Reason
 from watchword_adapters.nats.quarantine import NatsQuarantine
@@ -69,6 +69,19 @@ async def test_a29_a_reader_of_its_own_quarantine_does_not_loop(world: World, ma
     assert await quarantine.put(message(), UNSIGNED)
     await (await world.plain()).jetstream().publish(subject, b"forged")
     assert await pass_through(world, name, quarantine) == [True, True]
+    assert len(await held(world, subject)) == 2
+
+
+async def test_a29_answers_and_what_servers_say_leave_no_copy(world: World, make_stream: MakeStream) -> None:
+    """Inboxes of any client, its own prefix, ``$`` subjects and answers to copies: copying them might never end."""
+    subject = f"{await make_stream()}.copies"
+    client = await world.client(world.agent(CLOUD), inbox_prefix=b"alice")
+    quarantine = NatsQuarantine(subject, watchword=client.watchword, client=client)
+    for name in ("_INBOX.x.y", "alice.x.y", "$JS.EVENT.ADVISORY.API", "bob.x.watchword-copy.y"):
+        assert await quarantine.put(message(channel=Channel("nats", REALM, name)), UNSIGNED)
+    assert await held(world, subject) == []
+    assert await quarantine.put(message(2, channel=Channel("nats", REALM, "alicent.x")), UNSIGNED)
+    assert await quarantine.put(message(3, channel=Channel("nats", REALM, "$KV.x.y")), UNDETERMINED)
     assert len(await held(world, subject)) == 2
 
 

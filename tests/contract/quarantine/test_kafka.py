@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from tests.brokers.plugin import MakeTopic
 from watchword import Channel, MemoryKeys, MemoryReplayStore, Policy, Quarantine, QuarantineLimits, Verifier, Watchword
 from watchword.quarantine_copy import Kept, read_copy
-from watchword_adapters.contract.quarantine import QuarantineContract
+from watchword_adapters.contract.quarantine import Fault, QuarantineContract
 from watchword_adapters.kafka.quarantine import KafkaQuarantine
 
 
@@ -19,6 +19,13 @@ def bystander() -> Watchword:
     return Watchword(
         verifier=Verifier(realm="test", keys=MemoryKeys(), replay=replay, policy=Policy(), clock=time.time)
     )
+
+
+async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Take what comes, and answer nothing."""
+    while await reader.read(1 << 16):
+        pass
+    writer.close()
 
 
 class TestKafkaQuarantine(QuarantineContract):
@@ -32,26 +39,37 @@ class TestKafkaQuarantine(QuarantineContract):
         self.bootstrap, self.make_topic = kafka_bootstrap, make_topic
         self.reader = AIOKafkaConsumer(bootstrap_servers=kafka_bootstrap, auto_offset_reset="earliest")
         self.opened: list[KafkaQuarantine] = []
+        self.opened_servers: list[asyncio.Server] = []
         async with self.reader:
             yield
             for quarantine in self.opened:
                 await quarantine.close()
+            for server in self.opened_servers:
+                server.close()
 
     async def make_quarantine(self, *, limits: QuarantineLimits | None = None) -> Quarantine:
         """Return a quarantine in a new topic, connected as the reader is."""
         return self.opened_on(await self.make_topic(), limits=limits)
 
-    async def make_broken(self) -> Quarantine:
-        """Return one whose broker is not there."""
-        return self.opened_on("quarantine", broken=True)
+    async def make_broken(self, fault: Fault) -> Quarantine | None:
+        """Return one whose broker is not there, or does not answer; a topic is never full."""
+        if fault == "full":
+            return None
+        server = await asyncio.start_server(hold, "127.0.0.1", 0)
+        self.opened_servers.append(server)
+        host, port = server.sockets[0].getsockname()[:2]
+        if fault == "missing":
+            server.close()
+            await server.wait_closed()
+        return self.opened_on("quarantine", broken=f"{host}:{port}")
 
-    def opened_on(self, topic: str, *, limits: QuarantineLimits | None = None, broken: bool = False) -> KafkaQuarantine:
+    def opened_on(self, topic: str, *, limits: QuarantineLimits | None = None, broken: str = "") -> KafkaQuarantine:
         """Open a quarantine."""
         quarantine = KafkaQuarantine(topic, watchword=bystander(), limits=limits, timeout=2 if broken else 20)
         quarantine.attach(self.reader)
         if broken:
             assert quarantine._connection is not None
-            quarantine._connection["bootstrap_servers"] = "127.0.0.1:1"
+            quarantine._connection["bootstrap_servers"] = broken
         self.opened.append(quarantine)
         return quarantine
 

@@ -1,9 +1,11 @@
+import secrets
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import nats
 import pytest_asyncio
+from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from tests.brokers.plugin import MakeStream
@@ -19,7 +21,7 @@ from watchword import (
     Watchword,
 )
 from watchword.quarantine_copy import Kept, read_copy
-from watchword_adapters.contract.quarantine import QuarantineContract
+from watchword_adapters.contract.quarantine import Fault, QuarantineContract
 from watchword_adapters.nats import ObservedMsg, connect
 from watchword_adapters.nats.quarantine import NatsQuarantine
 
@@ -28,6 +30,10 @@ def bystander() -> Watchword:
     """Return an agent that knows nobody, and looks on."""
     replay, policy = MemoryReplayStore(horizon=None), Policy(mode=Mode.OBSERVE)
     return Watchword(verifier=Verifier(realm="test", keys=MemoryKeys(), replay=replay, policy=policy, clock=time.time))
+
+
+async def say_nothing(_: object) -> None:
+    """Listen."""
 
 
 class TestNatsQuarantine(QuarantineContract):
@@ -48,9 +54,17 @@ class TestNatsQuarantine(QuarantineContract):
         stream = await self.make_stream()
         return NatsQuarantine(f"{stream}.copies", watchword=bystander(), client=self.client, limits=limits)
 
-    async def make_broken(self) -> Quarantine:
-        """Return one for a subject that no stream covers."""
-        return NatsQuarantine("nobody.listens", watchword=bystander(), client=self.client, timeout=2)
+    async def make_broken(self, fault: Fault) -> Quarantine:
+        """Return one for a subject that no stream covers, that a full one covers, or that somebody listens to."""
+        subject = "nobody.listens"
+        if fault == "full":
+            full = await self.make_stream(max_msgs=1, discard="new")
+            await Client.publish(self.client, f"{full}.copies", b"the only one")
+            subject = f"{full}.copies"
+        if fault == "silent":
+            subject = f"silent.{secrets.token_hex(6)}"
+            await self.client.subscribe(subject, cb=say_nothing)
+        return NatsQuarantine(subject, watchword=bystander(), client=self.client, timeout=1)
 
     async def kept(self, quarantine: Quarantine) -> list[tuple[tuple[str, ...], Kept]]:
         """Read the stream as a client does that shows every header."""

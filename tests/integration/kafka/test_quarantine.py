@@ -42,7 +42,7 @@ async def test_a_missing_topic_is_told_once_and_soon(world: World) -> None:
             with pytest.raises(Unavailable, match="quarantine"):
                 await quarantine.put(message(offset), UNSIGNED)
     assert warnings == ["quarantine.unavailable"]
-    assert quarantine.counts == {"unavailable": 50}
+    assert quarantine.counts == {"unavailable_rejected": 50}
 
 
 async def test_a_closed_quarantine_opens_again(world: World) -> None:
@@ -124,6 +124,7 @@ async def test_copy_and_offset_commit_or_abort_together(world: World, opened: Op
     topic, live, group = await world.make_topic(), await world.make_topic(), world.unique("group")
     async with opened(world) as producer:
         quarantine = KafkaQuarantine(topic, watchword=world.reader(), producer=producer, timeout=20)
+        assert quarantine.in_transactions
         assert [await quarantine.put(message(offset), UNSIGNED) for offset in (0, 0, 1)] == [True] * 3
         assert await length(world, topic) == 0
 

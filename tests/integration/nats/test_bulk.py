@@ -113,6 +113,7 @@ async def test_forgeries_in_between_cost_no_honest_message(
     subscription = await pulling(world, guard, subject, ack_wait=1.0, quarantine=kept)
     assert await fetched(subscription, 10) == [b"%d" % number for number in range(10)]
     assert guard.audit.counts == {"delivered": 10, Reason.ALTERED: 10, Reason.MALFORMED: 10}
+    await until(lambda: len(kept.copies) == 20)
     assert sorted(set(kept.copies)) == [(b"broken", "malformed"), (b"forged", "altered")]
     with pytest.raises(NatsTimeoutError):
         await subscription.fetch(30, timeout=1.5)

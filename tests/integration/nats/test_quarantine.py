@@ -120,6 +120,43 @@ async def test_only_a_streams_answer_counts(world: World, unique: Callable[[str]
         await quarantine.put(message(), UNSIGNED)
 
 
+async def test_only_the_first_answer_counts(world: World, unique: Callable[[str], str]) -> None:
+    """Somebody who answers twice, or when nobody waits any more, disturbs nothing."""
+    subject = unique("copies")
+    listener = await world.plain()
+    replies: list[str] = []
+
+    async def respond(msg: Msg) -> None:
+        replies.append(msg.reply)
+        for seq in (1, 2):
+            await msg.respond(b'{"stream": "S", "seq": %d}' % seq)
+
+    await listener.subscribe(subject, cb=respond)
+    await listener.flush()
+    quarantine = await quarantine_on(world, subject)
+    assert await quarantine.put(message(1), UNSIGNED)
+    await listener.publish(replies[0], b"{}")
+    await listener.flush()
+    assert await quarantine.put(message(2), UNSIGNED)
+
+
+async def test_answers_that_stop_are_listened_for_anew(world: World, unique: Callable[[str], str]) -> None:
+    """After a copy without an answer the next one has a subscription of its own: the first may be gone."""
+    subject = unique("copies")
+    listener = await world.plain()
+    silent = await listener.subscribe(subject)
+    await listener.flush()
+    quarantine = await quarantine_on(world, subject, timeout=0.1)
+    with pytest.raises(Unavailable, match=r"no answer in 0.1 s"):
+        await quarantine.put(message(1), UNSIGNED)
+    first = (await silent.next_msg(timeout=10)).reply
+    quarantine._failed_at = None
+    with pytest.raises(Unavailable):
+        await quarantine.put(message(1), UNSIGNED)
+    second = (await silent.next_msg(timeout=10)).reply
+    assert first.rpartition(".")[0] != second.rpartition(".")[0]
+
+
 def test_what_is_no_subject_is_refused(world: World) -> None:
     """Wildcards and the server's own subjects are no place for copies."""
     for subject in ("a.>", "a b", "", "$JS.API.x", "_INBOX.a"):

@@ -5,7 +5,7 @@ import pytest
 
 from tests.unit.core.world import NOW, REALM, at_once, kafka
 from watchword import Channel, ConfigurationError, Position, QuarantineLimits, Rate, Reason, Rejected, Unavailable
-from watchword.quarantine import COOL_DOWN, CappedQuarantine
+from watchword.quarantine import COOL_DOWN, TOLD_AGAIN, CappedQuarantine
 from watchword.quarantine_copy import Copy
 
 UNSIGNED = Rejected(Reason.UNSIGNED)
@@ -21,7 +21,7 @@ class Shelf(CappedQuarantine):
         self.copies: list[Copy] = []
         self.warnings: list[dict[str, object]] = []
         self.fault: Exception | None = None
-        self.room = True
+        self.takes = True
         super().__init__(clock=lambda: self.now, warn=self._hear, limits=QuarantineLimits(**limits))
 
     def _hear(self, event: str, **fields: object) -> None:
@@ -35,9 +35,9 @@ class Shelf(CappedQuarantine):
         """See CappedQuarantine."""
         if self.fault is not None:
             raise self.fault
-        if self.room:
+        if self.takes:
             self.copies.append(copy)
-        return self.room
+        return self.takes
 
     def keep(self, offset: int, verdict: Rejected | Unavailable = UNSIGNED, **fields: Any) -> bool:
         """Put the record of an offset."""
@@ -143,20 +143,52 @@ def test_an_outage_is_told_once_and_not_tried_again_at_once() -> None:
     assert shelf.keep(1)
     assert [warning["event"] for warning in shelf.warnings] == ["quarantine.unavailable"]
     assert shelf.warnings[0]["detail"] == "UnknownTopicOrPartitionError"
-    assert shelf.counts == {"unavailable": 4, "kept": 1}
+    assert shelf.counts == {"unavailable_rejected": 4, "kept": 1}
     shelf.fault = OSError("down again")
     with pytest.raises(Unavailable, match="OSError"):
         shelf.keep(4)
     assert len(shelf.warnings) == 2
 
 
+def test_a_budget_that_is_used_up_is_told_once_in_a_while() -> None:
+    """A flood costs one line an hour for each budget, with the remedy; the rest of it is counted."""
+    shelf = Shelf(rate=Rate(1, 36_000.0))
+    for offset in range(5):
+        shelf.keep(offset)
+        shelf.keep(100 + offset, STALE)
+        shelf.no_room(DOWN)
+    told = [(warning["event"], warning["budget"]) for warning in shelf.warnings]
+    assert told == [
+        ("quarantine.no_room", "undetermined"),
+        ("quarantine.capped", "rejected"),
+        ("quarantine.capped", "stale"),
+    ]
+    assert all("remedy" in warning for warning in shelf.warnings)
+    assert shelf.counts["no_room_undetermined"] == 5
+    shelf.now += TOLD_AGAIN
+    shelf.keep(6)
+    assert len(shelf.warnings) == 4
+
+
+def test_what_is_a_copy_leaves_none() -> None:
+    """A29: readers of each other's quarantines do not loop; what could not be judged is kept, whatever it says."""
+    shelf = Shelf()
+    assert shelf.keep(1)
+    headers = shelf.copies[0].headers
+    assert shelf.keep(2, headers=headers)
+    assert len(shelf.copies) == 1
+    assert shelf.keep(3, DOWN, headers=headers)
+    assert shelf.keep(4, headers=headers[:1])
+    assert len(shelf.copies) == 3
+
+
 def test_no_copy_is_remembered_that_was_not_kept() -> None:
     """What failed or found no room is copied when it comes again."""
     shelf = Shelf()
-    shelf.room = False
+    shelf.takes = False
     assert shelf.keep(1) is False
     assert shelf.counts == {"capped_rejected": 1}
-    shelf.room = True
+    shelf.takes = True
     assert shelf.keep(1)
     assert len(shelf.copies) == 1
 

@@ -686,7 +686,7 @@ async def test_no_message_waits_for_a_copy(read: Read) -> None:
 
 async def test_copies_beyond_the_bound_are_left_out_and_counted(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     """A44: however slow the quarantine is, only so many copies are on their way, and the others are counted."""
-    monkeypatch.setattr("watchword_adapters.kafka.fetcher.MOST_COPIES", 3)
+    monkeypatch.setattr("watchword.quarantine.MOST_WAITING", 3)
     kept, agent = Slow(), alone()
     kafka = read(agent, P0, quarantine=kept)
     kafka.logs[P0].records = [raw(P0, n, b"forged") for n in range(5)]
@@ -699,7 +699,7 @@ async def test_copies_beyond_the_bound_are_left_out_and_counted(read: Read, monk
 async def test_stopping_waits_for_copies_and_no_longer_than_that(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     """A consumer that is stopped lets copies arrive, unless the quarantine hangs."""
     for patience, copies in ((10.0, [(b"forged", "unsigned")]), (0.01, [])):
-        monkeypatch.setattr("watchword_adapters.kafka.fetcher._FAREWELL", patience)
+        monkeypatch.setattr("watchword_adapters.copies.FAREWELL", patience)
         kept = Slow()
         kafka = read(alone(), P0, quarantine=kept)
         kafka.logs[P0].records = [raw(P0, 0, b"forged")]

@@ -36,7 +36,7 @@ class Subscribed:
         self.got: list[Any] = []
         self.errors: list[Exception] = []
         self.client = WatchwordClient(watchword=agent, quarantine=self.kept)
-        self.reader = reader or Reader(agent, "sub:1", quarantine=self.kept)
+        self.reader = reader or Reader(agent, "sub:1", copies=self.client.copies)
         self.handler = handler
 
         async def told(error: Exception) -> None:

@@ -89,7 +89,7 @@ async def test_an_ordered_consumer_is_expected_by_its_late_names() -> None:
         consumer="c0",
         acknowledged=False,
         exclusive=True,
-        quarantine=None,
+        copies=None,
     )
     for number in range(1, 20):
         reader.rebind(f"c{number}")
