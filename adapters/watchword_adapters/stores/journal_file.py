@@ -126,14 +126,17 @@ class JournalFile:
         notes = [note for (blob,) in packed for note in _unpacked(log, blob)]
         return Recalled(floor=floor if others is None else max(floor, birth), notes=notes)
 
-    def begin(self, logs: AbstractSet[str], *, floor: float) -> None:
-        """Give this process's readers a floor, of which nothing else is known here."""
+    def begin(self, logs: AbstractSet[str], *, floor: float, known: bool) -> None:
+        """Say which readers this process is; those that are not known here, or ``known`` ones too, get a floor."""
         with self._transaction():
             for log in logs:
-                number, before = self._find(log) or self._add(log, floor)
-                self._database.execute("UPDATE readers SET floor = ? WHERE number = ?", (max(floor, before), number))
+                if self._find(log) is None:
+                    self._add(log, floor)
+                elif known:
+                    self._database.execute("UPDATE readers SET floor = max(floor, ?) WHERE log = ?", (floor, log))
             self._read(logs)
-            self._enter()
+            if logs:
+                self._enter()
 
     def write(self, notes: Sequence[Note]) -> None:
         """Keep notes of readers that were recalled."""
@@ -346,8 +349,8 @@ def _unlock(file: int) -> None:
 
 def _is_believed(path: Path, mark: _Mark) -> bool:
     """Return True if nothing that was written is missing: see ``journal``."""
-    log = Path(f"{path}-wal")
-    parts = [file.stat() for file in (path, log) if file.exists()]
+    found = [file.stat() for file in (path, Path(f"{path}-wal")) if file.exists()]
+    parts = [found[0], *[log for log in found[1:] if log.st_size]]
     known = mark.read()
     try:
         with contextlib.closing(_connected(path)) as database:

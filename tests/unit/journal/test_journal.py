@@ -1,8 +1,10 @@
 """A journal in use: floors, outages, directories, clocks, and several processes."""
 
 import fcntl
+import gc
 import os
 import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -296,6 +298,44 @@ def test_used_again_after_it_was_closed(start: Start, clock: Clock) -> None:
     assert agent.offer(1, NOW + 6)
     agent.close()
     assert not start().warned
+
+
+def test_deleted_between_two_uses(start: Start, state: Path, clock: Clock) -> None:
+    """Promise (N8): a journal that is gone when it is used again begins with a floor."""
+    agent = start()
+    agent.open()
+    clock.now += 6
+    assert agent.offer(1, NOW + 6)
+    agent.close()
+    shutil.rmtree(state)
+    assert agent.offer(2, NOW + 6)
+    agent.close()
+    following = start()
+    assert following.open().floor == NOW + 11
+    assert not following.offer(1, NOW + 6)
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_process_that_ends_without_a_word(state: Path, clock: Clock, tmp_path: Path, *, clean: bool) -> None:
+    """Promise: a journal that nobody closed is closed in good order when the process ends, or lets go of it."""
+    agent = Agent(state, clock)
+    agent.open()
+    path = agent.journal.path
+    if clean:
+        agent.close()
+    del agent
+    gc.collect()
+    assert not Path(f"{path}-wal").exists()
+    assert any(Path(f"{path}-mark").read_bytes()[8:])
+    program = f"""
+import pathlib, time
+from tests.unit.journal.agents import Agent
+agent = Agent(pathlib.Path({str(tmp_path / "other")!r}), time.time)
+agent.open()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)  # noqa: S603 - our own
+    (mark,) = (tmp_path / "other").glob("*-mark")
+    assert any(mark.read_bytes()[8:])
 
 
 def test_a_reader_that_was_never_recalled(start: Start) -> None:
