@@ -292,6 +292,38 @@ def test_real_processes_at_once(state: Path) -> None:
     end(alone, clean=True)
 
 
+def test_a_reader_that_was_killed_beside_a_sibling(state: Path, start: Start) -> None:
+    """Promise: a process that was killed is no other reader, though a sibling still has the journal in use."""
+    issued = initialise(state)
+    sibling = start(clock=time.time)
+    sibling.open("nats://prod/other#0")
+    first = program(state, issued, 1)
+    assert said(first) == "1"
+    end(first, clean=False)
+    second = program(state, issued, 1, 2)
+    assert said(second) == "01"
+    end(second, clean=True)
+
+
+@pytest.mark.parametrize("space", ["pid:[1]", None])
+def test_a_reader_in_another_container(
+    state: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, space: str | None
+) -> None:
+    """Promise (N1): a process that cannot be seen from here may live."""
+    issued = initialise(state)
+    sibling = start(clock=time.time)
+    sibling.open("nats://prod/other#0")
+    first = program(state, issued, 1)
+    assert said(first) == "1"
+    end(first, clean=False)
+    if space is not None:
+        (tmp_path / "space").symlink_to(space)
+    monkeypatch.setattr(journal_file, "_PID_SPACE", tmp_path / "space")
+    second = start(clock=time.time)
+    second.open()
+    assert not second.offer(2, issued)
+
+
 def test_forked_children(start: Start) -> None:
     """Promise (N9): a forked child has its own hold on the journal; neither its parent nor a sibling loses a note."""
     parent = start(clock=time.time)
