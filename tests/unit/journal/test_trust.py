@@ -143,6 +143,38 @@ def test_an_older_copy_put_back(  # noqa: PLR0917 - fixtures
     assert not third.offer(1, NOW + 6)
 
 
+def test_an_older_log_beside_a_sealed_database(start: Start, clock: Clock) -> None:
+    """Promise (N8): a write-ahead log that is put beside a database that was closed in good order is no part of it."""
+    first = start()
+    first.open()
+    log = Path(f"{first.journal.path}-wal")
+    old = log.read_bytes()
+    first.close()
+    log.write_bytes(old)
+    clock.now += 6
+    assert start().open().floor == clock.now + 5
+
+
+def test_a_seal_is_broken_on_the_disk_before_anything_is_changed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise (N7): after a crash of the machine no seal is found whose journal was opened since."""
+    first = start()
+    first.open()
+    first.close()
+    path = first.journal.path
+    mark, synced = Path(f"{path}-mark"), list[tuple[bool, bool]]()
+    closed = path.stat().st_ctime_ns
+    assert int.from_bytes(mark.read_bytes()[8:]) == closed
+
+    def fsync(_: int) -> None:
+        log = Path(f"{path}-wal")
+        is_changed = path.stat().st_ctime_ns != closed or (log.exists() and log.stat().st_size > 0)
+        synced.append((any(mark.read_bytes()[8:]), is_changed))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    start().open()
+    assert synced == [(False, False)]
+
+
 @pytest.mark.parametrize("lost", ["journal", "journal-wal", "journal-mark", ""])
 def test_a_part_that_is_gone(start: Start, state: Path, graves: list[Any], clock: Clock, lost: str) -> None:
     """Promise (N8): a journal of which a file was deleted is not believed; deleting all of it is a new birth."""
