@@ -185,12 +185,13 @@ def test_two_readers_at_once(start: Start, clock: Clock, graves: list[Any]) -> N
 
 
 def test_a_reader_that_closed_holds_nobody_up(start: Start, clock: Clock) -> None:
-    """Promise: a process that stopped in order is no other reader, though the file stayed in use."""
+    """Promise: a process that stopped in order is no other reader; it seals nothing, for the file stayed in use."""
     sibling = start()
     sibling.open(LATER)
     first = start()
     first.open()
     first.close()
+    assert not any(Path(f"{first.journal.path}-mark").read_bytes()[8:])
     clock.now += 10
     second = start()
     assert second.open().floor == BIRTH
