@@ -290,6 +290,21 @@ def test_replaced_before_it_is_closed(start: Start, state: Path, tmp_path: Path,
     assert not third.offer(1, NOW + 6)
 
 
+def test_a_process_whose_journal_is_gone_spoils_no_other(start: Start, clock: Clock, graves: list[Any]) -> None:
+    """Promise: what a process still had to say when it stops does not go into a journal that was begun anew."""
+    first = start()
+    first.open()
+    clock.now += 6
+    assert all(first.offer(ident, NOW + 6) for ident in range(20))
+    first.journal.path.unlink()
+    second = start()
+    second.open(LATER)
+    first.close()
+    second.kill(graves)
+    clock.now += 10
+    assert start().open(LATER).floor == NOW + 11
+
+
 def test_used_again_after_it_was_closed(start: Start, clock: Clock) -> None:
     """Promise: a client that stops and starts again in one process uses the same journal."""
     agent = start()
