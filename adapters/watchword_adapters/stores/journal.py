@@ -97,7 +97,7 @@ class FileJournal:
             self._logs.add(log)
         if found is None:
             return Recalled(floor=birth)
-        if found.floor > birth:
+        if found.floor > birth + self._max_skew + 1:
             self._warn(
                 "replay.journal_ahead",
                 path=str(self.path),
