@@ -351,6 +351,7 @@ def test_a_reader_in_another_container(
     if space is not None:
         (tmp_path / "space").symlink_to(space)
     monkeypatch.setattr(journal_file, "_PID_SPACE", tmp_path / "space")
+    assert journal_file._may_live(first.pid, "")
     second = start(clock=time.time)
     second.open()
     assert not second.offer(2, issued)
