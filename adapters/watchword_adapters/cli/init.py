@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,11 +12,11 @@ from watchword.jwk import to_jwks
 from watchword.message import check_realm, is_principal
 from watchword_adapters.cli.jwks import replace_file
 from watchword_adapters.cli.keygen import create, plain_name
-from watchword_adapters.config import journal_of
+from watchword_adapters.config import load
 from watchword_adapters.keys.public_files import read_keys
-from watchword_adapters.plugins import Context
 from watchword_adapters.settings_file import read_settings
 from watchword_adapters.signers.file import read_private_key
+from watchword_adapters.stores.journal import FileJournal
 
 if TYPE_CHECKING:
     from watchword import VerificationKey
@@ -136,12 +135,12 @@ def _publish(path: Path, known: list[VerificationKey], own: VerificationKey, rep
 
 def _make_journal(settings: Settings, path: Path, report: _Report) -> None:
     def warn(event: str, **fields: object) -> None:
-        raise ConfigurationError(f"{event}: {fields['detail']}")
+        if event == "replay.no_journal":
+            raise ConfigurationError(f"{path}: state: {fields['detail']}")
 
-    context = Context(directory=path.parent, clock=time.time, policy=settings.to_policy(), warn=warn)
-    journal = journal_of(settings, context)
+    journal = load(path, warn=warn).verifier.journal  # so that settings with a mistake are told now
     report.said = {"journal": None, "store": settings.replay.store}
-    if journal is None:
+    if not isinstance(journal, FileJournal):
         return
     is_new = journal.initialise()
     journal.close()
