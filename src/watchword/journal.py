@@ -31,7 +31,8 @@ class Journal(Protocol):
         """Return what is known of the reader of a log, by this process and others; it is known from now on.
 
         ``birth`` is the floor of a reader of which nothing is known: its predecessor may have been given whatever was
-        issued below it. No floor is higher.
+        issued below it. A floor is only higher where the journal was written when the clock showed more than now: what
+        was given then and forgotten since looks fresh again.
         """
         ...
 

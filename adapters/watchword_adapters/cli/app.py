@@ -109,6 +109,28 @@ def keygen(
 
 
 @app.command()
+def init(
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", metavar="FILE", help="The settings; default watchword.toml.")
+    ] = None,
+    realm: Annotated[str | None, typer.Option("--realm", "-r", help="The cluster or account, as prod.")] = None,
+    principal: Annotated[
+        str | None, typer.Option("--principal", "-p", help="Who the agent is, as agent://acme/planner.")
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Make what an agent needs to start without loss: settings, key, key set, and the journal of core NATS readers.
+
+    Only what is missing is made, so it is harmless to run twice. Where there are settings only the journal is made; for
+    readers that have never run, or have been stopped. A second agent in a directory gets settings under its own name.
+    """
+    from watchword_adapters.cli.init import run_init  # noqa: PLC0415 - quick start
+
+    sys.stdout.write(run_init(config, realm, principal, as_json=as_json))
+
+
+@app.command()
 def jwks(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="JWK, JWK Set and PEM files, or directories.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the set here.")] = None,

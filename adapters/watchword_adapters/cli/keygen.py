@@ -17,17 +17,17 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 def make_pair(principal: str, algorithm: str, private: Path | None, public: Path | None, *, as_json: bool) -> str:
     """Write a new key pair and return what to print; ConfigurationError, and no file, where one exists already."""
     if private is None or public is None:
-        name = principal.rpartition("/")[2]
-        if not _NAME.fullmatch(name):
+        name = plain_name(principal)
+        if not name:
             raise ConfigurationError(f"no file name in principal {principal!r}: name files by --private and --public")
         private, public = private or Path(f"{name}.pem"), public or Path(f"{name}.jwk")
     key = SigningKey.generate(Algorithm[algorithm])
     owned = key.verification_key(principal)
     if public.exists():
         raise ConfigurationError(f"{public} exists: name another file, or remove it")
-    _create(private, key.to_pem(), 0o600)
+    create(private, key.to_pem(), 0o600)
     try:
-        _create(public, json.dumps(to_jwk(owned), indent=2).encode() + b"\n", 0o644)
+        create(public, json.dumps(to_jwk(owned), indent=2).encode() + b"\n", 0o644)
     except ConfigurationError:
         private.unlink()
         raise
@@ -42,7 +42,13 @@ def make_pair(principal: str, algorithm: str, private: Path | None, public: Path
     )
 
 
-def _create(path: Path, content: bytes, mode: int) -> None:
+def plain_name(principal: str) -> str:
+    """Return what follows the last '/' of a principal, if that is a plain name for a file; "" else."""
+    name = principal.rpartition("/")[2]
+    return name if _NAME.fullmatch(name) else ""
+
+
+def create(path: Path, content: bytes, mode: int) -> None:
     """Write a file that did not exist, so that no key is ever lost and nobody's link is followed."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

@@ -27,6 +27,7 @@ import sqlite3
 import stat
 import threading
 import time
+import weakref
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -80,6 +81,7 @@ class FileJournal:
         self._owner: Final = secrets.token_hex(8)
         self._lock: Final = threading.RLock()
         self._opened: JournalFile | None = None
+        self._closing: weakref.finalize[[JournalFile], FileJournal] | None = None
         self._inherited: list[JournalFile] = []
         self._logs: set[str] = set()
         self._newest = -1
@@ -90,12 +92,12 @@ class FileJournal:
     def recall(self, log: str, *, birth: float) -> Recalled:
         """See Journal."""
         with self._lock:
-            self._logs.add(log)
             needed = self._clock() - self._needed_for
             found = self._try(lambda opened: opened.recall(log, birth=birth, needed=needed))
+            self._logs.add(log)
         if found is None:
             return Recalled(floor=birth)
-        if found.floor > birth:
+        if found.floor > birth + self._max_skew + 1:
             self._warn(
                 "replay.journal_ahead",
                 path=str(self.path),
@@ -140,10 +142,9 @@ class FileJournal:
     def close(self) -> None:
         """Close the file; what was written is synced, if nobody else uses it."""
         with self._lock:
-            opened, self._opened = self._opened, None
-            if opened is not None and opened.pid == os.getpid():
-                with contextlib.suppress(sqlite3.Error, OSError):
-                    opened.close()
+            self._opened = None
+            if self._closing is not None:
+                self._closing()
 
     def _try(self, work: Callable[[JournalFile], T]) -> T | None:
         """Do something with the file; None where there is none."""
@@ -165,24 +166,32 @@ class FileJournal:
             opened = None
         elif opened is not None and opened.files.are_others():
             self._has_lost = True
-            opened.abandon()
+            self._forsake(opened)
             opened = None
         if opened is None:
             _check_place(self.path.parent)
             self._opened = opened = JournalFile(self.path, owner=self._owner)
+            # At the latest when the process ends: SQLite would tidy up then, and leave a file that nobody closed.
+            self._closing = weakref.finalize(self, _close, opened)
             self._has_been_open = True
-            if self._has_lost:
-                # What this process has noted so far stands in no file: to a successor, it was issued until now.
-                opened.begin(self._logs, floor=max(self._clock() + self._max_skew, self._newest + 1))
-                self._has_lost = False
+            # What this process has noted so far may stand in no file: to a successor, it was issued until now.
+            floor = max(self._clock() + self._max_skew, self._newest + 1)
+            opened.begin(self._logs, floor=floor, known=self._has_lost)
+            self._has_lost = False
         return opened
+
+    def _forsake(self, opened: JournalFile) -> None:
+        """Close a file as it is, which is ours no longer, or cannot be written."""
+        if self._closing is not None:
+            self._closing.detach()
+        with contextlib.suppress(sqlite3.Error, OSError):
+            opened.abandon()
 
     def _give_up(self, error: Exception) -> None:
         """Go on without a journal for a while; raise where one stays behind that somebody might believe."""
         opened, self._opened = self._opened, None
         if opened is not None and opened.pid == os.getpid():
-            with contextlib.suppress(sqlite3.Error, OSError):
-                opened.abandon()
+            self._forsake(opened)
         self._has_lost = True
         try:
             delete(self.path)
@@ -200,6 +209,12 @@ class FileJournal:
                 detail=str(error),
                 cost=f"after a restart, what was issued up to {self._max_skew:g} s after it is stale on core NATS",
             )
+
+
+def _close(opened: JournalFile) -> None:
+    if opened.pid == os.getpid():
+        with contextlib.suppress(sqlite3.Error, OSError):
+            opened.close()
 
 
 def _check_place(directory: Path) -> None:

@@ -37,11 +37,13 @@ _UNUSED: Final = 30 * 24 * 3600.0
 """Seconds after which a reader that never came back is forgotten: it would begin like a new one."""
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_PID_SPACE: Final = Path("/proc/self/ns/pid")
 
 _SCHEMA: Final = f"""
 CREATE TABLE about (boot TEXT NOT NULL, initialised REAL);
 CREATE TABLE readers (number INTEGER PRIMARY KEY, log TEXT NOT NULL UNIQUE, floor REAL NOT NULL, seen REAL NOT NULL);
-CREATE TABLE reading (log TEXT NOT NULL, process TEXT NOT NULL, PRIMARY KEY (log, process)) WITHOUT ROWID;
+CREATE TABLE reading (log TEXT NOT NULL, process TEXT NOT NULL, pid INTEGER NOT NULL, space TEXT NOT NULL,
+    PRIMARY KEY (log, process)) WITHOUT ROWID;
 CREATE TABLE entries (number INTEGER PRIMARY KEY AUTOINCREMENT, reader INTEGER NOT NULL, time REAL NOT NULL,
     newest INTEGER NOT NULL, packed BLOB NOT NULL);
 CREATE INDEX entries_of ON entries (reader);
@@ -116,24 +118,28 @@ class JournalFile:
             number, floor = row
             database.execute("UPDATE readers SET seen = ? WHERE number = ?", (time.time(), number))
             others = database.execute(
-                "SELECT 1 FROM reading WHERE log = ? AND process <> ?", (log, self._process)
-            ).fetchone()
+                "SELECT pid, space FROM reading WHERE log = ? AND process <> ?", (log, self._process)
+            ).fetchall()
             self._read([log])
             packed = database.execute(
                 "SELECT packed FROM entries WHERE reader = ? ORDER BY number", (number,)
             ).fetchall()
             self._enter()
         notes = [note for (blob,) in packed for note in _unpacked(log, blob)]
-        return Recalled(floor=floor if others is None else max(floor, birth), notes=notes)
+        is_read = any(_may_live(*other) for other in others)
+        return Recalled(floor=max(floor, birth) if is_read else floor, notes=notes)
 
-    def begin(self, logs: AbstractSet[str], *, floor: float) -> None:
-        """Give this process's readers a floor, of which nothing else is known here."""
+    def begin(self, logs: AbstractSet[str], *, floor: float, known: bool) -> None:
+        """Say which readers this process is; those that are not known here, or ``known`` ones too, get a floor."""
         with self._transaction():
             for log in logs:
-                number, before = self._find(log) or self._add(log, floor)
-                self._database.execute("UPDATE readers SET floor = ? WHERE number = ?", (max(floor, before), number))
+                if self._find(log) is None:
+                    self._add(log, floor)
+                elif known:
+                    self._database.execute("UPDATE readers SET floor = max(floor, ?) WHERE log = ?", (floor, log))
             self._read(logs)
-            self._enter()
+            if logs:
+                self._enter()
 
     def write(self, notes: Sequence[Note]) -> None:
         """Keep notes of readers that were recalled."""
@@ -250,8 +256,8 @@ class JournalFile:
         return found[0]
 
     def _read(self, logs: AbstractSet[str] | Sequence[str]) -> None:
-        rows = [(log, self._process) for log in logs]
-        self._database.executemany("INSERT INTO reading VALUES (?, ?) ON CONFLICT DO NOTHING", rows)
+        rows = [(log, self._process, self.pid, _pid_space()) for log in logs]
+        self._database.executemany("INSERT INTO reading VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", rows)
 
 
 class _Mark:
@@ -346,8 +352,8 @@ def _unlock(file: int) -> None:
 
 def _is_believed(path: Path, mark: _Mark) -> bool:
     """Return True if nothing that was written is missing: see ``journal``."""
-    log = Path(f"{path}-wal")
-    parts = [file.stat() for file in (path, log) if file.exists()]
+    found = [file.stat() for file in (path, Path(f"{path}-wal")) if file.exists()]
+    parts = [found[0], *[log for log in found[1:] if log.st_size]]
     known = mark.read()
     try:
         with contextlib.closing(_connected(path)) as database:
@@ -416,6 +422,27 @@ def delete(path: Path) -> None:
     """Delete the database, first of all what bears its name."""
     for suffix in ("", "-wal", "-shm"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def _pid_space() -> str:
+    """Return what the kernel names the space in which our process ids mean something; "" where it has no name."""
+    try:
+        return str(_PID_SPACE.readlink())
+    except OSError:
+        return ""
+
+
+def _may_live(pid: int, space: str) -> bool:
+    """Return False if a process is certainly gone."""
+    if space != _pid_space() or not space:
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _boot_id() -> str:

@@ -25,7 +25,7 @@ def test_help_tells_the_exit_codes(run: Run) -> None:
         assert words in told
 
 
-@pytest.mark.parametrize("command", ["keygen", "jwks", "sign", "verify", "inspect"])
+@pytest.mark.parametrize("command", ["init", "keygen", "jwks", "sign", "verify", "inspect"])
 def test_every_command_has_help(run: Run, command: str) -> None:
     """Every command explains itself."""
     ended = run(command, "--help")

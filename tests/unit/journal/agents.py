@@ -87,6 +87,8 @@ class Agent:
         """End without a word: what is open stays as it is, but for the lock, which the kernel drops."""
         opened, self.journal._opened = self.journal._opened, None
         if opened is not None:
+            assert self.journal._closing is not None
+            self.journal._closing.detach()
             opened._mark.close()
             graves.append(opened)
 

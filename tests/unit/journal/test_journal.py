@@ -1,8 +1,10 @@
 """A journal in use: floors, outages, directories, clocks, and several processes."""
 
 import fcntl
+import gc
 import os
 import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.journal.agents import LOG, NOW, POLICY, Agent, Clock
@@ -24,6 +26,7 @@ BIRTH = NOW + 5
 LATER = "nats://prod/later#0"
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(
@@ -182,12 +185,13 @@ def test_two_readers_at_once(start: Start, clock: Clock, graves: list[Any]) -> N
 
 
 def test_a_reader_that_closed_holds_nobody_up(start: Start, clock: Clock) -> None:
-    """Promise: a process that stopped in order is no other reader, though the file stayed in use."""
+    """Promise: a process that stopped in order is no other reader; it seals nothing, for the file stayed in use."""
     sibling = start()
     sibling.open(LATER)
     first = start()
     first.open()
     first.close()
+    assert not any(Path(f"{first.journal.path}-mark").read_bytes()[8:])
     clock.now += 10
     second = start()
     assert second.open().floor == BIRTH
@@ -261,9 +265,10 @@ def test_deleted_while_it_is_in_use(start: Start, state: Path, clock: Clock) -> 
     clock.now -= 3600  # what was handed over is not below a floor by this clock
     first.offer(3, clock.now)
     first.close()
+    clock.now = NOW + 6
     following = start()
     assert following.open().floor == NOW + 12
-    clock.now += 3600
+    assert not following.warned  # the time of issue that was highest, and not a clock that was ahead
     assert not following.offer(1, NOW + 6)
     assert not following.offer(2, NOW + 11)
 
@@ -286,6 +291,21 @@ def test_replaced_before_it_is_closed(start: Start, state: Path, tmp_path: Path,
     assert not third.offer(1, NOW + 6)
 
 
+def test_a_process_whose_journal_is_gone_spoils_no_other(start: Start, clock: Clock, graves: list[Any]) -> None:
+    """Promise: what a process still had to say when it stops does not go into a journal that was begun anew."""
+    first = start()
+    first.open()
+    clock.now += 6
+    assert all(first.offer(ident, NOW + 6) for ident in range(20))
+    first.journal.path.unlink()
+    second = start()
+    second.open(LATER)
+    first.close()
+    second.kill(graves)
+    clock.now += 10
+    assert start().open(LATER).floor == NOW + 11
+
+
 def test_used_again_after_it_was_closed(start: Start, clock: Clock) -> None:
     """Promise: a client that stops and starts again in one process uses the same journal."""
     agent = start()
@@ -296,6 +316,44 @@ def test_used_again_after_it_was_closed(start: Start, clock: Clock) -> None:
     assert agent.offer(1, NOW + 6)
     agent.close()
     assert not start().warned
+
+
+def test_deleted_between_two_uses(start: Start, state: Path, clock: Clock) -> None:
+    """Promise (N8): a journal that is gone when it is used again begins with a floor."""
+    agent = start()
+    agent.open()
+    clock.now += 6
+    assert agent.offer(1, NOW + 6)
+    agent.close()
+    shutil.rmtree(state)
+    assert agent.offer(2, NOW + 6)
+    agent.close()
+    following = start()
+    assert following.open().floor == NOW + 11
+    assert not following.offer(1, NOW + 6)
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_process_that_ends_without_a_word(state: Path, clock: Clock, tmp_path: Path, *, clean: bool) -> None:
+    """Promise: a journal that nobody closed is closed in good order when the process ends, or lets go of it."""
+    agent = Agent(state, clock)
+    agent.open()
+    path = agent.journal.path
+    if clean:
+        agent.close()
+    del agent
+    gc.collect()
+    assert not Path(f"{path}-wal").exists()
+    assert any(Path(f"{path}-mark").read_bytes()[8:])
+    program = f"""
+import pathlib, time
+from tests.unit.journal.agents import Agent
+agent = Agent(pathlib.Path({str(tmp_path / "other")!r}), time.time)
+agent.open()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)  # noqa: S603 - our own
+    (mark,) = (tmp_path / "other").glob("*-mark")
+    assert any(mark.read_bytes()[8:])
 
 
 def test_a_reader_that_was_never_recalled(start: Start) -> None:

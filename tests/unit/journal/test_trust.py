@@ -143,6 +143,38 @@ def test_an_older_copy_put_back(  # noqa: PLR0917 - fixtures
     assert not third.offer(1, NOW + 6)
 
 
+def test_an_older_log_beside_a_sealed_database(start: Start, clock: Clock) -> None:
+    """Promise (N8): a write-ahead log that is put beside a database that was closed in good order is no part of it."""
+    first = start()
+    first.open()
+    log = Path(f"{first.journal.path}-wal")
+    old = log.read_bytes()
+    first.close()
+    log.write_bytes(old)
+    clock.now += 6
+    assert start().open().floor == clock.now + 5
+
+
+def test_a_seal_is_broken_on_the_disk_before_anything_is_changed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise (N7): after a crash of the machine no seal is found whose journal was opened since."""
+    first = start()
+    first.open()
+    first.close()
+    path = first.journal.path
+    mark, synced = Path(f"{path}-mark"), list[tuple[bool, bool]]()
+    closed = path.stat().st_ctime_ns
+    assert int.from_bytes(mark.read_bytes()[8:]) == closed
+
+    def fsync(_: int) -> None:
+        log = Path(f"{path}-wal")
+        is_changed = path.stat().st_ctime_ns != closed or (log.exists() and log.stat().st_size > 0)
+        synced.append((any(mark.read_bytes()[8:]), is_changed))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    start().open()
+    assert synced == [(False, False)]
+
+
 @pytest.mark.parametrize("lost", ["journal", "journal-wal", "journal-mark", ""])
 def test_a_part_that_is_gone(start: Start, state: Path, graves: list[Any], clock: Clock, lost: str) -> None:
     """Promise (N8): a journal of which a file was deleted is not believed; deleting all of it is a new birth."""
@@ -290,6 +322,39 @@ def test_real_processes_at_once(state: Path) -> None:
     alone = program(state, issued, 1, 3)
     assert said(alone) == "01"
     end(alone, clean=True)
+
+
+def test_a_reader_that_was_killed_beside_a_sibling(state: Path, start: Start) -> None:
+    """Promise: a process that was killed is no other reader, though a sibling still has the journal in use."""
+    issued = initialise(state)
+    sibling = start(clock=time.time)
+    sibling.open("nats://prod/other#0")
+    first = program(state, issued, 1)
+    assert said(first) == "1"
+    end(first, clean=False)
+    second = program(state, issued, 1, 2)
+    assert said(second) == "01"
+    end(second, clean=True)
+
+
+@pytest.mark.parametrize("space", ["pid:[1]", None])
+def test_a_reader_in_another_container(
+    state: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, space: str | None
+) -> None:
+    """Promise (N1): a process that cannot be seen from here may live."""
+    issued = initialise(state)
+    sibling = start(clock=time.time)
+    sibling.open("nats://prod/other#0")
+    first = program(state, issued, 1)
+    assert said(first) == "1"
+    end(first, clean=False)
+    if space is not None:
+        (tmp_path / "space").symlink_to(space)
+    monkeypatch.setattr(journal_file, "_PID_SPACE", tmp_path / "space")
+    assert journal_file._may_live(first.pid, "")
+    second = start(clock=time.time)
+    second.open()
+    assert not second.offer(2, issued)
 
 
 def test_forked_children(start: Start) -> None:

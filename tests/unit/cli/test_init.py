@@ -1,0 +1,171 @@
+import json
+import stat
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.conftest import PLANNER, Run
+from watchword import SigningKey
+from watchword.jwk import to_jwks
+from watchword_adapters.config import load
+from watchword_adapters.keys.public_files import parse_public
+
+CONTROLLER = "agent://acme/controller"
+
+
+def tree(directory: Path) -> dict[str, bytes]:
+    """Return the files of a directory, without the journals."""
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+
+
+def test_a_newcomers_first_commands(run: Run, directory: Path) -> None:
+    """Two agents are made in two commands, know each other, and start; each has its own key and settings."""
+    first = run("init", "--realm", "prod", "--principal", PLANNER)
+    second = run("init", "--realm", "prod", "--principal", CONTROLLER)
+    assert (first.code, second.code) == (0, 0)
+    assert set(tree(directory)) == {
+        "watchword.toml", "planner.pem", "agents.jwks", "controller.toml", "controller.pem",
+    }  # fmt: skip
+    assert stat.S_IMODE((directory / "planner.pem").stat().st_mode) == 0o600
+    known = [key.principal for key in parse_public((directory / "agents.jwks").read_bytes())]
+    assert known == [PLANNER, CONTROLLER]
+    for name, principal in (("watchword.toml", PLANNER), ("controller.toml", CONTROLLER)):
+        watchword = load(name)
+        assert (watchword.verifier.principal, watchword.signer is None) == (principal, False)
+        assert watchword.verifier.journal is not None
+        assert watchword.verifier.journal.recall("reader", birth=2**40).floor < 2**33
+        watchword.verifier.journal.close()
+    assert "begin without losing anything" in first.out
+    assert "have been stopped for 11 s; not while an older process of this agent still runs" in first.out
+
+
+def test_twice_is_harmless(run: Run, directory: Path) -> None:
+    """What is there stays as it is, and the command says so."""
+    run("init", "-r", "prod", "-p", PLANNER)
+    before = tree(directory)
+    again = run("init", "-r", "prod", "-p", PLANNER)
+    assert (again.code, tree(directory)) == (0, before)
+    assert again.out.splitlines()[0] == "kept as it is: watchword.toml"
+    assert again.out.splitlines()[-1] == "Nothing to do: the journal was made before."
+    assert run("init").out == again.out
+
+
+def test_what_is_there_is_used(run: Run, directory: Path) -> None:
+    """A key and a key set that were made before are used, and no key of the set is lost."""
+    run("keygen", "-p", PLANNER)
+    pem = (directory / "planner.pem").read_bytes()
+    other = SigningKey.generate().verification_key("agent://other")
+    (directory / "agents.jwks").write_text(to_jwks([other]))
+    ended = run("init", "-r", "prod", "-p", PLANNER, "--json")
+    (told,) = ended.lines
+    assert told["made"][:2] == ["agents.jwks", "watchword.toml"]  # type: ignore[index] # a list
+    assert told["kept"] == ["planner.pem"]
+    assert (told["store"], told["initialised"], told["stopped_for"]) == ("memory", True, 11.0)
+    assert (directory / "planner.pem").read_bytes() == pem
+    keys = parse_public((directory / "agents.jwks").read_bytes())
+    assert keys == [other, SigningKey.from_pem(pem).verification_key(PLANNER)]
+    (directory / "watchword.toml").unlink()
+    assert "kept as it is: agents.jwks" in run("init", "-r", "prod", "-p", PLANNER).out
+
+
+def test_another_key_of_the_same_principal(run: Run, directory: Path) -> None:
+    """A principal that has a key gets no second one by mistake; nothing is written over, no settings are made."""
+    (directory / "agents.jwks").write_text(to_jwks([SigningKey.generate().verification_key(PLANNER)]))
+    before = (directory / "agents.jwks").read_bytes()
+    ended = run("init", "-r", "prod", "-p", PLANNER)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert f"agents.jwks: has another key of '{PLANNER}'" in ended.err
+    assert tree(directory) == {"agents.jwks": before}
+    run("keygen", "-p", PLANNER)
+    ended = run("init", "-r", "prod", "-p", PLANNER)
+    assert (ended.code, (directory / "agents.jwks").read_bytes()) == (2, before)
+    assert not (directory / "watchword.toml").exists()
+
+
+def test_a_key_that_another_principal_has(run: Run, directory: Path) -> None:
+    """One key for two agents is refused, as everywhere."""
+    run("keygen", "-p", PLANNER)
+    key = SigningKey.from_pem((directory / "planner.pem").read_bytes())
+    (directory / "agents.jwks").write_text(to_jwks([key.verification_key("agent://other")]))
+    ended = run("init", "-r", "prod", "-p", PLANNER)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "one public key for" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "watchword.toml is not there: add --realm and --principal, and it is made"),
+        (("-r", "prod"), "watchword.toml is not there: add --realm and --principal"),
+        (("-r", "PROD", "-p", PLANNER), "realm 'PROD'"),
+        (("-r", "prod", "-p", "a\x1b[2J"), "1 to 255 bytes of UTF-8, no control characters"),
+        (("-r", "prod", "-p", PLANNER, "-c", "none/a.toml"), "none/planner.pem: No such file or directory"),
+    ],
+)
+def test_bad_input_is_one_line(run: Run, directory: Path, arguments: tuple[str, ...], told: str) -> None:
+    """What cannot be done is told in a line, and nothing is made."""
+    ended = run("init", *arguments)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert told in ended.err
+    assert not list(directory.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("-c", "watchword.toml", "-p", CONTROLLER), f"principal is '{PLANNER}', not '{CONTROLLER}'"),
+        (("-r", "test"), "realm is 'prod', not 'test': name another file by --config"),
+        (("-r", "prod", "-p", "agent://acme/größe"), "name the settings by --config"),
+    ],
+)
+def test_settings_of_another_agent(run: Run, arguments: tuple[str, ...], told: str) -> None:
+    """Settings that say something else are left alone."""
+    run("init", "-r", "prod", "-p", PLANNER)
+    before = Path("watchword.toml").read_bytes()
+    ended = run("init", *arguments)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert told in ended.err
+    assert Path("watchword.toml").read_bytes() == before
+
+
+def test_a_name_that_is_no_file_name(run: Run, directory: Path) -> None:
+    """With a file named, any principal will do; what it needs escaping for is escaped."""
+    principal = 'agent://acme/"größe"'
+    assert run("init", "-r", "prod", "-p", principal, "-c", "big.toml").code == 0
+    assert tomllib.loads((directory / "big.toml").read_text())["principal"] == principal
+    assert (directory / "big.pem").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ('[replay]\nstate = ""\n', 'No journal: [replay] state is ""'),
+        ('[policy]\nmode = "observe"\n', "No journal"),
+        ('[replay]\nstore = "sqlite"\npath = "ids.db"\n', "run `watchword store init READER --config a.toml`"),
+    ],
+)
+def test_settings_that_were_made_before(run: Run, config: Path, more: str, told: str) -> None:
+    """With settings, only the journal is made; and a shared store has births of its own."""
+    Path("a.toml").write_text(config.read_text() + more)
+    ended = run("init", "--config", "a.toml")
+    assert ended.code == 0
+    assert told in ended.out
+
+
+@pytest.mark.parametrize("state", ['state = ".watchword"\n', ""])
+def test_a_state_that_cannot_be_made(run: Run, config: Path, state: str) -> None:
+    """A directory that cannot hold a journal is one line, whether it was named or is the default."""
+    Path(".watchword").touch()
+    config.write_text(config.read_text() + "[replay]\n" + state)
+    ended = run("init")
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert "File exists" in ended.err
+
+
+def test_json_of_what_was_there(run: Run, config: Path) -> None:
+    """A program learns what was made and what was kept."""
+    assert config.exists()
+    (told,) = run("init", "--json").lines
+    assert (told["config"], told["kept"]) == ("watchword.toml", ["watchword.toml"])
+    assert json.dumps(told["made"]) == json.dumps([told["journal"]])
