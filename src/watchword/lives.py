@@ -139,6 +139,17 @@ class Lives:
         if floor > now:
             self.announce(life.name, floor)
 
+    def rest(self) -> None:
+        """Close the journal in good order if no subscription is open; another process may be these readers now.
+
+        So each begins again with what the journal knows by then.
+        """
+        journal = self._verifier.journal
+        if journal is not None and not self._lives:
+            journal.close()
+            for life in self._closed.values():
+                life.is_born = False
+
     def announce(self, reader: str, floor: float, *, remedy: str = REMEDY) -> None:
         """Warn of a floor that honest messages meet; many that end together are one warning."""
         self.floor_ends_at = max(self.floor_ends_at, floor)

@@ -266,6 +266,7 @@ class WatchwordClient(AskingClient):
                 self._answers.close()
             for subscription in subscriptions:
                 _close(subscription)
+            self.watchword.lives.rest()
             if self._has_name:
                 self.watchword.lives.free_number(f"name:{self._instance}", 0)
                 self._has_name = False

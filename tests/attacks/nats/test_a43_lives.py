@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from nats.aio.msg import Msg
 
-from tests.integration.nats.world import CLOUD, PLANNER, World, resend, soon, until
+from tests.integration.nats.world import CLOUD, PATIENCE, PLANNER, World, resend, soon, until
 from watchword import Alias, ConfigurationError, Policy, Reason, Watchword
 from watchword_adapters.nats import WatchwordClient
 from watchword_adapters.stores.journal import FileJournal
@@ -167,8 +167,9 @@ async def test_a46_a_restart_with_a_journal_loses_nothing(world: World, unique: 
         for msg in captured:
             await resend(field.attacker, msg)
         captured.append(await field.say(b"%d" % number))
-        while not got or guard.audit.counts[Reason.REPLAYED] < number:  # noqa: ASYNC110 - the client tells nobody
-            await asyncio.sleep(0.005)
+        async with asyncio.timeout(PATIENCE):
+            while not got or guard.audit.counts[Reason.REPLAYED] < number:  # noqa: ASYNC110 - the client tells nobody
+                await asyncio.sleep(0.005)
         assert got == [b"%d" % number]
         await client.close()
 
@@ -176,23 +177,38 @@ async def test_a46_a_restart_with_a_journal_loses_nothing(world: World, unique: 
 async def test_n1_a_process_that_takes_over_knows_what_the_old_one_was_given(
     world: World, unique: Unique, tmp_path: Path
 ) -> None:
-    """While an older process of the agent still runs, a new one begins with all that the old one knows."""
+    """While an older process of the agent still runs, a new one takes nothing that the old one may have been given."""
     field = await Field(world, unique("n1")).prepare()
-    old_journal, new_journal = journal(tmp_path), journal(tmp_path)
+    old_journal, new_journal = journal(tmp_path, max_skew=1.0), journal(tmp_path, max_skew=1.0)
     old_journal.initialise()
-    old = await world.client(world.agent(CLOUD, shared=False, journal=old_journal), reader=None)
+    old = await world.client(world.agent(CLOUD, shared=False, max_skew=1.0, journal=old_journal), reader=None)
     before = await reading(old, field.subject)
     await old.ready()
-    captured = await field.say(b"1")
+    captured = [await field.say(b"1")]
     await until(lambda: before)
-    guard = world.agent(CLOUD, shared=False, journal=new_journal)
+    guard = world.agent(CLOUD, shared=False, max_skew=1.0, journal=new_journal)
     new = await world.client(guard, reader=None)
     got = await reading(new, field.subject)
+    captured.append(await field.say(b"2"))
+    await until(lambda: len(before) == 2)
     await new.ready()
-    await resend(field.attacker, captured)
-    await field.say(b"2")
-    await until(lambda: len(before) == 2 and got)
-    assert (before, got) == ([b"1", b"2"], [b"2"])
+    await asyncio.sleep(1.1)
+    for msg in captured:
+        await resend(field.attacker, msg)
+    await field.say(b"3")
+    await until(lambda: len(before) == 3 and got)
+    assert (before, got) == ([b"1", b"2", b"3"], [b"3"])
+    assert guard.audit.counts[Reason.STALE] + guard.audit.counts[Reason.REPLAYED] >= 2
+    await old.close()
+    await new.close()
+    last = world.agent(CLOUD, shared=False, max_skew=1.0, journal=journal(tmp_path, max_skew=1.0))
+    after = await reading(client := await world.client(last, reader=None), field.subject)
+    await client.ready()
+    for msg in [*captured, field.seen[-1]]:
+        await resend(field.attacker, msg)
+    await field.say(b"4")
+    await until(lambda: after)
+    assert after == [b"4"], "and what comes after both knows what either was given"
 
 
 async def test_a46_without_a_journal_the_floor_is_announced(world: World, unique: Unique) -> None:
