@@ -12,6 +12,7 @@ from nats.aio.subscription import DEFAULT_SUB_PENDING_BYTES_LIMIT, DEFAULT_SUB_P
 
 from watchword import ConfigurationError, Reason, Rejected
 from watchword_adapters.nats.asking import AskingClient
+from watchword_adapters.nats.discovery import is_discovery, unsigned
 from watchword_adapters.nats.headers import CONTROL, NO_RESPONDERS, HeaderBlock, read_block
 from watchword_adapters.nats.jetstream import VerifyingJetStream, VerifyingManager
 from watchword_adapters.nats.quarantine import NatsQuarantine
@@ -102,6 +103,8 @@ class WatchwordClient(AskingClient):
         """
         if future is not None:
             raise ConfigurationError("subscribe(future=...) goes round verification: use next_msg(), or request()")
+        if cb is not None and is_discovery(subject, cb):
+            return await self.open(subject, reader=None, cb=unsigned(cb))
         if queue:
             self.refuse_shared(f"queue group {queue} shares the work")
         reader = self._subject_reader(subject, queue)
