@@ -13,9 +13,9 @@ from nats import errors
 from nats.aio.client import PING_PROTO, _validate_queue, _validate_subject
 from nats.aio.subscription import DEFAULT_SUB_PENDING_BYTES_LIMIT, DEFAULT_SUB_PENDING_MSGS_LIMIT
 
-from watchword import ConfigurationError
 from watchword_adapters.nats.headers import NO_RESPONDERS
-from watchword_adapters.nats.reader import Reader, block_of, only_answer_to
+from watchword_adapters.nats.message import server_msg
+from watchword_adapters.nats.reader import Reader, block_of, only_answer_to, only_answers
 from watchword_adapters.nats.requests import Waiting
 from watchword_adapters.nats.signing import CONTROL_SUBJECTS, SigningClient
 from watchword_adapters.nats.subscription import VerifyingSubscription
@@ -43,7 +43,7 @@ class AskingClient(SigningClient):
         subject: str,
         payload: bytes = b"",
         timeout: float = 0.5,  # noqa: ASYNC109 - the base's own signature
-        old_style: bool = False,  # noqa: FBT001, FBT002 - as above
+        old_style: bool = False,  # noqa: ARG002, FBT001, FBT002 - as above
         headers: dict[str, Any] | None = None,
         *,
         recipient: str | None = None,
@@ -51,20 +51,21 @@ class AskingClient(SigningClient):
     ) -> Msg:
         """Ask and return the first answer that verifies and answers this request; others are audited and ignored.
 
-        nats.errors.TimeoutError after ``timeout`` seconds, NoRespondersError at once when the server says so.
+        ``old_style`` makes no difference. nats.errors.TimeoutError after ``timeout`` seconds, NoRespondersError at once
+        when the server says so.
         """
-        if old_style:
-            raise ConfigurationError("old-style requests carry no headers, so no signature: leave old_style out")
         if subject.startswith(CONTROL_SUBJECTS):
-            return await self._ask(
+            raw = await self._ask(
                 lambda inbox: super(AskingClient, self).publish(subject, payload, inbox, headers), timeout
             )
+            return server_msg(raw)
 
         answers = self._answers.name
 
         async def send(inbox: str) -> Reader:
             request = await self.send(subject, payload, inbox, headers, recipient=recipient, expires_at=expires_at)
-            return Reader(self.watchword, answers, expected=only_answer_to(request), admitted=self._answering.heard)
+            expected = only_answers if request is None else only_answer_to(request)
+            return Reader(self.watchword, answers, expected=expected, admitted=self._answering.heard)
 
         return await self._ask(send, timeout)
 

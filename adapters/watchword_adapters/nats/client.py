@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -99,10 +100,12 @@ class WatchwordClient(AskingClient):
     ) -> VerifyingSubscription:
         """Subscribe; callback, ``next_msg`` and ``messages`` give VerifiedMsg (in observe mode ObservedMsg) only.
 
+        ``future`` gets the first of them.
+
         On a subject under this client's inbox prefix only answers to what it asked are delivered.
         """
         if future is not None:
-            raise ConfigurationError("subscribe(future=...) goes round verification: use next_msg(), or request()")
+            cb = partial(_settle, future)
         if cb is not None and is_discovery(subject, cb):
             return await self.open(subject, reader=None, cb=unsigned(cb))
         if queue:
@@ -241,6 +244,11 @@ class WatchwordClient(AskingClient):
 def _close(subscription: Subscription | None) -> None:
     if isinstance(subscription, VerifyingSubscription) and subscription.reader is not None:
         subscription.reader.close()
+
+
+async def _settle(future: asyncio.Future[Msg], msg: Msg) -> None:
+    if not future.done():
+        future.set_result(msg)
 
 
 def _text(raw: bytes) -> str:

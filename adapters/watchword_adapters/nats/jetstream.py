@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from nats import errors
 from nats.errors import Error
@@ -15,6 +15,7 @@ from nats.js import JetStreamContext, JetStreamManager, api
 from nats.js.client import DEFAULT_JS_SUB_PENDING_BYTES_LIMIT, DEFAULT_JS_SUB_PENDING_MSGS_LIMIT
 
 from watchword import ConfigurationError
+from watchword_adapters.nats.errors import BadName
 from watchword_adapters.nats.jetstream_publish import Storing, StreamPublisher
 from watchword_adapters.nats.jetstream_reader import Publishing, StreamReader
 from watchword_adapters.nats.jetstream_rebuild import rebuild
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from nats.aio.msg import Msg
+    from nats.js.kv import KeyValue
+    from nats.js.object_store import ObjectStore
 
-    from watchword import Watchword
+    from watchword import Watchword, WatchwordError
     from watchword.proving import Checker
     from watchword.quarantine import Quarantine
     from watchword_adapters.nats.reader import Reader
@@ -51,6 +54,10 @@ class StreamClient(Storing, Publishing, Protocol):
     quarantine: Quarantine | None
     check: Checker
 
+    def refuse(self, call: str, error: WatchwordError) -> None:
+        """Raise what stands in the way of a call that nobody could verify; in observe mode warn once."""
+        ...
+
     def refuse_shared(self, scope: str) -> None:
         """Refuse a scope that others may share, where no store is shared as well."""
         ...
@@ -71,12 +78,17 @@ class StreamClient(Storing, Publishing, Protocol):
 class _NoRawReads(JetStreamManager):
     """Management goes through; reading a stored message without a position to hold it against does not."""
 
-    async def get_msg(self, *_: Any, **__: Any) -> NoReturn:
+    async def get_msg(self, *args: Any, **options: Any) -> api.RawStreamMsg:
         """Refuse: see the error."""
-        raise ConfigurationError(
-            "get_msg() and get_last_msg() return stored messages that nobody verified: read them with pull_subscribe() "
-            "and ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=...)"
+        client: StreamClient = self._nc  # type: ignore[assignment]  # the base names its own client class
+        client.refuse(
+            "get_msg()",
+            ConfigurationError(
+                "get_msg() and get_last_msg() return stored messages that nobody verified: read them with "
+                "pull_subscribe() and ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=...)"
+            ),
         )
+        return await super().get_msg(*args, **options)
 
 
 class VerifyingManager(_NoRawReads):
@@ -93,7 +105,8 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
     def __init__(self, conn: Any, *, sole_reader: bool = False, **opts: Any) -> None:
         super().__init__(conn, **opts)
         if not f"{self._prefix}.".startswith(_API):
-            raise ConfigurationError(f"prefix {self._prefix!r}: only answers of $JS. may be unsigned; use domain=...")
+            refusal = f"prefix {self._prefix!r}: only answers of $JS. may be unsigned; use domain=..."
+            conn.refuse("jetstream(prefix=)", ConfigurationError(refusal))
         self._client: StreamClient = conn
         self._sole_reader = sole_reader
 
@@ -170,7 +183,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         """Bind to an existing pull consumer; ``pull_subscribe`` comes here too."""
         bound = durable or name or consumer
         if not stream or not bound:
-            raise ConfigurationError("pull_subscribe_bind() needs the names of stream and consumer")
+            raise BadName("pull_subscribe_bind() needs the names of stream and consumer")
         config = None
         with suppress(Error):  # an account that may only fetch: then the cautious assumptions hold
             config = (await self._jsm.consumer_info(stream, bound)).config
@@ -193,21 +206,35 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             check=self._client.check,
         )
 
-    async def key_value(self, *_: Any, **__: Any) -> NoReturn:
+    async def key_value(self, *args: Any, **options: Any) -> KeyValue:
         """Refuse: see the error."""
-        _refuse_buckets()
+        self._refuse_buckets()
+        return await super().key_value(*args, **options)
 
-    async def create_key_value(self, *_: Any, **__: Any) -> NoReturn:
+    async def create_key_value(self, *args: Any, **options: Any) -> KeyValue:
         """Refuse: see the error."""
-        _refuse_buckets()
+        self._refuse_buckets()
+        return await super().create_key_value(*args, **options)
 
-    async def object_store(self, *_: Any, **__: Any) -> NoReturn:
+    async def object_store(self, *args: Any, **options: Any) -> ObjectStore:
         """Refuse: see the error."""
-        _refuse_buckets()
+        self._refuse_buckets()
+        return await super().object_store(*args, **options)
 
-    async def create_object_store(self, *_: Any, **__: Any) -> NoReturn:
+    async def create_object_store(self, *args: Any, **options: Any) -> ObjectStore:
         """Refuse: see the error."""
-        _refuse_buckets()
+        self._refuse_buckets()
+        return await super().create_object_store(*args, **options)
+
+    def _refuse_buckets(self) -> None:
+        self._client.refuse(
+            "buckets",
+            ConfigurationError(
+                "buckets are not covered: their values are read past verification. Publish to a stream and subscribe to"
+                " it, or keep the bucket on a plain nats.connect() connection of its own and trust it no further than "
+                "its writers"
+            ),
+        )
 
     async def _reader(
         self, stream: str, consumer: str, config: api.ConsumerConfig, *, named: bool
@@ -217,20 +244,23 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         if known is not None:  # what a caller says of an existing consumer may not be so
             config = known[0].config
         if config.headers_only:
-            raise ConfigurationError("headers_only leaves out the payload that was signed: ask for whole messages")
+            refusal = "headers_only leaves out the payload that was signed: ask for whole messages"
+            self._client.refuse("headers_only", ConfigurationError(refusal))
         subjects = config.filter_subjects or [config.filter_subject or ">"]
         if config.deliver_policy == api.DeliverPolicy.LAST_PER_SUBJECT and (
             len(subjects) > 1 or {"*", ">"} & set(subjects[0].split("."))
         ):
-            raise ConfigurationError(
+            refusal = (
                 "DeliverPolicy.LAST_PER_SUBJECT over several subjects passes over messages of which the last may be a "
                 "replay, unseen: subscribe to each subject, or use DeliverPolicy.ALL"
             )
+            self._client.refuse("DeliverPolicy.LAST_PER_SUBJECT", ConfigurationError(refusal))
         policy = config.ack_policy or api.AckPolicy.EXPLICIT
         if policy not in {api.AckPolicy.EXPLICIT, api.AckPolicy.NONE}:
-            raise ConfigurationError(
+            refusal = (
                 f"ack policy {policy}: one ack would speak for messages not judged yet; use AckPolicy.EXPLICIT or NONE"
             )
+            self._client.refuse(f"ack policy {policy}", ConfigurationError(refusal))
         if known is not None:
             self._client.check_duplicate_window(stream, known[1].config.duplicate_window)
         shared = self._why_shared(consumer, config, known, named=named or bool(config.durable_name))
@@ -328,10 +358,3 @@ class _OrderedState(JetStreamContext._JSI):
             return await super().reset_ordered_consumer(sseq)
         finally:
             self.reader.resetting = False
-
-
-def _refuse_buckets() -> NoReturn:
-    raise ConfigurationError(
-        "buckets are not covered: their values are read past verification. Publish to a stream and subscribe to it, or "
-        "keep the bucket on a plain nats.connect() connection of its own and trust it no further than its writers"
-    )
