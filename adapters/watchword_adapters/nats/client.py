@@ -5,36 +5,41 @@ from __future__ import annotations
 from collections import Counter
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
-from nats import errors
-from nats.aio.client import Client
 from nats.aio.subscription import DEFAULT_SUB_PENDING_BYTES_LIMIT, DEFAULT_SUB_PENDING_MSGS_LIMIT
 
-from watchword import ConfigurationError, Reason, Rejected
-from watchword_adapters.nats.asking import AskingClient
+from watchword import ConfigurationError, SigningError
+from watchword.agent import require
+from watchword.message import SERVERS_SUBJECTS
+from watchword_adapters.nats._seam import Base, Wire
+from watchword_adapters.nats.answers import Answers, forwarded
 from watchword_adapters.nats.discovery import is_discovery, unsigned
-from watchword_adapters.nats.headers import CONTROL, NO_RESPONDERS, HeaderBlock, read_block
+from watchword_adapters.nats.errors import BadSubject, check_pattern, check_queue
+from watchword_adapters.nats.inbox import Inbox
 from watchword_adapters.nats.jetstream import VerifyingJetStream, VerifyingManager
+from watchword_adapters.nats.message import ACK_SUBJECTS, Delivery, is_ack, server_msg
+from watchword_adapters.nats.outbox import Outbox
 from watchword_adapters.nats.quarantine import NatsQuarantine
 from watchword_adapters.nats.reader import Reader
+from watchword_adapters.nats.requests import Requests
+from watchword_adapters.nats.signing import Signing
 from watchword_adapters.nats.subscription import VerifyingSubscription
 from watchword_adapters.threads import Threads
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from nats.aio.msg import Msg
-    from nats.aio.subscription import Subscription
 
-    from watchword import Watchword
+    from watchword import Request, VerifiedMessage, Watchword, WatchwordError
     from watchword.quarantine import Quarantine
+    from watchword_adapters.nats.message import Acknowledging
     from watchword_adapters.nats.signing import Recipient
 
-_ACK: Final = b"$JS.ACK."
-_FLOW_CONTROL: Final = "$JS.FC."
-_STALLED: Final = "Nats-Consumer-Stalled"
+CONTROL_SUBJECTS: Final = ("$JS.", "$SYS.", "$SRV.")
+"""How subjects begin on which this client asks the server itself, or those who answer in its place."""
 
 
 async def connect(
@@ -52,7 +57,7 @@ async def connect(
     return client
 
 
-class WatchwordClient(AskingClient):
+class WatchwordClient(Base):
     """A ``nats.aio.client.Client`` that signs what it publishes and delivers only what verifies.
 
     ``recipient`` names whom a message is meant for; ``recipient=`` of one call overrides it. The client's own requests
@@ -74,11 +79,25 @@ class WatchwordClient(AskingClient):
         quarantine: Quarantine | None = None,
         reader: str | None = None,
     ) -> None:
-        super().__init__(watchword=watchword, recipient=recipient)
+        require(watchword)
+        super().__init__()
+        self.watchword: Final = watchword
         self.quarantine: Final = NatsQuarantine.from_settings(watchword) if quarantine is None else quarantine
         if isinstance(self.quarantine, NatsQuarantine):
             self.quarantine.attach(self)
         self.check: Final = Threads()
+        self.outbox = Outbox(watchword, Wire(self))
+        self.stream_readers: Final[dict[tuple[str, str], Acknowledging]] = {}
+        self._signing = Signing(watchword, recipient)
+        self._answering = Answers(seconds=watchword.verifier.policy.window, clock=watchword.clock)
+        self.requests = Requests(
+            watchword,
+            listen=self._listen,
+            new_inbox=self.new_inbox,
+            pong_behind=self.outbox.pong_behind,
+            heard=self._answering.heard,
+        )
+        self.inbox = Inbox(watchword, self.requests)
         self._instance = reader if watchword.verifier.shared_replay else None
         self._subscribed: Counter[str] = Counter()
         self._warned: set[str] = set()
@@ -87,6 +106,109 @@ class WatchwordClient(AskingClient):
         """See nats-py; ConfigurationError where the replay store cannot be trusted, Unavailable where it is down."""
         await self.watchword.verifier.start()
         await super().connect(*args, **options)
+
+    async def publish(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        reply: str = "",
+        headers: dict[str, str] | None = None,
+        *,
+        recipient: str | None = None,
+        expires_at: int | None = None,
+    ) -> None:
+        """Accept a message for signing and sending; SigningError says what cannot be sent, and then nothing of it was.
+
+        ``reply`` is signed, and answers to it are expected for as long as a message is fresh. ``expires_at`` is in
+        whole seconds since the epoch. A publish to the ``reply`` of a verified request is its answer, bound to it; to
+        pass that on as ``reply`` is refused, for the requester could not tell whose answers it asked for.
+        """
+        if subject.startswith(CONTROL_SUBJECTS):
+            await super().publish(subject, payload, reply, headers)
+            if subject.startswith(ACK_SUBJECTS) and is_ack(payload):
+                self._acknowledged(subject)
+            return
+        owed = self._answering.request_at(subject)
+        if reply and not self.requests.asked_at(reply) and self._answering.request_at(reply) is not None:
+            self.refuse("publish(reply=) with the reply subject of a request", forwarded(subject, reply))
+        request = await self.send(
+            subject, payload, reply, headers, recipient=recipient, expires_at=expires_at, answers=owed
+        )
+        if reply and request is not None:
+            self.requests.ask_at(reply, request)
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        timeout: float = 0.5,  # noqa: ASYNC109 - the base's own signature
+        old_style: bool = False,  # noqa: ARG002, FBT001, FBT002 - as above
+        headers: dict[str, Any] | None = None,
+        *,
+        recipient: str | None = None,
+        expires_at: int | None = None,
+    ) -> Msg:
+        """Ask and return the first answer that verifies and answers this request; others are audited and ignored.
+
+        ``old_style`` makes no difference. nats.errors.TimeoutError after ``timeout`` seconds, NoRespondersError at once
+        when the server says so.
+        """
+        if subject.startswith(CONTROL_SUBJECTS):
+            publish = self.publish
+            return server_msg(await self.requests.ask(lambda inbox: publish(subject, payload, inbox, headers), timeout))
+        self.requests.require()
+
+        async def send(inbox: str) -> Reader:
+            request = await self.send(subject, payload, inbox, headers, recipient=recipient, expires_at=expires_at)
+            return self.requests.reader_of(request)
+
+        return await self.requests.ask(send, timeout)
+
+    async def answer(
+        self, reply: str, data: bytes, headers: Mapping[str, str] | None, request: VerifiedMessage | None
+    ) -> None:
+        """Send an answer: signed and bound to ``request``; unsigned where the request was not verified."""
+        if reply.startswith(SERVERS_SUBJECTS):
+            raise BadSubject(f"reply subject {reply!r}: an answer there would be an order to the server")
+        if request is None:
+            await super().publish(reply, data, headers=dict(headers or {}) or None)
+        else:
+            await self.send(reply, data, "", headers, answers=request)
+
+    async def send(
+        self, subject: str, payload: bytes, reply: str, headers: Mapping[str, str] | None, **options: Any
+    ) -> Request | None:
+        """Post one message; return what answers to it are held against, None for one that went out unsigned.
+
+        That is done in observe mode only, with what cannot be signed. ``options`` are those of ``Signing.outgoing``.
+        """
+        try:
+            outgoing, request = self._signing.outgoing(
+                subject, payload, reply, headers, most=self.max_payload, **options
+            )
+        except (SigningError, ConfigurationError) as error:
+            self.refuse(f"publish: {type(error).__name__}", error)
+        else:
+            await self.outbox.put(outgoing)
+            return request
+        await super().publish(subject, payload, reply, None if headers is None else dict(headers))
+        return None
+
+    async def store(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: Mapping[str, str] | None,
+        *,
+        timeout: float,  # noqa: ASYNC109 - as request
+        **options: Any,
+    ) -> Msg:
+        """Publish to a stream and return the server's PubAck, which nobody signs."""
+
+        async def send(inbox: str) -> None:
+            await self.send(subject, payload, inbox, headers, stored=True, **options)
+
+        return await self.requests.ask(send, timeout)
 
     async def subscribe(  # noqa: PLR0917 - the base's own signature
         self,
@@ -121,6 +243,33 @@ class WatchwordClient(AskingClient):
             pending_bytes_limit=pending_bytes_limit,
         )
 
+    async def open(
+        self, subject: str, *, reader: Reader | None, queue: str = "", cb: Any = None, **options: Any
+    ) -> VerifyingSubscription:
+        """Open a subscription that ``reader`` judges; as the base does, but with our class."""
+        check_pattern(subject)
+        check_queue(queue)
+
+        def make(number: int) -> VerifyingSubscription:
+            return VerifyingSubscription(self, number, subject, queue=queue, cb=cb, reader=reader, **options)
+
+        return await self.add(make)
+
+    def closed(self) -> None:
+        """See the base."""
+        self.requests.close()
+
+    def refuse(self, call: str, error: WatchwordError) -> None:
+        """Raise what stands in the way of a call that nobody could verify; in observe mode let it through.
+
+        Then there is one warning for each ``call``, which says what to write instead.
+        """
+        if not self.watchword.observing:
+            raise error from None
+        if call not in self._warned:
+            self._warned.add(call)
+            self.watchword.audit.warn("nats.call_uncovered", call=call, remedy=str(error))
+
     def jetstream(self, *, sole_reader: bool = False, **opts: Any) -> VerifyingJetStream:
         """Return the JetStream context; ``opts`` are the base's.
 
@@ -148,7 +297,7 @@ class WatchwordClient(AskingClient):
 
     def reader_name(self, scope: str, *, exclusive: bool) -> str:
         """Name a reader; one that reads alone is no other's."""
-        return self._own(scope) if exclusive else scope
+        return f"{scope}:{self.token()}" if exclusive else scope
 
     def check_duplicate_window(self, stream: str, seconds: float | None) -> None:
         """Warn once of a stream whose own de-duplication is shorter than the policy's window."""
@@ -164,10 +313,11 @@ class WatchwordClient(AskingClient):
 
     def _subject_reader(self, subject: str, queue: str) -> Reader:
         """Return the reader of a subscription of core NATS; an inbox is nobody else's, and gets replies only."""
-        floor, own_inbox = -inf, subject.startswith(f"{self._inbox_prefix.decode()}.")
+        prefix = self.inbox_prefix
+        floor, own_inbox = -inf, subject.startswith(prefix)
         exclusive = own_inbox or not (queue or self._instance)
         if exclusive:
-            name = self._own("sub")
+            name = f"sub:{self.token()}"
         elif queue:
             name = f"queue:{queue}"
         else:
@@ -180,76 +330,22 @@ class WatchwordClient(AskingClient):
             self.watchword,
             name,
             exclusive=exclusive,
-            expected=self._expectation(floor),
+            expected=self.requests.expectation(prefix, floor),
             admitted=self._answering.heard,
             quarantine=self.quarantine,
         )
 
-    async def _process_msg(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | HeaderBlock | None
-    ) -> None:
-        """Read the headers ourselves, and outlive whatever the base does with what an attacker sent."""
-        block = read_block(headers) if isinstance(headers, bytes) and headers else None
-        if block is not None and block.status is not None:
-            block = self._status_line(block, sid, subject, reply, data)
-        try:
-            await super()._process_msg(sid, subject, reply, data, cast("bytes", block))
-        except (OSError, errors.ConnectionClosedError):
-            raise
-        except Exception as error:  # noqa: BLE001 - what escapes here ends the reader task, and the client is deaf
-            where = f"nats://{self.watchword.realm}/{_text(subject)}"
-            self.watchword.audit.refused_raw(Rejected(Reason.MALFORMED, type(error).__name__), channel=where)
-            await self._error_cb(error)
+    def _acknowledged(self, subject: str) -> None:
+        """Tell the reader of a delivery that it was acknowledged, whoever did it, so that its id may age."""
+        delivery = Delivery.parse(subject)
+        reader = None if delivery is None else self.stream_readers.get(delivery.by)
+        if reader is not None and delivery is not None:
+            reader.acknowledged_at(delivery.sequence)
 
-    async def _process_headers(self, headers: HeaderBlock | None) -> HeaderBlock | None:
-        return headers  # read in _process_msg
-
-    def _status_line(self, block: HeaderBlock, sid: int, subject: bytes, reply: bytes, data: bytes) -> HeaderBlock:
-        """Keep a status line only where it can be the server's."""
-        if data or reply.startswith(_ACK):
-            return block.refused("status line on a message")
-        if block.status == NO_RESPONDERS:
-            waiting = self._waiting.get(_text(subject).rpartition(".")[2])
-            if waiting is not None and waiting.pong is not None and waiting.pong.done():
-                return block.refused("no responders, said after the server had answered")
-        if block.status == CONTROL and getattr(self._subs.get(sid), "_jsi", None) is not None:
-            # The base publishes to whatever subject a flow control message names: we would sign for an attacker.
-            named = (_text(reply), block.get(_STALLED, ""))
-            if any(name and not name.startswith(_FLOW_CONTROL) for name in named):
-                return block.refused("flow control for another subject")
-        return block
-
-    def _build_message(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> Msg:
-        try:
-            built: Msg = super()._build_message(sid, subject, reply, data, headers)
-        except UnicodeDecodeError:
-            broken = (headers or HeaderBlock()).refused("subject is not UTF-8")
-            built = super()._build_message(sid, _text(subject).encode(), _text(reply).encode(), data, broken)
-        return built
-
-    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
-        _close(self._subs.get(sid))
-        super()._remove_sub(sid, max_msgs)
-
-    async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT001, FBT002 - the base's own signature
-        subscriptions = list(self._subs.values())
-        await super()._close(status, do_cbs)
-        if status == Client.CLOSED:
-            if "_answers" in vars(self):
-                self._answers.close()
-            for subscription in subscriptions:
-                _close(subscription)
-
-
-def _close(subscription: Subscription | None) -> None:
-    if isinstance(subscription, VerifyingSubscription) and subscription.reader is not None:
-        subscription.reader.close()
+    async def _listen(self, subject: str, cb: Callable[[Msg], Awaitable[None]]) -> object:
+        return await self.open(subject, reader=None, cb=cb)
 
 
 async def _settle(future: asyncio.Future[Msg], msg: Msg) -> None:
     if not future.done():
         future.set_result(msg)
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("ascii", "backslashreplace")

@@ -10,6 +10,7 @@ from nats.errors import Error
 from nats.micro.service import DEFAULT_PREFIX, Service
 
 from watchword.message import SERVERS_SUBJECTS
+from watchword_adapters.nats._seam import client_of
 from watchword_adapters.nats.headers import HeaderBlock
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def unsigned(cb: Handler) -> Handler:
     async def answer(raw: Msg) -> None:
         status = raw.headers.status if isinstance(raw.headers, HeaderBlock) else None
         if status is None and not raw.reply.startswith(SERVERS_SUBJECTS):
-            await cb(_Question(raw._client, raw.subject, raw.reply))  # noqa: SLF001 - a field of a message
+            await cb(_Question(client_of(raw), raw.subject, raw.reply))
 
     return answer
 
@@ -50,4 +51,4 @@ class _Question(Msg):
         """Answer what nobody signed, without a signature, and without its headers."""
         if not self.reply:
             raise Error("no reply subject available")
-        await Client.publish(self._client, self.reply, data)
+        await Client.publish(client_of(self), self.reply, data)

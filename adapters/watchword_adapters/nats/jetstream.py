@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from nats import errors
 from nats.errors import Error
@@ -15,11 +15,11 @@ from nats.js import JetStreamContext, JetStreamManager, api
 from nats.js.client import DEFAULT_JS_SUB_PENDING_BYTES_LIMIT, DEFAULT_JS_SUB_PENDING_MSGS_LIMIT
 
 from watchword import ConfigurationError
+from watchword_adapters.nats._seam import BasePushSubscription
 from watchword_adapters.nats.errors import BadName
-from watchword_adapters.nats.jetstream_publish import Storing, StreamPublisher
-from watchword_adapters.nats.jetstream_reader import Publishing, StreamReader
+from watchword_adapters.nats.jetstream_publish import StreamPublisher
+from watchword_adapters.nats.jetstream_reader import StreamReader
 from watchword_adapters.nats.jetstream_rebuild import rebuild
-from watchword_adapters.nats.subscription import VerifyingPushSubscription
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,11 +28,8 @@ if TYPE_CHECKING:
     from nats.js.kv import KeyValue
     from nats.js.object_store import ObjectStore
 
-    from watchword import Watchword, WatchwordError
     from watchword.proving import Checker
-    from watchword.quarantine import Quarantine
-    from watchword_adapters.nats.reader import Reader
-    from watchword_adapters.nats.subscription import VerifyingSubscription
+    from watchword_adapters.nats.client import WatchwordClient
 
 _API: Final = "$JS."
 
@@ -40,47 +37,12 @@ _OWN: Final[ContextVar[bool]] = ContextVar("own", default=False)
 """Set while the base makes an ephemeral consumer, of which nobody else knows the name."""
 
 
-class StreamClient(Storing, Publishing, Protocol):
-    """What a context needs of the client it belongs to."""
-
-    watchword: Watchword
-
-    async def open(
-        self, subject: str, *, reader: Reader | None, queue: str = "", **options: Any
-    ) -> VerifyingSubscription:
-        """Open a subscription that ``reader`` judges."""
-        ...
-
-    quarantine: Quarantine | None
-    check: Checker
-
-    def refuse(self, call: str, error: WatchwordError) -> None:
-        """Raise what stands in the way of a call that nobody could verify; in observe mode warn once."""
-        ...
-
-    def refuse_shared(self, scope: str) -> None:
-        """Refuse a scope that others may share, where no store is shared as well."""
-        ...
-
-    def reader_name(self, scope: str, *, exclusive: bool) -> str:
-        """Name a reader; one that reads alone is no other's."""
-        ...
-
-    def check_duplicate_window(self, stream: str, seconds: float | None) -> None:
-        """Warn once of a stream whose own de-duplication is shorter than the policy's window."""
-        ...
-
-    def new_inbox(self) -> str:
-        """Return a fresh inbox subject."""
-        ...
-
-
 class _NoRawReads(JetStreamManager):
     """Management goes through; reading a stored message without a position to hold it against does not."""
 
     async def get_msg(self, *args: Any, **options: Any) -> api.RawStreamMsg:
         """Refuse: see the error."""
-        client: StreamClient = self._nc  # type: ignore[assignment]  # the base names its own client class
+        client: WatchwordClient = self._nc  # type: ignore[assignment]  # the base names its own client class
         client.refuse(
             "get_msg()",
             ConfigurationError(
@@ -107,7 +69,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         if not f"{self._prefix}.".startswith(_API):
             refusal = f"prefix {self._prefix!r}: only answers of $JS. may be unsigned; use domain=..."
             conn.refuse("jetstream(prefix=)", ConfigurationError(refusal))
-        self._client: StreamClient = conn
+        self._client: WatchwordClient = conn
         self._sole_reader = sole_reader
 
     async def subscribe_bind(  # noqa: PLR0917 - the base's own signature
@@ -137,7 +99,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             pending_msgs_limit=pending_msgs_limit,
             pending_bytes_limit=pending_bytes_limit,
         )
-        push = VerifyingPushSubscription(self, subscription, stream, consumer)
+        push = BasePushSubscription(self, subscription, stream, consumer)
         state = _OrderedState(
             js=self,
             conn=self._nc,

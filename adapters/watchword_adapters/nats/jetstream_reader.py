@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from json import dumps
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from nats.errors import Error
 
@@ -17,6 +17,7 @@ from watchword_adapters.nats.message import Delivery
 from watchword_adapters.nats.reader import Reader
 
 if TYPE_CHECKING:
+    from nats.aio.client import Client
     from nats.aio.msg import Msg
 
     from watchword import Delivered, Message, Watchword
@@ -33,14 +34,6 @@ _BOUND: Final = 8
 _make_position = maker_of(Position)
 
 
-class Publishing(Protocol):
-    """The part of the client that ends a delivery."""
-
-    async def publish(self, subject: str, payload: bytes = b"") -> None:
-        """Publish to a control subject."""
-        ...
-
-
 class StreamReader(Reader):
     """One consumer of one stream; ``name`` stays the same when an ordered consumer is made anew.
 
@@ -51,7 +44,7 @@ class StreamReader(Reader):
     def __init__(
         self,
         watchword: Watchword,
-        client: Publishing,
+        client: Client,
         name: str,
         *,
         stream: str,

@@ -8,7 +8,7 @@ import asyncio
 import json
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from nats.errors import Error
 from nats.js import JetStreamContext, api
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from watchword import Message
     from watchword.proving import Checker
+    from watchword_adapters.nats.client import WatchwordClient
     from watchword_adapters.nats.jetstream_reader import StreamReader
-    from watchword_adapters.nats.subscription import VerifyingSubscription
 
 _BATCH: Final = 500
 _SECONDS: Final = 5.0
@@ -35,22 +35,12 @@ _FIRST_DELAY: Final = 0.1
 _LAST_DELAY: Final = 5.0
 
 
-class Opening(Protocol):
-    """The part of the client that reads raw messages."""
-
-    check: Checker
-
-    async def open(self, subject: str, *, reader: None) -> VerifyingSubscription:
-        """Open a subscription that nobody judges."""
-        ...
-
-    def new_inbox(self) -> str:
-        """Return a fresh inbox subject."""
-        ...
-
-
 async def rebuild(
-    context: JetStreamContext, client: Opening, reader: StreamReader, info: api.ConsumerInfo, stream: api.StreamInfo
+    context: JetStreamContext,
+    client: WatchwordClient,
+    reader: StreamReader,
+    info: api.ConsumerInfo,
+    stream: api.StreamInfo,
 ) -> None:
     """Let the verifier remember what stands in the stream before the first message that ``info`` has yet to deliver.
 
@@ -121,7 +111,7 @@ async def _first(jsm: JetStreamManager, stream: str, sequence: int, subjects: li
 
 async def _recall(  # noqa: PLR0917 - one step of the above
     context: JetStreamContext,
-    client: Opening,
+    client: WatchwordClient,
     reader: StreamReader,
     config: api.ConsumerConfig,
     acknowledged: int,

@@ -1,7 +1,5 @@
 """What a handler gets: drop-in messages that say who wrote them."""
 
-# ruff: noqa: SLF001 - nats-py has no hooks: its subclasses must reach where the base reaches
-
 from __future__ import annotations
 
 import re
@@ -13,6 +11,7 @@ from nats.errors import Error
 
 from watchword.envelope import is_envelope_name
 from watchword.message import NATS_ID_HEADER, SERVERS_SUBJECTS, Message, ObservedMessage, VerifiedMessage
+from watchword_adapters.nats._seam import client_of, origin
 from watchword_adapters.nats.answers import ReplySubject
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ class DeliveredMsg(Msg):
         reply = self._answer_to()
         if not reply:
             raise Error("no reply subject available: the request did not sign one")
-        client: Answering = self._client  # type: ignore[assignment]  # the base names its own client class
+        client: Answering = client_of(self)
         await client.answer(reply, data, headers, self.verified)
 
     async def ack(self) -> None:
@@ -125,7 +124,7 @@ class DeliveredMsg(Msg):
     def _acknowledged(self) -> None:
         verified, message = self.verified, self._message
         if verified is not None and message is not None and message.delivered_by is not None:
-            client: Answering = self._client  # type: ignore[assignment]  # as above
+            client: Answering = client_of(self)
             client.watchword.verifier.acknowledge(message, verified)
 
     def _answer_to(self) -> str | None:
@@ -178,7 +177,7 @@ class ServerMsg(DeliveredMsg):
 
 def server_msg(raw: Msg) -> ServerMsg:
     """Make what a caller gets of the server's answer."""
-    return ServerMsg(raw._client, raw.subject, raw.reply, raw.data, raw.headers, _sid=raw._sid)
+    return ServerMsg(subject=raw.subject, reply=raw.reply, data=raw.data, headers=raw.headers, **origin(raw))
 
 
 def proof_of(msg: Msg) -> VerifiedMessage | None:
@@ -191,24 +190,22 @@ def delivered_msg(raw: Msg, message: Message, delivered: Delivered) -> VerifiedM
     if isinstance(delivered, ObservedMessage):
         verdict = delivered.verdict
         return ObservedMsg(
-            _client=raw._client,
+            **origin(raw),
             subject=raw.subject,
             reply=_observed_reply(raw, message, verdict),
             data=raw.data,
             headers=_observed_headers(raw.headers, verdict),
-            _sid=raw._sid,
             _message=message,
             verdict=verdict,
         )
     at_stream = message.position is not None
     visible = {name: (value or b"").decode("utf-8", "replace") for name, value in delivered.headers}
     return VerifiedMsg(
-        _client=raw._client,
+        **origin(raw),
         subject=raw.subject,
         reply=raw.reply if at_stream else ReplySubject.of(delivered),
         data=raw.data,
         headers=visible or None,
-        _sid=raw._sid,
         _message=message,
         verified=delivered,
     )

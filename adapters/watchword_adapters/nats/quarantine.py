@@ -14,7 +14,7 @@ from watchword import ConfigurationError, Unavailable
 from watchword.agent import require
 from watchword.message import MAX_HEADER_BYTES, NATS_ID_HEADER, is_subject
 from watchword.quarantine import CappedQuarantine
-from watchword_adapters.nats.asking import AskingClient
+from watchword_adapters.nats._seam import Base
 from watchword_adapters.nats.headers import block_size
 
 if TYPE_CHECKING:
@@ -104,13 +104,13 @@ class NatsQuarantine(CappedQuarantine):
         """Publish unsigned, for a copy is nobody's word, and return the stream's answer."""
         if not client.is_connected:  # the client would buffer it, and answer when it is too late
             raise errors.ConnectionClosedError
-        if not isinstance(client, AskingClient):
+        if not isinstance(client, Base):
             return await client.request(self.subject, data, self._timeout, headers=headers)
 
         async def send(inbox: str) -> None:
             await Client.publish(client, self.subject, data, inbox, headers)
 
-        return await client._ask(send, self._timeout)  # noqa: SLF001 - the client's other half, for adapters
+        return await client.requests.ask(send, self._timeout)
 
     def _carried(self, copy: Copy) -> dict[str, str]:
         headers = copy.nats_headers()

@@ -265,7 +265,7 @@ async def test_requests_by_one_inbox_are_bounded(world: World, unique: Unique) -
     inbox = planner.new_inbox()
     for _ in range(1005):
         await planner.publish(unique("core"), b"x", reply=inbox)
-    assert len(planner._expectation(-inf)(inbox).requests) == 1000
+    assert len(planner.requests.expectation(planner.inbox_prefix, -inf)(inbox).requests) == 1000
 
 
 async def test_micro_services_are_served_and_bound(world: World, unique: Unique) -> None:
@@ -413,7 +413,7 @@ async def test_request_while_the_server_is_away_is_no_hang(world: World, unique:
     await cloud.flush()
     with pytest.raises(NatsTimeoutError):
         await planner.request(subject, b"x", timeout=0.2)
-    assert planner._waiting == {}
+    assert planner.requests._waiting == {}
 
 
 @pytest.mark.parametrize(
@@ -432,7 +432,7 @@ async def test_request_without_a_connection_ends(
     planner._status = status
     with pytest.raises(error):
         await planner.request(unique("core"), b"x", timeout=0.1)
-    assert planner._waiting == {}
+    assert planner.requests._waiting == {}
     planner._status = Client.RECONNECTING
     monkeypatch.setattr(planner, "_send_ping", answered)  # the base reads no answer while it has this status
     await planner.flush()  # as the base does at the end of its own reconnecting
