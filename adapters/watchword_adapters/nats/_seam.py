@@ -95,9 +95,9 @@ PRIVATE: Final = (
     Name(Msg, "_client", None, "the client that an answer goes out by"),
     Name(Msg, "_sid", None, "the subscription that a message came by"),
     Name(JetStreamContext, "_nc", None, "the client of a context"),
-    Name(JetStreamContext, "_jsm", None, "asks about streams and consumers"),
     Name(JetStreamContext, "_prefix", None, "where the server is asked"),
     Name(JetStreamContext, "_timeout", None, "how long the server is waited for"),
+    Name(JetStreamContext, "_jsm", None, "asks about streams and consumers"),
     Name(JetStreamContext, "_async_reply_prefix", None, "where acknowledgements come; written"),
     Name(JetStreamContext, "_publish_async_futures", None, "who waits for which; written"),
     Name(JetStreamContext, "_publish_async_completed_event", None, "tells that nobody does"),
@@ -120,22 +120,29 @@ _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYW
 
 def check(client: Client) -> None:
     """Raise ConfigurationError unless the client has every name that we use, in the shape we know."""
-    subscription, context = Subscription(client), JetStreamContext(client)
-    push = JetStreamContext.PushSubscription(context, subscription, "", "")
-    instances: dict[type, Any] = {
-        Client: client,
-        Subscription: subscription,
-        Msg: Msg(client),
-        JetStreamContext: context,
-        JetStreamManager: JetStreamManager(client),
-        JetStreamContext.PushSubscription: push,
-        JetStreamContext.PullSubscription: JetStreamContext.PullSubscription(context, subscription, "", "", b""),
-        JetStreamContext._JSI: JetStreamContext._JSI(
-            context, client, "", ordered=None, psub=push, sub=subscription, ccreq=api.ConsumerConfig()
+    made: dict[type, Any] = {Client: client}
+    made_of: dict[type, Callable[[], Any]] = {  # in this order: what is made of others comes when those were checked
+        Client: lambda: client,
+        Subscription: lambda: Subscription(client),
+        Msg: lambda: Msg(client),
+        JetStreamManager: lambda: JetStreamManager(client),
+        JetStreamContext: lambda: JetStreamContext(client),
+        JetStreamContext.PushSubscription: lambda: JetStreamContext.PushSubscription(
+            made[JetStreamContext], made[Subscription], "", ""
         ),
-    }
-    for one in PRIVATE:
-        _check(instances[one.owner], one)
+        JetStreamContext.PullSubscription: lambda: JetStreamContext.PullSubscription(
+            made[JetStreamContext], made[Subscription], "", "", b""
+        ),
+        JetStreamContext._JSI: lambda: JetStreamContext._JSI(
+            made[JetStreamContext], client, "", ordered=None, psub=made[JetStreamContext.PushSubscription],
+            sub=made[Subscription], ccreq=api.ConsumerConfig(),
+        ),
+    }  # fmt: skip
+    for owner, make in made_of.items():
+        made[owner] = make()
+        for one in PRIVATE:
+            if one.owner is owner:
+                _check(made[owner], one)
 
 
 def _check(instance: object, one: Name) -> None:
@@ -356,6 +363,10 @@ class BaseSubscription(Subscription):
         if client.is_connected:
             await client._send_unsubscribe(self._id)
 
+    def attach(self, state: BaseState) -> None:
+        """Let the base keep the state of a push consumer."""
+        self._jsi = state
+
     def close(self) -> None:
         """Take no orders any more."""
         self._closed = True
@@ -380,6 +391,24 @@ class BasePushSubscription(JetStreamContext.PushSubscription):
     def messages(self) -> Any:
         """The verified messages."""
         return self._sub.messages
+
+
+class BaseState(JetStreamContext._JSI):
+    """What the base knows of a push consumer."""
+
+    def watch(self, *, heartbeats: bool, flow: bool) -> None:
+        """Run the base's own tasks, where the base looks for them."""
+        state: Any = self  # nats-py leaves these untyped
+        if heartbeats:
+            state._hbtask = asyncio.create_task(state.activity_check())
+        if flow:
+            state._fctask = asyncio.create_task(state.check_flow_control_response())
+
+    def name_successor(self) -> str:
+        """Give the consumer that is about to be made a name that nobody else has, and return it."""
+        name = self._conn._nuid.next().decode()
+        self._ccreq.name = name
+        return name
 
 
 def client_of(msg: Msg) -> Any:

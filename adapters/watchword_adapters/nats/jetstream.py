@@ -1,7 +1,5 @@
 """The JetStream context with every way in and out covered, or refused."""
 
-# ruff: noqa: SLF001 - nats-py has no hooks: its subclasses must reach where the base reaches
-
 from __future__ import annotations
 
 import asyncio
@@ -15,7 +13,7 @@ from nats.js import JetStreamContext, JetStreamManager, api
 from nats.js.client import DEFAULT_JS_SUB_PENDING_BYTES_LIMIT, DEFAULT_JS_SUB_PENDING_MSGS_LIMIT
 
 from watchword import ConfigurationError
-from watchword_adapters.nats._seam import BasePushSubscription
+from watchword_adapters.nats._seam import BasePushSubscription, BaseState
 from watchword_adapters.nats.errors import BadName
 from watchword_adapters.nats.jetstream_publish import StreamPublisher
 from watchword_adapters.nats.jetstream_reader import StreamReader
@@ -110,7 +108,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             ccreq=config,
         )
         state.reader = reader
-        subscription._jsi = state  # first of all: what arrives meanwhile counts for the order as well
+        subscription.attach(state)  # first of all: what arrives meanwhile counts for the order as well
         if known is not None:
             try:
                 await rebuild(self, self._client, reader, *known)
@@ -118,10 +116,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
                 await subscription.unsubscribe()
                 raise
             reader.ready.set()
-        if config.idle_heartbeat:
-            state.run("_hbtask", state.activity_check)
-        if ordered_consumer:
-            state.run("_fctask", state.check_flow_control_response)
+        state.watch(heartbeats=bool(config.idle_heartbeat), flow=bool(ordered_consumer))
         return push
 
     async def pull_subscribe(self, subject: str, durable: str | None = None, *args: Any, **options: Any) -> Any:
@@ -302,19 +297,14 @@ class VerifyingPullSubscription(JetStreamContext.PullSubscription):
         self._reader.close()
 
 
-class _OrderedState(JetStreamContext._JSI):
+class _OrderedState(BaseState):
     """Gives each successor of an ordered consumer a name that the reader knows before it delivers."""
 
     reader: StreamReader
 
-    def run(self, name: str, task: Callable[[], Any]) -> None:
-        """Keep one of the base's own tasks running, where the base looks for it."""
-        setattr(self, name, asyncio.create_task(task()))
-
     async def reset_ordered_consumer(self, sseq: int | None) -> bool:
         """Make the consumer anew from ``sseq`` on."""
-        self._ccreq.name = self._conn._nuid.next().decode()
-        self.reader.rebind(self._ccreq.name)
+        self.reader.rebind(self.name_successor())
         self.reader.resetting = True
         try:
             return await super().reset_ordered_consumer(sseq)

@@ -1,12 +1,9 @@
 """Publishing to streams: signed, and with the id as ``Nats-Msg-Id``, so that the stream itself drops a repeat."""
 
-# ruff: noqa: SLF001 - nats-py has no hooks: its subclasses must reach where the base reaches
-
 from __future__ import annotations
 
 import asyncio
 import json
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from nats.errors import NoRespondersError
@@ -77,7 +74,7 @@ class StreamPublisher(JetStreamContext):
             await (asyncio.wait_for(free.acquire(), timeout=wait_stall) if free.locked() else free.acquire())
         except (TimeoutError, asyncio.CancelledError):
             raise TooManyStalledMsgsError from None
-        token = self._nc._nuid.next().decode() + token_hex(2)
+        token = self._client.token()
         future: asyncio.Future[api.PubAck] = asyncio.get_running_loop().create_future()
         future.add_done_callback(lambda _: self._published(token))
         self._publish_async_futures[token] = future
