@@ -9,6 +9,9 @@ from nats import errors
 
 from watchword import ConfigurationError, SigningError
 
+_BadHeaderError: Final = getattr(errors, "BadHeaderError", errors.Error)
+"""What nats-py raises of a header from 2.16 on; before, it looked at none."""
+
 _BLANK: Final = re.compile(r"\s")
 
 
@@ -26,7 +29,7 @@ class BadPattern(ConfigurationError, errors.BadSubjectError):  # noqa: N818 - as
         return Exception.__str__(self)
 
 
-class BadHeader(SigningError, errors.BadHeaderError):  # noqa: N818 - as BadSubject
+class BadHeader(SigningError, _BadHeaderError):  # type: ignore[misc, valid-type]  # noqa: N818 - as BadSubject
     """A header that cannot be signed; ``key`` is its name where that is at fault, else empty."""
 
     def __init__(self, text: str, key: str = "") -> None:

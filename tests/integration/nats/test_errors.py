@@ -15,6 +15,9 @@ from tests.integration.nats.world import CLOUD, World
 from watchword import ConfigurationError, SigningError
 from watchword_adapters.nats import errors as both
 
+BAD_HEADER = getattr(errors, "BadHeaderError", errors.Error)
+"""nats-py looks at headers, and at subjects to publish to, from 2.16 on."""
+
 Unique = Callable[[str], str]
 Call = Callable[[Client, str], Awaitable[Any]]
 
@@ -72,11 +75,11 @@ CALLS: dict[str, tuple[Call, type[BaseException]]] = {
     "publish nowhere": (lambda nc, _: nc.publish("", b"x"), errors.BadSubjectError),
     "publish to a blank": (lambda nc, s: nc.publish(f"{s} x", b"x"), errors.BadSubjectError),
     "publish with a bad reply": (lambda nc, s: nc.publish(s, b"x", reply="a b"), errors.BadSubjectError),
-    "publish a bad header": (lambda nc, s: nc.publish(s, b"x", headers={"a b": "x"}), errors.BadHeaderError),
+    "publish a bad header": (lambda nc, s: nc.publish(s, b"x", headers={"a b": "x"}), BAD_HEADER),
     "publish too much": (lambda nc, s: nc.publish(s, b"x" * (nc.max_payload + 1)), errors.MaxPayloadError),
     "publish when closed": (lambda nc, s: _closed(nc, nc.publish(s, b"x")), errors.ConnectionClosedError),
     "request nowhere": (lambda nc, _: nc.request("", b"x"), errors.BadSubjectError),
-    "request a bad header": (lambda nc, s: nc.request(s, b"x", headers={"a:b": "x"}), errors.BadHeaderError),
+    "request a bad header": (lambda nc, s: nc.request(s, b"x", headers={"a:b": "x"}), BAD_HEADER),
     "request too much": (lambda nc, s: nc.request(s, b"x" * (nc.max_payload + 1)), errors.MaxPayloadError),
     "request nobody": (lambda nc, s: nc.request(s, b"x", timeout=10), errors.NoRespondersError),
     "request when closed": (lambda nc, s: _closed(nc, nc.request(s, b"x")), errors.ConnectionClosedError),
@@ -111,7 +114,10 @@ async def test_what_fails_with_the_plain_client_fails_alike(
 ) -> None:
     """``except nats.errors.X`` around a call catches with our client what it catches with nats-py's."""
     call, error = CALLS[name]
-    for client in (await world.plain(), await world.client(world.agent(CLOUD))):
+    clients: list[Client] = [await world.client(world.agent(CLOUD))]
+    if hasattr(errors, "BadHeaderError") or error not in {errors.BadSubjectError, BAD_HEADER}:
+        clients.append(await world.plain())
+    for client in clients:
         subject = unique("errors")
         if "nobody" not in name:
             await make_stream(subject)
