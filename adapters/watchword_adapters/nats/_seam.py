@@ -25,9 +25,10 @@ from watchword import ConfigurationError
 from watchword_adapters.nats.headers import HeaderBlock
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from watchword_adapters.nats.inbox import Inbox
+    from watchword_adapters.nats.message import VerifiedMsg
     from watchword_adapters.nats.outbox import Outbox
     from watchword_adapters.nats.requests import Requests
 
@@ -387,10 +388,16 @@ class BasePushSubscription(JetStreamContext.PushSubscription):
             if task is not None:
                 task.cancel()
 
+    async def next_msg(self, timeout: float | None = 1.0) -> VerifiedMsg:  # noqa: ASYNC109 - the base's own signature
+        """Return the next message that verifies; see VerifyingSubscription."""
+        delivered: Any = await super().next_msg(timeout)
+        return cast("VerifiedMsg", delivered)
+
     @property
-    def messages(self) -> Any:
-        """The verified messages."""
-        return self._sub.messages
+    def messages(self) -> AsyncIterator[VerifiedMsg]:
+        """The messages that verify, for ``async for``."""
+        shown: Any = self._sub.messages
+        return cast("AsyncIterator[VerifiedMsg]", shown)
 
 
 class BaseState(JetStreamContext._JSI):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from nats.aio.subscription import DEFAULT_SUB_PENDING_BYTES_LIMIT, DEFAULT_SUB_PENDING_MSGS_LIMIT
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from watchword import Request, VerifiedMessage, Watchword, WatchwordError
     from watchword.quarantine import Quarantine
-    from watchword_adapters.nats.message import Acknowledging
+    from watchword_adapters.nats.message import Acknowledging, VerifiedMsg
     from watchword_adapters.nats.signing import Recipient
 
 CONTROL_SUBJECTS: Final = ("$JS.", "$SYS.", "$SRV.")
@@ -147,22 +147,26 @@ class WatchwordClient(Base):
         *,
         recipient: str | None = None,
         expires_at: int | None = None,
-    ) -> Msg:
+    ) -> VerifiedMsg:
         """Ask and return the first answer that verifies and answers this request; others are audited and ignored.
 
+        What the server itself answers, to a request to ``$JS.`` and the like, nobody has verified: a ServerMsg.
         ``old_style`` makes no difference. nats.errors.TimeoutError after ``timeout`` seconds, NoRespondersError at once
         when the server says so.
         """
         if subject.startswith(CONTROL_SUBJECTS):
             publish = self.publish
-            return server_msg(await self.requests.ask(lambda inbox: publish(subject, payload, inbox, headers), timeout))
+            raw = await self.requests.ask(lambda inbox: publish(subject, payload, inbox, headers), timeout)
+            told: Any = server_msg(raw)
+            return cast("VerifiedMsg", told)
         self.requests.require()
 
         async def send(inbox: str) -> Reader:
             request = await self.send(subject, payload, inbox, headers, recipient=recipient, expires_at=expires_at)
             return self.requests.reader_of(request)
 
-        return await self.requests.ask(send, timeout)
+        answer = await self.requests.ask(send, timeout)
+        return cast("VerifiedMsg", answer)
 
     async def answer(
         self, reply: str, data: bytes, headers: Mapping[str, str] | None, request: VerifiedMessage | None
@@ -214,8 +218,8 @@ class WatchwordClient(Base):
         self,
         subject: str,
         queue: str = "",
-        cb: Callable[[Msg], Awaitable[None]] | None = None,
-        future: asyncio.Future[Msg] | None = None,
+        cb: Callable[[VerifiedMsg], Awaitable[None]] | None = None,
+        future: asyncio.Future[Any] | None = None,
         max_msgs: int = 0,
         pending_msgs_limit: int = DEFAULT_SUB_PENDING_MSGS_LIMIT,
         pending_bytes_limit: int = DEFAULT_SUB_PENDING_BYTES_LIMIT,
@@ -229,7 +233,7 @@ class WatchwordClient(Base):
         if future is not None:
             cb = partial(_settle, future)
         if cb is not None and is_discovery(subject, cb):
-            return await self.open(subject, reader=None, cb=unsigned(cb))
+            return await self.open(subject, reader=None, cb=unsigned(cast("Any", cb)))
         if queue:
             self.refuse_shared(f"queue group {queue} shares the work")
         reader = self._subject_reader(subject, queue)
@@ -346,6 +350,6 @@ class WatchwordClient(Base):
         return await self.open(subject, reader=None, cb=cb)
 
 
-async def _settle(future: asyncio.Future[Msg], msg: Msg) -> None:
+async def _settle(future: asyncio.Future[Any], msg: Msg) -> None:
     if not future.done():
         future.set_result(msg)

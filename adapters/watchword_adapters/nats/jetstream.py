@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from nats import errors
 from nats.errors import Error
@@ -22,12 +22,12 @@ from watchword_adapters.nats.jetstream_rebuild import rebuild
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from nats.aio.msg import Msg
     from nats.js.kv import KeyValue
     from nats.js.object_store import ObjectStore
 
     from watchword.proving import Checker
     from watchword_adapters.nats.client import WatchwordClient
+    from watchword_adapters.nats.message import VerifiedMsg
 
 _API: Final = "$JS."
 
@@ -70,17 +70,30 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         self._client: WatchwordClient = conn
         self._sole_reader = sole_reader
 
+    async def subscribe(
+        self,
+        subject: str,
+        queue: str | None = None,
+        cb: Callable[[VerifiedMsg], Awaitable[None]] | None = None,
+        *args: Any,
+        **options: Any,
+    ) -> BasePushSubscription:
+        """Push-subscribe; the options are the base's."""
+        handler: Any = cb
+        subscription: Any = await super().subscribe(subject, queue, handler, *args, **options)
+        return cast("BasePushSubscription", subscription)
+
     async def subscribe_bind(  # noqa: PLR0917 - the base's own signature
         self,
         stream: str,
         config: api.ConsumerConfig,
         consumer: str,
-        cb: Callable[[Msg], Awaitable[None]] | None = None,
+        cb: Callable[[Any], Awaitable[None]] | None = None,
         manual_ack: bool = False,  # noqa: FBT001, FBT002 - the base's own signature
         ordered_consumer: bool = False,  # noqa: FBT001, FBT002 - as above
         pending_msgs_limit: int = DEFAULT_JS_SUB_PENDING_MSGS_LIMIT,
         pending_bytes_limit: int = DEFAULT_JS_SUB_PENDING_BYTES_LIMIT,
-    ) -> JetStreamContext.PushSubscription:
+    ) -> BasePushSubscription:
         """Push-subscribe to an existing consumer; ``subscribe`` comes here too."""
         if config.deliver_subject is None:
             raise ConfigurationError(f"consumer {consumer!r} is a pull consumer: use pull_subscribe_bind()")
@@ -119,11 +132,14 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         state.watch(heartbeats=bool(config.idle_heartbeat), flow=bool(ordered_consumer))
         return push
 
-    async def pull_subscribe(self, subject: str, durable: str | None = None, *args: Any, **options: Any) -> Any:
+    async def pull_subscribe(
+        self, subject: str, durable: str | None = None, *args: Any, **options: Any
+    ) -> VerifyingPullSubscription:
         """See nats-py; without ``durable`` the consumer is this subscription's own."""
         token = _OWN.set(not durable)
         try:
-            return await super().pull_subscribe(subject, durable, *args, **options)
+            subscription: Any = await super().pull_subscribe(subject, durable, *args, **options)
+            return cast("VerifyingPullSubscription", subscription)
         finally:
             _OWN.reset(token)
 
@@ -271,12 +287,12 @@ class VerifyingPullSubscription(JetStreamContext.PullSubscription):
         self._reader = reader
         self._check = check
 
-    async def fetch(
+    async def fetch(  # type: ignore[override]  # of the base's list others could be put in
         self,
         batch: int = 1,
         timeout: float | None = 5,  # noqa: ASYNC109 - the base's own signature
         heartbeat: float | None = None,
-    ) -> list[Msg]:
+    ) -> list[VerifiedMsg]:
         """Return up to ``batch`` messages that verify; the base's TimeoutError after ``timeout`` seconds without."""
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
@@ -285,7 +301,7 @@ class VerifyingPullSubscription(JetStreamContext.PullSubscription):
                 fetched = await super().fetch(batch, timeout, heartbeat)
             except TimeoutError as error:  # the base raises Python's own where little time is left
                 raise error if isinstance(error, Error) else errors.TimeoutError from None
-            delivered = await self._reader.judge_many(fetched, self._check)
+            delivered: list[Any] = list(await self._reader.judge_many(fetched, self._check))
             if delivered:
                 return delivered
             if deadline is not None and (timeout := deadline - loop.time()) <= 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nats.errors import Error
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from nats.aio.msg import Msg
 
+    from watchword_adapters.nats.message import VerifiedMsg
     from watchword_adapters.nats.reader import Reader
 
     Handler = Callable[[Msg], Awaitable[None]]
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 class VerifyingSubscription(BaseSubscription):
     """Callback, ``next_msg`` and ``messages`` give verified messages only; ``reader`` None leaves them raw.
+
+    The types are those of enforce mode: while observing, an ObservedMsg comes, a DeliveredMsg as well, whose
+    ``verified`` may be None.
 
     Raw ones are for the client's own use: answers that it judges itself, and what the server says. A maximum counts
     what was delivered, so the server is told nothing of it: else forged messages would use it up. What the server has
@@ -55,7 +59,7 @@ class VerifyingSubscription(BaseSubscription):
         self._ahead = None if cb is None or reader is None else ReadAhead(reader, self.waiting, client.check)
 
     @property
-    def messages(self) -> _VerifyingIterator:
+    def messages(self) -> AsyncIterator[VerifiedMsg]:
         """The messages that verify, for ``async for``; what the base shows there is raw."""
         return _VerifyingIterator(self, super().messages)
 
@@ -70,17 +74,18 @@ class VerifyingSubscription(BaseSubscription):
             self.close()
             await self.end()
 
-    async def next_msg(self, timeout: float | None = 1.0) -> Msg:  # noqa: ASYNC109 - the base's own signature
+    async def next_msg(self, timeout: float | None = 1.0) -> VerifiedMsg:  # noqa: ASYNC109 - the base's own signature
         """Return the next message that verifies; nats.errors.TimeoutError after ``timeout`` seconds without one."""
         if self.reader is None:
-            return await self._next(timeout)
+            raw: Any = await self._next(timeout)
+            return cast("VerifiedMsg", raw)
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
 
         async def take() -> Msg:
             return await self._next(None if deadline is None else max(0.0, deadline - loop.time()))
 
-        return await self.judged(take)
+        return cast("VerifiedMsg", await self.judged(take))
 
     async def _next(self, seconds: float | None) -> Msg:
         """Take the next message; where one is there already, without the tasks that the base makes to wait for it."""
@@ -91,7 +96,7 @@ class VerifyingSubscription(BaseSubscription):
         if self.reader is not None:
             self.reader.close()
 
-    async def judged(self, take: Callable[[], Awaitable[Msg]]) -> Msg:
+    async def judged(self, take: Callable[[], Awaitable[Msg]]) -> Any:
         """Take messages until one verifies; a caller that is cancelled in between leaves it to the next one."""
         assert self.reader is not None  # noqa: S101 - for the type checker: asked for by verifying paths only
         while True:
@@ -134,10 +139,10 @@ class _VerifyingIterator:
     def __aiter__(self) -> _VerifyingIterator:
         return self
 
-    async def __anext__(self) -> Msg:
-        if self._subscription.reader is None:
-            return await self._take()
-        return await self._subscription.judged(self._take)
+    async def __anext__(self) -> VerifiedMsg:
+        subscription = self._subscription
+        shown: Any = await (self._take() if subscription.reader is None else subscription.judged(self._take))
+        return cast("VerifiedMsg", shown)
 
     async def _take(self) -> Msg:
         return self._subscription.taken() if self._subscription.can_take else await anext(self._raw)

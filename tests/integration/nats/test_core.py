@@ -4,7 +4,7 @@ import asyncio
 import functools
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from nats import micro
@@ -331,11 +331,11 @@ async def test_observe_mode_reads_unsigned_traffic_and_counts(world: World, uniq
     subscription = await cloud.subscribe(subject)
     await cloud.flush()
     asking = asyncio.create_task(plain.request(subject, b"unsigned", headers={"kind": "order"}, timeout=10))
-    unsigned = await soon(subscription.next_msg(timeout=None))
+    unsigned: Any = await soon(subscription.next_msg(timeout=None))
     await planner.publish(subject, b"signed")
-    signed = await soon(subscription.next_msg(timeout=None))
+    signed: Any = await soon(subscription.next_msg(timeout=None))
     await raw(plain, subject, b"NATS/1.0\r\nbad\r\n\r\n")
-    broken = await soon(subscription.next_msg(timeout=None))
+    broken: Any = await soon(subscription.next_msg(timeout=None))
     assert isinstance(unsigned, ObservedMsg)
     assert isinstance(signed, ObservedMsg)
     assert isinstance(broken, ObservedMsg)
