@@ -188,10 +188,6 @@ class Base(Client):
         """Return a name that nobody else has."""
         return self._nuid.next().decode()
 
-    async def tell(self, error: Exception) -> None:
-        """Tell the caller's error callback."""
-        await self._error_cb(error)
-
     async def add(self, make: Callable[[int], S]) -> S:
         """Open a subscription of our own class, which ``make`` makes of its number, as the base opens its own."""
         if self.is_closed:
