@@ -5,14 +5,16 @@
 
 from watchword_adapters.nats.client import WatchwordClient, connect
 from watchword_adapters.nats.jetstream import VerifyingJetStream, VerifyingManager, VerifyingPullSubscription
-from watchword_adapters.nats.message import ObservedMsg, VerifiedMsg
+from watchword_adapters.nats.message import DeliveredMsg, ObservedMsg, ServerMsg, VerifiedMsg
 from watchword_adapters.nats.quarantine import NatsQuarantine
 from watchword_adapters.nats.signing import Recipient
 
 __all__ = [
+    "DeliveredMsg",
     "NatsQuarantine",
     "ObservedMsg",
     "Recipient",
+    "ServerMsg",
     "VerifiedMsg",
     "VerifyingJetStream",
     "VerifyingManager",

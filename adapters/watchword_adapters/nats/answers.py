@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 from watchword import SigningError
-from watchword_adapters.nats.requests import Recent
+from watchword_adapters.nats.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Callable

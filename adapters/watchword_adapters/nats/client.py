@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from nats import errors
-from nats.aio.client import Client
 from nats.aio.subscription import DEFAULT_SUB_PENDING_BYTES_LIMIT, DEFAULT_SUB_PENDING_MSGS_LIMIT
 
-from watchword import ConfigurationError, Reason, Rejected
+from watchword import ConfigurationError, SigningError
+from watchword.agent import require
+from watchword.message import SERVERS_SUBJECTS
 from watchword_adapters.copies import Copies
-from watchword_adapters.nats.asking import AskingClient
+from watchword_adapters.nats._seam import Base, Wire
+from watchword_adapters.nats.answers import Answers, forwarded
 from watchword_adapters.nats.core_reader import CoreReader, SharedReader, SubscriptionReader
-from watchword_adapters.nats.headers import CONTROL, NO_RESPONDERS, HeaderBlock, read_block
+from watchword_adapters.nats.discovery import is_discovery, unsigned
+from watchword_adapters.nats.errors import BadSubject, check_pattern, check_queue
+from watchword_adapters.nats.inbox import Inbox
 from watchword_adapters.nats.jetstream import VerifyingJetStream, VerifyingManager
+from watchword_adapters.nats.message import ACK_SUBJECTS, Delivery, is_ack, server_msg
+from watchword_adapters.nats.outbox import Outbox
 from watchword_adapters.nats.quarantine import NatsQuarantine
+from watchword_adapters.nats.requests import Requests
+from watchword_adapters.nats.signing import Signing
 from watchword_adapters.nats.subscription import VerifyingSubscription
 from watchword_adapters.threads import Threads
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from nats.aio.msg import Msg
-    from nats.aio.subscription import Subscription
 
-    from watchword import Watchword
+    from watchword import Request, VerifiedMessage, Watchword, WatchwordError
     from watchword.quarantine import Quarantine
+    from watchword_adapters.nats.message import VerifiedMsg
+    from watchword_adapters.nats.reader import Reader
     from watchword_adapters.nats.signing import Recipient
 
-_ACK: Final = b"$JS.ACK."
-_FLOW_CONTROL: Final = "$JS.FC."
-_STALLED: Final = "Nats-Consumer-Stalled"
 _PING_AGAIN: Final = 2.0
 """Seconds after which a PING is taken for lost with its connection."""
+
+CONTROL_SUBJECTS: Final = ("$JS.", "$SYS.", "$SRV.")
+"""How subjects begin on which this client asks the server itself, or those who answer in its place."""
 
 
 async def connect(
@@ -52,7 +61,7 @@ async def connect(
     return client
 
 
-class WatchwordClient(AskingClient):
+class WatchwordClient(Base):
     """A ``nats.aio.client.Client`` that signs what it publishes and delivers only what verifies.
 
     ``recipient`` names whom a message is meant for; ``recipient=`` of one call overrides it. The client's own requests
@@ -74,12 +83,25 @@ class WatchwordClient(AskingClient):
         quarantine: Quarantine | None = None,
         reader: str | None = None,
     ) -> None:
-        super().__init__(watchword=watchword, recipient=recipient)
+        require(watchword)
+        super().__init__()
+        self.watchword: Final = watchword
         self.quarantine: Final = NatsQuarantine.from_settings(watchword) if quarantine is None else quarantine
         if isinstance(self.quarantine, NatsQuarantine):
             self.quarantine.attach(self)
-        self.copies: Final = None if self.quarantine is None else Copies(self.quarantine, watchword.audit)
         self.check: Final = Threads()
+        self.outbox = Outbox(watchword, Wire(self))
+        self._signing = Signing(watchword, recipient)
+        self._answering = Answers(seconds=watchword.verifier.policy.window, clock=watchword.clock)
+        self.requests = Requests(
+            watchword,
+            listen=self._listen,
+            new_inbox=self.new_inbox,
+            pong_behind=self.outbox.pong_behind,
+            heard=self._answering.heard,
+        )
+        self.inbox = Inbox(watchword, self.requests)
+        self.copies: Final = None if self.quarantine is None else Copies(self.quarantine, watchword.audit)
         self._instance = reader if watchword.verifier.shared_replay else None
         self._has_name = False
         self._warned: set[str] = set()
@@ -108,22 +130,133 @@ class WatchwordClient(AskingClient):
         if self.copies is not None and self.is_connected and not self.is_draining:
             await self.copies.close()
 
+    async def publish(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        reply: str = "",
+        headers: dict[str, str] | None = None,
+        *,
+        recipient: str | None = None,
+        expires_at: int | None = None,
+    ) -> None:
+        """Accept a message for signing and sending; SigningError says what cannot be sent, and then nothing of it was.
+
+        ``reply`` is signed, and answers to it are expected for as long as a message is fresh. ``expires_at`` is in
+        whole seconds since the epoch. A publish to the ``reply`` of a verified request is its answer, bound to it; to
+        pass that on as ``reply`` is refused, for the requester could not tell whose answers it asked for.
+        """
+        if subject.startswith(CONTROL_SUBJECTS):
+            await super().publish(subject, payload, reply, headers)
+            if subject.startswith(ACK_SUBJECTS) and is_ack(payload):
+                self._acknowledged(subject)
+            return
+        owed = self._answering.request_at(subject)
+        if reply and not self.requests.asked_at(reply) and self._answering.request_at(reply) is not None:
+            self.refuse("publish(reply=) with the reply subject of a request", forwarded(subject, reply))
+        request = await self.send(
+            subject, payload, reply, headers, recipient=recipient, expires_at=expires_at, answers=owed
+        )
+        if reply and request is not None:
+            self.requests.ask_at(reply, request)
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        timeout: float = 0.5,  # noqa: ASYNC109 - the base's own signature
+        old_style: bool = False,  # noqa: ARG002, FBT001, FBT002 - as above
+        headers: dict[str, Any] | None = None,
+        *,
+        recipient: str | None = None,
+        expires_at: int | None = None,
+    ) -> VerifiedMsg:
+        """Ask and return the first answer that verifies and answers this request; others are audited and ignored.
+
+        What the server itself answers, to a request to ``$JS.`` and the like, nobody has verified: a ServerMsg.
+        ``old_style`` makes no difference. nats.errors.TimeoutError after ``timeout`` seconds, NoRespondersError at once
+        when the server says so.
+        """
+        if subject.startswith(CONTROL_SUBJECTS):
+            publish = self.publish
+            raw = await self.requests.ask(lambda inbox: publish(subject, payload, inbox, headers), timeout)
+            told: Any = server_msg(raw)
+            return cast("VerifiedMsg", told)
+        self.requests.require()
+
+        async def send(inbox: str) -> Reader:
+            request = await self.send(subject, payload, inbox, headers, recipient=recipient, expires_at=expires_at)
+            return self.requests.reader_of(request)
+
+        answer = await self.requests.ask(send, timeout)
+        return cast("VerifiedMsg", answer)
+
+    async def answer(
+        self, reply: str, data: bytes, headers: Mapping[str, str] | None, request: VerifiedMessage | None
+    ) -> None:
+        """Send an answer: signed and bound to ``request``; unsigned where the request was not verified."""
+        if reply.startswith(SERVERS_SUBJECTS):
+            raise BadSubject(f"reply subject {reply!r}: an answer there would be an order to the server")
+        if request is None:
+            await super().publish(reply, data, headers=dict(headers or {}) or None)
+        else:
+            await self.send(reply, data, "", headers, answers=request)
+
+    async def send(
+        self, subject: str, payload: bytes, reply: str, headers: Mapping[str, str] | None, **options: Any
+    ) -> Request | None:
+        """Post one message; return what answers to it are held against, None for one that went out unsigned.
+
+        That is done in observe mode only, with what cannot be signed. ``options`` are those of ``Signing.outgoing``.
+        """
+        try:
+            outgoing, request = self._signing.outgoing(
+                subject, payload, reply, headers, most=self.max_payload, **options
+            )
+        except (SigningError, ConfigurationError) as error:
+            self.refuse(f"publish: {type(error).__name__}", error)
+        else:
+            await self.outbox.put(outgoing)
+            return request
+        await super().publish(subject, payload, reply, None if headers is None else dict(headers))
+        return None
+
+    async def store(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: Mapping[str, str] | None,
+        *,
+        timeout: float,  # noqa: ASYNC109 - as request
+        **options: Any,
+    ) -> Msg:
+        """Publish to a stream and return the server's PubAck, which nobody signs."""
+
+        async def send(inbox: str) -> None:
+            await self.send(subject, payload, inbox, headers, stored=True, **options)
+
+        return await self.requests.ask(send, timeout)
+
     async def subscribe(  # noqa: PLR0917 - the base's own signature
         self,
         subject: str,
         queue: str = "",
-        cb: Callable[[Msg], Awaitable[None]] | None = None,
-        future: asyncio.Future[Msg] | None = None,
+        cb: Callable[[VerifiedMsg], Awaitable[None]] | None = None,
+        future: asyncio.Future[Any] | None = None,
         max_msgs: int = 0,
         pending_msgs_limit: int = DEFAULT_SUB_PENDING_MSGS_LIMIT,
         pending_bytes_limit: int = DEFAULT_SUB_PENDING_BYTES_LIMIT,
     ) -> VerifyingSubscription:
         """Subscribe; callback, ``next_msg`` and ``messages`` give VerifiedMsg (in observe mode ObservedMsg) only.
 
+        ``future`` gets the first of them.
+
         On a subject under this client's inbox prefix only answers to what it asked are delivered.
         """
         if future is not None:
-            raise ConfigurationError("subscribe(future=...) goes round verification: use next_msg(), or request()")
+            cb = partial(_settle, future)
+        if cb is not None and is_discovery(subject, cb):
+            return await self.open(subject, reader=None, cb=unsigned(cast("Any", cb)))
         if queue:
             self.refuse_shared(f"queue group {queue} shares the work")
         reader = self._subject_reader(subject, queue)
@@ -142,6 +275,39 @@ class WatchwordClient(AskingClient):
             raise
         reader.begin(self._confirmed)
         return subscription
+
+    async def open(
+        self, subject: str, *, reader: Reader | None, queue: str = "", cb: Any = None, **options: Any
+    ) -> VerifyingSubscription:
+        """Open a subscription that ``reader`` judges; as the base does, but with our class."""
+        check_pattern(subject)
+        check_queue(queue)
+
+        def make(number: int) -> VerifyingSubscription:
+            return VerifyingSubscription(self, number, subject, queue=queue, cb=cb, reader=reader, **options)
+
+        return await self.add(make)
+
+    async def closed(self) -> None:
+        """See the base."""
+        if self.copies is not None:
+            await self.copies.close(0)
+        self.requests.close()
+        self.watchword.lives.rest()
+        if self._has_name:
+            self.watchword.lives.free_number(f"name:{self._instance}", 0)
+            self._has_name = False
+
+    def refuse(self, call: str, error: WatchwordError) -> None:
+        """Raise what stands in the way of a call that nobody could verify; in observe mode let it through.
+
+        Then there is one warning for each ``call``, which says what to write instead.
+        """
+        if not self.watchword.observing:
+            raise error from None
+        if call not in self._warned:
+            self._warned.add(call)
+            self.watchword.audit.warn("nats.call_uncovered", call=call, remedy=str(error))
 
     def jetstream(self, *, sole_reader: bool = False, **opts: Any) -> VerifyingJetStream:
         """Return the JetStream context; ``opts`` are the base's.
@@ -182,9 +348,10 @@ class WatchwordClient(AskingClient):
 
     def _subject_reader(self, subject: str, queue: str) -> CoreReader:
         """Return the reader of a subscription of core NATS; an inbox is nobody else's, and gets replies only."""
-        solicited = subject.startswith(f"{self._inbox_prefix.decode()}.")
+        prefix = self.inbox_prefix
+        solicited = subject.startswith(prefix)
         options: dict[str, Any] = {
-            "expected": self._expectation(-inf),
+            "expected": self.requests.expectation(prefix, -inf),
             "admitted": self._answering.heard,
             "copies": self.copies,
         }
@@ -194,88 +361,31 @@ class WatchwordClient(AskingClient):
 
     async def _confirmed(self) -> None:
         """Wait until the server has answered a PING behind what was sent so far, over lost connections too."""
-        pong = self.pong_behind()
+        pong = self.outbox.pong_behind()
         while not pong.done():
             await asyncio.wait((pong,), timeout=_PING_AGAIN)
             if pong.cancelled() or not pong.done():
-                pong = self.pong_behind()
+                pong = self.outbox.pong_behind()
 
     async def ready(self) -> None:
         """Wait until nothing that is sent from now on is dropped for a memory that has only begun."""
-        for subscription in list(self._subs.values()):
-            reader = subscription.reader if isinstance(subscription, VerifyingSubscription) else None
+        for reader in self.readers():
             if isinstance(reader, CoreReader):
                 await reader.begun()
         lives, clock = self.watchword.lives, self.watchword.clock
         while (left := lives.floor_ends_at - clock()) > 0:  # noqa: ASYNC110 - for a time, by the clock that judges
             await asyncio.sleep(min(left, 1.0))
 
-    async def _process_msg(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | HeaderBlock | None
-    ) -> None:
-        """Read the headers ourselves, and outlive whatever the base does with what an attacker sent."""
-        block = read_block(headers) if isinstance(headers, bytes) and headers else None
-        if block is not None and block.status is not None:
-            block = self._status_line(block, sid, subject, reply, data)
-        try:
-            await super()._process_msg(sid, subject, reply, data, cast("bytes", block))
-        except (OSError, errors.ConnectionClosedError):
-            raise
-        except Exception as error:  # noqa: BLE001 - what escapes here ends the reader task, and the client is deaf
-            where = f"nats://{self.watchword.realm}/{_text(subject)}"
-            self.watchword.audit.refused_raw(Rejected(Reason.MALFORMED, type(error).__name__), channel=where)
-            await self._error_cb(error)
+    def _acknowledged(self, subject: str) -> None:
+        """Let the id of a delivery age that was acknowledged, whoever did it."""
+        delivery = Delivery.parse(subject)
+        if delivery is not None:
+            self.watchword.lives.acknowledged_at(*delivery.by, delivery.sequence)
 
-    async def _process_headers(self, headers: HeaderBlock | None) -> HeaderBlock | None:
-        return headers  # read in _process_msg
-
-    def _status_line(self, block: HeaderBlock, sid: int, subject: bytes, reply: bytes, data: bytes) -> HeaderBlock:
-        """Keep a status line only where it can be the server's."""
-        if data or reply.startswith(_ACK):
-            return block.refused("status line on a message")
-        if block.status == NO_RESPONDERS:
-            waiting = self._waiting.get(_text(subject).rpartition(".")[2])
-            if waiting is not None and waiting.pong is not None and waiting.pong.done():
-                return block.refused("no responders, said after the server had answered")
-        if block.status == CONTROL and getattr(self._subs.get(sid), "_jsi", None) is not None:
-            # The base publishes to whatever subject a flow control message names: we would sign for an attacker.
-            named = (_text(reply), block.get(_STALLED, ""))
-            if any(name and not name.startswith(_FLOW_CONTROL) for name in named):
-                return block.refused("flow control for another subject")
-        return block
-
-    def _build_message(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> Msg:
-        try:
-            built: Msg = super()._build_message(sid, subject, reply, data, headers)
-        except UnicodeDecodeError:
-            broken = (headers or HeaderBlock()).refused("subject is not UTF-8")
-            built = super()._build_message(sid, _text(subject).encode(), _text(reply).encode(), data, broken)
-        return built
-
-    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
-        _close(self._subs.get(sid))
-        super()._remove_sub(sid, max_msgs)
-
-    async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT001, FBT002 - the base's own signature
-        subscriptions = list(self._subs.values())
-        await super()._close(status, do_cbs)
-        if status == Client.CLOSED:
-            if self.copies is not None:
-                await self.copies.close(0)
-            if "_answers" in vars(self):
-                self._answers.close()
-            for subscription in subscriptions:
-                _close(subscription)
-            self.watchword.lives.rest()
-            if self._has_name:
-                self.watchword.lives.free_number(f"name:{self._instance}", 0)
-                self._has_name = False
+    async def _listen(self, subject: str, cb: Callable[[Msg], Awaitable[None]]) -> object:
+        return await self.open(subject, reader=None, cb=cb)
 
 
-def _close(subscription: Subscription | None) -> None:
-    if isinstance(subscription, VerifyingSubscription) and subscription.reader is not None:
-        subscription.reader.close()
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("ascii", "backslashreplace")
+async def _settle(future: asyncio.Future[Any], msg: Msg) -> None:
+    if not future.done():
+        future.set_result(msg)

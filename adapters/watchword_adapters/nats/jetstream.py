@@ -1,14 +1,12 @@
 """The JetStream context with every way in and out covered, or refused."""
 
-# ruff: noqa: SLF001 - nats-py has no hooks: its subclasses must reach where the base reaches
-
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
 from contextvars import ContextVar
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from nats import errors
 from nats.errors import Error
@@ -19,21 +17,22 @@ from nats.js.errors import NotFoundError
 from watchword import ConfigurationError, Unavailable
 from watchword.lives import stream_reader
 from watchword.replay import ReaderBirth, SharedReplayStore
-from watchword_adapters.nats.jetstream_publish import Storing, StreamPublisher
-from watchword_adapters.nats.jetstream_reader import MAX_ACK_PENDING, Publishing, StreamReader
+from watchword_adapters.nats._seam import BasePushSubscription, BaseState
+from watchword_adapters.nats.errors import BadName
+from watchword_adapters.nats.jetstream_publish import StreamPublisher
+from watchword_adapters.nats.jetstream_reader import MAX_ACK_PENDING, StreamReader
 from watchword_adapters.nats.jetstream_rebuild import StreamMemory
-from watchword_adapters.nats.subscription import VerifyingPushSubscription
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from nats.aio.msg import Msg
+    from nats.js.kv import KeyValue
+    from nats.js.object_store import ObjectStore
 
-    from watchword import Watchword
     from watchword.proving import Checker
-    from watchword_adapters.copies import Copies
-    from watchword_adapters.nats.reader import Reader
-    from watchword_adapters.nats.subscription import VerifyingSubscription
+    from watchword_adapters.nats.client import WatchwordClient
+    from watchword_adapters.nats.message import VerifiedMsg
 
 T = TypeVar("T")
 
@@ -43,42 +42,20 @@ _OWN: Final[ContextVar[bool]] = ContextVar("own", default=False)
 """Set while the base makes an ephemeral consumer, of which nobody else knows the name."""
 
 
-class StreamClient(Storing, Publishing, Protocol):
-    """What a context needs of the client it belongs to."""
-
-    watchword: Watchword
-
-    async def open(
-        self, subject: str, *, reader: Reader | None, queue: str = "", **options: Any
-    ) -> VerifyingSubscription:
-        """Open a subscription that ``reader`` judges."""
-        ...
-
-    copies: Copies | None
-    check: Checker
-
-    def refuse_shared(self, scope: str) -> None:
-        """Refuse a scope that others may share, where no store is shared as well."""
-        ...
-
-    def check_duplicate_window(self, stream: str, seconds: float | None) -> None:
-        """Warn once of a stream whose own de-duplication is shorter than the policy's window."""
-        ...
-
-    def new_inbox(self) -> str:
-        """Return a fresh inbox subject."""
-        ...
-
-
 class _NoRawReads(JetStreamManager):
     """Management goes through; reading a stored message without a position to hold it against does not."""
 
-    async def get_msg(self, *_: Any, **__: Any) -> NoReturn:
+    async def get_msg(self, *args: Any, **options: Any) -> api.RawStreamMsg:
         """Refuse: see the error."""
-        raise ConfigurationError(
-            "get_msg() and get_last_msg() return stored messages that nobody verified: read them with pull_subscribe() "
-            "and ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=...)"
+        client: WatchwordClient = self._nc  # type: ignore[assignment]  # the base names its own client class
+        client.refuse(
+            "get_msg()",
+            ConfigurationError(
+                "get_msg() and get_last_msg() return stored messages that nobody verified: read them with "
+                "pull_subscribe() and ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=...)"
+            ),
         )
+        return await super().get_msg(*args, **options)
 
 
 class VerifyingManager(_NoRawReads):
@@ -95,21 +72,37 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
     def __init__(self, conn: Any, *, sole_reader: bool = False, **opts: Any) -> None:
         super().__init__(conn, **opts)
         if not f"{self._prefix}.".startswith(_API):
-            raise ConfigurationError(f"prefix {self._prefix!r}: only answers of $JS. may be unsigned; use domain=...")
-        self._client: StreamClient = conn
+            refusal = f"prefix {self._prefix!r}: only answers of $JS. may be unsigned; use domain=..."
+            conn.refuse("jetstream(prefix=)", ConfigurationError(refusal))
+        self._client: WatchwordClient = conn
         self._sole_reader = sole_reader
+
+    async def subscribe(
+        self,
+        subject: str,
+        queue: str | None = None,
+        cb: Callable[[VerifiedMsg], Awaitable[None]] | None = None,
+        durable: str | None = None,
+        *args: Any,
+        **options: Any,
+    ) -> BasePushSubscription:
+        """Push-subscribe; the options are the base's."""
+        await self._admit_new(subject, durable or queue, *args, **options)
+        handler: Any = cb
+        subscription: Any = await super().subscribe(subject, queue, handler, durable, *args, **options)
+        return cast("BasePushSubscription", subscription)
 
     async def subscribe_bind(  # noqa: PLR0917 - the base's own signature
         self,
         stream: str,
         config: api.ConsumerConfig,
         consumer: str,
-        cb: Callable[[Msg], Awaitable[None]] | None = None,
+        cb: Callable[[Any], Awaitable[None]] | None = None,
         manual_ack: bool = False,  # noqa: FBT001, FBT002 - the base's own signature
         ordered_consumer: bool = False,  # noqa: FBT001, FBT002 - as above
         pending_msgs_limit: int = DEFAULT_JS_SUB_PENDING_MSGS_LIMIT,
         pending_bytes_limit: int = DEFAULT_JS_SUB_PENDING_BYTES_LIMIT,
-    ) -> JetStreamContext.PushSubscription:
+    ) -> BasePushSubscription:
         """Push-subscribe to an existing consumer; ``subscribe`` comes here too."""
         if config.deliver_subject is None:
             raise ConfigurationError(f"consumer {consumer!r} is a pull consumer: use pull_subscribe_bind()")
@@ -132,7 +125,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             reader.gate.release()
             reader.close()
             raise
-        push = VerifyingPushSubscription(self, subscription, stream, consumer)
+        push = BasePushSubscription(self, subscription, stream, consumer)
         state = _OrderedState(
             js=self,
             conn=self._nc,
@@ -143,7 +136,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             ccreq=config,
         )
         state.reader = reader
-        subscription._jsi = state  # first of all: what arrives meanwhile counts for the order as well
+        subscription.attach(state)  # first of all: what arrives meanwhile counts for the order as well
         try:
             if reader.memory is not None:
                 await reader.memory.begin()
@@ -152,31 +145,18 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             raise
         finally:
             reader.gate.release()
-        if config.idle_heartbeat:
-            state.run("_hbtask", state.activity_check)
-        if ordered_consumer:
-            state.run("_fctask", state.check_flow_control_response)
+        state.watch(heartbeats=bool(config.idle_heartbeat), flow=bool(ordered_consumer))
         return push
 
-    async def subscribe(
-        self,
-        subject: str,
-        queue: str | None = None,
-        cb: Any = None,
-        durable: str | None = None,
-        *args: Any,
-        **options: Any,
-    ) -> JetStreamContext.PushSubscription:
-        """See nats-py."""
-        await self._admit_new(subject, durable or queue, *args, **options)
-        return await super().subscribe(subject, queue, cb, durable, *args, **options)
-
-    async def pull_subscribe(self, subject: str, durable: str | None = None, *args: Any, **options: Any) -> Any:
+    async def pull_subscribe(
+        self, subject: str, durable: str | None = None, *args: Any, **options: Any
+    ) -> VerifyingPullSubscription:
         """See nats-py; without ``durable`` the consumer is this subscription's own."""
         await self._admit_new(subject, durable, *args, **options)
         token = _OWN.set(not durable)
         try:
-            return await super().pull_subscribe(subject, durable, *args, **options)
+            subscription: Any = await super().pull_subscribe(subject, durable, *args, **options)
+            return cast("VerifyingPullSubscription", subscription)
         finally:
             _OWN.reset(token)
 
@@ -193,7 +173,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         """Bind to an existing pull consumer; ``pull_subscribe`` comes here too."""
         bound = durable or name or consumer
         if not stream or not bound:
-            raise ConfigurationError("pull_subscribe_bind() needs the names of stream and consumer")
+            raise BadName("pull_subscribe_bind() needs the names of stream and consumer")
         reader = await self._reader(stream, bound, api.ConsumerConfig(), named=not _OWN.get())
         try:
             if reader.memory is not None:
@@ -217,21 +197,35 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             check=self._client.check,
         )
 
-    async def key_value(self, *_: Any, **__: Any) -> NoReturn:
+    async def key_value(self, *args: Any, **options: Any) -> KeyValue:
         """Refuse: see the error."""
-        _refuse_buckets()
+        self._refuse_buckets()
+        return await super().key_value(*args, **options)
 
-    async def create_key_value(self, *_: Any, **__: Any) -> NoReturn:
+    async def create_key_value(self, *args: Any, **options: Any) -> KeyValue:
         """Refuse: see the error."""
-        _refuse_buckets()
+        self._refuse_buckets()
+        return await super().create_key_value(*args, **options)
 
-    async def object_store(self, *_: Any, **__: Any) -> NoReturn:
+    async def object_store(self, *args: Any, **options: Any) -> ObjectStore:
         """Refuse: see the error."""
-        _refuse_buckets()
+        self._refuse_buckets()
+        return await super().object_store(*args, **options)
 
-    async def create_object_store(self, *_: Any, **__: Any) -> NoReturn:
+    async def create_object_store(self, *args: Any, **options: Any) -> ObjectStore:
         """Refuse: see the error."""
-        _refuse_buckets()
+        self._refuse_buckets()
+        return await super().create_object_store(*args, **options)
+
+    def _refuse_buckets(self) -> None:
+        self._client.refuse(
+            "buckets",
+            ConfigurationError(
+                "buckets are not covered: their values are read past verification. Publish to a stream and subscribe to"
+                " it, or keep the bucket on a plain nats.connect() connection of its own and trust it no further than "
+                "its writers"
+            ),
+        )
 
     async def _reader(self, stream: str, consumer: str, config: api.ConsumerConfig, *, named: bool) -> StreamReader:
         """Return a reader; one that reads alone has a memory, which has not begun yet."""
@@ -239,20 +233,23 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         if known is not None:  # what a caller says of an existing consumer may not be so
             config = known[0].config
         if config.headers_only:
-            raise ConfigurationError("headers_only leaves out the payload that was signed: ask for whole messages")
+            refusal = "headers_only leaves out the payload that was signed: ask for whole messages"
+            self._client.refuse("headers_only", ConfigurationError(refusal))
         subjects = config.filter_subjects or [config.filter_subject or ">"]
         if config.deliver_policy == api.DeliverPolicy.LAST_PER_SUBJECT and (
             len(subjects) > 1 or {"*", ">"} & set(subjects[0].split("."))
         ):
-            raise ConfigurationError(
+            refusal = (
                 "DeliverPolicy.LAST_PER_SUBJECT over several subjects passes over messages of which the last may be a "
                 "replay, unseen: subscribe to each subject, or use DeliverPolicy.ALL"
             )
+            self._client.refuse("DeliverPolicy.LAST_PER_SUBJECT", ConfigurationError(refusal))
         policy = config.ack_policy or api.AckPolicy.EXPLICIT
         if policy not in {api.AckPolicy.EXPLICIT, api.AckPolicy.NONE}:
-            raise ConfigurationError(
+            refusal = (
                 f"ack policy {policy}: one ack would speak for messages not judged yet; use AckPolicy.EXPLICIT or NONE"
             )
+            self._client.refuse(f"ack policy {policy}", ConfigurationError(refusal))
         if known is not None:
             self._client.check_duplicate_window(stream, known[1].config.duplicate_window)
         shared = self._why_shared(consumer, config, known, named=named or bool(config.durable_name))
@@ -364,15 +361,15 @@ class VerifyingPullSubscription(JetStreamContext.PullSubscription):
         self._reader = reader
         self._check = check
         self._judging: asyncio.Task[list[Msg]] | None = None
-        self._surplus: list[Msg] = []
-        reader.waiting = options["sub"]._pending_queue
+        self._surplus: list[Any] = []
+        reader.waiting = options["sub"].waiting
 
-    async def fetch(
+    async def fetch(  # type: ignore[override]  # of the base's list others could be put in
         self,
         batch: int = 1,
         timeout: float | None = 5,  # noqa: ASYNC109 - the base's own signature
         heartbeat: float | None = None,
-    ) -> list[Msg]:
+    ) -> list[VerifiedMsg]:
         """Return up to ``batch`` messages that verify; the base's TimeoutError after ``timeout`` seconds without.
 
         What is still being judged then is for the next call.
@@ -404,19 +401,14 @@ class VerifyingPullSubscription(JetStreamContext.PullSubscription):
         self._reader.close()
 
 
-class _OrderedState(JetStreamContext._JSI):
+class _OrderedState(BaseState):
     """Gives each successor of an ordered consumer a name that the reader knows before it delivers."""
 
     reader: StreamReader
 
-    def run(self, name: str, task: Callable[[], Any]) -> None:
-        """Keep one of the base's own tasks running, where the base looks for it."""
-        setattr(self, name, asyncio.create_task(task()))
-
     async def reset_ordered_consumer(self, sseq: int | None) -> bool:
         """Make the consumer anew from ``sseq`` on."""
-        self._ccreq.name = self._conn._nuid.next().decode()
-        self.reader.rebind(self._ccreq.name)
+        self.reader.rebind(self.name_successor())
         self.reader.resetting = True
         try:
             return await super().reset_ordered_consumer(sseq)
@@ -432,10 +424,3 @@ async def _asked(answer: Awaitable[T]) -> T:
         raise
     except Exception as error:
         raise Unavailable("replay", type(error).__name__) from error
-
-
-def _refuse_buckets() -> NoReturn:
-    raise ConfigurationError(
-        "buckets are not covered: their values are read past verification. Publish to a stream and subscribe to it, or "
-        "keep the bucket on a plain nats.connect() connection of its own and trust it no further than its writers"
-    )

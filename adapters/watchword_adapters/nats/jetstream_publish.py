@@ -1,13 +1,10 @@
 """Publishing to streams: signed, and with the id as ``Nats-Msg-Id``, so that the stream itself drops a repeat."""
 
-# ruff: noqa: SLF001 - nats-py has no hooks: its subclasses must reach where the base reaches
-
 from __future__ import annotations
 
 import asyncio
 import json
-from secrets import token_hex
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from nats.errors import NoRespondersError
 from nats.js import JetStreamContext, api
@@ -16,43 +13,13 @@ from nats.js.errors import APIError, NoStreamResponseError, TooManyStalledMsgsEr
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from nats.aio.msg import Msg
-
-
-class Storing(Protocol):
-    """The part of the client that stores messages in streams."""
-
-    async def store(
-        self,
-        subject: str,
-        payload: bytes,
-        headers: Mapping[str, str] | None,
-        *,
-        timeout: float,  # noqa: ASYNC109 - the client's own signature
-        **options: Any,
-    ) -> Msg:
-        """Sign, publish, and wait for the server's PubAck."""
-        ...
-
-    async def send(
-        self, subject: str, payload: bytes, reply: str, headers: Mapping[str, str] | None, **options: Any
-    ) -> object:
-        """Sign and publish."""
-        ...
-
-    async def open(self, subject: str, *, reader: None, **options: Any) -> object:
-        """Subscribe to what only the server says."""
-        ...
-
-    def new_inbox(self) -> str:
-        """Return a fresh inbox subject."""
-        ...
+    from watchword_adapters.nats.client import WatchwordClient
 
 
 class StreamPublisher(JetStreamContext):
     """The publishing half of a JetStream context; the caller's header dict is never changed."""
 
-    _client: Storing
+    _client: WatchwordClient
 
     async def publish(  # noqa: PLR0917 - the base's own signature
         self,
@@ -107,7 +74,7 @@ class StreamPublisher(JetStreamContext):
             await (asyncio.wait_for(free.acquire(), timeout=wait_stall) if free.locked() else free.acquire())
         except (TimeoutError, asyncio.CancelledError):
             raise TooManyStalledMsgsError from None
-        token = self._nc._nuid.next().decode() + token_hex(2)
+        token = self._client.token()
         future: asyncio.Future[api.PubAck] = asyncio.get_running_loop().create_future()
         future.add_done_callback(lambda _: self._published(token))
         self._publish_async_futures[token] = future

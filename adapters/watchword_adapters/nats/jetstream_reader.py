@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from json import dumps
 from math import inf
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from nats.errors import Error
 
@@ -22,6 +22,7 @@ from watchword_adapters.nats.reader import Reader
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from nats.aio.client import Client
     from nats.aio.msg import Msg
 
     from watchword import Delivered, Message, Watchword
@@ -47,14 +48,6 @@ _BOUND: Final = 8
 _make_position = maker_of(Position)
 
 
-class Publishing(Protocol):
-    """The part of the client that ends a delivery."""
-
-    async def publish(self, subject: str, payload: bytes = b"") -> None:
-        """Publish to a control subject."""
-        ...
-
-
 class StreamReader(Reader):
     """One consumer of one stream; ``name`` stays the same when an ordered consumer is made anew.
 
@@ -68,7 +61,7 @@ class StreamReader(Reader):
     def __init__(
         self,
         watchword: Watchword,
-        client: Publishing,
+        client: Client,
         name: str,
         *,
         stream: str,

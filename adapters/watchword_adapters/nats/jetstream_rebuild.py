@@ -9,7 +9,7 @@ import json
 from contextlib import suppress
 from datetime import UTC, datetime
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nats.errors import Error
 from nats.js import JetStreamContext, api
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from watchword import Message
     from watchword.proving import Checker
     from watchword.stream_life import Beginning
+    from watchword_adapters.nats.client import WatchwordClient
     from watchword_adapters.nats.jetstream_reader import StreamReader
-    from watchword_adapters.nats.subscription import VerifyingSubscription
 
 _BATCH: Final = 500
 _SECONDS: Final = 5.0
@@ -39,20 +39,6 @@ _SECONDS: Final = 5.0
 
 MOST_DELETED: Final = 100_000
 """Deleted messages of which the server is asked for a list; where there are more, all may be gone."""
-
-
-class Opening(Protocol):
-    """The part of the client that reads raw messages."""
-
-    check: Checker
-
-    async def open(self, subject: str, *, reader: None) -> VerifyingSubscription:
-        """Open a subscription that nobody judges."""
-        ...
-
-    def new_inbox(self) -> str:
-        """Return a fresh inbox subject."""
-        ...
 
 
 class _Look(NamedTuple):
@@ -68,7 +54,7 @@ class _Look(NamedTuple):
 class StreamMemory:
     """Builds the memory of one consumer, for all subscriptions to it in this process."""
 
-    def __init__(self, context: JetStreamContext, client: Opening, reader: StreamReader) -> None:
+    def __init__(self, context: JetStreamContext, client: WatchwordClient, reader: StreamReader) -> None:
         self._context = context
         self._client = client
         self._reader = reader

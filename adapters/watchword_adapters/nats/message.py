@@ -1,16 +1,17 @@
 """What a handler gets: drop-in messages that say who wrote them."""
 
-# ruff: noqa: SLF001 - nats-py has no hooks: its subclasses must reach where the base reaches
-
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from nats.aio.msg import Msg
 from nats.errors import Error
 
-from watchword.message import SERVERS_SUBJECTS, Message, ObservedMessage, VerifiedMessage
+from watchword.envelope import is_envelope_name
+from watchword.message import NATS_ID_HEADER, SERVERS_SUBJECTS, Message, ObservedMessage, VerifiedMessage
+from watchword_adapters.nats._seam import client_of, origin
 from watchword_adapters.nats.answers import ReplySubject
 
 if TYPE_CHECKING:
@@ -19,9 +20,13 @@ if TYPE_CHECKING:
     from watchword import Delivered, Rejected, Unavailable, Watchword
 
 _ACK: Final = ["$JS", "ACK"]
+ACK_SUBJECTS: Final = "$JS.ACK."
+_ENDS: Final = (b"", b"+ACK", b"+OK")
+_ENDS_WITH_MORE: Final = (b"+TERM", b"+NXT")
 _SHORT: Final = 9
 _LONG: Final = 11
 _DIGITS: Final = 20
+_ID: Final = re.compile("[0-9a-f]{32}")
 
 
 class Delivery(NamedTuple):
@@ -53,6 +58,19 @@ def sequence_of(raw: Msg) -> int:
     return 0 if delivery is None else delivery.sequence
 
 
+def is_ack(payload: bytes) -> bool:
+    """Return True if the server takes what is published to an ack subject for the end of that delivery."""
+    return payload in _ENDS or payload.startswith(_ENDS_WITH_MORE)
+
+
+class Acknowledging(Protocol):
+    """The part of a stream's reader that hears of acknowledgements."""
+
+    def acknowledged_at(self, sequence: int) -> None:
+        """Say that the delivery of this stream sequence was acknowledged."""
+        ...
+
+
 class Answering(Protocol):
     """The part of the client that a delivered message needs."""
 
@@ -66,18 +84,26 @@ class Answering(Protocol):
 
 
 @dataclass(repr=False)
-class _DeliveredMsg(Msg):
-    """Acknowledgement and answers; the base's methods would echo headers and know nothing of replay memory."""
+class DeliveredMsg(Msg):
+    """Whatever a handler gets; ``verified`` says who wrote it, and is None for what nobody verified.
+
+    The base's methods would echo headers in an answer, and know nothing of replay memory.
+    """
 
     _message: Message | None = None
+
+    @property
+    def verified(self) -> VerifiedMessage | None:
+        """What was found to be true of it; None in observe mode, and for what the server says."""
+        return None
 
     async def respond(self, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
         """Answer the request; ``headers`` are the answer's own, the request's are never echoed."""
         reply = self._answer_to()
         if not reply:
             raise Error("no reply subject available: the request did not sign one")
-        client: Answering = self._client  # type: ignore[assignment]  # the base names its own client class
-        await client.answer(reply, data, headers, self._proof())
+        client: Answering = client_of(self)
+        await client.answer(reply, data, headers, self.verified)
 
     async def ack(self) -> None:
         """Acknowledge; the message's id may age from now on."""
@@ -96,23 +122,20 @@ class _DeliveredMsg(Msg):
         self._acknowledged()
 
     def _acknowledged(self) -> None:
-        verified, message = self._proof(), self._message
+        verified, message = self.verified, self._message
         if verified is not None and message is not None and message.delivered_by is not None:
-            client: Answering = self._client  # type: ignore[assignment]  # as above
+            client: Answering = client_of(self)
             client.watchword.lives.acknowledged(message, verified)
 
     def _answer_to(self) -> str | None:
-        raise NotImplementedError
-
-    def _proof(self) -> VerifiedMessage | None:
-        raise NotImplementedError
+        return None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(subject={self.subject!r}, data=<{len(self.data)} bytes>)"
 
 
 @dataclass(repr=False)
-class VerifiedMsg(_DeliveredMsg):
+class VerifiedMsg(DeliveredMsg):
     """A ``nats.aio.msg.Msg`` that passed every check; ``verified`` says who wrote it.
 
     ``headers`` holds only what may be seen (covered by the signature, and trace headers); ``reply`` is the signed reply
@@ -125,12 +148,9 @@ class VerifiedMsg(_DeliveredMsg):
     def _answer_to(self) -> str | None:
         return self.verified.reply_to
 
-    def _proof(self) -> VerifiedMessage:
-        return self.verified
-
 
 @dataclass(repr=False)
-class ObservedMsg(_DeliveredMsg):
+class ObservedMsg(DeliveredMsg):
     """A message as it came, in observe mode only, with the ``verdict`` that enforcing would have given.
 
     It is NOT verified unless ``verified`` is there; then an answer is signed and bound to it, else it goes out
@@ -141,9 +161,8 @@ class ObservedMsg(_DeliveredMsg):
     verdict: VerifiedMessage | Rejected | Unavailable = None  # type: ignore[assignment]  # as in VerifiedMsg
 
     def _answer_to(self) -> str | None:
-        verified = self._proof()
-        if verified is not None:
-            return verified.reply_to
+        if self.verified is not None:
+            return self.verified.reply_to
         return None if self.reply.startswith(SERVERS_SUBJECTS) else self.reply
 
     @property
@@ -151,13 +170,19 @@ class ObservedMsg(_DeliveredMsg):
         """What verified; None for a message that enforcing would not have handed over."""
         return self.verdict if isinstance(self.verdict, VerifiedMessage) else None
 
-    def _proof(self) -> VerifiedMessage | None:
-        return self.verified
+
+class ServerMsg(DeliveredMsg):
+    """What the server answered to a request of this client's own to it; the server signs nothing."""
+
+
+def server_msg(raw: Msg) -> ServerMsg:
+    """Make what a caller gets of the server's answer."""
+    return ServerMsg(subject=raw.subject, reply=raw.reply, data=raw.data, headers=raw.headers, **origin(raw))
 
 
 def proof_of(msg: Msg) -> VerifiedMessage | None:
     """Return what was verified of a message; None for one that enforcing would not have handed over."""
-    return msg.verified if isinstance(msg, VerifiedMsg | ObservedMsg) else None
+    return msg.verified if isinstance(msg, DeliveredMsg) else None
 
 
 def delivered_msg(raw: Msg, message: Message, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
@@ -165,27 +190,43 @@ def delivered_msg(raw: Msg, message: Message, delivered: Delivered) -> VerifiedM
     if isinstance(delivered, ObservedMessage):
         verdict = delivered.verdict
         return ObservedMsg(
-            _client=raw._client,
+            **origin(raw),
             subject=raw.subject,
             reply=_observed_reply(raw, message, verdict),
             data=raw.data,
-            headers=None if raw.headers is None else dict(raw.headers),
-            _sid=raw._sid,
+            headers=_observed_headers(raw.headers, verdict),
             _message=message,
             verdict=verdict,
         )
     at_stream = message.position is not None
     visible = {name: (value or b"").decode("utf-8", "replace") for name, value in delivered.headers}
     return VerifiedMsg(
-        _client=raw._client,
+        **origin(raw),
         subject=raw.subject,
         reply=raw.reply if at_stream else ReplySubject.of(delivered),
         data=raw.data,
         headers=visible or None,
-        _sid=raw._sid,
         _message=message,
         verified=delivered,
     )
+
+
+def _observed_headers(
+    headers: Mapping[str, str] | None, verdict: VerifiedMessage | Rejected | Unavailable
+) -> dict[str, str] | None:
+    """Return headers as they came, but for what Watchword added itself: a message can be passed on with them."""
+    if headers is None:
+        return None
+    enveloped = any(map(is_envelope_name, headers))
+    own = headers.get(NATS_ID_HEADER, "") if enveloped else ""
+    covered = isinstance(verdict, VerifiedMessage) and verdict.id != own
+    hides = _ID.fullmatch(own) is not None and not covered
+    kept = {
+        name: value
+        for name, value in headers.items()
+        if not (is_envelope_name(name) or (hides and name == NATS_ID_HEADER))
+    }
+    return kept or None
 
 
 def _observed_reply(raw: Msg, message: Message, verdict: VerifiedMessage | Rejected | Unavailable) -> str:

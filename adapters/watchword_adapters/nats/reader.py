@@ -31,6 +31,7 @@ Verdict: TypeAlias = "Delivered | Rejected | Unavailable | None"
 """What judging came to; None for a status line of the server, which nobody judges."""
 
 _ANYTHING: Final = Expected()
+_ANSWERS: Final = Expected(only_replies=True)
 _NONE: Final = HeaderBlock()
 _REFUSALS: Final = (Rejected, Unavailable)
 
@@ -331,6 +332,11 @@ def only_answer_to(request: Request) -> Callable[[str], Expected]:
     """Return an expectation that one request is answered, and nothing else."""
     expected = Expected(requests={request.id: request}, only_replies=True)
     return lambda _: expected
+
+
+def only_answers(_: str) -> Expected:
+    """Return the expectation of answers to what bore no number: observed, and never verified."""
+    return _ANSWERS
 
 
 def found_of(pending: Pending) -> asyncio.Future[object]:

@@ -1,48 +1,154 @@
-"""What this client asked and whom it owes an answer, each bounded in number and time."""
+"""What this client asked: requests under way, and what it published with a reply subject of its own."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from nats import errors
+
+from watchword import Expected, Request
+from watchword_adapters.nats.headers import NO_RESPONDERS
+from watchword_adapters.nats.reader import Reader, block_of, only_answer_to, only_answers
+from watchword_adapters.nats.recent import Recent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from nats.aio.msg import Msg
 
-MAX_REMEMBERED: Final = 10_000
+    from watchword import VerifiedMessage, Watchword
+
 MAX_UNREAD_ANSWERS: Final = 64
+_MAX_PER_INBOX: Final = 1000
 
-T = TypeVar("T")
 
+class Requests:
+    """Asks, and judges each answer in the requester's own task: it counts if it verifies and answers this request.
 
-class Recent(Generic[T]):
-    """Up to ``limit`` values by name, each for ``seconds``; the oldest make room."""
+    ``listen`` subscribes to what is raw; ``new_inbox`` makes a subject that is nobody else's; ``pong_behind`` gives
+    what is done when the server has answered a PING behind all that was sent; ``heard`` hears of verified messages.
+    """
 
-    def __init__(self, *, seconds: float, clock: Callable[[], float], limit: int = MAX_REMEMBERED) -> None:
-        self._seconds = seconds
-        self._clock = clock
-        self._limit = limit
-        self._values: OrderedDict[str, tuple[float, T]] = OrderedDict()
+    def __init__(
+        self,
+        watchword: Watchword,
+        *,
+        listen: Callable[[str, Callable[[Msg], Awaitable[None]]], Awaitable[object]],
+        new_inbox: Callable[[], str],
+        pong_behind: Callable[[], asyncio.Future[bool]],
+        heard: Callable[[VerifiedMessage], None],
+    ) -> None:
+        self._watchword = watchword
+        self._listen = listen
+        self._new_inbox = new_inbox
+        self._pong_behind = pong_behind
+        self._heard = heard
+        self._asked: Recent[dict[bytes, Request]] = Recent(
+            seconds=watchword.verifier.policy.window, clock=watchword.clock
+        )
+        self._waiting: dict[str, Waiting] = {}
+        self._prefix = ""
+        self._answers: Reader | None = None
 
-    def __len__(self) -> int:
-        return len(self._values)
+    async def ask(self, send: Callable[[str], Awaitable[Reader | None]], seconds: float | None) -> Msg:
+        """Send a request with a fresh inbox; the reader that ``send`` returns judges the answers, None takes any.
 
-    def put(self, name: str, value: T) -> None:
-        """Remember ``value`` from now on."""
-        self._values.pop(name, None)
-        self._values[name] = (self._clock() + self._seconds, value)
-        while len(self._values) > self._limit:
-            self._values.popitem(last=False)
+        One timer for each request, and none that an answer starts anew: asyncio.timeout does more for each.
+        """
+        if not self._prefix:
+            await self._begin()
+        token = self._new_inbox().rpartition(".")[2]
+        waiting, loop = Waiting(), asyncio.get_running_loop()
+        self._waiting[token], timer = waiting, None
+        try:
+            reader = await send(self._prefix + token)
+            waiting.pong = self._pong_behind()
+            deadline = None if seconds is None else loop.time() + seconds
+            timer = None if deadline is None else loop.call_at(deadline, waiting.over)
+            while True:
+                raw = await waiting.answer()
+                block = block_of(raw)
+                if block.status == NO_RESPONDERS:
+                    raise errors.NoRespondersError
+                if reader is not None:
+                    async with asyncio.timeout_at(deadline):
+                        answer = await reader.judge(raw)
+                    if answer is not None:
+                        return answer
+                elif block.fault is None:
+                    return raw
+        except TimeoutError:
+            raise errors.TimeoutError from None
+        finally:
+            del self._waiting[token]
+            if timer is not None:
+                timer.cancel()
 
-    def get(self, name: str) -> T | None:
-        """Return what is remembered under ``name``."""
-        until, value = self._values.get(name, (0.0, None))
-        if value is not None and self._clock() >= until:
-            del self._values[name]
-            return None
-        return value
+    def require(self) -> None:
+        """Make the reader of all answers, with the first request; ConfigurationError where nothing could verify."""
+        if self._answers is None:
+            self._answers = Reader(self._watchword, f"answers:{self._new_inbox().rpartition('.')[2]}")
+
+    def reader_of(self, request: Request | None) -> Reader:
+        """Return what judges the answers to one request; to one that went out unsigned nothing can be verified."""
+        assert self._answers is not None  # noqa: S101 - for the type checker: who asks has called require()
+        expected = only_answers if request is None else only_answer_to(request)
+        return Reader(self._watchword, self._answers.name, expected=expected, admitted=self._heard)
+
+    def was_answered(self, subject: str) -> bool:
+        """Return True if the server has answered the PING behind the request that waits for answers there.
+
+        It says "no responders" before that; whoever else says it can do so only later.
+        """
+        waiting = self._waiting.get(subject.rpartition(".")[2])
+        return waiting is not None and waiting.pong is not None and waiting.pong.done()
+
+    def asked_at(self, reply: str) -> bool:
+        """Return True if this client itself asked for answers there."""
+        return self._asked.get(reply) is not None
+
+    def ask_at(self, reply: str, request: Request) -> None:
+        """Expect answers to a request of this client at a reply subject of its own."""
+        asked = self._asked.get(reply) or {}
+        asked[request.id] = request
+        if len(asked) > _MAX_PER_INBOX:
+            del asked[next(iter(asked))]
+        self._asked.put(reply, asked)
+
+    def expectation(self, prefix: str, floor: float) -> Callable[[str], Expected]:
+        """Return what tells what is waited for on a subject, by a reader that remembers from ``floor`` on.
+
+        On a subject under ``prefix``, where this client's inboxes are, only answers are.
+        """
+        anything, replies = Expected(floor=floor), Expected(floor=floor, only_replies=True)
+
+        def expected(subject: str) -> Expected:
+            inbox, asked = subject.startswith(prefix), self._asked.get(subject)
+            if asked is None:
+                return replies if inbox else anything
+            return Expected(requests=asked, only_replies=inbox, floor=floor)
+
+        return expected
+
+    def close(self) -> None:
+        """Forget the answers."""
+        if self._answers is not None:
+            self._answers.close()
+
+    async def _begin(self) -> None:
+        self._prefix = f"{self._new_inbox()}."  # at once: who asks meanwhile asks behind the subscription
+        try:
+            await self._listen(f"{self._prefix}*", self._arrived)
+        except BaseException:
+            self._prefix = ""
+            raise
+
+    async def _arrived(self, msg: Msg) -> None:
+        waiting = self._waiting.get(msg.subject.rpartition(".")[2])
+        if waiting is not None:
+            waiting.arrived(msg)
 
 
 class Waiting:

@@ -1,109 +1,86 @@
-"""The half of the NATS client that publishes: everything but the client's own control traffic is signed."""
+"""From a call of publish() to a message that waits for its signature."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeAlias
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from nats.aio.client import _HEADER_KEY_RE
+from nats.errors import Error
 
-from watchword import Expected, Request, SigningError
-from watchword.message import ENVELOPE_HEADER, NATS_ID_HEADER, SERVERS_SUBJECTS, channel_of, maker_of
-from watchword_adapters.nats.answers import Answers, forwarded
-from watchword_adapters.nats.posting import Letter, PostingClient
-from watchword_adapters.nats.requests import Recent
+from watchword import Request, SigningError
+from watchword.message import ENVELOPE_HEADER, NATS_ID_HEADER, SERVERS_SUBJECTS, channel_of, is_subject, maker_of
+from watchword_adapters.nats.errors import BadHeader, BadSubject, PayloadTooLarge
+from watchword_adapters.nats.outbox import Outgoing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from watchword import Channel, VerifiedMessage, Watchword, WatchwordError
+    from watchword import Channel, VerifiedMessage, Watchword
     from watchword.message import Header
 
 Recipient: TypeAlias = "Callable[[Channel, bytes | None, tuple[Header, ...]], str | None]"
 """Names the principal that a message is meant for, from its channel, key (None on NATS) and headers."""
 
-CONTROL_SUBJECTS: Final = ("$JS.", "$SYS.", "$SRV.")
-_MAX_PER_INBOX: Final = 1000
 _BEFORE: Final = b"NATS/1.0\r\n"
 _ENVELOPE: Final = f"{ENVELOPE_HEADER}: ".encode()
 _END: Final = b"\r\n\r\n"
+_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+"""Names of headers that nats-py sends."""
+
+_SCHEDULE: Final = "nats-schedule"
+_VALUE: Final = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
 _ID: Final = f"\r\n{NATS_ID_HEADER}: ".encode()
 
 _make_request = maker_of(Request)
 
 
-class SigningClient(PostingClient):
-    """Signs; remembers what it asked and whom it owes an answer."""
+class Signing:
+    """Makes of each message what waits for its signature; ``recipient`` names whom a message is meant for."""
 
-    def __init__(self, *, watchword: Watchword, recipient: Recipient | None = None) -> None:
-        super().__init__(watchword)
+    def __init__(self, watchword: Watchword, recipient: Recipient | None) -> None:
+        self._watchword = watchword
         self._recipient = recipient
-        window = watchword.verifier.policy.window
-        self._asked: Recent[dict[bytes, Request]] = Recent(seconds=window, clock=watchword.clock)
-        self._answering = Answers(seconds=window, clock=watchword.clock)
-        self._told: set[str] = set()
         self._last: tuple[tuple[Header, ...], bytes] = ((), _block(()))
 
-    async def publish(
-        self,
-        subject: str,
-        payload: bytes = b"",
-        reply: str = "",
-        headers: dict[str, str] | None = None,
-        *,
-        recipient: str | None = None,
-        expires_at: int | None = None,
-    ) -> None:
-        """Accept a message for signing and sending; SigningError says what cannot be sent, and then nothing of it was.
-
-        ``reply`` is signed, and answers to it are expected for as long as a message is fresh. ``expires_at`` is in
-        whole seconds since the epoch. A publish to the ``reply`` of a verified request is its answer, bound to it; to
-        pass that on as ``reply`` is refused, for the requester could not tell whose answers it asked for.
-        """
-        if subject.startswith(CONTROL_SUBJECTS):
-            await super().publish(subject, payload, reply, headers)
-            return
-        owed = self._answering.request_at(subject)
-        if reply and self._asked.get(reply) is None and self._answering.request_at(reply) is not None:
-            self.refuse("publish(reply=) with the reply subject of a request", forwarded(subject, reply))
-        request = await self.send(
-            subject, payload, reply, headers, recipient=recipient, expires_at=expires_at, answers=owed
-        )
-        if reply:
-            asked = self._asked.get(reply) or {}
-            asked[request.id] = request
-            if len(asked) > _MAX_PER_INBOX:
-                del asked[next(iter(asked))]
-            self._asked.put(reply, asked)
-
-    async def answer(
-        self, reply: str, data: bytes, headers: Mapping[str, str] | None, request: VerifiedMessage | None
-    ) -> None:
-        """Send an answer: signed and bound to ``request``; unsigned where the request was not verified."""
-        if reply.startswith(SERVERS_SUBJECTS):
-            raise SigningError(f"reply subject {reply!r}: an answer there would be an order to the server")
-        if request is None:
-            await super().publish(reply, data, headers=dict(headers or {}) or None)
-        else:
-            await self.send(reply, data, "", headers, answers=request)
-
-    async def send(
+    def outgoing(
         self,
         subject: str,
         payload: bytes,
         reply: str,
         headers: Mapping[str, str] | None,
         *,
+        most: int,
         recipient: str | None = None,
         expires_at: int | None = None,
         answers: VerifiedMessage | None = None,
         stored: bool = False,
-    ) -> Request:
-        """Post one message; return what answers to it are held against.
+    ) -> tuple[Outgoing, Request]:
+        """Return a message of ``most`` bytes at most, and what answers to it are held against.
 
         ``stored`` is for JetStream, which replaces the reply subject: none is signed, and the id goes along as
-        ``Nats-Msg-Id`` unless the caller gave its own.
+        ``Nats-Msg-Id`` unless the caller gave its own. SigningError says what cannot be signed, ConfigurationError that
+        this process signs nothing.
         """
-        channel = channel_of("nats", self.watchword.realm, subject)
+        try:
+            return self._outgoing(subject, payload, reply, headers, most, recipient, expires_at, answers, stored)
+        except SigningError as error:
+            fault = _as_the_base_would(error, subject, reply, headers)
+        raise fault
+
+    def _outgoing(  # noqa: PLR0917 - as outgoing
+        self,
+        subject: str,
+        payload: bytes,
+        reply: str,
+        headers: Mapping[str, str] | None,
+        most: int,
+        recipient: str | None,
+        expires_at: int | None,
+        answers: VerifiedMessage | None,
+        stored: bool,  # noqa: FBT001 - as outgoing
+    ) -> tuple[Outgoing, Request]:
+        channel = channel_of("nats", self._watchword.realm, subject)
         pairs, (last, before) = _pairs(headers), self._last
         if type(payload) is not bytes:
             if not isinstance(payload, bytes | bytearray | memoryview):
@@ -115,7 +92,7 @@ class SigningClient(PostingClient):
             recipient = self._recipient(channel, None, pairs)
         signed_reply = None if stored or not reply else reply
         in_reply_to = None if answers is None else bytes.fromhex(answers.id)
-        draft = self.watchword.signer.draft_parts(
+        draft = self._watchword.signer.draft_parts(
             channel, payload, None, pairs, None, recipient, expires_at, in_reply_to, signed_reply
         )
         if pairs != last:  # those of many messages are the same
@@ -124,35 +101,11 @@ class SigningClient(PostingClient):
         after = _after(draft.id) if stored and NATS_ID_HEADER not in (headers or {}) else _END
         # The client looks at the payload alone, and the server ends the connection for good over the sum.
         size = len(before) + draft.largest + len(after) + len(payload)
-        if size > self.max_payload:
-            raise SigningError(f"payload and headers of {size} bytes: this server takes {self.max_payload}")
-        await self.post(Letter(draft, subject, reply, before, after, payload, size))
-        request: Request = _make_request(draft.id, channel, recipient)
-        return request
-
-    def _expectation(self, floor: float) -> Callable[[str], Expected]:
-        """Return what tells what is waited for on a subject, by a reader that remembers from ``floor`` on."""
-        prefix = f"{self._inbox_prefix.decode()}."
-        anything, replies = Expected(floor=floor), Expected(floor=floor, only_replies=True)
-
-        def expected(subject: str) -> Expected:
-            inbox, asked = subject.startswith(prefix), self._asked.get(subject)
-            if asked is None:
-                return replies if inbox else anything
-            return Expected(requests=asked, only_replies=inbox, floor=floor)
-
-        return expected
-
-    def refuse(self, call: str, error: WatchwordError) -> None:
-        """Raise what stands in the way of a call that nobody could verify; in observe mode let it through.
-
-        Then there is one warning for each ``call``, which says what to write instead.
-        """
-        if not self.watchword.observing:
-            raise error
-        if call not in self._told:
-            self._told.add(call)
-            self.watchword.audit.warn("nats.call_uncovered", call=call, remedy=str(error))
+        if size > most:
+            raise PayloadTooLarge(f"payload and headers of {size} bytes: this server takes {most}")
+        return Outgoing(draft, subject, reply, before, after, payload, size), _make_request(
+            draft.id, channel, recipient
+        )
 
 
 def _pairs(headers: Mapping[str, str] | None) -> tuple[Header, ...]:
@@ -166,10 +119,35 @@ def _block(pairs: tuple[Header, ...]) -> bytes:
     """Return the header block up to the envelope, as the base would write it."""
     lines = _BEFORE
     for name, value in pairs:
-        if not _HEADER_KEY_RE.fullmatch(name):
-            raise SigningError(f"header name {name[:64]!r}: nats-py sends letters, digits and - _ . only")
+        if not _NAME.fullmatch(name):
+            raise BadHeader(f"header name {name[:64]!r}: nats-py sends letters, digits and - _ . only", name)
+        if name.lower().startswith(_SCHEDULE):
+            raise BadHeader(
+                f"header {name}: the server would publish the message later, on another subject than the one that is "
+                "signed, and nobody could verify it. Publish it yourself when it is due",
+                name,
+            )
         lines += b"%b: %b\r\n" % (name.encode(), value or b"")
     return lines + _ENVELOPE
+
+
+def _as_the_base_would(
+    error: SigningError, subject: str, reply: str, headers: Mapping[str, str] | None
+) -> SigningError:
+    """Return the error as one of nats-py's too, where that has one for the fault."""
+    if isinstance(error, Error):
+        return error
+    if not is_subject(subject) or (reply and (not is_subject(reply) or reply.startswith(SERVERS_SUBJECTS))):
+        return BadSubject(str(error))
+    named: dict[Any, Any] = dict(headers) if isinstance(headers, Mapping) else {}
+    for name, value in named.items():
+        if not str(name).strip():
+            return BadHeader("a header without a name: nats-py would leave it out; leave it out yourself")
+        if not _NAME.fullmatch(str(name)):
+            return BadHeader(str(error), str(name))
+        if not isinstance(value, str) or not _VALUE.fullmatch(value):
+            return BadHeader(str(error))
+    return error
 
 
 def _after(message_id: bytes) -> bytes:

@@ -1,7 +1,5 @@
 """The queue of one subscription, to whose front a message comes back that had to wait for its key."""
 
-# ruff: noqa: SLF001 - nats-py counts the bytes that wait in a private attribute
-
 from __future__ import annotations
 
 import asyncio
@@ -11,7 +9,8 @@ if TYPE_CHECKING:
     from collections import deque
 
     from nats.aio.msg import Msg
-    from nats.aio.subscription import Subscription
+
+    from watchword_adapters.nats._seam import BaseSubscription
 
 
 class WaitingQueue(asyncio.Queue["Msg"]):
@@ -21,8 +20,8 @@ class WaitingQueue(asyncio.Queue["Msg"]):
     _unfinished_tasks: int
     _finished: asyncio.Event
 
-    def __init__(self, subscription: Subscription) -> None:
-        super().__init__(subscription._pending_queue.maxsize)
+    def __init__(self, subscription: BaseSubscription) -> None:
+        super().__init__(subscription.most_waiting)
         self._subscription = subscription
 
     def hold_back(self) -> None:
@@ -32,6 +31,6 @@ class WaitingQueue(asyncio.Queue["Msg"]):
 
     def come_back(self, raw: Msg) -> None:
         """Put a message that was held back before all others; the limit does not count for it, it was in before."""
-        self._subscription._pending_size += len(raw.data)
+        self._subscription.came_back(len(raw.data))
         self._queue.appendleft(raw)
         self._wakeup_next(self._getters)  # type: ignore[attr-defined]  # as put_nowait does

@@ -173,10 +173,10 @@ async def test_a22_answer_swapped_between_two_requests_is_rejected(world: World,
 async def test_a22_replayed_answer_is_dropped(world: World, unique: Unique) -> None:
     """An answer that is sent again to an inbox that still listens is delivered once."""
     subject, guard, attacker = unique("a22"), world.agent(PLANNER), await world.plain()
-    answers = await listen(attacker, "_INBOX.>")
     await serve(await world.client(world.agent(CLOUD)), subject)
     planner = await world.client(guard)
     inbox = planner.new_inbox()
+    answers = await listen(attacker, inbox)
     subscription = await planner.subscribe(inbox)
     await planner.publish(subject, b"scale", reply=inbox)
     assert (await soon(subscription.next_msg(timeout=None))).data == b"done"

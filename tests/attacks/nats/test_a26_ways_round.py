@@ -6,31 +6,51 @@ from collections.abc import Callable
 
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import Error
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from tests.brokers.plugin import MakeStream
-from tests.integration.nats.world import CLOUD, World
-from watchword import ConfigurationError
+from tests.integration.nats.world import CLOUD, PLANNER, World, soon, until, verified
+from watchword import ConfigurationError, Reason
 from watchword_adapters.nats import VerifyingPullSubscription, WatchwordClient
 
 Unique = Callable[[str], str]
 
 
-@pytest.mark.parametrize("old", ["future", "old_style", "coroutine"])
-async def test_a26_ways_round_core_nats_are_refused(world: World, unique: Unique, old: str) -> None:
-    """What would go round signing or verification is refused, by an error that names the covered way."""
+async def test_a26_a_future_gets_what_was_verified(world: World, unique: Unique) -> None:
+    """``subscribe(future=)`` and old-style requests take the covered way: the first message that verifies."""
+    subject, attacker = unique("core"), await world.plain()
+    agent = world.agent(CLOUD)
+    client, planner = await world.client(agent), await world.client(world.agent(PLANNER))
+    future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+    subscription = await client.subscribe(subject, future=future, max_msgs=2)
+    await client.flush()
+    await attacker.publish(subject, b"forged")
+    await attacker.flush()
+    await planner.publish(subject, b"real")
+    await planner.publish(subject, b"second")
+    assert verified(await soon(future)).data == b"real"
+    await until(lambda: agent.audit.counts["delivered"] == 2)
+    await subscription.unsubscribe()
+    assert agent.audit.counts[Reason.UNSIGNED] == 1
+
+    async def handler(msg: Msg) -> None:
+        await attacker.publish(msg.reply, b"forged")
+        await attacker.flush()
+        await msg.respond(b"real")
+
+    await client.subscribe(subject, cb=handler)
+    await client.flush()
+    assert verified(await planner.request(subject, b"x", old_style=True, timeout=10)).data == b"real"
+
+
+async def test_a26_a_callback_that_is_no_coroutine_is_refused(world: World, unique: Unique) -> None:
+    """As with nats-py."""
     client = await world.client(world.agent(CLOUD))
-    if old == "future":
-        with pytest.raises(ConfigurationError, match="next_msg"):
-            await client.subscribe(unique("core"), future=asyncio.get_running_loop().create_future())
-    elif old == "old_style":
-        with pytest.raises(ConfigurationError, match="leave old_style out"):
-            await client.request(unique("core"), b"x", old_style=True)
-    else:
-        with pytest.raises(Error, match="coroutine"):
-            await client.subscribe(unique("core"), cb=lambda msg: msg)  # type: ignore[arg-type, return-value]  # the mistake
+    with pytest.raises(Error, match="coroutine"):
+        await client.subscribe(unique("core"), cb=lambda msg: msg)  # type: ignore[arg-type, return-value]  # the mistake
 
 
 def test_a26_every_public_method_of_the_client_was_looked_at() -> None:

@@ -169,7 +169,7 @@ async def test_a43_a_durable_that_is_set_back_under_a_live_reader(
     assert guard.audit.counts[Reason.REPLAYED] >= 1
 
 
-@pytest.mark.parametrize("by", ["the last attempt"])
+@pytest.mark.parametrize("by", ["publishing", "the last attempt"])
 async def test_a20_ids_of_what_does_not_come_again_age(world: World, make_stream: MakeStream, by: str) -> None:
     """What was acknowledged by a bare publish, or is never offered again, is pinned no longer."""
     set_up = await stage(world, make_stream)
@@ -180,7 +180,7 @@ async def test_a20_ids_of_what_does_not_come_again_age(world: World, make_stream
     assert len(fetched) == 5
     if by == "publishing":
         for msg, payload in zip(fetched, [b"+ACK", b"", b"+TERM done", b"+ACK", b"+ACK"], strict=True):
-            await subscription._js._nc.publish(msg.reply, payload)
+            await js._client.publish(msg.reply, payload)
     store: Any = guard.verifier.replay
     await until(lambda: not any(log.pins for log in store._logs.values()))
 

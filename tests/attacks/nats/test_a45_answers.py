@@ -241,3 +241,21 @@ async def test_an_endpoint_of_a_service_sees_who_asked_and_answers_them(world: W
     assert (await planner.request(f"{name}.one", b"x", timeout=10)).data == b"x"
     assert who == [PLANNER]
     await service.stop()
+
+
+@pytest.mark.parametrize("pending", [True, False])
+async def test_a22_an_inbox_takes_nothing_but_answers(world: World, unique: Unique, *, pending: bool) -> None:
+    """A22: a message that an agent with a key signs for an inbox answers nothing, and is not delivered there."""
+    subject, guard = unique("a45"), world.agent(PLANNER)
+    planner, mallory = await world.client(guard), await world.client(world.agent(MALLORY))
+    inbox = planner.new_inbox()
+    answers = await planner.subscribe(inbox)
+    await planner.flush()
+    if pending:
+        await planner.publish(subject, b"ask", reply=inbox)
+        await planner.flush()
+    await mallory.publish(inbox, b"unasked")
+    await until(lambda: guard.audit.counts.total() or answers.delivered)
+    with pytest.raises(NatsTimeoutError):
+        await answers.next_msg(timeout=0.2)
+    assert guard.audit.counts == {Reason.WRONG_REQUEST: 1}

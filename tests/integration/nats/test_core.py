@@ -5,7 +5,7 @@ import functools
 import time
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from nats import micro
@@ -268,7 +268,7 @@ async def test_requests_by_one_inbox_are_bounded(world: World, unique: Unique) -
     inbox = planner.new_inbox()
     for _ in range(1005):
         await planner.publish(unique("core"), b"x", reply=inbox)
-    assert len(planner._expectation(-inf)(inbox).requests) == 1000
+    assert len(planner.requests.expectation(planner.inbox_prefix, -inf)(inbox).requests) == 1000
 
 
 async def test_micro_services_are_served_and_bound(world: World, unique: Unique) -> None:
@@ -334,11 +334,11 @@ async def test_observe_mode_reads_unsigned_traffic_and_counts(world: World, uniq
     subscription = await cloud.subscribe(subject)
     await cloud.flush()
     asking = asyncio.create_task(plain.request(subject, b"unsigned", headers={"kind": "order"}, timeout=10))
-    unsigned = await soon(subscription.next_msg(timeout=None))
+    unsigned: Any = await soon(subscription.next_msg(timeout=None))
     await planner.publish(subject, b"signed")
-    signed = await soon(subscription.next_msg(timeout=None))
+    signed: Any = await soon(subscription.next_msg(timeout=None))
     await raw(plain, subject, b"NATS/1.0\r\nbad\r\n\r\n")
-    broken = await soon(subscription.next_msg(timeout=None))
+    broken: Any = await soon(subscription.next_msg(timeout=None))
     assert isinstance(unsigned, ObservedMsg)
     assert isinstance(signed, ObservedMsg)
     assert isinstance(broken, ObservedMsg)
@@ -416,7 +416,7 @@ async def test_request_while_the_server_is_away_is_no_hang(world: World, unique:
     await cloud.flush()
     with pytest.raises(NatsTimeoutError):
         await planner.request(subject, b"x", timeout=0.2)
-    assert planner._waiting == {}
+    assert planner.requests._waiting == {}
 
 
 @pytest.mark.parametrize(
@@ -435,7 +435,7 @@ async def test_request_without_a_connection_ends(
     planner._status = status
     with pytest.raises(error):
         await planner.request(unique("core"), b"x", timeout=0.1)
-    assert planner._waiting == {}
+    assert planner.requests._waiting == {}
     planner._status = Client.RECONNECTING
     monkeypatch.setattr(planner, "_send_ping", answered)  # the base reads no answer while it has this status
     await planner.flush()  # as the base does at the end of its own reconnecting

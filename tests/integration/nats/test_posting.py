@@ -14,7 +14,7 @@ from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import CLOUD, PLANNER, World, soon, until, verified
 from watchword import Channel, Message, Signer, SigningError, SigningKey, Unavailable, Watchword
 from watchword.envelope import parse
-from watchword_adapters.nats import WatchwordClient, posting
+from watchword_adapters.nats import WatchwordClient, outbox
 
 Unique = Callable[[str], str]
 
@@ -95,7 +95,7 @@ async def test_full_batch_is_signed_at_once(world: World, unique: Unique) -> Non
     tap, planner = await tapped(world, subject), await world.client(world.agent(PLANNER))
     for _ in range(130):
         await planner.publish(subject, b"x")
-        assert len(planner._letters) < planner.watchword.signer.batch
+        assert len(planner.outbox.waiting) < planner.watchword.signer.batch
     assert trees(await seen(tap, 130)) == [64] * 128 + [2] * 2
 
 
@@ -135,7 +135,7 @@ async def test_flush_means_that_the_server_has_it(world: World, unique: Unique) 
     await planner.flush()
     await tap._conn.flush()
     assert tap.pending_msgs == 3
-    assert planner._letters == []
+    assert planner.outbox.waiting == []
 
 
 async def test_flush_sends_what_waits_without_the_clients_own_tasks(world: World, unique: Unique) -> None:
@@ -147,7 +147,7 @@ async def test_flush_sends_what_waits_without_the_clients_own_tasks(world: World
     await asyncio.wait([planner._flusher_task])
     await planner.publish(subject, b"x")
     await planner.flush()
-    assert not planner._letters
+    assert not planner.outbox.waiting
     assert not planner._pending
     assert [msg.data for msg in await seen(tap, 1)] == [b"x"]
 
@@ -209,7 +209,7 @@ async def test_tight_loop_does_not_grow_without_bound(world: World, unique: Uniq
     most = 0
     for _ in range(1000):
         await planner.publish(subject, b"x" * 1000)
-        most = max(most, planner.pending_data_size + planner._letters_size)
+        most = max(most, planner.pending_data_size + planner.outbox.waiting_size)
     assert most < 100_000 + 64 * 3000
     await planner.flush()
     assert len(await seen(tap, 1000)) == 1000
@@ -221,7 +221,7 @@ async def test_large_messages_do_not_wait_for_a_full_batch(world: World, unique:
     tap, planner = await tapped(world, subject), await world.client(world.agent(PLANNER))
     for _ in range(5):
         await planner.publish(subject, b"x" * 400_000)
-        assert planner._letters_size < posting.MOST_BYTES
+        assert planner.outbox.waiting_size < outbox.MOST_BYTES
     assert trees(await seen(tap, 5)) == [3, 3, 3, 2, 2]
 
 
@@ -237,10 +237,10 @@ async def test_what_is_published_while_reconnecting_is_kept_as_the_base_keeps_it
     with pytest.raises(OutboundBufferLimitError):
         await planner.publish(subject, b"x" * 19_000)
     await asyncio.sleep(0)
-    assert planner._letters == []
+    assert planner.outbox.waiting == []
     with pytest.raises(OutboundBufferLimitError):
         await planner.publish(subject, b"x" * 19_000)
-    waiting = planner.pong_behind()
+    waiting = planner.outbox.pong_behind()
     await asyncio.sleep(0)
     planner._status = Client.CONNECTED
     await planner.flush()

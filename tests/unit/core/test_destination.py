@@ -119,6 +119,13 @@ def test_reply_subjects() -> None:
     assert World().verify(replace(press(nats()), reply_to="_INBOX.mallory")).reply_to is None
 
 
+def test_a45_a_reply_subject_of_the_server_is_refused() -> None:
+    """Promise (A45): where an answer would be an order to the server, a signed reply subject is wrong everywhere."""
+    for message in (nats(reply_to="$JS.API.X"), nats(reply_to="$JS.ACK.x", position=Position("TASKS", 7))):
+        assert rejected(press(message)).reason is Reason.WRONG_REPLY_TO
+        assert rejected(press(message, r="$x")).reason is Reason.WRONG_REPLY_TO
+
+
 def test_at_a_stream_position_the_broker_replaces_the_reply_subject() -> None:
     """Promise: JetStream's ack subject in place of the signed one is no attack."""
     message = press(nats(reply_to="_INBOX.1"))

@@ -108,6 +108,7 @@ def test_duplicates() -> None:
         (nats(), {"expires_at": NOW + 60.5}, "whole seconds"),
         (nats(), {"expires_at": True}, "whole seconds"),
         (nats(), {"in_reply_to": b"short"}, "in_reply_to"),
+        (nats(reply_to="$JS.API.STREAM.PURGE.X"), {}, "order to the server"),
         (kafka(partition=-1), {}, "partition"),
         (kafka(partition=1 << 31), {}, "partition"),
         (kafka(partition=True), {}, "partition"),

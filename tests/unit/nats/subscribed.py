@@ -51,7 +51,7 @@ class Subscribed:
         self.client.flush = nothing  # type: ignore[method-assign]  # no server
         self.sub = VerifyingSubscription(self.client, 1, SUBJECT, reader=self.reader, cb=self._handled, **options)
         self.client._subs[1] = self.sub
-        self.sub._start(told)
+        self.sub.begin(told)
 
     async def _handled(self, msg: Any) -> None:
         self.got.append(msg)

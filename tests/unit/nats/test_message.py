@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from nats.aio.msg import Msg
 
 from watchword_adapters.nats.message import Delivery
-from watchword_adapters.nats.requests import MAX_UNREAD_ANSWERS, Recent, Waiting
+from watchword_adapters.nats.recent import Recent
+from watchword_adapters.nats.requests import MAX_UNREAD_ANSWERS, Waiting
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ class Stage:
         self.copies = Copies(self.kept, self.agent.audit) if quarantined else None
         self.answers: list[tuple[str, str]] = []
         given: dict[str, Any] = {"stream": "s", "consumer": "c", "acknowledged": True, "exclusive": True}
-        self.reader = StreamReader(self.agent, self, "js:1", **(given | options), copies=self.copies)
+        client: Any = self  # as much of one as a reader needs
+        self.reader = StreamReader(self.agent, client, "js:1", **(given | options), copies=self.copies)
 
     async def publish(self, subject: str, payload: bytes = b"") -> None:
         """Note an answer."""

@@ -1,0 +1,54 @@
+"""Answers of nats-py's micro services to those who look for services: such questions are signed by nobody."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error
+from nats.micro.service import DEFAULT_PREFIX, Service
+
+from watchword.message import SERVERS_SUBJECTS
+from watchword_adapters.nats._seam import client_of
+from watchword_adapters.nats.headers import HeaderBlock
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Handler = Callable[[Msg], Awaitable[None]]
+
+_ASKED: Final = f"{DEFAULT_PREFIX}."
+
+
+def is_discovery(subject: str, cb: object) -> bool:
+    """Return True for a service's own subscription to PING, INFO or STATS.
+
+    Its handler is nats-py's, and looks at nothing of a message but where to answer. A program's own handler is judged
+    as any other, on these subjects too.
+    """
+    owner, function = getattr(cb, "__self__", None), getattr(cb, "__func__", None)
+    return (
+        subject.startswith(_ASKED)
+        and isinstance(owner, Service)
+        and getattr(function, "__module__", None) == Service.__module__
+    )
+
+
+def unsigned(cb: Handler) -> Handler:
+    """Return a handler that gives ``cb`` a question, the answer to which goes out without a signature."""
+
+    async def answer(raw: Msg) -> None:
+        status = raw.headers.status if isinstance(raw.headers, HeaderBlock) else None
+        if status is None and not raw.reply.startswith(SERVERS_SUBJECTS):
+            await cb(_Question(client_of(raw), raw.subject, raw.reply))
+
+    return answer
+
+
+class _Question(Msg):
+    async def respond(self, data: bytes) -> None:
+        """Answer what nobody signed, without a signature, and without its headers."""
+        if not self.reply:
+            raise Error("no reply subject available")
+        await Client.publish(client_of(self), self.reply, data)
