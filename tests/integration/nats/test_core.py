@@ -91,6 +91,22 @@ async def test_iteration_ends_after_max_msgs(world: World, unique: Unique) -> No
         await subscription.next_msg(timeout=0.01)
 
 
+async def test_callers_side_by_side_share_a_limit(world: World, unique: Unique) -> None:
+    """A maximum of one is one, also where two callers wait and two messages are there."""
+    subject = unique("core")
+    cloud, planner = await world.client(world.agent(CLOUD)), await world.client(world.agent(PLANNER))
+    subscription = await cloud.subscribe(subject, max_msgs=1)
+    await cloud.flush()
+    waiting = [asyncio.create_task(subscription.next_msg(timeout=2)) for _ in range(2)]
+    world.keys.held = asyncio.Event()
+    for data in (b"1", b"2"):
+        await planner.publish(subject, data)
+    await until(lambda: subscription.delivered == 2)
+    world.keys.held.set()
+    ends = await soon(asyncio.gather(*waiting, return_exceptions=True))
+    assert sorted(type(end).__name__ for end in ends) == ["TimeoutError", "VerifiedMsg"]
+
+
 @pytest.mark.parametrize("way", ["callback", "next_msg", "push"])
 async def test_a45_forged_messages_use_up_no_limit(
     world: World, unique: Unique, make_stream: MakeStream, way: str
