@@ -20,7 +20,6 @@ from tests.brokers.broker import Broker
 from watchword import Admission, Claim, ConfigurationError, Policy, Position
 from watchword.replay import ReaderBirth, ReaderForgottenError, StoreError
 from watchword_adapters.contract.replay_store import make_claim
-from watchword_adapters.stores.batched import GRACE
 from watchword_adapters.stores.nats_bucket import Put, check
 from watchword_adapters.stores.nats_kv import NatsKvReplayStore
 from watchword_adapters.stores.nats_mark import reader_key
@@ -28,6 +27,8 @@ from watchword_adapters.stores.nats_rooms import Rooms
 
 FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
 POLICY = Policy(max_age=60, max_skew=1, max_lag=600)
+LATE = 180.0
+"""Seconds beyond what a claim asks for: two time-outs of a minute, and a clock that is another one ahead."""
 
 Opened = Callable[..., NatsKvReplayStore]
 
@@ -184,7 +185,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> float:
     monkeypatch.setattr("watchword_adapters.stores.nats_kv._PARTS", 10_000)
     monkeypatch.setattr("watchword_adapters.stores.nats_kv._TIDY", 0.05)
     monkeypatch.setattr("watchword_adapters.stores.nats_kv._LEAVING_AT_ONCE", 2)
-    return POLICY.window + POLICY.max_lag + GRACE
+    return POLICY.longest + LATE
 
 
 def aged(number: int, at: int) -> Claim:
@@ -237,7 +238,7 @@ async def test_ids_stay_until_both_clocks_say_so(opened: Opened, narrow: float, 
     store = opened(clock=lambda: time.time() + ahead)
     await store.admit_reader("group", ReaderBirth(floor=-inf))
     claim = replace(aged(1, int(time.time() - narrow) + 10), reference=time.time() + ahead)
-    assert claim.keep_until < time.time() - GRACE / 2
+    assert claim.keep_until < time.time() - LATE / 2
     assert await store.claim(claim) is FIRST
     for _ in range(3):
         assert store._session is not None
@@ -284,7 +285,7 @@ async def test_who_asks_for_a_longer_time_is_given_it(opened: Opened, narrow: fl
     assert await long.claim(claim) is REDELIVERED
     assert await short.claim(replace(aged(2, issued), keep_until=issued + 5000)) is FIRST
     assert short._session is not None
-    assert short._session.mark.lifetime == 5000 + GRACE
+    assert short._session.mark.lifetime == 5000 + LATE
 
 
 async def test_a_user_that_may_not_purge_is_told_once(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
