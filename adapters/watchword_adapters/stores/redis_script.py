@@ -89,7 +89,8 @@ for i = 1, #marked do
     end
 end
 
-local function number_of(text) return text == '-inf' and -math.huge or tonumber(text) end
+local infinite = {['-inf'] = -math.huge, inf = math.huge}
+local function number_of(text) return infinite[text] or tonumber(text) end
 local function floor_of(reader)
     local found = redis.call('HMGET', prefix .. 'reader:' .. reader, 'nonce', 'floor')
     return found[1] == nonce and number_of(found[2]) or false

@@ -329,6 +329,9 @@ async def test_what_is_known_under_another_birth_is_void(nats_broker: Broker, bu
         assert await each.birth("group") is None
         assert await _told(each, claim) is None  # its id is there, at this very place
         assert await each.claim(replace(claim, place=(Position("tasks/0", 9), 1.0))) is REPLAYED
+    with pytest.raises(StoreError, match="emptied or made anew"):
+        await store.claim(claim)  # to this one, which knows of no loss yet, it looks like a redelivery
+    assert await _told(store, claim) is None
 
 
 async def test_a_reader_that_changes_under_a_claim_is_judged_again(

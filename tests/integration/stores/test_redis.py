@@ -212,10 +212,23 @@ async def test_the_rights_that_are_named_are_enough(served: Served, opened: Open
     async with Redis.from_url(broker.address) as client:
         rights = [*RIGHTS.split(), "+config|get"]
         await client.execute_command("ACL", "SETUSER", "ids", "on", ">secret", "~watchword:*", *rights)
-    broker.address = broker.address.replace("//", "//ids:secret@")
-    store = opened(broker)
-    assert await store.claim(make_claim(1, offset=1, at=now())) is FIRST
+    own = Broker(bus="redis", kind="process", address=broker.address.replace("//", "//ids:secret@"))
+    store = opened(own)
+    born = ReaderBirth(floor=time.time() + 1, accepted={"tasks/0": (5, inf)})
+    for replaced in (False, True):
+        assert await store.admit_reader("group", born, replace=replaced) == born
+    assert await store.birth("group") == born
+    backlog = make_claim(1, offset=1, at=int(time.time()) - 5)
+    assert await store.claim(backlog) is FIRST
+    assert await store.claim(backlog) is REDELIVERED
     assert store._durable
+    async with Redis.from_url(broker.address) as client:
+        await client.delete(*await client.keys("watchword:ids:*"))
+        await client.hset("watchword:mark", "since", 0)
+    assert await store.claim(make_claim(1, at=backlog.issued_at)) is TOO_OLD
+    async with Redis.from_url(broker.address) as client:
+        refused: Any = await client.acl_log()
+    assert not [one for one in refused if one["context"] == "lua"]
 
 
 async def test_settings_that_may_not_be_asked_for_are_asked_of_info(served: Served, opened: Opened) -> None:
