@@ -177,9 +177,8 @@ class RedisReplayStore(BatchedReplayStore):
             )
             for use in uses
         ]
-        # Whoever asks for a longer time than the others is given it.
-        lifetime = max(use.lives - use.issued_at for use in uses)
-        return self._read(await self._asked_again("claim", b"".join(packed), *numbers, lifetime=lifetime))
+        found = await self._asked_again("claim", b"".join(packed), *numbers, lifetime=self._longest(uses))
+        return self._read(found)
 
     async def _birth_of(self, reader: str) -> ReaderBirth | None:
         return _born(await self._asked_again("birth", b"", reader))
@@ -193,7 +192,7 @@ class RedisReplayStore(BatchedReplayStore):
             raise _nonsense()
         return found
 
-    async def _asked_again(self, verb: str, packed: bytes, *names: str, lifetime: float = 0.0) -> object:
+    async def _asked_again(self, verb: str, packed: bytes, *names: str, lifetime: int = 0) -> object:
         """Run the script; once more on a server that is not the one of before, or does not have it."""
         found = await self._run(verb, packed, *names, lifetime=lifetime)
         if _word(found) != "moved":
@@ -215,7 +214,7 @@ class RedisReplayStore(BatchedReplayStore):
         self._noted(birth, readers)
         return answers
 
-    async def _run(self, verb: str, packed: bytes = b"", *names: str, lifetime: float = 0.0) -> object:
+    async def _run(self, verb: str, packed: bytes = b"", *names: str, lifetime: int = 0) -> object:
         if self._client is None:
             raise StoreError("closed")
         try:

@@ -221,8 +221,12 @@ async def test_the_verifier_is_told_what_to_type() -> None:
         store.answer = answer
         with pytest.raises(Unavailable, match=text):
             await verifier.verify(message)
-    store.refuses = OSError("redis://:hunter2@host")
-    store._opened = False
+    store._opened, store.refuses = False, StoreError("the clocks differ")
+    with pytest.raises(Unavailable, match="the clocks differ"):
+        await verifier.start()
+    store.refuses, store._failed = OSError("redis://:hunter2@host"), None
+    with pytest.raises(Unavailable, match=r"^replay unavailable: OSError$"):
+        await verifier.start()
     with pytest.raises(Unavailable, match=r"^replay unavailable: OSError$"):
         await verifier.verify(message)
 

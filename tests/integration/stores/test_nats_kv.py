@@ -21,7 +21,7 @@ from watchword import Admission, Claim, ConfigurationError, Policy, Position
 from watchword.replay import ReaderBirth, ReaderForgottenError, StoreError
 from watchword_adapters.contract.replay_store import make_claim
 from watchword_adapters.stores.nats_bucket import Put, check
-from watchword_adapters.stores.nats_kv import NatsKvReplayStore
+from watchword_adapters.stores.nats_kv import NatsKvReplayStore, _entry
 from watchword_adapters.stores.nats_mark import reader_key
 from watchword_adapters.stores.nats_rooms import Rooms
 
@@ -127,7 +127,12 @@ async def test_what_was_put_before_the_loss_was_noticed_is_no_redelivery(
     async with admin(nats_broker.address) as client:
         await asked(client, f"{accident}.KV_{bucket}")
         if accident == "STREAM.DELETE":
-            await opened().start()
+            anew = opened()
+            await anew.start()
+            assert anew._session is not None
+            assert late._session is not None
+            # Else what is put after the mark that was read in one could replace that of the other.
+            assert anew._session.mark.sequence > late._session.mark.sequence
     with pytest.raises((StoreError, TimeoutError)):
         await late.claim(make_claim(1, offset=9, at=issued))
     for each in (late, store, opened()):
@@ -229,6 +234,11 @@ async def test_ids_leave_with_a_trace_when_their_time_is_over(
     for claim in (aged(1, issued), replace(aged(1, issued), place=None), aged(3, issued - 100)):
         assert await store.claim(claim) is TOO_OLD
     assert await opened().claim(aged(1, issued)) is TOO_OLD
+    assert store._session is not None
+    store._session.tidy_at = inf
+    late = aged(1, issued)  # as one puts it that died before it saw that the floor had risen
+    await store._session.bucket.put([_entry(store._use(late), store._session.mark)])
+    assert await store.claim(late) is TOO_OLD
     assert await store.claim(aged(8, issued + 60)) is FIRST
 
 

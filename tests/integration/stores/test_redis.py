@@ -440,6 +440,15 @@ async def test_the_birth_itself_is_too_old(served: Served, opened: Opened) -> No
     assert await store.claim(make_claim(1, at=born + POLICY.max_skew + 1)) is FIRST
 
 
+@pytest.mark.parametrize("ahead", [40, -40])
+async def test_a_birth_is_at_the_later_of_two_clocks(served: Served, opened: Opened, ahead: float) -> None:
+    """Promise (A47): a server whose clock is behind, or a process, vouches for nothing that was issued before."""
+    store = opened(served(), clock=lambda: time.time() + ahead)
+    latest = int(time.time()) + max(0, ahead)
+    assert await store.claim(make_claim(1, at=latest)) is TOO_OLD
+    assert await store.claim(make_claim(1, at=latest + 5)) is FIRST
+
+
 async def test_a_reader_reads_many_logs(redis_broker: Broker, opened: Opened, unique: Callable[[str], str]) -> None:
     """Promise: a group of ten thousand partitions can be admitted."""
     store = opened(redis_broker, prefix=unique("wide"))
