@@ -179,3 +179,11 @@ class OpenedStore(Protocol):
     async def start(self) -> None:
         """Open it; ConfigurationError says what must be set otherwise, any other exception that it is down."""
         ...
+
+
+def told_of(error: BaseException) -> str:
+    """Return what the operator may be told of a store's error.
+
+    Our own say what to do. What others wrote into theirs, a URL with its password say, is not shown.
+    """
+    return str(error) if isinstance(error, WatchwordError) else type(error).__name__

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from watchword.errors import Reason, Rejected, Unavailable, WatchwordError
+from watchword.errors import Reason, Rejected, Unavailable
 from watchword.guard import MemoryReplayStore
 from watchword.message import log_name
 from watchword.quota import Bounds
-from watchword.replay import Admission, BulkStore
+from watchword.replay import Admission, BulkStore, told_of
 
 if TYPE_CHECKING:
     from watchword.case import Case
@@ -146,9 +146,7 @@ class ReplayCheck:
         if admission is Admission.FIRST:
             case.first = True
         elif isinstance(admission, BaseException):
-            # Our own errors say what to do; what others wrote into theirs, a URL with its password say, is not shown.
-            ours = isinstance(admission, WatchwordError)
-            case.verdict = Unavailable("replay", str(admission) if ours else type(admission).__name__)
+            case.verdict = Unavailable("replay", told_of(admission))
             case.verdict.__cause__ = admission
         elif not isinstance(admission, Admission):  # "first" would equal FIRST, and yet not be it
             case.verdict = Unavailable("replay", "the replay store gave no admission")

@@ -23,7 +23,7 @@ from watchword.message import (
 from watchword.policy import Policy, RateLimiter
 from watchword.proving import Proving, find_key
 from watchword.reader import LearningReader
-from watchword.replay import OpenedStore, SharedReplayStore
+from watchword.replay import OpenedStore, SharedReplayStore, told_of
 from watchword.replay_check import ReplayCheck
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ class Verifier:
             except ConfigurationError:
                 raise
             except Exception as error:
-                raise Unavailable("replay", type(error).__name__) from error
+                raise Unavailable("replay", told_of(error)) from error
 
     def begin(self, log: str, *, floor: float) -> None:
         """Start the memory of a log (see ``log_name``) anew; what was issued below ``floor`` seconds is stale there."""

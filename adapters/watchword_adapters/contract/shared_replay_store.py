@@ -71,13 +71,19 @@ class SharedReplayStoreContract(ReplayStoreContract):
         assert await other.claim(make_claim(offset=6)) is Admission.REPLAYED
 
     async def test_more_than_a_batch_at_once(self) -> None:
-        """However many claims wait, each gets its own answer."""
+        """However many claims wait, each gets its own answer, if need be when the store has time for it."""
         store = await self.make_store()
         claims = [make_claim(number, offset=number) for number in range(self.more_than_a_batch)]
-        assert set(await asyncio.gather(*map(store.claim, claims))) == {Admission.FIRST}
+        first = await asyncio.gather(*map(store.claim, claims), return_exceptions=True)
+        late = [claim for claim, answer in zip(claims, first, strict=True) if isinstance(answer, Exception)]
+        assert {answer for answer in first if not isinstance(answer, Exception)} <= {Admission.FIRST}
+        for claim in late:  # it may have been remembered all the same
+            assert await _in_time(store, claim) in {Admission.FIRST, Admission.REDELIVERED}
         again = [replace(claim, place=None) if number % 2 else claim for number, claim in enumerate(claims)]
-        answers = await asyncio.gather(*map(store.claim, again))
-        assert answers == [Admission.REDELIVERED, Admission.REPLAYED] * (self.more_than_a_batch // 2)
+        answers = await asyncio.gather(*map(store.claim, again), return_exceptions=True)
+        for number, answer in enumerate(answers):
+            told = await _in_time(store, again[number]) if isinstance(answer, Exception) else answer
+            assert told is (Admission.REPLAYED if number % 2 else Admission.REDELIVERED)
 
     async def test_many_claims_are_answered_together_and_in_order(self) -> None:
         """A bulk is judged as its claims would be, by two processes at once too; each is atomic by itself."""

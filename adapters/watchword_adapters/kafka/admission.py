@@ -16,8 +16,8 @@ from aiokafka.errors import for_code
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.structs import TopicPartition
 
-from watchword import ConfigurationError, Unavailable, WatchwordError
-from watchword.replay import ReaderBirth, how_to_admit
+from watchword import ConfigurationError, Unavailable
+from watchword.replay import ReaderBirth, how_to_admit, told_of
 from watchword_adapters.kafka.records import as_kafka_error, log_of
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class GroupAdmission:
     def _explained(error: BaseException | None) -> Exception | None:
         if error is None or isinstance(error, ConfigurationError):
             return error
-        told = Unavailable("replay", str(error) if isinstance(error, WatchwordError) else type(error).__name__)
+        told = Unavailable("replay", told_of(error))
         told.__cause__ = error
         return as_kafka_error(told)
 

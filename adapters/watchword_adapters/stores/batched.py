@@ -9,7 +9,7 @@ from collections import deque
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
-from math import inf
+from math import ceil, inf
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, NamedTuple, Protocol, Self, TypeAlias
 
@@ -39,6 +39,8 @@ A claim is judged up to two time-outs after it was made, and a server's clock ma
 _COOL_DOWN: Final = 0.2
 """Seconds for which a failure to open speaks for the claims that follow, so that they do not all knock."""
 _TAG_BYTES: Final = 16
+_ROUNDING: Final = 0.001
+"""Seconds that a sum and a difference of times may be off."""
 
 
 class StoreOptions(Section):
@@ -143,7 +145,7 @@ class BatchedReplayStore(ABC):
         self._clock: Final = clock
         self._max_skew: Final = policy.max_skew
         self._max_lag: Final = policy.max_lag
-        self._lifetime: Final = policy.window + policy.max_lag + GRACE
+        self._lifetime: Final = ceil(policy.longest + GRACE)
         self._realm: Final = realm
         self._warn: Final = warn
         self._told: dict[str, float] = {}
@@ -324,6 +326,11 @@ class BatchedReplayStore(ABC):
                     judged_if_issued_after=until,
                     remedy=how_to_admit(name),
                 )
+
+    def _longest(self, uses: Sequence[Use]) -> int:
+        """Return for how many seconds after their issue these ids must be kept, and whatever is kept beside them."""
+        asked = max(use.lives - use.issued_at for use in uses)
+        return max(self._lifetime, ceil(asked - _ROUNDING))
 
     def _known_as(self, reader: str) -> str:
         return f"{self._realm}/{reader}"  # no realm holds a "/"

@@ -194,7 +194,7 @@ class NatsKvReplayStore(BatchedReplayStore):
             return await self._judged(session, uses)
 
     async def _judged(self, session: _Session, uses: Sequence[Use]) -> Sequence[Answer]:
-        longest = max(use.lives - use.issued_at for use in uses)
+        longest = self._longest(uses)
         if longest > session.mark.lifetime:
             session.mark = await self._marked(session.bucket, session.server, longest)
         self._tidy(session)

@@ -9,10 +9,12 @@ from hashlib import sha1
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, SSLConnection
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from watchword import Admission, ConfigurationError
 from watchword.replay import ReaderBirth, StoreError
@@ -59,6 +61,7 @@ class Options(StoreOptions):
     """Options of ``[replay] store = "redis"``."""
 
     url: str
+    sentinels: tuple[str, ...] = ()
     prefix: str = "watchword:"
     assume_no_eviction: bool = False
 
@@ -71,6 +74,7 @@ def from_options(options: Mapping[str, Any], context: Context) -> RedisReplaySto
         policy=context.policy,
         clock=context.clock,
         realm=context.realm,
+        sentinels=chosen.sentinels,
         prefix=chosen.prefix,
         timeout=chosen.timeout,
         per_principal=chosen.per_principal,
@@ -81,6 +85,9 @@ def from_options(options: Mapping[str, Any], context: Context) -> RedisReplaySto
 
 class RedisReplayStore(BatchedReplayStore):
     """Ids in the Redis or Valkey server at ``url`` (``redis://`` or ``rediss://``); all keys begin with ``prefix``.
+
+    Where ``sentinels`` (each as ``host:port``) watch the server, the host in ``url`` is the name that they know it by,
+    and the store follows them to the next master, where it is born anew.
 
     A batch is one script. The server must be a master that stands alone, or one with replicas of its own; not a
     cluster. It must not evict: ``assume_no_eviction`` is for servers that do not tell. What it may have forgotten in a
@@ -96,6 +103,7 @@ class RedisReplayStore(BatchedReplayStore):
         *,
         policy: Policy,
         clock: Callable[[], float],
+        sentinels: Sequence[str] = (),
         prefix: str = "watchword:",
         timeout: float = TIMEOUT,
         per_principal: int = PER_PRINCIPAL,
@@ -104,9 +112,11 @@ class RedisReplayStore(BatchedReplayStore):
         warn: Warn | None = None,
     ) -> None:
         self._url: Final = url
+        self._sentinels: Final = [_address(one) for one in sentinels]
         self._prefix: Final = prefix.encode()
         self._assume_no_eviction: Final = assume_no_eviction
         self._client: Redis | None = None
+        self._watching: list[Redis] = []
         self._run_id = ""
         self._durable = False
         super().__init__(
@@ -116,17 +126,25 @@ class RedisReplayStore(BatchedReplayStore):
         self._connect()
 
     def _connect(self) -> Redis:
+        options: dict[str, Any] = {
+            "socket_timeout": self._timeout,
+            "socket_connect_timeout": self._timeout,
+            "protocol": 2,
+            # A batch that is sent once more would find its own ids.
+            "retry": Retry(NoBackoff(), 0),
+        }
         try:
-            return Redis.from_url(
-                self._url,
-                socket_timeout=self._timeout,
-                socket_connect_timeout=self._timeout,
-                protocol=2,
-                # A batch that is sent once more would find its own ids.
-                retry=Retry(NoBackoff(), 0),
-            )
-        except (ValueError, TypeError) as error:
+            if not self._sentinels:
+                return Redis.from_url(self._url, **options)
+            told = dict(parse_url(self._url))
+            name, kind = told.pop("host"), told.pop("connection_class", None)
+            told.pop("port", None)
+        except (KeyError, ValueError, TypeError) as error:
             raise ConfigurationError(f"url: {error}; write redis://host:6379/0") from None
+        watching: Any = Sentinel(self._sentinels, **options)
+        self._watching = watching.sentinels
+        client: Redis = watching.master_for(name, ssl=kind is SSLConnection, **options, **told)
+        return client
 
     async def _open(self) -> None:
         if self._client is None:
@@ -159,9 +177,8 @@ class RedisReplayStore(BatchedReplayStore):
             )
             for use in uses
         ]
-        # Whoever asks for a longer time than the others is given it.
-        lifetime = max(use.lives - use.issued_at for use in uses)
-        return self._read(await self._asked_again("claim", b"".join(packed), *numbers, lifetime=lifetime))
+        found = await self._asked_again("claim", b"".join(packed), *numbers, lifetime=self._longest(uses))
+        return self._read(found)
 
     async def _birth_of(self, reader: str) -> ReaderBirth | None:
         return _born(await self._asked_again("birth", b"", reader))
@@ -175,7 +192,7 @@ class RedisReplayStore(BatchedReplayStore):
             raise _nonsense()
         return found
 
-    async def _asked_again(self, verb: str, packed: bytes, *names: str, lifetime: float = 0.0) -> object:
+    async def _asked_again(self, verb: str, packed: bytes, *names: str, lifetime: int = 0) -> object:
         """Run the script; once more on a server that is not the one of before, or does not have it."""
         found = await self._run(verb, packed, *names, lifetime=lifetime)
         if _word(found) != "moved":
@@ -197,7 +214,7 @@ class RedisReplayStore(BatchedReplayStore):
         self._noted(birth, readers)
         return answers
 
-    async def _run(self, verb: str, packed: bytes = b"", *names: str, lifetime: float = 0.0) -> object:
+    async def _run(self, verb: str, packed: bytes = b"", *names: str, lifetime: int = 0) -> object:
         if self._client is None:
             raise StoreError("closed")
         try:
@@ -218,7 +235,7 @@ class RedisReplayStore(BatchedReplayStore):
                 packed,
                 *(name.encode(errors="surrogatepass") for name in names),
             )
-        except NoScriptError:
+        except (NoScriptError, ReadOnlyError):  # or it follows another one since
             return [b"moved"]
         if _word(found) == "clock":
             raise StoreError(f"the server's clock differs from this one by more than {self._tolerance:g} s")
@@ -243,10 +260,19 @@ class RedisReplayStore(BatchedReplayStore):
     async def _close(self) -> None:
         if self._client is not None:
             client, self._client = self._client, None
-            await client.aclose()
+            for one in (client, *self._watching):
+                await one.aclose()
 
     def _abandon(self) -> None:
         self._client = None
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Read ``host:port``."""
+    host, _, port = text.rpartition(":")
+    if not (host and port.isdecimal()):
+        raise ConfigurationError(f"sentinels: {text[:128]!r}: write host:26379")
+    return host, int(port)
 
 
 def _word(found: object) -> str:

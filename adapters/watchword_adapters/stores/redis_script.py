@@ -14,7 +14,7 @@ offset, append time (minus infinity if nobody knows).
 # Nothing here has a time to live, for whatever leaves by a clock leaves without a trace, and a clock that jumps ahead
 # may come back. A bucket holds what was issued in ``width`` seconds. It leaves as a whole, in the step in which
 # ``since`` rises above it: what was issued before that and is not known is too old. Only what two clocks say counts,
-# the server's and the caller's; each in itself may be wrong.
+# the server's and the caller's; each in itself may be wrong. A birth is at the later of both, for the same reason.
 #
 # Why the mark is compared with INFO in each batch: a restart may have brought back an older snapshot, a replica that
 # took over lacks what its master had not sent yet, and eviction picks ids. Each of them leaves the mark in place, and
@@ -33,7 +33,7 @@ local evicted = string.match(redis.call('INFO', 'stats'), 'evicted_keys:(%d+)')
 local time = redis.call('TIME')
 local stamp = time[1] .. '.' .. string.rep('0', 6 - #time[2]) .. time[2]
 if math.abs(tonumber(stamp) - told) > tolerance then return {'clock', stamp} end
-local now = math.min(tonumber(stamp), told)
+local now, latest = math.min(tonumber(stamp), told), tonumber(stamp) < told and ARGV[4] or stamp
 
 local mark_key, buckets_key, held_key = prefix .. 'mark', prefix .. 'buckets', prefix .. 'held'
 local mark = redis.call('HMGET', mark_key, 'birth', 'nonce', 'run', 'durable', 'evicted', 'width', 'lifetime', 'since')
@@ -42,7 +42,7 @@ width, lifetime = tonumber(mark[6] or width), math.max(lifetime, tonumber(mark[7
 if not (birth and nonce and mark[6])
     or (mark[3] ~= run and not (mark[4] == '1' and durable == '1'))
     or (evicted ~= '0' and evicted ~= mark[5])
-then birth, nonce = stamp, fresh end
+then birth, nonce = latest, fresh end
 
 local function name_of(issued) return string.format('%.0f', math.floor(issued / width)) end
 local touched = {}
@@ -64,7 +64,7 @@ if verb == 'claim' then
         if touched[bucket] == nil then
             touched[bucket] = redis.call('HEXISTS', buckets_key, bucket) == 1
             if touched[bucket] and redis.call('EXISTS', prefix .. 'ids:' .. bucket) == 0 then
-                birth, nonce = stamp, fresh
+                birth, nonce = latest, fresh
                 drop(bucket)
             end
         end
@@ -89,7 +89,8 @@ for i = 1, #marked do
     end
 end
 
-local function number_of(text) return text == '-inf' and -math.huge or tonumber(text) end
+local infinite = {['-inf'] = -math.huge, inf = math.huge}
+local function number_of(text) return infinite[text] or tonumber(text) end
 local function floor_of(reader)
     local found = redis.call('HMGET', prefix .. 'reader:' .. reader, 'nonce', 'floor')
     return found[1] == nonce and number_of(found[2]) or false

@@ -221,8 +221,12 @@ async def test_the_verifier_is_told_what_to_type() -> None:
         store.answer = answer
         with pytest.raises(Unavailable, match=text):
             await verifier.verify(message)
-    store.refuses = OSError("redis://:hunter2@host")
-    store._opened = False
+    store._opened, store.refuses = False, StoreError("the clocks differ")
+    with pytest.raises(Unavailable, match="the clocks differ"):
+        await verifier.start()
+    store.refuses, store._failed = OSError("redis://:hunter2@host"), None
+    with pytest.raises(Unavailable, match=r"^replay unavailable: OSError$"):
+        await verifier.start()
     with pytest.raises(Unavailable, match=r"^replay unavailable: OSError$"):
         await verifier.verify(message)
 
@@ -272,6 +276,7 @@ def test_a_limit_that_is_none_is_refused(options: dict[str, Any]) -> None:
     [
         ('store = "sqlite"\npath = "ids.db"', SqliteReplayStore),
         ('store = "redis"\nurl = "redis://localhost:6379/0"\nprefix = "ids:"', RedisReplayStore),
+        ('store = "redis"\nurl = "redis://ids/0"\nsentinels = ["a:26379", "b:26379"]', RedisReplayStore),
         ('store = "nats_kv"\nurl = "nats://localhost"\nreplicas = 3\ncredentials = "a.creds"', NatsKvReplayStore),
     ],
 )
@@ -289,6 +294,7 @@ def test_the_settings_name_it(tmp_path: Path, table: str, kind: type[BatchedRepl
     [
         ('store = "sqlite"', "replay: path: missing: add it"),
         ('store = "redis"\nurl = "localhost"', "replay: url: "),
+        ('store = "redis"\nurl = "redis://x"\nsentinels = ["a"]', "replay: sentinels: 'a': write host:26379"),
         ('store = "redis"\nurl = "redis://x"\ntimeout = "2m"', "replay: timeout: "),
         ('store = "nats_kv"\nurl = "nats://x"\nbucket = "a.b"', "replay: bucket 'a.b': use letters"),
     ],

@@ -20,14 +20,15 @@ from tests.brokers.broker import Broker
 from watchword import Admission, Claim, ConfigurationError, Policy, Position
 from watchword.replay import ReaderBirth, ReaderForgottenError, StoreError
 from watchword_adapters.contract.replay_store import make_claim
-from watchword_adapters.stores.batched import GRACE
 from watchword_adapters.stores.nats_bucket import Put, check
-from watchword_adapters.stores.nats_kv import NatsKvReplayStore
+from watchword_adapters.stores.nats_kv import NatsKvReplayStore, _entry
 from watchword_adapters.stores.nats_mark import reader_key
 from watchword_adapters.stores.nats_rooms import Rooms
 
 FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
 POLICY = Policy(max_age=60, max_skew=1, max_lag=600)
+LATE = 180.0
+"""Seconds beyond what a claim asks for: two time-outs of a minute, and a clock that is another one ahead."""
 
 Opened = Callable[..., NatsKvReplayStore]
 
@@ -126,7 +127,12 @@ async def test_what_was_put_before_the_loss_was_noticed_is_no_redelivery(
     async with admin(nats_broker.address) as client:
         await asked(client, f"{accident}.KV_{bucket}")
         if accident == "STREAM.DELETE":
-            await opened().start()
+            anew = opened()
+            await anew.start()
+            assert anew._session is not None
+            assert late._session is not None
+            # Else what is put after the mark that was read in one could replace that of the other.
+            assert anew._session.mark.sequence > late._session.mark.sequence
     with pytest.raises((StoreError, TimeoutError)):
         await late.claim(make_claim(1, offset=9, at=issued))
     for each in (late, store, opened()):
@@ -184,7 +190,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> float:
     monkeypatch.setattr("watchword_adapters.stores.nats_kv._PARTS", 10_000)
     monkeypatch.setattr("watchword_adapters.stores.nats_kv._TIDY", 0.05)
     monkeypatch.setattr("watchword_adapters.stores.nats_kv._LEAVING_AT_ONCE", 2)
-    return POLICY.window + POLICY.max_lag + GRACE
+    return POLICY.longest + LATE
 
 
 def aged(number: int, at: int) -> Claim:
@@ -228,6 +234,11 @@ async def test_ids_leave_with_a_trace_when_their_time_is_over(
     for claim in (aged(1, issued), replace(aged(1, issued), place=None), aged(3, issued - 100)):
         assert await store.claim(claim) is TOO_OLD
     assert await opened().claim(aged(1, issued)) is TOO_OLD
+    assert store._session is not None
+    store._session.tidy_at = inf
+    late = aged(1, issued)  # as one puts it that died before it saw that the floor had risen
+    await store._session.bucket.put([_entry(store._use(late), store._session.mark)])
+    assert await store.claim(late) is TOO_OLD
     assert await store.claim(aged(8, issued + 60)) is FIRST
 
 
@@ -237,7 +248,7 @@ async def test_ids_stay_until_both_clocks_say_so(opened: Opened, narrow: float, 
     store = opened(clock=lambda: time.time() + ahead)
     await store.admit_reader("group", ReaderBirth(floor=-inf))
     claim = replace(aged(1, int(time.time() - narrow) + 10), reference=time.time() + ahead)
-    assert claim.keep_until < time.time() - GRACE / 2
+    assert claim.keep_until < time.time() - LATE / 2
     assert await store.claim(claim) is FIRST
     for _ in range(3):
         assert store._session is not None
@@ -284,7 +295,7 @@ async def test_who_asks_for_a_longer_time_is_given_it(opened: Opened, narrow: fl
     assert await long.claim(claim) is REDELIVERED
     assert await short.claim(replace(aged(2, issued), keep_until=issued + 5000)) is FIRST
     assert short._session is not None
-    assert short._session.mark.lifetime == 5000 + GRACE
+    assert short._session.mark.lifetime == 5000 + LATE
 
 
 async def test_a_user_that_may_not_purge_is_told_once(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,6 +339,9 @@ async def test_what_is_known_under_another_birth_is_void(nats_broker: Broker, bu
         assert await each.birth("group") is None
         assert await _told(each, claim) is None  # its id is there, at this very place
         assert await each.claim(replace(claim, place=(Position("tasks/0", 9), 1.0))) is REPLAYED
+    with pytest.raises(StoreError, match="emptied or made anew"):
+        await store.claim(claim)  # to this one, which knows of no loss yet, it looks like a redelivery
+    assert await _told(store, claim) is None
 
 
 async def test_a_reader_that_changes_under_a_claim_is_judged_again(

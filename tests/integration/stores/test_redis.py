@@ -18,11 +18,12 @@ from tests.brokers.process import free_port
 from watchword import Admission, Claim, ConfigurationError, Policy
 from watchword.replay import ReaderBirth, ReaderForgottenError, StoreError
 from watchword_adapters.contract.replay_store import make_claim
-from watchword_adapters.stores.batched import GRACE
 from watchword_adapters.stores.redis import RIGHTS, RedisReplayStore
 
 FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
 POLICY = Policy(max_age=60, max_skew=1, max_lag=600)
+LATE = 180.0
+"""Seconds beyond what a claim asks for: two time-outs of a minute, and a clock that is another one ahead."""
 
 Opened = Callable[..., RedisReplayStore]
 Served = Callable[..., Broker]
@@ -211,10 +212,23 @@ async def test_the_rights_that_are_named_are_enough(served: Served, opened: Open
     async with Redis.from_url(broker.address) as client:
         rights = [*RIGHTS.split(), "+config|get"]
         await client.execute_command("ACL", "SETUSER", "ids", "on", ">secret", "~watchword:*", *rights)
-    broker.address = broker.address.replace("//", "//ids:secret@")
-    store = opened(broker)
-    assert await store.claim(make_claim(1, offset=1, at=now())) is FIRST
+    own = Broker(bus="redis", kind="process", address=broker.address.replace("//", "//ids:secret@"))
+    store = opened(own)
+    born = ReaderBirth(floor=time.time() + 1, accepted={"tasks/0": (5, inf)})
+    for replaced in (False, True):
+        assert await store.admit_reader("group", born, replace=replaced) == born
+    assert await store.birth("group") == born
+    backlog = make_claim(1, offset=1, at=int(time.time()) - 5)
+    assert await store.claim(backlog) is FIRST
+    assert await store.claim(backlog) is REDELIVERED
     assert store._durable
+    async with Redis.from_url(broker.address) as client:
+        await client.delete(*await client.keys("watchword:ids:*"))
+        await client.hset("watchword:mark", "since", 0)
+    assert await store.claim(make_claim(1, at=backlog.issued_at)) is TOO_OLD
+    async with Redis.from_url(broker.address) as client:
+        refused: Any = await client.acl_log()
+    assert not [one for one in refused if one["context"] == "lua"]
 
 
 async def test_settings_that_may_not_be_asked_for_are_asked_of_info(served: Served, opened: Opened) -> None:
@@ -359,7 +373,7 @@ async def test_a47_a_bucket_that_vanished_is_a_birth(served: Served, opened: Ope
 def narrow(monkeypatch: pytest.MonkeyPatch) -> float:
     """Let buckets hold a second each; give the seconds for which an id is kept."""
     monkeypatch.setattr("watchword_adapters.stores.redis._BUCKETS", 10_000)
-    return POLICY.window + POLICY.max_lag + GRACE
+    return POLICY.longest + LATE
 
 
 def aged(number: int, at: int) -> Claim:
@@ -393,7 +407,7 @@ async def test_ids_stay_until_both_clocks_say_so(served: Served, opened: Opened,
     store = opened(served(), clock=lambda: time.time() + ahead)
     await store.admit_reader("group", ReaderBirth(floor=-inf))
     claim = aged(1, int(time.time() - narrow) + 10)
-    assert claim.keep_until < time.time() - GRACE / 2
+    assert claim.keep_until < time.time() - LATE / 2
     assert await store.claim(claim) is FIRST
     assert await store.claim(claim) is REDELIVERED
     assert await store.claim(aged(1, int(time.time() - narrow) - 60)) is TOO_OLD
@@ -411,7 +425,7 @@ async def test_who_asks_for_a_longer_time_is_given_it(served: Served, opened: Op
     assert await long.claim(claim) is REDELIVERED
     assert await short.claim(replace(aged(2, issued), keep_until=issued + 5000)) is FIRST
     async with Redis.from_url(broker.address) as client:
-        assert float(await client.hget("watchword:mark", "lifetime") or 0) == 5000 + GRACE
+        assert float(await client.hget("watchword:mark", "lifetime") or 0) == 5000 + LATE
 
 
 async def test_the_birth_itself_is_too_old(served: Served, opened: Opened) -> None:
@@ -424,6 +438,15 @@ async def test_the_birth_itself_is_too_old(served: Served, opened: Opened) -> No
         await client.hset("watchword:mark", "birth", str(born))
     assert await store.claim(make_claim(1, at=born + POLICY.max_skew)) is TOO_OLD
     assert await store.claim(make_claim(1, at=born + POLICY.max_skew + 1)) is FIRST
+
+
+@pytest.mark.parametrize("ahead", [40, -40])
+async def test_a_birth_is_at_the_later_of_two_clocks(served: Served, opened: Opened, ahead: float) -> None:
+    """Promise (A47): a server whose clock is behind, or a process, vouches for nothing that was issued before."""
+    store = opened(served(), clock=lambda: time.time() + ahead)
+    latest = int(time.time()) + max(0, ahead)
+    assert await store.claim(make_claim(1, at=latest)) is TOO_OLD
+    assert await store.claim(make_claim(1, at=latest + 5)) is FIRST
 
 
 async def test_a_reader_reads_many_logs(redis_broker: Broker, opened: Opened, unique: Callable[[str], str]) -> None:
