@@ -368,7 +368,7 @@ def _is_believed(path: Path, mark: _Mark) -> bool:
     if known is None or last < known[0]:
         return False
     if known[1]:
-        return len(parts) == 1 and parts[0].st_ctime_ns == known[1]
+        return parts[0].st_ctime_ns == known[1]
     changed = max(part.st_ctime for part in parts)
     return bool(boot == _boot_id() != "" and abs(changed - written) <= _TOUCHED)
 

@@ -234,6 +234,42 @@ def test_a_full_disk(start: Start, state: Path, clock: Clock, monkeypatch: pytes
     assert not following.offer(1, NOW + 6)
 
 
+def test_what_was_handed_over_without_a_journal(start: Start, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise (N8): a journal that another process began meanwhile learns of the gap when the disk has room again."""
+    first = start()
+    first.open()
+    fill(first)
+    clock.now += 6
+    assert all(first.offer(ident, NOW + 6) for ident in range(500))
+    second = start()
+    second.open()
+    second.close()
+    clock.now += 20
+    assert first.offer(1000, clock.now)
+    monkeypatch.setattr(first.journal, "_fails_until", 0.0)
+    assert first.offer(1001, clock.now)
+    first.close()
+    third = start()
+    third.open()
+    assert not third.offer(1000, clock.now)
+
+
+def test_replaced_while_it_is_in_use(start: Start, state: Path, tmp_path: Path, clock: Clock) -> None:
+    """Promise (N8): a process that finds another journal in the place of its own tells it that it lost something."""
+    first = start()
+    first.open()
+    shutil.copytree(state, tmp_path / "copy")
+    clock.now += 20
+    assert first.offer(1, clock.now)
+    shutil.rmtree(state)
+    shutil.copytree(tmp_path / "copy", state)
+    assert first.offer(2, clock.now)
+    first.close()
+    second = start()
+    second.open()
+    assert not second.offer(1, clock.now)
+
+
 def test_what_can_neither_be_written_nor_deleted(
     start: Start, clock: Clock, monkeypatch: pytest.MonkeyPatch, state: Path
 ) -> None:

@@ -223,14 +223,14 @@ def test_a_mark_that_is_ahead(start: Start, state: Path, graves: list[Any], cloc
     assert not third.offer(1, NOW + 6)
 
 
-@pytest.mark.parametrize("other", [{"realm": "test"}, {"principal": "agent://acme/other"}, {"principal": None}])
+@pytest.mark.parametrize("other", [{"realm": "pr-od"}, {"principal": "agent://acme/other"}, {"principal": None}])
 def test_each_principal_and_realm_has_its_own(start: Start, state: Path, clock: Clock, other: dict[str, Any]) -> None:
     """Promise (N13): nobody begins with another's journal."""
-    first = start()
+    first = start(realm="pr--od")
     first.open()
     first.close()
     clock.now += 9
-    assert start(**other).open().floor == clock.now + 5
+    assert start(**{"realm": "pr--od"} | other).open().floor == clock.now + 5
     assert len(list(state.glob("*.journal"))) == 2
 
 
@@ -370,7 +370,9 @@ def test_forked_children(start: Start) -> None:
         if not (child := os.fork()):
             ended = b"?"
             try:
-                ended = b"%d" % parent.offer(ident, now)
+                is_handed = parent.offer(ident, now)
+                opened = parent.journal._opened
+                ended = b"%d" % (is_handed and opened is not None and opened.pid == os.getpid())
                 parent.close()
             finally:
                 os.write(writes, ended)
