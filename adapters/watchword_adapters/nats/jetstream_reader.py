@@ -74,7 +74,6 @@ class StreamReader(Reader):
         super().__init__(watchword, name, exclusive=exclusive, quarantine=quarantine)
         self.acknowledged: Final = acknowledged
         self.stream: Final = stream
-        self.consumer = consumer
         self.memory: StreamMemory | None = None
         self.life: Final = watchword.lives.open_stream(stream, consumer) if exclusive else None
         if self.life is not None:
@@ -89,7 +88,7 @@ class StreamReader(Reader):
 
     def rebind(self, consumer: str) -> None:
         """Expect deliveries of another consumer from now on; what its predecessors sent may still be read."""
-        by = (self.stream, consumer)
+        by, self.consumer = (self.stream, consumer), consumer
         self._expectation = self._bound[by] = Expected(consumer=by)
         self._passed[by] = Expected(consumer=by, was_passed=True)
         if len(self._bound) > _BOUND:
@@ -133,8 +132,23 @@ class StreamReader(Reader):
         await self.memory.begin_again(sequence_of(raw))
         self.life.recalled([sequence_of(raw)])
 
+    async def ready_for(self, raw: Msg) -> None:
+        """See Reader; what stands before ``raw`` and was missed is read first."""
+        await super().ready_for(raw)
+        delivery = Delivery.parse(raw.reply)
+        while (
+            self.memory is not None
+            and self.life is not None
+            and delivery is not None
+            and self.life.missed_before(delivery.sequence, delivery.number) is not None
+        ):
+            await self.memory.catch_up(delivery.sequence, delivery.number)
+            await super().ready_for(raw)
+
     async def judge_first(self, raws: Sequence[Msg], check: Checker, *, patience: float = inf) -> list[Judged]:
         """See Reader."""
+        if self.life is not None:
+            raws = raws[: self.life.together(map(_place_of, raws))]
         while True:
             judged = await super().judge_first(raws, check, patience=patience)
             if not self.forgets(judged[-1].verdict):
@@ -148,9 +162,8 @@ class StreamReader(Reader):
         verdict = delivered if isinstance(delivered, VerifiedMessage) else delivered.verdict
         delivery = Delivery.parse(raw.reply)
         if delivery is not None and self.life is not None:
-            self.life.judged(delivery.sequence)
-            is_last = 0 < self._most_deliveries <= delivery.attempt
-            if (is_last or not self.acknowledged) and isinstance(verdict, VerifiedMessage):
+            self.life.judged(delivery.sequence, delivery.number)
+            if not self._comes_again(delivery) and isinstance(verdict, VerifiedMessage):
                 self.watchword.lives.acknowledged(message, verdict)
         return super().deliver(raw, message, delivered)
 
@@ -159,6 +172,10 @@ class StreamReader(Reader):
         if self.life is not None and not self._closed and not self.resetting:
             self.watchword.lives.close_stream(self.life, for_good=not self._is_lasting)
         super().close()
+
+    def _comes_again(self, delivery: Delivery) -> bool:
+        """Return True for a delivery that is repeated until it is acknowledged."""
+        return self.acknowledged and not 0 < self._most_deliveries <= delivery.attempt
 
     def _forget(self) -> None:
         """Keep the memory for the next subscription to this consumer; see ``Lives``."""
@@ -169,25 +186,13 @@ class StreamReader(Reader):
         First the copy: on a WorkQueue stream terminating deletes. What cannot be kept is asked for again,
         unless it came too fast.
         """
-        delivery = Delivery.parse(raw.reply)
-        ours = delivery is not None and message.delivered_by in self._bound
-        final = isinstance(verdict, Rejected)
-        if ours and delivery is not None and self.life is not None:
-            self.life.judged(delivery.sequence)
-            if final:
-                self.life.acknowledged(delivery.sequence)
-        if not final:
-            self.watchword.verifier.remember_unjudged(message)
-        if final or not self._outage.holds(asyncio.get_running_loop().time()):
-            try:
-                kept = await self.keep(message, verdict)
-            except Unavailable:  # what came too fast would be let in when it comes again: it is known then
-                final = isinstance(verdict, Rejected) and verdict.reason is Reason.RATE_LIMITED
-            else:
-                if kept and not final:
-                    self.watchword.audit.passed_over()
-                final = final or kept
-        if delivery is None or not ours or not self.acknowledged:
+        delivery = Delivery.parse(raw.reply) if message.delivered_by in self._bound else None
+        if delivery is not None and self.life is not None:
+            self.life.judged(delivery.sequence, delivery.number)
+        final = await self._is_over(message, verdict)
+        if final or delivery is None or not self._comes_again(delivery):
+            self._let_age(message, verdict)
+        if delivery is None or not self.acknowledged:
             return
         if final:
             answer = f"+TERM {verdict.reason if isinstance(verdict, Rejected) else UNDETERMINED}"
@@ -196,3 +201,31 @@ class StreamReader(Reader):
             answer = f"-NAK {dumps({'delay': int(delay * 1e9)})}"
         with suppress(Error):  # not connected: the server offers it again, and it is judged again
             await self._client.publish(raw.reply, answer.encode())
+
+    async def _is_over(self, message: Message, verdict: Rejected | Unavailable) -> bool:
+        """Keep a copy of what will not be judged again; return False for what is asked for again."""
+        final = isinstance(verdict, Rejected)
+        if not final:
+            self.watchword.verifier.remember_unjudged(message)
+            if self._outage.holds(asyncio.get_running_loop().time()):
+                return False
+        try:
+            kept = await self.keep(message, verdict)
+        except Unavailable:  # what came too fast would be let in when it comes again: it is known then
+            return isinstance(verdict, Rejected) and verdict.reason is Reason.RATE_LIMITED
+        if kept and not final:
+            self.watchword.audit.passed_over()
+        return final or kept
+
+    def _let_age(self, message: Message, verdict: Rejected | Unavailable) -> None:
+        """Pin what does not come again no longer."""
+        if isinstance(verdict, Unavailable):
+            self.watchword.verifier.remember_unjudged(message, comes_again=False)
+        if self.life is not None and message.position is not None:
+            self.life.acknowledged(message.position.offset)
+
+
+def _place_of(raw: Msg) -> tuple[int, int]:
+    """Return sequence and number of a delivery; of what is none those that change nothing."""
+    delivery = Delivery.parse(raw.reply)
+    return (0, 0) if delivery is None else (delivery.sequence, delivery.number)

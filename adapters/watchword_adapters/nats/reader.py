@@ -91,8 +91,7 @@ class Reader:
             return None
         with self._at_work():
             while True:
-                if not self.gate.is_open:
-                    await self.gate.opened()
+                await self.ready_for(raw)
                 message = self.message(raw)
                 try:
                     with self.gate.inside():
@@ -132,7 +131,7 @@ class Reader:
         Once look-ups have taken ``patience`` seconds no other key is looked for. Nothing is done about the verdicts:
         that is to be done for each in its turn, by ``conclude``.
         """
-        await self.gate.opened()
+        await self.ready_for(raws[0])
         with self._at_work(), self.gate.inside():
             run, begun = self._run(raws), asyncio.get_running_loop().time()
             verdicts = await self._verdicts(run, check, begun + patience)
@@ -158,6 +157,11 @@ class Reader:
                 await self.refused(raw, message, verdict)
             return None
         return self.deliver(raw, message, verdict)
+
+    async def ready_for(self, raw: Msg) -> None:  # noqa: ARG002 - streams look at the message
+        """Wait until the memory knows all that it must know before ``raw``."""
+        if not self.gate.is_open:
+            await self.gate.opened()
 
     def message(self, raw: Msg) -> Message:
         """Return ``raw`` as the core sees it."""
