@@ -188,11 +188,6 @@ class MemoryReplayStore:
         self.forget(log)
         self._opened(log).start = floor
 
-    def began_with(self, log: str) -> float:
-        """Return the floor that a log began with."""
-        known = self._logs.get(log)
-        return -inf if known is None else known.start
-
     def raise_floor(self, log: str, floor: float) -> None:
         """Let whatever was issued below ``floor`` be too old from now on; what is known stays known."""
         known = self._logs.get(log) or self._opened(log)
@@ -268,6 +263,8 @@ class MemoryReplayStore:
     def remember_unjudged(self, claim: Claimed) -> None:
         """Remember a message that passed without a verdict on its key, by its claims: elsewhere they are a replay."""
         log = self._logs.get(claim.log) or self._opened(claim.log)
+        if not claim.unacked:
+            self.drop(claim)  # it may have been pinned by an earlier attempt
         late_key = self._new_late_key(log, claim)
         if late_key is not None and not self._keep_unverified(log, claim, late_key):
             self._raise_floor(log, claim)

@@ -17,6 +17,11 @@ Out of turn: two subscriptions of one consumer judge what they were given in any
 acknowledged comes again however late. Its id is pinned from when it was first judged until it is acknowledged; one that
 was delivered, but not judged before log time passed it, is treated as one that was set back. So the memory is asked
 about what ``was_passed`` with that in mind: where it cannot tell, the message is not stale, but ``Unavailable``.
+
+Missed: what is judged before a message that stands in front of it, and was lost on its way or waits at the other
+subscription, may be a copy of that one. A successor would read the stream in its order, and take that one for the
+first. So what was ``missed_before`` a delivery is read first, and recalled; the numbers that a consumer gives to its
+deliveries show where one is missing.
 """
 
 from __future__ import annotations
@@ -33,21 +38,46 @@ if TYPE_CHECKING:
     from watchword.policy import Policy
 
 
+_UNKNOWN: Final = -2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamFacts:
     """What a server says of a stream, and of one consumer of it; times in seconds by its clock.
 
     ``origin`` tells this stream and this consumer from others of the same names. ``delivered`` is the highest sequence
-    that was delivered, ``acknowledged`` the one up to which nothing is waited for. ``next_at`` is when the first
-    message behind that was appended, of the subjects that are read; None if there is none. Everything that is gone was
-    appended at ``last_gone_at`` or before; None if nothing is gone.
+    that was delivered, ``number`` the consumer's own of its last delivery, ``acknowledged`` the sequence up to which
+    nothing is waited for. ``next_at`` is when the first message behind that was appended, of the subjects that are
+    read; None if there is none. Everything that is gone was appended at ``last_gone_at`` or before; None if nothing is
+    gone.
     """
 
     origin: tuple[str, str]
     delivered: int
+    number: int
     acknowledged: int
     next_at: float | None
     last_gone_at: float | None
+
+
+class _Reached(NamedTuple):
+    """How far a consumer's deliveries are known: up to a sequence; ``number`` is the consumer's own of that delivery.
+
+    Those that a consumer makes are numbered, repeated ones too; so one that is missing shows.
+    """
+
+    sequence: int
+    number: int
+
+    def misses(self, sequence: int, number: int) -> bool:
+        """Return True if something may stand in between that was not delivered here."""
+        return sequence > self.sequence + 1 and number != self.number + 1
+
+    def behind(self, sequence: int, number: int) -> _Reached:
+        """Return how far they are known behind this delivery."""
+        if sequence > self.sequence:
+            return _Reached(sequence, number)
+        return self._replace(number=number) if number == self.number + 1 else self
 
 
 class Beginning(NamedTuple):
@@ -74,7 +104,7 @@ class StreamLife:
         self.gate: Any = None  # what an adapter needs to let nobody judge while it builds the memory
         self._policy: Final = policy
         self._origin: tuple[str, str] | None = None
-        self._highest = 0
+        self._reached = _Reached(0, 0)
         self._unacked: set[int] = set()
 
     def bind(self, facts: StreamFacts, now: float) -> Beginning | None:
@@ -82,7 +112,7 @@ class StreamLife:
 
         While another subscription reads, what was delivered and is not judged yet waits there.
         """
-        if self._origin == facts.origin and (self.users > 1 or self._highest == facts.delivered):
+        if self._origin == facts.origin and (self.users > 1 or self._reached.sequence == facts.delivered):
             return None
         return self.begin(facts, now)
 
@@ -92,7 +122,7 @@ class StreamLife:
         anchor = anchor_without_record(policy, now) if facts.next_at is None else facts.next_at
         floor = floor_at(policy, anchor)
         cut = floor_at(policy, anchor, cut=facts.last_gone_at)
-        self._origin, self._highest = facts.origin, facts.delivered
+        self._origin, self._reached = facts.origin, _Reached(facts.delivered, facts.number)
         self._unacked = set()
         # Earlier by the skew: the server halves its way to a time, which a clock that stepped back within it misleads.
         since = window_start(policy, anchor) - policy.max_skew
@@ -108,11 +138,35 @@ class StreamLife:
 
     def was_passed(self, sequence: int) -> bool:
         """Return True for a delivery of what was delivered before, and is not known to be waited for."""
-        return sequence <= self._highest and sequence not in self._unacked
+        return sequence <= self._reached.sequence and sequence not in self._unacked
 
-    def judged(self, sequence: int) -> None:
-        """Take note of a delivery that was judged, and comes again until it is acknowledged."""
-        self._highest = max(self._highest, sequence)
+    def missed_before(self, sequence: int, number: int) -> int | None:
+        """Return the sequence from which on something may stand before a delivery that was not judged; else None."""
+        return self._reached.sequence + 1 if self._reached.misses(sequence, number) else None
+
+    def filled(self, upto: int) -> None:
+        """Take note that everything up to a sequence was recalled that was missed."""
+        self._reached = self._reached._replace(sequence=max(upto, self._reached.sequence))
+
+    def together(self, deliveries: Iterable[tuple[int, int]]) -> int:
+        """Return how many of these (sequence, number) follow one another with nothing missed in between."""
+        reached, count = self._reached, 0
+        for sequence, number in deliveries:
+            if count and reached.misses(sequence, number):
+                break
+            reached = reached.behind(sequence, number)
+            count += 1
+        return count
+
+    def judged(self, sequence: int, number: int) -> None:
+        """Take note of a delivery that was judged, and comes again until it is acknowledged.
+
+        ``number`` is the consumer's own of this delivery; it begins again with a consumer that was made anew.
+        """
+        if self.was_passed(sequence):  # made anew, or set back: its numbers may begin again
+            self._reached = self._reached._replace(number=_UNKNOWN)
+        else:
+            self._reached = self._reached.behind(sequence, number)
         self._unacked.add(sequence)
 
     def acknowledged(self, sequence: int) -> None:

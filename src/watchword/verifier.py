@@ -276,8 +276,11 @@ class Verifier:
         else:
             self._replay_check.remember_unknown(case, unacked=unacked)
 
-    def remember_unjudged(self, message: Message) -> None:
-        """Remember a message that ended ``Unavailable`` and will not be judged: its claims are a replay elsewhere."""
+    def remember_unjudged(self, message: Message, *, comes_again: bool = True) -> None:
+        """Remember a message that ended ``Unavailable`` and will not be judged: its claims are a replay elsewhere.
+
+        They are kept however late it may be offered again, unless it is known that it never ``comes_again``.
+        """
         if not self._replay_check.guards(message):
             return
         with suppress(Rejected):
@@ -285,6 +288,7 @@ class Verifier:
             self._envelopes.open(case, the_envelope(message))
             reference = self.clock() if message.appended_at is None else message.appended_at
             case.open(reference, case.issued_at + self.policy.longest)
+            case.unacked = case.unacked and comes_again
             self._guard.remember_unjudged(case)
 
     def acknowledge(self, message: Message, verified: VerifiedMessage) -> None:

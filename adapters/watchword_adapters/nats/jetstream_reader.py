@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
     from watchword import Delivered, Message, Watchword
+    from watchword.errors import Pending
     from watchword.proving import Checker
     from watchword_adapters.copies import Copies
     from watchword_adapters.nats.jetstream_rebuild import StreamMemory
@@ -77,7 +78,6 @@ class StreamReader(Reader):
         super().__init__(watchword, name, exclusive=exclusive, copies=copies)
         self.acknowledged: Final = acknowledged
         self.stream: Final = stream
-        self.consumer = consumer
         self.memory: StreamMemory | None = None
         self.life: Final = watchword.lives.open_stream(stream, consumer) if exclusive else None
         if self.life is not None:
@@ -95,7 +95,7 @@ class StreamReader(Reader):
 
     def rebind(self, consumer: str) -> None:
         """Expect deliveries of another consumer from now on; what its predecessors sent may still be read."""
-        by = (self.stream, consumer)
+        by, self.consumer = (self.stream, consumer), consumer
         self._expectation = self._bound[by] = Expected(consumer=by)
         self._passed[by] = Expected(consumer=by, was_passed=True)
         if len(self._bound) > _BOUND:
@@ -139,8 +139,23 @@ class StreamReader(Reader):
         await self.memory.begin_again(sequence_of(raw))
         self.life.recalled([sequence_of(raw)])
 
+    async def ready_for(self, raw: Msg) -> None:
+        """See Reader; what stands before ``raw`` and was missed is read first."""
+        await super().ready_for(raw)
+        delivery = Delivery.parse(raw.reply)
+        while (
+            self.memory is not None
+            and self.life is not None
+            and delivery is not None
+            and self.life.missed_before(delivery.sequence, delivery.number) is not None
+        ):
+            await self.memory.catch_up(delivery.sequence, delivery.number)
+            await super().ready_for(raw)
+
     async def judge_first(self, raws: Sequence[Msg], check: Checker, *, patience: float = inf) -> list[Judged]:
         """See Reader."""
+        if self.life is not None:
+            raws = raws[: self.life.together(map(_place_of, raws))]
         while True:
             judged = await super().judge_first(raws, check, patience=patience)
             if not self.forgets(judged[-1].verdict):
@@ -149,14 +164,20 @@ class StreamReader(Reader):
                 return judged[:-1]
             await self.begin_again(raws[0])
 
+    async def park(self, raw: Msg, message: Message, pending: Pending) -> None:
+        """See Reader; nothing was missed: copies of it are under the same key, and wait behind it."""
+        delivery = Delivery.parse(raw.reply)
+        if delivery is not None and self.life is not None:
+            self.life.judged(delivery.sequence, delivery.number)
+        await super().park(raw, message, pending)
+
     def deliver(self, raw: Msg, message: Message, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
         """See Reader; what does not come again is acknowledged at once."""
         verdict = delivered if isinstance(delivered, VerifiedMessage) else delivered.verdict
         delivery = Delivery.parse(raw.reply)
         if delivery is not None and self.life is not None:
-            self.life.judged(delivery.sequence)
-            is_last = 0 < self._most_deliveries <= delivery.attempt
-            if (is_last or not self.acknowledged) and isinstance(verdict, VerifiedMessage):
+            self.life.judged(delivery.sequence, delivery.number)
+            if not self._comes_again(delivery) and isinstance(verdict, VerifiedMessage):
                 self.watchword.lives.acknowledged(message, verdict)
         return super().deliver(raw, message, delivered)
 
@@ -165,6 +186,10 @@ class StreamReader(Reader):
         if self.life is not None and not self._closed and not self.resetting:
             self.watchword.lives.close_stream(self.life, for_good=not self._is_lasting)
         super().close()
+
+    def _comes_again(self, delivery: Delivery) -> bool:
+        """Return True for a delivery that is repeated until it is acknowledged."""
+        return self.acknowledged and not 0 < self._most_deliveries <= delivery.attempt
 
     def _forget(self) -> None:
         """Keep the memory for the next subscription to this consumer; see ``Lives``."""
@@ -176,14 +201,17 @@ class StreamReader(Reader):
         brake, so it is terminated whatever becomes of the copy. One that could not be judged for too long is
         terminated only once its copy is kept.
         """
-        if self.life is not None and message.position is not None and message.delivered_by in self._bound:
-            self.life.judged(message.position.offset)
-            if isinstance(verdict, Rejected):
-                self.life.acknowledged(message.position.offset)
+        delivery = Delivery.parse(raw.reply) if message.delivered_by in self._bound else None
+        if delivery is not None and self.life is not None:
+            self.life.judged(delivery.sequence, delivery.number)
         if isinstance(verdict, Rejected):
+            self._let_age(message, verdict)
             await self._rejected(raw, message, verdict)
             return
-        self.watchword.verifier.remember_unjudged(message)
+        if delivery is None or not self._comes_again(delivery):
+            self._let_age(message, verdict)
+        else:
+            self.watchword.verifier.remember_unjudged(message)
         if self._outage.holds(asyncio.get_running_loop().time()):
             await self._ask_again(raw, message)
             return
@@ -191,6 +219,7 @@ class StreamReader(Reader):
         async def then(kept: bool) -> None:  # noqa: FBT001 - as Copies calls it
             if kept:
                 self.watchword.audit.passed_over()
+                self._let_age(message, verdict)
                 await self._end(raw, message, f"+TERM {UNDETERMINED}")
             else:
                 await self._ask_again(raw, message)
@@ -224,3 +253,16 @@ class StreamReader(Reader):
         if self.acknowledged and message.delivered_by in self._bound:
             with suppress(Error):  # not connected: the server offers it again, and it is judged again
                 await self._client.publish(raw.reply, answer.encode())
+
+    def _let_age(self, message: Message, verdict: Rejected | Unavailable) -> None:
+        """Pin what does not come again no longer."""
+        if isinstance(verdict, Unavailable):
+            self.watchword.verifier.remember_unjudged(message, comes_again=False)
+        if self.life is not None and message.position is not None:
+            self.life.acknowledged(message.position.offset)
+
+
+def _place_of(raw: Msg) -> tuple[int, int]:
+    """Return sequence and number of a delivery; of what is none those that change nothing."""
+    delivery = Delivery.parse(raw.reply)
+    return (0, 0) if delivery is None else (delivery.sequence, delivery.number)

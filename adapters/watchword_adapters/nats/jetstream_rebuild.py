@@ -23,7 +23,7 @@ from watchword.stream_life import StreamFacts
 from watchword_adapters.nats.message import sequence_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from nats.js import JetStreamManager
 
@@ -47,6 +47,7 @@ class _Look(NamedTuple):
     at: float
     created: str
     delivered: int
+    number: int
     acknowledged: int
     subjects: list[str]
 
@@ -59,6 +60,7 @@ class StreamMemory:
         self._client = client
         self._reader = reader
         self._looked: _Look | None = None
+        self._subjects = [">"]
 
     async def look(self) -> None:
         """See where the consumer stands, before the server can deliver anything to a new subscription."""
@@ -78,12 +80,34 @@ class StreamMemory:
 
     async def begin_again(self, sequence: int) -> None:
         """Begin where the consumer stands now, which delivered ``sequence`` again, however long that takes."""
+
+        async def begin() -> None:
+            look = await self._look()
+            await self._begin(look._replace(acknowledged=min(look.acknowledged, sequence - 1)), again=True)
+
+        await self._alone(begin)
+
+    async def catch_up(self, sequence: int, number: int) -> None:
+        """Recall what was missed before a delivery, however long that takes."""
+        life = self._reader.life
+        assert life is not None  # noqa: S101 - as in begin
+
+        async def catch_up() -> None:
+            first = life.missed_before(sequence, number)
+            if first is not None:
+                self._reader.watchword.audit.note("replay.missed", log=life.log, position=first)
+                await self._recall(_from(first), upto=sequence - 1, acknowledged=first - 1)
+                life.filled(sequence - 1)
+
+        await self._alone(catch_up)
+
+    async def _alone(self, build: Callable[[], Awaitable[None]]) -> None:
+        """Build while nothing is judged; again, until it is done."""
         delay = FIRST_DELAY
         while True:
             try:
                 async with self._reader.gate.alone():
-                    look = await self._look()
-                    await self._begin(look._replace(acknowledged=min(look.acknowledged, sequence - 1)), again=True)
+                    await build()
             except (Unavailable, Error, TimeoutError) as error:
                 self._reader.watchword.audit.warn("replay.unreadable", log=self._reader.log, detail=str(error))
                 await asyncio.sleep(delay)
@@ -94,13 +118,14 @@ class StreamMemory:
     async def _begin(self, look: _Look, *, again: bool) -> None:
         reader, life = self._reader, self._reader.life
         assert life is not None  # noqa: S101 - for the type checker: only what reads alone has a memory here
-        watchword = reader.watchword
+        watchword, self._subjects = reader.watchword, look.subjects
         try:
             following = await _first(self._context._jsm, reader.stream, look.acknowledged + 1, look.subjects)
             gone, created = await self._gone()
             facts = StreamFacts(
                 origin=(created, look.created),
                 delivered=look.delivered,
+                number=look.number,
                 acknowledged=look.acknowledged,
                 next_at=None if following is None else following[1],
                 last_gone_at=gone,
@@ -108,7 +133,7 @@ class StreamMemory:
             beginning = life.begin(facts, look.at) if again else life.bind(facts, look.at)
             if beginning is None:
                 return
-            await self._build(beginning, look.subjects)
+            await self._build(beginning)
         except (Error, TimeoutError) as error:
             life.forget()
             raise _unreadable(error) from error
@@ -123,7 +148,7 @@ class StreamMemory:
                 cost="what was issued before then is stale: messages are gone that copies of it may be",
             )
 
-    async def _build(self, beginning: Beginning, subjects: list[str]) -> None:
+    async def _build(self, beginning: Beginning) -> None:
         reader, clock = self._reader, asyncio.get_running_loop().time
         watchword = reader.watchword
         floor, begun = beginning.floor, clock()
@@ -131,21 +156,27 @@ class StreamMemory:
         if not beginning.upto:
             return
         watchword.audit.note("replay.rebuilding", log=reader.log, position=beginning.upto, since=beginning.since)
-        recalled = await self._recall(beginning, subjects)
+        since = {
+            "deliver_policy": api.DeliverPolicy.BY_START_TIME,
+            "opt_start_time": datetime.fromtimestamp(beginning.since, UTC),
+        }
+        recalled = await self._recall(since, upto=beginning.upto, acknowledged=beginning.acknowledged)
         while (cut := await self._cut(beginning)) > floor:  # meanwhile, maybe before it could be read
             floor = cut + 2 * (clock() - begun)  # so that a retention which goes on cutting does not catch up
             watchword.verifier.begin(reader.log, floor=floor)
             begun = clock()
-            recalled = await self._recall(beginning, subjects)
+            recalled = await self._recall(since, upto=beginning.upto, acknowledged=beginning.acknowledged)
         watchword.audit.note("replay.rebuilt", log=reader.log, position=beginning.upto, recalled=recalled)
 
     async def _look(self) -> _Look:
         now = self._reader.watchword.clock()
         info = await self._context._jsm.consumer_info(self._reader.stream, self._reader.consumer)
-        delivered = 0 if info.delivered is None else info.delivered.stream_seq
+        delivered, number = (
+            (0, 0) if info.delivered is None else (info.delivered.stream_seq, info.delivered.consumer_seq)
+        )
         acknowledged = delivered if not info.num_ack_pending or info.ack_floor is None else info.ack_floor.stream_seq
         subjects = info.config.filter_subjects or [info.config.filter_subject or ">"]
-        return _Look(now, str(info.created), delivered, acknowledged, subjects)
+        return _Look(now, str(info.created), delivered, number, acknowledged, subjects)
 
     async def _cut(self, beginning: Beginning) -> float:
         """Return the floor that what is gone by now calls for."""
@@ -174,15 +205,14 @@ class StreamMemory:
         following = await _first(jsm, stream, last_gone + 1, [">"])
         return (_seconds(state["last_ts"]) if following is None else following[1]), created
 
-    async def _recall(self, beginning: Beginning, subjects: list[str]) -> int:
-        """Read up to where the consumer has got to; what is not acknowledged may come again, however late."""
-        context, client, reader = self._context, self._client, self._reader
+    async def _recall(self, start: dict[str, Any], *, upto: int, acknowledged: int) -> int:
+        """Read up to a sequence; what is not ``acknowledged`` may come again, however late."""
+        context, client, reader, subjects = self._context, self._client, self._reader, self._subjects
         assert reader.life is not None  # noqa: S101 - as in begin
         config = api.ConsumerConfig(
             filter_subject=subjects[0] if len(subjects) == 1 else None,
             filter_subjects=subjects if len(subjects) > 1 else None,
-            deliver_policy=api.DeliverPolicy.BY_START_TIME,
-            opt_start_time=datetime.fromtimestamp(beginning.since, UTC),
+            **start,
             ack_policy=api.AckPolicy.NONE,
             inactive_threshold=10 * _SECONDS,
             mem_storage=True,
@@ -192,17 +222,15 @@ class StreamMemory:
         inbox = client.new_inbox()
         raw = await client.open(inbox, reader=None)
         pull = JetStreamContext.PullSubscription(context, raw, reader.stream, made.name, inbox.encode())
-        acknowledged = beginning.acknowledged if reader.acknowledged else beginning.upto
+        acknowledged = acknowledged if reader.acknowledged else upto
         recalled, outage = 0, Outage(reader.watchword.verifier.policy.max_hold)
         left, reached = made.num_pending or 0, 0
         try:
-            while left > 0 and reached < beginning.upto:
+            while left > 0 and reached < upto:
                 fetched = await pull.fetch(min(_BATCH, left), timeout=_SECONDS)
                 left -= len(fetched)
                 reached = sequence_of(fetched[-1])
-                known = {
-                    sequence: reader.message(msg) for msg in fetched if (sequence := sequence_of(msg)) <= beginning.upto
-                }
+                known = {sequence: reader.message(msg) for msg in fetched if (sequence := sequence_of(msg)) <= upto}
                 over = [message for sequence, message in known.items() if sequence <= acknowledged]
                 await _remember(reader, over, client.check, outage, unacked=False)
                 waited_for = {sequence: message for sequence, message in known.items() if sequence > acknowledged}
@@ -214,6 +242,10 @@ class StreamMemory:
                 await raw.unsubscribe()
                 await context._jsm.delete_consumer(reader.stream, made.name)
         return recalled
+
+
+def _from(sequence: int) -> dict[str, Any]:
+    return {"deliver_policy": api.DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": sequence}
 
 
 def _unreadable(error: Exception) -> Unavailable:
@@ -254,7 +286,7 @@ async def _remember(
         if recalled:
             delay = FIRST_DELAY
         if reader.watchword.observing or not outage.holds(asyncio.get_running_loop().time()):
-            verifier.remember_unjudged(messages[0])
+            verifier.remember_unjudged(messages[0], comes_again=unacked)
             messages = messages[1:]
         else:
             await asyncio.sleep(delay)

@@ -30,12 +30,16 @@ _ID: Final = re.compile("[0-9a-f]{32}")
 
 
 class Delivery(NamedTuple):
-    """What an ack subject says: the (stream, consumer) that delivered, stream sequence, time (ns) and attempt."""
+    """What an ack subject says: the (stream, consumer) that delivered, stream sequence, time (ns) and attempt.
+
+    ``number`` is the consumer's own of this delivery.
+    """
 
     by: tuple[str, str]
     sequence: int
     stamp: int
     attempt: int
+    number: int
 
     @classmethod
     def parse(cls, reply: str) -> Delivery | None:
@@ -43,13 +47,11 @@ class Delivery(NamedTuple):
         tokens = reply.split(".")
         if tokens[:2] != _ACK or not (len(tokens) == _SHORT or len(tokens) >= _LONG):
             return None
-        stream, consumer, attempt, sequence, _, stamp = tokens[2:8] if len(tokens) == _SHORT else tokens[4:10]
-        digits = attempt + sequence + stamp
-        if not (digits.isascii() and digits.isdigit()) or not (
-            0 < len(attempt) <= _DIGITS and 0 < len(sequence) <= _DIGITS and 0 < len(stamp) <= _DIGITS
-        ):
+        stream, consumer, *numbers = tokens[2:8] if len(tokens) == _SHORT else tokens[4:10]
+        if not all(0 < len(one) <= _DIGITS and one.isascii() and one.isdigit() for one in numbers):
             return None
-        return cls((stream, consumer), int(sequence), int(stamp), int(attempt))
+        attempt, sequence, number, stamp = map(int, numbers)
+        return cls((stream, consumer), sequence, stamp, attempt, number)
 
 
 def sequence_of(raw: Msg) -> int:

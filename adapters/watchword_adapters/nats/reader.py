@@ -102,8 +102,7 @@ class Reader:
             return None
         with self._at_work():
             while True:
-                if not self.gate.is_open:
-                    await self.gate.opened()
+                await self.ready_for(raw)
                 message = self.message(raw)
                 try:
                     with self.gate.inside():
@@ -115,7 +114,7 @@ class Reader:
                     return self.deliver(raw, message, delivered)
                 except Pending as pending:
                     if self.waiting is not None:
-                        await self._park(raw, message, pending)
+                        await self.park(raw, message, pending)
                         return None
                     await asyncio.wait((found_of(pending),))
                     continue
@@ -150,7 +149,7 @@ class Reader:
         Once look-ups have taken ``patience`` seconds no other key is looked for. Nothing is done about the verdicts:
         that is to be done for each in its turn, by ``conclude``.
         """
-        await self.gate.opened()
+        await self.ready_for(raws[0])
         with self._at_work(), self.gate.inside():
             run, begun = self._run(raws), asyncio.get_running_loop().time()
             verdicts = await self._verdicts(run, check, begun + patience)
@@ -172,7 +171,7 @@ class Reader:
         if verdict is None:
             return None
         if isinstance(verdict, Pending) and self.waiting is not None:
-            await self._park(raw, message, verdict)
+            await self.park(raw, message, verdict)
             return None
         if isinstance(verdict, _REFUSALS):
             with self._at_work():
@@ -180,7 +179,7 @@ class Reader:
             return None
         return self.deliver(raw, message, verdict)
 
-    async def _park(self, raw: Msg, message: Message, pending: Pending) -> None:
+    async def park(self, raw: Msg, message: Message, pending: Pending) -> None:
         """Let a message wait for its key, and others go on; then it comes back to the front of its queue."""
         task, queue = found_of(pending), self.waiting
         parked = self._parked.get(task)
@@ -200,6 +199,11 @@ class Reader:
         for raw in reversed(self._parked.pop(task)):
             if self.waiting is not None:
                 self.waiting.come_back(raw)
+
+    async def ready_for(self, raw: Msg) -> None:  # noqa: ARG002 - streams look at the message
+        """Wait until the memory knows all that it must know before ``raw``."""
+        if not self.gate.is_open:
+            await self.gate.opened()
 
     def message(self, raw: Msg) -> Message:
         """Return ``raw`` as the core sees it."""

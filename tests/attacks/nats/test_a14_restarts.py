@@ -200,10 +200,10 @@ async def test_a39_a_stream_that_was_emptied(
         await set_up.attacker.jetstream().publish(set_up.subject, raw.data or b"", headers=headers)
 
     def purging(real: Callable[..., Any]) -> Callable[..., Any]:
-        async def late(*arguments: Any) -> Any:
+        async def late(*arguments: Any, **options: Any) -> Any:
             await purge()
             await copy()
-            return await real(*arguments)
+            return await real(*arguments, **options)
 
         return late
 

@@ -83,11 +83,14 @@ async def test_a43_unsubscribe_and_subscribe_again(world: World, unique: Unique,
     await asyncio.sleep(1.1)  # times of issue are whole seconds, and the floor is not
     captured = await field.say(b"scale up")
     await until(lambda: got)
-    for _ in range(3):
+    for count in range(1, 4):
         await subscription.unsubscribe()
         subscription = await client.subscribe(field.subject, cb=take)
         await client.flush()
         await resend(field.attacker, captured)
+        async with asyncio.timeout(PATIENCE):
+            while guard.audit.counts[Reason.REPLAYED] < count:  # noqa: ASYNC110 - the client tells nobody
+                await asyncio.sleep(0.005)
     await field.say(b"end")
     await until(lambda: got[-1] == b"end")
     assert got == [b"scale up", b"end"]

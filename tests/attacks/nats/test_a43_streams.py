@@ -194,3 +194,25 @@ async def test_a46_deliver_policy_new_begins_at_the_end(world: World, make_strea
     await set_up.say(b"new")
     assert (await push.next_msg(timeout=10)).data == b"new"
     assert guard.audit.counts == {"delivered": 1}
+
+
+async def test_a43_a_copy_that_is_judged_before_its_original(world: World, make_stream: MakeStream) -> None:
+    """It is no first sight: a delivery was lost on its way, and what stands before the copy is read first.
+
+    Else a restarted process, which reads the stream in its order, would deliver the original too.
+    """
+    set_up = await stage(world, make_stream)
+    guard, js = await set_up.reader()
+    subscription = await set_up.pull(js, ack_wait=2)
+    await set_up.say(b"1")
+    following = f"$JS.API.CONSUMER.MSG.NEXT.{set_up.stream}.worker"
+    lost = await set_up.attacker.request(following, b"1", timeout=5, old_style=True)
+    assert lost.data == b"1"
+    await set_up.replay(1)
+    await set_up.say(b"2")
+    assert await taken(subscription, 1) == [b"2"]
+    assert guard.audit.counts == {"delivered": 1, Reason.REPLAYED: 1}
+    _, js = await set_up.reader()
+    again = await set_up.pull(js)
+    await set_up.say(b"3")
+    assert sorted(await taken(again, 2)) == [b"1", b"3"]
