@@ -13,7 +13,7 @@ import nats
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from watchword_adapters.kafka import SigningProducer, VerifyingConsumer
-from watchword_adapters.nats import connect
+from watchword_adapters.nats import WatchwordClient, connect
 
 from . import cast
 from .core import BATCH
@@ -67,6 +67,8 @@ class Nats:
                 client = await self._client(stack, kind, clock)
                 await client.subscribe(self.subject(kind), cb=_callback(kind, hear), **ROOM)
                 await client.flush()
+                if isinstance(client, WatchwordClient):
+                    await client.ready()
             clock.right()
             yield
 
@@ -80,8 +82,8 @@ class Nats:
 class Clock:
     """A clock that stands minutes back until it is put right.
 
-    A subscription on core NATS takes nothing that was issued before it began, and up to the clocks' skew after that: so
-    nobody has to wait for that half minute.
+    A subscription on core NATS takes nothing that was issued before it began, and up to the clocks' skew after that:
+    what is issued by the true clock is far behind that.
     """
 
     def __init__(self) -> None:

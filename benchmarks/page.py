@@ -92,6 +92,16 @@ def _envelope(report: Report) -> Iterator[str]:
     yield "for names of 25 characters, a key, a header and a partition."
 
 
+def _starts(report: Report) -> Iterator[str]:
+    """Show each kind of reader in a line: lost of what was owed, and seconds to the first delivery."""
+    found: dict[str, list[str]] = {}
+    for row in report["starts"]["starts"]:
+        found.setdefault(row["reader"], []).extend((f"{row['lost']:,}", f"{row['seconds']:.2f}"))
+    yield from _head("reader on NATS", "first start: lost", "s", "restart: lost", "s", "subscribed again: lost", "s")
+    for name, cells in found.items():
+        yield _row((name, *cells))
+
+
 _BLOCKS: Final = (
     ("machine", _machine),
     ("peers", _peers),
@@ -99,4 +109,5 @@ _BLOCKS: Final = (
     ("brokers", _buses),
     ("latency_us", _latency),
     ("envelope_characters", _envelope),
+    ("starts", _starts),
 )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NAME: Final = "bench.json"
-OWN_FILES: Final = ("memory", "stores", "ready")
+OWN_FILES: Final = ("memory", "stores", "ready", "starts")
 """Parts whose figures are in a file of their own as well."""
 
 _SHARED: Final = ("ratios", "latency_us", "brokers", "parts")

@@ -123,6 +123,11 @@ def _ready(options: Options) -> Iterator[Found]:
         yield _measure("ready", options, broker.address, broker.told)
 
 
+def _starts(options: Options) -> Iterator[Found]:
+    with server("nats", options.addresses.get("nats")) as broker:
+        yield _measure("starts", options, broker.address, broker.told)
+
+
 PARTS: Final[Mapping[str, Callable[[Options], Iterator[Found]]]] = {
     "core": _alone("core"),
     "peers": _alone("peers"),
@@ -131,5 +136,6 @@ PARTS: Final[Mapping[str, Callable[[Options], Iterator[Found]]]] = {
     "stores": _stores,
     "scaling": _alone("scaling"),
     "ready": _ready,
+    "starts": _starts,
 }
-DEFAULT: Final = ("core", "peers", "buses", "memory", "stores", "scaling")
+DEFAULT: Final = ("core", "peers", "buses", "memory", "stores", "scaling", "starts")

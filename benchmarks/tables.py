@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 Report = dict[str, Any]
-_LEFT: Final = frozenset({"what", "name", "how", "side", "store", "raw is", "on", "bus", "options", "figure", "stage"})
+_LEFT: Final = frozenset(
+    {"what", "name", "how", "side", "store", "raw is", "on", "bus", "options", "figure", "stage", "reader", "moment"}
+)
 
 
 def tables(part: str, report: Report) -> Iterator[Table]:
@@ -139,6 +141,19 @@ def _ready(report: Report) -> Iterator[Table]:
     yield table
 
 
+def _starts(report: Report) -> Iterator[Table]:
+    starts = report["starts"]
+    title = (
+        f"starts on NATS, a skew of {starts['max_skew']:g} s, {starts['per_second']:g} messages/s, {starts['broker']}"
+    )
+    table = _table(title, ("reader", "moment", "lost", "of", "first delivery", "floor announced to end", "promise"))
+    for row in starts["starts"]:
+        announced = "" if row["announced"] is None else f"{row['announced']:.1f} s"
+        counts = (str(row["lost"]), str(row["owed"]), f"{row['seconds']:.2f} s", announced)
+        table.add_row(row["reader"], row["moment"], *counts, "held" if row["holds"] else "BROKEN")
+    yield table
+
+
 def _ratios(report: Report) -> Iterator[Table]:
     table = _table("ours over theirs, messages per second", ("figure", "ratio"))
     for name, ratio in report["ratios"].items():
@@ -154,5 +169,6 @@ _TABLES: Final[Mapping[str, Callable[[Report], Iterator[Table]]]] = {
     "stores": _stores,
     "scaling": _scaling,
     "ready": _ready,
+    "starts": _starts,
     "ratios": _ratios,
 }

@@ -11,13 +11,13 @@ process may still be running, and be given messages until then. What was issued 
 to the earlier one, so it is stale, unless a journal (or a shared store) tells what that one was given.
 
 Nothing is issued twice, so a memory is needed no longer than its messages are fresh: that of a closed subscription is
-forgotten then, and all that stays is that there was one.
+forgotten then, and all that stays is a floor.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from math import inf
+from math import ceil, inf
 from typing import TYPE_CHECKING, Final
 
 from watchword.errors import ConfigurationError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from watchword.verifier import Verifier
 
 MAX_KNOWN: Final = 100_000
-"""Readers of which no more is known than that they were there before; the oldest are forgotten."""
+"""Readers of which no more is known than the floor of what they were given; the oldest are forgotten."""
 
 _SAID_EVERY: Final = 1.0
 """Seconds by which the end of a floor must be later than the last that was announced, to be announced as well."""
@@ -67,7 +67,7 @@ class Lives:
         self._audit = audit
         self._lives: dict[str, Life] = {}
         self._closed: OrderedDict[str, Life] = OrderedDict()
-        self._known: OrderedDict[str, None] = OrderedDict()
+        self._known: OrderedDict[str, float] = OrderedDict()
         self._open: dict[str, set[int]] = {}
         self._streams: dict[str, StreamLife] = {}
         self._announced = -inf
@@ -128,13 +128,13 @@ class Lives:
             return
         life.is_born = True
         verifier, now = self._verifier, self._verifier.clock()
-        was_here = life.name in self._known  # and closed for so long that whatever it was given is stale
-        floor = -inf if solicited or was_here else now + verifier.policy.max_skew
+        birth = now + verifier.policy.max_skew
         if verifier.journal is None or solicited:
+            floor = -inf if solicited else self._known.get(life.name, birth)
             verifier.begin(life.log, floor=floor)
         else:
-            recalled = verifier.journal.recall(life.log, birth=now + verifier.policy.max_skew)
-            floor = min(floor, recalled.floor)
+            recalled = verifier.journal.recall(life.log, birth=birth)
+            floor = recalled.floor
             verifier.resume(life.log, floor=floor, notes=recalled.notes)
         if floor > now:
             self.announce(life.name, floor)
@@ -152,13 +152,14 @@ class Lives:
 
     def announce(self, reader: str, floor: float, *, remedy: str = REMEDY) -> None:
         """Warn of a floor that honest messages meet; many that end together are one warning."""
-        self.floor_ends_at = max(self.floor_ends_at, floor)
-        if floor > self._announced + _SAID_EVERY:
-            self._announced = floor
+        ends = ceil(floor)  # times of issue are whole seconds
+        self.floor_ends_at = max(self.floor_ends_at, ends)
+        if ends > self._announced + _SAID_EVERY:
+            self._announced = ends
             self._audit.warn(
                 "replay.floor",
                 reader=reader,
-                until=floor,
+                until=ends,
                 cost="what was issued before then is dropped as stale, for an earlier process may have been given it",
                 remedy=remedy,
             )
@@ -235,7 +236,7 @@ class Lives:
             del self._closed[name]
             self._verifier.forget(life.log)
             self._known.pop(name, None)
-            self._known[name] = None
+            self._known[name] = life.closed_at + policy.max_skew  # whatever it was given was issued by then
             if len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)
 

@@ -212,7 +212,7 @@ def bench(
     parts: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PART...", help="core, peers, buses, memory, stores, scaling, ready; default all but it."
+            metavar="PART...", help="core, peers, buses, memory, stores, scaling, starts, ready; default all but it."
         ),
     ] = None,
     *,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from nats.aio.msg import Msg
 
-from tests.integration.nats.world import CLOUD, PATIENCE, PLANNER, World, resend, soon, until
+from tests.integration.nats.world import CLOUD, PATIENCE, PLANNER, World, resend, second_begins, soon, until
 from watchword import Alias, ConfigurationError, Policy, Reason, Watchword
 from watchword_adapters.nats import WatchwordClient
 from watchword_adapters.stores.journal import FileJournal
@@ -44,14 +44,14 @@ class Field:
         return self.seen[-1]
 
 
-def journal(tmp_path: Path, name: str = "state", **policy: float) -> FileJournal:
+def journal(tmp_path: Path, clock: Callable[[], float] = time.time, **policy: float) -> FileJournal:
     """Return the journal of an agent on this machine."""
     return FileJournal(
-        tmp_path / name,
+        tmp_path / "state",
         realm="prod",
         principal=CLOUD,
         policy=Policy(**policy),  # type: ignore[arg-type]  # a few floats
-        clock=time.time,
+        clock=clock,
         warn=lambda *_, **__: None,
     )
 
@@ -234,8 +234,24 @@ async def test_a46_without_a_journal_the_floor_is_announced(world: World, unique
     assert got == [b"in time"]
     floors = [fields for event, fields in warned if event == "replay.floor"]
     assert 1 <= len(floors) <= 2
-    assert begun + 2.0 <= floors[0]["until"] <= begun + 3.0
+    assert begun + 2.0 <= floors[0]["until"] <= begun + 4.0
     assert "watchword init" in floors[0]["remedy"]
+
+
+async def test_a46_nothing_is_dropped_once_the_client_is_ready(world: World, unique: Unique) -> None:
+    """What is sent as soon as ``ready`` returns is delivered, and nothing is lost behind the end that was announced."""
+    subject, warned = unique("a46"), []
+    guard = world.agent(CLOUD, shared=False, max_skew=1.0)
+    guard.audit.warn = lambda _, **fields: warned.append(fields["until"])  # type: ignore[method-assign]  # to listen
+    client, planner = await world.client(guard, reader=None), await world.client(world.agent(PLANNER))
+    await second_begins()
+    await asyncio.sleep(0.3)  # so that the floor, too, ends early in a second
+    got = await reading(client, subject)
+    await soon(client.ready())
+    assert time.time() >= warned[0]
+    await planner.publish(subject, b"ready")
+    await until(guard.audit.counts.total)
+    assert got == [b"ready"]
 
 
 async def test_n9_a_machine_that_was_set_back_begins_anew(world: World, unique: Unique) -> None:
@@ -252,3 +268,38 @@ async def test_n9_a_machine_that_was_set_back_begins_anew(world: World, unique: 
     await field.say(b"2")
     await until(lambda: guard.audit.counts[Reason.STALE] == 1)
     assert got == [b"1"]
+
+
+async def test_a34_a_clock_that_is_set_back_between_two_starts(world: World, unique: Unique, tmp_path: Path) -> None:
+    """What a journal was given is no first sight, though the clock now shows less than it showed then."""
+    subject, ahead = unique("a34"), 3600.0
+    now = [time.time() + ahead]
+    state = journal(tmp_path, clock=lambda: now[0])
+    state.initialise()
+    guard = world.agent(CLOUD, shared=False, journal=state, clock=lambda: now[0])
+    client = await world.client(guard, reader=None)
+    attacker = await world.plain()
+    seen = await attacker.subscribe(subject)
+    await attacker.flush()
+    got = await reading(client, subject)
+    await client.flush()
+    early = await world.client(world.agent(PLANNER, clock=lambda: now[0]))
+    await early.publish(subject, b"once")
+    await until(lambda: got)
+    captured = await soon(seen.next_msg(timeout=None))
+    await client.close()
+    now[0] += 400  # so that the journal forgets it, for it is no longer fresh
+    state = journal(tmp_path, clock=lambda: now[0])
+    client = await world.client(world.agent(CLOUD, shared=False, journal=state, clock=lambda: now[0]), reader=None)
+    got = await reading(client, f"{subject}.other")
+    await client.flush()
+    await client.close()
+    now[0] -= 400
+    state = journal(tmp_path, clock=lambda: now[0])
+    guard = world.agent(CLOUD, shared=False, journal=state, clock=lambda: now[0])
+    client = await world.client(guard, reader=None)
+    got = await reading(client, subject)
+    await client.flush()
+    await resend(attacker, captured)
+    await until(guard.audit.counts.total)
+    assert (got, guard.audit.counts["delivered"]) == ([], 0)
