@@ -169,17 +169,20 @@ def test_two_event_loops_at_once_are_refused(tmp_path: Path) -> None:
         claim = asyncio.ensure_future(store.claim(make_claim(1)))
         await asyncio.sleep(0)
         asked.set()
-        await asyncio.to_thread(told.wait)
+        await asyncio.to_thread(told.wait, 60)
         store.let.set()
-        return await claim
+        async with asyncio.timeout(10):
+            return await claim
 
     with ThreadPoolExecutor(1) as thread:
         first = thread.submit(lambda: asyncio.run(serve()))
         assert asked.wait(10)
-        for work in (lambda: store.claim(make_claim(2)), store.start, store.close, lambda: store.birth("group")):
-            with pytest.raises(ConfigurationError, match="make a Watchword of its own in each thread"):
-                asyncio.run(_awaited(work()))
-        told.set()
+        try:
+            for work in (lambda: store.claim(make_claim(2)), store.start, store.close, lambda: store.birth("group")):
+                with pytest.raises(ConfigurationError, match="make a Watchword of its own in each thread"):
+                    asyncio.run(_awaited(work()))
+        finally:
+            told.set()
         assert first.result(10) is FIRST
     assert asyncio.run(store.claim(make_claim(2))) is FIRST
 
@@ -194,9 +197,11 @@ def test_two_event_loops_at_once_are_refused(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as thread:
         thread.submit(asyncio.run, leave(closed, gone))
         assert closed.wait(10)
-        assert asyncio.run(shared[0].claim(make_claim(1))) is FIRST
-        asyncio.run(shared[0].close())
-        gone.set()
+        try:
+            assert asyncio.run(shared[0].claim(make_claim(1))) is FIRST
+            asyncio.run(shared[0].close())
+        finally:
+            gone.set()
 
 
 async def _awaited(work: Awaitable[Any]) -> Any:
