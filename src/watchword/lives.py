@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from watchword.errors import ConfigurationError
 from watchword.message import Channel
+from watchword.rebuild import floor_at
 from watchword.stream_life import StreamLife
 
 if TYPE_CHECKING:
@@ -129,15 +130,20 @@ class Lives:
         life.is_born = True
         verifier, now = self._verifier, self._verifier.clock()
         was_here = life.name in self._known  # and closed for so long that whatever it was given is stale
-        floor = -inf if solicited or was_here else now + verifier.policy.max_skew
+        birth = self.floor_from(now)
+        floor = -inf if solicited or was_here else birth
         if verifier.journal is None or solicited:
             verifier.begin(life.log, floor=floor)
         else:
-            recalled = verifier.journal.recall(life.log, birth=now + verifier.policy.max_skew)
+            recalled = verifier.journal.recall(life.log, birth=birth)
             floor = min(floor, recalled.floor)
             verifier.resume(life.log, floor=floor, notes=recalled.notes)
         if floor > now:
             self.announce(life.name, floor)
+
+    def floor_from(self, time: float) -> float:
+        """Return the floor that is above whatever was issued up to ``time``, by any clock within the skew."""
+        return floor_at(self._verifier.policy, -inf, cut=time)
 
     def announce(self, reader: str, floor: float, *, remedy: str = REMEDY) -> None:
         """Warn of a floor that honest messages meet; many that end together are one warning."""
@@ -162,7 +168,8 @@ class Lives:
         before, self._drift = self._drift, drift
         if before is None or abs(drift - before) <= max(_DRIFT, self._verifier.policy.max_skew):
             return
-        floor = wall + self._verifier.policy.max_skew
+        floor = self.floor_from(wall)
+        self._known.clear()
         for life in (*self._lives.values(), *self._closed.values()):
             if life.is_born:
                 self._verifier.raise_floor(life.log, floor)
