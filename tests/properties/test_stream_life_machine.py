@@ -38,6 +38,12 @@ class StreamReaders(RuleBasedStateMachine):
         self.handed: dict[Ident, int] = {}
         """Where each id was handed over, for ever."""
 
+        self.to_come: set[int] = set()
+        """What a consumer that was made anew or set back is yet to deliver, maybe again.
+
+        If it goes before that, a copy is given to the reader in its place, as it would have been itself.
+        """
+
         self.cut = -inf
         """What was issued up to then may be stale, for what was stored then has gone before the reader began."""
 
@@ -133,12 +139,14 @@ class StreamReaders(RuleBasedStateMachine):
         self.recall(beginning)
         if cut:
             self.server.purge(cut)
+            self.what_has_gone_may_come_from_elsewhere()
             again = self.server.last_gone_at()
             if again is not None and (raised := floor_at(POLICY, -inf, cut=again)) > beginning.floor:
                 self.verifier.begin(self.life.log, floor=raised)
                 self.recall(beginning)
                 gone = again
         self.cut = -inf if gone is None else gone + SKEW
+        self.to_come = {one for one in self.server.kept if one > beginning.upto}
 
     def recall(self, beginning: Beginning) -> None:
         """Read the stream again."""
@@ -325,6 +333,7 @@ class StreamReaders(RuleBasedStateMachine):
         """Do what a verdict asks for; and hold it against all that ever happened."""
         stored, consumer = delivery.stored, self.server.consumer
         self.life.judged(stored.sequence, delivery.number)
+        self.to_come.discard(stored.sequence)
         if isinstance(verdict, VerifiedMessage):
             assert stored.ident is not None
             assert self.handed.setdefault(stored.ident, stored.sequence) == stored.sequence, "handed over at two places"
@@ -359,13 +368,19 @@ class StreamReaders(RuleBasedStateMachine):
             self.life.acknowledged(sequence)
             self.may_come.discard(sequence)
 
+    @invariant()
+    def what_has_gone_may_come_from_elsewhere(self) -> None:
+        """Take back the promise for what was to come again, and has gone before that."""
+        for ident, sequence in list(self.handed.items()):
+            if sequence in self.to_come and sequence not in self.server.kept:
+                del self.handed[ident]
+
     def check_rejection(self, stored: Stored, reason: str) -> None:
         """Hold a rejection against what the reader was given, and what may be wrong with the message."""
         is_fresh = -SKEW <= stored.stamp - stored.issued_at <= HORIZON
         if stored is STRANGE or not stored.headers:
             assert reason == "unsigned"
         elif reason == "replayed":
-            assert not stored.is_first or self.handed.get(stored.ident or ("", 0)) != stored.sequence, "falsely accused"
             assert not stored.is_first, "the first of its id is accused"
         elif stored.is_first and is_fresh:
             assert reason == "stale"
