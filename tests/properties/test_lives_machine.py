@@ -71,10 +71,15 @@ class MemoryJournal:
 
 @dataclass(eq=False)
 class Subscription:
-    """One subscription; what arrives before the server has confirmed it waits."""
+    """One subscription; what arrives before the server has confirmed it waits.
+
+    ``reader`` says which one it is: what is signed for its pattern, and the lowest number that was free.
+    """
 
     pattern: str
     life: Life
+    reader: str
+    number: int
     is_confirmed: bool = False
     waiting: list[tuple[Captured, str]] = field(default_factory=list)
 
@@ -158,7 +163,10 @@ class CoreReaders(RuleBasedStateMachine):
     def subscribe(self, pattern: str, at_once: bool) -> None:  # noqa: FBT001
         """Subscribe; the server's confirmation may come later."""
         process = self.processes[-1]
-        process.subscriptions.append(Subscription(pattern, process.lives.open(pattern)))
+        taken = [one.number for one in process.subscriptions if one.pattern == pattern]
+        number = min(set(range(len(taken) + 1)) - set(taken))
+        reader = f"{'a.x' if pattern == MAPPED else pattern}#{number}"
+        process.subscriptions.append(Subscription(pattern, process.lives.open(pattern), reader, number))
         if at_once:
             self.confirm(-1)
 
@@ -170,8 +178,8 @@ class CoreReaders(RuleBasedStateMachine):
         if not waiting:
             return
         subscription = waiting[which % len(waiting)]
-        name, is_new = subscription.life.name, not subscription.life.is_born
-        if is_new and name not in process.inherited:
+        name = subscription.reader
+        if name not in process.inherited:
             process.inherited[name] = set().union(*[older.handed[name] for older in self.processes[:-1]])
             process.floors[name] = self.local + SKEW
             if self.journal is not None:
@@ -195,6 +203,20 @@ class CoreReaders(RuleBasedStateMachine):
         self.reader = reader
         self.confirm(-1)
         self.replay(0, mapped=False)
+
+    @rule(which=ANY, seconds=st.sampled_from([0.0, 1.0, 9.0, 20.0]), new=st.booleans())
+    def resubscribe(self, which: int, seconds: float, new: bool) -> None:  # noqa: FBT001
+        """Close a subscription and open its like; then replay what it was given, or send something new."""
+        subscriptions = self.processes[-1].subscriptions
+        if subscriptions:
+            pattern = subscriptions[which % len(subscriptions)].pattern
+            self.unsubscribe(which)
+            self.now += seconds
+            self.subscribe(pattern, at_once=True)
+        if new:
+            self.send(next(iter(WRITERS)), "a.x", 0.0)
+        else:
+            self.replay_all()
 
     @rule(which=ANY)
     def unsubscribe(self, which: int) -> None:
@@ -249,12 +271,12 @@ class CoreReaders(RuleBasedStateMachine):
 
     def judge(self, process: Process, subscription: Subscription, captured: Captured, subject: str) -> None:
         """Judge a message for one subscription, and hold the verdict against all that ever happened."""
-        name, ident = subscription.life.name, captured.ident
+        name, ident = subscription.reader, captured.ident
         message = Message(
             channel=Channel("nats", "prod", subject),
             value=b"v",
             headers=captured.headers,
-            reader=name,
+            reader=subscription.life.name,
             exclusive=True,
         )
         process.lives.compare_clocks(self.local, self.now - self.lost)

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.properties.log_reader import AGES, ANY, DELAYS, WAITS, WITHIN
 from tests.properties.log_world import HORIZON, POLICY, SKEW, WRITERS, Ident, Keys
 from tests.properties.stream_world import CONSUMER, JUNK, STRANGE, STREAM, Delivery, Server, Stored, read_as
-from tests.unit.core.world import BOB, at_once
+from tests.unit.core.world import ALICE, BOB, at_once
 from watchword import Expected, MemoryReplayStore, Rejected, Unavailable, VerifiedMessage, Verifier
 from watchword.audit import Audit
 from watchword.lives import Lives, stream_reader
@@ -25,6 +25,7 @@ from watchword.stream_life import Beginning, StreamFacts
 READER: Final = stream_reader(STREAM, CONSUMER)
 BY: Final = (STREAM, CONSUMER)
 COUNTS: Final = st.sampled_from([1, 2, 3, 100])
+CLOCKS: Final = st.tuples(WITHIN, WITHIN, WITHIN)
 HOW: Final = st.sampled_from(["new", "middle", "all", "all", "all"])
 
 
@@ -57,9 +58,7 @@ class StreamReaders(RuleBasedStateMachine):
         self.sides = 0
         self.is_lasting = True
 
-    @initialize(
-        clocks=st.tuples(WITHIN, WITHIN, WITHIN), acked=st.booleans(), most=st.sampled_from([0, 0, 1, 2]), how=HOW
-    )
+    @initialize(clocks=CLOCKS, acked=st.booleans(), most=st.sampled_from([0, 0, 1, 2]), how=HOW)
     def set_up(self, clocks: tuple[float, float, float], acked: bool, most: int, how: str) -> None:  # noqa: FBT001
         """Choose clocks and a consumer, and begin."""
         self.server.clock, self.server.reader, self.server.signer = clocks
@@ -238,6 +237,41 @@ class StreamReaders(RuleBasedStateMachine):
         if self.server.ever:
             stored = self.server.ever[-1 - which % len(self.server.ever)]
             self.server.now += max(0.0, stored.issued_at + age - self.server.now - self.server.clock)
+
+    @rule(clocks=CLOCKS, age=AGES, keep=st.sampled_from([0, 1, 9]), how=st.none() | HOW)
+    def replay_after_restart(self, clocks: tuple[float, float, float], age: float, keep: int, how: str | None) -> None:
+        """Read all; lose some of it, and let a new process find a copy, maybe by a consumer that was made anew."""
+        server, acked = self.server, self.server.consumer.acked
+        server.clock, server.reader, server.signer = clocks
+        self.send(ALICE, 0.0, 1)
+        server.clock = -server.clock
+        self.send(BOB, 0.0, 2)
+        self.finish()
+        if keep:
+            self.delete(2)
+        self.purge(keep)
+        self.wait_for_age(2, age)
+        if how is not None:
+            self.make(acked=acked, most=0, how=how)
+        self.restart(blind=False)
+        self.replay(2, 1)
+        self.finish()
+
+    @rule(seconds=WAITS, how=HOW, anew=st.booleans(), replayed=st.booleans())
+    def set_back(self, seconds: float, how: str, anew: bool, replayed: bool) -> None:  # noqa: FBT001
+        """Read all, let log time pass it, and set the consumer back under the reader."""
+        self.send(ALICE, 0.0, 1)
+        self.finish()
+        self.wait(seconds)
+        self.send(BOB, 0.0, 1)
+        self.finish()
+        if anew:
+            self.make(acked=self.server.consumer.acked, most=0, how=how)
+        else:
+            self.reset(how)
+        if replayed:
+            self.replay_all()
+        self.finish()
 
     @rule(server=WITHIN, reader=WITHIN, signer=WITHIN)
     def step_clocks(self, server: float, reader: float, signer: float) -> None:
