@@ -216,3 +216,22 @@ async def test_a43_a_copy_that_is_judged_before_its_original(world: World, make_
     again = await set_up.pull(js)
     await set_up.say(b"3")
     assert sorted(await taken(again, 2)) == [b"1", b"3"]
+
+
+async def test_a43_an_ordered_consumer_that_is_made_anew_keeps_its_memory(
+    world: World, make_stream: MakeStream
+) -> None:
+    """When deliveries were lost it goes on behind the last one; a copy of what came before that is a replay."""
+    set_up = await stage(world, make_stream)
+    guard, js = await set_up.reader()
+    push = await js.subscribe(set_up.subject, ordered_consumer=True)
+    await set_up.say(b"1", b"2")
+    assert await got(push, 2) == [b"1", b"2"]
+    first, state = (await push.consumer_info()).name, push._sub._jsi
+    assert state is not None
+    state._dseq = 99  # as if deliveries had been dropped on the way
+    await set_up.replay(1, 2)
+    await set_up.say(b"3")
+    assert await got(push, 1) == [b"3"]
+    assert (await push.consumer_info()).name != first
+    assert guard.audit.counts == {"delivered": 3, Reason.REPLAYED: 2}
