@@ -257,6 +257,21 @@ class StreamReaders(RuleBasedStateMachine):
         self.replay(2, 1)
         self.finish()
 
+    @rule(down=st.booleans())
+    def judge_a_copy_first(self, down: bool) -> None:  # noqa: FBT001
+        """Lose a message on its way, and judge a copy of it; then let a new process be given both again."""
+        self.finish()
+        self.send(ALICE, 0.0, 1)
+        self.deliver(1)
+        self.way.clear()
+        self.replay(0, 1)
+        self.keys.down = down
+        self.deliver(100)
+        self.judge(100, 0, 1, patient=True)
+        self.keys.down = False
+        self.restart(blind=False)
+        self.finish()
+
     @rule(seconds=WAITS, how=HOW, anew=st.booleans(), replayed=st.booleans())
     def set_back(self, seconds: float, how: str, anew: bool, replayed: bool) -> None:  # noqa: FBT001
         """Read all, let log time pass it, and set the consumer back under the reader."""
