@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from watchword.errors import ConfigurationError
 from watchword.message import Channel
+from watchword.rebuild import floor_at
 from watchword.stream_life import StreamLife
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 MAX_KNOWN: Final = 100_000
 """Readers of which no more is known than the floor of what they were given; the oldest are forgotten."""
-
-_SAID_EVERY: Final = 1.0
-"""Seconds by which the end of a floor must be later than the last that was announced, to be announced as well."""
 
 _DRIFT: Final = 1.0
 """Seconds by which the wall clock may be corrected whatever the policy says."""
@@ -128,7 +126,7 @@ class Lives:
             return
         life.is_born = True
         verifier, now = self._verifier, self._verifier.clock()
-        birth = now + verifier.policy.max_skew
+        birth = self.floor_from(now)
         if verifier.journal is None or solicited:
             floor = -inf if solicited else self._known.get(life.name, birth)
             verifier.begin(life.log, floor=floor)
@@ -150,11 +148,15 @@ class Lives:
             for life in self._closed.values():
                 life.is_born = False
 
+    def floor_from(self, time: float) -> float:
+        """Return the floor that is above whatever was issued up to ``time``, by any clock within the skew."""
+        return floor_at(self._verifier.policy, -inf, cut=time)
+
     def announce(self, reader: str, floor: float, *, remedy: str = REMEDY) -> None:
         """Warn of a floor that honest messages meet; many that end together are one warning."""
         ends = ceil(floor)  # times of issue are whole seconds
         self.floor_ends_at = max(self.floor_ends_at, ends)
-        if ends > self._announced + _SAID_EVERY:
+        if ends > self._announced:
             self._announced = ends
             self._audit.warn(
                 "replay.floor",
@@ -174,7 +176,8 @@ class Lives:
         before, self._drift = self._drift, drift
         if before is None or abs(drift - before) <= max(_DRIFT, self._verifier.policy.max_skew):
             return
-        floor = wall + self._verifier.policy.max_skew
+        floor = self.floor_from(wall)
+        self._known.clear()
         for life in (*self._lives.values(), *self._closed.values()):
             if life.is_born:
                 self._verifier.raise_floor(life.log, floor)
@@ -236,7 +239,7 @@ class Lives:
             del self._closed[name]
             self._verifier.forget(life.log)
             self._known.pop(name, None)
-            self._known[name] = life.closed_at + policy.max_skew  # whatever it was given was issued by then
+            self._known[name] = self.floor_from(life.closed_at)  # whatever it was given was issued by then
             if len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)
 

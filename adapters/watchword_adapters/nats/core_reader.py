@@ -114,7 +114,7 @@ class SharedReader(CoreReader):
         while True:
             try:
                 if await store.birth(self.name) is None:
-                    floor = verifier.clock() + verifier.policy.max_skew
+                    floor = self.watchword.lives.floor_from(verifier.clock())
                     kept = await store.admit_reader(self.name, ReaderBirth(floor=floor))
                     if kept.floor > verifier.clock():
                         remedy = f"before the first start, {how_to_admit(self.name)}"

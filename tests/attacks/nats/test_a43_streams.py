@@ -4,13 +4,14 @@ import asyncio
 from typing import Any
 
 import pytest
+from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from tests.attacks.nats.test_a14_restarts import Stage, stage, taken
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import World, second_begins, until
-from watchword import Reason
-from watchword_adapters.nats import VerifyingJetStream
+from watchword import Reason, Unavailable
+from watchword_adapters.nats import VerifyingJetStream, jetstream_rebuild
 
 WAYS = ["ephemeral pull", "ephemeral push", "ordered", "durable made anew"]
 
@@ -216,3 +217,81 @@ async def test_a43_a_copy_that_is_judged_before_its_original(world: World, make_
     again = await set_up.pull(js)
     await set_up.say(b"3")
     assert sorted(await taken(again, 2)) == [b"1", b"3"]
+
+
+async def test_a43_an_ordered_consumer_that_is_made_anew_keeps_its_memory(
+    world: World, make_stream: MakeStream
+) -> None:
+    """When deliveries were lost it goes on behind the last one; a copy of what came before that is a replay."""
+    set_up = await stage(world, make_stream)
+    guard, js = await set_up.reader()
+    push = await js.subscribe(set_up.subject, ordered_consumer=True)
+    await set_up.say(b"1", b"2")
+    assert await got(push, 2) == [b"1", b"2"]
+    first, state = (await push.consumer_info()).name, push._sub._jsi
+    assert state is not None
+    state._dseq = 99  # as if deliveries had been dropped on the way
+    await set_up.replay(1, 2)
+    await set_up.say(b"3")
+    assert await got(push, 1) == [b"3"]
+    assert (await push.consumer_info()).name != first
+    assert guard.audit.counts == {"delivered": 3, Reason.REPLAYED: 2}
+
+
+@pytest.mark.parametrize("most", [jetstream_rebuild.MOST_DELETED, 0])
+@pytest.mark.parametrize("way", WAYS)
+async def test_a43_the_original_is_gone_from_the_middle(
+    world: World, make_stream: MakeStream, monkeypatch: pytest.MonkeyPatch, way: str, most: int
+) -> None:
+    """What was issued before a deleted message is stale where that stood; where too many are deleted, everything is."""
+    monkeypatch.setattr(jetstream_rebuild, "MOST_DELETED", most)
+    set_up = await stage(world, make_stream)
+    _, js = await set_up.reader(max_skew=0.5)
+    subscription = await begun(set_up, js, way)
+    await set_up.say(b"before", b"scale up", b"behind")
+    assert await got(subscription, 3) == [b"before", b"scale up", b"behind"]
+    await subscription.unsubscribe()
+    raw = await set_up.attacker.jetstream().get_msg(set_up.stream, 2)
+    headers = {name: value for name, value in (raw.headers or {}).items() if name != "Nats-Msg-Id"}
+    await set_up.attacker.jetstream().delete_msg(set_up.stream, 2)
+    guard, js = await set_up.reader(max_skew=0.5)
+    subscription = await begun(set_up, js, way)
+    await set_up.attacker.jetstream().publish(set_up.subject, raw.data or b"", headers=headers)
+    await second_begins()
+    await second_begins()
+    await set_up.say(b"end")
+    found: list[bytes] = []
+    while b"end" not in found:
+        found += await got(subscription, 1)
+    assert b"scale up" not in found
+    assert guard.audit.counts[Reason.STALE] >= 1
+
+
+async def test_a35_a_stream_that_cannot_be_read_again_for_a_while(
+    world: World, make_stream: MakeStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is judged meanwhile and nothing is lost; a subscription that could not even look is refused."""
+    monkeypatch.setattr(jetstream_rebuild, "FIRST_DELAY", 0.01)
+    set_up = await stage(world, make_stream)
+    guard, js = await set_up.reader(max_age=1.0, max_skew=0.5)
+    subscription = await set_up.pull(js)
+    await set_up.say(b"1")
+    assert await taken(subscription, 1) == [b"1"]
+    await asyncio.sleep(3)
+    await set_up.say(b"2")
+    assert await taken(subscription, 1) == [b"2"]
+    look, failures, warned = jetstream_rebuild.StreamMemory._look, [NatsError("away"), TimeoutError()], list[str]()
+
+    async def failing(self: jetstream_rebuild.StreamMemory) -> Any:
+        if failures:
+            raise failures.pop()
+        return await look(self)
+
+    monkeypatch.setattr(jetstream_rebuild.StreamMemory, "_look", failing)
+    guard.audit.warn = lambda event, **_: warned.append(event)  # type: ignore[method-assign]  # to listen
+    await set_up.attacker.request(f"$JS.API.CONSUMER.RESET.{set_up.stream}.worker", b'{"seq":1}', timeout=5)
+    assert await taken(subscription, 2) == [b"1", b"2"]
+    assert warned.count("replay.unreadable") == 2
+    failures.append(TimeoutError())
+    with pytest.raises(Unavailable, match="cannot be read again"):
+        await js.subscribe(set_up.subject)

@@ -88,9 +88,10 @@ def test_what_was_passed_is_what_nobody_waits_for() -> None:
     life.acknowledged(10)
     assert life.was_passed(11)
     assert life.was_passed(10)
-    life.begin(facts(), now=2000.0)
     life.judged(10, 14)
     assert not life.was_passed(10)
+    life.begin(facts(), now=2000.0)
+    assert life.was_passed(10)
 
 
 def test_what_is_missing_before_a_delivery_shows_by_its_number() -> None:

@@ -1,0 +1,296 @@
+"""Which subscription is which reader, and since when its memory knows everything; fed by hand."""
+
+from math import ceil, inf, nextafter
+from typing import Any
+
+import pytest
+
+from tests.unit.core.world import ALICE, BOB, NOW, at_once, known_keys, nats, press
+from watchword import (
+    Alias,
+    ConfigurationError,
+    MemoryKeys,
+    MemoryReplayStore,
+    Policy,
+    Position,
+    VerifiedMessage,
+    Verifier,
+)
+from watchword.audit import Audit
+from watchword.guard import Kind, Note
+from watchword.journal import Recalled
+from watchword.lives import MAX_KNOWN, Life, Lives
+
+SKEW, WINDOW = 5.0, 110.0
+
+
+class Journal:
+    """A journal that knows one id of the first reader, and was told of floors."""
+
+    def __init__(self) -> None:
+        self.raised: list[float] = []
+
+    def recall(self, log: str, *, birth: float) -> Recalled:
+        """See Journal."""
+        notes = (Note(log, Kind.ID, ALICE, b"alice-1", NOW, bytes(range(16))),)
+        return Recalled(floor=-inf, notes=notes) if log == "sub:tasks.scale#0#" else Recalled(floor=birth)
+
+    def write(self, notes: Any) -> None:
+        """See Journal."""
+
+    def raise_floors(self, floor: float) -> None:
+        """See Journal."""
+        self.raised.append(floor)
+
+    def close(self) -> None:
+        """See Journal."""
+
+
+class Place:
+    """A process at a time that the test chooses, and what it was warned of."""
+
+    def __init__(self, *, journal: Journal | None = None, aliases: tuple[Alias, ...] = ()) -> None:
+        self.now = float(NOW)
+        self.store = MemoryReplayStore(horizon=105.0)
+        self.verifier = Verifier(
+            realm="prod",
+            keys=MemoryKeys(known_keys()),
+            replay=self.store,
+            policy=Policy(max_age=100.0, max_skew=SKEW, aliases=aliases),
+            clock=lambda: self.now,
+            principal=BOB,
+            journal=journal,
+        )
+        self.warned: list[dict[str, Any]] = []
+        audit = Audit(clock=lambda: self.now)
+        audit.warn = lambda _, **fields: self.warned.append(fields)  # type: ignore[method-assign]  # to listen
+        self.lives = Lives(self.verifier, audit)
+
+    def begun(self, pattern: str, **options: bool) -> Life:
+        """Open a subscription that is confirmed at once."""
+        life = self.lives.open(pattern)
+        self.lives.bear(life, **options)
+        return life
+
+    def floor(self, life: Life) -> float:
+        """Return the floor that a reader began with."""
+        return self.store._logs[life.log].start
+
+    def judged(self, reader: str, issued_at: int) -> str:
+        """Judge one and the same message for a reader."""
+        message = press(nats(reader=reader, exclusive=True), c6=issued_at)
+        (verdict,) = at_once(self.verifier.verify_many([message]))
+        return "first" if isinstance(verdict, VerifiedMessage) else str(getattr(verdict, "reason", "unavailable"))
+
+
+def test_a_reader_is_a_pattern_and_the_lowest_free_number() -> None:
+    """Two of one pattern are two readers; one that is opened again is the one that was closed."""
+    place = Place()
+    first, second, wide = (place.begun(pattern) for pattern in ("a.b", "a.b", "a.>"))
+    assert [life.name for life in (first, second, wide)] == ["sub:a.b#0", "sub:a.b#1", "sub:a.>#0"]
+    place.lives.close(first, "a.b")
+    assert place.lives.open("a.b") is first
+    assert place.lives.open("a.b").name == "sub:a.b#2"
+
+
+def test_a_birth_is_when_the_server_confirms_the_first_subscription() -> None:
+    """An earlier process may be given messages until then; what they were by then issued at is stale, to the skew."""
+    place = Place()
+    life = place.lives.open("tasks.scale")
+    place.now += 60
+    place.lives.bear(life)
+    assert place.floor(life) == nextafter(NOW + 60 + SKEW, inf)
+    assert place.judged(life.name, NOW + 65) == "stale"
+    assert place.judged(life.name, NOW + 65 + 1) == "from_future"
+    place.now += 1
+    assert place.judged(life.name, NOW + 65 + 1) == "first"
+    place.now += 1
+    place.lives.bear(life)
+    assert place.floor(life) == nextafter(NOW + 60 + SKEW, inf)
+
+
+def test_a_memory_outlives_its_subscription_for_as_long_as_it_may_be_needed() -> None:
+    """It is kept for a window and the skew; after that nothing that it knew is fresh, and there is no floor."""
+    place = Place()
+    life = place.begun("tasks.scale")
+    place.now += 20
+    assert place.judged(life.name, NOW + 20) == "first"
+    place.lives.close(life, "tasks.scale")
+    place.now += WINDOW + SKEW
+    assert place.lives.open("tasks.scale") is life
+    place.lives.close(life, "tasks.scale")
+    place.now += WINDOW + SKEW + 1
+    again = place.begun("tasks.scale")
+    assert again is not life
+    closed_at = place.now - (WINDOW + SKEW + 1)
+    assert place.floor(again) == nextafter(closed_at + SKEW, inf), "whatever it was given; all of that is stale by now"
+
+
+def test_alias_and_original_are_one_reader() -> None:
+    """While either is open the memory is there; a pattern with wildcards is itself."""
+    place = Place(aliases=(Alias("nats://prod/mapped", "nats://prod/tasks.scale"),))
+    original, mapped = place.begun("tasks.scale"), place.begun("mapped")
+    assert original is mapped
+    assert place.lives.signed_pattern("mapped.*") == "mapped.*"
+    assert place.lives.signed_pattern("another") == "another"
+    place.lives.close(original, "tasks.scale")
+    place.now += 1000
+    assert place.begun("tasks.scale") is mapped
+    place.lives.close(original, "mapped")
+    assert place.lives.open("mapped") is mapped
+
+
+def test_an_answer_is_no_replay_of_what_came_before() -> None:
+    """A reader of answers to what this process asks has no floor, and needs no journal."""
+    place = Place(journal=Journal())
+    assert place.floor(place.begun("_INBOX.x", solicited=True)) == -inf
+    assert not place.warned
+
+
+def test_a_journal_knows_what_was_given() -> None:
+    """With it a reader goes on without a floor; one that it does not know has one."""
+    place = Place(journal=Journal())
+    known, new = place.begun("tasks.scale"), place.begun("tasks.scale")
+    assert (place.floor(known), place.floor(new)) == (-inf, nextafter(NOW + SKEW, inf))
+    assert place.judged(known.name, NOW) == "replayed"
+    assert place.judged(new.name, NOW) == "stale"
+
+
+def test_floors_that_end_together_are_one_warning() -> None:
+    """Each one that ends a second later is another; ``floor_ends_at`` is the last of all."""
+    place = Place()
+    for _ in range(3):
+        place.begun("a")
+    place.now += 1.5
+    place.begun("a")
+    assert [fields["until"] for fields in place.warned] == [
+        ceil(nextafter(NOW + SKEW, inf)), ceil(NOW + SKEW + 1.5)
+    ]  # fmt: skip
+    place.lives.announce("b", NOW)
+    assert place.lives.floor_ends_at == ceil(NOW + SKEW + 1.5)
+    assert len(place.warned) == 2
+
+
+@pytest.mark.parametrize("journal", [True, False])
+def test_a_machine_that_was_set_back_begins_anew(*, journal: bool) -> None:
+    """Whatever was begun has a floor then, open or closed, on disk too; a clock that drifts slowly changes nothing."""
+    kept = Journal() if journal else None
+    place = Place(journal=kept)
+    opened, unborn, closed = place.begun("tasks.scale"), place.lives.open("c"), place.begun("b")
+    place.lives.close(closed, "b")
+    place.lives.compare_clocks(NOW, 100.0)
+    place.lives.compare_clocks(NOW + 10, 105.0)
+    assert place.floor(closed) <= NOW + SKEW + 1
+    place.lives.compare_clocks(NOW + 25, 110.0)
+    until = nextafter(NOW + 25 + SKEW, inf)
+    assert [place.floor(life) for life in (opened, closed)] == [until, until]
+    assert unborn.log not in place.store._logs
+    assert place.warned[-1]["until"] == ceil(until)
+    assert kept is None or kept.raised == [until]
+
+
+def test_a_machine_that_was_set_back_may_have_opened_what_it_knows_to_be_closed() -> None:
+    """A reader that was closed long ago has a floor again, for what it was given since may be forgotten."""
+    place = Place()
+    place.lives.close(place.begun("a"), "a")
+    place.now += 1000
+    place.lives.close(place.begun("b"), "b")
+    place.lives.compare_clocks(place.now, 100.0)
+    place.now += 10
+    warned = len(place.warned)
+    place.lives.compare_clocks(place.now, 100.0)
+    assert len(place.warned) == warned  # nothing is open that could lose anything
+    assert place.floor(place.begun("a")) == nextafter(place.now + SKEW, inf)
+
+
+def test_a_name_is_one_client_s() -> None:
+    """A second one is refused for as long as the first has it."""
+    place = Place()
+    place.lives.take_name("controller")
+    with pytest.raises(ConfigurationError, match="give each its own"):
+        place.lives.take_name("controller")
+    place.lives.free_number("name:controller", 0)
+    place.lives.take_name("controller")
+
+
+def test_of_readers_that_were_closed_long_ago_a_bounded_number_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that makes up subjects without end keeps no more than a name of the latest; none of their memories."""
+    assert MAX_KNOWN == 100_000
+    monkeypatch.setattr("watchword.lives.MAX_KNOWN", 100)
+    place = Place()
+    for number in range(1000):
+        life = place.begun(f"made.up.{number}")
+        place.now += 10
+        place.lives.close(life, f"made.up.{number}")
+    place.now += 1000
+    last = place.begun("last")
+    assert set(place.store._logs) == {last.log}
+    assert (len(place.lives._known), len(place.lives._closed)) == (100, 0)
+    assert list(place.lives._open) == ["last"]
+    assert place.floor(place.begun("made.up.999")) < place.now
+    assert place.floor(place.begun("made.up.1")) > place.now  # forgotten: then it is as new
+    assert not place.lives._lives.keys() - {"sub:last#0", "sub:made.up.999#0", "sub:made.up.1#0"}
+
+
+def test_a_hundred_thousand_closed_readers() -> None:
+    """To open one more costs no more than it did for the first."""
+    place = Place()
+    for number in range(100_001):
+        life = place.begun(f"s.{number}")
+        place.lives.close(life, f"s.{number}")
+        place.now += 0.5
+    assert len(place.lives._closed) <= 2 * (WINDOW + SKEW) + 2
+    assert len(place.store._logs) == len(place.lives._closed)
+
+
+def test_a_life_in_a_stream_is_that_of_its_consumer() -> None:
+    """All subscriptions of a durable share it; it is kept for a window, that of a consumer of no further use not."""
+    place = Place()
+    life = place.lives.open_stream("S", "worker")
+    assert place.lives.open_stream("S", "worker") is life
+    assert life.users == 2
+    place.verifier.begin(life.log, floor=-inf)
+    for _ in range(2):
+        place.lives.close_stream(life, for_good=False)
+    place.now += WINDOW + SKEW
+    assert place.lives.open_stream("S", "worker") is life
+    place.lives.close_stream(life, for_good=False)
+    place.now += WINDOW + SKEW + 1
+    place.lives.close(place.begun("a"), "a")
+    assert life.log not in place.store._logs
+    other = place.lives.open_stream("S", "ephemeral")
+    place.verifier.begin(other.log, floor=-inf)
+    place.lives.close_stream(other, for_good=True)
+    assert other.log not in place.store._logs
+    assert place.lives.open_stream("S", "ephemeral") is not other
+
+
+def test_what_a_stream_delivered_is_acknowledged_by_message_or_by_place() -> None:
+    """Either way its id ages from then on, and a repeated delivery of it was passed."""
+    place = Place()
+    life = place.lives.open_stream("S", "worker")
+    for offset in (1, 2):
+        message = press(
+            nats(
+                reader=life.name,
+                exclusive=True,
+                position=Position("S", offset),
+                appended_at=NOW + 1.0,
+                delivered_by=("S", "worker"),
+            ),
+            c7=offset.to_bytes(16),
+        )
+        (verified,) = at_once(place.verifier.verify_many([message]))
+        assert isinstance(verified, VerifiedMessage)
+        life.judged(offset, offset)
+        if offset == 1:
+            place.lives.acknowledged(message, verified)
+        else:
+            place.lives.acknowledged_at("S", "worker", 2)
+        assert life.was_passed(offset)
+    assert not place.store._logs[life.log].pins
+    place.lives.acknowledged_at("S", "another", 2)
+    core = press(nats(reader="sub:a#0", exclusive=True))
+    (verified,) = at_once(place.verifier.verify_many([core]))
+    assert isinstance(verified, VerifiedMessage)
+    place.lives.acknowledged(core, verified)  # core NATS waits for nothing

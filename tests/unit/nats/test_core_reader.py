@@ -1,0 +1,117 @@
+"""A reader of core NATS judges nothing until it knows since when it may believe its memory."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.unit.kafka.fakes import Keys, watchword
+from watchword import Admission, Claim, Watchword
+from watchword.replay import ReaderBirth
+from watchword_adapters.nats import core_reader
+from watchword_adapters.nats.core_reader import SharedReader, SubscriptionReader
+
+
+class Store:
+    """A shared store that is down at first, and keeps births."""
+
+    def __init__(self, *, failures: int = 0) -> None:
+        self.births: dict[str, ReaderBirth] = {}
+        self.failures = failures
+
+    async def claim(self, claim: Claim) -> Admission:
+        """See ReplayStore."""
+        raise NotImplementedError
+
+    async def birth(self, reader: str) -> ReaderBirth | None:
+        """See SharedReplayStore."""
+        if self.failures:
+            self.failures -= 1
+            raise OSError
+        return self.births.get(reader)
+
+    async def admit_reader(self, reader: str, birth: ReaderBirth, *, replace: bool = False) -> ReaderBirth:
+        """See SharedReplayStore."""
+        assert not replace
+        return self.births.setdefault(reader, birth)
+
+
+def sharing(store: Any) -> tuple[Watchword, list[tuple[str, dict[str, Any]]]]:
+    """Return an agent whose store is this one, and what it warns of."""
+    agent, warned = watchword(Keys()), list[tuple[str, dict[str, Any]]]()
+    agent.verifier.replay = store  # type: ignore[misc] # the test's
+    agent.audit.warn = lambda event, **fields: warned.append((event, fields))  # type: ignore[method-assign]  # to listen
+    return agent, warned
+
+
+async def confirmed() -> None:
+    """Answer at once, as a server would."""
+
+
+async def test_a46_a_queue_group_that_a_store_does_not_know_begins_with_a_floor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It waits for a store that is down, and says so; the floor is announced with what makes it unneeded."""
+    monkeypatch.setattr(core_reader, "FIRST_DELAY", 0.001)
+    store = Store(failures=2)
+    agent, warned = sharing(store)
+    reader = SharedReader(agent, "tasks", queue="workers", client_name=None)
+    assert [reader.gate.is_open] == [False]
+    reader.begin(confirmed)
+    await reader.begun()
+    assert reader.gate.is_open
+    assert [event for event, _ in warned] == ["replay.store_down", "replay.store_down", "replay.floor"]
+    assert warned[-1][1]["remedy"] == "before the first start, type: watchword store init queue:workers:tasks"
+    assert store.births["queue:workers:tasks"].floor >= agent.clock()
+    again = SharedReader(agent, "tasks", queue="workers", client_name=None)
+    again.begin(confirmed)
+    await again.begun()
+    assert len(warned) == 3
+
+
+async def test_a_floor_that_is_over_is_not_announced() -> None:
+    """Another process may have admitted the reader at the same time, and longer ago."""
+    store = Store()
+    agent, warned = sharing(store)
+
+    async def admitted_before(reader: str, birth: ReaderBirth, *, replace: bool = False) -> ReaderBirth:
+        assert (reader, replace) == ("name:controller:tasks", False)
+        return ReaderBirth(floor=birth.floor - 1000)
+
+    store.admit_reader = admitted_before  # type: ignore[method-assign]  # the other process was first
+    reader = SharedReader(agent, "tasks", queue="", client_name="controller")
+    reader.begin(confirmed)
+    await reader.begun()
+    assert not warned
+
+
+async def test_subscriptions_of_a_named_client_are_numbered() -> None:
+    """Two of one pattern are two readers; a number is free again when its subscription is closed, once."""
+    agent = watchword(Keys())  # whose store knows no births
+    readers = [SharedReader(agent, "tasks", queue="", client_name="controller") for _ in range(2)]
+    assert [reader.name for reader in readers] == ["name:controller:tasks", "name:controller:tasks#1"]
+    readers[0].begin(confirmed)
+    await readers[0].begun()
+    assert readers[0].gate.is_open
+    readers[0].close()
+    readers[0].close()
+    assert SharedReader(agent, "tasks", queue="", client_name="controller").name == "name:controller:tasks"
+
+
+async def test_a_reader_that_is_closed_before_it_began_never_begins() -> None:
+    """Nothing waits for a confirmation that does not come; its number is free again."""
+    agent, never = watchword(Keys()), asyncio.Event()
+    reader = SubscriptionReader(agent, "tasks", solicited=False)
+    await reader.begun()  # it was not asked to begin
+    reader.begin(lambda: _wait(never))
+    begun = asyncio.create_task(reader.begun())
+    await asyncio.sleep(0)
+    reader.close()
+    reader.close()
+    await begun
+    assert [reader.gate.is_open] == [False]
+    assert SubscriptionReader(agent, "tasks", solicited=False).name == reader.name
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()
