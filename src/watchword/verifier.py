@@ -111,10 +111,10 @@ class Verifier:
     ) -> list[Verdict]:
         """Judge messages as ``verify`` would one after the other, and return their verdicts in order.
 
-        It ends with the first that is Unavailable (but not with one that is Pending): what comes behind that one is
-        left alone. It may end sooner, before a message that asks for another key than those before it: once ``enough``
-        says so. ``check`` makes checks of signatures, at best side by side and off the event loop. ``keys`` asks the
-        key source in the caller's own way.
+        It ends with the first that is Unavailable (but not with one that is Pending, or that a journal could not keep):
+        what comes behind that one is left alone. It may end sooner, before a message that asks for another key than
+        those before it: once ``enough`` says so. ``check`` makes checks of signatures, at best side by side and off the
+        event loop. ``keys`` asks the key source in the caller's own way.
         """
         cases = await self._authenticated(messages, expected, check, enough=enough, keys=keys)
         await self._replay_check.admit(cases, floor=expected.floor, was_passed=expected.was_passed)  # 8

@@ -257,10 +257,11 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         if shared is not None:
             self._client.refuse_shared(f"consumer {consumer} of stream {stream}: {shared}")
             await self._check_birth(stream, consumer, known, is_new=not is_lasting)
+        name = stream_reader(stream, consumer)
         reader = StreamReader(
             self._client.watchword,
             self._client,
-            stream_reader(stream, consumer),
+            f"observe:{name}" if self._client.watchword.observing and shared is not None else name,
             stream=stream,
             consumer=consumer,
             acknowledged=policy == api.AckPolicy.EXPLICIT,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.unit.kafka.fakes import Keys, watchword
-from watchword import Admission, Claim, Watchword
+from watchword import Admission, Claim, Mode, Watchword
 from watchword.replay import ReaderBirth
 from watchword_adapters.nats import core_reader
 from watchword_adapters.nats.core_reader import SharedReader, SubscriptionReader
@@ -115,3 +115,13 @@ async def test_a_reader_that_is_closed_before_it_began_never_begins() -> None:
 
 async def _wait(event: asyncio.Event) -> None:
     await event.wait()
+
+
+async def test_who_observes_is_a_reader_of_its_own() -> None:
+    """What an observer is given says nothing to those who enforce: neither ids nor births are theirs."""
+    agent, _ = sharing(Store())
+    observer = watchword(Keys(), mode=Mode.OBSERVE)
+    for given in ({"queue": "workers", "client_name": None}, {"queue": "", "client_name": "me"}):
+        enforced = SharedReader(agent, "tasks", **given)  # type: ignore[arg-type]  # one of two ways
+        observed = SharedReader(observer, "tasks", **given)  # type: ignore[arg-type]  # as above
+        assert observed.name == f"observe:{enforced.name}"
