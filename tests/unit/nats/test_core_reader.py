@@ -122,6 +122,6 @@ async def test_who_observes_is_a_reader_of_its_own() -> None:
     agent, _ = sharing(Store())
     observer = watchword(Keys(), mode=Mode.OBSERVE)
     for given in ({"queue": "workers", "client_name": None}, {"queue": "", "client_name": "me"}):
-        enforced = SharedReader(agent, "tasks", **given)  # type: ignore[arg-type]  # one of two ways
-        observed = SharedReader(observer, "tasks", **given)  # type: ignore[arg-type]  # as above
+        enforced = SharedReader(agent, "tasks", **given)
+        observed = SharedReader(observer, "tasks", **given)
         assert observed.name == f"observe:{enforced.name}"
