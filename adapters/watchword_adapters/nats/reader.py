@@ -99,7 +99,8 @@ class Reader:
                             delivered = await self.watchword.admit(message, self.expect(raw, message))
                         else:
                             delivered = self._unreadable(message, block.fault)
-                    return self.deliver(raw, message, delivered)
+                    if not self.forgets(delivered):  # an observer is given that verdict
+                        return self.deliver(raw, message, delivered)
                 except (Rejected, Unavailable) as verdict:
                     if not self.forgets(verdict):
                         await self.refused(raw, message, verdict)
