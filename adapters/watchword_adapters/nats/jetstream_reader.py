@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from nats.errors import Error
 
-from watchword import Expected, Position, Rejected, Unavailable, VerifiedMessage
+from watchword import Expected, ObservedMessage, Position, Rejected, Unavailable, VerifiedMessage
 from watchword.audit import UNDETERMINED
 from watchword.message import maker_of
 from watchword.outage import Outage
@@ -129,7 +129,8 @@ class StreamReader(Reader):
 
     def forgets(self, verdict: Verdict) -> bool:
         """See Reader; a memory that log time has passed."""
-        return isinstance(verdict, Unavailable) and verdict.detail == PASSED
+        found = verdict.verdict if isinstance(verdict, ObservedMessage) else verdict
+        return isinstance(found, Unavailable) and found.detail == PASSED
 
     async def begin_again(self, raw: Msg) -> None:
         """See Reader; and take ``raw`` for known then, whatever is found."""

@@ -111,7 +111,8 @@ class Reader:
                             delivered = await self.watchword.admit(message, expected, keys=self._look_ups)
                         else:
                             delivered = self._unreadable(message, block.fault)
-                    return self.deliver(raw, message, delivered)
+                    if not self.forgets(delivered):  # an observer is given that verdict
+                        return self.deliver(raw, message, delivered)
                 except Pending as pending:
                     if self.waiting is not None:
                         await self.park(raw, message, pending)

@@ -10,7 +10,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from tests.attacks.nats.test_a14_restarts import Stage, stage, taken
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import World, second_begins, until
-from watchword import Reason, Unavailable
+from watchword import Mode, Reason, Unavailable, VerifiedMessage
 from watchword_adapters.nats import VerifyingJetStream, jetstream_rebuild
 
 WAYS = ["ephemeral pull", "ephemeral push", "ordered", "durable made anew"]
@@ -295,3 +295,25 @@ async def test_a35_a_stream_that_cannot_be_read_again_for_a_while(
     failures.append(TimeoutError())
     with pytest.raises(Unavailable, match="cannot be read again"):
         await js.subscribe(set_up.subject)
+
+
+@pytest.mark.parametrize("style", ["pull", "push"])
+async def test_a43_a_durable_that_is_set_back_under_an_observer(
+    world: World, make_stream: MakeStream, style: str
+) -> None:
+    """What it delivers again is verified in observe mode too."""
+    set_up = await stage(world, make_stream)
+    _, js = await set_up.reader(mode=Mode.OBSERVE, max_age=1.0, max_skew=0.5)
+    if style == "pull":
+        subscription: Any = await set_up.pull(js)
+    else:
+        subscription = await js.subscribe(set_up.subject, durable="worker")
+    await set_up.say(b"1")
+    assert await got(subscription, 1) == [b"1"]
+    await asyncio.sleep(3)
+    await set_up.say(b"2")
+    assert await got(subscription, 1) == [b"2"]
+    await set_up.attacker.request(f"$JS.API.CONSUMER.RESET.{set_up.stream}.worker", b'{"seq":1}', timeout=5)
+    again = (await subscription.fetch(1, timeout=15))[0] if style == "pull" else await subscription.next_msg(timeout=15)
+    assert again.data == b"1"
+    assert isinstance(again.verdict, VerifiedMessage)
