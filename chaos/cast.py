@@ -42,7 +42,7 @@ def speaker(plan: Plan, principal: str) -> Watchword:
     """Return an agent that signs."""
     clock, policy = time.time, plan.policy
     replay = MemoryReplayStore(horizon=policy.horizon)
-    keys = MemoryKeys(_key(plan, who).verification_key(who) for who in (principal, READER))
+    keys = MemoryKeys(_key(plan, who).verification_key(who) for who in {principal, READER})
     return Watchword(
         verifier=Verifier(realm=REALM, principal=principal, keys=keys, replay=replay, policy=policy, clock=clock),
         signer=Signer(realm=REALM, principal=principal, key=_key(plan, principal), clock=clock),
