@@ -193,9 +193,13 @@ def _out_of_turn(deliveries: list[Delivery]) -> int:
 
 def _lateness(evidence: Evidence) -> int:
     first: dict[str, int] = {}
+    # What core NATS lost, or a kill, may be delivered by a copy: how late that is, the attacker decides.
+    came = {one.name for one in evidence.arrivals if one.position == ORIGINAL and one.worker not in evidence.killed}
     for one in evidence.deliveries:
         late = one.late
-        if evidence.log is None and one.name in evidence.sent:  # the bus stamps nothing, and issue times are seconds
+        if evidence.log is None:  # the bus stamps nothing, and issue times are seconds
+            if one.name not in came or one.name not in evidence.sent:
+                continue
             late = round(1000 * (one.at - evidence.sent[one.name]))
         first[one.name] = min(late, first.get(one.name, late))
     ascending = sorted(first.values())

@@ -21,13 +21,17 @@ async def delaying(address: str, seconds: float) -> AsyncIterator[str]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks.add(task := asyncio.current_task())  # type: ignore[arg-type]  # a callback runs in one
+        writers = [writer]
         try:
             onward, backward = await asyncio.open_connection(there.hostname, there.port)
+            writers.append(backward)
             await asyncio.gather(_pass(reader, backward, seconds), _pass(onward, writer, seconds))
         except OSError:  # the server is away
-            writer.close()
+            pass
         finally:
             tasks.discard(task)
+            for one in writers:
+                one.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
@@ -49,6 +53,7 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seco
             at, part = await due.get()
             await asyncio.sleep(at - clock())
             if not part:
+                writer.write_eof()
                 return
             writer.write(part)
             await writer.drain()
@@ -63,4 +68,3 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seco
             await delivering
     finally:
         delivering.cancel()
-        writer.close()

@@ -276,6 +276,16 @@ def test_lateness_is_that_of_first_deliveries(tmp_path: Path) -> None:
     assert (figures.deliveries_late_ms, figures.redeliveries) == (197, 1)
 
 
+def test_core_lateness_is_that_of_originals(tmp_path: Path) -> None:
+    """What the bus lost and a copy brought late does not count; what came itself counts from when it was sent."""
+    late: Rows = [("a", "-", "0", "0", "", "0.25"), ("b", "-", "0", "0", "", "30")]
+    figures = account(on_core(tmp_path / "came", **{f"{DELIVERED}0.0": late}))
+    assert figures.deliveries_late_ms == 30_000
+    came: Rows = [("a", ORIGINAL), ("b", "copy.2")]
+    figures = account(on_core(tmp_path / "copy", **{f"{DELIVERED}0.0": late, f"{ARRIVED}0.0": came}))
+    assert figures.deliveries_late_ms == 250
+
+
 def test_deeds_are_counted_as_they_were_done(tmp_path: Path) -> None:
     """Kills and restarts are those that were written down, not those that were planned."""
     put(tmp_path, EVENTS, ("kill", "0.0"), ("kill", "1.0"), ("restart", ""))
