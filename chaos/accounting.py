@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import ceil
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from chaos.evidence import ORIGINAL, REPLAYED, UNAVAILABLE
+from chaos.excuses import Excuses
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from chaos.evidence import Delivery, Evidence
 
 
@@ -33,6 +36,11 @@ class Figures:
     that passes for its original at the original's own position is found. ``deliveries_late_ms`` is the 99th
     percentile, over the messages, of the time from the append (or the issue, where the bus stamps nothing) to the
     first delivery.
+
+    ``answers_wrong`` reached a requester although they answer another request. ``honest_lost_behind_cut`` were taken by
+    the stream's limits or a purge before a reader had them, or are stale for a memory that had to begin anew.
+    ``excused`` lists the messages of this, of ``honest_lost_by_bus`` and of ``copies_came_first`` by the event that
+    excuses them; ``unexcused`` are those without such an event.
     """
 
     honest_sent: int = 0
@@ -45,6 +53,9 @@ class Figures:
     broker_restarts: int = 0
     honest_lost_by_bus: int = 0
     honest_lost_unavailable: int = 0
+    honest_lost_behind_cut: int = 0
+    answers_wrong: int = 0
+    unexcused: int = 0
     copies_came_first: int = 0
     forged_offered: int = 0
     forged_delivered: int = 0
@@ -55,6 +66,15 @@ class Figures:
     honest_refused: dict[str, int] = field(default_factory=dict)
     replays_refused: dict[str, int] = field(default_factory=dict)
     deeds: dict[str, int] = field(default_factory=dict)
+    excused: dict[str, list[str]] = field(default_factory=dict)
+
+    def excuse(self, names: Iterable[str], why: Callable[[str], str | None]) -> None:
+        """Put down what excuses each of these."""
+        for name in sorted(names):
+            event = why(name)
+            if event is None:
+                self.unexcused += 1
+            self.excused.setdefault(event or "NOTHING", []).append(name)
 
     @property
     def holds(self) -> bool:
@@ -70,19 +90,42 @@ MUST_BE_ZERO: Final = (
     "aborted_delivered",
     "delivered_elsewhere",
     "delivered_out_of_turn",
+    "answers_wrong",
+    "unexcused",
 )
 
 
 def account(evidence: Evidence) -> Figures:
     """Count."""
-    figures = _on_log(evidence, evidence.log) if evidence.log is not None else _on_core(evidence)
+    of_readers = [_on_core(one) if one.log is None else _on_log(one, one.log) for one in evidence.readers] or [
+        Figures()
+    ]
+    figures = _together(of_readers)
+    figures.replays_offered, figures.forged_offered = of_readers[0].replays_offered, of_readers[0].forged_offered
     figures.honest_sent = len(evidence.acked)
     figures.forged_delivered = sum(one.name not in evidence.sent for one in evidence.deliveries)
-    figures.deliveries_late_ms = _lateness(evidence.deliveries)
-    figures.kills = evidence.deeds["kill"]
-    figures.broker_restarts = evidence.deeds["restart"]
-    figures.deeds = dict(evidence.deeds)
+    figures.answers_wrong = sum(text != f"re:{name}" for name, text in evidence.answers)
+    figures.deliveries_late_ms = max(map(_lateness, evidence.readers), default=0)
+    deeds = Counter(event.deed for event in evidence.events)
+    figures.kills = deeds["kill"]
+    figures.broker_restarts = deeds["restart"]
+    figures.deeds = dict(deeds)
     return figures
+
+
+def _together(parts: list[Figures]) -> Figures:
+    """Add up what each reader's account says."""
+    total = Figures()
+    for one in parts:
+        for name in (each.name for each in fields(Figures)):
+            value: Any = getattr(one, name)
+            if isinstance(value, int):
+                setattr(total, name, getattr(total, name) + value)
+                continue
+            into: dict[str, Any] = getattr(total, name)
+            for key, what in value.items():
+                into[key] = into[key] + what if key in into else what
+    return total
 
 
 def _on_log(evidence: Evidence, log: list[tuple[str, str]]) -> Figures:
@@ -100,8 +143,11 @@ def _on_log(evidence: Evidence, log: list[tuple[str, str]]) -> Figures:
     honest = [one for one in refused if originals.get(one.name) == one.position]
     reasons = Counter(one.reason for one in honest)
     there = set(log)
-    return Figures(
-        honest_lost=len(evidence.acked.keys() - places.keys()),
+    excuses, lost = Excuses(evidence), evidence.acked.keys() - places.keys()
+    taken = {name for name in lost if excuses.lost_on_log(name)}
+    figures = Figures(
+        honest_lost=len(lost - taken),
+        honest_lost_behind_cut=len(taken),
         honest_rejected_as_replay=len({one.name for one in honest if one.reason == REPLAYED} - overtaken),
         replays_offered=sum(originals.get(name) != position for name, position in honest_records),
         replays_delivered=sum(len(found) - 1 for found in places.values()),
@@ -114,6 +160,12 @@ def _on_log(evidence: Evidence, log: list[tuple[str, str]]) -> Figures:
         honest_refused=dict(reasons),
         replays_refused=dict(Counter(one.reason for one in refused) - reasons),
     )
+    figures.excuse(taken, excuses.lost_on_log)
+    deliveries: defaultdict[str, list[Delivery]] = defaultdict(list)
+    for one in evidence.deliveries:
+        deliveries[one.name].append(one)
+    figures.excuse(overtaken, lambda name: excuses.overtaken(name, originals[name], deliveries[name]))
+    return figures
 
 
 def _originals(evidence: Evidence, log: list[tuple[str, str]]) -> dict[str, str]:
@@ -139,12 +191,19 @@ def _out_of_turn(deliveries: list[Delivery]) -> int:
     return count
 
 
-def _lateness(deliveries: list[Delivery]) -> int:
+def _lateness(evidence: Evidence) -> int:
     first: dict[str, int] = {}
-    for one in deliveries:
-        first[one.name] = min(one.late, first.get(one.name, one.late))
-    late = sorted(first.values())
-    return late[ceil(0.99 * len(late)) - 1] if late else 0
+    # What core NATS lost, or a kill, may be delivered by a copy: how late that is, the attacker decides.
+    came = {one.name for one in evidence.arrivals if one.position == ORIGINAL and one.worker not in evidence.killed}
+    for one in evidence.deliveries:
+        late = one.late
+        if evidence.log is None:  # the bus stamps nothing, and issue times are seconds
+            if one.name not in came or one.name not in evidence.sent:
+                continue
+            late = round(1000 * (one.at - evidence.sent[one.name]))
+        first[one.name] = min(late, first.get(one.name, late))
+    ascending = sorted(first.values())
+    return ascending[ceil(0.99 * len(ascending)) - 1] if ascending else 0
 
 
 def _on_core(evidence: Evidence) -> Figures:
@@ -161,14 +220,24 @@ def _on_core(evidence: Evidence) -> Figures:
     came = {one.name for one in evidence.arrivals if one.position == ORIGINAL and one.worker not in evidence.killed}
     called_replays = {one.name for one in refused if one.reason == REPLAYED and one.position == ORIGINAL}
     honest = Counter(one.reason for one in refused if one.position == ORIGINAL)
-    return Figures(
+    by_bus = (lost - came - undetermined) | ((lost & in_dead_hands) - undetermined)
+    figures = Figures(
         honest_lost=len((lost & came) - excused),
         honest_rejected_as_replay=len(called_replays - delivered.keys() - excused),
         copies_came_first=len(called_replays & delivered.keys()),
-        honest_lost_by_bus=len((lost - came - undetermined) | ((lost & in_dead_hands) - undetermined)),
+        honest_lost_by_bus=len(by_bus),
         honest_lost_unavailable=len(lost & undetermined),
-        replays_offered=sum(position != ORIGINAL for _, position in evidence.witnessed),
+        replays_offered=sum(name in evidence.sent and at != ORIGINAL for name, at in evidence.witnessed),
         replays_delivered=sum(delivered.values()) - len(delivered),
         honest_refused=dict(honest),
         replays_refused=dict(Counter(one.reason for one in refused) - honest),
+        forged_offered=sum(name not in evidence.sent for name, _ in evidence.witnessed),
     )
+    excuses = Excuses(evidence)
+    deliveries: defaultdict[str, list[Delivery]] = defaultdict(list)
+    for one in evidence.deliveries:
+        deliveries[one.name].append(one)
+    unanswered = evidence.sent.keys() - evidence.acked.keys() if evidence.answers else set()
+    figures.excuse(by_bus | unanswered, excuses.lost_on_core)
+    figures.excuse(called_replays & delivered.keys(), lambda name: excuses.overtaken(name, ORIGINAL, deliveries[name]))
+    return figures

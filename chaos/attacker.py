@@ -23,7 +23,7 @@ class Attacker:
     def __init__(self, plan: Plan) -> None:
         self._longest = plan.longest_delay
         self._chance = plan.random("attacker")
-        self._captured: dict[str, Captured] = {}
+        self._captured: dict[tuple[str, str], Captured] = {}
         self._due: list[tuple[float, int, Captured]] = []
         self._waiting = 0
         self._taken = 0
@@ -52,9 +52,9 @@ class Attacker:
 
     async def _capture(self, attacking: Attacking) -> None:
         async for captured in attacking.captures():
-            if captured.name in self._captured:  # our own copy, most likely
+            if (captured.name, captured.source) in self._captured:  # our own copy, most likely
                 continue
-            self._captured[captured.name] = captured
+            self._captured[captured.name, captured.source] = captured
             for _ in range(1 + (self._chance.random() < _TWICE)):
                 heappush(self._due, (time.monotonic() + self._delay(), len(self._captured), captured))
 

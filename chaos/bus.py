@@ -27,10 +27,11 @@ Handler: TypeAlias = "Callable[[Sequence[Handed]], Awaitable[None]]"
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """A message as an attacker has it; ``raw`` is the client's own."""
+    """A message as an attacker has it; ``raw`` is the client's own, ``source`` where it was heard, if that matters."""
 
     name: str
     raw: Any
+    source: str = ""
 
 
 class Speaking(Protocol):
@@ -95,18 +96,33 @@ class Retaining(Protocol):
         ...
 
 
+@runtime_checkable
+class Leading(Protocol):
+    """A bus whose consumers and leaders can be replaced under those who read."""
+
+    async def recreate(self) -> None:
+        """Delete the shared consumer, and make it anew."""
+        ...
+
+    async def step_down(self) -> None:
+        """Let the leaders of the stream and of its consumers step down."""
+        ...
+
+
 def bus_of(plan: Plan) -> Bus:
     """Return the bus of the plan's scenario; others are not imported."""
-    match plan.scene.shape:
-        case "group":
-            from chaos.on_kafka import KafkaGroup  # noqa: PLC0415 - a scenario needs one client only
+    if plan.scene.bus == "kafka":
+        from chaos.on_kafka import KafkaGroup  # noqa: PLC0415 - a scenario needs one client only
 
-            return KafkaGroup(plan)
-        case "durable":
-            from chaos.on_jetstream import Durable  # noqa: PLC0415 - as above
+        return KafkaGroup(plan)
+    if not plan.scene.is_core:
+        from chaos.on_jetstream import OneStream  # noqa: PLC0415 - as above
 
-            return Durable(plan)
-        case "queue":
-            from chaos.on_core import QueueGroup  # noqa: PLC0415 - as above
+        return OneStream(plan)
+    if plan.scene.shape == "requests":
+        from chaos.on_requests import Requests  # noqa: PLC0415 - as above
 
-            return QueueGroup(plan)
+        return Requests(plan)
+    from chaos.on_core import CoreSubject  # noqa: PLC0415 - as above
+
+    return CoreSubject(plan)

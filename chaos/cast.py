@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from contextvars import ContextVar
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from chaos.evidence import DELIVERED, REFUSED, UNAVAILABLE, Writer, place
+from chaos.evidence import COPY, DELIVERED, REFUSED, UNAVAILABLE, Writer, place
 from chaos.plan import READER, REALM
-from chaos.stores import open_store
+from chaos.stores import journal_of, open_store
 from watchword import (
     Audit,
     MemoryKeys,
@@ -27,14 +28,21 @@ from watchword import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from chaos.plan import Plan
+
+
+_LEAP_SECONDS: Final = 2.0
+HAND: Final[ContextVar[str]] = ContextVar("hand", default="")
+"""Which part of a worker is judging: see chaos.evidence."""
 
 
 def speaker(plan: Plan, principal: str) -> Watchword:
     """Return an agent that signs."""
     clock, policy = time.time, plan.policy
     replay = MemoryReplayStore(horizon=policy.horizon)
-    keys = MemoryKeys([_key(plan, principal).verification_key(principal)])
+    keys = MemoryKeys(_key(plan, who).verification_key(who) for who in {principal, READER})
     return Watchword(
         verifier=Verifier(realm=REALM, principal=principal, keys=keys, replay=replay, policy=policy, clock=clock),
         signer=Signer(realm=REALM, principal=principal, key=_key(plan, principal), clock=clock),
@@ -58,17 +66,20 @@ class Worker:
         self.name = name
         self.number = int(name.partition(".")[0])
         self.clock = _Clock()
+        self.store_clock = _Clock(self.clock)
         self.keys = _Keys(plan)
         self.delivered = Writer(plan.directory, f"{DELIVERED}{name}")
         self.wishes: deque[tuple[str, float]] = deque()
 
     def begins_again(self, *logs: str) -> None:
         """Write down that these logs are read from a place of the bus's, or of the worker's own choice."""
-        self.delivered.write(*(("", log, "", "") for log in logs))
+        self.delivered.tell(*(("", log, "", "", "") for log in logs))
 
     async def watchword(self) -> Watchword:
         """Open the store, and return what plugs into the client."""
-        replay = await open_store(self.plan, self.clock)
+        plan = self.plan
+        replay = await open_store(plan, self.store_clock)
+        journal = journal_of(plan, self.number, self.clock) if plan.scene.store == "journal" else None
         verifier = Verifier(
             realm=REALM,
             principal=READER,
@@ -76,18 +87,27 @@ class Worker:
             replay=replay,
             policy=self.plan.policy,
             clock=self.clock,
+            journal=journal,
         )
-        return Watchword(verifier=verifier, audit=_Ledger(self))
+        signer = Signer(realm=REALM, principal=READER, key=_key(plan, READER), clock=self.clock)
+        return Watchword(verifier=verifier, signer=signer, audit=_Ledger(self))
 
 
 class _Clock:
-    """The time of day, ``offset`` seconds wrong."""
+    """The time of another clock, ``offset`` seconds wrong."""
 
-    def __init__(self) -> None:
+    def __init__(self, other: Callable[[], float] = time.time) -> None:
         self.offset = 0.0
+        self._other = other
+        self._leap = (0.0, 0.0)
+
+    def leap(self, seconds: float) -> None:
+        """Jump ahead, and come back a little later."""
+        self._leap = (time.monotonic() + _LEAP_SECONDS, seconds)
 
     def __call__(self) -> float:
-        return time.time() + self.offset
+        until, ahead = self._leap
+        return self._other() + self.offset + (ahead if time.monotonic() < until else 0.0)
 
 
 class _Keys:
@@ -110,13 +130,17 @@ class _Ledger(Audit):
     def __init__(self, worker: Worker) -> None:
         super().__init__(clock=worker.clock)
         self._writer = Writer(worker.plan.directory, f"{REFUSED}{worker.name}")
+        self._asked = worker.plan.scene.shape == "requests"
 
     def refused(self, message: Message, verdict: Rejected | Unavailable) -> None:
         """See Audit."""
         super().refused(message, verdict)
         reason = str(verdict.reason) if isinstance(verdict, Rejected) else UNAVAILABLE
         name = (message.value or b"").decode(errors="replace")
-        self._writer.write((name, place(message.position, message.reply_to), reason))
+        mark = message.reply_to
+        if self._asked:  # each request has a reply subject
+            mark = (dict(message.headers).get(COPY) or b"").decode()
+        self._writer.tell((name, place(message.position, mark), reason, HAND.get()))
 
 
 def _key(plan: Plan, principal: str) -> SigningKey:

@@ -6,19 +6,22 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from chaos.accounting import account
-from chaos.bus import Retaining, bus_of
+from chaos.bus import Leading, Retaining, bus_of
 from chaos.child import Child
-from chaos.evidence import EVENTS, LOG, Evidence, Tally, Writer
+from chaos.evidence import APART, EVENTS, LOG, Evidence, Tally, Writer
+from chaos.nats_clients import make_quarantine
 from chaos.plan import schedule
+from chaos.proxy import delaying
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from chaos.accounting import Figures
-    from chaos.plan import Event, Plan
+    from chaos.plan import Deed, Event, Plan
     from tests.brokers.broker import Broker
 
 _TICK: Final = 0.1
@@ -40,10 +43,15 @@ _SLACK: Final = 0.03
 _LULL: Final = 1.5
 """Seconds without a message, before and after a log is emptied: so long retention has taken nothing of the present."""
 
-_OF_ONE_WORKER: Final = frozenset({"kill", "kill between handler and commit", "keys", "clock", "seek", "lag"})
+_OF_ONE_WORKER: Final = frozenset(
+    {"kill", "kill between handler and commit", "keys", "clock", "seek", "lag", "leap", "resubscribe"}
+)
 
 _FEW: Final = 500
 """Records that may be on their way when all is handled: the attacker never stops."""
+
+_ROUND_TRIP: Final = 0.04
+"""Seconds to the quarantine's server and back."""
 
 _QUIET: Final = 1.0
 """Seconds without a delivery after which the workers are done."""
@@ -79,8 +87,12 @@ class Driver:
         reading = None
         try:
             await self._bus.prepare()
+            if plan.scene.is_apart:
+                Writer(plan.directory, APART)
+            if plan.scene.bus == "nats":
+                await make_quarantine(plan)
             reading = asyncio.create_task(self._read_log(ended))
-            bystanders = [await self._start("witness")] if plan.scene.shape == "queue" else []
+            bystanders = [await self._start("witness")] if plan.scene.is_core else []
             for number in range(plan.workers):
                 await self._start_worker(number)
             attacker, producer = await self._start("attacker"), await self._start("producer")
@@ -125,7 +137,7 @@ class Driver:
             limit = max(limit + _TRICKLE * plan.rate * _TICK, ahead) if self._tally.acked >= int(limit) else limit
             if len(self._tally.delivered) != known:
                 known, since = len(self._tally.delivered), time.monotonic()
-            elif plan.scene.shape == "queue" and time.monotonic() > since + _QUIET:
+            elif plan.scene.is_core and time.monotonic() > since + _QUIET:
                 self._tally.give_up()  # else what a restart took would hold up the load for good
             slow = self._tally.waiting >= patience  # the workers do not keep up
             held = slow or self._held
@@ -158,16 +170,24 @@ class Driver:
                 await asyncio.to_thread(self._broker.unpause)
             case "store" if self._store is not None:
                 await asyncio.to_thread(self._store.restart)
-            case "keys" | "clock" | "seek" | "lag":
+            case "keys" | "clock" | "seek" | "lag" | "leap" | "resubscribe":
                 worker.say(event.deed, event.amount)
             case "roll":
                 for number in self._workers:
                     await self._replace(number)
             case "away":
                 await self._replace(*self._workers, after=event.amount)
-            case "cut" | "empty":
-                await self._cut(everything=event.deed == "empty")
-        self._events.write((event.deed, worker.name))
+            case _:
+                await self._change_log(event.deed)
+        self._events.tell((event.deed, worker.name))
+
+    async def _change_log(self, deed: Deed) -> None:
+        """Do something to the log, its consumers or its leaders, under those who read."""
+        if deed in {"cut", "empty"}:
+            await self._cut(everything=deed == "empty")
+            return
+        assert isinstance(self._bus, Leading)  # noqa: S101 - by the scenarios
+        await (self._bus.recreate() if deed == "recreate" else self._bus.step_down())
 
     async def _kill(self, event: Event) -> None:
         worker, hanging = self._workers[event.worker], False
@@ -179,9 +199,9 @@ class Driver:
                         pass
                     hanging = True
         if await worker.kill():
-            self._events.write(("kill", worker.name))
+            self._events.tell(("kill", worker.name))
             if hanging:
-                self._events.write((event.deed, worker.name))
+                self._events.tell((event.deed, worker.name))
         await asyncio.sleep(event.amount)
         await self._start_worker(event.worker)
 
@@ -225,8 +245,8 @@ class Driver:
         known, since = -1, time.monotonic()
         while True:
             self._tally.update()
-            if len(self._tally.delivered) != known:
-                known, since = len(self._tally.delivered), time.monotonic()
+            if self._tally.handed != known:
+                known, since = self._tally.handed, time.monotonic()
             elif time.monotonic() > since + _QUIET and not await self._bus.lag():
                 return
             if not self._left():
@@ -252,4 +272,11 @@ class Driver:
 
 def play(plan: Plan, broker: Broker, store: Broker | None, say: Callable[[str], None]) -> Figures:
     """Play one scenario in an event loop of its own."""
-    return asyncio.run(Driver(plan, broker, store, say).play())
+    return asyncio.run(_play(plan, broker, store, say))
+
+
+async def _play(plan: Plan, broker: Broker, store: Broker | None, say: Callable[[str], None]) -> Figures:
+    if not plan.quarantine:
+        return await Driver(plan, broker, store, say).play()
+    async with delaying(plan.address, _ROUND_TRIP / 2) as address:
+        return await Driver(replace(plan, quarantine_address=address), broker, store, say).play()

@@ -15,18 +15,15 @@ from aiokafka.errors import KafkaError
 from chaos.bus import Captured
 from chaos.cast import impostor
 from chaos.evidence import EVENTS, Writer
+from chaos.forging import FORGED, forged
 from chaos.kafka_log import Record, TopicLog
 from tests.support.raw_kafka import GZIP, Batch, Raw, RawClient, RawHeader, Refused
-from watchword import Message
-from watchword.message import channel_of
+from watchword.message import ENVELOPE_HEADER, channel_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from chaos.plan import Plan
-
-FORGED: Final = "forged"
-"""How the value of each forged record begins."""
 
 _ELSEWHERE: Final = 0.05
 """Share of the copies that go to another partition than their original."""
@@ -43,9 +40,6 @@ _BOMB_SECONDS: Final = 2.0
 
 _BURSTS: Final = 4
 """Bursts of forged records in a second."""
-
-_UNKNOWN: Final = 4
-"""Records in a burst that are signed with a key that nobody knows."""
 
 _FAILURES: Final = (KafkaError, Refused, TimeoutError)
 
@@ -156,20 +150,19 @@ class Attack:
         channel = channel_of("kafka", signer.realm, self._topic)
         while True:
             partition = self._chance.randrange(self._partitions)
-            records: list[Raw] = []
-            for number in range(self._plan.flood // _BURSTS):
-                value = f"{FORGED} {number}".encode()
-                headers: list[RawHeader] = []
-                if number < _UNKNOWN:
-                    signed = await signer.sign(Message(channel=channel, value=value, key=value, partition=partition))
-                    headers = [(signed.header[0].encode(), signed.header[1])]
-                elif self._latest and number % 3:
-                    headers = self._chance.choice(self._latest).headers
-                    headers = [(name, _garbled(text or b"")) for name, text in headers] if number % 3 == 1 else headers
-                records.append(Raw(value=value, key=value, headers=headers))
+            records = [
+                Raw(value=value, key=value, headers=[] if header is None else [(ENVELOPE_HEADER.encode(), header)])
+                async for value, header in forged(
+                    signer, channel, self._plan.flood // _BURSTS, self._envelope, partition=partition
+                )
+            ]
             with contextlib.suppress(*_FAILURES):
                 await self._raw.send(self._topic, Batch(records=records, first_timestamp=_now()), partition=partition)
             await asyncio.sleep(1 / _BURSTS)
+
+    def _envelope(self) -> bytes | None:
+        """Return an envelope that was captured."""
+        return self._chance.choice(self._latest).headers[0][1] if self._latest else None
 
     async def hold(self) -> None:
         """Hold transactions open over some of the partitions, for longer and shorter than a message stays fresh."""
@@ -200,7 +193,7 @@ class Attack:
                     timestamp_ms=record.timestamp,
                     headers=[(name.decode(), value) for name, value in record.headers],
                 )
-            self._events.write(("open transaction", f"{seconds:.1f}"))
+            self._events.tell(("open transaction", f"{seconds:.1f}"))
             await asyncio.sleep(seconds)
         except BaseException:
             await producer.abort_transaction()
@@ -213,11 +206,6 @@ class Attack:
 
 def _copy(record: Record, *headers: RawHeader, delta: int | None = None) -> Raw:
     return Raw(value=record.value, key=record.key, headers=headers or record.headers, delta=delta)
-
-
-def _garbled(text: bytes) -> bytes:
-    """Change one character in the last part of an envelope, where the signature stands."""
-    return text[:-9] + (b"B" if text[-9:-8] == b"A" else b"A") + text[-8:]
 
 
 def _now() -> int:

@@ -1,4 +1,8 @@
-"""Core NATS: one subject, one queue group that all workers share, ids in a store; no positions, no acks."""
+"""Core NATS: one subject, and maybe an alias's; no positions, no acks. Workers read it in one of several ways.
+
+They share a queue group, whose ids are in a store; or each is a reader of its own: by a name under which a store has
+its ids, or plainly, with a journal.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,14 @@ from contextlib import asynccontextmanager
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, Final
 
-from nats.aio.client import Client
-from nats.errors import Error
+from nats.errors import Error, SlowConsumerError
 
-from chaos.bus import Captured, Handed
-from chaos.evidence import ARRIVED, ORIGINAL, Writer
-from chaos.nats_clients import connected, settled, speakers
+from chaos.bus import Handed
+from chaos.cast import HAND
+from chaos.evidence import ARRIVED, COPY, HERE, ORIGINAL, PRESENT, Writer
+from chaos.nats_attack import eavesdropping
+from chaos.nats_clients import connected, quarantine, settled, speakers
+from chaos.stores import initialise
 from watchword import SigningError, Unavailable
 from watchword_adapters.nats import VerifiedMsg, WatchwordClient
 
@@ -21,57 +27,73 @@ if TYPE_CHECKING:
 
     from nats.aio.msg import Msg
 
-    from chaos.bus import Handler
+    from chaos.bus import Captured, Handler
     from chaos.cast import Worker
+    from chaos.nats_attack import Eavesdropper
     from chaos.plan import Plan
 
-_QUEUE: Final = "workers"
+QUEUE: Final = "workers"
 _WITNESS_SECONDS: Final = 2.0
 """What a witness with a connection may take to say that it saw a copy."""
 
 _LANES: Final = 8
 """Subscriptions that a worker has in the group: each of them judges one message after another."""
 
+_TICK: Final = 0.05
 
-class QueueGroup:
+
+class CoreSubject:
     """See ``Bus``."""
 
     def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._subject = f"{plan.channel}.tasks"
+        self.plan = plan
 
     async def prepare(self) -> None:
-        """See ``Bus``; subjects need no preparation."""
+        """See ``Bus``."""
+        subject = self.plan.subjects[0]
+        names = [f"name:{name_of(number)}:{subject}" for number in range(self.plan.workers)]
+        await initialise(self.plan, f"queue:{QUEUE}:{subject}", *names)
 
     @asynccontextmanager
-    async def speaking(self) -> AsyncIterator[_Speaking]:
+    async def speaking(self) -> AsyncIterator[Any]:
         """See ``Bus``."""
-        async with speakers(self._plan) as clients:
-            yield _Speaking(self._subject, clients)
+        async with speakers(self.plan) as clients:
+            yield _Speaking(self.plan.subjects[0], clients)
 
     @asynccontextmanager
-    async def attacking(self) -> AsyncIterator[_Attacking]:
+    async def attacking(self) -> AsyncIterator[Attacking]:
         """See ``Bus``."""
-        async with connected(Client(), self._plan.address) as client:
-            seen: asyncio.Queue[Msg] = asyncio.Queue()
-            await client.subscribe(self._subject, cb=seen.put)
-            yield _Attacking(client, seen)
+        async with eavesdropping(self.plan) as ears:
+            yield Attacking(ears)
 
     async def work(self, worker: Worker, handle: Handler, ready: Callable[[], None], stop: asyncio.Event) -> None:
         """See ``Bus``."""
+        shape = self.plan.scene.shape
 
         async def take(msg: Msg) -> None:
             if isinstance(msg, VerifiedMsg):
                 await handle([Handed(msg.verified, msg.verified.issued_at)])
+                await self.done(msg)
 
-        arrivals = Writer(self._plan.directory, f"{ARRIVED}{worker.name}")
-        async with connected(_Tapped(await worker.watchword(), self._subject, arrivals), self._plan.address) as client:
-            for _ in range(_LANES):
-                await client.subscribe(self._subject, queue=_QUEUE, cb=take)
-            await client.flush()
-            ready()
-            await stop.wait()
-            await client.drain()
+        watchword = await worker.watchword()
+        async with quarantine(self.plan, watchword) as kept:
+            client = Tapped(worker, watchword, reader=name_of(worker.number) if shape == "named" else None, kept=kept)
+            async with connected(client, self.plan.address):
+                subscriptions = await self._subscribe(client, take)
+                ready()
+                while not stop.is_set():
+                    while worker.wishes:
+                        worker.wishes.popleft()
+                        client.says("subscribing again")
+                        for subscription in subscriptions:
+                            await subscription.drain()  # else what waits in it is gone
+                        subscriptions = await self._subscribe(client, take)
+                    await asyncio.sleep(_TICK)
+                client.says("stopped")
+                await client.drain()
+
+    async def done(self, msg: VerifiedMsg) -> None:
+        """Do what is to be done about a message that was handled."""
 
     async def lag(self) -> int:
         """See ``Bus``."""
@@ -80,19 +102,64 @@ class QueueGroup:
     def log(self, end: asyncio.Event) -> None:
         """See ``Bus``."""
 
+    async def _subscribe(self, client: Tapped, take: Any) -> list[Any]:
+        queue, lanes = ("", 1) if self.plan.scene.is_apart else (QUEUE, _LANES)
+        subscriptions = []
+        for number in range(lanes):
+            for subject in self.plan.subjects:
+                HAND.set(f"{client.worker.name}/{number}/{subject}")  # a callback's task begins with what is set now
+                subscriptions.append(await client.subscribe(subject, queue=queue, cb=take))
+        await settled(client)
+        client.says(HERE)
+        return subscriptions
 
-class _Tapped(WatchwordClient):
-    """Writes down what the server hands over, before anything becomes of it."""
 
-    def __init__(self, watchword: Any, subject: str, arrivals: Writer) -> None:
-        super().__init__(watchword=watchword)
-        self._tapped = subject.encode()
-        self._arrivals = arrivals
+class Tapped(WatchwordClient):
+    """Writes down what the server hands over, before anything becomes of it, and whether it hands over anything."""
+
+    def __init__(self, worker: Worker, watchword: Any, *, reader: str | None, kept: Any) -> None:
+        super().__init__(watchword=watchword, reader=reader, quarantine=kept)
+        self.worker = worker
+        self._subjects = {subject.encode() for subject in worker.plan.subjects}
+        self._arrivals = Writer(worker.plan.directory, f"{ARRIVED}{worker.name}")
+        self._presence = Writer(worker.plan.directory, f"{PRESENT}{worker.name}")
+        self._has_replies = worker.plan.scene.shape == "requests"
+        self.is_there = False
+
+    def says(self, what: str) -> None:
+        """Write down whether the worker is given messages, or why not."""
+        self.is_there = what == HERE
+        self._presence.tell((what,))
+
+    async def heard(self, error: Exception) -> None:
+        """Write down that messages were dropped because the worker is slow."""
+        if isinstance(error, SlowConsumerError):
+            self.says("slow consumer")
+            self.says(HERE)
+
+    async def lost(self) -> None:
+        """Write down that the connection is gone."""
+        if self.is_there:
+            self.says("connection lost")
+
+    async def found(self) -> None:
+        """Write down that the server knows our subscriptions again."""
+        try:
+            await settled(self)
+        except (Error, TimeoutError):  # gone again
+            return
+        self.says(HERE)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> None:
-        if subject == self._tapped:
-            self._arrivals.write((data.decode(), reply.decode() or ORIGINAL))
+        if subject in self._subjects:
+            self._arrivals.write((data.decode(errors="replace"), self._mark(reply, headers or b"")))
         await super()._process_msg(sid, subject, reply, data, headers)
+
+    def _mark(self, reply: bytes, headers: bytes) -> str:
+        """Return what tells a copy from its original."""
+        if not self._has_replies:
+            return reply.decode() or ORIGINAL
+        return headers.partition(f"{COPY}: ".encode())[2].partition(b"\r")[0].decode() or ORIGINAL
 
 
 class _Speaking:
@@ -113,21 +180,25 @@ class _Speaking:
         return dict.fromkeys(names, ORIGINAL) if client.stats["reconnects"] == before else {}
 
 
-class _Attacking:
-    def __init__(self, client: Client, seen: asyncio.Queue[Msg]) -> None:
-        self._client = client
-        self._seen = seen
+class Attacking:
+    """See ``Attacking`` of a bus."""
 
-    async def captures(self) -> AsyncIterator[Captured]:
-        while True:
-            msg = await self._seen.get()
-            yield Captured(msg.data.decode(), msg)
+    def __init__(self, ears: Eavesdropper) -> None:
+        self._ears = ears
+        self.captures = ears.captures
 
     async def replay(self, captured: Captured) -> bool:
         """Mark the copy by a reply subject, which was not signed and so reaches no handler; the witness answers."""
         raw = captured.raw
         try:
-            await self._client.request(raw.subject, raw.data, timeout=_WITNESS_SECONDS, headers=raw.headers)
+            await self._ears.client.request(
+                self._ears.elsewhere(), raw.data, timeout=_WITNESS_SECONDS, headers=raw.headers
+            )
         except (Error, TimeoutError):  # the server, or the witness's connection, was away
             return False
         return True
+
+
+def name_of(number: int) -> str:
+    """Return the name under which a worker reads."""
+    return f"worker-{number}"

@@ -1,20 +1,29 @@
-"""JetStream: one stream with limits, one durable pull consumer that all workers share, ids in a SQLite file."""
+"""JetStream: one stream of limits retention, maybe with an alias's subject. Workers read it in one of several ways.
+
+They share a durable, and have their ids in a store; one worker alone reads a durable, by two pull subscriptions or by
+push; or each worker has consumers of its own, ephemeral or ordered. Without a store the stream is the memory.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, Final
 
 from nats.aio.client import Client
 from nats.errors import Error
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
+from nats.js.errors import NotFoundError
 
-from chaos.bus import Captured, Handed
-from chaos.evidence import place
-from chaos.nats_clients import connected, speakers
+from chaos.bus import Handed
+from chaos.cast import HAND
+from chaos.evidence import HERE, PRESENT, RETAINED, Writer, place
+from chaos.nats_attack import eavesdropping
+from chaos.nats_clients import connected, quarantine, speakers
+from chaos.stores import initialise
 from watchword import Position, SigningError, Unavailable
+from watchword.lives import stream_reader
 from watchword.message import NATS_ID_HEADER
 from watchword_adapters.nats import VerifiedMsg, WatchwordClient
 
@@ -24,15 +33,24 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
     from nats.js import JetStreamContext
 
-    from chaos.bus import Handler
+    from chaos.bus import Captured, Handler
     from chaos.cast import Worker
+    from chaos.nats_attack import Eavesdropper
     from chaos.plan import Plan
     from watchword_adapters.nats import VerifyingJetStream
 
 _DURABLE: Final = "workers"
 _ACK_WAIT: Final = 4.0
-_LANES: Final = 16
-"""Fetches that a worker has under way at a time."""
+_FOLLOWER: Final = "chaos-follower"
+"""The consumer by which the log is read."""
+
+_FOLLOWED: Final = 1000
+_KEPT: Final = 500
+"""Messages that a purge leaves."""
+
+_ELECTION_SECONDS: Final = 60.0
+_LANES: Final = {"durable": 16, "sole": 2}
+"""Fetches that a worker has under way at a time; else one."""
 
 _BATCH: Final = 20
 _PATIENCE: Final = 5.0
@@ -42,94 +60,231 @@ _NAMED: Final = 0.1
 """Share of the copies that keep the id by which the stream itself drops repeats."""
 
 
-class Durable:
+class OneStream:
     """See ``Bus``."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._stream = plan.channel
-        self._subject = f"{plan.channel}.tasks"
 
     async def prepare(self) -> None:
         """See ``Bus``."""
+        plan = self._plan
+        config = StreamConfig(
+            name=self._stream,
+            subjects=plan.subjects,
+            duplicate_window=plan.policy.window,
+            num_replicas=plan.servers,
+            max_msgs=plan.limit or -1,
+        )
         async with self._plain() as js:
-            await js.add_stream(
-                StreamConfig(name=self._stream, subjects=[self._subject], duplicate_window=self._plan.policy.window)
-            )
-            await js.add_consumer(
-                self._stream,
-                ConsumerConfig(
-                    durable_name=_DURABLE,
-                    ack_policy=AckPolicy.EXPLICIT,
-                    ack_wait=_ACK_WAIT,
-                    max_ack_pending=self._plan.workers * _LANES * _BATCH,
-                ),
-            )
+            async with asyncio.timeout(_ELECTION_SECONDS):
+                while True:
+                    try:
+                        await js.add_stream(config)
+                        break
+                    except (Error, TimeoutError):  # the servers have no leader yet
+                        if plan.servers == 1:
+                            raise
+                        await asyncio.sleep(0.5)
+            if plan.scene.shape in {"durable", "sole"}:
+                await js.add_consumer(self._stream, self._durable())
+        await initialise(plan, stream_reader(self._stream, _DURABLE))
 
     @asynccontextmanager
     async def speaking(self) -> AsyncIterator[_Speaking]:
         """See ``Bus``."""
         async with speakers(self._plan) as clients:
-            yield _Speaking(self._stream, self._subject, [client.jetstream() for client in clients])
+            yield _Speaking(self._stream, self._plan.subjects[0], [client.jetstream() for client in clients])
 
     @asynccontextmanager
     async def attacking(self) -> AsyncIterator[_Attacking]:
         """See ``Bus``."""
-        async with connected(Client(), self._plan.address) as client:
-            seen: asyncio.Queue[Msg] = asyncio.Queue()
-            await client.subscribe(self._subject, cb=seen.put)
-            yield _Attacking(client.jetstream(), seen, self._plan)
+        async with eavesdropping(self._plan) as ears:
+            yield _Attacking(ears, self._plan)
 
     async def work(self, worker: Worker, handle: Handler, ready: Callable[[], None], stop: asyncio.Event) -> None:
-        """See ``Bus``."""
-        async with connected(WatchwordClient(watchword=await worker.watchword()), self._plan.address) as client:
-            js = client.jetstream()
-            lanes = [asyncio.create_task(self._lane(js, handle, stop)) for _ in range(_LANES)]
-            ready()
-            await asyncio.gather(*lanes)
+        """See ``Bus``; a wish to subscribe again is for one of the lanes, whichever sees it first."""
+        scene, watchword = self._plan.scene, await worker.watchword()
+        presence = Writer(self._plan.directory, f"{PRESENT}{worker.name}")
+        count, begun = _LANES.get(scene.shape, 1), set[int]()
+
+        async def hands_over(number: int, found: Sequence[Msg]) -> None:
+            HAND.set(f"{worker.name}/{number}")
+            await handle(
+                [
+                    Handed(one.verified, one.metadata.timestamp.timestamp())
+                    for one in found
+                    if isinstance(one, VerifiedMsg)
+                ]
+            )
+            if scene.shape != "ordered":
+                for msg in found:
+                    await msg.ack()
+
+        async def lane(number: int) -> None:
+            HAND.set(f"{worker.name}/{number}")
+            reading = Reading(js, self._plan, self._durable())
+            while not stop.is_set():
+                try:
+                    if await reading.begin():
+                        presence.tell((HERE,))
+                        waited_for = count - len(begun)
+                        begun.add(number)
+                        if waited_for and len(begun) == count:
+                            ready()
+                    if worker.wishes:
+                        worker.wishes.popleft()
+                        await reading.end()
+                        continue
+                    await hands_over(number, await reading.read())
+                except (Error, Unavailable):  # the server is away, or what a memory would be built from
+                    await asyncio.sleep(0.1)
+                    await reading.check()
+            await reading.end()
+
+        async with (
+            quarantine(self._plan, watchword) as kept,
+            connected(WatchwordClient(watchword=watchword, quarantine=kept), self._plan.address) as client,
+        ):
+            js = client.jetstream(sole_reader=scene.store == "memory")
+            await asyncio.gather(*map(lane, range(count)))
 
     async def lag(self) -> int:
         """See ``Bus``."""
         async with self._plain() as js:
-            info = await js.consumer_info(self._stream, _DURABLE)
-        return (info.num_pending or 0) + (info.num_ack_pending or 0)
+            found = [one for one in await js.consumers_info(self._stream) if one.name != _FOLLOWER]
+        missing = self._plan.workers - len(found) if self._plan.scene.is_apart else 1 - len(found)
+        return sum((one.num_pending or 0) + (one.num_ack_pending or 0) for one in found) + max(0, missing)
 
     async def log(self, end: asyncio.Event) -> AsyncIterator[tuple[str, str]]:
-        """See ``Bus``."""
-        await end.wait()
+        """See ``Bus``; read while it grows, for a purge may take what was there. What it loses is written down."""
+        retained, first, known = Writer(self._plan.directory, RETAINED), 1, 0
         async with self._plain() as js:
-            left = (await js.stream_info(self._stream)).state.messages
-            config = ConsumerConfig(ack_policy=AckPolicy.NONE, deliver_policy=DeliverPolicy.ALL)
-            reading = await js.pull_subscribe(self._subject, stream=self._stream, config=config)
-            while left > 0:
-                for msg in await reading.fetch(min(left, 1000), timeout=_PATIENCE):
-                    left -= 1
-                    yield msg.data.decode(), place(Position(self._stream, msg.metadata.sequence.stream), None)
+            config = ConsumerConfig(
+                durable_name=_FOLLOWER, ack_policy=AckPolicy.NONE, deliver_policy=DeliverPolicy.ALL, num_replicas=1
+            )
+            reading: Any = None
+            ending = False
+            while True:
+                try:
+                    reading = reading or await js.pull_subscribe(
+                        ">", durable=_FOLLOWER, stream=self._stream, config=config
+                    )
+                    state = (await js.stream_info(self._stream)).state
+                    if state.first_seq > first:
+                        first = state.first_seq
+                        retained.tell((str(first),))
+                    found = await reading.fetch(_FOLLOWED, timeout=0.5)
+                except TimeoutError:
+                    if ending:
+                        return
+                    ending = end.is_set()
+                    continue
+                except Error:  # the server is away
+                    await asyncio.sleep(0.2)
+                    continue
+                for msg in found:
+                    if msg.metadata.sequence.stream > known:  # after an error it may come again
+                        known = msg.metadata.sequence.stream
+                        yield msg.data.decode(errors="replace"), place(Position(self._stream, known), None)
+
+    async def cut(self, *, everything: bool) -> int:
+        """See ``Retaining``: all, or what stands before the last few."""
+        async with self._plain() as js:
+            before = (await js.stream_info(self._stream)).state.messages
+            await js.purge_stream(self._stream, keep=None if everything else _KEPT)
+            return before - (await js.stream_info(self._stream)).state.messages
+
+    async def recreate(self) -> None:
+        """See ``Leading``; a push consumer's next life would need the deliver subject, so readers make theirs anew."""
+        async with self._plain() as js:
+            await js.delete_consumer(self._stream, _DURABLE)
+            if self._plan.scene.shape != "push":
+                await js.add_consumer(self._stream, self._durable())
+
+    async def step_down(self) -> None:
+        """See ``Leading``."""
+        async with connected(Client(), self._plan.address) as client:
+            asked = [f"$JS.API.STREAM.LEADER.STEPDOWN.{self._stream}"]
+            with suppress(Error, TimeoutError):  # the leader may be away just now
+                found = await client.jetstream().consumers_info(self._stream)
+                asked += [f"$JS.API.CONSUMER.LEADER.STEPDOWN.{self._stream}.{one.name}" for one in found]
+            for subject in reversed(asked):
+                with suppress(Error, TimeoutError):
+                    await client.request(subject, b"", timeout=_PATIENCE)
+
+    def _durable(self) -> ConsumerConfig:
+        return ConsumerConfig(
+            durable_name=_DURABLE,
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=_ACK_WAIT,
+            max_ack_pending=self._plan.workers * _LANES["durable"] * _BATCH,
+        )
 
     @asynccontextmanager
     async def _plain(self) -> AsyncIterator[JetStreamContext]:
         async with connected(Client(), self._plan.address) as client:
             yield client.jetstream()
 
-    async def _lane(self, js: VerifyingJetStream, handle: Handler, stop: asyncio.Event) -> None:
-        reading: Any = None
-        while not stop.is_set():
-            try:
-                reading = reading or await js.pull_subscribe_bind(_DURABLE, self._stream)
-                found = await reading.fetch(_BATCH, timeout=1)
-                await handle(
-                    [
-                        Handed(msg.verified, msg.metadata.timestamp.timestamp())
-                        for msg in found
-                        if isinstance(msg, VerifiedMsg)
-                    ]
+
+class Reading:
+    """One subscription, however the scenario reads, begun again when its consumer is gone."""
+
+    def __init__(self, js: VerifyingJetStream, plan: Plan, durable: ConsumerConfig) -> None:
+        self._js = js
+        self._plan = plan
+        self._durable = durable
+        self._subscription: Any = None
+
+    async def begin(self) -> bool:
+        """Subscribe, unless that is done; return True if it was done now."""
+        if self._subscription is not None:
+            return False
+        stream, own = self._plan.channel, ConsumerConfig(ack_wait=_ACK_WAIT, inactive_threshold=_ACK_WAIT)
+        match self._plan.scene.shape:
+            case "durable" | "sole":
+                self._subscription = await self._js.pull_subscribe_bind(_DURABLE, stream)
+            case "push":
+                self._subscription = await self._js.subscribe(
+                    ">", durable=_DURABLE, stream=stream, config=self._durable, manual_ack=True
                 )
-                for msg in found:
-                    await msg.ack()
-            except TimeoutError:  # nothing there
-                continue
-            except Error:  # the server is away
-                await asyncio.sleep(0.1)
+            case "ephemeral pull":
+                self._subscription = await self._js.pull_subscribe(">", stream=stream, config=own)
+            case "ephemeral push":
+                self._subscription = await self._js.subscribe(">", stream=stream, config=own, manual_ack=True)
+            case _:
+                self._subscription = await self._js.subscribe(">", stream=stream, ordered_consumer=True)
+        return True
+
+    async def read(self) -> list[Msg]:
+        """Return what is there; empty after a while."""
+        try:
+            if hasattr(self._subscription, "fetch"):
+                found: list[Msg] = await self._subscription.fetch(_BATCH, timeout=1)
+                return found
+            return [await self._subscription.next_msg(timeout=1)]
+        except TimeoutError:
+            await self.check()
+            return []
+
+    async def check(self) -> None:
+        """Forget a subscription whose consumer is gone; an ordered one is made anew by the client itself."""
+        if self._subscription is None or self._plan.scene.shape == "ordered":
+            return
+        try:
+            await self._subscription.consumer_info()
+        except NotFoundError:
+            await self.end()
+        except (Error, TimeoutError):  # the server is away
+            return
+
+    async def end(self) -> None:
+        """Unsubscribe."""
+        ending, self._subscription = self._subscription, None
+        if ending is not None:
+            with suppress(Error, TimeoutError):
+                await ending.unsubscribe()
 
 
 class _Speaking:
@@ -154,15 +309,11 @@ class _Speaking:
 
 
 class _Attacking:
-    def __init__(self, js: JetStreamContext, seen: asyncio.Queue[Msg], plan: Plan) -> None:
-        self._js = js
-        self._seen = seen
+    def __init__(self, ears: Eavesdropper, plan: Plan) -> None:
+        self._ears = ears
+        self._js = ears.client.jetstream()
         self._chance = plan.random("named")
-
-    async def captures(self) -> AsyncIterator[Captured]:
-        while True:
-            msg = await self._seen.get()
-            yield Captured(msg.data.decode(), msg)
+        self.captures = ears.captures
 
     async def replay(self, captured: Captured) -> bool:
         headers = dict(captured.raw.headers)
@@ -170,7 +321,7 @@ class _Attacking:
             headers.pop(NATS_ID_HEADER, None)
         try:
             async with asyncio.timeout(_PATIENCE):
-                sent = await self._js.publish_async(captured.raw.subject, captured.raw.data, headers=headers)
+                sent = await self._js.publish_async(self._ears.elsewhere(), captured.raw.data, headers=headers)
                 return not (await sent).duplicate
         except (Error, TimeoutError):
             return False

@@ -111,7 +111,7 @@ class KafkaGroup:
                 self._read_by_time.append((time.monotonic(), self._read))
         if self._plan.scene.compacted:
             gone = await self._compacted(told)
-            Writer(self._plan.directory, EVENTS).write(*([("compacted", f"{gone}")] if gone else []))
+            Writer(self._plan.directory, EVENTS).tell(*([("compacted", f"{gone}")] if gone else []))
 
     async def cut(self, *, everything: bool) -> int:
         """See ``Retaining``: up to the group's commits, or only what stood there longer ago than a window."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from watchword import Policy
+from watchword import Alias, Policy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +28,29 @@ Deed = Literal[
     "away",
     "cut",
     "empty",
+    "resubscribe",
+    "recreate",
+    "step down",
+    "leap",
 ]
+Shape = Literal[
+    "group",
+    "queue",
+    "named",
+    "plain",
+    "requests",
+    "durable",
+    "sole",
+    "push",
+    "ephemeral pull",
+    "ephemeral push",
+    "ordered",
+]
+"""How workers read: a consumer group of Kafka; core NATS as a queue group, each under a name, or each by itself, and a
+queue group that answers requests; JetStream by a shared durable, one whose only reader the worker is (pull or push), or
+consumers of each worker's own."""
+
+Store = Literal["memory", "journal", "sqlite", "redis", "nats_kv"]
 
 REALM: Final = "chaos"
 READER: Final = "agent://chaos/reader"
@@ -46,14 +68,24 @@ class Scenario:
     """
 
     bus: Bus
-    shape: Literal["group", "durable", "queue"]
-    store: Literal["memory", "sqlite", "redis", "nats_kv"]
+    shape: Shape
+    store: Store
     outages: bool
     patience: float
     stamped: bool = True
     transactions: bool = False
     compacted: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_core(self) -> bool:
+        """Whether it is played on core NATS, which keeps nothing."""
+        return self.shape in {"queue", "named", "plain", "requests"}
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether each worker is a reader of its own, and is to get everything."""
+        return self.shape in {"named", "plain", "ephemeral pull", "ephemeral push", "ordered"}
 
 
 def _on_kafka(**fields: Any) -> Scenario:
@@ -63,10 +95,11 @@ def _on_kafka(**fields: Any) -> Scenario:
     return Scenario("kafka", "group", "memory", outages=True, settings=settings, **{"patience": 5.0} | fields)
 
 
-_TRANSACTIONS: Final = {"kills": 3, "restarts": 1, "strangers": 1, "aborts": 0.1, "rate": 600}
-_RETENTION: Final = {"kills": 3, "restarts": 1, "cuts": 5, "empties": 1, "rate": 800}
+_TRANSACTIONS: Final = {"latest": 180.0, "kills": 3, "restarts": 1, "strangers": 1, "aborts": 0.1, "rate": 600}
+_RETENTION: Final = {"latest": 90.0, "kills": 3, "restarts": 1, "cuts": 5, "empties": 1, "rate": 800}
 # With max_age at its default of five minutes, 100 seconds would be two hours and five minutes.
 _LAG: Final = {
+    "latest": 240.0,
     "max_age": 4.0,
     "kills": 2,
     "restarts": 0,
@@ -80,6 +113,56 @@ _LAG: Final = {
     "deadline": 500.0,
 }
 
+# How a reader reads, what disturbs it, and what the attacker does beyond sending copies: each scenario composes these.
+_RESTLESS: Final[dict[str, Any]] = {"resubscribes": 4}
+_FLOOD: Final[dict[str, Any]] = {"flood": 100}
+_ALONE: Final[dict[str, Any]] = {"workers": 1, "clock_jumps": 0, "store_restarts": 0}
+_APART: Final[dict[str, Any]] = {"workers": 2, "clock_jumps": 0, "rolls": 1}
+_PURGES: Final[dict[str, Any]] = {"cuts": 3, "empties": 1}
+_CLUSTER: Final[dict[str, Any]] = {"servers": 3, "step_downs": 4, "restarts": 3}
+_SMALL: Final[dict[str, Any]] = {"limit": 3000, "flood": 300}
+# What a kill or a restart of the server costs: the way to the next life of a worker.
+_SOON: Final[dict[str, Any]] = {"latest": 5.0}
+# ... and ack_wait, until what a killed worker had is offered again.
+_AGAIN: Final[dict[str, Any]] = {"latest": 12.0}
+# ... and until nats-py has missed the heartbeats of an ordered consumer that went with its server.
+_LATER: Final[dict[str, Any]] = {"latest": 30.0}
+
+
+def _on_core(shape: Shape, store: Store, **settings: Any) -> Scenario:
+    return Scenario("nats", shape, store, outages=False, patience=0.5, settings=_FLOOD | _SOON | settings)
+
+
+def _on_stream(shape: Shape, store: Store, **settings: Any) -> Scenario:
+    return Scenario("nats", shape, store, outages=True, patience=5.0, settings=_FLOOD | _AGAIN | settings)
+
+
+_ON_NATS: Final = {
+    "nats_redis": _on_core("queue", "redis"),
+    "nats_kv": _on_core("queue", "nats_kv"),
+    "nats_sqlite": _on_core("queue", "sqlite", **_RESTLESS),
+    "nats_alias": _on_core("queue", "sqlite", aliased=True),
+    "nats_named": _on_core("named", "sqlite", aliased=True, **_APART, **_RESTLESS),
+    "nats_plain": _on_core("plain", "journal", aliased=True, **_APART, **_RESTLESS),
+    "nats_requests": _on_core("requests", "sqlite", rate=200),
+    "nats_quarantine": _on_core("plain", "journal", quarantine="slow", **_APART),
+    "jetstream": _on_stream("durable", "sqlite", **_RESTLESS),
+    "jetstream_alias": _on_stream("durable", "sqlite", aliased=True, recreates=1),
+    "jetstream_clock": _on_stream("durable", "sqlite", leaps=3),
+    "jetstream_cluster": _on_stream("durable", "sqlite", **_CLUSTER),
+    "jetstream_sole": _on_stream("sole", "memory", recreates=2, **_ALONE, **_RESTLESS),
+    "jetstream_sole_purge": _on_stream("sole", "memory", **_ALONE, **_PURGES),
+    "jetstream_sole_cluster": _on_stream("sole", "memory", **_ALONE, **_CLUSTER),
+    "jetstream_push": _on_stream("push", "memory", recreates=1, **_ALONE, **_RESTLESS),
+    "jetstream_ephemeral": _on_stream("ephemeral pull", "memory", **_APART, **_RESTLESS, **_PURGES),
+    "jetstream_ephemeral_push": _on_stream("ephemeral push", "memory", **_APART, **_RESTLESS),
+    "jetstream_ordered": _on_stream("ordered", "memory", **_APART, **_RESTLESS, **_LATER),
+    "jetstream_limits": _on_stream("ephemeral pull", "memory", **_APART, **_RESTLESS, **_SMALL),
+    "jetstream_quarantine": _on_stream("durable", "sqlite", quarantine="slow"),
+    "jetstream_quarantine_full": _on_stream("durable", "sqlite", quarantine="full"),
+    "jetstream_quarantine_missing": _on_stream("durable", "sqlite", quarantine="missing"),
+}
+
 SCENARIOS: Final = {
     "kafka": _on_kafka(),
     "kafka_create_time": _on_kafka(stamped=False),
@@ -89,10 +172,7 @@ SCENARIOS: Final = {
     "kafka_retention_create_time": _on_kafka(compacted=True, stamped=False, settings=_RETENTION),
     "kafka_lag": _on_kafka(patience=150.0, settings=_LAG),
     "kafka_lag_create_time": _on_kafka(patience=150.0, stamped=False, settings=_LAG),
-    "jetstream": Scenario("nats", "durable", "sqlite", outages=True, patience=5.0),
-    "nats_redis": Scenario("nats", "queue", "redis", outages=False, patience=0.5),
-    "nats_kv": Scenario("nats", "queue", "nats_kv", outages=False, patience=0.5),
-    "nats_sqlite": Scenario("nats", "queue", "sqlite", outages=False, patience=0.5),
+    **_ON_NATS,
 }
 
 
@@ -105,6 +185,12 @@ class Plan:
     bounds the run from its first message to its last figure.
 
     A worker that lags reads nothing for ``lag_seconds``; at an ``away`` there are no workers for ``away_seconds``.
+    A reader ``resubscribes``; a shared consumer is deleted and made anew at one of the ``recreates``; at ``step_downs``
+    the leaders of ``servers`` do so. At a ``leap`` the clock of one worker's store jumps ahead, beyond all that the
+    store keeps, and comes back. A stream holds at most ``limit`` messages (0: any number). With ``aliased`` there is a
+    second subject to which copies may go. ``quarantine`` is on a stream behind a slow proxy: one that takes everything
+    (``slow``), one that is ``missing``, or ``full``. ``latest`` is the bound of ``deliveries_late_ms``, in seconds.
+
     ``flood`` is how many forged records the attacker adds in a second, ``crafted`` the share of copies that come in
     batches no client would write, ``aborts`` that of the transactions which end so. With ``strangers`` the attacker
     holds transactions open, too.
@@ -134,6 +220,16 @@ class Plan:
     away_seconds: float = 0.0
     cuts: int = 0
     empties: int = 0
+    resubscribes: int = 0
+    recreates: int = 0
+    step_downs: int = 0
+    leaps: int = 0
+    servers: int = 1
+    limit: int = 0
+    aliased: bool = False
+    quarantine: Literal["", "slow", "missing", "full"] = ""
+    quarantine_address: str = ""
+    latest: float = 60.0
     flood: int = 0
     crafted: float = 0.0
     strangers: int = 0
@@ -151,7 +247,19 @@ class Plan:
     @property
     def policy(self) -> Policy:
         """What the workers demand."""
-        return Policy(max_age=self.max_age, max_skew=self.max_skew)
+        channels = [f"nats://{REALM}/{subject}" for subject in self.subjects] if self.aliased else []
+        aliases = tuple(Alias(other, channels[0]) for other in channels[1:])
+        return Policy(max_age=self.max_age, max_skew=self.max_skew, aliases=aliases)
+
+    @property
+    def subjects(self) -> list[str]:
+        """The subjects on NATS: where the honest speak, and that of an alias."""
+        return [f"{self.channel}.tasks", *([f"{self.channel}.mapped"] if self.aliased else [])]
+
+    @property
+    def quarantine_subject(self) -> str:
+        """Where copies go of what was refused."""
+        return f"quarantine.{self.channel}"
 
     def speakers(self) -> list[str]:
         """Return the principals that send."""
@@ -227,6 +335,16 @@ def schedule(plan: Plan) -> list[Event]:
     events += [Event(_spread(chance, n, plan.aways), "away", amount=plan.away_seconds) for n in range(plan.aways)]
     events += [Event(_spread(chance, n, plan.cuts), "cut") for n in range(plan.cuts)]
     events += [Event(_spread(chance, n, plan.empties), "empty") for n in range(plan.empties)]
+    events += [
+        Event(_spread(chance, n, plan.resubscribes), "resubscribe", chance.choice(anyone))
+        for n in range(plan.resubscribes)
+    ]
+    events += [Event(_spread(chance, n, plan.recreates), "recreate") for n in range(plan.recreates)]
+    events += [Event(_spread(chance, n, plan.step_downs), "step down") for n in range(plan.step_downs)]
+    events += [
+        Event(_spread(chance, n, plan.leaps), "leap", chance.choice(anyone), plan.policy.longest + 3600)
+        for n in range(plan.leaps)
+    ]
     return sorted(events)
 
 

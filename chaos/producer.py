@@ -33,9 +33,9 @@ class Producer:
         async with bus_of(self._plan).speaking() as speaking, asyncio.TaskGroup() as sending:
 
             async def send(names: list[str]) -> None:
-                sent.write(*((name,) for name in names))
+                sent.tell(*((name,) for name in names))
                 told = await speaking.send(names)
-                acked.write(*told.items())
+                acked.tell(*told.items())
                 self._acked += len(told)
                 self._waiting -= len(names)
 

@@ -38,6 +38,9 @@ _ROWS = (
     "aborted_delivered",
     "delivered_elsewhere",
     "delivered_out_of_turn",
+    "honest_lost_behind_cut",
+    "answers_wrong",
+    "unexcused",
     "deliveries_late_ms",
     "seconds",
 )
@@ -68,6 +71,10 @@ class Report:
                 self.faults.append(f"{plan.scenario}: {name} is {found:,}")
         if plan.scene.shape == "group" and figures.copies_came_first:  # a partition is judged in its order
             self.faults.append(f"{plan.scenario}: copies_came_first is {figures.copies_came_first:,}")
+        if figures.deliveries_late_ms > 1000 * plan.latest:
+            self.faults.append(
+                f"{plan.scenario}: deliveries_late_ms is {figures.deliveries_late_ms:,}, over {1000 * plan.latest:,.0f}"
+            )
         if figures.honest_sent < self._honest:
             self.faults.append(f"{plan.scenario}: the deadline came after {figures.honest_sent:,} honest messages")
         if figures.replays_offered < figures.honest_sent:

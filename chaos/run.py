@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chaos import stores
+from chaos.cluster import cluster
 from chaos.driver import play
 from chaos.plan import SCENARIOS, Plan
 from tests.brokers.start import start
@@ -71,6 +72,10 @@ def play_on(
 @contextmanager
 def _broker(scenario: str) -> Iterator[Broker]:
     with tempfile.TemporaryDirectory(prefix="watchword-chaos-") as directory:
+        if SCENARIOS[scenario].settings.get("servers", 1) > 1:
+            with cluster(Path(directory)) as broker:
+                yield broker
+            return
         broker, _ = start(SCENARIOS[scenario].bus, Path(directory), required=False)
         try:
             yield broker

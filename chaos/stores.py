@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chaos.plan import REALM
+from chaos.plan import READER, REALM
 from tests.brokers import nats
 from tests.brokers.start import start
 from watchword import ConfigurationError
+from watchword.replay import ReaderBirth, SharedReplayStore
 from watchword_adapters import plugins
+from watchword_adapters.stores.journal import FileJournal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 def home(scene: Scenario, directory: Path, channel: str) -> Iterator[tuple[dict[str, Any], Broker | None]]:
     """Provide what the store needs: yield its options, and its server where it has one of its own."""
     match scene.store:
-        case "memory":
+        case "memory" | "journal":  # a journal lies beside what else a worker writes down
             yield {}, None
         case "sqlite":
             yield {"path": "replay.sqlite"}, None
@@ -43,7 +47,8 @@ def home(scene: Scenario, directory: Path, channel: str) -> Iterator[tuple[dict[
 
 async def open_store(plan: Plan, clock: Callable[[], float]) -> ReplayStore:
     """Open the scenario's store for one process, by the name that ``[replay] store`` has for it."""
-    factory = plugins.find(plugins.REPLAY_STORES, plan.scene.store, where="replay.store")
+    name = "memory" if plan.scene.store == "journal" else plan.scene.store
+    factory = plugins.find(plugins.REPLAY_STORES, name, where="replay.store")
     context = plugins.Context(
         realm=REALM, directory=Path(plan.directory), clock=clock, policy=plan.policy, warn=_silent
     )
@@ -57,6 +62,28 @@ async def open_store(plan: Plan, clock: Callable[[], float]) -> ReplayStore:
         except Exception:  # noqa: BLE001 - its server is just being restarted; each client has errors of its own
             await asyncio.sleep(0.2)
     return store  # type: ignore[no-any-return] # the entry point of a replay store makes one
+
+
+async def initialise(plan: Plan, *readers: str) -> None:
+    """Tell the scenario's store, or the workers' journals, that these readers have never read: as an operator does."""
+    if plan.scene.store == "journal":
+        for number in range(plan.workers):
+            journal = journal_of(plan, number, time.time)
+            journal.initialise()
+            journal.close()
+        return
+    store: Any = await open_store(plan, time.time)
+    if isinstance(store, SharedReplayStore):
+        for reader in readers:
+            await store.admit_reader(reader, ReaderBirth(floor=-inf))
+    if hasattr(store, "close"):
+        await store.close()
+
+
+def journal_of(plan: Plan, number: int, clock: Callable[[], float]) -> FileJournal:
+    """Return the journal of one worker, which is on a machine of its own."""
+    directory = Path(plan.directory, f"state-{number}")
+    return FileJournal(directory, realm=REALM, principal=READER, policy=plan.policy, clock=clock, warn=_silent)
 
 
 @contextmanager

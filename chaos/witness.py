@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nats.aio.client import Client
 
 from chaos.child import beside, commands, run, tell
-from chaos.evidence import ORIGINAL, WITNESSED, Writer
+from chaos.evidence import COPY, ORIGINAL, WITNESSED, Writer
 from chaos.nats_clients import connected
 from chaos.plan import Plan
 
@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 
 async def watch(plan: Plan) -> None:
     """Write down every message and whose it is: a copy bears a reply subject, and its sender learns that we saw it."""
-    writer = Writer(plan.directory, WITNESSED)
+    writer, asked = Writer(plan.directory, WITNESSED), plan.scene.shape == "requests"
 
     async def saw(msg: Msg) -> None:
-        writer.write((msg.data.decode(), msg.reply or ORIGINAL))
-        if msg.reply:
+        mark = (msg.headers or {}).get(COPY) if asked else msg.reply
+        writer.write((msg.data.decode(errors="replace"), mark or ORIGINAL))
+        if msg.reply and not asked:
             await msg.respond(b"")
 
     async with connected(Client(), plan.address) as client:
-        await client.subscribe(f"{plan.channel}.tasks", cb=saw)
+        for subject in plan.subjects:
+            await client.subscribe(subject, cb=saw)
         await client.flush()
         tell("ready")
         await asyncio.Event().wait()

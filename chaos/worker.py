@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from chaos.bus import bus_of
-from chaos.cast import Worker
+from chaos.cast import HAND, Worker
 from chaos.child import beside, commands, run, tell
 from chaos.evidence import place
 from chaos.plan import Plan
@@ -29,13 +29,14 @@ class Hands:
     async def handle(self, handed: Sequence[Handed]) -> None:
         """Write down what was delivered."""
         now = time.time()
-        self._worker.delivered.write(
+        self._worker.delivered.tell(
             *(
                 (
                     (one.value or b"").decode(),
                     place(one.position, None),
                     str(int(one.redelivered)),
                     str(round(1000 * (now - since))),
+                    HAND.get(),
                 )
                 for one, since in handed
             )
@@ -55,7 +56,9 @@ async def obey(worker: Worker, hands: Hands) -> None:
                 worker.keys.down_until = time.monotonic() + float(seconds)
             case ["clock", seconds]:
                 worker.clock.offset = float(seconds)
-            case ["seek" | "lag" as wish, number]:
+            case ["leap", seconds]:
+                worker.store_clock.leap(float(seconds))
+            case ["seek" | "lag" | "resubscribe" as wish, number]:
                 worker.wishes.append((wish, float(number)))
 
 

@@ -8,13 +8,18 @@ from chaos.accounting import account
 from chaos.evidence import (
     ABORTED,
     ACKED,
+    ANSWERED,
+    APART,
     ARRIVED,
     DELIVERED,
     EVENTS,
+    HERE,
     LOG,
     ORIGINAL,
+    PRESENT,
     REFUSED,
     REPLAYED,
+    RETAINED,
     SENT,
     UNAVAILABLE,
     UNSETTLED,
@@ -23,28 +28,42 @@ from chaos.evidence import (
     Tally,
     Writer,
 )
+from chaos.excuses import SEVERAL_HANDS
 
 Rows = Sequence[tuple[str, ...]]
+
+
+MISSING = {
+    SENT: ("", "0"),
+    ACKED: ("", "", "0"),
+    EVENTS: ("", "", "0"),
+    DELIVERED: ("", "", "0", "0", "", "0"),
+    REFUSED: ("", "", "", "", "0"),
+}
+"""What rows may leave out at their ends: times, hands, whether it passed for a redelivery and how late it was."""
 
 
 def written(directory: Path, **files: Rows) -> Evidence:
     """Write the files of a run as its processes do, and read them again."""
     directory.mkdir(exist_ok=True)
     for name, rows in files.items():
-        Writer(directory, name).write(*rows)
+        put(directory, name, *rows)
     return Evidence.read(directory)
 
 
-def on_log(directory: Path, *, delivered: Rows, refused: Rows | None = None, **files: Rows) -> Evidence:
-    """Return a run of two honest messages, each with one copy in the log; one worker lived through it.
+def put(directory: Path, name: str, *rows: tuple[str, ...]) -> None:
+    """Write rows, with what they leave out."""
+    missing = next((those for kind, those in MISSING.items() if name.startswith(kind)), ())
+    Writer(directory, name).write(*((*row, *missing[len(row) :]) for row in rows))
 
-    A delivery may leave out whether it passed for a redelivery, and how late it was.
-    """
+
+def on_log(directory: Path, *, delivered: Rows, refused: Rows | None = None, **files: Rows) -> Evidence:
+    """Return a run of two honest messages, each with one copy in the log; one worker lived through it."""
     run: dict[str, Rows] = {
         SENT: [("a",), ("b",)],
         ACKED: [("a", "0@0"), ("b", "1@0")],
         LOG: [("a", "0@0"), ("b", "1@0"), ("a", "0@1"), ("b", "0@2")],
-        f"{DELIVERED}0.0": [(*row, "0", "0")[:4] for row in delivered],
+        f"{DELIVERED}0.0": delivered,
         f"{REFUSED}0.0": refused or [],
     }
     return written(directory, **run | files)
@@ -63,6 +82,7 @@ def on_core(directory: Path, **files: Rows) -> Evidence:
     return written(directory, **run | files)
 
 
+AWAY_BEFORE: Rows = [(HERE, "-90"), ("stopped", "-60"), (HERE, "-50")]
 GOOD: Rows = [("a", "0@0"), ("b", "1@0")]
 ONE: Rows = [("a", "-", "0", "0")]
 
@@ -113,10 +133,70 @@ def test_an_honest_message_called_a_replay_is_found(tmp_path: Path) -> None:
 
 def test_a_copy_that_came_first_is_told_apart(tmp_path: Path) -> None:
     """A message that was delivered at a copy's position only, and refused at its own, came once: counted by itself."""
-    delivered: Rows = [("a", "0@1"), ("b", "1@0")]
-    figures = account(on_log(tmp_path, delivered=delivered, refused=[("a", "0@0", REPLAYED)]))
+    delivered: Rows = [("a", "0@1", "0", "0", "0.0/1"), ("b", "1@0")]
+    refused: Rows = [("a", "0@0", REPLAYED, "0.0/2")]
+    figures = account(on_log(tmp_path, delivered=delivered, refused=refused))
     assert figures.holds
     assert figures.copies_came_first == 1
+    assert figures.excused == {SEVERAL_HANDS: ["a"]}
+
+
+def test_a_copy_that_came_first_needs_an_excuse(tmp_path: Path) -> None:
+    """One hand judges in order: a copy came first if the server had to offer the message again, or not at all."""
+    delivered: Rows = [("a", "0@1", "0", "0", "0.0/1"), ("b", "1@0")]
+    refused: Rows = [("a", "0@0", REPLAYED, "0.0/1", "15")]
+    figures = account(on_log(tmp_path / "none", delivered=delivered, refused=refused))
+    assert (figures.holds, figures.unexcused, figures.excused) == (False, 1, {"NOTHING": ["a"]})
+    for case, events in {"before": [("kill", "0.0", "10")], "long before": [("kill", "0.0", "-100")]}.items():
+        figures = account(on_log(tmp_path / case, delivered=delivered, refused=refused, **{EVENTS: events}))
+        assert figures.holds is (case == "before")
+    waited: Rows = [("a", "0@0", UNAVAILABLE, "0.0/1", "5"), *refused]
+    figures = account(on_log(tmp_path / "waited", delivered=delivered, refused=waited))
+    assert (figures.holds, figures.excused) == (True, {"it could not be judged, 5.0 s": ["a"]})
+
+
+def test_what_a_stream_has_lost_is_excused_by_when_it_did(tmp_path: Path) -> None:
+    """A message that retention took unread is not ours to deliver; one that was refused before, or is there, is."""
+    gone = {RETAINED: [("1", "7")]}
+    figures = account(on_log(tmp_path / "gone", delivered=GOOD[1:], **gone))
+    assert (figures.honest_lost, figures.honest_lost_behind_cut) == (0, 1)
+    assert figures.excused == {"the stream had lost it, 7.0 s": ["a"]}
+    refused: Rows = [("a", "0@0", "bad_signature", "", "3")]
+    assert account(on_log(tmp_path / "refused", delivered=GOOD[1:], refused=refused, **gone)).honest_lost == 1
+    assert account(on_log(tmp_path / "there", delivered=GOOD[:1], **{RETAINED: [("0", "7")]})).honest_lost == 1
+
+
+def test_what_is_stale_behind_a_cut_is_excused_for_the_skew_only(tmp_path: Path) -> None:
+    """A reader that begins anew where a stream was cut cannot believe what was issued by then, but what came later."""
+    refused: Rows = [("a", "0@0", "stale", "", "9")]
+    for sent, lost in {"8": 0, "11": 1}.items():
+        files: dict[str, Rows] = {
+            SENT: [("a", sent), ("b", "0")],
+            RETAINED: [("0", "7")],
+            f"{PRESENT}0.0": [(HERE, "8")],
+        }
+        figures = account(on_log(tmp_path / sent, delivered=GOOD[1:], refused=refused, **files))
+        assert (figures.honest_lost, figures.honest_lost_behind_cut) == (lost, 1 - lost)
+
+
+def test_readers_apart_are_to_get_everything(tmp_path: Path) -> None:
+    """Where each worker is a reader of its own, each has an account, and what one got the other may still have lost."""
+    both: dict[str, Rows] = {APART: [], f"{DELIVERED}1.0": GOOD}
+    figures = account(on_log(tmp_path / "both", delivered=GOOD, **both))
+    assert figures.holds
+    assert (figures.replays_delivered, figures.redeliveries, figures.replays_offered) == (0, 0, 2)
+    both[f"{DELIVERED}1.0"] = GOOD[:1]
+    assert account(on_log(tmp_path / "one", delivered=GOOD, **both)).honest_lost == 1
+
+
+def test_an_answer_to_another_request_is_found(tmp_path: Path) -> None:
+    """A requester gets the answer to what it asked; what was not answered needs an event that explains it."""
+    assert account(on_core(tmp_path / "good", **{ANSWERED: [("a", "re:a"), ("b", "re:b")]})).holds
+    figures = account(on_core(tmp_path / "swapped", **{ANSWERED: [("a", "re:b"), ("b", "re:b")]}))
+    assert (figures.holds, figures.answers_wrong) == (False, 1)
+    asked: dict[str, Rows] = {SENT: [("a",), ("b",), ("c", "50")], ANSWERED: [("a", "re:a"), ("b", "re:b")]}
+    figures = account(on_core(tmp_path / "unanswered", **asked))
+    assert (figures.holds, figures.excused) == (False, {"NOTHING": ["c"]})
 
 
 def test_a_forgery_that_was_delivered_is_found(tmp_path: Path) -> None:
@@ -196,9 +276,19 @@ def test_lateness_is_that_of_first_deliveries(tmp_path: Path) -> None:
     assert (figures.deliveries_late_ms, figures.redeliveries) == (197, 1)
 
 
+def test_core_lateness_is_that_of_originals(tmp_path: Path) -> None:
+    """What the bus lost and a copy brought late does not count; what came itself counts from when it was sent."""
+    late: Rows = [("a", "-", "0", "0", "", "0.25"), ("b", "-", "0", "0", "", "30")]
+    figures = account(on_core(tmp_path / "came", **{f"{DELIVERED}0.0": late}))
+    assert figures.deliveries_late_ms == 30_000
+    came: Rows = [("a", ORIGINAL), ("b", "copy.2")]
+    figures = account(on_core(tmp_path / "copy", **{f"{DELIVERED}0.0": late, f"{ARRIVED}0.0": came}))
+    assert figures.deliveries_late_ms == 250
+
+
 def test_deeds_are_counted_as_they_were_done(tmp_path: Path) -> None:
     """Kills and restarts are those that were written down, not those that were planned."""
-    Writer(tmp_path, EVENTS).write(("kill", "0.0"), ("kill", "1.0"), ("restart", ""))
+    put(tmp_path, EVENTS, ("kill", "0.0"), ("kill", "1.0"), ("restart", ""))
     figures = account(on_log(tmp_path, delivered=GOOD))
     assert (figures.kills, figures.broker_restarts) == (2, 1)
 
@@ -226,14 +316,32 @@ def test_core_loss_in_a_living_worker_is_ours(tmp_path: Path) -> None:
 
 def test_core_loss_of_the_bus_is_counted_beside_it(tmp_path: Path) -> None:
     """What reached no worker, or one that was killed, core NATS does not offer again."""
-    never = on_core(tmp_path, **{f"{DELIVERED}0.0": ONE, f"{ARRIVED}0.0": [("a", ORIGINAL)]})
-    figures = account(never)
+    away: Rows = [(HERE, "-9"), ("connection lost", "1"), (HERE, "2")]
+    files: dict[str, Rows] = {f"{DELIVERED}0.0": ONE, f"{ARRIVED}0.0": [("a", ORIGINAL)], f"{PRESENT}0.0": away}
+    figures = account(on_core(tmp_path, **files))
     assert figures.holds
     assert figures.honest_lost_by_bus == 1
-    Writer(tmp_path, f"{ARRIVED}0.1").write(("b", ORIGINAL))
-    Writer(tmp_path, EVENTS).write(("kill", "0.1"))
+    assert figures.excused == {"connection lost, worker 0, 1.0 s": ["b"]}
+    put(tmp_path, f"{ARRIVED}0.1", ("b", ORIGINAL))
+    put(tmp_path, EVENTS, ("kill", "0.1"))
     figures = account(Evidence.read(tmp_path))
     assert (figures.honest_lost, figures.honest_lost_by_bus) == (0, 1)
+
+
+def test_core_loss_without_an_event_is_found(tmp_path: Path) -> None:
+    """What the bus is said to have lost while the reader was there, and nothing happened, was not the bus's loss."""
+    for case, there in {"never said": [], "there": [(HERE, "-9")], "long away before": AWAY_BEFORE}.items():
+        files: dict[str, Rows] = {f"{DELIVERED}0.0": ONE, f"{ARRIVED}0.0": [("a", ORIGINAL)], f"{PRESENT}0.0": there}
+        figures = account(on_core(tmp_path / case, **files))
+        assert (figures.holds, figures.unexcused, figures.excused) == (False, 1, {"NOTHING": ["b"]})
+
+
+def test_core_who_was_away_for_long_lost_what_came_then(tmp_path: Path) -> None:
+    """While nobody of a group is there all is lost; while one of them is, nothing is."""
+    gone: Rows = [(HERE, "-90"), ("stopped", "-60"), (HERE, "60")]
+    files: dict[str, Rows] = {f"{DELIVERED}0.0": ONE, f"{ARRIVED}0.0": [("a", ORIGINAL)], f"{PRESENT}0.0": gone}
+    assert account(on_core(tmp_path / "alone", **files)).holds
+    assert not account(on_core(tmp_path / "other", **files, **{f"{PRESENT}1.0": [(HERE, "-90")]})).holds
 
 
 def test_core_what_could_not_be_judged_is_told_apart(tmp_path: Path) -> None:
@@ -266,8 +374,8 @@ def test_the_tally_reads_whole_lines_once(tmp_path: Path) -> None:
     tally = Tally(tmp_path)
     tally.update()
     assert (tally.acked, tally.waiting) == (0, 0)
-    Writer(tmp_path, ACKED).write(*GOOD)
-    Writer(tmp_path, f"{DELIVERED}0.0").write(("", "0", "", ""), ("a", "0@0", "0", "5"))
+    put(tmp_path, ACKED, *GOOD)
+    put(tmp_path, f"{DELIVERED}0.0", ("", "0", "", ""), ("a", "0@0", "0", "5"))
     for _ in range(2):
         tally.update()
         assert (tally.acked, tally.waiting) == (2, 1)
@@ -280,14 +388,14 @@ def test_the_tally_reads_whole_lines_once(tmp_path: Path) -> None:
 def test_what_is_given_up_waits_no_more(tmp_path: Path) -> None:
     """What was lost on the way holds up no load; what is acknowledged later does, until it is delivered."""
     tally = Tally(tmp_path)
-    Writer(tmp_path, ACKED).write(*GOOD)
+    put(tmp_path, ACKED, *GOOD)
     tally.update()
     tally.give_up()
     assert (tally.acked, tally.waiting) == (2, 0)
-    Writer(tmp_path, ACKED).write(("c", "0@2"))
+    put(tmp_path, ACKED, ("c", "0@2"))
     tally.update()
     assert tally.waiting == 1
-    Writer(tmp_path, f"{DELIVERED}0.0").write(("c", "0@2", "0", "5"))
+    put(tmp_path, f"{DELIVERED}0.0", ("c", "0@2", "0", "5"))
     tally.update()
     assert tally.waiting == 0
 

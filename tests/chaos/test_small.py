@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from chaos.cluster import cluster
 from chaos.plan import SCENARIOS, Plan, schedule
 from chaos.run import play_on
+from tests.brokers.broker import Broker
 
 HONEST = 300
 
@@ -14,13 +16,21 @@ SETTINGS: dict[str, dict[str, float]] = {
     "kafka": {"kills": 1, "restarts": 1, "seeks": 1, "clock_jumps": 1},
     "kafka_transactions_create_time": {"rolls": 1, "cuts": 1, "seeks": 1, "lags": 1, "lag_seconds": 2.0},
 }
-OTHERS: dict[str, float] = {"kills": 1, "restarts": 1, "clock_jumps": 1}
+MARKS = dict.fromkeys(SETTINGS, pytest.mark.needs_kafka("killed_member", "raw_batches")) | {
+    "nats_quarantine": pytest.mark.xfail(
+        reason="a message waits for the acknowledgement of the copy of the one before: a flood makes all of them late",
+        strict=True,
+    )
+}
+OTHERS: dict[str, float] = {"kills": 1, "restarts": 1}
+FEWER = ("clock_jumps", "resubscribes", "recreates", "step_downs", "leaps", "cuts", "empties", "rolls")
+"""What a scenario has several times in a full run is done once."""
 
 
 @pytest.mark.parametrize(
     "scenario",
     [
-        pytest.param(name, marks=pytest.mark.needs_kafka("killed_member", "raw_batches") if name in SETTINGS else ())
+        pytest.param(name, marks=MARKS.get(name, ()))
         for name in [*SETTINGS, *(name for name, scene in SCENARIOS.items() if scene.bus != "kafka")]
     ],
 )
@@ -28,9 +38,13 @@ def test_exactly_the_honest_messages_are_delivered(
     scenario: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     """Through kills, restarts, seeks, aborts and crafted batches, replays die and nothing honest does."""
-    broker = request.getfixturevalue(f"{SCENARIOS[scenario].bus}_broker")
+    broker = _broker(scenario, request)
     said: list[str] = []
     nothing_else = dict.fromkeys(("kills", "restarts", "pauses", "clock_jumps", "rolls", "seeks", "cuts", "empties"), 0)
+    whole = Plan(
+        scenario=scenario, seed=7, honest=1, directory="", address="", channel="", **SCENARIOS[scenario].settings
+    )
+    once = {name: min(1, getattr(whole, name)) for name in FEWER}
     settings: dict[str, Any] = {
         "rate": 150,
         "principals": 2,
@@ -46,12 +60,24 @@ def test_exactly_the_honest_messages_are_delivered(
         honest=HONEST,
         evidence=tmp_path / "run",
         say=said.append,
-        **nothing_else | settings | SETTINGS.get(scenario, OTHERS),
+        **nothing_else | settings | (SETTINGS.get(scenario) or OTHERS | once),
     )
     assert figures.holds, (figures, said)
+    assert figures.deliveries_late_ms <= 1000 * plan.latest
     assert figures.honest_sent == HONEST
     assert figures.replays_offered >= HONEST
     assert (figures.kills, figures.broker_restarts) == (plan.kills, plan.restarts)
+
+
+def _broker(scenario: str, request: pytest.FixtureRequest) -> Broker:
+    """Give the run's broker; a scenario for several servers has its own."""
+    if SCENARIOS[scenario].settings.get("servers", 1) == 1:
+        broker: Broker = request.getfixturevalue(f"{SCENARIOS[scenario].bus}_broker")
+        return broker
+    servers = cluster(request.getfixturevalue("tmp_path_factory").mktemp("cluster"))
+    broker = servers.__enter__()
+    request.addfinalizer(lambda: servers.__exit__(None, None, None))
+    return broker
 
 
 def test_a_seed_gives_the_same_schedule_again(tmp_path: Path) -> None:
