@@ -101,3 +101,31 @@ async def test_an_ordered_consumer_is_expected_by_its_late_names() -> None:
     assert expected("c19") == ("s", "c19")
     assert expected("c12") == ("s", "c12")
     assert expected("c11") == expected("another") == ("s", "c19")
+
+
+@pytest.mark.parametrize("way", ["alone", "many"])
+async def test_a43_no_memory_is_built_while_it_is_asked(way: str) -> None:
+    """What is being judged when a memory is to be built ends first; what comes later waits for the new one."""
+    keys, log = Keys(), list[str]()
+    agent = watchword(keys)
+    raw, reader, check = await original(agent), Reader(agent, "sub:1"), Threads()
+
+    async def judge() -> None:
+        given = [await reader.judge(raw)] if way == "alone" else await reader.judge_many([raw], check)
+        log.append(f"judged {len([one for one in given if one is not None])}")
+
+    async def build() -> None:
+        async with reader.gate.alone():
+            log.append("built")
+
+    keys.gate.clear()
+    keys.question.clear()
+    judging = asyncio.create_task(judge())
+    await keys.question.wait()
+    building = asyncio.create_task(build())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    later = asyncio.create_task(judge())
+    keys.gate.set()
+    await asyncio.gather(judging, building, later)
+    assert log == ["judged 1", "built", "judged 0"]
