@@ -153,8 +153,8 @@ async def test_ids_are_forgotten_when_nothing_needs_them(world: World, unique: U
     assert isinstance(store, MemoryReplayStore)
     cloud, planner = await world.client(guard), await world.client(world.agent(PLANNER, clock=lambda: now[0]))
     subscription = await cloud.subscribe(subject)
-    await cloud.ready()
-    now[0] += 1
+    await until(lambda: subscription.reader is not None and subscription.reader.gate.is_open)
+    now[0] += 2
     await planner.publish(subject, b"x")
     await soon(subscription.next_msg(timeout=None))
     if end == "close":
