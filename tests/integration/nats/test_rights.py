@@ -15,20 +15,36 @@ import pytest_asyncio
 from nats.aio.client import Client
 from nats.errors import Error
 from nats.js.api import ConsumerConfig
+from nats.js.errors import NotFoundError
 
 from tests.brokers.broker import Broker
 from tests.brokers.nats import wheel
 from tests.integration.nats.world import CLOUD, PLANNER, World, until, world_on
-from watchword import ConfigurationError, Policy, ReplayStore, WatchwordError
+from watchword import (
+    Admission,
+    ConfigurationError,
+    Policy,
+    ReplayStore,
+    Unavailable,
+    VerifiedMessage,
+    Watchword,
+    WatchwordError,
+)
+from watchword.jwk import to_jwks
 from watchword.replay import ReaderBirth
+from watchword_adapters.cli.store import Word, run_init
+from watchword_adapters.contract.replay_store import make_claim
 from watchword_adapters.nats import WatchwordClient
+from watchword_adapters.nats.quarantine import NatsQuarantine
+from watchword_adapters.nats.redrive import redrive
+from watchword_adapters.stores.nats_kv import NatsKvReplayStore
 from watchword_adapters.stores.sqlite import SqliteReplayStore
 
 PAGE = Path(__file__).parents[3] / "docs" / "nats-rights.md"
 SNIPPETS = {
     text.split("user: ")[1].split(",")[0]: text for text in re.findall("```conf\n(.*?)```", PAGE.read_text(), re.DOTALL)
 }
-ORDERS, WORKER = "ORDERS", "worker"
+ORDERS, QUARANTINE, WORKER = "ORDERS", "QUARANTINE", "worker"
 
 
 def rights_of(snippet: str) -> list[str]:
@@ -86,25 +102,41 @@ class Case:
     admin: Client
     user: str
     kind: str
+    folder: Path
     told: list[str] = field(default_factory=list)
     got: list[bytes] = field(default_factory=list)
 
     async def client(
-        self, *, alone: bool = False, speaks: str = CLOUD, store: ReplayStore | None = None, **options: Any
+        self,
+        *,
+        alone: bool = False,
+        speaks: str = CLOUD,
+        store: ReplayStore | None = None,
+        agent: Watchword | None = None,
+        **options: Any,
     ) -> WatchwordClient:
         """Connect the user; ``alone`` is without a store that is shared."""
+        agent = agent or self.world.agent(speaks, shared=not alone, store=store)
+        return await self.world.client(agent, **self.login(), **options)
+
+    def login(self) -> dict[str, Any]:
+        """Return the options of nats-py with which the user connects."""
 
         async def told(error: Exception) -> None:
             self.told.append(str(error))
 
-        return await self.world.client(
-            self.world.agent(speaks, shared=not alone, store=store),
-            user=self.user,
-            password="secret",
-            inbox_prefix=f"_INBOX.{self.kind}",
-            error_cb=told,
-            **options,
-        )
+        prefix = f"_INBOX.{self.kind}"
+        return {"user": self.user, "password": "secret", "inbox_prefix": prefix, "error_cb": told}
+
+    def kv(self, **login: Any) -> NatsKvReplayStore:
+        """Return the store in the bucket that the page names, as its administrator or as the user."""
+        connect = {**login, "password": "secret"} if login else {}
+        return NatsKvReplayStore(self.world.url, policy=Policy(), clock=time.time, connect=connect)
+
+    async def bucket(self) -> None:
+        """Make the bucket, as an administrator."""
+        async with self.kv():
+            pass
 
     async def handle(self, msg: Any) -> None:
         """Note what was delivered."""
@@ -135,19 +167,20 @@ Stage = Callable[..., Awaitable[Case]]
 
 
 @pytest_asyncio.fixture
-async def stage(server: Broker) -> AsyncIterator[Stage]:
+async def stage(server: Broker, tmp_path: Path) -> AsyncIterator[Stage]:
     """Give what makes a case, with a stream ORDERS of its own."""
     async with world_on(server.address) as world:
         planner, admin = await world.client(world.agent(PLANNER)), await world.plain()
 
         async def make(kind: str, user: str = "") -> Case:
-            case = Case(world, planner, admin, user or kind, kind)
+            case = Case(world, planner, admin, user or kind, kind, tmp_path)
             await admin.jetstream().add_stream(name=ORDERS, subjects=["orders.>"])
             return case
 
         yield make
-        with suppress(Error):
-            await admin.jetstream().delete_stream(ORDERS)
+        for stream in (ORDERS, QUARANTINE, "KV_watchword"):
+            with suppress(NotFoundError):
+                await admin.jetstream().delete_stream(stream)
 
 
 async def publisher(case: Case) -> None:
@@ -284,11 +317,76 @@ async def follower(case: Case) -> None:
     await client.flush()
 
 
+async def quarantining(case: Case) -> None:
+    """Drop what nobody signed, and keep a copy."""
+    await case.admin.jetstream().add_stream(name=QUARANTINE, subjects=["quarantine.prod"])
+    agent = case.world.agent(CLOUD)
+    client = await case.client(agent=agent, quarantine=NatsQuarantine("quarantine.prod", watchword=agent, timeout=1.0))
+    await client.subscribe("tasks.>", cb=case.handle)
+    await client.flush()
+    await case.admin.publish("tasks.a", b"unsigned")
+    await case.planner.publish("tasks.a", b"go")
+    await case.heard()
+    assert client.copies is not None
+    await client.copies.written(10)
+    if not case.told:
+        assert (await case.admin.jetstream().stream_info(QUARANTINE)).state.messages == 1
+
+
+async def redriver(case: Case) -> None:
+    """List the quarantine, and drive again what it points at."""
+    await case.admin.jetstream().add_stream(name=QUARANTINE, subjects=["quarantine.prod"])
+    await case.planner.jetstream().publish("orders.a", b"go")
+    reader = case.world.agent(CLOUD, max_hold=0)
+    keeper = await case.world.client(reader, quarantine=NatsQuarantine("quarantine.prod", watchword=reader))
+    case.world.keys.down = True
+    await keeper.jetstream().subscribe("orders.>", stream=ORDERS, cb=case.handle)
+    await until(lambda: reader.audit.counts["undetermined"])
+    case.world.keys.down = False
+    again = redrive(
+        "quarantine.prod",
+        watchword=case.world.agent(CLOUD, shared=False),
+        servers=case.world.url,
+        patience=2,
+        **case.login(),
+    )
+    async for one in again:
+        if isinstance(one.verdict, Unavailable):
+            raise one.verdict
+        assert isinstance(one.verdict, VerifiedMessage)
+        case.got.append(one.verdict.value or b"")
+
+
+async def store(case: Case) -> None:
+    """Open the store, admit a reader, and claim."""
+    await case.bucket()
+    async with case.kv(user=case.user) as kept:
+        await kept.admit_reader("js:ORDERS:worker", ReaderBirth(floor=-inf))
+        assert await kept.claim(make_claim(1, reader="js:ORDERS:worker", at=time.time())) is Admission.FIRST
+    case.got.append(b"go")
+
+
+async def operator(case: Case) -> None:
+    """Accept the backlog of a durable."""
+    await case.consumer()
+    await case.bucket()
+    path = case.folder / "watchword.toml"
+    path.write_text(
+        f'realm = "prod"\n[replay]\nstore = "nats_kv"\nurl = "{case.world.url}"\n'
+        f'[[keys]]\nsource = "files"\npaths = ["{case.folder / "agents.jwks"}"]\n'
+    )
+    (case.folder / "agents.jwks").write_text(to_jwks([case.world.signing[PLANNER].verification_key(PLANNER)]))
+    servers = case.world.url.replace("//", f"//{case.user}:secret@")
+    word = Word("js:ORDERS:worker", path, servers, accept_backlog=True, nothing_handled_before=False)
+    assert await asyncio.to_thread(run_init, word, as_json=True) == 0
+    case.got.append(b"go")
+
+
 KINDS: dict[str, Callable[[Case], Awaitable[None]]] = {
     one.__name__: one
     for one in (
         *(publisher, requester, subscriber, responder, member, storer, worker, maker, pushed, grouped, sole, passing),
-        *(listener, follower),
+        *(listener, follower, quarantining, redriver, store, operator),
     )
 }
 
@@ -307,14 +405,17 @@ async def test_what_the_page_permits_is_enough(stage: Stage, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("number", "kind", "right"), [(n, *one) for n, one in enumerate(LACKING)])
-async def test_who_lacks_one_right_is_told_which(stage: Stage, number: int, kind: str, right: str) -> None:
-    """Nothing hangs: an error, or what the client tells of, names what the server refused."""
+async def test_who_lacks_one_right_is_told_which(
+    stage: Stage, capsys: pytest.CaptureFixture[str], number: int, kind: str, right: str
+) -> None:
+    """Nothing hangs: an error, a warning, or what the client tells of names what the server refused."""
     case = await stage(kind, f"{kind}-{number}")
     async with asyncio.timeout(10):
         try:
             await KINDS[kind](case)
         except (Error, WatchwordError) as error:
             case.told.append(str(error))
+        case.told += capsys.readouterr().out.splitlines()
         await until(lambda: case.lacks(right))
 
 
