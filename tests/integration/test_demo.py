@@ -21,12 +21,16 @@ def _demo(*options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_on_nats_every_attack_that_worked_before_dies() -> None:
-    """On an embedded nats-server no attack reaches a handler, and every honest message does; the exit code says so."""
+    """On an embedded nats-server and default settings no attack reaches a handler, and everything honest does.
+
+    Every message and every request counts, the first after `watchword init` and the first after a restart among them.
+    """
     ran = _demo("--json")
     report = json.loads(ran.stdout)
     assert ran.returncode == 0, ran.stderr
     assert {attack["reached_handler"] for attack in report["attacks"]} == {False}
     assert report["honest"]["sent"] == report["honest"]["delivered"] > len(report["attacks"])
+    assert report["requests"] == {"asked": 3, "answered": 3}
     assert report["instances_started"] == report["instances_wanted"]
     assert report["without"]["instances_started"] > 5000
 
@@ -54,6 +58,17 @@ def test_the_demo_tells_when_it_fails(nats_url: str) -> None:
     lost = result.guarded
     lost.delivered -= 1
     assert not Result(result.bus, result.broker, result.without, lost).holds
+    lost.delivered += 1
+    lost.answered -= 1
+    assert not Result(result.bus, result.broker, result.without, lost).holds
+
+
+def test_the_demo_counts_what_a_start_without_init_loses(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It begins as a newcomer does: where `watchword init` makes no journal, the first request goes without answer."""
+    monkeypatch.setattr("watchword_adapters.cli.init._make_journal", lambda _settings, _path, report: report.said)
+    result = play("nats", address=nats_url)
+    assert not result.holds
+    assert result.guarded.answered < result.guarded.asked
 
 
 def test_the_table_shows_both_acts(nats_url: str) -> None:

@@ -60,6 +60,7 @@ def _show(result: Result) -> None:
         f"with Watchword:    the planner asked for {result.guarded.wanted} instances, "
         f"[bold green]{result.guarded.instances:,} were started[/bold green]; "
         f"{result.guarded.delivered} of {result.guarded.sent} honest messages delivered, {lost} lost"
+        + (f"; {result.guarded.answered} of {result.guarded.asked} requests answered" if result.guarded.asked else "")
     )
 
 

@@ -116,13 +116,30 @@ async def _end_of(stream: str, durable: str, servers: str) -> tuple[int, float]:
     """Return a stream's last sequence and the time of its last message."""
     import nats  # noqa: PLC0415 - comes with an extra
 
+    from watchword_adapters.nats_rights import NotAllowed, refused_right  # noqa: PLC0415 - as above
+
+    refusal: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def told_of(error: Exception) -> None:
+        """Leave errors to the one line that tells of them; a refusal ends the waiting."""
+        verb, subject = refused_right(str(error))
+        if verb and not refusal.done():
+            refusal.set_result(f"{verb.replace('subscription', 'subscribe')} to {subject}")
+
     connection = await nats.connect(
-        servers, allow_reconnect=False, max_reconnect_attempts=1, connect_timeout=ceil(_TIMEOUT), error_cb=_silent
+        servers, allow_reconnect=False, max_reconnect_attempts=1, connect_timeout=ceil(_TIMEOUT), error_cb=told_of
     )
     try:
         for what, name in (("CONSUMER", f"{stream}.{durable}"), ("STREAM", stream)):
-            answer = await connection.request(f"$JS.API.{what}.INFO.{name}", b"", timeout=_TIMEOUT)
-            told: dict[str, Any] = json.loads(answer.data)
+            subject = f"$JS.API.{what}.INFO.{name}"
+            asking = asyncio.ensure_future(connection.request(subject, b"", timeout=_TIMEOUT))
+            await asyncio.wait((asking, refusal), return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                asking.cancel()
+                right = refusal.result()
+                right = f"publish to {subject}" if subject.lower() in right else right
+                raise ConfigurationError(str(NotAllowed(right)))
+            told: dict[str, Any] = json.loads(asking.result().data)
             if "error" in told:
                 raise ConfigurationError(
                     f"{what.lower()} {name}: {told['error'].get('description')}: see js:STREAM:DURABLE"
@@ -132,10 +149,6 @@ async def _end_of(stream: str, durable: str, servers: str) -> tuple[int, float]:
         return int(state["last_seq"]), datetime.fromisoformat(state["last_ts"]).timestamp()
     finally:
         await connection.close()
-
-
-async def _silent(_error: Exception) -> None:
-    """Leave it to the one line that tells of the error."""
 
 
 @contextmanager

@@ -55,7 +55,10 @@ class Raw:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loot:
-    """What the attacker has: two commands, one from another channel, one meant for another agent; a public key."""
+    """What the attacker has: two commands, one from another channel, one meant for another agent, public keys.
+
+    ``earlier`` signed what was recorded long ago.
+    """
 
     bus: Scheme
     realm: str
@@ -64,6 +67,7 @@ class Loot:
     elsewhere: Raw
     for_auditor: Raw
     planner: VerificationKey | None
+    earlier: Signer | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +89,22 @@ def _claiming_planner(loot: Loot, *, own_key_id: bool) -> Raw:
     message = replace(loot.command, value=EVIL)
     if loot.planner is None:
         return message
+    return _sign(loot, message, _signer(loot, None if own_key_id else loot.planner.key_id))
+
+
+def _signer(loot: Loot, key_id: bytes | None = None) -> Signer:
+    """Return a signer in the planner's name, with a key of one's own."""
     key = SigningKey.generate()
-    return _sign(loot, message, key, key.key_id if own_key_id else loot.planner.key_id)
+    return Signer(
+        realm=loot.realm, principal="agent://acme/planner", key=key, key_id=key_id or key.key_id, clock=time.time
+    )
 
 
-def _sign(loot: Loot, message: Raw, key: SigningKey, key_id: bytes) -> Raw:
-    signer = Signer(realm=loot.realm, principal="agent://acme/planner", key=key, key_id=key_id, clock=time.time)
+def _recorded_earlier(loot: Loot) -> Raw:
+    return loot.command if loot.earlier is None else _sign(loot, loot.command, loot.earlier)
+
+
+def _sign(loot: Loot, message: Raw, signer: Signer) -> Raw:
     bare = message.with_envelope(None)
     signing = signer.sign(
         Message(
@@ -126,7 +140,7 @@ def _own_key_inside(loot: Loot) -> Raw:
     if loot.planner is None:
         return message
     key = SigningKey.generate()
-    version, claims, proof = cbor2.loads(_decode(_sign(loot, message, key, key.key_id).header(ENVELOPE)))
+    version, claims, proof = cbor2.loads(_decode(_sign(loot, message, _signer(loot)).header(ENVELOPE)))
     proof[1] = {33: key.verification_key("agent://acme/planner").public_bytes}
     raw = cbor2.dumps([version, claims, proof], canonical=True)
     return message.with_envelope(base64.urlsafe_b64encode(raw).rstrip(b"="))
@@ -192,6 +206,7 @@ ATTACKS: tuple[Attack, ...] = (
         lambda loot: loot.command.with_envelope(loot.another.header(ENVELOPE) or None),
     ),
     Attack("A12", "captured, sent again", lambda loot: loot.command),
+    Attack("A16", "captured an hour ago, sent again", _recorded_earlier),
     Attack("A13", "captured elsewhere, sent here", lambda loot: replace(loot.elsewhere, name=loot.command.name)),
     Attack("A13", "sent to another partition", lambda loot: replace(loot.command, partition=1), ("kafka",)),
     Attack(
@@ -216,4 +231,4 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("A36", "command meant for another agent", lambda loot: loot.for_auditor),
 )
 
-LATE_REPLAY = Attack("A16", "sent again after the window", lambda loot: loot.command)
+RESTARTED = Attack("A14", "captured, sent again after a restart", lambda loot: loot.command, ("nats",))

@@ -13,7 +13,6 @@ from nats.errors import Error
 from watchword import ConfigurationError
 from watchword_adapters.demo.attacks import Raw
 from watchword_adapters.demo.scenario import FORGED_ANSWER
-from watchword_adapters.demo.stage import POLICY
 from watchword_adapters.nats import connect
 
 if TYPE_CHECKING:
@@ -71,12 +70,15 @@ class NatsStage:
     async def revive(self) -> None:
         """See ``Stage.revive``."""
         await self._controller.close()
+        if self._cast is not None:
+            self._cast.restart_controller()
         await self._start_controller()
 
     async def ask(self) -> bytes | None:
         """See ``Stage.ask``."""
         await self._spy.close()  # an attack of its own has killed it
         self._spy = await self._eavesdrop()
+        self._lied.clear()
         answer = await self._planner.request(self._status, b"how many instances?", timeout=5)
         return bytes(answer.data)
 
@@ -102,9 +104,6 @@ class NatsStage:
         await self._controller.subscribe(self.commands, cb=self._obey)
         await self._controller.subscribe(self._status, cb=self._report)
         await _arrived(self._controller)
-        if self._cast is not None:
-            # Core NATS keeps nothing: what was issued before the controller listened, and the skew, is stale to it.
-            await asyncio.sleep(POLICY.max_skew + 1)
 
     async def _obey(self, message: Msg) -> None:
         await self._handler(message.data)

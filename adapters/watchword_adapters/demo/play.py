@@ -12,7 +12,7 @@ from watchword import ConfigurationError, WatchwordError
 from watchword_adapters.demo.broker import kafka_compatible, nats_server
 from watchword_adapters.demo.ending import run
 from watchword_adapters.demo.scenario import Act, Director, Result
-from watchword_adapters.demo.stage import POLICY, cast
+from watchword_adapters.demo.stage import cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +34,9 @@ def play(bus: Bus, *, address: str | None = None, told: Callable[[str], None] = 
         try:
             told("act 1: planner, controller and attacker, without Watchword")
             without = run(_act(bus, where, None))
-            told(f"act 2: with Watchword (at its end the attacker waits {POLICY.window:g} s for the window to close)")
-            guarded = run(_act(bus, where, cast()))
+            told("act 2: the same with Watchword, after `watchword init` for each agent, on default settings")
+            with cast() as agents:
+                guarded = run(_act(bus, where, agents))
         except WatchwordError:
             raise
         except (Exception, asyncio.CancelledError) as error:  # the plain clients of a bus that is gone say it so
@@ -46,10 +47,10 @@ def play(bus: Bus, *, address: str | None = None, told: Callable[[str], None] = 
 
 
 async def _act(bus: Bus, where: str, agents: Cast | None) -> Act:
-    director = Director(
-        planner=None if agents is None else agents.planner_key,
-        counts=None if agents is None else lambda: agents.planner.audit.counts + agents.controller.audit.counts,
-    )
+    if agents is None:
+        director = Director()
+    else:
+        director = Director(planner=agents.planner_key, earlier=agents.earlier, counts=agents.counts)
     return await director.play(_stage(bus, where, director.handle, agents))
 
 

@@ -8,13 +8,13 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from watchword_adapters.demo.attacks import ATTACKS, LATE_REPLAY, Loot
-from watchword_adapters.demo.stage import AUDITOR, POLICY, REALM
+from watchword_adapters.demo.attacks import ATTACKS, RESTARTED, Loot
+from watchword_adapters.demo.stage import AUDITOR, REALM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from watchword import VerificationKey
+    from watchword import Signer, VerificationKey
     from watchword_adapters.demo.attacks import Attack, Raw
     from watchword_adapters.demo.stage import Stage
 
@@ -42,6 +42,8 @@ class Act:
     outcomes: list[Outcome] = field(default_factory=list)
     sent: int = 0
     delivered: int = 0
+    asked: int = 0
+    answered: int = 0
     wanted: int = 0
     instances: int = 0
 
@@ -57,9 +59,10 @@ class Result:
 
     @property
     def holds(self) -> bool:
-        """Whether no attack reached a handler and no honest message was lost, with Watchword."""
-        reached = any(outcome.reached_handler or outcome.client_died for outcome in self.guarded.outcomes)
-        return not reached and self.guarded.sent == self.guarded.delivered
+        """Whether no attack reached a handler, and no honest message or request was lost, with Watchword."""
+        act = self.guarded
+        reached = any(outcome.reached_handler or outcome.client_died for outcome in act.outcomes)
+        return not reached and (act.sent, act.asked) == (act.delivered, act.answered)
 
     def to_json(self) -> dict[str, object]:
         """Return the report of ``watchword demo --json``."""
@@ -73,6 +76,7 @@ class Result:
             },
             "attacks": [asdict(outcome) for outcome in self.guarded.outcomes],
             "honest": {"sent": self.guarded.sent, "delivered": self.guarded.delivered},
+            "requests": {"asked": self.guarded.asked, "answered": self.guarded.answered},
             "instances_wanted": self.guarded.wanted,
             "instances_started": self.guarded.instances,
         }
@@ -81,8 +85,15 @@ class Result:
 class Director:
     """Plays one act on a stage, and is the controller's handler in it."""
 
-    def __init__(self, *, planner: VerificationKey | None, counts: Callable[[], Counter[str]] | None) -> None:
+    def __init__(
+        self,
+        *,
+        planner: VerificationKey | None = None,
+        earlier: Signer | None = None,
+        counts: Callable[[], Counter[str]] | None = None,
+    ) -> None:
         self._planner = planner
+        self._earlier = earlier
         self._counts = counts
         self._act = Act()
         self._ordered: dict[str, int] = {}
@@ -110,6 +121,7 @@ class Director:
         """Send what is honest, then try every attack between two honest messages."""
         await stage.open()
         try:
+            await self._ask(stage)  # the very first, as a newcomer would try it
             for _ in range(HONEST_COMMANDS):
                 await self._command(stage, instances=2)
             await stage.send(
@@ -126,9 +138,10 @@ class Director:
                 if stage.bus in attack.buses:
                     await self._try(stage, attack, attack.forge(loot))
             await self._interfere(stage)
-            if self._counts is not None:
-                await asyncio.sleep(POLICY.window)  # the one thing that only time can bring about
-            await self._try(stage, LATE_REPLAY, LATE_REPLAY.forge(loot))
+            if stage.bus in RESTARTED.buses:
+                await stage.revive()
+                await self._try(stage, RESTARTED, RESTARTED.forge(loot))
+                await self._ask(stage)
         finally:
             await stage.close()
         return self._act
@@ -171,6 +184,7 @@ class Director:
             elsewhere=find(stage.reports, b"report")[0],
             for_auditor=find(stage.commands, b"audit")[0],
             planner=self._planner,
+            earlier=self._earlier,
         )
 
     def _wanted(self, stage: Stage) -> list[tuple[str, bytes]]:
@@ -200,10 +214,21 @@ class Director:
     async def _interfere(self, stage: Stage) -> None:
         """Let the planner ask, and the attacker answer first."""
         before = self._counted()
-        answer = await stage.ask()
+        answer = await self._ask(stage)
         if answer is not None:
             outcome = Outcome("A22", "forged answer, ahead of the real one", reached_handler=answer == FORGED_ANSWER)
             self._act.outcomes.append(replace(outcome, reason=self._reason(before)))
+
+    async def _ask(self, stage: Stage) -> bytes | None:
+        """Let the planner ask, and count it; None where the bus has no requests."""
+        try:
+            answer = await stage.ask()
+        except TimeoutError:
+            answer = b""
+        if answer is not None:
+            self._act.asked += 1
+            self._act.answered += answer not in {b"", FORGED_ANSWER}
+        return answer
 
     def _counted(self) -> Counter[str]:
         return Counter() if self._counts is None else self._counts()

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
-from watchword import MemoryKeys, MemoryReplayStore, Policy, Signer, SigningKey, Verifier, Watchword
+from watchword_adapters.cli.init import run_init
+from watchword_adapters.config import load
+from watchword_adapters.keys.public_files import read_keys
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
-    from watchword import VerificationKey
+    from watchword import Signer, Watchword
     from watchword.message import Scheme
     from watchword_adapters.demo.attacks import Raw
 
@@ -22,8 +27,8 @@ REALM: Final = "demo"
 PLANNER: Final = "agent://acme/planner"
 CONTROLLER: Final = "agent://acme/cloud-controller"
 AUDITOR: Final = "agent://acme/auditor"
-POLICY: Final = Policy(max_age=2.0, max_skew=1.0)
-"""A short window, so that the demo can show a replay after it."""
+EARLIER: Final = 3600.0
+"""Seconds since the attacker began to record what agents say."""
 
 
 class Stage(Protocol):
@@ -54,7 +59,7 @@ class Stage(Protocol):
         ...
 
     async def revive(self) -> None:
-        """Connect the controller anew, as an operator would after it died."""
+        """Start the controller again, as an operator would after it died, or with a new release."""
         ...
 
     async def ask(self) -> bytes | None:
@@ -66,31 +71,42 @@ class Stage(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
 class Cast:
-    """The agents' own Watchwords, and the planner's public key, which is no secret."""
+    """The agents' own Watchwords, on default settings, as ``watchword init`` has made them in a directory.
 
-    planner: Watchword
-    controller: Watchword
-    planner_key: VerificationKey
+    ``planner_key`` is public, so the attacker has it too.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._paths = {name: directory / f"{name.rpartition('/')[2]}.toml" for name in (PLANNER, CONTROLLER, AUDITOR)}
+        for name, path in self._paths.items():
+            run_init(path, REALM, name, as_json=True)
+        known, _ = read_keys([directory / "agents.jwks"])
+        self.planner_key: Final = next(key for key in known if key.principal == PLANNER)
+        self.planner = load(self._paths[PLANNER])
+        self._controllers = [load(self._paths[CONTROLLER])]
+
+    @property
+    def controller(self) -> Watchword:
+        """The Watchword of the controller that runs now."""
+        return self._controllers[-1]
+
+    def restart_controller(self) -> None:
+        """Load the controller's settings again, as its next process does."""
+        self._controllers.append(load(self._paths[CONTROLLER]))
+
+    @property
+    def earlier(self) -> Signer:
+        """What signed the planner's messages while the attacker began to record them."""
+        return load(self._paths[PLANNER], clock=lambda: time.time() - EARLIER).signer
+
+    def counts(self) -> Counter[str]:
+        """Return what the agents' audit trails have counted."""
+        return sum((agent.audit.counts for agent in (self.planner, *self._controllers)), Counter())
 
 
-def cast() -> Cast:
-    """Make keys for the agents and let each know the others'."""
-    private = {name: SigningKey.generate() for name in (PLANNER, CONTROLLER, AUDITOR)}
-    public = MemoryKeys([key.verification_key(name) for name, key in private.items()])
-
-    def agent(name: str) -> Watchword:
-        verifier = Verifier(
-            realm=REALM,
-            principal=name,
-            keys=public,
-            replay=MemoryReplayStore(horizon=POLICY.horizon),
-            policy=POLICY,
-            clock=time.time,
-        )
-        return Watchword(
-            verifier=verifier, signer=Signer(realm=REALM, principal=name, key=private[name], clock=time.time)
-        )
-
-    return Cast(agent(PLANNER), agent(CONTROLLER), private[PLANNER].verification_key(PLANNER))
+@contextmanager
+def cast() -> Iterator[Cast]:
+    """Let the agents live in a directory of their own, which goes with them."""
+    with TemporaryDirectory(prefix="watchword-demo-") as directory:
+        yield Cast(Path(directory))

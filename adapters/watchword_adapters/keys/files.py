@@ -65,9 +65,10 @@ class FileKeys:
 
     The files are looked at every ``check_every`` seconds at most, and at once (not more than once a second) when a key
     is unknown. What was taken out is gone at the next look. While a file is missing, unreadable or wrong, the last
-    good set answers for ``max_staleness`` seconds since it was last known to be current; a key that is not in it is
-    not called unknown but Unavailable. ``clock`` returns seconds and must not step back. ConfigurationError at
-    construction says what is wrong with which file; ``warn`` hears of it later.
+    good set answers for ``max_staleness`` seconds since it was last known to be current (no less than ``check_every``,
+    nor than a read may take); a key that is not in it is not called unknown but Unavailable. ``clock`` returns seconds
+    and must not step back. ConfigurationError at construction says what is wrong with which file; ``warn`` hears of it
+    later.
     """
 
     def __init__(
@@ -82,7 +83,8 @@ class FileKeys:
         if isinstance(paths, str) or not paths:
             raise ConfigurationError('key files: name at least one path, as paths = ["agents.jwks"]')
         _within("check_every", check_every, CHECK_CEILING)
-        _within("max_staleness", max_staleness, STALENESS_CEILING)
+        # A set is known to be current from the start of a look on, until the end of the next one.
+        _within("max_staleness", max_staleness, STALENESS_CEILING, least=max(READ_LIMIT, check_every))
         self._paths = tuple(Path(path) for path in paths)
         self._check_every = check_every
         self._max_staleness = max_staleness
@@ -107,8 +109,9 @@ class FileKeys:
 
     async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
         """See ``KeySource.find``; Unavailable where the files cannot tell."""
-        if self._clock() - self._looked >= self._check_every:
-            await self._look(wait_for_others=False)
+        stale = self._is_stale()
+        if self._clock() - self._looked >= self._check_every or (stale and self._reading is not None):
+            await self._look(wait_for_others=stale)
         key = await self._loaded.lookup.find(principal, key_id)
         if key is None or key.principal != principal:
             if self._reading is not None or self._clock() - self._looked >= UNKNOWN_COOLDOWN:
@@ -116,9 +119,12 @@ class FileKeys:
             key = await self._loaded.lookup.find(principal, key_id)
             if self._failure is not None and (key is None or key.principal != principal):
                 raise Unavailable("keys", self._failure)
-        if self._clock() - self._current > self._max_staleness:
+        if self._is_stale():
             raise Unavailable("keys", "key files could not be read for longer than max_staleness")
         return key
+
+    def _is_stale(self) -> bool:
+        return self._clock() - self._current > self._max_staleness
 
     async def _look(self, *, wait_for_others: bool) -> None:
         """Have the files read by another thread, for a disk or a network share may be slow; one read at a time."""
@@ -175,6 +181,6 @@ def _read(paths: tuple[Path, ...]) -> _Loaded:
     return _Loaded(tuple(keys), lookup, state if settled else None)
 
 
-def _within(name: str, value: float, most: float) -> None:
-    if not (math.isfinite(value) and 0 <= value <= most):
-        raise ConfigurationError(f"{name} of {value:g} s: choose 0 s to {most:g} s")
+def _within(name: str, value: float, most: float, *, least: float = 0.0) -> None:
+    if not (math.isfinite(value) and least <= value <= most):
+        raise ConfigurationError(f"{name} of {value:g} s: choose {least:g} s to {most:g} s")

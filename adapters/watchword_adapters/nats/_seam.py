@@ -66,6 +66,7 @@ PRIVATE: Final = (
     Name(Client, "_send_command", ("cmd", "priority"), "what waits for a signature goes out before it; overridden"),
     Name(Client, "_flush_pending", ("force_flush",), "as _send_command; overridden"),
     Name(Client, "_send_ping", ("future",), "a PING that overtakes proves nothing by its PONG; overridden"),
+    Name(Client, "_process_err", ("err_msg",), "what the server refuses ends the request at once; overridden"),
     Name(Client, "_remove_sub", ("sid", "max_msgs"), "tells that a reader's memory can go; overridden"),
     Name(Client, "_close", ("status", "do_cbs"), "as _remove_sub; overridden"),
     Name(Subscription, "_start", ("error_cb",), "makes the task that calls a handler, or the iterator of raw messages"),
@@ -113,6 +114,7 @@ PRIVATE: Final = (
     Name(JetStreamManager, "_nc", None, "the client of a manager"),
     Name(JetStreamManager, "_prefix", None, "as the context's"),
     Name(JetStreamManager, "_timeout", None, "as the context's"),
+    Name(JetStreamContext.PullSubscription, "_nms", None, "where it asks for messages, which may be refused"),
     Name(JetStreamContext.PullSubscription, "_consumer", None, "the name of a consumer that is to be deleted"),
     Name(JetStreamContext.PushSubscription, "_sub", None, "the subscription of ours that it shows; counts and limits"),
 )
@@ -242,6 +244,10 @@ class Base(Client):
         except Exception as error:  # noqa: BLE001 - what escapes here ends the reader task, and the client is deaf
             self.inbox.broken(subject, error)
             await self._error_cb(error)
+
+    async def _process_err(self, err_msg: str) -> None:
+        if not await self.requests.refused(err_msg):  # else whoever asked is told
+            await super()._process_err(err_msg)
 
     async def _process_headers(self, headers: HeaderBlock | None) -> HeaderBlock | None:
         return headers  # read in _process_msg
@@ -411,6 +417,23 @@ class BasePushSubscription(JetStreamContext.PushSubscription):
         """The messages that verify, for ``async for``."""
         shown: Any = self._sub.messages
         return cast("AsyncIterator[VerifiedMsg]", shown)
+
+
+class BasePullSubscription(JetStreamContext.PullSubscription):
+    """A pull subscription that is told at once where it may not ask for messages; the base's waits its time out."""
+
+    def __init__(self, *, requests: Requests, **options: Any) -> None:
+        super().__init__(**options)
+        self._requests = requests
+
+    async def fetch(
+        self,
+        batch: int = 1,
+        timeout: float | None = 5,  # noqa: ASYNC109 - the base's own signature
+        heartbeat: float | None = None,
+    ) -> list[Msg]:
+        """See the base; NotAllowed where the server refuses to pass the request on."""
+        return await self._requests.unless_refused(self._nms, super().fetch(batch, timeout, heartbeat))
 
 
 class BaseState(JetStreamContext._JSI):

@@ -174,12 +174,12 @@ class WatchwordClient(Base):
         """Ask and return the first answer that verifies and answers this request; others are audited and ignored.
 
         What the server itself answers, to a request to ``$JS.`` and the like, nobody has verified: a ServerMsg.
-        ``old_style`` makes no difference. nats.errors.TimeoutError after ``timeout`` seconds, NoRespondersError at once
-        when the server says so.
+        ``old_style`` makes no difference. nats.errors.TimeoutError after ``timeout`` seconds; NoRespondersError, and
+        NotAllowed (a TimeoutError as well), at once when the server says so.
         """
         if subject.startswith(CONTROL_SUBJECTS):
             publish = self.publish
-            raw = await self.requests.ask(lambda inbox: publish(subject, payload, inbox, headers), timeout)
+            raw = await self.requests.ask(subject, lambda inbox: publish(subject, payload, inbox, headers), timeout)
             told: Any = server_msg(raw)
             return cast("VerifiedMsg", told)
         self.requests.require()
@@ -188,7 +188,7 @@ class WatchwordClient(Base):
             request = await self.send(subject, payload, inbox, headers, recipient=recipient, expires_at=expires_at)
             return self.requests.reader_of(request)
 
-        answer = await self.requests.ask(send, timeout)
+        answer = await self.requests.ask(subject, send, timeout)
         return cast("VerifiedMsg", answer)
 
     async def answer(
@@ -235,7 +235,7 @@ class WatchwordClient(Base):
         async def send(inbox: str) -> None:
             await self.send(subject, payload, inbox, headers, stored=True, **options)
 
-        return await self.requests.ask(send, timeout)
+        return await self.requests.ask(subject, send, timeout)
 
     async def subscribe(  # noqa: PLR0917 - the base's own signature
         self,
@@ -382,7 +382,7 @@ class WatchwordClient(Base):
         if delivery is not None:
             self.watchword.lives.acknowledged_at(*delivery.by, delivery.sequence)
 
-    async def _listen(self, subject: str, cb: Callable[[Msg], Awaitable[None]]) -> object:
+    async def _listen(self, subject: str, cb: Callable[[Msg], Awaitable[None]]) -> VerifyingSubscription:
         return await self.open(subject, reader=None, cb=cb)
 
 

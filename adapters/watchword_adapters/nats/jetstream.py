@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from contextvars import ContextVar
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 from nats import errors
 from nats.errors import Error
-from nats.js import JetStreamContext, JetStreamManager, api
+from nats.js import JetStreamManager, api
 from nats.js.client import DEFAULT_JS_SUB_PENDING_BYTES_LIMIT, DEFAULT_JS_SUB_PENDING_MSGS_LIMIT
 from nats.js.errors import NotFoundError
 
 from watchword import ConfigurationError, Unavailable
 from watchword.lives import stream_reader
 from watchword.replay import ReaderBirth, SharedReplayStore
-from watchword_adapters.nats._seam import BasePushSubscription, BaseState
+from watchword_adapters.nats._seam import BasePullSubscription, BasePushSubscription, BaseState
 from watchword_adapters.nats.errors import BadName
 from watchword_adapters.nats.jetstream_publish import StreamPublisher
 from watchword_adapters.nats.jetstream_reader import MAX_ACK_PENDING, StreamReader
 from watchword_adapters.nats.jetstream_rebuild import StreamMemory
+from watchword_adapters.nats_rights import NotAllowed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -35,6 +35,15 @@ if TYPE_CHECKING:
     from watchword_adapters.nats.message import VerifiedMsg
 
 T = TypeVar("T")
+
+
+class _Known(NamedTuple):
+    """What the server tells of a consumer and its stream; None where it does not, and then ``why``."""
+
+    consumer: api.ConsumerInfo | None
+    stream: api.StreamInfo | None
+    why: str
+
 
 _API: Final = "$JS."
 
@@ -188,6 +197,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             deliver, reader=None, pending_msgs_limit=pending_msgs_limit, pending_bytes_limit=pending_bytes_limit
         )
         return VerifyingPullSubscription(
+            requests=self._client.requests,
             js=self,
             sub=subscription,
             stream=stream,
@@ -230,8 +240,8 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
     async def _reader(self, stream: str, consumer: str, config: api.ConsumerConfig, *, named: bool) -> StreamReader:
         """Return a reader; one that reads alone has a memory, which has not begun yet."""
         known = await self._known(stream, consumer)
-        if known is not None:  # what a caller says of an existing consumer may not be so
-            config = known[0].config
+        if known.consumer is not None:  # what a caller says of an existing consumer may not be so
+            config = known.consumer.config
         if config.headers_only:
             refusal = "headers_only leaves out the payload that was signed: ask for whole messages"
             self._client.refuse("headers_only", ConfigurationError(refusal))
@@ -250,8 +260,8 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
                 f"ack policy {policy}: one ack would speak for messages not judged yet; use AckPolicy.EXPLICIT or NONE"
             )
             self._client.refuse(f"ack policy {policy}", ConfigurationError(refusal))
-        if known is not None:
-            self._client.check_duplicate_window(stream, known[1].config.duplicate_window)
+        if known.stream is not None:
+            self._client.check_duplicate_window(stream, known.stream.config.duplicate_window)
         shared = self._why_shared(consumer, config, known, named=named or bool(config.durable_name))
         is_lasting = named or bool(config.durable_name)
         if shared is not None:
@@ -269,7 +279,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             exclusive=shared is None,
             is_lasting=is_lasting,
             copies=self._client.copies,
-            deletes=known is None or known[1].config.retention not in {None, api.RetentionPolicy.LIMITS},
+            deletes=known.stream is None or known.stream.config.retention not in {None, api.RetentionPolicy.LIMITS},
             max_ack_pending=config.max_ack_pending or MAX_ACK_PENDING,
         )
         if shared is None:
@@ -294,12 +304,10 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             await self._jsm.consumer_info(stream, name)
         except NotFoundError:
             await _asked(store.admit_reader(stream_reader(stream, name), ReaderBirth(floor=-inf)))
-        except Error:  # this account may not ask
+        except Error:  # this user may not ask
             return
 
-    async def _check_birth(
-        self, stream: str, consumer: str, known: tuple[api.ConsumerInfo, api.StreamInfo] | None, *, is_new: bool
-    ) -> None:
+    async def _check_birth(self, stream: str, consumer: str, known: _Known, *, is_new: bool) -> None:
         """Refuse a consumer that has a past of which the shared store knows nothing."""
         store, name = self._client.watchword.verifier.replay, stream_reader(stream, consumer)
         if not isinstance(store, SharedReplayStore) or self._client.watchword.observing:
@@ -307,9 +315,9 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         if is_new:
             await _asked(store.admit_reader(name, ReaderBirth(floor=-inf)))
         elif await _asked(store.birth(name)) is None:
-            past = "this account may not ask what it has delivered"
-            if known is not None:
-                info, delivered = known[0], known[0].delivered
+            past = known.why
+            if known.consumer is not None:
+                info, delivered = known.consumer, known.consumer.delivered
                 past = (
                     f"up to {0 if delivered is None else delivered.consumer_seq} messages delivered,"
                     f" {info.num_ack_pending or 0} of them not acknowledged, {info.num_pending or 0} waiting"
@@ -321,19 +329,23 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
                 f" `watchword store init {name} --nothing-handled-before`"
             )
 
-    async def _known(self, stream: str, consumer: str) -> tuple[api.ConsumerInfo, api.StreamInfo] | None:
-        with suppress(Error):  # an account that may not ask: then the cautious assumptions hold
-            consumer_info, stream_info = await asyncio.gather(
-                self._jsm.consumer_info(stream, consumer), self._jsm.stream_info(stream)
-            )
-            return consumer_info, stream_info
-        return None
+    async def _known(self, stream: str, consumer: str) -> _Known:
+        """Ask what there is; where this user may not, the cautious assumptions hold."""
+        info, of_stream = await asyncio.gather(
+            _answer(self._jsm.consumer_info(stream, consumer)), _answer(self._jsm.stream_info(stream))
+        )
+        failed = [one for one in (info, of_stream) if isinstance(one, Error)]
+        rights = [right for one in failed if isinstance(one, NotAllowed) for right in one.rights]
+        why = NotAllowed(*rights) if rights else failed[0] if failed else ""
+        return _Known(
+            None if isinstance(info, Error) else info, None if isinstance(of_stream, Error) else of_stream, str(why)
+        )
 
     def _why_shared(
         self,
         consumer: str,
         config: api.ConsumerConfig,
-        known: tuple[api.ConsumerInfo, api.StreamInfo] | None,
+        known: _Known,
         *,
         named: bool,
     ) -> str | None:
@@ -342,9 +354,9 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             return "its deliver group shares the work"
         if named and not self._sole_reader:
             return f"others may read {consumer} too; if nobody does, say jetstream(sole_reader=True)"
-        if known is None:
-            return "this account may not ask about it"
-        stream = known[1].config
+        if known.stream is None or known.consumer is None:
+            return f"nothing is known of it ({known.why})"
+        stream = known.stream.config
         if stream.retention not in {None, api.RetentionPolicy.LIMITS}:
             return f"a stream of retention {stream.retention} forgets what was acknowledged"
         if (stream.max_msgs_per_subject or -1) > 0 or stream.allow_rollup_hdrs or stream.allow_msg_ttl:
@@ -354,7 +366,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         return None
 
 
-class VerifyingPullSubscription(JetStreamContext.PullSubscription):
+class VerifyingPullSubscription(BasePullSubscription):
     """A pull subscription; ``fetch`` returns verified messages only."""
 
     def __init__(self, *, reader: StreamReader, check: Checker, **options: Any) -> None:
@@ -415,6 +427,14 @@ class _OrderedState(BaseState):
             return await super().reset_ordered_consumer(sseq)
         finally:
             self.reader.resetting = False
+
+
+async def _answer(answer: Awaitable[T]) -> T | Error:
+    """Return the server's answer, or why there is none."""
+    try:
+        return await answer
+    except Error as error:
+        return error
 
 
 async def _asked(answer: Awaitable[T]) -> T:

@@ -12,20 +12,22 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nats.errors import Error
-from nats.js import JetStreamContext, api
+from nats.js import api
 from nats.js.errors import NotFoundError
 
-from watchword import Unavailable
+from watchword import ConfigurationError, Unavailable, WatchwordError
 from watchword.endings import FIRST_DELAY, LONGEST_DELAY
 from watchword.outage import Outage
 from watchword.rebuild import floor_at
 from watchword.stream_life import StreamFacts
+from watchword_adapters.nats._seam import BasePullSubscription
 from watchword_adapters.nats.message import sequence_of
+from watchword_adapters.nats_rights import NotAllowed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from nats.js import JetStreamManager
+    from nats.js import JetStreamContext, JetStreamManager
 
     from watchword import Message
     from watchword.proving import Checker
@@ -76,7 +78,10 @@ class StreamMemory:
         be delivered.
         """
         async with self._reader.gate.alone():
-            await self._begin(self._looked or await self._look(), again=False)
+            if self._looked is None:
+                await self.look()
+            assert self._looked is not None  # noqa: S101 - for the type checker: look() has set it
+            await self._begin(self._looked, again=False)
 
     async def begin_again(self, sequence: int) -> None:
         """Begin where the consumer stands now, which delivered ``sequence`` again, however long that takes."""
@@ -108,7 +113,7 @@ class StreamMemory:
             try:
                 async with self._reader.gate.alone():
                     await build()
-            except (Unavailable, Error, TimeoutError) as error:
+            except (WatchwordError, Error, TimeoutError) as error:
                 self._reader.watchword.audit.warn("replay.unreadable", log=self._reader.log, detail=str(error))
                 await asyncio.sleep(delay)
                 delay = min(LONGEST_DELAY, 2 * delay)
@@ -221,7 +226,14 @@ class StreamMemory:
         made = await context._jsm.add_consumer(reader.stream, config)
         inbox = client.new_inbox()
         raw = await client.open(inbox, reader=None)
-        pull = JetStreamContext.PullSubscription(context, raw, reader.stream, made.name, inbox.encode())
+        pull = BasePullSubscription(
+            requests=client.requests,
+            js=context,
+            sub=raw,
+            stream=reader.stream,
+            consumer=made.name,
+            deliver=inbox.encode(),
+        )
         acknowledged = acknowledged if reader.acknowledged else upto
         recalled, outage = 0, Outage(reader.watchword.verifier.policy.max_hold)
         left, reached = made.num_pending or 0, 0
@@ -248,7 +260,10 @@ def _from(sequence: int) -> dict[str, Any]:
     return {"deliver_policy": api.DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": sequence}
 
 
-def _unreadable(error: Exception) -> Unavailable:
+def _unreadable(error: Exception) -> WatchwordError:
+    """Say why the stream cannot be read again; ConfigurationError where a right is missing."""
+    if isinstance(error, NotAllowed):
+        return ConfigurationError(f"the stream is this reader's memory, and cannot be read again: {error}")
     detail = getattr(error, "description", None) or type(error).__name__
     return Unavailable("replay", f"the stream cannot be read again: {detail}")
 

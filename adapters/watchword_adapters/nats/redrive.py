@@ -17,6 +17,7 @@ from watchword.message import is_subject
 from watchword.quarantine_copy import message_digest, read_copy
 from watchword_adapters.nats.client import connect
 from watchword_adapters.nats.message import ObservedMsg
+from watchword_adapters.nats_rights import NotAllowed
 from watchword_adapters.redriving import ANY, Choice, Redriven, Stored, judge, judged_copy, onlooker
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ async def redrive(
                 ours = kept.channel.realm == watchword.realm
                 msg = await _original(client.jetstream(timeout=patience), kept) if ours else None
             except errors.Error as error:
-                verdict = Unavailable("log", type(error).__name__)
+                verdict = Unavailable("log", str(error) if isinstance(error, NotAllowed) else type(error).__name__)
                 yield Redriven(id=stored.id, read="original", kept=kept, verdict=verdict)
                 continue
             if msg is None or message_digest(_message(msg)) != kept.digest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from nats import errors
 
@@ -12,13 +12,17 @@ from watchword import Expected, Request
 from watchword_adapters.nats.headers import NO_RESPONDERS
 from watchword_adapters.nats.reader import Reader, block_of, only_answer_to, only_answers
 from watchword_adapters.nats.recent import Recent
+from watchword_adapters.nats_rights import NotAllowed, refused_right
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
 
     from watchword import VerifiedMessage, Watchword
+
+T = TypeVar("T")
 
 MAX_UNREAD_ANSWERS: Final = 64
 _MAX_PER_INBOX: Final = 1000
@@ -35,7 +39,7 @@ class Requests:
         self,
         watchword: Watchword,
         *,
-        listen: Callable[[str, Callable[[Msg], Awaitable[None]]], Awaitable[object]],
+        listen: Callable[[str, Callable[[Msg], Awaitable[None]]], Awaitable[Subscription]],
         new_inbox: Callable[[], str],
         pong_behind: Callable[[], asyncio.Future[bool]],
         heard: Callable[[VerifiedMessage], None],
@@ -49,18 +53,21 @@ class Requests:
             seconds=watchword.verifier.policy.window, clock=watchword.clock
         )
         self._waiting: dict[str, Waiting] = {}
+        self._fetching: dict[str, set[asyncio.Future[None]]] = {}
         self._prefix = ""
+        self._listening: Subscription | None = None
         self._answers: Reader | None = None
 
-    async def ask(self, send: Callable[[str], Awaitable[Reader | None]], seconds: float | None) -> Msg:
+    async def ask(self, subject: str, send: Callable[[str], Awaitable[Reader | None]], seconds: float | None) -> Msg:
         """Send a request with a fresh inbox; the reader that ``send`` returns judges the answers, None takes any.
 
+        NotAllowed at once where the server refuses to pass it on, or to let us hear the answer.
         One timer for each request, and none that an answer starts anew: asyncio.timeout does more for each.
         """
         if not self._prefix:
             await self._begin()
         token = self._new_inbox().rpartition(".")[2]
-        waiting, loop = Waiting(), asyncio.get_running_loop()
+        waiting, loop = Waiting(subject), asyncio.get_running_loop()
         self._waiting[token], timer = waiting, None
         try:
             reader = await send(self._prefix + token)
@@ -79,12 +86,56 @@ class Requests:
                         return answer
                 elif block.fault is None:
                     return raw
+        except NotAllowed:
+            raise
         except TimeoutError:
             raise errors.TimeoutError from None
         finally:
             del self._waiting[token]
             if timer is not None:
                 timer.cancel()
+
+    async def unless_refused(self, subject: str, coming: Coroutine[Any, Any, T]) -> T:
+        """Return what comes in answer to publishing to ``subject``; NotAllowed where the server refuses that."""
+        loop = asyncio.get_running_loop()
+        answer, refusal = loop.create_task(coming), loop.create_future()
+        refusals = self._fetching.setdefault(subject, set())
+        refusals.add(refusal)
+        try:
+            await asyncio.wait((answer, refusal), return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise NotAllowed(f"publish to {subject}")
+            return answer.result()
+        finally:
+            answer.cancel()
+            refusals.discard(refusal)
+            if not refusals:
+                self._fetching.pop(subject, None)
+
+    async def refused(self, told: str) -> bool:
+        """Hear of an error of the server's, and end the requests under way that it is about; False if it ends none.
+
+        It comes before the PONG behind them. Where subjects differ by their letters' case only, it could be about
+        either, and both wait.
+        """
+        verb, subject = refused_right(told)
+        if verb == "publish":
+            about = [one for one in self._waiting.values() if one.subject.lower() == subject and not one.was_passed_on]
+            fetches = [name for name in self._fetching if name.lower() == subject]
+            if len({one.subject for one in about}.union(fetches)) != 1:
+                return False
+            for one in about:
+                one.end(NotAllowed(f"publish to {one.subject}"))
+            for refusal in {one for name in fetches for one in self._fetching[name] if not one.done()}:
+                refusal.set_result(None)
+            return True
+        if verb and self._prefix and subject == f"{self._prefix}*".lower():
+            listening, prefix, self._prefix = self._listening, self._prefix, ""  # the next request tries again
+            for one in self._waiting.values():
+                one.end(NotAllowed(f"subscribe to {prefix}*"))
+            if listening is not None:
+                await listening.unsubscribe()
+        return False
 
     def require(self) -> None:
         """Make the reader of all answers, with the first request; ConfigurationError where nothing could verify."""
@@ -103,7 +154,7 @@ class Requests:
         It says "no responders" before that; whoever else says it can do so only later.
         """
         waiting = self._waiting.get(subject.rpartition(".")[2])
-        return waiting is not None and waiting.pong is not None and waiting.pong.done()
+        return waiting is not None and waiting.was_passed_on
 
     def asked_at(self, reply: str) -> bool:
         """Return True if this client itself asked for answers there."""
@@ -140,7 +191,7 @@ class Requests:
     async def _begin(self) -> None:
         self._prefix = f"{self._new_inbox()}."  # at once: who asks meanwhile asks behind the subscription
         try:
-            await self._listen(f"{self._prefix}*", self._arrived)
+            self._listening = await self._listen(f"{self._prefix}*", self._arrived)
         except BaseException:
             self._prefix = ""
             raise
@@ -157,17 +208,23 @@ class Waiting:
     The server says "no responders" before that PONG; whoever else says it can do so only later.
     """
 
-    __slots__ = ("_answers", "_arrival", "_is_over", "pong")
+    __slots__ = ("_answers", "_arrival", "_end", "pong", "subject")
 
-    def __init__(self) -> None:
+    def __init__(self, subject: str) -> None:
+        self.subject: Final = subject
         self.pong: asyncio.Future[bool] | None = None
         self._answers: deque[Msg] = deque()
         self._arrival: asyncio.Future[None] | None = None
-        self._is_over = False
+        self._end: TimeoutError | None = None
+
+    @property
+    def was_passed_on(self) -> bool:
+        """Whether the server has answered the PING behind it."""
+        return self.pong is not None and self.pong.done()
 
     def arrived(self, raw: Msg) -> None:
         """Keep an answer for the requester to judge; a flood is cut off."""
-        if self._is_over:  # what came in time is still judged, and no more: a flood keeps nobody waiting
+        if self._end is not None:  # what came in time is still judged, and no more: a flood keeps nobody waiting
             return
         if len(self._answers) < MAX_UNREAD_ANSWERS:
             self._answers.append(raw)
@@ -175,16 +232,20 @@ class Waiting:
             self._arrival.set_result(None)
 
     async def answer(self) -> Msg:
-        """Return the next answer; TimeoutError once none is left and the time is up. One task may wait at a time."""
+        """Return the next answer; the error that ended it once none is left. One task may wait at a time."""
         while not self._answers:
-            if self._is_over:
-                raise TimeoutError
+            if self._end is not None:
+                raise self._end
             self._arrival = asyncio.get_running_loop().create_future()
             await self._arrival
         return self._answers.popleft()
 
     def over(self) -> None:
         """Say that the time is up."""
-        self._is_over = True
+        self.end(TimeoutError())
+
+    def end(self, error: TimeoutError) -> None:
+        """Say that no answer comes any more."""
+        self._end = self._end or error
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)

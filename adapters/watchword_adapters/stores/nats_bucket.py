@@ -9,10 +9,9 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from nats.errors import NoRespondersError
-
 from watchword import ConfigurationError
 from watchword.replay import StoreError
+from watchword_adapters.nats_rights import NotAllowed, refused_right
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +23,12 @@ _STREAM_NOT_FOUND: Final = 10059
 _NAME_IN_USE: Final = 10058
 _MESSAGE_NOT_FOUND: Final = 10037
 _WRONG_LAST_SEQUENCE: Final = {10071, 10164}
+_NO_RESPONDERS: Final = "503"
 _NANOSECONDS: Final = 1e9
+
+
+class RightError(StoreError):
+    """The store's user lacks a right on the server."""
 
 
 class Entry(NamedTuple):
@@ -46,20 +50,29 @@ class Bucket:
     """One KV bucket over one connection, which must be that of the caller alone.
 
     Reads go to the stream's leader, which has applied what it has acknowledged; any server may answer direct reads.
+    Nothing bounds the time of an answer here: the caller does.
     """
 
-    def __init__(self, connection: Client, name: str, *, timeout: float) -> None:
+    def __init__(self, connection: Client, name: str) -> None:
         self._connection: Final = connection
         self._name: Final = name
         self._stream: Final = f"KV_{name}"
-        self._timeout: Final = timeout
         self._inbox: Final = connection.new_inbox()
         self._batch = 0
-        self._acks: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._waiting: dict[str, tuple[str, asyncio.Future[Msg]]] = {}
 
     async def start(self) -> None:
-        """Listen for acknowledgements."""
-        await self._connection.subscribe(f"{self._inbox}.*", cb=self._acknowledged)
+        """Listen for answers."""
+        await self._connection.subscribe(f"{self._inbox}.*", cb=self._answered)
+
+    def refused(self, told: str) -> None:
+        """Hear of an error of the server's; what it is about fails with RightError."""
+        verb, refused = refused_right(told)
+        for subject, answer in self._waiting.values():
+            if verb == "publish" and subject.lower() == refused:
+                _fail(answer, f"publish to {subject}")
+            elif verb == "subscription" and refused == f"{self._inbox}.*".lower():
+                _fail(answer, f"subscribe to {self._inbox}.*")
 
     async def settings(self) -> dict[str, Any] | None:
         """Return the stream's information; None if there is no bucket."""
@@ -123,7 +136,7 @@ class Bucket:
         """Return how many keys there are of a pattern."""
         subject = f"$JS.API.DIRECT.GET.{self._stream}"
         wanted = {"seq": 1, "next_by_subj": self._subject(pattern), "batch": 1}
-        answer = await self._connection.request(subject, json.dumps(wanted).encode(), timeout=self._timeout)
+        (answer,) = await self._answers([(subject, json.dumps(wanted).encode(), None)])
         headers = answer.headers or {}
         if headers.get("Status") == "404":
             return 0
@@ -134,41 +147,49 @@ class Bucket:
 
     async def put(self, puts: Sequence[Put]) -> list[bool]:
         """Put each value, atomically and all under way at once; False where the key's last sequence is another."""
-        self._batch += 1
-        loop = asyncio.get_running_loop()
-        waiting = {f"{self._inbox}.{self._batch}-{number}": loop.create_future() for number in range(len(puts))}
-        self._acks.update(waiting)
-        try:
-            for put, reply in zip(puts, waiting, strict=True):
-                # Always of one length, so that what is put in another's place is longer only if its value is.
-                headers = {"Nats-Expected-Last-Subject-Sequence": f"{put.after:020}"}
-                await self._connection.publish(self._subject(put.key), put.value, reply, headers)
-            done = []
-            for answer in await asyncio.gather(*waiting.values()):
-                done.append(_error(answer) not in _WRONG_LAST_SEQUENCE)
-                if done[-1]:
-                    _sequence(_checked(answer))
-            return done
-        finally:
-            for reply in waiting:
-                del self._acks[reply]
-
-    async def _acknowledged(self, message: Msg) -> None:
-        future = self._acks.get(message.subject)
-        if future is None or future.done():
-            return
-        try:
-            future.set_result(_parsed(message.data))
-        except StoreError as error:  # nothing at all, where there is no stream
-            future.set_exception(error)
+        # Always of one length, so that what is put in another's place is longer only if its value is.
+        done = []
+        for message in await self._answers(
+            [
+                (self._subject(put.key), put.value, {"Nats-Expected-Last-Subject-Sequence": f"{put.after:020}"})
+                for put in puts
+            ]
+        ):
+            answer = _parsed(message.data)
+            done.append(_error(answer) not in _WRONG_LAST_SEQUENCE)
+            if done[-1]:
+                _sequence(_checked(answer))
+        return done
 
     async def _ask(self, what: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        try:
-            payload = json.dumps(wanted).encode()
-            answer = await self._connection.request(f"$JS.API.{what}", payload, timeout=self._timeout)
-        except NoRespondersError:
-            raise StoreError("nobody answers for JetStream") from None
+        (answer,) = await self._answers([(f"$JS.API.{what}", json.dumps(wanted).encode(), None)])
         return _parsed(answer.data)
+
+    async def _answers(self, requests: Sequence[tuple[str, bytes, dict[str, str] | None]]) -> list[Msg]:
+        """Publish each (subject, payload, headers), all under way at once, and return the answers in this order."""
+        self._batch += 1
+        loop = asyncio.get_running_loop()
+        waiting: dict[str, tuple[str, asyncio.Future[Msg]]] = {
+            f"{self._inbox}.{self._batch}-{number}": (subject, loop.create_future())
+            for number, (subject, _, _) in enumerate(requests)
+        }
+        self._waiting.update(waiting)
+        try:
+            for (subject, payload, headers), reply in zip(requests, waiting, strict=True):
+                await self._connection.publish(subject, payload, reply, headers)
+            return await asyncio.gather(*(answer for _, answer in waiting.values()))
+        finally:
+            for reply in waiting:
+                del self._waiting[reply]
+
+    async def _answered(self, message: Msg) -> None:
+        _, answer = self._waiting.get(message.subject, ("", None))
+        if answer is None or answer.done():
+            return
+        if (message.headers or {}).get("Status") == _NO_RESPONDERS:
+            answer.set_exception(StoreError("nobody answers for JetStream"))
+        else:
+            answer.set_result(message)
 
     def _subject(self, key: str) -> str:
         return f"$KV.{self._name}.{key}"
@@ -205,6 +226,11 @@ def check(information: Mapping[str, Any], name: str) -> None:
     ]
     if wrong:
         raise ConfigurationError(f"bucket {name}: {wrong[0]}; set that, or name a new one, which is made as needed")
+
+
+def _fail(answer: asyncio.Future[Msg], right: str) -> None:
+    if not answer.done():
+        answer.set_exception(RightError(str(NotAllowed(right))))
 
 
 def _parsed(data: bytes) -> dict[str, Any]:

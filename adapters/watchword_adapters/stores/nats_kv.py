@@ -17,7 +17,7 @@ from pydantic import Field
 from watchword import Admission, ConfigurationError
 from watchword.replay import StoreError
 from watchword_adapters.stores.batched import PER_PRINCIPAL, TIMEOUT, BatchedReplayStore, StoreOptions, refusal
-from watchword_adapters.stores.nats_bucket import Bucket, Put, check, server_time
+from watchword_adapters.stores.nats_bucket import Bucket, Put, RightError, check, server_time
 from watchword_adapters.stores.nats_mark import (
     NONCE_BYTES,
     Mark,
@@ -139,21 +139,33 @@ class NatsKvReplayStore(BatchedReplayStore):
 
     async def _open(self) -> None:
         await self._close()
+        bucket: Bucket | None = None
+
+        async def told(error: Exception) -> None:
+            """Keep the client from printing what the claims are told as well."""
+            if bucket is not None:
+                bucket.refused(str(error))
+
         # What a connection was told when it was opened holds as long as it does: it never finds another server itself.
         connection = await nats.connect(
             self._url,
-            **{"error_cb": _told, "connect_timeout": math.ceil(self._timeout), **self._options},
+            **{"error_cb": told, "connect_timeout": math.ceil(self._timeout), **self._options},
             allow_reconnect=False,
             max_reconnect_attempts=1,
             reconnect_time_wait=0,
         )
         try:
-            bucket = Bucket(connection, self._name, timeout=self._timeout)
+            bucket = Bucket(connection, self._name)
             await bucket.start()
             information = await bucket.settings() or await bucket.create(self._replicas)
             check(information, self._name)
             server = self._server(connection, information)
             mark = await self._marked(bucket, server, self._lifetime)
+            # What its user may not do, or the server cannot, is said now; this puts nothing, for there is a mark.
+            await asyncio.gather(bucket.put([Put(_MARK, b"")]), bucket.count(_MARK))
+        except RightError as error:
+            await connection.close()
+            raise ConfigurationError(f"bucket {self._name}: {error}") from None
         except BaseException:
             await connection.close()
             raise
@@ -393,7 +405,3 @@ def _part(key: str) -> int:
 def _over(mark: Mark, now: float) -> int:
     """Return the number of the first part that must still be kept."""
     return math.floor((now - mark.lifetime) / mark.width)
-
-
-async def _told(_error: Exception) -> None:
-    """Keep the client from printing what the claims are told as well."""

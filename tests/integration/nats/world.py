@@ -22,6 +22,7 @@ from watchword import (
     Policy,
     Reason,
     Rejected,
+    ReplayStore,
     Signer,
     SigningKey,
     Unavailable,
@@ -100,13 +101,14 @@ class World:
         shared: bool = True,
         aliases: tuple[Alias, ...] = (),
         journal: Journal | None = None,
+        store: ReplayStore | None = None,
     ) -> Watchword:
         policy = Policy(mode=mode, max_age=max_age, max_skew=max_skew, max_hold=max_hold, allow=allow, aliases=aliases)
         verifier = Verifier(
             realm=REALM,
             principal=principal,
             keys=self.keys,
-            replay=MemoryReplayStore(horizon=policy.horizon),
+            replay=store or MemoryReplayStore(horizon=policy.horizon),
             policy=policy,
             clock=clock,
             journal=journal,

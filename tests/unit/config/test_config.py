@@ -222,7 +222,7 @@ def test_how_many_messages_share_a_signature_may_be_chosen(write: Write) -> None
         (BASE.replace("agents.jwks", "none.jwks"), "none.jwks: No such file or directory; make one with 'watchword"),
         (BASE.replace('"agents.jwks"', '"planner.pem"'), "planner.pem: a private key among public ones"),
         (BASE + 'check_every = "2h"', "keys[0]: check_every of 7200 s: choose 0 s to 3600 s"),
-        (BASE + 'max_staleness = "30d"', "keys[0]: max_staleness of 2.592e+06 s: choose 0 s to 604800 s"),
+        (BASE + 'max_staleness = "30d"', "keys[0]: max_staleness of 2.592e+06 s: choose 5 s to 604800 s"),
         (
             BASE.replace("planner.pem", "none.pem"),
             "none.pem: No such file or directory; make one with 'watchword keygen'",

@@ -272,6 +272,23 @@ async def test_a_disk_that_hangs_delays_one_message_and_a_bounded_time(
     assert await keys.find(ALICE, b"unknown") is None
 
 
+async def test_after_a_quiet_time_nobody_is_told_that_readable_files_are_stale(
+    path: Path, clock: Clock, old: VerificationKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody looked for longer than max_staleness, since nobody asked: then those who ask at once wait for one look."""
+    keys = FileKeys([path], check_every=5, max_staleness=5, clock=clock)
+    disk = SlowDisk(monkeypatch)
+    clock.now += 3600
+    asking = [asyncio.ensure_future(keys.find(ALICE, old.key_id)) for _ in range(3)]
+    await asyncio.sleep(0)
+    disk.answer.set()
+    assert await asyncio.gather(*asking) == [old] * 3
+    assert disk.reads == 1
+    for _ in range(20):  # and at no time between two looks
+        clock.now += 1
+        assert await keys.find(ALICE, old.key_id) == old
+
+
 async def test_known_keys_do_not_wait_for_a_read_that_others_began(
     path: Path, clock: Clock, old: VerificationKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -378,7 +395,12 @@ async def test_a_surprise_while_reading_is_told_by_its_kind(
         ({"paths": "agents.jwks"}, "name at least one path"),
         ({"paths": ["none"]}, "key file none: No such file or directory; make one with 'watchword keygen'"),
         ({"paths": ["a"], "check_every": -1.0}, "check_every of -1 s: choose 0 s to 3600 s"),
-        ({"paths": ["a"], "max_staleness": float("nan")}, "max_staleness of nan s: choose 0 s to 604800 s"),
+        ({"paths": ["a"], "max_staleness": float("nan")}, "max_staleness of nan s: choose 5 s to 604800 s"),
+        ({"paths": ["a"], "check_every": 0.0, "max_staleness": 0.0}, "max_staleness of 0 s: choose 5 s to 604800 s"),
+        (
+            {"paths": ["a"], "check_every": 60.0, "max_staleness": 59.0},
+            "max_staleness of 59 s: choose 60 s to 604800 s",
+        ),
     ],
 )
 def test_a_wrong_set_up_is_refused_in_one_line(options: dict[str, object], complaint: str) -> None:

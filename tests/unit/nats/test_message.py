@@ -65,7 +65,7 @@ def test_memory_is_bounded_in_time() -> None:
 
 async def test_a_flood_of_answers_is_cut_off() -> None:
     """Answers that a requester did not read yet take bounded room."""
-    waiting = Waiting()
+    waiting = Waiting("tasks")
     for _ in range(MAX_UNREAD_ANSWERS + 100):
         waiting.arrived(Msg(_client=None))  # type: ignore[arg-type]  # never asked
     for _ in range(MAX_UNREAD_ANSWERS):
@@ -79,13 +79,13 @@ async def test_a_flood_of_answers_is_cut_off() -> None:
 
 async def test_who_waits_is_told_when_the_time_is_up() -> None:
     """What came in time is still given, what comes later is not, and then there is no more waiting."""
-    waiting, raw = Waiting(), Msg(_client=None)  # type: ignore[arg-type]  # never asked
+    waiting, raw = Waiting("tasks"), Msg(_client=None)  # type: ignore[arg-type]  # never asked
     unread = asyncio.ensure_future(waiting.answer())
     await asyncio.sleep(0)
     waiting.over()
     with pytest.raises(TimeoutError):
         await unread
-    waiting = Waiting()
+    waiting = Waiting("tasks")
     waiting.arrived(raw)
     waiting.over()
     waiting.arrived(raw)
