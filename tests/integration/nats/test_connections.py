@@ -1,5 +1,6 @@
 """A connection that is lost, or closed and made again, changes nothing about what a client can do."""
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -7,7 +8,7 @@ from nats.aio.msg import Msg
 from nats.errors import NoRespondersError
 
 from tests.brokers.plugin import MakeStream
-from tests.integration.nats.world import CLOUD, PLANNER, World
+from tests.integration.nats.world import CLOUD, PLANNER, World, until
 
 Unique = Callable[[str], str]
 
@@ -32,3 +33,21 @@ async def test_a_client_that_was_closed_and_connected_again_asks_as_before(
         for client in (cloud, planner):
             await client.close()
             await client.connect(world.url)
+
+
+@pytest.mark.parametrize("rounds", range(5))
+async def test_a_subscription_hears_at_once_on_the_next_connection(world: World, unique: Unique, rounds: int) -> None:
+    """A connection that is lost while a subscription begins delays nothing beyond the next one."""
+    cloud = await world.client(world.agent(CLOUD), reconnect_time_wait=0.01)
+    planner, subject = await world.client(world.agent(PLANNER)), unique("core")
+
+    async def answer(msg: Msg) -> None:
+        await msg.respond(b"done")
+
+    await cloud.subscribe(subject, cb=answer)
+    for _ in range(rounds):
+        await asyncio.sleep(0)
+    await cloud.force_reconnect()
+    await until(lambda: cloud.is_connected and cloud.stats["reconnects"] == 1)
+    await cloud.flush()
+    assert (await planner.request(subject, b"x", timeout=1.5)).data == b"done"
