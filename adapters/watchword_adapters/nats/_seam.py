@@ -67,6 +67,7 @@ PRIVATE: Final = (
     Name(Client, "_flush_pending", ("force_flush",), "as _send_command; overridden"),
     Name(Client, "_send_ping", ("future",), "a PING that overtakes proves nothing by its PONG; overridden"),
     Name(Client, "_process_err", ("err_msg",), "what the server refuses ends the request at once; overridden"),
+    Name(Client, "_attempt_reconnect", (), "a PING is lost with its connection; overridden"),
     Name(Client, "_remove_sub", ("sid", "max_msgs"), "tells that a reader's memory can go; overridden"),
     Name(Client, "_close", ("status", "do_cbs"), "as _remove_sub; overridden"),
     Name(Subscription, "_start", ("error_cb",), "makes the task that calls a handler, or the iterator of raw messages"),
@@ -182,6 +183,7 @@ class Base(Client):
     def __init__(self) -> None:
         super().__init__()
         check(self)
+        self._next_connection: asyncio.Future[None] | None = None
 
     @property
     def inbox_prefix(self) -> str:
@@ -210,6 +212,12 @@ class Base(Client):
         subscriptions = [one for one in self._subs.values() if isinstance(one, BaseSubscription)]
         return [one.reader for one in subscriptions if one.reader is not None]
 
+    def next_connection(self) -> asyncio.Future[None]:
+        """Return what is done when a connection that was lost has been made again."""
+        if self._next_connection is None:
+            self._next_connection = asyncio.get_running_loop().create_future()
+        return self._next_connection
+
     async def closed(self) -> None:
         """Hear that the client has closed for good, after its subscriptions."""
         raise NotImplementedError
@@ -230,6 +238,12 @@ class Base(Client):
         self._pongs.append(future or asyncio.get_running_loop().create_future())
         await self._send_command(PING_PROTO)
         await self._flush_pending()
+
+    async def _attempt_reconnect(self) -> None:
+        await super()._attempt_reconnect()
+        connection, self._next_connection = self._next_connection, None
+        if connection is not None:
+            connection.set_result(None)
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | HeaderBlock | None
@@ -271,6 +285,7 @@ class Base(Client):
         if status == Client.CLOSED:
             for subscription in subscriptions:
                 _ended(subscription)
+            self._next_connection = None
             await self.closed()
 
 

@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from watchword_adapters.nats.reader import Reader
     from watchword_adapters.nats.signing import Recipient
 
-_PING_AGAIN: Final = 2.0
-"""Seconds after which a PING is taken for lost with its connection."""
-
 CONTROL_SUBJECTS: Final = ("$JS.", "$SYS.", "$SRV.")
 """How subjects begin on which this client asks the server itself, or those who answer in its place."""
 
@@ -361,11 +358,11 @@ class WatchwordClient(Base):
 
     async def _confirmed(self) -> None:
         """Wait until the server has answered a PING behind what was sent so far, over lost connections too."""
-        pong = self.outbox.pong_behind()
-        while not pong.done():
-            await asyncio.wait((pong,), timeout=_PING_AGAIN)
-            if pong.cancelled() or not pong.done():
-                pong = self.outbox.pong_behind()
+        while True:
+            pong, connection = self.outbox.pong_behind(), self.next_connection()
+            await asyncio.wait((pong, connection), return_when=asyncio.FIRST_COMPLETED)
+            if pong.done():
+                return
 
     async def ready(self) -> None:
         """Wait until nothing that is sent from now on is dropped for a memory that has only begun."""

@@ -47,6 +47,9 @@ class _Known(NamedTuple):
 
 _API: Final = "$JS."
 
+_TO_JUDGE: Final = 0.5
+"""Seconds that judging what came within the time of a fetch may take beyond that time."""
+
 _OWN: Final[ContextVar[bool]] = ContextVar("own", default=False)
 """Set while the base makes an ephemeral consumer, of which nobody else knows the name."""
 
@@ -400,7 +403,7 @@ class VerifyingPullSubscription(BasePullSubscription):
                     raise error if isinstance(error, Error) else errors.TimeoutError from None
                 self._judging = loop.create_task(self._reader.judge_many(fetched, self._check))
             judging = self._judging
-            await asyncio.wait((judging,), timeout=None if deadline is None else max(0.0, deadline - loop.time()))
+            await asyncio.wait((judging,), timeout=None if deadline is None else max(_TO_JUDGE, deadline - loop.time()))
             if not judging.done():
                 raise errors.TimeoutError
             self._judging = None

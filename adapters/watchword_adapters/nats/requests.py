@@ -184,9 +184,10 @@ class Requests:
         return expected
 
     def close(self) -> None:
-        """Forget the answers."""
+        """Forget the answers, and where they came: the next connection has inboxes of its own."""
         if self._answers is not None:
             self._answers.close()
+        self._prefix = ""
 
     async def _begin(self) -> None:
         self._prefix = f"{self._new_inbox()}."  # at once: who asks meanwhile asks behind the subscription

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from nats.errors import SlowConsumerError
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.api import ConsumerConfig
 
@@ -345,3 +346,20 @@ async def test_a21_flood_of_forged_trees_keeps_no_honest_message(world: World, m
     assert (await fetched(subscription, 22))[2:] == honest
     assert guard.audit.counts[Reason.BAD_SIGNATURE] == 300
     await until(lambda: guard.audit.counts["delivered"] == 22)
+
+
+async def test_a_fetch_hands_over_what_came_in_its_time(world: World, make_stream: MakeStream) -> None:
+    """A fetch that waits in vain for the rest returns what it has at the end of its time, as nats-py's does."""
+    subject, told = f"{await make_stream()}.task", []
+
+    async def dropped(error: Exception) -> None:
+        told.append(type(error))
+
+    js = (await world.client(world.agent(CLOUD), error_cb=dropped)).jetstream()
+    subscription = await js.pull_subscribe(subject, pending_msgs_limit=50)
+    planner = (await world.client(world.agent(PLANNER))).jetstream()
+    for _ in range(100):  # each with a signature of its own, so that judging takes its time
+        await planner.publish(subject, b"x")
+    messages = await subscription.fetch(100, timeout=0.5)
+    assert 50 <= len(messages) < 100
+    assert set(told) == {SlowConsumerError}
