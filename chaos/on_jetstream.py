@@ -64,6 +64,7 @@ class OneStream:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._stream = plan.channel
+        self._followed = 0
 
     async def prepare(self) -> None:
         """See ``Bus``."""
@@ -157,7 +158,7 @@ class OneStream:
 
     async def log(self, end: asyncio.Event) -> AsyncIterator[tuple[str, str]]:
         """See ``Bus``; read while it grows, for a purge may take what was there. What it loses is written down."""
-        retained, first, known = Writer(self._plan.directory, RETAINED), 1, 0
+        retained, first = Writer(self._plan.directory, RETAINED), 1
         async with self._plain() as js:
             config = ConsumerConfig(
                 durable_name=_FOLLOWER, ack_policy=AckPolicy.NONE, deliver_policy=DeliverPolicy.ALL, num_replicas=1
@@ -185,18 +186,20 @@ class OneStream:
                     await asyncio.sleep(0.2)
                     continue
                 for msg in found:
-                    if msg.metadata.sequence.stream > known:  # after an error it may come again
-                        known = msg.metadata.sequence.stream
-                        yield msg.data.decode(errors="replace"), place(Position(self._stream, known), None)
+                    sequence = msg.metadata.sequence.stream
+                    if sequence > self._followed:  # after an error it may come again
+                        yield msg.data.decode(errors="replace"), place(Position(self._stream, sequence), None)
+                        self._followed = sequence
 
     async def cut(self, *, everything: bool) -> int:
-        """See ``Retaining``: all, or what every consumer that is there has had acknowledged, or delivered."""
+        """See ``Retaining``; but only what the log was read of, and of that what all consumers are done with."""
         async with self._plain() as js:
             before = (await js.stream_info(self._stream)).state.messages
             found = [one for one in await js.consumers_info(self._stream) if one.name != _FOLLOWER]
             done = min((one.ack_floor.stream_seq for one in found if one.ack_floor is not None), default=0)
-            if everything or done:
-                await js.purge_stream(self._stream, seq=None if everything else done + 1)
+            done = self._followed if everything else min(done, self._followed)
+            if done:
+                await js.purge_stream(self._stream, seq=done + 1)
             return before - (await js.stream_info(self._stream)).state.messages
 
     async def recreate(self) -> None:
