@@ -13,6 +13,9 @@ from chaos.plan import Plan
 
 _TICK = 0.02
 _MOST_WAITING = 500
+_THROUGHOUT = 0.2
+"""Chance in each tick that some message is sent again, whenever it was captured: so after restarts and purges, too."""
+
 _TWICE = 0.25
 """Share of the messages that are sent again twice."""
 
@@ -23,7 +26,8 @@ class Attacker:
     def __init__(self, plan: Plan) -> None:
         self._longest = plan.longest_delay
         self._chance = plan.random("attacker")
-        self._captured: dict[tuple[str, str], Captured] = {}
+        self._known: set[tuple[str, str]] = set()
+        self._captured: list[Captured] = []
         self._due: list[tuple[float, int, Captured]] = []
         self._waiting = 0
         self._taken = 0
@@ -52,9 +56,10 @@ class Attacker:
 
     async def _capture(self, attacking: Attacking) -> None:
         async for captured in attacking.captures():
-            if (captured.name, captured.source) in self._captured:  # our own copy, most likely
+            if (captured.name, captured.source) in self._known:  # our own copy, most likely
                 continue
-            self._captured[captured.name, captured.source] = captured
+            self._known.add((captured.name, captured.source))
+            self._captured.append(captured)
             for _ in range(1 + (self._chance.random() < _TWICE)):
                 heappush(self._due, (time.monotonic() + self._delay(), len(self._captured), captured))
 
@@ -71,7 +76,9 @@ class Attacker:
             found.append(heappop(self._due)[2])
         missing = 0 if self._wanted is None else self._wanted - self._taken - self._waiting - len(self._due)
         if not found and missing > 0 and self._captured:
-            found = self._chance.choices(list(self._captured.values()), k=min(room, missing))
+            found = self._chance.choices(self._captured, k=min(room, missing))
+        if self._wanted is None and self._captured and self._chance.random() < _THROUGHOUT:
+            found.append(self._chance.choice(self._captured))
         return found
 
     async def _replay(self, attacking: Attacking, captured: Captured) -> None:

@@ -50,7 +50,7 @@ EVENTS: Final = "events"
 PRESENT: Final = "present-"
 """HERE or the reason why not, at: whether a worker of core NATS is given messages; one file for each of its lives."""
 RETAINED: Final = "retained"
-"""first sequence, at: what the stream has lost from its front."""
+"""first sequence, since, at: what the stream has lost from its front, at some time between."""
 APART: Final = "apart"
 """A file that is there if each worker is a reader of its own, and is to get everything."""
 
@@ -162,7 +162,7 @@ class Evidence:
     acked_at: dict[str, float] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     presence: list[Presence] = field(default_factory=list)
-    retained: list[tuple[int, float]] = field(default_factory=list)
+    retained: list[tuple[int, float, float]] = field(default_factory=list)
     answers: list[tuple[str, str]] = field(default_factory=list)
     is_apart: bool = False
 
@@ -211,7 +211,7 @@ class Evidence:
             aborted=frozenset((name, position) for name, position in _rows(there / f"{ABORTED}.tsv")),
             events=[Event(deed, detail, float(at)) for deed, detail, at in _rows(there / f"{EVENTS}.tsv")],
             presence=[Presence(who, what, float(at)) for who, (what, at) in _of_workers(there, PRESENT)],
-            retained=[(int(first), float(at)) for first, at in _rows(there / f"{RETAINED}.tsv")],
+            retained=[(int(first), float(since), float(at)) for first, since, at in _rows(there / f"{RETAINED}.tsv")],
             answers=[(name, text) for name, text in _rows(there / f"{ANSWERED}.tsv")],
             is_apart=(there / f"{APART}.tsv").exists(),
         )

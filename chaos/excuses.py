@@ -86,7 +86,7 @@ class Excuses:
         position = self._evidence.acked[name]
         sequence = int(position.rpartition("@")[2])
         verdicts = [one for one in self._refusals[name] if one.position == position and one.reason != UNAVAILABLE]
-        for first, at in self._evidence.retained:
+        for first, _, at in self._evidence.retained:
             if not verdicts and first > sequence:
                 return self._told("the stream had lost it", at)
         for verdict in verdicts:
@@ -100,7 +100,7 @@ class Excuses:
                     and self._evidence.sent[name] <= event.at + _LEAP
                 ):
                     return self._told("stale behind a leap of the store's clock", event.at)
-            cuts = [at for _, at in self._evidence.retained if began and at <= verdict.at]
+            cuts = [min(at, verdict.at) for _, since, at in self._evidence.retained if began and since <= verdict.at]
             if cuts and self._evidence.sent[name] <= cuts[-1] + IN_FLIGHT:
                 return self._told("stale behind a cut", cuts[-1])
         return None

@@ -7,6 +7,7 @@ push; or each worker has consumers of its own, ephemeral or ordered. Without a s
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager, suppress
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, Final
@@ -45,9 +46,6 @@ _FOLLOWER: Final = "chaos-follower"
 """The consumer by which the log is read."""
 
 _FOLLOWED: Final = 1000
-_KEPT: Final = 500
-"""Messages that a purge leaves."""
-
 _ELECTION_SECONDS: Final = 60.0
 _LANES: Final = {"durable": 16, "sole": 2}
 """Fetches that a worker has under way at a time; else one."""
@@ -66,6 +64,7 @@ class OneStream:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._stream = plan.channel
+        self._followed = 0
 
     async def prepare(self) -> None:
         """See ``Bus``."""
@@ -159,22 +158,24 @@ class OneStream:
 
     async def log(self, end: asyncio.Event) -> AsyncIterator[tuple[str, str]]:
         """See ``Bus``; read while it grows, for a purge may take what was there. What it loses is written down."""
-        retained, first, known = Writer(self._plan.directory, RETAINED), 1, 0
+        retained, first = Writer(self._plan.directory, RETAINED), 1
         async with self._plain() as js:
             config = ConsumerConfig(
                 durable_name=_FOLLOWER, ack_policy=AckPolicy.NONE, deliver_policy=DeliverPolicy.ALL, num_replicas=1
             )
             reading: Any = None
-            ending = False
+            looked, ending = time.time(), False
             while True:
                 try:
                     reading = reading or await js.pull_subscribe(
                         ">", durable=_FOLLOWER, stream=self._stream, config=config
                     )
+                    now = time.time()
                     state = (await js.stream_info(self._stream)).state
                     if state.first_seq > first:
                         first = state.first_seq
-                        retained.tell((str(first),))
+                        retained.tell((str(first), f"{looked:.3f}"))
+                    looked = now
                     found = await reading.fetch(_FOLLOWED, timeout=0.5)
                 except TimeoutError:
                     if ending:
@@ -185,15 +186,20 @@ class OneStream:
                     await asyncio.sleep(0.2)
                     continue
                 for msg in found:
-                    if msg.metadata.sequence.stream > known:  # after an error it may come again
-                        known = msg.metadata.sequence.stream
-                        yield msg.data.decode(errors="replace"), place(Position(self._stream, known), None)
+                    sequence = msg.metadata.sequence.stream
+                    if sequence > self._followed:  # after an error it may come again
+                        yield msg.data.decode(errors="replace"), place(Position(self._stream, sequence), None)
+                        self._followed = sequence
 
     async def cut(self, *, everything: bool) -> int:
-        """See ``Retaining``: all, or what stands before the last few."""
+        """See ``Retaining``; but only what the log was read of, and of that what all consumers are done with."""
         async with self._plain() as js:
             before = (await js.stream_info(self._stream)).state.messages
-            await js.purge_stream(self._stream, keep=None if everything else _KEPT)
+            found = [one for one in await js.consumers_info(self._stream) if one.name != _FOLLOWER]
+            done = min((one.ack_floor.stream_seq for one in found if one.ack_floor is not None), default=0)
+            done = self._followed if everything else min(done, self._followed)
+            if done:
+                await js.purge_stream(self._stream, seq=done + 1)
             return before - (await js.stream_info(self._stream)).state.messages
 
     async def recreate(self) -> None:

@@ -157,13 +157,13 @@ def test_a_copy_that_came_first_needs_an_excuse(tmp_path: Path) -> None:
 
 def test_what_a_stream_has_lost_is_excused_by_when_it_did(tmp_path: Path) -> None:
     """A message that retention took unread is not ours to deliver; one that was refused before, or is there, is."""
-    gone = {RETAINED: [("1", "7")]}
+    gone = {RETAINED: [("1", "6", "7")]}
     figures = account(on_log(tmp_path / "gone", delivered=GOOD[1:], **gone))
     assert (figures.honest_lost, figures.honest_lost_behind_cut) == (0, 1)
     assert figures.excused == {"the stream had lost it, 7.0 s": ["a"]}
     refused: Rows = [("a", "0@0", "bad_signature", "", "3")]
     assert account(on_log(tmp_path / "refused", delivered=GOOD[1:], refused=refused, **gone)).honest_lost == 1
-    assert account(on_log(tmp_path / "there", delivered=GOOD[:1], **{RETAINED: [("0", "7")]})).honest_lost == 1
+    assert account(on_log(tmp_path / "there", delivered=GOOD[:1], **{RETAINED: [("0", "6", "7")]})).honest_lost == 1
 
 
 def test_what_is_stale_behind_a_cut_is_excused_for_the_skew_only(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_what_is_stale_behind_a_cut_is_excused_for_the_skew_only(tmp_path: Path)
     for sent, lost in {"8": 0, "11": 1}.items():
         files: dict[str, Rows] = {
             SENT: [("a", sent), ("b", "0")],
-            RETAINED: [("0", "7")],
+            RETAINED: [("0", "6", "7")],
             f"{PRESENT}0.0": [(HERE, "8")],
         }
         figures = account(on_log(tmp_path / sent, delivered=GOOD[1:], refused=refused, **files))
