@@ -16,12 +16,7 @@ SETTINGS: dict[str, dict[str, float]] = {
     "kafka": {"kills": 1, "restarts": 1, "seeks": 1, "clock_jumps": 1},
     "kafka_transactions_create_time": {"rolls": 1, "cuts": 1, "seeks": 1, "lags": 1, "lag_seconds": 2.0},
 }
-MARKS = dict.fromkeys(SETTINGS, pytest.mark.needs_kafka("killed_member", "raw_batches")) | {
-    "nats_quarantine": pytest.mark.xfail(
-        reason="a message waits for the acknowledgement of the copy of the one before: a flood makes all of them late",
-        strict=True,
-    )
-}
+MARKS = dict.fromkeys(SETTINGS, pytest.mark.needs_kafka("killed_member", "raw_batches"))
 OTHERS: dict[str, float] = {"kills": 1, "restarts": 1}
 FEWER = ("clock_jumps", "resubscribes", "recreates", "step_downs", "leaps", "cuts", "empties", "rolls")
 """What a scenario has several times in a full run is done once."""

@@ -99,10 +99,6 @@ def test_tables_and_plots_are_made(ran: tuple[Path, str]) -> None:
     }
 
 
-@pytest.mark.xfail(
-    reason="the end of a floor is told up to a second too early, and the SQLite store has no births of readers yet",
-    strict=True,
-)
 def test_a_reader_loses_nothing_or_has_said_until_when(report: Any) -> None:
     """Every kind of reader of NATS, started in every way, keeps its promise."""
     assert [row for row in report["starts"]["starts"] if not row["holds"]] == []
