@@ -82,11 +82,11 @@ class _Log:
     stamps nothing, when the latest message of each principal was issued that passed. ``unverified`` ids are kept by
     their claims, and others that are so kept were issued up to ``ahead``. ``raised`` are the floors of single keys, of
     which something could not be remembered; keys under which nothing has verified and that found no room in it share
-    ``unproven``. Of a log that is ``noted`` whatever is remembered goes into the notes.
+    ``unproven``. Whatever a log remembers that has a name in ``noted`` goes into the notes, under that name.
     """
 
     ids: Slices
-    noted: bool = False
+    noted: str | None = None
     start: float = -inf
     highest: float = -inf
     latest: dict[str, int] = field(default_factory=dict)
@@ -193,9 +193,14 @@ class MemoryReplayStore:
         known = self._logs.get(log) or self._opened(log)
         known.start = max(known.start, floor)
 
-    def note(self, log: str) -> None:
-        """Take notes from now on of all that is remembered in this log."""
-        (self._logs.get(log) or self._opened(log)).noted = True
+    def note(self, log: str, name: str | None = None) -> None:
+        """Take notes from now on of all that is remembered in this log, under its own or another name."""
+        (self._logs.get(log) or self._opened(log)).noted = name or log
+
+    def noted_as(self, log: str) -> str | None:
+        """Return the name under which notes are taken of a log; None if none are."""
+        known = self._logs.get(log)
+        return None if known is None else known.noted
 
     def take_notes(self) -> list[Note]:
         """Return the notes taken since the last call, and forget them."""
@@ -373,7 +378,7 @@ class MemoryReplayStore:
         rises = self._raise_pair(log, (claim.principal, claim.key_id), claim.issued_at)
         log.ids.note(claim.issued_at, _offset(claim))
         if rises and log.noted:
-            self._notes.append(Note(claim.log, Kind.RAISED, claim.principal, claim.key_id, claim.issued_at, b""))
+            self._notes.append(Note(log.noted, Kind.RAISED, claim.principal, claim.key_id, claim.issued_at, b""))
 
     def _raise_pair(self, log: _Log, pair: _Pair, issued_at: int) -> bool:
         """Raise the floor of a key, or the one that it shares; return False if that is as high already."""
@@ -466,8 +471,8 @@ class MemoryReplayStore:
         if claim.appended_after is not None:
             log.speak(claim)
         self._put(log, claim, key, mark, owner)
-        if log.noted:
-            self._notes.append(Note(claim.log, Kind.ID, claim.principal, claim.key_id, claim.issued_at, claim.id))
+        if log.noted is not None:
+            self._notes.append(Note(log.noted, Kind.ID, claim.principal, claim.key_id, claim.issued_at, claim.id))
 
     def _keep_unverified(self, log: _Log, claim: Claimed, late_key: int) -> bool:
         """Remember claims that nobody has verified; return False if there is no room for more of them."""
@@ -485,8 +490,8 @@ class MemoryReplayStore:
     def _put_claims(self, log: _Log, claim: Claimed, late_key: int, owner: int) -> None:
         """Remember a message by its claims."""
         self._put(log, claim, late_key, self._hashing.mark(claim), owner)
-        if log.noted:
-            note = Note(claim.log, Kind.CLAIMS, claim.principal, claim.key_id, claim.issued_at, claim.digest)
+        if log.noted is not None:
+            note = Note(log.noted, Kind.CLAIMS, claim.principal, claim.key_id, claim.issued_at, claim.digest)
             self._notes.append(note)
 
     def _new_late_key(self, log: _Log, claim: Claimed) -> int | None:

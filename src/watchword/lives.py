@@ -4,7 +4,8 @@ A reader is what is to be given each message once: on core NATS the members of a
 subscription. A subscription is the same reader as one before it if it has the same subject pattern and the same number,
 the lowest that is free among those that are open. So two of one pattern in one process are two readers, each of which
 is given everything, and one that is closed and opened again goes on with what it knew. Patterns that overlap are two
-readers.
+readers. But of two readers of one pattern the later may be there to replace the earlier, which goes then: so one that
+begins while another is open, or begins again after that, has a floor, and a journal keeps what they know together.
 
 A reader is born when the server has confirmed its first subscription, and not when its process starts: an earlier
 process may still be running, and be given messages until then. What was issued before that moment may have been given
@@ -16,7 +17,7 @@ forgotten then, and all that stays is a floor.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from math import ceil, inf
 from typing import TYPE_CHECKING, Final
 
@@ -40,12 +41,16 @@ REMEDY: Final = "run `watchword init` before the first start, so that it need no
 
 
 class Life:
-    """One reader; ``name`` is its scope. ``users`` subscriptions are open that are this reader, or aliases of it."""
+    """One reader; ``name`` is its scope, ``kind`` what it shares with others of its pattern.
 
-    __slots__ = ("closed_at", "is_born", "keys", "name", "users")
+    ``users`` subscriptions are open that are this reader, or aliases of it.
+    """
 
-    def __init__(self, name: str) -> None:
+    __slots__ = ("closed_at", "is_born", "keys", "kind", "name", "users")
+
+    def __init__(self, name: str, kind: str) -> None:
         self.name: Final = name
+        self.kind: Final = kind
         self.users = 0
         self.is_born = False
         self.closed_at = -inf
@@ -67,6 +72,7 @@ class Lives:
         self._closed: OrderedDict[str, Life] = OrderedDict()
         self._known: OrderedDict[str, float] = OrderedDict()
         self._open: dict[str, set[int]] = {}
+        self._kinds: Counter[str] = Counter()
         self._streams: dict[str, StreamLife] = {}
         self._announced = -inf
         self._drift: float | None = None
@@ -76,9 +82,11 @@ class Lives:
         """Return the reader that a new subscription to ``pattern`` is."""
         self._forget_old()
         number = self.take_number(pattern)
-        name = f"sub:{self.signed_pattern(pattern)}#{number}"
-        life = self._closed.pop(name, None) or self._lives.get(name) or Life(name)
+        kind = f"sub:{self.signed_pattern(pattern)}"
+        name = f"{kind}#{number}"
+        life = self._closed.pop(name, None) or self._lives.get(name) or Life(name, kind)
         self._lives[name] = life
+        self._kinds[kind] += not life.users
         life.users += 1
         life.keys.append((pattern, number))
         return life
@@ -91,8 +99,16 @@ class Lives:
         life.users -= 1
         if not life.users:
             del self._lives[life.name]
+            self._kinds[life.kind] -= 1
+            if not self._kinds[life.kind]:
+                del self._kinds[life.kind]
             life.closed_at = self._verifier.clock()
+            life.is_born = life.is_born and not self._has_others(life)
             self._closed[life.name] = life
+
+    def _has_others(self, life: Life) -> bool:
+        """Return True if another reader of the pattern is open: it may be given what this one is not, and go."""
+        return self._kinds[life.kind] > (life.users > 0)
 
     def take_number(self, key: str) -> int:
         """Return the lowest number that is free among those that are taken of ``key``, and take it."""
@@ -131,9 +147,9 @@ class Lives:
             floor = -inf if solicited else self._known.get(life.name, birth)
             verifier.begin(life.log, floor=floor)
         else:
-            recalled = verifier.journal.recall(life.log, birth=birth)
-            floor = recalled.floor
-            verifier.resume(life.log, floor=floor, notes=recalled.notes)
+            recalled = verifier.journal.recall(f"{life.kind}#", birth=birth)
+            floor = max(recalled.floor, birth) if self._has_others(life) else recalled.floor
+            verifier.resume(life.log, floor=floor, notes=recalled.notes, noted=f"{life.kind}#")
         if floor > now:
             self.announce(life.name, floor)
 

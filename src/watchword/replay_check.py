@@ -82,9 +82,9 @@ class ReplayCheck:
         try:
             self._journal.write(notes)
         except Exception as error:  # noqa: BLE001 - whatever it raised, a successor would not know these ids
-            logs = {note.log for note in notes}
+            names = {note.log for note in notes}
             for case in cases:
-                if case.verdict is None and case.log in logs:
+                if case.verdict is None and self.guard.noted_as(case.log) in names:
                     case.verdict = Unavailable("replay", f"journal: {type(error).__name__}")
                     case.verdict.__cause__ = error
 

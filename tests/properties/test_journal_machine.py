@@ -260,8 +260,9 @@ class Disasters(Journals):
         process = self.running[which % len(self.running)]
         opened = process.agent.journal._opened
         if opened is not None:
-            opened._database.execute("PRAGMA max_page_count = 1")
-            opened._database.execute("PRAGMA cache_size = 1")
+            with contextlib.suppress(sqlite3.DatabaseError):  # its file may be gone from under it
+                opened._database.execute("PRAGMA max_page_count = 1")
+                opened._database.execute("PRAGMA cache_size = 1")
 
     @precondition(lambda self: self.running)
     @rule(which=WHICH)

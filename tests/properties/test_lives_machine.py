@@ -35,6 +35,11 @@ def matches(pattern: str, subject: str) -> bool:
     return pattern in {">", subject} or (pattern == "a.*" and subject.startswith("a."))
 
 
+def kind_of(reader: str) -> str:
+    """Return what a reader shares with others of its pattern."""
+    return reader.rpartition("#")[0]
+
+
 @dataclass(eq=False)
 class Captured:
     """A message that an honest agent signed; the attacker may publish it at any time, on any subject."""
@@ -178,12 +183,16 @@ class CoreReaders(RuleBasedStateMachine):
         if not waiting:
             return
         subscription = waiting[which % len(waiting)]
-        name = subscription.reader
+        name, kind = subscription.reader, kind_of(subscription.reader)
         if name not in process.inherited:
-            process.inherited[name] = set().union(*[older.handed[name] for older in self.processes[:-1]])
-            process.floors[name] = self.local + SKEW
+            given = [older.handed[one] for older in self.processes[:-1] for one in older.handed if kind_of(one) == kind]
+            process.inherited[name] = set().union(*given)
+        if not subscription.life.is_born:
+            born = process.floors[name] = self.local + SKEW
             if self.journal is not None:
-                process.floors[name] = self.born_on_disk.setdefault(name, process.floors[name])
+                on_disk = self.born_on_disk.setdefault(kind, born)
+                others = {one.reader for one in process.subscriptions if kind_of(one.reader) == kind} - {name}
+                process.floors[name] = max(on_disk, born) if others else on_disk
         process.lives.bear(subscription.life)
         subscription.is_confirmed = True
         for captured, subject in subscription.waiting:
@@ -302,8 +311,15 @@ class CoreReaders(RuleBasedStateMachine):
                 assert captured.issued_at <= process.floors[name], "honest and lost"
 
     def known_on_disk(self, name: str) -> set[Ident]:
-        """Return what any process was given as this reader."""
-        return set().union(*[process.handed[name] | process.passed[name] for process in self.processes])
+        """Return what any process was given as this reader, or as another one of its pattern."""
+        return set().union(
+            *[
+                process.handed[one] | process.passed[one]
+                for process in self.processes
+                for one in {*process.handed, *process.passed}
+                if kind_of(one) == kind_of(name)
+            ]
+        )
 
     # Time
 

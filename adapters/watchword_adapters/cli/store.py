@@ -191,7 +191,12 @@ def _tell(word: Word, known: ReaderBirth | None, birth: ReaderBirth, *, changed:
     for log, (last, _) in sorted(birth.accepted.items()):
         sys.stdout.write(f"accepted: {escaped(log)} up to {last}\n")
     if word.accept_backlog:
-        sys.stdout.write("What stands there passes once, copies of what was read before too.\n")
+        sys.stdout.write(
+            "What stands there passes once, copies of what was read before too. What is published from now on and\n"
+        )
+        sys.stdout.write(
+            "was issued before the floor is dropped as stale: it could be a copy of what was read before.\n"
+        )
     else:
         sys.stdout.write("This is for readers that never ran, or are stopped: what they read before can pass again.\n")
 

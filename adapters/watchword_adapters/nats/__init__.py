@@ -8,10 +8,12 @@ from watchword_adapters.nats.jetstream import VerifyingJetStream, VerifyingManag
 from watchword_adapters.nats.message import DeliveredMsg, ObservedMsg, ServerMsg, VerifiedMsg
 from watchword_adapters.nats.quarantine import NatsQuarantine
 from watchword_adapters.nats.signing import Recipient
+from watchword_adapters.nats_rights import NotAllowed
 
 __all__ = [
     "DeliveredMsg",
     "NatsQuarantine",
+    "NotAllowed",
     "ObservedMsg",
     "Recipient",
     "ServerMsg",

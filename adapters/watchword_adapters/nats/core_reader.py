@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from watchword.endings import FIRST_DELAY, LONGEST_DELAY
-from watchword.replay import ReaderBirth, SharedReplayStore, how_to_admit
+from watchword.errors import WatchwordError
+from watchword.replay import ReaderBirth, SharedReplayStore, how_to_admit, told_of
 from watchword_adapters.nats.reader import Reader
 
 if TYPE_CHECKING:
@@ -44,7 +45,17 @@ class CoreReader(Reader):
 
     async def _begin(self, confirmed: Callable[[], Awaitable[None]]) -> None:
         await confirmed()
-        await self._know()
+        delay = FIRST_DELAY
+        while True:
+            try:
+                await self._know()
+            except Exception as error:  # noqa: BLE001 - whatever it is, nothing can be judged without a memory
+                text = str(error) if isinstance(error, WatchwordError) else told_of(error)
+                self.watchword.audit.warn("replay.reader_not_begun", reader=self.name, detail=text)
+                await asyncio.sleep(delay)
+                delay = min(LONGEST_DELAY, 2 * delay)
+            else:
+                break
         self.gate.release()
 
     async def _know(self) -> None:
@@ -112,18 +123,9 @@ class SharedReader(CoreReader):
         store, verifier = self.watchword.verifier.replay, self.watchword.verifier
         if not isinstance(store, SharedReplayStore):  # nothing is known of births, as in observe mode without a store
             return
-        delay = FIRST_DELAY
-        while True:
-            try:
-                if await store.birth(self.name) is None:
-                    floor = self.watchword.lives.floor_from(verifier.clock())
-                    kept = await store.admit_reader(self.name, ReaderBirth(floor=floor))
-                    if kept.floor > verifier.clock():
-                        remedy = f"before the first start, {how_to_admit(self.name)}"
-                        self.watchword.lives.announce(self.name, kept.floor, remedy=remedy)
-            except Exception as error:  # noqa: BLE001 - whatever it is, nothing can be judged without the store
-                self.watchword.audit.warn("replay.store_down", reader=self.name, detail=type(error).__name__)
-                await asyncio.sleep(delay)
-                delay = min(LONGEST_DELAY, 2 * delay)
-            else:
-                return
+        if await store.birth(self.name) is None:
+            floor = self.watchword.lives.floor_from(verifier.clock())
+            kept = await store.admit_reader(self.name, ReaderBirth(floor=floor))
+            if kept.floor > verifier.clock():
+                remedy = f"before the first start, {how_to_admit(self.name)}"
+                self.watchword.lives.announce(self.name, kept.floor, remedy=remedy)

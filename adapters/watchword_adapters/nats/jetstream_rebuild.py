@@ -62,6 +62,7 @@ class StreamMemory:
         self._client = client
         self._reader = reader
         self._looked: _Look | None = None
+        self._below = inf
         self._subjects = [">"]
 
     async def look(self) -> None:
@@ -126,6 +127,7 @@ class StreamMemory:
         watchword, self._subjects = reader.watchword, look.subjects
         try:
             following = await _first(self._context._jsm, reader.stream, look.acknowledged + 1, look.subjects)
+            self._below = look.delivered if look.number else inf
             gone, created = await self._gone()
             facts = StreamFacts(
                 origin=(created, look.created),
@@ -190,7 +192,11 @@ class StreamMemory:
         return beginning.floor if gone is None else floor_at(policy, -inf, cut=gone)
 
     async def _gone(self) -> tuple[float | None, str]:
-        """Return when the last message that is gone was appended at the latest, and when the stream was made."""
+        """Return when the last message that is gone was appended at the latest, and when the stream was made.
+
+        What was deleted from the middle behind the consumer's position, it has not delivered; unless it has delivered
+        nothing at all, for then it may have been made anew or reset.
+        """
         jsm, stream = self._context._jsm, self._reader.stream
         answer = await _asked(jsm, f"STREAM.INFO.{stream}", {})
         state, created = answer["state"], str(answer["created"])
@@ -204,7 +210,8 @@ class StreamMemory:
             return _seconds(state["last_ts"]), created
         if state.get("num_deleted"):
             detailed = await _asked(jsm, f"STREAM.INFO.{stream}", {"deleted_details": True})
-            last_gone = max([last_gone, *(detailed["state"].get("deleted") or [])])
+            deleted = detailed["state"].get("deleted") or []
+            last_gone = max([last_gone, *(sequence for sequence in deleted if sequence <= self._below)])
         if not last_gone:
             return None, created
         following = await _first(jsm, stream, last_gone + 1, [">"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from watchword.errors import Pending, Unavailable
@@ -14,8 +16,14 @@ if TYPE_CHECKING:
 PATIENCE: Final = 0.02
 """Seconds for which a message waits for its key before others are judged instead."""
 
+LONGEST: Final = 10.0
+"""Seconds after which a look-up is given up, and its messages cannot be judged."""
+
 MOST: Final = 256
-"""Look-ups under way at once; a message that would need one more cannot be judged."""
+"""Look-ups under way at once; a message that would need one more cannot be judged, unless its key was found before."""
+
+MAX_FOUND: Final = 4096
+"""Keys that were found, of which it is remembered that they were."""
 
 _SLOW_FOR: Final = 60.0
 """Seconds for which a key source that was slow once is not waited for. A task for each look-up costs some 50 us."""
@@ -31,6 +39,7 @@ class LookUps:
     def __init__(self, keys: KeySource) -> None:
         self._keys: Final = keys
         self._known: dict[tuple[str, bytes], asyncio.Task[VerificationKey | None]] = {}
+        self._found_before: OrderedDict[tuple[str, bytes], None] = OrderedDict()
         self._under_way = 0
         self._slow_until = 0.0
 
@@ -39,31 +48,50 @@ class LookUps:
         loop, pair = asyncio.get_running_loop(), (principal, key_id)
         task = self._known.get(pair)
         if task is None:
-            begun = loop.time()
-            if begun >= self._slow_until:
-                try:
-                    return await self._keys.find(principal, key_id)
-                finally:
-                    self._timed(begun)
-            if self._under_way >= MOST:
+            if loop.time() >= self._slow_until:
+                with suppress(_SlowError):
+                    return self._noted(pair, await self._at_once(principal, key_id))
+            if self._under_way >= MOST and pair not in self._found_before:
                 raise Unavailable("keys", f"{MOST} look-ups are under way")
             self._under_way += 1
-            task = self._known[pair] = loop.create_task(self._found(principal, key_id))
+            task = self._known[pair] = loop.create_task(self._in_time(principal, key_id))
             task.add_done_callback(lambda _: loop.call_later(FRESH, self._known.pop, pair, None))
-            await asyncio.wait((task,), timeout=PATIENCE)
+            await asyncio.sleep(0)  # a source that has the key at hand has answered then
         if not task.done():
             raise Pending(task)
-        return task.result()
+        return self._noted(pair, task.result())
 
-    async def _found(self, principal: str, key_id: bytes) -> VerificationKey | None:
-        begun = asyncio.get_running_loop().time()
+    async def _at_once(self, principal: str, key_id: bytes) -> VerificationKey | None:
+        """Ask the source; _SlowError where it takes its time."""
         try:
-            return await self._keys.find(principal, key_id)
+            async with asyncio.timeout(PATIENCE) as patience:
+                return await self._keys.find(principal, key_id)
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            self._slow_until = asyncio.get_running_loop().time() + _SLOW_FOR
+            raise _SlowError from None
+
+    async def _in_time(self, principal: str, key_id: bytes) -> VerificationKey | None:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        try:
+            async with asyncio.timeout(LONGEST):
+                return await self._keys.find(principal, key_id)
         finally:
             self._under_way -= 1
-            self._timed(begun)
+            if loop.time() - begun > PATIENCE:
+                self._slow_until = loop.time() + _SLOW_FOR
 
-    def _timed(self, begun: float) -> None:
-        now = asyncio.get_running_loop().time()
-        if now - begun > PATIENCE:
-            self._slow_until = now + _SLOW_FOR
+    def _noted(self, pair: tuple[str, bytes], key: VerificationKey | None) -> VerificationKey | None:
+        """Remember that a key was found: a flood of others keeps nobody from asking for it again."""
+        if key is not None:
+            self._found_before[pair] = None
+            self._found_before.move_to_end(pair)
+            if len(self._found_before) > MAX_FOUND:
+                self._found_before.popitem(last=False)
+        return key
+
+
+class _SlowError(Exception):
+    """The source takes its time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from nats import errors
@@ -99,6 +100,7 @@ class Requests:
         """Return what comes in answer to publishing to ``subject``; NotAllowed where the server refuses that."""
         loop = asyncio.get_running_loop()
         answer, refusal = loop.create_task(coming), loop.create_future()
+        answer.add_done_callback(_retrieve)
         refusals = self._fetching.setdefault(subject, set())
         refusals.add(refusal)
         try:
@@ -134,7 +136,8 @@ class Requests:
             for one in self._waiting.values():
                 one.end(NotAllowed(f"subscribe to {prefix}*"))
             if listening is not None:
-                await listening.unsubscribe()
+                with suppress(errors.Error):  # the client's reading ends with an error from here
+                    await listening.unsubscribe()
         return False
 
     def require(self) -> None:
@@ -250,3 +253,9 @@ class Waiting:
         self._end = self._end or error
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
+
+
+def _retrieve(answer: asyncio.Future[Any]) -> None:
+    """Take note of an error that the caller, who was cancelled in the same moment, does not see."""
+    if not answer.cancelled():
+        answer.exception()

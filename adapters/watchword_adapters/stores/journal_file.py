@@ -40,7 +40,7 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _PID_SPACE: Final = Path("/proc/self/ns/pid")
 
 _SCHEMA: Final = f"""
-CREATE TABLE about (boot TEXT NOT NULL, initialised REAL);
+CREATE TABLE about (boot TEXT NOT NULL, inode INTEGER NOT NULL, initialised REAL);
 CREATE TABLE readers (number INTEGER PRIMARY KEY, log TEXT NOT NULL UNIQUE, floor REAL NOT NULL, seen REAL NOT NULL);
 CREATE TABLE reading (log TEXT NOT NULL, process TEXT NOT NULL, pid INTEGER NOT NULL, space TEXT NOT NULL,
     PRIMARY KEY (log, process)) WITHOUT ROWID;
@@ -94,8 +94,8 @@ class JournalFile:
             if not database.execute("PRAGMA schema_version").fetchone()[0]:
                 for statement in _SCHEMA.split(";"):
                     database.execute(statement)
-                database.execute("INSERT INTO about VALUES ('', NULL)")
-            database.execute("UPDATE about SET boot = ?", (_boot_id(),))
+                database.execute("INSERT INTO about VALUES ('', 0, NULL)")
+            database.execute("UPDATE about SET boot = ?, inode = ?", (_boot_id(), self._path.stat().st_ino))
             database.execute("DELETE FROM readers WHERE seen < ?", (time.time() - _UNUSED,))
             if is_alone:
                 database.execute("DELETE FROM reading")
@@ -360,12 +360,12 @@ def _is_believed(path: Path, mark: _Mark) -> bool:
             names = [database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
             if database.execute("PRAGMA schema_version").fetchone()[0] and names != [_APPLICATION, _VERSION]:
                 raise ConfigurationError(f"state: {path} is another program's: name a directory of your own")
-            (boot,) = database.execute("SELECT boot FROM about").fetchone()
+            boot, inode = database.execute("SELECT boot, inode FROM about").fetchone()
             (written,) = database.execute("SELECT time FROM entries ORDER BY number DESC LIMIT 1").fetchone()
             last = _last(database)
     except (sqlite3.Error, TypeError):
         return False
-    if known is None or last < known[0]:
+    if known is None or last < known[0] or parts[0].st_ino != inode:
         return False
     if known[1]:
         return parts[0].st_ctime_ns == known[1]

@@ -169,3 +169,27 @@ async def test_a21_a_time_out_holds_while_keys_are_looked_for(
         msg = await soon(subscription.next_msg(timeout=10))
     assert msg.data == b"x"
     assert client.watchword.audit.counts == {"delivered": 1}
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_a38_a_source_that_never_answers_silences_nobody(
+    world: World, unique: Unique, make_stream: MakeStream, *, stored: bool
+) -> None:
+    """One message under an invented key, of which the source never says anything, holds up no other message."""
+    subject = f"{await make_stream()}.task" if stored else unique("a38")
+    keys, client = await slow(world, 0.1)
+    keys.held = asyncio.Event()
+    got: list[bytes] = []
+
+    async def take(msg: Msg) -> None:
+        got.append(msg.data)
+
+    await (client.jetstream() if stored else client).subscribe(subject, cb=take)
+    await client.flush()
+    strange, planner = await stranger(world, 0), await world.client(world.agent(PLANNER))
+    await strange.publish(subject, b"strange")
+    await strange.flush()
+    for number in range(5):
+        await planner.publish(subject, b"%d" % number)
+    await until(lambda: len(got) == 5)
+    assert got == [b"0", b"1", b"2", b"3", b"4"]

@@ -110,7 +110,8 @@ async def test_a43_two_subscriptions_of_one_subject_are_two_readers(world: World
     await until(lambda: first and second)
     await client.close()
     third = await reading(newcomer := await world.client(guard), field.subject)
-    await newcomer.flush()
+    await newcomer.ready()
+    await asyncio.sleep(1.1)
     await resend(field.attacker, captured)
     await field.say(b"2")
     await until(lambda: third and len(second) == 2)
@@ -303,3 +304,32 @@ async def test_a34_a_clock_that_is_set_back_between_two_starts(world: World, uni
     await resend(attacker, captured)
     await until(guard.audit.counts.total)
     assert (got, guard.audit.counts["delivered"]) == ([], 0)
+
+
+@pytest.mark.parametrize("kept", ["journal", "nothing"])
+async def test_a43_connections_that_take_turns(world: World, unique: Unique, tmp_path: Path, kept: str) -> None:
+    """A connection is opened before the old one is closed: none takes what another was given, over restarts too."""
+    field = await Field(world, unique("a43")).prepare()
+    captured: list[Msg] = []
+    for start in range(2):
+        state = journal(tmp_path, max_skew=1.0) if kept == "journal" else None
+        if state is not None and not start:
+            state.initialise()
+        guard = world.agent(CLOUD, shared=False, max_skew=1.0, journal=state)
+        old = None
+        for turn in range(3):
+            client = await world.client(guard, reader=None)
+            got = await reading(client, field.subject)
+            await client.ready()
+            if old is not None:
+                await old.close()
+            await asyncio.sleep(1.1)
+            for msg in captured:
+                await resend(field.attacker, msg)
+            captured.append(await field.say(b"%d.%d" % (start, turn)))
+            async with asyncio.timeout(PATIENCE):
+                while not got:  # noqa: ASYNC110 - the client tells nobody
+                    await asyncio.sleep(0.005)
+            assert got == [b"%d.%d" % (start, turn)]
+            old = client
+        await client.close()

@@ -211,6 +211,21 @@ async def test_a20_ids_of_what_does_not_come_again_age(world: World, make_stream
     await until(lambda: not any(log.pins for log in store._logs.values()))
 
 
+async def test_a46_a_hole_in_what_was_not_delivered_costs_nothing(world: World, make_stream: MakeStream) -> None:
+    """What is deleted behind a consumer's position hides no original: the backlog around it is delivered."""
+    set_up = await stage(world, make_stream)
+    await set_up.say(b"0")
+    _, js = await set_up.reader()
+    assert await taken(await set_up.pull(js), 1) == [b"0"]
+    values = [b"%d" % number for number in range(1, 9)]
+    await set_up.say(*values)
+    await set_up.attacker.jetstream().delete_msg(set_up.stream, 5)
+    guard, js = await set_up.reader()
+    expected = [value for value in values if value != b"4"]
+    assert await taken(await set_up.pull(js), 7) == expected
+    assert guard.audit.counts == {"delivered": 7}
+
+
 async def test_a46_deliver_policy_new_begins_at_the_end(world: World, make_stream: MakeStream) -> None:
     """A consumer that asks for what is new gets it at once, however long the stream is."""
     set_up = await stage(world, make_stream)

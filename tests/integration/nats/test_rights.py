@@ -452,3 +452,10 @@ async def test_who_may_only_fetch_goes_on_where_the_store_knows_the_reader(stage
     await fetch(case, bound)
     assert (case.got, case.told) == ([b"go"], [])
     await store.close()
+
+
+async def test_a_store_that_may_not_make_its_bucket_says_so(stage: Stage) -> None:
+    """Where the bucket is missing as well as the right to make it, the start is refused with that right."""
+    case = await stage("store")
+    with pytest.raises(ConfigurationError, match=r"may not publish to \$JS\.API\.STREAM\.CREATE\.KV_watchword"):
+        await case.kv(user=case.user).start()

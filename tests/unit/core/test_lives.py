@@ -33,7 +33,7 @@ class Journal:
     def recall(self, log: str, *, birth: float) -> Recalled:
         """See Journal."""
         notes = (Note(log, Kind.ID, ALICE, b"alice-1", NOW, bytes(range(16))),)
-        return Recalled(floor=-inf, notes=notes) if log == "sub:tasks.scale#0#" else Recalled(floor=birth)
+        return Recalled(floor=-inf, notes=notes) if log == "sub:tasks.scale#" else Recalled(floor=birth)
 
     def write(self, notes: Any) -> None:
         """See Journal."""
@@ -148,12 +148,27 @@ def test_an_answer_is_no_replay_of_what_came_before() -> None:
 
 
 def test_a_journal_knows_what_was_given() -> None:
-    """With it a reader goes on without a floor; one that it does not know has one."""
+    """With it a reader goes on without a floor; one that it does not know, or that begins beside another, has one."""
     place = Place(journal=Journal())
-    known, new = place.begun("tasks.scale"), place.begun("tasks.scale")
-    assert (place.floor(known), place.floor(new)) == (-inf, nextafter(NOW + SKEW, inf))
+    known, beside, new = place.begun("tasks.scale"), place.begun("tasks.scale"), place.begun("other")
+    born = nextafter(NOW + SKEW, inf)
+    assert [place.floor(one) for one in (known, beside, new)] == [-inf, born, born]
     assert place.judged(known.name, NOW) == "replayed"
-    assert place.judged(new.name, NOW) == "stale"
+    assert [place.judged(one.name, NOW) for one in (beside, new)] == ["stale", "stale"]
+
+
+def test_a_reader_that_is_replaced_by_another_begins_again() -> None:
+    """A43: where connections take turns, a reader takes nothing that the one before it may have been given."""
+    place = Place()
+    old = place.begun("tasks.scale")
+    place.now += 60
+    new = place.begun("tasks.scale")
+    place.lives.close(old, "tasks.scale")
+    place.now += 60
+    assert place.judged(new.name, int(place.now)) == "first"
+    again = place.begun("tasks.scale")
+    assert again is old
+    assert place.judged(again.name, int(place.now)) == "stale"
 
 
 def test_floors_that_end_together_are_one_warning() -> None:

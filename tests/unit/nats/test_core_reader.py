@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tests.unit.kafka.fakes import Keys, watchword
-from watchword import Admission, Claim, Mode, Watchword
+from watchword import Admission, Claim, ConfigurationError, MemoryReplayStore, Mode, Watchword
+from watchword.lives import Life
 from watchword.replay import ReaderBirth
 from watchword_adapters.nats import core_reader
 from watchword_adapters.nats.core_reader import SharedReader, SubscriptionReader
@@ -60,7 +61,7 @@ async def test_a46_a_queue_group_that_a_store_does_not_know_begins_with_a_floor(
     reader.begin(confirmed)
     await reader.begun()
     assert reader.gate.is_open
-    assert [event for event, _ in warned] == ["replay.store_down", "replay.store_down", "replay.floor"]
+    assert [event for event, _ in warned] == ["replay.reader_not_begun", "replay.reader_not_begun", "replay.floor"]
     assert warned[-1][1]["remedy"] == "before the first start, type: watchword store init queue:workers:tasks"
     assert store.births["queue:workers:tasks"].floor >= agent.clock()
     again = SharedReader(agent, "tasks", queue="workers", client_name=None)
@@ -125,3 +126,23 @@ async def test_who_observes_is_a_reader_of_its_own() -> None:
         enforced = SharedReader(agent, "tasks", **given)
         observed = SharedReader(observer, "tasks", **given)
         assert observed.name == f"observe:{enforced.name}"
+
+
+async def test_a46_a_memory_that_cannot_begin_is_told_of_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a journal cannot be opened, a reader says so until it can, and never waits for ever without a word."""
+    monkeypatch.setattr(core_reader, "FIRST_DELAY", 0.001)
+    agent, warned = sharing(MemoryReplayStore(horizon=None))
+    bear, failures = agent.lives.bear, [ConfigurationError("state: the disk is full"), OSError()]
+
+    def fail(life: Life, *, solicited: bool = False) -> None:
+        if failures:
+            raise failures.pop(0)
+        bear(life, solicited=solicited)
+
+    agent.lives.bear = fail  # type: ignore[method-assign]  # the test's
+    reader = SubscriptionReader(agent, "tasks", solicited=False)
+    reader.begin(confirmed)
+    await reader.begun()
+    assert reader.gate.is_open
+    told = [fields["detail"] for event, fields in warned if event == "replay.reader_not_begun"]
+    assert told == ["state: the disk is full", "OSError"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
+from nats.errors import ConnectionClosedError
 
 from tests.unit.kafka.fakes import Keys, watchword
 from watchword_adapters.nats.requests import Requests
@@ -35,8 +36,9 @@ class Server:
         return self
 
     async def unsubscribe(self) -> None:
-        """Take the last subscription back."""
+        """Take the last subscription back, on a connection that is closed by then."""
         self.subscribed.append("")
+        raise ConnectionClosedError
 
     def _pong(self) -> asyncio.Future[bool]:
         self.pongs.append(asyncio.get_running_loop().create_future())
