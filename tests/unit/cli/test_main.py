@@ -112,7 +112,8 @@ def test_an_interrupt_ends_the_run_quietly(config: Path) -> None:
         process.stdin.flush()
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        process.wait(timeout=30)  # before its input is closed, which would end it as well
+        _, errors = process.communicate()
     assert (process.returncode, errors) == (130, b"")
 
 
