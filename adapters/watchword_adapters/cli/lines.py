@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from watchword import Admission, ConfigurationError, MemoryReplayStore, Rejected, SigningError, Unavailable
 from watchword.agent import require
@@ -24,7 +24,7 @@ from watchword_adapters.cli.text import one_line
 from watchword_adapters.config import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Coroutine, Iterator, Mapping
     from pathlib import Path
 
     from watchword import Claim, Signer, Verifier
@@ -48,14 +48,23 @@ class _OneWindow:
 def run_sign(config: Path) -> int:
     """Sign what standard input has; return the exit code."""
     signer = load(config, warn=warn).signer
-    return asyncio.run(_sign(signer))
+    return _run(_sign(signer))
 
 
 def run_verify(config: Path) -> int:
     """Judge what standard input has; return the exit code."""
     watchword = load(config, replay=_OneWindow(), warn=warn)
     require(watchword, reads=True)
-    return asyncio.run(_verify(watchword.verifier))
+    return _run(_verify(watchword.verifier))
+
+
+def _run(work: Coroutine[Any, Any, int]) -> int:
+    """Run to the end; Control-C ends it at once, where ``asyncio.run`` would wait for the next line first."""
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        loop.close()
 
 
 async def _sign(signer: Signer) -> int:

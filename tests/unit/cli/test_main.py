@@ -112,7 +112,7 @@ def test_an_interrupt_ends_the_run_quietly(config: Path) -> None:
         process.stdin.flush()
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=30)  # before its input is closed, which would end it as well
+        process.wait(timeout=30)  # though its input is still open
         _, errors = process.communicate()
     assert (process.returncode, errors) == (130, b"")
 
