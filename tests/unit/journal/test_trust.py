@@ -143,6 +143,22 @@ def test_an_older_copy_put_back(  # noqa: PLR0917 - fixtures
     assert not third.offer(1, NOW + 6)
 
 
+def test_a_copy_made_within_two_seconds_of_the_last_entry(
+    start: Start, state: Path, tmp_path: Path, graves: list[Any], clock: Clock
+) -> None:
+    """Promise (N8): a copy is another file, however soon it was made, and renamed into its place it is not believed."""
+    first = start()
+    first.open()
+    shutil.copytree(state, tmp_path / "copy")
+    clock.now += 6
+    assert first.offer(1, NOW + 6)
+    first.kill(graves)
+    rename(tmp_path / "copy", state)
+    second = start()
+    assert second.open().floor == clock.now + 5
+    assert not second.offer(1, NOW + 6)
+
+
 def test_an_older_log_beside_a_sealed_database(start: Start, clock: Clock) -> None:
     """Promise (N8): a write-ahead log that is put beside a database that was closed in good order is no part of it."""
     first = start()
