@@ -65,14 +65,6 @@ def is_ack(payload: bytes) -> bool:
     return payload in _ENDS or payload.startswith(_ENDS_WITH_MORE)
 
 
-class Acknowledging(Protocol):
-    """The part of a stream's reader that hears of acknowledgements."""
-
-    def acknowledged_at(self, sequence: int) -> None:
-        """Say that the delivery of this stream sequence was acknowledged."""
-        ...
-
-
 class Answering(Protocol):
     """The part of the client that a delivered message needs."""
 
