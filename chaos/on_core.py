@@ -7,11 +7,11 @@ its ids, or plainly, with a journal.
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, Final
 
-from nats.errors import Error, SlowConsumerError
+from nats.errors import ConnectionReconnectingError, Error, SlowConsumerError
 
 from chaos.bus import Handed
 from chaos.cast import HAND
@@ -90,7 +90,8 @@ class CoreSubject:
                         subscriptions = await self._subscribe(client, take)
                     await asyncio.sleep(_TICK)
                 client.says("stopped")
-                await client.drain()
+                with suppress(ConnectionReconnectingError):  # the server is away: nothing waits there to be drained
+                    await client.drain()
 
     async def done(self, msg: VerifiedMsg) -> None:
         """Do what is to be done about a message that was handled."""
