@@ -63,7 +63,8 @@ class StreamFacts:
 class _Reached(NamedTuple):
     """How far a consumer's deliveries are known: up to a sequence; ``number`` is the consumer's own of that delivery.
 
-    Those that a consumer makes are numbered, repeated ones too; so one that is missing shows.
+    Those that a consumer makes are numbered, repeated ones too; so one that is missing shows. Before the first one its
+    number says nothing: a consumer that was set forth would have the same.
     """
 
     sequence: int
@@ -71,7 +72,7 @@ class _Reached(NamedTuple):
 
     def misses(self, sequence: int, number: int) -> bool:
         """Return True if something may stand in between that was not delivered here."""
-        return sequence > self.sequence + 1 and number != self.number + 1
+        return sequence > self.sequence + 1 and (number != self.number + 1 or not self.number)
 
     def behind(self, sequence: int, number: int) -> _Reached:
         """Return how far they are known behind this delivery."""

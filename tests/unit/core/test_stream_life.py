@@ -126,6 +126,15 @@ def test_numbers_that_begin_again_are_not_believed() -> None:
     assert life.missed_before(20, 0) == 11
 
 
+def test_before_its_first_delivery_a_consumer_may_have_been_set_forth() -> None:
+    """What it skipped is read first, for the first that it delivers may be a copy of that."""
+    life = begun(delivered=0, number=0, acknowledged=0)
+    assert life.missed_before(1, 1) is None
+    assert life.missed_before(2, 1) == 1
+    life.judged(2, 1)
+    assert life.missed_before(9, 2) is None
+
+
 def test_deliveries_are_judged_together_up_to_one_before_which_something_was_missed() -> None:
     """So what was missed is recalled behind those that stand before it."""
     life = begun()
