@@ -11,21 +11,21 @@ from watchword import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from watchword.drafting import Draft
     from watchword.signer import Signed, Signer
+    from watchword.unsigned import UnsignedEnvelope
 
 
 class _Waiting(NamedTuple):
-    draft: Draft
+    unsigned: UnsignedEnvelope
     future: asyncio.Future[Signed]
 
 
 class SigningQueue:
-    """Signs drafts of one signer for tasks of one event loop, in the order in which they come.
+    """Signs envelopes of one signer for tasks of one event loop, in the order in which they come.
 
     One call to the back-end is under way at a time; what comes meanwhile waits, and shares the next signature (up to
-    ``signer.batch`` do). So a lone draft is signed at once. Who gives up harms nobody else; when all for whom a call is
-    made have given up, it is cancelled.
+    ``signer.batch`` do). So a lone message is signed at once. A caller that gives up harms nobody else; when all for
+    whom a call is made have given up, it is cancelled.
     """
 
     def __init__(self, signer: Signer) -> None:
@@ -35,10 +35,10 @@ class SigningQueue:
         self._served: Sequence[_Waiting] = ()
         self._call: asyncio.Task[list[Signed]] | None = None
 
-    async def sign(self, draft: Draft) -> Signed:
-        """Return the draft with its signature; Unavailable where the back-end failed."""
+    async def sign(self, unsigned: UnsignedEnvelope) -> Signed:
+        """Return its envelope, signed; Unavailable where the back-end failed."""
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(draft, loop.create_future())
+        waiting = _Waiting(unsigned, loop.create_future())
         self._waiting.append(waiting)
         if self._worker is None:
             self._worker = loop.create_task(self._work())
@@ -54,13 +54,13 @@ class SigningQueue:
         loop = asyncio.get_running_loop()
         try:
             while served := self._take():
-                call = loop.create_task(self._signer.sign_drafts([waiting.draft for waiting in served]))
+                call = loop.create_task(self._signer.sign_prepared([waiting.unsigned for waiting in served]))
                 self._served, self._call = served, call
                 await asyncio.wait((call,))
                 self._call = None
                 _answer(served, call)
         finally:
-            # At once, and not when the loop finds the task done: a draft that comes in between needs another.
+            # At once, and not when the loop finds the task done: one that comes in between needs another.
             self._worker = None
 
     def _take(self) -> list[_Waiting]:

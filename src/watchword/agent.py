@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from watchword.keys import KeySource
     from watchword.message import Message
-    from watchword.proving import Checker
     from watchword.settings import QuarantineSettings
+    from watchword.signatures import CheckRunner
     from watchword.signer import Signer
     from watchword.verifier import Verifier
 
@@ -99,7 +99,7 @@ class Watchword:
         messages: Sequence[Message],
         expected: Expected = _ANYTHING,
         *,
-        check: Checker | None = None,
+        check: CheckRunner | None = None,
         enough: Callable[[], bool] | None = None,
         keys: KeySource | None = None,
     ) -> list[Delivered | Rejected | Unavailable]:

@@ -95,7 +95,7 @@ class Audit:
         """Log what goes on; ``fields`` as for ``warn``."""
         self._log.info(event, **fields)
 
-    def passed_over(self) -> None:
+    def undetermined(self) -> None:
         """Count a message that went to quarantine without a verdict."""
         self.counts[UNDETERMINED] += 1
 

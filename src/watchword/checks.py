@@ -12,10 +12,10 @@ from watchword.message import ENVELOPE_HEADER, MAX_HEADER_BYTES, MAX_HEADERS, NA
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from watchword.case import Case
     from watchword.keys import VerificationKey
     from watchword.message import Header, Message
     from watchword.policy import Policy
+    from watchword.verification import Verification
 
 _OUR_LENGTH: Final = len(ENVELOPE_HEADER)
 
@@ -40,7 +40,7 @@ def the_envelope(message: Message) -> bytes:
     return envelope
 
 
-def reference_time(case: Case, now: float, policy: Policy, *, recalled: bool) -> float:
+def reference_time(case: Verification, now: float, policy: Policy, *, recalled: bool) -> float:
     """Check 4: neither stale nor from the future when it was appended, nor expired now; return the reference time.
 
     That is the time of issue, moved into the interval in which the message was appended. By another interval it may be
@@ -87,7 +87,7 @@ def in_force(key: VerificationKey | Reason, reference: float, now: float) -> Ver
     return key
 
 
-class Covering:
+class HeaderCoverage:
     """Tells headers that are covered from others; many messages have those of the last one, which are kept."""
 
     def __init__(self) -> None:
@@ -107,13 +107,13 @@ class Covering:
         return visible, pairs
 
 
-def unaltered(case: Case, max_skew: float, covering: Covering) -> tuple[Header, ...]:
+def unaltered(case: Verification, max_skew: float, coverage: HeaderCoverage) -> tuple[Header, ...]:
     """Check 7: value, key and headers as signed; return the headers that may reach a handler."""
     message = case.message
     if case.value_digest != value_digest(message.value):
         raise Rejected(Reason.ALTERED, "value")
     covered = case.common.visible
-    visible, pairs = covering.of(message.headers, covered)
+    visible, pairs = coverage.of(message.headers, covered)
     if case.metadata_digest != (metadata_digest(message.key, pairs) if covered or message.key is not None else None):
         raise Rejected(Reason.ALTERED, "key or covered header")
     if message.created_at is not None and not abs(message.created_at - case.issued_at) <= max_skew:

@@ -8,8 +8,8 @@ from watchword.envelope import Envelope, EnvelopeReader, unarmored
 from watchword.template import Template
 
 if TYPE_CHECKING:
-    from watchword.case import Case
     from watchword.message import Message
+    from watchword.verification import Verification
 
 MAX_TEMPLATES: Final = 4096
 """Kept at once, of two or three kilobytes each; then all are forgotten, which costs nothing but time."""
@@ -25,14 +25,14 @@ class LearningReader(EnvelopeReader):
         self._templates: dict[_Shape, tuple[int, dict[bytes, Template]]] = {}
         self._count = 0
 
-    def open(self, case: Case, header: bytes) -> None:
+    def open(self, case: Verification, header: bytes) -> None:
         """Read a header's value into ``case``, as ``read`` does."""
         raw = unarmored(header)
         if not self._familiar(case.message, raw, case):
             self.read_raw(raw, case)
             case.lesson = raw
 
-    def learn(self, case: Case, raw: bytes) -> None:
+    def learn(self, case: Verification, raw: bytes) -> None:
         """Learn from a message that was found to be authentic, and was like nothing learned so far."""
         message = case.message
         if self._familiar(message, raw, Envelope()):  # since then

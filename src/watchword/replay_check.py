@@ -12,12 +12,12 @@ from watchword.quota import Bounds
 from watchword.replay import Admission, BulkStore, told_of
 
 if TYPE_CHECKING:
-    from watchword.case import Case
     from watchword.guard import Note
     from watchword.journal import Journal
     from watchword.message import Message
     from watchword.policy import Policy
     from watchword.replay import Claim, ReplayStore
+    from watchword.verification import Verification
 
 PASSED: Final = "log time has passed what was delivered again"
 """Why a memory cannot tell whether it met a message."""
@@ -48,7 +48,7 @@ class ReplayCheck:
         """Tell whether our own memory answers for this message, and not a store that is shared."""
         return message.exclusive or self._store is self.guard
 
-    async def admit(self, cases: list[Case], *, floor: float, was_passed: bool = False) -> None:
+    async def admit(self, cases: list[Verification], *, floor: float, was_passed: bool = False) -> None:
         """Judge in order; where there is no verdict, what comes behind is taken off ``cases``."""
         admit, own = self.guard.admit, self._store is self.guard
         shared = [] if own else [case.claim() for case in cases if self._is_shared(case, floor)]
@@ -75,7 +75,7 @@ class ReplayCheck:
         if notes := self.guard.take_notes():
             self._write(notes, cases)
 
-    def _write(self, notes: list[Note], cases: list[Case]) -> None:
+    def _write(self, notes: list[Note], cases: list[Verification]) -> None:
         """Keep notes; where that fails, nothing is handed over that they stand for."""
         if self._journal is None:
             return
@@ -89,10 +89,10 @@ class ReplayCheck:
                     case.verdict.__cause__ = error
 
     @staticmethod
-    def _is_shared(case: Case, floor: float) -> bool:
+    def _is_shared(case: Verification, floor: float) -> bool:
         return case.verdict is None and not case.message.exclusive and (case.issued_at >= floor or case.solicited)
 
-    def ended(self, case: Case) -> None:
+    def ended(self, case: Verification) -> None:
         """Take note of what was rejected by an earlier check."""
         if isinstance(case.verdict, Rejected):
             self.look(case.message)
@@ -105,7 +105,7 @@ class ReplayCheck:
         if between is not None and message.appended_at is None and self.guards(message):
             self.guard.look(log_name(message), between[0])
 
-    def remember_unknown(self, case: Case, *, unacked: bool = False) -> None:
+    def remember_unknown(self, case: Verification, *, unacked: bool = False) -> None:
         """Remember what may verify later: what passes without a verdict on its key, or from the future.
 
         A rejection is final, so nobody offers the message again; but one that is recalled may still be ``unacked``.
@@ -117,12 +117,12 @@ class ReplayCheck:
         elif not case.keyed:
             self.guard.remember_unjudged(replace(case.claim(), unacked=unacked))
 
-    def reject(self, case: Case, verdict: Rejected) -> None:
+    def reject(self, case: Verification, verdict: Rejected) -> None:
         """Reject what passed the checks before this one."""
         case.reject(verdict)
         self._drop(case)
 
-    def _drop(self, case: Case) -> None:
+    def _drop(self, case: Verification) -> None:
         if case.opened and case.unacked:
             self.guard.drop(case)  # nobody will acknowledge it
 
@@ -139,7 +139,7 @@ class ReplayCheck:
             answers.append(error)
         return answers
 
-    def _admitted(self, case: Case, admission: object) -> bool:
+    def _admitted(self, case: Verification, admission: object) -> bool:
         """Take an answer; False if it is none, so that the message is to be offered again."""
         if admission is Admission.FIRST:
             case.first = True

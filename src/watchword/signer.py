@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from watchword.drafting import Drafting
 from watchword.encoding import encode_batched, encode_direct, encode_protected, overhead, sig_structure
 from watchword.envelope import MAX_TREE_SIZE
 from watchword.errors import ConfigurationError, Unavailable
 from watchword.keys import SIGNATURE_BYTES, Algorithm, SigningBackend, SigningKey, check_key_id, with_low_s
 from watchword.merkle import leaf_of, paths_of
 from watchword.message import ENVELOPE_HEADER, TRACE_HEADERS, Header, check_realm, is_principal, maker_of
+from watchword.unsigned import ClaimsBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from watchword.drafting import Draft
     from watchword.message import Message
+    from watchword.unsigned import UnsignedEnvelope
 
 BATCH: Final = 64
 """Messages under one signature: twice as many halve its share of each, which grows by 46 characters."""
@@ -70,14 +70,16 @@ class Signer:
         self._algorithm = algorithm
         self._direct = encode_protected(algorithm, key_id)
         self._batched = encode_protected(algorithm, key_id, batched=True)
-        self._drafting = Drafting(
+        self._builder = ClaimsBuilder(
             principal=principal,
             realm=realm,
             clock=clock,
             uncovered=frozenset(uncovered),
             overhead=overhead(self._batched, (batch - 1).bit_length()),
         )
-        self.draft_parts: Final = self._drafting.draft  # for adapters that draft many, and would make a Message of each
+        self.prepare_parts: Final = (
+            self._builder.prepare
+        )  # for adapters that sign many, and would make a Message of each
 
     async def sign(
         self,
@@ -89,10 +91,10 @@ class Signer:
     ) -> Signed:
         """Return the header that makes ``message`` verifiable on its channel, and nowhere else.
 
-        Options as for ``draft``. Unavailable where the signing back-end failed.
+        Options as for ``prepare``. Unavailable where the signing back-end failed.
         """
-        draft = self.draft(message, recipient=recipient, expires_at=expires_at, in_reply_to=in_reply_to)
-        (signed,) = await self.sign_drafts([draft])
+        unsigned = self.prepare(message, recipient=recipient, expires_at=expires_at, in_reply_to=in_reply_to)
+        (signed,) = await self.sign_prepared([unsigned])
         return signed
 
     async def sign_many(
@@ -102,32 +104,32 @@ class Signer:
 
         Options and errors as for ``sign``; where one message cannot be signed none is.
         """
-        return await self.sign_drafts(
-            [self.draft(message, recipient=recipient, expires_at=expires_at) for message in messages]
+        return await self.sign_prepared(
+            [self.prepare(message, recipient=recipient, expires_at=expires_at) for message in messages]
         )
 
-    def draft(
+    def prepare(
         self,
         message: Message,
         *,
         recipient: str | None = None,
         expires_at: int | None = None,
         in_reply_to: bytes | None = None,
-    ) -> Draft:
+    ) -> UnsignedEnvelope:
         """Return what is to be signed of ``message``: its claims, as of now.
 
         ``recipient`` is the principal it is meant for; ``expires_at`` is in seconds since the epoch; ``in_reply_to`` is
         the id of the request that it answers. SigningError where the bus would change the message or a limit is passed.
         """
-        return self.draft_parts(
+        return self.prepare_parts(
             message.channel, message.value, message.key, message.headers, message.partition,
             recipient, expires_at, in_reply_to, message.reply_to,
         )  # fmt: skip
 
-    async def sign_drafts(self, drafts: Sequence[Draft]) -> list[Signed]:
-        """Sign drafts of this signer's, ``batch`` with one signature; Unavailable where the signing back-end failed."""
+    async def sign_prepared(self, envelopes: Sequence[UnsignedEnvelope]) -> list[Signed]:
+        """Sign what this signer prepared, ``batch`` with one signature; Unavailable where the back-end failed."""
         signed: list[Signed] = []
-        for tree in self._trees(drafts):
+        for tree in self._trees(envelopes):
             try:
                 signature: object = await self._backend.sign(tree.data)
             except Exception as error:
@@ -138,49 +140,49 @@ class Signer:
             signed += tree.signed(low)
         return signed
 
-    def sign_now(self, drafts: Sequence[Draft]) -> list[Signed]:
-        """Sign as ``sign_drafts`` does, but without ever waiting; ConfigurationError unless ``in_memory``."""
+    def sign_now(self, envelopes: Sequence[UnsignedEnvelope]) -> list[Signed]:
+        """Sign as ``sign_prepared`` does, but without ever waiting; ConfigurationError unless ``in_memory``."""
         if not isinstance(self._backend, SigningKey):
-            raise ConfigurationError("only a SigningKey signs at once: await sign_drafts() instead")
-        return [signed for tree in self._trees(drafts) for signed in tree.signed(self._backend.sign_now(tree.data))]
+            raise ConfigurationError("only a SigningKey signs at once: await sign_prepared() instead")
+        return [signed for tree in self._trees(envelopes) for signed in tree.signed(self._backend.sign_now(tree.data))]
 
     @property
     def in_memory(self) -> bool:
         """Whether the private key is held by this process, so that signing takes microseconds."""
         return isinstance(self._backend, SigningKey)
 
-    def _trees(self, drafts: Sequence[Draft]) -> Iterator[_Tree]:
-        """Part drafts, in order, into as few trees as can be, of sizes that differ by one at most.
+    def _trees(self, envelopes: Sequence[UnsignedEnvelope]) -> Iterator[_Tree]:
+        """Part them, in order, into as few trees as can be, of sizes that differ by one at most.
 
         A reader is quicker with envelopes of one size, so no tree is left with what the others did not take.
         """
-        total = len(drafts)
+        total = len(envelopes)
         count = -(-total // self.batch)
         for number in range(count):
-            part = drafts[total * number // count : total * (number + 1) // count]
+            part = envelopes[total * number // count : total * (number + 1) // count]
             yield _Tree(part, self._direct, self._batched)
 
 
 class _Tree:
-    """Drafts under one signature; a single one is signed directly. ``data`` is what is to be signed."""
+    """Messages under one signature; a single one is signed directly. ``data`` is what is to be signed."""
 
-    def __init__(self, drafts: Sequence[Draft], direct: bytes, batched: bytes) -> None:
-        self._drafts = drafts
-        self._claims = [draft.claims for draft in drafts]
-        self._protected = direct if len(drafts) == 1 else batched
-        if len(drafts) == 1:
+    def __init__(self, envelopes: Sequence[UnsignedEnvelope], direct: bytes, batched: bytes) -> None:
+        self._envelopes = envelopes
+        self._claims = [unsigned.claims for unsigned in envelopes]
+        self._protected = direct if len(envelopes) == 1 else batched
+        if len(envelopes) == 1:
             self.data = sig_structure(direct, 0, self._claims[0])
         else:
             root, self._paths = paths_of([*map(leaf_of, self._claims)])
-            self.data = sig_structure(batched, len(drafts), root)
+            self.data = sig_structure(batched, len(envelopes), root)
 
     def signed(self, signature: bytes) -> list[Signed]:
-        """Return each draft with its envelope."""
+        """Return each one signed."""
         if len(self._claims) == 1:
             values = [encode_direct(self._claims[0], self._protected, signature)]
         else:
             values = encode_batched(self._claims, self._paths, self._protected, signature)
         return [
-            _make_signed((ENVELOPE_HEADER, value), draft.id, draft.issued_at)
-            for draft, value in zip(self._drafts, values, strict=True)
+            _make_signed((ENVELOPE_HEADER, value), unsigned.id, unsigned.issued_at)
+            for unsigned, value in zip(self._envelopes, values, strict=True)
         ]

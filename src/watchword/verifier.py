@@ -6,8 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from watchword.case import Case
-from watchword.checks import Covering, in_force, reference_time, the_envelope, unaltered
+from watchword.checks import HeaderCoverage, in_force, reference_time, the_envelope, unaltered
 from watchword.errors import ConfigurationError, Pending, Reason, Rejected, Unavailable
 from watchword.keys import MemoryKeys
 from watchword.message import (
@@ -21,10 +20,11 @@ from watchword.message import (
     log_name,
 )
 from watchword.policy import Policy, RateLimiter
-from watchword.proving import Proving, find_key
 from watchword.reader import LearningReader
 from watchword.replay import OpenedStore, SharedReplayStore, told_of
 from watchword.replay_check import ReplayCheck
+from watchword.signatures import SignatureChecker, find_key
+from watchword.verification import Verification
 
 if TYPE_CHECKING:
     from collections import deque
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from watchword.guard import MemoryReplayStore, Note
     from watchword.journal import Journal
     from watchword.keys import KeySource, VerificationKey
-    from watchword.proving import Checker
     from watchword.quota import Warned
     from watchword.replay import ReplayStore
+    from watchword.signatures import CheckRunner
 
 Verdict: TypeAlias = VerifiedMessage | Rejected | Unavailable
 
@@ -76,8 +76,8 @@ class Verifier:
         self._envelopes = LearningReader()
         self.has_keys: Final = keys is not None
         self._keys = MemoryKeys() if keys is None else keys
-        self._proving = Proving()
-        self._covering = Covering()
+        self._signatures = SignatureChecker()
+        self._coverage = HeaderCoverage()
         self.journal: Final = journal
         self._replay_check = ReplayCheck(replay, policy=policy, journal=journal)
         self._guard: Final = self._replay_check.guard
@@ -105,7 +105,7 @@ class Verifier:
         messages: Iterable[Message],
         expected: Expected = _ANYTHING,
         *,
-        check: Checker | None = None,
+        check: CheckRunner | None = None,
         enough: Callable[[], bool] | None = None,
         keys: KeySource | None = None,
     ) -> list[Verdict]:
@@ -128,7 +128,7 @@ class Verifier:
         return [case.verdict for case in cases if case.verdict is not None]
 
     async def reverify(
-        self, messages: Sequence[Message], *, check: Checker | None = None
+        self, messages: Sequence[Message], *, check: CheckRunner | None = None
     ) -> list[Rejected | Unavailable | None]:
         """Judge once more what verified and was not handed on: None for each that still holds.
 
@@ -149,23 +149,23 @@ class Verifier:
         self,
         messages: Iterable[Message],
         expected: Expected,
-        check: Checker | None,
+        check: CheckRunner | None,
         *,
         recalled: bool = False,
         enough: Callable[[], bool] | None = None,
         keys: KeySource | None = None,
-    ) -> list[Case]:
+    ) -> list[Verification]:
         """Make checks 1 to 7, up to the first message that is Unavailable; whatever fails has its verdict.
 
         What is ``recalled`` passed before, and may have expired since.
         """
-        now, policy, proving, envelopes = self.clock(), self.policy, self._proving, self._envelopes
-        covering, longest = self._covering, policy.longest
-        cases: list[Case] = []
+        now, policy, signatures, envelopes = self.clock(), self.policy, self._signatures, self._envelopes
+        coverage, longest = self._coverage, policy.longest
+        cases: list[Verification] = []
         found: dict[tuple[str, bytes], VerificationKey | Reason] = {}
         keys = keys or self._keys
         for message in messages:
-            cases.append(case := Case(message))
+            cases.append(case := Verification(message))
             try:
                 header = the_envelope(message)  # 1
                 envelopes.open(case, header)  # 2
@@ -192,12 +192,12 @@ class Verifier:
                 if not isinstance(verdict, Pending):
                     break
         if len(cases) > 1:
-            await proving.check_together(cases, check)
+            await signatures.check_together(cases, check)
         for case in cases:
             if case.verdict is None:
                 try:
-                    proving.signed(case)  # 6
-                    case.headers = unaltered(case, policy.max_skew, covering)  # 7
+                    signatures.signed(case)  # 6
+                    case.headers = unaltered(case, policy.max_skew, coverage)  # 7
                 except Rejected as verdict:
                     case.reject(verdict)
                 else:
@@ -242,7 +242,7 @@ class Verifier:
         (case,) = await self._authenticated((message,), _ANYTHING, None, recalled=True)
         self._recall(case, unacked=unacked)
 
-    async def recall_many(self, messages: Sequence[Message], *, unacked: bool = False, check: Checker) -> int:
+    async def recall_many(self, messages: Sequence[Message], *, unacked: bool = False, check: CheckRunner) -> int:
         """Recall messages in order, and return how many; the one behind these is Unavailable."""
         cases = await self._authenticated(messages, _ANYTHING, check, recalled=True)
         for done, case in enumerate(cases):
@@ -252,7 +252,7 @@ class Verifier:
                 return done
         return len(cases)
 
-    async def times_of_issue(self, messages: Sequence[Message], *, check: Checker) -> list[int]:
+    async def times_of_issue(self, messages: Sequence[Message], *, check: CheckRunner) -> list[int]:
         """Return when those of the messages were issued that pass checks 1 to 7; nothing is remembered of them.
 
         Unavailable where none passes before one that cannot be judged.
@@ -268,7 +268,7 @@ class Verifier:
         """Return what this process knows of a log that it reads alone (see ``log_name``)."""
         return LogMemory(self, self._guard, log)
 
-    def _recall(self, case: Case, *, unacked: bool) -> None:
+    def _recall(self, case: Verification, *, unacked: bool) -> None:
         if isinstance(case.verdict, Unavailable):
             raise case.verdict
         self._replay_check.look(case.message)
@@ -287,7 +287,7 @@ class Verifier:
         if not self._replay_check.guards(message):
             return
         with suppress(Rejected):
-            case = Case(message)
+            case = Verification(message)
             self._envelopes.open(case, the_envelope(message))
             reference = self.clock() if message.appended_at is None else message.appended_at
             case.open(reference, case.issued_at + self.policy.longest)
@@ -329,7 +329,7 @@ class Verifier:
             raise Rejected(Reason.WRONG_DELIVERY)
         return request
 
-    def _permitted(self, case: Case) -> None:
+    def _permitted(self, case: Verification) -> None:
         """Check 9: the principal may speak here, at this rate, and is not contained.
 
         An answer is judged by the request: it comes from that one's recipient, else from who may speak where it went.

@@ -28,15 +28,15 @@ class Account:
     """What the last lines tell."""
 
     brokers: dict[Bus, str] = field(default_factory=dict)
-    passed_over: list[str] = field(default_factory=list)
+    undetermined: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
-    def add(self, brokers: dict[Bus, str], passed_over: list[str], skipped: list[str]) -> None:
+    def add(self, brokers: dict[Bus, str], undetermined: list[str], skipped: list[str]) -> None:
         """Add what another process tells, which ran some of the tests with brokers of its own."""
         for bus, broker in brokers.items():
             if broker not in self.brokers.setdefault(bus, broker):
                 self.brokers[bus] += f" and {broker}"
-        self.passed_over += [reason for reason in passed_over if reason not in self.passed_over]
+        self.undetermined += [reason for reason in undetermined if reason not in self.undetermined]
         self.skipped += skipped
 
 
@@ -72,7 +72,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Give the account to the process that tells it, where xdist runs the tests in several."""
     if hasattr(session.config, "workeroutput"):
         account = session.config.stash[ACCOUNT]
-        session.config.workeroutput["account"] = [account.brokers, account.passed_over, account.skipped]
+        session.config.workeroutput["account"] = [account.brokers, account.undetermined, account.skipped]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -181,9 +181,9 @@ def _abilities(request: pytest.FixtureRequest) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what was tested on."""
     account = config.stash[ACCOUNT]
-    if not account.brokers and not account.passed_over:
+    if not account.brokers and not account.undetermined:
         return
-    for reason in account.passed_over:
+    for reason in account.undetermined:
         terminalreporter.write_line(f"brokers: {reason.splitlines()[0]}")
     named = ", ".join(f"{bus} = {account.brokers.get(bus, 'not used')}" for bus in BUSES)
     terminalreporter.write_line(f"brokers: {named}; skipped for it: {', '.join(account.skipped) or 'nothing'}")
@@ -192,11 +192,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def _broker(bus: Bus, config: pytest.Config, directories: pytest.TempPathFactory) -> Iterator[Broker]:
     account = config.stash[ACCOUNT]
     try:
-        broker, passed_over = start(bus, directories.mktemp(bus), required=_required())
+        broker, undetermined = start(bus, directories.mktemp(bus), required=_required())
     except NotHereError as error:
         account.brokers[bus] = "none"
         pytest.fail(str(error), pytrace=False)
-    account.passed_over += passed_over
+    account.undetermined += undetermined
     account.brokers[bus] = str(broker)
     try:
         yield broker

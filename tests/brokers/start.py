@@ -22,11 +22,11 @@ def start(bus: Bus, directory: Path, *, required: bool) -> tuple[Broker, list[st
 
     `required` admits no stand-in. Raises `NotHereError` when nothing is left.
     """
-    passed_over: list[str] = []
+    undetermined: list[str] = []
     for way in WAYS[bus] if required else [*WAYS[bus], *STAND_INS[bus]]:
         try:
-            return way(directory), passed_over
+            return way(directory), undetermined
         except (NotHereError, OSError) as error:
             if way.__name__ != "address_given":
-                passed_over.append(f"{bus}: no {way.__name__}: {error}")
-    raise NotHereError("\n".join([f"no {bus} broker can be had here", *passed_over]))
+                undetermined.append(f"{bus}: no {way.__name__}: {error}")
+    raise NotHereError("\n".join([f"no {bus} broker can be had here", *undetermined]))

@@ -262,7 +262,7 @@ def test_no_verdict_depends_on_what_is_remembered(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 12))):
         message = taken(data)
         fresh, cold = World(), World()
-        fresh.verifier._proving, fresh.verifier._envelopes = warm.verifier._proving, warm.verifier._envelopes
+        fresh.verifier._signatures, fresh.verifier._envelopes = warm.verifier._signatures, warm.verifier._envelopes
         check = Checks() if together else None
         messages = [message, press(nats())] if together else [message]
         assert [*map(told, at_once(fresh.verifier.verify_many(messages, check=check)))] == [

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.unit.core.world import ALICE, ALICE_KEY, NOW, kafka, nats
 from watchword import Message, Signer, SigningError
-from watchword.checks import Covering
+from watchword.checks import HeaderCoverage
 from watchword.encoding import may_be_kept
 
 VALUES = st.sampled_from([b"", b"x", b"y", b"x" * 64, b"x" * 65, b"x" * 1100])
@@ -22,9 +22,9 @@ COVERED = st.frozensets(st.sampled_from(["a", "b", "traceparent"]))
 @settings(max_examples=300, deadline=None)
 def test_covering_forgets_nothing_and_mixes_nothing_up(messages: list[tuple[Any, frozenset[str]]]) -> None:
     """Promise (A03): whatever came before, headers are seen and digested as if nothing had."""
-    covering = Covering()
+    coverage = HeaderCoverage()
     for headers, covered in messages:
-        assert covering.of(headers, covered) == covering.of(headers, covered) == Covering().of(headers, covered)
+        assert coverage.of(headers, covered) == coverage.of(headers, covered) == HeaderCoverage().of(headers, covered)
 
 
 @given(st.lists(st.tuples(st.booleans(), HEADERS), max_size=8))
@@ -45,7 +45,7 @@ def signer() -> Signer:
 def digest_of(signer: Signer, message: Message) -> bytes | str | None:
     """Return the digest of key and headers that is signed, or what the signer says against it."""
     try:
-        claims = cbor2.loads(signer.draft(message).claims)
+        claims = cbor2.loads(signer.prepare(message).claims)
     except SigningError as error:
         return str(error)
     digest: bytes | None = claims.get("m")
@@ -81,10 +81,10 @@ def test_a_list_that_is_used_again_is_read_again() -> None:
     """Promise (A03): whoever changes the very list that it gave before is asked what stands in it now."""
     headers: Any = [("a", b"1"), ("watchword", b""), ("b", b"2")]
     carried: Any = [("a", b"1")]
-    covering, ours, message = Covering(), signer(), replace(kafka(), headers=carried)
-    before = covering.of(headers, frozenset("ab")), digest_of(ours, message)
+    coverage, ours, message = HeaderCoverage(), signer(), replace(kafka(), headers=carried)
+    before = coverage.of(headers, frozenset("ab")), digest_of(ours, message)
     headers[0] = carried[0] = ("a", b"9")
-    after = covering.of(headers, frozenset("ab")), digest_of(ours, message)
+    after = coverage.of(headers, frozenset("ab")), digest_of(ours, message)
     assert before[0] != after[0]
     assert before[1] != after[1]
 
@@ -92,10 +92,10 @@ def test_a_list_that_is_used_again_is_read_again() -> None:
 def test_what_can_change_is_not_kept() -> None:
     """Promise (A03): a value that is no bytes, and was changed since, is digested as it is now."""
     value: Any = bytearray(b"x" * 100)
-    headers, covering, ours = (("a", value),), Covering(), signer()
+    headers, coverage, ours = (("a", value),), HeaderCoverage(), signer()
     message = replace(kafka(), headers=headers)
-    before = covering.of(headers, frozenset("a"))[1], digest_of(ours, message)
+    before = coverage.of(headers, frozenset("a"))[1], digest_of(ours, message)
     value[0] ^= 1
-    after = covering.of(headers, frozenset("a"))[1], digest_of(ours, message)
+    after = coverage.of(headers, frozenset("a"))[1], digest_of(ours, message)
     assert before[0] != after[0]
     assert before[1] != after[1]

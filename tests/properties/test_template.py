@@ -20,10 +20,10 @@ from tests.properties.test_envelope_oracle import (
 )
 from tests.unit.core.world import NOW, World, endings, kafka, nats, press_many, raw_of, text
 from watchword import Rejected
-from watchword.case import Case
 from watchword.envelope import Envelope, parse
 from watchword.reader import LearningReader
 from watchword.template import Template
+from watchword.verification import Verification
 
 FIXED = st.fixed_dictionaries(
     {1: PRINCIPALS, "c": SOME_TEXT, "v": HASHES},
@@ -208,7 +208,7 @@ def test_a_reader_that_has_learned_reads_as_one_that_has_not(changes: list[tuple
         raw[at % len(raw)] = byte
         for message in (kafka(), nats()):
             try:
-                reader.open(case := Case(message), text(bytes(raw)))
+                reader.open(case := Verification(message), text(bytes(raw)))
             except Rejected:
                 assert strictly(bytes(raw)) is None
             else:

@@ -66,7 +66,7 @@ class SigningAccumulator(Accumulator):
         timestamp_ms: Any = None,
         headers: Sequence[Any] = (),
     ) -> Coroutine[Any, Any, asyncio.Future[Any]]:
-        """Draft what is to be signed of a message, and put it into its partition's batch; see aiokafka."""
+        """Build what is to be signed of a message, and put it into its partition's batch; see aiokafka."""
         topic, partition = tp
         if type(partition) is not int:
             partition = as_partition(topic, partition)
@@ -105,8 +105,8 @@ class SigningAccumulator(Accumulator):
         was_closed = builder.closed()
         builder.close()
         if self._gathering is not None:
-            drafts = [entry.draft for entry in entries if entry.draft is not None]
-            for entry, signed in zip(entries, await self._signer.sign_drafts(drafts), strict=True):
+            envelopes = [entry.unsigned for entry in entries if entry.unsigned is not None]
+            for entry, signed in zip(entries, await self._signer.sign_prepared(envelopes), strict=True):
                 entry.seal(signed)
             self.check_transaction()
         signing = self._new_builder()
@@ -157,7 +157,7 @@ class SigningAccumulator(Accumulator):
     async def _sign_and_add(self, tp: TopicPartition, entry: Any, timeout: float) -> asyncio.Future[Any]:  # noqa: ASYNC109 - as above
         """Let a key that is held elsewhere sign; the transaction may have ended meanwhile."""
         assert self._gathering is not None  # noqa: S101 - for type checkers
-        entry.seal(await self._gathering.sign(entry.draft))
+        entry.seal(await self._gathering.sign(entry.unsigned))
         self.check_transaction()
         future: asyncio.Future[Any] = await super().add_message(tp, None, None, timeout, None, entry)
         return future

@@ -12,9 +12,9 @@ from watchword_adapters.kafka.entries import Entry, as_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from watchword.drafting import Draft
     from watchword.message import Header
     from watchword.signer import Signed
+    from watchword.unsigned import UnsignedEnvelope
 
 EMPTY: Final = 61
 """Bytes of a batch without a record, in the format that Kafka calls magic 2."""
@@ -33,7 +33,7 @@ class SigningBuilder(StandInBuilder):
         plain: Any,
         batch_size: int,
         *,
-        sign: Callable[[Sequence[Draft]], list[Signed]],
+        sign: Callable[[Sequence[UnsignedEnvelope]], list[Signed]],
         clock: Callable[[], float],
     ) -> None:
         super().__init__(plain)
@@ -93,10 +93,10 @@ class SigningBuilder(StandInBuilder):
         self.close()
         entries, self._entries = self._entries, []
         self.latest = max([self.latest, *[entry.timestamp for entry in entries]])
-        drafts = [entry.draft for entry in entries if entry.draft is not None]
-        signed = iter(self._sign(drafts) if drafts else ())
+        envelopes = [entry.unsigned for entry in entries if entry.unsigned is not None]
+        signed = iter(self._sign(envelopes) if envelopes else ())
         for offset, entry in enumerate(entries):
-            if entry.draft is not None:
+            if entry.unsigned is not None:
                 entry.headers.append(next(signed).header)
             elif not entry.ready:
                 raise SigningError("a message that was not signed")

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from watchword import Watchword
-    from watchword.drafting import Draft
     from watchword.message import Header
     from watchword.signer import Signed
+    from watchword.unsigned import UnsignedEnvelope
 
 Recipient: TypeAlias = "Callable[[Channel, bytes | None, tuple[Header, ...]], str | None]"
 """Names the principal that a message is meant for, from its channel, key and headers; None: whoever reads."""
@@ -50,7 +50,7 @@ class Entry:
     """A message on its way into a batch, which takes it for a record only when it is ``ready``.
 
     ``timestamp`` is in milliseconds, ``size`` as of ``size_in_batch``, with the largest envelope that it may get.
-    ``draft`` is what is to be signed of it, None once it is; a copy for quarantine, which is nobody's word, is ready
+    ``prepare`` is what is to be signed of it, None once it is; a copy for quarantine, which is nobody's word, is ready
     without.
 
     It stands where aiokafka passes headers on: no batch but ours can make a record of it, so that none goes out
@@ -62,13 +62,13 @@ class Entry:
     value: bytes | None
     headers: list[Header]
     size: int
-    draft: Draft | None
+    unsigned: UnsignedEnvelope | None
     ready: bool = False
 
     def seal(self, signed: Signed) -> None:
         """Add the envelope."""
         self.headers.append(signed.header)
-        self.draft = None
+        self.unsigned = None
         self.ready = True
 
 
@@ -76,7 +76,7 @@ class Entries:
     """Makes entries of what one agent says."""
 
     def __init__(self, watchword: Watchword, recipient: Recipient | None) -> None:
-        self._draft = watchword.signer.draft_parts
+        self._draft = watchword.signer.prepare_parts
         self._realm = watchword.realm
         self._max_skew = watchword.verifier.policy.max_skew
         self._skew_ms = int(self._max_skew * 1000)
@@ -85,7 +85,7 @@ class Entries:
     def entry(  # noqa: PLR0917 - for each message
         self, topic: str, partition: int, timestamp: Any, key: Any, value: Any, headers: Sequence[Any]
     ) -> Entry:
-        """Draft the envelope of a message, whose record bears the time of issue unless ``timestamp`` is given (ms).
+        """Build the envelope of a message, whose record bears the time of issue unless ``timestamp`` is given (ms).
 
         SigningError where it cannot be signed as it is, or where readers would not take that timestamp.
         """
@@ -96,15 +96,15 @@ class Entries:
             key = as_bytes("key", key)
         pairs = tuple(headers)  # aiokafka has looked at them
         recipient = None if self._recipient is None else self._recipient(channel, key, pairs)
-        draft = self._draft(channel, value, key, pairs, partition, recipient)
+        unsigned = self._draft(channel, value, key, pairs, partition, recipient)
         if timestamp is not None:
-            stamp = self._own(timestamp, draft)
+            stamp = self._own(timestamp, unsigned)
         else:
-            stamp = int(draft.moment * 1000)
+            stamp = int(unsigned.moment * 1000)
             if self._skew_ms < 1000:  # noqa: PLR2004 - for readers hold it against the whole second that is signed
-                stamp = min(stamp, draft.issued_at * 1000 + self._skew_ms)
+                stamp = min(stamp, unsigned.issued_at * 1000 + self._skew_ms)
         record = [*pairs]
-        return Entry(stamp, key, value, record, size_in_batch(key, value, record) + _FRAME + draft.largest, draft)
+        return Entry(stamp, key, value, record, size_in_batch(key, value, record) + _FRAME + unsigned.largest, unsigned)
 
     def largest(self, topic: str | None, key: Any, value: Any, headers: list[Any]) -> int:
         """Return the most bytes that a message may take in a batch, in whichever partition, for whomever it is meant.
@@ -112,7 +112,7 @@ class Entries:
         TypeError, as aiokafka's own, for what no record holds. Without a ``topic`` the longest one counts.
         """
         size = size_in_batch(key, value, headers)
-        draft = self._draft(
+        unsigned = self._draft(
             channel_of("kafka", self._realm, topic or "t"),
             None if value is None else b"",
             None if key is None else b"",
@@ -122,13 +122,13 @@ class Entries:
         )
         more = 0 if topic is not None else _LONGEST_TOPIC + _PER_NAME
         more += 0 if self._recipient is None else MAX_PRINCIPAL_BYTES + _PER_NAME
-        return size + _FRAME + min(draft.largest + characters(more), MAX_ENVELOPE_CHARACTERS)
+        return size + _FRAME + min(unsigned.largest + characters(more), MAX_ENVELOPE_CHARACTERS)
 
-    def _own(self, timestamp: Any, draft: Draft) -> int:
+    def _own(self, timestamp: Any, unsigned: UnsignedEnvelope) -> int:
         """Return the caller's own timestamp, which readers hold against the time that is signed."""
         if not isinstance(timestamp, int | float):
             raise SendTypeError(f"timestamp of type {type(timestamp).__name__}: give milliseconds since the epoch")
-        if not abs(timestamp / 1000 - draft.issued_at) <= self._max_skew:
+        if not abs(timestamp / 1000 - unsigned.issued_at) <= self._max_skew:
             raise SendValueError(
                 f"timestamp {timestamp} ms: more than {self._max_skew:g} s from now, so readers would reject the"
                 " message; leave it out, and put the time that you mean into a header"

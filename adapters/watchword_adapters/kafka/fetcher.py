@@ -596,7 +596,7 @@ class VerifiedFetcher:
             case Keep(message, verdict):
                 kept = self._copies is not None and await self._copies.ask(message, verdict)
                 if kept:
-                    self._watchword.audit.passed_over()
+                    self._watchword.audit.undetermined()
                 return kept
             case _:
                 return await self._verdicts(tp, action)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from nats.js.kv import KeyValue
     from nats.js.object_store import ObjectStore
 
-    from watchword.proving import Checker
+    from watchword.signatures import CheckRunner
     from watchword_adapters.nats.client import WatchwordClient
     from watchword_adapters.nats.message import VerifiedMsg
 
@@ -372,7 +372,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
 class VerifyingPullSubscription(BasePullSubscription):
     """A pull subscription; ``fetch`` returns verified messages only."""
 
-    def __init__(self, *, reader: StreamReader, check: Checker, **options: Any) -> None:
+    def __init__(self, *, reader: StreamReader, check: CheckRunner, **options: Any) -> None:
         super().__init__(**options)
         self._reader = reader
         self._check = check

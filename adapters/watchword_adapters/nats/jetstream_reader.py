@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from watchword import Delivered, Message, Watchword
     from watchword.errors import Pending
-    from watchword.proving import Checker
+    from watchword.signatures import CheckRunner
     from watchword_adapters.copies import Copies
     from watchword_adapters.nats.jetstream_rebuild import StreamMemory
     from watchword_adapters.nats.message import ObservedMsg, VerifiedMsg
@@ -153,7 +153,7 @@ class StreamReader(Reader):
             await self.memory.catch_up(delivery.sequence, delivery.number)
             await super().ready_for(raw)
 
-    async def judge_first(self, raws: Sequence[Msg], check: Checker, *, patience: float = inf) -> list[Judged]:
+    async def judge_first(self, raws: Sequence[Msg], check: CheckRunner, *, patience: float = inf) -> list[Judged]:
         """See Reader."""
         if self.life is not None:
             raws = raws[: self.life.together(map(_place_of, raws))]
@@ -219,7 +219,7 @@ class StreamReader(Reader):
 
         async def then(kept: bool) -> None:  # noqa: FBT001 - as Copies calls it
             if kept:
-                self.watchword.audit.passed_over()
+                self.watchword.audit.undetermined()
                 self._let_age(message, verdict)
                 await self._end(raw, message, f"+TERM {UNDETERMINED}")
             else:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from nats.js import JetStreamContext, JetStreamManager
 
     from watchword import Message
-    from watchword.proving import Checker
+    from watchword.signatures import CheckRunner
     from watchword.stream_life import Beginning
     from watchword_adapters.nats.client import WatchwordClient
     from watchword_adapters.nats.jetstream_reader import StreamReader
@@ -296,7 +296,7 @@ async def _first(
 
 
 async def _remember(
-    reader: StreamReader, messages: list[Message], check: Checker, outage: Outage, *, unacked: bool
+    reader: StreamReader, messages: list[Message], check: CheckRunner, outage: Outage, *, unacked: bool
 ) -> None:
     """Recall messages; one on whose key there is no verdict for too long is remembered by its claims."""
     verifier, delay = reader.watchword.verifier, FIRST_DELAY

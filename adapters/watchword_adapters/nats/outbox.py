@@ -11,8 +11,8 @@ from watchword_adapters.signing_queue import SigningQueue
 
 if TYPE_CHECKING:
     from watchword import Watchword
-    from watchword.drafting import Draft
     from watchword.signer import Signed
+    from watchword.unsigned import UnsignedEnvelope
     from watchword_adapters.nats._seam import Wire
 
 MOST_BYTES: Final = 1 << 20
@@ -25,7 +25,7 @@ class Outgoing(NamedTuple):
     ``size`` is the most bytes of header block and payload together, which count against ``max_payload``.
     """
 
-    draft: Draft
+    unsigned: UnsignedEnvelope
     subject: str
     reply: str
     before: bytes
@@ -59,7 +59,7 @@ class Outbox:
         signer = self._watchword.signer
         if not signer.in_memory:
             self._queue = self._queue or SigningQueue(signer)
-            signed = await self._queue.sign(one.draft)
+            signed = await self._queue.sign(one.unsigned)
             self._wire.check_open(len(one.payload) + self.waiting_size)
             self._write(one, signed)
             self._wire.kick()
@@ -86,7 +86,7 @@ class Outbox:
         """Sign and write what waits, and the PING that is asked for behind it."""
         if self.waiting:
             waiting, self.waiting, self.waiting_size = self.waiting, [], 0
-            signed = self._watchword.signer.sign_now([one.draft for one in waiting])
+            signed = self._watchword.signer.sign_now([one.unsigned for one in waiting])
             for one, each in zip(waiting, signed, strict=True):
                 self._write(one, each)
             self._wire.kick()

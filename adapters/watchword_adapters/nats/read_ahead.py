@@ -12,7 +12,7 @@ from watchword_adapters.nats.reader import is_undetermined
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
-    from watchword.proving import Checker
+    from watchword.signatures import CheckRunner
     from watchword_adapters.nats.reader import Judged, Reader
 
 MOST: Final = 256
@@ -32,7 +32,7 @@ class ReadAhead:
     counts, limits, drains and drops is as if each were judged alone, and nothing waits for anything to come.
     """
 
-    def __init__(self, reader: Reader, queue: asyncio.Queue[Msg], check: Checker) -> None:
+    def __init__(self, reader: Reader, queue: asyncio.Queue[Msg], check: CheckRunner) -> None:
         self._reader = reader
         self._queue = queue
         self._check = check

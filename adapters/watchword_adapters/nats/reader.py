@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
     from watchword import Delivered, Message, Position, Request, Watchword
-    from watchword.proving import Checker
+    from watchword.signatures import CheckRunner
     from watchword_adapters.copies import Copies, Then
     from watchword_adapters.nats.message import ObservedMsg, VerifiedMsg
     from watchword_adapters.nats.waiting import WaitingQueue
@@ -125,7 +125,7 @@ class Reader:
                         return None
                 await self.begin_again(raw)
 
-    async def judge_many(self, raws: Sequence[Msg], check: Checker) -> list[Msg]:
+    async def judge_many(self, raws: Sequence[Msg], check: CheckRunner) -> list[Msg]:
         """Return what the handler may have of ``raws``, in their order; each is treated as ``judge`` would.
 
         Behind one that is Unavailable the others are judged without the bulk until something is determined again: so
@@ -144,7 +144,7 @@ class Reader:
                 at, outage = at + len(judged), is_undetermined(judged[-1].verdict)
             return [msg for msg in delivered if msg is not None]
 
-    async def judge_first(self, raws: Sequence[Msg], check: Checker, *, patience: float = inf) -> list[Judged]:
+    async def judge_first(self, raws: Sequence[Msg], check: CheckRunner, *, patience: float = inf) -> list[Judged]:
         """Judge the first of ``raws``, and what can be judged in bulk with it, up to one that is Unavailable.
 
         Once look-ups have taken ``patience`` seconds no other key is looked for. Nothing is done about the verdicts:
@@ -158,7 +158,7 @@ class Reader:
                 Judged(raw, message, verdict, begun) for (raw, message), verdict in zip(run, verdicts, strict=False)
             ]
 
-    async def renew(self, judged: Sequence[Judged], check: Checker) -> list[Judged]:
+    async def renew(self, judged: Sequence[Judged], check: CheckRunner) -> list[Judged]:
         """Judge once more what verified too long ago, up to one that is Unavailable: what does not hold is audited."""
         verified = [one for one in judged if verified_of(one.verdict) is not None]
         verdicts = await self.watchword.verifier.reverify([one.message for one in verified], check=check)
@@ -264,7 +264,7 @@ class Reader:
     async def _given_up(self, kept: bool) -> None:  # noqa: FBT001 - as Copies calls it
         """Count a message that nobody could judge, by what became of its copy."""
         if kept:
-            self.watchword.audit.passed_over()
+            self.watchword.audit.undetermined()
         elif self._copies is not None:
             self.watchword.audit.left_out()
 
@@ -307,7 +307,9 @@ class Reader:
                 run.append((raw, message))
         return run
 
-    async def _verdicts(self, run: Sequence[tuple[Msg, Message]], check: Checker, until: float) -> Sequence[Verdict]:
+    async def _verdicts(
+        self, run: Sequence[tuple[Msg, Message]], check: CheckRunner, until: float
+    ) -> Sequence[Verdict]:
         """Judge messages of one expectation, up to the first that is Unavailable."""
         (raw, message), *_ = run
         block = block_of(raw)

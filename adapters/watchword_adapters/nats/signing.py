@@ -92,19 +92,19 @@ class Signing:
             recipient = self._recipient(channel, None, pairs)
         signed_reply = None if stored or not reply else reply
         in_reply_to = None if answers is None else bytes.fromhex(answers.id)
-        draft = self._watchword.signer.draft_parts(
+        unsigned = self._watchword.signer.prepare_parts(
             channel, payload, None, pairs, None, recipient, expires_at, in_reply_to, signed_reply
         )
         if pairs != last:  # those of many messages are the same
             before = _block(pairs)
             self._last = pairs, before
-        after = _after(draft.id) if stored and NATS_ID_HEADER not in (headers or {}) else _END
+        after = _after(unsigned.id) if stored and NATS_ID_HEADER not in (headers or {}) else _END
         # The client looks at the payload alone, and the server ends the connection for good over the sum.
-        size = len(before) + draft.largest + len(after) + len(payload)
+        size = len(before) + unsigned.largest + len(after) + len(payload)
         if size > most:
             raise PayloadTooLarge(f"payload and headers of {size} bytes: this server takes {most}")
-        return Outgoing(draft, subject, reply, before, after, payload, size), _make_request(
-            draft.id, channel, recipient
+        return Outgoing(unsigned, subject, reply, before, after, payload, size), _make_request(
+            unsigned.id, channel, recipient
         )
 
 

@@ -37,7 +37,7 @@ def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         for index, message in enumerate(MESSAGES):
             raw = batched(ENTRIES[index], HEADER, SIGNATURE, size=SIZE, index=index, path=trees.path(index, ENTRIES))
             assert world.verify(bear(message, raw)).value == message.value
-        monkeypatch.setattr("watchword.verifier.Proving", lambda: world.verifier._proving)
+        monkeypatch.setattr("watchword.verifier.SignatureChecker", lambda: world.verifier._signatures)
         monkeypatch.setattr("watchword.verifier.LearningReader", lambda: world.verifier._envelopes)
 
 

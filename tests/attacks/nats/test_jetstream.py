@@ -254,7 +254,7 @@ async def test_a19_copied_id_sent_first_does_not_poison_the_real_one(
     if by == MALLORY:
         thief = Signer(realm="prod", principal=MALLORY, key=world.signing[MALLORY], clock=time.time)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("watchword.drafting.os.urandom", lambda _: real.id)
+            patch.setattr("watchword.unsigned.os.urandom", lambda _: real.id)
             header = (await thief.sign(Message(channel=channel, value=b"fake"))).header
     else:
         header = real.header

@@ -210,6 +210,6 @@ def test_what_goes_on_is_told_and_what_is_given_up_is_counted(logs: list[EventDi
     """Promise: the trail says what was passed over without a verdict, and how a rebuild goes."""
     audit = Audit(clock=Clock())
     audit.note("replay.rebuilt", log="tasks/0", recalled=3)
-    audit.passed_over()
+    audit.undetermined()
     assert logs == [{"event": "replay.rebuilt", "log": "tasks/0", "recalled": 3, "log_level": "info"}]
     assert audit.counts == {"undetermined": 1}

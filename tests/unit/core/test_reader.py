@@ -19,7 +19,7 @@ from tests.unit.core.world import (
     public,
 )
 from watchword import Message, SigningKey
-from watchword.case import Case
+from watchword.verification import Verification
 
 
 def known(world: World) -> int:
@@ -29,7 +29,7 @@ def known(world: World) -> int:
 
 def reads_quickly(world: World, message: Message) -> bool:
     """Tell whether the message's envelope is like one that was learned."""
-    case = Case(message)
+    case = Verification(message)
     world.verifier._envelopes.open(case, message.headers[-1][1] or b"")
     return case.lesson is None
 
@@ -169,7 +169,7 @@ def test_envelopes_that_displace_each_other_count_once(monkeypatch: pytest.Monke
 def test_what_was_learned_meanwhile_is_not_learned_again() -> None:
     """Promise: of several like messages in one bulk the first teaches."""
     world, messages = World(), batch()
-    reader, cases = world.verifier._envelopes, [Case(message) for message in messages[:2]]
+    reader, cases = world.verifier._envelopes, [Verification(message) for message in messages[:2]]
     for case in cases:
         reader.open(case, case.message.headers[-1][1] or b"")
     for case in cases:

@@ -135,9 +135,9 @@ def test_names_that_fit_no_envelope_leave_nothing() -> None:
     for number in range(5):
         with pytest.raises(SigningError, match="envelope over"):
             at_once(signer.sign(kafka(headers=((f"{number}" + "x" * 5000, b""),))))
-    assert not signer._drafting._routes
+    assert not signer._builder._routes
     at_once(signer.sign(kafka()))
-    assert len(signer._drafting._routes) == 1
+    assert len(signer._builder._routes) == 1
 
 
 def test_one_message_that_cannot_be_signed() -> None:
@@ -182,8 +182,8 @@ def test_a_key_held_elsewhere_signs_once_for_each_tree() -> None:
     sent = bearing(messages, at_once(by.sign_many(messages)))
     assert endings(World(), sent) == ["first"] * 130
     assert by._backend.asked == 3  # type: ignore[attr-defined] # the fake
-    with pytest.raises(ConfigurationError, match=r"await sign_drafts\(\)"):
-        by.sign_now([by.draft(messages[0])])
+    with pytest.raises(ConfigurationError, match=r"await sign_prepared\(\)"):
+        by.sign_now([by.prepare(messages[0])])
 
 
 @pytest.mark.parametrize("answer", [OSError("token=s3cret"), b"short", "x" * 64, bytearray(64)])
@@ -196,12 +196,12 @@ def test_a_back_end_that_fails_at_the_second_tree(answer: Any) -> None:
 
 
 def test_a_key_in_memory_signs_at_once() -> None:
-    """Promise: drafts signed without waiting are what signing gives: in order, with their ids and times."""
+    """Promise: envelopes signed without waiting are what signing gives: in order, with their ids and times."""
     by, messages = signer(), records(70)
     assert by.in_memory
-    drafts = [by.draft(message) for message in messages]
-    signed = by.sign_now(drafts)
-    assert [(made.id, made.issued_at) for made in signed] == [(draft.id, NOW) for draft in drafts]
+    envelopes = [by.prepare(message) for message in messages]
+    signed = by.sign_now(envelopes)
+    assert [(made.id, made.issued_at) for made in signed] == [(unsigned.id, NOW) for unsigned in envelopes]
     assert endings(World(), bearing(messages, signed)) == ["first"] * 70
     assert by.sign_now([]) == []
 
@@ -239,14 +239,14 @@ def test_no_envelope_is_larger_than_was_said(  # noqa: PLR0917 - drawn by name
     )  # fmt: skip
     by = with_batch(most, ALICE_EC_KEY if esp else ALICE_KEY)
     try:
-        draft = by.draft(message, recipient=recipient, expires_at=expires_at)
+        unsigned = by.prepare(message, recipient=recipient, expires_at=expires_at)
     except SigningError:
         return
-    assert draft.largest <= MAX_ENVELOPE_CHARACTERS
-    found = [len(made.header[1] or b"") for made in by.sign_now([draft] * number)]
-    assert max(found) <= draft.largest
+    assert unsigned.largest <= MAX_ENVELOPE_CHARACTERS
+    found = [len(made.header[1] or b"") for made in by.sign_now([unsigned] * number)]
+    assert max(found) <= unsigned.largest
     if number % most == 0:  # trees are full
-        assert draft.largest - max(found) <= 24
+        assert unsigned.largest - max(found) <= 24
 
 
 HEADERS: list[tuple[tuple[str, bytes | None], ...]] = [
@@ -263,7 +263,7 @@ PLACES = [
 def drafted(by: Signer, message: Message, options: dict[str, Any]) -> object:
     """Return what drafting gives, with the id all zero; or the error."""
     try:
-        return by.draft(message, **options)
+        return by.prepare(message, **options)
     except SigningError as error:
         return str(error)
 
@@ -292,12 +292,12 @@ def drafted(by: Signer, message: Message, options: dict[str, Any]) -> object:
     )
 )
 @settings(max_examples=200, deadline=None)
-def test_what_was_signed_before_changes_nothing(drafts: list[tuple[Message, dict[str, Any]]]) -> None:
-    """Promise (A30): a signer that has signed drafts, and refuses, what one that has not does."""
+def test_what_was_signed_before_changes_nothing(envelopes: list[tuple[Message, dict[str, Any]]]) -> None:
+    """Promise (A30): a signer that has signed envelopes, and refuses, what one that has not does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "urandom", bytes)
         warm = signer()
-        for message, options in drafts:
+        for message, options in envelopes:
             assert drafted(warm, message, options) == drafted(signer(), message, options)
 
 
@@ -319,15 +319,15 @@ def test_the_largest_claims_fit_in_the_largest_batch() -> None:
     while True:
         message = kafka(headers=(("h" * room, b""),))
         try:
-            draft = by.draft(message)
+            unsigned = by.prepare(message)
         except SigningError:
             break
         room += 1
     assert room > 3000
     message = kafka(headers=(("h" * (room - 1), b""),))
-    draft = by.draft(message)
-    header = by.sign_now([draft] * 4096)[-1].header
-    assert draft.largest - 24 <= len(header[1] or b"") <= draft.largest <= MAX_ENVELOPE_CHARACTERS
+    unsigned = by.prepare(message)
+    header = by.sign_now([unsigned] * 4096)[-1].header
+    assert unsigned.largest - 24 <= len(header[1] or b"") <= unsigned.largest <= MAX_ENVELOPE_CHARACTERS
     assert World().verify(replace(message, headers=(*message.headers, header))).principal == ALICE
 
 
@@ -338,5 +338,5 @@ def test_the_sizes_that_are_promised() -> None:
     assert (len(by.principal), len(message.channel.uri)) == (25, 25)
     assert len(at_once(by.sign(message)).header[1] or b"") <= 380
     assert max(len(made.header[1] or b"") for made in at_once(by.sign_many([message] * 64))) <= 680
-    assert by.draft(message).largest <= 688
-    assert by.draft(nats()).largest <= MAX_ENVELOPE_CHARACTERS
+    assert by.prepare(message).largest <= 688
+    assert by.prepare(nats()).largest <= MAX_ENVELOPE_CHARACTERS

@@ -130,10 +130,10 @@ def test_what_cannot_be_signed(message: Message, options: dict[str, Any], why: s
 def test_true_is_no_partition_beside_the_first() -> None:
     """Promise: what equals a partition that was signed for, and is none, is refused as ever."""
     signer = Signer(realm="prod", principal=ALICE, key=ALICE_KEY, clock=lambda: NOW)
-    signer.draft(kafka(partition=1))
+    signer.prepare(kafka(partition=1))
     for partition in (True, 1.0):
         with pytest.raises(SigningError, match="partition"):
-            signer.draft(kafka(partition=partition))
+            signer.prepare(kafka(partition=partition))
 
 
 def test_the_largest_headers_that_are_signed_verify() -> None:

@@ -48,9 +48,9 @@ async def test_the_envelope_is_never_larger_than_a_batch_counts_with() -> None:
     for count in (0, 1, 30):
         headers = [(f"header-{n}-" + "é" * 20, b"v") for n in range(count)]
         entry = entries.entry(topic, 2**31 - 1, None, b"k", b"v", headers)
-        assert entry.draft is not None
-        signed = agent.signer.sign_now([entry.draft] * 64)[0].header[1]
-        assert len(signed or b"") <= entry.draft.largest
+        assert entry.unsigned is not None
+        signed = agent.signer.sign_now([entry.unsigned] * 64)[0].header[1]
+        assert len(signed or b"") <= entry.unsigned.largest
         for known in (None, topic):
             assert entry.size <= entries.largest(known, b"k", b"v", headers)
     await producer.stop()

@@ -205,8 +205,8 @@ async def test_nothing_goes_out_unsigned(producer: SigningProducer) -> None:
     with pytest.raises(SigningError, match="not signed"):
         builder._build()
     entry = producer._outgoing._entries.entry("topic", 0, None, None, b"v" * 12_000, ())
-    assert entry.draft is not None
-    entry.seal(producer._outgoing._signer.sign_now([entry.draft])[0])
+    assert entry.unsigned is not None
+    entry.seal(producer._outgoing._signer.sign_now([entry.unsigned])[0])
     entry.size = 0  # as if it were less than it is
     full = producer._outgoing.create_builder()
     for _ in range(2):

@@ -7,9 +7,9 @@ from itertools import count
 import pytest
 
 from watchword import Channel, Message, SigningKey, Unavailable
-from watchword.drafting import Draft
 from watchword.keys import Algorithm
 from watchword.signer import Signed, Signer
+from watchword.unsigned import UnsignedEnvelope
 from watchword_adapters.signing_queue import SigningQueue
 
 KEY = SigningKey.generate()
@@ -58,8 +58,8 @@ def _signer(kms: Kms) -> Signer:
     )  # fmt: skip
 
 
-def _drafts(signer: Signer) -> list[Draft]:
-    return [signer.draft(Message(channel=Channel("kafka", "prod", "t"), value=b"%d" % n)) for n in range(6)]
+def _prepared(signer: Signer) -> list[UnsignedEnvelope]:
+    return [signer.prepare(Message(channel=Channel("kafka", "prod", "t"), value=b"%d" % n)) for n in range(6)]
 
 
 def _sizes(signed: list[Signed]) -> list[int]:
@@ -68,14 +68,14 @@ def _sizes(signed: list[Signed]) -> list[int]:
 
 
 async def test_one_call_at_a_time_and_what_waits_shares_the_next(kms: Kms) -> None:
-    """Promise: a lone draft goes out at once; what comes meanwhile is signed in trees of a batch, in order."""
+    """Promise: a lone message goes out at once; what comes meanwhile is signed in trees of a batch, in order."""
     signer = _signer(kms)
-    gathering, drafts = SigningQueue(signer), _drafts(signer)
+    gathering, envelopes = SigningQueue(signer), _prepared(signer)
     order = count()
     done: dict[int, int] = {}
 
     async def sign(number: int) -> Signed:
-        signed = await gathering.sign(drafts[number])
+        signed = await gathering.sign(envelopes[number])
         done[number] = next(order)
         return signed
 
@@ -87,7 +87,7 @@ async def test_one_call_at_a_time_and_what_waits_shares_the_next(kms: Kms) -> No
         answer = await kms.called(times)
         answer.set_result(b"")
     signed = [await first, *(await asyncio.gather(*rest))]
-    assert [one.id for one in signed] == [draft.id for draft in drafts]
+    assert [one.id for one in signed] == [unsigned.id for unsigned in envelopes]
     alone, *together, last = _sizes(signed)
     assert alone == last < min(together)
     assert sorted(done, key=done.__getitem__) == list(range(6))
@@ -96,11 +96,11 @@ async def test_one_call_at_a_time_and_what_waits_shares_the_next(kms: Kms) -> No
 async def test_what_comes_in_one_round_is_signed_together(kms: Kms) -> None:
     """Promise: sends of one loop iteration share a signature, without any wait for more."""
     signer = _signer(kms)
-    gathering, drafts = SigningQueue(signer), _drafts(signer)[:4]
-    signing = asyncio.gather(*map(gathering.sign, drafts))
+    gathering, envelopes = SigningQueue(signer), _prepared(signer)[:4]
+    signing = asyncio.gather(*map(gathering.sign, envelopes))
     (await kms.called(1)).set_result(b"")
     assert len(set(_sizes(await signing))) == 1
-    again = asyncio.create_task(gathering.sign(drafts[0]))
+    again = asyncio.create_task(gathering.sign(envelopes[0]))
     (await kms.called(2)).set_result(b"")
     await again
 
@@ -108,8 +108,8 @@ async def test_what_comes_in_one_round_is_signed_together(kms: Kms) -> None:
 async def test_who_gives_up_harms_nobody(kms: Kms) -> None:
     """Promise: a cancelled send takes no other with it, whether it waited or was being signed."""
     signer = _signer(kms)
-    gathering, drafts = SigningQueue(signer), _drafts(signer)
-    tasks = [asyncio.create_task(gathering.sign(draft)) for draft in drafts]
+    gathering, envelopes = SigningQueue(signer), _prepared(signer)
+    tasks = [asyncio.create_task(gathering.sign(unsigned)) for unsigned in envelopes]
     answer = await kms.called(1)
     tasks[1].cancel()
     tasks[4].cancel()
@@ -124,14 +124,14 @@ async def test_who_gives_up_harms_nobody(kms: Kms) -> None:
 async def test_a_call_for_which_nobody_waits_holds_up_nobody(kms: Kms) -> None:
     """Promise: a back-end that hangs does so for those only who wait for it: as all have given up, the next go on."""
     signer = _signer(kms)
-    gathering, drafts = SigningQueue(signer), _drafts(signer)
-    hung = asyncio.create_task(gathering.sign(drafts[0]))
+    gathering, envelopes = SigningQueue(signer), _prepared(signer)
+    hung = asyncio.create_task(gathering.sign(envelopes[0]))
     await kms.called(1)
-    behind = asyncio.create_task(gathering.sign(drafts[1]))
+    behind = asyncio.create_task(gathering.sign(envelopes[1]))
     await asyncio.sleep(0)
     hung.cancel()
     (await kms.called(2)).set_result(b"")
-    assert (await behind).id == drafts[1].id
+    assert (await behind).id == envelopes[1].id
     assert kms.cancelled == 1
 
 
@@ -139,8 +139,8 @@ async def test_a_call_for_which_nobody_waits_holds_up_nobody(kms: Kms) -> None:
 async def test_a_failure_is_told_to_each(kms: Kms, error: BaseException) -> None:
     """Promise: each send that a failed call was for has an Unavailable of its own; what comes later is tried anew."""
     signer = _signer(kms)
-    gathering, drafts = SigningQueue(signer), _drafts(signer)
-    tasks = [asyncio.create_task(gathering.sign(draft)) for draft in drafts[:3]]
+    gathering, envelopes = SigningQueue(signer), _prepared(signer)
+    tasks = [asyncio.create_task(gathering.sign(unsigned)) for unsigned in envelopes[:3]]
     answer = await kms.called(1)
     tasks[2].cancel()
     await asyncio.wait((tasks[2],))
@@ -149,6 +149,6 @@ async def test_a_failure_is_told_to_each(kms: Kms, error: BaseException) -> None
     assert all(isinstance(failure, Unavailable) and failure.what == "signing" for failure in failures)
     assert failures[0] is not failures[1]
     assert "s3cret" not in str(failures)
-    later = asyncio.create_task(gathering.sign(drafts[3]))
+    later = asyncio.create_task(gathering.sign(envelopes[3]))
     (await kms.called(2)).set_result(b"")
-    assert (await later).id == drafts[3].id
+    assert (await later).id == envelopes[3].id

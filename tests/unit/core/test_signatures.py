@@ -30,10 +30,10 @@ from tests.unit.core.world import (
     raw_of,
 )
 from watchword import Message, Position, Rejected, VerificationKey, VerifiedMessage
-from watchword.case import Case
 from watchword.merkle import root_of
-from watchword.proving import Proving
 from watchword.reader import LearningReader
+from watchword.signatures import SignatureChecker
+from watchword.verification import Verification
 
 KEY = public(ALICE_KEY, ALICE)
 CHECKS = pytest.mark.parametrize("check", [None, Checks()], ids=["inline", "checker"])
@@ -44,13 +44,13 @@ def tree(size: int, **options: Any) -> list[Message]:
     return press_many([kafka(position=Position("tasks/0", at), value=b"%d" % at) for at in range(size)], **options)
 
 
-def holds(proving: Proving, message: Message, key: VerificationKey = KEY) -> bool:
+def holds(checker: SignatureChecker, message: Message, key: VerificationKey = KEY) -> bool:
     """Tell whether the message's proof holds under this key."""
-    case = Case(message)
+    case = Verification(message)
     LearningReader().open(case, message.headers[-1][1] or b"")
     case.key = key
     try:
-        proving.signed(case)
+        checker.signed(case)
     except Rejected:
         return False
     return True
@@ -73,18 +73,18 @@ def path_of(message: Message) -> list[bytes]:
 
 def test_one_signature_proves_a_tree(signatures: list[bytes]) -> None:
     """Promise: the signature is checked once, whichever leaf comes first, and never again."""
-    proving, messages = Proving(), tree(5)
-    assert all(holds(proving, message) for message in [*reversed(messages), *messages])
+    checker, messages = SignatureChecker(), tree(5)
+    assert all(holds(checker, message) for message in [*reversed(messages), *messages])
     assert len(signatures) == 1
 
 
 def test_direct_signatures_are_not_remembered(signatures: list[bytes]) -> None:
     """Promise: a direct signature stands for one message, and is checked each time."""
-    proving, message = Proving(), press(kafka())
-    assert holds(proving, message)
-    assert holds(proving, message)
+    checker, message = SignatureChecker(), press(kafka())
+    assert holds(checker, message)
+    assert holds(checker, message)
     assert len(signatures) == 2
-    assert proving._roots == {}
+    assert checker._roots == {}
 
 
 OTHER_KEYS: dict[str, VerificationKey] = {
@@ -97,25 +97,25 @@ OTHER_KEYS: dict[str, VerificationKey] = {
 @pytest.mark.parametrize("key", OTHER_KEYS.values(), ids=OTHER_KEYS.keys())
 def test_a_root_is_known_under_its_very_key(key: VerificationKey) -> None:
     """Promise (A23): what verified under one key proves nothing under any other, whatever that is called."""
-    proving, messages = Proving(), tree(4)
-    assert all(holds(proving, message) for message in messages)
-    assert not any(holds(proving, message, key) for message in messages)
-    assert len(proving._roots) == 1
+    checker, messages = SignatureChecker(), tree(4)
+    assert all(holds(checker, message) for message in messages)
+    assert not any(holds(checker, message, key) for message in messages)
+    assert len(checker._roots) == 1
 
 
 def test_whose_key_it_is_and_until_when_is_not_asked_here(signatures: list[bytes]) -> None:
     """Promise (A23): a root is remembered for the key itself; its owner and times are check 5's each time."""
-    proving, messages = Proving(), tree(2)
-    assert holds(proving, messages[0])
-    assert holds(proving, messages[1], replace(KEY, principal=BOB, not_after=NOW, revoked_at=0))
+    checker, messages = SignatureChecker(), tree(2)
+    assert holds(checker, messages[0])
+    assert holds(checker, messages[1], replace(KEY, principal=BOB, not_after=NOW, revoked_at=0))
     assert len(signatures) == 1
 
 
 def test_a_key_of_another_algorithm_checks_nothing(signatures: list[bytes]) -> None:
     """Promise (A08): the algorithm is the key's; with another one in the envelope no signature is checked."""
-    proving, messages = Proving(), tree(2)
-    assert holds(proving, messages[0])
-    assert not holds(proving, messages[1], replace(KEY, algorithm=public(ALICE_EC_KEY, ALICE).algorithm))
+    checker, messages = SignatureChecker(), tree(2)
+    assert holds(checker, messages[0])
+    assert not holds(checker, messages[1], replace(KEY, algorithm=public(ALICE_EC_KEY, ALICE).algorithm))
     assert len(signatures) == 1
 
 
@@ -132,34 +132,34 @@ def test_a_key_of_another_algorithm_checks_nothing(signatures: list[bytes]) -> N
 )
 def test_every_part_of_the_proof_counts(parts: dict[str, Any]) -> None:
     """Promise (A25): another signature, protected header, size, path or index than what verified proves nothing."""
-    proving, (message, *_) = Proving(), tree(3)
-    assert holds(proving, message)
-    before = dict(proving._roots)
-    assert not holds(proving, bent(message, **parts))
-    assert proving._roots == before
+    checker, (message, *_) = SignatureChecker(), tree(3)
+    assert holds(checker, message)
+    before = dict(checker._roots)
+    assert not holds(checker, bent(message, **parts))
+    assert checker._roots == before
 
 
 def test_what_did_not_verify_is_not_kept(signatures: list[bytes]) -> None:
     """Promise (A21): a forged tree takes no memory; a path that fits none takes no check either."""
-    proving = Proving()
+    checker = SignatureChecker()
     for message in tree(3, key=ed_key(9, kid=b"alice-1")):
-        assert not holds(proving, message)
-        assert not holds(proving, bent(message, path=[*path_of(message), bytes(32)]))
-    assert proving._roots == {}
+        assert not holds(checker, message)
+        assert not holds(checker, bent(message, path=[*path_of(message), bytes(32)]))
+    assert checker._roots == {}
     assert len(signatures) == 3
 
 
 def test_the_root_known_longest_makes_room(monkeypatch: pytest.MonkeyPatch, signatures: list[bytes]) -> None:
     """Promise: the memory is bounded; what was forgotten is checked in full, and verifies."""
-    monkeypatch.setattr("watchword.proving.MAX_ROOTS", 3)
-    proving, trees = Proving(), [tree(2, c6=NOW + at) for at in range(6)]
+    monkeypatch.setattr("watchword.signatures.MAX_ROOTS", 3)
+    checker, trees = SignatureChecker(), [tree(2, c6=NOW + at) for at in range(6)]
     for messages in trees:
-        assert holds(proving, messages[0])
-        assert len(proving._roots) <= 3
+        assert holds(checker, messages[0])
+        assert len(checker._roots) <= 3
     signatures.clear()
-    assert all(holds(proving, messages[1]) for messages in trees[3:])
+    assert all(holds(checker, messages[1]) for messages in trees[3:])
     assert signatures == []
-    assert all(holds(proving, messages[1]) for messages in trees[:3])
+    assert all(holds(checker, messages[1]) for messages in trees[:3])
     assert len(signatures) == 3
 
 

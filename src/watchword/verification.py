@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _make_verified, _make_claim = seal(), maker_of(Claim)
 
 
-class Case(Envelope):
+class Verification(Envelope):
     """A message's envelope and what else is known of it.
 
     The envelope is there once it is ``read``; what it claims of an id once it is ``opened``, by checks 1 to 4; ``key``

@@ -27,7 +27,7 @@ _NATS_VALUE: Final = re.compile(rb"(?:[!-~](?:[ -~]*[!-~])?)?")  # printable ASC
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class UnsignedEnvelope:
     """A message's claims, complete and checked, that wait for a signature.
 
     ``largest`` is the most characters that the envelope will have, alone or in a batch. ``issued_at`` is in whole
@@ -41,7 +41,7 @@ class Draft:
     moment: float
 
 
-_make_draft = maker_of(Draft)
+_make_unsigned = maker_of(UnsignedEnvelope)
 
 
 class _Route:
@@ -73,8 +73,8 @@ class _Route:
         return pairs
 
 
-class Drafting:
-    """Drafts for one principal in one realm; what was checked for one message is not checked for the next like it.
+class ClaimsBuilder:
+    """Builds claims of one principal in one realm; what was checked for one message is not checked again for its like.
 
     ``overhead`` is how many bytes an envelope has at most beside its claims.
     """
@@ -95,7 +95,7 @@ class Drafting:
         self._overhead = overhead
         self._routes: dict[tuple[str, int | None, str | None, tuple[str, ...]], _Route] = {}
 
-    def draft(  # noqa: PLR0917 - for each message
+    def prepare(  # noqa: PLR0917 - for each message
         self,
         channel: Channel,
         value: bytes | None,
@@ -106,8 +106,8 @@ class Drafting:
         expires_at: int | None = None,
         in_reply_to: bytes | None = None,
         reply_to: str | None = None,
-    ) -> Draft:
-        """Return the draft of a message that has these parts; options and errors as for ``Signer.draft``."""
+    ) -> UnsignedEnvelope:
+        """Return the unsigned envelope of a message with these parts; options and errors as for ``Signer.prepare``."""
         if channel.realm != self._realm:
             raise SigningError(f"channel {channel}: this signer signs for realm {self._realm!r}")
         if partition is not None and type(partition) is not int:  # no bool, which is equal to a partition that is known
@@ -142,7 +142,7 @@ class Drafting:
             if len(self._routes) >= _MAX_ROUTES:
                 self._routes.clear()
             self._routes[name] = route
-        return _make_draft(claims, message_id, issued_at, largest, moment)
+        return _make_unsigned(claims, message_id, issued_at, largest, moment)
 
     def _new_route(
         self, channel: Channel, headers: tuple[Header, ...], partition: int | None, recipient: str | None

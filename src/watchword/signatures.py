@@ -13,11 +13,11 @@ from watchword.merkle import shared_root
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from watchword.case import Case
     from watchword.envelope import Envelope
     from watchword.keys import KeySource
+    from watchword.verification import Verification
 
-Checker: TypeAlias = "Callable[[Sequence[Callable[[], bool]]], Awaitable[Sequence[bool]]]"
+CheckRunner: TypeAlias = "Callable[[Sequence[Callable[[], bool]]], Awaitable[Sequence[bool]]]"
 """Makes checks that take a signature's time each and touch nothing, and returns what they return, in order.
 
 What it says is believed; where it fails, or says anything else, the verifier makes them itself.
@@ -48,7 +48,7 @@ async def find_key(keys: KeySource, principal: str, key_id: bytes) -> Verificati
     return key if key.principal == principal else Reason.WRONG_PRINCIPAL
 
 
-class Proving:
+class SignatureChecker:
     """Checks signatures, and remembers each root that verified under the very key that verified it.
 
     A verdict never depends on what is remembered: it is the same root under the same signature, or it is checked.
@@ -57,7 +57,7 @@ class Proving:
     def __init__(self) -> None:
         self._roots: dict[_Tree, bytes] = {}
 
-    def signed(self, case: Case) -> None:
+    def signed(self, case: Verification) -> None:
         """Check 6: the signature is the key's, by the key's own algorithm."""
         if case.signed is None:
             case.signed = self._holds(case, case.key)
@@ -78,9 +78,9 @@ class Proving:
             self._remember(tree, root)
         return holds
 
-    async def check_together(self, cases: Sequence[Case], check: Checker | None) -> None:
+    async def check_together(self, cases: Sequence[Verification], check: CheckRunner | None) -> None:
         """Check the signatures that cases share, each once and at best side by side, and tell the cases."""
-        jobs: list[tuple[_Tree, bytes, list[Case]]] = []
+        jobs: list[tuple[_Tree, bytes, list[Verification]]] = []
         for tree, siblings in _by_tree(cases).items():
             group, root = _rooted(siblings)
             if root is not None and self._roots.get(tree) == root:
@@ -101,7 +101,7 @@ class Proving:
         self._roots[tree] = root
 
 
-async def _checked(jobs: list[Callable[[], bool]], check: Checker | None) -> Sequence[bool]:
+async def _checked(jobs: list[Callable[[], bool]], check: CheckRunner | None) -> Sequence[bool]:
     """Make checks; by ourselves where ``check`` fails to, for its troubles are no verdict on anything."""
     if check is not None and len(jobs) >= _SEVERAL:
         with suppress(Exception):
@@ -115,10 +115,10 @@ def _tree_of(key: VerificationKey, envelope: Envelope) -> _Tree:
     return key.public_bytes, envelope.common.protected, envelope.size, envelope.signature
 
 
-def _by_tree(cases: Sequence[Case]) -> dict[_Tree, list[Case]]:
-    groups: dict[_Tree, list[Case]] = {}
+def _by_tree(cases: Sequence[Verification]) -> dict[_Tree, list[Verification]]:
+    groups: dict[_Tree, list[Verification]] = {}
     signature, size, key = b"", 0, None
-    group: list[Case] = []
+    group: list[Verification] = []
     for case in cases:
         if case.verdict is not None or case.common.algorithm != case.key.algorithm:
             continue
@@ -130,17 +130,17 @@ def _by_tree(cases: Sequence[Case]) -> dict[_Tree, list[Case]]:
     return groups
 
 
-def _tell(group: list[Case], *, holds: bool) -> None:
+def _tell(group: list[Verification], *, holds: bool) -> None:
     for case in group:
         case.signed = holds
 
 
-def _rooted(siblings: list[Case]) -> tuple[list[Case], bytes | None]:
+def _rooted(siblings: list[Verification]) -> tuple[list[Verification], bytes | None]:
     """Return those that one root stands for, and that root: all of them, or else the first alone.
 
     The others then climb to a root each, and find it remembered. Of one leaf the first counts: copies come later.
     """
-    size, places = siblings[0].size, dict[int, "Case"]()
+    size, places = siblings[0].size, dict[int, "Verification"]()
     if size and len(siblings) > 1:
         for case in siblings:
             places.setdefault(case.index, case)
@@ -150,5 +150,5 @@ def _rooted(siblings: list[Case]) -> tuple[list[Case], bytes | None]:
     return siblings[:1], siblings[0].root()
 
 
-def _verifies(case: Case, root: bytes) -> bool:
+def _verifies(case: Verification, root: bytes) -> bool:
     return case.key.verifies(case.signature, case.to_be_signed(root))
