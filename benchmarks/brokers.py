@@ -11,6 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from tests.brokers.broker import NotHereError
+from tests.brokers.start import start
 from watchword import ConfigurationError
 
 if TYPE_CHECKING:
@@ -49,10 +51,6 @@ def server(bus: Bus, given: str | None) -> Iterator[Server]:
         yield Server(address, f"{bus} at {address}")
         return
     advice = f"name a broker with --{bus} {EXAMPLES[bus]}, or in {variable}"
-    if __package__ != "benchmarks":  # installed: the tests, which can start brokers, are only in a checkout
-        raise NoBrokerError(f"no {bus} to measure on: {advice}")
-    from tests.brokers.broker import NotHereError  # noqa: PLC0415 - only in a checkout
-    from tests.brokers.start import start  # noqa: PLC0415 - as above
 
     with TemporaryDirectory(prefix=f"watchword-bench-{bus}-") as directory:
         try:

@@ -10,20 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from watchword import (
-    Channel,
-    MemoryKeys,
-    MemoryReplayStore,
-    Message,
-    Policy,
-    Position,
-    Signer,
-    SigningKey,
-    VerifiedMessage,
-    Verifier,
-    Watchword,
-)
+from watchword import MemoryKeys, Policy, SigningKey, VerifiedMessage, Watchword
 from watchword.quota import Bounds
+from watchword.spi import Channel, MemoryReplayStore, Message, Position, Signer, Verifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -82,7 +71,7 @@ def verifier(
 def agent(*, batch: int, clock: Callable[[], float] = clock) -> Watchword:
     """Return what the first speaker plugs into a client."""
     judge = verifier(clock=clock, as_who=principal())
-    return Watchword(verifier=judge, signer=signer(batch=batch, clock=clock))
+    return Watchword.of(verifier=judge, signer=signer(batch=batch, clock=clock))
 
 
 def value(size: int, number: int = 0) -> bytes:

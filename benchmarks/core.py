@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from watchword import Rejected, Signer, SigningKey
+from watchword import Rejected, SigningKey
+from watchword.spi import Signer
 
 from . import cast
 from .figures import Figure, Run, async_rate, on_one_core, rate, take_turns
@@ -17,7 +18,7 @@ from .figures import Figure, Run, async_rate, on_one_core, rate, take_turns
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from watchword import Message, Verifier
+    from watchword.spi import Message, Verifier
 
 BATCHES: Final = (1, 8, 64, 256)
 SIZES: Final = (100, 512, 4096, 65_536, 1 << 20)

@@ -10,8 +10,9 @@ import tracemalloc
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from watchword import Admission, Claim, MemoryReplayStore, Policy, Position
+from watchword import Policy
 from watchword.quota import Bounds
+from watchword.spi import Admission, Claim, MemoryReplayStore, Position
 
 from .processes import apart, side_by_side
 

@@ -23,7 +23,8 @@ from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.structs import TopicPartition
 
-from watchword import Audit, MemoryKeys, MemoryReplayStore, Policy, Signer, SigningKey, Verifier, Watchword
+from watchword import MemoryKeys, Policy, SigningKey, Watchword
+from watchword.spi import Audit, MemoryReplayStore, Signer, Verifier
 from watchword_adapters.kafka import SigningProducer, VerifyingConsumer
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ class _Log:
             await admin.close()
 
     def _producer(self, principal: str, clock: Callable[[], float]) -> SigningProducer:
-        watchword = Watchword(
+        watchword = Watchword.of(
             verifier=self.verifier(Policy(), clock, principal),
             signer=Signer(realm=_REALM, principal=principal, key=self._keys[principal], clock=clock),
         )
@@ -224,7 +225,7 @@ class _Group:
         audit = _Notes(clock=self._clock)
         if self._verifying:
             policy = Policy(max_age=self._log.window - 2 * _SKEW, max_skew=_SKEW)
-            watchword = Watchword(verifier=self._log.verifier(policy, self._clock), audit=audit)
+            watchword = Watchword.of(verifier=self._log.verifier(policy, self._clock), audit=audit)
             consumer: AIOKafkaConsumer = VerifyingConsumer(watchword=watchword, **options)
         else:
             consumer = AIOKafkaConsumer(**options)

@@ -8,14 +8,14 @@ import time
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
-from watchword import Admission, Claim, Position
+from watchword.spi import Admission, Claim, Position
 
 from . import cast
 from .core import BATCH, SIZE, Case, count, signing_and_verifying
 from .figures import Figure, Run, async_rate, on_one_core, take_turns
 
 if TYPE_CHECKING:
-    from watchword import Message, Verifier
+    from watchword.spi import Message, Verifier
 
 BATCHES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 SIZES: Final = (64, 256, 1024, 4096, 16_384, 65_536, 262_144, 1 << 20)

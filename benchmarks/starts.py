@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nats.js.api import ConsumerConfig, StreamConfig
 
-from watchword import Audit, MemoryKeys, MemoryReplayStore, Policy, Verifier, Watchword
+from watchword import MemoryKeys, Policy, Watchword
 from watchword.replay import ReaderBirth, SharedReplayStore
+from watchword.spi import Audit, MemoryReplayStore, Verifier
 from watchword_adapters.nats import connect
 from watchword_adapters.stores.journal import FileJournal
 from watchword_adapters.stores.sqlite import SqliteReplayStore
@@ -222,7 +223,7 @@ class _Process:
         if kind.store == "sqlite":
             replay = SqliteReplayStore(directory / "replay.sqlite", policy=policy, clock=clock)
         self.replay: Final = replay
-        self._watchword = Watchword(
+        self._watchword = Watchword.of(
             verifier=Verifier(
                 realm=REALM,
                 principal=None,

@@ -18,7 +18,8 @@ import nats
 from nats.js.api import StorageType
 from redis.asyncio import Redis
 
-from watchword import Admission, MemoryReplayStore, Policy
+from watchword import Policy
+from watchword.spi import Admission, MemoryReplayStore
 from watchword_adapters.contract.replay_store import make_claim
 from watchword_adapters.stores.nats_kv import NatsKvReplayStore
 from watchword_adapters.stores.redis import RedisReplayStore
@@ -27,7 +28,7 @@ from watchword_adapters.stores.sqlite import SqliteReplayStore
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from watchword import Claim, ReplayStore
+    from watchword.spi import Claim, ReplayStore
 
 _POLICY = Policy()
 _TTL = 7 * 24 * 3600

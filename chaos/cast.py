@@ -13,19 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from chaos.evidence import COPY, DELIVERED, REFUSED, UNAVAILABLE, Writer, place
 from chaos.plan import READER, REALM
 from chaos.stores import journal_of, open_store
-from watchword import (
-    Audit,
-    MemoryKeys,
-    MemoryReplayStore,
-    Message,
-    Rejected,
-    Signer,
-    SigningKey,
-    Unavailable,
-    VerificationKey,
-    Verifier,
-    Watchword,
-)
+from watchword import MemoryKeys, Rejected, SigningKey, Unavailable, VerificationKey, Watchword
+from watchword.spi import Audit, MemoryReplayStore, Message, Signer, Verifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +32,7 @@ def speaker(plan: Plan, principal: str) -> Watchword:
     clock, policy = time.time, plan.policy
     replay = MemoryReplayStore(horizon=policy.horizon)
     keys = MemoryKeys(_key(plan, who).verification_key(who) for who in {principal, READER})
-    return Watchword(
+    return Watchword.of(
         verifier=Verifier(realm=REALM, principal=principal, keys=keys, replay=replay, policy=policy, clock=clock),
         signer=Signer(realm=REALM, principal=principal, key=_key(plan, principal), clock=clock),
     )
@@ -90,7 +79,7 @@ class Worker:
             journal=journal,
         )
         signer = Signer(realm=REALM, principal=READER, key=_key(plan, READER), clock=self.clock)
-        return Watchword(verifier=verifier, signer=signer, audit=_Ledger(self))
+        return Watchword.of(verifier=verifier, signer=signer, audit=_Ledger(self))
 
 
 class _Clock:

@@ -21,7 +21,7 @@ from watchword import Reason
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from watchword import Position
+    from watchword.spi import Position
 
 SENT: Final = "sent"
 """name, at: an honest sender is about to send it."""

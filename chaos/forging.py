@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from watchword import Message
+from watchword.spi import Message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from watchword import Channel, Signer
+    from watchword.spi import Channel, Signer
 
 FORGED: Final = "forged"
 """How the value of each forged message begins."""

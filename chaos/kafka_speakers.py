@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from chaos.cast import speaker
 from chaos.evidence import ABORTED, UNSETTLED, Writer, place
 from chaos.kafka_transactions import FAILURES, Transactor
-from watchword import Position
+from watchword.spi import Position
 from watchword_adapters.kafka import SigningProducer
 
 if TYPE_CHECKING:

@@ -23,9 +23,10 @@ from chaos.evidence import HERE, PRESENT, RETAINED, Writer, place
 from chaos.nats_attack import eavesdropping
 from chaos.nats_clients import connected, quarantine, speakers
 from chaos.stores import initialise
-from watchword import Position, SigningError, Unavailable
+from watchword import SigningError, Unavailable
 from watchword.lives import stream_reader
 from watchword.message import NATS_ID_HEADER
+from watchword.spi import Position
 from watchword_adapters.nats import VerifiedMsg, WatchwordClient
 
 if TYPE_CHECKING:

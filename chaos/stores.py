@@ -14,6 +14,7 @@ from tests.brokers import nats
 from tests.brokers.start import start
 from watchword import ConfigurationError
 from watchword.replay import ReaderBirth, SharedReplayStore
+from watchword.spi import Context
 from watchword_adapters import plugins
 from watchword_adapters.stores.journal import FileJournal
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from chaos.plan import Plan, Scenario
     from tests.brokers.broker import Broker
-    from watchword import ReplayStore
+    from watchword.spi import ReplayStore
 
 
 @contextmanager
@@ -49,9 +50,7 @@ async def open_store(plan: Plan, clock: Callable[[], float]) -> ReplayStore:
     """Open the scenario's store for one process, by the name that ``[replay] store`` has for it."""
     name = "memory" if plan.scene.store == "journal" else plan.scene.store
     factory = plugins.find(plugins.REPLAY_STORES, name, where="replay.store")
-    context = plugins.Context(
-        realm=REALM, directory=Path(plan.directory), clock=clock, policy=plan.policy, warn=_silent
-    )
+    context = Context(realm=REALM, directory=Path(plan.directory), clock=clock, policy=plan.policy, warn=_silent)
     store: Any = factory(plan.store, context)
     while hasattr(store, "start"):
         try:

@@ -8,25 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from watchword import Audit, ConfigurationError, KeyChain, Mode, Signer, SigningKey, Verifier, Watchword
+from watchword import ConfigurationError, Mode, SigningKey, Watchword
+from watchword.mistakes import explain
+from watchword.signer import BATCH
+from watchword.spi import Audit, Context, KeyChain, NamedBackend
 from watchword_adapters import plugins
 from watchword_adapters.keys.files import FileKeys
-from watchword_adapters.settings_file import explain, read_settings
+from watchword_adapters.settings_file import read_settings
 from watchword_adapters.stores.journal import FileJournal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from watchword import KeySource, ReplayStore
     from watchword.settings import Settings, SignerSettings
+    from watchword.spi import KeySource, ReplayStore, Warn
 
 
 def load(
-    path: str | Path,
+    path: str | Path = "watchword.toml",
     *,
     clock: Callable[[], float] = time.time,
     replay: ReplayStore | None = None,
-    warn: plugins.Warn | None = None,
+    warn: Warn | None = None,
 ) -> Watchword:
     """Read the settings file at ``path`` and the environment, and return what plugs into the clients.
 
@@ -47,14 +50,12 @@ def build(
     directory: Path,
     clock: Callable[[], float] = time.time,
     replay: ReplayStore | None = None,
-    warn: plugins.Warn | None = None,
+    warn: Warn | None = None,
 ) -> Watchword:
     """Make a ``Watchword`` of settings whose relative paths start from ``directory``; see ``load``."""
     policy = settings.to_policy()
     audit = Audit(clock=clock, observing=policy.mode is Mode.OBSERVE)
-    context = plugins.Context(
-        realm=settings.realm, directory=directory, clock=clock, policy=policy, warn=warn or audit.warn
-    )
+    context = Context(realm=settings.realm, directory=directory, clock=clock, policy=policy, warn=warn or audit.warn)
     key = None if settings.signer is None else _signing_key(settings.signer, context)
     sources = _key_sources(settings, context)
     if not sources and key is None and policy.mode is not Mode.OBSERVE:
@@ -62,22 +63,23 @@ def build(
     if replay is None:
         store = settings.replay.store
         replay = _made(plugins.REPLAY_STORES, store, "replay", "store", settings.replay.options, context)
-    verifier = Verifier(
-        realm=settings.realm,
-        principal=settings.principal,
-        keys=_all_of(sources),
-        replay=replay,
-        policy=policy,
-        clock=clock,
-        journal=journal_of(settings, context),
-    )
     _check_owners(settings.principal, sources, key)
     return Watchword(
-        verifier=verifier, signer=_signer(settings, key, clock), audit=audit, quarantine=settings.to_quarantine()
+        realm=settings.realm,
+        principal=settings.principal,
+        key=key,
+        keys=_all_of(sources),
+        policy=policy,
+        replay=replay,
+        journal=journal_of(settings, context),
+        clock=clock,
+        batch=BATCH if settings.signer is None else settings.signer.batch,
+        audit=audit,
+        quarantine=settings.to_quarantine(),
     )
 
 
-def journal_of(settings: Settings, context: plugins.Context) -> FileJournal | None:
+def journal_of(settings: Settings, context: Context) -> FileJournal | None:
     """Return what this principal keeps on this machine; None where the settings say so, or nothing is dropped."""
     if not settings.replay.state or context.policy.mode is Mode.OBSERVE:
         return None
@@ -92,30 +94,14 @@ def journal_of(settings: Settings, context: plugins.Context) -> FileJournal | No
     )
 
 
-def _signing_key(chosen: SignerSettings, context: plugins.Context) -> plugins.NamedBackend:
+def _signing_key(chosen: SignerSettings, context: Context) -> NamedBackend:
     key = _made(plugins.SIGNERS, chosen.source, "signer", "source", chosen.options, context)
-    if not isinstance(key, plugins.NamedBackend):
+    if not isinstance(key, NamedBackend):
         raise ConfigurationError(f'signer.source = "{chosen.source}": the plug-in gave no key_id and algorithm')
     return key
 
 
-def _signer(settings: Settings, key: plugins.NamedBackend | None, clock: Callable[[], float]) -> Signer | None:
-    if key is None or settings.signer is None:
-        return None
-    if settings.principal is None:
-        raise ConfigurationError('principal: missing; a signer needs principal = "agent://..." to sign as')
-    return Signer(
-        realm=settings.realm,
-        principal=settings.principal,
-        key=key,
-        key_id=key.key_id,
-        algorithm=key.algorithm,
-        clock=clock,
-        batch=settings.signer.batch,
-    )
-
-
-def _key_sources(settings: Settings, context: plugins.Context) -> list[KeySource]:
+def _key_sources(settings: Settings, context: Context) -> list[KeySource]:
     return [
         _made(plugins.KEY_SOURCES, chosen.source, f"keys[{number}]", "source", chosen.options, context)
         for number, chosen in enumerate(settings.keys)
@@ -128,7 +114,7 @@ def _all_of(sources: list[KeySource]) -> KeySource | None:
 
 
 def _made(  # noqa: PLR0917 - one row of a table
-    group: str, name: str, table: str, field: str, options: Mapping[str, Any], context: plugins.Context
+    group: str, name: str, table: str, field: str, options: Mapping[str, Any], context: Context
 ) -> Any:
     """Let the plug-in make what the settings name; its mistakes are told like ours."""
     factory = plugins.find(group, name, where=f"{table}.{field}")
@@ -140,7 +126,7 @@ def _made(  # noqa: PLR0917 - one row of a table
         raise ConfigurationError(f"{table}: {error}") from error.__cause__
 
 
-def _check_owners(principal: str | None, sources: Iterable[KeySource], key: plugins.NamedBackend | None) -> None:
+def _check_owners(principal: str | None, sources: Iterable[KeySource], key: NamedBackend | None) -> None:
     """Refuse a public key that two principals own: within a source the source sees it, between sources nobody else."""
     own = key.verification_key(principal) if isinstance(key, SigningKey) and principal is not None else None
     owners = {} if own is None else {own.public_bytes: own.principal}

@@ -12,9 +12,9 @@ from watchword.quarantine import CappedQuarantine, Room
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from watchword import Message
     from watchword.audit import Audit
     from watchword.quarantine import Quarantine
+    from watchword.spi import Message
 
     Then: TypeAlias = Callable[[bool], Awaitable[None]]
 

@@ -7,68 +7,20 @@ ConfigurationError, or lets pydantic's ValidationError out, for options that it 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from pydantic import BaseModel, ValidationError
-
-from watchword import ConfigurationError, SigningBackend
-from watchword_adapters.settings_file import explain
+from watchword import ConfigurationError
+from watchword.extras import what_to_install
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Mapping
 
-    from watchword import Algorithm, KeySource, Policy, ReplayStore
-
-Model = TypeVar("Model", bound=BaseModel)
+    from watchword.spi import Context, KeySource, NamedBackend, ReplayStore
 
 KEY_SOURCES: Final = "watchword.key_sources"
 SIGNERS: Final = "watchword.signers"
 REPLAY_STORES: Final = "watchword.replay_stores"
-
-
-class Warn(Protocol):
-    """Logs a warning about the set-up: a dotted event name, and the operator's own names and numbers."""
-
-    def __call__(self, event: str, **fields: str | float | None) -> None:
-        """Log it."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """What a plug-in may need; relative paths start from ``directory``, and ``clock`` is the wall clock, in seconds."""
-
-    realm: str
-    directory: Path
-    clock: Callable[[], float]
-    policy: Policy
-    warn: Warn
-
-    @staticmethod
-    def validate(model: type[Model], options: Mapping[str, Any]) -> Model:
-        """Return the options as ``model`` describes them; ConfigurationError names the first mistake."""
-        try:
-            return model.model_validate(options)
-        except ValidationError as error:
-            raise ConfigurationError(explain(error, model)) from None
-
-
-@runtime_checkable
-class NamedBackend(SigningBackend, Protocol):
-    """What a signer plug-in returns: a back-end that also knows its public key's id and algorithm."""
-
-    @property
-    def key_id(self) -> bytes:
-        """The key id, UTF-8."""
-        ...
-
-    @property
-    def algorithm(self) -> Algorithm:
-        """The algorithm."""
-        ...
 
 
 class _Factory(Protocol):
@@ -92,5 +44,7 @@ def find(group: str, name: str, *, where: str) -> _Factory:
     try:
         factory: _Factory = entry.load()
     except Exception as error:
-        raise ConfigurationError(f'{where} = "{name}": {entry.value} cannot be loaded: {error}') from error
+        hint = what_to_install(error) if isinstance(error, ModuleNotFoundError) else None
+        told = hint or f"{entry.value} cannot be loaded: {error}"
+        raise ConfigurationError(f'{where} = "{name}": {told}') from error
     return factory

@@ -10,27 +10,16 @@ import base64
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from watchword import (
-    Audit,
-    MemoryKeys,
-    MemoryReplayStore,
-    Mode,
-    ObservedMessage,
-    Policy,
-    Rejected,
-    Unavailable,
-    VerifiedMessage,
-    Verifier,
-    Watchword,
-)
+from watchword import MemoryKeys, Mode, Policy, Rejected, Unavailable, VerifiedMessage, Watchword
 from watchword.agent import require
+from watchword.spi import Audit, MemoryReplayStore, ObservedMessage, Verifier
 from watchword.wire_json import verdict_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
-    from watchword import Message
     from watchword.quarantine_copy import Kept
+    from watchword.spi import Message
 
 Verdict: TypeAlias = VerifiedMessage | Rejected | Unavailable
 
@@ -93,7 +82,7 @@ def onlooker(watchword: Watchword) -> Watchword:
     """Return an agent that knows nobody and drops nothing: it reads a quarantine, where nothing can verify."""
     require(watchword)
     replay, policy = MemoryReplayStore(horizon=None), Policy(mode=Mode.OBSERVE)
-    return Watchword(
+    return Watchword.of(
         verifier=Verifier(realm=watchword.realm, keys=MemoryKeys(), replay=replay, policy=policy, clock=watchword.clock)
     )
 
@@ -106,7 +95,7 @@ def judge(watchword: Watchword) -> Watchword:
     require(watchword, reads=True)
     own = watchword.verifier
     policy = replace(own.policy, mode=Mode.OBSERVE)
-    return Watchword(
+    return Watchword.of(
         verifier=Verifier(
             realm=own.realm,
             principal=own.principal,

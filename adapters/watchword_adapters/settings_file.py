@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 import tomllib
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from watchword import ConfigurationError
+from watchword.mistakes import Location, explain
 from watchword.settings import Settings
 from watchword_adapters.regular_file import open_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
-
-    from pydantic_core import ErrorDetails
 
 PREFIX: Final = "WATCHWORD_"
 DELIMITER: Final = "__"
@@ -26,16 +25,6 @@ MAX_FILE_BYTES: Final = 1024 * 1024
 
 _SECTIONS: Final = ("policy", "quarantine", "replay", "signer")
 _SIMILAR: Final = 0.75
-_ADVICE: Final = {
-    "int_parsing": "write a whole number",
-    "int_type": "write a whole number",
-    "int_from_float": "write a whole number",
-    "missing": "missing: add it",
-    "string_type": 'write text in quotes, "..."',
-    "list_type": "write a list, [...]",
-    "model_type": "write a table",
-    "enum": "write one of {expected}",
-}
 
 
 class _Environment(Settings, BaseSettings):
@@ -58,19 +47,7 @@ def read_settings(path: Path) -> Settings:
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
-        raise ConfigurationError(f"{path}: {explain(error, Settings, environment=True)}") from None
-
-
-def explain(error: ValidationError, model: type[BaseModel] | None = None, *, environment: bool = False) -> str:
-    """Return the gravest mistake against ``model`` in one line, with the variable that it came from where asked for."""
-    # A misspelt name shows as an unknown and a missing one: the unknown one says more.
-    first = min(error.errors(include_url=False), key=lambda details: details["type"] != "extra_forbidden")
-    location = first["loc"]
-    name = _name(location)
-    variable = _variable(location) if environment else None
-    if variable is not None:
-        name = f"{name} (from {variable})"
-    return f"{name}: {_advice(first, model)}" if name else _advice(first, model)
+        raise ConfigurationError(f"{path}: {explain(error, Settings, origin=_variable)}") from None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -119,14 +96,7 @@ def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _name(location: Iterable[int | str]) -> str:
-    name = ""
-    for part in location:
-        name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else part
-    return name
-
-
-def _variable(location: tuple[int | str, ...]) -> str | None:
+def _variable(location: Location) -> str | None:
     """Name the environment variable that a value came from, if it did."""
     names = [str(part) for part in location]
     given = {variable.upper(): variable for variable in os.environ}
@@ -136,33 +106,3 @@ def _variable(location: tuple[int | str, ...]) -> str | None:
             return variable
     deeper = PREFIX + DELIMITER.join([*names, ""]).upper()
     return next((variable for upper, variable in given.items() if upper.startswith(deeper)), None)
-
-
-def _advice(details: ErrorDetails, model: type[BaseModel] | None) -> str:
-    kind = details["type"]
-    if kind == "extra_forbidden":
-        known = _fields_at(model, details["loc"][:-1])
-        similar = get_close_matches(str(details["loc"][-1]), known, 1)
-        if similar:
-            return f'unknown; did you mean "{similar[0]}"?'
-        return f"unknown; use {', '.join(known)}" if known else "unknown: remove it"
-    context = details.get("ctx", {})
-    if kind == "value_error":
-        return str(context["error"])
-    advice = _ADVICE.get(kind)
-    return details["msg"] if advice is None else advice.format(expected=context.get("expected"))
-
-
-def _fields_at(model: type[BaseModel] | None, location: Iterable[int | str]) -> list[str]:
-    """Return the names that may stand in the table at ``location``."""
-    for part in location:
-        if model is not None and isinstance(part, str):
-            model = _model_in(model.model_fields[part].annotation)
-    return [] if model is None else list(model.model_fields)
-
-
-def _model_in(annotation: object) -> type[BaseModel] | None:
-    """Find the model in ``Model``, ``list[Model]`` or ``Model | None``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((model for argument in get_args(annotation) if (model := _model_in(argument))), None)

@@ -1,58 +1,57 @@
 """Watchword: authentication of every message between agents on Kafka and NATS.
 
-The core: it signs and verifies messages, and does no I/O. Clients are wrapped by ``watchword_adapters``.
+``load`` makes of ``watchword.toml`` the ``Watchword`` that plugs into a client, which has a door of its own:
+``watchword.kafka`` and ``watchword.nats``. What is delivered carries a ``VerifiedMessage`` as ``.verified``. The rest
+ends as ``Rejected``, for good and for one ``Reason``, or as ``Unavailable``, which means that it comes again. What
+plug-ins and adapters need is in ``watchword.spi``.
 """
 
-from watchword.agent import Delivered, Watchword
-from watchword.audit import Audit
+from typing import TYPE_CHECKING
+
+from watchword.agent import Watchword
 from watchword.errors import ConfigurationError, Reason, Rejected, SigningError, Unavailable, WatchwordError
-from watchword.guard import MemoryReplayStore
-from watchword.keys import Algorithm, KeyChain, KeySource, MemoryKeys, SigningBackend, SigningKey, VerificationKey
-from watchword.message import Channel, Expected, Message, ObservedMessage, Position, Request, VerifiedMessage
+from watchword.keys import Algorithm, MemoryKeys, SigningKey, VerificationKey
+from watchword.message import VerifiedMessage
 from watchword.policy import Alias, Allow, Mode, Policy, Rate
-from watchword.quarantine import Quarantine, QuarantineLimits
-from watchword.quarantine_copy import HeaderStyle
-from watchword.replay import Admission, Claim, ReplayStore
-from watchword.signer import Signed, Signer
-from watchword.verifier import Verifier
+
+if TYPE_CHECKING:
+    from watchword_adapters.config import load
+
+    __version__: str
 
 __all__ = [
-    "Admission",
     "Algorithm",
     "Alias",
     "Allow",
-    "Audit",
-    "Channel",
-    "Claim",
     "ConfigurationError",
-    "Delivered",
-    "Expected",
-    "HeaderStyle",
-    "KeyChain",
-    "KeySource",
     "MemoryKeys",
-    "MemoryReplayStore",
-    "Message",
     "Mode",
-    "ObservedMessage",
     "Policy",
-    "Position",
-    "Quarantine",
-    "QuarantineLimits",
     "Rate",
     "Reason",
     "Rejected",
-    "ReplayStore",
-    "Request",
-    "Signed",
-    "Signer",
-    "SigningBackend",
     "SigningError",
     "SigningKey",
     "Unavailable",
     "VerificationKey",
     "VerifiedMessage",
-    "Verifier",
     "Watchword",
     "WatchwordError",
+    "__version__",
+    "load",
 ]
+
+
+if not TYPE_CHECKING:  # or a type checker would take any name for one of ours
+
+    def __getattr__(name: str) -> object:
+        """Give ``load``, which reads files, and ``__version__`` where somebody asks: the core needs neither."""
+        if name == "load":
+            from watchword_adapters.config import load  # noqa: PLC0415 - see above
+
+            return load
+        if name == "__version__":
+            from importlib.metadata import version  # noqa: PLC0415 - see above
+
+            return version("watchword")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

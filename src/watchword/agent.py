@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeAlias
+from collections.abc import Iterable
+from time import time
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 from watchword.audit import Audit
 from watchword.errors import ConfigurationError, Pending, Rejected, Unavailable
+from watchword.guard import MemoryReplayStore
+from watchword.keys import KeySource, MemoryKeys, NamedBackend
 from watchword.lives import Lives
 from watchword.message import Expected, ObservedMessage, VerifiedMessage
-from watchword.policy import Mode
+from watchword.policy import Mode, Policy
+from watchword.quota import Bounds
+from watchword.signer import BATCH, Signer
+from watchword.verifier import Verifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from watchword.keys import KeySource
+    from watchword.journal import Journal
+    from watchword.keys import VerificationKey
     from watchword.message import Message
+    from watchword.replay import ReplayStore
     from watchword.settings import QuarantineSettings
     from watchword.signatures import CheckRunner
-    from watchword.signer import Signer
-    from watchword.verifier import Verifier
 
 Delivered: TypeAlias = VerifiedMessage | ObservedMessage
 """What an interceptor hands on: verified; or, in observe mode only, as it came and with its verdict."""
@@ -26,7 +33,7 @@ Delivered: TypeAlias = VerifiedMessage | ObservedMessage
 _ANYTHING: Final = Expected()
 
 
-_WRITE: Final = 'write load("watchword.toml"), with load from watchword_adapters.config'
+_WRITE: Final = 'write watchword.load("watchword.toml"), or make one with watchword.Watchword(realm=...)'
 
 
 def require(given: object, *, reads: bool = False) -> None:
@@ -44,28 +51,91 @@ def require(given: object, *, reads: bool = False) -> None:
 
 
 class Watchword:
-    """A verifier, the signer of an agent that also speaks, and the audit trail of what they did.
+    """One agent process: it judges what it reads, signs what it says, and keeps the audit trail of both.
 
-    Every interceptor takes one. The mode is the verifier's policy's. ``quarantine`` says where interceptors keep what
-    they do not deliver.
+    Every interceptor takes one. ``watchword.load`` makes it from ``watchword.toml``; by hand it takes
+
+    - ``realm``, which names the cluster or account, and ``principal``, who this process is: without it, messages that
+      are addressed to an agent are rejected;
+    - ``key``, with which it signs: a SigningKey, or a back-end that knows its ``key_id`` and ``algorithm``; None in a
+      process that only reads;
+    - ``keys``, whom it believes: VerificationKeys, or a source that looks them up; None in a process that only signs;
+    - ``policy``, by default any known principal anywhere; ``replay``, by default this process's own memory, and
+      ``journal``, what that memory leaves over restarts, by default nothing (``load`` keeps one on disk);
+    - ``clock``, seconds since the epoch; ``batch``, how many messages may share a signature, 1 to 4096.
+
+    ConfigurationError says what does not fit.
     """
 
     def __init__(
         self,
         *,
-        verifier: Verifier,
-        signer: Signer | None = None,
+        realm: str,
+        principal: str | None = None,
+        key: NamedBackend | None = None,
+        keys: KeySource | Iterable[VerificationKey] | None = None,
+        policy: Policy | None = None,
+        replay: ReplayStore | None = None,
+        journal: Journal | None = None,
+        clock: Callable[[], float] = time,
+        batch: int = BATCH,
         audit: Audit | None = None,
         quarantine: QuarantineSettings | None = None,
     ) -> None:
+        policy = Policy() if policy is None else policy
+        if replay is None:  # and not where it is empty
+            replay = MemoryReplayStore(horizon=policy.horizon, bounds=Bounds.within(policy.memory))
+        verifier = Verifier(
+            realm=realm,
+            principal=principal,
+            keys=_source_of(keys),
+            replay=replay,
+            policy=policy,
+            clock=clock,
+            journal=journal,
+        )
+        signer = None
+        if key is not None:
+            if principal is None:
+                raise ConfigurationError('principal: missing; a signer needs principal = "agent://..." to sign as')
+            if not isinstance(key, NamedBackend):
+                raise ConfigurationError(f"key: a {type(key).__name__} has no key_id and algorithm; give a SigningKey")
+            signer = Signer(
+                realm=realm,
+                principal=principal,
+                key=key,
+                key_id=key.key_id,
+                algorithm=key.algorithm,
+                clock=clock,
+                batch=batch,
+            )
+        self._assemble(verifier, signer, audit, quarantine)
+
+    @classmethod
+    def of(
+        cls,
+        verifier: Verifier,
+        signer: Signer | None = None,
+        *,
+        audit: Audit | None = None,
+        quarantine: QuarantineSettings | None = None,
+    ) -> Self:
+        """Return one of parts that were made before; ConfigurationError unless both are of one agent."""
         if signer is not None and (signer.realm, signer.principal) != (verifier.realm, verifier.principal):
             raise ConfigurationError("signer and verifier name another realm or principal: one process is one agent")
-        self.verifier: Final = verifier
-        self.clock: Final = verifier.clock
-        self.realm: Final = verifier.realm
-        self.quarantine: Final = quarantine
-        self.audit: Final = audit or Audit(clock=verifier.clock, observing=verifier.policy.mode is Mode.OBSERVE)
-        self.lives: Final = Lives(verifier, self.audit)
+        made = cls.__new__(cls)
+        made._assemble(verifier, signer, audit, quarantine)  # noqa: SLF001 - our own, by its other constructor
+        return made
+
+    def _assemble(
+        self, verifier: Verifier, signer: Signer | None, audit: Audit | None, quarantine: QuarantineSettings | None
+    ) -> None:
+        self.verifier = verifier
+        self.clock = verifier.clock
+        self.realm = verifier.realm
+        self.quarantine = quarantine
+        self.audit = audit or Audit(clock=verifier.clock, observing=verifier.policy.mode is Mode.OBSERVE)
+        self.lives = Lives(verifier, self.audit)
         self._signer = signer
 
     @property
@@ -124,3 +194,13 @@ class Watchword:
             verdict if isinstance(verdict, Pending) else ObservedMessage(message, verdict)
             for message, verdict in zip(messages, verdicts, strict=False)
         ]
+
+
+def _source_of(keys: KeySource | Iterable[VerificationKey] | None) -> KeySource | None:
+    given: object = keys
+    if isinstance(given, str | bytes) or not (given is None or isinstance(given, KeySource | Iterable)):
+        raise ConfigurationError(
+            f"keys: a {type(keys).__name__} is no source of keys; give VerificationKeys, or write their file into"
+            ' watchword.toml, with source = "files", and call watchword.load()'
+        )
+    return keys if keys is None or isinstance(keys, KeySource) else MemoryKeys(keys)

@@ -37,6 +37,7 @@ class Algorithm(IntEnum):
     ESP256 = -9
 
 
+@runtime_checkable
 class KeySource(Protocol):
     """Port: looks up who owns a key."""
 
@@ -54,6 +55,21 @@ class SigningBackend(Protocol):
 
     async def sign(self, data: bytes) -> bytes:
         """Return the 64-byte signature of ``data`` (Ed25519; or ESP256 as r || s with low s)."""
+        ...
+
+
+@runtime_checkable
+class NamedBackend(SigningBackend, Protocol):
+    """Port: a private key that knows the id and the algorithm of its public half, as a SigningKey does."""
+
+    @property
+    def key_id(self) -> bytes:
+        """The key id, UTF-8."""
+        ...
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The algorithm."""
         ...
 
 
@@ -221,6 +237,9 @@ class MemoryKeys:
         self._owners: dict[bytes, VerificationKey] = {}
         by_public: dict[bytes, str] = {}
         for key in keys:
+            given: object = key
+            if not isinstance(given, VerificationKey):
+                raise ConfigurationError(f"keys: a {type(given).__name__} is no VerificationKey")
             if (key.principal, key.key_id) in self._keys:
                 raise ConfigurationError(f"two keys with id {key.key_id.decode()!r} for {key.principal!r}: rename one")
             owner = by_public.setdefault(key.public_bytes, key.principal)

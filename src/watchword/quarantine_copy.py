@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import cbor2
-
+from watchword.cbor import ARRAY, NULL, head, of_bytes, of_int
 from watchword.envelope import MAX_ENVELOPE_CHARACTERS, is_envelope_name
 from watchword.errors import MAX_CLAIMED, Rejected, Unavailable
 from watchword.message import MAX_HEADER_BYTES, MAX_HEADERS, Channel, Message, Position
@@ -139,7 +138,18 @@ def message_digest(message: Message) -> str:
     headers = [[name.encode(errors="surrogatepass"), value] for name, value in message.headers[:MAX_HEADERS]]
     whole = [message.key, headers, message.value]
     more = len(message.headers) - len(headers)
-    return sha256(cbor2.dumps([*whole, more] if more else whole)).hexdigest()
+    return sha256(_cbor([*whole, more] if more else whole)).hexdigest()
+
+
+def _cbor(item: bytes | int | list[Any] | None) -> bytes:
+    """Return deterministic CBOR of the kinds of item that a digest covers."""
+    if item is None:
+        return bytes([NULL])
+    if isinstance(item, bytes):
+        return of_bytes(item)
+    if isinstance(item, int):
+        return of_int(item)
+    return head(ARRAY, len(item)) + b"".join(map(_cbor, item))
 
 
 def is_copy(headers: Sequence[Header]) -> bool:

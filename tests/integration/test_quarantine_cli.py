@@ -11,7 +11,8 @@ import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from watchword import Channel, Message, Position, Unavailable, Watchword
+from watchword import Unavailable, Watchword
+from watchword.spi import Channel, Message, Position
 from watchword_adapters.cli import main
 from watchword_adapters.config import load
 from watchword_adapters.kafka import SigningProducer

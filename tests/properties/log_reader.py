@@ -22,10 +22,11 @@ from tests.properties.log_world import (
     stated_floor,
 )
 from tests.unit.core.world import ALICE, BOB, at_once
-from watchword import MemoryReplayStore, Message, Rejected, Unavailable, Verifier
+from watchword import Rejected, Unavailable
 from watchword.looks import Looks
 from watchword.quota import Bounds
 from watchword.rebuild import anchor_without_record, floor_at, window_start
+from watchword.spi import MemoryReplayStore, Message, Verifier
 
 PER_PRINCIPAL: Final = 2
 UNVERIFIED: Final = 1

@@ -9,8 +9,9 @@ from math import floor, inf
 from typing import Final, TypeAlias
 
 from tests.unit.core.world import ALICE, ALICE_KEY, BOB, BOB_KEY, MALLORY, MALLORY_KEY, ed_key, press, public
-from watchword import Channel, Message, Policy, Position, SigningKey, VerificationKey
+from watchword import Policy, SigningKey, VerificationKey
 from watchword.message import Header
+from watchword.spi import Channel, Message, Position
 
 START: Final = 1_000_000
 SKEW: Final = 2.0

@@ -14,16 +14,7 @@ from typing import Final, TypeAlias
 from tests.properties.log_world import Ident, Keys
 from tests.properties.partition_log import HORIZON, SKEW, WINDOW, Client, Log, Record
 from tests.unit.core.world import BOB, at_once
-from watchword import (
-    MemoryReplayStore,
-    Message,
-    ObservedMessage,
-    Policy,
-    Rejected,
-    Unavailable,
-    VerifiedMessage,
-    Verifier,
-)
+from watchword import Policy, Rejected, Unavailable, VerifiedMessage
 from watchword.checkpoint import read_line
 from watchword.endings import Endings
 from watchword.guard import DEFAULT_BOUNDS
@@ -50,6 +41,7 @@ from watchword.partition import (
     Wait,
 )
 from watchword.quota import Bounds
+from watchword.spi import MemoryReplayStore, Message, ObservedMessage, Verifier
 
 FEW: Final = Bounds(per_principal=2, in_all=100, unverified=1)
 

@@ -10,9 +10,10 @@ from typing import Final
 
 from tests.properties.log_world import POLICY, STRANGER, WRITERS, Ident
 from tests.unit.core.world import press
-from watchword import Channel, Message, Position, SigningKey
+from watchword import SigningKey
 from watchword.message import Header
 from watchword.partition import Found
+from watchword.spi import Channel, Message, Position
 
 START: Final = 1_000_000
 SKEW: Final = POLICY.max_skew

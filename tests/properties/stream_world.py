@@ -11,8 +11,8 @@ from typing import Final
 
 from tests.properties.log_world import START, WRITERS, Ident
 from tests.unit.core.world import ALICE, press
-from watchword import Channel, Message, Position
 from watchword.message import Header
+from watchword.spi import Channel, Message, Position
 
 STREAM: Final = "S"
 CONSUMER: Final = "worker"

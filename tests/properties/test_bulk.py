@@ -33,23 +33,9 @@ from tests.unit.core.world import (
     raw_of,
     signed,
 )
-from watchword import (
-    Admission,
-    Allow,
-    Claim,
-    MemoryReplayStore,
-    Message,
-    Policy,
-    Position,
-    Rate,
-    Rejected,
-    ReplayStore,
-    Unavailable,
-    VerificationKey,
-    VerifiedMessage,
-    Verifier,
-)
+from watchword import Allow, Policy, Rate, Rejected, Unavailable, VerificationKey, VerifiedMessage
 from watchword.message import Expected
+from watchword.spi import Admission, Claim, MemoryReplayStore, Message, Position, ReplayStore, Verifier
 
 
 def kafka_at(offset: int, **fields: Any) -> Message:

@@ -22,7 +22,8 @@ from tests.unit.core.world import (
     signer,
     text,
 )
-from watchword import Message, Reason, Rejected, SigningError, VerifiedMessage
+from watchword import Reason, Rejected, SigningError, VerifiedMessage
+from watchword.spi import Message
 
 NAMES = st.text(max_size=6) | st.sampled_from(["watchword", "WATCHWORD", "traceparent", "a", "Nats-Msg-Id"])
 HEADERS = st.lists(st.tuples(NAMES, st.none() | st.binary(max_size=8)), max_size=4).map(tuple)

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.core.world import ALICE, ALICE_KEY, NOW, kafka, nats
-from watchword import Message, Signer, SigningError
+from watchword import SigningError
 from watchword.checks import HeaderCoverage
 from watchword.encoding import may_be_kept
+from watchword.spi import Message, Signer
 
 VALUES = st.sampled_from([b"", b"x", b"y", b"x" * 64, b"x" * 65, b"x" * 1100])
 NAMES = st.sampled_from(["a", "b", "traceparent", "watchword", "Watchword", "Nats-Msg-Id"])

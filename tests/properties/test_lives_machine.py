@@ -17,12 +17,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.properties.log_reader import AGES, ANY, WAITS, WITHIN
 from tests.properties.log_world import HORIZON, POLICY, SKEW, START, WINDOW, WRITERS, Ident, Keys
 from tests.unit.core.world import BOB, at_once, press
-from watchword import Alias, Channel, MemoryReplayStore, Message, Unavailable, VerifiedMessage, Verifier
+from watchword import Alias, Unavailable, VerifiedMessage
 from watchword.audit import Audit
 from watchword.guard import Note
 from watchword.journal import Recalled
 from watchword.lives import Life, Lives
 from watchword.message import Header
+from watchword.spi import Channel, MemoryReplayStore, Message, Verifier
 
 SUBJECTS: Final = ("a.x", "a.y")
 MAPPED: Final = "m.x"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.unit.core.world import at_once
-from watchword import Admission, Claim, MemoryReplayStore, Position
 from watchword.guard import DEFAULT_BOUNDS
+from watchword.spi import Admission, Claim, MemoryReplayStore, Position
 
 HORIZON = 10.0
 PER_PRINCIPAL = 6

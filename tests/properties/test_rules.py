@@ -9,10 +9,11 @@ from structlog.testing import capture_logs
 from structlog.types import EventDict
 
 from tests.unit.core.world import nats
-from watchword import Allow, Audit, Channel, ConfigurationError, Rate, Reason, Rejected, SigningError
+from watchword import Allow, ConfigurationError, Rate, Reason, Rejected, SigningError
 from watchword.audit import BURST, PERIOD
 from watchword.message import is_principal
 from watchword.policy import RateLimiter
+from watchword.spi import Audit, Channel
 
 TOKENS = st.lists(st.sampled_from(["a", "b", "cc", "*", ">"]), min_size=1, max_size=4)
 P = "agent://acme/p"

@@ -15,11 +15,12 @@ from tests.properties.log_reader import AGES, ANY, DELAYS, WAITS, WITHIN
 from tests.properties.log_world import HORIZON, POLICY, SKEW, WRITERS, Ident, Keys
 from tests.properties.stream_world import CONSUMER, JUNK, STRANGE, STREAM, Delivery, Server, Stored, read_as
 from tests.unit.core.world import ALICE, BOB, at_once
-from watchword import Expected, MemoryReplayStore, Rejected, Unavailable, VerifiedMessage, Verifier
+from watchword import Rejected, Unavailable, VerifiedMessage
 from watchword.audit import Audit
 from watchword.lives import Lives, stream_reader
 from watchword.rebuild import floor_at
 from watchword.replay_check import PASSED
+from watchword.spi import Expected, MemoryReplayStore, Verifier
 from watchword.stream_life import Beginning, StreamFacts
 
 READER: Final = stream_reader(STREAM, CONSUMER)

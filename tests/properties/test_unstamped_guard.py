@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.unit.core.world import at_once
-from watchword import Admission, Claim, MemoryReplayStore, Position
 from watchword.quota import Bounds
+from watchword.spi import Admission, Claim, MemoryReplayStore, Position
 
 HORIZON: Final = 40.0
 WIDTH: Final = 2

@@ -4,7 +4,8 @@ import asyncio
 import time
 
 from tests.integration.kafka.world import PLANNER, REALM, Captured, World
-from watchword import Channel, Message, VerificationKey
+from watchword import VerificationKey
+from watchword.spi import Channel, Message
 
 HOUR, DAY = 3_600, 86_400
 

@@ -7,7 +7,8 @@ from typing import Any
 from tests.integration.kafka.world import Captured, World
 from tests.support.kafka_api import VerifyingConsumer
 from tests.support.raw_kafka import Batch, Raw
-from watchword import Message, Rejected, Unavailable, Watchword
+from watchword import Rejected, Unavailable, Watchword
+from watchword.spi import Message
 
 END = b"end"
 SOON = 10.0

@@ -9,9 +9,29 @@ ROOT = Path(__file__).parents[2]
 
 HEAD = """
 from watchword import (
-    Admission, Channel, Claim, Delivered, KeySource, MemoryKeys, MemoryReplayStore, Message, ObservedMessage, Policy,
-    Rejected, ReplayStore, Signed, Signer, SigningBackend, SigningKey, Unavailable, VerificationKey, VerifiedMessage,
-    Verifier, Watchword,
+    MemoryKeys,
+    Policy,
+    Rejected,
+    SigningKey,
+    Unavailable,
+    VerificationKey,
+    VerifiedMessage,
+    Watchword,
+)
+from watchword.spi import (
+    Admission,
+    Channel,
+    Claim,
+    Delivered,
+    KeySource,
+    MemoryReplayStore,
+    Message,
+    ObservedMessage,
+    ReplayStore,
+    Signed,
+    Signer,
+    SigningBackend,
+    Verifier,
 )
 from typing import assert_type
 """

@@ -43,8 +43,9 @@ from tests.unit.core.world import (
     structure,
 )
 from tests.vectors import faults, trees
-from watchword import Channel, Message, Position, SigningKey, VerificationKey
+from watchword import SigningKey, VerificationKey
 from watchword.jwk import to_jwk
+from watchword.spi import Channel, Message, Position
 
 FOLDER: Final = Path(__file__).parent / "v1"
 SEEN_AT: Final = NOW + 1

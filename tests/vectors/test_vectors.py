@@ -10,25 +10,14 @@ import pytest
 
 from tests.unit.core.world import at_once
 from tests.vectors import generate, second
-from watchword import (
-    Allow,
-    Channel,
-    MemoryKeys,
-    MemoryReplayStore,
-    Policy,
-    Rate,
-    Reason,
-    Rejected,
-    Request,
-    VerifiedMessage,
-    Verifier,
-)
+from watchword import Allow, MemoryKeys, Policy, Rate, Reason, Rejected, VerifiedMessage
 from watchword.encoding import encode_claims, encode_direct, encode_protected
 from watchword.envelope import parse
 from watchword.guard import DEFAULT_BOUNDS
 from watchword.jwk import parse_jwks
 from watchword.keys import Algorithm
 from watchword.message import Expected
+from watchword.spi import Channel, MemoryReplayStore, Request, Verifier
 from watchword.wire_json import message_from_members, verdict_to_json
 
 FILES = sorted((Path(__file__).parent / "v1").glob("*.json"))

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -202,6 +203,8 @@ def demo(
     A planner asks a cloud controller to start instances; the attacker tries what needs no key. Exit code 1 if an attack
     reached a handler or an honest message was lost.
     """
+    if find_spec("watchword_adapters.demo") is None:
+        raise ConfigurationError("the demo is in the source only: clone it, and type make demo")
     from watchword_adapters.cli.demo import run_demo  # noqa: PLC0415 - quick start
 
     raise typer.Exit(run_demo(bus.value, url=url, bootstrap=bootstrap, as_json=as_json))

@@ -36,12 +36,10 @@ def run_bench(parts: Sequence[str], *, small: bool, output: Path | None, address
 
 
 def _benchmarks() -> Any:
-    """Find the runner: installed, or in the checkout that this is."""
-    if find_spec("watchword_adapters.benchmarks") is not None:
-        return import_module("watchword_adapters.benchmarks.run")
+    """Find the runner in the checkout that this is."""
     checkout = Path(__file__).parents[3]
     if not (checkout / "benchmarks" / "run.py").is_file():
-        raise ConfigurationError("the benchmarks are not installed: pip install 'watchword[bench]'")
+        raise ConfigurationError("the benchmarks are in the source only: clone it, and type make bench")
     if str(checkout) not in sys.path:
         sys.path.insert(0, str(checkout))
     return import_module("benchmarks.run")

@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from watchword import Algorithm, ConfigurationError, Message, Rejected
+from watchword import Algorithm, ConfigurationError, Rejected
 from watchword.envelope import VERSION, is_envelope_name, parse
 from watchword.wire_json import message_from_json
 from watchword_adapters.cli import OK, REJECTED
@@ -16,6 +16,7 @@ from watchword_adapters.cli.text import escaped
 
 if TYPE_CHECKING:
     from watchword.envelope import Envelope
+    from watchword.spi import Message
 
 NOT_VERIFIED: Final = "Not verified: these are claims, which anybody may have written."
 MAX_INPUT: Final = 64 * 1024 * 1024

@@ -8,9 +8,10 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from watchword import Admission, ConfigurationError, MemoryReplayStore, Rejected, SigningError, Unavailable
+from watchword import ConfigurationError, Rejected, SigningError, Unavailable
 from watchword.agent import require
 from watchword.quota import Bounds
+from watchword.spi import Admission, MemoryReplayStore
 from watchword.wire_json import (
     members_from_json,
     message_from_json,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Mapping
     from pathlib import Path
 
-    from watchword import Claim, Signer, Verifier
+    from watchword.spi import Claim, Signer, Verifier
 
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 _REQUEST_ID_DIGITS: Final = 32

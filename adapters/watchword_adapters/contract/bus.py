@@ -11,29 +11,26 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import pytest
 
 from watchword import (
-    Channel,
     MemoryKeys,
-    MemoryReplayStore,
-    Message,
     Mode,
     Policy,
     Reason,
     Rejected,
-    Signer,
     SigningKey,
     VerificationKey,
     VerifiedMessage,
-    Verifier,
     Watchword,
 )
 from watchword.envelope import is_envelope_name
+from watchword.spi import Channel, MemoryReplayStore, Message, Signer, Verifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from contextlib import AbstractAsyncContextManager
 
-    from watchword import KeySource, Unavailable
+    from watchword import Unavailable
     from watchword.message import Header, Scheme
+    from watchword.spi import KeySource
 
 T = TypeVar("T")
 
@@ -143,11 +140,11 @@ class Agents:
         key = SigningKey.generate()
         self.keys = Outage(MemoryKeys([key.verification_key(SENDER)]))
         signer = Signer(realm=REALM, principal=SENDER, key=key, clock=time.time)
-        self.sender = Watchword(verifier=self._verifier(SENDER, Policy()), signer=signer)
+        self.sender = Watchword.of(verifier=self._verifier(SENDER, Policy()), signer=signer)
 
     def reader(self, mode: Mode = Mode.ENFORCE) -> Watchword:
         """Return a pure consumer."""
-        return Watchword(verifier=self._verifier(READER, Policy(mode=mode)))
+        return Watchword.of(verifier=self._verifier(READER, Policy(mode=mode)))
 
     def _verifier(self, principal: str, policy: Policy) -> Verifier:
         return Verifier(

@@ -14,7 +14,7 @@ from watchword import Algorithm, SigningKey, VerificationKey
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from watchword import KeySource
+    from watchword.spi import KeySource
 
 ALICE = "agent://contract/alice"
 BOB = "agent://contract/bob"

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 import pytest
 
-from watchword import Message, Position, QuarantineLimits, Rate, Reason, Rejected, Unavailable
+from watchword import Rate, Reason, Rejected, Unavailable
 from watchword.audit import Audit
 from watchword.envelope import is_envelope_name
 from watchword.quarantine_copy import message_digest
+from watchword.spi import Message, Position, QuarantineLimits
 from watchword_adapters.copies import Copies
 
 if TYPE_CHECKING:
-    from watchword import Channel, Quarantine
     from watchword.quarantine_copy import Kept
+    from watchword.spi import Channel, Quarantine
 
 UNSIGNED = Rejected(Reason.UNSIGNED, "no envelope")
 UNDETERMINED = Unavailable("keys", "ConnectionError")

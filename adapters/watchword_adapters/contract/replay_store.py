@@ -9,10 +9,10 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
-from watchword import Admission, Claim, Position
+from watchword.spi import Admission, Claim, Position
 
 if TYPE_CHECKING:
-    from watchword import ReplayStore
+    from watchword.spi import ReplayStore
 
 NOW: Final = int(time.time()) + 3600
 """Seconds since the epoch; far enough ahead to lie above the floor of every store that is made meanwhile."""

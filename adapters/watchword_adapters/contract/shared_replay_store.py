@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 import pytest
 
-from watchword import Admission, Policy, Position
+from watchword import Policy
 from watchword.replay import BulkStore, ReaderBirth, ReaderForgottenError, SharedReplayStore, StoreError
+from watchword.spi import Admission, Position
 from watchword_adapters.contract.replay_store import HORIZON, NOW, ReplayStoreContract, make_claim
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from watchword import Claim, ReplayStore
+    from watchword.spi import Claim, ReplayStore
 
 POLICY: Final = Policy(max_age=HORIZON, max_skew=0.0, max_lag=3600.0)
 """The policy for which the stores must be set up."""

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 import cbor2
 
-from watchword import Channel, Message, Signer, SigningKey
+from watchword import SigningKey
 from watchword.encoding import encode_claims, encode_direct, encode_protected, sig_structure
 from watchword.envelope import parse
+from watchword.spi import Channel, Message, Signer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

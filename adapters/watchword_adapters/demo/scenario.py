@@ -14,7 +14,8 @@ from watchword_adapters.demo.stage import AUDITOR, REALM
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from watchword import Signer, VerificationKey
+    from watchword import VerificationKey
+    from watchword.spi import Signer
     from watchword_adapters.demo.attacks import Attack, Raw
     from watchword_adapters.demo.stage import Stage
 

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, Iterator
 
-    from watchword import Signer, Watchword
+    from watchword import Watchword
     from watchword.message import Scheme
+    from watchword.spi import Signer
     from watchword_adapters.demo.attacks import Raw
 
 Handler: TypeAlias = "Callable[[bytes | None], Awaitable[None]]"

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from aiokafka import AIOKafkaProducer
 
-    from watchword import Signer, Watchword
+    from watchword import Watchword
     from watchword.message import Header
+    from watchword.spi import Signer
     from watchword_adapters.kafka.entries import Recipient
 
 _UNNAMED: Final = object()

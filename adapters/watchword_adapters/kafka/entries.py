@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from aiokafka.errors import MessageSizeTooLargeError
 
-from watchword import Channel, SigningError
+from watchword import SigningError
 from watchword.encoding import characters
 from watchword.envelope import MAX_ENVELOPE_CHARACTERS
 from watchword.message import ENVELOPE_HEADER, MAX_PRINCIPAL_BYTES, channel_of
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from watchword import Watchword
     from watchword.message import Header
     from watchword.signer import Signed
+    from watchword.spi import Channel
     from watchword.unsigned import UnsignedEnvelope
 
 Recipient: TypeAlias = "Callable[[Channel, bytes | None, tuple[Header, ...]], str | None]"

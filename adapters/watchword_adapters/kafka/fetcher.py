@@ -20,7 +20,7 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import TopicPartition
 
-from watchword import ConfigurationError, Message, Position, Unavailable
+from watchword import ConfigurationError, Unavailable
 from watchword.endings import Endings
 from watchword.message import channel_of, log_name
 from watchword.outage import Outage
@@ -43,6 +43,7 @@ from watchword.partition import (
     Wait,
 )
 from watchword.replay import SharedReplayStore
+from watchword.spi import Message, Position
 from watchword_adapters.copies import Copies
 from watchword_adapters.kafka._seam import boot_time
 from watchword_adapters.kafka.admission import GroupAdmission, committed_by, reader_of

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordTooLargeError
 
-from watchword import ConfigurationError, HeaderStyle, Unavailable
+from watchword import ConfigurationError, Unavailable
 from watchword.agent import require
 from watchword.message import is_topic
 from watchword.quarantine import CappedQuarantine
+from watchword.spi import HeaderStyle
 from watchword_adapters.kafka._producer_seam import has_serializers, is_in_transaction, is_transactional
 from watchword_adapters.kafka._seam import connection_of
 from watchword_adapters.kafka.producer import SigningProducer
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 
     from aiokafka import AIOKafkaConsumer
 
-    from watchword import Channel, Watchword
+    from watchword import Watchword
     from watchword.quarantine import QuarantineLimits
     from watchword.quarantine_copy import Copy
+    from watchword.spi import Channel
 
 MAX_WAITING: Final = 1000
 """Copies that wait for the caller's next transaction; more are left out."""

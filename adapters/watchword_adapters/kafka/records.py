@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from watchword import ObservedMessage, Position, Unavailable, VerifiedMessage, WatchwordError
+from watchword import Unavailable, VerifiedMessage, WatchwordError
 from watchword.envelope import is_envelope_name
 from watchword.message import channel_of, make_message, maker_of
+from watchword.spi import ObservedMessage, Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from watchword import Delivered, Message, Rejected
+    from watchword import Rejected
+    from watchword.spi import Delivered, Message
 
 LOG_APPEND_TIME: Final = 1
 

@@ -13,7 +13,8 @@ from watchword_adapters.kafka.consumer import VerifyingConsumer
 from watchword_adapters.kafka.producer import Recipient, SigningProducer
 
 if TYPE_CHECKING:
-    from watchword import Quarantine, Watchword
+    from watchword import Watchword
+    from watchword.spi import Quarantine
 
 
 @overload

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from watchword import VerificationKey
+    from watchword.spi import Context, Warn
     from watchword_adapters.keys.public_files import State
-    from watchword_adapters.plugins import Context, Warn
 
 CHECK_CEILING: Final = 3600.0
 STALENESS_CEILING: Final = 7 * 86400.0

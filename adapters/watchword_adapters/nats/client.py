@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
     from nats.aio.msg import Msg
 
-    from watchword import Request, VerifiedMessage, Watchword, WatchwordError
+    from watchword import VerifiedMessage, Watchword, WatchwordError
     from watchword.quarantine import Quarantine
+    from watchword.spi import Request
     from watchword_adapters.nats.message import VerifiedMsg
     from watchword_adapters.nats.reader import Reader
     from watchword_adapters.nats.signing import Recipient

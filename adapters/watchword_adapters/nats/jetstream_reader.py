@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 from nats.errors import Error
 
-from watchword import Expected, ObservedMessage, Position, Rejected, Unavailable, VerifiedMessage
+from watchword import Rejected, Unavailable, VerifiedMessage
 from watchword.audit import UNDETERMINED
 from watchword.message import maker_of
 from watchword.outage import Outage
 from watchword.replay_check import PASSED
+from watchword.spi import Expected, ObservedMessage, Position
 from watchword_adapters.nats.gate import Gate
 from watchword_adapters.nats.message import Delivery, sequence_of
 from watchword_adapters.nats.reader import Reader
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
 
-    from watchword import Delivered, Message, Watchword
+    from watchword import Watchword
     from watchword.errors import Pending
     from watchword.signatures import CheckRunner
+    from watchword.spi import Delivered, Message
     from watchword_adapters.copies import Copies
     from watchword_adapters.nats.jetstream_rebuild import StreamMemory
     from watchword_adapters.nats.message import ObservedMsg, VerifiedMsg

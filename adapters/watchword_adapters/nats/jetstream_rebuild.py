@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from nats.js import JetStreamContext, JetStreamManager
 
-    from watchword import Message
     from watchword.signatures import CheckRunner
+    from watchword.spi import Message
     from watchword.stream_life import Beginning
     from watchword_adapters.nats.client import WatchwordClient
     from watchword_adapters.nats.jetstream_reader import StreamReader

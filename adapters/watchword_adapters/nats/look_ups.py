@@ -11,7 +11,8 @@ from watchword.errors import Pending, Unavailable
 from watchword_adapters.freshness import FRESH
 
 if TYPE_CHECKING:
-    from watchword import KeySource, VerificationKey
+    from watchword import VerificationKey
+    from watchword.spi import KeySource
 
 PATIENCE: Final = 0.02
 """Seconds for which a message waits for its key before others are judged instead."""

@@ -17,7 +17,8 @@ from watchword_adapters.nats.answers import ReplySubject
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from watchword import Delivered, Rejected, Unavailable, Watchword
+    from watchword import Rejected, Unavailable, Watchword
+    from watchword.spi import Delivered
 
 _ACK: Final = ["$JS", "ACK"]
 ACK_SUBJECTS: Final = "$JS.ACK."

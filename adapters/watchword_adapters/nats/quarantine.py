@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
 
-    from watchword import Channel, Message, Rejected, Watchword
+    from watchword import Rejected, Watchword
     from watchword.quarantine import QuarantineLimits
     from watchword.quarantine_copy import Copy
+    from watchword.spi import Channel, Message
 
 COPY_MARK: Final = "watchword-copy"
 """A token in the subjects to which streams acknowledge copies, whatever the inbox prefix of a client."""

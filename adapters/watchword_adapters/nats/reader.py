@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from watchword import Expected, ObservedMessage, Reason, Rejected, Unavailable, VerifiedMessage
+from watchword import Reason, Rejected, Unavailable, VerifiedMessage
 from watchword.agent import require
 from watchword.errors import Pending
 from watchword.message import channel_of, make_message
+from watchword.spi import Expected, ObservedMessage
 from watchword_adapters.nats.gate import Gate
 from watchword_adapters.nats.headers import HeaderBlock
 from watchword_adapters.nats.look_ups import LookUps
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
     from nats.aio.msg import Msg
 
-    from watchword import Delivered, Message, Position, Request, Watchword
+    from watchword import Watchword
     from watchword.signatures import CheckRunner
+    from watchword.spi import Delivered, Message, Position, Request
     from watchword_adapters.copies import Copies, Then
     from watchword_adapters.nats.message import ObservedMsg, VerifiedMsg
     from watchword_adapters.nats.waiting import WaitingQueue

@@ -23,8 +23,9 @@ from watchword_adapters.redriving import ANY, Choice, Redriven, Stored, judge, j
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from watchword import Message, Watchword
+    from watchword import Watchword
     from watchword.quarantine_copy import Kept
+    from watchword.spi import Message
     from watchword_adapters.nats.jetstream import VerifyingJetStream
 
 LIMIT: Final = 1000

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from nats.errors import Error
 
-from watchword import Request, SigningError
+from watchword import SigningError
 from watchword.message import ENVELOPE_HEADER, NATS_ID_HEADER, SERVERS_SUBJECTS, channel_of, is_subject, maker_of
+from watchword.spi import Request
 from watchword_adapters.nats.errors import BadHeader, BadSubject, PayloadTooLarge
 from watchword_adapters.nats.outbox import Outgoing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from watchword import Channel, VerifiedMessage, Watchword
+    from watchword import VerifiedMessage, Watchword
     from watchword.message import Header
+    from watchword.spi import Channel
 
 Recipient: TypeAlias = "Callable[[Channel, bytes | None, tuple[Header, ...]], str | None]"
 """Names the principal that a message is meant for, from its channel, key (None on NATS) and headers."""

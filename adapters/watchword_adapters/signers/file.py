@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from watchword_adapters.plugins import Context, Warn
+    from watchword.spi import Context, Warn
 
 MAX_PEM_BYTES: Final = 16 * 1024
 

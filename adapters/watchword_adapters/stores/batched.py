@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, NamedTupl
 
 from pydantic import Field
 
-from watchword import Admission, ConfigurationError
+from watchword import ConfigurationError
 from watchword.replay import ReaderForgottenError, StoreError, how_to_admit
 from watchword.settings import Duration, Section
+from watchword.spi import Admission
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from types import TracebackType
 
-    from watchword import Claim, Policy
+    from watchword import Policy
     from watchword.replay import ReaderBirth
-    from watchword_adapters.plugins import Warn
+    from watchword.spi import Claim, Warn
 
 TIMEOUT: Final = 2.0
 PER_PRINCIPAL: Final = 10_000_000

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from watchword import Policy
     from watchword.guard import Note
-    from watchword_adapters.plugins import Warn
+    from watchword.spi import Warn
 
 _CLEANED_EVERY: Final = 1.0
 _AGAIN_AFTER: Final = 60.0

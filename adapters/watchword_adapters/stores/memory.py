@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from watchword import MemoryReplayStore
 from watchword.quota import Bounds
 from watchword.settings import Section
+from watchword.spi import MemoryReplayStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from watchword_adapters.plugins import Context
+    from watchword.spi import Context
 
 
 def from_options(options: Mapping[str, Any], context: Context) -> MemoryReplayStore:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import nats
 from pydantic import Field
 
-from watchword import Admission, ConfigurationError
+from watchword import ConfigurationError
 from watchword.replay import StoreError
+from watchword.spi import Admission
 from watchword_adapters.stores.batched import PER_PRINCIPAL, TIMEOUT, BatchedReplayStore, StoreOptions, refusal
 from watchword_adapters.stores.nats_bucket import Bucket, Put, RightError, check, server_time
 from watchword_adapters.stores.nats_mark import (
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from watchword import Policy
     from watchword.replay import ReaderBirth
-    from watchword_adapters.plugins import Context, Warn
+    from watchword.spi import Context, Warn
     from watchword_adapters.stores.batched import Answer, Refusal, Use
 
 _BUCKET: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")

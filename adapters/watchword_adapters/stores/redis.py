@@ -16,8 +16,9 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 
-from watchword import Admission, ConfigurationError
+from watchword import ConfigurationError
 from watchword.replay import ReaderBirth, StoreError
+from watchword.spi import Admission
 from watchword_adapters.stores.batched import (
     FORGOTTEN,
     MOST_TIMEOUT,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from watchword import Policy
-    from watchword_adapters.plugins import Context, Warn
+    from watchword.spi import Context, Warn
     from watchword_adapters.stores.batched import Answer, Use
 
 _OLDEST: Final = (6, 2)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from watchword import Policy
     from watchword.replay import ReaderBirth
-    from watchword_adapters.plugins import Context, Warn
+    from watchword.spi import Context, Warn
     from watchword_adapters.stores.batched import Answer, Use
 
 _BUSY_SHARE: Final = 0.75

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from watchword import Admission, ConfigurationError
+from watchword import ConfigurationError
 from watchword.replay import ReaderBirth, StoreError
+from watchword.spi import Admission
 from watchword_adapters.stores.batched import refusal
 from watchword_adapters.stores.sqlite_files import Files
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.core.world import World, kafka, nats, signed
-from watchword import Message, Reason, Rejected
+from watchword import Reason, Rejected
+from watchword.spi import Message
 
 
 @pytest.mark.parametrize("message", [kafka(), nats(), kafka(headers=(("watchwords", b"x"), ("x-watchword", b"y")))])

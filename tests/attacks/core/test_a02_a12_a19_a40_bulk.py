@@ -19,8 +19,9 @@ from tests.unit.core.world import (
     press_many,
     signer,
 )
-from watchword import Allow, Message, Policy, Position, Rate
+from watchword import Allow, Policy, Rate
 from watchword.message import VerifiedMessage
+from watchword.spi import Message, Position
 
 CHECKS = pytest.mark.parametrize("check", [None, Checks()], ids=["inline", "checker"])
 

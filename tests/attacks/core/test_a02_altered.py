@@ -6,7 +6,8 @@ from itertools import permutations
 import pytest
 
 from tests.unit.core.world import World, kafka, signed
-from watchword import Message, Reason, Rejected
+from watchword import Reason, Rejected
+from watchword.spi import Message
 
 
 def altered(message: Message) -> None:

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.core.world import World, bear, cbor, claims_of, direct, kafka, nats, raw_of, signed, text
-from watchword import Message, Reason, Rejected
+from watchword import Reason, Rejected
 from watchword.message import MAX_HEADER_BYTES
+from watchword.spi import Message
 
 
 def malformed(message: Message) -> None:

@@ -32,7 +32,8 @@ from tests.unit.core.world import (
     signed,
     structure,
 )
-from watchword import Channel, ConfigurationError, MemoryKeys, Message, Reason, Rejected, VerificationKey
+from watchword import ConfigurationError, MemoryKeys, Reason, Rejected, VerificationKey
+from watchword.spi import Channel, Message
 
 CLAIMS = cbor(claims_of(nats()))
 

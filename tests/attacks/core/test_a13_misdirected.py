@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.core.world import BOB, MALLORY, NOW, World, at_once, kafka, known_keys, nats, signed
-from watchword import Channel, MemoryKeys, MemoryReplayStore, Message, Policy, Reason, Rejected, Verifier
+from watchword import MemoryKeys, Policy, Reason, Rejected
+from watchword.spi import Channel, MemoryReplayStore, Message, Verifier
 
 
 @pytest.mark.parametrize(

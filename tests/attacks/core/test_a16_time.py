@@ -5,7 +5,8 @@ from math import inf
 import pytest
 
 from tests.unit.core.world import NOW, World, kafka, nats, press, signed, signer
-from watchword import MemoryReplayStore, Message, Reason, Rejected
+from watchword import Reason, Rejected
+from watchword.spi import MemoryReplayStore, Message
 
 
 def reason_of(world: World, message: Message) -> Reason | None:

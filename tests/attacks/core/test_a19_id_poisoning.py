@@ -17,7 +17,8 @@ from tests.unit.core.world import (
     nats,
     press,
 )
-from watchword import Message, Rejected
+from watchword import Rejected
+from watchword.spi import Message
 
 REAL = press(nats())
 

@@ -21,8 +21,9 @@ from tests.unit.core.world import (
     press_many,
 )
 from tests.unit.core.world import ending as word
-from watchword import MemoryKeys, MemoryReplayStore, Message, Policy, Position, Rejected, SigningKey, Verifier
+from watchword import MemoryKeys, Policy, Rejected, SigningKey
 from watchword.guard import DEFAULT_BOUNDS
+from watchword.spi import MemoryReplayStore, Message, Position, Verifier
 
 ROOM = 20
 

@@ -20,7 +20,7 @@ from tests.unit.core.world import (
     press_many,
     raw_of,
 )
-from watchword import Message, Position
+from watchword.spi import Message, Position
 
 FORGER = ed_key(9, kid=b"alice-1")
 

@@ -29,7 +29,8 @@ from tests.unit.core.world import (
     structure,
 )
 from tests.vectors import trees
-from watchword import MemoryKeys, Message, Position, VerificationKey
+from watchword import MemoryKeys, VerificationKey
+from watchword.spi import Message, Position
 
 NEW_KEY = ed_key(7, kid=b"alice-2")
 

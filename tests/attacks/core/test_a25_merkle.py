@@ -20,7 +20,8 @@ from tests.unit.core.world import (
     structure,
 )
 from tests.vectors import trees
-from watchword import Message, Reason, Rejected
+from watchword import Reason, Rejected
+from watchword.spi import Message
 
 SIZE = 7
 MESSAGES = [nats(value=bytes([index])) for index in range(SIZE)]

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.core.world import NOW, REALM, kafka, nats, rejected, signed
-from watchword import Channel, HeaderStyle, Message, Reason, Rejected, Unavailable
+from watchword import Reason, Rejected, Unavailable
 from watchword.quarantine_copy import make_copy
+from watchword.spi import Channel, HeaderStyle, Message
 
 
 @pytest.mark.parametrize("style", list(HeaderStyle))

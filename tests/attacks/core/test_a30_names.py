@@ -3,7 +3,8 @@
 import pytest
 
 from tests.unit.core.world import REALM, World, kafka, nats, press, signed
-from watchword import Channel, Reason, Rejected, SigningError
+from watchword import Reason, Rejected, SigningError
+from watchword.spi import Channel
 
 
 @pytest.mark.parametrize("bad", ["a\r\nPUB x 1", "a b", "a\x00", "é", "a..b", ">", "a.*"])

@@ -10,7 +10,8 @@ import structlog
 from structlog.testing import capture_logs
 
 from tests.unit.core.world import ALICE_KEY, World, at_once, kafka, nats, press, signed, signer
-from watchword import Channel, Message, Reason, Rejected, SigningError, Unavailable, Watchword
+from watchword import Reason, Rejected, SigningError, Unavailable, Watchword
+from watchword.spi import Channel, Message
 
 SECRET = "s3cret"
 VALUE, KEY, HEADER = b"value-s3cret", b"key-s3cret", b"header-s3cret"
@@ -36,7 +37,7 @@ def test_a31_rejections_show_no_payload(fault: Callable[[Message], Message]) -> 
     """Promise: neither the error, its trace, nor the log line holds value, key, header value or envelope."""
     structlog.reset_defaults()
     message = fault(signed(_secretive()))
-    watchword = Watchword(verifier=World().verifier)
+    watchword = Watchword.of(verifier=World().verifier)
     with capture_logs() as logs, pytest.raises(Rejected) as caught:
         at_once(watchword.admit(message))
     shown = (
@@ -72,7 +73,7 @@ def test_a31_outages_log_no_plug_ins_text() -> None:
     store_down.store.store = Leaky()  # type: ignore[assignment] # gives no admission
     for world in (keys_down, store_down):
         with capture_logs() as logs, pytest.raises(Unavailable) as caught:
-            at_once(Watchword(verifier=world.verifier).admit(press(nats())))
+            at_once(Watchword.of(verifier=world.verifier).admit(press(nats())))
         assert SECRET not in str(caught.value) + repr(caught.value) + repr(logs)
         assert logs[0]["detail"] == "ConnectionError"
 
@@ -89,7 +90,7 @@ def test_a31_private_keys_stay_private() -> None:
 def test_a31_labels_are_bounded() -> None:
     """Promise: whatever attackers send, the counts' labels are reasons, and a log line's fields are capped."""
     structlog.reset_defaults()
-    watchword = Watchword(verifier=World().verifier)
+    watchword = Watchword.of(verifier=World().verifier)
     with capture_logs() as logs:
         for number in range(300):
             name = f"agent://{number}/" + "x" * 200
@@ -106,7 +107,7 @@ def test_a31_labels_are_bounded() -> None:
 def test_a31_names_of_attackers_choice_do_not_steer_a_terminal() -> None:
     """Promise: a subject or principal with escape sequences is shown escaped and capped by the plainest log set-up."""
     structlog.reset_defaults()
-    watchword = Watchword(verifier=World(principal=None).verifier)
+    watchword = Watchword.of(verifier=World(principal=None).verifier)
     subject = replace(nats(), channel=Channel("nats", "prod", "t.\x1b]0;owned\x07" + "A" * 4000))
     named = press(nats(), c1="agent://a\x9b2J\u202eb")
     with capture_logs() as logs:

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.core.world import World, kafka, nats, press, rejected
-from watchword import Alias, Channel, ConfigurationError, Message, Policy, Position, Reason
+from watchword import Alias, ConfigurationError, Policy, Reason
+from watchword.spi import Channel, Message, Position
 
 SOURCE, MIRROR = "kafka://src/tasks", "kafka://prod/src.tasks"
 POLICY = Policy(aliases=(Alias(MIRROR, SOURCE), Alias("nats://prod/jobs.scale", "nats://prod/tasks.scale")))

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.unit.core.world import at_once, nats, signer
-from watchword import Signer
+from watchword.spi import Signer
 
 
 def _ids(count: int) -> list[bytes]:

@@ -22,8 +22,9 @@ from tests.unit.core.world import (
     press,
     public,
 )
-from watchword import Allow, MemoryKeys, Message, Policy, Position, Rate, SigningKey
+from watchword import Allow, MemoryKeys, Policy, Rate, SigningKey
 from watchword.guard import DEFAULT_BOUNDS, MemoryReplayStore
+from watchword.spi import Message, Position
 
 HOUR = 3600
 DAY = 24 * HOUR

@@ -10,8 +10,9 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.core.world import ALICE, ALICE_KEY, BOB, NOW, REALM, at_once, kafka, known_keys, press, public
-from watchword import MemoryKeys, MemoryReplayStore, Message, Policy, Position, Rejected, Unavailable, Verifier
+from watchword import MemoryKeys, Policy, Rejected, Unavailable
 from watchword.rebuild import anchor_without_record, floor_at, window_start
+from watchword.spi import MemoryReplayStore, Message, Position, Verifier
 
 POLICY = Policy(max_skew=30.0)
 LOG = "group#tasks/0"

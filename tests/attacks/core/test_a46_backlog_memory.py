@@ -14,9 +14,10 @@ import pytest
 
 from tests.unit.core.claims import claim
 from tests.unit.core.world import ALICE, BOB, MALLORY, NOW, at_once
-from watchword import Admission, Claim, MemoryReplayStore, Policy, Position
+from watchword import Policy
 from watchword.quota import Bounds
 from watchword.rebuild import floor_at, window_start
+from watchword.spi import Admission, Claim, MemoryReplayStore, Position
 
 FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
 POLICY = Policy()

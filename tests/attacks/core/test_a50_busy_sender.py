@@ -7,20 +7,11 @@ from math import ceil
 import pytest
 
 from tests.unit.core.world import ALICE, ALICE_KEY, NOW, REALM, at_once, kafka, known_keys, press
-from watchword import (
-    Admission,
-    MemoryKeys,
-    MemoryReplayStore,
-    Policy,
-    Position,
-    Rejected,
-    ReplayStore,
-    Verifier,
-    Watchword,
-)
+from watchword import MemoryKeys, Policy, Rejected, Watchword
 from watchword.guard import SLICES
 from watchword.quota import Bounds
 from watchword.replay import Claim
+from watchword.spi import Admission, MemoryReplayStore, Position, ReplayStore, Verifier
 
 POLICY = Policy()
 
@@ -84,7 +75,7 @@ def test_a50_the_policys_memory_bounds_what_one_process_reads(*, shared: bool) -
     verifier = Verifier(
         realm=REALM, keys=MemoryKeys(known_keys()), replay=replay, policy=policy, clock=lambda: NOW + 1.0
     )
-    agent, logged = Watchword(verifier=verifier), list[str]()
+    agent, logged = Watchword.of(verifier=verifier), list[str]()
     agent.audit.warn = lambda event, **fields: logged.append(f"{event}: {fields['remedy']}")  # type: ignore[method-assign] # the test listens
     sight = Sight()
     for _ in range(bounds.per_principal - 1):

@@ -9,11 +9,12 @@ import pytest
 
 from tests.unit.core.world import NOW, World, bear, cbor, claims_of, direct, endings, kafka, rejected, signed
 from tests.vectors import faults
-from watchword import Message, Reason, Rejected, Unavailable
+from watchword import Reason, Rejected, Unavailable
 from watchword.cbor import read_head
 from watchword.envelope import MAX_ENVELOPE_BYTES
 from watchword.message import MAX_HEADERS
 from watchword.quarantine_copy import MAX_COPY_HEADERS, HeaderStyle, make_copy, message_digest, read_copy
+from watchword.spi import Message
 
 MANY = 340_000
 """Empty headers of a record of 1 MB, which a gzip batch of 1,062 bytes holds."""

@@ -10,8 +10,9 @@ import aiokafka
 from aiokafka.abc import ConsumerRebalanceListener
 
 from tests.support.kafka_api import VerifiedRecord, VerifyingConsumer
-from watchword import ConfigurationError, MemoryKeys, MemoryReplayStore, Policy, Verifier, Watchword
+from watchword import ConfigurationError, MemoryKeys, Policy, Watchword
 from watchword.jwk import parse_jwks
+from watchword.spi import MemoryReplayStore, Verifier
 
 SEEN: list[bytes | None] = []
 REVOKED: list[int] = []
@@ -38,7 +39,7 @@ class Listener(ConsumerRebalanceListener):
 async def main(bootstrap: str, topic: str, group: str, jwks: str) -> dict[str, Any]:
     """Read all that is there: a message, a forged one, many more, the last; handle the first for long."""
     policy = Policy()
-    watchword = Watchword(
+    watchword = Watchword.of(
         verifier=Verifier(
             realm="test",
             keys=MemoryKeys(parse_jwks(jwks.encode())),

@@ -15,7 +15,8 @@ from tests.support.broker_tools import commit_for
 from tests.support.fetched import Fetched
 from tests.support.kafka_api import VerifyingConsumer
 from tests.support.readers import END, SOON, Places, judged, until
-from watchword import Message, Rejected, Unavailable
+from watchword import Rejected, Unavailable
+from watchword.spi import Message
 
 FIRST = {"client_id": "a", "heartbeat_interval_ms": 100}
 LAST = {"client_id": "z", "heartbeat_interval_ms": 100}

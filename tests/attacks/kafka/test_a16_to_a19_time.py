@@ -8,8 +8,9 @@ import pytest
 from aiokafka import TopicPartition
 
 from tests.integration.kafka.world import CONTROLLER, INTERN, PLANNER, Captured, World, eventually, read, values
-from watchword import Channel, Message, SigningError
+from watchword import SigningError
 from watchword.envelope import parse
+from watchword.spi import Channel, Message
 
 
 async def test_a16_captured_record_sent_after_the_window(world: World) -> None:

@@ -8,9 +8,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests.integration.kafka.quarantining import held, length, pass_through, quarantine_in
 from tests.integration.kafka.world import REALM, Captured, World, read, values, without_envelope
-from watchword import Channel, Message, Position, QuarantineLimits, Rate, Reason, Rejected, Unavailable
+from watchword import Rate, Reason, Rejected, Unavailable
 from watchword.quarantine import COOL_DOWN
 from watchword.quarantine_copy import Copy
+from watchword.spi import Channel, Message, Position, QuarantineLimits
 
 
 async def test_a29_copies_verify_on_no_channel(world: World) -> None:

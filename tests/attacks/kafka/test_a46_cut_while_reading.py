@@ -12,7 +12,8 @@ from tests.integration.kafka.world import World, read, values
 from tests.support.broker_tools import alter_topic, commit_for, committed_by, delete_before
 from tests.support.clocks import passed
 from tests.support.readers import END, SOON, judged, until
-from watchword import Message, Watchword
+from watchword import Watchword
+from watchword.spi import Message
 
 kinds = pytest.mark.parametrize("kind", ["LogAppendTime", "CreateTime"])
 SENT = [b"%d" % number for number in range(40)]

@@ -10,7 +10,8 @@ from aiokafka import TopicPartition
 from tests.integration.kafka.world import REALM, World
 from tests.support.kafka_api import VerifyingConsumer
 from tests.support.readers import END, SOON, judged, until
-from watchword import Admission, Alias, Claim, ConfigurationError, MemoryReplayStore, Policy, Verifier, Watchword
+from watchword import Alias, ConfigurationError, Policy, Watchword
+from watchword.spi import Admission, Claim, MemoryReplayStore, Verifier
 
 LAST = b"last"
 
@@ -20,7 +21,7 @@ def reader_of(world: World, mirror: str, original: str, *, shared: bool) -> Watc
     alias = Alias(channel=f"kafka://{REALM}/{mirror}", signed_for=f"kafka://{REALM}/{original}")
     policy = Policy(aliases=(alias,))
     replay = Shared() if shared else MemoryReplayStore(horizon=policy.horizon)
-    return Watchword(
+    return Watchword.of(
         verifier=Verifier(
             realm=REALM, keys=world.keys, replay=replay, policy=policy, clock=time.time, shared_replay=shared
         )

@@ -5,7 +5,8 @@ import time
 from collections import Counter
 
 from tests.integration.kafka.world import World
-from watchword import MemoryReplayStore, Policy, Verifier, Watchword
+from watchword import Policy, Watchword
+from watchword.spi import MemoryReplayStore, Verifier
 
 MANY = 260_000
 """What 5,000 messages a second make in less than a minute; the window is five."""
@@ -21,7 +22,7 @@ async def test_a50_nothing_is_over_quota(world: World) -> None:
                 await asyncio.sleep(0)
         await producer.flush()
     policy = Policy()
-    reader = Watchword(
+    reader = Watchword.of(
         verifier=Verifier(
             realm="test",
             keys=world.keys,

@@ -9,7 +9,8 @@ import pytest
 from tests.integration.kafka.world import World
 from tests.support.raw_kafka import GZIP, ZSTD, Batch, Raw, RawClient, RawHeader
 from tests.support.readers import END, judged, raw_of, until
-from watchword import Message, Rejected, Unavailable
+from watchword import Rejected, Unavailable
+from watchword.spi import Message
 
 pytestmark = pytest.mark.needs_kafka("raw_batches")
 

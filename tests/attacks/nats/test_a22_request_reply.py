@@ -12,7 +12,8 @@ from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
 from tests.integration.nats.world import CLOUD, MALLORY, PLANNER, World, raw, resend, soon, until, verified
-from watchword import Allow, Channel, Message, Mode, Reason
+from watchword import Allow, Mode, Reason
+from watchword.spi import Channel, Message
 from watchword_adapters.nats import WatchwordClient
 
 Unique = Callable[[str], str]

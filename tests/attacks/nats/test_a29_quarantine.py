@@ -5,7 +5,8 @@ import pytest
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.quarantining import UNDETERMINED, UNSIGNED, held, message, pass_through, quarantine_on
 from tests.integration.nats.world import CLOUD, PLANNER, REALM, World, block, raw, until
-from watchword import Channel, QuarantineLimits, Rate, Reason
+from watchword import Rate, Reason
+from watchword.spi import Channel, QuarantineLimits
 from watchword_adapters.nats.quarantine import NatsQuarantine
 
 

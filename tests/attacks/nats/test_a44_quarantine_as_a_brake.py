@@ -17,7 +17,8 @@ from tests.brokers.plugin import MakeStream
 from tests.integration.nats.quarantining import UNSIGNED, held, message, quarantine_on
 from tests.integration.nats.world import CLOUD, PLANNER, Kept, World, soon, until, world_on
 from tests.support.delaying import far_away
-from watchword import Message, QuarantineLimits, Rate, Reason, Rejected, Unavailable, Watchword
+from watchword import Rate, Reason, Rejected, Unavailable, Watchword
+from watchword.spi import Message, QuarantineLimits
 from watchword_adapters.nats import NatsQuarantine
 
 HONEST = [b"%d" % number for number in range(10)]

@@ -11,7 +11,8 @@ from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import CLOUD, MALLORY, PLANNER, World, block, raw, until
 from tests.unit.core.world import nats as unsigned
 from tests.unit.core.world import press
-from watchword import Channel, Mode, Reason, SigningError
+from watchword import Mode, Reason, SigningError
+from watchword.spi import Channel
 from watchword_adapters.nats import WatchwordClient
 
 Unique = Callable[[str], str]

@@ -7,7 +7,8 @@ import cbor2
 import pytest
 
 from tests.integration.nats.world import CLOUD, MALLORY, PLANNER, World, block, raw, resend, until
-from watchword import Channel, Message, Reason, Signer, SigningKey
+from watchword import Reason, SigningKey
+from watchword.spi import Channel, Message, Signer
 
 Unique = Callable[[str], str]
 

@@ -12,7 +12,8 @@ from nats.js.api import AckPolicy, ConsumerConfig
 
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import CLOUD, MALLORY, PLANNER, World, block, raw, soon, until, verified
-from watchword import Channel, Message, Reason, Signer
+from watchword import Reason
+from watchword.spi import Channel, Message, Signer
 
 Unique = Callable[[str], str]
 HOUR = 3600.0

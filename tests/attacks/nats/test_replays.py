@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.integration.nats.world import CLOUD, PLANNER, World, resend, soon, until, verified
-from watchword import Channel, Message, Reason, Signer
+from watchword import Reason
+from watchword.spi import Channel, Message, Signer
 
 Unique = Callable[[str], str]
 HOUR = 3600.0

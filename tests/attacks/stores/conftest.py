@@ -16,7 +16,8 @@ from redis.asyncio import Redis
 
 from tests.brokers.broker import Broker
 from tests.unit.core.world import ALICE, ALICE_KEY, BOB, BOB_KEY, REALM
-from watchword import MemoryKeys, Policy, Verifier
+from watchword import MemoryKeys, Policy
+from watchword.spi import Verifier
 from watchword_adapters.stores.batched import BatchedReplayStore
 from watchword_adapters.stores.nats_kv import NatsKvReplayStore
 from watchword_adapters.stores.redis import RedisReplayStore

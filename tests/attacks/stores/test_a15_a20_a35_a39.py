@@ -14,7 +14,8 @@ import pytest
 from tests.attacks.stores.conftest import PER_PRINCIPAL, Shared
 from tests.attacks.stores.world import at, ending, signed
 from tests.unit.core.world import ALICE, BOB
-from watchword import Admission, Message, Reason
+from watchword import Reason
+from watchword.spi import Admission, Message
 
 
 async def served(member: Any, message: Message) -> Reason | str:

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from tests.unit.core.world import ALICE, ALICE_KEY, BOB_KEY, REALM
-from watchword import Channel, Message, Position, Reason, Rejected, Signer, Unavailable, Verifier
+from watchword import Reason, Rejected, Unavailable
+from watchword.spi import Channel, Message, Position, Signer, Verifier
 
 
 async def signed(principal: str = ALICE, **fields: Any) -> Message:

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from watchword import KeyChain, KeySource, MemoryKeys, VerificationKey
+from watchword import MemoryKeys, VerificationKey
 from watchword.jwk import to_jwks
+from watchword.spi import KeyChain, KeySource
 from watchword_adapters.contract.key_source import ChangingKeySourceContract, KeySourceContract
 from watchword_adapters.keys.files import FileKeys
 

@@ -7,8 +7,9 @@ import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from tests.brokers.plugin import MakeTopic
-from watchword import Channel, MemoryKeys, MemoryReplayStore, Policy, Quarantine, QuarantineLimits, Verifier, Watchword
+from watchword import MemoryKeys, Policy, Watchword
 from watchword.quarantine_copy import Kept, read_copy
+from watchword.spi import Channel, MemoryReplayStore, Quarantine, QuarantineLimits, Verifier
 from watchword_adapters.contract.quarantine import Fault, QuarantineContract
 from watchword_adapters.kafka.quarantine import KafkaQuarantine
 
@@ -16,7 +17,7 @@ from watchword_adapters.kafka.quarantine import KafkaQuarantine
 def bystander() -> Watchword:
     """Return an agent that knows nobody."""
     replay = MemoryReplayStore(horizon=None)
-    return Watchword(
+    return Watchword.of(
         verifier=Verifier(realm="test", keys=MemoryKeys(), replay=replay, policy=Policy(), clock=time.time)
     )
 

@@ -9,18 +9,9 @@ from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from tests.brokers.plugin import MakeStream
-from watchword import (
-    Channel,
-    MemoryKeys,
-    MemoryReplayStore,
-    Mode,
-    Policy,
-    Quarantine,
-    QuarantineLimits,
-    Verifier,
-    Watchword,
-)
+from watchword import MemoryKeys, Mode, Policy, Watchword
 from watchword.quarantine_copy import Kept, read_copy
+from watchword.spi import Channel, MemoryReplayStore, Quarantine, QuarantineLimits, Verifier
 from watchword_adapters.contract.quarantine import Fault, QuarantineContract
 from watchword_adapters.nats import ObservedMsg, connect
 from watchword_adapters.nats.quarantine import NatsQuarantine
@@ -29,7 +20,9 @@ from watchword_adapters.nats.quarantine import NatsQuarantine
 def bystander() -> Watchword:
     """Return an agent that knows nobody, and looks on."""
     replay, policy = MemoryReplayStore(horizon=None), Policy(mode=Mode.OBSERVE)
-    return Watchword(verifier=Verifier(realm="test", keys=MemoryKeys(), replay=replay, policy=policy, clock=time.time))
+    return Watchword.of(
+        verifier=Verifier(realm="test", keys=MemoryKeys(), replay=replay, policy=policy, clock=time.time)
+    )
 
 
 async def say_nothing(_: object) -> None:

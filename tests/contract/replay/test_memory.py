@@ -1,4 +1,4 @@
-from watchword import MemoryReplayStore
+from watchword.spi import MemoryReplayStore
 from watchword_adapters.cli.lines import _OneWindow
 from watchword_adapters.contract.replay_store import HORIZON, ReplayStoreContract
 

@@ -7,7 +7,8 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests.integration.kafka.world import REALM, World, observe
-from watchword import Channel, Message, Mode, Position, QuarantineLimits, Rejected, Unavailable
+from watchword import Mode, Rejected, Unavailable
+from watchword.spi import Channel, Message, Position, QuarantineLimits
 from watchword_adapters.kafka import ObservedRecord
 from watchword_adapters.kafka.quarantine import KafkaQuarantine
 from watchword_adapters.kafka.redrive import copies

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.integration.kafka.world import REALM, World, read, values
-from watchword import ConfigurationError, Policy, Verifier, Watchword
+from watchword import ConfigurationError, Policy, Watchword
 from watchword.replay import ReaderBirth
+from watchword.spi import Verifier
 from watchword_adapters.stores.sqlite import SqliteReplayStore
 
 
@@ -19,7 +20,7 @@ async def test_a_group_with_a_past_is_refused_by_a_new_store(world: World, tmp_p
         policy = Policy(max_skew=0.5)
         replay = SqliteReplayStore(path, policy=policy, clock=time.time)
         keys = world.keys
-        return Watchword(verifier=Verifier(realm=REALM, keys=keys, replay=replay, policy=policy, clock=time.time))
+        return Watchword.of(verifier=Verifier(realm=REALM, keys=keys, replay=replay, policy=policy, clock=time.time))
 
     await world.say(topic, b"one", b"two", b"three")
     first = member(tmp_path / "first.db")

@@ -10,8 +10,9 @@ from aiokafka.errors import IllegalOperation, MessageSizeTooLargeError
 
 from tests.integration.kafka.quarantining import held, length, quarantine_in
 from tests.integration.kafka.world import REALM, World
-from watchword import Channel, ConfigurationError, Message, Position, Reason, Rejected, Unavailable
+from watchword import ConfigurationError, Reason, Rejected, Unavailable
 from watchword.settings import QuarantineSettings
+from watchword.spi import Channel, Message, Position
 from watchword_adapters.kafka import quarantine as module
 from watchword_adapters.kafka.quarantine import KafkaQuarantine
 from watchword_adapters.redriving import Stored
@@ -86,9 +87,9 @@ def test_settings_make_it(world: World) -> None:
     """``[quarantine] kafka`` gives one with its caps, and without it there is none."""
     agent = world.reader()
     assert KafkaQuarantine.from_settings(agent) is None
-    agent.quarantine = QuarantineSettings(nats="q")  # type: ignore[misc]  # as load() sets it
+    agent.quarantine = QuarantineSettings(nats="q")
     assert KafkaQuarantine.from_settings(agent) is None
-    agent.quarantine = QuarantineSettings(kafka="q", max_size=2048)  # type: ignore[misc]  # as above
+    agent.quarantine = QuarantineSettings(kafka="q", max_size=2048)
     made = KafkaQuarantine.from_settings(agent)
     assert made is not None
     assert (made.topic, made._limits.max_size) == ("q", 2048)

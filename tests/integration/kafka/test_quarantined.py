@@ -27,7 +27,7 @@ async def test_settings_alone_are_enough(world: World) -> None:
     await world.inject(topic, [Captured(value=b"forged")])
     await world.say(topic, b"honest")
     agent = world.reader()
-    agent.quarantine = QuarantineSettings(kafka=quarantine_topic)  # type: ignore[misc]  # as load() sets it
+    agent.quarantine = QuarantineSettings(kafka=quarantine_topic)
     async with world.consumer(agent, topic) as consumer:
         await read(consumer, 1)
     assert len(await held(world, quarantine_topic)) == 1

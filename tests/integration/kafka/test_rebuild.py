@@ -7,7 +7,8 @@ import pytest
 from aiokafka import TopicPartition
 
 from tests.integration.kafka.world import World, read, values
-from watchword import Admission, Claim, ConfigurationError, Policy, Unavailable, Verifier, Watchword
+from watchword import ConfigurationError, Policy, Unavailable, Watchword
+from watchword.spi import Admission, Claim, Verifier
 
 
 async def recalls(world: World, topic: str, **options: Any) -> dict[str, int]:
@@ -143,7 +144,7 @@ async def test_a_store_that_cannot_be_trusted_is_refused_at_the_start(
     verifier = Verifier(
         realm="test", keys=world.keys, replay=Store(error), policy=Policy(), clock=lambda: 0.0, shared_replay=True
     )
-    consumer = world.consumer(Watchword(verifier=verifier), "topic", group_id="group")
+    consumer = world.consumer(Watchword.of(verifier=verifier), "topic", group_id="group")
     with pytest.raises(expected):
         await consumer.__aenter__()
 

@@ -11,18 +11,9 @@ from aiokafka.structs import TopicPartition
 
 from tests.integration.kafka.quarantining import held, pass_through, quarantine_in
 from tests.integration.kafka.world import CONTROLLER, PLANNER, REALM, Captured, World, committed
-from watchword import (
-    Channel,
-    ConfigurationError,
-    Message,
-    Position,
-    Reason,
-    Rejected,
-    Unavailable,
-    VerifiedMessage,
-    Watchword,
-)
+from watchword import ConfigurationError, Reason, Rejected, Unavailable, VerifiedMessage, Watchword
 from watchword.quarantine_copy import HeaderStyle, make_copy
+from watchword.spi import Channel, Message, Position
 from watchword_adapters.kafka.redrive import copies, redrive
 from watchword_adapters.redriving import ANY, Choice, Redriven
 

@@ -5,15 +5,16 @@ import json
 import sys
 import time
 
-from watchword import MemoryKeys, MemoryReplayStore, Policy, Verifier, Watchword
+from watchword import MemoryKeys, Policy, Watchword
 from watchword.jwk import parse_jwks
+from watchword.spi import MemoryReplayStore, Verifier
 from watchword_adapters.kafka import VerifiedRecord, VerifyingConsumer
 
 
 async def main(bootstrap: str, topic: str, group: str, jwks: str) -> None:
     """Read one record, then another call's worth of nothing."""
     policy = Policy()
-    watchword = Watchword(
+    watchword = Watchword.of(
         verifier=Verifier(
             realm="test",
             keys=MemoryKeys(parse_jwks(jwks.encode())),

@@ -10,22 +10,9 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from tests.brokers.plugin import MakeTopic
-from watchword import (
-    Channel,
-    MemoryKeys,
-    MemoryReplayStore,
-    Message,
-    Mode,
-    Policy,
-    Rejected,
-    Signer,
-    SigningKey,
-    Unavailable,
-    VerificationKey,
-    Verifier,
-    Watchword,
-)
+from watchword import MemoryKeys, Mode, Policy, Rejected, SigningKey, Unavailable, VerificationKey, Watchword
 from watchword.message import Header
+from watchword.spi import Channel, MemoryReplayStore, Message, Signer, Verifier
 from watchword_adapters.kafka import ObservedRecord, SigningProducer, VerifiedRecord, VerifyingConsumer
 
 REALM = "test"
@@ -101,7 +88,7 @@ class World:
     def speaker(self, principal: str = PLANNER, *, clock: Callable[[], float] = time.time) -> Watchword:
         """Return an agent that signs."""
         signer = Signer(realm=REALM, principal=principal, key=self.signing[principal], clock=clock)
-        return Watchword(verifier=self.reader(principal=principal).verifier, signer=signer)
+        return Watchword.of(verifier=self.reader(principal=principal).verifier, signer=signer)
 
     def reader(
         self,
@@ -118,7 +105,7 @@ class World:
         """Return an agent that verifies."""
         policy = Policy(mode=mode, max_age=max_age, max_skew=max_skew, max_hold=max_hold)
         replay = MemoryReplayStore(horizon=policy.horizon)
-        return Watchword(
+        return Watchword.of(
             verifier=Verifier(
                 realm=realm,
                 principal=principal,

@@ -5,17 +5,8 @@ from typing import Any
 from nats.js.api import ConsumerConfig
 
 from tests.integration.nats.world import CLOUD, REALM, World
-from watchword import (
-    Channel,
-    Message,
-    Mode,
-    Position,
-    Reason,
-    Rejected,
-    Unavailable,
-    VerifiedMessage,
-    Watchword,
-)
+from watchword import Mode, Reason, Rejected, Unavailable, VerifiedMessage, Watchword
+from watchword.spi import Channel, Message, Position
 from watchword_adapters.nats import ObservedMsg
 from watchword_adapters.nats.quarantine import NatsQuarantine
 from watchword_adapters.nats.redrive import copies, redrive

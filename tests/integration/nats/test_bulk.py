@@ -26,20 +26,8 @@ from tests.integration.nats.world import (
     until,
     verified,
 )
-from watchword import (
-    Admission,
-    Claim,
-    KeySource,
-    MemoryKeys,
-    Mode,
-    Policy,
-    Reason,
-    Unavailable,
-    VerificationKey,
-    VerifiedMessage,
-    Verifier,
-    Watchword,
-)
+from watchword import MemoryKeys, Mode, Policy, Reason, Unavailable, VerificationKey, VerifiedMessage, Watchword
+from watchword.spi import Admission, Claim, KeySource, Verifier
 from watchword_adapters.nats import ObservedMsg, VerifyingPullSubscription
 from watchword_adapters.stores.sqlite import SqliteReplayStore
 
@@ -208,7 +196,7 @@ async def test_a_store_that_is_down_is_asked_at_most_twice_for_each(world: World
         clock=time.time,
         shared_replay=True,
     )
-    guard = Watchword(verifier=verifier)
+    guard = Watchword.of(verifier=verifier)
     await publish(world, subject, 40)
     subscription = await pulling(world, guard, subject)
     with pytest.raises(NatsTimeoutError):
@@ -261,7 +249,7 @@ async def test_a15_workers_that_share_a_store_deliver_each_id_once(
     def worker() -> Watchword:
         store = SqliteReplayStore(tmp_path / "ids.db", policy=policy, clock=time.time)
         world.stack.push_async_callback(store.close)
-        return Watchword(
+        return Watchword.of(
             verifier=Verifier(
                 realm=REALM,
                 principal=CLOUD,

@@ -18,16 +18,8 @@ from nats.js.errors import ServiceUnavailableError
 from tests.brokers.broker import Broker
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import CLOUD, PLANNER, World, raw, soon, until, verified
-from watchword import (
-    ConfigurationError,
-    MemoryReplayStore,
-    Mode,
-    Reason,
-    SigningError,
-    Unavailable,
-    VerifiedMessage,
-    Watchword,
-)
+from watchword import ConfigurationError, Mode, Reason, SigningError, Unavailable, VerifiedMessage, Watchword
+from watchword.spi import MemoryReplayStore
 from watchword_adapters.nats import ObservedMsg, connect
 
 if TYPE_CHECKING:

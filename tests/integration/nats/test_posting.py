@@ -12,8 +12,9 @@ from nats.errors import ConnectionClosedError, ConnectionDrainingError, Outbound
 
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import CLOUD, PLANNER, World, soon, until, verified
-from watchword import Channel, Message, Signer, SigningError, SigningKey, Unavailable, Watchword
+from watchword import SigningError, SigningKey, Unavailable, Watchword
 from watchword.envelope import parse
+from watchword.spi import Channel, Message, Signer
 from watchword_adapters.nats import WatchwordClient, outbox
 
 Unique = Callable[[str], str]
@@ -288,7 +289,7 @@ async def remote_planner(world: World) -> tuple[WatchwordClient, Remote]:
     remote = Remote(key)
     options: dict[str, Any] = {"key_id": key.key_id, "algorithm": key.algorithm}
     signer = Signer(realm="prod", principal=PLANNER, key=remote, clock=agent.clock, **options)
-    return await world.client(Watchword(verifier=agent.verifier, signer=signer)), remote
+    return await world.client(Watchword.of(verifier=agent.verifier, signer=signer)), remote
 
 
 async def test_slow_back_end_signs_what_gathers_meanwhile_together(world: World, unique: Unique) -> None:

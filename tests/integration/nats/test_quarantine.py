@@ -9,12 +9,9 @@ from nats.aio.msg import Msg
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.quarantining import UNDETERMINED, UNSIGNED, held, message, quarantine_on
 from tests.integration.nats.world import CLOUD, World, until
-from watchword import (
-    ConfigurationError,
-    QuarantineLimits,
-    Unavailable,
-)
+from watchword import ConfigurationError, Unavailable
 from watchword.settings import QuarantineSettings
+from watchword.spi import QuarantineLimits
 from watchword_adapters.nats import quarantine as module
 from watchword_adapters.nats.quarantine import NatsQuarantine
 
@@ -178,9 +175,9 @@ def test_settings_make_it(world: World) -> None:
     """``[quarantine] nats`` gives one with its caps, and without it there is none."""
     agent = world.agent(CLOUD)
     assert NatsQuarantine.from_settings(agent) is None
-    agent.quarantine = QuarantineSettings(kafka="q")  # type: ignore[misc]  # as load() sets it
+    agent.quarantine = QuarantineSettings(kafka="q")
     assert NatsQuarantine.from_settings(agent) is None
-    agent.quarantine = QuarantineSettings(nats="q", max_size=2048)  # type: ignore[misc]  # as above
+    agent.quarantine = QuarantineSettings(nats="q", max_size=2048)
     made = NatsQuarantine.from_settings(agent)
     assert made is not None
     assert (made.subject, made._limits.max_size) == ("q", 2048)

@@ -21,15 +21,9 @@ from tests.integration.nats.quarantining import (
     told,
 )
 from tests.integration.nats.world import CLOUD, PLANNER, REALM, World
-from watchword import (
-    Channel,
-    ConfigurationError,
-    Mode,
-    Position,
-    Rejected,
-    VerifiedMessage,
-)
+from watchword import ConfigurationError, Mode, Rejected, VerifiedMessage
 from watchword.quarantine_copy import HeaderStyle, make_copy
+from watchword.spi import Channel, Position
 from watchword_adapters.nats import ObservedMsg
 from watchword_adapters.nats import redrive as redriving
 from watchword_adapters.redriving import Choice, Redriven

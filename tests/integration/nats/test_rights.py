@@ -20,18 +20,10 @@ from nats.js.errors import NotFoundError
 from tests.brokers.broker import Broker
 from tests.brokers.nats import wheel
 from tests.integration.nats.world import CLOUD, PLANNER, World, until, world_on
-from watchword import (
-    Admission,
-    ConfigurationError,
-    Policy,
-    ReplayStore,
-    Unavailable,
-    VerifiedMessage,
-    Watchword,
-    WatchwordError,
-)
+from watchword import ConfigurationError, Policy, Unavailable, VerifiedMessage, Watchword, WatchwordError
 from watchword.jwk import to_jwks
 from watchword.replay import ReaderBirth
+from watchword.spi import Admission, ReplayStore
 from watchword_adapters.cli.store import Word, run_init
 from watchword_adapters.contract.replay_store import make_claim
 from watchword_adapters.nats import WatchwordClient

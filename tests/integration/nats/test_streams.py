@@ -18,16 +18,8 @@ from nats.js.errors import APIError, NoStreamResponseError, TooManyStalledMsgsEr
 
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import CLOUD, PLANNER, World, soon, until, verified
-from watchword import (
-    ConfigurationError,
-    MemoryReplayStore,
-    Message,
-    Mode,
-    Reason,
-    SigningError,
-    VerifiedMessage,
-    Watchword,
-)
+from watchword import ConfigurationError, Mode, Reason, SigningError, VerifiedMessage, Watchword
+from watchword.spi import MemoryReplayStore, Message
 from watchword_adapters.nats import ObservedMsg, VerifyingJetStream, jetstream_rebuild
 
 Unique = Callable[[str], str]
@@ -373,7 +365,8 @@ WORKER = """
 import asyncio, sys, time
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from nats.js.api import ConsumerConfig
-from watchword import MemoryKeys, MemoryReplayStore, Policy, VerificationKey, Verifier, Watchword
+from watchword import MemoryKeys, Policy, VerificationKey, Watchword
+from watchword.spi import MemoryReplayStore, Verifier
 from watchword_adapters.nats import connect
 
 async def main(url, subject, principal, key_id, pem):
@@ -382,7 +375,7 @@ async def main(url, subject, principal, key_id, pem):
     policy = Policy()
     replay = MemoryReplayStore(horizon=policy.horizon)
     verifier = Verifier(realm="prod", keys=keys, replay=replay, policy=policy, clock=time.time)
-    client = await connect(url, watchword=Watchword(verifier=verifier))
+    client = await connect(url, watchword=Watchword.of(verifier=verifier))
     js = client.jetstream(sole_reader=True)
     subscription = await js.pull_subscribe(subject, durable="worker", config=ConsumerConfig(ack_wait=1))
     (msg,) = await subscription.fetch(timeout=20)

@@ -8,7 +8,8 @@ import pytest
 from nats.js.api import ConsumerConfig
 
 from tests.integration.nats.world import CLOUD, PLANNER, World, soon, verified
-from watchword import ConfigurationError, MemoryReplayStore, Mode, Policy, Reason, Rejected, Signer, Verifier, Watchword
+from watchword import ConfigurationError, Mode, Policy, Reason, Rejected, Watchword
+from watchword.spi import MemoryReplayStore, Signer, Verifier
 from watchword_adapters.nats import ObservedMsg, WatchwordClient
 
 READS: dict[str, Callable[[WatchwordClient, str], Awaitable[Any]]] = {
@@ -32,7 +33,7 @@ def keyless(signer: Signer, mode: Mode = Mode.ENFORCE) -> Watchword:
         clock=time.time,
         shared_replay=True,
     )
-    return Watchword(verifier=verifier, signer=signer)
+    return Watchword.of(verifier=verifier, signer=signer)
 
 
 @pytest.fixture

@@ -14,23 +14,18 @@ from nats.aio.msg import Msg
 from watchword import (
     Alias,
     Allow,
-    KeySource,
     MemoryKeys,
-    MemoryReplayStore,
-    Message,
     Mode,
     Policy,
     Reason,
     Rejected,
-    ReplayStore,
-    Signer,
     SigningKey,
     Unavailable,
     VerificationKey,
-    Verifier,
     Watchword,
 )
 from watchword.journal import Journal
+from watchword.spi import KeySource, MemoryReplayStore, Message, ReplayStore, Signer, Verifier
 from watchword_adapters.nats import VerifiedMsg, WatchwordClient
 
 REALM: Final = "prod"
@@ -115,7 +110,7 @@ class World:
             shared_replay=shared,  # with those of this test's clients that are given the same agent
         )
         signer = Signer(realm=REALM, principal=principal, key=self.signing[principal], clock=clock)
-        return Watchword(verifier=verifier, signer=signer if speaks else None)
+        return Watchword.of(verifier=verifier, signer=signer if speaks else None)
 
     async def client(self, watchword: Watchword, **options: Any) -> WatchwordClient:
         """Connect an agent."""

@@ -12,8 +12,9 @@ import pytest
 
 from tests.attacks.stores.world import signed
 from tests.unit.core.world import ALICE, ALICE_KEY, REALM
-from watchword import Admission, ConfigurationError, MemoryKeys, Policy, Unavailable, Verifier
+from watchword import ConfigurationError, MemoryKeys, Policy, Unavailable
 from watchword.replay import ReaderBirth, StoreError
+from watchword.spi import Admission, Verifier
 from watchword_adapters.config import load
 from watchword_adapters.contract.replay_store import make_claim
 from watchword_adapters.stores.batched import FORGOTTEN, Answer, BatchedReplayStore, Use

@@ -16,8 +16,9 @@ from nats.aio.client import Client
 
 from tests.brokers import nats as ways
 from tests.brokers.broker import Broker
-from watchword import Admission, Claim, ConfigurationError, Policy, Position
+from watchword import ConfigurationError, Policy
 from watchword.replay import ReaderBirth, ReaderForgottenError, StoreError
+from watchword.spi import Admission, Claim, Position
 from watchword_adapters.contract.replay_store import make_claim
 from watchword_adapters.stores.nats_bucket import Put, check
 from watchword_adapters.stores.nats_kv import NatsKvReplayStore, _entry

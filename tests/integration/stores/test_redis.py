@@ -15,8 +15,9 @@ from redis.asyncio import Redis
 from tests.brokers import redis
 from tests.brokers.broker import Broker
 from tests.brokers.process import free_port
-from watchword import Admission, Claim, ConfigurationError, Policy
+from watchword import ConfigurationError, Policy
 from watchword.replay import ReaderBirth, ReaderForgottenError, StoreError
+from watchword.spi import Admission, Claim
 from watchword_adapters.contract.replay_store import make_claim
 from watchword_adapters.stores.redis import RIGHTS, RedisReplayStore
 

@@ -16,8 +16,9 @@ from redis.exceptions import RedisError
 
 from tests.brokers import redis
 from tests.brokers.broker import Broker
-from watchword import Admission, ConfigurationError, Policy
+from watchword import ConfigurationError, Policy
 from watchword.replay import ReaderBirth, ReaderForgottenError
+from watchword.spi import Admission
 from watchword_adapters.contract.replay_store import make_claim
 from watchword_adapters.stores.redis import RedisReplayStore
 

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from watchword import Admission, Claim, ConfigurationError, Policy
+from watchword import ConfigurationError, Policy
 from watchword.replay import ReaderBirth, StoreError
+from watchword.spi import Admission, Claim
 from watchword_adapters.contract.replay_store import make_claim
 from watchword_adapters.stores import sqlite_ledger
 from watchword_adapters.stores.batched import GRACE

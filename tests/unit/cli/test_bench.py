@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import brokers
 from watchword_adapters.cli import bench, main
 
 
@@ -23,19 +22,9 @@ def test_without_the_extra_one_line_says_what_to_install(
 def test_without_the_benchmarks_one_line_says_so_too(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Adapters that were put somewhere without them do not fail with a stack trace."""
-    monkeypatch.setattr(bench, "find_spec", lambda name: None if "benchmarks" in name else name)
+    """An installed Watchword has none, and does not fail with a stack trace."""
     monkeypatch.setattr(bench, "__file__", "/somewhere/adapters/watchword_adapters/cli/bench.py")
-    assert "benchmarks are not installed" in _fails(capsys)
-
-
-def test_an_installed_runner_comes_before_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is installed beside the adapters is what runs, whatever directory one stands in."""
-    asked: list[str] = []
-    monkeypatch.setattr(bench, "find_spec", lambda name: name)
-    monkeypatch.setattr(bench, "import_module", asked.append)
-    bench._benchmarks()
-    assert asked == ["watchword_adapters.benchmarks.run"]
+    assert "clone it, and type make bench" in _fails(capsys)
 
 
 def test_a_checkout_is_found_from_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,16 +48,3 @@ def test_wrong_arguments_are_one_clear_line(
 ) -> None:
     """Whoever names a part or a broker that is not there is told what to write."""
     assert advice in _fails(capsys, *arguments, "--small", "-o", str(tmp_path))
-
-
-def test_installed_without_a_broker_the_error_names_the_options(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Outside a checkout nothing starts a broker: the line says how to name one, by option or environment."""
-    monkeypatch.setattr(brokers, "__package__", "watchword_adapters.benchmarks")
-    for bus in ("KAFKA", "NATS"):
-        monkeypatch.delenv(f"WATCHWORD_BENCH_{bus}", raising=False)
-    assert main(["bench", "buses", "--small", "-o", str(tmp_path)]) == 2
-    told = capsys.readouterr().err
-    assert "--kafka localhost:9092, or in WATCHWORD_BENCH_KAFKA" in told
-    assert told.splitlines()[-1] == "watchword: no bus to measure on"

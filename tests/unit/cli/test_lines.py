@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.cli.conftest import PLANNER, Run
-from watchword import Admission, Reason
+from watchword import Reason
+from watchword.spi import Admission
 from watchword_adapters.cli import lines as module
 from watchword_adapters.contract.replay_store import make_claim
 

@@ -7,8 +7,9 @@ import pytest
 import structlog
 
 from tests.unit.cli.conftest import Ended, Run
-from watchword import Channel, HeaderStyle, Message, Position, Reason, Rejected, Unavailable
+from watchword import Reason, Rejected, Unavailable
 from watchword.quarantine_copy import make_copy, read_copy
+from watchword.spi import Channel, HeaderStyle, Message, Position
 from watchword_adapters.kafka import redrive as kafka
 from watchword_adapters.nats import redrive as nats
 from watchword_adapters.redriving import Choice, Redriven, Stored

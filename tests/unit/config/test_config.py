@@ -4,18 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from watchword import (
-    Algorithm,
-    Channel,
-    ConfigurationError,
-    MemoryKeys,
-    MemoryReplayStore,
-    Message,
-    Rejected,
-    SigningKey,
-)
+from watchword import Algorithm, ConfigurationError, MemoryKeys, Rejected, SigningKey
 from watchword.jwk import to_jwks
 from watchword.quota import Bounds
+from watchword.spi import Channel, MemoryReplayStore, Message
 from watchword_adapters.config import load
 
 PLANNER = "agent://acme/planner"

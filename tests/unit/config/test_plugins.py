@@ -6,8 +6,9 @@ from types import ModuleType
 import pytest
 from pydantic import BaseModel
 
-from watchword import Admission, Claim, ConfigurationError, MemoryKeys, SigningKey
+from watchword import ConfigurationError, MemoryKeys, SigningKey
 from watchword.replay import ReaderBirth, SharedReplayStore
+from watchword.spi import Admission, Claim
 from watchword_adapters import plugins
 from watchword_adapters.config import load
 

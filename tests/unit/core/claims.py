@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from tests.unit.core.world import ALICE, ALICE_KEY, NOW
-from watchword import Claim, MemoryReplayStore, Position, ReplayStore
 from watchword.guard import DEFAULT_BOUNDS
+from watchword.spi import Claim, MemoryReplayStore, Position, ReplayStore
 
 HORIZON: Final = 100.0
 

@@ -24,10 +24,8 @@ from tests.unit.core.world import (
     signer,
 )
 from watchword import (
-    Audit,
     ConfigurationError,
     Mode,
-    ObservedMessage,
     Policy,
     Reason,
     Rejected,
@@ -38,6 +36,7 @@ from watchword import (
 )
 from watchword.audit import BURST, PERIOD
 from watchword.message import Expected
+from watchword.spi import Audit, ObservedMessage
 
 
 @pytest.fixture
@@ -119,7 +118,7 @@ def test_flush_writes_what_was_folded_and_nothing_else(logs: list[EventDict]) ->
 def test_admit_delivers_or_raises_and_counts(logs: list[EventDict]) -> None:
     """Promise: in enforce mode admit returns what verified, raises for the rest, and counts both."""
     world = World()
-    watchword = Watchword(verifier=world.verifier)
+    watchword = Watchword.of(verifier=world.verifier)
     assert isinstance(at_once(watchword.admit(press(nats()))), VerifiedMessage)
     with pytest.raises(Rejected):
         at_once(watchword.admit(nats()))
@@ -131,7 +130,7 @@ def test_admit_delivers_or_raises_and_counts(logs: list[EventDict]) -> None:
 def test_observe_mode_delivers_everything_marked(logs: list[EventDict]) -> None:
     """Promise: observing drops nothing, attaches the verdict, counts as enforcing would, and the type says so."""
     world = World(policy=Policy(mode=Mode.OBSERVE))
-    watchword = Watchword(verifier=world.verifier)
+    watchword = Watchword.of(verifier=world.verifier)
     good, bad = at_once(watchword.admit(press(nats()))), at_once(watchword.admit(nats()))
     assert isinstance(good, ObservedMessage)
     assert isinstance(good.verdict, VerifiedMessage)
@@ -145,7 +144,7 @@ def test_observe_mode_delivers_everything_marked(logs: list[EventDict]) -> None:
 
 def test_many_are_admitted_in_order_and_counted(logs: list[EventDict]) -> None:
     """Promise: together, messages come back each with its verdict and are accounted for as one by one."""
-    watchword = Watchword(verifier=World().verifier)
+    watchword = Watchword.of(verifier=World().verifier)
     tree = press_many([nats(value=b"%d" % at) for at in range(3)])
     found = at_once(watchword.admit_many([tree[0], nats(), tree[1], tree[0], tree[2]], check=Checks()))
     assert [*map(ending, found)] == ["first", "unsigned", "first", "replayed", "first"]
@@ -168,7 +167,7 @@ def test_many_are_admitted_up_to_an_outage(mode: Mode, logs: list[EventDict]) ->
             return await find(principal, key_id)
 
     world.keys.source = Failing()
-    watchword = Watchword(verifier=world.verifier)
+    watchword = Watchword.of(verifier=world.verifier)
     found = at_once(watchword.admit_many(messages))
     told = [one.verdict if isinstance(one, ObservedMessage) else one for one in found]
     assert [*map(ending, told)] == ["first", "keys"]
@@ -179,7 +178,7 @@ def test_many_are_admitted_up_to_an_outage(mode: Mode, logs: list[EventDict]) ->
 
 def test_observing_many_marks_each(logs: list[EventDict]) -> None:
     """Promise: observing, each of many comes with its own message and verdict, and nothing is called dropped."""
-    watchword = Watchword(verifier=World(policy=Policy(mode=Mode.OBSERVE)).verifier)
+    watchword = Watchword.of(verifier=World(policy=Policy(mode=Mode.OBSERVE)).verifier)
     messages = [nats(), *press_many([nats(value=b"1"), nats(value=b"2")])]
     found = at_once(watchword.admit_many(messages, Expected(floor=NOW + 1.0)))
     assert [one.message for one in found if isinstance(one, ObservedMessage)] == messages
@@ -190,12 +189,12 @@ def test_observing_many_marks_each(logs: list[EventDict]) -> None:
 
 def test_an_agent_is_one_principal_in_one_realm() -> None:
     """Promise: a signer and a verifier of different agents are not joined, and a pure consumer says how to sign."""
-    alone = Watchword(verifier=World(principal=ALICE).verifier, signer=signer())
+    alone = Watchword.of(verifier=World(principal=ALICE).verifier, signer=signer())
     assert alone.signer.principal == ALICE
     with pytest.raises(ConfigurationError, match="one process is one agent"):
-        Watchword(verifier=World(principal=BOB).verifier, signer=signer())
+        Watchword.of(verifier=World(principal=BOB).verifier, signer=signer())
     with pytest.raises(ConfigurationError, match=r"\[signer\]"):
-        _ = Watchword(verifier=World().verifier).signer
+        _ = Watchword.of(verifier=World().verifier).signer
 
 
 def test_what_cannot_be_read_is_dropped_even_when_observing(logs: list[EventDict]) -> None:

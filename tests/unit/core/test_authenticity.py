@@ -27,12 +27,8 @@ from tests.unit.core.world import (
     public,
     rejected,
 )
-from watchword import (
-    Message,
-    Reason,
-    Unavailable,
-    VerificationKey,
-)
+from watchword import Reason, Unavailable, VerificationKey
+from watchword.spi import Message
 
 # Check 5
 

@@ -29,19 +29,9 @@ from tests.unit.core.world import (
     public,
     raw_of,
 )
-from watchword import (
-    Admission,
-    Claim,
-    MemoryKeys,
-    MemoryReplayStore,
-    Message,
-    Policy,
-    Position,
-    VerificationKey,
-    VerifiedMessage,
-    Verifier,
-)
+from watchword import MemoryKeys, Policy, VerificationKey, VerifiedMessage
 from watchword.message import Expected, Request
+from watchword.spi import Admission, Claim, MemoryReplayStore, Message, Position, Verifier
 
 
 def records(count: int, **fields: Any) -> list[Message]:

@@ -18,16 +18,9 @@ from tests.unit.core.world import (
     rejected,
     signed,
 )
-from watchword import (
-    Allow,
-    Channel,
-    Message,
-    Policy,
-    Position,
-    Reason,
-    Request,
-)
+from watchword import Allow, Policy, Reason
 from watchword.message import MAX_HEADER_BYTES, Expected
+from watchword.spi import Channel, Message, Position, Request
 
 # Check 1
 

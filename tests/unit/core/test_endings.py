@@ -2,10 +2,11 @@
 
 import pytest
 
-from watchword import Channel, Message, ObservedMessage, Reason, Rejected, Unavailable, VerifiedMessage
+from watchword import Reason, Rejected, Unavailable, VerifiedMessage
 from watchword.endings import FIRST_DELAY, LONGEST_DELAY, Ending, Endings
 from watchword.message import seal
 from watchword.outage import QUIET, Outage
+from watchword.spi import Channel, Message, ObservedMessage
 
 HOLD = 30.0
 MESSAGE = Message(channel=Channel("kafka", "prod", "tasks"), value=b"1")

@@ -7,8 +7,8 @@ import pytest
 
 from tests.unit.core.claims import HORIZON, claim, make_room, numbered, place, store
 from tests.unit.core.world import BOB, NOW, at_once
-from watchword import Admission
 from watchword.packed import LEAST, OPEN
+from watchword.spi import Admission
 
 FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
 

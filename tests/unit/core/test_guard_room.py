@@ -9,9 +9,9 @@ import pytest
 
 from tests.unit.core.claims import HORIZON, claim
 from tests.unit.core.world import ALICE, BOB, MALLORY, NOW, at_once
-from watchword import Admission, Claim, MemoryReplayStore, Position
 from watchword.quota import Bounds
 from watchword.slices import Slices
+from watchword.spi import Admission, Claim, MemoryReplayStore, Position
 
 FIRST, _, _, TOO_OLD, OVER_QUOTA = Admission
 

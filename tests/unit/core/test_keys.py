@@ -20,7 +20,8 @@ from tests.unit.core.world import (
     ed_key,
     public,
 )
-from watchword import Algorithm, ConfigurationError, KeyChain, MemoryKeys, SigningKey, VerificationKey
+from watchword import Algorithm, ConfigurationError, MemoryKeys, SigningKey, VerificationKey
+from watchword.spi import KeyChain
 
 # Every encoding of a point of small order, canonical or not: the list that libsodium and others refuse.
 SMALL_ORDER = [

@@ -6,20 +6,12 @@ from typing import Any
 import pytest
 
 from tests.unit.core.world import ALICE, BOB, NOW, at_once, known_keys, nats, press
-from watchword import (
-    Alias,
-    ConfigurationError,
-    MemoryKeys,
-    MemoryReplayStore,
-    Policy,
-    Position,
-    VerifiedMessage,
-    Verifier,
-)
+from watchword import Alias, ConfigurationError, MemoryKeys, Policy, VerifiedMessage
 from watchword.audit import Audit
 from watchword.guard import Kind, Note
 from watchword.journal import Recalled
 from watchword.lives import MAX_KNOWN, Life, Lives
+from watchword.spi import MemoryReplayStore, Position, Verifier
 
 SKEW, WINDOW = 5.0, 110.0
 

@@ -6,8 +6,9 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 
 from tests.unit.core.world import World, kafka, nats, press
-from watchword import Channel, ConfigurationError, SigningError, VerifiedMessage
+from watchword import ConfigurationError, SigningError, VerifiedMessage
 from watchword.message import CHANNELS_KEPT, channel_of, check_realm, is_principal, is_subject
+from watchword.spi import Channel
 
 
 @pytest.mark.parametrize(

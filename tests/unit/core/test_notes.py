@@ -19,10 +19,10 @@ from tests.unit.core.world import (
     press,
     press_many,
 )
-from watchword import Admission, MemoryReplayStore
 from watchword.guard import MAX_PROVEN, MAX_RAISED, Kind, Note
 from watchword.journal import Recalled
 from watchword.message import Expected, Message, log_name
+from watchword.spi import Admission, MemoryReplayStore
 
 FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
 KEY = ALICE_KEY.key_id

@@ -29,8 +29,9 @@ from tests.unit.core.world import (
     public,
     raw_of,
 )
-from watchword import Admission, Allow, Message, Policy, Rate, Reason, Rejected, VerificationKey
+from watchword import Allow, Policy, Rate, Reason, Rejected, VerificationKey
 from watchword.message import Expected
+from watchword.spi import Admission, Message
 
 
 @dataclass

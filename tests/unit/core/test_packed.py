@@ -7,8 +7,8 @@ import pytest
 
 from tests.unit.core.claims import numbered
 from tests.unit.core.world import NOW, at_once
-from watchword import Admission, MemoryReplayStore
 from watchword.packed import OPEN, Bucket
+from watchword.spi import Admission, MemoryReplayStore
 
 
 @pytest.mark.parametrize("count", [0, 1, OPEN - 1, OPEN, OPEN + 1, 20 * OPEN + 7])

@@ -11,18 +11,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from watchword import (
-    Channel,
-    Message,
-    ObservedMessage,
-    Policy,
-    Position,
-    Reason,
-    Rejected,
-    Unavailable,
-    VerifiedMessage,
-    partition,
-)
+from watchword import Policy, Reason, Rejected, Unavailable, VerifiedMessage, partition
 from watchword.checkpoint import read_line
 from watchword.endings import Endings
 from watchword.message import seal
@@ -52,6 +41,7 @@ from watchword.partition import (
     Taken,
     Wait,
 )
+from watchword.spi import Channel, Message, ObservedMessage, Position
 
 NOW = 1_763_928_000
 POLICY = Policy()

@@ -5,8 +5,9 @@ import math
 import pytest
 
 from tests.unit.core.world import ALICE, BOB, World, endings, nats, press
-from watchword import Allow, Channel, ConfigurationError, Policy, Rate
+from watchword import Allow, ConfigurationError, Policy, Rate
 from watchword.policy import RateLimiter
+from watchword.spi import Channel
 
 P = "agent://acme/planner"
 

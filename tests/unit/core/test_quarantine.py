@@ -4,9 +4,10 @@ from typing import Any
 import pytest
 
 from tests.unit.core.world import NOW, REALM, at_once, kafka
-from watchword import Channel, ConfigurationError, Position, QuarantineLimits, Rate, Reason, Rejected, Unavailable
+from watchword import ConfigurationError, Rate, Reason, Rejected, Unavailable
 from watchword.quarantine import COOL_DOWN, TOLD_AGAIN, CappedQuarantine
 from watchword.quarantine_copy import Copy
+from watchword.spi import Channel, Position, QuarantineLimits
 
 UNSIGNED = Rejected(Reason.UNSIGNED)
 STALE = Rejected(Reason.STALE)

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.core.world import NOW, REALM, kafka
-from watchword import Channel, HeaderStyle, Message, Position, Reason, Rejected, Unavailable
+from watchword import Reason, Rejected, Unavailable
 from watchword.envelope import is_envelope_name
 from watchword.quarantine_copy import Copy, Kept, make_copy, message_digest, read_copy
+from watchword.spi import Channel, HeaderStyle, Message, Position
 
 ALTERED = Rejected(Reason.ALTERED, "value", claimed_principal="agent://acme/planner")
 OWN = {

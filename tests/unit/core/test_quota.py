@@ -4,8 +4,8 @@ import pytest
 
 from tests.unit.core.claims import claim, numbered, store
 from tests.unit.core.world import BOB, at_once
-from watchword import Admission
 from watchword.quota import UNVERIFIED, Bounds, Quota
+from watchword.spi import Admission
 
 FIRST, REDELIVERED, _, _, OVER_QUOTA = Admission
 

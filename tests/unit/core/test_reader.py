@@ -18,7 +18,8 @@ from tests.unit.core.world import (
     press_many,
     public,
 )
-from watchword import Message, SigningKey
+from watchword import SigningKey
+from watchword.spi import Message
 from watchword.verification import Verification
 
 

@@ -4,8 +4,9 @@ import pytest
 
 from tests.unit.core.claims import claim
 from tests.unit.core.world import at_once
-from watchword import Admission, MemoryReplayStore, Policy
+from watchword import Policy
 from watchword.rebuild import anchor_without_record, floor_at, window_start
+from watchword.spi import Admission, MemoryReplayStore
 
 POLICY = Policy(max_age=300, max_skew=30)
 ANCHOR = 10_000.0

@@ -30,19 +30,11 @@ from tests.unit.core.world import (
 )
 from tests.vectors.generate import accepted, vector
 from tests.vectors.second import judge
-from watchword import (
-    Channel,
-    ConfigurationError,
-    Message,
-    Position,
-    Signer,
-    SigningError,
-    SigningKey,
-    Unavailable,
-)
+from watchword import ConfigurationError, SigningError, SigningKey, Unavailable
 from watchword.envelope import MAX_ENVELOPE_CHARACTERS, parse
 from watchword.keys import Algorithm
 from watchword.signer import Signed
+from watchword.spi import Channel, Message, Position, Signer
 
 
 def with_batch(size: int, key: Any = ALICE_KEY, **options: Any) -> Signer:

@@ -29,10 +29,11 @@ from tests.unit.core.world import (
     public,
     raw_of,
 )
-from watchword import Message, Position, Rejected, VerificationKey, VerifiedMessage
+from watchword import Rejected, VerificationKey, VerifiedMessage
 from watchword.merkle import root_of
 from watchword.reader import LearningReader
 from watchword.signatures import SignatureChecker
+from watchword.spi import Message, Position
 from watchword.verification import Verification
 
 KEY = public(ALICE_KEY, ALICE)

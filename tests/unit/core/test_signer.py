@@ -24,10 +24,11 @@ from tests.unit.core.world import (
     signed,
     signer,
 )
-from watchword import Channel, ConfigurationError, Rejected, Signer, SigningError, Unavailable
+from watchword import ConfigurationError, Rejected, SigningError, Unavailable
 from watchword.envelope import MAX_ENVELOPE_CHARACTERS
 from watchword.keys import Algorithm
 from watchword.message import MAX_HEADER_BYTES, MAX_HEADERS, Message
+from watchword.spi import Channel, Signer
 
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 

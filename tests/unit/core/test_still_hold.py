@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.core.world import ALICE, ALICE_KEY, NOW, CountingKeys, World, at_once, kafka, press, public
-from watchword import Allow, MemoryKeys, Message, Policy, Rate, Unavailable
+from watchword import Allow, MemoryKeys, Policy, Rate, Unavailable
+from watchword.spi import Message
 
 MESSAGES = [press(kafka(), c7=bytes([number]) * 16) for number in range(3)]
 

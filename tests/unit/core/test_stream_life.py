@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from tests.unit.core.world import ALICE, NOW, World, at_once, nats, press
-from watchword import Expected, Policy, Position, Reason, Rejected, Unavailable
+from watchword import Policy, Reason, Rejected, Unavailable
 from watchword.replay_check import PASSED
+from watchword.spi import Expected, Position
 from watchword.stream_life import StreamFacts, StreamLife
 
 POLICY = Policy(max_age=100.0, max_skew=5.0)

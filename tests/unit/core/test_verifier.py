@@ -24,23 +24,9 @@ from tests.unit.core.world import (
     public,
     rejected,
 )
-from watchword import (
-    Admission,
-    Allow,
-    Claim,
-    ConfigurationError,
-    MemoryKeys,
-    MemoryReplayStore,
-    Message,
-    Policy,
-    Position,
-    Rate,
-    Reason,
-    Rejected,
-    Unavailable,
-    Verifier,
-)
+from watchword import Allow, ConfigurationError, MemoryKeys, Policy, Rate, Reason, Rejected, Unavailable
 from watchword.message import Expected, Request
+from watchword.spi import Admission, Claim, MemoryReplayStore, Message, Position, Verifier
 
 
 def test_what_a_verified_message_says() -> None:

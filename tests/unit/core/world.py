@@ -17,27 +17,21 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from tests.vectors import trees
-from watchword import (
+from watchword import MemoryKeys, Policy, Rejected, SigningKey, Unavailable, VerificationKey, VerifiedMessage
+from watchword.journal import Journal
+from watchword.message import Expected
+from watchword.spi import (
     Admission,
     Channel,
     Claim,
     KeySource,
-    MemoryKeys,
     MemoryReplayStore,
     Message,
-    Policy,
     Position,
-    Rejected,
     ReplayStore,
     Signer,
-    SigningKey,
-    Unavailable,
-    VerificationKey,
-    VerifiedMessage,
     Verifier,
 )
-from watchword.journal import Journal
-from watchword.message import Expected
 
 REALM: Final = "prod"
 NOW: Final = 1_763_928_000

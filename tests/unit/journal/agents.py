@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.unit.core.claims import claim
-from watchword import Admission, MemoryReplayStore, Policy
+from watchword import Policy
+from watchword.spi import Admission, MemoryReplayStore
 from watchword_adapters.stores.journal import FileJournal
 
 if TYPE_CHECKING:

@@ -17,19 +17,8 @@ from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 
-from watchword import (
-    Channel,
-    MemoryKeys,
-    MemoryReplayStore,
-    Message,
-    Mode,
-    Policy,
-    Signer,
-    SigningKey,
-    VerificationKey,
-    Verifier,
-    Watchword,
-)
+from watchword import MemoryKeys, Mode, Policy, SigningKey, VerificationKey, Watchword
+from watchword.spi import Channel, MemoryReplayStore, Message, Signer, Verifier
 from watchword_adapters.kafka import VerifyingConsumer
 
 REALM = "test"
@@ -75,7 +64,7 @@ def watchword(
 ) -> Watchword:
     """Return an agent that verifies with these keys, and signs; where its store is ``shared``, no log is read again."""
     rules = Policy(mode=mode, **policy)
-    return Watchword(
+    return Watchword.of(
         verifier=Verifier(
             realm=REALM,
             principal=SENDER,

@@ -12,18 +12,9 @@ from tests.integration.kafka.world import Kept
 from tests.unit.core.world import CountingStore
 from tests.unit.kafka.conftest import Read
 from tests.unit.kafka.fakes import KEY, OTHER, P0, P1, REALM, SENDER, FakeKafka, Keys, alone, numbers, record, tree
-from watchword import (
-    MemoryKeys,
-    MemoryReplayStore,
-    Mode,
-    Policy,
-    Unavailable,
-    VerificationKey,
-    Verifier,
-    Watchword,
-    partition,
-)
+from watchword import MemoryKeys, Mode, Policy, Unavailable, VerificationKey, Watchword, partition
 from watchword.partition import BRISK, FRESH
+from watchword.spi import MemoryReplayStore, Verifier
 from watchword_adapters.kafka import DeserializationError
 
 
@@ -199,7 +190,7 @@ async def test_nothing_is_judged_ahead_where_a_store_is_shared(read: Read) -> No
     """Another member that is given a message the store has seen would be told that it was delivered before."""
     store = CountingStore(MemoryReplayStore(horizon=None))
     verifier = Verifier(realm=REALM, keys=Keys(), replay=store, policy=Policy(), clock=time.time, shared_replay=True)
-    kafka = read(Watchword(verifier=verifier), P0)
+    kafka = read(Watchword.of(verifier=verifier), P0)
     kafka.logs[P0].records = await tree(P0, numbers(20))
     for offset in range(10):
         assert (await kafka.one()).offset == offset

@@ -24,8 +24,9 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from tests.unit.kafka.conftest import Read
 from tests.unit.kafka.fakes import P0, P1, REALM, FakeKafka, Keys, alone, numbers, raw, watchword
 from tests.unit.kafka.test_fetcher import Slow
-from watchword import Admission, Claim, ConfigurationError, Mode, Unavailable, Verifier, Watchword, partition
+from watchword import ConfigurationError, Mode, Unavailable, Watchword, partition
 from watchword.checkpoint import read_line
+from watchword.spi import Admission, Claim, Verifier
 from watchword_adapters.kafka import KafkaQuarantine, VerifyingConsumer
 from watchword_adapters.kafka._seam import boot_time
 from watchword_adapters.kafka.fetcher import LEASE
@@ -177,7 +178,7 @@ async def test_a_store_that_cannot_be_opened_stops_the_start() -> None:
 
     policy = watchword(Keys()).verifier.policy
     verifier = Verifier(realm=REALM, keys=Keys(), replay=Store(), policy=policy, clock=time.time, shared_replay=True)
-    consumer = VerifyingConsumer(watchword=Watchword(verifier=verifier))
+    consumer = VerifyingConsumer(watchword=Watchword.of(verifier=verifier))
     with pytest.raises(Unavailable, match="replay"):
         await consumer.start()
     with pytest.raises(ConsumerStoppedError):

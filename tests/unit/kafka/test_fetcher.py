@@ -23,20 +23,9 @@ from tests.integration.kafka.world import Kept
 from tests.unit.kafka.batches import batch
 from tests.unit.kafka.conftest import Read
 from tests.unit.kafka.fakes import OTHER, P0, P1, REALM, Keys, alone, numbers, raw, record, tree, watchword
-from watchword import (
-    Admission,
-    Alias,
-    Claim,
-    ConfigurationError,
-    MemoryKeys,
-    Message,
-    Mode,
-    Rejected,
-    Unavailable,
-    Verifier,
-    Watchword,
-)
+from watchword import Alias, ConfigurationError, MemoryKeys, Mode, Rejected, Unavailable, Watchword
 from watchword.partition import Wait
+from watchword.spi import Admission, Claim, Message, Verifier
 from watchword_adapters.kafka import DeserializationError, ObservedRecord, VerifiedRecord, poison
 
 
@@ -447,7 +436,7 @@ async def test_a_shared_store_is_asked_for_many_at_once(read: Read) -> None:
 
     policy = watchword(Keys()).verifier.policy
     verifier = Verifier(realm=REALM, keys=Keys(), replay=Store(), policy=policy, clock=time.time, shared_replay=True)
-    kafka = read(Watchword(verifier=verifier), P0)
+    kafka = read(Watchword.of(verifier=verifier), P0)
     kafka.logs[P0].records = await tree(P0, numbers(50))
     assert await kafka.many() == {P0: numbers(50)}
     assert asked == [50]

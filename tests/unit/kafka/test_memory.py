@@ -17,7 +17,8 @@ from aiokafka.structs import OffsetAndMetadata
 from tests.integration.kafka.world import Kept
 from tests.unit.kafka.conftest import Read
 from tests.unit.kafka.fakes import OTHER, P0, P1, REALM, SENDER, FakeKafka, Keys, alone, numbers, raw, record, tree
-from watchword import Allow, MemoryReplayStore, Message, Mode, Rate, Rejected, Unavailable
+from watchword import Allow, Mode, Rate, Rejected, Unavailable
+from watchword.spi import MemoryReplayStore, Message
 
 
 def replay(kafka: FakeKafka, offset: int) -> None:

@@ -43,7 +43,7 @@ WAYS: dict[str, Callable[[Any], Awaitable[Any]]] = {
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_path_in_the_place_of_a_watchword_is_refused(way: str) -> None:
     """The error names the call that makes one of it, and no client is left open."""
-    with pytest.raises(ConfigurationError, match=r'write load\("watchword.toml"\)'):
+    with pytest.raises(ConfigurationError, match=r'write watchword\.load\("watchword.toml"\)'):
         await WAYS[way]("watchword.toml")
 
 

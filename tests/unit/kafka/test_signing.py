@@ -15,9 +15,10 @@ from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.structs import TopicPartition
 
 from tests.unit.kafka.fakes import P0, P1, SENDER, Keys, watchword
-from watchword import Channel, Message, Signer, SigningError, SigningKey, Unavailable, VerifiedMessage, Watchword
+from watchword import SigningError, SigningKey, Unavailable, VerifiedMessage, Watchword
 from watchword.envelope import EnvelopeReader
 from watchword.keys import Algorithm
+from watchword.spi import Channel, Message, Signer
 from watchword_adapters.kafka import SendTypeError, SigningProducer, TooLargeError, wrap
 from watchword_adapters.kafka.entries import Entry, as_bytes
 

@@ -8,7 +8,8 @@ from nats.aio.msg import Msg
 
 from tests.integration.nats.world import Kept
 from tests.unit.kafka.fakes import REALM, SENDER, signer
-from watchword import Channel, Message, Watchword
+from watchword import Watchword
+from watchword.spi import Channel, Message
 from watchword_adapters.nats import WatchwordClient
 from watchword_adapters.nats.reader import Reader
 from watchword_adapters.nats.subscription import VerifyingSubscription

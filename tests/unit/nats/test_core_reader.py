@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from tests.unit.kafka.fakes import Keys, watchword
-from watchword import Admission, Claim, ConfigurationError, MemoryReplayStore, Mode, Watchword
+from watchword import ConfigurationError, Mode, Watchword
 from watchword.lives import Life
 from watchword.replay import ReaderBirth
+from watchword.spi import Admission, Claim, MemoryReplayStore
 from watchword_adapters.nats import core_reader
 from watchword_adapters.nats.core_reader import SharedReader, SubscriptionReader
 

@@ -7,7 +7,8 @@ import pytest
 from nats.aio.msg import Msg
 
 from tests.unit.kafka.fakes import REALM, Keys, watchword
-from watchword import Channel, Message, Watchword
+from watchword import Watchword
+from watchword.spi import Channel, Message
 from watchword_adapters.nats.headers import HeaderBlock
 from watchword_adapters.nats.jetstream_reader import StreamReader
 from watchword_adapters.nats.reader import Reader

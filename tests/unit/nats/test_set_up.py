@@ -26,5 +26,5 @@ async def _made(make: Callable[..., Any], agent: Any) -> None:
 )
 async def test_a_path_in_the_place_of_a_watchword_is_refused(way: Callable[[Any], Awaitable[Any]]) -> None:
     """The error names the call that makes one of it, before anything is connected."""
-    with pytest.raises(ConfigurationError, match=r'write load\("watchword.toml"\)'):
+    with pytest.raises(ConfigurationError, match=r'write watchword\.load\("watchword.toml"\)'):
         await way("watchword.toml")

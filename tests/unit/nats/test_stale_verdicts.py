@@ -11,19 +11,8 @@ from nats.aio.msg import Msg
 
 from tests.unit.kafka.fakes import KEY, REALM, SENDER, Keys, watchword
 from tests.unit.nats.subscribed import SUBJECT, Subscribed, tree
-from watchword import (
-    Channel,
-    Expected,
-    MemoryKeys,
-    Message,
-    Mode,
-    Reason,
-    Rejected,
-    Request,
-    Unavailable,
-    VerificationKey,
-    VerifiedMessage,
-)
+from watchword import MemoryKeys, Mode, Reason, Rejected, Unavailable, VerificationKey, VerifiedMessage
+from watchword.spi import Channel, Expected, Message, Request
 from watchword_adapters.freshness import FRESH
 from watchword_adapters.nats.reader import Reader
 

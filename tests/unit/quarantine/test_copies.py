@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from watchword import Channel, Message, Position, Rate, Reason, Rejected, Unavailable
+from watchword import Rate, Reason, Rejected, Unavailable
 from watchword.audit import Audit
 from watchword.quarantine import CappedQuarantine, QuarantineLimits
 from watchword.quarantine_copy import Copy
+from watchword.spi import Channel, Message, Position
 from watchword_adapters import copies as module
 from watchword_adapters.copies import SIDE_BY_SIDE, Copies
 

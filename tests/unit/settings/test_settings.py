@@ -3,8 +3,9 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from watchword import Alias, Allow, ConfigurationError, HeaderStyle, Mode, Policy, QuarantineLimits, Rate
+from watchword import Alias, Allow, ConfigurationError, Mode, Policy, Rate
 from watchword.settings import Settings, parse_duration, parse_size
+from watchword.spi import HeaderStyle, QuarantineLimits
 
 
 @pytest.mark.parametrize(

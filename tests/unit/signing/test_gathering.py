@@ -6,9 +6,10 @@ from itertools import count
 
 import pytest
 
-from watchword import Channel, Message, SigningKey, Unavailable
+from watchword import SigningKey, Unavailable
 from watchword.keys import Algorithm
 from watchword.signer import Signed, Signer
+from watchword.spi import Channel, Message
 from watchword.unsigned import UnsignedEnvelope
 from watchword_adapters.signing_queue import SigningQueue
 

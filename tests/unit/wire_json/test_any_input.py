@@ -4,7 +4,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchword import Message
+from watchword.spi import Message
 from watchword.wire_json import message_from_json, message_to_json
 
 FIELDS = ("channel", "partition", "offset", "appended_at", "created_at", "key", "value", "headers", "reply_to")

@@ -3,20 +3,8 @@ from math import inf
 
 import pytest
 
-from watchword import (
-    Channel,
-    MemoryKeys,
-    MemoryReplayStore,
-    Message,
-    Policy,
-    Position,
-    Reason,
-    Rejected,
-    Signer,
-    SigningKey,
-    Unavailable,
-    Verifier,
-)
+from watchword import MemoryKeys, Policy, Reason, Rejected, SigningKey, Unavailable
+from watchword.spi import Channel, MemoryReplayStore, Message, Position, Signer, Verifier
 from watchword.wire_json import message_from_json, message_to_json, verdict_to_json
 
 KAFKA = {

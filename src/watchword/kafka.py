@@ -1,0 +1,41 @@
+"""Kafka, through aiokafka: a producer that signs and a consumer that verifies, as subclasses or by ``wrap``."""
+
+from watchword.extras import told
+
+try:
+    from watchword_adapters.kafka import (
+        AckMismatchError,
+        DeserializationError,
+        KafkaQuarantine,
+        ObservedRecord,
+        Recipient,
+        SendTypeError,
+        SendValueError,
+        SigningBatch,
+        SigningProducer,
+        TooLargeError,
+        VerifiedRecord,
+        VerifyingConsumer,
+        wrap,
+    )
+    from watchword_adapters.kafka.redrive import copies, redrive
+except ModuleNotFoundError as error:
+    raise told(error) from None
+
+__all__ = [
+    "AckMismatchError",
+    "DeserializationError",
+    "KafkaQuarantine",
+    "ObservedRecord",
+    "Recipient",
+    "SendTypeError",
+    "SendValueError",
+    "SigningBatch",
+    "SigningProducer",
+    "TooLargeError",
+    "VerifiedRecord",
+    "VerifyingConsumer",
+    "copies",
+    "redrive",
+    "wrap",
+]

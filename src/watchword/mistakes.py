@@ -1,0 +1,79 @@
+"""What pydantic found wrong with settings, as one line that says what to write."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Final, TypeAlias, get_args
+
+from pydantic import BaseModel, ValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pydantic_core import ErrorDetails
+
+Location: TypeAlias = tuple[int | str, ...]
+
+_ADVICE: Final = {
+    "int_parsing": "write a whole number",
+    "int_type": "write a whole number",
+    "int_from_float": "write a whole number",
+    "missing": "missing: add it",
+    "string_type": 'write text in quotes, "..."',
+    "list_type": "write a list, [...]",
+    "model_type": "write a table",
+    "enum": "write one of {expected}",
+}
+
+
+def explain(
+    error: ValidationError,
+    model: type[BaseModel] | None = None,
+    *,
+    origin: Callable[[Location], str | None] = lambda _: None,
+) -> str:
+    """Return the gravest mistake against ``model`` in one line; ``origin`` names where a value came from, if known."""
+    # A misspelt name shows as an unknown and a missing one: the unknown one says more.
+    first = min(error.errors(include_url=False), key=lambda details: details["type"] != "extra_forbidden")
+    location = first["loc"]
+    name, source = _name(location), origin(location)
+    if source is not None:
+        name = f"{name} (from {source})"
+    return f"{name}: {_advice(first, model)}" if name else _advice(first, model)
+
+
+def _name(location: Iterable[int | str]) -> str:
+    name = ""
+    for part in location:
+        name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else part
+    return name
+
+
+def _advice(details: ErrorDetails, model: type[BaseModel] | None) -> str:
+    kind = details["type"]
+    if kind == "extra_forbidden":
+        known = _fields_at(model, details["loc"][:-1])
+        similar = get_close_matches(str(details["loc"][-1]), known, 1)
+        if similar:
+            return f'unknown; did you mean "{similar[0]}"?'
+        return f"unknown; use {', '.join(known)}" if known else "unknown: remove it"
+    context = details.get("ctx", {})
+    if kind == "value_error":
+        return str(context["error"])
+    advice = _ADVICE.get(kind)
+    return details["msg"] if advice is None else advice.format(expected=context.get("expected"))
+
+
+def _fields_at(model: type[BaseModel] | None, location: Iterable[int | str]) -> list[str]:
+    """Return the names that may stand in the table at ``location``."""
+    for part in location:
+        if model is not None and isinstance(part, str):
+            model = _model_in(model.model_fields[part].annotation)
+    return [] if model is None else list(model.model_fields)
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    """Find the model in ``Model``, ``list[Model]`` or ``Model | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for argument in get_args(annotation) if (model := _model_in(argument))), None)
