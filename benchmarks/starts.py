@@ -198,7 +198,7 @@ class _Warnings(Audit):
         super().__init__(clock=clock)
         self.until: float | None = None
 
-    def refused(self, *_: object) -> None:
+    def refused(self, *_: object, **__: object) -> None:
         """See ``Audit``; a line for each would be in the way of the figures."""
 
     def note(self, *_: object, **__: object) -> None:

@@ -121,9 +121,9 @@ class _Ledger(Audit):
         self._writer = Writer(worker.plan.directory, f"{REFUSED}{worker.name}")
         self._asked = worker.plan.scene.shape == "requests"
 
-    def refused(self, message: Message, verdict: Rejected | Unavailable) -> None:
+    def refused(self, message: Message, verdict: Rejected | Unavailable, *, observed: bool = False) -> None:
         """See Audit."""
-        super().refused(message, verdict)
+        super().refused(message, verdict, observed=observed)
         reason = str(verdict.reason) if isinstance(verdict, Rejected) else UNAVAILABLE
         name = (message.value or b"").decode(errors="replace")
         mark = message.reply_to

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
@@ -14,14 +16,18 @@ from watchword.signer import BATCH
 from watchword.spi import Audit, Context, KeyChain, NamedBackend
 from watchword_adapters import plugins
 from watchword_adapters.keys.files import FileKeys
-from watchword_adapters.settings_file import read_settings
+from watchword_adapters.settings_file import read_settings_text
+from watchword_adapters.settings_watch import Change, SettingsWatch
 from watchword_adapters.stores.journal import FileJournal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from watchword.settings import Settings, SignerSettings
     from watchword.spi import KeySource, ReplayStore, Warn
+
+_READ_ONCE: Final = ("realm", "principal", "signer", "replay", "quarantine")
+"""Tables that hold after a restart only; of the signer, the file with its key is followed."""
 
 
 def load(
@@ -33,15 +39,17 @@ def load(
 ) -> Watchword:
     """Read the settings file at ``path`` and the environment, and return what plugs into the clients.
 
-    ``clock`` returns seconds since the epoch. ``replay`` takes the place of ``[replay] store``, ``warn`` that of the
-    audit trail for warnings about the set-up. ConfigurationError is one line that says what to write.
+    It follows the file: policy, key sources and the signer's key change within five seconds, or at once by its
+    ``reload()``. ``clock`` returns seconds since the epoch. ``replay`` takes the place of ``[replay] store``, ``warn``
+    that of the audit trail for warnings about the set-up. ConfigurationError is one line that says what to write.
     """
     path = Path(path)
-    settings = read_settings(path)
-    try:
-        return build(settings, directory=path.parent, clock=clock, replay=replay, warn=warn)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{path}: {error}") from error.__cause__
+    text, settings = read_settings_text(path)
+    with _led_by(path):
+        made, context = _build(settings, directory=path.parent, clock=clock, replay=replay, warn=warn)
+    agent = made.agent
+    agent.follow(SettingsWatch(agent, _SettingsFile(path, text, made, context)))
+    return agent
 
 
 def build(
@@ -52,9 +60,29 @@ def build(
     replay: ReplayStore | None = None,
     warn: Warn | None = None,
 ) -> Watchword:
-    """Make a ``Watchword`` of settings whose relative paths start from ``directory``; see ``load``."""
+    """Make a ``Watchword`` of settings whose relative paths start from ``directory``; it follows no file."""
+    return _build(settings, directory=directory, clock=clock, replay=replay, warn=warn)[0].agent
+
+
+class _Made(NamedTuple):
+    """What settings became."""
+
+    agent: Watchword
+    settings: Settings
+    sources: list[KeySource]
+    key: NamedBackend | None
+
+
+def _build(
+    settings: Settings,
+    *,
+    directory: Path,
+    clock: Callable[[], float],
+    replay: ReplayStore | None,
+    warn: Warn | None,
+) -> tuple[_Made, Context]:
     policy = settings.to_policy()
-    audit = Audit(clock=clock, observing=policy.mode is Mode.OBSERVE)
+    audit = Audit(clock=clock)
     context = Context(realm=settings.realm, directory=directory, clock=clock, policy=policy, warn=warn or audit.warn)
     key = None if settings.signer is None else _signing_key(settings.signer, context)
     sources = _key_sources(settings, context)
@@ -64,7 +92,7 @@ def build(
         store = settings.replay.store
         replay = _made(plugins.REPLAY_STORES, store, "replay", "store", settings.replay.options, context)
     _check_owners(settings.principal, sources, key)
-    return Watchword(
+    agent = Watchword(
         realm=settings.realm,
         principal=settings.principal,
         key=key,
@@ -77,11 +105,67 @@ def build(
         audit=audit,
         quarantine=settings.to_quarantine(),
     )
+    return _Made(agent, settings, sources, key), context
+
+
+class _SettingsFile:
+    """See ``Source``: the settings file, and the private key that it names."""
+
+    def __init__(self, path: Path, text: bytes, made: _Made, context: Context) -> None:
+        self._path = path
+        self._text = text
+        self._made = made
+        self._context = context
+        self._first = made.settings
+        self._mistake: str | None = None
+
+    def read(self, *, again: bool) -> Change | None:
+        """See ``Source``."""
+        try:
+            with _led_by(self._path):
+                return self._changed(again=again)
+        except ConfigurationError as error:
+            if str(error) == self._mistake and not again:
+                return None
+            self._mistake = str(error)
+            raise
+
+    def _changed(self, *, again: bool) -> Change | None:
+        made = self._made
+        text, settings = read_settings_text(self._path)
+        new_key = self._new_key()
+        if text == self._text and new_key is None and not again:
+            self._mistake = None
+            return None
+        context, key = replace(self._context, policy=settings.to_policy()), new_key or made.key
+        sources = made.sources if settings.keys == made.settings.keys else _key_sources(settings, context)
+        _check_owners(settings.principal, sources, key)
+        later = tuple(name for name in _READ_ONCE if getattr(settings, name) != getattr(self._first, name))
+        self._text, self._made, self._mistake = text, _Made(made.agent, settings, sources, key), None
+        return Change(context.policy, _all_of(sources), new_key, later)
+
+    def _new_key(self) -> SigningKey | None:
+        """Return the key that stands in the signer's file now, if it is another one."""
+        signer, known = self._first.signer, self._made.key
+        if signer is None or signer.source != "file" or not isinstance(known, SigningKey):
+            return None
+        found = _signing_key(signer, replace(self._context, warn=lambda *_, **__: None))  # the start has warned
+        return found if isinstance(found, SigningKey) and found.public != known.public else None
+
+
+@contextmanager
+def _led_by(path: Path) -> Iterator[None]:
+    """Let errors begin with the file's name."""
+    try:
+        yield
+    except ConfigurationError as error:
+        text = str(error)
+        raise ConfigurationError(text if text.startswith(str(path)) else f"{path}: {text}") from error.__cause__
 
 
 def journal_of(settings: Settings, context: Context) -> FileJournal | None:
-    """Return what this principal keeps on this machine; None where the settings say so, or nothing is dropped."""
-    if not settings.replay.state or context.policy.mode is Mode.OBSERVE:
+    """Return what this principal keeps on this machine, for what enforces now or will; None for ``state = ""``."""
+    if not settings.replay.state:
         return None
     return FileJournal(
         context.directory / settings.replay.state,
@@ -90,7 +174,7 @@ def journal_of(settings: Settings, context: Context) -> FileJournal | None:
         policy=context.policy,
         clock=context.clock,
         warn=context.warn,
-        required="state" in settings.replay.model_fields_set,
+        required="state" in settings.replay.model_fields_set and context.policy.mode is not Mode.OBSERVE,
     )
 
 

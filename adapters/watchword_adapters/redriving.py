@@ -118,7 +118,7 @@ async def judged_copy(judging: Watchword, stored: Stored, kept: Kept) -> Redrive
 class _Silence(Audit):
     """Says nothing of copies, which are unsigned as they should be."""
 
-    def refused(self, message: Message, verdict: Rejected | Unavailable) -> None:
+    def refused(self, message: Message, verdict: Rejected | Unavailable, *, observed: bool = False) -> None:
         """See Audit."""
 
     def refused_raw(self, verdict: Rejected, **_: object) -> None:

@@ -41,16 +41,21 @@ def read_settings(path: Path) -> Settings:
     A value's variable is ``WATCHWORD_`` and its name, as ``WATCHWORD_REALM`` or ``WATCHWORD_POLICY__MAX_AGE``; lists
     are written as JSON.
     """
-    document = _read(path)
+    return read_settings_text(path)[1]
+
+
+def read_settings_text(path: Path) -> tuple[bytes, Settings]:
+    """Return the file's own text, and the settings as ``read_settings`` does."""
+    data, document = _read(path)
     _check_environment()
     merged = _merge(document, EnvSettingsSource(_Environment)())
     try:
-        return Settings.model_validate(merged)
+        return data, Settings.model_validate(merged)
     except ValidationError as error:
         raise ConfigurationError(f"{path}: {explain(error, Settings, origin=_variable)}") from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
     try:
         with open_regular(path) as (file, _):
             data = file.read(MAX_FILE_BYTES + 1)
@@ -59,7 +64,7 @@ def _read(path: Path) -> dict[str, Any]:
     if len(data) > MAX_FILE_BYTES:
         raise ConfigurationError(f"{path}: over {MAX_FILE_BYTES} bytes")
     try:
-        return tomllib.loads(data.decode())
+        return data, tomllib.loads(data.decode())
     except UnicodeDecodeError:
         raise ConfigurationError(f"{path}: not UTF-8") from None
     except ValueError as error:  # TOMLDecodeError, or of a number with thousands of digits

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from time import time
-from typing import TYPE_CHECKING, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias
 
 from watchword.audit import Audit
 from watchword.errors import ConfigurationError, Pending, Rejected, Unavailable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from watchword.journal import Journal
     from watchword.keys import VerificationKey
-    from watchword.message import Message
+    from watchword.message import Channel, Message
     from watchword.replay import ReplayStore
     from watchword.settings import QuarantineSettings
     from watchword.signatures import CheckRunner
@@ -31,8 +32,14 @@ Delivered: TypeAlias = VerifiedMessage | ObservedMessage
 """What an interceptor hands on: verified; or, in observe mode only, as it came and with its verdict."""
 
 _ANYTHING: Final = Expected()
+_KEPT: Final = ("max_age", "max_skew", "max_hold", "max_lag", "memory")
+"""What a policy says of memories, which keep what they began with: no floor may ever fall."""
 
 
+_NO_KEYS: Final = (
+    'this process has no key source, so every message would be dropped: add [[keys]] with source = "files" and'
+    ' paths = ["agents.jwks"]; to watch before there are keys, write mode = "observe" under [policy]'
+)
 _WRITE: Final = 'write watchword.load("watchword.toml"), or make one with watchword.Watchword(realm=...)'
 
 
@@ -43,11 +50,24 @@ def require(given: object, *, reads: bool = False) -> None:
     """
     if not isinstance(given, Watchword):
         raise ConfigurationError(f"watchword=: {_WRITE}; this is of type {type(given).__name__}")
-    if reads and not (given.verifier.has_keys or given.observing):
-        raise ConfigurationError(
-            'this process has no key source, so every message would be dropped: add [[keys]] with source = "files" and'
-            ' paths = ["agents.jwks"]; to watch before there are keys, write mode = "observe" under [policy]'
-        )
+    if reads:
+        given.begin_to_read()
+
+
+class Watch(Protocol):
+    """Port: looks whether the settings have changed, and lets its Watchword ``switch`` to them."""
+
+    def is_due(self) -> bool:
+        """Return True if it is time to look again."""
+        ...
+
+    async def look(self) -> None:
+        """Look, and switch; what is wrong with the settings is logged. It takes no longer than a bounded time."""
+        ...
+
+    def reload(self) -> None:
+        """Switch now; ConfigurationError says what is wrong with the settings, and nothing is changed."""
+        ...
 
 
 class Watchword:
@@ -134,9 +154,12 @@ class Watchword:
         self.clock = verifier.clock
         self.realm = verifier.realm
         self.quarantine = quarantine
-        self.audit = audit or Audit(clock=verifier.clock, observing=verifier.policy.mode is Mode.OBSERVE)
+        self.audit = audit or Audit(clock=verifier.clock)
         self.lives = Lives(verifier, self.audit)
         self._signer = signer
+        self._reads = False
+        self._obstacles: dict[tuple[Channel, str], None] = {}
+        self._watch: Watch | None = None
 
     @property
     def signer(self) -> Signer:
@@ -149,8 +172,63 @@ class Watchword:
 
     @property
     def observing(self) -> bool:
-        """Whether verdicts are only attached and counted, and nothing is dropped."""
+        """Whether nothing is dropped, and verdicts are only attached and counted, where no channel's rule differs."""
         return self.verifier.policy.mode is Mode.OBSERVE
+
+    def observes(self, channel: Channel) -> bool:
+        """Return True if nothing is dropped on a channel; of a subject with wildcards, on any that it covers."""
+        policy = self.verifier.policy
+        return policy.observes(channel) if policy.channels else policy.mode is Mode.OBSERVE
+
+    def begin_to_read(self) -> None:
+        """Raise ConfigurationError where everything that this process reads would be dropped, for want of keys."""
+        self._reads = True
+        if not (self.verifier.has_keys or self.observing):
+            raise ConfigurationError(_NO_KEYS)
+
+    def hinder(self, channel: Channel, why: str) -> None:
+        """Remember what stands in the way of enforcing on a channel that is observed, or on all that it covers.
+
+        Something reads there already, in a way that enforcing refuses; so ``switch`` will refuse to enforce.
+        """
+        self._obstacles[channel, why] = None
+
+    def follow(self, watch: Watch) -> None:
+        """Follow the settings from now on."""
+        self._watch = watch
+
+    def reload(self) -> None:
+        """Follow the settings now; ConfigurationError says what is wrong with them, and nothing is changed."""
+        if self._watch is None:
+            raise ConfigurationError('no settings to follow: make this with watchword.load("watchword.toml")')
+        self._watch.reload()
+
+    async def keep_up(self) -> None:
+        """Follow the settings if it is time to look at them again."""
+        if self._watch is not None and self._watch.is_due():
+            await self._watch.look()
+
+    def switch(self, policy: Policy, keys: KeySource | None, key: NamedBackend | None = None) -> list[str]:
+        """Judge by this policy and these keys from now on, and sign by ``key`` if there is another.
+
+        Return the names of what holds only after a restart: what memories began with, and an alias that is new, for
+        subscriptions are one reader by their aliases. ConfigurationError where the new policy enforces what cannot be
+        enforced here; then nothing is changed.
+        """
+        before = self.verifier.policy
+        for channel, why in self._obstacles:
+            if not policy.observes(channel):
+                raise ConfigurationError(f'mode = "enforce" is refused while this runs: {why}')
+        if self._reads and keys is None and policy.mode is not Mode.OBSERVE:
+            raise ConfigurationError(_NO_KEYS)
+        kept = {name: getattr(before, name) for name in _KEPT}
+        aliases = tuple(alias for alias in policy.aliases if alias in before.aliases)
+        later = [name for name in _KEPT if getattr(policy, name) != kept[name]]
+        later += ["aliases"] if len(aliases) < len(policy.aliases) else []
+        if key is not None:
+            self.signer.switch(key)
+        self.verifier.switch(replace(policy, aliases=aliases, **kept), keys)
+        return later
 
     async def admit(
         self, message: Message, expected: Expected = _ANYTHING, *, keys: KeySource | None = None
@@ -175,25 +253,33 @@ class Watchword:
     ) -> list[Delivered | Rejected | Unavailable]:
         """Judge and account for messages in order, as far as ``Verifier.verify_many`` does.
 
-        In observe mode each verdict comes as an ObservedMessage, but not one that is Pending: that is none yet.
+        Where the channel is observed each verdict comes as an ObservedMessage, but not one that is Pending: that is
+        none yet. An answer is observed where its request went.
         """
+        await self.keep_up()
         verdicts = await self.verifier.verify_many(messages, expected, check=check, enough=enough, keys=keys)
-        delivered = 0
-        for message, verdict in zip(messages, verdicts, strict=False):
+        found: list[Delivered | Rejected | Unavailable] = [*verdicts]
+        policy, delivered = self.verifier.policy, 0
+        asked = next(iter(expected.requests.values())).channel if expected.requests else None
+        observes = policy.mode is Mode.OBSERVE
+        for at, verdict in enumerate(verdicts):
+            if policy.channels:
+                observes = self.observes(asked or messages[at].channel)
             if isinstance(verdict, VerifiedMessage):
                 delivered += 1
-            elif not isinstance(verdict, Pending):
-                self.audit.refused(message, verdict)
+            elif isinstance(verdict, Pending):
+                continue
+            else:
+                self.audit.refused(messages[at], verdict, observed=observes)
+                if observes and isinstance(verdict, Unavailable):  # it is handed over nevertheless
+                    self.verifier.remember_unjudged(messages[at], comes_again=False)
+            if observes:
+                found[at] = ObservedMessage(messages[at], verdict)
         self.audit.delivered(delivered)
         while self.verifier.warnings:
             event, fields = self.verifier.warnings.popleft()
             self.audit.warn(event, **fields)
-        if not self.observing:
-            return [*verdicts]
-        return [
-            verdict if isinstance(verdict, Pending) else ObservedMessage(message, verdict)
-            for message, verdict in zip(messages, verdicts, strict=False)
-        ]
+        return found
 
 
 def _source_of(keys: KeySource | Iterable[VerificationKey] | None) -> KeySource | None:

@@ -38,10 +38,9 @@ class Audit:
     observe mode these are the verdicts that enforcing would have given.
     """
 
-    def __init__(self, *, clock: Callable[[], float], observing: bool = False) -> None:
+    def __init__(self, *, clock: Callable[[], float]) -> None:
         self.counts: Final[Counter[str]] = Counter()
         self._clock = clock
-        self._observing = observing
         self._log = structlog.get_logger("watchword")
         self._since = clock()
         self._written: Counter[str] = Counter()
@@ -51,15 +50,15 @@ class Audit:
         if count:
             self.counts[DELIVERED] += count
 
-    def refused(self, message: Message, verdict: Rejected | Unavailable) -> None:
-        """Count and log a message that did not verify."""
+    def refused(self, message: Message, verdict: Rejected | Unavailable, *, observed: bool = False) -> None:
+        """Count and log a message that did not verify, and is handed over all the same if it is only ``observed``."""
         position = message.position
         self._refused(
             verdict,
             channel=message.channel.uri,
             log=None if position is None else position.log,
             offset=None if position is None else position.offset,
-            dropped=isinstance(verdict, Rejected) and not self._observing,
+            dropped=isinstance(verdict, Rejected) and not observed,
         )
 
     def refused_raw(

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from watchword.errors import ConfigurationError
 from watchword.message import Channel
+from watchword.policy import Mode
 from watchword.rebuild import floor_at
 from watchword.stream_life import StreamLife
 
@@ -164,12 +165,18 @@ class Lives:
             for life in self._closed.values():
                 life.is_born = False
 
+    def floor_now(self) -> float:
+        """Return the floor that is above whatever was issued by now."""
+        return self.floor_from(self._verifier.clock())
+
     def floor_from(self, time: float) -> float:
         """Return the floor that is above whatever was issued up to ``time``, by any clock within the skew."""
         return floor_at(self._verifier.policy, -inf, cut=time)
 
     def announce(self, reader: str, floor: float, *, remedy: str = REMEDY) -> None:
         """Warn of a floor that honest messages meet; many that end together are one warning."""
+        if self._verifier.policy.mode is Mode.OBSERVE:  # nothing is dropped for it
+            return
         ends = ceil(floor)  # times of issue are whole seconds
         self.floor_ends_at = max(self.floor_ends_at, ends)
         if ends > self._announced:

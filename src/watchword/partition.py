@@ -272,9 +272,10 @@ class PartitionReader(Generic[R]):
     ``stamp`` returns when the broker appended a record, in seconds since the epoch, or None where the producer chose
     the time. ``clock`` is the wall clock, in seconds since the epoch; ``now`` of all methods is of a clock that never
     steps back and goes on while the machine sleeps. ``memory`` is None where a shared store remembers: then nothing is
-    read again. ``tag`` names this memory in checkpoints. In observe mode, which hands everything over, none are written
-    or believed. A reader of a group (``grouped``) commits its first position before it hands anything over, so that no
-    group which has read counts as new; one that commits by itself (``leased``) commits at each beginning.
+    read again. ``tag`` names this memory in checkpoints. While ``observing``, which hands everything over, none are
+    written or believed; where that changes, the partition is to be ``sought`` again. A reader of a group (``grouped``)
+    commits its first position before it hands anything over, so that no group which has read counts as new; one that
+    commits by itself (``leased``) commits at each beginning.
     """
 
     def __init__(
@@ -297,7 +298,7 @@ class PartitionReader(Generic[R]):
         self._memory: Final = memory
         self._grouped: Final = grouped
         self._leased: Final = leased
-        self._observing: Final = observing
+        self.observing = observing
         self._tag = tag
         # What is under way, and where the client should be.
         self._doing: Action[R] | None = None
@@ -382,7 +383,7 @@ class PartitionReader(Generic[R]):
         """
         if self._is_at_rest() and self._judged_since and not (self.ready or self._ahead) and offset == self.judged():
             self._add_point(offset)
-        checkpoint = None if self._observing else self._trail.latest(offset, until=until)
+        checkpoint = None if self.observing else self._trail.latest(offset, until=until)
         return "" if checkpoint is None else checkpoint.line(self._tag)
 
     def is_fresh(self, now: float) -> bool:
@@ -496,7 +497,7 @@ class PartitionReader(Generic[R]):
         """Note that an action failed: it is tried again later. Return False if nobody wants it any more."""
         current = self._is_current(action)
         if current and isinstance(action, Peek):
-            held = self._endings.remembered(now, complete=False, observing=self._observing) is Ending.HOLD
+            held = self._endings.remembered(now, complete=False, observing=self.observing) is Ending.HOLD
             if not held:  # it may be as old as anything
                 self._on_peeked([-inf])
         elif current:
@@ -698,7 +699,7 @@ class PartitionReader(Generic[R]):
 
     def _line(self) -> Checkpoint | None:
         """Return the checkpoint in the group's commit, if it can be believed: no clock was wrong."""
-        if self._located is None or self._located.committed is None or self._observing:
+        if self._located is None or self._located.committed is None or self.observing:
             return None
         line = read_line(self._located.committed[1])
         believable = line is not None and line[1].floor <= self._clock() + 3 * self._policy.max_skew + 2
@@ -732,7 +733,7 @@ class PartitionReader(Generic[R]):
         self._memory.begin(floor=floor)
         if self._has_skipped and self._resume > first:  # it may be handed over yet, after a seek back
             self._trail.rise(self._clock() + 2 * self._policy.max_skew)
-        self._must_commit = self._grouped and (self._leased or self._located.committed is None) and not self._observing
+        self._must_commit = self._grouped and (self._leased or self._located.committed is None) and not self.observing
         self._is_new = self._has_skipped = False
         self._stage = _Stage.RECALLING
         if self._since < self._resume or self._backlog_end is not None or not self.pending:
@@ -809,7 +810,7 @@ class PartitionReader(Generic[R]):
     def _on_recalled(self, answer: Recollected, now: float) -> None:
         self._pop_recalled(answer.done)
         undetermined = answer.undetermined
-        ending = self._endings.remembered(now, complete=undetermined is None, observing=self._observing)
+        ending = self._endings.remembered(now, complete=undetermined is None, observing=self.observing)
         if ending is Ending.HOLD:
             self.failure = Unavailable("keys", "what passed before cannot be judged")
         elif undetermined is not None and self._memory is not None:

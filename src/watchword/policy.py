@@ -66,11 +66,31 @@ class Allow:
         if not self.channels:
             raise ConfigurationError(f"allow {self.principal!r}: name at least one channel")
         for uri in self.channels:
-            _check_pattern(uri)
+            _check_pattern(uri, "allow")
 
     def covers(self, channel: Channel) -> bool:
         """Tell whether one of the patterns matches ``channel``."""
         return any(_matches(pattern, channel) for pattern in self.channels)
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRule:
+    """Settings of the channels that ``match`` covers, a URI with wildcards as in Allow; the most exact rule holds."""
+
+    match: str
+    mode: Mode
+
+    def __post_init__(self) -> None:
+        _check_pattern(self.match, "channels")
+
+    def covers(self, channel: Channel) -> bool:
+        """Return True if the pattern matches ``channel``."""
+        return _matches(self.match, channel)
+
+    @property
+    def exactness(self) -> tuple[int, ...]:
+        """What orders patterns that match one channel: the first difference from the left decides."""
+        return tuple({">": 0, "*": 1}.get(token, 2) for token in self.match.split("/", 3)[-1].split("."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +115,7 @@ class Policy:
     Fresh is ``-max_skew <= reference - issued_at <= max_age + max_skew``. No ``allow`` at all lets any known principal
     speak anywhere. ``max_hold`` bounds how long an outage may hold a partition, ``max_lag`` how far a shared reader may
     lag behind, ``memory`` how many bytes the ids take that this process remembers. A message is signed for the channel
-    where it is found, or for one that ``aliases`` pairs with it.
+    where it is found, or for one that ``aliases`` pairs with it. ``channels`` give some channels another ``mode``.
     """
 
     mode: Mode = Mode.ENFORCE
@@ -107,8 +127,13 @@ class Policy:
     contained: frozenset[str] = frozenset()
     allow: tuple[Allow, ...] = ()
     aliases: tuple[Alias, ...] = ()
+    channels: tuple[ChannelRule, ...] = ()
 
     def __post_init__(self) -> None:
+        matches = [rule.match for rule in self.channels]
+        for match in matches:
+            if matches.count(match) > 1:
+                raise ConfigurationError(f"channels: two rules for {match!r}: keep one")
         _within("max_age", self.max_age, 1.0, MAX_AGE_CEILING)
         _within("max_skew", self.max_skew, 0.0, MAX_SKEW_CEILING)
         _within("max_hold", self.max_hold, 0.0, MAX_HOLD_CEILING)
@@ -130,6 +155,24 @@ class Policy:
     def longest(self) -> float:
         """Seconds for which a store must keep an id after its issue."""
         return self.window + self.max_lag
+
+    def mode_of(self, channel: Channel) -> Mode:
+        """Return the mode of one channel."""
+        rules = [rule for rule in self.channels if rule.covers(channel)]
+        return max(rules, key=lambda rule: rule.exactness).mode if rules else self.mode
+
+    def observes(self, pattern: Channel) -> bool:
+        """Return True if nothing is enforced on any channel that ``pattern`` covers, a subject with wildcards maybe."""
+        whole = [rule for rule in self.channels if rule.covers(pattern)]
+        best = max(whole, key=lambda rule: rule.exactness, default=None)
+        # Where a rule that covers only a part is less exact than one that covers all, the latter holds there, too.
+        parts = [
+            rule
+            for rule in self.channels
+            if rule not in whole and _overlap(rule.match, pattern.uri) and (not best or rule.exactness > best.exactness)
+        ]
+        modes = {rule.mode for rule in parts} | {best.mode if best else self.mode}
+        return modes == {Mode.OBSERVE}
 
     def accepts(self, channel: Channel, signed_for: str) -> bool:
         """Tell whether a message that was signed for ``signed_for`` may be found on ``channel``."""
@@ -174,19 +217,19 @@ def _within(name: str, value: float, least: float, most: float) -> None:
         raise ConfigurationError(f"{name} of {value:g} s: choose {least:g} s to {most:g} s")
 
 
-def _check_pattern(uri: str) -> None:
+def _check_pattern(uri: str, table: str) -> None:
     try:
         channel = Channel.parse(uri)
     except ValueError as error:
-        raise ConfigurationError(f"allow: {error}") from None
+        raise ConfigurationError(f"{table}: {error}") from None
     if channel.scheme == "kafka":
         if not is_topic(channel.name):
-            raise ConfigurationError(f"allow: {uri!r}: a topic is written out, wildcards are for subjects")
+            raise ConfigurationError(f"{table}: {uri!r}: a topic is written out, wildcards are for subjects")
         return
     *tokens, last = channel.name.split(".")
     written = [part for part in (*tokens, "x" if last == ">" else last) if part != "*"]
     if written and (not is_subject(".".join(written)) or {"*", ">"} & set("".join(written))):
-        raise ConfigurationError(f"allow: {uri!r}: '*' stands for one token, '>' only for the last ones")
+        raise ConfigurationError(f"{table}: {uri!r}: '*' stands for one token, '>' only for the last ones")
 
 
 def _matches(pattern: str, channel: Channel) -> bool:
@@ -201,4 +244,19 @@ def _matches(pattern: str, channel: Channel) -> bool:
         if len(found) <= len(wanted):
             return False
         found = found[: len(wanted)]
-    return len(wanted) == len(found) and all(want in {"*", have} for want, have in zip(wanted, found, strict=True))
+    return len(wanted) == len(found) and all(
+        want == have or (want == "*" and have != ">") for want, have in zip(wanted, found, strict=True)
+    )
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Return True if there may be a channel that both patterns cover, which are of one realm."""
+    if not (one.startswith("nats:") and other.startswith("nats:")):
+        return one == other
+    left, right = (uri.split("/", 3)[-1].split(".") for uri in (one, other))
+    for mine, theirs in zip(left, right, strict=False):
+        if ">" in {mine, theirs}:
+            return True
+        if mine != theirs and "*" not in {mine, theirs}:
+            return False
+    return len(left) == len(right)

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from watchword.errors import ConfigurationError
 from watchword.message import Channel, check_realm, is_principal, is_subject, is_topic
-from watchword.policy import Alias, Allow, Mode, Policy, Rate
+from watchword.policy import Alias, Allow, ChannelRule, Mode, Policy, Rate
 from watchword.quarantine import QuarantineLimits
 from watchword.quarantine_copy import HeaderStyle
 
@@ -152,6 +152,13 @@ class AliasSettings(Section):
     signed_for: str
 
 
+class ChannelSettings(Section):
+    """``[[policy.channels]]``: settings of the channels that ``match`` covers."""
+
+    match: str
+    mode: Mode
+
+
 class PolicySettings(Section):
     """``[policy]``: what a message must satisfy."""
 
@@ -162,6 +169,7 @@ class PolicySettings(Section):
     contained: Annotated[list[Principal], Listed] = []
     allow: Annotated[list[AllowSettings], Listed] = []
     aliases: Annotated[list[AliasSettings], Listed] = []
+    channels: Annotated[list[ChannelSettings], Listed] = []
 
 
 class QuarantineSettings(Section):
@@ -198,6 +206,7 @@ class Settings(Section):
         for rule in chosen.allow:
             self._check_realms("allow", rule.channels)
         self._check_realms("aliases", [alias.channel for alias in chosen.aliases])
+        self._check_realms("channels", [rule.match for rule in chosen.channels])
         return Policy(
             mode=chosen.mode,
             max_age=chosen.max_age,
@@ -211,6 +220,7 @@ class Settings(Section):
                 for rule in chosen.allow
             ),
             aliases=tuple(Alias(alias.channel, alias.signed_for) for alias in chosen.aliases),
+            channels=tuple(ChannelRule(rule.match, rule.mode) for rule in chosen.channels),
         )
 
     def to_quarantine(self) -> QuarantineSettings | None:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Final
 from watchword.encoding import encode_batched, encode_direct, encode_protected, overhead, sig_structure
 from watchword.envelope import MAX_TREE_SIZE
 from watchword.errors import ConfigurationError, Unavailable
-from watchword.keys import SIGNATURE_BYTES, Algorithm, SigningBackend, SigningKey, check_key_id, with_low_s
+from watchword.keys import (
+    SIGNATURE_BYTES,
+    Algorithm,
+    NamedBackend,
+    SigningBackend,
+    SigningKey,
+    check_key_id,
+    with_low_s,
+)
 from watchword.merkle import leaf_of, paths_of
 from watchword.message import ENVELOPE_HEADER, TRACE_HEADERS, Header, check_realm, is_principal, maker_of
 from watchword.unsigned import ClaimsBuilder
@@ -60,16 +68,12 @@ class Signer:
             key_id, algorithm = key_id or key.key_id, key.algorithm
         if key_id is None or algorithm is None:
             raise ConfigurationError("a signing back-end needs the key_id and algorithm of its public key")
-        check_key_id(key_id)
+        self._sign_by(key, key_id, algorithm)
         if type(batch) is not int or not 1 <= batch <= MAX_TREE_SIZE:
             raise ConfigurationError(f"batch of {batch} messages: choose 1 to {MAX_TREE_SIZE}")
         self.realm: Final = check_realm(realm)
         self.principal: Final = principal
         self.batch: Final = batch
-        self._backend = key
-        self._algorithm = algorithm
-        self._direct = encode_protected(algorithm, key_id)
-        self._batched = encode_protected(algorithm, key_id, batched=True)
         self._builder = ClaimsBuilder(
             principal=principal,
             realm=realm,
@@ -80,6 +84,23 @@ class Signer:
         self.prepare_parts: Final = (
             self._builder.prepare
         )  # for adapters that sign many, and would make a Message of each
+
+    def switch(self, key: NamedBackend) -> None:
+        """Sign by another key from now on; ConfigurationError for one under an id of another length.
+
+        The length of an envelope is known when a message is prepared, and which key signs it only later.
+        """
+        if len(key.key_id) != self._id_length:
+            raise ConfigurationError("signer: the new key's id has another length: restart to sign by it")
+        self._sign_by(key, key.key_id, key.algorithm)
+
+    def _sign_by(self, key: SigningBackend, key_id: bytes, algorithm: Algorithm) -> None:
+        check_key_id(key_id)
+        self._backend = key
+        self._algorithm = algorithm
+        self._id_length = len(key_id)
+        self._direct = encode_protected(algorithm, key_id)
+        self._batched = encode_protected(algorithm, key_id, batched=True)
 
     async def sign(
         self,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from watchword.checks import HeaderCoverage, in_force, reference_time, the_envelope, unaltered
 from watchword.errors import ConfigurationError, Pending, Reason, Rejected, Unavailable
-from watchword.keys import MemoryKeys
 from watchword.message import (
     SERVERS_SUBJECTS,
     Expected,
@@ -74,8 +73,7 @@ class Verifier:
         self.shared_replay: Final = isinstance(replay, SharedReplayStore) if shared_replay is None else shared_replay
         self.clock: Final = clock
         self._envelopes = LearningReader()
-        self.has_keys: Final = keys is not None
-        self._keys = MemoryKeys() if keys is None else keys
+        self._keys = _Keys(keys)
         self._signatures = SignatureChecker()
         self._coverage = HeaderCoverage()
         self.journal: Final = journal
@@ -85,8 +83,18 @@ class Verifier:
 
     @property
     def keys(self) -> KeySource:
-        """Where keys are looked up."""
+        """Where keys are looked up; it stays the same object, whatever source is asked."""
         return self._keys
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether there is a source of keys."""
+        return self._keys.source is not None
+
+    def switch(self, policy: Policy, keys: KeySource | None) -> None:
+        """Judge by another policy and other keys from now on; ids, floors and what was spent of rates stay."""
+        self.policy = policy
+        self._keys.source = keys
 
     @property
     def warnings(self) -> deque[Warned]:
@@ -345,6 +353,17 @@ class Verifier:
             raise Rejected(Reason.RATE_LIMITED)
         if principal in policy.contained:
             raise Rejected(Reason.CONTAINED)
+
+
+class _Keys:
+    """A source of keys that may become another one; without any, nobody is known."""
+
+    def __init__(self, source: KeySource | None) -> None:
+        self.source = source
+
+    async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
+        """See ``KeySource.find``."""
+        return None if self.source is None else await self.source.find(principal, key_id)
 
 
 class LogMemory:

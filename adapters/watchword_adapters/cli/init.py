@@ -152,7 +152,7 @@ def _told(path: Path, settings: Settings, report: _Report) -> str:
     lines = [f"made: {name}" for name in report.made] + [f"kept as it is: {name}" for name in report.kept]
     who = settings.principal or "this configuration"
     if report.said["journal"] is None:
-        lines.append('No journal: [replay] state is "", or mode is "observe", in which nothing is dropped.')
+        lines.append('No journal: [replay] state is "".')
     elif report.said["initialised"]:
         lines.append(
             f"Core NATS readers of {who} on this machine begin without losing anything. That is right if they have"

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from watchword.replay import SharedReplayStore
 
 
-def reader_of(group: str, *, observing: bool = False) -> str:
-    """Return the name under which a store knows a group; one that only observes is a reader of its own."""
-    return f"observe:kafka:{group}" if observing else f"kafka:{group}"
+def reader_of(group: str) -> str:
+    """Return the name under which a store knows a group."""
+    return f"kafka:{group}"
 
 
 async def committed_by(client: Any, group: str) -> dict[TopicPartition, int]:
@@ -50,6 +50,8 @@ class GroupAdmission:
     """Settles once, in a task of its own, that the store knows the group; until then nothing may be handed over.
 
     ``committed`` returns what the group has committed anywhere, ``ends`` the ends of logs; ``timeout`` bounds a try.
+    Where a group has a past and nothing is enforced yet, its backlog is accepted as it would be by the operator's word:
+    it is handed over anyway, and what comes later is known once enforcing begins.
     """
 
     def __init__(
@@ -57,7 +59,8 @@ class GroupAdmission:
         store: SharedReplayStore,
         group: str,
         *,
-        observing: bool,
+        observing: Callable[[], bool],
+        floor: Callable[[], float],
         committed: Callable[[], Awaitable[Mapping[TopicPartition, int]]],
         ends: Callable[[Collection[TopicPartition]], Awaitable[Mapping[TopicPartition, int]]],
         timeout: float,
@@ -65,6 +68,7 @@ class GroupAdmission:
         self._store: Final = store
         self._group: Final = group
         self._observing: Final = observing
+        self._floor: Final = floor
         self._committed: Final = committed
         self._ends: Final = ends
         self._timeout: Final = timeout
@@ -88,23 +92,28 @@ class GroupAdmission:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _settle(self) -> None:
-        reader = reader_of(self._group, observing=self._observing)
+        reader = reader_of(self._group)
         async with asyncio.timeout(self._timeout):
             if await self._store.birth(reader) is None:
-                if not self._observing:
-                    await self._require_no_past(reader)
-                await self._store.admit_reader(reader, ReaderBirth(floor=-inf))
+                committed = await self._committed()
+                if committed and not self._observing():
+                    raise await self._has_past(reader, committed)
+                await self._store.admit_reader(reader, await self._born(committed))
         self.is_settled = True
 
-    async def _require_no_past(self, reader: str) -> None:
-        """Raise ConfigurationError, with the numbers at stake, for a group that has read before."""
-        committed = await self._committed()
+    async def _born(self, committed: Mapping[TopicPartition, int]) -> ReaderBirth:
+        """Return the birth of a group that is new, or that has a backlog."""
         if not committed:
-            return
+            return ReaderBirth(floor=-inf)
+        floor, ends = self._floor(), await self._ends(committed.keys())
+        return ReaderBirth(floor=floor, accepted={log_of(tp): (end - 1, floor) for tp, end in ends.items() if end})
+
+    async def _has_past(self, reader: str, committed: Mapping[TopicPartition, int]) -> ConfigurationError:
+        """Return the error, with the numbers at stake, for a group that has read before."""
         ends = await self._ends(committed.keys())
         behind = sum(max(0, ends.get(tp, offset) - offset) for tp, offset in committed.items())
         tp, offset = min(committed.items())
-        raise ConfigurationError(
+        return ConfigurationError(
             f"group {self._group} has read before ({len(committed)} partitions, as {tp.topic}/{tp.partition} up to"
             f" {offset}; {behind} records are left), but the replay store does not know it, so copies of what it read"
             f" could pass again: {how_to_admit(reader)}"

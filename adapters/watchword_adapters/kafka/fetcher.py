@@ -130,14 +130,9 @@ class VerifiedFetcher:
         self._timeout: Final = timeout
         self._waits: Final = waits
         self._now: Final = clock
-        # What a shared store has seen and another member is given would pass for delivered before; and in observe mode
-        # everything is handed on, with the verdict of that moment.
-        self._may_look_ahead: Final = self._exclusive and not watchword.observing
         # One consumer's memory is no other's, though the group be the same.
         group = inside.group or ""
-        self._name: Final = (
-            f"{group}@{secrets.token_hex(8)}" if self._exclusive else reader_of(group, observing=watchword.observing)
-        )
+        self._name: Final = f"{group}@{secrets.token_hex(8)}" if self._exclusive else reader_of(group)
         self._outage: Final = Outage(watchword.verifier.policy.max_hold)
         self._check: Final = Threads()
         store = watchword.verifier.replay
@@ -145,7 +140,8 @@ class VerifiedFetcher:
             GroupAdmission(
                 store,
                 group,
-                observing=watchword.observing,
+                observing=lambda: watchword.observing,
+                floor=watchword.lives.floor_now,
                 committed=lambda: committed_by(inside.client, group),
                 ends=inside.ends,
                 timeout=timeout,
@@ -153,6 +149,7 @@ class VerifiedFetcher:
             if isinstance(store, SharedReplayStore) and not self._exclusive
             else None
         )
+        self._policy = watchword.verifier.policy
         self._stamps: Final = TopicWarnings(watchword)
         self._pace: Final = Pace(inside)
         self._readers: dict[TopicPartition, Reader] = {}
@@ -475,7 +472,9 @@ class VerifiedFetcher:
 
     async def _pump(self, wanted: tuple[TopicPartition, ...], most: int | None, *, one: bool) -> Exception | None:
         """Let each partition do what it can do at once, and begin what takes time; return an error that came of it."""
+        await self._watchword.keep_up()
         self._sync()
+        self._follow_modes()
         if self._admission is not None and not self._admission.is_settled:
             return self._admission.ask(self._nudge)
         failure: Exception | None = None
@@ -501,7 +500,7 @@ class VerifiedFetcher:
         Others are judged side by side with these only if they take long, or if it does no harm to judge too many.
         """
         count, begun = self._judging.get(tp, (0, now))
-        is_counted = not self._may_look_ahead and now - begun < _PATIENCE
+        is_counted = not self._may_look_ahead(tp) and now - begun < _PATIENCE
         if is_counted:
             self._wake_at = min(self._wake_at, begun + _PATIENCE)
         reader = self._readers[tp]
@@ -551,9 +550,17 @@ class VerifiedFetcher:
     def _wanted(self, tp: TopicPartition, reader: Reader, most: int | None, *, one: bool) -> int | None:
         """Return how many records are to be ready."""
         if one:
-            looks_ahead = self._may_look_ahead and not reader.ready and tp not in self._tasks
+            looks_ahead = self._may_look_ahead(tp) and not reader.ready and tp not in self._tasks
             return reader.look_ahead(self._now()) if looks_ahead else 1
         return most
+
+    def _may_look_ahead(self, tp: TopicPartition) -> bool:
+        """Return True if records may be judged before their turn.
+
+        What a shared store has seen and another member is given would pass for delivered before; and where nothing is
+        enforced everything is handed on, with the verdict of that moment.
+        """
+        return self._exclusive and not self._readers[tp].observing
 
     async def _perform(self, tp: TopicPartition, reader: Reader, action: Action[ConsumerRecord[Any, Any]]) -> None:
         """Carry out an action that takes time, and tell the machine what came of it."""
@@ -618,7 +625,7 @@ class VerifiedFetcher:
                 verdicts = await verifier.reverify([entry.message for entry in entries], check=self._check)
                 for entry, verdict in zip(entries, verdicts, strict=False):
                     if verdict is not None:
-                        self._watchword.audit.refused(entry.message, verdict)
+                        self._watchword.audit.refused(entry.message, verdict, observed=self._readers[tp].observing)
                 return verdicts
             case _:
                 raise TypeError(f"{type(action).__name__} takes no time")
@@ -672,7 +679,7 @@ class VerifiedFetcher:
         return reader.is_reading and self._has_lease(tp, now)
 
     def _has_lease(self, tp: TopicPartition, now: float) -> bool:
-        needs_one = self._auto_commit and self._exclusive and not self._watchword.observing
+        needs_one = self._auto_commit and self._exclusive and not self._readers[tp].observing
         return not needs_one or now - self._leases.get(tp, -LEASE) < LEASE
 
     def _given(self, tp: TopicPartition, most: int | None, *, first: bool = True) -> list[Record]:
@@ -780,8 +787,24 @@ class VerifiedFetcher:
             tag=secrets.token_hex(4),
             grouped=self._inside.group is not None,
             leased=self._auto_commit,
-            observing=watchword.observing,
+            observing=self._observes(tp),
         )
+
+    def _observes(self, tp: TopicPartition) -> bool:
+        return self._watchword.observes(channel_of("kafka", self._watchword.realm, tp.topic))
+
+    def _follow_modes(self) -> None:
+        """Let partitions whose mode has changed begin again where they are: the memory must know all that it must."""
+        if self._policy is self._watchword.verifier.policy:
+            return
+        self._policy = self._watchword.verifier.policy
+        for tp in self._mine:
+            reader, observing = self._readers[tp], self._observes(tp)
+            if reader.observing != observing:
+                reader.observing = observing
+                offset = reader.judged()
+                if offset is not None:
+                    self.seek_to(tp, offset)
 
     def _refuse_aliases(self, topics: set[str]) -> None:
         """Refuse to read both ends of an alias without a shared store: one message would be handed over from each."""

@@ -11,7 +11,7 @@ from nats.aio.subscription import DEFAULT_SUB_PENDING_BYTES_LIMIT, DEFAULT_SUB_P
 
 from watchword import ConfigurationError, SigningError
 from watchword.agent import require
-from watchword.message import SERVERS_SUBJECTS
+from watchword.message import SERVERS_SUBJECTS, channel_of
 from watchword_adapters.copies import Copies
 from watchword_adapters.nats._seam import Base, Wire
 from watchword_adapters.nats.answers import Answers, forwarded
@@ -29,13 +29,13 @@ from watchword_adapters.nats.subscription import VerifyingSubscription
 from watchword_adapters.threads import Threads
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from nats.aio.msg import Msg
 
     from watchword import VerifiedMessage, Watchword, WatchwordError
     from watchword.quarantine import Quarantine
-    from watchword.spi import Request
+    from watchword.spi import Channel, Request
     from watchword_adapters.nats.message import VerifiedMsg
     from watchword_adapters.nats.reader import Reader
     from watchword_adapters.nats.signing import Recipient
@@ -212,7 +212,7 @@ class WatchwordClient(Base):
                 subject, payload, reply, headers, most=self.max_payload, **options
             )
         except (SigningError, ConfigurationError) as error:
-            self.refuse(f"publish: {type(error).__name__}", error)
+            self.refuse(f"publish: {type(error).__name__}", error, subject)
         else:
             await self.outbox.put(outgoing)
             return request
@@ -256,7 +256,7 @@ class WatchwordClient(Base):
         if cb is not None and is_discovery(subject, cb):
             return await self.open(subject, reader=None, cb=unsigned(cast("Any", cb)))
         if queue:
-            self.refuse_shared(f"queue group {queue} shares the work")
+            self.refuse_shared(f"queue group {queue} shares the work", [subject])
         reader = self._subject_reader(subject, queue)
         try:
             subscription = await self.open(
@@ -296,16 +296,47 @@ class WatchwordClient(Base):
             self.watchword.lives.free_number(f"name:{self._instance}", 0)
             self._has_name = False
 
-    def refuse(self, call: str, error: WatchwordError) -> None:
-        """Raise what stands in the way of a call that nobody could verify; in observe mode let it through.
+    def refuse(self, call: str, error: WatchwordError, subject: str | None = None) -> None:
+        """Raise what stands in the way of a call that nobody could verify; where it is observed, let it through.
 
-        Then there is one warning for each ``call``, which says what to write instead.
+        That is judged by the ``subject``, or, for what has none, by the mode where no channel's own rule differs. There
+        is one warning for each ``call``, which says what to write instead.
         """
-        if not self.watchword.observing:
+        if not (self.watchword.observing if subject is None else self.watchword.observes(self.channel_of(subject))):
             raise error from None
-        if call not in self._warned:
-            self._warned.add(call)
-            self.watchword.audit.warn("nats.call_uncovered", call=call, remedy=str(error))
+        self._warn_once("nats.call_uncovered", call=call, remedy=str(error))
+
+    def refuse_reading(self, call: str, error: WatchwordError, subjects: Iterable[str]) -> None:
+        """Refuse a way of reading ``subjects`` as ``refuse`` does; where that is let through, nothing can be enforced.
+
+        So a later change of mode is refused as long as this process runs.
+        """
+        self._let_through(error, subjects)
+        self._warn_once("nats.call_uncovered", call=call, remedy=str(error))
+
+    def refuse_shared(self, scope: str, subjects: Iterable[str]) -> None:
+        """Refuse a way of reading that others may share, where no store is shared as well; see ``refuse_reading``."""
+        if not self.watchword.verifier.shared_replay:
+            remedy = 'one that all members share: [replay] store = "sqlite", "redis" or "nats_kv"'
+            told = f"{scope}: a replay to another member would go unseen; configure a store, {remedy}"
+            self._let_through(ConfigurationError(told), subjects)
+            self._warn_once("replay.scope_shared", scope=scope, remedy=remedy)
+
+    def _let_through(self, error: WatchwordError, subjects: Iterable[str]) -> None:
+        for subject in subjects:
+            if not self.watchword.observes(self.channel_of(subject)):
+                raise error from None
+            self.watchword.hinder(self.channel_of(subject), str(error))
+
+    def _warn_once(self, event: str, **fields: str) -> None:
+        about = f"{event} {next(iter(fields.values()))}"
+        if about not in self._warned:
+            self._warned.add(about)
+            self.watchword.audit.warn(event, **fields)
+
+    def channel_of(self, subject: str) -> Channel:
+        """Return the channel that a subject is, with wildcards maybe."""
+        return channel_of("nats", self.watchword.realm, subject)
 
     def jetstream(self, *, sole_reader: bool = False, **opts: Any) -> VerifyingJetStream:
         """Return the JetStream context; ``opts`` are the base's.
@@ -318,19 +349,6 @@ class WatchwordClient(Base):
     def jsm(self, **opts: Any) -> VerifyingManager:
         """Return the JetStream manager."""
         return VerifyingManager(self, **opts)
-
-    def refuse_shared(self, scope: str) -> None:
-        """Refuse a scope that others may share, where no store is shared as well; in observe mode warn once."""
-        if self.watchword.verifier.shared_replay:
-            return
-        remedy = 'one that all members share: [replay] store = "sqlite", "redis" or "nats_kv"'
-        if not self.watchword.observing:
-            raise ConfigurationError(
-                f"{scope}: a replay to another member would go unseen; configure a store, {remedy}"
-            )
-        if scope not in self._warned:
-            self._warned.add(scope)
-            self.watchword.audit.warn("replay.scope_shared", scope=scope, remedy=remedy)
 
     def check_duplicate_window(self, stream: str, seconds: float | None) -> None:
         """Warn once of a stream whose own de-duplication is shorter than the policy's window."""

@@ -109,8 +109,6 @@ class SharedReader(CoreReader):
             self._key = f"name:{client_name}:{pattern}"
             self._number = lives.take_number(self._key)
             name = f"name:{client_name}:{signed}" + (f"#{self._number}" if self._number else "")
-        if watchword.observing:  # whatever it is given says nothing to those who enforce
-            name = f"observe:{name}"
         super().__init__(watchword, name, exclusive=False, **options)
 
     def close(self) -> None:

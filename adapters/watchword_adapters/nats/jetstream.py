@@ -24,7 +24,7 @@ from watchword_adapters.nats.jetstream_rebuild import StreamMemory
 from watchword_adapters.nats_rights import NotAllowed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from nats.aio.msg import Msg
     from nats.js.kv import KeyValue
@@ -245,39 +245,26 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         known = await self._known(stream, consumer)
         if known.consumer is not None:  # what a caller says of an existing consumer may not be so
             config = known.consumer.config
-        if config.headers_only:
-            refusal = "headers_only leaves out the payload that was signed: ask for whole messages"
-            self._client.refuse("headers_only", ConfigurationError(refusal))
-        subjects = config.filter_subjects or [config.filter_subject or ">"]
-        if config.deliver_policy == api.DeliverPolicy.LAST_PER_SUBJECT and (
-            len(subjects) > 1 or {"*", ">"} & set(subjects[0].split("."))
-        ):
-            refusal = (
-                "DeliverPolicy.LAST_PER_SUBJECT over several subjects passes over messages of which the last may be a "
-                "replay, unseen: subscribe to each subject, or use DeliverPolicy.ALL"
-            )
-            self._client.refuse("DeliverPolicy.LAST_PER_SUBJECT", ConfigurationError(refusal))
-        policy = config.ack_policy or api.AckPolicy.EXPLICIT
-        if policy not in {api.AckPolicy.EXPLICIT, api.AckPolicy.NONE}:
-            refusal = (
-                f"ack policy {policy}: one ack would speak for messages not judged yet; use AckPolicy.EXPLICIT or NONE"
-            )
-            self._client.refuse(f"ack policy {policy}", ConfigurationError(refusal))
+        filters = config.filter_subjects or [config.filter_subject or ">"]
+        subjects = filters if filters != [">"] or known.stream is None else known.stream.config.subjects or filters
+        for call, refusal in _refusals(config, filters):
+            self._client.refuse_reading(call, ConfigurationError(refusal), subjects)
         if known.stream is not None:
             self._client.check_duplicate_window(stream, known.stream.config.duplicate_window)
         shared = self._why_shared(consumer, config, known, named=named or bool(config.durable_name))
         is_lasting = named or bool(config.durable_name)
         if shared is not None:
-            self._client.refuse_shared(f"consumer {consumer} of stream {stream}: {shared}")
-            await self._check_birth(stream, consumer, known, is_new=not is_lasting)
+            self._client.refuse_shared(f"consumer {consumer} of stream {stream}: {shared}", subjects)
+            observed = all(self._client.watchword.observes(self._client.channel_of(one)) for one in subjects)
+            await self._check_birth(stream, consumer, known, is_new=not is_lasting, observed=observed)
         name = stream_reader(stream, consumer)
         reader = StreamReader(
             self._client.watchword,
             self._client,
-            f"observe:{name}" if self._client.watchword.observing and shared is not None else name,
+            name,
             stream=stream,
             consumer=consumer,
-            acknowledged=policy == api.AckPolicy.EXPLICIT,
+            acknowledged=(config.ack_policy or api.AckPolicy.EXPLICIT) == api.AckPolicy.EXPLICIT,
             most_deliveries=config.max_deliver or 0,
             exclusive=shared is None,
             is_lasting=is_lasting,
@@ -300,7 +287,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
     ) -> None:
         """Let a shared store know a consumer before the server does: so nobody can have been given anything by it."""
         store, name = self._client.watchword.verifier.replay, durable or (config and config.durable_name)
-        if not name or not isinstance(store, SharedReplayStore) or self._client.watchword.observing:
+        if not name or not isinstance(store, SharedReplayStore):
             return
         stream = stream or await self._jsm.find_stream_name_by_subject(subject)
         try:
@@ -310,14 +297,24 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         except Error:  # this user may not ask
             return
 
-    async def _check_birth(self, stream: str, consumer: str, known: _Known, *, is_new: bool) -> None:
-        """Refuse a consumer that has a past of which the shared store knows nothing."""
+    async def _check_birth(self, stream: str, consumer: str, known: _Known, *, is_new: bool, observed: bool) -> None:
+        """Refuse a consumer that has a past of which the shared store knows nothing.
+
+        Where nothing is enforced yet, what the stream holds is accepted as it would be by the operator's word: it is
+        handed over anyway, and what comes later is known once enforcing begins.
+        """
         store, name = self._client.watchword.verifier.replay, stream_reader(stream, consumer)
-        if not isinstance(store, SharedReplayStore) or self._client.watchword.observing:
+        if not isinstance(store, SharedReplayStore):
             return
         if is_new:
             await _asked(store.admit_reader(name, ReaderBirth(floor=-inf)))
         elif await _asked(store.birth(name)) is None:
+            if observed:
+                if known.stream is not None:
+                    floor = self._client.watchword.lives.floor_now()
+                    accepted = {stream: (known.stream.state.last_seq, floor)}
+                    await _asked(store.admit_reader(name, ReaderBirth(floor=floor, accepted=accepted)))
+                return
             past = known.why
             if known.consumer is not None:
                 info, delivered = known.consumer, known.consumer.delivered
@@ -448,3 +445,25 @@ async def _asked(answer: Awaitable[T]) -> T:
         raise
     except Exception as error:
         raise Unavailable("replay", type(error).__name__) from error
+
+
+def _refusals(config: api.ConsumerConfig, filters: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield what cannot be verified of what a consumer delivers, and what to write instead."""
+    if config.headers_only:
+        yield "headers_only", "headers_only leaves out the payload that was signed: ask for whole messages"
+    if config.deliver_policy == api.DeliverPolicy.LAST_PER_SUBJECT and (
+        len(filters) > 1 or {"*", ">"} & set(filters[0].split("."))
+    ):
+        yield (
+            "DeliverPolicy.LAST_PER_SUBJECT",
+            (
+                "DeliverPolicy.LAST_PER_SUBJECT over several subjects passes over messages of which the last may be a"
+                " replay, unseen: subscribe to each subject, or use DeliverPolicy.ALL"
+            ),
+        )
+    policy = config.ack_policy or api.AckPolicy.EXPLICIT
+    if policy not in {api.AckPolicy.EXPLICIT, api.AckPolicy.NONE}:
+        yield (
+            f"ack policy {policy}",
+            f"ack policy {policy}: one ack would speak for messages not judged yet; use AckPolicy.EXPLICIT or NONE",
+        )

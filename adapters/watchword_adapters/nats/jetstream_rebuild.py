@@ -307,7 +307,7 @@ async def _remember(
             return
         if recalled:
             delay = FIRST_DELAY
-        if reader.watchword.observing or not outage.holds(asyncio.get_running_loop().time()):
+        if reader.watchword.observes(messages[0].channel) or not outage.holds(asyncio.get_running_loop().time()):
             verifier.remember_unjudged(messages[0], comes_again=unacked)
             messages = messages[1:]
         else:

@@ -117,8 +117,7 @@ class Reader:
                         return self.deliver(raw, message, delivered)
                 except Pending as pending:
                     if self.waiting is not None:
-                        await self.park(raw, message, pending)
-                        return None
+                        return await self.park(raw, message, pending)
                     await asyncio.wait((found_of(pending),))
                     continue
                 except (Rejected, Unavailable) as verdict:
@@ -174,29 +173,35 @@ class Reader:
         if verdict is None:
             return None
         if isinstance(verdict, Pending) and self.waiting is not None:
-            await self.park(raw, message, verdict)
-            return None
+            return await self.park(raw, message, verdict)
         if isinstance(verdict, _REFUSALS):
             with self._at_work():
                 await self.refused(raw, message, verdict)
             return None
         return self.deliver(raw, message, verdict)
 
-    async def park(self, raw: Msg, message: Message, pending: Pending) -> None:
-        """Let a message wait for its key, and others go on; then it comes back to the front of its queue."""
+    async def park(self, raw: Msg, message: Message, pending: Pending) -> Msg | None:
+        """Let a message wait for its key, and others go on; then it comes back to the front of its queue.
+
+        Where too many wait it cannot be judged, and is returned if it is only observed.
+        """
         task, queue = found_of(pending), self.waiting
         parked = self._parked.get(task)
         if queue is None or sum(map(len, self._parked.values())) >= MOST_PARKED:
             verdict = Unavailable("keys", f"{MOST_PARKED} messages wait for their keys")
-            self.watchword.audit.refused(message, verdict)
+            observed = self.watchword.observes(message.channel)
+            self.watchword.audit.refused(message, verdict, observed=observed)
+            if observed:
+                return self.deliver(raw, message, ObservedMessage(message, verdict))
             await self.refused(raw, message, verdict)
-            return
+            return None
         queue.hold_back()
         if parked is None:
             self._parked[task] = [raw]
             task.add_done_callback(self._unpark)
         else:
             parked.append(raw)
+        return None
 
     def _unpark(self, task: asyncio.Future[object]) -> None:
         for raw in reversed(self._parked.pop(task)):
@@ -282,8 +287,9 @@ class Reader:
     def _unreadable(self, message: Message, fault: str) -> ObservedMessage:
         """Account for a message whose header block is none; raise Rejected unless observing."""
         verdict = Rejected(Reason.MALFORMED, fault, channel=message.channel.uri)
-        self.watchword.audit.refused(message, verdict)
-        if not self.watchword.observing:
+        observed = self.watchword.observes(message.channel)
+        self.watchword.audit.refused(message, verdict, observed=observed)
+        if not observed:
             raise verdict
         return ObservedMessage(message, verdict)
 
@@ -333,8 +339,9 @@ class Reader:
         message = judged.message
         if verdict is None:
             return judged._replace(at=now)
-        self.watchword.audit.refused(message, verdict)
-        return judged._replace(verdict=ObservedMessage(message, verdict) if self.watchword.observing else verdict)
+        observed = isinstance(judged.verdict, ObservedMessage)
+        self.watchword.audit.refused(message, verdict, observed=observed)
+        return judged._replace(verdict=ObservedMessage(message, verdict) if observed else verdict)
 
 
 def only_answer_to(request: Request) -> Callable[[str], Expected]:

@@ -161,7 +161,7 @@ def test_a39_a_key_that_becomes_known_late(restarted: bool) -> None:  # noqa: FB
         reader.rebuild(1)
     else:
         assert reader.read(0) == "unknown_key"
-    reader.verifier._keys = MemoryKeys([public(ALICE_KEY, ALICE)])
+    reader.verifier._keys.source = MemoryKeys([public(ALICE_KEY, ALICE)])
     assert reader.read(1) == "replayed"
 
 
@@ -176,7 +176,7 @@ def test_a39_an_outage_between_an_original_and_its_replay(restarted: bool) -> No
         reader.rebuild(1)
     else:
         assert reader.read(0) == "unavailable"
-    reader.verifier._keys = MemoryKeys(known_keys())
+    reader.verifier._keys.source = MemoryKeys(known_keys())
     assert [reader.read(1), reader.read(0), reader.read(1)] == ["replayed", "first", "replayed"]
 
 

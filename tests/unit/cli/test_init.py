@@ -141,7 +141,7 @@ def test_a_name_that_is_no_file_name(run: Run, directory: Path) -> None:
     ("more", "told"),
     [
         ('[replay]\nstate = ""\n', 'No journal: [replay] state is ""'),
-        ('[policy]\nmode = "observe"\n', "No journal"),
+        ('[policy]\nmode = "observe"\n', "begin without losing anything"),
         ('[replay]\nstore = "sqlite"\npath = "ids.db"\n', "run `watchword store init READER --config a.toml`"),
     ],
 )

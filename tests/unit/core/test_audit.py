@@ -199,8 +199,8 @@ def test_an_agent_is_one_principal_in_one_realm() -> None:
 
 def test_what_cannot_be_read_is_dropped_even_when_observing(logs: list[EventDict]) -> None:
     """Promise: the trail does not say that a message was delivered which no client could decode."""
-    audit = Audit(clock=Clock(), observing=True)
-    audit.refused(kafka(), Rejected(Reason.UNSIGNED))
+    audit = Audit(clock=Clock())
+    audit.refused(kafka(), Rejected(Reason.UNSIGNED), observed=True)
     audit.refused_raw(Rejected(Reason.MALFORMED), channel="kafka://prod/tasks", offset=3)
     assert [line["dropped"] for line in logs] == [False, True]
 

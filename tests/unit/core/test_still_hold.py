@@ -37,9 +37,9 @@ def test_what_has_changed_since_is_seen(way: str) -> None:
     match way:
         case "key_revoked":
             world.keys = CountingKeys(MemoryKeys([public(ALICE_KEY, ALICE, revoked_at=NOW)]))
-            world.verifier._keys = world.keys
+            world.verifier._keys.source = world.keys
         case "unknown_key":
-            world.verifier._keys = MemoryKeys([])
+            world.verifier._keys.source = MemoryKeys([])
         case "contained":
             world.verifier.policy = replace(world.policy, contained=frozenset({ALICE}))
         case "not_permitted":
@@ -58,7 +58,7 @@ def test_what_cannot_be_asked_is_unavailable() -> None:
 
     world = World()
     at_once(world.verifier.verify_many(MESSAGES))
-    world.verifier._keys = Down()
+    world.verifier._keys.source = Down()
     assert again(world) == ["keys"]
     (ending,) = at_once(world.verifier.reverify(MESSAGES))
     assert isinstance(ending, Unavailable)

@@ -127,11 +127,13 @@ async def test_a_consumer_that_stops_asks_no_more(
         await kafka.consumer.stop()
 
 
-async def test_to_observe_is_to_be_a_reader_of_its_own(store: SqliteReplayStore, read: Read) -> None:
-    """A trial run is refused nothing, and leaves the group as unknown as it was."""
+async def test_a_group_that_observes_is_admitted_with_its_backlog(store: SqliteReplayStore, read: Read) -> None:
+    """A trial run is refused nothing; enforcing later goes on from it, and loses nothing of the backlog."""
     kafka = read(member(store, mode=Mode.OBSERVE), P0)
     kafka.coordinator.committed[P0] = OffsetAndMetadata(0, "")
     await kafka.fill(b"backlog")
     found = await kafka.one()
     assert isinstance(found, ObservedRecord | ObservedMessage)
-    assert await store.birth("kafka:group") is None
+    birth = await store.birth("kafka:group")
+    assert birth is not None
+    assert birth.accepted == {"topic/0": (0, birth.floor)}

@@ -119,14 +119,13 @@ async def _wait(event: asyncio.Event) -> None:
     await event.wait()
 
 
-async def test_who_observes_is_a_reader_of_its_own() -> None:
-    """What an observer is given says nothing to those who enforce: neither ids nor births are theirs."""
+async def test_who_observes_is_the_reader_that_will_enforce() -> None:
+    """What an observer was given is known when it enforces, and to members of its group that do already."""
     agent, _ = sharing(Store())
     observer = watchword(Keys(), mode=Mode.OBSERVE)
     for given in ({"queue": "workers", "client_name": None}, {"queue": "", "client_name": "me"}):
         enforced = SharedReader(agent, "tasks", **given)
-        observed = SharedReader(observer, "tasks", **given)
-        assert observed.name == f"observe:{enforced.name}"
+        assert SharedReader(observer, "tasks", **given).name == enforced.name
 
 
 async def test_a46_a_memory_that_cannot_begin_is_told_of_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
