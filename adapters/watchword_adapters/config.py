@@ -138,7 +138,8 @@ class _SettingsFile:
             self._mistake = None
             return None
         context, key = replace(self._context, policy=settings.to_policy()), new_key or made.key
-        sources = made.sources if settings.keys == made.settings.keys else _key_sources(settings, context)
+        same = settings.keys == made.settings.keys and not again
+        sources = made.sources if same else _key_sources(settings, context)
         _check_owners(settings.principal, sources, key)
         later = tuple(name for name in _READ_ONCE if getattr(settings, name) != getattr(self._first, name))
         self._text, self._made, self._mistake = text, _Made(made.agent, settings, sources, key), None

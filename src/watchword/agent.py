@@ -228,6 +228,8 @@ class Watchword:
         if key is not None:
             self.signer.switch(key)
         self.verifier.switch(replace(policy, aliases=aliases, **kept), keys)
+        if before.mode is Mode.OBSERVE and policy.mode is not Mode.OBSERVE:
+            self.lives.begin_to_enforce()
         return later
 
     async def admit(

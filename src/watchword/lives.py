@@ -175,11 +175,9 @@ class Lives:
 
     def announce(self, reader: str, floor: float, *, remedy: str = REMEDY) -> None:
         """Warn of a floor that honest messages meet; many that end together are one warning."""
-        if self._verifier.policy.mode is Mode.OBSERVE:  # nothing is dropped for it
-            return
         ends = ceil(floor)  # times of issue are whole seconds
         self.floor_ends_at = max(self.floor_ends_at, ends)
-        if ends > self._announced:
+        if ends > self._announced and self._verifier.policy.mode is not Mode.OBSERVE:  # else nothing is dropped for it
             self._announced = ends
             self._audit.warn(
                 "replay.floor",
@@ -188,6 +186,11 @@ class Lives:
                 cost="what was issued before then is dropped as stale, for an earlier process may have been given it",
                 remedy=remedy,
             )
+
+    def begin_to_enforce(self) -> None:
+        """Warn of a floor that held while nothing was dropped for it, and holds on."""
+        if self.floor_ends_at > self._verifier.clock():
+            self.announce("all: enforcing begins", self.floor_ends_at)
 
     def compare_clocks(self, wall: float, boot: float) -> None:
         """Let all memories begin anew if the wall clock moved against the machine's own since it was last compared.

@@ -94,7 +94,8 @@ class Verifier:
     def switch(self, policy: Policy, keys: KeySource | None) -> None:
         """Judge by another policy and other keys from now on; ids, floors and what was spent of rates stay."""
         self.policy = policy
-        self._keys.source = keys
+        if keys is not self._keys:
+            self._keys.source = keys
 
     @property
     def warnings(self) -> deque[Warned]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import contextmanager
+from math import ceil, isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 from watchword.endings import FIRST_DELAY, LONGEST_DELAY
@@ -124,6 +125,6 @@ class SharedReader(CoreReader):
         if await store.birth(self.name) is None:
             floor = self.watchword.lives.floor_from(verifier.clock())
             kept = await store.admit_reader(self.name, ReaderBirth(floor=floor))
-            if kept.floor > verifier.clock():
+            if isfinite(kept.floor) and ceil(kept.floor) > verifier.clock():  # times of issue are whole seconds
                 remedy = f"before the first start, {how_to_admit(self.name)}"
                 self.watchword.lives.announce(self.name, kept.floor, remedy=remedy)

@@ -1,0 +1,229 @@
+"""Settings that are followed: a file that is edited while a process runs."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from watchword import ConfigurationError, Mode, Rejected, SigningKey, VerifiedMessage, Watchword
+from watchword.jwk import to_jwks
+from watchword.spi import Channel, Message, ObservedMessage
+from watchword_adapters import settings_watch
+from watchword_adapters.config import load
+from watchword_adapters.settings_watch import CHECK_EVERY
+
+PLANNER = "agent://acme/planner"
+BASE = f"""
+realm = "prod"
+principal = "{PLANNER}"
+[signer]
+key = "planner.pem"
+[[keys]]
+source = "files"
+paths = ["agents.jwks"]
+"""
+TASKS = Channel("nats", "prod", "tasks")
+
+
+class Warned:
+    """What an agent logs about its set-up."""
+
+    def __init__(self, agent: Watchword) -> None:
+        self.events: list[tuple[str, dict[str, object]]] = []
+        agent.audit.warn = self._hear  # type: ignore[method-assign] # the test's
+        agent.audit.note = self._hear  # type: ignore[method-assign] # as above
+
+    def _hear(self, event: str, **fields: object) -> None:
+        self.events.append((event, fields))
+
+    def of(self, event: str) -> list[dict[str, object]]:
+        """Return the fields of each such event."""
+        return [fields for name, fields in self.events if name == event]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.upper().startswith("WATCHWORD_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return a settings file beside a private key and a key set."""
+    write_key(tmp_path, SigningKey.generate())
+    file = tmp_path / "watchword.toml"
+    file.write_text(BASE)
+    return file
+
+
+def write_key(directory: Path, key: SigningKey) -> None:
+    """Put a private key in place, and publish it."""
+    private = directory / "planner.pem"
+    private.touch(mode=0o600)
+    private.write_bytes(key.to_pem())
+    (directory / "agents.jwks").write_text(to_jwks([key.verification_key(PLANNER)]))
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[Watchword], None]:
+    """Return what lets the time pass after which settings are looked at again."""
+
+    def pass_time(agent: Watchword) -> None:
+        watch = agent._watch
+        assert isinstance(watch, settings_watch.SettingsWatch)
+        monkeypatch.setattr(watch, "_looked", watch._clock() - CHECK_EVERY)
+
+    return pass_time
+
+
+def edit(path: Path, text: str | None) -> None:
+    """Write a file, or take it away."""
+    path.unlink() if text is None else path.write_text(text)
+
+
+async def say(agent: Watchword, *, signed: bool = True) -> object:
+    """Let the agent judge a message of its own; return what it comes to."""
+    message = Message(channel=TASKS, value=b"x")
+    headers = ((await agent.signer.sign(message)).header,) if signed else ()
+    try:
+        return await agent.admit(Message(channel=TASKS, value=b"x", headers=headers))
+    except Rejected as verdict:
+        return str(verdict.reason)
+
+
+async def test_an_edited_file_holds_within_the_time_between_two_looks(
+    path: Path, later: Callable[[Watchword], None]
+) -> None:
+    """Mode, rules and containment change without a restart; before a look is due nothing is read."""
+    agent = load(path)
+    heard = Warned(agent)
+    edit(path, BASE + f'[policy]\ncontained = ["{PLANNER}"]\n')
+    assert isinstance(await say(agent), VerifiedMessage)
+    later(agent)
+    assert await say(agent) == "contained"
+    edit(path, BASE + '[policy]\nmode = "observe"\n')
+    later(agent)
+    assert isinstance(await say(agent, signed=False), ObservedMessage)
+    edit(path, BASE + '[policy]\nmode = "observe"\n[[policy.channels]]\nmatch = "nats://prod/>"\nmode = "enforce"\n')
+    later(agent)
+    assert await say(agent, signed=False) == "unsigned"
+    assert [fields["mode"] for fields in heard.of("settings.changed")] == ["enforce", "observe", "observe"]
+
+
+async def test_a_mistake_changes_nothing_and_is_told_once(path: Path, later: Callable[[Watchword], None]) -> None:
+    """What held goes on to hold, however often the file is looked at, until the mistake is mended."""
+    edit(path, BASE + f'[policy]\ncontained = ["{PLANNER}"]\n')
+    agent = load(path)
+    heard = Warned(agent)
+    for text in (
+        BASE + "[policy]\ncontaned = []\n",
+        BASE + '[[policy.allow]]\nprincipal = "a"\nchannels = ["x"]\n',
+        "?",
+    ):
+        edit(path, text)
+        for _ in range(3):
+            later(agent)
+            assert await say(agent) == "contained"
+    edit(path, None)
+    later(agent)
+    assert await say(agent) == "contained"
+    told = [str(fields["detail"]) for fields in heard.of("settings.not_changed")]
+    assert len(told) == 4
+    assert all(str(path) in line and "\n" not in line for line in told)
+    assert 'did you mean "contained"?' in told[0]
+    edit(path, BASE)
+    later(agent)
+    assert isinstance(await say(agent), VerifiedMessage)
+
+
+async def test_reload_is_at_once_and_says_what_is_wrong(path: Path) -> None:
+    """It needs no waiting; a mistake is its error each time, and what held holds on."""
+    agent = load(path)
+    edit(path, BASE + f'[policy]\ncontained = ["{PLANNER}"]\n')
+    agent.reload()
+    assert await say(agent) == "contained"
+    edit(path, "realm = 5")
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match=r"watchword\.toml: .*realm: write text in quotes"):
+            agent.reload()
+    assert await say(agent) == "contained"
+
+
+async def test_what_is_read_once_is_named(path: Path, later: Callable[[Watchword], None]) -> None:
+    """Realm, principal, memory and the greatest age stay as they were; the log names what waits for a restart."""
+    agent = load(path)
+    heard = Warned(agent)
+    edit(path, BASE.replace("prod", "test") + '[policy]\nmax_age = "1h"\n[replay]\nmax_lag = "1d"\n')
+    later(agent)
+    assert isinstance(await say(agent), VerifiedMessage)
+    (fields,) = heard.of("settings.need_restart")
+    assert fields["names"] == "realm, replay, max_age, max_lag"
+    assert (agent.realm, agent.verifier.policy.max_age) == ("prod", 300.0)
+
+
+async def test_key_sources_change_with_the_file(path: Path, later: Callable[[Watchword], None]) -> None:
+    """A source that is taken out knows nobody any more; one that stays is the same one, with what it has read."""
+    agent = load(path)
+    before = agent.verifier._keys.source
+    edit(path, BASE + "[policy]\n")
+    later(agent)
+    assert isinstance(await say(agent), VerifiedMessage)
+    assert agent.verifier._keys.source is before
+    edit(path.parent / "none.jwks", '{"keys": []}')
+    edit(path, BASE.replace("agents.jwks", "none.jwks"))
+    later(agent)
+    assert await say(agent) == "unknown_key"
+
+
+async def test_the_signers_key_is_followed(path: Path, later: Callable[[Watchword], None]) -> None:
+    """A private key that is replaced signs from then on, though the settings are the same."""
+    agent = load(path)
+    assert isinstance(await say(agent), VerifiedMessage)
+    key = SigningKey.generate()
+    write_key(path.parent, key)
+    later(agent)
+    await say(agent)
+    agent.reload()  # the key set is read by the source in its own time
+    verified = await say(agent)
+    assert isinstance(verified, VerifiedMessage)
+    assert verified.key_id == key.key_id.decode()
+
+
+async def test_a_disk_that_does_not_answer_stops_nobody(
+    path: Path, later: Callable[[Watchword], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a bounded time messages are judged by what held; the answer that comes late is taken then."""
+    agent = load(path)
+    heard, answer = Warned(agent), threading.Event()
+    watch = agent._watch
+    assert isinstance(watch, settings_watch.SettingsWatch)
+    read = watch._source.read
+
+    def hang(*, again: bool) -> settings_watch.Change | None:
+        answer.wait()
+        return read(again=again)
+
+    monkeypatch.setattr(watch._source, "read", hang)
+    monkeypatch.setattr(settings_watch, "_READ_LIMIT", 0.01)
+    edit(path, BASE + f'[policy]\ncontained = ["{PLANNER}"]\n')
+    later(agent)
+    assert isinstance(await say(agent), VerifiedMessage)
+    assert len(heard.of("settings.not_changed")) == 1
+    answer.set()
+    monkeypatch.setattr(settings_watch, "_READ_LIMIT", 5.0)
+    later(agent)
+    assert await say(agent) == "contained"
+
+
+async def test_many_that_wait_for_one_look_take_it_once(path: Path, later: Callable[[Watchword], None]) -> None:
+    """Messages that come together are judged by the same settings, which are read once."""
+    agent = load(path)
+    heard = Warned(agent)
+    edit(path, BASE + f'[policy]\ncontained = ["{PLANNER}"]\n')
+    later(agent)
+    assert await asyncio.gather(*(say(agent) for _ in range(5))) == ["contained"] * 5
+    assert len(heard.of("settings.changed")) == 1
+    assert agent.verifier.policy.mode is Mode.ENFORCE
