@@ -15,6 +15,7 @@ from watchword.policy import Policy
 from watchword.quota import UNVERIFIED, Bounds, Quota
 from watchword.replay import Admission
 from watchword.slices import AT_ONCE, Slices
+from watchword.turns import others_turn
 
 if TYPE_CHECKING:
     from collections import deque
@@ -33,6 +34,9 @@ MAX_RAISED: Final = 1024
 
 MAX_PROVEN: Final = 1 << 14
 """Keys that are kept apart because something verified under them; to forget them costs nothing but that."""
+
+AT_A_TIME: Final = 512
+"""Notes that are remembered before the event loop goes round, which takes some 3 ms."""
 
 _PAID: Final = 20
 """Ids that may be gone through for each one that is offered. There are at most four times as many as one principal may
@@ -207,27 +211,32 @@ class MemoryReplayStore:
         notes, self._notes = self._notes, []
         return notes
 
-    def restore(self, log: str, notes: Iterable[Note]) -> None:
-        """Remember what another guard of this log took notes of; what finds no room raises its key's floor."""
+    async def restore(self, log: str, notes: Iterable[Note]) -> None:
+        """Remember what another guard of this log took notes of; what finds no room raises its key's floor.
+
+        Nothing may be asked of this log before that is done: it waits for nothing, but lets others run meanwhile.
+        """
         known = self._logs.get(log) or self._opened(log)
-        needed = [note for note in notes if note.issued_at >= known.start]
-        for pair in {(note.principal, note.key_id) for note in needed if note.kind is Kind.ID} - self._proven:
-            self._prove(pair)  # before the floors of invented keys, which would become those of all that are not proven
-        for note in needed:
+        others: list[Note] = []
+        for done, note in enumerate(notes, 1):
+            if not done % AT_A_TIME:
+                await others_turn()
+            if note.issued_at < known.start:
+                continue
+            if note.kind is not Kind.ID:
+                others.append(note)  # floors of invented keys become those of all that are not proven by then
+                continue
+            if (pair := (note.principal, note.key_id)) not in self._proven:
+                self._prove(pair)
+            key = self._hashing.key(note.principal, note.data, note.issued_at)
+            self._restore(known, note, key, is_id=True)
+        for done, note in enumerate(others, 1):
+            if not done % AT_A_TIME:
+                await others_turn()
             if note.kind is Kind.RAISED:
                 self._raise_pair(known, (note.principal, note.key_id), note.issued_at)
-                continue
-            is_id = note.kind is Kind.ID
-            hashing = self._hashing
-            key = hashing.key(note.principal, note.data, note.issued_at) if is_id else hashing.digest_key(note.data)
-            if known.ids.find(note.issued_at, key) is not None:
-                continue
-            owner = self._quota.take(note.principal) if is_id else self._unverified_owner()
-            if owner is None:
-                self._raise_pair(known, (note.principal, note.key_id), note.issued_at)
-                continue
-            known.unverified += not is_id
-            known.ids.put(note.issued_at, key, 0, owner, inf, self._room)
+            else:
+                self._restore(known, note, self._hashing.digest_key(note.data), is_id=False)
 
     def floor(self, log: str) -> float:
         """Return the floor of a log; a guard that begins with it, and recalls from ``lowest_needed`` on, knows as much.
@@ -460,6 +469,16 @@ class MemoryReplayStore:
         log.unverified -= owners[UNVERIFIED]
 
     # Ids
+
+    def _restore(self, log: _Log, note: Note, key: int, *, is_id: bool) -> None:
+        if log.ids.find(note.issued_at, key) is not None:
+            return
+        owner = self._quota.take(note.principal) if is_id else self._unverified_owner()
+        if owner is None:
+            self._raise_pair(log, (note.principal, note.key_id), note.issued_at)
+            return
+        log.unverified += not is_id
+        log.ids.put(note.issued_at, key, 0, owner, inf, self._room)
 
     def _find(self, log: _Log, issued_at: int, key: int) -> int | None:
         if log.pins and key in log.pins:

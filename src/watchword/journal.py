@@ -7,21 +7,24 @@ whatever was issued before it subscribed as stale. With one it knows the ids, an
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from watchword.guard import Note
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recalled:
-    """What a journal knows of a reader: what was issued below ``floor`` is stale; ids above it are in ``notes``."""
+    """What a journal knows of a reader: what was issued below ``floor`` is stale; ids above it are in ``notes``.
+
+    Where there are many, to go through them takes its time, so it is done once, with others between them.
+    """
 
     floor: float
-    notes: Sequence[Note] = field(default_factory=tuple)
+    notes: Iterable[Note] = ()
 
 
 class Journal(Protocol):

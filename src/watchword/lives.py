@@ -26,6 +26,7 @@ from watchword.message import Channel
 from watchword.policy import Mode
 from watchword.rebuild import floor_at
 from watchword.stream_life import StreamLife
+from watchword.turns import others_turn
 
 if TYPE_CHECKING:
     from watchword.audit import Audit
@@ -47,13 +48,13 @@ class Life:
     ``users`` subscriptions are open that are this reader, or aliases of it.
     """
 
-    __slots__ = ("closed_at", "is_born", "keys", "kind", "name", "users")
+    __slots__ = ("closed_at", "is_beginning", "is_born", "keys", "kind", "name", "users")
 
     def __init__(self, name: str, kind: str) -> None:
         self.name: Final = name
         self.kind: Final = kind
         self.users = 0
-        self.is_born = False
+        self.is_beginning = self.is_born = False
         self.closed_at = -inf
         self.keys: list[tuple[str, int]] = []
 
@@ -134,14 +135,24 @@ class Lives:
         if not self._open[key]:
             del self._open[key]
 
-    def bear(self, life: Life, *, solicited: bool = False) -> None:
-        """Let its memory begin, now that the server has confirmed the subscription.
+    async def bear(self, life: Life, *, solicited: bool = False) -> None:
+        """Let its memory begin, now that the server has confirmed the subscription; nothing is judged before it has.
 
-        A reader that is only given what it has ``solicited``, answers to requests of this process, has no floor.
+        A reader that is only given what it has ``solicited``, answers to requests of this process, has no floor. A
+        large memory lets others run meanwhile. If it is interrupted, the next one begins from the start.
         """
+        while life.is_beginning:  # by another subscription that is this reader
+            await others_turn()
         if life.is_born:
             return
-        life.is_born = True
+        life.is_beginning = True
+        try:
+            await self._begin(life, solicited=solicited)
+            life.is_born = True
+        finally:
+            life.is_beginning = False
+
+    async def _begin(self, life: Life, *, solicited: bool) -> None:
         verifier, now = self._verifier, self._verifier.clock()
         birth = self.floor_from(now)
         if verifier.journal is None or solicited:
@@ -150,7 +161,7 @@ class Lives:
         else:
             recalled = verifier.journal.recall(f"{life.kind}#", birth=birth)
             floor = max(recalled.floor, birth) if self._has_others(life) else recalled.floor
-            verifier.resume(life.log, floor=floor, notes=recalled.notes, noted=f"{life.kind}#")
+            await verifier.resume(life.log, floor=floor, notes=recalled.notes, noted=f"{life.kind}#")
         if floor > now:
             self.announce(life.name, floor)
 
@@ -205,7 +216,7 @@ class Lives:
         floor = self.floor_from(wall)
         self._known.clear()
         for life in (*self._lives.values(), *self._closed.values()):
-            if life.is_born:
+            if life.is_born or life.is_beginning:
                 self._verifier.raise_floor(life.log, floor)
         if self._verifier.journal is not None:
             self._verifier.journal.raise_floors(floor)

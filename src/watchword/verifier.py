@@ -230,13 +230,14 @@ class Verifier:
         """Start the memory of a log (see ``log_name``) anew; what was issued below ``floor`` seconds is stale there."""
         self._guard.begin(log, floor=floor)
 
-    def resume(self, log: str, *, floor: float, notes: Iterable[Note] = (), noted: str | None = None) -> None:
+    async def resume(self, log: str, *, floor: float, notes: Iterable[Note] = (), noted: str | None = None) -> None:
         """Start the memory of a log anew with what a journal knows of it, and let that journal hear of more.
 
-        It does so under the name ``noted``, which several logs may share.
+        It does so under the name ``noted``, which several logs may share. Nothing may be judged in this log before that
+        is done: it waits for nothing, but lets others run meanwhile.
         """
         self._guard.begin(log, floor=floor)
-        self._guard.restore(log, notes)
+        await self._guard.restore(log, notes)
         self._guard.note(log, noted or log)
 
     def raise_floor(self, log: str, floor: float) -> None:

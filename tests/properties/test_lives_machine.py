@@ -194,7 +194,7 @@ class CoreReaders(RuleBasedStateMachine):
                 on_disk = self.born_on_disk.setdefault(kind, born)
                 others = {one.reader for one in process.subscriptions if kind_of(one.reader) == kind} - {name}
                 process.floors[name] = max(on_disk, born) if others else on_disk
-        process.lives.bear(subscription.life)
+        at_once(process.lives.bear(subscription.life))
         subscription.is_confirmed = True
         for captured, subject in subscription.waiting:
             self.judge(process, subscription, captured, subject)

@@ -83,7 +83,7 @@ class SubscriptionReader(CoreReader):
         super().close()
 
     async def _know(self) -> None:
-        self.watchword.lives.bear(self._life, solicited=self._solicited)
+        await self.watchword.lives.bear(self._life, solicited=self._solicited)
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:

@@ -125,7 +125,7 @@ class JournalFile:
                 "SELECT packed FROM entries WHERE reader = ? ORDER BY number", (number,)
             ).fetchall()
             self._enter()
-        notes = [note for (blob,) in packed for note in _unpacked(log, blob)]
+        notes = (note for (blob,) in packed for note in _unpacked(log, blob))
         is_read = any(_may_live(*other) for other in others)
         return Recalled(floor=max(floor, birth) if is_read else floor, notes=notes)
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.unit.core.world import ALICE, BOB, NOW, at_once, known_keys, nats, press
+from tests.unit.core.world import ALICE, BOB, NOW, at_once, in_turns, known_keys, nats, press
 from watchword import Alias, ConfigurationError, MemoryKeys, Policy, VerifiedMessage
 from watchword.audit import Audit
-from watchword.guard import Kind, Note
+from watchword.guard import AT_A_TIME, Kind, Note
 from watchword.journal import Recalled
 from watchword.lives import MAX_KNOWN, Life, Lives
 from watchword.spi import MemoryReplayStore, Position, Verifier
@@ -19,12 +19,17 @@ SKEW, WINDOW = 5.0, 110.0
 class Journal:
     """A journal that knows one id of the first reader, and was told of floors."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, failures: int = 0, more: int = 0) -> None:
         self.raised: list[float] = []
+        self.failures, self.more = failures, more
 
     def recall(self, log: str, *, birth: float) -> Recalled:
         """See Journal."""
-        notes = (Note(log, Kind.ID, ALICE, b"alice-1", NOW, bytes(range(16))),)
+        if self.failures:
+            self.failures -= 1
+            raise OSError("disk full")
+        others = [Note(log, Kind.ID, ALICE, b"alice-1", NOW + 50, at.to_bytes(16)) for at in range(self.more)]
+        notes = (*others, Note(log, Kind.ID, ALICE, b"alice-1", NOW, bytes(range(16))))
         return Recalled(floor=-inf, notes=notes) if log == "sub:tasks.scale#" else Recalled(floor=birth)
 
     def write(self, notes: Any) -> None:
@@ -61,7 +66,7 @@ class Place:
     def begun(self, pattern: str, **options: bool) -> Life:
         """Open a subscription that is confirmed at once."""
         life = self.lives.open(pattern)
-        self.lives.bear(life, **options)
+        at_once(self.lives.bear(life, **options))
         return life
 
     def floor(self, life: Life) -> float:
@@ -90,14 +95,14 @@ def test_a_birth_is_when_the_server_confirms_the_first_subscription() -> None:
     place = Place()
     life = place.lives.open("tasks.scale")
     place.now += 60
-    place.lives.bear(life)
+    at_once(place.lives.bear(life))
     assert place.floor(life) == nextafter(NOW + 60 + SKEW, inf)
     assert place.judged(life.name, NOW + 65) == "stale"
     assert place.judged(life.name, NOW + 65 + 1) == "from_future"
     place.now += 1
     assert place.judged(life.name, NOW + 65 + 1) == "first"
     place.now += 1
-    place.lives.bear(life)
+    at_once(place.lives.bear(life))
     assert place.floor(life) == nextafter(NOW + 60 + SKEW, inf)
 
 
@@ -147,6 +152,56 @@ def test_a_journal_knows_what_was_given() -> None:
     assert [place.floor(one) for one in (known, beside, new)] == [-inf, born, born]
     assert place.judged(known.name, NOW) == "replayed"
     assert [place.judged(one.name, NOW) for one in (beside, new)] == ["stale", "stale"]
+
+
+def test_a46_a_journal_that_could_not_be_read_is_asked_again() -> None:
+    """A reader is not born before its memory is there: what failed is tried again, and nothing passes for new."""
+    place = Place(journal=Journal(failures=1))
+    life = place.lives.open("tasks.scale")
+    with pytest.raises(OSError, match="disk full"):
+        at_once(place.lives.bear(life))
+    at_once(place.lives.bear(life))
+    assert place.judged(life.name, NOW) == "replayed"
+
+
+def test_a_beginning_that_is_interrupted_is_made_again_from_the_start() -> None:
+    """A subscription may be closed while its memory is restored; the next one like it does not take the half for it."""
+    place = Place(journal=Journal(more=AT_A_TIME))
+    life = place.lives.open("tasks.scale")
+    beginning = place.lives.bear(life)
+    beginning.send(None)
+    place.lives.close(life, "tasks.scale")
+    beginning.close()
+    in_turns(place.lives.bear(place.lives.open("tasks.scale")))
+    assert place.judged(life.name, NOW) == "replayed"
+    assert len(place.store) == AT_A_TIME + 1
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_of_two_subscriptions_that_are_one_reader_one_begins(*, interrupted: bool) -> None:
+    """The other waits for the whole memory; where the first is closed meanwhile, it begins itself."""
+    place = Place(journal=Journal(more=AT_A_TIME), aliases=(Alias("nats://prod/mapped", "nats://prod/tasks.scale"),))
+    life = place.lives.open("tasks.scale")
+    assert place.lives.open("mapped") is life
+    first, second = place.lives.bear(life), place.lives.bear(life)
+    for beginning in (first, second, second):
+        beginning.send(None)
+    assert not life.is_born
+    first.close() if interrupted else in_turns(first)
+    in_turns(second)
+    assert (life.is_born, len(place.store)) == (True, AT_A_TIME + 1)
+
+
+def test_a_machine_that_was_set_back_while_a_memory_is_restored() -> None:
+    """A51: the memory that is on its way has the floor too, for the journal was read before."""
+    place = Place(journal=Journal(more=AT_A_TIME))
+    life = place.lives.open("tasks.scale")
+    place.lives.compare_clocks(NOW, 100.0)
+    beginning = place.lives.bear(life)
+    beginning.send(None)
+    place.lives.compare_clocks(NOW + 25, 110.0)
+    in_turns(beginning)
+    assert place.floor(life) == nextafter(NOW + 25 + SKEW, inf)
 
 
 def test_a_reader_that_is_replaced_by_another_begins_again() -> None:

@@ -15,6 +15,7 @@ from tests.unit.core.world import (
     World,
     at_once,
     endings,
+    in_turns,
     nats,
     press,
     press_many,
@@ -41,7 +42,7 @@ def successor(memory: MemoryReplayStore, *, floor: float = 0.0, **options: float
     """Return a guard that begins with what another took note of."""
     following = store(**options)
     following.begin("log", floor=floor)
-    following.restore("log", memory.take_notes())
+    at_once(following.restore("log", memory.take_notes()))
     return following
 
 
@@ -54,7 +55,7 @@ def test_an_id_is_noted_once() -> None:
     assert note == Note("log", Kind.ID, ALICE, KEY, NOW, given.id)
     assert memory.take_notes() == []
     following = store()
-    following.restore("log", [note, note])
+    at_once(following.restore("log", [note, note]))
     assert (len(following), following.admit(given)) == (1, REPLAYED)
 
 
@@ -92,7 +93,7 @@ def test_a_floor_that_rose_is_noted(*, verified: bool) -> None:
     notes = memory.take_notes()
     assert [note.kind for note in notes] == [Kind.ID, Kind.RAISED]
     following = store()
-    following.restore("log", notes)
+    at_once(following.restore("log", notes))
     assert [following.admit(late), following.admit(numbered(3, issued_at=NOW + 1))] == [TOO_OLD, FIRST]
 
 
@@ -128,7 +129,7 @@ def test_a_flood_before_a_restart() -> None:
     notes = memory.take_notes()
     assert len(notes) == 1 + MAX_RAISED + 1  # the shared floor rose once
     following = store(unverified=0)
-    following.restore("log", notes[::-1])
+    in_turns(following.restore("log", notes[::-1]))
     assert following._logs["log"].unproven == NOW + 5
     assert following.admit(numbered(-1 % 1000, principal=BOB, place=None)) is FIRST
     assert following.admit(numbered(7777, key_id=b"new", place=None)) is TOO_OLD
@@ -137,7 +138,8 @@ def test_a_flood_before_a_restart() -> None:
 def test_more_keys_than_are_known_apart() -> None:
     """Promise: a journal with any number of keys is restored."""
     following = store()
-    following.restore("log", [Note("log", Kind.ID, f"a{at}", b"k", NOW, b"%016d" % at) for at in range(MAX_PROVEN + 1)])
+    notes = [Note("log", Kind.ID, f"a{at}", b"k", NOW, b"%016d" % at) for at in range(MAX_PROVEN + 1)]
+    in_turns(following.restore("log", notes))
     assert len(following) == MAX_PROVEN + 1
 
 
@@ -184,7 +186,7 @@ def reading(journal: Recorder | None) -> World:
     """Return a world whose reader goes on with what the journal knows."""
     world = World(journal=journal)
     recalled = (journal or Recorder()).recall(LOG, birth=0.0)
-    world.verifier.resume(LOG, floor=recalled.floor, notes=recalled.notes)
+    at_once(world.verifier.resume(LOG, floor=recalled.floor, notes=recalled.notes))
     return world
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.unit.core.claims import claim
+from tests.unit.core.world import in_turns
 from watchword import Policy
 from watchword.spi import Admission, MemoryReplayStore
 from watchword_adapters.stores.journal import FileJournal
@@ -65,7 +66,7 @@ class Agent:
         """Begin to read, as a core NATS reader does after the server's PONG."""
         recalled = self.journal.recall(log, birth=self.clock() + self.policy.max_skew)
         self.guard.begin(log, floor=recalled.floor)
-        self.guard.restore(log, recalled.notes)
+        in_turns(self.guard.restore(log, recalled.notes))
         self.guard.note(log)
         return recalled
 

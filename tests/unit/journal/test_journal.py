@@ -90,7 +90,7 @@ def test_entries_are_forgotten_up_to_the_first_that_is_needed(start: Start, cloc
     clock.now += POLICY.window + 100
     assert list(agent.journal.recall(LOG, birth=clock.now).notes) == notes[1:]
     clock.now += 101
-    assert not agent.journal.recall(LOG, birth=clock.now).notes
+    assert not list(agent.journal.recall(LOG, birth=clock.now).notes)
 
 
 def test_a_clock_that_is_set_back_between_two_processes(
@@ -417,7 +417,7 @@ def test_from_several_threads(start: Start, clock: Clock) -> None:
     for thread in threads:
         thread.join()
     assert not agent.warned
-    assert len(agent.journal.recall(LOG, birth=clock.now).notes) == 200
+    assert len(list(agent.journal.recall(LOG, birth=clock.now).notes)) == 200
 
 
 class Nowhere:

@@ -7,6 +7,8 @@ import pytest
 
 from tests.unit.kafka.fakes import Keys, watchword
 from watchword import ConfigurationError, Mode, Watchword
+from watchword.guard import AT_A_TIME, Kind, Note
+from watchword.journal import Recalled
 from watchword.lives import Life
 from watchword.replay import ReaderBirth
 from watchword.spi import Admission, Claim, MemoryReplayStore
@@ -134,10 +136,10 @@ async def test_a46_a_memory_that_cannot_begin_is_told_of_and_tried_again(monkeyp
     agent, warned = sharing(MemoryReplayStore(horizon=None))
     bear, failures = agent.lives.bear, [ConfigurationError("state: the disk is full"), OSError()]
 
-    def fail(life: Life, *, solicited: bool = False) -> None:
+    async def fail(life: Life, *, solicited: bool = False) -> None:
         if failures:
             raise failures.pop(0)
-        bear(life, solicited=solicited)
+        await bear(life, solicited=solicited)
 
     agent.lives.bear = fail  # type: ignore[method-assign]  # the test's
     reader = SubscriptionReader(agent, "tasks", solicited=False)
@@ -146,3 +148,31 @@ async def test_a46_a_memory_that_cannot_begin_is_told_of_and_tried_again(monkeyp
     assert reader.gate.is_open
     told = [fields["detail"] for event, fields in warned if event == "replay.reader_not_begun"]
     assert told == ["state: the disk is full", "OSError"]
+
+
+class Journal:
+    """A journal that knows ``size`` ids of every reader."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def recall(self, log: str, *, birth: float) -> Recalled:
+        """See Journal."""
+        ids = (Note(log, Kind.ID, "agent://acme/planner", b"key", 2**32, at.to_bytes(16)) for at in range(self.size))
+        return Recalled(floor=birth - 1000, notes=ids)
+
+
+async def test_a_memory_is_restored_beside_the_traffic() -> None:
+    """The event loop goes round at each part of it, so a ping is answered; nothing is judged before the whole."""
+    agent = watchword(Keys())
+    size = 20 * AT_A_TIME
+    agent.verifier.journal = Journal(size)  # type: ignore[misc, assignment]  # the test's
+    reader = SubscriptionReader(agent, "tasks", solicited=False)
+    reader.begin(confirmed)
+    known = []
+    while not reader.gate.is_open:
+        known.append(len(agent.verifier._guard))
+        await asyncio.sleep(0)
+    steps = [after - before for before, after in zip(known, [*known[1:], size], strict=True)]
+    assert max(steps) <= AT_A_TIME
+    assert len(agent.verifier._guard) == size
