@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from watchword.message import Message, VerifiedMessage
     from watchword.verifier import Verifier
 
-MAX_KNOWN: Final = 100_000
-"""Readers of which no more is known than the floor of what they were given; the oldest are forgotten."""
+MAX_ENDED: Final = 100_000
+"""Patterns of which is known when their last reader was closed; the oldest are forgotten, and begin as new ones."""
 
 _DRIFT: Final = 1.0
 """Seconds by which the wall clock may be corrected whatever the policy says."""
@@ -72,7 +72,7 @@ class Lives:
         self._audit = audit
         self._lives: dict[str, Life] = {}
         self._closed: OrderedDict[str, Life] = OrderedDict()
-        self._known: OrderedDict[str, float] = OrderedDict()
+        self._ended: OrderedDict[str, float] = OrderedDict()
         self._open: dict[str, set[int]] = {}
         self._kinds: Counter[str] = Counter()
         self._streams: dict[str, StreamLife] = {}
@@ -105,6 +105,11 @@ class Lives:
             if not self._kinds[life.kind]:
                 del self._kinds[life.kind]
             life.closed_at = self._verifier.clock()
+            if life.is_born:  # whatever any reader of the pattern was given, was issued by then
+                earlier = self._ended.pop(life.kind, -inf)
+                self._ended[life.kind] = max(earlier, self.floor_from(life.closed_at))
+                if len(self._ended) > MAX_ENDED:
+                    self._ended.popitem(last=False)
             life.is_born = life.is_born and not self._has_others(life)
             self._closed[life.name] = life
 
@@ -156,7 +161,8 @@ class Lives:
         verifier, now = self._verifier, self._verifier.clock()
         birth = self.floor_from(now)
         if verifier.journal is None or solicited:
-            floor = -inf if solicited else self._known.get(life.name, birth)
+            ended = birth if self._has_others(life) else self._ended.get(life.kind, birth)
+            floor = -inf if solicited else ended
             verifier.begin(life.log, floor=floor)
         else:
             recalled = verifier.journal.recall(f"{life.kind}#", birth=birth)
@@ -214,7 +220,7 @@ class Lives:
         if before is None or abs(drift - before) <= max(_DRIFT, self._verifier.policy.max_skew):
             return
         floor = self.floor_from(wall)
-        self._known.clear()
+        self._ended.clear()
         for life in (*self._lives.values(), *self._closed.values()):
             if life.is_born or life.is_beginning:
                 self._verifier.raise_floor(life.log, floor)
@@ -275,10 +281,6 @@ class Lives:
                 return
             del self._closed[name]
             self._verifier.forget(life.log)
-            self._known.pop(name, None)
-            self._known[name] = self.floor_from(life.closed_at)  # whatever it was given was issued by then
-            if len(self._known) > MAX_KNOWN:
-                self._known.popitem(last=False)
 
 
 def stream_reader(stream: str, consumer: str) -> str:

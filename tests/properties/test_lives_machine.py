@@ -111,7 +111,7 @@ class Process:
         """What each reader was given and could not judge."""
 
         self.inherited: dict[str, set[Ident]] = {}
-        """What earlier processes had been given as each reader, when it was born in this one."""
+        """What earlier processes, and others of its pattern in this one, had been given when each reader was born."""
 
         self.floors: dict[str, float] = {}
         """What each reader says it began with."""
@@ -186,9 +186,10 @@ class CoreReaders(RuleBasedStateMachine):
         subscription = waiting[which % len(waiting)]
         name, kind = subscription.reader, kind_of(subscription.reader)
         if name not in process.inherited:
-            given = [older.handed[one] for older in self.processes[:-1] for one in older.handed if kind_of(one) == kind]
-            process.inherited[name] = set().union(*given)
+            process.inherited[name] = set()
         if not subscription.life.is_born:
+            given = [each.handed[one] for each in self.processes for one in each.handed if kind_of(one) == kind]
+            process.inherited[name] |= set().union(*given) - process.handed[name]
             born = process.floors[name] = self.local + SKEW
             if self.journal is not None:
                 on_disk = self.born_on_disk.setdefault(kind, born)
@@ -295,7 +296,7 @@ class CoreReaders(RuleBasedStateMachine):
         inherited = process.inherited[name]
         if isinstance(verdict, VerifiedMessage):
             assert ident not in known, "handed over twice"
-            assert ident not in inherited, "an earlier process was given it"
+            assert ident not in inherited, "one before it was given it"
             process.handed[name].add(ident)
         elif isinstance(verdict, Unavailable):
             assert self.keys.down

@@ -10,7 +10,7 @@ from watchword import Alias, ConfigurationError, MemoryKeys, Policy, VerifiedMes
 from watchword.audit import Audit
 from watchword.guard import AT_A_TIME, Kind, Note
 from watchword.journal import Recalled
-from watchword.lives import MAX_KNOWN, Life, Lives
+from watchword.lives import MAX_ENDED, Life, Lives
 from watchword.spi import MemoryReplayStore, Position, Verifier
 
 SKEW, WINDOW = 5.0, 110.0
@@ -218,6 +218,46 @@ def test_a_reader_that_is_replaced_by_another_begins_again() -> None:
     assert place.judged(again.name, int(place.now)) == "stale"
 
 
+@pytest.mark.parametrize("closed_first", [0, 1])
+def test_a_reader_that_was_closed_long_ago_may_have_been_replaced_since(closed_first: int) -> None:
+    """A43: what another of its pattern was given meanwhile it does not take for new, though its own past is over."""
+    place = Place()
+    both = [place.begun("tasks.scale") for _ in range(2)]
+    place.lives.close(both[closed_first], "tasks.scale")
+    place.now += WINDOW + SKEW + 1
+    captured = int(place.now)
+    assert place.judged(both[1 - closed_first].name, captured) == "first"
+    if closed_first == 0:
+        place.lives.close(both[1], "tasks.scale")
+    place.now += 1
+    again = place.lives.open("tasks.scale")
+    if closed_first == 1:
+        place.lives.close(both[0], "tasks.scale")  # it goes before the server has confirmed the other
+    at_once(place.lives.bear(again))
+    assert again.name == both[closed_first].name
+    assert place.judged(again.name, captured) == "stale"
+    place.now += SKEW + 1
+    assert place.judged(again.name, int(place.now)) == "first"
+
+
+def test_the_floor_that_stays_never_falls() -> None:
+    """A clock that steps back between two ends does not take from what the first one said."""
+    place = Place()
+    for life in [place.begun("tasks.scale") for _ in range(2)]:
+        place.lives.close(life, "tasks.scale")
+        place.now -= 3
+    place.now += WINDOW + 2 * SKEW + 1
+    assert place.floor(place.begun("tasks.scale")) == nextafter(NOW + SKEW, inf)
+
+
+def test_a_subscription_that_never_began_says_nothing_of_when_another_ended() -> None:
+    """A46: an earlier process may have been given messages after it was closed."""
+    place = Place()
+    place.lives.close(place.lives.open("tasks.scale"), "tasks.scale")
+    place.now += WINDOW + SKEW + 1
+    assert place.floor(place.begun("tasks.scale")) == nextafter(place.now + SKEW, inf)
+
+
 def test_floors_that_end_together_are_one_warning() -> None:
     """Each one that ends a second later is another; ``floor_ends_at`` is the last of all."""
     place = Place()
@@ -277,8 +317,8 @@ def test_a_name_is_one_client_s() -> None:
 
 def test_of_readers_that_were_closed_long_ago_a_bounded_number_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that makes up subjects without end keeps no more than a name of the latest; none of their memories."""
-    assert MAX_KNOWN == 100_000
-    monkeypatch.setattr("watchword.lives.MAX_KNOWN", 100)
+    assert MAX_ENDED == 100_000
+    monkeypatch.setattr("watchword.lives.MAX_ENDED", 100)
     place = Place()
     for number in range(1000):
         life = place.begun(f"made.up.{number}")
@@ -287,7 +327,7 @@ def test_of_readers_that_were_closed_long_ago_a_bounded_number_is_known(monkeypa
     place.now += 1000
     last = place.begun("last")
     assert set(place.store._logs) == {last.log}
-    assert (len(place.lives._known), len(place.lives._closed)) == (100, 0)
+    assert (len(place.lives._ended), len(place.lives._closed)) == (100, 0)
     assert list(place.lives._open) == ["last"]
     assert place.floor(place.begun("made.up.999")) < place.now
     assert place.floor(place.begun("made.up.1")) > place.now  # forgotten: then it is as new
