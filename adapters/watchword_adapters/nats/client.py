@@ -15,7 +15,13 @@ from watchword.message import SERVERS_SUBJECTS, channel_of
 from watchword_adapters.copies import Copies
 from watchword_adapters.nats._seam import Base, Wire
 from watchword_adapters.nats.answers import Answers, forwarded
-from watchword_adapters.nats.core_reader import CoreReader, SharedReader, SubscriptionReader
+from watchword_adapters.nats.core_reader import (
+    CoreReader,
+    SharedReader,
+    SubscriptionReader,
+    compare_clocks,
+    watch_clocks,
+)
 from watchword_adapters.nats.discovery import is_discovery, unsigned
 from watchword_adapters.nats.errors import BadSubject, check_pattern, check_queue
 from watchword_adapters.nats.inbox import Inbox
@@ -102,6 +108,7 @@ class WatchwordClient(Base):
         self.copies: Final = None if self.quarantine is None else Copies(self.quarantine, watchword.audit)
         self._instance = reader if watchword.verifier.shared_replay else None
         self._has_name = False
+        self._watching: asyncio.Task[None] | None = None
         self._warned: set[str] = set()
 
     async def connect(self, *args: Any, **options: Any) -> None:
@@ -112,7 +119,10 @@ class WatchwordClient(Base):
             self._has_name = True
         if self.copies is not None:
             self.copies.reopen()
+        compare_clocks(self.watchword)
         await super().connect(*args, **options)
+        if self._watching is None:
+            self._watching = asyncio.get_running_loop().create_task(watch_clocks(self.watchword))
 
     async def drain(self) -> None:
         """See nats-py; what is rejected from here on leaves no copy, since the stream's answer could not come in."""
@@ -290,6 +300,9 @@ class WatchwordClient(Base):
         """See the base."""
         if self.copies is not None:
             await self.copies.close(0)
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
         self.requests.close()
         self.watchword.lives.rest()
         if self._has_name:

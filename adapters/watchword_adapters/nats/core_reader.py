@@ -20,6 +20,28 @@ if TYPE_CHECKING:
 
 _BOOT_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
+_COMPARED_EVERY: Final = 1.0
+
+
+def since_boot() -> float:
+    """Return seconds since the machine was started, sleep included where the system counts it."""
+    return time.clock_gettime(_BOOT_CLOCK)
+
+
+def compare_clocks(watchword: Watchword) -> None:
+    """Let all memories begin anew if the machine was set back; see ``Lives.compare_clocks``."""
+    watchword.lives.compare_clocks(time.time(), since_boot())
+
+
+async def watch_clocks(watchword: Watchword) -> None:
+    """Compare the clocks for ever: where nothing comes, the floor is over before the next message, and costs nothing.
+
+    What lets nothing in is that they are compared before each judging, and from before anything was read.
+    """
+    while True:
+        compare_clocks(watchword)
+        await asyncio.sleep(_COMPARED_EVERY)
+
 
 class CoreReader(Reader):
     """A reader of core NATS, which judges nothing until it knows since when it may believe its memory."""
@@ -83,11 +105,12 @@ class SubscriptionReader(CoreReader):
         super().close()
 
     async def _know(self) -> None:
+        compare_clocks(self.watchword)  # the journal may be as old as the machine is
         await self.watchword.lives.bear(self._life, solicited=self._solicited)
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
-        self.watchword.lives.compare_clocks(time.time(), time.clock_gettime(_BOOT_CLOCK))
+        compare_clocks(self.watchword)
         with super()._at_work():
             yield
 

@@ -271,6 +271,41 @@ async def test_n9_a_machine_that_was_set_back_begins_anew(world: World, unique: 
     assert got == [b"1"]
 
 
+async def test_n9_a_machine_that_was_set_back_before_its_first_message(
+    world: World, unique: Unique, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been given one that it knows no more of: that is as stale as any that came before."""
+    field = await Field(world, unique("n9")).prepare()
+    guard: Watchword = world.agent(CLOUD, shared=False, max_skew=2.0)
+    client = await world.client(guard, reader=None)
+    got = await reading(client, field.subject)
+    await client.ready()
+    lost = time.clock_gettime(time.CLOCK_BOOTTIME) - 100
+    monkeypatch.setattr("watchword_adapters.nats.core_reader.since_boot", lambda: lost)
+    await field.say(b"1")
+    await until(guard.audit.counts.total)
+    assert (got, guard.audit.counts[Reason.STALE]) == ([], 1)
+
+
+async def test_n9_a_machine_that_was_set_back_while_nothing_came(
+    world: World, unique: Unique, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The floor begins when the clock moves and not with the next message, which so is no longer lost."""
+    field, warned = await Field(world, unique("n9")).prepare(), []
+    guard: Watchword = world.agent(CLOUD, shared=False, max_skew=2.0)
+    client = await world.client(guard, reader=None)
+    got = await reading(client, field.subject)
+    await client.ready()
+    guard.audit.warn = lambda _, **fields: warned.append(fields["reader"])  # type: ignore[method-assign]  # to listen
+    lost = time.clock_gettime(time.CLOCK_BOOTTIME) - 100
+    monkeypatch.setattr("watchword_adapters.nats.core_reader.since_boot", lambda: lost)
+    await until(lambda: warned)
+    await client.ready()
+    await field.say(b"1")
+    await until(guard.audit.counts.total)
+    assert (got, warned) == ([b"1"], ["all: the clock was set"])
+
+
 async def test_a34_a_clock_that_is_set_back_between_two_starts(world: World, unique: Unique, tmp_path: Path) -> None:
     """What a journal was given is no first sight, though the clock now shows less than it showed then."""
     subject, ahead = unique("a34"), 3600.0
