@@ -135,7 +135,7 @@ class StreamReader(Reader):
         return isinstance(found, Unavailable) and found.detail == PASSED
 
     async def begin_again(self, raw: Msg) -> None:
-        """See Reader; and take ``raw`` for known then, whatever is found."""
+        """See Reader; and take ``raw`` for known then, whatever is found. NotFoundError where the consumer is gone."""
         assert self.memory is not None  # noqa: S101 - for the type checker: only a memory forgets
         assert self.life is not None  # noqa: S101 - as above
         self.watchword.audit.note("replay.set_back", log=self.log, position=sequence_of(raw))

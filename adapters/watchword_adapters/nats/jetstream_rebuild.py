@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from nats.errors import Error
+from nats.errors import ConnectionClosedError, Error
 from nats.js import api
 from nats.js.errors import NotFoundError
 
@@ -64,6 +64,8 @@ class StreamMemory:
         self._looked: _Look | None = None
         self._below = inf
         self._subjects = [">"]
+        self._absence: Final = Outage(reader.watchword.verifier.policy.max_hold)
+        self._is_gone = False
 
     async def look(self) -> None:
         """See where the consumer stands, before the server can deliver anything to a new subscription."""
@@ -85,7 +87,10 @@ class StreamMemory:
             await self._begin(self._looked, again=False)
 
     async def begin_again(self, sequence: int) -> None:
-        """Begin where the consumer stands now, which delivered ``sequence`` again, however long that takes."""
+        """Begin where the consumer stands now, which delivered ``sequence`` again, however long that takes.
+
+        NotFoundError where the consumer has been gone for ``max_hold``; then nothing can be judged for it.
+        """
 
         async def begin() -> None:
             look = await self._look()
@@ -94,7 +99,7 @@ class StreamMemory:
         await self._alone(begin)
 
     async def catch_up(self, sequence: int, number: int) -> None:
-        """Recall what was missed before a delivery, however long that takes."""
+        """Recall what was missed before a delivery, however long that takes; NotFoundError as in ``begin_again``."""
         life = self._reader.life
         assert life is not None  # noqa: S101 - as in begin
 
@@ -108,18 +113,39 @@ class StreamMemory:
         await self._alone(catch_up)
 
     async def _alone(self, build: Callable[[], Awaitable[None]]) -> None:
-        """Build while nothing is judged; again, until it is done."""
+        """Build while nothing is judged; again, until it is done.
+
+        A consumer that is not there may be about to be made anew: an ordered one is, by nats-py itself.
+        """
         delay = FIRST_DELAY
         while True:
             try:
                 async with self._reader.gate.alone():
                     await build()
+            except ConnectionClosedError:
+                raise
             except (WatchwordError, Error, TimeoutError) as error:
+                if isinstance(error, NotFoundError) and not self._absence.holds(asyncio.get_running_loop().time()):
+                    self._tell_of_end(error)
+                    raise
                 self._reader.watchword.audit.warn("replay.unreadable", log=self._reader.log, detail=str(error))
                 await asyncio.sleep(delay)
                 delay = min(LONGEST_DELAY, 2 * delay)
             else:
+                self._absence.over()
+                self._is_gone = False
                 return
+
+    def _tell_of_end(self, error: NotFoundError) -> None:
+        if not self._is_gone:
+            self._is_gone = True
+            self._reader.watchword.audit.warn(
+                "replay.consumer_gone",
+                log=self._reader.log,
+                detail=error.description or "not found",
+                cost="what it has delivered and only the stream could tell from copies is not handed over",
+                remedy="subscribe again, to a consumer that is there",
+            )
 
     async def _begin(self, look: _Look, *, again: bool) -> None:
         reader, life = self._reader, self._reader.life

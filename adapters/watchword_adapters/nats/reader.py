@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
+from nats.js.errors import NotFoundError
+
 from watchword import Reason, Rejected, Unavailable, VerifiedMessage
 from watchword.agent import require
 from watchword.errors import Pending
@@ -139,7 +141,12 @@ class Reader:
                 if outage and not self.exclusive:  # a store that is shared sees no order anyway: they may wait together
                     delivered += await asyncio.gather(*map(self.judge, raws[at:]))
                     break
-                judged = await self.judge_first(raws[at : at + 1] if outage else raws[at:], check)
+                try:
+                    judged = await self.judge_first(raws[at : at + 1] if outage else raws[at:], check)
+                except NotFoundError:  # nobody can judge the next one: its consumer is gone
+                    if all(msg is None for msg in delivered):
+                        raise
+                    break  # if it is made again, they come again, for nobody acknowledged them
                 for one in judged:
                     delivered.append(await self.conclude(one))
                 at, outage = at + len(judged), is_undetermined(judged[-1].verdict)

@@ -4,8 +4,11 @@ import asyncio
 from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
+from nats.errors import ConnectionClosedError
 from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import NotFoundError
 
 from tests.attacks.nats.test_a14_restarts import Stage, stage, taken
 from tests.brokers.plugin import MakeStream
@@ -335,6 +338,80 @@ async def test_a35_a_stream_that_cannot_be_read_again_for_a_while(
     failures.append(TimeoutError())
     with pytest.raises(Unavailable, match="cannot be read again"):
         await js.subscribe(set_up.subject)
+
+
+@pytest.mark.parametrize("style", ["fetch", "callback"])
+async def test_a35_a_consumer_that_is_gone_ends_the_wait_for_it(
+    world: World, make_stream: MakeStream, monkeypatch: pytest.MonkeyPatch, style: str
+) -> None:
+    """What only its memory could judge is not judged; the subscription hears of it as nats-py tells of it."""
+    monkeypatch.setattr(jetstream_rebuild, "FIRST_DELAY", 0.01)
+    set_up = await stage(world, make_stream)
+    guard, js = await set_up.reader(max_age=1.0, max_skew=0.5, max_hold=0.5)
+    found, errors, warned = list[bytes](), list[Exception](), list[tuple[str, Any]]()
+
+    async def take(msg: Msg) -> None:
+        found.append(msg.data)
+        await msg.ack()
+
+    async def fail(error: Exception) -> None:
+        errors.append(error)
+
+    if style == "callback":
+        js._client._error_cb = fail
+        await js.subscribe(set_up.subject, durable="worker", cb=take)
+    else:
+        subscription = await set_up.pull(js)
+    for value in (b"1", b"2"):
+        await set_up.say(value)
+        if style == "callback":
+            await until(lambda: value in found)  # noqa: B023 - it ends in this turn
+        else:
+            assert await taken(subscription, 1) == [value]
+        await asyncio.sleep(3)
+    look, manager = jetstream_rebuild.StreamMemory._look, set_up.attacker.jetstream()
+
+    async def too_late(self: jetstream_rebuild.StreamMemory) -> Any:
+        if await manager.consumers_info(set_up.stream):
+            await manager.delete_consumer(set_up.stream, "worker")
+        return await look(self)
+
+    monkeypatch.setattr(jetstream_rebuild.StreamMemory, "_look", too_late)
+    guard.audit.warn = lambda event, **fields: warned.append((event, fields))  # type: ignore[method-assign]  # to listen
+    await set_up.attacker.request(f"$JS.API.CONSUMER.RESET.{set_up.stream}.worker", b'{"seq":1}', timeout=5)
+    if style == "callback":
+        await until(lambda: len(found) == 3)  # what the memory can judge still is
+        assert ([type(error) for error in errors], found) == ([NotFoundError], [b"1", b"2", b"2"])
+    else:
+        with pytest.raises(NotFoundError):
+            await soon(subscription.fetch(10, timeout=None))
+    told = [fields for event, fields in warned if event == "replay.consumer_gone"]
+    assert [fields["remedy"] for fields in told] == ["subscribe again, to a consumer that is there"]
+    assert guard.audit.counts[Reason.STALE] == 0
+
+
+async def test_a35_nothing_is_read_again_by_a_client_that_has_closed(
+    world: World, make_stream: MakeStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for its memory hears that, and does not ask for ever."""
+    set_up = await stage(world, make_stream)
+    _, js = await set_up.reader(max_age=1.0, max_skew=0.5)
+    subscription = await set_up.pull(js)
+    await set_up.say(b"1")
+    assert await taken(subscription, 1) == [b"1"]
+    await asyncio.sleep(3)
+    await set_up.say(b"2")
+    assert await taken(subscription, 1) == [b"2"]
+    look = jetstream_rebuild.StreamMemory._look
+
+    async def closing(self: jetstream_rebuild.StreamMemory) -> Any:
+        await js._client.close()
+        return await look(self)
+
+    monkeypatch.setattr(jetstream_rebuild.StreamMemory, "_look", closing)
+    await set_up.attacker.request(f"$JS.API.CONSUMER.RESET.{set_up.stream}.worker", b'{"seq":1}', timeout=5)
+    with pytest.raises(ConnectionClosedError):
+        await soon(subscription.fetch(10, timeout=None))
 
 
 @pytest.mark.parametrize("style", ["pull", "push"])

@@ -1,17 +1,20 @@
 """What a reader of NATS does when it is closed while it judges."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
+from nats.js.errors import NotFoundError
 
 from tests.unit.kafka.fakes import REALM, Keys, watchword
 from watchword import Watchword
+from watchword.signatures import CheckRunner
 from watchword.spi import Channel, Message
 from watchword_adapters.nats.headers import HeaderBlock
 from watchword_adapters.nats.jetstream_reader import StreamReader
-from watchword_adapters.nats.reader import Reader
+from watchword_adapters.nats.reader import Judged, Reader
 from watchword_adapters.threads import Threads
 
 BROKEN: Any = Msg(_client=None, subject="tasks", headers=HeaderBlock(fault="broken"))  # type: ignore[arg-type]
@@ -130,3 +133,20 @@ async def test_a43_no_memory_is_built_while_it_is_asked(way: str) -> None:
     keys.gate.set()
     await asyncio.gather(judging, building, later)
     assert log == ["judged 1", "built", "judged 0"]
+
+
+async def test_what_was_judged_before_its_consumer_was_gone_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of messages that are judged together those before the one that nobody can judge are not lost with it."""
+    agent = watchword(Keys())
+    reader, first = Reader(agent, "sub:1"), Reader.judge_first
+    raws = [await original(agent) for _ in range(3)]
+
+    async def gone_behind_two(_: Reader, left: Sequence[Msg], check: CheckRunner) -> list[Judged]:
+        if len(left) == 1:
+            raise NotFoundError
+        return await first(reader, left[:1], check)
+
+    monkeypatch.setattr(Reader, "judge_first", gone_behind_two)
+    assert len(await reader.judge_many(raws, Threads())) == 2
+    with pytest.raises(NotFoundError):
+        await reader.judge_many(raws[2:], Threads())
