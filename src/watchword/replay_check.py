@@ -12,7 +12,8 @@ from watchword.quota import Bounds
 from watchword.replay import Admission, BulkStore, told_of
 
 if TYPE_CHECKING:
-    from watchword.guard import Note
+    from collections.abc import Sequence
+
     from watchword.journal import Journal
     from watchword.message import Message
     from watchword.policy import Policy
@@ -72,12 +73,17 @@ class ReplayCheck:
             elif not self._admitted(case, next(answers, None)):
                 del cases[at + 1 :]
                 break
-        if notes := self.guard.take_notes():
-            self._write(notes, cases)
+        self._write_notes(cases)
 
-    def _write(self, notes: list[Note], cases: list[Verification]) -> None:
-        """Keep notes; where that fails, nothing is handed over that they stand for."""
-        if self._journal is None:
+    def remember_unjudged(self, case: Verification) -> None:
+        """Remember what will not be judged, by its claims; also for a process that comes after this one."""
+        self.guard.remember_unjudged(case)
+        self._write_notes(())
+
+    def _write_notes(self, cases: Sequence[Verification]) -> None:
+        """Keep what the guard took note of; where that fails, nothing is handed over that it stands for."""
+        notes = self.guard.take_notes()
+        if not notes or self._journal is None:
             return
         try:
             self._journal.write(notes)

@@ -302,7 +302,7 @@ class Verifier:
             reference = self.clock() if message.appended_at is None else message.appended_at
             case.open(reference, case.issued_at + self.policy.longest)
             case.unacked = case.unacked and comes_again
-            self._guard.remember_unjudged(case)
+            self._replay_check.remember_unjudged(case)
 
     def acknowledge(self, message: Message, verified: VerifiedMessage) -> None:
         """Say that a delivery which the broker offers until it is acknowledged was, so that its id may age."""

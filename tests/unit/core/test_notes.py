@@ -233,6 +233,19 @@ def test_a_journal_that_fails() -> None:
     assert endings(world, [press(SUBJECT, c7=b"4" * 16)]) == ["first"]
 
 
+def test_what_passed_without_a_verdict_is_written_at_once() -> None:
+    """Promise (A14): a process may end before its next message; its successor knows the claims all the same."""
+    journal = Recorder()
+    world = reading(journal)
+    message = press(SUBJECT)
+    world.verifier.remember_unjudged(message)
+    assert [note.kind for notes in journal.given for note in notes] == [Kind.CLAIMS]
+    assert endings(reading(journal), [message]) == ["replayed"]
+    journal.fails = True
+    world.verifier.remember_unjudged(press(SUBJECT, c7=b"2" * 16))
+    reading(None).verifier.remember_unjudged(message)
+
+
 def test_what_is_rejected_needs_no_journal() -> None:
     """Promise: a journal that fails makes nothing of a verdict that is final."""
     world = reading(Recorder(fails=True))
