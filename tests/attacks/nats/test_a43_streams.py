@@ -168,20 +168,26 @@ async def taken_once(subscription: Any) -> list[bytes]:
     return [msg.data for msg in fetched]
 
 
-@pytest.mark.parametrize("how", ["made anew", "reset"])
+@pytest.mark.parametrize(
+    ("how", "acks"),
+    [("made anew", AckPolicy.EXPLICIT), ("reset", AckPolicy.EXPLICIT), ("reset", AckPolicy.NONE)],
+)
 async def test_a43_a_durable_that_is_set_back_under_a_live_reader(
-    world: World, make_stream: MakeStream, how: str
+    world: World, make_stream: MakeStream, how: str, acks: AckPolicy
 ) -> None:
-    """It delivers again what it had delivered; nothing of that is stale, and a copy is still a replay."""
-    set_up = await stage(world, make_stream)
+    """It delivers again what it had delivered; nothing of that is stale, and a copy is still a replay.
+
+    So it is where nothing is waited for, and the server takes all that it has delivered for acknowledged.
+    """
+    set_up, ack = await stage(world, make_stream), acks is not AckPolicy.NONE
     guard, js = await set_up.reader(max_age=1.0, max_skew=0.5)
-    subscription = await set_up.pull(js)
+    subscription = await set_up.pull(js, ack_policy=acks)
     await set_up.say(b"1", b"2")
-    assert await taken(subscription, 2) == [b"1", b"2"]
+    assert await taken(subscription, 2, ack=ack) == [b"1", b"2"]
     await asyncio.sleep(3)
     await set_up.say(b"3")
     await set_up.replay(3)
-    assert await taken(subscription, 1) == [b"3"]  # by now log time has passed the first two
+    assert await taken(subscription, 1, ack=ack) == [b"3"]  # by now log time has passed the first two
     manager = set_up.attacker.jetstream()
     if how == "made anew":
         await manager.delete_consumer(set_up.stream, "worker")
@@ -191,10 +197,10 @@ async def test_a43_a_durable_that_is_set_back_under_a_live_reader(
         )
     else:
         await set_up.attacker.request(f"$JS.API.CONSUMER.RESET.{set_up.stream}.worker", b'{"seq":1}', timeout=5)
-    assert await taken(subscription, 3) == [b"1", b"2", b"3"]
+    assert await taken(subscription, 3, ack=ack) == [b"1", b"2", b"3"]
     assert guard.audit.counts[Reason.STALE] == 0
     await set_up.say(b"end")
-    assert await taken(subscription, 1) == [b"end"]
+    assert await taken(subscription, 1, ack=ack) == [b"end"]
     assert guard.audit.counts[Reason.REPLAYED] >= 1
 
 
