@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from heapq import nlargest
 from math import ceil, inf
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from watchword.hashing import Hashing
+from watchword.key_floors import MAX_PROVEN, KeyFloors, ProvenKeys
 from watchword.packed import LEAST, OPEN
 from watchword.policy import Policy
 from watchword.quota import UNVERIFIED, Bounds, Quota
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Iterable
 
+    from watchword.key_floors import Pair
     from watchword.quota import Warned
     from watchword.replay import Claim, Claimed
 
@@ -28,12 +30,6 @@ SLICES: Final = 32
 """Into how many buckets the horizon is cut; an id leaves at most one bucket's length after it might."""
 
 DEFAULT_BOUNDS: Final = Bounds.within(Policy().memory)
-
-MAX_RAISED: Final = 1024
-"""Keys without a verdict whose floors are kept apart in one log; the others share one."""
-
-MAX_PROVEN: Final = 1 << 14
-"""Keys that are kept apart because something verified under them; to forget them costs nothing but that."""
 
 AT_A_TIME: Final = 512
 """Notes that are remembered before the event loop goes round, which takes some 3 ms."""
@@ -45,8 +41,6 @@ hold; so on its way from four fifths of its bound to the bound itself it pays fo
 _LONG: Final = 3600
 
 _FIRST: Final = Admission.FIRST  # nearly every answer; Python 3.11 searches for a member each time
-
-_Pair: TypeAlias = tuple[str, bytes]
 
 
 class Kind(IntEnum):
@@ -84,12 +78,12 @@ class _Log:
 
     ``start`` is the floor that it began with. ``highest`` is the log time that has passed; ``latest``, where the broker
     stamps nothing, when the latest message of each principal was issued that passed. ``unverified`` ids are kept by
-    their claims, and others that are so kept were issued up to ``ahead``. ``raised`` are the floors of single keys, of
-    which something could not be remembered; keys under which nothing has verified and that found no room in it share
-    ``unproven``. Whatever a log remembers that has a name in ``noted`` goes into the notes, under that name.
+    their claims, and others that are so kept were issued up to ``ahead``. Whatever a log remembers that has a name in
+    ``noted`` goes into the notes, under that name.
     """
 
     ids: Slices
+    key_floors: KeyFloors
     noted: str | None = None
     start: float = -inf
     highest: float = -inf
@@ -97,8 +91,6 @@ class _Log:
     pins: dict[int, _Pin] = field(default_factory=dict)
     unverified: int = 0
     ahead: int = -1
-    raised: dict[_Pair, float] = field(default_factory=dict)
-    unproven: float = -inf
 
     def speak(self, claim: Claimed) -> None:
         """Take note of a principal's verified message on a log that the broker does not stamp."""
@@ -129,7 +121,7 @@ class MemoryReplayStore:
         self._quota: Final = Quota(bounds)
         self._logs: dict[str, _Log] = {}
         self._room = OPEN
-        self._proven: set[_Pair] = set()
+        self._proven: Final = ProvenKeys()
         self._notes: list[Note] = []
         self._offered = self._paid = 0
 
@@ -173,7 +165,7 @@ class MemoryReplayStore:
             if owner is None:
                 self._raise_floor(log, claim)
                 return Admission.OVER_QUOTA
-        if late is None and issued_at <= self._raised(log, pair):
+        if late is None and issued_at <= log.key_floors.of(pair):
             self._quota.release(owner)
             return Admission.TOO_OLD
         self._keep(log, claim, key, mark, owner)
@@ -234,7 +226,7 @@ class MemoryReplayStore:
             if not done % AT_A_TIME:
                 await others_turn()
             if note.kind is Kind.RAISED:
-                self._raise_pair(known, (note.principal, note.key_id), note.issued_at)
+                known.key_floors.rise((note.principal, note.key_id), note.issued_at)
             else:
                 self._restore(known, note, self._hashing.digest_key(note.data), is_id=False)
 
@@ -331,7 +323,7 @@ class MemoryReplayStore:
             self._release(known, Counter([pin.owner for pin in known.pins.values()]))
 
     def _opened(self, name: str) -> _Log:
-        log = self._logs[name] = _Log(Slices(self._width))
+        log = self._logs[name] = _Log(Slices(self._width), KeyFloors(self._proven))
         self._room = max(LEAST, OPEN // len(self._logs))
         return log
 
@@ -351,7 +343,7 @@ class MemoryReplayStore:
         gone = log.ids.leave(floor)
         if gone is not None:
             self._release(log, gone)
-            log.raised = {pair: raised for pair, raised in log.raised.items() if raised >= floor}
+            log.key_floors.forget(floor)
             log.latest = {principal: at for principal, at in log.latest.items() if at > log.highest}
             if log.ahead < floor:
                 log.ahead = -1
@@ -367,46 +359,20 @@ class MemoryReplayStore:
         """Return True if it need not be remembered: it is too old here, or its first sight may have found no room."""
         if claim.issued_at < self._floor(log, claim):
             return True
-        if claim.issued_at > self._raised(log, (claim.principal, claim.key_id)):
+        if claim.issued_at > log.key_floors.of((claim.principal, claim.key_id)):
             return False
         log.ids.note(claim.issued_at, _offset(claim))  # a successor does not know that floor
         return True
 
-    def _raised(self, log: _Log, pair: _Pair) -> float:
-        """Return up to when whatever this key signed is too old in this log."""
-        if not log.raised and log.unproven == -inf:
-            return -inf
-        raised = log.raised.get(pair, -inf)
-        return raised if pair in self._proven else max(raised, log.unproven)
-
     def _raise_floor(self, log: _Log, claim: Claimed) -> None:
-        """Take what could not be remembered for seen: whatever this key signed up to then is too old.
-
-        A flood under invented keys raises no floor of a key that is known.
-        """
-        rises = self._raise_pair(log, (claim.principal, claim.key_id), claim.issued_at)
+        """Take what could not be remembered for seen: whatever this key signed up to then is too old."""
+        rises = log.key_floors.rise((claim.principal, claim.key_id), claim.issued_at)
         log.ids.note(claim.issued_at, _offset(claim))
         if rises and log.noted:
             self._notes.append(Note(log.noted, Kind.RAISED, claim.principal, claim.key_id, claim.issued_at, b""))
 
-    def _raise_pair(self, log: _Log, pair: _Pair, issued_at: int) -> bool:
-        """Raise the floor of a key, or the one that it shares; return False if that is as high already."""
-        if pair in self._proven or pair in log.raised or len(log.raised) < MAX_RAISED:
-            before = log.raised.get(pair, -inf)
-            log.raised[pair] = max(before, issued_at)
-        else:
-            before = log.unproven
-            log.unproven = max(before, issued_at)
-        return issued_at > before
-
-    def _prove(self, pair: _Pair) -> None:
-        """Keep this key's floors apart, for something verified under it: what nobody verified raises them no more."""
-        if len(self._proven) >= MAX_PROVEN:
-            self._proven.clear()
-        self._proven.add(pair)
-        for log in self._logs.values():
-            if log.unproven > log.raised.get(pair, -inf):
-                log.raised[pair] = log.unproven
+    def _prove(self, pair: Pair) -> None:
+        self._proven.prove(pair, (log.key_floors for log in self._logs.values()))
 
     # Room
 
@@ -475,7 +441,7 @@ class MemoryReplayStore:
             return
         owner = self._quota.take(note.principal) if is_id else self._unverified_owner()
         if owner is None:
-            self._raise_pair(log, (note.principal, note.key_id), note.issued_at)
+            log.key_floors.rise((note.principal, note.key_id), note.issued_at)
             return
         log.unverified += not is_id
         log.ids.put(note.issued_at, key, 0, owner, inf, self._room)

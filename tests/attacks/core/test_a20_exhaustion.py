@@ -111,7 +111,7 @@ def test_a20_a_flood_of_invented_keys_silences_nobody(spoken_before: bool) -> No
 
 def test_a20_more_invented_keys_than_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: even then a key that has spoken is not held up, and one that has not for no longer than the skew."""
-    monkeypatch.setattr("watchword.guard.MAX_RAISED", ROOM)
+    monkeypatch.setattr("watchword.key_floors.MAX_RAISED", ROOM)
     judge = verifier(unverified=0)
     assert ending(judge, record(0)) == "first"
     for n in range(3 * ROOM):

@@ -225,7 +225,7 @@ def test_a20_a_flood_from_the_future_costs_its_signer_only(signatures: list[byte
     assert (len(signatures), len(guard), guard._quota._held[0]) == (9, 0, 0)
     unknown = [record(200 + at, between, issued=NOW + 60, key=stranger) for at in range(9)]
     assert endings(world, unknown) == ["from_future"] * 9
-    assert (len(guard), guard._quota._held[0], guard._logs["group#tasks/0"].raised) == (0, 4, {})
+    assert (len(guard), guard._quota._held[0], guard._logs["group#tasks/0"].key_floors.own) == (0, 4, {})
     signed = [record(300 + at, between, issued=NOW + 60, key=MALLORY_KEY, principal=MALLORY) for at in range(9)]
     assert endings(world, signed) == ["from_future"] * 9
     assert (guard._quota.held(), guard._quota._held[0]) == ({MALLORY: 4}, 4)

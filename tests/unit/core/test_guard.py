@@ -270,12 +270,12 @@ def test_what_could_not_be_remembered_is_not_let_in_by_a_later_copy() -> None:
 
 def test_a_flood_under_invented_keys_silences_no_key_that_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise (A20, A21): whoever has no key can hold up only keys that have not spoken, until they have."""
-    monkeypatch.setattr("watchword.guard.MAX_RAISED", 2)
+    monkeypatch.setattr("watchword.key_floors.MAX_RAISED", 2)
     memory = store(unverified=0)
     at_once(memory.claim(numbered(0)))
     for number in range(5):
         memory.remember_unjudged(numbered(100 + number, key_id=b"invented%d" % number, issued_at=NOW + number))
-    assert len(memory._logs["log"].raised) == 2
+    assert len(memory._logs["log"].key_floors.own) == 2
     assert at_once(memory.claim(numbered(1))) is FIRST
     newcomer = numbered(2, principal=BOB, key_id=b"bob", issued_at=NOW + 4)
     assert at_once(memory.claim(newcomer)) is TOO_OLD
@@ -283,13 +283,13 @@ def test_a_flood_under_invented_keys_silences_no_key_that_is_known(monkeypatch: 
     assert at_once(memory.claim(replace(newcomer, id=b"3" * 16, issued_at=NOW + 5))) is FIRST
     later = NOW + 200
     at_once(memory.claim(numbered(4, issued_at=later, reference=later)))
-    assert memory._logs["log"].raised == {}, "raised floors leave when log time has passed them"
+    assert memory._logs["log"].key_floors.own == {}, "raised floors leave when log time has passed them"
 
 
 def test_a_key_that_is_too_many_is_held_up_no_less(monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise (A20): however many keys there are, what was passed over unremembered under one of them never comes."""
-    monkeypatch.setattr("watchword.guard.MAX_RAISED", 0)
-    monkeypatch.setattr("watchword.guard.MAX_PROVEN", 2)
+    monkeypatch.setattr("watchword.key_floors.MAX_RAISED", 0)
+    monkeypatch.setattr("watchword.key_floors.MAX_PROVEN", 2)
     memory = store(unverified=0)
     memory.remember_unjudged(numbered(0, key_id=b"k0", issued_at=NOW + 5))
     for number in range(6):

@@ -20,8 +20,9 @@ from tests.unit.core.world import (
     press,
     press_many,
 )
-from watchword.guard import MAX_PROVEN, MAX_RAISED, Kind, Note
+from watchword.guard import Kind, Note
 from watchword.journal import Recalled
+from watchword.key_floors import MAX_PROVEN, MAX_RAISED
 from watchword.message import Expected, Message, log_name
 from watchword.spi import Admission, MemoryReplayStore
 
@@ -107,7 +108,7 @@ def test_a_successor_with_less_room() -> None:
     following = successor(memory, per_principal=1, unverified=1)
     assert len(following) == 1
     assert following._logs["log"].unverified == 1
-    assert following._logs["log"].raised == {(ALICE, KEY): NOW, (ALICE, b"unknown"): NOW}
+    assert following._logs["log"].key_floors.own == {(ALICE, KEY): NOW, (ALICE, b"unknown"): NOW}
 
 
 def test_what_is_below_the_floor_is_left_out() -> None:
@@ -130,7 +131,7 @@ def test_a_flood_before_a_restart() -> None:
     assert len(notes) == 1 + MAX_RAISED + 1  # the shared floor rose once
     following = store(unverified=0)
     in_turns(following.restore("log", notes[::-1]))
-    assert following._logs["log"].unproven == NOW + 5
+    assert following._logs["log"].key_floors.shared == NOW + 5
     assert following.admit(numbered(-1 % 1000, principal=BOB, place=None)) is FIRST
     assert following.admit(numbered(7777, key_id=b"new", place=None)) is TOO_OLD
 
