@@ -224,10 +224,10 @@ class Lives:
         for life in (*self._lives.values(), *self._closed.values()):
             if life.is_born or life.is_beginning:
                 self._verifier.raise_floor(life.log, floor)
-        if self._verifier.journal is not None:
-            self._verifier.journal.raise_floors(floor)
         if self._lives:
             self.announce("all: the clock was set", floor)
+        if self._verifier.journal is not None:
+            self._verifier.journal.raise_floors(floor)
 
     def open_stream(self, stream: str, consumer: str) -> StreamLife:
         """Return the life of a consumer that this process reads alone, for one more subscription."""

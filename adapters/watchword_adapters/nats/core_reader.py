@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import ceil, isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 from watchword.endings import FIRST_DELAY, LONGEST_DELAY
-from watchword.errors import WatchwordError
+from watchword.errors import ConfigurationError, WatchwordError
 from watchword.replay import ReaderBirth, SharedReplayStore, how_to_admit, told_of
 from watchword_adapters.nats.reader import Reader
 
@@ -39,7 +39,8 @@ async def watch_clocks(watchword: Watchword) -> None:
     What lets nothing in is that they are compared before each judging, and from before anything was read.
     """
     while True:
-        compare_clocks(watchword)
+        with suppress(ConfigurationError):  # the journal cannot be written: told of, and heeded, with each message
+            compare_clocks(watchword)
         await asyncio.sleep(_COMPARED_EVERY)
 
 

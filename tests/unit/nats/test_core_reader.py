@@ -176,3 +176,20 @@ async def test_a_memory_is_restored_beside_the_traffic() -> None:
     steps = [after - before for before, after in zip(known, [*known[1:], size], strict=True)]
     assert max(steps) <= AT_A_TIME
     assert len(agent.verifier._guard) == size
+
+
+async def test_clocks_are_compared_though_a_journal_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next message says so, and is not handed over; what is looked for once a second is looked for again."""
+    monkeypatch.setattr(core_reader, "_COMPARED_EVERY", 0.001)
+    agent, compared = watchword(Keys()), asyncio.Event()
+
+    def fail(wall: float, boot: float) -> None:
+        agent.lives.compare_clocks = lambda *_: compared.set()  # type: ignore[method-assign]  # the test's
+        assert wall > boot
+        raise ConfigurationError("state: it can neither be written nor deleted")
+
+    agent.lives.compare_clocks = fail  # type: ignore[method-assign]  # the test's
+    watching = asyncio.create_task(core_reader.watch_clocks(agent))
+    async with asyncio.timeout(5):
+        await compared.wait()
+    watching.cancel()
