@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from watchword.endings import FIRST_DELAY, LONGEST_DELAY
 from watchword.errors import ConfigurationError, WatchwordError
 from watchword.replay import ReaderBirth, SharedReplayStore, how_to_admit, told_of
+from watchword_adapters.boot_clock import since_boot
 from watchword_adapters.nats.reader import Reader
 
 if TYPE_CHECKING:
@@ -18,14 +19,7 @@ if TYPE_CHECKING:
 
     from watchword import Watchword
 
-_BOOT_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
 _COMPARED_EVERY: Final = 1.0
-
-
-def since_boot() -> float:
-    """Return seconds since the machine was started, sleep included where the system counts it."""
-    return time.clock_gettime(_BOOT_CLOCK)
 
 
 def compare_clocks(watchword: Watchword) -> None:

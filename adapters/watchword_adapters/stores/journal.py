@@ -6,6 +6,8 @@ outlives that process. It does not outlive the machine, so the file is only beli
 - if it was written since this machine was started (the kernel's boot id is the same), and nobody else has changed it
   since: the file system's own time of its last change is that of our last entry; or if it was closed in good order,
   which is synced, and its last change is that very one. So a copy that somebody put back is not taken for the original;
+- and if the wall clock has not moved against the machine's own since, by more than clocks differ: a virtual machine
+  may be set back while it runs, disk and all, and shows then less of the time since its start;
 - and if it holds as many entries as a mark beside it says, in a file of its own.
 
 Otherwise it is deleted, and begins anew. All processes of one principal share the file; each reader that starts takes
@@ -170,7 +172,7 @@ class FileJournal:
             opened = None
         if opened is None:
             _check_place(self.path.parent)
-            self._opened = opened = JournalFile(self.path, owner=self._owner)
+            self._opened = opened = JournalFile(self.path, owner=self._owner, max_skew=self._max_skew)
             # At the latest when the process ends: SQLite would tidy up then, and leave a file that nobody closed.
             self._closing = weakref.finalize(self, _close, opened)
             self._has_been_open = True

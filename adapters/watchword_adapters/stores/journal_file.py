@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from watchword import ConfigurationError
 from watchword.guard import Kind, Note
 from watchword.journal import Recalled
+from watchword_adapters.boot_clock import since_boot
 from watchword_adapters.stores.sqlite_files import Files
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ _BUSY: Final = 2.0
 _TOUCHED: Final = 2.0
 """Seconds by which the time of a file's last change may differ from that of our last entry."""
 
+_STEPPED: Final = 1.0
+"""Seconds by which the wall clock may be corrected whatever the policy says."""
+
 _UNUSED: Final = 30 * 24 * 3600.0
 """Seconds after which a reader that never came back is forgotten: it would begin like a new one."""
 
@@ -40,7 +44,7 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _PID_SPACE: Final = Path("/proc/self/ns/pid")
 
 _SCHEMA: Final = f"""
-CREATE TABLE about (boot TEXT NOT NULL, inode INTEGER NOT NULL, initialised REAL);
+CREATE TABLE about (boot TEXT NOT NULL, started REAL NOT NULL, inode INTEGER NOT NULL, initialised REAL);
 CREATE TABLE readers (number INTEGER PRIMARY KEY, log TEXT NOT NULL UNIQUE, floor REAL NOT NULL, seen REAL NOT NULL);
 CREATE TABLE reading (log TEXT NOT NULL, process TEXT NOT NULL, pid INTEGER NOT NULL, space TEXT NOT NULL,
     PRIMARY KEY (log, process)) WITHOUT ROWID;
@@ -65,7 +69,7 @@ class JournalFile:
     there must be, and its time when the file was changed last.
     """
 
-    def __init__(self, path: Path, *, owner: str) -> None:
+    def __init__(self, path: Path, *, owner: str, max_skew: float) -> None:
         self.pid: Final = os.getpid()
         self._path: Final = path
         self._process: Final = f"{owner}-{self.pid}"
@@ -75,7 +79,7 @@ class JournalFile:
             self._mark: Final = _Mark(path)
             undo.callback(self._mark.close)
             is_alone = self._mark.is_ours_alone()
-            if path.exists() and not _is_believed(path, self._mark):
+            if path.exists() and not _is_believed(path, self._mark, max_skew):
                 self._mark.clear()
                 delete(path)
             self._mark.open()
@@ -94,8 +98,9 @@ class JournalFile:
             if not database.execute("PRAGMA schema_version").fetchone()[0]:
                 for statement in _SCHEMA.split(";"):
                     database.execute(statement)
-                database.execute("INSERT INTO about VALUES ('', 0, NULL)")
+                database.execute("INSERT INTO about VALUES ('', 0, 0, NULL)")
             database.execute("UPDATE about SET boot = ?, inode = ?", (_boot_id(), self._path.stat().st_ino))
+            self._note_start()
             database.execute("DELETE FROM readers WHERE seen < ?", (time.time() - _UNUSED,))
             if is_alone:
                 database.execute("DELETE FROM reading")
@@ -164,6 +169,7 @@ class JournalFile:
         with self._transaction():
             self._database.execute("UPDATE readers SET floor = max(floor, ?)", (floor,))
             self._database.execute("UPDATE about SET initialised = max(initialised, ?)", (floor,))
+            self._note_start()
             self._enter()
 
     def initialise(self, floor: float) -> bool:
@@ -254,6 +260,10 @@ class JournalFile:
         if found is None:
             raise LookupError(f"no reader of {log!r} was recalled")
         return found[0]
+
+    def _note_start(self) -> None:
+        """Note when the machine was started, by the clock as it is now."""
+        self._database.execute("UPDATE about SET started = ?", (_started(),))
 
     def _read(self, logs: AbstractSet[str] | Sequence[str]) -> None:
         rows = [(log, self._process, self.pid, _pid_space()) for log in logs]
@@ -350,7 +360,7 @@ def _unlock(file: int) -> None:
     fcntl.flock(file, fcntl.LOCK_UN)
 
 
-def _is_believed(path: Path, mark: _Mark) -> bool:
+def _is_believed(path: Path, mark: _Mark, max_skew: float) -> bool:
     """Return True if nothing that was written is missing: see ``journal``."""
     found = [file.stat() for file in (path, Path(f"{path}-wal")) if file.exists()]
     parts = [found[0], *[log for log in found[1:] if log.st_size]]
@@ -360,17 +370,20 @@ def _is_believed(path: Path, mark: _Mark) -> bool:
             names = [database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
             if database.execute("PRAGMA schema_version").fetchone()[0] and names != [_APPLICATION, _VERSION]:
                 raise ConfigurationError(f"state: {path} is another program's: name a directory of your own")
-            boot, inode = database.execute("SELECT boot, inode FROM about").fetchone()
+            boot, started, inode = database.execute("SELECT boot, started, inode FROM about").fetchone()
             (written,) = database.execute("SELECT time FROM entries ORDER BY number DESC LIMIT 1").fetchone()
             last = _last(database)
     except (sqlite3.Error, TypeError):
         return False
     if known is None or last < known[0] or parts[0].st_ino != inode:
         return False
+    runs_on = bool(boot == _boot_id() != "")
+    if runs_on and abs(_started() - started) > max(_STEPPED, max_skew):
+        return False
     if known[1]:
         return parts[0].st_ctime_ns == known[1]
     changed = max(part.st_ctime for part in parts)
-    return bool(boot == _boot_id() != "" and abs(changed - written) <= _TOUCHED)
+    return runs_on and bool(abs(changed - written) <= _TOUCHED)
 
 
 def _connected(path: Path) -> sqlite3.Connection:
@@ -443,6 +456,11 @@ def _may_live(pid: int, space: str) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def _started() -> float:
+    """Return when this machine was started, as the wall clock counts it now."""
+    return time.time() - since_boot()
 
 
 def _boot_id() -> str:

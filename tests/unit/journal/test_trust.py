@@ -14,6 +14,7 @@ import pytest
 
 from tests.unit.journal.agents import NOW, Agent, Clock
 from watchword import ConfigurationError
+from watchword_adapters.boot_clock import since_boot
 from watchword_adapters.stores import journal_file
 
 Start = Callable[..., Agent]
@@ -423,3 +424,42 @@ def test_a_child_that_lives_on(start: Start) -> None:
     os.waitpid(child, 0)
     os.close(reads)
     os.close(writes)
+
+
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize(("lost", "believed"), [(4.5, True), (5.5, False), (-5.5, False)])
+def test_a_machine_that_was_set_back_between_two_processes(  # noqa: PLR0917 - fixtures
+    start: Start,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    graves: list[Any],
+    lost: float,
+    believed: bool,  # noqa: FBT001 - from the table
+    *,
+    clean: bool,
+) -> None:
+    """Promise (N9): its disk is as old as itself, files and marks alike; its own clock shows that."""
+    first = start()
+    first.open()
+    first.close() if clean else first.kill(graves)
+    monkeypatch.setattr(journal_file, "since_boot", lambda: since_boot() - lost)
+    clock.now += 10
+    assert start().open().floor == (BIRTH if believed else clock.now + 5)
+
+
+def test_a_clock_that_was_set_while_a_journal_was_open(
+    start: Start, clock: Clock, boot: Boot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: it costs the floor that it was told of, and no other one; nor do two starts of a machine compare."""
+    first = start()
+    first.open()
+    monkeypatch.setattr(journal_file, "since_boot", lambda: since_boot() - 100)
+    first.journal.raise_floors(clock.now + 7)
+    first.close()
+    clock.now += 10
+    second = start()
+    assert second.open().floor == NOW + 7
+    second.close()
+    boot("two")
+    monkeypatch.setattr(journal_file, "since_boot", lambda: 1.0)
+    assert start().open().floor == NOW + 7
