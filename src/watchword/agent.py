@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from inspect import iscoroutinefunction
 from time import time
 from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias
 
@@ -43,15 +44,28 @@ _NO_KEYS: Final = (
 _WRITE: Final = 'write watchword.load("watchword.toml"), or make one with watchword.Watchword(realm=...)'
 
 
-def require(given: object, *, reads: bool = False) -> None:
+def require(given: object, *, reads: bool = False, recipient: object = None, quarantine: object = None) -> None:
     """Raise ConfigurationError unless what an interceptor was given is a Watchword, with keys if it ``reads``.
 
-    An observer may be without: before keys are given out, it shows what would be dropped.
+    An observer may be without: before keys are given out, it shows what would be dropped. Where there is a
+    ``recipient`` it must be a plain function, and a ``quarantine`` something to put copies into.
     """
     if not isinstance(given, Watchword):
         raise ConfigurationError(f"watchword=: {_WRITE}; this is of type {type(given).__name__}")
     if reads:
         given.begin_to_read()
+    if recipient is not None and not callable(recipient):
+        raise ConfigurationError(
+            "recipient=: write a function (channel, key, headers) -> principal, or None for whoever reads; this is of"
+            f" type {type(recipient).__name__}"
+        )
+    if iscoroutinefunction(recipient):  # nobody would await it
+        raise ConfigurationError("recipient=: write a plain function, not one with 'async def'")
+    if quarantine is not None and not callable(getattr(quarantine, "put", None)):
+        raise ConfigurationError(
+            "quarantine=: give a KafkaQuarantine, a NatsQuarantine or another object with put(), to write copies of"
+            f" what is not delivered; this is of type {type(quarantine).__name__}"
+        )
 
 
 class Watch(Protocol):

@@ -112,24 +112,17 @@ class ClaimsBuilder:
             raise SigningError(f"channel {channel}: this signer signs for realm {self._realm!r}")
         if partition is not None and type(partition) is not int:  # no bool, which is equal to a partition that is known
             raise SigningError(f"partition {partition} is none")
+        _check_recipient(recipient)
         name = (channel.uri, partition, recipient, tuple([header[0] for header in headers]))
         known = self._routes.get(name)
         route = known or self._new_route(channel, headers, partition, recipient)
         pairs = route.pairs(headers)
-        if expires_at is not None and not _is_whole(expires_at, 1 << 33):
-            raise SigningError(f"expires_at {expires_at}: whole seconds since the epoch")
-        if in_reply_to is not None and len(in_reply_to) != ID_BYTES:
-            raise SigningError(f"in_reply_to of {len(in_reply_to)} bytes: give the request's id, {ID_BYTES} bytes")
-        if reply_to is not None and not is_subject(reply_to):
-            raise SigningError(f"reply subject {reply_to!r}: write a subject without wildcards")
-        if reply_to is not None and reply_to.startswith(SERVERS_SUBJECTS):
-            raise SigningError(
-                f"reply subject {reply_to!r}: an answer there would be an order to the server; use new_inbox()"
-            )
+        _check_request(in_reply_to, reply_to)
         metadata = None if key is None and not route.covered else metadata_digest(key, pairs)
         message_id = os.urandom(ID_BYTES)  # from the kernel each time: a forked or cloned process draws its own (A37)
         moment = self._clock()
         issued_at = int(moment)
+        _check_expiry(expires_at, moment)
         claims = route.layout.claims(
             message_id, issued_at, metadata, value_digest(value), expires_at, in_reply_to, reply_to
         )
@@ -148,7 +141,7 @@ class ClaimsBuilder:
         self, channel: Channel, headers: tuple[Header, ...], partition: int | None, recipient: str | None
     ) -> _Route:
         """Check what all messages that go this way have in common."""
-        if not _is_whole(partition, 1 << 31):
+        if partition is not None and not 0 <= partition < 1 << 31:
             raise SigningError(f"partition {partition} is none")
         channel.check_signable()
         if recipient is not None and not is_principal(recipient):
@@ -178,9 +171,41 @@ class ClaimsBuilder:
         return _Route(layout, covered, size, nats=nats)
 
 
-def _is_whole(value: object, limit: int) -> bool:
-    """Tell whether this is absent or an int: a float (time.time() + 60) or a bool would be malformed to readers."""
-    return value is None or (type(value) is int and 0 <= value < limit)
+def _check_recipient(recipient: object) -> None:
+    """Refuse what is no text; whether it may be a principal is looked at once for each."""
+    if recipient is not None and not isinstance(recipient, str):
+        raise SigningError(
+            f"recipient of type {type(recipient).__name__}: write the principal that the message is meant for, as"
+            ' "agent://acme/cloud"'
+        )
+
+
+def _check_request(in_reply_to: object, reply_to: object) -> None:
+    """Refuse what cannot be a request's id, or where answers cannot go."""
+    if in_reply_to is not None and (type(in_reply_to) is not bytes or len(in_reply_to) != ID_BYTES):
+        given = f"{len(in_reply_to)} bytes" if type(in_reply_to) is bytes else f"type {type(in_reply_to).__name__}"
+        raise SigningError(f"in_reply_to of {given}: give the request's id, {ID_BYTES} bytes")
+    if reply_to is None:
+        return
+    if not (isinstance(reply_to, str) and is_subject(reply_to)):
+        raise SigningError(f"reply subject {reply_to!r}: write a subject without wildcards")
+    if reply_to.startswith(SERVERS_SUBJECTS):
+        raise SigningError(
+            f"reply subject {reply_to!r}: an answer there would be an order to the server; use new_inbox()"
+        )
+
+
+def _check_expiry(expires_at: object, now: float) -> None:
+    """Refuse an end that is no time, or has passed: every reader would call the message malformed or expired."""
+    if expires_at is None:
+        return
+    remedy = "write whole seconds since the epoch, as int(time.time()) + 60"
+    if type(expires_at) is not int or not 0 <= expires_at < 1 << 33:  # no float, as time.time() + 60, and no bool
+        raise SigningError(f"expires_at {expires_at!r}: {remedy}")
+    if expires_at <= now:
+        raise SigningError(
+            f"expires_at {expires_at}: that was {now - expires_at:.0f} s ago, so no reader would take it; {remedy}"
+        )
 
 
 def _check_nats_names(names: list[str]) -> None:

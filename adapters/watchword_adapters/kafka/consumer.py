@@ -60,7 +60,7 @@ class VerifyingConsumer(AIOKafkaConsumer):
             raise ConfigurationError(f'on_unavailable={on_unavailable!r}: write "raise" or "wait"')
         if iscoroutinefunction(on_deserialization_error):  # nobody would await it
             raise ConfigurationError("on_deserialization_error: write a plain function, not one with 'async def'")
-        require(watchword, reads=True)
+        require(watchword, reads=True, quarantine=quarantine)
         super().__init__(*topics, **options)
         try:
             self._adopt(

@@ -10,6 +10,7 @@ from aiokafka.util import commit_structure_validate
 
 from watchword import ConfigurationError
 from watchword.agent import require
+from watchword.message import is_topic
 from watchword_adapters.kafka import _producer_seam as seam
 from watchword_adapters.kafka.accumulator import SigningAccumulator
 from watchword_adapters.kafka.entries import Recipient
@@ -42,7 +43,7 @@ class SigningProducer(AIOKafkaProducer):
 
     def __init__(self, *, watchword: Watchword, recipient: Recipient | None = None, **options: Any) -> None:
         # ConfigurationError, where there has to be one, before there is a client that somebody has to stop.
-        require(watchword)
+        require(watchword, recipient=recipient)
         _ = watchword.signer
         seam.check()
         super().__init__(**options)
@@ -89,6 +90,7 @@ class SigningProducer(AIOKafkaProducer):
 
         Messages are counted with the largest envelope they may get; naming the ``topic`` makes more of them fit.
         """
+        _check_topic(topic)
         batch: SigningBatch = super().create_batch()
         batch.topic = topic
         return batch
@@ -129,3 +131,8 @@ class SigningProducer(AIOKafkaProducer):
         self._started = seam.is_started(self)
         if not self._started:
             raise ConfigurationError("the producer is not started: await producer.start(), or use 'async with'")
+
+
+def _check_topic(topic: object) -> None:
+    if topic is not None and not (isinstance(topic, str) and is_topic(topic)):
+        raise ConfigurationError(f"topic {topic!r}: 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'")

@@ -38,7 +38,8 @@ def wrap(
 
     ConfigurationError for a subclass of aiokafka's, and for a started consumer that has deserializers.
     """
-    require(watchword, reads=type(client) is AIOKafkaConsumer)  # before anything is changed
+    # Before anything is changed.
+    require(watchword, reads=type(client) is AIOKafkaConsumer, recipient=recipient, quarantine=quarantine)
     if type(client) is AIOKafkaProducer:
         if quarantine is not None:
             raise ConfigurationError("quarantine: a producer rejects nothing, leave it out")

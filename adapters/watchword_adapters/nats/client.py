@@ -11,7 +11,7 @@ from nats.aio.subscription import DEFAULT_SUB_PENDING_BYTES_LIMIT, DEFAULT_SUB_P
 
 from watchword import ConfigurationError, SigningError
 from watchword.agent import require
-from watchword.message import SERVERS_SUBJECTS, channel_of
+from watchword.message import SERVERS_SUBJECTS, channel_of, is_principal
 from watchword_adapters.copies import Copies
 from watchword_adapters.nats._seam import Base, Wire
 from watchword_adapters.nats.answers import Answers, forwarded
@@ -87,7 +87,8 @@ class WatchwordClient(Base):
         quarantine: Quarantine | None = None,
         reader: str | None = None,
     ) -> None:
-        require(watchword)
+        require(watchword, recipient=recipient, quarantine=quarantine)
+        _check_name(reader)
         super().__init__()
         self.watchword: Final = watchword
         self.quarantine: Final = NatsQuarantine.from_settings(watchword) if quarantine is None else quarantine
@@ -357,6 +358,10 @@ class WatchwordClient(Base):
         ``sole_reader`` says that this process alone reads each durable consumer it binds, so that replay memory in this
         process is enough for it.
         """
+        if type(sole_reader) is not bool:
+            raise ConfigurationError(
+                f"sole_reader={sole_reader!r}: write True where this process alone reads each durable, else False"
+            )
         return VerifyingJetStream(self, sole_reader=sole_reader, **opts)
 
     def jsm(self, **opts: Any) -> VerifyingManager:
@@ -413,6 +418,13 @@ class WatchwordClient(Base):
 
     async def _listen(self, subject: str, cb: Callable[[Msg], Awaitable[None]]) -> VerifyingSubscription:
         return await self.open(subject, reader=None, cb=cb)
+
+
+def _check_name(reader: object) -> None:
+    if reader is not None and not (isinstance(reader, str) and is_principal(reader)):
+        raise ConfigurationError(
+            f"reader={reader!r}: write a name of this instance's own, 1 to 255 bytes of UTF-8, no control characters"
+        )
 
 
 async def _settle(future: asyncio.Future[Any], msg: Msg) -> None:

@@ -89,7 +89,7 @@ class Signing:
                 raise SigningError(f"payload is {type(payload).__name__}: encode it to bytes")
             payload = bytes(payload)
         if answers is not None:
-            recipient = recipient or answers.principal
+            recipient = answers.principal if recipient is None else recipient
         elif recipient is None and self._recipient is not None:
             recipient = self._recipient(channel, None, pairs)
         signed_reply = None if stored or not reply else reply

@@ -152,3 +152,33 @@ async def test_errors_of_both_say_what_to_write(world: World, unique: Unique) ->
         await client.jetstream().pull_subscribe_bind("worker")
     assert issubclass(both.BadName, ConfigurationError)
     assert issubclass(both.BadName, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"recipient": 5}, "recipient of type int: write the principal"),
+        ({"recipient": ["agent://acme/cloud"]}, "recipient of type list: write the principal"),
+        ({"recipient": ""}, "recipient '' is not a principal"),
+        ({"expires_at": 60}, r"write whole seconds since the epoch, as int\(time.time\(\)\) \+ 60"),
+        ({"expires_at": "soon"}, r"write whole seconds since the epoch, as int\(time.time\(\)\) \+ 60"),
+    ],
+)
+@pytest.mark.parametrize("way", ["publish", "request", "stream", "stream_async"])
+async def test_what_is_no_recipient_and_no_end_is_refused(
+    world: World, unique: Unique, way: str, given: dict[str, Any], why: str
+) -> None:
+    """Whatever sends says what to write instead, and sends nothing."""
+    client, subject = await world.client(world.agent(CLOUD)), unique("errors")
+    js = client.jetstream()
+    ways: dict[str, Callable[..., Awaitable[Any]]] = {
+        "publish": client.publish,
+        "request": client.request,
+        "stream": js.publish,
+        "stream_async": js.publish_async,
+    }
+    before = client.stats["out_msgs"]
+    with pytest.raises(SigningError, match=why):
+        await ways[way](subject, b"x", **given)
+    await client.flush()
+    assert client.stats["out_msgs"] == before

@@ -43,6 +43,25 @@ def test_what_is_no_watchword_is_refused(given: Any, *, reads: bool) -> None:
         require(given, reads=reads)
 
 
+async def _later(*_: object) -> str:
+    return ALICE
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"recipient": ALICE}, r"recipient=: write a function \(channel, key, headers\) -> principal.* type str"),
+        ({"recipient": 5}, r"recipient=: write a function.* type int"),
+        ({"recipient": _later}, "recipient=: write a plain function, not one with 'async def'"),
+        ({"quarantine": "copies"}, r"quarantine=: .*write copies of what is not delivered.* type str"),
+    ],
+)
+def test_what_an_interceptor_cannot_use_is_refused(given: dict[str, Any], why: str) -> None:
+    """A principal in the place of the function that names one is told at once, and not by each message."""
+    with pytest.raises(ConfigurationError, match=why):
+        require(keyless(), **given)
+
+
 def test_a_chain_of_no_sources_is_refused() -> None:
     """It would know no key, as if there were a source that says so."""
     with pytest.raises(ConfigurationError, match="KeyChain: name at least one key source"):

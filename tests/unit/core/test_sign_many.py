@@ -207,7 +207,7 @@ NAMES = st.text(st.characters(codec="utf-8"), max_size=40).filter(lambda name: n
     channel=st.integers(1, 249),
     partition=st.sampled_from([0, 23, 24, 255, 256, 65536, (1 << 31) - 1]),
     recipient=st.none() | st.integers(1, 255).map("x".__mul__),
-    expires_at=st.none() | st.integers(0, (1 << 33) - 1),
+    expires_at=st.none() | st.integers(NOW + 1, (1 << 33) - 1),
     most=st.sampled_from([1, 2, 3, 4, 64, 65, 300, 4096]),
     number=st.sampled_from([1, 2, 3, 64, 300]),
     esp=st.booleans(),
@@ -274,9 +274,9 @@ def drafted(by: Signer, message: Message, options: dict[str, Any]) -> object:
             ),
             st.fixed_dictionaries(
                 {
-                    "recipient": st.sampled_from([None, "bob", "", "bob "]),
-                    "expires_at": st.sampled_from([None, 0, NOW, True, 1.0]),
-                    "in_reply_to": st.sampled_from([None, bytes(16), b"short"]),
+                    "recipient": st.sampled_from([None, "bob", "", "bob ", 5, ["bob"]]),
+                    "expires_at": st.sampled_from([None, 0, NOW, NOW + 1, True, 1.0]),
+                    "in_reply_to": st.sampled_from([None, bytes(16), b"short", "x" * 16]),
                 }
             ),
         ),

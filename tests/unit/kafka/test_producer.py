@@ -1,5 +1,7 @@
 """What a signing producer refuses, and what stays as aiokafka's own does it."""
 
+from typing import Any
+
 import pytest
 
 from tests.unit.kafka.fakes import P0, Keys, watchword
@@ -62,3 +64,12 @@ async def test_a_producer_without_signer_is_refused() -> None:
     agent._signer = None
     with pytest.raises(ConfigurationError, match="only verifies"):
         SigningProducer(watchword=agent)
+
+
+@pytest.mark.parametrize("told", [5, b"agent://acme/cloud", ["agent://acme/cloud"], ""])
+async def test_a_function_that_names_no_principal_is_refused_with_its_message(told: Any) -> None:
+    """The message is not sent, and the error is one of ours."""
+    producer = SigningProducer(watchword=watchword(Keys()), recipient=lambda *_: told)
+    with pytest.raises(SigningError, match="recipient"):
+        producer._outgoing._entries.entry("topic", 0, None, None, b"v", [])
+    await producer.stop()

@@ -80,3 +80,46 @@ async def test_an_observer_needs_no_key_source(tmp_path: Path) -> None:
 async def test_a_source_that_knows_nobody_is_one() -> None:
     """Keys may come later."""
     await VerifyingConsumer(watchword=watchword(Keys())).stop()
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "why"),
+    [
+        (SigningProducer, {"recipient": "agent://acme/cloud"}, "recipient=: write a function"),
+        (VerifyingConsumer, {"quarantine": "copies"}, "quarantine=: "),
+    ],
+    ids=["producer", "consumer"],
+)
+async def test_what_a_client_cannot_use_is_refused_at_once(
+    make: Callable[..., Any], given: dict[str, Any], why: str
+) -> None:
+    """The error says what to write instead, and no client is left open."""
+    with pytest.raises(ConfigurationError, match=why):
+        make(watchword=watchword(Keys()), **given)
+
+
+@pytest.mark.parametrize(
+    ("made", "given", "why"),
+    [
+        (AIOKafkaProducer, {"recipient": "agent://acme/cloud"}, "recipient=: write a function"),
+        (AIOKafkaConsumer, {"quarantine": "copies"}, "quarantine=: "),
+    ],
+)
+async def test_what_wrap_cannot_use_leaves_the_client_as_it_was(
+    made: Callable[[], Any], given: dict[str, Any], why: str
+) -> None:
+    """As above, for a client that somebody else made."""
+    client = made()
+    with pytest.raises(ConfigurationError, match=why):
+        wrap(client, watchword=watchword(Keys()), **given)
+    assert type(client) is made
+    await client.stop()
+
+
+@pytest.mark.parametrize("given", [5, "a b", ""])
+async def test_a_batch_is_for_a_topic(given: Any) -> None:
+    """What no topic can be called is refused when the batch is made, and not by each message."""
+    producer = SigningProducer(watchword=watchword(Keys()))
+    with pytest.raises(ConfigurationError, match=r"topic .*: 1 to 249 of"):
+        producer.create_batch(topic=given)
+    await producer.stop()
