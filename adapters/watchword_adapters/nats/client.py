@@ -50,6 +50,9 @@ CONTROL_SUBJECTS: Final = ("$JS.", "$SYS.", "$SRV.")
 """How subjects begin on which this client asks the server itself, or those who answer in its place."""
 
 
+_STORES: Final = '[replay] store = "sqlite", "redis" or "nats_kv"'
+
+
 async def connect(
     servers: str | list[str] = "nats://localhost:4222",
     *,
@@ -75,7 +78,7 @@ class WatchwordClient(Base):
 
     What is not delivered goes into ``quarantine``; without one, to the subject that ``[quarantine]`` names, if any.
     ``reader`` names this instance, the same after a restart and no other's: with a shared store its subscriptions then
-    go on where they were; without, what was issued before a subscription began (and the skew) is stale.
+    go on where they were. Without such a store it is not used, which is warned of (``replay.name_unused``).
     There is no ``wrap()``: an existing client's subscriptions already hold messages that nobody judged.
     """
 
@@ -108,6 +111,8 @@ class WatchwordClient(Base):
         self.inbox = Inbox(watchword, self.requests)
         self.copies: Final = None if self.quarantine is None else Copies(self.quarantine, watchword.audit)
         self._instance = reader if watchword.verifier.shared_replay else None
+        if reader is not None and self._instance is None:
+            self._warn_unused(reader)
         self._has_name = False
         self._watching: asyncio.Task[None] | None = None
         self._warned: set[str] = set()
@@ -331,7 +336,7 @@ class WatchwordClient(Base):
     def refuse_shared(self, scope: str, subjects: Iterable[str]) -> None:
         """Refuse a way of reading that others may share, where no store is shared as well; see ``refuse_reading``."""
         if not self.watchword.verifier.shared_replay:
-            remedy = 'one that all members share: [replay] store = "sqlite", "redis" or "nats_kv"'
+            remedy = f"one that all members share: {_STORES}"
             told = f"{scope}: a replay to another member would go unseen; configure a store, {remedy}"
             self._let_through(ConfigurationError(told), subjects)
             self._warn_once("replay.scope_shared", scope=scope, remedy=remedy)
@@ -367,6 +372,20 @@ class WatchwordClient(Base):
     def jsm(self, **opts: Any) -> VerifyingManager:
         """Return the JetStream manager."""
         return VerifyingManager(self, **opts)
+
+    def _warn_unused(self, name: str) -> None:
+        """Warn of a name for this instance where no store keeps anything under it."""
+        has_journal = self.watchword.verifier.journal is not None
+        self.watchword.audit.warn(
+            "replay.name_unused",
+            reader=name,
+            cost="nothing is kept under this name: that takes a store which all processes share",
+            remedy=f"leave reader= out: the journal is enough where one process of this agent runs at a time on this"
+            f" machine; where more do, or it moves, write {_STORES}"
+            if has_journal
+            else f"write {_STORES}; or name a directory in [replay] state: its journal is enough where one process of"
+            " this agent runs at a time on one machine",
+        )
 
     def check_duplicate_window(self, stream: str, seconds: float | None) -> None:
         """Warn once of a stream whose own de-duplication is shorter than the policy's window."""

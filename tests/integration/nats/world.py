@@ -114,7 +114,7 @@ class World:
 
     async def client(self, watchword: Watchword, **options: Any) -> WatchwordClient:
         """Connect an agent."""
-        own: dict[str, Any] = {"reader": token_hex(4)}
+        own: dict[str, Any] = {"reader": token_hex(4) if watchword.verifier.shared_replay else None}
         own |= {name: options.pop(name) for name in ("recipient", "quarantine", "reader") if name in options}
         client = WatchwordClient(watchword=watchword, **own)
         await client.connect(self.url, **options)

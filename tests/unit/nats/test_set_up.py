@@ -1,12 +1,15 @@
 """Every way to make something of ours says at once what is no Watchword."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.kafka.fakes import Keys, watchword
+from tests.unit.kafka.fakes import KEY, SENDER, Keys, watchword
 from watchword import ConfigurationError
+from watchword.jwk import to_jwks
+from watchword_adapters.config import load
 from watchword_adapters.nats import NatsQuarantine, WatchwordClient, connect, redrive
 
 
@@ -46,6 +49,32 @@ async def test_what_a_client_cannot_use_is_refused_at_once(given: dict[str, Any]
     """The error says what to write instead, before anything is connected."""
     with pytest.raises(ConfigurationError, match=why):
         WatchwordClient(watchword=watchword(Keys()), **given)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["journal", "nothing"])
+async def test_a_name_that_nothing_is_kept_under_is_told(tmp_path: Path, *, kept: bool) -> None:
+    """One line says what the name needs; and that a journal is enough for one process at a time on one machine."""
+    state = f'"{tmp_path}/state"' if kept else '""'
+    (tmp_path / "agents.jwks").write_text(to_jwks([KEY.verification_key(SENDER)]))
+    keys = '[[keys]]\nsource = "files"\npaths = ["agents.jwks"]\n'
+    (tmp_path / "watchword.toml").write_text(f'realm = "test"\n{keys}[replay]\nstate = {state}\n')
+    agent, told = load(tmp_path / "watchword.toml"), list[tuple[str, dict[str, Any]]]()
+    agent.audit.warn = lambda event, **fields: told.append((event, fields))  # type: ignore[method-assign]  # a tap
+    WatchwordClient(watchword=agent)
+    assert told == []
+    WatchwordClient(watchword=agent, reader="controller-1")
+    ((event, fields),) = told
+    assert (event, fields["reader"]) == ("replay.name_unused", "controller-1")
+    assert 'store = "sqlite", "redis" or "nats_kv"' in fields["remedy"]
+    assert ("leave reader= out: the journal" in fields["remedy"]) is kept
+
+
+async def test_a_name_in_a_store_is_used_without_a_word() -> None:
+    """Where the store is shared the name is what it is for."""
+    agent, told = watchword(Keys()), list[str]()
+    agent.audit.warn = lambda event, **_: told.append(event)  # type: ignore[method-assign]  # a tap
+    WatchwordClient(watchword=agent, reader="controller-1")
+    assert told == []
 
 
 @pytest.mark.parametrize("given", ["ORDERS", 1, None])
