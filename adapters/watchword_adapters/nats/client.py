@@ -23,7 +23,7 @@ from watchword_adapters.nats.core_reader import (
     watch_clocks,
 )
 from watchword_adapters.nats.discovery import is_discovery, unsigned
-from watchword_adapters.nats.errors import BadSubject, check_pattern, check_queue
+from watchword_adapters.nats.errors import STORES, BadSubject, check_pattern, check_queue
 from watchword_adapters.nats.inbox import Inbox
 from watchword_adapters.nats.jetstream import VerifyingJetStream, VerifyingManager
 from watchword_adapters.nats.message import ACK_SUBJECTS, Delivery, is_ack, server_msg
@@ -48,9 +48,6 @@ if TYPE_CHECKING:
 
 CONTROL_SUBJECTS: Final = ("$JS.", "$SYS.", "$SRV.")
 """How subjects begin on which this client asks the server itself, or those who answer in its place."""
-
-
-_STORES: Final = '[replay] store = "sqlite", "redis" or "nats_kv"'
 
 
 async def connect(
@@ -333,13 +330,16 @@ class WatchwordClient(Base):
         self._let_through(error, subjects)
         self._warn_once("nats.call_uncovered", call=call, remedy=str(error))
 
-    def refuse_shared(self, scope: str, subjects: Iterable[str]) -> None:
-        """Refuse a way of reading that others may share, where no store is shared as well; see ``refuse_reading``."""
+    def refuse_shared(self, scope: str, subjects: Iterable[str], *, instead: WatchwordError | None = None) -> None:
+        """Refuse a way of reading that others may share, where no store is shared as well; see ``refuse_reading``.
+
+        ``instead`` is the error where that is not the reason.
+        """
         if not self.watchword.verifier.shared_replay:
-            remedy = f"one that all members share: {_STORES}"
+            remedy = f"one that all members share: {STORES}"
             told = f"{scope}: a replay to another member would go unseen; configure a store, {remedy}"
-            self._let_through(ConfigurationError(told), subjects)
-            self._warn_once("replay.scope_shared", scope=scope, remedy=remedy)
+            self._let_through(instead or ConfigurationError(told), subjects)
+            self._warn_once("replay.scope_shared", scope=scope, remedy=str(instead or remedy))
 
     def _let_through(self, error: WatchwordError, subjects: Iterable[str]) -> None:
         for subject in subjects:
@@ -381,9 +381,9 @@ class WatchwordClient(Base):
             reader=name,
             cost="nothing is kept under this name: that takes a store which all processes share",
             remedy=f"leave reader= out: the journal is enough where one process of this agent runs at a time on this"
-            f" machine; where more do, or it moves, write {_STORES}"
+            f" machine; where more do, or it moves, write {STORES}"
             if has_journal
-            else f"write {_STORES}; or name a directory in [replay] state: its journal is enough where one process of"
+            else f"write {STORES}; or name a directory in [replay] state: its journal is enough where one process of"
             " this agent runs at a time on one machine",
         )
 

@@ -12,6 +12,9 @@ from watchword import ConfigurationError, SigningError
 _BadHeaderError: Final = getattr(errors, "BadHeaderError", errors.Error)
 """What nats-py raises of a header from 2.16 on; before, it looked at none."""
 
+STORES: Final = '[replay] store = "sqlite", "redis" or "nats_kv"'
+"""What to write where a store is needed that several processes share."""
+
 _BLANK: Final = re.compile(r"\s")
 
 

@@ -17,7 +17,7 @@ from watchword import ConfigurationError, Unavailable
 from watchword.lives import stream_reader
 from watchword.replay import ReaderBirth, SharedReplayStore
 from watchword_adapters.nats._seam import BasePullSubscription, BasePushSubscription, BaseState
-from watchword_adapters.nats.errors import BadName
+from watchword_adapters.nats.errors import STORES, BadName
 from watchword_adapters.nats.jetstream_publish import StreamPublisher
 from watchword_adapters.nats.jetstream_reader import MAX_ACK_PENDING, StreamReader
 from watchword_adapters.nats.jetstream_rebuild import StreamMemory
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nats.js.kv import KeyValue
     from nats.js.object_store import ObjectStore
 
+    from watchword import WatchwordError
     from watchword.signatures import CheckRunner
     from watchword_adapters.nats.client import WatchwordClient
     from watchword_adapters.nats.message import VerifiedMsg
@@ -38,11 +39,11 @@ T = TypeVar("T")
 
 
 class _Known(NamedTuple):
-    """What the server tells of a consumer and its stream; None where it does not, and then ``why``."""
+    """What the server tells of a consumer and its stream; None where it does not, and then ``why``, of what kind."""
 
     consumer: api.ConsumerInfo | None
     stream: api.StreamInfo | None
-    why: str
+    why: Error | None
 
 
 _API: Final = "$JS."
@@ -251,10 +252,15 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             self._client.refuse_reading(call, ConfigurationError(refusal), subjects)
         if known.stream is not None:
             self._client.check_duplicate_window(stream, known.stream.config.duplicate_window)
-        shared = self._why_shared(consumer, config, known, named=named or bool(config.durable_name))
         is_lasting = named or bool(config.durable_name)
+        scope = f"consumer {consumer} of stream {stream}"
+        shared = self._why_shared(consumer, config, named=is_lasting)
+        if shared is None and (known.consumer is None or known.stream is None):
+            shared = f"nothing is known of it ({known.why})"
+            self._client.refuse_shared(f"{scope}: {shared}", subjects, instead=_unknown(scope, known.why))
+        elif shared is not None or (known.stream and (shared := _why_forgetful(known.stream.config))):
+            self._client.refuse_shared(f"{scope}: {shared}", subjects)
         if shared is not None:
-            self._client.refuse_shared(f"consumer {consumer} of stream {stream}: {shared}", subjects)
             observed = all(self._client.watchword.observes(self._client.channel_of(one)) for one in subjects)
             await self._check_birth(stream, consumer, known, is_new=not is_lasting, observed=observed)
         name = stream_reader(stream, consumer)
@@ -315,7 +321,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
                     accepted = {stream: (known.stream.state.last_seq, floor)}
                     await _asked(store.admit_reader(name, ReaderBirth(floor=floor, accepted=accepted)))
                 return
-            past = known.why
+            past = str(known.why)
             if known.consumer is not None:
                 info, delivered = known.consumer, known.consumer.delivered
                 past = (
@@ -336,34 +342,38 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         )
         failed = [one for one in (info, of_stream) if isinstance(one, Error)]
         rights = [right for one in failed if isinstance(one, NotAllowed) for right in one.rights]
-        why = NotAllowed(*rights) if rights else failed[0] if failed else ""
+        why = NotAllowed(*rights) if rights else failed[-1] if failed else None
         return _Known(
-            None if isinstance(info, Error) else info, None if isinstance(of_stream, Error) else of_stream, str(why)
+            None if isinstance(info, Error) else info, None if isinstance(of_stream, Error) else of_stream, why
         )
 
-    def _why_shared(
-        self,
-        consumer: str,
-        config: api.ConsumerConfig,
-        known: _Known,
-        *,
-        named: bool,
-    ) -> str | None:
-        """Tell why this process's own memory is not enough; None where the stream itself is the memory."""
+    def _why_shared(self, consumer: str, config: api.ConsumerConfig, *, named: bool) -> str | None:
+        """Tell why others may read as well; None where nobody does."""
         if config.deliver_group:
             return "its deliver group shares the work"
         if named and not self._sole_reader:
             return f"others may read {consumer} too; if nobody does, say jetstream(sole_reader=True)"
-        if known.stream is None or known.consumer is None:
-            return f"nothing is known of it ({known.why})"
-        stream = known.stream.config
-        if stream.retention not in {None, api.RetentionPolicy.LIMITS}:
-            return f"a stream of retention {stream.retention} forgets what was acknowledged"
-        if (stream.max_msgs_per_subject or -1) > 0 or stream.allow_rollup_hdrs or stream.allow_msg_ttl:
-            return (
-                "max_msgs_per_subject, allow_rollup_hdrs or allow_msg_ttl lets an original leave before its copy comes"
-            )
         return None
+
+
+def _why_forgetful(stream: api.StreamConfig) -> str | None:
+    """Tell why a stream is not the memory of its reader; None where it is."""
+    if stream.retention not in {None, api.RetentionPolicy.LIMITS}:
+        return f"a stream of retention {stream.retention} forgets what was acknowledged"
+    if (stream.max_msgs_per_subject or -1) > 0 or stream.allow_rollup_hdrs or stream.allow_msg_ttl:
+        return "max_msgs_per_subject, allow_rollup_hdrs or allow_msg_ttl lets an original leave before its copy comes"
+    return None
+
+
+def _unknown(scope: str, error: Error | None) -> WatchwordError:
+    """Say why the server tells nothing of a stream that is its reader's memory, and what helps."""
+    if isinstance(error, NotFoundError):
+        return ConfigurationError(f"{scope}: {error.description}; make it first, or name the one you mean")
+    if isinstance(error, NotAllowed):
+        return ConfigurationError(
+            f"{scope}: the stream is this reader's memory, and cannot be read: {error}, or configure a store, {STORES}"
+        )
+    return Unavailable("replay", f"{scope}: the stream is this reader's memory, and cannot be read: {error}")
 
 
 class VerifyingPullSubscription(BasePullSubscription):

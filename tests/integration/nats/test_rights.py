@@ -431,6 +431,22 @@ async def test_who_may_only_fetch_is_refused_at_once_where_nothing_is_known(
     assert case.told == []
 
 
+LOOKS = ("$JS.API.CONSUMER.INFO.ORDERS.worker", "$JS.API.STREAM.INFO.ORDERS")
+
+
+@pytest.mark.parametrize("right", [*LOOKS, "$JS.API.STREAM.MSG.GET.ORDERS", "$JS.API.CONSUMER.CREATE.ORDERS"])
+async def test_a_sole_reader_is_told_first_of_all_which_right_is_missing(stage: Stage, right: str) -> None:
+    """A store is the other way out, and no reason is given that is not so: nobody said that others read as well."""
+    case = await stage("sole", f"sole-{LACKING.index(('sole', right))}")
+    with pytest.raises(ConfigurationError, match="the stream is this reader's memory, and") as refusal:
+        await sole(case)
+    told = str(refusal.value)
+    assert f"this user may not publish to {right}; permit it on the server (docs/nats-rights.md)" in told
+    assert "another member" not in told
+    assert ("or configure a store, " in told) is (right in LOOKS)  # to read it again is nothing that a store replaces
+    assert case.told == []
+
+
 async def test_who_may_only_fetch_goes_on_where_the_store_knows_the_reader(stage: Stage, tmp_path: Path) -> None:
     """With the reader admitted it binds at once, and reads."""
     case = await stage("worker")

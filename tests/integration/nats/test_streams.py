@@ -18,7 +18,7 @@ from nats.js.errors import APIError, NoStreamResponseError, TooManyStalledMsgsEr
 
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import CLOUD, PLANNER, World, soon, until, verified
-from watchword import ConfigurationError, Mode, Reason, SigningError, VerifiedMessage, Watchword
+from watchword import ConfigurationError, Mode, Reason, SigningError, Unavailable, VerifiedMessage, Watchword
 from watchword.spi import MemoryReplayStore, Message
 from watchword_adapters.nats import ObservedMsg, VerifyingJetStream, jetstream_rebuild
 
@@ -301,6 +301,7 @@ async def test_a15_shared_scopes_are_refused(world: World, make_stream: MakeStre
     """Durables and streams that forget do not start without a store; one's own do, and observing with a warning."""
     limits, work = await make_stream(duplicate_window=1000), await make_stream(retention=RetentionPolicy.WORK_QUEUE)
     last, rolled = await make_stream(max_msgs_per_subject=1), await make_stream(allow_rollup_hdrs=True)
+    brief = await make_stream(allow_msg_ttl=True)
     for stream, durable, sole, reason in (
         (limits, "one", False, r"others may read one too; .* jetstream\(sole_reader=True\)"),
         (limits, "two", True, None),
@@ -308,6 +309,8 @@ async def test_a15_shared_scopes_are_refused(world: World, make_stream: MakeStre
         (work, "three", True, "forgets what was acknowledged"),
         (last, "four", True, "max_msgs_per_subject"),
         (rolled, "five", True, "allow_rollup_hdrs"),
+        (brief, "six", True, "allow_msg_ttl"),
+        (brief, None, False, "allow_msg_ttl"),
     ):
         for mode in Mode:
             agent = world.agent(CLOUD, mode=mode, shared=False)
@@ -338,7 +341,7 @@ async def test_bind_where_the_consumer_may_not_be_looked_at(
     monkeypatch.setattr(JetStreamManager, "consumer_info", denied)
     monkeypatch.setattr(JetStreamManager, "stream_info", denied)
     js = (await world.client(world.agent(CLOUD, shared=False))).jetstream(sole_reader=True)
-    with pytest.raises(ConfigurationError, match="nothing is known of it"):
+    with pytest.raises(Unavailable, match="cannot be read: nats: timeout"):
         await js.pull_subscribe_bind("worker", stream)
     js = (await world.client(world.agent(CLOUD))).jetstream(sole_reader=True)
     subscription = await js.pull_subscribe_bind("worker", stream, inbox_prefix=b"_INBOX.mine.")
@@ -347,6 +350,22 @@ async def test_bind_where_the_consumer_may_not_be_looked_at(
     assert msg.data == b"x"
     assert subscription._deliver.startswith("_INBOX.mine.")
     await subscription.unsubscribe()
+
+
+@pytest.mark.parametrize("mode", Mode)
+async def test_a_name_that_nobody_has_is_told_as_such(world: World, make_stream: MakeStream, mode: Mode) -> None:
+    """A consumer, or a stream, that is not there is no reason to configure a store."""
+    stream, agent = await make_stream(), world.agent(CLOUD, mode=mode, shared=False)
+    warned: list[str] = []
+    agent.audit.warn = lambda _, **fields: warned.append(str(fields.get("remedy")))  # type: ignore[method-assign]
+    js = (await world.client(agent)).jetstream(sole_reader=True)
+    for where, what in ((stream, "consumer not found"), (f"{stream}-other", "stream not found")):
+        try:
+            await js.pull_subscribe_bind("nobody", where)
+        except ConfigurationError as error:
+            warned.append(str(error))
+        assert f"consumer nobody of stream {where}: {what}; make it first, or name the one you mean" in warned
+        assert not any("store =" in told for told in warned)
 
 
 async def test_fetch_without_a_time_limit(world: World, make_stream: MakeStream) -> None:
