@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from watchword.errors import ConfigurationError, SigningError
-from watchword.message import Channel, is_principal, is_subject, is_topic
+from watchword.message import Channel, is_principal, is_subject, is_topic, matches
 
 MAX_AGE_CEILING: Final = 24 * 3600.0
 MAX_SKEW_CEILING: Final = 300.0
@@ -238,15 +238,7 @@ def _matches(pattern: str, channel: Channel) -> bool:
     prefix = f"nats://{channel.realm}/"
     if channel.scheme != "nats" or not pattern.startswith(prefix):
         return False
-    wanted, found = pattern.removeprefix(prefix).split("."), channel.name.split(".")
-    if wanted[-1] == ">":
-        wanted.pop()
-        if len(found) <= len(wanted):
-            return False
-        found = found[: len(wanted)]
-    return len(wanted) == len(found) and all(
-        want == have or (want == "*" and have != ">") for want, have in zip(wanted, found, strict=True)
-    )
+    return matches(pattern.removeprefix(prefix), channel.name)
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -18,6 +18,11 @@ acknowledged comes again however late. Its id is pinned from when it was first j
 was delivered, but not judged before log time passed it, is treated as one that was set back. So the memory is asked
 about what ``was_passed`` with that in mind: where it cannot tell, the message is not stale, but ``Unavailable``.
 
+Widened: an operator may let a running consumer read more subjects. It goes on from where it is, but may have been given
+messages of these subjects in an earlier time. Nothing tells but the first delivery of such a subject, or the next
+subscription. Then the stream is read again, with these subjects, up to that delivery. (All subjects of a stream could
+be read at every start instead; that would cost a consumer of one subject in a thousand a thousand times as much.)
+
 Missed: what is judged before a message that stands in front of it, and was lost on its way or waits at the other
 subscription, may be a copy of that one. A successor would read the stream in its order, and take that one for the
 first. So what was ``missed_before`` a delivery is read first, and recalled; the numbers that a consumer gives to its
@@ -30,6 +35,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from watchword.message import matches
 from watchword.rebuild import anchor_without_record, floor_at, window_start
 
 if TYPE_CHECKING:
@@ -39,13 +45,16 @@ if TYPE_CHECKING:
 
 
 _UNKNOWN: Final = -2
+_MOST_SUBJECTS: Final = 1024
+"""Subjects of which it is remembered that they are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamFacts:
     """What a server says of a stream, and of one consumer of it; times in seconds by its clock.
 
-    ``origin`` tells this stream and this consumer from others of the same names. ``delivered`` is the highest sequence
+    ``origin`` tells this stream and this consumer from others of the same names. ``subjects`` are the patterns of what
+    the consumer delivers. ``delivered`` is the highest sequence
     that was delivered, ``number`` the consumer's own of its last delivery, ``acknowledged`` the sequence up to which
     nothing is waited for. ``next_at`` is when the first message behind that was appended, of the subjects that are
     read; None if there is none. Everything that is gone was appended at ``last_gone_at`` or before; None if nothing is
@@ -53,6 +62,7 @@ class StreamFacts:
     """
 
     origin: tuple[str, str]
+    subjects: tuple[str, ...]
     delivered: int
     number: int
     acknowledged: int
@@ -104,6 +114,8 @@ class StreamLife:
         self.closed_at = -inf
         self.gate: Any = None  # what an adapter needs to let nobody judge while it builds the memory
         self._policy: Final = policy
+        self.subjects: tuple[str, ...] = (">",)
+        self._known_subjects: set[str] = set()
         self._origin: tuple[str, str] | None = None
         self._reached = _Reached(0, 0)
         self._unacked: set[int] = set()
@@ -113,7 +125,8 @@ class StreamLife:
 
         While another subscription reads, what was delivered and is not judged yet waits there.
         """
-        if self._origin == facts.origin and (self.users > 1 or self._reached.sequence == facts.delivered):
+        same = (self._origin, self.subjects) == (facts.origin, facts.subjects)
+        if same and (self.users > 1 or self._reached.sequence == facts.delivered):
             return None
         return self.begin(facts, now)
 
@@ -124,6 +137,7 @@ class StreamLife:
         floor = floor_at(policy, anchor)
         cut = floor_at(policy, anchor, cut=facts.last_gone_at)
         self._origin, self._reached = facts.origin, _Reached(facts.delivered, facts.number)
+        self.subjects, self._known_subjects = facts.subjects, set()
         self._unacked = set()
         # Earlier by the skew: the server halves its way to a time, which a clock that stepped back within it misleads.
         since = window_start(policy, anchor) - policy.max_skew
@@ -137,9 +151,23 @@ class StreamLife:
         """Take note of messages that were recalled, and may come again."""
         self._unacked.update(sequences)
 
+    def reads(self, subject: str) -> bool:
+        """Return True for a subject of which the memory knows what was delivered."""
+        if subject in self._known_subjects:
+            return True
+        if not any(matches(pattern, subject) for pattern in self.subjects):
+            return False
+        if len(self._known_subjects) < _MOST_SUBJECTS:
+            self._known_subjects.add(subject)
+        return True
+
+    def was_reached(self, sequence: int) -> bool:
+        """Return True for a delivery of what was delivered before."""
+        return sequence <= self._reached.sequence
+
     def was_passed(self, sequence: int) -> bool:
         """Return True for a delivery of what was delivered before, and is not known to be waited for."""
-        return sequence <= self._reached.sequence and sequence not in self._unacked
+        return self.was_reached(sequence) and sequence not in self._unacked
 
     def missed_before(self, sequence: int, number: int) -> int | None:
         """Return the sequence from which on something may stand before a delivery that was not judged; else None."""

@@ -125,6 +125,7 @@ class StreamReaders(RuleBasedStateMachine):
         following = self.server.first(acknowledged + 1, read=True)
         return StreamFacts(
             origin=("stream", self.server.consumer.made),
+            subjects=("tasks",),
             delivered=delivered,
             number=number,
             acknowledged=acknowledged,

@@ -474,6 +474,12 @@ def client_of(msg: Msg) -> Any:
     return msg._client
 
 
+def listened_at(raw: Msg) -> str:
+    """Return the subject of the subscription that a message came by; empty where that is closed."""
+    subscription = raw._client._subs.get(raw._sid or 0)
+    return "" if subscription is None else subscription.subject
+
+
 def origin(raw: Msg) -> dict[str, Any]:
     """Return the fields that say by which client and subscription a message came."""
     return {"_client": raw._client, "_sid": raw._sid}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from itertools import takewhile
 from json import dumps
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -16,6 +17,7 @@ from watchword.message import maker_of
 from watchword.outage import Outage
 from watchword.replay_check import PASSED
 from watchword.spi import Expected, ObservedMessage, Position
+from watchword_adapters.nats._seam import listened_at
 from watchword_adapters.nats.gate import Gate
 from watchword_adapters.nats.message import Delivery, sequence_of
 from watchword_adapters.nats.reader import Reader
@@ -47,6 +49,9 @@ _SHARE: Final = 4
 """Rejected messages take up at most one part in so many of these while they wait for their copies."""
 
 _BOUND: Final = 8
+
+_NOBODY: Final = Expected(consumer=("", ""))
+"""What the consumer does not deliver comes from elsewhere."""
 
 _make_position = maker_of(Position)
 
@@ -122,9 +127,11 @@ class StreamReader(Reader):
         by = delivery.by
         return self._message(raw, None, _make_position(by[0], delivery.sequence), delivery.stamp / 1e9, by)
 
-    def expect(self, raw: Msg, message: Message) -> Expected:  # noqa: ARG002 - the base's own signature
+    def expect(self, raw: Msg, message: Message) -> Expected:
         """See Reader; only a consumer that was bound may deliver."""
         position, by = message.position, message.delivered_by
+        if self.life is not None and not self.life.reads(raw.subject):
+            return _NOBODY
         if self.life is not None and position is not None and self.life.was_passed(position.offset):
             return self._passed.get(by, self._expectation)
         return self._bound.get(by, self._expectation)
@@ -143,9 +150,18 @@ class StreamReader(Reader):
         self.life.recalled([sequence_of(raw)])
 
     async def ready_for(self, raw: Msg) -> None:
-        """See Reader; what stands before ``raw`` and was missed is read first."""
+        """See Reader; what stands before ``raw`` and was missed is read first, and what its subject has held."""
         await super().ready_for(raw)
         delivery = Delivery.parse(raw.reply)
+        if (
+            self.memory is not None
+            and self.life is not None
+            and delivery is not None
+            and not self.life.reads(raw.subject)
+            and raw.subject != listened_at(raw)  # somebody published it there, so the stream has nothing to do with it
+        ):
+            await self.memory.widen(raw.subject, delivery.sequence, delivery.number)
+            await super().ready_for(raw)
         while (
             self.memory is not None
             and self.life is not None
@@ -159,6 +175,8 @@ class StreamReader(Reader):
         """See Reader."""
         if self.life is not None:
             raws = raws[: self.life.together(map(_place_of, raws))]
+            reads = self.life.reads
+            raws = [raws[0], *takewhile(lambda raw: reads(raw.subject), raws[1:])]
         while True:
             judged = await super().judge_first(raws, check, patience=patience)
             if not self.forgets(judged[-1].verdict):

@@ -51,7 +51,7 @@ class _Look(NamedTuple):
     delivered: int
     number: int
     acknowledged: int
-    subjects: list[str]
+    subjects: tuple[str, ...]
 
 
 class StreamMemory:
@@ -63,7 +63,6 @@ class StreamMemory:
         self._reader = reader
         self._looked: _Look | None = None
         self._below = inf
-        self._subjects = [">"]
         self._absence: Final = Outage(reader.watchword.verifier.policy.max_hold)
         self._is_gone = False
 
@@ -97,6 +96,26 @@ class StreamMemory:
             await self._begin(look._replace(acknowledged=min(look.acknowledged, sequence - 1)), again=True)
 
         await self._alone(begin)
+
+    async def widen(self, subject: str, sequence: int, number: int) -> None:
+        """Look whether the consumer delivers a subject by now of which nothing was read; if so, begin before it.
+
+        ``sequence`` and ``number`` are those of the delivery that shows it. It takes however long.
+        """
+        life = self._reader.life
+        assert life is not None  # noqa: S101 - as in begin
+
+        async def widen() -> None:
+            look = await self._look()
+            if life.reads(subject) or look.subjects == life.subjects:
+                return
+            self._reader.watchword.audit.note("replay.widened", log=life.log, position=sequence)
+            look = look._replace(acknowledged=min(look.acknowledged, sequence - 1))
+            if not life.was_reached(sequence):  # what stands behind it is on its way, and is judged in its turn
+                look = look._replace(delivered=sequence - 1, number=number - 1)
+            await self._begin(look, again=True)
+
+        await self._alone(widen)
 
     async def catch_up(self, sequence: int, number: int) -> None:
         """Recall what was missed before a delivery, however long that takes; NotFoundError as in ``begin_again``."""
@@ -150,13 +169,14 @@ class StreamMemory:
     async def _begin(self, look: _Look, *, again: bool) -> None:
         reader, life = self._reader, self._reader.life
         assert life is not None  # noqa: S101 - for the type checker: only what reads alone has a memory here
-        watchword, self._subjects = reader.watchword, look.subjects
+        watchword = reader.watchword
         try:
             following = await _first(self._context._jsm, reader.stream, look.acknowledged + 1, look.subjects)
             self._below = look.delivered if look.number else inf
             gone, created = await self._gone()
             facts = StreamFacts(
                 origin=(created, look.created),
+                subjects=look.subjects,
                 delivered=look.delivered,
                 number=look.number,
                 acknowledged=look.acknowledged,
@@ -208,7 +228,7 @@ class StreamMemory:
             (0, 0) if info.delivered is None else (info.delivered.stream_seq, info.delivered.consumer_seq)
         )
         acknowledged = delivered if not info.num_ack_pending or info.ack_floor is None else info.ack_floor.stream_seq
-        subjects = info.config.filter_subjects or [info.config.filter_subject or ">"]
+        subjects = tuple(info.config.filter_subjects or [info.config.filter_subject or ">"])
         return _Look(now, str(info.created), delivered, number, acknowledged, subjects)
 
     async def _cut(self, beginning: Beginning) -> float:
@@ -245,8 +265,9 @@ class StreamMemory:
 
     async def _recall(self, start: dict[str, Any], *, upto: int, acknowledged: int) -> int:
         """Read up to a sequence; what is not ``acknowledged`` may come again, however late."""
-        context, client, reader, subjects = self._context, self._client, self._reader, self._subjects
+        context, client, reader = self._context, self._client, self._reader
         assert reader.life is not None  # noqa: S101 - as in begin
+        subjects = [*reader.life.subjects]
         config = api.ConsumerConfig(
             filter_subject=subjects[0] if len(subjects) == 1 else None,
             filter_subjects=subjects if len(subjects) > 1 else None,

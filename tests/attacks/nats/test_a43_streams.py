@@ -1,6 +1,7 @@
 """A43, A46 on a real server: consumers of streams that are made anew, set back, shared in a process, or cut off."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from nats.js.errors import NotFoundError
 
 from tests.attacks.nats.test_a14_restarts import Stage, stage, taken
 from tests.brokers.plugin import MakeStream
-from tests.integration.nats.world import World, second_begins, soon, until
+from tests.integration.nats.world import MALLORY, PLANNER, World, block, second_begins, soon, until
 from watchword import Mode, Reason, Unavailable, VerifiedMessage
 from watchword_adapters.nats import VerifyingJetStream, jetstream_rebuild
 
@@ -440,3 +441,102 @@ async def test_a43_a_durable_that_is_set_back_under_an_observer(
     again = (await subscription.fetch(1, timeout=15))[0] if style == "pull" else await subscription.next_msg(timeout=15)
     assert again.data == b"1"
     assert isinstance(again.verdict, VerifiedMessage)
+
+
+async def widened(set_up: Stage, *subjects: str) -> None:
+    """Let the durable read these subjects from now on, as an operator may while it runs."""
+    js = set_up.attacker.jetstream()
+    config = (await js.consumer_info(set_up.stream, "worker")).config
+    await js.add_consumer(set_up.stream, config.evolve(filter_subject=None, filter_subjects=list(subjects)))
+
+
+@pytest.mark.parametrize(
+    ("way", "again"),
+    [(way, again) for way in ("pull", "push") for again in ("running", "resubscribed", "restarted")]
+    + [("pull", "second")],
+)
+async def test_a43_a_filter_that_is_widened(world: World, make_stream: MakeStream, way: str, again: str) -> None:
+    """What a durable was given on a subject that it then left out for a time is a replay when it reads that again."""
+    set_up = await stage(world, make_stream)
+    other = f"{set_up.stream}.other"
+
+    async def bound(js: VerifyingJetStream) -> Any:
+        if way == "pull":
+            return await js.pull_subscribe_bind("worker", set_up.stream)
+        return await js.subscribe(other, durable="worker", stream=set_up.stream, manual_ack=True)
+
+    config = ConsumerConfig(
+        durable_name="worker", filter_subjects=[set_up.subject, other], ack_policy=AckPolicy.EXPLICIT
+    )
+    if way == "push":
+        config.deliver_subject = f"deliver.{set_up.stream}"
+    await set_up.attacker.jetstream().add_consumer(set_up.stream, config)
+    _, js = await set_up.reader()
+    subscription = await bound(js)
+    await set_up.say(b"scale up")
+    assert await got(subscription, 1) == [b"scale up"]
+    await subscription.unsubscribe()
+    await widened(set_up, other)
+    guard, js = await set_up.reader()
+    subscription = await bound(js)
+    speak = (await world.client(world.agent(PLANNER))).jetstream()
+    await speak.publish(other, b"other")
+    assert await got(subscription, 1) == [b"other"]
+    if again == "resubscribed":
+        await subscription.unsubscribe()
+    await widened(set_up, other, set_up.subject)
+    match again:
+        case "resubscribed":
+            subscription = await bound(js)
+        case "second":
+            subscription = await bound((await world.client(guard)).jetstream(sole_reader=True))
+        case "restarted":
+            await subscription.unsubscribe()
+            guard, js = await set_up.reader()
+            subscription = await bound(js)
+    await set_up.replay(1)
+    await set_up.say(b"new")
+    await speak.publish(other, b"end")
+    assert await got(subscription, 2) == [b"new", b"end"]
+    assert guard.audit.counts[Reason.REPLAYED] == 1
+
+
+async def test_a43_what_is_first_after_a_filter_was_widened_is_no_redelivery(
+    world: World, make_stream: MakeStream
+) -> None:
+    """The stream is read again up to the message that shows it, and that is told as what it is; once, not each time."""
+    set_up = await stage(world, make_stream)
+    guard, js = await set_up.reader()
+    noted: list[str] = []
+    guard.audit.note = lambda event, **_: noted.append(event)  # type: ignore[method-assign]  # a tap
+    await set_up.say(b"before")
+    other = f"{set_up.stream}.other"
+    subscription = await js.pull_subscribe(other, durable="worker")
+    await widened(set_up, f"{set_up.stream}.>")
+    await set_up.say(b"1", b"2", b"3")
+    msgs = await soon(subscription.fetch(4, timeout=5))
+    assert [(msg.data, msg.verified.redelivered) for msg in msgs] == [
+        (value, False) for value in (b"before", b"1", b"2", b"3")
+    ]
+    assert noted.count("replay.widened") == 1
+
+
+async def test_a27_what_is_published_to_where_a_consumer_delivers(world: World, make_stream: MakeStream) -> None:
+    """Signed for that very subject, and with a forged place in the stream, it is still not from the stream."""
+    set_up = await stage(world, make_stream)
+    deliver = f"deliver.{set_up.stream}"
+    config = ConsumerConfig(durable_name="worker", filter_subject=set_up.subject, deliver_subject=deliver)
+    config.ack_policy = AckPolicy.EXPLICIT
+    await set_up.attacker.jetstream().add_consumer(set_up.stream, config)
+    guard, js = await set_up.reader()
+    subscription = await js.subscribe(set_up.subject, durable="worker", stream=set_up.stream, manual_ack=True)
+    heard = await set_up.attacker.subscribe(deliver)
+    await set_up.attacker.flush()
+    await (await world.client(world.agent(MALLORY))).publish(deliver, b"forged")
+    raw = await soon(heard.next_msg(timeout=10))
+    place = f"$JS.ACK.{set_up.stream}.worker.1.7.7.{time.time_ns()}.0".encode()
+    headers = block(*(raw.headers or {}).items())  # as a server hands it on that lets anybody name such a reply subject
+    await js._client._process_msg(subscription._sub._id, deliver.encode(), place, raw.data, headers)
+    await set_up.say(b"end")
+    assert await got(subscription, 1) == [b"end"]
+    assert guard.audit.counts == {"delivered": 1, Reason.WRONG_DELIVERY: 2}

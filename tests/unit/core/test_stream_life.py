@@ -20,6 +20,7 @@ def facts(**changes: Any) -> StreamFacts:
     """Return what a server says of a consumer that has delivered ten messages, of which it waits for one."""
     given: dict[str, Any] = {
         "origin": ("stream", "consumer"),
+        "subjects": ("tasks",),
         "delivered": 10,
         "number": 12,
         "acknowledged": 9,
@@ -199,3 +200,27 @@ def test_acknowledged_places_age() -> None:
     assert [pin.offset for pin in pins.values()] == [2]
     world.verifier.acknowledge_at("another", 2)
     assert len(pins) == 1
+
+
+def test_other_subjects_are_another_beginning() -> None:
+    """A subscription of a consumer that an operator lets read more begins again, also beside one that is open."""
+    life = begun()
+    assert life.bind(facts(), now=2000.0) is None
+    life.users = 2
+    assert life.bind(facts(), now=2000.0) is None
+    assert life.bind(facts(subjects=("tasks", "more.*")), now=2000.0) is not None
+    assert life.subjects == ("tasks", "more.*")
+
+
+def test_a_subject_is_read_if_one_of_the_patterns_names_it() -> None:
+    """Before anything is known nothing is left out; what was read once is known, though only so much is remembered."""
+    life = StreamLife("js:S:worker", "S", POLICY)
+    assert life.reads("anything")
+    life.bind(facts(subjects=("tasks", "more.*", "all.>")), now=2000.0)
+    for _ in range(2):
+        assert life.reads("tasks")
+        assert life.reads("more.a")
+        assert life.reads("all.a.b")
+        assert not any(map(life.reads, ("task", "tasks.a", "more", "more.a.b", "all", "anything")))
+    assert all(life.reads(f"more.{number}") for number in range(3000))
+    assert len(life._known_subjects) == 1024
