@@ -16,6 +16,7 @@ from watchword_adapters.copies import Copies
 from watchword_adapters.nats._seam import Base, Wire
 from watchword_adapters.nats.answers import Answers, forwarded
 from watchword_adapters.nats.core_reader import (
+    Beginnings,
     CoreReader,
     SharedReader,
     SubscriptionReader,
@@ -112,6 +113,7 @@ class WatchwordClient(Base):
             self._warn_unused(reader)
         self._has_name = False
         self._watching: asyncio.Task[None] | None = None
+        self._beginnings = Beginnings(self._confirmed)
         self._warned: set[str] = set()
 
     async def connect(self, *args: Any, **options: Any) -> None:
@@ -284,7 +286,7 @@ class WatchwordClient(Base):
         except BaseException:
             reader.close()
             raise
-        reader.begin(self._confirmed)
+        self._beginnings.add(reader)
         return subscription
 
     async def open(
@@ -307,6 +309,7 @@ class WatchwordClient(Base):
             self._watching.cancel()
             self._watching = None
         self.requests.close()
+        self._beginnings.close()
         self.watchword.lives.rest()
         if self._has_name:
             self.watchword.lives.free_number(f"name:{self._instance}", 0)

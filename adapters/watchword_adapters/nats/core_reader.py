@@ -44,41 +44,78 @@ class CoreReader(Reader):
     def __init__(self, watchword: Watchword, name: str, *, exclusive: bool, **options: Any) -> None:
         super().__init__(watchword, name, exclusive=exclusive, **options)
         self.gate.hold()
+        self._has_begun = asyncio.Event()
         self._beginning: asyncio.Task[None] | None = None
 
-    def begin(self, confirmed: Callable[[], Awaitable[None]]) -> None:
-        """Begin once the server has ``confirmed`` the subscription; what arrives meanwhile waits."""
-        self._beginning = asyncio.get_running_loop().create_task(self._begin(confirmed))
+    def begin(self) -> None:
+        """Begin, now that the server has confirmed the subscription; what arrives meanwhile waits."""
+        if not self._closed:
+            self._beginning = asyncio.get_running_loop().create_task(self._begin())
 
     async def begun(self) -> None:
         """Wait until it has begun, or is closed."""
-        if self._beginning is not None:
-            await asyncio.wait((self._beginning,))
+        await self._has_begun.wait()
 
     def close(self) -> None:
         """See Reader."""
         if self._beginning is not None:
             self._beginning.cancel()
         super().close()
+        self._has_begun.set()
 
-    async def _begin(self, confirmed: Callable[[], Awaitable[None]]) -> None:
-        await confirmed()
+    async def _begin(self) -> None:
         delay = FIRST_DELAY
         while True:
             try:
                 await self._know()
             except Exception as error:  # noqa: BLE001 - whatever it is, nothing can be judged without a memory
-                text = str(error) if isinstance(error, WatchwordError) else told_of(error)
-                self.watchword.audit.warn("replay.reader_not_begun", reader=self.name, detail=text)
+                self._tell(error)
                 await asyncio.sleep(delay)
                 delay = min(LONGEST_DELAY, 2 * delay)
             else:
                 break
+        self._go_on()
+
+    def _go_on(self) -> None:
         self.gate.release()
+        self._has_begun.set()
+
+    def _tell(self, error: Exception) -> None:
+        text = str(error) if isinstance(error, WatchwordError) else told_of(error)
+        self.watchword.audit.warn("replay.reader_not_begun", reader=self.name, detail=text)
 
     async def _know(self) -> None:
         """Find out what is known of this reader."""
         raise NotImplementedError
+
+
+class Beginnings:
+    """Lets the readers of one client begin: those that were opened while one PONG was waited for with the next."""
+
+    def __init__(self, confirmed: Callable[[], Awaitable[None]]) -> None:
+        self._confirmed = confirmed
+        self._waiting: list[CoreReader] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, reader: CoreReader) -> None:
+        """Let a reader begin when the server has confirmed what was sent so far."""
+        self._waiting.append(reader)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._begin())
+
+    def close(self) -> None:
+        """Let nobody begin any more."""
+        if self._task is not None:
+            self._task.cancel()
+        self._waiting, self._task = [], None
+
+    async def _begin(self) -> None:
+        while self._waiting:
+            readers, self._waiting = self._waiting, []
+            await self._confirmed()
+            for reader in readers:
+                reader.begin()
+        self._task = None
 
 
 class SubscriptionReader(CoreReader):
@@ -98,6 +135,18 @@ class SubscriptionReader(CoreReader):
         if not self._closed:
             self.watchword.lives.close(self._life, self._pattern)
         super().close()
+
+    def begin(self) -> None:
+        """See CoreReader; at once, where that is possible: a client may open thousands."""
+        if self._closed:
+            return
+        try:
+            self.watchword.lives.bear(self._life, solicited=self._solicited)
+        except Exception as error:  # noqa: BLE001 - as CoreReader
+            self._tell(error)
+            super().begin()
+        else:
+            self._go_on()
 
     async def _know(self) -> None:
         compare_clocks(self.watchword)  # the journal may be as old as the machine is

@@ -13,7 +13,7 @@ from watchword.lives import Life
 from watchword.replay import ReaderBirth
 from watchword.spi import Admission, Claim, MemoryReplayStore
 from watchword_adapters.nats import core_reader
-from watchword_adapters.nats.core_reader import SharedReader, SubscriptionReader
+from watchword_adapters.nats.core_reader import Beginnings, CoreReader, SharedReader, SubscriptionReader
 
 
 class Store:
@@ -48,10 +48,6 @@ def sharing(store: Any) -> tuple[Watchword, list[tuple[str, dict[str, Any]]]]:
     return agent, warned
 
 
-async def confirmed() -> None:
-    """Answer at once, as a server would."""
-
-
 async def test_a46_a_queue_group_that_a_store_does_not_know_begins_with_a_floor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -61,14 +57,14 @@ async def test_a46_a_queue_group_that_a_store_does_not_know_begins_with_a_floor(
     agent, warned = sharing(store)
     reader = SharedReader(agent, "tasks", queue="workers", client_name=None)
     assert [reader.gate.is_open] == [False]
-    reader.begin(confirmed)
+    reader.begin()
     await reader.begun()
     assert reader.gate.is_open
     assert [event for event, _ in warned] == ["replay.reader_not_begun", "replay.reader_not_begun", "replay.floor"]
     assert warned[-1][1]["remedy"] == "before the first start, type: watchword store init queue:workers:tasks"
     assert store.births["queue:workers:tasks"].floor >= agent.clock()
     again = SharedReader(agent, "tasks", queue="workers", client_name=None)
-    again.begin(confirmed)
+    again.begin()
     await again.begun()
     assert len(warned) == 3
 
@@ -84,7 +80,7 @@ async def test_a_floor_that_is_over_is_not_announced() -> None:
 
     store.admit_reader = admitted_before  # type: ignore[method-assign]  # the other process was first
     reader = SharedReader(agent, "tasks", queue="", client_name="controller")
-    reader.begin(confirmed)
+    reader.begin()
     await reader.begun()
     assert not warned
 
@@ -94,7 +90,7 @@ async def test_subscriptions_of_a_named_client_are_numbered() -> None:
     agent = watchword(Keys())  # whose store knows no births
     readers = [SharedReader(agent, "tasks", queue="", client_name="controller") for _ in range(2)]
     assert [reader.name for reader in readers] == ["name:controller:tasks", "name:controller:tasks#1"]
-    readers[0].begin(confirmed)
+    readers[0].begin()
     await readers[0].begun()
     assert readers[0].gate.is_open
     readers[0].close()
@@ -104,17 +100,64 @@ async def test_subscriptions_of_a_named_client_are_numbered() -> None:
 
 async def test_a_reader_that_is_closed_before_it_began_never_begins() -> None:
     """Nothing waits for a confirmation that does not come; its number is free again."""
-    agent, never = watchword(Keys()), asyncio.Event()
-    reader = SubscriptionReader(agent, "tasks", solicited=False)
-    await reader.begun()  # it was not asked to begin
-    reader.begin(lambda: _wait(never))
-    begun = asyncio.create_task(reader.begun())
+    agent, answered = watchword(Keys()), asyncio.Event()
+    readers: list[CoreReader] = [
+        SubscriptionReader(agent, "tasks", solicited=False),
+        SharedReader(agent, "tasks", queue="workers", client_name=None),
+    ]
+    beginnings = Beginnings(lambda: _wait(answered))
+    for reader in readers:
+        beginnings.add(reader)
+    begun = [asyncio.create_task(reader.begun()) for reader in readers]
     await asyncio.sleep(0)
+    for reader in readers:
+        reader.close()
+        reader.close()
+    await asyncio.gather(*begun)
+    answered.set()
+    last = SubscriptionReader(agent, "tasks", solicited=False)
+    beginnings.add(last)
+    await last.begun()
+    assert [reader.gate.is_open for reader in (*readers, last)] == [False, False, True]
+    assert last.name == readers[0].name
+
+
+async def test_one_pong_is_for_all_that_were_opened_before_it_was_asked_for() -> None:
+    """Thousands of subscriptions cost a few round trips; none begins by a PONG that was asked for before it."""
+    agent, pongs, asked = watchword(Keys()), list[asyncio.Event](), asyncio.Event()
+
+    async def confirmed() -> None:
+        pongs.append(asyncio.Event())
+        asked.set()
+        await pongs[-1].wait()
+
+    beginnings = Beginnings(confirmed)
+    first, second = ([SubscriptionReader(agent, f"tasks.{n}", solicited=False) for n in range(9)] for _ in range(2))
+    for reader in first:
+        beginnings.add(reader)
+    await asked.wait()
+    for reader in second:
+        beginnings.add(reader)
+    asked.clear()
+    pongs[0].set()
+    await asked.wait()
+    assert ({reader.gate.is_open for reader in first}, {reader.gate.is_open for reader in second}) == ({True}, {False})
+    pongs[1].set()
+    await asyncio.gather(*[reader.begun() for reader in second])
+    assert len(pongs) == 2
+
+
+async def test_a_client_that_closes_lets_nobody_begin() -> None:
+    """Whoever waited for a PONG then waits no longer."""
+    agent, never = watchword(Keys()), asyncio.Event()
+    reader, beginnings = SubscriptionReader(agent, "tasks", solicited=False), Beginnings(lambda: _wait(never))
+    beginnings.close()
+    beginnings.add(reader)
+    await asyncio.sleep(0)
+    beginnings.close()
     reader.close()
-    reader.close()
-    await begun
-    assert [reader.gate.is_open] == [False]
-    assert SubscriptionReader(agent, "tasks", solicited=False).name == reader.name
+    await reader.begun()
+    assert not reader.gate.is_open
 
 
 async def _wait(event: asyncio.Event) -> None:
@@ -143,7 +186,7 @@ async def test_a46_a_memory_that_cannot_begin_is_told_of_and_tried_again(monkeyp
 
     agent.lives.bear = fail  # type: ignore[method-assign]  # the test's
     reader = SubscriptionReader(agent, "tasks", solicited=False)
-    reader.begin(confirmed)
+    reader.begin()
     await reader.begun()
     assert reader.gate.is_open
     told = [fields["detail"] for event, fields in warned if event == "replay.reader_not_begun"]
