@@ -396,3 +396,27 @@ def test_what_a_stream_delivered_is_acknowledged_by_message_or_by_place() -> Non
     (verified,) = at_once(place.verifier.verify_many([core]))
     assert isinstance(verified, VerifiedMessage)
     place.lives.acknowledged(core, verified)  # core NATS waits for nothing
+
+
+class Failing(Journal):
+    """A journal that cannot be opened at first."""
+
+    failures = 1
+
+    def recall(self, log: str, *, birth: float) -> Recalled:
+        """Fail once."""
+        if self.failures:
+            self.failures -= 1
+            raise ConfigurationError("state: the disk is full")
+        return super().recall(log, birth=birth)
+
+
+def test_a46_a_reader_whose_journal_failed_is_not_born() -> None:
+    """It is tried again, and begins with what the journal knows then; never with no memory and no floor."""
+    place = Place(journal=Failing())
+    life = place.lives.open("tasks")
+    with pytest.raises(ConfigurationError):
+        place.lives.bear(life)
+    place.now += 60
+    place.lives.bear(life)
+    assert place.floor(life) == nextafter(NOW + 60 + SKEW, inf)
