@@ -30,8 +30,8 @@ class Recalled:
 class Journal(Protocol):
     """Port: keeps notes over restarts. It is called on the event loop, so it must not wait for a disk to sync."""
 
-    def recall(self, log: str, *, birth: float) -> Recalled:
-        """Return what is known of the reader of a log, by this process and others; it is known from now on.
+    def recall(self, logs: Sequence[str], *, birth: float) -> Sequence[Recalled]:
+        """Return what is known of the readers of these logs, by this process and others; they are known from now on.
 
         ``birth`` is the floor of a reader of which nothing is known: its predecessor may have been given whatever was
         issued below it. A floor is only higher where the journal was written when the clock showed more than now: what

@@ -140,34 +140,43 @@ class Lives:
         if not self._open[key]:
             del self._open[key]
 
-    async def bear(self, life: Life, *, solicited: bool = False) -> None:
-        """Let its memory begin, now that the server has confirmed the subscription; nothing is judged before it has.
+    async def bear(self, *lives: Life, solicited: bool = False) -> None:
+        """Let their memories begin, now that the server has confirmed the subscriptions; the journal is asked once.
 
-        A reader that is only given what it has ``solicited``, answers to requests of this process, has no floor. A
+        Nothing is judged before they have begun. A reader that is only given what it has ``solicited``, answers to requests of this process, has no floor. A
         large memory lets others run meanwhile. If it is interrupted, the next one begins from the start.
         """
-        while life.is_beginning:  # by another subscription that is this reader
+        while any(life.is_beginning for life in lives):  # by another subscription that is this reader
             await others_turn()
-        if life.is_born:
+        unborn = [life for life in dict.fromkeys(lives) if not life.is_born]
+        if not unborn:
             return
-        life.is_beginning = True
+        for life in unborn:
+            life.is_beginning = True
         try:
-            await self._begin(life, solicited=solicited)
-            life.is_born = True
+            await self._begin(unborn, solicited=solicited)
         finally:
-            life.is_beginning = False
+            for life in unborn:
+                life.is_beginning = False
 
-    async def _begin(self, life: Life, *, solicited: bool) -> None:
+    async def _begin(self, unborn: list[Life], *, solicited: bool) -> None:
         verifier, now = self._verifier, self._verifier.clock()
         birth = self.floor_from(now)
         if verifier.journal is None or solicited:
-            ended = birth if self._has_others(life) else self._ended.get(life.kind, birth)
-            floor = -inf if solicited else ended
-            verifier.begin(life.log, floor=floor)
-        else:
-            recalled = verifier.journal.recall(f"{life.kind}#", birth=birth)
+            for life in unborn:
+                ended = birth if self._has_others(life) else self._ended.get(life.kind, birth)
+                floor = -inf if solicited else ended
+                verifier.begin(life.log, floor=floor)
+                self._has_begun(life, floor, now)
+            return
+        known = verifier.journal.recall([f"{life.kind}#" for life in unborn], birth=birth)
+        for life, recalled in zip(unborn, known, strict=True):
             floor = max(recalled.floor, birth) if self._has_others(life) else recalled.floor
             await verifier.resume(life.log, floor=floor, notes=recalled.notes, noted=f"{life.kind}#")
+            self._has_begun(life, floor, now)
+
+    def _has_begun(self, life: Life, floor: float, now: float) -> None:
+        life.is_born = True  # not before: where it fails, or is interrupted, it is tried again
         if floor > now:
             self.announce(life.name, floor)
 

@@ -5,6 +5,7 @@ Core NATS keeps nothing: a message is given to whatever is subscribed at that mo
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from math import floor, inf
@@ -58,9 +59,9 @@ class MemoryJournal:
         self.floors: dict[str, float] = {}
         self.notes = defaultdict[str, list[Note]](list)
 
-    def recall(self, log: str, *, birth: float) -> Recalled:
+    def recall(self, logs: Sequence[str], *, birth: float) -> list[Recalled]:
         """See Journal."""
-        return Recalled(floor=self.floors.setdefault(log, birth), notes=tuple(self.notes[log]))
+        return [Recalled(floor=self.floors.setdefault(log, birth), notes=tuple(self.notes[log])) for log in logs]
 
     def write(self, notes: Any) -> None:
         """See Journal."""

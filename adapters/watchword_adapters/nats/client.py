@@ -113,7 +113,7 @@ class WatchwordClient(Base):
             self._warn_unused(reader)
         self._has_name = False
         self._watching: asyncio.Task[None] | None = None
-        self._beginnings = Beginnings(self._confirmed)
+        self._beginnings = Beginnings(watchword, self._confirmed)
         self._warned: set[str] = set()
 
     async def connect(self, *args: Any, **options: Any) -> None:

@@ -38,6 +38,10 @@ async def watch_clocks(watchword: Watchword) -> None:
         await asyncio.sleep(_COMPARED_EVERY)
 
 
+_TOGETHER: Final = 500
+"""Readers that begin in one turn of the event loop, and with one look into the journal."""
+
+
 class CoreReader(Reader):
     """A reader of core NATS, which judges nothing until it knows since when it may believe its memory."""
 
@@ -92,7 +96,8 @@ class CoreReader(Reader):
 class Beginnings:
     """Lets the readers of one client begin: those that were opened while one PONG was waited for with the next."""
 
-    def __init__(self, confirmed: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, watchword: Watchword, confirmed: Callable[[], Awaitable[None]]) -> None:
+        self._watchword = watchword
         self._confirmed = confirmed
         self._waiting: list[CoreReader] = []
         self._task: asyncio.Task[None] | None = None
@@ -113,8 +118,15 @@ class Beginnings:
         while self._waiting:
             readers, self._waiting = self._waiting, []
             await self._confirmed()
-            for reader in readers:
-                reader.begin()
+            for at in range(0, len(readers), _TOGETHER):
+                some = readers[at : at + _TOGETHER]
+                lives = [one.life for one in some if isinstance(one, SubscriptionReader) and one.may_be_born]
+                with suppress(Exception):  # each tries by itself then, and tells
+                    compare_clocks(self._watchword)  # the journal may be as old as the machine is
+                    await self._watchword.lives.bear(*lives)
+                for reader in some:
+                    reader.begin()
+                await asyncio.sleep(0)  # let others have their turn
         self._task = None
 
 
@@ -125,23 +137,28 @@ class SubscriptionReader(CoreReader):
     """
 
     def __init__(self, watchword: Watchword, pattern: str, *, solicited: bool, **options: Any) -> None:
-        self._life = watchword.lives.open(pattern)
+        self.life: Final = watchword.lives.open(pattern)
         self._pattern = pattern
         self._solicited = solicited
-        super().__init__(watchword, self._life.name, exclusive=True, **options)
+        super().__init__(watchword, self.life.name, exclusive=True, **options)
 
     def close(self) -> None:
         """See Reader; the memory outlives the subscription."""
         if not self._closed:
-            self.watchword.lives.close(self._life, self._pattern)
+            self.watchword.lives.close(self.life, self._pattern)
         super().close()
+
+    @property
+    def may_be_born(self) -> bool:
+        """Whether its memory has a floor, and is still wanted."""
+        return not (self._closed or self._solicited)
 
     def begin(self) -> None:
         """See CoreReader; at once, where that is possible: a client may open thousands."""
         if self._closed:
             return
         try:
-            self.watchword.lives.bear(self._life, solicited=self._solicited)
+            self.watchword.lives.bear(self.life, solicited=self._solicited)
         except Exception as error:  # noqa: BLE001 - as CoreReader
             self._tell(error)
             super().begin()
@@ -150,7 +167,7 @@ class SubscriptionReader(CoreReader):
 
     async def _know(self) -> None:
         compare_clocks(self.watchword)  # the journal may be as old as the machine is
-        await self.watchword.lives.bear(self._life, solicited=self._solicited)
+        await self.watchword.lives.bear(self.life, solicited=self._solicited)
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:

@@ -91,19 +91,20 @@ class FileJournal:
         self._fails_until = -math.inf
         self._cleaned = -math.inf
 
-    def recall(self, log: str, *, birth: float) -> Recalled:
+    def recall(self, logs: Sequence[str], *, birth: float) -> list[Recalled]:
         """See Journal."""
         with self._lock:
             needed = self._clock() - self._needed_for
-            found = self._try(lambda opened: opened.recall(log, birth=birth, needed=needed))
-            self._logs.add(log)
+            found = self._try(lambda opened: opened.recall(logs, birth=birth, needed=needed))
+            self._logs.update(logs)
         if found is None:
-            return Recalled(floor=birth)
-        if found.floor > birth + self._max_skew + 1:
+            return [Recalled(floor=birth)] * len(logs)
+        highest = max([one.floor for one in found], default=birth)
+        if highest > birth + self._max_skew + 1:
             self._warn(
                 "replay.journal_ahead",
                 path=str(self.path),
-                detail=f"the journal was written when the clock showed {found.floor - birth:.0f} s more than now",
+                detail=f"the journal was written when the clock showed {highest - birth:.0f} s more than now",
                 cost="all is stale until it shows that; if it was wrong then, stop all readers and delete the file",
             )
         return found

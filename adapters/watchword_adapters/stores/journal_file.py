@@ -107,29 +107,29 @@ class JournalFile:
             self._enter()
         self.files.remember()
 
-    def recall(self, log: str, *, birth: float, needed: float) -> Recalled:
-        """Return what is known of a reader; one that is not known has its floor from now on.
+    def recall(self, logs: Sequence[str], *, birth: float, needed: float) -> list[Recalled]:
+        """Return what is known of readers; one that is not known has its floor from now on.
 
         While another process is this reader too, it may yet hand over what it received before ``birth``, and note it
         when we have looked. So we begin as if nothing was known. What was issued below ``needed`` is too old anyway.
         """
-        database = self._database
         with self._transaction():
             self._forget(needed)
-            row = database.execute("SELECT number, floor FROM readers WHERE log = ?", (log,)).fetchone()
-            if row is None:
-                (initialised,) = database.execute("SELECT initialised FROM about").fetchone()
-                row = self._add(log, birth if initialised is None else min(birth, initialised))
-            number, floor = row
-            database.execute("UPDATE readers SET seen = ? WHERE number = ?", (time.time(), number))
-            others = database.execute(
-                "SELECT pid, space FROM reading WHERE log = ? AND process <> ?", (log, self._process)
-            ).fetchall()
-            self._read([log])
-            packed = database.execute(
-                "SELECT packed FROM entries WHERE reader = ? ORDER BY number", (number,)
-            ).fetchall()
+            (initialised,) = self._database.execute("SELECT initialised FROM about").fetchone()
+            unknown = birth if initialised is None else min(birth, initialised)
+            recalled = [self._recall(log, birth=birth, unknown=unknown) for log in logs]
+            self._read(logs)
             self._enter()
+        return recalled
+
+    def _recall(self, log: str, *, birth: float, unknown: float) -> Recalled:
+        database = self._database
+        number, floor = self._find(log) or self._add(log, unknown)
+        database.execute("UPDATE readers SET seen = ? WHERE number = ?", (time.time(), number))
+        others = database.execute(
+            "SELECT pid, space FROM reading WHERE log = ? AND process <> ?", (log, self._process)
+        ).fetchall()
+        packed = database.execute("SELECT packed FROM entries WHERE reader = ? ORDER BY number", (number,)).fetchall()
         notes = (note for (blob,) in packed for note in _unpacked(log, blob))
         is_read = any(_may_live(*other) for other in others)
         return Recalled(floor=max(floor, birth) if is_read else floor, notes=notes)

@@ -34,7 +34,7 @@ def test_a_newcomers_first_commands(run: Run, directory: Path) -> None:
         watchword = load(name)
         assert (watchword.verifier.principal, watchword.signer is None) == (principal, False)
         assert watchword.verifier.journal is not None
-        assert watchword.verifier.journal.recall("reader", birth=2**40).floor < 2**33
+        assert watchword.verifier.journal.recall(["reader"], birth=2**40)[0].floor < 2**33
         watchword.verifier.journal.close()
     assert "begin without losing anything" in first.out
     assert "have been stopped for 11 s; not while an older process of this agent still runs" in first.out

@@ -1,5 +1,6 @@
 """Which subscription is which reader, and since when its memory knows everything; fed by hand."""
 
+from collections.abc import Sequence
 from math import ceil, inf, nextafter
 from typing import Any
 
@@ -22,15 +23,18 @@ class Journal:
     def __init__(self, *, failures: int = 0, more: int = 0) -> None:
         self.raised: list[float] = []
         self.failures, self.more = failures, more
+        self.asked: list[list[str]] = []
 
-    def recall(self, log: str, *, birth: float) -> Recalled:
+    def recall(self, logs: Sequence[str], *, birth: float) -> list[Recalled]:
         """See Journal."""
         if self.failures:
             self.failures -= 1
             raise OSError("disk full")
-        others = [Note(log, Kind.ID, ALICE, b"alice-1", NOW + 50, at.to_bytes(16)) for at in range(self.more)]
-        notes = (*others, Note(log, Kind.ID, ALICE, b"alice-1", NOW, bytes(range(16))))
-        return Recalled(floor=-inf, notes=notes) if log == "sub:tasks.scale#" else Recalled(floor=birth)
+        self.asked.append([*logs])
+        known = "sub:tasks.scale#"
+        others = [Note(known, Kind.ID, ALICE, b"alice-1", NOW + 50, at.to_bytes(16)) for at in range(self.more)]
+        notes = (*others, Note(known, Kind.ID, ALICE, b"alice-1", NOW, bytes(range(16))))
+        return [Recalled(floor=-inf, notes=notes) if log == known else Recalled(floor=birth) for log in logs]
 
     def write(self, notes: Any) -> None:
         """See Journal."""
@@ -403,12 +407,12 @@ class Failing(Journal):
 
     failures = 1
 
-    def recall(self, log: str, *, birth: float) -> Recalled:
+    def recall(self, logs: Sequence[str], *, birth: float) -> list[Recalled]:
         """Fail once."""
         if self.failures:
             self.failures -= 1
             raise ConfigurationError("state: the disk is full")
-        return super().recall(log, birth=birth)
+        return super().recall(logs, birth=birth)
 
 
 def test_a46_a_reader_whose_journal_failed_is_not_born() -> None:
@@ -420,3 +424,16 @@ def test_a46_a_reader_whose_journal_failed_is_not_born() -> None:
     place.now += 60
     place.lives.bear(life)
     assert place.floor(life) == nextafter(NOW + 60 + SKEW, inf)
+
+
+def test_many_readers_that_begin_together_ask_the_journal_once() -> None:
+    """Those that were born before are not asked for again; each begins with what is known of it alone."""
+    journal = Journal()
+    place = Place(journal=journal)
+    born = place.begun("tasks.now")
+    lives = [place.lives.open(pattern) for pattern in ("tasks.scale", "tasks.stop")]
+    place.lives.bear(born, *lives)
+    assert journal.asked == [["sub:tasks.now#"], ["sub:tasks.scale#", "sub:tasks.stop#"]]
+    assert [place.floor(life) for life in lives] == [-inf, nextafter(NOW + SKEW, inf)]
+    place.lives.bear(*lives)
+    assert len(journal.asked) == 2

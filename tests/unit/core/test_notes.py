@@ -165,9 +165,10 @@ class Recorder:
     given: list[list[Note]] = field(default_factory=list)
     handed: list[Message] = field(default_factory=list)
 
-    def recall(self, log: str, *, birth: float) -> Recalled:
+    def recall(self, logs: Sequence[str], *, birth: float) -> list[Recalled]:
         """Know of nothing."""
-        return Recalled(floor=birth, notes=[note for notes in self.given for note in notes if note.log == log])
+        notes = [note for given in self.given for note in given]
+        return [Recalled(floor=birth, notes=[note for note in notes if note.log == log]) for log in logs]
 
     def write(self, notes: Sequence[Note]) -> None:
         """Keep them, unless nothing can be kept; nothing has been handed over meanwhile."""
@@ -186,7 +187,7 @@ class Recorder:
 def reading(journal: Recorder | None) -> World:
     """Return a world whose reader goes on with what the journal knows."""
     world = World(journal=journal)
-    recalled = (journal or Recorder()).recall(LOG, birth=0.0)
+    (recalled,) = (journal or Recorder()).recall([LOG], birth=0.0)
     at_once(world.verifier.resume(LOG, floor=recalled.floor, notes=recalled.notes))
     return world
 

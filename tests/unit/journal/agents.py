@@ -64,7 +64,7 @@ class Agent:
 
     def open(self, log: str = LOG) -> Recalled:
         """Begin to read, as a core NATS reader does after the server's PONG."""
-        recalled = self.journal.recall(log, birth=self.clock() + self.policy.max_skew)
+        (recalled,) = self.journal.recall([log], birth=self.clock() + self.policy.max_skew)
         self.guard.begin(log, floor=recalled.floor)
         in_turns(self.guard.restore(log, recalled.notes))
         self.guard.note(log)

@@ -88,9 +88,9 @@ def test_entries_are_forgotten_up_to_the_first_that_is_needed(start: Start, cloc
     for note in notes:
         agent.journal.write([note])
     clock.now += POLICY.window + 100
-    assert list(agent.journal.recall(LOG, birth=clock.now).notes) == notes[1:]
+    assert list(agent.journal.recall([LOG], birth=clock.now)[0].notes) == notes[1:]
     clock.now += 101
-    assert not list(agent.journal.recall(LOG, birth=clock.now).notes)
+    assert not list(agent.journal.recall([LOG], birth=clock.now)[0].notes)
 
 
 def test_a_clock_that_is_set_back_between_two_processes(
@@ -140,7 +140,7 @@ def test_a_machine_that_was_set_back(start: Start, clock: Clock) -> None:
     agent.open()
     clock.now += 9
     agent.journal.raise_floors(clock.now + 5)
-    assert agent.journal.recall(LOG, birth=clock.now).floor == clock.now + 5
+    assert agent.journal.recall([LOG], birth=clock.now)[0].floor == clock.now + 5
     assert agent.open(LATER).floor == clock.now + 5
 
 
@@ -417,7 +417,7 @@ def test_from_several_threads(start: Start, clock: Clock) -> None:
     for thread in threads:
         thread.join()
     assert not agent.warned
-    assert len(list(agent.journal.recall(LOG, birth=clock.now).notes)) == 200
+    assert len(list(agent.journal.recall([LOG], birth=clock.now)[0].notes)) == 200
 
 
 class Nowhere:

@@ -105,7 +105,7 @@ async def test_a_reader_that_is_closed_before_it_began_never_begins() -> None:
         SubscriptionReader(agent, "tasks", solicited=False),
         SharedReader(agent, "tasks", queue="workers", client_name=None),
     ]
-    beginnings = Beginnings(lambda: _wait(answered))
+    beginnings = Beginnings(agent.lives, lambda: _wait(answered))
     for reader in readers:
         beginnings.add(reader)
     begun = [asyncio.create_task(reader.begun()) for reader in readers]
@@ -131,7 +131,7 @@ async def test_one_pong_is_for_all_that_were_opened_before_it_was_asked_for() ->
         asked.set()
         await pongs[-1].wait()
 
-    beginnings = Beginnings(confirmed)
+    beginnings = Beginnings(agent.lives, confirmed)
     first, second = ([SubscriptionReader(agent, f"tasks.{n}", solicited=False) for n in range(9)] for _ in range(2))
     for reader in first:
         beginnings.add(reader)
@@ -150,7 +150,10 @@ async def test_one_pong_is_for_all_that_were_opened_before_it_was_asked_for() ->
 async def test_a_client_that_closes_lets_nobody_begin() -> None:
     """Whoever waited for a PONG then waits no longer."""
     agent, never = watchword(Keys()), asyncio.Event()
-    reader, beginnings = SubscriptionReader(agent, "tasks", solicited=False), Beginnings(lambda: _wait(never))
+    reader, beginnings = (
+        SubscriptionReader(agent, "tasks", solicited=False),
+        Beginnings(agent.lives, lambda: _wait(never)),
+    )
     beginnings.close()
     beginnings.add(reader)
     await asyncio.sleep(0)
@@ -179,10 +182,10 @@ async def test_a46_a_memory_that_cannot_begin_is_told_of_and_tried_again(monkeyp
     agent, warned = sharing(MemoryReplayStore(horizon=None))
     bear, failures = agent.lives.bear, [ConfigurationError("state: the disk is full"), OSError()]
 
-    async def fail(life: Life, *, solicited: bool = False) -> None:
+    async def fail(*lives: Life, solicited: bool = False) -> None:
         if failures:
             raise failures.pop(0)
-        await bear(life, solicited=solicited)
+        await bear(*lives, solicited=solicited)
 
     agent.lives.bear = fail  # type: ignore[method-assign]  # the test's
     reader = SubscriptionReader(agent, "tasks", solicited=False)
