@@ -7,8 +7,9 @@ import math
 import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from watchword import ConfigurationError
 from watchword_adapters.stores.batched import PER_PRINCIPAL, TIMEOUT, BatchedReplayStore, StoreOptions
@@ -29,6 +30,7 @@ _BUCKETS: Final = 64
 
 
 T = TypeVar("T")
+Ask: TypeAlias = "Callable[[Ledger], ReaderBirth | None]"
 
 
 class Options(StoreOptions):
@@ -77,6 +79,8 @@ class SqliteReplayStore(BatchedReplayStore):
         self._ledger: Ledger | None = None
         self._inherited: Ledger | None = None
         self._pid = 0
+        self._asks: list[tuple[Ask, asyncio.Future[ReaderBirth | None]]] = []
+        self._ask_task: asyncio.Task[None] | None = None
         super().__init__(
             policy=policy, clock=clock, timeout=timeout, per_principal=per_principal, realm=realm, warn=warn
         )
@@ -90,10 +94,42 @@ class SqliteReplayStore(BatchedReplayStore):
         return judged.answers
 
     async def _birth_of(self, reader: str) -> ReaderBirth | None:
-        return await self._in_thread(lambda: self._current().birth(reader))
+        return await self._together(lambda ledger: ledger.birth(reader))
 
     async def _admit(self, reader: str, birth: ReaderBirth, *, replace: bool) -> ReaderBirth:
-        return await self._in_thread(lambda: self._current().admit(reader, birth, replace=replace))
+        admitted = await self._together(lambda ledger: ledger.admit(reader, birth, replace=replace))
+        return admitted or birth
+
+    async def _together(self, ask: Ask) -> ReaderBirth | None:
+        """Ask about a reader with all who ask meanwhile: thousands of subscriptions share a sync to the disk."""
+        answer: asyncio.Future[ReaderBirth | None] = asyncio.get_running_loop().create_future()
+        self._asks.append((ask, answer))
+        if self._ask_task is None:
+            self._ask_task = asyncio.get_running_loop().create_task(self._ask())
+        return await answer
+
+    async def _ask(self) -> None:
+        try:
+            while self._asks:
+                asked, self._asks = self._asks, []
+                found: Sequence[ReaderBirth | Exception | None]
+                try:
+                    found = await self._in_thread(partial(self._ask_all, [ask for ask, _ in asked]))
+                except Exception as error:  # noqa: BLE001 - told to all who asked
+                    found = [error] * len(asked)
+                for (_, answer), one in zip(asked, found, strict=True):
+                    if answer.done():  # whoever asked has waited too long
+                        continue
+                    if isinstance(one, Exception):
+                        answer.set_exception(one)
+                    else:
+                        answer.set_result(one)
+        finally:
+            self._ask_task = None
+
+    def _ask_all(self, asks: Sequence[Ask]) -> list[ReaderBirth | None]:
+        ledger = self._current()
+        return ledger.together([partial(ask, ledger) for ask in asks])
 
     async def _close(self) -> None:
         if self._thread is not None:
@@ -103,6 +139,7 @@ class SqliteReplayStore(BatchedReplayStore):
 
     def _abandon(self) -> None:
         """Keep thread and file: they do not know event loops."""
+        self._asks, self._ask_task = [], None
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         if self._thread is None or self._pid != os.getpid():

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from watchword import ConfigurationError
 from watchword.replay import ReaderBirth, StoreError
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _TURN: Final = 0.001
 """Seconds after which SQLite says "locked": its own patience sleeps ever longer, and lets others pass."""
+T = TypeVar("T")
+
 _APPLICATION: Final = 0x57744368
 _VERSION: Final = 1
 _LEAVING_AT_ONCE: Final = 5000
@@ -118,20 +120,22 @@ class Ledger:
             batch.write()
         return Judged(mark.birth, answers, batch.unknown)
 
+    def together(self, asks: Sequence[Callable[[], T]]) -> list[T]:
+        """Ask about readers, by ``birth`` and ``admit``, in one transaction; it is on the disk when this returns."""
+        with self._batch():
+            return [ask() for ask in asks]
+
     def birth(self, reader: str) -> ReaderBirth | None:
         """Return what is known of a reader."""
-        with self._batch():
-            found = self._readers.find(reader)
-            return None if found is None else ReaderBirth(floor=found.floor, accepted=found.accepted)
+        found = self._readers.find(reader)
+        return None if found is None else ReaderBirth(floor=found.floor, accepted=found.accepted)
 
     def admit(self, reader: str, birth: ReaderBirth, *, replace: bool) -> ReaderBirth:
         """Put what is to be known of a reader where nothing is, or ``replace`` it; return what holds."""
-        with self._batch():
-            found = None if replace else self._readers.find(reader)
-            if found is not None:
-                return ReaderBirth(floor=found.floor, accepted=found.accepted)
+        known = None if replace else self.birth(reader)
+        if known is None:
             self._readers.put(reader, birth)
-        return birth
+        return known or birth
 
     @contextmanager
     def _batch(self) -> Iterator[_Mark]:

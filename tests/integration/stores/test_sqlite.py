@@ -441,3 +441,35 @@ async def test_readers_outlive_a_restart_and_no_loss(opened: Opened, clock: Cloc
     path.with_name("ids.db-count").unlink()
     clock.now += 1
     assert await opened().birth("group") is None
+
+
+async def test_readers_that_begin_together_share_a_sync(opened: Opened) -> None:
+    """A client that opens thousands of subscriptions waits for a few transactions, not for some of each."""
+    store = opened()
+    await store.start()
+    assert store._ledger is not None
+    before = store._ledger._batches
+    births = [ReaderBirth(floor=float(number)) for number in range(500)]
+    assert await asyncio.gather(*[store.birth(f"r{n}") for n in range(500)]) == [None] * 500
+    assert await asyncio.gather(*[store.admit_reader(f"r{n}", birth) for n, birth in enumerate(births)]) == births
+    assert await asyncio.gather(*[store.birth(f"r{n}") for n in range(500)]) == births
+    assert store._ledger._batches - before <= 6
+
+
+async def test_who_asks_together_is_told_together(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails is told to each who asked, but for those who waited too long; and the next may ask again."""
+    store = opened()
+    await store.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_ledger.Ledger, "together", _full)
+        impatient = asyncio.create_task(store.birth("r0"))
+        others = [asyncio.create_task(store.birth(f"r{n}")) for n in (1, 2)]
+        await asyncio.sleep(0)
+        impatient.cancel()
+        told = await asyncio.gather(impatient, *others, return_exceptions=True)
+    assert [type(one) for one in told] == [asyncio.CancelledError, sqlite3.OperationalError, sqlite3.OperationalError]
+    assert await store.birth("r1") is None
+
+
+def _full(*_: object) -> None:
+    raise sqlite3.OperationalError("database or disk is full")
