@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from nats.aio.subscription import DEFAULT_SUB_PENDING_BYTES_LIMIT, DEFAULT_SUB_PENDING_MSGS_LIMIT
@@ -407,7 +406,7 @@ class WatchwordClient(Base):
         prefix = self.inbox_prefix
         solicited = subject.startswith(prefix)
         options: dict[str, Any] = {
-            "expected": self.requests.expectation(prefix, -inf),
+            "expected": self.requests.expectation(prefix),
             "admitted": self._answering.heard,
             "copies": self.copies,
         }

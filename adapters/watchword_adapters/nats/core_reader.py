@@ -48,7 +48,8 @@ class CoreReader(Reader):
     def __init__(self, watchword: Watchword, name: str, *, exclusive: bool, **options: Any) -> None:
         super().__init__(watchword, name, exclusive=exclusive, **options)
         self.gate.hold()
-        self._has_begun = asyncio.Event()
+        self._has_begun = False
+        self._told: asyncio.Event | None = None
         self._beginning: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -58,14 +59,16 @@ class CoreReader(Reader):
 
     async def begun(self) -> None:
         """Wait until it has begun, or is closed."""
-        await self._has_begun.wait()
+        if not self._has_begun:
+            self._told = self._told or asyncio.Event()
+            await self._told.wait()
 
     def close(self) -> None:
         """See Reader."""
         if self._beginning is not None:
             self._beginning.cancel()
         super().close()
-        self._has_begun.set()
+        self._tell_begun()
 
     async def _begin(self) -> None:
         delay = FIRST_DELAY
@@ -82,7 +85,12 @@ class CoreReader(Reader):
 
     def _go_on(self) -> None:
         self.gate.release()
-        self._has_begun.set()
+        self._tell_begun()
+
+    def _tell_begun(self) -> None:
+        self._has_begun = True
+        if self._told is not None:
+            self._told.set()
 
     def _tell(self, error: Exception) -> None:
         text = str(error) if isinstance(error, WatchwordError) else told_of(error)

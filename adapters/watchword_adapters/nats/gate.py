@@ -16,11 +16,10 @@ class Gate:
     def __init__(self) -> None:
         self._holds = 0
         self._inside = 0
-        self._is_open = asyncio.Event()
-        self._is_empty = asyncio.Event()
-        self._is_open.set()
-        self._is_empty.set()
-        self._building = asyncio.Lock()
+        # Made when somebody waits: each subscription has a gate, and what the collector has to look at costs as well.
+        self._is_open: asyncio.Event | None = None
+        self._is_empty: asyncio.Event | None = None
+        self._building: asyncio.Lock | None = None
 
     @property
     def is_open(self) -> bool:
@@ -30,37 +29,42 @@ class Gate:
     def hold(self) -> None:
         """Let nobody in until it is released as often as it was held."""
         self._holds += 1
-        self._is_open.clear()
 
     def release(self) -> None:
         """Let them in again."""
         self._holds -= 1
-        if not self._holds:
+        if not self._holds and self._is_open is not None:
             self._is_open.set()
+            self._is_open = None
 
     async def opened(self) -> None:
         """Wait until it is open."""
-        await self._is_open.wait()
+        while self._holds:
+            self._is_open = self._is_open or asyncio.Event()
+            await self._is_open.wait()
 
     @contextmanager
     def inside(self) -> Iterator[None]:
         """Be inside, having seen it open."""
         self._inside += 1
-        self._is_empty.clear()
         try:
             yield
         finally:
             self._inside -= 1
-            if not self._inside:
+            if not self._inside and self._is_empty is not None:
                 self._is_empty.set()
+                self._is_empty = None
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
         """Hold it, one builder at a time, from when those inside have left."""
         self.hold()
+        self._building = self._building or asyncio.Lock()
         try:
             async with self._building:
-                await self._is_empty.wait()
+                while self._inside:
+                    self._is_empty = self._is_empty or asyncio.Event()
+                    await self._is_empty.wait()
                 yield
         finally:
             self.release()

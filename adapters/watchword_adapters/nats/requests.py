@@ -50,6 +50,7 @@ class Requests:
         self._new_inbox = new_inbox
         self._pong_behind = pong_behind
         self._heard = heard
+        self._expectations: dict[str, Callable[[str], Expected]] = {}
         self._asked: Recent[dict[bytes, Request]] = Recent(
             seconds=watchword.verifier.policy.window, clock=watchword.clock
         )
@@ -171,18 +172,24 @@ class Requests:
             del asked[next(iter(asked))]
         self._asked.put(reply, asked)
 
-    def expectation(self, prefix: str, floor: float) -> Callable[[str], Expected]:
-        """Return what tells what is waited for on a subject, by a reader that remembers from ``floor`` on.
+    def expectation(self, prefix: str) -> Callable[[str], Expected]:
+        """Return what tells what is waited for on a subject.
 
         On a subject under ``prefix``, where this client's inboxes are, only answers are.
         """
-        anything, replies = Expected(floor=floor), Expected(floor=floor, only_replies=True)
+        known = self._expectations.get(prefix)
+        if known is None:
+            known = self._expectations[prefix] = self._new_expectation(prefix)
+        return known
+
+    def _new_expectation(self, prefix: str) -> Callable[[str], Expected]:
+        anything, replies = Expected(), Expected(only_replies=True)
 
         def expected(subject: str) -> Expected:
             inbox, asked = subject.startswith(prefix), self._asked.get(subject)
             if asked is None:
                 return replies if inbox else anything
-            return Expected(requests=asked, only_replies=inbox, floor=floor)
+            return Expected(requests=asked, only_replies=inbox)
 
         return expected
 
