@@ -143,8 +143,9 @@ class Lives:
     async def bear(self, *lives: Life, solicited: bool = False) -> None:
         """Let their memories begin, now that the server has confirmed the subscriptions; the journal is asked once.
 
-        Nothing is judged before they have begun. A reader that is only given what it has ``solicited``, answers to requests of this process, has no floor. A
-        large memory lets others run meanwhile. If it is interrupted, the next one begins from the start.
+        Nothing is judged before they have begun. A reader that is only given what it has ``solicited``, answers to
+        requests of this process, has no floor. A large memory lets others run meanwhile. If it is interrupted, the next
+        one begins from the start.
         """
         while any(life.is_beginning for life in lives):  # by another subscription that is this reader
             await others_turn()

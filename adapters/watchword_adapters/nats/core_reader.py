@@ -76,7 +76,8 @@ class CoreReader(Reader):
             try:
                 await self._know()
             except Exception as error:  # noqa: BLE001 - whatever it is, nothing can be judged without a memory
-                self._tell(error)
+                text = str(error) if isinstance(error, WatchwordError) else told_of(error)
+                self.watchword.audit.warn("replay.reader_not_begun", reader=self.name, detail=text)
                 await asyncio.sleep(delay)
                 delay = min(LONGEST_DELAY, 2 * delay)
             else:
@@ -91,10 +92,6 @@ class CoreReader(Reader):
         self._has_begun = True
         if self._told is not None:
             self._told.set()
-
-    def _tell(self, error: Exception) -> None:
-        text = str(error) if isinstance(error, WatchwordError) else told_of(error)
-        self.watchword.audit.warn("replay.reader_not_begun", reader=self.name, detail=text)
 
     async def _know(self) -> None:
         """Find out what is known of this reader."""
@@ -162,13 +159,8 @@ class SubscriptionReader(CoreReader):
         return not (self._closed or self._solicited)
 
     def begin(self) -> None:
-        """See CoreReader; at once, where that is possible: a client may open thousands."""
-        if self._closed:
-            return
-        try:
-            self.watchword.lives.bear(self.life, solicited=self._solicited)
-        except Exception as error:  # noqa: BLE001 - as CoreReader
-            self._tell(error)
+        """See CoreReader; at once, where its memory has begun with others': a client may open thousands."""
+        if self._closed or not self.life.is_born:
             super().begin()
         else:
             self._go_on()

@@ -402,38 +402,14 @@ def test_what_a_stream_delivered_is_acknowledged_by_message_or_by_place() -> Non
     place.lives.acknowledged(core, verified)  # core NATS waits for nothing
 
 
-class Failing(Journal):
-    """A journal that cannot be opened at first."""
-
-    failures = 1
-
-    def recall(self, logs: Sequence[str], *, birth: float) -> list[Recalled]:
-        """Fail once."""
-        if self.failures:
-            self.failures -= 1
-            raise ConfigurationError("state: the disk is full")
-        return super().recall(logs, birth=birth)
-
-
-def test_a46_a_reader_whose_journal_failed_is_not_born() -> None:
-    """It is tried again, and begins with what the journal knows then; never with no memory and no floor."""
-    place = Place(journal=Failing())
-    life = place.lives.open("tasks")
-    with pytest.raises(ConfigurationError):
-        place.lives.bear(life)
-    place.now += 60
-    place.lives.bear(life)
-    assert place.floor(life) == nextafter(NOW + 60 + SKEW, inf)
-
-
 def test_many_readers_that_begin_together_ask_the_journal_once() -> None:
     """Those that were born before are not asked for again; each begins with what is known of it alone."""
     journal = Journal()
     place = Place(journal=journal)
     born = place.begun("tasks.now")
     lives = [place.lives.open(pattern) for pattern in ("tasks.scale", "tasks.stop")]
-    place.lives.bear(born, *lives)
+    at_once(place.lives.bear(born, *lives))
     assert journal.asked == [["sub:tasks.now#"], ["sub:tasks.scale#", "sub:tasks.stop#"]]
     assert [place.floor(life) for life in lives] == [-inf, nextafter(NOW + SKEW, inf)]
-    place.lives.bear(*lives)
+    at_once(place.lives.bear(*lives))
     assert len(journal.asked) == 2

@@ -1,6 +1,7 @@
 """A reader of core NATS judges nothing until it knows since when it may believe its memory."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -105,7 +106,7 @@ async def test_a_reader_that_is_closed_before_it_began_never_begins() -> None:
         SubscriptionReader(agent, "tasks", solicited=False),
         SharedReader(agent, "tasks", queue="workers", client_name=None),
     ]
-    beginnings = Beginnings(agent.lives, lambda: _wait(answered))
+    beginnings = Beginnings(agent, lambda: _wait(answered))
     for reader in readers:
         beginnings.add(reader)
     begun = [asyncio.create_task(reader.begun()) for reader in readers]
@@ -131,7 +132,7 @@ async def test_one_pong_is_for_all_that_were_opened_before_it_was_asked_for() ->
         asked.set()
         await pongs[-1].wait()
 
-    beginnings = Beginnings(agent.lives, confirmed)
+    beginnings = Beginnings(agent, confirmed)
     first, second = ([SubscriptionReader(agent, f"tasks.{n}", solicited=False) for n in range(9)] for _ in range(2))
     for reader in first:
         beginnings.add(reader)
@@ -152,7 +153,7 @@ async def test_a_client_that_closes_lets_nobody_begin() -> None:
     agent, never = watchword(Keys()), asyncio.Event()
     reader, beginnings = (
         SubscriptionReader(agent, "tasks", solicited=False),
-        Beginnings(agent.lives, lambda: _wait(never)),
+        Beginnings(agent, lambda: _wait(never)),
     )
     beginnings.close()
     beginnings.add(reader)
@@ -202,10 +203,11 @@ class Journal:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def recall(self, log: str, *, birth: float) -> Recalled:
+    def recall(self, logs: Sequence[str], *, birth: float) -> list[Recalled]:
         """See Journal."""
+        (log,) = logs
         ids = (Note(log, Kind.ID, "agent://acme/planner", b"key", 2**32, at.to_bytes(16)) for at in range(self.size))
-        return Recalled(floor=birth - 1000, notes=ids)
+        return [Recalled(floor=birth - 1000, notes=ids)]
 
 
 async def test_a_memory_is_restored_beside_the_traffic() -> None:
@@ -214,7 +216,7 @@ async def test_a_memory_is_restored_beside_the_traffic() -> None:
     size = 20 * AT_A_TIME
     agent.verifier.journal = Journal(size)  # type: ignore[misc, assignment]  # the test's
     reader = SubscriptionReader(agent, "tasks", solicited=False)
-    reader.begin(confirmed)
+    reader.begin()
     known = []
     while not reader.gate.is_open:
         known.append(len(agent.verifier._guard))
