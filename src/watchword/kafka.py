@@ -5,6 +5,7 @@ from watchword.extras import told
 try:
     from watchword_adapters.kafka import (
         AckMismatchError,
+        DeliveredRecord,
         DeserializationError,
         KafkaQuarantine,
         ObservedRecord,
@@ -14,6 +15,7 @@ try:
         SigningBatch,
         SigningProducer,
         TooLargeError,
+        TopicPartition,
         VerifiedRecord,
         VerifyingConsumer,
         wrap,
@@ -24,6 +26,7 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "AckMismatchError",
+    "DeliveredRecord",
     "DeserializationError",
     "KafkaQuarantine",
     "ObservedRecord",
@@ -33,6 +36,7 @@ __all__ = [
     "SigningBatch",
     "SigningProducer",
     "TooLargeError",
+    "TopicPartition",
     "VerifiedRecord",
     "VerifyingConsumer",
     "copies",

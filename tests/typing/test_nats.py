@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-from mypy import api
 
-ROOT = Path(__file__).parents[2]
+from tests.typing.checkers import mypy_on, pyright_on, write
 
 HEAD = """
 import asyncio
@@ -14,7 +13,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from watchword import VerifiedMessage, Watchword
-from watchword_adapters.nats import DeliveredMsg, ObservedMsg, VerifiedMsg, WatchwordClient, connect
+from watchword.nats import DeliveredMsg, ObservedMsg, VerifiedMsg, WatchwordClient, connect
 
 async def told(msg: VerifiedMsg) -> None:
     print(msg.verified.principal, msg.data.decode())
@@ -109,38 +108,30 @@ async def use(msg: Msg) -> None:
 }
 
 
+PROGRAMS = {name: HEAD + source for name, source in RIGHT.items()} | {
+    name: HEAD + source for name, (source, _) in WRONG.items()
+}
+
+
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Return mypy's errors, one text per snippet, from a single run."""
-    folder = tmp_path_factory.mktemp("snippets")
-    sources = [*RIGHT.values(), *(source for source, _ in WRONG.values())]
-    for number, source in enumerate(sources):
-        (folder / f"snippet_{number}.py").write_text(HEAD + source)
-    output, errors, _ = api.run(
-        [
-            "--strict",
-            "--no-error-summary",
-            f"--config-file={ROOT / 'pyproject.toml'}",
-            f"--cache-dir={folder / 'cache'}",
-            *(str(path) for path in sorted(folder.glob("*.py"))),
-        ]
-    )
-    assert not errors, errors
-    names = [*RIGHT, *WRONG]
-    found = dict.fromkeys(names, "")
-    for line in output.splitlines():
-        path = line.partition(":")[0]
-        found[names[int(Path(path).stem.removeprefix("snippet_"))]] += line + "\n"
-    return found
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with all programs."""
+    made = tmp_path_factory.mktemp("programs")
+    write(made, [*PROGRAMS.values()])
+    return made
 
 
-@pytest.mark.parametrize("name", RIGHT)
-def test_right_programs_pass(name: str, judged: dict[str, str]) -> None:
+def test_right_programs_pass(folder: Path) -> None:
     """Promise: handlers annotated with VerifiedMsg, DeliveredMsg or nats-py's Msg fit every way in."""
-    assert judged[name] == ""
+    names = [*PROGRAMS]
+    for checker in (mypy_on, pyright_on):
+        told = checker(folder)
+        assert {names[number]: text for number, text in told.items() if names[number] in RIGHT} == {}
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_wrong_programs_do_not(name: str, judged: dict[str, str]) -> None:
+def test_wrong_programs_do_not(folder: Path) -> None:
     """Promise: what would take an unverified message for a verified one is found before it runs."""
-    assert WRONG[name][1] in judged[name]
+    names, told, told_by_other = [*PROGRAMS], mypy_on(folder), pyright_on(folder)
+    for name, (_, error) in WRONG.items():
+        assert error in told[names.index(name)], name
+        assert told_by_other[names.index(name)], name

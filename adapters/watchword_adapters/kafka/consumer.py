@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 from inspect import isawaitable, iscoroutinefunction
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
-from aiokafka import AIOKafkaConsumer
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from aiokafka.util import commit_structure_validate
@@ -16,6 +15,7 @@ from watchword.agent import require
 from watchword_adapters.kafka import _seam
 from watchword_adapters.kafka.fetcher import VerifiedFetcher
 from watchword_adapters.kafka.quarantine import KafkaQuarantine
+from watchword_adapters.kafka.typed import ConsumerBase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -24,14 +24,16 @@ if TYPE_CHECKING:
 
     from watchword import Watchword
     from watchword.quarantine import Quarantine
-    from watchword_adapters.kafka.records import DeserializationError, Record
+    from watchword_adapters.kafka.options import ConsumerOptions
+    from watchword_adapters.kafka.records import DeserializationError, VerifiedRecord
 
 
-class VerifyingConsumer(AIOKafkaConsumer):
+class VerifyingConsumer(ConsumerBase):
     """An ``AIOKafkaConsumer`` that hands on verified records only.
 
     The constructor is aiokafka's plus ``watchword``. Records come as ``VerifiedRecord``, deserialized after they
-    verified; in observe mode as ``ObservedRecord``. What does not verify is counted, logged and passed over.
+    verified; in observe mode as ``ObservedRecord``. What does not verify is counted, logged and passed over. Types are
+    those of enforce mode; a program that runs in both takes a ``DeliveredRecord``.
 
     - ``Unavailable`` (a key source or replay store is down), which is a ``KafkaError`` here, is raised by ``getone``
       and ``getmany`` when nothing else can be returned; ``position`` stays at the record, nothing is lost, and the next
@@ -54,7 +56,7 @@ class VerifyingConsumer(AIOKafkaConsumer):
         quarantine: Quarantine | None = None,
         on_unavailable: Literal["raise", "wait"] = "raise",
         on_deserialization_error: Callable[[DeserializationError], None] | None = None,
-        **options: Any,
+        **options: Unpack[ConsumerOptions],
     ) -> None:
         if on_unavailable not in {"raise", "wait"}:
             raise ConfigurationError(f'on_unavailable={on_unavailable!r}: write "raise" or "wait"')
@@ -150,26 +152,26 @@ class VerifyingConsumer(AIOKafkaConsumer):
 
     # Ways in: aiokafka's own, for the fetcher is ours
 
-    async def getone(self, *partitions: TopicPartition) -> Record:
+    async def getone(self, *partitions: TopicPartition) -> VerifiedRecord:
         """Return the next verified record; see aiokafka for the arguments."""
         self._check(partitions)
-        return cast("Record", await super().getone(*partitions))
+        return cast("VerifiedRecord", await super().getone(*partitions))
 
     async def getmany(  # type: ignore[override] # aiokafka promises its own record class, of which ours is one
         self, *partitions: TopicPartition, timeout_ms: float = 0, max_records: int | None = None
-    ) -> dict[TopicPartition, list[Record]]:
+    ) -> dict[TopicPartition, list[VerifiedRecord]]:
         """Return verified records by partition; see aiokafka for the arguments.
 
         Waits out ``timeout_ms`` until something verified, then returns {}.
         """
         self._check(partitions)
         found = await super().getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
-        return cast("dict[TopicPartition, list[Record]]", found)
+        return cast("dict[TopicPartition, list[VerifiedRecord]]", found)
 
-    async def __anext__(self) -> Record:
+    async def __anext__(self) -> VerifiedRecord:
         while True:
             try:
-                return cast("Record", await super().__anext__())
+                return cast("VerifiedRecord", await super().__anext__())
             except Unavailable:  # counted and logged; the next try comes after a delay
                 continue
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 from aiokafka.util import commit_structure_validate
 
@@ -15,6 +14,7 @@ from watchword_adapters.kafka import _producer_seam as seam
 from watchword_adapters.kafka.accumulator import SigningAccumulator
 from watchword_adapters.kafka.entries import Recipient
 from watchword_adapters.kafka.groups import for_transaction
+from watchword_adapters.kafka.typed import ProducerBase
 
 if TYPE_CHECKING:
     import asyncio
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from watchword import Watchword
     from watchword.message import Header
     from watchword_adapters.kafka.batch import SigningBatch
+    from watchword_adapters.kafka.options import ProducerOptions
 
 __all__ = ["Recipient", "SigningProducer"]
 
 
-class SigningProducer(AIOKafkaProducer):
+class SigningProducer(ProducerBase):
     """An ``AIOKafkaProducer`` that signs every message for its topic and partition.
 
     The constructor is aiokafka's plus ``watchword`` and ``recipient``, a callable that names whom a message is
@@ -41,7 +42,9 @@ class SigningProducer(AIOKafkaProducer):
 
     _started = False
 
-    def __init__(self, *, watchword: Watchword, recipient: Recipient | None = None, **options: Any) -> None:
+    def __init__(
+        self, *, watchword: Watchword, recipient: Recipient | None = None, **options: Unpack[ProducerOptions]
+    ) -> None:
         # ConfigurationError, where there has to be one, before there is a client that somebody has to stop.
         require(watchword, recipient=recipient)
         _ = watchword.signer

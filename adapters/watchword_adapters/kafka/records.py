@@ -53,8 +53,21 @@ class DeserializationError(WatchwordError):
         )
 
 
+class DeliveredRecord(ConsumerRecord[Any, Any]):
+    """Whatever a consumer gets; ``verified`` says who wrote it.
+
+    It is None in observe mode for a record that enforcing would not have handed over.
+    """
+
+    if TYPE_CHECKING:  # each kind has it in its own way
+
+        @property
+        def verified(self) -> VerifiedMessage | None:
+            """What verified."""
+
+
 @dataclass(repr=False)
-class VerifiedRecord(ConsumerRecord[Any, Any]):
+class VerifiedRecord(DeliveredRecord):
     """aiokafka's ``ConsumerRecord`` of a message that passed every check.
 
     ``headers`` hold what its sender covered (and trace headers); ``verified`` names the principal that wrote it.
@@ -68,7 +81,7 @@ class VerifiedRecord(ConsumerRecord[Any, Any]):
 
 
 @dataclass(repr=False)
-class ObservedRecord(ConsumerRecord[Any, Any]):
+class ObservedRecord(DeliveredRecord):
     """aiokafka's ``ConsumerRecord`` as it came, in observe mode: NOT verified unless ``verified`` is there.
 
     ``verdict`` is what enforcing would have said. ``headers`` are all there but for the envelope, so that the record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Unpack, cast
 
 from nats.aio.subscription import DEFAULT_SUB_PENDING_BYTES_LIMIT, DEFAULT_SUB_PENDING_MSGS_LIMIT
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from watchword.quarantine import Quarantine
     from watchword.spi import Channel, Request
     from watchword_adapters.nats.message import VerifiedMsg
+    from watchword_adapters.nats.options import ConnectOptions, ManagerOptions, StreamOptions
     from watchword_adapters.nats.reader import Reader
     from watchword_adapters.nats.signing import Recipient
 
@@ -57,7 +58,7 @@ async def connect(
     recipient: Recipient | None = None,
     quarantine: Quarantine | None = None,
     reader: str | None = None,
-    **options: Any,
+    **options: Unpack[ConnectOptions],
 ) -> WatchwordClient:
     """Connect as ``nats.connect`` does; ``options`` are those of ``nats.aio.client.Client.connect``."""
     client = WatchwordClient(watchword=watchword, recipient=recipient, quarantine=quarantine, reader=reader)
@@ -359,7 +360,9 @@ class WatchwordClient(Base):
         """Return the channel that a subject is, with wildcards maybe."""
         return channel_of("nats", self.watchword.realm, subject)
 
-    def jetstream(self, *, sole_reader: bool = False, **opts: Any) -> VerifyingJetStream:
+    def jetstream(  # type: ignore[override] # the base takes any option, and fails on a wrong one
+        self, *, sole_reader: bool = False, **opts: Unpack[StreamOptions]
+    ) -> VerifyingJetStream:
         """Return the JetStream context; ``opts`` are the base's.
 
         ``sole_reader`` says that this process alone reads each durable consumer it binds, so that replay memory in this
@@ -371,7 +374,7 @@ class WatchwordClient(Base):
             )
         return VerifyingJetStream(self, sole_reader=sole_reader, **opts)
 
-    def jsm(self, **opts: Any) -> VerifyingManager:
+    def jsm(self, **opts: Unpack[ManagerOptions]) -> VerifyingManager:  # type: ignore[override] # as above
         """Return the JetStream manager."""
         return VerifyingManager(self, **opts)
 

@@ -25,9 +25,9 @@ from watchword_adapters.nats import ObservedMsg, VerifyingJetStream, jetstream_r
 Unique = Callable[[str], str]
 
 
-async def streams(world: World, principal: str = CLOUD, **options: bool) -> VerifyingJetStream:
+async def streams(world: World, principal: str = CLOUD, *, sole_reader: bool = False) -> VerifyingJetStream:
     """Return the JetStream context of an agent of its own."""
-    return (await world.client(world.agent(principal))).jetstream(**options)
+    return (await world.client(world.agent(principal))).jetstream(sole_reader=sole_reader)
 
 
 def warnings(agent: Watchword) -> list[str]:

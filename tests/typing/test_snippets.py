@@ -1,0 +1,31 @@
+"""What stands in the documentation passes both type checkers, in their strict modes."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.typing.checkers import mypy_on, pyright_on, write
+from tests.typing.snippets import CONTEXT, snippets
+
+FOUND = snippets()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a program for each snippet."""
+    made = tmp_path_factory.mktemp("snippets")
+    (made / "context.py").write_text(CONTEXT)
+    write(made, [snippet.program for snippet in FOUND])
+    return made
+
+
+def test_there_are_snippets() -> None:
+    """A pattern that finds none would let all of them be wrong."""
+    assert len(FOUND) >= 9
+
+
+@pytest.mark.parametrize("checker", [mypy_on, pyright_on])
+def test_what_a_reader_copies_is_typed(folder: Path, checker: Callable[[Path], Mapping[int, str]]) -> None:
+    """No checker has anything to say about it, and nobody needs an ignore."""
+    assert {FOUND[number].name if number >= 0 else "": text for number, text in checker(folder).items()} == {}
