@@ -18,6 +18,20 @@ if TYPE_CHECKING:
     from watchword_adapters.config import load
 
     __version__: str
+else:  # or a type checker would take any name for one of ours
+
+    def __getattr__(name: str) -> object:
+        """Give ``load``, which reads files, and ``__version__`` where somebody asks: the core needs neither."""
+        if name == "load":
+            from watchword_adapters.config import load  # noqa: PLC0415 - see above
+
+            return load
+        if name == "__version__":
+            from importlib.metadata import version  # noqa: PLC0415 - see above
+
+            return version("watchword")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "Algorithm",
@@ -40,18 +54,3 @@ __all__ = [
     "__version__",
     "load",
 ]
-
-
-if not TYPE_CHECKING:  # or a type checker would take any name for one of ours
-
-    def __getattr__(name: str) -> object:
-        """Give ``load``, which reads files, and ``__version__`` where somebody asks: the core needs neither."""
-        if name == "load":
-            from watchword_adapters.config import load  # noqa: PLC0415 - see above
-
-            return load
-        if name == "__version__":
-            from importlib.metadata import version  # noqa: PLC0415 - see above
-
-            return version("watchword")
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,13 +1,14 @@
 """Which subscription is which reader, and since when its memory knows everything; fed by hand."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import ceil, inf, nextafter
 from typing import Any
 
 import pytest
 
 from tests.unit.core.world import ALICE, BOB, NOW, at_once, in_turns, known_keys, nats, press
-from watchword import Alias, ConfigurationError, MemoryKeys, Policy, VerifiedMessage
+from watchword import Alias, ConfigurationError, MemoryKeys, Mode, Policy, VerifiedMessage
 from watchword.audit import Audit
 from watchword.guard import AT_A_TIME, Kind, Note
 from watchword.journal import Recalled
@@ -413,3 +414,18 @@ def test_many_readers_that_begin_together_ask_the_journal_once() -> None:
     assert [place.floor(life) for life in lives] == [-inf, nextafter(NOW + SKEW, inf)]
     at_once(place.lives.bear(*lives))
     assert len(journal.asked) == 2
+
+
+def test_a_floor_is_told_once_it_costs_something() -> None:
+    """While observing nothing is dropped for it; where enforcing begins before its end, that is the time to say so."""
+    place = Place()
+    place.verifier.switch(replace(place.verifier.policy, mode=Mode.OBSERVE), place.verifier.keys)
+    place.begun("tasks")
+    assert place.warned == []
+    place.verifier.switch(replace(place.verifier.policy, mode=Mode.ENFORCE), place.verifier.keys)
+    place.lives.begin_to_enforce()
+    place.lives.begin_to_enforce()
+    assert [fields["until"] for fields in place.warned] == [ceil(nextafter(NOW + SKEW, inf))]
+    other = Place()
+    other.lives.begin_to_enforce()
+    assert other.warned == []
