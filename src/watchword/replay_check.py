@@ -151,5 +151,6 @@ class ReplayCheck:
         elif admission in _REFUSED:
             self.reject(case, Rejected(_REFUSED[admission]))
         else:
-            case.first = False
+            # Nothing comes again without a place. So this very copy was claimed before, and the answer was lost.
+            case.first = case.place is None and case.message.arrival is not None
         return isinstance(admission, Admission)

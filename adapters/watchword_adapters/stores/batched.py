@@ -60,10 +60,11 @@ Answer: TypeAlias = "Admission | Literal['forgotten'] | StoreError"
 
 
 class Use(NamedTuple):
-    """What a store keeps of a claim: 16 bytes each for id, claims at their place (b"" if it has none) and principal.
+    """What a store keeps of a claim: 16 bytes each for id, claims at their place or of their arrival, and principal.
 
-    ``lives`` is until when an entry must be kept, in seconds since the epoch. ``log`` and ``offset`` are its place
-    ("" and -1 if it has none), ``appended`` when it was put there at the earliest (minus infinity: nobody knows).
+    The second, ``mark``, is b"" for a claim that has neither. ``lives`` is until when an entry must be kept, in seconds
+    since the epoch. ``log`` and ``offset`` are its place ("" and -1 if it has none), ``appended`` when it was put there
+    at the earliest (minus infinity: nobody knows).
     """
 
     key: bytes
@@ -113,7 +114,7 @@ class BatchedReplayStore(ABC):
 
     What has gathered when the event loop comes round goes out as one batch; while ``flights`` batches are out, the
     next one gathers. A claim waits at most ``timeout`` seconds, is out at most as long, and then raises TimeoutError.
-    It may have been remembered all the same, which at its own place makes it an honest redelivery later.
+    It may have been remembered all the same: then the same claim is REDELIVERED later, by its place or its arrival.
 
     Two floors make sure that what a store no longer knows is not taken for new. What was appended more than
     ``max_lag`` ago is TOO_OLD, and an entry outlives that. And a store bears a birth for each reader, and a mark that
@@ -345,6 +346,8 @@ class BatchedReplayStore(ABC):
             position, stamp = claim.place
             log, offset = position.log, position.offset
             mark = _tag(claim.digest, _bytes(log), repr((offset, stamp)).encode())
+        elif claim.arrival is not None:
+            mark = _tag(claim.digest, claim.arrival)
         appended = claim.appended_after if stamp is None else stamp
         return Use(
             # The issue time counts to an id's identity (docs/spec.md, section "Replay").
