@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 _BUCKET: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _MARK: Final = "mark"
+_CANARY: Final = "id.canary"
+_IDS: Final = "id.*.*.*"
 _MARK_BYTES: Final = 16
 _ATTEMPTS: Final = 10
 _PARTS: Final = 64
@@ -188,11 +190,14 @@ class NatsKvReplayStore(BatchedReplayStore):
     async def _marked(self, bucket: Bucket, server: str, lifetime: float) -> Mark:
         """Return the mark, which keeps ids for ``lifetime`` seconds; put one where there is none for this server."""
         for _ in range(_ATTEMPTS):
-            entry = await bucket.get(_MARK)
+            entry, canary = await asyncio.gather(bucket.get(_MARK), bucket.get(_CANARY))
             mark = read_mark(entry)
-            if mark is None or server not in {"", mark.server}:
-                width = math.ceil(self._lifetime / _PARTS)
-                mark = Mark(self._clock(), server, secrets.token_bytes(NONCE_BYTES), width, lifetime, since=0)
+            if canary is None:
+                await bucket.put([Put(_CANARY, b"goes with the ids")])
+                continue
+            if mark is None or server not in {"", mark.server} or mark.canary != canary.sequence:
+                width, nonce = math.ceil(self._lifetime / _PARTS), secrets.token_bytes(NONCE_BYTES)
+                mark = Mark(self._clock(), server, nonce, width, lifetime, since=0, canary=canary.sequence)
             elif mark.lifetime >= lifetime:
                 return mark
             text = mark._replace(lifetime=max(mark.lifetime, lifetime)).encoded()
@@ -326,8 +331,9 @@ class NatsKvReplayStore(BatchedReplayStore):
 
     async def _still(self, session: _Session, mark: Mark) -> Mark:
         """Return the mark of now; StoreError if anything was forgotten since ``mark`` was read."""
-        found = read_mark(await session.bucket.get(_MARK))
-        if found is None or found.nonce != mark.nonce:
+        entry, canary = await asyncio.gather(session.bucket.get(_MARK), session.bucket.get(_CANARY))
+        found = read_mark(entry)
+        if found is None or found.nonce != mark.nonce or canary is None or found.canary != canary.sequence:
             raise StoreError("the bucket was emptied or made anew meanwhile")
         if found.sequence > session.mark.sequence:
             session.mark, session.births = found, {}
@@ -352,7 +358,7 @@ class NatsKvReplayStore(BatchedReplayStore):
                     if over > mark.since:
                         await bucket.put([Put(_MARK, mark._replace(since=over).encoded(), after=mark.sequence)])
                         mark = await self._still(session, mark)
-                oldest = await bucket.oldest("id.>")
+                oldest = await bucket.oldest(_IDS)
                 if oldest is not None and _part(oldest[0]) < mark.since:
                     await bucket.purge(f"id.{_part(oldest[0])}.>", oldest[1] + _LEAVING_AT_ONCE)
                     session.tidy_at = time.monotonic() + _TIDY_MORE

@@ -52,8 +52,7 @@ _ANSWERS: Final[dict[str, Answer]] = {
 
 
 RIGHTS: Final = (
-    "+info +time +script|load +evalsha +exists +unlink"
-    " +hget +hset +hsetnx +hmget +hgetall +hkeys +hexists +hdel +hincrby"
+    "+info +time +script|load +evalsha +unlink +hget +hset +hsetnx +hmget +hgetall +hkeys +hlen +hdel +hincrby"
 )
 """What a Redis user must be allowed, on keys that begin with the prefix; ``+config|get`` shows durability."""
 

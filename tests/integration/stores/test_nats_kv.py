@@ -142,6 +142,57 @@ async def test_what_was_put_before_the_loss_was_noticed_is_no_redelivery(
         assert await _told(each, make_claim(1, offset=9, at=issued)) in {TOO_OLD, REPLAYED}
 
 
+@pytest.mark.parametrize("running", [True, False])
+@pytest.mark.parametrize("part", ["the ids", "the oldest", "all but the mark", "the canary", "the canary by mistake"])
+async def test_ids_that_are_purged_without_the_mark_are_a_birth(
+    nats_broker: Broker, bucket: str, opened: Opened, part: str, *, running: bool
+) -> None:
+    """Promise (A39): ids purged by their subject, or with the oldest entries, do not come back as new."""
+    store = opened()
+    await store.admit_reader("group", ReaderBirth(floor=-inf))
+    # A mark that was put again is newer than the ids.
+    claims = [make_claim(number, at=now()) for number in range(3)]
+    assert [await store.claim(claim) for claim in claims] == [FIRST] * 3
+    await store.admit_reader("group", ReaderBirth(floor=-inf), replace=True)
+    assert await _told(store, claims[0]) in {REPLAYED, None}
+    if not running:
+        await store.close()
+    await asyncio.sleep(claims[0].issued_at - time.time())
+    ids = f"$KV.{bucket}.id"
+    async with admin(nats_broker.address) as client:
+        told = await asked(client, f"STREAM.INFO.KV_{bucket}")
+        if part == "the oldest":
+            await asked(client, f"STREAM.PURGE.KV_{bucket}", {"seq": told["state"]["last_seq"] - 1})
+        elif part == "all but the mark":
+            for subject in (f"{ids}.>", f"$KV.{bucket}.reader.>"):
+                await asked(client, f"STREAM.PURGE.KV_{bucket}", {"filter": subject})
+        elif part == "the canary by mistake":
+            await (await client.jetstream().key_value(bucket)).delete("id.canary")
+        else:
+            await asked(
+                client, f"STREAM.PURGE.KV_{bucket}", {"filter": f"{ids}.{'>' if part == 'the ids' else 'canary'}"}
+            )
+    for each in (store, opened()):
+        with suppress(StoreError):  # it says once that something happened
+            assert await each.claim(claims[0]) in {TOO_OLD, REPLAYED}
+        assert {await each.claim(claim) for claim in claims} <= {TOO_OLD, REPLAYED}
+        assert await each.birth("group") is None
+    late = make_claim(9, at=claims[0].issued_at + 60)
+    assert [await store.claim(late), await store.claim(late)] == [FIRST, REPLAYED]
+
+
+async def test_processes_that_start_together_share_one_birth(opened: Opened) -> None:
+    """Promise: a reader that the first of them admits is not forgotten because of the others."""
+    stores = [opened() for _ in range(8)]
+
+    async def admitted(number: int) -> None:
+        await stores[number].admit_reader(f"group {number}", ReaderBirth(floor=-inf))
+
+    await asyncio.gather(*map(admitted, range(8)))
+    for number in range(8):
+        assert await stores[0].birth(f"group {number}") is not None
+
+
 async def test_an_operator_can_ask_for_a_birth(nats_broker: Broker, bucket: str, opened: Opened) -> None:
     """Promise: after a backup was put back, taking the mark away makes all of it too old."""
     store = opened()
@@ -176,8 +227,10 @@ async def test_a47_a_clock_that_jumps_ahead_and_comes_back_takes_nothing(
         stream = client.jetstream()
         told = await stream.stream_info(f"KV_{bucket}")
         assert not told.config.max_age
-        for sequence in range(told.state.first_seq, told.state.last_seq + 1):
-            message = await stream.get_msg(f"KV_{bucket}", seq=sequence)
+        sequence = told.state.first_seq
+        while sequence <= told.state.last_seq:
+            message = await stream.get_msg(f"KV_{bucket}", seq=sequence, subject=f"$KV.{bucket}.>", next=True)
+            sequence = (message.seq or 0) + 1
             if "Nats-TTL" in (message.headers or {}):
                 await asked(client, f"STREAM.PURGE.KV_{bucket}", {"filter": message.subject})  # what the jump does
     assert await store.claim(claim) is REDELIVERED
@@ -200,7 +253,7 @@ def aged(number: int, at: int) -> Claim:
 
 async def held(client: Client, bucket: str) -> int:
     """Return how many ids are there."""
-    told = await asked(client, f"STREAM.INFO.KV_{bucket}", {"subjects_filter": f"$KV.{bucket}.id.>"})
+    told = await asked(client, f"STREAM.INFO.KV_{bucket}", {"subjects_filter": f"$KV.{bucket}.id.*.*.*"})
     return len(told["state"].get("subjects") or {})
 
 
@@ -273,7 +326,7 @@ async def test_an_id_that_leaves_meanwhile_is_not_new(
     async def put(puts: Sequence[Put]) -> list[bool]:
         assert other._session is not None
         async with asyncio.timeout(20):
-            while await other._session.bucket.oldest("id.>") is not None:
+            while await other._session.bucket.oldest("id.*.*.*") is not None:
                 await other._tidied(other._session)
         return await real(puts)
 
