@@ -51,6 +51,8 @@ _PARTS: Final = 64
 _TIDY: Final = 60.0
 _TIDY_MORE: Final = 0.25
 """Seconds between two looks for ids whose time is over; while there are more."""
+_TRIPS: Final = 6
+"""Round trips of one look; each may take a time-out."""
 _LEAVING_AT_ONCE: Final = 5000
 """Ids that one purge removes at most, so that forgetting does not hold up the claims of a second."""
 
@@ -214,13 +216,19 @@ class NatsKvReplayStore(BatchedReplayStore):
     async def _judged(self, session: _Session, uses: Sequence[Use]) -> Sequence[Answer]:
         longest = self._longest(uses)
         if longest > session.mark.lifetime:
-            session.mark = await self._marked(session.bucket, session.server, longest)
+            session.mark, session.births = await self._marked(session.bucket, session.server, longest), {}
         self._tidy(session)
         mark, readers = session.mark, {use.reader for use in uses}
-        known = await self._births(session, readers)
+        known, _ = await asyncio.gather(
+            self._births(session, readers), session.rooms.prepare({use.owner for use in uses})
+        )
         refused: list[Refusal | None] = [self._refusal(use, mark, known) for use in uses]
-        answers = await self._put(session, mark, uses, refused)
-        still = await self._still(session, mark)
+        put = await self._put(session, uses, refused, mark)
+        # At once: a far server's round trips count. What is read of an id in a bucket that was emptied after the mark
+        # was read has no mark of its place, or was put there for it since.
+        answers, still = await asyncio.gather(
+            self._all_known(session.bucket, mark, uses, put, refused), self._still(session, mark)
+        )
         if still.sequence != mark.sequence:
             # The operator spoke of a reader meanwhile, or ids may have left: what holds now must have held before.
             known = await self._births(session, readers)
@@ -235,11 +243,10 @@ class NatsKvReplayStore(BatchedReplayStore):
         return answers
 
     async def _put(
-        self, session: _Session, mark: Mark, uses: Sequence[Use], refused: Sequence[Refusal | None]
-    ) -> list[Answer]:
-        """Put what is not refused, and answer for all."""
+        self, session: _Session, uses: Sequence[Use], refused: Sequence[Refusal | None], mark: Mark
+    ) -> list[Answer | None]:
+        """Put what is not refused, and answer for it; None for what was there."""
         bucket, rooms = session.bucket, session.rooms
-        await rooms.prepare({use.owner for use in uses})
         answers: list[Answer | None] = list(refused)
         for at, use in enumerate(uses):
             if answers[at] is None and not rooms.take(use.owner):
@@ -254,11 +261,22 @@ class NatsKvReplayStore(BatchedReplayStore):
             answers[at] = Admission.FIRST if is_first else None
             if not is_first:
                 rooms.give_back(uses[at].owner)
-        others = [at for at, answer in enumerate(answers) if answer is not Admission.FIRST]
+        return answers
+
+    async def _all_known(
+        self,
+        bucket: Bucket,
+        mark: Mark,
+        uses: Sequence[Use],
+        answers: Sequence[Answer | None],
+        refused: Sequence[Refusal | None],
+    ) -> list[Answer]:
+        """Answer for all, with what is known of those that were not put."""
+        told = dict(enumerate(answers))
+        others = [at for at, answer in told.items() if answer is not Admission.FIRST]
         found = await asyncio.gather(*(self._known(bucket, mark, uses[at], answers[at], refused[at]) for at in others))
-        for at, answer in zip(others, found, strict=True):
-            answers[at] = answer
-        return [answer for answer in answers if answer is not None]
+        told.update(zip(others, found, strict=True))
+        return [answer for answer in told.values() if answer is not None]
 
     @staticmethod
     async def _spoil(bucket: Bucket, use: Use, mark: Mark) -> None:
@@ -305,7 +323,7 @@ class NatsKvReplayStore(BatchedReplayStore):
         with self._in_session() as session:
             mark = session.mark
             birth = read_reader(await session.bucket.get(reader_key(reader)), mark.nonce)
-            await self._still(session, mark)
+            await self._remembered(session, mark, reader, birth)
             return birth
 
     async def _admit(self, reader: str, birth: ReaderBirth, *, replace: bool) -> ReaderBirth:
@@ -323,11 +341,19 @@ class NatsKvReplayStore(BatchedReplayStore):
                 holds = birth if (await bucket.put([put]))[0] else None
             if holds is None:
                 continue  # somebody else was faster
-            mark = await self._still(session, mark)
+            mark = await self._remembered(session, mark, reader, holds)
             # Those who remember what was known of it look again when the mark is another.
-            if not replace or (await bucket.put([Put(_MARK, mark.encoded(), after=mark.sequence)]))[0]:
+            spoken = mark._replace(words=mark.words + 1)
+            if not replace or (await bucket.put([Put(_MARK, spoken.encoded(), after=mark.sequence)]))[0]:
                 return holds
         raise StoreError("the reader changes all the time")
+
+    async def _remembered(self, session: _Session, mark: Mark, reader: str, birth: ReaderBirth | None) -> Mark:
+        """Return the mark of now; where it is that of before, claims need not read what was just found of a reader."""
+        still = await self._still(session, mark)
+        if birth is not None and still.sequence == mark.sequence == session.mark.sequence:
+            session.births[reader] = birth
+        return still
 
     async def _still(self, session: _Session, mark: Mark) -> Mark:
         """Return the mark of now; StoreError if anything was forgotten since ``mark`` was read."""
@@ -336,7 +362,9 @@ class NatsKvReplayStore(BatchedReplayStore):
         if found is None or found.nonce != mark.nonce or canary is None or found.canary != canary.sequence:
             raise StoreError("the bucket was emptied or made anew meanwhile")
         if found.sequence > session.mark.sequence:
-            session.mark, session.births = found, {}
+            if found.words != session.mark.words:
+                session.births = {}
+            session.mark = found
         return found
 
     def _tidy(self, session: _Session) -> None:
@@ -348,7 +376,7 @@ class NatsKvReplayStore(BatchedReplayStore):
     async def _tidied(self, session: _Session) -> None:
         bucket, mark = session.bucket, session.mark
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(_TRIPS * self._timeout):
                 if _over(mark, self._clock()) > mark.since:
                     # By two clocks, for each may be wrong; the mark first, so that nothing leaves without a trace.
                     told = await bucket.settings()

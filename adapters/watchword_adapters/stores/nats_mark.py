@@ -21,8 +21,8 @@ class Mark(NamedTuple):
 
     A part of the bucket holds what was issued in ``width`` seconds. An id is kept for ``lifetime`` seconds at least;
     what was issued in a part before number ``since`` may be gone. ``canary`` is the sequence of an entry that was put
-    before any id of this birth, and that goes with the ids where somebody purges them and not the mark. ``sequence``
-    and ``size`` are those of the mark's own entry.
+    before any id of this birth, and that goes with the ids where somebody purges them and not the mark. ``words``
+    counts how often the operator spoke of a reader. ``sequence`` and ``size`` are those of the mark's own entry.
     """
 
     birth: float
@@ -32,6 +32,7 @@ class Mark(NamedTuple):
     lifetime: float
     since: int
     canary: int
+    words: int = 0
     sequence: int = 0
     size: int = _ROOM
 
@@ -50,6 +51,7 @@ class Mark(NamedTuple):
             "lifetime": self.lifetime,
             "since": self.since,
             "canary": self.canary,
+            "words": self.words,
         }
         text = json.dumps(fields).encode()
         return text.ljust(self.size - 1 if self.size > len(text) else _ROOM)
@@ -69,6 +71,7 @@ def read_mark(entry: Entry | None) -> Mark | None:
             float(told["lifetime"]),
             int(told["since"]),
             int(told["canary"]),
+            int(told["words"]),
             entry.sequence,
             len(entry.value),
         )

@@ -20,7 +20,7 @@ from watchword import ConfigurationError, Policy
 from watchword.replay import ReaderBirth, ReaderForgottenError, StoreError
 from watchword.spi import Admission, Claim, Position
 from watchword_adapters.contract.replay_store import make_claim
-from watchword_adapters.stores.nats_bucket import Put, check
+from watchword_adapters.stores.nats_bucket import Bucket, Put, check
 from watchword_adapters.stores.nats_kv import NatsKvReplayStore, _entry
 from watchword_adapters.stores.nats_mark import reader_key
 from watchword_adapters.stores.nats_rooms import Rooms
@@ -191,6 +191,38 @@ async def test_processes_that_start_together_share_one_birth(opened: Opened) -> 
     await asyncio.gather(*map(admitted, range(8)))
     for number in range(8):
         assert await stores[0].birth(f"group {number}") is not None
+
+
+async def test_a_far_server_costs_two_round_trips_a_claim(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: a claim takes two, its sender's first three; also one whose answer was lost, and one that is refused."""
+    trip = 0.2
+    real = Bucket._answers
+
+    async def far(bucket: Bucket, requests: Any) -> Any:
+        await asyncio.sleep(trip)
+        return await real(bucket, requests)
+
+    store = opened()
+    await store.admit_reader("group", ReaderBirth(floor=float(now())))
+    assert store._session is not None
+    store._session.tidy_at = inf
+    monkeypatch.setattr(Bucket, "_answers", far)
+    lost, copy = (replace(make_claim(1, at=now() + 9), arrival=arrival) for arrival in (b"one", b"two"))
+    trips = []
+    for claim, expected in (
+        (lost, FIRST),
+        (make_claim(2, offset=2, at=now() + 9), FIRST),
+        (lost, REDELIVERED),
+        (copy, REPLAYED),
+        (make_claim(3, at=now() - 9), TOO_OLD),
+    ):
+        begun = time.monotonic()
+        assert await store.claim(claim) is expected
+        trips.append(round((time.monotonic() - begun) / trip))
+        # Ids that left change the mark, and no word of the operator's: nothing is read again for it.
+        mark = store._session.mark
+        await store._session.bucket.put([Put("mark", mark.encoded(), after=mark.sequence)])
+    assert trips == [3, 2, 2, 2, 2]
 
 
 async def test_an_operator_can_ask_for_a_birth(nats_broker: Broker, bucket: str, opened: Opened) -> None:
