@@ -92,6 +92,10 @@ class Born(Protocol):
         ...
 
 
+class NoAnswerError(StoreError, TimeoutError):
+    """The store did not answer a claim in time."""
+
+
 class _Waiting(NamedTuple):
     claim: Claim
     future: asyncio.Future[Admission]
@@ -113,7 +117,7 @@ class BatchedReplayStore(ABC):
     """A replay store that several processes share, to which many claims go at once.
 
     What has gathered when the event loop comes round goes out as one batch; while ``flights`` batches are out, the
-    next one gathers. A claim waits at most ``timeout`` seconds, is out at most as long, and then raises TimeoutError.
+    next one gathers. A claim waits at most ``timeout`` seconds, is out at most as long, and then raises NoAnswerError.
     It may have been remembered all the same: then the same claim is REDELIVERED later, by its place or its arrival.
 
     Two floors make sure that what a store no longer knows is not taken for new. What was appended more than
@@ -156,6 +160,11 @@ class BatchedReplayStore(ABC):
         self._timeout: Final = timeout
         self._per_principal: Final = per_principal
         self._adopt(None)
+
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """Where the store is, without a password, for errors."""
 
     async def birth(self, reader: str) -> ReaderBirth | None:
         """See ``SharedReplayStore.birth``."""
@@ -266,8 +275,9 @@ class BatchedReplayStore(ABC):
                 if len(answers) != len(batch):
                     raise StoreError("the store gave another number of answers than was asked for")  # noqa: TRY301
             except Exception as error:  # noqa: BLE001 - told to every claim of the batch
+                told = self._no_answer() if isinstance(error, TimeoutError) else error
                 for waiting in batch:
-                    waiting.tell(error)
+                    waiting.tell(told)
             else:
                 for waiting, answer in zip(batch, answers, strict=True):
                     waiting.tell(answer)
@@ -281,7 +291,7 @@ class BatchedReplayStore(ABC):
         while self._waiting and len(batch) < self.most:
             waiting = self._waiting.popleft()
             if waiting.since < since and not waiting.future.done():
-                waiting.future.set_exception(TimeoutError("the store is behind"))
+                waiting.future.set_exception(self._no_answer())
             if not waiting.future.done():
                 batch.append(waiting)
         return batch
@@ -308,9 +318,18 @@ class BatchedReplayStore(ABC):
     async def _at_work(self, *, again: bool = False) -> AsyncIterator[None]:
         """Be open, and bound the time of what is done then."""
         self._serve(asyncio.get_running_loop())
-        async with asyncio.timeout(self._timeout):
-            await self._be_open(again=again)
-            yield
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._be_open(again=again)
+                yield
+        except TimeoutError:
+            raise self._no_answer() from None
+
+    def _no_answer(self) -> NoAnswerError:
+        return NoAnswerError(
+            f"{self.where}: no answer within {self._timeout:g} s; where it is not down, but slow or far, write a longer"
+            " timeout under [replay]"
+        )
 
     def _noted(self, birth: float, unknown: Collection[str]) -> None:
         """Warn once of each reader that a store which was born at ``birth`` does not know."""

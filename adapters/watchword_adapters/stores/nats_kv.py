@@ -7,11 +7,13 @@ import math
 import re
 import secrets
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import nats
+from nats import errors
+from nats.aio.client import Client
 from pydantic import Field
 
 from watchword import ConfigurationError
@@ -29,11 +31,10 @@ from watchword_adapters.stores.nats_mark import (
     reader_key,
 )
 from watchword_adapters.stores.nats_rooms import Rooms
+from watchword_adapters.stores.where import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-
-    from nats.aio.client import Client
 
     from watchword import Policy
     from watchword.replay import ReaderBirth
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from watchword_adapters.stores.batched import Answer, Refusal, Use
 
 _BUCKET: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
+_REFUSED_LOGIN: Final = re.compile("authorization violation|authentication (?:expired|revoked)", re.IGNORECASE)
 _MARK: Final = "mark"
 _CANARY: Final = "id.canary"
 _IDS: Final = "id.*.*.*"
@@ -142,8 +144,14 @@ class NatsKvReplayStore(BatchedReplayStore):
             policy=policy, clock=clock, timeout=timeout, per_principal=per_principal, realm=realm, warn=warn
         )
 
+    @property
+    def where(self) -> str:
+        """See the base."""
+        return f"url {shown(self._url)}"
+
     async def _open(self) -> None:
         await self._close()
+        _check_credentials(self._options.get("user_credentials"))
         bucket: Bucket | None = None
 
         async def told(error: Exception) -> None:
@@ -152,13 +160,21 @@ class NatsKvReplayStore(BatchedReplayStore):
                 bucket.refused(str(error))
 
         # What a connection was told when it was opened holds as long as it does: it never finds another server itself.
-        connection = await nats.connect(
-            self._url,
-            **{"error_cb": told, "connect_timeout": math.ceil(self._timeout), **self._options},
-            allow_reconnect=False,
-            max_reconnect_attempts=1,
-            reconnect_time_wait=0,
-        )
+        connection = Client()
+        try:
+            await connection.connect(
+                self._url,
+                **{"error_cb": told, "connect_timeout": math.ceil(self._timeout), **self._options},
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+            )
+        except BaseException as error:
+            with suppress(AssertionError):  # it did not get so far that there is something to close
+                await connection.close()  # else the socket of a connection that was refused stays open
+            if (why := self._not_connected(error)) is not None:
+                raise why from error
+            raise
         try:
             bucket = Bucket(connection, self._name)
             await bucket.start()
@@ -176,6 +192,22 @@ class NatsKvReplayStore(BatchedReplayStore):
             raise
         rooms = Rooms(self._per_principal, lambda owner: bucket.count(f"id.*.{as_token(owner)}.*"))
         self._session = _Session(connection, bucket, server, mark, rooms)
+
+    def _not_connected(self, error: BaseException) -> Exception | None:
+        """Say what an error means for the operator; None for one that says so itself, or is told of otherwise."""
+        match error:
+            case TimeoutError():
+                return None
+            case errors.NoServersError() | OSError():
+                kind = type(error).__name__
+                return StoreError(f"{self.where}: no connection ({kind}); start the server, or correct url")
+            case errors.Error() if _REFUSED_LOGIN.search(str(error)):
+                return ConfigurationError(
+                    f"{self.where}: the server refuses the login; correct user and password in url, or credentials"
+                )
+            case ImportError():
+                return ConfigurationError(f"credentials: {error}; install nats-py[nkeys]")
+        return None
 
     def _server(self, connection: Client, information: Mapping[str, Any]) -> str:
         """Return the id of the run of the server that a birth is bound to; "" if it outlives any."""
@@ -421,6 +453,11 @@ class NatsKvReplayStore(BatchedReplayStore):
 
     def _abandon(self) -> None:
         self._session = None
+
+
+def _check_credentials(path: object) -> None:
+    if isinstance(path, str) and not Path(path).is_file():
+        raise ConfigurationError(f"credentials {path}: no such file; name a .creds file")
 
 
 def _entry(use: Use, mark: Mark) -> Put:

@@ -536,7 +536,12 @@ async def test_a_server_that_is_not_there_is_knocked_at_once(opened: Opened) -> 
     failures = await asyncio.gather(
         *(store.claim(make_claim(i, at=now())) for i in range(2000)), return_exceptions=True
     )
-    assert {type(failure).__name__ for failure in failures} == {"ConnectionError"}
+    told = "url redis://127.0.0.1:1: no connection (ConnectionError); start the server, or correct url"
+    assert {str(failure) for failure in failures if isinstance(failure, StoreError)} == {told}
+    assert len(failures) == sum(isinstance(failure, StoreError) for failure in failures)
+    gone.address = "redis://user:hunter2@ids/0"
+    with pytest.raises(StoreError, match=r"^url redis://ids, which 127\.0\.0\.1:1 or localhost:1 watch: no connection"):
+        await opened(gone, sentinels=["127.0.0.1:1", "localhost:1"]).start()
 
 
 def test_a_wrong_url_is_told() -> None:
