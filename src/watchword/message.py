@@ -154,7 +154,8 @@ class Message:
     the log's end give (see ``Looks``), from minus infinity where there was no look before. ``reader`` names who reads
     (consumer group, queue group or one subscription): the same id may be seen once by each. ``delivered_by`` is the
     stream and consumer that a JetStream ack subject names. ``exclusive`` says that this process alone reads for
-    ``reader``, in the order of the log.
+    ``reader``, in the order of the log. ``arrival`` stands for a position where the bus gives none: random bytes that
+    this process gave this one copy when the client handed it over.
     """
 
     channel: Channel
@@ -170,6 +171,7 @@ class Message:
     delivered_by: tuple[str, str] | None = None
     exclusive: bool = False
     appended_between: tuple[float, float] | None = None
+    arrival: bytes | None = None
 
     def __repr__(self) -> str:
         size = "none" if self.value is None else f"{len(self.value)} bytes"

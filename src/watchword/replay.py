@@ -44,6 +44,7 @@ class Claim:
     settled, however long that takes. ``solicited`` says that it answers a request of ours that is pending: no floor of
     a store's or reader's beginning is meant for it. ``appended_after`` is when the message was appended at the
     earliest, by the reader's own looks, where the broker stamps nothing: the log time that has passed for certain.
+    ``arrival`` names the copy that is claimed, if it has no place: it may be claimed again if the answer was lost.
     """
 
     scope: str
@@ -60,6 +61,7 @@ class Claim:
     solicited: bool = False
     appended_after: float | None = None
     reader: str = ""
+    arrival: bytes | None = None
 
 
 class Claimed(Protocol):
@@ -97,7 +99,8 @@ class ReplayStore(Protocol):
     async def claim(self, claim: Claim) -> Admission:
         """Remember the claim and answer FIRST; or say what is wrong with it, remembering nothing.
 
-        REDELIVERED only for the same digest at the same place. Any exception makes the message ``Unavailable``.
+        REDELIVERED only for the same digest at the same place, or of the same arrival: that was claimed before, and the
+        answer was lost. Any exception makes the message ``Unavailable``.
         """
         ...
 

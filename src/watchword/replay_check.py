@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from watchword.errors import Reason, Rejected, Unavailable
@@ -12,7 +14,7 @@ from watchword.quota import Bounds
 from watchword.replay import Admission, BulkStore, told_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from watchword.journal import Journal
     from watchword.message import Message
@@ -23,11 +25,25 @@ if TYPE_CHECKING:
 PASSED: Final = "log time has passed what was delivered again"
 """Why a memory cannot tell whether it met a message."""
 
+_AHEAD: Final = 1.0
+"""Seconds by which a floor may be ahead of the clock, beside the skew: that of a beginning is, for so long."""
+
+_ANEW: Final = 60.0
+"""Seconds by which another floor is higher than what was warned of, if it is to be warned of as well."""
+
+_REMEDY: Final = (
+    "set the clocks right and start this process again; the floor of a core NATS reader stands in the journal too: stop"
+    " its readers and delete the journal in the directory that [replay] state names"
+)
+
 _REFUSED: Final = {
     Admission.REPLAYED: Reason.REPLAYED,
     Admission.TOO_OLD: Reason.STALE,
     Admission.OVER_QUOTA: Reason.OVER_QUOTA,
 }
+
+
+_OLDER: Final = "issued before what the store knows of this reader, or longer ago than it keeps ids"
 
 
 class ReplayCheck:
@@ -36,9 +52,14 @@ class ReplayCheck:
     What the guard takes notes of is in the ``journal`` before anything is handed over.
     """
 
-    def __init__(self, store: ReplayStore, *, policy: Policy, journal: Journal | None = None) -> None:
+    def __init__(
+        self, store: ReplayStore, *, policy: Policy, clock: Callable[[], float], journal: Journal | None = None
+    ) -> None:
         self._store = store
         self._journal = journal
+        self._clock = clock
+        self._ahead = policy.max_skew + _AHEAD
+        self._told = -inf
         self.guard: Final = (
             store
             if isinstance(store, MemoryReplayStore)
@@ -69,7 +90,7 @@ class ReplayCheck:
                     del cases[at + 1 :]
                     break
                 else:
-                    self._admitted(case, admission)
+                    self._admitted(case, admission, self._why(case) if admission is Admission.TOO_OLD else "")
             elif not self._admitted(case, next(answers, None)):
                 del cases[at + 1 :]
                 break
@@ -145,7 +166,29 @@ class ReplayCheck:
             answers.append(error)
         return answers
 
-    def _admitted(self, case: Verification, admission: object) -> bool:
+    def _why(self, case: Verification) -> str:
+        """Say why our own memory cannot tell a message from one that it has forgotten."""
+        floor = self.guard.floor(case.log)
+        if case.issued_at >= floor:
+            return "issued before what this memory knows of its sender or key"
+        now = self._clock()
+        if floor > now + self._ahead and floor > self._told + _ANEW:
+            self._told = floor
+            self.guard.warnings.append(
+                (
+                    "replay.clock_was_ahead",
+                    {
+                        "log": case.log,
+                        "since": shown_time(now),
+                        "until": shown_time(floor),
+                        "cost": "what was issued before then is stale: a clock was ahead, or this one is behind",
+                        "remedy": _REMEDY,
+                    },
+                )
+            )
+        return f"issued before {shown_time(floor)}, up to which this memory may have forgotten"
+
+    def _admitted(self, case: Verification, admission: object, why: str = _OLDER) -> bool:
         """Take an answer; False if it is none, so that the message is to be offered again."""
         if admission is Admission.FIRST:
             case.first = True
@@ -155,7 +198,16 @@ class ReplayCheck:
         elif not isinstance(admission, Admission):  # "first" would equal FIRST, and yet not be it
             case.verdict = Unavailable("replay", "the replay store gave no admission")
         elif admission in _REFUSED:
-            self.reject(case, Rejected(_REFUSED[admission]))
+            self.reject(case, Rejected(_REFUSED[admission], why if admission is Admission.TOO_OLD else ""))
         else:
-            case.first = False
+            # Nothing comes again without a place. So this very copy was claimed before, and the answer was lost.
+            case.first = case.place is None and case.message.arrival is not None
         return isinstance(admission, Admission)
+
+
+def shown_time(time: float) -> str:
+    """Return a time as operators read it; in seconds since the epoch where no calendar has it."""
+    try:
+        return datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return f"{time:g}"

@@ -89,6 +89,7 @@ class Verification(Envelope):
             self.solicited,
             self.appended_after,
             self.message.reader,
+            self.message.arrival if self.place is None else None,
         )
 
     def reject(self, verdict: Rejected) -> None:

@@ -77,7 +77,7 @@ class Verifier:
         self._signatures = SignatureChecker()
         self._coverage = HeaderCoverage()
         self.journal: Final = journal
-        self._replay_check = ReplayCheck(replay, policy=policy, journal=journal)
+        self._replay_check = ReplayCheck(replay, policy=policy, clock=clock, journal=journal)
         self._guard: Final = self._replay_check.guard
         self._rates = RateLimiter()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
+from collections import Counter
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -70,6 +71,33 @@ class SharedReplayStoreContract(ReplayStoreContract):
         assert await one.claim(make_claim(offset=5)) is Admission.FIRST
         assert await other.claim(make_claim(offset=5)) is Admission.REDELIVERED
         assert await other.claim(make_claim(offset=6)) is Admission.REPLAYED
+
+    async def test_a_copy_that_is_claimed_again_is_the_same_and_no_other_is(self) -> None:
+        """Without a place it is the arrival that tells a claim whose answer was lost from that of a replay (A35)."""
+        store, other = await self.make_store(), await self.make_another()
+        claim = replace(make_claim(), arrival=b"one")
+        assert await store.claim(claim) is Admission.FIRST
+        for each in (store, other):
+            assert await each.claim(claim) is Admission.REDELIVERED
+            for another in (b"two", b"", None):
+                assert await each.claim(replace(claim, arrival=another)) is Admission.REPLAYED
+            assert await each.claim(replace(claim, digest=bytes(32))) is Admission.REPLAYED
+            assert await each.claim(replace(make_claim(offset=5), arrival=b"one")) is Admission.REPLAYED
+
+    async def test_an_answer_that_was_lost_is_given_again(self) -> None:
+        """Of one copy and its replays, claimed alone and in bulk while the store stalls, one is admitted (A35)."""
+        store = await self.make_store()
+        copies = [replace(make_claim(number % 20), arrival=number.to_bytes(2)) for number in range(60)]
+        async with self.make_stall():
+            with pytest.raises(Exception):  # noqa: B017, PT011 - any
+                await store.claim(copies[0])
+            lost = await _claim_many(store, copies[:40])
+            assert all(isinstance(answer, Exception) for answer in lost)
+        for _ in range(2):
+            answers = [await _in_time(store, copy) for copy in copies]
+            accepted = {Admission.FIRST, Admission.REDELIVERED}
+            admitted = Counter(copy.id for copy, answer in zip(copies, answers, strict=True) if answer in accepted)
+            assert admitted == {copy.id: 1 for copy in copies[:20]}
 
     async def test_more_than_a_batch_at_once(self) -> None:
         """However many claims wait, each gets its own answer, if need be when the store has time for it."""

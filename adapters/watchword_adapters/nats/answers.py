@@ -41,6 +41,19 @@ class ReplySubject(str):
         return str, (str(self),)
 
 
+class HiddenReply(str):
+    """What stands for a reply subject of the server's own in a message that is only observed: no text at all.
+
+    It counts as one, though, so that a handler answers as it does in enforce mode, where it is not given such a
+    message; nats-py's micro services raise an error else, which any stranger could bring about. The answer is dropped.
+    """
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        return True
+
+
 class Answers:
     """Finds the request that a bare publish answers.
 

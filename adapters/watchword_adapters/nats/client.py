@@ -13,7 +13,7 @@ from watchword.agent import require
 from watchword.message import SERVERS_SUBJECTS, channel_of, is_principal
 from watchword_adapters.copies import Copies
 from watchword_adapters.nats._seam import Base, Wire
-from watchword_adapters.nats.answers import Answers, forwarded
+from watchword_adapters.nats.answers import Answers, HiddenReply, forwarded
 from watchword_adapters.nats.core_reader import (
     Beginnings,
     CoreReader,
@@ -159,6 +159,9 @@ class WatchwordClient(Base):
         whole seconds since the epoch. A publish to the ``reply`` of a verified request is its answer, bound to it; to
         pass that on as ``reply`` is refused, for the requester could not tell whose answers it asked for.
         """
+        if isinstance(subject, HiddenReply):
+            self.drop_answer()
+            return
         if subject.startswith(CONTROL_SUBJECTS):
             await super().publish(subject, payload, reply, headers)
             if subject.startswith(ACK_SUBJECTS) and is_ack(payload):
@@ -214,6 +217,14 @@ class WatchwordClient(Base):
             await super().publish(reply, data, headers=dict(headers or {}) or None)
         else:
             await self.send(reply, data, "", headers, answers=request)
+
+    def drop_answer(self) -> None:
+        """Warn, once, of an answer that goes nowhere, for its subject is one of the server's own."""
+        self._warn_once(
+            "nats.answer_dropped",
+            why="a request that did not verify names a reply subject of the server's own ($...): an answer is an order",
+            remedy='nothing here: with mode = "enforce" no handler is given such a request',
+        )
 
     async def send(
         self, subject: str, payload: bytes, reply: str, headers: Mapping[str, str] | None, **options: Any

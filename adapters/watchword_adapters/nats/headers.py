@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ _VERSION: Final = b"NATS/1.0"
 _CRLF: Final = b"\r\n"
 _BLANKS: Final = b" \t"
 _NAME: Final = re.compile(rb"[!-9;-~]+")  # printable ASCII without blank and colon
+_ARRIVAL_BYTES: Final = 16
 _STATUS_LINE: Final = re.compile(rb" ([0-9]{3})(?: ([ -~]*))?")
 
 
@@ -44,6 +47,11 @@ class HeaderBlock(dict[str, str]):
             self[STATUS] = status
             if text:
                 self[DESCRIPTION] = text
+
+    @cached_property
+    def arrival(self) -> bytes:
+        """What tells this copy of the message from every other one, in any process; see ``Message.arrival``."""
+        return os.urandom(_ARRIVAL_BYTES)
 
     def refused(self, fault: str) -> HeaderBlock:
         """Return the block as one that cannot be read, and has no status."""

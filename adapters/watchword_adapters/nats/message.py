@@ -12,7 +12,7 @@ from nats.errors import Error
 from watchword.envelope import is_envelope_name
 from watchword.message import NATS_ID_HEADER, SERVERS_SUBJECTS, Message, ObservedMessage, VerifiedMessage
 from watchword_adapters.nats._seam import client_of, origin
-from watchword_adapters.nats.answers import ReplySubject
+from watchword_adapters.nats.answers import HiddenReply, ReplySubject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,6 +75,10 @@ class Answering(Protocol):
         self, reply: str, data: bytes, headers: Mapping[str, str] | None, request: VerifiedMessage | None
     ) -> None:
         """Send an answer: signed and bound to ``request``; unsigned where the request was not verified."""
+        ...
+
+    def drop_answer(self) -> None:
+        """Warn, once, of an answer that goes nowhere, for its subject is one of the server's own."""
         ...
 
 
@@ -155,10 +159,16 @@ class ObservedMsg(DeliveredMsg):
 
     verdict: VerifiedMessage | Rejected | Unavailable = None  # type: ignore[assignment]  # as in VerifiedMsg
 
+    async def respond(self, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
+        """Answer the request; nowhere, with a warning, if its reply subject is hidden."""
+        if self.verified is None and (isinstance(self.reply, HiddenReply) or self.reply.startswith(SERVERS_SUBJECTS)):
+            client: Answering = client_of(self)
+            client.drop_answer()
+            return
+        await super().respond(data, headers=headers)
+
     def _answer_to(self) -> str | None:
-        if self.verified is not None:
-            return self.verified.reply_to
-        return None if self.reply.startswith(SERVERS_SUBJECTS) else self.reply
+        return self.reply if self.verified is None else self.verified.reply_to
 
     @property
     def verified(self) -> VerifiedMessage | None:
@@ -228,4 +238,4 @@ def _observed_reply(raw: Msg, message: Message, verdict: VerifiedMessage | Rejec
     if isinstance(verdict, VerifiedMessage) and message.position is None and verdict.reply_to == raw.reply:
         return ReplySubject.of(verdict)
     is_order = raw.reply.startswith(SERVERS_SUBJECTS) and Delivery.parse(raw.reply) is None
-    return "" if is_order else raw.reply
+    return HiddenReply() if is_order else raw.reply

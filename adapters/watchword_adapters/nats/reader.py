@@ -232,11 +232,14 @@ class Reader:
         appended_at: float | None,
         delivered_by: tuple[str, str] | None,
     ) -> Message:
-        channel, pairs = channel_of("nats", self.watchword.realm, raw.subject), block_of(raw).pairs
-        name, exclusive = self.name, self.exclusive
+        channel, block = channel_of("nats", self.watchword.realm, raw.subject), block_of(raw)
+        name, pairs, exclusive = self.name, block.pairs, self.exclusive
+        # A message without headers has no arrival of its own; and none that counts, for it is not signed.
+        arrival = block.arrival if position is None and pairs and not exclusive else None
         made: Message = make_message(
-            channel, raw.data, None, pairs, None, reply_to, position, appended_at, None, name, delivered_by, exclusive
-        )
+            channel, raw.data, None, pairs, None, reply_to, position, appended_at, None, name, delivered_by, exclusive,
+            None, arrival,
+        )  # fmt: skip
         return made
 
     def expect(self, raw: Msg, message: Message) -> Expected:  # noqa: ARG002 - streams look at the message

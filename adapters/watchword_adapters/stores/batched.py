@@ -60,10 +60,11 @@ Answer: TypeAlias = "Admission | Literal['forgotten'] | StoreError"
 
 
 class Use(NamedTuple):
-    """What a store keeps of a claim: 16 bytes each for id, claims at their place (b"" if it has none) and principal.
+    """What a store keeps of a claim: 16 bytes each for id, claims at their place or of their arrival, and principal.
 
-    ``lives`` is until when an entry must be kept, in seconds since the epoch. ``log`` and ``offset`` are its place
-    ("" and -1 if it has none), ``appended`` when it was put there at the earliest (minus infinity: nobody knows).
+    The second, ``mark``, is b"" for a claim that has neither. ``lives`` is until when an entry must be kept, in seconds
+    since the epoch. ``log`` and ``offset`` are its place ("" and -1 if it has none), ``appended`` when it was put there
+    at the earliest (minus infinity: nobody knows).
     """
 
     key: bytes
@@ -91,6 +92,10 @@ class Born(Protocol):
         ...
 
 
+class NoAnswerError(StoreError, TimeoutError):
+    """The store did not answer a claim in time."""
+
+
 class _Waiting(NamedTuple):
     claim: Claim
     future: asyncio.Future[Admission]
@@ -112,8 +117,8 @@ class BatchedReplayStore(ABC):
     """A replay store that several processes share, to which many claims go at once.
 
     What has gathered when the event loop comes round goes out as one batch; while ``flights`` batches are out, the
-    next one gathers. A claim waits at most ``timeout`` seconds, is out at most as long, and then raises TimeoutError.
-    It may have been remembered all the same, which at its own place makes it an honest redelivery later.
+    next one gathers. A claim waits at most ``timeout`` seconds, is out at most as long, and then raises NoAnswerError.
+    It may have been remembered all the same: then the same claim is REDELIVERED later, by its place or its arrival.
 
     Two floors make sure that what a store no longer knows is not taken for new. What was appended more than
     ``max_lag`` ago is TOO_OLD, and an entry outlives that. And a store bears a birth for each reader, and a mark that
@@ -155,6 +160,11 @@ class BatchedReplayStore(ABC):
         self._timeout: Final = timeout
         self._per_principal: Final = per_principal
         self._adopt(None)
+
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """Where the store is, without a password, for errors."""
 
     async def birth(self, reader: str) -> ReaderBirth | None:
         """See ``SharedReplayStore.birth``."""
@@ -265,8 +275,9 @@ class BatchedReplayStore(ABC):
                 if len(answers) != len(batch):
                     raise StoreError("the store gave another number of answers than was asked for")  # noqa: TRY301
             except Exception as error:  # noqa: BLE001 - told to every claim of the batch
+                told = self._no_answer() if isinstance(error, TimeoutError) else error
                 for waiting in batch:
-                    waiting.tell(error)
+                    waiting.tell(told)
             else:
                 for waiting, answer in zip(batch, answers, strict=True):
                     waiting.tell(answer)
@@ -280,7 +291,7 @@ class BatchedReplayStore(ABC):
         while self._waiting and len(batch) < self.most:
             waiting = self._waiting.popleft()
             if waiting.since < since and not waiting.future.done():
-                waiting.future.set_exception(TimeoutError("the store is behind"))
+                waiting.future.set_exception(self._no_answer())
             if not waiting.future.done():
                 batch.append(waiting)
         return batch
@@ -307,9 +318,18 @@ class BatchedReplayStore(ABC):
     async def _at_work(self, *, again: bool = False) -> AsyncIterator[None]:
         """Be open, and bound the time of what is done then."""
         self._serve(asyncio.get_running_loop())
-        async with asyncio.timeout(self._timeout):
-            await self._be_open(again=again)
-            yield
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._be_open(again=again)
+                yield
+        except TimeoutError:
+            raise self._no_answer() from None
+
+    def _no_answer(self) -> NoAnswerError:
+        return NoAnswerError(
+            f"{self.where}: no answer within {self._timeout:g} s; where it is not down, but slow or far, write a longer"
+            " timeout under [replay]"
+        )
 
     def _noted(self, birth: float, unknown: Collection[str]) -> None:
         """Warn once of each reader that a store which was born at ``birth`` does not know."""
@@ -345,6 +365,8 @@ class BatchedReplayStore(ABC):
             position, stamp = claim.place
             log, offset = position.log, position.offset
             mark = _tag(claim.digest, _bytes(log), repr((offset, stamp)).encode())
+        elif claim.arrival is not None:
+            mark = _tag(claim.digest, claim.arrival)
         appended = claim.appended_after if stamp is None else stamp
         return Use(
             # The issue time counts to an id's identity (docs/spec.md, section "Replay").

@@ -7,11 +7,13 @@ import math
 import re
 import secrets
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import nats
+from nats import errors
+from nats.aio.client import Client
 from pydantic import Field
 
 from watchword import ConfigurationError
@@ -29,11 +31,10 @@ from watchword_adapters.stores.nats_mark import (
     reader_key,
 )
 from watchword_adapters.stores.nats_rooms import Rooms
+from watchword_adapters.stores.where import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-
-    from nats.aio.client import Client
 
     from watchword import Policy
     from watchword.replay import ReaderBirth
@@ -41,7 +42,10 @@ if TYPE_CHECKING:
     from watchword_adapters.stores.batched import Answer, Refusal, Use
 
 _BUCKET: Final = re.compile(r"[A-Za-z0-9_-]{1,200}")
+_REFUSED_LOGIN: Final = re.compile("authorization violation|authentication (?:expired|revoked)", re.IGNORECASE)
 _MARK: Final = "mark"
+_CANARY: Final = "id.canary"
+_IDS: Final = "id.*.*.*"
 _MARK_BYTES: Final = 16
 _ATTEMPTS: Final = 10
 _PARTS: Final = 64
@@ -49,6 +53,8 @@ _PARTS: Final = 64
 _TIDY: Final = 60.0
 _TIDY_MORE: Final = 0.25
 """Seconds between two looks for ids whose time is over; while there are more."""
+_TRIPS: Final = 6
+"""Round trips of one look; each may take a time-out."""
 _LEAVING_AT_ONCE: Final = 5000
 """Ids that one purge removes at most, so that forgetting does not hold up the claims of a second."""
 
@@ -138,8 +144,14 @@ class NatsKvReplayStore(BatchedReplayStore):
             policy=policy, clock=clock, timeout=timeout, per_principal=per_principal, realm=realm, warn=warn
         )
 
+    @property
+    def where(self) -> str:
+        """See the base."""
+        return f"url {shown(self._url)}"
+
     async def _open(self) -> None:
         await self._close()
+        _check_credentials(self._options.get("user_credentials"))
         bucket: Bucket | None = None
 
         async def told(error: Exception) -> None:
@@ -148,13 +160,21 @@ class NatsKvReplayStore(BatchedReplayStore):
                 bucket.refused(str(error))
 
         # What a connection was told when it was opened holds as long as it does: it never finds another server itself.
-        connection = await nats.connect(
-            self._url,
-            **{"error_cb": told, "connect_timeout": math.ceil(self._timeout), **self._options},
-            allow_reconnect=False,
-            max_reconnect_attempts=1,
-            reconnect_time_wait=0,
-        )
+        connection = Client()
+        try:
+            await connection.connect(
+                self._url,
+                **{"error_cb": told, "connect_timeout": math.ceil(self._timeout), **self._options},
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+            )
+        except BaseException as error:
+            with suppress(AssertionError):  # it did not get so far that there is something to close
+                await connection.close()  # else the socket of a connection that was refused stays open
+            if (why := self._not_connected(error)) is not None:
+                raise why from error
+            raise
         try:
             bucket = Bucket(connection, self._name)
             await bucket.start()
@@ -173,6 +193,22 @@ class NatsKvReplayStore(BatchedReplayStore):
         rooms = Rooms(self._per_principal, lambda owner: bucket.count(f"id.*.{as_token(owner)}.*"))
         self._session = _Session(connection, bucket, server, mark, rooms)
 
+    def _not_connected(self, error: BaseException) -> Exception | None:
+        """Say what an error means for the operator; None for one that says so itself, or is told of otherwise."""
+        match error:
+            case TimeoutError():
+                return None
+            case errors.NoServersError() | OSError():
+                kind = type(error).__name__
+                return StoreError(f"{self.where}: no connection ({kind}); start the server, or correct url")
+            case errors.Error() if _REFUSED_LOGIN.search(str(error)):
+                return ConfigurationError(
+                    f"{self.where}: the server refuses the login; correct user and password in url, or credentials"
+                )
+            case ImportError():
+                return ConfigurationError(f"credentials: {error}; install nats-py[nkeys]")
+        return None
+
     def _server(self, connection: Client, information: Mapping[str, Any]) -> str:
         """Return the id of the run of the server that a birth is bound to; "" if it outlives any."""
         replicas = information["config"].get("num_replicas", 1)
@@ -188,11 +224,14 @@ class NatsKvReplayStore(BatchedReplayStore):
     async def _marked(self, bucket: Bucket, server: str, lifetime: float) -> Mark:
         """Return the mark, which keeps ids for ``lifetime`` seconds; put one where there is none for this server."""
         for _ in range(_ATTEMPTS):
-            entry = await bucket.get(_MARK)
+            entry, canary = await asyncio.gather(bucket.get(_MARK), bucket.get(_CANARY))
             mark = read_mark(entry)
-            if mark is None or server not in {"", mark.server}:
-                width = math.ceil(self._lifetime / _PARTS)
-                mark = Mark(self._clock(), server, secrets.token_bytes(NONCE_BYTES), width, lifetime, since=0)
+            if canary is None:
+                await bucket.put([Put(_CANARY, b"goes with the ids")])
+                continue
+            if mark is None or server not in {"", mark.server} or mark.canary != canary.sequence:
+                width, nonce = math.ceil(self._lifetime / _PARTS), secrets.token_bytes(NONCE_BYTES)
+                mark = Mark(self._clock(), server, nonce, width, lifetime, since=0, canary=canary.sequence)
             elif mark.lifetime >= lifetime:
                 return mark
             text = mark._replace(lifetime=max(mark.lifetime, lifetime)).encoded()
@@ -209,13 +248,19 @@ class NatsKvReplayStore(BatchedReplayStore):
     async def _judged(self, session: _Session, uses: Sequence[Use]) -> Sequence[Answer]:
         longest = self._longest(uses)
         if longest > session.mark.lifetime:
-            session.mark = await self._marked(session.bucket, session.server, longest)
+            session.mark, session.births = await self._marked(session.bucket, session.server, longest), {}
         self._tidy(session)
         mark, readers = session.mark, {use.reader for use in uses}
-        known = await self._births(session, readers)
+        known, _ = await asyncio.gather(
+            self._births(session, readers), session.rooms.prepare({use.owner for use in uses})
+        )
         refused: list[Refusal | None] = [self._refusal(use, mark, known) for use in uses]
-        answers = await self._put(session, mark, uses, refused)
-        still = await self._still(session, mark)
+        put = await self._put(session, uses, refused, mark)
+        # At once: a far server's round trips count. What is read of an id in a bucket that was emptied after the mark
+        # was read has no mark of its place, or was put there for it since.
+        answers, still = await asyncio.gather(
+            self._all_known(session.bucket, mark, uses, put, refused), self._still(session, mark)
+        )
         if still.sequence != mark.sequence:
             # The operator spoke of a reader meanwhile, or ids may have left: what holds now must have held before.
             known = await self._births(session, readers)
@@ -230,11 +275,10 @@ class NatsKvReplayStore(BatchedReplayStore):
         return answers
 
     async def _put(
-        self, session: _Session, mark: Mark, uses: Sequence[Use], refused: Sequence[Refusal | None]
-    ) -> list[Answer]:
-        """Put what is not refused, and answer for all."""
+        self, session: _Session, uses: Sequence[Use], refused: Sequence[Refusal | None], mark: Mark
+    ) -> list[Answer | None]:
+        """Put what is not refused, and answer for it; None for what was there."""
         bucket, rooms = session.bucket, session.rooms
-        await rooms.prepare({use.owner for use in uses})
         answers: list[Answer | None] = list(refused)
         for at, use in enumerate(uses):
             if answers[at] is None and not rooms.take(use.owner):
@@ -249,11 +293,22 @@ class NatsKvReplayStore(BatchedReplayStore):
             answers[at] = Admission.FIRST if is_first else None
             if not is_first:
                 rooms.give_back(uses[at].owner)
-        others = [at for at, answer in enumerate(answers) if answer is not Admission.FIRST]
+        return answers
+
+    async def _all_known(
+        self,
+        bucket: Bucket,
+        mark: Mark,
+        uses: Sequence[Use],
+        answers: Sequence[Answer | None],
+        refused: Sequence[Refusal | None],
+    ) -> list[Answer]:
+        """Answer for all, with what is known of those that were not put."""
+        told = dict(enumerate(answers))
+        others = [at for at, answer in told.items() if answer is not Admission.FIRST]
         found = await asyncio.gather(*(self._known(bucket, mark, uses[at], answers[at], refused[at]) for at in others))
-        for at, answer in zip(others, found, strict=True):
-            answers[at] = answer
-        return [answer for answer in answers if answer is not None]
+        told.update(zip(others, found, strict=True))
+        return [answer for answer in told.values() if answer is not None]
 
     @staticmethod
     async def _spoil(bucket: Bucket, use: Use, mark: Mark) -> None:
@@ -300,7 +355,7 @@ class NatsKvReplayStore(BatchedReplayStore):
         with self._in_session() as session:
             mark = session.mark
             birth = read_reader(await session.bucket.get(reader_key(reader)), mark.nonce)
-            await self._still(session, mark)
+            await self._remembered(session, mark, reader, birth)
             return birth
 
     async def _admit(self, reader: str, birth: ReaderBirth, *, replace: bool) -> ReaderBirth:
@@ -318,19 +373,30 @@ class NatsKvReplayStore(BatchedReplayStore):
                 holds = birth if (await bucket.put([put]))[0] else None
             if holds is None:
                 continue  # somebody else was faster
-            mark = await self._still(session, mark)
+            mark = await self._remembered(session, mark, reader, holds)
             # Those who remember what was known of it look again when the mark is another.
-            if not replace or (await bucket.put([Put(_MARK, mark.encoded(), after=mark.sequence)]))[0]:
+            spoken = mark._replace(words=mark.words + 1)
+            if not replace or (await bucket.put([Put(_MARK, spoken.encoded(), after=mark.sequence)]))[0]:
                 return holds
         raise StoreError("the reader changes all the time")
 
+    async def _remembered(self, session: _Session, mark: Mark, reader: str, birth: ReaderBirth | None) -> Mark:
+        """Return the mark of now; where it is that of before, claims need not read what was just found of a reader."""
+        still = await self._still(session, mark)
+        if birth is not None and still.sequence == mark.sequence == session.mark.sequence:
+            session.births[reader] = birth
+        return still
+
     async def _still(self, session: _Session, mark: Mark) -> Mark:
         """Return the mark of now; StoreError if anything was forgotten since ``mark`` was read."""
-        found = read_mark(await session.bucket.get(_MARK))
-        if found is None or found.nonce != mark.nonce:
+        entry, canary = await asyncio.gather(session.bucket.get(_MARK), session.bucket.get(_CANARY))
+        found = read_mark(entry)
+        if found is None or found.nonce != mark.nonce or canary is None or found.canary != canary.sequence:
             raise StoreError("the bucket was emptied or made anew meanwhile")
         if found.sequence > session.mark.sequence:
-            session.mark, session.births = found, {}
+            if found.words != session.mark.words:
+                session.births = {}
+            session.mark = found
         return found
 
     def _tidy(self, session: _Session) -> None:
@@ -342,7 +408,7 @@ class NatsKvReplayStore(BatchedReplayStore):
     async def _tidied(self, session: _Session) -> None:
         bucket, mark = session.bucket, session.mark
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(_TRIPS * self._timeout):
                 if _over(mark, self._clock()) > mark.since:
                     # By two clocks, for each may be wrong; the mark first, so that nothing leaves without a trace.
                     told = await bucket.settings()
@@ -352,7 +418,7 @@ class NatsKvReplayStore(BatchedReplayStore):
                     if over > mark.since:
                         await bucket.put([Put(_MARK, mark._replace(since=over).encoded(), after=mark.sequence)])
                         mark = await self._still(session, mark)
-                oldest = await bucket.oldest("id.>")
+                oldest = await bucket.oldest(_IDS)
                 if oldest is not None and _part(oldest[0]) < mark.since:
                     await bucket.purge(f"id.{_part(oldest[0])}.>", oldest[1] + _LEAVING_AT_ONCE)
                     session.tidy_at = time.monotonic() + _TIDY_MORE
@@ -387,6 +453,11 @@ class NatsKvReplayStore(BatchedReplayStore):
 
     def _abandon(self) -> None:
         self._session = None
+
+
+def _check_credentials(path: object) -> None:
+    if isinstance(path, str) and not Path(path).is_file():
+        raise ConfigurationError(f"credentials {path}: no such file; name a .creds file")
 
 
 def _entry(use: Use, mark: Mark) -> Put:

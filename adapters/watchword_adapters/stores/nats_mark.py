@@ -20,7 +20,9 @@ class Mark(NamedTuple):
     """When the bucket was born and on which server, a number that no other birth has, and what may have left it.
 
     A part of the bucket holds what was issued in ``width`` seconds. An id is kept for ``lifetime`` seconds at least;
-    what was issued in a part before number ``since`` may be gone. ``sequence`` and ``size`` are those of its entry.
+    what was issued in a part before number ``since`` may be gone. ``canary`` is the sequence of an entry that was put
+    before any id of this birth, and that goes with the ids where somebody purges them and not the mark. ``words``
+    counts how often the operator spoke of a reader. ``sequence`` and ``size`` are those of the mark's own entry.
     """
 
     birth: float
@@ -29,6 +31,8 @@ class Mark(NamedTuple):
     width: int
     lifetime: float
     since: int
+    canary: int
+    words: int = 0
     sequence: int = 0
     size: int = _ROOM
 
@@ -46,6 +50,8 @@ class Mark(NamedTuple):
             "width": self.width,
             "lifetime": self.lifetime,
             "since": self.since,
+            "canary": self.canary,
+            "words": self.words,
         }
         text = json.dumps(fields).encode()
         return text.ljust(self.size - 1 if self.size > len(text) else _ROOM)
@@ -64,6 +70,8 @@ def read_mark(entry: Entry | None) -> Mark | None:
             int(told["width"]),
             float(told["lifetime"]),
             int(told["since"]),
+            int(told["canary"]),
+            int(told["words"]),
             entry.sequence,
             len(entry.value),
         )

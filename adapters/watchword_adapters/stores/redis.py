@@ -14,7 +14,15 @@ from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    ConnectionError,  # noqa: A004 - the client's own, of that name
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,  # noqa: A004 - as above
+)
 
 from watchword import ConfigurationError
 from watchword.replay import ReaderBirth, StoreError
@@ -28,6 +36,7 @@ from watchword_adapters.stores.batched import (
     StoreOptions,
 )
 from watchword_adapters.stores.redis_script import SCRIPT, USE_FORMAT
+from watchword_adapters.stores.where import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -51,9 +60,10 @@ _ANSWERS: Final[dict[str, Answer]] = {
 }
 
 
+_NO_CONNECTION: Final = (ConnectionError, TimeoutError)
+
 RIGHTS: Final = (
-    "+info +time +script|load +evalsha +exists +unlink"
-    " +hget +hset +hsetnx +hmget +hgetall +hkeys +hexists +hdel +hincrby"
+    "+info +time +script|load +evalsha +unlink +hget +hset +hsetnx +hmget +hgetall +hkeys +hlen +hdel +hincrby"
 )
 """What a Redis user must be allowed, on keys that begin with the prefix; ``+config|get`` shows durability."""
 
@@ -126,6 +136,11 @@ class RedisReplayStore(BatchedReplayStore):
         self._width: Final = math.ceil(self._lifetime / _BUCKETS)
         self._connect()
 
+    @property
+    def where(self) -> str:
+        """See the base."""
+        return f"url {shown(self._url)}"
+
     def _connect(self) -> Redis:
         options: dict[str, Any] = {
             "socket_timeout": self._timeout,
@@ -142,7 +157,7 @@ class RedisReplayStore(BatchedReplayStore):
             told.pop("port", None)
         except (KeyError, ValueError, TypeError) as error:
             raise ConfigurationError(f"url: {error}; write redis://host:6379/0") from None
-        watching: Any = Sentinel(self._sentinels, **options)
+        watching: Any = Sentinel(self._sentinels, sentinel_kwargs=options, **options)
         self._watching = watching.sentinels
         client: Redis = watching.master_for(name, ssl=kind is SSLConnection, **options, **told)
         return client
@@ -157,6 +172,8 @@ class RedisReplayStore(BatchedReplayStore):
             await self._client.script_load(SCRIPT)
         except (ResponseError, AuthenticationError) as error:
             raise ConfigurationError(f"redis refuses: {error}; the user needs {RIGHTS}") from None
+        except _NO_CONNECTION as error:
+            raise self._no_connection(error) from error
         _check_server(info)
         self._run_id = str(info["run_id"])
         self._read(await self._run("claim"))  # puts the birth mark, if there is none
@@ -238,9 +255,19 @@ class RedisReplayStore(BatchedReplayStore):
             )
         except (NoScriptError, ReadOnlyError):  # or it follows another one since
             return [b"moved"]
+        except _NO_CONNECTION as error:
+            raise self._no_connection(error) from error
         if _word(found) == "clock":
             raise StoreError(f"the server's clock differs from this one by more than {self._tolerance:g} s")
         return found
+
+    def _no_connection(self, error: Exception) -> StoreError:
+        watched = f", which {' or '.join(f'{host}:{port}' for host, port in self._sentinels)} watch" * bool(
+            self._sentinels
+        )
+        return StoreError(
+            f"{self.where}{watched}: no connection ({type(error).__name__}); start the server, or correct url"
+        )
 
     @property
     def _tolerance(self) -> float:

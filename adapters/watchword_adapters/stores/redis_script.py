@@ -18,9 +18,10 @@ offset, append time (minus infinity if nobody knows).
 #
 # Why the mark is compared with INFO in each batch: a restart may have brought back an older snapshot, a replica that
 # took over lacks what its master had not sent yet, and eviction picks ids. Each of them leaves the mark in place, and
-# none leaves run id and count of evictions as they were. A restart alone is harmless where the server syncs each write
-# to its log and has no replica: then ``durable`` was noted before it and is true after it. A reader is known under the
-# ``nonce`` of one birth only.
+# none leaves run id and count of evictions as they were. Nor need all keys go that somebody deletes: so the mark tells
+# how many buckets there are, and they tell how many ids each holds. A restart alone is harmless where the server syncs
+# each write to its log and has no replica: then ``durable`` was noted before it and is true after it. A reader is known
+# under the ``nonce`` of one birth only.
 SCRIPT: Final = """
 local prefix, run, durable, told, fresh, verb = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
 local skew, tolerance, bound = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -36,12 +37,14 @@ if math.abs(tonumber(stamp) - told) > tolerance then return {'clock', stamp} end
 local now, latest = math.min(tonumber(stamp), told), tonumber(stamp) < told and ARGV[4] or stamp
 
 local mark_key, buckets_key, held_key = prefix .. 'mark', prefix .. 'buckets', prefix .. 'held'
-local mark = redis.call('HMGET', mark_key, 'birth', 'nonce', 'run', 'durable', 'evicted', 'width', 'lifetime', 'since')
+local mark = redis.call('HMGET', mark_key,
+    'birth', 'nonce', 'run', 'durable', 'evicted', 'width', 'lifetime', 'since', 'buckets')
 local birth, nonce, since = mark[1], mark[2], tonumber(mark[8] or 0)
 width, lifetime = tonumber(mark[6] or width), math.max(lifetime, tonumber(mark[7] or 0))
 if not (birth and nonce and mark[6])
     or (mark[3] ~= run and not (mark[4] == '1' and durable == '1'))
     or (evicted ~= '0' and evicted ~= mark[5])
+    or redis.call('HLEN', buckets_key) ~= tonumber(mark[9] or 0)
 then birth, nonce = latest, fresh end
 
 local function name_of(issued) return string.format('%.0f', math.floor(issued / width)) end
@@ -62,10 +65,12 @@ if verb == 'claim' then
     for at = 1, #uses, 76 do
         local bucket = name_of(struct.unpack('>d', uses, at + 48))
         if touched[bucket] == nil then
-            touched[bucket] = redis.call('HEXISTS', buckets_key, bucket) == 1
-            if touched[bucket] and redis.call('EXISTS', prefix .. 'ids:' .. bucket) == 0 then
+            local ids = tonumber(redis.call('HGET', buckets_key, bucket) or 0)
+            local held = redis.call('HLEN', prefix .. 'ids:' .. bucket)
+            touched[bucket] = ids > 0
+            if held < ids then
                 birth, nonce = latest, fresh
-                drop(bucket)
+                if held == 0 then drop(bucket) else redis.call('HSET', buckets_key, bucket, held) end
             end
         end
     end
@@ -80,11 +85,11 @@ if over > since then
 end
 
 local marked = {birth, nonce, run, durable, evicted, string.format('%.0f', width), string.format('%.17g', lifetime),
-    string.format('%.0f', since)}
+    string.format('%.0f', since), tostring(redis.call('HLEN', buckets_key))}
 for i = 1, #marked do
     if marked[i] ~= mark[i] then
         redis.call('HSET', mark_key, 'birth', birth, 'nonce', nonce, 'run', run, 'durable', durable,
-            'evicted', evicted, 'width', marked[6], 'lifetime', marked[7], 'since', marked[8])
+            'evicted', evicted, 'width', marked[6], 'lifetime', marked[7], 'since', marked[8], 'buckets', marked[9])
         break
     end
 end
@@ -148,13 +153,16 @@ for at = 1, #uses, 76 do
     end
     answers[#answers + 1] = answer
 end
+local has_grown = false
 for bucket, owners in pairs(added) do
-    if not touched[bucket] then redis.call('HSET', buckets_key, bucket, 1) end
+    has_grown = has_grown or not touched[bucket]
     for owner, count in pairs(owners) do
+        redis.call('HINCRBY', buckets_key, bucket, count)
         redis.call('HINCRBY', held_key, owner, count)
         redis.call('HINCRBY', prefix .. 'held:' .. bucket, owner, count)
     end
 end
+if has_grown then redis.call('HSET', mark_key, 'buckets', redis.call('HLEN', buckets_key)) end
 local unknown = {}
 for reader, floor in pairs(floors) do
     if not floor then unknown[#unknown + 1] = ARGV[names + reader] end

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from watchword import ConfigurationError
+from watchword.replay import StoreError
 from watchword_adapters.stores.batched import PER_PRINCIPAL, TIMEOUT, BatchedReplayStore, StoreOptions
 from watchword_adapters.stores.sqlite_ledger import Ledger
 
@@ -27,7 +28,15 @@ _BUSY_SHARE: Final = 0.75
 """Part of a claim's time that may go into waiting for another process's turn."""
 _BUCKETS: Final = 64
 """Into how many parts the time goes for which an id is kept; ids leave by such parts, up to one of them later."""
-
+_REMEDIES: Final = {
+    "BUSY": "another process holds it: if that is none of this store's readers, let it go on",
+    "FULL": "make room on its disk",
+    "READONLY": "let this user write to the file and its directory",
+}
+_RESTART: Final = (
+    "if the file, its -wal or its -shm was removed or put back while it was open, restart every process that uses it"
+)
+"""What to do about errors of SQLite's, by their names; about any other."""
 
 T = TypeVar("T")
 Ask: TypeAlias = "Callable[[Ledger], ReaderBirth | None]"
@@ -84,6 +93,11 @@ class SqliteReplayStore(BatchedReplayStore):
         super().__init__(
             policy=policy, clock=clock, timeout=timeout, per_principal=per_principal, realm=realm, warn=warn
         )
+
+    @property
+    def where(self) -> str:
+        """See the base."""
+        return f"path {self._path}"
 
     async def _open(self) -> None:
         await self._in_thread(self._open_ledger)
@@ -148,9 +162,17 @@ class SqliteReplayStore(BatchedReplayStore):
             self._thread = ThreadPoolExecutor(1, "watchword-sqlite")
             self._pid = os.getpid()
             self._inherited, self._ledger = self._ledger, None
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except sqlite3.OperationalError as error:
+            kind = getattr(error, "sqlite_errorname", "").removeprefix("SQLITE_").partition("_")[0]
+            raise StoreError(f"{self.where}: {error}; {_REMEDIES.get(kind, _RESTART)}") from error
 
     def _open_ledger(self, *, suspect: bool = False) -> Ledger:
+        if self._path.is_dir():
+            raise ConfigurationError(f"{self.where}: a directory; name a file in it, such as {self._path / 'ids.db'}")
+        if not self._path.parent.is_dir():
+            raise ConfigurationError(f"{self.where}: there is no such directory; make {self._path.parent}")
         try:
             self._ledger = Ledger(
                 self._path,
@@ -164,7 +186,7 @@ class SqliteReplayStore(BatchedReplayStore):
         except sqlite3.OperationalError:
             raise  # locked, disk full, ...: it may pass
         except (OSError, sqlite3.DatabaseError) as error:
-            raise ConfigurationError(f"path {self._path}: {error}; name a file of its own, on a local disk") from error
+            raise ConfigurationError(f"{self.where}: {error}; name a file of its own, on a local disk") from error
         return self._ledger
 
     def _current(self) -> Ledger:

@@ -64,14 +64,14 @@ async def test_a45_an_answer_never_goes_to_the_server_itself(
 ) -> None:
     """A reply subject of JetStream's API, signed or not, does not make a responder empty a stream in either mode."""
     subject, stream = unique("a45"), await filled(world, make_stream, unique("kept"))
-    cloud, served, errors = await world.client(world.agent(CLOUD, mode=mode)), [], []
+    cloud, served, failed = await world.client(world.agent(CLOUD, mode=mode)), [], []
 
     async def handler(msg: Msg) -> None:
         served.append(msg.data)
         try:
             await answer(msg, cloud)
-        except Exception as error:
-            errors.append(error)
+        except Exception:
+            failed.append(msg.data)
             raise
 
     await cloud.subscribe(subject, cb=handler)
@@ -84,6 +84,7 @@ async def test_a45_an_answer_never_goes_to_the_server_itself(
     await until(lambda: b"last" in served)
     await cloud.flush()
     assert await stored_in(world, stream) == 1
+    assert b"ask" not in failed, "a stranger makes no handler fail"
     assert cloud.watchword.audit.counts[Reason.WRONG_REPLY_TO if signed else Reason.UNSIGNED] == 1
 
 
@@ -110,8 +111,7 @@ async def test_a45_a_stored_request_names_no_subject_of_the_server(
     while not fetched or fetched[-1].data != b"last":
         fetched += await pull.fetch(1, timeout=10)
     for msg in fetched[:-1]:
-        with pytest.raises(Exception, match="no reply subject"):
-            await msg.respond(b"{}")
+        await msg.respond(b"{}")
     assert cloud.watchword.audit.counts[Reason.WRONG_REPLY_TO] == 1
     assert await stored_in(world, stream) == 1
 

@@ -107,3 +107,29 @@ def _into(got: list[Msg]) -> Callable[[Msg], Any]:
         got.append(msg)
 
     return handler
+
+
+async def test_a_request_that_hides_its_reply_subject_makes_no_observed_endpoint_fail(
+    world: World, unique: Unique, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise (A45): requests with a subject of the server's own cause one warning, and no error."""
+    agent, name, served = world.agent(CLOUD, mode=Mode.OBSERVE), unique("svc"), list[Any]()
+    client, failed, told = await world.client(agent), list[Exception](), list[tuple[str, dict[str, Any]]]()
+
+    async def failing(error: Exception) -> None:
+        failed.append(error)
+
+    monkeypatch.setattr(client, "_error_cb", failing)
+    monkeypatch.setattr(agent.audit, "warn", lambda event, **fields: told.append((event, fields)))
+    service = await service_of(client, name, served)
+    asking = await world.plain()
+    for _ in range(3):
+        await asking.publish(f"{name}.work", b"x", reply="$JS.API.STREAM.PURGE.X")
+    await asking.flush()
+    await until(lambda: len(served) == 3)
+    planner = await world.client(world.agent(PLANNER))
+    assert (await planner.request(f"{name}.work", b"ask", timeout=10)).data == b"ask"
+    assert not failed
+    assert [stats.num_errors for stats in service.stats().endpoints] == [0]
+    assert [event for event, _ in told if event == "nats.answer_dropped"] == ["nats.answer_dropped"]
+    await service.stop()

@@ -17,10 +17,11 @@ from watchword.replay import ReaderBirth, StoreError
 from watchword.spi import Admission, Verifier
 from watchword_adapters.config import load
 from watchword_adapters.contract.replay_store import make_claim
-from watchword_adapters.stores.batched import FORGOTTEN, Answer, BatchedReplayStore, Use
+from watchword_adapters.stores.batched import FORGOTTEN, Answer, BatchedReplayStore, NoAnswerError, Use
 from watchword_adapters.stores.nats_kv import NatsKvReplayStore
 from watchword_adapters.stores.redis import RedisReplayStore
 from watchword_adapters.stores.sqlite import SqliteReplayStore
+from watchword_adapters.stores.where import shown
 
 FIRST = Admission.FIRST
 
@@ -41,6 +42,11 @@ class Held(BatchedReplayStore):
         self.born: dict[str, ReaderBirth] = {}
         self.let = asyncio.Event()
         super().__init__(policy=Policy(), clock=time.time, **options)
+
+    @property
+    def where(self) -> str:
+        """See the base."""
+        return "where it is held"
 
     async def _open(self) -> None:
         self.opened += 1
@@ -111,7 +117,9 @@ async def test_who_waits_too_long_is_told() -> None:
     """Promise: behind a store that hangs, claims fail in bounded time."""
     store = Held(timeout=0.05)
     failures = await asyncio.gather(*(store.claim(make_claim(n)) for n in range(30)), return_exceptions=True)
-    assert {type(failure) for failure in failures} == {TimeoutError}
+    told = "where it is held: no answer within 0.05 s; where it is not down, but slow or far, write a longer timeout"
+    assert {str(failure).partition(" under")[0] for failure in failures} == {told}
+    assert all(isinstance(failure, StoreError) and isinstance(failure, TimeoutError) for failure in failures)
     assert store.batches == [10, 10]
     cancelled = asyncio.ensure_future(store.claim(make_claim(1)))
     await asyncio.sleep(0.01)
@@ -268,6 +276,39 @@ async def test_as_a_context_it_is_open_within() -> None:
         store.let.set()
     assert await claim is FIRST
     assert store.closed == 1
+
+
+async def test_a_start_that_takes_too_long_is_told() -> None:
+    """Promise: a store that hangs while it is opened, or asked of a reader, says where it is and what to change."""
+    store = Held(timeout=0.05)
+
+    async def hang(*_: object) -> None:
+        await asyncio.sleep(60)
+
+    store._birth_of = hang  # type: ignore[method-assign, assignment]
+    for work in (store.birth("group"), store.start()):
+        with pytest.raises(NoAnswerError, match=r"^where it is held: no answer within 0\.05 s; .* under \[replay\]$"):
+            await work
+        store._open = hang  # type: ignore[method-assign]
+        store._opened = False
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://user:pa55@host:6379/0", "redis://host:6379"),
+        ("rediss://:pa55@host/0?password=pa55", "rediss://host"),
+        ("nats://pa55@[::1]:4222", "nats://[::1]:4222"),
+        ("unix:///run/redis.sock?password=pa55", "unix:///run/redis.sock"),
+        ("redis://:pa/pa55@host", "the server in its url"),
+        ("redis://:pa55/x@host:1", "the server in its url"),
+        ("redis://user:pa55/x@host", "the server in its url"),
+        ("redis://[::1", "the server in its url"),
+    ],
+)
+def test_an_url_is_shown_without_its_password(url: str, told: str) -> None:
+    """Promise (A31): an error names the server, and nothing else of the URL."""
+    assert shown(url) == told
 
 
 @pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": 61}, {"timeout": float("nan")}, {"per_principal": 0}])

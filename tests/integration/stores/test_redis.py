@@ -176,6 +176,57 @@ async def test_eviction_that_begins_later_is_a_birth(served: Served, opened: Ope
     assert await store.claim(make_claim(3, at=issued + 5)) is FIRST
 
 
+@pytest.mark.parametrize(
+    "deleted",
+    [
+        ("ids:*",),
+        ("buckets",),
+        ("ids:*", "buckets"),
+        ("ids:*", "buckets", "held*"),
+        ("ids:*", "buckets", "held*", "reader:*"),
+        ("mark",),
+        ("*",),
+    ],
+    ids="+".join,
+)
+async def test_keys_that_are_deleted_are_a_birth(
+    redis_broker: Broker, opened: Opened, unique: Callable[[str], str], deleted: tuple[str, ...]
+) -> None:
+    """Promise (A39): whichever keys somebody deletes with the ids, no id comes back as new, in any process."""
+    prefix = unique("part")
+    store = opened(redis_broker, prefix=prefix)
+    claims = [make_claim(number, at=now()) for number in range(3)]
+    assert [await store.claim(claim) for claim in claims] == [FIRST] * 3
+    await asyncio.sleep(claims[0].issued_at - time.time())
+    async with Redis.from_url(redis_broker.address) as client:
+        await client.delete(*[key for name in deleted for key in await client.keys(f"{prefix}{name}")])
+    for each in (opened(redis_broker, prefix=prefix), store):
+        assert {await each.claim(claim) for claim in claims} <= {TOO_OLD, REPLAYED}
+    late = make_claim(9, at=claims[0].issued_at + 60)
+    assert [await store.claim(late), await store.claim(late)] == [FIRST, REPLAYED]
+
+
+async def test_single_ids_that_are_deleted_are_a_birth(
+    redis_broker: Broker, opened: Opened, unique: Callable[[str], str]
+) -> None:
+    """Promise (A39): a bucket that holds fewer ids than were put there is noticed when one of its time is claimed."""
+    prefix = unique("one")
+    store = opened(redis_broker, prefix=prefix)
+    claims = [make_claim(number, offset=number, at=now()) for number in range(4)]
+    assert [await store.claim(claim) for claim in claims] == [FIRST] * 4
+    await asyncio.sleep(claims[0].issued_at - time.time())
+    async with Redis.from_url(redis_broker.address) as client:
+        (bucket,) = await client.keys(f"{prefix}ids:*")
+        await client.hdel(bucket, store._use(claims[0]).key)
+        for _ in range(2):
+            with pytest.raises(ReaderForgottenError):
+                await store.claim(claims[0])
+            assert [await store.claim(claim) for claim in claims[1:]] == [REDELIVERED] * 3
+        birth = await client.hget(f"{prefix}mark", "birth")
+        assert await store.claim(make_claim(9, at=claims[0].issued_at + 60)) is FIRST
+        assert await client.hget(f"{prefix}mark", "birth") == birth, "one loss is one birth"
+
+
 async def test_a_full_server_takes_nothing_and_forgets_nothing(served: Served, opened: Opened) -> None:
     """Promise (A20): without room there is no answer, so nothing is delivered; what was known stays known."""
     broker = served("--maxmemory", "100mb", "--maxmemory-policy", "noeviction")
@@ -485,7 +536,12 @@ async def test_a_server_that_is_not_there_is_knocked_at_once(opened: Opened) -> 
     failures = await asyncio.gather(
         *(store.claim(make_claim(i, at=now())) for i in range(2000)), return_exceptions=True
     )
-    assert {type(failure).__name__ for failure in failures} == {"ConnectionError"}
+    told = "url redis://127.0.0.1:1: no connection (ConnectionError); start the server, or correct url"
+    assert {str(failure) for failure in failures if isinstance(failure, StoreError)} == {told}
+    assert len(failures) == sum(isinstance(failure, StoreError) for failure in failures)
+    gone.address = "redis://user:hunter2@ids/0"
+    with pytest.raises(StoreError, match=r"^url redis://ids, which 127\.0\.0\.1:1 or localhost:1 watch: no connection"):
+        await opened(gone, sentinels=["127.0.0.1:1", "localhost:1"]).start()
 
 
 def test_a_wrong_url_is_told() -> None:

@@ -233,7 +233,7 @@ async def test_a_failed_batch_is_no_reason_for_a_birth(opened: Opened, clock: Cl
     clock.now = LATER + 10
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(StoreError, match=r"ids\.db: database is locked; another process holds it"):
         await store.claim(make_claim(2, offset=2, at=LATER))
     other.execute("ROLLBACK")
     other.close()
@@ -299,7 +299,7 @@ async def test_a_disk_without_a_log_is_refused(opened: Opened, monkeypatch: pyte
 async def test_a_lock_at_the_start_is_waited_for(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: processes that open a new file at once wait for each other, but not for ever."""
     monkeypatch.setattr(sqlite3, "connect", lambda *_args, **_options: _Sqlite(None))
-    with pytest.raises(sqlite3.OperationalError, match="locked"):
+    with pytest.raises(StoreError, match="locked"):
         await opened(timeout=0.8).start()
 
 
@@ -326,8 +326,31 @@ class _Sqlite:
 async def test_a_missing_directory_is_told(path: Path, clock: Clock) -> None:
     """Promise: a mistake in the path is one line that names it."""
     store = SqliteReplayStore(path / "deeper" / "ids.db", policy=POLICY, clock=clock)
-    with pytest.raises(ConfigurationError, match="deeper"):
+    with pytest.raises(ConfigurationError, match=r"there is no such directory; make .*deeper$"):
         await store.start()
+
+
+async def test_a_path_that_is_a_directory_is_told(tmp_path: Path, clock: Clock) -> None:
+    """Promise: it is the settings' mistake, and no outage that may pass; the error says what to write."""
+    store = SqliteReplayStore(tmp_path, policy=POLICY, clock=clock)
+    with pytest.raises(
+        ConfigurationError, match=rf"^path {tmp_path}: a directory; name a file in it, such as .*ids\.db$"
+    ):
+        await store.start()
+
+
+@pytest.mark.parametrize("put_back", [False, True])
+async def test_files_that_go_under_an_open_one_are_told(opened: Opened, path: Path, *, put_back: bool) -> None:
+    """Promise: a lost log, or an older file without its log, beside a store that is open: path and remedy are told."""
+    store = opened()
+    assert await store.claim(make_claim(1, at=LATER)) is FIRST
+    copy = shutil.copy(path, path.with_name("copy"))
+    assert await store.claim(make_claim(2, at=LATER)) is FIRST
+    if put_back:
+        shutil.copy(copy, path)
+    path.with_name("ids.db-wal").unlink()
+    with pytest.raises(StoreError, match=r"ids\.db: .*; if the file, its -wal .* restart every process that uses it$"):
+        await opened().start()
 
 
 async def test_a_loss_is_told(opened: Opened, clock: Clock, path: Path) -> None:
@@ -417,7 +440,7 @@ async def test_a_crash_before_the_commit_is_no_older_copy(opened: Opened, clock:
         "birth": lambda: store.birth("group"),
         "admit": lambda: store.admit_reader("group", ReaderBirth(floor=0.0)),
     }
-    with pytest.raises(sqlite3.OperationalError, match="crash"):
+    with pytest.raises(StoreError, match="crash"):
         await works[work]()
     assert counted == [before]
     assert files.least_batches() == before
