@@ -68,9 +68,12 @@ class Bus(StrEnum):
     KAFKA = "kafka"
 
 
-OnBus = Annotated[Bus, typer.Option("--bus", help="The bus on which the quarantine is.")]
-Address = Annotated[
-    str | None, typer.Option("--bootstrap", "--server", metavar="ADDRESS", help="The broker, as localhost:9092.")
+OnBus = Annotated[Bus | None, typer.Option("--bus", help="Its bus, where the settings name more than one.")]
+Servers = Annotated[
+    str | None,
+    typer.Option(
+        "--servers", metavar="ADDRESSES", help="As nats://a:4222,nats://b:4222 or a:9092,b:9092; without TLS and login."
+    ),
 ]
 Place = Annotated[
     str | None, typer.Option("--from", metavar="NAME", help="Topic or subject; by default the settings' own.")
@@ -246,8 +249,8 @@ def bench(
 def list_quarantine(
     *,
     config: Config,
-    bus: OnBus,
-    address: Address = None,
+    bus: OnBus = None,
+    servers: Servers = None,
     place: Place = None,
     limit: Limit = 1000,
     as_json: AsJson = False,
@@ -255,7 +258,7 @@ def list_quarantine(
     """List copies: how many of each reason, and the latest of them, a row each. Nothing in them is verified."""
     from watchword_adapters.cli.quarantine import Source, run_list  # noqa: PLC0415 - quick start
 
-    raise typer.Exit(run_list(Source(config, bus.value, address, place, limit), as_json=as_json))
+    raise typer.Exit(run_list(Source(config, bus, servers, place, limit), as_json=as_json))
 
 
 @quarantined.command("show")
@@ -263,8 +266,8 @@ def show_quarantine(
     identity: Annotated[str, typer.Argument(metavar="ID", help="A copy's id, as 'list' shows it.")],
     *,
     config: Config,
-    bus: OnBus,
-    address: Address = None,
+    bus: OnBus = None,
+    servers: Servers = None,
     place: Place = None,
     limit: Limit = 1000,
     as_json: AsJson = False,
@@ -272,7 +275,7 @@ def show_quarantine(
     """Show one copy in full. Nothing in it is verified: whoever may write to the quarantine may have made it up."""
     from watchword_adapters.cli.quarantine import Source, run_show  # noqa: PLC0415 - quick start
 
-    raise typer.Exit(run_show(identity, Source(config, bus.value, address, place, limit), as_json=as_json))
+    raise typer.Exit(run_show(identity, Source(config, bus, servers, place, limit), as_json=as_json))
 
 
 @quarantined.command("redrive")
@@ -280,8 +283,8 @@ def redrive_quarantine(
     identities: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Copies, by their ids.")] = None,
     *,
     config: Config,
-    bus: OnBus,
-    address: Address = None,
+    bus: OnBus = None,
+    servers: Servers = None,
     place: Place = None,
     limit: Limit = 1000,
     reason: Annotated[list[str] | None, typer.Option(help="Only copies of this reason; may be repeated.")] = None,
@@ -295,7 +298,7 @@ def redrive_quarantine(
     """
     from watchword_adapters.cli.quarantine import Source, run_redrive  # noqa: PLC0415 - quick start
 
-    source = Source(config, bus.value, address, place, limit)
+    source = Source(config, bus, servers, place, limit)
     raise typer.Exit(run_redrive(source, identities, reasons=reason, channels=channel, everything=everything))
 
 
@@ -306,9 +309,7 @@ def init_store(
     ],
     *,
     config: Config = Path("watchword.toml"),
-    servers: Annotated[
-        str | None, typer.Option("--servers", metavar="URL", help="The bus: nats://localhost:4222, or localhost:9092.")
-    ] = None,
+    servers: Servers = None,
     accept_backlog: Annotated[
         bool, typer.Option("--accept-backlog", help="Let what stands in its log now pass once.")
     ] = False,

@@ -54,7 +54,10 @@ class NoTls(ConfigurationError, errors.Error):  # noqa: N818 - as BadSubject
         Exception.__init__(self, address)
 
     def __str__(self) -> str:
-        return f"{self.args[0]} asks for no TLS, so a login would go out in the clear: turn TLS on there, or take tls out here"
+        return (
+            f"{self.args[0]} asks for no TLS, so a login would go out in the clear: turn TLS on there, or take tls out"
+            " here"
+        )
 
 
 class BadName(ConfigurationError, ValueError):  # noqa: N818 - as BadSubject
