@@ -30,7 +30,7 @@ _END_SECONDS = 5.0
 @contextmanager
 def nats_server() -> Iterator[str]:
     """Run a real nats-server on a free port; yield its URL."""
-    binary = _script("nats-server")
+    binary = installed("nats")
     with tempfile.TemporaryDirectory(prefix="watchword-nats-") as directory:
 
         def url() -> str | None:
@@ -47,7 +47,7 @@ def nats_server() -> Iterator[str]:
 @contextmanager
 def kafka_broker() -> Iterator[str]:
     """Run noida-db's Kafka-compatible broker on a free port; yield its bootstrap address."""
-    binary = _packaged("noida_db", "noida-db")
+    binary = installed("kafka")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -63,6 +63,11 @@ def kafka_broker() -> Iterator[str]:
         command = [binary, "start", "--only", "kafka", "--kafka-port", str(port), "--data-dir", directory]
         with _running(command, directory):
             yield _wait(address, "noida-db")
+
+
+def installed(bus: str) -> str:
+    """Return the path of the program for ``nats`` or ``kafka``; ConfigurationError where it is not installed."""
+    return _script("nats-server") if bus == "nats" else _packaged("noida_db", "noida-db")
 
 
 def _script(name: str) -> str:

@@ -121,6 +121,11 @@ def init(
     principal: Annotated[
         str | None, typer.Option("--principal", "-p", help="Who the agent is, as agent://acme/planner.")
     ] = None,
+    bus: Annotated[Bus | None, typer.Option("--bus", help="Make a first example for it: first.py.")] = None,
+    servers: Annotated[
+        str | None,
+        typer.Option("--servers", metavar="ADDRESSES", help="Your broker; by default the example brings one."),
+    ] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -128,10 +133,11 @@ def init(
 
     Only what is missing is made, so it is harmless to run twice. Where there are settings only the journal is made; for
     readers that have never run, or have been stopped. A second agent in a directory gets settings under its own name.
+    With --bus there is a program to run at once, first.py, and the settings of its reader, reader.toml.
     """
-    from watchword_adapters.cli.init import run_init  # noqa: PLC0415 - quick start
+    from watchword_adapters.cli.init import Wanted, run_init  # noqa: PLC0415 - quick start
 
-    sys.stdout.write(run_init(config, realm, principal, as_json=as_json))
+    sys.stdout.write(run_init(Wanted(config, realm, principal, bus, servers), as_json=as_json))
 
 
 @app.command()

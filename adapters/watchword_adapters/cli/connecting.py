@@ -32,13 +32,18 @@ def connection(bus: str, settings: Settings, directory: Path, servers: str | Non
     ``servers``, addresses parted by commas, takes the place of the whole table: a login that was meant for one server
     is never sent to another. Without either it is the server of this machine.
     """
-    told: dict[str, Any] = {} if servers is None else {"servers": [one.strip() for one in servers.split(",")]}
+    told: dict[str, Any] = {} if servers is None else {"servers": addresses(servers)}
+    if bus == "kafka":
+        kafka = settings.kafka if settings.kafka is not None and servers is None else KafkaSettings(**told)
+        return kafka_options(kafka, directory)
+    nats = settings.nats if settings.nats is not None and servers is None else NatsSettings(**told)
+    return nats_options(nats, directory) | _SOON
+
+
+def addresses(servers: str) -> list[str]:
+    """Return the addresses in ``--servers``; ConfigurationError for what is none."""
     try:
-        if bus == "kafka":
-            kafka = settings.kafka if settings.kafka is not None and servers is None else KafkaSettings(**told)
-            return kafka_options(kafka, directory)
-        nats = settings.nats if settings.nats is not None and servers is None else NatsSettings(**told)
-        return nats_options(nats, directory) | _SOON
+        return KafkaSettings(servers=[one.strip() for one in servers.split(",")]).servers
     except ValidationError as error:
         raise ConfigurationError(f"--servers: {explain(error).partition(': ')[2]}") from None
 
