@@ -21,6 +21,8 @@ def nats_options(settings: NatsSettings, directory: Path) -> dict[str, Any]:
     options: dict[str, Any] = {"servers": list(settings.servers)}
     if settings.tls is not None:
         options["tls"] = _context("nats.tls", settings.tls, directory)
+    if settings.inbox_prefix is not None:
+        options["inbox_prefix"] = settings.inbox_prefix
     if settings.credentials is not None:
         path = directory / settings.credentials
         if not path.is_file():

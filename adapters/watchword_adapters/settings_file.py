@@ -60,7 +60,7 @@ def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
         with open_regular(path) as (file, _):
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigurationError(f"settings file {path}: {error.strerror}") from None
+        raise ConfigurationError(f"settings file {path}: {error.strerror}; make one with 'watchword init'") from None
     if len(data) > MAX_FILE_BYTES:
         raise ConfigurationError(f"{path}: over {MAX_FILE_BYTES} bytes")
     try:

@@ -216,10 +216,14 @@ class TlsSettings(Section):
 
 
 class NatsSettings(Section):
-    """``[nats]``: how the commands connect to NATS; at most one login."""
+    """``[nats]``: how the commands connect to NATS; at most one login.
+
+    ``inbox_prefix`` is where answers come, for a user who may not subscribe to all of ``_INBOX.>``.
+    """
 
     servers: Servers = ["nats://localhost:4222"]
     tls: TlsSettings | None = None
+    inbox_prefix: Annotated[str, AfterValidator(_checked_subject)] | None = None
     credentials: str | None = None
     user: str | None = None
     password: SecretStr | None = None

@@ -19,7 +19,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 all is well; 1 something was rejected; 2 wrong arguments, settings, files or input; "
     "3 something could not be judged or signed now.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -30,6 +29,7 @@ stored = typer.Typer(no_args_is_help=True, help="Say what a shared replay store 
 app.add_typer(stored, name="store")
 
 Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The settings, watchword.toml.")]
+SETTINGS = Path("watchword.toml")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 
@@ -37,10 +37,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code; ConfigurationError for wrong arguments, in one line like any other."""
     command = typer.main.get_command(app)
     try:
-        with command.make_context("watchword", list(arguments)) as opened:
-            command.invoke(opened)
-    except typer.Exit as end:
-        return end.exit_code
+        code = command.main(list(arguments), prog_name="watchword", standalone_mode=False)
+    except typer.Abort:  # what it makes of an interrupt
+        raise KeyboardInterrupt from None
     except Exception as error:
         say = getattr(error, "format_message", None)  # the errors of its parser, which typer keeps to itself
         if say is None:
@@ -51,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
             return WRONG_USE
         where = "watchword" if context is None else context.command_path
         raise ConfigurationError(f"{told}; see '{where} --help'") from None
-    return OK
+    return code if isinstance(code, int) else OK
 
 
 class KeyKind(StrEnum):
@@ -159,7 +158,7 @@ def jwks(
 
 
 @app.command()
-def sign(config: Config) -> None:
+def sign(config: Config = SETTINGS) -> None:
     """Sign messages: one JSON object a line on standard input, the same with its envelope on standard output.
 
     Besides the fields of a message a line may have "recipient" (a principal), "expires_at" (seconds) and
@@ -171,7 +170,7 @@ def sign(config: Config) -> None:
 
 
 @app.command()
-def verify(config: Config) -> None:
+def verify(config: Config = SETTINGS) -> None:
     """Verify messages: one JSON object a line on standard input, one verdict a line on standard output.
 
     All lines share one replay window, which forgets nothing. Exit code 1 if anything was rejected, 3 if anything could
@@ -180,6 +179,35 @@ def verify(config: Config) -> None:
     from watchword_adapters.cli.lines import run_verify  # noqa: PLC0415 - quick start
 
     raise typer.Exit(run_verify(config))
+
+
+@app.command()
+def tail(
+    channel: Annotated[
+        str,
+        typer.Argument(metavar="CHANNEL", help="As kafka://prod/tasks or nats://prod/tasks.>, in the settings' realm."),
+    ],
+    *,
+    config: Config = SETTINGS,
+    servers: Servers = None,
+    stream: Annotated[
+        str | None, typer.Option("--stream", metavar="NAME", help="Of NATS: read what this stream stores.")
+    ] = None,
+    from_start: Annotated[
+        bool, typer.Option("--from-start", help="All that is there, and not only what comes.")
+    ] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Print verdicts, as 'verify' does.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="Show who, verdict and reason as a table that moves.")] = False,
+    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="End after so many messages.")] = None,
+) -> None:
+    """Read along on a channel: one JSON object a line, as 'verify' reads them.
+
+    Nothing is committed or acknowledged, and no group or consumer of anybody else's is used. Exit code 1 if anything
+    was rejected, 3 if anything could not be judged or the broker does not answer.
+    """
+    from watchword_adapters.cli.tail import Tail, run_tail  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_tail(Tail(channel, config, servers, stream, from_start, verify, live, count)))
 
 
 @app.command()
@@ -222,13 +250,15 @@ def demo(
 
 @app.command()
 def bench(
+    *,
     parts: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="PART...", help="core, peers, buses, memory, stores, scaling, starts, ready; default all but it."
+        typer.Option(
+            "--part",
+            metavar="PART",
+            help="core, peers, buses, memory, stores, scaling, starts or ready; may be repeated.",
         ),
     ] = None,
-    *,
     small: Annotated[
         bool, typer.Option("--small", help="Take seconds: proves that it works, measures nothing.")
     ] = False,
@@ -241,6 +271,8 @@ def bench(
     redis: Annotated[str | None, typer.Option(metavar="URL", help="A Redis or Valkey, for the stores.")] = None,
 ) -> None:
     """Measure what signing and verifying cost here, beside plain clients and other ways to sign.
+
+    Without --part it measures all but ready, which takes minutes.
 
     Brokers also come from WATCHWORD_BENCH_KAFKA, WATCHWORD_BENCH_NATS and WATCHWORD_BENCH_REDIS; they are filled with
     test data, so name none that is in use. A checkout starts its own. A part that is measured again replaces its
@@ -255,7 +287,7 @@ def bench(
 @quarantined.command("list")
 def list_quarantine(
     *,
-    config: Config,
+    config: Config = SETTINGS,
     bus: OnBus = None,
     servers: Servers = None,
     place: Place = None,
@@ -272,7 +304,7 @@ def list_quarantine(
 def show_quarantine(
     identity: Annotated[str, typer.Argument(metavar="ID", help="A copy's id, as 'list' shows it.")],
     *,
-    config: Config,
+    config: Config = SETTINGS,
     bus: OnBus = None,
     servers: Servers = None,
     place: Place = None,
@@ -289,7 +321,7 @@ def show_quarantine(
 def redrive_quarantine(
     identities: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Copies, by their ids.")] = None,
     *,
-    config: Config,
+    config: Config = SETTINGS,
     bus: OnBus = None,
     servers: Servers = None,
     place: Place = None,
@@ -315,7 +347,7 @@ def init_store(
         str, typer.Argument(metavar="READER", help="As kafka:GROUP, js:STREAM:DURABLE, queue:Q:SUBJECT.")
     ],
     *,
-    config: Config = Path("watchword.toml"),
+    config: Config = SETTINGS,
     servers: Servers = None,
     accept_backlog: Annotated[
         bool, typer.Option("--accept-backlog", help="Let what stands in its log now pass once.")

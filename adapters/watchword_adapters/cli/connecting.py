@@ -65,6 +65,8 @@ def explained(what: str) -> Iterator[None]:
         line = what_to_install(error) or f"{error.name} is not installed: pip install {error.name}"
         raise ConfigurationError(line) from error
     except Exception as error:
+        if hasattr(error, "rights"):  # NotAllowed, of a client that may not be installed
+            raise ConfigurationError(str(error)) from error
         of_client = type(error).__module__.partition(".")[0] in {"aiokafka", "nats"}
         if of_client or isinstance(error, OSError):  # a TimeoutError is one
             raise Unavailable(what, f"{type(error).__name__}: {error}") from error

@@ -124,16 +124,12 @@ async def _born(word: Word, agent: Watchword) -> ReaderBirth:
 async def _end_of(stream: str, durable: str, agent: Watchword, options: dict[str, Any]) -> tuple[int, float]:
     """Return a stream's last sequence and the time of its last message."""
     from watchword_adapters.nats.client import connect  # noqa: PLC0415 - comes with an extra
-    from watchword_adapters.nats_rights import NotAllowed  # noqa: PLC0415 - as above
 
     connection = await connect(watchword=onlooker(agent), **options)
     try:
         told: dict[str, Any] = {}
         for what, name in (("CONSUMER", f"{stream}.{durable}"), ("STREAM", stream)):
-            try:
-                answer = await connection.request(f"$JS.API.{what}.INFO.{name}", b"", timeout=_TIMEOUT)
-            except NotAllowed as error:
-                raise ConfigurationError(str(error)) from None
+            answer = await connection.request(f"$JS.API.{what}.INFO.{name}", b"", timeout=_TIMEOUT)
             told = json.loads(answer.data)
             if "error" in told:
                 raise ConfigurationError(

@@ -54,12 +54,13 @@ def test_tls_and_login_reach_the_clients(files: Path) -> None:
     """What is written is what nats-py and aiokafka connect with; paths start from the settings file."""
     tls = {"ca": "a.crt", "cert": "a.crt", "key": "a.key"}
     chosen = settings(
-        nats={"servers": ["tls://nats:4222"], "tls": tls, "credentials": "a.creds"},
+        nats={"servers": ["tls://nats:4222"], "tls": tls, "credentials": "a.creds", "inbox_prefix": "_INBOX.ops"},
         kafka={"servers": ["k:9093"], "tls": tls, "mechanism": "PLAIN", "user": "u", "password": "hunter2"},
     )
     assert chosen.nats is not None
     nats = nats_options(chosen.nats, files)
     assert nats["user_credentials"] == str(files / "a.creds")
+    assert nats["inbox_prefix"] == "_INBOX.ops"
     assert isinstance(nats["tls"], ssl.SSLContext)
     assert nats["tls"].check_hostname
     assert nats["tls"].cert_store_stats()["x509"] == 1
