@@ -104,7 +104,8 @@ def keygen(
 ) -> None:
     """Make a key pair: a private PEM that only you can read, and a public JWK.
 
-    NAME is what follows the last '/' of the principal. Existing files are never overwritten.
+    NAME is what follows the last '/' of the principal; where that is another team's, with the team before it. Existing
+    files are never overwritten.
     """
     from watchword_adapters.cli.keygen import make_pair  # noqa: PLC0415 - quick start
 

@@ -17,7 +17,8 @@ from watchword.message import check_realm, is_principal
 from watchword_adapters import brokers
 from watchword_adapters.cli.connecting import addresses
 from watchword_adapters.cli.jwks import replace_file
-from watchword_adapters.cli.keygen import create, plain_name
+from watchword_adapters.cli.keygen import create
+from watchword_adapters.cli.names import KEY_SET, file_name
 from watchword_adapters.config import load
 from watchword_adapters.keys.public_files import read_keys
 from watchword_adapters.settings_file import read_settings
@@ -29,9 +30,8 @@ if TYPE_CHECKING:
     from watchword.settings import Settings
 
 _SETTINGS: Final = Path("watchword.toml")
-_KEY_SET: Final = Path("agents.jwks")
-_READER: Final = Path("reader.toml")
-_FIRST: Final = Path("first.py")
+_READER: Final = "reader.toml"
+_FIRST: Final = "first.py"
 _BROKERS: Final = {"nats": "nats_server", "kafka": "kafka_broker"}
 
 _REALM: Final = """\
@@ -126,7 +126,7 @@ def _path_for(principal: str | None) -> Path:
     """Return ``watchword.toml``; where that is another agent's, a file that is named after this one."""
     if principal is None or not _SETTINGS.exists() or read_settings(_SETTINGS).principal == principal:
         return _SETTINGS
-    name = plain_name(principal)
+    name = file_name(principal, _SETTINGS.parent)
     if not name:
         raise ConfigurationError(f"no file name in principal {principal[:128]!r}: name the settings by --config")
     return Path(f"{name}.toml")
@@ -136,8 +136,8 @@ def _make_settings(path: Path, realm: str, principal: str, table: str, report: _
     check_realm(realm)
     if not is_principal(principal):
         raise ConfigurationError(f"principal {principal[:128]!r}: 1 to 255 bytes of UTF-8, no control characters")
-    private = path.with_name(f"{plain_name(principal) or path.stem}.pem")
-    public = path.with_name(_KEY_SET.name)
+    private = path.with_name(f"{file_name(principal, path.parent) or path.stem}.pem")
+    public = path.with_name(KEY_SET)
     known = _known(public)
     if not private.exists():
         _check_new(public, known, principal)
@@ -151,7 +151,7 @@ def _make_settings(path: Path, realm: str, principal: str, table: str, report: _
 
 def _make_first(bus: str, servers: list[str], path: Path, settings: Settings, report: _Report) -> None:
     """Make a reader's settings and a program, beside the agent's; what is there is left as it is."""
-    public, reader, first = (path.with_name(one.name) for one in (_KEY_SET, _READER, _FIRST))
+    public, reader, first = (path.with_name(name) for name in (KEY_SET, _READER, _FIRST))
     if not reader.exists():
         if not public.exists():
             raise ConfigurationError(f"{public} is not there, whose keys the example's reader is to believe")

@@ -234,3 +234,18 @@ def test_an_example_needs_the_key_set(run: Run, config: Path) -> None:
     ended = run("init", "--bus", "nats")
     assert (ended.code, Path("first.py").exists()) == (2, False)
     assert "agents.jwks is not there, whose keys the example's reader is to believe" in ended.err
+
+
+@pytest.mark.parametrize("third", [("init", "-r", "prod"), ("keygen",)])
+def test_two_teams_have_a_planner_each(run: Run, directory: Path, third: tuple[str, ...]) -> None:
+    """Agents with one last name live in one directory, each with its own key and settings, however they were made."""
+    for principal in ("agent://a/planner", "agent://b/planner", "agent://b/planner"):
+        assert run("init", "-r", "prod", "-p", principal).code == 0
+    assert set(tree(directory)) == {
+        "watchword.toml", "planner.pem", "agents.jwks", "b-planner.toml", "b-planner.pem",
+    }  # fmt: skip
+    assert run(*third, "-p", "agent://c/planner").code == 0
+    assert (directory / "c-planner.pem").exists()
+    for name, principal in (("watchword.toml", "agent://a/planner"), ("b-planner.toml", "agent://b/planner")):
+        agent = load(name)
+        assert (agent.signer.principal, agent.verifier.has_keys) == (principal, True)
