@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from nats import errors
+
+from watchword.errors import restored
 
 _REFUSAL: Final = re.compile('permissions violation for (publish|subscription) to "([^"]*)"', re.IGNORECASE)
 
@@ -20,6 +22,9 @@ class NotAllowed(errors.TimeoutError):
         missing = " nor ".join(rights)
         Exception.__init__(self, f"this user may not {missing}; permit it on the server (docs/nats-rights.md)")
         self.rights = rights
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return restored, (type(self), self.args, self.__dict__)
 
     def __str__(self) -> str:
         return Exception.__str__(self)

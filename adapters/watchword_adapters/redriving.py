@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from watchword import MemoryKeys, Mode, Policy, Rejected, Unavailable, VerifiedMessage, Watchword
 from watchword.agent import require
-from watchword.spi import Audit, MemoryReplayStore, ObservedMessage, Verifier
+from watchword.spi import MemoryReplayStore, ObservedMessage, Verifier
 from watchword.wire_json import verdict_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
     from watchword.quarantine_copy import Kept
-    from watchword.spi import Message
 
 Verdict: TypeAlias = VerifiedMessage | Rejected | Unavailable
 
@@ -79,9 +78,12 @@ ANY = Choice()
 
 
 def onlooker(watchword: Watchword) -> Watchword:
-    """Return an agent that knows nobody and drops nothing: it reads a quarantine, where nothing can verify."""
+    """Return an agent that knows nobody and drops nothing: it reads along, or in a quarantine, where nothing verifies.
+
+    It remembers nothing either, so the shortest window will do: less of a log is read before what it was asked for.
+    """
     require(watchword)
-    replay, policy = MemoryReplayStore(horizon=None), Policy(mode=Mode.OBSERVE)
+    replay, policy = MemoryReplayStore(horizon=None), Policy(mode=Mode.OBSERVE, max_age=1, max_skew=0)
     return Watchword.of(
         verifier=Verifier(realm=watchword.realm, keys=MemoryKeys(), replay=replay, policy=policy, clock=watchword.clock)
     )
@@ -94,7 +96,7 @@ def judge(watchword: Watchword) -> Watchword:
     """
     require(watchword, reads=True)
     own = watchword.verifier
-    policy = replace(own.policy, mode=Mode.OBSERVE)
+    policy = replace(own.policy, mode=Mode.OBSERVE, channels=())  # which may enforce
     return Watchword.of(
         verifier=Verifier(
             realm=own.realm,
@@ -113,19 +115,6 @@ async def judged_copy(judging: Watchword, stored: Stored, kept: Kept) -> Redrive
     delivered = await judging.admit(replace(kept.message, reader="redrive"))
     verdict = delivered.verdict if isinstance(delivered, ObservedMessage) else delivered
     return Redriven(id=stored.id, read="copy", kept=kept, verdict=verdict)
-
-
-class _Silence(Audit):
-    """Says nothing of copies, which are unsigned as they should be."""
-
-    def refused(self, message: Message, verdict: Rejected | Unavailable, *, observed: bool = False) -> None:
-        """See Audit."""
-
-    def refused_raw(self, verdict: Rejected, **_: object) -> None:
-        """See Audit."""
-
-    def warn(self, event: str, **_: object) -> None:
-        """See Audit."""
 
 
 def _base64(value: bytes | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import stat
@@ -33,3 +34,8 @@ def open_regular(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
         except OSError as error:  # a failed read does not say of what
             error.filename = error.filename or str(path)
             raise
+
+
+def without_mark(data: bytes) -> bytes:
+    """Return a text file's bytes without the byte-order mark that editors of Windows put before UTF-8."""
+    return data.removeprefix(codecs.BOM_UTF8)

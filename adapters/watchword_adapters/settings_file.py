@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
@@ -11,9 +12,9 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from watchword import ConfigurationError
-from watchword.mistakes import Location, explain
+from watchword.mistakes import Location, explain, fields_at
 from watchword.settings import Settings
-from watchword_adapters.regular_file import open_regular
+from watchword_adapters.regular_file import open_regular, without_mark
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,8 +24,21 @@ PREFIX: Final = "WATCHWORD_"
 DELIMITER: Final = "__"
 MAX_FILE_BYTES: Final = 1024 * 1024
 
-_SECTIONS: Final = ("policy", "quarantine", "replay", "signer")
+_SECTIONS: Final = ("policy", "quarantine", "replay", "signer", "nats", "kafka")
 _SIMILAR: Final = 0.75
+
+SERVICE_VARIABLE: Final = re.compile(
+    r"_(?:(?P<host>SERVICE_HOST|PORT_\d+_(?:TCP|UDP|SCTP)_ADDR)|(?P<port>SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_\d+_(?:TCP|UDP|SCTP)_PORT)"
+    r"|(?P<url>PORT(?:_\d+_(?:TCP|UDP|SCTP))?)|(?P<protocol>PORT_\d+_(?:TCP|UDP|SCTP)_PROTO))$"
+)
+"""How the variables end that Kubernetes sets for each service, by what is in them."""
+
+_SERVICE_VALUES: Final = {
+    "host": re.compile(r"[0-9A-Fa-f.:]+"),
+    "port": re.compile(r"\d{1,5}"),
+    "url": re.compile(r"(?:tcp|udp|sctp)://[0-9A-Fa-f.:\[\]]+"),
+    "protocol": re.compile(r"tcp|udp|sctp"),
+}
 
 
 class _Environment(Settings, BaseSettings):
@@ -47,8 +61,7 @@ def read_settings(path: Path) -> Settings:
 def read_settings_text(path: Path) -> tuple[bytes, Settings]:
     """Return the file's own text, and the settings as ``read_settings`` does."""
     data, document = _read(path)
-    _check_environment()
-    merged = _merge(document, EnvSettingsSource(_Environment)())
+    merged = _merge(document, _environment())
     try:
         return data, Settings.model_validate(merged)
     except ValidationError as error:
@@ -60,11 +73,11 @@ def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
         with open_regular(path) as (file, _):
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigurationError(f"settings file {path}: {error.strerror}") from None
+        raise ConfigurationError(f"settings file {path}: {error.strerror}; make one with 'watchword init'") from None
     if len(data) > MAX_FILE_BYTES:
         raise ConfigurationError(f"{path}: over {MAX_FILE_BYTES} bytes")
     try:
-        return data, tomllib.loads(data.decode())
+        return data, tomllib.loads(without_mark(data).decode())
     except UnicodeDecodeError:
         raise ConfigurationError(f"{path}: not UTF-8") from None
     except ValueError as error:  # TOMLDecodeError, or of a number with thousands of digits
@@ -73,24 +86,42 @@ def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
         raise ConfigurationError(f"{path}: nested too deeply") from None
 
 
-def _check_environment() -> None:
-    """Refuse a variable that was meant for us and would be passed over.
+def _environment() -> dict[str, Any]:
+    """Return what the environment sets; ConfigurationError for a variable meant for us that would be passed over.
 
-    Others may begin alike: an orchestrator names its service variables after services.
+    Others may begin alike: an orchestrator names the variables of a service after it.
     """
-    for variable in sorted(os.environ):
-        if not variable.upper().startswith(PREFIX):
-            continue
-        field, nested, _ = variable[len(PREFIX) :].lower().partition(DELIMITER)
-        if nested and field == "keys":
-            raise ConfigurationError(f"{variable}: write all key sources as one JSON list in {PREFIX}KEYS")
-        if (nested and field not in _SECTIONS) or (not nested and field in _SECTIONS):
-            tables = ", ".join(f"{PREFIX}{section.upper()}{DELIMITER}..." for section in _SECTIONS)
-            raise ConfigurationError(f"{variable}: no such table; use {tables}")
-        if field not in Settings.model_fields:
+    source = EnvSettingsSource(_Environment)
+    source.env_vars = {
+        variable: value for variable, value in source.env_vars.items() if not _is_of_service(variable, value or "")
+    }
+    for variable, value in sorted(os.environ.items()):
+        if variable.upper().startswith(PREFIX) and not _is_of_service(variable, value):
+            _check_variable(variable)
+    return source()
+
+
+def _is_of_service(variable: str, value: str) -> bool:
+    """Return True for what Kubernetes sets for each service: an address, a port or a protocol, under such a name."""
+    found = SERVICE_VARIABLE.search(variable.upper())
+    return found is not None and bool(_SERVICE_VALUES[found.lastgroup or ""].fullmatch(value))
+
+
+def _check_variable(variable: str) -> None:
+    field, nested, _ = variable[len(PREFIX) :].lower().partition(DELIMITER)
+    if nested and field == "keys":
+        raise ConfigurationError(f"{variable}: write all key sources as one JSON list in {PREFIX}KEYS")
+    if (nested and field not in _SECTIONS) or (not nested and field in _SECTIONS):
+        tables = ", ".join(f"{PREFIX}{section.upper()}{DELIMITER}..." for section in _SECTIONS)
+        raise ConfigurationError(f"{variable}: no such table; use {tables}")
+    if field not in Settings.model_fields:
+        section, _, name = field.partition("_")
+        if section in _SECTIONS and name in fields_at(Settings, (section,)):
+            similar = [f"{section}{DELIMITER}{name}"]
+        else:
             similar = get_close_matches(field, Settings.model_fields, 1, _SIMILAR)
-            if similar:
-                raise ConfigurationError(f"{variable}: unknown; did you mean {PREFIX}{similar[0].upper()}?")
+        if similar:
+            raise ConfigurationError(f"{variable}: unknown; did you mean {PREFIX}{similar[0].upper()}?")
 
 
 def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

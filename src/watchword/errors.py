@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final, TypeVar
 
 MAX_CLAIMED: Final = 128
 """Characters of an unverified value that an error or a log line may carry."""
+
+
+_Error = TypeVar("_Error", bound=Exception)
 
 
 class Reason(StrEnum):
@@ -37,7 +40,18 @@ class Reason(StrEnum):
 
 
 class WatchwordError(Exception):
-    """Any error that Watchword raises on purpose."""
+    """Any error that Watchword raises on purpose; it can be pickled, as what a worker process raises is."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return restored, (type(self), self.args, self.__dict__)
+
+
+def restored(cls: type[_Error], args: tuple[object, ...], state: dict[str, object]) -> _Error:
+    """Make an error as it was; its constructor would make another one of its text."""
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigurationError(WatchwordError):
@@ -83,3 +97,6 @@ class Pending(Unavailable):
     def __init__(self, found: object) -> None:
         self.found = found
         super().__init__("keys", "still looking")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Unavailable, (self.what, self.detail)  # nobody elsewhere can wait for it

@@ -6,7 +6,7 @@ import re
 from dataclasses import KW_ONLY, MISSING, dataclass, field, fields, make_dataclass
 from functools import lru_cache
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeAlias, TypeVar, final
 
 from watchword.errors import ConfigurationError, Rejected, SigningError, Unavailable
 
@@ -40,6 +40,8 @@ MAX_CHANNEL_BYTES: Final = 1024
 
 Header: TypeAlias = tuple[str, bytes | None]
 Scheme: TypeAlias = Literal["kafka", "nats"]
+
+_MADE_BY: Final = "a VerifiedMessage is made by Verifier.verify only"
 
 _REALM = re.compile(r"[a-z0-9-]{1,63}")
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")  # "." and ".." are refused beside it
@@ -240,7 +242,22 @@ class VerifiedMessage:
     position: Position | None = None
 
     def __post_init__(self) -> None:
-        raise TypeError("a VerifiedMessage is made by Verifier.verify only")
+        raise TypeError(_MADE_BY)
+
+    def __init_subclass__(cls) -> None:
+        raise TypeError(_MADE_BY)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a VerifiedMessage is not pickled: send the message and verify it there")
+
+    def __setstate__(self, _: object) -> NoReturn:  # else the one of dataclasses, which takes any state
+        raise TypeError(_MADE_BY)
 
 
 @final

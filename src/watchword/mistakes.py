@@ -52,7 +52,7 @@ def _name(location: Iterable[int | str]) -> str:
 def _advice(details: ErrorDetails, model: type[BaseModel] | None) -> str:
     kind = details["type"]
     if kind == "extra_forbidden":
-        known = _fields_at(model, details["loc"][:-1])
+        known = fields_at(model, details["loc"][:-1])
         similar = get_close_matches(str(details["loc"][-1]), known, 1)
         if similar:
             return f'unknown; did you mean "{similar[0]}"?'
@@ -64,7 +64,7 @@ def _advice(details: ErrorDetails, model: type[BaseModel] | None) -> str:
     return details["msg"] if advice is None else advice.format(expected=context.get("expected"))
 
 
-def _fields_at(model: type[BaseModel] | None, location: Iterable[int | str]) -> list[str]:
+def fields_at(model: type[BaseModel] | None, location: Iterable[int | str]) -> list[str]:
     """Return the names that may stand in the table at ``location``."""
     for part in location:
         if model is not None and isinstance(part, str):

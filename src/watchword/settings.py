@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import sys
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from watchword.errors import ConfigurationError
 from watchword.message import Channel, check_realm, is_principal, is_subject, is_topic
@@ -86,10 +86,19 @@ def _checked_subject(value: str) -> str:
     return value
 
 
+def _checked_servers(value: list[str]) -> list[str]:
+    if not value or not all(one and one.isascii() and one.isprintable() and " " not in one for one in value):
+        raise ValueError('write the addresses of one or more servers, as ["localhost:9092"]')
+    if any("@" in one for one in value):
+        raise ValueError("write no login into an address, where it would be shown: user and password have names here")
+    return value
+
+
 Duration: TypeAlias = Annotated[float, BeforeValidator(parse_duration)]
 Size: TypeAlias = Annotated[int, BeforeValidator(parse_size)]
 Principal: TypeAlias = Annotated[str, AfterValidator(_checked_principal)]
 Listed: Final = BeforeValidator(_listed)
+Servers: TypeAlias = Annotated[list[str], AfterValidator(_checked_servers), Listed]
 
 
 class Section(BaseModel):
@@ -189,6 +198,62 @@ class QuarantineSettings(Section):
         )
 
 
+class TlsSettings(Section):
+    """``[nats.tls]``, ``[kafka.tls]``: an encrypted connection. Paths of PEM files.
+
+    ``ca`` is whom to trust, by default the system's authorities; ``cert`` and ``key`` are this process's own.
+    """
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("a certificate goes with its key: write both cert and key, or neither")
+        return self
+
+
+class NatsSettings(Section):
+    """``[nats]``: how the commands connect to NATS; at most one login.
+
+    ``inbox_prefix`` is where answers come, for a user who may not subscribe to all of ``_INBOX.>``.
+    """
+
+    servers: Servers = ["nats://localhost:4222"]
+    tls: TlsSettings | None = None
+    inbox_prefix: Annotated[str, AfterValidator(_checked_subject)] | None = None
+    credentials: str | None = None
+    user: str | None = None
+    password: SecretStr | None = None
+    token: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _one_login(self) -> Self:
+        if (self.user is None) != (self.password is None):
+            raise ValueError("a login is both user and password: write the other one too")
+        if sum(given is not None for given in (self.credentials, self.user, self.token)) > 1:
+            raise ValueError("write one login: credentials, or user and password, or token")
+        return self
+
+
+class KafkaSettings(Section):
+    """``[kafka]``: how the commands connect to Kafka; ``mechanism`` is SASL's, and needs ``user`` and ``password``."""
+
+    servers: Servers = ["localhost:9092"]
+    tls: TlsSettings | None = None
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    user: str | None = None
+    password: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _one_login(self) -> Self:
+        if len({given is None for given in (self.mechanism, self.user, self.password)}) > 1:
+            raise ValueError('a login is mechanism, user and password together: mechanism = "SCRAM-SHA-512"')
+        return self
+
+
 class Settings(Section):
     """A whole ``watchword.toml``."""
 
@@ -199,6 +264,8 @@ class Settings(Section):
     policy: PolicySettings = Field(default_factory=PolicySettings)
     replay: ReplaySettings = Field(default_factory=ReplaySettings)
     quarantine: QuarantineSettings | None = None
+    nats: NatsSettings | None = None
+    kafka: KafkaSettings | None = None
 
     def to_policy(self) -> Policy:
         """Return the policy; ConfigurationError where a limit is unsafe or a rule can never apply."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from watchword.encoding import encode_batched, encode_direct, encode_protected, overhead, sig_structure
 from watchword.envelope import MAX_TREE_SIZE
-from watchword.errors import ConfigurationError, Unavailable
+from watchword.errors import ConfigurationError, SigningError, Unavailable
 from watchword.keys import (
     SIGNATURE_BYTES,
     Algorithm,
@@ -18,13 +18,21 @@ from watchword.keys import (
     with_low_s,
 )
 from watchword.merkle import leaf_of, paths_of
-from watchword.message import ENVELOPE_HEADER, TRACE_HEADERS, Header, check_realm, is_principal, maker_of
+from watchword.message import (
+    ENVELOPE_HEADER,
+    TRACE_HEADERS,
+    Channel,
+    Header,
+    Message,
+    check_realm,
+    is_principal,
+    maker_of,
+)
 from watchword.unsigned import ClaimsBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from watchword.message import Message
     from watchword.unsigned import UnsignedEnvelope
 
 BATCH: Final = 64
@@ -142,10 +150,16 @@ class Signer:
         ``recipient`` is the principal it is meant for; ``expires_at`` is in seconds since the epoch; ``in_reply_to`` is
         the id of the request that it answers. SigningError where the bus would change the message or a limit is passed.
         """
-        return self.prepare_parts(
-            message.channel, message.value, message.key, message.headers, message.partition,
-            recipient, expires_at, in_reply_to, message.reply_to,
-        )  # fmt: skip
+        try:
+            return self.prepare_parts(
+                message.channel, message.value, message.key, message.headers, message.partition,
+                recipient, expires_at, in_reply_to, message.reply_to,
+            )  # fmt: skip
+        except (AttributeError, TypeError, ValueError):  # checked only now: it is paid for by those who are wrong
+            mistake = _wrong_type(message, recipient, in_reply_to)
+            if mistake is None:
+                raise
+            raise SigningError(mistake) from None
 
     async def sign_prepared(self, envelopes: Sequence[UnsignedEnvelope]) -> list[Signed]:
         """Sign what this signer prepared, ``batch`` with one signature; Unavailable where the back-end failed."""
@@ -207,3 +221,33 @@ class _Tree:
             _make_signed((ENVELOPE_HEADER, value), unsigned.id, unsigned.issued_at)
             for unsigned, value in zip(self._envelopes, values, strict=True)
         ]
+
+
+def _wrong_type(message: Any, recipient: object, in_reply_to: object) -> str | None:
+    """Return what to give in place of the first part of a wrong type; None if there is no such part."""
+    if not isinstance(message, Message):
+        return f"a {type(message).__name__} cannot be signed: write a Message"
+    parts: dict[str, tuple[object, type, str]] = {
+        "channel": (message.channel, Channel, "a Channel"),
+        "value": (message.value, bytes, "bytes, or None"),
+        "key": (message.key, bytes, "bytes, or None"),
+        "headers": (message.headers, tuple, 'pairs, as (("content-type", b"text/plain"),)'),
+        "partition": (message.partition, int, "a number, or None"),
+        "recipient": (recipient, str, "a principal, or None"),
+        "in_reply_to": (in_reply_to, bytes, "the id of the request, or None"),
+        "reply_to": (message.reply_to, str, "a subject, or None"),
+    }
+    for name, (value, wanted, give) in parts.items():
+        if not isinstance(value, wanted) and (value is not None or name in {"channel", "headers"}):
+            return f"{name} of type {type(value).__name__}: give {give}"
+    if not all(_is_pair(header) for header in message.headers):
+        return 'headers: give pairs of text and bytes (or None), as (("content-type", b"text/plain"),)'
+    return None
+
+
+def _is_pair(header: Any) -> bool:
+    match header:
+        case (str(), bytes() | None):
+            return True
+        case _:
+            return False

@@ -9,7 +9,7 @@ import pytest
 
 from tests.brokers.broker import Broker
 from watchword import ConfigurationError
-from watchword_adapters.demo.broker import nats_server
+from watchword_adapters.brokers import nats_server
 from watchword_adapters.demo.play import play
 from watchword_adapters.demo.scenario import Director, Result
 
@@ -73,7 +73,7 @@ def test_the_demo_counts_what_a_start_without_init_loses(nats_url: str, monkeypa
 
 def test_the_table_shows_both_acts(nats_url: str) -> None:
     """A person sees each attack with what it did before and why it is dropped now, and the sums."""
-    ran = _demo("--url", nats_url)
+    ran = _demo("--servers", nats_url)
     assert ran.returncode == 0, ran.stderr
     assert "HMAC, public key as the secret" in ran.stdout
     assert all(word in ran.stdout for word in ("1,000 instances", "client killed", "reached handler", "bad_signature"))
@@ -83,9 +83,8 @@ def test_the_table_shows_both_acts(nats_url: str) -> None:
 @pytest.mark.parametrize(
     ("options", "advice"),
     [
-        (("--bus", "kafka", "--url", "nats://127.0.0.1:1"), "--url goes with --bus nats"),
-        (("--url", "nats://127.0.0.1:1"), "write nats://HOST:PORT"),
-        (("--bus", "kafka", "--bootstrap", "127.0.0.1:1"), "write HOST:PORT"),
+        (("--servers", "nats://127.0.0.1:1"), "write nats://HOST:PORT"),
+        (("--bus", "kafka", "--servers", "127.0.0.1:1"), "write HOST:PORT"),
     ],
 )
 def test_a_wrong_address_is_one_clear_line(options: tuple[str, ...], advice: str) -> None:

@@ -91,7 +91,7 @@ def test_from_rejection_to_verdict_on_kafka(
     """What was quarantined is listed, shown, and judged again at its offset: one verdict a line, value included."""
     topic = unique("tasks")
     asyncio.run(on_kafka(load(settings), kafka_bootstrap, topic))
-    where = ("--config", str(settings), "--bus", "kafka", "--bootstrap", kafka_bootstrap)
+    where = ("--config", str(settings), "--bus", "kafka", "--servers", kafka_bootstrap)
     code, rows = run(capsys, "list", "--json", *where)
     assert code == 0
     assert [(row["copy"], row["reason"], row["position"]) for row in rows] == [
@@ -131,7 +131,7 @@ def test_from_rejection_to_verdict_on_nats(
 ) -> None:
     """What was quarantined is listed and judged; where a copy does not match its position, it is judged alone."""
     asyncio.run(on_nats(load(settings), nats_url, unique("tasks")))
-    where = ("--config", str(settings), "--bus", "nats", "--server", nats_url)
+    where = ("--config", str(settings), "--bus", "nats", "--servers", nats_url)
     code, rows = run(capsys, "list", "--json", *where)
     assert (code, [row["copy"] for row in rows]) == (0, ["1", "2"])
     code, verdicts = run(capsys, "redrive", "2", "1", *where)

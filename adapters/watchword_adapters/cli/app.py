@@ -19,7 +19,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 all is well; 1 something was rejected; 2 wrong arguments, settings, files or input; "
     "3 something could not be judged or signed now.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -30,6 +29,7 @@ stored = typer.Typer(no_args_is_help=True, help="Say what a shared replay store 
 app.add_typer(stored, name="store")
 
 Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The settings, watchword.toml.")]
+SETTINGS = Path("watchword.toml")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 
@@ -37,10 +37,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code; ConfigurationError for wrong arguments, in one line like any other."""
     command = typer.main.get_command(app)
     try:
-        with command.make_context("watchword", list(arguments)) as opened:
-            command.invoke(opened)
-    except typer.Exit as end:
-        return end.exit_code
+        code = command.main(list(arguments), prog_name="watchword", standalone_mode=False)
+    except typer.Abort:  # what it makes of an interrupt
+        raise KeyboardInterrupt from None
     except Exception as error:
         say = getattr(error, "format_message", None)  # the errors of its parser, which typer keeps to itself
         if say is None:
@@ -51,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
             return WRONG_USE
         where = "watchword" if context is None else context.command_path
         raise ConfigurationError(f"{told}; see '{where} --help'") from None
-    return OK
+    return code if isinstance(code, int) else OK
 
 
 class KeyKind(StrEnum):
@@ -68,9 +67,12 @@ class Bus(StrEnum):
     KAFKA = "kafka"
 
 
-OnBus = Annotated[Bus, typer.Option("--bus", help="The bus on which the quarantine is.")]
-Address = Annotated[
-    str | None, typer.Option("--bootstrap", "--server", metavar="ADDRESS", help="The broker, as localhost:9092.")
+OnBus = Annotated[Bus | None, typer.Option("--bus", help="Its bus, where the settings name more than one.")]
+Servers = Annotated[
+    str | None,
+    typer.Option(
+        "--servers", metavar="ADDRESSES", help="As nats://a:4222,nats://b:4222 or a:9092,b:9092; without TLS and login."
+    ),
 ]
 Place = Annotated[
     str | None, typer.Option("--from", metavar="NAME", help="Topic or subject; by default the settings' own.")
@@ -102,7 +104,8 @@ def keygen(
 ) -> None:
     """Make a key pair: a private PEM that only you can read, and a public JWK.
 
-    NAME is what follows the last '/' of the principal. Existing files are never overwritten.
+    NAME is what follows the last '/' of the principal; where that is another team's, with the team before it. Existing
+    files are never overwritten.
     """
     from watchword_adapters.cli.keygen import make_pair  # noqa: PLC0415 - quick start
 
@@ -118,6 +121,11 @@ def init(
     principal: Annotated[
         str | None, typer.Option("--principal", "-p", help="Who the agent is, as agent://acme/planner.")
     ] = None,
+    bus: Annotated[Bus | None, typer.Option("--bus", help="Make a first example for it: first.py.")] = None,
+    servers: Annotated[
+        str | None,
+        typer.Option("--servers", metavar="ADDRESSES", help="Your broker; by default the example brings one."),
+    ] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -125,10 +133,11 @@ def init(
 
     Only what is missing is made, so it is harmless to run twice. Where there are settings only the journal is made; for
     readers that have never run, or have been stopped. A second agent in a directory gets settings under its own name.
+    With --bus there is a program to run at once, first.py, and the settings of its reader, reader.toml.
     """
-    from watchword_adapters.cli.init import run_init  # noqa: PLC0415 - quick start
+    from watchword_adapters.cli.init import Wanted, run_init  # noqa: PLC0415 - quick start
 
-    sys.stdout.write(run_init(config, realm, principal, as_json=as_json))
+    sys.stdout.write(run_init(Wanted(config, realm, principal, bus, servers), as_json=as_json))
 
 
 @app.command()
@@ -150,7 +159,7 @@ def jwks(
 
 
 @app.command()
-def sign(config: Config) -> None:
+def sign(config: Config = SETTINGS) -> None:
     """Sign messages: one JSON object a line on standard input, the same with its envelope on standard output.
 
     Besides the fields of a message a line may have "recipient" (a principal), "expires_at" (seconds) and
@@ -162,7 +171,7 @@ def sign(config: Config) -> None:
 
 
 @app.command()
-def verify(config: Config) -> None:
+def verify(config: Config = SETTINGS) -> None:
     """Verify messages: one JSON object a line on standard input, one verdict a line on standard output.
 
     All lines share one replay window, which forgets nothing. Exit code 1 if anything was rejected, 3 if anything could
@@ -171,6 +180,35 @@ def verify(config: Config) -> None:
     from watchword_adapters.cli.lines import run_verify  # noqa: PLC0415 - quick start
 
     raise typer.Exit(run_verify(config))
+
+
+@app.command()
+def tail(
+    channel: Annotated[
+        str,
+        typer.Argument(metavar="CHANNEL", help="As kafka://prod/tasks or nats://prod/tasks.>, in the settings' realm."),
+    ],
+    *,
+    config: Config = SETTINGS,
+    servers: Servers = None,
+    stream: Annotated[
+        str | None, typer.Option("--stream", metavar="NAME", help="Of NATS: read what this stream stores.")
+    ] = None,
+    from_start: Annotated[
+        bool, typer.Option("--from-start", help="All that is there, and not only what comes.")
+    ] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Print verdicts, as 'verify' does.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="Show who, verdict and reason as a table that moves.")] = False,
+    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="End after so many messages.")] = None,
+) -> None:
+    """Read along on a channel: one JSON object a line, as 'verify' reads them.
+
+    Nothing is committed or acknowledged, and no group or consumer of anybody else's is used. Exit code 1 if anything
+    was rejected, 3 if anything could not be judged or the broker does not answer.
+    """
+    from watchword_adapters.cli.tail import Tail, run_tail  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_tail(Tail(channel, config, servers, stream, from_start, verify, live, count)))
 
 
 @app.command()
@@ -193,8 +231,9 @@ def inspect(
 @app.command()
 def demo(
     bus: Annotated[Bus, typer.Option(help="The bus to play on.")] = Bus.NATS,
-    url: Annotated[str | None, typer.Option(help="A NATS server of yours; by default one is started.")] = None,
-    bootstrap: Annotated[str | None, typer.Option(help="A Kafka broker of yours; by default one is started.")] = None,
+    servers: Annotated[
+        str | None, typer.Option("--servers", metavar="ADDRESS", help="A broker of yours; by default one is started.")
+    ] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -207,18 +246,20 @@ def demo(
         raise ConfigurationError("the demo is in the source only: clone it, and type make demo")
     from watchword_adapters.cli.demo import run_demo  # noqa: PLC0415 - quick start
 
-    raise typer.Exit(run_demo(bus.value, url=url, bootstrap=bootstrap, as_json=as_json))
+    raise typer.Exit(run_demo(bus.value, servers=servers, as_json=as_json))
 
 
 @app.command()
 def bench(
+    *,
     parts: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="PART...", help="core, peers, buses, memory, stores, scaling, starts, ready; default all but it."
+        typer.Option(
+            "--part",
+            metavar="PART",
+            help="core, peers, buses, memory, stores, scaling, starts or ready; may be repeated.",
         ),
     ] = None,
-    *,
     small: Annotated[
         bool, typer.Option("--small", help="Take seconds: proves that it works, measures nothing.")
     ] = False,
@@ -231,6 +272,8 @@ def bench(
     redis: Annotated[str | None, typer.Option(metavar="URL", help="A Redis or Valkey, for the stores.")] = None,
 ) -> None:
     """Measure what signing and verifying cost here, beside plain clients and other ways to sign.
+
+    Without --part it measures all but ready, which takes minutes.
 
     Brokers also come from WATCHWORD_BENCH_KAFKA, WATCHWORD_BENCH_NATS and WATCHWORD_BENCH_REDIS; they are filled with
     test data, so name none that is in use. A checkout starts its own. A part that is measured again replaces its
@@ -245,9 +288,9 @@ def bench(
 @quarantined.command("list")
 def list_quarantine(
     *,
-    config: Config,
-    bus: OnBus,
-    address: Address = None,
+    config: Config = SETTINGS,
+    bus: OnBus = None,
+    servers: Servers = None,
     place: Place = None,
     limit: Limit = 1000,
     as_json: AsJson = False,
@@ -255,16 +298,16 @@ def list_quarantine(
     """List copies: how many of each reason, and the latest of them, a row each. Nothing in them is verified."""
     from watchword_adapters.cli.quarantine import Source, run_list  # noqa: PLC0415 - quick start
 
-    raise typer.Exit(run_list(Source(config, bus.value, address, place, limit), as_json=as_json))
+    raise typer.Exit(run_list(Source(config, bus, servers, place, limit), as_json=as_json))
 
 
 @quarantined.command("show")
 def show_quarantine(
     identity: Annotated[str, typer.Argument(metavar="ID", help="A copy's id, as 'list' shows it.")],
     *,
-    config: Config,
-    bus: OnBus,
-    address: Address = None,
+    config: Config = SETTINGS,
+    bus: OnBus = None,
+    servers: Servers = None,
     place: Place = None,
     limit: Limit = 1000,
     as_json: AsJson = False,
@@ -272,16 +315,16 @@ def show_quarantine(
     """Show one copy in full. Nothing in it is verified: whoever may write to the quarantine may have made it up."""
     from watchword_adapters.cli.quarantine import Source, run_show  # noqa: PLC0415 - quick start
 
-    raise typer.Exit(run_show(identity, Source(config, bus.value, address, place, limit), as_json=as_json))
+    raise typer.Exit(run_show(identity, Source(config, bus, servers, place, limit), as_json=as_json))
 
 
 @quarantined.command("redrive")
 def redrive_quarantine(
     identities: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Copies, by their ids.")] = None,
     *,
-    config: Config,
-    bus: OnBus,
-    address: Address = None,
+    config: Config = SETTINGS,
+    bus: OnBus = None,
+    servers: Servers = None,
     place: Place = None,
     limit: Limit = 1000,
     reason: Annotated[list[str] | None, typer.Option(help="Only copies of this reason; may be repeated.")] = None,
@@ -295,7 +338,7 @@ def redrive_quarantine(
     """
     from watchword_adapters.cli.quarantine import Source, run_redrive  # noqa: PLC0415 - quick start
 
-    source = Source(config, bus.value, address, place, limit)
+    source = Source(config, bus, servers, place, limit)
     raise typer.Exit(run_redrive(source, identities, reasons=reason, channels=channel, everything=everything))
 
 
@@ -305,10 +348,8 @@ def init_store(
         str, typer.Argument(metavar="READER", help="As kafka:GROUP, js:STREAM:DURABLE, queue:Q:SUBJECT.")
     ],
     *,
-    config: Config = Path("watchword.toml"),
-    servers: Annotated[
-        str | None, typer.Option("--servers", metavar="URL", help="The bus: nats://localhost:4222, or localhost:9092.")
-    ] = None,
+    config: Config = SETTINGS,
+    servers: Servers = None,
     accept_backlog: Annotated[
         bool, typer.Option("--accept-backlog", help="Let what stands in its log now pass once.")
     ] = False,

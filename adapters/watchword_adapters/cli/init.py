@@ -1,17 +1,24 @@
-"""``watchword init``: the least that an agent needs, and a journal with which its readers begin without a floor."""
+"""``watchword init``: the least that an agent needs, and a journal with which its readers begin without a floor.
+
+With a bus there is a first example beside it: a reader that has public keys only, and a program that runs both.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from watchword import Algorithm, ConfigurationError, MemoryKeys, SigningKey
 from watchword.jwk import to_jwks
 from watchword.message import check_realm, is_principal
+from watchword_adapters import brokers
+from watchword_adapters.cli.connecting import addresses
 from watchword_adapters.cli.jwks import replace_file
-from watchword_adapters.cli.keygen import create, plain_name
+from watchword_adapters.cli.keygen import create
+from watchword_adapters.cli.names import KEY_SET, file_name
 from watchword_adapters.config import load
 from watchword_adapters.keys.public_files import read_keys
 from watchword_adapters.settings_file import read_settings
@@ -23,21 +30,30 @@ if TYPE_CHECKING:
     from watchword.settings import Settings
 
 _SETTINGS: Final = Path("watchword.toml")
-_KEY_SET: Final = Path("agents.jwks")
+_READER: Final = "reader.toml"
+_FIRST: Final = "first.py"
+_BROKERS: Final = {"nats": "nats_server", "kafka": "kafka_broker"}
 
-_TEXT: Final = """\
-realm = {realm}                             # names this cluster or account; the same for all agents
-principal = {principal}                     # who this process is
+_REALM: Final = """\
+realm = {realm:<35} # names this cluster or account; the same for all agents
+"""
+_SIGNER: Final = """\
+principal = {principal:<31} # who this process is
 
 [signer]                                    # leave it out in a process that only reads
-key = {key}                                 # private: mode 0600, never in a repository
-
+key = {key:<37} # private: mode 0600, never in a repository
+"""
+_KEYS: Final = """
 [[keys]]                                    # whom it believes: the public keys of all agents
 source = "files"
 paths = [{keys}]
 
 [replay]
 state = ".watchword"                        # what this machine remembers over restarts; "" for nothing
+"""
+_BUS: Final = """
+[{bus}]{pad}# how the commands connect, as watchword tail
+servers = {servers}
 """
 
 
@@ -48,16 +64,30 @@ class _Report:
     made: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     said: dict[str, Any] = field(default_factory=dict)
+    first: Path | None = None
 
     def add(self, path: Path, *, is_new: bool) -> None:
         """Say of a file whether it was made."""
         (self.made if is_new else self.kept).append(str(path))
 
 
-def run_init(config: Path | None, realm: str | None, principal: str | None, *, as_json: bool) -> str:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be made: an agent's settings, and an example for a bus, at ``servers`` or with a broker of its own."""
+
+    config: Path | None
+    realm: str | None
+    principal: str | None
+    bus: str | None = None
+    servers: str | None = None
+
+
+def run_init(wanted: Wanted, *, as_json: bool) -> str:
     """Make what is missing, and return what to print; ConfigurationError, in one line, for what does not fit."""
     report = _Report()
-    path = config or _path_for(principal)
+    realm, principal = wanted.realm, wanted.principal
+    path = wanted.config or _path_for(principal)
+    servers = _addresses(wanted)
     if path.exists():
         settings = read_settings(path)
         for name, given, there in (("realm", realm, settings.realm), ("principal", principal, settings.principal)):
@@ -67,39 +97,86 @@ def run_init(config: Path | None, realm: str | None, principal: str | None, *, a
     elif realm is None or principal is None:
         raise ConfigurationError(f"{path} is not there: add --realm and --principal, and it is made")
     else:
-        _make_settings(path, realm, principal, report)
+        _make_settings(path, realm, principal, _table(wanted.bus, servers), report)
         settings = read_settings(path)
     _make_journal(settings, path, report)
+    if wanted.bus is not None:
+        _make_first(wanted.bus, servers, path, settings, report)
     if as_json:
         return json.dumps({"config": str(path), "made": report.made, "kept": report.kept, **report.said}) + "\n"
     return _told(path, settings, report)
+
+
+def _addresses(wanted: Wanted) -> list[str]:
+    """Return the servers that were named; none where the example is to bring its own, which must be there then."""
+    if wanted.servers is not None:
+        if wanted.bus is None:
+            raise ConfigurationError("--servers: say of which bus: --bus nats, or --bus kafka")
+        return addresses(wanted.servers)
+    if wanted.bus is not None:
+        brokers.installed(wanted.bus)
+    return []
+
+
+def _table(bus: str | None, servers: list[str]) -> str:
+    return _BUS.format(bus=bus, pad=" " * (42 - len(bus or "")), servers=json.dumps(servers)) if servers else ""
 
 
 def _path_for(principal: str | None) -> Path:
     """Return ``watchword.toml``; where that is another agent's, a file that is named after this one."""
     if principal is None or not _SETTINGS.exists() or read_settings(_SETTINGS).principal == principal:
         return _SETTINGS
-    name = plain_name(principal)
+    name = file_name(principal, _SETTINGS.parent)
     if not name:
         raise ConfigurationError(f"no file name in principal {principal[:128]!r}: name the settings by --config")
     return Path(f"{name}.toml")
 
 
-def _make_settings(path: Path, realm: str, principal: str, report: _Report) -> None:
+def _make_settings(path: Path, realm: str, principal: str, table: str, report: _Report) -> None:
     check_realm(realm)
     if not is_principal(principal):
         raise ConfigurationError(f"principal {principal[:128]!r}: 1 to 255 bytes of UTF-8, no control characters")
-    private = path.with_name(f"{plain_name(principal) or path.stem}.pem")
-    public = path.with_name(_KEY_SET.name)
+    private = path.with_name(f"{file_name(principal, path.parent) or path.stem}.pem")
+    public = path.with_name(KEY_SET)
     known = _known(public)
     if not private.exists():
         _check_new(public, known, principal)
     _publish(public, known, _key(private, report).verification_key(principal), report)
-    text = _TEXT.format(
+    text = (_REALM + _SIGNER + _KEYS).format(
         realm=_quoted(realm), principal=_quoted(principal), key=_quoted(private.name), keys=_quoted(public.name)
     )
-    create(path, text.encode(), 0o644)
+    create(path, (text + table).encode(), 0o644)
     report.add(path, is_new=True)
+
+
+def _make_first(bus: str, servers: list[str], path: Path, settings: Settings, report: _Report) -> None:
+    """Make a reader's settings and a program, beside the agent's; what is there is left as it is."""
+    public, reader, first = (path.with_name(name) for name in (KEY_SET, _READER, _FIRST))
+    if not reader.exists():
+        if not public.exists():
+            raise ConfigurationError(f"{public} is not there, whose keys the example's reader is to believe")
+        text = (_REALM + _KEYS).format(realm=_quoted(settings.realm), keys=_quoted(public.name))
+        create(reader, (text + _table(bus, servers)).encode(), 0o644)
+        report.add(reader, is_new=True)
+        _make_journal(read_settings(reader), reader, report)
+    if first.exists():
+        report.add(first, is_new=False)
+    else:
+        create(first, _program(bus, servers, path).encode(), 0o644)
+        report.add(first, is_new=True)
+    report.first = first
+
+
+def _program(bus: str, servers: list[str], path: Path) -> str:
+    """Return the example for a bus, with the names of these settings and these servers."""
+    text = files("watchword_adapters.first").joinpath(f"{bus}.py").read_text("utf-8")
+    text = text.replace('"watchword.toml"', _quoted(path.name)).replace("of watchword.toml", f"of {path.name}")
+    if servers:
+        broker = _BROKERS[bus]
+        head, _, _ = text.partition(f"    with {broker}()")
+        text = head.replace(f"from watchword.brokers import {broker}\n", "")
+        text += f"    asyncio.run(main({_quoted(servers[0])}))\n"
+    return text
 
 
 def _key(path: Path, report: _Report) -> SigningKey:
@@ -167,6 +244,8 @@ def _told(path: Path, settings: Settings, report: _Report) -> str:
             f" READER --config {path}` for each queue group and each durable with several workers, before it first"
             " runs."
         )
+    if report.first is not None:
+        lines.append(f"Now type: python {report.first}")
     return "\n".join(lines) + "\n"
 
 

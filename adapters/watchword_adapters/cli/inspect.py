@@ -13,6 +13,7 @@ from watchword.wire_json import message_from_json
 from watchword_adapters.cli import OK, REJECTED
 from watchword_adapters.cli.streams import standard_input
 from watchword_adapters.cli.text import escaped
+from watchword_adapters.regular_file import without_mark
 
 if TYPE_CHECKING:
     from watchword.envelope import Envelope
@@ -48,7 +49,7 @@ _MEANINGS: Final = {
 def run_inspect(text: str | None, *, as_json: bool) -> int:
     """Print what ``text`` (standard input if None) claims; return the exit code."""
     if text is None:
-        text = standard_input().read(MAX_INPUT).decode(errors="backslashreplace")
+        text = without_mark(standard_input().read(MAX_INPUT)).decode(errors="backslashreplace")
     header = _header(text.strip())
     try:
         fields = fields_of(parse(header))

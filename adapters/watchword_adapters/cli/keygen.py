@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
-from typing import Final
 
 from watchword import Algorithm, ConfigurationError, SigningKey
 from watchword.jwk import to_jwk
-
-_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+from watchword_adapters.cli.names import file_name
 
 
 def make_pair(principal: str, algorithm: str, private: Path | None, public: Path | None, *, as_json: bool) -> str:
     """Write a new key pair and return what to print; ConfigurationError, and no file, where one exists already."""
     if private is None or public is None:
-        name = plain_name(principal)
+        name = file_name(principal, Path())
         if not name:
             raise ConfigurationError(f"no file name in principal {principal!r}: name files by --private and --public")
         private, public = private or Path(f"{name}.pem"), public or Path(f"{name}.jwk")
@@ -40,12 +37,6 @@ def make_pair(principal: str, algorithm: str, private: Path | None, public: Path
         f"private: {private} (mode 0600; keep it, and name it in [signer])\n"
         f"public:  {public} (collect with 'watchword jwks')\n"
     )
-
-
-def plain_name(principal: str) -> str:
-    """Return what follows the last '/' of a principal, if that is a plain name for a file; "" else."""
-    name = principal.rpartition("/")[2]
-    return name if _NAME.fullmatch(name) else ""
 
 
 def create(path: Path, content: bytes, mode: int) -> None:

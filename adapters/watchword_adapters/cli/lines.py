@@ -23,6 +23,7 @@ from watchword_adapters.cli import OK, REJECTED, UNAVAILABLE
 from watchword_adapters.cli.streams import standard_input
 from watchword_adapters.cli.text import one_line
 from watchword_adapters.config import load
+from watchword_adapters.regular_file import without_mark
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Mapping
@@ -133,6 +134,7 @@ def _lines(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
         number += 1
         if len(line) > MAX_LINE_BYTES:
             raise ConfigurationError(f"line {number}: over {MAX_LINE_BYTES} bytes")
+        line = without_mark(line) if number == 1 else line
         if line.strip():
             yield f"line {number}", line
 

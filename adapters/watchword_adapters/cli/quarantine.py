@@ -8,25 +8,24 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import logging
 import sys
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
-
-import structlog
+from typing import TYPE_CHECKING, Any, Final
 
 from watchword import ConfigurationError, Reason, Rejected, Unavailable
 from watchword.quarantine_copy import UNDETERMINED
 from watchword_adapters.cli import OK, REJECTED, UNAVAILABLE
+from watchword_adapters.cli.connecting import connection, each_explained, explained, silence
 from watchword_adapters.cli.lines import warn, write_line
 from watchword_adapters.cli.text import escaped
 from watchword_adapters.config import load
 from watchword_adapters.redriving import Choice
+from watchword_adapters.settings_file import read_settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+    from collections.abc import AsyncGenerator, Collection, Iterable
     from pathlib import Path
 
     from watchword import Watchword
@@ -41,26 +40,22 @@ MAX_ROWS: Final = 200
 _MAX_CELL: Final = 120
 _MAX_SHOWN: Final = 16 * 1024
 _REASONS: Final = frozenset({UNDETERMINED, *map(str, Reason)})
-_ADDRESSES: Final = {"kafka": "localhost:9092", "nats": "nats://localhost:4222"}
-
-
-_SOON: Final = {"allow_reconnect": False, "connect_timeout": 5, "max_reconnect_attempts": 1, "reconnect_time_wait": 0.2}
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the quarantine is: settings, bus, address of its broker, and topic or subject if not the settings' own."""
+    """Where the quarantine is: settings, and what is not theirs: bus, servers, and topic or subject."""
 
     config: Path
-    bus: str
-    address: str | None
+    bus: str | None
+    servers: str | None
     place: str | None
     limit: int
 
 
 def run_list(source: Source, *, as_json: bool) -> int:
     """Print what is there; return the exit code."""
-    found = asyncio.run(_copies(source, _agent(source)))
+    found = asyncio.run(_copies(_open(source)))
     if as_json:
         for stored in found:
             write_line(_row(stored))
@@ -71,7 +66,7 @@ def run_list(source: Source, *, as_json: bool) -> int:
 
 def run_show(identity: str, source: Source, *, as_json: bool) -> int:
     """Print one copy; return the exit code."""
-    found = asyncio.run(_copies(source, _agent(source)))
+    found = asyncio.run(_copies(_open(source)))
     stored = next((stored for stored in found if stored.id == identity), None)
     if stored is None:
         raise ConfigurationError(
@@ -100,73 +95,72 @@ def run_redrive(
     if unknown:
         raise ConfigurationError(f"--reason {unknown[0][:64]!r}: use one of {', '.join(sorted(_REASONS))}")
     only = Choice(ids=ids or None, reasons=reasons or None, channels=channels or None)
-    agent = _agent(source)
-    return asyncio.run(_redrive(source, agent, only, wanted=set(ids or ())))
+    return asyncio.run(_redrive(_open(source), only, wanted=set(ids or ())))
 
 
-async def _redrive(source: Source, agent: Watchword, only: Choice, wanted: set[str]) -> int:
+async def _redrive(opened: _Opened, only: Choice, wanted: set[str]) -> int:
     codes = {OK}
-    with _explained():
-        async for redriven in _redriven(source, agent, only):
+    async with aclosing(each_explained("broker", _redriven(opened, only))) as found:
+        async for redriven in found:
             wanted.discard(redriven.id)
             write_line(redriven.to_json())
             if isinstance(redriven.verdict, Rejected | Unavailable):
                 codes.add(REJECTED if isinstance(redriven.verdict, Rejected) else UNAVAILABLE)
     if wanted:
-        raise ConfigurationError(f"copy {min(wanted)[:64]!r}: not among the latest {source.limit}, or of another kind")
+        raise ConfigurationError(f"copy {min(wanted)[:64]!r}: not among the latest {opened.limit}, or of another kind")
     return max(codes)
 
 
-def _agent(source: Source) -> Watchword:
-    # The verdicts are on standard output; the audit trail would stand between them.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    logging.getLogger().addHandler(logging.NullHandler())
-    return load(source.config, warn=warn)
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A quarantine as its settings and the arguments name it; ``options`` are the client's for the connection."""
+
+    agent: Watchword
+    bus: str
+    place: str
+    limit: int
+    options: dict[str, Any]
 
 
-def _place(source: Source, agent: Watchword) -> str:
-    settings = agent.quarantine
-    place = source.place or (None if settings is None else getattr(settings, source.bus))
+def _open(source: Source) -> _Opened:
+    silence()
+    agent = load(source.config, warn=warn)
+    named = {bus: None if agent.quarantine is None else getattr(agent.quarantine, bus) for bus in ("kafka", "nats")}
+    bus = source.bus or _only([bus for bus, place in named.items() if place is not None])
+    place = source.place or named[bus]
     if place is None:
-        raise ConfigurationError(f"quarantine: no {source.bus} in [quarantine]; add it there, or say --from NAME")
-    return str(place)
+        raise ConfigurationError(f"quarantine: no {bus} in [quarantine]; add it there, or say --from NAME")
+    options = connection(bus, read_settings(source.config), source.config.parent, source.servers)
+    return _Opened(agent, bus, place, source.limit, options)
 
 
-async def _copies(source: Source, agent: Watchword) -> list[Stored]:
-    place, address = _place(source, agent), source.address or _ADDRESSES[source.bus]
-    with _explained():
-        if source.bus == "kafka":
-            from watchword_adapters.kafka import redrive as kafka  # noqa: PLC0415 - comes with an extra
-
-            return await kafka.copies(place, watchword=agent, limit=source.limit, bootstrap_servers=address)
-        from watchword_adapters.nats import redrive as nats  # noqa: PLC0415 - comes with an extra
-
-        return await nats.copies(place, watchword=agent, limit=source.limit, servers=address, **_SOON)
+def _only(buses: list[str]) -> str:
+    if len(buses) != 1:
+        raise ConfigurationError("quarantine: say on which bus it is: --bus kafka, or --bus nats")
+    return buses[0]
 
 
-def _redriven(source: Source, agent: Watchword, only: Choice) -> AsyncIterator[Redriven]:
-    place, address = _place(source, agent), source.address or _ADDRESSES[source.bus]
-    if source.bus == "kafka":
-        from watchword_adapters.kafka import redrive as kafka  # noqa: PLC0415 - comes with an extra
+async def _copies(opened: _Opened) -> list[Stored]:
+    with explained("broker"):
+        copies: Any
+        if opened.bus == "kafka":
+            from watchword_adapters.kafka.redrive import copies  # noqa: PLC0415 - comes with an extra
+        else:
+            from watchword_adapters.nats.redrive import copies  # noqa: PLC0415 - as above
+        found: list[Stored] = await copies(opened.place, watchword=opened.agent, limit=opened.limit, **opened.options)
+        return found
 
-        return kafka.redrive(place, watchword=agent, only=only, limit=source.limit, bootstrap_servers=address)
-    from watchword_adapters.nats import redrive as nats  # noqa: PLC0415 - comes with an extra
 
-    return nats.redrive(place, watchword=agent, only=only, limit=source.limit, servers=address, **_SOON)
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Tell what a client raises as what it is: a broker that does not answer, or an extra that is not there."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(f"pip install 'watchword[all]': {error.name} is missing") from error
-    except Exception as error:
-        of_client = type(error).__module__.partition(".")[0] in {"aiokafka", "nats"}
-        if of_client or isinstance(error, OSError):  # a TimeoutError is one
-            raise Unavailable("broker", f"{type(error).__name__}: {error}") from error
-        raise
+async def _redriven(opened: _Opened, only: Choice) -> AsyncGenerator[Redriven]:
+    redrive: Any
+    if opened.bus == "kafka":
+        from watchword_adapters.kafka.redrive import redrive  # noqa: PLC0415 - comes with an extra
+    else:
+        from watchword_adapters.nats.redrive import redrive  # noqa: PLC0415 - as above
+    results = redrive(opened.place, watchword=opened.agent, only=only, limit=opened.limit, **opened.options)
+    async with aclosing(results) as found:
+        async for redriven in found:
+            yield redriven
 
 
 def _row(stored: Stored) -> dict[str, object]:

@@ -8,21 +8,24 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import ceil, inf, isfinite
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 from watchword import ConfigurationError, Unavailable, WatchwordError
 from watchword.replay import ReaderBirth, SharedReplayStore
 from watchword_adapters.cli import OK
+from watchword_adapters.cli.connecting import connection, explained, silence
 from watchword_adapters.cli.lines import warn
 from watchword_adapters.cli.text import escaped
 from watchword_adapters.config import load
+from watchword_adapters.redriving import onlooker
+from watchword_adapters.settings_file import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from watchword import Policy
+    from watchword import Watchword
 
 _KINDS: Final = "js:STREAM:DURABLE, queue:QUEUE:SUBJECT, name:NAME:SUBJECT or kafka:GROUP"
 _TIMEOUT: Final = 5.0
@@ -65,7 +68,8 @@ async def _init(word: Word, *, as_json: bool) -> int:
             if kept
             else f"--accept-backlog: core NATS keeps no backlog; leave it out for {word.kind}: readers"
         )
-    verifier = load(word.config, warn=warn).verifier
+    agent = load(word.config, warn=warn)
+    verifier = agent.verifier
     store: Any = verifier.replay
     if not isinstance(store, SharedReplayStore):
         raise ConfigurationError(
@@ -73,7 +77,7 @@ async def _init(word: Word, *, as_json: bool) -> int:
         )
     await verifier.start()
     try:
-        with _explained("replay"):
+        with _of_store():
             known = await store.birth(word.reader)
         if known is None and kept and not spoken:
             raise ConfigurationError(
@@ -82,8 +86,8 @@ async def _init(word: Word, *, as_json: bool) -> int:
             )
         birth = known
         if known is None or spoken:
-            birth = await _born(word, verifier.policy) if word.accept_backlog else ReaderBirth(floor=-inf)
-            with _explained("replay"):
+            birth = await _born(word, agent) if word.accept_backlog else ReaderBirth(floor=-inf)
+            with _of_store():
                 birth = await store.admit_reader(word.reader, birth, replace=spoken)
     finally:
         close = getattr(store, "close", None)
@@ -94,52 +98,39 @@ async def _init(word: Word, *, as_json: bool) -> int:
     return OK
 
 
-async def _born(word: Word, policy: Policy) -> ReaderBirth:
+async def _born(word: Word, agent: Watchword) -> ReaderBirth:
     """Ask the bus what stands in the log; what comes behind that is under the floor of now."""
-    if word.servers is None:
+    kafka, skew = word.kind == "kafka", agent.verifier.policy.max_skew
+    settings = read_settings(word.config)
+    if word.servers is None and (settings.kafka if kafka else settings.nats) is None:
         raise ConfigurationError(
-            "--accept-backlog: where the log is must be said: --servers nats://localhost:4222, or localhost:9092"
+            "--accept-backlog: where the log is must be said: [nats] or [kafka] in the settings, or --servers"
+            " nats://localhost:4222, or localhost:9092"
         )
-    with _explained("broker"):
-        if word.kind == "kafka":
+    silence()
+    options = connection("kafka" if kafka else "nats", settings, word.config.parent, word.servers)
+    with explained("broker"):
+        if kafka:
             from watchword_adapters.kafka.admission import backlog_of  # noqa: PLC0415 - comes with an extra
 
-            ends = await backlog_of(word.reader.partition(":")[2], word.servers)
-            floor = _now() + policy.max_skew
+            ends = await backlog_of(word.reader.partition(":")[2], **options)
+            floor = _now() + skew
             return ReaderBirth(floor=floor, accepted={log: (last, floor) for log, last in ends.items() if last >= 0})
         _, stream, durable = word.reader.split(":", 2)
-        last, stamp = await _end_of(stream, durable, word.servers)
-        return ReaderBirth(floor=_now() + policy.max_skew, accepted={stream: (last, stamp + _STAMP_ROUNDING)})
+        last, stamp = await _end_of(stream, durable, agent, options)
+        return ReaderBirth(floor=_now() + skew, accepted={stream: (last, stamp + _STAMP_ROUNDING)})
 
 
-async def _end_of(stream: str, durable: str, servers: str) -> tuple[int, float]:
+async def _end_of(stream: str, durable: str, agent: Watchword, options: dict[str, Any]) -> tuple[int, float]:
     """Return a stream's last sequence and the time of its last message."""
-    import nats  # noqa: PLC0415 - comes with an extra
+    from watchword_adapters.nats.client import connect  # noqa: PLC0415 - comes with an extra
 
-    from watchword_adapters.nats_rights import NotAllowed, refused_right  # noqa: PLC0415 - as above
-
-    refusal: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-    async def told_of(error: Exception) -> None:
-        """Leave errors to the one line that tells of them; a refusal ends the waiting."""
-        verb, subject = refused_right(str(error))
-        if verb and not refusal.done():
-            refusal.set_result(f"{verb.replace('subscription', 'subscribe')} to {subject}")
-
-    connection = await nats.connect(
-        servers, allow_reconnect=False, max_reconnect_attempts=1, connect_timeout=ceil(_TIMEOUT), error_cb=told_of
-    )
+    connection = await connect(watchword=onlooker(agent), **options)
     try:
+        told: dict[str, Any] = {}
         for what, name in (("CONSUMER", f"{stream}.{durable}"), ("STREAM", stream)):
-            subject = f"$JS.API.{what}.INFO.{name}"
-            asking = asyncio.ensure_future(connection.request(subject, b"", timeout=_TIMEOUT))
-            await asyncio.wait((asking, refusal), return_when=asyncio.FIRST_COMPLETED)
-            if not asking.done():
-                asking.cancel()
-                right = refusal.result()
-                right = f"publish to {subject}" if subject.lower() in right else right
-                raise ConfigurationError(str(NotAllowed(right)))
-            told: dict[str, Any] = json.loads(asking.result().data)
+            answer = await connection.request(f"$JS.API.{what}.INFO.{name}", b"", timeout=_TIMEOUT)
+            told = json.loads(answer.data)
             if "error" in told:
                 raise ConfigurationError(
                     f"{what.lower()} {name}: {told['error'].get('description')}: see js:STREAM:DURABLE"
@@ -152,18 +143,19 @@ async def _end_of(stream: str, durable: str, servers: str) -> tuple[int, float]:
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Tell what a client raises as what it is: something that does not answer, or an extra that is not there."""
-    try:
-        yield
-    except WatchwordError as error:
-        if isinstance(error, ConfigurationError):
+def _of_store() -> Iterator[None]:
+    """Tell what a store raises as what it is: something that does not answer, or an extra that is not there."""
+    with explained("replay"):
+        try:
+            yield
+        except ConfigurationError:
             raise
-        raise Unavailable(what, str(error)) from error
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(f"pip install 'watchword[all]': {error.name} is missing") from error
-    except Exception as error:
-        raise Unavailable(what, f"{type(error).__name__}: {error}") from error
+        except WatchwordError as error:
+            raise Unavailable("replay", str(error)) from error
+        except ModuleNotFoundError:
+            raise
+        except Exception as error:
+            raise Unavailable("replay", f"{type(error).__name__}: {error}") from error
 
 
 def _now() -> float:

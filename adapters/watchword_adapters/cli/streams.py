@@ -1,7 +1,8 @@
-"""Standard input, which a caller may have closed."""
+"""Standard input and output, which a caller may have closed."""
 
 from __future__ import annotations
 
+import select
 import sys
 from typing import BinaryIO
 
@@ -13,3 +14,12 @@ def standard_input() -> BinaryIO:
     if sys.stdin is None:
         raise ConfigurationError("standard input is closed: give the messages there, as < FILE")
     return sys.stdin.buffer
+
+
+def reader_has_gone() -> bool:
+    """Return True if standard output is a pipe whose reader has closed it: a write would fail."""
+    if not hasattr(select, "poll"):  # the next line will tell
+        return False
+    watched = select.poll()
+    watched.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in watched.poll(0))

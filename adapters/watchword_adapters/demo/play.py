@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from watchword import ConfigurationError, WatchwordError
-from watchword_adapters.demo.broker import kafka_compatible, nats_server
+from watchword_adapters.brokers import kafka_broker, nats_server
 from watchword_adapters.demo.ending import run
 from watchword_adapters.demo.scenario import Act, Director, Result
 from watchword_adapters.demo.stage import cast
@@ -28,7 +28,7 @@ def play(bus: Bus, *, address: str | None = None, told: Callable[[str], None] = 
     """Play the scenario on ``address`` (a NATS URL or Kafka bootstrap), or on an embedded broker; tell how it goes."""
     if importlib.util.find_spec(_CLIENTS[bus]) is None:
         raise ConfigurationError(f"the client for {bus} is not installed: pip install 'watchword[demo]'")
-    embedded, name = (nats_server, "nats-server") if bus == "nats" else (kafka_compatible, "noida-db")
+    embedded, name = (nats_server, "nats-server") if bus == "nats" else (kafka_broker, "noida-db")
     with nullcontext(address) if address is not None else embedded() as where:
         told(f"broker: {name if address is None else 'yours'} at {where}")
         try:

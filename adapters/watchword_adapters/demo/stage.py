@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
-from watchword_adapters.cli.init import run_init
+from watchword_adapters.cli.init import Wanted, run_init
 from watchword_adapters.config import load
 from watchword_adapters.keys.public_files import read_keys
 
@@ -81,7 +81,7 @@ class Cast:
     def __init__(self, directory: Path) -> None:
         self._paths = {name: directory / f"{name.rpartition('/')[2]}.toml" for name in (PLANNER, CONTROLLER, AUDITOR)}
         for name, path in self._paths.items():
-            run_init(path, REALM, name, as_json=True)
+            run_init(Wanted(path, REALM, name), as_json=True)
         known, _ = read_keys([directory / "agents.jwks"])
         self.planner_key: Final = next(key for key in known if key.principal == PLANNER)
         self.planner = load(self._paths[PLANNER])

@@ -128,23 +128,24 @@ class GroupAdmission:
         return as_kafka_error(told)
 
 
-async def backlog_of(group: str, bootstrap: str) -> dict[str, int]:
+async def backlog_of(group: str, *, bootstrap_servers: str | list[str], **options: Any) -> dict[str, int]:
     """Return the last offset of each log of the topics that a group has committed on; the client's errors.
 
-    ConfigurationError for a group that has committed nothing.
+    ``options`` are aiokafka's for the connection. ConfigurationError for a group that has committed nothing.
     """
-    client = AIOKafkaClient(bootstrap_servers=bootstrap)
+    client = AIOKafkaClient(bootstrap_servers=bootstrap_servers, **options)
     try:
         await client.bootstrap()
         committed = await committed_by(client, group)
     finally:
         await client.close()
     if not committed:
+        at = bootstrap_servers if isinstance(bootstrap_servers, str) else ", ".join(bootstrap_servers)
         raise ConfigurationError(
-            f"group {group} has committed nothing on {bootstrap}, so it has no backlog: see that the name is right; a"
+            f"group {group} has committed nothing on {at}, so it has no backlog: see that the name is right; a"
             " group that never read needs no word, it is admitted when it starts"
         )
     topics = {tp.topic for tp in committed}
-    async with AIOKafkaConsumer(*topics, bootstrap_servers=bootstrap) as consumer:
+    async with AIOKafkaConsumer(*topics, bootstrap_servers=bootstrap_servers, **options) as consumer:
         tps = [TopicPartition(topic, number) for topic in topics for number in consumer.partitions_for_topic(topic)]
         return {log_of(tp): end - 1 for tp, end in (await consumer.end_offsets(tps)).items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from aiokafka.errors import KafkaError
@@ -10,6 +10,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from watchword import Unavailable, VerifiedMessage, WatchwordError
 from watchword.envelope import is_envelope_name
+from watchword.errors import restored
 from watchword.message import channel_of, make_message, maker_of
 from watchword.spi import ObservedMessage, Position
 
@@ -42,7 +43,8 @@ def as_kafka_error(error: Unavailable) -> UnavailableError:
 class DeserializationError(WatchwordError):
     """A deserializer raised on a verified record; the consumer's position is past it.
 
-    ``record`` is the record with its key and value as bytes; the deserializer's own error is the cause.
+    ``record`` is the record with its key and value as bytes (unpickled, the client's own class); the deserializer's own
+    error is the cause.
     """
 
     def __init__(self, record: VerifiedRecord | ObservedRecord) -> None:
@@ -51,6 +53,11 @@ class DeserializationError(WatchwordError):
             f"the deserializer failed on {record.topic}/{record.partition} at offset {record.offset}: the message is as"
             " its sender signed it, so mend the deserializer or the sender; the next call goes on behind it"
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave the proof behind: in another process the record is the client's own."""
+        plain: Any = ConsumerRecord(*(getattr(self.record, field.name) for field in fields(ConsumerRecord)))
+        return restored, (type(self), self.args, self.__dict__ | {"record": plain})
 
 
 class DeliveredRecord(ConsumerRecord[Any, Any]):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 LIMIT: Final = 1000
 """Latest copies of each partition that are looked at, unless told otherwise."""
 
-_COMMITTED: Final[dict[str, Any]] = {"isolation_level": "read_committed", "enable_auto_commit": False}
+COMMITTED: Final[dict[str, Any]] = {"isolation_level": "read_committed", "enable_auto_commit": False}
 _ROUND_MS: Final = 500
 _SILENT_ROUNDS: Final = 10
 """Rounds without a record after which the rest counts as markers of transactions."""
@@ -40,7 +40,7 @@ async def copies(topic: str, *, watchword: Watchword, limit: int = LIMIT, **opti
 
     ``options`` are aiokafka's for the connection. ConfigurationError where there is no such topic; the client's errors.
     """
-    async with _open(VerifyingConsumer(watchword=onlooker(watchword), **(_COMMITTED | options))) as consumer:
+    async with opened(VerifyingConsumer(watchword=onlooker(watchword), **(COMMITTED | options))) as consumer:
         tps = [TopicPartition(topic, number) for number in await partitions_at_the_broker(consumer, topic)]
         if not tps:
             raise ConfigurationError(f"quarantine topic {topic!r}: there is none")
@@ -81,8 +81,8 @@ async def redrive(
     found = await copies(topic, watchword=watchword, limit=limit, **options)
     chosen = [(stored, stored.kept) for stored in found if stored.kept is not None and only.takes(stored)]
     async with (
-        _open(VerifyingConsumer(watchword=judging, **(_COMMITTED | options))) as log,
-        _open(AIOKafkaConsumer(**({"enable_auto_commit": False} | options))) as plain,
+        opened(VerifyingConsumer(watchword=judging, **(COMMITTED | options))) as log,
+        opened(AIOKafkaConsumer(**({"enable_auto_commit": False} | options))) as plain,
     ):
         for stored, kept in chosen:
             try:
@@ -98,7 +98,7 @@ async def redrive(
 
 
 @asynccontextmanager
-async def _open(consumer: _Consumer) -> AsyncIterator[_Consumer]:
+async def opened(consumer: _Consumer) -> AsyncIterator[_Consumer]:
     """Start a consumer and stop it at the end, also where it does not start."""
     try:
         await consumer.start()

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from watchword import ConfigurationError, VerificationKey
 from watchword.jwk import MAX_SET_BYTES, MAX_SET_KEYS, parse_jwks
 from watchword.keys import thumbprint_id
-from watchword_adapters.regular_file import open_regular
+from watchword_adapters.regular_file import open_regular, without_mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -86,6 +86,7 @@ def read_keys(files: Sequence[Path]) -> tuple[list[VerificationKey], State]:
 
 def parse_public(data: bytes) -> list[VerificationKey]:
     """Read the text of one key file; ConfigurationError says what is wrong with it."""
+    data = without_mark(data)
     blocks = [] if data.lstrip().startswith(b"{") else _BLOCK.findall(data)
     if not blocks:
         return parse_jwks(_as_set(data))

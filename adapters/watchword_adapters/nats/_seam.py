@@ -22,6 +22,7 @@ from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext, JetStreamManager, api
 
 from watchword import ConfigurationError
+from watchword_adapters.nats.errors import NoTls
 from watchword_adapters.nats.headers import HeaderBlock
 
 if TYPE_CHECKING:
@@ -70,6 +71,9 @@ PRIVATE: Final = (
     Name(Client, "_attempt_reconnect", (), "a PING is lost with its connection; overridden"),
     Name(Client, "_remove_sub", ("sid", "max_msgs"), "tells that a reader's memory can go; overridden"),
     Name(Client, "_close", ("status", "do_cbs"), "as _remove_sub; overridden"),
+    Name(Client, "_connect_command", (), "a login goes out in the clear where the server asks for no TLS; overridden"),
+    Name(Client, "_server_info", None, "whether the server asks for TLS"),
+    Name(Client, "_current_server", None, "whether its address asks for TLS"),
     Name(Subscription, "_start", ("error_cb",), "makes the task that calls a handler, or the iterator of raw messages"),
     # Written: nothing of what we write would be read under another name.
     Name(Client, "_pending", None, "signed messages are written in the order of their signing; written"),
@@ -238,6 +242,20 @@ class Base(Client):
         self._pongs.append(future or asyncio.get_running_loop().create_future())
         await self._send_command(PING_PROTO)
         await self._flush_pending()
+
+    def _connect_command(self) -> bytes:
+        """Say who we are, but not in the clear to a server that was to be reached by TLS.
+
+        The base takes the server's word for whether there is TLS, which whoever is in between can change.
+        """
+        server: Any = self._current_server
+        scheme: str = server.uri.scheme
+        if "tls" in self.options or scheme in {"tls", "wss"}:
+            agreed = self.options["tls_handshake_first"] or self._server_info.get("tls_required")
+            if not (scheme == "wss" or (scheme != "ws" and agreed)):
+                raise NoTls(f"{server.uri.hostname}:{server.uri.port}")
+        command: bytes = super()._connect_command()
+        return command
 
     async def _attempt_reconnect(self) -> None:
         await super()._attempt_reconnect()

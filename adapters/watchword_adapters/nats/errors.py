@@ -50,6 +50,19 @@ class PayloadTooLarge(SigningError, errors.MaxPayloadError):  # noqa: N818 - as 
         return Exception.__str__(self)
 
 
+class NoTls(ConfigurationError, errors.Error):  # noqa: N818 - as BadSubject
+    """A server that was to be reached by TLS and asks for none; nothing was said to it."""
+
+    def __init__(self, address: str) -> None:
+        Exception.__init__(self, address)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.args[0]} asks for no TLS, so a login would go out in the clear: turn TLS on there, or take tls out"
+            " here"
+        )
+
+
 class BadName(ConfigurationError, ValueError):  # noqa: N818 - as BadSubject
     """A stream or consumer that was not named where nats-py asks for a name."""
 

@@ -175,6 +175,12 @@ class ObservedMsg(DeliveredMsg):
         """What verified; None for a message that enforcing would not have handed over."""
         return self.verdict if isinstance(self.verdict, VerifiedMessage) else None
 
+    @property
+    def message(self) -> Message:
+        """The message as it came, with every header."""
+        assert self._message is not None  # noqa: S101 - for the type checker: what a reader delivers has one
+        return self._message
+
 
 class ServerMsg(DeliveredMsg):
     """What the server answered to a request of this client's own to it; the server signs nothing."""

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from watchword import Watchword
     from watchword.quarantine_copy import Kept
-    from watchword.spi import Message
     from watchword_adapters.nats.jetstream import VerifyingJetStream
 
 LIMIT: Final = 1000
@@ -88,7 +87,7 @@ async def redrive(
                 verdict = Unavailable("log", str(error) if isinstance(error, NotAllowed) else type(error).__name__)
                 yield Redriven(id=stored.id, read="original", kept=kept, verdict=verdict)
                 continue
-            if msg is None or message_digest(_message(msg)) != kept.digest:
+            if msg is None or message_digest(msg.message) != kept.digest:
                 yield await judged_copy(judging, stored, kept)
             else:
                 yield Redriven(id=stored.id, read="original", kept=kept, verdict=msg.verdict)
@@ -108,7 +107,7 @@ async def _original(stream: VerifyingJetStream, kept: Kept) -> ObservedMsg | Non
         found = [msg async for msg in _read(stream, position.log, channel.name, position.offset, most=1)]
     except APIError:  # no such stream; or a WorkQueue, which has deleted what was terminated and takes no other reader
         return None
-    return found[0] if found and _message(found[0]).position == position else None
+    return found[0] if found and found[0].message.position == position else None
 
 
 async def _read(
@@ -137,13 +136,8 @@ async def _read(
             await stream.delete_consumer(name, bound._consumer)
 
 
-def _message(msg: ObservedMsg) -> Message:
-    assert msg._message is not None  # noqa: S101 - for the type checker: what a reader delivers has one
-    return msg._message
-
-
 def _stored(msg: ObservedMsg) -> Stored:
-    message = _message(msg)
+    message = msg.message
     identity = "" if message.position is None else str(message.position.offset)
     try:
         kept = read_copy(msg.data, None, message.headers)

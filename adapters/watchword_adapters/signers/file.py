@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from watchword import ConfigurationError, SigningKey
 from watchword.envelope import MAX_KEY_ID_BYTES
 from watchword.settings import Section
-from watchword_adapters.regular_file import open_regular
+from watchword_adapters.regular_file import open_regular, without_mark
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,6 +53,6 @@ def read_private_key(path: Path, *, warn: Warn, key_id: bytes | None = None) -> 
     if len(pem) > MAX_PEM_BYTES:
         raise ConfigurationError(f"private key {path}: over {MAX_PEM_BYTES} bytes, so no PEM key")
     try:
-        return SigningKey.from_pem(pem, key_id=key_id)
+        return SigningKey.from_pem(without_mark(pem), key_id=key_id)
     except ConfigurationError as error:
         raise ConfigurationError(f"private key {path}: {error}") from None

@@ -38,9 +38,12 @@ def test_a_checkout_is_found_from_anywhere(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("arguments", "advice"),
     [
-        (("nix",), "nix: no such part; choose from core, peers, buses"),
-        (("ready", "--kafka", "127.0.0.1:1"), "no kafka at '127.0.0.1:1': write localhost:9092"),
-        (("buses", "--nats", "somewhere", "--kafka", "nowhere"), "no kafka at 'nowhere': write localhost:9092"),
+        (("--part", "nix"), "nix: no such part; choose from core, peers, buses"),
+        (("--part", "ready", "--kafka", "127.0.0.1:1"), "no kafka at '127.0.0.1:1': write localhost:9092"),
+        (
+            ("--part", "buses", "--nats", "somewhere", "--kafka", "nowhere"),
+            "no kafka at 'nowhere': write localhost:9092",
+        ),
     ],
 )
 def test_wrong_arguments_are_one_clear_line(

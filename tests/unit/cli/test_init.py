@@ -169,3 +169,83 @@ def test_json_of_what_was_there(run: Run, config: Path) -> None:
     (told,) = run("init", "--json").lines
     assert (told["config"], told["kept"]) == ("watchword.toml", ["watchword.toml"])
     assert json.dumps(told["made"]) == json.dumps([told["journal"]])
+
+
+def test_a_first_example_is_made_beside_the_settings(run: Run, directory: Path) -> None:
+    """With a bus there is a program to run, and the settings of a reader that has no private key."""
+    ended = run("init", "-r", "prod", "-p", PLANNER, "--bus", "nats")
+    assert ended.code == 0
+    assert ended.out.splitlines()[-1] == "Now type: python first.py"
+    assert set(tree(directory)) == {"watchword.toml", "planner.pem", "agents.jwks", "reader.toml", "first.py"}
+    reader = tomllib.loads(Path("reader.toml").read_text())
+    assert reader.keys() == {"realm", "keys", "replay"}
+    assert "with nats_server() as servers:" in Path("first.py").read_text()
+    before = tree(directory)
+    again = run("init", "--bus", "kafka", "--json")
+    assert (again.code, tree(directory)) == (0, before)
+    assert again.lines[0]["made"] == []
+
+
+@pytest.mark.parametrize(
+    ("bus", "given", "servers"),
+    [("nats", "nats://a:4222, nats://b:4222", ["nats://a:4222", "nats://b:4222"]), ("kafka", "a:9092", ["a:9092"])],
+)
+def test_a_broker_of_ones_own(run: Run, bus: str, given: str, servers: list[str]) -> None:
+    """A server that is named is in the example and in the settings, and no broker is brought."""
+    ended = run("init", "-r", "prod", "-p", PLANNER, "-c", "a.toml", "--bus", bus, "--servers", given)
+    assert ended.code == 0
+    program = Path("first.py").read_text()
+    assert program.endswith(f'    asyncio.run(main("{servers[0]}"))\n')
+    assert "watchword.brokers" not in program
+    assert '"a.toml"' in program
+    for name in ("a.toml", "reader.toml"):
+        assert tomllib.loads(Path(name).read_text())[bus] == {"servers": servers}
+    compile(program, "first.py", "exec")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--servers", "nats://a"), "--servers: say of which bus: --bus nats, or --bus kafka"),
+        (("--bus", "nats", "--servers", "nats://u:p@a"), "--servers: write no login into an address"),
+    ],
+)
+def test_an_example_that_cannot_be_made(run: Run, directory: Path, arguments: tuple[str, ...], told: str) -> None:
+    """What does not fit is told before anything is made."""
+    ended = run("init", "-r", "prod", "-p", PLANNER, *arguments)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert told in ended.err
+    assert not list(directory.iterdir())
+
+
+def test_an_example_whose_broker_is_not_installed(run: Run, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then nothing is made either, and the error says what to install."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    ended = run("init", "-r", "prod", "-p", PLANNER, "--bus", "kafka")
+    assert (ended.code, ended.out) == (2, "")
+    assert "noida-db is not installed: pip install 'watchword[brokers]'" in ended.err
+    assert not list(directory.iterdir())
+
+
+def test_an_example_needs_the_key_set(run: Run, config: Path) -> None:
+    """Settings with keys elsewhere get no example that would not work."""
+    Path("agents.jwks").rename("others.jwks")
+    config.write_text(config.read_text().replace("agents.jwks", "others.jwks"))
+    ended = run("init", "--bus", "nats")
+    assert (ended.code, Path("first.py").exists()) == (2, False)
+    assert "agents.jwks is not there, whose keys the example's reader is to believe" in ended.err
+
+
+@pytest.mark.parametrize("third", [("init", "-r", "prod"), ("keygen",)])
+def test_two_teams_have_a_planner_each(run: Run, directory: Path, third: tuple[str, ...]) -> None:
+    """Agents with one last name live in one directory, each with its own key and settings, however they were made."""
+    for principal in ("agent://a/planner", "agent://b/planner", "agent://b/planner"):
+        assert run("init", "-r", "prod", "-p", principal).code == 0
+    assert set(tree(directory)) == {
+        "watchword.toml", "planner.pem", "agents.jwks", "b-planner.toml", "b-planner.pem",
+    }  # fmt: skip
+    assert run(*third, "-p", "agent://c/planner").code == 0
+    assert (directory / "c-planner.pem").exists()
+    for name, principal in (("watchword.toml", "agent://a/planner"), ("b-planner.toml", "agent://b/planner")):
+        agent = load(name)
+        assert (agent.signer.principal, agent.verifier.has_keys) == (principal, True)

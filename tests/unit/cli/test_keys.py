@@ -174,3 +174,19 @@ def test_jwks_names_a_missing_file(run: Run) -> None:
     """A file that is not there is named."""
     ended = run("jwks", "none.jwk")
     assert (ended.code, ended.err) == (2, "watchword: none.jwk: No such file or directory\n")
+
+
+def test_two_teams_have_a_planner_each(run: Run, directory: Path) -> None:
+    """The second one's files are named after its team too; neither is refused or written over."""
+    made = {}
+    for principal in ("agent://a/planner", "agent://b/planner", "agent://c/b/planner", "user://b/planner"):
+        ended = run("keygen", "-p", principal, "--json")
+        assert ended.code == 0
+        made[principal] = ended.lines[0]["private"]
+    assert list(made.values())[:3] == ["planner.pem", "b-planner.pem", "c-b-planner.pem"]
+    assert len(set(made.values())) == 4
+    found = parse_public(run("jwks", *map(str, directory.glob("*.jwk"))).out.encode())
+    assert {key.principal for key in found} == set(made)
+    again = run("keygen", "-p", "agent://b/planner")
+    assert (again.code, again.err) == (2, "watchword: b-planner.jwk exists: name another file, or remove it\n")
+    assert len(list(directory.iterdir())) == 8

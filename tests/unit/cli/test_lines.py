@@ -1,3 +1,4 @@
+import codecs
 import json
 import time
 from dataclasses import replace
@@ -252,3 +253,13 @@ def test_verifying_without_a_key_source_is_refused(run: Run, config: Path) -> No
     ended = run("verify", "--config", str(config), stdin=text(NATS))
     assert (ended.code, ended.out) == (2, "")
     assert "no key source" in ended.err
+
+
+def test_a_byte_order_mark_before_the_first_line_is_no_mistake(run: Run, config: Path) -> None:
+    """What was saved by an editor of Windows is read; elsewhere the mark is a mistake of the input."""
+    line = b'{"channel": "nats://prod/a", "value": ""}\n'
+    ended = run("verify", "-c", str(config), stdin=codecs.BOM_UTF8 + line)
+    assert ended.lines == [{"verdict": "rejected", "reason": "unsigned"}]
+    (signed,) = run("sign", "-c", str(config), stdin=codecs.BOM_UTF8 + line).lines
+    assert run("inspect", "--json", stdin=codecs.BOM_UTF8 + json.dumps(signed).encode()).code == 0
+    assert run("verify", "-c", str(config), stdin=line + codecs.BOM_UTF8 + line).code == 2

@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import typer.main
 
 from tests.unit.cli.conftest import Run
 from watchword_adapters.cli import main
+from watchword_adapters.cli.app import app
 from watchword_adapters.cli.text import MAX_LINE, escaped, one_line
 
 MESSAGE = b'{"channel": "nats://prod/a", "value": ""}\n'
@@ -25,12 +28,45 @@ def test_help_tells_the_exit_codes(run: Run) -> None:
         assert words in told
 
 
-@pytest.mark.parametrize("command", ["init", "keygen", "jwks", "sign", "verify", "inspect"])
+@pytest.mark.parametrize("command", ["init", "keygen", "jwks", "sign", "verify", "tail", "inspect"])
 def test_every_command_has_help(run: Run, command: str) -> None:
     """Every command explains itself."""
     ended = run(command, "--help")
     assert ended.code == 0
     assert command in ended.out
+
+
+def test_alone_it_shows_its_help(run: Run) -> None:
+    """Whoever types the command alone sees what there is."""
+    ended = run()
+    assert (ended.code, ended.err) == (2, "")
+    for command in ("init", "tail", "quarantine", "--install-completion"):
+        assert command in ended.out
+
+
+def test_options_look_like_options_and_arguments_like_things() -> None:
+    """Every option has a name that begins with two hyphens; an argument is a thing, as a file or channel."""
+    commands: list[Any] = [typer.main.get_command(app)]
+    arguments = set()
+    for command in commands:
+        commands += getattr(command, "commands", {}).values()
+        for parameter in command.params:
+            if parameter.param_type_name == "argument":
+                arguments.add(f"{command.name} {parameter.name}")
+            else:
+                assert any(name.startswith("--") for name in parameter.opts), f"{command.name}: {parameter.opts}"
+    assert arguments == {
+        "jwks files", "tail channel", "inspect envelope", "show identity", "redrive identities", "init reader",
+    }  # fmt: skip
+
+
+def test_a_shell_completes_commands() -> None:
+    """Completion is the library's own: what bash asks for while a person types is answered."""
+    asked = {"_WATCHWORD_COMPLETE": "complete_bash", "COMP_WORDS": "watchword ta", "COMP_CWORD": "1"}
+    ended = subprocess.run(  # noqa: S603 - our own command
+        COMMAND, env={**os.environ, **asked}, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert ended.stdout.split() == ["tail"]
 
 
 def test_the_version_is_told(run: Run) -> None:
@@ -150,7 +186,7 @@ def _shell(command: str, config: Path) -> subprocess.CompletedProcess[bytes]:
     ("command", "advice"),
     [
         ("nonsense", b"No such command 'nonsense'; see 'watchword --help'"),
-        ("verify", b"see 'watchword verify --help'"),
+        ("verify --nonsense", b"No such option: --nonsense; see 'watchword verify --help'"),
         ("keygen -p a --algorithm rsa", b"'ed25519', 'esp256'; see 'watchword keygen --help'"),
         ("verify -c CONFIG < /dev/null >&-", b"standard output is closed: send it somewhere, as > /dev/null"),
         ("verify -c CONFIG <&-", b"standard input is closed: give the messages there, as < FILE"),

@@ -1,5 +1,5 @@
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +84,43 @@ def test_copies_are_counted_and_listed(on_kafka: Run, asked: list[dict[str, Any]
     assert "Not verified: whoever may write to the quarantine may have made this up." in ended.out
     assert all(identity in ended.out for identity in ("0/1", "0/2", "0/3", "0/4"))
     assert asked[0]["place"] == "agents.quarantine"
-    assert (asked[0]["limit"], asked[0]["bootstrap_servers"]) == (1000, "localhost:9092")
+    assert (asked[0]["limit"], asked[0]["bootstrap_servers"]) == (1000, ["localhost:9092"])
+
+
+def test_one_bus_needs_no_word(run: Run, config: Path, asked: list[dict[str, Any]]) -> None:
+    """Where the settings name one bus it is the one; where they name both, or none, the error asks which."""
+    config.write_text(config.read_text() + '[quarantine]\nnats = "copies"\n[nats]\nservers = ["nats://n:1"]\n')
+    assert run("quarantine", "list", "-c", str(config)).code == 0
+    assert (asked[0]["place"], asked[0]["servers"]) == ("copies", ["nats://n:1"])
+    config.write_text(config.read_text().replace("[quarantine]\n", '[quarantine]\nkafka = "copies"\n'))
+    ended = run("quarantine", "list", "-c", str(config))
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "say on which bus it is: --bus kafka, or --bus nats" in ended.err
+
+
+def test_a_reader_that_has_gone_is_no_fault_of_the_broker(on_kafka: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in 'watchword quarantine redrive --all | head -1': quiet; a full disk is told."""
+    for error, code, told in (
+        (BrokenPipeError(), 141, ""),
+        (OSError(28, "No space left on device"), 2, "watchword: standard input or output: No space left on device\n"),
+    ):
+        monkeypatch.setattr(kafka, "redrive", results(Rejected(Reason.STALE)))
+        monkeypatch.setattr("watchword_adapters.cli.quarantine.write_line", _failing(error))
+        monkeypatch.setattr("watchword_adapters.cli._drop_output", lambda: None)
+        ended = on_kafka("redrive", "--all")
+        assert (ended.code, ended.out, ended.err) == (code, "", told)
+
+
+def _failing(error: OSError) -> Callable[[object], None]:
+    def write_line(_: object) -> None:
+        raise error
+
+    return write_line
 
 
 def test_copies_are_listed_as_json(on_kafka: Run, asked: list[dict[str, Any]]) -> None:
     """One object a line, with a fault where it is no copy."""
-    ended = on_kafka("list", "--json", "--limit", "5", "--bootstrap", "kafka:1", "--from", "other")
+    ended = on_kafka("list", "--json", "--limit", "5", "--servers", "kafka:1", "--from", "other")
     assert ended.lines[0] == {
         "copy": "0/1",
         "reason": "unsigned",
@@ -100,7 +131,7 @@ def test_copies_are_listed_as_json(on_kafka: Run, asked: list[dict[str, Any]]) -
         "size": 2,
     }
     assert ended.lines[3] == {"copy": "0/4", "fault": HOSTILE, "size": 9}
-    assert (asked[0]["place"], asked[0]["limit"], asked[0]["bootstrap_servers"]) == ("other", 5, "kafka:1")
+    assert (asked[0]["place"], asked[0]["limit"], asked[0]["bootstrap_servers"]) == ("other", 5, ["kafka:1"])
 
 
 def test_a_copy_is_shown_in_full(on_kafka: Run, asked: list[dict[str, Any]]) -> None:
@@ -210,11 +241,11 @@ def test_what_to_drive_is_handed_on(run: Run, config: Path, monkeypatch: pytest.
     redrive = results(Rejected(Reason.STALE))
     monkeypatch.setattr(nats, "redrive", redrive)
     chosen = ["0/0", "--reason", "undetermined", "--reason", "stale", "--channel", "nats://prod/a"]
-    where = ["--config", str(config), "--bus", "nats", "--from", "copies", "--server", "nats://nats:1"]
+    where = ["--config", str(config), "--bus", "nats", "--from", "copies", "--servers", "nats://nats:1"]
     assert run("quarantine", "redrive", *chosen, *where).code == 1
     only = redrive.asked["only"]
     assert only == Choice(ids=["0/0"], reasons=["undetermined", "stale"], channels=["nats://prod/a"])
-    assert (redrive.asked["place"], redrive.asked["servers"]) == ("copies", "nats://nats:1")
+    assert (redrive.asked["place"], redrive.asked["servers"]) == ("copies", ["nats://nats:1"])
     assert redrive.asked["allow_reconnect"] is False
 
 
@@ -256,7 +287,7 @@ def test_a_quarantine_that_is_nowhere_is_told(run: Run, config: Path, asked: lis
 def test_a_broker_that_is_not_there_is_told(run: Run, config: Path, bus: str, command: list[str]) -> None:
     """Nobody at that address is exit code 3, in one line, soon."""
     address = {"kafka": "127.0.0.1:1", "nats": "nats://127.0.0.1:1"}[bus]
-    ended = run("quarantine", *command, "-c", str(config), "--bus", bus, "--from", "copies", "--server", address)
+    ended = run("quarantine", *command, "-c", str(config), "--bus", bus, "--from", "copies", "--servers", address)
     assert (ended.code, ended.out) == (3, "")
     assert ended.err.splitlines()[-1].startswith("watchword: broker unavailable: ")
 
@@ -270,7 +301,7 @@ def test_a_missing_extra_is_told(on_kafka: Run, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(kafka, "copies", copies)
     ended = on_kafka("list")
     assert ended.code == 2
-    assert "pip install 'watchword[all]': aiokafka is missing" in ended.err
+    assert "aiokafka is not installed: pip install 'watchword[kafka]'" in ended.err
 
 
 def test_an_error_of_ours_is_not_called_the_brokers(on_kafka: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,6 +107,14 @@ def test_a_bus_that_is_down_is_told(run: Run, settings: Path, reader: str, serve
     assert birth(settings, reader) is None
 
 
+def test_the_bus_is_where_the_settings_say(run: Run, settings: Path) -> None:
+    """Without --servers the tables of the bus are used."""
+    settings.write_text(settings.read_text() + '[nats]\nservers = ["nats://127.0.0.1:1"]\n')
+    ended = run("store", "init", "js:S:d", "--config", str(settings), "--accept-backlog")
+    assert (ended.code, ended.out) == (3, "")
+    assert "broker unavailable" in ended.err
+
+
 def test_a_store_that_is_down_is_told(run: Run, config: Path) -> None:
     """The exit code says that it may be tried again."""
     config.write_text(config.read_text() + '[replay]\nstore = "redis"\nurl = "redis://127.0.0.1:1"\n')

@@ -278,7 +278,10 @@ def test_a_file_that_is_no_settings_file_is_refused(tmp_path: Path, content: byt
 
 def test_a_missing_settings_file_is_named(tmp_path: Path) -> None:
     """Nothing starts on defaults because a path was wrong."""
-    assert refusal(tmp_path / "none.toml") == f"settings file {tmp_path}/none.toml: No such file or directory"
+    assert (
+        refusal(tmp_path / "none.toml")
+        == f"settings file {tmp_path}/none.toml: No such file or directory; make one with 'watchword init'"
+    )
 
 
 def test_a_pipe_in_place_of_a_file_does_not_hang(tmp_path: Path) -> None:

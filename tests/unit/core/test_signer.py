@@ -1,6 +1,8 @@
 """The signer: what it refuses, and that its envelopes are those of the specification."""
 
 import os
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -233,3 +235,65 @@ def test_uncovered_headers_can_be_chosen() -> None:
     message = signed(nats(headers=(("hop", b"1"), ("traceparent", b"t"))), choosy)
     changed = replace(message, headers=(("hop", b"2"), *message.headers[1:]))
     assert World().verify(changed).headers == (("traceparent", b"t"),)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"value": "text"},
+        {"value": 5},
+        {"key": "text"},
+        {"key": 5},
+        {"headers": None},
+        {"headers": (("a", "text"),)},
+        {"headers": (("a", 5),)},
+        {"headers": ((b"a", b"x"),)},
+        {"headers": ((None, b"x"),)},
+        {"headers": (("a",),)},
+        {"headers": (("a", b"x", b"y"),)},
+        {"headers": {"a": b"x"}},
+        {"headers": {"ab": b"x"}},
+        {"headers": 5},
+        {"channel": "kafka://prod/tasks"},
+        {"partition": "0"},
+        {"partition": [0]},
+        {"reply_to": 5},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("make", [kafka, nats])
+def test_parts_of_a_wrong_type_cannot_be_signed(make: Callable[..., Message], wrong: dict[str, Any]) -> None:
+    """Promise: whatever a message is made of, what cannot be signed is one SigningError that says what to give."""
+    alice = signer()
+    at_once(alice.sign(make()))
+    at_once(alice.sign(make(headers=(("a", b"x"),))))  # on a way that is known, too
+    with pytest.raises(SigningError) as caught:
+        at_once(alice.sign(replace(make(), **wrong)))
+    assert re.search("give|write|is none", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    "options", [{"recipient": 5}, {"recipient": b"agent://a"}, {"in_reply_to": 5}, {"in_reply_to": "x" * 16}]
+)
+def test_options_of_a_wrong_type_cannot_be_signed(options: dict[str, Any]) -> None:
+    """Promise: so are the options of signing."""
+    with pytest.raises(SigningError):
+        at_once(signer().sign(kafka(), **options))
+
+
+def test_what_is_no_message_cannot_be_signed() -> None:
+    """Promise: so is anything else."""
+    wrong: Any = b"text"
+    with pytest.raises(SigningError, match="write a Message"):
+        at_once(signer().sign(wrong))
+
+
+def test_a_fault_of_a_part_of_ours_is_told_as_it_is() -> None:
+    """Promise: a clock that fails is not blamed on the message."""
+
+    def clock() -> float:
+        raise ValueError("no clock")
+
+    broken = Signer(realm="prod", principal=ALICE, key=ALICE_KEY, clock=clock)
+    with pytest.raises(ValueError, match="no clock"):
+        at_once(broken.sign(kafka()))

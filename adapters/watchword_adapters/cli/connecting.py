@@ -1,0 +1,85 @@
+"""How a command connects: by ``--servers``, or as ``[nats]`` or ``[kafka]`` in the settings say."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import aclosing, contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import structlog
+from pydantic import ValidationError
+
+from watchword import ConfigurationError, Unavailable, WatchwordError
+from watchword.extras import what_to_install
+from watchword.mistakes import explain
+from watchword.settings import KafkaSettings, NatsSettings
+from watchword_adapters.bus_options import kafka_options, nats_options
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+    from pathlib import Path
+
+    from watchword.settings import Settings
+One = TypeVar("One")
+
+_SOON: Final = {"allow_reconnect": False, "connect_timeout": 5, "max_reconnect_attempts": 1, "reconnect_time_wait": 0.2}
+"""Options of nats-py with which a server that is not there is told within seconds."""
+
+
+def connection(bus: str, settings: Settings, directory: Path, servers: str | None) -> dict[str, Any]:
+    """Return the options of a bus's client.
+
+    ``servers``, addresses parted by commas, takes the place of the whole table: a login that was meant for one server
+    is never sent to another. Without either it is the server of this machine.
+    """
+    told: dict[str, Any] = {} if servers is None else {"servers": addresses(servers)}
+    if bus == "kafka":
+        kafka = settings.kafka if settings.kafka is not None and servers is None else KafkaSettings(**told)
+        return kafka_options(kafka, directory)
+    nats = settings.nats if settings.nats is not None and servers is None else NatsSettings(**told)
+    return nats_options(nats, directory) | _SOON
+
+
+def addresses(servers: str) -> list[str]:
+    """Return the addresses in ``--servers``; ConfigurationError for what is none."""
+    try:
+        return KafkaSettings(servers=[one.strip() for one in servers.split(",")]).servers
+    except ValidationError as error:
+        raise ConfigurationError(f"--servers: {explain(error).partition(': ')[2]}") from None
+
+
+def silence() -> None:
+    """Keep the audit trail and the clients' complaints out of standard output, which is for what was asked for."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.getLogger().addHandler(logging.NullHandler())
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Tell what a client raises as what it is: ``what`` does not answer, or an extra is not installed."""
+    try:
+        yield
+    except WatchwordError:
+        raise
+    except ModuleNotFoundError as error:
+        line = what_to_install(error) or f"{error.name} is not installed: pip install {error.name}"
+        raise ConfigurationError(line) from error
+    except Exception as error:
+        if hasattr(error, "rights"):  # NotAllowed, of a client that may not be installed
+            raise ConfigurationError(str(error)) from error
+        of_client = type(error).__module__.partition(".")[0] in {"aiokafka", "nats"}
+        if of_client or isinstance(error, OSError):  # a TimeoutError is one
+            raise Unavailable(what, f"{type(error).__name__}: {error}") from error
+        raise
+
+
+async def each_explained(what: str, found: AsyncGenerator[One]) -> AsyncGenerator[One]:
+    """Yield what a client finds, its errors explained; those of the caller, who prints it, are not the client's."""
+    async with aclosing(found):
+        while True:
+            with explained(what):
+                try:
+                    one = await anext(found)
+                except StopAsyncIteration:
+                    return
+            yield one

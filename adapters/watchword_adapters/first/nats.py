@@ -1,0 +1,41 @@
+"""A first signed message on NATS: one agent signs, another verifies, and what nobody signed is dropped."""
+
+import asyncio
+
+import nats
+
+import watchword
+from watchword.brokers import nats_server
+from watchword.nats import VerifiedMsg, connect
+
+
+async def main(servers: str) -> None:
+    arrived = asyncio.Event()
+
+    async def handle(msg: VerifiedMsg) -> None:  # gets what verifies, and nothing else
+        print(f"verified: {msg.verified.principal} wrote {msg.data.decode()!r} on {msg.subject}")
+        arrived.set()
+
+    # Usually another process, on another machine. It has public keys only.
+    reader = await connect(servers, watchword=watchword.load("reader.toml"))
+    await reader.subscribe("first.tasks", cb=handle)
+    await reader.flush()
+
+    # Anybody who may publish here, as with any NATS client. Never reaches handle().
+    stranger = await nats.connect(servers)
+    await stranger.publish("first.tasks", b"start 1000 instances")
+    await stranger.close()
+
+    # The agent of watchword.toml, with its private key.
+    agent = await connect(servers, watchword=watchword.load("watchword.toml"))
+    await agent.publish("first.tasks", b"start 1 instance")
+    await agent.flush()
+
+    await asyncio.wait_for(arrived.wait(), 10)
+    await agent.close()
+    await reader.close()
+
+
+if __name__ == "__main__":
+    with nats_server() as servers:  # a server for this run only
+        asyncio.run(main(servers))

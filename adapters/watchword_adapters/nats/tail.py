@@ -1,0 +1,104 @@
+"""Reading along on a subject or a stream: nothing is acknowledged, and no consumer of anybody else's is touched."""
+
+from __future__ import annotations
+
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from nats import errors
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import APIError
+
+from watchword import ConfigurationError
+from watchword_adapters.nats.client import connect
+from watchword_adapters.nats.message import ObservedMsg
+from watchword_adapters.nats_rights import NotAllowed, refused_right
+from watchword_adapters.redriving import onlooker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from watchword import Watchword
+    from watchword.spi import Message
+    from watchword_adapters.nats.client import WatchwordClient
+
+_BATCH: Final = 100
+_ROUND: Final = 5.0
+_IDLE: Final = 30.0
+"""Seconds after which the server forgets a consumer of ours that was not ended."""
+
+
+async def tail(
+    subject: str,
+    *,
+    watchword: Watchword,
+    stream: str | None,
+    from_start: bool,
+    ready: Callable[[], None],
+    **options: Any,
+) -> AsyncGenerator[Message]:
+    """Yield what comes in on a subject, which may have wildcards, as it came: nothing is judged.
+
+    With a ``stream`` it is what that stores, with sequence and time; ``from_start``, all that it has. ``ready`` is
+    called once nothing more is missed. ``options`` are nats-py's for the connection. ConfigurationError where the
+    stream lets nobody read along; the client's errors.
+    """
+    refused: list[str] = []
+
+    async def hear(error: Exception) -> None:
+        """Note that the server refuses the subscription, which nats-py tells nobody else."""
+        verb, what = refused_right(str(error))
+        if verb == "subscription" and what == subject.lower():
+            refused.append(f"subscribe to {subject}")
+
+    client = await connect(watchword=onlooker(watchword), error_cb=hear, **options)
+    try:
+        if stream is None:
+            subscription = await client.subscribe(subject)
+            await client.flush()  # the refusal comes before the answer to this
+            if refused:
+                raise NotAllowed(*refused)
+            ready()
+            async for msg in subscription.messages:
+                if isinstance(msg, ObservedMsg):
+                    yield msg.message
+            raise errors.ConnectionClosedError
+        async with aclosing(_stored(client, stream, subject, from_start=from_start, ready=ready)) as found:
+            async for stored in found:
+                yield stored.message
+    finally:
+        await client.close()
+
+
+async def _stored(
+    client: WatchwordClient, stream: str, subject: str, *, from_start: bool, ready: Callable[[], None]
+) -> AsyncGenerator[ObservedMsg]:
+    config = ConsumerConfig(
+        deliver_policy=DeliverPolicy.ALL if from_start else DeliverPolicy.NEW,
+        ack_policy=AckPolicy.NONE,
+        inactive_threshold=_IDLE,
+    )
+    context = client.jetstream()
+    try:
+        bound = await context.pull_subscribe(subject, stream=stream, config=config)
+    except APIError as error:  # no such stream; or a WorkQueue, where reading is taking
+        raise ConfigurationError(
+            f"stream {stream!r}: {error.description}; leave --stream out to read along on the subject"
+        ) from None
+    name = (await bound.consumer_info()).name
+    try:
+        ready()
+        while True:
+            try:
+                batch = await bound.fetch(_BATCH, timeout=_ROUND)
+            except NotAllowed:
+                raise
+            except errors.TimeoutError:
+                continue
+            for msg in batch:
+                if isinstance(msg, ObservedMsg):
+                    yield msg
+    finally:
+        await bound.unsubscribe()
+        with suppress(errors.Error):  # else the server ends it
+            await context.delete_consumer(stream, name)
