@@ -51,6 +51,9 @@ _ELECTION_SECONDS: Final = 60.0
 _LANES: Final = {"durable": 16, "sole": 2}
 """Fetches that a worker has under way at a time; else one."""
 
+_MOST_UNACKED: Final = 200
+"""Messages that wait for a reader of its own: no more than it handles within _ACK_WAIT, or each would come twice."""
+
 _BATCH: Final = 20
 _PATIENCE: Final = 5.0
 """Seconds after which no answer of the server's is waited for."""
@@ -248,7 +251,8 @@ class Reading:
         """Subscribe, unless that is done; return True if it was done now."""
         if self._subscription is not None:
             return False
-        stream, own = self._plan.channel, ConsumerConfig(ack_wait=_ACK_WAIT, inactive_threshold=_ACK_WAIT)
+        stream = self._plan.channel
+        own = ConsumerConfig(ack_wait=_ACK_WAIT, inactive_threshold=_ACK_WAIT, max_ack_pending=_MOST_UNACKED)
         match self._plan.scene.shape:
             case "durable" | "sole":
                 self._subscription = await self._js.pull_subscribe_bind(_DURABLE, stream)
