@@ -90,7 +90,9 @@ def _checked_servers(value: list[str]) -> list[str]:
     if not value or not all(one and one.isascii() and one.isprintable() and " " not in one for one in value):
         raise ValueError('write the addresses of one or more servers, as ["localhost:9092"]')
     if any("@" in one for one in value):
-        raise ValueError("write no login into an address, where it would be shown: user and password have names here")
+        raise ValueError(
+            "write no login into an address, where it would be shown: set user and password in [nats] or [kafka]"
+        )
     return value
 
 
