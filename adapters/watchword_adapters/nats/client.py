@@ -222,7 +222,7 @@ class WatchwordClient(Base):
         """Warn, once, of an answer that goes nowhere, for its subject is one of the server's own."""
         self._warn_once(
             "nats.answer_dropped",
-            why="a request that did not verify names a reply subject of the server's own ($...): an answer is an order",
+            why="a message that did not verify has a reply subject of the server's own ($...): an answer is an order",
             remedy='nothing here: with mode = "enforce" no handler is given such a request',
         )
 

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.core.world import ALICE, ALICE_KEY, NOW, REALM
 from watchword import MemoryKeys, Policy, Reason, Rejected, Watchword
 from watchword.replay_check import shown_time
-from watchword.spi import Admission, Channel, Claim, Message, Signer, Verifier
+from watchword.spi import Admission, Channel, Claim, MemoryReplayStore, Message, Signer, Verifier
 
 HOURS = 3 * 3600
 
@@ -65,6 +65,15 @@ async def test_a_floor_of_a_beginning_is_no_clock_that_was_ahead() -> None:
     assert not world.told
     assert (await world.says()).startswith("stale: issued before 2")
     assert [event for event, _ in world.told] == ["replay.clock_was_ahead"]
+
+
+async def test_a_floor_of_one_sender_is_no_clock_that_was_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: what is stale by the floor of its principal or key, as under a full memory, says that."""
+    world = World()
+    assert await world.says() == "delivered"
+    monkeypatch.setattr(MemoryReplayStore, "admit", lambda *_: Admission.TOO_OLD)
+    assert await world.says() == "stale: issued before what this memory knows of its sender or key"
+    assert not world.told
 
 
 async def test_a_further_jump_is_told_as_well() -> None:
