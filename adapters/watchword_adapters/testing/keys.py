@@ -1,8 +1,9 @@
-"""A key source that a test fills, asks, and lets fail."""
+"""A key source that a test fills, asks, holds up, and lets fail."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Final
 
 from watchword import MemoryKeys
 
@@ -15,33 +16,36 @@ if TYPE_CHECKING:
 class KeyDirectory:
     """A key source whose keys come and go.
 
-    It raises ConnectionError for the next ``failures`` questions, and for those about the principals in ``down_for``;
-    ``asked`` counts all questions.
+    It raises ConnectionError while it is ``down``, for the next ``failures`` questions, and for those about the
+    principals in ``down_for``; it knows nothing of those in ``unknown``. No question is answered while ``gate`` is
+    cleared. ``asked`` counts all questions, and each sets ``question``.
     """
 
     def __init__(self, keys: Iterable[VerificationKey] = ()) -> None:
-        self._keys = list(keys)
+        self._keys: Final = list(keys)
         self._source = MemoryKeys(self._keys)
+        self.down = False
         self.failures = 0
         self.down_for: set[str] = set()
+        self.unknown: set[str] = set()
         self.asked = 0
+        self.question: Final = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.gate.set()
 
     def add(self, key: VerificationKey) -> None:
         """Let a key be known from now on; ConfigurationError where it is another principal's, or its id is taken."""
         self._source = MemoryKeys([*self._keys, key])
         self._keys.append(key)
 
-    def remove(self, principal: str) -> None:
-        """Let no key of a principal be known any more."""
-        self._keys = [key for key in self._keys if key.principal != principal]
-        self._source = MemoryKeys(self._keys)
-
     async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
         """See ``KeySource.find``."""
         self.asked += 1
+        self.question.set()
+        await self.gate.wait()
         if self.failures:
             self.failures -= 1
             raise ConnectionError("the key source is down")
-        if principal in self.down_for:
+        if self.down or principal in self.down_for:
             raise ConnectionError(f"the key source is down for {principal}")
-        return await self._source.find(principal, key_id)
+        return None if principal in self.unknown else await self._source.find(principal, key_id)

@@ -1,5 +1,7 @@
 """A bus in memory: what producers, consumers, an attacker and a clock can play on it."""
 
+import asyncio
+
 import pytest
 
 from watchword import Allow, Mode, Policy, Reason, Rejected, SigningKey, Unavailable, VerificationKey
@@ -337,7 +339,7 @@ async def test_keys_come_and_go_and_fail() -> None:
     assert await keys.find(PLANNER, key.key_id) == key.verification_key(PLANNER)
     with pytest.raises(ConfigurationError, match="one public key for"):
         keys.add(VerificationKey.from_public_key(key.public, principal=CLOUD, key_id=b"stolen"))
-    keys.remove(PLANNER)
+    keys.unknown = {PLANNER}
     assert await keys.find(PLANNER, key.key_id) is None
     keys.failures = 1
     with pytest.raises(ConnectionError):
@@ -345,7 +347,22 @@ async def test_keys_come_and_go_and_fail() -> None:
     keys.down_for = {CLOUD}
     with pytest.raises(ConnectionError, match=CLOUD):
         await keys.find(CLOUD, other.key_id)
-    assert keys.asked == 4
+    keys.down, keys.down_for = True, set()
+    with pytest.raises(ConnectionError):
+        await keys.find(CLOUD, other.key_id)
+    assert keys.asked == 5
+
+
+async def test_a_key_source_can_be_slow() -> None:
+    """While its gate is closed nobody is answered, and a test can wait for the question."""
+    key = SigningKey.generate()
+    keys = KeyDirectory([key.verification_key(PLANNER)])
+    keys.gate.clear()
+    asking = asyncio.create_task(keys.find(PLANNER, key.key_id))
+    await keys.question.wait()
+    assert not asking.done()
+    keys.gate.set()
+    assert await asking == key.verification_key(PLANNER)
 
 
 def test_an_agent_has_one_key_in_all_its_processes() -> None:
