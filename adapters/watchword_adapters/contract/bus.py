@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from math import inf
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import pytest
 
 from watchword import Mode, Policy, Reason, Rejected, VerifiedMessage
 from watchword.envelope import is_envelope_name
-from watchword.spi import Channel, Message, ReaderBirth
+from watchword.spi import Channel, Message
 from watchword_adapters.testing import Agents as Cast
 from watchword_adapters.testing import SharedMemoryStore
 
@@ -119,7 +118,7 @@ class Agents:
 
     def reader(self, mode: Mode = Mode.ENFORCE) -> Watchword:
         """Return a reader that remembers in a store, so that it may have a name, and begins with no floor."""
-        store = SharedMemoryStore(admits=ReaderBirth(floor=-inf))
+        store = SharedMemoryStore(open_to_all=True)
         return self._agents(READER, policy=Policy(mode=mode), replay=store)
 
 

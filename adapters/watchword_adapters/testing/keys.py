@@ -22,8 +22,8 @@ class KeyDirectory:
     """
 
     def __init__(self, keys: Iterable[VerificationKey] = ()) -> None:
-        self._keys: Final = list(keys)
-        self._source = MemoryKeys(self._keys)
+        self._keys: Final[list[VerificationKey]] = []
+        self.replace(*keys)
         self.down = False
         self.failures = 0
         self.down_for: set[str] = set()
@@ -35,8 +35,12 @@ class KeyDirectory:
 
     def add(self, key: VerificationKey) -> None:
         """Let a key be known from now on; ConfigurationError where it is another principal's, or its id is taken."""
-        self._source = MemoryKeys([*self._keys, key])
-        self._keys.append(key)
+        self.replace(*self._keys, key)
+
+    def replace(self, *keys: VerificationKey) -> None:
+        """Let exactly these keys be known from now on."""
+        self._source = MemoryKeys(keys)
+        self._keys[:] = keys
 
     async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
         """See ``KeySource.find``."""

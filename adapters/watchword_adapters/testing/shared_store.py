@@ -25,8 +25,8 @@ class SharedMemoryStore:
     """A ``SharedReplayStore`` that forgets nothing until it is told to: give the same one to all who share it.
 
     ``policy`` is that of all of them, ``clock`` returns seconds since the epoch. A reader that was not admitted is
-    unknown, as in any shared store, unless ``admits`` says what is its birth. While ``is_down`` it raises
-    ConnectionError.
+    unknown, as in any shared store; to one that is ``open_to_all`` it is a reader that has never read before. While
+    ``is_down`` it raises ConnectionError.
     """
 
     def __init__(
@@ -34,12 +34,12 @@ class SharedMemoryStore:
         *,
         policy: Policy | None = None,
         clock: Callable[[], float] = time.time,
-        admits: ReaderBirth | None = None,
+        open_to_all: bool = False,
         per_principal: int = PER_PRINCIPAL,
     ) -> None:
         self._policy: Final = policy or Policy()
         self._clock: Final = clock
-        self._admits: Final = admits
+        self._default: Final = ReaderBirth(floor=-inf) if open_to_all else None
         self._per_principal: Final = per_principal
         self.is_down = False
         self.forget()
@@ -50,6 +50,10 @@ class SharedMemoryStore:
         self._ids: dict[tuple[str, str, bytes, int], tuple[bytes, Place | None]] = {}
         self._held: Counter[str] = Counter()
         self._births: dict[str, ReaderBirth] = {}
+
+    def __len__(self) -> int:
+        """Return how many ids it knows."""
+        return len(self._ids)
 
     async def claim(self, claim: Claim) -> Admission:
         """See ``ReplayStore.claim``."""
@@ -79,14 +83,14 @@ class SharedMemoryStore:
     async def birth(self, reader: str) -> ReaderBirth | None:
         """See ``SharedReplayStore.birth``."""
         self._be_there()
-        return self._births.get(reader, self._admits)
+        return self._births.get(reader, self._default)
 
     async def admit_reader(self, reader: str, birth: ReaderBirth, *, replace: bool = False) -> ReaderBirth:
         """See ``SharedReplayStore.admit_reader``."""
         self._be_there()
         if replace:
             self._births[reader] = birth
-        return self._births.setdefault(reader, self._admits or birth)
+        return self._births.setdefault(reader, self._default or birth)
 
     def _be_there(self) -> None:
         if self.is_down:
@@ -94,7 +98,7 @@ class SharedMemoryStore:
 
     def _refusal(self, claim: Claim) -> Admission | Literal["forgotten"] | None:
         """Say why an id that is not known may have been used before the store knew its reader; None if it cannot."""
-        birth = self._births.get(claim.reader, self._admits)
+        birth = self._births.get(claim.reader, self._default)
         position, stamp = claim.place or (None, None)
         appended = claim.appended_after if stamp is None else stamp
         appended = -inf if appended is None else appended

@@ -1,6 +1,7 @@
 """A bus in memory: what producers, consumers, an attacker and a clock can play on it."""
 
 import asyncio
+from math import inf
 
 import pytest
 
@@ -325,9 +326,9 @@ def test_a_shared_store_says_so_by_its_type() -> None:
 
 async def test_a_store_can_admit_every_reader() -> None:
     """Where births are of no interest, a store knows all readers from the start, and their birth can be replaced."""
-    store = SharedMemoryStore(admits=ReaderBirth(floor=5.0))
-    assert await store.birth("anybody") == ReaderBirth(floor=5.0)
-    assert await store.admit_reader("anybody", ReaderBirth(floor=7.0)) == ReaderBirth(floor=5.0)
+    store, never = SharedMemoryStore(open_to_all=True), ReaderBirth(floor=-inf)
+    assert await store.birth("anybody") == never
+    assert await store.admit_reader("anybody", ReaderBirth(floor=7.0)) == never
     assert await store.admit_reader("anybody", ReaderBirth(floor=7.0), replace=True) == ReaderBirth(floor=7.0)
 
 
