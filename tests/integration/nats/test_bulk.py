@@ -17,7 +17,6 @@ from tests.integration.nats.world import (
     MALLORY,
     PLANNER,
     REALM,
-    Kept,
     World,
     raw,
     second_begins,
@@ -25,6 +24,7 @@ from tests.integration.nats.world import (
     until,
     verified,
 )
+from tests.support.kept import Kept
 from watchword import Mode, Policy, Reason, Unavailable, VerifiedMessage, Watchword
 from watchword.spi import Admission, Claim
 from watchword.testing import SharedMemoryStore

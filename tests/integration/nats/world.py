@@ -17,13 +17,11 @@ from watchword import (
     Mode,
     Policy,
     Reason,
-    Rejected,
     SigningKey,
-    Unavailable,
     Watchword,
 )
 from watchword.journal import Journal
-from watchword.spi import Message, ReplayStore
+from watchword.spi import ReplayStore
 from watchword.testing import KeyDirectory, SharedMemoryStore
 from watchword_adapters.nats import VerifiedMsg, WatchwordClient
 
@@ -158,23 +156,6 @@ class Duel:
         await self.capture(b"honest")
         assert [msg.data for msg in self.delivered[had:]] == [b"honest"]
         assert self.guard.audit.counts - before == {reason: times, "delivered": 1}
-
-
-class Kept:
-    """A quarantine in memory, which cannot be written while ``down``."""
-
-    def __init__(self) -> None:
-        self.down = self.full = False
-        self.copies: list[tuple[bytes | None, str]] = []
-
-    async def put(self, message: Message, verdict: Rejected | Unavailable) -> bool:
-        """See ``Quarantine.put``."""
-        if self.down:
-            raise Unavailable("quarantine")
-        if not self.full:
-            reason = str(verdict.reason) if isinstance(verdict, Rejected) else "undetermined"
-            self.copies.append((message.value, reason))
-        return not self.full
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from aiokafka.structs import OffsetAndMetadata
 
-from tests.integration.kafka.world import Kept
+from tests.support.kept import Kept
 from tests.unit.kafka.conftest import Read
 from tests.unit.kafka.fakes import KEY, OTHER, P0, P1, REALM, SENDER, FakeKafka, Keys, alone, numbers, record, tree
 from watchword import Mode, Unavailable, VerificationKey, Watchword, partition

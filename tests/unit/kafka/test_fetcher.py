@@ -19,7 +19,7 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import TopicPartition
 
-from tests.integration.kafka.world import Kept
+from tests.support.kept import Kept
 from tests.unit.kafka.batches import batch
 from tests.unit.kafka.conftest import Read
 from tests.unit.kafka.fakes import OTHER, P0, P1, REALM, Keys, alone, numbers, raw, record, tree, watchword
