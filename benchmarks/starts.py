@@ -231,7 +231,6 @@ class _Process:
                 replay=replay,
                 policy=policy,
                 clock=clock,
-                shared_replay=kind.store != "memory",
                 journal=self._journal,
             ),
             audit=self.audit,

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from watchword import MemoryKeys, Mode, Policy, Rejected, Unavailable, VerifiedMessage, Watchword
 from watchword.agent import require
-from watchword.spi import MemoryReplayStore, ObservedMessage, Verifier
+from watchword.spi import MemoryReplayStore, ObservedMessage, ReaderBirth, Verifier
 from watchword.wire_json import verdict_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
     from watchword.quarantine_copy import Kept
+    from watchword.spi import Admission, Claim
 
 Verdict: TypeAlias = VerifiedMessage | Rejected | Unavailable
 
@@ -97,15 +99,15 @@ def judge(watchword: Watchword) -> Watchword:
     require(watchword, reads=True)
     own = watchword.verifier
     policy = replace(own.policy, mode=Mode.OBSERVE, channels=())  # which may enforce
+    memory = MemoryReplayStore(horizon=policy.horizon)
     return Watchword.of(
         verifier=Verifier(
             realm=own.realm,
             principal=own.principal,
             keys=own._keys,  # noqa: SLF001 - the same keys, looked up in the same place
-            replay=MemoryReplayStore(horizon=policy.horizon),
+            replay=_OpenToAll(memory) if own.shared_replay else memory,
             policy=policy,
             clock=own.clock,
-            shared_replay=own.shared_replay,
         )
     )
 
@@ -115,6 +117,25 @@ async def judged_copy(judging: Watchword, stored: Stored, kept: Kept) -> Redrive
     delivered = await judging.admit(replace(kept.message, reader="redrive"))
     verdict = delivered.verdict if isinstance(delivered, ObservedMessage) else delivered
     return Redriven(id=stored.id, read="copy", kept=kept, verdict=verdict)
+
+
+class _OpenToAll:
+    """A memory that stands for a shared store, so that a message needs no signed partition; it admits any reader."""
+
+    def __init__(self, memory: MemoryReplayStore) -> None:
+        self._memory = memory
+
+    async def claim(self, claim: Claim) -> Admission:
+        """See ``ReplayStore.claim``."""
+        return await self._memory.claim(claim)
+
+    async def birth(self, reader: str) -> ReaderBirth | None:  # noqa: ARG002 - whichever it is
+        """See ``SharedReplayStore.birth``."""
+        return ReaderBirth(floor=-inf)
+
+    async def admit_reader(self, reader: str, birth: ReaderBirth, *, replace: bool = False) -> ReaderBirth:  # noqa: ARG002 - it is known
+        """See ``SharedReplayStore.admit_reader``."""
+        return ReaderBirth(floor=-inf)
 
 
 def _base64(value: bytes | None) -> str | None:

@@ -7,6 +7,7 @@ from typing import Final
 _EXTRAS: Final = {
     "aiokafka": "kafka",
     "nats": "nats",
+    "pytest": "testing",
     "redis": "redis",
     "rich": "cli",
     "typer": "cli",

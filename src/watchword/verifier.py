@@ -46,10 +46,9 @@ class Verifier:
     """Judges messages of one realm for one reader; ``verify`` returns a VerifiedMessage or raises.
 
     ``principal`` is who this process is: without it, a message addressed to somebody is rejected. Without ``keys``
-    nothing verifies. ``clock`` returns seconds since the epoch. Where ``replay`` is shared by all who read, as a
-    ``SharedReplayStore`` is unless ``shared_replay`` says otherwise, a Kafka message needs no signed partition. What
-    this process reads alone (``Message.exclusive``) is kept in its own memory even so. ``journal`` keeps over
-    restarts what no broker keeps.
+    nothing verifies. ``clock`` returns seconds since the epoch. Where ``replay`` is a ``SharedReplayStore``,
+    which all who read share, a Kafka message needs no signed partition. What this process reads alone
+    (``Message.exclusive``) is kept in its own memory even so. ``journal`` keeps over restarts what no broker keeps.
     """
 
     def __init__(
@@ -61,7 +60,6 @@ class Verifier:
         policy: Policy,
         clock: Callable[[], float],
         principal: str | None = None,
-        shared_replay: bool | None = None,
         journal: Journal | None = None,
     ) -> None:
         if principal is not None and not is_principal(principal):
@@ -70,7 +68,7 @@ class Verifier:
         self.principal: Final = principal
         self.policy = policy
         self.replay: Final = replay
-        self.shared_replay: Final = isinstance(replay, SharedReplayStore) if shared_replay is None else shared_replay
+        self.shared_replay: Final = isinstance(replay, SharedReplayStore)
         self.clock: Final = clock
         self._envelopes = LearningReader()
         self._keys = _Keys(keys)

@@ -27,13 +27,15 @@ def test_load_and_version_are_given_where_somebody_asks() -> None:
         _ = watchword.laod  # type: ignore[attr-defined] # that is the test
 
 
-@pytest.mark.parametrize("door", ["brokers", "kafka", "nats", "spi"])
+@pytest.mark.parametrize("door", ["brokers", "kafka", "nats", "spi", "testing"])
 def test_a_door_gives_what_it_names(door: str) -> None:
     """Every listed name is there, and the adapters' own."""
     module = import_module(f"watchword.{door}")
     assert all(hasattr(module, name) for name in module.__all__)
-    if door in LIBRARIES:
-        assert set(module.__all__) - {"copies", "redrive"} == set(import_module(f"watchword_adapters.{door}").__all__)
+    if door in {*LIBRARIES, "testing"}:
+        assert set(module.__all__) - {"contracts", "copies", "redrive"} == set(
+            import_module(f"watchword_adapters.{door}").__all__
+        )
 
 
 def _without(library: str, program: str) -> str:
@@ -50,6 +52,29 @@ def test_a_missing_extra_is_one_line_that_says_what_to_type(door: str, library: 
     assert said == f"ModuleNotFoundError: {library} is not installed: pip install 'watchword[{door}]'"
     (other,) = LIBRARIES.keys() - {door}
     assert not _without(library, f"import watchword.{other}")
+
+
+def test_testing_needs_only_the_client_that_is_tested() -> None:
+    """Where the other client is missing, what needs it says what to type, and the rest works."""
+    begin = "from watchword.testing import Agents, MemoryBus, verified_msg, verified_record\n"
+    end = "\nprint(MemoryBus())"
+    agent = "Agents()('agent://acme/planner')"
+    for library, works, fails in (
+        (
+            "aiokafka",
+            [f"MemoryBus().subscribe({agent}, 's')", "verified_msg(subject='s', principal='p')"],
+            [f"MemoryBus().consumer({agent}, 't')", "verified_record(b'', topic='t', principal='p')"],
+        ),
+        (
+            "nats",
+            [f"MemoryBus().consumer({agent}, 't')", "verified_record(b'', topic='t', principal='p')"],
+            [f"MemoryBus().subscribe({agent}, 's')", "verified_msg(subject='s', principal='p')"],
+        ),
+    ):
+        assert not _without(library, begin + "\n".join(works) + end)
+        for line in fails:
+            assert _without(library, begin + line).endswith(f"pip install 'watchword[{library.removeprefix('aio')}]'")
+    assert _without("pytest", begin).endswith("pytest is not installed: pip install 'watchword[testing]'")
 
 
 def test_what_no_extra_brings_is_told_as_it_is() -> None:

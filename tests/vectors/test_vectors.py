@@ -18,6 +18,7 @@ from watchword.jwk import parse_jwks
 from watchword.keys import Algorithm
 from watchword.message import Expected
 from watchword.spi import Channel, MemoryReplayStore, Request, Verifier
+from watchword.testing import Clock, SharedMemoryStore
 from watchword.wire_json import message_from_members, verdict_to_json
 
 FILES = sorted((Path(__file__).parent / "v1").glob("*.json"))
@@ -43,14 +44,16 @@ def _policy(given: dict[str, Any]) -> Policy:
 
 def _verifier(vector: dict[str, Any]) -> Verifier:
     policy, room = _policy(vector.get("policy", {})), vector.get("ids_per_principal", 1000)
+    clock = Clock(vector["now"])
+    own = MemoryReplayStore(horizon=policy.horizon, bounds=replace(DEFAULT_BOUNDS, per_principal=room))
+    shared = SharedMemoryStore(policy=policy, clock=clock, open_to_all=True, per_principal=room)
     return Verifier(
         realm=vector["realm"],
         keys=MemoryKeys(parse_jwks(json.dumps(vector["keys"]).encode())),
-        replay=MemoryReplayStore(horizon=policy.horizon, bounds=replace(DEFAULT_BOUNDS, per_principal=room)),
+        replay=shared if vector.get("shared_replay") else own,
         policy=policy,
-        clock=lambda: float(vector["now"]),
+        clock=clock,
         principal=vector["principal"],
-        shared_replay=vector.get("shared_replay", False),
     )
 
 

@@ -1,1 +1,34 @@
-"""Contract suites: what every adapter must pass, importable by whoever writes another."""
+"""What every plug-in and adapter of one kind does, as suites for pytest; ``watchword.testing.contracts``.
+
+Subclass a suite as ``TestMine``, make in it what it asks for, and run it with pytest-asyncio.
+"""
+
+import pytest
+
+_ROOMS = ("bus", "key_source", "quarantine", "replay_store", "shared_replay_store")
+pytest.register_assert_rewrite(*(f"{__name__}.{room}" for room in _ROOMS))  # a failure shows what was compared
+
+from watchword_adapters.contract.bus import BusContract, BusHarness, Intake, Received, Tap, Wire
+from watchword_adapters.contract.key_source import ChangingKeySourceContract, KeySourceContract
+from watchword_adapters.contract.quarantine import Fault, QuarantineContract
+from watchword_adapters.contract.replay_store import HORIZON, ReplayStoreContract, make_claim
+from watchword_adapters.contract.shared_replay_store import PER_PRINCIPAL, POLICY, SharedReplayStoreContract
+
+__all__ = [
+    "HORIZON",
+    "PER_PRINCIPAL",
+    "POLICY",
+    "BusContract",
+    "BusHarness",
+    "ChangingKeySourceContract",
+    "Fault",
+    "Intake",
+    "KeySourceContract",
+    "QuarantineContract",
+    "Received",
+    "ReplayStoreContract",
+    "SharedReplayStoreContract",
+    "Tap",
+    "Wire",
+    "make_claim",
+]

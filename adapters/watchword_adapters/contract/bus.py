@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import pytest
 
-from watchword import (
-    MemoryKeys,
-    Mode,
-    Policy,
-    Reason,
-    Rejected,
-    SigningKey,
-    VerificationKey,
-    VerifiedMessage,
-    Watchword,
-)
+from watchword import Mode, Policy, Reason, Rejected, VerifiedMessage
 from watchword.envelope import is_envelope_name
-from watchword.spi import Channel, MemoryReplayStore, Message, Signer, Verifier
+from watchword.spi import Channel, Message
+from watchword_adapters.testing import Agents as Cast
+from watchword_adapters.testing import SharedMemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from contextlib import AbstractAsyncContextManager
 
-    from watchword import Unavailable
+    from watchword import Unavailable, Watchword
     from watchword.message import Header, Scheme
-    from watchword.spi import KeySource
 
 T = TypeVar("T")
 
@@ -118,44 +108,18 @@ class BusHarness(ABC):
         """
 
 
-class Outage:
-    """A key source that fails as often as it is told to."""
-
-    def __init__(self, keys: KeySource) -> None:
-        self._keys = keys
-        self.failures = 0
-
-    async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
-        """See ``KeySource.find``."""
-        if self.failures:
-            self.failures -= 1
-            raise ConnectionError("the key source is down")
-        return await self._keys.find(principal, key_id)
-
-
 class Agents:
     """A sender and readers that know its key; each reader has a replay memory and counts of its own."""
 
     def __init__(self) -> None:
-        key = SigningKey.generate()
-        self.keys = Outage(MemoryKeys([key.verification_key(SENDER)]))
-        signer = Signer(realm=REALM, principal=SENDER, key=key, clock=time.time)
-        self.sender = Watchword.of(verifier=self._verifier(SENDER, Policy()), signer=signer)
+        self._agents = Cast(realm=REALM)
+        self.keys = self._agents.keys
+        self.sender = self._agents(SENDER)
 
     def reader(self, mode: Mode = Mode.ENFORCE) -> Watchword:
-        """Return a pure consumer."""
-        return Watchword.of(verifier=self._verifier(READER, Policy(mode=mode)))
-
-    def _verifier(self, principal: str, policy: Policy) -> Verifier:
-        return Verifier(
-            realm=REALM,
-            principal=principal,
-            keys=self.keys,
-            replay=MemoryReplayStore(horizon=policy.horizon),
-            policy=policy,
-            clock=time.time,
-            shared_replay=True,  # a reader that is given a name remembers there, and begins with no floor
-        )
+        """Return a reader that remembers in a store, so that it may have a name, and begins with no floor."""
+        store = SharedMemoryStore(open_to_all=True)
+        return self._agents(READER, policy=Policy(mode=mode), replay=store)
 
 
 class BusContract:

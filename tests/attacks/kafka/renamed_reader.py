@@ -3,16 +3,14 @@
 import asyncio
 import json
 import sys
-import time
 from typing import Any
 
 import aiokafka
 from aiokafka.abc import ConsumerRebalanceListener
 
 from tests.support.kafka_api import VerifiedRecord, VerifyingConsumer
-from watchword import ConfigurationError, MemoryKeys, Policy, Watchword
+from watchword import ConfigurationError, Watchword
 from watchword.jwk import parse_jwks
-from watchword.spi import MemoryReplayStore, Verifier
 
 SEEN: list[bytes | None] = []
 REVOKED: list[int] = []
@@ -38,16 +36,7 @@ class Listener(ConsumerRebalanceListener):
 
 async def main(bootstrap: str, topic: str, group: str, jwks: str) -> dict[str, Any]:
     """Read all that is there: a message, a forged one, many more, the last; handle the first for long."""
-    policy = Policy()
-    watchword = Watchword.of(
-        verifier=Verifier(
-            realm="test",
-            keys=MemoryKeys(parse_jwks(jwks.encode())),
-            replay=MemoryReplayStore(horizon=policy.horizon),
-            policy=policy,
-            clock=time.time,
-        )
-    )
+    watchword = Watchword(realm="test", keys=parse_jwks(jwks.encode()))
     told: dict[str, Any] = {"version": aiokafka.__version__}
     try:
         consumer = VerifyingConsumer(

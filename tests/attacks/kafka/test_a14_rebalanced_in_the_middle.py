@@ -84,13 +84,13 @@ async def test_a17_while_a_message_is_judged(world: World) -> None:
     """A message that waited for its key during the rebalance is delivered once, as the first time that it is."""
     topic, group = await world.make_topic(), world.unique("group")
     await world.say(topic, b"0", b"1")
-    world.keys.may_answer.clear()
+    world.keys.gate.clear()
     reader = world.reader()
     async with world.consumer(reader, topic, group_id=group, **FIRST) as consumer:
         reading = asyncio.create_task(read(consumer, 3))
-        await asyncio.wait_for(world.keys.asked.wait(), SOON)
+        await asyncio.wait_for(world.keys.question.wait(), SOON)
         await rebalanced(world, consumer, topic, group)
-        world.keys.may_answer.set()
+        world.keys.gate.set()
         await world.inject(topic, await world.capture(topic, 2))
         await world.say(topic, END)
         records = await reading

@@ -8,14 +8,8 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
-from tests.integration.kafka.world import (
-    INTERN,
-    Kept,
-    World,
-    eventually,
-    read,
-    values,
-)
+from tests.integration.kafka.world import INTERN, World, eventually, read, values
+from tests.support.kept import Kept
 from watchword import Unavailable
 from watchword_adapters.kafka import VerifyingConsumer
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from aiokafka import TopicPartition
 
 from tests.integration.kafka.world import SECONDS, Captured, World, read, values
-from watchword import MemoryKeys
 from watchword.envelope import EnvelopeReader
 from watchword_adapters.kafka import SigningProducer
 
@@ -81,7 +80,7 @@ async def test_a23_a_revoked_key_ends_a_tree_whose_root_is_known(world: World) -
     async with world.consumer(reader, topic) as consumer:
         found = await consumer.getmany(timeout_ms=SECONDS * 1000, max_records=5)
         assert len(next(iter(found.values()))) == 5
-        world.keys._keys = MemoryKeys()
+        world.keys.replace()
         assert await consumer.getmany(timeout_ms=300) == {}
     assert reader.audit.counts == {"delivered": 5, "unknown_key": 15}
 

@@ -6,7 +6,8 @@ import pickle
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from tests.integration.kafka.world import SECONDS, Captured, Kept, World, observe, read, values
+from tests.integration.kafka.world import SECONDS, Captured, World, observe, read, values
+from tests.support.kept import Kept
 from tests.unit.kafka.batches import POISON, batch, reframed
 from watchword import Mode
 

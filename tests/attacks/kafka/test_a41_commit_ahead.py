@@ -13,18 +13,18 @@ async def test_a41_auto_commit_while_a_message_is_being_verified(world: World) -
     topic, group = await world.make_topic(), world.unique("group")
     await world.say(topic, b"1", b"2")
     tp = TopicPartition(topic, 0)
-    world.keys.may_answer.clear()
+    world.keys.gate.clear()
     fast = {"group_id": group, "auto_commit_interval_ms": 10}
     async with world.consumer(world.reader(), topic, **fast) as consumer:
         call = asyncio.create_task(consumer.getmany(timeout_ms=20_000))
-        await asyncio.wait_for(world.keys.asked.wait(), SECONDS)
+        await asyncio.wait_for(world.keys.question.wait(), SECONDS)
         await committed(consumer, tp, 0)  # auto-commit is at work
         assert AIOKafkaConsumer.highwater(consumer, tp) == 2
         assert await consumer.committed(tp) == 0
         await consumer.commit()
         assert await consumer.committed(tp) == 0
         call.cancel()
-    world.keys.may_answer.set()
+    world.keys.gate.set()
     async with world.consumer(world.reader(), topic, **fast) as consumer:
         assert values(await read(consumer, 2)) == [b"1", b"2"]
 
@@ -52,12 +52,12 @@ async def test_a41_rebalance_while_a_message_is_being_verified(world: World) -> 
     async with world.producer() as producer:
         for partition in (0, 1):
             await producer.send_and_wait(topic, b"%d" % partition, partition=partition)
-    world.keys.may_answer.clear()
+    world.keys.gate.clear()
     fast = {"group_id": group, "auto_commit_interval_ms": 10, "heartbeat_interval_ms": 100}
     readers = [world.reader(), world.reader()]
     async with world.consumer(readers[0], topic, **fast) as first:
         one = asyncio.create_task(read(first, 1))
-        await asyncio.wait_for(world.keys.asked.wait(), SECONDS)
+        await asyncio.wait_for(world.keys.question.wait(), SECONDS)
         async with world.consumer(readers[1], topic, **fast) as second:
             two = asyncio.create_task(read(second, 1))
 
@@ -65,7 +65,7 @@ async def test_a41_rebalance_while_a_message_is_being_verified(world: World) -> 
                 return len(first.assignment()) == len(second.assignment()) == 1
 
             await eventually(shared)
-            world.keys.may_answer.set()
+            world.keys.gate.set()
             got = values(await one + await two)
     assert sorted(got) == [b"0", b"1"]
     assert all(reader.audit.counts.keys() == {"delivered"} for reader in readers)

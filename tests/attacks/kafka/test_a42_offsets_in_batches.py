@@ -6,7 +6,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests.attacks.kafka.test_a27_a28_poison import send_bytes
-from tests.integration.kafka.world import SECONDS, Kept, World, read, values
+from tests.integration.kafka.world import SECONDS, World, read, values
+from tests.support.kept import Kept
 from tests.unit.kafka.batches import HEADER_BYTES, batch, reframed
 
 FAR = 60

@@ -7,7 +7,7 @@ import pytest
 from aiokafka import TopicPartition
 
 from tests.brokers.plugin import TimestampType
-from tests.integration.kafka.world import INTERN, SECONDS, Keys, World, read, values
+from tests.integration.kafka.world import INTERN, SECONDS, World, read, values
 from tests.support.broker_tools import delete_before
 from tests.support.clocks import HOUR, earlier, issued, key_of, passed
 from tests.support.kafka_api import VerifiedRecord, VerifyingConsumer
@@ -115,7 +115,7 @@ async def test_a43_k11_an_expired_key_signs_back_dated_messages(world: World, ki
     now = int(time.time())
     valid = key_of(world, INTERN)
     expired = VerificationKey.from_public_key(valid.public, principal=INTERN, key_id=valid.key_id, not_after=now - HOUR)
-    world.keys = Keys(*(key_of(world, principal) for principal in world.signing if principal != INTERN), expired)
+    world.keys.replace(*(key_of(world, principal) for principal in world.signing if principal != INTERN), expired)
     reader = world.reader(max_age=600.0)
     await world.say(topic, b"0")
     async with world.consumer(reader, topic, group_id=group) as consumer:

@@ -7,7 +7,7 @@ delivered all the same, and nothing twice, whatever was sent again meanwhile.
 import pytest
 from aiokafka import TopicPartition
 
-from tests.integration.kafka.world import INTERN, Keys, World, read, values
+from tests.integration.kafka.world import INTERN, World, read, values
 from tests.support.clocks import DAY, HOUR, Clock, earlier, issued, key_of
 from tests.support.readers import END, judged, until
 from watchword import SigningKey
@@ -103,7 +103,7 @@ async def test_a46_one_principal_dates_ahead(world: World) -> None:
     async with world.consumer(world.reader(clock=Clock(before)), topic, group_id=group) as consumer:
         assert values(await read(consumer, 1)) == [b"first"]
     world.signing[THIRD] = SigningKey.generate()
-    world.keys = Keys(*(key_of(world, principal) for principal in world.signing))
+    world.keys.add(key_of(world, THIRD))
     dated = [
         *await issued(world, topic, clock.at, b"intern", principal=INTERN),
         *await issued(world, topic, clock.at, b"third", principal=THIRD),

@@ -1,7 +1,6 @@
 """A47, K14: an alias, and a group that reads both topics of it: one message, two places."""
 
 import asyncio
-import time
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from tests.integration.kafka.world import REALM, World
 from tests.support.kafka_api import VerifyingConsumer
 from tests.support.readers import END, SOON, judged, until
 from watchword import Alias, ConfigurationError, Policy, Watchword
-from watchword.spi import Admission, Claim, MemoryReplayStore, Verifier
+from watchword.testing import SharedMemoryStore
 
 LAST = b"last"
 
@@ -20,27 +19,8 @@ def reader_of(world: World, mirror: str, original: str, *, shared: bool) -> Watc
     """Return a reader that accepts on a mirror what was signed for the original."""
     alias = Alias(channel=f"kafka://{REALM}/{mirror}", signed_for=f"kafka://{REALM}/{original}")
     policy = Policy(aliases=(alias,))
-    replay = Shared() if shared else MemoryReplayStore(horizon=policy.horizon)
-    return Watchword.of(
-        verifier=Verifier(
-            realm=REALM, keys=world.keys, replay=replay, policy=policy, clock=time.time, shared_replay=shared
-        )
-    )
-
-
-class Shared:
-    """A store that the members of a group share: an id may be used at one place of its scope."""
-
-    def __init__(self) -> None:
-        self.used: dict[tuple[str, str, bytes], object] = {}
-
-    async def claim(self, claim: Claim) -> Admission:
-        """See ``ReplayStore.claim``."""
-        known = self.used.setdefault((claim.scope, claim.principal, claim.id), claim)
-        if known is claim:
-            return Admission.FIRST
-        assert isinstance(known, Claim)
-        return Admission.REDELIVERED if known.place == claim.place else Admission.REPLAYED
+    store = SharedMemoryStore(policy=policy, open_to_all=True) if shared else None
+    return Watchword(realm=REALM, keys=world.keys, policy=policy, replay=store)
 
 
 async def delivered(world: World, reader: Watchword, way: str, *topics: str) -> list[Any] | str:

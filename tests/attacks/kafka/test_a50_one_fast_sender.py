@@ -1,12 +1,10 @@
 """A50: one honest principal that sends much, with the settings that a user gets who sets none."""
 
 import asyncio
-import time
 from collections import Counter
 
-from tests.integration.kafka.world import World
-from watchword import Policy, Watchword
-from watchword.spi import MemoryReplayStore, Verifier
+from tests.integration.kafka.world import REALM, World
+from watchword import Watchword
 
 MANY = 260_000
 """What 5,000 messages a second make in less than a minute; the window is five."""
@@ -21,16 +19,7 @@ async def test_a50_nothing_is_over_quota(world: World) -> None:
             if number % 10_000 == 0:
                 await asyncio.sleep(0)
         await producer.flush()
-    policy = Policy()
-    reader = Watchword.of(
-        verifier=Verifier(
-            realm="test",
-            keys=world.keys,
-            replay=MemoryReplayStore(horizon=policy.horizon),
-            policy=policy,
-            clock=time.time,
-        )
-    )
+    reader = Watchword(realm=REALM, keys=world.keys)
     delivered = 0
     async with world.consumer(reader, topic) as consumer, asyncio.timeout(120):
         while sum(reader.audit.counts.values()) < MANY:

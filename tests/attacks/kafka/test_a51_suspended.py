@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.kafka.world import PLANNER, Keys, World, read, values
+from tests.integration.kafka.world import PLANNER, World, read, values
 from tests.support.clocks import HOUR, key_of
 from tests.support.readers import END, judged, until
 from tests.support.suspended import Suspension
@@ -34,7 +34,7 @@ def revoke(world: World, key: VerificationKey, at: float) -> None:
         key.public, principal=key.principal, key_id=key.key_id, revoked_at=int(at)
     )
     others = [key_of(world, principal) for principal in world.signing if principal != key.principal]
-    world.keys._keys = Keys(*others, revoked)._keys
+    world.keys.replace(*others, revoked)
 
 
 async def sent(world: World) -> str:

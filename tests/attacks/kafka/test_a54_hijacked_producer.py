@@ -17,9 +17,8 @@ from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber, ProducerFenced
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from tests.integration.kafka.world import PLANNER, World, read, values
+from tests.integration.kafka.world import PLANNER, REALM, World, read, values
 from watchword import Policy, Watchword, WatchwordError
-from watchword.spi import MemoryReplayStore, Verifier
 from watchword_adapters.kafka import AckMismatchError
 
 Stamps = Literal["CreateTime", "LogAppendTime"]
@@ -73,14 +72,8 @@ async def attacked(world: World, topic: str, victim: AIOKafkaProducer) -> AsyncI
 
 def agent(world: World, *, max_skew: float = 30.0) -> Watchword:
     """Return a speaker of which clocks may differ by no more than this."""
-    policy = Policy(max_skew=max_skew)
-    return Watchword.of(
-        verifier=Verifier(
-            realm="test", principal=PLANNER, keys=world.keys, replay=MemoryReplayStore(horizon=policy.horizon),
-            policy=policy, clock=time.time,
-        ),
-        signer=world.speaker().signer,
-    )  # fmt: skip
+    policy, key = Policy(max_skew=max_skew), world.signing[PLANNER]
+    return Watchword(realm=REALM, principal=PLANNER, key=key, keys=world.keys, policy=policy)
 
 
 async def delivered(world: World, topic: str, count: int) -> list[bytes]:

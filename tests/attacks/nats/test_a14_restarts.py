@@ -12,17 +12,8 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import APIError
 
 from tests.brokers.plugin import MakeStream
-from tests.integration.nats.world import (
-    CLOUD,
-    PLANNER,
-    Kept,
-    World,
-    resend,
-    second_begins,
-    soon,
-    until,
-    verified,
-)
+from tests.integration.nats.world import CLOUD, PLANNER, World, resend, second_begins, soon, until, verified
+from tests.support.kept import Kept
 from watchword import Allow, ConfigurationError, Rate, Reason, Unavailable, Watchword
 from watchword_adapters.nats import VerifyingJetStream, VerifyingPullSubscription
 from watchword_adapters.nats import jetstream_rebuild as module

@@ -134,7 +134,7 @@ async def test_a_request_ends_with_its_time_while_a_key_is_looked_for(world: Wor
 
     async def handler(msg: Msg) -> None:
         if msg.data == b"hang":
-            world.keys.held = asyncio.Event()
+            world.keys.gate = asyncio.Event()
         await msg.respond(b"done")
 
     await cloud.subscribe(subject, cb=handler)
@@ -143,11 +143,10 @@ async def test_a_request_ends_with_its_time_while_a_key_is_looked_for(world: Wor
         assert (await soon(planner.request(subject, b"x", timeout=timeout))).data == b"done"
     timers: Any = asyncio.get_running_loop()
     assert not [timer for timer in timers._scheduled if "over" in repr(timer) and not timer.cancelled()]
-    world.keys.asked.clear()
+    world.keys.question.clear()
     with pytest.raises(NatsTimeoutError):
         await soon(planner.request(subject, b"hang", timeout=1))
-    assert world.keys.held is not None
-    world.keys.held.set()
+    world.keys.gate.set()
 
 
 async def test_a22_answer_swapped_between_two_requests_is_rejected(world: World, unique: Unique) -> None:

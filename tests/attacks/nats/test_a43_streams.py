@@ -145,11 +145,12 @@ async def test_a17_a_copy_that_comes_first_at_another_subscription_takes_nothing
     await set_up.replay(1)
     guard, js = await set_up.reader()
     slow, quick = [await set_up.pull(js, ack_wait=3) for _ in range(2)]
-    world.keys.asked.clear()
-    held = world.keys.held = asyncio.Event()
+    world.keys.question.clear()
+    held = world.keys.gate = asyncio.Event()
     fetching = asyncio.create_task(slow.fetch(1, timeout=10))  # the original, while the key source is slow
-    await soon(world.keys.asked.wait())
-    world.keys.held = None
+    await soon(world.keys.question.wait())
+    world.keys.gate = asyncio.Event()
+    world.keys.gate.set()
     with pytest.raises(TimeoutError):
         await quick.fetch(1, timeout=1)
     held.set()

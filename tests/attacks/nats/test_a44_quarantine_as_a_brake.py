@@ -15,8 +15,9 @@ from nats.js.api import ConsumerConfig, RetentionPolicy
 from tests.brokers.nats import wheel
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.quarantining import UNSIGNED, held, message, quarantine_on
-from tests.integration.nats.world import CLOUD, PLANNER, Kept, World, soon, until, world_on
+from tests.integration.nats.world import CLOUD, PLANNER, World, soon, until, world_on
 from tests.support.delaying import far_away
+from tests.support.kept import Kept
 from watchword import Rate, Reason, Rejected, Unavailable, Watchword
 from watchword.spi import Message, QuarantineLimits
 from watchword_adapters.nats import NatsQuarantine

@@ -42,7 +42,7 @@ class Shared:
         self.stores.append(store)
         await store.start()
         keys = MemoryKeys([ALICE_KEY.verification_key(ALICE), BOB_KEY.verification_key(BOB)])
-        return Verifier(realm=REALM, keys=keys, replay=store, policy=POLICY, clock=time.time, shared_replay=True)
+        return Verifier(realm=REALM, keys=keys, replay=store, policy=POLICY, clock=time.time)
 
     async def settled(self) -> None:
         """Wait until what is signed now lies above the floor."""

@@ -256,14 +256,14 @@ async def test_cancelled_in_mid_verify_loses_nothing(world: World) -> None:
     tp = TopicPartition(topic, 0)
     reader = world.reader()
     async with world.consumer(reader, topic) as consumer:
-        world.keys.may_answer.clear()
+        world.keys.gate.clear()
         call = asyncio.create_task(consumer.getmany(timeout_ms=20_000))
-        await asyncio.wait_for(world.keys.asked.wait(), SECONDS)
+        await asyncio.wait_for(world.keys.question.wait(), SECONDS)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
         assert await consumer.position(tp) == 0
-        world.keys.may_answer.set()
+        world.keys.gate.set()
         assert values(await read(consumer, 3)) == [b"1", b"2", b"3"]
     assert reader.audit.counts == {"delivered": 3}
 

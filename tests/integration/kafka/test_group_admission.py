@@ -8,7 +8,6 @@ import pytest
 from tests.integration.kafka.world import REALM, World, read, values
 from watchword import ConfigurationError, Policy, Watchword
 from watchword.replay import ReaderBirth
-from watchword.spi import Verifier
 from watchword_adapters.stores.sqlite import SqliteReplayStore
 
 
@@ -19,8 +18,7 @@ async def test_a_group_with_a_past_is_refused_by_a_new_store(world: World, tmp_p
     def member(path: Path) -> Watchword:
         policy = Policy(max_skew=0.5)
         replay = SqliteReplayStore(path, policy=policy, clock=time.time)
-        keys = world.keys
-        return Watchword.of(verifier=Verifier(realm=REALM, keys=keys, replay=replay, policy=policy, clock=time.time))
+        return Watchword(realm=REALM, keys=world.keys, policy=policy, replay=replay)
 
     await world.say(topic, b"one", b"two", b"three")
     first = member(tmp_path / "first.db")

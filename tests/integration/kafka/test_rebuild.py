@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from tests.integration.kafka.world import World, read, values
-from watchword import ConfigurationError, Policy, Unavailable, Watchword
-from watchword.spi import Admission, Claim, Verifier
+from tests.integration.kafka.world import REALM, World, read, values
+from watchword import ConfigurationError, Unavailable, Watchword
+from watchword.spi import Admission, Claim
 
 
 async def recalls(world: World, topic: str, **options: Any) -> dict[str, int]:
@@ -141,10 +141,7 @@ async def test_a_store_that_cannot_be_trusted_is_refused_at_the_start(
     world: World, error: Exception, expected: type[Exception]
 ) -> None:
     """A consumer does not start with a store that may forget, or is down."""
-    verifier = Verifier(
-        realm="test", keys=world.keys, replay=Store(error), policy=Policy(), clock=lambda: 0.0, shared_replay=True
-    )
-    consumer = world.consumer(Watchword.of(verifier=verifier), "topic", group_id="group")
+    consumer = world.consumer(Watchword(realm=REALM, keys=world.keys, replay=Store(error)), "topic", group_id="group")
     with pytest.raises(expected):
         await consumer.__aenter__()
 

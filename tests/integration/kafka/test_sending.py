@@ -9,7 +9,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import IllegalOperation
 
-from tests.integration.kafka.world import Kept, World, committed, read, values
+from tests.integration.kafka.world import World, committed, read, values
+from tests.support.kept import Kept
 from watchword import ConfigurationError, Unavailable
 from watchword_adapters.kafka import SendTypeError, SigningProducer, VerifyingConsumer, wrap
 

@@ -81,9 +81,9 @@ async def test_while_the_window_is_read_again(world: World, call: str) -> None:
     topic, group = await world.make_topic(), world.unique("group")
     await world.say(topic, b"0", b"1")
     await commit_for(world.bootstrap, group, TopicPartition(topic, 0), 2)
-    world.keys.may_answer.clear()
+    world.keys.gate.clear()
     async with opened(world, "watchword", topic, group_id=group) as consumer:
-        assert await ended_by_stop(consumer, call, waits=world.keys.asked.wait) == CALLS[call]
+        assert await ended_by_stop(consumer, call, waits=world.keys.question.wait) == CALLS[call]
 
 
 @calls
@@ -91,10 +91,10 @@ async def test_while_a_message_is_judged(world: World, call: str) -> None:
     """A key source that does not answer holds up nobody who stops, and the message comes at the next start."""
     topic, group = await world.make_topic(), world.unique("group")
     await world.say(topic, b"0")
-    world.keys.may_answer.clear()
+    world.keys.gate.clear()
     async with opened(world, "watchword", topic, group_id=group) as consumer:
-        assert await ended_by_stop(consumer, call, waits=world.keys.asked.wait) == CALLS[call]
-    world.keys.may_answer.set()
+        assert await ended_by_stop(consumer, call, waits=world.keys.question.wait) == CALLS[call]
+    world.keys.gate.set()
     async with opened(world, "watchword", topic, group_id=group) as consumer:
         assert (await asyncio.wait_for(consumer.getone(), SOON)).value == b"0"
 

@@ -3,26 +3,15 @@
 import asyncio
 import json
 import sys
-import time
 
-from watchword import MemoryKeys, Policy, Watchword
+from watchword import Watchword
 from watchword.jwk import parse_jwks
-from watchword.spi import MemoryReplayStore, Verifier
 from watchword_adapters.kafka import VerifiedRecord, VerifyingConsumer
 
 
 async def main(bootstrap: str, topic: str, group: str, jwks: str) -> None:
     """Read one record, then another call's worth of nothing."""
-    policy = Policy()
-    watchword = Watchword.of(
-        verifier=Verifier(
-            realm="test",
-            keys=MemoryKeys(parse_jwks(jwks.encode())),
-            replay=MemoryReplayStore(horizon=policy.horizon),
-            policy=policy,
-            clock=time.time,
-        )
-    )
+    watchword = Watchword(realm="test", keys=parse_jwks(jwks.encode()))
     consumer = VerifyingConsumer(
         topic,
         watchword=watchword,

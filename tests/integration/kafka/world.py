@@ -10,9 +10,10 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from tests.brokers.plugin import MakeTopic
-from watchword import MemoryKeys, Mode, Policy, Rejected, SigningKey, Unavailable, VerificationKey, Watchword
+from watchword import Mode, Policy, SigningKey, Unavailable, Watchword
 from watchword.message import Header
-from watchword.spi import Channel, MemoryReplayStore, Message, Signer, Verifier
+from watchword.spi import Channel, Message
+from watchword.testing import KeyDirectory, SharedMemoryStore
 from watchword_adapters.kafka import ObservedRecord, SigningProducer, VerifiedRecord, VerifyingConsumer
 
 REALM = "test"
@@ -21,47 +22,6 @@ INTERN = "agent://acme/intern"
 CONTROLLER = "agent://acme/controller"
 SECONDS = 30.0
 """Patience with the broker."""
-
-
-class Keys:
-    """A key source that can be slow or down."""
-
-    def __init__(self, *keys: VerificationKey) -> None:
-        self._keys = MemoryKeys(keys)
-        self.failures = 0
-        self.down_for: set[str] = set()
-        self.unknown: set[str] = set()
-        self.asked = asyncio.Event()
-        self.may_answer = asyncio.Event()
-        self.may_answer.set()
-
-    async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
-        """See ``KeySource.find``."""
-        self.asked.set()
-        await self.may_answer.wait()
-        if self.failures:
-            self.failures -= 1
-            raise ConnectionError("down")
-        if principal in self.down_for:
-            raise ConnectionError("down for some")
-        if principal in self.unknown:
-            return None
-        return await self._keys.find(principal, key_id)
-
-
-class Kept:
-    """A quarantine in memory."""
-
-    def __init__(self, *, full: bool = False) -> None:
-        self.full = full
-        self.copies: list[tuple[bytes | None, str]] = []
-
-    async def put(self, message: Message, verdict: Rejected | Unavailable) -> bool:
-        """See ``Quarantine.put``."""
-        if not self.full:
-            reason = str(verdict.reason) if isinstance(verdict, Rejected) else "undetermined"
-            self.copies.append((message.value, reason))
-        return not self.full
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +43,12 @@ class World:
         self.make_topic = make_topic
         self.unique = unique
         self.signing = {PLANNER: SigningKey.generate(), INTERN: SigningKey.generate()}
-        self.keys = Keys(*(key.verification_key(principal) for principal, key in self.signing.items()))
+        self.keys = KeyDirectory(key.verification_key(principal) for principal, key in self.signing.items())
 
     def speaker(self, principal: str = PLANNER, *, clock: Callable[[], float] = time.time) -> Watchword:
         """Return an agent that signs."""
-        signer = Signer(realm=REALM, principal=principal, key=self.signing[principal], clock=clock)
-        return Watchword.of(verifier=self.reader(principal=principal).verifier, signer=signer)
+        key, policy = self.signing[principal], Policy(max_skew=30.0)
+        return Watchword(realm=REALM, principal=principal, key=key, keys=self.keys, policy=policy, clock=clock)
 
     def reader(
         self,
@@ -104,18 +64,8 @@ class World:
     ) -> Watchword:
         """Return an agent that verifies."""
         policy = Policy(mode=mode, max_age=max_age, max_skew=max_skew, max_hold=max_hold)
-        replay = MemoryReplayStore(horizon=policy.horizon)
-        return Watchword.of(
-            verifier=Verifier(
-                realm=realm,
-                principal=principal,
-                keys=self.keys,
-                replay=replay,
-                policy=policy,
-                clock=clock,
-                shared_replay=shared,
-            )
-        )
+        store = SharedMemoryStore(policy=policy, clock=clock, open_to_all=True) if shared else None
+        return Watchword(realm=realm, principal=principal, keys=self.keys, policy=policy, replay=store, clock=clock)
 
     @asynccontextmanager
     async def producer(self, watchword: Watchword | None = None, **options: Any) -> AsyncIterator[SigningProducer]:

@@ -17,8 +17,6 @@ from tests.integration.nats.world import (
     MALLORY,
     PLANNER,
     REALM,
-    Kept,
-    Keys,
     World,
     raw,
     second_begins,
@@ -26,28 +24,14 @@ from tests.integration.nats.world import (
     until,
     verified,
 )
-from watchword import MemoryKeys, Mode, Policy, Reason, Unavailable, VerificationKey, VerifiedMessage, Watchword
-from watchword.spi import Admission, Claim, KeySource, Verifier
+from tests.support.kept import Kept
+from watchword import Mode, Policy, Reason, Unavailable, VerifiedMessage, Watchword
+from watchword.spi import Admission, Claim
+from watchword.testing import SharedMemoryStore
 from watchword_adapters.nats import ObservedMsg, VerifyingPullSubscription
 from watchword_adapters.stores.sqlite import SqliteReplayStore
 
 ALL = range(30)
-
-
-class Spotty(Keys):
-    """A key source that fails for some principals, and counts what it is asked."""
-
-    def __init__(self, keys: KeySource) -> None:
-        super().__init__(keys)
-        self.failing: set[str] = set()
-        self.questions = 0
-
-    async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
-        """See ``KeySource.find``."""
-        self.questions += 1
-        if principal in self.failing:
-            raise ConnectionError("the key source does not answer for this one")
-        return await super().find(principal, key_id)
 
 
 async def publish(world: World, subject: str, count: int = len(ALL), principal: str = PLANNER) -> list[bytes]:
@@ -112,14 +96,14 @@ async def test_observing_hands_on_everything_with_its_verdict(world: World, make
     """In observe mode a bulk drops nothing, whatever the verdict."""
     subject = f"{await make_stream()}.task"
     attacker = await world.plain()
-    world.keys = keys = Spotty(world.keys)
+    keys = world.keys
     guard = world.agent(CLOUD, mode=Mode.OBSERVE)
     await publish(world, subject, 2)
     await raw(attacker, subject, b"NATS/1.0\r\nbroken\r\n\r\n", b"broken")
     await publish(world, subject, 1, MALLORY)
     await attacker.publish(subject, b"unsigned")
     await attacker.flush()
-    keys.failing.add(MALLORY)
+    keys.down_for.add(MALLORY)
     messages = await (await pulling(world, guard, subject)).fetch(5, timeout=10)
     observed = [msg for msg in messages if isinstance(msg, ObservedMsg)]
     verdicts = [getattr(msg.verdict, "reason", type(msg.verdict)) for msg in observed]
@@ -131,16 +115,16 @@ async def test_an_outage_in_between_holds_up_nothing_else(
     world: World, make_stream: MakeStream, *, shared: bool
 ) -> None:
     """What cannot be judged is asked for again; what lies behind it is delivered at once."""
-    world.keys = keys = Spotty(world.keys)
+    keys = world.keys
     subject, guard = f"{await make_stream()}.task", world.agent(CLOUD, shared=shared)
     honest = await publish(world, subject, 5)
     stuck = await publish(world, subject, 3, MALLORY)
     honest += await publish(world, subject, 5)
-    keys.failing.add(MALLORY)
+    keys.down_for.add(MALLORY)
     subscription = await pulling(world, guard, subject, ack_wait=1.0)
     assert await fetched(subscription, 10) == honest
     assert guard.audit.counts["unavailable"] >= 3
-    keys.failing.clear()
+    keys.down_for.clear()
     assert sorted(await fetched(subscription, 3)) == sorted(stuck)
     assert guard.audit.counts["delivered"] == 13
 
@@ -150,23 +134,22 @@ async def test_a_whole_outage_costs_no_more_than_there_are_messages(
     world: World, make_stream: MakeStream, *, shared: bool
 ) -> None:
     """Where nothing can be judged each message is tried once, and not again with each of the others."""
-    world.keys = keys = Spotty(world.keys)
+    keys = world.keys
     subject, guard = f"{await make_stream()}.task", world.agent(CLOUD, shared=shared)
     await publish(world, subject, 40)
-    keys.failing.add(PLANNER)
+    keys.down_for.add(PLANNER)
     subscription = await pulling(world, guard, subject)
     with pytest.raises(NatsTimeoutError):
         await subscription.fetch(40, timeout=0.4)
     assert guard.audit.counts == {"unavailable": 40}
-    assert keys.questions == 40
+    assert keys.asked == 40
 
 
-class Broken:
+class Broken(SharedMemoryStore):
     """A shared store that is down and takes a while to fail; it counts what it is asked, and how much at once."""
 
-    shared = True
-
     def __init__(self) -> None:
+        super().__init__(open_to_all=True)
         self.claims = self.most = self.out = 0
 
     async def claim(self, claim: Claim) -> Admission:
@@ -187,16 +170,7 @@ class Broken:
 async def test_a_store_that_is_down_is_asked_at_most_twice_for_each(world: World, make_stream: MakeStream) -> None:
     """In an outage of the shared store no message asks for all behind it, nor waits for those before it to time out."""
     subject, store = f"{await make_stream()}.task", Broken()
-    verifier = Verifier(
-        realm=REALM,
-        principal=CLOUD,
-        keys=world.keys,
-        replay=store,
-        policy=Policy(),
-        clock=time.time,
-        shared_replay=True,
-    )
-    guard = Watchword.of(verifier=verifier)
+    guard = Watchword(realm=REALM, principal=CLOUD, keys=world.keys, replay=store)
     await publish(world, subject, 40)
     subscription = await pulling(world, guard, subject)
     with pytest.raises(NatsTimeoutError):
@@ -210,7 +184,7 @@ async def test_a14_a_rebuild_outlives_an_outage_in_its_middle(world: World, make
     """A stream is read again in bulk, past what could not be judged at once, and all of it is known afterwards."""
     stream = await make_stream()
     subject, attacker = f"{stream}.task", await world.plain()
-    world.keys = keys = Spotty(world.keys)
+    keys = world.keys
     for principal in (PLANNER, MALLORY, PLANNER):
         await publish(world, subject, 3, principal)
     before = await world.client(world.agent(CLOUD, shared=False))
@@ -218,14 +192,14 @@ async def test_a14_a_rebuild_outlives_an_outage_in_its_middle(world: World, make
     for msg in (await first.fetch(7, timeout=10))[:6]:
         await msg.ack()
     await before.close()
-    keys.failing.add(MALLORY)
+    keys.down_for.add(MALLORY)
     guard = world.agent(CLOUD, shared=False)
     client = await world.client(guard)
-    keys.questions = 0
+    keys.asked = 0
     binding = asyncio.create_task(client.jetstream(sole_reader=True).pull_subscribe(subject, "alone"))
-    await until(lambda: keys.questions > 2)
+    await until(lambda: keys.asked > 2)
     assert not binding.done()
-    keys.failing.clear()
+    keys.down_for.clear()
     second = await soon(binding)
     for sequence in range(1, 8):
         stored = await attacker.jetstream().get_msg(stream, seq=sequence)
@@ -249,17 +223,7 @@ async def test_a15_workers_that_share_a_store_deliver_each_id_once(
     def worker() -> Watchword:
         store = SqliteReplayStore(tmp_path / "ids.db", policy=policy, clock=time.time)
         world.stack.push_async_callback(store.close)
-        return Watchword.of(
-            verifier=Verifier(
-                realm=REALM,
-                principal=CLOUD,
-                keys=world.keys,
-                replay=store,
-                policy=policy,
-                clock=time.time,
-                shared_replay=True,
-            )
-        )
+        return Watchword(realm=REALM, principal=CLOUD, keys=world.keys, policy=policy, replay=store)
 
     js = (await world.client(world.agent(PLANNER))).jetstream()
     payloads = [b"%d" % number for number in range(60)]
@@ -294,14 +258,14 @@ async def test_what_a_cancelled_fetch_took_comes_again(world: World, make_stream
     subject, guard = f"{await make_stream()}.task", world.agent(CLOUD, shared=shared)
     honest = await publish(world, subject, 20)
     subscription = await pulling(world, guard, subject, ack_wait=1.0)
-    world.keys.asked.clear()
-    world.keys.held = asyncio.Event()
+    world.keys.question.clear()
+    world.keys.gate = asyncio.Event()
     fetching = asyncio.create_task(subscription.fetch(20, timeout=10))
-    await soon(world.keys.asked.wait())
+    await soon(world.keys.question.wait())
     fetching.cancel()
     with pytest.raises(asyncio.CancelledError):
         await fetching
-    world.keys.held.set()
+    world.keys.gate.set()
     assert await fetched(subscription, 20) == honest
 
 
@@ -312,7 +276,7 @@ async def test_a23_revoked_key_ends_what_its_verified_trees_still_hold(world: Wo
     subscription = await pulling(world, guard, subject)
     assert [msg.data for msg in await subscription.fetch(10, timeout=10)] == honest[:10]
     key = world.signing[PLANNER].verification_key(PLANNER)
-    world.keys._keys = MemoryKeys([replace(key, revoked_at=int(time.time()))])
+    world.keys.replace(replace(key, revoked_at=int(time.time())))
     with pytest.raises(NatsTimeoutError):
         await subscription.fetch(20, timeout=1)
     assert guard.audit.counts == {"delivered": 10, Reason.KEY_REVOKED: 20}

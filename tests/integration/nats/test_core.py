@@ -89,11 +89,11 @@ async def test_callers_side_by_side_share_a_limit(world: World, unique: Unique) 
     subscription = await cloud.subscribe(subject, max_msgs=1)
     await cloud.flush()
     waiting = [asyncio.create_task(subscription.next_msg(timeout=2)) for _ in range(2)]
-    world.keys.held = asyncio.Event()
+    world.keys.gate = asyncio.Event()
     for data in (b"1", b"2"):
         await planner.publish(subject, data)
     await until(lambda: subscription.delivered == 2)
-    world.keys.held.set()
+    world.keys.gate.set()
     ends = await soon(asyncio.gather(*waiting, return_exceptions=True))
     assert sorted(type(end).__name__ for end in ends) == ["TimeoutError", "VerifiedMsg"]
 
@@ -192,14 +192,14 @@ async def test_a17_cancelled_next_msg_loses_nothing(world: World, unique: Unique
     cloud, planner = await world.client(world.agent(CLOUD)), await world.client(world.agent(PLANNER))
     subscription = await cloud.subscribe(subject)
     await cloud.flush()
-    world.keys.held = asyncio.Event()
+    world.keys.gate = asyncio.Event()
     await planner.publish(subject, b"x")
     waiting = asyncio.create_task(subscription.next_msg(timeout=None))
-    await soon(world.keys.asked.wait())
+    await soon(world.keys.question.wait())
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    world.keys.held.set()
+    world.keys.gate.set()
     assert (await soon(subscription.next_msg(timeout=None))).data == b"x"
 
 
@@ -210,14 +210,14 @@ async def test_slow_key_source_does_not_deafen_the_client(world: World, unique: 
     await cloud.subscribe(subject)
     waiting = asyncio.create_task((await cloud.subscribe(subject)).next_msg(timeout=None))
     await cloud.flush()
-    world.keys.held = asyncio.Event()
+    world.keys.gate = asyncio.Event()
     await planner.publish(subject, b"x")
-    await soon(world.keys.asked.wait())
+    await soon(world.keys.question.wait())
     await soon(cloud.flush())
     with pytest.raises(Error):
         await soon(cloud.request(unique("nobody"), b"x", timeout=10))
     assert (await soon(cloud.jetstream().account_info())).streams >= 0
-    world.keys.held.set()
+    world.keys.gate.set()
     assert (await soon(waiting)).data == b"x"
 
 

@@ -1,15 +1,14 @@
 """A process without a key source may publish; it reads only where it observes, for nothing would verify."""
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from nats.js.api import ConsumerConfig
 
-from tests.integration.nats.world import CLOUD, PLANNER, World, soon, verified
+from tests.integration.nats.world import CLOUD, PLANNER, REALM, World, soon, verified
 from watchword import ConfigurationError, Mode, Policy, Reason, Rejected, Watchword
-from watchword.spi import MemoryReplayStore, Signer, Verifier
+from watchword.testing import SharedMemoryStore
 from watchword_adapters.nats import ObservedMsg, WatchwordClient
 
 READS: dict[str, Callable[[WatchwordClient, str], Awaitable[Any]]] = {
@@ -21,19 +20,10 @@ READS: dict[str, Callable[[WatchwordClient, str], Awaitable[Any]]] = {
 }
 
 
-def keyless(signer: Signer, mode: Mode = Mode.ENFORCE) -> Watchword:
+def keyless(world: World, mode: Mode = Mode.ENFORCE) -> Watchword:
     """Return an agent that signs, and was told no key source."""
-    policy = Policy(mode=mode)
-    verifier = Verifier(
-        realm=signer.realm,
-        principal=signer.principal,
-        keys=None,
-        replay=MemoryReplayStore(horizon=policy.horizon),
-        policy=policy,
-        clock=time.time,
-        shared_replay=True,
-    )
-    return Watchword.of(verifier=verifier, signer=signer)
+    store = SharedMemoryStore(open_to_all=True)
+    return Watchword(realm=REALM, principal=CLOUD, key=world.signing[CLOUD], policy=Policy(mode=mode), replay=store)
 
 
 @pytest.fixture
@@ -47,11 +37,10 @@ async def subject(world: World, unique: Callable[[str], str]) -> str:
 @pytest.mark.parametrize("way", READS)
 async def test_who_reads_without_a_key_source_is_refused(world: World, subject: str, way: str) -> None:
     """It would drop every message: the error says what to write. An observer is let in."""
-    signer = world.agent(CLOUD).signer
-    client = await world.client(keyless(signer))
+    client = await world.client(keyless(world))
     with pytest.raises(ConfigurationError, match=r"no key source.*\[\[keys\]\]"):
         await READS[way](client, subject)
-    observer = await world.client(keyless(signer, Mode.OBSERVE))
+    observer = await world.client(keyless(world, Mode.OBSERVE))
     if way != "bound":
         await READS[way](observer, subject)
 
@@ -59,7 +48,7 @@ async def test_who_reads_without_a_key_source_is_refused(world: World, subject: 
 async def test_who_asks_without_a_key_source_is_refused(world: World, subject: str) -> None:
     """It would drop every answer: nothing is sent."""
     asked = await (await world.plain()).subscribe(subject)
-    client = await world.client(keyless(world.agent(CLOUD).signer))
+    client = await world.client(keyless(world))
     with pytest.raises(ConfigurationError, match=r"no key source.*\[\[keys\]\]"):
         await client.request(subject)
     await client.flush()
@@ -71,7 +60,7 @@ async def test_who_only_publishes_needs_no_key_source(world: World, subject: str
     reader = await world.client(world.agent(PLANNER))
     subscription = await reader.subscribe(subject)
     await reader.flush()
-    client = await world.client(keyless(world.agent(CLOUD).signer))
+    client = await world.client(keyless(world))
     await client.publish(subject, b"1")
     assert (await client.jetstream().publish(subject, b"2")).seq == 2
     for value in (b"1", b"2"):
@@ -80,7 +69,7 @@ async def test_who_only_publishes_needs_no_key_source(world: World, subject: str
 
 async def test_an_observer_without_a_key_source_gets_everything(world: World, subject: str) -> None:
     """It sees what is sent, and that nothing would be delivered yet."""
-    observer = await world.client(keyless(world.agent(CLOUD).signer, Mode.OBSERVE))
+    observer = await world.client(keyless(world, Mode.OBSERVE))
     subscription = await observer.subscribe(subject)
     await observer.flush()
     await (await world.client(world.agent(PLANNER))).publish(subject, b"1")

@@ -14,18 +14,15 @@ from nats.aio.msg import Msg
 from watchword import (
     Alias,
     Allow,
-    MemoryKeys,
     Mode,
     Policy,
     Reason,
-    Rejected,
     SigningKey,
-    Unavailable,
-    VerificationKey,
     Watchword,
 )
 from watchword.journal import Journal
-from watchword.spi import KeySource, MemoryReplayStore, Message, ReplayStore, Signer, Verifier
+from watchword.spi import ReplayStore
+from watchword.testing import KeyDirectory, SharedMemoryStore
 from watchword_adapters.nats import VerifiedMsg, WatchwordClient
 
 REALM: Final = "prod"
@@ -47,28 +44,6 @@ class Plain(Client):
         await super().flush(timeout)
 
 
-class Keys:
-    """A key source that fails while ``down``, and holds its answers back while ``held``."""
-
-    def __init__(self, keys: KeySource) -> None:
-        self._keys = keys
-        self.down = False
-        self.unknown: set[str] = set()
-        self.asked = asyncio.Event()
-        self.held: asyncio.Event | None = None
-
-    async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
-        """See ``KeySource.find``."""
-        self.asked.set()
-        if self.held is not None:
-            await self.held.wait()
-        if self.down:
-            raise ConnectionError("the key source is down")
-        if principal in self.unknown:
-            return None
-        return await self._keys.find(principal, key_id)
-
-
 @dataclass
 class World:
     """One run: every agent's key, and the clients that were opened."""
@@ -80,7 +55,7 @@ class World:
     )
 
     def __post_init__(self) -> None:
-        self.keys = Keys(MemoryKeys(key.verification_key(name) for name, key in self.signing.items()))
+        self.keys = KeyDirectory(key.verification_key(name) for name, key in self.signing.items())
 
     def agent(  # noqa: D102 - as its parameters say
         self,
@@ -99,18 +74,18 @@ class World:
         store: ReplayStore | None = None,
     ) -> Watchword:
         policy = Policy(mode=mode, max_age=max_age, max_skew=max_skew, max_hold=max_hold, allow=allow, aliases=aliases)
-        verifier = Verifier(
+        if store is None and shared:  # with those of this test's clients that are given the same agent
+            store = SharedMemoryStore(policy=policy, clock=clock, open_to_all=True)
+        return Watchword(
             realm=REALM,
             principal=principal,
+            key=self.signing[principal] if speaks else None,
             keys=self.keys,
-            replay=store or MemoryReplayStore(horizon=policy.horizon),
             policy=policy,
-            clock=clock,
+            replay=store,
             journal=journal,
-            shared_replay=shared,  # with those of this test's clients that are given the same agent
+            clock=clock,
         )
-        signer = Signer(realm=REALM, principal=principal, key=self.signing[principal], clock=clock)
-        return Watchword.of(verifier=verifier, signer=signer if speaks else None)
 
     async def client(self, watchword: Watchword, **options: Any) -> WatchwordClient:
         """Connect an agent."""
@@ -181,23 +156,6 @@ class Duel:
         await self.capture(b"honest")
         assert [msg.data for msg in self.delivered[had:]] == [b"honest"]
         assert self.guard.audit.counts - before == {reason: times, "delivered": 1}
-
-
-class Kept:
-    """A quarantine in memory, which cannot be written while ``down``."""
-
-    def __init__(self) -> None:
-        self.down = self.full = False
-        self.copies: list[tuple[bytes | None, str]] = []
-
-    async def put(self, message: Message, verdict: Rejected | Unavailable) -> bool:
-        """See ``Quarantine.put``."""
-        if self.down:
-            raise Unavailable("quarantine")
-        if not self.full:
-            reason = str(verdict.reason) if isinstance(verdict, Rejected) else "undetermined"
-            self.copies.append((message.value, reason))
-        return not self.full
 
 
 @contextlib.asynccontextmanager

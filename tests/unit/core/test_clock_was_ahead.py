@@ -96,7 +96,7 @@ async def test_what_a_store_finds_too_old_says_so() -> None:
 
     world = World()
     keys = MemoryKeys([ALICE_KEY.verification_key(ALICE)])
-    verifier = Verifier(realm=REALM, keys=keys, replay=Old(), policy=Policy(), clock=lambda: NOW, shared_replay=True)
+    verifier = Verifier(realm=REALM, keys=keys, replay=Old(), policy=Policy(), clock=lambda: NOW)
     message = Message(channel=Channel("nats", REALM, "tasks"), value=b"")
     message = replace(message, headers=((await world.signer.sign(message)).header,))
     with pytest.raises(Rejected, match="stale: issued before what the store knows of this reader"):

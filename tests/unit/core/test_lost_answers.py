@@ -51,9 +51,7 @@ def store() -> Losing:
 def verifier(store: Losing, **policy: Any) -> Verifier:
     """Return a reader that shares the store."""
     keys = MemoryKeys([ALICE_KEY.verification_key(ALICE)])
-    return Verifier(
-        realm=REALM, keys=keys, replay=store, policy=Policy(**policy), clock=lambda: NOW, shared_replay=True
-    )
+    return Verifier(realm=REALM, keys=keys, replay=store, policy=Policy(**policy), clock=lambda: NOW)
 
 
 async def arrived(number: int) -> Message:

@@ -32,6 +32,7 @@ from watchword.spi import (
     Signer,
     Verifier,
 )
+from watchword.testing import SharedMemoryStore
 
 REALM: Final = "prod"
 NOW: Final = 1_763_928_000
@@ -274,11 +275,10 @@ class World:
         self.verifier = Verifier(
             realm=REALM,
             keys=self.keys,
-            replay=self.store,
+            replay=SharedMemoryStore(clock=lambda: self.now, open_to_all=True) if shared_replay else self.store,
             policy=self.policy,
             clock=lambda: self.now,
             principal=principal,
-            shared_replay=shared_replay,
             journal=journal,
         )
 

@@ -17,8 +17,9 @@ from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 
-from watchword import MemoryKeys, Mode, Policy, SigningKey, VerificationKey, Watchword
-from watchword.spi import Channel, MemoryReplayStore, Message, Signer, Verifier
+from watchword import Mode, Policy, SigningKey, Watchword
+from watchword.spi import Channel, Message, Signer
+from watchword.testing import KeyDirectory, SharedMemoryStore
 from watchword_adapters.kafka import VerifyingConsumer
 
 REALM = "test"
@@ -29,29 +30,11 @@ KEY, OTHER_KEY = SigningKey.generate(), SigningKey.generate()
 PATIENCE = 20.0
 
 
-class Keys:
-    """A key source that fails for some partitions' senders, or waits to be let go."""
+class Keys(KeyDirectory):
+    """A key source that knows both senders."""
 
     def __init__(self) -> None:
-        self._keys = MemoryKeys([KEY.verification_key(SENDER), OTHER_KEY.verification_key(OTHER)])
-        self.failures = 0
-        self.down_for: set[str] = set()
-        self.asked = 0
-        self.question = asyncio.Event()
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
-        """See ``KeySource.find``."""
-        self.asked += 1
-        self.question.set()
-        await self.gate.wait()
-        if self.failures:
-            self.failures -= 1
-            raise ConnectionError
-        if principal in self.down_for:
-            raise ConnectionError
-        return await self._keys.find(principal, key_id)
+        super().__init__([KEY.verification_key(SENDER), OTHER_KEY.verification_key(OTHER)])
 
 
 def watchword(
@@ -64,18 +47,8 @@ def watchword(
 ) -> Watchword:
     """Return an agent that verifies with these keys, and signs; where its store is ``shared``, no log is read again."""
     rules = Policy(mode=mode, **policy)
-    return Watchword.of(
-        verifier=Verifier(
-            realm=REALM,
-            principal=SENDER,
-            keys=keys,
-            replay=MemoryReplayStore(horizon=rules.horizon),
-            policy=rules,
-            clock=clock,
-            shared_replay=shared,
-        ),
-        signer=signer(clock=clock),
-    )
+    store = SharedMemoryStore(policy=rules, clock=clock, open_to_all=True) if shared else None
+    return Watchword(realm=REALM, principal=SENDER, key=KEY, keys=keys, policy=rules, replay=store, clock=clock)
 
 
 def alone(keys: Keys | None = None, mode: Mode = Mode.ENFORCE, **policy: Any) -> Watchword:

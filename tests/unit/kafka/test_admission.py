@@ -14,7 +14,7 @@ from tests.unit.kafka.conftest import Read
 from tests.unit.kafka.fakes import P0, P1, REALM, SENDER, Keys, numbers
 from watchword import ConfigurationError, Mode, Policy, Unavailable, Watchword
 from watchword.replay import ReaderBirth
-from watchword.spi import ObservedMessage, Verifier
+from watchword.spi import ObservedMessage
 from watchword_adapters.kafka import ObservedRecord
 from watchword_adapters.stores.sqlite import SqliteReplayStore
 
@@ -32,8 +32,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteReplayStore]:
 def member(store: SqliteReplayStore, *, mode: Mode = Mode.ENFORCE) -> Watchword:
     """Return an agent of the group."""
     policy = Policy(max_skew=0.5, mode=mode)
-    verifier = Verifier(realm=REALM, principal=SENDER, keys=Keys(), replay=store, policy=policy, clock=time.time)
-    return Watchword.of(verifier=verifier)
+    return Watchword(realm=REALM, principal=SENDER, keys=Keys(), replay=store, policy=policy)
 
 
 async def test_a_group_that_never_read_loses_nothing(store: SqliteReplayStore, read: Read) -> None:

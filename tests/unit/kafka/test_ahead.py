@@ -8,13 +8,12 @@ from dataclasses import replace
 import pytest
 from aiokafka.structs import OffsetAndMetadata
 
-from tests.integration.kafka.world import Kept
-from tests.unit.core.world import CountingStore
+from tests.support.kept import Kept
 from tests.unit.kafka.conftest import Read
 from tests.unit.kafka.fakes import KEY, OTHER, P0, P1, REALM, SENDER, FakeKafka, Keys, alone, numbers, record, tree
-from watchword import MemoryKeys, Mode, Policy, Unavailable, VerificationKey, Watchword, partition
+from watchword import Mode, Unavailable, VerificationKey, Watchword, partition
 from watchword.partition import BRISK, FRESH
-from watchword.spi import MemoryReplayStore, Verifier
+from watchword.testing import SharedMemoryStore
 from watchword_adapters.kafka import DeserializationError
 
 
@@ -29,7 +28,7 @@ def revoke(keys: Keys) -> None:
     revoked = VerificationKey.from_public_key(
         KEY.public, principal=SENDER, key_id=KEY.key_id, revoked_at=int(time.time()) - 1
     )
-    keys._keys = MemoryKeys([revoked])
+    keys.replace(revoked)
 
 
 def is_ready(kafka: FakeKafka) -> int:
@@ -188,13 +187,12 @@ async def test_a_deserializer_that_fails_on_what_is_at_hand(read: Read) -> None:
 @pytest.mark.usefixtures("quick")
 async def test_nothing_is_judged_ahead_where_a_store_is_shared(read: Read) -> None:
     """Another member that is given a message the store has seen would be told that it was delivered before."""
-    store = CountingStore(MemoryReplayStore(horizon=None))
-    verifier = Verifier(realm=REALM, keys=Keys(), replay=store, policy=Policy(), clock=time.time, shared_replay=True)
-    kafka = read(Watchword.of(verifier=verifier), P0)
+    store = SharedMemoryStore(open_to_all=True)
+    kafka = read(Watchword(realm=REALM, keys=Keys(), replay=store), P0)
     kafka.logs[P0].records = await tree(P0, numbers(20))
     for offset in range(10):
         assert (await kafka.one()).offset == offset
-        assert len(store.claims) == offset + 1
+        assert len(store) == offset + 1
 
 
 @pytest.mark.usefixtures("quick")
@@ -226,7 +224,7 @@ async def test_what_was_judged_long_ago_is_not_handed_over_on_its_old_verdict(
     if way == "revoked":
         revoke(keys)
     elif way == "unknown":
-        keys._keys = MemoryKeys([])
+        keys.replace()
     else:
         agent.verifier.policy = replace(agent.verifier.policy, contained=frozenset({SENDER}))
     while delivered(kafka) < 40:
@@ -368,6 +366,6 @@ async def test_a_seek_while_they_are_judged_once_more_wins(read: Read) -> None:
     waiting = asyncio.create_task(kafka.one())
     await keys.question.wait()
     kafka.consumer.seek(P0, 0)
-    keys._keys = MemoryKeys([KEY.verification_key(SENDER)])
+    keys.replace(KEY.verification_key(SENDER))
     keys.gate.set()
     assert (await waiting).offset == 0

@@ -26,7 +26,7 @@ from tests.unit.kafka.fakes import P0, P1, REALM, FakeKafka, Keys, alone, number
 from tests.unit.kafka.test_fetcher import Slow
 from watchword import ConfigurationError, Mode, Unavailable, Watchword, partition
 from watchword.checkpoint import read_line
-from watchword.spi import Admission, Claim, Verifier
+from watchword.testing import SharedMemoryStore
 from watchword_adapters.kafka import KafkaQuarantine, VerifyingConsumer
 from watchword_adapters.kafka._seam import boot_time
 from watchword_adapters.kafka.fetcher import LEASE
@@ -169,16 +169,11 @@ async def test_what_lies_below_is_refused_with_the_covered_way_named(read: Read)
 async def test_a_store_that_cannot_be_opened_stops_the_start() -> None:
     """Where the replay store is down nothing is read, and the consumer is closed."""
 
-    class Store:
-        async def claim(self, claim: Claim) -> Admission:
-            raise AssertionError(claim)
-
+    class Store(SharedMemoryStore):
         async def start(self) -> None:
             raise ConnectionError
 
-    policy = watchword(Keys()).verifier.policy
-    verifier = Verifier(realm=REALM, keys=Keys(), replay=Store(), policy=policy, clock=time.time, shared_replay=True)
-    consumer = VerifyingConsumer(watchword=Watchword.of(verifier=verifier))
+    consumer = VerifyingConsumer(watchword=Watchword(realm=REALM, keys=Keys(), replay=Store()))
     with pytest.raises(Unavailable, match="replay"):
         await consumer.start()
     with pytest.raises(ConsumerStoppedError):

@@ -19,13 +19,14 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import TopicPartition
 
-from tests.integration.kafka.world import Kept
+from tests.support.kept import Kept
 from tests.unit.kafka.batches import batch
 from tests.unit.kafka.conftest import Read
 from tests.unit.kafka.fakes import OTHER, P0, P1, REALM, Keys, alone, numbers, raw, record, tree, watchword
-from watchword import Alias, ConfigurationError, MemoryKeys, Mode, Rejected, Unavailable, Watchword
+from watchword import Alias, ConfigurationError, Mode, Rejected, Unavailable, Watchword
 from watchword.partition import Wait
-from watchword.spi import Admission, Claim, Message, Verifier
+from watchword.spi import Admission, Claim, Message
+from watchword.testing import SharedMemoryStore
 from watchword_adapters.kafka import DeserializationError, ObservedRecord, VerifiedRecord, poison
 
 
@@ -395,7 +396,7 @@ async def test_an_unknown_key_is_no_end_of_an_outage(read: Read) -> None:
     agent = watchword(keys)
     kafka = read(agent, P0)
     kafka.logs[P0].records = [await record(P0, n, b"%d" % n, principal=OTHER) for n in range(4)]
-    keys._keys = MemoryKeys()
+    keys.replace()
     keys.failures = 1
     with pytest.raises(Unavailable):
         await kafka.many()
@@ -426,7 +427,7 @@ async def test_a_shared_store_is_asked_for_many_at_once(read: Read) -> None:
     """A store that can answers for a whole chunk in one round trip."""
     asked: list[int] = []
 
-    class Store:
+    class Store(SharedMemoryStore):
         async def claim(self, claim: Claim) -> Admission:
             raise AssertionError(claim)
 
@@ -434,9 +435,8 @@ async def test_a_shared_store_is_asked_for_many_at_once(read: Read) -> None:
             asked.append(len(claims))
             return [Admission.FIRST] * len(claims)
 
-    policy = watchword(Keys()).verifier.policy
-    verifier = Verifier(realm=REALM, keys=Keys(), replay=Store(), policy=policy, clock=time.time, shared_replay=True)
-    kafka = read(Watchword.of(verifier=verifier), P0)
+    store = Store(open_to_all=True)
+    kafka = read(Watchword(realm=REALM, keys=Keys(), replay=store), P0)
     kafka.logs[P0].records = await tree(P0, numbers(50))
     assert await kafka.many() == {P0: numbers(50)}
     assert asked == [50]

@@ -14,7 +14,7 @@ import pytest
 from aiokafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError
 from aiokafka.structs import OffsetAndMetadata
 
-from tests.integration.kafka.world import Kept
+from tests.support.kept import Kept
 from tests.unit.kafka.conftest import Read
 from tests.unit.kafka.fakes import OTHER, P0, P1, REALM, SENDER, FakeKafka, Keys, alone, numbers, raw, record, tree
 from watchword import Allow, Mode, Rate, Rejected, Unavailable

@@ -18,7 +18,7 @@ from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 
-from tests.integration.kafka.world import Kept
+from tests.support.kept import Kept
 from tests.unit.kafka.conftest import Read
 from tests.unit.kafka.fakes import P0, alone, record
 from watchword import ConfigurationError

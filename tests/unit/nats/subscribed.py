@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from nats.aio.msg import Msg
 
-from tests.integration.nats.world import Kept
+from tests.support.kept import Kept
 from tests.unit.kafka.fakes import REALM, SENDER, signer
 from watchword import Watchword
 from watchword.spi import Channel, Message

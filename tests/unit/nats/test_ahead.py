@@ -10,7 +10,7 @@ import pytest
 from nats.aio.msg import Msg
 from nats.errors import BadSubscriptionError, SlowConsumerError
 
-from tests.unit.kafka.fakes import REALM, SENDER, Keys, watchword
+from tests.unit.kafka.fakes import REALM, SENDER, Keys, alone
 from tests.unit.nats.subscribed import SUBJECT, Subscribed, tree
 from watchword import Allow, Mode, Rate, Reason, VerificationKey
 from watchword_adapters.nats import read_ahead
@@ -36,7 +36,7 @@ async def test_verdicts_are_those_of_one_by_one(mode: Mode) -> None:
         *honest[6:],
     ]
     keys = Keys()
-    bulk, single = Subscribed(watchword(keys, mode)), Subscribed(watchword(Keys(), mode))
+    bulk, single = Subscribed(alone(keys, mode)), Subscribed(alone(Keys(), mode))
     await bulk.arrive(*mixed)
     await bulk.handled()
     for one in mixed:
@@ -61,7 +61,7 @@ async def test_verdicts_are_those_of_one_by_one(mode: Mode) -> None:
 
 async def test_each_is_admitted_in_its_turn() -> None:
     """Promise: while a handler works its own request is the latest that was admitted, so that it answers that one."""
-    agent = watchword(Keys())
+    agent = alone(Keys())
     told: list[tuple[str, bytes | None]] = []
 
     async def handler(msg: Msg) -> None:
@@ -77,7 +77,7 @@ async def test_each_is_admitted_in_its_turn() -> None:
 
 async def test_a44_a_refused_message_delays_none() -> None:
     """A quarantine that takes its time for a forgery holds up nothing, neither what came before nor what is behind."""
-    there = Subscribed(watchword(Keys()))
+    there = Subscribed(alone(Keys()))
     putting, hold = asyncio.Event(), asyncio.Event()
 
     async def slowly(*_: object) -> bool:
@@ -102,7 +102,7 @@ async def test_what_a_handler_raises_is_told_and_costs_no_other_message() -> Non
         if msg.data in failures:
             raise failures[msg.data]
 
-    there = Subscribed(watchword(Keys()), handler=handler)
+    there = Subscribed(alone(Keys()), handler=handler)
     await there.arrive(*await tree(ALL))
     await there.handled()
     assert there.values == ALL
@@ -113,7 +113,7 @@ async def test_what_a_handler_raises_is_told_and_costs_no_other_message() -> Non
 async def test_an_outage_costs_one_try_each_and_delays_none_before_it() -> None:
     """A21: what was judged is handed over before anything is tried again; then each message is tried once, alone."""
     keys, order = Keys(), []
-    agent = watchword(keys)
+    agent = alone(keys)
     find = keys.find
 
     async def noted(principal: str, key_id: bytes) -> VerificationKey | None:
@@ -140,7 +140,7 @@ async def test_a_lone_message_is_judged_alone_and_at_once(monkeypatch: pytest.Mo
         raise AssertionError
 
     monkeypatch.setattr(Reader, "judge_first", never)
-    there = Subscribed(watchword(Keys()))
+    there = Subscribed(alone(Keys()))
     for one in await tree(ALL[:3]):
         await there.arrive(one)
         await there.handled()
@@ -170,7 +170,7 @@ class Held:
 
 async def test_what_comes_again_is_not_judged_before_its_turn() -> None:
     """A17: what a consumer was offered and did not get to comes again, and was delivered to nobody before."""
-    agent, control = watchword(Keys()), cast("Any", None)  # never used: nothing is refused
+    agent, control = alone(Keys()), cast("Any", None)  # never used: nothing is refused
     stream = StreamReader(
         agent, control, "js:1", stream="s", consumer="c", acknowledged=True, exclusive=True, copies=None
     )
@@ -186,7 +186,7 @@ async def test_what_comes_again_is_not_judged_before_its_turn() -> None:
 @pytest.mark.parametrize("rate", [None, Rate(1000, 1.0)])
 async def test_a_rate_is_spent_in_each_messages_turn(rate: Rate | None) -> None:
     """A40: what waits for a handler spends a token when it is its turn, not all at the moment of the first."""
-    agent = watchword(Keys())
+    agent = alone(Keys())
     allow = (Allow(SENDER, (f"nats://{REALM}/{SUBJECT}",), rate),)
     agent.verifier.policy = replace(agent.verifier.policy, allow=allow)
     there = Subscribed(agent)
@@ -198,7 +198,7 @@ async def test_a_rate_is_spent_in_each_messages_turn(rate: Rate | None) -> None:
 
 async def test_a_subscription_to_so_many_messages_judges_one_by_one() -> None:
     """Promise: it may end behind any of them, so nothing is judged that it may never hand over."""
-    there = Subscribed(watchword(Keys()), max_msgs=4)
+    there = Subscribed(alone(Keys()), max_msgs=4)
     held = Held(there)
     await there.arrive(*await tree(ALL[:3]))
     assert await held.judged() == 1
@@ -225,7 +225,7 @@ async def test_a45_a_limit_counts_what_was_delivered(limit: str) -> None:
         await asyncio.sleep(0)
 
     keys.find = slowly  # type: ignore[method-assign]  # a tap
-    there = Subscribed(watchword(keys), handler=handler, max_msgs=9 if limit == "max_msgs" else 0)
+    there = Subscribed(alone(keys), handler=handler, max_msgs=9 if limit == "max_msgs" else 0)
     there.kept.put = put  # type: ignore[assignment, method-assign]  # a double
     honest = await tree(ALL[:12])
     await there.arrive(*[(b"", b"unsigned")] * 9, *honest[:4], honest[0], (b"", b"unsigned"), *honest[4:])
@@ -248,7 +248,7 @@ async def test_a_limit_below_what_was_delivered_ends_at_once() -> None:
         await asyncio.sleep(0)
         ended.append(len(there.got))
 
-    there = Subscribed(watchword(Keys()), handler=handler)
+    there = Subscribed(alone(Keys()), handler=handler)
     await there.arrive(*await tree(ALL))
     await asyncio.wait([there.task], timeout=20)
     assert there.values == ALL[:5]
@@ -264,7 +264,7 @@ async def test_an_error_behind_the_last_message_is_told() -> None:
     async def handler(_: Msg) -> None:
         raise ValueError("last")
 
-    there = Subscribed(watchword(Keys()), handler=handler, max_msgs=1)
+    there = Subscribed(alone(Keys()), handler=handler, max_msgs=1)
     await there.arrive(*await tree(ALL[:2]))
     await asyncio.wait([there.task], timeout=20)
     assert [str(error) for error in there.errors] == ["last"]
@@ -275,7 +275,7 @@ async def test_a_subscription_can_be_ended_while_a_key_is_looked_for(end: str) -
     """Promise: an end that is asked for waits for no verdict."""
     keys = Keys()
     keys.gate.clear()
-    there = Subscribed(watchword(keys), max_msgs=2)
+    there = Subscribed(alone(keys), max_msgs=2)
     await there.arrive(*await tree(ALL[:1]))
     await asyncio.wait_for(keys.question.wait(), 20)
     await (there.client.close() if end == "close" else there.sub.unsubscribe())
@@ -297,7 +297,7 @@ async def test_strangers_behind_it_do_not_hold_a_message_up() -> None:
         return await find(principal, key_id)
 
     keys.find = slowly  # type: ignore[method-assign]  # a tap
-    there = Subscribed(watchword(keys))
+    there = Subscribed(alone(keys))
     held = Held(there)
     strange = [(await tree([b"x"], f"agent://test/stranger-{number}"))[0] for number in range(5)]
     await there.arrive(*await tree(ALL[:1]), *strange)
@@ -313,7 +313,7 @@ async def test_so_many_are_judged_together_at_most(
     """A21: neither many messages nor large ones are judged in one go, before anything is handed over."""
     monkeypatch.setattr(read_ahead, "MOST", most)
     monkeypatch.setattr(read_ahead, "MOST_BYTES", most_bytes)
-    agent, seen = watchword(Keys()), []
+    agent, seen = alone(Keys()), []
     admit_many = agent.admit_many
 
     async def counted(messages: Any, *args: Any, **options: Any) -> Any:
@@ -336,7 +336,7 @@ async def test_draining_waits_for_every_handler() -> None:
         await asyncio.sleep(0.001)
         ended.append(msg.data)
 
-    there = Subscribed(watchword(Keys()), handler=handler)
+    there = Subscribed(alone(Keys()), handler=handler)
     await there.arrive(*await tree(ALL))
     await asyncio.wait_for(there.sub.drain(), 20)  # type: ignore[no-untyped-call]  # nats-py leaves it untyped
     assert ended == ALL
@@ -351,7 +351,7 @@ async def test_what_waits_counts_as_pending_until_its_turn() -> None:
         begun.set()
         await hold.wait()
 
-    there = Subscribed(watchword(Keys()), handler=handler, pending_msgs_limit=6)
+    there = Subscribed(alone(Keys()), handler=handler, pending_msgs_limit=6)
     messages = await tree([b"abc"] * 9)
     await there.arrive(*messages[:6])
     await asyncio.wait_for(begun.wait(), 20)
@@ -385,7 +385,7 @@ async def test_ending_half_way_hands_nothing_more_over_and_hangs_nothing(end: st
             await ended()
         await asyncio.sleep(60)
 
-    there = Subscribed(watchword(Keys()), handler=handler)
+    there = Subscribed(alone(Keys()), handler=handler)
     await there.arrive(*await tree(ALL))
     await asyncio.wait_for(begun.wait(), 20)
     if not inside:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.kafka.fakes import Keys, watchword
+from tests.unit.kafka.fakes import Keys, alone, watchword
 from watchword import ConfigurationError, Mode, Watchword
 from watchword.guard import AT_A_TIME, Kind, Note
 from watchword.journal import Recalled
@@ -88,7 +88,7 @@ async def test_a_floor_that_is_over_is_not_announced() -> None:
 
 async def test_subscriptions_of_a_named_client_are_numbered() -> None:
     """Two of one pattern are two readers; a number is free again when its subscription is closed, once."""
-    agent = watchword(Keys())  # whose store knows no births
+    agent = alone()  # whose store knows no births
     readers = [SharedReader(agent, "tasks", queue="", client_name="controller") for _ in range(2)]
     assert [reader.name for reader in readers] == ["name:controller:tasks", "name:controller:tasks#1"]
     readers[0].begin()

@@ -8,7 +8,7 @@ import pytest
 from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 
-from tests.unit.kafka.fakes import REALM, Keys, watchword
+from tests.unit.kafka.fakes import REALM, Keys, alone
 from watchword import Watchword
 from watchword.signatures import CheckRunner
 from watchword.spi import Channel, Message
@@ -30,7 +30,7 @@ async def original(agent: Watchword) -> Any:
 async def test_a12_closing_forgets_nothing_that_is_being_judged(way: str) -> None:
     """A copy that is still judged when its subscription ends is held against the memory; then that is freed."""
     keys = Keys()
-    agent = watchword(keys)
+    agent = alone(keys)
     raw, reader, check = await original(agent), Reader(agent, "sub:1"), Threads()
 
     async def copies() -> list[Msg | None]:
@@ -56,7 +56,7 @@ async def test_a12_closing_forgets_nothing_that_is_being_judged(way: str) -> Non
 async def test_a12_a_turn_that_comes_after_closing_leaves_nothing() -> None:
     """What could not be judged, and was passed over when its reader was closed already, is not remembered for ever."""
     keys = Keys()
-    agent = watchword(keys)
+    agent = alone(keys)
     reader = Reader(agent, "sub:1")
     keys.failures = 1
     (judged,) = await reader.judge_first([await original(agent)], Threads())
@@ -68,7 +68,7 @@ async def test_a12_a_turn_that_comes_after_closing_leaves_nothing() -> None:
 
 async def test_a14_nothing_is_judged_before_the_memory_is_whole() -> None:
     """While a stream is read again what arrives waits, alone and together."""
-    agent = watchword(Keys())
+    agent = alone(Keys())
     reader = Reader(agent, "sub:1")
     reader.gate.hold()
     tasks = [
@@ -86,7 +86,7 @@ async def test_an_ordered_consumer_is_expected_by_its_late_names() -> None:
     """What the predecessors of an ordered consumer sent may still be read; those of long ago are no more expected."""
     control: Any = None  # never used: nothing is refused
     reader = StreamReader(
-        watchword(Keys()),
+        alone(Keys()),
         control,
         "js:1",
         stream="s",
@@ -111,7 +111,7 @@ async def test_an_ordered_consumer_is_expected_by_its_late_names() -> None:
 async def test_a43_no_memory_is_built_while_it_is_asked(way: str) -> None:
     """What is being judged when a memory is to be built ends first; what comes later waits for the new one."""
     keys, log = Keys(), list[str]()
-    agent = watchword(keys)
+    agent = alone(keys)
     raw, reader, check = await original(agent), Reader(agent, "sub:1"), Threads()
 
     async def judge() -> None:
@@ -137,7 +137,7 @@ async def test_a43_no_memory_is_built_while_it_is_asked(way: str) -> None:
 
 async def test_what_was_judged_before_its_consumer_was_gone_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of messages that are judged together those before the one that nobody can judge are not lost with it."""
-    agent = watchword(Keys())
+    agent = alone(Keys())
     reader, first = Reader(agent, "sub:1"), Reader.judge_first
     raws = [await original(agent) for _ in range(3)]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from nats.aio.msg import Msg
 
-from tests.integration.nats.world import Kept
+from tests.support.kept import Kept
 from tests.unit.kafka.fakes import Keys, watchword
 from watchword import Reason, Rejected, Unavailable
 from watchword_adapters.copies import Copies

@@ -11,7 +11,7 @@ from nats.aio.msg import Msg
 
 from tests.unit.kafka.fakes import KEY, REALM, SENDER, Keys, watchword
 from tests.unit.nats.subscribed import SUBJECT, Subscribed, tree
-from watchword import MemoryKeys, Mode, Reason, Rejected, Unavailable, VerificationKey, VerifiedMessage
+from watchword import Mode, Reason, Rejected, Unavailable, VerificationKey, VerifiedMessage
 from watchword.spi import Channel, Expected, Message, Request
 from watchword_adapters.freshness import FRESH
 from watchword_adapters.nats.reader import Reader
@@ -38,7 +38,7 @@ def revoke(keys: Keys) -> None:
     revoked = VerificationKey.from_public_key(
         KEY.public, principal=SENDER, key_id=KEY.key_id, revoked_at=int(time.time()) - 1
     )
-    keys._keys = MemoryKeys([revoked])
+    keys.replace(revoked)
 
 
 def once(act: Callable[[], object]) -> Callable[[Msg], Awaitable[None]]:
@@ -82,7 +82,7 @@ async def test_a_slow_handler_leaves_no_old_verdict_behind(monkeypatch: pytest.M
         if way == "revoked":
             revoke(keys)
         elif way == "unknown":
-            keys._keys = MemoryKeys([])
+            keys.replace()
         else:
             agent.verifier.policy = replace(agent.verifier.policy, contained=frozenset({SENDER}))
 

@@ -1,0 +1,93 @@
+"""NATS messages as a client hands them over, without a server."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from nats.aio.msg import Msg
+
+from watchword_adapters.nats._seam import client_of
+from watchword_adapters.nats.headers import HeaderBlock
+from watchword_adapters.nats.message import Delivery, delivered_msg
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from watchword import VerifiedMessage, Watchword
+    from watchword.spi import Delivered, Message, Position
+    from watchword_adapters.nats.message import ObservedMsg, VerifiedMsg
+
+
+class Answer(NamedTuple):
+    """What a handler answered; ``headers`` are the answer's own."""
+
+    data: bytes
+    headers: dict[str, str]
+
+
+class _Client:
+    """Stands where a message's client would: it keeps what a handler answers, and takes acknowledgements."""
+
+    def __init__(self, watchword: Watchword) -> None:
+        self.watchword = watchword
+        self.answers: list[Answer] = []
+
+    async def answer(
+        self,
+        reply: str,  # noqa: ARG002 - there is one requester only
+        data: bytes,
+        headers: Mapping[str, str] | None,
+        request: VerifiedMessage | None,  # noqa: ARG002 - as reply
+    ) -> None:
+        self.answers.append(Answer(data, dict(headers or {})))
+
+    async def publish(self, subject: str, payload: bytes = b"") -> None:
+        """Take an acknowledgement; what comes of it is seen at the message."""
+
+    async def request(self, subject: str, *, timeout: float) -> Msg:  # noqa: ARG002, ASYNC109 - nats-py's own
+        """Take an acknowledgement that is waited for."""
+        client: Any = self
+        return Msg(client, subject=subject)
+
+
+def _ack_subject(position: Position, appended_at: float) -> str:
+    """Return the reply subject of the first delivery of what stands at a position."""
+    return f"$JS.ACK.{position.log}.test.1.{position.offset}.{position.offset}.{round(appended_at * 1_000_000_000)}.0"
+
+
+def raw_msg(message: Message, reader: Watchword) -> Msg:
+    """Return what nats-py would make of a message; one that has a position is delivered by that stream."""
+    client: Any = _Client(reader)
+    position, appended_at = message.position, message.appended_at or 0.0
+    reply = message.reply_to if position is None else _ack_subject(position, appended_at)
+    return Msg(
+        client,
+        subject=message.channel.name,
+        reply=reply or "",
+        data=message.value or b"",
+        headers=HeaderBlock(message.headers),
+    )
+
+
+def message_of(message: Message, raw: Msg, reader: str) -> Message:
+    """Return a message as the adapter shows it to the verifier."""
+    delivery = Delivery.parse(raw.reply)
+    return replace(
+        message,
+        reader=reader,
+        exclusive=True,
+        reply_to=None if delivery else raw.reply or None,
+        delivered_by=delivery and delivery.by,
+    )
+
+
+def handed_over(raw: Msg, message: Message, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
+    """Return what the client hands to a handler."""
+    return delivered_msg(raw, message, delivered)
+
+
+def answers_to(msg: Msg) -> list[Answer]:
+    """Return what a handler has answered to a message that was made here, in order."""
+    answers: list[Answer] = client_of(msg).answers
+    return answers

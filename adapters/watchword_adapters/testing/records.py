@@ -1,0 +1,47 @@
+"""Kafka records as a consumer hands them over, without a broker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from aiokafka.structs import ConsumerRecord
+
+from watchword_adapters.kafka.records import LOG_APPEND_TIME, deserialized, messages_of, record_of
+
+if TYPE_CHECKING:
+    from watchword.spi import Delivered, Message
+    from watchword_adapters.kafka.records import Deserializer, ObservedRecord, VerifiedRecord
+
+_UNBOUND: Final = (0.0, 0.0)
+
+
+def raw_record(message: Message) -> ConsumerRecord[Any, Any]:
+    """Return what aiokafka would make of a message that stands in a log, stamped by the broker."""
+    headers: Any = message.headers  # some without a value, which aiokafka's annotation forgets
+    key, value = message.key, message.value
+    return ConsumerRecord(
+        topic=message.channel.name,
+        partition=message.partition or 0,
+        offset=message.position.offset if message.position else 0,
+        timestamp=round((message.appended_at or 0.0) * 1000),
+        timestamp_type=LOG_APPEND_TIME,
+        key=key,
+        value=value,
+        checksum=None,
+        serialized_key_size=-1 if key is None else len(key),
+        serialized_value_size=-1 if value is None else len(value),
+        headers=headers,
+    )
+
+
+def message_of(raw: ConsumerRecord[Any, Any], realm: str, reader: str, *, exclusive: bool) -> Message:
+    """Return a record as the consumer's adapter shows it to the verifier."""
+    (message,) = messages_of([raw], realm, reader, exclusive=exclusive, appended=lambda _: _UNBOUND)
+    return message
+
+
+def handed_over(
+    raw: ConsumerRecord[Any, Any], delivered: Delivered, key: Deserializer | None, value: Deserializer | None
+) -> VerifiedRecord | ObservedRecord:
+    """Return what the consumer hands to its caller."""
+    return deserialized(record_of(raw, delivered), key, value)

@@ -1,0 +1,78 @@
+"""Listens to a core subject of a bus in memory, and verifies."""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from watchword import Mode, Rejected, Unavailable
+from watchword.agent import require
+from watchword.extras import told
+from watchword.policy import ChannelRule
+from watchword.spi import Channel
+
+try:
+    from watchword_adapters.testing.messages import handed_over, message_of, raw_msg
+except ModuleNotFoundError as error:
+    raise told(error) from None
+
+if TYPE_CHECKING:
+    from watchword import Watchword
+    from watchword.spi import Message
+    from watchword_adapters.nats.message import ObservedMsg, VerifiedMsg
+    from watchword_adapters.testing.bus import MemoryBus
+
+
+class MemorySubscription:
+    """One subscription, which is given what is published while it is open; made by ``MemoryBus.subscribe``.
+
+    ``dropped`` holds the verdicts on what was not handed over, in order; what could not be judged is among them, for
+    such a bus offers nothing again.
+    """
+
+    def __init__(self, bus: MemoryBus, agent: Watchword, subject: str) -> None:
+        require(agent, reads=True)
+        self.dropped: Final[list[Rejected | Unavailable]] = []
+        self._agent = agent
+        self._subject = subject
+        self._pattern = ChannelRule(Channel("nats", bus.realm, subject).uri, Mode.ENFORCE)
+        self._waiting: deque[Message] = deque()
+        self._life = agent.lives.open(subject)
+        # Whoever reads this bus was made after it, so nobody was given anything before.
+        agent.verifier.begin(self._life.log, floor=-inf)
+        self._end = bus.listen(self._hear)
+
+    async def take(self, most: int | None = None) -> list[VerifiedMsg | ObservedMsg]:
+        """Return what can be handed over of what has come, ``most`` messages at most."""
+        taken: list[VerifiedMsg | ObservedMsg] = []
+        while self._waiting and (most is None or len(taken) < most):
+            found = self._waiting.popleft()
+            raw = raw_msg(found, self._agent)
+            message = message_of(found, raw, self._life.name)
+            try:
+                delivered = await self._agent.admit(message)
+            except (Rejected, Unavailable) as verdict:
+                if isinstance(verdict, Unavailable):
+                    self._agent.verifier.remember_unjudged(message)
+                self.dropped.append(verdict)
+            else:
+                taken.append(handed_over(raw, message, delivered))
+        return taken
+
+    def restart(self) -> None:
+        """Be a new process without a journal: what was not taken is lost, and whatever was issued by now is stale.
+
+        Clocks differ, so that goes for what is issued within the policy's ``max_skew`` from now on, too.
+        """
+        self._waiting.clear()
+        self._agent.verifier.begin(self._life.log, floor=self._agent.lives.floor_now())
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._end()
+        self._agent.lives.close(self._life, self._subject)
+
+    def _hear(self, message: Message) -> None:
+        if self._pattern.covers(message.channel):
+            self._waiting.append(message)
