@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from watchword.errors import Rejected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, MutableMapping
 
     from watchword.errors import Unavailable
     from watchword.message import Message
@@ -29,9 +31,14 @@ UNAVAILABLE: Final = "unavailable"
 UNDETERMINED: Final = "undetermined"
 LEFT_OUT: Final = "left_out"
 
+_LOGGER: Final = logging.getLogger("watchword")
+
 
 class Audit:
     """Counts verdicts and logs drops, under fixed event names and with no payload.
+
+    Events go to the standard library's logger ``watchword``. Where the application has configured structlog, its
+    processors shape them; elsewhere a record's text is event and fields, and ``record.watchword`` has the fields.
 
     ``counts`` has ``delivered``, ``unavailable`` (each try), ``undetermined`` (given up for quarantine), ``left_out``
     (gone without a copy, though there is a quarantine) and one entry a rejection reason: a bounded set of labels. In
@@ -41,7 +48,6 @@ class Audit:
     def __init__(self, *, clock: Callable[[], float]) -> None:
         self.counts: Final[Counter[str]] = Counter()
         self._clock = clock
-        self._log = structlog.get_logger("watchword")
         self._since = clock()
         self._written: Counter[str] = Counter()
 
@@ -75,7 +81,8 @@ class Audit:
         self.counts[kind] += 1
         if not self._may_write(kind):
             return
-        self._log.warning(
+        _write(
+            "warning",
             "message.rejected" if rejected else "message.unavailable",
             reason=kind,
             detail=_shown(verdict.detail),
@@ -88,11 +95,11 @@ class Audit:
 
     def warn(self, event: str, **fields: str | float | None) -> None:
         """Log a warning about the set-up; ``fields`` are the operator's own names and numbers."""
-        self._log.warning(event, **fields)
+        _write("warning", event, **fields)
 
     def note(self, event: str, **fields: str | float | None) -> None:
         """Log what goes on; ``fields`` as for ``warn``."""
-        self._log.info(event, **fields)
+        _write("info", event, **fields)
 
     def undetermined(self) -> None:
         """Count a message that went to quarantine without a verdict."""
@@ -108,13 +115,38 @@ class Audit:
         self._written.clear()
         self._since = self._clock()
         if folded:
-            self._log.warning("message.refusals_folded", counts=folded)
+            _write("warning", "message.refusals_folded", counts=folded)
 
     def _may_write(self, kind: str) -> bool:
         if not 0 <= self._clock() - self._since < PERIOD:
             self.flush()
         self._written[kind] += 1
         return self._written[kind] <= BURST
+
+
+def _write(method: str, event: str, **fields: object) -> None:
+    # Made for each event: an application may configure structlog after it has made its Audit.
+    processors = None if structlog.is_configured() else [_as_record]
+    structlog.wrap_logger(_LOGGER, processors=processors, wrapper_class=_Shaped).write(method, event, fields)
+
+
+class _Shaped(structlog.BoundLoggerBase):
+    """Hands what the processors make of an event to the logger, whose level and handlers say what is shown."""
+
+    def write(self, method: str, event: str, fields: dict[str, object]) -> None:
+        with suppress(structlog.DropEvent):
+            args, options = self._process_event(method, event, fields)
+            # Renderers that are made for speed give bytes, of which a record would show Python's notation.
+            getattr(self._logger, method)(
+                *(text.decode() if isinstance(text, bytes) else text for text in args), **options
+            )
+
+
+def _as_record(_logger: object, _method: str, event: MutableMapping[str, Any]) -> tuple[tuple[str], Mapping[str, Any]]:
+    """Shape an event for the standard library: a line to read, and the fields for a formatter that writes JSON."""
+    name = event.pop("event")
+    fields = "".join(f" {field}={value!r}" for field, value in event.items() if value is not None)
+    return (f"{name}{fields}",), {"extra": {"watchword": {"event": name, **event}}}
 
 
 def escaped(text: str) -> str:

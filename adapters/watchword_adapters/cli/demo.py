@@ -8,7 +8,6 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-import structlog
 from rich.console import Console
 from rich.table import Table
 
@@ -28,7 +27,6 @@ def run_demo(bus: Bus, *, url: str | None, bootstrap: str | None, as_json: bool)
     if (url is not None and bus != "nats") or (bootstrap is not None and bus != "kafka"):
         raise ConfigurationError("--url goes with --bus nats, --bootstrap with --bus kafka")
     # The table tells what happened; the audit trail and the plain clients' complaints would bury it.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     logging.getLogger().addHandler(logging.NullHandler())
     # For where no act runs, which handles them itself: SIGTERM would leave a broker of ours running.
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 from watchword import ConfigurationError, Reason, Rejected, Unavailable
 from watchword.quarantine_copy import UNDETERMINED
 from watchword_adapters.cli import OK, REJECTED, UNAVAILABLE
@@ -119,7 +117,6 @@ async def _redrive(source: Source, agent: Watchword, only: Choice, wanted: set[s
 
 def _agent(source: Source) -> Watchword:
     # The verdicts are on standard output; the audit trail would stand between them.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     logging.getLogger().addHandler(logging.NullHandler())
     return load(source.config, warn=warn)
 

@@ -1,10 +1,9 @@
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from tests.unit.cli.conftest import Ended, Run
 from watchword import Reason, Rejected, Unavailable
@@ -15,12 +14,6 @@ from watchword_adapters.nats import redrive as nats
 from watchword_adapters.redriving import Choice, Redriven, Stored
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\u202e[red]x[/red]:smile:\r\n"
-
-
-@pytest.fixture(autouse=True)
-def _logging() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()
 
 
 def stored(offset: int, verdict: Rejected | Unavailable, **fields: Any) -> Stored:

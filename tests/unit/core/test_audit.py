@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 from structlog.types import EventDict
 
@@ -42,7 +41,6 @@ from watchword.spi import Audit, ObservedMessage
 @pytest.fixture
 def logs() -> Iterator[list[EventDict]]:
     """Return what is logged in the test."""
-    structlog.reset_defaults()
     with capture_logs() as captured:
         yield captured
 
