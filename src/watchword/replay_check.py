@@ -24,9 +24,12 @@ PASSED: Final = "log time has passed what was delivered again"
 """Why a memory cannot tell whether it met a message."""
 
 _REFUSED: Final = {
-    Admission.REPLAYED: Reason.REPLAYED,
-    Admission.TOO_OLD: Reason.STALE,
-    Admission.OVER_QUOTA: Reason.OVER_QUOTA,
+    Admission.REPLAYED: (Reason.REPLAYED, "its id was used elsewhere before: a copy, or a sender that sent one twice"),
+    Admission.TOO_OLD: (Reason.STALE, "issued before the floor of this memory, which may have forgotten its id"),
+    Admission.OVER_QUOTA: (
+        Reason.OVER_QUOTA,
+        "no room for more ids of its principal: raise [replay] memory",
+    ),
 }
 
 
@@ -155,7 +158,7 @@ class ReplayCheck:
         elif not isinstance(admission, Admission):  # "first" would equal FIRST, and yet not be it
             case.verdict = Unavailable("replay", "the replay store gave no admission")
         elif admission in _REFUSED:
-            self.reject(case, Rejected(_REFUSED[admission]))
+            self.reject(case, Rejected(*_REFUSED[admission]))
         else:
             case.first = False
         return isinstance(admission, Admission)
