@@ -23,7 +23,7 @@ PREFIX: Final = "WATCHWORD_"
 DELIMITER: Final = "__"
 MAX_FILE_BYTES: Final = 1024 * 1024
 
-_SECTIONS: Final = ("policy", "quarantine", "replay", "signer")
+_SECTIONS: Final = ("policy", "quarantine", "replay", "signer", "telemetry")
 _SIMILAR: Final = 0.75
 
 

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from watchword.errors import Rejected
+from watchword.meter import SILENT
+from watchword.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, MutableMapping
+    from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
     from watchword.errors import Unavailable
-    from watchword.message import Message
+    from watchword.message import Channel, Message
+    from watchword.meter import Meter
 
 BURST: Final = 10
 """Lines of one kind that are written in one period; more are counted."""
@@ -42,19 +45,33 @@ class Audit:
 
     ``counts`` has ``delivered``, ``unavailable`` (each try), ``undetermined`` (given up for quarantine), ``left_out``
     (gone without a copy, though there is a quarantine) and one entry a rejection reason: a bounded set of labels. In
-    observe mode these are the verdicts that enforcing would have given.
+    observe mode these are the verdicts that enforcing would have given. ``tally`` has them by channel, and ``events``
+    counts the other events by name. ``failing`` says since when (of ``clock``) a part fails that judging needs, a key
+    source or a store; once something is delivered, none does. The ``meter`` hears the rest.
     """
 
-    def __init__(self, *, clock: Callable[[], float]) -> None:
+    def __init__(self, *, clock: Callable[[], float], meter: Meter = SILENT) -> None:
         self.counts: Final[Counter[str]] = Counter()
+        self.tally: Final = Tally()
+        self.events: Final[Counter[str]] = Counter()
+        self.failing: Final[dict[str, float]] = {}
+        self.meter = meter
         self._clock = clock
         self._since = clock()
         self._written: Counter[str] = Counter()
 
-    def delivered(self, count: int = 1) -> None:
-        """Count messages that verified, and are on their way to a handler."""
-        if count:
-            self.counts[DELIVERED] += count
+    def delivered(self, channels: Sequence[Channel]) -> None:
+        """Count messages that verified, and are on their way to a handler, by where each was found."""
+        if not channels:
+            return
+        self.counts[DELIVERED] += len(channels)
+        self.failing.clear()
+        first = channels[0]
+        if channels.count(first) == len(channels):  # as most batches are
+            self.tally.add(first.uri, DELIVERED, len(channels), verified=True)
+        else:
+            for channel, count in Counter(channels).items():
+                self.tally.add(channel.uri, DELIVERED, count, verified=True)
 
     def refused(self, message: Message, verdict: Rejected | Unavailable, *, observed: bool = False) -> None:
         """Count and log a message that did not verify, and is handed over all the same if it is only ``observed``."""
@@ -79,6 +96,9 @@ class Audit:
         rejected = isinstance(verdict, Rejected)
         kind = str(verdict.reason) if isinstance(verdict, Rejected) else UNAVAILABLE
         self.counts[kind] += 1
+        self.tally.add(channel, kind)
+        if not isinstance(verdict, Rejected):
+            self.failing.setdefault(verdict.what, self._clock())
         if not self._may_write(kind):
             return
         _write(
@@ -95,11 +115,16 @@ class Audit:
 
     def warn(self, event: str, **fields: str | float | None) -> None:
         """Log a warning about the set-up; ``fields`` are the operator's own names and numbers."""
-        _write("warning", event, **fields)
+        self._told("warning", event, fields)
 
     def note(self, event: str, **fields: str | float | None) -> None:
         """Log what goes on; ``fields`` as for ``warn``."""
-        _write("info", event, **fields)
+        self._told("info", event, fields)
+
+    def _told(self, level: str, event: str, fields: dict[str, str | float | None]) -> None:
+        self.events[event] += 1
+        self.meter.told(event, fields.get("log"))
+        _write(level, event, **fields)
 
     def undetermined(self) -> None:
         """Count a message that went to quarantine without a verdict."""

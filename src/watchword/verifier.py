@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from watchword.checks import HeaderCoverage, in_force, reference_time, the_envelope, unaltered
 from watchword.errors import MAX_CLAIMED, ConfigurationError, Pending, Reason, Rejected, Unavailable
+from watchword.keys import listed
 from watchword.message import (
     SERVERS_SUBJECTS,
     Expected,
@@ -85,6 +86,16 @@ class Verifier:
     def keys(self) -> KeySource:
         """Where keys are looked up; it stays the same object, whatever source is asked."""
         return self._keys
+
+    @property
+    def known_keys(self) -> tuple[VerificationKey, ...]:
+        """The keys that the source can list."""
+        return listed(self._keys.source)
+
+    @property
+    def ids_held(self) -> int:
+        """How many ids this process remembers by itself."""
+        return len(self._guard)
 
     @property
     def has_keys(self) -> bool:

@@ -27,7 +27,7 @@ def test_load_and_version_are_given_where_somebody_asks() -> None:
         _ = watchword.laod  # type: ignore[attr-defined] # that is the test
 
 
-@pytest.mark.parametrize("door", ["kafka", "nats", "spi"])
+@pytest.mark.parametrize("door", ["kafka", "nats", "telemetry", "spi"])
 def test_a_door_gives_what_it_names(door: str) -> None:
     """Every listed name is there, and the adapters' own."""
     module = import_module(f"watchword.{door}")
@@ -50,6 +50,13 @@ def test_a_missing_extra_is_one_line_that_says_what_to_type(door: str, library: 
     assert said == f"ModuleNotFoundError: {library} is not installed: pip install 'watchword[{door}]'"
     (other,) = LIBRARIES.keys() - {door}
     assert not _without(library, f"import watchword.{other}")
+
+
+def test_telemetry_needs_an_extra_too() -> None:
+    """The door to OpenTelemetry says what to type, and no other door needs it."""
+    said = _without("opentelemetry", "import watchword.telemetry")
+    assert said == "ModuleNotFoundError: opentelemetry is not installed: pip install 'watchword[telemetry]'"
+    assert not _without("opentelemetry", "import watchword.kafka, watchword.nats")
 
 
 def test_what_no_extra_brings_is_told_as_it_is() -> None:

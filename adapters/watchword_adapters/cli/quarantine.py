@@ -118,7 +118,7 @@ async def _redrive(source: Source, agent: Watchword, only: Choice, wanted: set[s
 def _agent(source: Source) -> Watchword:
     # The verdicts are on standard output; the audit trail would stand between them.
     logging.getLogger().addHandler(logging.NullHandler())
-    return load(source.config, warn=warn)
+    return load(source.config, warn=warn, telemetry=False)
 
 
 def _place(source: Source, agent: Watchword) -> str:

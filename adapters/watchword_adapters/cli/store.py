@@ -65,7 +65,7 @@ async def _init(word: Word, *, as_json: bool) -> int:
             if kept
             else f"--accept-backlog: core NATS keeps no backlog; leave it out for {word.kind}: readers"
         )
-    verifier = load(word.config, warn=warn).verifier
+    verifier = load(word.config, warn=warn, telemetry=False).verifier
     store: Any = verifier.replay
     if not isinstance(store, SharedReplayStore):
         raise ConfigurationError(

@@ -58,7 +58,7 @@ class Clock:
 def test_every_verdict_is_counted_and_every_drop_logged(logs: list[EventDict]) -> None:
     """Promise: counts has delivered, unavailable and one entry per reason; a drop's line says what and where."""
     audit = Audit(clock=Clock())
-    audit.delivered()
+    audit.delivered([kafka().channel])
     audit.refused(kafka(), Rejected(Reason.ALTERED, "value", claimed_principal=MALLORY))
     audit.refused(nats(), Unavailable("keys", "TimeoutError"))
     assert audit.counts == {"delivered": 1, "altered": 1, "unavailable": 1}
