@@ -37,7 +37,7 @@ MAX_KEYS: Final = 50
 _PARTS: Final = ("keys", "replay")
 _SYSTEMS: Final = {"kafka": {SYSTEM: "kafka"}, "nats": {SYSTEM: "nats"}}
 _DAY: Final = 86_400.0
-_SAMPLED: Final = 64
+_SAMPLED: Final = 256
 """Messages that share the cost of one sample of the time of judging."""
 
 _SAMPLED_EVERY: Final = 1.0
@@ -105,7 +105,7 @@ class Telemetry:
     now = staticmethod(time.perf_counter)
 
     def judged(self, bus: str, messages: int, seconds: float) -> None:
-        """See ``Meter``; recording takes half as long as judging a message, so of small batches some are left out."""
+        """See ``Meter``; recording one takes as long as judging a message, so most are left out."""
         self._unsampled += messages
         now = self.now()
         if self._unsampled >= _SAMPLED or now - self._sampled_at >= _SAMPLED_EVERY:

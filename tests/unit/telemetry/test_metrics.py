@@ -52,14 +52,14 @@ def test_verdicts_by_bus_channel_and_reason_over_all_agents(stage: Measured) -> 
 
 
 def test_the_time_of_judging_is_sampled_by_batch(stage: Measured, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise: of a stream of single messages one in 64 is timed, a batch always, and whatever took a second."""
+    """Promise: one batch is timed for every 256 messages, whatever their number in each, and what took a second."""
     time = [100.0]
     monkeypatch.setattr(stage.telemetry, "now", lambda: time[0])
-    for _ in range(65):
+    for _ in range(257):
         stage.telemetry.judged("nats", 1, 0.002)
     label = (("messaging.system", "nats"),)
     assert stage.histogram("watchword.judge.duration")[label].count == 2
-    stage.telemetry.judged("nats", 64, 0.004)
+    stage.telemetry.judged("nats", 256, 0.004)
     assert stage.histogram("watchword.judge.duration")[label].count == 3
     time[0] += 1.5
     stage.telemetry.judged("nats", 1, 1.5)
