@@ -29,6 +29,9 @@ PERIOD: Final = 10.0
 MAX_SHOWN: Final = 512
 """Characters of a field; a subject that an attacker chose may be as long as a server lets it be."""
 
+QUIET: Final = 120.0
+"""Seconds without a failure after which an outage is over; what is held is tried again sooner."""
+
 DELIVERED: Final = "delivered"
 UNAVAILABLE: Final = "unavailable"
 UNDETERMINED: Final = "undetermined"
@@ -46,15 +49,14 @@ class Audit:
     ``counts`` has ``delivered``, ``unavailable`` (each try), ``undetermined`` (given up for quarantine), ``left_out``
     (gone without a copy, though there is a quarantine) and one entry a rejection reason: a bounded set of labels. In
     observe mode these are the verdicts that enforcing would have given. ``tally`` has them by channel, and ``events``
-    counts the other events by name. ``failing`` says since when (of ``clock``) a part fails that judging needs, a key
-    source or a store; once something is delivered, none does. The ``meter`` hears the rest.
+    counts the other events by name. The ``meter`` hears the rest.
     """
 
     def __init__(self, *, clock: Callable[[], float], meter: Meter = SILENT) -> None:
         self.counts: Final[Counter[str]] = Counter()
         self.tally: Final = Tally()
         self.events: Final[Counter[str]] = Counter()
-        self.failing: Final[dict[str, float]] = {}
+        self._failing: dict[str, tuple[float, float]] = {}
         self.meter = meter
         self._clock = clock
         self._since = clock()
@@ -65,13 +67,21 @@ class Audit:
         if not channels:
             return
         self.counts[DELIVERED] += len(channels)
-        self.failing.clear()
+        self._failing.clear()
         first = channels[0]
         if channels.count(first) == len(channels):  # as most batches are
             self.tally.add(first.uri, DELIVERED, len(channels), verified=True)
         else:
             for channel, count in Counter(channels).items():
                 self.tally.add(channel.uri, DELIVERED, count, verified=True)
+
+    def outages(self) -> dict[str, float]:
+        """Return for how many seconds each part has failed that judging needs: a key source (``keys``), a store.
+
+        An outage is over once something was delivered, or nothing failed any more for a while: perhaps nothing came.
+        """
+        now = self._clock()
+        return {part: now - since for part, (since, last) in dict(self._failing).items() if _is_recent(last, now)}
 
     def refused(self, message: Message, verdict: Rejected | Unavailable, *, observed: bool = False) -> None:
         """Count and log a message that did not verify, and is handed over all the same if it is only ``observed``."""
@@ -98,7 +108,9 @@ class Audit:
         self.counts[kind] += 1
         self.tally.add(channel, kind)
         if not isinstance(verdict, Rejected):
-            self.failing.setdefault(verdict.what, self._clock())
+            now = self._clock()
+            since, last = self._failing.get(verdict.what, (now, now))
+            self._failing[verdict.what] = since if _is_recent(last, now) else now, now
         if not self._may_write(kind):
             return
         _write(
@@ -147,6 +159,10 @@ class Audit:
             self.flush()
         self._written[kind] += 1
         return self._written[kind] <= BURST
+
+
+def _is_recent(last: float, now: float) -> bool:
+    return 0 <= now - last < QUIET
 
 
 def _write(method: str, event: str, **fields: object) -> None:

@@ -150,8 +150,8 @@ class Telemetry:
     def _outages(self, _: CallbackOptions) -> Iterator[Observation]:
         age = dict.fromkeys(_PARTS, 0.0)
         for agent in list(self._agents):
-            for part, since in dict(agent.audit.failing).items():
-                age[part] = max(age.get(part, 0.0), agent.clock() - since)
+            for part, seconds in agent.audit.outages().items():
+                age[part] = max(age.get(part, 0.0), seconds)
         for part, seconds in age.items():
             yield Observation(seconds, {PART: part})
 

@@ -17,6 +17,7 @@ from tests.unit.core.world import (
     public,
 )
 from watchword import MemoryKeys, Reason, Rejected, SigningKey, Unavailable, VerificationKey, Watchword
+from watchword.audit import QUIET
 from watchword.message import VerifiedMessage
 from watchword.spi import Audit, Channel, KeyChain
 from watchword.tally import MAX_CHANNELS, OTHER, Tally
@@ -112,17 +113,30 @@ def test_what_fails_is_known_until_something_is_delivered() -> None:
     world = World()
     agent, source = Watchword.of(world.verifier, audit=Audit(clock=lambda: world.now)), world.keys.source
     world.keys.source = Down()
-    begun = world.now
     for _ in range(3):
         with pytest.raises(Unavailable):
             at_once(agent.admit(press(nats())))
         world.now += 1
     with pytest.raises(Rejected):
         at_once(agent.admit(nats()))
-    assert agent.audit.failing == {"keys": begun}
+    assert agent.audit.outages() == {"keys": 3}
     world.keys.source = source
     assert isinstance(at_once(agent.admit(press(nats()))), VerifiedMessage)
-    assert agent.audit.failing == {}
+    assert agent.audit.outages() == {}
+
+
+def test_an_outage_of_which_nothing_is_heard_any_more_is_over() -> None:
+    """Promise: one failure on a quiet channel is no outage of hours, and the next one begins its own."""
+    now = 1000.0
+    audit = Audit(clock=lambda: now)
+    for step, ages in ((0.0, {"replay": 0.0}), (QUIET - 1, {"replay": QUIET - 1}), (QUIET, {"replay": 0.0})):
+        now += step
+        audit.refused(nats(), Unavailable("replay", "OSError"))
+        assert audit.outages() == ages
+    now += QUIET
+    assert audit.outages() == {}
+    now = 500.0
+    assert audit.outages() == {}
 
 
 def test_sources_list_their_keys_where_they_can() -> None:
