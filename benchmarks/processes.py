@@ -10,8 +10,6 @@ import traceback
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
-import structlog
-
 from watchword import ConfigurationError
 
 if TYPE_CHECKING:
@@ -90,7 +88,6 @@ def _call(
 def _main(connection: Connection, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started us ends us
     # What a client or the audit trail says in passing would end up between the tables.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         work(connection, *arguments)

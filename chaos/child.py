@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
-
-import structlog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
@@ -130,5 +129,6 @@ async def beside(work: Coroutine[object, object, None], until: Coroutine[object,
 
 def run(main: Coroutine[object, object, None]) -> None:
     """Run a role; what the product logs goes to the process's log file."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    logging.basicConfig()
+    logging.getLogger("watchword").setLevel(logging.INFO)
     asyncio.run(main)

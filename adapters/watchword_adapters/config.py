@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pydantic import ValidationError
 
 from watchword import ConfigurationError, Mode, SigningKey, Watchword
+from watchword.extras import what_to_install
 from watchword.mistakes import explain
 from watchword.signer import BATCH
 from watchword.spi import Audit, Context, KeyChain, NamedBackend
@@ -23,10 +24,10 @@ from watchword_adapters.stores.journal import FileJournal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from watchword.settings import Settings, SignerSettings
+    from watchword.settings import Address, Settings, SignerSettings
     from watchword.spi import KeySource, ReplayStore, Warn
 
-_READ_ONCE: Final = ("realm", "principal", "signer", "replay", "quarantine")
+_READ_ONCE: Final = ("realm", "principal", "signer", "replay", "quarantine", "telemetry")
 """Tables that hold after a restart only; of the signer, the file with its key is followed."""
 
 
@@ -36,17 +37,21 @@ def load(
     clock: Callable[[], float] = time.time,
     replay: ReplayStore | None = None,
     warn: Warn | None = None,
+    telemetry: bool = True,
 ) -> Watchword:
     """Read the settings file at ``path`` and the environment, and return what plugs into the clients.
 
     It follows the file: policy, key sources and the signer's key change within five seconds, or at once by its
     ``reload()``. ``clock`` returns seconds since the epoch. ``replay`` takes the place of ``[replay] store``, ``warn``
-    that of the audit trail for warnings about the set-up. ConfigurationError is one line that says what to write.
+    that of the audit trail for warnings about the set-up. ``[telemetry]`` is passed over unless ``telemetry``.
+    ConfigurationError is one line that says what to write.
     """
     path = Path(path)
     text, settings = read_settings_text(path)
     with _led_by(path):
         made, context = _build(settings, directory=path.parent, clock=clock, replay=replay, warn=warn)
+        if telemetry and settings.telemetry is not None:
+            _measure(made.agent, settings.to_endpoint())
     agent = made.agent
     agent.follow(SettingsWatch(agent, _SettingsFile(path, text, made, context)))
     return agent
@@ -106,6 +111,20 @@ def _build(
         quarantine=settings.to_quarantine(),
     )
     return _Made(agent, settings, sources, key), context
+
+
+def _measure(agent: Watchword, address: Address | None) -> None:
+    """Measure an agent, and serve what is found if there is an address to."""
+    provider = None
+    try:
+        if address is not None:
+            from watchword_adapters.telemetry.endpoint import Endpoint  # noqa: PLC0415 - comes with an extra
+
+            provider = Endpoint(address).provider
+        from watchword_adapters.telemetry.metrics import Telemetry  # noqa: PLC0415 - as above
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"telemetry: {what_to_install(error) or error}") from error
+    Telemetry(provider).follow(agent)
 
 
 class _SettingsFile:

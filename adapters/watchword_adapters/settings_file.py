@@ -24,7 +24,7 @@ PREFIX: Final = "WATCHWORD_"
 DELIMITER: Final = "__"
 MAX_FILE_BYTES: Final = 1024 * 1024
 
-_SECTIONS: Final = ("policy", "quarantine", "replay", "signer", "nats", "kafka")
+_SECTIONS: Final = ("policy", "quarantine", "replay", "signer", "nats", "kafka", "telemetry")
 _SIMILAR: Final = 0.75
 
 SERVICE_VARIABLE: Final = re.compile(

@@ -13,7 +13,7 @@ from watchword.errors import ConfigurationError, Pending, Rejected, Unavailable
 from watchword.guard import MemoryReplayStore
 from watchword.keys import KeySource, MemoryKeys, NamedBackend
 from watchword.lives import Lives
-from watchword.message import Expected, ObservedMessage, VerifiedMessage
+from watchword.message import Channel, Expected, ObservedMessage, VerifiedMessage
 from watchword.policy import Mode, Policy
 from watchword.quota import Bounds
 from watchword.signer import BATCH, Signer
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from watchword.journal import Journal
     from watchword.keys import VerificationKey
-    from watchword.message import Channel, Message
+    from watchword.message import Message
     from watchword.replay import ReplayStore
     from watchword.settings import QuarantineSettings
     from watchword.signatures import CheckRunner
@@ -185,6 +185,11 @@ class Watchword:
         return self._signer
 
     @property
+    def signing_as(self) -> tuple[str, bytes] | None:
+        """The principal and the key id that this process signs with; None where it only reads."""
+        return None if self._signer is None else (self._signer.principal, self._signer.key_id)
+
+    @property
     def observing(self) -> bool:
         """Whether nothing is dropped, and verdicts are only attached and counted, where no channel's rule differs."""
         return self.verifier.policy.mode is Mode.OBSERVE
@@ -273,16 +278,20 @@ class Watchword:
         none yet. An answer is observed where its request went.
         """
         await self.keep_up()
+        meter = self.audit.meter
+        begun = meter.now()
         verdicts = await self.verifier.verify_many(messages, expected, check=check, enough=enough, keys=keys)
+        if verdicts:
+            meter.judged(messages[0].channel.scheme, len(verdicts), meter.now() - begun)
         found: list[Delivered | Rejected | Unavailable] = [*verdicts]
-        policy, delivered = self.verifier.policy, 0
+        policy, delivered = self.verifier.policy, list[Channel]()
         asked = next(iter(expected.requests.values())).channel if expected.requests else None
         observes = policy.mode is Mode.OBSERVE
         for at, verdict in enumerate(verdicts):
             if policy.channels:
                 observes = self.observes(asked or messages[at].channel)
             if isinstance(verdict, VerifiedMessage):
-                delivered += 1
+                delivered.append(verdict.channel)
             elif isinstance(verdict, Pending):
                 continue
             else:

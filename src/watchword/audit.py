@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from watchword.errors import Rejected
+from watchword.meter import SILENT
+from watchword.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
     from watchword.errors import Unavailable
-    from watchword.message import Message
+    from watchword.message import Channel, Message
+    from watchword.meter import Meter
 
 BURST: Final = 10
 """Lines of one kind that are written in one period; more are counted."""
@@ -24,31 +29,59 @@ PERIOD: Final = 10.0
 MAX_SHOWN: Final = 512
 """Characters of a field; a subject that an attacker chose may be as long as a server lets it be."""
 
+QUIET: Final = 120.0
+"""Seconds without a failure after which an outage is over; what is held is tried again sooner."""
+
 DELIVERED: Final = "delivered"
 UNAVAILABLE: Final = "unavailable"
 UNDETERMINED: Final = "undetermined"
 LEFT_OUT: Final = "left_out"
 
+_LOGGER: Final = logging.getLogger("watchword")
+
 
 class Audit:
     """Counts verdicts and logs drops, under fixed event names and with no payload.
 
+    Events go to the standard library's logger ``watchword``. Where the application has configured structlog, its
+    processors shape them; elsewhere a record's text is event and fields, and ``record.watchword`` has the fields.
+
     ``counts`` has ``delivered``, ``unavailable`` (each try), ``undetermined`` (given up for quarantine), ``left_out``
     (gone without a copy, though there is a quarantine) and one entry a rejection reason: a bounded set of labels. In
-    observe mode these are the verdicts that enforcing would have given.
+    observe mode these are the verdicts that enforcing would have given. ``tally`` has them by channel, and ``events``
+    counts the other events by name. The ``meter`` hears the rest.
     """
 
-    def __init__(self, *, clock: Callable[[], float]) -> None:
+    def __init__(self, *, clock: Callable[[], float], meter: Meter = SILENT) -> None:
         self.counts: Final[Counter[str]] = Counter()
+        self.tally: Final = Tally()
+        self.events: Final[Counter[str]] = Counter()
+        self._failing: dict[str, tuple[float, float]] = {}
+        self.meter = meter
         self._clock = clock
-        self._log = structlog.get_logger("watchword")
         self._since = clock()
         self._written: Counter[str] = Counter()
 
-    def delivered(self, count: int = 1) -> None:
-        """Count messages that verified, and are on their way to a handler."""
-        if count:
-            self.counts[DELIVERED] += count
+    def delivered(self, channels: Sequence[Channel]) -> None:
+        """Count messages that verified, and are on their way to a handler, by where each was found."""
+        if not channels:
+            return
+        self.counts[DELIVERED] += len(channels)
+        self._failing.clear()
+        first = channels[0]
+        if channels.count(first) == len(channels):  # as most batches are
+            self.tally.add(first.uri, DELIVERED, len(channels), verified=True)
+        else:
+            for channel, count in Counter(channels).items():
+                self.tally.add(channel.uri, DELIVERED, count, verified=True)
+
+    def outages(self) -> dict[str, float]:
+        """Return for how many seconds each part has failed that judging needs: a key source (``keys``), a store.
+
+        An outage is over once something was delivered, or nothing failed any more for a while: perhaps nothing came.
+        """
+        now = self._clock()
+        return {part: now - since for part, (since, last) in dict(self._failing).items() if _is_recent(last, now)}
 
     def refused(self, message: Message, verdict: Rejected | Unavailable, *, observed: bool = False) -> None:
         """Count and log a message that did not verify, and is handed over all the same if it is only ``observed``."""
@@ -73,9 +106,15 @@ class Audit:
         rejected = isinstance(verdict, Rejected)
         kind = str(verdict.reason) if isinstance(verdict, Rejected) else UNAVAILABLE
         self.counts[kind] += 1
+        self.tally.add(channel, kind)
+        if not isinstance(verdict, Rejected):
+            now = self._clock()
+            since, last = self._failing.get(verdict.what, (now, now))
+            self._failing[verdict.what] = since if _is_recent(last, now) else now, now
         if not self._may_write(kind):
             return
-        self._log.warning(
+        _write(
+            "warning",
             "message.rejected" if rejected else "message.unavailable",
             reason=kind,
             detail=_shown(verdict.detail),
@@ -88,11 +127,16 @@ class Audit:
 
     def warn(self, event: str, **fields: str | float | None) -> None:
         """Log a warning about the set-up; ``fields`` are the operator's own names and numbers."""
-        self._log.warning(event, **fields)
+        self._told("warning", event, fields)
 
     def note(self, event: str, **fields: str | float | None) -> None:
         """Log what goes on; ``fields`` as for ``warn``."""
-        self._log.info(event, **fields)
+        self._told("info", event, fields)
+
+    def _told(self, level: str, event: str, fields: dict[str, str | float | None]) -> None:
+        self.events[event] += 1
+        self.meter.told(event, fields.get("log"))
+        _write(level, event, **fields)
 
     def undetermined(self) -> None:
         """Count a message that went to quarantine without a verdict."""
@@ -108,13 +152,42 @@ class Audit:
         self._written.clear()
         self._since = self._clock()
         if folded:
-            self._log.warning("message.refusals_folded", counts=folded)
+            _write("warning", "message.refusals_folded", counts=folded)
 
     def _may_write(self, kind: str) -> bool:
         if not 0 <= self._clock() - self._since < PERIOD:
             self.flush()
         self._written[kind] += 1
         return self._written[kind] <= BURST
+
+
+def _is_recent(last: float, now: float) -> bool:
+    return 0 <= now - last < QUIET
+
+
+def _write(method: str, event: str, **fields: object) -> None:
+    # Made for each event: an application may configure structlog after it has made its Audit.
+    processors = None if structlog.is_configured() else [_as_record]
+    structlog.wrap_logger(_LOGGER, processors=processors, wrapper_class=_Shaped).write(method, event, fields)
+
+
+class _Shaped(structlog.BoundLoggerBase):
+    """Hands what the processors make of an event to the logger, whose level and handlers say what is shown."""
+
+    def write(self, method: str, event: str, fields: dict[str, object]) -> None:
+        with suppress(structlog.DropEvent):
+            args, options = self._process_event(method, event, fields)
+            # Renderers that are made for speed give bytes, of which a record would show Python's notation.
+            getattr(self._logger, method)(
+                *(text.decode() if isinstance(text, bytes) else text for text in args), **options
+            )
+
+
+def _as_record(_logger: object, _method: str, event: MutableMapping[str, Any]) -> tuple[tuple[str], Mapping[str, Any]]:
+    """Shape an event for the standard library: a line to read, and the fields for a formatter that writes JSON."""
+    name = event.pop("event")
+    fields = "".join(f" {field}={value!r}" for field, value in event.items() if value is not None)
+    return (f"{name}{fields}",), {"extra": {"watchword": {"event": name, **event}}}
 
 
 def escaped(text: str) -> str:

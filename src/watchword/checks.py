@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from watchword.verification import Verification
 
 _OUR_LENGTH: Final = len(ENVELOPE_HEADER)
+_CHANGED: Final = ": changed since it was signed; what changes messages on the way belongs in front of the signer"
 
 
 def the_envelope(message: Message) -> bytes:
@@ -33,7 +34,7 @@ def the_envelope(message: Message) -> bytes:
         if len(name) == _OUR_LENGTH and is_envelope_name(name):  # few others are as long
             found.append(value)
     if not found:
-        raise Rejected(Reason.UNSIGNED)
+        raise Rejected(Reason.UNSIGNED, "no header of Watchword's: sent by a plain client, or lost on the way")
     envelope = found[0]
     if len(found) > 1 or envelope is None or size > MAX_HEADER_BYTES:
         raise Rejected(Reason.MALFORMED, "more than one envelope, an empty one, or headers over the limit")
@@ -60,31 +61,50 @@ def reference_time(case: Verification, now: float, policy: Policy, *, recalled: 
     # What is read again, a reader with another max_age may have had; where nobody stamps, the floor says what is stale.
     is_known = recalled and message.appended_at is None
     if not (low - issued_at <= policy.max_age + skew or is_known):
-        raise Rejected(Reason.STALE, f"{low - issued_at:.0f} s old")
+        raise Rejected(Reason.STALE, f"{low - issued_at:.0f} s old, and {_within(policy)}")
     ahead = issued_at - high
     if not ahead <= skew:
-        verdict = Rejected(Reason.FROM_FUTURE, f"{ahead:.0f} s ahead")
+        verdict = Rejected(Reason.FROM_FUTURE, f"{ahead:.0f} s ahead, and {_within(policy)}: set the clocks")
         if message.appended_at is not None or between is None or ahead > policy.window:
             raise verdict
         case.ahead = verdict
         return high
     expires_at = case.common.expires_at
     if expires_at is not None and now >= expires_at and not recalled:
-        raise Rejected(Reason.EXPIRED)
+        raise Rejected(Reason.EXPIRED, f"{now - expires_at:.0f} s after its own end (exp)")
     return min(max(issued_at, low), high)
 
 
-def in_force(key: VerificationKey | Reason, reference: float, now: float) -> VerificationKey:
+def _within(policy: Policy) -> str:
+    return f"max_age is {policy.max_age:g} s, max_skew {policy.max_skew:g} s"
+
+
+_NO_KEY: Final = {
+    Reason.UNKNOWN_KEY: "in none of [[keys]] for this principal: add its public key, or it is forged",
+    Reason.WRONG_PRINCIPAL: "is another principal's: its sender mixed up principal and key, or it is forged",
+}
+
+
+def in_force(key: VerificationKey | Reason, key_id: bytes, reference: float, now: float) -> VerificationKey:
     """Check 5: it is a key, valid at the reference time, and not revoked now."""
     if isinstance(key, Reason):
-        raise Rejected(key)
-    if (key.not_before is not None and reference < key.not_before) or (
-        key.not_after is not None and reference >= key.not_after
-    ):
-        raise Rejected(Reason.KEY_NOT_VALID)
+        raise Rejected(key, f"key {shown_id(key_id)} {_NO_KEY[key]}")
+    if key.not_before is not None and reference < key.not_before:
+        raise Rejected(Reason.KEY_NOT_VALID, _off(key_id, key.not_before - reference, "before it begins (nbf)"))
+    if key.not_after is not None and reference >= key.not_after:
+        raise Rejected(Reason.KEY_NOT_VALID, _off(key_id, reference - key.not_after, "after its end (exp)"))
     if key.revoked_at is not None and now >= key.revoked_at:
-        raise Rejected(Reason.KEY_REVOKED)
+        raise Rejected(Reason.KEY_REVOKED, _off(key_id, now - key.revoked_at, "after it was revoked"))
     return key
+
+
+def _off(key_id: bytes, seconds: float, what: str) -> str:
+    return f"key {shown_id(key_id)}: used {seconds:.0f} s {what}; the sender needs another key"
+
+
+def shown_id(key_id: bytes) -> str:
+    """Return a key id as a detail shows it, quoted and escaped: an unverified message chose it."""
+    return repr(key_id.decode(errors="backslashreplace"))
 
 
 class HeaderCoverage:
@@ -111,15 +131,15 @@ def unaltered(case: Verification, max_skew: float, coverage: HeaderCoverage) -> 
     """Check 7: value, key and headers as signed; return the headers that may reach a handler."""
     message = case.message
     if case.value_digest != value_digest(message.value):
-        raise Rejected(Reason.ALTERED, "value")
+        raise Rejected(Reason.ALTERED, f"value{_CHANGED}")
     covered = case.common.visible
     visible, pairs = coverage.of(message.headers, covered)
     if case.metadata_digest != (metadata_digest(message.key, pairs) if covered or message.key is not None else None):
-        raise Rejected(Reason.ALTERED, "key or covered header")
+        raise Rejected(Reason.ALTERED, f"key or covered header{_CHANGED}")
     if message.created_at is not None and not abs(message.created_at - case.issued_at) <= max_skew:
-        raise Rejected(Reason.ALTERED, "record timestamp")
+        raise Rejected(Reason.ALTERED, f"record timestamp: over max_skew ({max_skew:g} s) from the time of signing")
     if message.channel.scheme == "nats" and NATS_ID_HEADER not in covered:
         expected = case.id.hex().encode()
         if any(name == NATS_ID_HEADER and value != expected for name, value in message.headers):
-            raise Rejected(Reason.ALTERED, NATS_ID_HEADER)
+            raise Rejected(Reason.ALTERED, f"{NATS_ID_HEADER}: not the one that was signed, nor the message's id")
     return visible

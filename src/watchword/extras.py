@@ -8,6 +8,10 @@ _EXTRAS: Final = {
     "aiokafka": "kafka",
     "nats": "nats",
     "pytest": "testing",
+    "opentelemetry": "telemetry",
+    "opentelemetry.exporter": "prometheus",
+    "opentelemetry.sdk": "prometheus",
+    "prometheus_client": "prometheus",
     "redis": "redis",
     "rich": "cli",
     "typer": "cli",
@@ -16,8 +20,9 @@ _EXTRAS: Final = {
 
 def what_to_install(error: ModuleNotFoundError) -> str | None:
     """Return a line that says how to install what could not be imported; None if no extra of ours brings it."""
-    library = (error.name or "").partition(".")[0]
-    extra = _EXTRAS.get(library)
+    parts = (error.name or "").split(".")
+    library = parts[0]
+    extra = _EXTRAS.get(".".join(parts[:2])) or _EXTRAS.get(library)
     return extra and f"{library} is not installed: pip install 'watchword[{extra}]'"
 
 

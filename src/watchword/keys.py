@@ -252,8 +252,28 @@ class MemoryKeys:
         """See ``KeySource.find``."""
         return self._keys.get((principal, key_id)) or self._owners.get(key_id)
 
+    @property
+    def keys(self) -> tuple[VerificationKey, ...]:
+        """All of them."""
+        return tuple(self._keys.values())
+
     def __len__(self) -> int:
         return len(self._keys)
+
+
+@runtime_checkable
+class ListedKeys(Protocol):
+    """A key source that can list what it knows, as files can and a directory service may not."""
+
+    @property
+    def keys(self) -> tuple[VerificationKey, ...]:
+        """The keys that it answers with now; it is no more than looked at, and by any thread."""
+        ...
+
+
+def listed(source: object) -> tuple[VerificationKey, ...]:
+    """Return the keys of a source that can list them; none of another."""
+    return source.keys if isinstance(source, ListedKeys) else ()
 
 
 class KeyChain:
@@ -266,6 +286,11 @@ class KeyChain:
         if not sources:
             raise ConfigurationError("KeyChain: name at least one key source")
         self._sources = tuple(sources)
+
+    @property
+    def keys(self) -> tuple[VerificationKey, ...]:
+        """Those that its sources can list."""
+        return tuple(key for source in self._sources for key in listed(source))
 
     async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
         """See ``KeySource.find``; raises what a failed source raised where no other had the key."""

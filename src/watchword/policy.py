@@ -47,6 +47,9 @@ class Rate:
             )
         return cls(int(match[1]), _SECONDS[match[2]])
 
+    def __str__(self) -> str:
+        return f"{self.count} in {self.seconds:g} s"
+
 
 @dataclass(frozen=True, slots=True)
 class Allow:

@@ -37,9 +37,12 @@ _REMEDY: Final = (
 )
 
 _REFUSED: Final = {
-    Admission.REPLAYED: Reason.REPLAYED,
-    Admission.TOO_OLD: Reason.STALE,
-    Admission.OVER_QUOTA: Reason.OVER_QUOTA,
+    Admission.REPLAYED: (Reason.REPLAYED, "its id was used elsewhere before: a copy, or a sender that sent one twice"),
+    Admission.TOO_OLD: (Reason.STALE, "issued before the floor of this memory, which may have forgotten its id"),
+    Admission.OVER_QUOTA: (
+        Reason.OVER_QUOTA,
+        "no room for more ids of its principal: raise [replay] memory",
+    ),
 }
 
 
@@ -198,7 +201,8 @@ class ReplayCheck:
         elif not isinstance(admission, Admission):  # "first" would equal FIRST, and yet not be it
             case.verdict = Unavailable("replay", "the replay store gave no admission")
         elif admission in _REFUSED:
-            self.reject(case, Rejected(_REFUSED[admission], why if admission is Admission.TOO_OLD else ""))
+            reason, detail = _REFUSED[admission]
+            self.reject(case, Rejected(reason, why if admission is Admission.TOO_OLD else detail))
         else:
             # Nothing comes again without a place. So this very copy was claimed before, and the answer was lost.
             case.first = case.place is None and case.message.arrival is not None

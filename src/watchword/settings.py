@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from typing import Annotated, Any, Final, Literal, Self, TypeAlias
+from ipaddress import ip_address
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
@@ -22,6 +23,8 @@ _LIMITS: Final = QuarantineLimits()
 _BYTES: Final = {
     "": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30,
 }  # fmt: skip
+_PORTS: Final = 1 << 16
+_ADDRESS: Final = 'write an IP address and a port, as "127.0.0.1:9464" or "[::1]:9464"'
 _SECONDS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -94,6 +97,10 @@ def _checked_servers(value: list[str]) -> list[str]:
             "write no login into an address, where it would be shown: set user and password in [nats] or [kafka]"
         )
     return value
+
+
+def _checked_address(value: str) -> str:
+    return str(Address.parse(value))
 
 
 Duration: TypeAlias = Annotated[float, BeforeValidator(parse_duration)]
@@ -256,6 +263,38 @@ class KafkaSettings(Section):
         return self
 
 
+class Address(NamedTuple):
+    """A host, by its IP address, and a port."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read ``127.0.0.1:9464`` or ``[::1]:9464``; ValueError otherwise."""
+        host, _, port = text.rpartition(":")
+        host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        if not (port.isascii() and port.isdigit() and int(port) < _PORTS):
+            raise ValueError(_ADDRESS)
+        try:
+            return cls(str(ip_address(host)), int(port))
+        except ValueError:
+            raise ValueError(_ADDRESS) from None
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class TelemetrySettings(Section):
+    """``[telemetry]``: ``prometheus`` serves metrics there, else they go to OpenTelemetry's global meter provider.
+
+    ``public`` allows an address that other machines reach.
+    """
+
+    prometheus: Annotated[str, AfterValidator(_checked_address)] | None = None
+    public: bool = False
+
+
 class Settings(Section):
     """A whole ``watchword.toml``."""
 
@@ -268,6 +307,7 @@ class Settings(Section):
     quarantine: QuarantineSettings | None = None
     nats: NatsSettings | None = None
     kafka: KafkaSettings | None = None
+    telemetry: TelemetrySettings | None = None
 
     def to_policy(self) -> Policy:
         """Return the policy; ConfigurationError where a limit is unsafe or a rule can never apply."""
@@ -300,6 +340,19 @@ class Settings(Section):
                 raise ConfigurationError('quarantine: write kafka = "<topic>" or nats = "<subject>"')
             chosen.to_limits()
         return chosen
+
+    def to_endpoint(self) -> Address | None:
+        """Return where metrics are served; ConfigurationError where others would read them and nobody said so."""
+        chosen = self.telemetry
+        if chosen is None or chosen.prometheus is None:
+            return None
+        address = Address.parse(chosen.prometheus)
+        if not (ip_address(address.host).is_loopback or chosen.public):
+            raise ConfigurationError(
+                f'telemetry: prometheus = "{address}" shows principals and channels to other machines: write'
+                f' "127.0.0.1:{address.port}", or public = true beside it'
+            )
+        return address
 
     def _check_realms(self, table: str, channels: list[str]) -> None:
         for uri in channels:

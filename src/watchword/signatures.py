@@ -6,6 +6,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from watchword.checks import shown_id
 from watchword.errors import Pending, Reason, Rejected, Unavailable
 from watchword.keys import VerificationKey
 from watchword.merkle import shared_root
@@ -62,7 +63,8 @@ class SignatureChecker:
         if case.signed is None:
             case.signed = self._holds(case, case.key)
         if not case.signed:
-            raise Rejected(Reason.BAD_SIGNATURE)
+            by = shown_id(case.key.key_id)
+            raise Rejected(Reason.BAD_SIGNATURE, f"not by key {by}: forged, or its sender has another key of that id")
 
     def _holds(self, envelope: Envelope, key: VerificationKey) -> bool:
         if envelope.common.algorithm != key.algorithm:

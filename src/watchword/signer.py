@@ -98,7 +98,7 @@ class Signer:
 
         The length of an envelope is known when a message is prepared, and which key signs it only later.
         """
-        if len(key.key_id) != self._id_length:
+        if len(key.key_id) != len(self.key_id):
             raise ConfigurationError("signer: the new key's id has another length: restart to sign by it")
         self._sign_by(key, key.key_id, key.algorithm)
 
@@ -106,7 +106,7 @@ class Signer:
         check_key_id(key_id)
         self._backend = key
         self._algorithm = algorithm
-        self._id_length = len(key_id)
+        self.key_id = key_id
         self._direct = encode_protected(algorithm, key_id)
         self._batched = encode_protected(algorithm, key_id, batched=True)
 

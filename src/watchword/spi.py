@@ -10,8 +10,9 @@ from watchword.agent import Delivered
 from watchword.audit import Audit
 from watchword.context import Context, Warn
 from watchword.guard import MemoryReplayStore
-from watchword.keys import KeyChain, KeySource, NamedBackend, SigningBackend
+from watchword.keys import KeyChain, KeySource, ListedKeys, NamedBackend, SigningBackend
 from watchword.message import Channel, Expected, Message, ObservedMessage, Position, Request
+from watchword.meter import Meter
 from watchword.quarantine import Quarantine, QuarantineLimits
 from watchword.quarantine_copy import HeaderStyle
 from watchword.replay import Admission, Claim, ReaderBirth, ReplayStore, SharedReplayStore
@@ -29,8 +30,10 @@ __all__ = [
     "HeaderStyle",
     "KeyChain",
     "KeySource",
+    "ListedKeys",
     "MemoryReplayStore",
     "Message",
+    "Meter",
     "NamedBackend",
     "ObservedMessage",
     "Position",

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from watchword.checks import HeaderCoverage, in_force, reference_time, the_envelope, unaltered
-from watchword.errors import ConfigurationError, Pending, Reason, Rejected, Unavailable
+from watchword.errors import MAX_CLAIMED, ConfigurationError, Pending, Reason, Rejected, Unavailable
+from watchword.keys import listed
 from watchword.message import (
     SERVERS_SUBJECTS,
     Expected,
@@ -83,6 +84,16 @@ class Verifier:
     def keys(self) -> KeySource:
         """Where keys are looked up; it stays the same object, whatever source is asked."""
         return self._keys
+
+    @property
+    def known_keys(self) -> tuple[VerificationKey, ...]:
+        """The keys that the source can list."""
+        return listed(self._keys.source)
+
+    @property
+    def ids_held(self) -> int:
+        """How many ids this process remembers by itself."""
+        return len(self._guard)
 
     @property
     def has_keys(self) -> bool:
@@ -187,7 +198,7 @@ class Verifier:
                         del cases[-1]
                         break
                     key = found[pair] = await find_key(keys, *pair)
-                case.key = in_force(key, reference, now)  # 5
+                case.key = in_force(key, case.key_id, reference, now)  # 5
                 case.keyed = True
             except Rejected as verdict:
                 case.reject(verdict)
@@ -319,22 +330,26 @@ class Verifier:
         """Check 3: this channel, partition, reply subject; meant for us; an answer to our question; from our log."""
         channel = message.channel
         if not self.policy.accepts(channel, common.channel) or channel.realm != self.realm:
-            raise Rejected(Reason.WRONG_CHANNEL, f"signed for {common.channel[:128]!r}")
+            signed = repr(common.channel[:MAX_CLAIMED])
+            raise Rejected(Reason.WRONG_CHANNEL, f"signed for {signed}; a moved channel needs [[policy.aliases]]")
         if common.partition != message.partition or (common.partition is None and channel.scheme == "kafka"):
             unbound = common.partition is None and self.shared_replay and not message.exclusive
             if not unbound:
-                raise Rejected(Reason.WRONG_PARTITION, f"signed for {common.partition}, found in {message.partition}")
+                raise Rejected(Reason.WRONG_PARTITION, _elsewhere(common.partition, message.partition))
         if common.reply_to is not None:
             at_stream = channel.scheme == "nats" and message.position is not None
             if common.reply_to.startswith(SERVERS_SUBJECTS) or (common.reply_to != message.reply_to and not at_stream):
-                raise Rejected(Reason.WRONG_REPLY_TO)
+                raise Rejected(Reason.WRONG_REPLY_TO, "its reply subject is not the one signed, or is a server's own")
         if common.recipient is not None and common.recipient != self.principal:
-            raise Rejected(Reason.WRONG_RECIPIENT, f"addressed to {common.recipient[:128]!r}")
+            we = f"this is {self.principal!r}" if self.principal else "this process has no principal in its settings"
+            raise Rejected(Reason.WRONG_RECIPIENT, f"addressed to {common.recipient[:MAX_CLAIMED]!r}; {we}")
         request = None if common.request_id is None else expected.requests.get(common.request_id)
         if request is None and (common.request_id is not None or expected.only_replies):
-            raise Rejected(Reason.WRONG_REQUEST)
+            what = "is no answer: answer with msg.respond()" if common.request_id is None else "answers no open request"
+            raise Rejected(Reason.WRONG_REQUEST, f"{what}; or it came too late, or is forged")
         if expected.consumer is not None and message.delivered_by != expected.consumer:
-            raise Rejected(Reason.WRONG_DELIVERY)
+            where = " of ".join(repr(name[:64]) for name in reversed(message.delivered_by or ("?", "?")))
+            raise Rejected(Reason.WRONG_DELIVERY, f"delivered by {where}, a consumer that was not bound here")
         return request
 
     def _permitted(self, case: Verification) -> None:
@@ -348,11 +363,18 @@ class Verifier:
         rule = policy.rule_for(principal, channel) if policy.allow else None
         permitted = principal == addressee if addressee is not None else rule is not None or not policy.allow
         if not permitted:
-            raise Rejected(Reason.NOT_PERMITTED)
+            remedy = "no [[policy.allow]] lets this principal speak here" if addressee is None else "another was asked"
+            raise Rejected(Reason.NOT_PERMITTED, remedy)
         if case.first and rule is not None and not self._rates.spend(rule, case.log, case.reference):
-            raise Rejected(Reason.RATE_LIMITED)
+            raise Rejected(Reason.RATE_LIMITED, f"over the rate of this principal's [[policy.allow]], {rule.rate}")
         if principal in policy.contained:
-            raise Rejected(Reason.CONTAINED)
+            raise Rejected(Reason.CONTAINED, "its principal is in [policy] contained")
+
+
+def _elsewhere(signed: int | None, found: int | None) -> str:
+    if signed is None:
+        return f"signed for no partition, found in {found}: name one in sending, or give readers a shared store"
+    return f"signed for {signed}, found in {found}: copied, or sent by a partitioner that the signer does not know"
 
 
 class _Keys:

@@ -3,11 +3,10 @@
 import asyncio
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
@@ -26,7 +25,7 @@ Lines = list[dict[str, object]]
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unique: Callable[[str], str]) -> Iterator[Path]:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unique: Callable[[str], str]) -> Path:
     """Return the settings of an agent that knows its own key and has a quarantine."""
     for name in [name for name in os.environ if name.upper().startswith("WATCHWORD_") and "TEST" not in name]:
         monkeypatch.delenv(name)
@@ -47,8 +46,7 @@ nats = "{unique("copies")}.all"
 header_style = "spring"
 """
     )
-    yield path
-    structlog.reset_defaults()
+    return path
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Lines]:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 
-import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
@@ -85,7 +84,6 @@ def test_a_rate_is_never_passed(count: int, times: list[float]) -> None:
 )
 def test_folding_loses_no_count(steps: list[tuple[Reason, float]]) -> None:
     """Promise (A21): lines written and counts folded add up to the verdicts, at most a burst a kind and period."""
-    structlog.reset_defaults()
     now, since = 0.0, 0.0
     written: Counter[tuple[float, int, Reason]] = Counter()
     periods = 0

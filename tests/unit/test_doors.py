@@ -27,7 +27,7 @@ def test_load_and_version_are_given_where_somebody_asks() -> None:
         _ = watchword.laod  # type: ignore[attr-defined] # that is the test
 
 
-@pytest.mark.parametrize("door", ["brokers", "kafka", "nats", "spi", "testing"])
+@pytest.mark.parametrize("door", ["brokers", "kafka", "nats", "spi", "telemetry", "testing"])
 def test_a_door_gives_what_it_names(door: str) -> None:
     """Every listed name is there, and the adapters' own."""
     module = import_module(f"watchword.{door}")
@@ -75,6 +75,13 @@ def test_testing_needs_only_the_client_that_is_tested() -> None:
         for line in fails:
             assert _without(library, begin + line).endswith(f"pip install 'watchword[{library.removeprefix('aio')}]'")
     assert _without("pytest", begin).endswith("pytest is not installed: pip install 'watchword[testing]'")
+
+
+def test_telemetry_needs_an_extra_too() -> None:
+    """The door to OpenTelemetry says what to type, and no other door needs it."""
+    said = _without("opentelemetry", "import watchword.telemetry")
+    assert said == "ModuleNotFoundError: opentelemetry is not installed: pip install 'watchword[telemetry]'"
+    assert not _without("opentelemetry", "import watchword.kafka, watchword.nats")
 
 
 def test_what_no_extra_brings_is_told_as_it_is() -> None:

@@ -6,7 +6,6 @@ import logging
 from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import structlog
 from pydantic import ValidationError
 
 from watchword import ConfigurationError, Unavailable, WatchwordError
@@ -50,7 +49,6 @@ def addresses(servers: str) -> list[str]:
 
 def silence() -> None:
     """Keep the audit trail and the clients' complaints out of standard output, which is for what was asked for."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     logging.getLogger().addHandler(logging.NullHandler())
 
 

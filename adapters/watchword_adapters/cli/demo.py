@@ -8,7 +8,6 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-import structlog
 from rich.console import Console
 from rich.table import Table
 
@@ -25,7 +24,6 @@ ATTACK_CAME_THROUGH = 1
 def run_demo(bus: Bus, *, servers: str | None, as_json: bool) -> int:
     """Play, show, and return the exit code: 1 if an attack reached a handler or an honest message was lost."""
     # The table tells what happened; the audit trail and the plain clients' complaints would bury it.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     logging.getLogger().addHandler(logging.NullHandler())
     # For where no act runs, which handles them itself: SIGTERM would leave a broker of ours running.
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -215,7 +215,7 @@ def _make_journal(settings: Settings, path: Path, report: _Report) -> None:
         if event == "replay.no_journal":
             raise ConfigurationError(f"{path}: state: {fields['detail']}")
 
-    journal = load(path, warn=warn).verifier.journal  # so that settings with a mistake are told now
+    journal = load(path, warn=warn, telemetry=False).verifier.journal  # so that settings with a mistake are told now
     report.said = {"journal": None, "store": settings.replay.store}
     if not isinstance(journal, FileJournal):
         return

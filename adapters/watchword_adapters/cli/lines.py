@@ -49,13 +49,13 @@ class _OneWindow:
 
 def run_sign(config: Path) -> int:
     """Sign what standard input has; return the exit code."""
-    signer = load(config, warn=warn).signer
+    signer = load(config, warn=warn, telemetry=False).signer
     return _run(_sign(signer))
 
 
 def run_verify(config: Path) -> int:
     """Judge what standard input has; return the exit code."""
-    watchword = load(config, replay=_OneWindow(), warn=warn)
+    watchword = load(config, replay=_OneWindow(), warn=warn, telemetry=False)
     require(watchword, reads=True)
     return _run(_verify(watchword.verifier))
 

@@ -124,7 +124,7 @@ class _Opened:
 
 def _open(source: Source) -> _Opened:
     silence()
-    agent = load(source.config, warn=warn)
+    agent = load(source.config, warn=warn, telemetry=False)
     named = {bus: None if agent.quarantine is None else getattr(agent.quarantine, bus) for bus in ("kafka", "nats")}
     bus = source.bus or _only([bus for bus, place in named.items() if place is not None])
     place = source.place or named[bus]

@@ -68,7 +68,7 @@ async def _init(word: Word, *, as_json: bool) -> int:
             if kept
             else f"--accept-backlog: core NATS keeps no backlog; leave it out for {word.kind}: readers"
         )
-    agent = load(word.config, warn=warn)
+    agent = load(word.config, warn=warn, telemetry=False)
     verifier = agent.verifier
     store: Any = verifier.replay
     if not isinstance(store, SharedReplayStore):

@@ -58,7 +58,7 @@ class Tail:
 def run_tail(asked: Tail) -> int:
     """Print what comes in; return the exit code, which is that of ``watchword verify`` where verdicts are shown."""
     silence()
-    agent = load(asked.config, warn=warn)
+    agent = load(asked.config, warn=warn, telemetry=False)
     messages = _messages(asked, agent)
     judging = judge(agent) if asked.verify or asked.live else None
     with _shown(asked) as show:

@@ -107,6 +107,8 @@ class VerifyingConsumer(ConsumerBase):
 
     async def start(self) -> None:
         """See aiokafka; ConfigurationError where the replay store cannot be trusted, Unavailable where it is down."""
+        meter = self._watchword.audit.meter
+        begun = meter.now()
         try:
             await self._watchword.verifier.start()
         except BaseException:
@@ -117,6 +119,7 @@ class VerifyingConsumer(ConsumerBase):
             if self._fetcher is None:
                 raise _seam.changed("_fetcher")
             self._verified.started()
+            meter.started("kafka", meter.now() - begun)
         except ConfigurationError:
             with suppress(AttributeError, TypeError):  # a client that was changed may not even stop
                 await self.stop()

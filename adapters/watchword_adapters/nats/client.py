@@ -118,6 +118,8 @@ class WatchwordClient(Base):
 
     async def connect(self, *args: Any, **options: Any) -> None:
         """See nats-py; ConfigurationError where the replay store cannot be trusted, Unavailable where it is down."""
+        meter = self.watchword.audit.meter
+        begun = meter.now()
         await self.watchword.verifier.start()
         if self._instance is not None and not self._has_name:
             self.watchword.lives.take_name(self._instance)
@@ -126,6 +128,7 @@ class WatchwordClient(Base):
             self.copies.reopen()
         compare_clocks(self.watchword)
         await super().connect(*args, **options)
+        meter.started("nats", meter.now() - begun)
         if self._watching is None:
             self._watching = asyncio.get_running_loop().create_task(watch_clocks(self.watchword))
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from tests.unit.core.world import ALICE_KEY, World, at_once, kafka, nats, press, signed, signer
@@ -35,7 +34,6 @@ FAULTS: list[Callable[[Message], Message]] = [
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a31_rejections_show_no_payload(fault: Callable[[Message], Message]) -> None:
     """Promise: neither the error, its trace, nor the log line holds value, key, header value or envelope."""
-    structlog.reset_defaults()
     message = fault(signed(_secretive()))
     watchword = Watchword.of(verifier=World().verifier)
     with capture_logs() as logs, pytest.raises(Rejected) as caught:
@@ -67,7 +65,6 @@ class Leaky:
 
 def test_a31_outages_log_no_plug_ins_text() -> None:
     """Promise: a plug-in's error is named by its class only; its text may hold credentials."""
-    structlog.reset_defaults()
     keys_down, store_down = World(), World()
     keys_down.keys.source = Leaky()
     store_down.store.store = Leaky()  # type: ignore[assignment] # gives no admission
@@ -89,7 +86,6 @@ def test_a31_private_keys_stay_private() -> None:
 
 def test_a31_labels_are_bounded() -> None:
     """Promise: whatever attackers send, the counts' labels are reasons, and a log line's fields are capped."""
-    structlog.reset_defaults()
     watchword = Watchword.of(verifier=World().verifier)
     with capture_logs() as logs:
         for number in range(300):
@@ -106,7 +102,6 @@ def test_a31_labels_are_bounded() -> None:
 
 def test_a31_names_of_attackers_choice_do_not_steer_a_terminal() -> None:
     """Promise: a subject or principal with escape sequences is shown escaped and capped by the plainest log set-up."""
-    structlog.reset_defaults()
     watchword = Watchword.of(verifier=World(principal=None).verifier)
     subject = replace(nats(), channel=Channel("nats", "prod", "t.\x1b]0;owned\x07" + "A" * 4000))
     named = press(nats(), c1="agent://a\x9b2J\u202eb")

@@ -114,7 +114,7 @@ async def by_batch(victim: Any, topic: str, value: bytes) -> object:
 @pytest.mark.parametrize("way", [by_send, by_batch])
 @pytest.mark.parametrize("stamps", STAMPS)
 async def test_a54_an_answer_that_belongs_to_another_batch_is_an_error(
-    world: World, capsys: pytest.CaptureFixture[str], stamps: Stamps, way: Callable[..., Any]
+    world: World, caplog: pytest.LogCaptureFixture, stamps: Stamps, way: Callable[..., Any]
 ) -> None:
     """The sender learns by an error, and once by a warning, that its message is not stored; the next is delivered."""
     topic = await world.make_topic(timestamp_type=stamps)
@@ -131,7 +131,7 @@ async def test_a54_an_answer_that_belongs_to_another_batch_is_an_error(
             assert isinstance(raised.value, KafkaError)
             await way(victim, topic, b"third")
     assert await delivered(world, topic, 3) == [b"first", b"third", b"third"]
-    said = capsys.readouterr().out
+    said = caplog.text
     assert said.count("kafka.ack_mismatch") == 1
     assert topic in said
 

@@ -164,7 +164,7 @@ async def test_several_answers_to_one_request_arrive(world: World, unique: Uniqu
 @pytest.mark.parametrize("copied", [True, False])
 @pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.OBSERVE])
 async def test_passing_a_request_on_is_refused_with_the_way_that_works(
-    world: World, unique: Unique, mode: Mode, capsys: pytest.CaptureFixture[str], *, copied: bool
+    world: World, unique: Unique, mode: Mode, caplog: pytest.LogCaptureFixture, *, copied: bool
 ) -> None:
     """A worker's answer to a forwarded request answers nothing that the requester asked: asking the worker does."""
     subject, work, agent = unique("a45"), unique("work"), world.agent(CLOUD, mode=mode)
@@ -188,7 +188,7 @@ async def test_passing_a_request_on_is_refused_with_the_way_that_works(
     for _ in range(2):
         with pytest.raises(NatsTimeoutError):
             await planner.request(subject, b"forward", timeout=0.3)
-    told = capsys.readouterr().out.count("nats.call_uncovered")
+    told = caplog.text.count("nats.call_uncovered")
     if mode is Mode.ENFORCE:
         assert len(errors) == 2
         assert "nc.request(...)" in str(errors[0])

@@ -4,13 +4,17 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from tests.integration.kafka.world import Captured, World, observe, read, values
+from tests.integration.kafka.world import PLANNER, Captured, World, observe, read, values
 from tests.support.both import consumer_of, kinds, producer_of
 from tests.support.kafka_api import VerifiedRecord
 from tests.support.readers import END, until
 from tests.support.tracing import TRACEPARENT, Tracing
 from watchword import Mode
+from watchword.telemetry import consume_hook
 
 moments = pytest.mark.parametrize("moment", ["before the client is made", "after it was started"])
 
@@ -95,6 +99,24 @@ async def test_the_receive_hook_in_observe_mode(world: World, monkeypatch: pytes
     async with world.consumer(world.reader(mode=Mode.OBSERVE), topic) as consumer:
         assert values(await observe(consumer, 2)) == [b"unsigned", b"0"]
     assert tracing.places() == [(0, 0), (0, 1)]
+
+
+async def test_the_record_s_span_says_who_wrote_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hook for OpenTelemetry's instrumentation finds the principal, or why a record would be dropped."""
+    topic, tracing, exporter = await world.make_topic(), Tracing(), InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    await world.inject(topic, [Captured(value=b"unsigned")])
+    await world.say(topic, b"0")
+    tracing.install(monkeypatch)
+    async with world.consumer(world.reader(mode=Mode.OBSERVE), topic) as consumer:
+        await observe(consumer, 2)
+    for record in tracing.received:
+        with provider.get_tracer("test").start_span("receive") as span:
+            await consume_hook(span, record, (), {})
+    unsigned, signed = (dict(span.attributes or {}) for span in exporter.get_finished_spans())
+    assert unsigned == {"watchword.verdict": "unsigned", "error.type": "unsigned"}
+    assert (signed["watchword.verdict"], signed["watchword.principal"]) == ("delivered", PLANNER)
 
 
 @kinds

@@ -16,9 +16,9 @@ from watchword_adapters.nats import ObservedMsg, WatchwordClient
 Unique = Callable[[str], str]
 
 
-def warnings_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return the calls that were warned of."""
-    return [line for line in capsys.readouterr().out.splitlines() if "nats.call_uncovered" in line]
+    return [line for line in caplog.messages if "nats.call_uncovered" in line]
 
 
 async def publishes_blanks(client: WatchwordClient, subject: str, _: str) -> None:
@@ -100,7 +100,7 @@ CALLS: dict[str, tuple[Callable[[WatchwordClient, str, str], Awaitable[None]], s
 
 @pytest.mark.parametrize("name", CALLS)
 async def test_a_call_that_cannot_be_covered_goes_through_while_observing(
-    world: World, unique: Unique, make_stream: MakeStream, capsys: pytest.CaptureFixture[str], name: str
+    world: World, unique: Unique, make_stream: MakeStream, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     """It is refused when enforcing; while observing it does what nats-py does, with one warning for all such calls."""
     call, remedy = CALLS[name]
@@ -119,17 +119,17 @@ async def test_a_call_that_cannot_be_covered_goes_through_while_observing(
         await call(strict, subject, stream)
     assert remedy in str(refused.value)
     client = await world.client(world.agent(CLOUD, mode=Mode.OBSERVE))
-    capsys.readouterr()
+    caplog.clear()
     for _ in range(2):
         await call(client, subject, stream)
-    told = [line for line in warnings_of(capsys) if remedy in line]
+    told = [line for line in warnings_of(caplog) if remedy in line]
     assert len(told) == 1
     if name == "utf8":
         assert (await soon(heard.next_msg())).subject == f"{subject}.tâche"
 
 
 async def test_an_observer_without_a_signer_publishes_unsigned(
-    world: World, unique: Unique, make_stream: MakeStream, capsys: pytest.CaptureFixture[str]
+    world: World, unique: Unique, make_stream: MakeStream, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Before keys are given out publishing, asking, storing and answering work as before, with one warning."""
     subject, plain = unique("observe"), await world.plain()
@@ -147,7 +147,7 @@ async def test_an_observer_without_a_signer_publishes_unsigned(
     await client.subscribe(subject, cb=answer)
     await client.flush()
     await plain.flush()
-    capsys.readouterr()
+    caplog.clear()
     await client.publish(subject, b"x", reply=inbox)
     assert (await soon(heard.next_msg(timeout=10))).headers is None
     assert (await client.request(subject, b"x", timeout=10)).data == b"answer"
@@ -155,7 +155,7 @@ async def test_an_observer_without_a_signer_publishes_unsigned(
     await (await client.jetstream().publish_async(f"{subject}.stored", b"x"))
     await other.publish(subject, b"signed", reply=inbox)
     assert (await soon(heard.next_msg(timeout=10))).data == b"answer"
-    assert len(warnings_of(capsys)) == 1
+    assert len(warnings_of(caplog)) == 1
 
 
 async def test_what_observing_hands_over_can_be_passed_on(

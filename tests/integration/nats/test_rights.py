@@ -400,7 +400,7 @@ async def test_what_the_page_permits_is_enough(stage: Stage, kind: str) -> None:
 
 @pytest.mark.parametrize(("number", "kind", "right"), [(n, *one) for n, one in enumerate(LACKING)])
 async def test_who_lacks_one_right_is_told_which(
-    stage: Stage, capsys: pytest.CaptureFixture[str], number: int, kind: str, right: str
+    stage: Stage, caplog: pytest.LogCaptureFixture, number: int, kind: str, right: str
 ) -> None:
     """Nothing hangs: an error, a warning, or what the client tells of names what the server refused."""
     case = await stage(kind, f"{kind}-{number}")
@@ -409,7 +409,7 @@ async def test_who_lacks_one_right_is_told_which(
             await KINDS[kind](case)
         except (Error, WatchwordError) as error:
             case.told.append(str(error))
-        case.told += capsys.readouterr().out.splitlines()
+        case.told += caplog.messages
         await until(lambda: case.lacks(right))
 
 

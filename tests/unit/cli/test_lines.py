@@ -1,5 +1,6 @@
 import codecs
 import json
+import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -73,6 +74,15 @@ def test_nothing_is_forgotten_or_too_old_for_the_window_during_a_run(run: Run, c
     config.write_text(config.read_text() + policy)
     ended = run("verify", "--config", str(config), stdin=text(start, later, again, late))
     assert [line.get("reason") for line in ended.lines] == [None, None, "replayed", None]
+
+
+def test_commands_open_no_port(run: Run, config: Path) -> None:
+    """A command beside a running agent, by the same settings, does not fight it for the port of its metrics."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config.write_text(f'{config.read_text()}[telemetry]\nprometheus = "127.0.0.1:{port}"\n')
+        (signed,) = run("sign", "--config", str(config), stdin=text(NATS)).lines
+        assert run("verify", "--config", str(config), stdin=text(signed)).code == 0
 
 
 async def test_what_awaits_an_acknowledgement_is_not_forgotten_either() -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 from structlog.types import EventDict
 
@@ -42,7 +41,6 @@ from watchword.spi import Audit, ObservedMessage
 @pytest.fixture
 def logs() -> Iterator[list[EventDict]]:
     """Return what is logged in the test."""
-    structlog.reset_defaults()
     with capture_logs() as captured:
         yield captured
 
@@ -60,7 +58,7 @@ class Clock:
 def test_every_verdict_is_counted_and_every_drop_logged(logs: list[EventDict]) -> None:
     """Promise: counts has delivered, unavailable and one entry per reason; a drop's line says what and where."""
     audit = Audit(clock=Clock())
-    audit.delivered()
+    audit.delivered([kafka().channel])
     audit.refused(kafka(), Rejected(Reason.ALTERED, "value", claimed_principal=MALLORY))
     audit.refused(nats(), Unavailable("keys", "TimeoutError"))
     assert audit.counts == {"delivered": 1, "altered": 1, "unavailable": 1}

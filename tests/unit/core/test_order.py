@@ -4,6 +4,7 @@ Every fault is made alone, and every two of different checks together: so a chec
 places, make a test fail. What a check may touch is counted: no key is looked up before check 5, no id claimed before 8.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -130,11 +131,40 @@ def _name(fault: Fault) -> str:
     return f"{fault.check}-{fault.reason}"
 
 
+DETAILS = {
+    "1-unsigned": "sent by a plain client",
+    "1-malformed": "more than one envelope",
+    "2-malformed": "unknown",
+    "3-wrong_channel": r"signed for 'nats://prod/tasks\.other'; .* \[\[policy\.aliases\]\]",
+    "3-wrong_partition": "signed for 3, found in None",
+    "3-wrong_reply_to": "not the one signed",
+    "3-wrong_recipient": f"addressed to '{MALLORY}'; this is '{BOB}'",
+    "3-wrong_request": r"answer with msg\.respond\(\)",
+    "3-wrong_delivery": "delivered by .*, a consumer that was not bound",
+    "4-stale": r"\d+ s old, and max_age is 300 s, max_skew 5 s",
+    "4-from_future": r"\d+ s ahead, and .*, max_skew 5 s: set the clocks",
+    "4-expired": r"s after its own end \(exp\)",
+    "5-unknown_key": r"key 'alice-1' in none of \[\[keys\]\]",
+    "5-wrong_principal": "key 'alice-1' is another principal's",
+    "5-key_not_valid": r"key 'alice-1': used \d+ s after its end",
+    "5-key_revoked": r"key 'alice-1': used \d+ s after it was revoked",
+    "6-bad_signature": "not by key 'alice-1'",
+    "7-altered": "value: changed since it was signed",
+    "8-replayed": "used elsewhere before",
+    "8-stale": "before the floor",
+    "8-over_quota": r"raise \[replay\] memory",
+    "9-not_permitted": r"no \[\[policy\.allow\]\]",
+    "9-rate_limited": r"over the rate .* \d+ in \d+ s",
+    "9-contained": r"\[policy\] contained",
+}
+
+
 def _judge(case: Case, first: Fault) -> None:
     world = case.world()
     with pytest.raises(Rejected) as caught:
         world.verify(case.message(), Expected(**case.expected))
     assert caught.value.reason is first.reason
+    assert re.search(DETAILS[_name(first)], caught.value.detail), "the detail says what was found, or what to do"
     assert (world.keys.asked > 0) == (first.check >= 5), "a key is looked up at check 5, no earlier"
     assert (len(world.store.claims) > 0) == (first.check >= 8), "an id is claimed at check 8, no earlier"
 

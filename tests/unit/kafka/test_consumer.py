@@ -210,7 +210,7 @@ async def test_the_end_of_a_consumer_commits_what_is_handled(read: Read) -> None
         assert kafka.commits() == [offset]
 
 
-async def test_a_commit_that_fails_is_said_and_tried_again(read: Read, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_commit_that_fails_is_said_and_tried_again(read: Read, caplog: pytest.LogCaptureFixture) -> None:
     """An automatic commit that fails, or hangs, warns and leaves the offsets to the next round."""
     kafka = read(watchword(Keys()), P0, enable_auto_commit=True, auto_commit_interval_ms=20, request_timeout_ms=10)
     await kafka.fill(*numbers(7))
@@ -221,7 +221,7 @@ async def test_a_commit_that_fails_is_said_and_tried_again(read: Read, capsys: p
         while kafka.commits()[-1:] != [7]:  # noqa: ASYNC110 - commits come at an interval
             await asyncio.sleep(0.005)
     assert [tried[P0].offset for tried in kafka.coordinator.tries][-4:] == [7] * 4
-    assert capsys.readouterr().out.count("kafka.commit_failed") == 3
+    assert caplog.text.count("kafka.commit_failed") == 3
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ async def test_a_commit_says_what_a_successor_must_know(read: Read) -> None:
 
 
 async def test_a_commit_without_metadata_where_the_broker_takes_none(
-    read: Read, capsys: pytest.CaptureFixture[str]
+    read: Read, caplog: pytest.LogCaptureFixture
 ) -> None:
     """R3: a broker that allows less metadata gets the offset alone, and the operator is told once what to set."""
     kafka = read(alone(), P0)
@@ -328,7 +328,7 @@ async def test_a_commit_without_metadata_where_the_broker_takes_none(
         kafka.coordinator.outcomes = [OffsetMetadataTooLargeError()]
         await kafka.consumer.commit()
         assert kafka.coordinator.committed[P0] == (1, "")
-    warned = capsys.readouterr().out
+    warned = caplog.text
     assert warned.count("kafka.commit_without_metadata") == 1
     assert "offset.metadata.max.bytes" in warned
 

@@ -38,7 +38,7 @@ def settings(**values: str) -> Any:
     ],
 )
 async def test_a_topic_that_is_compacted_too_early_is_told_once(
-    answer: Any, capsys: pytest.CaptureFixture[str], *, warns: bool
+    answer: Any, caplog: pytest.LogCaptureFixture, *, warns: bool
 ) -> None:
     """Whoever runs it learns what to set; where a broker may not be asked, or fails, nothing happens."""
     topics = TopicWarnings(watchword(Keys()))
@@ -46,9 +46,7 @@ async def test_a_topic_that_is_compacted_too_early_is_told_once(
     await asyncio.gather(*topics._questions)
     topics.ask(None, {"tasks"})
     assert not topics._questions
-    assert (
-        capsys.readouterr().out.count("set min.compaction.lag.ms on the topic to 310000 and the longest time") == warns
-    )
+    assert caplog.text.count("set min.compaction.lag.ms on the topic to 310000 and the longest time") == warns
 
 
 async def test_a_question_in_flight_ends_with_the_consumer() -> None:

@@ -1,0 +1,10 @@
+"""OpenTelemetry: metrics of agents, and who wrote a message on its span."""
+
+from watchword.extras import told
+
+try:
+    from watchword_adapters.telemetry import Telemetry, annotate, consume_hook
+except ModuleNotFoundError as error:
+    raise told(error) from None
+
+__all__ = ["Telemetry", "annotate", "consume_hook"]
