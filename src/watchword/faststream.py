@@ -12,6 +12,7 @@ try:
         TestNatsBroker,
         Verified,
         VerifiedBatch,
+        verified_of,
     )
 except ModuleNotFoundError as error:
     raise told(error) from None
@@ -25,4 +26,5 @@ __all__ = [
     "TestNatsBroker",
     "Verified",
     "VerifiedBatch",
+    "verified_of",
 ]

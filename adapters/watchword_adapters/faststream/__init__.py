@@ -4,7 +4,7 @@ from watchword_adapters.faststream.kafka_broker import KafkaBroker
 from watchword_adapters.faststream.kafka_testing import TestKafkaBroker
 from watchword_adapters.faststream.nats_broker import NatsBroker
 from watchword_adapters.faststream.nats_testing import TestNatsBroker
-from watchword_adapters.faststream.senders import Principal, Principals, Verified, VerifiedBatch
+from watchword_adapters.faststream.senders import Principal, Principals, Verified, VerifiedBatch, verified_of
 
 __all__ = [
     "KafkaBroker",
@@ -15,4 +15,5 @@ __all__ = [
     "TestNatsBroker",
     "Verified",
     "VerifiedBatch",
+    "verified_of",
 ]

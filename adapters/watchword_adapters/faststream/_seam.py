@@ -15,6 +15,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer
+from faststream._internal.testing.broker import TestBroker
 from faststream.kafka import KafkaBroker, TestKafkaBroker
 from faststream.kafka.configs import KafkaBrokerConfig
 from faststream.kafka.publisher.producer import AioKafkaFastProducerImpl
@@ -104,6 +105,11 @@ def _changed(one: Name, how: str) -> ConfigurationError:
     )
 
 
+def registered(broker: type) -> dict[str, Any]:
+    """Return how a class of test brokers says whose it is; before FastStream 0.7.6 there was nothing to say."""
+    return {"broker": broker} if "__init_subclass__" in vars(TestBroker) else {}
+
+
 def consumer_options(config: KafkaBrokerConfig) -> dict[str, Any]:
     """Return the options of the consumers that a broker would make; ConfigurationError where it would make others."""
     builder = config.builder
@@ -125,4 +131,5 @@ __all__ = [
     "check",
     "connection_options",
     "consumer_options",
+    "registered",
 ]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from watchword_adapters.kafka.records import Record
 
 
-class TestKafkaBroker(Base, broker=KafkaBroker):
+class TestKafkaBroker(Base, **seam.registered(KafkaBroker)):
     """A ``faststream.kafka.TestKafkaBroker`` for brokers of ours: no server, but real signatures and verdicts.
 
     A message is signed by the broker that publishes it and judged by the one whose handler gets it, so several brokers

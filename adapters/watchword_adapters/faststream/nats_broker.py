@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from faststream.nats import NatsBroker as Base
 from faststream.nats.publisher.producer import NatsFastProducerImpl, NatsJSFastProducer
@@ -19,7 +19,6 @@ from watchword_adapters.nats.answers import ReplySubject
 
 if TYPE_CHECKING:
     from faststream.nats.response import NatsPublishCommand
-    from nats.aio.client import Client
     from nats.js import api
 
     from watchword import Watchword
@@ -61,13 +60,21 @@ class NatsBroker(Base):
         config.producer = SigningFastProducer(watchword, holding, **parts)
         config.js_producer = SigningStreamProducer(watchword, holding, **parts)
 
-    async def connect(self) -> Client:
-        """See FastStream."""
+    async def connect(self) -> WatchwordClient:
+        """See FastStream; the client is that of ``watchword.nats``."""
         if Judged not in self.middlewares:
             self.insert_middleware(Judged)
-        return await super().connect()
+        client: Any = await super().connect()
+        return cast("WatchwordClient", client)
 
-    async def _connect(self) -> Client:
+    async def ready(self) -> None:
+        """Wait until nothing that is sent on core NATS from now on is dropped for a memory that has only begun.
+
+        It takes up to the policy's skew after ``start``, where neither a journal nor a store remembers an earlier run.
+        """
+        await (await self.connect()).ready()
+
+    async def _connect(self) -> WatchwordClient:
         client = _Client(
             watchword=self.watchword, recipient=self.recipient, reader=self._reader, sole_reader=self._sole_reader
         )

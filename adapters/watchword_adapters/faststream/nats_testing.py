@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from watchword.spi import Position
 
 
-class TestNatsBroker(Base, broker=NatsBroker):
+class TestNatsBroker(Base, **seam.registered(NatsBroker)):
     """A ``faststream.nats.TestNatsBroker`` for brokers of ours: no server, but real signatures and verdicts.
 
     A message is signed by the broker that publishes it and judged by the one whose handler gets it, so several brokers
