@@ -70,7 +70,9 @@ NATS: Final = (
     Name(NatsBrokerConfig, "js_producer", None, "as producer, for streams; written"),
     Name(NatsBrokerConfig, "connect", ("connection",), "gives the client to whoever publishes and subscribes"),
     Name(NatsFastProducerImpl, "publish", ("cmd",), "publishes; overridden"),
+    Name(NatsFastProducerImpl, "request", ("cmd",), "asks; overridden"),
     Name(NatsJSFastProducer, "publish", ("cmd",), "publishes to streams; overridden"),
+    Name(NatsJSFastProducer, "request", ("cmd",), "asks over streams; overridden"),
     Name(TestNatsBroker, "_patch_producer", ("broker",), "as TestKafkaBroker's; overridden"),
     Name(FakeNatsProducer, "_execute_handler", ("msg", "subject", "handler"), "as Kafka's; overridden"),
 )

@@ -19,6 +19,7 @@ from watchword_adapters.nats.answers import ReplySubject
 
 if TYPE_CHECKING:
     from faststream.nats.response import NatsPublishCommand
+    from nats.aio.msg import Msg
     from nats.js import api
 
     from watchword import Watchword
@@ -149,6 +150,10 @@ class SigningFastProducer(NatsFastProducerImpl):
         cmd.destination = _answering(self._holding, cmd.destination)
         await self._holding.until_signed(partial(super().publish, cmd))
 
+    async def request(self, cmd: NatsPublishCommand) -> Msg:
+        """See FastStream."""
+        return await self._holding.until_signed(partial(super().request, cmd))
+
 
 class SigningStreamProducer(NatsJSFastProducer):
     """FastStream's producer for streams."""
@@ -162,6 +167,10 @@ class SigningStreamProducer(NatsJSFastProducer):
         """See FastStream."""
         _refuse_schedule(self._watchword, cmd)
         return await self._holding.until_signed(partial(super().publish, cmd))
+
+    async def request(self, cmd: NatsPublishCommand) -> Msg:
+        """See FastStream."""
+        return await self._holding.until_signed(partial(super().request, cmd))
 
 
 def _answering(holding: Holding, subject: str) -> str:

@@ -9,6 +9,7 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker as PlainBroker
 from faststream.kafka import KafkaMessage
 
+from tests.integration.faststream.backend import signing_elsewhere
 from tests.integration.kafka.world import (
     CONTROLLER,
     INTERN,
@@ -20,7 +21,6 @@ from tests.integration.kafka.world import (
 )
 from watchword import Mode, Watchword
 from watchword.faststream import KafkaBroker, Principal, Principals, Verified
-from watchword.spi import Signer
 from watchword_adapters.faststream import holding
 
 
@@ -159,36 +159,12 @@ async def test_a_message_that_cannot_be_judged_waits(kafka: World) -> None:
     assert guard.audit.counts["undetermined"] == 0
 
 
-class Backend:
-    """A key held elsewhere, which is away for a while."""
-
-    def __init__(self, key: Any) -> None:
-        self._key = key
-        self.failures = 0
-
-    async def sign(self, data: bytes) -> bytes:
-        """See ``SigningBackend.sign``."""
-        if self.failures:
-            self.failures -= 1
-            raise ConnectionError
-        return bytes(await self._key.sign(data))
-
-
 async def test_a_handler_whose_answer_cannot_be_signed_waits(kafka: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """By no ack policy is a message given up because a key was away: its answer goes out when the key is back."""
     monkeypatch.setattr(holding, "SHORTEST", 0.01)
     ask, answers = await kafka.make_topic(), await kafka.make_topic()
-    key, reader = kafka.signing[INTERN], kafka.reader(principal=INTERN)
-    backend = Backend(key)
-    signer = Signer(
-        realm=reader.realm,
-        principal=INTERN,
-        key=backend,
-        key_id=key.key_id,
-        algorithm=key.algorithm,
-        clock=reader.clock,
-    )
-    intern = service(kafka, Watchword.of(reader.verifier, signer), consumer_only=False)
+    backend, agent = signing_elsewhere(kafka.reader(principal=INTERN), kafka.signing[INTERN])
+    intern = service(kafka, agent, consumer_only=False)
     ours = service(kafka, kafka.reader())
     asked: list[str] = []
     seen: list[tuple[str, str | None]] = []

@@ -13,9 +13,11 @@ from nats.errors import TimeoutError as NoAnswer
 from nats.js.api import ConsumerConfig
 
 from tests.brokers.plugin import MakeStream
+from tests.integration.faststream.backend import signing_elsewhere
 from tests.integration.nats.world import CLOUD, MALLORY, PLANNER, World, resend, second_begins, until
 from watchword import ConfigurationError, Mode
 from watchword.faststream import NatsBroker, Principal, Principals, Verified
+from watchword_adapters.faststream import holding
 
 
 @asynccontextmanager
@@ -252,6 +254,49 @@ async def test_a_message_that_cannot_be_judged_comes_again(
         nats.keys.down = False
         await until(lambda: seen)
     assert seen == ["one"]
+
+
+@pytest.mark.parametrize("over", ["core", "stream"])
+async def test_a_handler_whose_messages_cannot_be_signed_waits(
+    nats: World, unique: Any, make_stream: MakeStream, monkeypatch: pytest.MonkeyPatch, over: str
+) -> None:
+    """What a handler asks, publishes and answers while its key is away goes out when the key is back."""
+    monkeypatch.setattr(holding, "SHORTEST", 0.01)
+    ask, deeper, log = unique("ask"), unique("deeper"), unique("log")
+    name = await make_stream(deeper, log)
+    stream = JStream(name, declare=False) if over == "stream" else None
+    backend, agent = signing_elsewhere(nats.agent(CLOUD), nats.signing[CLOUD])
+    middle = NatsBroker(nats.url, watchword=agent, reader=token_hex(4))
+    expert, planner = service(nats, MALLORY), service(nats, PLANNER)
+    asked: list[str] = []
+    logged: list[str] = []
+    through: Any = {"stream": name} if over == "stream" else {}
+
+    async def know(body: str) -> str:
+        return body.upper()
+
+    async def read(body: str) -> None:
+        logged.append(body)
+
+    for subject, handler in ((deeper, know), (log, read)):
+        pulled: Any = {"stream": stream, "pull_sub": True} if stream else {}
+        subscribe: Any = expert.subscriber(subject, **pulled)
+        subscribe(handler)
+
+    @middle.subscriber(ask)
+    async def handle(body: str) -> str:
+        asked.append(body)
+        backend.failures = 2
+        answer: Any = await middle.request(body, deeper, timeout=10, **through)
+        backend.failures = 2
+        await middle.publish(body, log, **through)
+        backend.failures = 2
+        return str(await answer.decode())
+
+    async with running(expert, middle, planner):
+        answer: Any = await planner.request("ready", ask, timeout=10)
+        await until(lambda: logged)
+    assert (asked, answer.body, logged) == (["ready"], b"READY", ["ready"])
 
 
 async def test_queue_groups_need_a_store_and_share_the_work(nats: World, unique: Any) -> None:
