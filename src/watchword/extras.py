@@ -6,6 +6,7 @@ from typing import Final
 
 _EXTRAS: Final = {
     "aiokafka": "kafka",
+    "faststream": "faststream",
     "nats": "nats",
     "pytest": "testing",
     "opentelemetry": "telemetry",

@@ -27,7 +27,7 @@ def test_load_and_version_are_given_where_somebody_asks() -> None:
         _ = watchword.laod  # type: ignore[attr-defined] # that is the test
 
 
-@pytest.mark.parametrize("door", ["brokers", "kafka", "nats", "spi", "telemetry", "testing"])
+@pytest.mark.parametrize("door", ["brokers", "faststream", "kafka", "nats", "spi", "telemetry", "testing"])
 def test_a_door_gives_what_it_names(door: str) -> None:
     """Every listed name is there, and the adapters' own."""
     module = import_module(f"watchword.{door}")
@@ -82,6 +82,13 @@ def test_telemetry_needs_an_extra_too() -> None:
     said = _without("opentelemetry", "import watchword.telemetry")
     assert said == "ModuleNotFoundError: opentelemetry is not installed: pip install 'watchword[telemetry]'"
     assert not _without("opentelemetry", "import watchword.kafka, watchword.nats")
+
+
+def test_faststream_has_an_extra_of_its_own() -> None:
+    """It brings both clients; the clients' own doors open without it."""
+    said = _without("faststream", "import watchword.faststream")
+    assert said == "ModuleNotFoundError: faststream is not installed: pip install 'watchword[faststream]'"
+    assert not _without("faststream", "import watchword.kafka, watchword.nats")
 
 
 def test_what_no_extra_brings_is_told_as_it_is() -> None:

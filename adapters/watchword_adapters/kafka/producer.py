@@ -72,7 +72,7 @@ class SigningProducer(ProducerBase):
         if not self._started:
             self._check_started()
         sending: Coroutine[Any, Any, asyncio.Future[Any]] = super().send(
-            topic, value, key, partition, timestamp_ms, headers
+            topic, value=value, key=key, partition=partition, timestamp_ms=timestamp_ms, headers=headers
         )
         return sending
 

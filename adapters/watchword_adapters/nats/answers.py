@@ -31,9 +31,12 @@ class ReplySubject(str):
     @classmethod
     def of(cls, request: VerifiedMessage) -> str:
         """Return the signed reply subject of a message; the empty text where it has none."""
-        if not request.reply_to:
-            return ""
-        made = cls(request.reply_to)
+        return cls.to(request.reply_to, request) if request.reply_to else ""
+
+    @classmethod
+    def to(cls, subject: str, request: VerifiedMessage) -> ReplySubject:
+        """Return ``subject`` as one where answers to ``request`` go: a message from a stream has it in a header."""
+        made = cls(subject)
         made.request = request
         return made
 

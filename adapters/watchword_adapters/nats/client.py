@@ -255,12 +255,18 @@ class WatchwordClient(Base):
         headers: Mapping[str, str] | None,
         *,
         timeout: float,  # noqa: ASYNC109 - as request
+        answers_at: str = "",
         **options: Any,
     ) -> Msg:
-        """Publish to a stream and return the server's PubAck, which nobody signs."""
+        """Publish to a stream and return the server's PubAck, which nobody signs.
+
+        Answers are expected at ``answers_at``, a subject that the payload or a header of the caller's names.
+        """
 
         async def send(inbox: str) -> None:
-            await self.send(subject, payload, inbox, headers, stored=True, **options)
+            request = await self.send(subject, payload, inbox, headers, stored=True, **options)
+            if answers_at and request is not None:
+                self.requests.ask_at(answers_at, request)
 
         return await self.requests.ask(subject, send, timeout)
 

@@ -32,10 +32,12 @@ class StreamPublisher(JetStreamContext):
         *,
         recipient: str | None = None,
         expires_at: int | None = None,
+        answers_at: str = "",
     ) -> api.PubAck:
         """Sign, store, and return the PubAck (``timeout`` in seconds; the other options are the base's).
 
-        ``Nats-Msg-Id`` is the message's id unless ``headers`` bear one of the caller's, which is then covered.
+        ``Nats-Msg-Id`` is the message's id unless ``headers`` bear one of the caller's, which is then covered. A stream
+        keeps no reply subject: where a header names one, say it in ``answers_at``, and answers to it are expected.
         """
         try:
             answer = await self._client.store(
@@ -45,6 +47,7 @@ class StreamPublisher(JetStreamContext):
                 timeout=self._timeout if timeout is None else timeout,
                 recipient=recipient,
                 expires_at=expires_at,
+                answers_at=answers_at,
             )
         except NoRespondersError:
             raise NoStreamResponseError from None

@@ -21,6 +21,7 @@ from tests.integration.nats.world import CLOUD, PLANNER, World, soon, until, ver
 from watchword import ConfigurationError, Mode, Reason, SigningError, Unavailable, VerifiedMessage, Watchword
 from watchword.spi import MemoryReplayStore, Message
 from watchword_adapters.nats import ObservedMsg, VerifyingJetStream, jetstream_rebuild
+from watchword_adapters.nats.answers import ReplySubject
 
 Unique = Callable[[str], str]
 
@@ -64,6 +65,22 @@ async def test_own_message_id_is_kept_and_covered(world: World, make_stream: Mak
     assert (first.duplicate, second.duplicate) == (None, True)
     (msg,) = await (await (await streams(world)).pull_subscribe(subject)).fetch(timeout=10)
     assert msg.headers == {"Nats-Msg-Id": "mine"}
+
+
+async def test_a_stored_message_is_answered_where_a_header_of_its_says(world: World, make_stream: MakeStream) -> None:
+    """A stream keeps no reply subject: a publisher that names one otherwise says so, and gets answers bound to it."""
+    subject, planner = f"{await make_stream()}.task", await world.client(world.agent(PLANNER))
+    inbox = planner.new_inbox()
+    answers, answered = await planner.subscribe(inbox), await world.client(world.agent(CLOUD))
+    headers = {"reply_to": inbox}
+    for answers_at in ("", inbox):
+        await planner.jetstream().publish(subject, b"x", headers=headers, answers_at=answers_at)
+    for msg in await (await answered.jetstream().pull_subscribe(subject)).fetch(2, timeout=10):
+        assert msg.headers is not None
+        await answered.publish(ReplySubject.to(msg.headers["reply_to"], verified(msg).verified), msg.data)
+    proof = verified(await answers.next_msg(timeout=10)).verified
+    assert (proof.principal, proof.in_reply_to is None) == (CLOUD, False)
+    assert planner.watchword.audit.counts["wrong_request"] == 1
 
 
 async def test_publish_async_signs_and_confirms(world: World, make_stream: MakeStream) -> None:

@@ -1,0 +1,30 @@
+"""FastStream: ``KafkaBroker`` and ``NatsBroker`` in place of its own; handlers get what verified, and who wrote it."""
+
+from watchword.extras import told
+
+try:
+    from watchword_adapters.faststream import (
+        KafkaBroker,
+        NatsBroker,
+        Principal,
+        Principals,
+        TestKafkaBroker,
+        TestNatsBroker,
+        Verified,
+        VerifiedBatch,
+        verified_of,
+    )
+except ModuleNotFoundError as error:
+    raise told(error) from None
+
+__all__ = [
+    "KafkaBroker",
+    "NatsBroker",
+    "Principal",
+    "Principals",
+    "TestKafkaBroker",
+    "TestNatsBroker",
+    "Verified",
+    "VerifiedBatch",
+    "verified_of",
+]
