@@ -1,0 +1,45 @@
+"""The programs under ``examples`` do what they say, each in a process of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(name: str, *arguments: str) -> list[str]:
+    """Run one to its end; return the lines that it prints."""
+    command = [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)  # noqa: S603 - our own
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_planner_and_controller_on_nats(nats_url: str) -> None:
+    """One request is answered; what the attacker invents or sends again is not."""
+    assert run("nats_planner_and_controller.py", nats_url) == [
+        "controller: agent://acme/planner wants 3 of web",
+        "planner: agent://acme/controller answered 'done'",
+        "controller: delivered 1, unsigned 1, replayed 1",
+    ]
+
+
+def test_a_group_on_kafka(kafka_bootstrap: str) -> None:
+    """Every task is handled once, before and after a member left, and no copy is."""
+    assert run("kafka_group.py", kafka_bootstrap) == ["40 of 40 tasks handled, 0 twice; copies were dropped: True"]
+
+
+def test_a_handler_without_a_broker() -> None:
+    """What the page on tests shows passes as it stands."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / "test_a_handler.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603 - our own
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_every_example_is_run_by_a_test(name: str) -> None:
+    """One that nobody runs would soon show what no longer works."""
+    tests = [path.read_text() for path in Path(__file__).parent.rglob("test_example*.py")]
+    assert any(f'"{name}"' in text for text in tests)
