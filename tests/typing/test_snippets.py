@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.typing.checkers import mypy_on, pyright_on, write
+from tests.typing.checkers import ROOT, mypy_on, pyright_on, write
 from tests.typing.snippets import CONTEXT, snippets
 
 FOUND = snippets()
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+NAMES = [*(snippet.name for snippet in FOUND), *(path.name for path in EXAMPLES)]
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +18,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a program for each snippet."""
     made = tmp_path_factory.mktemp("snippets")
     (made / "context.py").write_text(CONTEXT)
-    write(made, [snippet.program for snippet in FOUND])
+    write(made, [*(snippet.program for snippet in FOUND), *(path.read_text() for path in EXAMPLES)])
     return made
 
 
@@ -28,4 +30,4 @@ def test_there_are_snippets() -> None:
 @pytest.mark.parametrize("checker", [mypy_on, pyright_on])
 def test_what_a_reader_copies_is_typed(folder: Path, checker: Callable[[Path], Mapping[int, str]]) -> None:
     """No checker has anything to say about it, and nobody needs an ignore."""
-    assert {FOUND[number].name if number >= 0 else "": text for number, text in checker(folder).items()} == {}
+    assert {NAMES[number] if number >= 0 else "": text for number, text in checker(folder).items()} == {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Unpack, cast
+from typing import TYPE_CHECKING, Any, Final, Self, Unpack, cast
 
 from nats.aio.subscription import DEFAULT_SUB_PENDING_BYTES_LIMIT, DEFAULT_SUB_PENDING_MSGS_LIMIT
 
@@ -115,6 +115,10 @@ class WatchwordClient(Base):
         self._watching: asyncio.Task[None] | None = None
         self._beginnings = Beginnings(watchword, self._confirmed)
         self._warned: set[str] = set()
+
+    if TYPE_CHECKING:  # the base says that it gives one of its own kind
+
+        async def __aenter__(self) -> Self: ...
 
     async def connect(self, *args: Any, **options: Any) -> None:
         """See nats-py; ConfigurationError where the replay store cannot be trusted, Unavailable where it is down."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from nats.errors import Error
 
-from watchword import Rejected, Unavailable, VerifiedMessage
+from watchword import Rejected, Unavailable, VerifiedMessage, endings
 from watchword.audit import UNDETERMINED
 from watchword.message import maker_of
 from watchword.outage import Outage
@@ -212,6 +212,21 @@ class StreamReader(Reader):
         """Return True for a delivery that is repeated until it is acknowledged."""
         return self.acknowledged and not 0 < self._most_deliveries <= delivery.attempt
 
+    def is_last_chance(self, message: Message) -> bool:
+        """See Reader: a consumer that waits for no acknowledgements delivers once, but in its stream's order."""
+        return not self.acknowledged and message.delivered_by in self._bound and not self._closed
+
+    async def holds(self, message: Message, verdict: Unavailable, attempts: int) -> bool:
+        """See Reader; what could not be judged for too long is let go of once its copy is kept, and not before."""
+        if not self.is_last_chance(message) or verdict.detail == PASSED:
+            return False
+        is_over = not self._outage.holds(asyncio.get_running_loop().time())
+        if is_over and self._copies is not None and await self._copies.ask(message, verdict):
+            self.watchword.audit.undetermined()
+            return False
+        await asyncio.sleep(min(endings.LONGEST_DELAY, endings.FIRST_DELAY * 2 ** min(attempts, 10)))
+        return not self._closed
+
     def _forget(self) -> None:
         """Keep the memory for the next subscription to this consumer; see ``Lives``."""
 
@@ -231,6 +246,8 @@ class StreamReader(Reader):
             return
         if delivery is None or not self._comes_again(delivery):
             self._let_age(message, verdict)
+            if not self.acknowledged:  # it was held until a copy was kept, or the reader closed
+                return
         else:
             self.watchword.verifier.remember_unjudged(message)
         if self._outage.holds(asyncio.get_running_loop().time()):

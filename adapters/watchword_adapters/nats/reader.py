@@ -104,6 +104,7 @@ class Reader:
         block = block_of(raw)
         if block.status is not None:
             return None
+        attempts = 0
         with self._at_work():
             while True:
                 await self.ready_for(raw)
@@ -123,6 +124,9 @@ class Reader:
                     await asyncio.wait((found_of(pending),))
                     continue
                 except (Rejected, Unavailable) as verdict:
+                    if isinstance(verdict, Unavailable) and await self.holds(message, verdict, attempts):
+                        attempts += 1
+                        continue
                     if not self.forgets(verdict):
                         await self.refused(raw, message, verdict)
                         return None
@@ -181,6 +185,8 @@ class Reader:
             return None
         if isinstance(verdict, Pending) and self.waiting is not None:
             return await self.park(raw, message, verdict)
+        if isinstance(verdict, Unavailable) and self.is_last_chance(message):
+            return await self.judge(raw)
         if isinstance(verdict, _REFUSALS):
             with self._at_work():
                 await self.refused(raw, message, verdict)
@@ -265,6 +271,14 @@ class Reader:
         self.watchword.verifier.remember_unjudged(message)
         if not self.offer(message, verdict, self._given_up):
             await self._given_up(kept=False)
+
+    def is_last_chance(self, message: Message) -> bool:  # noqa: ARG002 - streams look at the message
+        """Return True for what can be judged again later, though nobody offers it again."""
+        return False
+
+    async def holds(self, message: Message, verdict: Unavailable, attempts: int) -> bool:  # noqa: ARG002 - as above
+        """Wait, and return True, for what is to be judged again; ``attempts`` were in vain."""
+        return False
 
     def forgets(self, verdict: Verdict) -> bool:  # noqa: ARG002 - streams may
         """Return True for a verdict that another look at the stream may change."""
