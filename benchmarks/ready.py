@@ -23,8 +23,8 @@ from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.structs import TopicPartition
 
-from watchword import MemoryKeys, Policy, SigningKey, Watchword
-from watchword.spi import Audit, MemoryReplayStore, Signer, Verifier
+from watchword import Policy, SigningKey, Watchword
+from watchword.spi import Audit
 from watchword_adapters.kafka import SigningProducer, VerifyingConsumer
 
 if TYPE_CHECKING:
@@ -176,16 +176,10 @@ class _Log:
             await producer.send_and_wait(self.tp.topic, sent, partition=0)
         return sent
 
-    def verifier(self, policy: Policy, clock: Callable[[], float], principal: str | None = None) -> Verifier:
-        """Return what knows all the speakers."""
-        return Verifier(
-            realm=_REALM,
-            principal=principal,
-            keys=MemoryKeys(key.verification_key(name) for name, key in self._keys.items()),
-            replay=MemoryReplayStore(horizon=policy.horizon),
-            policy=policy,
-            clock=clock,
-        )
+    def agent(self, policy: Policy, clock: Callable[[], float], **options: Any) -> Watchword:
+        """Return an agent that knows all the speakers."""
+        keys = [key.verification_key(name) for name, key in self._keys.items()]
+        return Watchword(realm=_REALM, keys=keys, policy=policy, clock=clock, **options)
 
     async def _make_topic(self) -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
@@ -197,10 +191,7 @@ class _Log:
             await admin.close()
 
     def _producer(self, principal: str, clock: Callable[[], float]) -> SigningProducer:
-        watchword = Watchword.of(
-            verifier=self.verifier(Policy(), clock, principal),
-            signer=Signer(realm=_REALM, principal=principal, key=self._keys[principal], clock=clock),
-        )
+        watchword = self.agent(Policy(), clock, principal=principal, key=self._keys[principal])
         return SigningProducer(bootstrap_servers=self.bootstrap, watchword=watchword)
 
 
@@ -225,7 +216,7 @@ class _Group:
         audit = _Notes(clock=self._clock)
         if self._verifying:
             policy = Policy(max_age=self._log.window - 2 * _SKEW, max_skew=_SKEW)
-            watchword = Watchword.of(verifier=self._log.verifier(policy, self._clock), audit=audit)
+            watchword = self._log.agent(policy, self._clock, audit=audit)
             consumer: AIOKafkaConsumer = VerifyingConsumer(watchword=watchword, **options)
         else:
             consumer = AIOKafkaConsumer(**options)

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nats.js.api import ConsumerConfig, StreamConfig
 
-from watchword import MemoryKeys, Policy, Watchword
+from watchword import Policy, Watchword
 from watchword.replay import ReaderBirth, SharedReplayStore
-from watchword.spi import Audit, MemoryReplayStore, Verifier
+from watchword.spi import Audit, MemoryReplayStore
 from watchword_adapters.nats import connect
 from watchword_adapters.stores.journal import FileJournal
 from watchword_adapters.stores.sqlite import SqliteReplayStore
@@ -223,16 +223,13 @@ class _Process:
         if kind.store == "sqlite":
             replay = SqliteReplayStore(directory / "replay.sqlite", policy=policy, clock=clock)
         self.replay: Final = replay
-        self._watchword = Watchword.of(
-            verifier=Verifier(
-                realm=REALM,
-                principal=None,
-                keys=MemoryKeys([signing_key().verification_key(principal())]),
-                replay=replay,
-                policy=policy,
-                clock=clock,
-                journal=self._journal,
-            ),
+        self._watchword = Watchword(
+            realm=REALM,
+            keys=[signing_key().verification_key(principal())],
+            policy=policy,
+            replay=replay,
+            journal=self._journal,
+            clock=clock,
             audit=self.audit,
         )
 

@@ -14,7 +14,7 @@ from chaos.evidence import COPY, DELIVERED, REFUSED, UNAVAILABLE, Writer, place
 from chaos.plan import READER, REALM
 from chaos.stores import journal_of, open_store
 from watchword import MemoryKeys, Rejected, SigningKey, Unavailable, VerificationKey, Watchword
-from watchword.spi import Audit, MemoryReplayStore, Message, Signer, Verifier
+from watchword.spi import Audit, Message, Signer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,13 +29,8 @@ HAND: Final[ContextVar[str]] = ContextVar("hand", default="")
 
 def speaker(plan: Plan, principal: str) -> Watchword:
     """Return an agent that signs."""
-    clock, policy = time.time, plan.policy
-    replay = MemoryReplayStore(horizon=policy.horizon)
-    keys = MemoryKeys(_key(plan, who).verification_key(who) for who in {principal, READER})
-    return Watchword.of(
-        verifier=Verifier(realm=REALM, principal=principal, keys=keys, replay=replay, policy=policy, clock=clock),
-        signer=Signer(realm=REALM, principal=principal, key=_key(plan, principal), clock=clock),
-    )
+    keys = [_key(plan, who).verification_key(who) for who in {principal, READER}]
+    return Watchword(realm=REALM, principal=principal, key=_key(plan, principal), keys=keys, policy=plan.policy)
 
 
 def impostor(plan: Plan) -> Signer:
@@ -69,17 +64,17 @@ class Worker:
         plan = self.plan
         replay = await open_store(plan, self.store_clock)
         journal = journal_of(plan, self.number, self.clock) if plan.scene.store == "journal" else None
-        verifier = Verifier(
+        return Watchword(
             realm=REALM,
             principal=READER,
+            key=_key(plan, READER),
             keys=self.keys,
+            policy=plan.policy,
             replay=replay,
-            policy=self.plan.policy,
-            clock=self.clock,
             journal=journal,
+            clock=self.clock,
+            audit=_Ledger(self),
         )
-        signer = Signer(realm=REALM, principal=READER, key=_key(plan, READER), clock=self.clock)
-        return Watchword.of(verifier=verifier, signer=signer, audit=_Ledger(self))
 
 
 class _Clock:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from watchword import MemoryKeys, Mode, Policy, Rejected, Unavailable, VerifiedMessage, Watchword
 from watchword.agent import require
-from watchword.spi import MemoryReplayStore, ObservedMessage, ReaderBirth, Verifier
+from watchword.spi import MemoryReplayStore, ObservedMessage, ReaderBirth
 from watchword.wire_json import verdict_to_json
 
 if TYPE_CHECKING:
@@ -86,9 +86,7 @@ def onlooker(watchword: Watchword) -> Watchword:
     """
     require(watchword)
     replay, policy = MemoryReplayStore(horizon=None), Policy(mode=Mode.OBSERVE, max_age=1, max_skew=0)
-    return Watchword.of(
-        verifier=Verifier(realm=watchword.realm, keys=MemoryKeys(), replay=replay, policy=policy, clock=watchword.clock)
-    )
+    return Watchword(realm=watchword.realm, keys=MemoryKeys(), policy=policy, replay=replay, clock=watchword.clock)
 
 
 def judge(watchword: Watchword) -> Watchword:
@@ -100,15 +98,13 @@ def judge(watchword: Watchword) -> Watchword:
     own = watchword.verifier
     policy = replace(own.policy, mode=Mode.OBSERVE, channels=())  # which may enforce
     memory = MemoryReplayStore(horizon=policy.horizon)
-    return Watchword.of(
-        verifier=Verifier(
-            realm=own.realm,
-            principal=own.principal,
-            keys=own._keys,  # noqa: SLF001 - the same keys, looked up in the same place
-            replay=_OpenToAll(memory) if own.shared_replay else memory,
-            policy=policy,
-            clock=own.clock,
-        )
+    return Watchword(
+        realm=own.realm,
+        principal=own.principal,
+        keys=own.keys,
+        policy=policy,
+        replay=_OpenToAll(memory) if own.shared_replay else memory,
+        clock=own.clock,
     )
 
 

@@ -166,11 +166,11 @@ class Reading(RuleBasedStateMachine):
     @rule(principal=st.sampled_from([ALICE, BOB]))
     def learn_late(self, principal: str) -> None:
         """Let a message pass before its key is known; then write it again."""
-        hidden = self.keys.hidden
-        self.keys.hidden = {*hidden, principal}
+        hidden = self.keys.unknown
+        self.keys.unknown = {*hidden, principal}
         self.world.write(principal)
         self.catch_up()
-        self.keys.hidden = hidden - {principal}
+        self.keys.unknown = hidden - {principal}
         self.replay(0, 0.0)
 
     @rule(which=ANY, age=AGES)
@@ -193,13 +193,13 @@ class Reading(RuleBasedStateMachine):
     @rule(hidden=st.sets(st.sampled_from([ALICE, BOB])))
     def hide_keys(self, hidden: set[str]) -> None:
         """Let keys become known, or be not yet."""
-        self.keys.hidden = hidden
+        self.keys.unknown = hidden
 
     # Judging
 
     def is_known(self, record: Record) -> bool:
         """Tell whether the key source knows the key that a record bears."""
-        return record.known and record.ident[0] not in self.keys.hidden
+        return record.known and record.ident[0] not in self.keys.unknown
 
     def interval(self, record: Record) -> tuple[float, float]:
         """Return when a record can have been appended, by its stamp or by the reader's looks."""

@@ -9,9 +9,10 @@ from math import floor, inf
 from typing import Final, TypeAlias
 
 from tests.unit.core.world import ALICE, ALICE_KEY, BOB, BOB_KEY, MALLORY, MALLORY_KEY, ed_key, press, public
-from watchword import Policy, SigningKey, VerificationKey
+from watchword import Policy, SigningKey
 from watchword.message import Header
 from watchword.spi import Channel, Message, Position
+from watchword.testing import KeyDirectory
 
 START: Final = 1_000_000
 SKEW: Final = 2.0
@@ -48,19 +49,11 @@ class Record:
     gone: str = ""
 
 
-class Keys:
-    """A key source that can be down, and for which some principals' keys come late."""
+class Keys(KeyDirectory):
+    """A key source that knows all writers."""
 
     def __init__(self) -> None:
-        self.down = False
-        self.hidden: set[str] = set()
-        self.keys = {(name, key.key_id): public(key, name) for name, key in WRITERS.items()}
-
-    async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
-        """See KeySource."""
-        if self.down:
-            raise OSError
-        return None if principal in self.hidden else self.keys.get((principal, key_id))
+        super().__init__(public(key, name) for name, key in WRITERS.items())
 
 
 @dataclass

@@ -192,7 +192,7 @@ class Reading(RuleBasedStateMachine):
     @rule(hidden=st.sets(st.sampled_from(HONEST)))
     def hide_keys(self, hidden: set[str]) -> None:
         """Let keys become known, or be not yet."""
-        self.keys.hidden = hidden
+        self.keys.unknown = hidden
 
     @rule(contained=st.sets(st.sampled_from([BOB, MALLORY])))
     def contain(self, contained: set[str]) -> None:
@@ -393,7 +393,7 @@ class Reading(RuleBasedStateMachine):
     def drain(self) -> None:
         """Read all there is, with everything in order: the machine gets to the end, and stays there."""
         log, member = self.log, self.member
-        self.keys.down, self.keys.hidden = False, set()
+        self.keys.down, self.keys.unknown = False, set()
         for producer in [*log.open]:
             log.end(producer, abort=False)
         member.lost_commits, member.failures, self.group.quarantine = 0, 0, True

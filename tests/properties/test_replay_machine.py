@@ -98,7 +98,7 @@ class Partition(Reading):
 
     def teardown(self) -> None:
         """Read everything in the end; then replay everything, and let a new process read it."""
-        self.keys.down, self.keys.hidden = False, set()
+        self.keys.down, self.keys.unknown = False, set()
         self.replay_all(read=True)
         self.replay_all(read=False)
         self.restart(0, 0, small=False)
@@ -289,7 +289,7 @@ class Stream(Reading):
 
     def teardown(self) -> None:
         """Read everything in the end; then replay everything, and let a new process read it."""
-        self.keys.down, self.keys.hidden = False, set()
+        self.keys.down, self.keys.unknown = False, set()
         self.replay_all(read=True)
         self.replay_all(read=False)
         self.restart(0, small=False)

@@ -1,5 +1,4 @@
 import asyncio
-import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -7,19 +6,16 @@ import pytest_asyncio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from tests.brokers.plugin import MakeTopic
-from watchword import MemoryKeys, Policy, Watchword
+from watchword import Watchword
 from watchword.quarantine_copy import Kept, read_copy
-from watchword.spi import Channel, MemoryReplayStore, Quarantine, QuarantineLimits, Verifier
+from watchword.spi import Channel, Quarantine, QuarantineLimits
 from watchword_adapters.contract.quarantine import Fault, QuarantineContract
 from watchword_adapters.kafka.quarantine import KafkaQuarantine
 
 
 def bystander() -> Watchword:
     """Return an agent that knows nobody."""
-    replay = MemoryReplayStore(horizon=None)
-    return Watchword.of(
-        verifier=Verifier(realm="test", keys=MemoryKeys(), replay=replay, policy=Policy(), clock=time.time)
-    )
+    return Watchword(realm="test", keys=())
 
 
 async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,5 +1,4 @@
 import secrets
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,9 +8,9 @@ from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from tests.brokers.plugin import MakeStream
-from watchword import MemoryKeys, Mode, Policy, Watchword
+from watchword import Mode, Policy, Watchword
 from watchword.quarantine_copy import Kept, read_copy
-from watchword.spi import Channel, MemoryReplayStore, Quarantine, QuarantineLimits, Verifier
+from watchword.spi import Channel, Quarantine, QuarantineLimits
 from watchword_adapters.contract.quarantine import Fault, QuarantineContract
 from watchword_adapters.nats import ObservedMsg, connect
 from watchword_adapters.nats.quarantine import NatsQuarantine
@@ -19,10 +18,7 @@ from watchword_adapters.nats.quarantine import NatsQuarantine
 
 def bystander() -> Watchword:
     """Return an agent that knows nobody, and looks on."""
-    replay, policy = MemoryReplayStore(horizon=None), Policy(mode=Mode.OBSERVE)
-    return Watchword.of(
-        verifier=Verifier(realm="test", keys=MemoryKeys(), replay=replay, policy=policy, clock=time.time)
-    )
+    return Watchword(realm="test", keys=(), policy=Policy(mode=Mode.OBSERVE))
 
 
 async def say_nothing(_: object) -> None:

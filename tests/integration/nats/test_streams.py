@@ -397,20 +397,16 @@ async def test_fetch_without_a_time_limit(world: World, make_stream: MakeStream)
 
 
 WORKER = """
-import asyncio, sys, time
+import asyncio, sys
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from nats.js.api import ConsumerConfig
-from watchword import MemoryKeys, Policy, VerificationKey, Watchword
-from watchword.spi import MemoryReplayStore, Verifier
+from watchword import VerificationKey, Watchword
 from watchword_adapters.nats import connect
 
 async def main(url, subject, principal, key_id, pem):
     public = load_pem_public_key(pem.encode())
-    keys = MemoryKeys([VerificationKey.from_public_key(public, principal=principal, key_id=key_id.encode())])
-    policy = Policy()
-    replay = MemoryReplayStore(horizon=policy.horizon)
-    verifier = Verifier(realm="prod", keys=keys, replay=replay, policy=policy, clock=time.time)
-    client = await connect(url, watchword=Watchword.of(verifier=verifier))
+    key = VerificationKey.from_public_key(public, principal=principal, key_id=key_id.encode())
+    client = await connect(url, watchword=Watchword(realm="prod", keys=[key]))
     js = client.jetstream(sole_reader=True)
     subscription = await js.pull_subscribe(subject, durable="worker", config=ConsumerConfig(ack_wait=1))
     (msg,) = await subscription.fetch(timeout=20)
