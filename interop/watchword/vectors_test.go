@@ -1,0 +1,70 @@
+package watchword
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"testing"
+)
+
+// vector is one of tests/vectors/v1 (the README there says what the members mean).
+type vector struct {
+	Name, Realm  string
+	Principal    *string
+	Now          float64
+	Keys         json.RawMessage
+	Messages     []*Message
+	Verdicts     []Verdict
+	Policy       Policy
+	Expected     Expected `json:"expected_context"`
+	Shared       bool     `json:"shared_replay"`
+	Room         int      `json:"ids_per_principal"`
+	EmptyHeaders int      `json:"empty_headers"`
+	Visible      [][]Header
+}
+
+func TestVectors(t *testing.T) {
+	files, _ := filepath.Glob("../../tests/vectors/v1/*.json")
+	count := 0
+	for _, file := range files {
+		var vectors []json.RawMessage
+		if raw, err := os.ReadFile(file); err != nil || json.Unmarshal(raw, &vectors) != nil {
+			t.Fatal(file, err)
+		}
+		for _, raw := range vectors {
+			found := vector{Policy: Policy{MaxAge: 300, MaxSkew: 5}}
+			if err := json.Unmarshal(raw, &found); err != nil {
+				t.Fatal(file, err)
+			}
+			count++
+			t.Run(filepath.Base(file)+"/"+found.Name, found.run)
+		}
+	}
+	if t.Logf("%d vectors", count); count == 0 {
+		t.Fatal("no vectors")
+	}
+}
+
+func (v *vector) run(t *testing.T) {
+	keys, err := ParseKeys(v.Keys)
+	if err != nil || len(v.Messages) != len(v.Verdicts) {
+		t.Fatal(len(v.Messages), len(v.Verdicts), err)
+	}
+	verifier := &Verifier{v.Realm, v.Principal, keys, v.Policy, v.Shared, v.Expected, v.Room, nil}
+	var visible [][]Header
+	for index, message := range v.Messages {
+		message.Headers = append(slices.Repeat([]Header{{"", []byte{}}}, v.EmptyHeaders), message.Headers...)
+		found := verifier.Judge(message, v.Now)
+		if found.Verdict == "verified" {
+			visible = append(visible, found.Headers)
+		}
+		if found.Headers, found.ReplyTo = nil, ""; !reflect.DeepEqual(found, v.Verdicts[index]) {
+			t.Errorf("message %d is %+v, not %+v", index, found, v.Verdicts[index])
+		}
+	}
+	if v.Visible != nil && !reflect.DeepEqual(visible, v.Visible) {
+		t.Errorf("visible are %v, not %v", visible, v.Visible)
+	}
+}
