@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 4
 
-.PHONY: help setup demo test lint format bench chaos docs lock clean
+.PHONY: help setup demo test interop lint format bench chaos docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -38,6 +38,12 @@ else
 	@$(BIN)/coverage report --include='src/*' --fail-under=100
 	@$(BIN)/coverage report --include='adapters/*' --fail-under=95
 endif
+
+interop: $(READY) ## every test vector in Go, and messages between Go and Python over real brokers (needs Go)
+	@if command -v go >/dev/null; then \
+	    set -e; cd interop; gofmt -l . | diff /dev/null -; go vet ./...; cd ..; \
+	    $(BIN)/python -m pytest tests/interop; \
+	else echo "==> Go is not on this machine: the second implementation, in interop/, did not run"; fi
 
 lint: $(READY) ## format, ruff, mypy --strict, import contracts
 	@echo "==> linting"

@@ -1,12 +1,10 @@
 package watchword
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -15,16 +13,9 @@ import (
 	"slices"
 )
 
-const (
-	edwards    = -19
-	elliptical = -9
-)
+const edwards, elliptical = -19, -9
 
-var (
-	errKey    = errors.New("a key set that must not be used")
-	order     = elliptic.P256().Params().N
-	halfOrder = new(big.Int).Rsh(order, 1)
-)
+var errKey = errors.New("a key set that must not be used")
 
 // Key is a principal's public key; times are nil where the set names none.
 type Key struct {
@@ -33,7 +24,7 @@ type Key struct {
 	NotBefore                                *uint64  `json:"nbf"`
 	Expiry                                   *uint64  `json:"exp"`
 	Revoked                                  *uint64
-	D, P, Q, DP, DQ, QI, Oth, K              json.RawMessage
+	D, P, Q, DP, DQ, QI, Oth, K              json.RawMessage // private ones
 	public                                   interface{ Equal(crypto.PublicKey) bool }
 }
 
@@ -48,7 +39,8 @@ func ParseKeys(raw []byte) ([]*Key, error) {
 			return nil, err
 		}
 		for _, other := range set.Keys[:index] {
-			if owner := other.Principal == key.Principal; owner && other.Kid == key.Kid || !owner && other.public.Equal(key.public) {
+			owner := other.Principal == key.Principal
+			if owner && other.Kid == key.Kid || !owner && other.public.Equal(key.public) {
 				return nil, errKey
 			}
 		}
@@ -57,16 +49,8 @@ func ParseKeys(raw []byte) ([]*Key, error) {
 }
 
 func (k *Key) load() (err error) {
-	for _, private := range []json.RawMessage{k.D, k.P, k.Q, k.DP, k.DQ, k.QI, k.Oth, k.K} {
-		if private != nil {
-			return errKey
-		}
-	}
-	for _, time := range []*uint64{k.NotBefore, k.Expiry, k.Revoked} {
-		if time != nil && *time >= maxTime {
-			return errKey
-		}
-	}
+	private := slices.Concat(k.D, k.P, k.Q, k.DP, k.DQ, k.QI, k.Oth, k.K)
+	beyond := func(time *uint64) bool { return time != nil && *time >= maxTime }
 	thumbprint := fmt.Sprintf(`{"crv":"%s","kty":"%s","x":"%s"}`, k.Crv, k.Kty, k.X)
 	switch k.Kty + " " + k.Crv + " " + k.Alg {
 	case "OKP Ed25519 ", "OKP Ed25519 Ed25519", "OKP Ed25519 EdDSA":
@@ -81,9 +65,10 @@ func (k *Key) load() (err error) {
 	if k.Kid == "" {
 		k.Kid = base64.RawURLEncoding.EncodeToString(hash([]byte(thumbprint)))[:16]
 	}
-	if !isPrincipal(k.Principal) || len(k.Kid) > 128 || k.Use != "" && k.Use != "sig" ||
-		k.Operations != nil && !slices.Contains(k.Operations, "verify") {
-		err = errKey
+	if private != nil || !isPrincipal(k.Principal) || len(k.Kid) > 128 || k.Use != "" && k.Use != "sig" ||
+		k.Operations != nil && !slices.Contains(k.Operations, "verify") ||
+		beyond(k.NotBefore) || beyond(k.Expiry) || beyond(k.Revoked) {
+		return errKey
 	}
 	return err
 }
@@ -134,6 +119,17 @@ func find(keys []*Key, principal string, id []byte) (*Key, string) {
 	return nil, reason
 }
 
+// valid returns the reason why the key does not hold at these times, if any.
+func (k *Key) valid(reference, now float64) string {
+	if k.NotBefore != nil && reference < float64(*k.NotBefore) || k.Expiry != nil && reference >= float64(*k.Expiry) {
+		return "key_not_valid"
+	}
+	if k.Revoked != nil && now >= float64(*k.Revoked) {
+		return "key_revoked"
+	}
+	return ""
+}
+
 // verify judges a signature by the key's own algorithm.
 func (k *Key) verify(algorithm *big.Int, data, signature []byte) bool {
 	if len(signature) != 64 {
@@ -144,10 +140,6 @@ func (k *Key) verify(algorithm *big.Int, data, signature []byte) bool {
 		return algorithm.Cmp(big.NewInt(edwards)) == 0 && ed25519.Verify(public, data, signature)
 	}
 	r, s := new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:])
-	sum := sha256.Sum256(data)
-	return algorithm.Cmp(big.NewInt(elliptical)) == 0 && s.Cmp(halfOrder) <= 0 &&
-		ecdsa.Verify(k.public.(*ecdsa.PublicKey), sum[:], r, s)
+	low := new(big.Int).Lsh(s, 1).Cmp(elliptic.P256().Params().N) <= 0
+	return algorithm.Cmp(big.NewInt(elliptical)) == 0 && low && ecdsa.Verify(k.public.(*ecdsa.PublicKey), hash(data), r, s)
 }
-
-// same tells whether two byte strings are alike, or both absent.
-func same(one, other []byte) bool { return (one == nil) == (other == nil) && bytes.Equal(one, other) }

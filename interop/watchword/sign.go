@@ -1,8 +1,7 @@
 package watchword
 
 import (
-	"crypto"
-	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
@@ -21,35 +20,32 @@ var (
 	natsValue  = regexp.MustCompile(`^([!-~]([ -~]*[!-~])?)?$`)
 )
 
-// Signer signs with an Ed25519 or P-256 key, under the id that it is published by.
+// Signer signs with an Ed25519 key, under the id that it is published by.
 type Signer struct {
 	KeyID string
-	Key   crypto.Signer
+	Key   ed25519.PrivateKey
 }
 
 // Sign gives each message its envelope: a lone one is signed directly, several as one tree. Issuer, Issued and what the
-// messages do not show (Recipient, Expiry, Request) are taken from the claims given. It returns the claims of each.
-func (s *Signer) Sign(messages []*Message, given Claims) ([]*Claims, error) {
-	all, entries, leaves := []*Claims{}, [][]byte{}, [][]byte{}
+// messages do not show (Recipient, Expiry, Request) are taken from the claims given.
+func (s *Signer) Sign(messages []*Message, given Claims) error {
+	entries, leaves := [][]byte{}, [][]byte{}
 	for _, message := range messages {
 		claims := message.claimed(given)
 		if !message.sendable() || !claims.valid() {
-			return nil, errSigning
+			return errSigning
 		}
 		entry := encode(claims)
-		all, entries, leaves = append(all, claims), append(entries, entry), append(leaves, leaf(entry))
+		entries, leaves = append(entries, entry), append(leaves, leaf(entry))
 	}
 	head := protected{KeyID: []byte(s.KeyID), Algorithm: *big.NewInt(edwards)}
-	if _, here := s.Key.(*ecdsa.PrivateKey); here {
-		head.Algorithm = *big.NewInt(elliptical)
-	}
 	size, payload := 0, entries[0]
 	if len(messages) > 1 {
 		size, head.Tree = len(messages), new(uint64)
 		*head.Tree = 1
 		payload, _ = tree(leaves, 0)
 	}
-	signature, err := s.signature(structure(encode(&head), uint64(size), payload))
+	signature := ed25519.Sign(s.Key, structure(encode(&head), uint64(size), payload))
 	for index, message := range messages {
 		found := envelope{Version: 1, Claims: entries[index], Proof: proof{Protected: encode(&head), Signature: signature}}
 		if size > 0 {
@@ -58,18 +54,21 @@ func (s *Signer) Sign(messages []*Message, given Claims) ([]*Claims, error) {
 			found.Proof.Unprotected.Proofs = &proofs{[][]byte{step}}
 		}
 		raw := encode(found)
-		if len(raw) > maxEnvelope {
-			return nil, errSigning
+		if len(raw) > 4096 {
+			return errSigning
 		}
 		message.Headers = append(message.Headers, Header{"watchword", []byte(base64.RawURLEncoding.EncodeToString(raw))})
 	}
-	return all, err
+	return nil
 }
 
 func (m *Message) claimed(given Claims) *Claims {
 	c := &given
 	c.ID, c.Channel, c.Partition = make([]byte, 16), m.Channel, m.Partition
 	rand.Read(c.ID)
+	if !m.isKafka() { // names come once there, and some clients keep no order but this
+		slices.SortFunc(m.Headers, func(a, b Header) int { return strings.Compare(a.Name, b.Name) })
+	}
 	for _, header := range m.Headers {
 		if !isTracing(header.Name) {
 			c.Names = append(c.Names, header.Name)
@@ -97,7 +96,7 @@ func (m *Message) sendable() bool {
 	if len(m.Headers) > 1000 || m.size() > 65536-maxCharacters || utf8.RuneCountInString(m.Channel) > 1024 {
 		return false
 	}
-	_, _, name := m.place()
+	_, _, name := Place(m.Channel)
 	if m.isKafka() {
 		return topic.MatchString(name) && name != "." && name != ".." && m.Partition != nil && m.ReplyTo == nil
 	}
@@ -108,19 +107,4 @@ func (m *Message) sendable() bool {
 func isSubject(name string) bool {
 	wrong := func(token string) bool { return token == "*" || token == ">" || !printable.MatchString(token) }
 	return !slices.ContainsFunc(strings.Split(name, "."), wrong)
-}
-
-func (s *Signer) signature(data []byte) ([]byte, error) {
-	key, here := s.Key.(*ecdsa.PrivateKey)
-	if !here {
-		return s.Key.Sign(rand.Reader, data, crypto.Hash(0))
-	}
-	r, low, err := ecdsa.Sign(rand.Reader, key, hash(data))
-	if err != nil {
-		return nil, err
-	}
-	if low.Cmp(halfOrder) > 0 {
-		low.Sub(order, low)
-	}
-	return append(r.FillBytes(make([]byte, 32)), low.FillBytes(make([]byte, 32))...), nil
 }

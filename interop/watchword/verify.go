@@ -1,29 +1,46 @@
 package watchword
 
 import (
+	"bytes"
 	"encoding/hex"
+	"encoding/json"
 	"math"
 	"slices"
 	"strings"
 )
 
-// Verdict says what became of a message (section 12). Headers and ReplyTo are what a handler may see.
+// Header is one header of a message, [name, value] in JSON; its value is nil where it is null.
+type Header struct {
+	Name  string
+	Value []byte
+}
+
+// Message is one in the JSON of section 12. What is nil is absent.
+type Message struct {
+	Channel           string
+	Partition, Offset *uint64
+	AppendedAt        *float64   `json:"appended_at"`
+	AppendedBetween   []*float64 `json:"appended_between"`
+	CreatedAt         *float64   `json:"created_at"`
+	DeliveredBy       *[2]string `json:"delivered_by"`
+	Key, Value        []byte
+	Headers           []Header
+	ReplyTo           *string `json:"reply_to"`
+}
+
+// Verdict says what became of a message. Headers and ReplyTo are what a handler may see.
 type Verdict struct {
-	Verdict     string   `json:"verdict"`
-	Reason      string   `json:"reason,omitempty"`
-	Principal   string   `json:"principal,omitempty"`
-	KeyID       string   `json:"key_id,omitempty"`
-	ID          string   `json:"id,omitempty"`
-	Redelivered bool     `json:"redelivered"`
-	Headers     []Header `json:"headers,omitempty"`
-	ReplyTo     string   `json:"reply_to,omitempty"`
+	Verdict, Reason, Principal, ID string
+	KeyID                          string `json:"key_id"`
+	Redelivered                    bool
+	Headers                        []Header
+	ReplyTo                        string
 }
 
 // Request is one of this client's own, whose answer is awaited.
 type Request struct {
-	ID        string
-	Channel   string
-	Recipient *string
+	ID, Channel string
+	Recipient   *string
 }
 
 // Expected is what the reader knows of what it reads.
@@ -33,19 +50,20 @@ type Expected struct {
 	Consumer    *[2]string
 }
 
-// Verifier judges the messages of one realm, one after the other; without a Principal it is nobody.
+// Verifier judges the messages of one realm, one after the other. Without a Principal it is nobody; Shared says that all
+// readers share the replay memory; Room is how many ids a principal may hold in a log's memory, 0 for any number.
 type Verifier struct {
 	Realm     string
 	Principal *string
 	Keys      []*Key
 	Policy    Policy
-	Shared    bool // whether all readers share the replay memory
+	Shared    bool
 	Expected  Expected
-	Room      int // ids that one principal may hold in a log's memory; 0 for any number
+	Room      int
 	guards    map[string]*guard
 }
 
-// judged is one message on its way through the checks.
+// judged is one message on its way through the checks; [earliest, latest] is when the bus took it.
 type judged struct {
 	*parsed
 	*Message
@@ -53,43 +71,74 @@ type judged struct {
 	signer                                   *Key
 	request                                  *Request
 	guard                                    *guard
+	redelivered                              bool
 }
+
+// UnmarshalJSON reads [name, value or null].
+func (h *Header) UnmarshalJSON(raw []byte) error {
+	return json.Unmarshal(raw, &[]any{&h.Name, &h.Value})
+}
+
+// MarshalJSON writes it so.
+func (h Header) MarshalJSON() ([]byte, error) { return json.Marshal([]any{h.Name, h.Value}) }
+
+// Place returns the parts of a channel's URI.
+func Place(channel string) (bus, realm, name string) {
+	bus, rest, _ := strings.Cut(channel, "://")
+	realm, name, _ = strings.Cut(rest, "/")
+	return bus, realm, name
+}
+
+func (m *Message) isKafka() bool { return strings.HasPrefix(m.Channel, "kafka://") }
+
+// bounded tells whether the append time is known by the reader's looks only.
+func (m *Message) bounded() bool { return m.AppendedAt == nil && len(m.AppendedBetween) == 2 }
 
 // Judge puts a message through the nine checks.
 func (v *Verifier) Judge(message *Message, now float64) Verdict {
-	j := &judged{Message: message, now: now, guard: v.guardOf(message)}
-	j.earliest, j.latest = message.appended(now)
-	if j.bounded() { // looks are the reader's own, so they count whatever the message is worth
-		j.guard.logTime = max(j.guard.logTime, j.earliest)
+	j := &judged{Message: message, now: now, guard: v.guardOf(message), earliest: now, latest: now}
+	if message.AppendedAt != nil {
+		j.earliest, j.latest = *message.AppendedAt, *message.AppendedAt
+	} else if j.bounded() {
+		j.earliest, j.latest = math.Inf(-1), *message.AppendedBetween[1]
+		if message.AppendedBetween[0] != nil {
+			j.earliest = *message.AppendedBetween[0]
+		}
+		j.guard.logTime = max(j.guard.logTime, j.earliest) // whatever the message is worth: looks are the reader's own
 	}
-	for _, check := range []func(*judged) string{v.envelope, v.destination, v.time, v.key, v.signature, v.content} {
+	checks := []func(*judged) string{v.envelope, v.destination, v.time, v.key, v.signature, v.content, v.claim, v.permission}
+	for _, check := range checks {
 		if reason := check(j); reason != "" {
 			return Verdict{Verdict: "rejected", Reason: reason}
 		}
 	}
-	redelivered, reason := v.claim(j)
-	if reason == "" {
-		reason = v.permission(j, !redelivered)
-	}
-	if reason != "" {
-		return Verdict{Verdict: "rejected", Reason: reason}
-	}
 	hidden := func(h Header) bool { return !slices.Contains(j.claims.Names, h.Name) && !isTracing(h.Name) }
 	return Verdict{Verdict: "verified", Principal: j.claims.Issuer, KeyID: j.signer.Kid, ID: hex.EncodeToString(j.claims.ID),
-		Redelivered: redelivered, Headers: slices.DeleteFunc(slices.Clone(j.Headers), hidden), ReplyTo: j.claims.ReplyTo}
+		Redelivered: j.redelivered, Headers: slices.DeleteFunc(slices.Clone(j.Headers), hidden), ReplyTo: j.claims.ReplyTo}
+}
+
+// isTracing tells the headers that may be added on the way.
+func isTracing(name string) bool { return name == "traceparent" || name == "tracestate" }
+
+// size counts the bytes of names and values of all headers.
+func (m *Message) size() (size int) {
+	for _, header := range m.Headers {
+		size += len(header.Name) + len(header.Value)
+	}
+	return size
 }
 
 // envelope is checks 1 and 2.
 func (v *Verifier) envelope(j *judged) string {
-	if len(j.Headers) > maxHeaders {
-		return "malformed"
-	}
 	found := slices.DeleteFunc(slices.Clone(j.Headers), func(h Header) bool { return !isEnvelope(h.Name) })
-	if len(found) == 0 {
+	if len(j.Headers) <= 1024 && len(found) == 0 {
 		return "unsigned"
 	}
+	if len(j.Headers) > 1024 || len(found) > 1 || j.size() > 65536 {
+		return "malformed"
+	}
 	var err error
-	if j.parsed, err = parse(found[0].Value); err != nil || len(found) > 1 || j.size() > 65536 {
+	if j.parsed, err = parse(found[0].Value); err != nil {
 		return "malformed"
 	}
 	j.issued = float64(j.claims.Issued)
@@ -99,30 +148,26 @@ func (v *Verifier) envelope(j *judged) string {
 
 // destination is check 3.
 func (v *Verifier) destination(j *judged) string {
-	c := &j.claims
-	if _, realm, _ := j.place(); c.Channel != j.Channel || realm != v.Realm {
-		return "wrong_channel"
-	}
-	if c.Partition == nil && j.isKafka() && !v.Shared ||
-		c.Partition != nil && (!j.isKafka() || j.Partition == nil || *j.Partition != *c.Partition) {
-		return "wrong_partition"
-	}
-	atStream := !j.isKafka() && j.Offset != nil
-	if c.ReplyTo != "" && (!atStream && (j.ReplyTo == nil || *j.ReplyTo != c.ReplyTo) || strings.HasPrefix(c.ReplyTo, "$")) {
-		return "wrong_reply_to"
-	}
-	if c.Recipient != nil && (v.Principal == nil || *v.Principal != *c.Recipient) {
-		return "wrong_recipient"
-	}
+	_, realm, _ := Place(j.Channel)
+	c, kafka, bound := &j.claims, j.isKafka(), v.Expected.Consumer
 	for index, request := range v.Expected.Requests {
 		if c.Request != nil && request.ID == hex.EncodeToString(c.Request) {
 			j.request = &v.Expected.Requests[index]
 		}
 	}
-	if j.request == nil && (c.Request != nil || v.Expected.OnlyReplies) {
+	switch atStream := !kafka && j.Offset != nil; {
+	case c.Channel != j.Channel || realm != v.Realm:
+		return "wrong_channel"
+	case c.Partition == nil && kafka && !v.Shared,
+		c.Partition != nil && (!kafka || j.Partition == nil || *j.Partition != *c.Partition):
+		return "wrong_partition"
+	case c.ReplyTo != "" && !atStream && (j.ReplyTo == nil || *j.ReplyTo != c.ReplyTo), strings.HasPrefix(c.ReplyTo, "$"):
+		return "wrong_reply_to"
+	case c.Recipient != nil && (v.Principal == nil || *v.Principal != *c.Recipient):
+		return "wrong_recipient"
+	case j.request == nil && (c.Request != nil || v.Expected.OnlyReplies):
 		return "wrong_request"
-	}
-	if bound := v.Expected.Consumer; bound != nil && (j.DeliveredBy == nil || *j.DeliveredBy != *bound) {
+	case bound != nil && (j.DeliveredBy == nil || *j.DeliveredBy != *bound):
 		return "wrong_delivery"
 	}
 	return ""
@@ -130,17 +175,16 @@ func (v *Verifier) destination(j *judged) string {
 
 // time is check 4. What is from the future by looks goes through checks 5 to 7, so that a copy of it can be told.
 func (v *Verifier) time(j *judged) string {
-	if j.issued < j.earliest-v.Policy.window() {
+	ahead := j.issued - j.latest
+	switch {
+	case j.issued < j.earliest-v.Policy.window():
 		return "stale"
-	}
-	if ahead := j.issued - j.latest; ahead > v.Policy.MaxSkew {
-		if j.bounded() && ahead <= v.Policy.MaxAge+2*v.Policy.MaxSkew &&
-			v.key(j) == "" && v.signature(j) == "" && v.content(j) == "" {
+	case ahead > v.Policy.MaxSkew:
+		if j.bounded() && ahead <= v.Policy.window()+v.Policy.MaxSkew && v.key(j)+v.signature(j)+v.content(j) == "" {
 			v.hold(j)
 		}
 		return "from_future"
-	}
-	if j.claims.Expiry != nil && j.now >= float64(*j.claims.Expiry) {
+	case j.claims.Expiry != nil && j.now >= float64(*j.claims.Expiry):
 		return "expired"
 	}
 	return ""
@@ -148,15 +192,10 @@ func (v *Verifier) time(j *judged) string {
 
 // key is check 5. What ends here is undetermined: its key may yet become known.
 func (v *Verifier) key(j *judged) (reason string) {
-	key, reason := find(v.Keys, j.claims.Issuer, j.protected.KeyID)
-	if key != nil {
-		if key.NotBefore != nil && j.reference < float64(*key.NotBefore) || key.Expiry != nil && j.reference >= float64(*key.Expiry) {
-			reason = "key_not_valid"
-		} else if key.Revoked != nil && j.now >= float64(*key.Revoked) {
-			reason = "key_revoked"
-		}
+	if j.signer, reason = find(v.Keys, j.claims.Issuer, j.protected.KeyID); j.signer != nil {
+		reason = j.signer.valid(j.reference, j.now)
 	}
-	if j.signer = key; reason != "" {
+	if reason != "" {
 		v.hold(j)
 	}
 	return reason
@@ -168,7 +207,8 @@ func (v *Verifier) signature(j *judged) string {
 	if j.inclusion != nil {
 		size, payload = j.inclusion.Size, j.inclusion.root(j.rawClaims)
 	}
-	if payload == nil || !j.signer.verify(&j.protected.Algorithm, structure(j.rawProtected, size, payload), j.parsed.signature) {
+	data := structure(j.rawProtected, size, payload)
+	if payload == nil || j.signer == nil || !j.signer.verify(&j.protected.Algorithm, data, j.parsed.signature) {
 		return "bad_signature"
 	}
 	return ""
@@ -181,16 +221,37 @@ func structure(protected []byte, size uint64, payload []byte) []byte {
 
 // content is check 7.
 func (v *Verifier) content(j *judged) string {
+	id := hex.EncodeToString(j.claims.ID)
+	another := func(h Header) bool { return h.Name == "Nats-Msg-Id" && string(h.Value) != id }
+	same := func(a, b []byte) bool { return (a == nil) == (b == nil) && bytes.Equal(a, b) }
 	value, digest := j.digests(j.claims.Names)
 	if !same(value, j.claims.Value) || !same(digest, j.claims.Digest) ||
-		j.CreatedAt != nil && math.Abs(*j.CreatedAt-j.issued) > v.Policy.MaxSkew {
+		j.CreatedAt != nil && math.Abs(*j.CreatedAt-j.issued) > v.Policy.MaxSkew ||
+		!j.isKafka() && !slices.Contains(j.claims.Names, "Nats-Msg-Id") && slices.ContainsFunc(j.Headers, another) {
 		return "altered"
 	}
-	for _, header := range j.Headers {
-		if !j.isKafka() && header.Name == "Nats-Msg-Id" && !slices.Contains(j.claims.Names, header.Name) &&
-			string(header.Value) != hex.EncodeToString(j.claims.ID) {
-			return "altered"
+	return ""
+}
+
+// digests returns the claims v and m for a message whose covered names are given.
+func (m *Message) digests(names []string) (value, digest []byte) {
+	orNull := func(raw []byte) any {
+		if raw == nil {
+			return nil
+		}
+		return raw
+	}
+	if m.Value != nil {
+		value = hash(m.Value)
+	}
+	if m.Key == nil && len(names) == 0 {
+		return value, nil
+	}
+	pairs := [][2]any{}
+	for _, header := range m.Headers {
+		if slices.Contains(names, header.Name) {
+			pairs = append(pairs, [2]any{header.Name, orNull(header.Value)})
 		}
 	}
-	return ""
+	return value, hash(encode([]any{orNull(m.Key), pairs}))
 }

@@ -1,0 +1,188 @@
+package watchword
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// guard is the memory of one log, for one run (section 9). It has no start, is neither rebuilt nor handed on, and lets
+// nothing go: what is below a floor is stale before it is looked up.
+type guard struct {
+	logTime      float64
+	admitted     map[id]position
+	undetermined map[string]position   // by the claims' bytes
+	latest       map[string]float64    // a principal's highest iat, where append times lie in intervals
+	raised       map[[2]string]float64 // floors by principal and key id: the least iat above them
+	buckets      map[int]*bucket       // by rule
+}
+
+type id struct {
+	principal, cti string
+	issued         float64
+}
+
+// position is where a broker put which claims, if it said so.
+type position struct {
+	claims     string
+	known      bool
+	offset     uint64
+	appendedAt float64
+}
+
+func (v *Verifier) guardOf(message *Message) *guard {
+	log := message.Channel
+	if message.isKafka() && message.Partition != nil {
+		log += fmt.Sprintf(" %d", *message.Partition)
+	}
+	if v.guards == nil {
+		v.guards = map[string]*guard{}
+	}
+	if v.guards[log] == nil {
+		v.guards[log] = &guard{math.Inf(-1), map[id]position{}, map[string]position{}, map[string]float64{},
+			map[[2]string]float64{}, map[int]*bucket{}}
+	}
+	return v.guards[log]
+}
+
+func (j *judged) id() id { return id{j.claims.Issuer, string(j.claims.ID), j.issued} }
+
+func (j *judged) signedBy() [2]string { return [2]string{j.claims.Issuer, string(j.protected.KeyID)} }
+
+func (j *judged) position() position {
+	found := position{claims: string(j.rawClaims), known: j.Offset != nil}
+	if j.Offset != nil {
+		found.offset = *j.Offset
+	}
+	if j.AppendedAt != nil {
+		found.appendedAt = *j.AppendedAt
+	}
+	return found
+}
+
+// floor returns the higher of the log's floor and a principal's own.
+func (v *Verifier) floor(g *guard, principal string) float64 {
+	return max(g.logTime, g.latest[principal]) - v.Policy.window()
+}
+
+// claim is check 8, in the order of its steps.
+func (v *Verifier) claim(j *judged) string {
+	g, here, principal := j.guard, j.position(), j.claims.Issuer
+	g.logTime = max(g.logTime, j.earliest)
+	if j.issued < v.floor(g, principal) {
+		return "stale"
+	}
+	if before, known := g.admitted[j.id()]; known {
+		if j.redelivered = here.known && before == here; j.redelivered {
+			return ""
+		}
+		return "replayed"
+	}
+	before, undetermined := g.undetermined[here.claims]
+	if undetermined && (!here.known || before != here) {
+		return "replayed"
+	}
+	if j.bounded() {
+		g.latest[principal] = max(g.latest[principal], j.issued)
+	}
+	held := 0
+	for known := range g.admitted {
+		if known.principal == principal && known.issued >= v.floor(g, principal) {
+			held++
+		}
+	}
+	if v.Room > 0 && held >= v.Room {
+		g.raised[j.signedBy()] = max(g.raised[j.signedBy()], j.issued+1)
+		return "over_quota"
+	}
+	if j.issued < g.raised[j.signedBy()] && !undetermined {
+		return "stale"
+	}
+	g.admitted[j.id()] = here
+	return ""
+}
+
+// hold remembers what is undetermined, and where it stood.
+func (v *Verifier) hold(j *judged) {
+	here := j.position()
+	_, known := j.guard.admitted[j.id()]
+	_, undetermined := j.guard.undetermined[here.claims]
+	if !known && !undetermined && j.issued >= max(v.floor(j.guard, j.claims.Issuer), j.guard.raised[j.signedBy()]) {
+		j.guard.undetermined[here.claims] = here
+	}
+}
+
+// Policy is who may speak where, and how old a message may be.
+type Policy struct {
+	MaxAge    float64 `json:"max_age"`
+	MaxSkew   float64 `json:"max_skew"`
+	Contained []string
+	Allow     []Rule
+}
+
+// Rule lets a principal speak on channels, maybe at a rate such as "2/m".
+type Rule struct {
+	Principal string
+	Channels  []string
+	Rate      string
+}
+
+func (p *Policy) window() float64 { return p.MaxAge + p.MaxSkew }
+
+// permission is check 9.
+func (v *Verifier) permission(j *judged) string {
+	channel, asked := j.Channel, false
+	if j.request != nil {
+		channel, asked = j.request.Channel, j.request.Recipient != nil
+	}
+	rule := slices.IndexFunc(v.Policy.Allow, func(rule Rule) bool {
+		matching := func(pattern string) bool { return matches(pattern, channel) }
+		return rule.Principal == j.claims.Issuer && slices.ContainsFunc(rule.Channels, matching)
+	})
+	switch {
+	case asked && *j.request.Recipient != j.claims.Issuer, !asked && rule < 0 && len(v.Policy.Allow) > 0:
+		return "not_permitted"
+	case rule >= 0 && !j.redelivered && !j.guard.spend(rule, v.Policy.Allow[rule].Rate, j.reference):
+		return "rate_limited"
+	case slices.Contains(v.Policy.Contained, j.claims.Issuer):
+		return "contained"
+	}
+	return ""
+}
+
+// matches compares a channel with a topic, or with a subject that may have wildcards.
+func matches(pattern, channel string) bool {
+	if strings.HasPrefix(pattern, "kafka://") {
+		return pattern == channel
+	}
+	pattern = regexp.MustCompile(`(/|\\\.)>$`).ReplaceAllString(regexp.QuoteMeta(pattern), "$1.+")
+	pattern = regexp.MustCompile(`(/|\.)\\\*`).ReplaceAllString(pattern, "$1[^.]+")
+	return regexp.MustCompile("^" + pattern + "$").MatchString(channel)
+}
+
+// bucket holds what is left of a rate, in tokens times the period, so that nothing is lost to rounding.
+type bucket struct{ left, at float64 }
+
+// spend takes one token of a rule's rate, if there is one.
+func (g *guard) spend(rule int, rate string, now float64) bool {
+	if rate == "" {
+		return true
+	}
+	var count float64
+	var unit string
+	fmt.Sscanf(rate, "%g/%s", &count, &unit)
+	period := map[string]float64{"s": 1, "m": 60, "h": 3600}[unit]
+	if g.buckets[rule] == nil {
+		g.buckets[rule] = &bucket{count * period, now}
+	}
+	b := g.buckets[rule]
+	b.left = min(count*period, b.left+max(0, now-b.at)*count)
+	b.at = max(b.at, now)
+	if period == 0 || b.left < period {
+		return false
+	}
+	b.left -= period
+	return true
+}
