@@ -43,6 +43,7 @@ from tests.unit.core.world import (
     structure,
 )
 from tests.vectors import faults, trees
+from tests.vectors.edges import edges
 from watchword import SigningKey, VerificationKey
 from watchword.jwk import to_jwk
 from watchword.spi import Channel, Message, Position
@@ -68,6 +69,7 @@ def files() -> dict[str, list[Vector]]:
         "altered": _altered(),
         "replay": _replay(),
         "policy": _policy(),
+        "edges": _edges(),
     }
     return {name: list(vectors) for name, vectors in made.items()}
 
@@ -657,6 +659,15 @@ def _policy() -> Iterator[Vector]:
         [rejected("contained"), rejected("replayed")],
         policy={"contained": [ALICE]},
     )
+
+
+def _edges() -> Iterator[Vector]:
+    for edge in edges():
+        verified = accepted(key_id=edge.key_id, principal=edge.principal, message_id=edge.id)
+        verdict = verified if edge.reason is None else rejected(edge.reason)
+        more = dict(edge.more)
+        found = vector(edge.name, edge.comment, edge.message, verdict, keys=more.pop("keys", None))
+        yield found | more
 
 
 if __name__ == "__main__":
