@@ -44,11 +44,13 @@ from tests.unit.core.world import (
 )
 from tests.vectors import faults, trees
 from tests.vectors.edges import edges
+from tests.vectors.keysets import keysets
 from watchword import SigningKey, VerificationKey
 from watchword.jwk import to_jwk
 from watchword.spi import Channel, Message, Position
 
 FOLDER: Final = Path(__file__).parent / "v1"
+KEYSETS: Final = Path(__file__).parent / "keysets.json"
 SEEN_AT: Final = NOW + 1
 Vector = dict[str, Any]
 
@@ -78,6 +80,7 @@ def main() -> None:
     """Write every file anew."""
     for name, vectors in files().items():
         (FOLDER / f"{name}.json").write_text(render(vectors), encoding="utf-8")
+    KEYSETS.write_text(render(list(keysets())), encoding="utf-8")
 
 
 def render(vectors: Sequence[Vector]) -> str:
