@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
-	"errors"
 	"math/big"
 	"math/bits"
 	"slices"
@@ -72,11 +71,11 @@ type parsed struct {
 const maxTime, maxCharacters = 1 << 33, 5462
 
 var (
-	errMalformed  = errors.New("malformed")
 	decodeOptions = cbor.DecOptions{IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden, MaxNestedLevels: 6}
 	encodeOptions = cbor.EncOptions{Sort: cbor.SortBytewiseLexical, NilContainers: cbor.NilContainerAsEmpty}
 	decoder       = must(decodeOptions.DecMode())
 	encoder       = must(encodeOptions.EncMode())
+	nullEncoder   = must(cbor.EncOptions{}.EncMode()) // for bytes that may be absent
 )
 
 func must[T any](value T, err error) T {
@@ -93,30 +92,29 @@ func decode(raw []byte, target any) bool {
 	return decoder.Unmarshal(raw, target) == nil && bytes.Equal(encode(target), raw)
 }
 
-func parse(text []byte) (*parsed, error) {
+// parse returns what stands in a header's value, or nil where that is malformed.
+func parse(text []byte) *parsed {
 	raw, err := base64.RawURLEncoding.DecodeString(string(text))
-	if err != nil || len(text) > maxCharacters || base64.RawURLEncoding.EncodeToString(raw) != string(text) {
-		return nil, errMalformed
-	}
 	var outer envelope
-	if !decode(raw, &outer) || outer.Version != 1 || outer.Proof.Payload != nil || len(outer.Proof.Signature) > 128 {
-		return nil, errMalformed
+	if err != nil || len(text) > maxCharacters || base64.RawURLEncoding.EncodeToString(raw) != string(text) ||
+		!decode(raw, &outer) || outer.Version != 1 || outer.Proof.Payload != nil || len(outer.Proof.Signature) > 128 {
+		return nil
 	}
 	p := &parsed{rawClaims: outer.Claims, rawProtected: outer.Proof.Protected, signature: outer.Proof.Signature}
 	if !decode(p.rawClaims, &p.claims) || !p.claims.valid() || !decode(p.rawProtected, &p.protected) ||
 		len(p.protected.KeyID) < 1 || len(p.protected.KeyID) > 128 {
-		return nil, errMalformed
+		return nil
 	}
 	tree, found := p.protected.Tree, outer.Proof.Unprotected.Proofs
 	if tree == nil && found == nil {
-		return p, nil
+		return p
 	}
 	p.inclusion = &inclusion{}
 	if tree == nil || *tree != 1 || found == nil || len(found.Inclusion) != 1 || !decode(found.Inclusion[0], p.inclusion) ||
 		!p.inclusion.valid() {
-		return nil, errMalformed
+		return nil
 	}
-	return p, nil
+	return p
 }
 
 func (c *Claims) valid() bool {

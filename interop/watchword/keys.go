@@ -1,6 +1,7 @@
 package watchword
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -19,20 +20,22 @@ var errKey = errors.New("a key set that must not be used")
 
 // Key is a principal's public key; times are nil where the set names none.
 type Key struct {
-	Kty, Crv, X, Y, Kid, Alg, Use, Principal string
-	Operations                               []string `json:"key_ops"`
-	NotBefore                                *uint64  `json:"nbf"`
-	Expiry                                   *uint64  `json:"exp"`
-	Revoked                                  *uint64
-	D, P, Q, DP, DQ, QI, Oth, K              json.RawMessage // private ones
-	public                                   interface{ Equal(crypto.PublicKey) bool }
+	Kty, Crv, X, Y, Alg, Principal string
+	Kid                            *string
+	Use                            json.RawMessage
+	Operations                     json.RawMessage `json:"key_ops"`
+	NotBefore                      *uint64         `json:"nbf"`
+	Expiry                         *uint64         `json:"exp"`
+	Revoked                        *uint64
+	D, P, Q, DP, DQ, QI, Oth, K    json.RawMessage // private ones
+	public                         interface{ Equal(crypto.PublicKey) bool }
 }
 
 // ParseKeys reads a JWK Set, or refuses it whole (section 10).
 func ParseKeys(raw []byte) ([]*Key, error) {
 	var set struct{ Keys []*Key }
-	if err := json.Unmarshal(raw, &set); err != nil {
-		return nil, err
+	if json.Unmarshal(raw, &set) != nil || set.Keys == nil || !unique(json.NewDecoder(bytes.NewReader(raw))) {
+		return nil, errKey
 	}
 	for index, key := range set.Keys {
 		if err := key.load(); err != nil {
@@ -40,7 +43,7 @@ func ParseKeys(raw []byte) ([]*Key, error) {
 		}
 		for _, other := range set.Keys[:index] {
 			owner := other.Principal == key.Principal
-			if owner && other.Kid == key.Kid || !owner && other.public.Equal(key.public) {
+			if owner && *other.Kid == *key.Kid || !owner && other.public.Equal(key.public) {
 				return nil, errKey
 			}
 		}
@@ -48,26 +51,49 @@ func ParseKeys(raw []byte) ([]*Key, error) {
 	return set.Keys, nil
 }
 
+// unique reads one JSON value; it tells whether no name comes twice in an object.
+func unique(values *json.Decoder) bool {
+	start, _ := values.Token()
+	if start != json.Delim('{') && start != json.Delim('[') {
+		return true
+	}
+	for seen := map[json.Token]bool{}; values.More(); {
+		if start == json.Delim('{') {
+			name, _ := values.Token()
+			if seen[name] {
+				return false
+			}
+			seen[name] = true
+		}
+		if !unique(values) {
+			return false
+		}
+	}
+	_, err := values.Token()
+	return err == nil
+}
+
 func (k *Key) load() (err error) {
-	private := slices.Concat(k.D, k.P, k.Q, k.DP, k.DQ, k.QI, k.Oth, k.K)
-	beyond := func(time *uint64) bool { return time != nil && *time >= maxTime }
 	thumbprint := fmt.Sprintf(`{"crv":"%s","kty":"%s","x":"%s"}`, k.Crv, k.Kty, k.X)
 	switch k.Kty + " " + k.Crv + " " + k.Alg {
 	case "OKP Ed25519 ", "OKP Ed25519 Ed25519", "OKP Ed25519 EdDSA":
 		k.public, err = edwardsKey(coordinate(k.X))
 	case "EC P-256 ", "EC P-256 ES256", "EC P-256 ESP256":
-		point := slices.Concat([]byte{4}, coordinate(k.X), coordinate(k.Y))
-		k.public, err = ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
+		k.public, err = ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, coordinate(k.X), coordinate(k.Y)))
 		thumbprint = fmt.Sprintf(`{"crv":"P-256","kty":"EC","x":"%s","y":"%s"}`, k.X, k.Y)
 	default:
-		err = errKey
+		return errKey
 	}
-	if k.Kid == "" {
-		k.Kid = base64.RawURLEncoding.EncodeToString(hash([]byte(thumbprint)))[:16]
+	if k.Kid == nil {
+		id := base64.RawURLEncoding.EncodeToString(hash([]byte(thumbprint)))[:16]
+		k.Kid = &id
 	}
-	if private != nil || !isPrincipal(k.Principal) || len(k.Kid) > 128 || k.Use != "" && k.Use != "sig" ||
-		k.Operations != nil && !slices.Contains(k.Operations, "verify") ||
-		beyond(k.NotBefore) || beyond(k.Expiry) || beyond(k.Revoked) {
+	var operations []string
+	private := slices.Concat(k.D, k.P, k.Q, k.DP, k.DQ, k.QI, k.Oth, k.K)
+	beyond := func(time *uint64) bool { return time != nil && *time >= maxTime }
+	if private != nil || !isPrincipal(k.Principal) || len(*k.Kid) < 1 || len(*k.Kid) > 128 || beyond(k.NotBefore) ||
+		beyond(k.Expiry) || beyond(k.Revoked) || k.Use != nil && string(k.Use) != `"sig"` ||
+		k.Operations != nil && (json.Unmarshal(k.Operations, &operations) != nil || !slices.Contains(operations, "verify")) {
 		return errKey
 	}
 	return err
@@ -109,10 +135,10 @@ func edwardsKey(raw []byte) (ed25519.PublicKey, error) {
 func find(keys []*Key, principal string, id []byte) (*Key, string) {
 	reason := "unknown_key"
 	for _, key := range keys {
-		if key.Principal == principal && key.Kid == string(id) {
+		if key.Principal == principal && *key.Kid == string(id) {
 			return key, ""
 		}
-		if key.Kid == string(id) {
+		if *key.Kid == string(id) {
 			reason = "wrong_principal"
 		}
 	}

@@ -12,16 +12,16 @@ import (
 // nothing go: what is below a floor is stale before it is looked up.
 type guard struct {
 	logTime      float64
-	admitted     map[id]position
-	undetermined map[string]position   // by the claims' bytes
-	latest       map[string]float64    // a principal's highest iat, where append times lie in intervals
-	raised       map[[2]string]float64 // floors by principal and key id: the least iat above them
-	buckets      map[int]*bucket       // by rule
+	admitted     map[identity]position
+	undetermined map[string]position // by the claims' bytes
+	latest       map[string]float64  // a principal's highest iat, where append times lie in intervals
+	raised       map[string]float64  // floors by principal and key id: the least iat above them
+	buckets      map[int]*bucket     // by rule
 }
 
-type id struct {
-	principal, cti string
-	issued         float64
+type identity struct {
+	principal, id string
+	issued        float64
 }
 
 // position is where a broker put which claims, if it said so.
@@ -41,26 +41,15 @@ func (v *Verifier) guardOf(message *Message) *guard {
 		v.guards = map[string]*guard{}
 	}
 	if v.guards[log] == nil {
-		v.guards[log] = &guard{math.Inf(-1), map[id]position{}, map[string]position{}, map[string]float64{},
-			map[[2]string]float64{}, map[int]*bucket{}}
+		v.guards[log] = &guard{math.Inf(-1), map[identity]position{}, map[string]position{}, map[string]float64{},
+			map[string]float64{}, map[int]*bucket{}}
 	}
 	return v.guards[log]
 }
 
-func (j *judged) id() id { return id{j.claims.Issuer, string(j.claims.ID), j.issued} }
+func (j *judged) identity() identity { return identity{j.claims.Issuer, j.id, j.issued} }
 
-func (j *judged) signedBy() [2]string { return [2]string{j.claims.Issuer, string(j.protected.KeyID)} }
-
-func (j *judged) position() position {
-	found := position{claims: string(j.rawClaims), known: j.Offset != nil}
-	if j.Offset != nil {
-		found.offset = *j.Offset
-	}
-	if j.AppendedAt != nil {
-		found.appendedAt = *j.AppendedAt
-	}
-	return found
-}
+func (j *judged) signedBy() string { return j.claims.Issuer + "\x00" + string(j.protected.KeyID) }
 
 // floor returns the higher of the log's floor and a principal's own.
 func (v *Verifier) floor(g *guard, principal string) float64 {
@@ -69,48 +58,45 @@ func (v *Verifier) floor(g *guard, principal string) float64 {
 
 // claim is check 8, in the order of its steps.
 func (v *Verifier) claim(j *judged) string {
-	g, here, principal := j.guard, j.position(), j.claims.Issuer
-	g.logTime = max(g.logTime, j.earliest)
-	if j.issued < v.floor(g, principal) {
+	principal := j.claims.Issuer
+	j.logTime = max(j.logTime, j.earliest)
+	known, admitted := j.admitted[j.identity()]
+	seen, undetermined := j.undetermined[j.here.claims]
+	j.redelivered = admitted && j.here.known && known == j.here
+	switch {
+	case j.issued < v.floor(j.guard, principal):
 		return "stale"
-	}
-	if before, known := g.admitted[j.id()]; known {
-		if j.redelivered = here.known && before == here; j.redelivered {
-			return ""
-		}
-		return "replayed"
-	}
-	before, undetermined := g.undetermined[here.claims]
-	if undetermined && (!here.known || before != here) {
+	case j.redelivered:
+		return ""
+	case admitted, undetermined && (!j.here.known || seen != j.here):
 		return "replayed"
 	}
 	if j.bounded() {
-		g.latest[principal] = max(g.latest[principal], j.issued)
+		j.guard.latest[principal] = max(j.guard.latest[principal], j.issued)
 	}
 	held := 0
-	for known := range g.admitted {
-		if known.principal == principal && known.issued >= v.floor(g, principal) {
+	for one := range j.admitted {
+		if one.principal == principal && one.issued >= v.floor(j.guard, principal) {
 			held++
 		}
 	}
-	if v.Room > 0 && held >= v.Room {
-		g.raised[j.signedBy()] = max(g.raised[j.signedBy()], j.issued+1)
+	switch {
+	case v.Room > 0 && held >= v.Room:
+		j.raised[j.signedBy()] = max(j.raised[j.signedBy()], j.issued+1)
 		return "over_quota"
-	}
-	if j.issued < g.raised[j.signedBy()] && !undetermined {
+	case j.issued < j.raised[j.signedBy()] && !undetermined:
 		return "stale"
 	}
-	g.admitted[j.id()] = here
+	j.admitted[j.identity()] = j.here
 	return ""
 }
 
 // hold remembers what is undetermined, and where it stood.
 func (v *Verifier) hold(j *judged) {
-	here := j.position()
-	_, known := j.guard.admitted[j.id()]
-	_, undetermined := j.guard.undetermined[here.claims]
-	if !known && !undetermined && j.issued >= max(v.floor(j.guard, j.claims.Issuer), j.guard.raised[j.signedBy()]) {
-		j.guard.undetermined[here.claims] = here
+	_, admitted := j.admitted[j.identity()]
+	_, undetermined := j.undetermined[j.here.claims]
+	if !admitted && !undetermined && j.issued >= max(v.floor(j.guard, j.claims.Issuer), j.raised[j.signedBy()]) {
+		j.undetermined[j.here.claims] = j.here
 	}
 }
 
@@ -131,20 +117,16 @@ type Rule struct {
 
 func (p *Policy) window() float64 { return p.MaxAge + p.MaxSkew }
 
-// permission is check 9.
+// permission is check 9. An answer is judged by the request: by whom that was for, or by where it went.
 func (v *Verifier) permission(j *judged) string {
-	channel, asked := j.Channel, false
-	if j.request != nil {
-		channel, asked = j.request.Channel, j.request.Recipient != nil
-	}
 	rule := slices.IndexFunc(v.Policy.Allow, func(rule Rule) bool {
-		matching := func(pattern string) bool { return matches(pattern, channel) }
+		matching := func(pattern string) bool { return matches(pattern, j.where) }
 		return rule.Principal == j.claims.Issuer && slices.ContainsFunc(rule.Channels, matching)
 	})
 	switch {
-	case asked && *j.request.Recipient != j.claims.Issuer, !asked && rule < 0 && len(v.Policy.Allow) > 0:
+	case j.recipient != nil && *j.recipient != j.claims.Issuer, j.recipient == nil && rule < 0 && len(v.Policy.Allow) > 0:
 		return "not_permitted"
-	case rule >= 0 && !j.redelivered && !j.guard.spend(rule, v.Policy.Allow[rule].Rate, j.reference):
+	case rule >= 0 && !j.redelivered && !j.spend(rule, v.Policy.Allow[rule].Rate, j.reference):
 		return "rate_limited"
 	case slices.Contains(v.Policy.Contained, j.claims.Issuer):
 		return "contained"

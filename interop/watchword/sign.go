@@ -57,7 +57,7 @@ func (s *Signer) Sign(messages []*Message, given Claims) error {
 		if len(raw) > 4096 {
 			return errSigning
 		}
-		message.Headers = append(message.Headers, Header{"watchword", []byte(base64.RawURLEncoding.EncodeToString(raw))})
+		message.Headers = append(message.Headers, Header{Name: "watchword", Value: []byte(base64.RawURLEncoding.EncodeToString(raw))})
 	}
 	return nil
 }
@@ -70,7 +70,7 @@ func (m *Message) claimed(given Claims) *Claims {
 		slices.SortFunc(m.Headers, func(a, b Header) int { return strings.Compare(a.Name, b.Name) })
 	}
 	for _, header := range m.Headers {
-		if !isTracing(header.Name) {
+		if header.Name != "traceparent" && header.Name != "tracestate" {
 			c.Names = append(c.Names, header.Name)
 		}
 	}

@@ -47,6 +47,22 @@ func TestVectors(t *testing.T) {
 	}
 }
 
+func TestKeySets(t *testing.T) {
+	var sets []struct {
+		Name, Text string
+		Good       bool
+	}
+	if raw, err := os.ReadFile("../../tests/vectors/keysets.json"); err != nil || json.Unmarshal(raw, &sets) != nil || len(sets) == 0 {
+		t.Fatal(err)
+	}
+	for _, set := range sets {
+		if _, err := ParseKeys([]byte(set.Text)); (err == nil) != set.Good {
+			t.Errorf("%s: %v", set.Name, err)
+		}
+	}
+	t.Logf("%d key sets", len(sets))
+}
+
 func (v *vector) run(t *testing.T) {
 	keys, err := ParseKeys(v.Keys)
 	if err != nil || len(v.Messages) != len(v.Verdicts) {
@@ -55,7 +71,7 @@ func (v *vector) run(t *testing.T) {
 	verifier := &Verifier{v.Realm, v.Principal, keys, v.Policy, v.Shared, v.Expected, v.Room, nil}
 	var visible [][]Header
 	for index, message := range v.Messages {
-		message.Headers = append(slices.Repeat([]Header{{"", []byte{}}}, v.EmptyHeaders), message.Headers...)
+		message.Headers = append(slices.Repeat([]Header{{Value: []byte{}}}, v.EmptyHeaders), message.Headers...)
 		found := verifier.Judge(message, v.Now)
 		if found.Verdict == "verified" {
 			visible = append(visible, found.Headers)

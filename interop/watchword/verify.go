@@ -11,6 +11,7 @@ import (
 
 // Header is one header of a message, [name, value] in JSON; its value is nil where it is null.
 type Header struct {
+	_     struct{} `cbor:",toarray"`
 	Name  string
 	Value []byte
 }
@@ -37,15 +38,13 @@ type Verdict struct {
 	ReplyTo                        string
 }
 
-// Request is one of this client's own, whose answer is awaited.
-type Request struct {
-	ID, Channel string
-	Recipient   *string
-}
-
-// Expected is what the reader knows of what it reads.
+// Expected is what the reader knows of what it reads: requests of its own whose answers are awaited, and the stream and
+// consumer that are bound.
 type Expected struct {
-	Requests    []Request
+	Requests []struct {
+		ID, Channel string
+		Recipient   *string
+	}
 	OnlyReplies bool `json:"only_replies"`
 	Consumer    *[2]string
 }
@@ -63,15 +62,19 @@ type Verifier struct {
 	guards    map[string]*guard
 }
 
-// judged is one message on its way through the checks; [earliest, latest] is when the bus took it.
+// judged is one message on its way through the checks. The bus took it between earliest and latest; where and recipient say
+// by what policy judges it.
 type judged struct {
 	*parsed
 	*Message
+	*guard
 	now, earliest, latest, reference, issued float64
+	id                                       string
+	here                                     position
 	signer                                   *Key
-	request                                  *Request
-	guard                                    *guard
-	redelivered                              bool
+	where                                    string
+	recipient                                *string
+	answer, redelivered                      bool
 }
 
 // UnmarshalJSON reads [name, value or null].
@@ -96,7 +99,7 @@ func (m *Message) bounded() bool { return m.AppendedAt == nil && len(m.AppendedB
 
 // Judge puts a message through the nine checks.
 func (v *Verifier) Judge(message *Message, now float64) Verdict {
-	j := &judged{Message: message, now: now, guard: v.guardOf(message), earliest: now, latest: now}
+	j := &judged{Message: message, guard: v.guardOf(message), now: now, earliest: now, latest: now, where: message.Channel}
 	if message.AppendedAt != nil {
 		j.earliest, j.latest = *message.AppendedAt, *message.AppendedAt
 	} else if j.bounded() {
@@ -104,7 +107,7 @@ func (v *Verifier) Judge(message *Message, now float64) Verdict {
 		if message.AppendedBetween[0] != nil {
 			j.earliest = *message.AppendedBetween[0]
 		}
-		j.guard.logTime = max(j.guard.logTime, j.earliest) // whatever the message is worth: looks are the reader's own
+		j.logTime = max(j.logTime, j.earliest) // whatever the message is worth: looks are the reader's own
 	}
 	checks := []func(*judged) string{v.envelope, v.destination, v.time, v.key, v.signature, v.content, v.claim, v.permission}
 	for _, check := range checks {
@@ -112,13 +115,26 @@ func (v *Verifier) Judge(message *Message, now float64) Verdict {
 			return Verdict{Verdict: "rejected", Reason: reason}
 		}
 	}
-	hidden := func(h Header) bool { return !slices.Contains(j.claims.Names, h.Name) && !isTracing(h.Name) }
-	return Verdict{Verdict: "verified", Principal: j.claims.Issuer, KeyID: j.signer.Kid, ID: hex.EncodeToString(j.claims.ID),
-		Redelivered: j.redelivered, Headers: slices.DeleteFunc(slices.Clone(j.Headers), hidden), ReplyTo: j.claims.ReplyTo}
+	return Verdict{Verdict: "verified", Principal: j.claims.Issuer, KeyID: *j.signer.Kid, ID: j.id, ReplyTo: j.claims.ReplyTo,
+		Redelivered: j.redelivered, Headers: j.named(append(j.claims.Names, "traceparent", "tracestate"))}
 }
 
-// isTracing tells the headers that may be added on the way.
-func isTracing(name string) bool { return name == "traceparent" || name == "tracestate" }
+// named returns the headers that have one of these names.
+func (m *Message) named(names []string) (found []Header) {
+	other := func(header Header) bool { return !slices.Contains(names, header.Name) }
+	return slices.DeleteFunc(append([]Header{}, m.Headers...), other)
+}
+
+// digests returns the claims v and m for a message whose covered names are given.
+func (m *Message) digests(names []string) (value, digest []byte) {
+	if m.Value != nil {
+		value = hash(m.Value)
+	}
+	if m.Key != nil || len(names) > 0 {
+		digest = hash(must(nullEncoder.Marshal([]any{m.Key, m.named(names)})))
+	}
+	return value, digest
+}
 
 // size counts the bytes of names and values of all headers.
 func (m *Message) size() (size int) {
@@ -137,12 +153,17 @@ func (v *Verifier) envelope(j *judged) string {
 	if len(j.Headers) > 1024 || len(found) > 1 || j.size() > 65536 {
 		return "malformed"
 	}
-	var err error
-	if j.parsed, err = parse(found[0].Value); err != nil {
+	if j.parsed = parse(found[0].Value); j.parsed == nil {
 		return "malformed"
 	}
-	j.issued = float64(j.claims.Issued)
+	j.id, j.issued = hex.EncodeToString(j.claims.ID), float64(j.claims.Issued)
 	j.reference = max(j.earliest, min(j.issued, j.latest))
+	if j.here.claims = string(j.rawClaims); j.Offset != nil {
+		j.here.known, j.here.offset = true, *j.Offset
+	}
+	if j.AppendedAt != nil {
+		j.here.appendedAt = *j.AppendedAt
+	}
 	return ""
 }
 
@@ -150,9 +171,9 @@ func (v *Verifier) envelope(j *judged) string {
 func (v *Verifier) destination(j *judged) string {
 	_, realm, _ := Place(j.Channel)
 	c, kafka, bound := &j.claims, j.isKafka(), v.Expected.Consumer
-	for index, request := range v.Expected.Requests {
-		if c.Request != nil && request.ID == hex.EncodeToString(c.Request) {
-			j.request = &v.Expected.Requests[index]
+	for _, request := range v.Expected.Requests {
+		if request.ID == hex.EncodeToString(c.Request) {
+			j.answer, j.where, j.recipient = true, request.Channel, request.Recipient
 		}
 	}
 	switch atStream := !kafka && j.Offset != nil; {
@@ -165,7 +186,7 @@ func (v *Verifier) destination(j *judged) string {
 		return "wrong_reply_to"
 	case c.Recipient != nil && (v.Principal == nil || *v.Principal != *c.Recipient):
 		return "wrong_recipient"
-	case j.request == nil && (c.Request != nil || v.Expected.OnlyReplies):
+	case !j.answer && (c.Request != nil || v.Expected.OnlyReplies):
 		return "wrong_request"
 	case bound != nil && (j.DeliveredBy == nil || *j.DeliveredBy != *bound):
 		return "wrong_delivery"
@@ -221,8 +242,7 @@ func structure(protected []byte, size uint64, payload []byte) []byte {
 
 // content is check 7.
 func (v *Verifier) content(j *judged) string {
-	id := hex.EncodeToString(j.claims.ID)
-	another := func(h Header) bool { return h.Name == "Nats-Msg-Id" && string(h.Value) != id }
+	another := func(h Header) bool { return h.Name == "Nats-Msg-Id" && string(h.Value) != j.id }
 	same := func(a, b []byte) bool { return (a == nil) == (b == nil) && bytes.Equal(a, b) }
 	value, digest := j.digests(j.claims.Names)
 	if !same(value, j.claims.Value) || !same(digest, j.claims.Digest) ||
@@ -231,27 +251,4 @@ func (v *Verifier) content(j *judged) string {
 		return "altered"
 	}
 	return ""
-}
-
-// digests returns the claims v and m for a message whose covered names are given.
-func (m *Message) digests(names []string) (value, digest []byte) {
-	orNull := func(raw []byte) any {
-		if raw == nil {
-			return nil
-		}
-		return raw
-	}
-	if m.Value != nil {
-		value = hash(m.Value)
-	}
-	if m.Key == nil && len(names) == 0 {
-		return value, nil
-	}
-	pairs := [][2]any{}
-	for _, header := range m.Headers {
-		if slices.Contains(names, header.Name) {
-			pairs = append(pairs, [2]any{header.Name, orNull(header.Value)})
-		}
-	}
-	return value, hash(encode([]any{orNull(m.Key), pairs}))
 }
