@@ -29,6 +29,7 @@ VECTORS: Final = FOLDER.parent / "tests" / "vectors" / "v1"
 PYTHONIST, GOPHER = "agent://acme/pythonist", "agent://acme/gopher"
 PATIENCE: Final = 60.0
 DIRECT, TREE = 1, 5
+VALUES: Final = (b"0", None, b"", b"3", b"\xff")
 
 Unique = Callable[[str], str]
 
@@ -63,7 +64,7 @@ class Pair:
 
     async def go_sends(self, broker: str, messages: Sequence[dict[str, Any]]) -> None:
         """Let Go sign messages for the agent that speaks Python, and send them."""
-        settings = self._settings(recipient=PYTHONIST)
+        settings = self._settings(channel=messages[0]["channel"], recipient=PYTHONIST)
         process = await asyncio.create_subprocess_exec(self.bus, "send", broker, settings, stdin=subprocess.PIPE)
         await asyncio.wait_for(process.communicate(json.dumps(messages).encode()), PATIENCE)
         assert process.returncode == 0
@@ -169,7 +170,7 @@ async def test_python_verifies_what_go_signed_on_kafka(
     """A record alone and records in one tree, with keys, tombstones, null and repeated headers."""
     topic = await make_topic(timestamp_type=timestamps)
     headers = [["a", text(b"1")], ["é", None], ["a", text(b"")]]
-    values = [None if number == 1 else b"%d" % number for number in range(count)]
+    values = VALUES[:count]
     sent = [
         {
             "channel": f"kafka://prod/{topic}",
@@ -185,7 +186,7 @@ async def test_python_verifies_what_go_signed_on_kafka(
         topic, bootstrap_servers=kafka_bootstrap, auto_offset_reset="earliest", watchword=pair.agent
     ) as consumer:
         got = [await asyncio.wait_for(consumer.getone(), PATIENCE) for _ in values]
-    assert [record.value for record in got] == values
+    assert tuple(record.value for record in got) == values
     assert {record.verified.principal for record in got} == {GOPHER}
     assert {record.key for record in got} == {b"k"}
     assert {record.headers for record in got} == {(("a", b"1"), ("é", None), ("a", b""))}
@@ -200,7 +201,7 @@ async def test_go_verifies_what_python_signed_on_kafka(
 ) -> None:
     """As above, the other way round; a message for somebody else comes last, and is none for Go."""
     topic = await make_topic(timestamp_type=timestamps)
-    values = [None if number == 1 else b"%d" % number for number in range(count)]
+    values = VALUES[:count]
     headers: list[tuple[str, Any]] = [("a", b"1"), ("é", None), ("a", b"")]
     others = b"for somebody else"
     async with SigningProducer(
@@ -227,7 +228,7 @@ async def test_go_verifies_what_python_signed_on_kafka(
 async def test_python_verifies_what_go_signed_on_nats(pair: Pair, nats_url: str, unique: Unique, count: int) -> None:
     """Messages alone and in one tree, with a reply subject."""
     subject = unique("tasks")
-    values = [b"%d" % number for number in range(count)]
+    values = [value or b"" for value in VALUES[:count]]
     headers = [["B", text(b"2 3")], ["A", text(b"")]]
     sent = [
         {"channel": f"nats://prod/{subject}", "value": text(value), "headers": headers, "reply_to": "answers.here"}
@@ -250,7 +251,7 @@ async def test_python_verifies_what_go_signed_on_nats(pair: Pair, nats_url: str,
 async def test_go_verifies_what_python_signed_on_nats(pair: Pair, nats_url: str, unique: Unique, count: int) -> None:
     """As above, the other way round; a message for somebody else comes last, and is none for Go."""
     subject = unique("tasks")
-    values = [b"%d" % number for number in range(count)]
+    values = [value or b"" for value in VALUES[:count]]
     channel = f"nats://prod/{subject}"
     headers = {"A": "", "B": "2 3"}  # in the order of their names: Go's client keeps no other
     client = await connect(nats_url, watchword=pair.agent)
