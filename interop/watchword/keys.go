@@ -54,7 +54,7 @@ func ParseKeys(raw []byte) ([]*Key, error) {
 // unique reads one JSON value; it tells whether no name comes twice in an object.
 func unique(values *json.Decoder) bool {
 	start, _ := values.Token()
-	if start != json.Delim('{') && start != json.Delim('[') {
+	if _, inside := start.(json.Delim); !inside {
 		return true
 	}
 	for seen := map[json.Token]bool{}; values.More(); {

@@ -3,7 +3,6 @@ package watchword
 import (
 	"fmt"
 	"math"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -12,8 +11,8 @@ import (
 // nothing go: what is below a floor is stale before it is looked up.
 type guard struct {
 	logTime      float64
-	admitted     map[identity]position
-	undetermined map[string]position // by the claims' bytes
+	admitted     map[identity]string // the place of each id
+	undetermined map[string]string   // places by the claims' bytes
 	latest       map[string]float64  // a principal's highest iat, where append times lie in intervals
 	raised       map[string]float64  // floors by principal and key id: the least iat above them
 	buckets      map[int]*bucket     // by rule
@@ -22,14 +21,6 @@ type guard struct {
 type identity struct {
 	principal, id string
 	issued        float64
-}
-
-// position is where a broker put which claims, if it said so.
-type position struct {
-	claims     string
-	known      bool
-	offset     uint64
-	appendedAt float64
 }
 
 func (v *Verifier) guardOf(message *Message) *guard {
@@ -41,7 +32,7 @@ func (v *Verifier) guardOf(message *Message) *guard {
 		v.guards = map[string]*guard{}
 	}
 	if v.guards[log] == nil {
-		v.guards[log] = &guard{math.Inf(-1), map[identity]position{}, map[string]position{}, map[string]float64{},
+		v.guards[log] = &guard{math.Inf(-1), map[identity]string{}, map[string]string{}, map[string]float64{},
 			map[string]float64{}, map[int]*bucket{}}
 	}
 	return v.guards[log]
@@ -61,14 +52,14 @@ func (v *Verifier) claim(j *judged) string {
 	principal := j.claims.Issuer
 	j.logTime = max(j.logTime, j.earliest)
 	known, admitted := j.admitted[j.identity()]
-	seen, undetermined := j.undetermined[j.here.claims]
-	j.redelivered = admitted && j.here.known && known == j.here
+	seen, undetermined := j.undetermined[string(j.rawClaims)]
+	j.redelivered = admitted && j.place != "" && known == j.place
 	switch {
 	case j.issued < v.floor(j.guard, principal):
 		return "stale"
 	case j.redelivered:
 		return ""
-	case admitted, undetermined && (!j.here.known || seen != j.here):
+	case admitted, undetermined && (j.place == "" || seen != j.place):
 		return "replayed"
 	}
 	if j.bounded() {
@@ -87,16 +78,16 @@ func (v *Verifier) claim(j *judged) string {
 	case j.issued < j.raised[j.signedBy()] && !undetermined:
 		return "stale"
 	}
-	j.admitted[j.identity()] = j.here
+	j.admitted[j.identity()] = j.place
 	return ""
 }
 
 // hold remembers what is undetermined, and where it stood.
 func (v *Verifier) hold(j *judged) {
 	_, admitted := j.admitted[j.identity()]
-	_, undetermined := j.undetermined[j.here.claims]
+	_, undetermined := j.undetermined[string(j.rawClaims)]
 	if !admitted && !undetermined && j.issued >= max(v.floor(j.guard, j.claims.Issuer), j.raised[j.signedBy()]) {
-		j.undetermined[j.here.claims] = j.here
+		j.undetermined[string(j.rawClaims)] = j.place
 	}
 }
 
@@ -136,12 +127,16 @@ func (v *Verifier) permission(j *judged) string {
 
 // matches compares a channel with a topic, or with a subject that may have wildcards.
 func matches(pattern, channel string) bool {
-	if strings.HasPrefix(pattern, "kafka://") {
-		return pattern == channel
+	tokens := func(uri string) []string { return strings.Split(strings.Replace(uri, "/", "/.", 3), ".") }
+	wanted, found := tokens(pattern), tokens(channel)
+	for index, token := range wanted {
+		if wild := strings.HasPrefix(pattern, "nats://"); wild && token == ">" && index == len(wanted)-1 {
+			return len(found) > index
+		} else if index >= len(found) || token != found[index] && !(wild && token == "*") {
+			return false
+		}
 	}
-	pattern = regexp.MustCompile(`(/|\\\.)>$`).ReplaceAllString(regexp.QuoteMeta(pattern), "$1.+")
-	pattern = regexp.MustCompile(`(/|\.)\\\*`).ReplaceAllString(pattern, "$1[^.]+")
-	return regexp.MustCompile("^" + pattern + "$").MatchString(channel)
+	return len(wanted) == len(found)
 }
 
 // bucket holds what is left of a rate, in tokens times the period, so that nothing is lost to rounding.

@@ -11,17 +11,13 @@ import (
 
 // vector is one of tests/vectors/v1 (the README there says what the members mean).
 type vector struct {
-	Name, Realm  string
-	Principal    *string
+	Verifier
+	Name         string
 	Now          float64
-	Keys         json.RawMessage
+	JWKs         json.RawMessage `json:"keys"`
 	Messages     []*Message
 	Verdicts     []Verdict
-	Policy       Policy
-	Expected     Expected `json:"expected_context"`
-	Shared       bool     `json:"shared_replay"`
-	Room         int      `json:"ids_per_principal"`
-	EmptyHeaders int      `json:"empty_headers"`
+	EmptyHeaders int `json:"empty_headers"`
 	Visible      [][]Header
 }
 
@@ -34,7 +30,7 @@ func TestVectors(t *testing.T) {
 			t.Fatal(file, err)
 		}
 		for _, raw := range vectors {
-			found := vector{Policy: Policy{MaxAge: 300, MaxSkew: 5}}
+			found := vector{Verifier: Verifier{Policy: Policy{MaxAge: 300, MaxSkew: 5}}}
 			if err := json.Unmarshal(raw, &found); err != nil {
 				t.Fatal(file, err)
 			}
@@ -64,15 +60,14 @@ func TestKeySets(t *testing.T) {
 }
 
 func (v *vector) run(t *testing.T) {
-	keys, err := ParseKeys(v.Keys)
-	if err != nil || len(v.Messages) != len(v.Verdicts) {
+	var err error
+	if v.Keys, err = ParseKeys(v.JWKs); err != nil || len(v.Messages) != len(v.Verdicts) {
 		t.Fatal(len(v.Messages), len(v.Verdicts), err)
 	}
-	verifier := &Verifier{v.Realm, v.Principal, keys, v.Policy, v.Shared, v.Expected, v.Room, nil}
 	var visible [][]Header
 	for index, message := range v.Messages {
 		message.Headers = append(slices.Repeat([]Header{{Value: []byte{}}}, v.EmptyHeaders), message.Headers...)
-		found := verifier.Judge(message, v.Now)
+		found := v.Judge(message, v.Now)
 		if found.Verdict == "verified" {
 			visible = append(visible, found.Headers)
 		}

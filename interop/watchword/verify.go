@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -54,11 +55,11 @@ type Expected struct {
 type Verifier struct {
 	Realm     string
 	Principal *string
-	Keys      []*Key
+	Keys      []*Key `json:"-"`
 	Policy    Policy
-	Shared    bool
-	Expected  Expected
-	Room      int
+	Shared    bool     `json:"shared_replay"`
+	Expected  Expected `json:"expected_context"`
+	Room      int      `json:"ids_per_principal"`
 	guards    map[string]*guard
 }
 
@@ -69,11 +70,10 @@ type judged struct {
 	*Message
 	*guard
 	now, earliest, latest, reference, issued float64
-	id                                       string
-	here                                     position
-	signer                                   *Key
-	where                                    string
+	id, where                                string
+	place                                    string // where the broker put which claims, if it said so
 	recipient                                *string
+	signer                                   *Key
 	answer, redelivered                      bool
 }
 
@@ -158,11 +158,10 @@ func (v *Verifier) envelope(j *judged) string {
 	}
 	j.id, j.issued = hex.EncodeToString(j.claims.ID), float64(j.claims.Issued)
 	j.reference = max(j.earliest, min(j.issued, j.latest))
-	if j.here.claims = string(j.rawClaims); j.Offset != nil {
-		j.here.known, j.here.offset = true, *j.Offset
-	}
-	if j.AppendedAt != nil {
-		j.here.appendedAt = *j.AppendedAt
+	if j.Offset != nil && j.AppendedAt != nil {
+		j.place = fmt.Sprintf("%d at %v: %x", *j.Offset, *j.AppendedAt, j.rawClaims)
+	} else if j.Offset != nil {
+		j.place = fmt.Sprintf("%d: %x", *j.Offset, j.rawClaims)
 	}
 	return ""
 }
@@ -243,9 +242,8 @@ func structure(protected []byte, size uint64, payload []byte) []byte {
 // content is check 7.
 func (v *Verifier) content(j *judged) string {
 	another := func(h Header) bool { return h.Name == "Nats-Msg-Id" && string(h.Value) != j.id }
-	same := func(a, b []byte) bool { return (a == nil) == (b == nil) && bytes.Equal(a, b) }
 	value, digest := j.digests(j.claims.Names)
-	if !same(value, j.claims.Value) || !same(digest, j.claims.Digest) ||
+	if !bytes.Equal(value, j.claims.Value) || !bytes.Equal(digest, j.claims.Digest) ||
 		j.CreatedAt != nil && math.Abs(*j.CreatedAt-j.issued) > v.Policy.MaxSkew ||
 		!j.isKafka() && !slices.Contains(j.claims.Names, "Nats-Msg-Id") && slices.ContainsFunc(j.Headers, another) {
 		return "altered"

@@ -18,7 +18,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 import watchword
-from tests.brokers.plugin import MakeTopic, TimestampType
+from tests.brokers.plugin import MakeStream, MakeTopic, TimestampType
 from watchword import Watchword
 from watchword.kafka import SigningProducer, VerifyingConsumer
 from watchword.nats import VerifiedMsg, connect
@@ -272,3 +272,45 @@ async def test_go_verifies_what_python_signed_on_nats(pair: Pair, nats_url: str,
     assert {one["verdict"]["ReplyTo"] for one in got} == {"answers.here"}
     assert [one["verdict"]["Headers"] for one in got] == [[["A", ""], ["B", "MiAz"]]] * count
     assert last["verdict"]["Reason"] == "wrong_recipient"
+
+
+@pytest.mark.parametrize("count", [DIRECT, TREE])
+async def test_python_verifies_what_go_signed_from_a_stream(
+    pair: Pair, nats_url: str, make_stream: MakeStream, unique: Unique, count: int
+) -> None:
+    """What a stream has stored is judged by its position and stamp."""
+    subject = unique("tasks")
+    await make_stream(subject)
+    values = [value or b"" for value in VALUES[:count]]
+    sent: list[dict[str, Any]] = [{"channel": f"nats://prod/{subject}", "value": text(value)} for value in values]
+    await pair.go_sends(nats_url, sent)
+    client = await connect(nats_url, watchword=pair.agent)
+    async with client:
+        subscription = await client.jetstream().subscribe(subject, ordered_consumer=True)
+        got = [await subscription.next_msg(PATIENCE) for _ in values]
+    assert [message.data for message in got] == values
+    assert {message.verified.principal for message in got} == {GOPHER}
+
+
+@pytest.mark.parametrize("count", [DIRECT, TREE])
+async def test_go_verifies_what_python_published_to_a_stream(
+    pair: Pair, nats_url: str, make_stream: MakeStream, unique: Unique, count: int
+) -> None:
+    """A bystander of core NATS sees the id beside the envelope, and a reply subject that nobody signed."""
+    subject = unique("tasks")
+    await make_stream(subject)
+    values = [value or b"" for value in VALUES[:count]]
+    client = await connect(nats_url, watchword=pair.agent)
+    async with (
+        client,
+        sizes_on_nats(nats_url, subject, count) as sizes,
+        pair.go_reads(nats_url, f"nats://prod/{subject}", count) as judged,
+    ):
+        jetstream = client.jetstream()
+        await asyncio.gather(*[jetstream.publish(subject, value, headers={"A": "1"}) for value in values])
+        got = await judged()
+        assert await sizes() == expected_sizes(count)
+    assert [one["value"] for one in got] == [text(value) for value in values]
+    assert {one["verdict"]["Principal"] for one in got} == {PYTHONIST}
+    assert {one["verdict"]["ReplyTo"] for one in got} == {""}
+    assert [one["verdict"]["Headers"] for one in got] == [[["A", "MQ=="]]] * count

@@ -32,6 +32,9 @@ type settings struct {
 }
 
 func main() {
+	if len(os.Args) != 4 {
+		log.Fatal("bus send|read BROKER SETTINGS")
+	}
 	var s settings
 	check(json.Unmarshal(must(os.ReadFile(os.Args[3])), &s))
 	bus, realm, name := watchword.Place(s.Channel)
