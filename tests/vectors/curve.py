@@ -70,5 +70,5 @@ def scalar(seed: bytes) -> int:
 
 
 def challenge(r: bytes, public: bytes, data: bytes) -> int:
-    """Return the number that a signature answers, reduced."""
-    return int.from_bytes(sha512(r + public + data).digest(), "little") % ORDER
+    """Return the number that a signature answers, not yet reduced."""
+    return int.from_bytes(sha512(r + public + data).digest(), "little")

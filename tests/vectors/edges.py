@@ -37,6 +37,7 @@ from watchword.spi import Channel, Message, Position
 
 SECRET: Final = scalar(bytes([1]) * 32)  # that of ALICE_KEY
 NONCE: Final = 2**200 + 6
+BAD: Final = "bad_signature"
 ODD_NAMES: Final = ("", " ", "\u0000", "\u0085", "\u00a0", "\ufeff", "\U0010ffff")
 
 
@@ -109,10 +110,11 @@ def _mixed() -> Iterator[Edge]:
     keys = [VerificationKey.from_public_key(known, principal=ALICE, key_id=key_id)]
     protected = protected_of(ALICE_KEY, c4=key_id)
     wanted: list[tuple[str, Point | None, Callable[[int], bool], str | None]] = [
-        ("k divisible by 8", times(NONCE, BASE), lambda k: k % 8 == 0, None),
-        ("k not divisible by 8", times(NONCE, BASE), lambda k: k % 8 == 4, "bad_signature"),
-        ("R with the part that this leaves", add(times(NONCE, BASE), EIGHTH), lambda k: k % 8 == 7, None),
-        ("R of order 8 itself", EIGHTH, lambda k: k % 8 == 7, None),
+        ("k divisible by 8", times(NONCE, BASE), lambda k: k % ORDER % 8 == 0 != k % 8, None),
+        ("k divisible by 8 before it is reduced", times(NONCE, BASE), lambda k: k % 8 == 0 != k % ORDER % 8, BAD),
+        ("k not divisible by 8", times(NONCE, BASE), lambda k: k % ORDER % 8 == 4, BAD),
+        ("R with the part that this leaves", add(times(NONCE, BASE), EIGHTH), lambda k: k % ORDER % 8 == 7, None),
+        ("R of order 8 itself", EIGHTH, lambda k: k % ORDER % 8 == 7, None),
     ]
     for name, point, fits, reason in wanted:
         r = encoded(point) if point else b""
