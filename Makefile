@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 4
 
-.PHONY: help setup demo test lint format bench chaos docs lock clean
+.PHONY: help setup demo test interop lint format bench chaos docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -38,6 +38,14 @@ else
 	@$(BIN)/coverage report --include='src/*' --fail-under=100
 	@$(BIN)/coverage report --include='adapters/*' --fail-under=95
 endif
+
+interop: $(READY) ## every test vector in Go, and messages between Go and Python over real brokers (needs Go)
+	@if ! command -v go >/dev/null; then echo "==> Go is not on this machine: the implementation in interop/ did not run"; \
+	elif ! (cd interop && go mod download); then echo "==> Go's modules cannot be had: the implementation in interop/ did not run"; \
+	else \
+	    set -e; (cd interop && gofmt -l . | diff /dev/null - && go vet ./... && go test -count=1 -v ./... | grep -E ' vectors$$| key sets$$|^(ok|FAIL)'); \
+	    $(BIN)/python -m pytest tests/interop; \
+	fi
 
 lint: $(READY) ## format, ruff, mypy --strict, import contracts
 	@echo "==> linting"

@@ -43,11 +43,14 @@ from tests.unit.core.world import (
     structure,
 )
 from tests.vectors import faults, trees
+from tests.vectors.edges import edges
+from tests.vectors.keysets import keysets
 from watchword import SigningKey, VerificationKey
 from watchword.jwk import to_jwk
 from watchword.spi import Channel, Message, Position
 
 FOLDER: Final = Path(__file__).parent / "v1"
+KEYSETS: Final = Path(__file__).parent / "keysets.json"
 SEEN_AT: Final = NOW + 1
 Vector = dict[str, Any]
 
@@ -68,6 +71,7 @@ def files() -> dict[str, list[Vector]]:
         "altered": _altered(),
         "replay": _replay(),
         "policy": _policy(),
+        "edges": _edges(),
     }
     return {name: list(vectors) for name, vectors in made.items()}
 
@@ -76,6 +80,7 @@ def main() -> None:
     """Write every file anew."""
     for name, vectors in files().items():
         (FOLDER / f"{name}.json").write_text(render(vectors), encoding="utf-8")
+    KEYSETS.write_text(render(list(keysets())), encoding="utf-8")
 
 
 def render(vectors: Sequence[Vector]) -> str:
@@ -600,6 +605,42 @@ def _replay() -> Iterator[Vector]:
         ids_per_principal=1,
     )
 
+    def sent(number: int, issued: int, at: float, key: SigningKey = ALICE_KEY) -> Message:
+        record = _record(position=Position("tasks/0", number), appended_at=at)
+        return press(record, key=key, c6=issued, c7=bytes([number]) * 16)
+
+    yield vector(
+        "over quota, then room",
+        "What found no room raised the floor of its principal and key id to its iat; no other key's.",
+        [
+            sent(1, NOW, NOW),
+            sent(2, NOW, NOW),
+            sent(3, NOW + 300, NOW + 300),
+            sent(4, NOW + 580, NOW + 580),
+            sent(5, NOW + 300, NOW + 580.5),
+            sent(6, NOW + 300, NOW + 580.5, ALICE_EC_KEY),
+        ],
+        [
+            verified(1),
+            verified(2),
+            rejected("over_quota"),
+            verified(4),
+            rejected("stale"),
+            verified(6, ALICE_EC_KEY),
+        ],
+        ids_per_principal=2,
+    )
+    unclear = press(_looked((NOW + 9.0, NOW + 3600.0)))
+    copy = replace(unclear, position=Position("tasks/0", 13), appended_between=(-inf, NOW + 3600.0))
+    original = replace(unclear, appended_between=(-inf, NOW + 3600.0))
+    yield vector(
+        "ended in check 5, then copied",
+        "Its claims are remembered at their place, where they may be judged again.",
+        [unclear, copy, original],
+        [rejected("key_not_valid"), rejected("replayed"), accepted()],
+        keys=[public(ALICE_KEY, ALICE, not_after=NOW + 9)],
+    ) | {"now": NOW + 3600}
+
 
 def _policy() -> Iterator[Vector]:
     def allowed(*channels: str, rate: str | None = None, **more: Any) -> Vector:
@@ -657,6 +698,48 @@ def _policy() -> Iterator[Vector]:
         [rejected("contained"), rejected("replayed")],
         policy={"contained": [ALICE]},
     )
+
+    for rate, period in (("2/s", 1), ("2/m", 60), ("2/h", 3600)):
+        times = (0, 0, period / 2, period / 2, 90 * period, 90 * period, 90 * period)
+        messages = [
+            press(
+                _record(position=Position("tasks/0", at), appended_at=NOW + time),
+                c6=NOW + int(time),
+                c7=bytes([at]) * 16,
+            )
+            for at, time in enumerate(times)
+        ]
+        verdicts = [accepted(message_id=bytes([at]) * 16) for at in range(len(times))]
+        verdicts[3] = verdicts[6] = rejected("rate_limited")
+        yield vector(
+            f"rate {rate}",
+            "Half a period gives one of two, and no time gives more than two.",
+            messages,
+            verdicts,
+            policy=allowed("kafka://prod/tasks", rate=rate),
+        )
+    answers = [press(nats(channel=_INBOX), q=b"q" * 16, c7=bytes([number]) * 16) for number in range(2)]
+    for name, pattern, second in (
+        ("rate of an answer", "nats://prod/tasks.>", rejected("rate_limited")),
+        ("no rate of an answer", "nats://prod/_INBOX.>", accepted(message_id=bytes([1]) * 16)),
+    ):
+        yield vector(
+            name,
+            "It is that of the rule for the channel that the request went to, also where it was addressed to somebody.",
+            answers,
+            [accepted(message_id=bytes(16)), second],
+            policy=allowed(pattern, rate="1/m"),
+            expected_context=_asked(ALICE),
+        )
+
+
+def _edges() -> Iterator[Vector]:
+    for edge in edges():
+        verified = accepted(key_id=edge.key_id, principal=edge.principal, message_id=edge.id)
+        verdict = verified if edge.reason is None else rejected(edge.reason)
+        more = dict(edge.more)
+        found = vector(edge.name, edge.comment, edge.message, verdict, keys=more.pop("keys", None))
+        yield found | more
 
 
 if __name__ == "__main__":

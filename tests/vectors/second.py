@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+CHECK_5 = {"unknown_key", "wrong_principal", "key_not_valid", "key_revoked"}
 TRACE = {"traceparent", "tracestate"}
 
 
@@ -36,6 +37,7 @@ class Second:
         self.seen: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         self.undetermined: dict[bytes, tuple[Any, Any]] = {}
         self.highest: dict[str, float] = {}
+        self.raised: dict[tuple[Any, ...], int] = {}
         self.spent: dict[tuple[str, str], tuple[float, float]] = {}
 
     def judge(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -57,14 +59,16 @@ class Second:
             key = self._key(claims, protected, reference)
             _signed(key, entry, protected, unprotected, signature)
             self._unaltered(message, headers, claims)
-        except Refused:
+        except Refused as refused:
+            if str(refused) in CHECK_5:
+                self.undetermined.setdefault(sha256(entry).digest(), _place(message))
             if ahead:
                 raise Refused("from_future") from None
             raise
         if ahead:
             self.undetermined.setdefault(sha256(entry).digest(), _place(message))
             raise Refused("from_future")
-        redelivered = self._seen_before(message, claims, entry, earliest)
+        redelivered = self._seen_before(message, claims, entry, earliest, key=key)
         self._permitted(message, claims, request, reference, redelivered=redelivered)
         return {
             "principal": key["principal"],
@@ -144,12 +148,15 @@ class Second:
                 if name == "Nats-Msg-Id" and content != claims[7].hex().encode():
                     raise Refused("altered")
 
-    def _seen_before(self, message: dict[str, Any], claims: dict[Any, Any], entry: bytes, earliest: float) -> bool:
+    def _seen_before(
+        self, message: dict[str, Any], claims: dict[Any, Any], entry: bytes, earliest: float, *, key: dict[str, Any]
+    ) -> bool:
         log, own = f"{message['channel']} {message['partition']}", f"{message['channel']} {claims[1]}"
         unstamped = "appended_between" in message and "appended_at" not in message
         self.highest[log] = max(earliest, self.highest.get(log, earliest))
         floors = [self.highest[log], self.highest.get(own, earliest)]
-        if claims[6] < max(floors) - self.policy["max_age"] - self.policy["max_skew"]:
+        floor = max(floors) - self.policy["max_age"] - self.policy["max_skew"]
+        if claims[6] < floor:
             raise Refused("stale")
         place = _place(message)
         use = (log, claims[1], claims[7], claims[6])
@@ -159,8 +166,13 @@ class Second:
             raise Refused("replayed")
         if self.undetermined.get(sha256(entry).digest(), place) != place:
             raise Refused("replayed")
-        if sum(known[1] == claims[1] for known in self.seen) >= self.vector.get("ids_per_principal", 1000):
+        held = sum(known[:2] == use[:2] and known[3] >= floor for known in self.seen)
+        signer = (log, claims[1], key["kid"])
+        if held >= self.vector.get("ids_per_principal", 1000):
+            self.raised[signer] = max(claims[6], self.raised.get(signer, -1))
             raise Refused("over_quota")
+        if claims[6] <= self.raised.get(signer, -1) and sha256(entry).digest() not in self.undetermined:
+            raise Refused("stale")
         self.seen[use] = (place, sha256(entry).digest())
         if unstamped:
             self.highest[own] = max(claims[6], self.highest.get(own, claims[6]))

@@ -100,7 +100,7 @@ def test_every_reason_and_shape_has_its_vector() -> None:
     found = [verdict for param in VECTORS for verdict in param.values[0]["verdicts"]]  # type: ignore[index] # a vector
     assert {verdict["reason"] for verdict in found if verdict["verdict"] == "rejected"} == set(Reason)
     assert len({param.id for param in VECTORS}) == len(VECTORS)
-    assert len(FILES) == 10
+    assert len(FILES) == 11
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
