@@ -68,13 +68,16 @@ def test_tls_and_login_of_the_settings_are_used(server: Broker, more: str, code:
     login = f'[nats]\nservers = ["{server.address}"]\nuser = "u"\n'
     settings.write_text(settings.read_text() + login + more)
     read, write = os.pipe()
-    os.close(read)
+    if code == 141:  # nobody reads, so it ends as soon as it has begun
+        os.close(read)
     ended = subprocess.run(
         [sys.executable, "-m", "watchword_adapters.cli", "tail", "nats://prod/tasks"],
         env={**os.environ, "WATCHWORD_NATS__PASSWORD": "hunter2"},
         stdout=write, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
     )  # fmt: skip
     os.close(write)
+    if code != 141:
+        os.close(read)
     assert ended.returncode == code
     assert told in ended.stderr
     assert ("reading nats://prod/tasks" in ended.stderr) is (code == 141)

@@ -116,6 +116,7 @@ async def test_what_a_reader_copies_runs(home: Path, kafka_bootstrap: str, nats_
     context: dict[str, Any] = {}
     exec(CONTEXT, context)  # noqa: S102 - our own documentation
     program = snippet.program.replace("from context import", "from_context =")  # what it names is given to it
+    program = program.replace("nats://localhost:4222", nats_url).replace("localhost:9092", kafka_bootstrap)
     lines = [line for line in program.splitlines() if not line.startswith("from_context")]
     space: dict[str, Any] = {**context}
     exec("\n".join(lines), space)  # noqa: S102 - as above
@@ -125,6 +126,7 @@ async def test_what_a_reader_copies_runs(home: Path, kafka_bootstrap: str, nats_
         "SERVERS": nats_url,
         "group_id": "snippet",
         "handle": handle,
+        "on_task": handle,
     }
     await _make_topics(kafka_bootstrap)
     async with AsyncExitStack() as stack, talking(home, kafka_bootstrap, nats_url):

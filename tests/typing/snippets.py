@@ -9,6 +9,9 @@ from textwrap import indent
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_ELSEWHERE = "opentelemetry.instrumentation"
+"""What a reader has who needs it: its own packages pin others than ours do."""
+
 _BLOCK = re.compile(r"^```(python|diff)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 CONTEXT = '''\
@@ -19,15 +22,21 @@ from typing import Any, Protocol
 
 from watchword import Watchword
 from watchword.kafka import SigningProducer, VerifyingConsumer
-from watchword.nats import WatchwordClient
+from watchword.nats import VerifiedMsg, WatchwordClient
 
-__all__ = ["Handle", "SigningProducer", "VerifyingConsumer", "Watchword", "WatchwordClient", "decode", "encode"]
+__all__ = ["Handle", "OnTask", "SigningProducer", "VerifyingConsumer", "Watchword", "WatchwordClient"]
 
 
 class Handle(Protocol):
     """The reader's own function, which acts on what came."""
 
     async def __call__(self, value: object, *, author: str = ...) -> None: ...
+
+
+class OnTask(Protocol):
+    """The reader's own handler."""
+
+    async def __call__(self, msg: VerifiedMsg) -> None: ...
 
 
 def encode(value: object) -> bytes:
@@ -47,6 +56,7 @@ _NAMES = {
     "consumer": "VerifyingConsumer",
     "client": "WatchwordClient",
     "handle": "Handle",
+    "on_task": "OnTask",
     "BROKERS": "str",
     "SERVERS": "str",
     "group_id": "str",
@@ -84,7 +94,7 @@ class Snippet:
         return re.search(rf"(?<![.\w]){name}\b(?!=)", self.source) is not None
 
     def _makes(self, name: str) -> bool:
-        return re.search(rf"^ *{name} =|\bas {name}\b", self.source, re.MULTILINE) is not None
+        return re.search(rf"^ *{name} =|\bas {name}\b|\bdef {name}\(", self.source, re.MULTILINE) is not None
 
 
 def snippets() -> list[Snippet]:
@@ -96,6 +106,8 @@ def snippets() -> list[Snippet]:
             lines = match[2].splitlines()
             if match[1] == "diff":
                 lines = [line[1:] for line in lines if not line.startswith("-")]
+            if _ELSEWHERE in match[2]:
+                continue
             line = text[: match.start()].count("\n") + 1
             found.append(Snippet(str(page.relative_to(ROOT)), line, "\n".join(lines) + "\n"))
     return found

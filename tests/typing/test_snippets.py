@@ -1,6 +1,7 @@
 """What stands in the documentation passes both type checkers, in their strict modes."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_there_are_snippets() -> None:
     assert len(FOUND) >= 9
 
 
-@pytest.mark.parametrize("checker", [mypy_on, pyright_on])
+@pytest.mark.parametrize("checker", [partial(mypy_on, imports_clients=True), pyright_on], ids=["mypy", "pyright"])
 def test_what_a_reader_copies_is_typed(folder: Path, checker: Callable[[Path], Mapping[int, str]]) -> None:
     """No checker has anything to say about it, and nobody needs an ignore."""
     assert {NAMES[number] if number >= 0 else "": text for number, text in checker(folder).items()} == {}

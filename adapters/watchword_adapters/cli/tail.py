@@ -206,7 +206,7 @@ def _cells(verdict: Verdict | None) -> tuple[str, str, str]:
     """Return who wrote a message, the verdict and why; a name that nobody verified is marked as such."""
     if isinstance(verdict, Rejected):
         who = "" if verdict.claimed_principal is None else f"claimed: {verdict.claimed_principal}"
-        return who, "rejected", str(verdict)
+        return who, "rejected", str(verdict.reason)
     if isinstance(verdict, Unavailable):
         return "", "unavailable", str(verdict)
     assert verdict is not None  # noqa: S101 - for the type checker: the table is of verdicts

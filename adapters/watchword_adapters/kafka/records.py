@@ -56,7 +56,8 @@ class DeserializationError(WatchwordError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave the proof behind: in another process the record is the client's own."""
-        plain: Any = ConsumerRecord(*(getattr(self.record, field.name) for field in fields(ConsumerRecord)))
+        names, known = {field.name for field in fields(ConsumerRecord)}, vars(self.record)
+        plain: Any = ConsumerRecord(**{name: value for name, value in known.items() if name in names})
         return restored, (type(self), self.args, self.__dict__ | {"record": plain})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
 from math import inf
@@ -79,7 +78,13 @@ class SharedMemoryStore:
 
     async def claim_many(self, claims: Sequence[Claim]) -> Sequence[Admission | BaseException]:
         """See ``BulkStore.claim_many``."""
-        return await asyncio.gather(*map(self.claim, claims), return_exceptions=True)
+        return [await self._answered(claim) for claim in claims]
+
+    async def _answered(self, claim: Claim) -> Admission | BaseException:
+        try:
+            return await self.claim(claim)
+        except Exception as error:  # noqa: BLE001 - the answer to this claim alone
+            return error
 
     async def birth(self, reader: str) -> ReaderBirth | None:
         """See ``SharedReplayStore.birth``."""

@@ -490,7 +490,7 @@ async def test_who_asks_together_is_told_together(opened: Opened, monkeypatch: p
         await asyncio.sleep(0)
         impatient.cancel()
         told = await asyncio.gather(impatient, *others, return_exceptions=True)
-    assert [type(one) for one in told] == [asyncio.CancelledError, sqlite3.OperationalError, sqlite3.OperationalError]
+    assert [type(one) for one in told] == [asyncio.CancelledError, StoreError, StoreError]
     assert await store.birth("r1") is None
 
 

@@ -151,7 +151,7 @@ DETAILS = {
     "6-bad_signature": "not by key 'alice-1'",
     "7-altered": "value: changed since it was signed",
     "8-replayed": "used elsewhere before",
-    "8-stale": "before the floor",
+    "8-stale": "issued before",
     "8-over_quota": r"raise \[replay\] memory",
     "9-not_permitted": r"no \[\[policy\.allow\]\]",
     "9-rate_limited": r"over the rate .* \d+ in \d+ s",

@@ -25,6 +25,7 @@ from watchword_adapters.kafka import (
 from watchword_adapters.kafka.records import UnavailableError, VerifiedRecord
 from watchword_adapters.nats.errors import BadHeader, BadName, BadPattern, BadSubject, NoTls, PayloadTooLarge
 from watchword_adapters.nats_rights import NotAllowed
+from watchword_adapters.stores.batched import NoAnswerError
 from watchword_adapters.stores.nats_bucket import RightError
 
 ERRORS: list[Exception] = [
@@ -36,6 +37,7 @@ ERRORS: list[Exception] = [
     StoreError("text"),
     ReaderForgottenError("kafka:group"),
     RightError("text"),
+    NoAnswerError("text"),
     AckMismatchError("text"),
     UnavailableError("replay", "text"),
     TooLargeError("text"),
