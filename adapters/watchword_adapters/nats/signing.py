@@ -111,9 +111,10 @@ class Signing:
 
 
 def _pairs(headers: Mapping[str, str] | None) -> tuple[Header, ...]:
+    """Return headers by their names: clients that hand them over as a map know no other order (docs/spec.md)."""
     try:
-        return tuple([(name, value.encode()) for name, value in headers.items()]) if headers else ()
-    except (AttributeError, UnicodeEncodeError):
+        return tuple([(name, value.encode()) for name, value in sorted(headers.items())]) if headers else ()
+    except (AttributeError, TypeError, UnicodeEncodeError):
         raise SigningError("header values are text in printable ASCII: encode others, for instance as base64") from None
 
 

@@ -331,3 +331,27 @@ async def test_slow_back_end_that_fails_sends_nothing(world: World, unique: Uniq
     with pytest.raises(ConnectionClosedError):
         await late
     await until(lambda: planner.is_closed)
+
+
+async def test_headers_go_out_by_their_names(world: World, unique: Unique) -> None:
+    """A reader whose client hands headers over as a map knows no other order, and the order is signed."""
+    subject = unique("post")
+    plain, planner, cloud = (
+        await world.plain(),
+        await world.client(world.agent(PLANNER)),
+        await world.client(world.agent(CLOUD)),
+    )
+    heard, verified = await plain.subscribe(subject), await cloud.subscribe(subject)
+    await plain.flush()
+    await cloud.flush()
+    await planner.publish(subject, b"x", headers={"zone": "a", "Kind": "b", "attempt": "1"})
+    assert [*((await soon(heard.next_msg())).headers or {})] == ["Kind", "attempt", "zone", "watchword"]
+    assert (await soon(verified.next_msg())).headers == {"Kind": "b", "attempt": "1", "zone": "a"}
+
+
+@pytest.mark.parametrize("headers", [{1: "x", "a": "y"}, {"a": 1}, {"a": "naïve"}])
+async def test_headers_of_another_type_are_one_error(world: World, unique: Unique, headers: Any) -> None:
+    """What is no text on NATS is a SigningError, whatever else is among the headers."""
+    planner = await world.client(world.agent(PLANNER))
+    with pytest.raises(SigningError):
+        await planner.publish(unique("post"), b"x", headers=headers)
