@@ -17,6 +17,7 @@ from watchword_adapters.faststream import _seam as seam
 from watchword_adapters.faststream.holding import Holding
 from watchword_adapters.faststream.senders import Judged
 from watchword_adapters.kafka import Recipient, VerifyingConsumer, wrap
+from watchword_adapters.unsigned_reply import UnsignedReply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -39,7 +40,8 @@ class KafkaBroker(Base):
 
     The constructor is FastStream's plus ``watchword``; ``recipient``, which names whom a message is meant for; and
     ``reply_topics``, the topics to which handlers may answer. A message names its ``reply_to`` itself, so whoever may
-    write to us would choose where we sign something: answers to other topics are not sent, and that is logged.
+    write to us would choose where we sign something: answers to other topics are not sent, or while observing sent
+    unsigned, and that is logged.
 
     A message that cannot be judged for now (``Unavailable``) waits, and all behind it in its partition; a handler whose
     answer cannot be signed for now waits as well. ConfigurationError for a process without a signer, unless it is
@@ -126,7 +128,7 @@ class Replies:
         self._told: set[str] = set()
 
     def allow(self, cmd: KafkaPublishCommand) -> bool:
-        """Return False for an answer that is not to be sent; where the topic is observed, that is a warning only."""
+        """Return False for an answer that is not to be sent; where the topic is observed, it goes out unsigned."""
         topic = cmd.destination
         if cmd.publish_type is not PublishType.REPLY or topic in self._topics:
             return True
@@ -135,6 +137,7 @@ class Replies:
             named = escaped(topic[:_LONGEST])
             remedy = "if answers may go there, name it in the broker's reply_topics"
             self._watchword.audit.warn("faststream.reply_refused", claimed_topic=named, remedy=remedy)
+        cmd.destination = UnsignedReply(topic)
         return self._watchword.observes(channel_of("kafka", self._watchword.realm, topic))
 
 

@@ -11,11 +11,13 @@ from faststream.nats.subscriber.usecases import KeyValueWatchSubscriber, ObjStor
 
 from watchword import ConfigurationError
 from watchword.agent import require
+from watchword.message import SERVERS_SUBJECTS
 from watchword_adapters.faststream import _seam as seam
 from watchword_adapters.faststream.holding import Holding
 from watchword_adapters.faststream.senders import Judged
 from watchword_adapters.nats import DeliveredMsg, Recipient, VerifyingJetStream, WatchwordClient
-from watchword_adapters.nats.answers import ReplySubject
+from watchword_adapters.nats.answers import HiddenReply, ReplySubject
+from watchword_adapters.unsigned_reply import UnsignedReply
 
 if TYPE_CHECKING:
     from faststream.nats.response import NatsPublishCommand
@@ -176,15 +178,18 @@ class SigningStreamProducer(NatsJSFastProducer):
 def _answering(holding: Holding, subject: str) -> str:
     """Return ``subject`` as one that knows the request, where the message being handled asked for answers there.
 
-    A message of core NATS has such a subject as its own; one of a stream names it in a header, which its sender signed.
+    A message of core NATS has such a subject as its own; one of a stream names it in a header, which its sender signed,
+    and which may be one of the server's own.
     """
     raw = getattr(holding.handled(), "raw_message", None)
-    if isinstance(subject, ReplySubject) or not isinstance(raw, DeliveredMsg):
+    if type(subject) is not str or not isinstance(raw, DeliveredMsg) or (raw.headers or {}).get(_REPLY_TO) != subject:
         return subject
-    request, asked = raw.verified, (raw.headers or {}).get(_REPLY_TO)
-    if request is None or request.position is None or asked != subject:
-        return subject
-    return ReplySubject.to(subject, request)
+    request = raw.verified
+    if subject.startswith(SERVERS_SUBJECTS):
+        return HiddenReply.of(request)
+    if request is None:
+        return UnsignedReply(subject)
+    return subject if request.position is None else ReplySubject.to(subject, request)
 
 
 def _refuse_bucket(watchword: Watchword, what: str) -> None:

@@ -13,6 +13,7 @@ from watchword_adapters.kafka.acks import AckMismatchError, Acks, Sent
 from watchword_adapters.kafka.batch import SigningBatch, SigningBuilder
 from watchword_adapters.kafka.entries import Entries, Entry, TooLargeError, as_partition, copy_of
 from watchword_adapters.signing_queue import SigningQueue
+from watchword_adapters.unsigned_reply import UnsignedReply
 
 if TYPE_CHECKING:
     import asyncio
@@ -69,6 +70,8 @@ class SigningAccumulator(Accumulator):
     ) -> Coroutine[Any, Any, asyncio.Future[Any]]:
         """Build what is to be signed of a message, and put it into its partition's batch; see aiokafka."""
         topic, partition = tp
+        if isinstance(topic, UnsignedReply):
+            return self.add_unsigned(tp, key, value, headers, timeout)
         if type(partition) is not int:
             partition = as_partition(topic, partition)
             tp = TopicPartition(topic, partition)
@@ -81,15 +84,18 @@ class SigningAccumulator(Accumulator):
         added: Coroutine[Any, Any, asyncio.Future[Any]] = super().add_message(tp, None, None, timeout, None, entry)
         return added
 
-    def add_copy(
+    def add_unsigned(
         self, tp: TopicPartition, key: bytes | None, value: bytes | None, headers: Sequence[Header], timeout: float
     ) -> Coroutine[Any, Any, asyncio.Future[Any]]:
-        """Put a copy for quarantine into its partition's batch: past the signature, for it is nobody's word."""
+        """Put a message into its partition's batch past the signature.
+
+        A copy for quarantine is nobody's word, nor is an answer to whom nobody verified.
+        """
         self.check_transaction()
         copy: Any = copy_of(int(time.time() * 1000), key, value, headers)
         if copy.size > self._largest:
             self._refuse(copy)
-        tp = TopicPartition(tp.topic, as_partition(*tp))
+        tp = TopicPartition(str(tp.topic), as_partition(*tp))
         added: Coroutine[Any, Any, asyncio.Future[Any]] = super().add_message(tp, None, None, timeout, None, copy)
         return added
 

@@ -125,7 +125,7 @@ class SigningProducer(ProducerBase):
             self._check_started()
         await self.partitions_for(topic)
         tp = TopicPartition(topic, seam.choose_partition(self, topic, key, value))
-        return await self._outgoing.add_copy(tp, key, value, headers, self._wait)
+        return await self._outgoing.add_unsigned(tp, key, value, headers, self._wait)
 
     def _check_started(self) -> None:
         """Raise an error where aiokafka would wait for ever, or where messages would go out unsigned."""

@@ -45,13 +45,22 @@ class ReplySubject(str):
 
 
 class HiddenReply(str):
-    """What stands for a reply subject of the server's own in a message that is only observed: no text at all.
+    """What stands for a reply subject of the server's own: no text at all. An answer there is dropped.
 
-    It counts as one, though, so that a handler answers as it does in enforce mode, where it is not given such a
-    message; nats-py's micro services raise an error else, which any stranger could bring about. The answer is dropped.
+    It counts as one, though, so that a handler answers as it does else; nats-py's micro services raise an error where
+    there is none, which any stranger could bring about while this agent observes. ``request`` is what asked for it, if
+    that verified: a reply subject of the server's own is refused by then, but not one that a header names.
     """
 
-    __slots__ = ()
+    __slots__ = ("request",)
+    request: VerifiedMessage | None
+
+    @classmethod
+    def of(cls, request: VerifiedMessage | None) -> HiddenReply:
+        """Return what stands for the reply subject of ``request``."""
+        made = cls()
+        made.request = request
+        return made
 
     def __bool__(self) -> bool:
         return True

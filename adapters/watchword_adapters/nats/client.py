@@ -33,6 +33,7 @@ from watchword_adapters.nats.requests import Requests
 from watchword_adapters.nats.signing import Signing
 from watchword_adapters.nats.subscription import VerifyingSubscription
 from watchword_adapters.threads import Threads
+from watchword_adapters.unsigned_reply import UnsignedReply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -167,7 +168,7 @@ class WatchwordClient(Base):
         pass that on as ``reply`` is refused, for the requester could not tell whose answers it asked for.
         """
         if isinstance(subject, HiddenReply):
-            self.drop_answer()
+            self.drop_answer(subject.request)
             return
         if subject.startswith(CONTROL_SUBJECTS):
             await super().publish(subject, payload, reply, headers)
@@ -175,7 +176,8 @@ class WatchwordClient(Base):
                 self._acknowledged(subject)
             return
         owed = self._answering.request_at(subject)
-        if reply and not self.requests.asked_at(reply) and self._answering.request_at(reply) is not None:
+        is_forwarded = isinstance(reply, UnsignedReply) or self._answering.request_at(reply) is not None
+        if reply and is_forwarded and not self.requests.asked_at(reply):
             self.refuse("publish(reply=) with the reply subject of a request", forwarded(subject, reply))
         request = await self.send(
             subject, payload, reply, headers, recipient=recipient, expires_at=expires_at, answers=owed
@@ -225,12 +227,13 @@ class WatchwordClient(Base):
         else:
             await self.send(reply, data, "", headers, answers=request)
 
-    def drop_answer(self) -> None:
+    def drop_answer(self, request: VerifiedMessage | None) -> None:
         """Warn, once, of an answer that goes nowhere, for its subject is one of the server's own."""
         self._warn_once(
             "nats.answer_dropped",
-            why="a message that did not verify has a reply subject of the server's own ($...): an answer is an order",
-            remedy='nothing here: with mode = "enforce" no handler is given such a request',
+            asked_by="a message that did not verify" if request is None else request.principal,
+            why="it wants its answer on a subject of the server's own ($...): that would be an order to the server",
+            remedy="nothing here; find out who sends it",
         )
 
     async def send(
@@ -238,17 +241,19 @@ class WatchwordClient(Base):
     ) -> Request | None:
         """Post one message; return what answers to it are held against, None for one that went out unsigned.
 
-        That is done in observe mode only, with what cannot be signed. ``options`` are those of ``Signing.outgoing``.
+        That is done in observe mode only, with what cannot be signed and with what answers a message that did not
+        verify. ``options`` are those of ``Signing.outgoing``.
         """
-        try:
-            outgoing, request = self._signing.outgoing(
-                subject, payload, reply, headers, most=self.max_payload, **options
-            )
-        except (SigningError, ConfigurationError) as error:
-            self.refuse(f"publish: {type(error).__name__}", error, subject)
-        else:
-            await self.outbox.put(outgoing)
-            return request
+        if not isinstance(subject, UnsignedReply):
+            try:
+                outgoing, request = self._signing.outgoing(
+                    subject, payload, reply, headers, most=self.max_payload, **options
+                )
+            except (SigningError, ConfigurationError) as error:
+                self.refuse(f"publish: {type(error).__name__}", error, subject)
+            else:
+                await self.outbox.put(outgoing)
+                return request
         await super().publish(subject, payload, reply, None if headers is None else dict(headers))
         return None
 

@@ -13,6 +13,7 @@ from watchword.envelope import is_envelope_name
 from watchword.message import NATS_ID_HEADER, SERVERS_SUBJECTS, Message, ObservedMessage, VerifiedMessage
 from watchword_adapters.nats._seam import client_of, origin
 from watchword_adapters.nats.answers import HiddenReply, ReplySubject
+from watchword_adapters.unsigned_reply import UnsignedReply
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,7 +78,7 @@ class Answering(Protocol):
         """Send an answer: signed and bound to ``request``; unsigned where the request was not verified."""
         ...
 
-    def drop_answer(self) -> None:
+    def drop_answer(self, request: VerifiedMessage | None) -> None:
         """Warn, once, of an answer that goes nowhere, for its subject is one of the server's own."""
         ...
 
@@ -163,7 +164,7 @@ class ObservedMsg(DeliveredMsg):
         """Answer the request; nowhere, with a warning, if its reply subject is hidden."""
         if self.verified is None and (isinstance(self.reply, HiddenReply) or self.reply.startswith(SERVERS_SUBJECTS)):
             client: Answering = client_of(self)
-            client.drop_answer()
+            client.drop_answer(None)
             return
         await super().respond(data, headers=headers)
 
@@ -243,5 +244,6 @@ def _observed_headers(
 def _observed_reply(raw: Msg, message: Message, verdict: VerifiedMessage | Rejected | Unavailable) -> str:
     if isinstance(verdict, VerifiedMessage) and message.position is None and verdict.reply_to == raw.reply:
         return ReplySubject.of(verdict)
-    is_order = raw.reply.startswith(SERVERS_SUBJECTS) and Delivery.parse(raw.reply) is None
-    return HiddenReply() if is_order else raw.reply
+    if raw.reply.startswith(SERVERS_SUBJECTS):
+        return raw.reply if Delivery.parse(raw.reply) is not None else HiddenReply.of(None)
+    return UnsignedReply(raw.reply)

@@ -42,6 +42,8 @@ _REFUSALS: Final = (Rejected, Unavailable)
 MOST_PARKED: Final = 256
 """Messages of one reader that wait for their keys; others of unknown keys cannot be judged meanwhile."""
 
+_CROWDED: Final = Unavailable("keys", f"{MOST_PARKED} messages wait for their keys")
+
 
 class Judged(NamedTuple):
     """A message and its verdict, as of ``at`` (seconds of the event loop's clock)."""
@@ -196,25 +198,37 @@ class Reader:
     async def park(self, raw: Msg, message: Message, pending: Pending) -> Msg | None:
         """Let a message wait for its key, and others go on; then it comes back to the front of its queue.
 
-        Where too many wait it cannot be judged, and is returned if it is only observed.
+        Where too many wait it cannot be judged, and is returned if it is only observed. If this was its last chance, it
+        waits among them, and what comes behind it waits for room.
         """
         task, queue = found_of(pending), self.waiting
-        parked = self._parked.get(task)
-        if queue is None or sum(map(len, self._parked.values())) >= MOST_PARKED:
-            verdict = Unavailable("keys", f"{MOST_PARKED} messages wait for their keys")
-            observed = self.watchword.observes(message.channel)
-            self.watchword.audit.refused(message, verdict, observed=observed)
+        observed = self.watchword.observes(message.channel)
+        if queue is None or (self._parks(MOST_PARKED) and (observed or not self.is_last_chance(message))):
+            self.watchword.audit.refused(message, _CROWDED, observed=observed)
             if observed:
-                return self.deliver(raw, message, ObservedMessage(message, verdict))
-            await self.refused(raw, message, verdict)
+                return self.deliver(raw, message, ObservedMessage(message, _CROWDED))
+            await self.refused(raw, message, _CROWDED)
             return None
         queue.hold_back()
-        if parked is None:
+        if task in self._parked:
+            self._parked[task].append(raw)
+        else:
             self._parked[task] = [raw]
             task.add_done_callback(self._unpark)
-        else:
-            parked.append(raw)
+        attempts = 0
+        while self._parks(MOST_PARKED + 1):
+            if not await self.holds(message, _CROWDED, attempts):
+                held = self._parked.get(task, [])
+                self._parked[task] = [one for one in held if one is not raw]
+                queue.task_done()
+                self.watchword.audit.refused(message, _CROWDED, observed=False)
+                await self.refused(raw, message, _CROWDED)
+                break
+            attempts += 1
         return None
+
+    def _parks(self, count: int) -> bool:
+        return sum(map(len, self._parked.values())) >= count
 
     def _unpark(self, task: asyncio.Future[object]) -> None:
         for raw in reversed(self._parked.pop(task)):

@@ -9,47 +9,11 @@ from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NatsTimeoutError
 
 from tests.brokers.plugin import MakeStream
-from tests.integration.nats.world import CLOUD, PLANNER, World, soon, until
-from watchword import Mode, Reason, SigningKey, VerificationKey
-from watchword_adapters.nats import WatchwordClient
+from tests.integration.nats.slow_keys import slow, stranger
+from tests.integration.nats.world import PLANNER, World, soon, until
+from watchword import Mode, Reason
 
 Unique = Callable[[str], str]
-
-
-class SlowKeys:
-    """A source that takes ``seconds`` for a key that it does not know or is ``slow`` with, or until ``held`` is set."""
-
-    def __init__(self, world: World, seconds: float) -> None:
-        self._keys = world.keys
-        self._seconds = seconds
-        self.held: asyncio.Event | None = None
-        self.slow: set[str] = set()
-
-    async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
-        """See ``KeySource.find``."""
-        found = await self._keys.find(principal, key_id)
-        if found is None or principal in self.slow:
-            if self.held is not None:
-                await self.held.wait()
-            else:
-                await asyncio.sleep(self._seconds)
-        return found
-
-
-async def slow(world: World, seconds: float, **options: Any) -> tuple[SlowKeys, WatchwordClient]:
-    """Connect an agent with such a source."""
-    keys, known = SlowKeys(world, seconds), world.keys
-    world.keys = keys  # type: ignore[assignment]  # as much of it as an agent needs
-    guard = world.agent(CLOUD, **options)
-    world.keys = known
-    return keys, await world.client(guard)
-
-
-async def stranger(world: World, number: int) -> WatchwordClient:
-    """Connect somebody whose key nobody has given out."""
-    key, name = SigningKey.generate(), f"agent://acme/stranger-{number}"
-    world.signing[name] = key
-    return await world.client(world.agent(name))
 
 
 @pytest.mark.parametrize("way", ["callback", "next_msg", "fetch"])

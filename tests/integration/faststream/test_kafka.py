@@ -116,6 +116,34 @@ async def test_answers_are_signed_and_go_only_where_they_may(kafka: World) -> No
     assert seen == [(answers, "FINE", INTERN)]
 
 
+async def test_while_observing_answers_to_other_topics_are_not_signed(kafka: World) -> None:
+    """They are sent, as before the broker was replaced; but nobody chooses where this agent signs."""
+    ask, payments = [await kafka.make_topic() for _ in range(2)]
+    planner = service(kafka, kafka.speaker(), consumer_only=False)
+    observer = kafka.reader(principal=INTERN, mode=Mode.OBSERVE)
+    signer = kafka.speaker(INTERN).signer
+    intern = service(kafka, Watchword.of(observer.verifier, signer), consumer_only=False)
+    taken: list[Any] = []
+    plain = PlainBroker(kafka.bootstrap)
+
+    @intern.subscriber(ask, group_id=kafka.unique("group"), auto_offset_reset="earliest")
+    async def reply(body: str) -> str:
+        return body.upper()
+
+    @plain.subscriber(payments, auto_offset_reset="earliest")
+    async def pay(message: KafkaMessage) -> None:
+        taken.append((message.body, list(message.headers)))
+
+    async with planner, intern, plain:
+        await intern.start()
+        await plain.start()
+        await planner.publish("pay mallory", ask, reply_to=payments)
+        await until(lambda: taken)
+    ((body, headers),) = taken
+    assert body == b"PAY MALLORY"
+    assert sorted(headers) == ["content-type", "correlation_id"]
+
+
 @pytest.mark.parametrize("policy", [AckPolicy.NACK_ON_ERROR, AckPolicy.ACK, AckPolicy.ACK_FIRST])
 async def test_ack_policies_do_what_they_say(kafka: World, policy: AckPolicy) -> None:
     """A message whose handler failed comes again only by NACK_ON_ERROR, as a redelivery; and none passes by."""

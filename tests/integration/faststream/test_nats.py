@@ -140,6 +140,64 @@ async def test_an_answer_that_a_stream_was_asked_for_can_be_drawn_by_nobody_else
     assert (own, drawn) == ([CLOUD], [])
 
 
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("asks", ["agent", "stranger"])
+async def test_no_header_makes_a_handler_give_orders_to_the_server(
+    nats: World, unique: Any, make_stream: MakeStream, mode: Mode, asks: str
+) -> None:
+    """Promise (A45): a message of a stream that wants its answer under ``$`` gets none, whoever sent it."""
+    subject = unique("ask")
+    victim = await make_stream()
+    stream = JStream(await make_stream(subject), declare=False)
+    ours, mallory, stranger = service(nats, mode=mode), service(nats, MALLORY), await nats.plain()
+    await stranger.jetstream().publish(f"{victim}.x", b"kept")
+    order, seen = f"$JS.API.STREAM.PURGE.{victim}", list[str]()
+
+    @ours.subscriber(subject, stream=stream, pull_sub=True)
+    async def handle(body: str) -> str:
+        seen.append(body)
+        return ""
+
+    async with running(ours, mallory):
+        await stranger.publish(subject, b"order", headers={"reply_to": order} if asks == "stranger" else None)
+        await mallory.publish("order", subject, headers={"reply_to": order} if asks == "agent" else None)
+        await mallory.publish("last", subject)
+        await until(lambda: "last" in seen)
+    assert seen.count("order") == (2 if mode is Mode.OBSERVE else 1)
+    assert (await stranger.jetstream().stream_info(victim)).state.messages == 1
+
+
+@pytest.mark.parametrize("stored", [False, True])
+async def test_an_answer_to_a_stranger_is_not_signed(
+    nats: World,
+    unique: Any,
+    make_stream: MakeStream,
+    stored: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """While observing, who asks unsigned is answered unsigned: a signed answer would be worth something elsewhere."""
+    subject, payments = unique("ask"), unique("payments")
+    stream = JStream(await make_stream(subject), declare=False) if stored else None
+    ours, bank, stranger = service(nats, mode=Mode.OBSERVE), service(nats, PLANNER), await nats.plain()
+    drawn: list[str] = []
+
+    @ours.subscriber(subject, stream=stream, pull_sub=stored)
+    async def handle(body: str) -> str:
+        return body.upper()
+
+    @bank.subscriber(payments)
+    async def pay(body: str) -> None:
+        drawn.append(body)
+
+    answers = await stranger.subscribe(payments)
+    await stranger.flush()
+    async with running(ours, bank):
+        asked = {"headers": {"reply_to": payments}} if stored else {"reply": payments}
+        await stranger.publish(subject, b"pay mallory", **asked)
+        answer = await answers.next_msg(timeout=10)
+        await until(lambda: bank.watchword.audit.counts["unsigned"])
+    assert (answer.data, drawn) == (b"PAY MALLORY", [])
+
+
 async def test_a_durable_goes_on_where_it_was(nats: World, unique: Any, make_stream: MakeStream) -> None:
     """After a restart what was published meanwhile is handed over; what is forged or acknowledged is not."""
     subject, durable = unique("tasks"), unique("durable")

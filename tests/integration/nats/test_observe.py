@@ -1,5 +1,6 @@
 """Observe mode changes nothing that worked before: a call that cannot be covered goes through, with one warning."""
 
+import pickle
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -156,6 +157,32 @@ async def test_an_observer_without_a_signer_publishes_unsigned(
     await other.publish(subject, b"signed", reply=inbox)
     assert (await soon(heard.next_msg(timeout=10))).data == b"answer"
     assert len(warnings_of(caplog)) == 1
+
+
+async def test_an_answer_to_a_stranger_is_not_signed(
+    world: World, unique: Unique, make_stream: MakeStream, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Promise (A45): whoever asks unsigned, on a subject of its choice, is answered there, and nothing is signed."""
+    subject, place = unique("observe"), f"{await make_stream()}.payments"
+    plain, client = await world.plain(), await world.client(world.agent(CLOUD, mode=Mode.OBSERVE))
+    asked = await client.subscribe(subject)
+    heard = await plain.subscribe(place)
+    await client.flush()
+    await plain.publish(subject, b"ask", reply=place)
+    await plain.flush()
+    msg = await soon(asked.next_msg())
+    assert msg.reply == place
+    await client.publish(msg.reply, b"answer")
+    await client.jetstream().publish(msg.reply, b"stored")
+    await msg.respond(b"respond")
+    for data in (b"answer", b"stored", b"respond"):
+        answer = await soon(heard.next_msg())
+        assert (answer.data, "watchword" in (answer.headers or {})) == (data, False)
+    caplog.clear()
+    await client.publish(subject, b"passed on", reply=msg.reply)
+    assert [line for line in warnings_of(caplog) if "reply subject of a request" in line]
+    await client.publish(pickle.loads(pickle.dumps(msg.reply)), b"a text of the application's")  # noqa: S301 - our own
+    assert "watchword" in ((await soon(heard.next_msg())).headers or {})
 
 
 async def test_what_observing_hands_over_can_be_passed_on(
