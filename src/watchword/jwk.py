@@ -53,7 +53,7 @@ def parse_jwks(data: bytes) -> list[VerificationKey]:
         raise ConfigurationError('no list "keys": write a JWK Set, {"keys": [...]}')
     if len(entries) > MAX_SET_KEYS:
         raise ConfigurationError(f"key set of {len(entries)} keys: at most {MAX_SET_KEYS}")
-    return [_parse(entry, f"key {number}") for number, entry in enumerate(entries, 1)]
+    return [parse_jwk(entry, f"key {number}") for number, entry in enumerate(entries, 1)]
 
 
 def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -63,7 +63,8 @@ def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return members
 
 
-def _parse(entry: object, where: str) -> VerificationKey:
+def parse_jwk(entry: object, where: str) -> VerificationKey:
+    """Make a key of the members of a JWK; ConfigurationError begins with ``where``."""
     if not isinstance(entry, dict):
         raise ConfigurationError(f"{where}: not an object")
     if _PRIVATE & entry.keys():

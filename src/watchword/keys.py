@@ -310,10 +310,15 @@ class KeyChain:
         return other
 
 
-def thumbprint_id(public: PublicKey) -> bytes:
-    """Return the default key id: the first 16 characters of the RFC 7638 thumbprint, as UTF-8 bytes."""
+def thumbprint(public: PublicKey) -> str:
+    """Return the RFC 7638 thumbprint of a public key with SHA-256, in base64url: 43 characters."""
     members = json.dumps(public_members(public), sort_keys=True, separators=(",", ":"))
-    return base64url(sha256(members.encode()).digest())[:16].encode()
+    return base64url(sha256(members.encode()).digest())
+
+
+def thumbprint_id(public: PublicKey) -> bytes:
+    """Return the default key id: the first 16 characters of the thumbprint, as UTF-8 bytes."""
+    return thumbprint(public)[:16].encode()
 
 
 def public_members(public: PublicKey) -> dict[str, str]:

@@ -1,0 +1,404 @@
+"""Trust that moves: keys, revocations and containments, merged from what operators say on the control log.
+
+Operators sign statements (``statements.py``), and nobody guards the log: anybody who may write there can copy them,
+reorder them or leave some out, and an operator's key may be stolen. So what holds depends on the set of statements that
+were heard, never on their order or on a clock. Each operator's key keeps, of each entry, the one statement that
+decides; what holds is the best of those, over the keys that are in authority now:
+
+- of a key and of a containment the one with the highest rank; among equals a containment beats a release, an earlier
+  end a later one, and at last the greater digest the lesser;
+- of a revocation the earliest time: nothing undoes it.
+
+A key that loses its authority takes all it said with it, for a thief dates and ranks as he likes. What the others said
+about the same entries was kept, and holds again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from watchword.keys import thumbprint
+from watchword.principals import PrincipalIndex, covers
+from watchword.statements import (
+    Contain,
+    Entry,
+    GiveKey,
+    Head,
+    Release,
+    Revoke,
+    Statement,
+    Unknown,
+    Verb,
+    digest_text,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from watchword.keys import VerificationKey
+    from watchword.message import Message
+
+MOST: Final[Mapping[str, int]] = {"key": 100_000, "revoke": 1_000_000, "contain": 10_000}
+"""Statements that are kept of each kind; none can crowd out another."""
+
+MOST_TOLD: Final = 1000
+"""Notices that wait to be taken; more are left out."""
+
+PATIENCE: Final = 10.0
+"""Seconds after which a number that is missing from a chain is told: what is reordered arrives sooner."""
+
+_REMEMBERED: Final = 1024
+"""Links of a chain that are remembered at least, to tell forks."""
+
+OperatorKey: TypeAlias = tuple[str, str]
+"""Principal and thumbprint."""
+
+Notice: TypeAlias = tuple[str, dict[str, str | float | None]]
+"""Event and fields, for the audit trail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Whose statements count: what he ``may`` say, and the patterns of principals ``over`` whom."""
+
+    principal: str
+    may: frozenset[Verb]
+    over: tuple[str, ...]
+
+    def is_over(self, who: str) -> bool:
+        """Return True if all that ``who`` matches, a principal or a pattern, is under this operator."""
+        return any(covers(pattern, who) for pattern in self.over)
+
+
+class Issued(NamedTuple):
+    """A statement that verified, the key that signed it, the digest of its claims and the message as it came."""
+
+    by: OperatorKey
+    digest: bytes
+    statement: Statement
+    message: Message | None = None
+    appended_at: float = 0.0
+
+
+class Link(NamedTuple):
+    """How far a key's chain is known: the highest number, its digest, and the number up to which none is missing."""
+
+    number: int
+    digest: str
+    whole: int
+
+
+class Containment(NamedTuple):
+    """Why a principal is contained: by which entry, until when (seconds; infinite for good), and the reason given."""
+
+    who: str
+    until: float
+    why: str
+    by: str
+
+
+class Control:
+    """What operators have said, and what of it holds.
+
+    One thread may change it while others ask: each answer is of one moment.
+    """
+
+    def __init__(self, operators: Iterable[Operator], *, most: Mapping[str, int] = MOST) -> None:
+        self.notices: Final[deque[Notice]] = deque(maxlen=MOST_TOLD)
+        self.changes = 0
+        """Goes up with each change after which what verified may verify no more."""
+        self._most = most
+        self._operators = {one.principal: one for one in operators}
+        self._chains: dict[OperatorKey, _Chain] = {}
+        self._lapsed: dict[OperatorKey, None] = {}
+        self._held: dict[str, int] = dict.fromkeys(most, 0)
+        self._full: set[str] = set()
+        self._owners: dict[bytes, dict[str, VerificationKey]] = {}
+        self._revoked: dict[str, dict[str, int]] = {}
+        self._contained: PrincipalIndex[Containment] = PrincipalIndex()
+
+    # What was heard.
+
+    def hear(self, issued: Issued) -> bool:
+        """Take a statement that verified; return True if it counts. What does not is told."""
+        statement = issued.statement
+        why = self._unauthorized(issued)
+        if why is not None:
+            self._tell("control.refused", issued.by, verb=statement.verb, why=why)
+            return False
+        chain = self._chains.get(issued.by)
+        if chain is None:
+            chain = self._chains[issued.by] = _Chain()
+        if not chain.join(issued):
+            self._tell("control.forked", issued.by, number=statement.number)
+        entry = statement.entry
+        if entry is None:
+            if isinstance(statement.saying, Unknown):
+                self._tell("control.unknown_verb", issued.by, verb=statement.verb)
+            return True
+        held = chain.entries.get(entry)
+        if held is None:
+            kind = entry[0]
+            if self._held[kind] >= self._most[kind]:
+                if kind not in self._full:
+                    self._full.add(kind)
+                    self._tell("control.full", issued.by, kind=kind, most=self._most[kind])
+                return False
+            self._held[kind] += 1
+        elif _order(held) >= _order(issued):
+            return True
+        chain.entries[entry] = issued
+        self._settle(entry)
+        return True
+
+    def _unauthorized(self, issued: Issued) -> str | None:
+        """Return why a statement does not count; None for one that does."""
+        operator, saying, why = self._operators.get(issued.by[0]), issued.statement.saying, None
+        if operator is None:
+            why = "not an operator"
+        elif issued.by in self._lapsed:
+            why = "its key has no authority any more"
+        elif issued.statement.verb not in operator.may and not isinstance(saying, Unknown):
+            why = "not among what this operator may say"
+        elif isinstance(saying, GiveKey) and saying.key.principal in self._operators:
+            why = "operators' keys come from the settings' own sources"
+        elif isinstance(saying, GiveKey | Contain | Release):
+            who = saying.key.principal if isinstance(saying, GiveKey) else saying.who
+            why = None if operator.is_over(who) else "not under this operator"
+        return why
+
+    def lapse(self, by: OperatorKey) -> int:
+        """Let all lapse that a key said, and what it may yet say; return how many statements that were."""
+        self._lapsed[by] = None
+        chain = self._chains.pop(by, None)
+        if chain is None:
+            return 0
+        for entry in chain.entries:
+            self._held[entry[0]] -= 1
+            self._full.discard(entry[0])
+            self._settle(entry)
+        if chain.entries:
+            self._tell("control.lapsed", by, statements=len(chain.entries))
+        return len(chain.entries)
+
+    def switch(self, operators: Iterable[Operator]) -> None:
+        """Judge all that was said anew, by operators who have changed."""
+        self._operators = {one.principal: one for one in operators}
+        chains, self._chains = self._chains, {}
+        for chain in chains.values():
+            for entry in chain.entries:
+                self._held[entry[0]] -= 1
+        self._full.clear()
+        for entry in {entry for chain in chains.values() for entry in chain.entries}:
+            self._settle(entry)
+        for by, chain in chains.items():
+            for issued in chain.entries.values():
+                self.hear(issued)
+            if by in self._chains:
+                self._chains[by].resume(chain.link)
+
+    # What there is to keep, and to go on from.
+
+    def deciding(self) -> Iterator[Issued]:
+        """Give the statements from which all that holds can be made again."""
+        for chain in self._chains.values():
+            yield from chain.entries.values()
+
+    @property
+    def speakers(self) -> tuple[OperatorKey, ...]:
+        """The keys that have said anything, and are in authority."""
+        return tuple(self._chains)
+
+    def link(self, by: OperatorKey) -> Link:
+        """Return how far the chain of a key is known."""
+        chain = self._chains.get(by)
+        return Link(0, "", 0) if chain is None else chain.link
+
+    def resume(self, by: OperatorKey, link: Link) -> None:
+        """Take it that a chain was known that far: only what decided was kept of it."""
+        if by in self._chains:
+            self._chains[by].resume(link)
+
+    def rank(self, entry: Entry) -> int:
+        """Return the highest rank that was heard of an entry; a new statement takes one more."""
+        return max((held.statement.rank for held in self._said(entry)), default=0)
+
+    def look(self, now: float) -> None:
+        """Tell of numbers that are missing for too long at ``now`` seconds; they change no verdict."""
+        for by, chain in self._chains.items():
+            missing = chain.missing(now)
+            if missing is not None:
+                self._tell("control.gap", by, first=missing[0], last=missing[1])
+
+    @property
+    def last_head(self) -> float | None:
+        """When the broker appended the latest head (seconds); None where none was heard."""
+        return max((chain.head for chain in self._chains.values() if chain.head is not None), default=None)
+
+    # What holds.
+
+    def find(self, key_id: bytes) -> VerificationKey | None:
+        """Return the key of this id; None for a public key that was given to two principals: it counts for neither."""
+        owned = self._owners.get(key_id)
+        return next(iter(owned.values())) if owned is not None and len(owned) == 1 else None
+
+    @property
+    def keys(self) -> tuple[VerificationKey, ...]:
+        """The keys that were given, and count."""
+        return tuple(key for owned in list(self._owners.values()) if len(owned) == 1 for key in owned.values())
+
+    def revoked_at(self, key: VerificationKey) -> int | None:
+        """Return from when on (seconds) operators have revoked this public key; None where they have not.
+
+        An operator can revoke the keys of those he is over, and no operator's.
+        """
+        if not self._revoked or key.principal in self._operators:
+            return None
+        said, operators = self._revoked.get(thumbprint(key.public), {}), self._operators
+        times = [at for name, at in said.items() if name in operators and operators[name].is_over(key.principal)]
+        return min(times, default=None)
+
+    def containment(self, principal: str, now: float) -> Containment | None:
+        """Return the longest containment in force of a principal at ``now`` seconds."""
+        if not len(self._contained):
+            return None
+        found = [one for _, one in self._contained.find(principal) if now < one.until]
+        return max(found, key=lambda one: one.until, default=None)
+
+    def containments(self, now: float) -> list[Containment]:
+        """Return all containments in force, in the order of their texts."""
+        return sorted(one for _, one in self._contained.items() if now < one.until)
+
+    def revocations(self) -> list[tuple[str, int, str]]:
+        """Return thumbprint, time and operator of all revocations."""
+        return sorted((dead, at, name) for dead, said in self._revoked.items() for name, at in said.items())
+
+    # How what holds is made of what was heard.
+
+    def _said(self, entry: Entry) -> Iterator[Issued]:
+        for chain in self._chains.values():
+            held = chain.entries.get(entry)
+            if held is not None:
+                yield held
+
+    def _settle(self, entry: Entry) -> None:
+        """Work out what holds of one entry."""
+        said = list(self._said(entry))
+        match entry:
+            case ("key", name):
+                self._settle_key(name, said)
+            case ("revoke", dead):
+                times: dict[str, int] = {}
+                for issued in said:
+                    assert isinstance(issued.statement.saying, Revoke)  # noqa: S101 - for the type checker
+                    name, at = issued.by[0], issued.statement.saying.at
+                    times[name] = min(at, times.get(name, at))
+                self._revoked[dead] = times
+                if not times:
+                    del self._revoked[dead]
+            case (_, who):
+                best = max(said, key=_order, default=None)
+                if best is not None and isinstance(best.statement.saying, Contain):
+                    _, until, why = who, best.statement.saying.until, best.statement.saying.why
+                    self._contained.put(who, Containment(who, inf if until is None else until, why, best.by[0]))
+                else:
+                    self._contained.drop(who)
+        self.changes += 1
+
+    def _settle_key(self, name: str, said: list[Issued]) -> None:
+        principal, _, print_of_it = name.rpartition(" ")
+        key_id = print_of_it[:16].encode()
+        owned = dict(self._owners.get(key_id, {}))  # others may be reading the old one
+        best = max(said, key=_order, default=None)
+        if best is None:
+            owned.pop(principal, None)
+        else:
+            assert isinstance(best.statement.saying, GiveKey)  # noqa: S101 - for the type checker
+            owned[principal] = best.statement.saying.key
+            if len(owned) > 1:
+                self._tell("control.key_of_two", best.by, key=print_of_it, owners=", ".join(sorted(owned)))
+        self._owners[key_id] = owned
+        if not owned:
+            del self._owners[key_id]
+
+    def _tell(self, event: str, by: OperatorKey, **fields: str | float | None) -> None:
+        self.notices.append((event, {"operator": by[0], "operator_key": by[1][:16], **fields}))
+
+
+class _Chain:
+    """What one key has said: the deciding statement of each entry, and how its statements hang together."""
+
+    def __init__(self) -> None:
+        self.entries: dict[Entry, Issued] = {}
+        self.head: float | None = None
+        self._digests: dict[int, str] = {}
+        self._previous: dict[int, str] = {}
+        self._highest = 0
+        self._last = ""
+        self._whole = 0
+        self._noticed: float | None = None
+        self._told = 0
+
+    @property
+    def link(self) -> Link:
+        return Link(self._highest, self._last, self._whole)
+
+    def resume(self, link: Link) -> None:
+        self._whole = max(self._whole, link.whole)
+        self._told = max(self._told, link.whole)
+        if link.number > self._highest:
+            self._highest, self._last = link.number, link.digest
+            self._digests[link.number] = link.digest
+        self._advance()
+
+    def join(self, issued: Issued) -> bool:
+        """Take a statement into the chain; False if another one of its number is known, or it hangs on another."""
+        number, digest = issued.statement.number, digest_text(issued.digest)
+        if isinstance(issued.statement.saying, Head):
+            self.head = max(issued.appended_at, self.head or 0.0)
+        known = self._digests.setdefault(number, digest)
+        self._previous.setdefault(number, issued.statement.previous)
+        fits = (
+            known == digest
+            and self._digests.get(number - 1, issued.statement.previous) == issued.statement.previous
+            and self._previous.get(number + 1, digest) == digest
+        )
+        if number > self._highest:
+            self._highest, self._last = number, digest
+        self._advance()
+        return fits
+
+    def _advance(self) -> None:
+        if len(self._digests) > 2 * _REMEMBERED:
+            for number in sorted(self._digests)[:_REMEMBERED]:
+                del self._digests[number]
+                self._previous.pop(number, None)
+                self._whole = max(self._whole, number)
+        while self._whole + 1 in self._digests:
+            self._whole += 1
+            self._noticed = None
+
+    def missing(self, now: float) -> tuple[int, int] | None:
+        """Return the first numbers that have been missing for too long, once."""
+        if self._whole >= self._highest:
+            return None
+        if self._noticed is None:
+            self._noticed = now
+        if now - self._noticed < PATIENCE or self._told > self._whole:
+            return None
+        self._told = self._whole + 1
+        behind = [number for number in self._digests if number > self._whole]
+        return self._whole + 1, min(behind) - 1
+
+
+def _order(issued: Issued) -> tuple[float, bool, float, bytes]:
+    """Return what orders statements on one entry: the greatest holds."""
+    rank, saying = issued.statement.rank, issued.statement.saying
+    if isinstance(saying, Revoke):
+        return -saying.at, False, 0.0, issued.digest
+    if isinstance(saying, Contain):
+        return rank, True, -inf if saying.until is None else -saying.until, issued.digest
+    return rank, False, 0.0, issued.digest

@@ -1,0 +1,331 @@
+"""What operators say, and what of it holds."""
+
+import json
+from math import inf
+from typing import Any
+
+import pytest
+
+from tests.unit.control.world import (
+    AGENTS,
+    ALL,
+    BOT,
+    CONTROLLER,
+    FIRST,
+    FOURTH,
+    ONCALL,
+    OPERATORS,
+    OTHER,
+    PLANNER,
+    SECOND,
+    SECURITY,
+    THIRD,
+    Contain,
+    GiveKey,
+    Head,
+    Release,
+    Revoke,
+    issued,
+    key_of,
+)
+from watchword import SigningKey
+from watchword.control import Control, Link, Operator
+from watchword.jwk import to_jwk
+from watchword.keys import thumbprint
+from watchword.principals import PrincipalIndex, covers, is_principal_pattern
+from watchword.statements import MAX_BYTES, Statement, Unknown, Verb, digest_text, parse_statement
+
+PLANNERS = thumbprint(AGENTS[PLANNER].public)
+
+
+@pytest.fixture
+def control() -> Control:
+    """Give a control log that nobody has written to."""
+    return Control(OPERATORS)
+
+
+def told(control: Control) -> list[str]:
+    """Take the notices, by their names, but for those of numbers that these tests do not care for."""
+    names = [event for event, fields in control.notices if fields.get("number") != 1]
+    control.notices.clear()
+    return names
+
+
+@pytest.mark.parametrize(
+    "saying",
+    [
+        GiveKey(key_of(PLANNER)),
+        GiveKey(key_of(PLANNER, SigningKey.generate())),
+        Revoke(PLANNERS, 12),
+        Contain("agent://acme/**", 99, "INC-7"),
+        Contain(PLANNER),
+        Release(PLANNER),
+        Head(),
+        Unknown("praise"),
+    ],
+)
+def test_a_statement_is_read_as_it_was_written(saying: Any) -> None:
+    """What one operator writes another reads."""
+    one = Statement(3, digest_text(bytes(32)), 0 if isinstance(saying, Head) else 7, saying)
+    assert parse_statement(one.to_json()) == one
+
+
+WRONG: list[tuple[object, str]] = [
+    ([], "not an object"),
+    ({"s": 1, "prev": "", "n": 1}, "one verb"),
+    ({"s": 1, "prev": "", "n": 1, "head": {}, "release": {"who": PLANNER}}, "one verb"),
+    ({"s": 1, "prev": "", "head": {}}, "one verb"),
+    ({"s": 0, "prev": "", "n": 0, "head": {}}, '"s"'),
+    ({"s": True, "prev": "", "n": 0, "head": {}}, '"s"'),
+    ({"s": 1.0, "prev": "", "n": 0, "head": {}}, '"s"'),
+    ({"s": 1, "prev": "A" * 43, "n": 0, "head": {}}, "prev"),
+    ({"s": 2, "prev": "", "n": 0, "head": {}}, "prev"),
+    ({"s": 2, "prev": 5, "n": 0, "head": {}}, "prev"),
+    ({"s": 1, "prev": "", "n": 1, "head": {}}, '"n"'),
+    ({"s": 1, "prev": "", "n": 0, "release": {"who": PLANNER}}, '"n"'),
+    ({"s": 1, "prev": "", "n": (1 << 32) + 1, "release": {"who": PLANNER}}, '"n"'),
+    ({"s": 1, "prev": "", "n": 0, "head": []}, "not an object"),
+    ({"s": 1, "prev": "", "n": 0, "head": {"x": 1}}, "other members"),
+    ({"s": 1, "prev": "", "n": 1, "contain": {"who": "a/**/b"}}, "who"),
+    ({"s": 1, "prev": "", "n": 1, "contain": {"who": " "}}, "who"),
+    ({"s": 1, "prev": "", "n": 1, "contain": {"who": 5}}, "who"),
+    ({"s": 1, "prev": "", "n": 1, "contain": {"who": PLANNER, "until": -1}}, "until"),
+    ({"s": 1, "prev": "", "n": 1, "contain": {"who": PLANNER, "why": "x" * 201}}, "why"),
+    ({"s": 1, "prev": "", "n": 1, "contain": {"who": PLANNER, "why": "\x1b[2J"}}, "why"),
+    ({"s": 1, "prev": "", "n": 1, "contain": {"who": PLANNER, "why": 5}}, "why"),
+    ({"s": 1, "prev": "", "n": 1, "revoke": {"thumbprint": "short", "at": 1}}, "thumbprint"),
+    ({"s": 1, "prev": "", "n": 1, "revoke": {"thumbprint": PLANNERS}}, "other members"),
+    ({"s": 1, "prev": "", "n": 1, "key": {**to_jwk(key_of(PLANNER)), "kid": "mine"}}, "kid"),
+    ({"s": 1, "prev": "", "n": 1, "key": {**to_jwk(key_of(PLANNER)), "revoked": 5}}, "revoked"),
+    ({"s": 1, "prev": "", "n": 1, "key": {}}, "key"),
+    ({"s": 1, "prev": "", "n": 1, "Praise!": {}}, "verb"),
+]
+
+
+@pytest.mark.parametrize(("members", "complaint"), WRONG)
+def test_what_is_no_statement_is_refused(members: object, complaint: str) -> None:
+    """Strictly: a reader that guesses would be led."""
+    with pytest.raises(ValueError, match=complaint):
+        parse_statement(json.dumps(members).encode())
+
+
+@pytest.mark.parametrize("value", [b"{", b"\xff", b'{"s":1,"s":1,"prev":"","n":0,"head":{}}', b" " * (MAX_BYTES + 1)])
+def test_what_is_no_json_is_refused(value: bytes) -> None:
+    """And what is too long is not looked at."""
+    with pytest.raises(ValueError, match=r".+"):
+        parse_statement(value)
+
+
+def test_containment_and_release(control: Control) -> None:
+    """The higher rank decides; among equals containment does, and then the earlier end."""
+    assert control.hear(issued(Contain(PLANNER, 100, "INC-7")))
+    found = control.containment(PLANNER, 50)
+    assert found is not None
+    assert (found.who, found.until, found.why, found.by) == (PLANNER, 100, "INC-7", ONCALL)
+    assert control.containment(PLANNER, 100) is None
+    assert control.containment(CONTROLLER, 50) is None
+    control.hear(issued(Release(PLANNER), THIRD))
+    assert control.containment(PLANNER, 50) is not None, "a release of the same rank is no later word"
+    control.hear(issued(Contain(PLANNER), THIRD))
+    found = control.containment(PLANNER, 50)
+    assert found is not None
+    assert found.until == 100, "the earlier end"
+    control.hear(issued(Release(PLANNER), THIRD, rank=2))
+    assert control.containment(PLANNER, 50) is None
+    control.hear(issued(Contain("**"), THIRD, rank=1))
+    assert [one.until for one in control.containments(50)] == [inf]
+    assert control.containment(OTHER, 50) is not None
+
+
+def test_who_may_not_is_refused(control: Control) -> None:
+    """A stranger, a verb that is not his, principals that are not his; operators cannot make one another."""
+    everybody = [
+        issued(Contain(PLANNER), ("agent://acme/nobody", "A" * 43)),
+        issued(Release(PLANNER), FOURTH),
+        issued(Contain("**"), FIRST),
+        issued(Contain(OTHER), FOURTH),
+        issued(GiveKey(key_of(OTHER)), FIRST),
+        issued(GiveKey(key_of(BOT, SigningKey.generate())), THIRD),
+    ]
+    assert not any(control.hear(one) for one in everybody)
+    assert told(control) == ["control.refused"] * len(everybody)
+    assert control.hear(issued(Contain(PLANNER), FOURTH))
+
+
+def test_an_operators_key_cannot_be_revoked_here(control: Control) -> None:
+    """Only the settings' own sources can: operators cannot fight."""
+    control.hear(issued(Revoke(FIRST[1], 1), THIRD))
+    assert control.revoked_at(key_of(ONCALL, SigningKey.generate())) is None
+    control.hear(issued(Revoke(PLANNERS, 9), THIRD))
+    assert control.revoked_at(key_of(PLANNER)) == 9
+    assert control.revoked_at(key_of(ONCALL, AGENTS[PLANNER])) is None
+    assert control.revoked_at(key_of(OTHER, AGENTS[PLANNER])) == 9
+    assert control.revocations() == sorted([(FIRST[1], 1, SECURITY), (PLANNERS, 9, SECURITY)])
+
+
+def test_a_revocation_reaches_those_that_its_operator_is_over(control: Control) -> None:
+    """The same public key under another principal is none of his business."""
+    control.hear(issued(Revoke(PLANNERS, 9), FIRST))
+    control.hear(issued(Revoke(PLANNERS, 5), SECOND))
+    control.hear(issued(Revoke(PLANNERS, 7), FIRST, rank=3))
+    assert control.revoked_at(key_of(PLANNER)) == 5
+    assert control.revoked_at(key_of(OTHER, AGENTS[PLANNER])) is None
+    control.lapse(SECOND)
+    assert control.revoked_at(key_of(PLANNER)) == 7
+
+
+def test_a_stolen_key_takes_its_words_with_it(control: Control) -> None:
+    """Whatever it said, however high the rank; what others said about the same holds again."""
+    control.hear(issued(Contain(PLANNER), FIRST))
+    control.hear(issued(Release(PLANNER), SECOND, rank=1 << 32))
+    control.hear(issued(Revoke(PLANNERS, 1), SECOND))
+    control.hear(issued(GiveKey(key_of(CONTROLLER)), SECOND))
+    assert control.containment(PLANNER, 0) is None
+    assert (control.rank(("contain", PLANNER)), len(control.keys)) == (1 << 32, 1)
+    assert control.lapse(SECOND) == 3
+    assert told(control) == ["control.lapsed"]
+    assert control.containment(PLANNER, 0) is not None
+    assert (control.rank(("contain", PLANNER)), control.keys, control.revocations()) == (1, (), [])
+    assert not control.hear(issued(Release(PLANNER), SECOND, rank=1 << 32))
+    assert control.lapse(SECOND) == 0
+    assert control.speakers == (FIRST,)
+
+
+def test_a_key_of_two_counts_for_neither(control: Control) -> None:
+    """One public key for two principals would let each speak for the other."""
+    key = AGENTS[PLANNER]
+    control.hear(issued(GiveKey(key_of(PLANNER)), THIRD))
+    assert control.find(key.key_id) == key_of(PLANNER)
+    control.hear(issued(GiveKey(key_of(CONTROLLER, key)), THIRD))
+    assert control.find(key.key_id) is None
+    assert control.find(b"unknown") is None
+    assert told(control) == ["control.key_of_two"]
+
+
+def test_gaps_and_forks_are_told(control: Control) -> None:
+    """They change no verdict; what is only reordered is not told."""
+    one = issued(Contain(PLANNER), number=1)
+    two = issued(Contain(CONTROLLER), number=2, previous=digest_text(one.digest))
+    three = issued(Release(PLANNER), number=3, rank=2, previous=digest_text(two.digest))
+    control.hear(one)
+    control.hear(three)
+    control.look(0)
+    control.look(9)
+    assert told(control) == []
+    control.look(10)
+    control.look(20)
+    assert control.notices[0][1] | {"operator": "", "operator_key": ""} == {
+        "operator": "", "operator_key": "", "first": 2, "last": 2,
+    }  # fmt: skip
+    assert told(control) == ["control.gap"]
+    control.hear(two)
+    control.look(40)
+    assert (told(control), control.link(FIRST)) == ([], Link(3, digest_text(three.digest), 3))
+    control.hear(issued(Contain(CONTROLLER, 5), number=2, previous=digest_text(one.digest)))
+    control.hear(issued(Head(), number=4, previous=digest_text(one.digest)))
+    assert told(control) == ["control.forked"] * 2
+    assert control.link(THIRD) == Link(0, "", 0)
+
+
+def test_a_chain_goes_on_where_it_was_known(control: Control) -> None:
+    """After a restart, of which only the deciding statements were kept."""
+    last = issued(Head(), number=8, previous="C" * 43)
+    control.hear(issued(Contain(PLANNER), number=3, previous="C" * 43))
+    control.resume(FIRST, Link(7, "C" * 43, 7))
+    control.resume(SECOND, Link(7, "C" * 43, 7))
+    control.hear(last)
+    control.look(0)
+    control.look(99)
+    assert (told(control), control.link(FIRST).whole, control.speakers) == ([], 8, (FIRST,))
+    control.resume(FIRST, Link(2, "D" * 43, 2))
+    assert control.link(FIRST).number == 8
+
+
+def test_a_long_chain_takes_no_more_room(control: Control) -> None:
+    """Links far behind are forgotten; a gap among them was told."""
+    previous = ""
+    for number in (*range(1, 10), *range(11, 5_000)):
+        one = issued(Head(), number=number, previous=previous or ("" if number == 1 else "E" * 43), at=number)
+        control.hear(one)
+        previous = digest_text(one.digest)
+        control.look(number)
+    assert told(control) == ["control.gap"]
+    assert (control.link(FIRST).whole, control.last_head) == (4_999, 4_999)
+
+
+def test_words_of_a_later_version_are_told(control: Control) -> None:
+    """They count in the chain, and mean nothing."""
+    assert control.hear(issued(Unknown("praise"), FOURTH))
+    assert (told(control), list(control.deciding()), control.last_head) == (["control.unknown_verb"], [], None)
+
+
+def test_no_kind_crowds_out_another() -> None:
+    """What is full is refused and told, once; a word on what is known counts, and a lapse makes room."""
+    control = Control(OPERATORS, most={"key": 1, "revoke": 1, "contain": 1})
+    assert control.hear(issued(Contain(PLANNER), SECOND))
+    assert not control.hear(issued(Contain(CONTROLLER)))
+    assert not control.hear(issued(Contain("**"), THIRD))
+    assert control.hear(issued(Release(PLANNER), SECOND, rank=2))
+    assert control.hear(issued(Revoke(PLANNERS, 1)))
+    assert control.hear(issued(GiveKey(key_of(PLANNER))))
+    assert told(control) == ["control.full"]
+    control.lapse(SECOND)
+    assert control.hear(issued(Contain(CONTROLLER)))
+    assert control.changes
+
+
+def test_operators_who_change_are_judged_anew(control: Control) -> None:
+    """What they said is kept, but for what they may say no more."""
+    control.hear(issued(Contain(PLANNER), FOURTH, number=5, previous="F" * 43))
+    control.hear(issued(Contain(CONTROLLER), FIRST))
+    control.switch([Operator(ONCALL, frozenset({Verb.KEY}), ("**",)), Operator(BOT, ALL, ("**",))])
+    assert [one.who for one in control.containments(0)] == [PLANNER]
+    assert control.link(FOURTH) == Link(
+        5, digest_text(issued(Contain(PLANNER), FOURTH, number=5, previous="F" * 43).digest), 0
+    )
+    assert told(control) == ["control.refused"]
+
+
+PATTERNS: list[tuple[str, str, bool]] = [
+    ("**", "anything", True),
+    ("**", "a/b/c", True),
+    ("agent://acme/**", "agent://acme/planner", True),
+    ("agent://acme/**", "agent://acme/team/planner", True),
+    ("agent://acme/**", "agent://acme", False),
+    ("agent://acme/**", "agent://acmes/planner", False),
+    ("agent://acme/*", "agent://acme/planner", True),
+    ("agent://acme/*", "agent://acme/team/planner", False),
+    ("agent://*/planner", "agent://acme/planner", True),
+    ("agent://*/planner", "agent://acme/controller", False),
+    ("agent://acme/planner", "agent://acme/planner", True),
+    ("agent://acme/planner", "agent://acme/planner/x", False),
+    ("agent://acme/*", "agent://acme/**", False),
+    ("agent://acme/**", "agent://acme/*", True),
+    ("agent://acme/planner", "agent://acme/*", False),
+    ("*", "**", False),
+    ("a/b", "a", False),
+]
+
+
+@pytest.mark.parametrize(("pattern", "other", "expected"), PATTERNS)
+def test_patterns_of_principals(pattern: str, other: str, *, expected: bool) -> None:
+    """``*`` is one part, a last ``**`` one or more."""
+    assert covers(pattern, other) is expected
+    if "*" not in other:
+        index = PrincipalIndex[int]()
+        index.put("agent://acme/controllers", 1)
+        index.put("agent://acme/controllers/**", 1)
+        index.put(pattern, 7)
+        index.put(pattern, 8)
+        assert ((pattern, 8) in list(index.find(other))) is expected
+        assert (len(index), dict(index.items())[pattern]) == (3, 8)
+        index.drop(pattern)
+        index.drop(pattern)
+        assert (list(index.find(other)), len(index)) == ([], 2)
+
+
+def test_a_pattern_is_a_principal_with_stars() -> None:
+    """The rest is the last part."""
+    assert is_principal_pattern("agent://acme/**")
+    assert not is_principal_pattern("agent://**/x")
+    assert not is_principal_pattern("")
