@@ -130,6 +130,8 @@ def test_containment_and_release(control: Control) -> None:
     found = control.containment(PLANNER, 50)
     assert found is not None
     assert found.until == 100, "the earlier end"
+    control.hear(issued(Contain(PLANNER, 60), FOURTH))
+    assert [one.until for one in control.containments(50)] == [60], "the earlier of two ends"
     control.hear(issued(Release(PLANNER), THIRD, rank=2))
     assert control.containment(PLANNER, 50) is None
     control.hear(issued(Contain("**"), THIRD, rank=1))
