@@ -36,7 +36,7 @@ from watchword.statements import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from watchword.keys import VerificationKey
     from watchword.message import Message
@@ -261,10 +261,11 @@ class Control:
         times = [at for name, at in said.items() if name in operators and operators[name].is_over(key.principal)]
         return min(times, default=None)
 
-    def containment(self, principal: str, now: float) -> Containment | None:
-        """Return the longest containment in force of a principal at ``now`` seconds."""
+    def containment(self, principal: str, clock: Callable[[], float]) -> Containment | None:
+        """Return the longest containment of a principal that is in force by the clock (seconds), if there is any."""
         if not len(self._contained):
             return None
+        now = clock()
         found = [one for _, one in self._contained.find(principal) if now < one.until]
         return max(found, key=lambda one: one.until, default=None)
 

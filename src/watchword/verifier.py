@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from watchword.checks import HeaderCoverage, in_force, reference_time, the_envelope, unaltered
 from watchword.errors import MAX_CLAIMED, ConfigurationError, Pending, Reason, Rejected, Unavailable
@@ -28,17 +28,28 @@ from watchword.verification import Verification
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+    from watchword.control import Control
     from watchword.envelope import Common
     from watchword.guard import MemoryReplayStore, Note
     from watchword.journal import Journal
     from watchword.keys import KeySource, VerificationKey
+    from watchword.message import Header
     from watchword.quota import Warned
     from watchword.replay import ReplayStore
     from watchword.signatures import CheckRunner
 
 Verdict: TypeAlias = VerifiedMessage | Rejected | Unavailable
+
+
+class Authentic(NamedTuple):
+    """Who signed a message, by which key; the digest of its claims, and the headers that were covered."""
+
+    key: VerificationKey
+    digest: bytes
+    headers: tuple[Header, ...]
+
 
 _ANYTHING: Final = Expected()
 
@@ -79,6 +90,23 @@ class Verifier:
         self._replay_check = ReplayCheck(replay, policy=policy, clock=clock, journal=journal)
         self._guard: Final = self._replay_check.guard
         self._rates = RateLimiter()
+        self._control: Control | None = None
+        self._opening: Callable[[], Awaitable[None]] | None = None
+        self._switched = 0
+
+    def obey(self, control: Control, opening: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Judge by what operators say as well; ``opening`` waits until that is known, before anything is judged."""
+        self._control, self._opening = control, opening
+
+    @property
+    def control(self) -> Control | None:
+        """What operators have said; None where nobody listens to any."""
+        return self._control
+
+    @property
+    def changes(self) -> int:
+        """A number that is another one once what verified may verify no more: it is judged again before its turn."""
+        return self._switched + (0 if self._control is None else self._control.changes)
 
     @property
     def keys(self) -> KeySource:
@@ -103,6 +131,7 @@ class Verifier:
     def switch(self, policy: Policy, keys: KeySource | None) -> None:
         """Judge by another policy and other keys from now on; ids, floors and what was spent of rates stay."""
         self.policy = policy
+        self._switched += 1
         if keys is not self._keys:
             self._keys.source = keys
 
@@ -197,7 +226,7 @@ class Verifier:
                     if found and enough is not None and enough():
                         del cases[-1]
                         break
-                    key = found[pair] = await find_key(keys, *pair)
+                    key = found[pair] = self._unless_revoked(await find_key(keys, *pair))
                 case.key = in_force(key, case.key_id, reference, now)  # 5
                 case.keyed = True
             except Rejected as verdict:
@@ -225,8 +254,33 @@ class Verifier:
                         case.reject(case.ahead)
         return cases
 
+    async def authenticate(
+        self, messages: Sequence[Message], *, check: CheckRunner | None = None
+    ) -> list[Authentic | Rejected | Unavailable]:
+        """Make checks 1 to 3 and 5 to 7, for what stays true however old it is; as far as they can be made.
+
+        A key counts that was valid when the message was appended, and is not revoked now; what was from the future then
+        is still rejected. Messages are Authentic by the words that were signed, and nothing is remembered of them.
+        """
+        stamped = [
+            replace(message, appended_at=None, appended_between=(message.appended_at, message.appended_at))
+            for message in messages
+            if message.appended_at is not None
+        ]
+        assert len(stamped) == len(messages)  # noqa: S101 - who reads the control log has stamps
+        cases = await self._authenticated(stamped, _ANYTHING, check, recalled=True)
+        found: list[Authentic | Rejected | Unavailable] = []
+        for case in cases:
+            if isinstance(case.verdict, Rejected | Unavailable):
+                found.append(case.verdict)
+            else:
+                found.append(Authentic(case.key, case.leaf, case.headers))
+        return found
+
     async def start(self) -> None:
         """Open a replay store that wants it; ConfigurationError if it cannot be trusted, Unavailable if it is down."""
+        if self._opening is not None:
+            await self._opening()
         if isinstance(self.replay, OpenedStore):
             try:
                 await self.replay.start()
@@ -369,6 +423,16 @@ class Verifier:
             raise Rejected(Reason.RATE_LIMITED, f"over the rate of this principal's [[policy.allow]], {rule.rate}")
         if principal in policy.contained:
             raise Rejected(Reason.CONTAINED, "its principal is in [policy] contained")
+        contained = None if self._control is None else self._control.containment(principal, self.clock)
+        if contained is not None:
+            raise Rejected(Reason.CONTAINED, f"an operator contains {contained.who!r}: {contained.why or 'no reason given'}")
+
+    def _unless_revoked(self, key: VerificationKey | Reason) -> VerificationKey | Reason:
+        """Return a key as operators leave it."""
+        if self._control is None or isinstance(key, Reason):
+            return key
+        at = self._control.revoked_at(key)
+        return key if at is None else replace(key, revoked_at=at if key.revoked_at is None else min(at, key.revoked_at))
 
 
 def _elsewhere(signed: int | None, found: int | None) -> str:

@@ -160,6 +160,7 @@ class VerifiedFetcher:
         self._judging: dict[TopicPartition, tuple[int, float]] = {}
         self._errors: dict[TopicPartition, Exception] = {}
         self._leases: dict[TopicPartition, float] = {}
+        self._changes = watchword.verifier.changes
         self._sought: set[TopicPartition] = set()
         self._warned: set[str] = set()
         self._latest: TopicPartition | None = None
@@ -657,6 +658,11 @@ class VerifiedFetcher:
 
     def _handed_over(self, wanted: tuple[TopicPartition, ...], most: int | None) -> dict[TopicPartition, list[Record]]:
         """Give out what is ready, at most so many; a deserializer's error where nothing comes before it."""
+        changes = self._watchword.verifier.changes
+        if changes != self._changes:
+            self._changes = changes
+            for reader in self._readers.values():
+                reader.doubt()
         found: dict[TopicPartition, list[Record]] = {}
         left, now = most, self._now()
         for tp in self._open(wanted):
