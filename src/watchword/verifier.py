@@ -425,11 +425,16 @@ class Verifier:
             raise Rejected(Reason.CONTAINED, "its principal is in [policy] contained")
         contained = None if self._control is None else self._control.containment(principal, self.clock)
         if contained is not None:
-            raise Rejected(Reason.CONTAINED, f"an operator contains {contained.who!r}: {contained.why or 'no reason given'}")
+            why = contained.why or "no reason given"
+            raise Rejected(Reason.CONTAINED, f"{contained.by} contains {contained.who!r}: {why}")
 
     def _unless_revoked(self, key: VerificationKey | Reason) -> VerificationKey | Reason:
-        """Return a key as operators leave it."""
-        if self._control is None or isinstance(key, Reason):
+        """Return a key as operators leave it; Unavailable where they may have said more than is known."""
+        if self._control is None:
+            return key
+        if self._control.stale:
+            raise Unavailable("control", "nothing was heard of the control log for longer than its max_staleness")
+        if isinstance(key, Reason):
             return key
         at = self._control.revoked_at(key)
         return key if at is None else replace(key, revoked_at=at if key.revoked_at is None else min(at, key.revoked_at))
