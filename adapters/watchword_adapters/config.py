@@ -5,17 +5,25 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
 from watchword import ConfigurationError, Mode, SigningKey, Watchword
+from watchword.control import Control
 from watchword.extras import what_to_install
 from watchword.mistakes import explain
+from watchword.settings import ControlSettings, KafkaSettings, NatsSettings
 from watchword.signer import BATCH
 from watchword.spi import Audit, Context, KeyChain, NamedBackend
 from watchword_adapters import plugins
+from watchword_adapters.bus_options import kafka_options, nats_options
+from watchword_adapters.control.following import Parts
+from watchword_adapters.control.keys import ControlKeys
+from watchword_adapters.control.state import StateFile
+from watchword_adapters.control.thread import FollowerThread
 from watchword_adapters.keys.files import FileKeys
 from watchword_adapters.settings_file import read_settings_text
 from watchword_adapters.settings_watch import Change, SettingsWatch
@@ -25,10 +33,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from watchword.settings import Address, Settings, SignerSettings
-    from watchword.spi import KeySource, ReplayStore, Warn
+    from watchword.spi import Channel, KeySource, ReplayStore, Warn
+    from watchword_adapters.control.log import ControlLog
 
-_READ_ONCE: Final = ("realm", "principal", "signer", "replay", "quarantine", "telemetry")
-"""Tables that hold after a restart only; of the signer, the file with its key is followed."""
+_CONTROL: Final = "control"
+_READ_ONCE: Final = ("realm", "principal", "signer", "replay", "quarantine", "telemetry", "control")
+"""Tables that hold after a restart only; of the signer the file with its key is followed, of control the operators."""
 
 
 def load(
@@ -76,6 +86,8 @@ class _Made(NamedTuple):
     settings: Settings
     sources: list[KeySource]
     key: NamedBackend | None
+    control: Control | None = None
+    follower: FollowerThread | None = None
 
 
 def _build(
@@ -90,7 +102,9 @@ def _build(
     audit = Audit(clock=clock)
     context = Context(realm=settings.realm, directory=directory, clock=clock, policy=policy, warn=warn or audit.warn)
     key = None if settings.signer is None else _signing_key(settings.signer, context)
-    sources = _key_sources(settings, context)
+    channel = settings.to_control()
+    control = None if settings.control is None else Control(settings.control.to_operators())
+    sources = _key_sources(settings, context, control)
     if not sources and key is None and policy.mode is not Mode.OBSERVE:
         raise ConfigurationError('keys: none; add [[keys]] with source = "files" and paths = ["agents.jwks"]')
     if replay is None:
@@ -110,7 +124,63 @@ def _build(
         audit=audit,
         quarantine=settings.to_quarantine(),
     )
-    return _Made(agent, settings, sources, key), context
+    follower = None
+    if control is not None and channel is not None:
+        follower = FollowerThread(agent, _parts(agent, settings, context, control, channel))
+    return _Made(agent, settings, sources, key, control, follower), context
+
+
+def control_parts(agent: Watchword, settings: Settings, directory: Path) -> Parts:
+    """Return what follows the control log of these settings, beside the agent that they became.
+
+    ConfigurationError where they name none.
+    """
+    channel = settings.to_control()
+    if channel is None or settings.control is None:
+        raise ConfigurationError('control: no channel; write [control] with channel = "nats://<realm>/<subject>"')
+    context = Context(
+        realm=settings.realm,
+        directory=directory,
+        clock=agent.clock,
+        policy=agent.verifier.policy,
+        warn=agent.audit.warn,
+    )
+    return _parts(agent, settings, context, Control(settings.control.to_operators()), channel)
+
+
+def _parts(agent: Watchword, settings: Settings, context: Context, control: Control, channel: Channel) -> Parts:
+    """Return what a follower needs; it asks key files of its own, for it runs in another thread."""
+    assert settings.control is not None  # noqa: S101 - for the type checker
+    with_root = settings.model_copy(update={"keys": [one for one in settings.keys if one.source != _CONTROL]})
+    root = _all_of(_key_sources(with_root, context, None))
+    if root is None:
+        raise ConfigurationError(
+            'control: operators\' own keys are found in no other source: add [[keys]] with source = "files"'
+        )
+    return Parts(
+        realm=settings.realm,
+        control=control,
+        operators=settings.control.to_operators(),
+        root=root,
+        open_log=partial(_open_log, agent, settings, context.directory, channel),
+        state=StateFile(context.directory / settings.replay.state, channel.uri),
+        clock=context.clock,
+        audit=agent.audit,
+        max_staleness=settings.control.max_staleness,
+    )
+
+
+def _open_log(agent: Watchword, settings: Settings, directory: Path, channel: Channel) -> ControlLog:
+    try:
+        if channel.scheme == "kafka":
+            from watchword_adapters.kafka.control_log import KafkaControlLog  # noqa: PLC0415 - comes with an extra
+
+            kafka = kafka_options(settings.kafka or KafkaSettings(), directory)
+            return KafkaControlLog(channel.name, watchword=agent, **kafka)
+        from watchword_adapters.nats.control_log import NatsControlLog  # noqa: PLC0415 - as above
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"control: {what_to_install(error) or error}") from error
+    return NatsControlLog(channel.name, watchword=agent, **nats_options(settings.nats or NatsSettings(), directory))
 
 
 def _measure(agent: Watchword, address: Address | None) -> None:
@@ -157,12 +227,17 @@ class _SettingsFile:
             self._mistake = None
             return None
         context, key = replace(self._context, policy=settings.to_policy()), new_key or made.key
+        settings.to_control()
         same = settings.keys == made.settings.keys and not again
-        sources = made.sources if same else _key_sources(settings, context)
+        sources = made.sources if same else _key_sources(settings, context, made.control)
         _check_owners(settings.principal, sources, key)
-        later = tuple(name for name in _READ_ONCE if getattr(settings, name) != getattr(self._first, name))
-        self._text, self._made, self._mistake = text, _Made(made.agent, settings, sources, key), None
-        return Change(context.policy, _all_of(sources), new_key, later)
+        later = tuple(name for name in _READ_ONCE if _read_once(settings, name) != _read_once(self._first, name))
+        before, self._mistake = made.settings.control, None
+        self._text, self._made = text, made._replace(settings=settings, sources=sources, key=key)
+        then = None
+        if made.follower is not None and settings.control is not None and settings.control != before:
+            then = partial(made.follower.switch, settings.control.to_operators())
+        return Change(context.policy, _all_of(sources), new_key, later, then)
 
     def _new_key(self) -> SigningKey | None:
         """Return the key that stands in the signer's file now, if it is another one."""
@@ -205,11 +280,27 @@ def _signing_key(chosen: SignerSettings, context: Context) -> NamedBackend:
     return key
 
 
-def _key_sources(settings: Settings, context: Context) -> list[KeySource]:
-    return [
-        _made(plugins.KEY_SOURCES, chosen.source, f"keys[{number}]", "source", chosen.options, context)
-        for number, chosen in enumerate(settings.keys)
-    ]
+def _key_sources(settings: Settings, context: Context, control: Control | None) -> list[KeySource]:
+    """Make the sources; the one that is called control gives what operators have given, where no other differs."""
+    sources: list[KeySource | None] = []
+    for number, chosen in enumerate(settings.keys):
+        where = f"keys[{number}]"
+        if chosen.source != _CONTROL:
+            sources.append(_made(plugins.KEY_SOURCES, chosen.source, where, "source", chosen.options, context))
+            continue
+        if chosen.options or control is None or None in sources:
+            raise ConfigurationError(
+                f'{where}: source = "{_CONTROL}" stands alone, once, and needs [control] with a channel'
+            )
+        sources.append(None)
+    others = [source for source in sources if source is not None]
+    return [ControlKeys(control, others) if source is None and control else source for source in sources]  # type: ignore[misc]  # None only with control
+
+
+def _read_once(settings: Settings, name: str) -> object:
+    """Return what of a table holds after a restart only."""
+    found = getattr(settings, name)
+    return found.model_copy(update={"operators": []}) if isinstance(found, ControlSettings) else found
 
 
 def _all_of(sources: list[KeySource]) -> KeySource | None:

@@ -23,12 +23,16 @@ _READ_LIMIT: Final = 5.0
 
 
 class Change(NamedTuple):
-    """What is to hold from now on; ``later`` names what was changed and holds only after a restart."""
+    """What is to hold from now on; ``later`` names what was changed and holds only after a restart.
+
+    ``then`` is called once it holds.
+    """
 
     policy: Policy
     keys: KeySource | None
     key: NamedBackend | None
     later: tuple[str, ...] = ()
+    then: Callable[[], None] | None = None
 
 
 class Source(Protocol):
@@ -96,6 +100,8 @@ class SettingsWatch:
         if change is None:
             return
         later = [*change.later, *self._agent.switch(change.policy, change.keys, change.key)]
+        if change.then is not None:
+            change.then()
         self._agent.audit.note("settings.changed", mode=str(change.policy.mode))
         if later:
             self._agent.audit.warn("settings.need_restart", names=", ".join(later), remedy="restart this process")

@@ -10,11 +10,14 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
-from watchword.errors import ConfigurationError
+from watchword.control import Operator
+from watchword.errors import ConfigurationError, SigningError
 from watchword.message import Channel, check_realm, is_principal, is_subject, is_topic
 from watchword.policy import Alias, Allow, ChannelRule, Mode, Policy, Rate
+from watchword.principals import is_principal_pattern
 from watchword.quarantine import QuarantineLimits
 from watchword.quarantine_copy import HeaderStyle
+from watchword.statements import Verb
 
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?([smhd]?)", re.ASCII)
 _SIZE: Final = re.compile(r"(\d{1,12}(?:\.\d{1,9})?) ?([KMG]?i?B)?", re.ASCII)
@@ -66,6 +69,12 @@ def _checked_realm(value: str) -> str:
 def _checked_principal(value: str) -> str:
     if not is_principal(value):
         raise ValueError("write 1 to 255 bytes of text without control characters, as agent://acme/planner")
+    return value
+
+
+def _checked_pattern(value: str) -> str:
+    if not is_principal_pattern(value):
+        raise ValueError('write a principal, in which "*" may stand for one part and a last "**" for the rest')
     return value
 
 
@@ -295,6 +304,43 @@ class TelemetrySettings(Section):
     public: bool = False
 
 
+class OperatorSettings(Section):
+    """``[[control.operators]]``: what one operator ``may`` say, and ``over`` whom."""
+
+    principal: Principal
+    may: Annotated[list[Verb], Listed]
+    over: Annotated[list[Annotated[str, AfterValidator(_checked_pattern)]], Listed]
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.may or not self.over:
+            raise ValueError('write what this operator may say and over whom: may = ["contain"], over = ["**"]')
+        return self
+
+
+class ControlSettings(Section):
+    """``[control]``: the channel on which operators speak, and who they are.
+
+    After ``max_staleness`` without a sign that nothing is withheld nothing is judged any more; left out, that is never.
+    """
+
+    channel: str
+    operators: Annotated[list[OperatorSettings], Listed] = []
+    max_staleness: Duration | None = None
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        names = [one.principal for one in self.operators]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two entries for operator {twice!r}: write one")
+        return self
+
+    def to_operators(self) -> tuple[Operator, ...]:
+        """Return whose statements count."""
+        return tuple(Operator(one.principal, frozenset(one.may), tuple(one.over)) for one in self.operators)
+
+
 class Settings(Section):
     """A whole ``watchword.toml``."""
 
@@ -308,6 +354,7 @@ class Settings(Section):
     nats: NatsSettings | None = None
     kafka: KafkaSettings | None = None
     telemetry: TelemetrySettings | None = None
+    control: ControlSettings | None = None
 
     def to_policy(self) -> Policy:
         """Return the policy; ConfigurationError where a limit is unsafe or a rule can never apply."""
@@ -340,6 +387,25 @@ class Settings(Section):
                 raise ConfigurationError('quarantine: write kafka = "<topic>" or nats = "<subject>"')
             chosen.to_limits()
         return chosen
+
+    def to_control(self) -> Channel | None:
+        """Return the control channel; ConfigurationError where it is none, or nothing could be kept of it."""
+        chosen = self.control
+        if chosen is None:
+            return None
+        try:
+            channel = Channel.parse(chosen.channel)
+            channel.check_signable()
+        except (ValueError, SigningError) as error:
+            raise ConfigurationError(f"control.channel: {error}") from None
+        if channel.realm != self.realm:
+            raise ConfigurationError(f"control.channel: {chosen.channel!r} is not in realm {self.realm!r}")
+        if not self.replay.state:
+            raise ConfigurationError(
+                'control: [replay] state = "" leaves nowhere to keep what operators said, so a restart could roll it'
+                " back: name a directory, or leave [control] out"
+            )
+        return channel
 
     def to_endpoint(self) -> Address | None:
         """Return where metrics are served; ConfigurationError where others would read them and nobody said so."""
