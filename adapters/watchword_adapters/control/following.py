@@ -32,6 +32,7 @@ CHECK_EVERY: Final = 5.0
 """Seconds between two looks at the operators' own keys, and at the log's end."""
 
 _TICK: Final = 0.5
+_WAIT_FOR_KEYS: Final = 1.0
 _SHORTEST: Final = 0.1
 _LONGEST: Final = 5.0
 """Seconds between two tries to reach the log; each pause is twice as long as the one before."""
@@ -209,7 +210,7 @@ class Following:
             del left[: len(verdicts) - (failed is not None)]
             if failed is not None:
                 self._failed(failed)
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(_WAIT_FOR_KEYS)
         if messages:
             self._changed()
             await asyncio.sleep(0)

@@ -96,6 +96,4 @@ class MemoryLog:
         pairs = tuple((name, text.encode()) for name, text in headers.items())
         message = Message(channel=CHANNEL, value=value, key=None, headers=pairs)
         signed = await self._agent.signer.sign(message)
-        return self._entries.append(
-            Message(channel=CHANNEL, value=value, key=None, headers=(*pairs, signed.header))
-        )
+        return self._entries.append(Message(channel=CHANNEL, value=value, key=None, headers=(*pairs, signed.header)))
