@@ -49,6 +49,8 @@ def _ended(error: BaseException) -> int:
 
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
+    if isinstance(error, SystemExit) and not error.code:  # typer's own, once it has shown or installed a completion
+        return OK
     if isinstance(error, BrokenPipeError | SystemExit):  # rich makes the second of the first
         _drop_output()
         return BROKEN_PIPE
