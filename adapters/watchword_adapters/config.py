@@ -123,7 +123,8 @@ def _measure(agent: Watchword, address: Address | None) -> None:
             provider = Endpoint(address).provider
         from watchword_adapters.telemetry.metrics import Telemetry  # noqa: PLC0415 - as above
     except ModuleNotFoundError as error:
-        raise ConfigurationError(f"telemetry: {what_to_install(error) or error}") from error
+        extra = "telemetry" if address is None else "prometheus"
+        raise ConfigurationError(f"telemetry: {what_to_install(error, extra) or error}") from error
     Telemetry(provider).follow(agent)
 
 

@@ -72,7 +72,9 @@ def test_a_shell_completes_commands() -> None:
 @pytest.mark.parametrize("end", [[], ["| head -1"]])
 def test_a_shells_completion_is_shown(end: list[str]) -> None:
     """It is printed whole, and that is a success, whoever reads it."""
-    line = " ".join(["set -o pipefail;", *COMMAND, "--show-completion", *end, "; exit $?"])  # one shell more, or it is execed
+    line = " ".join(
+        ["set -o pipefail;", *COMMAND, "--show-completion", *end, "; exit $?"]
+    )  # one shell more, or it is execed
     ended = subprocess.run(  # noqa: S603 - our own command
         ["/bin/bash", "-c", line], capture_output=True, text=True, timeout=30, check=False
     )
