@@ -1,7 +1,10 @@
 import importlib.machinery
+import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,3 +67,22 @@ def test_no_broker_outlives_the_demo() -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
     with pytest.raises(OSError, match="refused"):
         socket.create_connection((host, int(port)), timeout=5)
+
+
+def test_a_forked_process_does_not_keep_a_broker_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else holds the pipe to a broker's keeper, the broker ends with the block."""
+    held: list[int] = []
+    popen: Any = subprocess.Popen
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        process = popen(*arguments, **options)
+        held.append(os.dup(process.stdin.fileno()))
+        return process
+
+    monkeypatch.setattr("subprocess.Popen", watched)
+    monkeypatch.setattr(brokers, "_END_SECONDS", 0.2)
+    with brokers.nats_server() as url:
+        host, port = url.removeprefix("nats://").split(":")
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection((host, int(port)), timeout=5)
+    os.close(held[0])
