@@ -1,7 +1,7 @@
 """Brokers to try things on: from PyPI wheels, as child processes on the loopback address, gone when you are done.
 
-They are gone, too, when this process is ended by a signal that lets it do nothing more, SIGKILL included. Without logins
-and without TLS, and what they hold is thrown away: they are for first steps and tests.
+They are gone, too, when this process is ended by a signal that lets it do nothing more, SIGKILL included. Without
+logins and without TLS, and what they hold is thrown away: they are for first steps and tests.
 """
 
 from __future__ import annotations
