@@ -151,7 +151,7 @@ def _make_settings(path: Path, realm: str, principal: str, table: str, report: _
 
 def _make_first(bus: str, servers: list[str], path: Path, settings: Settings, report: _Report) -> None:
     """Make a reader's settings and a program, beside the agent's; what is there is left as it is."""
-    public, reader, first = (path.with_name(name) for name in (KEY_SET, _READER, _FIRST))
+    public, reader = (path.with_name(name) for name in (KEY_SET, _READER))
     if not reader.exists():
         if not public.exists():
             raise ConfigurationError(f"{public} is not there, whose keys the example's reader is to believe")
@@ -159,12 +159,24 @@ def _make_first(bus: str, servers: list[str], path: Path, settings: Settings, re
         create(reader, (text + _table(bus, servers)).encode(), 0o644)
         report.add(reader, is_new=True)
         _make_journal(read_settings(reader), reader, report)
-    if first.exists():
-        report.add(first, is_new=False)
-    else:
-        create(first, _program(bus, servers, path).encode(), 0o644)
+    program = _program(bus, servers, path).encode()
+    first = _place(bus, program, path, report)
+    if not first.exists():
+        create(first, program, 0o644)
         report.add(first, is_new=True)
     report.first = first
+
+
+def _place(bus: str, program: bytes, path: Path, report: _Report) -> Path:
+    """Return where the program is to be, or is: a name that no other program has."""
+    names = (_FIRST, f"first_{bus}.py")
+    for place in map(path.with_name, names):
+        if not place.exists():
+            return place
+        report.add(place, is_new=False)
+        if place.read_bytes() == program:
+            return place
+    raise ConfigurationError(f"{' and '.join(names)} are there, and other programs than this example: rename one")
 
 
 def _program(bus: str, servers: list[str], path: Path) -> str:

@@ -181,9 +181,29 @@ def test_a_first_example_is_made_beside_the_settings(run: Run, directory: Path) 
     assert reader.keys() == {"realm", "keys", "replay"}
     assert "with nats_server() as servers:" in Path("first.py").read_text()
     before = tree(directory)
-    again = run("init", "--bus", "kafka", "--json")
+    again = run("init", "--bus", "nats", "--json")
     assert (again.code, tree(directory)) == (0, before)
     assert again.lines[0]["made"] == []
+
+
+def test_another_example_gets_a_name_of_its_own(run: Run, directory: Path) -> None:
+    """A program that is there is neither written over nor taken for what was asked for."""
+    run("init", "-r", "prod", "-p", PLANNER, "--bus", "nats")
+    before = tree(directory)
+    ended = run("init", "--bus", "kafka")
+    assert ended.code == 0
+    assert ended.out.splitlines()[0] == "made: first_kafka.py"
+    assert "kept as it is: first.py" in ended.out
+    assert ended.out.splitlines()[-1] == "Now type: python first_kafka.py"
+    program = tree(directory).pop("first_kafka.py")
+    assert tree(directory) == before | {"first_kafka.py": program}
+    assert b"with kafka_broker() as servers:" in program
+    assert run("init", "--bus", "kafka").out.splitlines()[-1] == "Now type: python first_kafka.py"
+    assert run("init", "--bus", "nats").out.splitlines()[-1] == "Now type: python first.py"
+    assert run("init", "--bus", "nats", "--servers", "nats://a:4222").out.splitlines()[0] == "made: first_nats.py"
+    ended = run("init", "--bus", "nats", "--servers", "nats://b:4222")
+    assert (ended.code, ended.out) == (2, "")
+    assert "first.py and first_nats.py are there, and other programs than this example: rename one" in ended.err
 
 
 @pytest.mark.parametrize(
