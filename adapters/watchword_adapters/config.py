@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _READ_ONCE: Final = ("realm", "principal", "signer", "replay", "quarantine", "telemetry")
 """Tables that hold after a restart only; of the signer, the file with its key is followed."""
+
+_SIMILAR: Final = 0.8
 
 
 def load(
@@ -97,6 +100,7 @@ def _build(
         store = settings.replay.store
         replay = _made(plugins.REPLAY_STORES, store, "replay", "store", settings.replay.options, context)
     _check_owners(settings.principal, sources, key)
+    _check_names(settings, sources, context)
     agent = Watchword(
         realm=settings.realm,
         principal=settings.principal,
@@ -161,6 +165,7 @@ class _SettingsFile:
         same = settings.keys == made.settings.keys and not again
         sources = made.sources if same else _key_sources(settings, context)
         _check_owners(settings.principal, sources, key)
+        _check_names(settings, sources, context)
         later = tuple(name for name in _READ_ONCE if getattr(settings, name) != getattr(self._first, name))
         self._text, self._made, self._mistake = text, _Made(made.agent, settings, sources, key), None
         return Change(context.policy, _all_of(sources), new_key, later)
@@ -242,3 +247,32 @@ def _check_owners(principal: str | None, sources: Iterable[KeySource], key: Name
                 raise ConfigurationError(
                     f"keys: one public key for {owner!r} and {found.principal!r}: give each its own"
                 )
+
+
+def _check_names(settings: Settings, sources: Iterable[KeySource], context: Context) -> None:
+    """Warn of principals in the policy that have no key; refuse one that lacks nothing but its scheme.
+
+    It is not said of whom a plug-in may know a key.
+    """
+    known: set[str] = set()
+    for source in sources:
+        if not isinstance(source, FileKeys):
+            return
+        known |= {key.principal for key in source.keys}
+    policy = settings.policy
+    for table, names in (("contained", policy.contained), ("allow", [rule.principal for rule in policy.allow])):
+        unknown = []
+        for number, name in enumerate(names):
+            whole = next((one for one in sorted(known) if one.endswith(f"://{name}")), None)
+            if name not in known and whole is not None:
+                raise ConfigurationError(f"policy.{table}[{number}]: {name!r} has no key; write {whole!r}, which has")
+            if name not in known:
+                similar = get_close_matches(name, known, 1, _SIMILAR)
+                unknown.append(f"{name!r} (did you mean {similar[0]!r}?)" if similar else repr(name))
+        if unknown and known:
+            context.warn(
+                "policy.unknown_principals",
+                setting=f"policy.{table}",
+                principals=", ".join(unknown),
+                remedy="write them as in the key files, or publish their keys there",
+            )

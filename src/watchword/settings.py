@@ -18,6 +18,8 @@ from watchword.quarantine_copy import HeaderStyle
 
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?([smhd]?)", re.ASCII)
 _SIZE: Final = re.compile(r"(\d{1,12}(?:\.\d{1,9})?) ?([KMG]?i?B)?", re.ASCII)
+_URI: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s\\]+(?:/[^/\s\\]+)*")
+_LIKE_URI: Final = re.compile(r"agent[:/\\]|[^/]*:[/\\]|[^/:]*[/\\]{2}|[/\\]", re.IGNORECASE)
 _DEFAULTS: Final = Policy()
 _LIMITS: Final = QuarantineLimits()
 _BYTES: Final = {
@@ -63,9 +65,17 @@ def _checked_realm(value: str) -> str:
         raise ValueError(str(error)) from None
 
 
-def _checked_principal(value: str) -> str:
+def check_principal(value: str) -> str:
+    """Return a principal that somebody has typed; ValueError for what is none, or a URI with a slip of the pen in it.
+
+    The format lets an agent have any name. But what nearly is a URI is meant to be one, and would match nobody.
+    """
     if not is_principal(value):
         raise ValueError("write 1 to 255 bytes of text without control characters, as agent://acme/planner")
+    if _LIKE_URI.match(value) and not _URI.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is no URI: write a scheme, '://' and names parted by one '/', as agent://acme/planner"
+        )
     return value
 
 
@@ -105,7 +115,7 @@ def _checked_address(value: str) -> str:
 
 Duration: TypeAlias = Annotated[float, BeforeValidator(parse_duration)]
 Size: TypeAlias = Annotated[int, BeforeValidator(parse_size)]
-Principal: TypeAlias = Annotated[str, AfterValidator(_checked_principal)]
+Principal: TypeAlias = Annotated[str, AfterValidator(check_principal)]
 Listed: Final = BeforeValidator(_listed)
 Servers: TypeAlias = Annotated[list[str], AfterValidator(_checked_servers), Listed]
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from watchword import Algorithm, ConfigurationError, MemoryKeys, SigningKey
 from watchword.jwk import to_jwks
-from watchword.message import check_realm, is_principal
+from watchword.message import check_realm
 from watchword_adapters import brokers
 from watchword_adapters.cli.connecting import addresses
 from watchword_adapters.cli.jwks import replace_file
 from watchword_adapters.cli.keygen import create
-from watchword_adapters.cli.names import KEY_SET, file_name
+from watchword_adapters.cli.names import KEY_SET, check_typed, file_name
 from watchword_adapters.config import load
 from watchword_adapters.keys.public_files import read_keys
 from watchword_adapters.settings_file import read_settings
@@ -134,8 +134,7 @@ def _path_for(principal: str | None) -> Path:
 
 def _make_settings(path: Path, realm: str, principal: str, table: str, report: _Report) -> None:
     check_realm(realm)
-    if not is_principal(principal):
-        raise ConfigurationError(f"principal {principal[:128]!r}: 1 to 255 bytes of UTF-8, no control characters")
+    check_typed(principal)
     private = path.with_name(f"{file_name(principal, path.parent) or path.stem}.pem")
     public = path.with_name(KEY_SET)
     known = _known(public)

@@ -99,7 +99,8 @@ def test_a_key_that_another_principal_has(run: Run, directory: Path) -> None:
         ((), "watchword.toml is not there: add --realm and --principal, and it is made"),
         (("-r", "prod"), "watchword.toml is not there: add --realm and --principal"),
         (("-r", "PROD", "-p", PLANNER), "realm 'PROD'"),
-        (("-r", "prod", "-p", "a\x1b[2J"), "1 to 255 bytes of UTF-8, no control characters"),
+        (("-r", "prod", "-p", "a\x1b[2J"), "principal: write 1 to 255 bytes of text without control characters"),
+        (("-r", "prod", "-p", "agent:/acme/x"), "principal: 'agent:/acme/x' is no URI: write a scheme"),
         (("-r", "prod", "-p", PLANNER, "-c", "none/a.toml"), "none/planner.pem: No such file or directory"),
     ],
 )

@@ -363,3 +363,37 @@ def test_memory_keys_of_a_plug_in_are_not_asked_for_owners() -> None:
     from watchword_adapters.config import _check_owners  # noqa: PLC0415 - the one look inside
 
     _check_owners(None, [MemoryKeys()], None)
+
+
+@pytest.mark.parametrize(
+    ("table", "written"),
+    [
+        ("contained", '[policy]\ncontained = ["agent://acme/planer", "agent://acme/planner", "x"]\n'),
+        (
+            "allow",
+            "".join(
+                f'[[policy.allow]]\nprincipal = "{name}"\nchannels = ["nats://prod/a"]\n'
+                for name in ("agent://acme/planer", "agent://acme/planner", "x")
+            ),
+        ),
+    ],
+)
+def test_a_principal_without_a_key_is_warned_of(write: Write, table: str, written: str) -> None:
+    """A name that nobody has contains and allows nobody: it is told, with the one that may be meant."""
+    warnings: list[tuple[str, dict[str, object]]] = []
+    load(write(BASE + written), warn=lambda event, **fields: warnings.append((event, fields)))
+    ((event, fields),) = warnings
+    assert (event, fields["setting"]) == ("policy.unknown_principals", f"policy.{table}")
+    assert fields["principals"] == "'agent://acme/planer' (did you mean 'agent://acme/planner'?), 'x'"
+    assert "acme/planner" in refusal(write(BASE + written.replace('"x"', '"acme/planner"')))
+
+
+def test_whom_a_plug_in_knows_is_not_guessed_at(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where keys come from elsewhere, or from nowhere, no principal is called unknown."""
+    warnings: list[str] = []
+    policy = '[policy]\nmode = "observe"\ncontained = ["x"]\n'
+    load(write(f'realm = "prod"\n{policy}'), warn=lambda event, **_: warnings.append(event))
+    monkeypatch.setattr("watchword_adapters.plugins.find", lambda *_, **__: lambda *_: MemoryKeys([]))
+    text = f'realm = "prod"\n[[keys]]\nsource = "vault"\n{policy}'
+    load(write(text), warn=lambda event, **_: warnings.append(event), replay=MemoryReplayStore(horizon=None))
+    assert not warnings
