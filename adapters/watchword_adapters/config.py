@@ -18,6 +18,7 @@ from watchword.signer import BATCH
 from watchword.spi import Audit, Context, KeyChain, NamedBackend
 from watchword_adapters import plugins
 from watchword_adapters.keys.files import FileKeys
+from watchword_adapters.settings_changes import changes
 from watchword_adapters.settings_file import read_settings_text
 from watchword_adapters.settings_watch import Change, SettingsWatch
 from watchword_adapters.stores.journal import FileJournal
@@ -167,8 +168,9 @@ class _SettingsFile:
         _check_owners(settings.principal, sources, key)
         _check_names(settings, sources, context)
         later = tuple(name for name in _READ_ONCE if getattr(settings, name) != getattr(self._first, name))
+        told = [*changes(made.settings, settings), *([] if new_key is None else ["signer's key"])]
         self._text, self._made, self._mistake = text, _Made(made.agent, settings, sources, key), None
-        return Change(context.policy, _all_of(sources), new_key, later)
+        return Change(context.policy, _all_of(sources), new_key, later, ", ".join(told) or "nothing")
 
     def _new_key(self) -> SigningKey | None:
         """Return the key that stands in the signer's file now, if it is another one."""
