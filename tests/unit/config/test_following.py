@@ -134,8 +134,8 @@ async def test_the_log_says_what_has_changed_and_no_secret(path: Path, later: Ca
     told = [str(fields["changed"]).split(", ") for fields in heard.of("settings.changed")]
     assert told == [
         [
-            "policy.mode enforce -> observe", "policy.max_age 300 s -> 60 s", "policy.contained 0 -> 1 entries", "kafka",
-            "signer's key",
+            "policy.mode enforce -> observe", "policy.max_age 300 s -> 60 s", "policy.contained 0 -> 1 entries",
+            "kafka", "signer's key",
         ],
         ["kafka.password"],
         [
