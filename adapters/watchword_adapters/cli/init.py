@@ -112,7 +112,7 @@ def _addresses(wanted: Wanted) -> list[str]:
     if wanted.servers is not None:
         if wanted.bus is None:
             raise ConfigurationError("--servers: say of which bus: --bus nats, or --bus kafka")
-        return addresses(wanted.servers)
+        return addresses(wanted.bus, wanted.servers)
     if wanted.bus is not None:
         brokers.installed(wanted.bus)
     return []
