@@ -15,6 +15,7 @@ CHECKOUT = Path(__file__).parents[2]
 LOAD = "import watchword; watchword.load('watchword.toml')"
 DEMO = "import sys; from watchword_adapters.cli import main; sys.exit(main(['demo', '--bus', {!r}]))"
 TAIL = "import sys; from watchword_adapters.cli import main; sys.exit(main(['tail', '{}://prod/a']))"
+FIRST = "import sys; from watchword_adapters.cli import main; sys.exit(main(['init', '--bus', {!r}]))"
 INIT = (
     "import sys; from watchword_adapters.cli import main; sys.exit(main(['store', 'init', {!r}, '--accept-backlog']))"
 )
@@ -45,6 +46,8 @@ HINTS: list[tuple[str, str, str, tuple[str, ...]]] = [
     (TAIL.format("nats"), "", "nats", ("nats",)),
     (INIT.format("kafka:g"), f"{SQLITE}[kafka]\n", "kafka", ("aiokafka",)),
     (INIT.format("js:s:d"), f"{SQLITE}[nats]\n", "nats", ("nats",)),
+    (FIRST.format("nats"), "", "nats", ("nats",)),
+    (FIRST.format("kafka"), "", "kafka", ("aiokafka",)),
     (DEMO.format("nats"), "", "demo", ("nats", "cbor2")),
     (DEMO.format("kafka"), "", "demo", ("aiokafka", "cbor2")),
 ]  # fmt: skip

@@ -5,6 +5,7 @@ With a bus there is a first example beside it: a reader that has public keys onl
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _SETTINGS: Final = Path("watchword.toml")
 _READER: Final = "reader.toml"
 _FIRST: Final = "first.py"
+_CLIENTS: Final = {"nats": "nats", "kafka": "aiokafka"}
 _BROKERS: Final = {"nats": "nats_server", "kafka": "kafka_broker"}
 
 _REALM: Final = """\
@@ -108,14 +110,21 @@ def run_init(wanted: Wanted, *, as_json: bool) -> str:
 
 
 def _addresses(wanted: Wanted) -> list[str]:
-    """Return the servers that were named; none where the example is to bring its own, which must be there then."""
+    """Return the servers that were named; none where the example is to bring its own, which must be there then.
+
+    ConfigurationError where the example could not run for want of a client, too.
+    """
     if wanted.servers is not None:
         if wanted.bus is None:
             raise ConfigurationError("--servers: say of which bus: --bus nats, or --bus kafka")
-        return addresses(wanted.bus, wanted.servers)
-    if wanted.bus is not None:
-        brokers.installed(wanted.bus)
-    return []
+        servers = addresses(wanted.bus, wanted.servers)
+    else:
+        servers = []
+        if wanted.bus is not None:
+            brokers.installed(wanted.bus)
+    if wanted.bus is not None and importlib.util.find_spec(_CLIENTS[wanted.bus]) is None:
+        raise ConfigurationError(f"{_CLIENTS[wanted.bus]} is not installed: pip install 'watchword[{wanted.bus}]'")
+    return servers
 
 
 def _table(bus: str | None, servers: list[str]) -> str:
@@ -248,7 +257,7 @@ def _told(path: Path, settings: Settings, report: _Report) -> str:
             " agent still runs, here or elsewhere."
         )
     else:
-        lines.append("Nothing to do: the journal was made before.")
+        lines.append("The journal was made before." if report.made else "Nothing to do: the journal was made before.")
     if settings.replay.store != "memory":
         lines.append(
             f"Readers that share the {settings.replay.store} store have their births there: run `watchword store init"

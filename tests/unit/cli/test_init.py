@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import stat
 import tomllib
@@ -194,7 +195,7 @@ def test_another_example_gets_a_name_of_its_own(run: Run, directory: Path) -> No
     ended = run("init", "--bus", "kafka")
     assert ended.code == 0
     assert ended.out.splitlines()[0] == "made: first_kafka.py"
-    assert "kept as it is: first.py" in ended.out
+    assert ended.out.splitlines()[-3:-1] == ["kept as it is: first.py", "The journal was made before."]
     assert ended.out.splitlines()[-1] == "Now type: python first_kafka.py"
     program = tree(directory).pop("first_kafka.py")
     assert tree(directory) == before | {"first_kafka.py": program}
@@ -245,6 +246,19 @@ def test_an_example_whose_broker_is_not_installed(run: Run, directory: Path, mon
     ended = run("init", "-r", "prod", "-p", PLANNER, "--bus", "kafka")
     assert (ended.code, ended.out) == (2, "")
     assert "noida-db is not installed: pip install 'watchword[brokers]'" in ended.err
+    assert not list(directory.iterdir())
+
+
+@pytest.mark.parametrize("more", [(), ("--servers", "localhost:9092")])
+def test_an_example_whose_client_is_not_installed(
+    run: Run, directory: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    """A program that could not run is not made, and the error says what to install."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "aiokafka" else find_spec(name))
+    ended = run("init", "-r", "prod", "-p", PLANNER, "--bus", "kafka", *more)
+    assert (ended.code, ended.out) == (2, "")
+    assert "aiokafka is not installed: pip install 'watchword[kafka]'" in ended.err
     assert not list(directory.iterdir())
 
 
