@@ -23,12 +23,16 @@ _READ_LIMIT: Final = 5.0
 
 
 class Change(NamedTuple):
-    """What is to hold from now on; ``later`` names what was changed and holds only after a restart."""
+    """What is to hold from now on; ``later`` names what was changed and holds only after a restart.
+
+    ``what`` says for the log in what it differs.
+    """
 
     policy: Policy
     keys: KeySource | None
     key: NamedBackend | None
     later: tuple[str, ...] = ()
+    what: str = "nothing"
 
 
 class Source(Protocol):
@@ -96,7 +100,7 @@ class SettingsWatch:
         if change is None:
             return
         later = [*change.later, *self._agent.switch(change.policy, change.keys, change.key)]
-        self._agent.audit.note("settings.changed", mode=str(change.policy.mode))
+        self._agent.audit.note("settings.changed", changed=change.what, mode=str(change.policy.mode))
         if later:
             self._agent.audit.warn("settings.need_restart", names=", ".join(later), remedy="restart this process")
 

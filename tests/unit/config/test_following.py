@@ -113,6 +113,40 @@ async def test_an_edited_file_holds_within_the_time_between_two_looks(
     assert [fields["mode"] for fields in heard.of("settings.changed")] == ["enforce", "observe", "observe"]
 
 
+async def test_the_log_says_what_has_changed_and_no_secret(path: Path, later: Callable[[Watchword], None]) -> None:
+    """Whoever reads the log learns which settings are others now, those of the policy by value, and nothing more."""
+    agent = load(path)
+    heard = Warned(agent)
+    store = '[replay]\nstore = "memory"\n'
+    kafka = '[kafka]\nmechanism = "PLAIN"\nuser = "u"\npassword = "{}"\n'
+    contained = f'mode = "observe"\nmax_age = "1m"\ncontained = ["{PLANNER}"]\n'
+    write_key(path.parent, SigningKey.generate())
+    for text in (
+        BASE + store + "[policy]\n" + contained + kafka.format("hunter1"),
+        BASE + store + "[policy]\n" + contained + kafka.format("hunter2"),
+        BASE.replace('"planner.pem"', '"planner.pem"\nkey_id = "other"') + store,
+        BASE.replace('"agents.jwks"', '"./agents.jwks"') + "# and a remark\n",
+        BASE.replace('"agents.jwks"', '"./agents.jwks"'),
+    ):
+        edit(path, text)
+        later(agent)
+        await say(agent)
+    told = [str(fields["changed"]).split(", ") for fields in heard.of("settings.changed")]
+    assert told == [
+        [
+            "policy.mode enforce -> observe", "policy.max_age 300 s -> 60 s", "policy.contained 0 -> 1 entries",
+            "kafka", "signer's key",
+        ],
+        ["kafka.password"],
+        [
+            "signer.key_id", "policy.mode observe -> enforce", "policy.max_age 60 s -> 300 s",
+            "policy.contained 1 -> 0 entries", "kafka",
+        ],
+        ["signer.key_id", "keys"],
+        ["nothing"],
+    ]  # fmt: skip
+
+
 async def test_a_mistake_changes_nothing_and_is_told_once(path: Path, later: Callable[[Watchword], None]) -> None:
     """What held goes on to hold, however often the file is looked at, until the mistake is mended."""
     edit(path, BASE + f'[policy]\ncontained = ["{PLANNER}"]\n')
