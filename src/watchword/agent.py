@@ -241,7 +241,8 @@ class Watchword:
         if self._reads and keys is None and policy.mode is not Mode.OBSERVE:
             raise ConfigurationError(_NO_KEYS)
         kept = {name: getattr(before, name) for name in _KEPT}
-        aliases = tuple(alias for alias in policy.aliases if alias in before.aliases)
+        known = frozenset(before.aliases)
+        aliases = tuple(alias for alias in policy.aliases if alias in known)
         later = [name for name in _KEPT if getattr(policy, name) != kept[name]]
         later += ["aliases"] if len(aliases) < len(policy.aliases) else []
         if key is not None:

@@ -810,8 +810,8 @@ class VerifiedFetcher:
         """Refuse to read both ends of an alias without a shared store: one message would be handed over from each."""
         if not self._exclusive:
             return
+        ends = {channel_of("kafka", self._watchword.realm, topic).uri for topic in topics}
         for alias in self._watchword.verifier.policy.aliases:
-            ends = {channel_of("kafka", self._watchword.realm, topic).uri for topic in topics}
             if {alias.channel, alias.signed_for} <= ends:
                 raise ConfigurationError(
                     f"this consumer reads {alias.channel} and {alias.signed_for}, which an alias pairs: a message on"
