@@ -222,6 +222,10 @@ class Watchword:
             raise ConfigurationError('no settings to follow: make this with watchword.load("watchword.toml")')
         self._watch.reload()
 
+    def is_due(self) -> bool:
+        """Return True if it is time to look at the settings again: then what signs or reads has to ``keep_up``."""
+        return self._watch is not None and self._watch.is_due()
+
     async def keep_up(self) -> None:
         """Follow the settings if it is time to look at them again."""
         if self._watch is not None and self._watch.is_due():
