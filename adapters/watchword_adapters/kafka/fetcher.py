@@ -605,6 +605,8 @@ class VerifiedFetcher:
                 kept = self._copies is not None and await self._copies.ask(message, verdict)
                 if kept:
                     self._watchword.audit.undetermined()
+                    if not self._exclusive:
+                        self._watchword.verifier.remember_unjudged(message)
                 return kept
             case _:
                 return await self._verdicts(tp, action)
