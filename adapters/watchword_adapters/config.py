@@ -19,7 +19,7 @@ from watchword.spi import Audit, Context, KeyChain, NamedBackend
 from watchword_adapters import plugins
 from watchword_adapters.keys.files import FileKeys
 from watchword_adapters.settings_changes import changes
-from watchword_adapters.settings_file import read_settings_text
+from watchword_adapters.settings_file import read_text, settings_of
 from watchword_adapters.settings_watch import Change, SettingsWatch
 from watchword_adapters.stores.journal import FileJournal
 
@@ -51,7 +51,8 @@ def load(
     ConfigurationError is one line that says what to write.
     """
     path = Path(path)
-    text, settings = read_settings_text(path)
+    text = read_text(path)
+    settings = settings_of(text, path)
     with _led_by(path):
         made, context = _build(settings, directory=path.parent, clock=clock, replay=replay, warn=warn)
         if telemetry and settings.telemetry is not None:
@@ -157,11 +158,11 @@ class _SettingsFile:
 
     def _changed(self, *, again: bool) -> Change | None:
         made = self._made
-        text, settings = read_settings_text(self._path)
-        new_key = self._new_key()
+        text, new_key = read_text(self._path), self._new_key()
         if text == self._text and new_key is None and not again:
             self._mistake = None
             return None
+        settings = settings_of(text, self._path)
         context, key = replace(self._context, policy=settings.to_policy()), new_key or made.key
         same = settings.keys == made.settings.keys and not again
         sources = made.sources if same else _key_sources(settings, context)

@@ -11,7 +11,7 @@ import pytest
 from watchword import ConfigurationError, Mode, Rejected, SigningKey, VerifiedMessage, Watchword
 from watchword.jwk import to_jwks
 from watchword.spi import Channel, Message, ObservedMessage
-from watchword_adapters import settings_watch
+from watchword_adapters import config, settings_watch
 from watchword_adapters.config import load
 from watchword_adapters.settings_watch import CHECK_EVERY
 
@@ -245,11 +245,27 @@ async def test_a_disk_that_does_not_answer_stops_nobody(
     edit(path, BASE + f'[policy]\ncontained = ["{PLANNER}"]\n')
     later(agent)
     assert isinstance(await say(agent), VerifiedMessage)
+    monkeypatch.setattr(settings_watch, "_READ_LIMIT", 3600.0)
+    later(agent)
+    async with asyncio.timeout(60):  # what was late once is waited for no more
+        assert isinstance(await say(agent), VerifiedMessage)
     assert len(heard.of("settings.not_changed")) == 1
+    reading = watch._reading
+    assert reading is not None
     answer.set()
-    monkeypatch.setattr(settings_watch, "_READ_LIMIT", 5.0)
+    await reading
     later(agent)
     assert await say(agent) == "contained"
+
+
+async def test_a_file_that_stays_is_not_read_into_settings_again(
+    path: Path, later: Callable[[Watchword], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look costs a comparison, and no more for thousands of rules."""
+    agent = load(path)
+    monkeypatch.delattr(config, "settings_of")
+    later(agent)
+    assert isinstance(await say(agent), VerifiedMessage)
 
 
 async def test_many_that_wait_for_one_look_take_it_once(path: Path, later: Callable[[Watchword], None]) -> None:
