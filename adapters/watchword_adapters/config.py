@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -25,7 +26,8 @@ from watchword_adapters.control.keys import ControlKeys
 from watchword_adapters.control.state import StateFile
 from watchword_adapters.control.thread import FollowerThread
 from watchword_adapters.keys.files import FileKeys
-from watchword_adapters.settings_file import read_settings_text
+from watchword_adapters.settings_changes import changes
+from watchword_adapters.settings_file import read_text, settings_of
 from watchword_adapters.settings_watch import Change, SettingsWatch
 from watchword_adapters.stores.journal import FileJournal
 
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 _CONTROL: Final = "control"
 _READ_ONCE: Final = ("realm", "principal", "signer", "replay", "quarantine", "telemetry", "control")
 """Tables that hold after a restart only; of the signer the file with its key is followed, of control the operators."""
+
+_SIMILAR: Final = 0.8
 
 
 def load(
@@ -57,7 +61,8 @@ def load(
     ConfigurationError is one line that says what to write.
     """
     path = Path(path)
-    text, settings = read_settings_text(path)
+    text = read_text(path)
+    settings = settings_of(text, path)
     with _led_by(path):
         made, context = _build(settings, directory=path.parent, clock=clock, replay=replay, warn=warn)
         if telemetry and settings.telemetry is not None:
@@ -111,6 +116,7 @@ def _build(
         store = settings.replay.store
         replay = _made(plugins.REPLAY_STORES, store, "replay", "store", settings.replay.options, context)
     _check_owners(settings.principal, sources, key)
+    _check_names(settings, sources, context)
     agent = Watchword(
         realm=settings.realm,
         principal=settings.principal,
@@ -193,7 +199,8 @@ def _measure(agent: Watchword, address: Address | None) -> None:
             provider = Endpoint(address).provider
         from watchword_adapters.telemetry.metrics import Telemetry  # noqa: PLC0415 - as above
     except ModuleNotFoundError as error:
-        raise ConfigurationError(f"telemetry: {what_to_install(error) or error}") from error
+        extra = "telemetry" if address is None else "prometheus"
+        raise ConfigurationError(f"telemetry: {what_to_install(error, extra) or error}") from error
     Telemetry(provider).follow(agent)
 
 
@@ -221,23 +228,25 @@ class _SettingsFile:
 
     def _changed(self, *, again: bool) -> Change | None:
         made = self._made
-        text, settings = read_settings_text(self._path)
-        new_key = self._new_key()
+        text, new_key = read_text(self._path), self._new_key()
         if text == self._text and new_key is None and not again:
             self._mistake = None
             return None
+        settings = settings_of(text, self._path)
         context, key = replace(self._context, policy=settings.to_policy()), new_key or made.key
         settings.to_control()
         same = settings.keys == made.settings.keys and not again
         sources = made.sources if same else _key_sources(settings, context, made.control)
         _check_owners(settings.principal, sources, key)
+        _check_names(settings, sources, context)
         later = tuple(name for name in _READ_ONCE if _read_once(settings, name) != _read_once(self._first, name))
+        told = [*changes(made.settings, settings), *([] if new_key is None else ["signer's key"])]
         before, self._mistake = made.settings.control, None
         self._text, self._made = text, made._replace(settings=settings, sources=sources, key=key)
         then = None
         if made.follower is not None and settings.control is not None and settings.control != before:
             then = partial(made.follower.switch, settings.control.to_operators())
-        return Change(context.policy, _all_of(sources), new_key, later, then)
+        return Change(context.policy, _all_of(sources), new_key, later, ", ".join(told) or "nothing", then)
 
     def _new_key(self) -> SigningKey | None:
         """Return the key that stands in the signer's file now, if it is another one."""
@@ -332,3 +341,32 @@ def _check_owners(principal: str | None, sources: Iterable[KeySource], key: Name
                 raise ConfigurationError(
                     f"keys: one public key for {owner!r} and {found.principal!r}: give each its own"
                 )
+
+
+def _check_names(settings: Settings, sources: Iterable[KeySource], context: Context) -> None:
+    """Warn of principals in the policy that have no key; refuse one that lacks nothing but its scheme.
+
+    It is not said of whom a plug-in may know a key.
+    """
+    known: set[str] = set()
+    for source in sources:
+        if not isinstance(source, FileKeys):
+            return
+        known |= {key.principal for key in source.keys}
+    policy = settings.policy
+    for table, names in (("contained", policy.contained), ("allow", [rule.principal for rule in policy.allow])):
+        unknown = []
+        for number, name in enumerate(names):
+            whole = next((one for one in sorted(known) if one.endswith(f"://{name}")), None)
+            if name not in known and whole is not None:
+                raise ConfigurationError(f"policy.{table}[{number}]: {name!r} has no key; write {whole!r}, which has")
+            if name not in known:
+                similar = get_close_matches(name, known, 1, _SIMILAR)
+                unknown.append(f"{name!r} (did you mean {similar[0]!r}?)" if similar else repr(name))
+        if unknown and known:
+            context.warn(
+                "policy.unknown_principals",
+                setting=f"policy.{table}",
+                principals=", ".join(unknown),
+                remedy="write them as in the key files, or publish their keys there",
+            )

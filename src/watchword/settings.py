@@ -21,12 +21,18 @@ from watchword.statements import Verb
 
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?([smhd]?)", re.ASCII)
 _SIZE: Final = re.compile(r"(\d{1,12}(?:\.\d{1,9})?) ?([KMG]?i?B)?", re.ASCII)
+_URI: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s\\]+(?:/[^/\s\\]+)*")
+_LIKE_URI: Final = re.compile(r"agent[:/\\]|[^/]*:[/\\]|[^/:]*[/\\]{2}|[/\\]", re.IGNORECASE)
 _DEFAULTS: Final = Policy()
 _LIMITS: Final = QuarantineLimits()
 _BYTES: Final = {
     "": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30,
 }  # fmt: skip
 _PORTS: Final = 1 << 16
+_SERVER: Final = re.compile(
+    r"(?:(?P<scheme>[a-z]+)://)?(?:\[[0-9a-f:.]+\]|[^\s:/\[\]]+)(?::(?P<port>\d{1,5}))?/?",
+    re.ASCII | re.IGNORECASE,
+)
 _ADDRESS: Final = 'write an IP address and a port, as "127.0.0.1:9464" or "[::1]:9464"'
 _SECONDS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -66,9 +72,17 @@ def _checked_realm(value: str) -> str:
         raise ValueError(str(error)) from None
 
 
-def _checked_principal(value: str) -> str:
+def check_principal(value: str) -> str:
+    """Return a principal that somebody has typed; ValueError for what is none, or a URI with a slip of the pen in it.
+
+    The format lets an agent have any name. But what nearly is a URI is meant to be one, and would match nobody.
+    """
     if not is_principal(value):
         raise ValueError("write 1 to 255 bytes of text without control characters, as agent://acme/planner")
+    if _LIKE_URI.match(value) and not _URI.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is no URI: write a scheme, '://' and names parted by one '/', as agent://acme/planner"
+        )
     return value
 
 
@@ -98,14 +112,31 @@ def _checked_subject(value: str) -> str:
     return value
 
 
-def _checked_servers(value: list[str]) -> list[str]:
-    if not value or not all(one and one.isascii() and one.isprintable() and " " not in one for one in value):
-        raise ValueError('write the addresses of one or more servers, as ["localhost:9092"]')
+def _check_logins(value: list[str]) -> list[str]:
     if any("@" in one for one in value):
         raise ValueError(
             "write no login into an address, where it would be shown: set user and password in [nats] or [kafka]"
         )
     return value
+
+
+def _checked_kafka_servers(value: list[str]) -> list[str]:
+    if not value or not all(_is_server(one, schemes=()) for one in _check_logins(value)):
+        raise ValueError('write the addresses of one or more servers, as ["localhost:9092"]')
+    return value
+
+
+def _checked_nats_servers(value: list[str]) -> list[str]:
+    if not value or not all(_is_server(one, schemes=("nats", "tls", "ws", "wss")) for one in _check_logins(value)):
+        raise ValueError('write the addresses of one or more servers, as ["nats://localhost:4222"]')
+    return value
+
+
+def _is_server(text: str, *, schemes: tuple[str, ...]) -> bool:
+    match = _SERVER.fullmatch(text)
+    if match is None or not (text.isascii() and text.isprintable()):
+        return False
+    return (match["scheme"] is None or match["scheme"] in schemes) and 0 < int(match["port"] or 1) < _PORTS
 
 
 def _checked_address(value: str) -> str:
@@ -114,9 +145,10 @@ def _checked_address(value: str) -> str:
 
 Duration: TypeAlias = Annotated[float, BeforeValidator(parse_duration)]
 Size: TypeAlias = Annotated[int, BeforeValidator(parse_size)]
-Principal: TypeAlias = Annotated[str, AfterValidator(_checked_principal)]
+Principal: TypeAlias = Annotated[str, AfterValidator(check_principal)]
 Listed: Final = BeforeValidator(_listed)
-Servers: TypeAlias = Annotated[list[str], AfterValidator(_checked_servers), Listed]
+KafkaServers: TypeAlias = Annotated[list[str], AfterValidator(_checked_kafka_servers), Listed]
+NatsServers: TypeAlias = Annotated[list[str], AfterValidator(_checked_nats_servers), Listed]
 
 
 class Section(BaseModel):
@@ -239,7 +271,7 @@ class NatsSettings(Section):
     ``inbox_prefix`` is where answers come, for a user who may not subscribe to all of ``_INBOX.>``.
     """
 
-    servers: Servers = ["nats://localhost:4222"]
+    servers: NatsServers = ["nats://localhost:4222"]
     tls: TlsSettings | None = None
     inbox_prefix: Annotated[str, AfterValidator(_checked_subject)] | None = None
     credentials: str | None = None
@@ -259,7 +291,7 @@ class NatsSettings(Section):
 class KafkaSettings(Section):
     """``[kafka]``: how the commands connect to Kafka; ``mechanism`` is SASL's, and needs ``user`` and ``password``."""
 
-    servers: Servers = ["localhost:9092"]
+    servers: KafkaServers = ["localhost:9092"]
     tls: TlsSettings | None = None
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     user: str | None = None

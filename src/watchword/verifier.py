@@ -357,8 +357,6 @@ class Verifier:
 
         They are kept however late it may be offered again, unless it is known that it never ``comes_again``.
         """
-        if not self._replay_check.guards(message):
-            return
         with suppress(Rejected):
             case = Verification(message)
             self._envelopes.open(case, the_envelope(message))

@@ -606,6 +606,8 @@ class VerifiedFetcher:
                 kept = self._copies is not None and await self._copies.ask(message, verdict)
                 if kept:
                     self._watchword.audit.undetermined()
+                    if not self._exclusive:
+                        self._watchword.verifier.remember_unjudged(message)
                 return kept
             case _:
                 return await self._verdicts(tp, action)
@@ -816,8 +818,8 @@ class VerifiedFetcher:
         """Refuse to read both ends of an alias without a shared store: one message would be handed over from each."""
         if not self._exclusive:
             return
+        ends = {channel_of("kafka", self._watchword.realm, topic).uri for topic in topics}
         for alias in self._watchword.verifier.policy.aliases:
-            ends = {channel_of("kafka", self._watchword.realm, topic).uri for topic in topics}
             if {alias.channel, alias.signed_for} <= ends:
                 raise ConfigurationError(
                     f"this consumer reads {alias.channel} and {alias.signed_for}, which an alias pairs: a message on"
