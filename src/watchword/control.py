@@ -311,8 +311,8 @@ class Control:
                 self._revoked[dead] = times
                 if not times:
                     del self._revoked[dead]
-            case (_, who):
-                best = max(said, key=_order, default=None)
+            case _:
+                who, best = entry[1], max(said, key=_order, default=None)
                 if best is not None and isinstance(best.statement.saying, Contain):
                     _, until, why = who, best.statement.saying.until, best.statement.saying.why
                     self._contained.put(who, Containment(who, inf if until is None else until, why, best.by[0]))

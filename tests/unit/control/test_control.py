@@ -326,6 +326,18 @@ def test_patterns_of_principals(pattern: str, other: str, *, expected: bool) -> 
         assert (list(index.find(other)), len(index)) == ([], 2)
 
 
+def test_a_pattern_may_go_while_it_is_looked_up() -> None:
+    """Another thread changes what operators say: whoever looks up goes on without what went meanwhile."""
+    index = PrincipalIndex[int]()
+    for number, pattern in enumerate(("agent://**", "agent://acme/**", "agent://acme/*")):
+        index.put(pattern, number)
+    finding = index.find("agent://acme/planner")
+    assert next(finding)[0] == "agent://**"
+    index.put("agent://acme/planner", 9)
+    index._wild.pop("agent://acme/**")  # what dropping does first
+    assert list(finding) == [("agent://acme/*", 2)]
+
+
 def test_a_pattern_is_a_principal_with_stars() -> None:
     """The rest is the last part."""
     assert is_principal_pattern("agent://acme/**")
