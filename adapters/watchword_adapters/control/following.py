@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from watchword import ConfigurationError, Policy, Rejected, Unavailable
+from watchword import Policy, Rejected, Unavailable
 from watchword.control import Issued
 from watchword.keys import thumbprint
 from watchword.spi import MemoryReplayStore, Verifier

@@ -338,6 +338,12 @@ async def test_an_operator_who_is_not_heard_is_told(world: World) -> None:
     """Who is no operator here, has no key here, or speaks to a log that does not answer."""
     agent = world.agent(MALLORY)
     async with desk(agent, world.parts(state=None, open_log=lambda: MemoryLog(world.entries, agent))) as at:
+        with pytest.raises(ConfigurationError, match="may not say that: not an operator"):
+            await at.say(Contain(PLANNER))
+    assert not world.entries.kept
+    async with desk(
+        world.agent(ONCALL), world.parts(state=None, open_log=lambda: MemoryLog(world.entries, agent))
+    ) as at:
         with pytest.raises(ConfigurationError, match="does not count"):
             await at.say(Contain(PLANNER))
     world.root.keys = world.root.keys[:1]
@@ -422,7 +428,7 @@ async def test_an_agent_does_not_start_without_its_operators(world: World) -> No
     world.entries.down = True
     thread = FollowerThread(reader, world.parts(state=None), timeout=0.05)
     thread.switch(())
-    with pytest.raises(Unavailable, match="not read to its end within"):
+    with pytest.raises(Unavailable, match="nothing was read of the control log"):
         await reader.verifier.start()
     world.entries.down, world.entries.unfit = False, None
     FollowerThread(reader, world.parts(state=None))
