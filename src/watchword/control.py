@@ -16,11 +16,11 @@ about the same entries was kept, and holds again.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from watchword.keys import thumbprint
+from watchword.keys import thumbprint, thumbprint_id
 from watchword.principals import PrincipalIndex, covers
 from watchword.statements import (
     Contain,
@@ -29,6 +29,7 @@ from watchword.statements import (
     Head,
     Release,
     Revoke,
+    Saying,
     Statement,
     Unknown,
     Verb,
@@ -52,6 +53,8 @@ PATIENCE: Final = 10.0
 
 _REMEMBERED: Final = 1024
 """Links of a chain that are remembered at least, to tell forks."""
+
+_REMEMBERED_KEYS: Final = 10_000
 
 OperatorKey: TypeAlias = tuple[str, str]
 """Principal and thumbprint."""
@@ -121,13 +124,14 @@ class Control:
         self._owners: dict[bytes, dict[str, VerificationKey]] = {}
         self._revoked: dict[str, dict[str, int]] = {}
         self._contained: PrincipalIndex[Containment] = PrincipalIndex()
+        self._limited: tuple[int, dict[VerificationKey, VerificationKey]] = 0, {}
 
     # What was heard.
 
     def hear(self, issued: Issued) -> bool:
         """Take a statement that verified; return True if it counts. What does not is told."""
         statement = issued.statement
-        why = self._unauthorized(issued)
+        why = self.objection(issued.by, statement)
         if why is not None:
             self._tell("control.refused", issued.by, verb=statement.verb, why=why)
             return False
@@ -156,14 +160,14 @@ class Control:
         self._settle(entry)
         return True
 
-    def _unauthorized(self, issued: Issued) -> str | None:
-        """Return why a statement does not count; None for one that does."""
-        operator, saying, why = self._operators.get(issued.by[0]), issued.statement.saying, None
+    def objection(self, by: OperatorKey, statement: Statement) -> str | None:
+        """Return why a statement of this key's would not count; None for one that would."""
+        operator, saying, why = self._operators.get(by[0]), statement.saying, None
         if operator is None:
             why = "not an operator"
-        elif issued.by in self._lapsed:
+        elif by in self._lapsed:
             why = "its key has no authority any more"
-        elif issued.statement.verb not in operator.may and not isinstance(saying, Unknown):
+        elif statement.verb not in operator.may and not isinstance(saying, Unknown):
             why = "not among what this operator may say"
         elif isinstance(saying, GiveKey) and saying.key.principal in self._operators:
             why = "operators' keys come from the settings' own sources"
@@ -212,6 +216,15 @@ class Control:
         """Give the statements from which all that holds can be made again."""
         for chain in self._chains.values():
             yield from chain.entries.values()
+
+    def standing(self, principal: str) -> list[Saying]:
+        """Return what still holds of what this operator's keys said: no other statement has taken its place."""
+        return [
+            issued.statement.saying
+            for by, chain in self._chains.items()
+            for entry, issued in chain.entries.items()
+            if by[0] == principal and (entry[0] == "revoke" or max(self._said(entry), key=_order) is issued)
+        ]
 
     @property
     def held(self) -> int:
@@ -272,6 +285,28 @@ class Control:
         times = [at for name, at in said.items() if name in operators and operators[name].is_over(key.principal)]
         return min(times, default=None)
 
+    def limited(self, key: VerificationKey) -> VerificationKey:
+        """Return a key as operators leave it: of several ends, and of several revocations, the earliest holds.
+
+        So a key that was given once more with an end has that end, from whatever source it comes.
+        """
+        if not self._revoked and not self._owners:
+            return key
+        changes, known = self._limited
+        if changes != self.changes:  # what is remembered may be out of date; another thread changes it
+            changes, known = self._limited = self.changes, {}
+        found = known.get(key)
+        if found is None:
+            if len(known) >= _REMEMBERED_KEYS:
+                known.clear()
+            given = self._owners.get(thumbprint_id(key.public), {}).get(key.principal)
+            found = known[key] = replace(
+                key,
+                revoked_at=_earliest(key.revoked_at, self.revoked_at(key)),
+                not_after=_earliest(key.not_after, None if given is None else given.not_after),
+            )
+        return found
+
     def containment(self, principal: str, clock: Callable[[], float]) -> Containment | None:
         """Return the longest containment of a principal that is in force by the clock (seconds), if there is any."""
         if not len(self._contained):
@@ -311,8 +346,8 @@ class Control:
                 self._revoked[dead] = times
                 if not times:
                     del self._revoked[dead]
-            case (_, who):
-                best = max(said, key=_order, default=None)
+            case _:
+                who, best = entry[1], max(said, key=_order, default=None)
                 if best is not None and isinstance(best.statement.saying, Contain):
                     _, until, why = who, best.statement.saying.until, best.statement.saying.why
                     self._contained.put(who, Containment(who, inf if until is None else until, why, best.by[0]))
@@ -338,6 +373,10 @@ class Control:
 
     def _tell(self, event: str, by: OperatorKey, **fields: str | float | None) -> None:
         self.notices.append((event, {"operator": by[0], "operator_key": by[1][:16], **fields}))
+
+
+def _earliest(*times: int | None) -> int | None:
+    return min((time for time in times if time is not None), default=None)
 
 
 class _Chain:

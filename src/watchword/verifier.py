@@ -432,10 +432,7 @@ class Verifier:
             return key
         if self._control.stale:
             raise Unavailable("control", "nothing was heard of the control log for longer than its max_staleness")
-        if isinstance(key, Reason):
-            return key
-        at = self._control.revoked_at(key)
-        return key if at is None else replace(key, revoked_at=at if key.revoked_at is None else min(at, key.revoked_at))
+        return key if isinstance(key, Reason) else self._control.limited(key)
 
 
 def _elsewhere(signed: int | None, found: int | None) -> str:

@@ -39,7 +39,7 @@ class Desk:
     async def say(self, saying: Saying) -> int:
         """Make a statement, and return its position once it was read back and counts.
 
-        ConfigurationError if it does not; Unavailable if it is not read back in time.
+        ConfigurationError, and nothing is said, where it would not count; Unavailable if it is not read back in time.
         """
         following, control = self._following, self._following.control
         log = following.log
@@ -48,12 +48,17 @@ class Desk:
         link, entry = control.link(self.by), Statement(1, "", 1, saying).entry
         rank = 0 if entry is None else control.rank(entry) + 1
         statement = Statement(link.number + 1, link.digest, rank, saying)
+        why = control.objection(self.by, statement)
+        if why is not None:
+            raise ConfigurationError(
+                f"{statement.verb}: {self.by[0]} may not say that: {why}; see [[control.operators]] in the settings"
+            )
         position = await log.publish(statement.to_json(), {"content-type": CONTENT_TYPE})
         await until(lambda: following.place is not None and following.place.position > position, following)
         if control.link(self.by).number <= link.number:
             raise ConfigurationError(
-                f"{statement.verb}: the log has it, but it does not count: {self.by[0]} may not say that by [control]"
-                " here, or its key is not in [[keys]]"
+                f"{statement.verb}: the log has it at {position}, but it does not count: its signature does not verify"
+                f" by the key that [[keys]] has for {self.by[0]}, or its key has been revoked"
             )
         return position
 
@@ -83,10 +88,15 @@ async def followed(parts: Parts) -> AsyncGenerator[Following]:
 
 
 async def until(condition: Callable[[], bool], following: Following) -> None:
-    """Wait for what the log brings about; Unavailable after a while, ConfigurationError for an unfit log."""
+    """Wait for what the log brings about; ConfigurationError for an unfit log.
+
+    Unavailable once nothing more was read of it for a while: a long log takes as long as it takes.
+    """
     loop = asyncio.get_running_loop()
-    end = loop.time() + TIMEOUT
+    end, place = loop.time() + TIMEOUT, following.place
     while not condition():
+        if following.place != place:
+            end, place = loop.time() + TIMEOUT, following.place
         if isinstance(following.error, ConfigurationError):
             raise ConfigurationError(str(following.error)) from following.error
         if loop.time() >= end:

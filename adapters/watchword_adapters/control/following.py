@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from watchword import ConfigurationError, Policy, Rejected, Unavailable
+from watchword import Policy, Rejected, Unavailable
 from watchword.control import Issued
 from watchword.keys import thumbprint
 from watchword.spi import MemoryReplayStore, Verifier
@@ -92,10 +92,12 @@ class Following:
         """Follow until this is cancelled."""
         beside = asyncio.get_running_loop().create_task(self._keep())
         try:
-            await self._load()
-            pause = _SHORTEST
+            pause, is_loaded = _SHORTEST, False
             while True:
                 try:
+                    if not is_loaded:
+                        await self._load()
+                        is_loaded = True
                     async with self.parts.open_log() as log:
                         self.log = log
                         await self._follow(log)
@@ -123,14 +125,10 @@ class Following:
         self._changed()
 
     async def _load(self) -> None:
-        """Judge what was kept; what does not verify any more has lapsed."""
+        """Judge what was kept; what does not verify any more has lapsed. ConfigurationError for a file of others."""
         if self.parts.state is None:
             return
-        try:
-            known = self.parts.state.load()
-        except ConfigurationError as error:
-            self._failed(error)
-            return
+        known = self.parts.state.load()
         lapsed = 0
         for first in range(0, len(known.messages), TOGETHER):
             heard = await self._hear(known.messages[first : first + TOGETHER])
@@ -150,21 +148,22 @@ class Following:
         self._again.clear()
         reading = log.read(position)
         again = asyncio.ensure_future(self._again.wait())
+        coming: asyncio.Future[tuple[Sequence[Message], int]] = asyncio.ensure_future(anext(reading))
         try:
             self._passed(end, position)
             while True:
-                coming = asyncio.ensure_future(anext(reading))
                 await asyncio.wait((coming, again), return_when=asyncio.FIRST_COMPLETED)
                 if again.done():
-                    coming.cancel()
-                    await asyncio.gather(coming, return_exceptions=True)
                     return
                 messages, behind = coming.result()
                 heard = await self._hear(messages)
                 self._passed(end, behind)
                 self._keep_statements(heard)
+                coming = asyncio.ensure_future(anext(reading))
         finally:
             again.cancel()
+            coming.cancel()
+            await asyncio.gather(again, coming, return_exceptions=True)
             await reading.aclose()
 
     def _begin(self, end: End) -> int:

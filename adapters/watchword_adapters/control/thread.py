@@ -46,20 +46,21 @@ class FollowerThread:
         threading.Thread(target=self._run, args=(self._following,), name="watchword-control", daemon=True).start()
 
     async def start(self) -> None:
-        """Begin, and wait until all is known that the log held; Unavailable if that takes too long.
+        """Begin, and wait until all is known that the log held; Unavailable if nothing of it can be read.
 
         ConfigurationError for a log that cannot be trusted.
         """
         self.begin()
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._timeout
-        following = self._following
+        loop, following = asyncio.get_running_loop(), self._following
+        until, place = loop.time() + self._timeout, None if following is None else following.place
         while following is not None and not following.is_known:
+            if following.place != place:  # a long log takes as long as it takes
+                until, place = loop.time() + self._timeout, following.place
             error = following.error
             if isinstance(error, ConfigurationError):
                 raise ConfigurationError(str(error)) from error
             if loop.time() >= until:
-                why = f"the control log was not read to its end within {self._timeout:g} s"
+                why = f"nothing was read of the control log for {self._timeout:g} s"
                 raise Unavailable("control", why if error is None else f"{why}: {error}")
             await asyncio.sleep(_LOOK_EVERY)
 

@@ -1,6 +1,7 @@
 """What operators say, and what of it holds."""
 
 import json
+from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -176,6 +177,32 @@ def test_a_revocation_reaches_those_that_its_operator_is_over(control: Control) 
     assert control.revoked_at(key_of(PLANNER)) == 7
 
 
+def test_the_earliest_end_of_a_key_holds_whatever_source_it_comes_from(control: Control) -> None:
+    """A key that is given once more with an end ends in files, too: so it is rotated out."""
+    key = key_of(PLANNER)
+    assert control.limited(key) is key
+    control.hear(issued(GiveKey(replace(key, not_after=50))))
+    named = replace(key, key_id=b"another name")
+    assert [control.limited(one).not_after for one in (key, named, replace(key, not_after=60))] == [50, 50, 50]
+    assert control.limited(replace(key, not_after=40)).not_after == 40
+    assert control.limited(key_of(OTHER, AGENTS[PLANNER])).not_after is None
+    assert control.limited(key_of(CONTROLLER)).not_after is None
+    control.hear(issued(GiveKey(replace(key, not_after=70)), rank=2))
+    assert control.limited(key).not_after == 70
+    control.hear(issued(Revoke(PLANNERS, 9), FIRST))
+    assert control.limited(key).revoked_at == 9
+    assert control.limited(replace(key, revoked_at=5)).revoked_at == 5
+
+
+def test_what_is_remembered_of_keys_is_bounded(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood of keys takes no memory."""
+    monkeypatch.setattr("watchword.control._REMEMBERED_KEYS", 3)
+    control.hear(issued(Revoke(PLANNERS, 9), FIRST))
+    for number in range(10):
+        assert control.limited(replace(key_of(PLANNER), key_id=b"%d" % number)).revoked_at == 9
+    assert len(control._limited[1]) <= 3
+
+
 def test_a_stolen_key_takes_its_words_with_it(control: Control) -> None:
     """Whatever it said, however high the rank; what others said about the same holds again."""
     control.hear(issued(Contain(PLANNER), FIRST))
@@ -324,6 +351,18 @@ def test_patterns_of_principals(pattern: str, other: str, *, expected: bool) -> 
         index.drop(pattern)
         index.drop(pattern)
         assert (list(index.find(other)), len(index)) == ([], 2)
+
+
+def test_a_pattern_may_go_while_it_is_looked_up() -> None:
+    """Another thread changes what operators say: whoever looks up goes on without what went meanwhile."""
+    index = PrincipalIndex[int]()
+    for number, pattern in enumerate(("agent://**", "agent://acme/**", "agent://acme/*")):
+        index.put(pattern, number)
+    finding = index.find("agent://acme/planner")
+    assert next(finding)[0] == "agent://**"
+    index.put("agent://acme/planner", 9)
+    index._wild.pop("agent://acme/**")  # what dropping does first
+    assert list(finding) == [("agent://acme/*", 2)]
 
 
 def test_a_pattern_is_a_principal_with_stars() -> None:
