@@ -88,6 +88,8 @@ USED: Final = (
     Name(AIOKafkaClient, "coordinator_lookup", ("coordinator_type", "coordinator_key"), "knows all that a group read"),
     Name(AIOKafkaClient, "fetch_all_metadata", (), "tells the partitions of a topic that nobody has subscribed to"),
     Name(AIOKafkaClient, "get_random_node", (), "any node can tell how a topic is set up"),
+    Name(AIOKafkaClient, "bootstrap", (), "the control log asks brokers itself: a consumer shows no topic's identity"),
+    Name(AIOKafkaClient, "close", (), "as bootstrap"),
     Name(
         Fetcher,
         "fetched_records",
@@ -140,6 +142,11 @@ def check(consumer: AIOKafkaConsumer) -> None:
     for owner in _LATER:
         _check(owner, owner)
     _check_started(held.get("_fetcher"), consumer._coordinator)
+
+
+def check_client(client: AIOKafkaClient) -> None:
+    """Raise ConfigurationError unless a client that is no consumer's has every name that we use."""
+    _check(client, AIOKafkaClient)
 
 
 def _check_started(fetcher: object, coordinator: object) -> None:

@@ -18,7 +18,7 @@ from tests.brokers.broker import Broker
 from tests.brokers.nats import wheel
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import CLOUD, PATIENCE, PLANNER, World, raw, soon, world_on
-from watchword import ConfigurationError, Mode, SigningError, Unavailable, Watchword
+from watchword import ConfigurationError, Mode, SigningError, Unavailable, VerifiedMessage, Watchword
 from watchword.message import Message
 from watchword_adapters.nats.control_log import NatsControlLog
 
@@ -188,6 +188,7 @@ async def test_a_statement_is_signed_and_comes_as_it_was_published(world: World,
     assert entry.appended_at is not None
     assert (entry.channel.uri, entry.partition, entry.key) == (f"nats://prod/{log.subject}", None, None)
     verified = await world.agent(CLOUD, shared=False).admit(entry)
+    assert isinstance(verified, VerifiedMessage)
     assert (verified.principal, dict(verified.headers)) == (PLANNER, {"content-type": b"application/json"})
 
 

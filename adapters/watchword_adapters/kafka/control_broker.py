@@ -1,0 +1,229 @@
+"""What the brokers are asked about the topic of a control log, and what their refusals mean."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaConnectionError, KafkaError, for_code
+from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
+from aiokafka.protocol.offset import OffsetRequest
+
+from watchword import ConfigurationError, Unavailable
+from watchword.keys import base64url
+from watchword_adapters.control.log import End
+from watchword_adapters.kafka import _seam as seam
+from watchword_adapters.kafka.control_topic import MADE, SETTINGS
+from watchword_adapters.kafka.topic_ids import (
+    NO_ID,
+    FetchByIdRequest,
+    Fetched,
+    Topic,
+    TopicRequest,
+    fetched_in,
+    topic_in,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from aiokafka.protocol.api import Request
+
+OFFSET_OUT_OF_RANGE: Final = 1
+
+_UNKNOWN_TOPIC: Final = 3
+_NO_LEADER: Final = 5
+_TOPIC_EXISTS: Final = 36
+_NOT_ALLOWED: Final = frozenset({29, 31})  # on the topic, on the cluster
+
+# No such topic (here, yet), no leader, not the leader, timed out there, no such replica, its disk failed, no listener,
+# an epoch that is past or not known here, an end not known yet, not the controller; ids that this broker does not know
+# (yet), or knows as another topic's. Metadata tell what is true of them (Kafka protocol guide, "Error Codes").
+_LOOK_AGAIN: Final = frozenset({_UNKNOWN_TOPIC, _NO_LEADER, 6, 7, 9, 56, 72, 74, 75, 76, 78, 41, 100, 103})
+
+_FIRST, _NEXT = -2, -1
+_PARTITION: Final = 0
+_TOPIC_RESOURCE: Final = 2
+_MOST_REPLICAS: Final = 3
+
+_WAIT_MS: Final = 1000
+"""How long a broker keeps a fetch while there is nothing."""
+
+_FETCH_BYTES: Final = 1 << 20
+
+_PATIENCE: Final = 10.0
+"""Seconds, from the first failure on, in which something is asked again that a broker cannot answer now."""
+
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+
+_T = TypeVar("_T")
+
+
+class LookAgainError(KafkaError):
+    """A broker cannot answer now; what is asked may be elsewhere."""
+
+    retriable = True
+
+
+class ControlBroker:
+    """Brokers that are asked about one topic; the client's errors after ``_PATIENCE``.
+
+    A right that is missing is a ConfigurationError, and so are a topic that is not there and brokers that are too old.
+    """
+
+    def __init__(self, topic: str, **options: Any) -> None:
+        self.topic_name: Final = topic
+        self._client: Final = AIOKafkaClient(**options)
+        seam.check_client(self._client)
+        self._is_closed = False
+
+    async def connect(self) -> None:
+        """Reach a broker."""
+        await self._client.bootstrap()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        self._is_closed = True
+        await self._client.close()
+
+    async def patiently(self, ask: Callable[[], Awaitable[_T]]) -> _T:
+        """Ask, and ask again for a while where brokers or connections are not ready."""
+        loop = asyncio.get_running_loop()
+        pause, failed_at = _FIRST_PAUSE, None
+        while True:
+            try:
+                return await ask()
+            except KafkaError as error:
+                failed_at = loop.time() if failed_at is None else failed_at
+                if not error.retriable or loop.time() - failed_at >= _PATIENCE:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def topic(self) -> Topic:
+        """Return what is known of the topic."""
+        return await self.patiently(self.look)
+
+    async def look(self) -> Topic:
+        """Return what one broker knows of the topic now."""
+        found = await self._metadata()
+        if found.error == _UNKNOWN_TOPIC:
+            raise ConfigurationError(
+                f"there is no control topic {self.topic_name!r}: run watchword control init, which makes it"
+            )
+        self._check(found.error, "Describe")
+        if found.leader < 0:
+            raise LookAgainError(f"topic {self.topic_name!r} has no leader")
+        if found.id == NO_ID:
+            raise self._too_old()
+        return found
+
+    async def end(self) -> End:
+        """Return how far the topic goes."""
+        return await self.patiently(self._end)
+
+    async def _end(self) -> End:
+        topic = await self.look()
+        first, behind = await self._offset(topic, _FIRST), await self._offset(topic, _NEXT)
+        if (await self.look()).id != topic.id:  # offsets are asked by name
+            raise LookAgainError(f"topic {self.topic_name!r} is just being made anew")
+        return End(identity(topic), first, behind)
+
+    async def _offset(self, topic: Topic, which: int) -> int:
+        answer = await self._send(topic.leader, OffsetRequest(-1, 0, [(self.topic_name, [(_PARTITION, which)])]))
+        ((_, ((_, error, _, offset),)),) = answer.topics
+        self._check(error, "Describe")
+        return int(offset)
+
+    async def settings(self) -> Mapping[str, str | None]:
+        """Return the settings of the topic that matter, as far as the broker tells them."""
+
+        async def ask() -> Mapping[str, str | None]:
+            request = DescribeConfigsRequest([(_TOPIC_RESOURCE, self.topic_name, list(SETTINGS))])
+            answer = await self._send(self._any(), request)
+            ((error, _, _, _, entries),) = answer.resources
+            self._check(error, "DescribeConfigs")
+            return {name: value for name, value, *_ in entries}
+
+        return await self.patiently(ask)
+
+    async def make(self, replicas: int | None) -> bool:
+        """Make the topic where there is none; return True if it was made. ``replicas`` None: three, if it can."""
+        made = await self.patiently(lambda: self._make(replicas))
+
+        async def there() -> None:
+            if (await self._metadata()).error == _UNKNOWN_TOPIC:
+                raise LookAgainError(f"topic {self.topic_name!r} was made, and is not known yet")
+
+        await self.patiently(there)
+        return made
+
+    async def _make(self, replicas: int | None) -> bool:
+        found = await self._metadata()
+        if found.error != _UNKNOWN_TOPIC:
+            return False
+        count = min(_MOST_REPLICAS, found.brokers) if replicas is None else replicas
+        topics: list[Any] = [(self.topic_name, 1, count, [], list(MADE.items()))]
+        request = CreateTopicsRequest(topics, int(_PATIENCE * 1000), validate_only=False)
+        answer = await self._send(found.controller, request)
+        ((_, error, told),) = answer.topic_errors
+        if error == _TOPIC_EXISTS:  # somebody else was faster
+            return False
+        self._check(error, "Create", told or "")
+        return True
+
+    async def fetch(self, topic: Topic, position: int) -> Fetched:
+        """Wait for what stands at a position and behind it: about a second, where there is nothing."""
+        request = FetchByIdRequest(topic.id, position, wait_ms=_WAIT_MS, most=_FETCH_BYTES)
+        # On a connection of its own: a broker answers what comes over one in turn.
+        found = fetched_in(await self._send(topic.leader, request, group=ConnectionGroup.DEFAULT))
+        if found.error != OFFSET_OUT_OF_RANGE:
+            self._check(found.error, "Read")
+        return found
+
+    def lacks(self, right: str) -> ConfigurationError:
+        """Return what to raise where a right on the topic is missing."""
+        return ConfigurationError(
+            f"control topic {self.topic_name!r}: this user lacks the right {right} on it; permit it on the broker"
+            " (docs/control.md)"
+        )
+
+    async def _metadata(self) -> Topic:
+        return topic_in(await self._send(self._any(), TopicRequest(self.topic_name)))
+
+    def _any(self) -> int:
+        node: int | None = self._client.get_random_node()
+        if node is None:
+            raise KafkaConnectionError("no broker is known")
+        return node
+
+    async def _send(
+        self, node: int, request: Request[Any], group: ConnectionGroup = ConnectionGroup.COORDINATION
+    ) -> Any:
+        if self._is_closed:  # the client would connect anew
+            raise Unavailable("control", "the connection to the log was closed")
+        try:
+            return await self._client.send(node, request, group=group)
+        except (IncompatibleBrokerVersion, NotImplementedError) as error:
+            raise self._too_old() from error
+
+    def _too_old(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"control topic {self.topic_name!r}: these brokers know topics by name only, so nobody could tell one that"
+            " was made anew; a control log needs Kafka 3.1 or later"
+        )
+
+    def _check(self, error: int, right: str, told: str = "") -> None:
+        if error in _NOT_ALLOWED:
+            raise self.lacks(right)
+        if error in _LOOK_AGAIN:
+            raise LookAgainError(f"topic {self.topic_name!r}: error {error} of the broker ({for_code(error).__name__})")
+        if error:
+            raise for_code(error)(told)
+
+
+def identity(topic: Topic) -> str:
+    """Return what a topic is known by, as Kafka's own tools write it."""
+    return base64url(topic.id)
