@@ -607,7 +607,7 @@ class VerifiedFetcher:
                 if kept:
                     self._watchword.audit.undetermined()
                     if not self._exclusive:
-                        self._watchword.verifier.remember_unjudged(message)
+                        self._watchword.verifier.remember_unjudged(message, comes_again=False)
                 return kept
             case _:
                 return await self._verdicts(tp, action)

@@ -160,6 +160,7 @@ async def test_no_header_makes_a_handler_give_orders_to_the_server(
 
     async with running(ours, mallory):
         await stranger.publish(subject, b"order", headers={"reply_to": order} if asks == "stranger" else None)
+        await stranger.flush()
         await mallory.publish("order", subject, headers={"reply_to": order} if asks == "agent" else None)
         await mallory.publish("last", subject)
         await until(lambda: "last" in seen)

@@ -71,6 +71,21 @@ def test_what_was_observed_while_the_store_was_down_is_a_replay() -> None:
         at_once(group.agent.admit(arrival(message, 1)))
 
 
+def test_what_is_offered_again_is_no_copy_of_anything() -> None:
+    """Promise (A43): the store knows at which place it may be delivered, and that may be the other one of two.
+
+    Another member may have claimed the copy, and ended before it handed it over: this one is offered both.
+    """
+    group, message = Group(), press(nats())
+    group.know()
+    group.store.is_down = True
+    with pytest.raises(Unavailable):
+        at_once(group.verifier.verify(arrival(message)))
+    group.verifier.remember_unjudged(arrival(message))
+    group.store.is_down = False
+    assert group.judge(arrival(message, 1), arrival(message)) == ["first", "replayed"]
+
+
 def test_it_is_remembered_as_long_as_a_copy_could_be_judged() -> None:
     """Promise: it leaves when the store would call a copy stale, not before; forgeries do not fill memory for good."""
     policy = Policy(max_age=60.0, max_skew=5.0, max_lag=600.0)
