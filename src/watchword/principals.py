@@ -37,6 +37,17 @@ def covers(pattern: str, other: str) -> bool:
     return len(ours) == len(theirs)
 
 
+def may_meet(pattern: str, other: str) -> bool:
+    """Return True if there can be a principal that both match."""
+    ours, theirs = pattern.split("/"), other.split("/")
+    for one, two in zip(ours, theirs, strict=False):
+        if _REST in {one, two}:
+            return True
+        if one != two and _ONE not in {one, two}:
+            return False
+    return len(ours) == len(theirs)
+
+
 class PrincipalIndex(Generic[T]):
     """Values by pattern; what matches is found at a cost that depends on the principal's parts, not on their number.
 

@@ -108,7 +108,7 @@ class Statement:
     @property
     def verb(self) -> str:
         """The word for it."""
-        return self.saying.verb if isinstance(self.saying, Unknown) else _VERBS[type(self.saying)]
+        return verb_of(self.saying)
 
     @property
     def entry(self) -> Entry | None:
@@ -146,6 +146,11 @@ def parse_statement(value: bytes) -> Statement:
     if not isinstance(saying, Unknown) and (rank > 0) is not (statement.entry is not None):
         raise ValueError('"n" is 1 or more; and 0 in a head')
     return statement
+
+
+def verb_of(saying: Saying) -> str:
+    """Return the word for it."""
+    return saying.verb if isinstance(saying, Unknown) else _VERBS[type(saying)]
 
 
 def digest_text(digest: bytes) -> str:

@@ -12,6 +12,8 @@ import typer.main
 
 from watchword import ConfigurationError
 from watchword_adapters.cli import OK, WRONG_USE
+from watchword_adapters.cli.operator_app import contain, controlled, keyed, release
+from watchword_adapters.cli.options import SETTINGS, AsJson, Config
 
 app = typer.Typer(
     name="watchword",
@@ -25,12 +27,13 @@ app = typer.Typer(
 quarantined = typer.Typer(no_args_is_help=True, help="Look at what was not delivered, and drive it again.")
 app.add_typer(quarantined, name="quarantine")
 
+app.add_typer(controlled, name="control")
+app.add_typer(keyed, name="key")
+app.command()(contain)
+app.command()(release)
+
 stored = typer.Typer(no_args_is_help=True, help="Say what a shared replay store is to know of a reader.")
 app.add_typer(stored, name="store")
-
-Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The settings, watchword.toml.")]
-SETTINGS = Path("watchword.toml")
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-from watchword import ConfigurationError, Unavailable
+from watchword import ConfigurationError, Unavailable, WatchwordError
 from watchword.keys import thumbprint
 from watchword.statements import CONTENT_TYPE, Statement
 from watchword_adapters.control.following import Following
@@ -53,7 +53,12 @@ class Desk:
             raise ConfigurationError(
                 f"{statement.verb}: {self.by[0]} may not say that: {why}; see [[control.operators]] in the settings"
             )
-        position = await log.publish(statement.to_json(), {"content-type": CONTENT_TYPE})
+        try:
+            position = await log.publish(statement.to_json(), {"content-type": CONTENT_TYPE})
+        except WatchwordError:
+            raise
+        except Exception as error:
+            raise Unavailable("control", f"{statement.verb}: {type(error).__name__}: {error}") from error
         await until(lambda: following.place is not None and following.place.position > position, following)
         if control.link(self.by).number <= link.number:
             raise ConfigurationError(

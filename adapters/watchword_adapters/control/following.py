@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from watchword import Policy, Rejected, Unavailable
 from watchword.control import Issued
@@ -38,12 +38,22 @@ _LONGEST: Final = 5.0
 """Seconds between two tries to reach the log; each pause is twice as long as the one before."""
 
 
+class Heard(NamedTuple):
+    """An entry of the log: who said what, as far as that is known; ``why`` it does not count, None if it does."""
+
+    message: Message
+    by: OperatorKey | None = None
+    statement: Statement | None = None
+    why: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What a follower needs.
 
     ``root`` is where operators' own keys are found, and ``open_log`` connects to the log. After ``max_staleness``
     seconds without a sign that nothing is withheld nothing is judged any more; None for never. ``clock`` is in seconds.
+    ``listen`` hears of each entry that is read, before it can change anything.
     """
 
     realm: str
@@ -55,6 +65,7 @@ class Parts:
     clock: Callable[[], float]
     audit: Audit
     max_staleness: float | None = None
+    listen: Callable[[Heard], None] | None = None
 
 
 class Following:
@@ -208,6 +219,7 @@ class Following:
                         counting.append(issued)
                 elif isinstance(verdict, Rejected):
                     self.parts.audit.refused(message, verdict)
+                    self._tell_listener(Heard(message, why=f"{verdict.reason}: {verdict.detail}"))
             failed = verdicts[-1] if isinstance(verdicts[-1], Unavailable) else None
             del left[: len(verdicts) - (failed is not None)]
             if failed is not None:
@@ -224,9 +236,15 @@ class Following:
             statement = _statement(message, found.headers)
         except ValueError as error:
             self.parts.audit.warn("control.malformed", operator=by[0], operator_key=by[1][:16], detail=str(error))
+            self._tell_listener(Heard(message, by, why=str(error)))
             return None
+        self._tell_listener(Heard(message, by, statement, self.control.objection(by, statement)))
         self._keys[by] = found.key.key_id
         return Issued(by, found.digest, statement, message, message.appended_at or 0.0)
+
+    def _tell_listener(self, heard: Heard) -> None:
+        if self.parts.listen is not None:
+            self.parts.listen(heard)
 
     def _keep_statements(self, heard: Iterable[Issued]) -> None:
         """Write what is new; where that fails a restart would know less, and that is told."""

@@ -1,0 +1,207 @@
+"""``watchword contain``, ``release`` and ``control``: what operators say of agents, and the log of it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from watchword import ConfigurationError, Unavailable
+from watchword.principals import may_meet
+from watchword.statements import MAX_WHY, Contain, GiveKey, Head, Release, Revoke, Unknown, verb_of
+from watchword_adapters.cli import OK, REJECTED
+from watchword_adapters.cli.operating import check_pattern, confirm, finish, moment, opened, seconds, tell
+from watchword_adapters.cli.text import one_line
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from watchword.message import Message
+    from watchword.statements import Saying
+    from watchword_adapters.cli.operating import Opened
+    from watchword_adapters.control.following import Heard
+
+_REST: Final = "**"
+
+
+def run_contain(who: str, config: Path, lasting: str | None, why: str, *, yes: bool, as_json: bool) -> int:
+    """Contain those that a pattern matches; return the exit code."""
+    check_pattern(who)
+    if len(why) > MAX_WHY or not why.isprintable():
+        raise ConfigurationError(f"--why: at most {MAX_WHY} printable characters; everybody reads it, so name a ticket")
+    length = None if lasting is None else seconds("--for", lasting)
+    if length is not None and length < 1:
+        raise ConfigurationError("--for: at least 1s; leave it out to contain for good")
+    if _REST in who:
+        confirm(f"Contain everybody whose name matches {who}?", yes=yes)
+    return finish(_contain(opened(config), who, length, why, as_json=as_json))
+
+
+async def _contain(with_: Opened, who: str, length: float | None, why: str, *, as_json: bool) -> int:
+    async with with_.desk() as desk:
+        until = None if length is None else int(with_.agent.clock() + length)
+        position = await desk.say(Contain(who, until, why))
+        told = {"who": who, "until": until, "why": why or None, "by": desk.by[0], "position": position}
+        line = f"{who} is contained {'for good' if until is None else f'until {moment(until)}'}"
+        tell(told, line, as_json=as_json)
+        return OK
+
+
+def run_release(who: str, config: Path, *, as_json: bool) -> int:
+    """End a containment; return the exit code."""
+    check_pattern(who)
+    return finish(_release(opened(config), who, as_json=as_json))
+
+
+async def _release(with_: Opened, who: str, *, as_json: bool) -> int:
+    async with with_.desk() as desk:
+        holding = desk.control.containments(with_.agent.clock())
+        if who not in {one.who for one in holding}:
+            raise ConfigurationError(
+                f"nothing contains exactly {who!r}; what holds: {', '.join(repr(one.who) for one in holding) or 'none'}"
+                f"{_also_contained(with_, who)}"
+            )
+        position = await desk.say(Release(who))
+        left = [one for one in desk.control.containments(with_.agent.clock()) if may_meet(one.who, who)]
+        listed = sorted(name for name in with_.settings.policy.contained if may_meet(name, who))
+        told: dict[str, object] = {"who": who, "by": desk.by[0], "position": position}
+        told["still"] = [{"who": one.who, "until": _finite(one.until), "why": one.why, "by": one.by} for one in left]
+        told["in_settings"] = listed
+        lines = [f"{who} is released"]
+        lines += [f"still contained: {one.who} {_until(one.until)}, by {one.by}: {one.why or '-'}" for one in left]
+        lines += [f"still contained: {name}, in [policy] contained of {desk.by[0]}'s settings" for name in listed]
+        tell(told, *lines, as_json=as_json)
+        return REJECTED if left or listed else OK
+
+
+def _also_contained(with_: Opened, who: str) -> str:
+    listed = [name for name in with_.settings.policy.contained if may_meet(name, who)]
+    return f"; and [policy] contained, in the settings: {', '.join(sorted(listed))}" if listed else ""
+
+
+def _finite(until: float) -> int | None:
+    return None if until == float("inf") else int(until)
+
+
+def _until(until: float) -> str:
+    return moment(until) if until == float("inf") else f"until {moment(until)}"
+
+
+def run_init(config: Path, *, as_json: bool) -> int:
+    """Make the control log, or check the one that is there; return the exit code."""
+    return finish(_init(opened(config), as_json=as_json))
+
+
+async def _init(with_: Opened, *, as_json: bool) -> int:
+    channel = with_.settings.to_control()
+    name = "" if channel is None else channel.uri
+    async with with_.parts.open_log() as log:
+        made = await log.make()
+    tell({"channel": name, "made": made}, f"{name} {'is made' if made else 'is there, and fit'}", as_json=as_json)
+    return OK
+
+
+def run_adopt(operator: str, config: Path, *, yes: bool, as_json: bool) -> int:
+    """Say once more what stands of another operator's words; return the exit code."""
+    return finish(_adopt(opened(config), operator, yes=yes, as_json=as_json))
+
+
+async def _adopt(with_: Opened, operator: str, *, yes: bool, as_json: bool) -> int:
+    async with with_.desk() as desk:
+        if operator == desk.by[0]:
+            raise ConfigurationError(f"{operator} is who types this: another operator adopts what he said")
+        standing = desk.control.standing(operator)
+        if not standing:
+            raise ConfigurationError(f"nothing stands that {operator!r} said")
+        if not yes:
+            sys.stderr.write("".join(f"{one_line(f'{verb_of(one)} {_about(one)}')}\n" for one in standing))
+        await asyncio.to_thread(
+            confirm, f"Say these {len(standing)} statements of {operator} in the name of {desk.by[0]}?", yes=yes
+        )
+        for saying in standing:
+            position = await desk.say(saying)
+            told = {"verb": verb_of(saying), "about": _about(saying), "by": desk.by[0], "position": position}
+            tell(told, f"adopted: {verb_of(saying)} {_about(saying)}", as_json=as_json)
+        return OK
+
+
+def run_attend(config: Path, every: str) -> int:
+    """Say at intervals that nothing is withheld, until this is interrupted."""
+    pause = seconds("--every", every)
+    if pause < 1:
+        raise ConfigurationError("--every: at least 1s")
+    return finish(_attend(opened(config), pause))
+
+
+async def _attend(with_: Opened, pause: float) -> int:
+    async with with_.desk() as desk:
+        tell({}, f"{desk.by[0]} attends: a head every {pause:g} s", as_json=False)
+        failed = False
+        while True:
+            try:
+                await desk.say(Head())
+                failed = False
+            except Unavailable as error:
+                if not failed:
+                    sys.stderr.write(f"watchword: warning: {one_line(str(error))}; trying on\n")
+                failed = True
+            await asyncio.sleep(pause)
+
+
+def run_log(config: Path, *, follow: bool, as_json: bool) -> int:
+    """Print what the log holds; return the exit code."""
+    return finish(_log(opened(config), follow=follow, as_json=as_json))
+
+
+async def _log(with_: Opened, *, follow: bool, as_json: bool) -> int:
+    codes = {OK}
+
+    def show(heard: Heard) -> None:
+        if heard.why is not None:
+            codes.add(REJECTED)
+        members = _row(heard)
+        words = [str(members["position"]), moment(heard.message.appended_at), heard.by[0] if heard.by else "?"]
+        words += [f"{members['s']}", f"{members['verb']} {members['about']}"] if heard.statement else []
+        words += [] if heard.why is None else [f"DOES NOT COUNT: {heard.why}"]
+        tell(members, "  ".join(words), as_json=as_json)
+
+    async with with_._replace(parts=replace(with_.parts, listen=show)).followed():
+        if follow:
+            await for_ever()
+    return max(codes)
+
+
+async def for_ever() -> None:
+    """Wait until somebody ends this process."""
+    await asyncio.get_running_loop().create_future()
+
+
+def _row(heard: Heard) -> dict[str, Any]:
+    statement, message = heard.statement, heard.message
+    row: dict[str, Any] = {"position": _offset(message), "appended_at": message.appended_at}
+    row |= {"operator": None, "key": None} if heard.by is None else {"operator": heard.by[0], "key": heard.by[1]}
+    if statement is not None:
+        row |= {"s": statement.number, "n": statement.rank, "verb": statement.verb, "about": _about(statement.saying)}
+    return row | {"counts": heard.why is None, "why_not": heard.why}
+
+
+def _offset(message: Message) -> int | None:
+    return None if message.position is None else message.position.offset
+
+
+def _about(saying: Saying) -> str:
+    match saying:
+        case GiveKey(key):
+            end = "" if key.not_after is None else f", ends {moment(key.not_after)}"
+            return f"{key.key_id.decode(errors='replace')} of {key.principal}{end}"
+        case Revoke(dead, at):
+            return f"{dead} from {moment(at)} on"
+        case Contain(who, until, why):
+            return f"{who} {'for good' if until is None else f'until {moment(until)}'}{f': {why}' if why else ''}"
+        case Release(who):
+            return who
+        case Head():
+            return ""
+        case Unknown():
+            return "(of a later version)"

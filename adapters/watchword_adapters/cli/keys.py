@@ -1,0 +1,274 @@
+"""``watchword key``: agents' public keys, given, listed, revoked and rotated on the control log."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from watchword import ConfigurationError, SigningKey, VerificationKey
+from watchword.jwk import to_jwk
+from watchword.keys import listed, thumbprint, thumbprint_id
+from watchword.statements import GiveKey, Revoke
+from watchword_adapters.cli import OK, REJECTED
+from watchword_adapters.cli.lines import warn
+from watchword_adapters.cli.operating import confirm, finish, moment, opened, seconds, tell
+from watchword_adapters.keys.public_files import list_files, read_keys
+from watchword_adapters.settings_file import read_settings
+from watchword_adapters.signers.file import Options as FileSigner
+from watchword_adapters.signers.file import read_private_key
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from watchword.settings import Settings
+    from watchword_adapters.cli.operating import Opened
+    from watchword_adapters.control.desk import Desk
+
+_THUMBPRINT: Final = 43
+_LEAST_OVERLAP: Final = 30.0
+"""Seconds that an agent which looks for its new key every 5 s may take, and then some."""
+
+
+def run_publish(files: Sequence[Path], config: Path, *, as_json: bool) -> int:
+    """Give the public keys in files; return the exit code."""
+    try:
+        keys, _ = read_keys(list_files(files))
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename}: {error.strerror}") from None
+    for key in keys:
+        if key.key_id != thumbprint_id(key.public):
+            raise ConfigurationError(
+                f'key {key.key_id.decode(errors="replace")} of {key.principal}: on the control log "kid" is'
+                f" {thumbprint_id(key.public).decode()}, the start of the thumbprint; leave it out of the file"
+            )
+        if key.revoked_at is not None:
+            raise ConfigurationError(f'key of {key.principal}: "revoked" is said by watchword key revoke')
+    return finish(_publish(opened(config), keys, as_json=as_json))
+
+
+async def _publish(with_: Opened, keys: Sequence[VerificationKey], *, as_json: bool) -> int:
+    async with with_.desk() as desk:
+        for key in keys:
+            known = key in desk.control.keys
+            position = None if known else await desk.say(GiveKey(key))
+            told = {"principal": key.principal, "kid": key.key_id.decode(), "known": known, "position": position}
+            line = f"key {key.key_id.decode()} of {key.principal} is {'known already' if known else 'given'}"
+            tell(told, line, as_json=as_json)
+    return OK
+
+
+class _Row(NamedTuple):
+    key: VerificationKey
+    source: str
+    state: str
+    ends_soon: bool
+
+
+def run_list(principal: str | None, config: Path, ending: str, *, as_json: bool) -> int:
+    """List public keys and what holds of each; return the exit code."""
+    return finish(_list(opened(config), principal, seconds("--ending", ending), as_json=as_json))
+
+
+async def _list(with_: Opened, principal: str | None, ending: float, *, as_json: bool) -> int:
+    async with with_.followed() as following:
+        control, now = following.control, with_.agent.clock()
+        found = [(key, "control") for key in control.keys]
+        found += [(key, "settings") for key in listed(with_.parts.root)]
+        limited = [(control.limited(key), source) for key, source in found if principal in {None, key.principal}]
+        rows = [_row(key, source, [one for one, _ in limited], now, ending) for key, source in limited]
+    if as_json:
+        for row in rows:
+            members = {**to_jwk(row.key), "source": row.source, "state": row.state, "ends_soon": row.ends_soon}
+            tell(members, as_json=True)
+    else:
+        _print_keys(rows)
+    return REJECTED if any(row.ends_soon for row in rows) else OK
+
+
+def _row(key: VerificationKey, source: str, others: Sequence[VerificationKey], now: float, ending: float) -> _Row:
+    """Say what holds of a key; one that ends soon is no worry where the same agent has one that ends later."""
+    end, state = key.not_after, "valid"
+    if key.revoked_at is not None and key.revoked_at <= now:
+        state = "revoked"
+    elif end is not None and end <= now:
+        state = "ended"
+    elif key.not_before is not None and key.not_before > now:
+        state = "not yet valid"
+    soon = state == "valid" and _until(key) < now + ending
+    followed = any(
+        one.principal == key.principal and _until(one) > _until(key) and _until(one) >= now + ending for one in others
+    )
+    return _Row(key, source, state, soon and not followed)
+
+
+def _until(key: VerificationKey) -> float:
+    ends = [float(time) for time in (key.not_after, key.revoked_at) if time is not None]
+    return min(ends, default=float("inf"))
+
+
+def _print_keys(rows: Sequence[_Row]) -> None:
+    from rich.console import Console  # noqa: PLC0415 - slow to import, and only needed for a table
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    table = Table(title=f"{len(rows)} public keys", title_justify="left")
+    for name in ("principal", "kid", "algorithm", "source", "state", "end"):
+        table.add_column(name, overflow="fold")
+    for row in sorted(rows, key=lambda one: (one.key.principal, one.key.key_id)):
+        key, until = row.key, _until(row.key)
+        end = "" if until == float("inf") else f"{moment(until)}{' SOON' if row.ends_soon else ''}"
+        cells = (key.principal, key.key_id.decode(errors="replace"), key.algorithm.name, row.source, row.state, end)
+        table.add_row(*(Text(cell) for cell in cells))
+    Console(file=sys.stdout, highlight=False, emoji=False).print(table)
+
+
+def run_revoke(which: str, config: Path, *, yes: bool, as_json: bool) -> int:
+    """Revoke a public key, now and for good; return the exit code."""
+    return finish(_revoke(opened(config), which, yes=yes, as_json=as_json))
+
+
+async def _revoke(with_: Opened, which: str, *, yes: bool, as_json: bool) -> int:
+    async with with_.desk() as desk:
+        known = [*desk.control.keys, *listed(with_.parts.root)]
+        dead = _thumbprint_of(which, known)
+        owners = sorted({key.principal for key in known if thumbprint(key.public) == dead})
+        operators = [name for name in owners if name in {one.principal for one in with_.parts.operators}]
+        if operators:
+            raise ConfigurationError(
+                f"that is a key of {operators[0]}, an operator: it is revoked in the source that [[keys]] names"
+            )
+        whose = ", ".join(owners) or "nobody that is known here"
+        await asyncio.to_thread(confirm, f"Revoke key {dead[:16]} of {whose}? It cannot be undone.", yes=yes)
+        at = int(with_.agent.clock())
+        position = await desk.say(Revoke(dead, at))
+        told = {"thumbprint": dead, "principals": owners, "at": at, "position": position}
+        tell(told, f"key {dead[:16]} of {whose} is revoked from {moment(at)} on", as_json=as_json)
+        return OK
+
+
+def _thumbprint_of(which: str, known: Sequence[VerificationKey]) -> str:
+    """Return the thumbprint of a key that was named by its id, by a thumbprint or by its file."""
+    prints = {thumbprint(key.public) for key in known if key.key_id == which.encode()}
+    if len(prints) > 1:
+        raise ConfigurationError(f"{which} is the id of {len(prints)} keys: name one by its thumbprint or its file")
+    if prints:
+        return prints.pop()
+    if len(which) == _THUMBPRINT and "/" not in which:
+        return which
+    try:
+        keys, _ = read_keys([Path(which)])
+    except OSError:
+        raise ConfigurationError(
+            f"{which!r} is no key: name one by kid (watchword key list), thumbprint, or a file of one public key"
+        ) from None
+    if len(keys) != 1:
+        raise ConfigurationError(f"{which}: {len(keys)} keys in it; name one by its kid")
+    return thumbprint(keys[0].public)
+
+
+class Rotation(NamedTuple):
+    """What is to be rotated: the agent by its settings, and for how long both keys hold."""
+
+    agent: Path
+    config: Path
+    overlap: str
+    wait: str
+    life: str | None
+
+
+def run_rotate(wanted: Rotation, *, as_json: bool) -> int:
+    """Give an agent a new key, switch its signer and let the old key end; return the exit code."""
+    overlap, wait = seconds("--overlap", wanted.overlap), seconds("--wait", wanted.wait)
+    life = None if wanted.life is None else seconds("--life", wanted.life)
+    if overlap < _LEAST_OVERLAP:
+        raise ConfigurationError(f"--overlap: at least {_LEAST_OVERLAP:g}s, in which the agent finds its new key")
+    if life is not None and life <= overlap:
+        raise ConfigurationError("--life: longer than --overlap")
+    settings = read_settings(wanted.agent)
+    file, old = _signer_of(settings, wanted.agent)
+    with_ = opened(wanted.config)
+    if settings.principal in {one.principal for one in with_.parts.operators}:
+        raise ConfigurationError(
+            f"{settings.principal} is an operator: his keys are rotated in the source that [[keys]] names, and nothing"
+            " that he said lapses by it"
+        )
+    times = _Times(overlap, wait, life)
+    return finish(_rotate(with_, str(settings.principal), file, old, times, as_json=as_json))
+
+
+class _Times(NamedTuple):
+    overlap: float
+    wait: float
+    life: float | None
+
+
+def _signer_of(settings: Settings, path: Path) -> tuple[Path, SigningKey]:
+    """Return the file of an agent's private key, and the key; ConfigurationError where none can be replaced."""
+    signer = settings.signer
+    if settings.principal is None or signer is None or signer.source != "file":
+        raise ConfigurationError(f'{path}: no [signer] with source = "file", so there is no key file to replace')
+    chosen = FileSigner.model_validate(signer.options)
+    if chosen.key_id is not None:
+        raise ConfigurationError(f"{path}: signer.key_id: leave it out, or the new key would have the old one's id")
+    file = path.parent / chosen.key
+    return file, read_private_key(file, warn=warn)
+
+
+async def _rotate(with_: Opened, principal: str, file: Path, old: SigningKey, times: _Times, *, as_json: bool) -> int:
+    new = SigningKey.generate(old.algorithm)
+    async with with_.desk() as desk:
+        clock = with_.agent.clock
+        key = new.verification_key(principal)
+        if times.life is not None:
+            key = replace(key, not_after=int(clock() + times.life))
+        step: dict[str, Any] = {"principal": principal, "new": new.key_id.decode(), "old": old.key_id.decode()}
+        await desk.say(GiveKey(key))
+        tell(step | {"step": "published"}, f"key {key.key_id.decode()} of {principal} is given", as_json=as_json)
+        missing = await _heard_by_all(with_, desk, times.wait)
+        if missing:
+            raise ConfigurationError(
+                f"after {times.wait:g} s the new key is not known to {', '.join(missing)}; nothing was switched:"
+                " mend these or wait longer (--wait), and type the command again"
+            )
+        _replace_key(file, new)
+        tell(step | {"step": "switched", "file": str(file)}, f"{file} has the new key", as_json=as_json)
+        end = int(clock() + times.overlap)
+        await desk.say(GiveKey(_ending(old, principal, end, desk)))
+        line = f"key {old.key_id.decode()} ends {moment(end)}; the agent signs with the new one within seconds"
+        tell(step | {"step": "ending", "end": end}, line, as_json=as_json)
+    return OK
+
+
+def _ending(old: SigningKey, principal: str, end: int, desk: Desk) -> VerificationKey:
+    """Return the old key with its end; one that it has already and that is earlier stays."""
+    key = VerificationKey.from_public_key(old.public, principal=principal, key_id=thumbprint_id(old.public))
+    known = desk.control.limited(key)
+    return replace(key, not_after=end if known.not_after is None else min(end, known.not_after))
+
+
+async def _heard_by_all(with_: Opened, desk: Desk, wait: float) -> list[str]:
+    """Wait until each process that announces itself has heard the latest; return those that have not in time."""
+    del with_, desk, wait
+    return []
+
+
+def _replace_key(file: Path, key: SigningKey) -> None:
+    """Put a private key in the place of another, in one step."""
+    try:
+        descriptor, beside = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)  # readable by its owner only
+        try:
+            with os.fdopen(descriptor, "wb") as out:
+                out.write(key.to_pem())
+                out.flush()
+                os.fsync(descriptor)
+            Path(beside).replace(file)
+        except OSError:
+            Path(beside).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ConfigurationError(f"{file}: {error.strerror}; the agent goes on with its old key") from None

@@ -1,0 +1,165 @@
+"""The commands of operators and their arguments; what they do is beside, and imported when it is used."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from watchword_adapters.cli.options import SETTINGS, AsJson, Config, Yes
+
+controlled = typer.Typer(no_args_is_help=True, help="Make, read and look after the control log.")
+keyed = typer.Typer(no_args_is_help=True, help="Give, list, revoke and rotate agents' keys on the control log.")
+
+Who = Annotated[
+    str, typer.Argument(metavar="WHO", help="A principal; '*' stands for one part, a last '**' for all that follows.")
+]
+
+
+def contain(
+    who: Who,
+    *,
+    config: Config = SETTINGS,
+    lasting: Annotated[
+        str | None, typer.Option("--for", metavar="TIME", help="As 30m, 1h or 7d; left out, for good.")
+    ] = None,
+    why: Annotated[
+        str, typer.Option("--why", metavar="TICKET", help="All processes read it, contained ones too.")
+    ] = "",
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let nothing more be delivered that an agent signs, on any bus, within a second.
+
+    What ends with '**' matches many, and is asked for first.
+    """
+    from watchword_adapters.cli.control import run_contain  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_contain(who, config, lasting, why, yes=yes, as_json=as_json))
+
+
+def release(who: Who, *, config: Config = SETTINGS, as_json: AsJson = False) -> None:
+    """End the containment of exactly this text, and name what still holds. Exit code 1 if anything does."""
+    from watchword_adapters.cli.control import run_release  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_release(who, config, as_json=as_json))
+
+
+@controlled.command("init")
+def init_log(*, config: Config = SETTINGS, as_json: AsJson = False) -> None:
+    """Make the control log that [control] names, or check the one that is there. Harmless to run twice."""
+    from watchword_adapters.cli.control import run_init  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_init(config, as_json=as_json))
+
+
+@controlled.command("log")
+def show_log(
+    *,
+    config: Config = SETTINGS,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print what the control log holds: who said what, and what does not count. Exit code 1 if anything does not."""
+    from watchword_adapters.cli.control import run_log  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_log(config, follow=follow, as_json=as_json))
+
+
+@controlled.command("adopt")
+def adopt(
+    operator: Annotated[str, typer.Argument(metavar="OPERATOR", help="Whose words you say once more.")],
+    *,
+    config: Config = SETTINGS,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say in your own name what stands of another operator's words, before that operator's key is revoked.
+
+    They are shown first: whoever stole the key may have said some of them.
+    """
+    from watchword_adapters.cli.control import run_adopt  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_adopt(operator, config, yes=yes, as_json=as_json))
+
+
+@controlled.command("attend")
+def attend(
+    *,
+    config: Config = SETTINGS,
+    every: Annotated[str, typer.Option("--every", metavar="TIME", help="Time between two heartbeats.")] = "10s",
+) -> None:
+    """Say at intervals that nothing is withheld; needs a key that may say no more than 'head'."""
+    from watchword_adapters.cli.control import run_attend  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_attend(config, every))
+
+
+@keyed.command("publish")
+def publish(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="JWK, JWK Set and PEM files, or directories.")],
+    *,
+    config: Config = SETTINGS,
+    as_json: AsJson = False,
+) -> None:
+    """Give public keys to all processes that follow the control log."""
+    from watchword_adapters.cli.keys import run_publish  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_publish(files, config, as_json=as_json))
+
+
+@keyed.command("list")
+def list_keys(
+    principal: Annotated[str | None, typer.Argument(metavar="PRINCIPAL", help="Only this agent's.")] = None,
+    *,
+    config: Config = SETTINGS,
+    ending: Annotated[str, typer.Option("--ending", metavar="TIME", help="What counts as soon.")] = "14d",
+    as_json: AsJson = False,
+) -> None:
+    """List the public keys of the control log and of key files, and what holds of each.
+
+    Exit code 1 if a key ends soon and its agent has none that ends later.
+    """
+    from watchword_adapters.cli.keys import run_list  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_list(principal, config, ending, as_json=as_json))
+
+
+@keyed.command("revoke")
+def revoke(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Its kid, its thumbprint, or a file of it.")],
+    *,
+    config: Config = SETTINGS,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let nothing more verify by a public key, from now on and for good, whatever source it comes from."""
+    from watchword_adapters.cli.keys import run_revoke  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_revoke(key, config, yes=yes, as_json=as_json))
+
+
+@keyed.command("rotate")
+def rotate(
+    agent: Annotated[Path, typer.Argument(metavar="SETTINGS", help="The agent's own watchword.toml.")],
+    *,
+    config: Annotated[
+        Path, typer.Option("--config", "-c", metavar="FILE", help="The settings of the operator who types this.")
+    ] = SETTINGS,
+    overlap: Annotated[
+        str, typer.Option("--overlap", metavar="TIME", help="For how long the old key holds on.")
+    ] = "10m",
+    wait: Annotated[
+        str, typer.Option("--wait", metavar="TIME", help="Longest wait until all processes know the new key.")
+    ] = "60s",
+    life: Annotated[
+        str | None, typer.Option("--life", metavar="TIME", help="After which the new key ends; left out, never.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give an agent a new key, wait until all know it, switch its signer, and let the old key end.
+
+    The file with its private key is replaced; an agent that runs takes up the new one within seconds.
+    """
+    from watchword_adapters.cli.keys import Rotation, run_rotate  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_rotate(Rotation(agent, config, overlap, wait, life), as_json=as_json))

@@ -1,0 +1,11 @@
+"""Options that many commands have."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The settings, watchword.toml.")]
+SETTINGS = Path("watchword.toml")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]

@@ -1,0 +1,420 @@
+"""The commands of operators, over a control log in memory."""
+
+import asyncio
+import io
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.cli.conftest import Run
+from tests.unit.control.memory_log import CHANNEL, Entries, MemoryLog
+from watchword import SigningKey, Watchword
+from watchword.jwk import parse_jwks
+from watchword.keys import thumbprint
+from watchword.spi import Message
+from watchword.statements import CONTENT_TYPE, Head, Statement
+from watchword_adapters.cli import control as commands
+from watchword_adapters.config import load
+from watchword_adapters.control import desk as desks
+
+ONCALL, SEC, PLANNER = "agent://acme/oncall", "agent://acme/sec", "agent://acme/planner"
+
+
+@pytest.fixture
+def entries(run: Run, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Entries:
+    """Return what the log keeps; two operators and an agent have keys and settings."""
+    kept = Entries()
+    kept.now = time.time()
+    monkeypatch.setattr("watchword_adapters.config._open_log", lambda agent, *_: MemoryLog(kept, agent))
+    monkeypatch.setattr(desks, "TIMEOUT", 2.0)
+    for name in ("oncall", "sec", "planner"):
+        assert run("keygen", "-p", f"agent://acme/{name}").code == 0
+    assert run("jwks", "oncall.jwk", "sec.jwk", "planner.jwk", "-o", "agents.jwks").code == 0
+    for name in ("oncall", "sec", "planner"):
+        (directory / f"{name}.toml").write_text(
+            f"""realm = "prod"
+principal = "agent://acme/{name}"
+[signer]
+key = "{name}.pem"
+[[keys]]
+source = "control"
+[[keys]]
+source = "files"
+paths = ["agents.jwks"]
+[policy]
+contained = ["agent://acme/old"]
+[control]
+channel = "{CHANNEL.uri}"
+[[control.operators]]
+principal = "{ONCALL}"
+may = ["key", "revoke", "contain", "release", "head"]
+over = ["agent://acme/**"]
+[[control.operators]]
+principal = "{SEC}"
+may = ["key", "revoke", "contain", "release", "head"]
+over = ["**"]
+"""
+        )
+    return kept
+
+
+def kid(name: str) -> str:
+    """Return the id of an agent's key."""
+    return str(json.loads(Path(f"{name}.jwk").read_text())["kid"])
+
+
+@pytest.mark.usefixtures("entries")
+def test_contained_and_released(run: Run) -> None:
+    """Each command says what it did, and what still holds."""
+    done = run("contain", PLANNER, "-c", "oncall.toml", "--why", "INC-7")
+    assert (done.code, done.out, done.err) == (0, f"{PLANNER} is contained for good\n", "")
+    (row,) = run("contain", PLANNER, "-c", "oncall.toml", "--for", "1h", "--json").lines
+    assert (row["who"], row["by"], row["position"], row["why"]) == (PLANNER, ONCALL, 1, None)
+    assert isinstance(row["until"], int)
+    assert abs(row["until"] - time.time() - 3600) < 60
+    assert "agent://acme/** is contained until" in run(
+        "contain", "agent://acme/**", "-c", "sec.toml", "--for", "1d", "--yes", "--why", "INC-8"
+    ).out  # fmt: skip
+    released = run("release", PLANNER, "-c", "oncall.toml")
+    assert released.code == 1
+    first, second = released.out.splitlines()
+    assert first == f"{PLANNER} is released"
+    assert second.startswith("still contained: agent://acme/** until ")
+    assert second.endswith(f", by {SEC}: INC-8")
+    again = run("release", PLANNER, "-c", "oncall.toml")
+    assert (again.code, again.out) == (2, "")
+    assert f"nothing contains exactly '{PLANNER}'; what holds: 'agent://acme/**'" in again.err
+    last = run("release", "agent://acme/**", "-c", "sec.toml", "--json")
+    assert last.code == 1, "the settings contain one of them"
+    (row,) = last.lines
+    assert (row["still"], row["in_settings"]) == ([], ["agent://acme/old"])
+    nothing = run("release", "agent://acme/old", "-c", "oncall.toml")
+    assert "what holds: none; and [policy] contained, in the settings: agent://acme/old" in nothing.err
+    run("contain", "agent://acme/other", "-c", "oncall.toml")
+    done = run("release", "agent://acme/other", "-c", "oncall.toml")
+    assert (done.code, done.out) == (0, "agent://acme/other is released\n")
+
+
+@pytest.mark.usefixtures("entries")
+def test_what_remains_is_told_in_words(run: Run) -> None:
+    """Also what stands in the settings."""
+    run("contain", "agent://acme/*", "-c", "oncall.toml")
+    told = run("release", "agent://acme/*", "-c", "oncall.toml")
+    assert f"still contained: agent://acme/old, in [policy] contained of {ONCALL}'s settings" in told.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("contain", ""), "is no principal: write one"),
+        (("contain", "agent://**/x"), "is no principal: write one"),
+        (("release", "agent://**/x"), "is no principal: write one"),
+        (("contain", PLANNER, "--for", "soon"), "--for: write a duration"),
+        (("contain", PLANNER, "--for", "0.5s"), "--for: at least 1s"),
+        (("contain", PLANNER, "--why", "x" * 201), "--why: at most 200"),
+        (("contain", PLANNER, "--why", "a\nb"), "--why: at most 200"),
+        (("contain", "agent://acme/**"), "Nobody can be asked here: add --yes"),
+        (("contain", "agent://other/x"), "not under this operator"),
+        (("contain", PLANNER, "-c", "planner.toml"), "not an operator"),
+        (("contain", ONCALL, "-c", "missing.toml"), "missing.toml"),
+        (("control", "adopt", ONCALL, "--yes"), "another operator adopts"),
+        (("control", "adopt", SEC, "--yes"), f"nothing stands that '{SEC}' said"),
+        (("control", "attend", "--every", "0s"), "--every: at least 1s"),
+        (("key", "publish", "missing.jwk"), "missing.jwk: No such file"),
+        (("key", "revoke", "nobody"), "is no key: name one by kid"),
+        (("key", "revoke", "agents.jwks", "--yes"), "3 keys in it"),
+        (("key", "revoke", "sec.jwk", "--yes"), "an operator: it is revoked in the source"),
+        (("key", "rotate", "planner.toml", "--overlap", "1s"), "--overlap: at least 30s"),
+        (("key", "rotate", "planner.toml", "--life", "5m"), "--life: longer than --overlap"),
+        (("key", "rotate", "sec.toml"), "is an operator: his keys are rotated in the source"),
+    ],
+)
+@pytest.mark.usefixtures("entries")
+def test_what_cannot_be_is_told_in_a_line(run: Run, arguments: tuple[str, ...], told: str) -> None:
+    """Nothing is said on the log, and the line says what to write."""
+    chosen = () if "-c" in arguments else ("-c", "oncall.toml")
+    ended = run(*arguments, *chosen)
+    assert (ended.code, ended.out) == (2, "")
+    assert told in ended.err
+    assert ended.err.count("\n") == 1
+
+
+def test_no_log_is_made_by_chance(run: Run, entries: Entries, directory: Path) -> None:
+    """Settings without [control], a log that is unfit, a broker that is away."""
+    assert run("control", "init", "-c", "oncall.toml").out == f"{CHANNEL.uri} is there, and fit\n"
+    assert run("control", "init", "-c", "oncall.toml", "--json").lines == [{"channel": CHANNEL.uri, "made": False}]
+    settings = directory / "bare.toml"
+    settings.write_text('realm = "prod"\n[[keys]]\nsource = "files"\npaths = ["agents.jwks"]\n')
+    ended = run("contain", PLANNER, "-c", "bare.toml")
+    assert (ended.code, "control: no channel" in ended.err) == (2, True)
+    entries.unfit = "stream X: max_age: write 0"
+    ended = run("contain", PLANNER, "-c", "oncall.toml")
+    assert (ended.code, "max_age: write 0" in ended.err) == (2, True)
+    entries.unfit, entries.down = None, True
+    ended = run("contain", PLANNER, "-c", "oncall.toml")
+    assert (ended.code, "the broker is down" in ended.err) == (3, True)
+
+
+class Terminal(io.StringIO):
+    """Standard input with somebody before it."""
+
+    def isatty(self) -> bool:
+        """Say so."""
+        return True
+
+
+@pytest.mark.usefixtures("entries")
+def test_who_can_be_asked_is_asked(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Yes does it, anything else does not."""
+    from watchword_adapters.cli import main  # noqa: PLC0415 - beside its only use without ``run``
+
+    monkeypatch.setattr(sys, "stdin", Terminal("\n"))
+    assert main(["contain", "agent://acme/**", "-c", "oncall.toml"]) == 2
+    assert "Contain everybody whose name matches agent://acme/**? [y/N] " in (told := capsys.readouterr()).err
+    assert "nothing was done" in told.err
+    monkeypatch.setattr(sys, "stdin", Terminal("Y\n"))
+    assert main(["contain", "agent://acme/**", "-c", "oncall.toml"]) == 0
+    monkeypatch.setattr(sys, "stdin", Terminal("no\n"))
+    assert main(["control", "adopt", ONCALL, "-c", "sec.toml"]) == 2
+    assert "contain agent://acme/** for good\nSay these 1 statements" in capsys.readouterr().err
+
+
+def test_the_log_shows_what_counts_and_what_does_not(run: Run, entries: Entries) -> None:
+    """Forgeries, what is no statement and what its operator may not say stand beside what holds."""
+    run("contain", PLANNER, "-c", "oncall.toml", "--why", "INC-7")
+    run("release", PLANNER, "-c", "oncall.toml")
+    run("key", "publish", "planner.jwk", "-c", "sec.toml")
+    run("key", "revoke", kid("planner"), "-c", "sec.toml", "--yes")
+
+    async def says(agent: Watchword, value: bytes) -> None:
+        await MemoryLog(entries, agent).publish(value, {"content-type": CONTENT_TYPE})
+
+    sec = load("sec.toml")
+    asyncio.run(says(sec, Statement(3, "A" * 43, 0, Head()).to_json()))
+    unknown = json.dumps({"s": 4, "prev": "A" * 43, "n": 1, "dance": {}}).encode()
+    asyncio.run(says(sec, unknown))
+    whole = run("control", "log", "-c", "oncall.toml")
+    assert whole.code == 0
+    assert [line.split("UTC")[1].split("  ", 3)[3] for line in whole.out.splitlines()[:3]] == [
+        f"contain {PLANNER} for good: INC-7", f"release {PLANNER}", f"key {kid('planner')} of {PLANNER}",
+    ]  # fmt: skip
+    assert " head " in whole.out
+    assert "dance (of a later version)" in whole.out
+    asyncio.run(says(sec, b"{}"))
+    asyncio.run(says(load("planner.toml"), Statement(1, "", 0, Head()).to_json()))
+    entries.append(Message(channel=CHANNEL, value=b"junk"))
+    ended = run("control", "log", "-c", "oncall.toml", "--json")
+    assert ended.code == 1
+    assert [row["counts"] for row in ended.lines] == [True] * 6 + [False] * 3
+    assert ended.lines[6]["operator"] == SEC
+    assert "not a statement" in str(ended.lines[6]["why_not"])
+    assert "key" in str(ended.lines[7]["why_not"])
+    assert str(ended.lines[8]["why_not"]).startswith("unsigned: no header")
+    assert "DOES NOT COUNT: unsigned" in run("control", "log", "-c", "oncall.toml").out
+
+
+def interrupt_when(condition: Callable[[], object]) -> Any:
+    """Return a coroutine like asyncio.sleep that ends everything once a condition holds."""
+    pause = asyncio.sleep
+
+    async def sleep(delay: float, result: object = None) -> object:
+        if delay >= 1 and condition():
+            raise KeyboardInterrupt
+        await pause(min(delay, 0.01))
+        return result
+
+    return sleep
+
+
+def test_heads_are_said_until_somebody_ends_it(run: Run, entries: Entries, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that goes away is told once, and tried again."""
+    monkeypatch.setattr(desks, "TIMEOUT", 0.1)
+    pauses = [0]
+
+    def over() -> bool:
+        pauses[0] += 1
+        entries.down = pauses[0] in {2, 3}
+        return pauses[0] > 3 and len(entries.kept) > 2
+
+    monkeypatch.setattr(commands.asyncio, "sleep", interrupt_when(over))
+    ended = run("control", "attend", "-c", "oncall.toml")
+    assert (ended.code, ended.out) == (130, f"{ONCALL} attends: a head every 10 s\n")
+    assert ended.err.count("trying on") == 1
+
+
+def test_following_the_log_goes_on(run: Run, entries: Entries, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends when somebody ends it."""
+    run("contain", PLANNER, "-c", "oncall.toml")
+
+    def ended() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "for_ever", ended)
+    told = run("control", "log", "--follow", "-c", "oncall.toml")
+    assert (told.code, told.out.count("\n"), len(entries.kept)) == (130, 1, 1)
+
+
+@pytest.mark.usefixtures("entries")
+def test_another_operators_words_are_adopted(run: Run) -> None:
+    """What stands, and not what has been taken back since."""
+    run("contain", PLANNER, "-c", "oncall.toml", "--why", "INC-7")
+    run("contain", "agent://acme/a", "-c", "oncall.toml")
+    run("release", "agent://acme/a", "-c", "sec.toml")
+    run("key", "publish", "planner.jwk", "-c", "oncall.toml")
+    run("key", "revoke", "planner.jwk", "-c", "oncall.toml", "--yes")
+    adopted = run("control", "adopt", ONCALL, "-c", "sec.toml", "--yes", "--json")
+    assert [(row["verb"], row["by"]) for row in adopted.lines] == [("contain", SEC), ("key", SEC), ("revoke", SEC)]
+    assert run("control", "adopt", ONCALL, "-c", "sec.toml", "--yes").code == 0, "a revocation is anybody's"
+
+
+@pytest.mark.usefixtures("entries")
+def test_keys_are_given_and_listed(run: Run, directory: Path) -> None:
+    """Whatever source they come from; near ends are told by the exit code."""
+    key = SigningKey.generate()
+    soon = {**parse(key, "agent://acme/new"), "exp": int(time.time()) + 3600}
+    (directory / "new.jwk").write_text(json.dumps(soon))
+    given = run("key", "publish", "new.jwk", "planner.jwk", "-c", "oncall.toml")
+    assert (
+        given.out
+        == f"key {key.key_id.decode()} of agent://acme/new is given\nkey {kid('planner')} of {PLANNER} is given\n"
+    )
+    again = run("key", "publish", "new.jwk", "-c", "oncall.toml", "--json")
+    assert [(row["known"], row["position"]) for row in again.lines] == [(True, None)]
+    ended = run("key", "list", "-c", "oncall.toml", "--json")
+    assert ended.code == 1
+    assert {(row["principal"], row["source"], row["ends_soon"]) for row in ended.lines} == {
+        ("agent://acme/new", "control", True), (PLANNER, "control", False), (PLANNER, "settings", False),
+        (ONCALL, "settings", False), (SEC, "settings", False),
+    }  # fmt: skip
+    assert run("key", "list", "-c", "oncall.toml", "--ending", "1m").code == 0
+    assert run("key", "list", PLANNER, "-c", "oncall.toml").code == 0
+    assert "SOON" in run("key", "list", "agent://acme/new", "-c", "oncall.toml").out
+    later = SigningKey.generate()
+    (directory / "later.jwk").write_text(json.dumps(parse(later, "agent://acme/new") | {"nbf": int(time.time()) + 60}))
+    run("key", "publish", "later.jwk", "-c", "oncall.toml")
+    listed = run("key", "list", "agent://acme/new", "-c", "oncall.toml", "--json")
+    assert (listed.code, [row["state"] for row in listed.lines]) == (0, ["valid", "not yet valid"])
+    run("key", "revoke", kid("planner"), "-c", "oncall.toml", "--yes")
+    states = run("key", "list", PLANNER, "-c", "oncall.toml", "--json").lines
+    assert [row["state"] for row in states] == ["revoked", "revoked"]
+    ended_key = parse(SigningKey.generate(), "agent://acme/gone") | {"exp": 5}
+    (directory / "gone.jwk").write_text(json.dumps(ended_key))
+    run("key", "publish", "gone.jwk", "-c", "oncall.toml")
+    gone = run("key", "list", "agent://acme/gone", "-c", "oncall.toml", "--json").lines
+    assert [row["state"] for row in gone] == ["ended"]
+
+
+def parse(key: SigningKey, principal: str) -> dict[str, object]:
+    """Return a public key as a JWK."""
+    from watchword.jwk import to_jwk  # noqa: PLC0415 - beside its only use
+
+    return to_jwk(key.verification_key(principal))
+
+
+@pytest.mark.parametrize(
+    ("member", "told"), [({"kid": "mine"}, "the start of the thumbprint"), ({"revoked": 5}, "key revoke")]
+)
+@pytest.mark.usefixtures("entries")
+def test_what_no_statement_can_say_of_a_key_is_told(run: Run, directory: Path, member: Any, told: str) -> None:
+    """Before anything is said."""
+    (directory / "odd.jwk").write_text(json.dumps(parse(SigningKey.generate(), PLANNER) | member))
+    ended = run("key", "publish", "odd.jwk", "-c", "oncall.toml")
+    assert (ended.code, told in ended.err) == (2, True)
+
+
+def test_a_key_is_revoked_by_any_name(run: Run, entries: Entries, directory: Path) -> None:
+    """By kid, thumbprint or file, known or not; it cannot be undone, so it asks."""
+    asked = run("key", "revoke", "planner.jwk", "-c", "oncall.toml")
+    assert (asked.code, "It cannot be undone. Nobody can be asked here" in asked.err) == (2, True)
+    (planner,) = parse_jwks(b'{"keys":[' + (directory / "planner.jwk").read_bytes() + b"]}")
+    done = run("key", "revoke", thumbprint(planner.public), "-c", "oncall.toml", "--yes", "--json")
+    (row,) = done.lines
+    assert (row["thumbprint"], row["principals"]) == (thumbprint(planner.public), [PLANNER])
+    (directory / "unknown.jwk").write_text(json.dumps(parse(SigningKey.generate(), PLANNER)))
+    assert (
+        "of nobody that is known here is revoked"
+        in run("key", "revoke", "unknown.jwk", "-c", "oncall.toml", "--yes").out
+    )
+    assert len(entries.kept) == 2
+
+
+def test_ids_that_two_keys_have_name_none(run: Run, entries: Entries, directory: Path) -> None:
+    """The thumbprint does."""
+    kept = json.loads((directory / "agents.jwks").read_text())
+    twins = [parse(SigningKey.generate(), name) | {"kid": "twin"} for name in ("agent://acme/a", "agent://acme/b")]
+    (directory / "a.jwk").write_text(json.dumps(twins[0]))
+    (directory / "b.jwk").write_text(json.dumps(twins[1]))
+    settings = directory / "oncall.toml"
+    more = '[[keys]]\nsource = "files"\npaths = ["a.jwk"]\n[[keys]]\nsource = "files"\npaths = ["b.jwk"]\n[policy]'
+    settings.write_text(settings.read_text().replace("[policy]", more))
+    ended = run("key", "revoke", "twin", "-c", "oncall.toml", "--yes")
+    assert "twin is the id of 2 keys" in ended.err
+    assert (kept["keys"], entries.kept) == (kept["keys"], [])
+
+
+@pytest.mark.usefixtures("entries")
+def test_a_rotation_gives_switches_and_ends(run: Run, directory: Path) -> None:
+    """The new key is known before it is used, the old one ends, in files too."""
+    before = (directory / "planner.pem").read_bytes()
+    old = kid("planner")
+    done = run("key", "rotate", "planner.toml", "-c", "oncall.toml", "--life", "90d")
+    assert done.code == 0
+    given, switched, ending = done.out.splitlines()
+    assert (given.endswith(f"of {PLANNER} is given"), switched) == (True, "planner.pem has the new key")
+    assert ending.startswith(f"key {old} ends ")
+    assert (directory / "planner.pem").stat().st_mode & 0o777 == 0o600
+    assert (directory / "planner.pem").read_bytes() != before
+    rows = {
+        (row["kid"], row["source"]): row for row in run("key", "list", PLANNER, "-c", "oncall.toml", "--json").lines
+    }
+    new = given.split()[1]
+    assert set(rows) == {(old, "control"), (old, "settings"), (new, "control")}
+    assert rows[old, "control"]["exp"] == rows[old, "settings"]["exp"]
+    end = rows[old, "control"]["exp"]
+    again = run("key", "rotate", "planner.toml", "-c", "oncall.toml", "--json")
+    assert [row["step"] for row in again.lines] == ["published", "switched", "ending"]
+    assert again.lines[0]["old"] == new
+    rows = {
+        (row["kid"], row["source"]): row for row in run("key", "list", PLANNER, "-c", "oncall.toml", "--json").lines
+    }
+    assert (len(rows), rows[old, "control"]["exp"]) == (4, end)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (('key = "planner.pem"', 'key = "planner.pem"\nkey_id = "mine"'), "signer.key_id: leave it out"),
+        (('[signer]\nkey = "planner.pem"', ""), 'no [signer] with source = "file"'),
+    ],
+)
+@pytest.mark.usefixtures("entries")
+def test_a_key_that_cannot_be_switched_is_told(run: Run, directory: Path, change: tuple[str, str], told: str) -> None:
+    """Before anything is said."""
+    settings = directory / "planner.toml"
+    settings.write_text(settings.read_text().replace(*change))
+    ended = run("key", "rotate", "planner.toml", "-c", "oncall.toml")
+    assert (ended.code, told in ended.err) == (2, True)
+
+
+@pytest.mark.usefixtures("entries")
+def test_a_key_file_that_cannot_be_written_leaves_the_old_one(
+    run: Run, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new key is known and unused; the old one has no end."""
+    before = (directory / "planner.pem").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "planner.pem")
+
+    monkeypatch.setattr("watchword_adapters.cli.keys.os.fsync", full)
+    ended = run("key", "rotate", "planner.toml", "-c", "oncall.toml")
+    assert (ended.code, "No space left" in ended.err) == (2, True)
+    assert (directory / "planner.pem").read_bytes() == before
+    assert [path.name for path in directory.glob(".planner*")] == []
+    rows = run("key", "list", PLANNER, "-c", "oncall.toml", "--json").lines
+    assert not any("exp" in row for row in rows)
