@@ -18,10 +18,11 @@ OLDEST_JAVA = 17
 # Found by experiment with noida-db 0.2.3. On LogAppendTime topics only the last of several headers of one name is kept;
 # a second member of a group that commits automatically never gets its share; unknown topics are made, not refused; a
 # group of which a member was killed may refuse the others' commits for good; a duplicate is answered as if it had been
-# stored, and any sequence number and epoch of a producer is taken; all topics have one id.
+# stored, and any sequence number and epoch of a producer is taken; all topics have one id;
+# there are no users.
 EMBEDDED_LACKS = frozenset({
     "duplicate_headers", "killed_member", "producer_sequences", "raw_batches", "rebalance_with_auto_commit",
-    "topic_ids", "unknown_topic_error",
+    "topic_ids", "unknown_topic_error", "users",
 })  # fmt: skip
 
 
@@ -35,22 +36,21 @@ def address_given(_: Path) -> Broker:
     except OSError as error:
         raise RuntimeError(f"WATCHWORD_TEST_KAFKA={address} does not answer: {error}") from error
     version = "a broker that does not tell its version" if level is None else f"Kafka of metadata.version level {level}"
-    return Broker(
-        bus="kafka", kind="address given", address=address, version=version, lacks=frozenset({"pause", "restart"})
-    )
+    lacks = frozenset({"pause", "restart", "users"})
+    return Broker(bus="kafka", kind="address given", address=address, version=version, lacks=lacks)
 
 
-def container(_: Path) -> Broker:
-    """Run Apache Kafka from the public image, or from the equivalent that docker/build.sh makes."""
+def container(_: Path, **settings: str) -> Broker:
+    """Run Apache Kafka from the public image, or from the equivalent that docker/build.sh makes, with more settings."""
     release = pinned()
     image = local_image(release["KAFKA_IMAGE"], release["KAFKA_IMAGE_BUILT"])
     port = free_port()
-    environment = _environment(port, listen="0.0.0.0:9092", controller=9093, internal=9094)
+    environment = _environment(port, listen="0.0.0.0:9092", controller=9093, internal=9094) | settings
     return _apache_kafka("container", Container(image, port=9092, published=port, environment=environment), port)
 
 
-def jars(directory: Path) -> Broker:
-    """Run Apache Kafka from its jars, which `docker/build.sh jars` fetches."""
+def jars(directory: Path, **settings: str) -> Broker:
+    """Run Apache Kafka from its jars, which `docker/build.sh jars` fetches, with further settings."""
     java = shutil.which("java")
     told = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr if java else ""  # noqa: S603
     version = re.search(r'version "(\d+)', told)
@@ -63,9 +63,31 @@ def jars(directory: Path) -> Broker:
         "KAFKA_LIBS": str(JARS),
         "KAFKA_LOG_DIRS": str(directory / "data"),
         "KAFKA_PROPERTIES_FILE": str(directory / "server.properties"),
+        **settings,
     }
     command = [str(DOCKER / "kafka" / "run")]
     return _apache_kafka("process", Process(command, directory=directory, environment=environment), port)
+
+
+def with_users(directory: Path, *users: str) -> Broker:
+    """Run Apache Kafka, on which `admin` may do everything, and the others nothing yet; all passwords are "secret"."""
+    logins = " ".join(f'user_{user}="secret"' for user in ("admin", *users))
+    settings = {
+        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "CLIENT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT,INTERNAL:PLAINTEXT",
+        "KAFKA_SASL_ENABLED_MECHANISMS": "PLAIN",
+        "KAFKA_LISTENER_NAME_CLIENT_PLAIN_SASL_JAAS_CONFIG": (
+            f"org.apache.kafka.common.security.plain.PlainLoginModule required {logins};"
+        ),
+        "KAFKA_AUTHORIZER_CLASS_NAME": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "KAFKA_SUPER_USERS": "User:admin;User:ANONYMOUS",  # the broker itself has no login
+    }
+    reasons = []
+    for way in (container, jars):
+        try:
+            return way(directory, **settings)
+        except NotHereError as reason:
+            reasons.append(str(reason))
+    raise NotHereError("no Kafka with users: " + "; ".join(reasons))
 
 
 def embedded(directory: Path) -> Broker:

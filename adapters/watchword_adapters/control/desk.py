@@ -81,11 +81,11 @@ async def desk(agent: Watchword, parts: Parts) -> AsyncGenerator[Desk]:
 
 @asynccontextmanager
 async def followed(parts: Parts) -> AsyncGenerator[Following]:
-    """Follow the log here, from the moment when all is known that it held."""
+    """Follow the log here, from the moment when all is known that it holds: what was kept may be old."""
     following = Following(parts)
     running = asyncio.get_running_loop().create_task(following.run())
     try:
-        await until(lambda: following.is_known and following.log is not None, following)
+        await until(lambda: following.is_current, following)
         yield following
     finally:
         running.cancel()

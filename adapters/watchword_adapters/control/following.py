@@ -69,8 +69,9 @@ class Parts:
 
 
 class Following:
-    """One follower, in one event loop. ``is_known`` once all that the log held at the start has been merged.
+    """One follower, in one event loop. ``is_known`` once all that the log held at the start has been merged, or kept.
 
+    ``is_current`` while it is connected, and once all was read that the log held when it was.
     What cannot be read for now is tried again for ever; ``error`` is why, until it works. After each change ``changed``
     is called.
     """
@@ -79,6 +80,7 @@ class Following:
         self.parts: Final = parts
         self.control: Final = parts.control
         self.is_known = False
+        self.is_current = False
         self.error: Exception | None = None
         self.log: ControlLog | None = None
         self.place: Place | None = None
@@ -118,7 +120,7 @@ class Following:
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, _LONGEST)
                 finally:
-                    self.log = None
+                    self.log, self.is_current = None, False
         finally:
             beside.cancel()
             await asyncio.gather(beside, return_exceptions=True)
@@ -196,6 +198,7 @@ class Following:
         self.place = Place(end.identity, position)
         if position >= end.next:
             self._known()
+            self.is_current = True
             self._current_at = self.parts.clock()
             self.error = self._told = None
 

@@ -35,6 +35,7 @@ OFFSET_OUT_OF_RANGE: Final = 1
 _UNKNOWN_TOPIC: Final = 3
 _NO_LEADER: Final = 5
 _TOPIC_EXISTS: Final = 36
+_DESCRIBE: Final = "Read, or at least Describe,"  # which each of Read and Write brings with it
 _NOT_ALLOWED: Final = frozenset({29, 31})  # on the topic, on the cluster
 
 # No such topic (here, yet), no leader, not the leader, timed out there, no such replica, its disk failed, no listener,
@@ -113,7 +114,7 @@ class ControlBroker:
             raise ConfigurationError(
                 f"there is no control topic {self.topic_name!r}: run watchword control init, which makes it"
             )
-        self._check(found.error, "Describe")
+        self._check(found.error, _DESCRIBE)
         if found.leader < 0:
             raise LookAgainError(f"topic {self.topic_name!r} has no leader")
         if found.id == NO_ID:
@@ -134,7 +135,7 @@ class ControlBroker:
     async def _offset(self, topic: Topic, which: int) -> int:
         answer = await self._send(topic.leader, OffsetRequest(-1, 0, [(self.topic_name, [(_PARTITION, which)])]))
         ((_, ((_, error, _, offset),)),) = answer.topics
-        self._check(error, "Describe")
+        self._check(error, _DESCRIBE)
         return int(offset)
 
     async def settings(self) -> Mapping[str, str | None]:

@@ -17,6 +17,7 @@ from tests.support.raw_kafka import GZIP, Batch, Raw, RawClient
 from watchword import ConfigurationError, Mode, Policy, SigningError, Unavailable, VerifiedMessage, Watchword
 from watchword.message import Message
 from watchword_adapters.control.log import TOGETHER
+from watchword_adapters.kafka import SigningProducer, control_broker
 from watchword_adapters.kafka.control_log import KafkaControlLog
 from watchword_adapters.kafka.control_topic import MADE
 
@@ -422,6 +423,37 @@ async def _restarted(broker: Broker, log: KafkaControlLog) -> None:
             await asyncio.sleep(0.1)
         else:
             return
+
+
+async def test_a_speaker_that_cannot_connect_leaves_nothing_open(
+    world: World, log: KafkaControlLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client's error is told, and the next statement tries anew."""
+    with monkeypatch.context() as patch:
+        patch.setattr(SigningProducer, "start", _refuse)
+        with pytest.raises(KafkaConnectionError):
+            await log.publish(b"1", KIND)
+    assert await log.publish(b"1", KIND) == 0
+    unused = log_on(world, log.topic)
+    await unused.__aexit__(None, None, None)
+
+
+async def _refuse(_: SigningProducer) -> None:
+    raise KafkaConnectionError
+
+
+@pytest.mark.needs_kafka("pause")
+async def test_a_broker_that_says_nothing_is_not_waited_for_for_ever(
+    world: World, log: KafkaControlLog, kafka_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: whatever is asked then ends with an error of the client's."""
+    monkeypatch.setattr(control_broker, "_PATIENCE", 0.1)
+    async with log_on(world, log.topic, request_timeout_ms=500) as other:
+        await other.publish(b"1", KIND)
+        with kafka_broker.paused():
+            for question in (other.end(), other.check(), other.publish(b"2", KIND), anext(other.read(1))):
+                with pytest.raises(KafkaError):
+                    await soon(question)
 
 
 async def test_a_reader_ends_with_its_connection(log: KafkaControlLog) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -28,6 +28,7 @@ from watchword.spi import Admission, ReplayStore
 from watchword_adapters.cli.store import Word, run_init
 from watchword_adapters.contract.replay_store import make_claim
 from watchword_adapters.nats import WatchwordClient
+from watchword_adapters.nats.control_log import NatsControlLog
 from watchword_adapters.nats.quarantine import NatsQuarantine
 from watchword_adapters.nats.redrive import redrive
 from watchword_adapters.stores.nats_kv import NatsKvReplayStore
@@ -37,7 +38,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "nats-rights.md"
 SNIPPETS = {
     text.split("user: ")[1].split(",")[0]: text for text in re.findall("```conf\n(.*?)```", PAGE.read_text(), re.DOTALL)
 }
-ORDERS, QUARANTINE, WORKER = "ORDERS", "QUARANTINE", "worker"
+ORDERS, QUARANTINE, WORKER, CONTROL = "ORDERS", "QUARANTINE", "worker", "watchword.control"
 
 
 def rights_of(snippet: str) -> list[str]:
@@ -171,7 +172,7 @@ async def stage(server: Broker, tmp_path: Path) -> AsyncIterator[Stage]:
             return case
 
         yield make
-        for stream in (ORDERS, QUARANTINE, "KV_watchword"):
+        for stream in (ORDERS, QUARANTINE, "KV_watchword", CONTROL.replace(".", "-")):
             with suppress(NotFoundError):
                 await admin.jetstream().delete_stream(stream)
 
@@ -376,11 +377,51 @@ async def operator(case: Case) -> None:
     case.got.append(b"go")
 
 
+async def controlled(case: Case) -> None:
+    """Follow the control log."""
+    async with control_log(case, user="admin", password="x") as admin:
+        await admin.make()
+        await admin.publish(b"go", {})
+    async with control_log(case, **case.login()) as log:
+        await follow(case, log)
+
+
+async def oncall(case: Case) -> None:
+    """Make a statement, and hear it."""
+    async with control_log(case, user="admin", password="x") as admin:
+        await admin.make()
+    async with control_log(case, **case.login()) as log:
+        await log.publish(b"go", {})
+        await follow(case, log)
+
+
+async def founder(case: Case) -> None:
+    """Make the control log, and check it."""
+    async with control_log(case, **case.login()) as log:
+        assert await log.make()
+        assert not await log.make()
+    case.got.append(b"go")
+
+
+def control_log(case: Case, **login: Any) -> NatsControlLog:
+    """Return the control log, as a user."""
+    return NatsControlLog(CONTROL, watchword=case.world.agent(PLANNER), servers=case.world.url, **login)
+
+
+async def follow(case: Case, log: NatsControlLog) -> None:
+    """Check the log, and read it."""
+    await log.check()
+    assert (await log.end()).next > 1
+    async with aclosing(log.read(1)) as entries:
+        some, _ = await anext(entries)
+    case.got += [one.value or b"" for one in some]
+
+
 KINDS: dict[str, Callable[[Case], Awaitable[None]]] = {
     one.__name__: one
     for one in (
         *(publisher, requester, subscriber, responder, member, storer, worker, maker, pushed, grouped, sole, passing),
-        *(listener, follower, quarantining, redriver, store, operator),
+        *(listener, follower, quarantining, redriver, store, operator, controlled, oncall, founder),
     )
 }
 

@@ -33,6 +33,7 @@ from watchword_adapters.control import following as followings
 from watchword_adapters.control.desk import desk, followed, until
 from watchword_adapters.control.following import Following, Parts
 from watchword_adapters.control.keys import ControlKeys
+from watchword_adapters.control.log import End
 from watchword_adapters.control.state import StateFile
 from watchword_adapters.control.thread import FollowerThread
 
@@ -449,3 +450,27 @@ async def test_a_public_key_of_somebody_else_is_not_given(world: World) -> None:
     assert await keys.find(MALLORY, free.key_id) == free
     assert await keys.find(PLANNER, b"unknown") is None
     assert set(keys.keys) == {taken, free}
+
+
+class SlowLog(MemoryLog):
+    """A log that takes its time to say how far it goes."""
+
+    async def end(self) -> End:
+        """See the base."""
+        await asyncio.sleep(0.1)
+        return await super().end()
+
+
+async def test_an_operator_speaks_behind_all_that_was_said_meanwhile(world: World) -> None:
+    """Promise (A52): with a state of its own it first reads what its key said elsewhere: nothing forks."""
+    agent = world.agent(ONCALL)
+    parts = world.parts(open_log=lambda: SlowLog(world.entries, agent))
+    async with desk(agent, parts) as at:
+        await at.say(Contain(PLANNER))
+    await world.say(Release(PLANNER), Contain(PLANNER), Contain(MALLORY))
+    parts = world.parts(open_log=lambda: SlowLog(world.entries, agent))
+    async with desk(agent, parts) as at:
+        await at.say(Release(PLANNER))
+        assert not contained(at.control)
+        assert contained(at.control, MALLORY)
+        assert not at.control.notices

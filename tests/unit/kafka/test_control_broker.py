@@ -53,13 +53,14 @@ class Answers:
     def __init__(self, **answers: Sequence[Any]) -> None:
         self.left = {name: list(found) for name, found in answers.items()}
         self.asked: list[Any] = []
+        self.groups: dict[Any, set[type]] = {}
 
     @property
     def send(self) -> Any:
         """Give what stands in for the client's own method: it gives the next answer, or raises it."""
 
         async def send(_: object, node_id: int, request: Any, *, group: Any) -> Any:
-            del group
+            self.groups.setdefault(group, set()).add(type(request))
             return self.answer(node_id, request)
 
         return send
@@ -158,8 +159,8 @@ async def test_a_missing_right_is_named(code: int) -> None:
     settings = SimpleNamespace(resources=[(code, "", 2, "control", [])])
     create = SimpleNamespace(topic_errors=[("control", code, None)])
     asks: list[tuple[str, Answers, Callable[[ControlBroker], Any]]] = [
-        ("Describe", Answers(topic=[told(error=code)]), lambda broker: broker.topic()),
-        ("Describe", Answers(topic=[told()], offset=[offset(0, code)]), lambda broker: broker.end()),
+        ("Read, or at least Describe,", Answers(topic=[told(error=code)]), lambda broker: broker.topic()),
+        ("Read, or at least Describe,", Answers(topic=[told()], offset=[offset(0, code)]), lambda broker: broker.end()),
         ("DescribeConfigs", Answers(settings=[settings]), lambda broker: broker.settings()),
         ("Create", Answers(topic=[told(error=3)], create=[create]), lambda broker: broker.make(None)),
         ("Read", Answers(fetch=[fetched(error=code)]), lambda broker: broker.fetch(topic_in(told()), 0)),
@@ -201,6 +202,19 @@ async def test_who_is_slower_finds_it() -> None:
     create = SimpleNamespace(topic_errors=[("control", 36, None)])
     async with asking(Answers(topic=[told(error=3), told()], create=[create])) as broker:
         assert not await broker.make(None)
+
+
+async def test_a_fetch_that_waits_holds_up_no_question() -> None:
+    """A broker answers what comes over one connection in turn, so fetches have one of their own."""
+    answers = Answers(topic=[told()], fetch=[fetched(bytes(Batch(records=[Raw()])))])
+    await take(answers)
+    assert sorted(answers.groups.values(), key=str) == [{FetchByIdRequest}, {TopicRequest}]
+
+
+def test_asking_about_a_topic_makes_none() -> None:
+    """Promise (A52): brokers that make topics that somebody asks about would give them the settings of the day."""
+    classes: Any = TopicRequest._CLASSES
+    assert TopicRequest("control").build(classes[0]).get_item("allow_auto_topic_creation") is False
 
 
 def test_an_error_of_the_whole_answer_is_one_of_the_topic() -> None:
