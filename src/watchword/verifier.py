@@ -19,7 +19,8 @@ from watchword.message import (
     is_principal,
     log_name,
 )
-from watchword.policy import Policy, RateLimiter
+from watchword.policy import Policy
+from watchword.rates import RateLimiter
 from watchword.reader import LearningReader
 from watchword.replay import OpenedStore, SharedReplayStore, told_of
 from watchword.replay_check import ReplayCheck
@@ -131,6 +132,7 @@ class Verifier:
     def switch(self, policy: Policy, keys: KeySource | None) -> None:
         """Judge by another policy and other keys from now on; ids, floors and what was spent of rates stay."""
         self.policy = policy
+        self._rates.switch(policy.allow)
         self._switched += 1
         if keys is not self._keys:
             self._keys.source = keys
@@ -417,10 +419,13 @@ class Verifier:
         if not permitted:
             remedy = "no [[policy.allow]] lets this principal speak here" if addressee is None else "another was asked"
             raise Rejected(Reason.NOT_PERMITTED, remedy)
-        if case.first and rule is not None and not self._rates.spend(rule, case.log, case.reference):
-            raise Rejected(Reason.RATE_LIMITED, f"over the rate of this principal's [[policy.allow]], {rule.rate}")
-        if principal in policy.contained:
-            raise Rejected(Reason.CONTAINED, "its principal is in [policy] contained")
+        if case.first and rule is not None and rule.rate is not None:
+            passed = case.reference if case.appended_after is None else case.appended_after
+            if not self._rates.spend(rule, principal, case.log, at=case.reference, passed=passed):
+                raise Rejected(Reason.RATE_LIMITED, f"over the rate of this principal's [[policy.allow]], {rule.rate}")
+        if (entry := policy.containing(principal)) is not None:
+            what = "its principal" if entry == principal else repr(entry)
+            raise Rejected(Reason.CONTAINED, f"{what} is in [policy] contained")
         contained = None if self._control is None else self._control.containment(principal, self.clock)
         if contained is not None:
             why = contained.why or "no reason given"

@@ -99,7 +99,7 @@ class Reader:
 
         On core NATS nobody else is given it afterwards, and nothing tells when it came but the moment of its judging.
         """
-        return not any(rule.rate for rule in self.watchword.verifier.policy.allow)
+        return not self.watchword.verifier.policy.has_rates
 
     async def judge(self, raw: Msg) -> Msg | None:
         """Return what the handler may have of ``raw``; None when it was refused (and audited) or is a status only."""
