@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from watchword.errors import ConfigurationError, SigningError
 from watchword.message import Channel, is_subject, is_topic
@@ -158,7 +158,7 @@ class _Contained(frozenset[str]):
 
     patterns: PrincipalIndex[str]
 
-    def __new__(cls, names: Iterable[str]) -> _Contained:
+    def __new__(cls, names: Iterable[str]) -> Self:
         made = super().__new__(cls, names)
         made.patterns = PrincipalIndex()
         for name in made:
@@ -173,13 +173,11 @@ class Policy:
     """What a verifier demands; durations in seconds.
 
     Fresh is ``-max_skew <= reference - issued_at <= max_age + max_skew``. No ``allow`` at all lets any known principal
-    speak anywhere; as soon as there is one, what no rule allows is not permitted. Of several rules that match the most
-    specific one holds: first the one that says more of the principal, part by part from the left, where a word says
-    more than ``*`` and that more than ``**``; then the one that says more of the channel, token by token (``*`` before
-    ``>``, a longer prefix before a shorter one); then the one written first. Those who are ``contained`` may be given
-    as patterns, too. ``max_hold`` bounds how long an outage may hold a partition, ``max_lag`` how far a shared reader may
-    lag behind, ``memory`` how many bytes the ids take that this process remembers. A message is signed for the channel
-    where it is found, or for one that ``aliases`` pairs with it. ``channels`` give some channels another ``mode``.
+    speak anywhere; with any, what no rule allows is not permitted. Of several rules that match, the most specific one
+    holds (docs/policy.md has the order). Those who are ``contained`` may be given as patterns, too. ``max_hold`` bounds
+    how long an outage may hold a partition, ``max_lag`` how far a shared reader may lag behind, ``memory`` how many
+    bytes the ids take that this process remembers. A message is signed for the channel where it is found, or for one
+    that ``aliases`` pairs with it. ``channels`` give some channels another ``mode``.
     """
 
     mode: Mode = Mode.ENFORCE
@@ -262,7 +260,7 @@ class Policy:
         return list(dict.fromkeys(self._allowed.matching(principal, channel.uri)))
 
     def containing(self, principal: str) -> str | None:
-        """Return which entry of ``contained`` cuts a principal off: its own name, or a pattern; None where none does."""
+        """Return the entry of ``contained`` that cuts a principal off, its own name or a pattern; None without one."""
         if principal in self._contained:
             return principal
         patterns = self._contained.patterns

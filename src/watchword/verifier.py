@@ -19,7 +19,6 @@ from watchword.message import (
     is_principal,
     log_name,
 )
-from watchword.policy import Policy
 from watchword.rates import RateLimiter
 from watchword.reader import LearningReader
 from watchword.replay import OpenedStore, SharedReplayStore, told_of
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from watchword.journal import Journal
     from watchword.keys import KeySource, VerificationKey
     from watchword.message import Header
+    from watchword.policy import Policy
     from watchword.quota import Warned
     from watchword.replay import ReplayStore
     from watchword.signatures import CheckRunner

@@ -1,4 +1,6 @@
-"""A24: an agent with a valid key, compromised: on channels that are not its own, at machine speed, beyond containment."""
+"""A24: a compromised agent with a valid key: on channels that are not its own, at machine speed, contained."""
+
+from typing import Any
 
 import pytest
 
@@ -40,7 +42,7 @@ def policy(*allow: Allow, **options: object) -> World:
 
 
 def test_a24_an_agent_at_machine_speed_takes_nothing_from_another_under_its_pattern() -> None:
-    """Promise: under one rule for all, who floods is held to the rate, and the rest have theirs, message for message."""
+    """Promise: under one rule for all, who floods is held to the rate, and the others have all of theirs."""
     world = policy(Allow(ALL, ("kafka://prod/*",), Rate(3, 60.0)))
     flood = endings(world, [record(number) for number in range(500)])
     assert flood == ["first"] * 3 + ["rate_limited"] * 497
@@ -80,7 +82,9 @@ def test_a24_an_agent_named_like_a_pattern_is_one_agent(name: str) -> None:
     key = SigningKey.generate()
     message = press(nats(), key=key, principal=name)
     for allow in (Allow("agent://acme/planner", ("nats://prod/>",)), Allow("agent://other/**", ("nats://prod/>",))):
-        assert rejected(message, World(policy=Policy(allow=(allow,)), keys=[public(key, name)])).reason == "not_permitted"
+        assert (
+            rejected(message, World(policy=Policy(allow=(allow,)), keys=[public(key, name)])).reason == "not_permitted"
+        )
     contained = World(policy=Policy(contained=frozenset({"agent://*/*", "**"})), keys=[public(key, name)])
     assert rejected(message, contained).reason is Reason.CONTAINED
 
@@ -97,7 +101,7 @@ def test_a24_no_agent_makes_the_spending_of_another_be_forgotten() -> None:
     rule = Allow(ALL, ("kafka://prod/tasks",), Rate(1, 60.0))
     world = policy(rule, max_age=3600.0)
     world.now = NOW + 600.0
-    unstamped = {"appended_at": None, "appended_between": (NOW - 1.0, NOW + 600.0)}
+    unstamped: dict[str, Any] = {"appended_at": None, "appended_between": (NOW - 1.0, NOW + 600.0)}
     assert endings(world, [record(number, at=NOW + 0.0, **unstamped) for number in (1, 2)]) == ["first", "rate_limited"]
     table = world.verifier._rates._tables[rule, "group#tasks/0"]
     table.look_at = 0

@@ -388,6 +388,28 @@ def test_a_principal_without_a_key_is_warned_of(write: Write, table: str, writte
     assert "acme/planner" in refusal(write(BASE + written.replace('"x"', '"acme/planner"')))
 
 
+def test_a_pattern_that_matches_no_key_is_warned_of(write: Write) -> None:
+    """A pattern is told, as a name is, if nobody that it matches has a key; else it is not."""
+    warnings: list[tuple[str, dict[str, object]]] = []
+    policy = '[policy]\ncontained = ["agent://acme/*", "**", "agent://acme/planner/*/**", "agent://amce/*"]\n'
+    load(write(BASE + policy), warn=lambda event, **fields: warnings.append((event, fields)))
+    assert [fields["principals"] for _, fields in warnings] == [
+        "'agent://acme/planner/*/**' (did you mean 'agent://acme/planner'?), 'agent://amce/*'"
+    ]
+
+
+def test_thousands_of_rules_without_keys_are_told_in_a_line(write: Write) -> None:
+    """However many names are unknown, the start takes seconds at most, and the warning is of a length to be read."""
+    warnings: list[tuple[str, dict[str, object]]] = []
+    rules = "".join(
+        f'[[policy.allow]]\nprincipal = "agent://{at}/worker"\nchannels = ["nats://prod/a"]\n' for at in range(2000)
+    )
+    load(write(BASE + rules), warn=lambda event, **fields: warnings.append((event, fields)))
+    (told,) = [str(fields["principals"]) for _, fields in warnings]
+    assert told.startswith("'agent://0/worker', 'agent://1/worker'")
+    assert told.endswith("'agent://9/worker' and 1990 more")
+
+
 def test_whom_a_plug_in_knows_is_not_guessed_at(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where keys come from elsewhere, or from nowhere, no principal is called unknown."""
     warnings: list[str] = []
