@@ -410,6 +410,17 @@ def test_thousands_of_rules_without_keys_are_told_in_a_line(write: Write) -> Non
     assert told.endswith("'agent://9/worker' and 1990 more")
 
 
+def test_ten_thousand_rules_fit_in_a_file(write: Write) -> None:
+    """A policy of ten thousand agents, each with its rule, is read from one file."""
+    rules = "".join(
+        f'[[policy.allow]]\nprincipal = "agent://acme/worker-{at:05}"\nchannels = ["nats://prod/tasks.{at:05}"]\n'
+        'rate = "200/s"\n'
+        for at in range(10_000)
+    )
+    policy = load(write(BASE + rules), warn=lambda *_, **__: None).verifier.policy
+    assert policy.rules_matching("agent://acme/worker-09999", Channel.parse("nats://prod/tasks.09999")) == [9999]
+
+
 def test_whom_a_plug_in_knows_is_not_guessed_at(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where keys come from elsewhere, or from nowhere, no principal is called unknown."""
     warnings: list[str] = []
