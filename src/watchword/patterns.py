@@ -120,7 +120,8 @@ class Patterns(Generic[_V]):
             return
         yield from self._topics.get(uri, ())
         for length in self._lengths:  # at most as many as a topic has characters, however many rules there are
-            yield from self._prefixes.get(uri[:length], ())
+            if length <= len(uri):
+                yield from self._prefixes.get(uri[:length], ())
 
     def meeting(self, uri: str) -> Iterator[_V]:
         """Give the values of the patterns that cover a channel which this pattern covers, in any order."""

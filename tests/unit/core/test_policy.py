@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.core.world import ALICE, BOB, World, endings, nats, press
 from watchword import Alias, Allow, ConfigurationError, Mode, Policy, Rate
+from watchword.patterns import Patterns
 from watchword.policy import ChannelRule
 from watchword.rates import RateLimiter
 from watchword.spi import Channel
@@ -100,12 +101,29 @@ def test_a_rule_needs_a_principal_and_a_channel() -> None:
         ("kafka://prod/a.b", "kafka://prod/a.b", True),
         ("kafka://prod/a.b", "kafka://prod/a-b", False),
         ("kafka://prod/a", "kafka://other/a", False),
+        ("kafka://prod/a.*", "kafka://prod/a.b.c", True),
+        ("kafka://prod/a.*", "kafka://prod/a.", True),
+        ("kafka://prod/a.*", "kafka://prod/a", False),
+        ("kafka://prod/a*", "kafka://prod/a", True),
+        ("kafka://prod/*", "kafka://prod/a", True),
+        ("kafka://prod/*", "kafka://other/a", False),
+        ("kafka://prod/*", "nats://prod/a", False),
     ],
 )
 def test_patterns(pattern: str, uri: str, covered: bool) -> None:  # noqa: FBT001 - a table's column
     """Promise: '*' stands for one token, a final '>' for one or more, in subjects of one realm only."""
     rule = Allow(P, (pattern,))
     assert Policy(allow=(rule,)).rule_for(P, Channel.parse(uri)) is (rule if covered else None)
+
+
+def test_prefixes_within_prefixes() -> None:
+    """Promise: each pattern is found once, the longest prefix first, and all that a prefix covers is met."""
+    names = ("a*", "a.b*", "a.b.c*", "a.b", "b*", "a.*")
+    patterns = Patterns((f"kafka://prod/{name}", name) for name in names)
+    assert list(patterns.covering("kafka://prod/a.b")) == ["a.b", "a.b*", "a.*", "a*"]
+    assert list(patterns.covering("kafka://prod/a.b*")) == ["a.b*", "a.*", "a*"]
+    assert sorted(patterns.meeting("kafka://prod/a.b*")) == ["a*", "a.*", "a.b", "a.b*", "a.b.c*"]
+    assert sorted(patterns.meeting("kafka://prod/a.b")) == ["a*", "a.*", "a.b", "a.b*"]
 
 
 def test_thousands_of_rules_cost_a_message_nothing() -> None:
