@@ -288,7 +288,7 @@ def test_variables_that_only_begin_alike_are_left_alone(write: Write, monkeypatc
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [(b"\xff", "not UTF-8"), (b"#" * 1_048_577, "over 1048576 bytes"), (b"a = " + b"[" * 50_000, "nested too deeply")],
+    [(b"\xff", "not UTF-8"), (b"#" * 8_388_609, "over 8388608 bytes"), (b"a = " + b"[" * 50_000, "nested too deeply")],
 )
 def test_a_file_that_is_no_settings_file_is_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
     """Bytes that are no text, too many, or built to exhaust the reader give one line."""
