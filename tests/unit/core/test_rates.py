@@ -63,12 +63,12 @@ def test_beyond_all_room_newcomers_share_and_nobody_is_reset() -> None:
 
 def test_room_is_looked_for_once_a_period_only() -> None:
     """Promise: at the bound a newcomer costs no look at all buckets, unless a period has passed since the last."""
-    limiter = RateLimiter(most=1)
-    assert spent(limiter, A, 100.0, times=1) == 1
-    assert spent(limiter, B, 104.0, times=1) == 1, "a first look, at which A's had not filled up"
-    assert spent(limiter, "agent://acme/c", 106.0, times=2) == 1, "that of A has, but nobody looks"
-    assert spent(limiter, "agent://acme/c", 114.0, times=3) == 2
-    assert len(limiter) == 1
+    limiter = RateLimiter(most=2)
+    assert [spent(limiter, who, 100.0, times=1) for who in (A, B)] == [1, 1]
+    assert spent(limiter, "agent://acme/c", 104.0, times=1) == 1, "a first look, at which theirs had not filled up"
+    assert spent(limiter, "agent://acme/d", 106.0, times=2) == 1, "theirs have, but nobody looks"
+    assert spent(limiter, "agent://acme/d", 114.0, times=3) == 2
+    assert len(limiter) == 1, "that of the last newcomer"
 
 
 def test_a_log_that_is_forgotten_makes_room() -> None:

@@ -67,6 +67,15 @@ def test_topics_are_matched_as_they_are() -> None:
     assert policy.observes(Channel("nats", "prod", "tasks"))
 
 
+def test_a_prefix_is_observed_if_no_longer_one_in_it_is_enforced() -> None:
+    """Promise: where a part of what a prefix covers has a rule of its own, the whole is not taken for observed."""
+    rules_of = {"a*": OBSERVE, "*": ENFORCE}
+    for match, mode, wanted in (("ab*", OBSERVE, True), ("ab*", ENFORCE, False), ("abc", ENFORCE, False)):
+        written = (rules_of | {match: mode}).items()
+        policy = Policy(channels=tuple(ChannelRule(f"kafka://prod/{name}", mode) for name, mode in written))
+        assert policy.observes(Channel("kafka", "prod", "a*")) is wanted, (match, mode)
+
+
 TOKENS = ("a", "b", "*")
 PATTERNS = [".".join(tokens) for length in (1, 2) for tokens in product(TOKENS, repeat=length)]
 PATTERNS += [">", "a.>", "*.>", "a.*.>"]
