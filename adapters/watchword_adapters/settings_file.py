@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "WATCHWORD_"
 DELIMITER: Final = "__"
-MAX_FILE_BYTES: Final = 1024 * 1024
+MAX_FILE_BYTES: Final = 8 * 1024 * 1024
+"""Room for tens of thousands of rules; such a file takes seconds to read."""
 
 _SECTIONS: Final = ("policy", "quarantine", "replay", "signer", "nats", "kafka", "telemetry")
 _SIMILAR: Final = 0.75

@@ -91,6 +91,16 @@ class Unavailable(WatchwordError):  # noqa: N818 - an ending, not a mistake of t
         super().__init__(f"{what} unavailable: {detail}" if detail else f"{what} unavailable")
 
 
+class Shed(Unavailable):
+    """We did not look for the key, for too many look-ups were under way or had failed; others may be judged."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("keys", detail)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Unavailable, (self.what, self.detail)
+
+
 class Pending(Unavailable):
     """We are still looking for the key: others may be judged meanwhile, and this message when ``found`` is done."""
 

@@ -1,16 +1,18 @@
-"""Patterns of channels, and what was written for each: found in steps of one token, however many patterns there are."""
+"""Patterns of channels and of principals, and what was written for each: found in steps, however many there are."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 _V = TypeVar("_V")
 
-_ONE: Final = "*"
-_REST: Final = ">"
+PREFIX: Final = "*"
+"""At the end of a topic: all topics that begin like this, as in a prefixed ACL of Kafka."""
+
+_TOPICS: Final = "kafka://"
 
 
 class _Node(Generic[_V]):
@@ -23,27 +25,31 @@ class _Node(Generic[_V]):
         self.values: list[_V] = []
 
 
-class Patterns(Generic[_V]):
-    """Values by URIs of channels; in a NATS subject '*' stands for one token, and a final '>' for one or more."""
+class TokenTree(Generic[_V]):
+    """Values by patterns of tokens, in which ``one`` stands for one token, and ``rest`` at the end for one or more."""
 
-    def __init__(self, written: Iterable[tuple[str, _V]]) -> None:
+    def __init__(self, one: str, rest: str) -> None:
+        self._one: Final = one
+        self._rest: Final = rest
         self._root: Final = _Node[_V]()
-        for uri, value in written:
-            node = self._root
-            for token in _tokens(uri):
-                found = node.ways.get(token)
-                if found is None:
-                    found = node.ways[token] = _Node()
-                node = found
-            node.values.append(value)
 
-    def covering(self, uri: str) -> Iterator[_V]:
-        """Give the values of the patterns that cover a channel, or all of a pattern; the most exact ones first.
+    def add(self, tokens: Iterable[str], value: _V) -> None:
+        """Write down one more value for a pattern."""
+        node = self._root
+        for token in tokens:
+            found = node.ways.get(token)
+            if found is None:
+                found = node.ways[token] = _Node()
+            node = found
+        node.values.append(value)
 
-        The first token from the left that differs decides which of two is: '*' says less than a word, '>' the least.
+    def covering(self, tokens: Sequence[str]) -> Iterator[_V]:
+        """Give the values of the patterns that cover these tokens, or all of a pattern; the most exact ones first.
+
+        The first token from the left that differs decides which of two is: ``one`` says less than a word, ``rest`` the
+        least.
         """
-        tokens = _tokens(uri)
-        end = len(tokens)
+        one_token, rest_of_them, end = self._one, self._rest, len(tokens)
         ahead = [(self._root, 0)]
         while ahead:
             node, at = ahead.pop()
@@ -51,19 +57,18 @@ class Patterns(Generic[_V]):
                 yield from node.values
                 continue
             token, ways = tokens[at], node.ways
-            if (rest := ways.get(_REST)) is not None:
+            if (rest := ways.get(rest_of_them)) is not None:
                 ahead.append((rest, end))
-            if token == _REST:
+            if token == rest_of_them:
                 continue
-            if (one := ways.get(_ONE)) is not None:
+            if (one := ways.get(one_token)) is not None:
                 ahead.append((one, at + 1))
-            if token != _ONE and (same := ways.get(token)) is not None:
+            if token != one_token and (same := ways.get(token)) is not None:
                 ahead.append((same, at + 1))
 
-    def meeting(self, uri: str) -> Iterator[_V]:
-        """Give the values of the patterns that cover a channel which this pattern covers, in any order."""
-        tokens = _tokens(uri)
-        end = len(tokens)
+    def meeting(self, tokens: Sequence[str]) -> Iterator[_V]:
+        """Give the values of the patterns that cover something which this pattern covers, in any order."""
+        one_token, rest_of_them, end = self._one, self._rest, len(tokens)
         ahead = [(self._root, 0)]
         while ahead:
             node, at = ahead.pop()
@@ -71,20 +76,70 @@ class Patterns(Generic[_V]):
                 yield from node.values
                 continue
             token, ways = tokens[at], node.ways
-            if token == _REST:
+            if token == rest_of_them:
                 for found in ways.values():
                     yield from found.values
                     ahead.append((found, at))
                 continue
-            if (rest := ways.get(_REST)) is not None:
+            if (rest := ways.get(rest_of_them)) is not None:
                 yield from rest.values
-            if token == _ONE:
-                ahead += [(found, at + 1) for way, found in ways.items() if way != _REST]
+            if token == one_token:
+                ahead += [(found, at + 1) for way, found in ways.items() if way != rest_of_them]
             else:
-                ahead += [(ways[way], at + 1) for way in (token, _ONE) if way in ways]
+                ahead += [(ways[way], at + 1) for way in (token, one_token) if way in ways]
+
+
+class Patterns(Generic[_V]):
+    """Values by URIs of channels.
+
+    In a NATS subject ``*`` stands for one token, and a final ``>`` for one or more; a topic with a final ``*`` stands
+    for all that begin with what is before it.
+    """
+
+    def __init__(self, written: Iterable[tuple[str, _V]]) -> None:
+        self._subjects: Final = TokenTree[_V]("*", ">")
+        self._topics: Final[dict[str, list[_V]]] = {}
+        self._prefixes: Final[dict[str, list[_V]]] = {}
+        for uri, value in written:
+            if not uri.startswith(_TOPICS):
+                self._subjects.add(_tokens(uri), value)
+            elif uri.endswith(PREFIX):
+                self._prefixes.setdefault(uri.removesuffix(PREFIX), []).append(value)
+            else:
+                self._topics.setdefault(uri, []).append(value)
+        self._lengths: Final = sorted({len(prefix) for prefix in self._prefixes}, reverse=True)
+
+    def covering(self, uri: str) -> Iterator[_V]:
+        """Give the values of the patterns that cover a channel, or all of a pattern; the most exact ones first.
+
+        Of subjects the first token from the left that differs decides which of two is: ``*`` says less than a word,
+        ``>`` the least. Of topics the whole name comes first, then the longer prefix before the shorter one.
+        """
+        if not uri.startswith(_TOPICS):
+            yield from self._subjects.covering(_tokens(uri))
+            return
+        yield from self._topics.get(uri, ())
+        for length in self._lengths:  # at most as many as a topic has characters, however many rules there are
+            if length <= len(uri):
+                yield from self._prefixes.get(uri[:length], ())
+
+    def meeting(self, uri: str) -> Iterator[_V]:
+        """Give the values of the patterns that cover a channel which this pattern covers, in any order."""
+        if not uri.startswith(_TOPICS):
+            yield from self._subjects.meeting(_tokens(uri))
+            return
+        yield from self.covering(uri)
+        if uri.endswith(PREFIX):
+            begin = uri.removesuffix(PREFIX)
+            for topic, values in self._topics.items():
+                if topic.startswith(begin):
+                    yield from values
+            for prefix, values in self._prefixes.items():
+                if prefix.startswith(begin) and prefix != begin:  # which covers all of it
+                    yield from values
 
 
 def _tokens(uri: str) -> list[str]:
-    """Return the steps to a channel: its bus, its realm, and each token of its name."""
+    """Return the steps to a subject: its bus, its realm, and each token of its name."""
     bus, _, realm, name = uri.split("/", 3)
     return [bus, realm, *name.split(".")]

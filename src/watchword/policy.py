@@ -6,14 +6,15 @@ import math
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from watchword.errors import ConfigurationError, SigningError
-from watchword.message import Channel, is_principal, is_subject, is_topic
-from watchword.patterns import Patterns
+from watchword.message import Channel, is_subject, is_topic
+from watchword.patterns import PREFIX, Patterns, TokenTree
+from watchword.principals import PrincipalIndex, is_principal_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 MAX_AGE_CEILING: Final = 24 * 3600.0
 MAX_SKEW_CEILING: Final = 300.0
@@ -57,10 +58,11 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """Permission for one principal to speak on some channels, at most at ``rate`` (None: as fast as it likes).
+    """Permission for principals to speak on some channels, each at most at ``rate`` (None: as fast as it likes).
 
-    A channel is a URI; in a NATS subject ``*`` stands for one token and a final ``>`` for one or more; a topic is
-    written out.
+    In the principal ``*`` stands for one part between slashes, and a final ``**`` for one or more. A channel is a URI;
+    in a NATS subject ``*`` stands for one token, and a final ``>`` for one or more; a topic with a final ``*`` stands
+    for all that begin with what is before it.
     """
 
     principal: str
@@ -68,8 +70,7 @@ class Allow:
     rate: Rate | None = None
 
     def __post_init__(self) -> None:
-        if not is_principal(self.principal):
-            raise ConfigurationError(f"allow: principal {self.principal[:128]!r} is not one")
+        _refuse_wrong_principal(self.principal, "allow")
         if not self.channels:
             raise ConfigurationError(f"allow {self.principal!r}: name at least one channel")
         for uri in self.channels:
@@ -93,6 +94,8 @@ class ChannelRule:
     @property
     def exactness(self) -> tuple[int, ...]:
         """What orders patterns that match one channel: the first difference from the left decides."""
+        if self.match.startswith("kafka://"):
+            return (0, len(self.match)) if self.match.endswith(PREFIX) else (1,)
         return tuple({">": 0, "*": 1}.get(token, 2) for token in self.match.split("/", 3)[-1].split("."))
 
 
@@ -124,13 +127,45 @@ class _ChannelRules(tuple[ChannelRule, ...]):  # noqa: SLOT001 - what is a tuple
 
 
 class _AllowRules(tuple[Allow, ...]):  # noqa: SLOT001 - as above
-    """As _ChannelRules; the index of each principal's rules has their numbers."""
+    """As _ChannelRules: the numbers of the rules, by principal and then by channel."""
 
     def __init__(self, _: Iterable[Allow]) -> None:
         written: dict[str, list[tuple[str, int]]] = {}
         for number, rule in enumerate(self):
             written.setdefault(rule.principal, []).extend((uri, number) for uri in rule.channels)
-        self.patterns: Final = {principal: Patterns(uris) for principal, uris in written.items()}
+        self._named: Final[dict[str, Patterns[int]]] = {}
+        self._wild: Final = TokenTree[Patterns[int]]("*", "**")
+        for principal, uris in written.items():
+            if is_wild(principal):
+                self._wild.add(principal.split("/"), Patterns(uris))
+            else:
+                self._named[principal] = Patterns(uris)
+        self._has_wild: Final = len(self._named) < len(written)
+        self.has_rates: Final = any(rule.rate is not None for rule in self)
+
+    def matching(self, principal: str, uri: str) -> Iterator[int]:
+        """Give the numbers of the rules that let a principal speak on a channel, in the order of ``Policy``."""
+        named = self._named.get(principal)
+        if named is not None:
+            yield from named.covering(uri)
+        if self._has_wild:
+            for patterns in self._wild.covering(principal.split("/")):
+                yield from patterns.covering(uri)
+
+
+class _Contained(frozenset[str]):
+    """Who is contained, and an index of the patterns among them, which stays with them as those of rules do."""
+
+    patterns: PrincipalIndex[str]
+
+    def __new__(cls, names: Iterable[str]) -> Self:
+        made = super().__new__(cls, names)
+        made.patterns = PrincipalIndex()
+        for name in made:
+            _refuse_wrong_principal(name, "contained")
+            if is_wild(name):
+                made.patterns.put(name, name)
+        return made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,9 +173,11 @@ class Policy:
     """What a verifier demands; durations in seconds.
 
     Fresh is ``-max_skew <= reference - issued_at <= max_age + max_skew``. No ``allow`` at all lets any known principal
-    speak anywhere. ``max_hold`` bounds how long an outage may hold a partition, ``max_lag`` how far a shared reader may
-    lag behind, ``memory`` how many bytes the ids take that this process remembers. A message is signed for the channel
-    where it is found, or for one that ``aliases`` pairs with it. ``channels`` give some channels another ``mode``.
+    speak anywhere; with any, what no rule allows is not permitted. Of several rules that match, the most specific one
+    holds (docs/policy.md has the order). Those who are ``contained`` may be given as patterns, too. ``max_hold`` bounds
+    how long an outage may hold a partition, ``max_lag`` how far a shared reader may lag behind, ``memory`` how many
+    bytes the ids take that this process remembers. A message is signed for the channel where it is found, or for one
+    that ``aliases`` pairs with it. ``channels`` give some channels another ``mode``.
     """
 
     mode: Mode = Mode.ENFORCE
@@ -153,17 +190,19 @@ class Policy:
     allow: tuple[Allow, ...] = ()
     aliases: tuple[Alias, ...] = ()
     channels: tuple[ChannelRule, ...] = ()
-    _allowed: dict[str, Patterns[int]] = field(init=False, repr=False, compare=False)
+    _allowed: _AllowRules = field(init=False, repr=False, compare=False)
+    _contained: _Contained = field(init=False, repr=False, compare=False)
     _modes: Patterns[ChannelRule] = field(init=False, repr=False, compare=False)
     _pairs: frozenset[tuple[str, str]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         channels = self.channels if isinstance(self.channels, _ChannelRules) else _ChannelRules(self.channels)
         allow = self.allow if isinstance(self.allow, _AllowRules) else _AllowRules(self.allow)
+        contained = self.contained if isinstance(self.contained, _Contained) else _Contained(self.contained)
         pairs = frozenset((alias.channel, alias.signed_for) for alias in self.aliases)
         for name, value in (
-            ("channels", channels), ("_modes", channels.patterns), ("allow", allow), ("_allowed", allow.patterns),
-            ("_pairs", pairs),
+            ("channels", channels), ("_modes", channels.patterns), ("allow", allow), ("_allowed", allow),
+            ("contained", contained), ("_contained", contained), ("_pairs", pairs),
         ):  # fmt: skip
             object.__setattr__(self, name, value)
         _within("max_age", self.max_age, 1.0, MAX_AGE_CEILING)
@@ -206,45 +245,54 @@ class Policy:
         """Tell whether a message that was signed for ``signed_for`` may be found on ``channel``."""
         return channel.uri == signed_for or (channel.uri, signed_for) in self._pairs
 
+    @property
+    def has_rates(self) -> bool:
+        """Whether any rule has a rate."""
+        return self._allowed.has_rates
+
     def rule_for(self, principal: str, channel: Channel) -> Allow | None:
-        """Return the first rule that lets ``principal`` speak on ``channel``."""
-        own = self._allowed.get(principal)
-        number = None if own is None else min(own.covering(channel.uri), default=None)
+        """Return the most specific rule that lets ``principal`` speak on ``channel``; None where no rule does."""
+        number = next(self._allowed.matching(principal, channel.uri), None)
         return None if number is None else self.allow[number]
 
+    def rules_matching(self, principal: str, channel: Channel) -> list[int]:
+        """Return the places in ``allow`` of all rules that let ``principal`` speak on ``channel``; the first holds."""
+        return list(dict.fromkeys(self._allowed.matching(principal, channel.uri)))
 
-class RateLimiter:
-    """Token buckets in reference time: a backlog is judged at the pace at which it was written.
-
-    There is one bucket per rule and log, since the logs' times do not pass in step: a principal that writes to n
-    partitions may use its rate in each.
-    """
-
-    def __init__(self) -> None:
-        self._buckets: dict[tuple[Allow, str], tuple[float, float]] = {}
-
-    def spend(self, rule: Allow, log: str, at: float) -> bool:
-        """Take one token at ``at`` seconds; False if there is none."""
-        if rule.rate is None:
-            return True
-        full = float(rule.rate.count)
-        tokens, last = self._buckets.pop(
-            (rule, log), (full, at)
-        )  # an equal rule of a new policy is the key from now on
-        tokens = min(full, tokens + max(0.0, at - last) * full / rule.rate.seconds)
-        spent = tokens >= 1.0
-        self._buckets[rule, log] = (tokens - spent, max(at, last))
-        return spent
-
-    def forget(self, log: str) -> None:
-        """Drop the buckets of a log that is no longer read."""
-        for key in [key for key in self._buckets if key[1] == log]:
-            del self._buckets[key]
+    def containing(self, principal: str) -> str | None:
+        """Return the entry of ``contained`` that cuts a principal off, its own name or a pattern; None without one."""
+        if principal in self._contained:
+            return principal
+        patterns = self._contained.patterns
+        return next((name for name, _ in patterns.find(principal)), None) if len(patterns) else None
 
 
 def _within(name: str, value: float, least: float, most: float) -> None:
     if not (math.isfinite(value) and least <= value <= most):
         raise ConfigurationError(f"{name} of {value:g} s: choose {least:g} s to {most:g} s")
+
+
+def is_wild(principal: str) -> bool:
+    """Return True for a pattern of principals; False for one that names a single principal."""
+    return any(part in {"*", "**"} for part in principal.split("/"))
+
+
+def check_principal_pattern(text: str) -> None:
+    """Raise ValueError unless ``text`` is a principal, or a pattern of principals that matches as it is meant to."""
+    if not is_principal_pattern(text):
+        raise ValueError(
+            f"principal {text[:128]!r}: write 1 to 255 bytes of text without control characters, in which '*' may stand"
+            " for one part and a last '**' for the rest"
+        )
+    if any("*" in part for part in text.split("/") if part not in {"*", "**"}):
+        raise ValueError(f"principal {text[:128]!r}: '*' stands for a whole part, as agent://acme/*")
+
+
+def _refuse_wrong_principal(text: str, table: str) -> None:
+    try:
+        check_principal_pattern(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{table}: {error}") from None
 
 
 def _check_pattern(uri: str, table: str) -> None:
@@ -253,8 +301,9 @@ def _check_pattern(uri: str, table: str) -> None:
     except ValueError as error:
         raise ConfigurationError(f"{table}: {error}") from None
     if channel.scheme == "kafka":
-        if not is_topic(channel.name):
-            raise ConfigurationError(f"{table}: {uri!r}: a topic is written out, wildcards are for subjects")
+        # Of a prefix the topics count that it may begin: "." alone is none, but begins some.
+        if not is_topic(channel.name.removesuffix(PREFIX) + "x" * channel.name.endswith(PREFIX)):
+            raise ConfigurationError(f"{table}: {uri!r}: write a topic; a '*' at its end stands for any ending")
         return
     *tokens, last = channel.name.split(".")
     written = [part for part in (*tokens, "x" if last == ">" else last) if part != "*"]

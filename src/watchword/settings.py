@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from watchword.control import Operator
 from watchword.errors import ConfigurationError, SigningError
 from watchword.message import Channel, check_realm, is_principal, is_subject, is_topic
-from watchword.policy import Alias, Allow, ChannelRule, Mode, Policy, Rate
+from watchword.policy import Alias, Allow, ChannelRule, Mode, Policy, Rate, check_principal_pattern
 from watchword.principals import is_principal_pattern
 from watchword.quarantine import QuarantineLimits
 from watchword.quarantine_copy import HeaderStyle
@@ -92,6 +92,12 @@ def _checked_pattern(value: str) -> str:
     return value
 
 
+def _checked_principals(value: str) -> str:
+    check_principal(value)
+    check_principal_pattern(value)
+    return value
+
+
 def _checked_rate(value: str) -> str:
     try:
         Rate.parse(value)
@@ -146,6 +152,9 @@ def _checked_address(value: str) -> str:
 Duration: TypeAlias = Annotated[float, BeforeValidator(parse_duration)]
 Size: TypeAlias = Annotated[int, BeforeValidator(parse_size)]
 Principal: TypeAlias = Annotated[str, AfterValidator(check_principal)]
+Principals: TypeAlias = Annotated[str, AfterValidator(_checked_principals)]
+"""A principal, or a pattern of principals."""
+
 Listed: Final = BeforeValidator(_listed)
 KafkaServers: TypeAlias = Annotated[list[str], AfterValidator(_checked_kafka_servers), Listed]
 NatsServers: TypeAlias = Annotated[list[str], AfterValidator(_checked_nats_servers), Listed]
@@ -197,9 +206,9 @@ class ReplaySettings(PluggedSection):
 
 
 class AllowSettings(Section):
-    """``[[policy.allow]]``: one principal's permission."""
+    """``[[policy.allow]]``: the permission of one principal, or of all that a pattern matches."""
 
-    principal: Principal
+    principal: Principals
     channels: Annotated[list[str], Listed]
     rate: Annotated[str, AfterValidator(_checked_rate)] | None = None
 
@@ -225,7 +234,7 @@ class PolicySettings(Section):
     max_age: Duration = _DEFAULTS.max_age
     max_skew: Duration = _DEFAULTS.max_skew
     max_hold: Duration = _DEFAULTS.max_hold
-    contained: Annotated[list[Principal], Listed] = []
+    contained: Annotated[list[Principals], Listed] = []
     allow: Annotated[list[AllowSettings], Listed] = []
     aliases: Annotated[list[AliasSettings], Listed] = []
     channels: Annotated[list[ChannelSettings], Listed] = []

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from watchword.checks import shown_id
-from watchword.errors import Pending, Reason, Rejected, Unavailable
+from watchword.errors import Pending, Reason, Rejected, Shed, Unavailable
 from watchword.keys import VerificationKey
 from watchword.merkle import shared_root
 
@@ -38,7 +38,7 @@ async def find_key(keys: KeySource, principal: str, key_id: bytes) -> Verificati
     """Check 5: return the principal's key of this id, or why there is none; the source is not taken at its word."""
     try:
         key: object = await keys.find(principal, key_id)
-    except Pending:
+    except (Pending, Shed):
         raise
     except Exception as error:
         raise Unavailable("keys", type(error).__name__) from error

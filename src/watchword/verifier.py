@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from watchword.checks import HeaderCoverage, in_force, reference_time, the_envelope, unaltered
-from watchword.errors import MAX_CLAIMED, ConfigurationError, Pending, Reason, Rejected, Unavailable
+from watchword.errors import MAX_CLAIMED, ConfigurationError, Pending, Reason, Rejected, Shed, Unavailable
+from watchword.key_budget import KeyBudget
 from watchword.keys import listed
 from watchword.message import (
     SERVERS_SUBJECTS,
@@ -19,7 +20,7 @@ from watchword.message import (
     is_principal,
     log_name,
 )
-from watchword.policy import Policy, RateLimiter
+from watchword.rates import RateLimiter
 from watchword.reader import LearningReader
 from watchword.replay import OpenedStore, SharedReplayStore, told_of
 from watchword.replay_check import ReplayCheck
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from watchword.journal import Journal
     from watchword.keys import KeySource, VerificationKey
     from watchword.message import Header
+    from watchword.policy import Policy
     from watchword.quota import Warned
     from watchword.replay import ReplayStore
     from watchword.signatures import CheckRunner
@@ -83,12 +85,12 @@ class Verifier:
         self.shared_replay: Final = isinstance(replay, SharedReplayStore)
         self.clock: Final = clock
         self._envelopes = LearningReader()
-        self._keys = _Keys(keys)
         self._signatures = SignatureChecker()
         self._coverage = HeaderCoverage()
         self.journal: Final = journal
         self._replay_check = ReplayCheck(replay, policy=policy, clock=clock, journal=journal)
         self._guard: Final = self._replay_check.guard
+        self._keys: Final = KeyBudget(keys, clock=clock, warnings=self._guard.warnings)
         self._rates = RateLimiter()
         self._control: Control | None = None
         self._opening: Callable[[], Awaitable[None]] | None = None
@@ -109,8 +111,8 @@ class Verifier:
         return self._switched + (0 if self._control is None else self._control.changes)
 
     @property
-    def keys(self) -> KeySource:
-        """Where keys are looked up; it stays the same object, whatever source is asked."""
+    def keys(self) -> KeyBudget:
+        """Where keys are looked up, within budgets; it stays the same object, whatever source is asked."""
         return self._keys
 
     @property
@@ -131,6 +133,7 @@ class Verifier:
     def switch(self, policy: Policy, keys: KeySource | None) -> None:
         """Judge by another policy and other keys from now on; ids, floors and what was spent of rates stay."""
         self.policy = policy
+        self._rates.switch(policy.allow)
         self._switched += 1
         if keys is not self._keys:
             self._keys.source = keys
@@ -161,7 +164,8 @@ class Verifier:
         It ends with the first that is Unavailable (but not with one that is Pending, or that a journal could not keep):
         what comes behind that one is left alone. It may end sooner, before a message that asks for another key than
         those before it: once ``enough`` says so. ``check`` makes checks of signatures, at best side by side and off the
-        event loop. ``keys`` asks the key source in the caller's own way.
+        event loop. ``keys`` asks the key source in the caller's own way, which is that of one who keeps no order: a
+        message that is Shed does not end the run either.
         """
         cases = await self._authenticated(messages, expected, check, enough=enough, keys=keys)
         await self._replay_check.admit(cases, floor=expected.floor, was_passed=expected.was_passed)  # 8
@@ -210,6 +214,7 @@ class Verifier:
         coverage, longest = self._coverage, policy.longest
         cases: list[Verification] = []
         found: dict[tuple[str, bytes], VerificationKey | Reason] = {}
+        passable = Pending if keys is None else (Pending, Shed)
         keys = keys or self._keys
         for message in messages:
             cases.append(case := Verification(message))
@@ -236,7 +241,7 @@ class Verifier:
                     case.reject(case.ahead)
                     continue
                 case.verdict = verdict
-                if not isinstance(verdict, Pending):
+                if not isinstance(verdict, passable):
                     break
         if len(cases) > 1:
             await signatures.check_together(cases, check)
@@ -420,10 +425,13 @@ class Verifier:
         if not permitted:
             remedy = "no [[policy.allow]] lets this principal speak here" if addressee is None else "another was asked"
             raise Rejected(Reason.NOT_PERMITTED, remedy)
-        if case.first and rule is not None and not self._rates.spend(rule, case.log, case.reference):
-            raise Rejected(Reason.RATE_LIMITED, f"over the rate of this principal's [[policy.allow]], {rule.rate}")
-        if principal in policy.contained:
-            raise Rejected(Reason.CONTAINED, "its principal is in [policy] contained")
+        if case.first and rule is not None and rule.rate is not None:
+            passed = case.reference if case.appended_after is None else case.appended_after
+            if not self._rates.spend(rule, principal, case.log, at=case.reference, passed=passed):
+                raise Rejected(Reason.RATE_LIMITED, f"over the rate of this principal's [[policy.allow]], {rule.rate}")
+        if (entry := policy.containing(principal)) is not None:
+            what = "its principal" if entry == principal else repr(entry)
+            raise Rejected(Reason.CONTAINED, f"{what} is in [policy] contained")
         contained = None if self._control is None else self._control.containment(principal, self.clock)
         if contained is not None:
             why = contained.why or "no reason given"
@@ -442,17 +450,6 @@ def _elsewhere(signed: int | None, found: int | None) -> str:
     if signed is None:
         return f"signed for no partition, found in {found}: name one in sending, or give readers a shared store"
     return f"signed for {signed}, found in {found}: copied, or sent by a partitioner that the signer does not know"
-
-
-class _Keys:
-    """A source of keys that may become another one; without any, nobody is known."""
-
-    def __init__(self, source: KeySource | None) -> None:
-        self.source = source
-
-    async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
-        """See ``KeySource.find``."""
-        return None if self.source is None else await self.source.find(principal, key_id)
 
 
 class LogMemory:

@@ -731,6 +731,87 @@ def _policy() -> Iterator[Vector]:
             policy=allowed(pattern, rate="1/m"),
             expected_context=_asked(ALICE),
         )
+    yield from _patterns()
+    yield from _order()
+
+
+def _patterns() -> Iterator[Vector]:
+    kafka_message, nats_message = press(_record()), press(nats())
+    for principal in ("agent://acme/*", "agent://acme/**", "agent://**", "*//acme/*", "**"):
+        yield vector(
+            f"permitted as {principal}",
+            "",
+            nats_message,
+            accepted(),
+            policy=_ruled(principal, "nats://prod/tasks.scale"),
+        )
+    for principal in ("agent://*", "agent://acme/planner/*", "agent://acme/planner/**", "agent://acme2/**"):
+        yield vector(
+            f"not permitted as {principal}",
+            "",
+            nats_message,
+            "not_permitted",
+            policy=_ruled(principal, "nats://prod/tasks.scale"),
+        )
+    for pattern in ("kafka://prod/tasks*", "kafka://prod/ta*", "kafka://prod/*"):
+        yield vector(f"permitted by {pattern}", "", kafka_message, accepted(), policy=_ruled(ALICE, pattern))
+    for pattern in ("kafka://prod/tasks.*", "kafka://prod/asks*", "kafka://other/*", "nats://prod/>"):
+        yield vector(f"not permitted by {pattern}", "", kafka_message, "not_permitted", policy=_ruled(ALICE, pattern))
+    both = [press(nats(), c7=bytes(16)), press(nats(), key=MALLORY_KEY, principal=MALLORY, c7=bytes(16))]
+    yield vector(
+        "two principals of one rule",
+        "Each has a bucket of its own.",
+        [*both, press(nats(), c7=b"1" * 16)],
+        [accepted(message_id=bytes(16)), _by_mallory(), rejected("rate_limited")],
+        policy={"allow": [{"principal": "agent://**", "channels": ["nats://prod/>"], "rate": "1/h"}]},
+    )
+    yield vector("contained by a pattern", "", nats_message, "contained", policy={"contained": ["agent://acme/*"]})
+    yield vector("contained by no pattern", "", nats_message, accepted(), policy={"contained": ["agent://acme/*/**"]})
+
+
+def _order() -> Iterator[Vector]:
+    for name, more, less in (
+        ("a name says more than a pattern", (ALICE, "nats://prod/>"), ("agent://acme/*", "nats://prod/tasks.scale")),
+        ("one part says more than the rest", ("agent://acme/*", "nats://prod/>"), ("agent://acme/**", "nats://prod/>")),
+        (
+            "the first part that differs decides",
+            ("agent://acme/**", "nats://prod/>"),
+            ("*//acme/planner", "nats://prod/>"),
+        ),
+        ("a token says more than any token", (ALICE, "nats://prod/tasks.*"), (ALICE, "nats://prod/*.scale")),
+        ("any token says more than the rest", (ALICE, "nats://prod/*.scale"), (ALICE, "nats://prod/>")),
+        ("of equal ones the first", (ALICE, "nats://prod/>"), (ALICE, "nats://prod/>")),
+    ):
+        rules = [
+            {"principal": who, "channels": [where], "rate": rate}
+            for (who, where), rate in ((less, "9/h"), (more, "1/h"))
+        ]
+        rules = rules[::-1] if more == less else rules
+        yield _rated(name, [press(nats(), c7=bytes([at]) * 16) for at in range(2)], rules)
+    for name, more_exact, less_exact in (
+        ("a topic says more than a prefix", "kafka://prod/tasks", "kafka://prod/tasks*"),
+        ("a longer prefix says more than a shorter one", "kafka://prod/task*", "kafka://prod/ta*"),
+    ):
+        rules = [
+            {"principal": ALICE, "channels": [less_exact], "rate": "9/h"},
+            {"principal": ALICE, "channels": [more_exact], "rate": "1/h"},
+        ]
+        records = [press(_record(position=Position("tasks/0", at)), c7=bytes([at]) * 16) for at in range(2)]
+        yield _rated(name, records, rules)
+
+
+def _ruled(principal: str, channel: str) -> Vector:
+    return {"allow": [{"principal": principal, "channels": [channel]}]}
+
+
+def _rated(name: str, messages: list[Message], rules: list[Vector]) -> Vector:
+    """Return a vector in which the rule that holds has a rate of one an hour, and another one that of nine."""
+    first = accepted(message_id=bytes(16))
+    return vector(name, "", messages, [first, rejected("rate_limited")], policy={"allow": rules})
+
+
+def _by_mallory() -> Vector:
+    return accepted(principal=MALLORY, key_id=MALLORY_KEY.key_id.decode(), message_id=bytes(16))
 
 
 def _edges() -> Iterator[Vector]:

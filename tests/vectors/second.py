@@ -38,7 +38,7 @@ class Second:
         self.undetermined: dict[bytes, tuple[Any, Any]] = {}
         self.highest: dict[str, float] = {}
         self.raised: dict[tuple[Any, ...], int] = {}
-        self.spent: dict[tuple[str, str], tuple[float, float]] = {}
+        self.spent: dict[tuple[int, str, str], tuple[float, float]] = {}
 
     def judge(self, message: dict[str, Any]) -> dict[str, Any]:
         """Return the verdict as JSON members."""
@@ -189,23 +189,27 @@ class Second:
     ) -> None:
         channel = request["channel"] if request else message["channel"]
         addressee = request["recipient"] if request else None
-        rules = [
-            rule
-            for rule in self.policy["allow"]
-            if rule["principal"] == claims[1] and any(_pattern(each).fullmatch(channel) for each in rule["channels"])
-        ]
+        rules = sorted(
+            (_said_of(rule["principal"], "/", "**"), _said(each), number)
+            for number, rule in enumerate(self.policy["allow"])
+            if _who(rule["principal"]).fullmatch(claims[1])
+            for each in rule["channels"]
+            if _pattern(each).fullmatch(channel)
+        )
+        rule = self.policy["allow"][rules[0][-1]] if rules else {}
         if (claims[1] != addressee) if addressee else (self.policy["allow"] and not rules):
             raise Refused("not_permitted")
-        if rules and "rate" in rules[0] and not redelivered:
-            count, unit = rules[0]["rate"].split("/")
+        if "rate" in rule and not redelivered:
+            count, unit = rule["rate"].split("/")
             full, period = int(count), {"s": 1, "m": 60, "h": 3600}[unit]
             log = f"{message['channel']} {message['partition']}"
-            tokens, last = self.spent.get((claims[1], log), (full, reference))
+            bucket = (rules[0][-1], claims[1], log)
+            tokens, last = self.spent.get(bucket, (full, reference))
             tokens = min(full, tokens + max(0, reference - last) * full / period)
-            self.spent[claims[1], log] = (tokens - (tokens >= 1), max(last, reference))
+            self.spent[bucket] = (tokens - (tokens >= 1), max(last, reference))
             if tokens < 1:
                 raise Refused("rate_limited")
-        if claims[1] in self.policy["contained"]:
+        if any(_who(each).fullmatch(claims[1]) for each in self.policy["contained"]):
             raise Refused("contained")
 
 
@@ -217,7 +221,24 @@ def _bytes(value: str | None) -> bytes | None:
     return None if value is None else base64.b64decode(value)
 
 
+def _who(pattern: str) -> re.Pattern[str]:
+    *parts, last = [{"*": "[^/]*"}.get(part, re.escape(part)) for part in pattern.split("/")]
+    return re.compile("/".join([*parts, ".*" if last == re.escape("**") else last]))
+
+
+def _said_of(pattern: str, separator: str, rest: str) -> list[int]:
+    return [{"*": 1, rest: 2}.get(token, 0) for token in pattern.split(separator)]
+
+
+def _said(uri: str) -> list[int]:
+    if uri.startswith("nats"):
+        return _said_of(uri.split("/", 3)[3], ".", ">")
+    return [-len(uri) if uri.endswith("*") else -1000]
+
+
 def _pattern(uri: str) -> re.Pattern[str]:
+    if uri.startswith("kafka"):
+        return re.compile(re.escape(uri.removesuffix("*")) + (".*" if uri.endswith("*") else ""))
     tail = uri.endswith(("/>", ".>"))
     tokens = re.split(r"(?<=[/.])", uri.removesuffix(">"))
     body = "".join(r"[^.]+" + re.escape(token[1:]) if token in {"*", "*."} else re.escape(token) for token in tokens)

@@ -35,6 +35,9 @@ app.command()(release)
 stored = typer.Typer(no_args_is_help=True, help="Say what a shared replay store is to know of a reader.")
 app.add_typer(stored, name="store")
 
+ruled = typer.Typer(no_args_is_help=True, help="Ask what the settings allow.")
+app.add_typer(ruled, name="policy")
+
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code; ConfigurationError for wrong arguments, in one line like any other."""
@@ -286,6 +289,25 @@ def bench(
 
     addresses = {"kafka": kafka, "nats": nats, "redis": redis}
     run_bench(parts or (), small=small, output=output, addresses=addresses)
+
+
+@ruled.command("check")
+def check_policy(
+    principal: Annotated[str, typer.Argument(metavar="PRINCIPAL", help="Who speaks, as agent://acme/planner.")],
+    channel: Annotated[
+        str, typer.Argument(metavar="CHANNEL", help="Where, as kafka://prod/tasks or nats://prod/tasks.scale.")
+    ],
+    *,
+    config: Config = SETTINGS,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether a principal may speak on a channel, by which rule, at which rate, and whether it is contained.
+
+    It looks at the settings alone, and needs neither keys nor a broker. Exit code 0 if it may speak, 1 if it may not.
+    """
+    from watchword_adapters.cli.policy import run_check  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_check(principal, channel, config, as_json=as_json))
 
 
 @quarantined.command("list")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from watchword import ConfigurationError, Mode, Rejected, Unavailable, VerifiedMessage
 from watchword.message import MAX_CHANNEL_BYTES
+from watchword.patterns import PREFIX
 from watchword.policy import ChannelRule
 from watchword.spi import Channel
 from watchword.wire_json import message_to_json, verdict_to_json
@@ -98,6 +99,8 @@ def _channel(asked: Tail, realm: str) -> Channel:
             f"channel {uri[:128]!r}: {asked.config} is of realm {realm!r}: write {channel.scheme}://{realm}/..., or"
             " name other settings by --config"
         )
+    if channel.scheme == "kafka" and channel.name.endswith(PREFIX):
+        raise ConfigurationError(f"channel: {uri!r}: a topic is written out, wildcards are for subjects")
     try:
         ChannelRule(uri, Mode.ENFORCE)  # whose pattern is of the same kind
     except ConfigurationError as error:

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from watchword.errors import Pending, Unavailable
+from watchword.errors import Pending
 from watchword_adapters.freshness import FRESH
 
 if TYPE_CHECKING:
     from watchword import VerificationKey
-    from watchword.spi import KeySource
+    from watchword.key_budget import KeyBudget
 
 PATIENCE: Final = 0.02
 """Seconds for which a message waits for its key before others are judged instead."""
 
 LONGEST: Final = 10.0
 """Seconds after which a look-up is given up, and its messages cannot be judged."""
-
-MOST: Final = 256
-"""Look-ups under way at once; a message that would need one more cannot be judged, unless its key was found before."""
-
-MAX_FOUND: Final = 4096
-"""Keys that were found, of which it is remembered that they were."""
 
 _SLOW_FOR: Final = 60.0
 """Seconds for which a key source that was slow once is not waited for. A task for each look-up costs some 50 us."""
@@ -33,15 +26,14 @@ _SLOW_FOR: Final = 60.0
 class LookUps:
     """A key source in front of another one, which raises Pending where that one takes its time.
 
-    As long as the source answers at once it is asked directly. What was found stays for the messages that wait for it,
-    which are judged again as soon as the look-up is done.
+    What that one has no budget for is Shed before it costs a task. As long as the source answers at once it is asked
+    directly. What was found stays for the messages that wait for it, which are judged again as soon as the look-up is
+    done.
     """
 
-    def __init__(self, keys: KeySource) -> None:
+    def __init__(self, keys: KeyBudget) -> None:
         self._keys: Final = keys
         self._known: dict[tuple[str, bytes], asyncio.Task[VerificationKey | None]] = {}
-        self._found_before: OrderedDict[tuple[str, bytes], None] = OrderedDict()
-        self._under_way = 0
         self._slow_until = 0.0
 
     async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
@@ -49,18 +41,16 @@ class LookUps:
         loop, pair = asyncio.get_running_loop(), (principal, key_id)
         task = self._known.get(pair)
         if task is None:
+            self._keys.require(principal, key_id)
             if loop.time() >= self._slow_until:
                 with suppress(_SlowError):
-                    return self._noted(pair, await self._at_once(principal, key_id))
-            if self._under_way >= MOST and pair not in self._found_before:
-                raise Unavailable("keys", f"{MOST} look-ups are under way")
-            self._under_way += 1
+                    return await self._at_once(principal, key_id)
             task = self._known[pair] = loop.create_task(self._in_time(principal, key_id))
             task.add_done_callback(lambda _: loop.call_later(FRESH, self._known.pop, pair, None))
             await asyncio.sleep(0)  # a source that has the key at hand has answered then
         if not task.done():
             raise Pending(task)
-        return self._noted(pair, task.result())
+        return task.result()
 
     async def _at_once(self, principal: str, key_id: bytes) -> VerificationKey | None:
         """Ask the source; _SlowError where it takes its time."""
@@ -80,18 +70,8 @@ class LookUps:
             async with asyncio.timeout(LONGEST):
                 return await self._keys.find(principal, key_id)
         finally:
-            self._under_way -= 1
             if loop.time() - begun > PATIENCE:
                 self._slow_until = loop.time() + _SLOW_FOR
-
-    def _noted(self, pair: tuple[str, bytes], key: VerificationKey | None) -> VerificationKey | None:
-        """Remember that a key was found: a flood of others keeps nobody from asking for it again."""
-        if key is not None:
-            self._found_before[pair] = None
-            self._found_before.move_to_end(pair)
-            if len(self._found_before) > MAX_FOUND:
-                self._found_before.popitem(last=False)
-        return key
 
 
 class _SlowError(Exception):

@@ -11,7 +11,7 @@ from nats.js.errors import NotFoundError
 
 from watchword import Reason, Rejected, Unavailable, VerifiedMessage
 from watchword.agent import require
-from watchword.errors import Pending
+from watchword.errors import Pending, Shed
 from watchword.message import channel_of, make_message
 from watchword.spi import Expected, ObservedMessage
 from watchword_adapters.nats.gate import Gate
@@ -99,7 +99,7 @@ class Reader:
 
         On core NATS nobody else is given it afterwards, and nothing tells when it came but the moment of its judging.
         """
-        return not any(rule.rate for rule in self.watchword.verifier.policy.allow)
+        return not self.watchword.verifier.policy.has_rates
 
     async def judge(self, raw: Msg) -> Msg | None:
         """Return what the handler may have of ``raw``; None when it was refused (and audited) or is a status only."""
@@ -417,6 +417,6 @@ def verified_of(verdict: Verdict) -> VerifiedMessage | None:
 
 
 def is_undetermined(verdict: Verdict) -> bool:
-    """Return True if a message could not be judged, and its key is not being looked for any more."""
+    """Return True if a message could not be judged, though its key was looked for, and is not any more."""
     found = verdict.verdict if isinstance(verdict, ObservedMessage) else verdict
-    return isinstance(found, Unavailable) and not isinstance(found, Pending)
+    return isinstance(found, Unavailable) and not isinstance(found, Pending | Shed)

@@ -57,6 +57,7 @@ def test_options_look_like_options_and_arguments_like_things() -> None:
                 assert any(name.startswith("--") for name in parameter.opts), f"{command.name}: {parameter.opts}"
     assert arguments == {
         "jwks files", "tail channel", "inspect envelope", "show identity", "redrive identities", "init reader",
+        "check principal", "check channel",
     }  # fmt: skip
 
 

@@ -288,7 +288,7 @@ def test_variables_that_only_begin_alike_are_left_alone(write: Write, monkeypatc
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [(b"\xff", "not UTF-8"), (b"#" * 1_048_577, "over 1048576 bytes"), (b"a = " + b"[" * 50_000, "nested too deeply")],
+    [(b"\xff", "not UTF-8"), (b"#" * 8_388_609, "over 8388608 bytes"), (b"a = " + b"[" * 50_000, "nested too deeply")],
 )
 def test_a_file_that_is_no_settings_file_is_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
     """Bytes that are no text, too many, or built to exhaust the reader give one line."""
@@ -386,6 +386,39 @@ def test_a_principal_without_a_key_is_warned_of(write: Write, table: str, writte
     assert (event, fields["setting"]) == ("policy.unknown_principals", f"policy.{table}")
     assert fields["principals"] == "'agent://acme/planer' (did you mean 'agent://acme/planner'?), 'x'"
     assert "acme/planner" in refusal(write(BASE + written.replace('"x"', '"acme/planner"')))
+
+
+def test_a_pattern_that_matches_no_key_is_warned_of(write: Write) -> None:
+    """A pattern is told, as a name is, if nobody that it matches has a key; else it is not."""
+    warnings: list[tuple[str, dict[str, object]]] = []
+    policy = '[policy]\ncontained = ["agent://acme/*", "**", "agent://acme/planner/*/**", "agent://amce/*"]\n'
+    load(write(BASE + policy), warn=lambda event, **fields: warnings.append((event, fields)))
+    assert [fields["principals"] for _, fields in warnings] == [
+        "'agent://acme/planner/*/**' (did you mean 'agent://acme/planner'?), 'agent://amce/*'"
+    ]
+
+
+def test_thousands_of_rules_without_keys_are_told_in_a_line(write: Write) -> None:
+    """However many names are unknown, the start takes seconds at most, and the warning is of a length to be read."""
+    warnings: list[tuple[str, dict[str, object]]] = []
+    rules = "".join(
+        f'[[policy.allow]]\nprincipal = "agent://{at}/worker"\nchannels = ["nats://prod/a"]\n' for at in range(2000)
+    )
+    load(write(BASE + rules), warn=lambda event, **fields: warnings.append((event, fields)))
+    (told,) = [str(fields["principals"]) for _, fields in warnings]
+    assert told.startswith("'agent://0/worker', 'agent://1/worker'")
+    assert told.endswith("'agent://9/worker' and 1990 more")
+
+
+def test_ten_thousand_rules_fit_in_a_file(write: Write) -> None:
+    """A policy of ten thousand agents, each with its rule, is read from one file."""
+    rules = "".join(
+        f'[[policy.allow]]\nprincipal = "agent://acme/worker-{at:05}"\nchannels = ["nats://prod/tasks.{at:05}"]\n'
+        'rate = "200/s"\n'
+        for at in range(10_000)
+    )
+    policy = load(write(BASE + rules), warn=lambda *_, **__: None).verifier.policy
+    assert policy.rules_matching("agent://acme/worker-09999", Channel.parse("nats://prod/tasks.09999")) == [9999]
 
 
 def test_whom_a_plug_in_knows_is_not_guessed_at(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ class Case:
         world.store.answer = self.admission
         for rule in self.policy.get("allow", ()):
             if self.spent and isinstance(rule, Allow):
-                world.verifier._rates.spend(rule, "sub#", NOW + 1.0)
+                world.verifier._rates.spend(rule, rule.principal, "sub#", at=NOW + 1.0)
         return world
 
     def message(self) -> Message:

@@ -13,7 +13,7 @@ import watchword
 import watchword_adapters
 from tests.unit.core.world import World, kafka, press
 from watchword import ConfigurationError, Reason, Rejected, SigningError, Unavailable, VerifiedMessage, WatchwordError
-from watchword.errors import Pending
+from watchword.errors import Pending, Shed
 from watchword.replay import ReaderForgottenError, StoreError
 from watchword_adapters.kafka import (
     AckMismatchError,
@@ -76,7 +76,7 @@ def test_every_error_was_tried() -> None:
     for one in queue:
         queue += one.__subclasses__()
         found.add(one)
-    assert found - {type(error) for error in ERRORS} == {Pending, DeserializationError}
+    assert found - {type(error) for error in ERRORS} == {Pending, Shed, DeserializationError}
 
 
 def test_what_still_waits_travels_as_unavailable() -> None:

@@ -8,7 +8,9 @@ import pytest
 
 from tests.unit.core.world import ALICE, BOB, World, endings, nats, press
 from watchword import Alias, Allow, ConfigurationError, Mode, Policy, Rate
-from watchword.policy import ChannelRule, RateLimiter
+from watchword.patterns import Patterns
+from watchword.policy import ChannelRule
+from watchword.rates import RateLimiter
 from watchword.spi import Channel
 
 P = "agent://acme/planner"
@@ -61,7 +63,7 @@ def test_other_rates_are_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     "uri",
-    ["tasks", "amqp://prod/x", "kafka://prod/tasks.*", "kafka://prod/>", "nats://prod/a.>.b", "nats://prod/a..b",
+    ["tasks", "amqp://prod/x", "kafka://prod/*.tasks", "kafka://prod/a**", "kafka://prod/>", "nats://prod/a.>.b", "nats://prod/a..b",
      "nats://prod/>.a", "nats://prod/task*", "nats://prod/a.b>", "nats://prod/a b", "kafka://prod/a b", "kafka://prod/..",
      "kafka://prod/" + "a" * 250],
 )  # fmt: skip
@@ -99,12 +101,29 @@ def test_a_rule_needs_a_principal_and_a_channel() -> None:
         ("kafka://prod/a.b", "kafka://prod/a.b", True),
         ("kafka://prod/a.b", "kafka://prod/a-b", False),
         ("kafka://prod/a", "kafka://other/a", False),
+        ("kafka://prod/a.*", "kafka://prod/a.b.c", True),
+        ("kafka://prod/a.*", "kafka://prod/a.", True),
+        ("kafka://prod/a.*", "kafka://prod/a", False),
+        ("kafka://prod/a*", "kafka://prod/a", True),
+        ("kafka://prod/*", "kafka://prod/a", True),
+        ("kafka://prod/*", "kafka://other/a", False),
+        ("kafka://prod/*", "nats://prod/a", False),
     ],
 )
 def test_patterns(pattern: str, uri: str, covered: bool) -> None:  # noqa: FBT001 - a table's column
     """Promise: '*' stands for one token, a final '>' for one or more, in subjects of one realm only."""
     rule = Allow(P, (pattern,))
     assert Policy(allow=(rule,)).rule_for(P, Channel.parse(uri)) is (rule if covered else None)
+
+
+def test_prefixes_within_prefixes() -> None:
+    """Promise: each pattern is found once, the longest prefix first, and all that a prefix covers is met."""
+    names = ("a*", "a.b*", "a.b.c*", "a.b", "b*", "a.*")
+    patterns = Patterns((f"kafka://prod/{name}", name) for name in names)
+    assert list(patterns.covering("kafka://prod/a.b")) == ["a.b", "a.b*", "a.*", "a*"]
+    assert list(patterns.covering("kafka://prod/a.b*")) == ["a.b*", "a.*", "a*"]
+    assert sorted(patterns.meeting("kafka://prod/a.b*")) == ["a*", "a.*", "a.b", "a.b*", "a.b.c*"]
+    assert sorted(patterns.meeting("kafka://prod/a.b")) == ["a*", "a.*", "a.b", "a.b*"]
 
 
 def test_thousands_of_rules_cost_a_message_nothing() -> None:
@@ -123,7 +142,7 @@ def test_thousands_of_rules_cost_a_message_nothing() -> None:
         assert policy.observes(last)
         assert not policy.observes(Channel("nats", "prod", "other"))
         assert policy.accepts(Channel("nats", "prod", "9999"), "nats://prod/a")
-        assert limiter.spend(policy.allow[-1], "log", 0.0)
+        assert limiter.spend(policy.allow[-1], P, "log", at=0.0)
         # What changes one of its limits keeps the rules, and what they are found by.
         assert replace(policy, max_age=30.0).channels is policy.channels
     assert time.process_time() - begun < 20.0  # which was 80 s for the look-ups of one kind alone
@@ -146,25 +165,25 @@ def test_no_rule_lets_anybody_speak_and_one_rule_shuts_the_rest_out() -> None:
 def test_a_bucket_fills_in_reference_time() -> None:
     """Promise: a rate allows its count at once, then its pace, and saves up one period at most."""
     limiter, rule = RateLimiter(), Allow(P, ("nats://prod/a",), Rate(2, 10.0))
-    assert [limiter.spend(rule, "log", 100.0) for _ in range(3)] == [True, True, False]
-    assert [limiter.spend(rule, "log", 105.0) for _ in range(2)] == [True, False]
-    assert [limiter.spend(rule, "log", 1000.0) for _ in range(3)] == [True, True, False]
+    assert [limiter.spend(rule, P, "log", at=100.0) for _ in range(3)] == [True, True, False]
+    assert [limiter.spend(rule, P, "log", at=105.0) for _ in range(2)] == [True, False]
+    assert [limiter.spend(rule, P, "log", at=1000.0) for _ in range(3)] == [True, True, False]
 
 
 def test_time_that_steps_back_fills_nothing() -> None:
     """Promise (A34): a clock that steps back and forth gives no more than the rate."""
     limiter, rule = RateLimiter(), Allow(P, ("nats://prod/a",), Rate(1, 10.0))
-    assert limiter.spend(rule, "log", 100.0)
-    assert not any(limiter.spend(rule, "log", at) for at in (50.0, 100.0, 60.0, 100.0))
+    assert limiter.spend(rule, P, "log", at=100.0)
+    assert not any(limiter.spend(rule, P, "log", at=at) for at in (50.0, 100.0, 60.0, 100.0))
 
 
 def test_each_log_has_its_bucket_until_it_is_forgotten() -> None:
     """Promise: logs whose times pass out of step do not starve one another; no rate means no limit."""
     limiter, rule = RateLimiter(), Allow(P, ("nats://prod/a",), Rate(1, 10.0))
-    assert limiter.spend(rule, "one", 100.0)
-    assert limiter.spend(rule, "two", 50.0)
-    assert not limiter.spend(rule, "one", 100.0)
+    assert limiter.spend(rule, P, "one", at=100.0)
+    assert limiter.spend(rule, P, "two", at=50.0)
+    assert not limiter.spend(rule, P, "one", at=100.0)
     limiter.forget("one")
-    assert limiter.spend(rule, "one", 100.0)
-    assert not limiter.spend(rule, "two", 50.0)
-    assert all(limiter.spend(Allow(P, ("nats://prod/a",)), "one", 0.0) for _ in range(100))
+    assert limiter.spend(rule, P, "one", at=100.0)
+    assert not limiter.spend(rule, P, "two", at=50.0)
+    assert all(limiter.spend(Allow(P, ("nats://prod/a",)), P, "one", at=0.0) for _ in range(100))

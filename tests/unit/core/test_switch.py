@@ -67,6 +67,15 @@ def test_topics_are_matched_as_they_are() -> None:
     assert policy.observes(Channel("nats", "prod", "tasks"))
 
 
+def test_a_prefix_is_observed_if_no_longer_one_in_it_is_enforced() -> None:
+    """Promise: where a part of what a prefix covers has a rule of its own, the whole is not taken for observed."""
+    rules_of = {"a*": OBSERVE, "*": ENFORCE}
+    for match, mode, wanted in (("ab*", OBSERVE, True), ("ab*", ENFORCE, False), ("abc", ENFORCE, False)):
+        written = (rules_of | {match: mode}).items()
+        policy = Policy(channels=tuple(ChannelRule(f"kafka://prod/{name}", mode) for name, mode in written))
+        assert policy.observes(Channel("kafka", "prod", "a*")) is wanted, (match, mode)
+
+
 TOKENS = ("a", "b", "*")
 PATTERNS = [".".join(tokens) for length in (1, 2) for tokens in product(TOKENS, repeat=length)]
 PATTERNS += [">", "a.>", "*.>", "a.*.>"]
@@ -107,7 +116,7 @@ def test_two_rules_for_one_pattern_are_refused() -> None:
         Policy(channels=(*rules(tasks_scale=OBSERVE), *rules(tasks_scale=ENFORCE)))
 
 
-@pytest.mark.parametrize("match", ["tasks", "kafka://prod/a.*", "nats://prod/a.>.b", "nats://prod/a b"])
+@pytest.mark.parametrize("match", ["tasks", "kafka://prod/*.a", "nats://prod/a.>.b", "nats://prod/a b"])
 def test_a_pattern_that_can_never_match_is_refused(match: str) -> None:
     """Promise: a mistake in a rule is an error that names its table."""
     with pytest.raises(ConfigurationError, match=r"^channels: "):

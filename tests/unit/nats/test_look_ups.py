@@ -1,14 +1,24 @@
 """Look-ups side by side: a source that takes its time holds up nobody whose key it has at hand."""
 
 import asyncio
+import time
+from collections import deque
+from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 
-from tests.unit.kafka.fakes import KEY, SENDER
+from tests.unit.kafka.fakes import KEY, REALM, SENDER, Keys, signer, watchword
+from tests.unit.nats.subscribed import Subscribed, tree
 from watchword import Unavailable, VerificationKey
 from watchword.errors import Pending
-from watchword_adapters.nats import look_ups
+from watchword.key_budget import KeyBudget
+from watchword.spi import Channel, Message, Signer
+from watchword_adapters.nats import look_ups, read_ahead
+from watchword_adapters.nats.headers import HeaderBlock
 from watchword_adapters.nats.look_ups import LookUps
+from watchword_adapters.nats.reader import Reader
+from watchword_adapters.threads import Threads
 
 
 class Source:
@@ -26,23 +36,23 @@ class Source:
 
 async def test_a21_a_key_that_was_found_is_asked_for_beside_any_flood(monkeypatch: pytest.MonkeyPatch) -> None:
     """With as many look-ups under way as may be, a known key is still found, and an unknown one is Unavailable."""
-    monkeypatch.setattr(look_ups, "MOST", 4)
     monkeypatch.setattr(look_ups, "FRESH", 0.0)
     known = KEY.verification_key(SENDER)
-    finder = LookUps(Source(known))
+    finder = LookUps(KeyBudget(Source(known), clock=time.time, warnings=deque(), most=4))
     assert await finder.find(SENDER, known.key_id) == known
     for number in range(4):
         with pytest.raises(Pending):
             await finder.find("agent://test/stranger", b"%d" % number)
-    with pytest.raises(Unavailable, match="look-ups are under way"):
+    with pytest.raises(Unavailable, match="4 look-ups for unknown keys are under way"):
         await finder.find("agent://test/stranger", b"one more")
+    assert ("agent://test/stranger", b"one more") not in finder._known, "and costs no task"
     assert await finder.find(SENDER, known.key_id) == known
 
 
 async def test_a38_a_look_up_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A source that never answers ends in an error, so that its messages do not wait for ever."""
     monkeypatch.setattr(look_ups, "LONGEST", 0.01)
-    finder = LookUps(Source(KEY.verification_key(SENDER)))
+    finder = LookUps(KeyBudget(Source(KEY.verification_key(SENDER)), clock=time.time, warnings=deque()))
     with pytest.raises(Pending) as pending:
         await finder.find("agent://test/stranger", b"1")
     found = pending.value.found
@@ -50,3 +60,55 @@ async def test_a38_a_look_up_is_given_up(monkeypatch: pytest.MonkeyPatch) -> Non
     await asyncio.wait((found,), timeout=20)
     with pytest.raises(TimeoutError):
         await finder.find("agent://test/stranger", b"1")
+
+
+async def test_a21_what_is_shed_holds_nobody_up_behind_it() -> None:
+    """In a bulk, strangers whose keys nobody may look for now cost one run, and the honest message behind is given."""
+    agent = watchword(Keys(), shared=False)
+    known, runs = KEY.verification_key(SENDER), []
+    budget = agent.verifier.keys
+    budget.source, budget._most = Source(known), 0  # type: ignore[misc]  # as if all were under way
+    verify_many = agent.verifier.verify_many
+
+    async def noted(messages: Any, *arguments: Any, **options: Any) -> list[Any]:
+        verdicts = await verify_many(messages, *arguments, **options)
+        runs.append(len(verdicts))
+        return verdicts
+
+    reader = Reader(agent, "sub:1")
+    honest = [await raw_of(signer(), value) for value in (b"1", b"2")]
+    strangers = [await raw_of(signer(f"agent://test/stranger-{number}"), b"x") for number in range(5)]
+    budget._familiar[SENDER, known.key_id] = None
+    agent.verifier.verify_many = noted  # type: ignore[method-assign]  # a tap
+    given = await reader.judge_many([honest[0], *strangers, honest[1], *strangers[:1]], Threads())
+    assert [msg.data for msg in given] == [b"1", b"2"]
+    assert runs == [8]
+    assert agent.audit.counts["unavailable"] == 6
+
+
+async def test_a21_behind_what_was_shed_a_subscription_judges_in_bulk() -> None:
+    """A flood does not bring a subscription to judge one message at a time, as an outage does."""
+    agent, runs = watchword(Keys(), shared=False), list[int]()
+    budget = agent.verifier.keys
+    budget.source, budget._most = Source(KEY.verification_key(SENDER)), 0  # type: ignore[misc]  # as above
+    verify_many = agent.verifier.verify_many
+
+    async def noted(messages: Any, *arguments: Any, **options: Any) -> list[Any]:
+        verdicts = await verify_many(messages, *arguments, **options)
+        runs.append(len(verdicts))
+        return verdicts
+
+    agent.verifier.verify_many = noted  # type: ignore[method-assign]  # a tap
+    there = Subscribed(agent)
+    flood = await tree([b"%d" % number for number in range(4 * read_ahead.MOST)], "agent://test/stranger")
+    await there.arrive(*flood)
+    await there.handled()
+    assert not there.values
+    assert sum(runs) == len(flood)
+    assert len(runs) <= 8
+
+
+async def raw_of(by: Signer, value: bytes) -> Any:
+    """Return a message as the client reads it."""
+    header = (await by.sign(Message(channel=Channel("nats", REALM, "tasks"), value=value))).header
+    return Msg(_client=None, subject="tasks", data=value, headers=HeaderBlock((header,)))  # type: ignore[arg-type]

@@ -119,6 +119,13 @@ def test_every_setting_reaches_the_policy() -> None:
         *(({"realm": "prod", "policy": {"contained": ["agent://a", name]}}, "contained.1") for name in SLIPS),
         *(({"realm": "prod", "policy": {"allow": [{"principal": name, "channels": []}]}}, "allow.0") for name in SLIPS),
         ({"realm": "prod", "policy": {"contained": ["a\x00"]}}, "without control characters"),
+        ({"realm": "prod", "policy": {"contained": ["agent://acme/plan*"]}}, "stands for a whole part"),
+        ({"realm": "prod", "policy": {"contained": ["agent://acme/**/x"]}}, r"last '\*\*' for the rest"),
+        (
+            {"realm": "prod", "policy": {"allow": [{"principal": "agent:/acme/**", "channels": []}]}},
+            "allow.0.principal",
+        ),
+        ({"realm": "prod", "policy": {"allow": [{"principal": "agent://a/x*", "channels": []}]}}, "allow.0.principal"),
         ({"realm": "prod", "policy": {"allow": [{"principal": "a", "channels": [], "rate": "fast"}]}}, "as '200/s'"),
         ({"realm": "prod", "policy": {"max_age": "soon"}}, "write a duration"),
         ({"realm": "prod", "replay": {"memory": "much"}}, "write a size"),
@@ -143,6 +150,7 @@ def test_a_wrong_value_is_refused(document: dict[str, object], complaint: str) -
         ({"allow": [{"principal": "a", "channels": ["amqp://prod/a"]}]}, "policy.allow: channel 'amqp"),
         ({"allow": [{"principal": "a", "channels": []}]}, "name at least one channel"),
         ({"allow": [{"principal": "a", "channels": ["nats://prod/task*"]}]}, "stands for one token"),
+        ({"allow": [{"principal": "a", "channels": ["kafka://prod/*.tasks"]}]}, "at its end stands for any ending"),
     ],
 )
 def test_an_unsafe_limit_or_a_rule_that_never_applies_is_refused(policy: dict[str, object], complaint: str) -> None:
@@ -150,6 +158,23 @@ def test_an_unsafe_limit_or_a_rule_that_never_applies_is_refused(policy: dict[st
     settings = Settings.model_validate({"realm": "prod", "policy": policy})
     with pytest.raises(ConfigurationError, match=complaint):
         settings.to_policy()
+
+
+def test_patterns_are_read() -> None:
+    """Principals and topics may be patterns, in rules, in containment and for modes."""
+    policy = Settings.model_validate(
+        {
+            "realm": "prod",
+            "policy": {
+                "contained": ["agent://evil/**"],
+                "allow": [{"principal": "agent://acme/*", "channels": ["kafka://prod/orders.*", "kafka://prod/*"]}],
+                "channels": [{"match": "kafka://prod/.*", "mode": "observe"}],
+            },
+        }
+    ).to_policy()
+    assert policy.contained == {"agent://evil/**"}
+    assert policy.allow == (Allow("agent://acme/*", ("kafka://prod/orders.*", "kafka://prod/*")),)
+    assert policy.channels[0].match == "kafka://prod/.*"
 
 
 def test_options_of_a_plug_in_are_kept_apart() -> None:

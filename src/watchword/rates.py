@@ -1,0 +1,108 @@
+"""How fast principals may speak: token buckets, in the time of the log in which the messages stand.
+
+A bucket that has filled up says nothing that a new one would not say. So those are dropped, and no other: nobody who
+sends, under however many names, can make anybody's spending be forgotten. When a bucket has filled up is told by a time
+that no sender can move.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from watchword.policy import Allow, Rate
+
+MOST: Final = 1 << 18
+"""Buckets in all, some 300 bytes each. Beyond, principals that have none share one for each rule and log."""
+
+_LEAST: Final = 1024
+"""Buckets of one rule and log among which no full ones are looked for."""
+
+_SHARED: Final = ""
+"""No principal has this name."""
+
+
+class RateLimiter:
+    """Token buckets in reference time: a backlog is judged at the pace at which it was written.
+
+    There is one bucket per rule, principal and log: under a pattern nobody spends what another one may send, and the
+    logs' times do not pass in step. So a principal that writes to n partitions may use its rate in each.
+    """
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most: Final = most
+        self._tables: dict[tuple[Allow, str], _Table] = {}
+        self._held = 0
+
+    def __len__(self) -> int:
+        return self._held
+
+    def spend(self, rule: Allow, principal: str, log: str, *, at: float, passed: float | None = None) -> bool:
+        """Take one token of a principal at ``at`` seconds of reference time; False if there is none.
+
+        ``passed`` is a time that this log has passed whatever its senders say; by default ``at`` is one.
+        """
+        rate = rule.rate
+        if rate is None:
+            return True
+        table = self._tables.get((rule, log))
+        if table is None:
+            table = self._tables[rule, log] = _Table()
+        table.passed = max(table.passed, at if passed is None else passed)
+        bucket = table.buckets.get(principal)
+        if bucket is None:
+            self._drop_full(table, rate)
+            if self._held >= self._most:
+                principal, bucket = _SHARED, table.buckets.get(_SHARED)
+        full = float(rate.count)
+        if bucket is None:
+            # Whoever had a bucket that was dropped had all its tokens by then, but no more than those.
+            bucket = full, max(at, table.dropped)
+            self._held += 1
+        tokens, last = bucket
+        tokens = min(full, tokens + max(0.0, at - last) * full / rate.seconds)
+        spent = tokens >= 1.0
+        table.buckets[principal] = (tokens - spent, max(at, last))
+        return spent
+
+    def forget(self, log: str) -> None:
+        """Drop the buckets of a log that is no longer read."""
+        self._keep({key: table for key, table in self._tables.items() if key[1] != log})
+
+    def switch(self, rules: Iterable[Allow]) -> None:
+        """Keep what was spent under ``rules``, and drop the buckets of rules that are no longer among them."""
+        known = {rule: rule for rule in rules}
+        self._keep({(known[rule], log): table for (rule, log), table in self._tables.items() if rule in known})
+
+    def _keep(self, tables: dict[tuple[Allow, str], _Table]) -> None:
+        self._tables = tables
+        self._held = sum(len(table.buckets) for table in tables.values())
+
+    def _drop_full(self, table: _Table, rate: Rate) -> None:
+        """Drop buckets that have filled up, if there may be as many of them as it costs to look for."""
+        buckets, passed = table.buckets, table.passed
+        waited = self._held >= self._most and passed >= table.dropped + rate.seconds
+        if not (len(buckets) >= table.look_at or waited):
+            return
+        full = float(rate.count)
+        pace = full / rate.seconds
+        table.buckets = {
+            name: bucket for name, bucket in buckets.items() if bucket[0] + (passed - bucket[1]) * pace < full
+        }
+        table.dropped = passed
+        table.look_at = max(_LEAST, 2 * len(table.buckets))
+        self._held -= len(buckets) - len(table.buckets)
+
+
+class _Table:
+    """The buckets of one rule and log: by principal, tokens and the time at which there were so many."""
+
+    __slots__ = ("buckets", "dropped", "look_at", "passed")
+
+    def __init__(self) -> None:
+        self.buckets: dict[str, tuple[float, float]] = {}
+        self.passed = self.dropped = -inf
+        self.look_at = _LEAST
