@@ -56,18 +56,21 @@ class Allow:
     """Permission for one principal to speak on some channels, at most at ``rate`` (None: as fast as it likes).
 
     A channel is a URI; in a NATS subject ``*`` stands for one token and a final ``>`` for one or more; a topic is
-    written out.
+    written out. ``min_trust`` is the trust, from 0 to 1, below which the principal may not speak there.
     """
 
     principal: str
     channels: tuple[str, ...]
     rate: Rate | None = None
+    min_trust: float = 0.0
 
     def __post_init__(self) -> None:
         if not is_principal(self.principal):
             raise ConfigurationError(f"allow: principal {self.principal[:128]!r} is not one")
         if not self.channels:
             raise ConfigurationError(f"allow {self.principal!r}: name at least one channel")
+        if not 0.0 <= self.min_trust <= 1.0:
+            raise ConfigurationError(f"allow {self.principal!r}: min_trust of {self.min_trust:g}: choose 0 to 1")
         for uri in self.channels:
             _check_pattern(uri, "allow")
 
@@ -186,6 +189,10 @@ class Policy:
     def rule_for(self, principal: str, channel: Channel) -> Allow | None:
         """Return the first rule that lets ``principal`` speak on ``channel``."""
         return next((rule for rule in self.allow if rule.principal == principal and rule.covers(channel)), None)
+
+    def bars_of(self, principal: str) -> set[float]:
+        """Return the different ``min_trust`` in the rules for a principal."""
+        return {rule.min_trust for rule in self.allow if rule.principal == principal and rule.min_trust}
 
 
 class RateLimiter:

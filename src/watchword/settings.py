@@ -161,6 +161,7 @@ class AllowSettings(Section):
     principal: Principal
     channels: Annotated[list[str], Listed]
     rate: Annotated[str, AfterValidator(_checked_rate)] | None = None
+    min_trust: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class AliasSettings(Section):
@@ -325,7 +326,12 @@ class Settings(Section):
             memory=self.replay.memory,
             contained=frozenset(chosen.contained),
             allow=tuple(
-                Allow(rule.principal, tuple(rule.channels), None if rule.rate is None else Rate.parse(rule.rate))
+                Allow(
+                    rule.principal,
+                    tuple(rule.channels),
+                    None if rule.rate is None else Rate.parse(rule.rate),
+                    rule.min_trust,
+                )
                 for rule in chosen.allow
             ),
             aliases=tuple(Alias(alias.channel, alias.signed_for) for alias in chosen.aliases),

@@ -24,6 +24,7 @@ from watchword.reader import LearningReader
 from watchword.replay import OpenedStore, SharedReplayStore, told_of
 from watchword.replay_check import ReplayCheck
 from watchword.signatures import SignatureChecker, find_key
+from watchword.trust import Demerits, Fact, Trust
 from watchword.verification import Verification
 
 if TYPE_CHECKING:
@@ -41,6 +42,14 @@ if TYPE_CHECKING:
 Verdict: TypeAlias = VerifiedMessage | Rejected | Unavailable
 
 _ANYTHING: Final = Expected()
+_FRACTION: Final = 1.0
+"""Seconds that a time of issue, which is a whole number, may lack."""
+
+_FACTS: Final = {
+    Reason.NOT_PERMITTED: Fact.NOT_PERMITTED,
+    Reason.RATE_LIMITED: Fact.RATE_LIMITED,
+    Reason.CONTAINED: Fact.CONTAINED,
+}
 
 
 class Verifier:
@@ -50,6 +59,7 @@ class Verifier:
     nothing verifies. ``clock`` returns seconds since the epoch. Where ``replay`` is a ``SharedReplayStore``,
     which all who read share, a Kafka message needs no signed partition. What this process reads alone
     (``Message.exclusive``) is kept in its own memory even so. ``journal`` keeps over restarts what no broker keeps.
+    ``trust`` is what it holds against principals, by default nothing yet.
     """
 
     def __init__(
@@ -62,6 +72,7 @@ class Verifier:
         clock: Callable[[], float],
         principal: str | None = None,
         journal: Journal | None = None,
+        trust: Trust | None = None,
     ) -> None:
         if principal is not None and not is_principal(principal):
             raise ConfigurationError(f"principal {principal[:128]!r}: 1 to 255 bytes of UTF-8, no control characters")
@@ -79,6 +90,8 @@ class Verifier:
         self._replay_check = ReplayCheck(replay, policy=policy, clock=clock, journal=journal)
         self._guard: Final = self._replay_check.guard
         self._rates = RateLimiter()
+        self.trust: Final = Trust(Demerits(clock)) if trust is None else trust
+        self._rules_since = clock()
 
     @property
     def keys(self) -> KeySource:
@@ -102,6 +115,8 @@ class Verifier:
 
     def switch(self, policy: Policy, keys: KeySource | None) -> None:
         """Judge by another policy and other keys from now on; ids, floors and what was spent of rates stay."""
+        if (policy.allow, policy.contained) != (self.policy.allow, self.policy.contained):
+            self._rules_since = self.clock()
         self.policy = policy
         if keys is not self._keys:
             self._keys.source = keys
@@ -143,6 +158,7 @@ class Verifier:
                     case.accept()
                 except Rejected as verdict:
                     self._replay_check.reject(case, verdict)
+                    self._note(case, verdict.reason)
         return [case.verdict for case in cases if case.verdict is not None]
 
     async def reverify(
@@ -353,7 +369,7 @@ class Verifier:
         return request
 
     def _permitted(self, case: Verification) -> None:
-        """Check 9: the principal may speak here, at this rate, and is not contained.
+        """Check 9: the principal may speak here, at this rate, is not contained, and is trusted enough.
 
         An answer is judged by the request: it comes from that one's recipient, else from who may speak where it went.
         """
@@ -369,6 +385,34 @@ class Verifier:
             raise Rejected(Reason.RATE_LIMITED, f"over the rate of this principal's [[policy.allow]], {rule.rate}")
         if principal in policy.contained:
             raise Rejected(Reason.CONTAINED, "its principal is in [policy] contained")
+        if rule is not None and rule.min_trust and not self.trust.admits(principal, rule.min_trust):
+            score = self.trust.score.score(principal)
+            raise Rejected(
+                Reason.NOT_TRUSTED, f"trust {score:.2f}, and its [[policy.allow]] has {_bar(rule.min_trust)}"
+            )
+
+    def _note(self, case: Verification, reason: Reason) -> None:
+        """Note a rejection as a fact against the principal, if that one alone can have caused it.
+
+        Others cannot, by sending, delaying or copying what it signed, where this is the first sight, and not by an
+        alias. Nor may the operator's change of rules make a fact of what was sent before. How fast messages come is
+        the principal's doing only where the broker says when they came, and they were not held back.
+        """
+        fact, message, signed, skew = _FACTS.get(reason), case.message, case.common, self.policy.max_skew
+        if fact is None or not case.first:
+            return
+        if (signed.channel, signed.partition) != (message.channel.uri, message.partition):
+            return
+        if False:
+            return
+        appended_at = message.appended_at
+        if fact is Fact.RATE_LIMITED and (appended_at is None or appended_at - case.issued_at > skew + _FRACTION):
+            return
+        self.trust.note(case.principal, fact, bars=self.policy.bars_of(case.principal))
+
+
+def _bar(min_trust: float) -> str:
+    return f"min_trust = {min_trust:g}: it comes in again above {(1 + min_trust) / 2:g}"
 
 
 def _elsewhere(signed: int | None, found: int | None) -> str:
