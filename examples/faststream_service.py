@@ -1,4 +1,4 @@
-"""A FastStream service that knows who asks it: ``python examples/faststream_service.py nats://localhost:4222``.
+"""A FastStream service that knows who asks it: ``python examples/faststream_service.py [nats://localhost:4222]``.
 
 A planner asks, an intern who has a key but no right asks, and an attacker who has neither sends what it likes. The
 handler meets the planner's task alone. Keys are made here; a process of your own has ``watchword.load()``.
@@ -12,6 +12,7 @@ from nats.errors import TimeoutError as NoAnswer
 from pydantic import BaseModel
 
 from watchword import Allow, Policy, SigningKey, Watchword
+from watchword.brokers import nats_server
 from watchword.faststream import NatsBroker, Principal, verified_of
 
 CONTROLLER, PLANNER, INTERN = "agent://acme/controller", "agent://acme/planner", "agent://acme/intern"
@@ -30,7 +31,8 @@ def broker(url: str, principal: str, *allow: Allow) -> NatsBroker:
     """Return a broker for one agent: FastStream's, and who it is."""
     policy = Policy(allow=allow, max_skew=1.0)  # one machine, one clock
     agent = Watchword(realm="demo", principal=principal, key=KEYS[principal], keys=PUBLIC, policy=policy)
-    return NatsBroker(url, watchword=agent, logger=None)
+    # Without a server this program is to end; a service of your own would rather wait for one.
+    return NatsBroker(url, watchword=agent, logger=None, max_reconnect_attempts=1)
 
 
 async def main(url: str) -> None:
@@ -65,4 +67,8 @@ async def main(url: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "nats://localhost:4222"))
+    if len(sys.argv) > 1:
+        asyncio.run(main(sys.argv[1]))
+    else:
+        with nats_server() as servers:  # a server for this run only
+            asyncio.run(main(servers))

@@ -1,7 +1,11 @@
 """Testing a handler without a broker: ``python -m pytest examples/test_a_handler.py``."""
 
+import pytest
+
 from watchword.nats import VerifiedMsg
 from watchword.testing import answers_to, verified_msg
+
+pytestmark = pytest.mark.asyncio  # not needed where pytest's settings have asyncio_mode = "auto"
 
 
 async def on_scale(msg: VerifiedMsg) -> None:

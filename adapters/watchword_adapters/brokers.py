@@ -1,6 +1,7 @@
 """Brokers to try things on: from PyPI wheels, as child processes on the loopback address, gone when you are done.
 
-Without logins and without TLS, and what they hold is thrown away: they are for first steps and tests.
+They are gone, too, when this process is ended by a signal that lets it do nothing more, SIGKILL included. Without
+logins and without TLS, and what they hold is thrown away: they are for first steps and tests.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import sysconfig
 import tempfile
 import time
@@ -23,6 +25,7 @@ from watchword import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+_KEEPER = Path(__file__).with_name("broker_keeper.py")
 _READY_SECONDS = 15.0
 _END_SECONDS = 5.0
 
@@ -31,7 +34,7 @@ _END_SECONDS = 5.0
 def nats_server() -> Iterator[str]:
     """Run a real nats-server on a free port; yield its URL."""
     binary = installed("nats")
-    with tempfile.TemporaryDirectory(prefix="watchword-nats-") as directory:
+    with _directory("nats") as directory:
 
         def url() -> str | None:
             for ports in Path(directory).glob("*.ports"):
@@ -59,7 +62,7 @@ def kafka_broker() -> Iterator[str]:
         except OSError:
             return None
 
-    with tempfile.TemporaryDirectory(prefix="watchword-kafka-") as directory:
+    with _directory("kafka") as directory:
         command = [binary, "start", "--only", "kafka", "--kafka-port", str(port), "--data-dir", directory]
         with _running(command, directory):
             yield _wait(address, "noida-db")
@@ -93,19 +96,27 @@ def _refuse(name: str) -> NoReturn:
     )
 
 
+def _directory(bus: str) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix=f"watchword-{bus}-", ignore_cleanup_errors=True)  # the keeper removes it
+
+
 @contextmanager
 def _running(command: Sequence[str], directory: str) -> Iterator[None]:
-    with (Path(directory) / "broker.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log)  # noqa: S603 - our own command
+    """Run a broker under its keeper, in a session of its own: Control-C is for this process, which then ends both."""
+    keeper = subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-I", str(_KEEPER), str(_END_SECONDS), directory, *command],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
     try:
         yield
     finally:
-        process.terminate()
+        if keeper.stdin is not None:
+            keeper.stdin.close()
         try:
-            process.wait(timeout=_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            keeper.wait(timeout=2 * _END_SECONDS)
+        except subprocess.TimeoutExpired:  # a process that was forked from this one has the other end open, too
+            keeper.terminate()
+            keeper.wait()
 
 
 def _wait(ready: Callable[[], str | None], name: str) -> str:

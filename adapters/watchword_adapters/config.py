@@ -5,19 +5,29 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
 from watchword import ConfigurationError, Mode, SigningKey, Watchword
+from watchword.control import Control
 from watchword.extras import what_to_install
 from watchword.mistakes import explain
+from watchword.settings import ControlSettings, KafkaSettings, NatsSettings
 from watchword.signer import BATCH
 from watchword.spi import Audit, Context, KeyChain, NamedBackend
 from watchword_adapters import plugins
+from watchword_adapters.bus_options import kafka_options, nats_options
+from watchword_adapters.control.following import Parts
+from watchword_adapters.control.keys import ControlKeys
+from watchword_adapters.control.state import StateFile
+from watchword_adapters.control.thread import FollowerThread
 from watchword_adapters.keys.files import FileKeys
-from watchword_adapters.settings_file import read_settings_text
+from watchword_adapters.settings_changes import changes
+from watchword_adapters.settings_file import read_text, settings_of
 from watchword_adapters.settings_watch import Change, SettingsWatch
 from watchword_adapters.stores.journal import FileJournal
 
@@ -25,10 +35,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from watchword.settings import Address, Settings, SignerSettings
-    from watchword.spi import KeySource, ReplayStore, Warn
+    from watchword.spi import Channel, KeySource, ReplayStore, Warn
+    from watchword_adapters.control.log import ControlLog
 
-_READ_ONCE: Final = ("realm", "principal", "signer", "replay", "quarantine", "telemetry")
-"""Tables that hold after a restart only; of the signer, the file with its key is followed."""
+_CONTROL: Final = "control"
+_READ_ONCE: Final = ("realm", "principal", "signer", "replay", "quarantine", "telemetry", "control")
+"""Tables that hold after a restart only; of the signer the file with its key is followed, of control the operators."""
+
+_SIMILAR: Final = 0.8
 
 
 def load(
@@ -47,7 +61,8 @@ def load(
     ConfigurationError is one line that says what to write.
     """
     path = Path(path)
-    text, settings = read_settings_text(path)
+    text = read_text(path)
+    settings = settings_of(text, path)
     with _led_by(path):
         made, context = _build(settings, directory=path.parent, clock=clock, replay=replay, warn=warn)
         if telemetry and settings.telemetry is not None:
@@ -76,6 +91,8 @@ class _Made(NamedTuple):
     settings: Settings
     sources: list[KeySource]
     key: NamedBackend | None
+    control: Control | None = None
+    follower: FollowerThread | None = None
 
 
 def _build(
@@ -90,13 +107,16 @@ def _build(
     audit = Audit(clock=clock)
     context = Context(realm=settings.realm, directory=directory, clock=clock, policy=policy, warn=warn or audit.warn)
     key = None if settings.signer is None else _signing_key(settings.signer, context)
-    sources = _key_sources(settings, context)
+    channel = settings.to_control()
+    control = None if settings.control is None else Control(settings.control.to_operators())
+    sources = _key_sources(settings, context, control)
     if not sources and key is None and policy.mode is not Mode.OBSERVE:
         raise ConfigurationError('keys: none; add [[keys]] with source = "files" and paths = ["agents.jwks"]')
     if replay is None:
         store = settings.replay.store
         replay = _made(plugins.REPLAY_STORES, store, "replay", "store", settings.replay.options, context)
     _check_owners(settings.principal, sources, key)
+    _check_names(settings, sources, context)
     agent = Watchword(
         realm=settings.realm,
         principal=settings.principal,
@@ -110,7 +130,63 @@ def _build(
         audit=audit,
         quarantine=settings.to_quarantine(),
     )
-    return _Made(agent, settings, sources, key), context
+    follower = None
+    if control is not None and channel is not None:
+        follower = FollowerThread(agent, _parts(agent, settings, context, control, channel))
+    return _Made(agent, settings, sources, key, control, follower), context
+
+
+def control_parts(agent: Watchword, settings: Settings, directory: Path) -> Parts:
+    """Return what follows the control log of these settings, beside the agent that they became.
+
+    ConfigurationError where they name none.
+    """
+    channel = settings.to_control()
+    if channel is None or settings.control is None:
+        raise ConfigurationError('control: no channel; write [control] with channel = "nats://<realm>/<subject>"')
+    context = Context(
+        realm=settings.realm,
+        directory=directory,
+        clock=agent.clock,
+        policy=agent.verifier.policy,
+        warn=agent.audit.warn,
+    )
+    return _parts(agent, settings, context, Control(settings.control.to_operators()), channel)
+
+
+def _parts(agent: Watchword, settings: Settings, context: Context, control: Control, channel: Channel) -> Parts:
+    """Return what a follower needs; it asks key files of its own, for it runs in another thread."""
+    assert settings.control is not None  # noqa: S101 - for the type checker
+    with_root = settings.model_copy(update={"keys": [one for one in settings.keys if one.source != _CONTROL]})
+    root = _all_of(_key_sources(with_root, context, None))
+    if root is None:
+        raise ConfigurationError(
+            'control: operators\' own keys are found in no other source: add [[keys]] with source = "files"'
+        )
+    return Parts(
+        realm=settings.realm,
+        control=control,
+        operators=settings.control.to_operators(),
+        root=root,
+        open_log=partial(_open_log, agent, settings, context.directory, channel),
+        state=StateFile(context.directory / settings.replay.state, channel.uri),
+        clock=context.clock,
+        audit=agent.audit,
+        max_staleness=settings.control.max_staleness,
+    )
+
+
+def _open_log(agent: Watchword, settings: Settings, directory: Path, channel: Channel) -> ControlLog:
+    try:
+        if channel.scheme == "kafka":
+            from watchword_adapters.kafka.control_log import KafkaControlLog  # noqa: PLC0415 - comes with an extra
+
+            kafka = kafka_options(settings.kafka or KafkaSettings(), directory)
+            return KafkaControlLog(channel.name, watchword=agent, **kafka)
+        from watchword_adapters.nats.control_log import NatsControlLog  # noqa: PLC0415 - as above
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"control: {what_to_install(error) or error}") from error
+    return NatsControlLog(channel.name, watchword=agent, **nats_options(settings.nats or NatsSettings(), directory))
 
 
 def _measure(agent: Watchword, address: Address | None) -> None:
@@ -123,7 +199,8 @@ def _measure(agent: Watchword, address: Address | None) -> None:
             provider = Endpoint(address).provider
         from watchword_adapters.telemetry.metrics import Telemetry  # noqa: PLC0415 - as above
     except ModuleNotFoundError as error:
-        raise ConfigurationError(f"telemetry: {what_to_install(error) or error}") from error
+        extra = "telemetry" if address is None else "prometheus"
+        raise ConfigurationError(f"telemetry: {what_to_install(error, extra) or error}") from error
     Telemetry(provider).follow(agent)
 
 
@@ -151,18 +228,25 @@ class _SettingsFile:
 
     def _changed(self, *, again: bool) -> Change | None:
         made = self._made
-        text, settings = read_settings_text(self._path)
-        new_key = self._new_key()
+        text, new_key = read_text(self._path), self._new_key()
         if text == self._text and new_key is None and not again:
             self._mistake = None
             return None
+        settings = settings_of(text, self._path)
         context, key = replace(self._context, policy=settings.to_policy()), new_key or made.key
+        settings.to_control()
         same = settings.keys == made.settings.keys and not again
-        sources = made.sources if same else _key_sources(settings, context)
+        sources = made.sources if same else _key_sources(settings, context, made.control)
         _check_owners(settings.principal, sources, key)
-        later = tuple(name for name in _READ_ONCE if getattr(settings, name) != getattr(self._first, name))
-        self._text, self._made, self._mistake = text, _Made(made.agent, settings, sources, key), None
-        return Change(context.policy, _all_of(sources), new_key, later)
+        _check_names(settings, sources, context)
+        later = tuple(name for name in _READ_ONCE if _read_once(settings, name) != _read_once(self._first, name))
+        told = [*changes(made.settings, settings), *([] if new_key is None else ["signer's key"])]
+        before, self._mistake = made.settings.control, None
+        self._text, self._made = text, made._replace(settings=settings, sources=sources, key=key)
+        then = None
+        if made.follower is not None and settings.control is not None and settings.control != before:
+            then = partial(made.follower.switch, settings.control.to_operators())
+        return Change(context.policy, _all_of(sources), new_key, later, ", ".join(told) or "nothing", then)
 
     def _new_key(self) -> SigningKey | None:
         """Return the key that stands in the signer's file now, if it is another one."""
@@ -205,11 +289,27 @@ def _signing_key(chosen: SignerSettings, context: Context) -> NamedBackend:
     return key
 
 
-def _key_sources(settings: Settings, context: Context) -> list[KeySource]:
-    return [
-        _made(plugins.KEY_SOURCES, chosen.source, f"keys[{number}]", "source", chosen.options, context)
-        for number, chosen in enumerate(settings.keys)
-    ]
+def _key_sources(settings: Settings, context: Context, control: Control | None) -> list[KeySource]:
+    """Make the sources; the one that is called control gives what operators have given, where no other differs."""
+    sources: list[KeySource | None] = []
+    for number, chosen in enumerate(settings.keys):
+        where = f"keys[{number}]"
+        if chosen.source != _CONTROL:
+            sources.append(_made(plugins.KEY_SOURCES, chosen.source, where, "source", chosen.options, context))
+            continue
+        if chosen.options or control is None or None in sources:
+            raise ConfigurationError(
+                f'{where}: source = "{_CONTROL}" stands alone, once, and needs [control] with a channel'
+            )
+        sources.append(None)
+    others = [source for source in sources if source is not None]
+    return [ControlKeys(control, others) if source is None and control else source for source in sources]  # type: ignore[misc]  # None only with control
+
+
+def _read_once(settings: Settings, name: str) -> object:
+    """Return what of a table holds after a restart only."""
+    found = getattr(settings, name)
+    return found.model_copy(update={"operators": []}) if isinstance(found, ControlSettings) else found
 
 
 def _all_of(sources: list[KeySource]) -> KeySource | None:
@@ -241,3 +341,32 @@ def _check_owners(principal: str | None, sources: Iterable[KeySource], key: Name
                 raise ConfigurationError(
                     f"keys: one public key for {owner!r} and {found.principal!r}: give each its own"
                 )
+
+
+def _check_names(settings: Settings, sources: Iterable[KeySource], context: Context) -> None:
+    """Warn of principals in the policy that have no key; refuse one that lacks nothing but its scheme.
+
+    It is not said of whom a plug-in may know a key.
+    """
+    known: set[str] = set()
+    for source in sources:
+        if not isinstance(source, FileKeys):
+            return
+        known |= {key.principal for key in source.keys}
+    policy = settings.policy
+    for table, names in (("contained", policy.contained), ("allow", [rule.principal for rule in policy.allow])):
+        unknown = []
+        for number, name in enumerate(names):
+            whole = next((one for one in sorted(known) if one.endswith(f"://{name}")), None)
+            if name not in known and whole is not None:
+                raise ConfigurationError(f"policy.{table}[{number}]: {name!r} has no key; write {whole!r}, which has")
+            if name not in known:
+                similar = get_close_matches(name, known, 1, _SIMILAR)
+                unknown.append(f"{name!r} (did you mean {similar[0]!r}?)" if similar else repr(name))
+        if unknown and known:
+            context.warn(
+                "policy.unknown_principals",
+                setting=f"policy.{table}",
+                principals=", ".join(unknown),
+                remedy="write them as in the key files, or publish their keys there",
+            )

@@ -98,7 +98,7 @@ def judge(watchword: Watchword) -> Watchword:
     own = watchword.verifier
     policy = replace(own.policy, mode=Mode.OBSERVE, channels=())  # which may enforce
     memory = MemoryReplayStore(horizon=policy.horizon)
-    return Watchword(
+    judging = Watchword(
         realm=own.realm,
         principal=own.principal,
         keys=own.keys,
@@ -107,6 +107,9 @@ def judge(watchword: Watchword) -> Watchword:
         trust=own.trust.onlooker(),
         clock=own.clock,
     )
+    if own.control is not None:
+        judging.verifier.obey(own.control, own.start)
+    return judging
 
 
 async def judged_copy(judging: Watchword, stored: Stored, kept: Kept) -> Redriven:

@@ -55,20 +55,20 @@ def read_settings(path: Path) -> Settings:
     A value's variable is ``WATCHWORD_`` and its name, as ``WATCHWORD_REALM`` or ``WATCHWORD_POLICY__MAX_AGE``; lists
     are written as JSON.
     """
-    return read_settings_text(path)[1]
+    return settings_of(read_text(path), path)
 
 
-def read_settings_text(path: Path) -> tuple[bytes, Settings]:
-    """Return the file's own text, and the settings as ``read_settings`` does."""
-    data, document = _read(path)
-    merged = _merge(document, _environment())
+def settings_of(data: bytes, path: Path) -> Settings:
+    """Return what ``read_settings`` does, of the file's own text."""
+    merged = _merge(_parsed(data, path), _environment())
     try:
-        return data, Settings.model_validate(merged)
+        return Settings.model_validate(merged)
     except ValidationError as error:
         raise ConfigurationError(f"{path}: {explain(error, Settings, origin=_variable)}") from None
 
 
-def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
+def read_text(path: Path) -> bytes:
+    """Return the text of a settings file; ConfigurationError where there is none."""
     try:
         with open_regular(path) as (file, _):
             data = file.read(MAX_FILE_BYTES + 1)
@@ -76,8 +76,12 @@ def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
         raise ConfigurationError(f"settings file {path}: {error.strerror}; make one with 'watchword init'") from None
     if len(data) > MAX_FILE_BYTES:
         raise ConfigurationError(f"{path}: over {MAX_FILE_BYTES} bytes")
+    return data
+
+
+def _parsed(data: bytes, path: Path) -> dict[str, Any]:
     try:
-        return data, tomllib.loads(without_mark(data).decode())
+        return tomllib.loads(without_mark(data).decode())
     except UnicodeDecodeError:
         raise ConfigurationError(f"{path}: not UTF-8") from None
     except ValueError as error:  # TOMLDecodeError, or of a number with thousands of digits

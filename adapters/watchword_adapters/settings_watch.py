@@ -23,12 +23,17 @@ _READ_LIMIT: Final = 5.0
 
 
 class Change(NamedTuple):
-    """What is to hold from now on; ``later`` names what was changed and holds only after a restart."""
+    """What is to hold from now on; ``later`` names what was changed and holds only after a restart.
+
+    ``what`` says for the log in what it differs; ``then`` is called once it holds.
+    """
 
     policy: Policy
     keys: KeySource | None
     key: NamedBackend | None
     later: tuple[str, ...] = ()
+    what: str = "nothing"
+    then: Callable[[], None] | None = None
 
 
 class Source(Protocol):
@@ -43,7 +48,7 @@ class Source(Protocol):
 
 
 class SettingsWatch:
-    """Looks at the settings every ``check_every`` seconds at most, as messages come, and lets its Watchword switch.
+    """Looks at the settings every ``check_every`` seconds at most, as messages come or go, and lets an agent switch.
 
     What has a mistake changes nothing and is told; so is what holds only after a restart. ``clock`` is in seconds and
     never steps back.
@@ -63,23 +68,29 @@ class SettingsWatch:
         self._clock = clock
         self._looked = clock()
         self._reading: asyncio.Future[Change | None] | None = None
+        self._late: asyncio.Future[Change | None] | None = None
 
     def is_due(self) -> bool:
         """See ``Watch``."""
         return self._clock() - self._looked >= self._check_every
 
     async def look(self) -> None:
-        """See ``Watch``; the files are read by another thread, for a disk or a network share may be slow."""
+        """See ``Watch``; the files are read by another thread, for a disk or a network share may be slow.
+
+        Nobody waits a second time for one that does not answer.
+        """
         loop = asyncio.get_running_loop()
         if self._reading is None or self._reading.get_loop() is not loop:
             self._reading = loop.run_in_executor(None, partial(self._source.read, again=False))
         reading = self._reading
-        _, waiting = await asyncio.wait([reading], timeout=_READ_LIMIT)
+        _, waiting = await asyncio.wait([reading], timeout=0 if reading is self._late else _READ_LIMIT)
         if reading is not self._reading:  # somebody else has taken what was found
             return
         self._looked = self._clock()
         if waiting:
-            self._refused(f"reading the settings takes longer than {_READ_LIMIT:g} s")
+            if reading is not self._late:
+                self._late = reading
+                self._refused(f"reading the settings takes longer than {_READ_LIMIT:g} s")
             return
         self._reading = None
         try:
@@ -96,7 +107,9 @@ class SettingsWatch:
         if change is None:
             return
         later = [*change.later, *self._agent.switch(change.policy, change.keys, change.key)]
-        self._agent.audit.note("settings.changed", mode=str(change.policy.mode))
+        if change.then is not None:
+            change.then()
+        self._agent.audit.note("settings.changed", changed=change.what, mode=str(change.policy.mode))
         if later:
             self._agent.audit.warn("settings.need_restart", names=", ".join(later), remedy="restart this process")
 

@@ -269,6 +269,10 @@ class Watchword:
             raise ConfigurationError('no settings to follow: make this with watchword.load("watchword.toml")')
         self._watch.reload()
 
+    def is_due(self) -> bool:
+        """Return True if it is time to look at the settings again: then what signs or reads has to ``keep_up``."""
+        return self._watch is not None and self._watch.is_due()
+
     async def keep_up(self) -> None:
         """Follow the settings if it is time to look at them again."""
         if self._watch is not None and self._watch.is_due():
@@ -288,7 +292,8 @@ class Watchword:
         if self._reads and keys is None and policy.mode is not Mode.OBSERVE:
             raise ConfigurationError(_NO_KEYS)
         kept = {name: getattr(before, name) for name in _KEPT}
-        aliases = tuple(alias for alias in policy.aliases if alias in before.aliases)
+        known = frozenset(before.aliases)
+        aliases = tuple(alias for alias in policy.aliases if alias in known)
         later = [name for name in _KEPT if getattr(policy, name) != kept[name]]
         later += ["aliases"] if len(aliases) < len(policy.aliases) else []
         if key is not None:

@@ -36,7 +36,7 @@ from watchword.statements import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from watchword.keys import VerificationKey
     from watchword.message import Message
@@ -110,6 +110,8 @@ class Control:
         self.notices: Final[deque[Notice]] = deque(maxlen=MOST_TOLD)
         self.changes = 0
         """Goes up with each change after which what verified may verify no more."""
+        self.stale = False
+        """Whether too much may be withheld for anything to be judged."""
         self._most = most
         self._operators = {one.principal: one for one in operators}
         self._chains: dict[OperatorKey, _Chain] = {}
@@ -184,6 +186,10 @@ class Control:
             self._tell("control.lapsed", by, statements=len(chain.entries))
         return len(chain.entries)
 
+    def restore(self, by: OperatorKey) -> None:
+        """Let a key that had lapsed speak again; what it said is to be heard again."""
+        self._lapsed.pop(by, None)
+
     def switch(self, operators: Iterable[Operator]) -> None:
         """Judge all that was said anew, by operators who have changed."""
         self._operators = {one.principal: one for one in operators}
@@ -206,6 +212,11 @@ class Control:
         """Give the statements from which all that holds can be made again."""
         for chain in self._chains.values():
             yield from chain.entries.values()
+
+    @property
+    def held(self) -> int:
+        """How many statements decide something."""
+        return sum(self._held.values())
 
     @property
     def speakers(self) -> tuple[OperatorKey, ...]:
@@ -261,10 +272,11 @@ class Control:
         times = [at for name, at in said.items() if name in operators and operators[name].is_over(key.principal)]
         return min(times, default=None)
 
-    def containment(self, principal: str, now: float) -> Containment | None:
-        """Return the longest containment in force of a principal at ``now`` seconds."""
+    def containment(self, principal: str, clock: Callable[[], float]) -> Containment | None:
+        """Return the longest containment of a principal that is in force by the clock (seconds), if there is any."""
         if not len(self._contained):
             return None
+        now = clock()
         found = [one for _, one in self._contained.find(principal) if now < one.until]
         return max(found, key=lambda one: one.until, default=None)
 

@@ -6,6 +6,7 @@ from typing import Final
 
 _EXTRAS: Final = {
     "aiokafka": "kafka",
+    "cbor2": "demo",
     "faststream": "faststream",
     "nats": "nats",
     "pytest": "testing",
@@ -19,15 +20,22 @@ _EXTRAS: Final = {
 }
 
 
-def what_to_install(error: ModuleNotFoundError) -> str | None:
-    """Return a line that says how to install what could not be imported; None if no extra of ours brings it."""
+def what_to_install(error: ModuleNotFoundError, extra: str | None = None) -> str | None:
+    """Return a line that says how to install what could not be imported; None if no extra of ours brings it.
+
+    ``extra`` is the one that brings all of what was asked for, where the missing library alone would not tell.
+    """
     parts = (error.name or "").split(".")
     library = parts[0]
-    extra = _EXTRAS.get(".".join(parts[:2])) or _EXTRAS.get(library)
-    return extra and f"{library} is not installed: pip install 'watchword[{extra}]'"
+    found = _EXTRAS.get(".".join(parts[:2])) or _EXTRAS.get(library)
+    return found and f"{library} is not installed: pip install 'watchword[{extra or found}]'"
 
 
-def told(error: ModuleNotFoundError) -> ModuleNotFoundError:
-    """Return the error to raise in its place from a front door; the same one if no extra of ours helps."""
-    line = what_to_install(error)
+def told(error: ImportError, extra: str | None = None) -> ImportError:
+    """Return the error to raise in its place from a front door; the same one if no extra of ours helps.
+
+    A library may have an error of its own for what is missing: then that stands behind it, as its cause.
+    """
+    missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__
+    line = what_to_install(missing, extra) if isinstance(missing, ModuleNotFoundError) else None
     return error if line is None else ModuleNotFoundError(line, name=error.name)

@@ -14,8 +14,8 @@ try:
         VerifiedBatch,
         verified_of,
     )
-except ModuleNotFoundError as error:
-    raise told(error) from None
+except ImportError as error:
+    raise told(error, "faststream") from None  # it brings both clients, too
 
 __all__ = [
     "KafkaBroker",

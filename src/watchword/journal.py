@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 class Recalled:
     """What a journal knows of a reader: what was issued below ``floor`` is stale; ids above it are in ``notes``.
 
-    Where there are many, to go through them takes its time, so it is done once, with others between them.
+    Where there are many, to go through them takes its time, so it is done once, with others between them. While another
+    process is this reader it ``is_shared``.
     """
 
     floor: float
     notes: Iterable[Note] = ()
+    is_shared: bool = False
 
 
 class Journal(Protocol):

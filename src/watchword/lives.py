@@ -39,7 +39,14 @@ MAX_ENDED: Final = 100_000
 _DRIFT: Final = 1.0
 """Seconds by which the wall clock may be corrected whatever the policy says."""
 
-REMEDY: Final = "run `watchword init` before the first start, so that it need not begin with a floor"
+INIT: Final = "run `watchword init` before the first start, so that it need not begin with a floor"
+NO_JOURNAL: Final = f"name a directory in [replay] state, and {INIT}"
+TWO_PROCESSES: Final = (
+    "another process of this agent reads this, too, and has the journal: end that first; or give each process a"
+    " directory of its own in [replay] state, or a name by connect(reader=...) with a store that all share"
+)
+TWO_SUBSCRIPTIONS: Final = "another subscription of this process has the same subject: keep to one, or await ready()"
+PASSES: Final = "none is needed: it is over then"
 
 
 class Life:
@@ -168,18 +175,18 @@ class Lives:
                 ended = birth if self._has_others(life) else self._ended.get(life.kind, birth)
                 floor = -inf if solicited else ended
                 verifier.begin(life.log, floor=floor)
-                self._has_begun(life, floor, now)
+                self._has_begun(life, floor, now, NO_JOURNAL)
             return
         known = verifier.journal.recall([f"{life.kind}#" for life in unborn], birth=birth)
         for life, recalled in zip(unborn, known, strict=True):
             floor = max(recalled.floor, birth) if self._has_others(life) else recalled.floor
             await verifier.resume(life.log, floor=floor, notes=recalled.notes, noted=f"{life.kind}#")
-            self._has_begun(life, floor, now)
+            self._has_begun(life, floor, now, TWO_PROCESSES if recalled.is_shared else INIT)
 
-    def _has_begun(self, life: Life, floor: float, now: float) -> None:
+    def _has_begun(self, life: Life, floor: float, now: float, remedy: str) -> None:
         life.is_born = True  # not before: where it fails, or is interrupted, it is tried again
         if floor > now:
-            self.announce(life.name, floor)
+            self.announce(life.name, floor, remedy=TWO_SUBSCRIPTIONS if self._has_others(life) else remedy)
 
     def rest(self) -> None:
         """Close the journal in good order if no subscription is open; another process may be these readers now.
@@ -200,7 +207,7 @@ class Lives:
         """Return the floor that is above whatever was issued up to ``time``, by any clock within the skew."""
         return floor_at(self._verifier.policy, -inf, cut=time)
 
-    def announce(self, reader: str, floor: float, *, remedy: str = REMEDY) -> None:
+    def announce(self, reader: str, floor: float, *, remedy: str) -> None:
         """Warn of a floor that honest messages meet; many that end together are one warning."""
         ends = ceil(floor)  # times of issue are whole seconds
         self.floor_ends_at = max(self.floor_ends_at, ends)
@@ -210,14 +217,14 @@ class Lives:
                 "replay.floor",
                 reader=reader,
                 until=ends,
-                cost="what was issued before then is dropped as stale, for an earlier process may have been given it",
+                cost="what was issued before then is dropped as stale, for it may have been handed over before",
                 remedy=remedy,
             )
 
     def begin_to_enforce(self) -> None:
         """Warn of a floor that held while nothing was dropped for it, and holds on."""
         if self.floor_ends_at > self._verifier.clock():
-            self.announce("all: enforcing begins", self.floor_ends_at)
+            self.announce("all: enforcing begins", self.floor_ends_at, remedy=PASSES)
 
     def compare_clocks(self, wall: float, boot: float) -> None:
         """Let all memories begin anew if the wall clock moved against the machine's own since it was last compared.
@@ -235,7 +242,7 @@ class Lives:
             if life.is_born or life.is_beginning:
                 self._verifier.raise_floor(life.log, floor)
         if self._lives:
-            self.announce("all: the clock was set", floor)
+            self.announce("all: the clock was set", floor, remedy=PASSES)
         if self._verifier.journal is not None:
             self._verifier.journal.raise_floors(floor)
 

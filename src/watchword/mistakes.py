@@ -39,7 +39,19 @@ def explain(
     name, source = _name(location), origin(location)
     if source is not None:
         name = f"{name} (from {source})"
-    return f"{name}: {_advice(first, model)}" if name else _advice(first, model)
+    advice = (_table_advice(first, model) if source is None else None) or _advice(first, model)
+    return f"{name}: {advice}" if name else advice
+
+
+def _table_advice(details: ErrorDetails, model: type[BaseModel] | None) -> str | None:
+    """Return what to write where a table is written as something else, or in the brackets of another kind."""
+    names = [part for part in details["loc"] if isinstance(part, str)]
+    if details["type"] not in {"list_type", "model_type"} or not fields_at(model, names):
+        return None
+    table = ".".join(names)
+    if details["type"] == "list_type" or names != list(details["loc"]):
+        return f"write [[{table}]], in double brackets, above the settings of each"
+    return f"write [{table}], in single brackets and once, above its settings"
 
 
 def _name(location: Iterable[int | str]) -> str:

@@ -391,6 +391,10 @@ class PartitionReader(Generic[R]):
         """Return True if what is ready may be handed over."""
         return self.is_reading and now - self._ready_since < FRESH
 
+    def doubt(self) -> None:
+        """Have what is ready judged once more before it is handed over."""
+        self._ready_since = -inf
+
     def look_ahead(self, now: float) -> int:
         """Return how many records to judge for a caller who takes one at a time, and has taken all that were ready.
 

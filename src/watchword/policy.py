@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from watchword.errors import ConfigurationError, SigningError
-from watchword.message import Channel, is_principal, is_subject, is_topic, matches
+from watchword.message import Channel, is_principal, is_subject, is_topic
+from watchword.patterns import Patterns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAX_AGE_CEILING: Final = 24 * 3600.0
 MAX_SKEW_CEILING: Final = 300.0
@@ -74,9 +78,9 @@ class Allow:
         for uri in self.channels:
             _check_pattern(uri, "allow")
 
-    def covers(self, channel: Channel) -> bool:
-        """Tell whether one of the patterns matches ``channel``."""
-        return any(_matches(pattern, channel) for pattern in self.channels)
+    def __hash__(self) -> int:
+        """Return a hash in the same time for a thousand channels as for one: one is made for each rated message."""
+        return hash((self.principal, self.channels[0], len(self.channels)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +92,6 @@ class ChannelRule:
 
     def __post_init__(self) -> None:
         _check_pattern(self.match, "channels")
-
-    def covers(self, channel: Channel) -> bool:
-        """Return True if the pattern matches ``channel``."""
-        return _matches(self.match, channel)
 
     @property
     def exactness(self) -> tuple[int, ...]:
@@ -114,6 +114,28 @@ class Alias:
                 raise ConfigurationError(f"alias: {error}") from None
 
 
+class _ChannelRules(tuple[ChannelRule, ...]):  # noqa: SLOT001 - what is a tuple has no slots that hold something
+    """Rules and their index, which stays with them where a policy is made of another one's."""
+
+    def __init__(self, _: Iterable[ChannelRule]) -> None:
+        seen = set[str]()
+        for rule in self:
+            if rule.match in seen:
+                raise ConfigurationError(f"channels: two rules for {rule.match!r}: keep one")
+            seen.add(rule.match)
+        self.patterns: Final = Patterns((rule.match, rule) for rule in self)
+
+
+class _AllowRules(tuple[Allow, ...]):  # noqa: SLOT001 - as above
+    """As _ChannelRules; the index of each principal's rules has their numbers."""
+
+    def __init__(self, _: Iterable[Allow]) -> None:
+        written: dict[str, list[tuple[str, int]]] = {}
+        for number, rule in enumerate(self):
+            written.setdefault(rule.principal, []).extend((uri, number) for uri in rule.channels)
+        self.patterns: Final = {principal: Patterns(uris) for principal, uris in written.items()}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """What a verifier demands; durations in seconds.
@@ -134,12 +156,19 @@ class Policy:
     allow: tuple[Allow, ...] = ()
     aliases: tuple[Alias, ...] = ()
     channels: tuple[ChannelRule, ...] = ()
+    _allowed: dict[str, Patterns[int]] = field(init=False, repr=False, compare=False)
+    _modes: Patterns[ChannelRule] = field(init=False, repr=False, compare=False)
+    _pairs: frozenset[tuple[str, str]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        matches = [rule.match for rule in self.channels]
-        for match in matches:
-            if matches.count(match) > 1:
-                raise ConfigurationError(f"channels: two rules for {match!r}: keep one")
+        channels = self.channels if isinstance(self.channels, _ChannelRules) else _ChannelRules(self.channels)
+        allow = self.allow if isinstance(self.allow, _AllowRules) else _AllowRules(self.allow)
+        pairs = frozenset((alias.channel, alias.signed_for) for alias in self.aliases)
+        for name, value in (
+            ("channels", channels), ("_modes", channels.patterns), ("allow", allow), ("_allowed", allow.patterns),
+            ("_pairs", pairs),
+        ):  # fmt: skip
+            object.__setattr__(self, name, value)
         _within("max_age", self.max_age, 1.0, MAX_AGE_CEILING)
         _within("max_skew", self.max_skew, 0.0, MAX_SKEW_CEILING)
         _within("max_hold", self.max_hold, 0.0, MAX_HOLD_CEILING)
@@ -162,33 +191,29 @@ class Policy:
         """Seconds for which a store must keep an id after its issue."""
         return self.window + self.max_lag
 
-    def mode_of(self, channel: Channel) -> Mode:
-        """Return the mode of one channel."""
-        rules = [rule for rule in self.channels if rule.covers(channel)]
-        return max(rules, key=lambda rule: rule.exactness).mode if rules else self.mode
-
     def observes(self, pattern: Channel) -> bool:
         """Return True if nothing is enforced on any channel that ``pattern`` covers, a subject with wildcards maybe."""
-        whole = [rule for rule in self.channels if rule.covers(pattern)]
-        best = max(whole, key=lambda rule: rule.exactness, default=None)
+        uri = pattern.uri
+        best = next(self._modes.covering(uri), None)
+        if (best.mode if best else self.mode) is not Mode.OBSERVE:
+            return False
+        if not ("*" in uri or ">" in uri):
+            return True
         # Where a rule that covers only a part is less exact than one that covers all, the latter holds there, too.
-        parts = [
-            rule
-            for rule in self.channels
-            if rule not in whole and _overlap(rule.match, pattern.uri) and (not best or rule.exactness > best.exactness)
-        ]
-        modes = {rule.mode for rule in parts} | {best.mode if best else self.mode}
-        return modes == {Mode.OBSERVE}
+        return all(
+            rule.mode is Mode.OBSERVE or (best and rule.exactness <= best.exactness)
+            for rule in self._modes.meeting(uri)
+        )
 
     def accepts(self, channel: Channel, signed_for: str) -> bool:
         """Tell whether a message that was signed for ``signed_for`` may be found on ``channel``."""
-        return channel.uri == signed_for or any(
-            (alias.channel, alias.signed_for) == (channel.uri, signed_for) for alias in self.aliases
-        )
+        return channel.uri == signed_for or (channel.uri, signed_for) in self._pairs
 
     def rule_for(self, principal: str, channel: Channel) -> Allow | None:
         """Return the first rule that lets ``principal`` speak on ``channel``."""
-        return next((rule for rule in self.allow if rule.principal == principal and rule.covers(channel)), None)
+        own = self._allowed.get(principal)
+        number = None if own is None else min(own.covering(channel.uri), default=None)
+        return None if number is None else self.allow[number]
 
     def bars_of(self, principal: str) -> set[float]:
         """Return the different ``min_trust`` in the rules for a principal."""
@@ -210,7 +235,9 @@ class RateLimiter:
         if rule.rate is None:
             return True
         full = float(rule.rate.count)
-        tokens, last = self._buckets.get((rule, log), (full, at))
+        tokens, last = self._buckets.pop(
+            (rule, log), (full, at)
+        )  # an equal rule of a new policy is the key from now on
         tokens = min(full, tokens + max(0.0, at - last) * full / rule.rate.seconds)
         spent = tokens >= 1.0
         self._buckets[rule, log] = (tokens - spent, max(at, last))
@@ -240,25 +267,3 @@ def _check_pattern(uri: str, table: str) -> None:
     written = [part for part in (*tokens, "x" if last == ">" else last) if part != "*"]
     if written and (not is_subject(".".join(written)) or {"*", ">"} & set("".join(written))):
         raise ConfigurationError(f"{table}: {uri!r}: '*' stands for one token, '>' only for the last ones")
-
-
-def _matches(pattern: str, channel: Channel) -> bool:
-    if pattern == channel.uri:
-        return True
-    prefix = f"nats://{channel.realm}/"
-    if channel.scheme != "nats" or not pattern.startswith(prefix):
-        return False
-    return matches(pattern.removeprefix(prefix), channel.name)
-
-
-def _overlap(one: str, other: str) -> bool:
-    """Return True if there may be a channel that both patterns cover, which are of one realm."""
-    if not (one.startswith("nats:") and other.startswith("nats:")):
-        return one == other
-    left, right = (uri.split("/", 3)[-1].split(".") for uri in (one, other))
-    for mine, theirs in zip(left, right, strict=False):
-        if ">" in {mine, theirs}:
-            return True
-        if mine != theirs and "*" not in {mine, theirs}:
-            return False
-    return len(left) == len(right)

@@ -12,6 +12,7 @@ from watchword.guard import MemoryReplayStore
 from watchword.message import log_name
 from watchword.quota import Bounds
 from watchword.replay import Admission, BulkStore, told_of
+from watchword.unjudged import Unjudged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,12 +48,14 @@ _REFUSED: Final = {
 
 
 _OLDER: Final = "issued before what the store knows of this reader, or longer ago than it keeps ids"
+_OLDER_THAN_ITS_KEY: Final = "issued before what this memory knows of its sender or key"
 
 
 class ReplayCheck:
     """Offers claims to ``store``; those of what this process reads alone to its own ``guard``.
 
-    What the guard takes notes of is in the ``journal`` before anything is handed over.
+    What the guard takes notes of is in the ``journal`` before anything is handed over. Beside a store that others share
+    this process remembers by itself what it was given and nobody judged.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class ReplayCheck:
         self._clock = clock
         self._ahead = policy.max_skew + _AHEAD
         self._told = -inf
+        self._unjudged = Unjudged(clock)
         self.guard: Final = (
             store
             if isinstance(store, MemoryReplayStore)
@@ -76,7 +80,7 @@ class ReplayCheck:
     async def admit(self, cases: list[Verification], *, floor: float, was_passed: bool = False) -> None:
         """Judge in order; where there is no verdict, what comes behind is taken off ``cases``."""
         admit, own = self.guard.admit, self._store is self.guard
-        shared = [] if own else [case.claim() for case in cases if self._is_shared(case, floor)]
+        shared = [] if own else [claim for case in cases if (claim := self._shared_claim(case, floor)) is not None]
         answers = iter(await self._asked(shared) if shared else ())
         first = Admission.FIRST  # Python 3.11 searches for a member each time
         for at, case in enumerate(cases):
@@ -100,7 +104,10 @@ class ReplayCheck:
         self._write_notes(cases)
 
     def remember_unjudged(self, case: Verification) -> None:
-        """Remember what will not be judged, by its claims; also for a process that comes after this one."""
+        """Remember what will not be judged, by its claims; our own memory also for a process that comes after us."""
+        if not self.guards(case.message):
+            self._unjudged.remember(case.claim())
+            return
         self.guard.remember_unjudged(case)
         self._write_notes(())
 
@@ -118,9 +125,16 @@ class ReplayCheck:
                     case.verdict = Unavailable("replay", f"journal: {type(error).__name__}")
                     case.verdict.__cause__ = error
 
-    @staticmethod
-    def _is_shared(case: Verification, floor: float) -> bool:
-        return case.verdict is None and not case.message.exclusive and (case.issued_at >= floor or case.solicited)
+    def _shared_claim(self, case: Verification, floor: float) -> Claim | None:
+        """Return what the store is asked; None where it is not, as for what passed elsewhere without a verdict."""
+        if case.verdict is not None or case.message.exclusive or not (case.issued_at >= floor or case.solicited):
+            return None
+        claim = case.claim()
+        found = self._unjudged.admission(claim)
+        if found is None:
+            return claim
+        self._admitted(case, found, _OLDER_THAN_ITS_KEY)
+        return None
 
     def ended(self, case: Verification) -> None:
         """Take note of what was rejected by an earlier check."""
@@ -140,9 +154,12 @@ class ReplayCheck:
 
         A rejection is final, so nobody offers the message again; but one that is recalled may still be ``unacked``.
         """
-        if not (case.opened and self.guards(case.message)):
+        if not case.opened:
             return
-        if case.ahead is not None:
+        if not self.guards(case.message):
+            if not case.keyed and case.ahead is None:
+                self._unjudged.remember(case.claim())
+        elif case.ahead is not None:
             self.guard.remember_ahead(case, verified=case.keyed)
         elif not case.keyed:
             self.guard.remember_unjudged(replace(case.claim(), unacked=unacked))
@@ -173,7 +190,7 @@ class ReplayCheck:
         """Say why our own memory cannot tell a message from one that it has forgotten."""
         floor = self.guard.floor(case.log)
         if case.issued_at >= floor:
-            return "issued before what this memory knows of its sender or key"
+            return _OLDER_THAN_ITS_KEY
         now = self._clock()
         if floor > now + self._ahead and floor > self._told + _ANEW:
             self._told = floor

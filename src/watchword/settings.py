@@ -10,20 +10,29 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
-from watchword.errors import ConfigurationError
+from watchword.control import Operator
+from watchword.errors import ConfigurationError, SigningError
 from watchword.message import Channel, check_realm, is_principal, is_subject, is_topic
 from watchword.policy import Alias, Allow, ChannelRule, Mode, Policy, Rate
+from watchword.principals import is_principal_pattern
 from watchword.quarantine import QuarantineLimits
 from watchword.quarantine_copy import HeaderStyle
+from watchword.statements import Verb
 
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?([smhd]?)", re.ASCII)
 _SIZE: Final = re.compile(r"(\d{1,12}(?:\.\d{1,9})?) ?([KMG]?i?B)?", re.ASCII)
+_URI: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s\\]+(?:/[^/\s\\]+)*")
+_LIKE_URI: Final = re.compile(r"agent[:/\\]|[^/]*:[/\\]|[^/:]*[/\\]{2}|[/\\]", re.IGNORECASE)
 _DEFAULTS: Final = Policy()
 _LIMITS: Final = QuarantineLimits()
 _BYTES: Final = {
     "": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30,
 }  # fmt: skip
 _PORTS: Final = 1 << 16
+_SERVER: Final = re.compile(
+    r"(?:(?P<scheme>[a-z]+)://)?(?:\[[0-9a-f:.]+\]|[^\s:/\[\]]+)(?::(?P<port>\d{1,5}))?/?",
+    re.ASCII | re.IGNORECASE,
+)
 _ADDRESS: Final = 'write an IP address and a port, as "127.0.0.1:9464" or "[::1]:9464"'
 _SECONDS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -63,9 +72,23 @@ def _checked_realm(value: str) -> str:
         raise ValueError(str(error)) from None
 
 
-def _checked_principal(value: str) -> str:
+def check_principal(value: str) -> str:
+    """Return a principal that somebody has typed; ValueError for what is none, or a URI with a slip of the pen in it.
+
+    The format lets an agent have any name. But what nearly is a URI is meant to be one, and would match nobody.
+    """
     if not is_principal(value):
         raise ValueError("write 1 to 255 bytes of text without control characters, as agent://acme/planner")
+    if _LIKE_URI.match(value) and not _URI.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is no URI: write a scheme, '://' and names parted by one '/', as agent://acme/planner"
+        )
+    return value
+
+
+def _checked_pattern(value: str) -> str:
+    if not is_principal_pattern(value):
+        raise ValueError('write a principal, in which "*" may stand for one part and a last "**" for the rest')
     return value
 
 
@@ -89,14 +112,31 @@ def _checked_subject(value: str) -> str:
     return value
 
 
-def _checked_servers(value: list[str]) -> list[str]:
-    if not value or not all(one and one.isascii() and one.isprintable() and " " not in one for one in value):
-        raise ValueError('write the addresses of one or more servers, as ["localhost:9092"]')
+def _check_logins(value: list[str]) -> list[str]:
     if any("@" in one for one in value):
         raise ValueError(
             "write no login into an address, where it would be shown: set user and password in [nats] or [kafka]"
         )
     return value
+
+
+def _checked_kafka_servers(value: list[str]) -> list[str]:
+    if not value or not all(_is_server(one, schemes=()) for one in _check_logins(value)):
+        raise ValueError('write the addresses of one or more servers, as ["localhost:9092"]')
+    return value
+
+
+def _checked_nats_servers(value: list[str]) -> list[str]:
+    if not value or not all(_is_server(one, schemes=("nats", "tls", "ws", "wss")) for one in _check_logins(value)):
+        raise ValueError('write the addresses of one or more servers, as ["nats://localhost:4222"]')
+    return value
+
+
+def _is_server(text: str, *, schemes: tuple[str, ...]) -> bool:
+    match = _SERVER.fullmatch(text)
+    if match is None or not (text.isascii() and text.isprintable()):
+        return False
+    return (match["scheme"] is None or match["scheme"] in schemes) and 0 < int(match["port"] or 1) < _PORTS
 
 
 def _checked_address(value: str) -> str:
@@ -105,9 +145,10 @@ def _checked_address(value: str) -> str:
 
 Duration: TypeAlias = Annotated[float, BeforeValidator(parse_duration)]
 Size: TypeAlias = Annotated[int, BeforeValidator(parse_size)]
-Principal: TypeAlias = Annotated[str, AfterValidator(_checked_principal)]
+Principal: TypeAlias = Annotated[str, AfterValidator(check_principal)]
 Listed: Final = BeforeValidator(_listed)
-Servers: TypeAlias = Annotated[list[str], AfterValidator(_checked_servers), Listed]
+KafkaServers: TypeAlias = Annotated[list[str], AfterValidator(_checked_kafka_servers), Listed]
+NatsServers: TypeAlias = Annotated[list[str], AfterValidator(_checked_nats_servers), Listed]
 
 
 class Section(BaseModel):
@@ -231,7 +272,7 @@ class NatsSettings(Section):
     ``inbox_prefix`` is where answers come, for a user who may not subscribe to all of ``_INBOX.>``.
     """
 
-    servers: Servers = ["nats://localhost:4222"]
+    servers: NatsServers = ["nats://localhost:4222"]
     tls: TlsSettings | None = None
     inbox_prefix: Annotated[str, AfterValidator(_checked_subject)] | None = None
     credentials: str | None = None
@@ -251,7 +292,7 @@ class NatsSettings(Section):
 class KafkaSettings(Section):
     """``[kafka]``: how the commands connect to Kafka; ``mechanism`` is SASL's, and needs ``user`` and ``password``."""
 
-    servers: Servers = ["localhost:9092"]
+    servers: KafkaServers = ["localhost:9092"]
     tls: TlsSettings | None = None
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     user: str | None = None
@@ -296,6 +337,43 @@ class TelemetrySettings(Section):
     public: bool = False
 
 
+class OperatorSettings(Section):
+    """``[[control.operators]]``: what one operator ``may`` say, and ``over`` whom."""
+
+    principal: Principal
+    may: Annotated[list[Verb], Listed]
+    over: Annotated[list[Annotated[str, AfterValidator(_checked_pattern)]], Listed]
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.may or not self.over:
+            raise ValueError('write what this operator may say and over whom: may = ["contain"], over = ["**"]')
+        return self
+
+
+class ControlSettings(Section):
+    """``[control]``: the channel on which operators speak, and who they are.
+
+    After ``max_staleness`` without a sign that nothing is withheld nothing is judged any more; left out, that is never.
+    """
+
+    channel: str
+    operators: Annotated[list[OperatorSettings], Listed] = []
+    max_staleness: Duration | None = None
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        names = [one.principal for one in self.operators]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two entries for operator {twice!r}: write one")
+        return self
+
+    def to_operators(self) -> tuple[Operator, ...]:
+        """Return whose statements count."""
+        return tuple(Operator(one.principal, frozenset(one.may), tuple(one.over)) for one in self.operators)
+
+
 class Settings(Section):
     """A whole ``watchword.toml``."""
 
@@ -309,6 +387,7 @@ class Settings(Section):
     nats: NatsSettings | None = None
     kafka: KafkaSettings | None = None
     telemetry: TelemetrySettings | None = None
+    control: ControlSettings | None = None
 
     def to_policy(self) -> Policy:
         """Return the policy; ConfigurationError where a limit is unsafe or a rule can never apply."""
@@ -346,6 +425,25 @@ class Settings(Section):
                 raise ConfigurationError('quarantine: write kafka = "<topic>" or nats = "<subject>"')
             chosen.to_limits()
         return chosen
+
+    def to_control(self) -> Channel | None:
+        """Return the control channel; ConfigurationError where it is none, or nothing could be kept of it."""
+        chosen = self.control
+        if chosen is None:
+            return None
+        try:
+            channel = Channel.parse(chosen.channel)
+            channel.check_signable()
+        except (ValueError, SigningError) as error:
+            raise ConfigurationError(f"control.channel: {error}") from None
+        if channel.realm != self.realm:
+            raise ConfigurationError(f"control.channel: {chosen.channel!r} is not in realm {self.realm!r}")
+        if not self.replay.state:
+            raise ConfigurationError(
+                'control: [replay] state = "" leaves nowhere to keep what operators said, so a restart could roll it'
+                " back: name a directory, or leave [control] out"
+            )
+        return channel
 
     def to_endpoint(self) -> Address | None:
         """Return where metrics are served; ConfigurationError where others would read them and nobody said so."""

@@ -93,6 +93,13 @@ class Signer:
             self._builder.prepare
         )  # for adapters that sign many, and would make a Message of each
 
+    def hold(self, why: str | None) -> None:
+        """Sign nothing for now, and say ``why`` with a SigningError; None lets it sign again.
+
+        That is a courtesy of a process that is itself: readers judge by their own.
+        """
+        self._builder.held = why
+
     def switch(self, key: NamedBackend) -> None:
         """Sign by another key from now on; ConfigurationError for one under an id of another length.
 

@@ -27,6 +27,11 @@ Missed: what is judged before a message that stands in front of it, and was lost
 subscription, may be a copy of that one. A successor would read the stream in its order, and take that one for the
 first. So what was ``missed_before`` a delivery is read first, and recalled; the numbers that a consumer gives to its
 deliveries show where one is missing.
+
+Overtaken: what stood in the stream when a reader began, an earlier one may have been given, also behind where the
+consumer stands now: it may have been made anew, or set back. What the limits take of that before its turn comes again
+is never delivered, and no number is missing for it; a copy behind it would pass for the first. So until the reader has
+worked off what stood there, it looks for what is ``gone_before`` a delivery, and the floor rises as for what is cut.
 """
 
 from __future__ import annotations
@@ -58,7 +63,8 @@ class StreamFacts:
     that was delivered, ``number`` the consumer's own of its last delivery, ``acknowledged`` the sequence up to which
     nothing is waited for. ``next_at`` is when the first message behind that was appended, of the subjects that are
     read; None if there is none. Everything that is gone was appended at ``last_gone_at`` or before; None if nothing is
-    gone.
+    gone. ``last`` is the highest sequence that the stream has given to anything. What was deleted from the middle
+    behind ``had`` was delivered to nobody.
     """
 
     origin: tuple[str, str]
@@ -68,6 +74,8 @@ class StreamFacts:
     acknowledged: int
     next_at: float | None
     last_gone_at: float | None
+    last: int
+    had: float = inf
 
 
 class _Reached(NamedTuple):
@@ -118,6 +126,8 @@ class StreamLife:
         self._known_subjects: set[str] = set()
         self._origin: tuple[str, str] | None = None
         self._reached = _Reached(0, 0)
+        self.had = inf
+        self._end = self._stood = 0
         self._unacked: set[int] = set()
 
     def bind(self, facts: StreamFacts, now: float) -> Beginning | None:
@@ -137,6 +147,7 @@ class StreamLife:
         floor = floor_at(policy, anchor)
         cut = floor_at(policy, anchor, cut=facts.last_gone_at)
         self._origin, self._reached = facts.origin, _Reached(facts.delivered, facts.number)
+        self.had, self._end, self._stood = facts.had, facts.last, 0
         self.subjects, self._known_subjects = facts.subjects, set()
         self._unacked = set()
         # Earlier by the skew: the server halves its way to a time, which a clock that stepped back within it misleads.
@@ -173,15 +184,33 @@ class StreamLife:
         """Return the sequence from which on something may stand before a delivery that was not judged; else None."""
         return self._reached.sequence + 1 if self._reached.misses(sequence, number) else None
 
+    def gone_before(self, sequence: int, number: int) -> int | None:
+        """Return the sequence from which on something may have gone before a delivery, unread; else None.
+
+        Only what stood in the stream when this life began may have been given to an earlier one.
+        """
+        return self._reached.sequence + 1 if self._is_overtaken(self._reached, sequence, number) else None
+
+    def is_behind(self, sequence: int, number: int) -> bool:
+        """Return True if something was missed, or may have gone, before a delivery that was not judged."""
+        return self._is_behind(self._reached, sequence, number)
+
+    def stood(self, upto: int) -> None:
+        """Take note that all up to a sequence still stood when the consumer had delivered that."""
+        self._stood = max(upto, self._stood)
+
     def filled(self, upto: int) -> None:
-        """Take note that everything up to a sequence was recalled that was missed."""
+        """Take note that everything up to a sequence was recalled that was missed, and the floor is above what is gone.
+
+        Nothing of that is missing before what follows.
+        """
         self._reached = self._reached._replace(sequence=max(upto, self._reached.sequence))
 
     def together(self, deliveries: Iterable[tuple[int, int]]) -> int:
-        """Return how many of these (sequence, number) follow one another with nothing missed in between."""
+        """Return how many of these (sequence, number) follow one another with nothing missed or gone in between."""
         reached, count = self._reached, 0
         for sequence, number in deliveries:
-            if count and reached.misses(sequence, number):
+            if count and self._is_behind(reached, sequence, number):
                 break
             reached = reached.behind(sequence, number)
             count += 1
@@ -201,3 +230,11 @@ class StreamLife:
     def acknowledged(self, sequence: int) -> None:
         """Take note of what does not come again."""
         self._unacked.discard(sequence)
+
+    def _is_behind(self, reached: _Reached, sequence: int, number: int) -> bool:
+        return reached.misses(sequence, number) or self._is_overtaken(reached, sequence, number)
+
+    def _is_overtaken(self, reached: _Reached, sequence: int, number: int) -> bool:
+        if sequence <= reached.sequence + 1 or reached.sequence >= self._end:
+            return False
+        return sequence > self._stood or reached.misses(sequence, number)

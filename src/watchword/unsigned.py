@@ -94,6 +94,8 @@ class ClaimsBuilder:
         self._uncovered = uncovered
         self._overhead = overhead
         self._routes: dict[tuple[str, int | None, str | None, tuple[str, ...]], _Route] = {}
+        self.held: str | None = None
+        """Why nothing is signed for now, if that is so."""
 
     def prepare(  # noqa: PLR0917 - for each message
         self,
@@ -108,6 +110,8 @@ class ClaimsBuilder:
         reply_to: str | None = None,
     ) -> UnsignedEnvelope:
         """Return the unsigned envelope of a message with these parts; options and errors as for ``Signer.prepare``."""
+        if self.held is not None:
+            raise SigningError(self.held)
         if channel.realm != self._realm:
             raise SigningError(f"channel {channel}: this signer signs for realm {self._realm!r}")
         if partition is not None and type(partition) is not int:  # no bool, which is equal to a partition that is known

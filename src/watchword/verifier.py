@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from watchword.checks import HeaderCoverage, in_force, reference_time, the_envelope, unaltered
 from watchword.errors import MAX_CLAIMED, ConfigurationError, Pending, Reason, Rejected, Unavailable
@@ -29,17 +29,28 @@ from watchword.verification import Verification
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+    from watchword.control import Control
     from watchword.envelope import Common
     from watchword.guard import MemoryReplayStore, Note
     from watchword.journal import Journal
     from watchword.keys import KeySource, VerificationKey
+    from watchword.message import Header
     from watchword.quota import Warned
     from watchword.replay import ReplayStore
     from watchword.signatures import CheckRunner
 
 Verdict: TypeAlias = VerifiedMessage | Rejected | Unavailable
+
+
+class Authentic(NamedTuple):
+    """Who signed a message, by which key; the digest of its claims, and the headers that were covered."""
+
+    key: VerificationKey
+    digest: bytes
+    headers: tuple[Header, ...]
+
 
 _ANYTHING: Final = Expected()
 _FRACTION: Final = 1.0
@@ -92,6 +103,23 @@ class Verifier:
         self._rates = RateLimiter()
         self.trust: Final = Trust(Demerits(clock)) if trust is None else trust
         self._rules_since = clock()
+        self._control: Control | None = None
+        self._opening: Callable[[], Awaitable[None]] | None = None
+        self._switched = 0
+
+    def obey(self, control: Control, opening: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Judge by what operators say as well; ``opening`` waits until that is known, before anything is judged."""
+        self._control, self._opening = control, opening
+
+    @property
+    def control(self) -> Control | None:
+        """What operators have said; None where nobody listens to any."""
+        return self._control
+
+    @property
+    def changes(self) -> int:
+        """A number that is another one once what verified may verify no more: it is judged again before its turn."""
+        return self._switched + (0 if self._control is None else self._control.changes)
 
     @property
     def keys(self) -> KeySource:
@@ -118,6 +146,7 @@ class Verifier:
         if (policy.allow, policy.contained) != (self.policy.allow, self.policy.contained):
             self._rules_since = self.clock()
         self.policy = policy
+        self._switched += 1
         if keys is not self._keys:
             self._keys.source = keys
 
@@ -213,7 +242,7 @@ class Verifier:
                     if found and enough is not None and enough():
                         del cases[-1]
                         break
-                    key = found[pair] = await find_key(keys, *pair)
+                    key = found[pair] = self._unless_revoked(await find_key(keys, *pair))
                 case.key = in_force(key, case.key_id, reference, now)  # 5
                 case.keyed = True
             except Rejected as verdict:
@@ -241,8 +270,33 @@ class Verifier:
                         case.reject(case.ahead)
         return cases
 
+    async def authenticate(
+        self, messages: Sequence[Message], *, check: CheckRunner | None = None
+    ) -> list[Authentic | Rejected | Unavailable]:
+        """Make checks 1 to 3 and 5 to 7, for what stays true however old it is; as far as they can be made.
+
+        A key counts that was valid when the message was appended, and is not revoked now; what was from the future then
+        is still rejected. Messages are Authentic by the words that were signed, and nothing is remembered of them.
+        """
+        stamped = [
+            replace(message, appended_at=None, appended_between=(message.appended_at, message.appended_at))
+            for message in messages
+            if message.appended_at is not None
+        ]
+        assert len(stamped) == len(messages)  # noqa: S101 - who reads the control log has stamps
+        cases = await self._authenticated(stamped, _ANYTHING, check, recalled=True)
+        found: list[Authentic | Rejected | Unavailable] = []
+        for case in cases:
+            if isinstance(case.verdict, Rejected | Unavailable):
+                found.append(case.verdict)
+            else:
+                found.append(Authentic(case.key, case.leaf, case.headers))
+        return found
+
     async def start(self) -> None:
         """Open a replay store that wants it; ConfigurationError if it cannot be trusted, Unavailable if it is down."""
+        if self._opening is not None:
+            await self._opening()
         if isinstance(self.replay, OpenedStore):
             try:
                 await self.replay.start()
@@ -319,8 +373,6 @@ class Verifier:
 
         They are kept however late it may be offered again, unless it is known that it never ``comes_again``.
         """
-        if not self._replay_check.guards(message):
-            return
         with suppress(Rejected):
             case = Verification(message)
             self._envelopes.open(case, the_envelope(message))
@@ -385,11 +437,26 @@ class Verifier:
             raise Rejected(Reason.RATE_LIMITED, f"over the rate of this principal's [[policy.allow]], {rule.rate}")
         if principal in policy.contained:
             raise Rejected(Reason.CONTAINED, "its principal is in [policy] contained")
+        contained = None if self._control is None else self._control.containment(principal, self.clock)
+        if contained is not None:
+            why = contained.why or "no reason given"
+            raise Rejected(Reason.CONTAINED, f"{contained.by} contains {contained.who!r}: {why}")
         if rule is not None and rule.min_trust and not self.trust.admits(principal, rule.min_trust):
             score = self.trust.score.score(principal)
             raise Rejected(
                 Reason.NOT_TRUSTED, f"trust {score:.2f}, and its [[policy.allow]] has {_bar(rule.min_trust)}"
             )
+
+    def _unless_revoked(self, key: VerificationKey | Reason) -> VerificationKey | Reason:
+        """Return a key as operators leave it; Unavailable where they may have said more than is known."""
+        if self._control is None:
+            return key
+        if self._control.stale:
+            raise Unavailable("control", "nothing was heard of the control log for longer than its max_staleness")
+        if isinstance(key, Reason):
+            return key
+        at = self._control.revoked_at(key)
+        return key if at is None else replace(key, revoked_at=at if key.revoked_at is None else min(at, key.revoked_at))
 
     def _note(self, case: Verification, reason: Reason) -> None:
         """Note a rejection as a fact against the principal, if that one alone can have caused it.
@@ -403,7 +470,7 @@ class Verifier:
             return
         if (signed.channel, signed.partition) != (message.channel.uri, message.partition):
             return
-        if False:
+        if case.issued_at < self._rules_since - skew - _FRACTION:
             return
         appended_at = message.appended_at
         if fact is Fact.RATE_LIMITED and (appended_at is None or appended_at - case.issued_at > skew + _FRACTION):

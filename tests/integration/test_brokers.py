@@ -1,7 +1,13 @@
 """The brokers that the other integration tests stand on."""
 
 import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import nats
 import pytest
@@ -102,3 +108,32 @@ async def test_redis_keeps_keys_over_a_restart(redis_broker: Broker) -> None:
     async with Redis.from_url(redis_broker.address) as client:
         assert await client.get("test-brokers") == b"kept"
     assert redis_version(redis_broker.address) == redis_broker.version
+
+
+USES = """
+import sys, time, tempfile
+tempfile.tempdir = sys.argv[1]
+from watchword.brokers import kafka_broker, nats_server
+with {}() as address:
+    print(address, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("starts", ["nats_server", "kafka_broker"])
+def test_an_embedded_broker_goes_with_its_process(tmp_path: Path, starts: str, how: signal.Signals) -> None:
+    """However the process ends that started it, the broker ends too, and nothing of it stays on the disk."""
+    command = [sys.executable, "-c", USES.format(starts), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:  # noqa: S603 - ours
+        assert process.stdout is not None
+        host, _, port = process.stdout.readline().strip().removeprefix("nats://").rpartition(":")
+        socket.create_connection((host, int(port)), timeout=5).close()
+        process.send_signal(how)
+        process.wait(30)
+    deadline = time.monotonic() + 20
+    while list(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection((host, int(port)), timeout=5)

@@ -28,6 +28,17 @@ def test_the_first_example_prints_what_verifies(tmp_path: Path, bus: str) -> Non
         ]
 
 
+@pytest.mark.parametrize("bus", ["nats", "kafka"])
+def test_the_first_example_passes_no_argument_over(tmp_path: Path, bus: str) -> None:
+    """Whoever gives it what is an option of another command is told so, and nothing runs."""
+    command = [sys.executable, "-m", f"watchword_adapters.first.{bus}", "--servers", "localhost"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - ours
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
+    assert (
+        f"takes no arguments: for a {'server' if bus == 'nats' else 'broker'} of yours, watchword init" in ended.stderr
+    )
+
+
 def test_the_first_example_on_a_nats_server_of_ones_own(tmp_path: Path, nats_url: str) -> None:
     """A server that was named is the one that is used."""
     _init(tmp_path, "--bus", "nats", "--servers", nats_url)

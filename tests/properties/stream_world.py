@@ -131,6 +131,12 @@ class Server:
         behind = self.first(self.gone_upto + 1, read=False)
         return self.last_stamp if behind is None else behind.stamp
 
+    def gone_between(self, first: int, end: int) -> float | None:
+        """Return when the last of what is gone from a sequence on, before another, was stored at the latest."""
+        gone = next((one for one in range(end - 1, first - 1, -1) if one not in self.kept), None)
+        behind = None if gone is None else self.first(gone + 1, read=False)
+        return None if gone is None else self.last_stamp if behind is None else behind.stamp
+
     def since(self, time: float, upto: int) -> Iterator[Stored]:
         """Return what is read that was stored since a time, found by halving, up to a sequence."""
         kept = list(self.kept.values())

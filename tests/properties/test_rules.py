@@ -1,6 +1,7 @@
 """Channels, patterns, rates and the folding of logs, for any input."""
 
 from collections import Counter
+from itertools import product
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,12 +9,17 @@ from structlog.testing import capture_logs
 from structlog.types import EventDict
 
 from tests.unit.core.world import nats
-from watchword import Allow, ConfigurationError, Rate, Reason, Rejected, SigningError
+from watchword import Allow, ConfigurationError, Mode, Policy, Rate, Reason, Rejected, SigningError
 from watchword.audit import BURST, PERIOD
 from watchword.message import is_principal
-from watchword.policy import RateLimiter
+from watchword.policy import ChannelRule, RateLimiter
 from watchword.spi import Audit, Channel
 
+NAMES = st.builds(
+    lambda tokens, rest: ".".join([*tokens, *rest]),
+    st.lists(st.sampled_from(["a", "b", "*"]), max_size=3),
+    st.sampled_from([["a"], ["b"], ["*"], [">"]]),
+)
 TOKENS = st.lists(st.sampled_from(["a", "b", "cc", "*", ">"]), min_size=1, max_size=4)
 P = "agent://acme/p"
 
@@ -56,7 +62,45 @@ def test_patterns_match_as_nats_does(pattern: list[str], subject: list[str]) -> 
     except ConfigurationError:
         assert ">" in pattern[:-1]
         return
-    assert rule.covers(Channel("nats", "prod", ".".join(subject))) is matches(pattern, subject)
+    found = Policy(allow=(rule,)).rule_for(P, Channel("nats", "prod", ".".join(subject)))
+    assert found is (rule if matches(pattern, subject) else None)
+
+
+SPOKEN = st.builds(
+    Allow, st.sampled_from([P, "agent://acme/q"]), st.builds(lambda name: (f"nats://prod/{name}",), NAMES)
+)
+
+
+@given(st.lists(SPOKEN, max_size=8), st.lists(st.sampled_from(["a", "b", "cc"]), min_size=1, max_size=4))
+def test_the_first_rule_that_covers_a_channel_holds(allow: list[Allow], subject: list[str]) -> None:
+    """Promise: which rule lets a principal speak, and so at which rate, is a matter of their order alone."""
+    channel = Channel("nats", "prod", ".".join(subject))
+    wanted = next((one for one in allow if one.principal == P and covers(one.channels[0][12:], channel.name)), None)
+    assert Policy(allow=tuple(allow)).rule_for(P, channel) is wanted
+
+
+@given(st.lists(st.tuples(NAMES, st.sampled_from(Mode)), max_size=8, unique_by=lambda one: one[0]), NAMES)
+def test_the_most_exact_rule_for_a_channel_holds(written: list[tuple[str, Mode]], asked: str) -> None:
+    """Promise: a channel has the mode of the rule that says most of it, and all that a pattern covers has its own."""
+    rules = tuple(ChannelRule(f"nats://prod/{name}", mode) for name, mode in written)
+    policy = Policy(channels=rules)
+    observes = policy.observes(Channel("nats", "prod", asked))
+    subjects = [".".join(tokens) for length in range(1, 6) for tokens in product(("a", "b", "x"), repeat=length)]
+    modes = {
+        max(
+            (rule for rule in rules if covers(rule.match[12:], one)), key=lambda rule: rule.exactness, default=policy
+        ).mode
+        for one in subjects
+        if covers(asked, one)
+    }
+    assert not (observes and Mode.ENFORCE in modes)
+    if not {"*", ">"} & set(asked.split(".")):
+        assert modes == {Mode.OBSERVE if observes else Mode.ENFORCE}
+
+
+def covers(pattern: str, subject: str) -> bool:
+    """Match a pattern as it is written."""
+    return matches(pattern.split("."), subject.split("."))
 
 
 @given(st.text(max_size=300))

@@ -40,14 +40,8 @@ class StreamReaders(RuleBasedStateMachine):
         self.handed: dict[Ident, int] = {}
         """Where each id was handed over, for ever."""
 
-        self.to_come: set[int] = set()
-        """What a consumer that was made anew or set back is yet to deliver, maybe again.
-
-        If it goes before that, a copy is given to the reader in its place, as it would have been itself.
-        """
-
         self.cut = -inf
-        """What was issued up to then may be stale, for what was stored then has gone before the reader began."""
+        """What was issued up to then may be stale, for what was stored then has gone before the reader was given it."""
 
         self.way: list[Delivery] = []
         self.held: dict[int, tuple[Delivery, VerifiedMessage]] = {}
@@ -131,6 +125,7 @@ class StreamReaders(RuleBasedStateMachine):
             acknowledged=acknowledged,
             next_at=None if following is None else following.stamp,
             last_gone_at=self.server.last_gone_at(),
+            last=self.server.last,
         )
 
     def build(self, beginning: Beginning, *, cut: int = 0) -> None:
@@ -140,14 +135,12 @@ class StreamReaders(RuleBasedStateMachine):
         self.recall(beginning)
         if cut:
             self.server.purge(cut)
-            self.what_has_gone_may_come_from_elsewhere()
             again = self.server.last_gone_at()
             if again is not None and (raised := floor_at(POLICY, -inf, cut=again)) > beginning.floor:
                 self.verifier.begin(self.life.log, floor=raised)
                 self.recall(beginning)
                 gone = again
         self.cut = -inf if gone is None else gone + SKEW
-        self.to_come = {one for one in self.server.kept if one > beginning.upto}
 
     def recall(self, beginning: Beginning) -> None:
         """Read the stream again."""
@@ -290,6 +283,26 @@ class StreamReaders(RuleBasedStateMachine):
             self.replay_all()
         self.finish()
 
+    @rule(count=st.integers(0, 2), keep=st.integers(1, 4), early=st.booleans(), reset=st.booleans())
+    def overtake(self, count: int, keep: int, early: bool, reset: bool) -> None:  # noqa: FBT001
+        """Read all, and begin anew; let the stream lose what has not come again by then, and has copies."""
+        self.send(ALICE, 0.0, 2)
+        self.send(BOB, 0.0, 2)
+        self.finish()
+        if early:
+            self.replay_all()
+        if reset:
+            self.reset("all")
+        else:
+            self.make(acked=self.server.consumer.acked, most=0, how="all")
+        self.restart(blind=False)
+        self.deliver(count)
+        self.judge(count, 0, 1, patient=True)
+        if not early:
+            self.replay_all()
+        self.purge(keep)
+        self.finish()
+
     @rule(server=WITHIN, reader=WITHIN, signer=WITHIN)
     def step_clocks(self, server: float, reader: float, signer: float) -> None:
         """Let all clocks step, within the skew."""
@@ -369,22 +382,36 @@ class StreamReaders(RuleBasedStateMachine):
         """Let the reader judge; where its memory was passed, it begins again."""
         sequence = delivery.stored.sequence
         while True:
-            first = self.life.missed_before(sequence, delivery.number)
-            if first is not None:
-                for stored in self.server.between(first, sequence):
-                    self.recall_one(stored, unacked=True)
-                self.life.filled(sequence - 1)
+            self.catch_up(delivery)
             expected = Expected(consumer=BY, was_passed=self.life.was_passed(sequence))
             (verdict,) = at_once(self.verifier.verify_many([read_as(delivery.stored, READER)], expected))
             if not (isinstance(verdict, Unavailable) and verdict.detail == PASSED):
                 return verdict
             self.begin_again(sequence)
 
+    def catch_up(self, delivery: Delivery) -> None:
+        """Recall what was missed before a delivery, and heed what is gone there."""
+        sequence, number = delivery.stored.sequence, delivery.number
+        missed, unread = self.life.missed_before(sequence, number), self.life.gone_before(sequence, number)
+        if missed is not None:
+            for stored in self.server.between(missed, sequence):
+                self.recall_one(stored, unacked=True)
+        if unread is not None:
+            delivered = self.server.consumer.delivered
+            gone = self.server.gone_between(unread, sequence)
+            if gone is not None:
+                gone = min(gone, delivery.stored.stamp)
+                self.verifier.raise_floor(self.life.log, floor_at(POLICY, -inf, cut=gone))
+                self.cut = max(self.cut, gone + SKEW)
+            stood = self.server.gone_between(sequence, delivered + 1) is None
+            self.life.stood(delivered if stood else sequence)
+        if missed is not None or unread is not None:
+            self.life.filled(sequence - 1)
+
     def conclude(self, delivery: Delivery, verdict: VerifiedMessage | Rejected | Unavailable, *, patient: bool) -> None:
         """Do what a verdict asks for; and hold it against all that ever happened."""
         stored, consumer = delivery.stored, self.server.consumer
         self.life.judged(stored.sequence, delivery.number)
-        self.to_come.discard(stored.sequence)
         if isinstance(verdict, VerifiedMessage):
             assert stored.ident is not None
             assert self.handed.setdefault(stored.ident, stored.sequence) == stored.sequence, "handed over at two places"
@@ -418,13 +445,6 @@ class StreamReaders(RuleBasedStateMachine):
         else:
             self.life.acknowledged(sequence)
             self.may_come.discard(sequence)
-
-    @invariant()
-    def what_has_gone_may_come_from_elsewhere(self) -> None:
-        """Take back the promise for what was to come again, and has gone before that."""
-        for ident, sequence in list(self.handed.items()):
-            if sequence in self.to_come and sequence not in self.server.kept:
-                del self.handed[ident]
 
     def check_rejection(self, stored: Stored, reason: str) -> None:
         """Hold a rejection against what the reader was given, and what may be wrong with the message."""

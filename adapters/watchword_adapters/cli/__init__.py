@@ -35,10 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail("the command line needs an extra: pip install 'watchword[cli]'", WRONG_USE)
     from watchword import WatchwordError  # noqa: PLC0415 - as late as what is above
+    from watchword.extras import what_to_install  # noqa: PLC0415 - as above
 
     try:
         code = run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
+    except ModuleNotFoundError as error:  # of what is imported when it is used
+        if (line := what_to_install(error)) is None:
+            raise
+        return _fail(line, WRONG_USE)
     except (WatchwordError, OSError, KeyboardInterrupt, SystemExit) as error:
         return _ended(error)
     return code
@@ -49,6 +54,8 @@ def _ended(error: BaseException) -> int:
 
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
+    if isinstance(error, SystemExit) and not error.code:  # typer's own, once it has shown or installed a completion
+        return OK
     if isinstance(error, BrokenPipeError | SystemExit):  # rich makes the second of the first
         _drop_output()
         return BROKEN_PIPE

@@ -15,7 +15,7 @@ from watchword.settings import KafkaSettings, NatsSettings
 from watchword_adapters.bus_options import kafka_options, nats_options
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator, Iterator, Mapping
     from pathlib import Path
 
     from watchword.settings import Settings
@@ -31,7 +31,7 @@ def connection(bus: str, settings: Settings, directory: Path, servers: str | Non
     ``servers``, addresses parted by commas, takes the place of the whole table: a login that was meant for one server
     is never sent to another. Without either it is the server of this machine.
     """
-    told: dict[str, Any] = {} if servers is None else {"servers": addresses(servers)}
+    told: dict[str, Any] = {} if servers is None else {"servers": addresses(bus, servers)}
     if bus == "kafka":
         kafka = settings.kafka if settings.kafka is not None and servers is None else KafkaSettings(**told)
         return kafka_options(kafka, directory)
@@ -39,10 +39,11 @@ def connection(bus: str, settings: Settings, directory: Path, servers: str | Non
     return nats_options(nats, directory) | _SOON
 
 
-def addresses(servers: str) -> list[str]:
-    """Return the addresses in ``--servers``; ConfigurationError for what is none."""
+def addresses(bus: str, servers: str) -> list[str]:
+    """Return the addresses in ``--servers``; ConfigurationError for what is none of a server of this bus."""
+    parts = [one.strip() for one in servers.split(",")]
     try:
-        return KafkaSettings(servers=[one.strip() for one in servers.split(",")]).servers
+        return (KafkaSettings(servers=parts) if bus == "kafka" else NatsSettings(servers=parts)).servers
     except ValidationError as error:
         raise ConfigurationError(f"--servers: {explain(error).partition(': ')[2]}") from None
 
@@ -53,8 +54,11 @@ def silence() -> None:
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
-    """Tell what a client raises as what it is: ``what`` does not answer, or an extra is not installed."""
+def explained(what: str, options: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Tell what a client raises as what it is: ``what`` does not answer, or an extra is not installed.
+
+    ``options`` are the client's, which say where it looked.
+    """
     try:
         yield
     except WatchwordError:
@@ -65,17 +69,34 @@ def explained(what: str) -> Iterator[None]:
     except Exception as error:
         if hasattr(error, "rights"):  # NotAllowed, of a client that may not be installed
             raise ConfigurationError(str(error)) from error
+        at = "" if options is None else f" (at {_servers(options)}; --servers names another)"
         of_client = type(error).__module__.partition(".")[0] in {"aiokafka", "nats"}
+        if of_client and "Authori" in type(error).__name__:
+            raise ConfigurationError(f"the broker refuses this user: {_told(error)}{at}") from error
         if of_client or isinstance(error, OSError):  # a TimeoutError is one
-            raise Unavailable(what, f"{type(error).__name__}: {error}") from error
+            raise Unavailable(what, f"{_told(error)}{at}") from error
         raise
 
 
-async def each_explained(what: str, found: AsyncGenerator[One]) -> AsyncGenerator[One]:
+def _servers(options: Mapping[str, Any]) -> str:
+    return ", ".join(options["servers" if "servers" in options else "bootstrap_servers"])
+
+
+def _told(error: Exception) -> str:
+    """Return an error's name and text; some have the name in the text already, and some have no text."""
+    name, text = type(error).__name__, str(error)
+    if not text:
+        return f"{name}: no answer in time" if isinstance(error, TimeoutError) else name
+    return text if name in text else f"{name}: {text}"
+
+
+async def each_explained(
+    what: str, found: AsyncGenerator[One], options: Mapping[str, Any] | None = None
+) -> AsyncGenerator[One]:
     """Yield what a client finds, its errors explained; those of the caller, who prints it, are not the client's."""
     async with aclosing(found):
         while True:
-            with explained(what):
+            with explained(what, options):
                 try:
                     one = await anext(found)
                 except StopAsyncIteration:

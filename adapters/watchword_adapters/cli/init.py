@@ -5,6 +5,7 @@ With a bus there is a first example beside it: a reader that has public keys onl
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -13,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from watchword import Algorithm, ConfigurationError, MemoryKeys, SigningKey
 from watchword.jwk import to_jwks
-from watchword.message import check_realm, is_principal
+from watchword.message import check_realm
 from watchword_adapters import brokers
 from watchword_adapters.cli.connecting import addresses
 from watchword_adapters.cli.jwks import replace_file
 from watchword_adapters.cli.keygen import create
-from watchword_adapters.cli.names import KEY_SET, file_name
+from watchword_adapters.cli.names import KEY_SET, check_typed, file_name
 from watchword_adapters.config import load
 from watchword_adapters.keys.public_files import read_keys
 from watchword_adapters.settings_file import read_settings
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _SETTINGS: Final = Path("watchword.toml")
 _READER: Final = "reader.toml"
 _FIRST: Final = "first.py"
+_CLIENTS: Final = {"nats": "nats", "kafka": "aiokafka"}
 _BROKERS: Final = {"nats": "nats_server", "kafka": "kafka_broker"}
 
 _REALM: Final = """\
@@ -108,14 +110,21 @@ def run_init(wanted: Wanted, *, as_json: bool) -> str:
 
 
 def _addresses(wanted: Wanted) -> list[str]:
-    """Return the servers that were named; none where the example is to bring its own, which must be there then."""
+    """Return the servers that were named; none where the example is to bring its own, which must be there then.
+
+    ConfigurationError where the example could not run for want of a client, too.
+    """
     if wanted.servers is not None:
         if wanted.bus is None:
             raise ConfigurationError("--servers: say of which bus: --bus nats, or --bus kafka")
-        return addresses(wanted.servers)
-    if wanted.bus is not None:
-        brokers.installed(wanted.bus)
-    return []
+        servers = addresses(wanted.bus, wanted.servers)
+    else:
+        servers = []
+        if wanted.bus is not None:
+            brokers.installed(wanted.bus)
+    if wanted.bus is not None and importlib.util.find_spec(_CLIENTS[wanted.bus]) is None:
+        raise ConfigurationError(f"{_CLIENTS[wanted.bus]} is not installed: pip install 'watchword[{wanted.bus}]'")
+    return servers
 
 
 def _table(bus: str | None, servers: list[str]) -> str:
@@ -134,8 +143,7 @@ def _path_for(principal: str | None) -> Path:
 
 def _make_settings(path: Path, realm: str, principal: str, table: str, report: _Report) -> None:
     check_realm(realm)
-    if not is_principal(principal):
-        raise ConfigurationError(f"principal {principal[:128]!r}: 1 to 255 bytes of UTF-8, no control characters")
+    check_typed(principal)
     private = path.with_name(f"{file_name(principal, path.parent) or path.stem}.pem")
     public = path.with_name(KEY_SET)
     known = _known(public)
@@ -151,7 +159,7 @@ def _make_settings(path: Path, realm: str, principal: str, table: str, report: _
 
 def _make_first(bus: str, servers: list[str], path: Path, settings: Settings, report: _Report) -> None:
     """Make a reader's settings and a program, beside the agent's; what is there is left as it is."""
-    public, reader, first = (path.with_name(name) for name in (KEY_SET, _READER, _FIRST))
+    public, reader = (path.with_name(name) for name in (KEY_SET, _READER))
     if not reader.exists():
         if not public.exists():
             raise ConfigurationError(f"{public} is not there, whose keys the example's reader is to believe")
@@ -159,12 +167,24 @@ def _make_first(bus: str, servers: list[str], path: Path, settings: Settings, re
         create(reader, (text + _table(bus, servers)).encode(), 0o644)
         report.add(reader, is_new=True)
         _make_journal(read_settings(reader), reader, report)
-    if first.exists():
-        report.add(first, is_new=False)
-    else:
-        create(first, _program(bus, servers, path).encode(), 0o644)
+    program = _program(bus, servers, path).encode()
+    first = _place(bus, program, path, report)
+    if not first.exists():
+        create(first, program, 0o644)
         report.add(first, is_new=True)
     report.first = first
+
+
+def _place(bus: str, program: bytes, path: Path, report: _Report) -> Path:
+    """Return where the program is to be, or is: a name that no other program has."""
+    names = (_FIRST, f"first_{bus}.py")
+    for place in map(path.with_name, names):
+        if not place.exists():
+            return place
+        report.add(place, is_new=False)
+        if place.read_bytes() == program:
+            return place
+    raise ConfigurationError(f"{' and '.join(names)} are there, and other programs than this example: rename one")
 
 
 def _program(bus: str, servers: list[str], path: Path) -> str:
@@ -237,7 +257,7 @@ def _told(path: Path, settings: Settings, report: _Report) -> str:
             " agent still runs, here or elsewhere."
         )
     else:
-        lines.append("Nothing to do: the journal was made before.")
+        lines.append("The journal was made before." if report.made else "Nothing to do: the journal was made before.")
     if settings.replay.store != "memory":
         lines.append(
             f"Readers that share the {settings.replay.store} store have their births there: run `watchword store init"

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from watchword import Algorithm, ConfigurationError, SigningKey
 from watchword.jwk import to_jwk
-from watchword_adapters.cli.names import file_name
+from watchword_adapters.cli.names import check_typed, file_name
 
 
 def make_pair(principal: str, algorithm: str, private: Path | None, public: Path | None, *, as_json: bool) -> str:
     """Write a new key pair and return what to print; ConfigurationError, and no file, where one exists already."""
+    check_typed(principal)
     if private is None or public is None:
         name = file_name(principal, Path())
         if not name:

@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from watchword import ConfigurationError
+from watchword.settings import check_principal
 from watchword_adapters.keys.public_files import read_keys
 from watchword_adapters.signers.file import read_private_key
 
@@ -19,6 +20,14 @@ KEY_SET: Final = "agents.jwks"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _DIGITS: Final = 8
+
+
+def check_typed(principal: str) -> None:
+    """Refuse a principal that settings would refuse; ConfigurationError says what to write."""
+    try:
+        check_principal(principal)
+    except ValueError as error:
+        raise ConfigurationError(f"principal: {error}") from None
 
 
 def file_name(principal: str, directory: Path) -> str:

@@ -100,7 +100,7 @@ def run_redrive(
 
 async def _redrive(opened: _Opened, only: Choice, wanted: set[str]) -> int:
     codes = {OK}
-    async with aclosing(each_explained("broker", _redriven(opened, only))) as found:
+    async with aclosing(each_explained("broker", _redriven(opened, only), opened.options)) as found:
         async for redriven in found:
             wanted.discard(redriven.id)
             write_line(redriven.to_json())
@@ -141,7 +141,7 @@ def _only(buses: list[str]) -> str:
 
 
 async def _copies(opened: _Opened) -> list[Stored]:
-    with explained("broker"):
+    with explained("broker", opened.options):
         copies: Any
         if opened.bus == "kafka":
             from watchword_adapters.kafka.redrive import copies  # noqa: PLC0415 - comes with an extra

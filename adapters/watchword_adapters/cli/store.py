@@ -109,7 +109,7 @@ async def _born(word: Word, agent: Watchword) -> ReaderBirth:
         )
     silence()
     options = connection("kafka" if kafka else "nats", settings, word.config.parent, word.servers)
-    with explained("broker"):
+    with explained("broker", options):
         if kafka:
             from watchword_adapters.kafka.admission import backlog_of  # noqa: PLC0415 - comes with an extra
 

@@ -10,8 +10,9 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from watchword import ConfigurationError, Rejected, Unavailable, VerifiedMessage
+from watchword import ConfigurationError, Mode, Rejected, Unavailable, VerifiedMessage
 from watchword.message import MAX_CHANNEL_BYTES
+from watchword.policy import ChannelRule
 from watchword.spi import Channel
 from watchword.wire_json import message_to_json, verdict_to_json
 from watchword_adapters.cli import OK, REJECTED, UNAVAILABLE
@@ -67,12 +68,7 @@ def run_tail(asked: Tail) -> int:
 
 def _messages(asked: Tail, agent: Watchword) -> AsyncGenerator[Message]:
     """Check what was asked for, and return what reads it."""
-    try:
-        channel = Channel.parse(asked.channel)
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from None
-    if channel.realm != agent.realm or len(channel.uri) > MAX_CHANNEL_BYTES:
-        raise ConfigurationError(f"channel {channel.uri[:128]!r}: {asked.config} is of realm {agent.realm!r}")
+    channel = _channel(asked, agent.realm)
     if channel.scheme == "kafka" and asked.stream is not None:
         raise ConfigurationError("--stream: Kafka has topics only; leave it out")
     if channel.scheme == "nats" and asked.from_start and asked.stream is None:
@@ -84,7 +80,29 @@ def _messages(asked: Tail, agent: Watchword) -> AsyncGenerator[Message]:
         sys.stderr.write(f"watchword: reading {escaped(channel.uri)} from its {begin}; Control-C ends it\n")
         sys.stderr.flush()
 
-    return each_explained("broker", _read(channel, asked, agent, options, ready))
+    return each_explained("broker", _read(channel, asked, agent, options, ready), options)
+
+
+def _channel(asked: Tail, realm: str) -> Channel:
+    """Read the channel; ConfigurationError, with what to write in this realm, for what nobody can read."""
+    uri = asked.channel
+    try:
+        channel = Channel.parse(uri)
+    except ValueError:
+        raise ConfigurationError(
+            f"channel {uri[:128]!r}: write kafka://{realm}/<topic> or nats://{realm}/<subject>, with the realm of"
+            f" {asked.config}; servers are named by --servers"
+        ) from None
+    if channel.realm != realm or len(uri) > MAX_CHANNEL_BYTES:
+        raise ConfigurationError(
+            f"channel {uri[:128]!r}: {asked.config} is of realm {realm!r}: write {channel.scheme}://{realm}/..., or"
+            " name other settings by --config"
+        )
+    try:
+        ChannelRule(uri, Mode.ENFORCE)  # whose pattern is of the same kind
+    except ConfigurationError as error:
+        raise ConfigurationError(f"channel{str(error).removeprefix('channels')}") from None
+    return channel
 
 
 async def _read(

@@ -1,6 +1,7 @@
 """A first signed message on Kafka: one agent signs, another verifies, and what nobody signed is dropped."""
 
 import asyncio
+import sys
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -39,5 +40,7 @@ async def main(servers: str) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        sys.exit("this program takes no arguments: for a broker of yours, watchword init --bus kafka --servers ADDRESS")
     with kafka_broker() as servers:  # a broker for this run only
         asyncio.run(main(servers))

@@ -1,6 +1,7 @@
 """A first signed message on NATS: one agent signs, another verifies, and what nobody signed is dropped."""
 
 import asyncio
+import sys
 
 import nats
 
@@ -37,5 +38,7 @@ async def main(servers: str) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        sys.exit("this program takes no arguments: for a server of yours, watchword init --bus nats --servers ADDRESS")
     with nats_server() as servers:  # a server for this run only
         asyncio.run(main(servers))

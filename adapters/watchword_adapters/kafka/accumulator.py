@@ -78,7 +78,7 @@ class SigningAccumulator(Accumulator):
         entry: Any = self._entries.entry(topic, partition, timestamp_ms, key, value, headers)
         if entry.size > self._largest:
             self._refuse(entry)
-        if self._gathering is not None:
+        if self._gathering is not None or self._watchword.is_due():
             return self._sign_and_add(tp, entry, timeout)
         # It waits there for room and for its turn, as with aiokafka.
         added: Coroutine[Any, Any, asyncio.Future[Any]] = super().add_message(tp, None, None, timeout, None, entry)
@@ -105,6 +105,8 @@ class SigningAccumulator(Accumulator):
             raise ConfigurationError(
                 "this batch would go out unsigned: fill one made by this producer's create_batch()"
             )
+        await self._watchword.keep_up()
+        self.check_transaction()
         topic, partition = tp.topic, as_partition(*tp)
         if builder.topic is not None and builder.topic != topic:
             raise ConfigurationError(f"batch made for topic {builder.topic!r}: create another for {topic!r}")
@@ -162,9 +164,10 @@ class SigningAccumulator(Accumulator):
         )
 
     async def _sign_and_add(self, tp: TopicPartition, entry: Any, timeout: float) -> asyncio.Future[Any]:  # noqa: ASYNC109 - as above
-        """Let a key that is held elsewhere sign; the transaction may have ended meanwhile."""
-        assert self._gathering is not None  # noqa: S101 - for type checkers
-        entry.seal(await self._gathering.sign(entry.unsigned))
+        """Look for another key, and let one that is held elsewhere sign; the transaction may have ended meanwhile."""
+        await self._watchword.keep_up()
+        if self._gathering is not None:
+            entry.seal(await self._gathering.sign(entry.unsigned))
         self.check_transaction()
         future: asyncio.Future[Any] = await super().add_message(tp, None, None, timeout, None, entry)
         return future

@@ -160,6 +160,7 @@ class VerifiedFetcher:
         self._judging: dict[TopicPartition, tuple[int, float]] = {}
         self._errors: dict[TopicPartition, Exception] = {}
         self._leases: dict[TopicPartition, float] = {}
+        self._changes = watchword.verifier.changes
         self._sought: set[TopicPartition] = set()
         self._warned: set[str] = set()
         self._latest: TopicPartition | None = None
@@ -605,6 +606,8 @@ class VerifiedFetcher:
                 kept = self._copies is not None and await self._copies.ask(message, verdict)
                 if kept:
                     self._watchword.audit.undetermined()
+                    if not self._exclusive:
+                        self._watchword.verifier.remember_unjudged(message)
                 return kept
             case _:
                 return await self._verdicts(tp, action)
@@ -657,6 +660,11 @@ class VerifiedFetcher:
 
     def _handed_over(self, wanted: tuple[TopicPartition, ...], most: int | None) -> dict[TopicPartition, list[Record]]:
         """Give out what is ready, at most so many; a deserializer's error where nothing comes before it."""
+        changes = self._watchword.verifier.changes
+        if changes != self._changes:
+            self._changes = changes
+            for reader in self._readers.values():
+                reader.doubt()
         found: dict[TopicPartition, list[Record]] = {}
         left, now = most, self._now()
         for tp in self._open(wanted):
@@ -810,8 +818,8 @@ class VerifiedFetcher:
         """Refuse to read both ends of an alias without a shared store: one message would be handed over from each."""
         if not self._exclusive:
             return
+        ends = {channel_of("kafka", self._watchword.realm, topic).uri for topic in topics}
         for alias in self._watchword.verifier.policy.aliases:
-            ends = {channel_of("kafka", self._watchword.realm, topic).uri for topic in topics}
             if {alias.channel, alias.signed_for} <= ends:
                 raise ConfigurationError(
                     f"this consumer reads {alias.channel} and {alias.signed_for}, which an alias pairs: a message on"

@@ -31,7 +31,9 @@ async def tail(
     async with opened(VerifyingConsumer(watchword=onlooker(watchword), **(COMMITTED | options))) as consumer:
         tps = [TopicPartition(topic, number) for number in await partitions_at_the_broker(consumer, topic)]
         if not tps:
-            raise ConfigurationError(f"topic {topic!r}: the broker has none of that name")
+            raise ConfigurationError(
+                f"topic {topic!r}: the broker has none of that name, or does not show it to this user"
+            )
         consumer.assign(tps)
         await (consumer.seek_to_beginning(*tps) if from_start else consumer.seek_to_end(*tps))
         ready()

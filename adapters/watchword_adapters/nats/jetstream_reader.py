@@ -166,9 +166,9 @@ class StreamReader(Reader):
             self.memory is not None
             and self.life is not None
             and delivery is not None
-            and self.life.missed_before(delivery.sequence, delivery.number) is not None
+            and self.life.is_behind(delivery.sequence, delivery.number)
         ):
-            await self.memory.catch_up(delivery.sequence, delivery.number)
+            await self.memory.catch_up(delivery.sequence, delivery.number, delivery.stamp / 1e9)
             await super().ready_for(raw)
 
     async def judge_first(self, raws: Sequence[Msg], check: CheckRunner, *, patience: float = inf) -> list[Judged]:

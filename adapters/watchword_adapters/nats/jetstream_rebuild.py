@@ -39,6 +39,9 @@ _BATCH: Final = 500
 _SECONDS: Final = 5.0
 """Time that the server has for a batch; a consumer made for the rebuild is gone soon after that."""
 
+_ANEW: Final = 60.0
+"""Seconds by which another floor is higher than what was warned of, if it is to be warned of as well."""
+
 MOST_DELETED: Final = 100_000
 """Deleted messages of which the server is asked for a list; where there are more, all may be gone."""
 
@@ -54,6 +57,30 @@ class _Look(NamedTuple):
     subjects: tuple[str, ...]
 
 
+class _State(NamedTuple):
+    """What a stream has lost: before ``first``, and one by one; ``deleted`` is None where those are too many to list.
+
+    ``last`` is the highest sequence that it has given, at ``last_at``, and ``kept`` how many messages it holds.
+    """
+
+    created: str
+    begins_at: int
+    first: int
+    last: int
+    last_at: float
+    kept: int
+    deleted: list[int] | None
+
+    def last_gone(self, had: float, *, end: float = inf) -> int:
+        """Return the highest sequence before ``end`` that is gone, 0 if none is; of single ones only up to ``had``."""
+        if not self.last or (not self.kept and self.last < self.begins_at):
+            return 0  # there was never anything
+        if not self.kept or self.deleted is None:
+            return int(min(self.last, end - 1))
+        front = min(self.first, end) - 1 if self.first > self.begins_at else 0
+        return int(max([front, *(sequence for sequence in self.deleted if sequence <= had and sequence < end)]))
+
+
 class StreamMemory:
     """Builds the memory of one consumer, for all subscriptions to it in this process."""
 
@@ -62,7 +89,7 @@ class StreamMemory:
         self._client = client
         self._reader = reader
         self._looked: _Look | None = None
-        self._below = inf
+        self._told = -inf
         self._absence: Final = Outage(reader.watchword.verifier.policy.max_hold)
         self._is_gone = False
 
@@ -117,19 +144,43 @@ class StreamMemory:
 
         await self._alone(widen)
 
-    async def catch_up(self, sequence: int, number: int) -> None:
-        """Recall what was missed before a delivery, however long that takes; NotFoundError as in ``begin_again``."""
+    async def catch_up(self, sequence: int, number: int, stamp: float) -> None:
+        """Recall what was missed before a delivery, however long that takes; NotFoundError as in ``begin_again``.
+
+        What has gone there before it could be read raises the floor; ``stamp`` is when the delivery was stored.
+        """
         life = self._reader.life
         assert life is not None  # noqa: S101 - as in begin
 
         async def catch_up() -> None:
-            first = life.missed_before(sequence, number)
-            if first is not None:
-                self._reader.watchword.audit.note("replay.missed", log=life.log, position=first)
-                await self._recall(_from(first), upto=sequence - 1, acknowledged=first - 1)
+            missed, unread = life.missed_before(sequence, number), life.gone_before(sequence, number)
+            if missed is not None:
+                self._reader.watchword.audit.note("replay.missed", log=life.log, position=missed)
+                await self._recall(_from(missed), upto=sequence - 1, acknowledged=missed - 1)
+            if unread is not None:
+                await self._heed(unread, sequence, stamp)
+            if missed is not None or unread is not None:
                 life.filled(sequence - 1)
 
         await self._alone(catch_up)
+
+    async def _heed(self, first: int, sequence: int, stamp: float) -> None:
+        """Raise the floor above what has gone from ``first`` on, before a delivery stored at ``stamp``."""
+        reader, life = self._reader, self._reader.life
+        assert life is not None  # noqa: S101 - as in begin
+        delivered = sequence
+        with suppress(NotFoundError):  # what it has delivered can be judged all the same
+            info = await self._context._jsm.consumer_info(reader.stream, reader.consumer)
+            delivered = max(sequence, 0 if info.delivered is None else info.delivered.stream_seq)
+        state = await self._state()
+        last_gone = state.last_gone(life.had, end=sequence)
+        if last_gone >= first:
+            gone, watchword = min(stamp, await self._followed(state, last_gone)), reader.watchword
+            floor = floor_at(watchword.verifier.policy, -inf, cut=gone)
+            watchword.verifier.raise_floor(reader.log, floor)
+            self._warn_of(floor)
+        stood = state.last_gone(life.had, end=delivered + 1) < sequence
+        life.stood(delivered if stood else sequence)
 
     async def _alone(self, build: Callable[[], Awaitable[None]]) -> None:
         """Build while nothing is judged; again, until it is done.
@@ -169,24 +220,25 @@ class StreamMemory:
     async def _begin(self, look: _Look, *, again: bool) -> None:
         reader, life = self._reader, self._reader.life
         assert life is not None  # noqa: S101 - for the type checker: only what reads alone has a memory here
-        watchword = reader.watchword
         try:
             following = await _first(self._context._jsm, reader.stream, look.acknowledged + 1, look.subjects)
-            self._below = look.delivered if look.number else inf
-            gone, created = await self._gone()
+            had = look.delivered if look.number else inf
+            state = await self._state()
             facts = StreamFacts(
-                origin=(created, look.created),
+                origin=(state.created, look.created),
                 subjects=look.subjects,
                 delivered=look.delivered,
                 number=look.number,
                 acknowledged=look.acknowledged,
                 next_at=None if following is None else following[1],
-                last_gone_at=gone,
+                last_gone_at=await self._gone(state, had),
+                last=state.last,
+                had=inf if again else had,
             )
             beginning = life.begin(facts, look.at) if again else life.bind(facts, look.at)
             if beginning is None:
                 return
-            await self._build(beginning)
+            await self._build(beginning, had)
         except (Error, TimeoutError) as error:
             life.forget()
             raise _unreadable(error) from error
@@ -194,14 +246,21 @@ class StreamMemory:
             life.forget()
             raise
         if beginning.is_cut:
-            watchword.audit.warn(
+            self._told = -inf
+            self._warn_of(beginning.floor)
+
+    def _warn_of(self, floor: float) -> None:
+        """Warn of a floor for what is gone; where more and more goes, not of each that it brings."""
+        if floor > self._told + _ANEW:
+            self._told = floor
+            self._reader.watchword.audit.warn(
                 "replay.cut",
-                log=life.log,
-                until=beginning.floor,
+                log=self._reader.log,
+                until=floor,
                 cost="what was issued before then is stale: messages are gone that copies of it may be",
             )
 
-    async def _build(self, beginning: Beginning) -> None:
+    async def _build(self, beginning: Beginning, had: float) -> None:
         reader, clock = self._reader, asyncio.get_running_loop().time
         watchword = reader.watchword
         floor, begun = beginning.floor, clock()
@@ -214,7 +273,7 @@ class StreamMemory:
             "opt_start_time": datetime.fromtimestamp(beginning.since, UTC),
         }
         recalled = await self._recall(since, upto=beginning.upto, acknowledged=beginning.acknowledged)
-        while (cut := await self._cut(beginning)) > floor:  # meanwhile, maybe before it could be read
+        while (cut := await self._cut(beginning, had)) > floor:  # meanwhile, maybe before it could be read
             floor = cut + 2 * (clock() - begun)  # so that a retention which goes on cutting does not catch up
             watchword.verifier.begin(reader.log, floor=floor)
             begun = clock()
@@ -231,37 +290,47 @@ class StreamMemory:
         subjects = tuple(info.config.filter_subjects or [info.config.filter_subject or ">"])
         return _Look(now, str(info.created), delivered, number, acknowledged, subjects)
 
-    async def _cut(self, beginning: Beginning) -> float:
+    async def _cut(self, beginning: Beginning, had: float) -> float:
         """Return the floor that what is gone by now calls for."""
-        gone, _ = await self._gone()
+        gone = await self._gone(await self._state(), had)
         policy = self._reader.watchword.verifier.policy
         return beginning.floor if gone is None else floor_at(policy, -inf, cut=gone)
 
-    async def _gone(self) -> tuple[float | None, str]:
-        """Return when the last message that is gone was appended at the latest, and when the stream was made.
+    async def _gone(self, state: _State, had: float) -> float | None:
+        """Return when the last message that is gone was appended at the latest.
 
-        What was deleted from the middle behind the consumer's position, it has not delivered; unless it has delivered
+        What was deleted from the middle behind what the consumer ``had``, it has not delivered; unless it has delivered
         nothing at all, for then it may have been made anew or reset.
         """
+        last_gone = state.last_gone(had)
+        return await self._followed(state, last_gone) if last_gone else None
+
+    async def _followed(self, state: _State, sequence: int) -> float:
+        """Return when what stands behind a sequence was appended; for the last one when that was."""
+        following = None
+        if sequence < state.last:
+            following = await _first(self._context._jsm, self._reader.stream, sequence + 1, [">"])
+        return state.last_at if following is None else following[1]
+
+    async def _state(self) -> _State:
         jsm, stream = self._context._jsm, self._reader.stream
         answer = await _asked(jsm, f"STREAM.INFO.{stream}", {})
-        state, created = answer["state"], str(answer["created"])
-        begins_at = max(1, answer["config"].get("first_seq", 1))
-        if not state["last_seq"] or (not state["messages"] and state["last_seq"] < begins_at):
-            return None, created  # there was never anything
-        if not state["messages"]:
-            return _seconds(state["last_ts"]), created
-        last_gone = state["first_seq"] - 1 if state["first_seq"] > begins_at else 0
-        if state.get("num_deleted", 0) > MOST_DELETED:
-            return _seconds(state["last_ts"]), created
-        if state.get("num_deleted"):
+        state, count = answer["state"], answer["state"].get("num_deleted", 0)
+        deleted: list[int] | None = []
+        if count > MOST_DELETED:
+            deleted = None
+        elif count:
             detailed = await _asked(jsm, f"STREAM.INFO.{stream}", {"deleted_details": True})
             deleted = detailed["state"].get("deleted") or []
-            last_gone = max([last_gone, *(sequence for sequence in deleted if sequence <= self._below)])
-        if not last_gone:
-            return None, created
-        following = await _first(jsm, stream, last_gone + 1, [">"])
-        return (_seconds(state["last_ts"]) if following is None else following[1]), created
+        return _State(
+            created=str(answer["created"]),
+            begins_at=max(1, answer["config"].get("first_seq", 1)),
+            first=state["first_seq"],
+            last=state["last_seq"],
+            last_at=_seconds(state["last_ts"]),
+            kept=state["messages"],
+            deleted=deleted,
+        )
 
     async def _recall(self, start: dict[str, Any], *, upto: int, acknowledged: int) -> int:
         """Read up to a sequence; what is not ``acknowledged`` may come again, however late."""

@@ -34,7 +34,7 @@ _ID: Final = re.compile("[0-9a-f]{32}")
 class Delivery(NamedTuple):
     """What an ack subject says: the (stream, consumer) that delivered, stream sequence, time (ns) and attempt.
 
-    ``number`` is the consumer's own of this delivery.
+    ``number`` is the consumer's own of this delivery; ``pending`` is how many messages the consumer had left behind it.
     """
 
     by: tuple[str, str]
@@ -42,18 +42,19 @@ class Delivery(NamedTuple):
     stamp: int
     attempt: int
     number: int
+    pending: int
 
     @classmethod
     def parse(cls, reply: str) -> Delivery | None:
-        """Read ``$JS.ACK[.<domain>.<account>].<stream>.<consumer>.<attempt>.<sequence>.<...>.<ns>...``; else None."""
+        """Read ``$JS.ACK[.<domain>.<account>].<stream>.<consumer>.<attempt>.<sequence>.<n>.<ns>.<left>``; else None."""
         tokens = reply.split(".")
         if tokens[:2] != _ACK or not (len(tokens) == _SHORT or len(tokens) >= _LONG):
             return None
-        stream, consumer, *numbers = tokens[2:8] if len(tokens) == _SHORT else tokens[4:10]
+        stream, consumer, *numbers = tokens[2:9] if len(tokens) == _SHORT else tokens[4:11]
         if not all(0 < len(one) <= _DIGITS and one.isascii() and one.isdigit() for one in numbers):
             return None
-        attempt, sequence, number, stamp = map(int, numbers)
-        return cls((stream, consumer), sequence, stamp, attempt, number)
+        attempt, sequence, number, stamp, pending = map(int, numbers)
+        return cls((stream, consumer), sequence, stamp, attempt, number, pending)
 
 
 def sequence_of(raw: Msg) -> int:

@@ -53,8 +53,11 @@ class Outbox:
     async def put(self, one: Outgoing) -> None:
         """Accept a message for sending; the base's errors where it accepts none. Waits only where the base would.
 
-        With a signing back-end that takes its time it waits for the signature: Unavailable where that failed.
+        With a signing back-end that takes its time it waits for the signature: Unavailable where that failed. The first
+        to be signed waits while the settings are looked at, if that is due, for they may name another key.
         """
+        if not self.waiting:
+            await self._watchword.keep_up()
         self._wire.check_open(len(one.payload) + self.waiting_size)
         signer = self._watchword.signer
         if not signer.in_memory:

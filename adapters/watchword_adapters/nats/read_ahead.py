@@ -38,6 +38,7 @@ class ReadAhead:
         self._check = check
         self._judged: deque[Judged] = deque()
         self._doubtful = False
+        self._changes = 0
 
     async def judge(self, raw: Msg, *, exclusive: bool) -> Msg | None:
         """Return what the handler may have of ``raw``, which was taken off the queue, as ``Reader.judge`` does.
@@ -46,13 +47,16 @@ class ReadAhead:
         """
         if self._judged and self._judged[0].raw is not raw:  # it waited for its key, and has come back before these
             return await self._reader.judge(raw)
+        changes = self._reader.watchword.verifier.changes
         if not self._judged:
             if exclusive or self._queue.empty() or not self._reader.looks_ahead:
                 return await self._reader.judge(raw)
             self._judged.extend(await self._reader.judge_first(self._together(raw), self._check, patience=PATIENCE))
             self._doubtful = is_undetermined(self._judged[-1].verdict)
+            self._changes = changes
         judged = self._judged.popleft()
-        if asyncio.get_running_loop().time() - judged.at >= FRESH:
+        if changes != self._changes or asyncio.get_running_loop().time() - judged.at >= FRESH:
+            self._changes = changes
             judged, *behind = await self._reader.renew([judged, *self._judged], self._check)
             self._judged = deque(behind)
         return await self._reader.conclude(judged)

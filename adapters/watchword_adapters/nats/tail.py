@@ -83,7 +83,8 @@ async def _stored(
         bound = await context.pull_subscribe(subject, stream=stream, config=config)
     except APIError as error:  # no such stream; or a WorkQueue, where reading is taking
         raise ConfigurationError(
-            f"stream {stream!r}: {error.description}; leave --stream out to read along on the subject"
+            f"stream {stream!r}: {error.description or 'this server has no JetStream'};"
+            " leave --stream out to read along on the subject"
         ) from None
     name = (await bound.consumer_info()).name
     try:

@@ -131,8 +131,8 @@ class JournalFile:
         ).fetchall()
         packed = database.execute("SELECT packed FROM entries WHERE reader = ? ORDER BY number", (number,)).fetchall()
         notes = (note for (blob,) in packed for note in _unpacked(log, blob))
-        is_read = any(_may_live(*other) for other in others)
-        return Recalled(floor=max(floor, birth) if is_read else floor, notes=notes)
+        is_shared = any(_may_live(*other) for other in others)
+        return Recalled(floor=max(floor, birth) if is_shared else floor, notes=notes, is_shared=is_shared)
 
     def begin(self, logs: AbstractSet[str], *, floor: float, known: bool) -> None:
         """Say which readers this process is; those that are not known here, or ``known`` ones too, get a floor."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from watchword import Mode, Rejected, Unavailable
 from watchword.agent import require
 from watchword.extras import told
+from watchword.patterns import Patterns
 from watchword.policy import ChannelRule
 from watchword.spi import Channel
 
@@ -36,7 +37,8 @@ class MemorySubscription:
         self.dropped: Final[list[Rejected | Unavailable]] = []
         self._agent = agent
         self._subject = subject
-        self._pattern = ChannelRule(Channel("nats", bus.realm, subject).uri, Mode.ENFORCE)
+        rule = ChannelRule(Channel("nats", bus.realm, subject).uri, Mode.ENFORCE)  # which says what is no pattern
+        self._pattern = Patterns([(rule.match, rule)])
         self._waiting: deque[Message] = deque()
         self._life = agent.lives.open(subject)
         # Whoever reads this bus was made after it, so nobody was given anything before.
@@ -74,5 +76,5 @@ class MemorySubscription:
         self._agent.lives.close(self._life, self._subject)
 
     def _hear(self, message: Message) -> None:
-        if self._pattern.covers(message.channel):
+        if any(self._pattern.covering(message.channel.uri)):
             self._waiting.append(message)

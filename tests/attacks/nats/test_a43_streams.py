@@ -88,6 +88,89 @@ async def test_a43_the_original_is_gone(world: World, make_stream: MakeStream, w
     assert guard.audit.counts[Reason.STALE] + guard.audit.counts[Reason.REPLAYED] >= 1
 
 
+@pytest.mark.parametrize(
+    ("way", "how", "begun_with"),
+    [
+        (way, how, begun_with)
+        for way in ("ephemeral pull", "durable made anew", "durable reset")
+        for how in ("purge", "limits", "delete")
+        for begun_with in (0, 1)
+    ]
+    + [("ephemeral push", "limits", 0), ("ephemeral push", "delete", 0)],
+)
+async def test_a43_the_original_goes_before_its_turn_comes_again(
+    world: World, make_stream: MakeStream, way: str, how: str, begun_with: int
+) -> None:
+    """A reader that works off what an earlier one was given heeds what the stream loses before it gets there."""
+    set_up = await stage(world, make_stream)
+
+    async def subscribed(js: VerifyingJetStream) -> Any:
+        if way == "ephemeral push":
+            one_at_a_time = ConsumerConfig(max_ack_pending=1)
+            return await js.subscribe(set_up.subject, config=one_at_a_time, manual_ack=True)
+        return await set_up.pull(js) if way == "durable reset" else await begun(set_up, js, way)
+
+    _, js = await set_up.reader(max_skew=0.5)
+    subscription = await subscribed(js)
+    await set_up.say(b"first", b"scale up", b"last")
+    assert await got(subscription, 3) == [b"first", b"scale up", b"last"]
+    await subscription.unsubscribe()
+    await set_up.replay(2)
+    manager = set_up.attacker.jetstream()
+    if way == "durable reset":
+        await set_up.attacker.request(f"$JS.API.CONSUMER.RESET.{set_up.stream}.worker", b'{"seq":1}', timeout=5)
+    guard, js = await set_up.reader(max_skew=0.5)
+    subscription = await subscribed(js)
+    if begun_with:
+        assert await got(subscription, 1) == [b"first"]
+    if how == "purge":
+        await manager.purge_stream(set_up.stream, seq=4)
+    elif how == "delete":
+        await manager.delete_msg(set_up.stream, 2)
+    else:
+        config = (await manager.stream_info(set_up.stream)).config
+        await manager.update_stream(config.evolve(max_msgs=1))
+
+    async def all_until_the_end() -> list[bytes]:
+        found: list[bytes] = []
+        while b"end" not in found:
+            found += await got(subscription, 1)
+        return found
+
+    reading = asyncio.create_task(all_until_the_end())
+    await until(lambda: guard.audit.counts[Reason.STALE] >= 1)
+    await second_begins()
+    await second_begins()
+    await set_up.say(b"end")
+    assert b"scale up" not in await soon(reading)
+    assert guard.audit.events["replay.cut"] == 1
+
+
+async def test_a46_others_messages_in_a_backlog_cost_nothing(
+    world: World, make_stream: MakeStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gaps in what a filter lets through are looked into together, and nothing is stale where nothing has gone."""
+    set_up, asked, questions = await stage(world, make_stream), jetstream_rebuild._asked, list[str]()
+
+    async def counting(jsm: Any, what: str, question: dict[str, Any]) -> dict[str, Any]:
+        questions.append(what)
+        return await asked(jsm, what, question)
+
+    monkeypatch.setattr(jetstream_rebuild, "_asked", counting)
+    values = [b"%d" % number for number in range(30)]
+    for value in values:
+        await set_up.say(value)
+        await set_up.attacker.jetstream().publish(f"{set_up.stream}.other", b"")
+    guard, js = await set_up.reader()
+    subscription = await begun(set_up, js, "ephemeral pull")
+    questions.clear()
+    assert await got(subscription, 5) == values[:5]
+    fetched = await subscription.fetch(25, timeout=15)
+    assert [msg.data for msg in fetched] == values[5:]
+    assert guard.audit.counts == {"delivered": 30}
+    assert len(questions) <= 6  # one for each fetch, at most
+
+
 async def test_a46_a_consumer_of_a_stream_that_lost_nothing_has_no_floor(world: World, make_stream: MakeStream) -> None:
     """The first consumer of a stream, and one made later, are given all that the stream ever held."""
     set_up = await stage(world, make_stream)

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from nats.js.api import ConsumerConfig, RetentionPolicy
 from tests.brokers.nats import wheel
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.quarantining import UNSIGNED, held, message, quarantine_on
-from tests.integration.nats.world import CLOUD, PLANNER, World, soon, until, world_on
+from tests.integration.nats.world import CLOUD, PLANNER, World, soon, unacknowledged, until, world_on
 from tests.support.delaying import far_away
 from tests.support.kept import Kept
 from watchword import Rate, Reason, Rejected, Unavailable, Watchword
@@ -80,12 +81,7 @@ async def test_a44_a_quarantine_that_takes_nothing_stops_no_durable(
     assert counts[Reason.UNSIGNED] == 1100
     await until(lambda: counts["left_out"] == 1100 - quarantine.counts["kept"])
 
-    async def pending() -> int:
-        return (await attacker.jetstream().consumer_info(stream, "d")).num_ack_pending or 0
-
-    async with asyncio.timeout(20):
-        while await pending():  # noqa: ASYNC110 - the server tells nobody
-            await asyncio.sleep(0.01)
+    await unacknowledged(partial(attacker.jetstream().consumer_info, stream, "d"), 0)
 
 
 @pytest.mark.parametrize("bus", ["core", "limits", "workqueue"])
@@ -242,7 +238,7 @@ async def test_a44_what_could_not_be_judged_holds_up_nothing(world: World, make_
     (msg,) = await soon(worker.fetch(1, timeout=20))
     assert (msg.data, kept.copies) == (b"honest", [])
     await msg.ack()
-    assert (await worker.consumer_info()).num_ack_pending == 1
+    await unacknowledged(worker.consumer_info, 1)
     kept.gate.set()
     await until(lambda: agent.audit.counts["undetermined"] == 1)
     assert kept.copies == [(b"in doubt", "undetermined")]

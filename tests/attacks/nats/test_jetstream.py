@@ -22,7 +22,7 @@ HOUR = 3600.0
 async def next_of(subscription: JetStreamContext.PullSubscription) -> bytes:
     """Fetch the next message that verifies, acknowledge it, and return its payload."""
     (msg,) = await subscription.fetch(timeout=15)
-    await msg.ack()
+    await msg.ack_sync(timeout=15)
     return msg.data
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +12,13 @@ from nats.aio.subscription import Subscription
 from nats.errors import ConnectionClosedError, ConnectionDrainingError, OutboundBufferLimitError
 
 from tests.brokers.plugin import MakeStream
-from tests.integration.nats.world import CLOUD, PLANNER, World, soon, until, verified
+from tests.integration.nats.world import CLOUD, PLANNER, REALM, World, soon, until, verified
 from watchword import SigningError, SigningKey, Unavailable, Watchword
 from watchword.envelope import parse
 from watchword.spi import Channel, Message, Signer
+from watchword_adapters.config import load
 from watchword_adapters.nats import WatchwordClient, outbox
+from watchword_adapters.settings_watch import CHECK_EVERY, SettingsWatch
 
 Unique = Callable[[str], str]
 
@@ -50,6 +53,34 @@ async def test_publishes_of_one_round_are_one_tree_and_verify_alone(world: World
     headers = tuple((name, value.encode()) for name, value in (messages[3].headers or {}).items())
     alone = Message(channel=Channel("nats", "prod", subject), value=b"3", headers=headers, reader="alone")
     assert (await guard.verifier.verify(alone)).principal == PLANNER
+
+
+async def test_who_only_sends_follows_its_key(world: World, unique: Unique, tmp_path: Path) -> None:
+    """The first message after a look was due bears the new key's signature; in their order, however many wait."""
+
+    def write(key: SigningKey) -> None:
+        private = tmp_path / "planner.pem"
+        private.touch(mode=0o600)
+        private.write_bytes(key.to_pem())
+
+    first, second = SigningKey.generate(), SigningKey.generate()
+    write(first)
+    settings = f'realm = "{REALM}"\nprincipal = "{PLANNER}"\n[signer]\nkey = "planner.pem"\n[replay]\nstate = ""\n'
+    (tmp_path / "watchword.toml").write_text(settings)
+    agent = load(tmp_path / "watchword.toml")
+    subject, planner = unique("posting"), await world.client(agent)
+    tap = await tapped(world, subject)
+    await planner.publish(subject, b"0")
+    write(second)
+    await planner.flush()
+    watch = agent._watch
+    assert isinstance(watch, SettingsWatch)
+    watch._looked -= CHECK_EVERY
+    await asyncio.gather(*(planner.publish(subject, b"%d" % number) for number in range(1, 100)))
+    got = await seen(tap, 100)
+    assert [msg.data for msg in got] == [b"%d" % number for number in range(100)]
+    signed_by = [parse((msg.headers or {})["watchword"].encode()).common.key_id for msg in got]
+    assert signed_by == [first.key_id] + [second.key_id] * 99
 
 
 class Careless(dict[str, str]):

@@ -17,7 +17,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy
 from nats.js.errors import APIError, NoStreamResponseError, TooManyStalledMsgsError
 
 from tests.brokers.plugin import MakeStream
-from tests.integration.nats.world import CLOUD, PLANNER, World, soon, until, verified
+from tests.integration.nats.world import CLOUD, PLANNER, World, soon, unacknowledged, until, verified
 from watchword import ConfigurationError, Mode, Reason, SigningError, Unavailable, VerifiedMessage, Watchword
 from watchword.spi import MemoryReplayStore, Message
 from watchword_adapters.nats import ObservedMsg, VerifyingJetStream, jetstream_rebuild
@@ -139,9 +139,7 @@ async def test_push_callback_acknowledges_after_the_handler(world: World, make_s
     await until(lambda: len(got) == 2)
     assert got == [False, True]
     assert len(errors) == 1
-    async with asyncio.timeout(10):
-        while (info := await push.consumer_info()).num_ack_pending:  # noqa: ASYNC110 - the server tells nobody
-            await asyncio.sleep(0.02)
+    info = await unacknowledged(push.consumer_info, 0)
     assert info.ack_floor is not None
     assert info.ack_floor.stream_seq == 1
     await push.unsubscribe()

@@ -11,7 +11,7 @@ from nats.js.api import ConsumerConfig
 
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import CLOUD, PLANNER, World, until
-from watchword import ConfigurationError, Mode, Policy, Watchword
+from watchword import ConfigurationError, MemoryKeys, Mode, Policy, Watchword
 from watchword.policy import ChannelRule
 from watchword_adapters.nats import WatchwordClient
 from watchword_adapters.stores.sqlite import SqliteReplayStore
@@ -109,6 +109,44 @@ async def test_every_honest_message_is_delivered_once_through_the_switch(
     if store is not None:
         await client.close()
         await store.close()
+
+
+@pytest.mark.parametrize("mode", Mode)
+async def test_a_key_that_comes_late_brings_no_copy_to_a_group(
+    world: World, unique: Callable[[str], str], tmp_path: Path, mode: Mode
+) -> None:
+    """A39: what a queue group dropped, or was handed unverified, for want of a key is never delivered from a copy."""
+    subject, policy = unique("late"), Policy(max_skew=0.0)
+    store = SqliteReplayStore(tmp_path / "ids.db", policy=policy, clock=time.time)
+    agent = world.agent(CLOUD, mode=mode, store=store, max_skew=0.0)
+    planner, plain = await world.client(world.agent(PLANNER)), await world.plain()
+    agent.switch(Policy(mode=mode, max_skew=0.0), MemoryKeys())
+    client, got, captured = await world.client(agent), list[tuple[bytes, bool]](), list[Msg]()
+
+    async def handle(msg: Msg) -> None:
+        got.append((msg.data, getattr(msg, "verified", None) is not None))
+
+    async def capture(msg: Msg) -> None:
+        captured.append(msg)
+
+    await plain.subscribe(subject, cb=capture)
+    await plain.flush()
+    await in_a_group(client, subject, handle)
+    await client.ready()
+    await client.flush()
+    await planner.publish(subject, b"early")
+    await planner.flush()
+    await until(lambda: agent.audit.counts["unknown_key"] + len(got) and captured)
+    assert got == ([(b"early", False)] if mode is Mode.OBSERVE else [])
+    agent.switch(policy, world.keys)
+    await plain.publish(subject, captured[0].data, headers=captured[0].headers)
+    await plain.flush()
+    await until(lambda: agent.audit.counts["replayed"])
+    await planner.publish(subject, b"late")
+    await until(lambda: (b"late", True) in got)
+    assert [data for data, is_verified in got if is_verified] == [b"late"]
+    await client.close()
+    await store.close()
 
 
 async def test_a_pattern_reads_channels_of_both_modes(world: World, unique: Callable[[str], str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.js.api import ConsumerInfo
 
 from watchword import (
     Alias,
@@ -180,6 +181,14 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in the client, which tells nobody
             await asyncio.sleep(0.005)
+
+
+async def unacknowledged(look: Callable[[], Awaitable[ConsumerInfo]], count: int) -> ConsumerInfo:
+    """Wait until the server counts so many messages as unacknowledged: it takes in acks in its own time."""
+    async with asyncio.timeout(PATIENCE):
+        while (info := await look()).num_ack_pending != count:  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(0.01)
+    return info
 
 
 async def second_begins() -> None:

@@ -17,7 +17,8 @@ from nats.aio.client import Client
 
 from tests.brokers import nats as ways
 from tests.brokers.broker import Broker
-from watchword import ConfigurationError, Policy
+from tests.integration.stores.issue_times import LATER, POLICY, first_after_birth, later, reached
+from watchword import ConfigurationError
 from watchword.replay import ReaderBirth, ReaderForgottenError, StoreError
 from watchword.spi import Admission, Claim, Position
 from watchword_adapters.contract.replay_store import make_claim
@@ -27,7 +28,6 @@ from watchword_adapters.stores.nats_mark import reader_key
 from watchword_adapters.stores.nats_rooms import Rooms
 
 FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
-POLICY = Policy(max_age=60, max_skew=1, max_lag=600)
 LATE = 180.0
 """Seconds beyond what a claim asks for: two time-outs of a minute, and a clock that is another one ahead."""
 
@@ -79,11 +79,6 @@ async def asked(client: Client, what: str, wanted: dict[str, Any] | None = None)
     return told
 
 
-def now() -> int:
-    """Return an issue time above the floor of a store that is born now."""
-    return int(time.time()) + 3
-
-
 async def answer(store: NatsKvReplayStore, *args: Any, **fields: Any) -> Admission:
     """Claim until the server is there again."""
     async with asyncio.timeout(20):
@@ -100,10 +95,10 @@ async def test_a_restart_is_a_birth_unless_the_server_is_durable(
 ) -> None:
     """Promise (A14, A35): a server that syncs late vouches for nothing older than its restart; another for all."""
     store = opened(own_server.address, durable=durable)
-    issued = int(time.time()) + 2
+    issued = await first_after_birth(store)
     assert await store.claim(make_claim(1, offset=1, at=issued)) is FIRST
     own_server.restart()
-    await asyncio.sleep(issued - time.time())
+    await reached(issued)
     if durable:
         assert await answer(store, 2, offset=2, at=issued) is FIRST
     else:
@@ -112,7 +107,7 @@ async def test_a_restart_is_a_birth_unless_the_server_is_durable(
             await store.claim(make_claim(2, offset=2, at=issued))
     assert await _told(store, make_claim(1, offset=1, at=issued)) is (REDELIVERED if durable else None)
     assert await store.claim(make_claim(1, offset=3, at=issued)) is REPLAYED
-    assert await store.claim(make_claim(3, offset=4, at=issued + 5)) is FIRST
+    assert await store.claim(make_claim(3, offset=4, at=issued + LATER)) is FIRST
 
 
 @pytest.mark.parametrize("accident", ["STREAM.PURGE", "STREAM.DELETE"])
@@ -121,10 +116,10 @@ async def test_what_was_put_before_the_loss_was_noticed_is_no_redelivery(
 ) -> None:
     """Promise: a replay that was put, at its own place, by one who did not know of the loss is not believed later."""
     store, late = opened(), opened()
-    await asyncio.gather(store.start(), late.start())
-    issued = int(time.time()) + 2
+    await late.start()
+    issued = await first_after_birth(store)
     assert await store.claim(make_claim(1, offset=1, at=issued)) is FIRST
-    await asyncio.sleep(issued - time.time())
+    await reached(issued)
     async with admin(nats_broker.address) as client:
         await asked(client, f"{accident}.KV_{bucket}")
         if accident == "STREAM.DELETE":
@@ -152,13 +147,14 @@ async def test_ids_that_are_purged_without_the_mark_are_a_birth(
     store = opened()
     await store.admit_reader("group", ReaderBirth(floor=-inf))
     # A mark that was put again is newer than the ids.
-    claims = [make_claim(number, at=now()) for number in range(3)]
+    issued = await first_after_birth(store)
+    claims = [make_claim(number, at=issued) for number in range(3)]
     assert [await store.claim(claim) for claim in claims] == [FIRST] * 3
     await store.admit_reader("group", ReaderBirth(floor=-inf), replace=True)
     assert await _told(store, claims[0]) in {REPLAYED, None}
     if not running:
         await store.close()
-    await asyncio.sleep(claims[0].issued_at - time.time())
+    await reached(issued)
     ids = f"$KV.{bucket}.id"
     async with admin(nats_broker.address) as client:
         told = await asked(client, f"STREAM.INFO.KV_{bucket}")
@@ -196,30 +192,34 @@ async def test_processes_that_start_together_share_one_birth(opened: Opened) -> 
 
 async def test_a_far_server_costs_two_round_trips_a_claim(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: a claim takes two, its sender's first three; also one whose answer was lost, and one that is refused."""
-    trip = 0.2
-    real = Bucket._answers
+    real, under_way, taken = Bucket._answers, [0], [0]
 
     async def far(bucket: Bucket, requests: Any) -> Any:
-        await asyncio.sleep(trip)
-        return await real(bucket, requests)
+        taken[0] += not under_way[0]  # what goes out together is one trip
+        under_way[0] += 1
+        await asyncio.sleep(0.01)
+        try:
+            return await real(bucket, requests)
+        finally:
+            under_way[0] -= 1
 
     store = opened()
-    await store.admit_reader("group", ReaderBirth(floor=float(now())))
+    await store.admit_reader("group", ReaderBirth(floor=float(born := later())))
     assert store._session is not None
     store._session.tidy_at = inf
     monkeypatch.setattr(Bucket, "_answers", far)
-    lost, copy = (replace(make_claim(1, at=now() + 9), arrival=arrival) for arrival in (b"one", b"two"))
+    lost, copy = (replace(make_claim(1, at=born + 9), arrival=arrival) for arrival in (b"one", b"two"))
     trips = []
     for claim, expected in (
         (lost, FIRST),
-        (make_claim(2, offset=2, at=now() + 9), FIRST),
+        (make_claim(2, offset=2, at=born + 9), FIRST),
         (lost, REDELIVERED),
         (copy, REPLAYED),
-        (make_claim(3, at=now() - 9), TOO_OLD),
+        (make_claim(3, at=born - 9), TOO_OLD),
     ):
-        begun = time.monotonic()
+        taken[0] = 0
         assert await store.claim(claim) is expected
-        trips.append(round((time.monotonic() - begun) / trip))
+        trips.append(taken[0])
         # Ids that left change the mark, and no word of the operator's: nothing is read again for it.
         mark = store._session.mark
         await store._session.bucket.put([Put("mark", mark.encoded(), after=mark.sequence)])
@@ -232,7 +232,7 @@ async def test_a_server_that_is_not_there_is_told(opened: Opened) -> None:
     told = r"^url nats://127\.0\.0\.1:1: no connection \(NoServersError\); start the server, or correct url$"
     for _ in range(2):
         with pytest.raises(StoreError, match=told):
-            await store.claim(make_claim(1, at=now()))
+            await store.claim(make_claim(1, at=later()))
 
 
 async def test_a_login_that_is_refused_is_a_mistake(tmp_path: Path, opened: Opened) -> None:
@@ -264,15 +264,15 @@ async def test_credentials_that_cannot_be_used_are_a_mistake(
 async def test_an_operator_can_ask_for_a_birth(nats_broker: Broker, bucket: str, opened: Opened) -> None:
     """Promise: after a backup was put back, taking the mark away makes all of it too old."""
     store = opened()
-    issued = int(time.time()) + 2
+    issued = await first_after_birth(store)
     assert await store.claim(make_claim(1, offset=1, at=issued)) is FIRST
-    await asyncio.sleep(issued - time.time())
+    await reached(issued)
     async with admin(nats_broker.address) as client:
         await (await client.jetstream().key_value(bucket)).delete("mark")
     assert await answer(store, 2, at=issued) in {TOO_OLD, REPLAYED}
     assert await _told(store, make_claim(2, offset=9, at=issued)) in {REPLAYED, None}  # put before the loss was noticed
     assert await store.claim(make_claim(4, at=issued)) is TOO_OLD
-    assert await store.claim(make_claim(3, at=issued + 5)) is FIRST
+    assert await store.claim(make_claim(3, at=issued + LATER)) is FIRST
 
 
 async def _told(store: NatsKvReplayStore, claim: Claim) -> Admission | None:
@@ -289,7 +289,7 @@ async def test_a47_a_clock_that_jumps_ahead_and_comes_back_takes_nothing(
     """A server's clock that jumps ahead makes what has a time to live expire, and nothing else; so nothing has one."""
     store = opened()
     await store.admit_reader("group", ReaderBirth(floor=-inf))
-    claim = make_claim(1, offset=1, at=now())
+    claim = make_claim(1, offset=1, at=later())
     assert await store.claim(claim) is FIRST
     async with admin(nats_broker.address) as client:
         stream = client.jetstream()
@@ -330,9 +330,10 @@ async def test_ids_leave_with_a_trace_when_their_time_is_over(
     nats_broker: Broker, bucket: str, opened: Opened, narrow: float, *, full: bool
 ) -> None:
     """Promise: nothing grows for ever, a few ids at a time, and what has left is too old; a full bucket gets room."""
-    store = opened()
+    behind = [3600.0]  # so that nothing leaves by both clocks before all is put
+    store = opened(clock=lambda: time.time() - behind[0])
     await store.admit_reader("group", ReaderBirth(floor=-inf))
-    issued = math.ceil(time.time() - narrow) + 1
+    issued = math.floor(time.time() - narrow) - 1
     async with admin(nats_broker.address) as client:
         if full:
             told = await asked(client, f"STREAM.INFO.KV_{bucket}")
@@ -347,6 +348,7 @@ async def test_ids_leave_with_a_trace_when_their_time_is_over(
                 break
             put += 1
         assert (put < 7) == full
+        behind[0] = 0.0
         async with asyncio.timeout(20):
             while await held(client, bucket):
                 with suppress(StoreError):
@@ -383,9 +385,9 @@ async def test_an_id_that_leaves_meanwhile_is_not_new(
     opened: Opened, narrow: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise: between a claim's two looks at the mark another process may purge its id; then it is too old."""
-    store, other = opened(timeout=20.0), opened()
+    store, other = opened(timeout=20.0, clock=lambda: time.time() - 3600), opened()
     await asyncio.gather(store.admit_reader("group", ReaderBirth(floor=-inf)), other.start())
-    claim = aged(1, math.ceil(time.time() - narrow) + 2)
+    claim = aged(1, math.floor(time.time() - narrow) - 1)
     assert await store.claim(claim) is FIRST
     assert store._session is not None
     await (store._session.tidying or asyncio.sleep(0))
@@ -432,7 +434,7 @@ async def test_a_user_that_may_not_purge_is_told_once(opened: Opened, monkeypatc
     monkeypatch.setattr(store._session.bucket, "oldest", refuse)
     for number in range(3):
         store._session.tidy_at = 0.0
-        assert await store.claim(make_claim(number, at=now())) is FIRST
+        assert await store.claim(make_claim(number, at=later())) is FIRST
         await (store._session.tidying or asyncio.sleep(0))
     ((event, fields),) = told
     assert event == "replay.store_not_tidied"
@@ -441,7 +443,7 @@ async def test_a_user_that_may_not_purge_is_told_once(opened: Opened, monkeypatc
 
 async def test_the_birth_itself_is_too_old(opened: Opened) -> None:
     """Promise: what was issued up to the skew after the birth may have been claimed before it."""
-    born = now()
+    born = later()
     store = opened(clock=lambda: float(born))
     assert await store.claim(make_claim(1, at=born + POLICY.max_skew)) is TOO_OLD
     assert await store.claim(make_claim(1, at=born + POLICY.max_skew + 1)) is FIRST
@@ -592,7 +594,7 @@ async def test_garbage_is_no_admission(
 
     monkeypatch.setattr(store._session.connection, "publish", lie)
     with pytest.raises(StoreError):
-        await store.claim(make_claim(1, at=now()))
+        await store.claim(make_claim(1, at=later()))
 
 
 @pytest.mark.parametrize("value", [b"", b"[]", b"{}", b'{"birth": 1, "server": "", "nonce": "00"}', b"\xff"])
@@ -606,7 +608,7 @@ async def test_a_mark_that_cannot_be_read_is_none(
         await client.flush()
     store = opened()
     assert await store.claim(make_claim(1, at=int(time.time()) - 5)) is TOO_OLD
-    assert await store.claim(make_claim(1, at=now())) is FIRST
+    assert await store.claim(make_claim(1, at=later())) is FIRST
 
 
 async def test_what_is_under_way_counts_as_held() -> None:

@@ -15,14 +15,14 @@ from redis.asyncio import Redis
 from tests.brokers import redis
 from tests.brokers.broker import Broker
 from tests.brokers.process import free_port
-from watchword import ConfigurationError, Policy
+from tests.integration.stores.issue_times import LATER, POLICY, first_after_birth, later, reached
+from watchword import ConfigurationError
 from watchword.replay import ReaderBirth, ReaderForgottenError, StoreError
 from watchword.spi import Admission, Claim
 from watchword_adapters.contract.replay_store import make_claim
 from watchword_adapters.stores.redis import RIGHTS, RedisReplayStore
 
 FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
-POLICY = Policy(max_age=60, max_skew=1, max_lag=600)
 LATE = 180.0
 """Seconds beyond what a claim asks for: two time-outs of a minute, and a clock that is another one ahead."""
 
@@ -60,11 +60,6 @@ async def opened() -> AsyncIterator[Opened]:
         await store.close()
 
 
-def now() -> int:
-    """Return an issue time above the floor of a store that is born now."""
-    return int(time.time()) + 3
-
-
 async def config(broker: Broker, **settings: str | int) -> None:
     """Change settings of a running server."""
     async with Redis.from_url(broker.address) as client:
@@ -86,7 +81,7 @@ async def test_a_restart_of_a_durable_server_forgets_nothing(served: Served, ope
     """Promise (A14, A35): where each write is synced before it is answered, a restart costs no honest message."""
     broker = served()
     store = opened(broker)
-    issued = now()
+    issued = later()
     assert await store.claim(make_claim(1, offset=1, at=issued)) is FIRST
     broker.restart()
     assert await answer(store, 1, offset=1, at=issued) is REDELIVERED
@@ -103,8 +98,7 @@ async def test_a_restart_of_another_server_is_a_birth(served: Served, opened: Op
     broker = served()
     await config(broker, **settings)
     store = opened(broker)
-    await store.start()
-    issued = int(time.time()) + 2
+    issued = await first_after_birth(store)
     assert await store.claim(make_claim(1, at=issued)) is FIRST
     async with Redis.from_url(broker.address) as client:
         (mark,) = await client.keys("watchword:mark")
@@ -113,9 +107,9 @@ async def test_a_restart_of_another_server_is_a_birth(served: Served, opened: Op
     async with Redis.from_url(broker.address) as client:
         await client.flushall()
         await client.hset(mark, mapping=before)
-    await asyncio.sleep(issued - time.time())
+    await reached(issued)
     assert await answer(store, 1, at=issued) is TOO_OLD
-    assert await store.claim(make_claim(2, at=issued + 5)) is FIRST
+    assert await store.claim(make_claim(2, at=issued + LATER)) is FIRST
 
 
 async def test_a_replica_that_takes_over_is_a_birth(served: Served, opened: Opened) -> None:
@@ -129,22 +123,21 @@ async def test_a_replica_that_takes_over_is_a_birth(served: Served, opened: Open
     async with asyncio.timeout(20), Redis.from_url(replica.address) as client:
         while (await client.info("replication"))["master_link_status"] != "up":  # noqa: ASYNC110 - it cannot be awaited
             await asyncio.sleep(0.05)
-        issued = int(time.time()) + 2
+        issued = math.floor(time.time() + POLICY.max_skew) + 1
         assert await store.claim(make_claim(1, at=issued)) is FIRST
         with pytest.raises(ConfigurationError, match="name its master"):
             await opened(replica).start()
-        while not await client.exists("watchword:mark"):  # noqa: ASYNC110 - as above
+        while await client.hget("watchword:mark", "durable") != b"0":  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.05)
-        assert await client.hget("watchword:mark", "durable") == b"0"
         master.stop()
         # As if the replica had been cut off before it heard that.
         await client.execute_command("REPLICAOF", "NO", "ONE")
         await client.hset("watchword:mark", "durable", "1")
-    await asyncio.sleep(issued - time.time())
+    await reached(issued)
     store = opened(replica)
     assert await store.claim(make_claim(2, at=issued)) is TOO_OLD
     assert await store.claim(make_claim(1, at=issued)) in {REPLAYED, TOO_OLD}
-    assert await store.claim(make_claim(3, at=issued + 5)) is FIRST
+    assert await store.claim(make_claim(3, at=issued + LATER)) is FIRST
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
@@ -161,7 +154,7 @@ async def test_eviction_that_begins_later_is_a_birth(served: Served, opened: Ope
     """Promise (A20): ids that were evicted although all was well at the start do not come back as new."""
     broker = served("--maxmemory", "100mb", "--maxmemory-policy", "noeviction")
     store = opened(broker)
-    issued = now()
+    issued = await first_after_birth(store)
     assert await store.claim(make_claim(1, at=issued)) is FIRST
     async with asyncio.timeout(20), Redis.from_url(broker.address) as client:
         await client.config_set("maxmemory-policy", "allkeys-random")
@@ -170,10 +163,10 @@ async def test_eviction_that_begins_later_is_a_birth(served: Served, opened: Ope
             used = (await client.info("memory"))["used_memory"]
             await client.config_set("maxmemory", used - 50_000)
         await client.config_set("maxmemory", 0)
-        await asyncio.sleep(issued - time.time())
+        await reached(issued)
     assert await answer(store, 1, at=issued) in {TOO_OLD, REPLAYED}
     assert await store.claim(make_claim(2, at=issued)) is TOO_OLD
-    assert await store.claim(make_claim(3, at=issued + 5)) is FIRST
+    assert await store.claim(make_claim(3, at=issued + LATER)) is FIRST
 
 
 @pytest.mark.parametrize(
@@ -195,14 +188,15 @@ async def test_keys_that_are_deleted_are_a_birth(
     """Promise (A39): whichever keys somebody deletes with the ids, no id comes back as new, in any process."""
     prefix = unique("part")
     store = opened(redis_broker, prefix=prefix)
-    claims = [make_claim(number, at=now()) for number in range(3)]
+    issued = await first_after_birth(store)
+    claims = [make_claim(number, at=issued) for number in range(3)]
     assert [await store.claim(claim) for claim in claims] == [FIRST] * 3
-    await asyncio.sleep(claims[0].issued_at - time.time())
+    await reached(issued)
     async with Redis.from_url(redis_broker.address) as client:
         await client.delete(*[key for name in deleted for key in await client.keys(f"{prefix}{name}")])
     for each in (opened(redis_broker, prefix=prefix), store):
         assert {await each.claim(claim) for claim in claims} <= {TOO_OLD, REPLAYED}
-    late = make_claim(9, at=claims[0].issued_at + 60)
+    late = make_claim(9, at=issued + LATER)
     assert [await store.claim(late), await store.claim(late)] == [FIRST, REPLAYED]
 
 
@@ -212,9 +206,10 @@ async def test_single_ids_that_are_deleted_are_a_birth(
     """Promise (A39): a bucket that holds fewer ids than were put there is noticed when one of its time is claimed."""
     prefix = unique("one")
     store = opened(redis_broker, prefix=prefix)
-    claims = [make_claim(number, offset=number, at=now()) for number in range(4)]
+    issued = await first_after_birth(store)
+    claims = [make_claim(number, offset=number, at=issued) for number in range(4)]
     assert [await store.claim(claim) for claim in claims] == [FIRST] * 4
-    await asyncio.sleep(claims[0].issued_at - time.time())
+    await reached(issued)
     async with Redis.from_url(redis_broker.address) as client:
         (bucket,) = await client.keys(f"{prefix}ids:*")
         await client.hdel(bucket, store._use(claims[0]).key)
@@ -223,7 +218,7 @@ async def test_single_ids_that_are_deleted_are_a_birth(
                 await store.claim(claims[0])
             assert [await store.claim(claim) for claim in claims[1:]] == [REDELIVERED] * 3
         birth = await client.hget(f"{prefix}mark", "birth")
-        assert await store.claim(make_claim(9, at=claims[0].issued_at + 60)) is FIRST
+        assert await store.claim(make_claim(9, at=issued + LATER)) is FIRST
         assert await client.hget(f"{prefix}mark", "birth") == birth, "one loss is one birth"
 
 
@@ -231,8 +226,8 @@ async def test_a_full_server_takes_nothing_and_forgets_nothing(served: Served, o
     """Promise (A20): without room there is no answer, so nothing is delivered; what was known stays known."""
     broker = served("--maxmemory", "100mb", "--maxmemory-policy", "noeviction")
     store = opened(broker)
-    assert await store.claim(make_claim(1, at=now())) is FIRST
-    issued = now()
+    assert await store.claim(make_claim(1, at=later())) is FIRST
+    issued = later()
     assert await store.claim(make_claim(2, offset=2, at=issued)) is FIRST
     await config(broker, maxmemory=1)
     with pytest.raises(Exception, match=r"OOM|maxmemory"):
@@ -255,7 +250,7 @@ async def test_missing_rights_are_told(served: Served, opened: Opened, right: st
         await client.execute_command("ACL", "SETUSER", "default", f"-{right}")
     store = opened(broker)
     with pytest.raises(Exception, match=rf"needs .*{right}|permission"):
-        await store.claim(make_claim(1, at=now()))
+        await store.claim(make_claim(1, at=later()))
 
 
 async def test_the_rights_that_are_named_are_enough(served: Served, opened: Opened) -> None:
@@ -348,7 +343,7 @@ async def test_garbage_is_no_admission(
 
     monkeypatch.setattr(store._client, "execute_command", lie)
     with pytest.raises(StoreError):
-        await store.claim(make_claim(1, at=now()))
+        await store.claim(make_claim(1, at=later()))
 
 
 @pytest.mark.parametrize(
@@ -383,7 +378,7 @@ async def test_clocks_that_differ_too_much_are_an_error(redis_broker: Broker, op
     """Promise: entries that would leave too early, by a clock that runs ahead, vouch for nothing."""
     store = opened(redis_broker, clock=lambda: time.time() - 100)
     with pytest.raises(StoreError, match="clock"):
-        await store.claim(make_claim(1, at=now()))
+        await store.claim(make_claim(1, at=later()))
 
 
 async def test_a47_a_clock_that_jumps_ahead_and_comes_back_takes_nothing(served: Served, opened: Opened) -> None:
@@ -391,7 +386,7 @@ async def test_a47_a_clock_that_jumps_ahead_and_comes_back_takes_nothing(served:
     broker = served()
     store = opened(broker)
     await store.admit_reader("group", ReaderBirth(floor=-inf))
-    claim = make_claim(1, offset=1, at=now())
+    claim = make_claim(1, offset=1, at=later())
     assert await store.claim(claim) is FIRST
     async with Redis.from_url(broker.address) as client:
         for key in await client.keys("watchword:*"):
@@ -436,11 +431,13 @@ def aged(number: int, at: int) -> Claim:
 async def test_ids_leave_with_a_trace_when_their_time_is_over(served: Served, opened: Opened, narrow: float) -> None:
     """Promise: nothing grows for ever, room is free again, and what has left is too old for whoever comes with it."""
     broker = served()
-    store = opened(broker, per_principal=1)
+    behind = [50.0]  # so that nothing leaves by both clocks before all is claimed
+    store = opened(broker, per_principal=1, clock=lambda: time.time() - behind[0])
     await store.admit_reader("group", ReaderBirth(floor=-inf))
-    issued = math.ceil(time.time() - narrow) + 1
+    issued = math.floor(time.time() - narrow) - 1
     assert await store.claim(aged(1, issued)) is FIRST
     assert await store.claim(aged(2, issued + 60)) is OVER_QUOTA
+    behind[0] = 0.0
     async with asyncio.timeout(20):
         while await store.claim(aged(2, issued + 60)) is OVER_QUOTA:  # noqa: ASYNC110 - nobody signals the time
             await asyncio.sleep(0.1)
@@ -498,7 +495,7 @@ async def test_a_birth_is_at_the_later_of_two_clocks(served: Served, opened: Ope
     store = opened(served(), clock=lambda: time.time() + ahead)
     latest = int(time.time()) + max(0, ahead)
     assert await store.claim(make_claim(1, at=latest)) is TOO_OLD
-    assert await store.claim(make_claim(1, at=latest + 5)) is FIRST
+    assert await store.claim(make_claim(1, at=latest + LATER)) is FIRST
 
 
 async def test_a_reader_reads_many_logs(redis_broker: Broker, opened: Opened, unique: Callable[[str], str]) -> None:
@@ -514,7 +511,7 @@ async def test_a_script_that_was_flushed_is_loaded_again(redis_broker: Broker, o
     await store.start()
     async with Redis.from_url(redis_broker.address) as client:
         await client.script_flush()
-    assert await store.claim(make_claim(1, at=now() + 3600)) in {FIRST, REPLAYED}
+    assert await store.claim(make_claim(1, at=later())) in {FIRST, REPLAYED}
 
 
 @pytest.mark.needs_redis("pause")
@@ -534,7 +531,7 @@ async def test_a_server_that_is_not_there_is_knocked_at_once(opened: Opened) -> 
     gone = Broker(bus="redis", kind="process", address="redis://127.0.0.1:1")
     store = opened(gone)
     failures = await asyncio.gather(
-        *(store.claim(make_claim(i, at=now())) for i in range(2000)), return_exceptions=True
+        *(store.claim(make_claim(i, at=later())) for i in range(2000)), return_exceptions=True
     )
     told = "url redis://127.0.0.1:1: no connection (ConnectionError); start the server, or correct url"
     assert {str(failure) for failure in failures if isinstance(failure, StoreError)} == {told}

@@ -1,12 +1,17 @@
 import importlib.machinery
+import os
 import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from watchword import ConfigurationError
-from watchword_adapters import brokers
+from watchword_adapters import broker_keeper, brokers
 
 STARTS = {"nats-server": brokers.nats_server, "noida-db": brokers.kafka_broker}
 
@@ -64,3 +69,50 @@ def test_no_broker_outlives_the_demo() -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
     with pytest.raises(OSError, match="refused"):
         socket.create_connection((host, int(port)), timeout=5)
+
+
+IGNORES = "import pathlib, signal, time\nsignal.signal(15, signal.SIG_IGN)\npathlib.Path('up').touch()\ntime.sleep(60)"
+
+
+@pytest.mark.parametrize("program", ["", IGNORES])
+def test_a_keeper_whose_caller_is_gone_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str
+) -> None:
+    """At the end of its standard input the broker ends, by force if it must, and so does all that it has written."""
+    directory = tmp_path / "kept"
+    directory.mkdir()
+    handlers = []
+
+    class Input:
+        """A pipe that is closed as soon as the program runs."""
+
+        def read(self) -> bytes:
+            while program and not (directory / "up").exists():
+                time.sleep(0.01)
+            return b""
+
+    monkeypatch.setattr("signal.signal", lambda _, handler: handlers.append(handler))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=Input()))
+    broker_keeper.main(0.2, str(directory), [sys.executable, "-c", program])
+    assert not directory.exists()
+    with pytest.raises(SystemExit):
+        handlers[0]()
+
+
+def test_a_forked_process_does_not_keep_a_broker_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else holds the pipe to a broker's keeper, the broker ends with the block."""
+    held: list[int] = []
+    popen: Any = subprocess.Popen
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        process = popen(*arguments, **options)
+        held.append(os.dup(process.stdin.fileno()))
+        return process
+
+    monkeypatch.setattr("subprocess.Popen", watched)
+    monkeypatch.setattr(brokers, "_END_SECONDS", 0.2)
+    with brokers.nats_server() as url:
+        host, port = url.removeprefix("nats://").split(":")
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection((host, int(port)), timeout=5)
+    os.close(held[0])

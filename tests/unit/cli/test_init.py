@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import stat
 import tomllib
@@ -99,7 +100,8 @@ def test_a_key_that_another_principal_has(run: Run, directory: Path) -> None:
         ((), "watchword.toml is not there: add --realm and --principal, and it is made"),
         (("-r", "prod"), "watchword.toml is not there: add --realm and --principal"),
         (("-r", "PROD", "-p", PLANNER), "realm 'PROD'"),
-        (("-r", "prod", "-p", "a\x1b[2J"), "1 to 255 bytes of UTF-8, no control characters"),
+        (("-r", "prod", "-p", "a\x1b[2J"), "principal: write 1 to 255 bytes of text without control characters"),
+        (("-r", "prod", "-p", "agent:/acme/x"), "principal: 'agent:/acme/x' is no URI: write a scheme"),
         (("-r", "prod", "-p", PLANNER, "-c", "none/a.toml"), "none/planner.pem: No such file or directory"),
     ],
 )
@@ -181,9 +183,29 @@ def test_a_first_example_is_made_beside_the_settings(run: Run, directory: Path) 
     assert reader.keys() == {"realm", "keys", "replay"}
     assert "with nats_server() as servers:" in Path("first.py").read_text()
     before = tree(directory)
-    again = run("init", "--bus", "kafka", "--json")
+    again = run("init", "--bus", "nats", "--json")
     assert (again.code, tree(directory)) == (0, before)
     assert again.lines[0]["made"] == []
+
+
+def test_another_example_gets_a_name_of_its_own(run: Run, directory: Path) -> None:
+    """A program that is there is neither written over nor taken for what was asked for."""
+    run("init", "-r", "prod", "-p", PLANNER, "--bus", "nats")
+    before = tree(directory)
+    ended = run("init", "--bus", "kafka")
+    assert ended.code == 0
+    assert ended.out.splitlines()[0] == "made: first_kafka.py"
+    assert ended.out.splitlines()[-3:-1] == ["kept as it is: first.py", "The journal was made before."]
+    assert ended.out.splitlines()[-1] == "Now type: python first_kafka.py"
+    program = tree(directory).pop("first_kafka.py")
+    assert tree(directory) == before | {"first_kafka.py": program}
+    assert b"with kafka_broker() as servers:" in program
+    assert run("init", "--bus", "kafka").out.splitlines()[-1] == "Now type: python first_kafka.py"
+    assert run("init", "--bus", "nats").out.splitlines()[-1] == "Now type: python first.py"
+    assert run("init", "--bus", "nats", "--servers", "nats://a:4222").out.splitlines()[0] == "made: first_nats.py"
+    ended = run("init", "--bus", "nats", "--servers", "nats://b:4222")
+    assert (ended.code, ended.out) == (2, "")
+    assert "first.py and first_nats.py are there, and other programs than this example: rename one" in ended.err
 
 
 @pytest.mark.parametrize(
@@ -224,6 +246,19 @@ def test_an_example_whose_broker_is_not_installed(run: Run, directory: Path, mon
     ended = run("init", "-r", "prod", "-p", PLANNER, "--bus", "kafka")
     assert (ended.code, ended.out) == (2, "")
     assert "noida-db is not installed: pip install 'watchword[brokers]'" in ended.err
+    assert not list(directory.iterdir())
+
+
+@pytest.mark.parametrize("more", [(), ("--servers", "localhost:9092")])
+def test_an_example_whose_client_is_not_installed(
+    run: Run, directory: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    """A program that could not run is not made, and the error says what to install."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "aiokafka" else find_spec(name))
+    ended = run("init", "-r", "prod", "-p", PLANNER, "--bus", "kafka", *more)
+    assert (ended.code, ended.out) == (2, "")
+    assert "aiokafka is not installed: pip install 'watchword[kafka]'" in ended.err
     assert not list(directory.iterdir())
 
 

@@ -69,6 +69,19 @@ def test_a_shell_completes_commands() -> None:
     assert ended.stdout.split() == ["tail"]
 
 
+@pytest.mark.parametrize("end", [[], ["| head -1"]])
+def test_a_shells_completion_is_shown(end: list[str]) -> None:
+    """It is printed whole, and that is a success, whoever reads it."""
+    line = " ".join(
+        ["set -o pipefail;", *COMMAND, "--show-completion", *end, "; exit $?"]
+    )  # one shell more, or it is execed
+    ended = subprocess.run(  # noqa: S603 - our own command
+        ["/bin/bash", "-c", line], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("_watchword_completion() {\n")
+
+
 def test_the_version_is_told(run: Run) -> None:
     """The version that is installed can be asked for."""
     assert run("--version").out.startswith("watchword 0.")

@@ -1,7 +1,10 @@
 import io
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
+from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
+from nats.errors import AuthorizationError
 from rich.console import Console
 
 from tests.unit.cli.conftest import PLANNER, Run
@@ -15,8 +18,26 @@ HOSTILE = "\x1b[2J\u202e[red]x[/red]:smile:\r\n"
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("tasks",), "write kafka://<realm>/<topic> or nats://<realm>/<subject>"),
-        (("nats://other/tasks",), "is of realm 'prod'"),
+        *(
+            ((channel,), f"channel '{channel}': write kafka://prod/<topic> or nats://prod/<subject>, with the realm")
+            for channel in (
+                "",
+                "tasks",
+                "prod/tasks",
+                "nats:/prod/a",
+                "nats://localhost:4222/a",
+                "amqp://prod/a",
+                "nats://a",
+            )
+        ),
+        (("nats://other/tasks",), "watchword.toml is of realm 'prod': write nats://prod/..., or name other settings"),
+        (("kafka://prod/tasks.*",), "channel: 'kafka://prod/tasks.*': a topic is written out, wildcards are for"),
+        (("nats://prod/a.>.b",), "channel: 'nats://prod/a.>.b': '*' stands for one token, '>' only for the last ones"),
+        (("nats://prod/a b",), "channel: 'nats://prod/a b': "),
+        (("nats://prod/.a",), "channel: 'nats://prod/.a': "),
+        (("kafka://prod/tasks", "--servers", "localhost:port"), "--servers: write the addresses of one or more"),
+        (("kafka://prod/tasks", "--servers", "nats://localhost:4222"), 'servers, as ["localhost:9092"]'),
+        (("nats://prod/tasks", "--servers", "http://localhost:4222"), 'servers, as ["nats://localhost:4222"]'),
         (("kafka://prod/tasks", "--stream", "S"), "--stream: Kafka has topics only; leave it out"),
         (("nats://prod/tasks", "--from-start"), "name the stream that does, by --stream NAME"),
         (("kafka://prod/tasks", "--servers", "a b"), "--servers: write the addresses"),
@@ -38,7 +59,41 @@ def test_a_broker_that_is_not_there_is_told(run: Run, config: Path, address: str
     channel, servers = address.split("tasks:")
     ended = run("tail", f"{channel}tasks", "--servers", servers)
     assert (ended.code, ended.out) == (3, "")
-    assert ended.err.splitlines()[-1].startswith("watchword: broker unavailable: ")
+    line = ended.err.splitlines()[-1]
+    assert line.startswith("watchword: broker unavailable: ")
+    assert line.endswith(f" (at {servers}; --servers names another)")
+    assert line.count("Error") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (TimeoutError(), 3, "broker unavailable: TimeoutError: no answer in time (at nats://a:1; --servers names"),
+        (ConnectionResetError(), 3, "broker unavailable: ConnectionResetError (at nats://a:1;"),
+        (KafkaConnectionError("no"), 3, "broker unavailable: KafkaConnectionError: no (at nats://a:1;"),
+        (TopicAuthorizationFailedError("t"), 2, "the broker refuses this user: [Error 29] TopicAuthorizationFailed"),
+        (
+            AuthorizationError(),
+            2,
+            "the broker refuses this user: AuthorizationError: nats: authorization failed (at nats://a:1;",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("config")
+def test_what_a_client_raises_is_told(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, told: str
+) -> None:
+    """What the broker does not answer can be tried again; what it forbids cannot; both say where that was."""
+
+    async def fail(*_: object, **__: object) -> AsyncGenerator[Message]:
+        for one in [error]:
+            raise one
+        yield Message(channel=Channel("nats", "prod", "a"), value=b"")
+
+    monkeypatch.setattr("watchword_adapters.nats.tail.tail", fail)
+    ended = run("tail", "nats://prod/a", "--servers", "nats://a:1")
+    assert (ended.code, ended.out) == (code, "")
+    assert told in ended.err
 
 
 def shown(table: LiveTable) -> str:

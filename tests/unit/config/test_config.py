@@ -1,12 +1,14 @@
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
-from watchword import Algorithm, ConfigurationError, MemoryKeys, Rejected, SigningKey
+from watchword import Algorithm, ConfigurationError, MemoryKeys, Rejected, SigningKey, mistakes
 from watchword.jwk import to_jwks
 from watchword.quota import Bounds
+from watchword.settings import Settings
 from watchword.spi import Channel, MemoryReplayStore, Message
 from watchword_adapters.config import load
 
@@ -180,8 +182,10 @@ def test_how_many_messages_share_a_signature_may_be_chosen(write: Write) -> None
         ),
         ("realm = 5", 'realm: write text in quotes, "..."'),
         ('realm = "Prod"', "realm: realm 'Prod': use 1 to 63 of a-z"),
-        ('realm = "p"\npolicy = 5', "policy: write a table"),
-        ('realm = "p"\nkeys = 5', "keys: write a list, [...]"),
+        ('realm = "p"\npolicy = 5', "policy: write [policy], in single brackets and once, above its settings"),
+        ('realm = "p"\nkeys = 5', "keys: write [[keys]], in double brackets, above the settings of each"),
+        ('realm = "p"\nkeys = ["agents.jwks"]', "keys[0]: write [[keys]], in double brackets, above the"),
+        (BASE + "[policy]\ncontained = 5", "policy.contained: write a list, [...]"),
         ('realm = "p"\n[policy]\nmode = "off"', "policy.mode: write one of 'enforce' or 'observe'"),
         ('realm = "p"\n[policy]\nmax_age = true', 'policy.max_age: write a duration as "30s"'),
         ('realm = "p"\n[policy]\nmax_age = "2d"', "max_age of 172800 s: choose 1 s to 86400 s"),
@@ -235,6 +239,22 @@ def test_every_mistake_in_the_file_is_one_line_that_says_what_to_write(write: Wr
     assert line.startswith(str(path))
 
 
+def tables(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, bool]]:
+    """Yield the tables of the settings by their names, each with whether there may be several."""
+    for name, field in model.model_fields.items():
+        if inner := mistakes._model_in(field.annotation):
+            yield f"{above}{name}", "list[" in str(field.annotation)
+            yield from tables(inner, f"{above}{name}.")
+
+
+@pytest.mark.parametrize(("table", "several"), list(tables(Settings)))
+def test_a_table_in_the_wrong_brackets(write: Write, table: str, *, several: bool) -> None:
+    """Whoever writes one pair of brackets for two, or two for one, reads what to write, for every table there is."""
+    written, right = (f"[{table}]", f"[[{table}]]") if several else (f"[[{table}]]", f"[{table}]")
+    line = refusal(write(f'realm = "p"\n{written}\n'))
+    assert f"watchword.toml: {table}: write {right}, in {'double' if several else 'single'} brackets" in line
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "complaint"),
     [
@@ -242,6 +262,7 @@ def test_every_mistake_in_the_file_is_one_line_that_says_what_to_write(write: Wr
         ("WATCHWORD_POLICY__MAX_AGE", "soon", "policy.max_age (from WATCHWORD_POLICY__MAX_AGE): write a duration"),
         ("WATCHWORD_POLICY__CONTAINED", "agent://a", """in the environment as JSON: '["a", "b"]'"""),
         ("WATCHWORD_KEYS", "[" * 50_000, "keys (from WATCHWORD_KEYS): write a list"),
+        ("WATCHWORD_KEYS", "{}", "keys (from WATCHWORD_KEYS): write a list"),
         ("WATCHWORD_POLICY__MAX_AGE__X", "5m", "policy.max_age (from"),
         ("WATCHWORD_POLICY__MAX_AG", "5m", 'did you mean "max_age"?'),
         ("WATCHWORD_POLCY__MAX_AGE", "5m", "WATCHWORD_POLCY__MAX_AGE: no such table; use WATCHWORD_POLICY__..."),
@@ -342,3 +363,37 @@ def test_memory_keys_of_a_plug_in_are_not_asked_for_owners() -> None:
     from watchword_adapters.config import _check_owners  # noqa: PLC0415 - the one look inside
 
     _check_owners(None, [MemoryKeys()], None)
+
+
+@pytest.mark.parametrize(
+    ("table", "written"),
+    [
+        ("contained", '[policy]\ncontained = ["agent://acme/planer", "agent://acme/planner", "x"]\n'),
+        (
+            "allow",
+            "".join(
+                f'[[policy.allow]]\nprincipal = "{name}"\nchannels = ["nats://prod/a"]\n'
+                for name in ("agent://acme/planer", "agent://acme/planner", "x")
+            ),
+        ),
+    ],
+)
+def test_a_principal_without_a_key_is_warned_of(write: Write, table: str, written: str) -> None:
+    """A name that nobody has contains and allows nobody: it is told, with the one that may be meant."""
+    warnings: list[tuple[str, dict[str, object]]] = []
+    load(write(BASE + written), warn=lambda event, **fields: warnings.append((event, fields)))
+    ((event, fields),) = warnings
+    assert (event, fields["setting"]) == ("policy.unknown_principals", f"policy.{table}")
+    assert fields["principals"] == "'agent://acme/planer' (did you mean 'agent://acme/planner'?), 'x'"
+    assert "acme/planner" in refusal(write(BASE + written.replace('"x"', '"acme/planner"')))
+
+
+def test_whom_a_plug_in_knows_is_not_guessed_at(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where keys come from elsewhere, or from nowhere, no principal is called unknown."""
+    warnings: list[str] = []
+    policy = '[policy]\nmode = "observe"\ncontained = ["x"]\n'
+    load(write(f'realm = "prod"\n{policy}'), warn=lambda event, **_: warnings.append(event))
+    monkeypatch.setattr("watchword_adapters.plugins.find", lambda *_, **__: lambda *_: MemoryKeys([]))
+    text = f'realm = "prod"\n[[keys]]\nsource = "vault"\n{policy}'
+    load(write(text), warn=lambda event, **_: warnings.append(event), replay=MemoryReplayStore(horizon=None))
+    assert not warnings

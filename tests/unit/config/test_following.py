@@ -11,7 +11,7 @@ import pytest
 from watchword import ConfigurationError, Mode, Rejected, SigningKey, VerifiedMessage, Watchword
 from watchword.jwk import to_jwks
 from watchword.spi import Channel, Message, ObservedMessage
-from watchword_adapters import settings_watch
+from watchword_adapters import config, settings_watch
 from watchword_adapters.config import load
 from watchword_adapters.settings_watch import CHECK_EVERY
 
@@ -113,6 +113,40 @@ async def test_an_edited_file_holds_within_the_time_between_two_looks(
     assert [fields["mode"] for fields in heard.of("settings.changed")] == ["enforce", "observe", "observe"]
 
 
+async def test_the_log_says_what_has_changed_and_no_secret(path: Path, later: Callable[[Watchword], None]) -> None:
+    """Whoever reads the log learns which settings are others now, those of the policy by value, and nothing more."""
+    agent = load(path)
+    heard = Warned(agent)
+    store = '[replay]\nstore = "memory"\n'
+    kafka = '[kafka]\nmechanism = "PLAIN"\nuser = "u"\npassword = "{}"\n'
+    contained = f'mode = "observe"\nmax_age = "1m"\ncontained = ["{PLANNER}"]\n'
+    write_key(path.parent, SigningKey.generate())
+    for text in (
+        BASE + store + "[policy]\n" + contained + kafka.format("hunter1"),
+        BASE + store + "[policy]\n" + contained + kafka.format("hunter2"),
+        BASE.replace('"planner.pem"', '"planner.pem"\nkey_id = "other"') + store,
+        BASE.replace('"agents.jwks"', '"./agents.jwks"') + "# and a remark\n",
+        BASE.replace('"agents.jwks"', '"./agents.jwks"'),
+    ):
+        edit(path, text)
+        later(agent)
+        await say(agent)
+    told = [str(fields["changed"]).split(", ") for fields in heard.of("settings.changed")]
+    assert told == [
+        [
+            "policy.mode enforce -> observe", "policy.max_age 300 s -> 60 s", "policy.contained 0 -> 1 entries",
+            "kafka", "signer's key",
+        ],
+        ["kafka.password"],
+        [
+            "signer.key_id", "policy.mode observe -> enforce", "policy.max_age 60 s -> 300 s",
+            "policy.contained 1 -> 0 entries", "kafka",
+        ],
+        ["signer.key_id", "keys"],
+        ["nothing"],
+    ]  # fmt: skip
+
+
 async def test_a_mistake_changes_nothing_and_is_told_once(path: Path, later: Callable[[Watchword], None]) -> None:
     """What held goes on to hold, however often the file is looked at, until the mistake is mended."""
     edit(path, BASE + f'[policy]\ncontained = ["{PLANNER}"]\n')
@@ -211,11 +245,27 @@ async def test_a_disk_that_does_not_answer_stops_nobody(
     edit(path, BASE + f'[policy]\ncontained = ["{PLANNER}"]\n')
     later(agent)
     assert isinstance(await say(agent), VerifiedMessage)
+    monkeypatch.setattr(settings_watch, "_READ_LIMIT", 3600.0)
+    later(agent)
+    async with asyncio.timeout(60):  # what was late once is waited for no more
+        assert isinstance(await say(agent), VerifiedMessage)
     assert len(heard.of("settings.not_changed")) == 1
+    reading = watch._reading
+    assert reading is not None
     answer.set()
-    monkeypatch.setattr(settings_watch, "_READ_LIMIT", 5.0)
+    await reading
     later(agent)
     assert await say(agent) == "contained"
+
+
+async def test_a_file_that_stays_is_not_read_into_settings_again(
+    path: Path, later: Callable[[Watchword], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look costs a comparison, and no more for thousands of rules."""
+    agent = load(path)
+    monkeypatch.delattr(config, "settings_of")
+    later(agent)
+    assert isinstance(await say(agent), VerifiedMessage)
 
 
 async def test_many_that_wait_for_one_look_take_it_once(path: Path, later: Callable[[Watchword], None]) -> None:

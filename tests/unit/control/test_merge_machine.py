@@ -161,7 +161,7 @@ class Merge(RuleBasedStateMachine):
         }
         assert found == expected
         for principal in PRINCIPALS:
-            contained = self.control.containment(principal, NOW)
+            contained = self.control.containment(principal, lambda: NOW)
             assert (contained is not None) == any(covers(who, principal) for who in expected)
 
     @invariant()

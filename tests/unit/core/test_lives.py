@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.core.world import ALICE, BOB, NOW, at_once, in_turns, known_keys, nats, press
-from watchword import Alias, ConfigurationError, MemoryKeys, Mode, Policy, VerifiedMessage
+from watchword import Alias, ConfigurationError, MemoryKeys, Mode, Policy, VerifiedMessage, lives
 from watchword.audit import Audit
 from watchword.guard import AT_A_TIME, Kind, Note
 from watchword.journal import Recalled
@@ -21,9 +21,9 @@ SKEW, WINDOW = 5.0, 110.0
 class Journal:
     """A journal that knows one id of the first reader, and was told of floors."""
 
-    def __init__(self, *, failures: int = 0, more: int = 0) -> None:
+    def __init__(self, *, failures: int = 0, more: int = 0, shared: bool = False) -> None:
         self.raised: list[float] = []
-        self.failures, self.more = failures, more
+        self.failures, self.more, self.shared = failures, more, shared
         self.asked: list[list[str]] = []
 
     def recall(self, logs: Sequence[str], *, birth: float) -> list[Recalled]:
@@ -35,7 +35,8 @@ class Journal:
         known = "sub:tasks.scale#"
         others = [Note(known, Kind.ID, ALICE, b"alice-1", NOW + 50, at.to_bytes(16)) for at in range(self.more)]
         notes = (*others, Note(known, Kind.ID, ALICE, b"alice-1", NOW, bytes(range(16))))
-        return [Recalled(floor=-inf, notes=notes) if log == known else Recalled(floor=birth) for log in logs]
+        unknown = Recalled(floor=birth, is_shared=self.shared)
+        return [Recalled(floor=-inf, notes=notes) if log == known else unknown for log in logs]
 
     def write(self, notes: Any) -> None:
         """See Journal."""
@@ -273,9 +274,28 @@ def test_floors_that_end_together_are_one_warning() -> None:
     assert [fields["until"] for fields in place.warned] == [
         ceil(nextafter(NOW + SKEW, inf)), ceil(NOW + SKEW + 1.5)
     ]  # fmt: skip
-    place.lives.announce("b", NOW)
+    place.lives.announce("b", NOW, remedy="")
     assert place.lives.floor_ends_at == ceil(NOW + SKEW + 1.5)
     assert len(place.warned) == 2
+
+
+@pytest.mark.parametrize(
+    ("journal", "remedy"),
+    [
+        (None, lives.NO_JOURNAL),
+        (Journal(), lives.INIT),
+        (Journal(shared=True), lives.TWO_PROCESSES),
+    ],
+)
+def test_a_floor_is_told_with_the_remedy_for_its_cause(journal: Journal | None, remedy: str) -> None:
+    """No journal, one that does not know this reader, one of another process, a second subscription, the clock."""
+    place = Place(journal=journal)
+    place.begun("a")
+    place.now += 1.5
+    place.begun("a")
+    place.lives.compare_clocks(NOW, 100.0)
+    place.lives.compare_clocks(NOW + 25, 100.0)
+    assert [fields["remedy"] for fields in place.warned] == [remedy, lives.TWO_SUBSCRIPTIONS, lives.PASSES]
 
 
 @pytest.mark.parametrize("journal", [True, False])

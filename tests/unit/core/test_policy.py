@@ -1,12 +1,14 @@
 """Policy: limits with ceilings, who may speak where, how fast."""
 
 import math
+import time
+from dataclasses import replace
 
 import pytest
 
 from tests.unit.core.world import ALICE, BOB, World, endings, nats, press
-from watchword import Allow, ConfigurationError, Policy, Rate
-from watchword.policy import RateLimiter
+from watchword import Alias, Allow, ConfigurationError, Mode, Policy, Rate
+from watchword.policy import ChannelRule, RateLimiter
 from watchword.spi import Channel
 
 P = "agent://acme/planner"
@@ -101,7 +103,30 @@ def test_a_rule_needs_a_principal_and_a_channel() -> None:
 )
 def test_patterns(pattern: str, uri: str, covered: bool) -> None:  # noqa: FBT001 - a table's column
     """Promise: '*' stands for one token, a final '>' for one or more, in subjects of one realm only."""
-    assert Allow(P, (pattern,)).covers(Channel.parse(uri)) is covered
+    rule = Allow(P, (pattern,))
+    assert Policy(allow=(rule,)).rule_for(P, Channel.parse(uri)) is (rule if covered else None)
+
+
+def test_thousands_of_rules_cost_a_message_nothing() -> None:
+    """Promise: ten thousand rules, channels and aliases are read and asked as ten are."""
+    uris = tuple(f"nats://prod/t{number}.>" for number in range(10_000))
+    last = Channel.parse("nats://prod/t9999.a.b")
+    begun = time.process_time()
+    policy = Policy(
+        allow=(*(Allow(P, (uri,)) for uri in uris), Allow(P, uris, Rate(100_000, 1.0))),
+        channels=tuple(ChannelRule(uri, Mode.OBSERVE) for uri in uris),
+        aliases=tuple(Alias(f"nats://prod/{number}", "nats://prod/a") for number in range(10_000)),
+    )
+    limiter = RateLimiter()
+    for _ in range(1000):
+        assert policy.rule_for(P, last) is policy.allow[9999]
+        assert policy.observes(last)
+        assert not policy.observes(Channel("nats", "prod", "other"))
+        assert policy.accepts(Channel("nats", "prod", "9999"), "nats://prod/a")
+        assert limiter.spend(policy.allow[-1], "log", 0.0)
+        # What changes one of its limits keeps the rules, and what they are found by.
+        assert replace(policy, max_age=30.0).channels is policy.channels
+    assert time.process_time() - begun < 20.0  # which was 80 s for the look-ups of one kind alone
 
 
 def test_no_rule_lets_anybody_speak_and_one_rule_shuts_the_rest_out() -> None:

@@ -26,6 +26,7 @@ def facts(**changes: Any) -> StreamFacts:
         "acknowledged": 9,
         "next_at": 1000.0,
         "last_gone_at": None,
+        "last": 10,
     }
     return StreamFacts(**given | changes)
 
@@ -144,6 +145,39 @@ def test_deliveries_are_judged_together_up_to_one_before_which_something_was_mis
     assert life.together([(11, 13), (0, 0), (13, 15), (14, 16)]) == 2
     assert life.together([(13, 15), (14, 16)]) == 2  # what was missed before the first was recalled by now
     assert life.together([]) == 0
+
+
+def test_what_an_earlier_reader_may_have_been_given_may_have_gone() -> None:
+    """No number is missing for what limits took before its turn; so each gap is looked into, as far as things stood."""
+    life = begun(last=40)
+    assert life.gone_before(11, 13) is None  # nothing stands in between
+    assert life.gone_before(15, 13) == 11
+    assert life.is_behind(15, 13)
+    life.filled(14)
+    assert not life.is_behind(15, 13)
+    life.judged(15, 13)
+    life.stood(30)
+    assert life.gone_before(20, 14) is None  # it stood there when that was delivered
+    assert life.gone_before(20, 15) == 16  # but this was delivered, and lost on its way
+    assert life.gone_before(31, 14) == 16
+    life.stood(5)  # less than is known
+    assert life.gone_before(30, 14) is None
+    life.judged(39, 14)
+    assert life.gone_before(50, 15) == 40
+    life.judged(50, 15)
+    assert life.gone_before(60, 16) is None  # nobody had been given that
+    assert not life.is_behind(60, 16)
+    assert life.is_behind(60, 17)
+    life.begin(facts(last=60), now=2000.0)
+    assert life.gone_before(30, 13) == 11
+
+
+def test_deliveries_are_judged_together_up_to_one_before_which_something_may_have_gone() -> None:
+    """So the floor rises behind those that stand before that."""
+    life = begun(last=40)
+    assert life.together([(12, 13), (13, 14), (15, 15), (16, 16)]) == 2
+    life.stood(15)
+    assert life.together([(12, 13), (13, 14), (15, 15), (16, 16), (18, 17)]) == 4
 
 
 def message(offset: int, issued_at: int, **fields: Any) -> Any:

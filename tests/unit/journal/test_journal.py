@@ -176,8 +176,10 @@ def test_two_readers_at_once(start: Start, clock: Clock, graves: list[Any]) -> N
     first.open()
     clock.now += 10
     second = start()
-    assert second.open().floor == clock.now + 5
-    assert second.open(LATER).floor == clock.now + 5
+    beside = second.open()
+    assert (beside.floor, beside.is_shared) == (clock.now + 5, True)
+    later = second.open(LATER)
+    assert (later.floor, later.is_shared) == (clock.now + 5, False)
     clock.now += 10
     assert start().open(LATER).floor == clock.now + 5
     first.close()

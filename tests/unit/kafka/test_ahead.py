@@ -10,7 +10,21 @@ from aiokafka.structs import OffsetAndMetadata
 
 from tests.support.kept import Kept
 from tests.unit.kafka.conftest import Read
-from tests.unit.kafka.fakes import KEY, OTHER, P0, P1, REALM, SENDER, FakeKafka, Keys, alone, numbers, record, tree
+from tests.unit.kafka.fakes import (
+    KEY,
+    OTHER,
+    P0,
+    P1,
+    REALM,
+    SENDER,
+    FakeKafka,
+    Keys,
+    alone,
+    numbers,
+    record,
+    tree,
+    watchword,
+)
 from watchword import Mode, Unavailable, VerificationKey, Watchword, partition
 from watchword.partition import BRISK, FRESH
 from watchword.testing import SharedMemoryStore
@@ -352,6 +366,24 @@ async def test_after_too_long_an_outage_they_are_kept_undetermined(read: Read) -
         assert await kafka.many(seconds=0.02) == {}
     assert [reason for _, reason in kept.copies] == ["undetermined"] * (40 - behind)
     assert agent.audit.counts["undetermined"] == 40 - behind
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("shared", [True, False])
+async def test_a_copy_of_what_was_kept_undetermined_is_a_replay(read: Read, *, shared: bool) -> None:
+    """A39: whoever remembers its ids, a record that passed without its key is not delivered from another offset."""
+    keys, kept = Keys(), Kept()
+    agent = watchword(keys, shared=shared, max_hold=0.0)
+    kafka = read(agent, P0, quarantine=kept)
+    records = await tree(P0, numbers(2))
+    keys.down_for = {SENDER}
+    kafka.logs[P0].records = records[:1]
+    while not kept.copies:
+        assert await kafka.many(seconds=0.02) == {}
+    keys.down_for = set()
+    kafka.logs[P0].records = [records[0], replace(records[0], offset=1), replace(records[1], offset=2)]
+    assert (await kafka.one()).offset == 2
+    assert agent.audit.counts["replayed"] == 1
 
 
 @pytest.mark.usefixtures("quick")

@@ -3,7 +3,8 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,8 +20,10 @@ from watchword import SigningError, SigningKey, Unavailable, VerifiedMessage, Wa
 from watchword.envelope import EnvelopeReader
 from watchword.keys import Algorithm
 from watchword.spi import Channel, Message, Signer
+from watchword_adapters.config import load
 from watchword_adapters.kafka import SendTypeError, SigningProducer, TooLargeError, wrap
 from watchword_adapters.kafka.entries import Entry, as_bytes
+from watchword_adapters.settings_watch import CHECK_EVERY, SettingsWatch
 
 
 class Kms:
@@ -309,6 +312,70 @@ async def test_a_message_is_counted_with_the_largest_envelope(agent: Watchword) 
             await producer.send("topic", bytes(600), partition=0)
         with pytest.raises(TooLargeError):
             await producer._send_copy("topic", bytes(1_000), None, ())
+        assert not producer._message_accumulator._batches
+
+
+@pytest.mark.parametrize("in_batches", [False, True])
+async def test_who_only_sends_follows_the_settings_too(tmp_path: Path, *, in_batches: bool) -> None:
+    """A key that was replaced, and what else was edited, hold from the first message on that a look was due for."""
+
+    def write(key: SigningKey, settings: str = "") -> None:
+        private = tmp_path / "planner.pem"
+        private.touch(mode=0o600)
+        private.write_bytes(key.to_pem())
+        text = f'realm = "test"\nprincipal = "{SENDER}"\n[signer]\nkey = "planner.pem"\n[replay]\nstate = ""\n'
+        (tmp_path / "watchword.toml").write_text(text + settings)
+
+    async def send(producer: SigningProducer, tp: TopicPartition) -> bytes:
+        """Send a message; return the id of the key that it was signed by."""
+        if in_batches:
+            batch = producer.create_batch()
+            batch.append(key=None, value=b"x", timestamp=None)
+            await producer.send_batch(batch, tp.topic, partition=tp.partition)
+        else:
+            await producer.send(tp.topic, b"x", partition=tp.partition)
+        ((record,),) = drained(producer, tp)
+        return EnvelopeReader().read(dict(record.headers)["watchword"]).common.key_id
+
+    first, second = SigningKey.generate(), SigningKey.generate()
+    write(first)
+    agent = load(tmp_path / "watchword.toml")
+    async with offline(SigningProducer(watchword=agent)) as producer:
+        write(second, '[policy]\nmode = "observe"\n')
+        assert await send(producer, P0) == first.key_id
+        assert not agent.observing
+        watch = agent._watch
+        assert isinstance(watch, SettingsWatch)
+        watch._looked -= CHECK_EVERY
+        assert await send(producer, P1) == second.key_id
+        assert agent.observing
+
+
+@pytest.mark.parametrize("in_batches", [False, True])
+async def test_a_look_at_the_settings_outlasts_no_transaction(agent: Watchword, *, in_batches: bool) -> None:
+    """What waited for it while the transaction ended is refused, as aiokafka would refuse it."""
+    async with offline(SigningProducer(watchword=agent, transactional_id="tx")) as producer:
+
+        class Ending:
+            def is_due(self) -> bool:
+                return True
+
+            async def look(self) -> None:
+                producer._txn_manager.committing_transaction()
+
+            def reload(self) -> None:
+                raise NotImplementedError
+
+        await in_transaction(producer)
+        agent.follow(Ending())
+        batch = producer.create_batch()
+        batch.append(timestamp=None, key=None, value=b"v")
+        sends: tuple[Coroutine[Any, Any, Any], ...] = (
+            producer.send("topic", b"v", partition=0), producer.send_batch(batch, "topic", partition=0)
+        )  # fmt: skip
+        sends[not in_batches].close()
+        with pytest.raises(IllegalOperation):
+            await sends[in_batches]
         assert not producer._message_accumulator._batches
 
 

@@ -23,7 +23,7 @@ from watchword_adapters.nats.requests import MAX_UNREAD_ANSWERS, Waiting
 def test_ack_subject_in_each_form(reply: str) -> None:
     """The forms without a domain, with one, and with a random tail say the same, as nats-py reads them."""
     delivery = Delivery.parse(reply)
-    assert delivery == Delivery(("orders", "worker"), 17, 1763928000123456789, 3, 9)
+    assert delivery == Delivery(("orders", "worker"), 17, 1763928000123456789, 3, 9, 5)
     metadata = Msg.Metadata._from_reply(reply)
     assert (metadata.stream, metadata.consumer, metadata.sequence.stream) == ("orders", "worker", 17)
 

@@ -104,6 +104,15 @@ def test_secrets_are_shown_to_nobody_else(tmp_path: Path, table: dict[str, Any],
         ({"nats": {"servers": []}}, "nats.servers: write the addresses"),
         ({"nats": {"servers": "nats://a"}}, "nats.servers: write a list"),
         ({"kafka": {"servers": ["a b"]}}, "kafka.servers: write the addresses"),
+        *(
+            ({bus: {"servers": [one]}}, f"{bus}.servers: write the addresses of one or more servers, as ")
+            for bus in ("nats", "kafka")
+            for one in ("", "a:b", "a:99999", "a:0", "a:1:2", ":1", "http://a:1", "[::1", "::1", "a/b", "größe:1")
+        ),
+        (
+            {"kafka": {"servers": ["nats://a:1"]}},
+            'kafka.servers: write the addresses of one or more servers, as ["local',
+        ),
         ({"nats": {"servers": ["nats://u:hunter2@a"]}}, "nats.servers: write no login into an address"),
         ({"nats": {"pasword": "hunter2"}}, 'nats.pasword: unknown; did you mean "password"?'),
     ],
@@ -134,3 +143,11 @@ def test_files_that_do_not_fit_are_told(files: Path, nats: dict[str, Any], compl
     with pytest.raises(ConfigurationError) as caught:
         nats_options(chosen, files)
     assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "server", ["a", "a:1", "nats://a", "tls://a-b.c:4222", "nats://10.0.0.1:1/", "[::1]:4222", "ws://a:1"]
+)
+def test_what_nats_may_be_reached_by(server: str) -> None:
+    """With a scheme of its or without, by name or number, with a port or the usual one."""
+    assert NatsSettings(servers=[server]).servers == [server]

@@ -7,6 +7,12 @@ from watchword import Alias, Allow, ConfigurationError, Mode, Policy, Rate
 from watchword.settings import Settings, parse_duration, parse_size
 from watchword.spi import HeaderStyle, QuarantineLimits
 
+SLIPS = (
+    "agent:/acme/planner", "agent:acme/planner", "agent//acme/planner", "agent/acme/planner", "//acme/planner",
+    "/acme/planner", "://acme/planner", "agent://", "agent:///planner", "agent://acme//planner", "agent://acme/planner/",
+    "agent://acme/ planner", "agent:\\\\acme\\planner", "agent:", "Agent://acme/planner",
+)  # fmt: skip
+
 
 @pytest.mark.parametrize(
     ("written", "seconds"),
@@ -45,6 +51,25 @@ def test_what_is_no_size_is_refused(written: object) -> None:
     """No sloppy size is guessed at: one that is too small would refuse honest messages."""
     with pytest.raises(ValueError, match='write a size as "256MiB"'):
         parse_size(written)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "agent://acme/planner",
+        "agent://a",
+        "spiffe://acme.org/ns/a",
+        "planner",
+        "acme/planner",
+        "urn:acme:planner",
+        "agent",
+        "agent-7",
+    ],
+)
+def test_any_other_name_may_be_a_principals(name: str) -> None:
+    """Only what looks like a slip of the pen is refused: the format lets an agent have any name."""
+    settings = Settings.model_validate({"realm": "prod", "principal": name, "policy": {"contained": [name]}})
+    assert settings.to_policy().contained == {settings.principal}
 
 
 def test_defaults_are_the_policys_own() -> None:
@@ -90,6 +115,9 @@ def test_every_setting_reaches_the_policy() -> None:
     [
         ({"realm": "Prod"}, "use 1 to 63 of a-z"),
         ({"realm": "prod", "principal": "a\nb"}, "without control characters"),
+        *(({"realm": "prod", "principal": name}, "a scheme, '://' and names parted by one '/'") for name in SLIPS),
+        *(({"realm": "prod", "policy": {"contained": ["agent://a", name]}}, "contained.1") for name in SLIPS),
+        *(({"realm": "prod", "policy": {"allow": [{"principal": name, "channels": []}]}}, "allow.0") for name in SLIPS),
         ({"realm": "prod", "policy": {"contained": ["a\x00"]}}, "without control characters"),
         ({"realm": "prod", "policy": {"allow": [{"principal": "a", "channels": [], "rate": "fast"}]}}, "as '200/s'"),
         ({"realm": "prod", "policy": {"max_age": "soon"}}, "write a duration"),

@@ -132,22 +132,3 @@ def test_followed_by_two_telemetries_the_last_one_measures() -> None:
     first.follow(agent)
     second.follow(agent)
     assert agent.audit.meter is second
-
-
-@pytest.mark.parametrize(
-    ("library", "extra", "table"),
-    [
-        ("opentelemetry", "telemetry", "[telemetry]"),
-        ("opentelemetry.sdk", "prometheus", '[telemetry]\nprometheus = "127.0.0.1:0"'),
-        ("opentelemetry.exporter", "prometheus", '[telemetry]\nprometheus = "127.0.0.1:0"'),
-        ("prometheus_client", "prometheus", '[telemetry]\nprometheus = "127.0.0.1:0"'),
-    ],
-)
-def test_a_missing_extra_is_one_line(settings: Any, library: str, extra: str, table: str) -> None:
-    """Promise: whatever of it is missing, the line says what to type."""
-    path = settings(table)
-    program = f"import sys; sys.modules[{library!r}] = None\nimport watchword; watchword.load({str(path)!r})"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)  # noqa: S603 - ours
-    assert run.stderr.splitlines()[-1].endswith(
-        f"telemetry: {library.partition('.')[0]} is not installed: pip install 'watchword[{extra}]'"
-    )

@@ -155,7 +155,7 @@ def test_how_long_a_start_still_costs(stage: Measured) -> None:
     world = World()
     agent = stage.follow(Watchword.of(world.verifier))
     assert stage.value("watchword.floor.remaining") == 0
-    agent.lives.announce("sub", world.now + 9)
+    agent.lives.announce("sub", world.now + 9, remedy="")
     assert 9 <= stage.value("watchword.floor.remaining") <= 10
     world.now += 20
     assert stage.value("watchword.floor.remaining") == 0

@@ -1,0 +1,1 @@
+"""The control log: followed by every process, written by operators."""

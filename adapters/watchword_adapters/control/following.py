@@ -1,0 +1,343 @@
+"""Follows the control log: what operators say is verified, merged and kept, for as long as it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from watchword import ConfigurationError, Policy, Rejected, Unavailable
+from watchword.control import Issued
+from watchword.keys import thumbprint
+from watchword.spi import MemoryReplayStore, Verifier
+from watchword.statements import CONTENT_TYPE, Verb, parse_statement
+from watchword.verifier import Authentic
+from watchword_adapters.control.log import TOGETHER
+from watchword_adapters.control.state import Place
+from watchword_adapters.threads import Threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from watchword import VerificationKey
+    from watchword.control import Control, Operator, OperatorKey
+    from watchword.message import Header
+    from watchword.spi import Audit, KeySource, Message
+    from watchword.statements import Statement
+    from watchword_adapters.control.log import ControlLog, End
+    from watchword_adapters.control.state import StateFile
+
+CHECK_EVERY: Final = 5.0
+"""Seconds between two looks at the operators' own keys, and at the log's end."""
+
+_TICK: Final = 0.5
+_WAIT_FOR_KEYS: Final = 1.0
+_SHORTEST: Final = 0.1
+_LONGEST: Final = 5.0
+"""Seconds between two tries to reach the log; each pause is twice as long as the one before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a follower needs.
+
+    ``root`` is where operators' own keys are found, and ``open_log`` connects to the log. After ``max_staleness``
+    seconds without a sign that nothing is withheld nothing is judged any more; None for never. ``clock`` is in seconds.
+    """
+
+    realm: str
+    control: Control
+    operators: tuple[Operator, ...]
+    root: KeySource
+    open_log: Callable[[], ControlLog]
+    state: StateFile | None
+    clock: Callable[[], float]
+    audit: Audit
+    max_staleness: float | None = None
+
+
+class Following:
+    """One follower, in one event loop. ``is_known`` once all that the log held at the start has been merged.
+
+    What cannot be read for now is tried again for ever; ``error`` is why, until it works. After each change ``changed``
+    is called.
+    """
+
+    def __init__(self, parts: Parts, changed: Callable[[], None] = lambda: None) -> None:
+        self.parts: Final = parts
+        self.control: Final = parts.control
+        self.is_known = False
+        self.error: Exception | None = None
+        self.log: ControlLog | None = None
+        self.place: Place | None = None
+        self._changed = changed
+        self._operators = parts.operators
+        self._verifier = Verifier(
+            realm=parts.realm,
+            keys=_OperatorsKeys(parts.root, lambda: self._operators),
+            replay=MemoryReplayStore(horizon=None),
+            policy=Policy(),
+            clock=parts.clock,
+        )
+        self._check = Threads()
+        self._keys: dict[OperatorKey, bytes] = {}
+        self._gone: set[OperatorKey] = set()
+        self._current_at: float | None = None
+        self._end: End | None = None
+        self._told: str | None = None
+        self._again = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow until this is cancelled."""
+        beside = asyncio.get_running_loop().create_task(self._keep())
+        try:
+            await self._load()
+            pause = _SHORTEST
+            while True:
+                try:
+                    async with self.parts.open_log() as log:
+                        self.log = log
+                        await self._follow(log)
+                        pause = _SHORTEST
+                except Exception as error:  # noqa: BLE001 - whatever a client raises, it is tried again
+                    self._failed(error)
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LONGEST)
+                finally:
+                    self.log = None
+        finally:
+            beside.cancel()
+            await asyncio.gather(beside, return_exceptions=True)
+
+    def switch(self, operators: tuple[Operator, ...]) -> None:
+        """Judge all anew, by operators who have changed; to be called in this loop."""
+        self._operators = operators
+        self.control.switch(operators)
+        self._read_again()
+
+    def _read_again(self) -> None:
+        """Read the log from its beginning."""
+        self.place = None
+        self._again.set()
+        self._changed()
+
+    async def _load(self) -> None:
+        """Judge what was kept; what does not verify any more has lapsed."""
+        if self.parts.state is None:
+            return
+        try:
+            known = self.parts.state.load()
+        except ConfigurationError as error:
+            self._failed(error)
+            return
+        lapsed = 0
+        for first in range(0, len(known.messages), TOGETHER):
+            heard = await self._hear(known.messages[first : first + TOGETHER])
+            lapsed += len(known.messages[first : first + TOGETHER]) - len(heard)
+        for by, link in known.links.items():
+            self.control.resume(by, link)
+        if lapsed:
+            self.parts.audit.warn("control.lapsed", statements=lapsed, why="their keys have no authority any more")
+        if known.place is not None:
+            self.place = known.place
+            self._known()
+
+    async def _follow(self, log: ControlLog) -> None:
+        await log.check()
+        self._end = end = await log.end()
+        position = self._begin(end)
+        self._again.clear()
+        reading = log.read(position)
+        again = asyncio.ensure_future(self._again.wait())
+        try:
+            self._passed(end, position)
+            while True:
+                coming = asyncio.ensure_future(anext(reading))
+                await asyncio.wait((coming, again), return_when=asyncio.FIRST_COMPLETED)
+                if again.done():
+                    coming.cancel()
+                    await asyncio.gather(coming, return_exceptions=True)
+                    return
+                messages, behind = coming.result()
+                heard = await self._hear(messages)
+                self._passed(end, behind)
+                self._keep_statements(heard)
+        finally:
+            again.cancel()
+            await reading.aclose()
+
+    def _begin(self, end: End) -> int:
+        """Return where to read on; a log that lacks what is known is told, and nothing is rolled back."""
+        known = self.place
+        if known is None:
+            return end.first
+        if known.identity != end.identity or known.position > end.next:
+            self.parts.audit.warn(
+                "control.log_shorter",
+                known=known.position,
+                found=end.next,
+                remedy="nothing is rolled back; find out who has deleted the log, or made it anew",
+            )
+            return end.first
+        return max(end.first, known.position)
+
+    def _passed(self, end: End, position: int) -> None:
+        self.place = Place(end.identity, position)
+        if position >= end.next:
+            self._known()
+            self._current_at = self.parts.clock()
+            self.error = self._told = None
+
+    def _known(self) -> None:
+        self.is_known = True
+        self._changed()
+
+    async def _hear(self, messages: Sequence[Message]) -> list[Issued]:
+        """Verify and merge statements; return those that count. A key source that is down is waited for."""
+        counting: list[Issued] = []
+        left = list(messages)
+        while left:
+            verdicts = await self._verifier.authenticate(left, check=self._check)
+            for message, verdict in zip(left, verdicts, strict=False):
+                if isinstance(verdict, Authentic):
+                    issued = self._issued(message, verdict)
+                    if issued is not None and self.control.hear(issued):
+                        counting.append(issued)
+                elif isinstance(verdict, Rejected):
+                    self.parts.audit.refused(message, verdict)
+            failed = verdicts[-1] if isinstance(verdicts[-1], Unavailable) else None
+            del left[: len(verdicts) - (failed is not None)]
+            if failed is not None:
+                self._failed(failed)
+                await asyncio.sleep(_WAIT_FOR_KEYS)
+        if messages:
+            self._changed()
+            await asyncio.sleep(0)
+        return counting
+
+    def _issued(self, message: Message, found: Authentic) -> Issued | None:
+        by = found.key.principal, thumbprint(found.key.public)
+        try:
+            statement = _statement(message, found.headers)
+        except ValueError as error:
+            self.parts.audit.warn("control.malformed", operator=by[0], operator_key=by[1][:16], detail=str(error))
+            return None
+        self._keys[by] = found.key.key_id
+        return Issued(by, found.digest, statement, message, message.appended_at or 0.0)
+
+    def _keep_statements(self, heard: Iterable[Issued]) -> None:
+        """Write what is new; where that fails a restart would know less, and that is told."""
+        state = self.parts.state
+        if state is None:
+            return
+        new = [one for one in heard if one.statement.entry is not None]
+        try:
+            state.append(_messages(new), self.place, {by: self.control.link(by) for by in {one.by for one in heard}})
+            if state.is_bloated(self.control.held):
+                self._rewrite(state)
+        except OSError as error:
+            self.parts.audit.warn("control.state_unwritten", detail=f"{state.path}: {error.strerror}")
+
+    def _rewrite(self, state: StateFile) -> None:
+        links = {by: self.control.link(by) for by in self.control.speakers}
+        state.write(_messages(self.control.deciding()), self.place, links)
+
+    def _failed(self, error: Exception) -> None:
+        self.error = error
+        told = f"{type(error).__name__}: {error}"
+        if told != self._told:
+            self._told = told
+            self.parts.audit.warn("control.unavailable", detail=told, remedy="what was heard so far holds meanwhile")
+        self._changed()
+
+    # Beside the reading
+
+    async def _keep(self) -> None:
+        """Look after what time brings about, whether anything is said or not."""
+        looked = 0.0
+        while True:
+            self.control.look(self.parts.clock())
+            self._tell()
+            if asyncio.get_running_loop().time() - looked >= CHECK_EVERY:
+                looked = asyncio.get_running_loop().time()
+                await self._check_keys()
+                with suppress(Exception):  # the reading hears of it as well
+                    await self._check_end()
+            self.control.stale = self._is_stale()
+            self._changed()
+            await asyncio.sleep(_TICK)
+
+    def _tell(self) -> None:
+        while self.control.notices:
+            event, fields = self.control.notices.popleft()
+            self.parts.audit.warn(event, **fields)
+
+    async def _check_keys(self) -> None:
+        """Let lapse what keys said that are revoked, or known no more; and read again what is known once more."""
+        for by in (*self.control.speakers, *self._gone):
+            try:
+                key = await self.parts.root.find(by[0], self._keys[by])
+            except Exception:  # noqa: BLE001, S112 - a source that is down takes no authority away
+                continue
+            if self._in_authority(by, key):
+                if by in self._gone:
+                    self._gone.discard(by)
+                    self.control.restore(by)
+                    self._read_again()
+            elif by not in self._gone:
+                self._gone.add(by)
+                self.control.lapse(by)
+                if self.parts.state is not None:
+                    with suppress(OSError):  # it is judged anew when it is read
+                        self._rewrite(self.parts.state)
+                self._changed()
+
+    def _in_authority(self, by: OperatorKey, key: VerificationKey | None) -> bool:
+        if key is None or (key.principal, thumbprint(key.public)) != by:
+            return False
+        return key.revoked_at is None or self.parts.clock() < key.revoked_at
+
+    async def _check_end(self) -> None:
+        """See that the log is still the same, and that nothing of it is left to read."""
+        log, place = self.log, self.place
+        if log is None or place is None:
+            return
+        end = await log.end()
+        if end.identity != place.identity:
+            self._again.set()
+        elif self.place is not None and self.place.position >= end.next:
+            self._current_at = self.parts.clock()
+
+    def _is_stale(self) -> bool:
+        most = self.parts.max_staleness
+        if most is None:
+            return False
+        expects_heads = any(one.may == {Verb.HEAD} for one in self._operators)
+        last = self.control.last_head if expects_heads else self._current_at
+        return last is None or self.parts.clock() - last > most
+
+
+class _OperatorsKeys:
+    """Asks for operators' keys only: a flood of others costs no look-up."""
+
+    def __init__(self, root: KeySource, operators: Callable[[], Iterable[Operator]]) -> None:
+        self._root = root
+        self._operators = operators
+
+    async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
+        """See ``KeySource.find``."""
+        if not any(one.principal == principal for one in self._operators()):
+            return None
+        return await self._root.find(principal, key_id)
+
+
+def _messages(heard: Iterable[Issued]) -> list[Message]:
+    return [one.message for one in heard if one.message is not None]
+
+
+def _statement(message: Message, headers: Sequence[Header]) -> Statement:
+    """Return the statement that a message is; ValueError for what is none."""
+    if not any(name.lower() == "content-type" and value == CONTENT_TYPE.encode() for name, value in headers):
+        raise ValueError(f"its covered content-type is not {CONTENT_TYPE}")
+    return parse_statement(message.value or b"")

@@ -1,0 +1,86 @@
+"""Follows the control log in a thread of its own, with its own connection: no handler can hold it up."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from watchword import ConfigurationError, Unavailable
+from watchword_adapters.control.following import Following
+
+if TYPE_CHECKING:
+    from watchword import Watchword
+    from watchword.control import Operator
+    from watchword_adapters.control.following import Parts
+
+TIMEOUT: Final = 10.0
+"""Seconds that a start waits for what the log holds."""
+
+_LOOK_EVERY: Final = 0.02
+
+
+class FollowerThread:
+    """Lets an agent obey the control log, from its first start on, until the process ends.
+
+    The thread begins when something is started that needs it, and again in a process that was forked from this one.
+    """
+
+    def __init__(self, agent: Watchword, parts: Parts, *, timeout: float = TIMEOUT) -> None:
+        self._agent = agent
+        self._parts = parts
+        self._timeout = timeout
+        self._pid = 0
+        self._following: Following | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        agent.verifier.obey(parts.control, self.start)
+
+    def begin(self) -> None:
+        """Begin to follow, if nobody does in this process."""
+        if self._pid == os.getpid():
+            return
+        self._pid = os.getpid()
+        self._following = Following(self._parts, self._changed)
+        threading.Thread(target=self._run, args=(self._following,), name="watchword-control", daemon=True).start()
+
+    async def start(self) -> None:
+        """Begin, and wait until all is known that the log held; Unavailable if that takes too long.
+
+        ConfigurationError for a log that cannot be trusted.
+        """
+        self.begin()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._timeout
+        following = self._following
+        while following is not None and not following.is_known:
+            error = following.error
+            if isinstance(error, ConfigurationError):
+                raise ConfigurationError(str(error)) from error
+            if loop.time() >= until:
+                why = f"the control log was not read to its end within {self._timeout:g} s"
+                raise Unavailable("control", why if error is None else f"{why}: {error}")
+            await asyncio.sleep(_LOOK_EVERY)
+
+    def switch(self, operators: tuple[Operator, ...]) -> None:
+        """Judge by operators who have changed."""
+        if self._following is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._following.switch, operators)
+
+    def _run(self, following: Following) -> None:
+        async def main() -> None:
+            self._loop = asyncio.get_running_loop()
+            await following.run()
+
+        with suppress(RuntimeError):  # at the end of the process its threads are gone before this one
+            asyncio.run(main())
+
+    def _changed(self) -> None:
+        """Let a contained agent say nothing itself: its readers would drop it anyway."""
+        identity = self._agent.signing_as
+        if identity is None:
+            return
+        found = self._parts.control.containment(identity[0], self._parts.clock)
+        why = None if found is None else f"this agent is contained by {found.by}: {found.why or 'no reason given'}"
+        self._agent.signer.hold(why)

@@ -1,0 +1,113 @@
+"""The stream of a control log: how it is made, and what a stream must be to lose and change nothing.
+
+Settings are read and written as the server's own JSON, for nats-py knows only those of the servers of its day.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from watchword import ConfigurationError
+from watchword.message import is_subject
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_SUBJECT: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
+
+_MADE: Final[Mapping[str, Any]] = {
+    "description": "Watchword: what operators say",
+    "retention": "limits",
+    "storage": "file",
+    "discard": "new",
+    "max_consumers": -1,
+    "max_msgs": -1,
+    "max_bytes": -1,
+    "max_msgs_per_subject": -1,
+    "max_msg_size": -1,
+    "deny_delete": True,
+    "deny_purge": True,
+}
+
+_MOST: Final[Mapping[str, str]] = {
+    "max_age": "deletes what is older",
+    "max_msgs": "drops or refuses statements beyond a number",
+    "max_bytes": "drops or refuses statements beyond a size",
+    "max_msgs_per_subject": "keeps the latest statements only",
+    "max_msg_size": "refuses statements that are longer",
+    "max_consumers": "keeps readers out",
+}
+"""Limits, which are off at -1, or at 0."""
+
+_CHOICES: Final[Mapping[str, tuple[str, str, str]]] = {
+    "retention": ("limits", "limits", "deletes what was read"),
+    "storage": ("file", "file", "forgets everything at a restart"),
+    "persist_mode": ("default", "default", "acknowledges what is not written yet"),
+    "discard": ("new", "old", "makes room by dropping what is there"),
+}
+"""What has to be chosen, what the server takes where nothing is written, and what is wrong with any other choice."""
+
+_SWITCHES: Final = (
+    ("deny_delete", True, "is off, so that statements can be deleted"),
+    ("deny_purge", True, "is off, so that statements can be purged"),
+    ("allow_rollup_hdrs", False, "lets one message replace all before it"),
+    ("allow_msg_ttl", False, "lets a statement expire"),
+    ("allow_msg_schedules", False, "lets the server append messages by itself"),
+    ("allow_msg_counter", False, "takes counters instead of statements"),
+    ("no_ack", False, "does not say that a statement is stored"),
+    ("sealed", False, "takes no statement any more"),
+)
+
+_ABSENT: Final[Mapping[str, str]] = {
+    "mirror": "is a copy of another stream",
+    "sources": "takes in what other streams hold",
+    "republish": "publishes each statement once more, elsewhere",
+    "subject_transform": "stores statements under another subject than the signed one",
+    "subject_delete_marker_ttl": "lets the server append messages by itself",
+    "consumer_limits": "may keep readers out",
+}
+"""Settings that must not be there."""
+
+
+def stream_name(subject: str) -> str:
+    """Return the name of the stream that is made for a subject; ConfigurationError for a subject that will not do."""
+    if not (_SUBJECT.fullmatch(subject) and is_subject(subject)):
+        raise ConfigurationError(
+            f"control subject {subject[:128]!r}: write 1 to 200 of a-z, A-Z, 0-9, '_' and '-', in tokens parted by '.'"
+        )
+    return subject.replace(".", "-")
+
+
+def settings_for(subject: str, *, replicas: int | None) -> dict[str, Any]:
+    """Return the settings with which a stream is made; ``replicas`` None is the server's default, one."""
+    made = {"name": stream_name(subject), "subjects": [subject], **_MADE}
+    return made if replicas is None else made | {"num_replicas": replicas}
+
+
+def check_settings(config: Mapping[str, Any], subject: str) -> None:
+    """Raise ConfigurationError, which names each setting that is wrong and what to write, unless all is well."""
+    wrong = list(_faults(config, subject))
+    if wrong:
+        raise ConfigurationError(
+            f"stream {config.get('name')!r} cannot be the control log of {subject!r}: {'; '.join(wrong)}. Settings that"
+            " NATS lets nobody change need a new stream: watchword control init makes one where none has this subject"
+        )
+
+
+def _faults(config: Mapping[str, Any], subject: str) -> Iterator[str]:
+    if config.get("subjects") != [subject]:
+        yield f"it has the subjects {config.get('subjects') or []}: write subjects = [{subject!r}]"
+    for name, (right, default, effect) in _CHOICES.items():
+        found = config.get(name) or default
+        if found != right:
+            yield f'{name} "{found}" {effect}: write {name} = "{right}"'
+    for name, effect in _MOST.items():
+        if (config.get(name) or -1) > 0:
+            yield f"{name} {effect}: write {name} = {0 if name == 'max_age' else -1}"
+    for name, wanted, effect in _SWITCHES:
+        if bool(config.get(name)) is not wanted:
+            yield f"{name} {effect}: write {name} = {str(wanted).lower()}"
+    for name, effect in _ABSENT.items():
+        if config.get(name):
+            yield f"{name} {effect}: leave {name} out"

@@ -1,0 +1,435 @@
+"""A follower of the control log: what it believes, what it keeps, and what it goes on with when it is cut off."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.control.memory_log import CHANNEL, Entries, MemoryLog
+from watchword import (
+    ConfigurationError,
+    MemoryKeys,
+    Policy,
+    Reason,
+    Rejected,
+    SigningError,
+    SigningKey,
+    Unavailable,
+    VerificationKey,
+    VerifiedMessage,
+    Watchword,
+)
+from watchword.control import Control, Operator
+from watchword.keys import thumbprint
+from watchword.spi import Channel, KeyChain, Message
+from watchword.statements import CONTENT_TYPE, Contain, GiveKey, Head, Release, Revoke, Statement, Verb
+from watchword_adapters.control import desk as desks
+from watchword_adapters.control import following as followings
+from watchword_adapters.control.desk import desk, followed, until
+from watchword_adapters.control.following import Following, Parts
+from watchword_adapters.control.keys import ControlKeys
+from watchword_adapters.control.state import StateFile
+from watchword_adapters.control.thread import FollowerThread
+
+ONCALL, PLANNER, MALLORY = "agent://acme/oncall", "agent://acme/planner", "agent://acme/mallory"
+OPERATORS = (Operator(ONCALL, frozenset(Verb), ("**",)),)
+TASKS = Channel("nats", "prod", "tasks")
+
+
+class Root:
+    """The source of operators' own keys, which can be down."""
+
+    def __init__(self, *keys: VerificationKey) -> None:
+        self.keys = list(keys)
+        self.down = False
+
+    async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
+        """See ``KeySource.find``."""
+        if self.down:
+            raise ConnectionError
+        return await MemoryKeys(self.keys).find(principal, key_id)
+
+
+class World:
+    """A log, an operator, an agent of his, and a stranger."""
+
+    def __init__(self, path: Path) -> None:
+        self.entries = Entries()
+        self.signing = {name: SigningKey.generate() for name in (ONCALL, PLANNER, MALLORY)}
+        self.root = Root(*(key.verification_key(name) for name, key in self.signing.items()))
+        self.directory = path
+        self.clock: Callable[[], float] = lambda: self.entries.now
+
+    def agent(self, principal: str = PLANNER, **options: Any) -> Watchword:
+        """Return an agent that signs."""
+        options.setdefault("keys", KeyChain([self.root]))
+        return Watchword(realm="prod", principal=principal, key=self.signing[principal], clock=self.clock, **options)
+
+    def parts(self, **options: Any) -> Parts:
+        """Return what follows the log."""
+        control, agent = Control(OPERATORS), self.agent(ONCALL)
+        made = Parts(
+            realm="prod",
+            control=control,
+            operators=OPERATORS,
+            root=self.root,
+            open_log=lambda: MemoryLog(self.entries, agent),
+            state=StateFile(self.directory, CHANNEL.uri),
+            clock=self.clock,
+            audit=agent.audit,
+        )
+        return replace(made, **options)
+
+    async def say(self, *sayings: Any) -> Control:
+        """Let the operator say something, and return what holds then."""
+        async with desk(self.agent(ONCALL), self.parts(state=None)) as at:
+            for saying in sayings:
+                await at.say(saying)
+        return at.control
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Give a world in which pauses are short."""
+    monkeypatch.setattr(followings, "_TICK", 0.01)
+    monkeypatch.setattr(followings, "CHECK_EVERY", 0.02)
+    monkeypatch.setattr(followings, "_SHORTEST", 0.01)
+    monkeypatch.setattr(followings, "_WAIT_FOR_KEYS", 0.01)
+    monkeypatch.setattr(desks, "TIMEOUT", 5.0)
+    return World(tmp_path)
+
+
+@asynccontextmanager
+async def running(parts: Parts) -> AsyncIterator[Following]:
+    """Follow, known or not."""
+    following = Following(parts)
+    task = asyncio.create_task(following.run())
+    try:
+        yield following
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def contained(control: Control, principal: str = PLANNER) -> bool:
+    """Tell whether a principal is contained for good."""
+    return control.containment(principal, lambda: 0.0) is not None
+
+
+async def soon(condition: Callable[[], object]) -> None:
+    """Wait until it holds."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+async def test_what_an_operator_says_holds_everywhere(world: World) -> None:
+    """Every follower has it, one that comes later as well."""
+    async with followed(world.parts(state=None)) as early:
+        await world.say(Contain(PLANNER), Head())
+        await soon(lambda: contained(early.control))
+        await world.say(Release(PLANNER), Head())
+        await soon(lambda: not contained(early.control))
+        await world.say(Contain(PLANNER))
+    async with followed(world.parts(state=None)) as late:
+        assert contained(late.control)
+        assert late.control.last_head is not None
+
+
+async def test_nothing_false_is_believed(world: World) -> None:
+    """Promise (A52): unsigned, forged, copied, another agent's, of another content type, or dated far ahead."""
+    statement = Statement(1, "", 1, Contain(PLANNER))
+
+    async def signed(
+        by: str, *, at: float = 0.0, kind: str = CONTENT_TYPE, value: bytes | None = None, **to: Any
+    ) -> Message:
+        world.entries.now += at
+        message = Message(
+            channel=CHANNEL, value=value or statement.to_json(), headers=(("content-type", kind.encode()),)
+        )
+        header = (await world.agent(by).signer.sign(message, **to)).header
+        world.entries.now -= at
+        return replace(message, headers=(*message.headers, header))
+
+    honest = await signed(ONCALL, value=Statement(1, "", 1, Contain("agent://acme/other")).to_json())
+    world.entries.append(replace(honest, headers=honest.headers[:1]))
+    world.entries.append(replace(honest, value=statement.to_json()))
+    world.entries.append(await signed(PLANNER))
+    world.entries.append(await signed(ONCALL, kind="application/json"))
+    world.entries.append(await signed(ONCALL, value=b"{}"))
+    world.entries.append(await signed(ONCALL, at=3600))
+    world.entries.append(await signed(ONCALL, recipient=PLANNER))
+    world.entries.append(replace(await signed(ONCALL), value=None))
+    audit = world.agent(ONCALL).audit
+    async with followed(world.parts(state=None, audit=audit)) as following:
+        assert following.control.held == 0
+        world.entries.append(honest)
+        world.entries.append(honest, at=world.entries.now + 86_400)
+        await soon(lambda: following.control.held == 1)
+    assert {reason: count for reason, count in audit.counts.items() if count} == {
+        Reason.UNSIGNED: 1, Reason.ALTERED: 2, Reason.UNKNOWN_KEY: 1, Reason.FROM_FUTURE: 1, Reason.WRONG_RECIPIENT: 1,
+    }  # fmt: skip
+    assert audit.events["control.malformed"] == 2
+
+
+async def test_a_restart_rolls_nothing_back(world: World) -> None:
+    """Promise (A52): a broker that is away, or a log cut short or made anew, does not undo what was known."""
+    await world.say(Contain(PLANNER), Revoke(thumbprint(world.signing[MALLORY].public), 5))
+    async with followed(world.parts()) as following:
+        assert contained(following.control)
+    world.entries.down = True
+    async with running(world.parts()) as following:
+        await soon(lambda: following.is_known)
+        assert contained(following.control)
+    world.entries.down, world.entries.kept, world.entries.identity = False, [], "log 2"
+    audit = world.agent(ONCALL).audit
+    async with followed(world.parts(audit=audit)) as following:
+        assert (contained(following.control), len(following.control.revocations())) == (True, 1)
+        assert audit.events["control.log_shorter"] == 1
+    async with followed(world.parts(state=None)) as following:
+        assert not contained(following.control)
+
+
+async def test_a_log_that_is_made_anew_meanwhile_is_read_from_its_beginning(world: World) -> None:
+    """The same for one that is another one while it is read."""
+    await world.say(Contain(PLANNER))
+    async with followed(world.parts(state=None)) as following:
+        world.entries.kept, world.entries.identity = [], "log 2"
+        await world.say(Contain(MALLORY))
+        await soon(lambda: contained(following.control, MALLORY))
+        assert contained(following.control)
+        await soon(lambda: world.entries.opened >= 4)
+
+
+async def test_a_key_without_authority_takes_its_words_with_it(world: World) -> None:
+    """Promise (A52): revoked where operators' keys come from; a mistake there is undone as it was made."""
+    await world.say(Contain(PLANNER))
+    async with followed(world.parts()) as following:
+        oncall = world.root.keys[0]
+        world.root.down = True
+        await asyncio.sleep(0.05)
+        assert contained(following.control), "a source that is down takes nothing away"
+        world.root.down = False
+        world.root.keys[0] = replace(oncall, revoked_at=int(world.entries.now))
+        await soon(lambda: not contained(following.control))
+        world.root.keys[0] = oncall
+        await soon(lambda: contained(following.control))
+        del world.root.keys[0]
+        await soon(lambda: not contained(following.control))
+    async with running(world.parts()) as following:
+        await soon(lambda: following.is_known)
+        assert not contained(following.control)
+
+
+async def test_what_was_kept_of_a_key_without_authority_lapses(world: World) -> None:
+    """It was revoked while this process was away."""
+    await world.say(Contain(PLANNER))
+    async with followed(world.parts()):
+        pass
+    world.root.keys[0] = replace(world.root.keys[0], revoked_at=int(world.entries.now))
+    world.entries.down, audit = True, world.agent(ONCALL).audit
+    async with running(world.parts(audit=audit)) as following:
+        await soon(lambda: following.is_known)
+        assert not contained(following.control)
+    assert audit.events["control.lapsed"] == 1
+
+
+async def test_a_source_that_is_down_is_waited_for(world: World) -> None:
+    """Nothing is skipped because nobody could say whose key it is."""
+    await world.say(Contain(PLANNER))
+    world.root.down = True
+    async with running(world.parts(state=None)) as following:
+        await soon(lambda: following.error is not None)
+        assert not following.is_known
+        world.root.down = False
+        await soon(lambda: contained(following.control))
+
+
+async def test_operators_who_change_are_judged_anew(world: World) -> None:
+    """What one may say no more holds no more; what another may say now is found in the log."""
+    await world.say(Contain(PLANNER))
+    async with followed(world.parts()) as following:
+        following.switch((Operator(ONCALL, frozenset({Verb.KEY}), ("**",)),))
+        assert not contained(following.control)
+        following.switch(OPERATORS)
+        await soon(lambda: contained(following.control))
+
+
+async def test_a_state_that_is_torn_or_foreign(world: World) -> None:
+    """A line that a crash cut off is left out; a file that is none of ours is refused."""
+    await world.say(Contain(PLANNER), Contain(MALLORY))
+    async with followed(world.parts()):
+        pass
+    state = world.parts().state
+    assert state is not None
+    whole = state.path.read_bytes()
+    state.path.write_bytes(whole + b'{"statement":{"chan')
+    known = state.load()
+    assert (len(known.messages), known.place is not None, len(known.links)) == (2, True, 1)
+    state.path.write_bytes(whole + b"{\n[]\n")
+    assert len(state.load().messages) == 2
+    state.path.write_bytes(b"something else\n")
+    async with running(world.parts()) as following:
+        await soon(lambda: following.error is not None)
+        with pytest.raises(ConfigurationError, match="put it away"):
+            raise following.error or AssertionError
+    state.path.unlink()
+    state.path.mkdir()
+    with pytest.raises(ConfigurationError, match="directory"):
+        state.load()
+    audit = world.agent(ONCALL).audit
+    async with followed(world.parts(audit=audit)) as following:
+        assert contained(following.control)
+    assert audit.events["control.state_unwritten"] == 1
+
+
+async def test_a_state_is_written_anew_once_most_of_it_decides_nothing(world: World, monkeypatch: Any) -> None:
+    """It does not grow for ever."""
+    monkeypatch.setattr("watchword_adapters.control.state._SPARE", 5)
+    parts = world.parts()
+    async with followed(parts):
+        for number in range(4):
+            await world.say(*(Contain(PLANNER, number + 10), Release(PLANNER)))
+            await asyncio.sleep(0.02)
+    assert parts.state is not None
+    assert len(parts.state.load().messages) < 8
+
+
+async def test_whoever_is_cut_off_for_too_long_judges_nothing(world: World) -> None:
+    """By the age of the last head where one is expected, else since the log's end was read."""
+    agent = world.agent()
+    bot = Operator(ONCALL, frozenset({Verb.HEAD}), ("**",))
+    parts = world.parts(state=None, max_staleness=60.0)
+    agent.verifier.obey(parts.control)
+    message = Message(channel=TASKS, value=b"x", headers=())
+    message = replace(message, headers=((await agent.signer.sign(message)).header,))
+    async with followed(parts) as following:
+        await soon(lambda: not parts.control.stale)
+        assert isinstance(await agent.verifier.verify(message), VerifiedMessage)
+        world.entries.down = True
+        world.entries.now += 61
+        await soon(lambda: parts.control.stale)
+        with pytest.raises(Unavailable, match="max_staleness"):
+            await agent.verifier.verify(message)
+        world.entries.down = False
+        await soon(lambda: not parts.control.stale)
+        following.switch((bot,))
+        await soon(lambda: parts.control.stale)
+        await world.say(Head())
+        await soon(lambda: not parts.control.stale)
+
+
+async def test_an_operator_who_is_not_heard_is_told(world: World) -> None:
+    """Who is no operator here, has no key here, or speaks to a log that does not answer."""
+    agent = world.agent(MALLORY)
+    async with desk(agent, world.parts(state=None, open_log=lambda: MemoryLog(world.entries, agent))) as at:
+        with pytest.raises(ConfigurationError, match="does not count"):
+            await at.say(Contain(PLANNER))
+    world.root.keys = world.root.keys[:1]
+    with pytest.raises(ConfigurationError, match=r"in none of \[\[keys\]\]"):
+        async with desk(agent, world.parts(state=None)):
+            pass
+    async with desk(world.agent(ONCALL), world.parts(state=None)) as at:
+        world.entries.down = True
+        await soon(lambda: at._following.log is None)
+        with pytest.raises(Unavailable, match="not connected"):
+            await at.say(Head())
+
+
+async def test_a_log_that_is_unfit_or_away_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once where somebody has to mend it, after a time-out where it may come back."""
+    monkeypatch.setattr(desks, "TIMEOUT", 0.05)
+    world.entries.unfit = "stream WATCHWORD: max_age: write 0"
+    with pytest.raises(ConfigurationError, match="max_age"):
+        async with followed(world.parts(state=None)):
+            pass
+    world.entries.down = True
+    with pytest.raises(Unavailable, match="the broker is down"):
+        async with followed(world.parts(state=None)):
+            pass
+    with pytest.raises(Unavailable, match="within"):
+        await until(lambda: False, Following(world.parts(state=None)))
+
+
+async def test_an_agent_obeys_from_its_first_start_on(world: World) -> None:
+    """Promise: nothing is judged before all is known that the log held; then within moments."""
+    key = SigningKey.generate()
+    await world.say(Contain(MALLORY, why="INC-7"), GiveKey(key.verification_key("agent://acme/new")))
+    parts = world.parts(clock=time.time)
+    world.entries.now = time.time()
+    planner = world.agent(
+        PLANNER, policy=Policy(), keys=KeyChain([world.root, ControlKeys(parts.control, [world.root])])
+    )
+    thread = FollowerThread(planner, parts)
+
+    async def verdict(by: str, signer: SigningKey | None = None) -> Any:
+        message = Message(channel=TASKS, value=b"x", headers=())
+        world.signing.setdefault(by, signer or SigningKey.generate())
+        header = (await world.agent(by).signer.sign(message)).header
+        try:
+            return (await planner.verifier.verify(replace(message, headers=(header,)))).principal
+        except Rejected as rejected:
+            return rejected.reason
+
+    await planner.verifier.start()
+    thread.begin()
+    changes = planner.verifier.changes
+    assert await verdict(MALLORY) is Reason.CONTAINED
+    assert await verdict("agent://acme/new", key) == "agent://acme/new"
+    assert await verdict(ONCALL) == ONCALL
+    await world.say(Release(MALLORY), Contain(ONCALL), Revoke(thumbprint(key.public), 5), Contain(PLANNER, why="INC-8"))
+    await soon(lambda: parts.control.containment(PLANNER, time.time))
+    assert planner.verifier.changes > changes
+    assert await verdict(MALLORY) == MALLORY
+    assert await verdict(ONCALL) is Reason.CONTAINED, "his ordinary messages"
+    assert await verdict("agent://acme/new") is Reason.KEY_REVOKED
+
+    def is_held() -> bool:
+        try:
+            planner.signer.prepare(Message(channel=TASKS, value=b"x", headers=()))
+        except SigningError as error:
+            return "INC-8" in str(error)
+        return False
+
+    await soon(is_held)
+    thread.switch(())
+    await soon(lambda: not is_held())
+    assert await verdict(ONCALL) == ONCALL
+
+
+async def test_an_agent_does_not_start_without_its_operators(world: World) -> None:
+    """A log that is unfit ends the start with what to mend, one that is away after a time-out."""
+    world.entries.unfit = "stream WATCHWORD: max_age: write 0"
+    reader = Watchword(realm="prod", keys=world.root)
+    FollowerThread(reader, world.parts(state=None))
+    with pytest.raises(ConfigurationError, match="max_age"):
+        await reader.verifier.start()
+    world.entries.down = True
+    thread = FollowerThread(reader, world.parts(state=None), timeout=0.05)
+    thread.switch(())
+    with pytest.raises(Unavailable, match="not read to its end within"):
+        await reader.verifier.start()
+    world.entries.down, world.entries.unfit = False, None
+    FollowerThread(reader, world.parts(state=None))
+    await reader.verifier.start()
+
+
+async def test_a_public_key_of_somebody_else_is_not_given(world: World) -> None:
+    """Against the log the other source stands; between sources that cannot list nobody can tell."""
+    control = Control(OPERATORS)
+    key = world.signing[MALLORY]
+    taken, free = key.verification_key(PLANNER), SigningKey.generate().verification_key(PLANNER)
+    async with followed(world.parts(state=None, control=control)):
+        await world.say(GiveKey(taken), GiveKey(free))
+        await soon(lambda: len(control.keys) == 2)
+    keys = ControlKeys(control, [MemoryKeys([key.verification_key(MALLORY)])])
+    assert await keys.find(PLANNER, key.key_id) is None
+    assert await keys.find(PLANNER, free.key_id) == free
+    assert await keys.find(MALLORY, free.key_id) == free
+    assert await keys.find(PLANNER, b"unknown") is None
+    assert set(keys.keys) == {taken, free}
