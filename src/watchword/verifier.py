@@ -470,7 +470,7 @@ class Verifier:
             return
         if (signed.channel, signed.partition) != (message.channel.uri, message.partition):
             return
-        if case.issued_at < self._rules_since - skew - _FRACTION:
+        if case.issued_at - skew < self._rules_since:
             return
         appended_at = message.appended_at
         if fact is Fact.RATE_LIMITED and (appended_at is None or appended_at - case.issued_at > skew + _FRACTION):
