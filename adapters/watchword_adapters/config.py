@@ -108,7 +108,7 @@ def _build(
     context = Context(realm=settings.realm, directory=directory, clock=clock, policy=policy, warn=warn or audit.warn)
     key = None if settings.signer is None else _signing_key(settings.signer, context)
     channel = settings.to_control()
-    control = None if settings.control is None else Control(settings.control.to_operators())
+    control = None if settings.control is None else Control(settings.control.to_operators(), clock=clock)
     sources = _key_sources(settings, context, control)
     if not sources and key is None and policy.mode is not Mode.OBSERVE:
         raise ConfigurationError('keys: none; add [[keys]] with source = "files" and paths = ["agents.jwks"]')
@@ -151,7 +151,7 @@ def control_parts(agent: Watchword, settings: Settings, directory: Path) -> Part
         policy=agent.verifier.policy,
         warn=agent.audit.warn,
     )
-    return _parts(agent, settings, context, Control(settings.control.to_operators()), channel)
+    return _parts(agent, settings, context, Control(settings.control.to_operators(), clock=agent.clock), channel)
 
 
 def _parts(agent: Watchword, settings: Settings, context: Context, control: Control, channel: Channel) -> Parts:

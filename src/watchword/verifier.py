@@ -462,20 +462,26 @@ class Verifier:
         """Note a rejection as a fact against the principal, if that one alone can have caused it.
 
         Others cannot, by sending, delaying or copying what it signed, where this is the first sight, and not by an
-        alias. Nor may the operator's change of rules make a fact of what was sent before. How fast messages come is
-        the principal's doing only where the broker says when they came, and they were not held back.
+        alias. Nor may an operator, by a change of rules or a containment, make a fact of what was sent before. How fast
+        messages come is the principal's doing only where the broker says when they came, and they were not held back.
         """
         fact, message, signed, skew = _FACTS.get(reason), case.message, case.common, self.policy.max_skew
         if fact is None or not case.first:
             return
         if (signed.channel, signed.partition) != (message.channel.uri, message.partition):
             return
-        if case.issued_at - skew < self._rules_since:
+        if case.issued_at - skew < self._held_since(fact, case.principal):
             return
         appended_at = message.appended_at
         if fact is Fact.RATE_LIMITED and (appended_at is None or appended_at - case.issued_at > skew + _FRACTION):
             return
         self.trust.note(case.principal, fact, bars=self.policy.bars_of(case.principal))
+
+    def _held_since(self, fact: Fact, principal: str) -> float:
+        """Return since when (seconds) that has been forbidden here which the fact is about."""
+        if fact is not Fact.CONTAINED or self._control is None or principal in self.policy.contained:
+            return self._rules_since
+        return self._control.contained_since(principal, self.clock)
 
 
 def _bar(min_trust: float) -> str:

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from math import exp
+from math import exp, inf
 from typing import Any
 
 import pytest
 
 from tests.unit.core.world import ALICE, ALICE_KEY, BOB, MALLORY, MALLORY_KEY, NOW, World, at_once, kafka, nats, press
 from watchword import Alias, Allow, MemoryKeys, Policy, Rate, Rejected, VerifiedMessage, Watchword
+from watchword.control import Control, Issued, Operator
 from watchword.spi import Channel, Message, Position
+from watchword.statements import Contain, Release, Saying, Statement, Verb
 from watchword_adapters.testing import Clock
 
 TASKS = "kafka://prod/tasks"
@@ -276,3 +278,105 @@ def test_a_change_of_settings_resets_no_score(change: Policy) -> None:
     agent.switch(change, agent.verifier.keys)
     assert agent.trust(ALICE) == before
     assert agent.verifier.trust.kept_out() == kept_out == {ALICE: (0.95,)}
+
+
+SAYS = Operator("agent://acme/oncall", frozenset(Verb), ("**",))
+BY = SAYS.principal, "k" * 43
+
+
+def say(control: Control, saying: Saying, rank: int) -> None:
+    """Let an operator say something."""
+    statement = Statement(rank, "" if rank == 1 else "d" * 43, rank, saying)
+    assert control.hear(Issued(BY, rank.to_bytes(32), statement))
+
+
+def obeying(*, at: float = LATER) -> tuple[World, Control]:
+    """Return a world that hears of containments, and what it hears of them."""
+    seen = world(HERS)
+    seen.now = at
+    control = Control((SAYS,), clock=lambda: seen.now)
+    seen.verifier.obey(control)
+    return seen, control
+
+
+@pytest.mark.parametrize("who", [ALICE, "agent://acme/*"])
+def test_a_containment_makes_no_fact_of_what_was_sent_before(who: str) -> None:
+    """Promise: an operator's word counts only behind the time when it was known here, and clocks may differ."""
+    seen, control = obeying()
+    say(control, Contain(who), 1)
+    seen.now = LATER + 20
+    sent_before = [sent(n, at=LATER + second, appended_at=LATER + 9.0) for n, second in enumerate((0, 2, 4))]
+    assert judged(seen, *sent_before) == ["contained"] * 3
+    assert score(seen) == 1.0
+    assert judged(seen, sent(9, at=LATER + 5)) == ["contained"]
+    assert score(seen) == ONE
+
+
+def test_a_containment_that_is_made_longer_was_known_all_the_time() -> None:
+    """Promise: words that are repeated, or replaced by longer ones, let nobody send while contained for free."""
+    seen, control = obeying()
+    say(control, Contain(ALICE, until=int(LATER) + 60), 1)
+    seen.now = LATER + 20
+    say(control, Contain(ALICE), 2)
+    assert control.containments(seen.now)[0].since == LATER
+    seen.now = LATER + 21
+    assert judged(seen, sent(0, at=LATER + 10)) == ["contained"]
+    assert score(seen) == ONE
+
+
+def test_a_containment_that_had_ended_begins_anew() -> None:
+    """Promise: what was sent between two containments counts for nothing, however the first one ended."""
+    for ending in (None, Release(ALICE)):
+        seen, control = obeying()
+        say(control, Contain(ALICE, until=int(LATER) + (10 if ending is None else 1000)), 1)
+        seen.now = LATER + 11
+        if ending is not None:
+            say(control, ending, 2)
+        seen.now = LATER + 40
+        say(control, Contain(ALICE), 3)
+        seen.now = LATER + 41
+        assert judged(seen, sent(0, at=LATER + 20)) == ["contained"]
+        assert score(seen) == 1.0
+
+
+def test_of_several_containments_the_first_known_counts() -> None:
+    """Promise: a second operator's word on who is contained already takes nothing back; one that has ended does."""
+    seen, control = obeying()
+    say(control, Contain(ALICE, until=int(LATER) + 100), 1)
+    seen.now = LATER + 50
+    say(control, Contain("agent://acme/**"), 2)
+    assert control.contained_since(ALICE, lambda: LATER + 60) == LATER
+    assert control.contained_since(ALICE, lambda: LATER + 100) == LATER + 50
+    assert control.contained_since("agent://other/planner", lambda: LATER) == inf
+
+
+def test_settings_that_contain_need_no_operators_word() -> None:
+    """Promise: who stands in the settings was contained by them, whatever else is said of it later."""
+    seen = world(HERS, contained=frozenset({ALICE}))
+    control = Control((SAYS,), clock=lambda: seen.now)
+    seen.verifier.obey(control)
+    say(control, Contain(ALICE), 1)
+    assert judged(seen, sent()) == ["contained"]
+    assert score(seen) == ONE
+
+
+def test_what_nobody_timed_makes_no_fact() -> None:
+    """Promise: a control log without a clock contains, and accuses nobody."""
+    seen = world(HERS)
+    control = Control((SAYS,))
+    seen.verifier.obey(control)
+    say(control, Contain(ALICE), 1)
+    say(control, Contain(ALICE, why="once more"), 2)
+    assert judged(seen, sent()) == ["contained"]
+    assert score(seen) == 1.0
+
+
+def test_a_clock_that_was_set_back_accuses_nobody() -> None:
+    """Promise (A34): a containment that was heard by a clock ahead counts once the clock shows that time again."""
+    seen, control = obeying(at=LATER + 3600)
+    say(control, Contain(ALICE), 1)
+    seen.now = LATER
+    assert judged(seen, sent(0, at=LATER - 1)) == ["contained"]
+    assert score(seen) == 1.0
+    say(control, Contain(ALICE, why="once more"), 2)
+    assert control.contained_since(ALICE, lambda: LATER) == LATER
