@@ -19,6 +19,7 @@ from watchword.mistakes import explain
 from watchword.settings import ControlSettings, KafkaSettings, NatsSettings
 from watchword.signer import BATCH
 from watchword.spi import Audit, Context, KeyChain, NamedBackend
+from watchword.trust import Trust
 from watchword_adapters import plugins
 from watchword_adapters.bus_options import kafka_options, nats_options
 from watchword_adapters.control.following import Parts
@@ -30,12 +31,13 @@ from watchword_adapters.settings_changes import changes
 from watchword_adapters.settings_file import read_text, settings_of
 from watchword_adapters.settings_watch import Change, SettingsWatch
 from watchword_adapters.stores.journal import FileJournal
+from watchword_adapters.trust_file import TrustFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from watchword.settings import Address, Settings, SignerSettings
-    from watchword.spi import Channel, KeySource, ReplayStore, Warn
+    from watchword.spi import Channel, KeySource, ReplayStore, TrustScore, Warn
     from watchword_adapters.control.log import ControlLog
 
 _CONTROL: Final = "control"
@@ -50,21 +52,23 @@ def load(
     *,
     clock: Callable[[], float] = time.time,
     replay: ReplayStore | None = None,
+    trust: TrustScore | Trust | None = None,
     warn: Warn | None = None,
     telemetry: bool = True,
 ) -> Watchword:
     """Read the settings file at ``path`` and the environment, and return what plugs into the clients.
 
     It follows the file: policy, key sources and the signer's key change within five seconds, or at once by its
-    ``reload()``. ``clock`` returns seconds since the epoch. ``replay`` takes the place of ``[replay] store``, ``warn``
-    that of the audit trail for warnings about the set-up. ``[telemetry]`` is passed over unless ``telemetry``.
+    ``reload()``. ``clock`` returns seconds since the epoch. ``replay`` takes the place of ``[replay] store``, ``trust``
+    that of Demerits (docs/trust.md), ``warn`` that of the audit trail for warnings about the set-up. ``[telemetry]`` is
+    passed over unless ``telemetry``.
     ConfigurationError is one line that says what to write.
     """
     path = Path(path)
     text = read_text(path)
     settings = settings_of(text, path)
     with _led_by(path):
-        made, context = _build(settings, directory=path.parent, clock=clock, replay=replay, warn=warn)
+        made, context = _build(settings, directory=path.parent, clock=clock, replay=replay, trust=trust, warn=warn)
         if telemetry and settings.telemetry is not None:
             _measure(made.agent, settings.to_endpoint())
     agent = made.agent
@@ -81,7 +85,7 @@ def build(
     warn: Warn | None = None,
 ) -> Watchword:
     """Make a ``Watchword`` of settings whose relative paths start from ``directory``; it follows no file."""
-    return _build(settings, directory=directory, clock=clock, replay=replay, warn=warn)[0].agent
+    return _build(settings, directory=directory, clock=clock, replay=replay, trust=None, warn=warn)[0].agent
 
 
 class _Made(NamedTuple):
@@ -101,6 +105,7 @@ def _build(
     directory: Path,
     clock: Callable[[], float],
     replay: ReplayStore | None,
+    trust: TrustScore | Trust | None,
     warn: Warn | None,
 ) -> tuple[_Made, Context]:
     policy = settings.to_policy()
@@ -117,6 +122,7 @@ def _build(
         replay = _made(plugins.REPLAY_STORES, store, "replay", "store", settings.replay.options, context)
     _check_owners(settings.principal, sources, key)
     _check_names(settings, sources, context)
+    journal = journal_of(settings, context)
     agent = Watchword(
         realm=settings.realm,
         principal=settings.principal,
@@ -124,12 +130,15 @@ def _build(
         keys=_all_of(sources),
         policy=policy,
         replay=replay,
-        journal=journal_of(settings, context),
+        journal=journal,
+        trust=trust,
         clock=clock,
         batch=BATCH if settings.signer is None else settings.signer.batch,
         audit=audit,
         quarantine=settings.to_quarantine(),
     )
+    if journal is not None and not isinstance(trust, Trust):  # that one is its maker's own
+        TrustFile(journal.path.with_suffix(".trust"), agent.verifier.trust, clock=clock, warn=context.warn)
     follower = None
     if control is not None and channel is not None:
         follower = FollowerThread(agent, _parts(agent, settings, context, control, channel))

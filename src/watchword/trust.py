@@ -45,7 +45,7 @@ class Fact(StrEnum):
 
 
 class TrustScore(Protocol):
-    """Port: what facts make of the trust in a principal. It must neither raise nor wait."""
+    """Port: what facts make of the trust in a principal. It must neither raise nor wait; any thread may ask."""
 
     def add(self, principal: str, weight: float) -> None:
         """Let a fact count against a principal; it weighs more than 0 and at most 1."""
