@@ -224,6 +224,16 @@ def test_a_flood_takes_its_own_room_only() -> None:
     assert reader.presence.dropped == 48
 
 
+def test_a_flood_leaves_room_for_those_who_come_later() -> None:
+    """Promise: what was pushed out is not counted any more, so others are heard as long as there is room."""
+    reader = Reader(most_of_one=2, most_in_all=4)
+    reader.hear(*(message(MALLORY, said(number)) for number in range(10)))
+    assert [len(one.instances) for one in reader.look().values()] == [2]
+    reader.hear(message(ALICE, said(1)), message(BOB, said(1)))
+    assert [len(one.instances) for one in reader.look().values()] == [1, 2, 1]
+    assert reader.presence.dropped == 8
+
+
 def test_an_announcement_is_of_bounded_size() -> None:
     """Promise: however much there is to say, those with the least trust are named, and the rest is a number."""
     names = [f"agent://acme/{'ü' * 110}{number}" for number in range(MAX_ACCUSED + 5)]
