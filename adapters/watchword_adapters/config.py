@@ -24,6 +24,7 @@ from watchword_adapters import plugins
 from watchword_adapters.bus_options import kafka_options, nats_options
 from watchword_adapters.control.following import Parts
 from watchword_adapters.control.keys import ControlKeys
+from watchword_adapters.control.presence import Announcer
 from watchword_adapters.control.state import StateFile
 from watchword_adapters.control.thread import FollowerThread
 from watchword_adapters.keys.files import FileKeys
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from watchword.settings import Address, Settings, SignerSettings
     from watchword.spi import Channel, KeySource, ReplayStore, TrustScore, Warn
     from watchword_adapters.control.log import ControlLog
+    from watchword_adapters.control.presence import PresenceChannel
 
 _CONTROL: Final = "control"
 _READ_ONCE: Final = ("realm", "principal", "signer", "replay", "quarantine", "telemetry", "control")
@@ -141,7 +143,8 @@ def _build(
         TrustFile(journal.path.with_suffix(".trust"), agent.verifier.trust, clock=clock, warn=context.warn)
     follower = None
     if control is not None and channel is not None:
-        follower = FollowerThread(agent, _parts(agent, settings, context, control, channel))
+        parts = _parts(agent, settings, context, control, channel)
+        follower = FollowerThread(agent, parts, announcer=_announcer(agent, settings, directory))
     return _Made(agent, settings, sources, key, control, follower), context
 
 
@@ -196,6 +199,32 @@ def _open_log(agent: Watchword, settings: Settings, directory: Path, channel: Ch
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"control: {what_to_install(error) or error}") from error
     return NatsControlLog(channel.name, watchword=agent, **nats_options(settings.nats or NatsSettings(), directory))
+
+
+def _announcer(agent: Watchword, settings: Settings, directory: Path) -> Announcer | None:
+    """Return what announces this agent; None where there is no channel for it, or no key to sign with."""
+    channel = settings.to_presence()
+    if channel is None or settings.control is None or agent.signing_as is None:
+        return None
+    every = settings.control.announce_every
+    return Announcer(agent, partial(open_presence, agent, settings, directory, channel), every=every)
+
+
+def open_presence(
+    agent: Watchword, settings: Settings, directory: Path, channel: Channel, **options: Any
+) -> PresenceChannel:
+    """Return the channel of announcements, not connected yet; ``options`` take the place of ``[nats]``, ``[kafka]``."""
+    try:
+        if channel.scheme == "kafka":
+            from watchword_adapters.kafka.presence import KafkaPresence  # noqa: PLC0415 - comes with an extra
+
+            kafka = options or kafka_options(settings.kafka or KafkaSettings(), directory)
+            return KafkaPresence(channel.name, watchword=agent, **kafka)
+        from watchword_adapters.nats.presence import NatsPresence  # noqa: PLC0415 - as above
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"control: {what_to_install(error) or error}") from error
+    nats = options or nats_options(settings.nats or NatsSettings(), directory)
+    return NatsPresence(channel.name, watchword=agent, **nats)
 
 
 def _measure(agent: Watchword, address: Address | None) -> None:

@@ -233,6 +233,11 @@ class Control:
         """The keys that have said anything, and are in authority."""
         return tuple(self._chains)
 
+    @property
+    def full(self) -> tuple[str, ...]:
+        """The kinds of which no more statements are taken."""
+        return tuple(sorted(self._full))
+
     def link(self, by: OperatorKey) -> Link:
         """Return how far the chain of a key is known."""
         chain = self._chains.get(by)

@@ -150,21 +150,22 @@ class Following:
         self._again.clear()
         reading = log.read(position)
         again = asyncio.ensure_future(self._again.wait())
+        coming: asyncio.Future[tuple[Sequence[Message], int]] = asyncio.ensure_future(anext(reading))
         try:
             self._passed(end, position)
             while True:
-                coming = asyncio.ensure_future(anext(reading))
                 await asyncio.wait((coming, again), return_when=asyncio.FIRST_COMPLETED)
                 if again.done():
-                    coming.cancel()
-                    await asyncio.gather(coming, return_exceptions=True)
                     return
                 messages, behind = coming.result()
                 heard = await self._hear(messages)
                 self._passed(end, behind)
                 self._keep_statements(heard)
+                coming = asyncio.ensure_future(anext(reading))
         finally:
             again.cancel()
+            coming.cancel()
+            await asyncio.gather(again, coming, return_exceptions=True)
             await reading.aclose()
 
     def _begin(self, end: End) -> int:
