@@ -273,6 +273,7 @@ class _SettingsFile:
         settings = settings_of(text, self._path)
         context, key = replace(self._context, policy=settings.to_policy()), new_key or made.key
         settings.to_control()
+        settings.to_presence()
         same = settings.keys == made.settings.keys and not again
         sources = made.sources if same else _key_sources(settings, context, made.control)
         _check_owners(settings.principal, sources, key)
