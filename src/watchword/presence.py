@@ -251,7 +251,7 @@ class Presence:
         of_one = self._known.setdefault(heard.principal, {})
         known = of_one.get(said.instance)
         if known is not None:
-            if heard._age > known._age:  # noqa: SLF001 - our own
+            if said.number > known.said.number:  # and not its time: a clock may have been set back
                 of_one[said.instance] = heard
             return
         of_one[said.instance] = heard

@@ -159,6 +159,14 @@ def test_the_latest_word_counts_in_any_order() -> None:
         assert (instance.said.number, instance.issued_at) == (3, NOW - 1)
 
 
+def test_a_clock_that_was_set_back_does_not_freeze_what_a_process_says() -> None:
+    """Promise (A34): the number of its word decides, so a process whose clock was ahead is heard all the same."""
+    reader = Reader()
+    reader.hear(message(ALICE, said(number=1, **accuse(0.1)), at=NOW), message(ALICE, said(number=2), at=NOW - 20))
+    (instance,) = reader.look()[ALICE].instances
+    assert (instance.said.number, instance.issued_at) == (2, NOW - 20)
+
+
 def test_a_principal_is_one_reporter_however_many_processes_it_has() -> None:
     """Promise: who announces a thousand processes neither makes the median nor hides what others say."""
     reader = Reader()
