@@ -11,15 +11,17 @@ import pytest_asyncio
 from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 
+from tests.brokers.nats import wheel
 from tests.brokers.plugin import MakeStream
-from tests.integration.nats.world import PATIENCE, World, resend, until
+from tests.integration.nats.world import PATIENCE, World, resend, until, world_on
 from tests.support.fleet import CLOUD, MALLORY, ONCALL, PLANNER, Fleet, clean_environment
-from watchword import VerifiedMessage, Watchword
+from watchword import ConfigurationError, VerifiedMessage, Watchword
 from watchword.presence import CONTENT_TYPE, Announcement, Evidence
 from watchword.statements import Contain, Release
 from watchword_adapters.control.speaker import speaker
 from watchword_adapters.nats import VerifiedMsg, WatchwordClient, connect
 from watchword_adapters.nats.control_log import NatsControlLog
+from watchword_adapters.nats.presence import NatsPresence
 
 Capture = pytest.CaptureFixture[str]
 
@@ -196,3 +198,59 @@ async def test_a_contained_agent_is_silent_until_it_is_released(world: World, st
     await stored.say(Release(CLOUD))
     found = await shown(stored, capsys, lambda found: CLOUD in found and found[CLOUD]["instances"])
     assert found[CLOUD]["contained"] is False
+
+
+LIMITED = """
+no_auth_user: admin
+authorization { users: [
+  { user: admin, password: x, permissions: { publish: ">", subscribe: ">" } }
+  { user: mute, password: x, permissions: { publish: { deny: "presence" }, subscribe: ">" } }
+  { user: deaf, password: x, permissions: { publish: { deny: "$JS.API.>" }, subscribe: { deny: "presence" } } }
+  { user: plain, password: x, permissions: { publish: { deny: "$JS.API.>" }, subscribe: ">" } }
+] }
+"""
+
+
+async def test_rights_that_are_missing_are_told(tmp_path: Path) -> None:
+    """Who may not publish or read there is told so; who may not ask for streams listens."""
+    path = tmp_path / "server.conf"
+    path.write_text(LIMITED)
+    broker = wheel(tmp_path, "-c", str(path))
+    try:
+        async with world_on(broker.address) as world:
+            agent = world.agent(PLANNER)
+
+            def on(user: str) -> NatsPresence:
+                return NatsPresence("presence", watchword=agent, servers=broker.address, user=user, password="x")
+
+            async with on("mute") as mute:
+                with pytest.raises(ConfigurationError, match="this user may not publish to presence; permit it"):
+                    await mute.announce(b"{}", {})
+                assert [one async for one in mute.read(since=0.0, listen=0.01)] == []
+            with pytest.raises(ConfigurationError, match="this user may not subscribe to presence; permit it"):
+                await anext(on("deaf").read(since=0.0, listen=1.0))
+            async with on("plain") as plain:
+                reading = plain.read(since=0.0, listen=PATIENCE)
+                coming = asyncio.ensure_future(anext(reading))
+                while not coming.done():
+                    await plain.announce(b"{}", {})
+                assert coming.result().value == b"{}"
+                await reading.aclose()
+    finally:
+        broker.stop()
+
+
+async def test_what_is_deleted_meanwhile_is_not_waited_for(world: World, make_stream: MakeStream) -> None:
+    """A stream that loses what it had when it was asked ends the reading all the same."""
+    name = await make_stream()
+    subject = f"{name}.presence"
+    admin = await world.plain()
+    await admin.jetstream().update_stream(name=name, subjects=[subject])
+    async with NatsPresence(subject, watchword=world.agent(PLANNER), servers=world.url) as channel:
+        for number in range(150):
+            await channel.announce(b"%d" % number, {})
+        reading = channel.read(since=0.0, listen=0.0)
+        first = await anext(reading)
+        assert first.value == b"0"
+        await admin.jetstream().purge_stream(name)
+        assert len([one async for one in reading]) < 149
