@@ -111,8 +111,9 @@ class TrustFile:
 
     def _run(self) -> None:
         while True:
+            begun = time.monotonic()
             self._write()
-            time.sleep(EVERY)
+            time.sleep(pause_after(time.monotonic() - begun))
             with self._state:
                 if not self._is_due:
                     self._runs = False
@@ -174,6 +175,11 @@ class TrustFile:
                 detail=error.strerror or str(error),
                 cost="a restart forgets what counts against principals, and lets in who is kept out",
             )
+
+
+def pause_after(took: float) -> float:
+    """Return how many seconds to wait after a write that took so many: it is a twentieth of the time at most."""
+    return max(EVERY, 20 * took)
 
 
 def _close(keeper: weakref.ref[TrustFile]) -> None:

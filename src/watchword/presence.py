@@ -43,6 +43,7 @@ MAX_IN_ALL: Final = 20_000
 
 _INSTANCE: Final = re.compile("[0-9a-f]{16}")
 _WORD: Final = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
+_FACTS: Final = frozenset(fact.value for fact in Fact)
 _MAX_NUMBER: Final = 1 << 53
 _MAX_TEXT: Final = 256
 _PARTS: Final = 3
@@ -190,9 +191,8 @@ def _heard(value: object) -> dict[OperatorKey, Link]:
 def _evidence(value: object) -> Evidence:
     match value:
         case [score, dict(facts)] if isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score <= 1:
-            known = {fact.value for fact in Fact}
             return Evidence(
-                float(score), {name: _whole(count, "facts") for name, count in facts.items() if name in known}
+                float(score), {name: _whole(count, "facts") for name, count in facts.items() if name in _FACTS}
             )
     raise ValueError('"evidence" is not a score from 0 to 1 with facts')
 

@@ -17,7 +17,7 @@ from watchword_adapters import trust_file
 from watchword_adapters.cli import main
 from watchword_adapters.config import load
 from watchword_adapters.testing import Clock
-from watchword_adapters.trust_file import TrustFile
+from watchword_adapters.trust_file import TrustFile, pause_after
 
 ALICE, BOB = "agent://acme/planner", "agent://acme/cloud"
 BARS = {0.95}
@@ -39,6 +39,7 @@ class Told:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the thread end at once; a test that needs it in the middle says so."""
     monkeypatch.setattr(trust_file, "EVERY", 0.0)
+    monkeypatch.setattr(trust_file, "pause_after", lambda _: trust_file.EVERY)
 
 
 @pytest.fixture
@@ -126,6 +127,12 @@ def test_facts_in_quick_succession_are_written_at_the_end(
     before = file.path.stat().st_ino
     file.close()  # nothing is left to write
     assert file.path.stat().st_ino == before
+
+
+def test_a_large_file_is_written_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: facts against very many principals take a twentieth of one processor at most."""
+    monkeypatch.setattr(trust_file, "EVERY", 5.0)
+    assert [pause_after(took) for took in (0.0, 0.1, 4.0)] == [5.0, 5.0, 80.0]
 
 
 def test_processes_of_one_principal_add_to_one_file(tmp_path: Path, clock: Clock) -> None:
