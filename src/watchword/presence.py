@@ -79,6 +79,11 @@ class Announcement:
     evidence: Mapping[str, Evidence] = field(default_factory=dict)
     left_out: int = 0
 
+    def has_heard(self, by: OperatorKey, number: int, kind: str) -> bool:
+        """Return True if that process knows what an operator's key said up to ``number``, of a kind as ``key``."""
+        link = self.heard.get(by)
+        return link is not None and link.whole >= number and kind not in self.full
+
     def to_json(self) -> bytes:
         """Return the value of its message, with no more evidence and no more keys than there is room for."""
         accused = sorted(self.evidence.items(), key=lambda one: one[1].score)

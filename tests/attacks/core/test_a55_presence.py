@@ -124,6 +124,23 @@ def test_what_is_announced_is_read() -> None:
     assert (present.contained, present.reported) == (False, None)
 
 
+@pytest.mark.parametrize(
+    ("by", "number", "kind", "known"),
+    [
+        (("agent://acme/oncall", "k" * 43), 8, "revoke", True),
+        (("agent://acme/oncall", "k" * 43), 9, "revoke", False),
+        (("agent://acme/oncall", "k" * 43), 8, "key", False),
+        (("agent://acme/oncall", "j" * 43), 1, "revoke", False),
+    ],
+    ids=["heard", "behind a gap", "no room for its kind", "another key"],
+)
+def test_whether_a_statement_is_known_everywhere_can_be_asked(
+    by: tuple[str, str], number: int, kind: str, *, known: bool
+) -> None:
+    """Promise: a process counts as knowing only what it says it has heard without a gap, and had room for."""
+    assert FULL.has_heard(by, number, kind) is known
+
+
 def test_in_another_name_nobody_announces() -> None:
     """Promise: without its key no process of a principal is made up, and none of its words are replaced."""
     reader = Reader()
