@@ -21,10 +21,12 @@ from watchword.patterns import TokenTree
 from watchword.settings import ControlSettings, KafkaSettings, NatsSettings
 from watchword.signer import BATCH
 from watchword.spi import Audit, Context, KeyChain, NamedBackend
+from watchword.trust import Trust
 from watchword_adapters import plugins
 from watchword_adapters.bus_options import kafka_options, nats_options
 from watchword_adapters.control.following import Parts
 from watchword_adapters.control.keys import ControlKeys
+from watchword_adapters.control.presence import Announcer
 from watchword_adapters.control.state import StateFile
 from watchword_adapters.control.thread import FollowerThread
 from watchword_adapters.keys.files import FileKeys
@@ -32,13 +34,15 @@ from watchword_adapters.settings_changes import changes
 from watchword_adapters.settings_file import read_text, settings_of
 from watchword_adapters.settings_watch import Change, SettingsWatch
 from watchword_adapters.stores.journal import FileJournal
+from watchword_adapters.trust_file import TrustFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from watchword.settings import Address, Settings, SignerSettings
-    from watchword.spi import Channel, KeySource, ReplayStore, Warn
+    from watchword.spi import Channel, KeySource, ReplayStore, TrustScore, Warn
     from watchword_adapters.control.log import ControlLog
+    from watchword_adapters.control.presence import PresenceChannel
 
 _CONTROL: Final = "control"
 _READ_ONCE: Final = ("realm", "principal", "signer", "replay", "quarantine", "telemetry", "control")
@@ -54,21 +58,23 @@ def load(
     *,
     clock: Callable[[], float] = time.time,
     replay: ReplayStore | None = None,
+    trust: TrustScore | Trust | None = None,
     warn: Warn | None = None,
     telemetry: bool = True,
 ) -> Watchword:
     """Read the settings file at ``path`` and the environment, and return what plugs into the clients.
 
     It follows the file: policy, key sources and the signer's key change within five seconds, or at once by its
-    ``reload()``. ``clock`` returns seconds since the epoch. ``replay`` takes the place of ``[replay] store``, ``warn``
-    that of the audit trail for warnings about the set-up. ``[telemetry]`` is passed over unless ``telemetry``.
+    ``reload()``. ``clock`` returns seconds since the epoch. ``replay`` takes the place of ``[replay] store``, ``trust``
+    that of Demerits (docs/trust.md), ``warn`` that of the audit trail for warnings about the set-up. ``[telemetry]`` is
+    passed over unless ``telemetry``.
     ConfigurationError is one line that says what to write.
     """
     path = Path(path)
     text = read_text(path)
     settings = settings_of(text, path)
     with _led_by(path):
-        made, context = _build(settings, directory=path.parent, clock=clock, replay=replay, warn=warn)
+        made, context = _build(settings, directory=path.parent, clock=clock, replay=replay, trust=trust, warn=warn)
         if telemetry and settings.telemetry is not None:
             _measure(made.agent, settings.to_endpoint())
     agent = made.agent
@@ -85,7 +91,7 @@ def build(
     warn: Warn | None = None,
 ) -> Watchword:
     """Make a ``Watchword`` of settings whose relative paths start from ``directory``; it follows no file."""
-    return _build(settings, directory=directory, clock=clock, replay=replay, warn=warn)[0].agent
+    return _build(settings, directory=directory, clock=clock, replay=replay, trust=None, warn=warn)[0].agent
 
 
 class _Made(NamedTuple):
@@ -105,6 +111,7 @@ def _build(
     directory: Path,
     clock: Callable[[], float],
     replay: ReplayStore | None,
+    trust: TrustScore | Trust | None,
     warn: Warn | None,
 ) -> tuple[_Made, Context]:
     policy = settings.to_policy()
@@ -112,7 +119,7 @@ def _build(
     context = Context(realm=settings.realm, directory=directory, clock=clock, policy=policy, warn=warn or audit.warn)
     key = None if settings.signer is None else _signing_key(settings.signer, context)
     channel = settings.to_control()
-    control = None if settings.control is None else Control(settings.control.to_operators())
+    control = None if settings.control is None else Control(settings.control.to_operators(), clock=clock)
     sources = _key_sources(settings, context, control)
     if not sources and key is None and policy.mode is not Mode.OBSERVE:
         raise ConfigurationError('keys: none; add [[keys]] with source = "files" and paths = ["agents.jwks"]')
@@ -121,6 +128,7 @@ def _build(
         replay = _made(plugins.REPLAY_STORES, store, "replay", "store", settings.replay.options, context)
     _check_owners(settings.principal, sources, key)
     _check_names(settings, sources, context)
+    journal = journal_of(settings, context)
     agent = Watchword(
         realm=settings.realm,
         principal=settings.principal,
@@ -128,15 +136,19 @@ def _build(
         keys=_all_of(sources),
         policy=policy,
         replay=replay,
-        journal=journal_of(settings, context),
+        journal=journal,
+        trust=trust,
         clock=clock,
         batch=BATCH if settings.signer is None else settings.signer.batch,
         audit=audit,
         quarantine=settings.to_quarantine(),
     )
+    if journal is not None and not isinstance(trust, Trust):  # that one is its maker's own
+        TrustFile(journal.path.with_suffix(".trust"), agent.verifier.trust, clock=clock, warn=context.warn)
     follower = None
     if control is not None and channel is not None:
-        follower = FollowerThread(agent, _parts(agent, settings, context, control, channel))
+        parts = _parts(agent, settings, context, control, channel)
+        follower = FollowerThread(agent, parts, announcer=_announcer(agent, settings, directory))
     return _Made(agent, settings, sources, key, control, follower), context
 
 
@@ -155,7 +167,7 @@ def control_parts(agent: Watchword, settings: Settings, directory: Path) -> Part
         policy=agent.verifier.policy,
         warn=agent.audit.warn,
     )
-    return _parts(agent, settings, context, Control(settings.control.to_operators()), channel)
+    return _parts(agent, settings, context, Control(settings.control.to_operators(), clock=agent.clock), channel)
 
 
 def _parts(agent: Watchword, settings: Settings, context: Context, control: Control, channel: Channel) -> Parts:
@@ -191,6 +203,32 @@ def _open_log(agent: Watchword, settings: Settings, directory: Path, channel: Ch
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"control: {what_to_install(error) or error}") from error
     return NatsControlLog(channel.name, watchword=agent, **nats_options(settings.nats or NatsSettings(), directory))
+
+
+def _announcer(agent: Watchword, settings: Settings, directory: Path) -> Announcer | None:
+    """Return what announces this agent; None where there is no channel for it, or no key to sign with."""
+    channel = settings.to_presence()
+    if channel is None or settings.control is None or agent.signing_as is None:
+        return None
+    every = settings.control.announce_every
+    return Announcer(agent, partial(open_presence, agent, settings, directory, channel), every=every)
+
+
+def open_presence(
+    agent: Watchword, settings: Settings, directory: Path, channel: Channel, **options: Any
+) -> PresenceChannel:
+    """Return the channel of announcements, not connected yet; ``options`` take the place of ``[nats]``, ``[kafka]``."""
+    try:
+        if channel.scheme == "kafka":
+            from watchword_adapters.kafka.presence import KafkaPresence  # noqa: PLC0415 - comes with an extra
+
+            kafka = options or kafka_options(settings.kafka or KafkaSettings(), directory)
+            return KafkaPresence(channel.name, watchword=agent, **kafka)
+        from watchword_adapters.nats.presence import NatsPresence  # noqa: PLC0415 - as above
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"control: {what_to_install(error) or error}") from error
+    nats = options or nats_options(settings.nats or NatsSettings(), directory)
+    return NatsPresence(channel.name, watchword=agent, **nats)
 
 
 def _measure(agent: Watchword, address: Address | None) -> None:
@@ -239,6 +277,7 @@ class _SettingsFile:
         settings = settings_of(text, self._path)
         context, key = replace(self._context, policy=settings.to_policy()), new_key or made.key
         settings.to_control()
+        settings.to_presence()
         same = settings.keys == made.settings.keys and not again
         sources = made.sources if same else _key_sources(settings, context, made.control)
         _check_owners(settings.principal, sources, key)

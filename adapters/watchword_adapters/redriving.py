@@ -104,6 +104,7 @@ def judge(watchword: Watchword) -> Watchword:
         keys=own.keys,
         policy=policy,
         replay=_OpenToAll(memory) if own.shared_replay else memory,
+        trust=own.trust.onlooker(),
         clock=own.clock,
     )
     if own.control is not None:

@@ -38,14 +38,14 @@ def main() -> int:
     found: dict[str, Any] = {"statements": None}
     for bus in ("nats", "kafka"):
         with server(bus, None) as broker, TemporaryDirectory(prefix="watchword-trust-") as directory:
-            print(f"==> {bus}: {broker.told}", flush=True)
+            say(f"==> {bus}: {broker.told}")
             found[bus] = {"broker": broker.told, **asyncio.run(_on(bus, broker.address, Path(directory), runs))}
             if bus == "nats":
                 found["statements"] = measured(broker.address, 1_000 if runs == 1 else 100_000)
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(json.dumps(found, indent=2) + "\n")
-    print(json.dumps(found, indent=2))
-    print(f"==> {REPORT}")
+    say(json.dumps(found, indent=2))
+    say(f"==> {REPORT}")
     return 0
 
 
@@ -81,6 +81,12 @@ async def _times(world: World, readers: Sequence[Member], runs: int) -> dict[str
         "release_seconds": _spread(released),
         "revocation_seconds": _spread(revoked),
     }
+
+
+def say(text: str) -> None:
+    """Print at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def _spread(seconds: Sequence[float]) -> dict[str, float]:
@@ -132,7 +138,9 @@ async def _rotation(world: World, readers: Sequence[Member]) -> dict[str, Any]:
         "honest_delivered_after_end": sent_on,
         "honest_rejected": sum(rejected),
         "accepted_after_end": accepted,
-        "refused_after_end": min(two["key_not_valid"] - one.get("key_not_valid", 0) for one, two in zip(after, refused, strict=True)),
+        "refused_after_end": min(
+            two["key_not_valid"] - one.get("key_not_valid", 0) for one, two in zip(after, refused, strict=True)
+        ),
     }
 
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
-from watchword import MemoryKeys, Policy, SigningKey, Watchword
+from watchword import MemoryKeys, SigningKey, Watchword
 from watchword.control import Control, Operator
-from watchword.spi import Channel, Message
-from watchword.statements import CONTENT_TYPE, GiveKey, Statement, Verb, digest_text
+from watchword.statements import CONTENT_TYPE, GiveKey, Statement, Verb
 from watchword_adapters.control.following import Following, Parts
 from watchword_adapters.control.state import StateFile
 from watchword_adapters.nats import connect
@@ -28,12 +27,13 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parents[2]
 ONCALL: Final = "agent://acme/oncall"
 _MIB: Final = 1024.0
+_TOGETHER: Final = 200
 
 
 def measured(address: str, count: int) -> dict[str, Any]:
     """Measure in a process of its own, so that what others hold is not counted."""
     command = [sys.executable, "-m", "benchmarks.trust.statements", address, str(count)]
-    ran = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    ran = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)  # noqa: S603 - our own module
     found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
     return found
 
@@ -73,11 +73,10 @@ class _Log:
         async with self.log() as log:
             await log.make()
         client = await connect(self.address, watchword=self.agent)
-        channel, headers = Channel("nats", "prod", self.subject), {"content-type": CONTENT_TYPE}
+        headers = {"content-type": CONTENT_TYPE}
         js = client.jetstream()
         for piece in _pieces(count):
             await asyncio.gather(*(js.publish(self.subject, value, headers=headers) for value in piece))
-        del channel
         await client.close()
 
 
@@ -87,7 +86,7 @@ def _pieces(count: int) -> Iterator[list[bytes]]:
         key = SigningKey.generate().verification_key(f"agent://acme/{number}")
         previous = "" if number == 1 else "A" * 43
         piece.append(Statement(number, previous, 1, GiveKey(key)).to_json())
-        if len(piece) == 200 or number == count:
+        if len(piece) == _TOGETHER or number == count:
             yield piece
             piece = []
 
@@ -96,7 +95,7 @@ async def _until_known(parts: Parts, count: int) -> float:
     begun = time.perf_counter()
     following = Following(parts)
     running = asyncio.create_task(following.run())
-    while not following.is_known or following.control.held < count:
+    while not following.is_known or following.control.held < count:  # noqa: ASYNC110 - it happens in a follower, which tells nobody
         await asyncio.sleep(0.01)
     taken = time.perf_counter() - begun
     running.cancel()
@@ -122,4 +121,4 @@ async def _measure(address: str, count: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(_measure(sys.argv[1], int(sys.argv[2])))))
+    sys.stdout.write(json.dumps(asyncio.run(_measure(sys.argv[1], int(sys.argv[2])))) + "\n")

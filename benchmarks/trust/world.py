@@ -10,6 +10,7 @@ import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -19,7 +20,7 @@ from watchword import SigningKey
 from watchword.jwk import to_jwk, to_jwks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
 ROOT: Final = Path(__file__).parents[2]
 ONCALL, SECURITY = "agent://acme/oncall", "agent://acme/security"
@@ -95,8 +96,9 @@ class World:
         world.policy = policy
         for role in ("oncall", "security", *READERS):
             world.write(role)
-        operators = [world.keys[role].verification_key(f"agent://acme/{role}") for role in ("oncall", "security", *READERS)]
-        (directory / "operators.jwks").write_text(to_jwks(operators))
+        roles = ("oncall", "security", *READERS)
+        keys = [world.keys[role].verification_key(f"agent://acme/{role}") for role in roles]
+        (directory / "operators.jwks").write_text(to_jwks(keys))
         try:
             if bus == "kafka":
                 await _make_topic(address, world.tasks)
@@ -189,15 +191,15 @@ async def _make_topic(address: str, name: str) -> None:
         await admin.close()
 
 
-async def flows(readers: list[Member], who: str) -> float:
+async def flows(readers: Sequence[Member], who: str) -> float:
     """Wait until a principal's messages come to all readers; return how long that took from now on, in seconds."""
     since = time.time()
     for reader in readers:
-        await reader.until(lambda reader=reader: reader.delivered(who, since))
+        await reader.until(partial(reader.delivered, who, since))
     return max(reader.delivered(who, since)[0] for reader in readers) - since
 
 
-async def ends(readers: list[Member], who: str) -> float:
+async def ends(readers: Sequence[Member], who: str) -> float:
     """Wait until nothing of a principal's comes any more; return how long after now the last came, in seconds."""
     since = time.time()
     end = since + PATIENCE

@@ -17,6 +17,7 @@ from watchword.message import Channel, Expected, ObservedMessage, VerifiedMessag
 from watchword.policy import Mode, Policy
 from watchword.quota import Bounds
 from watchword.signer import BATCH, Signer
+from watchword.trust import Demerits, Trust
 from watchword.verifier import Verifier
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from watchword.replay import ReplayStore
     from watchword.settings import QuarantineSettings
     from watchword.signatures import CheckRunner
+    from watchword.trust import TrustScore
 
 Delivered: TypeAlias = VerifiedMessage | ObservedMessage
 """What an interceptor hands on: verified; or, in observe mode only, as it came and with its verdict."""
@@ -96,6 +98,7 @@ class Watchword:
     - ``keys``, whom it believes: VerificationKeys, or a source that looks them up; None in a process that only signs;
     - ``policy``, by default any known principal anywhere; ``replay``, by default this process's own memory, and
       ``journal``, what that memory leaves over restarts, by default nothing (``load`` keeps one on disk);
+    - ``trust``, what becomes of the facts that count against principals, by default Demerits;
     - ``clock``, seconds since the epoch; ``batch``, how many messages may share a signature, 1 to 4096.
 
     ConfigurationError says what does not fit.
@@ -111,6 +114,7 @@ class Watchword:
         policy: Policy | None = None,
         replay: ReplayStore | None = None,
         journal: Journal | None = None,
+        trust: TrustScore | Trust | None = None,
         clock: Callable[[], float] = time,
         batch: int = BATCH,
         audit: Audit | None = None,
@@ -127,6 +131,7 @@ class Watchword:
             policy=policy,
             clock=clock,
             journal=journal,
+            trust=trust if isinstance(trust, Trust) else Trust(Demerits(clock) if trust is None else trust),
         )
         signer = None
         if key is not None:
@@ -174,6 +179,8 @@ class Watchword:
         self._reads = False
         self._obstacles: dict[tuple[Channel, str], None] = {}
         self._watch: Watch | None = None
+        self._aliased = frozenset(alias.channel for alias in verifier.policy.aliases)
+        self._on_connected: list[Callable[[str], None]] = []
 
     @property
     def signer(self) -> Signer:
@@ -211,6 +218,46 @@ class Watchword:
         Something reads there already, in a way that enforcing refuses; so ``switch`` will refuse to enforce.
         """
         self._obstacles[channel, why] = None
+
+    def trust(self, principal: str) -> float:
+        """Return how far this process trusts a principal, from 0 to 1: 1 where nothing counts against it."""
+        return self.verifier.trust.score.score(principal)
+
+    def report(self, message: object, weight: float = 1.0, why: str = "") -> bool:
+        """Report a message that was delivered here, so that it counts against the principal that wrote it.
+
+        ``message`` is what the client handed over, or its ``verified``; ``weight`` is more than 0 and at most 1, and
+        ``why`` is for the log. Return True if it counts: each message counts once, and none that was redelivered or
+        came on a channel to which an alias leads, for others can bring that about. ConfigurationError for what did not
+        verify.
+        """
+        verified = getattr(message, "verified", message)
+        if not isinstance(verified, VerifiedMessage):
+            raise ConfigurationError(
+                "report(): give a message that verified, as it was handed over, or its .verified, which is None for one"
+                f" that did not; this is of type {type(verified).__name__}"
+            )
+        if not 0.0 < weight <= 1.0:
+            raise ConfigurationError(f"report(weight={weight:g}): write more than 0 and at most 1")
+        if verified.channel.realm != self.realm:
+            raise ConfigurationError(
+                f"report(): the message is of realm {verified.channel.realm!r}, not {self.realm!r}"
+            )
+        counts = not verified.redelivered and verified.channel.uri not in self._aliased
+        if counts:
+            bars = self.verifier.policy.bars_of(verified.principal)
+            counts = self.verifier.trust.note_report(verified.principal, verified.id, weight=weight, bars=bars)
+        self.audit.reported(verified, weight, why, counts=counts)
+        return counts
+
+    def when_connected(self, call: Callable[[str], None]) -> None:
+        """Have ``call`` called with ``kafka`` or ``nats`` whenever a client connects; it must not raise or wait."""
+        self._on_connected.append(call)
+
+    def connected(self, bus: str) -> None:
+        """Say that a client of this bus has connected which this is plugged into."""
+        for call in self._on_connected:
+            call(bus)
 
     def follow(self, watch: Watch) -> None:
         """Follow the settings from now on."""

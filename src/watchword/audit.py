@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
     from watchword.errors import Unavailable
-    from watchword.message import Channel, Message
+    from watchword.message import Channel, Message, VerifiedMessage
     from watchword.meter import Meter
 
 BURST: Final = 10
@@ -36,6 +36,7 @@ DELIVERED: Final = "delivered"
 UNAVAILABLE: Final = "unavailable"
 UNDETERMINED: Final = "undetermined"
 LEFT_OUT: Final = "left_out"
+REPORTED: Final = "message.reported"
 
 _LOGGER: Final = logging.getLogger("watchword")
 
@@ -124,6 +125,21 @@ class Audit:
             claimed_principal=_shown(verdict.claimed_principal) if isinstance(verdict, Rejected) else None,
             dropped=dropped,
         )
+
+    def reported(self, message: VerifiedMessage, weight: float, why: str, *, counts: bool) -> None:
+        """Count and log a handler's report of a message, and whether it counts against its principal."""
+        self.events[REPORTED] += 1
+        if self._may_write(REPORTED):
+            _write(
+                "warning",
+                REPORTED,
+                principal=_shown(message.principal),
+                id=message.id,
+                channel=_shown(message.channel.uri),
+                weight=weight,
+                why=_shown(why),
+                counts=counts,
+            )
 
     def warn(self, event: str, **fields: str | float | None) -> None:
         """Log a warning about the set-up; ``fields`` are the operator's own names and numbers."""

@@ -101,21 +101,31 @@ class Containment(NamedTuple):
     until: float
     why: str
     by: str
+    since: float = inf
+    """Seconds at which it was known here, and in force without a break since; infinite where nobody knows."""
 
 
 class Control:
     """What operators have said, and what of it holds.
 
-    One thread may change it while others ask: each answer is of one moment.
+    One thread may change it while others ask: each answer is of one moment. ``clock`` (seconds since the epoch) says
+    since when a containment has been known here. Without it none counts as known to those who are contained.
     """
 
-    def __init__(self, operators: Iterable[Operator], *, most: Mapping[str, int] = MOST) -> None:
+    def __init__(
+        self,
+        operators: Iterable[Operator],
+        *,
+        most: Mapping[str, int] = MOST,
+        clock: Callable[[], float] = lambda: inf,
+    ) -> None:
         self.notices: Final[deque[Notice]] = deque(maxlen=MOST_TOLD)
         self.changes = 0
         """Goes up with each change after which what verified may verify no more."""
         self.stale = False
         """Whether too much may be withheld for anything to be judged."""
         self._most = most
+        self._clock = clock
         self._operators = {one.principal: one for one in operators}
         self._chains: dict[OperatorKey, _Chain] = {}
         self._lapsed: dict[OperatorKey, None] = {}
@@ -236,6 +246,11 @@ class Control:
         """The keys that have said anything, and are in authority."""
         return tuple(self._chains)
 
+    @property
+    def full(self) -> tuple[str, ...]:
+        """The kinds of which no more statements are taken."""
+        return tuple(sorted(self._full))
+
     def link(self, by: OperatorKey) -> Link:
         """Return how far the chain of a key is known."""
         chain = self._chains.get(by)
@@ -315,6 +330,11 @@ class Control:
         found = [one for _, one in self._contained.find(principal) if now < one.until]
         return max(found, key=lambda one: one.until, default=None)
 
+    def contained_since(self, principal: str, clock: Callable[[], float]) -> float:
+        """Return when (seconds) the first of a principal's containments in force was known here; infinite for none."""
+        now = clock()
+        return min((one.since for _, one in self._contained.find(principal) if now < one.until), default=inf)
+
     def containments(self, now: float) -> list[Containment]:
         """Return all containments in force, in the order of their texts."""
         return sorted(one for _, one in self._contained.items() if now < one.until)
@@ -349,11 +369,17 @@ class Control:
             case _:
                 who, best = entry[1], max(said, key=_order, default=None)
                 if best is not None and isinstance(best.statement.saying, Contain):
-                    _, until, why = who, best.statement.saying.until, best.statement.saying.why
-                    self._contained.put(who, Containment(who, inf if until is None else until, why, best.by[0]))
+                    saying = best.statement.saying
+                    until = inf if saying.until is None else saying.until
+                    self._contained.put(who, Containment(who, until, saying.why, best.by[0], self._since(who)))
                 else:
                     self._contained.drop(who)
         self.changes += 1
+
+    def _since(self, who: str) -> float:
+        """Return since when a text has been contained that is contained now: one that had ended begins anew."""
+        now, known = self._clock(), self._contained.get(who)
+        return now if known is None or now >= known.until else min(known.since, now)
 
     def _settle_key(self, name: str, said: list[Issued]) -> None:
         principal, _, print_of_it = name.rpartition(" ")

@@ -37,6 +37,7 @@ class Reason(StrEnum):
     NOT_PERMITTED = "not_permitted"
     RATE_LIMITED = "rate_limited"
     CONTAINED = "contained"
+    NOT_TRUSTED = "not_trusted"
 
 
 class WatchwordError(Exception):

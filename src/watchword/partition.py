@@ -73,11 +73,12 @@ UNSETTLED: Final = frozenset(
         Reason.NOT_PERMITTED,
         Reason.RATE_LIMITED,
         Reason.CONTAINED,
+        Reason.NOT_TRUSTED,
     }
 )
 """Why a record is dropped that another member may have been given, or may be yet: clocks, keys and policies differ."""
 
-REMEMBERED: Final = frozenset({Reason.NOT_PERMITTED, Reason.RATE_LIMITED, Reason.CONTAINED})
+REMEMBERED: Final = frozenset({Reason.NOT_PERMITTED, Reason.RATE_LIMITED, Reason.CONTAINED, Reason.NOT_TRUSTED})
 """Why a record is dropped after its id was remembered."""
 
 BLOCKED: Final = 10.0

@@ -62,17 +62,21 @@ class Allow:
 
     In the principal ``*`` stands for one part between slashes, and a final ``**`` for one or more. A channel is a URI;
     in a NATS subject ``*`` stands for one token, and a final ``>`` for one or more; a topic with a final ``*`` stands
-    for all that begin with what is before it.
+    for all that begin with what is before it. ``min_trust`` is the trust, from 0 to 1, below which the principal may
+    not speak there.
     """
 
     principal: str
     channels: tuple[str, ...]
     rate: Rate | None = None
+    min_trust: float = 0.0
 
     def __post_init__(self) -> None:
         _refuse_wrong_principal(self.principal, "allow")
         if not self.channels:
             raise ConfigurationError(f"allow {self.principal!r}: name at least one channel")
+        if not 0.0 <= self.min_trust <= 1.0:
+            raise ConfigurationError(f"allow {self.principal!r}: min_trust of {self.min_trust:g}: choose 0 to 1")
         for uri in self.channels:
             _check_pattern(uri, "allow")
 
@@ -142,6 +146,15 @@ class _AllowRules(tuple[Allow, ...]):  # noqa: SLOT001 - as above
                 self._named[principal] = Patterns(uris)
         self._has_wild: Final = len(self._named) < len(written)
         self.has_rates: Final = any(rule.rate is not None for rule in self)
+        self._bars: Final = PrincipalIndex[set[float]]()
+        for rule in self:
+            if rule.min_trust:
+                known = self._bars.get(rule.principal)
+                self._bars.put(rule.principal, {rule.min_trust} if known is None else known | {rule.min_trust})
+
+    def bars_of(self, principal: str) -> set[float]:
+        """Return the different ``min_trust`` of the rules for a principal."""
+        return {bar for _, bars in self._bars.find(principal) for bar in bars}
 
     def matching(self, principal: str, uri: str) -> Iterator[int]:
         """Give the numbers of the rules that let a principal speak on a channel, in the order of ``Policy``."""
@@ -258,6 +271,10 @@ class Policy:
     def rules_matching(self, principal: str, channel: Channel) -> list[int]:
         """Return the places in ``allow`` of all rules that let ``principal`` speak on ``channel``; the first holds."""
         return list(dict.fromkeys(self._allowed.matching(principal, channel.uri)))
+
+    def bars_of(self, principal: str) -> set[float]:
+        """Return the different ``min_trust`` in the rules for a principal."""
+        return self._allowed.bars_of(principal)
 
     def containing(self, principal: str) -> str | None:
         """Return the entry of ``contained`` that cuts a principal off, its own name or a pattern; None without one."""

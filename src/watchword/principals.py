@@ -72,6 +72,10 @@ class PrincipalIndex(Generic[T]):
             self._root.add(parts, pattern)
         self._wild[pattern] = value
 
+    def get(self, pattern: str) -> T | None:
+        """Return the value of exactly this pattern; None where there is none."""
+        return self._exact.get(pattern, self._wild.get(pattern))
+
     def drop(self, pattern: str) -> None:
         """Remove a pattern, if it is there."""
         self._exact.pop(pattern, None)

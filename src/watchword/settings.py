@@ -29,6 +29,7 @@ _BYTES: Final = {
     "": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30,
 }  # fmt: skip
 _PORTS: Final = 1 << 16
+_SLOWEST: Final = 3600.0
 _SERVER: Final = re.compile(
     r"(?:(?P<scheme>[a-z]+)://)?(?:\[[0-9a-f:.]+\]|[^\s:/\[\]]+)(?::(?P<port>\d{1,5}))?/?",
     re.ASCII | re.IGNORECASE,
@@ -103,6 +104,12 @@ def _checked_rate(value: str) -> str:
         Rate.parse(value)
     except ConfigurationError as error:
         raise ValueError(str(error)) from None
+    return value
+
+
+def _checked_pace(value: float) -> float:
+    if not 1.0 <= value <= _SLOWEST:
+        raise ValueError(f'write 1 s to {_SLOWEST:g} s, as "10s"')
     return value
 
 
@@ -211,6 +218,7 @@ class AllowSettings(Section):
     principal: Principals
     channels: Annotated[list[str], Listed]
     rate: Annotated[str, AfterValidator(_checked_rate)] | None = None
+    min_trust: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class AliasSettings(Section):
@@ -363,9 +371,12 @@ class ControlSettings(Section):
     """``[control]``: the channel on which operators speak, and who they are.
 
     After ``max_staleness`` without a sign that nothing is withheld nothing is judged any more; left out, that is never.
+    ``presence`` is the channel on which processes announce themselves ``announce_every`` so often; left out, none does.
     """
 
     channel: str
+    presence: str | None = None
+    announce_every: Annotated[Duration, AfterValidator(_checked_pace)] = 10.0
     operators: Annotated[list[OperatorSettings], Listed] = []
     max_staleness: Duration | None = None
 
@@ -413,7 +424,12 @@ class Settings(Section):
             memory=self.replay.memory,
             contained=frozenset(chosen.contained),
             allow=tuple(
-                Allow(rule.principal, tuple(rule.channels), None if rule.rate is None else Rate.parse(rule.rate))
+                Allow(
+                    rule.principal,
+                    tuple(rule.channels),
+                    None if rule.rate is None else Rate.parse(rule.rate),
+                    rule.min_trust,
+                )
                 for rule in chosen.allow
             ),
             aliases=tuple(Alias(alias.channel, alias.signed_for) for alias in chosen.aliases),
@@ -434,18 +450,34 @@ class Settings(Section):
         chosen = self.control
         if chosen is None:
             return None
-        try:
-            channel = Channel.parse(chosen.channel)
-            channel.check_signable()
-        except (ValueError, SigningError) as error:
-            raise ConfigurationError(f"control.channel: {error}") from None
-        if channel.realm != self.realm:
-            raise ConfigurationError(f"control.channel: {chosen.channel!r} is not in realm {self.realm!r}")
+        channel = self._channel("channel", chosen.channel)
         if not self.replay.state:
             raise ConfigurationError(
                 'control: [replay] state = "" leaves nowhere to keep what operators said, so a restart could roll it'
                 " back: name a directory, or leave [control] out"
             )
+        return channel
+
+    def to_presence(self) -> Channel | None:
+        """Return the channel of announcements; ConfigurationError where it is none, or the control log itself."""
+        chosen = self.control
+        if chosen is None or chosen.presence is None:
+            return None
+        channel = self._channel("presence", chosen.presence)
+        if chosen.presence == chosen.channel:
+            raise ConfigurationError(
+                "control.presence: the control log is for operators' statements only: write another channel"
+            )
+        return channel
+
+    def _channel(self, name: str, uri: str) -> Channel:
+        try:
+            channel = Channel.parse(uri)
+            channel.check_signable()
+        except (ValueError, SigningError) as error:
+            raise ConfigurationError(f"control.{name}: {error}") from None
+        if channel.realm != self.realm:
+            raise ConfigurationError(f"control.{name}: {uri!r} is not in realm {self.realm!r}")
         return channel
 
     def to_endpoint(self) -> Address | None:

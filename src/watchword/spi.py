@@ -1,9 +1,9 @@
 """What plug-ins and adapters build on: the ports, what crosses them, and the core that adapters drive.
 
 A plug-in implements one of the ports: ``KeySource``, ``SigningBackend``, ``ReplayStore`` (or ``SharedReplayStore``),
-``Quarantine``, and registers a factory that takes its options and a ``Context``. An adapter turns what its client reads
-into a ``Message`` with its ``Position``, and carries out what ``Watchword.admit_many`` says. Everything else under
-``watchword`` may change without a word.
+``Quarantine``, ``TrustScore``, and registers a factory that takes its options and a ``Context``. An adapter turns what
+its client reads into a ``Message`` with its ``Position``, and carries out what ``Watchword.admit_many`` says.
+Everything else under ``watchword`` may change without a word.
 """
 
 from watchword.agent import Delivered
@@ -17,6 +17,7 @@ from watchword.quarantine import Quarantine, QuarantineLimits
 from watchword.quarantine_copy import HeaderStyle
 from watchword.replay import Admission, Claim, ReaderBirth, ReplayStore, SharedReplayStore
 from watchword.signer import Signed, Signer
+from watchword.trust import TrustScore
 from watchword.verifier import Verifier
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "Signed",
     "Signer",
     "SigningBackend",
+    "TrustScore",
     "Verifier",
     "Warn",
 ]

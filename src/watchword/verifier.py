@@ -25,6 +25,7 @@ from watchword.reader import LearningReader
 from watchword.replay import OpenedStore, SharedReplayStore, told_of
 from watchword.replay_check import ReplayCheck
 from watchword.signatures import SignatureChecker, find_key
+from watchword.trust import Demerits, Fact, Trust
 from watchword.verification import Verification
 
 if TYPE_CHECKING:
@@ -54,6 +55,14 @@ class Authentic(NamedTuple):
 
 
 _ANYTHING: Final = Expected()
+_FRACTION: Final = 1.0
+"""Seconds that a time of issue, which is a whole number, may lack."""
+
+_FACTS: Final = {
+    Reason.NOT_PERMITTED: Fact.NOT_PERMITTED,
+    Reason.RATE_LIMITED: Fact.RATE_LIMITED,
+    Reason.CONTAINED: Fact.CONTAINED,
+}
 
 
 class Verifier:
@@ -63,6 +72,7 @@ class Verifier:
     nothing verifies. ``clock`` returns seconds since the epoch. Where ``replay`` is a ``SharedReplayStore``,
     which all who read share, a Kafka message needs no signed partition. What this process reads alone
     (``Message.exclusive``) is kept in its own memory even so. ``journal`` keeps over restarts what no broker keeps.
+    ``trust`` is what it holds against principals, by default nothing yet.
     """
 
     def __init__(
@@ -75,6 +85,7 @@ class Verifier:
         clock: Callable[[], float],
         principal: str | None = None,
         journal: Journal | None = None,
+        trust: Trust | None = None,
     ) -> None:
         if principal is not None and not is_principal(principal):
             raise ConfigurationError(f"principal {principal[:128]!r}: 1 to 255 bytes of UTF-8, no control characters")
@@ -92,6 +103,8 @@ class Verifier:
         self._guard: Final = self._replay_check.guard
         self._keys: Final = KeyBudget(keys, clock=clock, warnings=self._guard.warnings)
         self._rates = RateLimiter()
+        self.trust: Final = Trust(Demerits(clock)) if trust is None else trust
+        self._rules_since = clock()
         self._control: Control | None = None
         self._opening: Callable[[], Awaitable[None]] | None = None
         self._switched = 0
@@ -132,6 +145,8 @@ class Verifier:
 
     def switch(self, policy: Policy, keys: KeySource | None) -> None:
         """Judge by another policy and other keys from now on; ids, floors and what was spent of rates stay."""
+        if (policy.allow, policy.contained) != (self.policy.allow, self.policy.contained):
+            self._rules_since = self.clock()
         self.policy = policy
         self._rates.switch(policy.allow)
         self._switched += 1
@@ -176,6 +191,7 @@ class Verifier:
                     case.accept()
                 except Rejected as verdict:
                     self._replay_check.reject(case, verdict)
+                    self._note(case, verdict.reason)
         return [case.verdict for case in cases if case.verdict is not None]
 
     async def reverify(
@@ -360,8 +376,8 @@ class Verifier:
     def remember_unjudged(self, message: Message, *, comes_again: bool = True) -> None:
         """Remember a message that ended ``Unavailable`` and will not be judged: its claims are a replay elsewhere.
 
-        They are kept however late it may be offered again, unless it is known that it never ``comes_again``. Of one that
-        does, a shared store has to say at which place it may be delivered: another reader may have claimed a copy.
+        They are kept however late it may be offered again, unless it is known that it never ``comes_again``. Where one
+        that does may be delivered is for a shared store to say: another reader may have claimed a copy.
         """
         if comes_again and not self._replay_check.guards(message):
             return
@@ -413,7 +429,7 @@ class Verifier:
         return request
 
     def _permitted(self, case: Verification) -> None:
-        """Check 9: the principal may speak here, at this rate, and is not contained.
+        """Check 9: the principal may speak here, at this rate, is not contained, and is trusted enough.
 
         An answer is judged by the request: it comes from that one's recipient, else from who may speak where it went.
         """
@@ -436,6 +452,11 @@ class Verifier:
         if contained is not None:
             why = contained.why or "no reason given"
             raise Rejected(Reason.CONTAINED, f"{contained.by} contains {contained.who!r}: {why}")
+        if rule is not None and rule.min_trust and not self.trust.admits(principal, rule.min_trust):
+            score = self.trust.score.score(principal)
+            raise Rejected(
+                Reason.NOT_TRUSTED, f"trust {score:.2f}, and its [[policy.allow]] has {_bar(rule.min_trust)}"
+            )
 
     def _unless_revoked(self, key: VerificationKey | Reason) -> VerificationKey | Reason:
         """Return a key as operators leave it; Unavailable where they may have said more than is known."""
@@ -444,6 +465,35 @@ class Verifier:
         if self._control.stale:
             raise Unavailable("control", "nothing was heard of the control log for longer than its max_staleness")
         return key if isinstance(key, Reason) else self._control.limited(key)
+
+    def _note(self, case: Verification, reason: Reason) -> None:
+        """Note a rejection as a fact against the principal, if that one alone can have caused it.
+
+        Others cannot, by sending, delaying or copying what it signed, where this is the first sight, and not by an
+        alias. Nor may an operator, by a change of rules or a containment, make a fact of what was sent before. How fast
+        messages come is the principal's doing only where the broker says when they came, and they were not held back.
+        """
+        fact, message, signed, skew = _FACTS.get(reason), case.message, case.common, self.policy.max_skew
+        if fact is None or not case.first:
+            return
+        if (signed.channel, signed.partition) != (message.channel.uri, message.partition):
+            return
+        if case.issued_at - skew < self._held_since(fact, case.principal):
+            return
+        appended_at = message.appended_at
+        if fact is Fact.RATE_LIMITED and (appended_at is None or appended_at - case.issued_at > skew + _FRACTION):
+            return
+        self.trust.note(case.principal, fact, bars=self.policy.bars_of(case.principal))
+
+    def _held_since(self, fact: Fact, principal: str) -> float:
+        """Return since when (seconds) that has been forbidden here which the fact is about."""
+        if fact is not Fact.CONTAINED or self._control is None or principal in self.policy.contained:
+            return self._rules_since
+        return self._control.contained_since(principal, self.clock)
+
+
+def _bar(min_trust: float) -> str:
+    return f"min_trust = {min_trust:g}: it comes in again above {(1 + min_trust) / 2:g}"
 
 
 def _elsewhere(signed: int | None, found: int | None) -> str:

@@ -96,9 +96,11 @@ def _headers(verified: VerifiedMessage) -> list[list[str | None]]:
 
 
 def test_every_reason_and_shape_has_its_vector() -> None:
-    """Promise: each reason has a vector at least, and names are unique in their file."""
+    """Promise: each reason that the wire decides has a vector at least, and names are unique in their file."""
     found = [verdict for param in VECTORS for verdict in param.values[0]["verdicts"]]  # type: ignore[index] # a vector
-    assert {verdict["reason"] for verdict in found if verdict["verdict"] == "rejected"} == set(Reason)
+    assert {verdict["reason"] for verdict in found if verdict["verdict"] == "rejected"} == set(Reason) - {
+        Reason.NOT_TRUSTED  # how a score comes about is each verifier's own business
+    }
     assert len({param.id for param in VECTORS}) == len(VECTORS)
     assert len(FILES) == 11
 

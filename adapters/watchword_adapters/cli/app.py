@@ -218,6 +218,27 @@ def tail(
 
 
 @app.command()
+def who(
+    *,
+    config: Config = SETTINGS,
+    servers: Servers = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="TIME", help="As 30s or 24h; by default the time of three announcements."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show which processes announced themselves on the presence channel, and what they report of others.
+
+    Each announcement is verified like any message. Reports are what others say: they move no verdict, here or
+    anywhere. Exit code 3 if something could not be judged, or broker or control log do not answer.
+    """
+    from watchword_adapters.cli.who import Asked, run_who  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_who(Asked(config, servers, since, as_json)))
+
+
+@app.command()
 def inspect(
     envelope: Annotated[
         str | None, typer.Argument(help="The header's value (base64url) or a message as JSON; default standard input.")

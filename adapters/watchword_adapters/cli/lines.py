@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -12,6 +13,7 @@ from watchword import ConfigurationError, Rejected, SigningError, Unavailable
 from watchword.agent import require
 from watchword.quota import Bounds
 from watchword.spi import Admission, MemoryReplayStore
+from watchword.trust import Demerits, Trust
 from watchword.wire_json import (
     members_from_json,
     message_from_json,
@@ -55,7 +57,8 @@ def run_sign(config: Path) -> int:
 
 def run_verify(config: Path) -> int:
     """Judge what standard input has; return the exit code."""
-    watchword = load(config, replay=_OneWindow(), warn=warn, telemetry=False)
+    own = Trust(Demerits(time.time))  # lines are no facts: what counts against agents stays as it is
+    watchword = load(config, replay=_OneWindow(), trust=own, warn=warn, telemetry=False)
     require(watchword, reads=True)
     return _run(_verify(watchword.verifier))
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from watchword import Watchword
     from watchword.control import Operator
     from watchword_adapters.control.following import Parts
+    from watchword_adapters.control.presence import Announcer
 
 TIMEOUT: Final = 10.0
 """Seconds that a start waits for what the log holds."""
@@ -25,17 +26,23 @@ _LOOK_EVERY: Final = 0.02
 class FollowerThread:
     """Lets an agent obey the control log, from its first start on, until the process ends.
 
-    The thread begins when something is started that needs it, and again in a process that was forked from this one.
+    The thread begins when something is started that needs it, and again in a process that was forked from this one. An
+    ``announcer`` announces the agent from there, once a client has connected.
     """
 
-    def __init__(self, agent: Watchword, parts: Parts, *, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self, agent: Watchword, parts: Parts, *, announcer: Announcer | None = None, timeout: float = TIMEOUT
+    ) -> None:
         self._agent = agent
         self._parts = parts
         self._timeout = timeout
         self._pid = 0
         self._following: Following | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._announcer = announcer
         agent.verifier.obey(parts.control, self.start)
+        if announcer is not None:
+            agent.when_connected(self._connected)
 
     def begin(self) -> None:
         """Begin to follow, if nobody does in this process."""
@@ -69,10 +76,19 @@ class FollowerThread:
         if self._following is not None and self._loop is not None:
             self._loop.call_soon_threadsafe(self._following.switch, operators)
 
+    def _connected(self, bus: str) -> None:
+        """Have a process announced that may read nothing, so that nothing else begins the thread."""
+        assert self._announcer is not None  # noqa: S101 - for the type checker
+        self._announcer.connected(bus)
+        self.begin()
+
     def _run(self, following: Following) -> None:
         async def main() -> None:
             self._loop = asyncio.get_running_loop()
-            await following.run()
+            works = [following.run()]
+            if self._announcer is not None:
+                works.append(self._announcer.run(following))
+            await asyncio.gather(*works)
 
         with suppress(RuntimeError):  # at the end of the process its threads are gone before this one
             asyncio.run(main())

@@ -120,6 +120,7 @@ class VerifyingConsumer(ConsumerBase):
                 raise _seam.changed("_fetcher")
             self._verified.started()
             meter.started("kafka", meter.now() - begun)
+            self._watchword.connected("kafka")
         except ConfigurationError:
             with suppress(AttributeError, TypeError):  # a client that was changed may not even stop
                 await self.stop()

@@ -58,6 +58,14 @@ class SigningProducer(ProducerBase):
         _ = seam.is_started(self)
         self._wait = seam.seconds_to_wait(self)
         self._outgoing = SigningAccumulator.adopt(self, watchword, recipient)
+        self._watchword = watchword
+        if seam.is_started(self):
+            watchword.connected("kafka")
+
+    async def start(self) -> None:
+        """See aiokafka."""
+        await super().start()
+        self._watchword.connected("kafka")
 
     def send(  # noqa: PLR0917 - aiokafka's signature
         self,

@@ -172,7 +172,7 @@ class FileJournal:
             self._forsake(opened)
             opened = None
         if opened is None:
-            _check_place(self.path.parent)
+            check_place(self.path.parent)
             self._opened = opened = JournalFile(self.path, owner=self._owner, max_skew=self._max_skew)
             # At the latest when the process ends: SQLite would tidy up then, and leave a file that nobody closed.
             self._closing = weakref.finalize(self, _close, opened)
@@ -220,7 +220,7 @@ def _close(opened: JournalFile) -> None:
             opened.close()
 
 
-def _check_place(directory: Path) -> None:
+def check_place(directory: Path) -> None:
     """Make the directory; OSError where it is on another machine's disk, or others may write to it."""
     try:
         import fcntl  # noqa: F401, PLC0415 - not everywhere

@@ -33,6 +33,7 @@ from tests.unit.core.world import (
 from watchword import Allow, Policy, Rate, Reason, Rejected, VerificationKey
 from watchword.message import Expected
 from watchword.spi import Admission, Message
+from watchword.trust import Fact
 
 
 @dataclass
@@ -52,6 +53,7 @@ class Case:
         """Return the verifier's side."""
         world = World(policy=Policy(**self.policy), keys=self.keys)
         world.store.answer = self.admission
+        world.verifier.trust.note(ALICE, Fact.REPORTED)
         for rule in self.policy.get("allow", ()):
             if self.spent and isinstance(rule, Allow):
                 world.verifier._rates.spend(rule, rule.principal, "sub#", at=NOW + 1.0)
@@ -77,8 +79,8 @@ class Fault(NamedTuple):
     group: str = ""
 
 
-def _allow(case: Case, principal: str, *, spent: bool = False) -> None:
-    rule = Allow(principal, ("nats://prod/tasks.>",), Rate(1, 3600.0))
+def _allow(case: Case, principal: str, *, spent: bool = False, min_trust: float = 0.0) -> None:
+    rule = Allow(principal, ("nats://prod/tasks.>",), Rate(1, 3600.0), min_trust)
     case.spent = spent
     case.policy["allow"] = (*case.policy.get("allow", ()), rule)
 
@@ -123,6 +125,7 @@ FAULTS = [
     Fault(9, Reason.NOT_PERMITTED, lambda case: _allow(case, BOB), "rule"),
     Fault(9, Reason.RATE_LIMITED, lambda case: _allow(case, ALICE, spent=True), "rule"),
     Fault(9, Reason.CONTAINED, lambda case: case.policy.update(contained=frozenset({ALICE}))),
+    Fault(9, Reason.NOT_TRUSTED, lambda case: _allow(case, ALICE, min_trust=1.0), "rule"),
 ]
 PAIRS = [(one, two) for one, two in combinations(FAULTS, 2) if not one.group or one.group != two.group]
 
@@ -156,6 +159,7 @@ DETAILS = {
     "9-not_permitted": r"no \[\[policy\.allow\]\]",
     "9-rate_limited": r"over the rate .* \d+ in \d+ s",
     "9-contained": r"\[policy\] contained",
+    "9-not_trusted": r"trust 0\.90, .* min_trust = 1: it comes in again above 1",
 }
 
 

@@ -1,0 +1,213 @@
+"""``watchword who``: which processes announced themselves, and what they report of others. It judges nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections import Counter
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from watchword import ConfigurationError, Rejected, Unavailable
+from watchword.presence import Presence
+from watchword.settings import parse_duration
+from watchword_adapters.cli import OK, UNAVAILABLE
+from watchword_adapters.cli.connecting import connection, each_explained, explained, silence
+from watchword_adapters.cli.lines import warn
+from watchword_adapters.cli.text import escaped
+from watchword_adapters.config import control_parts, load, open_presence
+from watchword_adapters.control.desk import followed
+from watchword_adapters.redriving import judge
+from watchword_adapters.settings_file import read_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from watchword import Watchword
+    from watchword.presence import Instance, Present, Reported
+    from watchword.settings import Settings
+
+DAY: Final = 24 * 3600.0
+_TURNS: Final = 3
+"""Announcements that a process may miss before it is shown no more."""
+
+_SPARE: Final = 2.0
+"""Seconds that an announcement may be on its way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """By which settings and servers, how far back (None: three announcements), and in which form it is told."""
+
+    config: Path
+    servers: str | None
+    since: str | None
+    as_json: bool
+
+
+class Found:
+    """What was read: who is present, and how many messages did not count, by reason."""
+
+    def __init__(self) -> None:
+        self.presence: Final = Presence()
+        self.dropped: Final[Counter[str]] = Counter()
+        self.is_unavailable = False
+
+    def to_json(self, present: tuple[Present, ...], now: float) -> dict[str, object]:
+        """Return all of it."""
+        return {"principals": [_members(one, now) for one in present], "dropped": dict(self.dropped)}
+
+
+def run_who(asked: Asked) -> int:
+    """Read announcements and show them; return the exit code."""
+    silence()
+    agent = load(asked.config, warn=warn, telemetry=False)
+    settings = read_settings(asked.config)
+    channel = settings.to_presence()
+    if channel is None or settings.control is None:
+        raise ConfigurationError(
+            f'{asked.config}: no channel for announcements: write presence = "nats://{settings.realm}/<subject>" or'
+            f' "kafka://{settings.realm}/<topic>" under [control]'
+        )
+    back = _since(asked.since, settings.control.announce_every)
+    return asyncio.run(_who(asked, agent, settings, back))
+
+
+def _since(told: str | None, every: float) -> float:
+    """Return how many seconds to look back."""
+    if told is None:
+        return _TURNS * every
+    try:
+        back = parse_duration(told)
+    except ValueError as error:
+        raise ConfigurationError(f"--since: {error}") from None
+    if not 1.0 <= back <= DAY:
+        raise ConfigurationError('--since: write 1 s to 24 h, as "30s" or "24h": announcements are kept for a day')
+    return back
+
+
+async def _who(asked: Asked, agent: Watchword, settings: Settings, back: float) -> int:
+    parts = control_parts(agent, settings, asked.config.parent)
+    control = agent.verifier.control
+    assert control is not None  # noqa: S101 - for the type checker: there is [control]
+    # What is read here is the agent's to keep, which may be running: so nothing is written.
+    async with followed(replace(parts, control=control, state=None)):
+        judging = judge(agent)
+        judging.verifier.obey(control)  # which is known, and is followed here
+        found = await _read(asked, agent, judging, settings, back)
+    now, policy = agent.clock(), agent.verifier.policy
+
+    def is_contained(principal: str) -> bool:
+        return principal in policy.contained or control.containment(principal, agent.clock) is not None
+
+    named = {*policy.contained, *(one.who for one in control.containments(now) if "*" not in one.who)}
+    present = found.presence.look(since=now - back - policy.max_skew, is_contained=is_contained, names=named)
+    if asked.as_json:
+        sys.stdout.write(json.dumps(found.to_json(present, now)) + "\n")
+    else:
+        _tell(present, found, now)
+    return UNAVAILABLE if found.is_unavailable else OK
+
+
+async def _read(asked: Asked, agent: Watchword, judging: Watchword, settings: Settings, back: float) -> Found:
+    """Read and judge announcements, by all checks; what does not pass is counted."""
+    channel, found = settings.to_presence(), Found()
+    assert channel is not None  # noqa: S101 - for the type checker: run_who has looked
+    assert settings.control is not None  # noqa: S101 - as above
+    options = connection(channel.scheme, settings, asked.config.parent, asked.servers)
+    with explained("broker", options):
+        reading = open_presence(agent, settings, asked.config.parent, channel, **options)
+    messages = reading.read(since=agent.clock() - back, listen=settings.control.announce_every + _SPARE)
+    async with aclosing(each_explained("broker", messages, options)) as coming:
+        async for message in coming:
+            try:
+                # Nothing is acknowledged here, so nothing must wait in memory for that.
+                verified = await judging.verifier.verify(replace(message, delivered_by=None))
+                found.presence.hear(verified)
+            except Rejected as verdict:
+                found.dropped[str(verdict.reason)] += 1
+            except Unavailable:
+                found.dropped["unavailable"] += 1
+                found.is_unavailable = True
+            except ValueError:
+                found.dropped["no_announcement"] += 1
+    if found.presence.dropped:
+        found.dropped["no_room"] = found.presence.dropped
+    return found
+
+
+def _members(one: Present, now: float) -> dict[str, Any]:
+    return {
+        "principal": one.principal,
+        "contained": one.contained,
+        "instances": [_instance(instance, now) for instance in one.instances],
+        "reported": None if one.reported is None else _reported(one.reported),
+    }
+
+
+def _instance(one: Instance, now: float) -> dict[str, Any]:
+    said = one.said
+    return {
+        "instance": said.instance,
+        "seconds_ago": _ago(one, now),
+        "key_id": one.key_id,
+        "version": said.version,
+        "buses": list(said.buses),
+        "started": said.started,
+        "control": {
+            "known": said.known,
+            "place": None if said.place is None else list(said.place),
+            "statements": said.statements,
+            "full": list(said.full),
+            "heard": [
+                {"operator": name, "key": key, "number": link.number, "digest": link.digest, "whole": link.whole}
+                for (name, key), link in said.heard.items()
+            ],
+        },
+    }
+
+
+def _reported(one: Reported) -> dict[str, Any]:
+    scores = {"least": one.least, "median": one.median, "greatest": one.greatest}
+    return {"reporters": list(one.reporters), **scores, "facts": dict(one.facts)}
+
+
+def _ago(one: Instance, now: float) -> int:
+    return max(0, int(now) - one.issued_at)
+
+
+def _tell(present: tuple[Present, ...], found: Found, now: float) -> None:
+    lines: list[str] = []
+    for one in present:
+        mark = " (contained)" if one.contained else ""
+        lines.append(f"{one.principal}{mark}")
+        if not one.instances:
+            lines.append("  not present")
+        for instance in one.instances:
+            said = instance.said
+            log = (
+                f"control log at {said.place[1]}" if said.place is not None and said.known else "control log not known"
+            )
+            lines.append(
+                f"  {said.instance}: {_ago(instance, now)} s ago, key {instance.key_id}, version {said.version}, on"
+                f" {' and '.join(said.buses) or 'no bus'}, {log}"
+            )
+        if one.reported is not None:
+            lines.append(f"  {_report(one.reported)}")
+    if not present:
+        lines.append("nobody has announced anything")
+    sys.stdout.write("".join(f"{escaped(line)}\n" for line in lines))
+    if found.dropped:
+        told = ", ".join(f"{count} {reason}" for reason, count in found.dropped.most_common())
+        sys.stderr.write(f"watchword: left out: {told}\n")
+
+
+def _report(one: Reported) -> str:
+    count = len(one.reporters)
+    facts = ", ".join(f"{fact} by {seen}" for fact, seen in one.facts.items()) or "no fact named"
+    return (
+        f"trust {one.least:.2f} to {one.greatest:.2f}, median {one.median:.2f}, of"
+        f" {count} reporter{'' if count == 1 else 's'}: {facts}"
+    )

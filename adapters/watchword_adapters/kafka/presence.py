@@ -1,0 +1,82 @@
+"""Announcements on a topic of Kafka, of any number of partitions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from aiokafka.structs import TopicPartition
+
+from watchword import ConfigurationError
+from watchword_adapters.control.speaker import speaker
+from watchword_adapters.kafka._seam import partitions_at_the_broker
+from watchword_adapters.kafka.consumer import VerifyingConsumer
+from watchword_adapters.kafka.producer import SigningProducer
+from watchword_adapters.kafka.records import ObservedRecord
+from watchword_adapters.kafka.redrive import opened
+from watchword_adapters.redriving import onlooker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+    from types import TracebackType
+
+    from watchword import Watchword
+    from watchword.message import Header
+    from watchword.spi import Message
+
+_ROUND_MS: Final = 500
+_SILENT_ROUNDS: Final = 10
+"""Rounds without a record after which nothing more is expected: what is left is markers of transactions."""
+
+
+class KafkaPresence:
+    """See ``PresenceChannel``; ``options`` are those of aiokafka's clients, ``bootstrap_servers`` among them."""
+
+    def __init__(self, topic: str, *, watchword: Watchword, **options: Any) -> None:
+        self._topic: Final = topic
+        self._watchword: Final = watchword
+        self._options: Final = options
+        self._speaking: SigningProducer | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        speaking, self._speaking = self._speaking, None
+        if speaking is not None:
+            await speaking.stop()
+
+    async def announce(self, value: bytes, headers: Mapping[str, str]) -> None:
+        """See PresenceChannel."""
+        if self._speaking is None:
+            speaking = SigningProducer(watchword=speaker(self._watchword), **self._options)
+            self._speaking = speaking  # it is stopped where it does not start, too
+            await speaking.start()
+        pairs: list[Header] = [(name, text.encode()) for name, text in headers.items()]
+        await self._speaking.send_and_wait(self._topic, value, headers=pairs)
+
+    async def read(self, *, since: float, listen: float) -> AsyncGenerator[Message]:  # noqa: ARG002 - a topic stores all
+        """See PresenceChannel."""
+        agent = onlooker(self._watchword)
+        async with opened(VerifyingConsumer(watchword=agent, enable_auto_commit=False, **self._options)) as consumer:
+            numbers = await partitions_at_the_broker(consumer, self._topic)
+            tps = [TopicPartition(self._topic, number) for number in numbers]
+            if not tps:
+                raise ConfigurationError(
+                    f"presence topic {self._topic!r}: the broker has none of that name, or does not show it"
+                )
+            consumer.assign(tps)
+            begin = await consumer.offsets_for_times(dict.fromkeys(tps, int(since * 1000)))
+            end = await consumer.end_offsets(tps)
+            for tp in tps:
+                found = begin[tp]
+                consumer.seek(tp, end[tp] if found is None else found.offset)
+            silence = 0
+            while silence < _SILENT_ROUNDS and (left := [tp for tp in tps if await consumer.position(tp) < end[tp]]):
+                batches = await consumer.getmany(*left, timeout_ms=_ROUND_MS)
+                silence = 0 if batches else silence + 1
+                for records in batches.values():
+                    for record in records:
+                        if isinstance(record, ObservedRecord):
+                            yield record.message

@@ -1,0 +1,140 @@
+"""Announcements on a subject of NATS.
+
+They are published like any message, without waiting for a stream's answer: where a stream has the subject it stores
+them, and elsewhere they are heard by whoever listens. All share one subject. Were there one for each process, a stream
+could keep the latest of each only; but then anybody who may publish could push out the words of another.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from nats import errors
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from watchword import ConfigurationError
+from watchword_adapters.control.speaker import speaker
+from watchword_adapters.nats.client import connect
+from watchword_adapters.nats.message import ObservedMsg
+from watchword_adapters.nats_rights import NotAllowed, refused_right
+from watchword_adapters.redriving import onlooker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+    from types import TracebackType
+
+    from watchword import Watchword
+    from watchword.spi import Message
+    from watchword_adapters.nats.client import WatchwordClient
+
+_BATCH: Final = 100
+_SECONDS: Final = 5.0
+"""Longest wait for the server."""
+
+_IDLE: Final = 30.0
+"""Seconds after which the server forgets a consumer of ours that was not ended."""
+
+
+class NatsPresence:
+    """See ``PresenceChannel``; ``options`` are those of nats-py's ``connect``, ``servers`` among them."""
+
+    def __init__(self, subject: str, *, watchword: Watchword, **options: Any) -> None:
+        self._subject: Final = subject
+        self._watchword: Final = watchword
+        self._options: Final = options
+        self._refused: list[str] = []
+        self._speaking: WatchwordClient | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        speaking, self._speaking = self._speaking, None
+        if speaking is not None:
+            await speaking.close()
+
+    async def announce(self, value: bytes, headers: Mapping[str, str]) -> None:
+        """See PresenceChannel."""
+        if self._speaking is None:
+            self._speaking = await self._connected(speaker(self._watchword))
+        await self._speaking.publish(self._subject, value, headers=dict(headers))
+        await self._speaking.flush(timeout=int(_SECONDS))
+        self._check_rights()
+
+    async def read(self, *, since: float, listen: float) -> AsyncGenerator[Message]:
+        """See PresenceChannel."""
+        client = await self._connected(onlooker(self._watchword))
+        try:
+            stream = await self._stream(client)
+            found = self._coming(client, listen) if stream is None else self._stored(client, stream, since)
+            async for msg in found:
+                if isinstance(msg, ObservedMsg):
+                    yield msg.message
+        finally:
+            await client.close()
+
+    async def _connected(self, agent: Watchword) -> WatchwordClient:
+        return await connect(watchword=agent, error_cb=self._hear, **self._options)
+
+    async def _hear(self, error: Exception) -> None:
+        """Note what the server refuses, which nats-py tells nobody else."""
+        verb, what = refused_right(str(error))
+        if what == self._subject.lower():
+            self._refused.append(f"{'publish to' if verb == 'publish' else 'subscribe to'} {self._subject}")
+
+    def _check_rights(self) -> None:
+        if self._refused:
+            missing, self._refused = self._refused[0], []
+            raise ConfigurationError(
+                f"presence {self._subject!r}: this user may not {missing}; permit it on the server"
+            ) from None
+
+    async def _stream(self, client: WatchwordClient) -> str | None:
+        """Return the stream that stores the subject; None where there is none, or this user may not ask."""
+        question = json.dumps({"subject": self._subject}).encode()
+        try:
+            answer = await client.request("$JS.API.STREAM.NAMES", question, timeout=_SECONDS)
+        except (errors.NoRespondersError, NotAllowed):
+            return None
+        names = json.loads(answer.data).get("streams") or []
+        return str(names[0]) if names else None
+
+    async def _coming(self, client: WatchwordClient, listen: float) -> AsyncGenerator[Any]:
+        subscription = await client.subscribe(self._subject)
+        await client.flush(timeout=int(_SECONDS))
+        self._check_rights()
+        end = time.monotonic() + listen
+        while (left := end - time.monotonic()) > 0:
+            with suppress(errors.TimeoutError):
+                yield await subscription.next_msg(timeout=left)
+
+    async def _stored(self, client: WatchwordClient, stream: str, since: float) -> AsyncGenerator[Any]:
+        config = ConsumerConfig(
+            deliver_policy=DeliverPolicy.BY_START_TIME,
+            opt_start_time=datetime.fromtimestamp(since, UTC),
+            ack_policy=AckPolicy.NONE,
+            inactive_threshold=_IDLE,
+        )
+        context = client.jetstream()
+        bound = await context.pull_subscribe(self._subject, stream=stream, config=config)
+        info = await bound.consumer_info()
+        left = info.num_pending or 0
+        try:
+            while left > 0:
+                try:
+                    batch = await bound.fetch(min(_BATCH, left), timeout=_SECONDS)
+                except errors.TimeoutError:  # what is left has just been deleted, for it was old enough
+                    break
+                for msg in batch:
+                    left -= 1
+                    yield msg
+        finally:
+            await bound.unsubscribe()
+            with suppress(errors.Error):  # else the server ends it
+                await context.delete_consumer(stream, info.name)

@@ -1,0 +1,318 @@
+"""Presence: what each process announces of itself, and what a reader makes of it (docs/trust.md).
+
+Announcements are messages like any other: they pass all checks, and say nothing but what their writer claims. Nobody is
+judged by them. They are shown to operators, who may act, so a writer that lies must gain little: it speaks for itself
+only, counts as one reporter however many processes it pretends to be, and takes no room from others.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from watchword.control import Link
+from watchword.message import is_principal
+from watchword.trust import Fact
+from watchword.wire_json import members_from_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from watchword.control import OperatorKey
+    from watchword.message import VerifiedMessage
+
+CONTENT_TYPE: Final = "application/vnd.watchword.presence+json"
+"""The value of the covered header ``content-type``."""
+
+MAX_BYTES: Final = 48 * 1024
+MAX_ACCUSED: Final = 50
+"""Principals on whom an announcement has evidence, those with the least trust; how many more there are is said."""
+
+MAX_HEARD: Final = 32
+"""Operators' keys of which an announcement says how far they were heard."""
+
+MAX_INSTANCES: Final = 64
+"""Processes that are kept of one principal, those that were heard last."""
+
+MAX_IN_ALL: Final = 20_000
+"""Processes that are kept of all principals; where there are more, those with the most lose their oldest."""
+
+_INSTANCE: Final = re.compile("[0-9a-f]{16}")
+_WORD: Final = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
+_FACTS: Final = frozenset(fact.value for fact in Fact)
+_MAX_NUMBER: Final = 1 << 53
+_MAX_TEXT: Final = 256
+_PARTS: Final = 3
+
+
+class Evidence(NamedTuple):
+    """How far its writer trusts a principal, 0 to 1, and how often it saw each fact against it."""
+
+    score: float
+    facts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announcement:
+    """What a process says of itself; who it is and by which key it signs is the envelope's word.
+
+    ``instance`` is 16 hex digits, another one for each process. ``number`` goes up with each announcement; ``started``
+    is in seconds. ``known`` says that the control log was read to its end, whose identity and position ``place`` are.
+    ``heard`` is how far the chain of each operator's key was heard: what that key said up to ``Link.whole`` is known
+    there, but for statements of a kind that is ``full``.
+    """
+
+    instance: str
+    number: int
+    version: str
+    buses: tuple[str, ...]
+    started: int
+    known: bool = False
+    place: tuple[str, int] | None = None
+    statements: int = 0
+    heard: Mapping[OperatorKey, Link] = field(default_factory=dict)
+    full: tuple[str, ...] = ()
+    evidence: Mapping[str, Evidence] = field(default_factory=dict)
+    left_out: int = 0
+
+    def has_heard(self, by: OperatorKey, number: int, kind: str) -> bool:
+        """Return True if that process knows what an operator's key said up to ``number``, of a kind as ``key``."""
+        link = self.heard.get(by)
+        return link is not None and link.whole >= number and kind not in self.full
+
+    def to_json(self) -> bytes:
+        """Return the value of its message, with no more evidence and no more keys than there is room for."""
+        accused = sorted(self.evidence.items(), key=lambda one: one[1].score)
+        members = {
+            "instance": self.instance,
+            "number": self.number,
+            "version": self.version,
+            "buses": list(self.buses),
+            "started": self.started,
+            "control": {
+                "known": self.known,
+                "place": None if self.place is None else list(self.place),
+                "statements": self.statements,
+                "heard": [[*by, *link] for by, link in list(self.heard.items())[:MAX_HEARD]],
+                "full": list(self.full),
+            },
+            "evidence": {name: [round(one.score, 4), dict(one.facts)] for name, one in accused[:MAX_ACCUSED]},
+            "left_out": self.left_out + max(0, len(accused) - MAX_ACCUSED),
+        }
+        return json.dumps(members, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def parse_announcement(value: bytes) -> Announcement:
+    """Read the value of a message; ValueError says what is wrong with it. Members of later versions are left alone."""
+    if len(value) > MAX_BYTES:
+        raise ValueError(f"{len(value)} bytes: an announcement has at most {MAX_BYTES}")
+    members = members_from_json(value)
+    control, evidence = _table(members, "control"), _table(members, "evidence")
+    if len(evidence) > MAX_ACCUSED:
+        raise ValueError(f'"evidence" is about more than {MAX_ACCUSED} principals')
+    known = control.get("known")
+    if not isinstance(known, bool):
+        raise ValueError('"known" is not true or false')  # noqa: TRY004 - wrong text, not a wrong type of the caller's
+    return Announcement(
+        instance=_matching(members.get("instance"), "instance", _INSTANCE),
+        number=_whole(members.get("number"), "number"),
+        version=_matching(members.get("version"), "version", _WORD),
+        buses=_words(members.get("buses"), "buses"),
+        started=_whole(members.get("started"), "started"),
+        known=known,
+        place=_place(control.get("place")),
+        statements=_whole(control.get("statements"), "statements"),
+        heard=_heard(control.get("heard")),
+        full=_words(control.get("full"), "full"),
+        evidence={_principal(name): _evidence(one) for name, one in evidence.items()},
+        left_out=_whole(members.get("left_out"), "left_out"),
+    )
+
+
+def _table(members: Mapping[str, object], name: str) -> dict[str, object]:
+    found = members.get(name)
+    if not isinstance(found, dict):
+        raise ValueError(f'"{name}" is not an object')  # noqa: TRY004 - as above
+    return found
+
+
+def _matching(value: object, name: str, pattern: re.Pattern[str]) -> str:
+    if not (isinstance(value, str) and pattern.fullmatch(value)):
+        raise ValueError(f'"{name}" is not one')
+    return value
+
+
+def _words(value: object, name: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > _PARTS:
+        raise ValueError(f'"{name}" is not a list of at most {_PARTS}')
+    return tuple(_matching(one, name, _WORD) for one in value)
+
+
+def _whole(value: object, name: str) -> int:
+    if type(value) is not int or not 0 <= value < _MAX_NUMBER:
+        raise ValueError(f'"{name}" is not a whole number')
+    return value
+
+
+def _text(value: object, name: str) -> str:
+    if not (isinstance(value, str) and len(value) <= _MAX_TEXT and value.isprintable()):
+        raise ValueError(f'"{name}" is not text of at most {_MAX_TEXT} printable characters')
+    return value
+
+
+def _principal(value: object) -> str:
+    if not (isinstance(value, str) and is_principal(value)):
+        raise ValueError("a name that no principal has")
+    return value
+
+
+def _place(value: object) -> tuple[str, int] | None:
+    match value:
+        case None:
+            return None
+        case [identity, position]:
+            return _text(identity, "place"), _whole(position, "place")
+    raise ValueError('"place" is not a log and a position')
+
+
+def _heard(value: object) -> dict[OperatorKey, Link]:
+    if not isinstance(value, list) or len(value) > MAX_HEARD:
+        raise ValueError(f'"heard" is not a list of at most {MAX_HEARD}')
+    found: dict[OperatorKey, Link] = {}
+    for one in value:
+        match one:
+            case [name, key, number, digest, whole]:
+                link = Link(_whole(number, "heard"), _text(digest, "heard"), _whole(whole, "heard"))
+                found[_principal(name), _text(key, "heard")] = link
+            case _:
+                raise ValueError('"heard" has something else than principal, key, number, digest and whole')
+    return found
+
+
+def _evidence(value: object) -> Evidence:
+    match value:
+        case [score, dict(facts)] if isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score <= 1:
+            return Evidence(
+                float(score), {name: _whole(count, "facts") for name, count in facts.items() if name in _FACTS}
+            )
+    raise ValueError('"evidence" is not a score from 0 to 1 with facts')
+
+
+class Instance(NamedTuple):
+    """A process, by its latest announcement: whose it is, its key's id, when it was issued (seconds), what it says."""
+
+    principal: str
+    key_id: str
+    issued_at: int
+    said: Announcement
+
+    @property
+    def _age(self) -> tuple[int, int]:
+        return self.issued_at, self.said.number
+
+
+class Reported(NamedTuple):
+    """What others say of a principal: who they are, their scores (0 to 1), and how many of them saw each fact."""
+
+    reporters: tuple[str, ...]
+    least: float
+    median: float
+    greatest: float
+    facts: Mapping[str, int]
+
+
+class Present(NamedTuple):
+    """A principal that was heard of: its processes, whether it is contained, and what others report of it."""
+
+    principal: str
+    contained: bool
+    instances: tuple[Instance, ...]
+    reported: Reported | None
+
+
+class Presence:
+    """The processes that announced themselves lately, each by its latest word, in bounded memory."""
+
+    def __init__(self, *, most_of_one: int = MAX_INSTANCES, most_in_all: int = MAX_IN_ALL) -> None:
+        self._most_of_one = most_of_one
+        self._most_in_all = most_in_all
+        self._known: dict[str, dict[str, Instance]] = {}
+        self._count = 0
+        self.dropped = 0
+        """How many processes there was no room for."""
+
+    def hear(self, message: VerifiedMessage) -> None:
+        """Take in an announcement that verified; ValueError for what is none. The order does not matter."""
+        if not any(
+            name.lower() == "content-type" and value == CONTENT_TYPE.encode() for name, value in message.headers
+        ):
+            raise ValueError(f"its covered content-type is not {CONTENT_TYPE}")
+        said = parse_announcement(message.value or b"")
+        heard = Instance(message.principal, message.key_id, message.issued_at, said)
+        of_one = self._known.setdefault(heard.principal, {})
+        known = of_one.get(said.instance)
+        if known is not None:
+            if said.number > known.said.number:  # and not its time: a clock may have been set back
+                of_one[said.instance] = heard
+            return
+        of_one[said.instance] = heard
+        self._count += 1
+        if len(of_one) > self._most_of_one:
+            self._drop_oldest(of_one)
+        elif self._count > self._most_in_all:
+            self._drop_oldest(max(self._known.values(), key=len))
+
+    def _drop_oldest(self, of_one: dict[str, Instance]) -> None:
+        oldest = min(of_one.values(), key=lambda one: one._age)  # noqa: SLF001 - our own
+        del of_one[oldest.said.instance]
+        self._count -= 1
+        self.dropped += 1
+
+    def look(
+        self, *, since: float, is_contained: Callable[[str], bool], names: Iterable[str] = ()
+    ) -> tuple[Present, ...]:
+        """Return who was heard of, by name: what was issued at ``since`` (seconds) or later, and ``names`` in any case.
+
+        What contained principals report is left out.
+        """
+        live = {
+            principal: tuple(sorted((one for one in of_one.values() if one.issued_at >= since), key=_by_age))
+            for principal, of_one in self._known.items()
+        }
+        reports: dict[str, dict[str, Evidence]] = {}
+        for reporter, instances in live.items():
+            if not is_contained(reporter):
+                for accused, evidence in _together(reporter, instances).items():
+                    reports.setdefault(accused, {})[reporter] = evidence
+        found = sorted({*(name for name, instances in live.items() if instances), *reports, *names})
+        return tuple(
+            Present(name, is_contained(name), live.get(name, ()), _reported(reports.get(name))) for name in found
+        )
+
+
+def _by_age(one: Instance) -> tuple[int, str]:
+    return -one.issued_at, one.said.instance
+
+
+def _together(reporter: str, instances: Iterable[Instance]) -> dict[str, Evidence]:
+    """Return what all processes of one principal say of others: the least score counts, for each saw a part."""
+    found: dict[str, Evidence] = {}
+    for one in instances:
+        for accused, evidence in one.said.evidence.items():
+            if accused != reporter:
+                known = found.get(accused, Evidence(1.0, {}))
+                facts = Counter(known.facts) + Counter(evidence.facts)
+                found[accused] = Evidence(min(known.score, evidence.score), facts)
+    return found
+
+
+def _reported(reports: Mapping[str, Evidence] | None) -> Reported | None:
+    if reports is None:
+        return None
+    scores: list[Any] = [one.score for one in reports.values()]
+    facts: Counter[str] = Counter(fact for one in reports.values() for fact in one.facts)
+    return Reported(tuple(sorted(reports)), min(scores), median(scores), max(scores), dict(sorted(facts.items())))
