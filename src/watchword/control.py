@@ -331,7 +331,8 @@ class Control:
                 self._revoked[dead] = times
                 if not times:
                     del self._revoked[dead]
-            case (_, who):
+            case _:
+                who = entry[1]
                 best = max(said, key=_order, default=None)
                 if best is not None and isinstance(best.statement.saying, Contain):
                     saying = best.statement.saying
