@@ -17,7 +17,9 @@ from watchword.statements import GiveKey, Revoke
 from watchword_adapters.cli import OK, REJECTED
 from watchword_adapters.cli.lines import warn
 from watchword_adapters.cli.operating import confirm, finish, moment, opened, seconds, tell
+from watchword_adapters.cli.who import Found, Place, hear
 from watchword_adapters.keys.public_files import list_files, read_keys
+from watchword_adapters.redriving import judge
 from watchword_adapters.settings_file import read_settings
 from watchword_adapters.signers.file import Options as FileSigner
 from watchword_adapters.signers.file import read_private_key
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     from watchword_adapters.control.desk import Desk
 
 _THUMBPRINT: Final = 43
+_SEEN: Final = 30.0
+"""Seconds for which a process counts as there after it announced itself."""
+
+_LOOK_EVERY: Final = 1.0
 _LEAST_OVERLAP: Final = 30.0
 """Seconds that an agent which looks for its new key every 5 s may take, and then some."""
 
@@ -197,6 +203,10 @@ def run_rotate(wanted: Rotation, *, as_json: bool) -> int:
             f"{settings.principal} is an operator: his keys are rotated in the source that [[keys]] names, and nothing"
             " that he said lapses by it"
         )
+    if wait and with_.settings.to_presence() is None:
+        raise ConfigurationError(
+            "nobody can say who knows the new key: name a channel in [control] presence, or add --wait 0"
+        )
     times = _Times(overlap, wait, life)
     return finish(_rotate(with_, str(settings.principal), file, old, times, as_json=as_json))
 
@@ -229,7 +239,7 @@ async def _rotate(with_: Opened, principal: str, file: Path, old: SigningKey, ti
         step: dict[str, Any] = {"principal": principal, "new": new.key_id.decode(), "old": old.key_id.decode()}
         await desk.say(GiveKey(key))
         tell(step | {"step": "published"}, f"key {key.key_id.decode()} of {principal} is given", as_json=as_json)
-        missing = await _heard_by_all(with_, desk, times.wait)
+        missing = await _heard_by_all(with_, desk, times.wait) if times.wait else []
         if missing:
             raise ConfigurationError(
                 f"after {times.wait:g} s the new key is not known to {', '.join(missing)}; nothing was switched:"
@@ -252,9 +262,24 @@ def _ending(old: SigningKey, principal: str, end: int, desk: Desk) -> Verificati
 
 
 async def _heard_by_all(with_: Opened, desk: Desk, wait: float) -> list[str]:
-    """Wait until each process that announces itself has heard the latest; return those that have not in time."""
-    del with_, desk, wait
-    return []
+    """Wait until each process that announces itself knows what was said last; return those that do not in time."""
+    loop, clock = asyncio.get_running_loop(), with_.agent.clock
+    end, number = loop.time() + wait, desk.control.link(desk.by).number
+    judging, found = judge(with_.agent), Found()
+    judging.verifier.obey(desk.control)
+    place = Place(with_.agent, with_.settings, with_.directory)
+    while True:
+        await hear(found, judging, place, since=clock() - _SEEN)
+        present = found.presence.look(since=clock() - _SEEN, is_contained=lambda _: False)
+        missing = [
+            f"{one.principal} ({instance.said.instance})"
+            for one in present
+            for instance in one.instances
+            if not instance.said.has_heard(desk.by, number, "key")
+        ]
+        if not missing or loop.time() >= end:
+            return missing
+        await asyncio.sleep(min(_LOOK_EVERY, max(0.0, end - loop.time())))
 
 
 def _replace_key(file: Path, key: SigningKey) -> None:

@@ -37,6 +37,7 @@ class Opened(NamedTuple):
     settings: Settings
     agent: Watchword
     parts: Parts
+    directory: Path
 
     @asynccontextmanager
     async def desk(self) -> AsyncGenerator[Desk]:
@@ -59,7 +60,7 @@ def opened(config: Path) -> Opened:
     silence()
     settings = read_settings(config)
     agent = load(config, warn=warn, telemetry=False)
-    return Opened(settings, agent, replace(control_parts(agent, settings, config.parent), state=None))
+    return Opened(settings, agent, replace(control_parts(agent, settings, config.parent), state=None), config.parent)
 
 
 def finish(work: Coroutine[Any, Any, int]) -> int:

@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from watchword import ConfigurationError, Rejected, Unavailable
 from watchword.presence import Presence
@@ -96,7 +96,8 @@ async def _who(asked: Asked, agent: Watchword, settings: Settings, back: float) 
     async with followed(replace(parts, control=control, state=None)):
         judging = judge(agent)
         judging.verifier.obey(control)  # which is known, and is followed here
-        found = await _read(asked, agent, judging, settings, back)
+        found, place = Found(), Place(agent, settings, asked.config.parent, asked.servers)
+        await hear(found, judging, place, since=agent.clock() - back)
     now, policy = agent.clock(), agent.verifier.policy
 
     def is_contained(principal: str) -> bool:
@@ -111,15 +112,24 @@ async def _who(asked: Asked, agent: Watchword, settings: Settings, back: float) 
     return UNAVAILABLE if found.is_unavailable else OK
 
 
-async def _read(asked: Asked, agent: Watchword, judging: Watchword, settings: Settings, back: float) -> Found:
+class Place(NamedTuple):
+    """Where announcements are read: by which agent's settings, and at other servers than these name, or None."""
+
+    agent: Watchword
+    settings: Settings
+    directory: Path
+    servers: str | None = None
+
+
+async def hear(found: Found, judging: Watchword, place: Place, *, since: float) -> None:
     """Read and judge announcements, by all checks; what does not pass is counted."""
-    channel, found = settings.to_presence(), Found()
-    assert channel is not None  # noqa: S101 - for the type checker: run_who has looked
+    settings, channel = place.settings, place.settings.to_presence()
+    assert channel is not None  # noqa: S101 - for the type checker: the command has looked
     assert settings.control is not None  # noqa: S101 - as above
-    options = connection(channel.scheme, settings, asked.config.parent, asked.servers)
+    options = connection(channel.scheme, settings, place.directory, place.servers)
     with explained("broker", options):
-        reading = open_presence(agent, settings, asked.config.parent, channel, **options)
-    messages = reading.read(since=agent.clock() - back, listen=settings.control.announce_every + _SPARE)
+        reading = open_presence(place.agent, settings, place.directory, channel, **options)
+    messages = reading.read(since=since, listen=settings.control.announce_every + _SPARE)
     async with aclosing(each_explained("broker", messages, options)) as coming:
         async for message in coming:
             try:
@@ -135,7 +145,6 @@ async def _read(asked: Asked, agent: Watchword, judging: Watchword, settings: Se
                 found.dropped["no_announcement"] += 1
     if found.presence.dropped:
         found.dropped["no_room"] = found.presence.dropped
-    return found
 
 
 def _members(one: Present, now: float) -> dict[str, Any]:

@@ -254,3 +254,51 @@ async def test_what_is_deleted_meanwhile_is_not_waited_for(world: World, make_st
         assert first.value == b"0"
         await admin.jetstream().purge_stream(name)
         assert len([one async for one in reading]) < 149
+
+
+TRUSTED = """
+[[policy.allow]]
+principal = "agent://acme/planner"
+channels = ["nats://prod/tasks.>"]
+min_trust = 0.95
+"""
+
+
+async def test_a_restart_lets_nobody_in(world: World, fleet: Fleet) -> None:
+    """A55: an agent that lost its trust by a report is kept out by the process that comes next, too."""
+    tasks, got = f"tasks.{fleet.channel}", list[Any]()
+
+    async def take(msg: Any) -> None:
+        got.append(msg)
+
+    planner = await connect(fleet.address, watchword=speaker(fleet.agent(PLANNER)))
+    world.stack.push_async_callback(planner.close)
+
+    async def kept_out(agent: Watchword) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not agent.audit.counts["not_trusted"]:
+                await planner.publish(tasks, b"scale")
+                await planner.flush()
+
+    first = fleet.agent(CLOUD, TRUSTED)
+    reader = await connect(fleet.address, watchword=first)
+    await reader.subscribe(tasks, cb=take)
+    await reader.flush()
+    await planner.publish(tasks, b"scale")
+    await until(lambda: got)
+    assert first.report(got[0])
+    await kept_out(first)
+    await reader.close()
+    await until(lambda: any(PLANNER in text for text in _kept(fleet.directory / ".cloud")))
+    again = fleet.agent(CLOUD, TRUSTED)
+    assert again.trust(PLANNER) < 0.95
+    reader = await connect(fleet.address, watchword=again)
+    world.stack.push_async_callback(reader.close)
+    await reader.subscribe(tasks, cb=take)
+    await reader.flush()
+    await kept_out(again)
+    assert len(got) == 1
+
+
+def _kept(directory: Path) -> list[str]:
+    return [path.read_text() for path in directory.glob("*.trust")]

@@ -57,7 +57,8 @@ def test_options_look_like_options_and_arguments_like_things() -> None:
                 assert any(name.startswith("--") for name in parameter.opts), f"{command.name}: {parameter.opts}"
     assert arguments == {
         "jwks files", "tail channel", "inspect envelope", "show identity", "redrive identities", "init reader",
-        "check principal", "check channel",
+        "check principal", "check channel", "contain who", "release who", "adopt operator", "publish files",
+        "list principal", "revoke key", "rotate agent",
     }  # fmt: skip
 
 

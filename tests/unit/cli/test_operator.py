@@ -5,7 +5,8 @@ import io
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,18 @@ import pytest
 
 from tests.unit.cli.conftest import Run
 from tests.unit.control.memory_log import CHANNEL, Entries, MemoryLog
-from watchword import SigningKey, Watchword
+from watchword import SigningKey, Watchword, presence
+from watchword.control import Link, OperatorKey
 from watchword.jwk import parse_jwks
 from watchword.keys import thumbprint
-from watchword.spi import Message
+from watchword.presence import Announcement
+from watchword.spi import Channel, Message, Position
 from watchword.statements import CONTENT_TYPE, Head, Statement
 from watchword_adapters.cli import control as commands
 from watchword_adapters.config import load
 from watchword_adapters.control import desk as desks
 
+PRESENCE = Channel("nats", "prod", "watchword.presence")
 ONCALL, SEC, PLANNER = "agent://acme/oncall", "agent://acme/sec", "agent://acme/planner"
 
 
@@ -132,6 +136,7 @@ def test_what_remains_is_told_in_words(run: Run) -> None:
         (("key", "rotate", "planner.toml", "--overlap", "1s"), "--overlap: at least 30s"),
         (("key", "rotate", "planner.toml", "--life", "5m"), "--life: longer than --overlap"),
         (("key", "rotate", "sec.toml"), "is an operator: his keys are rotated in the source"),
+        (("key", "rotate", "planner.toml"), "name a channel in [control] presence, or add --wait 0"),
     ],
 )
 @pytest.mark.usefixtures("entries")
@@ -362,7 +367,7 @@ def test_a_rotation_gives_switches_and_ends(run: Run, directory: Path) -> None:
     """The new key is known before it is used, the old one ends, in files too."""
     before = (directory / "planner.pem").read_bytes()
     old = kid("planner")
-    done = run("key", "rotate", "planner.toml", "-c", "oncall.toml", "--life", "90d")
+    done = run("key", "rotate", "planner.toml", "-c", "oncall.toml", "--wait", "0", "--life", "90d")
     assert done.code == 0
     given, switched, ending = done.out.splitlines()
     assert (given.endswith(f"of {PLANNER} is given"), switched) == (True, "planner.pem has the new key")
@@ -376,7 +381,7 @@ def test_a_rotation_gives_switches_and_ends(run: Run, directory: Path) -> None:
     assert set(rows) == {(old, "control"), (old, "settings"), (new, "control")}
     assert rows[old, "control"]["exp"] == rows[old, "settings"]["exp"]
     end = rows[old, "control"]["exp"]
-    again = run("key", "rotate", "planner.toml", "-c", "oncall.toml", "--json")
+    again = run("key", "rotate", "planner.toml", "-c", "oncall.toml", "--wait", "0", "--json")
     assert [row["step"] for row in again.lines] == ["published", "switched", "ending"]
     assert again.lines[0]["old"] == new
     rows = {
@@ -397,7 +402,7 @@ def test_a_key_that_cannot_be_switched_is_told(run: Run, directory: Path, change
     """Before anything is said."""
     settings = directory / "planner.toml"
     settings.write_text(settings.read_text().replace(*change))
-    ended = run("key", "rotate", "planner.toml", "-c", "oncall.toml")
+    ended = run("key", "rotate", "planner.toml", "-c", "oncall.toml", "--wait", "0")
     assert (ended.code, told in ended.err) == (2, True)
 
 
@@ -412,9 +417,88 @@ def test_a_key_file_that_cannot_be_written_leaves_the_old_one(
         raise OSError(28, "No space left on device", "planner.pem")
 
     monkeypatch.setattr("watchword_adapters.cli.keys.os.fsync", full)
-    ended = run("key", "rotate", "planner.toml", "-c", "oncall.toml")
+    ended = run("key", "rotate", "planner.toml", "-c", "oncall.toml", "--wait", "0")
     assert (ended.code, "No space left" in ended.err) == (2, True)
     assert (directory / "planner.pem").read_bytes() == before
     assert [path.name for path in directory.glob(".planner*")] == []
     rows = run("key", "list", PLANNER, "-c", "oncall.toml", "--json").lines
     assert not any("exp" in row for row in rows)
+
+
+class Announced:
+    """A channel of announcements in memory."""
+
+    def __init__(self) -> None:
+        self.kept: list[Message] = []
+        self.reads = 0
+
+    async def say(self, agent: Watchword, **members: Any) -> None:
+        """Let an agent announce itself."""
+        said = Announcement(**{"number": 1, "version": "1", "buses": ("nats",), "started": 1, "known": True} | members)
+        message = Message(
+            channel=PRESENCE, value=said.to_json(), headers=(("content-type", presence.CONTENT_TYPE.encode()),)
+        )
+        header = (await agent.signer.sign(message)).header
+        position = Position("presence", len(self.kept))
+        self.kept.append(
+            replace(message, headers=(*message.headers, header), position=position, appended_at=agent.clock())
+        )
+
+    async def read(self, *, since: float, listen: float) -> AsyncGenerator[Message]:
+        """See PresenceChannel."""
+        del since, listen
+        self.reads += 1
+        for message in self.kept:
+            yield message
+
+
+@pytest.fixture
+def announced(entries: Entries, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Announced:
+    """Return the channel on which two processes announce themselves."""
+    del entries
+    settings = directory / "oncall.toml"
+    named = f'[control]\npresence = "{PRESENCE.uri}"\n'
+    settings.write_text(settings.read_text().replace("[control]\n", named))
+    channel = Announced()
+    monkeypatch.setattr("watchword_adapters.cli.who.open_presence", lambda *_, **__: channel)
+    monkeypatch.setattr("watchword_adapters.cli.keys._LOOK_EVERY", 0.01)
+    return channel
+
+
+def heard_by(name: str, whole: int) -> dict[OperatorKey, Link]:
+    """Return what a process says that knows an operator's words up to a number."""
+    (key,) = parse_jwks(b'{"keys":[' + Path(f"{name}.jwk").read_bytes() + b"]}")
+    return {(f"agent://acme/{name}", thumbprint(key.public)): Link(whole, "A" * 43, whole)}
+
+
+def test_a_rotation_waits_for_all_that_are_there(
+    run: Run, announced: Announced, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever knows the new key says so; until all do, nothing is switched, and the command names who is missing."""
+    before = (directory / "planner.pem").read_bytes()
+    quick, slow = {"instance": "1" * 16}, {"instance": "2" * 16}
+    sec = load("sec.toml")
+    asyncio.run(announced.say(sec, **quick, heard=heard_by("oncall", 9)))
+    asyncio.run(announced.say(sec, **slow, heard=heard_by("oncall", 0)))
+    ended = run("key", "rotate", "planner.toml", "-c", "oncall.toml", "--wait", "0.1s")
+    assert ended.code == 2
+    assert f"after 0.1 s the new key is not known to {SEC} (2222222222222222); nothing was switched" in ended.err
+    assert (directory / "planner.pem").read_bytes() == before
+    read, pause = announced.reads, asyncio.sleep
+
+    async def sleep(delay: float, result: object = None) -> object:
+        await pause(delay)
+        if announced.reads > read + 2 and len(announced.kept) == 2:
+            await announced.say(sec, **slow, number=2, heard=heard_by("oncall", 9))
+        return result
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    done = run("key", "rotate", "planner.toml", "-c", "oncall.toml")
+    assert (done.code, done.out.count("\n"), announced.reads > read + 2) == (0, 3, True)
+    assert (directory / "planner.pem").read_bytes() != before
+
+
+@pytest.mark.usefixtures("announced")
+def test_where_nobody_is_there_nobody_is_waited_for(run: Run) -> None:
+    """At once."""
+    assert run("key", "rotate", "planner.toml", "-c", "oncall.toml").code == 0

@@ -370,3 +370,22 @@ def test_a_pattern_is_a_principal_with_stars() -> None:
     assert is_principal_pattern("agent://acme/**")
     assert not is_principal_pattern("agent://**/x")
     assert not is_principal_pattern("")
+
+
+def test_a_pattern_that_another_thread_is_dropping_matches_nothing() -> None:
+    """Promise: whoever looks up while a containment ends gets an answer, and no half of one."""
+    index: PrincipalIndex[int] = PrincipalIndex()
+    index.put("agent://acme/*", 1)
+    index.put("agent://other/*", 2)
+    index._wild.pop("agent://acme/*")  # as in the middle of drop()
+    assert list(index.find("agent://acme/planner")) == []
+    assert index.get("agent://acme/*") is None
+    assert index.get("agent://other/*") == 2
+
+
+def test_a_key_that_decided_nothing_lapses_without_a_word(control: Control) -> None:
+    """Promise: only statements that are lost are told; a key that said no more than that it is there loses none."""
+    assert control.hear(issued(Head(), FIRST))
+    control.notices.clear()
+    assert control.lapse(FIRST) == 0
+    assert not control.notices
