@@ -24,6 +24,11 @@ MEMORY_LEAST: Final = 1_000_000
 MEMORY_CEILING: Final = 1 << 36
 MAX_RATE: Final = 1_000_000
 
+_MOST_FOUND: Final = 4096
+"""Answers that are kept of which rule holds. To find one takes 7 us, a fifth of what a message of a batch costs."""
+
+_UNKNOWN: Final = -1
+
 _RATE = re.compile(r"([1-9][0-9]{0,6})/(s|m|h)")
 _SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -142,6 +147,17 @@ class _AllowRules(tuple[Allow, ...]):  # noqa: SLOT001 - as above
                 self._named[principal] = Patterns(uris)
         self._has_wild: Final = len(self._named) < len(written)
         self.has_rates: Final = any(rule.rate is not None for rule in self)
+        self._found: Final[dict[tuple[str, str], int | None]] = {}
+
+    def holding(self, principal: str, uri: str) -> int | None:
+        """Return the number of the rule that holds; None where no rule does."""
+        pair = principal, uri
+        found = self._found.get(pair, _UNKNOWN)
+        if found == _UNKNOWN:
+            if len(self._found) >= _MOST_FOUND:
+                self._found.clear()
+            found = self._found[pair] = next(self.matching(principal, uri), None)
+        return found
 
     def matching(self, principal: str, uri: str) -> Iterator[int]:
         """Give the numbers of the rules that let a principal speak on a channel, in the order of ``Policy``."""
@@ -252,7 +268,7 @@ class Policy:
 
     def rule_for(self, principal: str, channel: Channel) -> Allow | None:
         """Return the most specific rule that lets ``principal`` speak on ``channel``; None where no rule does."""
-        number = next(self._allowed.matching(principal, channel.uri), None)
+        number = self._allowed.holding(principal, channel.uri)
         return None if number is None else self.allow[number]
 
     def rules_matching(self, principal: str, channel: Channel) -> list[int]:
