@@ -434,10 +434,9 @@ class Announced:
 
     async def say(self, agent: Watchword, **members: Any) -> None:
         """Let an agent announce itself."""
-        said = Announcement(**{"number": 1, "version": "1", "buses": ("nats",), "started": 1, "known": True} | members)
-        message = Message(
-            channel=PRESENCE, value=said.to_json(), headers=(("content-type", presence.CONTENT_TYPE.encode()),)
-        )
+        always: dict[str, Any] = {"number": 1, "version": "1", "buses": ("nats",), "started": 1, "known": True}
+        said, headers = Announcement(**always | members), (("content-type", presence.CONTENT_TYPE.encode()),)
+        message = Message(channel=PRESENCE, value=said.to_json(), headers=headers)
         header = (await agent.signer.sign(message)).header
         position = Position("presence", len(self.kept))
         self.kept.append(

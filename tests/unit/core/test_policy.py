@@ -116,6 +116,16 @@ def test_patterns(pattern: str, uri: str, covered: bool) -> None:  # noqa: FBT00
     assert Policy(allow=(rule,)).rule_for(P, Channel.parse(uri)) is (rule if covered else None)
 
 
+def test_what_is_remembered_of_rules_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise (A20): an agent that speaks on subjects without number fills no memory, and each answer stays right."""
+    monkeypatch.setattr("watchword.policy._MOST_FOUND", 3)
+    policy = Policy(allow=(Allow("agent://acme/*", ("nats://prod/a.*",)),))
+    for number in [*range(10), *range(10)]:
+        assert policy.rule_for(P, Channel("nats", "prod", f"a.{number}")) is policy.allow[0]
+        assert policy.rule_for(P, Channel("nats", "prod", f"b.{number}")) is None
+        assert len(policy._allowed._found) <= 3
+
+
 def test_prefixes_within_prefixes() -> None:
     """Promise: each pattern is found once, the longest prefix first, and all that a prefix covers is met."""
     names = ("a*", "a.b*", "a.b.c*", "a.b", "b*", "a.*")
