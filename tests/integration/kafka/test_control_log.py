@@ -18,6 +18,7 @@ from watchword import ConfigurationError, Mode, Policy, SigningError, Unavailabl
 from watchword.message import Message
 from watchword_adapters.control.log import TOGETHER
 from watchword_adapters.kafka import SigningProducer, control_broker
+from watchword_adapters.kafka.control_broker import ControlBroker
 from watchword_adapters.kafka.control_log import KafkaControlLog
 from watchword_adapters.kafka.control_topic import MADE
 
@@ -373,11 +374,20 @@ async def test_it_must_be_entered_first(world: World) -> None:
             await question
 
 
-async def test_a_broker_that_is_not_there_is_told(world: World) -> None:
+async def test_a_broker_that_is_not_there_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Connecting fails with the client's error, and leaves nothing open."""
+    closed = []
+    close = ControlBroker.close
+
+    async def told(broker: ControlBroker) -> None:
+        closed.append(broker)
+        await close(broker)
+
+    monkeypatch.setattr(ControlBroker, "close", told)
     log = KafkaControlLog("control", watchword=world.speaker(), bootstrap_servers="127.0.0.1:1")
     with pytest.raises(KafkaConnectionError):
         await log.__aenter__()
+    assert len(closed) == 1
 
 
 async def test_nothing_goes_out_unsigned(world: World, log: KafkaControlLog) -> None:

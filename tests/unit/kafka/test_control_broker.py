@@ -187,6 +187,7 @@ async def test_what_is_asked_for_is_what_is_made() -> None:
             assert await broker.make(replicas)
         ((node, request),) = [one for one in answers.asked if isinstance(one[1], CreateTopicsRequest)]
         assert (node, request.create_topic_requests[0][:3]) == (7, ("control", 1, count))
+        assert len(answers.left["topic"]) == 1, "it is waited for until it is known"
 
 
 async def test_a_refusal_to_make_it_is_told() -> None:
@@ -219,7 +220,7 @@ def test_asking_about_a_topic_makes_none() -> None:
 
 def test_an_error_of_the_whole_answer_is_one_of_the_topic() -> None:
     """A broker that refuses a fetch as a whole names no topic."""
-    assert fetched_in(SimpleNamespace(error_code=100, topics=[])).error == 100
+    assert fetched_in(SimpleNamespace(error_code=100, topics=fetched().topics)).error == 100
     assert fetched_in(SimpleNamespace(error_code=0, topics=[])).error == -1
 
 
@@ -270,7 +271,7 @@ async def test_a_batch_that_memory_does_not_suffice_for_is_told(monkeypatch: pyt
 
 async def test_an_offset_that_is_there_and_cannot_be_read_is_asked_for_again() -> None:
     """A leader that was elected just now may not know its own end yet."""
-    record = bytes(Batch(records=[Raw()], base_offset=7))
+    record = bytes(Batch(records=[Raw(value=b"before"), Raw()], base_offset=6))
     ends = [offset(0), offset(9)]
     answers = Answers(topic=[told()], fetch=[fetched(error=1), fetched(record)], offset=ends)
     entries, behind = await take(answers, 7)
@@ -287,9 +288,9 @@ async def test_a_topic_that_is_made_anew_between_two_questions_is_told() -> None
 async def test_each_answer_is_looked_for_where_it_is() -> None:
     """After any failure the leader is looked up anew."""
     records = bytes(Batch(records=[Raw()]))
-    answers = Answers(topic=[told(leader=1), told(leader=2)], fetch=[fetched(error=6), fetched(records)])
+    answers = Answers(topic=[told(leader=1), told(leader=2)], fetch=[fetched(), fetched(error=6), fetched(records)])
     await take(answers)
-    assert [node for node, request in answers.asked if isinstance(request, FetchByIdRequest)] == [1, 2]
+    assert [node for node, request in answers.asked if isinstance(request, FetchByIdRequest)] == [1, 1, 2]
 
 
 async def test_where_nothing_comes_the_next_fetch_waits() -> None:

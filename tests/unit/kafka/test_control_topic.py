@@ -51,6 +51,7 @@ def test_a_wrong_setting_is_refused_with_what_to_set(name: str, value: str | Non
         check_settings(TOPIC, 1, good(**{name: value}))
     assert str(refusal.value).count("set ") == 1
     assert TOPIC in str(refusal.value)
+    assert "None" not in str(refusal.value)
 
 
 def test_a_second_partition_is_refused() -> None:
