@@ -58,14 +58,16 @@ async def read(place: Place) -> None:
 async def _delivered(agent: watchword.Watchword, place: Place) -> AsyncIterator[tuple[str, bytes]]:
     if place.bus == "nats":
         client = await connect(place.address, watchword=agent)
-        subscription = await client.subscribe(place.channel)
+        coming: asyncio.Queue[Any] = asyncio.Queue()
+        for subject in place.channel.split(","):
+            await client.subscribe(subject, cb=coming.put)
         await client.flush()
         say(ready=True)
-        async for msg in subscription.messages:
+        while True:
+            msg = await coming.get()
             yield msg.verified.principal, msg.data
-        return
     consumer: Any = VerifyingConsumer(
-        place.channel,
+        *place.channel.split(","),
         watchword=agent,
         bootstrap_servers=place.address,
         group_id=place.settings.stem,
@@ -81,7 +83,8 @@ async def _answer(agent: watchword.Watchword) -> None:
     loop, reader = asyncio.get_running_loop(), asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while await reader.readline():
-        say(counts=dict(agent.audit.counts))
+        scores = {who: agent.trust(who) for who in agent.verifier.trust.evidence()}
+        say(counts=dict(agent.audit.counts), trust=scores)
 
 
 async def send(place: Place) -> None:

@@ -58,6 +58,12 @@ class Member:
                 raise RuntimeError(f"{self.name} ({self._process.returncode}):\n{self._log.read_text()[-3000:]}")
             await asyncio.sleep(0.01)
 
+    async def trust(self, who: str) -> float:
+        """Ask a reader how far it trusts a principal, 0 to 1."""
+        await self.counts()
+        found: dict[str, float] = [one["trust"] for one in self.heard if "counts" in one][-1]
+        return found.get(who, 1.0)
+
     async def counts(self) -> dict[str, int]:
         """Ask a reader for what it has counted."""
         known = sum("counts" in one for one in self.heard)
@@ -83,6 +89,7 @@ class World:
         self.bus = bus
         self.address = address
         self.tasks = f"{name}.tasks"
+        self.orders = f"{name}.orders"
         self.control = f"{name}.control"
         self.keys: dict[str, SigningKey] = {}
         self.policy = ""
@@ -101,7 +108,7 @@ class World:
         (directory / "operators.jwks").write_text(to_jwks(keys))
         try:
             if bus == "kafka":
-                await _make_topic(address, world.tasks)
+                await _make_topics(address, world.tasks, world.orders)
             await world.types("control", "init")
             for reader in READERS:
                 await world.types("init", by=reader)
@@ -123,6 +130,8 @@ class World:
 source = "control"
 [control]
 channel = "{self.bus}://prod/{self.control}"
+presence = "{self.bus}://prod/{self.control}-presence"
+announce_every = "1s"
 [[control.operators]]
 principal = "{ONCALL}"
 may = ["key", "revoke", "contain", "release", "head"]
@@ -178,15 +187,16 @@ state = "state-{role}"
 
     async def readers(self) -> list[Member]:
         """Start three readers."""
-        return list(await asyncio.gather(*(self.member("reader", name, self.tasks) for name in READERS)))
+        both = f"{self.tasks},{self.orders}"
+        return list(await asyncio.gather(*(self.member("reader", name, both) for name in READERS)))
 
 
-async def _make_topic(address: str, name: str) -> None:
+async def _make_topics(address: str, *names: str) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=address)
     await admin.start()
     try:
         stamped = {"message.timestamp.type": "LogAppendTime"}
-        await admin.create_topics([NewTopic(name, 1, 1, topic_configs=stamped)])
+        await admin.create_topics([NewTopic(name, 1, 1, topic_configs=stamped) for name in names])
     finally:
         await admin.close()
 

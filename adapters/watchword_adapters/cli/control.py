@@ -13,6 +13,7 @@ from watchword.statements import MAX_WHY, Contain, GiveKey, Head, Release, Revok
 from watchword_adapters.cli import OK, REJECTED
 from watchword_adapters.cli.operating import check_pattern, confirm, finish, moment, opened, seconds, tell
 from watchword_adapters.cli.text import one_line
+from watchword_adapters.config import open_presence
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,6 +100,11 @@ async def _init(with_: Opened, *, as_json: bool) -> int:
     async with with_.parts.open_log() as log:
         made = await log.make()
     tell({"channel": name, "made": made}, f"{name} {'is made' if made else 'is there, and fit'}", as_json=as_json)
+    presence = with_.settings.to_presence()
+    if presence is not None:
+        made = await open_presence(with_.agent, with_.settings, with_.directory, presence).make()
+        line = f"{presence.uri} {'is kept for a day from now on' if made else 'is there'}"
+        tell({"channel": presence.uri, "made": made}, line, as_json=as_json)
     return OK
 
 

@@ -38,6 +38,10 @@ class PresenceChannel(Protocol):
         """Close the connection."""
         ...
 
+    async def make(self) -> bool:
+        """Let the bus keep announcements for a day, where it keeps none; return True if something was made for it."""
+        ...
+
     async def announce(self, value: bytes, headers: Mapping[str, str]) -> None:
         """Sign an announcement and send it; SigningError where the agent may not sign."""
         ...

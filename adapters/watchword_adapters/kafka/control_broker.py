@@ -150,9 +150,9 @@ class ControlBroker:
 
         return await self.patiently(ask)
 
-    async def make(self, replicas: int | None) -> bool:
+    async def make(self, replicas: int | None, settings: Mapping[str, str] = MADE) -> bool:
         """Make the topic where there is none; return True if it was made. ``replicas`` None: three, if it can."""
-        made = await self.patiently(lambda: self._make(replicas))
+        made = await self.patiently(lambda: self._make(replicas, settings))
 
         async def there() -> None:
             if (await self._metadata()).error == _UNKNOWN_TOPIC:
@@ -161,12 +161,12 @@ class ControlBroker:
         await self.patiently(there)
         return made
 
-    async def _make(self, replicas: int | None) -> bool:
+    async def _make(self, replicas: int | None, settings: Mapping[str, str]) -> bool:
         found = await self._metadata()
         if found.error != _UNKNOWN_TOPIC:
             return False
         count = min(_MOST_REPLICAS, found.brokers) if replicas is None else replicas
-        topics: list[Any] = [(self.topic_name, 1, count, [], list(MADE.items()))]
+        topics: list[Any] = [(self.topic_name, 1, count, [], list(settings.items()))]
         request = CreateTopicsRequest(topics, int(_PATIENCE * 1000), validate_only=False)
         answer = await self._send(found.controller, request)
         ((_, error, told),) = answer.topic_errors

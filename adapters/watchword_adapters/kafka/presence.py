@@ -10,6 +10,7 @@ from watchword import ConfigurationError
 from watchword_adapters.control.speaker import speaker
 from watchword_adapters.kafka._seam import partitions_at_the_broker
 from watchword_adapters.kafka.consumer import VerifyingConsumer
+from watchword_adapters.kafka.control_broker import ControlBroker
 from watchword_adapters.kafka.producer import SigningProducer
 from watchword_adapters.kafka.records import ObservedRecord
 from watchword_adapters.kafka.redrive import opened
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from watchword.message import Header
     from watchword.spi import Message
 
+_MADE: Final = {
+    "message.timestamp.type": "LogAppendTime",
+    "cleanup.policy": "delete",
+    "retention.ms": "86400000",
+    "retention.bytes": str(256 << 20),
+}
 _ROUND_MS: Final = 500
 _SILENT_ROUNDS: Final = 10
 """Rounds without a record after which nothing more is expected: what is left is markers of transactions."""
@@ -46,6 +53,15 @@ class KafkaPresence:
         speaking, self._speaking = self._speaking, None
         if speaking is not None:
             await speaking.stop()
+
+    async def make(self) -> bool:
+        """See PresenceChannel."""
+        broker = ControlBroker(self._topic, **self._options)
+        await broker.connect()
+        try:
+            return await broker.make(None, _MADE)
+        finally:
+            await broker.close()
 
     async def announce(self, value: bytes, headers: Mapping[str, str]) -> None:
         """See PresenceChannel."""

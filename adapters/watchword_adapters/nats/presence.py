@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from nats import errors
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import APIError
 
 from watchword import ConfigurationError
 from watchword_adapters.control.speaker import speaker
 from watchword_adapters.nats.client import connect
+from watchword_adapters.nats.control_stream import stream_name
 from watchword_adapters.nats.message import ObservedMsg
 from watchword_adapters.nats_rights import NotAllowed, refused_right
 from watchword_adapters.redriving import onlooker
@@ -32,6 +34,13 @@ if TYPE_CHECKING:
     from watchword_adapters.nats.client import WatchwordClient
 
 _BATCH: Final = 100
+_MADE: Final = {
+    "description": "Watchword: which processes are there",
+    "retention": "limits",
+    "discard": "old",
+    "max_age": 86_400 * 10**9,
+    "max_bytes": 256 << 20,
+}
 _SECONDS: Final = 5.0
 """Longest wait for the server."""
 
@@ -58,6 +67,28 @@ class NatsPresence:
         speaking, self._speaking = self._speaking, None
         if speaking is not None:
             await speaking.close()
+
+    async def make(self) -> bool:
+        """See PresenceChannel."""
+        client = await self._connected(onlooker(self._watchword))
+        try:
+            if await self._stream(client) is not None:
+                return False
+            name = stream_name(self._subject)
+            question = json.dumps({"name": name, "subjects": [self._subject], **_MADE}).encode()
+            try:
+                answer = await client.request(f"$JS.API.STREAM.CREATE.{name}", question, timeout=_SECONDS)
+            except NotAllowed as refusal:
+                missing = " nor ".join(refusal.rights)
+                raise ConfigurationError(
+                    f"presence {self._subject!r}: this user may not {missing}; permit it on the server"
+                ) from refusal
+            found = json.loads(answer.data)
+            if "error" in found:
+                raise APIError.from_error(found["error"])
+            return True
+        finally:
+            await client.close()
 
     async def announce(self, value: bytes, headers: Mapping[str, str]) -> None:
         """See PresenceChannel."""

@@ -42,6 +42,10 @@ class Heard:
     ) -> None:
         self.open -= 1
 
+    async def make(self) -> bool:
+        """Make nothing."""
+        return False
+
     async def announce(self, value: bytes, headers: Mapping[str, str]) -> None:
         """Keep it."""
         if self.error is not None:
