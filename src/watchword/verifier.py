@@ -301,8 +301,8 @@ class Verifier:
     def remember_unjudged(self, message: Message, *, comes_again: bool = True) -> None:
         """Remember a message that ended ``Unavailable`` and will not be judged: its claims are a replay elsewhere.
 
-        They are kept however late it may be offered again, unless it is known that it never ``comes_again``. Of one that
-        does, a shared store has to say at which place it may be delivered: another reader may have claimed a copy.
+        They are kept however late it may be offered again, unless it is known that it never ``comes_again``. Where one
+        that does may be delivered is for a shared store to say: another reader may have claimed a copy.
         """
         if comes_again and not self._replay_check.guards(message):
             return
