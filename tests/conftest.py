@@ -1,3 +1,8 @@
 """Registers the fixtures that every kind of test may use."""
 
+from xdist.workermanage import NodeManager
+
 pytest_plugins = ["tests.brokers.plugin"]
+
+# On a busy machine a process that has run its tests takes longer than ten seconds to write down what they covered.
+NodeManager.EXIT_TIMEOUT = 120
