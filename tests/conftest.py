@@ -1,6 +1,6 @@
 """Registers the fixtures that every kind of test may use."""
 
-from xdist.workermanage import NodeManager
+from xdist.workermanage import NodeManager  # type: ignore[import-untyped]  # it has no types
 
 pytest_plugins = ["tests.brokers.plugin"]
 
