@@ -25,6 +25,9 @@ _ADVICE: Final = {
     "enum": "write one of {expected}",
 }
 
+_GRAVE: Final = {"extra_forbidden": 0, "list_type": 1, "model_type": 1}
+"""What is told before other mistakes, such as something that is missing."""
+
 
 def explain(
     error: ValidationError,
@@ -33,8 +36,8 @@ def explain(
     origin: Callable[[Location], str | None] = lambda _: None,
 ) -> str:
     """Return the gravest mistake against ``model`` in one line; ``origin`` names where a value came from, if known."""
-    # A misspelt name shows as an unknown and a missing one: the unknown one says more.
-    first = min(error.errors(include_url=False), key=lambda details: details["type"] != "extra_forbidden")
+    # A misspelt name shows as an unknown and a missing one: the unknown one says more, and so do wrong brackets.
+    first = min(error.errors(include_url=False), key=lambda details: _GRAVE.get(details["type"], len(_GRAVE)))
     location = first["loc"]
     name, source = _name(location), origin(location)
     if source is not None:

@@ -85,7 +85,7 @@ def _explained(principal: str, channel: Channel, settings: Settings, data: bytes
         "rules": len(policy.allow),
         "rule": None if number is None or chosen is None else _rule(number, chosen, data),
         "rate": None if chosen is None else chosen.rate,
-        "min_trust": None if chosen is None else getattr(chosen, "min_trust", None),
+        "min_trust": (chosen and chosen.min_trust) or None,
         "contained": contained,
         "other_rules": matching[1:],
         "mode": "observe" if policy.observes(channel) else "enforce",

@@ -119,6 +119,15 @@ def test_a_rule_without_rate_and_a_channel_that_is_observed(run: Run) -> None:
     ]
 
 
+def test_the_trust_that_a_rule_demands_is_told(run: Run, rules: Path) -> None:
+    """As a number from 0 to 1."""
+    rules.write_text(rules.read_text().replace('rate = "200/s"', "min_trust = 0.5"))
+    asked = ("policy", "check", "agent://acme/planner", "nats://prod/tasks.a")
+    assert "min_trust: 0.5\n" in run(*asked).out
+    (found,) = run(*asked, "--json").lines
+    assert found["min_trust"] == 0.5
+
+
 def test_without_rules_anybody_may_speak(run: Run, rules: Path) -> None:
     """Deny by default begins with the first rule, and the command says so."""
     rules.write_text('realm = "prod"\n')
