@@ -5,11 +5,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 4
 
-.PHONY: help setup demo test interop lint format bench chaos docs lock clean
+.PHONY: help setup demo test interop lint format bench chaos trust-report docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(READY) ## make .venv with everything that is needed
 
@@ -63,6 +63,9 @@ bench: $(READY) ## what it costs here, beside plain clients and peers: tables, b
 
 chaos: $(READY) ## kills, restarts and replays on real brokers: a table, and build/reports/chaos.json (BUSES=, SEED=, HONEST=)
 	@$(BIN)/python -m chaos $(if $(BUSES),--buses $(BUSES)) $(if $(SEED),--seed $(SEED)) $(if $(HONEST),--honest $(HONEST))
+
+trust-report: $(READY) ## how fast trust moves, what rules and floods cost: build/reports/trust.json (SMALL=1)
+	@$(BIN)/python -m benchmarks.trust.report $(if $(SMALL),--small)
 
 docs: $(READY) ## build the documentation into build/docs, links checked
 	@$(BIN)/mkdocs build --strict --quiet && echo "==> build/docs/index.html"

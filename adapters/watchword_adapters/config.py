@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 from watchword import ConfigurationError, Mode, SigningKey, Watchword
 from watchword.control import Control
 from watchword.extras import what_to_install
+from watchword.keys import listed
 from watchword.mistakes import explain
 from watchword.patterns import TokenTree
 from watchword.settings import ControlSettings, KafkaSettings, NatsSettings
@@ -45,6 +47,10 @@ if TYPE_CHECKING:
     from watchword_adapters.control.presence import PresenceChannel
 
 _CONTROL: Final = "control"
+_DAY: Final = 86_400.0
+_SOON: Final = 14 * _DAY
+"""Seconds before the end of our own key from which on it is told."""
+
 _READ_ONCE: Final = ("realm", "principal", "signer", "replay", "quarantine", "telemetry", "control")
 """Tables that hold after a restart only; of the signer the file with its key is followed, of control the operators."""
 
@@ -256,9 +262,12 @@ class _SettingsFile:
         self._context = context
         self._first = made.settings
         self._mistake: str | None = None
+        self._told_at = -math.inf
+        self._tell_of_end()
 
     def read(self, *, again: bool) -> Change | None:
         """See ``Source``."""
+        self._tell_of_end()
         try:
             with _led_by(self._path):
                 return self._changed(again=again)
@@ -290,6 +299,23 @@ class _SettingsFile:
         if made.follower is not None and settings.control is not None and settings.control != before:
             then = partial(made.follower.switch, settings.control.to_operators())
         return Change(context.policy, _all_of(sources), new_key, later, ", ".join(told) or "nothing", then)
+
+    def _tell_of_end(self) -> None:
+        """Tell once a day that our own key ends soon; one that is replaced in time is never missed."""
+        made, now = self._made, self._context.clock()
+        if made.key is None or now < self._told_at + _DAY:
+            return
+        self._told_at = now
+        for key in (key for source in made.sources for key in listed(source)):
+            if (key.principal, key.key_id) == (made.settings.principal, made.key.key_id):
+                end = (key if made.control is None else made.control.limited(key)).not_after
+                if end is not None and end - now < _SOON:
+                    self._context.warn(
+                        "keys.end_soon",
+                        key_id=key.key_id.decode(errors="replace"),
+                        seconds=max(0, int(end - now)),
+                        remedy="watchword key rotate, or a new key by hand: docs/rotation.md",
+                    )
 
     def _new_key(self) -> SigningKey | None:
         """Return the key that stands in the signer's file now, if it is another one."""

@@ -2,7 +2,8 @@
 
 import pytest
 
-from benchmarks import cast, trust_policy
+from benchmarks import cast
+from benchmarks.trust import policy as trust_policy
 from watchword import Policy
 from watchword.key_budget import MOST
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -277,3 +278,33 @@ async def test_many_that_wait_for_one_look_take_it_once(path: Path, later: Calla
     assert await asyncio.gather(*(say(agent) for _ in range(5))) == ["contained"] * 5
     assert len(heard.of("settings.changed")) == 1
     assert agent.verifier.policy.mode is Mode.ENFORCE
+
+
+def test_our_own_keys_end_is_told_once_a_day(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From two weeks before on; another agent's, and one that is far away, are not."""
+    now, told = [1_700_000_000.0], list[dict[str, object]]()
+    key, other = SigningKey.generate(), SigningKey.generate()
+    write_key(path.parent, key)
+    ours, theirs = key.verification_key(PLANNER), other.verification_key("agent://acme/other")
+    end = int(now[0]) + 15 * 86_400
+    keys = [replace(ours, not_after=end), replace(theirs, not_after=end)]
+    (path.parent / "agents.jwks").write_text(to_jwks(keys))
+
+    def warn(event: str, **fields: object) -> None:
+        if event == "keys.end_soon":
+            told.append(fields)
+
+    monkeypatch.setattr("watchword.spi.Audit.warn", lambda _, event, **fields: warn(event, **fields))
+    agent = load(path, clock=lambda: now[0])
+    agent.reload()
+    assert told == []
+    now[0] += 2 * 86_400
+    agent.reload()
+    now[0] += 3600
+    agent.reload()
+    (fields,) = told
+    assert (fields["key_id"], fields["seconds"]) == (key.key_id.decode(), 13 * 86_400)
+    now[0] += 86_400
+    load(path, clock=lambda: now[0], warn=warn)
+    agent.reload()
+    assert len(told) == 3

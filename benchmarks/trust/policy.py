@@ -1,6 +1,6 @@
 """What policy costs, how exactly a rate holds, and what a flood of invented keys does to honest senders.
 
-``python -m benchmarks.trust_policy [--small]`` prints the figures as JSON.
+``python -m benchmarks.trust.policy [--small]`` prints the figures as JSON.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
+from benchmarks import cast
+from benchmarks.figures import async_rate, tidy
+from benchmarks.processes import apart
 from watchword import Allow, Policy, Rate, Unavailable, VerifiedMessage
 from watchword.claims import Claims
 from watchword.encoding import encode_claims, encode_direct, encode_protected
@@ -22,10 +25,6 @@ from watchword.keys import Algorithm
 from watchword.quota import Bounds
 from watchword.spi import MemoryReplayStore, Position, Verifier
 from watchword_adapters.nats.look_ups import LookUps
-
-from . import cast
-from .figures import async_rate, tidy
-from .processes import apart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
