@@ -9,6 +9,7 @@ import pytest
 from aiokafka.structs import OffsetAndMetadata
 
 from tests.support.kept import Kept
+from tests.unit.control.world import OPERATORS, THIRD, issued
 from tests.unit.kafka.conftest import Read
 from tests.unit.kafka.fakes import (
     KEY,
@@ -26,7 +27,10 @@ from tests.unit.kafka.fakes import (
     watchword,
 )
 from watchword import Mode, Unavailable, VerificationKey, Watchword, partition
+from watchword.control import Control
+from watchword.keys import thumbprint
 from watchword.partition import BRISK, FRESH
+from watchword.statements import Contain, Revoke, Saying
 from watchword.testing import SharedMemoryStore
 from watchword_adapters.kafka import DeserializationError
 
@@ -247,6 +251,20 @@ async def test_what_was_judged_long_ago_is_not_handed_over_on_its_old_verdict(
     assert agent.audit.counts[reason] == 40 - behind
     await kafka.verified.copied()
     assert len(kept.copies) == 40 - behind
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("saying", [Contain(SENDER), Revoke(thumbprint(KEY.public), 1)], ids=["contain", "revoke"])
+async def test_what_an_operator_says_holds_for_what_was_judged_ahead(read: Read, saying: Saying) -> None:
+    """A24: at once, and not after the second for which a verdict stands."""
+    agent, control = alone(), Control(OPERATORS)
+    agent.verifier.obey(control)
+    kafka = await ahead(read, agent, least=8)
+    behind = delivered(kafka)
+    control.hear(issued(saying, THIRD))
+    while delivered(kafka) < 40:
+        assert await kafka.many(seconds=0.02) == {}
+    assert agent.audit.counts["contained"] + agent.audit.counts["key_revoked"] == 40 - behind
 
 
 @pytest.mark.usefixtures("quick")

@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 from nats.aio.msg import Msg
 
+from tests.unit.control.world import OPERATORS, THIRD, issued
 from tests.unit.kafka.fakes import KEY, REALM, SENDER, Keys, watchword
 from tests.unit.nats.subscribed import SUBJECT, Subscribed, tree
 from watchword import Mode, Reason, Rejected, Unavailable, VerificationKey, VerifiedMessage
+from watchword.control import Control
+from watchword.keys import thumbprint
 from watchword.spi import Channel, Expected, Message, Request
+from watchword.statements import Contain, Revoke, Saying
 from watchword_adapters.freshness import FRESH
 from watchword_adapters.nats.reader import Reader
 
@@ -96,6 +100,35 @@ async def test_a_slow_handler_leaves_no_old_verdict_behind(monkeypatch: pytest.M
     await there.arrive(*await tree([b"later"]))
     await there.handled()
     assert there.values == ALL[:1]
+
+
+@pytest.mark.parametrize("saying", [Contain(SENDER), Revoke(thumbprint(KEY.public), 1)], ids=["contain", "revoke"])
+async def test_what_an_operator_says_holds_for_what_waits(monkeypatch: pytest.MonkeyPatch, saying: Saying) -> None:
+    """A24: at once, and not after the second for which a verdict stands."""
+    Time(monkeypatch, stands=True)
+    agent, control = watchword(Keys()), Control(OPERATORS)
+    agent.verifier.obey(control)
+    there = Subscribed(agent, handler=once(lambda: control.hear(issued(saying, THIRD))))
+    await there.arrive(*await tree(ALL))
+    await there.handled()
+    assert there.values == ALL[:1]
+
+
+async def test_the_answer_of_a_contained_agent_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A24: also where it was asked before."""
+    Time(monkeypatch, stands=True)
+    agent, control = watchword(Keys()), Control(OPERATORS)
+    agent.verifier.obey(control)
+    request = Request(id=bytes(16), channel=Channel("nats", REALM, "asked"))
+    message = Message(channel=Channel("nats", REALM, SUBJECT), value=b"answer")
+    signed = await agent.signer.sign(message, in_reply_to=request.id)
+    reader = Reader(agent, "sub:1", expected=lambda _: Expected(requests={request.id: request}))
+    there = Subscribed(agent, handler=once(lambda: None), reader=reader)
+    control.hear(issued(Contain(SENDER), THIRD))
+    await there.arrive((b"NATS/1.0\r\nwatchword: %b\r\n\r\n" % (signed.header[1] or b""), b"answer"))
+    await there.handled()
+    assert there.values == []
+    assert agent.audit.counts == {"contained": 1}
 
 
 async def test_what_still_holds_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:

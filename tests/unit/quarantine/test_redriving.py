@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 from watchword import Mode, Policy, Reason, Rejected, VerifiedMessage, Watchword
+from watchword.control import Control, Issued, Operator
 from watchword.policy import ChannelRule
 from watchword.spi import Channel, Message, ObservedMessage, ReaderBirth, SharedReplayStore
+from watchword.statements import Contain, Statement, Verb
 from watchword.testing import Agents, SharedMemoryStore
 from watchword_adapters.redriving import judge
 
@@ -57,3 +59,14 @@ def test_each_verdict_is_told_where_a_channel_enforces() -> None:
     agent = Agents()(CLOUD, policy=Policy(mode=Mode.OBSERVE, channels=(rule,)))
     assert not agent.observes(Channel("kafka", "test", "tasks"))
     assert judge(agent).observes(Channel("kafka", "test", "tasks"))
+
+
+async def test_a_redrive_is_judged_by_what_operators_have_said() -> None:
+    """A24: a copy of a contained agent's message is no way round."""
+    agents, control = Agents(), Control([Operator(CLOUD, frozenset(Verb), ("**",))])
+    agent = agents(CLOUD, replay=SharedMemoryStore(open_to_all=True))
+    agent.verifier.obey(control)
+    control.hear(Issued((CLOUD, "A" * 43), b"digest", Statement(1, "", 1, Contain(PLANNER))))
+    verdict = await verdict_of(judge(agent), await unbound(agents(PLANNER)))
+    assert isinstance(verdict, Rejected)
+    assert verdict.reason is Reason.CONTAINED
