@@ -29,7 +29,6 @@ from watchword.statements import (
     Head,
     Release,
     Revoke,
-    Saying,
     Statement,
     Unknown,
     Verb,
@@ -227,10 +226,10 @@ class Control:
         for chain in self._chains.values():
             yield from chain.entries.values()
 
-    def standing(self, principal: str) -> list[Saying]:
+    def standing(self, principal: str) -> list[Issued]:
         """Return what still holds of what this operator's keys said: no other statement has taken its place."""
         return [
-            issued.statement.saying
+            issued
             for by, chain in self._chains.items()
             for entry, issued in chain.entries.items()
             if by[0] == principal and (entry[0] == "revoke" or max(self._said(entry), key=_order) is issued)

@@ -16,11 +16,14 @@ from watchword_adapters.cli.text import one_line
 from watchword_adapters.config import open_presence
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from watchword.control import Issued
     from watchword.message import Message
     from watchword.statements import Saying
     from watchword_adapters.cli.operating import Opened
+    from watchword_adapters.control.desk import Desk
     from watchword_adapters.control.following import Heard
 
 _REST: Final = "**"
@@ -108,28 +111,63 @@ async def _init(with_: Opened, *, as_json: bool) -> int:
     return OK
 
 
-def run_adopt(operator: str, config: Path, *, yes: bool, as_json: bool) -> int:
-    """Say once more what stands of another operator's words; return the exit code."""
-    return finish(_adopt(opened(config), operator, yes=yes, as_json=as_json))
+def run_adopt(operator: str, config: Path, without: Sequence[int], *, yes: bool, as_json: bool) -> int:
+    """Say once more what stands of another operator's words, some positions left out; return the exit code."""
+    return finish(_adopt(opened(config), operator, without, yes=yes, as_json=as_json))
 
 
-async def _adopt(with_: Opened, operator: str, *, yes: bool, as_json: bool) -> int:
+async def _adopt(with_: Opened, operator: str, without: Sequence[int], *, yes: bool, as_json: bool) -> int:
     async with with_.desk() as desk:
         if operator == desk.by[0]:
             raise ConfigurationError(f"{operator} is who types this: another operator adopts what he said")
-        standing = desk.control.standing(operator)
-        if not standing:
-            raise ConfigurationError(f"nothing stands that {operator!r} said")
+        standing = _chosen(desk, operator, without)
         if not yes:
-            sys.stderr.write("".join(f"{one_line(f'{verb_of(one)} {_about(one)}')}\n" for one in standing))
+            lines = (f"{place}  {moment(issued.appended_at)}  {_said(issued)}" for place, issued in standing.items())
+            sys.stderr.write("".join(f"{one_line(line)}\n" for line in lines))
         await asyncio.to_thread(
             confirm, f"Say these {len(standing)} statements of {operator} in the name of {desk.by[0]}?", yes=yes
         )
-        for saying in standing:
+        for place, issued in standing.items():
+            saying = issued.statement.saying
             position = await desk.say(saying)
-            told = {"verb": verb_of(saying), "about": _about(saying), "by": desk.by[0], "position": position}
-            tell(told, f"adopted: {verb_of(saying)} {_about(saying)}", as_json=as_json)
+            told = {"verb": verb_of(saying), "about": _about(saying), "of": place, "by": desk.by[0]}
+            tell(told | {"position": position}, f"adopted: {_said(issued)}", as_json=as_json)
         return OK
+
+
+def _chosen(desk: Desk, operator: str, without: Sequence[int]) -> dict[int, Issued]:
+    """Return what is to be adopted, by its position in the log; ConfigurationError before anything is said."""
+    found = {place: issued for issued in desk.control.standing(operator) if (place := _place(issued)) is not None}
+    if not found:
+        raise ConfigurationError(f"nothing stands that {operator!r} said")
+    unknown = sorted(set(without) - found.keys())
+    if unknown:
+        raise ConfigurationError(
+            f"--without {unknown[0]}: nothing of {operator} that stands is there; positions are"
+            f" {', '.join(map(str, sorted(found)))}"
+        )
+    chosen = {place: found[place] for place in sorted(found.keys() - set(without))}
+    if not chosen:
+        raise ConfigurationError(f"nothing is left to adopt of what {operator} said")
+    refused = {
+        place: why for place, issued in chosen.items() if (why := desk.control.objection(desk.by, issued.statement))
+    }
+    if refused:
+        told = ", ".join(f"{place} ({why})" for place, why in refused.items())
+        left_out = " ".join(f"--without {place}" for place in refused)
+        raise ConfigurationError(
+            f"{desk.by[0]} may not say what stands at {told}; nothing was adopted: leave these out with {left_out}, and"
+            " let an operator adopt them who may"
+        )
+    return chosen
+
+
+def _place(issued: Issued) -> int | None:
+    return None if issued.message is None else _offset(issued.message)
+
+
+def _said(issued: Issued) -> str:
+    return f"{verb_of(issued.statement.saying)} {_about(issued.statement.saying)}"
 
 
 def run_attend(config: Path, every: str) -> int:

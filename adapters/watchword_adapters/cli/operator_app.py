@@ -1,14 +1,18 @@
 """The commands of operators and their arguments; what they do is beside, and imported when it is used."""
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from watchword_adapters.cli.options import SETTINGS, AsJson, Config, Yes
 
 controlled = typer.Typer(no_args_is_help=True, help="Make, read and look after the control log.")
 keyed = typer.Typer(no_args_is_help=True, help="Give, list, revoke and rotate agents' keys on the control log.")
+
+_KEY_WITH_HYPHEN = re.compile(r"-[\w-]{15}|-[\w-]{42}", re.ASCII)
 
 Who = Annotated[
     str, typer.Argument(metavar="WHO", help="A principal; '*' stands for one part, a last '**' for all that follows.")
@@ -70,16 +74,20 @@ def adopt(
     operator: Annotated[str, typer.Argument(metavar="OPERATOR", help="Whose words you say once more.")],
     *,
     config: Config = SETTINGS,
+    without: Annotated[
+        list[int] | None,
+        typer.Option("--without", metavar="POSITION", help="Leave out what the log has there; may be repeated."),
+    ] = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Say in your own name what stands of another operator's words, before that operator's key is revoked.
 
-    They are shown first: whoever stole the key may have said some of them.
+    They are shown first, with their positions in the log: whoever stole the key may have said some of them.
     """
     from watchword_adapters.cli.control import run_adopt  # noqa: PLC0415 - quick start
 
-    raise typer.Exit(run_adopt(operator, config, yes=yes, as_json=as_json))
+    raise typer.Exit(run_adopt(operator, config, without or (), yes=yes, as_json=as_json))
 
 
 @controlled.command("attend")
@@ -124,7 +132,18 @@ def list_keys(
     raise typer.Exit(run_list(principal, config, ending, as_json=as_json))
 
 
-@keyed.command("revoke")
+class _NamesKey(typer.core.TyperCommand):
+    """A command whose argument may be a key id or a thumbprint: one of 64 begins with a hyphen, as options do."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Part such names from the options."""
+        if "--" not in args:
+            names = [one for one in args if _KEY_WITH_HYPHEN.fullmatch(one)]
+            args = [*(one for one in args if one not in names), "--", *names]
+        return super().parse_args(ctx, args)
+
+
+@keyed.command("revoke", cls=_NamesKey)
 def revoke(
     key: Annotated[str, typer.Argument(metavar="KEY", help="Its kid, its thumbprint, or a file of it.")],
     *,

@@ -19,6 +19,7 @@ from watchword.quarantine_copy import UNDETERMINED
 from watchword_adapters.cli import OK, REJECTED, UNAVAILABLE
 from watchword_adapters.cli.connecting import connection, each_explained, explained, silence
 from watchword_adapters.cli.lines import warn, write_line
+from watchword_adapters.cli.obeying import obeying
 from watchword_adapters.cli.text import escaped
 from watchword_adapters.config import load
 from watchword_adapters.redriving import Choice
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from watchword import Watchword
     from watchword.message import Header
     from watchword.quarantine_copy import Kept
+    from watchword.settings import Settings
     from watchword_adapters.redriving import Redriven, Stored
 
 NOT_VERIFIED: Final = "Not verified: whoever may write to the quarantine may have made this up."
@@ -100,7 +102,10 @@ def run_redrive(
 
 async def _redrive(opened: _Opened, only: Choice, wanted: set[str]) -> int:
     codes = {OK}
-    async with aclosing(each_explained("broker", _redriven(opened, only), opened.options)) as found:
+    async with (
+        obeying(opened.agent, opened.settings, opened.directory),
+        aclosing(each_explained("broker", _redriven(opened, only), opened.options)) as found,
+    ):
         async for redriven in found:
             wanted.discard(redriven.id)
             write_line(redriven.to_json())
@@ -120,6 +125,8 @@ class _Opened:
     place: str
     limit: int
     options: dict[str, Any]
+    settings: Settings
+    directory: Path
 
 
 def _open(source: Source) -> _Opened:
@@ -130,8 +137,9 @@ def _open(source: Source) -> _Opened:
     place = source.place or named[bus]
     if place is None:
         raise ConfigurationError(f"quarantine: no {bus} in [quarantine]; add it there, or say --from NAME")
-    options = connection(bus, read_settings(source.config), source.config.parent, source.servers)
-    return _Opened(agent, bus, place, source.limit, options)
+    settings, directory = read_settings(source.config), source.config.parent
+    options = connection(bus, settings, directory, source.servers)
+    return _Opened(agent, bus, place, source.limit, options, settings, directory)
 
 
 def _only(buses: list[str]) -> str:

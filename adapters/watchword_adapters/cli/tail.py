@@ -19,6 +19,7 @@ from watchword.wire_json import message_to_json, verdict_to_json
 from watchword_adapters.cli import OK, REJECTED, UNAVAILABLE
 from watchword_adapters.cli.connecting import connection, each_explained, silence
 from watchword_adapters.cli.lines import warn, write_line
+from watchword_adapters.cli.obeying import obeying
 from watchword_adapters.cli.streams import reader_has_gone
 from watchword_adapters.cli.text import escaped
 from watchword_adapters.config import load
@@ -26,7 +27,7 @@ from watchword_adapters.redriving import judge
 from watchword_adapters.settings_file import read_settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
     from pathlib import Path
 
     from rich.table import Table
@@ -64,7 +65,7 @@ def run_tail(asked: Tail) -> int:
     messages = _messages(asked, agent)
     judging = judge(agent) if asked.verify or asked.live else None
     with _shown(asked) as show:
-        return asyncio.run(_while_read(_tail(asked, messages, judging, show)))
+        return asyncio.run(_while_read(_heeding(asked, agent, _tail(asked, messages, judging, show))))
 
 
 def _messages(asked: Tail, agent: Watchword) -> AsyncGenerator[Message]:
@@ -136,6 +137,17 @@ async def _while_read(work: Any) -> int:
             await asyncio.wait((task,))
             raise BrokenPipeError
     return task.result()
+
+
+async def _heeding(asked: Tail, agent: Watchword, work: Coroutine[Any, Any, int]) -> int:
+    """Read once all is known that operators said, where verdicts are shown."""
+    if not (asked.verify or asked.live):
+        return await work
+    try:
+        async with obeying(agent, read_settings(asked.config), asked.config.parent):
+            return await work
+    finally:
+        work.close()  # which has not begun where the control log is away
 
 
 async def _tail(

@@ -16,9 +16,9 @@ from watchword.settings import parse_duration
 from watchword_adapters.cli import OK, UNAVAILABLE
 from watchword_adapters.cli.connecting import connection, each_explained, explained, silence
 from watchword_adapters.cli.lines import warn
+from watchword_adapters.cli.obeying import obeying
 from watchword_adapters.cli.text import escaped
-from watchword_adapters.config import control_parts, load, open_presence
-from watchword_adapters.control.desk import followed
+from watchword_adapters.config import load, open_presence
 from watchword_adapters.redriving import judge
 from watchword_adapters.settings_file import read_settings
 
@@ -89,15 +89,11 @@ def _since(told: str | None, every: float) -> float:
 
 
 async def _who(asked: Asked, agent: Watchword, settings: Settings, back: float) -> int:
-    parts = control_parts(agent, settings, asked.config.parent)
     control = agent.verifier.control
     assert control is not None  # noqa: S101 - for the type checker: there is [control]
-    # What is read here is the agent's to keep, which may be running: so nothing is written.
-    async with followed(replace(parts, control=control, state=None)):
-        judging = judge(agent)
-        judging.verifier.obey(control)  # which is known, and is followed here
+    async with obeying(agent, settings, asked.config.parent):
         found, place = Found(), Place(agent, settings, asked.config.parent, asked.servers)
-        await hear(found, judging, place, since=agent.clock() - back)
+        await hear(found, judge(agent), place, since=agent.clock() - back)
     now, policy = agent.clock(), agent.verifier.policy
 
     def is_contained(principal: str) -> bool:

@@ -2,6 +2,7 @@ import io
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import pytest
 import structlog
 
+from tests.unit.control.memory_log import CHANNEL, Entries, MemoryLog
 from watchword_adapters.cli import main
+from watchword_adapters.control import desk as desks
 
-PLANNER = "agent://acme/planner"
+ONCALL, SEC, PLANNER = "agent://acme/oncall", "agent://acme/sec", "agent://acme/planner"
 
 
 @dataclass(frozen=True)
@@ -72,3 +75,41 @@ paths = ["agents.jwks"]
 """
     )
     return path
+
+
+@pytest.fixture
+def entries(run: Run, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Entries:
+    """Return what the log keeps; two operators and an agent have keys and settings."""
+    kept = Entries()
+    kept.now = time.time()
+    monkeypatch.setattr("watchword_adapters.config._open_log", lambda agent, *_: MemoryLog(kept, agent))
+    monkeypatch.setattr(desks, "TIMEOUT", 2.0)
+    for name in ("oncall", "sec", "planner"):
+        assert run("keygen", "-p", f"agent://acme/{name}").code == 0
+    assert run("jwks", "oncall.jwk", "sec.jwk", "planner.jwk", "-o", "agents.jwks").code == 0
+    for name in ("oncall", "sec", "planner"):
+        (directory / f"{name}.toml").write_text(
+            f"""realm = "prod"
+principal = "agent://acme/{name}"
+[signer]
+key = "{name}.pem"
+[[keys]]
+source = "control"
+[[keys]]
+source = "files"
+paths = ["agents.jwks"]
+[policy]
+contained = ["agent://acme/old"]
+[control]
+channel = "{CHANNEL.uri}"
+[[control.operators]]
+principal = "{ONCALL}"
+may = ["key", "revoke", "contain", "release", "head"]
+over = ["agent://acme/**"]
+[[control.operators]]
+principal = "{SEC}"
+may = ["key", "revoke", "contain", "release", "head"]
+over = ["**"]
+"""
+        )
+    return kept

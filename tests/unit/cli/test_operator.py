@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.cli.conftest import Run
+from tests.unit.cli.conftest import ONCALL, PLANNER, SEC, Run
 from tests.unit.control.memory_log import CHANNEL, Entries, MemoryLog
 from watchword import SigningKey, Watchword, presence
 from watchword.control import Link, OperatorKey
@@ -26,50 +26,21 @@ from watchword_adapters.config import load
 from watchword_adapters.control import desk as desks
 
 PRESENCE = Channel("nats", "prod", "watchword.presence")
-ONCALL, SEC, PLANNER = "agent://acme/oncall", "agent://acme/sec", "agent://acme/planner"
-
-
-@pytest.fixture
-def entries(run: Run, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Entries:
-    """Return what the log keeps; two operators and an agent have keys and settings."""
-    kept = Entries()
-    kept.now = time.time()
-    monkeypatch.setattr("watchword_adapters.config._open_log", lambda agent, *_: MemoryLog(kept, agent))
-    monkeypatch.setattr(desks, "TIMEOUT", 2.0)
-    for name in ("oncall", "sec", "planner"):
-        assert run("keygen", "-p", f"agent://acme/{name}").code == 0
-    assert run("jwks", "oncall.jwk", "sec.jwk", "planner.jwk", "-o", "agents.jwks").code == 0
-    for name in ("oncall", "sec", "planner"):
-        (directory / f"{name}.toml").write_text(
-            f"""realm = "prod"
-principal = "agent://acme/{name}"
-[signer]
-key = "{name}.pem"
-[[keys]]
-source = "control"
-[[keys]]
-source = "files"
-paths = ["agents.jwks"]
-[policy]
-contained = ["agent://acme/old"]
-[control]
-channel = "{CHANNEL.uri}"
-[[control.operators]]
-principal = "{ONCALL}"
-may = ["key", "revoke", "contain", "release", "head"]
-over = ["agent://acme/**"]
-[[control.operators]]
-principal = "{SEC}"
-may = ["key", "revoke", "contain", "release", "head"]
-over = ["**"]
-"""
-        )
-    return kept
 
 
 def kid(name: str) -> str:
     """Return the id of an agent's key."""
     return str(json.loads(Path(f"{name}.jwk").read_text())["kid"])
+
+
+def key_id_of(key: SigningKey) -> str:
+    """Return how a key is named in a list."""
+    return key.key_id.decode()
+
+
+def thumbprint_of(key: SigningKey) -> str:
+    """Return how a key is named on the log."""
+    return thumbprint(key.public)
 
 
 @pytest.mark.usefixtures("entries")
@@ -186,7 +157,10 @@ def test_who_can_be_asked_is_asked(capsys: pytest.CaptureFixture[str], monkeypat
     assert main(["contain", "agent://acme/**", "-c", "oncall.toml"]) == 0
     monkeypatch.setattr(sys, "stdin", Terminal("no\n"))
     assert main(["control", "adopt", ONCALL, "-c", "sec.toml"]) == 2
-    assert "contain agent://acme/** for good\nSay these 1 statements" in capsys.readouterr().err
+    (first, second) = capsys.readouterr().err.split("[y/N] ")[1].splitlines()
+    assert first.startswith("0  ")
+    assert first.endswith(" UTC  contain agent://acme/** for good")
+    assert second.startswith("Say these 1 statements")
 
 
 def test_the_log_shows_what_counts_and_what_does_not(run: Run, entries: Entries) -> None:
@@ -278,6 +252,39 @@ def test_another_operators_words_are_adopted(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("entries")
+def test_what_a_thief_said_is_left_out(run: Run) -> None:
+    """By its position in the log: what was adopted of a thief's would outlast the key that he stole."""
+    run("contain", PLANNER, "-c", "oncall.toml", "--why", "INC-7")
+    run("key", "publish", "planner.jwk", "-c", "oncall.toml")
+    run("key", "revoke", "planner.jwk", "-c", "oncall.toml", "--yes")
+    adopt = ("control", "adopt", ONCALL, "-c", "sec.toml", "--yes", "--json")
+    wrong = run(*adopt, "--without", "1", "--without", "7")
+    assert (wrong.code, wrong.out) == (2, ""), "nothing was said"
+    assert f"--without 7: nothing of {ONCALL} that stands is there; positions are 0, 1, 2" in wrong.err
+    nothing = run(*adopt, "--without", "0", "--without", "1", "--without", "2")
+    assert (nothing.code, nothing.out) == (2, "")
+    assert "nothing is left to adopt" in nothing.err
+    adopted = run(*adopt, "--without", "2", "--without", "1")
+    assert [(row["verb"], row["of"], row["position"]) for row in adopted.lines] == [("contain", 0, 3)]
+
+
+@pytest.mark.usefixtures("entries")
+def test_what_the_adopter_may_not_say_is_told_before_anything_is_said(run: Run, directory: Path) -> None:
+    """Half of it adopted, and an error, would be found out when the stolen key is revoked."""
+    for path in directory.glob("*.toml"):
+        path.write_text(path.read_text().replace('over = ["**"]', f'over = ["{PLANNER}"]'))
+    run("contain", PLANNER, "-c", "oncall.toml")
+    run("contain", "agent://acme/a", "-c", "oncall.toml")
+    run("contain", "agent://acme/b", "-c", "oncall.toml")
+    refused = run("control", "adopt", ONCALL, "-c", "sec.toml", "--yes")
+    assert (refused.code, refused.out) == (2, "")
+    assert f"{SEC} may not say what stands at 1 (not under this operator), 2 (not under" in refused.err
+    assert "nothing was adopted: leave these out with --without 1 --without 2" in refused.err
+    adopted = run("control", "adopt", ONCALL, "-c", "sec.toml", "--yes", "--without", "1", "--without", "2")
+    assert (adopted.code, adopted.out) == (0, f"adopted: contain {PLANNER} for good\n")
+
+
+@pytest.mark.usefixtures("entries")
 def test_keys_are_given_and_listed(run: Run, directory: Path) -> None:
     """Whatever source they come from; near ends are told by the exit code."""
     key = SigningKey.generate()
@@ -338,6 +345,7 @@ def test_a_key_is_revoked_by_any_name(run: Run, entries: Entries, directory: Pat
     assert (asked.code, "It cannot be undone. Nobody can be asked here" in asked.err) == (2, True)
     (planner,) = parse_jwks(b'{"keys":[' + (directory / "planner.jwk").read_bytes() + b"]}")
     done = run("key", "revoke", thumbprint(planner.public), "-c", "oncall.toml", "--yes", "--json")
+    assert (done.code, done.err) == (0, "")
     (row,) = done.lines
     assert (row["thumbprint"], row["principals"]) == (thumbprint(planner.public), [PLANNER])
     (directory / "unknown.jwk").write_text(json.dumps(parse(SigningKey.generate(), PLANNER)))
@@ -346,6 +354,21 @@ def test_a_key_is_revoked_by_any_name(run: Run, entries: Entries, directory: Pat
         in run("key", "revoke", "unknown.jwk", "-c", "oncall.toml", "--yes").out
     )
     assert len(entries.kept) == 2
+
+
+@pytest.mark.usefixtures("entries")
+@pytest.mark.parametrize("names", [key_id_of, thumbprint_of], ids=["kid", "thumbprint"])
+@pytest.mark.parametrize("before", [(), ("--",)], ids=["plain", "dashes"])
+def test_a_key_whose_name_looks_like_an_option_is_revoked(
+    run: Run, directory: Path, names: Callable[[SigningKey], str], before: tuple[str, ...]
+) -> None:
+    """One of 64 begins with a hyphen; whoever revokes one in a hurry shall not have to know how shells quote that."""
+    key = next(key for key in iter(SigningKey.generate, None) if thumbprint(key.public).startswith("-"))
+    (directory / "new.jwk").write_text(json.dumps(parse(key, PLANNER)))
+    run("key", "publish", "new.jwk", "-c", "oncall.toml")
+    done = run("key", "revoke", "--yes", "-c", "oncall.toml", "--json", *before, names(key))
+    assert (done.code, done.err) == (0, "")
+    assert [row["thumbprint"] for row in done.lines] == [thumbprint(key.public)]
 
 
 def test_ids_that_two_keys_have_name_none(run: Run, entries: Entries, directory: Path) -> None:

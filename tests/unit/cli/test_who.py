@@ -16,6 +16,7 @@ from watchword import Unavailable, Watchword
 from watchword.control import Link
 from watchword.presence import CONTENT_TYPE, Announcement, Evidence
 from watchword.spi import Channel, Message
+from watchword_adapters.cli import obeying as obeyings
 from watchword_adapters.cli import who as whos
 from watchword_adapters.config import load
 
@@ -70,7 +71,7 @@ def bus(config: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> Bus:
         yield
 
     monkeypatch.setattr(whos, "open_presence", opened)
-    monkeypatch.setattr(whos, "followed", nothing_said)
+    monkeypatch.setattr(obeyings, "followed", nothing_said)
     return bus
 
 

@@ -1,0 +1,75 @@
+"""Commands that judge messages heed what operators say, over a control log in memory."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.cli.conftest import PLANNER, Run
+from tests.unit.control.memory_log import Entries
+from watchword import Watchword, load
+from watchword.quarantine_copy import Kept
+from watchword.spi import Channel, Message
+from watchword_adapters.redriving import Redriven, Stored, judge, judged_copy
+
+TASKS = Channel("nats", "prod", "tasks")
+NEW = "agent://acme/new"
+
+
+@pytest.fixture(params=["tail", "redrive"])
+def judges(
+    request: pytest.FixtureRequest, entries: Entries, run: Run, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], Any]:
+    """Return what lets a command judge a message of an agent whose key comes from the control log alone."""
+    assert entries.kept == []
+    assert run("keygen", "-p", NEW).code == 0
+    path = directory / "sender.toml"
+    path.write_text(f'realm = "prod"\nprincipal = "{NEW}"\n[signer]\nkey = "new.pem"\n')
+    message = Message(channel=TASKS, value=b"x")
+    message = replace(message, headers=(asyncio.run(load(path).signer.sign(message)).header,))
+
+    async def tail(*_: object, **__: object) -> AsyncGenerator[Message]:
+        yield message
+
+    async def redrive(*_: object, watchword: Watchword, **__: object) -> AsyncGenerator[Redriven]:
+        kept = Kept(
+            reason="contained", detail="", channel=TASKS, position=None, appended_at=None, time="", principal=NEW,
+            reader="", digest="", complete=True, message=message,
+        )  # fmt: skip
+        yield await judged_copy(judge(watchword), Stored(id="1", kept=kept), kept)
+
+    monkeypatch.setattr("watchword_adapters.cli.tail.reader_has_gone", lambda: False)  # there is no pipe here
+    monkeypatch.setattr("watchword_adapters.nats.tail.tail", tail)
+    monkeypatch.setattr("watchword_adapters.nats.redrive.redrive", redrive)
+    command = {
+        "tail": ("tail", TASKS.uri, "--verify"),
+        "redrive": ("quarantine", "redrive", "--all", "--from", "q", "--bus", "nats"),
+    }[request.param]
+    return lambda: run(*command, "-c", "planner.toml")
+
+
+def test_a_command_judges_by_what_operators_say(judges: Callable[[], Any], run: Run, directory: Path) -> None:
+    """Promise (A23, A24): who looks on sees what readers see: keys, containments and revocations, to the newest."""
+    assert judges().lines[0]["reason"] == "unknown_key"
+    run("key", "publish", "new.jwk", "-c", "oncall.toml")
+    verified = judges()
+    assert (verified.code, verified.lines[0]["principal"]) == (0, NEW)
+    run("contain", NEW, "-c", "oncall.toml")
+    assert judges().lines[0]["reason"] == "contained"
+    run("release", NEW, "-c", "oncall.toml")
+    run("key", "revoke", "new.jwk", "-c", "oncall.toml", "--yes")
+    rejected = judges()
+    assert (rejected.code, rejected.lines[0]["reason"]) == (1, "key_revoked")
+    assert list((directory / ".watchword").glob("control-*")) == [], "the agent itself may be running on its state"
+
+
+def test_a_control_log_that_is_away_is_told(judges: Callable[[], Any], entries: Entries) -> None:
+    """Without it no verdict would be true, so none is given."""
+    entries.down = True
+    ended = judges()
+    assert (ended.code, ended.out) == (3, "")
+    assert "control" in ended.err
+    assert PLANNER not in ended.err
