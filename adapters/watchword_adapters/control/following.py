@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from watchword import Policy, Rejected, Unavailable
@@ -274,19 +275,26 @@ class Following:
     # Beside the reading
 
     async def _keep(self) -> None:
-        """Look after what time brings about, whether anything is said or not."""
-        looked = 0.0
-        while True:
-            self.control.look(self.parts.clock())
-            self._tell()
-            if asyncio.get_running_loop().time() - looked >= CHECK_EVERY:
-                looked = asyncio.get_running_loop().time()
-                await self._check_keys()
-                with suppress(Exception):  # the reading hears of it as well
-                    await self._check_end()
-            self.control.stale = self._is_stale()
-            self._changed()
-            await asyncio.sleep(_TICK)
+        """Look after what time brings about, whether anything is said or not, and whoever does not answer."""
+        loop = asyncio.get_running_loop()
+        looked, checking = -inf, loop.create_task(self._check_keys_and_end())
+        try:
+            while True:
+                self.control.look(self.parts.clock())
+                self._tell()
+                if checking.done() and loop.time() - looked >= CHECK_EVERY:
+                    looked, checking = loop.time(), loop.create_task(self._check_keys_and_end())
+                self.control.stale = self._is_stale()
+                self._changed()
+                await asyncio.sleep(_TICK)
+        finally:
+            checking.cancel()
+            await asyncio.gather(checking, return_exceptions=True)
+
+    async def _check_keys_and_end(self) -> None:
+        await self._check_keys()
+        with suppress(Exception):  # the reading hears of it as well
+            await self._check_end()
 
     def _tell(self) -> None:
         while self.control.notices:

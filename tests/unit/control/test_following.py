@@ -48,9 +48,12 @@ class Root:
     def __init__(self, *keys: VerificationKey) -> None:
         self.keys = list(keys)
         self.down = False
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
         """See ``KeySource.find``."""
+        await self.answers.wait()
         if self.down:
             raise ConnectionError
         return await MemoryKeys(self.keys).find(principal, key_id)
@@ -333,6 +336,20 @@ async def test_whoever_is_cut_off_for_too_long_judges_nothing(world: World) -> N
         await soon(lambda: parts.control.stale)
         await world.say(Head())
         await soon(lambda: not parts.control.stale)
+
+
+async def test_a_source_that_hangs_hides_from_nobody_that_the_log_is_away(world: World) -> None:
+    """Promise: what is asked meanwhile, and does not answer, does not stop the clock."""
+    await world.say(Contain(PLANNER))
+    parts = world.parts(state=None, max_staleness=60.0)
+    async with followed(parts):
+        await soon(lambda: not parts.control.stale)
+        world.root.answers.clear()
+        await asyncio.sleep(0.05)
+        world.entries.down = True
+        world.entries.now += 61
+        await soon(lambda: parts.control.stale)
+        world.root.answers.set()
 
 
 async def test_an_operator_who_is_not_heard_is_told(world: World) -> None:
