@@ -138,7 +138,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"no_ack": True}, "no_ack = false"),
     ({"persist_mode": "async"}, 'persist_mode = "default"'),
     ({"republish": {"src": ">", "dest": "seen.>"}}, "leave republish out"),
-    ({"subject_transform": {"src": ">", "dest": "moved"}}, "leave subject_transform out"),
+    ({"subject_transform": {"src": ">", "dest": "moved.>"}}, "leave subject_transform out"),
     ({"sources": [{"name": "origin"}]}, "leave sources out"),
     ({"consumer_limits": {"inactive_threshold": 1.0}}, "leave consumer_limits out"),
 ]
