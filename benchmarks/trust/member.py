@@ -18,7 +18,7 @@ import nats
 from aiokafka import AIOKafkaProducer
 
 import watchword
-from watchword import SigningError
+from watchword import SigningError, VerifiedMessage
 from watchword.kafka import SigningProducer, VerifyingConsumer
 from watchword.nats import connect
 from watchword.statements import CONTENT_TYPE, Contain, Statement
@@ -50,12 +50,12 @@ async def read(place: Place) -> None:
     """Print what is delivered."""
     agent = watchword.load(place.settings)
     asking = asyncio.create_task(_answer(agent))
-    async for who, value in _delivered(agent, place):
-        say(at=time.time(), who=who, text=value.decode())
+    async for verified in _delivered(agent, place):
+        say(at=time.time(), who=verified.principal, key=verified.key_id, text=(verified.value or b"").decode())
     await asking
 
 
-async def _delivered(agent: watchword.Watchword, place: Place) -> AsyncIterator[tuple[str, bytes]]:
+async def _delivered(agent: watchword.Watchword, place: Place) -> AsyncIterator[VerifiedMessage]:
     if place.bus == "nats":
         client = await connect(place.address, watchword=agent)
         coming: asyncio.Queue[Any] = asyncio.Queue()
@@ -65,7 +65,7 @@ async def _delivered(agent: watchword.Watchword, place: Place) -> AsyncIterator[
         say(ready=True)
         while True:
             msg = await coming.get()
-            yield msg.verified.principal, msg.data
+            yield msg.verified
     consumer: Any = VerifyingConsumer(
         *place.channel.split(","),
         watchword=agent,
@@ -76,7 +76,7 @@ async def _delivered(agent: watchword.Watchword, place: Place) -> AsyncIterator[
     async with consumer:
         say(ready=True)
         async for record in consumer:
-            yield record.verified.principal, record.value
+            yield record.verified
 
 
 async def _answer(agent: watchword.Watchword) -> None:

@@ -46,9 +46,10 @@ class Member:
         async for line in self._process.stdout:
             self.heard.append(json.loads(line))
 
-    def delivered(self, who: str, since: float = 0.0) -> list[float]:
-        """Return when messages of a principal were delivered to it, in seconds, from some time on."""
-        return [one["at"] for one in list(self.heard) if one.get("who") == who and one["at"] >= since]
+    def delivered(self, who: str, since: float = 0.0, *, key: str | None = None) -> list[float]:
+        """Return when messages of a principal (by one key) were delivered to it, in seconds, from some time on."""
+        found = [one for one in list(self.heard) if one.get("who") == who and one["at"] >= since]
+        return [one["at"] for one in found if key in {None, one["key"]}]
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait for what comes of it; its last lines are the error where nothing does."""
@@ -101,20 +102,26 @@ class World:
         """Make it, its control log included; ``policy`` is TOML, for readers. All processes end with it."""
         world = cls(directory, bus, address, name)
         world.policy = policy
-        for role in ("oncall", "security", *READERS):
-            world.write(role)
-        roles = ("oncall", "security", *READERS)
-        keys = [world.keys[role].verification_key(f"agent://acme/{role}") for role in roles]
-        (directory / "operators.jwks").write_text(to_jwks(keys))
-        try:
-            if bus == "kafka":
-                await _make_topics(address, world.tasks, world.orders)
-            await world.types("control", "init")
-            for reader in READERS:
-                await world.types("init", by=reader)
+        async with world.made():
             yield world
+
+    @asynccontextmanager
+    async def made(self) -> AsyncIterator[None]:
+        """Make what it needs, and end all processes in the end."""
+        roles = ("oncall", "security", *READERS)
+        for role in roles:
+            self.write(role)
+        keys = [self.keys[role].verification_key(f"agent://acme/{role}") for role in roles]
+        (self.directory / "operators.jwks").write_text(to_jwks(keys))
+        try:
+            if self.bus == "kafka":
+                await _make_topics(self.address, self.tasks, self.orders)
+            await self.types("control", "init")
+            for reader in READERS:
+                await self.types("init", by=reader)
+            yield
         finally:
-            for member in world._members:
+            for member in self._members:
                 await member.end()
 
     def write(self, role: str, *, follows: bool = True) -> None:
