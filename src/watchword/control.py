@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from watchword.keys import VerificationKey
     from watchword.message import Message
+    from watchword.statements import Saying
 
 MOST: Final[Mapping[str, int]] = {"key": 100_000, "revoke": 1_000_000, "contain": 10_000}
 """Statements that are kept of each kind; none can crowd out another."""
@@ -225,6 +226,11 @@ class Control:
         """Give the statements from which all that holds can be made again."""
         for chain in self._chains.values():
             yield from chain.entries.values()
+
+    def deciding_on(self, entry: Entry) -> Saying | None:
+        """Return what holds of an entry; None where nobody has said anything about it."""
+        best = max(self._said(entry), key=_order, default=None)
+        return None if best is None else best.statement.saying
 
     def standing(self, principal: str) -> list[Issued]:
         """Return what still holds of what this operator's keys said: no other statement has taken its place."""

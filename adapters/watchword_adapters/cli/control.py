@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from watchword_adapters.control.following import Heard
 
 _REST: Final = "**"
+_LONGEST: Final = 3650 * 86_400.0
 
 
 def run_contain(who: str, config: Path, lasting: str | None, why: str, *, yes: bool, as_json: bool) -> int:
@@ -35,8 +36,8 @@ def run_contain(who: str, config: Path, lasting: str | None, why: str, *, yes: b
     if len(why) > MAX_WHY or not why.isprintable():
         raise ConfigurationError(f"--why: at most {MAX_WHY} printable characters; everybody reads it, so name a ticket")
     length = None if lasting is None else seconds("--for", lasting)
-    if length is not None and length < 1:
-        raise ConfigurationError("--for: at least 1s; leave it out to contain for good")
+    if length is not None and not 1 <= length <= _LONGEST:
+        raise ConfigurationError("--for: 1s to 3650d; leave it out to contain for good")
     if _REST in who:
         confirm(f"Contain everybody whose name matches {who}?", yes=yes)
     return finish(_contain(opened(config), who, length, why, as_json=as_json))
@@ -52,19 +53,19 @@ async def _contain(with_: Opened, who: str, length: float | None, why: str, *, a
         return OK
 
 
-def run_release(who: str, config: Path, *, as_json: bool) -> int:
+def run_release(who: str, config: Path, *, anyway: bool, as_json: bool) -> int:
     """End a containment; return the exit code."""
     check_pattern(who)
-    return finish(_release(opened(config), who, as_json=as_json))
+    return finish(_release(opened(config), who, anyway=anyway, as_json=as_json))
 
 
-async def _release(with_: Opened, who: str, *, as_json: bool) -> int:
+async def _release(with_: Opened, who: str, *, anyway: bool, as_json: bool) -> int:
     async with with_.desk() as desk:
         holding = desk.control.containments(with_.agent.clock())
-        if who not in {one.who for one in holding}:
+        if who not in {one.who for one in holding} and not anyway:
             raise ConfigurationError(
                 f"nothing contains exactly {who!r}; what holds: {', '.join(repr(one.who) for one in holding) or 'none'}"
-                f"{_also_contained(with_, who)}"
+                f"{_also_contained(with_, who)}; if the log was made anew and readers still know of one, add --anyway"
             )
         position = await desk.say(Release(who))
         left = [one for one in desk.control.containments(with_.agent.clock()) if may_meet(one.who, who)]

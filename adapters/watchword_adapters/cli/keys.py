@@ -58,14 +58,17 @@ def run_publish(files: Sequence[Path], config: Path, *, as_json: bool) -> int:
 
 
 async def _publish(with_: Opened, keys: Sequence[VerificationKey], *, as_json: bool) -> int:
+    code = OK
     async with with_.desk() as desk:
         for key in keys:
             known = key in desk.control.keys
             position = None if known else await desk.say(GiveKey(key))
+            dead = desk.control.revoked_at(key) is not None
             told = {"principal": key.principal, "kid": key.key_id.decode(), "known": known, "position": position}
             line = f"key {key.key_id.decode()} of {key.principal} is {'known already' if known else 'given'}"
-            tell(told, line, as_json=as_json)
-    return OK
+            tell(told | {"revoked": dead}, f"{line}, and revoked for good" if dead else line, as_json=as_json)
+            code = REJECTED if dead else code
+    return code
 
 
 class _Row(NamedTuple):
@@ -142,18 +145,23 @@ async def _revoke(with_: Opened, which: str, *, yes: bool, as_json: bool) -> int
     async with with_.desk() as desk:
         known = [*desk.control.keys, *listed(with_.parts.root)]
         dead = _thumbprint_of(which, known)
-        owners = sorted({key.principal for key in known if thumbprint(key.public) == dead})
-        operators = [name for name in owners if name in {one.principal for one in with_.parts.operators}]
-        if operators:
+        everybody = sorted({key.principal for key in known if thumbprint(key.public) == dead})
+        operators = {one.principal: one for one in with_.parts.operators}
+        found = next((name for name in everybody if name in operators), None)
+        if found is not None:
             raise ConfigurationError(
-                f"that is a key of {operators[0]}, an operator: it is revoked in the source that [[keys]] names"
+                f"that is a key of {found}, an operator: it is revoked in the source that [[keys]] names"
             )
+        speaker = operators.get(desk.by[0])
+        owners = [name for name in everybody if speaker is None or speaker.is_over(name)]
+        if everybody and not owners:
+            raise ConfigurationError(f"that is a key of {everybody[0]}, whom {desk.by[0]} is not over")
         whose = ", ".join(owners) or "nobody that is known here"
         await asyncio.to_thread(confirm, f"Revoke key {dead[:16]} of {whose}? It cannot be undone.", yes=yes)
-        at = int(with_.agent.clock())
+        at = int(with_.agent.clock() - with_.agent.verifier.policy.max_skew)  # else a clock that is ahead puts it off
         position = await desk.say(Revoke(dead, at))
         told = {"thumbprint": dead, "principals": owners, "at": at, "position": position}
-        tell(told, f"key {dead[:16]} of {whose} is revoked from {moment(at)} on", as_json=as_json)
+        tell(told, f"key {dead[:16]} of {whose} is revoked for good", as_json=as_json)
         return OK
 
 
@@ -185,6 +193,7 @@ class Rotation(NamedTuple):
     overlap: str
     wait: str
     life: str | None
+    without: tuple[str, ...]
 
 
 def run_rotate(wanted: Rotation, *, as_json: bool) -> int:
@@ -207,7 +216,7 @@ def run_rotate(wanted: Rotation, *, as_json: bool) -> int:
         raise ConfigurationError(
             "nobody can say who knows the new key: name a channel in [control] presence, or add --wait 0"
         )
-    times = _Times(overlap, wait, life)
+    times = _Times(overlap, wait, life, wanted.without)
     return finish(_rotate(with_, str(settings.principal), file, old, times, as_json=as_json))
 
 
@@ -215,6 +224,7 @@ class _Times(NamedTuple):
     overlap: float
     wait: float
     life: float | None
+    without: tuple[str, ...]
 
 
 def _signer_of(settings: Settings, path: Path) -> tuple[Path, SigningKey]:
@@ -239,11 +249,11 @@ async def _rotate(with_: Opened, principal: str, file: Path, old: SigningKey, ti
         step: dict[str, Any] = {"principal": principal, "new": new.key_id.decode(), "old": old.key_id.decode()}
         await desk.say(GiveKey(key))
         tell(step | {"step": "published"}, f"key {key.key_id.decode()} of {principal} is given", as_json=as_json)
-        missing = await _heard_by_all(with_, desk, times.wait) if times.wait else []
+        missing = await _heard_by_all(with_, desk, times) if times.wait else []
         if missing:
             raise ConfigurationError(
                 f"after {times.wait:g} s the new key is not known to {', '.join(missing)}; nothing was switched:"
-                " mend these or wait longer (--wait), and type the command again"
+                " mend these, wait longer (--wait) or leave an agent that lies out (--without), and type it again"
             )
         _replace_key(file, new)
         tell(step | {"step": "switched", "file": str(file)}, f"{file} has the new key", as_json=as_json)
@@ -261,19 +271,27 @@ def _ending(old: SigningKey, principal: str, end: int, desk: Desk) -> Verificati
     return replace(key, not_after=end if known.not_after is None else min(end, known.not_after))
 
 
-async def _heard_by_all(with_: Opened, desk: Desk, wait: float) -> list[str]:
-    """Wait until each process that announces itself knows what was said last; return those that do not in time."""
+async def _heard_by_all(with_: Opened, desk: Desk, times: _Times) -> list[str]:
+    """Wait until each process that announces itself knows what was said last; return those that do not in time.
+
+    Anybody may announce what is not so: contained agents are left out, and others by their names.
+    """
     loop, clock = asyncio.get_running_loop(), with_.agent.clock
-    end, number = loop.time() + wait, desk.control.link(desk.by).number
+    end, number = loop.time() + times.wait, desk.control.link(desk.by).number
     judging, found = judge(with_.agent), Found()
     judging.verifier.obey(desk.control)
-    place = Place(with_.agent, with_.settings, with_.directory)
+    place, contained = Place(with_.agent, with_.settings, with_.directory), desk.control.containment
+
+    def is_contained(principal: str) -> bool:
+        return contained(principal, clock) is not None
+
     while True:
         await hear(found, judging, place, since=clock() - _SEEN)
-        present = found.presence.look(since=clock() - _SEEN, is_contained=lambda _: False)
+        present = found.presence.look(since=clock() - _SEEN, is_contained=is_contained)
         missing = [
             f"{one.principal} ({instance.said.instance})"
             for one in present
+            if not one.contained and one.principal not in times.without
             for instance in one.instances
             if not instance.said.has_heard(desk.by, number, "key")
         ]

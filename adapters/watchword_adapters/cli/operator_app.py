@@ -41,11 +41,19 @@ def contain(
     raise typer.Exit(run_contain(who, config, lasting, why, yes=yes, as_json=as_json))
 
 
-def release(who: Who, *, config: Config = SETTINGS, as_json: AsJson = False) -> None:
+def release(
+    who: Who,
+    *,
+    config: Config = SETTINGS,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Though the log knows of none: it was made anew, and readers do.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """End the containment of exactly this text, and name what still holds. Exit code 1 if anything does."""
     from watchword_adapters.cli.control import run_release  # noqa: PLC0415 - quick start
 
-    raise typer.Exit(run_release(who, config, as_json=as_json))
+    raise typer.Exit(run_release(who, config, anyway=anyway, as_json=as_json))
 
 
 @controlled.command("init")
@@ -170,6 +178,10 @@ def rotate(
     wait: Annotated[
         str, typer.Option("--wait", metavar="TIME", help="Longest wait until all processes know the new key.")
     ] = "60s",
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", metavar="PRINCIPAL", help="Do not wait for this agent's processes; may be repeated."),
+    ] = None,
     life: Annotated[
         str | None, typer.Option("--life", metavar="TIME", help="After which the new key ends; left out, never.")
     ] = None,
@@ -181,4 +193,4 @@ def rotate(
     """
     from watchword_adapters.cli.keys import Rotation, run_rotate  # noqa: PLC0415 - quick start
 
-    raise typer.Exit(run_rotate(Rotation(agent, config, overlap, wait, life), as_json=as_json))
+    raise typer.Exit(run_rotate(Rotation(agent, config, overlap, wait, life, tuple(without or ())), as_json=as_json))

@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from watchword import ConfigurationError, Unavailable, WatchwordError
 from watchword.keys import thumbprint
-from watchword.statements import CONTENT_TYPE, Statement
+from watchword.statements import CONTENT_TYPE, MAX_RANK, Contain, Revoke, Statement
 from watchword_adapters.control.following import Following
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
     from watchword import Watchword
     from watchword.control import Control, OperatorKey
     from watchword.statements import Saying
-    from watchword_adapters.control.following import Parts
+    from watchword_adapters.control.following import Heard, Parts
 
 TIMEOUT: Final = 10.0
 _LOOK_EVERY: Final = 0.01
+_LATEST: Final = 10_000
+"""Entries of which it is remembered what became of them."""
 
 
 class Desk:
-    """Makes statements by a signer's key, each behind what its operator has read of the log."""
+    """Makes statements by a signer's key, each behind what its operator has read of the log.
 
-    def __init__(self, agent: Watchword, following: Following, by: OperatorKey) -> None:
+    A statement's rank is at least the time (seconds): so it also comes behind what only others know, such as what was
+    said on a log that has been lost since. Readers compare ranks and look at no clock.
+    """
+
+    def __init__(self, agent: Watchword, following: Following, by: OperatorKey, fates: Mapping[int, Heard]) -> None:
         self._following = following
         self._agent = agent
+        self._fates = fates
         self.by: Final = by
 
     @property
@@ -46,7 +54,7 @@ class Desk:
         if log is None:
             raise Unavailable("control", f"not connected: {following.error}")
         link, entry = control.link(self.by), Statement(1, "", 1, saying).entry
-        rank = 0 if entry is None else control.rank(entry) + 1
+        rank = 0 if entry is None else min(MAX_RANK, max(control.rank(entry) + 1, int(self._agent.clock())))
         statement = Statement(link.number + 1, link.digest, rank, saying)
         why = control.objection(self.by, statement)
         if why is not None:
@@ -60,10 +68,23 @@ class Desk:
         except Exception as error:
             raise Unavailable("control", f"{statement.verb}: {type(error).__name__}: {error}") from error
         await until(lambda: following.place is not None and following.place.position > position, following)
-        if control.link(self.by).number <= link.number:
+        heard = self._fates.get(position)
+        if heard is None or heard.why is not None:
+            why = "it was not read back" if heard is None else heard.why
+            raise ConfigurationError(f"{statement.verb}: the log has it at {position}, but it does not count: {why}")
+        if entry is not None and not isinstance(saying, Revoke) and control.deciding_on(entry) != saying:
             raise ConfigurationError(
-                f"{statement.verb}: the log has it at {position}, but it does not count: its signature does not verify"
-                f" by the key that [[keys]] has for {self.by[0]}, or its key has been revoked"
+                f"{statement.verb}: the log has it at {position}, but what another operator said outranks it for good:"
+                " see watchword control log; it ends with the revocation of that operator's key"
+            )
+        if (
+            isinstance(saying, Contain)
+            and saying.until is not None
+            and saying.until <= (heard.message.appended_at or 0)
+        ):
+            raise ConfigurationError(
+                "contain: it has ended already by the broker's clock, which is ahead of this one by more than that:"
+                " set this clock, or contain for longer"
             )
         return position
 
@@ -75,8 +96,17 @@ async def desk(agent: Watchword, parts: Parts) -> AsyncGenerator[Desk]:
     key = await parts.root.find(principal, key_id)
     if key is None or key.principal != principal:
         raise ConfigurationError(f"{principal} is in none of [[keys]] here, so nobody would hear it")
-    async with followed(parts) as following:
-        yield Desk(agent, following, (principal, thumbprint(key.public)))
+    fates: dict[int, Heard] = {}
+
+    def note(heard: Heard) -> None:
+        by, position = heard.by, heard.message.position
+        if position is not None and (by is None or by[0] == principal):
+            fates[position.offset] = heard
+            if len(fates) > _LATEST:
+                del fates[next(iter(fates))]
+
+    async with followed(replace(parts, listen=note)) as following:
+        yield Desk(agent, following, (principal, thumbprint(key.public)), fates)
 
 
 @asynccontextmanager

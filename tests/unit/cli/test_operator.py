@@ -90,7 +90,7 @@ def test_what_remains_is_told_in_words(run: Run) -> None:
         (("contain", "agent://**/x"), "is no principal: write one"),
         (("release", "agent://**/x"), "is no principal: write one"),
         (("contain", PLANNER, "--for", "soon"), "--for: write a duration"),
-        (("contain", PLANNER, "--for", "0.5s"), "--for: at least 1s"),
+        (("contain", PLANNER, "--for", "0.5s"), "--for: 1s to 3650d"),
         (("contain", PLANNER, "--why", "x" * 201), "--why: at most 200"),
         (("contain", PLANNER, "--why", "a\nb"), "--why: at most 200"),
         (("contain", "agent://acme/**"), "Nobody can be asked here: add --yes"),
@@ -371,6 +371,29 @@ def test_a_key_whose_name_looks_like_an_option_is_revoked(
     assert [row["thumbprint"] for row in done.lines] == [thumbprint(key.public)]
 
 
+@pytest.mark.usefixtures("entries")
+def test_no_command_claims_what_is_not_so(run: Run, directory: Path) -> None:
+    """A key that was revoked for good is not given by publishing it; nobody revokes keys of those he is not over."""
+    run("key", "revoke", "planner.jwk", "-c", "oncall.toml", "--yes")
+    given = run("key", "publish", "planner.jwk", "-c", "oncall.toml")
+    assert (given.code, given.out) == (1, f"key {kid('planner')} of {PLANNER} is given, and revoked for good\n")
+    key = SigningKey.generate()
+    (directory / "far.jwk").write_text(json.dumps(parse(key, "agent://far/x")))
+    run("key", "publish", "far.jwk", "-c", "sec.toml")
+    refused = run("key", "revoke", "far.jwk", "-c", "oncall.toml", "--yes")
+    assert (refused.code, f"a key of agent://far/x, whom {ONCALL} is not over" in refused.err) == (2, True)
+
+
+def test_what_readers_know_from_a_lost_log_can_be_released(run: Run, entries: Entries) -> None:
+    """The log that was made anew knows of nothing, so it has to be said that it is meant."""
+    run("contain", PLANNER, "-c", "oncall.toml")
+    entries.kept, entries.identity = [], "log 2"
+    refused = run("release", PLANNER, "-c", "oncall.toml")
+    assert (refused.code, "add --anyway" in refused.err) == (2, True)
+    done = run("release", PLANNER, "-c", "oncall.toml", "--anyway")
+    assert (done.code, done.out) == (0, f"{PLANNER} is released\n")
+
+
 def test_ids_that_two_keys_have_name_none(run: Run, entries: Entries, directory: Path) -> None:
     """The thumbprint does."""
     kept = json.loads((directory / "agents.jwks").read_text())
@@ -518,6 +541,16 @@ def test_a_rotation_waits_for_all_that_are_there(
     done = run("key", "rotate", "planner.toml", "-c", "oncall.toml")
     assert (done.code, done.out.count("\n"), announced.reads > read + 2) == (0, 3, True)
     assert (directory / "planner.pem").read_bytes() != before
+
+
+@pytest.mark.parametrize("way", ["contained", "left out"])
+def test_an_agent_that_lies_holds_up_no_rotation(run: Run, announced: Announced, way: str) -> None:
+    """A24: it can announce processes that never hear anything."""
+    asyncio.run(announced.say(load("sec.toml"), instance="1" * 16))
+    if way == "contained":
+        run("contain", SEC, "-c", "sec.toml")
+    options = ("--without", SEC) if way == "left out" else ()
+    assert run("key", "rotate", "planner.toml", "-c", "oncall.toml", "--wait", "0.1s", *options).code == 0
 
 
 @pytest.mark.usefixtures("announced")

@@ -27,7 +27,7 @@ from watchword import (
 from watchword.control import Control, Operator
 from watchword.keys import thumbprint
 from watchword.spi import Channel, KeyChain, Message
-from watchword.statements import CONTENT_TYPE, Contain, GiveKey, Head, Release, Revoke, Statement, Verb
+from watchword.statements import CONTENT_TYPE, MAX_RANK, Contain, GiveKey, Head, Release, Revoke, Statement, Verb
 from watchword_adapters.control import desk as desks
 from watchword_adapters.control import following as followings
 from watchword_adapters.control.desk import desk, followed, until
@@ -308,7 +308,7 @@ async def test_a_state_is_written_anew_once_most_of_it_decides_nothing(world: Wo
     parts = world.parts()
     async with followed(parts):
         for number in range(4):
-            await world.say(*(Contain(PLANNER, number + 10), Release(PLANNER)))
+            await world.say(*(Contain(PLANNER, int(world.entries.now) + number + 10), Release(PLANNER)))
             await asyncio.sleep(0.02)
     assert parts.state is not None
     assert len(parts.state.load().messages) < 8
@@ -372,6 +372,58 @@ async def test_an_operator_who_is_not_heard_is_told(world: World) -> None:
         world.entries.down = True
         await soon(lambda: at._following.log is None)
         with pytest.raises(Unavailable, match="not connected"):
+            await at.say(Head())
+
+
+async def test_what_is_said_on_a_log_that_was_made_anew_is_obeyed(world: World) -> None:
+    """Promise (A52): whoever still knows what the lost log held comes after that, not before it."""
+    for _ in range(3):
+        await world.say(Contain(PLANNER), Release(PLANNER))
+    async with followed(world.parts()) as following:
+        assert not contained(following.control)
+        world.entries.kept, world.entries.identity = [], "log 2"
+        world.entries.now += 60
+        await world.say(Contain(PLANNER))
+        await soon(lambda: contained(following.control))
+        world.entries.kept, world.entries.identity = [], "log 3"
+        world.entries.now += 60
+        await world.say(Release(PLANNER))
+        await soon(lambda: not contained(following.control))
+
+
+async def test_what_cannot_hold_is_not_said_to_hold(world: World) -> None:
+    """An operator who has outranked everybody is named as what it is, and nothing malformed is said meanwhile."""
+    await world.say(Head())
+    agent = world.agent(ONCALL)
+
+    async def says(rank: int, saying: Any) -> None:
+        number, digest, _ = at.control.link(at.by)
+        statement = Statement(number + 1, digest, rank, saying)
+        await MemoryLog(world.entries, agent).publish(statement.to_json(), {"content-type": CONTENT_TYPE})
+        await soon(lambda: at.control.link(at.by).number > number)
+
+    async with desk(agent, world.parts(state=None)) as at:
+        await says(MAX_RANK, Contain(PLANNER))
+        with pytest.raises(ConfigurationError, match="outranks it for good"):
+            await at.say(Release(PLANNER))
+        with pytest.raises(ConfigurationError, match="ended already by the broker's clock"):
+            await at.say(Contain(MALLORY, int(world.entries.now)))
+        await at.say(Contain(PLANNER))
+        await at.say(Revoke(thumbprint(world.signing[MALLORY].public), 5))
+        await at.say(Revoke(thumbprint(world.signing[MALLORY].public), 9))
+    world.clock = lambda: world.entries.now + 25
+    with pytest.raises(ConfigurationError, match="does not count: from_future"):
+        await world.say(Contain(PLANNER))
+
+
+async def test_what_became_of_old_entries_is_forgotten(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long log takes no memory for that."""
+    monkeypatch.setattr(desks, "_LATEST", 2)
+    await world.say(*(Head() for _ in range(5)))
+    async with desk(world.agent(ONCALL), world.parts(state=None)) as at:
+        assert len(at._fates) == 2
+        at._fates = {}
+        with pytest.raises(ConfigurationError, match="not read back"):
             await at.say(Head())
 
 
