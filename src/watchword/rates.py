@@ -7,7 +7,7 @@ that no sender can move.
 
 from __future__ import annotations
 
-from math import inf
+from math import ceil, inf
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -95,6 +95,39 @@ class RateLimiter:
         table.dropped = passed
         table.look_at = max(_LEAST, 2 * len(table.buckets))
         self._held -= len(buckets) - len(table.buckets)
+
+
+class IssueRates:
+    """What principals have signed too fast, by the times that they have signed themselves.
+
+    Who can hold messages back, or stall a connection, decides how fast they come, and in which order; nobody but their
+    writer decides what times stand in them. So they are counted by these, in stretches of a rate's period: a bucket
+    lets through at most twice its tokens in one. What comes from an earlier stretch than the latest is not counted.
+    """
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most: Final = most
+        self._counted: dict[tuple[Allow, str, str], tuple[int, int]] = {}
+
+    def is_over(self, rule: Allow, principal: str, log: str, issued_at: int) -> bool:
+        """Count a message that was seen for the first time; True if its writer alone has exceeded the rate."""
+        rate = rule.rate
+        if rate is None:
+            return False
+        seconds = ceil(rate.seconds)
+        stretch, who = issued_at // seconds, (rule, principal, log)
+        latest, count = self._counted.get(who, (stretch, 0))
+        if stretch < latest:
+            return False
+        count = count + 1 if stretch == latest else 1
+        if who not in self._counted and len(self._counted) >= self._most:
+            self._counted.clear()  # which makes nobody look worse
+        self._counted[who] = stretch, count
+        return count > rate.count * (seconds / rate.seconds + 1)
+
+    def forget(self, log: str) -> None:
+        """Drop what was counted of a log that is no longer read."""
+        self._counted = {who: one for who, one in self._counted.items() if who[2] != log}
 
 
 class _Table:

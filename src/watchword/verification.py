@@ -29,7 +29,7 @@ class Verification(Envelope):
     __slots__ = (
         "ahead", "appended_after", "digest", "first", "headers", "keep_until", "key", "key_id", "keyed", "lesson",
         "log", "message", "opened", "place", "principal", "read", "reference", "request", "signed", "solicited",
-        "unacked", "verdict",
+        "too_fast", "unacked", "verdict",
     )  # fmt: skip
 
     key: VerificationKey
@@ -49,7 +49,7 @@ class Verification(Envelope):
 
     def __init__(self, message: Message) -> None:
         self.message = message
-        self.read = self.opened = self.keyed = False
+        self.read = self.opened = self.keyed = self.too_fast = False
         self.request: Request | None = None
         self.signed: bool | None = None
         self.lesson: bytes | None = None

@@ -20,7 +20,7 @@ from watchword.message import (
     is_principal,
     log_name,
 )
-from watchword.rates import RateLimiter
+from watchword.rates import IssueRates, RateLimiter
 from watchword.reader import LearningReader
 from watchword.replay import OpenedStore, SharedReplayStore, told_of
 from watchword.replay_check import ReplayCheck
@@ -55,9 +55,6 @@ class Authentic(NamedTuple):
 
 
 _ANYTHING: Final = Expected()
-_FRACTION: Final = 1.0
-"""Seconds that a time of issue, which is a whole number, may lack."""
-
 _FACTS: Final = {
     Reason.NOT_PERMITTED: Fact.NOT_PERMITTED,
     Reason.RATE_LIMITED: Fact.RATE_LIMITED,
@@ -103,6 +100,7 @@ class Verifier:
         self._guard: Final = self._replay_check.guard
         self._keys: Final = KeyBudget(keys, clock=clock, warnings=self._guard.warnings)
         self._rates = RateLimiter()
+        self._issued = IssueRates()
         self.trust: Final = Trust(Demerits(clock)) if trust is None else trust
         self._rules_since = clock()
         self._control: Control | None = None
@@ -400,6 +398,7 @@ class Verifier:
     def forget(self, log: str) -> None:
         """Say that a log is no longer read."""
         self._rates.forget(log)
+        self._issued.forget(log)
         self._guard.forget(log)
 
     def _addressed(self, message: Message, common: Common, expected: Expected) -> Request | None:
@@ -442,6 +441,7 @@ class Verifier:
             remedy = "no [[policy.allow]] lets this principal speak here" if addressee is None else "another was asked"
             raise Rejected(Reason.NOT_PERMITTED, remedy)
         if case.first and rule is not None and rule.rate is not None:
+            case.too_fast = self._issued.is_over(rule, principal, case.log, case.issued_at)
             passed = case.reference if case.appended_after is None else case.appended_after
             if not self._rates.spend(rule, principal, case.log, at=case.reference, passed=passed):
                 raise Rejected(Reason.RATE_LIMITED, f"over the rate of this principal's [[policy.allow]], {rule.rate}")
@@ -471,7 +471,8 @@ class Verifier:
 
         Others cannot, by sending, delaying or copying what it signed, where this is the first sight, and not by an
         alias. Nor may an operator, by a change of rules or a containment, make a fact of what was sent before. How fast
-        messages come is the principal's doing only where the broker says when they came, and they were not held back.
+        messages come may be the doing of whoever holds them back, so what counts is how fast they were signed; and only
+        where the broker says when they came, for else they are limited by the pace at which we read.
         """
         fact, message, signed, skew = _FACTS.get(reason), case.message, case.common, self.policy.max_skew
         if fact is None or not case.first:
@@ -480,8 +481,7 @@ class Verifier:
             return
         if case.issued_at - skew < self._held_since(fact, case.principal):
             return
-        appended_at = message.appended_at
-        if fact is Fact.RATE_LIMITED and (appended_at is None or appended_at - case.issued_at > skew + _FRACTION):
+        if fact is Fact.RATE_LIMITED and (message.appended_at is None or not case.too_fast):
             return
         self.trust.note(case.principal, fact, bars=self.policy.bars_of(case.principal))
 

@@ -98,9 +98,11 @@ class Merge(RuleBasedStateMachine):
 
     @rule(principal=st.sampled_from([ONCALL, SECURITY, BOT]))
     def dismiss(self, principal: str) -> None:
-        """Take an operator out of the settings."""
+        """Take an operator out of the settings; the log is read again, for what was refused may count now."""
         self.operators.pop(principal, None)
         self.control.switch(self.operators.values())
+        for one in self.heard:
+            self.control.hear(one)
 
     @rule(data=st.data(), cut=st.booleans())
     def restart(self, data: st.DataObject, cut: bool) -> None:  # noqa: FBT001 - as drawn

@@ -1,7 +1,7 @@
 """How fast principals may speak: what buckets are kept, for how long, and who shares one."""
 
 from watchword import Allow, Rate
-from watchword.rates import RateLimiter
+from watchword.rates import IssueRates, RateLimiter
 
 EVERYBODY = Allow("agent://acme/**", ("nats://prod/a",), Rate(2, 10.0))
 A, B = "agent://acme/a", "agent://acme/b"
@@ -93,3 +93,26 @@ def test_rules_that_are_gone_take_their_buckets_along() -> None:
     assert len(limiter) == 1
     assert not limiter.spend(equal, A, "log", at=100.0)
     assert next(iter(limiter._tables))[0] is equal, "or each message compares the channels of both"
+
+
+def test_issue_times_are_counted_in_stretches_of_the_period() -> None:
+    """Promise: twice the tokens within one is what a bucket may let through; what is late counts for nothing."""
+    rates, rule = IssueRates(), Allow(A, EVERYBODY.channels, Rate(3, 2.5))
+    most = int(3 * (3 / 2.5 + 1))
+    assert [rates.is_over(rule, A, "log", 9 + number % 3) for number in range(most + 1)] == [False] * most + [True]
+    assert not rates.is_over(rule, A, "log", 8)
+    assert rates.is_over(rule, A, "log", 11)
+    assert not rates.is_over(rule, A, "another log", 11)
+    assert not rates.is_over(rule, B, "log", 11)
+    assert not rates.is_over(rule, A, "log", 12)
+    assert not rates.is_over(Allow(A, EVERYBODY.channels), A, "log", 12)
+    rates.forget("log")
+    assert len(rates._counted) == 1
+
+
+def test_what_is_counted_of_issue_times_is_bounded() -> None:
+    """Promise: who sends under many names makes nobody look worse."""
+    rates, rule = IssueRates(most=2), Allow(A, EVERYBODY.channels, Rate(1, 1.0))
+    for number in range(10):
+        rates.is_over(rule, f"agent://{number}", "log", 5)
+    assert len(rates._counted) <= 2
