@@ -1,6 +1,7 @@
 """Commands that judge messages heed what operators say, over a control log in memory."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,14 @@ from tests.unit.control.memory_log import Entries
 from watchword import Watchword, load
 from watchword.quarantine_copy import Kept
 from watchword.spi import Channel, Message
+from watchword.wire_json import message_to_json
 from watchword_adapters.redriving import Redriven, Stored, judge, judged_copy
 
 TASKS = Channel("nats", "prod", "tasks")
 NEW = "agent://acme/new"
 
 
-@pytest.fixture(params=["tail", "redrive"])
+@pytest.fixture(params=["tail", "redrive", "verify"])
 def judges(
     request: pytest.FixtureRequest, entries: Entries, run: Run, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
@@ -48,10 +50,12 @@ def judges(
     monkeypatch.setattr("watchword_adapters.nats.redrive.redrive", redrive)
     command = {
         "tail": ("tail", TASKS.uri),
+        "verify": ("verify",),
         "redrive": ("quarantine", "redrive", "--all", "--from", "q", "--bus", "nats"),
     }[request.param]
     verdicts = ("--verify",) if request.param == "tail" else ()
-    return lambda *more, verify=True: run(*command, *(verdicts if verify else ()), *more, "-c", "planner.toml")
+    line = json.dumps(message_to_json(message))
+    return lambda *, verify=True: run(*command, *(verdicts if verify else ()), "-c", "planner.toml", stdin=line)
 
 
 def test_a_command_judges_by_what_operators_say(judges: Callable[..., Any], run: Run, directory: Path) -> None:
