@@ -22,16 +22,19 @@ from watchword.wire_json import (
     verdict_to_json,
 )
 from watchword_adapters.cli import OK, REJECTED, UNAVAILABLE
+from watchword_adapters.cli.obeying import obeying
 from watchword_adapters.cli.streams import standard_input
 from watchword_adapters.cli.text import one_line
 from watchword_adapters.config import load
 from watchword_adapters.regular_file import without_mark
+from watchword_adapters.settings_file import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Mapping
     from pathlib import Path
 
-    from watchword.spi import Claim, Signer, Verifier
+    from watchword import Watchword
+    from watchword.spi import Claim, Signer
 
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 _REQUEST_ID_DIGITS: Final = 32
@@ -60,7 +63,7 @@ def run_verify(config: Path) -> int:
     own = Trust(Demerits(time.time))  # lines are no facts: what counts against agents stays as it is
     watchword = load(config, replay=_OneWindow(), trust=own, warn=warn, telemetry=False)
     require(watchword, reads=True)
-    return _run(_verify(watchword.verifier))
+    return _run(_verify(watchword, config))
 
 
 def _run(work: Coroutine[Any, Any, int]) -> int:
@@ -87,18 +90,19 @@ async def _sign(signer: Signer) -> int:
     return OK
 
 
-async def _verify(verifier: Verifier) -> int:
-    codes = {OK}
-    for where, line in _lines(standard_input()):
-        try:
-            message = message_from_json(line)
-        except ValueError as error:
-            raise ConfigurationError(f"{where}: {error}") from None
-        try:
-            write_line(verdict_to_json(await verifier.verify(message)))
-        except (Rejected, Unavailable) as verdict:
-            write_line(verdict_to_json(verdict))
-            codes.add(REJECTED if isinstance(verdict, Rejected) else UNAVAILABLE)
+async def _verify(watchword: Watchword, config: Path) -> int:
+    codes, verifier = {OK}, watchword.verifier
+    async with obeying(watchword, read_settings(config), config.parent):
+        for where, line in _lines(standard_input()):
+            try:
+                message = message_from_json(line)
+            except ValueError as error:
+                raise ConfigurationError(f"{where}: {error}") from None
+            try:
+                write_line(verdict_to_json(await verifier.verify(message)))
+            except (Rejected, Unavailable) as verdict:
+                write_line(verdict_to_json(verdict))
+                codes.add(REJECTED if isinstance(verdict, Rejected) else UNAVAILABLE)
     return max(codes)
 
 
