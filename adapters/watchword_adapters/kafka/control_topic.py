@@ -10,14 +10,19 @@ from watchword.message import is_topic
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+_ROOM: Final = "max.message.bytes"
+_LEAST_ROOM: Final = 64 * 1024
+"""Bytes of a batch: a statement of 8 KiB with its envelope, and some more (docs/decisions/0017)."""
+
 MADE: Final[Mapping[str, str]] = {
     "cleanup.policy": "delete",
     "message.timestamp.type": "LogAppendTime",
     "retention.ms": "-1",
     "retention.bytes": "-1",
     "unclean.leader.election.enable": "false",
+    _ROOM: str(_LEAST_ROOM),
 }
-"""The settings with which a topic is made, and which it must have."""
+"""The settings with which a topic is made, and which it must have; of room it may have more."""
 
 _EFFECTS: Final[Mapping[str, str]] = {
     "cleanup.policy": "drops earlier statements",
@@ -27,11 +32,7 @@ _EFFECTS: Final[Mapping[str, str]] = {
     "unclean.leader.election.enable": "lets a replica lead that lacks what was acknowledged",
 }
 
-_ROOM: Final = "max.message.bytes"
-_LEAST_ROOM: Final = 64 * 1024
-"""Bytes of a batch: a statement of 8 KiB with its envelope, and some more."""
-
-SETTINGS: Final = (*MADE, _ROOM)
+SETTINGS: Final = tuple(MADE)
 """What a broker is asked about."""
 
 
@@ -55,12 +56,12 @@ def check_settings(topic: str, partitions: int, found: Mapping[str, str | None])
 def _faults(partitions: int, found: Mapping[str, str | None]) -> Iterator[str]:
     if partitions != 1:
         yield f"it has {partitions} partitions: a control log has one"
-    for name, right in MADE.items():
-        value = found.get(name)
+    for name, effect in _EFFECTS.items():
+        value, right = found.get(name), MADE[name]
         if value is None:
             yield f"the broker does not tell its {name}: set {name}={right}"
         elif value != right:
-            yield f"{name}={value} {_EFFECTS[name]}: set {name}={right}"
+            yield f"{name}={value} {effect}: set {name}={right}"
     room = found.get(_ROOM) or ""
     if not room.isdecimal() or int(room) < _LEAST_ROOM:
         yield f"{_ROOM}={room} refuses statements that are longer: set {_ROOM}={_LEAST_ROOM} or more"

@@ -28,7 +28,8 @@ _MADE: Final = {
     "message.timestamp.type": "LogAppendTime",
     "cleanup.policy": "delete",
     "retention.ms": "86400000",
-    "retention.bytes": str(256 << 20),
+    "retention.bytes": str(1 << 30),
+    "max.message.bytes": str(64 * 1024),  # an announcement has 48 KiB (docs/decisions/0017)
 }
 _ROUND_MS: Final = 500
 _SILENT_ROUNDS: Final = 10

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _SUBJECT: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
+_LEAST_ROOM: Final = 64 * 1024
+"""Bytes of a message with its headers: a statement of 8 KiB with its envelope, and some more (docs/decisions/0017)."""
+
 _MADE: Final[Mapping[str, Any]] = {
     "description": "Watchword: what operators say",
     "retention": "limits",
@@ -25,7 +28,7 @@ _MADE: Final[Mapping[str, Any]] = {
     "max_msgs": -1,
     "max_bytes": -1,
     "max_msgs_per_subject": -1,
-    "max_msg_size": -1,
+    "max_msg_size": _LEAST_ROOM,
     "deny_delete": True,
     "deny_purge": True,
 }
@@ -35,7 +38,6 @@ _MOST: Final[Mapping[str, str]] = {
     "max_msgs": "drops or refuses statements beyond a number",
     "max_bytes": "drops or refuses statements beyond a size",
     "max_msgs_per_subject": "keeps the latest statements only",
-    "max_msg_size": "refuses statements that are longer",
     "max_consumers": "keeps readers out",
 }
 """Limits, which are off at -1, or at 0."""
@@ -102,12 +104,18 @@ def _faults(config: Mapping[str, Any], subject: str) -> Iterator[str]:
         found = config.get(name) or default
         if found != right:
             yield f'{name} "{found}" {effect}: write {name} = "{right}"'
-    for name, effect in _MOST.items():
-        if (config.get(name) or -1) > 0:
-            yield f"{name} {effect}: write {name} = {0 if name == 'max_age' else -1}"
+    yield from _limits(config)
     for name, wanted, effect in _SWITCHES:
         if bool(config.get(name)) is not wanted:
             yield f"{name} {effect}: write {name} = {str(wanted).lower()}"
     for name, effect in _ABSENT.items():
         if config.get(name):
             yield f"{name} {effect}: leave {name} out"
+
+
+def _limits(config: Mapping[str, Any]) -> Iterator[str]:
+    for name, effect in _MOST.items():
+        if (config.get(name) or -1) > 0:
+            yield f"{name} {effect}: write {name} = {0 if name == 'max_age' else -1}"
+    if 0 < (config.get("max_msg_size") or -1) < _LEAST_ROOM:
+        yield f"max_msg_size refuses statements that are longer: write max_msg_size = {_LEAST_ROOM} or more"

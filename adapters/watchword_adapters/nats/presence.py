@@ -33,13 +33,17 @@ if TYPE_CHECKING:
     from watchword.spi import Message
     from watchword_adapters.nats.client import WatchwordClient
 
+_PULL: Final = 16 << 20
+"""Bytes that one request may bring: a server drops a client for whom more wait than its ``max_pending``, 64 MiB."""
+
 _BATCH: Final = 100
 _MADE: Final = {
     "description": "Watchword: which processes are there",
     "retention": "limits",
     "discard": "old",
     "max_age": 86_400 * 10**9,
-    "max_bytes": 256 << 20,
+    "max_bytes": 1 << 30,
+    "max_msg_size": 64 * 1024,  # an announcement has 48 KiB (docs/decisions/0017)
 }
 _SECONDS: Final = 5.0
 """Longest wait for the server."""
@@ -155,11 +159,11 @@ class NatsPresence:
         context = client.jetstream()
         bound = await context.pull_subscribe(self._subject, stream=stream, config=config)
         info = await bound.consumer_info()
-        left = info.num_pending or 0
+        left, most = info.num_pending or 0, together(client.max_payload)
         try:
             while left > 0:
                 try:
-                    batch = await bound.fetch(min(_BATCH, left), timeout=_SECONDS)
+                    batch = await bound.fetch(min(most, left), timeout=_SECONDS)
                 except errors.TimeoutError:  # what is left has just been deleted, for it was old enough
                     break
                 for msg in batch:
@@ -169,3 +173,8 @@ class NatsPresence:
             await bound.unsubscribe()
             with suppress(errors.Error):  # else the server ends it
                 await context.delete_consumer(stream, info.name)
+
+
+def together(largest: int) -> int:
+    """Return how many messages to ask for at once, where each has at most ``largest`` bytes."""
+    return max(1, min(_BATCH, _PULL // largest))

@@ -6,9 +6,10 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import InvalidReplicationFactorError, KafkaConnectionError, KafkaError
+from aiokafka.errors import InvalidReplicationFactorError, KafkaConnectionError, KafkaError, MessageSizeTooLargeError
 from aiokafka.structs import TopicPartition
 
 from tests.brokers.broker import Broker
@@ -16,6 +17,7 @@ from tests.integration.kafka.world import PLANNER, REALM, SECONDS, World, eventu
 from tests.support.raw_kafka import GZIP, Batch, Raw, RawClient
 from watchword import ConfigurationError, Mode, Policy, SigningError, Unavailable, VerifiedMessage, Watchword
 from watchword.message import Message
+from watchword.statements import MAX_BYTES
 from watchword_adapters.control.log import TOGETHER
 from watchword_adapters.kafka import SigningProducer, control_broker
 from watchword_adapters.kafka.control_broker import ControlBroker
@@ -115,6 +117,15 @@ async def test_it_is_made_once(world: World, log: KafkaControlLog) -> None:
     async with administrator(world) as admin:
         found = await settings_of(admin, log.topic)
     assert {name: found[name] for name in MADE} == MADE
+
+
+async def test_a_stranger_can_store_nothing_longer_than_any_statement(world: World, log: KafkaControlLog) -> None:
+    """Promise (A52): the broker refuses what no statement can be; the longest that anybody would read is stored."""
+    async with AIOKafkaProducer(bootstrap_servers=world.bootstrap) as stranger:
+        with pytest.raises(MessageSizeTooLargeError):
+            await stranger.send_and_wait(log.topic, bytes(64 * 1024))
+    position = await log.publish(bytes(MAX_BYTES), KIND)
+    assert (await log.end()).next == position + 1 == 1
 
 
 async def test_two_who_make_it_at_once_agree(world: World, unique: Callable[[str], str]) -> None:
@@ -264,7 +275,13 @@ async def test_what_is_said_while_connected_comes_live(log: KafkaControlLog) -> 
 
 @pytest.mark.needs_kafka("raw_batches")
 async def test_a_flood_of_strangers_is_read_in_bounds(world: World, log: KafkaControlLog) -> None:
-    """Promise (A52): in order, each once, so many at a time as the port says, whatever a batch holds; and then us."""
+    """Promise (A52): in order, each once, so many at a time as the port says, whatever a batch holds; and then us.
+
+    The topic takes batches as large as brokers let topics do by default, as logs of one's own may.
+    """
+    async with administrator(world) as admin:
+        await set_(admin, log.topic, max_message_bytes="1048588")
+    await log.check()
     many = Batch(records=[Raw(value=b"") for _ in range(30_000)], codec=GZIP)
     async with RawClient(world.bootstrap) as stranger:
         await stranger.send(log.topic, many)

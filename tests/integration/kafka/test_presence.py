@@ -4,11 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import MessageSizeTooLargeError
 
 from tests.brokers.plugin import MakeTopic
 from tests.integration.kafka.world import CONTROLLER, INTERN, PLANNER, Captured, World, read
 from watchword import ConfigurationError
-from watchword.presence import CONTENT_TYPE, Announcement, Presence
+from watchword.presence import CONTENT_TYPE, MAX_BYTES, Announcement, Presence
 from watchword.spi import Message
 from watchword_adapters.kafka.presence import KafkaPresence
 from watchword_adapters.redriving import judge
@@ -49,6 +53,28 @@ async def test_what_is_announced_is_read_from_a_time_on(world: World, make_topic
         assert sorted(dropped) == ["replayed", "unsigned"]
         (present,) = presence.look(since=0.0, is_contained=lambda _: False)
         assert (present.principal, len(present.instances)) == (PLANNER, 6)
+
+
+async def test_what_is_made_takes_no_megabytes(world: World, unique: Callable[[str], str]) -> None:
+    """A55: the topic keeps the longest announcement, nothing longer, and as many as a day has."""
+    topic = unique("presence")
+    async with KafkaPresence(topic, watchword=world.speaker(), bootstrap_servers=world.bootstrap) as channel:
+        assert await channel.make()
+        assert not await channel.make()
+        admin = AIOKafkaAdminClient(bootstrap_servers=world.bootstrap)
+        await admin.start()
+        try:
+            answers: list[Any] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+        finally:
+            await admin.close()
+        settings = {name: value for name, value, *_ in answers[0].resources[0][4]}
+        assert (settings["retention.bytes"], settings["retention.ms"]) == (str(1 << 30), "86400000")
+        async with AIOKafkaProducer(bootstrap_servers=world.bootstrap) as stranger:
+            with pytest.raises(MessageSizeTooLargeError):
+                await stranger.send_and_wait(topic, bytes(64 * 1024))
+        await channel.announce(bytes(MAX_BYTES), {"content-type": CONTENT_TYPE})
+        (found,) = await messages(channel, 0.0)
+        assert found.value == bytes(MAX_BYTES)
 
 
 async def test_a_topic_that_is_missing_is_told(world: World, unique: Callable[[str], str]) -> None:

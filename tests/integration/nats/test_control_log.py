@@ -20,6 +20,7 @@ from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import CLOUD, PATIENCE, PLANNER, World, raw, soon, world_on
 from watchword import ConfigurationError, Mode, SigningError, Unavailable, VerifiedMessage, Watchword
 from watchword.message import Message
+from watchword.statements import MAX_BYTES
 from watchword_adapters.nats.control_log import NatsControlLog
 
 KIND = {"content-type": "application/json"}
@@ -125,7 +126,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"max_msgs": 1000}, "max_msgs = -1"),
     ({"max_bytes": 1_000_000}, "max_bytes = -1"),
     ({"max_msgs_per_subject": 10}, "max_msgs_per_subject = -1"),
-    ({"max_msg_size": 4096}, "max_msg_size = -1"),
+    ({"max_msg_size": 4096}, "max_msg_size = 65536 or more"),
     ({"max_consumers": 2}, "max_consumers = -1"),
     ({"deny_delete": False}, "deny_delete = true"),
     ({"deny_purge": False}, "deny_purge = true"),
@@ -202,6 +203,15 @@ async def test_what_strangers_write_comes_as_it_came(world: World, log: NatsCont
     odd, broken, bare = await read(log, 1, 4)
     assert (odd.value, odd.headers) == (b"odd", (("a", b"1"), ("A", b"2"), ("a", b"3")))
     assert (broken.value, broken.headers, bare.value, bare.headers) == (b"broken", (), b"bare", ())
+
+
+async def test_a_stranger_can_store_nothing_longer_than_any_statement(world: World, log: NatsControlLog) -> None:
+    """Promise (A52): the server refuses what no statement can be; the longest that anybody would read is stored."""
+    stranger = (await world.plain()).jetstream()
+    with pytest.raises(APIError, match="message size exceeds maximum allowed"):
+        await stranger.publish(log.subject, bytes(64 * 1024 + 1))
+    position = await log.publish(bytes(MAX_BYTES), KIND)
+    assert (await log.end()).next == position + 1 == 2
 
 
 async def test_it_is_read_from_any_position(log: NatsControlLog) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from nats.aio.msg import Msg
-from nats.js.errors import NotFoundError
+from nats.js.errors import APIError, NotFoundError
 
 from tests.brokers.nats import wheel
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import PATIENCE, World, resend, until, world_on
 from tests.support.fleet import CLOUD, MALLORY, ONCALL, PLANNER, Fleet, clean_environment
 from watchword import ConfigurationError, VerifiedMessage, Watchword
-from watchword.presence import CONTENT_TYPE, Announcement, Evidence
+from watchword.presence import CONTENT_TYPE, MAX_BYTES, Announcement, Evidence
 from watchword.statements import Contain, Release
 from watchword_adapters.control.speaker import speaker
 from watchword_adapters.nats import VerifiedMsg, WatchwordClient, connect
@@ -169,6 +169,38 @@ async def test_a_flood_of_copies_forgeries_and_inventions(world: World, stored: 
         "principal": MALLORY, "contained": True, "instances": [], "reported": None,
     }  # fmt: skip
     assert found[PLANNER]["reported"] is None
+
+
+async def test_megabytes_of_a_stranger_hide_nobody(world: World, stored: Fleet, capsys: Capture) -> None:
+    """A55: where a stream of one's own takes large messages, who counts them, and shows the others all the same."""
+    await announce(stored, stored.agent(CLOUD), made_up(1))
+    stranger = await world.plain()
+    for _ in range(100):
+        await stranger.publish(stored.presence, bytes(1_000_000))
+        await stranger.flush()
+    await announce(stored, stored.agent(PLANNER), made_up(2))
+    found = await stored.who(capsys, "--since", "24h")
+    assert found["dropped"] == {"unsigned": 100}
+    assert len(found[CLOUD]["instances"]) == len(found[PLANNER]["instances"]) == 1
+
+
+async def test_what_is_made_takes_no_megabytes(world: World, unique: Callable[[str], str]) -> None:
+    """A55: the stream keeps the longest announcement, nothing longer, and as many as a day has."""
+    subject = unique("presence")
+    admin = (await world.plain()).jetstream()
+    async with NatsPresence(subject, watchword=world.agent(PLANNER), servers=world.url) as channel:
+        assert await channel.make()
+        try:
+            assert not await channel.make()
+            config = (await admin.stream_info(subject)).config
+            assert (config.max_bytes, config.max_age) == (1 << 30, 86_400)
+            with pytest.raises(APIError, match="message size exceeds maximum allowed"):
+                await admin.publish(subject, bytes(64 * 1024 + 1))
+            await channel.announce(bytes(MAX_BYTES), {"content-type": CONTENT_TYPE})
+            (found,) = [one async for one in channel.read(since=0.0, listen=0.0)]
+            assert found.value == bytes(MAX_BYTES)
+        finally:
+            await admin.delete_stream(subject)
 
 
 async def test_what_others_say_moves_no_verdict(world: World, stored: Fleet, capsys: Capture) -> None:

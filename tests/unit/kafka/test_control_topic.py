@@ -30,13 +30,24 @@ WRONG: list[tuple[str, str | None, str]] = [
 
 def good(**changes: str | None) -> dict[str, str | None]:
     """Return what a broker tells of a topic that was made by us, but for some settings."""
-    return {"max.message.bytes": "1048588", **MADE, **changes}
+    return {**MADE, **changes}
 
 
 def test_what_is_made_is_accepted() -> None:
     """Promise (A52): the settings with which a log is made pass, and what loses nothing is the operator's choice."""
     check_settings(TOPIC, 1, good())
-    check_settings(TOPIC, 1, good(**{"max.message.bytes": "65536", "segment.ms": "1"}))
+    check_settings(TOPIC, 1, good(**{"segment.ms": "1"}))
+
+
+def test_what_no_statement_can_be_is_refused_by_the_broker() -> None:
+    """Promise (A52): a stranger's megabytes are not stored, for every start would read them, for good."""
+    assert MADE["max.message.bytes"] == "65536"
+
+
+@pytest.mark.parametrize("size", ["65536", "1048588", "2147483647"])
+def test_a_limit_that_no_statement_can_reach_is_accepted(size: str) -> None:
+    """A topic that was made with the broker's own limit, or with a greater one, goes on."""
+    check_settings(TOPIC, 1, good(**{"max.message.bytes": size}))
 
 
 def test_only_what_is_looked_at_is_asked_for() -> None:

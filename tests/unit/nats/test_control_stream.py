@@ -24,7 +24,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("max_msgs", 1, "max_msgs = -1"),
     ("max_bytes", 1, "max_bytes = -1"),
     ("max_msgs_per_subject", 1, "max_msgs_per_subject = -1"),
-    ("max_msg_size", 1, "max_msg_size = -1"),
+    ("max_msg_size", 1, "max_msg_size = 65536 or more"),
+    ("max_msg_size", 65535, "max_msg_size = 65536 or more"),
     ("max_consumers", 1, "max_consumers = -1"),
     ("deny_delete", False, "deny_delete = true"),
     ("deny_delete", None, "deny_delete = true"),
@@ -54,6 +55,17 @@ def with_setting(name: str, value: object) -> dict[str, Any]:
 def test_what_is_made_is_accepted(extra: dict[str, Any]) -> None:
     """Promise (A52): the settings with which a log is made pass; what loses nothing is the operator's choice."""
     check_settings(settings_for(SUBJECT, replicas=None) | extra, SUBJECT)
+
+
+def test_what_no_statement_can_be_is_refused_by_the_server() -> None:
+    """Promise (A52): a stranger's megabytes are not stored, for every start would read them, for good."""
+    assert settings_for(SUBJECT, replicas=None)["max_msg_size"] == 65536
+
+
+@pytest.mark.parametrize("size", [-1, 0, 65536, 1 << 20])
+def test_a_limit_that_no_statement_can_reach_is_accepted(size: int) -> None:
+    """A log that was made without a limit, or with a greater one, goes on."""
+    check_settings(with_setting("max_msg_size", size), SUBJECT)
 
 
 def test_replicas_are_asked_for() -> None:
