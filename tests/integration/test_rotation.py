@@ -43,10 +43,10 @@ class Rehearsal:
             Step(text="watchword key publish old.jwk", after=self.thief_is_late),
             Step(text=keygen.format("reporter"), before=self.count),
             Step(text="watchword jwks agents.jwks reporter-2.jwk --output agents.jwks"),
-            Step(text="mv reporter-2.pem reporter.pem", after=self.reporter_has_switched),
+            Step(text="mv reporter-2.pem reporter.pem", before=self.file_is_read, after=self.reporter_has_switched),
             Step(text=keygen.format("oncall")),
             Step(text="watchword jwks root.jwks oncall-2.jwk --output root.jwks"),
-            Step(text="mv oncall-2.pem oncall.pem"),
+            Step(text="mv oncall-2.pem oncall.pem", before=self.file_is_read),
             Step(
                 text="watchword contain agent://acme/nobody --for 1m --why DRILL-1", after=self.operators_old_key_ends
             ),
@@ -99,6 +99,17 @@ class Rehearsal:
         assert all(one.delivered(PLANNER, since, key=self.names[SECOND]) == [] for one in realm.reading)
         await realm.stop_sending("thief")
         await realm.come(PLANNER, key=self.names[THIRD])
+
+    async def file_is_read(self) -> None:
+        """Wait until all readers have read the file, as the page says: they know a key that came into it later."""
+        realm, probe = self._realm, f"probe-{len(self._realm.keys)}"
+        realm.write(probe, follows=False)
+        await realm.joins("operators.jwks", f"{probe}.jwk")
+        await realm.member("agent", probe, realm.tasks, RATE)
+        await realm.come(f"agent://acme/{probe}")
+        await realm.stop_sending(probe)
+        await realm.come(REPORTER)
+        await self.count()
 
     async def reporter_has_switched(self) -> None:
         """See that its new key is in use, give the old one its end in the file, and see that all goes on."""
