@@ -1,10 +1,14 @@
-"""Opens what is a regular file and nothing else, so that a pipe or device in its place cannot make a reader wait."""
+"""Opens what is a regular file and nothing else, so that a pipe or device in its place cannot make a reader wait.
+
+What a process keeps for itself must also be its own: whoever may write to it decides what the process remembers.
+"""
 
 from __future__ import annotations
 
 import codecs
 import errno
 import os
+import shlex
 import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -14,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
+
+_HAS_MODES: Final = os.name == "posix"
+"""Whether the system says by owner and mode who may write."""
 
 
 @contextmanager
@@ -32,8 +39,23 @@ def open_regular(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
         try:
             yield file, status
         except OSError as error:  # a failed read does not say of what
-            error.filename = error.filename or str(path)
+            if error.errno is not None:  # else it is one of ours, which says all
+                error.filename = error.filename or str(path)
             raise
+
+
+def check_ours(path: Path, status: os.stat_result) -> None:
+    """Raise OSError, which says what to type, where others may write to a file or directory (root may anywhere)."""
+    if not _HAS_MODES:
+        return
+    if status.st_uid not in {os.geteuid(), 0}:
+        command = f"chown {os.geteuid()}"
+    elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        command = "chmod go-w"
+    else:
+        return
+    beside = ", or name another directory in it" if stat.S_ISDIR(status.st_mode) else ""
+    raise OSError(f"others may write to {path}: type {command} {shlex.quote(str(path))}{beside}")
 
 
 def without_mark(data: bytes) -> bytes:

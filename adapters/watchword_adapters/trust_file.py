@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from watchword.message import is_principal
 from watchword.trust import MAX_PRINCIPALS, Demerits, Trust
 from watchword.wire_json import members_from_json
+from watchword_adapters.regular_file import check_ours, open_regular
 from watchword_adapters.stores.journal import check_place
 
 if TYPE_CHECKING:
@@ -147,9 +148,13 @@ class TrustFile:
         return Kept(score.held() if isinstance(score, Demerits) else {}, both.kept_out())
 
     def _read(self) -> Kept:
-        """Return what is known; nothing, where there is no file. One that is no file of ours is put aside."""
+        """Return what is known; nothing, where there is no file. One that is no file of ours is put aside.
+
+        OSError where others may write to it, or it is no regular file.
+        """
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as (file, status):
+                check_ours(self.path, status)
                 text = file.read(MAX_BYTES + 1)
         except FileNotFoundError:
             return NOTHING

@@ -1,11 +1,12 @@
 """The commands and their arguments; what they do is beside, and imported when it is used."""
 
+import re
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import typer.main
@@ -38,10 +39,14 @@ app.add_typer(stored, name="store")
 ruled = typer.Typer(no_args_is_help=True, help="Ask what the settings allow.")
 app.add_typer(ruled, name="policy")
 
+_MARKUP = re.compile(r"(?=\[[a-z#/@][^[]*?])")
+"""Before what rich takes for markup. Its own ``escape`` does the same, and would be imported by every command."""
+
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code; ConfigurationError for wrong arguments, in one line like any other."""
     command = typer.main.get_command(app)
+    _take_literally(command)
     try:
         code = command.main(list(arguments), prog_name="watchword", standalone_mode=False)
     except typer.Abort:  # what it makes of an interrupt
@@ -57,6 +62,16 @@ def run(arguments: Sequence[str]) -> int:
         where = "watchword" if context is None else context.command_path
         raise ConfigurationError(f"{told}; see '{where} --help'") from None
     return code if isinstance(code, int) else OK
+
+
+def _take_literally(command: Any) -> None:
+    """Have help texts shown as they are written: rich would take ``[control]`` for markup, and show nothing of it."""
+    for one in (command, *command.params):
+        for name in ("help", "short_help", "epilog"):
+            if text := getattr(one, name, None):
+                setattr(one, name, _MARKUP.sub(r"\\", text))
+    for below in getattr(command, "commands", {}).values():
+        _take_literally(below)
 
 
 class KeyKind(StrEnum):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from watchword import ConfigurationError
 from watchword.control import Link
 from watchword.wire_json import message_from_members, message_to_json
+from watchword_adapters.regular_file import check_ours, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -47,7 +48,8 @@ class Known(NamedTuple):
 class StateFile:
     """The file of one channel in the directory that ``[replay] state`` names.
 
-    ConfigurationError where it cannot be used; OSError from what cannot be written.
+    ConfigurationError where it cannot be used, or others may write to it or its directory, and so take out of it that
+    somebody is contained; OSError from what cannot be written.
     """
 
     def __init__(self, directory: Path, channel: str) -> None:
@@ -59,17 +61,17 @@ class StateFile:
         """Read what is known; nothing, where there is no file yet."""
         known = Known(None, [], {})
         try:
-            with self.path.open("rb") as file:
+            check_ours(self.path.parent, self.path.parent.stat())
+            with open_regular(self.path) as (file, status):
+                check_ours(self.path, status)
                 lines = file.read().split(b"\n")
         except FileNotFoundError:
             return known
         except OSError as error:
-            raise ConfigurationError(f"state: {self.path}: {error.strerror}") from None
+            raise ConfigurationError(f"state: {self.path}: {error.strerror or error}") from None
         lines.pop()  # the end of the last line, or what a crash left of one
         if not lines or not self._is_header(lines[0]):
-            raise ConfigurationError(
-                f"state: {self.path} is not what this channel's operators said: put it away to begin again"
-            )
+            raise self._foreign()
         place, self._lines = None, len(lines)
         for line in lines[1:]:
             match _members(line):
@@ -78,8 +80,16 @@ class StateFile:
                 case {"of": [str(name), str(key)], "link": [int(number), str(digest), int(whole)]}:
                     known.links[name, key] = Link(number, digest, whole)
                 case {"statement": dict(members)}:
-                    known.messages.append(message_from_members(members))
+                    try:
+                        known.messages.append(message_from_members(members))
+                    except ValueError:
+                        raise self._foreign() from None
         return known._replace(place=place)
+
+    def _foreign(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"state: {self.path} is not what this channel's operators said: put it away to begin again"
+        )
 
     def _is_header(self, line: bytes) -> bool:
         expected = {"watchword_control": _VERSION, "channel": self._channel}
@@ -136,5 +146,5 @@ def _line(members: Mapping[str, object]) -> bytes:
 def _members(line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -26,7 +26,6 @@ import os
 import re
 import secrets
 import sqlite3
-import stat
 import threading
 import time
 import weakref
@@ -37,6 +36,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from watchword import ConfigurationError
 from watchword.guard import Kind
 from watchword.journal import Recalled
+from watchword_adapters.regular_file import check_ours
 from watchword_adapters.stores.journal_file import JournalFile, delete
 
 if TYPE_CHECKING:
@@ -228,9 +228,7 @@ def check_place(directory: Path) -> None:
         raise OSError("this system has no locks on files") from None
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     there = directory.resolve()
-    status = there.stat()
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or status.st_uid not in {os.geteuid(), 0}:
-        raise OSError(f"others may write to {there}, and so decide what a replay is; name another directory in it")
+    check_ours(there, there.stat())
     if _ELSEWHERE.fullmatch(kind := _file_system(there)):
         raise OSError(f"{there} is on a network file system ({kind}); name a local directory")
 

@@ -28,11 +28,13 @@ class Told:
 
     def __init__(self) -> None:
         self.events: list[str] = []
+        self.details: list[str] = []
 
     def __call__(self, event: str, **fields: str | float | None) -> None:
         """Note it; each has a field that says where the file is."""
         assert "path" in fields
         self.events.append(event)
+        self.details.append(str(fields.get("detail")))
 
 
 @pytest.fixture(autouse=True)
@@ -196,6 +198,7 @@ GOOD = {"watchword_trust": 1, "held": {ALICE: [0.1, 1.0]}, "out": {ALICE: [0.5]}
         b"\xff\xfe",
         b"[]",
         b"SQLite format 3\0",
+        b"[" * 200_000,
         json.dumps(GOOD | {"watchword_trust": 2}).encode(),
         json.dumps(GOOD | {"held": []}).encode(),
         json.dumps(GOOD | {"out": None}).encode(),
@@ -251,6 +254,32 @@ def test_a_directory_that_others_may_write_to_is_told_once(tmp_path: Path, clock
     tmp_path.chmod(0o777)
     file._write()
     assert told.events == ["trust.not_kept"] * 2
+
+
+def test_a_file_that_others_may_write_to_is_told(tmp_path: Path, clock: Clock) -> None:
+    """Promise: whoever may write to it could say who is kept out, so it is neither read nor written; it judges on."""
+    fell(tmp_path, clock)
+    path = tmp_path / "a.trust"
+    path.chmod(0o606)
+    told = Told()
+    trust, file = kept(tmp_path, clock, told)
+    assert (trust.kept_out(), told.events) == ({}, ["trust.not_kept"])
+    assert told.details == [f"others may write to {path}: type chmod go-w {path}"]
+    trust.note(BOB, Fact.REPORTED)
+    file._write()
+    assert told.events == ["trust.not_kept"]
+    path.chmod(0o600)
+    file._write()
+    assert {ALICE, BOB} <= json.loads(path.read_text())["held"].keys()
+
+
+def test_a_pipe_in_its_place_is_told_at_once(tmp_path: Path, clock: Clock) -> None:
+    """Promise: no start waits for whoever may write to it some day."""
+    os.mkfifo(tmp_path / "a.trust")
+    told = Told()
+    _, file = kept(tmp_path, clock, told)
+    file._write()
+    assert (told.events, told.details) == (["trust.not_kept"], ["is not a regular file"])
 
 
 def test_a_disk_that_is_full_leaves_the_old_file(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
