@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 REPORT: Final = Path("build/reports/trust.json")
 RUNS: Final = 20
-BESIDE_FORGERIES: Final = 5
+BESIDE_FORGERIES: Final = 3
 RATE: Final = 200.0
 FORGERIES: Final = 1000.0
 OVERLAP: Final = 30

@@ -33,6 +33,9 @@ CHECK_EVERY: Final = 5.0
 """Seconds between two looks at the operators' own keys, and at the log's end."""
 
 _TICK: Final = 0.5
+_MOST_MISSING: Final = 256
+"""Keys in operators' names that are looked for once more, though nobody knows them; strangers may invent more."""
+
 _WAIT_FOR_KEYS: Final = 1.0
 _SHORTEST: Final = 0.1
 _LONGEST: Final = 5.0
@@ -89,7 +92,7 @@ class Following:
         self._operators = parts.operators
         self._verifier = Verifier(
             realm=parts.realm,
-            keys=_OperatorsKeys(parts.root, lambda: self._operators),
+            keys=_OperatorsKeys(parts.root, lambda: self._operators, self._is_missing),
             replay=MemoryReplayStore(horizon=None),
             policy=Policy(),
             clock=parts.clock,
@@ -97,6 +100,8 @@ class Following:
         self._check = Threads()
         self._keys: dict[OperatorKey, bytes] = {}
         self._gone: set[OperatorKey] = set()
+        self._missing: dict[tuple[str, bytes], None] = {}
+        self._unsure: Place | None = None
         self._current_at: float | None = None
         self._end: End | None = None
         self._told: str | None = None
@@ -134,7 +139,8 @@ class Following:
 
     def _read_again(self) -> None:
         """Read the log from its beginning."""
-        self.place = None
+        self.place = self._unsure = None
+        self._missing.clear()
         self._again.set()
         self._changed()
 
@@ -247,6 +253,15 @@ class Following:
         if self.parts.listen is not None:
             self.parts.listen(heard)
 
+    def _is_missing(self, principal: str, key_id: bytes) -> None:
+        """Note that a key in an operator's name is known to no source: perhaps not yet, for he has just rotated his.
+
+        Until it is, a restart goes on from before what it signed.
+        """
+        if len(self._missing) < _MOST_MISSING:
+            self._missing[principal, key_id] = None
+        self._unsure = self._unsure or self.place
+
     def _keep_statements(self, heard: Iterable[Issued]) -> None:
         """Write what is new; where that fails a restart would know less, and that is told."""
         state = self.parts.state
@@ -254,7 +269,11 @@ class Following:
             return
         new = [one for one in heard if one.statement.entry is not None]
         try:
-            state.append(_messages(new), self.place, {by: self.control.link(by) for by in {one.by for one in heard}})
+            state.append(
+                _messages(new),
+                self._unsure or self.place,
+                {by: self.control.link(by) for by in {one.by for one in heard}},
+            )
             if state.is_bloated(self.control.held):
                 self._rewrite(state)
         except OSError as error:
@@ -262,7 +281,7 @@ class Following:
 
     def _rewrite(self, state: StateFile) -> None:
         links = {by: self.control.link(by) for by in self.control.speakers}
-        state.write(_messages(self.control.deciding()), self.place, links)
+        state.write(_messages(self.control.deciding()), self._unsure or self.place, links)
 
     def _failed(self, error: Exception) -> None:
         self.error = error
@@ -321,6 +340,12 @@ class Following:
                         self._rewrite(self.parts.state)
                 self._changed()
 
+        for principal, key_id in tuple(self._missing):
+            with suppress(Exception):  # as above
+                if (key := await self.parts.root.find(principal, key_id)) is not None and key.principal == principal:
+                    self._read_again()
+                    break
+
     def _in_authority(self, by: OperatorKey, key: VerificationKey | None) -> bool:
         if key is None or (key.principal, thumbprint(key.public)) != by:
             return False
@@ -349,15 +374,21 @@ class Following:
 class _OperatorsKeys:
     """Asks for operators' keys only: a flood of others costs no look-up."""
 
-    def __init__(self, root: KeySource, operators: Callable[[], Iterable[Operator]]) -> None:
+    def __init__(
+        self, root: KeySource, operators: Callable[[], Iterable[Operator]], missing: Callable[[str, bytes], None]
+    ) -> None:
         self._root = root
         self._operators = operators
+        self._missing = missing
 
     async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
         """See ``KeySource.find``."""
         if not any(one.principal == principal for one in self._operators()):
             return None
-        return await self._root.find(principal, key_id)
+        key = await self._root.find(principal, key_id)
+        if key is None or key.principal != principal:
+            self._missing(principal, key_id)
+        return key
 
 
 def _messages(heard: Iterable[Issued]) -> list[Message]:

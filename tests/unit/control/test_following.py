@@ -230,6 +230,46 @@ async def test_a_key_without_authority_takes_its_words_with_it(world: World) -> 
         assert not contained(following.control)
 
 
+async def test_what_a_new_key_said_before_it_was_known_here_is_read_again(world: World) -> None:
+    """Promise: an operator who rotates his key loses no word, though root files come later; over a restart as well."""
+    new, old = SigningKey.generate(), world.signing[ONCALL]
+    before = world.root.keys
+    after = [*before, new.verification_key(ONCALL)]
+    async with followed(world.parts()) as following:
+        world.signing[ONCALL], world.root.keys = new, after
+        agent = world.agent(ONCALL)
+        world.root.keys = before
+        statement = Statement(1, "", 7, Contain(PLANNER))
+        await MemoryLog(world.entries, agent).publish(statement.to_json(), {"content-type": CONTENT_TYPE})
+        world.signing[ONCALL] = old
+        await world.say(Contain(MALLORY))
+        await soon(lambda: contained(following.control, MALLORY))
+        assert not contained(following.control)
+    async with followed(world.parts()) as following:
+        assert not contained(following.control)
+        world.root.keys = after
+        await soon(lambda: contained(following.control))
+    audit = world.agent(ONCALL).audit
+    async with followed(world.parts(audit=audit)) as following:
+        assert contained(following.control)
+        assert contained(following.control, MALLORY)
+    assert audit.counts == {}
+
+
+async def test_a_flood_in_an_operators_name_is_noted_within_bounds(world: World, monkeypatch: Any) -> None:
+    """A stranger may invent keys."""
+    monkeypatch.setattr(followings, "_MOST_MISSING", 2)
+    for _ in range(5):
+        world.signing[ONCALL] = SigningKey.generate()
+        value = Statement(1, "", 7, Contain(PLANNER)).to_json()
+        await MemoryLog(world.entries, world.agent(ONCALL)).publish(value, {"content-type": CONTENT_TYPE})
+    async with followed(world.parts(state=None)) as following:
+        world.root.down = True
+        assert len(following._missing) == 2
+        await asyncio.sleep(0.05)
+        world.root.down = False
+
+
 async def test_what_was_kept_of_a_key_without_authority_lapses(world: World) -> None:
     """It was revoked while this process was away."""
     await world.say(Contain(PLANNER))
