@@ -191,7 +191,7 @@ async def _attend(with_: Opened, pause: float) -> int:
                 if not failed:
                     sys.stderr.write(f"watchword: warning: {one_line(str(error))}; trying on\n")
                 failed = True
-            await asyncio.sleep(pause)
+            await wait(pause)
 
 
 def run_log(config: Path, *, follow: bool, as_json: bool) -> int:
@@ -215,6 +215,11 @@ async def _log(with_: Opened, *, follow: bool, as_json: bool) -> int:
         if follow:
             await for_ever()
     return max(codes)
+
+
+async def wait(seconds: float) -> None:
+    """Wait until the next head is due."""
+    await asyncio.sleep(seconds)
 
 
 async def for_ever() -> None:

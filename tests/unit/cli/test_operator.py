@@ -220,7 +220,7 @@ def test_heads_are_said_until_somebody_ends_it(run: Run, entries: Entries, monke
         entries.down = pauses[0] in {2, 3}
         return pauses[0] > 3 and len(entries.kept) > 2
 
-    monkeypatch.setattr(asyncio, "sleep", interrupt_when(over))
+    monkeypatch.setattr(commands, "wait", interrupt_when(over))
     ended = run("control", "attend", "-c", "oncall.toml")
     assert (ended.code, ended.out) == (130, f"{ONCALL} attends: a head every 10 s\n")
     assert ended.err.count("trying on") == 1
