@@ -1,5 +1,6 @@
 """What a consumer with a quarantine does, step by step: it judges, and puts what does not verify."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -54,6 +55,14 @@ def judged(record: ObservedRecord) -> Message:
 async def held(world: World, topic: str) -> list[Stored]:
     """Return what a quarantine topic holds, committed."""
     return await copies(topic, watchword=world.reader(), bootstrap_servers=world.bootstrap)
+
+
+async def settled(world: World, topic: str, count: int) -> list[Stored]:
+    """Return what a quarantine topic holds once it is so many: a broker ends a transaction after it has said so."""
+    async with asyncio.timeout(30):
+        while len(found := await held(world, topic)) < count:
+            pass
+    return found
 
 
 async def length(world: World, topic: str) -> int:

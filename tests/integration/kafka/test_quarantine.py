@@ -8,7 +8,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import IllegalOperation, MessageSizeTooLargeError
 
-from tests.integration.kafka.quarantining import held, length, quarantine_in
+from tests.integration.kafka.quarantining import held, length, quarantine_in, settled
 from tests.integration.kafka.world import REALM, World
 from watchword import ConfigurationError, Reason, Rejected, Unavailable
 from watchword.settings import QuarantineSettings
@@ -138,13 +138,13 @@ async def test_copy_and_offset_commit_or_abort_together(world: World, opened: Op
         async with producer.transaction():
             await producer.send_offsets_to_transaction(moved(live, 3), group)
             assert await held(world, topic) == []
-        found = await held(world, topic)
+        found = await settled(world, topic, 3)
         assert offsets(found) == [0, 1, 2]
         assert all(stored.kept and stored.kept.message.headers == () for stored in found)
 
         async with producer.transaction():
             await producer.send_offsets_to_transaction(moved(live, 4), group)
-        assert len(await held(world, topic)) == 3
+        assert len(await settled(world, topic, 3)) == 3
         await quarantine.close()
 
 
@@ -174,7 +174,7 @@ async def test_a_copy_that_cannot_be_sent_fails_a_bounded_number_of_transactions
         quarantine.send = send  # type: ignore[method-assign]  # as above
         async with producer.transaction():
             await producer.send_offsets_to_transaction(moved(live, 8), group)
-    found = await held(world, topic)
+    found = await settled(world, topic, 2 - failures)
     assert [stored.kept.complete for stored in found if stored.kept] == [False] * (2 - failures)
 
 
@@ -193,7 +193,7 @@ async def test_outside_a_transaction_the_client_says_what_is_wrong(world: World)
             await producer.send_offsets_to_transaction(moved(live, 8), group)
         async with producer.transaction():
             await producer.send_offsets_to_transaction(moved(live, 8), group)
-    assert offsets(await held(world, topic)) == [7]
+    assert offsets(await settled(world, topic, 1)) == [7]
 
 
 @pytest.mark.needs_kafka("unknown_topic_error")
