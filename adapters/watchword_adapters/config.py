@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -33,6 +34,8 @@ _READ_ONCE: Final = ("realm", "principal", "signer", "replay", "quarantine", "te
 """Tables that hold after a restart only; of the signer, the file with its key is followed."""
 
 _SIMILAR: Final = 0.8
+_NAMED: Final = 10
+"""Unknown principals that a warning names."""
 
 
 def load(
@@ -262,20 +265,35 @@ def _check_names(settings: Settings, sources: Iterable[KeySource], context: Cont
         if not isinstance(source, FileKeys):
             return
         known |= {key.principal for key in source.keys}
+    # Found at once: a set may have 20,000 keys, and the policy as many rules.
+    without_scheme = dict[str, str]()
+    for one in sorted(known, reverse=True):
+        for scheme in re.finditer("://", one):
+            without_scheme[one[scheme.end() :]] = one
     policy = settings.policy
     for table, names in (("contained", policy.contained), ("allow", [rule.principal for rule in policy.allow])):
-        unknown = []
+        unknown = list[str]()
         for number, name in enumerate(names):
-            whole = next((one for one in sorted(known) if one.endswith(f"://{name}")), None)
-            if name not in known and whole is not None:
+            if name in known:
+                continue
+            if name in without_scheme:
+                whole = without_scheme[name]
                 raise ConfigurationError(f"policy.{table}[{number}]: {name!r} has no key; write {whole!r}, which has")
-            if name not in known:
-                similar = get_close_matches(name, known, 1, _SIMILAR)
-                unknown.append(f"{name!r} (did you mean {similar[0]!r}?)" if similar else repr(name))
+            unknown.append(name)
         if unknown and known:
             context.warn(
                 "policy.unknown_principals",
                 setting=f"policy.{table}",
-                principals=", ".join(unknown),
+                principals=_told(list(dict.fromkeys(unknown)), known),
                 remedy="write them as in the key files, or publish their keys there",
             )
+
+
+def _told(unknown: list[str], known: set[str]) -> str:
+    """Name those that are unknown, with what may have been meant; of many the first ones, for to guess takes time."""
+    told = []
+    for name in unknown[:_NAMED]:
+        similar = get_close_matches(name, known, 1, _SIMILAR)
+        told.append(f"{name!r} (did you mean {similar[0]!r}?)" if similar else repr(name))
+    more = len(unknown) - len(told)
+    return ", ".join(told) + (f" and {more} more" if more else "")

@@ -388,6 +388,16 @@ def test_a_principal_without_a_key_is_warned_of(write: Write, table: str, writte
     assert "acme/planner" in refusal(write(BASE + written.replace('"x"', '"acme/planner"')))
 
 
+def test_of_many_principals_without_a_key_the_first_are_named(write: Write) -> None:
+    """To guess what was meant takes time for each, and nobody reads a line of thousands."""
+    told: list[object] = []
+    names = ", ".join(f'"agent://acme/x{number}"' for number in range(1000))
+    load(write(f"{BASE}[policy]\ncontained = [{names}]\n"), warn=lambda _, **fields: told.append(fields["principals"]))
+    (line,) = told
+    assert str(line).endswith(" and 990 more")
+    assert str(line).count("agent://acme/x") == 10
+
+
 def test_whom_a_plug_in_knows_is_not_guessed_at(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where keys come from elsewhere, or from nowhere, no principal is called unknown."""
     warnings: list[str] = []

@@ -31,4 +31,3 @@ async def test_a_copy_is_a_replay_in_a_group_that_shares_a_store() -> None:
     keys.down = False
     with pytest.raises(Rejected, match="replayed"):
         await agent.verifier.verify(replace(message, arrival=b"2" * 16))
-
