@@ -56,7 +56,7 @@ class Outbox:
         With a signing back-end that takes its time it waits for the signature: Unavailable where that failed. The first
         to be signed waits while the settings are looked at, if that is due, for they may name another key.
         """
-        if not self.waiting:
+        if not self.waiting and self._watchword.is_due():
             await self._watchword.keep_up()
         self._wire.check_open(len(one.payload) + self.waiting_size)
         signer = self._watchword.signer

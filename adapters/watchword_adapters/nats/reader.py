@@ -282,7 +282,7 @@ class Reader:
         if isinstance(verdict, Rejected):
             self.offer(message, verdict)
             return
-        self.watchword.verifier.remember_unjudged(message)
+        self.watchword.verifier.remember_unjudged(message, comes_again=False)
         if not self.offer(message, verdict, self._given_up):
             await self._given_up(kept=False)
 
