@@ -390,10 +390,14 @@ def test_a_principal_without_a_key_is_warned_of(write: Write, table: str, writte
 
 def test_of_many_principals_without_a_key_the_first_are_named(write: Write) -> None:
     """To guess what was meant takes time for each, and nobody reads a line of thousands."""
-    told: list[object] = []
+    told: list[tuple[str, object]] = []
     names = ", ".join(f'"agent://acme/x{number}"' for number in range(1000))
-    load(write(f"{BASE}[policy]\ncontained = [{names}]\n"), warn=lambda _, **fields: told.append(fields["principals"]))
-    (line,) = told
+    load(
+        write(f"{BASE}[policy]\ncontained = [{names}]\n"),
+        warn=lambda event, **fields: told.append((event, fields["principals"])),
+    )
+    ((event, line),) = told
+    assert event == "policy.unknown_principals"
     assert str(line).endswith(" and 990 more")
     assert str(line).count("agent://acme/x") == 10
 
