@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 
     from watchword_adapters.stores.batched import Answer, Refusal, Use
 
+_JITTER: Final = random.SystemRandom()
+"""So that processes do not keep step; the module's own numbers are the program's, which may have seeded them."""
+
 _TURN: Final = 0.001
 """Seconds after which SQLite says "locked": its own patience sleeps ever longer, and lets others pass."""
+
 T = TypeVar("T")
 
 _APPLICATION: Final = 0x57744368
@@ -176,7 +180,7 @@ class Ledger:
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() > deadline:
                     raise
-            time.sleep(random.uniform(0, _TURN))  # noqa: S311 - so that they do not keep step
+            time.sleep(_JITTER.uniform(0, _TURN))
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
