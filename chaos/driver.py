@@ -54,7 +54,10 @@ _ROUND_TRIP: Final = 0.04
 """Seconds to the quarantine's server and back."""
 
 _QUIET: Final = 1.0
-"""Seconds without a delivery after which the workers are done."""
+"""Seconds without a sign of life after which the workers are done."""
+
+_UNSEEN: Final = 4.0
+"""The same where they acknowledge nothing: no broker tells what they have yet to do."""
 
 
 class TooSlowError(Exception):
@@ -243,11 +246,12 @@ class Driver:
     async def _handled(self) -> None:
         """Wait until the workers have nothing left to do."""
         known, since = -1, time.monotonic()
+        quiet = _UNSEEN if self._plan.scene.is_core or self._plan.scene.shape == "ordered" else _QUIET
         while True:
             self._tally.update()
-            if self._tally.handed != known:
-                known, since = self._tally.handed, time.monotonic()
-            elif time.monotonic() > since + _QUIET and not await self._bus.lag():
+            if self._tally.handled != known:
+                known, since = self._tally.handled, time.monotonic()
+            elif time.monotonic() > since + quiet and not await self._bus.lag():
                 return
             if not self._left():
                 self._say("deadline: the workers are not done")

@@ -220,7 +220,7 @@ class Evidence:
 class Tally:
     """Follows the files while they grow: how many were acknowledged, and which of them were delivered.
 
-    ``handed`` counts deliveries, to every reader and again.
+    ``handled`` counts deliveries and refusals, to every reader and again.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -228,7 +228,7 @@ class Tally:
         self._read: Counter[Path] = Counter()
         self.acked = 0
         self.delivered: set[str] = set()
-        self.handed = 0
+        self.handled = 0
         self._given_up = 0
 
     @property
@@ -245,9 +245,11 @@ class Tally:
         self.acked += len(self._new(self._directory / f"{ACKED}.tsv"))
         for path in self._directory.glob(f"{DELIVERED}*.tsv"):
             new = self._new(path)
-            self.handed += len(new)
+            self.handled += len(new)
             self.delivered.update(line.split("\t", 1)[0] for line in new)
         self.delivered.discard("")
+        for path in self._directory.glob(f"{REFUSED}*.tsv"):
+            self.handled += len(self._new(path))
 
     def _new(self, path: Path) -> list[str]:
         if not path.exists():

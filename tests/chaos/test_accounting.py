@@ -379,6 +379,10 @@ def test_the_tally_reads_whole_lines_once(tmp_path: Path) -> None:
     for _ in range(2):
         tally.update()
         assert (tally.acked, tally.waiting) == (2, 1)
+    handled = tally.handled
+    put(tmp_path, f"{REFUSED}0.0", ("b", "0@1", REPLAYED, "0.0/0", "6"))
+    tally.update()
+    assert tally.handled == handled + 1
     with (tmp_path / f"{ACKED}.tsv").open("a") as file:
         file.write("c\t0@")
     tally.update()

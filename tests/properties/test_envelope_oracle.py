@@ -170,6 +170,7 @@ def test_bytes_changed_anywhere_are_read_alike_or_malformed(data: st.DataObject)
         is_as_cbor2_reads_it(envelope, raw)
 
 
+@pytest.mark.usefixtures("not_traced")
 @pytest.mark.parametrize("base", BASES)
 def test_every_byte_with_every_value(base: bytes) -> None:
     """Promise (A07): each byte, set to each value, taken out or doubled, is malformed or means the same to cbor2."""

@@ -34,6 +34,7 @@ class Sight:
     appended_after: float | None = None
 
 
+@pytest.mark.usefixtures("not_traced")
 @pytest.mark.parametrize(("rate", "scale"), [(1000, 1), (5000, 20)])
 def test_a50_one_busy_sender_loses_nothing(rate: int, scale: int) -> None:
     """Promise: at 1,000 a second over more than the window nothing is over quota, nor near it.

@@ -77,6 +77,7 @@ async def cost_of_a_rebuild(world: World, make: Callable[[World, str], Awaitable
     return cost, world.keys.asked - asked
 
 
+@pytest.mark.usefixtures("not_traced")
 @pytest.mark.parametrize("make", [badly_signed, of_unknown_keys, of_another_message, unsigned])
 async def test_a49_a_forged_message_costs_no_more_than_an_honest_one(
     world: World, make: Callable[[World, str], Awaitable[list[Captured]]]

@@ -3,6 +3,8 @@
 import asyncio
 from collections import Counter
 
+import pytest
+
 from tests.integration.kafka.world import REALM, World
 from watchword import Watchword
 
@@ -10,6 +12,7 @@ MANY = 260_000
 """What 5,000 messages a second make in less than a minute; the window is five."""
 
 
+@pytest.mark.usefixtures("not_traced")
 async def test_a50_nothing_is_over_quota(world: World) -> None:
     """All messages of one principal within one window are delivered."""
     topic = await world.make_topic()
