@@ -6,28 +6,10 @@ import coverage
 import pytest
 from xdist.workermanage import NodeManager  # type: ignore[import-untyped]  # it has no types
 
-from watchword_adapters.control.thread import FollowerThread
-
 pytest_plugins = ["tests.brokers.plugin"]
 
 # On a busy machine a process that has run its tests takes longer than ten seconds to write down what they covered.
 NodeManager.EXIT_TIMEOUT = 120
-
-
-@pytest.fixture(autouse=True)
-def no_follower_outlives_its_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Close what follows a control log: trying a broker that is gone, it draws random numbers amid other tests."""
-    begun: list[FollowerThread] = []
-    begin = FollowerThread.begin
-
-    def noted(thread: FollowerThread) -> None:
-        begun.append(thread)
-        begin(thread)
-
-    monkeypatch.setattr(FollowerThread, "begin", noted)
-    yield
-    for thread in begun:
-        thread.close()
 
 
 @pytest.fixture

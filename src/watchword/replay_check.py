@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from watchword.journal import Journal
     from watchword.message import Message
     from watchword.policy import Policy
-    from watchword.replay import Claim, ReplayStore
+    from watchword.replay import Claim, Place, ReplayStore
     from watchword.verification import Verification
 
 PASSED: Final = "log time has passed what was delivered again"
@@ -80,7 +80,7 @@ class ReplayCheck:
     async def admit(self, cases: list[Verification], *, floor: float, was_passed: bool = False) -> None:
         """Judge in order; where there is no verdict, what comes behind is taken off ``cases``."""
         admit, own = self.guard.admit, self._store is self.guard
-        shared = [] if own else [claim for case in cases if (claim := self._shared_claim(case, floor)) is not None]
+        shared = [] if own else self._shared_claims(cases, floor)
         answers = iter(await self._asked(shared) if shared else ())
         first = Admission.FIRST  # Python 3.11 searches for a member each time
         for at, case in enumerate(cases):
@@ -125,16 +125,29 @@ class ReplayCheck:
                     case.verdict = Unavailable("replay", f"journal: {type(error).__name__}")
                     case.verdict.__cause__ = error
 
-    def _shared_claim(self, case: Verification, floor: float) -> Claim | None:
-        """Return what the store is asked; None where it is not, as for what passed elsewhere without a verdict."""
-        if case.verdict is not None or case.message.exclusive or not (case.issued_at >= floor or case.solicited):
-            return None
-        claim = case.claim()
-        found = self._unjudged.admission(claim)
-        if found is None:
-            return claim
-        self._admitted(case, found, _OLDER_THAN_ITS_KEY)
-        return None
+    def _shared_claims(self, cases: list[Verification], floor: float) -> list[Claim]:
+        """Return what the store is asked: not about what passed before without a verdict, in this very run as well."""
+        claims: list[Claim] = []
+        passed: dict[tuple[str, bytes], Place | None] = {}
+        for case in cases:
+            if case.verdict is not None:
+                if isinstance(case.verdict, Rejected) and self._is_unjudged(case):
+                    passed.setdefault((case.message.reader, case.digest), case.place)
+            elif not case.message.exclusive and (case.issued_at >= floor or case.solicited):
+                claim = case.claim()
+                found = self._unjudged.admission(claim)
+                known = claim.reader, claim.digest
+                if found is None and known in passed and (claim.place is None or claim.place != passed[known]):
+                    found = Admission.REPLAYED
+                if found is None:
+                    claims.append(claim)
+                else:
+                    self._admitted(case, found, _OLDER_THAN_ITS_KEY)
+        return claims
+
+    def _is_unjudged(self, case: Verification) -> bool:
+        """Tell whether what was rejected passed without a verdict on its key, and where a store is shared."""
+        return case.opened and not case.keyed and case.ahead is None and not self.guards(case.message)
 
     def ended(self, case: Verification) -> None:
         """Take note of what was rejected by an earlier check."""
@@ -157,7 +170,7 @@ class ReplayCheck:
         if not case.opened:
             return
         if not self.guards(case.message):
-            if not case.keyed and case.ahead is None:
+            if self._is_unjudged(case):
                 self._unjudged.remember(case.claim())
         elif case.ahead is not None:
             self.guard.remember_ahead(case, verified=case.keyed)

@@ -94,6 +94,9 @@ def flipped(message: Message, at: int, change: int) -> Message:
     return bear(replace(message, headers=message.headers[:-1]), bytes(raw))
 
 
+RENAMED = flipped(HONEST[5], raw_of(HONEST[5]).index(b"alice-ec"), 1)
+"""An honest message under a key id that nobody knows: its claims have passed without a verdict."""
+
 MESSAGES = st.one_of(
     st.sampled_from(HONEST),
     st.sampled_from(POOL),
@@ -177,6 +180,7 @@ POLICIES = {
     cut=st.integers(0, 12),
 )
 @settings(max_examples=300, deadline=None)
+@example(messages=[RENAMED, HONEST[5], *HONEST], checked=False, store="one", policy="any", floor=0.0, cut=0)
 @example(messages=[*HONEST, *HONEST], checked=True, store="guard", policy="slow", floor=0.0, cut=3)
 @example(messages=[*HONEST, *OTHERS, *HONEST], checked=True, store="bulk", policy="any", floor=0.0, cut=0)
 def test_together_is_as_one_by_one(  # noqa: PLR0917 - drawn by name

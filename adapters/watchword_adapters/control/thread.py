@@ -24,7 +24,7 @@ _LOOK_EVERY: Final = 0.02
 
 
 class FollowerThread:
-    """Lets an agent obey the control log, from its first start on, until it is closed or the process ends.
+    """Lets an agent obey the control log, from its first start on, until the process ends.
 
     The thread begins when something is started that needs it, and again in a process that was forked from this one. An
     ``announcer`` announces the agent from there, once a client has connected.
@@ -38,9 +38,7 @@ class FollowerThread:
         self._timeout = timeout
         self._pid = 0
         self._following: Following | None = None
-        self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[None] | None = None
         self._announcer = announcer
         agent.verifier.obey(parts.control, self.start)
         if announcer is not None:
@@ -52,22 +50,7 @@ class FollowerThread:
             return
         self._pid = os.getpid()
         self._following = Following(self._parts, self._changed)
-        self._thread = threading.Thread(
-            target=self._run, args=(self._following,), name="watchword-control", daemon=True
-        )
-        self._thread.start()
-
-    def close(self) -> None:
-        """Follow no more, and wait until the connection is closed; what is known goes on to hold."""
-        thread, self._thread = self._thread, None
-        if thread is None:
-            return
-        while self._task is None and thread.is_alive():
-            thread.join(_LOOK_EVERY)
-        if self._loop is not None and self._task is not None:
-            with suppress(RuntimeError):  # it ended by itself
-                self._loop.call_soon_threadsafe(self._task.cancel)
-        thread.join(self._timeout)
+        threading.Thread(target=self._run, args=(self._following,), name="watchword-control", daemon=True).start()
 
     async def start(self) -> None:
         """Begin, and wait until all is known that the log held; Unavailable if nothing of it can be read.
@@ -101,14 +84,13 @@ class FollowerThread:
 
     def _run(self, following: Following) -> None:
         async def main() -> None:
-            self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+            self._loop = asyncio.get_running_loop()
             works = [following.run()]
             if self._announcer is not None:
                 works.append(self._announcer.run(following))
             await asyncio.gather(*works)
 
-        # At the end of the process its threads are gone before this one.
-        with suppress(RuntimeError, asyncio.CancelledError):
+        with suppress(RuntimeError):  # at the end of the process its threads are gone before this one
             asyncio.run(main())
 
     def _changed(self) -> None:

@@ -1,7 +1,6 @@
 """A follower of the control log: what it believes, what it keeps, and what it goes on with when it is cut off."""
 
 import asyncio
-import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -584,16 +583,3 @@ async def test_an_operator_speaks_behind_all_that_was_said_meanwhile(world: Worl
         assert not contained(at.control)
         assert contained(at.control, MALLORY)
         assert not at.control.notices
-
-
-async def test_a_follower_that_is_closed_is_gone(world: World) -> None:
-    """Promise: its thread and its connection end, what it knew goes on to hold, and it may be closed again."""
-    parts = world.parts(state=None)
-    await world.say(Contain(MALLORY))
-    thread = FollowerThread(Watchword(realm="prod", keys=world.root), parts)
-    thread.close()
-    await thread.start()
-    thread.close()
-    thread.close()
-    assert "watchword-control" not in {one.name for one in threading.enumerate()}
-    assert parts.control.containment(MALLORY, time.time) is not None

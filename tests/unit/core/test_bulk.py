@@ -147,7 +147,7 @@ def test_a_forged_leaf_does_not_stand_in_for_its_tree() -> None:
     """Promise (A21, A25): with the honest signature under a forged leaf, only the forged message is rejected."""
     tree = records(4)
     forged = [replace(message, value=b"x") for message in tree[:1]]
-    other = press_many([kafka(value=b"evil"), kafka()], key=MALLORY_KEY)
+    other = press_many([kafka(value=b"evil"), kafka()], key=MALLORY_KEY, c6=NOW - 1)  # other claims than theirs
     borrowed = transplanted(other[0], tree[0])
     assert endings(World(), [borrowed, *other, *forged, *tree], check=Checks()) == [
         "bad_signature", "wrong_principal", "wrong_principal", "altered", *["first"] * 4,
