@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
+from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
@@ -56,6 +57,9 @@ _REMEMBERED: Final = 1024
 
 _REMEMBERED_KEYS: Final = 10_000
 
+_ATTENDED: Final = 24
+"""Operators' keys of which a head tells how far they spoke; with the longest names they fit in a statement."""
+
 OperatorKey: TypeAlias = tuple[str, str]
 """Principal and thumbprint."""
 
@@ -77,13 +81,17 @@ class Operator:
 
 
 class Issued(NamedTuple):
-    """A statement that verified, the key that signed it, the digest of its claims and the message as it came."""
+    """A statement that verified, the key that signed it, the digest of its claims and the message as it came.
+
+    ``said_at`` is when it was said at the latest (seconds): when it was signed, with the skew, or was appended.
+    """
 
     by: OperatorKey
     digest: bytes
     statement: Statement
     message: Message | None = None
     appended_at: float = 0.0
+    said_at: float = 0.0
 
 
 class Link(NamedTuple):
@@ -141,15 +149,15 @@ class Control:
     def hear(self, issued: Issued) -> bool:
         """Take a statement that verified; return True if it counts. What does not is told."""
         statement = issued.statement
+        is_new = self._has_authority(issued.by) and self._join(issued)
         why = self.objection(issued.by, statement)
         if why is not None:
             self._tell("control.refused", issued.by, verb=statement.verb, why=why)
             return False
-        chain = self._chains.get(issued.by)
-        if chain is None:
-            chain = self._chains[issued.by] = _Chain()
-        if not chain.join(issued):
-            self._tell("control.forked", issued.by, number=statement.number)
+        chain = self._chain(issued.by)
+        # A copy of an old head vouches for nothing, nor does one that knows of more than reached us.
+        if isinstance(statement.saying, Head) and self._has_heard(statement.saying) and is_new:
+            chain.head = max(issued.said_at, chain.head or 0.0)
         entry = statement.entry
         if entry is None:
             if isinstance(statement.saying, Unknown):
@@ -169,6 +177,43 @@ class Control:
         chain.entries[entry] = issued
         self._settle(entry)
         return True
+
+    def _join(self, issued: Issued) -> bool:
+        """Give a statement its place in its chain, whether it counts or not; return True if that is the end of it."""
+        chain, number = self._chain(issued.by), issued.statement.number
+        is_last = number > chain.link.number
+        if not chain.join(issued):
+            self._tell("control.forked", issued.by, number=number)
+        return is_last
+
+    def _chain(self, by: OperatorKey) -> _Chain:
+        chain = self._chains.get(by)
+        if chain is None:
+            chain = self._chains[by] = _Chain()
+        return chain
+
+    def _has_authority(self, by: OperatorKey) -> bool:
+        return by[0] in self._operators and by not in self._lapsed
+
+    def _has_heard(self, head: Head) -> bool:
+        """Return True if we have heard all that a head knows of; what is missing is told, if it does not come."""
+        complete = True
+        for name, number in head.of:
+            principal, _, print_of_it = name.rpartition(" ")
+            by = principal, print_of_it
+            if self._has_authority(by):
+                chain = self._chain(by)
+                chain.expect(number)
+                complete = complete and chain.link.number >= number
+        return complete
+
+    def attended(self) -> Head:
+        """Return the head of who has heard what was heard here; of many keys those that spoke first."""
+        links = (
+            (f"{principal} {print_of_it}", self.link((principal, print_of_it)).number)
+            for principal, print_of_it in self._chains
+        )
+        return Head(tuple(islice((one for one in links if one[1]), _ATTENDED)))
 
     def objection(self, by: OperatorKey, statement: Statement) -> str | None:
         """Return why a statement of this key's would not count; None for one that would."""
@@ -279,7 +324,7 @@ class Control:
 
     @property
     def last_head(self) -> float | None:
-        """When the broker appended the latest head (seconds); None where none was heard."""
+        """When the latest head was said that vouches for all that was heard (seconds); None where there is none."""
         return max((chain.head for chain in self._chains.values() if chain.head is not None), default=None)
 
     # What holds.
@@ -419,6 +464,7 @@ class _Chain:
         self._digests: dict[int, str] = {}
         self._previous: dict[int, str] = {}
         self._highest = 0
+        self._expected = 0
         self._last = ""
         self._whole = 0
         self._noticed: float | None = None
@@ -439,8 +485,6 @@ class _Chain:
     def join(self, issued: Issued) -> bool:
         """Take a statement into the chain; False if another one of its number is known, or it hangs on another."""
         number, digest = issued.statement.number, digest_text(issued.digest)
-        if isinstance(issued.statement.saying, Head):
-            self.head = max(issued.appended_at, self.head or 0.0)
         known = self._digests.setdefault(number, digest)
         self._previous.setdefault(number, issued.statement.previous)
         fits = (
@@ -463,9 +507,14 @@ class _Chain:
             self._whole += 1
             self._noticed = None
 
+    def expect(self, number: int) -> None:
+        """Note that somebody has heard a statement of this number."""
+        self._expected = max(self._expected, number)
+
     def missing(self, now: float) -> tuple[int, int] | None:
         """Return the first numbers that have been missing for too long, once."""
-        if self._whole >= self._highest:
+        last = max(self._highest, self._expected)
+        if self._whole >= last:
             return None
         if self._noticed is None:
             self._noticed = now
@@ -473,7 +522,7 @@ class _Chain:
             return None
         self._told = self._whole + 1
         behind = [number for number in self._digests if number > self._whole]
-        return self._whole + 1, min(behind) - 1
+        return self._whole + 1, min(behind, default=last + 1) - 1
 
 
 def _order(issued: Issued) -> tuple[float, bool, float, bytes]:

@@ -18,10 +18,11 @@ _REST: Final = "**"
 def is_principal_pattern(text: str) -> bool:
     """Return True for a principal, in which ``*`` may stand for one part and a last ``**`` for one or more.
 
-    Parts are what slashes separate.
+    Parts are what slashes separate. A star within a part is refused: whoever writes it means more than it would match.
     """
-    *parts, _ = text.split("/")
-    return is_principal(text) and _REST not in parts
+    parts = text.split("/")
+    starred = [part for part in parts if "*" in part]
+    return is_principal(text) and _REST not in parts[:-1] and set(starred) <= {_ONE, _REST}
 
 
 def covers(pattern: str, other: str) -> bool:

@@ -89,7 +89,7 @@ def check_principal(value: str) -> str:
 
 def _checked_pattern(value: str) -> str:
     if not is_principal_pattern(value):
-        raise ValueError('write a principal, in which "*" may stand for one part and a last "**" for the rest')
+        raise ValueError('write a principal, in which "*" may stand for a whole part and a last "**" for the rest')
     return value
 
 
@@ -378,10 +378,12 @@ class ControlSettings(Section):
     presence: str | None = None
     announce_every: Annotated[Duration, AfterValidator(_checked_pace)] = 10.0
     operators: Annotated[list[OperatorSettings], Listed] = []
-    max_staleness: Duration | None = None
+    max_staleness: Annotated[Duration, AfterValidator(_checked_pace)] | None = None
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
+        if not self.operators:
+            raise ValueError("nobody may speak there: name an operator in [[control.operators]]")
         names = [one.principal for one in self.operators]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:

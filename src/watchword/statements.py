@@ -26,6 +26,7 @@ MAX_WHY: Final = 200
 _MAX_NUMBER: Final = 1 << 53
 _MAX_TIME: Final = 1 << 33
 _DIGEST: Final = re.compile("[A-Za-z0-9_-]{43}")
+_CHAIN_OF: Final = re.compile(".+ [A-Za-z0-9_-]{43}", re.DOTALL)
 _VERB: Final = re.compile("[a-z_]{1,32}")
 _CHAIN: Final = frozenset({"s", "prev", "n"})
 
@@ -73,7 +74,13 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A heartbeat: nothing is withheld up to here."""
+    """A heartbeat: nothing is withheld up to here.
+
+    ``of`` says how far whoever attends has heard others: principal and thumbprint of an operator's key, with a blank
+    between them, and the highest number of its chain.
+    """
+
+    of: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +187,8 @@ def _saying(verb: str, body: object) -> Saying:
             _exactly(body, {"who"})
             return Release(_who(body))
         case Verb.HEAD:
-            _exactly(body, set())
-            return Head()
+            _exactly(body, set(), {"of"})
+            return Head(_chains(body.get("of", {})))
     if not _VERB.fullmatch(verb):
         raise ValueError("the verb is none")
     return Unknown(verb)
@@ -210,7 +217,17 @@ def _members_of(saying: Saying) -> dict[str, object]:
             return {name: value for name, value in told.items() if value is not None}
         case Release(who):
             return {"who": who}
+        case Head(of) if of:
+            return {"of": dict(of)}
     return {}
+
+
+def _chains(of: object) -> tuple[tuple[str, int], ...]:
+    if not isinstance(of, dict) or not all(_CHAIN_OF.fullmatch(name) for name in of):
+        raise ValueError(
+            '"of" names operators\' keys, each as principal and thumbprint, with the number of a statement'
+        )
+    return tuple((name, _whole(number, "of", 1, _MAX_NUMBER)) for name, number in of.items())
 
 
 def _who(body: dict[str, object]) -> str:

@@ -47,11 +47,12 @@ Verdict: TypeAlias = VerifiedMessage | Rejected | Unavailable
 
 
 class Authentic(NamedTuple):
-    """Who signed a message, by which key; the digest of its claims, and the headers that were covered."""
+    """Who signed a message, by which key, and when; the digest of its claims, and the headers that were covered."""
 
     key: VerificationKey
     digest: bytes
     headers: tuple[Header, ...]
+    issued_at: int
 
 
 _ANYTHING: Final = Expected()
@@ -293,7 +294,7 @@ class Verifier:
             if isinstance(case.verdict, Rejected | Unavailable):
                 found.append(case.verdict)
             else:
-                found.append(Authentic(case.key, case.leaf, case.headers))
+                found.append(Authentic(case.key, case.leaf, case.headers, case.issued_at))
         return found
 
     async def start(self) -> None:

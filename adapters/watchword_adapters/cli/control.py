@@ -14,9 +14,10 @@ from watchword_adapters.cli import OK, REJECTED
 from watchword_adapters.cli.operating import check_pattern, confirm, finish, moment, opened, seconds, tell
 from watchword_adapters.cli.text import one_line
 from watchword_adapters.config import open_presence
+from watchword_adapters.control.desk import TIMEOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
     from pathlib import Path
 
     from watchword.control import Issued
@@ -101,15 +102,32 @@ def run_init(config: Path, *, as_json: bool) -> int:
 async def _init(with_: Opened, *, as_json: bool) -> int:
     channel = with_.settings.to_control()
     name = "" if channel is None else channel.uri
-    async with with_.parts.open_log() as log:
-        made = await log.make()
+    made = await _within(_make(with_), name)
     tell({"channel": name, "made": made}, f"{name} {'is made' if made else 'is there, and fit'}", as_json=as_json)
     presence = with_.settings.to_presence()
     if presence is not None:
-        made = await open_presence(with_.agent, with_.settings, with_.directory, presence).make()
+        making = open_presence(with_.agent, with_.settings, with_.directory, presence).make()
+        made = await _within(making, presence.uri)
         line = f"{presence.uri} {'is kept for a day from now on' if made else 'is there'}"
         tell({"channel": presence.uri, "made": made}, line, as_json=as_json)
     return OK
+
+
+async def _make(with_: Opened) -> bool:
+    async with with_.parts.open_log() as log:
+        return await log.make()
+
+
+async def _within(making: Coroutine[Any, Any, bool], name: str) -> bool:
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            return await making
+    except TimeoutError:
+        raise Unavailable(
+            "control",
+            f"{name}: the broker did not answer within {TIMEOUT:g} s: is it there, and are servers, user and password"
+            " in the settings right?",
+        ) from None
 
 
 def run_adopt(operator: str, config: Path, without: Sequence[int], *, yes: bool, as_json: bool) -> int:
@@ -181,12 +199,14 @@ def run_attend(config: Path, every: str) -> int:
 
 async def _attend(with_: Opened, pause: float) -> int:
     async with with_.desk() as desk:
-        tell({}, f"{desk.by[0]} attends: a head every {pause:g} s", as_json=False)
-        failed = False
+        failed, attends = False, False
         while True:
             try:
-                await desk.say(Head())
+                await desk.say(desk.control.attended())
                 failed = False
+                if not attends:
+                    tell({}, f"{desk.by[0]} attends: a head every {pause:g} s", as_json=False)
+                attends = True
             except Unavailable as error:
                 if not failed:
                     sys.stderr.write(f"watchword: warning: {one_line(str(error))}; trying on\n")

@@ -77,7 +77,7 @@ def check_pattern(who: str) -> None:
     """Refuse what is no principal, and no pattern of principals."""
     if not is_principal_pattern(who):
         raise ConfigurationError(
-            f'{who[:128]!r} is no principal: write one; "*" may stand for one part, and a last "**" for the rest'
+            f'{who[:128]!r} is no principal: write one; "*" may stand for a whole part, and a last "**" for the rest'
         )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from watchword import Policy, Rejected, Unavailable
+from watchword import Policy, Reason, Rejected, Unavailable
 from watchword.control import Issued
 from watchword.keys import thumbprint
 from watchword.spi import MemoryReplayStore, Verifier
@@ -90,12 +90,16 @@ class Following:
         self.place: Place | None = None
         self._changed = changed
         self._operators = parts.operators
-        self._verifier = Verifier(
-            realm=parts.realm,
-            keys=_OperatorsKeys(parts.root, lambda: self._operators, self._is_missing),
-            replay=MemoryReplayStore(horizon=None),
-            policy=Policy(),
-            clock=parts.clock,
+        keys = _OperatorsKeys(parts.root, lambda: self._operators, self._is_missing)
+        self._verifier, self._unrevoked = (
+            Verifier(
+                realm=parts.realm,
+                keys=source,
+                replay=MemoryReplayStore(horizon=None),
+                policy=Policy(),
+                clock=parts.clock,
+            )
+            for source in (keys, _Unrevoked(keys))
         )
         self._check = Threads()
         self._keys: dict[OperatorKey, bytes] = {}
@@ -226,7 +230,8 @@ class Following:
                         counting.append(issued)
                 elif isinstance(verdict, Rejected):
                     self.parts.audit.refused(message, verdict)
-                    self._tell_listener(Heard(message, why=f"{verdict.reason}: {verdict.detail}"))
+                    if self.parts.listen is not None:
+                        self.parts.listen(await self._as_it_was(message, verdict))
             failed = verdicts[-1] if isinstance(verdicts[-1], Unavailable) else None
             del left[: len(verdicts) - (failed is not None)]
             if failed is not None:
@@ -247,7 +252,20 @@ class Following:
             return None
         self._tell_listener(Heard(message, by, statement, self.control.objection(by, statement)))
         self._keys[by] = found.key.key_id
-        return Issued(by, found.digest, statement, message, message.appended_at or 0.0)
+        appended_at = message.appended_at or 0.0
+        said_at = min(appended_at, found.issued_at + self._verifier.policy.max_skew)
+        return Issued(by, found.digest, statement, message, appended_at, said_at)
+
+    async def _as_it_was(self, message: Message, verdict: Rejected) -> Heard:
+        """Return what is to be told of a message that was rejected; of a revoked key's also what it said."""
+        why = f"{verdict.reason}: {verdict.detail}"
+        if verdict.reason is Reason.KEY_REVOKED:
+            (found,) = await self._unrevoked.authenticate([message])
+            if isinstance(found, Authentic):
+                with suppress(ValueError):
+                    by = found.key.principal, thumbprint(found.key.public)
+                    return Heard(message, by, _statement(message, found.headers), why)
+        return Heard(message, why=why)
 
     def _tell_listener(self, heard: Heard) -> None:
         if self.parts.listen is not None:
@@ -389,6 +407,18 @@ class _OperatorsKeys:
         if key is None or key.principal != principal:
             self._missing(principal, key_id)
         return key
+
+
+class _Unrevoked:
+    """Gives keys as they were before they were revoked, to show what they said; nothing of it counts."""
+
+    def __init__(self, source: KeySource) -> None:
+        self._source = source
+
+    async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
+        """See ``KeySource.find``."""
+        key = await self._source.find(principal, key_id)
+        return None if key is None else replace(key, revoked_at=None)
 
 
 def _messages(heard: Iterable[Issued]) -> list[Message]:

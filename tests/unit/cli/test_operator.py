@@ -88,6 +88,7 @@ def test_what_remains_is_told_in_words(run: Run) -> None:
     [
         (("contain", ""), "is no principal: write one"),
         (("contain", "agent://**/x"), "is no principal: write one"),
+        (("contain", "agent://acme/mal*"), "may stand for a whole part"),
         (("release", "agent://**/x"), "is no principal: write one"),
         (("contain", PLANNER, "--for", "soon"), "--for: write a duration"),
         (("contain", PLANNER, "--for", "0.5s"), "--for: 1s to 3650d"),
@@ -224,6 +225,40 @@ def test_heads_are_said_until_somebody_ends_it(run: Run, entries: Entries, monke
     ended = run("control", "attend", "-c", "oncall.toml")
     assert (ended.code, ended.out) == (130, f"{ONCALL} attends: a head every 10 s\n")
     assert ended.err.count("trying on") == 1
+
+
+def test_what_a_revoked_key_said_is_shown(run: Run, entries: Entries, directory: Path) -> None:
+    """Promise: who looks for what a thief did sees what was said, by whom, and that it does not count."""
+    assert entries is not None
+    run("contain", PLANNER, "-c", "oncall.toml", "--why", "routine")
+    keys = json.loads((directory / "agents.jwks").read_text())
+    for key in keys["keys"]:
+        if key["principal"] == ONCALL:
+            key["revoked"] = int(time.time()) - 5
+    (directory / "agents.jwks").write_text(json.dumps(keys))
+    shown = run("control", "log", "-c", "sec.toml", "--json")
+    assert shown.code == 1
+    (row,) = shown.lines
+    assert (row["operator"], row["verb"], row["about"]) == (ONCALL, "contain", f"{PLANNER} for good: routine")
+    assert not row["counts"]
+    assert str(row["why_not"]).startswith("key_revoked: ")
+
+
+def test_a_broker_that_does_not_answer_ends_the_making(
+    run: Run, entries: Entries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: it ends with code 3 and says what to look at."""
+
+    async def never(_: object) -> bool:
+        await asyncio.Event().wait()
+        return False
+
+    assert entries is not None
+    monkeypatch.setattr(MemoryLog, "make", never)
+    monkeypatch.setattr(commands, "TIMEOUT", 0.05)
+    made = run("control", "init", "-c", "oncall.toml")
+    assert (made.code, made.out) == (3, "")
+    assert "the broker did not answer within" in made.err
 
 
 def test_following_the_log_goes_on(run: Run, entries: Entries, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ from tests.unit.control.world import (
     key_of,
 )
 from watchword import SigningKey
-from watchword.control import Control, Link, Operator
+from watchword.control import Control, Issued, Link, Operator
 from watchword.jwk import to_jwk
 from watchword.keys import thumbprint
 from watchword.principals import PrincipalIndex, covers, is_principal_pattern
@@ -280,6 +280,68 @@ def test_a_long_chain_takes_no_more_room(control: Control) -> None:
         control.look(number)
     assert told(control) == ["control.gap"]
     assert (control.link(FIRST).whole, control.last_head) == (4_999, 4_999)
+
+
+def heads(count: int, **fields: Any) -> list[Issued]:
+    """Return a chain of heads, a second apart."""
+    made: list[Issued] = []
+    for number in range(1, count + 1):
+        previous = digest_text(made[-1].digest) if made else ""
+        made.append(issued(Head(**fields), number=number, previous=previous, at=float(number)))
+    return made
+
+
+def test_a_copy_of_a_head_is_no_sign_of_life(control: Control) -> None:
+    """Promise (A52): only a head that nobody has heard before says that nothing is withheld up to it."""
+    chain = heads(3)
+    for one in chain:
+        control.hear(one)
+    assert control.last_head == 3
+    for one in chain:
+        control.hear(one._replace(appended_at=99.0, said_at=99.0))
+    assert control.last_head == 3
+
+
+def test_a_head_says_how_far_others_spoke(control: Control) -> None:
+    """Promise (A52): one that knows of more than was heard vouches for nothing, and what is missing is told."""
+    said = issued(Contain(PLANNER), SECOND)
+    (head,) = heads(1, of=((" ".join(SECOND), 1), (" ".join(OTHER), 7)))
+    control.hear(head)
+    before: float | None = control.last_head
+    assert before is None
+    control.look(0)
+    assert told(control) == []
+    control.look(10)
+    assert [fields["operator"] for _, fields in control.notices] == [SECOND[0]]
+    assert [(fields["first"], fields["last"]) for _, fields in control.notices] == [(1, 1)]
+    control.hear(said)
+    following = issued(head.statement.saying, number=2, previous=digest_text(head.digest), at=5.0)
+    control.hear(following)
+    assert control.last_head == 5.0
+    assert control.attended() == Head(((" ".join(FIRST), 2), (" ".join(SECOND), 1)))
+    assert (
+        parse_statement(replace(following.statement, saying=control.attended()).to_json()).saying == control.attended()
+    )
+    control.lapse(SECOND)
+    assert control.attended() == Head(((" ".join(FIRST), 2),))
+    last = issued(head.statement.saying, number=3, previous=digest_text(following.digest), at=6.0)
+    control.hear(last)
+    assert control.last_head == 6, "a key without authority is missed by nobody"
+
+
+def test_what_does_not_count_has_its_place_in_the_chain(control: Control) -> None:
+    """Else it would be missed for ever, and no head that knows of it would vouch for anything."""
+    assert not control.hear(issued(GiveKey(key_of(ONCALL, SigningKey.generate())), SECOND))
+    assert control.link(SECOND).number == 1
+
+
+@pytest.mark.parametrize(
+    "of", [[], {"": 1}, {"a": 1}, {f"{ONCALL} x": 1}, {" ".join(FIRST): 0}, {" ".join(FIRST): "1"}]
+)
+def test_a_head_that_names_no_chain(of: object) -> None:
+    """It is malformed."""
+    with pytest.raises(ValueError, match='"of"'):
+        parse_statement(json.dumps({"s": 1, "prev": "", "n": 0, "head": {"of": of}}).encode())
 
 
 def test_words_of_a_later_version_are_told(control: Control) -> None:

@@ -376,6 +376,15 @@ async def test_whoever_is_cut_off_for_too_long_judges_nothing(world: World) -> N
         await soon(lambda: parts.control.stale)
         await world.say(Head())
         await soon(lambda: not parts.control.stale)
+        # An old head once more, by whoever has captured it, or the first that a broker lets through.
+        world.entries.now += 61
+        await soon(lambda: parts.control.stale)
+        head = world.entries.kept[-1]
+        assert head is not None
+        world.entries.append(head)
+        await soon(lambda: following.place is not None and following.place.position == len(world.entries.kept))
+        await asyncio.sleep(0.05)
+        assert parts.control.stale
 
 
 async def test_a_source_that_hangs_hides_from_nobody_that_the_log_is_away(world: World) -> None:

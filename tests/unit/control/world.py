@@ -33,7 +33,7 @@ def issued(
 ) -> Issued:
     """Return a statement as one that verified."""
     statement = Statement(number, previous, 0 if isinstance(saying, Head) else rank, saying)
-    return Issued(by, sha256(repr(by).encode() + statement.to_json()).digest(), statement, None, at)
+    return Issued(by, sha256(repr(by).encode() + statement.to_json()).digest(), statement, None, at, at)
 
 
 __all__ = [

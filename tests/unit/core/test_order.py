@@ -150,7 +150,7 @@ DETAILS = {
     "5-unknown_key": r"key 'alice-1' in none of \[\[keys\]\]",
     "5-wrong_principal": "key 'alice-1' is another principal's",
     "5-key_not_valid": r"key 'alice-1': used \d+ s after its end",
-    "5-key_revoked": r"key 'alice-1': used \d+ s after it was revoked",
+    "5-key_revoked": r"key 'alice-1': revoked \d+ s ago",
     "6-bad_signature": "not by key 'alice-1'",
     "7-altered": "value: changed since it was signed",
     "8-replayed": "used elsewhere before",
