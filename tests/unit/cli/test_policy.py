@@ -162,7 +162,8 @@ def test_long_answers_are_cut(run: Run, rules: Path) -> None:
 
 def test_what_operators_say_is_not_asked(run: Run, rules: Path) -> None:
     """Where there is a control log, the command does not claim that nobody is contained."""
-    rules.write_text(f'{RULES.split("[[", maxsplit=1)[0]}[control]\nchannel = "nats://prod/control"\n')
+    operator = '[[control.operators]]\nprincipal = "agent://acme/oncall"\nmay = ["contain"]\nover = ["**"]\n'
+    rules.write_text(f'{RULES.split("[[", maxsplit=1)[0]}[control]\nchannel = "nats://prod/control"\n{operator}')
     ended = run("policy", "check", "agent://acme/planner", "kafka://prod/tasks")
     assert "contained: not by the settings; operators on the control log were not asked\n" in ended.out
 
