@@ -268,7 +268,7 @@ async def passing(case: Case) -> None:
 async def fetch(case: Case, bound: Any) -> None:
     """Fetch what is stored, and acknowledge it."""
     await case.planner.jetstream().publish("orders.a", b"go")
-    (msg,) = await bound.fetch(1, timeout=10)
+    (msg,) = await bound.fetch(1, timeout=5)
     await case.acknowledged(msg)
 
 
@@ -444,7 +444,7 @@ async def test_who_lacks_one_right_is_told_which(
 ) -> None:
     """Nothing hangs: an error, a warning, or what the client tells of names what the server refused."""
     case = await stage(kind, f"{kind}-{number}")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         try:
             await KINDS[kind](case)
         except (Error, WatchwordError) as error:
