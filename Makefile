@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 4
 
-.PHONY: help setup demo test interop lint format bench chaos trust-report docs lock clean
+.PHONY: help setup native demo test interop lint format bench chaos trust-report docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -21,6 +21,15 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+native: $(READY) ## build the native engine into .venv (needs Rust's cargo)
+	@if ! command -v cargo >/dev/null; then echo "==> cargo is not on this machine: Watchword runs on its Python engine"; \
+	else \
+	    set -e; echo "==> building the native engine"; \
+	    (cd native && cargo fmt --check && cargo clippy --quiet --all-targets -- -D warnings && cargo test --quiet --no-default-features --release); \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall ./native; \
+	    $(BIN)/python -c 'from watchword import engine; print("==> engine:", engine.name())'; \
+	fi
 
 demo: $(READY) ## agents and an attacker on a real NATS server, without and with Watchword
 	@$(BIN)/watchword demo $(DEMO)

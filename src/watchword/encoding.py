@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from watchword.cbor import ARRAY, BYTES, MAP, head, of_bytes, of_int, of_text
+from watchword.merkle import leaf_of, paths_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +61,7 @@ class Layout:
         self._channel = b"\x61c" + of_text(channel) + encode_names(covered)
         self._partition = b"" if partition is None else b"\x61p" + of_int(partition)
         self._count = 4 + bool(addressed) + bool(covered) + bool(self._partition)
+        self.parts: Final = self._count, self._sender, self._channel, self._partition
         # Of most messages only key or headers, and a value, are digested beside what all have.
         self._before = head(MAP, self._count + 2) + self._sender + b"\x06"
         self._dated: tuple[int | None, bytes] = (None, b"")  # the last second, and what claims issued in it begin with
@@ -145,6 +147,28 @@ def encode_batched(
         proof = b"".join((tree, of_int(index), head(ARRAY, len(path)), HASH, HASH.join(path)))
         values.append(_armored(b"\x83\x01", of_bytes(claims[index]), before, of_bytes(proof), after))
     return values
+
+
+class SignedTree:
+    """Claims under one signature, which is made of ``data``; a single one is signed directly.
+
+    ``protected`` is that of a batch, or for a single one that of a direct signature.
+    """
+
+    def __init__(self, claims: Sequence[bytes], protected: bytes) -> None:
+        self._claims = claims
+        self._protected = protected
+        if len(claims) == 1:
+            self.data = sig_structure(protected, 0, claims[0])
+        else:
+            root, self._paths = paths_of([*map(leaf_of, claims)])
+            self.data = sig_structure(protected, len(claims), root)
+
+    def values(self, signature: bytes) -> list[bytes]:
+        """Return the header value of each, in order."""
+        if len(self._claims) == 1:
+            return [encode_direct(self._claims[0], self._protected, signature)]
+        return encode_batched(self._claims, self._paths, self._protected, signature)
 
 
 def overhead(protected: bytes, path: int) -> int:

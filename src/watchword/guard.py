@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Iterable
 
+    from watchword.engine import Entry
     from watchword.key_floors import Pair
     from watchword.quota import Warned
     from watchword.replay import Claim, Claimed
+    from watchword.stretch import Stretch
 
 SLICES: Final = 32
 """Into how many buckets the horizon is cut; an id leaves at most one bucket's length after it might."""
@@ -172,6 +174,38 @@ class MemoryReplayStore:
         if late is not None:
             self._acknowledged(log, late_key)  # it is known by its id from now on
         return _FIRST
+
+    def admit_all(self, stretch: Stretch, floor: float) -> bool:
+        """Admit messages of one sender that are all first sights, and issued at ``floor`` or later if not solicited.
+
+        False, and nothing is changed, where any of them may be something else.
+        """
+        log, passed = self._known(stretch.log), stretch.passed
+        begun = -inf if stretch.solicited else max(floor, log.start)
+        entries = self._first_sights(log, stretch, max(begun, max(log.highest, passed) - self._horizon))
+        owner = None if entries is None else self._quota.take_all(stretch.key.principal, len(stretch))
+        if entries is None or owner is None:
+            return False
+        self._open(stretch.log, log)
+        if passed > log.highest:
+            self._pass_time(log, passed)
+        self._keep_all(log, stretch, entries, owner)
+        return True
+
+    def recall_all(self, stretch: Stretch) -> bool:
+        """Recall messages of one sender that are all first sights; False, and nothing is changed, where not all are."""
+        log = self._known(stretch.log)
+        looked = max(log.highest, stretch.passed) if stretch.speaks else log.highest
+        begun = -inf if stretch.solicited else log.start
+        entries = self._first_sights(log, stretch, max(begun, looked - self._horizon))
+        owner = None if entries is None else self._quota.take_all(stretch.key.principal, len(stretch))
+        if entries is None or owner is None:
+            return False
+        self._open(stretch.log, log)
+        if looked > log.highest:
+            self._pass_time(log, looked)
+        self._keep_all(log, stretch, entries, owner)
+        return True
 
     def look(self, log: str, appended_after: float) -> None:
         """Let log time pass, by the looks that bound a record which need not be verified for that."""
@@ -323,9 +357,18 @@ class MemoryReplayStore:
             self._release(known, Counter([pin.owner for pin in known.pins.values()]))
 
     def _opened(self, name: str) -> _Log:
-        log = self._logs[name] = _Log(Slices(self._width), KeyFloors(self._proven))
-        self._room = max(LEAST, OPEN // len(self._logs))
+        log = _Log(Slices(self._width), KeyFloors(self._proven))
+        self._open(name, log)
         return log
+
+    def _known(self, name: str) -> _Log:
+        """Return a log, or an empty one that is not among the logs yet."""
+        return self._logs.get(name) or _Log(Slices(self._width), KeyFloors(self._proven))
+
+    def _open(self, name: str, log: _Log) -> None:
+        if name not in self._logs:
+            self._logs[name] = log
+            self._room = max(LEAST, OPEN // len(self._logs))
 
     # Floors
 
@@ -458,6 +501,33 @@ class MemoryReplayStore:
         self._put(log, claim, key, mark, owner)
         if log.noted is not None:
             self._notes.append(Note(log.noted, Kind.ID, claim.principal, claim.key_id, claim.issued_at, claim.id))
+
+    def _first_sights(self, log: _Log, stretch: Stretch, floor: float) -> list[Entry] | None:
+        """Return what is kept of messages; None unless all are first sights that age, issued at ``floor`` or later."""
+        if log.pins or log.unverified or log.ahead >= 0 or stretch.unacked or stretch.speaks is None:
+            return None
+        least, latest, pair = stretch.least, log.latest.get(stretch.key.principal, -inf), stretch.pair
+        if stretch.speaks:
+            latest = max(latest, stretch.most)
+        if least < max(floor, latest - self._horizon) or least <= log.key_floors.of(pair):
+            return None
+        entries = stretch.entries(self._hashing)
+        return None if log.ids.holds_any(entries) else entries
+
+    def _keep_all(self, log: _Log, stretch: Stretch, entries: list[Entry], owner: int) -> None:
+        """Remember messages that passed by their ids."""
+        principal, key_id = pair = stretch.pair
+        if pair not in self._proven:
+            self._prove(pair)
+        self._offered += len(entries)
+        if stretch.speaks:
+            log.latest[principal] = max(log.latest.get(principal, -1), stretch.most)
+        log.ids.put_all(entries, owner, self._room)
+        if log.noted is not None:
+            self._notes += [
+                Note(log.noted, Kind.ID, principal, key_id, entry[0], message_id)
+                for entry, message_id in zip(entries, stretch.ids(), strict=True)
+            ]
 
     def _keep_unverified(self, log: _Log, claim: Claimed, late_key: int) -> bool:
         """Remember claims that nobody has verified; return False if there is no room for more of them."""

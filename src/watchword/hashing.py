@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
+from watchword import engine
+
 if TYPE_CHECKING:
+    from watchword.engine import Hasher
     from watchword.replay import Claimed
 
 _PRIME: Final = (1 << 130) - 5
@@ -29,6 +32,17 @@ class Hashing:
         self._secret: Final = os.urandom(32)
         self._a, self._b, self._c = (1 + secrets.randbelow(_PRIME - 1) for _ in range(3))
         self._number: Final = lru_cache(kept)(self._hash)
+
+    @cached_property
+    def native(self) -> Hasher:
+        """The same in the native engine, which must be there."""
+        native = engine.native()
+        assert native is not None  # noqa: S101 - who asks has a run of it
+        return native.Hasher(*(number.to_bytes(24, "little") for number in (self._a, self._b, self._c)))
+
+    def number(self, name: str) -> int:
+        """Return what stands for a principal or a log, below 2^128."""
+        return self._number(name)
 
     def key(self, principal: str, message_id: bytes, issued_at: int) -> int:
         """Return what an id is kept under."""

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
+from watchword import engine
 from watchword.envelope import MAX_KEY_ID_BYTES
 from watchword.errors import ConfigurationError
 from watchword.message import is_principal
@@ -120,6 +121,9 @@ class VerificationKey:
             return False
         try:
             if isinstance(self.public, ed25519.Ed25519PublicKey):
+                native = engine.native()
+                if native is not None:
+                    return native.verifies(self.public_bytes, signature, data)
                 self.public.verify(signature, data)
             else:
                 r, s = int.from_bytes(signature[:32]), int.from_bytes(signature[32:])

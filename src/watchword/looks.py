@@ -63,6 +63,11 @@ class Looks:
         latest = self._answered[behind] if behind < len(self._ends) else now
         return earliest, max(earliest, latest)  # a clock that stepped back may show less now
 
+    def intervals(self, first: int, last: int, now: float) -> list[tuple[int, float, float]]:
+        """Return (offset, earliest, latest) for records ``first`` to ``last``: from that offset on, up to the next."""
+        begins = [first, *(end for end in self._ends if first < end <= last)]
+        return [(begin, *self.interval(begin, now)) for begin in begins]
+
     def prune(self, position: int) -> None:
         """Forget what no record at ``position`` or behind it needs."""
         needless = bisect_right(self._ends, position) - 1

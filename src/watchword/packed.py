@@ -10,7 +10,10 @@ from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
+
+    from watchword.engine import Entry
 
 OPEN: Final = 4096
 """Ids that all tables of a guard hold before they are packed; an open id takes some 200 bytes, a packed one 20."""
@@ -59,6 +62,18 @@ class Bucket:
         """Add a key that is not there; return True if it is the first since all was packed."""
         opened = not self._open
         self._open[key] = mark << _OWNER_BITS | owner
+        return opened
+
+    def holds_any(self, keys: AbstractSet[int]) -> bool:
+        """Tell whether any of some keys is there."""
+        return not self._open.keys().isdisjoint(keys) or (
+            bool(self._runs) and any(self.find(key) is not None for key in keys)
+        )
+
+    def put_all(self, entries: Sequence[Entry], owner: int) -> bool:
+        """Add keys that are not there, as ``put`` does."""
+        opened = not self._open
+        self._open.update([(key, mark << _OWNER_BITS | owner) for _, key, mark, _ in entries])
         return opened
 
     def owners(self) -> Counter[int]:

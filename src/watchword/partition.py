@@ -126,11 +126,17 @@ class Memory(Protocol):
 
 
 class Ready(NamedTuple, Generic[R]):
-    """A record that may be handed over, the message that it is, and the verdict."""
+    """A record that may be handed over, the verdict, and where in ``messages`` the message stands that it is."""
 
     record: R
-    message: Message
+    messages: Sequence[Message]
+    at: int
     verdict: VerifiedMessage | ObservedMessage
+
+    @property
+    def message(self) -> Message:
+        """The message; it may be made only now, and is the same each time."""
+        return self.messages[self.at]
 
 
 class Located(NamedTuple):
@@ -860,18 +866,19 @@ class PartitionReader(Generic[R]):
         if not self.ready:
             self._ready_since, self._ready_at = answer.begun, now
         record = None
-        for message, verdict in zip(answer.messages, answer.verdicts, strict=False):
+        messages = answer.messages
+        for at, verdict in enumerate(answer.verdicts):
             ending = self._endings.of(verdict, now)
             if isinstance(verdict, Unavailable):  # the last one
-                self._give_up_or_hold(ending, message, verdict)
+                self._give_up_or_hold(ending, messages[at], verdict)
                 break
             record = self.pending.popleft()
             if isinstance(verdict, Rejected):
-                self.dropped.append((message, verdict))
+                self.dropped.append((messages[at], verdict))
                 self._note_dropped(record, verdict.reason)
             else:
-                self.ready.append(Ready(record, message, verdict))
-                self._note_judged(message, verdict)
+                self.ready.append(ready := Ready(record, messages, at, verdict))
+                self._note_judged(ready)
             self._judged_since += 1
         if record is not None and self._memory is not None:
             self._memory.pass_time(self._appended(record))
@@ -927,14 +934,14 @@ class PartitionReader(Generic[R]):
         stamp = self._stamp(record)
         return self.looks.interval(record.offset, self._clock())[0] if stamp is None else stamp
 
-    def _note_judged(self, message: Message, verdict: VerifiedMessage | ObservedMessage) -> None:
-        found = verdict.verdict if isinstance(verdict, ObservedMessage) else verdict
+    def _note_judged(self, ready: Ready[R]) -> None:
+        found = ready.verdict.verdict if isinstance(ready.verdict, ObservedMessage) else ready.verdict
         if self._memory is None:
             return
         if isinstance(found, VerifiedMessage):
             self._trail.judge(found.issued_at)
         elif isinstance(found, Unavailable):
-            self._memory.remember_unjudged(message)
+            self._memory.remember_unjudged(ready.message)
 
     def _note_dropped(self, record: R, reason: Reason, *, known: bool = False) -> None:
         """Note what a record may be that is dropped; one that is ``known`` would pass for delivered when read again."""

@@ -81,6 +81,18 @@ class Quota:
             self.crossed[_ALL] = "ids of all principals"
         return owner
 
+    def take_all(self, principal: str, count: int) -> int | None:
+        """Count ``count`` more ids of a principal; None, and none is counted, if a bound would be near by that."""
+        owner = self._numbers.get(principal)
+        held = count if owner is None else self._held[owner] + count
+        if held > self._near or self._total + count >= self._near_in_all:
+            return None
+        if owner is None:
+            owner = self._numbered(principal)
+        self._held[owner] = held
+        self._total += count
+        return owner
+
     def take_unverified(self) -> int:
         """Count one more id that nobody has verified."""
         if self._held[UNVERIFIED] >= _near(self._bounds.unverified):

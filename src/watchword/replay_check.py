@@ -12,6 +12,7 @@ from watchword.guard import MemoryReplayStore
 from watchword.message import log_name
 from watchword.quota import Bounds
 from watchword.replay import Admission, BulkStore, told_of
+from watchword.stretch import Stretch, parted
 from watchword.unjudged import Unjudged
 
 if TYPE_CHECKING:
@@ -77,31 +78,41 @@ class ReplayCheck:
         """Tell whether our own memory answers for this message, and not a store that is shared."""
         return message.exclusive or self._store is self.guard
 
-    async def admit(self, cases: list[Verification], *, floor: float, was_passed: bool = False) -> None:
-        """Judge in order; where there is no verdict, what comes behind is taken off ``cases``."""
-        admit, own = self.guard.admit, self._store is self.guard
-        shared = [] if own else self._shared_claims(cases, floor)
+    async def admit(  # noqa: C901 - one branch for each answer
+        self, units: Sequence[Verification | Stretch], *, floor: float, was_passed: bool = False
+    ) -> list[Verification | Stretch]:
+        """Judge in order, and return what was judged: it ends with what has no verdict."""
+        guard, own = self.guard, self._store is self.guard
+        judged: list[Verification | Stretch] = []
+        shared: list[Claim] = []
+        if not own:
+            units = [case for unit in units for case in ([unit] if unit.message.exclusive else parted([unit]))]
+            shared = self._shared_claims([case for case in units if not isinstance(case, Stretch)], floor)
         answers = iter(await self._asked(shared) if shared else ())
         first = Admission.FIRST  # Python 3.11 searches for a member each time
-        for at, case in enumerate(cases):
-            if case.verdict is not None:
-                self.ended(case)
-            elif case.issued_at < floor and not case.solicited:
-                self.reject(case, Rejected(Reason.STALE, "issued before this reader began to remember"))
-            elif own or case.message.exclusive:
-                admission = admit(case)
-                if admission is first:
-                    case.first = True
-                elif was_passed and admission is Admission.TOO_OLD:
-                    case.verdict = Unavailable("replay", PASSED)
-                    del cases[at + 1 :]
-                    break
-                else:
-                    self._admitted(case, admission, self._why(case) if admission is Admission.TOO_OLD else "")
-            elif not self._admitted(case, next(answers, None)):
-                del cases[at + 1 :]
-                break
-        self._write_notes(cases)
+        for unit in units:
+            if isinstance(unit, Stretch) and guard.admit_all(unit, floor):
+                unit.first = True
+                judged.append(unit)
+                continue
+            for case in parted([unit]):
+                judged.append(case)
+                if case.verdict is not None:
+                    self.ended(case)
+                elif case.issued_at < floor and not case.solicited:
+                    self.reject(case, Rejected(Reason.STALE, "issued before this reader began to remember"))
+                elif own or case.message.exclusive:
+                    admission = guard.admit(case)
+                    if admission is first:
+                        case.first = True
+                    elif was_passed and admission is Admission.TOO_OLD:
+                        case.verdict = Unavailable("replay", PASSED)
+                        return self._write_notes(judged)
+                    else:
+                        self._admitted(case, admission, self._why(case) if admission is Admission.TOO_OLD else "")
+                elif not self._admitted(case, next(answers, None)):
+                    return self._write_notes(judged)
+        return self._write_notes(judged)
 
     def remember_unjudged(self, case: Verification) -> None:
         """Remember what will not be judged, by its claims; our own memory also for a process that comes after us."""
@@ -109,21 +120,24 @@ class ReplayCheck:
             self._unjudged.remember(case.claim())
             return
         self.guard.remember_unjudged(case)
-        self._write_notes(())
+        self._write_notes([])
 
-    def _write_notes(self, cases: Sequence[Verification]) -> None:
+    def _write_notes(self, units: list[Verification | Stretch]) -> list[Verification | Stretch]:
         """Keep what the guard took note of; where that fails, nothing is handed over that it stands for."""
         notes = self.guard.take_notes()
         if not notes or self._journal is None:
-            return
+            return units
         try:
             self._journal.write(notes)
         except Exception as error:  # noqa: BLE001 - whatever it raised, a successor would not know these ids
             names = {note.log for note in notes}
+            cases = parted(units)
             for case in cases:
                 if case.verdict is None and self.guard.noted_as(case.log) in names:
                     case.verdict = Unavailable("replay", f"journal: {type(error).__name__}")
                     case.verdict.__cause__ = error
+            return [*cases]
+        return units
 
     def _shared_claims(self, cases: list[Verification], floor: float) -> list[Claim]:
         """Return what the store is asked: not about what passed before without a verdict, in this very run as well."""

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from watchword.checks import shown_id
+from watchword.encoding import sig_structure
 from watchword.errors import Pending, Reason, Rejected, Shed, Unavailable
 from watchword.keys import VerificationKey
 from watchword.merkle import shared_root
@@ -29,6 +30,9 @@ MAX_ROOTS: Final = 4096
 
 _Tree: TypeAlias = tuple[bytes, bytes, int, bytes]
 """Public key, protected bytes, size (0 for a direct signature) and signature."""
+
+Job: TypeAlias = tuple[VerificationKey, bytes, int, bytes, bytes]
+"""A signature to be checked: key, protected bytes, size, signature, and the root that it stands over."""
 
 _SEVERAL: Final = 2
 """Signatures that are worth another thread."""
@@ -80,20 +84,35 @@ class SignatureChecker:
             self._remember(tree, root)
         return holds
 
-    async def check_together(self, cases: Sequence[Verification], check: CheckRunner | None) -> None:
-        """Check the signatures that cases share, each once and at best side by side, and tell the cases."""
-        jobs: list[tuple[_Tree, bytes, list[Verification]]] = []
+    async def check_together(
+        self, cases: Sequence[Verification], check: CheckRunner | None, others: Sequence[Job] = ()
+    ) -> list[bool]:
+        """Check the signatures that cases share, each once and at best side by side, and tell the cases.
+
+        So it does with ``others``, of which it returns whether they hold.
+        """
+        asked = [
+            ((key.public_bytes, protected, size, signature), root) for key, protected, size, signature, root in others
+        ]
+        jobs: dict[tuple[_Tree, bytes], Callable[[], bool]] = {
+            job: partial(key.verifies, signature, sig_structure(protected, size, root))
+            for job, (key, protected, size, signature, root) in zip(asked, others, strict=True)
+        }
+        groups: list[tuple[tuple[_Tree, bytes], list[Verification]]] = []
         for tree, siblings in _by_tree(cases).items():
             group, root = _rooted(siblings)
-            if root is not None and self._roots.get(tree) == root:
-                _tell(group, holds=True)
-            elif root is not None:
-                jobs.append((tree, root, group))
-        verdicts = await _checked([partial(_verifies, group[0], root) for _, root, group in jobs], check)
-        for (tree, root, group), holds in zip(jobs, verdicts, strict=True):
-            _tell(group, holds=holds)
-            if holds:
-                self._remember(tree, root)
+            if root is not None:
+                groups.append(((tree, root), group))
+                jobs[tree, root] = partial(_verifies, group[0], root)
+        holds = {(tree, root): True for tree, root in jobs if self._roots.get(tree) == root}
+        open_ = [job for job in jobs if job not in holds]
+        for job, holding in zip(open_, await _checked([jobs[job] for job in open_], check), strict=True):
+            holds[job] = holding
+            if holding:
+                self._remember(*job)
+        for job, group in groups:
+            _tell(group, holds=holds[job])
+        return [holds[job] for job in asked]
 
     def _remember(self, tree: _Tree, root: bytes) -> None:
         if not tree[2]:
@@ -122,7 +141,7 @@ def _by_tree(cases: Sequence[Verification]) -> dict[_Tree, list[Verification]]:
     signature, size, key = b"", 0, None
     group: list[Verification] = []
     for case in cases:
-        if case.verdict is not None or case.common.algorithm != case.key.algorithm:
+        if case.verdict is not None or case.signed is not None or case.common.algorithm != case.key.algorithm:
             continue
         # Most siblings stand together, and need no look-up: one key and its algorithm have one protected header.
         if case.signature != signature or case.size != size or case.key is not key:
@@ -149,7 +168,9 @@ def _rooted(siblings: list[Verification]) -> tuple[list[Verification], bytes | N
         root = shared_root([(at, places[at].leaf, places[at].path) for at in sorted(places)], size)
         if root is not None:
             return [*places.values()], root
-    return siblings[:1], siblings[0].root()
+    first = siblings[0]
+    same = siblings[:1] if size else [case for case in siblings if case.claims_bytes == first.claims_bytes]
+    return same, first.root()
 
 
 def _verifies(case: Verification, root: bytes) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from watchword.encoding import encode_batched, encode_direct, encode_protected, overhead, sig_structure
+from watchword import engine
+from watchword.encoding import SignedTree, encode_protected, overhead
 from watchword.envelope import MAX_TREE_SIZE
 from watchword.errors import ConfigurationError, SigningError, Unavailable
 from watchword.keys import (
@@ -17,7 +18,6 @@ from watchword.keys import (
     check_key_id,
     with_low_s,
 )
-from watchword.merkle import leaf_of, paths_of
 from watchword.message import (
     ENVELOPE_HEADER,
     TRACE_HEADERS,
@@ -33,7 +33,8 @@ from watchword.unsigned import ClaimsBuilder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from watchword.unsigned import UnsignedEnvelope
+    from watchword.engine import Tree
+    from watchword.unsigned import Draft, UnsignedEnvelope
 
 BATCH: Final = 64
 """Messages under one signature: twice as many halve its share of each, which grows by 46 characters."""
@@ -140,9 +141,17 @@ class Signer:
 
         Options and errors as for ``sign``; where one message cannot be signed none is.
         """
-        return await self.sign_prepared(
-            [self.prepare(message, recipient=recipient, expires_at=expires_at) for message in messages]
-        )
+        given = list(messages)
+        drafts: list[Draft] = []
+        alike = expires_at is None
+        while len(drafts) < len(given):
+            one = self.prepare(given[len(drafts)], recipient=recipient, expires_at=expires_at)
+            drafts.append((one.claims, one.id, one.issued_at))
+            if alike:
+                more = self._builder.alike(given, len(drafts), recipient)
+                drafts += more
+                alike = bool(more)  # else ids would be drawn in vain, over and over
+        return await self._signed(drafts)
 
     def prepare(
         self,
@@ -170,8 +179,11 @@ class Signer:
 
     async def sign_prepared(self, envelopes: Sequence[UnsignedEnvelope]) -> list[Signed]:
         """Sign what this signer prepared, ``batch`` with one signature; Unavailable where the back-end failed."""
+        return await self._signed([(one.claims, one.id, one.issued_at) for one in envelopes])
+
+    async def _signed(self, drafts: Sequence[Draft]) -> list[Signed]:
         signed: list[Signed] = []
-        for tree in self._trees(envelopes):
+        for part, tree in self._trees(drafts):
             try:
                 signature: object = await self._backend.sign(tree.data)
             except Exception as error:
@@ -179,55 +191,44 @@ class Signer:
             if not isinstance(signature, bytes) or len(signature) != SIGNATURE_BYTES:
                 raise Unavailable("signing", f"the back-end did not return {SIGNATURE_BYTES} bytes")
             low = with_low_s(signature) if self._algorithm is Algorithm.ESP256 else signature  # few KMS care
-            signed += tree.signed(low)
+            signed += _sealed(part, tree.values(low))
         return signed
 
     def sign_now(self, envelopes: Sequence[UnsignedEnvelope]) -> list[Signed]:
         """Sign as ``sign_prepared`` does, but without ever waiting; ConfigurationError unless ``in_memory``."""
         if not isinstance(self._backend, SigningKey):
             raise ConfigurationError("only a SigningKey signs at once: await sign_prepared() instead")
-        return [signed for tree in self._trees(envelopes) for signed in tree.signed(self._backend.sign_now(tree.data))]
+        drafts = [(one.claims, one.id, one.issued_at) for one in envelopes]
+        return [
+            signed
+            for part, tree in self._trees(drafts)
+            for signed in _sealed(part, tree.values(self._backend.sign_now(tree.data)))
+        ]
 
     @property
     def in_memory(self) -> bool:
         """Whether the private key is held by this process, so that signing takes microseconds."""
         return isinstance(self._backend, SigningKey)
 
-    def _trees(self, envelopes: Sequence[UnsignedEnvelope]) -> Iterator[_Tree]:
+    def _trees(self, drafts: Sequence[Draft]) -> Iterator[tuple[Sequence[Draft], Tree]]:
         """Part them, in order, into as few trees as can be, of sizes that differ by one at most.
 
         A reader is quicker with envelopes of one size, so no tree is left with what the others did not take.
         """
-        total = len(envelopes)
+        native = engine.native()
+        make: Callable[[list[bytes], bytes], Tree] = SignedTree if native is None else native.Tree
+        total = len(drafts)
         count = -(-total // self.batch)
         for number in range(count):
-            part = envelopes[total * number // count : total * (number + 1) // count]
-            yield _Tree(part, self._direct, self._batched)
+            part = drafts[total * number // count : total * (number + 1) // count]
+            yield part, make([claims for claims, _, _ in part], self._direct if len(part) == 1 else self._batched)
 
 
-class _Tree:
-    """Messages under one signature; a single one is signed directly. ``data`` is what is to be signed."""
-
-    def __init__(self, envelopes: Sequence[UnsignedEnvelope], direct: bytes, batched: bytes) -> None:
-        self._envelopes = envelopes
-        self._claims = [unsigned.claims for unsigned in envelopes]
-        self._protected = direct if len(envelopes) == 1 else batched
-        if len(envelopes) == 1:
-            self.data = sig_structure(direct, 0, self._claims[0])
-        else:
-            root, self._paths = paths_of([*map(leaf_of, self._claims)])
-            self.data = sig_structure(batched, len(envelopes), root)
-
-    def signed(self, signature: bytes) -> list[Signed]:
-        """Return each one signed."""
-        if len(self._claims) == 1:
-            values = [encode_direct(self._claims[0], self._protected, signature)]
-        else:
-            values = encode_batched(self._claims, self._paths, self._protected, signature)
-        return [
-            _make_signed((ENVELOPE_HEADER, value), unsigned.id, unsigned.issued_at)
-            for unsigned, value in zip(self._envelopes, values, strict=True)
-        ]
+def _sealed(part: Sequence[Draft], values: Sequence[bytes]) -> list[Signed]:
+    return [
+        _make_signed((ENVELOPE_HEADER, value), message_id, issued_at)
+        for (_, message_id, issued_at), value in zip(part, values, strict=True)
+    ]
 
 
 def _wrong_type(message: Any, recipient: object, in_reply_to: object) -> str | None:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Final
 from watchword.packed import Bucket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from watchword.engine import Entry
 
 AT_ONCE: Final = 1 << 18
 """Ids that leave at once, which takes some 10 ms; then the others wait for the next time."""
@@ -51,6 +53,30 @@ class Slices:
                 one.seal()
             self._loose.clear()
             self._open = 0
+
+    def holds_any(self, entries: Sequence[Entry]) -> bool:
+        """Tell whether any of the keys of ``entries`` is there, or stands twice among them."""
+        keys = {entry[1] for entry in entries}
+        numbers = {entry[0] // self._width for entry in entries}
+        buckets = [bucket for number in numbers if (bucket := self._buckets.get(number)) is not None]
+        return len(keys) < len(entries) or any(bucket.holds_any(keys) for bucket in buckets)
+
+    def put_all(self, entries: Sequence[Entry], owner: int, room: int) -> None:
+        """Add keys that are not there, as ``put`` does; an offset is None where there is none."""
+        number, last = entries[0][0] // self._width, entries[-1][0] // self._width
+        if (
+            number != last
+            or self._open + len(entries) >= room
+            or any(one[0] // self._width != number for one in entries)
+        ):
+            for issued_at, key, mark, offset in entries:
+                self.put(issued_at, key, mark, owner, inf if offset is None else offset, room)
+            return
+        bucket = self._buckets.get(number) or self._bucket(number)
+        bucket.lowest = min(bucket.lowest, *[inf if one[3] is None else one[3] for one in entries])
+        if bucket.put_all(entries, owner):
+            self._loose.append(bucket)
+        self._open += len(entries)
 
     def note(self, issued_at: int, offset: float) -> None:
         """Take note that something lies at ``offset`` which is not kept."""

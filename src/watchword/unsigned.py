@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from itertools import count
+from typing import TYPE_CHECKING, Final, TypeAlias
 
+from watchword import engine
 from watchword.encoding import Layout, characters, encode_pair, encode_pairs, may_be_kept, metadata_digest, value_digest
 from watchword.envelope import ID_BYTES, MAX_ENVELOPE_BYTES, MAX_ENVELOPE_CHARACTERS, is_envelope_name
 from watchword.errors import SigningError
@@ -15,7 +17,7 @@ from watchword.message import MAX_HEADER_BYTES, MAX_HEADERS, SERVERS_SUBJECTS, i
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from watchword.message import Channel, Header
+    from watchword.message import Channel, Header, Message
 
 _ROOM: Final = MAX_HEADER_BYTES - MAX_ENVELOPE_CHARACTERS
 _MOST: Final = MAX_HEADERS - 24
@@ -44,6 +46,17 @@ class UnsignedEnvelope:
 _make_unsigned = maker_of(UnsignedEnvelope)
 
 
+Draft: TypeAlias = tuple[bytes, bytes, int]
+"""Claims, id, and time of issue."""
+
+_Way: TypeAlias = tuple[str, int | None, str | None, tuple[str, ...]]
+"""Channel, partition, recipient, and header names."""
+
+
+def _way(channel: Channel, partition: int | None, recipient: str | None, headers: tuple[Header, ...]) -> _Way:
+    return channel.uri, partition, recipient, tuple([header[0] for header in headers])
+
+
 class _Route:
     """What messages with the same destination and header names have in common, as checked."""
 
@@ -53,6 +66,8 @@ class _Route:
         self._names_size = names_size
         self._nats = nats
         self._last: tuple[Sequence[Header] | None, bytes] = (None, b"")
+        native = engine.native()
+        self.native: Final = None if native is None else native.Layout(*layout.parts)
 
     def pairs(self, headers: Sequence[Header]) -> bytes:
         """Return the covered headers as they are digested; SigningError for values that the bus would not carry.
@@ -93,7 +108,7 @@ class ClaimsBuilder:
         self._clock = clock
         self._uncovered = uncovered
         self._overhead = overhead
-        self._routes: dict[tuple[str, int | None, str | None, tuple[str, ...]], _Route] = {}
+        self._routes: dict[_Way, _Route] = {}
         self.held: str | None = None
         """Why nothing is signed for now, if that is so."""
 
@@ -117,19 +132,22 @@ class ClaimsBuilder:
         if partition is not None and type(partition) is not int:  # no bool, which is equal to a partition that is known
             raise SigningError(f"partition {partition} is none")
         _check_recipient(recipient)
-        name = (channel.uri, partition, recipient, tuple([header[0] for header in headers]))
+        name = _way(channel, partition, recipient, headers)
         known = self._routes.get(name)
         route = known or self._new_route(channel, headers, partition, recipient)
         pairs = route.pairs(headers)
         _check_request(in_reply_to, reply_to)
-        metadata = None if key is None and not route.covered else metadata_digest(key, pairs)
-        message_id = os.urandom(ID_BYTES)  # from the kernel each time: a forked or cloned process draws its own (A37)
         moment = self._clock()
         issued_at = int(moment)
         _check_expiry(expires_at, moment)
-        claims = route.layout.claims(
-            message_id, issued_at, metadata, value_digest(value), expires_at, in_reply_to, reply_to
-        )
+        message_id = os.urandom(ID_BYTES)  # from the kernel each time: a forked or cloned process draws its own (A37)
+        if route.native is not None and expires_at is None and in_reply_to is None and reply_to is None:
+            claims = route.native.draft(message_id, value, key, pairs if route.covered else b"", issued_at)
+        else:
+            metadata = None if key is None and not route.covered else metadata_digest(key, pairs)
+            claims = route.layout.claims(
+                message_id, issued_at, metadata, value_digest(value), expires_at, in_reply_to, reply_to
+            )
         largest = characters(len(claims) + self._overhead)
         if largest > MAX_ENVELOPE_CHARACTERS:
             raise SigningError(
@@ -140,6 +158,22 @@ class ClaimsBuilder:
                 self._routes.clear()
             self._routes[name] = route
         return _make_unsigned(claims, message_id, issued_at, largest, moment)
+
+    def alike(self, messages: list[Message], begin: int, recipient: str | None) -> list[Draft]:
+        """Return the drafts of messages from ``begin`` on, as many as are like the one before, which was prepared.
+
+        None are where the Python engine prepares each by itself.
+        """
+        like = messages[begin - 1]
+        route = self._routes.get(_way(like.channel, like.partition, recipient, like.headers))
+        if begin == len(messages) or route is None or route.native is None or like.reply_to is not None:
+            return []
+        issued_at, pairs = int(self._clock()), route.pairs(like.headers) if route.covered else b""
+        ids = os.urandom(ID_BYTES * (len(messages) - begin))
+        drafts = route.native.drafts(messages, begin, ids, pairs, issued_at)
+        return [
+            (claims, ids[at : at + ID_BYTES], issued_at) for at, claims in zip(count(0, ID_BYTES), drafts, strict=False)
+        ]
 
     def _new_route(
         self, channel: Channel, headers: tuple[Header, ...], partition: int | None, recipient: str | None

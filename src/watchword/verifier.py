@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from heapq import merge
+from itertools import count, repeat
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
+from watchword import engine
 from watchword.checks import HeaderCoverage, in_force, reference_time, the_envelope, unaltered
+from watchword.engine import Runnable
 from watchword.errors import MAX_CLAIMED, ConfigurationError, Pending, Reason, Rejected, Shed, Unavailable
 from watchword.key_budget import KeyBudget
 from watchword.keys import listed
@@ -25,14 +30,16 @@ from watchword.reader import LearningReader
 from watchword.replay import OpenedStore, SharedReplayStore, told_of
 from watchword.replay_check import ReplayCheck
 from watchword.signatures import SignatureChecker, find_key
+from watchword.stretch import NOBODYS, Stretch, cut, in_order, parted, speaks_for_all
 from watchword.trust import Demerits, Fact, Trust
 from watchword.verification import Verification
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable
 
     from watchword.control import Control
+    from watchword.engine import Run
     from watchword.envelope import Common
     from watchword.guard import MemoryReplayStore, Note
     from watchword.journal import Journal
@@ -41,7 +48,7 @@ if TYPE_CHECKING:
     from watchword.policy import Policy
     from watchword.quota import Warned
     from watchword.replay import ReplayStore
-    from watchword.signatures import CheckRunner
+    from watchword.signatures import CheckRunner, Job
 
 Verdict: TypeAlias = VerifiedMessage | Rejected | Unavailable
 
@@ -55,7 +62,30 @@ class Authentic(NamedTuple):
     issued_at: int
 
 
+_PANICKED: Final = "the native engine has a fault, and the Python engine goes on: tell Watchword's developers"
+
+
+class _Pass(NamedTuple):
+    """One pass over messages: what it is held against, and what was found so far.
+
+    ``cases`` are those that the run does not have, by where they stand. Of the others ``spoken`` has the first message
+    of each sender, which stands for its checks 1 to 5.
+    """
+
+    messages: Sequence[Message]
+    expected: Expected
+    now: float
+    recalled: bool
+    run: Run | None
+    cases: dict[int, Verification]
+    keys: dict[tuple[str, bytes], VerificationKey | Reason]
+    spoken: dict[int, Verification]
+
+
 _ANYTHING: Final = Expected()
+_SEVERAL: Final = 2
+"""Messages that are worth a run."""
+
 _FACTS: Final = {
     Reason.NOT_PERMITTED: Fact.NOT_PERMITTED,
     Reason.RATE_LIMITED: Fact.RATE_LIMITED,
@@ -93,6 +123,7 @@ class Verifier:
         self.replay: Final = replay
         self.shared_replay: Final = isinstance(replay, SharedReplayStore)
         self.clock: Final = clock
+        self._native = engine.native()
         self._envelopes = LearningReader()
         self._signatures = SignatureChecker()
         self._coverage = HeaderCoverage()
@@ -181,17 +212,24 @@ class Verifier:
         event loop. ``keys`` asks the key source in the caller's own way, which is that of one who keeps no order: a
         message that is Shed does not end the run either.
         """
-        cases = await self._authenticated(messages, expected, check, enough=enough, keys=keys)
-        await self._replay_check.admit(cases, floor=expected.floor, was_passed=expected.was_passed)  # 8
-        for case in cases:
-            if case.verdict is None:
-                try:
-                    self._permitted(case)  # 9
-                    case.accept()
-                except Rejected as verdict:
-                    self._replay_check.reject(case, verdict)
-                    self._note(case, verdict.reason)
-        return [case.verdict for case in cases if case.verdict is not None]
+        units = await self._authenticated(messages, expected, check, enough=enough, keys=keys)
+        judged = await self._replay_check.admit(units, floor=expected.floor, was_passed=expected.was_passed)  # 8
+        verdicts: list[Verdict] = []
+        for unit in judged:
+            if isinstance(unit, Stretch) and self._all_permitted(unit):  # 9
+                verdicts += unit.accept()
+                continue
+            for case in parted([unit]):
+                if case.verdict is None:
+                    try:
+                        self._permitted(case)  # 9
+                        case.accept()
+                    except Rejected as verdict:
+                        self._replay_check.reject(case, verdict)
+                        self._note(case, verdict.reason)
+                if case.verdict is not None:
+                    verdicts.append(case.verdict)
+        return verdicts
 
     async def reverify(
         self, messages: Sequence[Message], *, check: CheckRunner | None = None
@@ -201,17 +239,22 @@ class Verifier:
         A key may have been revoked meanwhile, a principal contained, a message expired. Ids and rates were judged. It
         ends with the first that is Unavailable.
         """
-        cases = await self._authenticated(messages, _ANYTHING, check)
-        for case in cases:
-            if case.verdict is None:
-                case.first = False
-                try:
-                    self._permitted(case)
-                except Rejected as verdict:
-                    case.reject(verdict)
-        return [None if isinstance(case.verdict, VerifiedMessage) else case.verdict for case in cases]
+        held: list[Rejected | Unavailable | None] = []
+        for unit in await self._authenticated(messages, _ANYTHING, check):
+            if isinstance(unit, Stretch) and self._all_permitted(unit, first=False):
+                held += repeat(None, len(unit))
+                continue
+            for case in parted([unit]):
+                if case.verdict is None:
+                    case.first = False
+                    try:
+                        self._permitted(case)
+                    except Rejected as verdict:
+                        case.reject(verdict)
+                held.append(None if isinstance(case.verdict, VerifiedMessage) else case.verdict)
+        return held
 
-    async def _authenticated(  # noqa: C901, PLR0912 - the checks in their order, on one screen
+    async def _authenticated(
         self,
         messages: Iterable[Message],
         expected: Expected,
@@ -220,59 +263,132 @@ class Verifier:
         recalled: bool = False,
         enough: Callable[[], bool] | None = None,
         keys: KeySource | None = None,
-    ) -> list[Verification]:
+    ) -> list[Verification | Stretch]:
         """Make checks 1 to 7, up to the first message that is Unavailable; whatever fails has its verdict.
 
-        What is ``recalled`` passed before, and may have expired since.
+        What is ``recalled`` passed before, and may have expired since. Where there is a run, of each of its senders the
+        first message is judged here, and where nothing is wrong with that one the others stay with the run.
         """
-        now, policy, signatures, envelopes = self.clock(), self.policy, self._signatures, self._envelopes
-        coverage, longest = self._coverage, policy.longest
-        cases: list[Verification] = []
-        found: dict[tuple[str, bytes], VerificationKey | Reason] = {}
+        given = messages if isinstance(messages, Sequence) else list(messages)
+        now = self.clock()
+        found = _Pass(given, expected, now, recalled, None, {}, {}, {})
+        try:
+            run = self._run_of(given, now, recalled=recalled)
+            return await self._passed(found._replace(run=run, cases={}, keys={}, spoken={}), check, enough, keys)
+        except BaseException as error:
+            if not engine.has_panicked(error):
+                raise
+        # Nothing was remembered yet, so the Python engine can judge them all, and all that come.
+        self._native = None
+        self.warnings.append(("engine.panicked", {"remedy": _PANICKED}))
+        return await self._passed(found, check, enough, keys)
+
+    async def _passed(
+        self,
+        found: _Pass,
+        check: CheckRunner | None,
+        enough: Callable[[], bool] | None,
+        keys: KeySource | None,
+    ) -> list[Verification | Stretch]:
+        given, now, run = found.messages, found.now, found.run
+        cases, found_keys = found.cases, found.keys
         passable = Pending if keys is None else (Pending, Shed)
         keys = keys or self._keys
-        for message in messages:
-            cases.append(case := Verification(message))
+        order = zip(count(), repeat(NOBODYS, len(given)), strict=False) if run is None else iter(run.firsts())
+        while (place := next(order, None)) is not None:
+            at, sender = place
+            cases[at] = case = Verification(given[at])
             try:
-                header = the_envelope(message)  # 1
-                envelopes.open(case, header)  # 2
-                case.read = True
-                case.request = self._addressed(message, case.common, expected)  # 3
-                reference = reference_time(case, now, policy, recalled=recalled)  # 4
-                case.open(reference, case.issued_at + longest)
+                self._read(case, found)  # 1 to 4
                 pair = (case.principal, case.key_id)
-                key = found.get(pair)
+                key = found_keys.get(pair)
                 if key is None:
-                    if found and enough is not None and enough():
-                        del cases[-1]
+                    if found_keys and enough is not None and enough():
+                        del cases[at]
+                        cut(run, at)
                         break
-                    key = found[pair] = self._unless_revoked(await find_key(keys, *pair))
-                case.key = in_force(key, case.key_id, reference, now)  # 5
+                    key = found_keys[pair] = self._unless_revoked(await find_key(keys, *pair))
+                case.key = in_force(key, case.key_id, case.reference, now)  # 5
                 case.keyed = True
             except Rejected as verdict:
                 case.reject(verdict)
             except Unavailable as verdict:
                 if case.ahead is not None:
                     case.reject(case.ahead)
-                    continue
-                case.verdict = verdict
-                if not isinstance(verdict, passable):
-                    break
-        if len(cases) > 1:
-            await signatures.check_together(cases, check)
-        for case in cases:
+                else:
+                    case.verdict = verdict
+                    if not isinstance(verdict, passable):
+                        cut(run, at)
+                        break
+            if run is not None and sender != NOBODYS:
+                if speaks_for_all(case):
+                    run.key(sender, id(case.key), case.key.not_before, case.key.not_after, case.key.revoked_at)
+                    found.spoken[sender] = cases.pop(at)
+                else:
+                    order = merge(order, zip(run.release(sender), repeat(NOBODYS), strict=False))
+        return await self._signed_and_unaltered(found, check)  # 6 and 7
+
+    async def _signed_and_unaltered(self, found: _Pass, check: CheckRunner | None) -> list[Verification | Stretch]:
+        """Make checks 6 and 7, and those of a run's messages that are left."""
+        cases, run, signatures = found.cases, found.run, self._signatures
+        asked: list[Job] = []
+        if run is not None:
+            asked = [(found.spoken[job[0]].key, *job[1:]) for job in run.jobs()]  # 5
+            self._take_back(run, found)
+        if asked or len(cases) > 1:
+            holds = await signatures.check_together([*cases.values()], check, asked)
+            if run is not None:
+                run.settle(holds)  # 6 and 7
+                self._take_back(run, found)
+        for _, case in sorted(cases.items()) if run is not None else cases.items():
             if case.verdict is None:
                 try:
                     signatures.signed(case)  # 6
-                    case.headers = unaltered(case, policy.max_skew, coverage)  # 7
+                    case.headers = unaltered(case, self.policy.max_skew, self._coverage)  # 7
                 except Rejected as verdict:
                     case.reject(verdict)
                 else:
                     if case.lesson is not None:
-                        envelopes.learn(case, case.lesson)
+                        self._envelopes.learn(case, case.lesson)
                     if case.ahead is not None:
                         case.reject(case.ahead)
-        return cases
+        return (
+            [*cases.values()]
+            if run is None
+            else in_order(run, found.messages, cases, found.spoken, self.policy.longest)
+        )
+
+    def _run_of(self, messages: Sequence[Message], now: float, *, recalled: bool) -> Run | None:
+        """Return the native engine's run over messages; None where there is no such engine, or nothing to gain."""
+        native = self._native
+        if native is None or len(messages) < _SEVERAL:
+            return None
+        max_age, max_skew = self.policy.max_age, self.policy.max_skew
+        if isinstance(messages, Runnable):
+            return messages.run(native, now, max_age, max_skew, recalled=recalled)
+        return native.Run([*messages], now, max_age, max_skew, recalled)
+
+    def _take_back(self, run: Run, found: _Pass) -> None:
+        """Make cases of what a run let go; of what it told of their signatures no more is asked."""
+        for at, signed in run.taken_back():
+            found.cases[at] = case = Verification(found.messages[at])
+            case.signed = signed
+            try:
+                self._read(case, found)  # 1 to 4
+                key = found.keys[case.principal, case.key_id]
+                case.key = in_force(key, case.key_id, case.reference, found.now)  # 5
+                case.keyed = True
+            except Rejected as verdict:
+                case.reject(verdict)
+
+    def _read(self, case: Verification, found: _Pass) -> None:
+        """Make checks 1 to 4."""
+        header = the_envelope(case.message)  # 1
+        self._envelopes.open(case, header)  # 2
+        case.read = True
+        case.request = self._addressed(case.message, case.common, found.expected)  # 3
+        reference = reference_time(case, found.now, self.policy, recalled=found.recalled)  # 4
+        case.open(reference, case.issued_at + self.policy.longest)
 
     async def authenticate(
         self, messages: Sequence[Message], *, check: CheckRunner | None = None
@@ -288,9 +404,8 @@ class Verifier:
             if message.appended_at is not None
         ]
         assert len(stamped) == len(messages)  # noqa: S101 - who reads the control log has stamps
-        cases = await self._authenticated(stamped, _ANYTHING, check, recalled=True)
         found: list[Authentic | Rejected | Unavailable] = []
-        for case in cases:
+        for case in parted(await self._authenticated(stamped, _ANYTHING, check, recalled=True)):
             if isinstance(case.verdict, Rejected | Unavailable):
                 found.append(case.verdict)
             else:
@@ -332,25 +447,30 @@ class Verifier:
 
         What has expired or lost its key since is remembered too: it may have been delivered. ``unacked`` as in Claim.
         """
-        (case,) = await self._authenticated((message,), _ANYTHING, None, recalled=True)
+        (case,) = parted(await self._authenticated((message,), _ANYTHING, None, recalled=True))
         self._recall(case, unacked=unacked)
 
     async def recall_many(self, messages: Sequence[Message], *, unacked: bool = False, check: CheckRunner) -> int:
         """Recall messages in order, and return how many; the one behind these is Unavailable."""
-        cases = await self._authenticated(messages, _ANYTHING, check, recalled=True)
-        for done, case in enumerate(cases):
-            try:
-                self._recall(case, unacked=unacked)
-            except Unavailable:
-                return done
-        return len(cases)
+        done = 0
+        for unit in await self._authenticated(messages, _ANYTHING, check, recalled=True):
+            if isinstance(unit, Stretch) and self._recall_all(unit, unacked=unacked):
+                done += len(unit)
+                continue
+            for case in parted([unit]):
+                try:
+                    self._recall(case, unacked=unacked)
+                except Unavailable:
+                    return done
+                done += 1
+        return done
 
     async def times_of_issue(self, messages: Sequence[Message], *, check: CheckRunner) -> list[int]:
         """Return when those of the messages were issued that pass checks 1 to 7; nothing is remembered of them.
 
         Unavailable where none passes before one that cannot be judged.
         """
-        cases = await self._authenticated(messages, _ANYTHING, check, recalled=True)
+        cases = parted(await self._authenticated(messages, _ANYTHING, check, recalled=True))
         times = [case.issued_at for case in cases if case.verdict is None]
         last = cases[-1].verdict if cases else None
         if not times and isinstance(last, Unavailable):
@@ -458,6 +578,23 @@ class Verifier:
             raise Rejected(
                 Reason.NOT_TRUSTED, f"trust {score:.2f}, and its [[policy.allow]] has {_bar(rule.min_trust)}"
             )
+
+    def _all_permitted(self, stretch: Stretch, *, first: bool = True) -> bool:
+        """Make check 9 for messages of one sender at once; False where each of them is to be judged by itself."""
+        rule = self.policy.rule_for(stretch.key.principal, stretch.channel) if self.policy.allow else None
+        if first and rule is not None and rule.rate is not None:
+            return False
+        case = stretch.case(stretch.begin)
+        case.first = first
+        try:
+            self._permitted(case)
+        except Rejected:
+            return False
+        return True
+
+    def _recall_all(self, stretch: Stretch, *, unacked: bool) -> bool:
+        """Recall messages of one sender at once; False, and nothing done, where each is to be recalled by itself."""
+        return not unacked and self._replay_check.guards(stretch.message) and self._guard.recall_all(stretch)
 
     def _unless_revoked(self, key: VerificationKey | Reason) -> VerificationKey | Reason:
         """Return a key as operators leave it; Unavailable where they may have said more than is known."""

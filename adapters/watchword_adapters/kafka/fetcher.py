@@ -52,10 +52,10 @@ from watchword_adapters.kafka.pace import Pace
 from watchword_adapters.kafka.poison import without_poison_in_answer
 from watchword_adapters.kafka.records import (
     DeserializationError,
+    Records,
     as_kafka_error,
     deserialized,
     log_of,
-    messages_of,
     record_of,
     stamp_of,
 )
@@ -646,15 +646,9 @@ class VerifiedFetcher:
             return told
         return error
 
-    def _messages(self, tp: TopicPartition, records: Sequence[ConsumerRecord[Any, Any]]) -> list[Message]:
-        now, looks = self._watchword.clock(), self._readers[tp].looks
-        return messages_of(
-            records,
-            self._watchword.realm,
-            self._name,
-            exclusive=self._exclusive,
-            appended=lambda offset: looks.interval(offset, now),
-        )
+    def _messages(self, tp: TopicPartition, records: Sequence[ConsumerRecord[Any, Any]]) -> Records:
+        agent, looks = self._watchword, self._readers[tp].looks
+        return Records(records, agent.realm, self._name, looks, agent.clock(), exclusive=self._exclusive)
 
     # Handing over
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from math import inf
+from typing import TYPE_CHECKING, Any
 
 from aiokafka.structs import ConsumerRecord
 
-from watchword_adapters.kafka.records import LOG_APPEND_TIME, deserialized, messages_of, record_of
+from watchword.looks import Looks
+from watchword_adapters.kafka.records import LOG_APPEND_TIME, Records, deserialized, record_of
 
 if TYPE_CHECKING:
     from watchword.spi import Delivered, Message
     from watchword_adapters.kafka.records import Deserializer, ObservedRecord, VerifiedRecord
-
-_UNBOUND: Final = (0.0, 0.0)
 
 
 def raw_record(message: Message) -> ConsumerRecord[Any, Any]:
@@ -36,7 +36,7 @@ def raw_record(message: Message) -> ConsumerRecord[Any, Any]:
 
 def message_of(raw: ConsumerRecord[Any, Any], realm: str, reader: str, *, exclusive: bool) -> Message:
     """Return a record as the consumer's adapter shows it to the verifier."""
-    (message,) = messages_of([raw], realm, reader, exclusive=exclusive, appended=lambda _: _UNBOUND)
+    (message,) = Records([raw], realm, reader, Looks(), inf, exclusive=exclusive)
     return message
 
 

@@ -217,7 +217,7 @@ def test_the_writer_comes_before_the_verdict() -> None:
 
     world.verifier._permitted = judge  # type: ignore[method-assign] # to see when
     assert endings(world, press_many([SUBJECT] * 2)) == ["first"] * 2
-    assert accepted == [1, 1]
+    assert set(accepted) == {1}
 
 
 def test_a_journal_that_fails() -> None:

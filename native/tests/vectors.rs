@@ -1,0 +1,152 @@
+//! The test vectors of the specification, without Python: what an envelope is, and whose signature holds.
+//!
+//! Which key a message claims, where it was found and when are for Watchword's Python side; so here a verified message
+//! has to be read and its signature has to hold, and one that is `malformed` by its envelope alone has to be refused.
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde_json::Value;
+use std::path::Path;
+use watchword_native::cbor::Span;
+use watchword_native::envelope::{self, ED25519, Envelope};
+use watchword_native::tree::{self, Place};
+use watchword_native::verifies;
+
+fn cases() -> Vec<Value> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/v1");
+    let files = std::fs::read_dir(&directory).expect("the vectors stand beside this crate");
+    let mut found = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(file.expect("a file").path()).expect("text");
+        let cases: Value = serde_json::from_str(&text).expect("JSON");
+        found.extend(cases.as_array().expect("a list").iter().cloned());
+    }
+    assert!(found.len() > 280, "{} cases", found.len());
+    found
+}
+
+/// Returns the header values of one message that are envelopes by their name.
+fn envelopes(message: &Value) -> Vec<Option<Vec<u8>>> {
+    let headers = message["headers"].as_array().cloned().unwrap_or_default();
+    let ours = |pair: &&Value| envelope::is_envelope_name(pair[0].as_str().expect("a name").as_bytes());
+    let value = |pair: &Value| pair[1].as_str().map(|text| STANDARD.decode(text).expect("base64"));
+    headers.iter().filter(ours).map(value).collect()
+}
+
+fn parsed(text: &[u8]) -> Option<(Vec<u8>, Envelope)> {
+    let mut raw = Vec::new();
+    let span = envelope::unarmor(text, &mut raw)?;
+    assert_eq!(span, Span { start: 0, end: raw.len() });
+    let one = envelope::parse(&raw)?;
+    Some((raw, one))
+}
+
+fn root_of(raw: &[u8], one: &Envelope) -> Option<Vec<u8>> {
+    let claims = one.claims.of(raw);
+    if one.size == 0 {
+        return Some(claims.to_vec());
+    }
+    let path: Vec<_> = envelope::path_of(one.path.of(raw)).copied().collect();
+    let place = Place { index: one.index, hash: tree::leaf_of(claims), path: &path };
+    tree::shared_root(vec![place], one.size).map(Vec::from)
+}
+
+/// Whether the Ed25519 key that the envelope names, of the principal that it names, has signed it; `None` for others.
+fn holds(case: &Value, raw: &[u8], one: &Envelope) -> Option<bool> {
+    let keys = case["keys"]["keys"].as_array()?;
+    let named = |key: &&Value| {
+        key["kid"].as_str().map(str::as_bytes) == Some(one.key_id.of(raw))
+            && key["principal"].as_str().map(str::as_bytes) == Some(one.issuer.of(raw))
+    };
+    let key = keys.iter().find(named).filter(|key| key["crv"] == "Ed25519")?;
+    let public = URL_SAFE_NO_PAD.decode(key["x"].as_str()?).ok()?;
+    let Some(root) = root_of(raw, one) else { return Some(false) };
+    let data = envelope::to_be_signed(one.protected.of(raw), one.size, &root);
+    Some(one.algorithm == ED25519 && verifies(&public, one.signature.of(raw), &data))
+}
+
+#[test]
+fn what_verifies_is_read_and_its_signature_holds() {
+    let (mut read, mut checked) = (0, 0);
+    for case in cases() {
+        for (message, verdict) in pairs(&case) {
+            if verdict["verdict"] != "verified" {
+                continue;
+            }
+            let found = envelopes(message);
+            let text = found[0].as_ref().expect("an envelope");
+            let (raw, one) = parsed(text).unwrap_or_else(|| panic!("{}: not read", case["name"]));
+            assert_eq!(verdict["id"].as_str(), Some(hex(&one.id).as_str()), "{}", case["name"]);
+            assert_eq!(verdict["principal"].as_str().map(str::as_bytes), Some(one.issuer.of(&raw)));
+            read += 1;
+            if let Some(holds) = holds(&case, &raw, &one) {
+                assert!(holds, "{}: its signature does not hold", case["name"]);
+                checked += 1;
+            }
+        }
+    }
+    assert!(read > 100 && checked > 80, "{read} read, {checked} checked");
+}
+
+#[test]
+fn what_is_malformed_is_not_read() {
+    let mut refused = 0;
+    for case in cases() {
+        for (message, verdict) in pairs(&case) {
+            let found = envelopes(message);
+            if verdict["reason"] == "malformed" && found.len() == 1 {
+                let is_read = found[0].as_ref().is_some_and(|text| parsed(text).is_some());
+                // Beside too many other headers, or too large ones, an envelope may be as good as any.
+                let by_headers = case["name"].as_str().is_some_and(|name| name.contains("headers"));
+                assert!(!is_read || by_headers, "{}: read", case["name"]);
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 80, "{refused}");
+}
+
+#[test]
+fn what_is_badly_signed_does_not_hold() {
+    let mut refused = 0;
+    for case in cases() {
+        for (message, verdict) in pairs(&case) {
+            if verdict["reason"] != "bad_signature" {
+                continue;
+            }
+            let found = envelopes(message);
+            let (raw, one) = parsed(found[0].as_ref().expect("an envelope")).expect("it is read");
+            if let Some(holds) = holds(&case, &raw, &one) {
+                assert!(!holds, "{}: its signature holds", case["name"]);
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 10, "{refused}");
+}
+
+#[test]
+fn no_byte_more_and_none_less_is_read() {
+    for case in cases() {
+        for (message, verdict) in pairs(&case) {
+            if verdict["verdict"] != "verified" {
+                continue;
+            }
+            let (raw, _) = parsed(envelopes(message)[0].as_ref().expect("an envelope")).expect("it is read");
+            for end in 0..raw.len() {
+                assert!(envelope::parse(&raw[..end]).is_none(), "{}: read up to {end}", case["name"]);
+            }
+            let longer = [&raw[..], &[0]].concat();
+            assert!(envelope::parse(&longer).is_none());
+        }
+    }
+}
+
+fn pairs(case: &Value) -> impl Iterator<Item = (&Value, &Value)> {
+    let (messages, verdicts) = (case["messages"].as_array(), case["verdicts"].as_array());
+    messages.expect("messages").iter().zip(verdicts.expect("verdicts"))
+}
+
+fn hex(raw: &[u8]) -> String {
+    raw.iter().map(|byte| format!("{byte:02x}")).collect()
+}

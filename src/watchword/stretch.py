@@ -1,0 +1,151 @@
+"""Messages of one sender that stand together in a run, and about which nothing is wrong: they are handled as one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from watchword.message import Position, maker_of, seal
+from watchword.verification import Verification
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from watchword.engine import Entry, Run
+    from watchword.hashing import Hashing
+    from watchword.key_floors import Pair
+    from watchword.message import Channel, Message, VerifiedMessage
+
+_make_verified, _make_position = seal(), maker_of(Position)
+
+_FIRST_SIGHT: Final = False  # it is not delivered again
+
+NOBODYS: Final = -1
+"""The sender of a message that is with no run."""
+
+
+class Stretch:
+    """What passed checks 1 to 7 in a run, from ``begin`` to before ``end``.
+
+    ``spoken`` is one of the sender's messages, which passed checks 1 to 5, and ``keep`` for how many seconds from its
+    issue on an id must be remembered. Wherever one of them may fare otherwise than the others, ``cases`` parts them.
+    ``first`` tells whether the guard had none of them before, once it was asked. Issue times are from ``least`` to
+    ``most``; ``speaks`` tells whether the broker left them without a stamp, and is None where it did some of them.
+    """
+
+    __slots__ = (
+        "_keep", "_messages", "begin", "common", "end", "first", "key", "least", "log", "message", "most", "passed",
+        "request", "run", "speaks",
+    )  # fmt: skip
+
+    def __init__(  # noqa: PLR0917 - one caller
+        self, run: Run, begin: int, end: int, messages: Sequence[Message], spoken: Verification, keep: float
+    ) -> None:
+        self._messages: Final = messages
+        self._keep: Final = keep
+        self.run: Final = run
+        self.begin: Final = begin
+        self.end: Final = end
+        self.message: Final = messages[begin]
+        self.common: Final = spoken.common
+        self.key: Final = spoken.key
+        self.request: Final = spoken.request
+        self.log: Final = spoken.log
+        self.first = False
+        self.least, self.most, self.passed, unstamped = run.bounds(begin, end)
+        self.speaks: Final = None if 0 < unstamped < end - begin else unstamped > 0
+
+    def __len__(self) -> int:
+        return self.end - self.begin
+
+    @property
+    def channel(self) -> Channel:
+        """The channel by whose rules the sender may speak."""
+        return self.message.channel if self.request is None else self.request.channel
+
+    @property
+    def verdict(self) -> None:
+        """None, as of a case that has none yet."""
+        return
+
+    @property
+    def pair(self) -> Pair:
+        """Principal and key id."""
+        return self.key.principal, self.key.key_id
+
+    @property
+    def solicited(self) -> bool:
+        """Whether they answer a request of ours."""
+        return self.request is not None
+
+    @property
+    def unacked(self) -> bool:
+        """Whether they are to be kept until they are settled."""
+        return self.message.delivered_by is not None
+
+    def entries(self, hashing: Hashing) -> list[Entry]:
+        """Return what a guard keeps of each."""
+        principal, log = hashing.number(self.key.principal), self.message.position
+        return self.run.entries(
+            self.begin, self.end, hashing.native, principal, 0 if log is None else hashing.number(log.log)
+        )
+
+    def ids(self) -> list[bytes]:
+        """Return the id of each."""
+        return self.run.ids(self.begin, self.end)
+
+    def case(self, at: int) -> Verification:
+        """Return one of them by itself."""
+        case = Verification(self._messages[at])
+        case.common, case.request, case.key, case.first = self.common, self.request, self.key, self.first
+        case.read = case.keyed = case.signed = True
+        case.id, case.issued_at, case.leaf, reference, case.headers = self.run.found(at)
+        case.open(reference, case.issued_at + self._keep)
+        return case
+
+    def cases(self) -> list[Verification]:
+        """Return all of them, each by itself."""
+        return [self.case(at) for at in range(self.begin, self.end)]
+
+    def accept(self) -> list[VerifiedMessage]:
+        """Return the verdict on each: every check has passed, and it was the first sight."""
+        common, key, channel = self.common, self.key, self.message.channel
+        principal, key_id = key.principal, key.key_id.decode()
+        request = None if common.request_id is None else common.request_id.hex()
+        recipient, reply_to = common.recipient, common.reply_to
+        log = "" if self.message.position is None else self.message.position.log
+        return [
+            _make_verified(
+                principal, key_id, message_id, channel, value, message_key, headers, issued_at, _FIRST_SIGHT,
+                recipient, reply_to, request,
+                _make_position(log, offset) if position is None and offset is not None else position,
+            )
+            for message_id, value, message_key, headers, issued_at, position, offset in self.run.delivered(
+                self.begin, self.end
+            )
+        ]  # fmt: skip
+
+
+def speaks_for_all(case: Verification) -> bool:
+    """Tell whether nothing is wrong with a sender's first message, so that the others may stay with their run."""
+    return case.verdict is None and case.ahead is None and case.common.algorithm == case.key.algorithm
+
+
+def cut(run: Run | None, at: int) -> None:
+    """Leave alone what stands at this index and behind it in a run, if there is one."""
+    if run is not None:
+        run.cut(at)
+
+
+def in_order(
+    run: Run, messages: Sequence[Message], cases: dict[int, Verification], spoken: dict[int, Verification], keep: float
+) -> list[Verification | Stretch]:
+    """Return the cases and what stayed with the run, in the order of the messages."""
+    units: dict[int, Verification | Stretch] = {**cases}
+    for begin, end, sender in run.stretches():
+        units[begin] = Stretch(run, begin, end, messages, spoken[sender], keep)
+    return [units[at] for at in sorted(units)]
+
+
+def parted(units: Iterable[Verification | Stretch]) -> list[Verification]:
+    """Return each message by itself."""
+    return [case for unit in units for case in (unit.cases() if isinstance(unit, Stretch) else (unit,))]
