@@ -1,5 +1,7 @@
 """The guard of logs that one process reads alone: used ids in memory, forgotten in log time (docs/replay.md)."""
 
+# ruff: noqa: D102 - the properties of Sights are those of Stretch
+
 from __future__ import annotations
 
 from collections import Counter
@@ -7,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from heapq import nlargest
 from math import ceil, inf
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, final
 
 from watchword.hashing import Hashing
 from watchword.key_floors import MAX_PROVEN, KeyFloors, ProvenKeys
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from watchword.key_floors import Pair
     from watchword.quota import Warned
     from watchword.replay import Claim, Claimed
-    from watchword.stretch import Stretch
 
 SLICES: Final = 32
 """Into how many buckets the horizon is cut; an id leaves at most one bucket's length after it might."""
@@ -43,6 +44,30 @@ hold; so on its way from four fifths of its bound to the bound itself it pays fo
 _LONG: Final = 3600
 
 _FIRST: Final = Admission.FIRST  # nearly every answer; Python 3.11 searches for a member each time
+
+
+class Sights(Protocol):
+    """What messages of one sender say that stand together; see ``stretch.Stretch``."""
+
+    @property
+    def log(self) -> str: ...
+    @property
+    def pair(self) -> Pair: ...
+    @property
+    def least(self) -> int: ...
+    @property
+    def most(self) -> int: ...
+    @property
+    def passed(self) -> float: ...
+    @property
+    def speaks(self) -> bool | None: ...
+    @property
+    def solicited(self) -> bool: ...
+    @property
+    def unacked(self) -> bool: ...
+    def __len__(self) -> int: ...
+    def entries(self, hashing: Hashing) -> list[Entry]: ...
+    def ids(self) -> list[bytes]: ...
 
 
 class Kind(IntEnum):
@@ -175,7 +200,7 @@ class MemoryReplayStore:
             self._acknowledged(log, late_key)  # it is known by its id from now on
         return _FIRST
 
-    def admit_all(self, stretch: Stretch, floor: float) -> bool:
+    def admit_all(self, stretch: Sights, floor: float) -> bool:
         """Admit messages of one sender that are all first sights, and issued at ``floor`` or later if not solicited.
 
         False, and nothing is changed, where any of them may be something else.
@@ -183,7 +208,7 @@ class MemoryReplayStore:
         log, passed = self._known(stretch.log), stretch.passed
         begun = -inf if stretch.solicited else max(floor, log.start)
         entries = self._first_sights(log, stretch, max(begun, max(log.highest, passed) - self._horizon))
-        owner = None if entries is None else self._quota.take_all(stretch.key.principal, len(stretch))
+        owner = None if entries is None else self._quota.take_all(stretch.pair[0], len(stretch))
         if entries is None or owner is None:
             return False
         self._open(stretch.log, log)
@@ -192,13 +217,13 @@ class MemoryReplayStore:
         self._keep_all(log, stretch, entries, owner)
         return True
 
-    def recall_all(self, stretch: Stretch) -> bool:
+    def recall_all(self, stretch: Sights) -> bool:
         """Recall messages of one sender that are all first sights; False, and nothing is changed, where not all are."""
         log = self._known(stretch.log)
         looked = max(log.highest, stretch.passed) if stretch.speaks else log.highest
         begun = -inf if stretch.solicited else log.start
         entries = self._first_sights(log, stretch, max(begun, looked - self._horizon))
-        owner = None if entries is None else self._quota.take_all(stretch.key.principal, len(stretch))
+        owner = None if entries is None else self._quota.take_all(stretch.pair[0], len(stretch))
         if entries is None or owner is None:
             return False
         self._open(stretch.log, log)
@@ -502,11 +527,11 @@ class MemoryReplayStore:
         if log.noted is not None:
             self._notes.append(Note(log.noted, Kind.ID, claim.principal, claim.key_id, claim.issued_at, claim.id))
 
-    def _first_sights(self, log: _Log, stretch: Stretch, floor: float) -> list[Entry] | None:
+    def _first_sights(self, log: _Log, stretch: Sights, floor: float) -> list[Entry] | None:
         """Return what is kept of messages; None unless all are first sights that age, issued at ``floor`` or later."""
         if log.pins or log.unverified or log.ahead >= 0 or stretch.unacked or stretch.speaks is None:
             return None
-        least, latest, pair = stretch.least, log.latest.get(stretch.key.principal, -inf), stretch.pair
+        least, latest, pair = stretch.least, log.latest.get(stretch.pair[0], -inf), stretch.pair
         if stretch.speaks:
             latest = max(latest, stretch.most)
         if least < max(floor, latest - self._horizon) or least <= log.key_floors.of(pair):
@@ -514,7 +539,7 @@ class MemoryReplayStore:
         entries = stretch.entries(self._hashing)
         return None if log.ids.holds_any(entries) else entries
 
-    def _keep_all(self, log: _Log, stretch: Stretch, entries: list[Entry], owner: int) -> None:
+    def _keep_all(self, log: _Log, stretch: Sights, entries: list[Entry], owner: int) -> None:
         """Remember messages that passed by their ids."""
         principal, key_id = pair = stretch.pair
         if pair not in self._proven:

@@ -1,0 +1,86 @@
+"""Which engine is at work, and what becomes of one that has a fault."""
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.unit.core.world import World, endings, kafka, press_many
+from watchword import ConfigurationError, engine
+from watchword.spi import Message, Position
+
+FITTING = SimpleNamespace(INTERFACE=engine.INTERFACE, __version__="0.1.0")
+
+
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let each call of ``chosen`` choose anew, with this variable and this module."""
+
+    def choose(variable: str | None, module: object) -> str:
+        engine.native.cache_clear()
+        monkeypatch.setitem(sys.modules, "watchword_native", module)
+        if variable is None:
+            monkeypatch.delenv(engine.VARIABLE, raising=False)
+        else:
+            monkeypatch.setenv(engine.VARIABLE, variable)
+        return engine.name()
+
+    yield choose
+    engine.native.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("variable", "module", "name"),
+    [
+        (None, FITTING, "native 0.1.0"),
+        (None, None, "python"),
+        ("", None, "python"),
+        ("python", FITTING, "python"),
+        ("native", FITTING, "native 0.1.0"),
+    ],
+)
+def test_the_native_one_is_used_where_it_is(chosen: Any, variable: str | None, module: object, name: str) -> None:
+    """Promise: nothing has to be set, and a variable decides otherwise."""
+    assert chosen(variable, module) == name
+
+
+@pytest.mark.parametrize(
+    ("variable", "module", "told"),
+    [
+        ("rust", FITTING, "write python or native"),
+        ("native", None, "pip install watchword-native"),
+        (None, SimpleNamespace(INTERFACE=0), "install both of one version"),
+    ],
+)
+def test_one_that_is_no_use_is_refused(chosen: Any, variable: str | None, module: object, told: str) -> None:
+    """Promise: one line says what to do."""
+    with pytest.raises(ConfigurationError, match=told):
+        chosen(variable, module)
+
+
+class PanicException(BaseException):
+    """What a panic is in Python."""
+
+
+@pytest.mark.parametrize("error", [PanicException, KeyboardInterrupt])
+def test_one_that_panics_is_not_used_again(monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
+    """Promise: the Python engine judges what was under way, and all that comes; that is told once."""
+    asked = []
+
+    def run(messages: list[Message], *_: object) -> None:
+        asked.append(len(messages))
+        raise error
+
+    monkeypatch.setattr(engine, "native", lambda: SimpleNamespace(Run=run))
+    world = World()
+    monkeypatch.setattr(engine, "native", lambda: None)
+    messages = press_many([kafka(position=Position("tasks/0", at)) for at in range(3)])
+    if error is KeyboardInterrupt:
+        with pytest.raises(KeyboardInterrupt):
+            endings(world, messages)
+        return
+    assert endings(world, messages) == ["first"] * 3
+    assert endings(world, messages) == ["again"] * 3
+    assert asked == [3]
+    assert [event for event, _ in world.verifier.warnings] == ["engine.panicked"]
