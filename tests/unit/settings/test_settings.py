@@ -124,6 +124,9 @@ def test_a_control_log_that_could_be_rolled_back() -> None:
     """Without a directory nothing would be kept of what operators said."""
     settings = Settings.model_validate({"realm": "prod", "control": controlled()})
     channel = settings.to_control()
+    long = Settings.model_validate({"realm": "prod", "control": controlled() | {"max_staleness": "2d"}})
+    assert long.control is not None
+    assert long.control.max_staleness == 172_800
     assert channel is not None
     assert channel.uri == LOG
     nowhere = Settings.model_validate({"realm": "prod", "control": controlled(), "replay": {"state": ""}})
@@ -157,7 +160,7 @@ def test_a_control_log_that_could_be_rolled_back() -> None:
         ({"realm": "prod", "control": controlled(may=[])}, "write what this operator may say and over whom"),
         ({"realm": "prod", "control": controlled(over=[])}, "write what this operator may say and over whom"),
         ({"realm": "prod", "control": {"channel": LOG}}, "nobody may speak there"),
-        ({"realm": "prod", "control": controlled() | {"max_staleness": "0s"}}, "write 1 s to"),
+        ({"realm": "prod", "control": controlled() | {"max_staleness": "0s"}}, "write 1 s or more"),
         (
             {"realm": "prod", "control": {"channel": LOG, "operators": controlled()["operators"] * 2}},
             "two entries for operator 'agent://acme/oncall'",
