@@ -193,7 +193,7 @@ class Control:
     def _chain(self, by: OperatorKey) -> _Chain:
         chain = self._chains.get(by)
         if chain is None:
-            chain = self._chains[by] = self._awaited.pop(by, None) or _Chain()
+            chain = self._chains[by] = self._awaited.pop(by, _Chain())
         return chain
 
     def _has_authority(self, by: OperatorKey) -> bool:
@@ -207,7 +207,7 @@ class Control:
             by = principal, print_of_it
             if not self._has_authority(by):
                 continue
-            chain = self._chains.get(by) or self._awaited.get(by)
+            chain = self._chains.get(by, self._awaited.get(by))
             if chain is None and len(self._awaited) < _MOST_AWAITED:
                 chain = self._awaited[by] = _Chain()
             if chain is not None:
