@@ -191,9 +191,17 @@ class OneStream:
                     continue
                 for msg in found:
                     sequence = msg.metadata.sequence.stream
+                    # What was on its way when a server went is not offered again: it is asked for by its place.
+                    for missing in range(max(self._followed + 1, first), sequence):
+                        with suppress(Error, TimeoutError):
+                            lost = await js.get_msg(self._stream, missing)
+                            yield (lost.data or b"").decode(errors="replace"), self._place(missing)
                     if sequence > self._followed:  # after an error it may come again
-                        yield msg.data.decode(errors="replace"), place(Position(self._stream, sequence), None)
+                        yield msg.data.decode(errors="replace"), self._place(sequence)
                         self._followed = sequence
+
+    def _place(self, sequence: int) -> str:
+        return place(Position(self._stream, sequence), None)
 
     async def cut(self, *, everything: bool) -> int:
         """See ``Retaining``; but only what the log was read of, and of that what all consumers are done with."""

@@ -57,7 +57,10 @@ _REMEMBERED: Final = 1024
 
 _REMEMBERED_KEYS: Final = 10_000
 
-_ATTENDED: Final = 24
+_MOST_AWAITED: Final = 1024
+"""Operators' keys that nobody has heard, and that a head names: who attends may invent them."""
+
+_ATTENDED: Final = 12
 """Operators' keys of which a head tells how far they spoke; with the longest names they fit in a statement."""
 
 OperatorKey: TypeAlias = tuple[str, str]
@@ -136,6 +139,7 @@ class Control:
         self._clock = clock
         self._operators = {one.principal: one for one in operators}
         self._chains: dict[OperatorKey, _Chain] = {}
+        self._awaited: dict[OperatorKey, _Chain] = {}
         self._lapsed: dict[OperatorKey, None] = {}
         self._held: dict[str, int] = dict.fromkeys(most, 0)
         self._full: set[str] = set()
@@ -189,7 +193,7 @@ class Control:
     def _chain(self, by: OperatorKey) -> _Chain:
         chain = self._chains.get(by)
         if chain is None:
-            chain = self._chains[by] = _Chain()
+            chain = self._chains[by] = self._awaited.pop(by, _Chain())
         return chain
 
     def _has_authority(self, by: OperatorKey) -> bool:
@@ -201,10 +205,14 @@ class Control:
         for name, number in head.of:
             principal, _, print_of_it = name.rpartition(" ")
             by = principal, print_of_it
-            if self._has_authority(by):
-                chain = self._chain(by)
+            if not self._has_authority(by):
+                continue
+            chain = self._chains.get(by, self._awaited.get(by))
+            if chain is None and len(self._awaited) < _MOST_AWAITED:
+                chain = self._awaited[by] = _Chain()
+            if chain is not None:
                 chain.expect(number)
-                complete = complete and chain.link.number >= number
+            complete = complete and self.link(by).number >= number
         return complete
 
     def attended(self) -> Head:
@@ -234,6 +242,7 @@ class Control:
     def lapse(self, by: OperatorKey) -> int:
         """Let all lapse that a key said, and what it may yet say; return how many statements that were."""
         self._lapsed[by] = None
+        self._awaited.pop(by, None)
         chain = self._chains.pop(by, None)
         if chain is None:
             return 0
@@ -253,6 +262,7 @@ class Control:
         """Judge all that was said anew, by operators who have changed."""
         self._operators = {one.principal: one for one in operators}
         chains, self._chains = self._chains, {}
+        self._awaited.clear()
         for chain in chains.values():
             for entry in chain.entries:
                 self._held[entry[0]] -= 1
@@ -317,7 +327,7 @@ class Control:
 
     def look(self, now: float) -> None:
         """Tell of numbers that are missing for too long at ``now`` seconds; they change no verdict."""
-        for by, chain in self._chains.items():
+        for by, chain in (*self._chains.items(), *self._awaited.items()):
             missing = chain.missing(now)
             if missing is not None:
                 self._tell("control.gap", by, first=missing[0], last=missing[1])

@@ -113,6 +113,12 @@ def _checked_pace(value: float) -> float:
     return value
 
 
+def _checked_patience(value: float) -> float:
+    if value < 1.0:
+        raise ValueError('write 1 s or more, as "1h", or leave it out')
+    return value
+
+
 def _checked_topic(value: str) -> str:
     if not is_topic(value):
         raise ValueError("write a Kafka topic, as agents.quarantine")
@@ -378,7 +384,7 @@ class ControlSettings(Section):
     presence: str | None = None
     announce_every: Annotated[Duration, AfterValidator(_checked_pace)] = 10.0
     operators: Annotated[list[OperatorSettings], Listed] = []
-    max_staleness: Annotated[Duration, AfterValidator(_checked_pace)] | None = None
+    max_staleness: Annotated[Duration, AfterValidator(_checked_patience)] | None = None
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:

@@ -28,13 +28,13 @@ _ENOUGH = 3
 class Step:
     """A command of a page, as the page has it, and what holds before and after it.
 
-    It ends with ``code``, or one of them where that depends on what others did meanwhile, does not print ``never``, and
-    is typed ``again`` until it prints what the page shows. ``folder`` is where it is typed, ``answer`` what is answered
-    at a terminal, ``learns`` what the page calls the id of the key that is made.
+    It ends with ``code``, or where that is None with 1 if it names something that was rejected and with 0 if not, does
+    not print ``never``, and is typed ``again`` until it prints what the page shows. ``folder`` is where it is typed,
+    ``answer`` what is answered at a terminal, ``learns`` what the page calls the id of the key that is made.
     """
 
     text: str
-    code: int | tuple[int, ...] = 0
+    code: int | None = 0
     before: Callable[[], Awaitable[None]] | None = None
     after: Callable[[], Awaitable[None]] | None = None
     again: bool = False
@@ -103,8 +103,8 @@ class Realm(World):
             printed = told.err + told.out
             if step.learns is not None and (made := re.match(r"key (\S+) of ", told.out)):
                 names[step.learns] = made[1]
-            codes = step.code if isinstance(step.code, tuple) else (step.code,)
-            right = told.code in codes and shown.prints(printed, names)
+            code = int('"rejected"' in told.out) if step.code is None else step.code
+            right = told.code == code and shown.prints(printed, names)
             right = right and (step.never is None or step.never not in printed)
             if right or not step.again or time.monotonic() > end:
                 break

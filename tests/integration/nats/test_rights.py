@@ -444,13 +444,14 @@ async def test_who_lacks_one_right_is_told_which(
 ) -> None:
     """Nothing hangs: an error, a warning, or what the client tells of names what the server refused."""
     case = await stage(kind, f"{kind}-{number}")
-    async with asyncio.timeout(30):
-        try:
-            await KINDS[kind](case)
-        except (Error, WatchwordError) as error:
-            case.told.append(str(error))
-        case.told += caplog.messages
-        await until(lambda: case.lacks(right))
+    async with asyncio.timeout(60):
+        while not case.lacks(right):  # a busy server may refuse nothing in time
+            try:
+                await KINDS[kind](case)
+            except (Error, WatchwordError) as error:
+                case.told.append(str(error))
+            await asyncio.sleep(0.05)
+            case.told += caplog.messages
 
 
 @pytest.mark.parametrize("alone", [True, False])

@@ -329,6 +329,30 @@ def test_a_head_says_how_far_others_spoke(control: Control) -> None:
     assert control.last_head == 6, "a key without authority is missed by nobody"
 
 
+def test_whoever_attends_makes_nobody_a_speaker(control: Control) -> None:
+    """Promise (A52): a thief of that key can invent others; he takes no memory by that, nor a place in what is kept."""
+    for number in range(1, 40):
+        invented = tuple((f"{ONCALL} {number * 100 + at:043}", 1) for at in range(60))
+        control.hear(issued(Head(invented), number=number, previous="" if number == 1 else "E" * 43, at=1.0))
+    assert control.speakers == (FIRST,)
+    assert control.attended() == Head(((" ".join(FIRST), 39),))
+    assert len(control._awaited) == 1024
+    assert control.last_head is None
+    control.lapse((ONCALL, f"{100:043}"))
+    assert len(control._awaited) == 1023
+
+
+def test_the_longest_head_fits_in_a_statement() -> None:
+    """However operators are called."""
+    principals = [f"{number:02}{chr(34) * 253}" for number in range(20)]
+    control = Control([Operator(one, frozenset(Verb), ("**",)) for one in principals])
+    for one in principals:
+        control.hear(issued(Head(), (one, "E" * 43)))
+    written = Statement(2, "E" * 43, 0, control.attended()).to_json()
+    assert len(control.attended().of) == 12
+    assert parse_statement(written).saying == control.attended()
+
+
 def test_what_does_not_count_has_its_place_in_the_chain(control: Control) -> None:
     """Else it would be missed for ever, and no head that knows of it would vouch for anything."""
     assert not control.hear(issued(GiveKey(key_of(ONCALL, SigningKey.generate())), SECOND))

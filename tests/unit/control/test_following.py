@@ -592,3 +592,18 @@ async def test_an_operator_speaks_behind_all_that_was_said_meanwhile(world: Worl
         assert not contained(at.control)
         assert contained(at.control, MALLORY)
         assert not at.control.notices
+
+
+async def test_an_old_head_counts_from_when_it_was_signed(world: World) -> None:
+    """Promise (A52): for whoever begins with a log that holds only a captured head, that is no sign of life."""
+    await world.say(Head())
+    head = world.entries.kept.pop()
+    assert head is not None
+    world.entries.now += 61
+    world.entries.append(head)
+    bot = Operator(ONCALL, frozenset({Verb.HEAD}), ("**",))
+    parts = world.parts(state=None, max_staleness=50.0, operators=(bot,), control=Control((bot,)))
+    async with followed(parts):
+        await soon(lambda: parts.control.last_head is not None)
+        assert (parts.control.last_head or 0.0) < world.entries.now - 50
+        await soon(lambda: parts.control.stale)

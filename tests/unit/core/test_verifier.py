@@ -15,6 +15,7 @@ from tests.unit.core.world import (
     MALLORY_KEY,
     NOW,
     REALM,
+    Checks,
     CountingStore,
     World,
     at_once,
@@ -380,3 +381,18 @@ def test_bad_construction(options: dict[str, Any], why: str) -> None:
     }  # fmt: skip
     with pytest.raises(ConfigurationError, match=why):
         Verifier(**given | options)
+
+
+def test_times_of_issue_of_what_cannot_be_judged() -> None:
+    """Promise: where nothing passes before a key source that is down, that is no answer."""
+    world = World()
+    message = press(kafka())
+
+    class Down:
+        async def find(self, *_: object) -> None:
+            raise OSError
+
+    world.verifier.keys.source = Down()
+    with pytest.raises(Unavailable, match="keys"):
+        at_once(world.verifier.times_of_issue([message], check=Checks()))
+    assert at_once(world.verifier.times_of_issue([kafka()], check=Checks())) == []

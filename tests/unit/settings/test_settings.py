@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -110,6 +111,29 @@ def test_every_setting_reaches_the_policy() -> None:
     )
 
 
+LOG = "nats://prod/watchword.control"
+
+
+def controlled(**changes: object) -> dict[str, Any]:
+    """Return a control log with one operator, as changed."""
+    operator = {"principal": "agent://acme/oncall", "may": ["contain"], "over": ["**"]} | changes
+    return {"channel": LOG, "operators": [operator]}
+
+
+def test_a_control_log_that_could_be_rolled_back() -> None:
+    """Without a directory nothing would be kept of what operators said."""
+    settings = Settings.model_validate({"realm": "prod", "control": controlled()})
+    channel = settings.to_control()
+    long = Settings.model_validate({"realm": "prod", "control": controlled() | {"max_staleness": "2d"}})
+    assert long.control is not None
+    assert long.control.max_staleness == 172_800
+    assert channel is not None
+    assert channel.uri == LOG
+    nowhere = Settings.model_validate({"realm": "prod", "control": controlled(), "replay": {"state": ""}})
+    with pytest.raises(ConfigurationError, match="leaves nowhere to keep what operators said"):
+        nowhere.to_control()
+
+
 @pytest.mark.parametrize(
     ("document", "complaint"),
     [
@@ -132,6 +156,15 @@ def test_every_setting_reaches_the_policy() -> None:
         ({"realm": "prod", "policy": {"mode": "off"}}, "'enforce' or 'observe'"),
         ({"realm": "prod", "policy": {"contained": "a"}}, "in the environment as JSON"),
         ({"realm": "prod", "polcy": {}}, "Extra inputs"),
+        ({"realm": "prod", "control": controlled(over=["agent://acme/plan*"])}, "may stand for a whole part"),
+        ({"realm": "prod", "control": controlled(may=[])}, "write what this operator may say and over whom"),
+        ({"realm": "prod", "control": controlled(over=[])}, "write what this operator may say and over whom"),
+        ({"realm": "prod", "control": {"channel": LOG}}, "nobody may speak there"),
+        ({"realm": "prod", "control": controlled() | {"max_staleness": "0s"}}, "write 1 s or more"),
+        (
+            {"realm": "prod", "control": {"channel": LOG, "operators": controlled()["operators"] * 2}},
+            "two entries for operator 'agent://acme/oncall'",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused(document: dict[str, object], complaint: str) -> None:
