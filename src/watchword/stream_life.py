@@ -216,16 +216,19 @@ class StreamLife:
             count += 1
         return count
 
-    def judged(self, sequence: int, number: int) -> None:
+    def judged(self, sequence: int, number: int, *, undetermined: bool = False) -> None:
         """Take note of a delivery that was judged, and comes again until it is acknowledged.
 
-        ``number`` is the consumer's own of this delivery; it begins again with a consumer that was made anew.
+        ``number`` is the consumer's own of this delivery; it begins again with a consumer that was made anew. What log
+        time has passed and is ``undetermined`` even so stays passed: nothing is remembered of it.
         """
-        if self.was_passed(sequence):  # made anew, or set back: its numbers may begin again
+        passed = self.was_passed(sequence)
+        if passed:  # made anew, or set back: its numbers may begin again
             self._reached = self._reached._replace(number=_UNKNOWN)
         else:
             self._reached = self._reached.behind(sequence, number)
-        self._unacked.add(sequence)
+        if not (passed and undetermined):
+            self._unacked.add(sequence)
 
     def acknowledged(self, sequence: int) -> None:
         """Take note of what does not come again."""

@@ -45,7 +45,7 @@ class Partition(Reading):
     @rule(back=st.sampled_from([0, 0, 0, 1, 2, 30]), blind=BLIND, small=st.booleans())
     def restart(self, back: int, blind: int, small: bool) -> None:  # noqa: FBT001
         """Kill the process; what was committed is where it stood, or earlier; the new one may have less room."""
-        self.small = small
+        self.choose_room(small)
         self.verifier = self.new_verifier()
         self.go_to(self.position - back, blind)
 
@@ -227,7 +227,7 @@ class Stream(Reading):
     @rule(blind=BLIND, small=st.booleans())
     def restart(self, blind: int, small: bool) -> None:  # noqa: FBT001
         """Kill the process; the server still offers what it has not seen acknowledged."""
-        self.small = small
+        self.choose_room(small)
         self.verifier = self.new_verifier()
         self.handed.clear()
         self.begin(self.next, min(self.open, default=self.next), blind=blind, pinned=self.open.__contains__)

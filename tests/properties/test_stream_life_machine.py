@@ -411,7 +411,7 @@ class StreamReaders(RuleBasedStateMachine):
     def conclude(self, delivery: Delivery, verdict: VerifiedMessage | Rejected | Unavailable, *, patient: bool) -> None:
         """Do what a verdict asks for; and hold it against all that ever happened."""
         stored, consumer = delivery.stored, self.server.consumer
-        self.life.judged(stored.sequence, delivery.number)
+        self.life.judged(stored.sequence, delivery.number, undetermined=isinstance(verdict, Unavailable))
         if isinstance(verdict, VerifiedMessage):
             assert stored.ident is not None
             assert self.handed.setdefault(stored.ident, stored.sequence) == stored.sequence, "handed over at two places"
@@ -481,6 +481,16 @@ class StreamReaders(RuleBasedStateMachine):
         self.deliver_again(100)
         self.deliver(100)
         self.judge(100, 0, 1, patient=True)
+
+
+def test_a_reader_that_is_set_back_while_no_keys_can_be_had_loses_nothing() -> None:
+    """Promise (A46): what log time has passed, and was offered again in vain, is judged from the log once it can be."""
+    readers: Any = StreamReaders()
+    readers.set_up(clocks=(-1.0, -1.0, -1.0), acked=True, most=0, how="new")
+    readers.set_back(anew=False, how="new", replayed=False, seconds=7.0)
+    readers.fail_keys(down=True)
+    readers.set_back(anew=False, how="all", replayed=False, seconds=0.5)
+    readers.teardown()
 
 
 TestStreamReaders: Any = StreamReaders.TestCase

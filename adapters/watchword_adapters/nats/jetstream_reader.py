@@ -189,7 +189,7 @@ class StreamReader(Reader):
         """See Reader; nothing was missed: copies of it are under the same key, and wait behind it."""
         delivery = Delivery.parse(raw.reply)
         if delivery is not None and self.life is not None:
-            self.life.judged(delivery.sequence, delivery.number)
+            self.life.judged(delivery.sequence, delivery.number, undetermined=True)
         await super().park(raw, message, pending)
 
     def deliver(self, raw: Msg, message: Message, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
@@ -197,7 +197,7 @@ class StreamReader(Reader):
         verdict = delivered if isinstance(delivered, VerifiedMessage) else delivered.verdict
         delivery = Delivery.parse(raw.reply)
         if delivery is not None and self.life is not None:
-            self.life.judged(delivery.sequence, delivery.number)
+            self.life.judged(delivery.sequence, delivery.number, undetermined=isinstance(verdict, Unavailable))
             if not self._comes_again(delivery) and isinstance(verdict, VerifiedMessage):
                 self.watchword.lives.acknowledged(message, verdict)
         return super().deliver(raw, message, delivered)
@@ -239,7 +239,7 @@ class StreamReader(Reader):
         """
         delivery = Delivery.parse(raw.reply) if message.delivered_by in self._bound else None
         if delivery is not None and self.life is not None:
-            self.life.judged(delivery.sequence, delivery.number)
+            self.life.judged(delivery.sequence, delivery.number, undetermined=isinstance(verdict, Unavailable))
         if isinstance(verdict, Rejected):
             self._let_age(message, verdict)
             await self._rejected(raw, message, verdict)
