@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-FEW: Final = 4
-"""Signatures that are checked sooner than another thread has begun."""
+FEW: Final = 12
+"""Signatures that are checked at once: about a millisecond, in which another thread would hardly have begun."""
 
 
 class Threads:

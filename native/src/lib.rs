@@ -2,6 +2,7 @@
 //!
 //! It judges nothing that a person or a plug-in has a say in, and never says no: see `run`.
 
+pub mod batch;
 pub mod cbor;
 pub mod envelope;
 pub mod hashing;
@@ -39,7 +40,7 @@ mod watchword_native {
 
     /// Number of the interface that `watchword.engine` describes.
     #[pymodule_export]
-    const INTERFACE: u32 = 1;
+    const INTERFACE: u32 = 2;
 
     #[pymodule_export]
     #[allow(non_upper_case_globals, reason = "Python's name for it")]
@@ -49,5 +50,17 @@ mod watchword_native {
     #[pyfunction]
     fn verifies(py: Python<'_>, public: &[u8], signature: &[u8], data: &[u8]) -> bool {
         py.detach(|| super::verifies(public, signature, data))
+    }
+
+    /// Where the sound batches of a fetched record set end that begins at `at`; see `batch`.
+    #[pyfunction]
+    fn sound_until(raw: &[u8], at: usize, most: usize, log_end: i64) -> usize {
+        super::batch::sound_until(raw, at, most, log_end)
+    }
+
+    /// Whether these are so many sound records, at offsets that ascend up to `last_delta`.
+    #[pyfunction]
+    fn are_sound(records: &[u8], count: i32, last_delta: i32) -> bool {
+        super::batch::are_sound(records, count, last_delta)
     }
 }

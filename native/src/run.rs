@@ -4,6 +4,7 @@
 //! judges that one from the beginning, and says what is wrong with it, if anything is. So a reason, its words and their
 //! order have one home, and a fault here can cost time, but no honest message.
 
+use crate::batch::MAX_HEADERS;
 use crate::cbor::Span;
 use crate::envelope::{self, ED25519, Envelope};
 use crate::hashing::{Secrets, limbs};
@@ -13,7 +14,6 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyList, PyString, PyTuple};
 use std::collections::HashMap;
 
-const MAX_HEADERS: usize = 1024;
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 const NATS_ID_HEADER: &str = "Nats-Msg-Id";
 const LOG_APPEND_TIME: i64 = 1;

@@ -118,10 +118,10 @@ class Trail:
             self._given = ceil(issued_at)
             self._judged = max(self._judged, self._given)
 
-    def judge(self, issued_at: int) -> None:
-        """Note that something is about to be handed over."""
-        self._judged = max(self._judged, issued_at)
-        self.lower(issued_at)
+    def judge(self, earliest: int, latest: int) -> None:
+        """Note that something is about to be handed over that was issued between these times."""
+        self._judged = max(self._judged, latest)
+        self.lower(earliest)
 
     def lower(self, issued_at: float) -> None:
         """Note that something may be handed over, once it is read again, that was issued as early as that."""

@@ -16,6 +16,8 @@ from watchword.errors import Reason, Rejected, Unavailable
 from watchword.message import ObservedMessage, VerifiedMessage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from watchword.outage import Outage
 
 FIRST_DELAY: Final = 0.1
@@ -56,6 +58,10 @@ class Endings:
         if self.doubtful or self.failures or isinstance(verdict, ObservedMessage):
             self._judged(verdict.verdict if isinstance(verdict, ObservedMessage) else verdict)
         return Ending.DROP if isinstance(verdict, Rejected) else Ending.DELIVER
+
+    def delivers(self, verdicts: Sequence[object]) -> bool:
+        """Return True if all of these verdicts, one at least, let their messages through, and change nothing else."""
+        return not (self.doubtful or self.failures) and {*map(type, verdicts)} == {VerifiedMessage}
 
     def kept(self, now: float, *, in_quarantine: bool) -> Ending:
         """Return the ending of a message that was given up, by what became of its copy."""

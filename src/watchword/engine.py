@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 VARIABLE: Final = "WATCHWORD_ENGINE"
 """Environment variable that chooses: ``python`` or ``native``; without it the native one is used where installed."""
 
-INTERFACE: Final = 1
+INTERFACE: Final = 2
 """Number of the interface below; a native engine that was built for another one is refused."""
 
 
@@ -181,6 +181,14 @@ class Native(Protocol):
 
     def verifies(self, public: bytes, signature: bytes, data: bytes) -> bool:
         """Tell whether an Ed25519 signature holds; other threads run meanwhile."""
+        ...
+
+    def sound_until(self, raw: bytes, at: int, most: int, log_end: int) -> int:
+        """Return where batches of a Kafka record set end that are sound from ``at`` on, some ``most`` bytes of them."""
+        ...
+
+    def are_sound(self, records: bytes, count: int, last_delta: int) -> bool:
+        """Tell whether a Kafka client decodes so many records, at offsets that ascend up to ``last_delta``."""
         ...
 
 

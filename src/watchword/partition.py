@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum, auto
-from itertools import islice
+from itertools import islice, repeat
 from math import inf, nextafter
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -54,7 +54,7 @@ FARTHEST: Final = 128
 BRISK: Final = 0.05
 """Seconds in which a caller must have taken what was judged ahead, to get more the next time."""
 
-TOGETHER: Final = 256
+TOGETHER: Final = 512
 """Records judged at once: some full trees, of which each leaf is hashed but once."""
 
 RECALLED: Final = 256
@@ -490,10 +490,13 @@ class PartitionReader(Generic[R]):
         self._has_given = True
         count = len(self.ready) if most is None else min(most, len(self.ready))
         given = [self.ready.popleft() for _ in range(count)]
+        latest = -inf
         for entry in given:
-            verdict = entry.verdict.verdict if isinstance(entry.verdict, ObservedMessage) else entry.verdict
-            if isinstance(verdict, VerifiedMessage):
-                self._trail.rise(verdict.issued_at)
+            verdict = entry.verdict
+            found = verdict.verdict if isinstance(verdict, ObservedMessage) else verdict
+            if isinstance(found, VerifiedMessage) and found.issued_at > latest:
+                latest = found.issued_at
+        self._trail.rise(latest)
         return given
 
     def give_back(self, entries: Sequence[Ready[R]]) -> None:
@@ -865,6 +868,9 @@ class PartitionReader(Generic[R]):
     def _on_judged(self, answer: Judged, now: float) -> None:
         if not self.ready:
             self._ready_since, self._ready_at = answer.begun, now
+        if self._endings.delivers(answer.verdicts):
+            self._on_delivered(answer, now)
+            return
         record = None
         messages = answer.messages
         for at, verdict in enumerate(answer.verdicts):
@@ -882,6 +888,18 @@ class PartitionReader(Generic[R]):
             self._judged_since += 1
         if record is not None and self._memory is not None:
             self._memory.pass_time(self._appended(record))
+        self._add_point_in_time(now)
+
+    def _on_delivered(self, answer: Judged, now: float) -> None:
+        """Take verdicts that let everything through, as ``_on_judged`` takes them one by one."""
+        pending, count = self.pending, len(answer.verdicts)
+        records = [pending.popleft() for _ in range(count)]
+        self.ready.extend(map(Ready, records, repeat(answer.messages), range(count), answer.verdicts))
+        self._judged_since += count
+        if self._memory is not None:
+            times = [verdict.issued_at for verdict in answer.verdicts if isinstance(verdict, VerifiedMessage)]
+            self._trail.judge(min(times), max(times))
+            self._memory.pass_time(self._appended(records[-1]))
         self._add_point_in_time(now)
 
     def _on_renewed(self, entries: Sequence[Ready[R]], verdicts: Sequence[Verdict | None], now: float) -> None:
@@ -939,7 +957,7 @@ class PartitionReader(Generic[R]):
         if self._memory is None:
             return
         if isinstance(found, VerifiedMessage):
-            self._trail.judge(found.issued_at)
+            self._trail.judge(found.issued_at, found.issued_at)
         elif isinstance(found, Unavailable):
             self._memory.remember_unjudged(ready.message)
 

@@ -76,6 +76,9 @@ if TYPE_CHECKING:
 
 Reader: TypeAlias = "PartitionReader[ConsumerRecord[Any, Any]]"
 
+_NONE: Final = (None, None)
+"""The deserializers of a caller who takes bytes."""
+
 _ROUND: Final = 1.0
 """Longest wait in seconds before looking again at what is assigned, paused and held."""
 
@@ -694,6 +697,9 @@ class VerifiedFetcher:
         self._latest = tp
         while reader.ready and (most is None or len(records) < most):
             entries = reader.hand_over(None if most is None else most - len(records))
+            if self._deserializers == _NONE:
+                records += [record_of(entry.record, entry.verdict) for entry in entries]
+                continue
             for at, entry in enumerate(entries):
                 try:
                     records += self._deserialized(entry)

@@ -27,6 +27,7 @@ from aiokafka.record import util
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.util import encode_varint
 
+from watchword import engine
 from watchword.message import ENVELOPE_HEADER, MAX_HEADERS
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ the batch with which all that was unpacked reaches as much: the client fetches t
 
 PIECE: Final = 1 << 16
 """Bytes of records that are decoded in one step, unless a single record is larger."""
+
+_LOOKED_AT: Final = 1 << 21
+"""Bytes of records that the native engine looks at in one step."""
 
 _BATCH_COST: Final = 512
 """Bytes of records whose decoding takes about as long as what is done for a batch without any."""
@@ -107,12 +111,22 @@ def without_poison(raw: bytes, log_end: int) -> Steps[bytes]:
     but once. A batch whose checksum fails stays as it is: the client refuses it, and fetches it again. MemoryError says
     nothing about a batch, and is raised.
     """
+    native = engine.native()
     parts: list[bytes | bytearray] = []
     at = unpacked = work = 0
+    is_sound = True
     while len(raw) - at > _MAGIC_AT:
+        if native is not None and unpacked < MOST_UNPACKED:
+            end = native.sound_until(raw, at, _LOOKED_AT, log_end)
+            if end > at:
+                parts.append(raw[at:end])
+                at = end
+                yield
+                continue
         end = at + _LENGTH_END + int.from_bytes(raw[at + 8 : at + _LENGTH_END], signed=True)
         if not at + _MAGIC_AT < end <= len(raw):  # the last batch of a fetch may be cut off
             break
+        is_sound = False
         batch: bytes | bytearray = raw[at:end]
         if batch[_MAGIC_AT] != _MAGIC:
             offset = int.from_bytes(batch[:8], signed=True)
@@ -129,8 +143,7 @@ def without_poison(raw: bytes, log_end: int) -> Steps[bytes]:
         if work >= PIECE:
             work = 0
             yield
-    parts.append(raw[at:])
-    return b"".join(parts)
+    return raw if is_sound else b"".join((*parts, raw[at:]))
 
 
 def _end_of(batch: bytes | bytearray) -> int:
@@ -240,6 +253,9 @@ def _from_frames(library: Any, packed: bytes) -> Steps[bytearray]:
 def _is_sound(header: list[int], batch: bytes | bytearray) -> Steps[bool]:
     """Return True if the client may have these records as they are."""
     last_delta, count = header[6], header[12]
+    native = engine.native() if len(batch) <= _LOOKED_AT else None
+    if native is not None and native.are_sound(bytes(memoryview(batch)[_HEADER.size :]), count, last_delta):
+        return True
     if len(batch) <= PIECE:
         return _in_turn(_deltas(header, memoryview(batch)[_HEADER.size :], count), -1, last_delta)
     latest, end = -1, 0

@@ -200,13 +200,17 @@ class Records(Sequence["Message"]):
 
 def record_of(raw: ConsumerRecord[Any, Any], delivered: Delivered) -> Record:
     """Pair a raw record with its verdict; key and value are still bytes."""
-    place = (raw.topic, raw.partition, raw.offset, raw.timestamp, raw.timestamp_type, raw.key, raw.value, raw.checksum)
-    sizes = (raw.serialized_key_size, raw.serialized_value_size)
     if isinstance(delivered, ObservedMessage):
+        place = (
+            raw.topic, raw.partition, raw.offset, raw.timestamp, raw.timestamp_type, raw.key, raw.value, raw.checksum,
+            raw.serialized_key_size, raw.serialized_value_size,
+        )  # fmt: skip
         seen: Any = tuple(header for header in raw.headers if not is_envelope_name(header[0]))
-        return ObservedRecord(*place, *sizes, seen, delivered.verdict, delivered.message)
-    made = object.__new__(VerifiedRecord)
-    made.__dict__.update(raw.__dict__, headers=delivered.headers, verified=delivered)  # in a third of the time
+        return ObservedRecord(*place, seen, delivered.verdict, delivered.message)
+    made = object.__new__(VerifiedRecord)  # without the constructor it takes a quarter of the time
+    attributes = raw.__dict__.copy()
+    attributes["headers"], attributes["verified"] = delivered.headers, delivered
+    made.__dict__ = attributes
     return made
 
 

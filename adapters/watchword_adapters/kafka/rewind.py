@@ -27,7 +27,7 @@ class Rewind:
     def __init__(self, inside: Inside, tp: TopicPartition) -> None:
         self._inside = inside
         self._tp = tp
-        self._recent: deque[ConsumerRecord[Any, Any]] = deque()
+        self._recent: deque[tuple[ConsumerRecord[Any, Any], int]] = deque()  # with their sizes
         self._size = 0
         self._end: int | None = None
         self._again: deque[ConsumerRecord[Any, Any]] = deque()
@@ -54,18 +54,27 @@ class Rewind:
         if self._most is not None:
             most = self._most if most is None else min(most, self._most)
         records = await self._inside.take(self._tp, most)
-        headers = sum([len(record.headers) for record in records])
+        counts = [len(record.headers) for record in records]
+        headers = sum(counts)
         if headers > MOST_HEADERS or (self._most is not None and 2 * headers > MOST_HEADERS):
             self._most = max(1, len(records) * MOST_HEADERS // headers)
         elif records:
             self._most = None
         self._end = self._inside.position(self._tp)
-        for record in records:
-            self._recent.append(record)
-            self._size += _size(record)
-        while len(self._recent) > MOST_RECORDS or self._size > MOST_BYTES:
-            self._size -= _size(self._recent.popleft())
+        self._keep(records, counts)
         return records
+
+    def _keep(self, records: list[ConsumerRecord[Any, Any]], counts: list[int]) -> None:
+        recent = self._recent
+        # A size is -1 where there is nothing.
+        sizes = [
+            100 * (1 + count) + record.serialized_key_size + record.serialized_value_size
+            for record, count in zip(records, counts, strict=True)
+        ]
+        recent.extend(zip(records, sizes, strict=True))
+        self._size += sum(sizes)
+        while len(recent) > MOST_RECORDS or self._size > MOST_BYTES:
+            self._size -= recent.popleft()[1]
 
     def seek(self, offset: int) -> None:
         """Go on at ``offset``: over what was kept, if that reaches back so far; else by the client."""
@@ -74,9 +83,9 @@ class Rewind:
             there is not None
             and self._recent
             and self._end is not None
-            and self._recent[0].offset <= offset < self._end
+            and self._recent[0][0].offset <= offset < self._end
         ):
-            self._again = deque(record for record in self._recent if record.offset >= offset)
+            self._again = deque(record for record, _ in self._recent if record.offset >= offset)
             self._at = offset
         elif offset == self._end == self._inside.position(self._tp):
             self._again.clear()
@@ -92,6 +101,3 @@ class Rewind:
         self._size, self._at = 0, None
         self._end = self._inside.position(self._tp)
 
-
-def _size(record: ConsumerRecord[Any, Any]) -> int:
-    return max(record.serialized_key_size, 0) + max(record.serialized_value_size, 0) + 100 * (1 + len(record.headers))
