@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from binascii import b2a_base64
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
@@ -13,7 +14,6 @@ from watchword.merkle import leaf_of, paths_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from watchword.claims import Claims
     from watchword.message import Header
 
 CONTEXT: Final = "watchword/1"
@@ -103,6 +103,24 @@ class Layout:
                 self._channel, headers, self._partition, request, reply, payload,
             )
         )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """What the sender signed (CWT claims, RFC 8392, and our own): who, when, which id, where, over what."""
+
+    issuer: str
+    id: bytes
+    issued_at: int
+    channel: str
+    recipient: str | None = None
+    expires_at: int | None = None
+    covered: tuple[str, ...] = ()
+    metadata_digest: bytes | None = None
+    partition: int | None = None
+    request_id: bytes | None = None
+    reply_to: str | None = None
+    value_digest: bytes | None = None
 
 
 def encode_claims(claims: Claims) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from watchword.envelope import Envelope, EnvelopeReader, unarmored
+from watchword.envelope import Envelope, read_into, unarmored
 from watchword.template import Template
 
 if TYPE_CHECKING:
@@ -17,19 +17,18 @@ MAX_TEMPLATES: Final = 4096
 _Shape: TypeAlias = tuple[str, int | None, int]
 
 
-class LearningReader(EnvelopeReader):
+class LearningReader:
     """A strict reader that learns from what verified, so that no stranger can teach it anything."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._templates: dict[_Shape, tuple[int, dict[bytes, Template]]] = {}
         self._count = 0
 
     def open(self, case: Verification, header: bytes) -> None:
-        """Read a header's value into ``case``, as ``read`` does."""
+        """Read a header's value into ``case``, as ``parse`` does."""
         raw = unarmored(header)
         if not self._familiar(case.message, raw, case):
-            self.read_raw(raw, case)
+            read_into(case, raw)
             case.lesson = raw
 
     def learn(self, case: Verification, raw: bytes) -> None:
