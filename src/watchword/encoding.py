@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from binascii import b2a_base64
 from dataclasses import dataclass
-from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
@@ -30,9 +29,6 @@ ID: Final = head(BYTES, 16)
 SIGNATURE: Final = head(BYTES, 64)
 
 _ID_CLAIM: Final = b"\x07" + ID
-
-_SHORT: Final = 64
-"""Bytes of a header's value that is likely to come again, as a content type does."""
 
 _KEPT: Final = 1024
 """Bytes of a message's header values that may be kept."""
@@ -211,15 +207,16 @@ def value_digest(value: bytes | None) -> bytes | None:
 
 
 def metadata_digest(key: bytes | None, pairs: bytes) -> bytes:
-    """Return SHA-256 over the key and, in order, every covered header, as of ``encode_pairs``.
+    """Return SHA-256 over the key and, in order, every covered header, of ``encode_pairs``.
 
     CBOR frames each part, so that no byte can move from one to another unseen.
     """
     return sha256(b"\x82" + of_bytes(key) + pairs).digest()
 
 
-def encode_pairs(pairs: Sequence[bytes]) -> bytes:
-    """Return headers as they are digested, of pairs from ``encode_pair``."""
+def encode_pairs(headers: Sequence[Header]) -> bytes:
+    """Return headers as they are digested."""
+    pairs = [b"\x82" + of_text(name) + of_bytes(value) for name, value in headers]
     return head(ARRAY, len(pairs)) + b"".join(pairs)
 
 
@@ -227,15 +224,3 @@ def may_be_kept(headers: Sequence[Header]) -> bool:
     """Tell whether the next message's headers may be compared with these: they are small, and cannot change."""
     kinds = {(type(one), *map(type, one)) for one in headers} | {(type(headers), str, bytes)}
     return kinds == {(tuple, str, bytes)} and sum([len(value or b"") for _, value in headers]) < _KEPT
-
-
-def encode_pair(name: str, value: bytes | None) -> bytes:
-    """Return a header as it is digested."""
-    if value is None or len(value) <= _SHORT:
-        return _short_pair(name, value)
-    return b"\x82" + of_text(name) + of_bytes(value)
-
-
-@lru_cache(1024)
-def _short_pair(name: str, value: bytes | None) -> bytes:
-    return b"\x82" + of_text(name) + of_bytes(value)

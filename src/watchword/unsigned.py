@@ -8,7 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from watchword import engine
-from watchword.encoding import Layout, characters, encode_pair, encode_pairs, may_be_kept, metadata_digest, value_digest
+from watchword.encoding import Layout, characters, encode_pairs, may_be_kept, metadata_digest, value_digest
 from watchword.envelope import ID_BYTES, MAX_ENVELOPE_BYTES, MAX_ENVELOPE_CHARACTERS, is_envelope_name
 from watchword.errors import SigningError
 from watchword.message import MAX_HEADER_BYTES, MAX_HEADERS, SERVERS_SUBJECTS, is_principal, is_subject
@@ -77,7 +77,7 @@ class _Route:
             raise SigningError(f"headers of {size} bytes: at most {_ROOM}")
         if self._nats:
             _check_nats_values(headers)
-        pairs = encode_pairs([encode_pair(name, value) for name, value in headers if name in self.covered])
+        pairs = encode_pairs([header for header in headers if header[0] in self.covered])
         if may_be_kept(headers):
             self._last = headers, pairs
         return pairs

@@ -20,7 +20,7 @@ from tests.unit.core.world import (
 from tests.vectors import trees
 from tests.vectors.faults import GOOD_TEXT, GOOD_TREE, MALFORMED, MALFORMED_TEXT
 from watchword import Reason, Rejected
-from watchword.encoding import Claims, encode_claims, encode_pair, encode_pairs, metadata_digest, value_digest
+from watchword.encoding import Claims, encode_claims, encode_pairs, metadata_digest, value_digest
 from watchword.envelope import MAX_ENVELOPE_BYTES, is_envelope_name, parse
 
 CLAIMS = claims_of(kafka())
@@ -125,9 +125,9 @@ def test_digests_tell_absent_from_empty() -> None:
     assert value_digest(b"") is not None
     digests = {
         metadata_digest(b"", encode_pairs([])),
-        metadata_digest(None, encode_pairs([encode_pair("a", None)])),
-        metadata_digest(None, encode_pairs([encode_pair("a", b"")])),
-        metadata_digest(b"", encode_pairs([encode_pair("a", b"")])),
+        metadata_digest(None, encode_pairs([("a", None)])),
+        metadata_digest(None, encode_pairs([("a", b"")])),
+        metadata_digest(b"", encode_pairs([("a", b"")])),
         metadata_digest(None, encode_pairs([])),
     }
     assert len(digests) == 5
