@@ -29,6 +29,8 @@ ID: Final = head(BYTES, 16)
 SIGNATURE: Final = head(BYTES, 64)
 
 _ID_CLAIM: Final = b"\x07" + ID
+_METADATA_CLAIM: Final = b"\x61m" + HASH
+_VALUE_CLAIM: Final = b"\x61v" + HASH
 
 _KEPT: Final = 1024
 """Bytes of a message's header values that may be kept."""
@@ -58,11 +60,6 @@ class Layout:
         self._partition = b"" if partition is None else b"\x61p" + of_int(partition)
         self._count = 4 + bool(addressed) + bool(covered) + bool(self._partition)
         self.parts: Final = self._count, self._sender, self._channel, self._partition
-        # Of most messages only key or headers, and a value, are digested beside what all have.
-        self._before = head(MAP, self._count + 2) + self._sender + b"\x06"
-        self._dated: tuple[int | None, bytes] = (None, b"")  # the last second, and what claims issued in it begin with
-        self._between = self._channel + b"\x61m" + HASH
-        self._behind = self._partition + b"\x61v" + HASH
 
     def claims(  # noqa: PLR0917 - one caller that is hot, and one that names them
         self,
@@ -75,28 +72,16 @@ class Layout:
         reply_to: str | None = None,
     ) -> bytes:
         """Return a message's claims as deterministic CBOR; what is absent takes no room."""
-        if (
-            expires_at is None
-            and request_id is None
-            and reply_to is None
-            and metadata is not None
-            and value is not None
-        ):
-            second, dated = self._dated
-            if second != issued_at:
-                dated = self._before + of_int(issued_at) + _ID_CLAIM
-                self._dated = issued_at, dated
-            return b"".join((dated, message_id, self._between, metadata, self._behind, value))
+        metadata_claim = b"" if metadata is None else _METADATA_CLAIM + metadata
+        value_claim = b"" if value is None else _VALUE_CLAIM + value
         expiry = b"" if expires_at is None else b"\x04" + of_int(expires_at)
-        headers = b"" if metadata is None else b"\x61m" + HASH + metadata
         request = b"" if request_id is None else b"\x61q" + ID + request_id
         reply = b"" if reply_to is None else b"\x61r" + of_text(reply_to)
-        payload = b"" if value is None else b"\x61v" + HASH + value
-        count = self._count + bool(expiry) + bool(headers) + bool(request) + bool(reply) + bool(payload)
+        count = self._count + sum(map(bool, (metadata_claim, value_claim, expiry, request, reply)))
         return b"".join(
             (
                 head(MAP, count), self._sender, expiry, b"\x06", of_int(issued_at), _ID_CLAIM, message_id,
-                self._channel, headers, self._partition, request, reply, payload,
+                self._channel, metadata_claim, self._partition, request, reply, value_claim,
             )
         )  # fmt: skip
 
