@@ -21,8 +21,7 @@ from tests.properties.test_envelope_oracle import (
 from tests.unit.core.world import NOW, World, endings, kafka, nats, press_many, raw_of, text
 from watchword import Rejected
 from watchword.envelope import Envelope, parse
-from watchword.reader import LearningReader
-from watchword.template import Template
+from watchword.reader import LearningReader, Template
 from watchword.verification import Verification
 
 FIXED = st.fixed_dictionaries(
