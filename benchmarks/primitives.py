@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from watchword.encoding import encode_pair
+from watchword.encoding import encode_pairs
 from watchword.envelope import parse, unarmored
 
 from . import cast
@@ -38,7 +38,7 @@ def alone(batch: int, size: int, batches: int) -> dict[str, Run]:
     envelope: Envelope = parse(text)
     raw, leaf = unarmored(text), b"\x00" + envelope.claims_bytes
     padded = b2a_base64(raw, newline=False)
-    metadata = (messages[0].key or b"") + b"".join(encode_pair(*header) for header in cast.HEADERS)
+    metadata = (messages[0].key or b"") + encode_pairs(cast.HEADERS)
     root = envelope.to_be_signed(bytes(32))
     public, signature = key.public_key(), key.sign(root)
 

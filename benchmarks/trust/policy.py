@@ -19,8 +19,7 @@ from benchmarks import cast
 from benchmarks.figures import async_rate, tidy
 from benchmarks.processes import apart
 from watchword import Allow, Policy, Rate, Unavailable, VerifiedMessage
-from watchword.claims import Claims
-from watchword.encoding import encode_claims, encode_direct, encode_protected
+from watchword.encoding import Claims, encode_claims, encode_direct, encode_protected
 from watchword.keys import Algorithm
 from watchword.quota import Bounds
 from watchword.spi import MemoryReplayStore, Position, Verifier

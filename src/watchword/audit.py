@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from watchword.errors import Rejected
-from watchword.meter import SILENT
 from watchword.tally import Tally
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     from watchword.errors import Unavailable
     from watchword.message import Channel, Message, VerifiedMessage
-    from watchword.meter import Meter
 
 BURST: Final = 10
 """Lines of one kind that are written in one period; more are counted."""
@@ -41,6 +39,30 @@ REPORTED: Final = "message.reported"
 _LOGGER: Final = logging.getLogger("watchword")
 
 
+class Meter:
+    """Port: hears what the audit trail does not count; by itself it measures nothing.
+
+    It is called for each batch, never for each message, and must neither raise nor wait. ``bus`` is ``kafka`` or
+    ``nats``; durations are in seconds.
+    """
+
+    def now(self) -> float:
+        """Return the time in seconds, by a clock that never steps back."""
+        return 0.0
+
+    def judged(self, bus: str, messages: int, seconds: float) -> None:
+        """Note how long it took until a batch was judged, waiting for key sources and stores included."""
+
+    def started(self, bus: str, seconds: float) -> None:
+        """Note how long a client took to start."""
+
+    def told(self, event: str, log: object) -> None:
+        """Note an event of the audit trail, and the log that it is about, if it names one."""
+
+
+_SILENT: Final = Meter()
+
+
 class Audit:
     """Counts verdicts and logs drops, under fixed event names and with no payload.
 
@@ -53,7 +75,7 @@ class Audit:
     counts the other events by name. The ``meter`` hears the rest.
     """
 
-    def __init__(self, *, clock: Callable[[], float], meter: Meter = SILENT) -> None:
+    def __init__(self, *, clock: Callable[[], float], meter: Meter = _SILENT) -> None:
         self.counts: Final[Counter[str]] = Counter()
         self.tally: Final = Tally()
         self.events: Final[Counter[str]] = Counter()

@@ -9,6 +9,7 @@ raise IndexError: who reads the last item compares where that ends with the leng
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 UINT, NEGATIVE, BYTES, TEXT, ARRAY, MAP = range(0, 0xC0, 0x20)
@@ -17,8 +18,6 @@ UINT, NEGATIVE, BYTES, TEXT, ARRAY, MAP = range(0, 0xC0, 0x20)
 NULL: Final = 0xF6
 _ONE_BYTE: Final = 24
 _EIGHT_BYTES: Final = 27
-_TABLED: Final = 1 << 9
-"""Numbers below this, which nearly all of an envelope are, have their heads ready."""
 
 
 class CborError(ValueError):
@@ -67,11 +66,13 @@ def read_text(data: bytes, at: int) -> tuple[bytes, int]:
     return data[at:end], end
 
 
+@lru_cache(1024)
 def head(major: int, number: int) -> bytes:
-    """Return the head of an item."""
-    if number < _TABLED:
-        return _HEADS[major][number]
-    return _head(major, number)
+    """Return the head of an item; nearly all that an envelope needs come again and again."""
+    if number < _ONE_BYTE:
+        return bytes((major | number,))
+    width = next(width for width in (1, 2, 4, 8) if number < 1 << 8 * width)
+    return bytes((major + _ONE_BYTE - 1 + width.bit_length(),)) + number.to_bytes(width)
 
 
 def of_int(number: int) -> bytes:
@@ -81,26 +82,10 @@ def of_int(number: int) -> bytes:
 
 def of_bytes(raw: bytes | None) -> bytes:
     """Return the item of a byte string; null for None."""
-    if raw is None:
-        return b"\xf6"
-    size = len(raw)
-    return (_BYTES_HEADS[size] if size < _TABLED else _head(BYTES, size)) + raw
+    return b"\xf6" if raw is None else head(BYTES, len(raw)) + raw
 
 
 def of_text(text: str) -> bytes:
     """Return the item of a text string."""
     raw = text.encode()
     return head(TEXT, len(raw)) + raw
-
-
-def _head(major: int, number: int) -> bytes:
-    if number < _ONE_BYTE:
-        return bytes((major | number,))
-    width = next(width for width in (1, 2, 4, 8) if number < 1 << 8 * width)
-    return bytes((major + _ONE_BYTE - 1 + width.bit_length(),)) + number.to_bytes(width)
-
-
-_HEADS: Final = {
-    major: [_head(major, number) for number in range(_TABLED)] for major in (UINT, NEGATIVE, BYTES, TEXT, ARRAY, MAP)
-}
-_BYTES_HEADS: Final = _HEADS[BYTES]

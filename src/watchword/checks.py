@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from watchword.encoding import encode_pair, encode_pairs, may_be_kept, metadata_digest, value_digest
+from watchword.encoding import encode_pairs, may_be_kept, metadata_digest, value_digest
 from watchword.envelope import is_envelope_name
 from watchword.errors import Reason, Rejected
 from watchword.message import ENVELOPE_HEADER, MAX_HEADER_BYTES, MAX_HEADERS, NATS_ID_HEADER, TRACE_HEADERS
@@ -122,7 +122,7 @@ class HeaderCoverage:
         if last is not None and headers == last[0] and covered == last[1]:
             return last[2:]
         visible = tuple([one for one in headers if one[0] in covered or one[0] in TRACE_HEADERS])
-        pairs = encode_pairs([encode_pair(name, value) for name, value in headers if name in covered])
+        pairs = encode_pairs([header for header in headers if header[0] in covered])
         if may_be_kept(headers):
             self._last = headers, covered, visible, pairs
         return visible, pairs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from binascii import b2a_base64
-from functools import lru_cache
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +13,6 @@ from watchword.merkle import leaf_of, paths_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from watchword.claims import Claims
     from watchword.message import Header
 
 CONTEXT: Final = "watchword/1"
@@ -30,9 +29,8 @@ ID: Final = head(BYTES, 16)
 SIGNATURE: Final = head(BYTES, 64)
 
 _ID_CLAIM: Final = b"\x07" + ID
-
-_SHORT: Final = 64
-"""Bytes of a header's value that is likely to come again, as a content type does."""
+_METADATA_CLAIM: Final = b"\x61m" + HASH
+_VALUE_CLAIM: Final = b"\x61v" + HASH
 
 _KEPT: Final = 1024
 """Bytes of a message's header values that may be kept."""
@@ -62,11 +60,6 @@ class Layout:
         self._partition = b"" if partition is None else b"\x61p" + of_int(partition)
         self._count = 4 + bool(addressed) + bool(covered) + bool(self._partition)
         self.parts: Final = self._count, self._sender, self._channel, self._partition
-        # Of most messages only key or headers, and a value, are digested beside what all have.
-        self._before = head(MAP, self._count + 2) + self._sender + b"\x06"
-        self._dated: tuple[int | None, bytes] = (None, b"")  # the last second, and what claims issued in it begin with
-        self._between = self._channel + b"\x61m" + HASH
-        self._behind = self._partition + b"\x61v" + HASH
 
     def claims(  # noqa: PLR0917 - one caller that is hot, and one that names them
         self,
@@ -79,30 +72,36 @@ class Layout:
         reply_to: str | None = None,
     ) -> bytes:
         """Return a message's claims as deterministic CBOR; what is absent takes no room."""
-        if (
-            expires_at is None
-            and request_id is None
-            and reply_to is None
-            and metadata is not None
-            and value is not None
-        ):
-            second, dated = self._dated
-            if second != issued_at:
-                dated = self._before + of_int(issued_at) + _ID_CLAIM
-                self._dated = issued_at, dated
-            return b"".join((dated, message_id, self._between, metadata, self._behind, value))
+        metadata_claim = b"" if metadata is None else _METADATA_CLAIM + metadata
+        value_claim = b"" if value is None else _VALUE_CLAIM + value
         expiry = b"" if expires_at is None else b"\x04" + of_int(expires_at)
-        headers = b"" if metadata is None else b"\x61m" + HASH + metadata
         request = b"" if request_id is None else b"\x61q" + ID + request_id
         reply = b"" if reply_to is None else b"\x61r" + of_text(reply_to)
-        payload = b"" if value is None else b"\x61v" + HASH + value
-        count = self._count + bool(expiry) + bool(headers) + bool(request) + bool(reply) + bool(payload)
+        count = self._count + sum(map(bool, (metadata_claim, value_claim, expiry, request, reply)))
         return b"".join(
             (
                 head(MAP, count), self._sender, expiry, b"\x06", of_int(issued_at), _ID_CLAIM, message_id,
-                self._channel, headers, self._partition, request, reply, payload,
+                self._channel, metadata_claim, self._partition, request, reply, value_claim,
             )
         )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """What the sender signed (CWT claims, RFC 8392, and our own): who, when, which id, where, over what."""
+
+    issuer: str
+    id: bytes
+    issued_at: int
+    channel: str
+    recipient: str | None = None
+    expires_at: int | None = None
+    covered: tuple[str, ...] = ()
+    metadata_digest: bytes | None = None
+    partition: int | None = None
+    request_id: bytes | None = None
+    reply_to: str | None = None
+    value_digest: bytes | None = None
 
 
 def encode_claims(claims: Claims) -> bytes:
@@ -193,15 +192,16 @@ def value_digest(value: bytes | None) -> bytes | None:
 
 
 def metadata_digest(key: bytes | None, pairs: bytes) -> bytes:
-    """Return SHA-256 over the key and, in order, every covered header, as of ``encode_pairs``.
+    """Return SHA-256 over the key and, in order, every covered header, of ``encode_pairs``.
 
     CBOR frames each part, so that no byte can move from one to another unseen.
     """
     return sha256(b"\x82" + of_bytes(key) + pairs).digest()
 
 
-def encode_pairs(pairs: Sequence[bytes]) -> bytes:
-    """Return headers as they are digested, of pairs from ``encode_pair``."""
+def encode_pairs(headers: Sequence[Header]) -> bytes:
+    """Return headers as they are digested."""
+    pairs = [b"\x82" + of_text(name) + of_bytes(value) for name, value in headers]
     return head(ARRAY, len(pairs)) + b"".join(pairs)
 
 
@@ -209,15 +209,3 @@ def may_be_kept(headers: Sequence[Header]) -> bool:
     """Tell whether the next message's headers may be compared with these: they are small, and cannot change."""
     kinds = {(type(one), *map(type, one)) for one in headers} | {(type(headers), str, bytes)}
     return kinds == {(tuple, str, bytes)} and sum([len(value or b"") for _, value in headers]) < _KEPT
-
-
-def encode_pair(name: str, value: bytes | None) -> bytes:
-    """Return a header as it is digested."""
-    if value is None or len(value) <= _SHORT:
-        return _short_pair(name, value)
-    return b"\x82" + of_text(name) + of_bytes(value)
-
-
-@lru_cache(1024)
-def _short_pair(name: str, value: bytes | None) -> bytes:
-    return b"\x82" + of_text(name) + of_bytes(value)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from binascii import Error as Base64Error
 from binascii import a2b_base64
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
-from watchword.cbor import ARRAY, MAP, NULL, TEXT, UINT, read_bytes, read_head, read_int, read_text
-from watchword.claims import Claims, make_claims
-from watchword.encoding import HASH, ID, INCLUSION, TREE, characters, sig_structure
+from watchword.cbor import ARRAY, MAP, NULL, UINT, read_bytes, read_head, read_int, read_text
+from watchword.encoding import HASH, ID, INCLUSION, TREE, Claims, characters, sig_structure
 from watchword.errors import Reason, Rejected
 from watchword.merkle import leaf_of, root_of
 from watchword.message import ENVELOPE_HEADER, MAX_HEADERS, is_principal
@@ -30,25 +28,12 @@ _NODE_BYTES: Final = len(HASH) + _HASH_BYTES
 _TIME_LIMIT: Final = 1 << 33
 _PARTITION_LIMIT: Final = 1 << 31
 _REQUIRED: Final = 4
-_KEPT: Final = 1024
 
 _TO_BASE64: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 """Our two characters in the place of base64's, and what is base64's only in that of one that is neither's."""
 
-_PADDING: Final = b"", b"===", b"==", b"="
-"""By the characters over a multiple of four; one can be no end, and three signs are no padding."""
-
 _LAST: Final = {2: frozenset(b"AQgw"), 3: frozenset(b"AEIMQUYcgkosw048")}
 """Characters that may end a text whose last one has four or two idle bits: those in which they are zero."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inclusion:
-    """Where the claims stand in a signed tree (RFC 9162): ``size`` leaves, ``index`` and the path to the root."""
-
-    size: int
-    index: int
-    path: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +93,6 @@ class Envelope:
             value_digest=self.value_digest,
         )
 
-    @property
-    def inclusion(self) -> Inclusion | None:
-        """The proof that the claims stand in a signed tree; None for a direct signature."""
-        return Inclusion(self.size, self.index, self.path) if self.size else None
-
     def root(self) -> bytes | None:
         """Return what the signature stands over: the root of the tree, None where the inclusion proof does not fit.
 
@@ -133,119 +113,104 @@ def is_envelope_name(name: str) -> bool:
 
 
 def parse(header: bytes) -> Envelope:
-    """Read one header's value; see ``EnvelopeReader.read``."""
-    return EnvelopeReader().read(header)
+    """Read a header's value; Rejected (``malformed``) for whatever is not exactly an envelope of version 1."""
+    envelope = Envelope()
+    read_into(envelope, unarmored(header))
+    return envelope
 
 
-class EnvelopeReader:
-    """Reads envelopes; what the messages of one sender have in common is read once."""
+def read_into(envelope: Envelope, raw: bytes) -> None:
+    """Read an envelope's bytes, as ``parse`` does."""
+    try:
+        _read(envelope, raw)
+    except IndexError:
+        raise _malformed("ends too early") from None
+    except UnicodeDecodeError:
+        raise _malformed("text that is not UTF-8") from None
+    except ValueError as error:  # CborError among them
+        raise _malformed(str(error)) from None
 
-    def __init__(self) -> None:
-        self._protected = lru_cache(_KEPT)(_read_protected)
-        self._principal = lru_cache(_KEPT)(_read_principal)
-        self._names = lru_cache(_KEPT)(_read_names)
 
-    def read(self, header: bytes) -> Envelope:
-        """Read a header's value; Rejected (``malformed``) for whatever is not exactly an envelope of version 1."""
-        envelope = Envelope()
-        self.read_raw(unarmored(header), envelope)
-        return envelope
+def _read(envelope: Envelope, raw: bytes) -> None:
+    if raw[:2] != b"\x83\x01":
+        raise ValueError("not an envelope of version 1")
+    claims_bytes, at = read_bytes(raw, 2)
+    if raw[at] != ARRAY + 4:
+        raise ValueError("proof is not a COSE_Sign1")
+    protected, at = read_bytes(raw, at + 1)
+    algorithm, key_id, batched = _read_protected(protected)
+    size, index = 0, 0
+    path: tuple[bytes, ...] = ()
+    if not batched:
+        if raw[at] != MAP:
+            raise ValueError("unprotected fields beside a direct signature")
+        at += 1
+    elif raw[at : at + len(INCLUSION)] == INCLUSION:
+        proof, at = read_bytes(raw, at + len(INCLUSION))
+        size, index, path = _read_inclusion(proof)
+    else:
+        raise ValueError("a batch needs exactly one inclusion proof")
+    if raw[at] != NULL:
+        raise ValueError("payload is not detached")
+    signature, at = read_bytes(raw, at + 1)
+    if at != len(raw) or len(signature) > MAX_KEY_ID_BYTES:
+        raise ValueError("signature too long, or bytes after the end")
+    _read_claims(envelope, claims_bytes, protected, algorithm, key_id)
+    envelope.claims_bytes, envelope.leaf = claims_bytes, leaf_of(claims_bytes)
+    envelope.signature, envelope.size, envelope.index, envelope.path = signature, size, index, path
 
-    def read_raw(self, raw: bytes, envelope: Envelope) -> None:
-        """Read an envelope's bytes into ``envelope``."""
-        try:
-            self._read(raw, envelope)
-        except IndexError:
-            raise _malformed("ends too early") from None
-        except UnicodeDecodeError:
-            raise _malformed("text that is not UTF-8") from None
-        except ValueError as error:  # CborError among them
-            raise _malformed(str(error)) from None
 
-    def _read(self, raw: bytes, envelope: Envelope) -> None:
-        if raw[:2] != b"\x83\x01":
-            raise ValueError("not an envelope of version 1")
-        claims_bytes, at = read_bytes(raw, 2)
-        if raw[at] != ARRAY + 4:
-            raise ValueError("proof is not a COSE_Sign1")
-        protected, at = read_bytes(raw, at + 1)
-        algorithm, key_id, batched = self._protected(protected)
-        size, index = 0, 0
-        path: tuple[bytes, ...] = ()
-        if not batched:
-            if raw[at] != MAP:
-                raise ValueError("unprotected fields beside a direct signature")
-            at += 1
-        elif raw[at : at + len(INCLUSION)] == INCLUSION:
-            proof, at = read_bytes(raw, at + len(INCLUSION))
-            size, index, path = _read_inclusion(proof)
-        else:
-            raise ValueError("a batch needs exactly one inclusion proof")
-        if raw[at] != NULL:
-            raise ValueError("payload is not detached")
-        signature, at = read_bytes(raw, at + 1)
-        if at != len(raw) or len(signature) > MAX_KEY_ID_BYTES:
-            raise ValueError("signature too long, or bytes after the end")
-        claims = self._claims(claims_bytes)
-        envelope.common = Common(
-            claims.issuer, claims.channel, claims.recipient, claims.expires_at, claims.covered,
-            frozenset(claims.covered), claims.partition, claims.request_id, claims.reply_to,
-            protected, algorithm, key_id,
-        )  # fmt: skip
-        envelope.id, envelope.issued_at = claims.id, claims.issued_at
-        envelope.metadata_digest, envelope.value_digest = claims.metadata_digest, claims.value_digest
-        envelope.claims_bytes, envelope.leaf = claims_bytes, leaf_of(claims_bytes)
-        envelope.signature, envelope.size, envelope.index, envelope.path = signature, size, index, path
-
-    def _claims(self, data: bytes) -> Claims:  # noqa: C901 - one step for each claim, in their order on the wire
-        """Read the claims: each has its place, so none can repeat, and none that is unknown finds one."""
-        count, at = read_head(data, 0, MAP)
-        recipient = expires_at = metadata = partition = request_id = reply_to = value = None
-        covered: tuple[str, ...] = ()
-        found = _REQUIRED
-        _expect(data, at, b"\x01", "issuer")
+def _read_claims(  # noqa: C901 - one step for each claim, in their order on the wire
+    envelope: Envelope, data: bytes, protected: bytes, algorithm: int, key_id: bytes
+) -> None:
+    """Read the claims: each has its place, so none can repeat, and none that is unknown finds one."""
+    count, at = read_head(data, 0, MAP)
+    recipient = expires_at = metadata = partition = request_id = reply_to = value = None
+    covered: tuple[str, ...] = ()
+    found = _REQUIRED
+    _expect(data, at, b"\x01", "issuer")
+    raw, at = read_text(data, at + 1)
+    issuer = _read_principal(raw)
+    if data[at] == 3:  # noqa: PLR2004 - the claim's label
+        found += 1
         raw, at = read_text(data, at + 1)
-        issuer = self._principal(raw)
-        if data[at] == 3:  # noqa: PLR2004 - the claim's label
-            found += 1
-            raw, at = read_text(data, at + 1)
-            recipient = self._principal(raw)
-        if data[at] == 4:  # noqa: PLR2004 - the claim's label
-            found += 1
-            expires_at, at = _read_number(data, at + 1, _TIME_LIMIT)
-        _expect(data, at, b"\x06", "time of issue")
-        issued_at, at = _read_number(data, at + 1, _TIME_LIMIT)
-        _expect(data, at, b"\x07" + ID, "id of 16 bytes")
-        message_id = data[at + 2 : at + 18]
-        _expect(data, at + 18, b"\x61c", "channel")
-        channel, at = _read_name(data, at + 20)
-        if data[at : at + 2] == b"\x61h":
-            found += 1
-            start, at = at + 2, _after_names(data, at + 2)
-            covered = self._names(data[start:at])
-        if data[at : at + 4] == b"\x61m" + HASH:
-            found += 1
-            metadata, at = data[at + 4 : at + 36], at + 36
-        elif covered:
-            raise ValueError("headers named but not digested")
-        if data[at : at + 2] == b"\x61p":
-            found += 1
-            partition, at = _read_number(data, at + 2, _PARTITION_LIMIT)
-        if data[at : at + 3] == b"\x61q" + ID:
-            found += 1
-            request_id, at = data[at + 3 : at + 19], at + 19
-        if data[at : at + 2] == b"\x61r":
-            found += 1
-            reply_to, at = _read_name(data, at + 2)
-        if data[at : at + 4] == b"\x61v" + HASH:
-            found += 1
-            value, at = data[at + 4 : at + 36], at + 36
-        if at != len(data) or found != count:
-            raise ValueError("claims missing, unknown, unsorted or of another type")
-        return make_claims(
-            issuer, message_id, issued_at, channel, recipient, expires_at,
-            covered, metadata, partition, request_id, reply_to, value,
-        )  # fmt: skip
+        recipient = _read_principal(raw)
+    if data[at] == 4:  # noqa: PLR2004 - the claim's label
+        found += 1
+        expires_at, at = _read_number(data, at + 1, _TIME_LIMIT)
+    _expect(data, at, b"\x06", "time of issue")
+    envelope.issued_at, at = _read_number(data, at + 1, _TIME_LIMIT)
+    _expect(data, at, b"\x07" + ID, "id of 16 bytes")
+    envelope.id = data[at + 2 : at + 18]
+    _expect(data, at + 18, b"\x61c", "channel")
+    channel, at = _read_name(data, at + 20)
+    if data[at : at + 2] == b"\x61h":
+        found += 1
+        covered, at = _read_names(data, at + 2)
+    if data[at : at + 4] == b"\x61m" + HASH:
+        found += 1
+        metadata, at = data[at + 4 : at + 36], at + 36
+    elif covered:
+        raise ValueError("headers named but not digested")
+    if data[at : at + 2] == b"\x61p":
+        found += 1
+        partition, at = _read_number(data, at + 2, _PARTITION_LIMIT)
+    if data[at : at + 3] == b"\x61q" + ID:
+        found += 1
+        request_id, at = data[at + 3 : at + 19], at + 19
+    if data[at : at + 2] == b"\x61r":
+        found += 1
+        reply_to, at = _read_name(data, at + 2)
+    if data[at : at + 4] == b"\x61v" + HASH:
+        found += 1
+        value, at = data[at + 4 : at + 36], at + 36
+    if at != len(data) or found != count:
+        raise ValueError("claims missing, unknown, unsorted or of another type")
+    envelope.common = Common(
+        issuer, channel, recipient, expires_at, covered, frozenset(covered), partition, request_id, reply_to,
+        protected, algorithm, key_id,
+    )  # fmt: skip
+    envelope.metadata_digest, envelope.value_digest = metadata, value
 
 
 def _malformed(detail: str) -> Rejected:
@@ -258,7 +223,7 @@ def unarmored(header: bytes) -> bytes:
         raise _malformed(f"envelope of {len(header)} characters")
     over = len(header) % 4
     try:
-        raw = a2b_base64(header.translate(_TO_BASE64) + _PADDING[over], strict_mode=True)
+        raw = a2b_base64(header.translate(_TO_BASE64) + b"=" * (-over % 4), strict_mode=True)
     except Base64Error:
         raise _malformed("not base64url") from None
     if over and header[-1] not in _LAST[over]:
@@ -292,20 +257,11 @@ def _read_principal(raw: bytes) -> str:
     return text
 
 
-def _after_names(data: bytes, at: int) -> int:
-    """Return where a list of names ends."""
+def _read_names(data: bytes, at: int) -> tuple[tuple[str, ...], int]:
+    """Read the covered header names: a sorted set that is not empty."""
     count, at = read_head(data, at, ARRAY)
     if count > MAX_HEADERS:
         raise ValueError(f"{count} covered headers: at most {MAX_HEADERS}")
-    for _ in range(count):
-        size, at = read_head(data, at, TEXT)
-        at += size
-    return at
-
-
-def _read_names(data: bytes) -> tuple[str, ...]:
-    """Read the covered header names: a sorted set that is not empty."""
-    count, at = read_head(data, 0, ARRAY)
     raws: list[bytes] = []
     for _ in range(count):
         raw, at = read_text(data, at)
@@ -314,7 +270,7 @@ def _read_names(data: bytes) -> tuple[str, ...]:
     in_order = all(one < other for one, other in pairwise(raws))
     if not names or not in_order or any(map(is_envelope_name, names)):
         raise ValueError("covered headers are not a sorted set of names")
-    return names
+    return names, at
 
 
 def _read_protected(data: bytes) -> tuple[int, bytes, bool]:

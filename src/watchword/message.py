@@ -194,10 +194,6 @@ class Request:
     recipient: str | None = None
 
 
-def _no_requests() -> Mapping[bytes, Request]:
-    return {}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
     """What the reader itself asked for, against which a message is held.
@@ -208,7 +204,7 @@ class Expected:
     ``was_passed`` may have been met before log time passed it: a memory that cannot tell gives no verdict.
     """
 
-    requests: Mapping[bytes, Request] = field(default_factory=_no_requests)
+    requests: Mapping[bytes, Request] = field(default_factory=dict)
     only_replies: bool = False
     consumer: tuple[str, str] | None = None
     floor: float = -inf

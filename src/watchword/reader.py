@@ -1,11 +1,17 @@
-"""Reads the envelopes that one verifier is offered: strictly, and what is like something verified quickly."""
+"""Reads the envelopes that one verifier is offered: strictly, and what is like something verified quickly.
+
+One sender's envelopes differ in a few fields of fixed size.
+"""
 
 from __future__ import annotations
 
+from hashlib import sha256
+from struct import Struct
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from watchword.envelope import Envelope, EnvelopeReader, unarmored
-from watchword.template import Template
+from watchword.cbor import ARRAY, BYTES, head, of_bytes, of_int, of_text
+from watchword.encoding import HASH, ID, INCLUSION, SIGNATURE, encode_names
+from watchword.envelope import MAX_TREE_SIZE, MIN_TREE_SIZE, Envelope, read_into, unarmored
 
 if TYPE_CHECKING:
     from watchword.message import Message
@@ -16,20 +22,115 @@ MAX_TEMPLATES: Final = 4096
 
 _Shape: TypeAlias = tuple[str, int | None, int]
 
+_TIMES: Final = range(1 << 16, 1 << 32)
+"""Seconds since the epoch that are written in four bytes."""
 
-class LearningReader(EnvelopeReader):
+_NUMBERS: Final = (("B", b"", range(24)), ("B", b"\x18", range(24, 1 << 8)), ("H", b"\x19", range(1 << 8, 1 << 16)))
+"""How a number is packed, what its item begins with, and which numbers are written so."""
+
+_BARE: Final = 3
+"""Where the proof begins among the values if there is no digest of key and headers."""
+
+
+class Template:
+    """The bytes that some envelopes have in common, and between them fields in which any bytes may stand.
+
+    Whatever it reads, the strict reader reads alike: the common bytes are those that a writer writes, and a number is
+    taken only from the range that is written in as many bytes. What is otherwise it leaves to the strict reader.
+    """
+
+    def __init__(self, like: Envelope) -> None:
+        common, size = like.common, len(like.claims_bytes)
+        begin = b"\x83\x01" + head(BYTES, size)
+        issuer = begin + like.claims_bytes[:1] + b"\x01" + of_text(common.issuer)
+        recipient = b"" if common.recipient is None else b"\x03" + of_text(common.recipient)
+        names = b"\x61c" + of_text(common.channel) + encode_names(common.covered)
+        value = (b"" if common.partition is None else b"\x61p" + of_int(common.partition)) + b"\x61v" + HASH
+        bare = like.metadata_digest is None
+        fields = [
+            (issuer + recipient + b"\x06\x1a", "I"),
+            (b"\x07" + ID, "16s"),
+            *([(names + value, "32s")] if bare else [(names + b"\x61m" + HASH, "32s"), (value, "32s")]),
+            *self._proof(like, b"\x84" + of_bytes(common.protected)),
+        ]
+        self.begin: Final = issuer
+        self._fixed = tuple([fixed for fixed, _ in fields])
+        self._unpack = Struct(">" + "".join(f"{len(fixed)}s{form}" for fixed, form in fields)).unpack
+        self._claims = slice(len(begin), len(begin) + size)
+        self._common = common
+        self._at = _BARE if bare else _BARE + 1
+        self._batched = like.size > 0
+
+    def _proof(self, like: Envelope, begin: bytes) -> list[tuple[bytes, str]]:
+        """Return the fields of a proof that begins so; size and index may be any that are written in as many bytes."""
+        if not like.size:
+            return [(begin + b"\xa0\xf6" + SIGNATURE, "64s")]
+        size, index, nodes = of_int(like.size), of_int(like.index), len(like.path)
+        path = head(ARRAY, nodes)
+        proof = head(BYTES, 1 + len(size + index + path) + nodes * (len(HASH) + 32)) + head(ARRAY, 3)
+        form, marker, sizes = _NUMBERS[len(size) - 1]
+        index_form, index_marker, self._indexes = _NUMBERS[len(index) - 1]
+        self._sizes = range(max(sizes.start, MIN_TREE_SIZE), min(sizes.stop, MAX_TREE_SIZE + 1))
+        return [
+            (begin + INCLUSION + proof + marker, form),
+            (index_marker, index_form),
+            (path + HASH, "32s"),
+            *[(HASH, "32s")] * (nodes - 1),
+            (b"\xf6" + SIGNATURE, "64s"),
+        ]
+
+    @staticmethod
+    def of(envelope: Envelope) -> Template | None:
+        """Return the template of an envelope; None where too little of it will come again."""
+        common = envelope.common
+        once = (common.expires_at, common.request_id, common.reply_to) != (None, None, None)
+        if once or envelope.value_digest is None or envelope.issued_at not in _TIMES:
+            return None
+        return Template(envelope)
+
+    def read(self, raw: bytes, envelope: Envelope) -> bool:
+        """Read an envelope of the template's size into ``envelope``; tell whether it is like the template."""
+        fields = self._unpack(raw)
+        if fields[::2] != self._fixed:
+            return False
+        values = fields[1::2]
+        at, size, index = self._at, 0, 0
+        issued_at = values[0]
+        if issued_at not in _TIMES:
+            return False
+        path: tuple[bytes, ...] = ()
+        if self._batched:
+            size, index = values[at : at + 2]
+            if size not in self._sizes or index not in self._indexes or index >= size:
+                return False
+            path = values[at + 2 : -1]
+        claims = raw[self._claims]
+        envelope.common = self._common
+        envelope.id = values[1]
+        envelope.issued_at = issued_at
+        envelope.metadata_digest = None if at == _BARE else values[2]
+        envelope.value_digest = values[at - 1]
+        envelope.claims_bytes = claims
+        envelope.leaf = sha256(b"\x00" + claims).digest()
+        envelope.size = size
+        envelope.index = index
+        envelope.path = path
+        envelope.signature = values[-1]
+        return True
+
+
+class LearningReader:
     """A strict reader that learns from what verified, so that no stranger can teach it anything."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._templates: dict[_Shape, tuple[int, dict[bytes, Template]]] = {}
         self._count = 0
 
     def open(self, case: Verification, header: bytes) -> None:
-        """Read a header's value into ``case``, as ``read`` does."""
+        """Read a header's value into ``case``, as ``parse`` does."""
         raw = unarmored(header)
         if not self._familiar(case.message, raw, case):
-            self.read_raw(raw, case)
+            read_into(case, raw)
             case.lesson = raw
 
     def learn(self, case: Verification, raw: bytes) -> None:

@@ -117,10 +117,6 @@ class BulkStore(Protocol):
         ...
 
 
-def _nothing_accepted() -> Mapping[str, tuple[int, float]]:
-    return {}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReaderBirth:
     """Since when, and for what, a shared store answers for one reader.
@@ -132,7 +128,7 @@ class ReaderBirth:
     """
 
     floor: float
-    accepted: Mapping[str, tuple[int, float]] = field(default_factory=_nothing_accepted)
+    accepted: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
 
 @runtime_checkable

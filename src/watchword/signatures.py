@@ -91,19 +91,17 @@ class SignatureChecker:
 
         So it does with ``others``, of which it returns whether they hold.
         """
-        asked = [
-            ((key.public_bytes, protected, size, signature), root) for key, protected, size, signature, root in others
-        ]
-        jobs: dict[tuple[_Tree, bytes], Callable[[], bool]] = {
-            job: partial(key.verifies, signature, sig_structure(protected, size, root))
-            for job, (key, protected, size, signature, root) in zip(asked, others, strict=True)
-        }
+        asked: list[tuple[_Tree, bytes]] = []
+        jobs: dict[tuple[_Tree, bytes], Callable[[], bool]] = {}
+        for key, protected, size, signature, root in others:
+            asked.append(job := ((key.public_bytes, protected, size, signature), root))
+            jobs[job] = partial(key.verifies, signature, sig_structure(protected, size, root))
         groups: list[tuple[tuple[_Tree, bytes], list[Verification]]] = []
         for tree, siblings in _by_tree(cases).items():
-            group, root = _rooted(siblings)
-            if root is not None:
-                groups.append(((tree, root), group))
-                jobs[tree, root] = partial(_verifies, group[0], root)
+            group, shared = _rooted(siblings)
+            if shared is not None:
+                groups.append((job := (tree, shared), group))
+                jobs[job] = partial(group[0].key.verifies, group[0].signature, group[0].to_be_signed(shared))
         holds = {(tree, root): True for tree, root in jobs if self._roots.get(tree) == root}
         open_ = [job for job in jobs if job not in holds]
         for job, holding in zip(open_, await _checked([jobs[job] for job in open_], check), strict=True):
@@ -111,7 +109,8 @@ class SignatureChecker:
             if holding:
                 self._remember(*job)
         for job, group in groups:
-            _tell(group, holds=holds[job])
+            for case in group:
+                case.signed = holds[job]
         return [holds[job] for job in asked]
 
     def _remember(self, tree: _Tree, root: bytes) -> None:
@@ -138,22 +137,10 @@ def _tree_of(key: VerificationKey, envelope: Envelope) -> _Tree:
 
 def _by_tree(cases: Sequence[Verification]) -> dict[_Tree, list[Verification]]:
     groups: dict[_Tree, list[Verification]] = {}
-    signature, size, key = b"", 0, None
-    group: list[Verification] = []
     for case in cases:
-        if case.verdict is not None or case.signed is not None or case.common.algorithm != case.key.algorithm:
-            continue
-        # Most siblings stand together, and need no look-up: one key and its algorithm have one protected header.
-        if case.signature != signature or case.size != size or case.key is not key:
-            signature, size, key = case.signature, case.size, case.key
-            group = groups.setdefault(_tree_of(key, case), [])
-        group.append(case)
+        if case.verdict is None and case.signed is None and case.common.algorithm == case.key.algorithm:
+            groups.setdefault(_tree_of(case.key, case), []).append(case)
     return groups
-
-
-def _tell(group: list[Verification], *, holds: bool) -> None:
-    for case in group:
-        case.signed = holds
 
 
 def _rooted(siblings: list[Verification]) -> tuple[list[Verification], bytes | None]:
@@ -171,7 +158,3 @@ def _rooted(siblings: list[Verification]) -> tuple[list[Verification], bytes | N
     first = siblings[0]
     same = siblings[:1] if size else [case for case in siblings if case.claims_bytes == first.claims_bytes]
     return same, first.root()
-
-
-def _verifies(case: Verification, root: bytes) -> bool:
-    return case.key.verifies(case.signature, case.to_be_signed(root))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from watchword import engine
 from watchword.encoding import SignedTree, encode_protected, overhead
@@ -18,16 +17,7 @@ from watchword.keys import (
     check_key_id,
     with_low_s,
 )
-from watchword.message import (
-    ENVELOPE_HEADER,
-    TRACE_HEADERS,
-    Channel,
-    Header,
-    Message,
-    check_realm,
-    is_principal,
-    maker_of,
-)
+from watchword.message import ENVELOPE_HEADER, TRACE_HEADERS, Channel, Header, Message, check_realm, is_principal
 from watchword.unsigned import ClaimsBuilder
 
 if TYPE_CHECKING:
@@ -40,16 +30,12 @@ BATCH: Final = 64
 """Messages under one signature: twice as many halve its share of each, which grows by 46 characters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Signed:
+class Signed(NamedTuple):
     """What signing gave: the header to add, the message's id (16 bytes) and its time of issue (seconds)."""
 
     header: Header
     id: bytes
     issued_at: int
-
-
-_make_signed = maker_of(Signed)
 
 
 class Signer:
@@ -226,7 +212,7 @@ class Signer:
 
 def _sealed(part: Sequence[Draft], values: Sequence[bytes]) -> list[Signed]:
     return [
-        _make_signed((ENVELOPE_HEADER, value), message_id, issued_at)
+        Signed((ENVELOPE_HEADER, value), message_id, issued_at)
         for (_, message_id, issued_at), value in zip(part, values, strict=True)
     ]
 

@@ -7,12 +7,11 @@ Everything else under ``watchword`` may change without a word.
 """
 
 from watchword.agent import Delivered
-from watchword.audit import Audit
+from watchword.audit import Audit, Meter
 from watchword.context import Context, Warn
 from watchword.guard import MemoryReplayStore
 from watchword.keys import KeyChain, KeySource, ListedKeys, NamedBackend, SigningBackend
 from watchword.message import Channel, Expected, Message, ObservedMessage, Position, Request
-from watchword.meter import Meter
 from watchword.quarantine import Quarantine, QuarantineLimits
 from watchword.quarantine_copy import HeaderStyle
 from watchword.replay import Admission, Claim, ReaderBirth, ReplayStore, SharedReplayStore

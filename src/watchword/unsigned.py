@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from watchword import engine
-from watchword.encoding import Layout, characters, encode_pair, encode_pairs, may_be_kept, metadata_digest, value_digest
+from watchword.encoding import Layout, characters, encode_pairs, may_be_kept, metadata_digest, value_digest
 from watchword.envelope import ID_BYTES, MAX_ENVELOPE_BYTES, MAX_ENVELOPE_CHARACTERS, is_envelope_name
 from watchword.errors import SigningError
-from watchword.message import MAX_HEADER_BYTES, MAX_HEADERS, SERVERS_SUBJECTS, is_principal, is_subject, maker_of
+from watchword.message import MAX_HEADER_BYTES, MAX_HEADERS, SERVERS_SUBJECTS, is_principal, is_subject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,8 +27,7 @@ _NATS_NAME: Final = re.compile(r"[!-9;-~]+")  # printable ASCII without blank an
 _NATS_VALUE: Final = re.compile(rb"(?:[!-~](?:[ -~]*[!-~])?)?")  # printable ASCII, no blank at its ends
 
 
-@dataclass(frozen=True, slots=True)
-class UnsignedEnvelope:
+class UnsignedEnvelope(NamedTuple):
     """A message's claims, complete and checked, that wait for a signature.
 
     ``largest`` is the most characters that the envelope will have, alone or in a batch. ``issued_at`` is in whole
@@ -41,9 +39,6 @@ class UnsignedEnvelope:
     issued_at: int
     largest: int
     moment: float
-
-
-_make_unsigned = maker_of(UnsignedEnvelope)
 
 
 Draft: TypeAlias = tuple[bytes, bytes, int]
@@ -82,7 +77,7 @@ class _Route:
             raise SigningError(f"headers of {size} bytes: at most {_ROOM}")
         if self._nats:
             _check_nats_values(headers)
-        pairs = encode_pairs([encode_pair(name, value) for name, value in headers if name in self.covered])
+        pairs = encode_pairs([header for header in headers if header[0] in self.covered])
         if may_be_kept(headers):
             self._last = headers, pairs
         return pairs
@@ -157,7 +152,7 @@ class ClaimsBuilder:
             if len(self._routes) >= _MAX_ROUTES:
                 self._routes.clear()
             self._routes[name] = route
-        return _make_unsigned(claims, message_id, issued_at, largest, moment)
+        return UnsignedEnvelope(claims, message_id, issued_at, largest, moment)
 
     def alike(self, messages: list[Message], begin: int, recipient: str | None) -> list[Draft]:
         """Return the drafts of messages from ``begin`` on, as many as are like the one before, which was prepared.

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.unit.core.world import ALICE, NOW, kafka, press, raw_of, text
 from tests.vectors.faults import GOOD_TREE
 from watchword import Reason, Rejected
-from watchword.envelope import Envelope, EnvelopeReader, parse
+from watchword.envelope import Envelope, parse
 
 ORDER = [1, 3, 4, 6, 7, "c", "h", "m", "p", "q", "r", "v"]
 
@@ -239,13 +239,3 @@ def test_parts_of_another_make(data: st.DataObject) -> None:
         assert how == "as it is"
         assert at in {2, 5} or changed == raw
         is_as_cbor2_reads_it(envelope, changed)
-
-
-def test_a_reader_is_not_misled_by_what_it_has_read() -> None:
-    """Promise: what is kept of one envelope makes no other readable: faults stay faults, in any order."""
-    reader = EnvelopeReader()
-    for raw in (*BASES, *BASES):
-        assert reader.read(text(raw)) == read(raw)
-        for at in range(len(raw)):
-            with pytest.raises(Rejected):
-                reader.read(text(raw[:at]))

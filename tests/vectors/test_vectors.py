@@ -122,7 +122,7 @@ def test_we_write_what_we_read() -> None:
             header = next(base64.b64decode(value) for name, value in members["headers"] if name.lower() == "watchword")
             envelope = parse(header)
             assert encode_claims(envelope.claims) == envelope.claims_bytes
-            if envelope.inclusion is None:
+            if not envelope.size:
                 protected = encode_protected(Algorithm(envelope.common.algorithm), envelope.common.key_id)
                 assert encode_direct(envelope.claims_bytes, protected, envelope.signature) == header
                 count += 1

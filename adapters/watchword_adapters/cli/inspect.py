@@ -68,7 +68,7 @@ def run_inspect(text: str | None, *, as_json: bool) -> int:
 
 def fields_of(envelope: Envelope) -> dict[str, object]:
     """Return what an envelope claims by name; digests, ids and signature in hex, what is absent left out."""
-    claims, common, inclusion = envelope.claims, envelope.common, envelope.inclusion
+    claims, common, batched = envelope.claims, envelope.common, envelope.size > 0
     fields: dict[str, object] = {
         "version": VERSION,
         "issuer": claims.issuer,
@@ -85,10 +85,10 @@ def fields_of(envelope: Envelope) -> dict[str, object]:
         "value_digest": _hex(claims.value_digest),
         "algorithm": _algorithm(common.algorithm),
         "key_id": common.key_id.decode(errors="backslashreplace"),
-        "mode": "direct" if inclusion is None else "batched",
-        "tree_size": None if inclusion is None else inclusion.size,
-        "tree_index": None if inclusion is None else inclusion.index,
-        "tree_path": None if inclusion is None else [node.hex() for node in inclusion.path],
+        "mode": "batched" if batched else "direct",
+        "tree_size": envelope.size if batched else None,
+        "tree_index": envelope.index if batched else None,
+        "tree_path": [node.hex() for node in envelope.path] if batched else None,
         "signature": envelope.signature.hex(),
     }
     return {name: value for name, value in fields.items() if value is not None}

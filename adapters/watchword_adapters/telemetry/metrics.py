@@ -12,6 +12,7 @@ from weakref import WeakSet
 from opentelemetry.metrics import CallbackOptions, Observation, get_meter
 
 from watchword.audit import LEFT_OUT, UNDETERMINED
+from watchword.spi import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +49,7 @@ _JUDGING: Final = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
 _STARTING: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
-class Telemetry:
+class Telemetry(Meter):
     """Measures the agents that it follows, and is their ``Meter``.
 
     One for a process: its agents are summed up. ``meter_provider`` is OpenTelemetry's global one by default. What is

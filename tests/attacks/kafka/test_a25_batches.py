@@ -6,7 +6,7 @@ from dataclasses import replace
 from aiokafka import TopicPartition
 
 from tests.integration.kafka.world import SECONDS, Captured, World, read, values
-from watchword.envelope import EnvelopeReader
+from watchword.envelope import parse
 from watchword_adapters.kafka import SigningProducer
 
 NUMBERS = [b"%d" % n for n in range(20)]
@@ -14,7 +14,7 @@ NUMBERS = [b"%d" % n for n in range(20)]
 
 def tree_sizes(records: list[Captured]) -> list[int]:
     """Return how many messages share the signature of each record; 0 for a direct one."""
-    return [EnvelopeReader().read(dict(r.headers)["watchword"]).size for r in records]  # type: ignore[arg-type]  # aiokafka promises no bytes
+    return [parse(dict(r.headers)["watchword"]).size for r in records]  # type: ignore[arg-type]  # aiokafka promises no bytes
 
 
 async def send_together(producer: SigningProducer, topic: str, numbers: list[bytes] = NUMBERS) -> None:

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.cli.conftest import PLANNER, Run
-from watchword.claims import Claims
-from watchword.encoding import encode_batched, encode_claims, encode_direct, encode_protected
+from watchword.encoding import Claims, encode_batched, encode_claims, encode_direct, encode_protected
 from watchword.envelope import parse
 from watchword_adapters.cli.inspect import fields_of
 

@@ -20,9 +20,8 @@ from tests.unit.core.world import (
 from tests.vectors import trees
 from tests.vectors.faults import GOOD_TEXT, GOOD_TREE, MALFORMED, MALFORMED_TEXT
 from watchword import Reason, Rejected
-from watchword.claims import Claims
-from watchword.encoding import encode_claims, encode_pair, encode_pairs, metadata_digest, value_digest
-from watchword.envelope import MAX_ENVELOPE_BYTES, Inclusion, is_envelope_name, parse
+from watchword.encoding import Claims, encode_claims, encode_pairs, metadata_digest, value_digest
+from watchword.envelope import MAX_ENVELOPE_BYTES, is_envelope_name, parse
 
 CLAIMS = claims_of(kafka())
 SIGNATURE = bytes(64)
@@ -51,7 +50,7 @@ def test_what_is_no_array_is_malformed(value: object) -> None:
 def test_without_the_fault_they_are_read() -> None:
     """Promise: what the faults spoil is honest: direct, in a tree, and as text."""
     assert parse(text(direct(cbor(CLAIMS)))).claims == parse(text(GOOD_TREE)).claims
-    assert parse(GOOD_TEXT).inclusion is None
+    assert parse(GOOD_TEXT).size == 0
     assert len(GOOD_TEXT) % 4 == 3
 
 
@@ -89,7 +88,7 @@ def test_every_claim_is_read() -> None:
     envelope = parse(text(direct(cbor(fields))))
     assert envelope.claims == expected
     assert encode_claims(expected) == envelope.claims_bytes == cbor(fields)
-    assert (envelope.common.algorithm, envelope.common.key_id, envelope.inclusion) == (-19, b"alice-1", None)
+    assert (envelope.common.algorithm, envelope.common.key_id, envelope.size) == (-19, b"alice-1", 0)
 
 
 def test_zero_is_not_absent() -> None:
@@ -102,7 +101,7 @@ def test_a_batched_envelope_is_read() -> None:
     """Promise: the protected tree algorithm makes a batch, whose signature covers root and size."""
     entries = [cbor(claims_of(nats(), c7=bytes([index]) * 16)) for index in range(3)]
     envelope = parse(text(batch(entries)[2]))
-    assert envelope.inclusion == Inclusion(3, 2, tuple(trees.path(2, entries)))
+    assert (envelope.size, envelope.index, envelope.path) == (3, 2, tuple(trees.path(2, entries)))
     assert envelope.root() == trees.root(entries)
     assert ALICE_KEY.verification_key(ALICE).verifies(envelope.signature, envelope.to_be_signed(trees.root(entries)))
 
@@ -116,7 +115,8 @@ def test_a_path_that_does_not_fit_signs_nothing() -> None:
 def test_the_largest_batch_fits() -> None:
     """Promise: the last leaf of a tree of 4096 is read, with its path of twelve."""
     raw = batched(cbor(CLAIMS), protected_of(ALICE_KEY, c395=1), SIGNATURE, size=4096, index=4095, path=[HASH] * 12)
-    assert parse(text(raw)).inclusion == Inclusion(4096, 4095, (HASH,) * 12)
+    envelope = parse(text(raw))
+    assert (envelope.size, envelope.index, envelope.path) == (4096, 4095, (HASH,) * 12)
 
 
 def test_digests_tell_absent_from_empty() -> None:
@@ -125,9 +125,9 @@ def test_digests_tell_absent_from_empty() -> None:
     assert value_digest(b"") is not None
     digests = {
         metadata_digest(b"", encode_pairs([])),
-        metadata_digest(None, encode_pairs([encode_pair("a", None)])),
-        metadata_digest(None, encode_pairs([encode_pair("a", b"")])),
-        metadata_digest(b"", encode_pairs([encode_pair("a", b"")])),
+        metadata_digest(None, encode_pairs([("a", None)])),
+        metadata_digest(None, encode_pairs([("a", b"")])),
+        metadata_digest(b"", encode_pairs([("a", b"")])),
         metadata_digest(None, encode_pairs([])),
     }
     assert len(digests) == 5

@@ -19,11 +19,11 @@ from tests.unit.core.world import (
 from watchword import MemoryKeys, Reason, Rejected, SigningKey, Unavailable, VerificationKey, Watchword
 from watchword.audit import QUIET
 from watchword.message import VerifiedMessage
-from watchword.spi import Audit, Channel, KeyChain
+from watchword.spi import Audit, Channel, KeyChain, Meter
 from watchword.tally import MAX_CHANNELS, OTHER, Tally
 
 
-class Stopwatch:
+class Stopwatch(Meter):
     """A meter that keeps what it hears; each look at its clock takes a second."""
 
     def __init__(self) -> None:

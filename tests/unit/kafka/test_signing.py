@@ -17,7 +17,7 @@ from aiokafka.structs import TopicPartition
 
 from tests.unit.kafka.fakes import P0, P1, SENDER, Keys, watchword
 from watchword import SigningError, SigningKey, Unavailable, VerifiedMessage, Watchword
-from watchword.envelope import EnvelopeReader
+from watchword.envelope import parse
 from watchword.keys import Algorithm
 from watchword.spi import Channel, Message, Signer
 from watchword_adapters.config import load
@@ -101,7 +101,7 @@ def drained(producer: SigningProducer, tp: TopicPartition = P0) -> list[list[Any
 
 def tree_sizes(records: list[Any]) -> list[int]:
     """Return how many messages share the signature of each record; 0 for a direct one."""
-    return [EnvelopeReader().read(dict(record.headers)["watchword"]).size for record in records]
+    return [parse(dict(record.headers)["watchword"]).size for record in records]
 
 
 async def judged(agent: Watchword, records: list[Any], tp: TopicPartition = P0) -> list[Any]:
@@ -335,7 +335,7 @@ async def test_who_only_sends_follows_the_settings_too(tmp_path: Path, *, in_bat
         else:
             await producer.send(tp.topic, b"x", partition=tp.partition)
         ((record,),) = drained(producer, tp)
-        return EnvelopeReader().read(dict(record.headers)["watchword"]).common.key_id
+        return parse(dict(record.headers)["watchword"]).common.key_id
 
     first, second = SigningKey.generate(), SigningKey.generate()
     write(first)
