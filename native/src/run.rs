@@ -304,22 +304,16 @@ impl Run {
 
     /// Returns what is handed over of each message: id in hex, value, key, headers, time of issue, position, or the
     /// offset of a record.
-    fn delivered<'py>(&self, py: Python<'py>, begin: usize, end: usize) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        (begin..end)
-            .map(|at| {
-                let row = self.row(at)?;
-                (
-                    hex(&row.envelope.id),
-                    &row.value,
-                    &row.key,
-                    &row.visible,
-                    row.envelope.issued_at,
-                    &row.position,
-                    row.offset,
-                )
-                    .into_pyobject(py)
-            })
-            .collect()
+    fn delivered<'py>(&self, py: Python<'py>, begin: usize, end: usize) -> PyResult<Bound<'py, PyTuple>> {
+        let rows = (begin..end).map(|at| self.row(at)).collect::<PyResult<Vec<&Row>>>()?;
+        let ids = PyList::new(py, rows.iter().map(|row| hex(&row.envelope.id)))?;
+        let values = PyList::new(py, rows.iter().map(|row| &row.value))?;
+        let keys = PyList::new(py, rows.iter().map(|row| &row.key))?;
+        let headers = PyList::new(py, rows.iter().map(|row| &row.visible))?;
+        let times = PyList::new(py, rows.iter().map(|row| row.envelope.issued_at))?;
+        let positions = PyList::new(py, rows.iter().map(|row| &row.position))?;
+        let offsets = PyList::new(py, rows.iter().map(|row| row.offset))?;
+        (ids, values, keys, headers, times, positions, offsets).into_pyobject(py)
     }
 
     /// Returns what else is known of one message: id, time of issue, digest of its claims, reference time, headers.

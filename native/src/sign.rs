@@ -29,17 +29,25 @@ impl Layout {
         Layout { count, sender, channel, partition }
     }
 
-    /// Returns the claims of a message; `pairs` are its covered headers as digested, empty where it covers none.
-    fn draft<'py>(
+    /// Returns the claims of each message; `pairs` are the covered headers as digested, empty where none is.
+    fn each<'py>(
         &self,
         py: Python<'py>,
-        id: [u8; 16],
-        value: Option<&[u8]>,
-        key: Option<&[u8]>,
+        values: Vec<Option<Bound<'py, PyBytes>>>,
+        keys: Vec<Option<Bound<'py, PyBytes>>>,
+        times: Vec<u64>,
+        ids: &[u8],
         pairs: &[u8],
-        issued_at: u64,
-    ) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.claims(&id, value, key, pairs, issued_at))
+    ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        let parts = values.iter().zip(&keys).zip(times.iter().zip(ids.chunks_exact(16)));
+        parts
+            .map(|((value, key), (issued_at, id))| {
+                let id: &[u8; 16] = id.try_into().map_err(|_| PyValueError::new_err("an id of 16 bytes"))?;
+                let value = value.as_ref().map(|value| value.as_bytes());
+                let key = key.as_ref().map(|key| key.as_bytes());
+                Ok(PyBytes::new(py, &self.claims(id, value, key, pairs, *issued_at)))
+            })
+            .collect()
     }
 
     /// Returns the claims of each message from `begin` on, up to one that is not like the first in all that was

@@ -88,8 +88,16 @@ class Run(Protocol):
 
     def delivered(
         self, begin: int, end: int
-    ) -> list[tuple[str, bytes | None, bytes | None, tuple[Header, ...], int, Position | None, int | None]]:
-        """Return what is handed over of each: id in hex, value, key, headers, time of issue, position, offset."""
+    ) -> tuple[
+        list[str],
+        list[bytes | None],
+        list[bytes | None],
+        list[tuple[Header, ...]],
+        list[int],
+        list[Position | None],
+        list[int | None],
+    ]:
+        """Return what is handed over: ids in hex, values, keys, headers, times of issue, positions, offsets."""
         ...
 
     def found(self, at: int) -> tuple[bytes, int, bytes, float, tuple[Header, ...]]:
@@ -100,8 +108,15 @@ class Run(Protocol):
 class Layout(Protocol):
     """The claims of messages that go one way; what is alike in them was checked."""
 
-    def draft(self, message_id: bytes, value: bytes | None, key: bytes | None, pairs: bytes, issued_at: int) -> bytes:
-        """Return the claims; ``pairs`` are the covered headers as digested, empty where none is covered."""
+    def each(
+        self,
+        values: list[bytes | None],
+        keys: list[bytes | None],
+        times: list[int],
+        ids: bytes,
+        pairs: bytes,
+    ) -> list[bytes]:
+        """Return the claims of each message; ``pairs`` are the covered headers as digested, empty where none is."""
         ...
 
     def drafts(self, messages: list[Message], begin: int, ids: bytes, pairs: bytes, issued_at: int) -> list[bytes]:

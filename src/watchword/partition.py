@@ -54,7 +54,7 @@ FARTHEST: Final = 128
 BRISK: Final = 0.05
 """Seconds in which a caller must have taken what was judged ahead, to get more the next time."""
 
-TOGETHER: Final = 512
+TOGETHER: Final = 256
 """Records judged at once: some full trees, of which each leaf is hashed but once."""
 
 RECALLED: Final = 256
@@ -892,12 +892,12 @@ class PartitionReader(Generic[R]):
 
     def _on_delivered(self, answer: Judged, now: float) -> None:
         """Take verdicts that let everything through, as ``_on_judged`` takes them one by one."""
-        pending, count = self.pending, len(answer.verdicts)
-        records = [pending.popleft() for _ in range(count)]
-        self.ready.extend(map(Ready, records, repeat(answer.messages), range(count), answer.verdicts))
-        self._judged_since += count
+        verdicts = [verdict for verdict in answer.verdicts if isinstance(verdict, VerifiedMessage)]
+        records = [self.pending.popleft() for _ in verdicts]
+        self.ready.extend(map(Ready, records, repeat(answer.messages), range(len(verdicts)), verdicts))
+        self._judged_since += len(verdicts)
         if self._memory is not None:
-            times = [verdict.issued_at for verdict in answer.verdicts if isinstance(verdict, VerifiedMessage)]
+            times = [verdict.issued_at for verdict in verdicts]
             self._trail.judge(min(times), max(times))
             self._memory.pass_time(self._appended(records[-1]))
         self._add_point_in_time(now)

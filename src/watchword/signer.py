@@ -18,7 +18,7 @@ from watchword.keys import (
     with_low_s,
 )
 from watchword.message import ENVELOPE_HEADER, TRACE_HEADERS, Channel, Header, Message, check_realm, is_principal
-from watchword.unsigned import ClaimsBuilder
+from watchword.unsigned import ClaimsBuilder, claims_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -132,7 +132,7 @@ class Signer:
         alike = expires_at is None
         while len(drafts) < len(given):
             one = self.prepare(given[len(drafts)], recipient=recipient, expires_at=expires_at)
-            drafts.append((one.claims, one.id, one.issued_at))
+            drafts.append(one.draft)
             if alike:
                 more = self._builder.alike(given, len(drafts), recipient)
                 drafts += more
@@ -165,11 +165,11 @@ class Signer:
 
     async def sign_prepared(self, envelopes: Sequence[UnsignedEnvelope]) -> list[Signed]:
         """Sign what this signer prepared, ``batch`` with one signature; Unavailable where the back-end failed."""
-        return await self._signed([(one.claims, one.id, one.issued_at) for one in envelopes])
+        return await self._signed([one.draft for one in envelopes])
 
     async def _signed(self, drafts: Sequence[Draft]) -> list[Signed]:
-        signed: list[Signed] = []
-        for part, tree in self._trees(drafts):
+        values: list[bytes] = []
+        for tree in self._trees([claims for claims, _, _ in drafts]):
             try:
                 signature: object = await self._backend.sign(tree.data)
             except Exception as error:
@@ -177,44 +177,39 @@ class Signer:
             if not isinstance(signature, bytes) or len(signature) != SIGNATURE_BYTES:
                 raise Unavailable("signing", f"the back-end did not return {SIGNATURE_BYTES} bytes")
             low = with_low_s(signature) if self._algorithm is Algorithm.ESP256 else signature  # few KMS care
-            signed += _sealed(part, tree.values(low))
-        return signed
+            values += tree.values(low)
+        return [
+            Signed((ENVELOPE_HEADER, value), message_id, issued_at)
+            for (_, message_id, issued_at), value in zip(drafts, values, strict=True)
+        ]
 
-    def sign_now(self, envelopes: Sequence[UnsignedEnvelope]) -> list[Signed]:
-        """Sign as ``sign_prepared`` does, but without ever waiting; ConfigurationError unless ``in_memory``."""
+    def sign_now(self, envelopes: Sequence[UnsignedEnvelope]) -> list[bytes]:
+        """Sign as ``sign_prepared`` does, but without ever waiting, and return the header's value for each.
+
+        ConfigurationError unless ``in_memory``.
+        """
         if not isinstance(self._backend, SigningKey):
             raise ConfigurationError("only a SigningKey signs at once: await sign_prepared() instead")
-        drafts = [(one.claims, one.id, one.issued_at) for one in envelopes]
-        return [
-            signed
-            for part, tree in self._trees(drafts)
-            for signed in _sealed(part, tree.values(self._backend.sign_now(tree.data)))
-        ]
+        trees = self._trees(claims_of(envelopes))
+        return [value for tree in trees for value in tree.values(self._backend.sign_now(tree.data))]
 
     @property
     def in_memory(self) -> bool:
         """Whether the private key is held by this process, so that signing takes microseconds."""
         return isinstance(self._backend, SigningKey)
 
-    def _trees(self, drafts: Sequence[Draft]) -> Iterator[tuple[Sequence[Draft], Tree]]:
-        """Part them, in order, into as few trees as can be, of sizes that differ by one at most.
+    def _trees(self, claims: list[bytes]) -> Iterator[Tree]:
+        """Part claims, in order, into as few trees as can be, of sizes that differ by one at most.
 
         A reader is quicker with envelopes of one size, so no tree is left with what the others did not take.
         """
         native = engine.native()
         make: Callable[[list[bytes], bytes], Tree] = SignedTree if native is None else native.Tree
-        total = len(drafts)
+        total = len(claims)
         count = -(-total // self.batch)
         for number in range(count):
-            part = drafts[total * number // count : total * (number + 1) // count]
-            yield part, make([claims for claims, _, _ in part], self._direct if len(part) == 1 else self._batched)
-
-
-def _sealed(part: Sequence[Draft], values: Sequence[bytes]) -> list[Signed]:
-    return [
-        Signed((ENVELOPE_HEADER, value), message_id, issued_at)
-        for (_, message_id, issued_at), value in zip(part, values, strict=True)
-    ]
+            part = claims[total * number // count : total * (number + 1) // count]
+            yield make(part, self._direct if len(part) == 1 else self._batched)
 
 
 def _wrong_type(message: Any, recipient: object, in_reply_to: object) -> str | None:

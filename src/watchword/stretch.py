@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import TYPE_CHECKING, Final
 
-from watchword.message import Position, maker_of, seal
+from watchword.message import Position, seal_many
 from watchword.verification import Verification
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from watchword.key_floors import Pair
     from watchword.message import Channel, Message, VerifiedMessage
 
-_make_verified, _make_position = seal(), maker_of(Position)
+_make_verified = seal_many()
 
 _FIRST_SIGHT: Final = False  # it is not delivered again
 
@@ -113,16 +114,15 @@ class Stretch:
         request = None if common.request_id is None else common.request_id.hex()
         recipient, reply_to = common.recipient, common.reply_to
         log = "" if self.message.position is None else self.message.position.log
-        return [
-            _make_verified(
-                principal, key_id, message_id, channel, value, message_key, headers, issued_at, _FIRST_SIGHT,
-                recipient, reply_to, request,
-                _make_position(log, offset) if position is None and offset is not None else position,
-            )
-            for message_id, value, message_key, headers, issued_at, position, offset in self.run.delivered(
-                self.begin, self.end
-            )
-        ]  # fmt: skip
+        ids, values, keys, headers, times, places, offsets = self.run.delivered(self.begin, self.end)
+        positions = [
+            Position(log, offset) if place is None and offset is not None else place
+            for place, offset in zip(places, offsets, strict=True)
+        ]
+        return _make_verified(
+            repeat(principal), repeat(key_id), ids, repeat(channel), values, keys, headers, times, repeat(_FIRST_SIGHT),
+            repeat(recipient), repeat(reply_to), repeat(request), positions,
+        )  # fmt: skip
 
 
 def speaks_for_all(case: Verification) -> bool:

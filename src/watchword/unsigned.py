@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from itertools import count
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from watchword import engine
 from watchword.encoding import Layout, characters, encode_pairs, may_be_kept, metadata_digest, value_digest
@@ -27,28 +28,14 @@ _NATS_NAME: Final = re.compile(r"[!-9;-~]+")  # printable ASCII without blank an
 _NATS_VALUE: Final = re.compile(rb"(?:[!-~](?:[ -~]*[!-~])?)?")  # printable ASCII, no blank at its ends
 
 
-class UnsignedEnvelope(NamedTuple):
-    """A message's claims, complete and checked, that wait for a signature.
-
-    ``largest`` is the most characters that the envelope will have, alone or in a batch. ``issued_at`` is in whole
-    seconds since the epoch, as it is signed; ``moment`` is the same time with its fraction.
-    """
-
-    claims: bytes
-    id: bytes
-    issued_at: int
-    largest: int
-    moment: float
-
-
 Draft: TypeAlias = tuple[bytes, bytes, int]
 """Claims, id, and time of issue."""
 
-_Way: TypeAlias = tuple[str, int | None, str | None, tuple[str, ...]]
-"""Channel, partition, recipient, and header names."""
+_Name: TypeAlias = tuple[str, int | None, str | None, tuple[str, ...]]
+"""Of a route: channel, partition, recipient, and header names."""
 
 
-def _way(channel: Channel, partition: int | None, recipient: str | None, headers: tuple[Header, ...]) -> _Way:
+def _name_of(channel: Channel, partition: int | None, recipient: str | None, headers: tuple[Header, ...]) -> _Name:
     return channel.uri, partition, recipient, tuple([header[0] for header in headers])
 
 
@@ -60,27 +47,102 @@ class _Route:
         self.covered: Final = covered
         self._names_size = names_size
         self._nats = nats
-        self._last: tuple[Sequence[Header] | None, bytes] = (None, b"")
         native = engine.native()
         self.native: Final = None if native is None else native.Layout(*layout.parts)
 
     def pairs(self, headers: Sequence[Header]) -> bytes:
-        """Return the covered headers as they are digested; SigningError for values that the bus would not carry.
-
-        Many messages have the headers of the last one, so these are kept.
-        """
-        last, pairs = self._last
-        if headers == last:
-            return pairs
+        """Return the covered headers as they are digested; SigningError for values that the bus would not carry."""
         size = self._names_size + sum([len(value) for _, value in headers if value is not None])
         if size > _ROOM:
             raise SigningError(f"headers of {size} bytes: at most {_ROOM}")
         if self._nats:
             _check_nats_values(headers)
-        pairs = encode_pairs([header for header in headers if header[0] in self.covered])
-        if may_be_kept(headers):
-            self._last = headers, pairs
-        return pairs
+        return encode_pairs([header for header in headers if header[0] in self.covered])
+
+
+class _Way(NamedTuple):
+    """Messages that go one way with the same headers: all that is checked of them but key and value.
+
+    ``largest`` has the most characters of an envelope, by what of key and value is absent, once it is known.
+    """
+
+    channel: Channel
+    partition: int | None
+    recipient: str | None
+    headers: tuple[Header, ...]
+    route: _Route
+    pairs: bytes
+    largest: list[int]
+
+    def claims(self, message_id: bytes, issued_at: int, key: bytes | None, value: bytes | None, *more: Any) -> bytes:
+        """Return a message's claims; ``more`` as for ``Layout.claims``."""
+        metadata = None if key is None and not self.route.covered else metadata_digest(key, self.pairs)
+        return self.route.layout.claims(message_id, issued_at, metadata, value_digest(value), *more)
+
+    def written(self, envelopes: Sequence[UnsignedEnvelope]) -> tuple[list[bytes], bytes]:
+        """Write the claims of messages; return them and the ids, 16 bytes each."""
+        # From the kernel each time: a forked or cloned process draws its own (A37).
+        ids = os.urandom(ID_BYTES * len(envelopes))
+        keys, values = [one.key for one in envelopes], [one.value for one in envelopes]
+        times = [one.issued_at for one in envelopes]
+        if self.route.native is None:
+            return [*map(self.claims, _parted(ids), times, keys, values)], ids
+        return self.route.native.each(values, keys, times, ids, self.pairs if self.route.covered else b""), ids
+
+
+def _parted(ids: bytes) -> list[bytes]:
+    return [ids[at : at + ID_BYTES] for at in range(0, len(ids), ID_BYTES)]
+
+
+class UnsignedEnvelope:
+    """A message, complete and checked, that waits for a signature; its claims are written with those of its like.
+
+    ``largest`` is the most characters that the envelope will have, alone or in a batch. ``issued_at`` is in whole
+    seconds since the epoch, as it is signed; ``moment`` is the same time with its fraction.
+    """
+
+    __slots__ = ("_draft", "_way", "issued_at", "key", "largest", "moment", "value")
+
+    def __init__(  # noqa: PLR0917 - for each message
+        self, way: _Way, key: bytes | None, value: bytes | None, moment: float, largest: int, draft: Draft | None
+    ) -> None:
+        self._way = way
+        self._draft = draft
+        self.key = key
+        self.value = value
+        self.moment = moment
+        self.issued_at = int(moment)
+        self.largest = largest
+
+    @property
+    def draft(self) -> Draft:
+        """Claims, id and time of issue, which stay the same from now on."""
+        if self._draft is None:
+            (claims,), message_id = self._way.written((self,))
+            self._draft = claims, message_id, self.issued_at
+        return self._draft
+
+    @property
+    def id(self) -> bytes:
+        """The id of the message, 16 bytes."""
+        return self.draft[1]
+
+    @property
+    def way(self) -> _Way | None:
+        """The way of a message whose claims are not written yet."""
+        return self._way if self._draft is None else None
+
+
+def claims_of(envelopes: Sequence[UnsignedEnvelope]) -> list[bytes]:
+    """Return the claims of each; of those that stand together and go one way they are written at once."""
+    claims: list[bytes] = []
+    for way, group in groupby(envelopes, key=_way_of):
+        like = [*group]
+        claims += [one.draft[0] for one in like] if way is None else way.written(like)[0]
+    return claims
+
+
+_way_of = attrgetter("way")
 
 
 class ClaimsBuilder:
@@ -103,7 +165,8 @@ class ClaimsBuilder:
         self._clock = clock
         self._uncovered = uncovered
         self._overhead = overhead
-        self._routes: dict[_Way, _Route] = {}
+        self._routes: dict[_Name, _Route] = {}
+        self._last: _Way | None = None
         self.held: str | None = None
         """Why nothing is signed for now, if that is so."""
 
@@ -122,53 +185,77 @@ class ClaimsBuilder:
         """Return the unsigned envelope of a message with these parts; options and errors as for ``Signer.prepare``."""
         if self.held is not None:
             raise SigningError(self.held)
-        if channel.realm != self._realm:
-            raise SigningError(f"channel {channel}: this signer signs for realm {self._realm!r}")
         if partition is not None and type(partition) is not int:  # no bool, which is equal to a partition that is known
             raise SigningError(f"partition {partition} is none")
-        _check_recipient(recipient)
-        name = _way(channel, partition, recipient, headers)
-        known = self._routes.get(name)
-        route = known or self._new_route(channel, headers, partition, recipient)
-        pairs = route.pairs(headers)
-        _check_request(in_reply_to, reply_to)
-        moment = self._clock()
-        issued_at = int(moment)
-        _check_expiry(expires_at, moment)
-        message_id = os.urandom(ID_BYTES)  # from the kernel each time: a forked or cloned process draws its own (A37)
-        if route.native is not None and expires_at is None and in_reply_to is None and reply_to is None:
-            claims = route.native.draft(message_id, value, key, pairs if route.covered else b"", issued_at)
+        last = self._last
+        if (
+            last is not None
+            and channel is last.channel
+            and headers == last.headers
+            and partition == last.partition
+            and recipient == last.recipient
+        ):
+            way = last
         else:
-            metadata = None if key is None and not route.covered else metadata_digest(key, pairs)
-            claims = route.layout.claims(
-                message_id, issued_at, metadata, value_digest(value), expires_at, in_reply_to, reply_to
-            )
-        largest = characters(len(claims) + self._overhead)
-        if largest > MAX_ENVELOPE_CHARACTERS:
-            raise SigningError(
-                f"envelope over {MAX_ENVELOPE_BYTES} bytes: use fewer or shorter header and channel names"
-            )
-        if known is None:  # only now: names that fit no envelope are not kept
-            if len(self._routes) >= _MAX_ROUTES:
-                self._routes.clear()
-            self._routes[name] = route
-        return UnsignedEnvelope(claims, message_id, issued_at, largest, moment)
+            way = self._way(channel, headers, partition, recipient)
+        moment, draft = self._clock(), None
+        if expires_at is None and in_reply_to is None and reply_to is None:
+            largest = way.largest[2 * (key is None) + (value is None)] or self._largest(way, key, value, moment)
+        else:
+            _check_request(in_reply_to, reply_to)
+            _check_expiry(expires_at, moment)
+            message_id, issued_at = os.urandom(ID_BYTES), int(moment)
+            claims = way.claims(message_id, issued_at, key, value, expires_at, in_reply_to, reply_to)
+            draft, largest = (claims, message_id, issued_at), self._checked_size(claims)
+        if way is not last:  # only now: names that fit no envelope are not kept
+            self._keep(way)
+        return UnsignedEnvelope(way, key, value, moment, largest, draft)
 
     def alike(self, messages: list[Message], begin: int, recipient: str | None) -> list[Draft]:
         """Return the drafts of messages from ``begin`` on, as many as are like the one before, which was prepared.
 
         None are where the Python engine prepares each by itself.
         """
-        like = messages[begin - 1]
-        route = self._routes.get(_way(like.channel, like.partition, recipient, like.headers))
-        if begin == len(messages) or route is None or route.native is None or like.reply_to is not None:
+        like, way = messages[begin - 1], self._last
+        if begin == len(messages) or way is None or way.route.native is None or like.reply_to is not None:
             return []
-        issued_at, pairs = int(self._clock()), route.pairs(like.headers) if route.covered else b""
+        if (like.channel, like.partition, recipient, like.headers) != way[:4]:
+            return []
+        issued_at, pairs = int(self._clock()), way.pairs if way.route.covered else b""
         ids = os.urandom(ID_BYTES * (len(messages) - begin))
-        drafts = route.native.drafts(messages, begin, ids, pairs, issued_at)
-        return [
-            (claims, ids[at : at + ID_BYTES], issued_at) for at, claims in zip(count(0, ID_BYTES), drafts, strict=False)
-        ]
+        drafts = way.route.native.drafts(messages, begin, ids, pairs, issued_at)
+        return [(claims, one, issued_at) for claims, one in zip(drafts, _parted(ids), strict=False)]
+
+    def _way(self, channel: Channel, headers: tuple[Header, ...], partition: int | None, recipient: str | None) -> _Way:
+        """Check all but key and value."""
+        if channel.realm != self._realm:
+            raise SigningError(f"channel {channel}: this signer signs for realm {self._realm!r}")
+        _check_recipient(recipient)
+        route = self._routes.get(_name_of(channel, partition, recipient, headers))
+        route = route or self._new_route(channel, headers, partition, recipient)
+        return _Way(channel, partition, recipient, headers, route, route.pairs(headers), [0, 0, 0, 0])
+
+    def _keep(self, way: _Way) -> None:
+        name = _name_of(way.channel, way.partition, way.recipient, way.headers)
+        if name not in self._routes:
+            if len(self._routes) >= _MAX_ROUTES:
+                self._routes.clear()
+            self._routes[name] = way.route
+        if may_be_kept(way.headers):
+            self._last = way
+
+    def _largest(self, way: _Way, key: bytes | None, value: bytes | None, moment: float) -> int:
+        found = self._checked_size(way.claims(bytes(ID_BYTES), int(moment), key, value))
+        way.largest[2 * (key is None) + (value is None)] = found
+        return found
+
+    def _checked_size(self, claims: bytes) -> int:
+        largest = characters(len(claims) + self._overhead)
+        if largest > MAX_ENVELOPE_CHARACTERS:
+            raise SigningError(
+                f"envelope over {MAX_ENVELOPE_BYTES} bytes: use fewer or shorter header and channel names"
+            )
+        return largest
 
     def _new_route(
         self, channel: Channel, headers: tuple[Header, ...], partition: int | None, recipient: str | None

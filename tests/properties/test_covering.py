@@ -46,7 +46,7 @@ def signer() -> Signer:
 def digest_of(signer: Signer, message: Message) -> bytes | str | None:
     """Return the digest of key and headers that is signed, or what the signer says against it."""
     try:
-        claims = cbor2.loads(signer.prepare(message).claims)
+        claims = cbor2.loads(signer.prepare(message).draft[0])
     except SigningError as error:
         return str(error)
     digest: bytes | None = claims.get("m")

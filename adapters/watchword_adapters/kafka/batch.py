@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from watchword import SigningError
+from watchword.message import ENVELOPE_HEADER
 from watchword_adapters.kafka._producer_seam import Metadata, StandInBuilder
 from watchword_adapters.kafka.entries import Entry, as_bytes
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from watchword.message import Header
-    from watchword.signer import Signed
     from watchword.unsigned import UnsignedEnvelope
 
 EMPTY: Final = 61
@@ -33,7 +33,7 @@ class SigningBuilder(StandInBuilder):
         plain: Any,
         batch_size: int,
         *,
-        sign: Callable[[Sequence[UnsignedEnvelope]], list[Signed]],
+        sign: Callable[[Sequence[UnsignedEnvelope]], list[bytes]],
         clock: Callable[[], float],
     ) -> None:
         super().__init__(plain)
@@ -97,7 +97,7 @@ class SigningBuilder(StandInBuilder):
         signed = iter(self._sign(envelopes) if envelopes else ())
         for offset, entry in enumerate(entries):
             if entry.unsigned is not None:
-                entry.headers.append(next(signed).header)
+                entry.headers.append((ENVELOPE_HEADER, next(signed)))
             elif not entry.ready:
                 raise SigningError("a message that was not signed")
             if self.append_record(offset, entry.timestamp, entry.key, entry.value, entry.headers) is None:

@@ -27,7 +27,8 @@ class Rewind:
     def __init__(self, inside: Inside, tp: TopicPartition) -> None:
         self._inside = inside
         self._tp = tp
-        self._recent: deque[tuple[ConsumerRecord[Any, Any], int]] = deque()  # with their sizes
+        self._recent: deque[ConsumerRecord[Any, Any]] = deque()
+        self._sizes: deque[int] = deque()  # of these
         self._size = 0
         self._end: int | None = None
         self._again: deque[ConsumerRecord[Any, Any]] = deque()
@@ -65,16 +66,18 @@ class Rewind:
         return records
 
     def _keep(self, records: list[ConsumerRecord[Any, Any]], counts: list[int]) -> None:
-        recent = self._recent
+        recent, sizes = self._recent, self._sizes
         # A size is -1 where there is nothing.
-        sizes = [
+        more = [
             100 * (1 + count) + record.serialized_key_size + record.serialized_value_size
             for record, count in zip(records, counts, strict=True)
         ]
-        recent.extend(zip(records, sizes, strict=True))
-        self._size += sum(sizes)
+        recent.extend(records)
+        sizes.extend(more)
+        self._size += sum(more)
         while len(recent) > MOST_RECORDS or self._size > MOST_BYTES:
-            self._size -= recent.popleft()[1]
+            recent.popleft()
+            self._size -= sizes.popleft()
 
     def seek(self, offset: int) -> None:
         """Go on at ``offset``: over what was kept, if that reaches back so far; else by the client."""
@@ -83,9 +86,9 @@ class Rewind:
             there is not None
             and self._recent
             and self._end is not None
-            and self._recent[0][0].offset <= offset < self._end
+            and self._recent[0].offset <= offset < self._end
         ):
-            self._again = deque(record for record, _ in self._recent if record.offset >= offset)
+            self._again = deque(record for record in self._recent if record.offset >= offset)
             self._at = offset
         elif offset == self._end == self._inside.position(self._tp):
             self._again.clear()
@@ -97,7 +100,7 @@ class Rewind:
 
     def _forget(self) -> None:
         self._recent.clear()
+        self._sizes.clear()
         self._again.clear()
         self._size, self._at = 0, None
         self._end = self._inside.position(self._tp)
-

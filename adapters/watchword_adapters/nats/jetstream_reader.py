@@ -13,7 +13,6 @@ from nats.errors import Error
 
 from watchword import Rejected, Unavailable, VerifiedMessage, endings
 from watchword.audit import UNDETERMINED
-from watchword.message import maker_of
 from watchword.outage import Outage
 from watchword.replay_check import PASSED
 from watchword.spi import Expected, ObservedMessage, Position
@@ -52,8 +51,6 @@ _BOUND: Final = 8
 
 _NOBODY: Final = Expected(consumer=("", ""))
 """What the consumer does not deliver comes from elsewhere."""
-
-_make_position = maker_of(Position)
 
 
 class StreamReader(Reader):
@@ -125,7 +122,7 @@ class StreamReader(Reader):
         if delivery is None:
             return super().message(raw)
         by = delivery.by
-        return self._message(raw, None, _make_position(by[0], delivery.sequence), delivery.stamp / 1e9, by)
+        return self._message(raw, None, Position(by[0], delivery.sequence), delivery.stamp / 1e9, by)
 
     def expect(self, raw: Msg, message: Message) -> Expected:
         """See Reader; only a consumer that was bound may deliver."""

@@ -11,7 +11,6 @@ from watchword_adapters.signing_queue import SigningQueue
 
 if TYPE_CHECKING:
     from watchword import Watchword
-    from watchword.signer import Signed
     from watchword.unsigned import UnsignedEnvelope
     from watchword_adapters.nats._seam import Wire
 
@@ -64,7 +63,7 @@ class Outbox:
             self._queue = self._queue or SigningQueue(signer)
             signed = await self._queue.sign(one.unsigned)
             self._wire.check_open(len(one.payload) + self.waiting_size)
-            self._write(one, signed)
+            self._write(one, signed.header[1] or b"")
             self._wire.kick()
         else:
             self.waiting.append(one)
@@ -89,9 +88,9 @@ class Outbox:
         """Sign and write what waits, and the PING that is asked for behind it."""
         if self.waiting:
             waiting, self.waiting, self.waiting_size = self.waiting, [], 0
-            signed = self._watchword.signer.sign_now([one.unsigned for one in waiting])
-            for one, each in zip(waiting, signed, strict=True):
-                self._write(one, each)
+            envelopes = self._watchword.signer.sign_now([one.unsigned for one in waiting])
+            for one, envelope in zip(waiting, envelopes, strict=True):
+                self._write(one, envelope)
             self._wire.kick()
         if self._pong is not None:
             pong, self._pong = self._pong, None
@@ -107,6 +106,6 @@ class Outbox:
         self._comes_round = False
         self.post()
 
-    def _write(self, one: Outgoing, signed: Signed) -> None:
-        block = one.before + (signed.header[1] or b"") + one.after
+    def _write(self, one: Outgoing, envelope: bytes) -> None:
+        block = one.before + envelope + one.after
         self._wire.write(hpub_cmd(one.subject, one.reply, block, one.payload), len(one.payload))

@@ -193,9 +193,10 @@ def test_a_key_in_memory_signs_at_once() -> None:
     by, messages = signer(), records(70)
     assert by.in_memory
     envelopes = [by.prepare(message) for message in messages]
-    signed = by.sign_now(envelopes)
-    assert [(made.id, made.issued_at) for made in signed] == [(unsigned.id, NOW) for unsigned in envelopes]
-    assert endings(World(), bearing(messages, signed)) == ["first"] * 70
+    values = by.sign_now(envelopes)
+    pressed = zip(messages, values, strict=True)
+    signed = [replace(message, headers=(*message.headers, ("watchword", value))) for message, value in pressed]
+    assert endings(World(), signed) == ["first"] * 70
     assert by.sign_now([]) == []
 
 
@@ -236,7 +237,7 @@ def test_no_envelope_is_larger_than_was_said(  # noqa: PLR0917 - drawn by name
     except SigningError:
         return
     assert unsigned.largest <= MAX_ENVELOPE_CHARACTERS
-    found = [len(made.header[1] or b"") for made in by.sign_now([unsigned] * number)]
+    found = [*map(len, by.sign_now([unsigned] * number))]
     assert max(found) <= unsigned.largest
     if number % most == 0:  # trees are full
         assert unsigned.largest - max(found) <= 24
@@ -319,9 +320,9 @@ def test_the_largest_claims_fit_in_the_largest_batch() -> None:
     assert room > 3000
     message = kafka(headers=(("h" * (room - 1), b""),))
     unsigned = by.prepare(message)
-    header = by.sign_now([unsigned] * 4096)[-1].header
-    assert unsigned.largest - 24 <= len(header[1] or b"") <= unsigned.largest <= MAX_ENVELOPE_CHARACTERS
-    assert World().verify(replace(message, headers=(*message.headers, header))).principal == ALICE
+    value = by.sign_now([unsigned] * 4096)[-1]
+    assert unsigned.largest - 24 <= len(value) <= unsigned.largest <= MAX_ENVELOPE_CHARACTERS
+    assert World().verify(replace(message, headers=(*message.headers, ("watchword", value)))).principal == ALICE
 
 
 def test_the_sizes_that_are_promised() -> None:

@@ -210,7 +210,7 @@ async def test_nothing_goes_out_unsigned(producer: SigningProducer) -> None:
         builder._build()
     entry = producer._outgoing._entries.entry("topic", 0, None, None, b"v" * 12_000, ())
     assert entry.unsigned is not None
-    entry.seal(producer._outgoing._signer.sign_now([entry.unsigned])[0])
+    entry.seal((await producer._outgoing._signer.sign_prepared([entry.unsigned]))[0])
     entry.size = 0  # as if it were less than it is
     full = producer._outgoing.create_builder()
     for _ in range(2):
