@@ -97,7 +97,7 @@ class Trail:
     def __init__(self) -> None:
         self._points: list[_Point] = []
         self._marks: list[Mark] = []
-        self._batch = Mark(0, 0)
+        self._batch = 0, 0  # a Mark's parts, for there is one for each record that is taken alone
         self._given = self._judged = 0
 
     def clear(self) -> None:
@@ -129,7 +129,7 @@ class Trail:
 
     def begin_batch(self, offset: int) -> None:
         """Note that a commit may come at ``offset``, when more is handed over already."""
-        self._batch = Mark(offset, self._given)
+        self._batch = offset, self._given
 
     def add(self, at: int, floor: float, since: int) -> None:
         """Take a checkpoint at an offset below which all is judged."""
@@ -156,7 +156,7 @@ class Trail:
         point = next((point for point in reversed(self._points) if point.at <= offset), None)
         if point is None:
             return None
-        last = self._batch if self._batch.offset == offset else Mark(offset, self._given)
+        last = Mark(*self._batch) if self._batch[0] == offset else Mark(offset, self._given)
         marks = (*(mark for mark in self._marks if mark.offset < offset), last)
         return Checkpoint(point.at, point.floor, point.since, thinned(marks, point.since), ceil(until))
 

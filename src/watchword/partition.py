@@ -395,7 +395,7 @@ class PartitionReader(Generic[R]):
 
     def is_fresh(self, now: float) -> bool:
         """Return True if what is ready may be handed over."""
-        return self.is_reading and now - self._ready_since < FRESH
+        return now - self._ready_since < FRESH and self._stage is _Stage.READING
 
     def doubt(self) -> None:
         """Have what is ready judged once more before it is handed over."""
@@ -485,18 +485,12 @@ class PartitionReader(Generic[R]):
         if not self.ready:
             return []
         if self._unhandled is None:
-            self._unhandled = self.ready[0].record.offset
-            self._trail.begin_batch(self._unhandled)
+            self._unhandled = offset = self.ready[0].record.offset
+            self._trail.begin_batch(offset)
         self._has_given = True
         count = len(self.ready) if most is None else min(most, len(self.ready))
         given = [self.ready.popleft() for _ in range(count)]
-        latest = -inf
-        for entry in given:
-            verdict = entry.verdict
-            found = verdict.verdict if isinstance(verdict, ObservedMessage) else verdict
-            if isinstance(found, VerifiedMessage) and found.issued_at > latest:
-                latest = found.issued_at
-        self._trail.rise(latest)
+        self._trail.rise(max([_issued_at(entry.verdict) for entry in given], default=-inf))
         return given
 
     def give_back(self, entries: Sequence[Ready[R]]) -> None:
@@ -986,3 +980,9 @@ class PartitionReader(Generic[R]):
         needed = self._memory.lowest_needed()
         self._trail.add(at, self._memory.floor(), at if needed is None else min(needed, at))
         self._judged_since = 0
+
+
+def _issued_at(verdict: VerifiedMessage | ObservedMessage) -> float:
+    """Return when a message was issued that verified; minus infinity for any other."""
+    found = verdict.verdict if isinstance(verdict, ObservedMessage) else verdict
+    return found.issued_at if isinstance(found, VerifiedMessage) else -inf

@@ -13,7 +13,6 @@ import asyncio
 import inspect
 import time
 import weakref
-from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -35,7 +34,7 @@ from watchword import ConfigurationError
 from watchword.partition import Found
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from aiokafka.abc import ConsumerRebalanceListener
     from aiokafka.structs import ConsumerRecord
@@ -204,7 +203,7 @@ class Inside:
         self._fetched_records: Any = None
         self._longest_wait_ms = 0
         self._assigned: asyncio.Future[None] | None = None
-        _count_callers(self.subscriptions)
+        _Polls(self.subscriptions)
 
     def tap(self, heard: Callable[[Any, float], Awaitable[float]], clock: Callable[[], float]) -> None:
         """Let ``heard`` see the answer to each fetch, and the time before that, before the client decodes anything.
@@ -395,23 +394,30 @@ class Inside:
         return found
 
 
-def _count_callers(subscription: Any) -> None:
-    """Let the client count a caller no longer whose call has ended with an error, or was cancelled.
+class _Polls:
+    """The client's own count of callers who poll, which ends with a call however that ends.
 
-    Its own context forgets to, and a member that seems to poll for ever is never expelled when it does not.
+    The client's forgets to after an error, and a member that seems to poll for ever is never expelled when it does not.
     """
-    counted = subscription.fetch_context
 
-    @contextmanager
-    def fetch_context() -> Iterator[None]:
-        context = counted()
-        context.__enter__()
-        try:
-            yield
-        finally:
-            context.__exit__(None, None, None)
+    def __init__(self, subscription: Any) -> None:
+        self._subscription: Final = subscription
+        for name, kind in (("_fetch_count", int), ("_last_fetch_ended", float)):
+            if not isinstance(getattr(subscription, name, None), kind):
+                raise changed(name)
+        subscription.fetch_context = self._context
 
-    subscription.fetch_context = fetch_context
+    def _context(self) -> _Polls:
+        return self
+
+    def __enter__(self) -> None:
+        self._subscription._fetch_count += 1
+
+    def __exit__(self, *_: object) -> None:
+        subscription = self._subscription
+        subscription._fetch_count -= 1
+        if not subscription._fetch_count:
+            subscription._last_fetch_ended = time.monotonic()
 
 
 def _look_at(future: asyncio.Future[None]) -> None:

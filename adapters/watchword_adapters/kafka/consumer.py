@@ -159,7 +159,8 @@ class VerifyingConsumer(ConsumerBase):
     async def getone(self, *partitions: TopicPartition) -> VerifiedRecord:
         """Return the next verified record; see aiokafka for the arguments."""
         self._check(partitions)
-        return cast("VerifiedRecord", await super().getone(*partitions))
+        record: Any = await super().getone(*partitions)
+        return record  # type: ignore[no-any-return]  # as above: of our own class
 
     async def getmany(  # type: ignore[override] # aiokafka promises its own record class, of which ours is one
         self, *partitions: TopicPartition, timeout_ms: float = 0, max_records: int | None = None
@@ -175,12 +176,13 @@ class VerifyingConsumer(ConsumerBase):
     async def __anext__(self) -> VerifiedRecord:
         while True:
             try:
-                return cast("VerifiedRecord", await super().__anext__())
+                record: Any = await super().__anext__()
             except Unavailable:  # counted and logged; the next try comes after a delay
                 continue
+            return record  # type: ignore[no-any-return]  # as above
 
     def _check(self, partitions: tuple[object, ...]) -> None:
-        if not all(isinstance(partition, TopicPartition) for partition in partitions):
+        if partitions and not all(isinstance(partition, TopicPartition) for partition in partitions):
             raise TypeError("partitions must be TopicPartition namedtuples")
         self._verified.require_open()
 

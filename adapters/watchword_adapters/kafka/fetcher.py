@@ -167,6 +167,7 @@ class VerifiedFetcher:
         self._sought: set[TopicPartition] = set()
         self._warned: set[str] = set()
         self._latest: TopicPartition | None = None
+        self._unhandled: set[Reader] = set()  # of which the caller has records
         self._skipped = 0
         self._turn = 0
         self._wake_at = self._now()
@@ -371,8 +372,9 @@ class VerifiedFetcher:
 
     def all_handled(self) -> None:
         """Note that the caller is done with all that it was given."""
-        for tp in self._mine:
-            self._readers[tp].all_handled()
+        for reader in self._unhandled:
+            reader.all_handled()
+        self._unhandled.clear()
 
     async def finish(self) -> None:
         """Commit for the last time if we are to, and end."""
@@ -465,10 +467,12 @@ class VerifiedFetcher:
 
     def _at_hand(self, wanted: tuple[TopicPartition, ...]) -> Record | None:
         """Return a record that was judged with the one handed over last, as ``_next`` would; None to ask that."""
-        tp = self._latest
-        if tp is None or (wanted and tp not in wanted) or self._stopped or self._inside.rebalancing:
+        tp, inside = self._latest, self._inside
+        if tp is None or (wanted and tp not in wanted) or self._stopped or inside.rebalancing:
             return None
-        if self._inside.assignment() is not self._assignment or not self._may_give(tp, self._now()):
+        if inside.assignment() is not self._assignment or self._watchword.verifier.changes != self._changes:
+            return None
+        if not self._may_give(tp, self._now()):
             return None
         self.all_handled()
         found = self._given(tp, 1)
@@ -676,16 +680,15 @@ class VerifiedFetcher:
 
     def _may_give(self, tp: TopicPartition, now: float) -> bool:
         reader = self._readers.get(tp)
-        if reader is None or not reader.ready or not reader.is_fresh(now) or self._inside.is_paused(tp):
-            return False
-        if self._is_leaving:
-            return False
         # A partition that came back is not read before it is known whether another member has gone on meanwhile.
-        return reader.is_reading and self._has_lease(tp, now)
+        if reader is None or not reader.ready or not reader.is_fresh(now) or not self._has_lease(tp, now):
+            return False
+        return not self._is_leaving and not self._inside.is_paused(tp)
 
     def _has_lease(self, tp: TopicPartition, now: float) -> bool:
-        needs_one = self._auto_commit and self._exclusive and not self._readers[tp].observing
-        return not needs_one or now - self._leases.get(tp, -LEASE) < LEASE
+        if not (self._auto_commit and self._exclusive):
+            return True
+        return now - self._leases.get(tp, -LEASE) < LEASE or self._readers[tp].observing
 
     def _given(self, tp: TopicPartition, most: int | None, *, first: bool = True) -> list[Record]:
         """Hand over at most so many records, up to one on which a deserializer fails; raise if that is the ``first``.
@@ -695,6 +698,7 @@ class VerifiedFetcher:
         reader = self._readers[tp]
         records: list[Record] = []
         self._latest = tp
+        self._unhandled.add(reader)
         while reader.ready and (most is None or len(records) < most):
             entries = reader.hand_over(None if most is None else most - len(records))
             if self._deserializers == _NONE:

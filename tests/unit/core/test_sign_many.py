@@ -257,9 +257,10 @@ PLACES = [
 def drafted(by: Signer, message: Message, options: dict[str, Any]) -> object:
     """Return what drafting gives, with the id all zero; or the error."""
     try:
-        return by.prepare(message, **options)
+        unsigned = by.prepare(message, **options)
     except SigningError as error:
         return str(error)
+    return unsigned.draft, unsigned.largest, unsigned.moment
 
 
 @given(

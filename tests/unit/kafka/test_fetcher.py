@@ -47,6 +47,7 @@ class Slow(Kept):
 # Answers to fetches
 
 
+@pytest.mark.usefixtures("python_engine")
 async def test_a53_an_answer_is_looked_at_in_steps(read: Read) -> None:
     """While an answer with many batches is looked at, other tasks get their turns."""
     kafka = read(watchword(Keys()), P0)

@@ -6,8 +6,11 @@ import pytest
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.unit.kafka.batches import CODECS, HEADER_BYTES, POISON, batch, reframed
+from watchword import engine
 from watchword_adapters.kafka import poison
 from watchword_adapters.kafka.poison import PIECE, without_poison
 
@@ -229,6 +232,7 @@ def test_a53_what_follows_too_much_is_fetched_again(monkeypatch: pytest.MonkeyPa
     assert read(cleaned(b"".join(raw[2:]), FAR)) == ([(2, bytes(100_000)), (3, bytes(100_000))], 4)
 
 
+@pytest.mark.usefixtures("python_engine")
 @pytest.mark.parametrize("codec", [0, 1, 3, 4])
 @pytest.mark.parametrize("sound", [True, False], ids=["sound", "poison"])
 def test_a53_many_records_take_many_steps(codec: int, monkeypatch: pytest.MonkeyPatch, *, sound: bool) -> None:
@@ -250,6 +254,7 @@ def test_a53_many_records_take_many_steps(codec: int, monkeypatch: pytest.Monkey
     assert steps >= len(raw) // PIECE
 
 
+@pytest.mark.usefixtures("python_engine")
 def test_a53_many_batches_take_many_steps() -> None:
     """Batches of one record each, and ones of old formats, cost steps by their number."""
     old = bytearray(batch(["a"])[:40])
@@ -305,6 +310,7 @@ def test_a53_records_too_short_to_be_any() -> None:
     assert read(cleaned(reframed(bytes(raw), 4), FAR)) == ([(0, None)], 1)
 
 
+@pytest.mark.usefixtures("python_engine")
 @pytest.mark.parametrize("codec", [1, 4])
 def test_a_lack_of_memory_is_not_the_message_s_fault(codec: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be unpacked, or decoded, for lack of memory is raised: no record is replaced for it."""
@@ -328,3 +334,51 @@ def test_a_codec_that_does_not_exist_is_poison() -> None:
     raw = bytearray(batch(["a"], base_offset=3))
     raw[22] = 5
     assert read(cleaned(_with_crc(bytes(raw)), FAR)) == ([(3, None)], 4)
+
+
+def broken(raw: bytes, at: int, value: int, *, mends: bool) -> bytes:
+    """Return a batch with another byte somewhere, and a checksum that fits if it ``mends`` that."""
+    changed = bytearray(raw)
+    changed[at % len(raw)] = value
+    return _with_crc(bytes(changed)) if mends else bytes(changed)
+
+
+@pytest.mark.skipif(engine.native() is None, reason="the native engine is not here: make native")
+@given(
+    batches=st.lists(
+        st.tuples(
+            st.lists(st.sampled_from(["a", "\N{SNOWMAN}", POISON]), min_size=1, max_size=4),
+            st.sampled_from(sorted(CODECS)),
+            st.none() | st.tuples(st.integers(0, 1 << 16), st.integers(0, 255), st.booleans()),
+        ),
+        max_size=4,
+    ),
+    log_end=st.sampled_from([0, 2, 5, FAR]),
+    cut=st.integers(0, 80),
+)
+@settings(max_examples=500, deadline=None)
+def test_a53_both_engines_mend_the_same(
+    batches: list[tuple[list[str], int, tuple[int, int, bool] | None]], log_end: int, cut: int
+) -> None:
+    """Promise: what the native engine calls sound is what the Python engine leaves as it is, whatever byte is wrong."""
+    raw, base_offset = b"", 0
+    for names, codec, wrong in batches:
+        one = batch(names, codec=codec, base_offset=base_offset)
+        raw += one if wrong is None else broken(one, wrong[0], wrong[1], mends=wrong[2])
+        base_offset += len(names)
+    raw = raw[: len(raw) - cut] if cut < len(raw) else raw
+    found = cleaned(raw, log_end)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "native", lambda: None)
+        assert cleaned(raw, log_end) == found
+
+
+@pytest.mark.skipif(engine.native() is None, reason="the native engine is not here: make native")
+@pytest.mark.parametrize("count", [1024, 1025])
+def test_a53_both_engines_count_headers_alike(count: int) -> None:
+    """Promise: as many headers as a message may have are sound, and one more is not."""
+    raw = built((b"a", count))
+    native = engine.native()
+    assert native is not None
+    assert native.sound_until(raw, 0, 1, FAR) == (len(raw) if count == 1024 else 0)
+    assert read(cleaned(raw, FAR))[0] == [(0, b"a" if count == 1024 else None)]
