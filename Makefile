@@ -67,8 +67,8 @@ format: $(READY) ## let ruff put the code into shape
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-bench: $(READY) ## what it costs here, beside plain clients and peers: tables, build/reports/bench.json, plots (PARTS=, SMALL=1)
-	@$(BIN)/watchword bench $(addprefix --part ,$(PARTS)) $(if $(SMALL),--small)
+bench: $(READY) ## what it costs here, beside plain clients and peers: tables, build/reports/bench.json, plots (PARTS=, SMALL=1, BEFORE=a tree)
+	@$(if $(BEFORE),WATCHWORD_BENCH_BEFORE='$(BEFORE)') $(BIN)/watchword bench $(addprefix --part ,$(PARTS)) $(if $(SMALL),--small)
 
 chaos: $(READY) ## kills, restarts and replays on real brokers: a table, and build/reports/chaos.json (BUSES=, SEED=, HONEST=)
 	@$(BIN)/python -m chaos $(if $(BUSES),--buses $(BUSES)) $(if $(SEED),--seed $(SEED)) $(if $(HONEST),--honest $(HONEST))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from dataclasses import replace
 from itertools import cycle, islice
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from watchword import MemoryKeys, Policy, SigningKey, VerifiedMessage, Watchword
+from watchword.message import ENVELOPE_HEADER
 from watchword.quota import Bounds
 from watchword.spi import Channel, MemoryReplayStore, Message, Position, Signer, Verifier
 
@@ -18,12 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from watchword import Rejected, Unavailable, VerificationKey
+    from watchword.message import Header
 
 REALM: Final = "bench"
 PRINCIPAL: Final = "agent://acme/planner-0001"
 """Of 25 characters, as is the topic: what an envelope's size is told for."""
 
 TOPIC: Final = "tasks.planning.region-001"
+CHANNEL: Final = Channel("kafka", REALM, TOPIC)
 HEADERS: Final = (("content-type", b"application/json"),)
 CHUNK: Final = 128
 """Messages that are verified at once: two whole trees of the usual size."""
@@ -86,9 +90,8 @@ def values(size: int, count: int) -> list[bytes]:
     return list(islice(cycle(different), count))
 
 
-def messages(size: int, count: int) -> list[Message]:
+def messages(size: int, count: int, channel: Channel = CHANNEL) -> list[Message]:
     """Return messages with key, header and partition, to be signed."""
-    channel = Channel("kafka", REALM, TOPIC)
     return [
         Message(channel=channel, value=data, key=b"job-%05d" % number, headers=HEADERS, partition=0)
         for number, data in enumerate(values(size, count))
@@ -119,6 +122,27 @@ async def verify_one_by_one(judge: Verifier, messages: Sequence[Message]) -> Non
     """Verify one message after the other; all of them must hold."""
     for one in messages:
         await judge.verify(one)
+
+
+async def recall(judge: Verifier, messages: Sequence[Message]) -> None:
+    """Remember what passed in a log before, as a consumer does that starts anew."""
+    for begin in range(0, len(messages), CHUNK):
+        part = messages[begin : begin + CHUNK]
+        if await judge.recall_many(part, check=_each) != len(part):
+            raise AssertionError("a message was not recalled")
+
+
+async def _each(checks: Sequence[Callable[[], bool]]) -> Sequence[bool]:
+    return [check() for check in checks]
+
+
+async def with_lookalikes(channel: Channel, size: int, *, batch: int) -> list[list[Header]]:
+    """Return the headers with one more of random characters, as long as an envelope in such a batch; for each of it."""
+    (like,) = messages(size, 1, channel)
+    if channel.scheme == "nats":
+        like = replace(like, key=None, partition=None)
+    lengths = [len(proof.header[1] or b"") for proof in await signer(batch=batch).sign_many([like] * batch)]
+    return [[*HEADERS, (ENVELOPE_HEADER, secrets.token_urlsafe(length)[:length].encode())] for length in lengths]
 
 
 def check(verdicts: Iterable[VerifiedMessage | Rejected | Unavailable]) -> None:

@@ -1,14 +1,16 @@
-"""Core NATS from ``publish`` to the callback, publisher and subscriber in processes of their own, in turns."""
+"""Core NATS from ``publish`` to the callback, publisher and subscriber of each kind in processes of their own."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final
 
 from .buses import ROOM, Nats
-from .core import SIZE
+from .core import BATCH, SIZE
 from .figures import take_turns
-from .pair import KINDS, Pair
+from .pair import Pair
+from .stages import kinds, ratios
 
 REPEATS: Final = 7
 MESSAGES: Final = 20_000
@@ -17,8 +19,11 @@ MESSAGES: Final = 20_000
 def measure(address: str, *, small: bool) -> dict[str, Any]:
     """Measure, and return what goes into the report."""
     count, repeats = (200, 1) if small else (MESSAGES, REPEATS)
-    with Pair(Nats(address)) as pair:
-        figures = take_turns({kind: partial(pair.rate, kind, count) for kind in KINDS}, repeats)
+    with ExitStack() as stack:
+        pairs = {
+            kind: stack.enter_context(Pair(Nats(address, kind, BATCH), engine)) for kind, engine in kinds().items()
+        }
+        figures = take_turns({kind: partial(pair.rate, count) for kind, pair in pairs.items()}, repeats)
     report = {
         "messages": count,
         "repeats": repeats,
@@ -26,7 +31,4 @@ def measure(address: str, *, small: bool) -> dict[str, Any]:
         "subscription": ROOM,
         "figures": [{"what": "publish to callback", "kind": kind} | one.to_json() for kind, one in figures.items()],
     }
-    return {
-        "nats": report,
-        "ratios": {"nats_core_signed_over_plain": figures["watchword"].over(figures["plain"])},
-    }
+    return {"nats": report, "ratios": ratios("nats_core_signed_over_plain", figures)}

@@ -17,7 +17,10 @@ METHOD: Final = {
     "repetitions": "interleaved (A B A B ...), after one round that does not count; medians, with least and greatest",
     "garbage": "collected before each repetition, what was prepared is frozen; the collector stays on meanwhile",
     "clock": "time.perf_counter, of one machine",
-    "processes": "fresh ones for each part; core, peers and scaling on one CPU, where a process can be pinned",
+    "processes": (
+        "fresh ones for each part: one for each engine, one for what it is compared with, on a bus some for each kind"
+        " of client; core, peers and scaling on one CPU, where a process can be pinned"
+    ),
 }
 
 Run: TypeAlias = "Callable[[], float]"
@@ -62,18 +65,6 @@ def take_turns(runs: Mapping[K, Run], repeats: int) -> dict[K, Figure]:
     for _ in range(repeats):
         for name, run in runs.items():
             rates[name].append(run())
-    return {name: Figure.of(found) for name, found in rates.items()}
-
-
-async def take_turns_async(runs: Mapping[K, AsyncRun], repeats: int) -> dict[K, Figure]:
-    """Do as ``take_turns`` does, on an event loop."""
-    rates: dict[K, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
-        await run()
-    for _ in range(repeats):
-        for name, run in runs.items():
-            tidy()
-            rates[name].append(await run())
     return {name: Figure.of(found) for name, found in rates.items()}
 
 

@@ -1,13 +1,15 @@
-"""What a lone message pays, end to end, on a bus that is idle otherwise, plain and with Watchword in turns."""
+"""What a lone message pays, end to end, on a bus that is idle otherwise, by clients of every kind in turns."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .buses import Kafka, Nats
-from .pair import KINDS, Pair
+from .pair import Pair
 from .primitives import at_pace
+from .stages import EQUAL, OURS, OURS_IN_PYTHON, PLAIN, kinds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +33,7 @@ THE_BUS: Final = "nats"
 
 _BUSES: Final[Mapping[str, type[Kafka | Nats]]] = {"kafka": Kafka, "nats": Nats}
 _WARM_UP: Final = 20
+_ALONE: Final = "ed25519"
 
 
 def measure(bus: str, address: str, *, small: bool) -> dict[str, Any]:
@@ -39,26 +42,43 @@ def measure(bus: str, address: str, *, small: bool) -> dict[str, Any]:
     What Watchword adds to a quantile is the difference of both kinds' quantiles. ``ed25519_p50`` is what the algorithm
     alone takes at that pace, a signature and its check.
     """
-    with Pair(_BUSES[bus](address)) as pair:
-        for kind in KINDS:
-            pair.latencies(kind, 2 if small else _WARM_UP, LONE)
-        paces = {str(pace.per_second): _at(pair, pace) for pace in (SMALL if small else PACES)}
+    with ExitStack() as stack:
+        pairs = {
+            kind: stack.enter_context(Pair(_BUSES[bus](address, kind, batch=1), engine))
+            for kind, engine in kinds().items()
+        }
+        for pair in pairs.values():
+            pair.latencies(2 if small else _WARM_UP, LONE)
+        paces = {str(pace.per_second): _at(pairs, pace) for pace in (SMALL if small else PACES)}
     lone = paces[str(LONE)]
     added = {name: lone[name] for name in ("added_p50", "added_p99")} if bus == THE_BUS else {}
-    return {"latency_us": added | {bus: paces}}
+    ratios = {
+        f"{bus}_added_p50_over_ed25519_at_{pace}{suffix}": found[f"added_p50_over_ed25519{suffix}"]
+        for pace, found in paces.items()
+        for suffix in ("", "_python")
+    }
+    return {"latency_us": added | {bus: paces}, "ratios": ratios}
 
 
-def _at(pair: Pair, pace: Pace) -> dict[str, Any]:
+def _at(pairs: Mapping[str, Pair], pace: Pace) -> dict[str, Any]:
     count = int(pace.per_second * pace.seconds)
-    turns = [{kind: pair.latencies(kind, count, pace.per_second) for kind in KINDS} for _ in range(pace.turns)]
-    plain, ours = (_quantiles([took for turn in turns for took in turn[kind]]) for kind in KINDS)
-    in_turns = [median(turn["watchword"]) - median(turn["plain"]) for turn in turns]
+    turns: list[dict[str, list[float]]] = []
+    for _ in range(pace.turns):
+        turn = {kind: pair.latencies(count, pace.per_second) for kind, pair in pairs.items()}
+        turns.append(turn | {_ALONE: at_pace(count, pace.per_second)})
+    found = {kind: _quantiles([took for turn in turns for took in turn[kind]]) for kind in turns[0]}
+    alone, plain, equal, ours = (found[kind] for kind in (_ALONE, PLAIN, EQUAL, OURS))
+    in_python = found.get(OURS_IN_PYTHON, ours)
+    in_turns = [median(turn[OURS]) - median(turn[PLAIN]) for turn in turns]
     return {
         "samples": count * pace.turns,
-        "ed25519_p50": at_pace(count, pace.per_second),
-        "plain": plain,
-        "watchword": ours,
+        "ed25519_p50": alone["p50"],
+        **{kind: quantiles for kind, quantiles in found.items() if kind != _ALONE},
         **{f"added_{name}": ours[name] - plain[name] for name in QUANTILES},
+        **{f"added_{name}_with_equal_header": ours[name] - equal[name] for name in QUANTILES},
+        **{f"added_{name}_python": in_python[name] - plain[name] for name in QUANTILES},
+        "added_p50_over_ed25519": (ours["p50"] - plain["p50"]) / alone["p50"],
+        "added_p50_over_ed25519_python": (in_python["p50"] - plain["p50"]) / alone["p50"],
         "added_p50_of_turns": {"least": min(in_turns), "greatest": max(in_turns)},
     }
 

@@ -1,4 +1,4 @@
-"""A publisher and a subscriber in processes of their own, plain and with Watchword side by side on one broker."""
+"""A publisher and a subscriber in processes of their own."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from .figures import tidy
 from .processes import Child, FailedError, orders
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
     from multiprocessing.connection import Connection
 
-KINDS: Final = ("plain", "watchword")
 _STAMP: Final = 8
 _QUIET_SECONDS: Final = 15.0
 """Time without any delivery after which messages count as lost."""
 
-Hear: TypeAlias = "Callable[[str, bytes], None]"
-"""Takes a delivered message: its kind and its value."""
+Hear: TypeAlias = "Callable[[bytes], None]"
+"""Takes the value of a delivered message."""
 
 
 class Talker(NamedTuple):
@@ -35,8 +34,8 @@ class Talker(NamedTuple):
 class Bus(Protocol):
     """How to talk and listen on one bus; it is sent to both processes."""
 
-    def talking(self) -> AbstractAsyncContextManager[Mapping[str, Talker]]:
-        """Open a sender for each kind."""
+    def talking(self) -> AbstractAsyncContextManager[Talker]:
+        """Open a sender."""
         ...
 
     def listening(self, hear: Hear) -> AbstractAsyncContextManager[None]:
@@ -45,9 +44,8 @@ class Bus(Protocol):
 
 
 class Order(NamedTuple):
-    """Send so many messages of a kind: as fast as can be, or at a ``pace`` per second."""
+    """Send so many messages: as fast as can be, or at a ``pace`` per second."""
 
-    kind: str
     messages: int
     pace: float | None = None
 
@@ -60,34 +58,36 @@ class Heard(NamedTuple):
 
 
 class Pair:
-    """The two processes; they share the machine's clock."""
+    """The two processes, with an engine; they share the machine's clock."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, engine: str) -> None:
         self._stack = ExitStack()
         self._bus = bus
+        self._engine = engine
 
     def __enter__(self) -> Self:
         with self._stack:  # where something fails on the way
-            self._listener = self._stack.enter_context(Child(_listen, self._bus))
-            self._listener.answer()
-            self._talker = self._stack.enter_context(Child(_talk, self._bus))
-            self._talker.answer()
+            self._listener = self._stack.enter_context(Child(_listen, self._bus, engine=self._engine))
+            self._talker = self._stack.enter_context(Child(_talk, self._bus, engine=self._engine))
             self._stack = self._stack.pop_all()
+        self._begins = [self._listener, self._talker]
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def rate(self, kind: str, count: int) -> float:
+    def rate(self, count: int) -> float:
         """Return how many messages a second came through, from the first call of send to the last delivery."""
-        begun, heard = self._play(Order(kind, count))
+        begun, heard = self._play(Order(count))
         return count / (heard.last - begun)
 
-    def latencies(self, kind: str, count: int, pace: float) -> list[float]:
+    def latencies(self, count: int, pace: float) -> list[float]:
         """Return the microseconds from the call of send to the handler, for messages at a pace."""
-        return self._play(Order(kind, count, pace))[1].latencies
+        return self._play(Order(count, pace))[1].latencies
 
     def _play(self, order: Order) -> tuple[float, Heard]:
+        while self._begins:  # not sooner, so that several pairs can begin side by side
+            self._begins.pop().answer()
         self._listener.tell(order)
         self._listener.answer()
         self._talker.tell(order)
@@ -106,12 +106,12 @@ def _listen(connection: Connection, bus: Bus) -> None:
 
 async def _talking(connection: Connection, bus: Bus) -> None:
     values = cast.values(SIZE, 1000)
-    async with bus.talking() as talkers:
+    async with bus.talking() as talker:
         connection.send("ready")
         while (order := await orders(connection)) is not None:
             tidy()
             begun = time.perf_counter()
-            await _send(talkers[order.kind], order, values)
+            await _send(talker, order, values)
             connection.send(begun)
 
 
@@ -152,9 +152,7 @@ class _Ear:
         self._last = 0.0
         self._latencies: list[float] = []
 
-    def hear(self, kind: str, value: bytes) -> None:
-        if kind != self._order.kind:
-            return
+    def hear(self, value: bytes) -> None:
         if self._order.pace is not None:
             self._latencies.append((time.perf_counter_ns() - int.from_bytes(value[:_STAMP])) / 1000)
         self._missing -= 1

@@ -1,6 +1,7 @@
 """What one would use instead, on one CPU and the same 512 bytes of JSON, each as its documentation says.
 
-Beside them stand the primitives that Watchword's own format needs, which is where the limit lies.
+Beside them stand both of Watchword's engines, and the primitives that its own format needs, which is where the limit
+lies. Each engine has a process of its own, and all others one together; they take turns.
 
 All but Watchword say only that whoever holds a key wrote these bytes (Standard Webhooks: recently). No peer checks
 where a message was found, who may say it, or whether it was seen before. Celery and, unless it is told not to, Standard
@@ -32,16 +33,30 @@ from standardwebhooks.webhooks import Webhook
 from . import cast
 from .core import BATCH, SIZE, count, signing_and_verifying
 from .figures import Run, on_one_core, rate, take_turns
+from .primitives import NAME as PRIMITIVES
 from .primitives import alone
+from .stages import PYTHON, Stage, engine_in_use, engines, ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+ALONE: Final = "Watchword, one by one"
 OURS: Final = f"Watchword, batch of {BATCH}"
-PRIMITIVES: Final = f"primitives of a batch of {BATCH}"
 HMAC: Final = "Standard Webhooks"
+PYNACL: Final = "PyNaCl"
 REPEATS: Final = 7
 _TIMES: Final = 1000
+_OTHERS: Final = "others"
+_RATIOS: Final = (
+    (f"verify_batch{BATCH}", OURS, "verify", "hmac_peer", HMAC),
+    (f"verify_batch{BATCH}", OURS, "verify", "hmac_peer_without_json", f"{HMAC}, no JSON"),
+    (f"sign_batch{BATCH}", OURS, "sign", "primitives", PRIMITIVES),
+    (f"verify_batch{BATCH}", OURS, "verify", "primitives", PRIMITIVES),
+    ("sign_one", ALONE, "sign", "pynacl", PYNACL),
+    ("verify_one", ALONE, "verify", "pynacl", PYNACL),
+)
+"""Rows of ours, each beside a peer: PyNaCl is the quickest that signs each message by itself."""
+
 _ALGORITHM: Final = "Ed25519"
 
 
@@ -57,32 +72,43 @@ class Peer(NamedTuple):
 
 def measure(*, small: bool) -> dict[str, Any]:
     """Measure, and return what goes into the report."""
-    cpu, times = on_one_core(), 5 if small else _TIMES
+    cpu, repeats, own = on_one_core(), 1 if small else REPEATS, engine_in_use()
     with ExitStack() as stack:
-        peers = [*_raw(), _joserfc(), _cwt(), *_webhooks(), _celery(stack)]
-        runs: dict[tuple[str, str], Run] = {}
-        for batch, name in ((1, "Watchword, one by one"), (BATCH, OURS)):
-            for case, run in signing_and_verifying(batch, SIZE, count(SIZE, small=small)).items():
-                if case.what in {"sign", "verify"}:
-                    runs[name, case.what] = run
-        for side, run in alone(BATCH, SIZE, 1 if small else times // BATCH).items():
-            runs[PRIMITIVES, side] = run
-        for peer in peers:
-            for side in peer.sides:
-                runs[peer.name, side] = _repeated(getattr(peer, side), times)
-        figures = take_turns(runs, 1 if small else REPEATS)
-    how = {peer.name: peer.how for peer in peers} | {PRIMITIVES: "SHA-256, base64, Ed25519, and nothing else"}
+        stages = {engine: stack.enter_context(Stage(_ours, small, engine=engine)) for engine in engines()}
+        stages[_OTHERS] = stack.enter_context(Stage(_others, 5 if small else _TIMES))
+        found = take_turns(ready(stages), repeats)
     rows = [
-        {"name": name, "how": how.get(name, "all nine checks"), "side": side} | figure.to_json()
-        for (name, side), figure in figures.items()
+        {"name": name if at in {own, _OTHERS} else f"{name}, Python engine", "how": how, "side": side}
+        | figure.to_json()
+        | ({} if at == _OTHERS else {"engine": at})
+        for (at, (name, how, side)), figure in found.items()
     ]
-    ours = figures[OURS, "verify"]
+    figures = {(at, name, side): figure for (at, (name, _, side)), figure in found.items()}
     ratios = {
-        "verify_batch64_over_hmac_peer": ours.over(figures[HMAC, "verify"]),
-        "verify_batch64_over_hmac_peer_without_json": ours.over(figures[f"{HMAC}, no JSON", "verify"]),
+        f"{row}_over_{peer}{suffix}": figures[engine, ours, side].over(figures[_OTHERS, theirs, side])
+        for suffix, engine in (("", own), ("_python", PYTHON))
+        for row, ours, side, peer, theirs in _RATIOS
     }
-    report = {"cpu": cpu, "repeats": 1 if small else REPEATS, "value_bytes": SIZE, "figures": rows}
-    return {"peers": report, "ratios": ratios}
+    return {"peers": {"cpu": cpu, "repeats": repeats, "value_bytes": SIZE, "figures": rows}, "ratios": ratios}
+
+
+def _ours(small: bool) -> dict[tuple[str, str, str], Run]:  # noqa: FBT001 - by position
+    return {
+        (name, "all nine checks", case.what): run
+        for batch, name in ((1, ALONE), (BATCH, OURS))
+        for case, run in signing_and_verifying(batch, SIZE, count(SIZE, small=small), ("sign", "verify")).items()
+    }
+
+
+def _others(times: int) -> dict[tuple[str, str, str], Run]:
+    runs: dict[tuple[str, str, str], Run] = {
+        (PRIMITIVES, "SHA-256, base64, Ed25519, and nothing else", side): run
+        for side, run in alone(BATCH, SIZE, max(1, times // BATCH)).items()
+    }
+    for peer in (*_raw(), _joserfc(), _cwt(), *_webhooks(), _celery()):
+        for side in peer.sides:
+            runs[peer.name, peer.how, side] = _repeated(getattr(peer, side), times)
+    return runs
 
 
 def _repeated(work: Callable[[], Any], times: int) -> Run:
@@ -102,7 +128,7 @@ def _raw() -> list[Peer]:
     bare = "bare Ed25519"
     return [
         Peer("cryptography", bare, lambda: key.sign(data), lambda: public.verify(signature, data)),
-        Peer("PyNaCl", bare, lambda: other.sign(data), lambda: known.verify(data, also)),
+        Peer(PYNACL, bare, lambda: other.sign(data), lambda: known.verify(data, also)),
     ]
 
 
@@ -162,22 +188,21 @@ def _webhooks() -> list[Peer]:
     ]
 
 
-def _celery(stack: ExitStack) -> Peer:
-    """Set up its message signing, which takes RSA keys only."""
-    directory = Path(stack.enter_context(TemporaryDirectory(prefix="watchword-bench-")))
-    key, certificate = _rsa_certificate()
-    (directory / "key.pem").write_bytes(key)
-    (directory / "worker.pem").write_bytes(certificate)
+def _celery() -> Peer:
+    """Set up its message signing, which takes RSA keys only, from files that it reads once."""
     app = Celery("bench", set_as_current=False)
-    app.conf.update(
-        security_key=str(directory / "key.pem"),
-        security_certificate=str(directory / "worker.pem"),
-        security_cert_store=str(directory / "worker.pem"),
-        security_digest="sha256",
-        task_serializer="auth",
-        accept_content=["auth"],
-    )
-    with warnings.catch_warnings():
+    with TemporaryDirectory(prefix="watchword-bench-") as directory, warnings.catch_warnings():
+        key, certificate = Path(directory, "key.pem"), Path(directory, "worker.pem")
+        for path, content in zip((key, certificate), _rsa_certificate(), strict=True):
+            path.write_bytes(content)
+        app.conf.update(
+            security_key=str(key),
+            security_certificate=str(certificate),
+            security_cert_store=str(certificate),
+            security_digest="sha256",
+            task_serializer="auth",
+            accept_content=["auth"],
+        )
         warnings.simplefilter("ignore")  # of its own making
         app.setup_security()
     task = json.loads(cast.value(SIZE))

@@ -10,6 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from .core import BATCH, SIZE
+from .stages import EQUAL, PLAIN, Rates, rates_on
+from .stages import OURS as WATCHWORD
+from .stages import OURS_IN_PYTHON as IN_PYTHON
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +22,12 @@ if TYPE_CHECKING:
 
 Report = dict[str, Any]
 INK: Final = "#7d8590"
-PLAIN: Final = "#9aa4af"
+GREY: Final = "#9aa4af"
 OURS: Final = "#2f81f7"
+LIGHT: Final = "#79aef9"
 SECOND: Final = "#db8f1f"
 THIRD: Final = "#3fb06a"
+FOURTH: Final = "#6b7a8c"
 _DPI: Final = 160
 _STYLE: Final[Any] = {
     "text.color": INK,
@@ -66,7 +71,7 @@ def _canvas(width: float, height: float, columns: int = 1) -> tuple[Figure, list
 
 def _peers(report: Report) -> Figure:
     """Draw throughput beside peers: verifying and signing."""
-    figure, axes = _canvas(9.5, 3.6, 2)
+    figure, axes = _canvas(10.5, 4.0, 2)
     for at, side in zip(axes, ("verify", "sign"), strict=True):
         rows = [row for row in report["peers"]["figures"] if row["side"] == side]
         rows = sorted((row for row in rows if "JSON" not in row["name"]), key=lambda row: row["per_second"])
@@ -82,8 +87,8 @@ def _peers(report: Report) -> Figure:
 
 def _colour(row: Mapping[str, Any]) -> str:
     if row["name"].startswith("Watchword"):
-        return OURS
-    return SECOND if "HMAC" in row["how"] else PLAIN
+        return OURS if "Python engine" not in row["name"] else LIGHT
+    return SECOND if "HMAC" in row["how"] else GREY
 
 
 def _by_batch(report: Report) -> Figure:
@@ -93,13 +98,8 @@ def _by_batch(report: Report) -> Figure:
     _lines(at, rows, "batch")
     for row in report.get("core", {}).get("figures", ()):
         if row["what"].startswith("ed25519"):
-            at.axhline(row["us"], color=PLAIN, linewidth=1, linestyle=":")
-            beside: dict[str, Any] = {
-                "xycoords": at.get_yaxis_transform(),
-                "xytext": (4, 0),
-                "textcoords": "offset points",
-            }
-            at.annotate(f"bare {row['what']}", (1, row["us"]), color=INK, fontsize=8, va="center", **beside)
+            at.axhline(row["us"], color=GREY, linewidth=1, linestyle=":")
+            _beside(at, f"bare {row['what']}", row["us"])
     at.set_xscale("log", base=2)
     at.set_xticks([row["batch"] for row in rows], [str(row["batch"]) for row in rows])
     at.set(title=f"cost of a message of {SIZE} B by batch size", xlabel="messages that share a signature")
@@ -117,7 +117,7 @@ def _by_size(report: Report) -> Figure:
         at.plot(
             [row["size"] for row in passes],
             [row["us"] for row in passes],
-            color=PLAIN,
+            color=GREY,
             linestyle=":",
             label="one SHA-256",
         )
@@ -156,25 +156,61 @@ def _bytes(size: float) -> str:
     return f"{size:g} B"
 
 
+def _engines(report: Report) -> Figure:
+    """Draw the engines side by side, and the tree before them, with the rates of the bare signature."""
+    engines = report["engines"]
+    shown = [name for name in ("native", "python", "before") if name in engines]
+    labels = {"native": "native engine", "python": "Python engine", "before": f"tree {report['core']['before']}"}
+    colours = {"native": OURS, "python": LIGHT, "before": GREY}
+    figure, (at,) = _canvas(8.5, 3.6)
+    width = 0.8 / len(shown)
+    for place, name in enumerate(shown):
+        rows = {x: engines[name][row]["per_second"] / 1000 for x, row in enumerate(_ROWS) if row in engines[name]}
+        shifted = [x + width * (place - (len(shown) - 1) / 2) for x in rows]
+        bars = at.bar(shifted, list(rows.values()), width=0.95 * width, color=colours[name], label=labels[name])
+        at.bar_label(bars, fmt="%.1f", padding=2, color=INK, fontsize=7)
+    for row in report["core"]["figures"]:
+        if row["what"].startswith("ed25519"):
+            at.axhline(row["per_second"] / 1000, color=GREY, linewidth=1, linestyle=":")
+            _beside(at, f"bare {row['what']}", row["per_second"] / 1000)
+    at.set_xticks(range(len(_ROWS)), list(_ROWS.values()))
+    at.tick_params(axis="x", length=0)
+    at.set(title=f"what a core does, {SIZE} B values", ylabel="thousand messages/s")
+    figure.legend(loc="outside lower center", ncols=len(shown))
+    return figure
+
+
+def _beside(at: Axes, text: str, height: float) -> None:
+    """Write to the right of a horizontal line."""
+    place: dict[str, Any] = {
+        "xycoords": at.get_yaxis_transform(),
+        "xytext": (4, 0),
+        "textcoords": "offset points",
+    }
+    at.annotate(text, (1, height), color=INK, fontsize=8, va="center", **place)
+
+
 def _buses(report: Report) -> Figure:
     """Draw throughput on the buses as a share of the plain client's, with messages per second at the bars."""
-    figures = {
-        (bus, row["what"], row["kind"]): row["per_second"]
+    found = {
+        (bus, what): rates
         for bus in ("kafka", "nats", "jetstream")
-        for row in report.get(bus, {}).get("figures", ())
-        if row.get("options") != "defaults"
+        for (what, options), rates in rates_on(report, bus).items()
+        if options != "defaults"
     }
-    shown = [key for key in _NAMED if (*key, "plain") in figures]
-    figure, (at,) = _canvas(8.5, 3.6)
-    for shift, kind, colour, label in ((-0.2, "plain", PLAIN, "plain client"), (0.2, "watchword", OURS, "Watchword")):
-        heights = [100 * figures[*key, kind] / figures[*key, "plain"] for key in shown]
-        bars = at.bar([x + shift for x in range(len(shown))], heights, width=0.38, color=colour, label=label)
-        rates = [f"{figures[*key, kind] / 1000:,.1f}k" for key in shown]
-        at.bar_label(bars, rates, padding=2, color=INK, fontsize=8)
+    shown = [key for key in _NAMED if key in found]
+    figure, (at,) = _canvas(11, 3.6)
+    for place, (kind, (colour, label)) in enumerate(zip(Rates._fields, _KINDS.values(), strict=True)):
+        heights = [100 * getattr(found[key], kind) / found[key].plain for key in shown]
+        bars = at.bar(
+            [x + 0.21 * (place - 1.5) for x in range(len(shown))], heights, width=0.2, color=colour, label=label
+        )
+        rates = [f"{getattr(found[key], kind) / 1000:,.0f}k" for key in shown]
+        at.bar_label(bars, rates, padding=2, color=INK, fontsize=7)
     at.set_xticks(range(len(shown)), [_NAMED[key] for key in shown])
     at.tick_params(axis="x", length=0)
-    at.set(title=f"messages/s of {SIZE} B on a bus", ylabel="% of the plain client's")
-    figure.legend(loc="outside lower center", ncols=2)
+    at.set(title=f"messages/s of {SIZE} B on a bus, engine {report['engine']}", ylabel="% of the plain client's")
+    figure.legend(loc="outside lower center", ncols=len(_KINDS))
     return figure
 
 
@@ -184,18 +220,33 @@ def _latency(report: Report) -> Figure:
     panels = [(bus, pace, found) for bus, paces in buses.items() for pace, found in paces.items()]
     figure, axes = _canvas(2.6 * len(panels), 3.2, len(panels))
     for at, (bus, pace, found) in zip(axes, panels, strict=True):
-        names = list(found["plain"])
-        for shift, kind, colour in ((-0.2, "plain", PLAIN), (0.2, "watchword", OURS)):
-            heights = [found[kind][name] / 1000 for name in names]
-            at.bar([x + shift for x in range(len(names))], heights, width=0.38, color=colour, label=kind)
+        names = list(found[PLAIN])
+        for place, (kind, (colour, label)) in enumerate(_KINDS.items()):
+            quantiles = found.get(kind, found[WATCHWORD])
+            heights = [quantiles[name] / 1000 for name in names]
+            at.bar([x + 0.21 * (place - 1.5) for x in range(len(names))], heights, width=0.2, color=colour, label=label)
         at.set_xticks(range(len(names)), [name.replace("_", ".") for name in names])
         at.tick_params(axis="x", length=0)
         at.set_title(f"{bus}, {pace} messages/s")
     axes[0].set_ylabel("ms end to end")
-    figure.legend(["plain client", "Watchword"], loc="outside lower center", ncols=2)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(_KINDS))
     return figure
 
 
+_KINDS: Final = {
+    PLAIN: (GREY, "plain client"),
+    EQUAL: (FOURTH, "plain, with a header as long"),
+    WATCHWORD: (OURS, "Watchword"),
+    IN_PYTHON: (LIGHT, "Watchword, Python engine"),
+}
+_ROWS: Final = {
+    "sign_batch64": "sign,\nbatch of 64",
+    "verify_batch64": "verify,\nbatch of 64",
+    "sign_one": "sign,\neach alone",
+    "verify_one": "verify, each\nits signature",
+    "verify_lone": "the same,\nlone ones",
+    "rebuild": "recall in\na rebuild",
+}
 _NAMED: Final = {
     ("kafka", "produce"): "Kafka\nproduce",
     ("kafka", "consume"): "Kafka\ngetmany",
@@ -207,6 +258,7 @@ _NAMED: Final = {
 
 _PLOTS: Final[Mapping[str, tuple[Callable[[Report], bool], Callable[[Report], Figure]]]] = {
     "peers": (lambda report: "peers" in report, _peers),
+    "engines": (lambda report: "engines" in report, _engines),
     "batch": (lambda report: "scaling" in report, _by_batch),
     "size": (lambda report: "scaling" in report, _by_size),
     "buses": (lambda report: bool({"kafka", "nats"} & report.keys()), _buses),

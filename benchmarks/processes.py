@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
+import os
 import signal
+import sys
 import traceback
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from watchword import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from multiprocessing.connection import Connection
+    from pathlib import Path
 
 _SPAWN: Final = multiprocessing.get_context("spawn")
 _END_SECONDS: Final = 5.0
+
+ENGINE: Final = "WATCHWORD_ENGINE"
+"""See ``watchword.engine``, which a tree before the engines has not."""
 
 
 class FailedError(Exception):
@@ -25,12 +31,19 @@ class FailedError(Exception):
 
 
 class Child:
-    """A process that runs ``work(connection, *arguments)``; it ends when the ``with`` block does."""
+    """A process that runs ``work(connection, *arguments)``; it ends when the ``with`` block does.
 
-    def __init__(self, work: Callable[..., None], *arguments: object) -> None:
+    ``engine`` is the one that Watchword is to use there, by default the one that it uses here; ``tree`` is a checkout
+    of another Watchword.
+    """
+
+    def __init__(
+        self, work: Callable[..., None], *arguments: object, engine: str | None = None, tree: Path | None = None
+    ) -> None:
         self._connection, theirs = _SPAWN.Pipe()
         self._process = _SPAWN.Process(target=_main, args=(theirs, work, arguments))
-        self._process.start()
+        with _surrounded(engine, tree):
+            self._process.start()
         theirs.close()
 
     def __enter__(self) -> Self:
@@ -58,9 +71,9 @@ class Child:
         return answer
 
 
-def apart(work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Return what the function returns when it is called in a process of its own."""
-    with Child(_call, work, arguments, options) as child:
+def apart(work: Callable[..., Any], *arguments: Any, engine: str | None = None, **options: Any) -> Any:
+    """Return what the function returns when it is called in a process of its own, which may use another engine."""
+    with Child(_call, work, arguments, options, engine=engine) as child:
         return child.answer()
 
 
@@ -69,6 +82,24 @@ def side_by_side(work: Callable[..., Any], arguments: Iterable[tuple[Any, ...]])
     with ExitStack() as stack:
         children = [stack.enter_context(Child(_call, work, each, {})) for each in arguments]
         return [child.answer() for child in children]
+
+
+@contextmanager
+def _surrounded(engine: str | None, tree: Path | None) -> Iterator[None]:
+    """Change what a process that is spawned takes over from this one: the environment, and where modules are found."""
+    before, path = os.environ.get(ENGINE), list(sys.path)
+    try:
+        if engine is not None:
+            os.environ[ENGINE] = engine
+        if tree is not None:
+            sys.path[:0] = [str(tree / "src"), str(tree / "adapters")]
+        yield
+    finally:
+        sys.path[:] = path
+        if before is None:
+            os.environ.pop(ENGINE, None)
+        else:
+            os.environ[ENGINE] = before
 
 
 async def orders(connection: Connection) -> Any:

@@ -3,7 +3,8 @@
 One partition holds the signed messages of one window, at 1,000 a second. A member of a group has read all of them, and
 one more message has come. The time runs from the moment at which the client tells of the assignment (or from the seek)
 to the delivery of that message (or of the last one again), beside that of a bare consumer. The topic is on CreateTime
-and the consumers' clocks stand at the end of the log, so that nobody has to wait for minutes.
+and the consumers' clocks stand at the end of the log, so that nobody has to wait for minutes. Each engine has a process
+and logs of its own, one after the other.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from watchword import Policy, SigningKey, Watchword
 from watchword.spi import Audit
 from watchword_adapters.kafka import SigningProducer, VerifyingConsumer
 
+from .processes import apart
+from .stages import PYTHON, engine_in_use, engines
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
@@ -42,6 +46,7 @@ _SPEAKERS: Final = 10
 _VALUE: Final = b"x" * 200
 _REALM: Final = "bench"
 _READY_SECONDS: Final = 600.0
+_RESTART: Final = "restart"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +88,31 @@ class _Taken(NamedTuple):
 def measure(bootstrap: str, broker: str, *, small: bool) -> dict[str, Any]:
     """Fill a log for each window, let consumers get ready, and return what goes into the report."""
     windows, rate = ((20,), 20) if small else (WINDOWS, RATE)
-    figures = [one for window in windows for one in asyncio.run(_measure(_Log(bootstrap, window, rate)))]
     rows = [
-        asdict(one) | {"per_second": one.per_second, "per_processor_second": one.per_processor_second}
-        for one in figures
+        {"engine": engine}
+        | asdict(one)
+        | {"per_second": one.per_second, "per_processor_second": one.per_processor_second}
+        for engine in engines()
+        for window in windows
+        for one in apart(_measure, bootstrap, window, rate, engine=engine)
     ]
-    return {"ready": {"rate": rate, "broker": broker, "ready": rows}}
+    restarts = {row["engine"]: row["per_second"] for row in rows if row["what"] == _RESTART}  # of the longest window
+    ratios = {
+        f"kafka_rebuild_records_per_s{suffix}": restarts[engine]
+        for suffix, engine in (("", engine_in_use()), ("_python", PYTHON))
+    }
+    return {"ready": {"rate": rate, "broker": broker, "ready": rows}, "ratios": ratios}
 
 
-async def _measure(log: _Log) -> list[Figure]:
+def _measure(bootstrap: str, window: int, rate: int) -> list[Figure]:
+    return asyncio.run(_on(_Log(bootstrap, window, rate)))
+
+
+async def _on(log: _Log) -> list[Figure]:
     """Fill a log, and measure on it."""
     await log.fill()
     figures = []
-    for what, ready in (("restart", _restart), ("move", _move), ("seek back by one", _seek)):
+    for what, ready in ((_RESTART, _restart), ("move", _move), ("seek back by one", _seek)):
         ours = await ready(log, _Group(log, verifying=True))
         bare = await ready(log, _Group(log, verifying=False))
         figures.append(

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from .figures import METHOD
+from .stages import engine_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NAME: Final = "bench.json"
+FORMAT: Final = 2
+"""What is written otherwise is not added to, but begun anew."""
+
 OWN_FILES: Final = ("memory", "stores", "ready", "starts")
 """Parts whose figures are in a file of their own as well."""
 
@@ -24,6 +28,7 @@ _SHARED: Final = ("ratios", "latency_us", "brokers", "parts")
 
 _PACKAGES: Final = (
     "watchword",
+    "watchword-native",
     "cryptography",
     "cbor2",
     "aiokafka",
@@ -47,15 +52,23 @@ class Report:
             self.content: dict[str, Any] = json.loads(self.path.read_text())
         except (OSError, ValueError):
             self.content = {}
+        if self.content.get("format") != FORMAT:
+            self.content = {"format": FORMAT}
 
     def add(self, part: str, found: Mapping[str, Any], *, small: bool, seconds: float) -> None:
-        """Put in what a part found, with when and on what it was found, and write."""
+        """Put in what a part found, with when and on what it was found, and write.
+
+        A ratio that is None could not be found this time, and is in the report no more.
+        """
         machine = machine_here()
         about = {"when": f"{datetime.now(tz=UTC):%Y-%m-%d %H:%M} UTC", "small": small, "seconds": round(seconds, 1)}
-        news = {**found, "parts": {part: about | {"machine": machine}}}
-        self.content |= {"machine": machine, "versions": versions(), "method": METHOD}
+        news = {**found, "parts": {part: about | {"machine": machine, "engine": engine_name()}}}
+        self.content |= {"machine": machine, "engine": engine_name(), "versions": versions(), "method": METHOD}
         for name, value in news.items():
             self.content[name] = {**self.content.get(name, {}), **value} if name in _SHARED else value
+        ratios = self.content.get("ratios", {})
+        for name in [name for name, ratio in ratios.items() if ratio is None]:
+            del ratios[name]
         self._write(self.path, self.content)
         if part in OWN_FILES:
             self._write(self._directory / f"{part}.json", {"machine": machine | versions(), **found[part]})

@@ -16,6 +16,7 @@ from .brokers import Bus, NoBrokerError, server
 from .page import page
 from .processes import apart
 from .report import Report
+from .stages import engine_name
 from .tables import tables
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def run(names: Sequence[str], options: Options) -> None:
     if unknown := [name for name in names if name not in PARTS]:
         raise ConfigurationError(f"{', '.join(unknown)}: no such part; choose from {', '.join(PARTS)}")
     report, console = Report(options.reports), Console()
+    options.say(f"engine: {engine_name()}")
     for name in names or DEFAULT:
         options.say(f"measuring {name}")
         begun = time.perf_counter()

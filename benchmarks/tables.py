@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.table import Table
 
+from .stages import rates_on
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -13,6 +15,8 @@ Report = dict[str, Any]
 _LEFT: Final = frozenset(
     {"what", "name", "how", "side", "store", "raw is", "on", "bus", "options", "figure", "stage", "reader", "moment"}
 )
+_PYTHON: Final = "_python"
+_MANY: Final = 1000
 
 
 def tables(part: str, report: Report) -> Iterator[Table]:
@@ -45,6 +49,20 @@ def _core(report: Report) -> Iterator[Table]:
     for what, added in core["added_over_sha256"].items():
         told = ", ".join(f"batch {batch}: {times:.2f}" for batch, times in added.items())
         table.caption = f"{table.caption or ''}{what} of the largest value, in passes of SHA-256: {told}\n"
+    yield _engines(report["engines"], core)
+
+
+def _engines(engines: Report, core: Report) -> Table:
+    """Show one beside the other, and the tree before them where it was measured."""
+    shown = [name for name in engines if name != "in_use"]
+    names = (f"{core['before'] if name == 'before' else name}, us" for name in shown)
+    table = _table(f"engine in use: {engines['in_use']}", ("what", *names, f"{shown[0]}, per second"))
+    for what, first in engines[shown[0]].items():
+        rows = (engines[name].get(what) for name in shown)
+        table.add_row(what, *("" if one is None else f"{one['us']:.1f}" for one in rows), f"{first['per_second']:,.0f}")
+    if "before_left_out" in core:
+        table.caption = f"{core['before']} is not beside them: {core['before_left_out']}"
+    return table
 
 
 def _peers(report: Report) -> Iterator[Table]:
@@ -57,27 +75,31 @@ def _peers(report: Report) -> Iterator[Table]:
 
 
 def _buses(report: Report) -> Iterator[Table]:
-    table = _table("messages per second, plain and with Watchword", ("bus", "what", "plain", "Watchword", "share"))
+    names = ("plain", "as long", "ours", "of plain", "of as long", "in Python")
+    table = _table(f"messages per second, engine in use: {report['engine']}", ("what", *names))
+    table.caption = "as long: a plain client whose messages have a header as long as the envelope"
     for bus in ("kafka", "nats", "jetstream"):
-        figures = {
-            (row["what"], row.get("options", ""), row["kind"]): row for row in report.get(bus, {}).get("figures", ())
-        }
-        for what, options in dict.fromkeys(key[:2] for key in figures):
-            plain, ours = (figures[what, options, kind]["per_second"] for kind in ("plain", "watchword"))
-            table.add_row(bus, f"{what} {options}".strip(), f"{plain:,.0f}", f"{ours:,.0f}", f"{ours / plain:.0%}")
+        for (what, options), (plain, equal, ours, python) in rates_on(report, bus).items():
+            rates = (f"{rate:,.0f}" for rate in (plain, equal, ours))
+            shares = (f"{ours / plain:.0%}", f"{ours / equal:.0%}")
+            table.add_row(f"{bus} {what} {options}".strip(), *rates, *shares, f"{python:,.0f}")
     yield table
-    columns = ("bus", "per second", "quantile", "plain us", "Watchword us", "added us")
-    table = _table("end to end, alone on the bus", columns)
-    for bus, paces in report.get("latency_us", {}).items():
-        if isinstance(paces, dict):
-            for pace, found in paces.items():
-                alone = f"{bus}, {pace} a second: Ed25519 alone takes {found['ed25519_p50']:,.0f} us of that"
-                table.caption = f"{table.caption or ''}{alone}\n"
-                for name, plain in found["plain"].items():
-                    added = found[f"added_{name}"]
-                    cells = (f"{took:,.0f}" for took in (plain, found["watchword"][name], added))
-                    table.add_row(bus, pace, name.replace("_", "."), *cells)
-    yield table
+    yield _latency(report.get("latency_us", {}))
+
+
+def _latency(buses: Report) -> Table:
+    names = ("plain us", "added us", "to as long", "in Python")
+    table = _table("end to end, alone on the bus", ("bus", "quantile", *names))
+    for bus, paces in buses.items():
+        for pace, found in paces.items() if isinstance(paces, dict) else ():
+            ours, python = (found[f"added_p50_over_ed25519{suffix}"] for suffix in ("", _PYTHON))
+            told = f"Ed25519 alone takes {found['ed25519_p50']:,.0f} us; p50 adds {ours:.1f} of it, Python {python:.1f}"
+            table.caption = f"{table.caption or ''}{bus}, {pace}/s: {told}\n"
+            for name, plain in found["plain"].items():
+                added = (found[f"added_{name}{suffix}"] for suffix in ("", "_with_equal_header", _PYTHON))
+                cells = (f"{took:,.0f}" for took in (plain, *added))
+                table.add_row(f"{bus}, {pace}/s", name.replace("_", "."), *cells)
+    return table
 
 
 def _memory(report: Report) -> Iterator[Table]:
@@ -135,9 +157,8 @@ def _ready(report: Report) -> Iterator[Table]:
     for row in ready["ready"]:
         seconds = f"{row['seconds']:.3f}", f"{row['bare_seconds']:.3f}"
         rates = f"{row['per_second']:,.0f}", f"{row['per_processor_second']:,.0f}"
-        table.add_row(
-            f"{row['window']} s", row["what"], f"{row['read_again']:,}", *seconds, *rates, f"{row['load']:.1f}"
-        )
+        told = (f"{row['window']} s", f"{row['what']}, {row['engine']}", f"{row['read_again']:,}")
+        table.add_row(*told, *seconds, *rates, f"{row['load']:.1f}")
     yield table
 
 
@@ -155,10 +176,17 @@ def _starts(report: Report) -> Iterator[Table]:
 
 
 def _ratios(report: Report) -> Iterator[Table]:
-    table = _table("ours over theirs, messages per second", ("figure", "ratio"))
-    for name, ratio in report["ratios"].items():
-        table.add_row(name, f"{ratio:.2f}")
+    ratios = report["ratios"]
+    table = _table(f"ours over theirs; engine in use: {report['engine']}", ("figure", "ratio", "in Python"))
+    for name, ratio in ratios.items():
+        if not name.endswith(_PYTHON):
+            in_python = ratios.get(f"{name}{_PYTHON}")
+            table.add_row(name, _number(ratio), "" if in_python is None else _number(in_python))
     yield table
+
+
+def _number(ratio: float) -> str:
+    return f"{ratio:,.2f}" if abs(ratio) < _MANY else f"{ratio:,.0f}"
 
 
 _TABLES: Final[Mapping[str, Callable[[Report], Iterator[Table]]]] = {

@@ -9,20 +9,37 @@ from typing import Any
 
 import pytest
 
+from benchmarks.stages import engines, kinds
 from tests.brokers.broker import Broker
+from watchword import engine
 
 PARTS = ("core", "peers", "buses", "memory", "stores", "scaling", "ready", "starts")
-RATIOS = {
-    "verify_batch64_over_ed25519",
-    "sign_batch64_over_ed25519",
-    "verify_batch64_over_hmac_peer",
+ON_A_BUS = (
     "kafka_produce_signed_over_plain",
     "kafka_consume_verified_over_plain",
     "kafka_iterate_verified_over_plain",
     "nats_core_signed_over_plain",
     "jetstream_publish_signed_over_plain",
     "jetstream_pull_verified_over_plain",
-}
+)
+RATES = (
+    "verify_batch64_over_ed25519",
+    "sign_batch64_over_ed25519",
+    "verify_one_over_ed25519",
+    "verify_batch64_over_hmac_peer",
+    "verify_batch64_over_hmac_peer_without_json",
+    "verify_one_over_pynacl",
+    "sign_one_over_pynacl",
+    "rebuild_records_per_s",
+    "kafka_rebuild_records_per_s",
+    *ON_A_BUS,
+    *(f"{name}_with_equal_header" for name in ON_A_BUS),
+)
+ADDED = [f"{bus}_added_p50_over_ed25519_at_{pace}" for bus in ("nats", "kafka") for pace in (50, 1000)]
+ENGINES = ("", "_python")
+"""Suffixes: the engine in use has none."""
+
+BEFORE = {f"python_over_before_{row}" for row in ("verify_batch64", "sign_batch64")}
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +70,11 @@ def report(ran: tuple[Path, str]) -> Any:
 
 def test_the_report_names_every_figure(report: Any) -> None:
     """Whoever reads ``bench.json`` by name finds all figures, and they are positive numbers."""
-    assert report["ratios"].keys() >= RATIOS
+    ratios = report["ratios"]
+    assert ratios.keys() >= {f"{name}{suffix}" for name in (*RATES, *ADDED) for suffix in ENGINES}
+    assert all(isinstance(ratios[f"{name}{suffix}"], float) for name in ADDED for suffix in ENGINES)
     named = [
-        *report["ratios"].values(),
+        *(ratio for name, ratio in ratios.items() if "_added_" not in name),
         *(report["core"][f"{side}_batch64_per_s"] for side in ("sign", "verify")),
         *(report["core"]["added_over_sha256"][side]["64"] for side in ("sign", "verify")),
         *(report["envelope_characters"][form] for form in ("direct", "batch64")),
@@ -69,6 +88,7 @@ def test_the_report_tells_what_was_measured_on(report: Any, kafka_broker: Broker
     assert report["parts"].keys() == set(PARTS)
     assert all(part["small"] and part["when"].endswith("UTC") for part in report["parts"].values())
     assert report["machine"].keys() >= {"cpu", "cores", "python"}
+    assert {part["engine"] for part in report["parts"].values()} == {report["engine"]} == {engine.name()}
     assert report["versions"].keys() >= {"watchword", "cryptography", "aiokafka", "nats-py", "joserfc", "PyNaCl"}
     assert kafka_broker.address in report["brokers"]["kafka"]
     assert report["method"]["repetitions"].startswith("interleaved")
@@ -80,25 +100,52 @@ def test_the_envelope_is_as_small_as_the_specification_says(report: Any) -> None
     assert report["envelope_characters"]["batch64"] <= 680
 
 
-def test_both_kinds_were_measured_on_every_bus(report: Any) -> None:
-    """A plain client stands beside Watchword for every figure and every pace."""
+def test_every_kind_was_measured_on_every_bus(report: Any) -> None:
+    """Plain clients, with and without a header as long as an envelope, stand beside both engines everywhere."""
     for bus in ("kafka", "nats", "jetstream"):
-        kinds = {row["kind"]: row["what"] for row in report[bus]["figures"]}
-        assert kinds.keys() == {"plain", "watchword"}
+        rows = [(row["what"], row.get("options"), row["kind"]) for row in report[bus]["figures"]]
+        assert sorted(rows) == sorted(
+            (what, options, kind) for what, options in {row[:2] for row in rows} for kind in kinds()
+        )
     for bus in ("kafka", "nats"):
         for found in report["latency_us"][bus].values():
-            assert found["plain"].keys() == found["watchword"].keys() == {"p50", "p99", "p99_9"}
+            assert all(found[kind].keys() == {"p50", "p99", "p99_9"} for kind in kinds())
             assert found["ed25519_p50"] > 0
 
 
+def test_both_engines_have_every_row(report: Any) -> None:
+    """The engine in use and the Python engine stand side by side, and the peers and rebuilds beside both."""
+    assert report["engines"]["in_use"] == engine.name()
+    rows = {"sign_batch64", "verify_batch64", "sign_one", "verify_one", "verify_lone", "rebuild"}
+    assert all(report["engines"][name].keys() == rows for name in engines())
+    assert len(report["core"]["figures_python"]) == len([row for row in report["core"]["figures"] if _is_ours(row)])
+    for part in ("peers", "ready"):
+        measured = {row.get("engine", "") for row in report[part]["figures" if part == "peers" else part]}
+        assert measured - {""} == set(engines())
+
+
+def _is_ours(row: Any) -> bool:
+    return row["what"] not in {"sha256", "ed25519 sign", "ed25519 verify"}
+
+
+def test_the_tree_before_is_there_or_the_report_says_why_not(report: Any) -> None:
+    """The Python engine stands beside the tree before the engines; without git or that revision nothing is made up."""
+    there = BEFORE & report["ratios"].keys()
+    assert there == (set() if report["core"].get("before_left_out") else BEFORE)
+    assert ("before" in report["engines"]) == bool(there)
+
+
 def test_tables_and_plots_are_made(ran: tuple[Path, str]) -> None:
-    """A person sees tables, and finds every plot as SVG and PNG."""
+    """A person sees tables, with the engine that is in use, and finds every plot as SVG and PNG."""
     reports, told = ran
+    assert f"engine in use: {engine.name()}" in told
     assert "verify_batch64_over_ed25519" in told
     assert f"written to {reports / 'bench.json'}" in " ".join(told.replace("\n", "").split())
     plots = {path.name for path in (reports / "plots").iterdir()}
     assert plots == {
-        f"{name}.{kind}" for name in ("peers", "batch", "size", "buses", "latency") for kind in ("svg", "png")
+        f"{name}.{kind}"
+        for name in ("peers", "engines", "batch", "size", "buses", "latency")
+        for kind in ("svg", "png")
     }
 
 
