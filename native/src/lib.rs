@@ -3,11 +3,14 @@
 //! It judges nothing that a person or a plug-in has a say in, and never says no: see `run`.
 
 pub mod batch;
+pub mod bucket;
 pub mod cbor;
 pub mod envelope;
 pub mod hashing;
 pub mod tree;
 
+#[cfg(feature = "python")]
+mod kept;
 #[cfg(feature = "python")]
 mod run;
 #[cfg(feature = "python")]
@@ -33,6 +36,8 @@ pub fn verifies(public: &[u8], signature: &[u8], data: &[u8]) -> bool {
 mod watchword_native {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use super::kept::{Bucket, Entries};
     #[pymodule_export]
     use super::run::{Hasher, Run};
     #[pymodule_export]

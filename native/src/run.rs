@@ -5,9 +5,11 @@
 //! order have one home, and a fault here can cost time, but no honest message.
 
 use crate::batch::MAX_HEADERS;
+use crate::bucket::Entry;
 use crate::cbor::Span;
 use crate::envelope::{self, ED25519, Envelope};
 use crate::hashing::{Secrets, limbs};
+use crate::kept::Entries;
 use crate::tree::{self, Hash, Place};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -75,9 +77,6 @@ struct Key {
     not_after: Option<f64>,
     revoked_at: Option<f64>,
 }
-
-/// What the guard keeps of a message: time of issue, key, mark, offset.
-type Entry = (u64, u64, u64, Option<u64>);
 
 /// What rows of one group have alike: the key, protected bytes, size of the tree, and signature.
 type Signed<'a> = (usize, &'a [u8], u64, &'a [u8]);
@@ -281,20 +280,20 @@ impl Run {
         Ok((least, most, passed, unstamped))
     }
 
-    /// Returns what the guard keeps of each message: time of issue, key, mark, offset.
-    fn entries(&self, begin: usize, end: usize, hasher: &Hasher, principal: u128, log: u128) -> PyResult<Vec<Entry>> {
+    /// Returns what the guard keeps of messages.
+    fn entries(&self, begin: usize, end: usize, hasher: &Hasher, principal: u128, log: u128) -> PyResult<Entries> {
         let (principal, log) = (limbs(principal), limbs(log));
-        (begin..end)
-            .map(|at| {
-                let row = self.row(at)?;
-                let one = &row.envelope;
-                let key = hasher.secrets.key(&one.id, one.issued_at, principal);
-                let mut half = [0; 16];
-                half.copy_from_slice(&row.leaf[..16]);
-                let place = row.offset.map(|offset| (offset, row.stamp.map_or(0, |stamp| 1 + stamp.1), log));
-                Ok((one.issued_at, key, hasher.secrets.mark(&half, place), row.offset))
-            })
-            .collect()
+        let rows = (begin..end).map(|at| {
+            let row = self.row(at)?;
+            let one = &row.envelope;
+            let key = hasher.secrets.key(&one.id, one.issued_at, principal);
+            let mut half = [0; 16];
+            half.copy_from_slice(&row.leaf[..16]);
+            let place = row.offset.map(|offset| (offset, row.stamp.map_or(0, |stamp| 1 + stamp.1), log));
+            let mark = hasher.secrets.mark(&half, place);
+            Ok(Entry { issued_at: one.issued_at, key, mark, offset: row.offset })
+        });
+        Ok(Entries { rows: rows.collect::<PyResult<_>>()? })
     }
 
     /// Returns the ids of messages.

@@ -15,6 +15,7 @@ from watchword.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
 
     from watchword.message import Header, Message, Position
 
@@ -27,6 +28,43 @@ INTERFACE: Final = 2
 
 Entry: TypeAlias = tuple[int, int, int, int | None]
 """What a guard keeps of a message: time of issue, key and mark of ``Hashing``, offset."""
+
+
+class Entries(Protocol):
+    """What a guard keeps of messages that stand together."""
+
+    def __len__(self) -> int: ...
+    @property
+    def has_twins(self) -> bool:
+        """Whether two have one key."""
+        ...
+
+    def keys(self) -> list[int]:
+        """Return the key of each."""
+        ...
+
+    def rows(self) -> list[Entry]:
+        """Return each by itself."""
+        ...
+
+
+class Bucket(Protocol):
+    """See ``packed.Bucket``; entries go in at once."""
+
+    lowest: float
+
+    def find(self, key: int) -> int | None: ...  # noqa: D102 - as above
+    def put(self, key: int, mark: int, owner: int) -> bool: ...  # noqa: D102 - as above
+    def owners(self) -> dict[int, int]: ...  # noqa: D102 - as above
+    def drop(self, owners: AbstractSet[int]) -> None: ...  # noqa: D102 - as above
+    def seal(self) -> None: ...  # noqa: D102 - as above
+    def holds_any(self, entries: Entries) -> bool:
+        """Tell whether any of their keys is there."""
+        ...
+
+    def put_all(self, entries: Entries, owner: int) -> bool:
+        """Add them; their keys are not there."""
+        ...
 
 
 class Hasher(Protocol):
@@ -78,7 +116,7 @@ class Run(Protocol):
         """Return least and greatest time of issue, the log time that passed, and how many the broker did not stamp."""
         ...
 
-    def entries(self, begin: int, end: int, hasher: Hasher, principal: int, log: int) -> list[Entry]:
+    def entries(self, begin: int, end: int, hasher: Hasher, principal: int, log: int) -> Entries:
         """Return what a guard keeps; two numbers of ``Hashing`` go in."""
         ...
 
@@ -181,6 +219,14 @@ class Native(Protocol):
     __version__: str
 
     Run: _Runs
+
+    def Entries(self, rows: list[Entry]) -> Entries:  # noqa: N802 - a class there
+        """Put rows together."""
+        ...
+
+    def Bucket(self) -> Bucket:  # noqa: N802 - a class there
+        """Make an empty one."""
+        ...
 
     def Layout(self, count: int, sender: bytes, channel: bytes, partition: bytes) -> Layout:  # noqa: N802 - as above
         """Take what ``encoding.Layout.parts`` has."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Iterable
 
-    from watchword.engine import Entry
+    from watchword.engine import Entries
     from watchword.key_floors import Pair
     from watchword.quota import Warned
     from watchword.replay import Claim, Claimed
@@ -66,7 +66,7 @@ class Sights(Protocol):
     @property
     def unacked(self) -> bool: ...
     def __len__(self) -> int: ...
-    def entries(self, hashing: Hashing) -> list[Entry]: ...
+    def entries(self, hashing: Hashing) -> Entries: ...
     def ids(self) -> list[bytes]: ...
 
 
@@ -527,7 +527,7 @@ class MemoryReplayStore:
         if log.noted is not None:
             self._notes.append(Note(log.noted, Kind.ID, claim.principal, claim.key_id, claim.issued_at, claim.id))
 
-    def _first_sights(self, log: _Log, stretch: Sights, floor: float) -> list[Entry] | None:
+    def _first_sights(self, log: _Log, stretch: Sights, floor: float) -> Entries | None:
         """Return what is kept of messages; None unless all are first sights that age, issued at ``floor`` or later."""
         if log.pins or log.unverified or log.ahead >= 0 or stretch.unacked or stretch.speaks is None:
             return None
@@ -537,9 +537,11 @@ class MemoryReplayStore:
         if least < max(floor, latest - self._horizon) or least <= log.key_floors.of(pair):
             return None
         entries = stretch.entries(self._hashing)
-        return None if log.ids.holds_any(entries) else entries
+        if entries.has_twins or log.ids.holds_any(entries, stretch.least, stretch.most):
+            return None
+        return entries
 
-    def _keep_all(self, log: _Log, stretch: Sights, entries: list[Entry], owner: int) -> None:
+    def _keep_all(self, log: _Log, stretch: Sights, entries: Entries, owner: int) -> None:
         """Remember messages that passed by their ids."""
         principal, key_id = pair = stretch.pair
         if pair not in self._proven:
@@ -547,11 +549,11 @@ class MemoryReplayStore:
         self._offered += len(entries)
         if stretch.speaks:
             log.latest[principal] = max(log.latest.get(principal, -1), stretch.most)
-        log.ids.put_all(entries, owner, self._room)
+        log.ids.put_all(entries, stretch.least, stretch.most, owner, self._room)
         if log.noted is not None:
             self._notes += [
                 Note(log.noted, Kind.ID, principal, key_id, entry[0], message_id)
-                for entry, message_id in zip(entries, stretch.ids(), strict=True)
+                for entry, message_id in zip(entries.rows(), stretch.ids(), strict=True)
             ]
 
     def _keep_unverified(self, log: _Log, claim: Claimed, late_key: int) -> bool:

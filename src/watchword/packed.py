@@ -10,10 +10,9 @@ from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
 
-    from watchword.engine import Entry
+    from watchword.engine import Entries
 
 OPEN: Final = 4096
 """Ids that all tables of a guard hold before they are packed; an open id takes some 200 bytes, a packed one 20."""
@@ -64,16 +63,16 @@ class Bucket:
         self._open[key] = mark << _OWNER_BITS | owner
         return opened
 
-    def holds_any(self, keys: AbstractSet[int]) -> bool:
-        """Tell whether any of some keys is there."""
-        return not self._open.keys().isdisjoint(keys) or (
-            bool(self._runs) and any(self.find(key) is not None for key in keys)
-        )
+    def holds_any(self, entries: Entries) -> bool:
+        """Tell whether any of the keys of some entries is there."""
+        return any(self.find(key) is not None for key in entries.keys())  # noqa: SIM118 - no mapping
 
-    def put_all(self, entries: Sequence[Entry], owner: int) -> bool:
-        """Add keys that are not there, as ``put`` does."""
-        opened = not self._open
-        self._open.update([(key, mark << _OWNER_BITS | owner) for _, key, mark, _ in entries])
+    def put_all(self, entries: Entries, owner: int) -> bool:
+        """Add entries whose keys are not there, as ``put`` does."""
+        opened = False
+        for _, key, mark, offset in entries.rows():
+            opened |= self.put(key, mark, owner)
+            self.lowest = min(self.lowest, inf if offset is None else offset)
         return opened
 
     def owners(self) -> Counter[int]:

@@ -7,12 +7,12 @@ from collections import Counter
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from watchword.packed import Bucket
+from watchword import engine, packed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
-    from watchword.engine import Entry
+    from watchword.engine import Bucket, Entries
 
 AT_ONCE: Final = 1 << 18
 """Ids that leave at once, which takes some 10 ms; then the others wait for the next time."""
@@ -33,6 +33,8 @@ class Slices:
         self._loose: list[Bucket] = []  # those in which ids are not packed yet
         self._open = 0  # how many these are
         self._next = 0  # the slice where letting go goes on
+        native = engine.native()
+        self._new_bucket: Final[Callable[[], Bucket]] = packed.Bucket if native is None else native.Bucket
 
     def find(self, issued_at: int, key: int) -> int | None:
         """Return the mark under ``key``."""
@@ -49,34 +51,36 @@ class Slices:
             self._loose.append(bucket)
         self._open += 1
         if self._open >= room:
-            for one in self._loose:
-                one.seal()
-            self._loose.clear()
-            self._open = 0
+            self._seal()
 
-    def holds_any(self, entries: Sequence[Entry]) -> bool:
-        """Tell whether any of the keys of ``entries`` is there, or stands twice among them."""
-        keys = {entry[1] for entry in entries}
-        numbers = {entry[0] // self._width for entry in entries}
-        buckets = [bucket for number in numbers if (bucket := self._buckets.get(number)) is not None]
-        return len(keys) < len(entries) or any(bucket.holds_any(keys) for bucket in buckets)
+    def holds_any(self, entries: Entries, least: int, most: int) -> bool:
+        """Tell whether any of the keys of ``entries`` is there, which were issued between these times."""
+        return any(bucket.holds_any(entries) for bucket in self._between(least, most))
 
-    def put_all(self, entries: Sequence[Entry], owner: int, room: int) -> None:
-        """Add keys that are not there, as ``put`` does; an offset is None where there is none."""
-        number, last = entries[0][0] // self._width, entries[-1][0] // self._width
-        if (
-            number != last
-            or self._open + len(entries) >= room
-            or any(one[0] // self._width != number for one in entries)
-        ):
-            for issued_at, key, mark, offset in entries:
+    def put_all(self, entries: Entries, least: int, most: int, owner: int, room: int) -> None:
+        """Add keys that are not there, as ``put`` does, of what was issued between these times."""
+        number = least // self._width
+        if number != most // self._width:
+            for issued_at, key, mark, offset in entries.rows():
                 self.put(issued_at, key, mark, owner, inf if offset is None else offset, room)
             return
         bucket = self._buckets.get(number) or self._bucket(number)
-        bucket.lowest = min(bucket.lowest, *[inf if one[3] is None else one[3] for one in entries])
         if bucket.put_all(entries, owner):
             self._loose.append(bucket)
         self._open += len(entries)
+        if self._open >= room:
+            self._seal()
+
+    def _seal(self) -> None:
+        for one in self._loose:
+            one.seal()
+        self._loose.clear()
+        self._open = 0
+
+    def _between(self, least: int, most: int) -> Iterator[Bucket]:
+        for number in range(least // self._width, most // self._width + 1):
+            if number in self._buckets:
+                yield self._buckets[number]
 
     def note(self, issued_at: int, offset: float) -> None:
         """Take note that something lies at ``offset`` which is not kept."""
@@ -101,7 +105,7 @@ class Slices:
         while over < len(numbers) and (numbers[over] + 1) * self._width <= floor and gone.total() < AT_ONCE:
             self._bare.pop(numbers[over], None)
             if numbers[over] in self._buckets:
-                gone += self._buckets.pop(numbers[over]).owners()
+                gone += Counter(self._buckets.pop(numbers[over]).owners())
             over += 1
         del numbers[:over]
         return gone if over else None
@@ -118,7 +122,7 @@ class Slices:
             if end > highest:
                 break
             self._next = number + 1
-            owners = self._buckets[number].owners()
+            owners = Counter(self._buckets[number].owners())
             gone = Counter({owner: count for owner, count in owners.items() if floors.get(owner, -inf) >= end})
             if len(gone) == len(owners):
                 self._bare[number] = self._buckets.pop(number).lowest
@@ -133,11 +137,11 @@ class Slices:
 
     def owners(self) -> Counter[int]:
         """Return how many ids each owner has."""
-        return sum((bucket.owners() for bucket in self._buckets.values()), Counter[int]())
+        return sum((Counter(bucket.owners()) for bucket in self._buckets.values()), Counter[int]())
 
     def _bucket(self, number: int) -> Bucket:
         """Return a new bucket for a slice that has none."""
-        bucket = self._buckets[number] = Bucket()
+        bucket = self._buckets[number] = self._new_bucket()
         if number in self._bare:
             bucket.lowest = self._bare.pop(number)
         else:

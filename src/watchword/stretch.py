@@ -11,7 +11,7 @@ from watchword.verification import Verification
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from watchword.engine import Entry, Run
+    from watchword.engine import Entries, Run
     from watchword.hashing import Hashing
     from watchword.key_floors import Pair
     from watchword.message import Channel, Message, VerifiedMessage
@@ -83,7 +83,7 @@ class Stretch:
         """Whether they are to be kept until they are settled."""
         return self.message.delivered_by is not None
 
-    def entries(self, hashing: Hashing) -> list[Entry]:
+    def entries(self, hashing: Hashing) -> Entries:
         """Return what a guard keeps of each."""
         principal, log = hashing.number(self.key.principal), self.message.position
         return self.run.entries(

@@ -55,6 +55,7 @@ def test_no_two_places_are_taken_for_one() -> None:
         assert [admission is REDELIVERED for admission in found] == [other == one for other in places]
 
 
+@pytest.mark.usefixtures("python_engine")
 def test_ids_are_kept_open_in_fewer_the_more_logs_there_are() -> None:
     """Promise: what all logs together keep open is bounded, and what was packed is known like the rest."""
     memory = store()
@@ -62,6 +63,7 @@ def test_ids_are_kept_open_in_fewer_the_more_logs_there_are() -> None:
         assert at_once(memory.claim(numbered(number, log=f"log{number % 60}"))) is FIRST
     more = [numbered(5000 + number, log="log0") for number in range(LEAST)]
     assert [at_once(memory.claim(one)) for one in more] == [FIRST] * LEAST
+    bucket: Any
     (bucket,) = memory._logs["log0"].ids._buckets.values()
     assert (memory._room, len(bucket._open) < LEAST, len(bucket._runs)) == (LEAST, True, 1)
     assert [at_once(memory.claim(one)) for one in more] == [REDELIVERED] * LEAST

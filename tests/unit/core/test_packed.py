@@ -2,11 +2,15 @@
 
 import os
 import tracemalloc
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.unit.core.claims import numbered
 from tests.unit.core.world import NOW, at_once
+from watchword import engine
 from watchword.packed import OPEN, Bucket
 from watchword.spi import Admission, MemoryReplayStore
 
@@ -37,7 +41,7 @@ def test_there_are_few_runs_to_look_into() -> None:
     assert max(len(run.keys) for run in bucket._runs) <= 1 << 15
 
 
-@pytest.mark.usefixtures("not_traced")
+@pytest.mark.usefixtures("not_traced", "python_engine")
 def test_an_id_takes_24_bytes() -> None:
     """Promise: 200,000 ids of 1,000 principals over 300 seconds take at most 24 bytes each, all told."""
     memory, count = MemoryReplayStore(horizon=330.0), 200_000
@@ -55,3 +59,45 @@ def test_an_id_takes_24_bytes() -> None:
         tracemalloc.stop()
     assert len(memory) == count
     assert taken / count <= 24
+
+
+KEYS = st.integers(0, 40).map(lambda number: number * 0x9E3779B97F4A7C15 % 2**64)
+ROWS = st.lists(st.tuples(st.just(NOW), KEYS, st.integers(0, 2**64 - 1), st.none() | st.integers(0, 9)), max_size=5)
+STEPS = st.lists(
+    st.tuples(st.just("put"), KEYS, st.integers(0, 2**64 - 1), st.integers(0, 3))
+    | st.tuples(st.just("put_all"), ROWS, st.integers(0, 3))
+    | st.tuples(st.just("drop"), st.sets(st.integers(0, 3)))
+    | st.tuples(st.just("seal")),
+    max_size=30,
+)
+
+
+@pytest.mark.skipif(engine.native() is None, reason="the native engine is not here: make native")
+@given(STEPS)
+@settings(max_examples=300, deadline=None)
+def test_both_engines_keep_the_same(steps: list[tuple[Any, ...]]) -> None:
+    """Promise: whatever is put into a bucket, packed and dropped, the native engine's has the same."""
+    native = engine.native()
+    assert native is not None
+    ours, theirs = Bucket(), native.Bucket()
+    for name, *given_ in steps:
+        if name == "put" and ours.find(given_[0]) is not None:
+            continue
+        if name == "put_all":
+            entries = native.Entries(given_[0])
+            keys = [key for _, key, _, _ in given_[0]]
+            assert (entries.keys(), entries.rows(), len(entries)) == (keys, given_[0], len(keys))
+            assert entries.has_twins == (len({*keys}) < len(keys))
+            assert (
+                theirs.holds_any(entries)
+                == ours.holds_any(entries)
+                == any(theirs.find(key) is not None for key in keys)
+            )
+            if entries.has_twins or ours.holds_any(entries):
+                continue
+            given_[0] = entries
+        assert getattr(theirs, name)(*given_) == getattr(ours, name)(*given_)
+        assert (theirs.lowest, theirs.owners()) == (ours.lowest, ours.owners())
+    for number in range(41):
+        key = number * 0x9E3779B97F4A7C15 % 2**64
+        assert theirs.find(key) == ours.find(key)

@@ -7,7 +7,7 @@ from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.structs import TopicPartition
 
 from tests.unit.kafka.fakes import FakeKafka
-from watchword import Watchword, engine
+from watchword import Watchword
 
 
 class Read(Protocol):
@@ -39,9 +39,3 @@ async def read(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Read]:
     yield begin
     for kafka in made:
         await kafka.consumer.stop()
-
-
-@pytest.fixture
-def python_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the Python engine do all that is done for each record."""
-    monkeypatch.setattr(engine, "native", lambda: None)

@@ -1,0 +1,95 @@
+//! What a guard keeps, as Python handles it; see `watchword.packed`, which gives the same answers.
+
+use crate::bucket::{self, Entry};
+use pyo3::prelude::*;
+use std::collections::{HashMap, HashSet};
+
+/// What is kept of messages that stand together.
+#[pyclass(module = "watchword_native", frozen)]
+pub struct Entries {
+    pub rows: Vec<Entry>,
+}
+
+#[pymethods]
+impl Entries {
+    #[new]
+    fn new(rows: Vec<(u64, u64, u64, Option<u64>)>) -> Self {
+        let entry = |(issued_at, key, mark, offset)| Entry { issued_at, key, mark, offset };
+        Entries { rows: rows.into_iter().map(entry).collect() }
+    }
+
+    fn __len__(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether two have one key.
+    #[getter]
+    fn has_twins(&self) -> bool {
+        bucket::has_twins(&self.rows)
+    }
+
+    /// Returns (time of issue, key, mark, offset) of each.
+    fn rows(&self) -> Vec<(u64, u64, u64, Option<u64>)> {
+        self.rows.iter().map(|row| (row.issued_at, row.key, row.mark, row.offset)).collect()
+    }
+
+    /// Returns the key of each.
+    fn keys(&self) -> Vec<u64> {
+        self.rows.iter().map(|row| row.key).collect()
+    }
+}
+
+/// Ids of one slice of time.
+#[pyclass(module = "watchword_native")]
+pub struct Bucket {
+    ids: bucket::Bucket,
+    /// The lowest offset at which something lies that belongs here; infinity where nothing does.
+    #[pyo3(get, set)]
+    lowest: f64,
+}
+
+#[pymethods]
+impl Bucket {
+    #[new]
+    fn new() -> Self {
+        Bucket { ids: bucket::Bucket::default(), lowest: f64::INFINITY }
+    }
+
+    fn find(&self, key: u64) -> Option<u64> {
+        self.ids.find(key)
+    }
+
+    fn put(&mut self, key: u64, mark: u64, owner: u32) -> bool {
+        self.ids.put(key, mark, owner)
+    }
+
+    fn owners(&self) -> HashMap<u32, u64> {
+        self.ids.owners()
+    }
+
+    #[pyo3(name = "drop")]
+    fn forget(&mut self, owners: HashSet<u32>) {
+        self.ids.forget(&owners);
+    }
+
+    fn seal(&mut self) {
+        self.ids.seal();
+    }
+
+    /// Whether any of the keys of some entries is there.
+    fn holds_any(&self, entries: &Entries) -> bool {
+        entries.rows.iter().any(|row| self.ids.find(row.key).is_some())
+    }
+
+    /// Adds entries whose keys are not there, as `put` does.
+    fn put_all(&mut self, entries: &Entries, owner: u32) -> bool {
+        let mut is_first = false;
+        for row in &entries.rows {
+            is_first |= self.ids.put(row.key, row.mark, owner);
+            if let Some(offset) = row.offset {
+                self.lowest = self.lowest.min(offset as f64);
+            }
+        }
+        is_first
+    }
+}
