@@ -127,7 +127,7 @@ class Slices:
             if len(gone) == len(owners):
                 self._bare[number] = self._buckets.pop(number).lowest
             elif gone:
-                self._buckets[number].drop(gone.keys())
+                self._buckets[number].drop({*gone})
             yield owners.total(), gone
         self._next = 0
 
