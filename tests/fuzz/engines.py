@@ -271,12 +271,10 @@ def sign(given: Outgoing) -> list[object]:
     with mock.patch("watchword.unsigned.os.urandom", bytes):
         try:
             if given.many:
-                signed = at_once(signer.sign_many(given.messages, **options))
-            else:
-                signed = signer.sign_now([signer.prepare(message, **options) for message in given.messages])
+                return [*at_once(signer.sign_many(given.messages, **options))]
+            return [*signer.sign_now([signer.prepare(message, **options) for message in given.messages])]
         except (WatchwordError, TypeError, AttributeError, ValueError) as error:
             return [type(error).__name__, str(error)]
-    return [(one.header, one.id, one.issued_at) for one in signed]
 
 
 def differ(seed: int, native: Native) -> tuple[list[object], list[object]] | None:

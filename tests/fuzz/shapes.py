@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tests.unit.core.world import signature_of, structure
 from watchword import Rejected
-from watchword.envelope import Envelope, EnvelopeReader
+from watchword.envelope import Envelope, read_into
 from watchword.merkle import leaf_of, root_of
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _signed_anew(raw: bytes, parts: Sequence[bytes], keys: Sequence[SigningKey])
     if inclusion:
         envelope = Envelope()
         try:
-            EnvelopeReader().read_raw(raw, envelope)
+            read_into(envelope, raw)
         except Rejected:
             return raw
         size, root = envelope.size, root_of(leaf_of(claims), envelope.index, envelope.size, envelope.path) or b""

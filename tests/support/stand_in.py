@@ -14,10 +14,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from watchword import Rejected, engine
-from watchword.cbor import ARRAY, MAP, head, of_int
+from watchword.cbor import MAP, head, of_int
 from watchword.checks import HeaderCoverage, in_force, reference_time, the_envelope, unaltered
 from watchword.encoding import HASH, ID, SignedTree, encode_pairs, metadata_digest, value_digest
-from watchword.envelope import EnvelopeReader, unarmored
+from watchword.envelope import read_into, unarmored
 from watchword.hashing import _64_BITS, _PRIME
 from watchword.keys import Algorithm
 from watchword.merkle import shared_root
@@ -25,10 +25,10 @@ from watchword.spi import Channel, Message, Position
 from watchword.verification import Verification
 
 if TYPE_CHECKING:
-    from watchword.engine import Entry, Native
+    from watchword.engine import Entry
     from watchword.message import Header
 
-__all__ = ["INTERFACE", "Hasher", "Layout", "Run", "Tree", "__version__", "verifies"]
+__all__ = ["INTERFACE", "Hasher", "Layout", "Run", "Tree", "__version__", "are_sound", "sound_until", "verifies"]
 
 INTERFACE: Final = engine.INTERFACE
 __version__: Final = "0.0 (stand-in)"
@@ -67,7 +67,7 @@ class Run:
             max_age=max_age, max_skew=max_skew, window=max_age + 2 * max_skew
         )
         self._recalled = recalled
-        self._reader, self._coverage = EnvelopeReader(), HeaderCoverage()
+        self._coverage = HeaderCoverage()
         self._senders: dict[object, int] = {}
         self._first: list[int] = []
         self._keys: dict[int, tuple[int, Any]] = {}
@@ -101,7 +101,7 @@ class Run:
         """Make checks 1, 2 and 4."""
         row = _Row(message)
         try:
-            self._reader.read_raw(unarmored(the_envelope(message)), row)
+            read_into(row, unarmored(the_envelope(message)))
             row.reference = reference_time(row, self._now, self._policy, recalled=self._recalled)
         except Rejected:
             return None
@@ -227,17 +227,16 @@ class Run:
         """See ``engine.Run``."""
         return [row.id for row in self._between(begin, end)]
 
-    def delivered(
-        self, begin: int, end: int
-    ) -> list[tuple[str, bytes | None, bytes | None, tuple[Header, ...], int, Position | None, int | None]]:
+    def delivered(self, begin: int, end: int) -> Any:
         """See ``engine.Run``."""
-        return [
+        rows = [
             (
                 row.id.hex(), row.message.value, row.message.key, row.headers, row.issued_at, row.position,
                 _offset_of(row),
             )
             for row in self._between(begin, end)
         ]  # fmt: skip
+        return tuple(map(list, zip(*rows, strict=True)))
 
     def found(self, at: int) -> tuple[bytes, int, bytes, float, tuple[Header, ...]]:
         """See ``engine.Run``."""
@@ -329,8 +328,23 @@ class Layout:
     def __init__(self, count: int, sender: bytes, channel: bytes, partition: bytes) -> None:
         self._count, self._sender, self._channel, self._partition = count, sender, channel, partition
 
-    def draft(self, message_id: bytes, value: bytes | None, key: bytes | None, pairs: bytes, issued_at: int) -> bytes:
+    def each(
+        self,
+        values: list[bytes | None],
+        keys: list[bytes | None],
+        times: list[int],
+        ids: bytes,
+        pairs: bytes,
+    ) -> list[bytes]:
         """See ``engine.Layout``."""
+        if any(type(one) not in {bytes, type(None)} for one in (*values, *keys)):
+            raise TypeError("give bytes, or None")
+        names = [ids[at : at + 16] for at in range(0, len(ids), 16)]
+        return [self._claims(*parts, pairs) for parts in zip(names, values, keys, times, strict=True)]
+
+    def _claims(
+        self, message_id: bytes, value: bytes | None, key: bytes | None, issued_at: int, pairs: bytes
+    ) -> bytes:
         digested = key is not None or pairs
         metadata = b"\x61m" + HASH + metadata_digest(key, pairs or encode_pairs([])) if digested else b""
         digest = value_digest(value)
@@ -346,7 +360,7 @@ class Layout:
         for message, at in zip(messages[begin:], range(0, len(ids), 16), strict=True):
             if not _is_alike(message, like):
                 break
-            found.append(self.draft(ids[at : at + 16], message.value, message.key, pairs, issued_at))
+            found.append(self._claims(ids[at : at + 16], message.value, message.key, issued_at, pairs))
         return found
 
 
@@ -370,6 +384,11 @@ def verifies(public: bytes, signature: bytes, data: bytes) -> bool:
     return True
 
 
-if TYPE_CHECKING:
-    from watchword.engine import _Runs
-    _: _Runs = Run
+def sound_until(_raw: bytes, at: int, _most: int, _log_end: int) -> int:
+    """See ``engine.Native``; it says nothing of any batch."""
+    return at
+
+
+def are_sound(_records: bytes, _count: int, _last_delta: int) -> bool:
+    """See ``engine.Native``; it says yes to none."""
+    return False
