@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 from watchword.errors import ConfigurationError, SigningError
 from watchword.message import Channel, is_subject, is_topic
-from watchword.patterns import PREFIX, Patterns, TokenTree
-from watchword.principals import PrincipalIndex, is_principal_pattern
+from watchword.patterns import PREFIX, Patterns
+from watchword.principals import PrincipalIndex, is_principal_pattern, is_wild
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -142,14 +142,9 @@ class _AllowRules(tuple[Allow, ...]):  # noqa: SLOT001 - as above
         written: dict[str, list[tuple[str, int]]] = {}
         for number, rule in enumerate(self):
             written.setdefault(rule.principal, []).extend((uri, number) for uri in rule.channels)
-        self._named: Final[dict[str, Patterns[int]]] = {}
-        self._wild: Final = TokenTree[Patterns[int]]("*", "**")
+        self._channels: Final = PrincipalIndex[Patterns[int]]()
         for principal, uris in written.items():
-            if is_wild(principal):
-                self._wild.add(principal.split("/"), Patterns(uris))
-            else:
-                self._named[principal] = Patterns(uris)
-        self._has_wild: Final = len(self._named) < len(written)
+            self._channels.put(principal, Patterns(uris))
         self.has_rates: Final = any(rule.rate is not None for rule in self)
         self._bars: Final = PrincipalIndex[set[float]]()
         for rule in self:
@@ -174,12 +169,8 @@ class _AllowRules(tuple[Allow, ...]):  # noqa: SLOT001 - as above
 
     def matching(self, principal: str, uri: str) -> Iterator[int]:
         """Give the numbers of the rules that let a principal speak on a channel, in the order of ``Policy``."""
-        named = self._named.get(principal)
-        if named is not None:
-            yield from named.covering(uri)
-        if self._has_wild:
-            for patterns in self._wild.covering(principal.split("/")):
-                yield from patterns.covering(uri)
+        for _, patterns in self._channels.find(principal):
+            yield from patterns.covering(uri)
 
 
 class _Contained(frozenset[str]):
@@ -303,11 +294,6 @@ class Policy:
 def _within(name: str, value: float, least: float, most: float) -> None:
     if not (math.isfinite(value) and least <= value <= most):
         raise ConfigurationError(f"{name} of {value:g} s: choose {least:g} s to {most:g} s")
-
-
-def is_wild(principal: str) -> bool:
-    """Return True for a pattern of principals; False for one that names a single principal."""
-    return any(part in {"*", "**"} for part in principal.split("/"))
 
 
 def check_principal_pattern(text: str) -> None:
