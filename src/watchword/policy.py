@@ -296,13 +296,14 @@ def _within(name: str, value: float, least: float, most: float) -> None:
         raise ConfigurationError(f"{name} of {value:g} s: choose {least:g} s to {most:g} s")
 
 
-def check_principal_pattern(text: str) -> None:
-    """Raise ValueError unless ``text`` is a principal, or a pattern of principals that matches as it is meant to."""
+def check_principal_pattern(text: str) -> str:
+    """Return a principal, or a pattern of principals that matches as it is meant to; ValueError for other text."""
     if not is_principal_pattern(text):
         raise ValueError(
             f"principal {text[:128]!r}: write 1 to 255 bytes of text without control characters, in which '*' may stand"
             " for a whole part, as agent://acme/*, and a last '**' for the rest"
         )
+    return text
 
 
 def _refuse_wrong_principal(text: str, table: str) -> None:
