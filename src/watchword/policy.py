@@ -247,6 +247,15 @@ class Policy:
         """Seconds for which a store must keep an id after its issue."""
         return self.window + self.max_lag
 
+    def floor_at(self, anchor: float, *, cut: float | None = None) -> float:
+        """Return the floor of a guard that goes on at ``anchor``, the next record's reference time (docs/replay.md).
+
+        ``cut`` is the append time of the first record that retention has left, where that lies inside the window: what
+        is gone was issued up to the skew after it.
+        """
+        floor = anchor - self.horizon
+        return floor if cut is None else max(floor, math.nextafter(cut + self.max_skew, math.inf))
+
     def observes(self, pattern: Channel) -> bool:
         """Return True if nothing is enforced on any channel that ``pattern`` covers, a subject with wildcards maybe."""
         uri = pattern.uri
