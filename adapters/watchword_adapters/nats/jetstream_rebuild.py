@@ -16,8 +16,7 @@ from nats.js import api
 from nats.js.errors import NotFoundError
 
 from watchword import ConfigurationError, Unavailable, WatchwordError
-from watchword.endings import FIRST_DELAY, LONGEST_DELAY
-from watchword.outage import Outage
+from watchword.endings import FIRST_DELAY, LONGEST_DELAY, Outage
 from watchword.stream_life import StreamFacts
 from watchword_adapters.nats._seam import BasePullSubscription
 from watchword_adapters.nats.message import sequence_of
