@@ -91,12 +91,8 @@ class Audit:
             return
         self.counts[DELIVERED] += len(channels)
         self._failing.clear()
-        first = channels[0]
-        if channels.count(first) == len(channels):  # as most batches are
-            self.tally.add(first.uri, DELIVERED, len(channels), verified=True)
-        else:
-            for channel, count in Counter(channels).items():
-                self.tally.add(channel.uri, DELIVERED, count, verified=True)
+        for uri, count in Counter([channel.uri for channel in channels]).items():
+            self.tally.add(uri, DELIVERED, count, verified=True)
 
     def outages(self) -> dict[str, float]:
         """Return for how many seconds each part has failed that judging needs: a key source (``keys``), a store.
@@ -109,7 +105,7 @@ class Audit:
     def refused(self, message: Message, verdict: Rejected | Unavailable, *, observed: bool = False) -> None:
         """Count and log a message that did not verify, and is handed over all the same if it is only ``observed``."""
         position = message.position
-        self._refused(
+        self.refused_raw(
             verdict,
             channel=message.channel.uri,
             log=None if position is None else position.log,
@@ -118,33 +114,35 @@ class Audit:
         )
 
     def refused_raw(
-        self, verdict: Rejected, *, channel: str, log: str | None = None, offset: int | None = None
+        self,
+        verdict: Rejected | Unavailable,
+        *,
+        channel: str,
+        log: str | None = None,
+        offset: int | None = None,
+        dropped: bool = True,
     ) -> None:
         """Count and log a message that could not even be read as one, and so is dropped in observe mode too."""
-        self._refused(verdict, channel=channel, log=log, offset=offset, dropped=True)
-
-    def _refused(
-        self, verdict: Rejected | Unavailable, *, channel: str, log: str | None, offset: int | None, dropped: bool
-    ) -> None:
-        rejected = isinstance(verdict, Rejected)
-        kind = str(verdict.reason) if isinstance(verdict, Rejected) else UNAVAILABLE
-        self.counts[kind] += 1
-        self.tally.add(channel, kind)
-        if not isinstance(verdict, Rejected):
-            now = self._clock()
+        claimed = None
+        if isinstance(verdict, Rejected):
+            kind, event, claimed = str(verdict.reason), "message.rejected", verdict.claimed_principal
+        else:
+            kind, event, now = UNAVAILABLE, "message.unavailable", self._clock()
             since, last = self._failing.get(verdict.what, (now, now))
             self._failing[verdict.what] = since if _is_recent(last, now) else now, now
+        self.counts[kind] += 1
+        self.tally.add(channel, kind)
         if not self._may_write(kind):
             return
         _write(
             "warning",
-            "message.rejected" if rejected else "message.unavailable",
+            event,
             reason=kind,
             detail=_shown(verdict.detail),
             channel=_shown(channel),
             log=_shown(log),
             offset=offset,
-            claimed_principal=_shown(verdict.claimed_principal) if isinstance(verdict, Rejected) else None,
+            claimed_principal=_shown(claimed),
             dropped=dropped,
         )
 

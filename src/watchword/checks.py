@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from watchword.policy import Policy
     from watchword.verification import Verification
 
-_OUR_LENGTH: Final = len(ENVELOPE_HEADER)
 _CHANGED: Final = ": changed since it was signed; what changes messages on the way belongs in front of the signer"
 
 
@@ -25,14 +24,8 @@ def the_envelope(message: Message) -> bytes:
     """Check 1: exactly one envelope, within the size limits."""
     if len(message.headers) > MAX_HEADERS:  # by count, before each of them costs anything
         raise Rejected(Reason.MALFORMED, f"{len(message.headers)} headers: at most {MAX_HEADERS}")
-    found: list[bytes | None] = []
-    size = 0
-    for name, value in message.headers:
-        size += len(name) if name.isascii() else len(name.encode(errors="surrogatepass"))
-        if value is not None:
-            size += len(value)
-        if len(name) == _OUR_LENGTH and is_envelope_name(name):  # few others are as long
-            found.append(value)
+    size = sum([len(name.encode(errors="surrogatepass")) + len(value or b"") for name, value in message.headers])
+    found = [value for name, value in message.headers if is_envelope_name(name)]
     if not found:
         raise Rejected(Reason.UNSIGNED, "no header of Watchword's: sent by a plain client, or lost on the way")
     envelope = found[0]

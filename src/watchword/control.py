@@ -399,10 +399,6 @@ class Control:
         """Return all containments in force, in the order of their texts."""
         return sorted(one for _, one in self._contained.items() if now < one.until)
 
-    def revocations(self) -> list[tuple[str, int, str]]:
-        """Return thumbprint, time and operator of all revocations."""
-        return sorted((dead, at, name) for dead, said in self._revoked.items() for name, at in said.items())
-
     # How what holds is made of what was heard.
 
     def _said(self, entry: Entry) -> Iterator[Issued]:

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Final
 from watchword.errors import ConfigurationError
 from watchword.message import Channel
 from watchword.policy import Mode
-from watchword.rebuild import floor_at
 from watchword.stream_life import StreamLife
 from watchword.turns import others_turn
 
@@ -205,7 +204,7 @@ class Lives:
 
     def floor_from(self, time: float) -> float:
         """Return the floor that is above whatever was issued up to ``time``, by any clock within the skew."""
-        return floor_at(self._verifier.policy, -inf, cut=time)
+        return self._verifier.policy.floor_at(-inf, cut=time)
 
     def announce(self, reader: str, floor: float, *, remedy: str) -> None:
         """Warn of a floor that honest messages meet; many that end together are one warning."""

@@ -37,11 +37,19 @@ class TokenTree(Generic[_V]):
         """Write down one more value for a pattern."""
         node = self._root
         for token in tokens:
-            found = node.ways.get(token)
-            if found is None:
-                found = node.ways[token] = _Node()
-            node = found
+            node = node.ways.setdefault(token, _Node())
         node.values.append(value)
+
+    def remove(self, tokens: Sequence[str], value: _V) -> None:
+        """Strike out a value of a pattern, and the nodes that led to no other."""
+        nodes = [self._root]
+        for token in tokens:
+            nodes.append(nodes[-1].ways[token])
+        nodes[-1].values.remove(value)
+        for token, node, child in zip(reversed(tokens), reversed(nodes[:-1]), reversed(nodes[1:]), strict=True):
+            if child.ways or child.values:
+                break
+            del node.ways[token]
 
     def covering(self, tokens: Sequence[str]) -> Iterator[_V]:
         """Give the values of the patterns that cover these tokens, or all of a pattern; the most exact ones first.

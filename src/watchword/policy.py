@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 from watchword.errors import ConfigurationError, SigningError
 from watchword.message import Channel, is_subject, is_topic
-from watchword.patterns import PREFIX, Patterns, TokenTree
-from watchword.principals import PrincipalIndex, is_principal_pattern
+from watchword.patterns import PREFIX, Patterns
+from watchword.principals import PrincipalIndex, is_principal_pattern, is_wild
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -142,14 +142,9 @@ class _AllowRules(tuple[Allow, ...]):  # noqa: SLOT001 - as above
         written: dict[str, list[tuple[str, int]]] = {}
         for number, rule in enumerate(self):
             written.setdefault(rule.principal, []).extend((uri, number) for uri in rule.channels)
-        self._named: Final[dict[str, Patterns[int]]] = {}
-        self._wild: Final = TokenTree[Patterns[int]]("*", "**")
+        self._channels: Final = PrincipalIndex[Patterns[int]]()
         for principal, uris in written.items():
-            if is_wild(principal):
-                self._wild.add(principal.split("/"), Patterns(uris))
-            else:
-                self._named[principal] = Patterns(uris)
-        self._has_wild: Final = len(self._named) < len(written)
+            self._channels.put(principal, Patterns(uris))
         self.has_rates: Final = any(rule.rate is not None for rule in self)
         self._bars: Final = PrincipalIndex[set[float]]()
         for rule in self:
@@ -174,12 +169,8 @@ class _AllowRules(tuple[Allow, ...]):  # noqa: SLOT001 - as above
 
     def matching(self, principal: str, uri: str) -> Iterator[int]:
         """Give the numbers of the rules that let a principal speak on a channel, in the order of ``Policy``."""
-        named = self._named.get(principal)
-        if named is not None:
-            yield from named.covering(uri)
-        if self._has_wild:
-            for patterns in self._wild.covering(principal.split("/")):
-                yield from patterns.covering(uri)
+        for _, patterns in self._channels.find(principal):
+            yield from patterns.covering(uri)
 
 
 class _Contained(frozenset[str]):
@@ -256,6 +247,15 @@ class Policy:
         """Seconds for which a store must keep an id after its issue."""
         return self.window + self.max_lag
 
+    def floor_at(self, anchor: float, *, cut: float | None = None) -> float:
+        """Return the floor of a guard that goes on at ``anchor``, the next record's reference time (docs/replay.md).
+
+        ``cut`` is the append time of the first record that retention has left, where that lies inside the window: what
+        is gone was issued up to the skew after it.
+        """
+        floor = anchor - self.horizon
+        return floor if cut is None else max(floor, math.nextafter(cut + self.max_skew, math.inf))
+
     def observes(self, pattern: Channel) -> bool:
         """Return True if nothing is enforced on any channel that ``pattern`` covers, a subject with wildcards maybe."""
         uri = pattern.uri
@@ -305,18 +305,14 @@ def _within(name: str, value: float, least: float, most: float) -> None:
         raise ConfigurationError(f"{name} of {value:g} s: choose {least:g} s to {most:g} s")
 
 
-def is_wild(principal: str) -> bool:
-    """Return True for a pattern of principals; False for one that names a single principal."""
-    return any(part in {"*", "**"} for part in principal.split("/"))
-
-
-def check_principal_pattern(text: str) -> None:
-    """Raise ValueError unless ``text`` is a principal, or a pattern of principals that matches as it is meant to."""
+def check_principal_pattern(text: str) -> str:
+    """Return a principal, or a pattern of principals that matches as it is meant to; ValueError for other text."""
     if not is_principal_pattern(text):
         raise ValueError(
             f"principal {text[:128]!r}: write 1 to 255 bytes of text without control characters, in which '*' may stand"
             " for a whole part, as agent://acme/*, and a last '**' for the rest"
         )
+    return text
 
 
 def _refuse_wrong_principal(text: str, table: str) -> None:

@@ -8,11 +8,12 @@ only, counts as one reporter however many processes it pretends to be, and takes
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from statistics import median
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StrictBool, ValidationError
 
 from watchword.control import Link
 from watchword.message import is_principal
@@ -41,12 +42,7 @@ MAX_INSTANCES: Final = 64
 MAX_IN_ALL: Final = 20_000
 """Processes that are kept of all principals; where there are more, those with the most lose their oldest."""
 
-_INSTANCE: Final = re.compile("[0-9a-f]{16}")
-_WORD: Final = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
 _FACTS: Final = frozenset(fact.value for fact in Fact)
-_MAX_NUMBER: Final = 1 << 53
-_MAX_TEXT: Final = 256
-_PARTS: Final = 3
 
 
 class Evidence(NamedTuple):
@@ -106,100 +102,74 @@ class Announcement:
         return json.dumps(members, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("not printable")
+    return text
+
+
+def _named(text: str) -> str:
+    if not is_principal(text):
+        raise ValueError("a name that no principal has")
+    return text
+
+
+def _known(facts: object) -> object:
+    """Leave out the facts of later versions."""
+    return {name: count for name, count in facts.items() if name in _FACTS} if isinstance(facts, dict) else facts
+
+
+_Whole: TypeAlias = Annotated[int, Field(strict=True, ge=0, lt=1 << 53)]
+_Text: TypeAlias = Annotated[str, Field(max_length=256), AfterValidator(_printable)]
+_Word: TypeAlias = Annotated[str, Field(pattern="^[A-Za-z0-9_.+-]{1,64}$")]
+_Words: TypeAlias = Annotated[tuple[_Word, ...], Field(max_length=3)]
+_Principal: TypeAlias = Annotated[str, AfterValidator(_named)]
+_Score: TypeAlias = Annotated[float, Field(strict=True, ge=0, le=1)]
+_Facts: TypeAlias = Annotated[dict[str, _Whole], BeforeValidator(_known)]
+
+
+class _Control(BaseModel):
+    known: StrictBool
+    place: tuple[_Text, _Whole] | None = None
+    statements: _Whole
+    heard: Annotated[list[tuple[_Principal, _Text, _Whole, _Text, _Whole]], Field(max_length=MAX_HEARD)]
+    full: _Words
+
+
+class _Members(BaseModel):
+    instance: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+    number: _Whole
+    version: _Word
+    buses: _Words
+    started: _Whole
+    control: _Control
+    evidence: Annotated[dict[_Principal, tuple[_Score, _Facts]], Field(max_length=MAX_ACCUSED)]
+    left_out: _Whole
+
+
 def parse_announcement(value: bytes) -> Announcement:
     """Read the value of a message; ValueError says what is wrong with it. Members of later versions are left alone."""
     if len(value) > MAX_BYTES:
         raise ValueError(f"{len(value)} bytes: an announcement has at most {MAX_BYTES}")
-    members = members_from_json(value)
-    control, evidence = _table(members, "control"), _table(members, "evidence")
-    if len(evidence) > MAX_ACCUSED:
-        raise ValueError(f'"evidence" is about more than {MAX_ACCUSED} principals')
-    known = control.get("known")
-    if not isinstance(known, bool):
-        raise ValueError('"known" is not true or false')  # noqa: TRY004 - wrong text, not a wrong type of the caller's
+    try:
+        said = _Members.model_validate(members_from_json(value))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise ValueError(f'"{first["loc"][0]}": {first["msg"]}') from None
     return Announcement(
-        instance=_matching(members.get("instance"), "instance", _INSTANCE),
-        number=_whole(members.get("number"), "number"),
-        version=_matching(members.get("version"), "version", _WORD),
-        buses=_words(members.get("buses"), "buses"),
-        started=_whole(members.get("started"), "started"),
-        known=known,
-        place=_place(control.get("place")),
-        statements=_whole(control.get("statements"), "statements"),
-        heard=_heard(control.get("heard")),
-        full=_words(control.get("full"), "full"),
-        evidence={_principal(name): _evidence(one) for name, one in evidence.items()},
-        left_out=_whole(members.get("left_out"), "left_out"),
+        instance=said.instance,
+        number=said.number,
+        version=said.version,
+        buses=said.buses,
+        started=said.started,
+        known=said.control.known,
+        place=said.control.place,
+        statements=said.control.statements,
+        heard={(name, key): Link(number, digest, whole) for name, key, number, digest, whole in said.control.heard},
+        full=said.control.full,
+        evidence={name: Evidence(*one) for name, one in said.evidence.items()},
+        left_out=said.left_out,
     )
-
-
-def _table(members: Mapping[str, object], name: str) -> dict[str, object]:
-    found = members.get(name)
-    if not isinstance(found, dict):
-        raise ValueError(f'"{name}" is not an object')  # noqa: TRY004 - as above
-    return found
-
-
-def _matching(value: object, name: str, pattern: re.Pattern[str]) -> str:
-    if not (isinstance(value, str) and pattern.fullmatch(value)):
-        raise ValueError(f'"{name}" is not one')
-    return value
-
-
-def _words(value: object, name: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(value) > _PARTS:
-        raise ValueError(f'"{name}" is not a list of at most {_PARTS}')
-    return tuple(_matching(one, name, _WORD) for one in value)
-
-
-def _whole(value: object, name: str) -> int:
-    if type(value) is not int or not 0 <= value < _MAX_NUMBER:
-        raise ValueError(f'"{name}" is not a whole number')
-    return value
-
-
-def _text(value: object, name: str) -> str:
-    if not (isinstance(value, str) and len(value) <= _MAX_TEXT and value.isprintable()):
-        raise ValueError(f'"{name}" is not text of at most {_MAX_TEXT} printable characters')
-    return value
-
-
-def _principal(value: object) -> str:
-    if not (isinstance(value, str) and is_principal(value)):
-        raise ValueError("a name that no principal has")
-    return value
-
-
-def _place(value: object) -> tuple[str, int] | None:
-    match value:
-        case None:
-            return None
-        case [identity, position]:
-            return _text(identity, "place"), _whole(position, "place")
-    raise ValueError('"place" is not a log and a position')
-
-
-def _heard(value: object) -> dict[OperatorKey, Link]:
-    if not isinstance(value, list) or len(value) > MAX_HEARD:
-        raise ValueError(f'"heard" is not a list of at most {MAX_HEARD}')
-    found: dict[OperatorKey, Link] = {}
-    for one in value:
-        match one:
-            case [name, key, number, digest, whole]:
-                link = Link(_whole(number, "heard"), _text(digest, "heard"), _whole(whole, "heard"))
-                found[_principal(name), _text(key, "heard")] = link
-            case _:
-                raise ValueError('"heard" has something else than principal, key, number, digest and whole')
-    return found
-
-
-def _evidence(value: object) -> Evidence:
-    match value:
-        case [score, dict(facts)] if isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score <= 1:
-            return Evidence(
-                float(score), {name: _whole(count, "facts") for name, count in facts.items() if name in _FACTS}
-            )
-    raise ValueError('"evidence" is not a score from 0 to 1 with facts')
 
 
 class Instance(NamedTuple):

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from watchword.cbor import ARRAY, NULL, head, of_bytes, of_int
+from watchword.cbor import ARRAY, head, of_bytes, of_int
 from watchword.envelope import MAX_ENVELOPE_CHARACTERS, is_envelope_name
 from watchword.errors import MAX_CLAIMED, Rejected, Unavailable
 from watchword.message import MAX_HEADER_BYTES, MAX_HEADERS, Channel, Message, Position
@@ -135,21 +135,12 @@ def message_digest(message: Message) -> str:
 
     Of headers over the limit only the number counts.
     """
-    headers = [[name.encode(errors="surrogatepass"), value] for name, value in message.headers[:MAX_HEADERS]]
-    whole = [message.key, headers, message.value]
+    headers = message.headers[:MAX_HEADERS]
     more = len(message.headers) - len(headers)
-    return sha256(_cbor([*whole, more] if more else whole)).hexdigest()
-
-
-def _cbor(item: bytes | int | list[Any] | None) -> bytes:
-    """Return deterministic CBOR of the kinds of item that a digest covers."""
-    if item is None:
-        return bytes([NULL])
-    if isinstance(item, bytes):
-        return of_bytes(item)
-    if isinstance(item, int):
-        return of_int(item)
-    return head(ARRAY, len(item)) + b"".join(map(_cbor, item))
+    pairs = [b"\x82" + of_bytes(name.encode(errors="surrogatepass")) + of_bytes(value) for name, value in headers]
+    digest = sha256(head(ARRAY, 4 if more else 3) + of_bytes(message.key) + head(ARRAY, len(pairs)) + b"".join(pairs))
+    digest.update(of_bytes(message.value) + (of_int(more) if more else b""))
+    return digest.hexdigest()
 
 
 def is_copy(headers: Sequence[Header]) -> bool:

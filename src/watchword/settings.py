@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from ipaddress import ip_address
-from typing import Annotated, Any, Final, Literal, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
@@ -14,10 +14,12 @@ from watchword.control import Operator
 from watchword.errors import ConfigurationError, SigningError
 from watchword.message import Channel, check_realm, is_principal, is_subject, is_topic
 from watchword.policy import Alias, Allow, ChannelRule, Mode, Policy, Rate, check_principal_pattern
-from watchword.principals import is_principal_pattern
 from watchword.quarantine import QuarantineLimits
 from watchword.quarantine_copy import HeaderStyle
 from watchword.statements import Verb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?([smhd]?)", re.ASCII)
 _SIZE: Final = re.compile(r"(\d{1,12}(?:\.\d{1,9})?) ?([KMG]?i?B)?", re.ASCII)
@@ -66,13 +68,6 @@ def _listed(value: object) -> object:
         raise ValueError("""write a list; in the environment as JSON: '["a", "b"]'""") from None
 
 
-def _checked_realm(value: str) -> str:
-    try:
-        return check_realm(value)
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from None
-
-
 def check_principal(value: str) -> str:
     """Return a principal that somebody has typed; ValueError for what is none, or a URI with a slip of the pen in it.
 
@@ -87,90 +82,70 @@ def check_principal(value: str) -> str:
     return value
 
 
-def _checked_pattern(value: str) -> str:
-    if not is_principal_pattern(value):
-        raise ValueError('write a principal, in which "*" may stand for a whole part and a last "**" for the rest')
-    return value
+def _without_complaint(check: Callable[[str], object]) -> AfterValidator:
+    """Refuse what ``check`` raises a ConfigurationError for; what is written stays as it is."""
+
+    def checked(value: str) -> str:
+        try:
+            check(value)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    return AfterValidator(checked)
 
 
-def _checked_principals(value: str) -> str:
-    check_principal(value)
-    check_principal_pattern(value)
-    return value
+def _must(holds: Callable[[Any], bool], advice: str) -> AfterValidator:
+    """Refuse what does not hold, and say what to write."""
+
+    def checked(value: object) -> object:
+        if not holds(value):
+            raise ValueError(advice)
+        return value
+
+    return AfterValidator(checked)
 
 
-def _checked_rate(value: str) -> str:
-    try:
-        Rate.parse(value)
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from None
-    return value
+def _servers(advice: str, *schemes: str) -> AfterValidator:
+    return _must(lambda value: value and all(_is_server(one, schemes) for one in value), advice)
 
 
-def _checked_pace(value: float) -> float:
-    if not 1.0 <= value <= _SLOWEST:
-        raise ValueError(f'write 1 s to {_SLOWEST:g} s, as "10s"')
-    return value
-
-
-def _checked_patience(value: float) -> float:
-    if value < 1.0:
-        raise ValueError('write 1 s or more, as "1h", or leave it out')
-    return value
-
-
-def _checked_topic(value: str) -> str:
-    if not is_topic(value):
-        raise ValueError("write a Kafka topic, as agents.quarantine")
-    return value
-
-
-def _checked_subject(value: str) -> str:
-    if not is_subject(value):
-        raise ValueError("write a NATS subject without wildcard, as quarantine.agents")
-    return value
-
-
-def _check_logins(value: list[str]) -> list[str]:
-    if any("@" in one for one in value):
-        raise ValueError(
-            "write no login into an address, where it would be shown: set user and password in [nats] or [kafka]"
-        )
-    return value
-
-
-def _checked_kafka_servers(value: list[str]) -> list[str]:
-    if not value or not all(_is_server(one, schemes=()) for one in _check_logins(value)):
-        raise ValueError('write the addresses of one or more servers, as ["localhost:9092"]')
-    return value
-
-
-def _checked_nats_servers(value: list[str]) -> list[str]:
-    if not value or not all(_is_server(one, schemes=("nats", "tls", "ws", "wss")) for one in _check_logins(value)):
-        raise ValueError('write the addresses of one or more servers, as ["nats://localhost:4222"]')
-    return value
-
-
-def _is_server(text: str, *, schemes: tuple[str, ...]) -> bool:
+def _is_server(text: str, schemes: tuple[str, ...]) -> bool:
     match = _SERVER.fullmatch(text)
     if match is None or not (text.isascii() and text.isprintable()):
         return False
     return (match["scheme"] is None or match["scheme"] in schemes) and 0 < int(match["port"] or 1) < _PORTS
 
 
-def _checked_address(value: str) -> str:
-    return str(Address.parse(value))
-
-
 Duration: TypeAlias = Annotated[float, BeforeValidator(parse_duration)]
 Size: TypeAlias = Annotated[int, BeforeValidator(parse_size)]
 Principal: TypeAlias = Annotated[str, AfterValidator(check_principal)]
-Principals: TypeAlias = Annotated[str, AfterValidator(_checked_principals)]
+_Pattern: TypeAlias = Annotated[str, AfterValidator(check_principal_pattern)]
+Principals: TypeAlias = Annotated[Principal, AfterValidator(check_principal_pattern)]
 """A principal, or a pattern of principals."""
 
+_RateText: TypeAlias = Annotated[str, _without_complaint(Rate.parse)]
+_Topic: TypeAlias = Annotated[str, _must(is_topic, "write a Kafka topic, as agents.quarantine")]
+_Subject: TypeAlias = Annotated[str, _must(is_subject, "write a NATS subject without wildcard, as quarantine.agents")]
+
+_Pace: TypeAlias = Annotated[
+    Duration, _must(lambda seconds: 1.0 <= seconds <= _SLOWEST, f'write 1 s to {_SLOWEST:g} s, as "10s"')
+]
+_Patience: TypeAlias = Annotated[
+    Duration, _must(lambda seconds: seconds >= 1.0, 'write 1 s or more, as "1h", or leave it out')
+]
+
 Listed: Final = BeforeValidator(_listed)
-KafkaServers: TypeAlias = Annotated[list[str], AfterValidator(_checked_kafka_servers), Listed]
-NatsServers: TypeAlias = Annotated[list[str], AfterValidator(_checked_nats_servers), Listed]
+_NO_LOGIN: Final = _must(
+    lambda value: not any("@" in one for one in value),
+    "write no login into an address, where it would be shown: set user and password in [nats] or [kafka]",
+)
+_KAFKA: Final = _servers('write the addresses of one or more servers, as ["localhost:9092"]')
+_NATS: Final = _servers(
+    'write the addresses of one or more servers, as ["nats://localhost:4222"]', "nats", "tls", "ws", "wss"
+)
+KafkaServers: TypeAlias = Annotated[list[str], _NO_LOGIN, _KAFKA, Listed]
+NatsServers: TypeAlias = Annotated[list[str], _NO_LOGIN, _NATS, Listed]
 
 
 class Section(BaseModel):
@@ -223,7 +198,7 @@ class AllowSettings(Section):
 
     principal: Principals
     channels: Annotated[list[str], Listed]
-    rate: Annotated[str, AfterValidator(_checked_rate)] | None = None
+    rate: _RateText | None = None
     min_trust: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
@@ -257,9 +232,9 @@ class PolicySettings(Section):
 class QuarantineSettings(Section):
     """``[quarantine]``: where copies of what was not delivered go, and how much of it."""
 
-    kafka: Annotated[str, AfterValidator(_checked_topic)] | None = None
-    nats: Annotated[str, AfterValidator(_checked_subject)] | None = None
-    rate: Annotated[str, AfterValidator(_checked_rate)] = f"{_LIMITS.rate.count}/s"
+    kafka: _Topic | None = None
+    nats: _Subject | None = None
+    rate: _RateText = f"{_LIMITS.rate.count}/s"
     bytes_per_second: int = _LIMITS.bytes_per_second
     max_size: int = _LIMITS.max_size
     header_style: HeaderStyle = HeaderStyle.WATCHWORD
@@ -296,7 +271,7 @@ class NatsSettings(Section):
 
     servers: NatsServers = ["nats://localhost:4222"]
     tls: TlsSettings | None = None
-    inbox_prefix: Annotated[str, AfterValidator(_checked_subject)] | None = None
+    inbox_prefix: _Subject | None = None
     credentials: str | None = None
     user: str | None = None
     password: SecretStr | None = None
@@ -355,7 +330,7 @@ class TelemetrySettings(Section):
     ``public`` allows an address that other machines reach.
     """
 
-    prometheus: Annotated[str, AfterValidator(_checked_address)] | None = None
+    prometheus: Annotated[str, AfterValidator(lambda text: str(Address.parse(text)))] | None = None
     public: bool = False
 
 
@@ -364,7 +339,7 @@ class OperatorSettings(Section):
 
     principal: Principal
     may: Annotated[list[Verb], Listed]
-    over: Annotated[list[Annotated[str, AfterValidator(_checked_pattern)]], Listed]
+    over: Annotated[list[_Pattern], Listed]
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -382,9 +357,9 @@ class ControlSettings(Section):
 
     channel: str
     presence: str | None = None
-    announce_every: Annotated[Duration, AfterValidator(_checked_pace)] = 10.0
+    announce_every: _Pace = 10.0
     operators: Annotated[list[OperatorSettings], Listed] = []
-    max_staleness: Annotated[Duration, AfterValidator(_checked_patience)] | None = None
+    max_staleness: _Patience | None = None
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
@@ -404,7 +379,7 @@ class ControlSettings(Section):
 class Settings(Section):
     """A whole ``watchword.toml``."""
 
-    realm: Annotated[str, AfterValidator(_checked_realm)]
+    realm: Annotated[str, _without_complaint(check_realm)]
     principal: Principal | None = None
     signer: SignerSettings | None = None
     keys: Annotated[list[KeySourceSettings], Listed] = []

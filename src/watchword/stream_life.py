@@ -41,7 +41,6 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from watchword.message import matches
-from watchword.rebuild import anchor_without_record, floor_at, window_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -143,15 +142,16 @@ class StreamLife:
     def begin(self, facts: StreamFacts, now: float) -> Beginning:
         """Return how to begin, whatever is known; ``now`` is from before the server was asked."""
         policy = self._policy
-        anchor = anchor_without_record(policy, now) if facts.next_at is None else facts.next_at
-        floor = floor_at(policy, anchor)
-        cut = floor_at(policy, anchor, cut=facts.last_gone_at)
+        # Where there is no next message, what comes later is appended after this, by any clock within the skew.
+        anchor = now - policy.max_skew if facts.next_at is None else facts.next_at
+        floor = policy.floor_at(anchor)
+        cut = policy.floor_at(anchor, cut=facts.last_gone_at)
         self._origin, self._reached = facts.origin, _Reached(facts.delivered, facts.number)
         self.had, self._end, self._stood = facts.had, facts.last, 0
         self.subjects, self._known_subjects = facts.subjects, set()
         self._unacked = set()
         # Earlier by the skew: the server halves its way to a time, which a clock that stepped back within it misleads.
-        since = window_start(policy, anchor) - policy.max_skew
+        since = anchor - policy.window - policy.max_skew
         return Beginning(cut, since, facts.acknowledged, facts.delivered, cut > floor)
 
     def forget(self) -> None:

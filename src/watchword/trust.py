@@ -32,9 +32,6 @@ MAX_REPORTED: Final = 65_536
 """Messages of which it is remembered that they were reported."""
 
 
-_NO_BARS: Final[frozenset[float]] = frozenset()
-
-
 class Fact(StrEnum):
     """What counts against a principal: three reasons for which its own message was rejected, and a handler's report."""
 
@@ -125,7 +122,7 @@ class Trust:
 
     def __init__(self, score: TrustScore) -> None:
         self.score: Final = score
-        self.changed: Callable[[], None] = _nothing
+        self.changed: Callable[[], None] = lambda: None
         self._counts: dict[str, Counter[str]] = {}
         self._out: dict[str, frozenset[float]] = {}
         self._reported: dict[tuple[str, str], None] = {}
@@ -159,7 +156,7 @@ class Trust:
 
     def admits(self, principal: str, bar: float) -> bool:
         """Return True if the trust in a principal is enough for a bar."""
-        out = self._out.get(principal, _NO_BARS)
+        out = self._out.get(principal, frozenset())
         # A bar that was raised meanwhile keeps out whoever the lower one kept out.
         is_out = any(one <= bar for one in out)
         is_enough = self.score.score(principal) >= ((1.0 + bar) / 2 if is_out else bar)
@@ -191,7 +188,7 @@ class Trust:
     def restore(self, kept_out: Mapping[str, Iterable[float]]) -> None:
         """Keep out whom ``kept_out`` named earlier."""
         for name, bars in kept_out.items():
-            self._out[name] = self._out.get(name, _NO_BARS).union(bars)
+            self._out[name] = self._out.get(name, frozenset()).union(bars)
 
     def onlooker(self) -> Trust:
         """Return what judges by the same trust and adds nothing to it: for messages that are judged once more."""
@@ -199,7 +196,3 @@ class Trust:
         other._out = self._out
         other._listens = False
         return other
-
-
-def _nothing() -> None:
-    """Do nothing."""

@@ -25,7 +25,6 @@ from tests.unit.core.world import ALICE, BOB, at_once
 from watchword import Rejected, Unavailable
 from watchword.looks import Looks
 from watchword.quota import Bounds
-from watchword.rebuild import anchor_without_record, floor_at, window_start
 from watchword.spi import MemoryReplayStore, Message, Verifier
 
 PER_PRINCIPAL: Final = 2
@@ -316,7 +315,7 @@ class Reading(RuleBasedStateMachine):
         world, local = self.world, self.world.local
         following = world.at(anchor_at)
         if following is None:
-            anchor, stated = anchor_without_record(POLICY, local), local - SKEW
+            anchor, stated = local - POLICY.max_skew, local - SKEW
         else:
             anchor = stated = following.stamp
         cut = None
@@ -325,9 +324,9 @@ class Reading(RuleBasedStateMachine):
             cut = local if first is None else first.stamp
         self.excuse(cut)
         self.memory = Memory(stated_floor(stated, cut))
-        self.verifier.begin(LOG, floor=floor_at(POLICY, anchor, cut=cut))
+        self.verifier.begin(LOG, floor=POLICY.floor_at(anchor, cut=cut))
         world.now += self.takes
-        since = window_start(POLICY, anchor)
+        since = anchor - POLICY.window
         lowest = next((record.offset for record in world.retained(position) if record.stamp >= since), position)
         self.read_again(lowest, position, blind=blind, pinned=pinned)
 

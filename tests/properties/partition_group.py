@@ -16,10 +16,9 @@ from tests.properties.partition_log import HORIZON, SKEW, WINDOW, Client, Log, R
 from tests.unit.core.world import BOB, at_once
 from watchword import Policy, Rejected, Unavailable, VerifiedMessage
 from watchword.checkpoint import read_line
-from watchword.endings import Endings
+from watchword.endings import Endings, Outage
 from watchword.guard import DEFAULT_BOUNDS
 from watchword.message import log_name
-from watchword.outage import Outage
 from watchword.partition import (
     Action,
     Commit,

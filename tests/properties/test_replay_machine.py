@@ -11,7 +11,6 @@ from hypothesis.stateful import rule
 from tests.properties.log_reader import ANY, BLIND, Reading
 from tests.properties.log_world import LOG, POLICY, SKEW, Memory, Record
 from watchword.looks import Looks
-from watchword.rebuild import floor_at, window_start
 
 
 class Partition(Reading):
@@ -182,8 +181,8 @@ class UnstampedPartition(Partition):
         ahead = [one for one in world.records[self.position :] if self.is_known(one) and self.is_unaltered(one)]
         issued = [one.issued_at for one in ahead[:3]]
         anchor = max(min(issued, default=world.local), world.local - POLICY.max_lag)
-        stated = floor_at(POLICY, anchor)
-        since = window_start(POLICY, anchor)
+        stated = POLICY.floor_at(anchor)
+        since = anchor - POLICY.window
         return stated, next((one.offset for one in world.retained(self.position) if one.stamp >= since), self.position)
 
     @rule(count=st.integers(0, 5))

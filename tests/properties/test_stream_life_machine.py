@@ -18,7 +18,6 @@ from tests.unit.core.world import ALICE, BOB, at_once
 from watchword import Rejected, Unavailable, VerifiedMessage
 from watchword.audit import Audit
 from watchword.lives import Lives, stream_reader
-from watchword.rebuild import floor_at
 from watchword.replay_check import PASSED
 from watchword.spi import Expected, MemoryReplayStore, Verifier
 from watchword.stream_life import Beginning, StreamFacts
@@ -136,7 +135,7 @@ class StreamReaders(RuleBasedStateMachine):
         if cut:
             self.server.purge(cut)
             again = self.server.last_gone_at()
-            if again is not None and (raised := floor_at(POLICY, -inf, cut=again)) > beginning.floor:
+            if again is not None and (raised := POLICY.floor_at(-inf, cut=again)) > beginning.floor:
                 self.verifier.begin(self.life.log, floor=raised)
                 self.recall(beginning)
                 gone = again
@@ -401,7 +400,7 @@ class StreamReaders(RuleBasedStateMachine):
             gone = self.server.gone_between(unread, sequence)
             if gone is not None:
                 gone = min(gone, delivery.stored.stamp)
-                self.verifier.raise_floor(self.life.log, floor_at(POLICY, -inf, cut=gone))
+                self.verifier.raise_floor(self.life.log, POLICY.floor_at(-inf, cut=gone))
                 self.cut = max(self.cut, gone + SKEW)
             stood = self.server.gone_between(sequence, delivered + 1) is None
             self.life.stood(delivered if stood else sequence)

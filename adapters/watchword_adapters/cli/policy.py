@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pydantic import ValidationError
 
 from watchword import ConfigurationError, SigningError
-from watchword.policy import is_wild
+from watchword.principals import is_wild
 from watchword.settings import AllowSettings, check_principal
 from watchword.spi import Channel
 from watchword_adapters.cli import OK, REJECTED

@@ -21,9 +21,8 @@ from aiokafka.errors import (
 from aiokafka.structs import TopicPartition
 
 from watchword import ConfigurationError, Unavailable
-from watchword.endings import Endings
+from watchword.endings import Endings, Outage
 from watchword.message import channel_of, log_name
-from watchword.outage import Outage
 from watchword.partition import (
     Commit,
     Judge,

@@ -13,7 +13,7 @@ from nats.errors import Error
 
 from watchword import Rejected, Unavailable, VerifiedMessage, endings
 from watchword.audit import UNDETERMINED
-from watchword.outage import Outage
+from watchword.endings import Outage
 from watchword.replay_check import PASSED
 from watchword.spi import Expected, ObservedMessage, Position
 from watchword_adapters.nats._seam import listened_at

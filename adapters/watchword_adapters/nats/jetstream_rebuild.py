@@ -16,9 +16,7 @@ from nats.js import api
 from nats.js.errors import NotFoundError
 
 from watchword import ConfigurationError, Unavailable, WatchwordError
-from watchword.endings import FIRST_DELAY, LONGEST_DELAY
-from watchword.outage import Outage
-from watchword.rebuild import floor_at
+from watchword.endings import FIRST_DELAY, LONGEST_DELAY, Outage
 from watchword.stream_life import StreamFacts
 from watchword_adapters.nats._seam import BasePullSubscription
 from watchword_adapters.nats.message import sequence_of
@@ -176,7 +174,7 @@ class StreamMemory:
         last_gone = state.last_gone(life.had, end=sequence)
         if last_gone >= first:
             gone, watchword = min(stamp, await self._followed(state, last_gone)), reader.watchword
-            floor = floor_at(watchword.verifier.policy, -inf, cut=gone)
+            floor = watchword.verifier.policy.floor_at(-inf, cut=gone)
             watchword.verifier.raise_floor(reader.log, floor)
             self._warn_of(floor)
         stood = state.last_gone(life.had, end=delivered + 1) < sequence
@@ -294,7 +292,7 @@ class StreamMemory:
         """Return the floor that what is gone by now calls for."""
         gone = await self._gone(await self._state(), had)
         policy = self._reader.watchword.verifier.policy
-        return beginning.floor if gone is None else floor_at(policy, -inf, cut=gone)
+        return beginning.floor if gone is None else policy.floor_at(-inf, cut=gone)
 
     async def _gone(self, state: _State, had: float) -> float | None:
         """Return when the last message that is gone was appended at the latest.

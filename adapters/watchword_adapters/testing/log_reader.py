@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 from watchword import Rejected, Unavailable
 from watchword.agent import require
 from watchword.extras import told
-from watchword.rebuild import floor_at, window_start
 from watchword.replay_check import PASSED
 from watchword.spi import Expected, ObservedMessage, ReaderBirth, SharedReplayStore
 
@@ -119,9 +118,9 @@ class MemoryConsumer:
         if self._exclusive:
             *below, coming = [self._message(raw_record(record)) for record in self._records[: self.position + 1]]
             anchor = coming.appended_at or 0.0
-            verifier.begin(self._log, floor=floor_at(verifier.policy, anchor))
+            verifier.begin(self._log, floor=verifier.policy.floor_at(anchor))
             for message in below:
-                if (message.appended_at or 0.0) >= window_start(verifier.policy, anchor):
+                if (message.appended_at or 0.0) >= anchor - verifier.policy.window:
                     await verifier.recall(message)
         elif isinstance(store, SharedReplayStore) and await store.birth(self._reader) is None:
             # Whoever reads this bus was made after it, so nobody has read before the store knew of it.

@@ -11,7 +11,6 @@ import pytest
 
 from tests.unit.core.world import ALICE, ALICE_KEY, BOB, NOW, REALM, at_once, kafka, known_keys, press, public
 from watchword import MemoryKeys, Policy, Rejected, Unavailable
-from watchword.rebuild import anchor_without_record, floor_at, window_start
 from watchword.spi import MemoryReplayStore, Message, Position, Verifier
 
 POLICY = Policy(max_skew=30.0)
@@ -47,11 +46,11 @@ class Reader:
         """Read again what is retained from ``first`` on, in the window before ``position``."""
         if anchor is None:
             at_end = position >= len(self.log)
-            anchor = anchor_without_record(POLICY, self.now) if at_end else stamp(self.log[position])
-        self.verifier.begin(LOG, floor=floor_at(POLICY, anchor, cut=cut))
+            anchor = self.now - POLICY.max_skew if at_end else stamp(self.log[position])
+        self.verifier.begin(LOG, floor=POLICY.floor_at(anchor, cut=cut))
         begun = False
         for message in self.log[first:position]:
-            begun = begun or stamp(message) >= window_start(POLICY, anchor)
+            begun = begun or stamp(message) >= anchor - POLICY.window
             if begun:
                 try:
                     at_once(self.verifier.recall(message))

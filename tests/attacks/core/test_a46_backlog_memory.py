@@ -16,7 +16,6 @@ from tests.unit.core.claims import claim
 from tests.unit.core.world import ALICE, BOB, MALLORY, NOW, at_once
 from watchword import Policy
 from watchword.quota import Bounds
-from watchword.rebuild import floor_at, window_start
 from watchword.spi import Admission, Claim, MemoryReplayStore, Position
 
 FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
@@ -236,8 +235,8 @@ def begun(now: float, log: list[Claim], position: int, *, floor: float | None = 
     ahead = [one.issued_at for one in log[position : position + 100]]
     anchor = max(min(ahead, default=now), now - POLICY.max_lag)
     memory = guard()
-    memory.begin(LOG, floor=floor_at(POLICY, anchor) if floor is None else floor)
-    since = window_start(POLICY, anchor)
+    memory.begin(LOG, floor=POLICY.floor_at(anchor) if floor is None else floor)
+    since = anchor - POLICY.window
     for one in log[:position]:
         if one.issued_at >= since:  # CreateTime: a record's own time is that of its issue
             memory.recall(one)

@@ -3,9 +3,8 @@
 import pytest
 
 from watchword import Reason, Rejected, Unavailable, VerifiedMessage
-from watchword.endings import FIRST_DELAY, LONGEST_DELAY, Ending, Endings
+from watchword.endings import FIRST_DELAY, LONGEST_DELAY, QUIET, Ending, Endings, Outage
 from watchword.message import seal
-from watchword.outage import QUIET, Outage
 from watchword.spi import Channel, Message, ObservedMessage
 
 HOLD = 30.0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from watchword.outage import QUIET, Outage
+from watchword.endings import QUIET, Outage
 
 HOLD = 30.0
 

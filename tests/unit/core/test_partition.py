@@ -13,9 +13,8 @@ import pytest
 
 from watchword import Policy, Reason, Rejected, Unavailable, VerifiedMessage, partition
 from watchword.checkpoint import read_line
-from watchword.endings import Endings
+from watchword.endings import Endings, Outage
 from watchword.message import seal
-from watchword.outage import Outage
 from watchword.partition import (
     BLOCKED,
     BRISK,
