@@ -18,7 +18,7 @@ from watchword.keys import (
     with_low_s,
 )
 from watchword.message import ENVELOPE_HEADER, TRACE_HEADERS, Channel, Header, Message, check_realm, is_principal
-from watchword.unsigned import ClaimsBuilder, claims_of
+from watchword.unsigned import ClaimsBuilder, drafts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -129,14 +129,13 @@ class Signer:
         """
         given = list(messages)
         drafts: list[Draft] = []
-        alike = expires_at is None
-        while len(drafts) < len(given):
-            one = self.prepare(given[len(drafts)], recipient=recipient, expires_at=expires_at)
-            drafts.append(one.draft)
-            if alike:
-                more = self._builder.alike(given, len(drafts), recipient)
-                drafts += more
-                alike = bool(more)  # else ids would be drawn in vain, over and over
+        while left := given[len(drafts) :]:
+            drafts.append(self.prepare(left[0], recipient=recipient, expires_at=expires_at).draft)
+            alike = self._builder.alike(given, len(drafts), recipient) if expires_at is None else []
+            drafts += alike
+            if not alike:  # else ids would be drawn in vain, over and over
+                others = [self.prepare(one, recipient=recipient, expires_at=expires_at) for one in left[1:]]
+                drafts += drafts_of(others)
         return await self._signed(drafts)
 
     def prepare(
@@ -165,7 +164,7 @@ class Signer:
 
     async def sign_prepared(self, envelopes: Sequence[UnsignedEnvelope]) -> list[Signed]:
         """Sign what this signer prepared, ``batch`` with one signature; Unavailable where the back-end failed."""
-        return await self._signed([one.draft for one in envelopes])
+        return await self._signed(drafts_of(envelopes))
 
     async def _signed(self, drafts: Sequence[Draft]) -> list[Signed]:
         values: list[bytes] = []
@@ -190,7 +189,7 @@ class Signer:
         """
         if not isinstance(self._backend, SigningKey):
             raise ConfigurationError("only a SigningKey signs at once: await sign_prepared() instead")
-        trees = self._trees(claims_of(envelopes))
+        trees = self._trees([claims for claims, _, _ in drafts_of(envelopes)])
         return [value for tree in trees for value in tree.values(self._backend.sign_now(tree.data))]
 
     @property

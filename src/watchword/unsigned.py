@@ -133,13 +133,17 @@ class UnsignedEnvelope:
         return self._way if self._draft is None else None
 
 
-def claims_of(envelopes: Sequence[UnsignedEnvelope]) -> list[bytes]:
-    """Return the claims of each; of those that stand together and go one way they are written at once."""
-    claims: list[bytes] = []
+def drafts_of(envelopes: Sequence[UnsignedEnvelope]) -> list[Draft]:
+    """Return the draft of each; the claims of those that stand together and go one way are written at once."""
+    drafts: list[Draft] = []
     for way, group in groupby(envelopes, key=_way_of):
         like = [*group]
-        claims += [one.draft[0] for one in like] if way is None else way.written(like)[0]
-    return claims
+        if way is None:
+            drafts += [one.draft for one in like]
+        else:
+            claims, ids = way.written(like)
+            drafts += zip(claims, _parted(ids), [one.issued_at for one in like], strict=True)
+    return drafts
 
 
 _way_of = attrgetter("way")
