@@ -27,6 +27,8 @@ class Beside:
         return one
 
     def __call__(self, *given: Any) -> Any:
+        """Call both."""
+
         def part(of: str) -> list[Any]:
             return [getattr(one, of) if isinstance(one, Beside) else one for one in given]
 
@@ -39,5 +41,5 @@ class Beside:
 
 def native_or_stand_in() -> Native:
     """Return the stand-in, and where the native engine is installed that one beside it."""
-    native = engine.native()
-    return cast("Native", stand_in if native is None else Beside(native, stand_in))
+    substitute, native = cast("Native", stand_in), engine.native()
+    return substitute if native in {None, substitute} else cast("Native", Beside(native, substitute))

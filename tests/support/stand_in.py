@@ -6,7 +6,6 @@ is checked wherever that one is installed (``tests.support.beside``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +24,8 @@ from watchword.spi import Channel, Message, Position
 from watchword.verification import Verification
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from watchword.engine import Entry
     from watchword.message import Header
 
@@ -63,9 +64,7 @@ class Run:
         recalled: bool,  # noqa: FBT001 - as the native one has it
     ) -> None:
         self._now = now
-        self._policy: Any = SimpleNamespace(
-            max_age=max_age, max_skew=max_skew, window=max_age + 2 * max_skew
-        )
+        self._policy: Any = SimpleNamespace(max_age=max_age, max_skew=max_skew, window=max_age + 2 * max_skew)
         self._recalled = recalled
         self._coverage = HeaderCoverage()
         self._senders: dict[object, int] = {}
@@ -79,7 +78,7 @@ class Run:
         self._end = len(messages)
 
     @classmethod
-    def of_records(
+    def of_records(  # noqa: PLR0917 - as above
         cls,
         records: Sequence[Any],
         place: tuple[str, int, str, str, bool],
@@ -148,7 +147,7 @@ class Run:
                 identity, key = self._keys[row.sender]
                 in_force(key, b"", row.reference, self._now)
             except (KeyError, Rejected):
-                self._leave(at, None)
+                self._leave(at, signed=None)
             else:
                 tree = identity, row.common.protected, row.size, row.signature
                 groups.setdefault(tree, []).append(at)
@@ -157,7 +156,7 @@ class Run:
             root = self._root_of(group)
             if root is None:
                 for at in group:
-                    self._leave(at, None)
+                    self._leave(at, signed=None)
                 continue
             first = self._row(group[0])
             self._groups.append(group)
@@ -181,9 +180,9 @@ class Run:
                 try:
                     row.headers = unaltered(row, self._policy.max_skew, self._coverage) if holding else ()
                 except Rejected:
-                    self._leave(at, True)
+                    self._leave(at, signed=True)
                 if not holding:
-                    self._leave(at, False)
+                    self._leave(at, signed=False)
         self._groups = []
 
     def taken_back(self) -> list[tuple[int, bool | None]]:
@@ -254,7 +253,7 @@ class Run:
     def _between(self, begin: int, end: int) -> list[_Row]:
         return [self._row(at) for at in range(begin, end)]
 
-    def _leave(self, at: int, signed: bool | None) -> None:  # noqa: FBT001 - as it is told
+    def _leave(self, at: int, *, signed: bool | None) -> None:
         self._row(at).good = False
         self._let_go.append((at, signed))
 
@@ -268,10 +267,9 @@ def _offset_of(row: _Row) -> int | None:
     return None if row.message.position is None else row.message.position.offset
 
 
-def _is_plain(message: Message) -> bool:
+def _is_plain(message: Any) -> bool:
     """Tell whether a message's parts are of the very types that they are declared with."""
-    position, stamp = message.position, message.appended_at
-    headers: Any = message.headers
+    position, stamp, headers = message.position, message.appended_at, message.headers
     texts = [message.channel.uri, message.reader, *(message.delivered_by or ())]
     texts += [text for text in (message.reply_to,) if text is not None]
     if position is not None:
@@ -337,14 +335,12 @@ class Layout:
         pairs: bytes,
     ) -> list[bytes]:
         """See ``engine.Layout``."""
-        if any(type(one) not in {bytes, type(None)} for one in (*values, *keys)):
+        if any(one is not None and not isinstance(one, bytes) for one in (*values, *keys)):
             raise TypeError("give bytes, or None")
         names = [ids[at : at + 16] for at in range(0, len(ids), 16)]
         return [self._claims(*parts, pairs) for parts in zip(names, values, keys, times, strict=True)]
 
-    def _claims(
-        self, message_id: bytes, value: bytes | None, key: bytes | None, issued_at: int, pairs: bytes
-    ) -> bytes:
+    def _claims(self, message_id: bytes, value: bytes | None, key: bytes | None, issued_at: int, pairs: bytes) -> bytes:
         digested = key is not None or pairs
         metadata = b"\x61m" + HASH + metadata_digest(key, pairs or encode_pairs([])) if digested else b""
         digest = value_digest(value)
