@@ -10,14 +10,25 @@ from watchword import engine
 if TYPE_CHECKING:
     from watchword.engine import Native
 
-_KINDS: Final = {"Run", "Layout", "Tree", "Hasher"}
+_KINDS: Final = {"Run", "Layout", "Tree", "Hasher", "Entries", "Bucket"}
 
 
 class Beside:
     """One thing of the native engine's, and the stand-in's."""
 
     def __init__(self, one: Any, other: Any) -> None:
-        self.one, self.other = one, other
+        self.__dict__.update(one=one, other=other)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self.one, name, value)
+        setattr(self.other, name, value)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __len__(self) -> int:
+        assert len(self.one) == len(self.other)
+        return len(self.one)
 
     def __getattr__(self, name: str) -> Any:
         one, other = getattr(self.one, name), getattr(self.other, name)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from watchword import Rejected, engine
+from watchword import Rejected, engine, packed
 from watchword.cbor import MAP, head, of_int
 from watchword.checks import HeaderCoverage, in_force, reference_time, the_envelope, unaltered
 from watchword.encoding import HASH, ID, SignedTree, encode_pairs, metadata_digest, value_digest
@@ -29,12 +29,16 @@ if TYPE_CHECKING:
     from watchword.engine import Entry
     from watchword.message import Header
 
-__all__ = ["INTERFACE", "Hasher", "Layout", "Run", "Tree", "__version__", "are_sound", "sound_until", "verifies"]
+__all__ = [
+    "INTERFACE", "Bucket", "Entries", "Hasher", "Layout", "Run", "Tree", "__version__", "are_sound", "sound_until",
+    "verifies",
+]  # fmt: skip
 
 INTERFACE: Final = engine.INTERFACE
 __version__: Final = "0.0 (stand-in)"
 
 Tree: Final = SignedTree
+Bucket: Final = packed.Bucket
 
 
 class Hasher:
@@ -42,6 +46,29 @@ class Hasher:
 
     def __init__(self, a: bytes, b: bytes, c: bytes) -> None:
         self.a, self.b, self.c = (int.from_bytes(number, "little") for number in (a, b, c))
+
+
+class Entries:
+    """See ``engine.Entries``."""
+
+    def __init__(self, rows: list[Entry]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def has_twins(self) -> bool:
+        """See ``engine.Entries``."""
+        return len({*self.keys()}) < len(self)
+
+    def keys(self) -> list[int]:
+        """See ``engine.Entries``."""
+        return [key for _, key, _, _ in self._rows]
+
+    def rows(self) -> list[Entry]:
+        """See ``engine.Entries``."""
+        return self._rows
 
 
 class _Row(Verification):
@@ -210,7 +237,7 @@ class Run:
         ]
         return min(times), max(times), max(passed), len(after) - after.count(None)
 
-    def entries(self, begin: int, end: int, hasher: Any, principal: int, log: int) -> list[Entry]:
+    def entries(self, begin: int, end: int, hasher: Any, principal: int, log: int) -> Entries:
         """See ``engine.Run``."""
         found: list[Entry] = []
         for row in self._between(begin, end):
@@ -220,7 +247,7 @@ class Run:
             if offset is not None:
                 mark += offset * hasher.b + (0 if stamp is None else 1 + hash(stamp)) * hasher.c + log
             found.append((row.issued_at, key % _PRIME & _64_BITS, mark % _PRIME & _64_BITS, offset))
-        return found
+        return Entries(found)
 
     def ids(self, begin: int, end: int) -> list[bytes]:
         """See ``engine.Run``."""
