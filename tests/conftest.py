@@ -1,15 +1,46 @@
-"""Registers the fixtures that every kind of test may use."""
+"""Registers the fixtures that every kind of test may use, and chooses the engine."""
 
+import sys
 from collections.abc import Iterator
 
 import coverage
 import pytest
 from xdist.workermanage import NodeManager  # type: ignore[import-untyped]  # it has no types
 
+from tests.support import stand_in
+from watchword import engine, verifier
+
 pytest_plugins = ["tests.brokers.plugin"]
 
 # On a busy machine a process that has run its tests takes longer than ten seconds to write down what they covered.
 NodeManager.EXIT_TIMEOUT = 120
+
+RUNS = "--runs-of-one"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let tests that verify one message after the other be tests of runs."""
+    parser.addoption(
+        RUNS,
+        action="store_true",
+        help="the native engine judges messages that come alone as well; its stand-in does where it is not installed",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take the engine that was asked for."""
+    if config.getoption(RUNS):
+        verifier._SEVERAL = 1  # type: ignore[misc] # for this process
+        if engine.native() is None:
+            sys.modules["watchword_native"] = stand_in
+            engine.native.cache_clear()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say which engine did the work."""
+    runs = " in runs of one" if config.getoption(RUNS) else ""
+    terminalreporter.write_line(f"engine: {engine.name()}{runs}")
 
 
 @pytest.fixture

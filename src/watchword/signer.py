@@ -152,6 +152,7 @@ class Signer:
         the id of the request that it answers. SigningError where the bus would change the message or a limit is passed.
         """
         try:
+            _check_bytes(message.value, message.key)
             return self.prepare_parts(
                 message.channel, message.value, message.key, message.headers, message.partition,
                 recipient, expires_at, in_reply_to, message.reply_to,
@@ -209,6 +210,13 @@ class Signer:
         for number in range(count):
             part = claims[total * number // count : total * (number + 1) // count]
             yield make(part, self._direct if len(part) == 1 else self._batched)
+
+
+def _check_bytes(*parts: object) -> None:
+    """Raise TypeError for what could change before it is signed, or cannot be: claims are written later."""
+    for part in parts:
+        if part is not None and not isinstance(part, bytes):
+            raise TypeError
 
 
 def _wrong_type(message: Any, recipient: object, in_reply_to: object) -> str | None:

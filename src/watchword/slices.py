@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -78,7 +78,8 @@ class Slices:
         self._open = 0
 
     def _between(self, least: int, most: int) -> Iterator[Bucket]:
-        for number in range(least // self._width, most // self._width + 1):
+        first, last = least // self._width, most // self._width
+        for number in self._numbers[bisect_left(self._numbers, first) : bisect_right(self._numbers, last)]:
             if number in self._buckets:
                 yield self._buckets[number]
 

@@ -199,7 +199,7 @@ class Input:
                 "headers": headers,
                 "partition": 0,
                 "position": self.mostly(Position(log, offset), Position(log, random.randint(0, 40)), None),
-                "exclusive": self.mostly(True, False),
+                "exclusive": not self.is_odd(),
             }
             return kafka(**fields | self.stamps(kind))
         stored: dict[str, Any] = {
@@ -211,7 +211,7 @@ class Input:
             value=value or b"",
             headers=headers,
             reply_to=self.mostly(None, "reply.here"),
-            exclusive=self.mostly(True, False),
+            exclusive=not self.is_odd(),
             arrival=self.mostly(None, b"arrival"),
             **stored if kind == "stamped" else {},
         )
@@ -332,10 +332,10 @@ class Input:
         random, stamp = self.random, message.appended_at
         stamped = stamp is not None and math.isfinite(stamp)
         made = NOW * 1000 + self.mostly(random.choice([0, 500]), -1000, 4500, -5000, -5001)
-        timestamp = round(stamp * 1000) if stamp is not None and stamped else self.mostly(made, made, None)
-        kind = 1 if stamped else self.mostly(0, None)
+        timestamp: Any = round(stamp * 1000) if stamp is not None and stamped else self.mostly(made, made, None)
+        kind: Any = 1 if stamped else self.mostly(0, None)
         offset = random.randint(0, 60) if message.position is None else message.position.offset
-        headers: Any = self.mostly(message.headers, [*message.headers])  # type: ignore[arg-type] # clients differ
+        headers: Any = self.mostly(message.headers, [*message.headers])
         return ConsumerRecord("tasks", 0, offset, timestamp, kind, message.key, message.value, None, -1, -1, headers)
 
     def looks(self) -> list[tuple[float, int, float]]:
@@ -368,10 +368,10 @@ class Input:
             looks=self.looks() if chosen[0].channel.scheme == "kafka" and random.random() < 0.4 else None,
             expected=Expected(
                 requests=random.choice([{}, {REQUEST: answered}]),
-                only_replies=self.mostly(False, True),
+                only_replies=self.is_odd(),
                 consumer=self.mostly(None, ("TASKS", "w")),
                 floor=self.mostly(-math.inf, NOW - 1, NOW + 1),
-                was_passed=self.mostly(False, True),
+                was_passed=self.is_odd(),
             ),
             enough=self.mostly(None, 0, 1, 2),
             own_keys=self.is_odd(),

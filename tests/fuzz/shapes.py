@@ -117,7 +117,7 @@ def _changed(random: Random, part: bytes) -> bytes:
 
 
 def _parts(raw: bytes) -> tuple[bytes, bytes, bytes, bytes, bytes]:
-    """Return claims, protected header, inclusion proof (empty for a direct signature), signature, and what is around."""
+    """Return claims, protected header, inclusion proof (empty if signed directly), signature, and how it begins."""
     outer, _ = read(raw)
     _, claims, proof = _items(outer)
     protected, unprotected, _, signature = _items(proof)

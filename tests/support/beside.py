@@ -10,14 +10,25 @@ from watchword import engine
 if TYPE_CHECKING:
     from watchword.engine import Native
 
-_KINDS: Final = {"Run", "Layout", "Tree", "Hasher"}
+_KINDS: Final = {"Run", "Layout", "Tree", "Hasher", "Entries", "Bucket"}
 
 
 class Beside:
     """One thing of the native engine's, and the stand-in's."""
 
     def __init__(self, one: Any, other: Any) -> None:
-        self.one, self.other = one, other
+        self.__dict__.update(one=one, other=other)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self.one, name, value)
+        setattr(self.other, name, value)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __len__(self) -> int:
+        assert len(self.one) == len(self.other)
+        return len(self.one)
 
     def __getattr__(self, name: str) -> Any:
         one, other = getattr(self.one, name), getattr(self.other, name)
@@ -27,6 +38,8 @@ class Beside:
         return one
 
     def __call__(self, *given: Any) -> Any:
+        """Call both."""
+
         def part(of: str) -> list[Any]:
             return [getattr(one, of) if isinstance(one, Beside) else one for one in given]
 
@@ -39,5 +52,5 @@ class Beside:
 
 def native_or_stand_in() -> Native:
     """Return the stand-in, and where the native engine is installed that one beside it."""
-    native = engine.native()
-    return cast("Native", stand_in if native is None else Beside(native, stand_in))
+    substitute, native = cast("Native", stand_in), engine.native()
+    return substitute if native in {None, substitute} else cast("Native", Beside(native, substitute))

@@ -6,14 +6,13 @@ is checked wherever that one is installed (``tests.support.beside``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from watchword import Rejected, engine
+from watchword import Rejected, engine, packed
 from watchword.cbor import MAP, head, of_int
 from watchword.checks import HeaderCoverage, in_force, reference_time, the_envelope, unaltered
 from watchword.encoding import HASH, ID, SignedTree, encode_pairs, metadata_digest, value_digest
@@ -25,15 +24,21 @@ from watchword.spi import Channel, Message, Position
 from watchword.verification import Verification
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from watchword.engine import Entry
     from watchword.message import Header
 
-__all__ = ["INTERFACE", "Hasher", "Layout", "Run", "Tree", "__version__", "are_sound", "sound_until", "verifies"]
+__all__ = [
+    "INTERFACE", "Bucket", "Entries", "Hasher", "Layout", "Run", "Tree", "__version__", "are_sound", "sound_until",
+    "verifies",
+]  # fmt: skip
 
 INTERFACE: Final = engine.INTERFACE
 __version__: Final = "0.0 (stand-in)"
 
 Tree: Final = SignedTree
+Bucket: Final = packed.Bucket
 
 
 class Hasher:
@@ -41,6 +46,29 @@ class Hasher:
 
     def __init__(self, a: bytes, b: bytes, c: bytes) -> None:
         self.a, self.b, self.c = (int.from_bytes(number, "little") for number in (a, b, c))
+
+
+class Entries:
+    """See ``engine.Entries``."""
+
+    def __init__(self, rows: list[Entry]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def has_twins(self) -> bool:
+        """See ``engine.Entries``."""
+        return len({*self.keys()}) < len(self)
+
+    def keys(self) -> list[int]:
+        """See ``engine.Entries``."""
+        return [key for _, key, _, _ in self._rows]
+
+    def rows(self) -> list[Entry]:
+        """See ``engine.Entries``."""
+        return self._rows
 
 
 class _Row(Verification):
@@ -63,9 +91,7 @@ class Run:
         recalled: bool,  # noqa: FBT001 - as the native one has it
     ) -> None:
         self._now = now
-        self._policy: Any = SimpleNamespace(
-            max_age=max_age, max_skew=max_skew, window=max_age + 2 * max_skew
-        )
+        self._policy: Any = SimpleNamespace(max_age=max_age, max_skew=max_skew, window=max_age + 2 * max_skew)
         self._recalled = recalled
         self._coverage = HeaderCoverage()
         self._senders: dict[object, int] = {}
@@ -79,7 +105,7 @@ class Run:
         self._end = len(messages)
 
     @classmethod
-    def of_records(
+    def of_records(  # noqa: PLR0917 - as above
         cls,
         records: Sequence[Any],
         place: tuple[str, int, str, str, bool],
@@ -148,7 +174,7 @@ class Run:
                 identity, key = self._keys[row.sender]
                 in_force(key, b"", row.reference, self._now)
             except (KeyError, Rejected):
-                self._leave(at, None)
+                self._leave(at, signed=None)
             else:
                 tree = identity, row.common.protected, row.size, row.signature
                 groups.setdefault(tree, []).append(at)
@@ -157,7 +183,7 @@ class Run:
             root = self._root_of(group)
             if root is None:
                 for at in group:
-                    self._leave(at, None)
+                    self._leave(at, signed=None)
                 continue
             first = self._row(group[0])
             self._groups.append(group)
@@ -181,9 +207,9 @@ class Run:
                 try:
                     row.headers = unaltered(row, self._policy.max_skew, self._coverage) if holding else ()
                 except Rejected:
-                    self._leave(at, True)
+                    self._leave(at, signed=True)
                 if not holding:
-                    self._leave(at, False)
+                    self._leave(at, signed=False)
         self._groups = []
 
     def taken_back(self) -> list[tuple[int, bool | None]]:
@@ -211,7 +237,7 @@ class Run:
         ]
         return min(times), max(times), max(passed), len(after) - after.count(None)
 
-    def entries(self, begin: int, end: int, hasher: Any, principal: int, log: int) -> list[Entry]:
+    def entries(self, begin: int, end: int, hasher: Any, principal: int, log: int) -> Entries:
         """See ``engine.Run``."""
         found: list[Entry] = []
         for row in self._between(begin, end):
@@ -221,7 +247,7 @@ class Run:
             if offset is not None:
                 mark += offset * hasher.b + (0 if stamp is None else 1 + hash(stamp)) * hasher.c + log
             found.append((row.issued_at, key % _PRIME & _64_BITS, mark % _PRIME & _64_BITS, offset))
-        return found
+        return Entries(found)
 
     def ids(self, begin: int, end: int) -> list[bytes]:
         """See ``engine.Run``."""
@@ -254,7 +280,7 @@ class Run:
     def _between(self, begin: int, end: int) -> list[_Row]:
         return [self._row(at) for at in range(begin, end)]
 
-    def _leave(self, at: int, signed: bool | None) -> None:  # noqa: FBT001 - as it is told
+    def _leave(self, at: int, *, signed: bool | None) -> None:
         self._row(at).good = False
         self._let_go.append((at, signed))
 
@@ -268,10 +294,9 @@ def _offset_of(row: _Row) -> int | None:
     return None if row.message.position is None else row.message.position.offset
 
 
-def _is_plain(message: Message) -> bool:
+def _is_plain(message: Any) -> bool:
     """Tell whether a message's parts are of the very types that they are declared with."""
-    position, stamp = message.position, message.appended_at
-    headers: Any = message.headers
+    position, stamp, headers = message.position, message.appended_at, message.headers
     texts = [message.channel.uri, message.reader, *(message.delivered_by or ())]
     texts += [text for text in (message.reply_to,) if text is not None]
     if position is not None:
@@ -337,14 +362,12 @@ class Layout:
         pairs: bytes,
     ) -> list[bytes]:
         """See ``engine.Layout``."""
-        if any(type(one) not in {bytes, type(None)} for one in (*values, *keys)):
+        if any(one is not None and not isinstance(one, bytes) for one in (*values, *keys)):
             raise TypeError("give bytes, or None")
         names = [ids[at : at + 16] for at in range(0, len(ids), 16)]
         return [self._claims(*parts, pairs) for parts in zip(names, values, keys, times, strict=True)]
 
-    def _claims(
-        self, message_id: bytes, value: bytes | None, key: bytes | None, issued_at: int, pairs: bytes
-    ) -> bytes:
+    def _claims(self, message_id: bytes, value: bytes | None, key: bytes | None, issued_at: int, pairs: bytes) -> bytes:
         digested = key is not None or pairs
         metadata = b"\x61m" + HASH + metadata_digest(key, pairs or encode_pairs([])) if digested else b""
         digest = value_digest(value)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.unit.core.world import World, endings, kafka, press_many
-from watchword import ConfigurationError, engine
+from tests.support.beside import native_or_stand_in
+from tests.unit.core.world import World, at_once, endings, kafka, press_many, signer
+from watchword import ConfigurationError, SigningError, engine
 from watchword.spi import Message, Position
 
 FITTING = SimpleNamespace(INTERFACE=engine.INTERFACE, __version__="0.1.0")
@@ -84,3 +85,18 @@ def test_one_that_panics_is_not_used_again(monkeypatch: pytest.MonkeyPatch, erro
     assert endings(world, messages) == ["again"] * 3
     assert asked == [3]
     assert [event for event, _ in world.verifier.warnings] == ["engine.panicked"]
+
+
+@pytest.mark.parametrize("native", [native_or_stand_in(), None], ids=["native", "python"])
+@pytest.mark.parametrize("part", ["value", "key"])
+@pytest.mark.parametrize("given", ["text", 5, bytearray(b"v"), memoryview(b"v")])
+def test_what_is_no_bytes_is_refused(monkeypatch: pytest.MonkeyPatch, native: Any, part: str, given: object) -> None:
+    """Promise: that is told when a message is prepared, also of one like those before, and with both engines."""
+    monkeypatch.setattr(engine, "native", lambda: native)
+    by, good, bad = signer(), kafka(), kafka(**{part: given})
+    by.prepare(good)
+    told = f"{part} of type {type(given).__name__}: give bytes, or None"
+    with pytest.raises(SigningError, match=told):
+        by.prepare(bad)
+    with pytest.raises(SigningError, match=told):
+        at_once(by.sign_many([good, bad]))

@@ -5,7 +5,9 @@ from math import inf
 
 import pytest
 
-from watchword.packed import OPEN
+from tests.support import stand_in
+from watchword import engine
+from watchword.packed import OPEN, Bucket
 from watchword.slices import Slices
 
 ANN, BEN, NOBODY = 1, 2, 0
@@ -93,3 +95,20 @@ def test_whether_anything_would_leave() -> None:
     assert [slices.holds_below(floor) for floor in (19.0, 20.0)] == [False, True]
     list(slices.let_go({ANN: inf}))
     assert not slices.holds_below(inf)
+
+
+def test_only_slices_that_are_there_are_looked_into() -> None:
+    """Promise (A20): times of issue that are far apart cost no more than others; whoever signs chooses them."""
+    slices, make = filled((12, ANN, 1)), (engine.native() or stand_in).Entries
+    looked: list[int] = []
+
+    class Counted(dict[int, Bucket]):
+        def __contains__(self, number: object) -> bool:
+            looked.append(1)
+            assert len(looked) < 9, "each second between them"
+            return super().__contains__(number)
+
+    slices._buckets = Counted(slices._buckets)  # type: ignore[assignment,arg-type] # buckets of one engine
+    assert slices.holds_any(make([(5, 1, 0, None)]), 0, 1 << 33)
+    assert not slices.holds_any(make([(5, 2, 0, None)]), 0, 1 << 33)
+    assert not slices.holds_any(make([(5, 1, 0, None)]), 20, 1 << 33)
