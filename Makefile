@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 4
 
-.PHONY: help setup native demo test interop lint format bench chaos trust-report docs lock clean
+.PHONY: help setup native native-audit demo test engines interop lint format bench chaos trust-report docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -26,9 +26,18 @@ native: $(READY) ## build the native engine into .venv (needs Rust's cargo)
 	@if ! command -v cargo >/dev/null; then echo "==> cargo is not on this machine: Watchword runs on its Python engine"; \
 	else \
 	    set -e; echo "==> building the native engine"; \
-	    (cd native && cargo fmt --check && cargo clippy --quiet --all-targets -- -D warnings && cargo test --quiet --no-default-features --release); \
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall ./native; \
 	    $(BIN)/python -c 'from watchword import engine; print("==> engine:", engine.name())'; \
+	fi
+
+native-audit: ## the native engine's format, lints, own tests, licences and sources, as far as the tools are here (needs cargo)
+	@if ! command -v cargo >/dev/null; then echo "==> cargo is not on this machine: the native engine was not looked at"; \
+	else \
+	    set -e; cd native; has() { cargo $$1 --version >/dev/null 2>&1 || { echo "==> cargo $$1 is not on this machine"; false; }; }; \
+	    if has fmt; then cargo fmt --check; fi; \
+	    if has clippy; then cargo clippy --quiet --all-targets -- -D warnings; fi; \
+	    cargo test --quiet --release --no-default-features; \
+	    if has deny; then cargo deny --log-level error check bans licenses sources; fi; \
 	fi
 
 demo: $(READY) ## agents and an attacker on a real NATS server, without and with Watchword
@@ -47,6 +56,24 @@ else
 	@$(BIN)/coverage report --include='src/*' --fail-under=100
 	@$(BIN)/coverage report --include='adapters/*' --fail-under=95
 endif
+
+# What is not the same with both engines, and what it stands on. All of it is reached by these tests, whichever engine
+# is at work; the others of the core's properties are about machines that know of no engine.
+CORE := tests/unit/core tests/vectors tests/attacks/core tests/properties/test_bulk.py tests/properties/test_engines.py
+BOTH := engine stretch checks guard slices packed quota hashing keys replay_check signatures verification
+comma := ,
+space := $() $()
+
+engines: $(READY) ## the core's tests and attacks with each engine (without cargo a stand-in plays the native one)
+	@echo "==> the core with the Python engine"
+	@rm -rf build/engines
+	@mkdir -p build/engines
+	@WATCHWORD_ENGINE=python $(BIN)/coverage run --data-file=build/engines/coverage -m pytest -n auto --dist worksteal $(CORE)
+	@$(BIN)/coverage combine --quiet --data-file=build/engines/coverage build/engines
+	@$(BIN)/coverage report --data-file=build/engines/coverage --fail-under=100 \
+	    --include='$(subst $(space),$(comma),$(BOTH:%=src/watchword/%.py))'
+	@echo "==> the core with the native engine, for messages that come alone too"
+	@WATCHWORD_ENGINE= $(BIN)/python -m pytest -n auto --dist worksteal --runs-of-one $(CORE)
 
 interop: $(READY) ## every test vector in Go, and messages between Go and Python over real brokers (needs Go)
 	@if ! command -v go >/dev/null; then echo "==> Go is not on this machine: the implementation in interop/ did not run"; \

@@ -1,7 +1,8 @@
 //! The test vectors of the specification, without Python: what an envelope is, and whose signature holds.
 //!
-//! Which key a message claims, where it was found and when are for Watchword's Python side; so here a verified message
-//! has to be read and its signature has to hold, and one that is `malformed` by its envelope alone has to be refused.
+//! Which key a message claims, where it was found and when are for Watchword's Python side; so here whatever passed check
+//! 2 has to be read, and what is `malformed` by its envelope alone has to be refused. What verifies has to be signed and
+//! digested as it is, and what is `altered` otherwise.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -104,6 +105,76 @@ fn what_is_malformed_is_not_read() {
         }
     }
     assert!(refused > 80, "{refused}");
+}
+
+#[test]
+fn whatever_passed_the_second_check_is_read() {
+    let mut read = 0;
+    for case in cases() {
+        for (message, verdict) in pairs(&case) {
+            if let Some("unsigned" | "malformed") = verdict["reason"].as_str() {
+                continue;
+            }
+            let found = envelopes(message);
+            assert_eq!(found.len(), 1, "{}", case["name"]);
+            assert!(parsed(found[0].as_ref().expect("an envelope")).is_some(), "{}: not read", case["name"]);
+            read += 1;
+        }
+    }
+    assert!(read > 250, "{read}");
+}
+
+#[test]
+fn what_is_unsigned_bears_no_envelope() {
+    let mut seen = 0;
+    for case in cases() {
+        for (message, verdict) in pairs(&case) {
+            if verdict["reason"] == "unsigned" {
+                assert!(envelopes(message).is_empty(), "{}: an envelope is found", case["name"]);
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 0);
+}
+
+/// Whether value, key and covered headers are as signed.
+fn is_as_signed(message: &Value, raw: &[u8], one: &Envelope) -> bool {
+    let bytes = |value: &Value| value.as_str().map(|text| STANDARD.decode(text).expect("base64"));
+    let value = bytes(&message["value"]).map(|value| tree::sha256(&[&value]));
+    let covered = one.covered.map_or(Vec::new(), |list| envelope::names(list.of(raw)).expect("names"));
+    let headers = message["headers"].as_array().expect("headers");
+    let pairs: Vec<_> = headers.iter().filter(|pair| covered.contains(&pair[0].as_str().expect("a name"))).collect();
+    let key = bytes(&message["key"]);
+    let mut digested = Vec::new();
+    envelope::write_metadata(&mut digested, key.as_deref(), pairs.len());
+    for pair in pairs {
+        envelope::write_pair(&mut digested, pair[0].as_str().expect("a name"), bytes(&pair[1]).as_deref());
+    }
+    let has_metadata = key.is_some() || !covered.is_empty();
+    value == one.value && one.metadata == has_metadata.then(|| tree::sha256(&[&digested]))
+}
+
+#[test]
+fn what_verifies_is_as_signed_and_what_is_altered_is_not() {
+    let (mut same, mut others) = (0, 0);
+    for case in cases() {
+        for (message, verdict) in pairs(&case) {
+            let is_altered = verdict["reason"] == "altered";
+            if verdict["verdict"] != "verified" && !is_altered {
+                continue;
+            }
+            let (raw, one) = parsed(envelopes(message)[0].as_ref().expect("an envelope")).expect("it is read");
+            // A record's own time and a stream's id are compared with what was signed, and not digested.
+            let name = case["name"].as_str().expect("a name");
+            if is_altered && (name.contains("timestamp") || name.contains("Nats-Msg-Id")) {
+                continue;
+            }
+            assert_eq!(is_as_signed(message, &raw, &one), !is_altered, "{name}");
+            if is_altered { others += 1 } else { same += 1 }
+        }
+    }
+    assert!(same > 100 && others > 15, "{same} as signed, {others} altered");
 }
 
 #[test]

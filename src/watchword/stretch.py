@@ -64,11 +64,6 @@ class Stretch:
         return self.message.channel if self.request is None else self.request.channel
 
     @property
-    def verdict(self) -> None:
-        """None, as of a case that has none yet."""
-        return
-
-    @property
     def pair(self) -> Pair:
         """Principal and key id."""
         return self.key.principal, self.key.key_id

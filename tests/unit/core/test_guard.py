@@ -369,3 +369,16 @@ def test_what_is_never_settled_leaves_in_the_end() -> None:
     at_once(memory.claim(claim(id=b"4" * 16, issued_at=at, reference=at + 1)))
     assert len(memory) == 3
     assert at_once(memory.claim(claim(unacked=True))) is TOO_OLD
+
+
+def test_claims_of_the_future_are_known_when_their_time_has_come() -> None:
+    """Promise (A39): what was ahead is a replay elsewhere, though earlier ids have left meanwhile."""
+    memory = store()
+    ahead = claim(id=b"2" * 16, digest=b"e" * 32, issued_at=int(NOW + 2 * HORIZON))
+    memory.remember_ahead(ahead, verified=True)
+    assert at_once(memory.claim(claim())) is FIRST
+    later = claim(id=b"3" * 16, issued_at=int(NOW + 2 * HORIZON), reference=NOW + 2 * HORIZON)
+    assert at_once(memory.claim(later)) is FIRST
+    assert len(memory) == 2
+    elsewhere = replace(ahead, place=place(9), reference=NOW + 2 * HORIZON)
+    assert at_once(memory.claim(elsewhere)) is REPLAYED

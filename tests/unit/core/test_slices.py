@@ -2,6 +2,7 @@
 
 from collections import Counter
 from math import inf
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -9,6 +10,9 @@ from tests.support import stand_in
 from watchword import engine
 from watchword.packed import OPEN, Bucket
 from watchword.slices import Slices
+
+if TYPE_CHECKING:
+    from watchword.engine import Entry
 
 ANN, BEN, NOBODY = 1, 2, 0
 
@@ -112,3 +116,17 @@ def test_only_slices_that_are_there_are_looked_into() -> None:
     assert slices.holds_any(make([(5, 1, 0, None)]), 0, 1 << 33)
     assert not slices.holds_any(make([(5, 2, 0, None)]), 0, 1 << 33)
     assert not slices.holds_any(make([(5, 1, 0, None)]), 20, 1 << 33)
+
+
+@pytest.mark.parametrize("room", [1, 3, 50])
+def test_what_is_put_at_once_is_packed_as_what_is_put_one_by_one(room: int) -> None:
+    """Promise: ids that are put together are found, within one slice or over several, and no more wait to be packed."""
+    slices, make = Slices(10), (engine.native() or stand_in).Entries
+    rows: list[Entry] = [(at * 3, at, at * 7, at) for at in range(10)]
+    slices.put_all(make(rows[:3]), 0, 6, ANN, room)
+    slices.note(35, 9)  # a slice without a bucket
+    slices.put_all(make(rows[3:]), 9, 27, ANN, room)
+    assert [slices.find(issued_at, key) for issued_at, key, _, _ in rows] == [mark for _, _, mark, _ in rows]
+    assert slices.holds_any(make([(39, 3, 0, None), (0, 4, 0, None)]), 0, 39)
+    assert not slices.holds_any(make([(39, 3, 0, None)]), 30, 39)
+    assert slices._open < room
