@@ -134,20 +134,6 @@ def encode_direct(claims: bytes, protected: bytes, signature: bytes) -> bytes:
     return _armored(b"\x83\x01", of_bytes(claims), b"\x84", of_bytes(protected), b"\xa0\xf6", of_bytes(signature))
 
 
-def encode_batched(
-    claims: Sequence[bytes], paths: Sequence[Sequence[bytes]], protected: bytes, signature: bytes
-) -> list[bytes]:
-    """Return the header value of each leaf of a signed tree, in order; ``protected`` says that they are such."""
-    before = b"\x84" + of_bytes(protected) + INCLUSION
-    tree = head(ARRAY, 3) + of_int(len(claims))
-    after = b"\xf6" + of_bytes(signature)
-    values: list[bytes] = []
-    for index, path in enumerate(paths):
-        proof = b"".join((tree, of_int(index), head(ARRAY, len(path)), HASH, HASH.join(path)))
-        values.append(_armored(b"\x83\x01", of_bytes(claims[index]), before, of_bytes(proof), after))
-    return values
-
-
 class SignedTree:
     """Claims under one signature, which is made of ``data``; a single one is signed directly.
 
@@ -167,7 +153,14 @@ class SignedTree:
         """Return the header value of each, in order."""
         if len(self._claims) == 1:
             return [encode_direct(self._claims[0], self._protected, signature)]
-        return encode_batched(self._claims, self._paths, self._protected, signature)
+        before = b"\x84" + of_bytes(self._protected) + INCLUSION
+        tree = head(ARRAY, 3) + of_int(len(self._claims))
+        after = b"\xf6" + of_bytes(signature)
+        values: list[bytes] = []
+        for index, path in enumerate(self._paths):
+            proof = b"".join((tree, of_int(index), head(ARRAY, len(path)), HASH, HASH.join(path)))
+            values.append(_armored(b"\x83\x01", of_bytes(self._claims[index]), before, of_bytes(proof), after))
+        return values
 
 
 def overhead(protected: bytes, path: int) -> int:

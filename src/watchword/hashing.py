@@ -31,7 +31,8 @@ class Hashing:
     def __init__(self, kept: int) -> None:
         self._secret: Final = os.urandom(32)
         self._a, self._b, self._c = (1 + secrets.randbelow(_PRIME - 1) for _ in range(3))
-        self._number: Final = lru_cache(kept)(self._hash)
+        self.number: Final = lru_cache(kept)(self._hash)
+        """What stands for a principal or a log, below 2^128."""
 
     @cached_property
     def native(self) -> Hasher:
@@ -40,13 +41,9 @@ class Hashing:
         assert native is not None  # noqa: S101 - who asks has a run of it
         return native.Hasher(*(number.to_bytes(24, "little") for number in (self._a, self._b, self._c)))
 
-    def number(self, name: str) -> int:
-        """Return what stands for a principal or a log, below 2^128."""
-        return self._number(name)
-
     def key(self, principal: str, message_id: bytes, issued_at: int) -> int:
         """Return what an id is kept under."""
-        linear = int.from_bytes(message_id) * self._a + issued_at * self._b + self._number(principal)
+        linear = int.from_bytes(message_id) * self._a + issued_at * self._b + self.number(principal)
         return linear % _PRIME & _64_BITS
 
     def late_key(self, claim: Claimed) -> int:
@@ -63,7 +60,7 @@ class Hashing:
         if claim.place is not None:
             position, stamp = claim.place
             linear += position.offset * self._b + (0 if stamp is None else 1 + hash(stamp)) * self._c
-            linear += self._number(position.log)
+            linear += self.number(position.log)
         return linear % _PRIME & _64_BITS
 
     def _hash(self, data: str | bytes) -> int:

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from watchword.errors import ConfigurationError
 from watchword.keys import VerificationKey, base64url, public_members, thumbprint_id
+from watchword.wire_json import members_from_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -45,22 +46,14 @@ def parse_jwks(data: bytes) -> list[VerificationKey]:
     if len(data) > MAX_SET_BYTES:
         raise ConfigurationError(f"key set of {len(data)} bytes: at most {MAX_SET_BYTES}")
     try:
-        document = json.loads(data, object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError):
-        raise ConfigurationError('not JSON (or a name twice in it): write a JWK Set, {"keys": [...]}') from None
-    entries = document.get("keys") if isinstance(document, dict) else None
+        entries = members_from_json(data).get("keys")
+    except ValueError:
+        raise ConfigurationError('not JSON, or no object, or a name twice: write a JWK Set, {"keys": [...]}') from None
     if not isinstance(entries, list):
         raise ConfigurationError('no list "keys": write a JWK Set, {"keys": [...]}')
     if len(entries) > MAX_SET_KEYS:
         raise ConfigurationError(f"key set of {len(entries)} keys: at most {MAX_SET_KEYS}")
     return [parse_jwk(entry, f"key {number}") for number, entry in enumerate(entries, 1)]
-
-
-def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a name twice in one object")
-    return members
 
 
 def parse_jwk(entry: object, where: str) -> VerificationKey:

@@ -180,10 +180,6 @@ class Instance(NamedTuple):
     issued_at: int
     said: Announcement
 
-    @property
-    def _age(self) -> tuple[int, int]:
-        return self.issued_at, self.said.number
-
 
 class Reported(NamedTuple):
     """What others say of a principal: who they are, their scores (0 to 1), and how many of them saw each fact."""
@@ -237,7 +233,7 @@ class Presence:
             self._drop_oldest(max(self._known.values(), key=len))
 
     def _drop_oldest(self, of_one: dict[str, Instance]) -> None:
-        oldest = min(of_one.values(), key=lambda one: one._age)  # noqa: SLF001 - our own
+        oldest = min(of_one.values(), key=lambda one: (one.issued_at, one.said.number))
         del of_one[oldest.said.instance]
         self._count -= 1
         self.dropped += 1

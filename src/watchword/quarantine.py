@@ -162,24 +162,22 @@ class CappedQuarantine(ABC):
 
     def no_room(self, verdict: Rejected | Unavailable) -> None:
         """Count a message for which there was no ``room``, and tell of it."""
-        budget = budget_of(verdict)
-        self.counts[f"no_room_{budget}"] += 1
-        self._tell_of(
-            "quarantine.no_room",
-            budget,
-            self._clock(),
-            remedy="see where so many come from at once, and whether the quarantine takes long to answer",
-        )
+        remedy = "see where so many come from at once, and whether the quarantine takes long to answer"
+        self._left_out("no_room", budget_of(verdict), self._clock(), remedy)
 
     def _capped(self, budget: str, now: float) -> bool:
-        self.counts[f"capped_{budget}"] += 1
-        self._tell_of(
-            "quarantine.capped",
-            budget,
-            now,
-            remedy="see where these messages come from; to keep more copies raise rate or bytes_per_second",
-        )
+        remedy = "see where these messages come from; to keep more copies raise rate or bytes_per_second"
+        self._left_out("capped", budget, now, remedy)
         return False
+
+    def _left_out(self, cause: str, budget: str, now: float, remedy: str) -> None:
+        """Count a message without a copy, and warn of it at most once in ``TOLD_AGAIN`` seconds for each budget."""
+        what = f"{cause}_{budget}"
+        self.counts[what] += 1
+        if not 0 <= now - self._told_at.get(what, -TOLD_AGAIN) < TOLD_AGAIN:
+            self._told_at[what] = now
+            cost = "such messages leave no copy, and are counted"
+            self._warn(f"quarantine.{cause}", budget=budget, cost=cost, remedy=remedy)
 
     def _unavailable(self, budget: str, detail: str) -> Unavailable:
         self.counts[f"unavailable_{budget}"] += 1
@@ -194,13 +192,6 @@ class CappedQuarantine(ABC):
                 cost="rejected messages leave no copy meanwhile, and are counted",
                 remedy=self.remedy,
             )
-
-    def _tell_of(self, event: str, budget: str, now: float, *, remedy: str) -> None:
-        """Warn of something that goes on, at most once in ``TOLD_AGAIN`` seconds for each budget."""
-        what = f"{event} {budget}"
-        if not 0 <= now - self._told_at.get(what, -TOLD_AGAIN) < TOLD_AGAIN:
-            self._told_at[what] = now
-            self._warn(event, budget=budget, cost="such messages leave no copy, and are counted", remedy=remedy)
 
 
 class Room:

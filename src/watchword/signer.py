@@ -76,9 +76,8 @@ class Signer:
             uncovered=frozenset(uncovered),
             overhead=overhead(self._batched, (batch - 1).bit_length()),
         )
-        self.prepare_parts: Final = (
-            self._builder.prepare
-        )  # for adapters that sign many, and would make a Message of each
+        # For adapters that sign many, and would make a Message of each.
+        self.prepare_parts: Final = self._builder.prepare
 
     def hold(self, why: str | None) -> None:
         """Sign nothing for now, and say ``why`` with a SigningError; None lets it sign again.

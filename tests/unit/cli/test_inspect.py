@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.cli.conftest import PLANNER, Run
-from watchword.encoding import Claims, encode_batched, encode_claims, encode_direct, encode_protected
+from watchword.encoding import Claims, SignedTree, encode_claims, encode_direct, encode_protected
 from watchword.envelope import parse
+from watchword.merkle import leaf_of
 from watchword_adapters.cli.inspect import fields_of
 
 MESSAGE = '{"channel": "kafka://prod/tasks", "partition": 7, "key": "", "value": "", "headers": [["a,b", ""]]}'
@@ -68,9 +69,9 @@ def test_a_batched_envelope_shows_its_tree() -> None:
         Claims(issuer=PLANNER, id=bytes(16), issued_at=1, channel="nats://prod/a", request_id=b"q" * 16)
     )
     protected = encode_protected(5, b"k", batched=True)
-    fields = fields_of(parse(encode_batched([claims] * 2, [[bytes(32)]] * 2, protected, b"s")[1]))
+    fields = fields_of(parse(SignedTree([claims] * 2, protected).values(b"s")[1]))
     assert (fields["mode"], fields["tree_size"], fields["tree_index"]) == ("batched", 2, 1)
-    assert fields["tree_path"] == ["00" * 32]
+    assert fields["tree_path"] == [leaf_of(claims).hex()]
     assert (fields["algorithm"], fields["in_reply_to"]) == ("unknown (5)", "71" * 16)
 
 

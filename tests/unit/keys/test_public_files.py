@@ -75,7 +75,7 @@ _ED = pem_of(SigningKey.generate().public)
         (_named(pem_of(ec.generate_private_key(ec.SECP384R1()).public_key())), "use an Ed25519 or P-256 key"),
         (b"", "not JSON"),
         (b"[" * 100_000, "not JSON"),
-        (b'"kty"', 'no list "keys"'),
+        (b'"kty"', "write a JWK Set"),
         (b"{" + b" " * 4 * 1024 * 1024, "at most 4194304"),
     ],
 )
