@@ -11,6 +11,7 @@ from watchword.packed import Bucket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from watchword.engine import Entry
 
@@ -54,12 +55,11 @@ class Slices:
             self._loose.clear()
             self._open = 0
 
-    def holds_any(self, entries: Sequence[Entry]) -> bool:
-        """Tell whether any of the keys of ``entries`` is there, or stands twice among them."""
-        keys = {entry[1] for entry in entries}
+    def holds_any(self, entries: Sequence[Entry], keys: AbstractSet[int]) -> bool:
+        """Tell whether any of the ``keys`` of ``entries`` is there."""
         numbers = {entry[0] // self._width for entry in entries}
         buckets = [bucket for number in numbers if (bucket := self._buckets.get(number)) is not None]
-        return len(keys) < len(entries) or any(bucket.holds_any(keys) for bucket in buckets)
+        return any(bucket.holds_any(keys) for bucket in buckets)
 
     def put_all(self, entries: Sequence[Entry], owner: int, room: int) -> None:
         """Add keys that are not there, as ``put`` does; an offset is None where there is none."""

@@ -51,7 +51,7 @@ from tests.unit.core.world import (
 )
 from watchword import Allow, Policy, Rate, Rejected, Unavailable, VerificationKey, VerifiedMessage, engine
 from watchword.errors import Pending, Shed
-from watchword.message import Expected, Request
+from watchword.message import Expected, Request, log_name
 from watchword.quota import Bounds
 from watchword.spi import Admission, Channel, Claim, MemoryReplayStore, Message, Position, Verifier
 
@@ -556,8 +556,8 @@ def play(given: Input) -> list[object]:  # noqa: C901 - a world, and one branch 
                         )
                         seen.append([told(verdict) for verdict in verdicts])
                         for message, verdict in zip(messages, verdicts, strict=False):
-                            if isinstance(verdict, VerifiedMessage) and message.delivered_by and verdict.issued_at % 2:
-                                judge.acknowledge(message, verdict)
+                            if isinstance(verdict, VerifiedMessage) and message.position and verdict.issued_at % 2:
+                                judge.acknowledge_at(log_name(message), message.position.offset)
                     case "recall":
                         seen.append(at_once(judge.recall_many(messages, unacked=call["unacked"], check=check)))
                     case "reverify":
