@@ -3,6 +3,7 @@
 //! It judges nothing that a person or a plug-in has a say in, and never says no: see `run`.
 
 pub mod batch;
+pub mod block;
 pub mod bucket;
 pub mod cbor;
 pub mod envelope;
@@ -45,7 +46,7 @@ mod watchword_native {
 
     /// Number of the interface that `watchword.engine` describes.
     #[pymodule_export]
-    const INTERFACE: u32 = 2;
+    const INTERFACE: u32 = 3;
 
     #[pymodule_export]
     #[allow(non_upper_case_globals, reason = "Python's name for it")]

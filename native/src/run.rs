@@ -5,6 +5,7 @@
 //! order have one home, and a fault here can cost time, but no honest message.
 
 use crate::batch::MAX_HEADERS;
+use crate::block::{self, Header};
 use crate::bucket::Entry;
 use crate::cbor::Span;
 use crate::envelope::{self, ED25519, Envelope};
@@ -15,6 +16,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyList, PyString, PyTuple};
 use std::collections::HashMap;
+use std::ops::Range;
 
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 const NATS_ID_HEADER: &str = "Nats-Msg-Id";
@@ -39,6 +41,14 @@ enum State {
     Released,
 }
 
+/// A message's headers, as its client gave them.
+enum Headers {
+    /// Pairs of name and value.
+    Pairs(Py<PyTuple>),
+    /// A NATS header block, and which headers of all blocks are its own.
+    Block(Py<PyBytes>, Range<usize>),
+}
+
 /// One message.
 struct Row {
     state: State,
@@ -54,7 +64,7 @@ struct Row {
     created_at: Option<f64>,
     value: Option<Py<PyBytes>>,
     key: Option<Py<PyBytes>>,
-    headers: Py<PyTuple>,
+    headers: Headers,
     position: Option<Py<PyAny>>,
     visible: Option<Py<PyTuple>>,
 }
@@ -90,6 +100,8 @@ struct Group {
 pub struct Run {
     times: Times,
     raw: Vec<u8>,
+    /// The headers of all blocks.
+    headers: Vec<Header>,
     rows: Vec<Option<Row>>,
     end: usize,
     senders: Vec<Sender>,
@@ -142,6 +154,28 @@ impl Run {
             known.buffer.clear();
             known.buffer.extend_from_slice(&found);
             let row = run.read_record(&record, &bounds, &mut known);
+            run.rows.push(row);
+        }
+        Ok(run)
+    }
+
+    /// Reads a NATS client's messages of one reader. `place` is what they have alike: how their URIs begin, reader,
+    /// exclusive. `deliveries` are beside them: where a stream has each, as ((stream, consumer), sequence, stamp in
+    /// nanoseconds, ...), or None.
+    #[staticmethod]
+    fn of_deliveries(
+        messages: &Bound<'_, PyList>,
+        place: (String, String, bool),
+        deliveries: &Bound<'_, PyList>,
+        now: f64,
+        max_age: f64,
+        max_skew: f64,
+        recalled: bool,
+    ) -> PyResult<Self> {
+        let mut run = Run::empty(messages.len(), Times { now, max_age, max_skew, recalled });
+        let mut known = Known::default();
+        for (message, delivery) in messages.iter().zip(deliveries) {
+            let row = run.read_delivery(&message, &delivery, &place, &mut known);
             run.rows.push(row);
         }
         Ok(run)
@@ -330,8 +364,8 @@ impl Run {
 }
 
 /// A message as it was found, beside its envelope and its place.
-struct Found<'py> {
-    headers: Bound<'py, PyTuple>,
+struct Found {
+    headers: Headers,
     value: Option<Py<PyBytes>>,
     key: Option<Py<PyBytes>>,
     offset: Option<u64>,
@@ -355,6 +389,7 @@ impl Run {
         Run {
             times,
             raw: Vec::with_capacity(count * 640),
+            headers: Vec::new(),
             rows: Vec::with_capacity(count),
             end: count,
             senders: Vec::new(),
@@ -384,6 +419,9 @@ impl Run {
     fn read(&mut self, message: &Bound<'_, PyAny>, known: &mut Known) -> Option<Row> {
         let py = message.py();
         let get = |name| message.getattr(name).ok();
+        if !get(intern!(py, "fault"))?.is_none() {
+            return None;
+        }
         let position = get(intern!(py, "position"))?;
         let (mut offset, mut log) = (None, None);
         if !position.is_none() {
@@ -394,8 +432,10 @@ impl Run {
         let between = get(intern!(py, "appended_between"))?;
         known.buffer.clear();
         let nats = write_place(&mut known.buffer, message, log.as_ref())?;
+        let headers = get(intern!(py, "headers"))?.cast_into_exact::<PyTuple>().ok()?;
+        let text = the_envelope(&headers)?;
         let found = Found {
-            headers: get(intern!(py, "headers"))?.cast_into_exact::<PyTuple>().ok()?,
+            headers: Headers::Pairs(headers.unbind()),
             value: bytes(get(intern!(py, "value"))?)?,
             key: bytes(get(intern!(py, "key"))?)?,
             offset,
@@ -405,7 +445,7 @@ impl Run {
             position: if position.is_none() { None } else { Some(position.unbind()) },
             nats,
         };
-        self.take(found, known)
+        self.take(found, text.as_bytes(), known)
     }
 
     /// Does the same with a client's record.
@@ -423,8 +463,10 @@ impl Run {
         if !stamped && between.is_none() {
             return None;
         }
+        let headers = get(intern!(py, "headers"))?.cast_into_exact::<PyTuple>().ok()?;
+        let text = the_envelope(&headers)?;
         let found = Found {
-            headers: get(intern!(py, "headers"))?.cast_into_exact::<PyTuple>().ok()?,
+            headers: Headers::Pairs(headers.unbind()),
             value: bytes(get(intern!(py, "value"))?)?,
             key: bytes(get(intern!(py, "key"))?)?,
             offset: u64::try_from(offset).ok(),
@@ -434,13 +476,78 @@ impl Run {
             position: None,
             nats: false,
         };
-        self.take(found, known)
+        self.take(found, text.as_bytes(), known)
     }
 
-    fn take(&mut self, found: Found<'_>, known: &mut Known) -> Option<Row> {
-        let text = the_envelope(&found.headers)?;
+    /// Does the same with a message as a NATS client has it, whose header block nobody has read.
+    fn read_delivery(
+        &mut self,
+        message: &Bound<'_, PyAny>,
+        delivery: &Bound<'_, PyAny>,
+        place: &(String, String, bool),
+        known: &mut Known,
+    ) -> Option<Row> {
+        let py = message.py();
+        let get = |name| message.getattr(name).ok();
+        let (prefix, reader, exclusive) = place;
+        let subject = get(intern!(py, "subject"))?.cast_into_exact::<PyString>().ok()?;
+        let reply = get(intern!(py, "reply"))?.cast_into_exact::<PyString>().ok()?;
+        let block = get(intern!(py, "headers"))?.getattr(intern!(py, "raw")).ok()?.cast_into_exact::<PyBytes>().ok()?;
+        let value = bytes(get(intern!(py, "data"))?)?;
+        let stored = if delivery.is_none() { None } else { Some(delivery.cast::<PyTuple>().ok()?) };
+        let identity = &mut known.buffer;
+        identity.clear();
+        let subject = subject.to_str().ok()?.as_bytes();
+        identity.extend(((prefix.len() + subject.len()) as u64).to_le_bytes());
+        identity.extend_from_slice(prefix.as_bytes());
+        identity.extend_from_slice(subject);
+        identity.extend((-1_i64).to_le_bytes());
+        let reply = reply.to_str().ok()?;
+        write_maybe(identity, Some(reply).filter(|reply| stored.is_none() && !reply.is_empty()));
+        write_part(identity, reader.as_bytes());
+        let (mut offset, mut stamp) = (None, None);
+        match stored {
+            None => {
+                write_maybe(identity, None);
+                identity.push(u8::from(*exclusive));
+            }
+            Some(stored) => {
+                let by = stored.get_item(0).ok()?.cast_into_exact::<PyTuple>().ok()?;
+                write_text(identity, Some(&by.get_item(0).ok()?))?;
+                identity.push(u8::from(*exclusive));
+                write_text(identity, Some(&by.get_item(0).ok()?))?;
+                write_text(identity, Some(&by.get_item(1).ok()?))?;
+                offset = Some(stored.get_item(1).ok()?.extract::<u64>().ok()?);
+                let seconds = stored.get_item(2).ok()?.extract::<u64>().ok()? as f64 / 1e9;
+                stamp = Some(stamp_of(&PyFloat::new(py, seconds))?);
+            }
+        }
+        let begin = self.headers.len();
+        let raw = block.as_bytes();
+        let row = block::read(raw, &mut self.headers).and_then(|()| {
+            let text = envelope_in(raw, &self.headers[begin..])?;
+            let found = Found {
+                headers: Headers::Block(block.clone().unbind(), begin..self.headers.len()),
+                value,
+                key: None,
+                offset,
+                stamp,
+                bounds: None,
+                created_at: None,
+                position: None,
+                nats: prefix.starts_with("nats:"),
+            };
+            self.take(found, text, known)
+        });
+        if row.is_none() {
+            self.headers.truncate(begin);
+        }
+        row
+    }
+
+    fn take(&mut self, found: Found, text: &[u8], known: &mut Known) -> Option<Row> {
         let before = self.raw.len();
-        let row = envelope::unarmor(text.as_bytes(), &mut self.raw).and_then(|raw| {
+        let row = envelope::unarmor(text, &mut self.raw).and_then(|raw| {
             let one = envelope::parse(raw.of(&self.raw))?;
             self.row_of(found, raw, one, known)
         });
@@ -450,7 +557,7 @@ impl Run {
         row
     }
 
-    fn row_of(&mut self, found: Found<'_>, raw: Span, one: Envelope, known: &mut Known) -> Option<Row> {
+    fn row_of(&mut self, found: Found, raw: Span, one: Envelope, known: &mut Known) -> Option<Row> {
         if one.algorithm == ED25519 && one.signature.end - one.signature.start != 64 {
             return None;
         }
@@ -469,7 +576,7 @@ impl Run {
             created_at: found.created_at,
             value: found.value,
             key: found.key,
-            headers: found.headers.unbind(),
+            headers: found.headers,
             position: found.position,
             visible: None,
         })
@@ -624,39 +731,39 @@ impl Run {
             }
         }
         let sender = &mut self.senders[row.sender];
-        let headers = row.headers.bind(py);
-        let covers_id = sender.covered.iter().any(|name| name == NATS_ID_HEADER);
-        let mut pairs = Vec::with_capacity(128);
-        let mut count = 0;
-        let mut visible = Vec::with_capacity(headers.len());
-        let mut has_others = false;
-        for header in headers.iter_borrowed() {
-            let Ok(pair) = header.cast_exact::<PyTuple>() else {
-                return Ok(false);
-            };
-            let (name, value) = (pair.get_borrowed_item(0)?, pair.get_borrowed_item(1)?);
-            let Ok(name) = name.cast_exact::<PyString>() else {
-                return Ok(false);
-            };
-            let Ok(name) = name.to_str() else {
-                return Ok(false);
-            };
-            if envelope::is_envelope_name(name.as_bytes()) {
-                continue;
+        let mut sight = Sight::new(sender, &one.id);
+        match &row.headers {
+            Headers::Pairs(headers) => {
+                for (number, header) in headers.bind(py).iter_borrowed().enumerate() {
+                    let Ok(pair) = header.cast_exact::<PyTuple>() else {
+                        return Ok(false);
+                    };
+                    let (name, value) = (pair.get_borrowed_item(0)?, pair.get_borrowed_item(1)?);
+                    let Ok(name) = name.cast_exact::<PyString>() else {
+                        return Ok(false);
+                    };
+                    let Ok(name) = name.to_str() else {
+                        return Ok(false);
+                    };
+                    let value = value.cast_exact::<PyBytes>().ok();
+                    if !sight.passes(number, name, value.as_ref().map(|value| value.as_bytes())) {
+                        return Ok(false);
+                    }
+                }
             }
-            let value = value.cast_exact::<PyBytes>().ok();
-            let value = value.as_ref().map(|value| value.as_bytes());
-            if sender.covered.iter().any(|covered| covered == name) {
-                envelope::write_pair(&mut pairs, name, value);
-                count += 1;
-                visible.push(header);
-            } else if TRACE_HEADERS.contains(&name) {
-                has_others = true;
-                visible.push(header);
-            } else if sender.nats && !covers_id && name == NATS_ID_HEADER && value != Some(hex(&one.id).as_bytes()) {
-                return Ok(false);
+            Headers::Block(block, own) => {
+                let block = block.as_bytes(py);
+                for (number, (name, value)) in self.headers[own.clone()].iter().enumerate() {
+                    let Ok(name) = std::str::from_utf8(name.of(block)) else {
+                        return Ok(false);
+                    };
+                    if !sight.passes(number, name, Some(value.of(block))) {
+                        return Ok(false);
+                    }
+                }
             }
         }
+        let Sight { pairs, count, visible, has_others, .. } = sight;
         let metadata = if sender.covered.is_empty() && row.key.is_none() {
             None
         } else {
@@ -672,7 +779,22 @@ impl Run {
         row.visible = Some(match same {
             Some((_, tuple)) => tuple.clone_ref(py),
             None => {
-                let tuple = PyTuple::new(py, visible)?.unbind();
+                let tuple = match &row.headers {
+                    Headers::Pairs(headers) => {
+                        let headers = headers.bind(py);
+                        let seen = visible.iter().map(|number| headers.get_item(*number));
+                        PyTuple::new(py, seen.collect::<PyResult<Vec<_>>>()?)?.unbind()
+                    }
+                    Headers::Block(block, own) => {
+                        let (block, own) = (block.as_bytes(py), &self.headers[own.clone()]);
+                        let seen = visible.iter().map(|number| {
+                            let (name, value) = &own[*number];
+                            (String::from_utf8_lossy(name.of(block)), PyBytes::new(py, value.of(block)))
+                                .into_pyobject(py)
+                        });
+                        PyTuple::new(py, seen.collect::<PyResult<Vec<_>>>()?)?.unbind()
+                    }
+                };
                 if !has_others {
                     sender.last = Some((pairs, tuple.clone_ref(py)));
                 }
@@ -680,6 +802,48 @@ impl Run {
             }
         });
         Ok(true)
+    }
+}
+
+/// What check 7 sees of a message's headers: those that a handler may see, by number, and those digested.
+struct Sight<'a> {
+    covered: &'a [String],
+    nats_id: Option<&'a [u8; 16]>,
+    pairs: Vec<u8>,
+    count: usize,
+    visible: Vec<usize>,
+    has_others: bool,
+}
+
+impl<'a> Sight<'a> {
+    fn new(sender: &'a Sender, id: &'a [u8; 16]) -> Self {
+        let covers_id = sender.covered.iter().any(|name| name == NATS_ID_HEADER);
+        Sight {
+            covered: &sender.covered,
+            nats_id: if sender.nats && !covers_id { Some(id) } else { None },
+            pairs: Vec::with_capacity(128),
+            count: 0,
+            visible: Vec::with_capacity(8),
+            has_others: false,
+        }
+    }
+
+    /// Takes the next header; false where it shows that the message was changed.
+    fn passes(&mut self, number: usize, name: &str, value: Option<&[u8]>) -> bool {
+        if envelope::is_envelope_name(name.as_bytes()) {
+            return true;
+        }
+        if self.covered.iter().any(|covered| covered == name) {
+            envelope::write_pair(&mut self.pairs, name, value);
+            self.count += 1;
+            self.visible.push(number);
+        } else if TRACE_HEADERS.contains(&name) {
+            self.has_others = true;
+            self.visible.push(number);
+        } else if let Some(id) = self.nats_id.filter(|_| name == NATS_ID_HEADER) {
+            return value == Some(hex(id).as_bytes());
+        }
+        true
     }
 }
 
@@ -715,6 +879,13 @@ fn write_text(out: &mut Vec<u8>, text: Option<&Bound<'_, PyAny>>) -> Option<()> 
         Some(text) => write_part(out, text.cast_exact::<PyString>().ok()?.to_str().ok()?.as_bytes()),
     }
     Some(())
+}
+
+fn write_maybe(out: &mut Vec<u8>, text: Option<&str>) {
+    match text {
+        None => out.extend(NOTHING.to_le_bytes()),
+        Some(text) => write_part(out, text.as_bytes()),
+    }
 }
 
 fn write_part(out: &mut Vec<u8>, part: &[u8]) {
@@ -768,6 +939,15 @@ fn the_envelope<'py>(headers: &Bound<'py, PyTuple>) -> Option<Bound<'py, PyBytes
         }
     }
     found.filter(|_| size <= MAX_HEADER_BYTES)
+}
+
+/// Does the same with the headers of a block.
+fn envelope_in<'a>(block: &'a [u8], headers: &[Header]) -> Option<&'a [u8]> {
+    let mut ours = headers.iter().filter(|(name, _)| envelope::is_envelope_name(name.of(block)));
+    let (_, found) = ours.next()?;
+    let size: usize = headers.iter().map(|(name, value)| name.of(block).len() + value.of(block).len()).sum();
+    let fits = headers.len() <= MAX_HEADERS && size <= MAX_HEADER_BYTES && ours.next().is_none();
+    fits.then(|| found.of(block))
 }
 
 /// Returns the broker's stamp and Python's hash of it, which is part of a mark; `None` releases.

@@ -21,7 +21,9 @@ _CHANGED: Final = ": changed since it was signed; what changes messages on the w
 
 
 def the_envelope(message: Message) -> bytes:
-    """Check 1: exactly one envelope, within the size limits."""
+    """Check 1: exactly one envelope, within the size limits, in what could be read."""
+    if message.fault is not None:
+        raise Rejected(Reason.MALFORMED, message.fault)
     if len(message.headers) > MAX_HEADERS:  # by count, before each of them costs anything
         raise Rejected(Reason.MALFORMED, f"{len(message.headers)} headers: at most {MAX_HEADERS}")
     size = sum([len(name.encode(errors="surrogatepass")) + len(value or b"") for name, value in message.headers])

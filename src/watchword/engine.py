@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from watchword.errors import ConfigurationError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 VARIABLE: Final = "WATCHWORD_ENGINE"
 """Environment variable that chooses: ``python`` or ``native``; without it the native one is used where installed."""
 
-INTERFACE: Final = 2
+INTERFACE: Final = 3
 """Number of the interface below; a native engine that was built for another one is refused."""
 
 
@@ -200,6 +200,23 @@ class _Runs(Protocol):
         recalled: bool,  # noqa: FBT001 - by position
     ) -> Run:
         """Read records of one partition, found at (URI, partition, reader, log, exclusive), with bounds as of Looks."""
+        ...
+
+    def of_deliveries(  # noqa: PLR0917 - one caller
+        self,
+        messages: list[Any],
+        place: tuple[str, str, bool],
+        deliveries: Sequence[tuple[object, ...] | None],
+        now: float,
+        max_age: float,
+        max_skew: float,
+        recalled: bool,  # noqa: FBT001 - by position
+    ) -> Run:
+        """Read a NATS client's messages of one reader, found at (how URIs begin, reader, exclusive).
+
+        Their ``headers`` have the block as it came for their ``raw``. Beside each is where a stream has it, as
+        ((stream, consumer), sequence, stamp in nanoseconds, ...), or None.
+        """
         ...
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, final
 from watchword.hashing import Hashing
 from watchword.key_floors import MAX_PROVEN, KeyFloors, ProvenKeys
 from watchword.packed import LEAST, OPEN
+from watchword.pins import Pins
 from watchword.policy import Policy
 from watchword.quota import UNVERIFIED, Bounds, Quota
 from watchword.replay import Admission
@@ -65,6 +66,8 @@ class Sights(Protocol):
     def solicited(self) -> bool: ...
     @property
     def unacked(self) -> bool: ...
+    @property
+    def keep(self) -> float: ...
     def __len__(self) -> int: ...
     def entries(self, hashing: Hashing) -> Entries: ...
     def ids(self) -> list[bytes]: ...
@@ -89,16 +92,6 @@ class Note(NamedTuple):
     data: bytes
 
 
-class _Pin(NamedTuple):
-    """An id that may come again however late."""
-
-    mark: int
-    owner: int
-    issued_at: int
-    keep_until: float
-    offset: float
-
-
 @dataclass(slots=True)
 class _Log:
     """What is known of one log.
@@ -115,7 +108,7 @@ class _Log:
     start: float = -inf
     highest: float = -inf
     latest: dict[str, int] = field(default_factory=dict)
-    pins: dict[int, _Pin] = field(default_factory=dict)
+    pins: Pins = field(default_factory=Pins)
     unverified: int = 0
     ahead: int = -1
 
@@ -214,11 +207,14 @@ class MemoryReplayStore:
         self._open(stretch.log, log)
         if passed > log.highest:
             self._pass_time(log, passed)
-        self._keep_all(log, stretch, entries, owner)
+        self._keep_all(log, stretch, entries, owner, unacked=stretch.unacked)
         return True
 
-    def recall_all(self, stretch: Sights) -> bool:
-        """Recall messages of one sender that are all first sights; False, and nothing is changed, where not all are."""
+    def recall_all(self, stretch: Sights, *, unacked: bool) -> bool:
+        """Recall messages of one sender that are all first sights; False, and nothing is changed, where not all are.
+
+        They are kept until they are settled if they are ``unacked``, whatever they say of it themselves.
+        """
         log = self._known(stretch.log)
         looked = max(log.highest, stretch.passed) if stretch.speaks else log.highest
         begun = -inf if stretch.solicited else log.start
@@ -229,7 +225,7 @@ class MemoryReplayStore:
         self._open(stretch.log, log)
         if looked > log.highest:
             self._pass_time(log, looked)
-        self._keep_all(log, stretch, entries, owner)
+        self._keep_all(log, stretch, entries, owner, unacked=unacked)
         return True
 
     def look(self, log: str, appended_after: float) -> None:
@@ -305,7 +301,7 @@ class MemoryReplayStore:
         known = self._logs.get(log)
         if known is None:
             return None
-        lowest = min([known.ids.lowest, *[pin.offset for pin in known.pins.values()]])
+        lowest = min(known.ids.lowest, known.pins.lowest)
         return None if lowest == inf else int(lowest)
 
     def recall(self, claim: Claimed) -> None:
@@ -352,17 +348,11 @@ class MemoryReplayStore:
             log.ahead = max(log.ahead, claim.issued_at)
             self._put_claims(log, claim, late_key, owner)
 
-    def acknowledge(self, log: str, principal: str, message_id: bytes, issued_at: int) -> None:
-        """Let an unacked id age like any other."""
-        known = self._logs.get(log)
-        if known is not None:
-            self._acknowledged(known, self._hashing.key(principal, message_id, issued_at))
-
     def acknowledge_at(self, log: str, offset: int) -> None:
         """Let all unacked ids at this place age."""
         known = self._logs.get(log)
         if known is not None:
-            for key in [key for key, pin in known.pins.items() if pin.offset == offset]:
+            for key in known.pins.at(offset):
                 self._acknowledged(known, key)
 
     def drop(self, claim: Claimed) -> None:
@@ -371,7 +361,7 @@ class MemoryReplayStore:
         if log is not None and log.pins:
             mark = self._hashing.mark(claim)
             for key in (self._hashing.key(claim.principal, claim.id, claim.issued_at), self._hashing.late_key(claim)):
-                if key in log.pins and log.pins[key].mark == mark:
+                if log.pins.mark(key) == mark:
                     self._acknowledged(log, key)
 
     def forget(self, log: str) -> None:
@@ -379,7 +369,7 @@ class MemoryReplayStore:
         known = self._logs.pop(log, None)
         if known is not None:
             self._release(known, known.ids.owners())
-            self._release(known, Counter([pin.owner for pin in known.pins.values()]))
+            self._release(known, Counter(known.pins.owners()))
 
     def _opened(self, name: str) -> _Log:
         log = _Log(Slices(self._width), KeyFloors(self._proven))
@@ -415,13 +405,11 @@ class MemoryReplayStore:
             log.latest = {principal: at for principal, at in log.latest.items() if at > log.highest}
             if log.ahead < floor:
                 log.ahead = -1
-        # In order of arrival, so the oldest come first; one that outstays its neighbours only delays their leaving.
-        while log.pins:
-            key, pin = next(iter(log.pins.items()))
-            if pin.keep_until >= log.highest:
-                break
-            del log.pins[key]
-            self._release(log, Counter((pin.owner,)))
+        self._let_pins_go(log)
+
+    def _let_pins_go(self, log: _Log) -> None:
+        for owner in log.pins.pop_over(log.highest):
+            self._release(log, Counter((owner,)))
 
     def _is_over(self, log: _Log, claim: Claimed) -> bool:
         """Return True if it need not be remembered: it is too old here, or its first sight may have found no room."""
@@ -515,9 +503,8 @@ class MemoryReplayStore:
         log.ids.put(note.issued_at, key, 0, owner, inf, self._room)
 
     def _find(self, log: _Log, issued_at: int, key: int) -> int | None:
-        if log.pins and key in log.pins:
-            return log.pins[key].mark
-        return log.ids.find(issued_at, key)
+        mark = log.pins.mark(key)
+        return log.ids.find(issued_at, key) if mark is None else mark
 
     def _keep(self, log: _Log, claim: Claimed, key: int, mark: int, owner: int) -> None:
         """Remember a message that passed by its id."""
@@ -528,8 +515,8 @@ class MemoryReplayStore:
             self._notes.append(Note(log.noted, Kind.ID, claim.principal, claim.key_id, claim.issued_at, claim.id))
 
     def _first_sights(self, log: _Log, stretch: Sights, floor: float) -> Entries | None:
-        """Return what is kept of messages; None unless all are first sights that age, issued at ``floor`` or later."""
-        if log.pins or log.unverified or log.ahead >= 0 or stretch.unacked or stretch.speaks is None:
+        """Return what is kept of messages; None unless all are first sights, issued at ``floor`` or later."""
+        if log.unverified or log.ahead >= 0 or stretch.speaks is None:
             return None
         least, latest, pair = stretch.least, log.latest.get(stretch.pair[0], -inf), stretch.pair
         if stretch.speaks:
@@ -537,11 +524,11 @@ class MemoryReplayStore:
         if least < max(floor, latest - self._horizon) or least <= log.key_floors.of(pair):
             return None
         entries = stretch.entries(self._hashing)
-        if entries.has_twins or log.ids.holds_any(entries, stretch.least, stretch.most):
+        if entries.has_twins or (log.pins and log.pins.holds_any({*entries.keys()})):
             return None
-        return entries
+        return None if log.ids.holds_any(entries, stretch.least, stretch.most) else entries
 
-    def _keep_all(self, log: _Log, stretch: Sights, entries: Entries, owner: int) -> None:
+    def _keep_all(self, log: _Log, stretch: Sights, entries: Entries, owner: int, *, unacked: bool) -> None:
         """Remember messages that passed by their ids."""
         principal, key_id = pair = stretch.pair
         if pair not in self._proven:
@@ -549,7 +536,10 @@ class MemoryReplayStore:
         self._offered += len(entries)
         if stretch.speaks:
             log.latest[principal] = max(log.latest.get(principal, -1), stretch.most)
-        log.ids.put_all(entries, stretch.least, stretch.most, owner, self._room)
+        if unacked:
+            log.pins.put_all(entries.rows(), owner, stretch.keep)
+        else:
+            log.ids.put_all(entries, stretch.least, stretch.most, owner, self._room)
         if log.noted is not None:
             self._notes += [
                 Note(log.noted, Kind.ID, principal, key_id, entry[0], message_id)
@@ -587,17 +577,22 @@ class MemoryReplayStore:
         return late_key
 
     def _acknowledged(self, log: _Log, key: int) -> None:
-        pin = log.pins.pop(key, None)
+        pin = log.pins.pop(key)
         if pin is not None:
-            log.ids.put(pin.issued_at, key, pin.mark, pin.owner, pin.offset, self._room)
-            self._pass_time(log, log.highest)
+            issued_at, _, mark, offset = pin.entry
+            log.ids.put(issued_at, key, mark, pin.owner, inf if offset is None else offset, self._room)
+            if issued_at < log.highest - self._horizon:  # it only stayed for being pinned
+                self._pass_time(log, log.highest)
+            else:
+                self._let_pins_go(log)  # it may have held them up
 
     def _put(self, log: _Log, claim: Claimed, key: int, mark: int, owner: int) -> None:
         place = claim.place
-        offset = inf if place is None else place[0].offset
         if claim.unacked:
-            log.pins[key] = _Pin(mark, owner, claim.issued_at, claim.keep_until, offset)
+            entry = claim.issued_at, key, mark, None if place is None else place[0].offset
+            log.pins.put(entry, owner, claim.keep_until)
         else:
+            offset = inf if place is None else place[0].offset
             log.ids.put(claim.issued_at, key, mark, owner, offset, self._room)
 
 

@@ -29,7 +29,6 @@ from watchword.turns import others_turn
 
 if TYPE_CHECKING:
     from watchword.audit import Audit
-    from watchword.message import Message, VerifiedMessage
     from watchword.verifier import Verifier
 
 MAX_ENDED: Final = 100_000
@@ -261,18 +260,17 @@ class Lives:
         life.closed_at = -inf if for_good else self._verifier.clock()
         self._forget_old()
 
-    def acknowledged(self, message: Message, verified: VerifiedMessage) -> None:
-        """Take note that a delivery does not come again."""
-        self._verifier.acknowledge(message, verified)
-        if message.position is not None and (life := self._streams.get(message.reader)) is not None:
-            life.acknowledged(message.position.offset)
-
     def acknowledged_at(self, stream: str, consumer: str, sequence: int) -> None:
         """Take note that the delivery at a place does not come again."""
-        life = self._streams.get(stream_reader(stream, consumer))
-        if life is not None:
-            self._verifier.acknowledge_at(life.log, sequence)
+        name = stream_reader(stream, consumer)
+        self._verifier.acknowledge_at(f"{name}#{stream}", sequence)
+        if (life := self._streams.get(name)) is not None:
             life.acknowledged(sequence)
+
+    def settle(self, life: StreamLife, sequence: int) -> None:
+        """Take note that what a reader was given at a place does not come again."""
+        self._verifier.acknowledge_at(life.log, sequence)
+        life.acknowledged(sequence)
 
     def signed_pattern(self, pattern: str) -> str:
         """Return what is signed for the subject of an alias: both are one reader, for whom an id is used once."""

@@ -156,7 +156,8 @@ class Message:
     (consumer group, queue group or one subscription): the same id may be seen once by each. ``delivered_by`` is the
     stream and consumer that a JetStream ack subject names. ``exclusive`` says that this process alone reads for
     ``reader``, in the order of the log. ``arrival`` stands for a position where the bus gives none: random bytes that
-    this process gave this one copy when the client handed it over.
+    this process gave this one copy when the client handed it over. ``fault`` says why it could not be read, where that
+    is so; then its headers are as far as they could.
     """
 
     channel: Channel
@@ -173,6 +174,7 @@ class Message:
     exclusive: bool = False
     appended_between: tuple[float, float] | None = None
     arrival: bytes | None = None
+    fault: str | None = None
 
     def __repr__(self) -> str:
         size = "none" if self.value is None else f"{len(self.value)} bytes"

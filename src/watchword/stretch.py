@@ -34,7 +34,7 @@ class Stretch:
     """
 
     __slots__ = (
-        "_keep", "_messages", "begin", "common", "end", "first", "key", "least", "log", "message", "most", "passed",
+        "_messages", "begin", "common", "end", "first", "keep", "key", "least", "log", "message", "most", "passed",
         "request", "run", "speaks",
     )  # fmt: skip
 
@@ -42,7 +42,7 @@ class Stretch:
         self, run: Run, begin: int, end: int, messages: Sequence[Message], spoken: Verification, keep: float
     ) -> None:
         self._messages: Final = messages
-        self._keep: Final = keep
+        self.keep: Final = keep
         self.run: Final = run
         self.begin: Final = begin
         self.end: Final = end
@@ -95,7 +95,7 @@ class Stretch:
         case.common, case.request, case.key, case.first = self.common, self.request, self.key, self.first
         case.read = case.keyed = case.signed = True
         case.id, case.issued_at, case.leaf, reference, case.headers = self.run.found(at)
-        case.open(reference, case.issued_at + self._keep)
+        case.open(reference, case.issued_at + self.keep)
         return case
 
     def cases(self) -> list[Verification]:

@@ -23,7 +23,6 @@ from watchword.message import (
     VerifiedMessage,
     check_realm,
     is_principal,
-    log_name,
 )
 from watchword.rates import IssueRates, RateLimiter
 from watchword.reader import LearningReader
@@ -508,10 +507,6 @@ class Verifier:
             case.unacked = case.unacked and comes_again
             self._replay_check.remember_unjudged(case)
 
-    def acknowledge(self, message: Message, verified: VerifiedMessage) -> None:
-        """Say that a delivery which the broker offers until it is acknowledged was, so that its id may age."""
-        self._guard.acknowledge(log_name(message), verified.principal, bytes.fromhex(verified.id), verified.issued_at)
-
     def acknowledge_at(self, log: str, offset: int) -> None:
         """Let the id of an unacked delivery age, of which only the place is known."""
         self._guard.acknowledge_at(log, offset)
@@ -594,7 +589,7 @@ class Verifier:
 
     def _recall_all(self, stretch: Stretch, *, unacked: bool) -> bool:
         """Recall messages of one sender at once; False, and nothing done, where each is to be recalled by itself."""
-        return not unacked and self._replay_check.guards(stretch.message) and self._guard.recall_all(stretch)
+        return self._replay_check.guards(stretch.message) and self._guard.recall_all(stretch, unacked=unacked)
 
     def _unless_revoked(self, key: VerificationKey | Reason) -> VerificationKey | Reason:
         """Return a key as operators leave it; Unavailable where they may have said more than is known."""

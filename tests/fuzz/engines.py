@@ -23,6 +23,7 @@ from tests.fuzz.inputs import Input, Outgoing
 from tests.unit.core.world import ALICE, ALICE_KEY, NOW, at_once, in_turns
 from watchword import Rejected, Unavailable, VerificationKey, VerifiedMessage, WatchwordError, engine
 from watchword.looks import Looks
+from watchword.message import log_name
 from watchword.quota import Bounds
 from watchword.spi import Admission, Claim, MemoryReplayStore, Signer, Verifier
 from watchword_adapters.kafka.records import Records
@@ -222,8 +223,8 @@ class Play:
                     )
                 )
                 for message, verdict in zip(messages, verdicts, strict=False):
-                    if isinstance(verdict, VerifiedMessage) and message.delivered_by and verdict.issued_at % 2:
-                        judge.acknowledge(message, verdict)
+                    if isinstance(verdict, VerifiedMessage) and message.position and verdict.issued_at % 2:
+                        judge.acknowledge_at(log_name(message), message.position.offset)
                 return [told(verdict) for verdict in verdicts]
             case "recall":
                 return at_once(judge.recall_many(messages, unacked=call.unacked, check=check or _together))

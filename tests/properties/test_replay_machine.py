@@ -277,7 +277,7 @@ class Stream(Reading):
         if not lost:
             self.open.pop(record.offset, None)
         self.memory.pinned.discard(record.ident)
-        self.store.acknowledge(LOG, record.ident[0], record.ident[1].to_bytes(16), record.issued_at)
+        self.store.acknowledge_at(LOG, record.offset)
 
     @rule(keep=st.integers(0, 10))
     def cut(self, keep: int) -> None:

@@ -34,7 +34,7 @@ class Seen:
     id: bytes
     issued_at: int
     digest: bytes
-    place: object
+    place: tuple[Position, float | None] | None
     settled: bool
     keep_until: float
 
@@ -174,17 +174,15 @@ class Replay(RuleBasedStateMachine):
         given = claim.principal, claim.id, claim.issued_at, claim.digest, claim.place, settled, claim.keep_until
         model.seen.append(Seen(*given))
 
-    @rule(log=LOGS, principal=PRINCIPALS, message_id=IDS, issued_at=TIMES)
-    def acknowledge(self, log: str, principal: str, message_id: bytes, issued_at: int) -> None:
-        """Acknowledge a delivery, or one that never was."""
-        self.store.acknowledge(log, principal, message_id, issued_at)
-        model = self.logs.get(log)
-        for seen in [] if model is None else model.seen:
-            if (seen.principal, seen.id, seen.issued_at, seen.settled) == (principal, message_id, issued_at, False):
+    @rule(log=LOGS, offset=st.integers(0, 2))
+    def acknowledge(self, log: str, offset: int) -> None:
+        """Acknowledge what was delivered of a place, or what never was."""
+        self.store.acknowledge_at(log, offset)
+        model = self.logs.get(log, Log())
+        for seen in list(model.seen):
+            if not seen.settled and seen.place is not None and seen.place[0].offset == offset:
                 seen.settled = True
-                assert model is not None
                 model.pass_time(model.highest)
-                break
 
     @rule(log=LOGS, floor=TIMES)
     def begin(self, log: str, floor: int) -> None:

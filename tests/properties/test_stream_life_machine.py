@@ -43,7 +43,7 @@ class StreamReaders(RuleBasedStateMachine):
         """What was issued up to then may be stale, for what was stored then has gone before the reader was given it."""
 
         self.way: list[Delivery] = []
-        self.held: dict[int, tuple[Delivery, VerifiedMessage]] = {}
+        self.held: set[int] = set()
         """What the application has, and has not acknowledged."""
 
         self.may_come: set[int] = set()
@@ -360,21 +360,18 @@ class StreamReaders(RuleBasedStateMachine):
                 self.acknowledge(delivery.stored.sequence)
             count -= 1
 
-    @rule(which=ANY, lost=st.sampled_from([False, False, True]), bare=st.booleans())
-    def ack(self, which: int, lost: bool, bare: bool) -> None:  # noqa: FBT001
+    @rule(which=ANY, lost=st.sampled_from([False, False, True]))
+    def ack(self, which: int, lost: bool) -> None:  # noqa: FBT001
         """Acknowledge, in any order; that may be lost on the way to the server."""
         if self.held:
-            self.acknowledge(list(self.held)[which % len(self.held)], lost=lost, bare=bare)
+            self.acknowledge(list(self.held)[which % len(self.held)], lost=lost)
 
-    def acknowledge(self, sequence: int, *, lost: bool = False, bare: bool = False) -> None:
-        """Acknowledge what was handed over; a ``bare`` acknowledgement knows the place only."""
-        delivery, verified = self.held.pop(sequence)
+    def acknowledge(self, sequence: int, *, lost: bool = False) -> None:
+        """Acknowledge what was handed over."""
+        self.held.discard(sequence)
         if not lost:
             self.server.consumer.pending.pop(sequence, None)
-        if bare:
-            self.lives.acknowledged_at(STREAM, CONSUMER, sequence)
-        else:
-            self.lives.acknowledged(read_as(delivery.stored, READER), verified)
+        self.lives.acknowledged_at(STREAM, CONSUMER, sequence)
         self.may_come.discard(sequence)
 
     def judged(self, delivery: Delivery) -> VerifiedMessage | Rejected | Unavailable:
@@ -414,10 +411,10 @@ class StreamReaders(RuleBasedStateMachine):
         if isinstance(verdict, VerifiedMessage):
             assert stored.ident is not None
             assert self.handed.setdefault(stored.ident, stored.sequence) == stored.sequence, "handed over at two places"
-            self.held[stored.sequence] = delivery, verdict
+            self.held.add(stored.sequence)
             self.may_come.add(stored.sequence)
             if self.is_last(delivery):
-                self.lives.acknowledged(read_as(stored, READER), verdict)
+                self.lives.settle(self.life, stored.sequence)
                 self.may_come.discard(stored.sequence)
         elif isinstance(verdict, Rejected):
             self.life.acknowledged(stored.sequence)
@@ -461,7 +458,7 @@ class StreamReaders(RuleBasedStateMachine):
         """Only what may come again is pinned."""
         log = self.guard._logs.get(f"{READER}#{STREAM}")
         if log is not None:
-            assert {pin.offset for pin in log.pins.values()} <= self.may_come
+            assert log.pins.places() <= self.may_come
 
     def teardown(self) -> None:
         """Deliver everything in the end; replay it all, and let a new process read it."""

@@ -77,7 +77,7 @@ class FakeProducer(seam.FakeNatsProducer):
         expected = Expected(requests={request.id: request}, only_replies=True)
         stored = replace(answer, headers=headers)
         message = _message(stored, self._ours, reader="answers")
-        return _shown(stored, message, await self._ours.watchword.admit(message, expected))
+        return _shown(stored, await self._ours.watchword.admit(message, expected))
 
     async def _judged(self, msg: Any, reader: NatsBroker, group: str, stream: str | None) -> Any:
         """Return a message as ``reader`` would get it; Rejected where it would not."""
@@ -94,7 +94,7 @@ class FakeProducer(seam.FakeNatsProducer):
                 msg.places[stream] = self._logs.append(stream)
             options = {"position": msg.places[stream], "appended_at": reader.watchword.clock(), "exclusive": True}
         message = _message(msg.stored, reader, reader=group, **options)
-        return _shown(msg.stored, message, await reader.watchword.admit(message))
+        return _shown(msg.stored, await reader.watchword.admit(message))
 
 
 async def _signed(
@@ -117,7 +117,7 @@ def _message(msg: PatchedMessage, agent: NatsBroker, position: Position | None =
     )
 
 
-def _shown(msg: PatchedMessage, message: Message, found: Any) -> VerifiedMsg | ObservedMsg:
-    shown: Any = delivered_msg(msg, message, found)
+def _shown(msg: PatchedMessage, found: Any) -> VerifiedMsg | ObservedMsg:
+    shown: Any = delivered_msg(msg, found)
     shown.__class__ = _Verified if isinstance(shown, VerifiedMsg) else _Observed
     return shown  # type: ignore[no-any-return]

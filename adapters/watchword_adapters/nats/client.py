@@ -26,7 +26,7 @@ from watchword_adapters.nats.discovery import is_discovery, unsigned
 from watchword_adapters.nats.errors import STORES, BadSubject, check_pattern, check_queue
 from watchword_adapters.nats.inbox import Inbox
 from watchword_adapters.nats.jetstream import VerifyingJetStream, VerifyingManager
-from watchword_adapters.nats.message import ACK_SUBJECTS, Delivery, is_ack, server_msg
+from watchword_adapters.nats.message import ACK_SUBJECTS, delivery_at, is_ack, server_msg
 from watchword_adapters.nats.outbox import Outbox
 from watchword_adapters.nats.quarantine import NatsQuarantine
 from watchword_adapters.nats.requests import Requests
@@ -466,7 +466,7 @@ class WatchwordClient(Base):
 
     def _acknowledged(self, subject: str) -> None:
         """Let the id of a delivery age that was acknowledged, whoever did it."""
-        delivery = Delivery.parse(subject)
+        delivery = delivery_at(subject)
         if delivery is not None:
             self.watchword.lives.acknowledged_at(*delivery.by, delivery.sequence)
 

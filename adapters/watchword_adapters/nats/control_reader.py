@@ -20,9 +20,8 @@ from watchword import Unavailable
 from watchword.message import channel_of
 from watchword.spi import Message, Position
 from watchword_adapters.control.log import TOGETHER, End
-from watchword_adapters.nats.headers import CONTROL
-from watchword_adapters.nats.message import Delivery
-from watchword_adapters.nats.reader import block_of
+from watchword_adapters.nats.headers import CONTROL, block_of
+from watchword_adapters.nats.message import delivery_at
 from watchword_adapters.nats_rights import NotAllowed
 
 if TYPE_CHECKING:
@@ -208,7 +207,7 @@ class StreamFollower:
             self._tries = 0 if block.status == CONTROL else self._tries
             self._awaited = self._awaited if block.status == CONTROL else 0
             return block.status in _EXPIRED or block.status == CONTROL
-        delivery = Delivery.parse(raw.reply)
+        delivery = delivery_at(raw.reply)
         if delivery is None or delivery.by != (self._stream, self._consumer) or delivery.number <= self._number:
             return True  # not from our consumer
         if delivery.number > self._number + 1:

@@ -11,7 +11,7 @@ from nats.micro.service import DEFAULT_PREFIX, Service
 
 from watchword.message import SERVERS_SUBJECTS
 from watchword_adapters.nats._seam import client_of
-from watchword_adapters.nats.headers import HeaderBlock
+from watchword_adapters.nats.headers import block_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -39,8 +39,7 @@ def unsigned(cb: Handler) -> Handler:
     """Return a handler that gives ``cb`` a question, the answer to which goes out without a signature."""
 
     async def answer(raw: Msg) -> None:
-        status = raw.headers.status if isinstance(raw.headers, HeaderBlock) else None
-        if status is None and not raw.reply.startswith(SERVERS_SUBJECTS):
+        if block_of(raw).status is None and not raw.reply.startswith(SERVERS_SUBJECTS):
             await cb(_Question(client_of(raw), raw.subject, raw.reply))
 
     return answer

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, TypeVar, overload
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
+
+    from nats.aio.msg import Msg
 
     from watchword.message import Header
+
+T = TypeVar("T")
 
 STATUS: Final = "Status"
 DESCRIPTION: Final = "Description"
@@ -20,63 +24,133 @@ CONTROL: Final = "100"
 _OWN: Final = frozenset({STATUS, DESCRIPTION})
 _VERSION: Final = b"NATS/1.0"
 _CRLF: Final = b"\r\n"
+_WITHOUT_STATUS: Final = _VERSION + _CRLF
 _BLANKS: Final = b" \t"
 _NAME: Final = re.compile(rb"[!-9;-~]+")  # printable ASCII without blank and colon
 _ARRIVAL_BYTES: Final = 16
 _STATUS_LINE: Final = re.compile(rb" ([0-9]{3})(?: ([ -~]*))?")
 
 
-class HeaderBlock(dict[str, str]):
-    """The headers of one message: a dict for the client's own use, and what the dict cannot show.
+class HeaderBlock(Mapping[str, str]):
+    """The headers of one message: a mapping for the client's own use, and what a mapping cannot show.
 
     ``pairs`` holds every header in order, duplicates too, values as bytes with blanks and tabs taken off both ends
     and nothing else. ``fault`` says why the block is none; then nothing of it can be trusted. ``status`` is that of the
-    status line, the only thing that ever becomes the dict's ``Status``: a header of that name cannot.
+    status line, the only thing that ever becomes the mapping's ``Status``: a header of that name cannot. ``raw`` is a
+    block without a status line as it came; None where it is not to be read as it came.
     """
+
+    pairs: tuple[Header, ...]
+    fault: str | None
+    status: str | None = None
+    raw: bytes | None = None
+    _shown: dict[str, str] | None = None
+    _arrival: bytes | None = None
 
     def __init__(
         self, pairs: tuple[Header, ...] = (), *, status: str | None = None, text: str = "", fault: str | None = None
     ) -> None:
-        for name, value in pairs:
-            if name not in _OWN:
-                self[name] = (value or b"").decode("utf-8", "replace")
-        self.pairs: Final = pairs
-        self.fault: Final = fault
-        self.status: Final = status
+        self.pairs = pairs
+        self.fault = fault
         if status is not None:
-            self[STATUS] = status
-            if text:
-                self[DESCRIPTION] = text
+            self.status = status
+            self._text = text
 
-    @cached_property
+    @property
     def arrival(self) -> bytes:
         """What tells this copy of the message from every other one, in any process; see ``Message.arrival``."""
-        return os.urandom(_ARRIVAL_BYTES)
+        if self._arrival is None:
+            self._arrival = os.urandom(_ARRIVAL_BYTES)
+        return self._arrival
 
     def refused(self, fault: str) -> HeaderBlock:
         """Return the block as one that cannot be read, and has no status."""
         return HeaderBlock(self.pairs, fault=fault)
 
+    def __bool__(self) -> bool:
+        return True
+
+    def __len__(self) -> int:
+        return len(self._mapping())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._mapping())
+
+    def __getitem__(self, name: str) -> str:
+        return self._mapping()[name]
+
+    @overload
+    def get(self, name: str, default: None = None, /) -> str | None: ...
+    @overload
+    def get(self, name: str, default: str | T, /) -> str | T: ...
+    def get(self, name: str, default: object = None, /) -> object:
+        """Return a value; the client asks each message for its status."""
+        return self.status or default if name == STATUS else self._mapping().get(name, default)
+
+    def _mapping(self) -> dict[str, str]:
+        if self._shown is None:
+            shown = {name: (value or b"").decode("utf-8", "replace") for name, value in self.pairs if name not in _OWN}
+            if self.status is not None:
+                shown[STATUS] = self.status
+                if self._text:
+                    shown[DESCRIPTION] = self._text
+            self._shown = shown
+        return self._shown
+
+
+class _Unread(HeaderBlock):
+    """A block without a status line, which is read when somebody asks: the native engine reads it by itself."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+
+    def __getattr__(self, name: str) -> object:
+        """Read the block, when its pairs or fault are first asked for."""
+        if name not in {"pairs", "fault"}:
+            raise AttributeError(name)
+        assert self.raw is not None  # noqa: S101 - for the type checker: it has been set
+        self.pairs, self.fault = _read_lines(self.raw.split(_CRLF)[1:], self.raw)
+        return self.__dict__[name]
+
 
 def read_block(raw: bytes) -> HeaderBlock:
     """Read ``NATS/1.0[ status[ text]]``, ``name: value`` lines and the empty line at the end; never raises."""
+    if raw.startswith(_WITHOUT_STATUS):
+        return _Unread(raw)
     first, *lines = raw.split(_CRLF)
-    if not first.startswith(_VERSION) or lines[-2:] != [b"", b""]:
-        return HeaderBlock(fault="header block without version or end")
+    if not first.startswith(_VERSION):
+        return HeaderBlock(fault=_NO_BLOCK)
+    pairs, fault = _read_lines(lines, raw)
+    status = _STATUS_LINE.fullmatch(first[len(_VERSION) :])
+    if fault is not None or status is None:
+        return HeaderBlock(pairs, fault=fault or "broken status line")
+    return HeaderBlock(pairs, status=status[1].decode(), text=(status[2] or b"").decode())
+
+
+_NO_BLOCK: Final = "header block without version or end"
+
+
+def _read_lines(lines: list[bytes], raw: bytes) -> tuple[tuple[Header, ...], str | None]:
+    """Read what stands behind the first line of a block; tell what is wrong with it, if anything is."""
+    if lines[-2:] != [b"", b""]:
+        return (), _NO_BLOCK
     pairs: list[Header] = []
     strays = raw.count(b"\r") != len(lines) or raw.count(b"\n") != len(lines)
     for line in lines[:-2]:
         name, colon, value = line.partition(b":")
         if not colon or not _NAME.fullmatch(name) or (strays and (b"\r" in value or b"\n" in value)):
-            return HeaderBlock(tuple(pairs), fault="broken header line")
+            return tuple(pairs), "broken header line"
         pairs.append((name.decode("ascii"), value.strip(_BLANKS)))
-    rest = first[len(_VERSION) :]
-    if not rest:
-        return HeaderBlock(tuple(pairs))
-    status = _STATUS_LINE.fullmatch(rest)
-    if status is None:
-        return HeaderBlock(tuple(pairs), fault="broken status line")
-    return HeaderBlock(tuple(pairs), status=status[1].decode(), text=(status[2] or b"").decode())
+    return tuple(pairs), None
+
+
+_NONE: Final = HeaderBlock()
+
+
+def block_of(raw: Msg) -> HeaderBlock:
+    """Return the headers of a message that our client read."""
+    headers: object = raw.headers
+    return headers if isinstance(headers, HeaderBlock) else _NONE
 
 
 def block_size(headers: Mapping[str, str]) -> int:

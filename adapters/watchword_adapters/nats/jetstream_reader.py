@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from itertools import takewhile
 from json import dumps
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -15,10 +14,10 @@ from watchword import Rejected, Unavailable, VerifiedMessage, endings
 from watchword.audit import UNDETERMINED
 from watchword.endings import Outage
 from watchword.replay_check import PASSED
-from watchword.spi import Expected, ObservedMessage, Position
+from watchword.spi import Expected, ObservedMessage
 from watchword_adapters.nats._seam import listened_at
 from watchword_adapters.nats.gate import Gate
-from watchword_adapters.nats.message import Delivery, sequence_of
+from watchword_adapters.nats.message import delivery_at, sequence_of
 from watchword_adapters.nats.reader import Reader
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from watchword.spi import Delivered, Message
     from watchword_adapters.copies import Copies
     from watchword_adapters.nats.jetstream_rebuild import StreamMemory
-    from watchword_adapters.nats.message import ObservedMsg, VerifiedMsg
+    from watchword_adapters.nats.message import Delivery, ObservedMsg, VerifiedMsg
     from watchword_adapters.nats.reader import Judged, Verdict
 
 FIRST_DELAY: Final = 0.5
@@ -116,21 +115,19 @@ class StreamReader(Reader):
         """See Reader; what the memory has seen, and comes again because its turn did not, would pass for delivered."""
         return False
 
-    def message(self, raw: Msg) -> Message:
-        """See Reader; the position and the time of storing come from the ack subject."""
-        delivery = Delivery.parse(raw.reply)
-        if delivery is None:
-            return super().message(raw)
-        by = delivery.by
-        return self._message(raw, None, Position(by[0], delivery.sequence), delivery.stamp / 1e9, by)
+    def where(self, raw: Msg) -> Delivery | None:
+        """See Reader; the ack subject tells."""
+        return delivery_at(raw.reply)
 
-    def expect(self, raw: Msg, message: Message) -> Expected:
+    def expect(self, raw: Msg) -> Expected:
         """See Reader; only a consumer that was bound may deliver."""
-        position, by = message.position, message.delivered_by
-        if self.life is not None and not self.life.reads(raw.subject):
-            return _NOBODY
-        if self.life is not None and position is not None and self.life.was_passed(position.offset):
-            return self._passed.get(by, self._expectation)
+        delivery, life = delivery_at(raw.reply), self.life
+        by = None if delivery is None else delivery.by
+        if life is not None:
+            if not life.reads(raw.subject):
+                return _NOBODY
+            if delivery is not None and life.was_passed(delivery.sequence):
+                return self._passed.get(by, self._expectation)
         return self._bound.get(by, self._expectation)
 
     def forgets(self, verdict: Verdict) -> bool:
@@ -149,7 +146,7 @@ class StreamReader(Reader):
     async def ready_for(self, raw: Msg) -> None:
         """See Reader; what stands before ``raw`` and was missed is read first, and what its subject has held."""
         await super().ready_for(raw)
-        delivery = Delivery.parse(raw.reply)
+        delivery = delivery_at(raw.reply)
         if (
             self.memory is not None
             and self.life is not None
@@ -172,8 +169,8 @@ class StreamReader(Reader):
         """See Reader."""
         if self.life is not None:
             raws = raws[: self.life.together(map(_place_of, raws))]
-            reads = self.life.reads
-            raws = [raws[0], *takewhile(lambda raw: reads(raw.subject), raws[1:])]
+            if not self.life.reads(raws[0].subject):
+                raws = raws[:1]  # what may widen it does so in its turn
         while True:
             judged = await super().judge_first(raws, check, patience=patience)
             if not self.forgets(judged[-1].verdict):
@@ -184,20 +181,20 @@ class StreamReader(Reader):
 
     async def park(self, raw: Msg, message: Message, pending: Pending) -> None:
         """See Reader; nothing was missed: copies of it are under the same key, and wait behind it."""
-        delivery = Delivery.parse(raw.reply)
+        delivery = delivery_at(raw.reply)
         if delivery is not None and self.life is not None:
             self.life.judged(delivery.sequence, delivery.number, undetermined=True)
         await super().park(raw, message, pending)
 
-    def deliver(self, raw: Msg, message: Message, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
+    def deliver(self, raw: Msg, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
         """See Reader; what does not come again is acknowledged at once."""
         verdict = delivered if isinstance(delivered, VerifiedMessage) else delivered.verdict
-        delivery = Delivery.parse(raw.reply)
-        if delivery is not None and self.life is not None:
-            self.life.judged(delivery.sequence, delivery.number, undetermined=isinstance(verdict, Unavailable))
+        delivery, life = delivery_at(raw.reply), self.life
+        if delivery is not None and life is not None:
+            life.judged(delivery.sequence, delivery.number, undetermined=isinstance(verdict, Unavailable))
             if not self._comes_again(delivery) and isinstance(verdict, VerifiedMessage):
-                self.watchword.lives.acknowledged(message, verdict)
-        return super().deliver(raw, message, delivered)
+                self.watchword.lives.settle(life, delivery.sequence)
+        return super().deliver(raw, delivered)
 
     def close(self) -> None:
         """See Reader."""
@@ -234,7 +231,7 @@ class StreamReader(Reader):
         brake, so it is terminated whatever becomes of the copy. One that could not be judged for too long is
         terminated only once its copy is kept.
         """
-        delivery = Delivery.parse(raw.reply) if message.delivered_by in self._bound else None
+        delivery = delivery_at(raw.reply) if message.delivered_by in self._bound else None
         if delivery is not None and self.life is not None:
             self.life.judged(delivery.sequence, delivery.number, undetermined=isinstance(verdict, Unavailable))
         if isinstance(verdict, Rejected):
@@ -278,7 +275,7 @@ class StreamReader(Reader):
             await self._end(raw, message, answer)
 
     async def _ask_again(self, raw: Msg, message: Message) -> None:
-        delivery = Delivery.parse(raw.reply)
+        delivery = delivery_at(raw.reply)
         attempt = 1 if delivery is None else delivery.attempt
         delay = min(LAST_DELAY, FIRST_DELAY * 2 ** min(attempt - 1, 10))
         await self._end(raw, message, f"-NAK {dumps({'delay': int(delay * 1e9)})}")
@@ -299,5 +296,5 @@ class StreamReader(Reader):
 
 def _place_of(raw: Msg) -> tuple[int, int]:
     """Return sequence and number of a delivery; of what is none those that change nothing."""
-    delivery = Delivery.parse(raw.reply)
+    delivery = delivery_at(raw.reply)
     return (0, 0) if delivery is None else (delivery.sequence, delivery.number)

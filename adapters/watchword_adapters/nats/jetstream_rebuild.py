@@ -19,16 +19,17 @@ from watchword import ConfigurationError, Unavailable, WatchwordError
 from watchword.endings import FIRST_DELAY, LONGEST_DELAY, Outage
 from watchword.stream_life import StreamFacts
 from watchword_adapters.nats._seam import BasePullSubscription
+from watchword_adapters.nats.deliveries import Deliveries
 from watchword_adapters.nats.message import sequence_of
 from watchword_adapters.nats_rights import NotAllowed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
+    from nats.aio.msg import Msg
     from nats.js import JetStreamContext, JetStreamManager
 
     from watchword.signatures import CheckRunner
-    from watchword.spi import Message
     from watchword.stream_life import Beginning
     from watchword_adapters.nats.client import WatchwordClient
     from watchword_adapters.nats.jetstream_reader import StreamReader
@@ -363,10 +364,10 @@ class StreamMemory:
                 fetched = await pull.fetch(min(_BATCH, left), timeout=_SECONDS)
                 left -= len(fetched)
                 reached = sequence_of(fetched[-1])
-                known = {sequence: reader.message(msg) for msg in fetched if (sequence := sequence_of(msg)) <= upto}
-                over = [message for sequence, message in known.items() if sequence <= acknowledged]
+                known = {sequence: msg for msg in fetched if (sequence := sequence_of(msg)) <= upto}
+                over = [msg for sequence, msg in known.items() if sequence <= acknowledged]
                 await _remember(reader, over, client.check, outage, unacked=False)
-                waited_for = {sequence: message for sequence, message in known.items() if sequence > acknowledged}
+                waited_for = {sequence: msg for sequence, msg in known.items() if sequence > acknowledged}
                 await _remember(reader, list(waited_for.values()), client.check, outage, unacked=True)
                 reader.life.recalled(waited_for)
                 recalled += len(known)
@@ -410,20 +411,21 @@ async def _first(
 
 
 async def _remember(
-    reader: StreamReader, messages: list[Message], check: CheckRunner, outage: Outage, *, unacked: bool
+    reader: StreamReader, raws: list[Msg], check: CheckRunner, outage: Outage, *, unacked: bool
 ) -> None:
     """Recall messages; one on whose key there is no verdict for too long is remembered by its claims."""
     verifier, delay = reader.watchword.verifier, FIRST_DELAY
-    while messages:
-        recalled = await verifier.recall_many(messages, unacked=unacked, check=check)
-        messages = messages[recalled:]
-        if not messages:
+    while raws:
+        recalled = await verifier.recall_many(Deliveries(reader, raws), unacked=unacked, check=check)
+        raws = raws[recalled:]
+        if not raws:
             return
         if recalled:
             delay = FIRST_DELAY
-        if reader.watchword.observes(messages[0].channel) or not outage.holds(asyncio.get_running_loop().time()):
-            verifier.remember_unjudged(messages[0], comes_again=unacked)
-            messages = messages[1:]
+        message = reader.message(raws[0])
+        if reader.watchword.observes(message.channel) or not outage.holds(asyncio.get_running_loop().time()):
+            verifier.remember_unjudged(message, comes_again=unacked)
+            raws = raws[1:]
         else:
             await asyncio.sleep(delay)
             delay = min(LONGEST_DELAY, 2 * delay)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from nats.aio.msg import Msg
@@ -11,7 +12,7 @@ from nats.errors import Error
 
 from watchword.envelope import is_envelope_name
 from watchword.message import NATS_ID_HEADER, SERVERS_SUBJECTS, Message, ObservedMessage, VerifiedMessage
-from watchword_adapters.nats._seam import client_of, origin
+from watchword_adapters.nats._seam import client_of, origin, shown_as
 from watchword_adapters.nats.answers import HiddenReply, ReplySubject
 from watchword_adapters.unsigned_reply import UnsignedReply
 
@@ -28,6 +29,7 @@ _ENDS_WITH_MORE: Final = (b"+TERM", b"+NXT")
 _SHORT: Final = 9
 _LONG: Final = 11
 _DIGITS: Final = 20
+_KEPT: Final = 4096
 _ID: Final = re.compile("[0-9a-f]{32}")
 
 
@@ -44,22 +46,29 @@ class Delivery(NamedTuple):
     number: int
     pending: int
 
-    @classmethod
-    def parse(cls, reply: str) -> Delivery | None:
-        """Read ``$JS.ACK[.<domain>.<account>].<stream>.<consumer>.<attempt>.<sequence>.<n>.<ns>.<left>``; else None."""
-        tokens = reply.split(".")
-        if tokens[:2] != _ACK or not (len(tokens) == _SHORT or len(tokens) >= _LONG):
-            return None
-        stream, consumer, *numbers = tokens[2:9] if len(tokens) == _SHORT else tokens[4:11]
-        if not all(0 < len(one) <= _DIGITS and one.isascii() and one.isdigit() for one in numbers):
-            return None
-        attempt, sequence, number, stamp, pending = map(int, numbers)
-        return cls((stream, consumer), sequence, stamp, attempt, number, pending)
+
+@lru_cache(_KEPT)
+def delivery_at(subject: str) -> Delivery | None:
+    """Read ``$JS.ACK[.<domain>.<account>].<stream>.<consumer>.<attempt>.<sequence>.<n>.<ns>.<left>``; else None.
+
+    Those read lately are kept: each is asked for when it comes, is judged, is handed over and is acknowledged.
+    """
+    tokens = subject.split(".")
+    if tokens[:2] != _ACK or not (len(tokens) == _SHORT or len(tokens) >= _LONG):
+        return None
+    stream, consumer, *numbers = tokens[2:9] if len(tokens) == _SHORT else tokens[4:11]
+    if not (all(numbers) and max(map(len, numbers)) <= _DIGITS):
+        return None
+    digits = "".join(numbers)
+    if not (digits.isascii() and digits.isdigit()):
+        return None
+    attempt, sequence, number, stamp, pending = map(int, numbers)
+    return Delivery((stream, consumer), sequence, stamp, attempt, number, pending)
 
 
 def sequence_of(raw: Msg) -> int:
     """Return the stream sequence of a delivery; 0 for what is none."""
-    delivery = Delivery.parse(raw.reply)
+    delivery = delivery_at(raw.reply)
     return 0 if delivery is None else delivery.sequence
 
 
@@ -88,10 +97,9 @@ class Answering(Protocol):
 class DeliveredMsg(Msg):
     """Whatever a handler gets; ``verified`` says who wrote it, and is None for what nobody verified.
 
-    The base's methods would echo headers in an answer, and know nothing of replay memory.
+    The base's methods would echo headers in an answer. (Acknowledgements go out by the client's ``publish``, which lets
+    the message's id age from then on.)
     """
-
-    _message: Message | None = None
 
     @property
     def verified(self) -> VerifiedMessage | None:
@@ -105,28 +113,6 @@ class DeliveredMsg(Msg):
             raise Error("no reply subject available: the request did not sign one")
         client: Answering = client_of(self)
         await client.answer(reply, data, headers, self.verified)
-
-    async def ack(self) -> None:
-        """Acknowledge; the message's id may age from now on."""
-        await super().ack()
-        self._acknowledged()
-
-    async def ack_sync(self, timeout: float = 1.0) -> Msg:  # noqa: ASYNC109 - the base's own signature
-        """Acknowledge and wait until the server has it (``timeout`` in seconds)."""
-        answer = await super().ack_sync(timeout)
-        self._acknowledged()
-        return answer
-
-    async def term(self) -> None:
-        """End redelivery."""
-        await super().term()
-        self._acknowledged()
-
-    def _acknowledged(self) -> None:
-        verified, message = self.verified, self._message
-        if verified is not None and message is not None and message.delivered_by is not None:
-            client: Answering = client_of(self)
-            client.watchword.lives.acknowledged(message, verified)
 
     def _answer_to(self) -> str | None:
         return None
@@ -160,6 +146,8 @@ class ObservedMsg(DeliveredMsg):
     """
 
     verdict: VerifiedMessage | Rejected | Unavailable = None  # type: ignore[assignment]  # as in VerifiedMsg
+    message: Message = None  # type: ignore[assignment]  # as in VerifiedMsg
+    """The message as it came, with every header."""
 
     async def respond(self, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
         """Answer the request; nowhere, with a warning, if its reply subject is hidden."""
@@ -177,12 +165,6 @@ class ObservedMsg(DeliveredMsg):
         """What verified; None for a message that enforcing would not have handed over."""
         return self.verdict if isinstance(self.verdict, VerifiedMessage) else None
 
-    @property
-    def message(self) -> Message:
-        """The message as it came, with every header."""
-        assert self._message is not None  # noqa: S101 - for the type checker: what a reader delivers has one
-        return self._message
-
 
 class ServerMsg(DeliveredMsg):
     """What the server answered to a request of this client's own to it; the server signs nothing."""
@@ -190,7 +172,8 @@ class ServerMsg(DeliveredMsg):
 
 def server_msg(raw: Msg) -> ServerMsg:
     """Make what a caller gets of the server's answer."""
-    return ServerMsg(subject=raw.subject, reply=raw.reply, data=raw.data, headers=raw.headers, **origin(raw))
+    headers = None if raw.headers is None else dict(raw.headers)
+    return ServerMsg(subject=raw.subject, reply=raw.reply, data=raw.data, headers=headers, **origin(raw))
 
 
 def proof_of(msg: Msg) -> VerifiedMessage | None:
@@ -198,30 +181,22 @@ def proof_of(msg: Msg) -> VerifiedMessage | None:
     return msg.verified if isinstance(msg, DeliveredMsg) else None
 
 
-def delivered_msg(raw: Msg, message: Message, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
+def delivered_msg(raw: Msg, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
     """Make the message that a handler gets from the client's own and what was found to be true of it."""
     if isinstance(delivered, ObservedMessage):
-        verdict = delivered.verdict
+        verdict, message = delivered.verdict, delivered.message
         return ObservedMsg(
             **origin(raw),
             subject=raw.subject,
             reply=_observed_reply(raw, message, verdict),
             data=raw.data,
             headers=_observed_headers(raw.headers, verdict),
-            _message=message,
             verdict=verdict,
+            message=message,
         )
-    at_stream = message.position is not None
     visible = {name: (value or b"").decode("utf-8", "replace") for name, value in delivered.headers}
-    return VerifiedMsg(
-        **origin(raw),
-        subject=raw.subject,
-        reply=raw.reply if at_stream else ReplySubject.of(delivered),
-        data=raw.data,
-        headers=visible or None,
-        _message=message,
-        verified=delivered,
-    )
+    reply = ReplySubject.of(delivered) if delivered.position is None else raw.reply
+    return shown_as(VerifiedMsg, raw, reply=reply, headers=visible or None, verified=delivered)
 
 
 def _observed_headers(
@@ -246,5 +221,5 @@ def _observed_reply(raw: Msg, message: Message, verdict: VerifiedMessage | Rejec
     if isinstance(verdict, VerifiedMessage) and message.position is None and verdict.reply_to == raw.reply:
         return ReplySubject.of(verdict)
     if raw.reply.startswith(SERVERS_SUBJECTS):
-        return raw.reply if Delivery.parse(raw.reply) is not None else HiddenReply.of(None)
+        return raw.reply if delivery_at(raw.reply) is not None else HiddenReply.of(None)
     return UnsignedReply(raw.reply)

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from watchword import VerifiedMessage
 from watchword_adapters.freshness import FRESH
 from watchword_adapters.nats.reader import is_undetermined
 
@@ -40,6 +41,15 @@ class ReadAhead:
         self._doubtful = False
         self._changes = 0
 
+    def at_hand(self, raw: Msg) -> Msg | None:
+        """Return what the handler may have of ``raw``, if it has verified and that still stands; else None."""
+        if self._judged:
+            judged = self._judged[0]
+            if judged.raw is raw and isinstance(judged.verdict, VerifiedMessage) and not self._is_old(judged):
+                del self._judged[0]
+                return self._reader.deliver(raw, judged.verdict)
+        return None
+
     async def judge(self, raw: Msg, *, exclusive: bool) -> Msg | None:
         """Return what the handler may have of ``raw``, which was taken off the queue, as ``Reader.judge`` does.
 
@@ -47,19 +57,25 @@ class ReadAhead:
         """
         if self._judged and self._judged[0].raw is not raw:  # it waited for its key, and has come back before these
             return await self._reader.judge(raw)
-        changes = self._reader.watchword.verifier.changes
         if not self._judged:
             if exclusive or self._queue.empty() or not self._reader.looks_ahead:
                 return await self._reader.judge(raw)
+            changes = self._reader.watchword.verifier.changes
             self._judged.extend(await self._reader.judge_first(self._together(raw), self._check, patience=PATIENCE))
             self._doubtful = is_undetermined(self._judged[-1].verdict)
             self._changes = changes
         judged = self._judged.popleft()
-        if changes != self._changes or asyncio.get_running_loop().time() - judged.at >= FRESH:
-            self._changes = changes
+        if self._is_old(judged):
+            self._changes = self._reader.watchword.verifier.changes
             judged, *behind = await self._reader.renew([judged, *self._judged], self._check)
             self._judged = deque(behind)
         return await self._reader.conclude(judged)
+
+    def _is_old(self, judged: Judged) -> bool:
+        """Return True for a verdict that may not stand any more."""
+        if self._reader.watchword.verifier.changes != self._changes:
+            return True
+        return asyncio.get_running_loop().time() - judged.at >= FRESH
 
     def _together(self, raw: Msg) -> list[Msg]:
         """Return ``raw`` and what is judged with it: nothing while an outage lasts, where it may be in vain."""

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from nats.js.errors import NotFoundError
 
-from watchword import Reason, Rejected, Unavailable, VerifiedMessage
+from watchword import Rejected, Unavailable, VerifiedMessage
 from watchword.agent import require
 from watchword.errors import Pending, Shed
 from watchword.message import channel_of, make_message
-from watchword.spi import Expected, ObservedMessage
+from watchword.spi import Expected, ObservedMessage, Position
+from watchword_adapters.nats.deliveries import Deliveries
 from watchword_adapters.nats.gate import Gate
-from watchword_adapters.nats.headers import HeaderBlock
+from watchword_adapters.nats.headers import block_of
 from watchword_adapters.nats.look_ups import LookUps
 from watchword_adapters.nats.message import delivered_msg
 
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
 
     from watchword import Watchword
     from watchword.signatures import CheckRunner
-    from watchword.spi import Delivered, Message, Position, Request
+    from watchword.spi import Delivered, Message, Request
     from watchword_adapters.copies import Copies, Then
-    from watchword_adapters.nats.message import ObservedMsg, VerifiedMsg
+    from watchword_adapters.nats.message import Delivery, ObservedMsg, VerifiedMsg
     from watchword_adapters.nats.waiting import WaitingQueue
 
 Verdict: TypeAlias = "Delivered | Rejected | Unavailable | None"
@@ -36,8 +37,7 @@ Verdict: TypeAlias = "Delivered | Rejected | Unavailable | None"
 
 _ANYTHING: Final = Expected()
 _ANSWERS: Final = Expected(only_replies=True)
-_NONE: Final = HeaderBlock()
-_REFUSALS: Final = (Rejected, Unavailable)
+
 
 MOST_PARKED: Final = 256
 """Messages of one reader that wait for their keys; others of unknown keys cannot be judged meanwhile."""
@@ -49,7 +49,6 @@ class Judged(NamedTuple):
     """A message and its verdict, as of ``at`` (seconds of the event loop's clock)."""
 
     raw: Msg
-    message: Message
     verdict: Verdict
     at: float
 
@@ -103,8 +102,7 @@ class Reader:
 
     async def judge(self, raw: Msg) -> Msg | None:
         """Return what the handler may have of ``raw``; None when it was refused (and audited) or is a status only."""
-        block = block_of(raw)
-        if block.status is not None:
+        if block_of(raw).status is not None:
             return None
         attempts = 0
         with self._at_work():
@@ -113,13 +111,9 @@ class Reader:
                 message = self.message(raw)
                 try:
                     with self.gate.inside():
-                        if block.fault is None:
-                            expected = self.expect(raw, message)
-                            delivered = await self.watchword.admit(message, expected, keys=self._look_ups)
-                        else:
-                            delivered = self._unreadable(message, block.fault)
+                        delivered = await self.watchword.admit(message, self.expect(raw), keys=self._look_ups)
                     if not self.forgets(delivered):  # an observer is given that verdict
-                        return self.deliver(raw, message, delivered)
+                        return self.deliver(raw, delivered)
                 except Pending as pending:
                     if self.waiting is not None:
                         return await self.park(raw, message, pending)
@@ -153,8 +147,7 @@ class Reader:
                     if all(msg is None for msg in delivered):
                         raise
                     break  # if it is made again, they come again, for nobody acknowledged them
-                for one in judged:
-                    delivered.append(await self.conclude(one))
+                delivered += [await self.conclude(one) for one in judged]
                 at, outage = at + len(judged), is_undetermined(judged[-1].verdict)
             return [msg for msg in delivered if msg is not None]
 
@@ -166,34 +159,34 @@ class Reader:
         """
         await self.ready_for(raws[0])
         with self._at_work(), self.gate.inside():
-            run, begun = self._run(raws), asyncio.get_running_loop().time()
-            verdicts = await self._verdicts(run, check, begun + patience)
-            return [
-                Judged(raw, message, verdict, begun) for (raw, message), verdict in zip(run, verdicts, strict=False)
-            ]
+            begun = asyncio.get_running_loop().time()
+            verdicts = await self._verdicts(raws, check, begun + patience)
+            return [Judged(raw, verdict, begun) for raw, verdict in zip(raws, verdicts, strict=False)]
 
     async def renew(self, judged: Sequence[Judged], check: CheckRunner) -> list[Judged]:
         """Judge once more what verified too long ago, up to one that is Unavailable: what does not hold is audited."""
         verified = [one for one in judged if verified_of(one.verdict) is not None]
-        verdicts = await self.watchword.verifier.reverify([one.message for one in verified], check=check)
+        messages = Deliveries(self, [one.raw for one in verified])
+        verdicts = await self.watchword.verifier.reverify(messages, check=check)
         now = asyncio.get_running_loop().time()  # from behind the look-ups: a slow source must not hold all up
         renewed = iter([self._renewed(one, verdict, now) for one, verdict in zip(verified, verdicts, strict=False)])
         return [one if verified_of(one.verdict) is None else next(renewed, one) for one in judged]
 
     async def conclude(self, judged: Judged) -> Msg | None:
         """Return what the handler may have; do what is to be done about a message that it may not."""
-        raw, message, verdict, _ = judged
+        raw, verdict, _ = judged
+        if isinstance(verdict, VerifiedMessage | ObservedMessage):
+            return self.deliver(raw, verdict)
         if verdict is None:
             return None
+        message = self.message(raw)
         if isinstance(verdict, Pending) and self.waiting is not None:
             return await self.park(raw, message, verdict)
         if isinstance(verdict, Unavailable) and self.is_last_chance(message):
             return await self.judge(raw)
-        if isinstance(verdict, _REFUSALS):
-            with self._at_work():
-                await self.refused(raw, message, verdict)
-            return None
-        return self.deliver(raw, message, verdict)
+        with self._at_work():
+            await self.refused(raw, message, verdict)
+        return None
 
     async def park(self, raw: Msg, message: Message, pending: Pending) -> Msg | None:
         """Let a message wait for its key, and others go on; then it comes back to the front of its queue.
@@ -206,7 +199,7 @@ class Reader:
         if queue is None or (self._parks(MOST_PARKED) and (observed or not self.is_last_chance(message))):
             self.watchword.audit.refused(message, _CROWDED, observed=observed)
             if observed:
-                return self.deliver(raw, message, ObservedMessage(message, _CROWDED))
+                return self.deliver(raw, ObservedMessage(message, _CROWDED))
             await self.refused(raw, message, _CROWDED)
             return None
         queue.hold_back()
@@ -240,37 +233,37 @@ class Reader:
         if not self.gate.is_open:
             await self.gate.opened()
 
+    def where(self, raw: Msg) -> Delivery | None:  # noqa: ARG002 - streams look at the message
+        """Return where a stream has ``raw``; None where it was read from none."""
+        return None
+
     def message(self, raw: Msg) -> Message:
         """Return ``raw`` as the core sees it."""
-        return self._message(raw, raw.reply or None, None, None, None)
-
-    def _message(
-        self,
-        raw: Msg,
-        reply_to: str | None,
-        position: Position | None,
-        appended_at: float | None,
-        delivered_by: tuple[str, str] | None,
-    ) -> Message:
-        channel, block = channel_of("nats", self.watchword.realm, raw.subject), block_of(raw)
-        name, pairs, exclusive = self.name, block.pairs, self.exclusive
-        # A message without headers has no arrival of its own; and none that counts, for it is not signed.
-        arrival = block.arrival if position is None and pairs and not exclusive else None
+        channel, block, delivery = channel_of("nats", self.watchword.realm, raw.subject), block_of(raw), self.where(raw)
+        reply_to = position = appended_at = delivered_by = arrival = None
+        pairs, exclusive = block.pairs, self.exclusive
+        if delivery is None:
+            reply_to = raw.reply or None
+            # A message without headers has no arrival of its own; and none that counts, for it is not signed.
+            arrival = block.arrival if pairs and not exclusive else None
+        else:
+            delivered_by, appended_at = delivery.by, delivery.stamp / 1e9
+            position = Position(delivered_by[0], delivery.sequence)
         made: Message = make_message(
-            channel, raw.data, None, pairs, None, reply_to, position, appended_at, None, name, delivered_by, exclusive,
-            None, arrival,
+            channel, raw.data, None, pairs, None, reply_to, position, appended_at, None, self.name, delivered_by,
+            exclusive, None, arrival, block.fault,
         )  # fmt: skip
         return made
 
-    def expect(self, raw: Msg, message: Message) -> Expected:  # noqa: ARG002 - streams look at the message
+    def expect(self, raw: Msg) -> Expected:
         """Return what this reader waits for where ``raw`` was found."""
         return self._expected(raw.subject)
 
-    def deliver(self, raw: Msg, message: Message, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
+    def deliver(self, raw: Msg, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
         """Return what the handler gets."""
         if self._admitted is not None and (verified := verified_of(delivered)) is not None:
             self._admitted(verified)
-        return delivered_msg(raw, message, delivered)
+        return delivered_msg(raw, delivered)
 
     async def refused(
         self,
@@ -322,15 +315,6 @@ class Reader:
         if self.exclusive and self._closed and not self._busy:
             self.watchword.verifier.forget(self.log)
 
-    def _unreadable(self, message: Message, fault: str) -> ObservedMessage:
-        """Account for a message whose header block is none; raise Rejected unless observing."""
-        verdict = Rejected(Reason.MALFORMED, fault, channel=message.channel.uri)
-        observed = self.watchword.observes(message.channel)
-        self.watchword.audit.refused(message, verdict, observed=observed)
-        if not observed:
-            raise verdict
-        return ObservedMessage(message, verdict)
-
     @contextmanager
     def _at_work(self) -> Iterator[None]:
         """Keep the memory of a reader that is closed meanwhile, until nothing is asked of it any more."""
@@ -341,42 +325,26 @@ class Reader:
             self._busy -= 1
             self._forget()
 
-    def _run(self, raws: Sequence[Msg]) -> list[tuple[Msg, Message]]:
-        """Return the first of ``raws`` and those behind it that are judged in bulk with it."""
-        first = raws[0]
-        run = [(first, self.message(first))]
-        if is_plain(first):
-            expected = self.expect(*run[0])
-            for raw in raws[1:]:
-                if not is_plain(raw) or self.expect(raw, message := self.message(raw)) is not expected:
-                    break
-                run.append((raw, message))
-        return run
-
-    async def _verdicts(
-        self, run: Sequence[tuple[Msg, Message]], check: CheckRunner, until: float
-    ) -> Sequence[Verdict]:
-        """Judge messages of one expectation, up to the first that is Unavailable."""
-        (raw, message), *_ = run
-        block = block_of(raw)
-        if block.status is not None:
+    async def _verdicts(self, raws: Sequence[Msg], check: CheckRunner, until: float) -> Sequence[Verdict]:
+        """Judge the first of ``raws``, and of what stands behind it what has its expectation, in bulk."""
+        first, count = raws[0], len(raws)
+        if block_of(first).status is not None:
             return [None]
-        if block.fault is None:
-            messages = [message for _, message in run]
-            expected, now = self.expect(raw, message), asyncio.get_running_loop().time
-            return await self.watchword.admit_many(
-                messages, expected, check=check, enough=lambda: now() >= until, keys=self._look_ups
-            )
-        try:
-            return [self._unreadable(message, block.fault)]
-        except Rejected as verdict:
-            return [verdict]
+        expected, now = self.expect(first), asyncio.get_running_loop().time
+        for at in range(1, count):
+            if block_of(raws[at]).status is not None or self.expect(raws[at]) is not expected:
+                count = at
+                break
+        messages = Deliveries(self, raws[:count])
+        return await self.watchword.admit_many(
+            messages, expected, check=check, enough=lambda: now() >= until, keys=self._look_ups
+        )
 
     def _renewed(self, judged: Judged, verdict: Rejected | Unavailable | None, now: float) -> Judged:
         """Account for what judging once more came to."""
-        message = judged.message
         if verdict is None:
             return judged._replace(at=now)
+        message = self.message(judged.raw)
         observed = isinstance(judged.verdict, ObservedMessage)
         self.watchword.audit.refused(message, verdict, observed=observed)
         return judged._replace(verdict=ObservedMessage(message, verdict) if observed else verdict)
@@ -397,17 +365,6 @@ def found_of(pending: Pending) -> asyncio.Future[object]:
     """Return what is done when the key has been found."""
     assert isinstance(pending.found, asyncio.Future)  # noqa: S101 - for the type checker: look-ups of ours say so
     return pending.found
-
-
-def block_of(raw: Msg) -> HeaderBlock:
-    """Return the headers of a message that this client read."""
-    return raw.headers if isinstance(raw.headers, HeaderBlock) else _NONE
-
-
-def is_plain(raw: Msg) -> bool:
-    """Tell whether ``raw`` is a message that can be read; and not a status line, which is for no handler."""
-    block = block_of(raw)
-    return block.status is None and block.fault is None
 
 
 def verified_of(verdict: Verdict) -> VerifiedMessage | None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from nats import errors
 
 from watchword.spi import Expected, Request
-from watchword_adapters.nats.headers import NO_RESPONDERS
-from watchword_adapters.nats.reader import Reader, block_of, only_answer_to, only_answers
+from watchword_adapters.nats.headers import NO_RESPONDERS, block_of
+from watchword_adapters.nats.reader import Reader, only_answer_to, only_answers
 from watchword_adapters.nats.recent import Recent
 from watchword_adapters.nats_rights import NotAllowed, refused_right
 

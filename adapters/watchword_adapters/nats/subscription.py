@@ -130,10 +130,16 @@ class VerifyingSubscription(BaseSubscription):
     async def _judge_for_handler(self, raw: Msg) -> None:
         assert self._ahead is not None  # noqa: S101 - as in judged
         assert self._handler is not None  # noqa: S101 - as in judged
-        delivered = await self._ahead.judge(raw, exclusive=self._most > 0)
-        if delivered is not None and await self._counts():
+        delivered = self._ahead.at_hand(raw) or await self._ahead.judge(raw, exclusive=self._most > 0)
+        if delivered is not None and (self._may_have_more() or await self._counts()):
             HANDLED.set(proof_of(delivered))
             await self._handler(delivered)
+
+    def _may_have_more(self) -> bool:
+        """Count a message that is about to be handed over; False where there is a last one."""
+        if not self._most:
+            self._given += 1
+        return not self._most
 
     async def _counts(self) -> bool:
         """Count a message that is about to be handed over, and end with the last; False behind that one."""

@@ -176,8 +176,7 @@ def _delivered(message: Message, principal: str | None, mode: Mode) -> VerifiedM
         raise told(error) from None
     sent, reader = _sent(message, principal, mode)
     raw = messages.raw_msg(sent, reader)
-    found = messages.message_of(sent, raw, "test")
-    return messages.handed_over(raw, found, at_once(reader.admit(found)))
+    return messages.handed_over(raw, at_once(reader.admit(messages.message_of(sent, raw, "test"))))
 
 
 def _sent(message: Message, principal: str | None, mode: Mode) -> tuple[Message, Watchword]:

@@ -9,7 +9,7 @@ from nats.aio.msg import Msg
 
 from watchword_adapters.nats._seam import client_of
 from watchword_adapters.nats.headers import HeaderBlock
-from watchword_adapters.nats.message import Delivery, delivered_msg
+from watchword_adapters.nats.message import delivered_msg, delivery_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,6 +59,7 @@ def _ack_subject(position: Position, appended_at: float) -> str:
 def raw_msg(message: Message, reader: Watchword) -> Msg:
     """Return what nats-py would make of a message; one that has a position is delivered by that stream."""
     client: Any = _Client(reader)
+    headers: Any = HeaderBlock(message.headers)
     position, appended_at = message.position, message.appended_at or 0.0
     reply = message.reply_to if position is None else _ack_subject(position, appended_at)
     return Msg(
@@ -66,13 +67,13 @@ def raw_msg(message: Message, reader: Watchword) -> Msg:
         subject=message.channel.name,
         reply=reply or "",
         data=message.value or b"",
-        headers=HeaderBlock(message.headers),
+        headers=headers,
     )
 
 
 def message_of(message: Message, raw: Msg, reader: str) -> Message:
     """Return a message as the adapter shows it to the verifier."""
-    delivery = Delivery.parse(raw.reply)
+    delivery = delivery_at(raw.reply)
     return replace(
         message,
         reader=reader,
@@ -82,9 +83,9 @@ def message_of(message: Message, raw: Msg, reader: str) -> Message:
     )
 
 
-def handed_over(raw: Msg, message: Message, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
+def handed_over(raw: Msg, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
     """Return what the client hands to a handler."""
-    return delivered_msg(raw, message, delivered)
+    return delivered_msg(raw, delivered)
 
 
 def answers_to(msg: Msg) -> list[Answer]:

@@ -59,7 +59,7 @@ class MemorySubscription:
                     self._agent.verifier.remember_unjudged(message)
                 self.dropped.append(verdict)
             else:
-                taken.append(handed_over(raw, message, delivered))
+                taken.append(handed_over(raw, delivered))
         return taken
 
     def restart(self) -> None:

@@ -221,7 +221,7 @@ def test_a14_pins_are_needed_too() -> None:
     later = claim(id=b"2" * 16, place=(Position("S", 9), NOW + 100.5), issued_at=NOW + 100, log=LOG)
     assert at_once(memory.claim(later)) is FIRST
     assert memory.lowest_needed(LOG) == 3
-    memory.acknowledge(LOG, pinned.principal, pinned.id, pinned.issued_at)
+    memory.acknowledge_at(LOG, 3)
     assert memory.lowest_needed(LOG) == 3
     assert at_once(memory.claim(claim(id=b"3" * 16, place=None, issued_at=NOW + 100, log=LOG))) is FIRST
     assert memory.lowest_needed(LOG) == 3

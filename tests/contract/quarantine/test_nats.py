@@ -69,8 +69,7 @@ class TestNatsQuarantine(QuarantineContract):
         copies = []
         for msg in found:
             assert isinstance(msg, ObservedMsg)
-            assert msg._message is not None
-            headers = msg._message.headers
+            headers = msg.message.headers
             copies.append((tuple(name for name, _ in headers), read_copy(msg.data, None, headers)))
         return copies
 

@@ -39,9 +39,8 @@ async def pass_through(world: World, stream: str, quarantine: NatsQuarantine) ->
     answers = []
     for msg in found:
         assert isinstance(msg, ObservedMsg)
-        assert msg._message is not None
         if isinstance(msg.verdict, Rejected | Unavailable):
-            answers.append(await quarantine.put(msg._message, msg.verdict))
+            answers.append(await quarantine.put(msg.message, msg.verdict))
     return answers
 
 

@@ -204,8 +204,7 @@ async def test_reading_leaves_no_consumer_behind(world: World, make_stream: Make
     )
     (msg,) = await bound.fetch(1, timeout=10)
     assert isinstance(msg, ObservedMsg)
-    assert msg._message is not None
-    assert await quarantine.put(msg._message, UNDETERMINED)
+    assert await quarantine.put(msg.message, UNDETERMINED)
     await bound.unsubscribe()
     manager = (await world.plain()).jsm()
     before = [

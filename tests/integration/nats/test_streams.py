@@ -19,7 +19,7 @@ from nats.js.errors import APIError, NoStreamResponseError, TooManyStalledMsgsEr
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import CLOUD, PLANNER, World, soon, unacknowledged, until, verified
 from watchword import ConfigurationError, Mode, Reason, SigningError, Unavailable, VerifiedMessage, Watchword
-from watchword.spi import MemoryReplayStore, Message
+from watchword.spi import MemoryReplayStore
 from watchword_adapters.nats import ObservedMsg, VerifyingJetStream, jetstream_rebuild
 from watchword_adapters.nats.answers import ReplySubject
 
@@ -212,21 +212,21 @@ async def test_ends_of_a_delivery_settle_its_id(world: World, make_stream: MakeS
     """Whatever ends redelivery lets the id age; a second end is refused as nats-py refuses it."""
     stream = await make_stream()
     guard = world.agent(CLOUD)
-    settled: list[str] = []
-    settle = guard.verifier.acknowledge
+    settled: list[int] = []
+    settle = guard.verifier.acknowledge_at
 
-    def tap(message: Message, verified: VerifiedMessage) -> None:
-        settled.append(verified.id)
-        settle(message, verified)
+    def tap(log: str, offset: int) -> None:
+        settled.append(offset)
+        settle(log, offset)
 
-    guard.verifier.acknowledge = tap  # type: ignore[method-assign]  # to listen in
+    guard.verifier.acknowledge_at = tap  # type: ignore[method-assign]  # to listen in
     subscription = await (await world.client(guard)).jetstream().pull_subscribe(f"{stream}.task", durable="worker")
     await (await streams(world, PLANNER)).publish(f"{stream}.task", b"x")
     (msg,) = await subscription.fetch(timeout=10)
     await msg.in_progress()
     assert settled == []
     await getattr(msg, end)()
-    assert settled == [verified(msg).verified.id]
+    assert settled == [1]
     assert msg.is_acked
     with pytest.raises(MsgAlreadyAckdError):
         await msg.ack()

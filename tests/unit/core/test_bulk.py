@@ -29,7 +29,7 @@ from tests.unit.core.world import (
     public,
     raw_of,
 )
-from watchword import MemoryKeys, Policy, VerificationKey, VerifiedMessage
+from watchword import MemoryKeys, Policy, Reason, Rejected, VerificationKey, VerifiedMessage
 from watchword.message import Expected, Request
 from watchword.spi import Admission, Claim, MemoryReplayStore, Message, Position, Verifier
 
@@ -300,6 +300,17 @@ def test_a_delivery_is_recalled_unsettled_where_that_is_said() -> None:
     world = with_store(MemoryReplayStore(horizon=None))
     assert at_once(world.verifier.recall_many(records(3, exclusive=True), unacked=True, check=Checks())) == 3
     assert len(world.verifier._guard._logs["group#tasks/0"].pins) == 3
+
+
+def test_what_could_not_be_read_is_malformed() -> None:
+    """Promise: a fault of a message's own ends it at the first check, alone and together, whatever its headers hold."""
+    messages = [records(3)[0], replace(records(3)[1], fault="broken header line"), records(3)[2]]
+    for together in (messages, messages[1:2]):
+        world = World()
+        verdicts = at_once(world.verifier.verify_many(together, check=Checks()))
+        (broken,) = [verdict for verdict in verdicts if isinstance(verdict, Rejected)]
+        assert (broken.reason, broken.detail) == (Reason.MALFORMED, "broken header line")
+        assert len(verdicts) == len(together)
 
 
 def test_the_time_is_read_once() -> None:

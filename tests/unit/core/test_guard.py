@@ -312,7 +312,7 @@ def test_an_unsettled_id_outlives_the_horizon_until_it_is_settled() -> None:
     assert at_once(memory.claim(claim(id=b"2" * 16, issued_at=late, reference=late))) is FIRST
     assert at_once(memory.claim(claim(unacked=True, reference=late))) is REDELIVERED
     assert at_once(memory.claim(claim(unacked=True, place=place(9)))) is REPLAYED
-    memory.acknowledge("log", claim().principal, b"1" * 16, NOW)
+    memory.acknowledge_at("log", 1)
     assert len(memory) == 1
     assert at_once(memory.claim(claim(unacked=True))) is TOO_OLD
 
@@ -321,9 +321,9 @@ def test_a_settled_id_ages_like_any_other() -> None:
     """Promise: within the horizon a settled id is still known, as what it is."""
     memory = store()
     at_once(memory.claim(claim(unacked=True)))
-    for log, number in (("log", b"1"), ("log", b"1"), ("log", b"9"), ("other", b"1")):
-        memory.acknowledge(log, claim().principal, number * 16, NOW)
-    assert memory._logs["log"].pins == {}
+    for log, offset in (("log", 1), ("log", 1), ("log", 9), ("other", 1)):
+        memory.acknowledge_at(log, offset)
+    assert memory._logs["log"].pins.owners() == []
     assert len(memory) == 1
     assert at_once(memory.claim(claim(unacked=True))) is REDELIVERED
     assert at_once(memory.claim(claim(place=None))) is REPLAYED
@@ -353,7 +353,7 @@ def test_only_the_message_at_its_place_is_dropped() -> None:
     assert len(memory._logs["log"].pins) == 2
     for one in (waiting, handed):
         memory.drop(one)
-    assert memory._logs["log"].pins == {}
+    assert memory._logs["log"].pins.owners() == []
     memory.drop(handed)
     assert at_once(memory.claim(replace(waiting, place=place(9)))) is REPLAYED
 

@@ -60,6 +60,21 @@ def test_status_line(line: bytes, status: str | None, text: str | None) -> None:
     assert (block.status, block["Nats-Last-Stream"]) == (status, "7")
 
 
+def test_a_block_is_read_when_somebody_asks() -> None:
+    """What the client asks each message, whether it is a status line, costs no reading; the rest is read once."""
+    raw = b"NATS/1.0\r\na: 1\r\na: 2\r\n\r\n"
+    block = read_block(raw)
+    assert block.raw == raw
+    assert (block.get("Status"), block.get("Status", "none"), bool(block)) == (None, "none", True)
+    assert not hasattr(block, "anything")
+    assert "pairs" not in vars(block)
+    assert (block["a"], block.get("a"), len(block), [*block]) == ("2", "2", 1, ["a"])
+    assert (block.pairs, block.fault) == ((("a", b"1"), ("a", b"2")), None)
+    assert read_block(b"NATS/1.0 503\r\n\r\n").raw is None
+    refused = block.refused("subject is not UTF-8")
+    assert (refused.raw, refused.fault, refused.pairs) == (None, "subject is not UTF-8", block.pairs)
+
+
 def test_headers_named_like_a_status_are_none() -> None:
     """The dict that the base acts on has no status but the status line's; the pairs keep the header."""
     block = read_block(b"NATS/1.0\r\nStatus: 503\r\nDescription: x\r\n\r\n")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.msg import Msg
 
-from watchword_adapters.nats.message import Delivery
+from watchword_adapters.nats.message import Delivery, delivery_at
 from watchword_adapters.nats.recent import Recent
 from watchword_adapters.nats.requests import MAX_UNREAD_ANSWERS, Waiting
 
@@ -22,7 +22,7 @@ from watchword_adapters.nats.requests import MAX_UNREAD_ANSWERS, Waiting
 )
 def test_ack_subject_in_each_form(reply: str) -> None:
     """The forms without a domain, with one, and with a random tail say the same, as nats-py reads them."""
-    delivery = Delivery.parse(reply)
+    delivery = delivery_at(reply)
     assert delivery == Delivery(("orders", "worker"), 17, 1763928000123456789, 3, 9, 5)
     metadata = Msg.Metadata._from_reply(reply)
     assert (metadata.stream, metadata.consumer, metadata.sequence.stream) == ("orders", "worker", 17)
@@ -38,7 +38,7 @@ def test_ack_subject_in_each_form(reply: str) -> None:
 )
 def test_any_reply_gives_a_delivery_or_none(reply: str) -> None:
     """No reply subject raises anything; numbers are plain decimals of bounded length."""
-    delivery = Delivery.parse(reply)
+    delivery = delivery_at(reply)
     assert delivery is None or delivery.sequence >= 0
 
 

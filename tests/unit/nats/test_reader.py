@@ -100,7 +100,7 @@ async def test_an_ordered_consumer_is_expected_by_its_late_names() -> None:
 
     def expected(consumer: str) -> tuple[str, str] | None:
         raw: Any = Msg(_client=None, subject="tasks", reply=f"$JS.ACK.s.{consumer}.1.1.1.1.1")  # type: ignore[arg-type]
-        return reader.expect(raw, reader.message(raw)).consumer
+        return reader.expect(raw).consumer
 
     assert expected("c19") == ("s", "c19")
     assert expected("c12") == ("s", "c12")

@@ -154,11 +154,9 @@ async def test_what_waits_is_not_taken_for_done() -> None:
 
 async def test_what_is_made_here_verifies_nowhere_else() -> None:
     """Its key is known to nobody: a process that believes the principal rejects the same bytes."""
-    msg = verified_msg(b"3", subject="cloud.scale", principal=PLANNER)
+    msg = observed_msg(b"3", subject="cloud.scale", principal=PLANNER)
     agents = Agents()
     agents.key(PLANNER)
-    sent = msg._message
-    assert sent is not None
     with pytest.raises(Rejected) as caught:
-        await agents("agent://acme/cloud").admit(sent)
+        await agents("agent://acme/cloud").admit(msg.message)
     assert caught.value.reason is Reason.UNKNOWN_KEY
