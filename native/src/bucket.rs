@@ -44,13 +44,14 @@ pub fn has_twins(entries: &[Entry]) -> bool {
 }
 
 /// Under each key a mark, and the number of its owner.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Bucket {
     open: HashMap<u64, (u64, u32), Builder>,
     runs: Vec<Run>,
 }
 
 /// Three columns, in the order of the keys.
+#[derive(Clone)]
 struct Run {
     keys: Vec<u64>,
     marks: Vec<u64>,

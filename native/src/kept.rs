@@ -55,6 +55,10 @@ impl Bucket {
         Bucket { ids: bucket::Bucket::default(), lowest: f64::INFINITY }
     }
 
+    fn __deepcopy__(&self, _memo: &Bound<'_, PyAny>) -> Self {
+        Bucket { ids: self.ids.clone(), lowest: self.lowest }
+    }
+
     fn find(&self, key: u64) -> Option<u64> {
         self.ids.find(key)
     }
