@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Iterable
 
-    from watchword.engine import Entries
+    from watchword_native import Entries
+
     from watchword.key_floors import Pair
     from watchword.quota import Warned
     from watchword.replay import Claim, Claimed

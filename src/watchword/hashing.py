@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 from watchword import engine
 
 if TYPE_CHECKING:
-    from watchword.engine import Hasher
+    from watchword_native import Hasher
+
     from watchword.replay import Claimed
 
 _PRIME: Final = (1 << 130) - 5

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
-    from watchword.engine import Entries
+    from watchword_native import Entries
 
 OPEN: Final = 4096
 """Ids that all tables of a guard hold before they are packed; an open id takes some 200 bytes, a packed one 20."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
-    from watchword.engine import Entry
+    from watchword_native import Entry
 
 
 class Pin(NamedTuple):

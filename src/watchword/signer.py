@@ -23,7 +23,8 @@ from watchword.unsigned import ClaimsBuilder, drafts_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from watchword.engine import Tree
+    from watchword_native import Tree
+
     from watchword.unsigned import Draft, UnsignedEnvelope
 
 BATCH: Final = 64
@@ -197,13 +198,13 @@ class Signer:
         """Whether the private key is held by this process, so that signing takes microseconds."""
         return isinstance(self._backend, SigningKey)
 
-    def _trees(self, claims: list[bytes]) -> Iterator[Tree]:
+    def _trees(self, claims: list[bytes]) -> Iterator[SignedTree | Tree]:
         """Part claims, in order, into as few trees as can be, of sizes that differ by one at most.
 
         A reader is quicker with envelopes of one size, so no tree is left with what the others did not take.
         """
         native = engine.native()
-        make: Callable[[list[bytes], bytes], Tree] = SignedTree if native is None else native.Tree
+        make: Callable[[list[bytes], bytes], SignedTree | Tree] = SignedTree if native is None else native.Tree
         total = len(claims)
         count = -(-total // self.batch)
         for number in range(count):

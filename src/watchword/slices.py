@@ -5,14 +5,17 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from watchword import engine, packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from watchword.engine import Bucket, Entries
+    from watchword_native import Bucket as NativeBucket
+    from watchword_native import Entries
+
+    Bucket: TypeAlias = packed.Bucket | NativeBucket
 
 AT_ONCE: Final = 1 << 18
 """Ids that leave at once, which takes some 10 ms; then the others wait for the next time."""

@@ -11,7 +11,8 @@ from watchword.verification import Verification
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from watchword.engine import Entries, Run
+    from watchword_native import Entries, Run
+
     from watchword.hashing import Hashing
     from watchword.key_floors import Pair
     from watchword.message import Channel, Message, VerifiedMessage

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Awaitable, Callable, Iterable
 
+    from watchword_native import Run
+
     from watchword.control import Control
-    from watchword.engine import Run
     from watchword.envelope import Common
     from watchword.guard import MemoryReplayStore, Note
     from watchword.journal import Journal

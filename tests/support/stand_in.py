@@ -26,7 +26,8 @@ from watchword.verification import Verification
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from watchword.engine import Entry
+    from watchword_native import Entry
+
     from watchword.message import Header
 
 __all__ = [

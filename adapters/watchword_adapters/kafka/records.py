@@ -20,8 +20,10 @@ from watchword.spi import ObservedMessage, Position
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from watchword_native import Run
+
     from watchword import Rejected
-    from watchword.engine import Native, Run
+    from watchword.engine import Native
     from watchword.looks import Looks
     from watchword.spi import Delivered, Message
 

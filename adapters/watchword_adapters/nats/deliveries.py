@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final, overload
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
+    from watchword_native import Run
 
-    from watchword.engine import Native, Run
+    from watchword.engine import Native
     from watchword.spi import Message
     from watchword_adapters.nats.reader import Reader
 

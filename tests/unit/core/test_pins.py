@@ -1,8 +1,8 @@
 """Pins: found by key and by place, oldest first."""
 
 import pytest
+from watchword_native import Entry
 
-from watchword.engine import Entry
 from watchword.pins import Pins
 
 

@@ -12,7 +12,7 @@ from watchword.packed import OPEN, Bucket
 from watchword.slices import Slices
 
 if TYPE_CHECKING:
-    from watchword.engine import Entry
+    from watchword_native import Entry
 
 ANN, BEN, NOBODY = 1, 2, 0
 
