@@ -59,7 +59,8 @@ endif
 
 # What is not the same with both engines, and what it stands on. All of it is reached by these tests, whichever engine
 # is at work; the others of the core's properties are about machines that know of no engine.
-CORE := tests/unit/core tests/vectors tests/attacks/core tests/properties/test_bulk.py tests/properties/test_engines.py
+CORE := tests/unit/core tests/vectors tests/attacks/core \
+    $(addprefix tests/properties/test_,bulk.py deliveries.py engines.py signature_sets.py)
 BOTH := engine stretch checks guard slices packed quota hashing keys replay_check signatures verification
 comma := ,
 space := $() $()

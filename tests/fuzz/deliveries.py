@@ -48,6 +48,7 @@ from watchword_adapters.nats.jetstream_reader import StreamReader
 from watchword_adapters.nats.reader import Reader
 
 if TYPE_CHECKING:
+    from watchword.engine import Native
     from watchword.spi import Message
 
 SIGNERS: Final = (
@@ -302,13 +303,13 @@ def play(given: Input) -> list[object]:
     return [*seen, [replace(claim, arrival=None) for claim in shared.claims]]
 
 
-def differ(seed: int) -> tuple[list[object], list[object]] | None:
+def differ(seed: int, native: Native) -> tuple[list[object], list[object]] | None:
     """Return what each engine shows of one input, if that differs; the native engine's first."""
-    assert engine.native() is not None, "the native engine is not here: make native"
-    native = play(Input(seed))
+    with mock.patch.object(engine, "native", return_value=native):
+        shown = play(Input(seed))
     with mock.patch.object(engine, "native", return_value=None):
-        python = play(Input(seed))
-    return None if comparable(native) == comparable(python) else (native, python)
+        wanted = play(Input(seed))
+    return None if comparable(shown) == comparable(wanted) else (shown, wanted)
 
 
 def main() -> None:
@@ -318,9 +319,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="the first one; each input counts one on")
     options = parser.parse_args()
     logging.disable()
+    native = engine.native()
+    assert native is not None, "the native engine is not here: make native"
     begun, seed, different = time.process_time(), options.seed, list[int]()
     while time.process_time() - begun < options.seconds:
-        if differ(seed) is not None:
+        if differ(seed, native) is not None:
             different.append(seed)
             print(f"seed {seed}: the engines differ", flush=True)  # noqa: T201 - a program's output
         seed += 1

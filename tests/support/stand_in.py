@@ -22,6 +22,7 @@ from watchword.keys import Algorithm
 from watchword.merkle import shared_root
 from watchword.spi import Channel, Message, Position
 from watchword.verification import Verification
+from watchword_adapters.nats.headers import read_block
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,6 +123,25 @@ class Run:
             message = _message_of(record, place, bounds)
             run._rows.append(run._read(message, None) if message is not None and _is_plain(message) else None)
         run._end = len(records)
+        return run
+
+    @classmethod
+    def of_deliveries(  # noqa: PLR0917 - as above
+        cls,
+        messages: list[Any],
+        place: tuple[str, str, bool],
+        deliveries: Sequence[tuple[Any, ...] | None],
+        now: float,
+        max_age: float,
+        max_skew: float,
+        recalled: bool,  # noqa: FBT001 - as above
+    ) -> Run:
+        """See ``engine.Run``."""
+        run = cls([], now, max_age, max_skew, recalled)
+        for one, delivery in zip(messages, deliveries, strict=True):
+            message = _delivered(one, place, delivery)
+            run._rows.append(run._read(message, None) if message is not None and _is_plain(message) else None)
+        run._end = len(messages)
         return run
 
     def _read(self, message: Message, position: Position | None) -> _Row | None:
@@ -298,6 +318,8 @@ def _offset_of(row: _Row) -> int | None:
 def _is_plain(message: Any) -> bool:
     """Tell whether a message's parts are of the very types that they are declared with."""
     position, stamp, headers = message.position, message.appended_at, message.headers
+    if message.fault is not None:
+        return False
     texts = [message.channel.uri, message.reader, *(message.delivered_by or ())]
     texts += [text for text in (message.reply_to,) if text is not None]
     if position is not None:
@@ -345,6 +367,27 @@ def _message_of(
         reader=reader,
         exclusive=exclusive,
         appended_between=None if stamped else known[-1],
+    )
+
+
+def _delivered(raw: Any, place: tuple[str, str, bool], delivery: tuple[Any, ...] | None) -> Message | None:
+    """Return the message that a NATS client has; None for one that the native engine does not read."""
+    prefix, reader, exclusive = place
+    unread = getattr(raw.headers, "raw", None)
+    block = read_block(unread) if type(unread) is bytes else None
+    if block is None or block.fault is not None or block.status is not None:
+        return None
+    where = None if delivery is None else Position(delivery[0][0], delivery[1])
+    return Message(
+        channel=Channel.parse(prefix + raw.subject),
+        value=raw.data,
+        headers=block.pairs,
+        reply_to=raw.reply if where is None and raw.reply else None,
+        position=where,
+        appended_at=None if delivery is None else delivery[2] / 1e9,
+        reader=reader,
+        delivered_by=None if delivery is None else delivery[0],
+        exclusive=exclusive,
     )
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from watchword.guard import DEFAULT_BOUNDS
 from watchword.jwk import parse_jwks
 from watchword.keys import Algorithm
 from watchword.message import Expected
-from watchword.spi import Channel, MemoryReplayStore, Request, Verifier
+from watchword.spi import Channel, MemoryReplayStore, Message, Request, Verifier
 from watchword.testing import Clock, SharedMemoryStore
 from watchword.wire_json import message_from_members, verdict_to_json
 
@@ -75,19 +76,30 @@ def _expected(given: dict[str, Any]) -> Expected:
 def test_vector(vector: dict[str, Any]) -> None:
     """Promise: every message of every vector gets the verdict that the vector names."""
     verifier, expected = _verifier(vector), _expected(vector.get("expected_context", {}))
-    verdicts = []
-    visible = []
-    for members in vector["messages"]:
-        crowd = [["", ""]] * vector.get("empty_headers", 0)
-        message = message_from_members(members | {"headers": crowd + members["headers"]})
+    found: list[object] = []
+    for message in _messages(vector):
         try:
-            verified = at_once(verifier.verify(message, expected))
+            found.append(at_once(verifier.verify(message, expected)))
         except Rejected as refused:
-            verdicts.append(verdict_to_json(refused))
-        else:
-            verdicts.append(verdict_to_json(verified))
-            visible.append(_headers(verified))
-    assert verdicts == vector["verdicts"]
+            found.append(refused)
+    _hold(vector, found)
+
+
+@pytest.mark.parametrize("vector", [one for one in VECTORS if len(one.values[0]["messages"]) > 1])  # type: ignore[index] # a vector
+def test_vector_at_once(vector: dict[str, Any]) -> None:
+    """Promise: so do all of its messages where they are judged together."""
+    verifier, expected = _verifier(vector), _expected(vector.get("expected_context", {}))
+    _hold(vector, at_once(verifier.verify_many(_messages(vector), expected)))
+
+
+def _messages(vector: dict[str, Any]) -> list[Message]:
+    crowd = [["", ""]] * vector.get("empty_headers", 0)
+    return [message_from_members(members | {"headers": crowd + members["headers"]}) for members in vector["messages"]]
+
+
+def _hold(vector: dict[str, Any], found: Sequence[Any]) -> None:
+    assert [verdict_to_json(verdict) for verdict in found] == vector["verdicts"]
+    visible = [_headers(verdict) for verdict in found if isinstance(verdict, VerifiedMessage)]
     assert visible == vector.get("visible", visible)
 
 

@@ -1,5 +1,6 @@
 """Which engine is at work, and what becomes of one that has a fault."""
 
+import gc
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from tests.support.beside import native_or_stand_in
 from tests.unit.core.world import World, at_once, endings, kafka, press_many, signer
-from watchword import ConfigurationError, SigningError, engine
+from watchword import ConfigurationError, SigningError, VerifiedMessage, engine
 from watchword.spi import Message, Position
 
 FITTING = SimpleNamespace(INTERFACE=engine.INTERFACE, __version__="0.1.0")
@@ -100,3 +101,19 @@ def test_what_is_no_bytes_is_refused(monkeypatch: pytest.MonkeyPatch, native: An
         by.prepare(bad)
     with pytest.raises(SigningError, match=told):
         at_once(by.sign_many([good, bad]))
+
+
+@pytest.mark.parametrize("native", [native_or_stand_in(), None], ids=["native", "python"])
+def test_what_is_kept_holds_nothing_else(monkeypatch: pytest.MonkeyPatch, native: Any) -> None:
+    """Promise: whoever keeps one message keeps none of those that were judged with it, nor the run that they were."""
+    monkeypatch.setattr(engine, "native", lambda: native)
+    world, values = World(), [b"value %d" % at for at in range(64)]
+    counts = [sys.getrefcount(value) for value in values]
+    messages = press_many([kafka(position=Position("tasks/0", at), value=value) for at, value in enumerate(values)])
+    kept = at_once(world.verifier.verify_many(messages))[9]
+    assert isinstance(kept, VerifiedMessage)
+    del messages
+    gc.collect()
+    counts[9] += 1
+    assert [sys.getrefcount(value) for value in values] == counts
+    assert kept.value is values[9]
