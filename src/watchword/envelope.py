@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Final
 
 from watchword.cbor import ARRAY, MAP, NULL, UINT, read_bytes, read_head, read_int, read_text
-from watchword.encoding import HASH, ID, INCLUSION, TREE, Claims, characters, sig_structure
+from watchword.encoding import HASH, ID, INCLUSION, TREE, characters, sig_structure
 from watchword.errors import Reason, Rejected
 from watchword.merkle import leaf_of, root_of
 from watchword.message import ENVELOPE_HEADER, MAX_HEADERS, is_principal
@@ -73,25 +73,6 @@ class Envelope:
     size: int
     index: int
     path: tuple[bytes, ...]
-
-    @property
-    def claims(self) -> Claims:
-        """The claims in one."""
-        common = self.common
-        return Claims(
-            issuer=common.issuer,
-            id=self.id,
-            issued_at=self.issued_at,
-            channel=common.channel,
-            recipient=common.recipient,
-            expires_at=common.expires_at,
-            covered=common.covered,
-            metadata_digest=self.metadata_digest,
-            partition=common.partition,
-            request_id=common.request_id,
-            reply_to=common.reply_to,
-            value_digest=self.value_digest,
-        )
 
     def root(self) -> bytes | None:
         """Return what the signature stands over: the root of the tree, None where the inclusion proof does not fit.
