@@ -19,7 +19,7 @@ from benchmarks import cast
 from benchmarks.figures import async_rate, tidy
 from benchmarks.processes import apart
 from watchword import Allow, Policy, Rate, Unavailable, VerifiedMessage
-from watchword.encoding import Claims, encode_claims, encode_direct, encode_protected
+from watchword.encoding import Layout, encode_direct, encode_protected
 from watchword.keys import Algorithm
 from watchword.quota import Bounds
 from watchword.spi import MemoryReplayStore, Position, Verifier
@@ -179,15 +179,11 @@ def _forged() -> Iterator[Message]:
     number = 0
     while True:
         number += 1
-        claims = Claims(
-            issuer=cast.principal(number % 100),
-            id=number.to_bytes(16),
-            issued_at=int(cast.clock()),
-            channel=bare.channel.uri,
-            partition=0,
-        )
+        sender = cast.principal(number % 100)
+        layout = Layout(issuer=sender, channel=bare.channel.uri, recipient=None, covered=(), partition=0)
+        claims = layout.claims(number.to_bytes(16), int(cast.clock()), None, None)
         protected = encode_protected(int(Algorithm.ED25519), b"invented-%d" % number)
-        header = ("watchword", encode_direct(encode_claims(claims), protected, bytes(64)))
+        header = ("watchword", encode_direct(claims, protected, bytes(64)))
         place = Position(f"{cast.TOPIC}/0", 10_000_000 + number)
         yield replace(bare, headers=(*bare.headers, header), position=place, appended_at=cast.clock())
 

@@ -3,8 +3,9 @@
 Envelopes have one fixed layout, so reading asks for the one kind of item that may stand at a place, and whatever else
 stands there is refused: what cannot be asked for (tags, floats, booleans, indefinite lengths) cannot be read.
 
-Readers return what they found and where the next item begins. They may run past the end of ``data`` without a word, or
-raise IndexError: who reads the last item compares where that ends with the length of ``data``.
+Readers return what they found and where the next item begins; ValueError for what may not stand there, or is not
+deterministic. They may run past the end of ``data`` without a word, or raise IndexError: who reads the last item
+compares where that ends with the length of ``data``.
 """
 
 from __future__ import annotations
@@ -20,10 +21,6 @@ _ONE_BYTE: Final = 24
 _EIGHT_BYTES: Final = 27
 
 
-class CborError(ValueError):
-    """What stands here is not what may stand here, or not deterministic."""
-
-
 def read_head(data: bytes, at: int, major: int) -> tuple[int, int]:
     """Read the head of an item of this major type: its argument, which must be in its shortest form."""
     argument = data[at] - major
@@ -33,14 +30,14 @@ def read_head(data: bytes, at: int, major: int) -> tuple[int, int]:
         argument = data[at + 1]
         if argument >= _ONE_BYTE:
             return argument, at + 2
-        raise CborError("number not in its shortest form")
+        raise ValueError("number not in its shortest form")
     if not _ONE_BYTE < argument <= _EIGHT_BYTES:
-        raise CborError("item of another kind")
+        raise ValueError("item of another kind")
     width: int = 1 << (argument - _ONE_BYTE)
     raw = data[at + 1 : at + 1 + width]
     number = int.from_bytes(raw)
     if len(raw) < width or number < 1 << (width * 4):
-        raise CborError("number cut off or not in its shortest form")
+        raise ValueError("number cut off or not in its shortest form")
     return number, at + 1 + width
 
 
@@ -52,16 +49,9 @@ def read_int(data: bytes, at: int) -> tuple[int, int]:
     return -1 - number, at
 
 
-def read_bytes(data: bytes, at: int) -> tuple[bytes, int]:
-    """Read a byte string."""
-    size, at = read_head(data, at, BYTES)
-    end = at + size
-    return data[at:end], end
-
-
-def read_text(data: bytes, at: int) -> tuple[bytes, int]:
-    """Read a text string; as bytes, which nobody has decoded yet."""
-    size, at = read_head(data, at, TEXT)
+def read_string(data: bytes, at: int, major: int) -> tuple[bytes, int]:
+    """Read a string; text too as bytes, which nobody has decoded yet."""
+    size, at = read_head(data, at, major)
     end = at + size
     return data[at:end], end
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from binascii import b2a_base64
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
@@ -49,7 +48,7 @@ def encode_protected(algorithm: int, key_id: bytes, *, batched: bool = False) ->
 
 
 class Layout:
-    """The claims of messages that go the same way, but for what each has of its own."""
+    """The claims (CWT's, RFC 8392, and our own) of messages that go the same way, but for what each has of its own."""
 
     def __init__(
         self, *, issuer: str, channel: str, recipient: str | None, covered: Sequence[str], partition: int | None
@@ -61,7 +60,7 @@ class Layout:
         self._count = 4 + bool(addressed) + bool(covered) + bool(self._partition)
         self.parts: Final = self._count, self._sender, self._channel, self._partition
 
-    def claims(  # noqa: PLR0917 - one caller that is hot, and one that names them
+    def claims(  # noqa: PLR0917 - one caller, which is hot
         self,
         message_id: bytes,
         issued_at: int,
@@ -84,44 +83,6 @@ class Layout:
                 self._channel, metadata_claim, self._partition, request, reply, value_claim,
             )
         )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claims:
-    """What the sender signed (CWT claims, RFC 8392, and our own): who, when, which id, where, over what."""
-
-    issuer: str
-    id: bytes
-    issued_at: int
-    channel: str
-    recipient: str | None = None
-    expires_at: int | None = None
-    covered: tuple[str, ...] = ()
-    metadata_digest: bytes | None = None
-    partition: int | None = None
-    request_id: bytes | None = None
-    reply_to: str | None = None
-    value_digest: bytes | None = None
-
-
-def encode_claims(claims: Claims) -> bytes:
-    """Return the claims as deterministic CBOR."""
-    layout = Layout(
-        issuer=claims.issuer,
-        channel=claims.channel,
-        recipient=claims.recipient,
-        covered=claims.covered,
-        partition=claims.partition,
-    )
-    return layout.claims(
-        claims.id,
-        claims.issued_at,
-        claims.metadata_digest,
-        claims.value_digest,
-        claims.expires_at,
-        claims.request_id,
-        claims.reply_to,
-    )
 
 
 def encode_names(covered: Sequence[str]) -> bytes:

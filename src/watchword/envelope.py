@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from watchword.cbor import ARRAY, MAP, NULL, UINT, read_bytes, read_head, read_int, read_text
-from watchword.encoding import HASH, ID, INCLUSION, TREE, Claims, characters, sig_structure
+from watchword.cbor import ARRAY, BYTES, MAP, NULL, TEXT, UINT, read_head, read_int, read_string
+from watchword.encoding import HASH, ID, INCLUSION, TREE, characters, sig_structure
 from watchword.errors import Reason, Rejected
 from watchword.merkle import leaf_of, root_of
 from watchword.message import ENVELOPE_HEADER, MAX_HEADERS, is_principal
@@ -74,25 +74,6 @@ class Envelope:
     index: int
     path: tuple[bytes, ...]
 
-    @property
-    def claims(self) -> Claims:
-        """The claims in one."""
-        common = self.common
-        return Claims(
-            issuer=common.issuer,
-            id=self.id,
-            issued_at=self.issued_at,
-            channel=common.channel,
-            recipient=common.recipient,
-            expires_at=common.expires_at,
-            covered=common.covered,
-            metadata_digest=self.metadata_digest,
-            partition=common.partition,
-            request_id=common.request_id,
-            reply_to=common.reply_to,
-            value_digest=self.value_digest,
-        )
-
     def root(self) -> bytes | None:
         """Return what the signature stands over: the root of the tree, None where the inclusion proof does not fit.
 
@@ -127,17 +108,17 @@ def read_into(envelope: Envelope, raw: bytes) -> None:
         raise _malformed("ends too early") from None
     except UnicodeDecodeError:
         raise _malformed("text that is not UTF-8") from None
-    except ValueError as error:  # CborError among them
+    except ValueError as error:
         raise _malformed(str(error)) from None
 
 
 def _read(envelope: Envelope, raw: bytes) -> None:
     if raw[:2] != b"\x83\x01":
         raise ValueError("not an envelope of version 1")
-    claims_bytes, at = read_bytes(raw, 2)
+    claims_bytes, at = read_string(raw, 2, BYTES)
     if raw[at] != ARRAY + 4:
         raise ValueError("proof is not a COSE_Sign1")
-    protected, at = read_bytes(raw, at + 1)
+    protected, at = read_string(raw, at + 1, BYTES)
     algorithm, key_id, batched = _read_protected(protected)
     size, index = 0, 0
     path: tuple[bytes, ...] = ()
@@ -146,13 +127,13 @@ def _read(envelope: Envelope, raw: bytes) -> None:
             raise ValueError("unprotected fields beside a direct signature")
         at += 1
     elif raw[at : at + len(INCLUSION)] == INCLUSION:
-        proof, at = read_bytes(raw, at + len(INCLUSION))
+        proof, at = read_string(raw, at + len(INCLUSION), BYTES)
         size, index, path = _read_inclusion(proof)
     else:
         raise ValueError("a batch needs exactly one inclusion proof")
     if raw[at] != NULL:
         raise ValueError("payload is not detached")
-    signature, at = read_bytes(raw, at + 1)
+    signature, at = read_string(raw, at + 1, BYTES)
     if at != len(raw) or len(signature) > MAX_KEY_ID_BYTES:
         raise ValueError("signature too long, or bytes after the end")
     _read_claims(envelope, claims_bytes, protected, algorithm, key_id)
@@ -169,11 +150,11 @@ def _read_claims(  # noqa: C901 - one step for each claim, in their order on the
     covered: tuple[str, ...] = ()
     found = _REQUIRED
     _expect(data, at, b"\x01", "issuer")
-    raw, at = read_text(data, at + 1)
+    raw, at = read_string(data, at + 1, TEXT)
     issuer = _read_principal(raw)
     if data[at] == 3:  # noqa: PLR2004 - the claim's label
         found += 1
-        raw, at = read_text(data, at + 1)
+        raw, at = read_string(data, at + 1, TEXT)
         recipient = _read_principal(raw)
     if data[at] == 4:  # noqa: PLR2004 - the claim's label
         found += 1
@@ -244,7 +225,7 @@ def _read_number(data: bytes, at: int, limit: int) -> tuple[int, int]:
 
 
 def _read_name(data: bytes, at: int) -> tuple[str, int]:
-    raw, at = read_text(data, at)
+    raw, at = read_string(data, at, TEXT)
     if not raw:
         raise ValueError("empty name")
     return raw.decode(), at
@@ -264,7 +245,7 @@ def _read_names(data: bytes, at: int) -> tuple[tuple[str, ...], int]:
         raise ValueError(f"{count} covered headers: at most {MAX_HEADERS}")
     raws: list[bytes] = []
     for _ in range(count):
-        raw, at = read_text(data, at)
+        raw, at = read_string(data, at, TEXT)
         raws.append(raw)
     names = tuple(raw.decode() for raw in raws)
     in_order = all(one < other for one, other in pairwise(raws))
@@ -279,7 +260,7 @@ def _read_protected(data: bytes) -> tuple[int, bytes, bool]:
     _expect(data, at, b"\x01", "algorithm")
     algorithm, at = read_int(data, at + 1)
     _expect(data, at, b"\x04", "key id")
-    key_id, at = read_bytes(data, at + 1)
+    key_id, at = read_string(data, at + 1, BYTES)
     rest = data[at:]
     batched = rest == TREE
     if at > len(data) or (rest and not batched) or fields != 2 + batched or not 1 <= len(key_id) <= MAX_KEY_ID_BYTES:

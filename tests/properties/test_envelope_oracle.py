@@ -109,7 +109,7 @@ def is_as_cbor2_reads_it(envelope: Envelope, raw: bytes) -> None:
     claims, fields = cbor2.loads(claims_bytes), cbor2.loads(protected)
     assert (deterministic(claims), deterministic(fields)) == (claims_bytes, protected)
     assert list(claims) == [label for label in ORDER if label in claims]
-    common, found = envelope.common, envelope.claims
+    common = envelope.common
     assert (envelope.claims_bytes, common.protected, envelope.signature) == (claims_bytes, protected, signature)
     assert fields == {1: common.algorithm, 4: common.key_id} | ({395: 1} if envelope.size else {})
     if envelope.size:
@@ -119,14 +119,15 @@ def is_as_cbor2_reads_it(envelope: Envelope, raw: bytes) -> None:
     else:
         assert (unprotected, envelope.index, envelope.path) == ({}, 0, ())
     wanted = {
-        1: found.issuer, 3: found.recipient, 4: found.expires_at, 6: found.issued_at, 7: found.id, "c": found.channel,
-        "h": list(found.covered) or None, "m": found.metadata_digest, "p": found.partition, "q": found.request_id,
-        "r": found.reply_to, "v": found.value_digest,
+        1: common.issuer, 3: common.recipient, 4: common.expires_at, 6: envelope.issued_at, 7: envelope.id,
+        "c": common.channel,
+        "h": list(common.covered) or None, "m": envelope.metadata_digest, "p": common.partition, "q": common.request_id,
+        "r": common.reply_to, "v": envelope.value_digest,
     }  # fmt: skip
     assert {label: value for label, value in wanted.items() if value is not None} == claims
     assert [type(value) for value in claims.values()] == [type(wanted[label]) for label in claims]
-    assert all(one.encode() < other.encode() for one, other in pairwise(found.covered))
-    assert common.visible == set(found.covered)
+    assert all(one.encode() < other.encode() for one, other in pairwise(common.covered))
+    assert common.visible == set(common.covered)
 
 
 @given(ENVELOPES)

@@ -68,21 +68,21 @@ def run_inspect(text: str | None, *, as_json: bool) -> int:
 
 def fields_of(envelope: Envelope) -> dict[str, object]:
     """Return what an envelope claims by name; digests, ids and signature in hex, what is absent left out."""
-    claims, common, batched = envelope.claims, envelope.common, envelope.size > 0
+    common, batched = envelope.common, envelope.size > 0
     fields: dict[str, object] = {
         "version": VERSION,
-        "issuer": claims.issuer,
-        "recipient": claims.recipient,
-        "channel": claims.channel,
-        "partition": claims.partition,
-        "reply_to": claims.reply_to,
-        "in_reply_to": _hex(claims.request_id),
-        "id": claims.id.hex(),
-        "issued_at": claims.issued_at,
-        "expires_at": claims.expires_at,
-        "headers": list(claims.covered) or None,
-        "metadata_digest": _hex(claims.metadata_digest),
-        "value_digest": _hex(claims.value_digest),
+        "issuer": common.issuer,
+        "recipient": common.recipient,
+        "channel": common.channel,
+        "partition": common.partition,
+        "reply_to": common.reply_to,
+        "in_reply_to": _hex(common.request_id),
+        "id": envelope.id.hex(),
+        "issued_at": envelope.issued_at,
+        "expires_at": common.expires_at,
+        "headers": list(common.covered) or None,
+        "metadata_digest": _hex(envelope.metadata_digest),
+        "value_digest": _hex(envelope.value_digest),
         "algorithm": _algorithm(common.algorithm),
         "key_id": common.key_id.decode(errors="backslashreplace"),
         "mode": "batched" if batched else "direct",

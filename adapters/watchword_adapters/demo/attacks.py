@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import cbor2
 
 from watchword import SigningKey
-from watchword.encoding import encode_claims, encode_direct, encode_protected, sig_structure
+from watchword.encoding import Layout, encode_direct, encode_protected, sig_structure
 from watchword.envelope import parse
 from watchword.spi import Channel, Message, Signer
 
@@ -127,12 +127,19 @@ def _hmac_with_public_key(loot: Loot) -> Raw:
     message = replace(loot.command, value=EVIL)
     if loot.planner is None:
         return message
-    claims = replace(
-        parse(loot.command.header(ENVELOPE)).claims, id=os.urandom(16), value_digest=hashlib.sha256(EVIL).digest()
+    envelope = parse(loot.command.header(ENVELOPE))
+    common, value_digest = envelope.common, hashlib.sha256(EVIL).digest()
+    layout = Layout(
+        issuer=common.issuer,
+        channel=common.channel,
+        recipient=common.recipient,
+        covered=common.covered,
+        partition=common.partition,
     )
+    claims = layout.claims(os.urandom(16), envelope.issued_at, envelope.metadata_digest, value_digest)
     protected = encode_protected(5, loot.planner.key_id)  # HMAC 256/256, RFC 9053 section 3.1
-    tag = hmac.digest(loot.planner.public_bytes, sig_structure(protected, 0, encode_claims(claims)), "sha256")
-    return message.with_envelope(encode_direct(encode_claims(claims), protected, tag))
+    tag = hmac.digest(loot.planner.public_bytes, sig_structure(protected, 0, claims), "sha256")
+    return message.with_envelope(encode_direct(claims, protected, tag))
 
 
 def _own_key_inside(loot: Loot) -> Raw:

@@ -92,9 +92,9 @@ async def test_a19_id_used_first_by_another(world: World) -> None:
     intern = world.speaker(INTERN)
     message = Message(channel=Channel("kafka", "test", topic), value=b"decoy", partition=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.urandom", lambda _: envelope.claims.id)
+        patch.setattr("os.urandom", lambda _: envelope.id)
         decoy = await intern.signer.sign(message)
-    assert decoy.id == envelope.claims.id
+    assert decoy.id == envelope.id
     forged = replace(real, value=b"forged")
     await world.inject(topic, [forged, Captured(value=b"decoy", headers=(decoy.header,)), real])
     reader = world.reader()

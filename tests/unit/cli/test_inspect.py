@@ -1,11 +1,12 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.unit.cli.conftest import PLANNER, Run
-from watchword.encoding import Claims, SignedTree, encode_claims, encode_direct, encode_protected
+from watchword.encoding import Layout, SignedTree, encode_direct, encode_protected
 from watchword.envelope import parse
 from watchword.merkle import leaf_of
 from watchword_adapters.cli.inspect import fields_of
@@ -13,11 +14,26 @@ from watchword_adapters.cli.inspect import fields_of
 MESSAGE = '{"channel": "kafka://prod/tasks", "partition": 7, "key": "", "value": "", "headers": [["a,b", ""]]}'
 
 
-def forged(**changes: object) -> str:
+def claimed(
+    *,
+    issuer: str = PLANNER,
+    channel: str = "nats://prod/a",
+    covered: tuple[str, ...] = (),
+    issued_at: int = 1_800_000_000,
+    metadata_digest: bytes | None = None,
+    expires_at: int | None = None,
+    request_id: bytes | None = None,
+    reply_to: str | None = None,
+) -> bytes:
+    """Return claims."""
+    layout = Layout(issuer=issuer, channel=channel, recipient=None, covered=covered, partition=None)
+    return layout.claims(bytes(16), issued_at, metadata_digest, None, expires_at, request_id, reply_to)
+
+
+def forged(**changes: Any) -> str:
     """Return an envelope that nobody signed."""
-    claims = {"issuer": PLANNER, "id": bytes(16), "issued_at": 1_800_000_000, "channel": "nats://prod/a", **changes}
     protected = encode_protected(-9, b"\xff\x1b[31m")
-    return encode_direct(encode_claims(Claims(**claims)), protected, bytes(64)).decode()  # type: ignore[arg-type]  # any fields
+    return encode_direct(claimed(**changes), protected, bytes(64)).decode()
 
 
 def test_an_envelope_is_explained_field_by_field(run: Run, config: Path) -> None:
@@ -65,9 +81,7 @@ def test_times_are_shown_for_people(run: Run) -> None:
 
 def test_a_batched_envelope_shows_its_tree() -> None:
     """Size, place and path of the tree are part of what is explained."""
-    claims = encode_claims(
-        Claims(issuer=PLANNER, id=bytes(16), issued_at=1, channel="nats://prod/a", request_id=b"q" * 16)
-    )
+    claims = claimed(request_id=b"q" * 16)
     protected = encode_protected(5, b"k", batched=True)
     fields = fields_of(parse(SignedTree([claims] * 2, protected).values(b"s")[1]))
     assert (fields["mode"], fields["tree_size"], fields["tree_index"]) == ("batched", 2, 1)

@@ -20,7 +20,7 @@ from tests.unit.core.world import (
 from tests.vectors import trees
 from tests.vectors.faults import GOOD_TEXT, GOOD_TREE, MALFORMED, MALFORMED_TEXT
 from watchword import Reason, Rejected
-from watchword.encoding import Claims, encode_claims, encode_pairs, metadata_digest, value_digest
+from watchword.encoding import Layout, encode_pairs, metadata_digest, value_digest
 from watchword.envelope import MAX_ENVELOPE_BYTES, is_envelope_name, parse
 
 CLAIMS = claims_of(kafka())
@@ -49,7 +49,7 @@ def test_what_is_no_array_is_malformed(value: object) -> None:
 
 def test_without_the_fault_they_are_read() -> None:
     """Promise: what the faults spoil is honest: direct, in a tree, and as text."""
-    assert parse(text(direct(cbor(CLAIMS)))).claims == parse(text(GOOD_TREE)).claims
+    assert parse(text(direct(cbor(CLAIMS)))).claims_bytes == parse(text(GOOD_TREE)).claims_bytes
     assert parse(GOOD_TEXT).size == 0
     assert len(GOOD_TEXT) % 4 == 3
 
@@ -68,7 +68,7 @@ def test_the_limit_is_4096_bytes(more: int) -> None:
     room = MAX_ENVELOPE_BYTES - len(direct(cbor(claims_of(kafka(), r="x" * 3000)))) + 3000
     header = text(direct(cbor(claims_of(kafka(), r="x" * (room + more)))))
     if not more:
-        assert parse(header).claims.reply_to == "x" * room
+        assert parse(header).common.reply_to == "x" * room
         return
     with pytest.raises(Rejected, match="malformed"):
         parse(header)
@@ -80,21 +80,26 @@ def test_every_claim_is_read() -> None:
         1: ALICE, 3: "bob", 4: NOW + 9, 6: NOW, 7: ID, "c": "nats://prod/a", "h": ["A", "a", "é"], "m": b"m" * 32,
         "p": 7, "q": b"q" * 16, "r": "_INBOX.1", "v": b"v" * 32,
     }  # fmt: skip
-    expected = Claims(
-        issuer=ALICE, id=ID, issued_at=NOW, channel="nats://prod/a", recipient="bob", expires_at=NOW + 9,
-        covered=("A", "a", "é"), metadata_digest=b"m" * 32, partition=7, request_id=b"q" * 16, reply_to="_INBOX.1",
-        value_digest=b"v" * 32,
-    )  # fmt: skip
     envelope = parse(text(direct(cbor(fields))))
-    assert envelope.claims == expected
-    assert encode_claims(expected) == envelope.claims_bytes == cbor(fields)
+    common = envelope.common
+    assert (common.issuer, common.recipient, common.channel, common.covered) == (
+        ALICE, "bob", "nats://prod/a", ("A", "a", "é"),
+    )  # fmt: skip
+    assert (common.expires_at, common.partition, common.request_id, common.reply_to) == (
+        NOW + 9, 7, b"q" * 16, "_INBOX.1",
+    )  # fmt: skip
+    assert (envelope.id, envelope.issued_at) == (ID, NOW)
+    assert (envelope.metadata_digest, envelope.value_digest) == (b"m" * 32, b"v" * 32)
+    layout = Layout(issuer=ALICE, channel="nats://prod/a", recipient="bob", covered=("A", "a", "é"), partition=7)
+    written = layout.claims(ID, NOW, b"m" * 32, b"v" * 32, NOW + 9, b"q" * 16, "_INBOX.1")
+    assert written == envelope.claims_bytes == cbor(fields)
     assert (envelope.common.algorithm, envelope.common.key_id, envelope.size) == (-19, b"alice-1", 0)
 
 
 def test_zero_is_not_absent() -> None:
     """Promise: partition 0, time 0 and expiry 0 are values like any other."""
-    claims = parse(text(direct(cbor(claims_of(kafka(), p=0, c6=0, c4=0))))).claims
-    assert (claims.partition, claims.issued_at, claims.expires_at) == (0, 0, 0)
+    envelope = parse(text(direct(cbor(claims_of(kafka(), p=0, c6=0, c4=0)))))
+    assert (envelope.common.partition, envelope.issued_at, envelope.common.expires_at) == (0, 0, 0)
 
 
 def test_a_batched_envelope_is_read() -> None:

@@ -142,9 +142,9 @@ def test_one_message_that_cannot_be_signed() -> None:
 def test_options_hold_for_all() -> None:
     """Promise: recipient and expiry stand in each message."""
     sent = bearing(records(3), at_once(signer().sign_many(records(3), recipient="bob", expires_at=NOW + 9)))
-    found = [parse(message.headers[-1][1] or b"").claims for message in sent]
-    assert {(claims.recipient, claims.expires_at) for claims in found} == {("bob", NOW + 9)}
-    assert len({claims.id for claims in found}) == 3
+    found = [parse(message.headers[-1][1] or b"") for message in sent]
+    assert {(one.common.recipient, one.common.expires_at) for one in found} == {("bob", NOW + 9)}
+    assert len({one.id for one in found}) == 3
 
 
 class Backend:
