@@ -1,12 +1,16 @@
 """Pins: found by key and by place, oldest first."""
 
+from typing import TYPE_CHECKING
+
 import pytest
-from watchword_native import Entry
 
 from watchword.pins import Pins
 
+if TYPE_CHECKING:
+    from watchword_native import Entry
 
-def entry(key: int, offset: int | None, issued_at: int = 100) -> Entry:
+
+def entry(key: int, offset: int | None, issued_at: int = 100) -> "Entry":
     """Return an id with a mark of its own."""
     return issued_at, key, key * 10, offset
 
