@@ -101,13 +101,13 @@ class UnsignedEnvelope:
     seconds since the epoch, as it is signed; ``moment`` is the same time with its fraction.
     """
 
-    __slots__ = ("_draft", "_way", "issued_at", "key", "largest", "moment", "value")
+    __slots__ = ("_way", "issued_at", "key", "largest", "moment", "value", "written")
 
     def __init__(  # noqa: PLR0917 - for each message
         self, way: _Way, key: bytes | None, value: bytes | None, moment: float, largest: int, draft: Draft | None
     ) -> None:
         self._way = way
-        self._draft = draft
+        self.written = draft
         self.key = key
         self.value = value
         self.moment = moment
@@ -117,10 +117,10 @@ class UnsignedEnvelope:
     @property
     def draft(self) -> Draft:
         """Claims, id and time of issue, which stay the same from now on."""
-        if self._draft is None:
+        if self.written is None:
             (claims,), message_id = self._way.written((self,))
-            self._draft = claims, message_id, self.issued_at
-        return self._draft
+            self.written = claims, message_id, self.issued_at
+        return self.written
 
     @property
     def id(self) -> bytes:
@@ -130,7 +130,7 @@ class UnsignedEnvelope:
     @property
     def way(self) -> _Way | None:
         """The way of a message whose claims are not written yet."""
-        return self._way if self._draft is None else None
+        return self._way if self.written is None else None
 
 
 def drafts_of(envelopes: Sequence[UnsignedEnvelope]) -> list[Draft]:
@@ -138,11 +138,11 @@ def drafts_of(envelopes: Sequence[UnsignedEnvelope]) -> list[Draft]:
     drafts: list[Draft] = []
     for way, group in groupby(envelopes, key=_way_of):
         like = [*group]
-        if way is None:
-            drafts += [one.draft for one in like]
-        else:
+        if way is not None:
             claims, ids = way.written(like)
-            drafts += zip(claims, _parted(ids), [one.issued_at for one in like], strict=True)
+            for one, claimed, message_id in zip(like, claims, _parted(ids), strict=True):
+                one.written = claimed, message_id, one.issued_at
+        drafts += [one.draft for one in like]
     return drafts
 
 

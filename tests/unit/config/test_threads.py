@@ -75,7 +75,7 @@ async def test_the_threads_end_with_their_owner() -> None:
     """Promise: when nobody holds the checker any more its threads end, without anybody closing it."""
     check = Threads()
     before = {*ours()}
-    assert await asyncio.gather(*(check([lambda: True] * 9) for _ in range(3))) == [[True] * 9] * 3
+    assert await asyncio.gather(*(check([lambda: True] * (FEW + 1)) for _ in range(3))) == [[True] * (FEW + 1)] * 3
     started = [thread for thread in ours() if thread not in before]
     assert started
     del check
