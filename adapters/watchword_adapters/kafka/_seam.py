@@ -72,6 +72,7 @@ PRIVATE: Final = (
     Name(AIOKafkaConsumer, "_value_deserializer", None, "as _key_deserializer; written"),
     Name(SubscriptionState, "_listener", None, "a wrapped consumer commits at a revocation too; written"),
     Name(SubscriptionState, "_fetch_count", None, "a task that waits in the client would get a record past us"),
+    Name(SubscriptionState, "_last_fetch_ended", None, "tells when a caller polled, for whom we count"),
     Name(Fetcher, "_create_fetch_waiter", (), "ends a wait when data, an error of the group, or the end has come"),
     Name(Fetcher, "_fetch_waiters", None, "a task that waits in the fetcher itself would get a record past us"),
     Name(Fetcher, "_fetch_max_wait_ms", None, "what is asked behind a fetch that waits for records waits too; written"),
@@ -402,9 +403,6 @@ class _Polls:
 
     def __init__(self, subscription: Any) -> None:
         self._subscription: Final = subscription
-        for name, kind in (("_fetch_count", int), ("_last_fetch_ended", float)):
-            if not isinstance(getattr(subscription, name, None), kind):
-                raise changed(name)
         subscription.fetch_context = self._context
 
     def _context(self) -> _Polls:

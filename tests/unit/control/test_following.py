@@ -324,7 +324,7 @@ async def test_a_state_that_is_torn_or_foreign(world: World) -> None:
             raise following.error or AssertionError
         assert state.path.read_bytes() == b"something else\n"
         state.path.unlink()
-        await soon(lambda: contained(following.control))
+        await soon(lambda: contained(following.control) and state.path.exists())
     state.path.unlink()
     state.path.mkdir()
     with pytest.raises(ConfigurationError, match="directory"):
