@@ -125,19 +125,6 @@ def is_subject(name: str) -> bool:
     return bool(_SUBJECT.fullmatch(name)) and all(token not in {"", "*", ">"} for token in tokens)
 
 
-def matches(pattern: str, subject: str) -> bool:
-    """Return True if ``pattern`` names a subject, in which '*' is one token and '>' the rest; or all of a pattern."""
-    wanted, found = pattern.split("."), subject.split(".")
-    if wanted[-1] == ">":
-        wanted.pop()
-        if len(found) <= len(wanted):
-            return False
-        found = found[: len(wanted)]
-    return len(wanted) == len(found) and all(
-        want == have or (want == "*" and have != ">") for want, have in zip(wanted, found, strict=True)
-    )
-
-
 class Position(NamedTuple):
     """Where the broker put a message: ``log`` (``topic/partition`` or a stream's name) and ``offset`` (or sequence)."""
 

@@ -15,6 +15,18 @@ PREFIX: Final = "*"
 _TOPICS: Final = "kafka://"
 
 
+def covers(pattern: Sequence[str], other: Sequence[str], one: str, rest: str) -> bool:
+    """Tell whether all that ``other`` matches, plain tokens or a pattern, is matched by ``pattern`` too."""
+    for at, token in enumerate(pattern):
+        if at >= len(other):
+            return False
+        if token == rest:
+            return True
+        if other[at] == rest or token not in {one, other[at]}:
+            return False
+    return len(pattern) == len(other)
+
+
 class _Node(Generic[_V]):
     """Where patterns part; ``values`` are those of the pattern that ends here."""
 

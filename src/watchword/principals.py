@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from watchword import patterns
 from watchword.message import is_principal
-from watchword.patterns import TokenTree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,15 +33,7 @@ def is_wild(principal: str) -> bool:
 
 def covers(pattern: str, other: str) -> bool:
     """Return True if all that ``other`` matches, a principal or a pattern, is matched by ``pattern`` too."""
-    ours, theirs = pattern.split("/"), other.split("/")
-    for at, part in enumerate(ours):
-        if at >= len(theirs):
-            return False
-        if part == _REST:
-            return True
-        if theirs[at] == _REST or part not in {_ONE, theirs[at]}:
-            return False
-    return len(ours) == len(theirs)
+    return patterns.covers(pattern.split("/"), other.split("/"), _ONE, _REST)
 
 
 def may_meet(pattern: str, other: str) -> bool:
@@ -63,7 +55,7 @@ class PrincipalIndex(Generic[T]):
 
     def __init__(self) -> None:
         self._values: dict[str, T] = {}
-        self._wild = TokenTree[str](_ONE, _REST)
+        self._wild = patterns.TokenTree[str](_ONE, _REST)
 
     def __len__(self) -> int:
         return len(self._values)

@@ -98,7 +98,7 @@ class Copy:
 
         Where it cannot carry the message's own headers as they are, all of them stand in one as JSON.
         """
-        own = {name: _ascii(value or b"") for name, value in self.own}
+        own = {name: (value or b"").decode("ascii", "backslashreplace") for name, value in self.own}
         names = [name for name, _ in self.original]
         fit = len(names) == len(set(names)) and all(
             value is not None and _NATS_NAME.fullmatch(name) and _NATS_VALUE.fullmatch(value)
@@ -303,10 +303,6 @@ def _unescaped(text: str) -> str:
         return raw.encode("latin-1").decode()
     except UnicodeError:  # nothing that we wrote
         return raw
-
-
-def _ascii(value: bytes) -> str:
-    return value.decode("ascii", "backslashreplace")
 
 
 def _base64(value: bytes | None) -> str | None:

@@ -40,7 +40,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from watchword.message import matches
+from watchword.patterns import covers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -166,7 +166,7 @@ class StreamLife:
         """Return True for a subject of which the memory knows what was delivered."""
         if subject in self._known_subjects:
             return True
-        if not any(matches(pattern, subject) for pattern in self.subjects):
+        if not any(covers(pattern.split("."), subject.split("."), "*", ">") for pattern in self.subjects):
             return False
         if len(self._known_subjects) < _MOST_SUBJECTS:
             self._known_subjects.add(subject)
