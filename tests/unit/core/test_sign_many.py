@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.beside import native_or_stand_in
 from tests.unit.core.world import (
     ALICE,
     ALICE_EC_KEY,
@@ -30,7 +31,7 @@ from tests.unit.core.world import (
 )
 from tests.vectors.generate import accepted, vector
 from tests.vectors.second import judge
-from watchword import ConfigurationError, SigningError, SigningKey, Unavailable
+from watchword import ConfigurationError, SigningError, SigningKey, Unavailable, engine
 from watchword.envelope import MAX_ENVELOPE_CHARACTERS, parse
 from watchword.keys import Algorithm
 from watchword.signer import Signed
@@ -335,3 +336,12 @@ def test_the_sizes_that_are_promised() -> None:
     assert max(len(made.header[1] or b"") for made in at_once(by.sign_many([message] * 64))) <= 680
     assert by.prepare(message).largest <= 688
     assert by.prepare(nats()).largest <= MAX_ENVELOPE_CHARACTERS
+
+
+def test_headers_that_are_not_kept_are_signed_each_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise (A30): what is too large to be kept for the next message is no other's, whatever stood before it."""
+    native = native_or_stand_in()
+    monkeypatch.setattr(engine, "native", lambda: native)
+    messages = [kafka(headers=(("a", value),)) for value in (b"1", bytes(2000), bytes(2000), b"1")]
+    sent = bearing(messages, at_once(signer().sign_many(messages)))
+    assert endings(World(), sent) == ["first"] * 4
