@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError, OutOfOrderSequenceNumber, ProducerFenced, RequestTimedOutError
+from aiokafka.errors import InvalidTxnState, KafkaError, OutOfOrderSequenceNumber, ProducerFenced, RequestTimedOutError
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
@@ -45,16 +45,17 @@ class Attacker:
         for offset in range(records):
             builder.append(offset, int(time.time() * 1000), None, b"forged", [])
         await self.client._wait_on_metadata(self.topic)
-        answer = await self.client.send(
-            self.client.cluster.leader_for_partition(tp),
-            ProduceRequest(
-                transactional_id=None,
-                required_acks=-1,
-                timeout=5_000,
-                topics=[(self.topic, [(partition, bytes(builder.build()))])],
-            ),
+        request = ProduceRequest(
+            transactional_id=None,
+            required_acks=-1,
+            timeout=5_000,
+            topics=[(self.topic, [(partition, bytes(builder.build()))])],
         )
-        ((_, ((_, error, *_),)),) = answer.topics
+        error = InvalidTxnState.errno
+        async with asyncio.timeout(10):  # a transaction ends a little after the broker has said so
+            while error == InvalidTxnState.errno:
+                answer = await self.client.send(self.client.cluster.leader_for_partition(tp), request)
+                ((_, ((_, error, *_),)),) = answer.topics
         assert not error
 
 
