@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import cbor2
 import pytest
 
 from tests.support.beside import native_or_stand_in
-from tests.unit.core.world import ALICE_EC_KEY, NOW, kafka, press, press_many
+from tests.unit.core.world import ALICE_EC_KEY, ALICE_KEY, NOW, bear, kafka, press, press_many, protected_of, raw_of
 from watchword.spi import Message, Position
 
 POLICY = (300.0, 5.0, False)
@@ -58,6 +59,20 @@ def test_a_signature_decides_over_those_under_it(signature: str) -> None:
     run.settle([signature == "good", True])
     assert run.taken_back() == ([] if signature == "good" else [(0, False), (1, False), (3, False)])
     assert run.stretches() == ([(0, 2, 0), (2, 3, 1), (3, 4, 0)] if signature == "good" else [(2, 3, 1)])
+
+
+def test_one_signature_under_other_words_is_another_one() -> None:
+    """Promise (A08): what a signature is held against is what that very message says of it."""
+    message = press(PLACES[0])
+    version, claims, (_, *proof) = cbor2.loads(raw_of(message))
+    others = protected_of(ALICE_KEY, c4=b"alice-2")
+    run = run_of([message, bear(PLACES[0], cbor2.dumps([version, claims, [others, *proof]]))])
+    assert run.firsts() == [(0, 0), (1, 1)]
+    run.key(0, 1, None, None, None)
+    run.key(1, 1, None, None, None)
+    assert [(job[0], job[1]) for job in run.jobs()] == [(0, protected_of(ALICE_KEY)), (1, others)]
+    run.settle([True, False])
+    assert run.taken_back() == [(1, False)]
 
 
 def test_answers_that_do_not_fit_are_refused() -> None:
