@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::Value;
 use std::path::Path;
-use watchword_native::cbor::Span;
+use watchword_native::cbor::{MAP, Span};
 use watchword_native::envelope::{self, ED25519, Envelope};
 use watchword_native::tree::{self, Place};
 use watchword_native::verifies;
@@ -209,6 +209,25 @@ fn no_byte_more_and_none_less_is_read() {
             }
             let longer = [&raw[..], &[0]].concat();
             assert!(envelope::parse(&longer).is_none());
+        }
+    }
+}
+
+#[test]
+fn no_other_number_of_fields_is_read() {
+    for case in cases() {
+        for (message, verdict) in pairs(&case) {
+            if verdict["verdict"] != "verified" {
+                continue;
+            }
+            let (raw, one) = parsed(envelopes(message)[0].as_ref().expect("an envelope")).expect("it is read");
+            for at in [one.claims.start, one.protected.start] {
+                for head in (0..24).map(|count| MAP | count).filter(|head| *head != raw[at]) {
+                    let mut other = raw.clone();
+                    other[at] = head;
+                    assert!(envelope::parse(&other).is_none(), "{}: read with the head {head:#x}", case["name"]);
+                }
+            }
         }
     }
 }

@@ -298,7 +298,7 @@ def play(given: Input) -> list[object]:
             seen.append(told(down))
         logs = sorted(memory._logs)
         held = sorted(memory._quota.held().items())
-        logged = [(log, memory.floor(log), memory.lowest_needed(log), *inside(memory._logs[log])) for log in logs]
+        logged = [(log, memory.floor(log), memory.lowest_needed(log), *inside(memory, log)) for log in logs]
         seen.append([len(memory), held, logged, list(memory.warnings), dict(agent.audit.counts)])
     return [*seen, [replace(claim, arrival=None) for claim in shared.claims]]
 

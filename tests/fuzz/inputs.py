@@ -273,10 +273,10 @@ class Input:
         """Return it with another structure, most of the time signed for it."""
         return bear(unsigned(message), shapes.changed(self.random, raw_of(message), KEYS))
 
-    def reheaded(self, message: Message) -> Message:
+    def reheaded(self, message: Message) -> Message:  # noqa: C901 - one branch for each way
         """Return it with other headers."""
         random, headers = self.random, [*message.headers]
-        match random.choice(["more", "less", "order", "case", "null", "many", "large", "type", "id", "twice"]):
+        match random.choice(["more", "less", "order", "case", "null", "many", "large", "type", "id", "twice", "ours"]):
             case "more":
                 headers.insert(random.randrange(len(headers) + 1), self.header())
             case "less":
@@ -296,6 +296,9 @@ class Input:
                 headers = [(Name(name), value if value is None else Octets(value)) for name, value in headers]
             case "id":
                 headers.append(("Nats-Msg-Id", random.choice([b"x", ident(message)])))
+            case "ours":
+                ours = random.choice(["watchword", "Watchword"]), random.choice([None, b"", b"x"])
+                headers.insert(random.randrange(len(headers) + 1), ours)
             case _:
                 headers.append(headers[random.randrange(len(headers))])
         return replace(message, headers=tuple(headers))

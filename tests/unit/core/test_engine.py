@@ -2,15 +2,18 @@
 
 import gc
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.support.beside import native_or_stand_in
-from tests.unit.core.world import World, at_once, endings, kafka, press_many, signer
+from tests.unit.core.world import REALM, World, at_once, endings, kafka, nats, press_many, signer
 from watchword import ConfigurationError, SigningError, VerifiedMessage, engine
-from watchword.spi import Message, Position
+from watchword.envelope import parse
+from watchword.signer import Signed
+from watchword.spi import Channel, Message, Position
 
 FITTING = SimpleNamespace(INTERFACE=engine.INTERFACE, __version__="0.1.0")
 
@@ -101,6 +104,34 @@ def test_what_is_no_bytes_is_refused(monkeypatch: pytest.MonkeyPatch, native: An
         by.prepare(bad)
     with pytest.raises(SigningError, match=told):
         at_once(by.sign_many([good, bad]))
+
+
+@pytest.mark.parametrize("native", [native_or_stand_in(), None], ids=["native", "python"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"channel": Channel("nats", REALM, "tasks.other")},
+        {"reply_to": "reply.here"},
+        {"headers": (("Content-Type", b"text/plain"),)},
+        {"headers": ()},
+        {"headers": [("Content-Type", b"application/json")]},
+        {"value": b""},
+    ],
+)
+def test_each_is_signed_as_it_is(monkeypatch: pytest.MonkeyPatch, native: Any, change: dict[str, Any]) -> None:
+    """Promise: what is signed of one message is not taken for another that is unlike it in anything."""
+    monkeypatch.setattr(engine, "native", lambda: native)
+    by, unlike = signer(), nats(**change)
+
+    def said(signed: Signed) -> tuple[object, ...]:
+        one = parse(signed.header[1] or b"")
+        return replace(one.common, protected=b""), one.metadata_digest, one.value_digest
+
+    alike, other = said(at_once(by.sign(nats()))), said(at_once(by.sign(unlike)))
+    signed = at_once(by.sign_many([nats(), nats(), unlike, nats()]))
+    assert [*map(said, signed)] == [alike, alike, other, alike]
+    assert (alike == other) == (not change or isinstance(change.get("headers"), list))
 
 
 @pytest.mark.parametrize("native", [native_or_stand_in(), None], ids=["native", "python"])
