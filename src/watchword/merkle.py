@@ -52,31 +52,10 @@ def root_of(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes 
     return None if last else node
 
 
-def shared_root(leaves: Sequence[tuple[int, bytes, tuple[bytes, ...]]], size: int) -> bytes | None:
-    """Return the root of the tree of ``size`` leaves in which all of ``leaves`` stand; None if any path does not fit.
+def whole_root(leaves: Sequence[tuple[bytes, tuple[bytes, ...]]]) -> bytes | None:
+    """Return the root of the tree that has exactly these leaves, each a hash and its path; None if any does not fit.
 
-    Each is an index below the size, a hash and its path, in the order of the indexes. It is what ``root_of`` returns
-    for each of them; but a node above several is hashed once, which for a whole tree of 64 is a sixth of the hashes.
+    It is what ``root_of`` returns for each of them; but each node is hashed once: for 64 leaves a sixth of the hashes.
     """
-    nodes, last = leaves, size - 1
-    while last:
-        above: list[tuple[int, bytes, tuple[bytes, ...]]] = []
-        left_at, left = -1, b""
-        left_path: tuple[bytes, ...] = ()
-        for at, node, path in nodes:
-            if at == last and not at & 1:  # it has no sibling here
-                above.append((at >> 1, node, path))
-            elif not path:
-                return None
-            elif at & 1 and left_at == at - 1:  # the node above both is there already
-                if left_path[0] != node or path != (left, *left_path[1:]):
-                    return None
-            else:
-                joined = b"\x01" + path[0] + node if at & 1 else b"\x01" + node + path[0]
-                above.append((at >> 1, sha256(joined).digest(), path[1:]))
-                left_at, left, left_path = at, node, path
-        nodes = above
-        last >>= 1
-    if len(nodes) != 1 or nodes[0][2]:
-        return None
-    return nodes[0][1]
+    root, paths = paths_of([leaf for leaf, _ in leaves])
+    return root if paths == [path for _, path in leaves] else None

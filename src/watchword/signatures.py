@@ -10,7 +10,7 @@ from watchword.checks import shown_id
 from watchword.encoding import sig_structure
 from watchword.errors import Pending, Reason, Rejected, Shed, Unavailable
 from watchword.keys import VerificationKey
-from watchword.merkle import shared_root
+from watchword.merkle import whole_root
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -144,17 +144,15 @@ def _by_tree(cases: Sequence[Verification]) -> dict[_Tree, list[Verification]]:
 
 
 def _rooted(siblings: list[Verification]) -> tuple[list[Verification], bytes | None]:
-    """Return those that one root stands for, and that root: all of them, or else the first alone.
+    """Return those that one root stands for, and that root: all of a tree that is whole, or else the first alone.
 
     The others then climb to a root each, and find it remembered. Of one leaf the first counts: copies come later.
     """
-    size, places = siblings[0].size, dict[int, "Verification"]()
-    if size and len(siblings) > 1:
-        for case in siblings:
-            places.setdefault(case.index, case)
-        root = shared_root([(at, places[at].leaf, places[at].path) for at in sorted(places)], size)
+    first = siblings[0]
+    places = {case.index: case for case in reversed(siblings)}
+    if 1 < first.size == len(places):
+        root = whole_root([(places[at].leaf, places[at].path) for at in range(first.size)])
         if root is not None:
             return [*places.values()], root
-    first = siblings[0]
-    same = siblings[:1] if size else [case for case in siblings if case.claims_bytes == first.claims_bytes]
+    same = siblings[:1] if first.size else [case for case in siblings if case.claims_bytes == first.claims_bytes]
     return same, first.root()

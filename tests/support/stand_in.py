@@ -19,7 +19,7 @@ from watchword.encoding import HASH, ID, SignedTree, encode_pairs, metadata_dige
 from watchword.envelope import read_into, unarmored
 from watchword.hashing import _64_BITS, _PRIME
 from watchword.keys import Algorithm
-from watchword.merkle import shared_root
+from watchword.merkle import root_of
 from watchword.spi import Channel, Message, Position
 from watchword.verification import Verification
 from watchword_adapters.nats.headers import read_block
@@ -218,7 +218,8 @@ class Run:
             return rows[0].claims_bytes if len({row.claims_bytes for row in rows}) == 1 else None
         if len({row.index for row in rows}) < len(rows):
             return None
-        return shared_root([(row.index, row.leaf, row.path) for row in rows], rows[0].size)
+        roots = {root_of(row.leaf, row.index, row.size, row.path) for row in rows}
+        return roots.pop() if len(roots) == 1 else None
 
     def settle(self, holds: Sequence[bool]) -> None:
         """See ``engine.Run``."""
