@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from watchword.key_floors import Pair
     from watchword.quota import Warned
-    from watchword.replay import Claim, Claimed
+    from watchword.replay import Claim
 
 SLICES: Final = 32
 """Into how many buckets the horizon is cut; an id leaves at most one bucket's length after it might."""
@@ -113,7 +113,7 @@ class _Log:
     unverified: int = 0
     ahead: int = -1
 
-    def speak(self, claim: Claimed) -> None:
+    def speak(self, claim: Claim) -> None:
         """Take note of a principal's verified message on a log that the broker does not stamp."""
         if claim.issued_at > self.latest.get(claim.principal, -inf):
             self.latest[claim.principal] = claim.issued_at
@@ -158,7 +158,7 @@ class MemoryReplayStore:
         """See ``ReplayStore.claim``."""
         return self.admit(claim)
 
-    def admit(self, claim: Claimed) -> Admission:
+    def admit(self, claim: Claim) -> Admission:
         """Answer as ``claim`` does; atomic, for it never waits."""
         log = self._logs.get(claim.log) or self._opened(claim.log)
         passed = claim.reference if claim.appended_after is None else claim.appended_after
@@ -305,7 +305,7 @@ class MemoryReplayStore:
         lowest = min(known.ids.lowest, known.pins.lowest)
         return None if lowest == inf else int(lowest)
 
-    def recall(self, claim: Claimed) -> None:
+    def recall(self, claim: Claim) -> None:
         """Remember a verified message that passed in this log before the guard began; of one id, the first sight."""
         log = self._logs.get(claim.log) or self._opened(claim.log)
         if (pair := (claim.principal, claim.key_id)) not in self._proven:
@@ -322,7 +322,7 @@ class MemoryReplayStore:
         else:
             self._keep(log, claim, key, mark, owner)
 
-    def remember_unjudged(self, claim: Claimed) -> None:
+    def remember_unjudged(self, claim: Claim) -> None:
         """Remember a message that passed without a verdict on its key, by its claims: elsewhere they are a replay."""
         log = self._logs.get(claim.log) or self._opened(claim.log)
         if not claim.unacked:
@@ -331,7 +331,7 @@ class MemoryReplayStore:
         if late_key is not None and not self._keep_unverified(log, claim, late_key):
             self._raise_floor(log, claim)
 
-    def remember_ahead(self, claim: Claimed, *, verified: bool) -> None:
+    def remember_ahead(self, claim: Claim, *, verified: bool) -> None:
         """Remember a message from the future by its claims: elsewhere they are a replay, when its time has come.
 
         One that was not ``verified`` raises no floor where there is no room: anybody could write it.
@@ -356,7 +356,7 @@ class MemoryReplayStore:
             for key in known.pins.at(offset):
                 self._acknowledged(known, key)
 
-    def drop(self, claim: Claimed) -> None:
+    def drop(self, claim: Claim) -> None:
         """Let what is known of an unacked message age, if that is the one at this place."""
         log = self._logs.get(claim.log)
         if log is not None and log.pins:
@@ -388,7 +388,7 @@ class MemoryReplayStore:
 
     # Floors
 
-    def _floor(self, log: _Log, claim: Claimed) -> float:
+    def _floor(self, log: _Log, claim: Claim) -> float:
         floor = log.highest - self._horizon
         if log.start > floor and not claim.solicited:
             floor = log.start
@@ -412,7 +412,7 @@ class MemoryReplayStore:
         for owner in log.pins.pop_over(log.highest):
             self._release(log, Counter((owner,)))
 
-    def _is_over(self, log: _Log, claim: Claimed) -> bool:
+    def _is_over(self, log: _Log, claim: Claim) -> bool:
         """Return True if it need not be remembered: it is too old here, or its first sight may have found no room."""
         if claim.issued_at < self._floor(log, claim):
             return True
@@ -421,7 +421,7 @@ class MemoryReplayStore:
         log.ids.note(claim.issued_at, _offset(claim))  # a successor does not know that floor
         return True
 
-    def _raise_floor(self, log: _Log, claim: Claimed) -> None:
+    def _raise_floor(self, log: _Log, claim: Claim) -> None:
         """Take what could not be remembered for seen: whatever this key signed up to then is too old."""
         rises = log.key_floors.rise((claim.principal, claim.key_id), claim.issued_at)
         log.ids.note(claim.issued_at, _offset(claim))
@@ -433,13 +433,13 @@ class MemoryReplayStore:
 
     # Room
 
-    def _take(self, log: _Log, claim: Claimed) -> int | None:
+    def _take(self, log: _Log, claim: Claim) -> int | None:
         """Take room for one more id, and return its owner; None if there is no room."""
         self._offered += 1
         owner = self._quota.take(claim.principal)
         return self._made_room(log, claim, owner) if owner is None or self._quota.crossed else owner
 
-    def _made_room(self, log: _Log, claim: Claimed, owner: int | None) -> int | None:
+    def _made_room(self, log: _Log, claim: Claim, owner: int | None) -> int | None:
         """Make room where there is none, or soon will be; return the owner of an id that has it now."""
         quota = self._quota
         while owner is None and log.ids.holds_below(log.highest - self._horizon):  # not all left at once
@@ -507,7 +507,7 @@ class MemoryReplayStore:
         mark = log.pins.mark(key)
         return log.ids.find(issued_at, key) if mark is None else mark
 
-    def _keep(self, log: _Log, claim: Claimed, key: int, mark: int, owner: int) -> None:
+    def _keep(self, log: _Log, claim: Claim, key: int, mark: int, owner: int) -> None:
         """Remember a message that passed by its id."""
         if claim.appended_after is not None:
             log.speak(claim)
@@ -547,7 +547,7 @@ class MemoryReplayStore:
                 for entry, message_id in zip(entries.rows(), stretch.ids(), strict=True)
             ]
 
-    def _keep_unverified(self, log: _Log, claim: Claimed, late_key: int) -> bool:
+    def _keep_unverified(self, log: _Log, claim: Claim, late_key: int) -> bool:
         """Remember claims that nobody has verified; return False if there is no room for more of them."""
         owner = self._unverified_owner()
         if owner is None:
@@ -560,14 +560,14 @@ class MemoryReplayStore:
     def _unverified_owner(self) -> int | None:
         return None if self._quota.is_full_of_unverified() else self._quota.take_unverified()
 
-    def _put_claims(self, log: _Log, claim: Claimed, late_key: int, owner: int) -> None:
+    def _put_claims(self, log: _Log, claim: Claim, late_key: int, owner: int) -> None:
         """Remember a message by its claims."""
         self._put(log, claim, late_key, self._hashing.mark(claim), owner)
         if log.noted is not None:
             note = Note(log.noted, Kind.CLAIMS, claim.principal, claim.key_id, claim.issued_at, claim.digest)
             self._notes.append(note)
 
-    def _new_late_key(self, log: _Log, claim: Claimed) -> int | None:
+    def _new_late_key(self, log: _Log, claim: Claim) -> int | None:
         """Return what claims are kept under that nobody judged; None where they need not be, or are known."""
         key = self._hashing.key(claim.principal, claim.id, claim.issued_at)
         late_key = self._hashing.late_key(claim)
@@ -587,7 +587,7 @@ class MemoryReplayStore:
             else:
                 self._let_pins_go(log)  # it may have held them up
 
-    def _put(self, log: _Log, claim: Claimed, key: int, mark: int, owner: int) -> None:
+    def _put(self, log: _Log, claim: Claim, key: int, mark: int, owner: int) -> None:
         place = claim.place
         if claim.unacked:
             entry = claim.issued_at, key, mark, None if place is None else place[0].offset
@@ -597,5 +597,5 @@ class MemoryReplayStore:
             log.ids.put(claim.issued_at, key, mark, owner, offset, self._room)
 
 
-def _offset(claim: Claimed) -> float:
+def _offset(claim: Claim) -> float:
     return inf if claim.place is None else claim.place[0].offset

@@ -13,7 +13,7 @@ from watchword import engine
 if TYPE_CHECKING:
     from watchword_native import Hasher
 
-    from watchword.replay import Claimed
+    from watchword.replay import Claim
 
 _PRIME: Final = (1 << 130) - 5
 """Above 128 bits, so that two ids, or halves of digests, are never one number."""
@@ -47,7 +47,7 @@ class Hashing:
         linear = int.from_bytes(message_id) * self._a + issued_at * self._b + self.number(principal)
         return linear % _PRIME & _64_BITS
 
-    def late_key(self, claim: Claimed) -> int:
+    def late_key(self, claim: Claim) -> int:
         """Return what claims are kept under that nobody has verified."""
         return self.digest_key(claim.digest)
 
@@ -55,7 +55,7 @@ class Hashing:
         """Return what claims of this digest are kept under."""
         return self._hash(digest) & _64_BITS
 
-    def mark(self, claim: Claimed) -> int:
+    def mark(self, claim: Claim) -> int:
         """Return what stands for the claims and their place."""
         linear = int.from_bytes(claim.digest[:16]) * self._a
         if claim.place is not None:

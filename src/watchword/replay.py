@@ -3,8 +3,6 @@
 docs/replay.md has the model; ``watchword.guard`` is the store for logs that one process reads alone.
 """
 
-# ruff: noqa: D102 - Claimed's properties are the fields that Claim describes
-
 from __future__ import annotations
 
 import shlex
@@ -62,35 +60,6 @@ class Claim:
     appended_after: float | None = None
     reader: str = ""
     arrival: bytes | None = None
-
-
-class Claimed(Protocol):
-    """What a Claim says, whoever says it."""
-
-    @property
-    def log(self) -> str: ...
-    @property
-    def principal(self) -> str: ...
-    @property
-    def key_id(self) -> bytes: ...
-    @property
-    def id(self) -> bytes: ...
-    @property
-    def digest(self) -> bytes: ...
-    @property
-    def place(self) -> Place | None: ...
-    @property
-    def issued_at(self) -> int: ...
-    @property
-    def reference(self) -> float: ...
-    @property
-    def keep_until(self) -> float: ...
-    @property
-    def unacked(self) -> bool: ...
-    @property
-    def solicited(self) -> bool: ...
-    @property
-    def appended_after(self) -> float | None: ...
 
 
 class ReplayStore(Protocol):

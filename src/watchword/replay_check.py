@@ -99,10 +99,10 @@ class ReplayCheck:
                 judged.append(case)
                 if case.verdict is not None:
                     self.ended(case)
-                elif case.issued_at < floor and not case.solicited:
+                elif case.issued_at < floor and case.request is None:
                     self.reject(case, Rejected(Reason.STALE, "issued before this reader began to remember"))
                 elif own or case.message.exclusive:
-                    admission = guard.admit(case)
+                    admission = guard.admit(case.claim)
                     if admission is first:
                         case.first = True
                     elif was_passed and admission is Admission.TOO_OLD:
@@ -117,9 +117,9 @@ class ReplayCheck:
     def remember_unjudged(self, case: Verification) -> None:
         """Remember what will not be judged, by its claims; our own memory also for a process that comes after us."""
         if not self.guards(case.message):
-            self._unjudged.remember(case.claim())
+            self._unjudged.remember(case.claim)
             return
-        self.guard.remember_unjudged(case)
+        self.guard.remember_unjudged(case.claim)
         self._write_notes([])
 
     def _write_notes(self, units: list[Verification | Stretch]) -> list[Verification | Stretch]:
@@ -133,7 +133,10 @@ class ReplayCheck:
             names = {note.log for note in notes}
             cases = parted(units)
             for case in cases:
-                if case.verdict is None and self.guard.noted_as(case.log) in names:
+                if (
+                    case.verdict is None
+                    and self.guard.noted_as(case.claim.log) in names
+                ):
                     case.verdict = Unavailable("replay", f"journal: {type(error).__name__}")
                     case.verdict.__cause__ = error
             return [*cases]
@@ -146,9 +149,9 @@ class ReplayCheck:
         for case in cases:
             if case.verdict is not None:
                 if isinstance(case.verdict, Rejected) and self._is_unjudged(case):
-                    passed.setdefault((case.message.reader, case.digest), case.place)
-            elif not case.message.exclusive and (case.issued_at >= floor or case.solicited):
-                claim = case.claim()
+                    passed.setdefault((case.claim.reader, case.claim.digest), case.claim.place)
+            elif not case.message.exclusive and (case.issued_at >= floor or case.request is not None):
+                claim = case.claim
                 found = self._unjudged.admission(claim)
                 known = claim.reader, claim.digest
                 if found is None and known in passed and (claim.place is None or claim.place != passed[known]):
@@ -185,11 +188,11 @@ class ReplayCheck:
             return
         if not self.guards(case.message):
             if self._is_unjudged(case):
-                self._unjudged.remember(case.claim())
+                self._unjudged.remember(case.claim)
         elif case.ahead is not None:
-            self.guard.remember_ahead(case, verified=case.keyed)
+            self.guard.remember_ahead(case.claim, verified=case.keyed)
         elif not case.keyed:
-            self.guard.remember_unjudged(replace(case.claim(), unacked=unacked))
+            self.guard.remember_unjudged(replace(case.claim, unacked=unacked))
 
     def reject(self, case: Verification, verdict: Rejected) -> None:
         """Reject what passed the checks before this one."""
@@ -197,8 +200,8 @@ class ReplayCheck:
         self._drop(case)
 
     def _drop(self, case: Verification) -> None:
-        if case.opened and case.unacked:
-            self.guard.drop(case)  # nobody will acknowledge it
+        if case.opened and case.claim.unacked:
+            self.guard.drop(case.claim)  # nobody will acknowledge it
 
     async def _asked(self, claims: list[Claim]) -> list[object]:
         """Ask the store; the last answer is what it raised, if anything."""
@@ -215,7 +218,7 @@ class ReplayCheck:
 
     def _why(self, case: Verification) -> str:
         """Say why our own memory cannot tell a message from one that it has forgotten."""
-        floor = self.guard.floor(case.log)
+        floor = self.guard.floor(case.claim.log)
         if case.issued_at >= floor:
             return _OLDER_THAN_ITS_KEY
         now = self._clock()
@@ -225,7 +228,7 @@ class ReplayCheck:
                 (
                     "replay.clock_was_ahead",
                     {
-                        "log": case.log,
+                        "log": case.claim.log,
                         "since": shown_time(now),
                         "until": shown_time(floor),
                         "cost": "what was issued before then is stale: a clock was ahead, or this one is behind",
@@ -249,7 +252,7 @@ class ReplayCheck:
             self.reject(case, Rejected(reason, why if admission is Admission.TOO_OLD else detail))
         else:
             # Nothing comes again without a place. So this very copy was claimed before, and the answer was lost.
-            case.first = case.place is None and case.message.arrival is not None
+            case.first = case.claim.arrival is not None
         return isinstance(admission, Admission)
 
 

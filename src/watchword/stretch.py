@@ -51,7 +51,7 @@ class Stretch:
         self.common: Final = spoken.common
         self.key: Final = spoken.key
         self.request: Final = spoken.request
-        self.log: Final = spoken.log
+        self.log: Final = spoken.claim.log
         self.first = False
         self.least, self.most, self.passed, unstamped = run.bounds(begin, end)
         self.speaks: Final = None if 0 < unstamped < end - begin else unstamped > 0

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from watchword.errors import Rejected, Unavailable
     from watchword.keys import VerificationKey
     from watchword.message import Header, Message, Request
-    from watchword.replay import Place
 
 _make_verified, _make_claim = seal(), maker_of(Claim)
 
@@ -20,32 +19,21 @@ _make_verified, _make_claim = seal(), maker_of(Claim)
 class Verification(Envelope):
     """A message's envelope and what else is known of it.
 
-    The envelope is there once it is ``read``; what it claims of an id once it is ``opened``, by checks 1 to 4; ``key``
+    The envelope is there once it is ``read``; its ``claim`` on an id once it is ``opened``, by checks 1 to 4; ``key``
     once it is ``keyed``, by check 5. ``signed`` tells whether the signature holds, as far as that is known. ``lesson``
     is what the reader may learn from it. ``ahead`` is the verdict on what is from the future as things stand, which
     checks 5 to 7 do not change.
     """
 
     __slots__ = (
-        "ahead", "appended_after", "digest", "first", "headers", "keep_until", "key", "key_id", "keyed", "lesson",
-        "log", "message", "opened", "place", "principal", "read", "reference", "request", "signed", "solicited",
-        "too_fast", "unacked", "verdict",
+        "ahead", "claim", "first", "headers", "key", "keyed", "lesson", "message", "opened", "read", "request",
+        "signed", "too_fast", "verdict",
     )  # fmt: skip
 
+    claim: Claim
     key: VerificationKey
     headers: tuple[Header, ...]
     first: bool
-    # As in Claim, which is only made where it leaves this process.
-    log: str
-    principal: str
-    key_id: bytes
-    digest: bytes
-    place: Place | None
-    reference: float
-    keep_until: float
-    unacked: bool
-    solicited: bool
-    appended_after: float | None
 
     def __init__(self, message: Message) -> None:
         self.message = message
@@ -59,38 +47,25 @@ class Verification(Envelope):
     def open(self, reference: float, keep_until: float) -> None:
         """Say what its envelope claims of its id, at the reference time."""
         message, common, position = self.message, self.common, self.message.position
-        self.log = log_name(message)
-        self.principal = common.issuer
-        self.key_id = common.key_id
-        self.digest = self.leaf
-        self.place = None if position is None else (position, message.appended_at)
-        self.reference = reference
-        self.keep_until = keep_until
-        self.unacked = message.delivered_by is not None
-        self.solicited = self.request is not None
-        between = message.appended_between
-        self.appended_after = None if between is None or message.appended_at is not None else between[0]
-        self.opened = True
-
-    def claim(self) -> Claim:
-        """Return the claim on its id."""
-        return _make_claim(
-            f"{self.common.channel}#{self.message.reader}",  # as signed, wherever it was found
-            self.log,
-            self.principal,
-            self.key_id,
+        between = None if message.appended_at is not None else message.appended_between
+        self.claim = _make_claim(
+            f"{common.channel}#{message.reader}",  # as signed, wherever it was found
+            log_name(message),
+            common.issuer,
+            common.key_id,
             self.id,
-            self.digest,
-            self.place,
+            self.leaf,
+            None if position is None else (position, message.appended_at),
             self.issued_at,
-            self.reference,
-            self.keep_until,
-            self.unacked,
-            self.solicited,
-            self.appended_after,
-            self.message.reader,
-            self.message.arrival if self.place is None else None,
+            reference,
+            keep_until,
+            message.delivered_by is not None,
+            self.request is not None,
+            None if between is None else between[0],
+            message.reader,
+            message.arrival if position is None else None,
         )
+        self.opened = True
 
     def reject(self, verdict: Rejected) -> None:
         """End with ``verdict``; what is ahead ends as such, for that check comes first."""

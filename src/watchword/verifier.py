@@ -300,7 +300,7 @@ class Verifier:
             cases[at] = case = Verification(given[at])
             try:
                 self._read(case, found)  # 1 to 4
-                pair = (case.principal, case.key_id)
+                pair = (case.claim.principal, case.claim.key_id)
                 key = found_keys.get(pair)
                 if key is None:
                     if found_keys and enough is not None and enough():
@@ -308,7 +308,7 @@ class Verifier:
                         cut(run, at)
                         break
                     key = found_keys[pair] = self._unless_revoked(await find_key(keys, *pair))
-                case.key = in_force(key, case.key_id, case.reference, now)  # 5
+                case.key = in_force(key, case.claim.key_id, case.claim.reference, now)  # 5
                 case.keyed = True
             except Rejected as verdict:
                 case.reject(verdict)
@@ -375,8 +375,8 @@ class Verifier:
             case.signed = signed
             try:
                 self._read(case, found)  # 1 to 4
-                key = found.keys[case.principal, case.key_id]
-                case.key = in_force(key, case.key_id, case.reference, found.now)  # 5
+                key = found.keys[case.claim.principal, case.claim.key_id]
+                case.key = in_force(key, case.claim.key_id, case.claim.reference, found.now)  # 5
                 case.keyed = True
             except Rejected as verdict:
                 case.reject(verdict)
@@ -486,9 +486,8 @@ class Verifier:
             raise case.verdict
         self._replay_check.look(case.message)
         if case.verdict is None:
-            claim = case.claim()
             # A copy is made only where it differs: it would take a tenth of the time of a rebuild.
-            self._guard.recall(claim if claim.unacked == unacked else replace(claim, unacked=unacked))
+            self._guard.recall(case.claim if case.claim.unacked == unacked else replace(case.claim, unacked=unacked))
         else:
             self._replay_check.remember_unknown(case, unacked=unacked)
 
@@ -505,7 +504,7 @@ class Verifier:
             self._envelopes.open(case, the_envelope(message))
             reference = self.clock() if message.appended_at is None else message.appended_at
             case.open(reference, case.issued_at + self.policy.longest)
-            case.unacked = case.unacked and comes_again
+            case.claim = replace(case.claim, unacked=case.claim.unacked and comes_again)
             self._replay_check.remember_unjudged(case)
 
     def acknowledge_at(self, log: str, offset: int) -> None:
@@ -549,7 +548,7 @@ class Verifier:
 
         An answer is judged by the request: it comes from that one's recipient, else from who may speak where it went.
         """
-        request, policy, principal = case.request, self.policy, case.principal
+        request, policy, claim, principal = case.request, self.policy, case.claim, case.claim.principal
         channel = case.message.channel if request is None else request.channel
         addressee = None if request is None else request.recipient
         rule = policy.rule_for(principal, channel) if policy.allow else None
@@ -558,9 +557,9 @@ class Verifier:
             remedy = "no [[policy.allow]] lets this principal speak here" if addressee is None else "another was asked"
             raise Rejected(Reason.NOT_PERMITTED, remedy)
         if case.first and rule is not None and rule.rate is not None:
-            case.too_fast = self._issued.is_over(rule, principal, case.log, case.issued_at)
-            passed = case.reference if case.appended_after is None else case.appended_after
-            if not self._rates.spend(rule, principal, case.log, at=case.reference, passed=passed):
+            case.too_fast = self._issued.is_over(rule, principal, claim.log, claim.issued_at)
+            passed = claim.reference if claim.appended_after is None else claim.appended_after
+            if not self._rates.spend(rule, principal, claim.log, at=claim.reference, passed=passed):
                 raise Rejected(Reason.RATE_LIMITED, f"over the rate of this principal's [[policy.allow]], {rule.rate}")
         if (entry := policy.containing(principal)) is not None:
             what = "its principal" if entry == principal else repr(entry)
@@ -613,11 +612,11 @@ class Verifier:
             return
         if (signed.channel, signed.partition) != (message.channel.uri, message.partition):
             return
-        if case.issued_at - skew < self._held_since(fact, case.principal):
+        if case.issued_at - skew < self._held_since(fact, signed.issuer):
             return
         if fact is Fact.RATE_LIMITED and (message.appended_at is None or not case.too_fast):
             return
-        self.trust.note(case.principal, fact, bars=self.policy.bars_of(case.principal))
+        self.trust.note(signed.issuer, fact, bars=self.policy.bars_of(signed.issuer))
 
     def _held_since(self, fact: Fact, principal: str) -> float:
         """Return since when (seconds) that has been forbidden here which the fact is about."""

@@ -76,6 +76,7 @@ class Entries:
 class _Row(Verification):
     """One message of a run; ``position`` is the client's own, which a record has not."""
 
+    reference: float
     sender: int
     position: Position | None
     good: bool

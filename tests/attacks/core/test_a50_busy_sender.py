@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,8 @@ def test_a50_one_busy_sender_loses_nothing(rate: int, scale: int) -> None:
     """
     policy = Policy(max_age=POLICY.max_age / scale, max_skew=POLICY.max_skew / scale, memory=POLICY.memory // scale)
     memory = MemoryReplayStore(horizon=policy.horizon, bounds=Bounds.within(policy.memory))
-    sight, held = Sight(), 0
+    sight: Any = Sight()
+    held = 0
     seconds = ceil(policy.window * (1 + 1 / SLICES)) + 2
     for number in range(rate * seconds):
         second, part = divmod(number, rate)
@@ -78,7 +80,7 @@ def test_a50_the_policys_memory_bounds_what_one_process_reads(*, shared: bool) -
     )
     agent, logged = Watchword.of(verifier=verifier), list[str]()
     agent.audit.warn = lambda event, **fields: logged.append(f"{event}: {fields['remedy']}")  # type: ignore[method-assign] # the test listens
-    sight = Sight()
+    sight: Any = Sight()
     for _ in range(bounds.per_principal - 1):
         sight.id = sight.digest = os.urandom(16)
         assert verifier._guard.admit(sight) is Admission.FIRST
