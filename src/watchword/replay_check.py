@@ -86,7 +86,7 @@ class ReplayCheck:
         judged: list[Verification | Stretch] = []
         shared: list[Claim] = []
         if not own:
-            units = [case for unit in units for case in ([unit] if unit.message.exclusive else parted([unit]))]
+            units = [case for unit in units for case in ([unit] if unit.message.exclusive else unit.cases())]
             shared = self._shared_claims([case for case in units if not isinstance(case, Stretch)], floor)
         answers = iter(await self._asked(shared) if shared else ())
         first = Admission.FIRST  # Python 3.11 searches for a member each time
@@ -95,7 +95,7 @@ class ReplayCheck:
                 unit.first = True
                 judged.append(unit)
                 continue
-            for case in parted([unit]):
+            for case in unit.cases():
                 judged.append(case)
                 if case.verdict is not None:
                     self.ended(case)

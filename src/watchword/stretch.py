@@ -144,4 +144,4 @@ def in_order(
 
 def parted(units: Iterable[Verification | Stretch]) -> list[Verification]:
     """Return each message by itself."""
-    return [case for unit in units for case in (unit.cases() if isinstance(unit, Stretch) else (unit,))]
+    return [case for unit in units for case in unit.cases()]

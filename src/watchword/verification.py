@@ -67,6 +67,10 @@ class Verification(Envelope):
         )
         self.opened = True
 
+    def cases(self) -> tuple[Verification]:
+        """Return itself, as a stretch returns each of its messages."""
+        return (self,)
+
     def reject(self, verdict: Rejected) -> None:
         """End with ``verdict``; what is ahead ends as such, for that check comes first."""
         if self.ahead is not None and verdict is not self.ahead:

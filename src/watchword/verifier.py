@@ -219,7 +219,7 @@ class Verifier:
             if isinstance(unit, Stretch) and self._all_permitted(unit):  # 9
                 verdicts += unit.accept()
                 continue
-            for case in parted([unit]):
+            for case in unit.cases():
                 if case.verdict is None:
                     try:
                         self._permitted(case)  # 9
@@ -244,7 +244,7 @@ class Verifier:
             if isinstance(unit, Stretch) and self._all_permitted(unit, first=False):
                 held += repeat(None, len(unit))
                 continue
-            for case in parted([unit]):
+            for case in unit.cases():
                 if case.verdict is None:
                     case.first = False
                     try:
@@ -457,7 +457,7 @@ class Verifier:
             if isinstance(unit, Stretch) and self._recall_all(unit, unacked=unacked):
                 done += len(unit)
                 continue
-            for case in parted([unit]):
+            for case in unit.cases():
                 try:
                     self._recall(case, unacked=unacked)
                 except Unavailable:
