@@ -1,7 +1,5 @@
 """The guard of logs that one process reads alone: used ids in memory, forgotten in log time (docs/replay.md)."""
 
-# ruff: noqa: D102 - the properties of Sights are those of Stretch
-
 from __future__ import annotations
 
 from collections import Counter
@@ -51,27 +49,16 @@ _FIRST: Final = Admission.FIRST  # nearly every answer; Python 3.11 searches for
 class Sights(Protocol):
     """What messages of one sender say that stand together; see ``stretch.Stretch``."""
 
-    @property
-    def log(self) -> str: ...
-    @property
-    def pair(self) -> Pair: ...
-    @property
-    def least(self) -> int: ...
-    @property
-    def most(self) -> int: ...
-    @property
-    def passed(self) -> float: ...
-    @property
-    def speaks(self) -> bool | None: ...
-    @property
-    def solicited(self) -> bool: ...
-    @property
-    def unacked(self) -> bool: ...
-    @property
-    def keep(self) -> float: ...
+    claim: Claim
+    least: int
+    most: int
+    passed: float
+    speaks: bool | None
+    keep: float
+
     def __len__(self) -> int: ...
-    def entries(self, hashing: Hashing) -> Entries: ...
-    def ids(self) -> list[bytes]: ...
+    def entries(self, hashing: Hashing) -> Entries: ...  # noqa: D102 - as there
+    def ids(self) -> list[bytes]: ...  # noqa: D102 - as there
 
 
 class Kind(IntEnum):
@@ -199,16 +186,16 @@ class MemoryReplayStore:
 
         False, and nothing is changed, where any of them may be something else.
         """
-        log, passed = self._known(stretch.log), stretch.passed
-        begun = -inf if stretch.solicited else max(floor, log.start)
+        log, passed = self._known(stretch.claim.log), stretch.passed
+        begun = -inf if stretch.claim.solicited else max(floor, log.start)
         entries = self._first_sights(log, stretch, max(begun, max(log.highest, passed) - self._horizon))
-        owner = None if entries is None else self._quota.take_all(stretch.pair[0], len(stretch))
+        owner = None if entries is None else self._quota.take_all(stretch.claim.principal, len(stretch))
         if entries is None or owner is None:
             return False
-        self._open(stretch.log, log)
+        self._open(stretch.claim.log, log)
         if passed > log.highest:
             self._pass_time(log, passed)
-        self._keep_all(log, stretch, entries, owner, unacked=stretch.unacked)
+        self._keep_all(log, stretch, entries, owner, unacked=stretch.claim.unacked)
         return True
 
     def recall_all(self, stretch: Sights, *, unacked: bool) -> bool:
@@ -216,14 +203,14 @@ class MemoryReplayStore:
 
         They are kept until they are settled if they are ``unacked``, whatever they say of it themselves.
         """
-        log = self._known(stretch.log)
+        log = self._known(stretch.claim.log)
         looked = max(log.highest, stretch.passed) if stretch.speaks else log.highest
-        begun = -inf if stretch.solicited else log.start
+        begun = -inf if stretch.claim.solicited else log.start
         entries = self._first_sights(log, stretch, max(begun, looked - self._horizon))
-        owner = None if entries is None else self._quota.take_all(stretch.pair[0], len(stretch))
+        owner = None if entries is None else self._quota.take_all(stretch.claim.principal, len(stretch))
         if entries is None or owner is None:
             return False
-        self._open(stretch.log, log)
+        self._open(stretch.claim.log, log)
         if looked > log.highest:
             self._pass_time(log, looked)
         self._keep_all(log, stretch, entries, owner, unacked=unacked)
@@ -519,7 +506,8 @@ class MemoryReplayStore:
         """Return what is kept of messages; None unless all are first sights, issued at ``floor`` or later."""
         if log.unverified or log.ahead >= 0 or stretch.speaks is None:
             return None
-        least, latest, pair = stretch.least, log.latest.get(stretch.pair[0], -inf), stretch.pair
+        claim, least = stretch.claim, stretch.least
+        latest, pair = log.latest.get(claim.principal, -inf), (claim.principal, claim.key_id)
         if stretch.speaks:
             latest = max(latest, stretch.most)
         if least < max(floor, latest - self._horizon) or least <= log.key_floors.of(pair):
@@ -531,7 +519,7 @@ class MemoryReplayStore:
 
     def _keep_all(self, log: _Log, stretch: Sights, entries: Entries, owner: int, *, unacked: bool) -> None:
         """Remember messages that passed by their ids."""
-        principal, key_id = pair = stretch.pair
+        principal, key_id = pair = stretch.claim.principal, stretch.claim.key_id
         if pair not in self._proven:
             self._prove(pair)
         self._offered += len(entries)

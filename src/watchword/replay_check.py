@@ -133,10 +133,7 @@ class ReplayCheck:
             names = {note.log for note in notes}
             cases = parted(units)
             for case in cases:
-                if (
-                    case.verdict is None
-                    and self.guard.noted_as(case.claim.log) in names
-                ):
+                if case.verdict is None and self.guard.noted_as(case.claim.log) in names:
                     case.verdict = Unavailable("replay", f"journal: {type(error).__name__}")
                     case.verdict.__cause__ = error
             return [*cases]

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from watchword_native import Entries, Run
 
     from watchword.hashing import Hashing
-    from watchword.key_floors import Pair
     from watchword.message import Channel, Message, VerifiedMessage
 
 _make_verified = seal_many()
@@ -28,14 +27,15 @@ NOBODYS: Final = -1
 class Stretch:
     """What passed checks 1 to 7 in a run, from ``begin`` to before ``end``.
 
-    ``spoken`` is one of the sender's messages, which passed checks 1 to 5, and ``keep`` for how many seconds from its
-    issue on an id must be remembered. Wherever one of them may fare otherwise than the others, ``cases`` parts them.
-    ``first`` tells whether the guard had none of them before, once it was asked. Issue times are from ``least`` to
-    ``most``; ``speaks`` tells whether the broker left them without a stamp, and is None where it did some of them.
+    ``spoken`` is one of the sender's messages, which passed checks 1 to 5 and whose ``claim`` is like those of all;
+    ``keep`` is for how many seconds from its issue on an id must be remembered. Wherever one of them may fare otherwise
+    than the others, ``cases`` parts them. ``first`` tells whether the guard had none of them before, once it was asked.
+    Issue times are from ``least`` to ``most``; ``speaks`` tells whether the broker left them without a stamp, and is
+    None where it did some of them.
     """
 
     __slots__ = (
-        "_messages", "begin", "common", "end", "first", "keep", "key", "least", "log", "message", "most", "passed",
+        "_messages", "begin", "claim", "common", "end", "first", "keep", "key", "least", "message", "most", "passed",
         "request", "run", "speaks",
     )  # fmt: skip
 
@@ -43,7 +43,7 @@ class Stretch:
         self, run: Run, begin: int, end: int, messages: Sequence[Message], spoken: Verification, keep: float
     ) -> None:
         self._messages: Final = messages
-        self.keep: Final = keep
+        self.keep = keep
         self.run: Final = run
         self.begin: Final = begin
         self.end: Final = end
@@ -51,10 +51,10 @@ class Stretch:
         self.common: Final = spoken.common
         self.key: Final = spoken.key
         self.request: Final = spoken.request
-        self.log: Final = spoken.claim.log
+        self.claim = spoken.claim
         self.first = False
         self.least, self.most, self.passed, unstamped = run.bounds(begin, end)
-        self.speaks: Final = None if 0 < unstamped < end - begin else unstamped > 0
+        self.speaks = None if 0 < unstamped < end - begin else unstamped > 0
 
     def __len__(self) -> int:
         return self.end - self.begin
@@ -63,21 +63,6 @@ class Stretch:
     def channel(self) -> Channel:
         """The channel by whose rules the sender may speak."""
         return self.message.channel if self.request is None else self.request.channel
-
-    @property
-    def pair(self) -> Pair:
-        """Principal and key id."""
-        return self.key.principal, self.key.key_id
-
-    @property
-    def solicited(self) -> bool:
-        """Whether they answer a request of ours."""
-        return self.request is not None
-
-    @property
-    def unacked(self) -> bool:
-        """Whether they are to be kept until they are settled."""
-        return self.message.delivered_by is not None
 
     def entries(self, hashing: Hashing) -> Entries:
         """Return what a guard keeps of each."""
