@@ -38,6 +38,7 @@ class Record:
     behind: bytes = b""
     longer: int = 0
     size: int | None = None
+    key: int = -1
 
     def write(self) -> bytes:
         """Return its bytes."""
@@ -48,7 +49,7 @@ class Record:
                 bytes([self.attributes]),
                 varint(0),
                 varint(self.delta, self.longer),
-                varint(-1),
+                varint(self.key),
                 value + (self.value or b""),
                 varint(self.headers),
                 header * min(max(self.headers, 0), 1100),
@@ -102,7 +103,8 @@ RECORDS = st.builds(
     attributes=mostly(0, 1, 0x7F, 0x80, 0xFF),
     behind=mostly(b"", b"\x00", b"\x00\x00"),
     longer=mostly(0, 1, 7, 8, 9, 10),
-    size=mostly(None, -1, -2, 0, 4, 6, 1 << 20),
+    key=mostly(-1, 0, 1, -2, 1 << 20, (1 << 63) - 41),
+    size=mostly(None, -1, -2, 0, 4, 6, 1 << 20, 1 << 46, (1 << 63) - 41),
 )
 BATCHES = st.builds(
     Batch,
@@ -134,6 +136,8 @@ ODD = [
     Batch((Record(),), more=-2),
     Batch((Record(size=-2),)),
     Batch((Record(longer=9),)),
+    Batch((Record(key=1 << 20),)),
+    Batch((Record(key=(1 << 63) - 41),)),
 ]
 
 

@@ -2,8 +2,9 @@
 
 The broker checks the range of offsets that a batch takes, and no more: what stands in a record is its publisher's word.
 A record with an offset delta outside its batch would move the client's position, and with it every commit, to a place
-of the publisher's choice; one with a header name that is no UTF-8 would stop its partition; and a batch of a few
-kilobytes may unpack to gigabytes, or to millions of small things.
+of the publisher's choice; one with a header name that is no UTF-8 would stop its partition; a length that is made up
+may have a decoder read far beyond the batch, or ask for more memory than there is; and a batch of a few kilobytes may
+unpack to gigabytes, or to millions of small things.
 
 Such a record is replaced by one that bears an empty envelope, at an offset of its batch that no other record takes. So
 it comes in its turn like any other, and ends as ``malformed``: in counts, quarantine and positions, and in what is read
@@ -63,6 +64,9 @@ _CODEC_MASK: Final = 0x07
 _LEAST_RECORD: Final = 6
 """Bytes of the shortest record: attributes, and five numbers."""
 
+_BEHIND: Final = bytes(32)
+"""What stands behind records that are decoded: some decoders look for a number beyond their last byte."""
+
 _GROWTH: Final = 8
 """How many times as large a buffer is tried next, where nothing says how much there is to unpack."""
 
@@ -72,8 +76,9 @@ _READ: Final = 1 << 20
 _XERIAL: Final = b"\x82SNAPPY\x00"
 _XERIAL_HEADER: Final = 16
 
-# These take whatever holds bytes, whatever their annotations say.
-decode_varint: Final[Any] = util.decode_varint
+# These take whatever holds bytes, whatever their annotations say. The client's faster reader of numbers looks wherever
+# it is told to, beyond what it was given too.
+decode_varint: Final[Any] = util.decode_varint_py
 calc_crc32c: Final[Any] = util.calc_crc32c
 
 T = TypeVar("T")
@@ -298,20 +303,24 @@ def _pieces(batch: bytes | bytearray, count: int) -> Iterator[list[int]]:
         yield bounds
 
 
-def _deltas(header: list[int], body: bytes | memoryview, count: int) -> list[int] | None:
-    """Return the offsets of records within their batch; None if one does not decode, or bears too many headers."""
+def _deltas(header: list[int], body: bytes | memoryview, count: int, *, is_measured: bool = False) -> list[int] | None:
+    """Return the offsets of records within their batch; None if one does not decode, or bears too many headers.
+
+    MemoryError only where ``is_measured``: before the lengths in a record are, such a length may be made up.
+    """
     if len(body) > PIECE and _place_and_headers(body)[1] > MAX_HEADERS:
         return None
     fields = [0, _HEADER.size - _LENGTH_END + len(body), *header[2:12], count]
     deltas: list[int] = []
+    whole = memoryview(b"".join((_HEADER.pack(*fields), body, _BEHIND)))
     try:
-        for record in DefaultRecordBatch(b"".join((_HEADER.pack(*fields), body))):
+        for record in DefaultRecordBatch(whole[: -len(_BEHIND)]):
             if len(record.headers) > MAX_HEADERS:
                 return None
             deltas.append(record.offset)
-    except MemoryError:
-        raise
-    except Exception:  # noqa: BLE001 - what a hostile record makes a decoder raise is open
+    except Exception as error:  # what a hostile record makes a decoder raise is open
+        if is_measured and isinstance(error, MemoryError):
+            raise
         return None
     return deltas
 
@@ -344,7 +353,8 @@ def _mended(header: list[int], batch: bytes | bytearray) -> Steps[bytearray]:
                 astray += 1
             else:
                 latest = delta
-                records[delta] = record if headers <= MAX_HEADERS and _deltas(header, record, 1) == [delta] else None
+                is_sound = headers <= MAX_HEADERS and _deltas(header, record, 1, is_measured=True) == [delta]
+                records[delta] = record if is_sound else None
             if astray > _MOST_ASTRAY:
                 raise _Poison
             if number % 256 == 255:  # noqa: PLR2004 - some milliseconds
@@ -356,8 +366,11 @@ def _mended(header: list[int], batch: bytes | bytearray) -> Steps[bytearray]:
 
 
 def _place_and_headers(record: bytes | memoryview) -> tuple[int | None, int]:
-    """Read a record's offset within its batch, and its number of headers, as far as they can be read."""
-    delta, headers = None, 0
+    """Read a record's offset within its batch, and its number of headers, as far as they can be read.
+
+    A record with a length that reaches beyond it has more headers than a message may have.
+    """
+    delta = None
     try:
         _, at = decode_varint(record, 0)  # its length
         if record[at] >= 0x80:  # noqa: PLR2004 - some decoders read attributes as one byte, others as more
@@ -365,12 +378,23 @@ def _place_and_headers(record: bytes | memoryview) -> tuple[int | None, int]:
         _, at = decode_varint(record, at + 1)  # its timestamp
         delta, at = decode_varint(record, at)
         for _ in ("key", "value"):
-            size, at = decode_varint(record, at)
-            at += max(size, 0)
-        headers, _ = decode_varint(record, at)
+            at = _behind(record, at)
+        headers, at = decode_varint(record, at)
+        if headers <= MAX_HEADERS:
+            for _ in range(2 * headers):
+                at = _behind(record, at)
     except (ValueError, IndexError):
-        pass
+        return delta, MAX_HEADERS + 1
     return delta, headers
+
+
+def _behind(record: bytes | memoryview, at: int) -> int:
+    """Return where something ends that begins with its length; ValueError if that is not within the record."""
+    size, at = decode_varint(record, at)
+    if size > len(record) - at:
+        raise ValueError("a length that reaches beyond its record")
+    end: int = at + max(size, 0)
+    return end
 
 
 def _joined(header: list[int], records: dict[int, bytes | None]) -> Steps[bytearray]:

@@ -5,7 +5,7 @@ import cramjam
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
-from aiokafka.record.util import calc_crc32c
+from aiokafka.record.util import calc_crc32c, encode_varint_py
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -334,6 +334,55 @@ def test_a_codec_that_does_not_exist_is_poison() -> None:
     raw = bytearray(batch(["a"], base_offset=3))
     raw[22] = 5
     assert read(cleaned(_with_crc(bytes(raw)), FAR)) == ([(3, None)], 4)
+
+
+def numbered(number: int) -> bytes:
+    """Return a number as records have it."""
+    out = bytearray()
+    encode_varint_py(number, out.append)
+    return bytes(out)
+
+
+MADE_UP = [1 << 20, 1 << 31, 1 << 46, (1 << 62) - 1, (1 << 63) - 100, (1 << 63) - 41, (1 << 63) - 1, -2, -(1 << 62)]
+
+
+@pytest.mark.parametrize("is_native", [True, False], ids=["native", "python"])
+@pytest.mark.parametrize("codec", [0, 1])
+@pytest.mark.parametrize("size", MADE_UP)
+@pytest.mark.parametrize("place", ["length", "key", "value", "headers", "name", "header"])
+def test_a53_a_length_that_is_made_up_costs_its_record_alone(
+    place: str, size: int, codec: int, monkeypatch: pytest.MonkeyPatch, *, is_native: bool
+) -> None:
+    """Some decoders read, or set aside, as much as a record says, wherever that is: the process ended, or the fetch."""
+    if not is_native:
+        monkeypatch.setattr(engine, "native", lambda: None)
+    at = ["key", "value", "headers", "name", "header"]
+    parts = [(3, b"key"), (5, b"value"), (1, b""), (1, b"n"), (1, b"h")]
+    body = b"\0\0" + numbered(1)
+    body += b"".join(
+        numbered(size if name == place else usual) + text for name, (usual, text) in zip(at, parts, strict=True)
+    )
+    odd = numbered(size if place == "length" else len(body)) + body
+    around = [built((b"a", 0))[HEADER_BYTES:], built((b"a", 0), (b"b", 0), (b"c", 0))[HEADER_BYTES:]]
+    last = around[1][2 * len(around[1]) // 3 :]
+    raw = bytearray(built((b"a", 0), (b"b", 0), (b"c", 0))[:HEADER_BYTES] + around[0] + odd + last)
+    records, after = read(cleaned(reframed(bytes(raw), codec), FAR))
+    assert after == 3
+    if place == "length":
+        assert records == [(0, None)]
+    elif size < 0 and place in {"key", "value", "header"}:
+        assert [offset for offset, _ in records] == [0, 1, 2]
+    else:
+        assert records == [(0, b"a"), (1, None), (2, b"c")]
+
+
+@pytest.mark.parametrize("end", [b"\x81", b"\xff" * 10, b"\x80" * 3, b"\x01\x81"])
+@pytest.mark.usefixtures("python_engine")
+def test_a53_nothing_is_read_behind_a_batch(end: bytes) -> None:
+    """A number that does not end within its record makes it poison, whatever stands behind it in memory."""
+    body = b"\0\0\0\x01\x01" + numbered(900) + end
+    raw = bytearray(built((b"a", 0))[:HEADER_BYTES] + numbered(len(body)) + body)
+    assert read(cleaned(reframed(bytes(raw), 1), FAR)) == ([(0, None)], 1)
 
 
 def broken(raw: bytes, at: int, value: int, *, mends: bool) -> bytes:
