@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from chaos.plan import Plan
 
 QUEUE: Final = "workers"
-_WITNESS_SECONDS: Final = 2.0
+WITNESS_SECONDS: Final = 2.0
 """What a witness with a connection may take to say that it saw a copy."""
 
 _LANES: Final = 8
@@ -193,7 +193,7 @@ class Attacking:
         raw = captured.raw
         try:
             await self._ears.client.request(
-                self._ears.elsewhere(), raw.data, timeout=_WITNESS_SECONDS, headers=raw.headers
+                self._ears.elsewhere(), raw.data, timeout=WITNESS_SECONDS, headers=raw.headers
             )
         except (Error, TimeoutError):  # the server, or the witness's connection, was away
             return False

@@ -1,7 +1,8 @@
 """Requests on core NATS: workers of a queue group answer, and the attacker answers as well.
 
 It hears all inboxes. It answers in its own name, with the answers to other requests, and with old answers; and it sends
-requests again, with the very reply subject that was signed. A header that nobody signed marks its copies.
+requests again, with the very reply subject that was signed. A header that nobody signed marks its copies: it says where
+the witness tells that it saw one.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from nats.errors import Error
 
 from chaos.evidence import ANSWERED, COPY, ORIGINAL, Writer
 from chaos.nats_attack import eavesdropping
-from chaos.nats_clients import settled, speakers
-from chaos.on_core import CoreSubject
+from chaos.nats_clients import speakers
+from chaos.on_core import WITNESS_SECONDS, CoreSubject
 from watchword import SigningError, Unavailable
 
 if TYPE_CHECKING:
@@ -79,11 +80,13 @@ class _Speaking:
 
 
 class _Attacking:
-    """See ``Attacking``; a copy counts as taken once the server has it."""
+    """See ``Attacking``; a copy counts as taken once the witness saw it: the server may have nobody to give it to."""
 
     def __init__(self, ears: Eavesdropper) -> None:
         self._ears = ears
+        self._seen = ears.client.new_inbox()
         self._numbers = count(1)
+        self._waiting: dict[str, asyncio.Event] = {}
         self._answers: deque[Msg] = deque(maxlen=_ANSWERS)
         self._chance = ears.chance
         self.captures = ears.captures
@@ -99,19 +102,28 @@ class _Attacking:
             if msg.headers and COPY not in msg.headers:
                 self._answers.append(msg)
 
+        async def seen(msg: Msg) -> None:
+            if (waiting := self._waiting.get(msg.subject)) is not None:
+                waiting.set()
+
+        await self._ears.client.subscribe(f"{self._seen}.*", cb=seen)
         await self._ears.client.subscribe(subject, cb=asked)
         await self._ears.client.subscribe("_INBOX.>", cb=answered)
         await self._ears.client.flush()
 
     async def replay(self, captured: Captured) -> bool:
-        raw = captured.raw
-        headers = {**raw.headers, COPY: f"copy-{next(self._numbers)}"}
+        raw, mark = captured.raw, f"{self._seen}.{next(self._numbers)}"
+        seen = self._waiting[mark] = asyncio.Event()
         try:
-            await self._ears.client.publish(raw.subject, raw.data, reply=raw.reply, headers=headers)
-            await self._answer(raw.reply)
-            await settled(self._ears.client)
-        except (Error, OSError, TimeoutError):
+            async with asyncio.timeout(WITNESS_SECONDS):
+                headers = {**raw.headers, COPY: mark}
+                await self._ears.client.publish(raw.subject, raw.data, reply=raw.reply, headers=headers)
+                await self._answer(raw.reply)
+                await seen.wait()
+        except (Error, OSError, TimeoutError):  # the server, or the witness's connection, was away
             return False
+        finally:
+            del self._waiting[mark]
         return True
 
     async def _answer(self, inbox: str) -> None:

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 async def watch(plan: Plan) -> None:
-    """Write down every message and whose it is: a copy bears a reply subject, and its sender learns that we saw it."""
+    """Write down every message and whose it is: a copy is marked by a subject, and its sender learns there of this."""
     writer, asked = Writer(plan.directory, WITNESSED), plan.scene.shape == "requests"
 
     async def saw(msg: Msg) -> None:
         mark = (msg.headers or {}).get(COPY) if asked else msg.reply
         writer.write((msg.data.decode(errors="replace"), mark or ORIGINAL))
-        if msg.reply and not asked:
-            await msg.respond(b"")
+        if mark:
+            await client.publish(mark, b"")
 
     async with connected(Client(), plan.address) as client:
         for subject in plan.subjects:
