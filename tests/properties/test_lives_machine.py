@@ -26,6 +26,9 @@ from watchword.lives import Life, Lives
 from watchword.message import Header
 from watchword.spi import Channel, MemoryReplayStore, Message, Verifier
 
+PROMPT: Final = 3.0
+"""Seconds that an honest message may be on its way; with clocks within the skew, none that took them is stale."""
+
 SUBJECTS: Final = ("a.x", "a.y")
 MAPPED: Final = "m.x"
 PATTERNS: Final = st.sampled_from(["a.x", "a.x", "a.*", ">", "a.y", MAPPED])
@@ -50,6 +53,8 @@ class Captured:
     subject: str
     issued_at: int
     headers: tuple[Header, ...]
+    sent_at: float
+    """True time."""
 
 
 class MemoryJournal:
@@ -108,7 +113,7 @@ class Process:
         self.lives = Lives(self.verifier, Quiet(clock=lambda: machine.local))
         self.subscriptions: list[Subscription] = []
         self.handed = defaultdict[str, set[Ident]](set)
-        self.passed = defaultdict[str, set[Ident]](set)
+        self.unjudged = defaultdict[str, set[Ident]](set)
         """What each reader was given and could not judge."""
 
         self.inherited: dict[str, set[Ident]] = {}
@@ -116,6 +121,9 @@ class Process:
 
         self.floors: dict[str, float] = {}
         """What each reader says it began with."""
+
+        self.passed: dict[str, float] = {}
+        """The latest time at which each reader has judged anything since it began."""
 
 
 class Quiet(Audit):
@@ -192,6 +200,7 @@ class CoreReaders(RuleBasedStateMachine):
             given = [each.handed[one] for each in self.processes for one in each.handed if kind_of(one) == kind]
             process.inherited[name] |= set().union(*given) - process.handed[name]
             born = process.floors[name] = self.local + SKEW
+            process.passed[name] = -inf
             if self.journal is not None:
                 on_disk = self.born_on_disk.setdefault(kind, born)
                 others = {one.reader for one in process.subscriptions if kind_of(one.reader) == kind} - {name}
@@ -240,7 +249,11 @@ class CoreReaders(RuleBasedStateMachine):
 
     # Messages
 
-    @rule(principal=st.sampled_from(list(WRITERS)), subject=st.sampled_from(SUBJECTS), delay=st.sampled_from([0, 0, 3]))
+    @rule(
+        principal=st.sampled_from(list(WRITERS)),
+        subject=st.sampled_from(SUBJECTS),
+        delay=st.sampled_from([0, 0, PROMPT]),
+    )
     def send(self, principal: str, subject: str, delay: float) -> None:
         """Let an honest message arrive; its sender's clock is within the skew."""
         self.publish(self.sign(principal, subject, delay), subject)
@@ -255,7 +268,8 @@ class CoreReaders(RuleBasedStateMachine):
         number, issued_at = len(self.captured), floor(self.now - delay + self.signer)
         message = Message(channel=Channel("nats", "prod", subject), value=b"v")
         signed = press(message, key=WRITERS[principal], principal=principal, c6=issued_at, c7=number.to_bytes(16))
-        self.captured.append(Captured((principal, number), subject, issued_at, signed.headers))
+        ident = principal, number
+        self.captured.append(Captured(ident, subject, issued_at, signed.headers, self.now - delay))
         return self.captured[-1]
 
     @rule(which=ANY, mapped=st.booleans())
@@ -293,8 +307,9 @@ class CoreReaders(RuleBasedStateMachine):
         )
         process.lives.compare_clocks(self.local, self.now - self.lost)
         (verdict,) = at_once(process.verifier.verify_many([message]))
-        known = process.handed[name] | process.passed[name]
+        known = process.handed[name] | process.unjudged[name]
         inherited = process.inherited[name]
+        passed = process.passed[name] = max(process.passed[name], self.local)
         if isinstance(verdict, VerifiedMessage):
             assert ident not in known, "handed over twice"
             assert ident not in inherited, "one before it was given it"
@@ -302,7 +317,7 @@ class CoreReaders(RuleBasedStateMachine):
         elif isinstance(verdict, Unavailable):
             assert self.keys.down
             process.verifier.remember_unjudged(message)
-            process.passed[name].add(ident)
+            process.unjudged[name].add(ident)
         elif verdict.reason == "replayed":
             before = inherited if self.journal is None else self.known_on_disk(name)
             assert ident in known | before, "falsely accused"
@@ -310,16 +325,17 @@ class CoreReaders(RuleBasedStateMachine):
             assert subject == MAPPED != captured.subject != "a.x"
         else:
             assert verdict.reason == "stale"
-            if self.local - captured.issued_at <= HORIZON:
-                assert captured.issued_at <= process.floors[name], "honest and lost"
+            if captured.issued_at > process.floors[name]:
+                assert captured.issued_at < passed - HORIZON, "stale without a floor"  # which no clock sets back
+                assert self.now - captured.sent_at > PROMPT, "honest and lost"
 
     def known_on_disk(self, name: str) -> set[Ident]:
         """Return what any process was given as this reader, or as another one of its pattern."""
         return set().union(
             *[
-                process.handed[one] | process.passed[one]
+                process.handed[one] | process.unjudged[one]
                 for process in self.processes
-                for one in {*process.handed, *process.passed}
+                for one in {*process.handed, *process.unjudged}
                 if kind_of(one) == kind_of(name)
             ]
         )
