@@ -95,7 +95,7 @@ class ReplayCheck:
                 unit.first = True
                 judged.append(unit)
                 continue
-            for case in parted([unit]):
+            for case in unit.cases() if isinstance(unit, Stretch) else (unit,):
                 judged.append(case)
                 if case.verdict is not None:
                     self.ended(case)

@@ -254,7 +254,7 @@ def inside(log: Any) -> list[object]:
     """Return what a guard knows of one log, but for the numbers that its secrets make."""
     return [
         sorted(log.ids.owners().items()),
-        len(log.pins),
+        len(log.pins.by_key),
         sorted(log.latest.items()),
         log.unverified,
         log.ahead,

@@ -90,6 +90,7 @@ PRIVATE: Final = (
     Name(JetStreamContext._JSI, "_fctask", None, "as _hbtask, for flow control; written"),
     Name(JetStreamContext._JSI, "_ccreq", None, "the successor of an ordered consumer is known by its name; written"),
     # Read and called.
+    Name(Client, "_status", None, "whether it takes messages"),
     Name(Client, "_max_pending_size", None, "what may wait while there is no connection"),
     Name(Client, "_flush_queue", None, "wakes what writes, without waiting for it"),
     Name(Client, "_error_cb", None, "where the caller hears of errors"),
@@ -322,6 +323,8 @@ class Wire:
     def check_open(self, size: int) -> None:
         """Refuse what the base's ``publish`` refuses; ``size`` bytes would wait, beside what waits here."""
         client = self._client
+        if client._status == Client.CONNECTED:
+            return
         if client.is_closed:
             raise errors.ConnectionClosedError
         if client.is_draining_pubs:
