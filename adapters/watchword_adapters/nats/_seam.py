@@ -23,7 +23,7 @@ from nats.js import JetStreamContext, JetStreamManager, api
 
 from watchword import ConfigurationError
 from watchword_adapters.nats.errors import NoTls
-from watchword_adapters.nats.headers import HeaderBlock
+from watchword_adapters.nats.headers import HeaderBlock, read_block
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -269,10 +269,12 @@ class Base(Client):
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | HeaderBlock | None
     ) -> None:
         """Read the headers ourselves, and outlive whatever the base does with what an attacker sent."""
-        of_stream = getattr(self._subs.get(sid), "_jsi", None) is not None
-        block = self.inbox.read(subject, reply, data, headers, of_stream=of_stream)
+        block: Any = read_block(headers) if isinstance(headers, bytes) and headers else None
+        if block is not None and block.status is not None:
+            of_stream = getattr(self._subs.get(sid), "_jsi", None) is not None
+            block = self.inbox.status_line(block, subject, reply, data, of_stream=of_stream)
         try:
-            await super()._process_msg(sid, subject, reply, data, cast("bytes", block))
+            await super()._process_msg(sid, subject, reply, data, block)
         except (OSError, errors.ConnectionClosedError):
             raise
         except Exception as error:  # noqa: BLE001 - what escapes here ends the reader task, and the client is deaf

@@ -35,6 +35,7 @@ class ReadAhead:
 
     def __init__(self, reader: Reader, queue: asyncio.Queue[Msg], check: CheckRunner) -> None:
         self._reader = reader
+        self._verifier = reader.watchword.verifier
         self._queue = queue
         self._check = check
         self.judged: deque[Judged] = deque()
@@ -61,20 +62,20 @@ class ReadAhead:
         if not self.judged:
             if exclusive or self._queue.empty() or not self._reader.looks_ahead:
                 return await self._reader.judge(raw)
-            changes = self._reader.watchword.verifier.changes
+            changes = self._verifier.changes
             self.judged.extend(await self._reader.judge_first(self._together(raw), self._check, patience=PATIENCE))
             self._doubtful = is_undetermined(self.judged[-1].verdict)
             self._changes = changes
         judged = self.judged.popleft()
         if self._is_old(judged):
-            self._changes = self._reader.watchword.verifier.changes
+            self._changes = self._verifier.changes
             judged, *behind = await self._reader.renew([judged, *self.judged], self._check)
             self.judged = deque(behind)
         return await self._reader.conclude(judged)
 
     def _is_old(self, judged: Judged) -> bool:
         """Return True for a verdict that may not stand any more."""
-        if self._reader.watchword.verifier.changes != self._changes:
+        if self._verifier.changes != self._changes:
             return True
         return asyncio.get_running_loop().time() - judged.at >= FRESH
 
