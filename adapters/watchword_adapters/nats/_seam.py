@@ -504,13 +504,13 @@ def listened_at(raw: Msg) -> str:
     return "" if subscription is None else subscription.subject
 
 
-def shown_as(cls: type[M], raw: Msg, **fields: object) -> M:
-    """Return what ``raw`` is as a message of another class, with some fields otherwise.
+def shown_as(cls: type[M], raw: Msg) -> M:
+    """Return a message of another class with what ``raw`` says of itself, but for reply subject and headers.
 
-    Without the constructors it takes a third of the time; fields that neither has are the class's own.
+    Without the constructor it takes a third of the time; fields that are not set are the class's own.
     """
     made = object.__new__(cls)
-    made.__dict__ = raw.__dict__ | fields
+    made._client, made._sid, made.subject, made.data = raw._client, raw._sid, raw.subject, raw.data
     return made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import takewhile
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
@@ -343,15 +344,12 @@ class Reader:
 
     async def _verdicts(self, raws: Sequence[Msg], check: CheckRunner, until: float) -> Sequence[Verdict]:
         """Judge the first of ``raws``, and of what stands behind it what has its expectation, in bulk."""
-        first, count = raws[0], len(raws)
+        first, expect = raws[0], self.expect
         if block_of(first).status is not None:
             return [None]
-        expected, now = self.expect(first), asyncio.get_running_loop().time
-        for at in range(1, count):
-            if block_of(raws[at]).status is not None or self.expect(raws[at]) is not expected:
-                count = at
-                break
-        messages = Deliveries(self, raws[:count])
+        expected, now = expect(first), asyncio.get_running_loop().time
+        alike = [first, *takewhile(lambda raw: block_of(raw).status is None and expect(raw) is expected, raws[1:])]
+        messages = Deliveries(self, alike)
         return await self.watchword.admit_many(
             messages, expected, check=check, enough=lambda: now() >= until, keys=self._look_ups
         )
