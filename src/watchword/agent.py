@@ -36,6 +36,7 @@ Delivered: TypeAlias = VerifiedMessage | ObservedMessage
 """What an interceptor hands on: verified; or, in observe mode only, as it came and with its verdict."""
 
 _ANYTHING: Final = Expected()
+_VERIFIED: Final = {VerifiedMessage}
 _OBSERVE: Final = Mode.OBSERVE  # Python 3.11 searches for a member each time
 _KEPT: Final = ("max_age", "max_skew", "max_hold", "max_lag", "memory")
 """What a policy says of memories, which keep what they began with: no floor may ever fall."""
@@ -357,6 +358,8 @@ class Watchword:
         policy, delivered = self.verifier.policy, list[Channel]()
         asked = next(iter(expected.requests.values())).channel if expected.requests else None
         observes = policy.mode is _OBSERVE
+        if not (policy.channels or observes) and {*map(type, verdicts)} == _VERIFIED:  # as most are
+            verdicts, delivered = (), [one.channel for one in found if isinstance(one, VerifiedMessage)]
         for at, verdict in enumerate(verdicts):
             if policy.channels:
                 observes = self.observes(asked or messages[at].channel)
