@@ -527,7 +527,7 @@ class MemoryReplayStore:
         if least < max(floor, latest - self._horizon) or least <= log.key_floors.of(pair):
             return None
         entries = stretch.entries(self._hashing)
-        if entries.has_twins or (log.pins and log.pins.holds_any({*entries.keys()})):
+        if entries.has_twins or (log.pins.by_key and log.pins.holds_any({*entries.keys()})):
             return None
         return None if log.ids.holds_any(entries, stretch.least, stretch.most) else entries
 

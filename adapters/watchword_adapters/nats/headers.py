@@ -112,7 +112,7 @@ class _Unread(HeaderBlock):
         native = engine.native()
         pairs = None if native is None else native.read_block(self.raw)
         if pairs is None:  # what is wrong is for Python to say
-            self.pairs, self.fault = _read_lines(self.raw.split(_CRLF)[1:], self.raw)
+            self.pairs, self.fault = read_lines(self.raw)
         else:
             self.pairs, self.fault = pairs, None
         return self.__dict__[name]
@@ -122,10 +122,10 @@ def read_block(raw: bytes) -> HeaderBlock:
     """Read ``NATS/1.0[ status[ text]]``, ``name: value`` lines and the empty line at the end; never raises."""
     if raw.startswith(_WITHOUT_STATUS):
         return _Unread(raw)
-    first, *lines = raw.split(_CRLF)
+    first = raw.partition(_CRLF)[0]
     if not first.startswith(_VERSION):
         return HeaderBlock(fault=_NO_BLOCK)
-    pairs, fault = _read_lines(lines, raw)
+    pairs, fault = read_lines(raw)
     status = _STATUS_LINE.fullmatch(first[len(_VERSION) :])
     if fault is not None or status is None:
         return HeaderBlock(pairs, fault=fault or "broken status line")
@@ -135,8 +135,9 @@ def read_block(raw: bytes) -> HeaderBlock:
 _NO_BLOCK: Final = "header block without version or end"
 
 
-def _read_lines(lines: list[bytes], raw: bytes) -> tuple[tuple[Header, ...], str | None]:
+def read_lines(raw: bytes) -> tuple[tuple[Header, ...], str | None]:
     """Read what stands behind the first line of a block; tell what is wrong with it, if anything is."""
+    lines = raw.split(_CRLF)[1:]
     if lines[-2:] != [b"", b""]:
         return (), _NO_BLOCK
     pairs: list[Header] = []
