@@ -180,6 +180,19 @@ class Tree:
 def verifies(public: bytes, signature: bytes, data: bytes) -> bool:
     """Tell whether an Ed25519 signature holds; other threads run meanwhile."""
 
+def sha256(data: bytes) -> bytes:
+    """Return SHA-256 of data; other threads run meanwhile where it takes long."""
+
+def read_envelope(header: bytes) -> tuple[Any, ...] | None:
+    """Read one envelope; None for what the Python engine may have more to say of.
+
+    What one sender's envelopes have in common (in bytes that are the same for no others), id, time of issue, digests of
+    metadata and value, claims, their leaf, signature, size, index, path.
+    """
+
+def read_block(block: bytes) -> tuple[Header, ...] | None:
+    """Read a NATS header block that has no status line; None for what is none."""
+
 def sound_until(raw: bytes, at: int, most: int, log_end: int) -> int:
     """Return where batches of a Kafka record set end that are sound from ``at`` on, some ``most`` bytes of them."""
 

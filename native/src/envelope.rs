@@ -56,6 +56,23 @@ pub struct Envelope {
     pub common: [Span; 3],
 }
 
+impl Envelope {
+    /// Returns what all envelopes of one sender on one channel have alike, in bytes that tell them from all others.
+    pub fn identity(&self, raw: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256);
+        for part in self.common.iter().chain([&self.protected]) {
+            write_part(&mut out, part.of(raw));
+        }
+        out
+    }
+}
+
+/// Writes a part so that what follows cannot be taken for part of it.
+pub fn write_part(out: &mut Vec<u8>, part: &[u8]) {
+    out.extend((part.len() as u64).to_le_bytes());
+    out.extend_from_slice(part);
+}
+
 /// Reads base64url without padding (RFC 4648 section 5) onto the end of `out`; of one sequence of bytes, one text.
 pub fn unarmor(text: &[u8], out: &mut Vec<u8>) -> Option<Span> {
     if text.len() > MAX_CHARACTERS {

@@ -35,7 +35,10 @@ pub fn verifies(public: &[u8], signature: &[u8], data: &[u8]) -> bool {
 #[cfg(feature = "python")]
 #[pyo3::pymodule]
 mod watchword_native {
+    use crate::envelope;
+    use crate::tree;
     use pyo3::prelude::*;
+    use pyo3::types::{PyBytes, PyTuple};
 
     #[pymodule_export]
     use super::kept::{Bucket, Entries};
@@ -44,9 +47,12 @@ mod watchword_native {
     #[pymodule_export]
     use super::sign::{Layout, Tree};
 
+    /// Bytes that take longer to hash than it takes to let other threads run.
+    const LONG: usize = 2048;
+
     /// Number of the interface that `watchword.engine` describes.
     #[pymodule_export]
-    const INTERFACE: u32 = 3;
+    const INTERFACE: u32 = 4;
 
     #[pymodule_export]
     #[allow(non_upper_case_globals, reason = "Python's name for it")]
@@ -56,6 +62,52 @@ mod watchword_native {
     #[pyfunction]
     fn verifies(py: Python<'_>, public: &[u8], signature: &[u8], data: &[u8]) -> bool {
         py.detach(|| super::verifies(public, signature, data))
+    }
+
+    /// SHA-256; other threads run meanwhile where it takes long.
+    #[pyfunction]
+    fn sha256<'py>(py: Python<'py>, data: &[u8]) -> Bound<'py, PyBytes> {
+        let digest = if data.len() > LONG { py.detach(|| tree::sha256(&[data])) } else { tree::sha256(&[data]) };
+        PyBytes::new(py, &digest)
+    }
+
+    /// Reads one envelope, or says that it is none: what envelopes of one sender have in common, id, time of issue,
+    /// digests of metadata and value, claims, their leaf, signature, size, index and path.
+    #[pyfunction]
+    fn read_envelope<'py>(py: Python<'py>, header: &[u8]) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let mut raw = Vec::with_capacity(header.len());
+        let Some(one) = envelope::unarmor(header, &mut raw).and_then(|span| envelope::parse(span.of(&raw))) else {
+            return Ok(None);
+        };
+        let bytes = |part: &[u8]| PyBytes::new(py, part);
+        let claims = one.claims.of(&raw);
+        let found = (
+            bytes(&one.identity(&raw)),
+            bytes(&one.id),
+            one.issued_at,
+            one.metadata.map(|digest| bytes(&digest)),
+            one.value.map(|digest| bytes(&digest)),
+            bytes(claims),
+            bytes(&tree::leaf_of(claims)),
+            bytes(one.signature.of(&raw)),
+            one.size,
+            one.index,
+            PyTuple::new(py, envelope::path_of(one.path.of(&raw)).map(|hash| bytes(hash)).collect::<Vec<_>>())?,
+        );
+        found.into_pyobject(py).map(Some)
+    }
+
+    /// Reads a NATS header block without a status line into pairs of name and value, or says that it is none.
+    #[pyfunction]
+    fn read_block<'py>(py: Python<'py>, block: &[u8]) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let mut headers = Vec::new();
+        if super::block::read(block, &mut headers).is_none() {
+            return Ok(None);
+        }
+        let pairs = headers.iter().map(|(name, value)| {
+            (String::from_utf8_lossy(name.of(block)), PyBytes::new(py, value.of(block))).into_pyobject(py)
+        });
+        PyTuple::new(py, pairs.collect::<PyResult<Vec<_>>>()?).map(Some)
     }
 
     /// Where the sound batches of a fetched record set end that begins at `at`; see `batch`.

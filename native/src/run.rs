@@ -8,7 +8,7 @@ use crate::batch::MAX_HEADERS;
 use crate::block::{self, Header};
 use crate::bucket::Entry;
 use crate::cbor::Span;
-use crate::envelope::{self, ED25519, Envelope};
+use crate::envelope::{self, ED25519, Envelope, write_part};
 use crate::hashing::{Secrets, limbs};
 use crate::kept::Entries;
 use crate::tree::{self, Hash, Place};
@@ -886,11 +886,6 @@ fn write_maybe(out: &mut Vec<u8>, text: Option<&str>) {
         None => out.extend(NOTHING.to_le_bytes()),
         Some(text) => write_part(out, text.as_bytes()),
     }
-}
-
-fn write_part(out: &mut Vec<u8>, part: &[u8]) {
-    out.extend((part.len() as u64).to_le_bytes());
-    out.extend_from_slice(part);
 }
 
 /// The secrets of the guard's hashes.

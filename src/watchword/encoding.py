@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from binascii import b2a_base64
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
+from watchword import engine
 from watchword.cbor import ARRAY, BYTES, MAP, head, of_bytes, of_int, of_text
 from watchword.merkle import leaf_of, paths_of
 
@@ -34,11 +36,19 @@ _VALUE_CLAIM: Final = b"\x61v" + HASH
 _KEPT: Final = 1024
 """Bytes of a message's header values that may be kept."""
 
+_STRUCTURES: Final = 1024
+"""What stands before a payload that is signed, of the keys and sizes met lately."""
+
 
 def sig_structure(protected: bytes, tree_size: int, payload: bytes) -> bytes:
     """Return COSE's Sig_structure (RFC 9052 section 4.4); ``tree_size`` is 0 for a direct signature."""
+    return _before_payload(protected, tree_size) + of_bytes(payload)
+
+
+@lru_cache(_STRUCTURES)
+def _before_payload(protected: bytes, tree_size: int) -> bytes:
     external = head(ARRAY, 2) + of_text(CONTEXT) + of_int(tree_size)
-    return head(ARRAY, 4) + of_text("Signature1") + of_bytes(protected) + of_bytes(external) + of_bytes(payload)
+    return head(ARRAY, 4) + of_text("Signature1") + of_bytes(protected) + of_bytes(external)
 
 
 def encode_protected(algorithm: int, key_id: bytes, *, batched: bool = False) -> bytes:
@@ -142,7 +152,7 @@ def _armored(*parts: bytes) -> bytes:
 
 def value_digest(value: bytes | None) -> bytes | None:
     """Return SHA-256 of a value; None for an absent one, which is not an empty one."""
-    return None if value is None else sha256(value).digest()
+    return None if value is None else _digest(value)
 
 
 def metadata_digest(key: bytes | None, pairs: bytes) -> bytes:
@@ -150,7 +160,13 @@ def metadata_digest(key: bytes | None, pairs: bytes) -> bytes:
 
     CBOR frames each part, so that no byte can move from one to another unseen.
     """
-    return sha256(b"\x82" + of_bytes(key) + pairs).digest()
+    return _digest(b"\x82" + of_bytes(key) + pairs)
+
+
+def _digest(data: bytes) -> bytes:
+    """Return SHA-256; by few steps, where that can be: OpenSSL takes many when it was not called for some time."""
+    native = engine.native()
+    return sha256(data).digest() if native is None else native.sha256(data)
 
 
 def encode_pairs(headers: Sequence[Header]) -> bytes:

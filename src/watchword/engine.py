@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from watchword.errors import ConfigurationError
 
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     import watchword_native
     from watchword_native import Run
 
+    from watchword.message import Header
+
 VARIABLE: Final = "WATCHWORD_ENGINE"
 """Environment variable that chooses: ``python`` or ``native``; without it the native one is used where installed."""
 
-INTERFACE: Final = 3
+INTERFACE: Final = 4
 """Number of the interface below; a native engine that was built for another one is refused."""
 
 
@@ -48,6 +50,9 @@ class Native(Protocol):
     Tree: type[watchword_native.Tree]
 
     def verifies(self, public: bytes, signature: bytes, data: bytes) -> bool: ...
+    def sha256(self, data: bytes) -> bytes: ...
+    def read_envelope(self, header: bytes) -> tuple[Any, ...] | None: ...
+    def read_block(self, block: bytes) -> tuple[Header, ...] | None: ...
     def sound_until(self, raw: bytes, at: int, most: int, log_end: int) -> int: ...
     def are_sound(self, records: bytes, count: int, last_delta: int) -> bool: ...
 

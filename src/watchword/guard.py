@@ -155,9 +155,10 @@ class MemoryReplayStore:
         key, mark = self._hashing.key(claim.principal, claim.id, issued_at), self._hashing.mark(claim)
         has_late = log.unverified or log.ahead >= 0
         late_key = self._hashing.late_key(claim) if has_late else key
-        if issued_at < self._floor(log, claim) and not (key in log.pins or late_key in log.pins):
+        pins = log.pins.by_key
+        if issued_at < self._floor(log, claim) and not (key in pins or late_key in pins):
             return Admission.TOO_OLD
-        known = self._find(log, issued_at, key) if log.pins else log.ids.find(issued_at, key)
+        known = self._find(log, issued_at, key) if pins else log.ids.find(issued_at, key)
         if known is not None:
             return Admission.REDELIVERED if claim.place is not None and known == mark else Admission.REPLAYED
         late = self._find(log, issued_at, late_key) if has_late else None
@@ -346,7 +347,7 @@ class MemoryReplayStore:
     def drop(self, claim: Claim) -> None:
         """Let what is known of an unacked message age, if that is the one at this place."""
         log = self._logs.get(claim.log)
-        if log is not None and log.pins:
+        if log is not None and log.pins.by_key:
             mark = self._hashing.mark(claim)
             for key in (self._hashing.key(claim.principal, claim.id, claim.issued_at), self._hashing.late_key(claim)):
                 if log.pins.mark(key) == mark:
@@ -393,7 +394,8 @@ class MemoryReplayStore:
             log.latest = {principal: at for principal, at in log.latest.items() if at > log.highest}
             if log.ahead < floor:
                 log.ahead = -1
-        self._let_pins_go(log)
+        if log.pins.by_key:
+            self._let_pins_go(log)
 
     def _let_pins_go(self, log: _Log) -> None:
         for owner in log.pins.pop_over(log.highest):
@@ -513,7 +515,7 @@ class MemoryReplayStore:
         if least < max(floor, latest - self._horizon) or least <= log.key_floors.of(pair):
             return None
         entries = stretch.entries(self._hashing)
-        if entries.has_twins or (log.pins and log.pins.holds_any({*entries.keys()})):
+        if entries.has_twins or (log.pins.by_key and log.pins.holds_any({*entries.keys()})):
             return None
         return None if log.ids.holds_any(entries, stretch.least, stretch.most) else entries
 

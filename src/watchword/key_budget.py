@@ -95,7 +95,9 @@ class KeyBudget:
         source, pair = self._source, (principal, key_id)
         if source is None:
             return None
-        if pair not in self._familiar and self._lacks_budget() is None:
+        if pair in self._familiar:
+            return await self._find_familiar(source, pair)
+        if self._lacks_budget() is None:
             key = await self._find_stranger(source, pair)
         else:
             self.require(principal, key_id)

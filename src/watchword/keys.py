@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final, runtime_checkable
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -35,6 +35,9 @@ class Algorithm(IntEnum):
 
     ED25519 = -19
     ESP256 = -9
+
+
+_ED25519: Final = Algorithm.ED25519
 
 
 @runtime_checkable
@@ -139,11 +142,10 @@ class VerificationKey:
         """Tell whether ``signature`` is this key's over ``data``; False for any malformed signature."""
         if len(signature) != SIGNATURE_BYTES:
             return False
+        if self.algorithm == _ED25519 and (native := engine.native()) is not None:
+            return native.verifies(self.public_bytes, signature, data)
         try:
             if isinstance(self.public, ed25519.Ed25519PublicKey):
-                native = engine.native()
-                if native is not None:
-                    return native.verifies(self.public_bytes, signature, data)
                 self.public.verify(signature, data)
             else:
                 r, s = int.from_bytes(signature[:32]), int.from_bytes(signature[32:])
@@ -231,9 +233,11 @@ class SigningKey:
 
     def sign_now(self, data: bytes) -> bytes:
         """Return the 64-byte signature of ``data``; takes microseconds, and never waits."""
-        if isinstance(self._private, ed25519.Ed25519PrivateKey):
-            return self._private.sign(data)
-        r, s = decode_dss_signature(self._private.sign(data, ec.ECDSA(hashes.SHA256())))
+        private: Any = self._private
+        if self.algorithm == _ED25519:
+            signature: bytes = private.sign(data)
+            return signature
+        r, s = decode_dss_signature(private.sign(data, ec.ECDSA(hashes.SHA256())))
         return with_low_s(r.to_bytes(32) + s.to_bytes(32))
 
     def verification_key(self, principal: str) -> VerificationKey:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from itertools import repeat
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,34 +23,31 @@ class Pin(NamedTuple):
 
 
 class Pins:
-    """The pins of one log, by key in the order of arrival, and by place: that is all that an acknowledgement knows."""
+    """The pins of one log, by key in the order of arrival, and by place: that is all that an acknowledgement knows.
 
-    __slots__ = ("_keys", "_pins")
+    ``by_key`` is there for those who look, and for nobody else to change.
+    """
+
+    __slots__ = ("_keys", "by_key")
 
     def __init__(self) -> None:
         # The first of a plain dict takes the longer to find, the more were taken from its front.
-        self._pins: OrderedDict[int, tuple[Entry, int, float]] = OrderedDict()
+        self.by_key: Final[OrderedDict[int, tuple[Entry, int, float]]] = OrderedDict()
         self._keys: dict[int, tuple[int, ...]] = {}
-
-    def __len__(self) -> int:
-        return len(self._pins)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._pins
 
     def mark(self, key: int) -> int | None:
         """Return the mark under ``key``."""
-        pin = self._pins.get(key)
+        pin = self.by_key.get(key)
         return None if pin is None else pin[0][2]
 
     def holds_any(self, keys: AbstractSet[int]) -> bool:
         """Tell whether any of some keys is there."""
-        return not self._pins.keys().isdisjoint(keys)
+        return not self.by_key.keys().isdisjoint(keys)
 
     def put(self, entry: Entry, owner: int, keep_until: float) -> None:
         """Add one whose key is not there."""
         _, key, _, offset = entry
-        self._pins[key] = entry, owner, keep_until
+        self.by_key[key] = entry, owner, keep_until
         if offset is not None:
             self._keys[offset] = (*self._keys.get(offset, ()), key)
 
@@ -63,11 +60,11 @@ class Pins:
             return
         self._keys.update(places)  # type: ignore[arg-type]  # None is not among them
         until = [entry[0] + keep for entry in entries]
-        self._pins.update(zip([entry[1] for entry in entries], zip(entries, repeat(owner), until), strict=True))
+        self.by_key.update(zip([entry[1] for entry in entries], zip(entries, repeat(owner), until), strict=True))
 
     def pop(self, key: int) -> Pin | None:
         """Take one away and return it; None if there is none."""
-        found = self._pins.pop(key, None)
+        found = self.by_key.pop(key, None)
         if found is None:
             return None
         offset = found[0][3]
@@ -86,9 +83,9 @@ class Pins:
 
         Those that came first go first; one that outstays its neighbours only delays their leaving.
         """
-        while self._pins:
-            key = next(iter(self._pins))
-            _, owner, keep_until = self._pins[key]
+        while self.by_key:
+            key = next(iter(self.by_key))
+            _, owner, keep_until = self.by_key[key]
             if keep_until >= time:
                 return
             self.pop(key)
@@ -96,7 +93,7 @@ class Pins:
 
     def owners(self) -> list[int]:
         """Return whose they are."""
-        return [owner for _, owner, _ in self._pins.values()]
+        return [owner for _, owner, _ in self.by_key.values()]
 
     def places(self) -> set[int]:
         """Return where they were found."""

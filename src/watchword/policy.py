@@ -294,6 +294,8 @@ class Policy:
 
     def containing(self, principal: str) -> str | None:
         """Return the entry of ``contained`` that cuts a principal off, its own name or a pattern; None without one."""
+        if not self._contained:
+            return None
         if principal in self._contained:
             return principal
         patterns = self._contained.patterns

@@ -14,6 +14,8 @@ from watchword.encoding import HASH, ID, INCLUSION, SIGNATURE, encode_names
 from watchword.envelope import MAX_TREE_SIZE, MIN_TREE_SIZE, Envelope, read_into, unarmored
 
 if TYPE_CHECKING:
+    from watchword.engine import Native
+    from watchword.envelope import Common
     from watchword.message import Message
     from watchword.verification import Verification
 
@@ -30,6 +32,11 @@ _NUMBERS: Final = (("B", b"", range(24)), ("B", b"\x18", range(24, 1 << 8)), ("H
 
 _BARE: Final = 3
 """Where the proof begins among the values if there is no digest of key and headers."""
+
+
+def _comes_once(common: Common) -> bool:
+    """Tell whether no other envelope will have this in common with it."""
+    return (common.expires_at, common.request_id, common.reply_to) != (None, None, None)
 
 
 class Template:
@@ -82,9 +89,7 @@ class Template:
     @staticmethod
     def of(envelope: Envelope) -> Template | None:
         """Return the template of an envelope; None where too little of it will come again."""
-        common = envelope.common
-        once = (common.expires_at, common.request_id, common.reply_to) != (None, None, None)
-        if once or envelope.value_digest is None or envelope.issued_at not in _TIMES:
+        if _comes_once(envelope.common) or envelope.value_digest is None or envelope.issued_at not in _TIMES:
             return None
         return Template(envelope)
 
@@ -117,6 +122,35 @@ class Template:
         envelope.path = path
         envelope.signature = values[-1]
         return True
+
+
+class NativeReader:
+    """Reads by the native engine; what messages of one sender have in common is read in full once it has verified."""
+
+    def __init__(self, native: Native) -> None:
+        self._native = native
+        self._known: dict[bytes, Common] = {}
+
+    def open(self, case: Verification, header: bytes) -> None:
+        """Read a header's value into ``case``, as ``parse`` does."""
+        found = self._native.read_envelope(header)
+        common = None if found is None else self._known.get(found[0])
+        if found is None or common is None:
+            read_into(case, unarmored(header))
+            case.lesson = None if found is None else found[0]
+            return
+        case.common = common
+        (
+            _, case.id, case.issued_at, case.metadata_digest, case.value_digest, case.claims_bytes, case.leaf,
+            case.signature, case.size, case.index, case.path,
+        ) = found  # fmt: skip
+
+    def learn(self, case: Verification, identity: bytes) -> None:
+        """Learn what a message that was found to be authentic has in common with others."""
+        if not _comes_once(case.common):
+            if len(self._known) >= MAX_TEMPLATES:
+                self._known.clear()
+            self._known[identity] = case.common
 
 
 class LearningReader:

@@ -76,6 +76,8 @@ class SignatureChecker:
         root = envelope.root()
         if root is None:
             return False
+        if not envelope.size:  # nothing else stands under its signature, so nothing is remembered
+            return key.verifies(envelope.signature, envelope.to_be_signed(root))
         tree = _tree_of(key, envelope)
         if self._roots.get(tree) == root:
             return True
@@ -114,7 +116,7 @@ class SignatureChecker:
         return [holds[job] for job in asked]
 
     def _remember(self, tree: _Tree, root: bytes) -> None:
-        if not tree[2]:
+        if not tree[2]:  # as above
             return
         if len(self._roots) >= MAX_ROOTS:
             del self._roots[next(iter(self._roots))]

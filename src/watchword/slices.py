@@ -105,6 +105,8 @@ class Slices:
     def leave(self, floor: float) -> Counter[int] | None:
         """Let slices go that lie below ``floor``; return how many ids that were of each owner, None if no slice was."""
         numbers, over = self._numbers, 0
+        if not numbers or (numbers[0] + 1) * self._width > floor:  # as nearly always
+            return None
         gone = Counter[int]()
         while over < len(numbers) and (numbers[over] + 1) * self._width <= floor and gone.total() < AT_ONCE:
             self._bare.pop(numbers[over], None)
@@ -112,7 +114,7 @@ class Slices:
                 gone += Counter(self._buckets.pop(numbers[over]).owners())
             over += 1
         del numbers[:over]
-        return gone if over else None
+        return gone
 
     def let_go(self, floors: Mapping[int, float]) -> Iterator[tuple[int, Counter[int]]]:
         """Let ids go that lie below the floors of their owners, slice by slice.

@@ -135,6 +135,8 @@ class UnsignedEnvelope:
 
 def drafts_of(envelopes: Sequence[UnsignedEnvelope]) -> list[Draft]:
     """Return the draft of each; the claims of those that stand together and go one way are written at once."""
+    if len(envelopes) == 1:
+        return [envelopes[0].draft]
     drafts: list[Draft] = []
     for way, group in groupby(envelopes, key=_way_of):
         like = [*group]

@@ -25,7 +25,7 @@ from watchword.message import (
     is_principal,
 )
 from watchword.rates import IssueRates, RateLimiter
-from watchword.reader import LearningReader
+from watchword.reader import LearningReader, NativeReader
 from watchword.replay import OpenedStore, SharedReplayStore, told_of
 from watchword.replay_check import ReplayCheck
 from watchword.signatures import SignatureChecker, find_key
@@ -124,7 +124,9 @@ class Verifier:
         self.shared_replay: Final = isinstance(replay, SharedReplayStore)
         self.clock: Final = clock
         self._native = engine.native()
-        self._envelopes = LearningReader()
+        self._envelopes: LearningReader | NativeReader = LearningReader()
+        if self._native is not None:
+            self._envelopes = NativeReader(self._native)
         self._signatures = SignatureChecker()
         self._coverage = HeaderCoverage()
         self.journal: Final = journal
@@ -190,10 +192,35 @@ class Verifier:
 
     async def verify(self, message: Message, expected: Expected = _ANYTHING) -> VerifiedMessage:
         """Run the nine checks in order; Rejected (final) names the one that failed, Unavailable asks to come again."""
-        (verdict,) = await self.verify_many((message,), expected)
+        verdict = await self.verdict(message, expected)
         if not isinstance(verdict, VerifiedMessage):
             raise verdict
         return verdict
+
+    async def verdict(
+        self, message: Message, expected: Expected = _ANYTHING, *, keys: KeySource | None = None
+    ) -> Verdict:
+        """Judge one message as ``verify_many`` would, by few steps: between two lone messages a processor forgets."""
+        case, now = Verification(message), self.clock()
+        try:
+            self._read(case, expected, now)  # 1 to 4
+            key = self._unless_revoked(await find_key(keys or self._keys, case.claim.principal, case.claim.key_id))
+            case.key = in_force(key, case.claim.key_id, case.claim.reference, now)  # 5
+            case.keyed = True
+            self._prove(case)  # 6 and 7
+        except Rejected as verdict:
+            case.reject(verdict)
+        except Unavailable as verdict:
+            if case.ahead is None:
+                case.verdict = verdict
+            else:
+                case.reject(case.ahead)
+        except BaseException as error:
+            if not self._goes_on_without(error):
+                raise
+            return await self.verdict(message, expected, keys=keys)
+        await self._replay_check.admit((case,), floor=expected.floor, was_passed=expected.was_passed)  # 8
+        return self._conclude(case)  # 9
 
     async def verify_many(
         self,
@@ -219,16 +246,7 @@ class Verifier:
             if isinstance(unit, Stretch) and self._all_permitted(unit):  # 9
                 verdicts += unit.accept()
                 continue
-            for case in unit.cases():
-                if case.verdict is None:
-                    try:
-                        self._permitted(case)  # 9
-                        case.accept()
-                    except Rejected as verdict:
-                        self._replay_check.reject(case, verdict)
-                        self._note(case, verdict.reason)
-                assert case.verdict is not None  # noqa: S101 - this check gives one
-                verdicts.append(case.verdict)
+            verdicts += [self._conclude(case) for case in unit.cases()]  # 9
         return verdicts
 
     async def reverify(
@@ -276,12 +294,17 @@ class Verifier:
             run = self._run_of(given, now, recalled=recalled)
             return await self._passed(found._replace(run=run, cases={}, keys={}, spoken={}), check, enough, keys)
         except BaseException as error:
-            if not engine.has_panicked(error):
+            if not self._goes_on_without(error):
                 raise
-        # Nothing was remembered yet, so the Python engine can judge them all, and all that come.
-        self._native = None
-        self.warnings.append(("engine.panicked", {"remedy": _PANICKED}))
         return await self._passed(found, check, enough, keys)
+
+    def _goes_on_without(self, error: BaseException) -> bool:
+        """Let the Python engine judge all, if this is a fault of the native one; nothing of it is remembered yet."""
+        if self._native is None or not engine.has_panicked(error):
+            return False
+        self._native, self._envelopes = None, LearningReader()
+        self.warnings.append(("engine.panicked", {"remedy": _PANICKED}))
+        return True
 
     async def _passed(
         self,
@@ -299,7 +322,7 @@ class Verifier:
             at, sender = place
             cases[at] = case = Verification(given[at])
             try:
-                self._read(case, found)  # 1 to 4
+                self._read(case, found.expected, now, recalled=found.recalled)  # 1 to 4
                 pair = (case.claim.principal, case.claim.key_id)
                 key = found_keys.get(pair)
                 if key is None:
@@ -342,21 +365,37 @@ class Verifier:
                 self._take_back(run, found)
         for _, case in sorted(cases.items()) if run is not None else cases.items():
             if case.verdict is None:
-                try:
-                    signatures.signed(case)  # 6
-                    case.headers = unaltered(case, self.policy.max_skew, self._coverage)  # 7
-                except Rejected as verdict:
-                    case.reject(verdict)
-                else:
-                    if case.lesson is not None:
-                        self._envelopes.learn(case, case.lesson)
-                    if case.ahead is not None:
-                        case.reject(case.ahead)
+                self._prove(case)
         return (
             [*cases.values()]
             if run is None
             else in_order(run, found.messages, cases, found.spoken, self.policy.longest)
         )
+
+    def _prove(self, case: Verification) -> None:
+        """Make checks 6 and 7."""
+        try:
+            self._signatures.signed(case)  # 6
+            case.headers = unaltered(case, self.policy.max_skew, self._coverage)  # 7
+        except Rejected as verdict:
+            case.reject(verdict)
+        else:
+            if case.lesson is not None:
+                self._envelopes.learn(case, case.lesson)
+            if case.ahead is not None:
+                case.reject(case.ahead)
+
+    def _conclude(self, case: Verification) -> Verdict:
+        """Make check 9, of what has no verdict yet, and return the verdict."""
+        if case.verdict is None:
+            try:
+                self._permitted(case)
+                case.accept()
+            except Rejected as verdict:
+                self._replay_check.reject(case, verdict)
+                self._note(case, verdict.reason)
+        assert case.verdict is not None  # noqa: S101 - for the type checker: accepted or rejected
+        return case.verdict
 
     def _run_of(self, messages: Sequence[Message], now: float, *, recalled: bool) -> Run | None:
         """Return the native engine's run over messages; None where there is no such engine, or nothing to gain."""
@@ -374,20 +413,20 @@ class Verifier:
             found.cases[at] = case = Verification(found.messages[at])
             case.signed = signed
             try:
-                self._read(case, found)  # 1 to 4
+                self._read(case, found.expected, found.now, recalled=found.recalled)  # 1 to 4
                 key = found.keys[case.claim.principal, case.claim.key_id]
                 case.key = in_force(key, case.claim.key_id, case.claim.reference, found.now)  # 5
                 case.keyed = True
             except Rejected as verdict:
                 case.reject(verdict)
 
-    def _read(self, case: Verification, found: _Pass) -> None:
+    def _read(self, case: Verification, expected: Expected, now: float, *, recalled: bool = False) -> None:
         """Make checks 1 to 4."""
         header = the_envelope(case.message)  # 1
         self._envelopes.open(case, header)  # 2
         case.read = True
-        case.request = self._addressed(case.message, case.common, found.expected)  # 3
-        reference = reference_time(case, found.now, self.policy, recalled=found.recalled)  # 4
+        case.request = self._addressed(case.message, case.common, expected)  # 3
+        reference = reference_time(case, now, self.policy, recalled=recalled)  # 4
         case.open(reference, case.issued_at + self.policy.longest)
 
     async def authenticate(

@@ -255,7 +255,7 @@ def inside(memory: MemoryReplayStore, name: str) -> list[object]:
     log, names = memory._logs[name], memory._quota._names
     return [
         sorted((names[owner], count) for owner, count in log.ids.owners().items()),
-        len(log.pins),
+        len(log.pins.by_key),
         sorted(log.latest.items()),
         log.unverified,
         log.ahead,

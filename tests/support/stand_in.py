@@ -6,6 +6,7 @@ is checked wherever that one is installed (``tests.support.beside``).
 
 from __future__ import annotations
 
+import hashlib
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,16 +14,16 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from watchword import Rejected, engine, packed
-from watchword.cbor import MAP, head, of_int
+from watchword.cbor import MAP, head, of_int, of_text
 from watchword.checks import HeaderCoverage, in_force, reference_time, the_envelope, unaltered
-from watchword.encoding import HASH, ID, SignedTree, encode_pairs, metadata_digest, value_digest
-from watchword.envelope import read_into, unarmored
+from watchword.encoding import HASH, ID, SignedTree, encode_names, encode_pairs, metadata_digest, value_digest
+from watchword.envelope import parse, read_into, unarmored
 from watchword.hashing import _64_BITS, _PRIME
 from watchword.keys import Algorithm
 from watchword.merkle import root_of
 from watchword.spi import Channel, Message, Position
 from watchword.verification import Verification
-from watchword_adapters.nats.headers import read_block
+from watchword_adapters.nats import headers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from watchword.message import Header
 
 __all__ = [
-    "INTERFACE", "Bucket", "Entries", "Hasher", "Layout", "Run", "Tree", "__version__", "are_sound", "sound_until",
-    "verifies",
+    "INTERFACE", "Bucket", "Entries", "Hasher", "Layout", "Run", "Tree", "__version__", "are_sound",
+    "read_block", "read_envelope", "sha256", "sound_until", "verifies",
 ]  # fmt: skip
 
 INTERFACE: Final = engine.INTERFACE
@@ -376,7 +377,7 @@ def _delivered(raw: Any, place: tuple[str, str, bool], delivery: tuple[Any, ...]
     """Return the message that a NATS client has; None for one that the native engine does not read."""
     prefix, reader, exclusive = place
     unread = getattr(raw.headers, "raw", None)
-    block = read_block(unread) if type(unread) is bytes else None
+    block = headers.read_block(unread) if type(unread) is bytes else None
     if block is None or block.fault is not None or block.status is not None:
         return None
     where = None if delivery is None else Position(delivery[0][0], delivery[1])
@@ -451,6 +452,35 @@ def verifies(public: bytes, signature: bytes, data: bytes) -> bool:
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+def sha256(data: bytes) -> bytes:
+    """See ``engine.Native``."""
+    return hashlib.sha256(data).digest()
+
+
+def read_block(block: bytes) -> tuple[Header, ...] | None:
+    """See ``engine.Native``."""
+    pairs, fault = headers.read_lines(block)
+    return pairs if fault is None else None
+
+
+def read_envelope(header: bytes) -> tuple[Any, ...] | None:
+    """See ``engine.Native``."""
+    try:
+        one = parse(header)
+    except Rejected:
+        return None
+    common, time = one.common, b"\x06" + of_int(one.issued_at) + b"\x07" + ID + one.id
+    first, behind = one.claims_bytes[1:].split(time)
+    names = len(b"\x61c" + of_text(common.channel) + encode_names(common.covered))
+    metadata = 0 if one.metadata_digest is None else len(b"\x61m" + HASH + one.metadata_digest)
+    value = 0 if one.value_digest is None else len(b"\x61v" + HASH + one.value_digest)
+    parts = first, behind[:names], behind[names + metadata : len(behind) - value], common.protected
+    return (
+        b"".join(len(part).to_bytes(8, "little") + part for part in parts), one.id, one.issued_at, one.metadata_digest,
+        one.value_digest, one.claims_bytes, one.leaf, one.signature, one.size, one.index, one.path,
+    )  # fmt: skip
 
 
 def sound_until(_raw: bytes, at: int, _most: int, _log_end: int) -> int:

@@ -42,9 +42,10 @@ if TYPE_CHECKING:
 
     from watchword import VerifiedMessage, Watchword, WatchwordError
     from watchword.quarantine import Quarantine
-    from watchword.spi import Channel, Request
+    from watchword.spi import Channel
     from watchword_adapters.nats.message import VerifiedMsg
     from watchword_adapters.nats.options import ConnectOptions, ManagerOptions, StreamOptions
+    from watchword_adapters.nats.outbox import Outgoing
     from watchword_adapters.nats.reader import Reader
     from watchword_adapters.nats.signing import Recipient
 
@@ -177,14 +178,15 @@ class WatchwordClient(Base):
                 self._acknowledged(subject)
             return
         owed = self._answering.request_at(subject)
-        is_forwarded = isinstance(reply, UnsignedReply) or self._answering.request_at(reply) is not None
-        if reply and is_forwarded and not self.requests.asked_at(reply):
-            self.refuse("publish(reply=) with the reply subject of a request", forwarded(subject, reply))
-        request = await self.send(
+        if reply:
+            is_forwarded = isinstance(reply, UnsignedReply) or self._answering.request_at(reply) is not None
+            if is_forwarded and not self.requests.asked_at(reply):
+                self.refuse("publish(reply=) with the reply subject of a request", forwarded(subject, reply))
+        sent = await self.send(
             subject, payload, reply, headers, recipient=recipient, expires_at=expires_at, answers=owed
         )
-        if reply and request is not None:
-            self.requests.ask_at(reply, request)
+        if reply and sent is not None:
+            self.requests.ask_at(reply, sent.request)
 
     async def request(
         self,
@@ -211,8 +213,8 @@ class WatchwordClient(Base):
         self.requests.require()
 
         async def send(inbox: str) -> Reader:
-            request = await self.send(subject, payload, inbox, headers, recipient=recipient, expires_at=expires_at)
-            return self.requests.reader_of(request)
+            sent = await self.send(subject, payload, inbox, headers, recipient=recipient, expires_at=expires_at)
+            return self.requests.reader_of(None if sent is None else sent.request)
 
         answer = await self.requests.ask(subject, send, timeout)
         return cast("VerifiedMsg", answer)
@@ -239,22 +241,20 @@ class WatchwordClient(Base):
 
     async def send(
         self, subject: str, payload: bytes, reply: str, headers: Mapping[str, str] | None, **options: Any
-    ) -> Request | None:
-        """Post one message; return what answers to it are held against, None for one that went out unsigned.
+    ) -> Outgoing | None:
+        """Post one message, and return it; None for one that went out unsigned.
 
         That is done in observe mode only, with what cannot be signed and with what answers a message that did not
         verify. ``options`` are those of ``Signing.outgoing``.
         """
         if not isinstance(subject, UnsignedReply):
             try:
-                outgoing, request = self._signing.outgoing(
-                    subject, payload, reply, headers, most=self.max_payload, **options
-                )
+                outgoing = self._signing.outgoing(subject, payload, reply, headers, most=self.max_payload, **options)
             except (SigningError, ConfigurationError) as error:
                 self.refuse(f"publish: {type(error).__name__}", error, subject)
             else:
                 await self.outbox.put(outgoing)
-                return request
+                return outgoing
         await super().publish(subject, payload, reply, None if headers is None else dict(headers))
         return None
 
@@ -274,9 +274,9 @@ class WatchwordClient(Base):
         """
 
         async def send(inbox: str) -> None:
-            request = await self.send(subject, payload, inbox, headers, stored=True, **options)
-            if answers_at and request is not None:
-                self.requests.ask_at(answers_at, request)
+            sent = await self.send(subject, payload, inbox, headers, stored=True, **options)
+            if answers_at and sent is not None:
+                self.requests.ask_at(answers_at, sent.request)
 
         return await self.requests.ask(subject, send, timeout)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from math import ceil, isfinite
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +15,7 @@ from watchword_adapters.boot_clock import since_boot
 from watchword_adapters.nats.reader import Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from watchword import Watchword
 
@@ -169,11 +169,9 @@ class SubscriptionReader(CoreReader):
         compare_clocks(self.watchword)  # the journal may be as old as the machine is
         await self.watchword.lives.bear(self.life, solicited=self._solicited)
 
-    @contextmanager
-    def _at_work(self) -> Iterator[None]:
+    def _start_work(self) -> None:
         compare_clocks(self.watchword)
-        with super()._at_work():
-            yield
+        super()._start_work()
 
     def _forget(self) -> None:
         """Keep the memory: the next subscription like this one goes on with it."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
 
 class Gate:
     """Lets any number pass while it is not held; whoever builds holds it, and waits until those inside have left."""
 
     def __init__(self) -> None:
-        self._holds = 0
+        self.holds = 0
+        """How often it is held, for those who look."""
+
         self._inside = 0
         # Made when somebody waits: each subscription has a gate, and what the collector has to look at costs as well.
         self._is_open: asyncio.Event | None = None
@@ -24,36 +26,34 @@ class Gate:
     @property
     def is_open(self) -> bool:
         """Whether it is not held."""
-        return not self._holds
+        return not self.holds
 
     def hold(self) -> None:
         """Let nobody in until it is released as often as it was held."""
-        self._holds += 1
+        self.holds += 1
 
     def release(self) -> None:
         """Let them in again."""
-        self._holds -= 1
-        if not self._holds and self._is_open is not None:
+        self.holds -= 1
+        if not self.holds and self._is_open is not None:
             self._is_open.set()
             self._is_open = None
 
     async def opened(self) -> None:
         """Wait until it is open."""
-        while self._holds:
+        while self.holds:
             self._is_open = self._is_open or asyncio.Event()
             await self._is_open.wait()
 
-    @contextmanager
-    def inside(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """Be inside, having seen it open."""
         self._inside += 1
-        try:
-            yield
-        finally:
-            self._inside -= 1
-            if not self._inside and self._is_empty is not None:
-                self._is_empty.set()
-                self._is_empty = None
+
+    def __exit__(self, *_: object) -> None:
+        self._inside -= 1
+        if not self._inside and self._is_empty is not None:
+            self._is_empty.set()
+            self._is_empty = None
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Final
+
+from watchword import engine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import ItemsView, Iterator, KeysView, Mapping
 
     from nats.aio.msg import Msg
 
     from watchword.message import Header
-
-T = TypeVar("T")
 
 STATUS: Final = "Status"
 DESCRIPTION: Final = "Description"
@@ -31,8 +30,8 @@ _ARRIVAL_BYTES: Final = 16
 _STATUS_LINE: Final = re.compile(rb" ([0-9]{3})(?: ([ -~]*))?")
 
 
-class HeaderBlock(Mapping[str, str]):
-    """The headers of one message: a mapping for the client's own use, and what a mapping cannot show.
+class HeaderBlock:
+    """The headers of one message: a mapping as far as the client uses it, and what a mapping cannot show.
 
     ``pairs`` holds every header in order, duplicates too, values as bytes with blanks and tabs taken off both ends
     and nothing else. ``fault`` says why the block is none; then nothing of it can be trusted. ``status`` is that of the
@@ -67,25 +66,26 @@ class HeaderBlock(Mapping[str, str]):
         """Return the block as one that cannot be read, and has no status."""
         return HeaderBlock(self.pairs, fault=fault)
 
-    def __bool__(self) -> bool:
-        return True
-
-    def __len__(self) -> int:
-        return len(self._mapping())
-
     def __iter__(self) -> Iterator[str]:
         return iter(self._mapping())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._mapping()
 
     def __getitem__(self, name: str) -> str:
         return self._mapping()[name]
 
-    @overload
-    def get(self, name: str, default: None = None, /) -> str | None: ...
-    @overload
-    def get(self, name: str, default: str | T, /) -> str | T: ...
-    def get(self, name: str, default: object = None, /) -> object:
+    def get(self, name: str, default: str | None = None) -> str | None:
         """Return a value; the client asks each message for its status."""
         return self.status or default if name == STATUS else self._mapping().get(name, default)
+
+    def keys(self) -> KeysView[str]:
+        """Return the names."""
+        return self._mapping().keys()
+
+    def items(self) -> ItemsView[str, str]:
+        """Return names and values."""
+        return self._mapping().items()
 
     def _mapping(self) -> dict[str, str]:
         if self._shown is None:
@@ -109,7 +109,12 @@ class _Unread(HeaderBlock):
         if name not in {"pairs", "fault"}:
             raise AttributeError(name)
         assert self.raw is not None  # noqa: S101 - for the type checker: it has been set
-        self.pairs, self.fault = _read_lines(self.raw.split(_CRLF)[1:], self.raw)
+        native = engine.native()
+        pairs = None if native is None else native.read_block(self.raw)
+        if pairs is None:  # what is wrong is for Python to say
+            self.pairs, self.fault = read_lines(self.raw)
+        else:
+            self.pairs, self.fault = pairs, None
         return self.__dict__[name]
 
 
@@ -117,10 +122,10 @@ def read_block(raw: bytes) -> HeaderBlock:
     """Read ``NATS/1.0[ status[ text]]``, ``name: value`` lines and the empty line at the end; never raises."""
     if raw.startswith(_WITHOUT_STATUS):
         return _Unread(raw)
-    first, *lines = raw.split(_CRLF)
+    first = raw.partition(_CRLF)[0]
     if not first.startswith(_VERSION):
         return HeaderBlock(fault=_NO_BLOCK)
-    pairs, fault = _read_lines(lines, raw)
+    pairs, fault = read_lines(raw)
     status = _STATUS_LINE.fullmatch(first[len(_VERSION) :])
     if fault is not None or status is None:
         return HeaderBlock(pairs, fault=fault or "broken status line")
@@ -130,8 +135,9 @@ def read_block(raw: bytes) -> HeaderBlock:
 _NO_BLOCK: Final = "header block without version or end"
 
 
-def _read_lines(lines: list[bytes], raw: bytes) -> tuple[tuple[Header, ...], str | None]:
+def read_lines(raw: bytes) -> tuple[tuple[Header, ...], str | None]:
     """Read what stands behind the first line of a block; tell what is wrong with it, if anything is."""
+    lines = raw.split(_CRLF)[1:]
     if lines[-2:] != [b"", b""]:
         return (), _NO_BLOCK
     pairs: list[Header] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from watchword import Reason, Rejected
-from watchword_adapters.nats.headers import CONTROL, NO_RESPONDERS, HeaderBlock, read_block
+from watchword_adapters.nats.headers import CONTROL, NO_RESPONDERS, HeaderBlock
 
 if TYPE_CHECKING:
     from watchword import Watchword
@@ -17,30 +17,21 @@ _STALLED: Final = "Nats-Consumer-Stalled"
 
 
 class Inbox:
-    """Reads the header blocks of one client."""
+    """Looks at what comes in for one client."""
 
     def __init__(self, watchword: Watchword, requests: Requests) -> None:
         self._watchword = watchword
         self._requests = requests
-
-    def read(
-        self, subject: bytes, reply: bytes, data: bytes, headers: bytes | HeaderBlock | None, *, of_stream: bool
-    ) -> HeaderBlock | None:
-        """Return the headers of a message; ``of_stream`` says that a push consumer's subscription got it."""
-        block = read_block(headers) if isinstance(headers, bytes) and headers else None
-        if block is None or block.status is None:
-            return block
-        return self._status_line(block, subject, reply, data, of_stream=of_stream)
 
     def broken(self, subject: bytes, error: Exception) -> None:
         """Account for a message that the client could not make sense of."""
         where = f"nats://{self._watchword.realm}/{_text(subject)}"
         self._watchword.audit.refused_raw(Rejected(Reason.MALFORMED, type(error).__name__), channel=where)
 
-    def _status_line(
+    def status_line(
         self, block: HeaderBlock, subject: bytes, reply: bytes, data: bytes, *, of_stream: bool
     ) -> HeaderBlock:
-        """Keep a status line only where it can be the server's."""
+        """Keep a status line only where it can be the server's; ``of_stream`` says that a push consumer gets it."""
         if data or reply.startswith(_ACK):
             return block.refused("status line on a message")
         if block.status == NO_RESPONDERS and self._requests.was_answered(_text(subject)):

@@ -62,6 +62,8 @@ class StreamReader(Reader):
     more, -1 for any number.
     """
 
+    has_places = True
+
     def __init__(
         self,
         watchword: Watchword,

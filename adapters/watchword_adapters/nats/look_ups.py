@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from types import coroutine
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from watchword.errors import Pending
 from watchword_adapters.freshness import FRESH
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Coroutine, Generator
+
     from watchword import VerificationKey
     from watchword.key_budget import KeyBudget
+
+T = TypeVar("T")
 
 PATIENCE: Final = 0.02
 """Seconds for which a message waits for its key before others are judged instead."""
@@ -41,10 +46,17 @@ class LookUps:
         loop, pair = asyncio.get_running_loop(), (principal, key_id)
         task = self._known.get(pair)
         if task is None:
-            self._keys.require(principal, key_id)
             if loop.time() >= self._slow_until:
+                coming = self._keys.find(principal, key_id)
+                try:
+                    waited_for = coming.send(None)
+                except StopIteration as found:  # it has the key at hand, as most have, and needs no timer
+                    key: VerificationKey | None = found.value
+                    return key
                 with suppress(_SlowError):
-                    return await self._at_once(principal, key_id)
+                    return await self._soon(_going_on(coming, waited_for))
+            else:
+                self._keys.require(principal, key_id)
             task = self._known[pair] = loop.create_task(self._in_time(principal, key_id))
             task.add_done_callback(lambda _: loop.call_later(FRESH, self._known.pop, pair, None))
             await asyncio.sleep(0)  # a source that has the key at hand has answered then
@@ -52,11 +64,11 @@ class LookUps:
             raise Pending(task)
         return task.result()
 
-    async def _at_once(self, principal: str, key_id: bytes) -> VerificationKey | None:
-        """Ask the source; _SlowError where it takes its time."""
+    async def _soon(self, coming: Awaitable[VerificationKey | None]) -> VerificationKey | None:
+        """Return what the source finds; _SlowError where it takes its time."""
         try:
             async with asyncio.timeout(PATIENCE) as patience:
-                return await self._keys.find(principal, key_id)
+                return await coming
         except TimeoutError:
             if not patience.expired():
                 raise
@@ -72,6 +84,22 @@ class LookUps:
         finally:
             if loop.time() - begun > PATIENCE:
                 self._slow_until = loop.time() + _SLOW_FOR
+
+
+@coroutine
+def _going_on(coming: Coroutine[Any, Any, T], waited_for: object) -> Generator[Any, Any, T]:
+    """Go on with what has begun, and waits for something."""
+    try:
+        while True:
+            try:
+                sent = yield waited_for
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it is meant for what has begun
+                waited_for = coming.throw(error)
+            else:
+                waited_for = coming.send(sent)
+    except StopIteration as done:
+        result: T = done.value
+        return result
 
 
 class _SlowError(Exception):

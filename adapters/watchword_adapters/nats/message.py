@@ -194,9 +194,15 @@ def delivered_msg(raw: Msg, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
             verdict=verdict,
             message=message,
         )
-    visible = {name: (value or b"").decode("utf-8", "replace") for name, value in delivered.headers}
-    reply = ReplySubject.of(delivered) if delivered.position is None else raw.reply
-    return shown_as(VerifiedMsg, raw, reply=reply, headers=visible or None, verified=delivered)
+    made = shown_as(VerifiedMsg, raw)
+    made.verified = delivered
+    if delivered.headers:
+        made.headers = {name: (value or b"").decode("utf-8", "replace") for name, value in delivered.headers}
+    if delivered.position is not None:
+        made.reply = raw.reply
+    elif delivered.reply_to is not None:
+        made.reply = ReplySubject.of(delivered)
+    return made
 
 
 def _observed_headers(

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nats.protocol.command import hpub_cmd
 
+from watchword.spi import Request
 from watchword_adapters.signing_queue import SigningQueue
 
 if TYPE_CHECKING:
     from watchword import Watchword
+    from watchword.spi import Channel
     from watchword.unsigned import UnsignedEnvelope
     from watchword_adapters.nats._seam import Wire
 
@@ -21,7 +23,8 @@ MOST_BYTES: Final = 1 << 20
 class Outgoing(NamedTuple):
     """A message that waits for its signature: its header block ``before`` and ``after`` the envelope, and the rest.
 
-    ``size`` is the most bytes of header block and payload together, which count against ``max_payload``.
+    ``size`` is the most bytes of header block and payload together, which count against ``max_payload``. It goes to the
+    ``recipient`` on ``channel``.
     """
 
     unsigned: UnsignedEnvelope
@@ -31,6 +34,13 @@ class Outgoing(NamedTuple):
     after: bytes
     payload: bytes
     size: int
+    channel: Channel
+    recipient: str | None
+
+    @property
+    def request(self) -> Request:
+        """What answers to it are held against."""
+        return Request(id=self.unsigned.id, channel=self.channel, recipient=self.recipient)
 
 
 class Outbox:

@@ -35,19 +35,21 @@ class ReadAhead:
 
     def __init__(self, reader: Reader, queue: asyncio.Queue[Msg], check: CheckRunner) -> None:
         self._reader = reader
+        self._verifier = reader.watchword.verifier
         self._queue = queue
         self._check = check
-        self._judged: deque[Judged] = deque()
+        self.judged: deque[Judged] = deque()
+        """What was judged and has not had its turn, for those who look."""
+
         self._doubtful = False
         self._changes = 0
 
     def at_hand(self, raw: Msg) -> Msg | None:
-        """Return what the handler may have of ``raw``, if it has verified and that still stands; else None."""
-        if self._judged:
-            judged = self._judged[0]
-            if judged.raw is raw and isinstance(judged.verdict, VerifiedMessage) and not self._is_old(judged):
-                del self._judged[0]
-                return self._reader.deliver(raw, judged.verdict)
+        """Return what the handler may have of ``raw``, if it is the next one, has verified, and that still stands."""
+        judged = self.judged[0]
+        if judged.raw is raw and isinstance(judged.verdict, VerifiedMessage) and not self._is_old(judged):
+            del self.judged[0]
+            return self._reader.deliver(raw, judged.verdict)
         return None
 
     async def judge(self, raw: Msg, *, exclusive: bool) -> Msg | None:
@@ -55,25 +57,25 @@ class ReadAhead:
 
         ``exclusive`` lets nothing more be judged with it.
         """
-        if self._judged and self._judged[0].raw is not raw:  # it waited for its key, and has come back before these
+        if self.judged and self.judged[0].raw is not raw:  # it waited for its key, and has come back before these
             return await self._reader.judge(raw)
-        if not self._judged:
+        if not self.judged:
             if exclusive or self._queue.empty() or not self._reader.looks_ahead:
                 return await self._reader.judge(raw)
-            changes = self._reader.watchword.verifier.changes
-            self._judged.extend(await self._reader.judge_first(self._together(raw), self._check, patience=PATIENCE))
-            self._doubtful = is_undetermined(self._judged[-1].verdict)
+            changes = self._verifier.changes
+            self.judged.extend(await self._reader.judge_first(self._together(raw), self._check, patience=PATIENCE))
+            self._doubtful = is_undetermined(self.judged[-1].verdict)
             self._changes = changes
-        judged = self._judged.popleft()
+        judged = self.judged.popleft()
         if self._is_old(judged):
-            self._changes = self._reader.watchword.verifier.changes
-            judged, *behind = await self._reader.renew([judged, *self._judged], self._check)
-            self._judged = deque(behind)
+            self._changes = self._verifier.changes
+            judged, *behind = await self._reader.renew([judged, *self.judged], self._check)
+            self.judged = deque(behind)
         return await self._reader.conclude(judged)
 
     def _is_old(self, judged: Judged) -> bool:
         """Return True for a verdict that may not stand any more."""
-        if self._reader.watchword.verifier.changes != self._changes:
+        if self._verifier.changes != self._changes:
             return True
         return asyncio.get_running_loop().time() - judged.at >= FRESH
 

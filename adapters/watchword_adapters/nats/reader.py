@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
+from itertools import takewhile
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
@@ -21,7 +21,7 @@ from watchword_adapters.nats.look_ups import LookUps
 from watchword_adapters.nats.message import delivered_msg
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from nats.aio.msg import Msg
 
@@ -56,11 +56,14 @@ class Judged(NamedTuple):
 class Reader:
     """One reader of core NATS subjects: a queue group, or one subscription.
 
-    ``name`` is the scope in which an id is used once. A reader that is ``exclusive`` remembers in this process, and its
-    ``log`` is forgotten when it closes. ``expected`` tells what is waited for on a subject; ``admitted`` hears of each
-    verified message. While its ``gate`` is held nothing is judged. What waits for its key comes back into the queue
-    ``waiting`` when that is found. ConfigurationError where nothing could verify.
+    One that reads a stream ``has_places``. ``name`` is the scope in which an id is used once. A reader that is
+    ``exclusive`` remembers in this process, and its ``log`` is forgotten when it closes. ``expected`` tells what is
+    waited for on a subject; ``admitted`` hears of each verified message. While its ``gate`` is held nothing is judged.
+    What waits for its key comes back into the queue ``waiting`` when that is found. ConfigurationError where nothing
+    could verify.
     """
+
+    has_places = False
 
     def __init__(
         self,
@@ -105,14 +108,16 @@ class Reader:
         if block_of(raw).status is not None:
             return None
         attempts = 0
-        with self._at_work():
+        self._start_work()
+        try:
             while True:
-                await self.ready_for(raw)
+                if self.gate.holds or self.has_places:
+                    await self.ready_for(raw)
                 message = self.message(raw)
                 try:
-                    with self.gate.inside():
+                    with self.gate:
                         delivered = await self.watchword.admit(message, self.expect(raw), keys=self._look_ups)
-                    if not self.forgets(delivered):  # an observer is given that verdict
+                    if not (self.has_places and self.forgets(delivered)):  # an observer is given that verdict
                         return self.deliver(raw, delivered)
                 except Pending as pending:
                     if self.waiting is not None:
@@ -123,10 +128,12 @@ class Reader:
                     if isinstance(verdict, Unavailable) and await self.holds(message, verdict, attempts):
                         attempts += 1
                         continue
-                    if not self.forgets(verdict):
+                    if not (self.has_places and self.forgets(verdict)):
                         await self.refused(raw, message, verdict)
                         return None
                 await self.begin_again(raw)
+        finally:
+            self._end_work()
 
     async def judge_many(self, raws: Sequence[Msg], check: CheckRunner) -> list[Msg]:
         """Return what the handler may have of ``raws``, in their order; each is treated as ``judge`` would.
@@ -134,7 +141,8 @@ class Reader:
         Behind one that is Unavailable the others are judged without the bulk until something is determined again: so
         an outage costs no more than they are many.
         """
-        with self._at_work():
+        self._start_work()
+        try:
             delivered: list[Msg | None] = []
             at, outage = 0, False
             while at < len(raws):
@@ -150,6 +158,8 @@ class Reader:
                 delivered += [await self.conclude(one) for one in judged]
                 at, outage = at + len(judged), is_undetermined(judged[-1].verdict)
             return [msg for msg in delivered if msg is not None]
+        finally:
+            self._end_work()
 
     async def judge_first(self, raws: Sequence[Msg], check: CheckRunner, *, patience: float = inf) -> list[Judged]:
         """Judge the first of ``raws``, and what can be judged in bulk with it, up to one that is Unavailable.
@@ -158,10 +168,14 @@ class Reader:
         that is to be done for each in its turn, by ``conclude``.
         """
         await self.ready_for(raws[0])
-        with self._at_work(), self.gate.inside():
-            begun = asyncio.get_running_loop().time()
-            verdicts = await self._verdicts(raws, check, begun + patience)
+        self._start_work()
+        try:
+            with self.gate:
+                begun = asyncio.get_running_loop().time()
+                verdicts = await self._verdicts(raws, check, begun + patience)
             return [Judged(raw, verdict, begun) for raw, verdict in zip(raws, verdicts, strict=False)]
+        finally:
+            self._end_work()
 
     async def renew(self, judged: Sequence[Judged], check: CheckRunner) -> list[Judged]:
         """Judge once more what verified too long ago, up to one that is Unavailable: what does not hold is audited."""
@@ -184,8 +198,11 @@ class Reader:
             return await self.park(raw, message, verdict)
         if isinstance(verdict, Unavailable) and self.is_last_chance(message):
             return await self.judge(raw)
-        with self._at_work():
+        self._start_work()
+        try:
             await self.refused(raw, message, verdict)
+        finally:
+            self._end_work()
         return None
 
     async def park(self, raw: Msg, message: Message, pending: Pending) -> Msg | None:
@@ -239,7 +256,8 @@ class Reader:
 
     def message(self, raw: Msg) -> Message:
         """Return ``raw`` as the core sees it."""
-        channel, block, delivery = channel_of("nats", self.watchword.realm, raw.subject), block_of(raw), self.where(raw)
+        channel, block = channel_of("nats", self.watchword.realm, raw.subject), block_of(raw)
+        delivery = self.where(raw) if self.has_places else None
         reply_to = position = appended_at = delivered_by = arrival = None
         pairs, exclusive = block.pairs, self.exclusive
         if delivery is None:
@@ -261,7 +279,8 @@ class Reader:
 
     def deliver(self, raw: Msg, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
         """Return what the handler gets."""
-        if self._admitted is not None and (verified := verified_of(delivered)) is not None:
+        verified = delivered if isinstance(delivered, VerifiedMessage) else verified_of(delivered)
+        if verified is not None and self._admitted is not None:
             self._admitted(verified)
         return delivered_msg(raw, delivered)
 
@@ -287,9 +306,9 @@ class Reader:
         """Wait, and return True, for what is to be judged again; ``attempts`` were in vain."""
         return False
 
-    def forgets(self, verdict: Verdict) -> bool:  # noqa: ARG002 - streams may
+    def forgets(self, verdict: Verdict) -> bool:
         """Return True for a verdict that another look at the stream may change."""
-        return False
+        raise NotImplementedError
 
     async def begin_again(self, raw: Msg) -> None:
         """Take another look at what ``raw`` was read from."""
@@ -315,27 +334,22 @@ class Reader:
         if self.exclusive and self._closed and not self._busy:
             self.watchword.verifier.forget(self.log)
 
-    @contextmanager
-    def _at_work(self) -> Iterator[None]:
+    def _start_work(self) -> None:
         """Keep the memory of a reader that is closed meanwhile, until nothing is asked of it any more."""
         self._busy += 1
-        try:
-            yield
-        finally:
-            self._busy -= 1
-            self._forget()
+
+    def _end_work(self) -> None:
+        self._busy -= 1
+        self._forget()
 
     async def _verdicts(self, raws: Sequence[Msg], check: CheckRunner, until: float) -> Sequence[Verdict]:
         """Judge the first of ``raws``, and of what stands behind it what has its expectation, in bulk."""
-        first, count = raws[0], len(raws)
+        first, expect = raws[0], self.expect
         if block_of(first).status is not None:
             return [None]
-        expected, now = self.expect(first), asyncio.get_running_loop().time
-        for at in range(1, count):
-            if block_of(raws[at]).status is not None or self.expect(raws[at]) is not expected:
-                count = at
-                break
-        messages = Deliveries(self, raws[:count])
+        expected, now = expect(first), asyncio.get_running_loop().time
+        alike = [first, *takewhile(lambda raw: block_of(raw).status is None and expect(raw) is expected, raws[1:])]
+        messages = Deliveries(self, alike)
         return await self.watchword.admit_many(
             messages, expected, check=check, enough=lambda: now() >= until, keys=self._look_ups
         )

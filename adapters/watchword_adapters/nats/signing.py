@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from nats.errors import Error
 
 from watchword import SigningError
-from watchword.message import ENVELOPE_HEADER, NATS_ID_HEADER, SERVERS_SUBJECTS, channel_of, is_subject, maker_of
-from watchword.spi import Request
+from watchword.message import ENVELOPE_HEADER, NATS_ID_HEADER, SERVERS_SUBJECTS, channel_of, is_subject
 from watchword_adapters.nats.errors import BadHeader, BadSubject, PayloadTooLarge
 from watchword_adapters.nats.outbox import Outgoing
 
@@ -34,7 +33,8 @@ _SCHEDULE: Final = "nats-schedule"
 _VALUE: Final = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
 _ID: Final = f"\r\n{NATS_ID_HEADER}: ".encode()
 
-_make_request = maker_of(Request)
+_Headers: TypeAlias = "tuple[dict[str, str], tuple[Header, ...], bytes]"
+"""Headers as a caller gave them, as they are signed, and as they are written up to the envelope."""
 
 
 class Signing:
@@ -43,7 +43,7 @@ class Signing:
     def __init__(self, watchword: Watchword, recipient: Recipient | None) -> None:
         self._watchword = watchword
         self._recipient = recipient
-        self._last: tuple[tuple[Header, ...], bytes] = ((), _block(()))
+        self._last: _Headers = {}, (), _EMPTY
 
     def outgoing(
         self,
@@ -57,63 +57,59 @@ class Signing:
         expires_at: int | None = None,
         answers: VerifiedMessage | None = None,
         stored: bool = False,
-    ) -> tuple[Outgoing, Request]:
-        """Return a message of ``most`` bytes at most, and what answers to it are held against.
+    ) -> Outgoing:
+        """Return a message of ``most`` bytes at most.
 
         ``stored`` is for JetStream, which replaces the reply subject: none is signed, and the id goes along as
         ``Nats-Msg-Id`` unless the caller gave its own. SigningError says what cannot be signed, ConfigurationError that
         this process signs nothing.
         """
         try:
-            return self._outgoing(subject, payload, reply, headers, most, recipient, expires_at, answers, stored)
+            channel = channel_of("nats", self._watchword.realm, subject)
+            _, pairs, before = self._headers(headers)
+            if type(payload) is not bytes:
+                payload = _bytes_of(payload)
+            if answers is not None:
+                recipient = answers.principal if recipient is None else recipient
+            elif recipient is None and self._recipient is not None:
+                recipient = self._recipient(channel, None, pairs)
+            signed_reply = None if stored or not reply else reply
+            in_reply_to = None if answers is None else bytes.fromhex(answers.id)
+            unsigned = self._watchword.signer.prepare_parts(
+                channel, payload, None, pairs, None, recipient, expires_at, in_reply_to, signed_reply
+            )
+            if before is None:  # only now: the signer says what is wrong with a name in its own words
+                before = _block(pairs)
+                self._last = dict(headers or {}), pairs, before
+            after = _after(unsigned.id) if stored and NATS_ID_HEADER not in (headers or {}) else _END
+            # The client looks at the payload alone, and the server ends the connection for good over the sum.
+            size = len(before) + unsigned.largest + len(after) + len(payload)
+            if size > most:
+                raise PayloadTooLarge(f"payload and headers of {size} bytes: this server takes {most}")
+            return Outgoing(unsigned, subject, reply, before, after, payload, size, channel, recipient)
         except SigningError as error:
             fault = _as_the_base_would(error, subject, reply, headers)
         raise fault
 
-    def _outgoing(  # noqa: PLR0917 - as outgoing
-        self,
-        subject: str,
-        payload: bytes,
-        reply: str,
-        headers: Mapping[str, str] | None,
-        most: int,
-        recipient: str | None,
-        expires_at: int | None,
-        answers: VerifiedMessage | None,
-        stored: bool,  # noqa: FBT001 - as outgoing
-    ) -> tuple[Outgoing, Request]:
-        channel = channel_of("nats", self._watchword.realm, subject)
-        pairs, (last, before) = _pairs(headers), self._last
-        if type(payload) is not bytes:
-            if not isinstance(payload, bytes | bytearray | memoryview):
-                raise SigningError(f"payload is {type(payload).__name__}: encode it to bytes")
-            payload = bytes(payload)
-        if answers is not None:
-            recipient = answers.principal if recipient is None else recipient
-        elif recipient is None and self._recipient is not None:
-            recipient = self._recipient(channel, None, pairs)
-        signed_reply = None if stored or not reply else reply
-        in_reply_to = None if answers is None else bytes.fromhex(answers.id)
-        unsigned = self._watchword.signer.prepare_parts(
-            channel, payload, None, pairs, None, recipient, expires_at, in_reply_to, signed_reply
-        )
-        if pairs != last:  # those of many messages are the same
-            before = _block(pairs)
-            self._last = pairs, before
-        after = _after(unsigned.id) if stored and NATS_ID_HEADER not in (headers or {}) else _END
-        # The client looks at the payload alone, and the server ends the connection for good over the sum.
-        size = len(before) + unsigned.largest + len(after) + len(payload)
-        if size > most:
-            raise PayloadTooLarge(f"payload and headers of {size} bytes: this server takes {most}")
-        return Outgoing(unsigned, subject, reply, before, after, payload, size), _make_request(
-            unsigned.id, channel, recipient
-        )
+    def _headers(self, headers: Mapping[str, str] | None) -> tuple[object, tuple[Header, ...], bytes | None]:
+        """Return headers as they are signed, and as they are written if that is known: many messages have the same."""
+        if not headers:
+            return None, (), _EMPTY
+        if headers == self._last[0] and type(headers) is dict:
+            return self._last
+        return None, _pairs(headers), None
 
 
-def _pairs(headers: Mapping[str, str] | None) -> tuple[Header, ...]:
+def _bytes_of(payload: object) -> bytes:
+    if not isinstance(payload, bytes | bytearray | memoryview):
+        raise SigningError(f"payload is {type(payload).__name__}: encode it to bytes")
+    return bytes(payload)
+
+
+def _pairs(headers: Mapping[str, str]) -> tuple[Header, ...]:
     """Return headers by their names: clients that hand them over as a map know no other order (docs/spec.md)."""
     try:
-        return tuple([(name, value.encode()) for name, value in sorted(headers.items())]) if headers else ()
+        return tuple([(name, value.encode()) for name, value in sorted(headers.items())])
     except (AttributeError, TypeError, UnicodeEncodeError):
         raise SigningError("header values are text in printable ASCII: encode others, for instance as base64") from None
 
@@ -132,6 +128,9 @@ def _block(pairs: tuple[Header, ...]) -> bytes:
             )
         lines += b"%b: %b\r\n" % (name.encode(), value or b"")
     return lines + _ENVELOPE
+
+
+_EMPTY: Final = _block(())
 
 
 def _as_the_base_would(

@@ -128,18 +128,20 @@ class VerifyingSubscription(BaseSubscription):
                 return delivered
 
     async def _judge_for_handler(self, raw: Msg) -> None:
-        assert self._ahead is not None  # noqa: S101 - as in judged
+        ahead = self._ahead
+        assert ahead is not None  # noqa: S101 - as in judged
         assert self._handler is not None  # noqa: S101 - as in judged
-        delivered = self._ahead.at_hand(raw) or await self._ahead.judge(raw, exclusive=self._most > 0)
-        if delivered is not None and (self._may_have_more() or await self._counts()):
-            HANDLED.set(proof_of(delivered))
-            await self._handler(delivered)
-
-    def _may_have_more(self) -> bool:
-        """Count a message that is about to be handed over; False where there is a last one."""
+        delivered = ahead.at_hand(raw) if ahead.judged else None
+        if delivered is None:
+            delivered = await ahead.judge(raw, exclusive=self._most > 0)
+        if delivered is None:
+            return
         if not self._most:
             self._given += 1
-        return not self._most
+        elif not await self._counts():
+            return
+        HANDLED.set(proof_of(delivered))
+        await self._handler(delivered)
 
     async def _counts(self) -> bool:
         """Count a message that is about to be handed over, and end with the last; False behind that one."""

@@ -302,7 +302,7 @@ async def test_a20_ids_of_what_does_not_come_again_age(world: World, make_stream
         for msg, payload in zip(fetched, [b"+ACK", b"", b"+TERM done", b"+ACK", b"+ACK"], strict=True):
             await js._client.publish(msg.reply, payload)
     store: Any = guard.verifier.replay
-    await until(lambda: not any(log.pins for log in store._logs.values()))
+    await until(lambda: not any(log.pins.by_key for log in store._logs.values()))
 
 
 async def test_a46_a_hole_in_what_was_not_delivered_costs_nothing(world: World, make_stream: MakeStream) -> None:

@@ -250,7 +250,7 @@ async def test_ack_policy_none_needs_no_settling(world: World, make_stream: Make
     assert got.data == b"x"
     assert guard.audit.counts == {"delivered": 1, Reason.UNSIGNED: 1}
     assert len(store) == 1
-    assert not any(log.pins for log in store._logs.values())
+    assert not any(log.pins.by_key for log in store._logs.values())
 
 
 @pytest.mark.parametrize("how", ["pull", "push"])

@@ -299,7 +299,7 @@ def test_a_delivery_is_recalled_unsettled_where_that_is_said() -> None:
     """Promise (A17): what may be offered again is pinned, however many are recalled together."""
     world = with_store(MemoryReplayStore(horizon=None))
     assert at_once(world.verifier.recall_many(records(3, exclusive=True), unacked=True, check=Checks())) == 3
-    assert len(world.verifier._guard._logs["group#tasks/0"].pins) == 3
+    assert len(world.verifier._guard._logs["group#tasks/0"].pins.by_key) == 3
 
 
 def test_what_could_not_be_read_is_malformed() -> None:

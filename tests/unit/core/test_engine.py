@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.beside import native_or_stand_in
-from tests.unit.core.world import REALM, World, at_once, endings, kafka, nats, press_many, signer
+from tests.unit.core.world import REALM, World, at_once, endings, kafka, nats, press, press_many, signer
 from watchword import ConfigurationError, SigningError, VerifiedMessage, engine
 from watchword.envelope import parse
 from watchword.signer import Signed
@@ -148,3 +148,24 @@ def test_what_is_kept_holds_nothing_else(monkeypatch: pytest.MonkeyPatch, native
     counts[9] += 1
     assert [sys.getrefcount(value) for value in values] == counts
     assert kept.value is values[9]
+
+
+@pytest.mark.parametrize("error", [PanicException, KeyboardInterrupt])
+def test_one_that_panics_over_a_lone_message(monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
+    """Promise: the same goes for a message that comes alone."""
+    asked = []
+
+    def read_envelope(header: bytes) -> None:
+        asked.append(header)
+        raise error
+
+    monkeypatch.setattr(engine, "native", lambda: SimpleNamespace(read_envelope=read_envelope))
+    world, message = World(), press(kafka())
+    monkeypatch.setattr(engine, "native", lambda: None)
+    if error is KeyboardInterrupt:
+        with pytest.raises(KeyboardInterrupt):
+            world.verify(message)
+        return
+    assert [world.verify(message).redelivered for _ in range(2)] == [False, True]
+    assert len(asked) == 1
+    assert [event for event, _ in world.verifier.warnings] == ["engine.panicked"]

@@ -350,7 +350,7 @@ def test_only_the_message_at_its_place_is_dropped() -> None:
     at_once(memory.claim(handed))
     for one in (waiting, handed):
         memory.drop(replace(one, place=place(9)))
-    assert len(memory._logs["log"].pins) == 2
+    assert len(memory._logs["log"].pins.by_key) == 2
     for one in (waiting, handed):
         memory.drop(one)
     assert memory._logs["log"].pins.owners() == []

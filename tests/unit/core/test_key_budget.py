@@ -210,6 +210,27 @@ async def hang() -> None:
     await Never()
 
 
+def test_a_key_that_two_look_for_at_once_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: whoever comes second with the same answer takes no place of another's."""
+    monkeypatch.setattr("watchword.key_budget.MOST_KNOWN", 1)
+    key = public(ALICE_KEY, ALICE)
+
+    class Late:
+        async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:  # noqa: ARG002 - it knows one
+            await Never()
+            return key
+
+    budget = KeyBudget(Late(), clock=Clock(0.0), warnings=deque())
+    asking = [budget.find(key.principal, key.key_id) for _ in range(2)]
+    for one in asking:
+        one.send(None)
+    for one in asking:
+        with pytest.raises(StopIteration) as done:
+            one.send(None)
+        assert done.value.value is key
+    assert [*budget._familiar] == [(ALICE, key.key_id)]
+
+
 def test_what_is_familiar_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise (A20): those known longest are forgotten first, and cost a budget once more."""
     monkeypatch.setattr("watchword.key_budget.MOST_KNOWN", 2)

@@ -415,7 +415,7 @@ def test_what_a_stream_delivered_is_acknowledged_by_message_or_by_place() -> Non
         else:
             place.lives.acknowledged_at("S", "worker", 2)
         assert life.was_passed(offset)
-    assert not place.store._logs[life.log].pins
+    assert not place.store._logs[life.log].pins.by_key
     place.lives.acknowledged_at("S", "another", 2)
 
 

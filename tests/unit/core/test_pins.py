@@ -24,14 +24,14 @@ def test_pins_are_found_by_key_and_by_place(together: bool) -> None:  # noqa: FB
     else:
         for one in entries:
             pins.put(one, 5, one[0] + 10.0)
-    assert (len(pins), pins.owners(), pins.places(), pins.lowest) == (3, [5, 5, 5], {7, 8, 9}, 7)
+    assert (len(pins.by_key), pins.owners(), pins.places(), pins.lowest) == (3, [5, 5, 5], {7, 8, 9}, 7)
     assert [pins.mark(key) for key in (1, 2, 3, 4)] == [10, 20, 30, None]
     assert pins.holds_any({4, 2})
     assert not pins.holds_any({4})
     assert (pins.at(8), pins.at(10)) == ((2,), ())
     assert pins.pop(2) == ((100, 2, 20, 8), 5, 110.0)
     assert pins.pop(2) is None
-    assert (2 in pins, 3 in pins, pins.at(8), pins.places()) == (False, True, (), {7, 9})
+    assert (2 in pins.by_key, 3 in pins.by_key, pins.at(8), pins.places()) == (False, True, (), {7, 9})
 
 
 def test_a_place_may_have_several() -> None:
@@ -45,7 +45,7 @@ def test_a_place_may_have_several() -> None:
     assert pins.pop(2) == ((100, 2, 20, 7), 5, 110.0)
     assert pins.at(7) == (1, 3)
     assert pins.pop(4) == ((100, 4, 40, None), 6, 110.0)
-    assert (len(pins), pins.places()) == (3, {7})
+    assert (len(pins.by_key), pins.places()) == (3, {7})
 
 
 def test_those_that_came_first_go_first() -> None:
@@ -59,4 +59,4 @@ def test_those_that_came_first_go_first() -> None:
     assert [*pins.pop_over(125.0)] == [5]
     assert (pins.places(), pins.owners()) == ({2, 3}, [6, 7])
     assert [*pins.pop_over(130.5)] == [6, 7]
-    assert (len(pins), pins.lowest) == (0, float("inf"))
+    assert (len(pins.by_key), pins.lowest) == (0, float("inf"))

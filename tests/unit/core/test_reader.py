@@ -19,6 +19,7 @@ from tests.unit.core.world import (
     public,
 )
 from watchword import SigningKey, engine
+from watchword.reader import LearningReader
 from watchword.spi import Message
 from watchword.verification import Verification
 
@@ -29,9 +30,16 @@ def python_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "native", lambda: None)
 
 
+def learner(world: World) -> LearningReader:
+    """Return the world's reader."""
+    reader = world.verifier._envelopes
+    assert isinstance(reader, LearningReader)
+    return reader
+
+
 def known(world: World) -> int:
     """Return how many templates the world's reader holds."""
-    return sum(len(by_issuer) for _, by_issuer in world.verifier._envelopes._templates.values())
+    return sum(len(by_issuer) for _, by_issuer in learner(world)._templates.values())
 
 
 def reads_quickly(world: World, message: Message) -> bool:
@@ -176,7 +184,7 @@ def test_envelopes_that_displace_each_other_count_once(monkeypatch: pytest.Monke
 def test_what_was_learned_meanwhile_is_not_learned_again() -> None:
     """Promise: of several like messages in one bulk the first teaches."""
     world, messages = World(), batch()
-    reader, cases = world.verifier._envelopes, [Verification(message) for message in messages[:2]]
+    reader, cases = learner(world), [Verification(message) for message in messages[:2]]
     for case in cases:
         reader.open(case, case.message.headers[-1][1] or b"")
     for case in cases:

@@ -170,9 +170,9 @@ def test_a_rejected_delivery_leaves_nothing_pinned_and_no_copy_of_it_does_harm()
     world.verifier.remember_unjudged(message)
     pins = world.memory._logs["sub#TASKS"].pins
     assert rejected(replace(message, position=Position("TASKS", 8)), world).reason is Reason.UNKNOWN_KEY
-    assert len(pins) == 1
+    assert len(pins.by_key) == 1
     assert rejected(message, world).reason is Reason.UNKNOWN_KEY
-    assert len(pins) == 0
+    assert len(pins.by_key) == 0
 
 
 def test_a_log_that_is_no_longer_read_leaves_nothing() -> None:

@@ -21,11 +21,11 @@ async def test_a_builder_waits_for_those_inside_and_keeps_others_out() -> None:
 
     async def judge() -> None:
         await gate.opened()
-        with gate.inside():
+        with gate:
             log.append("judged")
 
-    with gate.inside():
-        with gate.inside():
+    with gate:
+        with gate:
             building = asyncio.create_task(build())
             await turn()
             assert [gate.is_open] == [False]
