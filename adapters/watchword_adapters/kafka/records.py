@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord, TopicPartition
@@ -16,9 +15,10 @@ from watchword.envelope import is_envelope_name
 from watchword.errors import restored
 from watchword.message import channel_of, make_message
 from watchword.spi import ObservedMessage, Position
+from watchword_adapters.raw_messages import RawMessages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from watchword_native import Run
 
@@ -130,10 +130,10 @@ def stamp_of(record: ConsumerRecord[Any, Any]) -> float | None:
     return timestamp / 1000 if timestamp is not None and record.timestamp_type == LOG_APPEND_TIME else None
 
 
-class Records(Sequence["Message"]):
-    """What the verifier judges: records of one partition, as aiokafka gives them without deserializers.
+class Records(RawMessages["ConsumerRecord[Any, Any]"]):
+    """Records of one partition, as aiokafka gives them without deserializers.
 
-    Each is made a Message when somebody asks for it, and stays that. ``looks`` tell between which times a record was
+    ``looks`` tell between which times a record was
     appended that the broker does not stamp, ``now`` in seconds since the epoch.
     """
 
@@ -147,55 +147,40 @@ class Records(Sequence["Message"]):
         *,
         exclusive: bool,
     ) -> None:
-        self._records: Final = list(records)
-        self._made: Final[list[Message | None]] = [None] * len(self._records)
+        super().__init__(records)
         self._realm: Final = realm
         self._reader: Final = reader
-        offsets = [record.offset for record in self._records]
+        offsets = [record.offset for record in self._raws]
         # As the looks are now: what is made later is to be as old as what was judged.
         self._bounds: Final = looks.intervals(min(offsets), max(offsets), now) if offsets else []
         self._exclusive: Final = exclusive
 
-    def __len__(self) -> int:
-        return len(self._records)
-
-    @overload
-    def __getitem__(self, at: int) -> Message: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[Message]: ...
-    def __getitem__(self, at: int | slice) -> Message | list[Message]:
-        if isinstance(at, slice):
-            return [self[one] for one in range(*at.indices(len(self)))]
-        made = self._made[at]
-        if made is None:
-            made = self._made[at] = self._message(self._records[at])
-        return made
-
     def run(self, native: Native, now: float, max_age: float, max_skew: float, *, recalled: bool) -> Run:
         """See ``Runnable``."""
-        first = self._records[0]
+        first = self._raws[0]
         channel, log = channel_of("kafka", self._realm, first.topic), f"{first.topic}/{first.partition}"
         place = (channel.uri, first.partition, self._reader, log, self._exclusive)
-        return native.Run.of_records(self._records, place, self._bounds, now, max_age, max_skew, recalled)
+        return native.Run.of_records(self._raws, place, self._bounds, now, max_age, max_skew, recalled)
 
-    def _message(self, record: ConsumerRecord[Any, Any]) -> Message:
-        timestamp: int | None = record.timestamp  # the oldest record format has none
+    def message(self, raw: ConsumerRecord[Any, Any]) -> Message:
+        """See ``RawMessages``."""
+        timestamp: int | None = raw.timestamp  # the oldest record format has none
         seconds = None if timestamp is None else timestamp / 1000
-        stamped = record.timestamp_type == LOG_APPEND_TIME
+        stamped = raw.timestamp_type == LOG_APPEND_TIME
         return make_message(
-            channel_of("kafka", self._realm, record.topic),
-            record.value,
-            record.key,
-            record.headers if type(record.headers) is tuple else tuple(record.headers),
-            record.partition,
+            channel_of("kafka", self._realm, raw.topic),
+            raw.value,
+            raw.key,
+            raw.headers if type(raw.headers) is tuple else tuple(raw.headers),
+            raw.partition,
             None,
-            Position(f"{record.topic}/{record.partition}", record.offset),
+            Position(f"{raw.topic}/{raw.partition}", raw.offset),
             seconds if stamped else None,
             None if stamped else seconds,
             self._reader,
             None,
             self._exclusive,
-            None if stamped else self._bounds[bisect_right(self._bounds, record.offset, key=_first) - 1][1:],
+            None if stamped else self._bounds[bisect_right(self._bounds, raw.offset, key=_first) - 1][1:],
         )
 
 

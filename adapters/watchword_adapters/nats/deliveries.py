@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, overload
+from typing import TYPE_CHECKING, Final
+
+from watchword_adapters.raw_messages import RawMessages
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nats.aio.msg import Msg
     from watchword_native import Run
 
@@ -14,28 +17,16 @@ if TYPE_CHECKING:
     from watchword_adapters.nats.reader import Reader
 
 
-class Deliveries(Sequence["Message"]):
-    """Messages of one reader, as nats-py gives them; each is made a Message when somebody asks for it."""
+class Deliveries(RawMessages["Msg"]):
+    """Messages of one reader, as nats-py gives them."""
 
     def __init__(self, reader: Reader, raws: Sequence[Msg]) -> None:
+        super().__init__(raws)
         self._reader: Final = reader
-        self._raws: Final = list(raws)
-        self._made: Final[list[Message | None]] = [None] * len(self._raws)
 
-    def __len__(self) -> int:
-        return len(self._raws)
-
-    @overload
-    def __getitem__(self, at: int) -> Message: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[Message]: ...
-    def __getitem__(self, at: int | slice) -> Message | list[Message]:
-        if isinstance(at, slice):
-            return [self[one] for one in range(*at.indices(len(self)))]
-        made = self._made[at]
-        if made is None:
-            made = self._made[at] = self._reader.message(self._raws[at])
-        return made
+    def message(self, raw: Msg) -> Message:
+        """See ``RawMessages``."""
+        return self._reader.message(raw)
 
     def run(self, native: Native, now: float, max_age: float, max_skew: float, *, recalled: bool) -> Run:
         """See ``Runnable``."""
