@@ -264,11 +264,14 @@ class Reading(RuleBasedStateMachine):
 
         One that is read in its turn, and not ``again``, must not be called late if it came promptly.
         """
+        memory, latest = self.memory, {**self.memory.latest}
         expected, verdict = self.expected(record, pin=pin), self.verdict(record, pin=pin)
         if verdict != expected:
             assert verdict in self.without_room(record), f"{verdict} instead of {expected}"
             if verdict == "delivered":
-                self.memory.first[record.ident] = self.world.place(record)
+                memory.first[record.ident] = self.world.place(record)
+            elif verdict == "stale":
+                memory.latest = latest  # it has not passed, so it raises no floor of its principal
         if self.small:
             self.doubtful = set(WRITERS)
         if record.prompt and not again and not self.stamped and verdict in {"stale", "from_future"}:
