@@ -15,6 +15,7 @@ from watchword import Watchword, load
 from watchword.quarantine_copy import Kept
 from watchword.spi import Channel, Message
 from watchword.wire_json import message_to_json
+from watchword_adapters.control import desk as desks
 from watchword_adapters.redriving import Redriven, Stored, judge, judged_copy
 
 TASKS = Channel("nats", "prod", "tasks")
@@ -73,9 +74,12 @@ def test_a_command_judges_by_what_operators_say(judges: Callable[..., Any], run:
     assert list((directory / ".watchword").glob("control-*")) == [], "the agent itself may be running on its state"
 
 
-def test_a_control_log_that_is_away_is_told(judges: Callable[..., Any], entries: Entries) -> None:
+def test_a_control_log_that_is_away_is_told(
+    judges: Callable[..., Any], entries: Entries, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without it no verdict would be true, so none is given."""
     entries.down = True
+    monkeypatch.setattr(desks, "TIMEOUT", 0.1)
     ended = judges()
     assert (ended.code, ended.out) == (3, "")
     assert "control" in ended.err

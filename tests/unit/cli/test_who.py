@@ -93,6 +93,7 @@ def test_who_is_there_is_shown(bus: Bus, run: Run) -> None:
     evidence = {BOB: Evidence(0.5, {"reported": 2, "not_permitted": 1}), "agent://acme/\u202eevil": Evidence(0.1, {})}
     put(bus, said(evidence=evidence, known=True, place=("log", 12)))
     put(bus, said(2))
+    begun = time.time()
     ran = run("who")
     assert (ran.code, ran.err) == (0, "")
     key = load("watchword.toml", telemetry=False).signer.key_id.decode()
@@ -115,7 +116,7 @@ def test_who_is_there_is_shown(bus: Bus, run: Run) -> None:
         "  trust 0.10 to 0.10, median 0.10, of 1 reporter: no fact named",
     ]
     ((since, listen),) = bus.asked
-    assert time.time() - since == pytest.approx(30, abs=5)
+    assert begun <= since + 30 <= time.time()
     assert listen == 12.0
     assert bus.options["servers"] == ["nats://localhost:4222"]
 
@@ -123,7 +124,9 @@ def test_who_is_there_is_shown(bus: Bus, run: Run) -> None:
 def test_it_is_told_as_json(bus: Bus, run: Run) -> None:
     """A program reads one object: processes with what they know of the control log, reports with their reporters."""
     by = "agent://acme/oncall", "k" * 43
+    issued = int(time.time())
     put(bus, said(known=True, place=("log", 12), statements=3, heard={by: Link(9, "d" * 43, 8)}, full=("key",)))
+    begun = time.time()
     ran = run("who", "--json", "--since", "24h", "--servers", "nats://there:4222")
     assert ran.code == 0
     (told,) = ran.lines
@@ -133,7 +136,7 @@ def test_it_is_told_as_json(bus: Bus, run: Run) -> None:
         (PLANNER, False),
     ]
     (instance,) = principals[1]["instances"]
-    assert instance["seconds_ago"] <= 30
+    assert instance["seconds_ago"] <= time.time() - issued
     assert instance["control"] == {
         "known": True,
         "place": ["log", 12],
@@ -142,7 +145,7 @@ def test_it_is_told_as_json(bus: Bus, run: Run) -> None:
         "heard": [{"operator": by[0], "key": by[1], "number": 9, "digest": "d" * 43, "whole": 8}],
     }
     assert bus.options["servers"] == ["nats://there:4222"]
-    assert time.time() - bus.asked[0][0] == pytest.approx(86400, abs=30)
+    assert begun <= bus.asked[0][0] + 86400 <= time.time()
 
 
 def test_what_does_not_count_is_told(bus: Bus, run: Run) -> None:

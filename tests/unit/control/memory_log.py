@@ -1,7 +1,7 @@
 """A control log in memory, whose broker can be told to misbehave."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -21,11 +21,12 @@ class Entries:
         self.down = False
         self.unfit: str | None = None
         self.now = 1_700_000_000.0
+        self.clock: Callable[[], float] = lambda: self.now
         self.opened = 0
 
     def append(self, message: Message, at: float | None = None) -> int:
         """Keep a message, whoever sent it; return its position."""
-        stamp = self.now if at is None else at
+        stamp = self.clock() if at is None else at
         position = Position("control", len(self.kept))
         self.kept.append(
             Message(
