@@ -1,7 +1,6 @@
 """A22 on a real nats-server: requests and answers, forged, swapped, replayed or echoed."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -322,8 +321,7 @@ async def test_a28_forged_no_responders_ends_none_of_many_requests(world: World,
 async def test_genuine_no_responders_is_told_at_once(world: World, unique: Unique) -> None:
     """Where the server itself says that nobody listens, the requester need not wait for its time-out."""
     planner = await world.client(world.agent(PLANNER))
-    started = time.monotonic()
-    for _ in range(20):
-        with pytest.raises(NoRespondersError):
-            await planner.request(unique("nobody"), b"scale", timeout=15)
-    assert time.monotonic() - started < 10
+    async with asyncio.timeout(60):
+        for _ in range(20):
+            with pytest.raises(NoRespondersError):
+                await planner.request(unique("nobody"), b"scale", timeout=3600)

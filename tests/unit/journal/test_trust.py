@@ -416,9 +416,7 @@ def test_a_child_that_lives_on(start: Start) -> None:
         os._exit(0)
     parent.close()
     following = start(clock=time.time)
-    began = time.monotonic()
-    following.open()
-    assert time.monotonic() - began < 1
+    following.open()  # TimeoutError, if it waited for the child
     assert not following.warned
     os.write(writes, b"x")
     os.waitpid(child, 0)

@@ -135,7 +135,7 @@ async def test_a_caller_counts_as_polling_as_long_as_it_waits(read: Read) -> Non
 
     aiokafka itself forgets to count a call that ends with an error.
     """
-    keys = Keys()
+    keys, begun = Keys(), time.monotonic()
     kafka = read(alone(keys), P0)
     subscription: Any = kafka.consumer._subscription
     await kafka.fill(b"a")
@@ -154,7 +154,7 @@ async def test_a_caller_counts_as_polling_as_long_as_it_waits(read: Read) -> Non
     assert subscription._fetch_count == 0
     assert (await kafka.one()).value == b"a"
     assert subscription._fetch_count == 0
-    assert subscription.fetcher_idle_time < 5
+    assert subscription.fetcher_idle_time <= time.monotonic() - begun
 
 
 async def test_what_lies_below_is_refused_with_the_covered_way_named(read: Read) -> None:
@@ -261,11 +261,12 @@ async def test_nothing_is_handed_over_before_the_first_commit(read: Read) -> Non
         with pytest.raises(Unavailable, match=r"cannot be committed: (CommitFailedError|TimeoutError)"):
             await kafka.one()
         assert kafka.verified.judged() == {P0: 0}
+    begun = time.time()
     assert (await kafka.one()).value == b"0"
     assert kafka.commits() == [0]
     told = read_line(metadata(kafka))
     assert told is not None
-    assert 0 <= told[1].until - (time.time() + LEASE) < 2
+    assert begun <= told[1].until - LEASE < time.time() + 1
 
 
 async def test_nothing_is_handed_over_after_the_lease(read: Read) -> None:

@@ -632,15 +632,14 @@ async def test_a_function_gets_the_errors_of_deserializers(read: Read, most: int
     told: list[DeserializationError] = []
     kafka = read(alone(), P0, value_deserializer=int, on_deserialization_error=told.append)
     await kafka.fill(b"x", b"1", b"y", b"z", b"4", b"u")
-    begun = asyncio.get_running_loop().time()
     got: list[int] = []
-    while len(got) < 2:
-        got += (await kafka.many(most=most)).get(P0, [])
+    async with asyncio.timeout(60):
+        while len(got) < 2:
+            got += (await kafka.many(most=most, seconds=3600)).get(P0, [])
     assert got == [1, 4]
     assert await kafka.many(seconds=0) == {}
     assert [error.record.offset for error in told] == [0, 2, 3, 5]
     assert kafka.verified.judged() == {P0: 6}
-    assert asyncio.get_running_loop().time() - begun < 0.5
 
 
 async def test_a_function_that_fails_loses_no_record(read: Read) -> None:

@@ -242,7 +242,7 @@ async def test_what_was_fetched_before_wrapping_is_dropped() -> None:
         wrapped: Any = wrap(consumer, watchword=alone())
         assert P0 not in fetched._records
         assert await wrapped.position(P0) == 3
-        await asyncio.wait([under_way], timeout=5)
+        await asyncio.wait([under_way], timeout=60)
         assert ended == [True]
         assert wrapped._client.send != send
         await wrapped._verified.finish()

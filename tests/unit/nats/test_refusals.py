@@ -63,7 +63,7 @@ class Server:
 async def ended(asking: asyncio.Task[Any]) -> str:
     """Return the refusal that ended it."""
     with pytest.raises(NotAllowed) as refusal:
-        await asyncio.wait_for(asking, 5)
+        await asyncio.wait_for(asking, 60)
     return str(refusal.value)
 
 

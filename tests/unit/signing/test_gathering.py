@@ -38,7 +38,7 @@ class Kms:
 
     async def called(self, times: int) -> asyncio.Future[bytes]:
         """Wait until it was called that often, and return the latest call."""
-        async with asyncio.timeout(5), self._began:
+        async with asyncio.timeout(60), self._began:
             await self._began.wait_for(lambda: len(self.calls) >= times)
         assert len(self.calls) == times
         return self.calls[-1]
