@@ -3,13 +3,16 @@
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import Any, Final, TypeVar
 
+import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.api import ConsumerInfo
 
 from watchword import (
@@ -24,13 +27,13 @@ from watchword import (
 from watchword.journal import Journal
 from watchword.spi import ReplayStore
 from watchword.testing import KeyDirectory, SharedMemoryStore
-from watchword_adapters.nats import VerifiedMsg, WatchwordClient
+from watchword_adapters.nats import VerifiedMsg, VerifyingPullSubscription, WatchwordClient
 
 REALM: Final = "prod"
 PLANNER: Final = "agent://acme/planner"
 CLOUD: Final = "agent://acme/cloud"
 MALLORY: Final = "agent://acme/mallory"
-PATIENCE: Final = 20.0
+PATIENCE: Final = 60.0
 """Seconds after which something that should have happened counts as missing."""
 
 T = TypeVar("T")
@@ -181,6 +184,16 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in the client, which tells nobody
             await asyncio.sleep(0.005)
+
+
+async def nothing_fetched(subscription: VerifyingPullSubscription, size: int, counts: Counter[str], total: int) -> None:
+    """Fetch, and be given nothing, until so many verdicts were counted."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            with pytest.raises(NatsTimeoutError):
+                await subscription.fetch(size, timeout=1)
+            if counts.total() >= total:
+                return
 
 
 async def unacknowledged(look: Callable[[], Awaitable[ConsumerInfo]], count: int) -> ConsumerInfo:
