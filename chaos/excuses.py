@@ -9,7 +9,7 @@ from collections import defaultdict
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from chaos.evidence import HERE, UNAVAILABLE, number_of
+from chaos.evidence import HERE, ORIGINAL, UNAVAILABLE, number_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,12 +44,16 @@ _AGAIN_AFTER: Final = 30.0
 
 
 class _Absence(NamedTuple):
-    """A worker was given nothing, from ``since`` until ``until``."""
+    """A worker was given nothing, from ``since`` until ``until``; it may not have read what was sent after ``unread``.
+
+    That is before ``since`` where it was killed: a busy machine leaves it no time to read what has come.
+    """
 
     number: str
     why: str
     since: float
     until: float
+    unread: float
 
 
 class Excuses:
@@ -74,7 +78,7 @@ class Excuses:
         sent = self._evidence.sent[name]
         acked = self._evidence.acked_at.get(name, sent + IN_FLIGHT)
         for one in self._absences:
-            if one.since > -inf and one.since - IN_FLIGHT <= acked and sent <= one.since + IN_FLIGHT:
+            if one.since > -inf and one.unread - IN_FLIGHT <= acked and sent <= one.since + IN_FLIGHT:
                 return self._told(f"{one.why}, worker {one.number}", one.since)
         away = [one for one in self._absences if one.since <= acked and sent <= one.until]
         if away and {one.number for one in away} == self._numbers:
@@ -127,19 +131,32 @@ class Excuses:
 
 
 def _absences(evidence: Evidence) -> Iterator[_Absence]:
-    moments: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
+    moments: defaultdict[str, list[tuple[float, str, float]]] = defaultdict(list)
     for one in evidence.presence:
-        moments[number_of(one.worker)].append((one.at, one.what))
+        moments[number_of(one.worker)].append((one.at, one.what, one.at))
+    read = _read_up_to(evidence)
     for event in evidence.events:
         if event.deed == "kill" and number_of(event.detail) in moments:
-            moments[number_of(event.detail)].append((event.at, "kill"))
+            moments[number_of(event.detail)].append((event.at, "kill", min(event.at, read[event.detail])))
     for number, those in moments.items():
-        away: tuple[float, str] | None = (-inf, "not there yet")
-        for at, what in sorted(those):
+        away: tuple[float, str, float] | None = (-inf, "not there yet", -inf)
+        for at, what, unread in sorted(those):
             if what == HERE and away is not None:
-                yield _Absence(number, away[1], away[0], at)
+                yield _Absence(number, away[1], away[0], at, away[2])
                 away = None
             elif what != HERE and away is None:
-                away = (at, what)
+                away = (at, what, unread)
         if away is not None:
-            yield _Absence(number, away[1], away[0], inf)
+            yield _Absence(number, away[1], away[0], inf, away[2])
+
+
+def _read_up_to(evidence: Evidence) -> defaultdict[str, float]:
+    """Return when the latest message was sent that each life of a worker has read, or when it was there at last."""
+    read: defaultdict[str, float] = defaultdict(lambda: -inf)
+    for one in evidence.presence:
+        if one.what == HERE:
+            read[one.worker] = max(one.at, read[one.worker])
+    for arrival in evidence.arrivals:
+        if arrival.position == ORIGINAL and arrival.name in evidence.sent:
+            read[arrival.worker] = max(evidence.sent[arrival.name], read[arrival.worker])
+    return read

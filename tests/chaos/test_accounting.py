@@ -328,6 +328,30 @@ def test_core_loss_of_the_bus_is_counted_beside_it(tmp_path: Path) -> None:
     assert (figures.honest_lost, figures.honest_lost_by_bus) == (0, 1)
 
 
+def test_core_what_a_killed_worker_had_not_read_is_the_kills_loss(tmp_path: Path) -> None:
+    """A busy machine may have left it unread for long; but what was sent later and read shows that this was, too."""
+    files: dict[str, Rows] = {
+        SENT: [("a", "0"), ("b", "3"), ("c", "9")],
+        ACKED: [("a", ORIGINAL, "0"), ("b", ORIGINAL, "3"), ("c", ORIGINAL, "9")],
+        EVENTS: [("kill", "0.0", "60")],
+    }
+    for case, read in {"neither": "a", "the later one": "ac"}.items():
+        figures = account(
+            on_core(
+                tmp_path / case,
+                **files,
+                **{
+                    f"{PRESENT}0.0": [(HERE, "-9")],
+                    f"{ARRIVED}0.0": [(name, ORIGINAL) for name in read],
+                    f"{DELIVERED}0.0": [(name, ORIGINAL) for name in read],
+                },
+            )
+        )
+        unread = [name for name in "bc" if name not in read]
+        why = "kill, worker 0, 60.0 s" if read == "a" else "NOTHING"
+        assert (figures.holds, figures.excused) == (read == "a", {why: unread})
+
+
 def test_core_loss_without_an_event_is_found(tmp_path: Path) -> None:
     """What the bus is said to have lost while the reader was there, and nothing happened, was not the bus's loss."""
     for case, there in {"never said": [], "there": [(HERE, "-9")], "long away before": AWAY_BEFORE}.items():
