@@ -8,7 +8,7 @@ from inspect import iscoroutinefunction
 from time import time
 from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias
 
-from watchword.audit import Audit, Meter
+from watchword.audit import Audit
 from watchword.errors import ConfigurationError, Pending, Rejected, Unavailable
 from watchword.guard import MemoryReplayStore
 from watchword.keys import KeySource, MemoryKeys, NamedBackend
@@ -314,16 +314,7 @@ class Watchword:
 
         In observe mode it never raises these, and returns an ObservedMessage.
         """
-        if self._watch is not None:
-            await self.keep_up()
-        meter = self.audit.meter
-        if type(meter) is Meter:  # it measures nothing
-            verdict = await self.verifier.verdict(message, expected, keys=keys)
-        else:
-            begun = meter.now()
-            verdict = await self.verifier.verdict(message, expected, keys=keys)
-            meter.judged(message.channel.scheme, 1, meter.now() - begun)
-        (delivered,) = self._accounted((message,), (verdict,), expected)
+        (delivered,) = await self.admit_many((message,), expected, keys=keys)
         if isinstance(delivered, Rejected | Unavailable):
             raise delivered
         return delivered
@@ -342,10 +333,15 @@ class Watchword:
         Where the channel is observed each verdict comes as an ObservedMessage, but not one that is Pending: that is
         none yet. An answer is observed where its request went.
         """
-        await self.keep_up()
+        if self._watch is not None:
+            await self.keep_up()
         meter = self.audit.meter
         begun = meter.now()
-        verdicts = await self.verifier.verify_many(messages, expected, check=check, enough=enough, keys=keys)
+        verdicts: Sequence[Verdict]
+        if len(messages) == 1:
+            verdicts = [await self.verifier.verdict(messages[0], expected, keys=keys)]
+        else:
+            verdicts = await self.verifier.verify_many(messages, expected, check=check, enough=enough, keys=keys)
         if verdicts:
             meter.judged(messages[0].channel.scheme, len(verdicts), meter.now() - begun)
         return self._accounted(messages, verdicts, expected)
