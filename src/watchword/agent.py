@@ -30,13 +30,11 @@ if TYPE_CHECKING:
     from watchword.settings import QuarantineSettings
     from watchword.signatures import CheckRunner
     from watchword.trust import TrustScore
-    from watchword.verifier import Verdict
 
 Delivered: TypeAlias = VerifiedMessage | ObservedMessage
 """What an interceptor hands on: verified; or, in observe mode only, as it came and with its verdict."""
 
 _ANYTHING: Final = Expected()
-_VERIFIED: Final = {VerifiedMessage}
 _OBSERVE: Final = Mode.OBSERVE  # Python 3.11 searches for a member each time
 _KEPT: Final = ("max_age", "max_skew", "max_hold", "max_lag", "memory")
 """What a policy says of memories, which keep what they began with: no floor may ever fall."""
@@ -333,29 +331,16 @@ class Watchword:
         Where the channel is observed each verdict comes as an ObservedMessage, but not one that is Pending: that is
         none yet. An answer is observed where its request went.
         """
-        if self._watch is not None:
-            await self.keep_up()
+        await self.keep_up()
         meter = self.audit.meter
         begun = meter.now()
-        verdicts: Sequence[Verdict]
-        if len(messages) == 1:
-            verdicts = [await self.verifier.verdict(messages[0], expected, keys=keys)]
-        else:
-            verdicts = await self.verifier.verify_many(messages, expected, check=check, enough=enough, keys=keys)
+        verdicts = await self.verifier.verify_many(messages, expected, check=check, enough=enough, keys=keys)
         if verdicts:
             meter.judged(messages[0].channel.scheme, len(verdicts), meter.now() - begun)
-        return self._accounted(messages, verdicts, expected)
-
-    def _accounted(
-        self, messages: Sequence[Message], verdicts: Sequence[Verdict], expected: Expected
-    ) -> list[Delivered | Rejected | Unavailable]:
-        """Account for verdicts, and return what becomes of their messages."""
         found: list[Delivered | Rejected | Unavailable] = [*verdicts]
         policy, delivered = self.verifier.policy, list[Channel]()
         asked = next(iter(expected.requests.values())).channel if expected.requests else None
         observes = policy.mode is _OBSERVE
-        if not (policy.channels or observes) and {*map(type, verdicts)} == _VERIFIED:  # as most are
-            verdicts, delivered = (), [one.channel for one in found if isinstance(one, VerifiedMessage)]
         for at, verdict in enumerate(verdicts):
             if policy.channels:
                 observes = self.observes(asked or messages[at].channel)
