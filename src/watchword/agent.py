@@ -8,7 +8,7 @@ from inspect import iscoroutinefunction
 from time import time
 from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias
 
-from watchword.audit import Audit, Meter
+from watchword.audit import Audit
 from watchword.errors import ConfigurationError, Pending, Rejected, Unavailable
 from watchword.guard import MemoryReplayStore
 from watchword.keys import KeySource, MemoryKeys, NamedBackend
@@ -30,13 +30,11 @@ if TYPE_CHECKING:
     from watchword.settings import QuarantineSettings
     from watchword.signatures import CheckRunner
     from watchword.trust import TrustScore
-    from watchword.verifier import Verdict
 
 Delivered: TypeAlias = VerifiedMessage | ObservedMessage
 """What an interceptor hands on: verified; or, in observe mode only, as it came and with its verdict."""
 
 _ANYTHING: Final = Expected()
-_VERIFIED: Final = {VerifiedMessage}
 _OBSERVE: Final = Mode.OBSERVE  # Python 3.11 searches for a member each time
 _KEPT: Final = ("max_age", "max_skew", "max_hold", "max_lag", "memory")
 """What a policy says of memories, which keep what they began with: no floor may ever fall."""
@@ -314,16 +312,7 @@ class Watchword:
 
         In observe mode it never raises these, and returns an ObservedMessage.
         """
-        if self._watch is not None:
-            await self.keep_up()
-        meter = self.audit.meter
-        if type(meter) is Meter:  # it measures nothing
-            verdict = await self.verifier.verdict(message, expected, keys=keys)
-        else:
-            begun = meter.now()
-            verdict = await self.verifier.verdict(message, expected, keys=keys)
-            meter.judged(message.channel.scheme, 1, meter.now() - begun)
-        (delivered,) = self._accounted((message,), (verdict,), expected)
+        (delivered,) = await self.admit_many((message,), expected, keys=keys)
         if isinstance(delivered, Rejected | Unavailable):
             raise delivered
         return delivered
@@ -348,18 +337,10 @@ class Watchword:
         verdicts = await self.verifier.verify_many(messages, expected, check=check, enough=enough, keys=keys)
         if verdicts:
             meter.judged(messages[0].channel.scheme, len(verdicts), meter.now() - begun)
-        return self._accounted(messages, verdicts, expected)
-
-    def _accounted(
-        self, messages: Sequence[Message], verdicts: Sequence[Verdict], expected: Expected
-    ) -> list[Delivered | Rejected | Unavailable]:
-        """Account for verdicts, and return what becomes of their messages."""
         found: list[Delivered | Rejected | Unavailable] = [*verdicts]
         policy, delivered = self.verifier.policy, list[Channel]()
         asked = next(iter(expected.requests.values())).channel if expected.requests else None
         observes = policy.mode is _OBSERVE
-        if not (policy.channels or observes) and {*map(type, verdicts)} == _VERIFIED:  # as most are
-            verdicts, delivered = (), [one.channel for one in found if isinstance(one, VerifiedMessage)]
         for at, verdict in enumerate(verdicts):
             if policy.channels:
                 observes = self.observes(asked or messages[at].channel)

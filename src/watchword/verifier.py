@@ -192,15 +192,13 @@ class Verifier:
 
     async def verify(self, message: Message, expected: Expected = _ANYTHING) -> VerifiedMessage:
         """Run the nine checks in order; Rejected (final) names the one that failed, Unavailable asks to come again."""
-        verdict = await self.verdict(message, expected)
+        (verdict,) = await self.verify_many((message,), expected)
         if not isinstance(verdict, VerifiedMessage):
             raise verdict
         return verdict
 
-    async def verdict(
-        self, message: Message, expected: Expected = _ANYTHING, *, keys: KeySource | None = None
-    ) -> Verdict:
-        """Judge one message as ``verify_many`` would, by few steps: between two lone messages a processor forgets."""
+    async def _verdict(self, message: Message, expected: Expected, keys: KeySource | None) -> Verdict:
+        """Judge one message by few steps: between two lone messages a processor forgets."""
         case, now = Verification(message), self.clock()
         try:
             self._read(case, expected, now)  # 1 to 4
@@ -218,7 +216,7 @@ class Verifier:
         except BaseException as error:
             if not self._goes_on_without(error):
                 raise
-            return await self.verdict(message, expected, keys=keys)
+            return await self._verdict(message, expected, keys)
         await self._replay_check.admit((case,), floor=expected.floor, was_passed=expected.was_passed)  # 8
         return self._conclude(case)  # 9
 
@@ -239,7 +237,10 @@ class Verifier:
         event loop. ``keys`` asks the key source in the caller's own way, which is that of one who keeps no order: a
         message that is Shed does not end the run either.
         """
-        units = await self._authenticated(messages, expected, check, enough=enough, keys=keys)
+        given = messages if isinstance(messages, Sequence) else list(messages)
+        if 0 < len(given) < _SEVERAL:
+            return [await self._verdict(given[0], expected, keys)]
+        units = await self._authenticated(given, expected, check, enough=enough, keys=keys)
         judged = await self._replay_check.admit(units, floor=expected.floor, was_passed=expected.was_passed)  # 8
         verdicts: list[Verdict] = []
         for unit in judged:
@@ -274,7 +275,7 @@ class Verifier:
 
     async def _authenticated(
         self,
-        messages: Iterable[Message],
+        messages: Sequence[Message],
         expected: Expected,
         check: CheckRunner | None,
         *,
@@ -287,11 +288,10 @@ class Verifier:
         What is ``recalled`` passed before, and may have expired since. Where there is a run, of each of its senders the
         first message is judged here, and where nothing is wrong with that one the others stay with the run.
         """
-        given = messages if isinstance(messages, Sequence) else list(messages)
         now = self.clock()
-        found = _Pass(given, expected, now, recalled, None, {}, {}, {})
+        found = _Pass(messages, expected, now, recalled, None, {}, {}, {})
         try:
-            run = self._run_of(given, now, recalled=recalled)
+            run = self._run_of(messages, now, recalled=recalled)
             return await self._passed(found._replace(run=run, cases={}, keys={}, spoken={}), check, enough, keys)
         except BaseException as error:
             if not self._goes_on_without(error):

@@ -1,6 +1,7 @@
 """The fast reader against the strict one: what it reads at all, it reads alike."""
 
 from dataclasses import fields
+from itertools import product
 from typing import Any
 
 import cbor2
@@ -18,10 +19,11 @@ from tests.properties.test_envelope_oracle import (
     deterministic,
     whole,
 )
+from tests.support.beside import native_or_stand_in
 from tests.unit.core.world import NOW, World, endings, kafka, nats, press_many, raw_of, text
 from watchword import Rejected
 from watchword.envelope import Envelope, parse
-from watchword.reader import LearningReader, Template
+from watchword.reader import LearningReader, NativeReader, Template
 from watchword.verification import Verification
 
 FIXED = st.fixed_dictionaries(
@@ -198,11 +200,12 @@ RAWS = [raw_of(message) for message in VERIFIED]
 @example([(at, 0, 0x83) for at in range(len(RAWS))])
 def test_a_reader_that_has_learned_reads_as_one_that_has_not(changes: list[tuple[int, int, int]]) -> None:
     """Promise: after any verified messages, any envelope means what it means to a strict reader."""
-    world = World()
-    assert set(endings(world, VERIFIED)) == {"first"}
-    reader = world.verifier._envelopes
-    assert isinstance(reader, LearningReader)
-    for number, at, byte in changes:
+    world, native = World(), World()
+    world.verifier._envelopes, native.verifier._envelopes = LearningReader(), NativeReader(native_or_stand_in())
+    readers = [one.verifier._envelopes for one in (world, native)]
+    for one in (world, native):
+        assert set(endings(one, VERIFIED)) == {"first"}
+    for (number, at, byte), reader in product(changes, readers):
         raw = bytearray(RAWS[number])
         raw[at % len(raw)] = byte
         for message in (kafka(), nats()):

@@ -168,10 +168,12 @@ class VerifiedFetcher:
         self._latest: TopicPartition | None = None
         self._unhandled: set[Reader] = set()  # of which the caller has records
         self._skipped = 0
+        self._begun = 0  # judgements
         self._turn = 0
         self._wake_at = self._now()
-        self._changed: asyncio.Future[None] | None = None
+        self._waiters: set[asyncio.Future[None]] = set()
         self._news: asyncio.Future[None] | None = None
+        self._assigned: asyncio.Future[None] | None = None
         self._committer: asyncio.Task[None] | None = None
         self._is_leaving = self._stopped = False
         inside.tap(self._fetched, watchword.clock)
@@ -450,7 +452,7 @@ class VerifiedFetcher:
                     raise ConsumerStoppedError
                 return {}
             self._wake_at = self._now() + _ROUND
-            rebalancing = self._inside.rebalancing
+            rebalancing, begun = self._inside.rebalancing, self._begun
             failure = None if rebalancing else await self._pump(wanted, most, one=one)
             skipped = self._skipped
             records = {} if rebalancing else self._handed_over(wanted, most)
@@ -462,7 +464,10 @@ class VerifiedFetcher:
                 raise failure
             if deadline is not None and now() >= deadline + (_PATIENCE if self._is_judging(wanted) else 0):
                 return {}
-            await self._wait(wanted, deadline)
+            if self._begun == begun:
+                await self._wait(deadline)
+            else:  # what waits for nothing is judged when the loop comes round, before the client asks brokers for more
+                await asyncio.sleep(0)
 
     def _at_hand(self, wanted: tuple[TopicPartition, ...]) -> Record | None:
         """Return a record that was judged with the one handed over last, as ``_next`` would; None to ask that."""
@@ -550,7 +555,9 @@ class VerifiedFetcher:
                 case _:
                     if isinstance(action, Judge):
                         self._judging[tp] = len(action.records), self._now()
+                        self._begun += 1
                     task = asyncio.get_running_loop().create_task(self._perform(tp, reader, action))
+                    task.add_done_callback(self._nudge)
                     self._tasks[tp] = task
                     return
 
@@ -740,29 +747,38 @@ class VerifiedFetcher:
             if tp in self._mine and (not wanted or tp in wanted)
         )
 
-    async def _wait(self, wanted: tuple[TopicPartition, ...], deadline: float | None) -> None:
+    async def _wait(self, deadline: float | None) -> None:
         """Wait until something has happened, or it is time to look again."""
         loop = asyncio.get_running_loop()
-        if self._changed is None or self._changed.done():
-            self._changed = loop.create_future()
-        if self._news is None or self._news.done():
-            self._news = self._inside.news()
-        told = self._news, self._inside.new_assignment()
-        waiting: set[asyncio.Future[None]] = {self._changed, *told}
-        waiting |= {task for tp, task in self._tasks.items() if not wanted or tp in wanted}
+        news = self._news
+        if news is None or news.done():
+            news = self._news = self._inside.news()
+            news.add_done_callback(self._nudge)
+        assigned = self._inside.new_assignment()
+        if assigned is not self._assigned:
+            self._assigned = assigned
+            assigned.add_done_callback(self._nudge)
         seconds = max(0.0, self._wake_at - self._now())
         if deadline is not None:
             left = deadline - loop.time()
             seconds = min(seconds, left if left > 0 else _PATIENCE)
-        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        for future in told:
+        waiter = loop.create_future()  # asyncio.wait() takes many steps more
+        self._waiters.add(waiter)
+        timer = loop.call_later(seconds, self._nudge)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiters.discard(waiter)
+        for future in (news, assigned):
             if future.done() and not future.cancelled():
                 future.result()  # the client's own errors, of the group say
 
-    def _nudge(self) -> None:
+    def _nudge(self, _: object = None) -> None:
         """Wake up who waits."""
-        if self._changed is not None and not self._changed.done():
-            self._changed.set_result(None)
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _sync(self) -> None:
         """Follow the client's assignment: a new one begins where its offsets say."""

@@ -125,8 +125,11 @@ def without_poison(raw: bytes, log_end: int) -> Steps[bytes]:
             end = native.sound_until(raw, at, _LOOKED_AT, log_end)
             if end > at:
                 parts.append(raw[at:end])
+                work += end - at
                 at = end
-                yield
+                if work >= PIECE:
+                    work = 0
+                    yield
                 continue
         end = at + _LENGTH_END + int.from_bytes(raw[at + 8 : at + _LENGTH_END], signed=True)
         if not at + _MAGIC_AT < end <= len(raw):  # the last batch of a fetch may be cut off

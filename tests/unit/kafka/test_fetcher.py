@@ -533,6 +533,38 @@ async def test_a_cancelled_caller_loses_no_verdict(read: Read) -> None:
     assert agent.audit.counts == {"delivered": 3, "replayed": 1}
 
 
+async def test_a_record_is_given_in_the_round_in_which_it_is_judged(read: Read) -> None:
+    """Where nothing has to be waited for, a caller has a record before the client does anything else."""
+    kafka = read(alone(), P0)
+    await kafka.fill(b"0")
+    judge, judged, rounds = kafka.verified._verdicts, list[int](), 0
+
+    async def noted(*arguments: Any) -> Any:
+        judged.append(rounds)
+        return await judge(*arguments)
+
+    async def count() -> None:
+        nonlocal rounds
+        while True:
+            rounds += 1
+            await asyncio.sleep(0)
+
+    kafka.verified._verdicts = noted
+    counting = asyncio.create_task(count())
+    assert (await kafka.one()).value == b"0"
+    assert judged == [rounds]
+    counting.cancel()
+
+
+async def test_callers_who_give_up_leave_nothing(read: Read) -> None:
+    """However often somebody gives up waiting for a record, nothing is left of it."""
+    kafka = read(alone(), P0)
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(kafka.one(), 0.01)
+    assert not kafka.verified._waiters
+
+
 async def test_callers_in_many_tasks_get_every_record_once(read: Read) -> None:
     """Tasks that read at once share what comes, and all wait side by side."""
     kafka = read(alone(), P0)

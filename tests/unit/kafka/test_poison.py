@@ -72,6 +72,11 @@ def test_a_batch_is_unpacked_but_once(codec: int) -> None:
     assert cleaned(raw, FAR) == batch(["a", "b"], base_offset=1)
 
 
+def test_a_small_answer_is_looked_at_in_one_step() -> None:
+    """A record that comes alone waits for no other task."""
+    assert in_steps(batch(["a"]), FAR)[1] == in_steps(b"", FAR)[1]
+
+
 def test_damaged_bytes_are_left_to_the_client() -> None:
     """Where a checksum fails the client fetches again: that is not for us to judge."""
     damaged = bytearray(batch([POISON]))
