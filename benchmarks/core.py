@@ -10,6 +10,7 @@ import asyncio
 from contextlib import ExitStack
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -77,7 +78,7 @@ def measure(*, small: bool) -> dict[str, Any]:
             engine: stack.enter_context(Stage(_ours, batches, sizes, small, engine=engine)) for engine in engines()
         }
         stages[_PRIMITIVES] = stack.enter_context(Stage(_primitives, sizes, small))
-        told = {"before": before.named()}
+        told = {"before": Path(before.named()).name}
         try:
             old = Stage(_in_batches, small, engine=PYTHON, tree=stack.enter_context(before.tree()))
             stages[_BEFORE] = stack.enter_context(old)
