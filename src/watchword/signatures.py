@@ -100,10 +100,9 @@ class SignatureChecker:
             jobs[job] = partial(key.verifies, signature, sig_structure(protected, size, root))
         groups: list[tuple[tuple[_Tree, bytes], list[Verification]]] = []
         for tree, siblings in _by_tree(cases).items():
-            group, shared = _rooted(siblings)
-            if shared is not None:
-                groups.append((job := (tree, shared), group))
-                jobs[job] = partial(group[0].key.verifies, group[0].signature, group[0].to_be_signed(shared))
+            for root, group in _by_root(siblings).items():
+                groups.append((job := (tree, root), group))
+                jobs[job] = partial(group[0].key.verifies, group[0].signature, group[0].to_be_signed(root))
         holds = {(tree, root): True for tree, root in jobs if self._roots.get(tree) == root}
         open_ = [job for job in jobs if job not in holds]
         for job, holding in zip(open_, await _checked([jobs[job] for job in open_], check), strict=True):
@@ -145,16 +144,18 @@ def _by_tree(cases: Sequence[Verification]) -> dict[_Tree, list[Verification]]:
     return groups
 
 
-def _rooted(siblings: list[Verification]) -> tuple[list[Verification], bytes | None]:
-    """Return those that one root stands for, and that root: all of a tree that is whole, or else the first alone.
-
-    The others then climb to a root each, and find it remembered. Of one leaf the first counts: copies come later.
-    """
+def _by_root(siblings: list[Verification]) -> dict[bytes, list[Verification]]:
+    """Return them by the root that they climb to: where a tree is whole, one step for all of its leaves."""
     first = siblings[0]
+    found: dict[bytes, list[Verification]] = {}
     places = {case.index: case for case in reversed(siblings)}
     if 1 < first.size == len(places):
         root = whole_root([(places[at].leaf, places[at].path) for at in range(first.size)])
         if root is not None:
-            return [*places.values()], root
-    same = siblings[:1] if first.size else [case for case in siblings if case.claims_bytes == first.claims_bytes]
-    return same, first.root()
+            found[root] = [*places.values()]
+            siblings = [case for case in siblings if places[case.index] is not case]
+    for case in siblings:
+        root = case.root()
+        if root is not None:
+            found.setdefault(root, []).append(case)
+    return found
