@@ -131,6 +131,9 @@ class Run:
     def ids(self, begin: int, end: int) -> list[bytes]:
         """Return the ids of messages."""
 
+    def digests(self, begin: int, end: int) -> list[bytes]:
+        """Return the digests of the claims of messages."""
+
     def delivered(
         self, begin: int, end: int
     ) -> tuple[

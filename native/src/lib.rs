@@ -52,7 +52,7 @@ mod watchword_native {
 
     /// Number of the interface that `watchword.engine` describes.
     #[pymodule_export]
-    const INTERFACE: u32 = 4;
+    const INTERFACE: u32 = 5;
 
     #[pymodule_export]
     #[allow(non_upper_case_globals, reason = "Python's name for it")]

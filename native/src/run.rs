@@ -237,8 +237,8 @@ impl Run {
         self.group();
         let mut jobs = Vec::with_capacity(self.groups.len());
         let groups = std::mem::take(&mut self.groups);
-        for group in groups {
-            let Some(root) = self.root_of(&group) else {
+        for (root, group) in groups.into_iter().flat_map(|group| self.by_root(group)).collect::<Vec<_>>() {
+            let Some(root) = root else {
                 for at in group.rows {
                     self.let_go(at, None);
                 }
@@ -333,6 +333,11 @@ impl Run {
     /// Returns the ids of messages.
     fn ids<'py>(&self, py: Python<'py>, begin: usize, end: usize) -> PyResult<Vec<Bound<'py, PyBytes>>> {
         (begin..end).map(|at| Ok(PyBytes::new(py, &self.row(at)?.envelope.id))).collect()
+    }
+
+    /// Returns the digests of the claims of messages.
+    fn digests<'py>(&self, py: Python<'py>, begin: usize, end: usize) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        (begin..end).map(|at| Ok(PyBytes::new(py, &self.row(at)?.leaf))).collect()
     }
 
     /// Returns what is handed over of each message: id in hex, value, key, headers, time of issue, position, or the
@@ -683,19 +688,51 @@ impl Run {
         self.groups = groups;
     }
 
-    /// Returns what the signature of a group stands over; `None` where its rows are not leaves of one tree.
-    fn root_of(&self, group: &Group) -> Option<Vec<u8>> {
-        let first = self.rows[*group.rows.first()?].as_ref()?;
+    /// Parts a group by what its signature is to stand over; `None` for what is not for this engine to say.
+    ///
+    /// Nearly always all of them are leaves of one tree. Where they are not, each climbs to a root of its own; then a
+    /// leaf that was altered, or copied, is by itself, and its siblings stay together.
+    fn by_root(&self, group: Group) -> Vec<(Option<Vec<u8>>, Group)> {
+        if let Some(root) = self.root_of(&group.rows) {
+            return vec![(Some(root), group)];
+        }
+        let mut places: HashMap<(Vec<u8>, u64), Vec<usize>> = HashMap::new();
+        let mut left = Vec::new();
+        for at in group.rows {
+            match (self.root_of(&[at]), &self.rows[at]) {
+                (Some(root), Some(row)) => places.entry((root, row.envelope.index)).or_default().push(at),
+                _ => left.push(at),
+            }
+        }
+        let mut parts: HashMap<Vec<u8>, Vec<usize>> = HashMap::new();
+        for ((root, _), mut rows) in places {
+            // Of one leaf the first counts, and which that is the Python engine tells.
+            let to = if rows.len() > 1 { &mut left } else { parts.entry(root).or_default() };
+            to.append(&mut rows);
+        }
+        let mut found: Vec<(Option<Vec<u8>>, Group)> =
+            parts.into_iter().map(|(root, rows)| (Some(root), Group { rows })).collect();
+        found.push((None, Group { rows: left }));
+        for (_, part) in &mut found {
+            part.rows.sort_unstable();
+        }
+        found.sort_unstable_by_key(|(_, part)| part.rows.first().copied());
+        found
+    }
+
+    /// Returns what a signature stands over; `None` where rows are not leaves of one tree, each another one.
+    fn root_of(&self, rows: &[usize]) -> Option<Vec<u8>> {
+        let first = self.rows[*rows.first()?].as_ref()?;
         let size = first.envelope.size;
         if size == 0 {
             let claims = |row: &Row| row.envelope.claims.of(row.raw.of(&self.raw)).to_vec();
             let signed = claims(first);
             let is_same = |at: &usize| self.rows[*at].as_ref().is_some_and(|row| claims(row) == signed);
-            return group.rows.iter().all(is_same).then_some(signed);
+            return rows.iter().all(is_same).then_some(signed);
         }
-        let mut paths: Vec<Hash> = Vec::with_capacity(group.rows.len() * 6);
-        let mut spans = Vec::with_capacity(group.rows.len());
-        for at in &group.rows {
+        let mut paths: Vec<Hash> = Vec::with_capacity(rows.len() * 6);
+        let mut spans = Vec::with_capacity(rows.len());
+        for at in rows {
             let row = self.rows[*at].as_ref()?;
             let begin = paths.len();
             paths.extend(envelope::path_of(row.envelope.path.of(row.raw.of(&self.raw))));
@@ -703,7 +740,7 @@ impl Run {
         }
         spans.sort_unstable_by_key(|one| one.0);
         if spans.windows(2).any(|pair| pair[0].0 == pair[1].0) {
-            return None; // of one leaf the first counts, and which that is the Python engine tells
+            return None;
         }
         let places = spans.iter().map(|(index, hash, begin, end)| Place {
             index: *index,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 VARIABLE: Final = "WATCHWORD_ENGINE"
 """Environment variable that chooses: ``python`` or ``native``; without it the native one is used where installed."""
 
-INTERFACE: Final = 4
+INTERFACE: Final = 5
 """Number of the interface below; a native engine that was built for another one is refused."""
 
 

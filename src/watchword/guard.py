@@ -59,6 +59,7 @@ class Sights(Protocol):
     def __len__(self) -> int: ...
     def entries(self, hashing: Hashing) -> Entries: ...  # noqa: D102 - as there
     def ids(self) -> list[bytes]: ...  # noqa: D102 - as there
+    def digests(self) -> list[bytes]: ...  # noqa: D102 - as there
 
 
 class Kind(IntEnum):
@@ -506,7 +507,7 @@ class MemoryReplayStore:
 
     def _first_sights(self, log: _Log, stretch: Sights, floor: float) -> Entries | None:
         """Return what is kept of messages; None unless all are first sights, issued at ``floor`` or later."""
-        if log.unverified or log.ahead >= 0 or stretch.speaks is None:
+        if stretch.speaks is None or ((log.unverified or log.ahead >= 0) and self._holds_claims(log, stretch)):
             return None
         claim, least = stretch.claim, stretch.least
         latest, pair = log.latest.get(claim.principal, -inf), (claim.principal, claim.key_id)
@@ -518,6 +519,11 @@ class MemoryReplayStore:
         if entries.has_twins or (log.pins.by_key and log.pins.holds_any({*entries.keys()})):
             return None
         return None if log.ids.holds_any(entries, stretch.least, stretch.most) else entries
+
+    def _holds_claims(self, log: _Log, stretch: Sights) -> bool:
+        """Tell whether any of some messages is remembered by its claims."""
+        keys = {*map(self._hashing.digest_key, stretch.digests())}
+        return log.pins.holds_any(keys) or log.ids.holds_key(keys, stretch.least, stretch.most)
 
     def _keep_all(self, log: _Log, stretch: Sights, entries: Entries, owner: int, *, unacked: bool) -> None:
         """Remember messages that passed by their ids."""

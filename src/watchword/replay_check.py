@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from datetime import UTC, datetime
 from math import inf
@@ -16,7 +17,7 @@ from watchword.stretch import Stretch, parted
 from watchword.unjudged import Unjudged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from watchword.journal import Journal
     from watchword.message import Message
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 PASSED: Final = "log time has passed what was delivered again"
 """Why a memory cannot tell whether it met a message."""
+
+_FEW: Final = 4
+"""Messages that are looked at one by one, where not all of them are first sights."""
 
 _AHEAD: Final = 1.0
 """Seconds by which a floor may be ahead of the clock, beside the skew: that of a beginning is, for so long."""
@@ -78,7 +82,7 @@ class ReplayCheck:
         """Tell whether our own memory answers for this message, and not a store that is shared."""
         return message.exclusive or self._store is self.guard
 
-    async def admit(  # noqa: C901 - one branch for each answer
+    async def admit(
         self, units: Sequence[Verification | Stretch], *, floor: float, was_passed: bool = False
     ) -> list[Verification | Stretch]:
         """Judge in order, and return what was judged: it ends with what has no verdict."""
@@ -90,29 +94,44 @@ class ReplayCheck:
             shared = self._shared_claims([case for case in units if not isinstance(case, Stretch)], floor)
         answers = iter(await self._asked(shared) if shared else ())
         first = Admission.FIRST  # Python 3.11 searches for a member each time
-        for unit in units:
-            if isinstance(unit, Stretch) and guard.admit_all(unit, floor):
-                unit.first = True
-                judged.append(unit)
+        for case in self._parted(units, floor):
+            judged.append(case)
+            if isinstance(case, Stretch):
                 continue
-            for case in unit.cases():
-                judged.append(case)
-                if case.verdict is not None:
-                    self.ended(case)
-                elif case.issued_at < floor and case.request is None:
-                    self.reject(case, Rejected(Reason.STALE, "issued before this reader began to remember"))
-                elif own or case.message.exclusive:
-                    admission = guard.admit(case.claim)
-                    if admission is first:
-                        case.first = True
-                    elif was_passed and admission is Admission.TOO_OLD:
-                        case.verdict = Unavailable("replay", PASSED)
-                        return self._write_notes(judged)
-                    else:
-                        self._admitted(case, admission, self._why(case) if admission is Admission.TOO_OLD else "")
-                elif not self._admitted(case, next(answers, None)):
+            if case.verdict is not None:
+                self.ended(case)
+            elif case.issued_at < floor and case.request is None:
+                self.reject(case, Rejected(Reason.STALE, "issued before this reader began to remember"))
+            elif own or case.message.exclusive:
+                admission = guard.admit(case.claim)
+                if admission is first:
+                    case.first = True
+                elif was_passed and admission is Admission.TOO_OLD:
+                    case.verdict = Unavailable("replay", PASSED)
                     return self._write_notes(judged)
+                else:
+                    self._admitted(case, admission, self._why(case) if admission is Admission.TOO_OLD else "")
+            elif not self._admitted(case, next(answers, None)):
+                return self._write_notes(judged)
         return self._write_notes(judged)
+
+    def _parted(self, units: Sequence[Verification | Stretch], floor: float) -> Iterator[Verification | Stretch]:
+        """Give, in order, what the guard admitted together, and whatever else by itself.
+
+        A stretch of which not all are first sights is halved, so that a copy costs few of its neighbours.
+        """
+        waiting = deque(units)
+        while waiting:
+            unit = waiting.popleft()
+            if not isinstance(unit, Stretch):
+                yield unit
+            elif self.guard.admit_all(unit, floor):
+                unit.first = True
+                yield unit
+            elif len(unit) > _FEW:
+                waiting.extendleft(reversed(unit.halves()))
+            else:
+                yield from unit.cases()
 
     def remember_unjudged(self, case: Verification) -> None:
         """Remember what will not be judged, by its claims; our own memory also for a process that comes after us."""

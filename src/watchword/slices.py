@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from watchword import engine, packed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from watchword_native import Bucket as NativeBucket
     from watchword_native import Entries
@@ -59,6 +59,10 @@ class Slices:
     def holds_any(self, entries: Entries, least: int, most: int) -> bool:
         """Tell whether any of the keys of ``entries`` is there, which were issued between these times."""
         return any(bucket.holds_any(entries) for bucket in self._between(least, most))
+
+    def holds_key(self, keys: Iterable[int], least: int, most: int) -> bool:
+        """Tell whether any of some keys is there, of what was issued between these times."""
+        return any(bucket.find(key) is not None for bucket in self._between(least, most) for key in keys)
 
     def put_all(self, entries: Entries, least: int, most: int, owner: int, room: int) -> None:
         """Add keys that are not there, as ``put`` does, of what was issued between these times."""

@@ -35,14 +35,15 @@ class Stretch:
     """
 
     __slots__ = (
-        "_messages", "begin", "claim", "common", "end", "first", "keep", "key", "least", "message", "most", "passed",
-        "request", "run", "speaks",
+        "_messages", "_spoken", "begin", "claim", "common", "end", "first", "keep", "key", "least", "message", "most",
+        "passed", "request", "run", "speaks",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0917 - one caller
         self, run: Run, begin: int, end: int, messages: Sequence[Message], spoken: Verification, keep: float
     ) -> None:
         self._messages: Final = messages
+        self._spoken: Final = spoken
         self.keep = keep
         self.run: Final = run
         self.begin: Final = begin
@@ -74,6 +75,16 @@ class Stretch:
     def ids(self) -> list[bytes]:
         """Return the id of each."""
         return self.run.ids(self.begin, self.end)
+
+    def digests(self) -> list[bytes]:
+        """Return the digest of the claims of each."""
+        return self.run.digests(self.begin, self.end)
+
+    def halves(self) -> list[Stretch]:
+        """Return them in two parts."""
+        middle = (self.begin + self.end) // 2
+        bounds = (self.begin, middle), (middle, self.end)
+        return [Stretch(self.run, begin, end, self._messages, self._spoken, self.keep) for begin, end in bounds]
 
     def case(self, at: int) -> Verification:
         """Return one of them by itself."""

@@ -7,6 +7,7 @@ is checked wherever that one is installed (``tests.support.beside``).
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -202,16 +203,27 @@ class Run:
                 tree = identity, row.common.protected, row.size, row.signature
                 groups.setdefault(tree, []).append(at)
         jobs = []
-        for group in groups.values():
-            root = self._root_of(group)
+        for root, part in [part for group in groups.values() for part in self._by_root(group)]:
             if root is None:
-                for at in group:
+                for at in part:
                     self._leave(at, signed=None)
                 continue
-            first = self._row(group[0])
-            self._groups.append(group)
+            first = self._row(part[0])
+            self._groups.append(part)
             jobs.append((first.sender, first.common.protected, first.size, first.signature, root))
         return jobs
+
+    def _by_root(self, group: list[int]) -> list[tuple[bytes | None, list[int]]]:
+        """Part a group by what its signature is to stand over; None for what is not for this engine to say."""
+        root = self._root_of(group)
+        if root is not None:
+            return [(root, group)]
+        roots = [self._root_of([at]) for at in group]
+        places = Counter((root, self._row(at).index) for root, at in zip(roots, group, strict=True))
+        parts: dict[bytes | None, list[int]] = {}
+        for root, at in zip(roots, group, strict=True):
+            parts.setdefault(None if places[root, self._row(at).index] > 1 else root, []).append(at)
+        return [*parts.items()]
 
     def _root_of(self, group: list[int]) -> bytes | None:
         """Return what a signature stands over; None where these are not leaves of one tree, each another one."""
@@ -276,6 +288,10 @@ class Run:
     def ids(self, begin: int, end: int) -> list[bytes]:
         """See ``engine.Run``."""
         return [row.id for row in self._between(begin, end)]
+
+    def digests(self, begin: int, end: int) -> list[bytes]:
+        """See ``engine.Run``."""
+        return [row.leaf for row in self._between(begin, end)]
 
     def delivered(self, begin: int, end: int) -> Any:
         """See ``engine.Run``."""

@@ -29,7 +29,7 @@ from tests.unit.core.world import (
     public,
     raw_of,
 )
-from watchword import Rejected, VerificationKey, VerifiedMessage
+from watchword import Rejected, VerificationKey, VerifiedMessage, engine
 from watchword.merkle import root_of
 from watchword.reader import LearningReader
 from watchword.signatures import SignatureChecker
@@ -235,7 +235,7 @@ def test_copies_behind_it_do_not_break_up_a_tree(monkeypatch: pytest.MonkeyPatch
     messages = tree(8)
     copies = [bent(messages[at], path=[bytes(32), *path_of(messages[at])[1:]]) for at in (2, 5)]
     assert together([*messages, *copies], None) == ["first"] * 8 + ["bad_signature"] * 2
-    assert climbs == [2, 5]
+    assert climbs == ([2, 5] if engine.native() is None else [])
 
 
 @CHECKS
