@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
-from watchword import ConfigurationError, Mode, SigningKey, Watchword
+from watchword import ConfigurationError, MemoryKeys, Mode, SigningKey, Watchword
 from watchword.control import Control
 from watchword.extras import what_to_install
 from watchword.keys import listed
@@ -53,6 +53,9 @@ _SOON: Final = 14 * _DAY
 
 _READ_ONCE: Final = ("realm", "principal", "signer", "replay", "quarantine", "telemetry", "control")
 """Tables that hold after a restart only; of the signer the file with its key is followed, of control the operators."""
+
+_IN_FILES: Final = frozenset({"file", "nkey"})
+"""Signers whose file is followed."""
 
 _SIMILAR: Final = 0.8
 _NAMED: Final = 10
@@ -122,7 +125,14 @@ def _build(
 ) -> tuple[_Made, Context]:
     policy = settings.to_policy()
     audit = Audit(clock=clock)
-    context = Context(realm=settings.realm, directory=directory, clock=clock, policy=policy, warn=warn or audit.warn)
+    context = Context(
+        realm=settings.realm,
+        directory=directory,
+        clock=clock,
+        policy=policy,
+        warn=warn or audit.warn,
+        principal=settings.principal,
+    )
     key = None if settings.signer is None else _signing_key(settings.signer, context)
     channel = settings.to_control()
     control = None if settings.control is None else Control(settings.control.to_operators(), clock=clock)
@@ -172,6 +182,7 @@ def control_parts(agent: Watchword, settings: Settings, directory: Path) -> Part
         clock=agent.clock,
         policy=agent.verifier.policy,
         warn=agent.audit.warn,
+        principal=settings.principal,
     )
     return _parts(agent, settings, context, Control(settings.control.to_operators(), clock=agent.clock), channel)
 
@@ -320,7 +331,7 @@ class _SettingsFile:
     def _new_key(self) -> SigningKey | None:
         """Return the key that stands in the signer's file now, if it is another one."""
         signer, known = self._first.signer, self._made.key
-        if signer is None or signer.source != "file" or not isinstance(known, SigningKey):
+        if signer is None or signer.source not in _IN_FILES or not isinstance(known, SigningKey):
             return None
         found = _signing_key(signer, replace(self._context, warn=lambda *_, **__: None))  # the start has warned
         return found if isinstance(found, SigningKey) and found.public != known.public else None
@@ -404,7 +415,7 @@ def _check_owners(principal: str | None, sources: Iterable[KeySource], key: Name
     own = key.verification_key(principal) if isinstance(key, SigningKey) and principal is not None else None
     owners = {} if own is None else {own.public_bytes: own.principal}
     for source in sources:
-        for found in source.keys if isinstance(source, FileKeys) else ():
+        for found in source.keys if isinstance(source, FileKeys | MemoryKeys) else ():
             owner = owners.setdefault(found.public_bytes, found.principal)
             if owner != found.principal:
                 raise ConfigurationError(
@@ -419,7 +430,7 @@ def _check_names(settings: Settings, sources: Iterable[KeySource], context: Cont
     """
     known: set[str] = set()
     for source in sources:
-        if not isinstance(source, FileKeys):
+        if not isinstance(source, FileKeys | MemoryKeys):
             return
         known |= {key.principal for key in source.keys}
     # Found at once: a set may have 20,000 keys, and the policy as many rules.
