@@ -22,9 +22,10 @@ from watchword.mistakes import explain
 from watchword.patterns import TokenTree
 from watchword.settings import ControlSettings, KafkaSettings, NatsSettings
 from watchword.signer import BATCH
-from watchword.spi import Audit, Context, KeyChain, NamedBackend
+from watchword.spi import Audit, Context, KeyChain, NamedBackend, RotatingBackend
 from watchword.trust import Trust
 from watchword_adapters import plugins
+from watchword_adapters.agent_context import AgentContext
 from watchword_adapters.bus_options import kafka_options, nats_options
 from watchword_adapters.control.following import Parts
 from watchword_adapters.control.keys import ControlKeys
@@ -41,12 +42,16 @@ from watchword_adapters.trust_file import TrustFile
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from watchword import Policy
     from watchword.settings import Address, Settings, SignerSettings
     from watchword.spi import Channel, KeySource, ReplayStore, TrustScore, Warn
     from watchword_adapters.control.log import ControlLog
     from watchword_adapters.control.presence import PresenceChannel
 
 _CONTROL: Final = "control"
+_NO_ROOT: Final = frozenset({_CONTROL, "spiffe"})
+"""Sources of no operator's key: what an operator says would lapse with a key that ends within the hour."""
+
 _DAY: Final = 86_400.0
 _SOON: Final = 14 * _DAY
 """Seconds before the end of our own key from which on it is told."""
@@ -125,14 +130,7 @@ def _build(
 ) -> tuple[_Made, Context]:
     policy = settings.to_policy()
     audit = Audit(clock=clock)
-    context = Context(
-        realm=settings.realm,
-        directory=directory,
-        clock=clock,
-        policy=policy,
-        warn=warn or audit.warn,
-        principal=settings.principal,
-    )
+    context = _context(settings, directory=directory, clock=clock, policy=policy, warn=warn or audit.warn)
     key = None if settings.signer is None else _signing_key(settings.signer, context)
     channel = settings.to_control()
     control = None if settings.control is None else Control(settings.control.to_operators(), clock=clock)
@@ -168,6 +166,21 @@ def _build(
     return _Made(agent, settings, sources, key, control, follower), context
 
 
+def _context(
+    settings: Settings, *, directory: Path, clock: Callable[[], float], policy: Policy, warn: Warn
+) -> AgentContext:
+    channel = settings.to_presence()
+    return AgentContext(
+        realm=settings.realm,
+        directory=directory,
+        clock=clock,
+        policy=policy,
+        warn=warn,
+        principal=settings.principal,
+        presence=None if channel is None else partial(_open_presence, settings, directory, channel),
+    )
+
+
 def control_parts(agent: Watchword, settings: Settings, directory: Path) -> Parts:
     """Return what follows the control log of these settings, beside the agent that they became.
 
@@ -176,13 +189,8 @@ def control_parts(agent: Watchword, settings: Settings, directory: Path) -> Part
     channel = settings.to_control()
     if channel is None or settings.control is None:
         raise ConfigurationError('control: no channel; write [control] with channel = "nats://<realm>/<subject>"')
-    context = Context(
-        realm=settings.realm,
-        directory=directory,
-        clock=agent.clock,
-        policy=agent.verifier.policy,
-        warn=agent.audit.warn,
-        principal=settings.principal,
+    context = _context(
+        settings, directory=directory, clock=agent.clock, policy=agent.verifier.policy, warn=agent.audit.warn
     )
     return _parts(agent, settings, context, Control(settings.control.to_operators(), clock=agent.clock), channel)
 
@@ -190,7 +198,7 @@ def control_parts(agent: Watchword, settings: Settings, directory: Path) -> Part
 def _parts(agent: Watchword, settings: Settings, context: Context, control: Control, channel: Channel) -> Parts:
     """Return what a follower needs; it asks key files of its own, for it runs in another thread."""
     assert settings.control is not None  # noqa: S101 - for the type checker
-    with_root = settings.model_copy(update={"keys": [one for one in settings.keys if one.source != _CONTROL]})
+    with_root = settings.model_copy(update={"keys": [one for one in settings.keys if one.source not in _NO_ROOT]})
     root = _all_of(_key_sources(with_root, context, None))
     if root is None:
         raise ConfigurationError(
@@ -235,6 +243,12 @@ def open_presence(
     agent: Watchword, settings: Settings, directory: Path, channel: Channel, **options: Any
 ) -> PresenceChannel:
     """Return the channel of announcements, not connected yet; ``options`` take the place of ``[nats]``, ``[kafka]``."""
+    return _open_presence(settings, directory, channel, agent, **options)
+
+
+def _open_presence(
+    settings: Settings, directory: Path, channel: Channel, agent: Watchword, **options: Any
+) -> PresenceChannel:
     try:
         if channel.scheme == "kafka":
             from watchword_adapters.kafka.presence import KafkaPresence  # noqa: PLC0415 - comes with an extra
@@ -314,7 +328,7 @@ class _SettingsFile:
     def _tell_of_end(self) -> None:
         """Tell once a day that our own key ends soon; one that is replaced in time is never missed."""
         made, now = self._made, self._context.clock()
-        if made.key is None or now < self._told_at + _DAY:
+        if made.key is None or isinstance(made.key, RotatingBackend) or now < self._told_at + _DAY:
             return
         self._told_at = now
         for key in (key for source in made.sources for key in listed(source)):
