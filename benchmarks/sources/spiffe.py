@@ -99,12 +99,17 @@ async def _measure(directory: Path, address: str) -> dict[str, Any]:
         bundle = directory / "bundle.pem"
         kept = bundle.read_bytes()
         bundle.unlink()
-        while source._reading is None or source._reading.failure is None:  # noqa: ASYNC110, SLF001 - a thread finds out
+
+        def is_failing() -> bool:
+            reading = source._reading  # noqa: SLF001 - what finds out that it cannot be read
+            return reading is not None and reading.failure is not None
+
+        while not is_failing():  # noqa: ASYNC110 - a thread finds out
             await asyncio.sleep(0.05)
         word = await outage(source, PLANNER, key_id, clock.pass_time)
         _Counted.down = False
         bundle.write_bytes(kept)
-        while source._bundles.is_stale or source._reading.failure is not None:  # noqa: ASYNC110, SLF001 - as above
+        while source._bundles.is_stale or is_failing():  # noqa: ASYNC110, SLF001 - as above
             await asyncio.sleep(0.05)
         await source.find(PLANNER, b"unknown")
         realm.trust(type(realm.root)(name="another"))

@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import Future
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -24,6 +24,7 @@ from watchword.settings import Duration, Section
 from watchword.spi import Audit, MemoryReplayStore, Verifier
 from watchword.verifier import Authentic
 from watchword_adapters.agent_context import presence_of
+from watchword_adapters.background import Background
 from watchword_adapters.spiffe.announcing import HEADERS, to_value
 from watchword_adapters.spiffe.certificates import NotVouchedForError, trust_domain_of, usable, verified_key
 from watchword_adapters.spiffe.source import LATELY, SETTLE, check_stored
@@ -167,11 +168,9 @@ class SvidSigner:
         self._lock = threading.Lock()
         self._held: str | None = None
         self._came = asyncio.Event()
-        self._loop = asyncio.new_event_loop()
-        self._work: asyncio.Future[Any] | None = None
+        self._thread = Background("watchword-svid", self._work)
         workload.listen(self._changed)
         _hold_in_forks(self)
-        threading.Thread(target=self._run, name="watchword-svid", daemon=True).start()
 
     @property
     def key_id(self) -> bytes:
@@ -204,14 +203,8 @@ class SvidSigner:
 
     def close(self) -> None:
         """Announce nothing more, and ask for no other SVID."""
-
-        def cancel() -> None:
-            if self._work is not None:
-                self._work.cancel()
-
         self._workload.close()
-        with suppress(RuntimeError):  # it has ended by itself
-            self._loop.call_soon_threadsafe(cancel)
+        self._thread.close()
 
     # What the Workload API gives
 
@@ -235,8 +228,7 @@ class SvidSigner:
             self._tell(str(error), "until there is another one the last SVID signs, for as long as it lasts")
             return
         if found.chain != self._latest.chain:
-            with suppress(RuntimeError):  # this is closed
-                self._loop.call_soon_threadsafe(self._take, found)
+            self._thread.call(self._take, found)
 
     def _take(self, found: _Svid) -> None:
         latest, self._latest = self._latest, found
@@ -248,15 +240,8 @@ class SvidSigner:
 
     # The thread
 
-    def _run(self) -> None:
-        async def main() -> None:
-            self._work = asyncio.gather(self._announce_each(), self._look_after_end())
-            with suppress(asyncio.CancelledError):
-                await self._work
-
-        with suppress(RuntimeError):  # at the end of the process its threads are gone before this one
-            self._loop.run_until_complete(main())
-            self._loop.close()
+    async def _work(self) -> None:
+        await asyncio.gather(self._announce_each(), self._look_after_end())
 
     async def _announce_each(self) -> None:
         while True:
@@ -303,8 +288,8 @@ class SvidSigner:
             policy=Policy(max_skew=self._skew),
             clock=self._clock,
         )
-        end = self._loop.time() + STORED_WITHIN
-        while self._loop.time() < end:
+        end = time.monotonic() + STORED_WITHIN
+        while time.monotonic() < end:
             async with aclosing(channel.read(since=begun - 2 * self._skew - 1.0, listen=0.0)) as coming:
                 async for message in coming:
                     if message.value == value and message.appended_at is not None:

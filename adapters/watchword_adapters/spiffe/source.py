@@ -27,6 +27,7 @@ from watchword.settings import Duration, Listed, Section
 from watchword.spi import MemoryReplayStore, Verifier
 from watchword.verifier import Authentic
 from watchword_adapters.agent_context import presence_of
+from watchword_adapters.background import Background
 from watchword_adapters.boot_clock import since_boot
 from watchword_adapters.spiffe.announcing import chain_of
 from watchword_adapters.spiffe.bundles import FileBundles
@@ -277,9 +278,7 @@ class _Reading:
         self._has_lately = self._has_day = False
         self._waiting: list[tuple[_Pair, Future[VerificationKey | None]]] = []
         self._wake, self._wake_watch = asyncio.Event(), asyncio.Event()
-        self._loop = asyncio.new_event_loop()
-        self._work: asyncio.Future[Any] | None = None
-        threading.Thread(target=self._run, name="watchword-spiffe", daemon=True).start()
+        self._thread = Background("watchword-spiffe", self._work)
 
     @property
     def failure(self) -> str | None:
@@ -292,35 +291,24 @@ class _Reading:
     def ask(self, pair: _Pair) -> Future[VerificationKey | None]:
         """Have the channel read to its end, and return what will be the principal's key of this id, or None."""
         answer: Future[VerificationKey | None] = Future()
-        self._loop.call_soon_threadsafe(self._asked, pair, answer)
+        self._thread.call(self._asked, pair, answer)
         return answer
 
     def look_at_bundles(self) -> None:
         """Look whether the bundles have changed; any thread may say so."""
-        self._loop.call_soon_threadsafe(self._wake_watch.set)
+        self._thread.call(self._wake_watch.set)
 
     def close(self) -> None:
         """Read no more."""
-
-        def cancel() -> None:
-            if self._work is not None:
-                self._work.cancel()
-
-        self._loop.call_soon_threadsafe(cancel)
+        self._thread.close()
 
     def _asked(self, pair: _Pair, answer: Future[VerificationKey | None]) -> None:
         self._waiting.append((pair, answer))
+        self._answer(0, told=False)  # it may have become known meanwhile
         self._wake.set()
 
-    def _run(self) -> None:
-        async def main() -> None:
-            self._work = asyncio.gather(self._read_on(), self._watch())
-            with suppress(asyncio.CancelledError):
-                await self._work
-
-        with suppress(RuntimeError):  # at the end of the process its threads are gone before this one
-            self._loop.run_until_complete(main())
-            self._loop.close()
+    async def _work(self) -> None:
+        await asyncio.gather(self._read_on(), self._watch())
 
     async def _watch(self) -> None:
         """Look after the bundles, whether the channel can be read or not: whoever is taken out of them is gone."""

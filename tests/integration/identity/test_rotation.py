@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nats
 import pytest
@@ -66,7 +66,9 @@ class Place:
         """Have what stands there handled from the beginning, on Kafka."""
         await self._consume(agent, handle, "late", "earliest")
 
-    async def _consume(self, agent: Watchword, handle: Handle, group: str, begin: str) -> None:
+    async def _consume(
+        self, agent: Watchword, handle: Handle, group: str, begin: Literal["latest", "earliest"]
+    ) -> None:
         consumer: Any = VerifyingConsumer(
             self.channel,
             watchword=agent,

@@ -86,7 +86,7 @@ async def is_let_in(address: str, token: str, user: Holder) -> bool:
     finally:
         await client.close()
         if client._transport is not None:
-            client._transport.close()
+            client._transport.close()  # type: ignore[no-untyped-call]  # nats-py's
     return True
 
 

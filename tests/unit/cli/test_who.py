@@ -14,7 +14,7 @@ import pytest
 from tests.unit.cli.conftest import PLANNER, Run
 from watchword import Unavailable, Watchword
 from watchword.control import Link
-from watchword.presence import SVID_CONTENT_TYPE, CONTENT_TYPE, Announcement, Evidence
+from watchword.presence import CONTENT_TYPE, SVID_CONTENT_TYPE, Announcement, Evidence
 from watchword.spi import Channel, Message
 from watchword_adapters.cli import obeying as obeyings
 from watchword_adapters.cli import who as whos
@@ -175,7 +175,7 @@ def test_a_certificate_is_no_announcement(bus: Bus, run: Run) -> None:
     put(bus, b'{"svid": []}', headers=(("content-type", SVID_CONTENT_TYPE.encode()),))
     ran = run("who", "--json")
     assert ran.code == 0
-    (told,) = ran.lines
+    told: Any = ran.lines[0]
     assert (len(told["principals"][-1]["instances"]), told["dropped"]) == (1, {})
 
 
