@@ -10,7 +10,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import ValidationError
 
@@ -106,6 +106,15 @@ def build(
 ) -> Watchword:
     """Make a ``Watchword`` of settings whose relative paths start from ``directory``; it follows no file."""
     return _build(settings, directory=directory, clock=clock, replay=replay, trust=None, warn=warn)[0].agent
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """A key source that has something open, which ends when others take its place."""
+
+    def close(self) -> None:
+        """Close it."""
+        ...
 
 
 class _Made(NamedTuple):
@@ -320,9 +329,17 @@ class _SettingsFile:
         told = [*changes(made.settings, settings), *([] if new_key is None else ["signer's key"])]
         before, self._mistake = made.settings.control, None
         self._text, self._made = text, made._replace(settings=settings, sources=sources, key=key)
-        then = None
+        gone = [source for source in made.sources if isinstance(source, Closable) and source not in sources]
+        operators = None
         if made.follower is not None and settings.control is not None and settings.control != before:
-            then = partial(made.follower.switch, settings.control.to_operators())
+            operators = partial(made.follower.switch, settings.control.to_operators())
+
+        def then() -> None:
+            for source in gone:
+                source.close()
+            if operators is not None:
+                operators()
+
         return Change(context.policy, _all_of(sources), new_key, later, ", ".join(told) or "nothing", then)
 
     def _tell_of_end(self) -> None:

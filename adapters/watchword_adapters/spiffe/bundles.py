@@ -49,6 +49,10 @@ class Bundles(Protocol):
         """Whether nobody knows any more what is trusted."""
         ...
 
+    def close(self) -> None:
+        """Look no more."""
+        ...
+
 
 def check_staleness(seconds: float) -> float:
     """Return it; ConfigurationError where it is unsafe."""
@@ -102,6 +106,9 @@ class FileBundles:
         """See ``Bundles``."""
         return self._clock() - self._current > self._max_staleness
 
+    def close(self) -> None:
+        """See ``Bundles``: nothing is open."""
+
     def _read_all(self) -> dict[str, bytes]:
         return {domain: _text_of(path) for domain, path in self._paths.items()}
 
@@ -152,6 +159,10 @@ class WorkloadBundles:
     def is_stale(self) -> bool:
         """See ``Bundles``."""
         return self._workload.broken_for > self._max_staleness
+
+    def close(self) -> None:
+        """See ``Bundles``."""
+        self._workload.close()
 
 
 def _text_of(path: Path) -> bytes:

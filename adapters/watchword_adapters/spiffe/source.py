@@ -186,6 +186,7 @@ class SpiffeKeys:
 
     def close(self) -> None:
         """Read no more."""
+        self._bundles.close()
         if self._reading is not None:
             self._reading.close()
 
