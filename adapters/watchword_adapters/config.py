@@ -10,11 +10,11 @@ from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import ValidationError
 
-from watchword import ConfigurationError, Mode, SigningKey, Watchword
+from watchword import ConfigurationError, MemoryKeys, Mode, SigningKey, Watchword
 from watchword.control import Control
 from watchword.extras import what_to_install
 from watchword.keys import listed
@@ -22,9 +22,10 @@ from watchword.mistakes import explain
 from watchword.patterns import TokenTree
 from watchword.settings import ControlSettings, KafkaSettings, NatsSettings
 from watchword.signer import BATCH
-from watchword.spi import Audit, Context, KeyChain, NamedBackend
+from watchword.spi import Audit, Context, KeyChain, NamedBackend, RotatingBackend
 from watchword.trust import Trust
 from watchword_adapters import plugins
+from watchword_adapters.agent_context import AgentContext
 from watchword_adapters.bus_options import kafka_options, nats_options
 from watchword_adapters.control.following import Parts
 from watchword_adapters.control.keys import ControlKeys
@@ -41,18 +42,25 @@ from watchword_adapters.trust_file import TrustFile
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from watchword import Policy
     from watchword.settings import Address, Settings, SignerSettings
     from watchword.spi import Channel, KeySource, ReplayStore, TrustScore, Warn
     from watchword_adapters.control.log import ControlLog
     from watchword_adapters.control.presence import PresenceChannel
 
 _CONTROL: Final = "control"
+_NO_ROOT: Final = frozenset({_CONTROL, "spiffe"})
+"""Sources of no operator's key: what an operator says would lapse with a key that ends within the hour."""
+
 _DAY: Final = 86_400.0
 _SOON: Final = 14 * _DAY
 """Seconds before the end of our own key from which on it is told."""
 
 _READ_ONCE: Final = ("realm", "principal", "signer", "replay", "quarantine", "telemetry", "control")
 """Tables that hold after a restart only; of the signer the file with its key is followed, of control the operators."""
+
+_IN_FILES: Final = frozenset({"file", "nkey"})
+"""Signers whose file is followed."""
 
 _SIMILAR: Final = 0.8
 _NAMED: Final = 10
@@ -100,6 +108,15 @@ def build(
     return _build(settings, directory=directory, clock=clock, replay=replay, trust=None, warn=warn)[0].agent
 
 
+@runtime_checkable
+class Closable(Protocol):
+    """A key source that has something open, which ends when others take its place."""
+
+    def close(self) -> None:
+        """Close it."""
+        ...
+
+
 class _Made(NamedTuple):
     """What settings became."""
 
@@ -122,7 +139,7 @@ def _build(
 ) -> tuple[_Made, Context]:
     policy = settings.to_policy()
     audit = Audit(clock=clock)
-    context = Context(realm=settings.realm, directory=directory, clock=clock, policy=policy, warn=warn or audit.warn)
+    context = _context(settings, directory=directory, clock=clock, policy=policy, warn=warn or audit.warn)
     key = None if settings.signer is None else _signing_key(settings.signer, context)
     channel = settings.to_control()
     control = None if settings.control is None else Control(settings.control.to_operators(), clock=clock)
@@ -158,6 +175,21 @@ def _build(
     return _Made(agent, settings, sources, key, control, follower), context
 
 
+def _context(
+    settings: Settings, *, directory: Path, clock: Callable[[], float], policy: Policy, warn: Warn
+) -> AgentContext:
+    channel = settings.to_presence()
+    return AgentContext(
+        realm=settings.realm,
+        directory=directory,
+        clock=clock,
+        policy=policy,
+        warn=warn,
+        principal=settings.principal,
+        presence=None if channel is None else partial(_open_presence, settings, directory, channel),
+    )
+
+
 def control_parts(agent: Watchword, settings: Settings, directory: Path) -> Parts:
     """Return what follows the control log of these settings, beside the agent that they became.
 
@@ -166,12 +198,8 @@ def control_parts(agent: Watchword, settings: Settings, directory: Path) -> Part
     channel = settings.to_control()
     if channel is None or settings.control is None:
         raise ConfigurationError('control: no channel; write [control] with channel = "nats://<realm>/<subject>"')
-    context = Context(
-        realm=settings.realm,
-        directory=directory,
-        clock=agent.clock,
-        policy=agent.verifier.policy,
-        warn=agent.audit.warn,
+    context = _context(
+        settings, directory=directory, clock=agent.clock, policy=agent.verifier.policy, warn=agent.audit.warn
     )
     return _parts(agent, settings, context, Control(settings.control.to_operators(), clock=agent.clock), channel)
 
@@ -179,7 +207,7 @@ def control_parts(agent: Watchword, settings: Settings, directory: Path) -> Part
 def _parts(agent: Watchword, settings: Settings, context: Context, control: Control, channel: Channel) -> Parts:
     """Return what a follower needs; it asks key files of its own, for it runs in another thread."""
     assert settings.control is not None  # noqa: S101 - for the type checker
-    with_root = settings.model_copy(update={"keys": [one for one in settings.keys if one.source != _CONTROL]})
+    with_root = settings.model_copy(update={"keys": [one for one in settings.keys if one.source not in _NO_ROOT]})
     root = _all_of(_key_sources(with_root, context, None))
     if root is None:
         raise ConfigurationError(
@@ -224,6 +252,12 @@ def open_presence(
     agent: Watchword, settings: Settings, directory: Path, channel: Channel, **options: Any
 ) -> PresenceChannel:
     """Return the channel of announcements, not connected yet; ``options`` take the place of ``[nats]``, ``[kafka]``."""
+    return _open_presence(settings, directory, channel, agent, **options)
+
+
+def _open_presence(
+    settings: Settings, directory: Path, channel: Channel, agent: Watchword, **options: Any
+) -> PresenceChannel:
     try:
         if channel.scheme == "kafka":
             from watchword_adapters.kafka.presence import KafkaPresence  # noqa: PLC0415 - comes with an extra
@@ -295,15 +329,23 @@ class _SettingsFile:
         told = [*changes(made.settings, settings), *([] if new_key is None else ["signer's key"])]
         before, self._mistake = made.settings.control, None
         self._text, self._made = text, made._replace(settings=settings, sources=sources, key=key)
-        then = None
+        gone = [source for source in made.sources if isinstance(source, Closable) and source not in sources]
+        operators = None
         if made.follower is not None and settings.control is not None and settings.control != before:
-            then = partial(made.follower.switch, settings.control.to_operators())
+            operators = partial(made.follower.switch, settings.control.to_operators())
+
+        def then() -> None:
+            for source in gone:
+                source.close()
+            if operators is not None:
+                operators()
+
         return Change(context.policy, _all_of(sources), new_key, later, ", ".join(told) or "nothing", then)
 
     def _tell_of_end(self) -> None:
         """Tell once a day that our own key ends soon; one that is replaced in time is never missed."""
         made, now = self._made, self._context.clock()
-        if made.key is None or now < self._told_at + _DAY:
+        if made.key is None or isinstance(made.key, RotatingBackend) or now < self._told_at + _DAY:
             return
         self._told_at = now
         for key in (key for source in made.sources for key in listed(source)):
@@ -320,7 +362,7 @@ class _SettingsFile:
     def _new_key(self) -> SigningKey | None:
         """Return the key that stands in the signer's file now, if it is another one."""
         signer, known = self._first.signer, self._made.key
-        if signer is None or signer.source != "file" or not isinstance(known, SigningKey):
+        if signer is None or signer.source not in _IN_FILES or not isinstance(known, SigningKey):
             return None
         found = _signing_key(signer, replace(self._context, warn=lambda *_, **__: None))  # the start has warned
         return found if isinstance(found, SigningKey) and found.public != known.public else None
@@ -404,7 +446,7 @@ def _check_owners(principal: str | None, sources: Iterable[KeySource], key: Name
     own = key.verification_key(principal) if isinstance(key, SigningKey) and principal is not None else None
     owners = {} if own is None else {own.public_bytes: own.principal}
     for source in sources:
-        for found in source.keys if isinstance(source, FileKeys) else ():
+        for found in source.keys if isinstance(source, FileKeys | MemoryKeys) else ():
             owner = owners.setdefault(found.public_bytes, found.principal)
             if owner != found.principal:
                 raise ConfigurationError(
@@ -419,7 +461,7 @@ def _check_names(settings: Settings, sources: Iterable[KeySource], context: Cont
     """
     known: set[str] = set()
     for source in sources:
-        if not isinstance(source, FileKeys):
+        if not isinstance(source, FileKeys | MemoryKeys):
             return
         known |= {key.principal for key in source.keys}
     # Found at once: a set may have 20,000 keys, and the policy as many rules.

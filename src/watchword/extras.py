@@ -8,6 +8,7 @@ _EXTRAS: Final = {
     "aiokafka": "kafka",
     "cbor2": "demo",
     "faststream": "faststream",
+    "grpc": "spiffe",
     "nats": "nats",
     "pytest": "testing",
     "opentelemetry": "telemetry",
@@ -16,6 +17,7 @@ _EXTRAS: Final = {
     "prometheus_client": "prometheus",
     "redis": "redis",
     "rich": "cli",
+    "spiffe": "spiffe",
     "typer": "cli",
 }
 

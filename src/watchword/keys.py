@@ -73,6 +73,27 @@ class NamedBackend(SigningBackend, Protocol):
         ...
 
 
+class KeySwitch(Protocol):
+    """What a key that is replaced from time to time may do to the signer that signs by it, from any thread."""
+
+    def switch(self, key: NamedBackend) -> None:
+        """Sign by another key from now on."""
+        ...
+
+    def hold(self, why: str | None, *, by: str) -> None:
+        """Sign nothing for now; None lets it sign again."""
+        ...
+
+
+@runtime_checkable
+class RotatingBackend(NamedBackend, Protocol):
+    """Port: a private key whose place others take by themselves."""
+
+    def serve(self, signer: KeySwitch) -> None:
+        """Have this signer switch to each new key; all have ids of one length."""
+        ...
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerificationKey:

@@ -12,6 +12,7 @@ from watchword.keys import (
     SIGNATURE_BYTES,
     Algorithm,
     NamedBackend,
+    RotatingBackend,
     SigningBackend,
     SigningKey,
     check_key_id,
@@ -39,11 +40,22 @@ class Signed(NamedTuple):
     issued_at: int
 
 
+class _By(NamedTuple):
+    """A key to sign by, and the protected headers of envelopes that it signs: one value, so that a switch is whole."""
+
+    backend: SigningBackend
+    key_id: bytes
+    algorithm: Algorithm
+    direct: bytes
+    batched: bytes
+
+
 class Signer:
     """Signs messages of one principal in one realm.
 
-    ``key`` is a SigningKey; or any SigningBackend with the ``key_id`` and ``algorithm`` of its public half. ``clock``
-    returns seconds since the epoch. ``batch`` is how many messages may share a signature, 1 to 4096.
+    ``key`` is a SigningKey; or any SigningBackend with the ``key_id`` and ``algorithm`` of its public half. One that is
+    a RotatingBackend has others take its place by itself. ``clock`` returns seconds since the epoch. ``batch`` is how
+    many messages may share a signature, 1 to 4096. Another thread may ``hold`` and ``switch`` it.
     """
 
     def __init__(
@@ -64,7 +76,7 @@ class Signer:
             key_id, algorithm = key_id or key.key_id, key.algorithm
         if key_id is None or algorithm is None:
             raise ConfigurationError("a signing back-end needs the key_id and algorithm of its public key")
-        self._sign_by(key, key_id, algorithm)
+        self._by = _sign_by(key, key_id, algorithm)
         if type(batch) is not int or not 1 <= batch <= MAX_TREE_SIZE:
             raise ConfigurationError(f"batch of {batch} messages: choose 1 to {MAX_TREE_SIZE}")
         self.realm: Final = check_realm(realm)
@@ -75,17 +87,27 @@ class Signer:
             realm=realm,
             clock=clock,
             uncovered=frozenset(uncovered),
-            overhead=overhead(self._batched, (batch - 1).bit_length()),
+            overhead=overhead(self._by.batched, (batch - 1).bit_length()),
         )
         # For adapters that sign many, and would make a Message of each.
         self.prepare_parts: Final = self._builder.prepare
+        self._holds: dict[str, str] = {}
+        if isinstance(key, RotatingBackend):
+            key.serve(self)
 
-    def hold(self, why: str | None) -> None:
-        """Sign nothing for now, and say ``why`` with a SigningError; None lets it sign again.
+    @property
+    def key_id(self) -> bytes:
+        """The id of the key that it signs by."""
+        return self._by.key_id
+
+    def hold(self, why: str | None, *, by: str = "control") -> None:
+        """Sign nothing for now, and say ``why`` with a SigningError; None lets it sign again, if nobody else holds it.
 
         That is a courtesy of a process that is itself: readers judge by their own.
         """
-        self._builder.held = why
+        holds = {name: told for name, told in {**self._holds, by: why}.items() if told is not None}
+        self._holds = holds
+        self._builder.held = next(iter(holds.values()), None)
 
     def switch(self, key: NamedBackend) -> None:
         """Sign by another key from now on; ConfigurationError for one under an id of another length.
@@ -94,15 +116,7 @@ class Signer:
         """
         if len(key.key_id) != len(self.key_id):
             raise ConfigurationError("signer: the new key's id has another length: restart to sign by it")
-        self._sign_by(key, key.key_id, key.algorithm)
-
-    def _sign_by(self, key: SigningBackend, key_id: bytes, algorithm: Algorithm) -> None:
-        check_key_id(key_id)
-        self._backend = key
-        self._algorithm = algorithm
-        self.key_id = key_id
-        self._direct = encode_protected(algorithm, key_id)
-        self._batched = encode_protected(algorithm, key_id, batched=True)
+        self._by = _sign_by(key, key.key_id, key.algorithm)
 
     async def sign(
         self,
@@ -169,14 +183,15 @@ class Signer:
 
     async def _signed(self, drafts: Sequence[Draft]) -> list[Signed]:
         values: list[bytes] = []
-        for tree in self._trees([claims for claims, _, _ in drafts]):
+        by = self._by
+        for tree in self._trees([claims for claims, _, _ in drafts], by):
             try:
-                signature: object = await self._backend.sign(tree.data)
+                signature: object = await by.backend.sign(tree.data)
             except Exception as error:
                 raise Unavailable("signing", type(error).__name__) from error
             if not isinstance(signature, bytes) or len(signature) != SIGNATURE_BYTES:
                 raise Unavailable("signing", f"the back-end did not return {SIGNATURE_BYTES} bytes")
-            low = with_low_s(signature) if self._algorithm is Algorithm.ESP256 else signature  # few KMS care
+            low = with_low_s(signature) if by.algorithm is Algorithm.ESP256 else signature  # few KMS care
             values += tree.values(low)
         return [
             Signed((ENVELOPE_HEADER, value), message_id, issued_at)
@@ -188,17 +203,19 @@ class Signer:
 
         ConfigurationError unless ``in_memory``.
         """
-        if not isinstance(self._backend, SigningKey):
+        by = self._by
+        backend = by.backend
+        if not isinstance(backend, SigningKey):
             raise ConfigurationError("only a SigningKey signs at once: await sign_prepared() instead")
-        trees = self._trees([claims for claims, _, _ in drafts_of(envelopes)])
-        return [value for tree in trees for value in tree.values(self._backend.sign_now(tree.data))]
+        trees = self._trees([claims for claims, _, _ in drafts_of(envelopes)], by)
+        return [value for tree in trees for value in tree.values(backend.sign_now(tree.data))]
 
     @property
     def in_memory(self) -> bool:
         """Whether the private key is held by this process, so that signing takes microseconds."""
-        return isinstance(self._backend, SigningKey)
+        return isinstance(self._by.backend, SigningKey)
 
-    def _trees(self, claims: list[bytes]) -> Iterator[SignedTree | Tree]:
+    def _trees(self, claims: list[bytes], by: _By) -> Iterator[SignedTree | Tree]:
         """Part claims, in order, into as few trees as can be, of sizes that differ by one at most.
 
         A reader is quicker with envelopes of one size, so no tree is left with what the others did not take.
@@ -209,7 +226,18 @@ class Signer:
         count = -(-total // self.batch)
         for number in range(count):
             part = claims[total * number // count : total * (number + 1) // count]
-            yield make(part, self._direct if len(part) == 1 else self._batched)
+            yield make(part, by.direct if len(part) == 1 else by.batched)
+
+
+def _sign_by(key: SigningBackend, key_id: bytes, algorithm: Algorithm) -> _By:
+    check_key_id(key_id)
+    return _By(
+        key,
+        key_id,
+        algorithm,
+        encode_protected(algorithm, key_id),
+        encode_protected(algorithm, key_id, batched=True),
+    )
 
 
 def _check_bytes(*parts: object) -> None:

@@ -21,7 +21,11 @@ INIT = (
 )
 SQLITE = '[replay]\nstore = "sqlite"\npath = "ids.db"\n'
 PROMETHEUS = '[telemetry]\nprometheus = "127.0.0.1:0"\n'
-BROUGHT_BY = {"prometheus_client": "opentelemetry-exporter-prometheus"}
+SPIFFE = (
+    '[[keys]]\nsource = "spiffe"\ntrust_domains = ["acme.example"]\n[control]\nchannel = "nats://prod/c"\n'
+    'presence = "nats://prod/p"\n[[control.operators]]\nprincipal = "agent://a/o"\nmay = ["head"]\nover = ["**"]\n'
+)
+BROUGHT_BY = {"prometheus_client": "opentelemetry-exporter-prometheus", "grpc": "spiffe"}
 
 HINTS: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("import watchword.kafka", "", "kafka", ("aiokafka",)),
@@ -34,6 +38,7 @@ HINTS: list[tuple[str, str, str, tuple[str, ...]]] = [
         "from watchword.testing import verified_record; verified_record(b'', topic='t', principal='p')",
         "", "kafka", ("aiokafka",),
     ),
+    (LOAD, SPIFFE, "spiffe", ("spiffe", "grpc")),
     (LOAD, "[telemetry]\n", "telemetry", ("opentelemetry",)),
     (
         LOAD, PROMETHEUS, "prometheus",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from typing import TYPE_CHECKING, Any, Final
 
 from watchword import ConfigurationError, SigningKey
 from watchword.envelope import MAX_KEY_ID_BYTES
 from watchword.settings import Section
-from watchword_adapters.regular_file import open_regular, without_mark
+from watchword_adapters.secret_file import read_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,18 +39,10 @@ def read_private_key(path: Path, *, warn: Warn, key_id: bytes | None = None) -> 
 
     That others may read it is warned of, not refused: mounted secrets and checked-out test keys often are so.
     """
+    pem = read_secret(
+        path, what="private key", remedy="make one with 'watchword keygen'", most=MAX_PEM_BYTES, warn=warn
+    )
     try:
-        with open_regular(path) as (file, status):
-            pem = file.read(MAX_PEM_BYTES + 1)
-    except OSError as error:
-        raise ConfigurationError(f"private key {path}: {error.strerror}; make one with 'watchword keygen'") from None
-    if os.name == "posix" and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ConfigurationError(f"private key {path}: others may write it; run chmod 600, or replace the key")
-    if os.name == "posix" and status.st_mode & stat.S_IROTH:
-        warn("signer.key_readable_by_others", path=str(path), advice="chmod 600")
-    if len(pem) > MAX_PEM_BYTES:
-        raise ConfigurationError(f"private key {path}: over {MAX_PEM_BYTES} bytes, so no PEM key")
-    try:
-        return SigningKey.from_pem(without_mark(pem), key_id=key_id)
+        return SigningKey.from_pem(pem, key_id=key_id)
     except ConfigurationError as error:
         raise ConfigurationError(f"private key {path}: {error}") from None

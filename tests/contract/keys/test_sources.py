@@ -1,14 +1,34 @@
-from collections.abc import Sequence
+import asyncio
+import json
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from watchword import MemoryKeys, VerificationKey
-from watchword.jwk import to_jwks
+from tests.support import nats_tokens
+from tests.support.board import Board
+from tests.support.nats_tokens import Holder
+from tests.support.workload_api import Authority, Svid, p256
+from watchword import Algorithm, MemoryKeys, Policy, SigningKey, VerificationKey, Watchword
+from watchword.jwk import MAX_SET_BYTES, to_jwk, to_jwks
 from watchword.spi import KeyChain, KeySource
-from watchword_adapters.contract.key_source import ChangingKeySourceContract, KeySourceContract
+from watchword_adapters.contract.key_source import (
+    ChangingKeySourceContract,
+    FailingKeySourceContract,
+    KeyFault,
+    KeySourceContract,
+)
 from watchword_adapters.keys.files import FileKeys
+from watchword_adapters.nkeys.encoding import Kind, encode_public
+from watchword_adapters.nkeys.source import UserTokens
+from watchword_adapters.spiffe.announcing import HEADERS, MAX_VALUE_BYTES, to_value
+from watchword_adapters.spiffe.bundles import FileBundles
+from watchword_adapters.spiffe.certificates import verified_key
+from watchword_adapters.spiffe.source import FRESH, SpiffeKeys
 
 
 class TestMemoryKeys(KeySourceContract):
@@ -27,8 +47,8 @@ class TestKeyChain(KeySourceContract):
         return KeyChain([MemoryKeys(), MemoryKeys(keys[:1]), MemoryKeys(keys[1:])])
 
 
-class TestFileKeys(ChangingKeySourceContract):
-    """A key set file keeps the contract, also when it changes."""
+class TestFileKeys(FailingKeySourceContract):
+    """A key set file keeps the contract, also when it changes, is gone or spoiled."""
 
     path: Path
 
@@ -45,6 +65,22 @@ class TestFileKeys(ChangingKeySourceContract):
         """Write the file anew."""
         assert source is not None
         self.path.write_text(to_jwks(keys))
+
+    async def spoil(self, source: KeySource, fault: KeyFault, known: VerificationKey) -> None:
+        """Spoil the file, or remove it."""
+        assert source is not None
+        other = to_jwk(known) | {"principal": self.bob}
+        twice = to_jwk(known) | to_jwk(SigningKey.generate().verification_key(self.alice)) | {"kid": "known"}
+        wrong: dict[KeyFault, object] = {
+            KeyFault.GARBAGE: [],
+            KeyFault.OVERSIZE: {"keys": [to_jwk(known)], "x": "x" * MAX_SET_BYTES},
+            KeyFault.WRONG_OWNER: {"keys": [to_jwk(known), other]},
+            KeyFault.DUPLICATE_ID: {"keys": [to_jwk(known), twice]},
+        }
+        if fault is KeyFault.OUTAGE:
+            self.path.unlink()
+        else:
+            self.path.write_text(json.dumps(wrong[fault]))
 
 
 class TestPemDirectory(ChangingKeySourceContract):
@@ -72,3 +108,183 @@ class TestPemDirectory(ChangingKeySourceContract):
             pem = key.public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
             text = f"Principal: {key.principal}\nKey-Id: {key.key_id.decode()}\n{pem}"
             (self.path / f"{number}.pem").write_text(text)
+
+
+class TestUserTokens(FailingKeySourceContract):
+    """A directory with the tokens of NATS users keeps the contract."""
+
+    alice = "agent://contract/alice"
+    bob = "agent://contract/bob"
+    chooses_ids = False
+    path: Path
+
+    @pytest.fixture(autouse=True)
+    def _account(self, tmp_path: Path) -> None:
+        self.path = tmp_path
+        self.account = nats_tokens.account()
+
+    def own(
+        self,
+        principal: str,
+        key_id: bytes,
+        algorithm: Algorithm = Algorithm.ED25519,  # noqa: ARG002 - NKeys are of one kind
+        **validity: int,
+    ) -> tuple[SigningKey, VerificationKey]:
+        """Return a key as a token can say it."""
+        assert key_id
+        key = SigningKey.generate()
+        found = VerificationKey.from_public_key(key.public, principal=principal, key_id=key.key_id, **validity)
+        return key, found
+
+    async def make_source(self, keys: Sequence[VerificationKey]) -> KeySource:
+        """Return a source over a directory that is looked at each time."""
+        self._write(self.account, keys)
+        kind = UserTokens(accounts=[self.account.public], principal="agent://contract/{user_name}")
+        return FileKeys([self.path], check_every=0, kind=kind)
+
+    async def set_keys(self, source: KeySource, keys: Sequence[VerificationKey]) -> None:
+        """Write each user's token, and that of the account, which revokes."""
+        assert source is not None
+        self._write(self.account, keys)
+
+    def _write(self, account: Holder, keys: Sequence[VerificationKey]) -> None:
+        for old in self.path.iterdir():
+            old.unlink()
+        revoked = {public_of(key): key.revoked_at for key in keys if key.revoked_at is not None}
+        (self.path / "account.jwt").write_text(account.says("account", account, revocations=revoked))
+        for number, key in enumerate(keys):
+            (self.path / f"{number}.jwt").write_text(user_token(account, key))
+
+    async def spoil(self, source: KeySource, fault: KeyFault, known: VerificationKey) -> None:
+        """Spoil the directory, or what the account says of a user."""
+        assert source is not None
+        beside = self.path / "beside.jwt"
+        if fault is KeyFault.OUTAGE:
+            for old in self.path.iterdir():
+                old.unlink()
+        elif fault is KeyFault.GARBAGE:
+            beside.write_text(user_token(self.account, known)[:-2])
+        elif fault is KeyFault.OVERSIZE:
+            beside.write_text("x" * (MAX_SET_BYTES + 1))
+        elif fault is KeyFault.WRONG_OWNER:
+            beside.write_text(user_token(nats_tokens.account(), known))
+        else:
+            beside.write_text(user_token(self.account, known, issued_at=0))
+
+    passes_over = frozenset({KeyFault.WRONG_OWNER, KeyFault.DUPLICATE_ID})
+    """What another account says counts for nothing; a second token of one user is an older one."""
+
+
+def public_of(key: VerificationKey) -> str:
+    """Return a key as an NKey."""
+    return encode_public(Kind.USER, key.public_bytes)
+
+
+def user_token(account: Holder, key: VerificationKey, issued_at: int = 1) -> str:
+    """Return what an account says of a user, who has the last part of the principal for a name."""
+    holder = nats_tokens.user()
+    holder.public = public_of(key)
+    bounds: dict[str, Any] = {"nbf": key.not_before, "exp": key.not_after}
+    bounds = {name: value for name, value in bounds.items() if value is not None}
+    return account.says("user", holder, key.principal.rpartition("/")[2], iat=issued_at, **bounds)
+
+
+class TestSpiffeKeys(FailingKeySourceContract):
+    """A presence channel and a bundle in a file keep the contract; each key has an authority of its own."""
+
+    alice = "spiffe://contract.example/alice"
+    bob = "spiffe://contract.example/bob"
+    chooses_ids = False
+    passes_over = frozenset({KeyFault.GARBAGE, KeyFault.OVERSIZE, KeyFault.WRONG_OWNER, KeyFault.DUPLICATE_ID})
+    """Anybody may write there what he likes; only its being out of reach leaves something untold."""
+
+    @pytest.fixture(autouse=True)
+    def _board(self, tmp_path: Path) -> Iterator[None]:
+        self.path = tmp_path / "bundle.pem"
+        self.board = Board()
+        self.seconds = 0.0
+        self.issued: dict[bytes, tuple[Authority, Svid]] = {}
+        self.sources: list[SpiffeKeys] = []
+        yield
+        for source in self.sources:
+            source.close()
+
+    def own(
+        self,
+        principal: str,
+        key_id: bytes,
+        algorithm: Algorithm = Algorithm.ED25519,
+        **validity: int,  # noqa: ARG002 - a certificate has bounds of its own, and is not revoked
+    ) -> tuple[SigningKey, VerificationKey]:
+        """Return a key as a certificate can say it."""
+        assert key_id
+        private = p256() if algorithm is Algorithm.ESP256 else Ed25519PrivateKey.generate()
+        root = Authority("contract.example", name=f"root {len(self.issued)}")
+        svid = root.issue(principal.removeprefix("spiffe://contract.example"), private=private)
+        key = SigningKey(private)
+        self.issued[key.key_id] = root, svid
+        found = verified_key(svid.der, {"contract.example": [root.certificate]}, now=time.time())
+        return key, found
+
+    async def make_source(self, keys: Sequence[VerificationKey]) -> KeySource:
+        """Return a source over a board on which each has shown its certificate."""
+        await self._show(keys)
+        bundles = FileBundles({"contract.example": self.path}, max_staleness=60.0, warn=_ignore)
+        source = SpiffeKeys(
+            realm="prod",
+            bundles=bundles,
+            open_presence=self.board.open,
+            policy=Policy(),
+            warn=_ignore,
+            check_every=0.05,
+            clock=lambda: self.seconds,
+        )
+        self.sources.append(source)
+        return source
+
+    async def _show(self, keys: Sequence[VerificationKey]) -> None:
+        roots = [self.issued[key.key_id][0].pem for key in keys]
+        beside = self.path.with_suffix(".new")
+        beside.write_bytes(b"".join(roots) or Authority("contract.example", name="of nobody").pem)
+        beside.replace(self.path)
+        for key in keys:
+            await self._announce(key.principal, self.issued[key.key_id][1])
+
+    async def _announce(self, principal: str, svid: Svid) -> None:
+        agent = Watchword(realm="prod", principal=principal, key=SigningKey(svid.private))
+        async with self.board.open(agent) as channel:
+            await channel.announce(to_value(svid.der), HEADERS)
+
+    async def set_keys(self, source: KeySource, keys: Sequence[VerificationKey]) -> None:
+        """Put their authorities, and no others, into the bundle; wait until the source has looked at it."""
+        assert isinstance(source, SpiffeKeys)
+        self.board.down = False
+        await self._show(keys)
+        async with asyncio.timeout(30):
+            while {key.key_id for key in source.keys} != {key.key_id for key in keys}:  # noqa: ASYNC110 - a thread looks
+                await asyncio.sleep(0.01)
+
+    async def spoil(self, source: KeySource, fault: KeyFault, known: VerificationKey) -> None:
+        """Write to the channel, or make it fail; and have it read."""
+        assert isinstance(source, SpiffeKeys)
+        root, svid = self.issued[known.key_id]
+        headers = tuple((name, text.encode()) for name, text in HEADERS.items())
+        if fault is KeyFault.OUTAGE:
+            self.board.down = True
+            async with asyncio.timeout(30):
+                while source._reading is None or source._reading.failure is None:  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(0.01)
+        elif fault is KeyFault.GARBAGE:
+            self.board.put(b"{", headers)
+        elif fault is KeyFault.OVERSIZE:
+            self.board.put(to_value([b"x" * MAX_VALUE_BYTES]), headers)
+        elif fault is KeyFault.WRONG_OWNER:
+            await self._announce(self.bob, root.issue("/bob", private=svid.private))
+        else:
+            begin = svid.chain[0].not_valid_before_utc
+            await self._announce(self.alice, root.issue("/alice", private=svid.private, begin=begin))
+        self.seconds += FRESH
+
+
+def _ignore(event: str, **_: object) -> None:
+    assert event.startswith("keys.")

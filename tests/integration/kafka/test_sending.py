@@ -202,7 +202,7 @@ async def test_a_failed_signing_back_end_sends_nothing(world: World) -> None:
         async def sign(self, data: bytes) -> bytes:
             raise ConnectionError(len(data))
 
-    speaker.signer._backend = Broken()
+    speaker.signer._by = speaker.signer._by._replace(backend=Broken())
     async with world.producer(speaker) as producer:
         with pytest.raises(Unavailable, match="signing"):
             await producer.send(topic, b"v")

@@ -465,7 +465,7 @@ async def test_signing_back_end_that_is_away_is_unavailable(world: World, unique
         async def sign(self, data: bytes) -> bytes:
             raise ConnectionError(len(data))
 
-    agent.signer._backend = Away()
+    agent.signer._by = agent.signer._by._replace(backend=Away())
     planner = await world.client(agent)
     with pytest.raises(Unavailable):
         await planner.publish(unique("core"), b"x")

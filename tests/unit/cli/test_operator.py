@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -523,6 +523,12 @@ class Announced:
         self.kept.append(
             replace(message, headers=(*message.headers, header), position=position, appended_at=agent.clock())
         )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """See PresenceChannel."""
 
     async def read(self, *, since: float, listen: float) -> AsyncGenerator[Message]:
         """See PresenceChannel."""

@@ -155,7 +155,7 @@ def test_a_store_may_be_given_in_place_of_the_configured_one(write: Write) -> No
 def test_the_signers_key_id_may_be_named(write: Write) -> None:
     """A key published under an id of its own is used under that id."""
     path = write(BASE.replace('key = "planner.pem"', 'key = "planner.pem"\nkey_id = "2026-01"'))
-    assert b"2026-01" in load(path).signer._direct
+    assert b"2026-01" in load(path).signer._by.direct
 
 
 def test_how_many_messages_share_a_signature_may_be_chosen(write: Write) -> None:
@@ -206,7 +206,7 @@ def test_how_many_messages_share_a_signature_may_be_chosen(write: Write) -> None
         ('realm = "p"\n[signer]\nkey = "planner.pem"', 'principal: missing; a signer needs principal = "agent://..."'),
         (BASE + '[replay]\nstore = "etcd"', 'replay.store = "etcd" is not available: write "memory"'),
         (BASE + '[replay]\nstore = "memory"\npath = "x"', "replay: path: unknown: remove it"),
-        (BASE.replace('"files"', '"file"'), 'keys[0].source = "file" is not available: write "files", or install'),
+        (BASE.replace('"files"', '"file"'), 'keys[0].source = "file" is not available: write "files", '),
         (
             BASE.replace("[signer]", '[signer]\nsource = "vault"'),
             'signer.source = "vault" is not available: write "file"',
@@ -338,7 +338,7 @@ def test_an_oversized_private_key_is_refused(write: Write, tmp_path: Path) -> No
     """A file that can be no key is not read whole."""
     path = write()
     (tmp_path / "planner.pem").write_bytes(b"x" * 20_000)
-    assert "so no PEM key" in refusal(path)
+    assert "over 16384 bytes" in refusal(path)
 
 
 def test_the_signers_own_key_under_another_principal_is_refused(write: Write, tmp_path: Path, key: SigningKey) -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.workload_api import Authority
 from watchword import ConfigurationError, Mode, Rejected, SigningKey, VerifiedMessage, Watchword
 from watchword.jwk import to_jwks
 from watchword.spi import Channel, Message, ObservedMessage
 from watchword_adapters import config, settings_watch
 from watchword_adapters.config import load
 from watchword_adapters.settings_watch import CHECK_EVERY
+from watchword_adapters.spiffe.source import SpiffeKeys
 
 PLANNER = "agent://acme/planner"
 BASE = f"""
@@ -308,3 +310,29 @@ def test_our_own_keys_end_is_told_once_a_day(path: Path, monkeypatch: pytest.Mon
     load(path, clock=lambda: now[0], warn=warn)
     agent.reload()
     assert len(told) == 3
+
+
+async def test_a_source_whose_place_is_taken_is_closed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has open ends when another one holds, and not when the same goes on."""
+    closed: list[object] = []
+
+    def close(source: SpiffeKeys) -> None:
+        closed.append(source)
+
+    monkeypatch.setattr(SpiffeKeys, "close", close)
+    (path.parent / "bundle.pem").write_bytes(Authority().pem)
+    text = (
+        BASE + '[[keys]]\nsource = "spiffe"\n[keys.bundles]\n"acme.example" = "bundle.pem"\n'
+        '[control]\nchannel = "nats://prod/c"\npresence = "nats://prod/p"\n'
+        '[[control.operators]]\nprincipal = "agent://acme/oncall"\nmay = ["contain"]\nover = ["**"]\n'
+    )
+    edit(path, text)
+    agent = load(path)
+    edit(path, text + f'[policy]\ncontained = ["{PLANNER}"]\n')
+    agent.reload()
+    (first,) = closed
+    assert isinstance(first, SpiffeKeys)
+    edit(path, BASE)
+    agent.reload()
+    assert len(closed) == 2
+    assert closed[1] is not first

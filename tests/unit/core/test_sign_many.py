@@ -175,7 +175,7 @@ def test_a_key_held_elsewhere_signs_once_for_each_tree() -> None:
     assert not by.in_memory
     sent = bearing(messages, at_once(by.sign_many(messages)))
     assert endings(World(), sent) == ["first"] * 130
-    assert by._backend.asked == 3  # type: ignore[attr-defined] # the fake
+    assert by._by.backend.asked == 3  # type: ignore[attr-defined] # the fake
     with pytest.raises(ConfigurationError, match=r"await sign_prepared\(\)"):
         by.sign_now([by.prepare(messages[0])])
 

@@ -78,7 +78,7 @@ class offline:  # noqa: N801 - used as a function
 
 def slow(agent: Watchword) -> Kms:
     """Let the agent's key be held elsewhere."""
-    key = agent.signer._backend
+    key = agent.signer._by.backend
     assert isinstance(key, SigningKey)
     kms = Kms(key)
     agent._signer = Signer(
