@@ -8,6 +8,7 @@ _EXTRAS: Final = {
     "aiokafka": "kafka",
     "cbor2": "demo",
     "faststream": "faststream",
+    "httpx": "jwks",
     "nats": "nats",
     "pytest": "testing",
     "opentelemetry": "telemetry",

@@ -40,6 +40,7 @@ HINTS: list[tuple[str, str, str, tuple[str, ...]]] = [
         ("opentelemetry", "opentelemetry.sdk", "opentelemetry.exporter", "prometheus_client"),
     ),
     (LOAD, '[replay]\nstore = "redis"\nurl = "redis://localhost"\n', "redis", ("redis",)),
+    (LOAD, '[[keys]]\nsource = "jwks"\nurl = "https://keys.acme.example/agents.jwks"\n', "jwks", ("httpx",)),
     (LOAD, '[replay]\nstore = "nats_kv"\nurl = "nats://localhost"\n', "nats", ("nats",)),
     ("from watchword_adapters.cli import main; raise SystemExit(main([]))", "", "cli", ("typer", "rich")),
     (TAIL.format("kafka"), "", "kafka", ("aiokafka",)),

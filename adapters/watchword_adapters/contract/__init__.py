@@ -9,26 +9,39 @@ _ROOMS = ("bus", "key_source", "quarantine", "replay_store", "shared_replay_stor
 pytest.register_assert_rewrite(*(f"{__name__}.{room}" for room in _ROOMS))  # a failure shows what was compared
 
 from watchword_adapters.contract.bus import BusContract, BusHarness, Intake, Received, Tap, Wire
-from watchword_adapters.contract.key_source import ChangingKeySourceContract, KeySourceContract
+from watchword_adapters.contract.key_source import (
+    KEY_FAULTS,
+    ChangingKeySourceContract,
+    FailingKeySourceContract,
+    KeyFault,
+    KeySourceContract,
+    LimitedKeySourceContract,
+    faulty_set,
+)
 from watchword_adapters.contract.quarantine import Fault, QuarantineContract
 from watchword_adapters.contract.replay_store import HORIZON, ReplayStoreContract, make_claim
 from watchword_adapters.contract.shared_replay_store import PER_PRINCIPAL, POLICY, SharedReplayStoreContract
 
 __all__ = [
     "HORIZON",
+    "KEY_FAULTS",
     "PER_PRINCIPAL",
     "POLICY",
     "BusContract",
     "BusHarness",
     "ChangingKeySourceContract",
+    "FailingKeySourceContract",
     "Fault",
     "Intake",
+    "KeyFault",
     "KeySourceContract",
+    "LimitedKeySourceContract",
     "QuarantineContract",
     "Received",
     "ReplayStoreContract",
     "SharedReplayStoreContract",
     "Tap",
     "Wire",
+    "faulty_set",
     "make_claim",
 ]

@@ -1,14 +1,38 @@
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from tests.support.key_server import Answer, KeyServer, authority, serving
 from watchword import MemoryKeys, VerificationKey
 from watchword.jwk import to_jwks
 from watchword.spi import KeyChain, KeySource
-from watchword_adapters.contract.key_source import ChangingKeySourceContract, KeySourceContract
+from watchword_adapters.contract.key_source import (
+    ChangingKeySourceContract,
+    FailingKeySourceContract,
+    KeyFault,
+    KeySourceContract,
+    LimitedKeySourceContract,
+    faulty_set,
+)
+from watchword_adapters.keys.environment import keys_in
 from watchword_adapters.keys.files import FileKeys
+from watchword_adapters.keys.https import Https
+from watchword_adapters.keys.jwks import JwksKeys
+
+KEPT = 600.0
+
+
+class Clock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
 
 
 class TestMemoryKeys(KeySourceContract):
@@ -27,24 +51,40 @@ class TestKeyChain(KeySourceContract):
         return KeyChain([MemoryKeys(), MemoryKeys(keys[:1]), MemoryKeys(keys[1:])])
 
 
-class TestFileKeys(ChangingKeySourceContract):
-    """A key set file keeps the contract, also when it changes."""
+class TestFileKeys(FailingKeySourceContract):
+    """A key set file keeps the contract, also when it changes, is missing, or is wrong."""
 
     path: Path
+    clock: Clock
 
     @pytest.fixture(autouse=True)
     def _directory(self, tmp_path: Path) -> None:
-        self.path = tmp_path / "agents.jwks"
+        self.path, self.clock = tmp_path / "agents.jwks", Clock()
 
     async def make_source(self, keys: Sequence[VerificationKey]) -> KeySource:
         """Return a source over one file that is looked at each time."""
         self.path.write_text(to_jwks(keys))
-        return FileKeys([self.path], check_every=0)
+        return FileKeys([self.path], check_every=0, max_staleness=KEPT, clock=self.clock)
 
     async def set_keys(self, source: KeySource, keys: Sequence[VerificationKey]) -> None:
         """Write the file anew."""
-        assert source is not None
+        del source
         self.path.write_text(to_jwks(keys))
+
+    async def break_source(self, source: KeySource, fault: KeyFault, keys: Sequence[VerificationKey]) -> None:
+        """Overwrite the file, or remove it."""
+        del source
+        faulty = faulty_set(fault, keys)
+        if faulty is None:
+            self.path.unlink()
+        else:
+            self.path.write_bytes(faulty)
+        self.clock.now += 1
+
+    async def wait_in_vain(self, source: KeySource) -> None:
+        """Move the clock."""
+        del source
+        self.clock.now += KEPT + 1
 
 
 class TestPemDirectory(ChangingKeySourceContract):
@@ -72,3 +112,58 @@ class TestPemDirectory(ChangingKeySourceContract):
             pem = key.public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
             text = f"Principal: {key.principal}\nKey-Id: {key.key_id.decode()}\n{pem}"
             (self.path / f"{number}.pem").write_text(text)
+
+
+class TestJwksKeys(LimitedKeySourceContract):
+    """A key set that is fetched by HTTPS keeps the contract; its server may speak for one organisation."""
+
+    server: KeyServer
+    fetch: Https
+    clock: Clock
+
+    @pytest.fixture(autouse=True)
+    def _server(self) -> Iterator[None]:
+        self.clock = Clock()
+        with authority() as ca, serving(ca.server_side("127.0.0.1")) as self.server:
+            self.fetch = Https(ca=ca.path, allow_private=True)
+            yield
+
+    async def make_source(self, keys: Sequence[VerificationKey]) -> KeySource:
+        """Return a source whose server has these keys."""
+        url = self.server.url(host="127.0.0.1")
+        source = JwksKeys(url, principals=["agent://contract/**"], keep=KEPT, https=self.fetch, clock=self.clock)
+        await self.set_keys(source, keys)
+        return source
+
+    async def set_keys(self, source: KeySource, keys: Sequence[VerificationKey]) -> None:
+        """Publish another set, and wait until it is time for it."""
+        del source
+        self.server.refuses = False
+        self.server.answers["/agents.jwks"] = Answer(to_jwks(keys).encode())
+        self.clock.now += 300
+
+    async def break_source(self, source: KeySource, fault: KeyFault, keys: Sequence[VerificationKey]) -> None:
+        """Publish what is wrong, or let the server hang up on everybody."""
+        del source
+        faulty = faulty_set(fault, keys)
+        self.server.refuses = faulty is None
+        self.server.answers["/agents.jwks"] = Answer(faulty or b"")
+        self.clock.now += 300
+
+    async def wait_in_vain(self, source: KeySource) -> None:
+        """Move the clock."""
+        del source
+        self.clock.now += KEPT + 1
+
+
+class TestEnvironment(KeySourceContract):
+    """A key set in a variable keeps the contract."""
+
+    @pytest.fixture(autouse=True)
+    def _environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.monkeypatch = monkeypatch
+
+    async def make_source(self, keys: Sequence[VerificationKey]) -> KeySource:
+        """Return a source over a variable."""
+        self.monkeypatch.setenv("AGENT_KEYS", to_jwks(keys))
+        return keys_in("AGENT_KEYS")
