@@ -16,6 +16,7 @@ _EXTRAS: Final = {
     "opentelemetry.sdk": "prometheus",
     "prometheus_client": "prometheus",
     "redis": "redis",
+    "rfc8785": "a2a",
     "rich": "cli",
     "typer": "cli",
 }

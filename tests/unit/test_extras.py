@@ -19,6 +19,7 @@ FIRST = "import sys; from watchword_adapters.cli import main; sys.exit(main(['in
 INIT = (
     "import sys; from watchword_adapters.cli import main; sys.exit(main(['store', 'init', {!r}, '--accept-backlog']))"
 )
+CARD = "import sys; from watchword_adapters.cli import main; sys.exit(main(['key', 'import-card', 'a', '-p', 'a']))"
 SQLITE = '[replay]\nstore = "sqlite"\npath = "ids.db"\n'
 PROMETHEUS = '[telemetry]\nprometheus = "127.0.0.1:0"\n'
 BROUGHT_BY = {"prometheus_client": "opentelemetry-exporter-prometheus"}
@@ -49,6 +50,7 @@ HINTS: list[tuple[str, str, str, tuple[str, ...]]] = [
     (INIT.format("js:s:d"), f"{SQLITE}[nats]\n", "nats", ("nats",)),
     (FIRST.format("nats"), "", "nats", ("nats",)),
     (FIRST.format("kafka"), "", "kafka", ("aiokafka",)),
+    (CARD, "", "a2a", ("rfc8785",)),
     (DEMO.format("nats"), "", "demo", ("nats", "cbor2")),
     (DEMO.format("kafka"), "", "demo", ("aiokafka", "cbor2")),
 ]  # fmt: skip
