@@ -116,7 +116,12 @@ class Https:
 
     async def _ask(self, url: str, parts: SplitResult, etag: str | None) -> Fetched | str:
         """Return what is at ``url``, or the address to which it sends us on; ValueError where it must not be asked."""
-        headers = {"Accept": _ACCEPT, "Accept-Encoding": "identity", "Cache-Control": "no-cache"}
+        headers = {
+            "Accept": _ACCEPT,
+            "Accept-Encoding": "identity",
+            "Cache-Control": "no-cache",  # what a cache on the way holds may be older than what we have
+            "User-Agent": "watchword",
+        }
         if etag is not None:
             headers["If-None-Match"] = etag
         proxy = self._proxy(parts)

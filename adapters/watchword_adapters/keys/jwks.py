@@ -127,8 +127,8 @@ class JwksKeys:
 
     ``principals`` are patterns; ``owner`` owns the keys that name nobody, and is whom the set speaks for if there are
     no patterns. About all others the answer is None, without a look. The set is fetched when somebody asks and it is
-    older than the server's ``max-age``, which counts from ``cool_down`` to ``check_every`` seconds; and for an unknown
-    key, if nothing was fetched within ``cool_down``. What is wrong changes nothing: the last good set answers for
+    older than the server's ``max-age`` or ``check_every`` seconds, or the key is unknown; but not if anything was
+    fetched, or was not to be had, within ``cool_down``. What is wrong changes nothing: the last good set answers for
     ``keep`` seconds since it was last known to be current, and a key that is not in it is Unavailable. ``clock``
     returns seconds and must not step back. ConfigurationError at construction says what to write.
     """
@@ -259,8 +259,7 @@ class JwksKeys:
         held, max_age = fetching.result()
         self._current = self._begun
         if max_age is not None or held is not None:  # else what was said of this set before goes on to hold
-            said = self._check_every if max_age is None else max_age
-            self._lifetime = min(max(said, self._cool_down), self._check_every)
+            self._lifetime = self._check_every if max_age is None else min(max_age, self._check_every)
         self._failure = None
         if held is not None:
             if held.others != self._held.others:

@@ -1,5 +1,9 @@
+import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -21,6 +25,7 @@ from watchword_adapters.keys.files import FileKeys
 from watchword_adapters.keys.https import Https
 from watchword_adapters.keys.jwks import JwksKeys
 
+ROOT = Path(__file__).parents[3]
 KEPT = 600.0
 
 
@@ -154,6 +159,46 @@ class TestJwksKeys(LimitedKeySourceContract):
         """Move the clock."""
         del source
         self.clock.now += KEPT + 1
+
+
+class TestTableKeys(ChangingKeySourceContract):
+    """The source of one's own that the documentation shows keeps the contract."""
+
+    example: ModuleType
+    path: Path
+
+    @pytest.fixture(autouse=True)
+    def _directory(self, tmp_path: Path) -> None:
+        spec = spec_from_file_location("own_key_source", ROOT / "examples" / "own_key_source.py")
+        assert spec is not None
+        assert spec.loader is not None
+        self.example, self.path = module_from_spec(spec), tmp_path / "agents.db"
+        spec.loader.exec_module(self.example)
+
+    async def make_source(self, keys: Sequence[VerificationKey]) -> KeySource:
+        """Return a source over a table."""
+        with closing(sqlite3.connect(self.path)) as table:
+            table.execute(self.example.LAYOUT)
+        source: KeySource = self.example.TableKeys(self.path)
+        await self.set_keys(source, keys)
+        return source
+
+    async def set_keys(self, source: KeySource, keys: Sequence[VerificationKey]) -> None:
+        """Empty the table, and fill it."""
+        del source
+        with closing(sqlite3.connect(self.path)) as table, table:
+            table.execute("DELETE FROM keys")
+        for key in keys:
+            self.example.put(self.path, key)
+
+
+def test_the_documentation_shows_that_source_in_fifteen_lines() -> None:
+    """The page has the example's own text, and it is as short as it says."""
+    _, begin, rest = (ROOT / "examples" / "own_key_source.py").read_text().partition("class TableKeys:\n")
+    shown = begin + rest.partition("\n\n\n")[0]
+    assert f"```python\n{shown}\n```" in (ROOT / "docs" / "keys" / "own.md").read_text()
+    lines = [line for line in shown.splitlines() if line.strip() and not line.strip().startswith('"""')]
+    assert len(lines) <= 15
 
 
 class TestEnvironment(KeySourceContract):
