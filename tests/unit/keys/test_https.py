@@ -225,8 +225,8 @@ def test_nothing_is_unpacked(server: KeyServer, trusting: Https) -> None:
     assert refusal(trusting, server.url()).endswith("compressed, which nobody asked for")
 
 
-def dribbling(head: bytes, part: bytes = b"X: y\r\n", end: bytes = b"\r\n") -> Instead:
-    """Return what sends a whole document, but a little now and then, for longer than anybody should wait."""
+def dribbling(head: bytes, part: bytes = b"X: y\r\n", end: bytes = b"") -> Instead:
+    """Return what sends a whole answer, but a little now and then, for longer than anybody should wait."""
 
     def dribble(handler: BaseHTTPRequestHandler) -> None:
         pause = threading.Event()
@@ -236,6 +236,7 @@ def dribbling(head: bytes, part: bytes = b"X: y\r\n", end: bytes = b"\r\n") -> I
                 pause.wait(0.02)
                 handler.wfile.write(part)
             handler.wfile.write(end)
+            handler.close_connection = True
         except OSError:
             return
 
@@ -254,7 +255,9 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
 @pytest.mark.parametrize(
-    "instead", [silent, dribbling(OK), dribbling(OK + b"\r\n", b" ", DOCUMENT)], ids=["silent", "headers", "body"]
+    "instead",
+    [silent, dribbling(OK, end=b"\r\n" + DOCUMENT), dribbling(OK + b"\r\n", b" ", DOCUMENT)],
+    ids=["silent", "headers", "body"],
 )
 def test_the_time_is_limited_as_a_whole(server: KeyServer, trusting: Https, instead: Instead) -> None:
     """A server that says nothing, or a little now and then, is waited for no longer than the limit (A21)."""
