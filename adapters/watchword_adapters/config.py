@@ -22,7 +22,7 @@ from watchword.mistakes import explain
 from watchword.patterns import TokenTree
 from watchword.settings import ControlSettings, KafkaSettings, NatsSettings
 from watchword.signer import BATCH
-from watchword.spi import Audit, Context, KeyChain, NamedBackend, RotatingBackend
+from watchword.spi import Audit, Context, KeyChain, NamedBackend, RenewableKeys, RotatingBackend
 from watchword.trust import Trust
 from watchword_adapters import plugins
 from watchword_adapters.agent_context import AgentContext
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from watchword import Policy
-    from watchword.settings import Address, Settings, SignerSettings
+    from watchword.settings import Address, KeySourceSettings, Settings, SignerSettings
     from watchword.spi import Channel, KeySource, ReplayStore, TrustScore, Warn
     from watchword_adapters.control.log import ControlLog
     from watchword_adapters.control.presence import PresenceChannel
@@ -61,6 +61,9 @@ _READ_ONCE: Final = ("realm", "principal", "signer", "replay", "quarantine", "te
 
 _IN_FILES: Final = frozenset({"file", "nkey"})
 """Signers whose file is followed."""
+
+_WHOLE: Final = (FileKeys, MemoryKeys)
+"""Sources all of whose keys are there from the start on."""
 
 _SIMILAR: Final = 0.8
 _NAMED: Final = 10
@@ -321,12 +324,17 @@ class _SettingsFile:
         context, key = replace(self._context, policy=settings.to_policy()), new_key or made.key
         settings.to_control()
         settings.to_presence()
+        known = [*zip(made.settings.keys, made.sources, strict=True)]
+        kept = [(chosen, source) for chosen, source in known if not again or isinstance(source, RenewableKeys)]
         same = settings.keys == made.settings.keys and not again
-        sources = made.sources if same else _key_sources(settings, context, made.control)
+        sources = made.sources if same else _key_sources(settings, context, made.control, kept)
         _check_owners(settings.principal, sources, key)
         _check_names(settings, sources, context)
         later = tuple(name for name in _READ_ONCE if _read_once(settings, name) != _read_once(self._first, name))
         told = [*changes(made.settings, settings), *([] if new_key is None else ["signer's key"])]
+        for source in sources if again else ():
+            if isinstance(source, RenewableKeys):
+                source.renew()
         before, self._mistake = made.settings.control, None
         self._text, self._made = text, made._replace(settings=settings, sources=sources, key=key)
         gone = [source for source in made.sources if isinstance(source, Closable) and source not in sources]
@@ -400,13 +408,22 @@ def _signing_key(chosen: SignerSettings, context: Context) -> NamedBackend:
     return key
 
 
-def _key_sources(settings: Settings, context: Context, control: Control | None) -> list[KeySource]:
-    """Make the sources; the one that is called control gives what operators have given, where no other differs."""
+def _key_sources(
+    settings: Settings,
+    context: Context,
+    control: Control | None,
+    kept: Iterable[tuple[KeySourceSettings, KeySource]] = (),
+) -> list[KeySource]:
+    """Make the sources; the one that is called control gives what operators have given, where no other differs.
+
+    ``kept`` are those that stay where their settings do: what they hold may be had nowhere else just now.
+    """
     sources: list[KeySource | None] = []
     for number, chosen in enumerate(settings.keys):
         where = f"keys[{number}]"
         if chosen.source != _CONTROL:
-            sources.append(_made(plugins.KEY_SOURCES, chosen.source, where, "source", chosen.options, context))
+            same = next((source for before, source in kept if before == chosen), None)
+            sources.append(same or _made(plugins.KEY_SOURCES, chosen.source, where, "source", chosen.options, context))
             continue
         if chosen.options or control is None or None in sources:
             raise ConfigurationError(
@@ -446,7 +463,7 @@ def _check_owners(principal: str | None, sources: Iterable[KeySource], key: Name
     own = key.verification_key(principal) if isinstance(key, SigningKey) and principal is not None else None
     owners = {} if own is None else {own.public_bytes: own.principal}
     for source in sources:
-        for found in source.keys if isinstance(source, FileKeys | MemoryKeys) else ():
+        for found in source.keys if isinstance(source, _WHOLE) else ():
             owner = owners.setdefault(found.public_bytes, found.principal)
             if owner != found.principal:
                 raise ConfigurationError(
@@ -461,7 +478,7 @@ def _check_names(settings: Settings, sources: Iterable[KeySource], context: Cont
     """
     known: set[str] = set()
     for source in sources:
-        if not isinstance(source, FileKeys | MemoryKeys):
+        if not isinstance(source, _WHOLE):
             return
         known |= {key.principal for key in source.keys}
     # Found at once: a set may have 20,000 keys, and the policy as many rules.

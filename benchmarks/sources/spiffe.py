@@ -1,4 +1,4 @@
-"""Workloads by their SVIDs, announced over a real NATS server; ``python -m benchmarks.sources.spiffe`` prints figures.
+"""Workloads by their SVIDs, announced over a real NATS server.
 
 The Workload API is a stand-in on a unix socket of this machine. A new key is known once a reader that did not ask for
 it before finds it, from the moment when the Workload API gave it to the agent.
@@ -7,17 +7,15 @@ it before finds it, from the moment when the Workload API gave it to the agent.
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from benchmarks.brokers import server
-from benchmarks.sources.asking import flood, outage, seconds_until
+from benchmarks.sources.measuring import Figures, flood, outage, seconds_until
 from tests.support.identities import PLANNER, Identities
-from watchword import Policy
+from watchword import Policy, VerificationKey
 from watchword.keys import thumbprint_id
 from watchword_adapters.boot_clock import since_boot
 from watchword_adapters.nats.presence import NatsPresence
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
 KEPT: Final = 3600.0
 
 
-def measure() -> dict[str, Any]:
+def measure() -> Figures:
     """Take a quarter of a minute."""
     with server("nats", None) as broker, TemporaryDirectory(prefix="watchword-spiffe-") as directory:
         return asyncio.run(_measure(Path(directory), broker.address))
@@ -71,7 +69,7 @@ def _ignore(event: str, **_: object) -> None:
     assert event  # noqa: S101 - nobody listens
 
 
-async def _measure(directory: Path, address: str) -> dict[str, Any]:
+async def _measure(directory: Path, address: str) -> Figures:
     clock, name = _Later(), f"sources-{time.time_ns()}"
     async with Identities.on(directory, "nats", address, name) as realm:
 
@@ -90,9 +88,9 @@ async def _measure(directory: Path, address: str) -> dict[str, Any]:
             clock=clock,
         )
         await source.find(PLANNER, b"unknown")
-        svid = realm.rotate()
-        key_id = thumbprint_id(svid.private.public_key())  # type: ignore[arg-type]  # P-256
-        learnt = await seconds_until(source, PLANNER, key_id, known=True)
+        public = realm.rotate().private.public_key()
+        key = VerificationKey.from_public_key(public, principal=PLANNER, key_id=thumbprint_id(public))  # type: ignore[arg-type]  # P-256
+        learnt = await seconds_until(source, key, known=True)
         await asyncio.sleep(FRESH)  # else the flood could be over before anybody may look
         asked = await flood(source, PLANNER, lambda: _Counted.reads)
         _Counted.down = True
@@ -106,23 +104,19 @@ async def _measure(directory: Path, address: str) -> dict[str, Any]:
 
         while not is_failing():  # noqa: ASYNC110 - a thread finds out
             await asyncio.sleep(0.05)
-        word = await outage(source, PLANNER, key_id, clock.pass_time)
+        word = await outage(source, key, clock.pass_time)
         _Counted.down = False
         bundle.write_bytes(kept)
         while source._bundles.is_stale or is_failing():  # noqa: ASYNC110, SLF001 - as above
             await asyncio.sleep(0.05)
         await source.find(PLANNER, b"unknown")
         realm.trust(type(realm.root)(name="another"))
-        revoked = await seconds_until(source, PLANNER, key_id, known=False)
+        revoked = await seconds_until(source, key, known=False)
         source.close()
-    return {
-        "seconds_to_new_key": learnt,
-        "seconds_to_revocation": revoked,
-        "under_outage": word,
-        "lookups_for_100000_unknown_ids": asked,
-        "measured_with": "check_every of 5 s; revoked by its authority leaving the bundle file",
-    }
-
-
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps(measure()) + "\n")
+    return Figures(
+        seconds_to_new_key=learnt,
+        seconds_to_revocation=revoked,
+        under_outage=word,
+        lookups_for_100000_unknown_ids=asked,
+        measured_with="check_every of 5 s; revoked by its authority leaving the bundle file",
+    )

@@ -295,6 +295,15 @@ class ListedKeys(Protocol):
         ...
 
 
+@runtime_checkable
+class RenewableKeys(Protocol):
+    """A key source that holds what it has fetched: where others are made anew, it is told to fetch anew."""
+
+    def renew(self) -> None:
+        """Take what is held for out of date, and keep it until something else is there; called by any thread."""
+        ...
+
+
 def listed(source: object) -> tuple[VerificationKey, ...]:
     """Return the keys of a source that can list them; none of another."""
     return source.keys if isinstance(source, ListedKeys) else ()

@@ -19,6 +19,7 @@ FIRST = "import sys; from watchword_adapters.cli import main; sys.exit(main(['in
 INIT = (
     "import sys; from watchword_adapters.cli import main; sys.exit(main(['store', 'init', {!r}, '--accept-backlog']))"
 )
+CARD = "import sys; from watchword_adapters.cli import main; sys.exit(main(['key', 'import-card', 'a', '-p', 'a']))"
 SQLITE = '[replay]\nstore = "sqlite"\npath = "ids.db"\n'
 PROMETHEUS = '[telemetry]\nprometheus = "127.0.0.1:0"\n'
 SPIFFE = (
@@ -45,6 +46,7 @@ HINTS: list[tuple[str, str, str, tuple[str, ...]]] = [
         ("opentelemetry", "opentelemetry.sdk", "opentelemetry.exporter", "prometheus_client"),
     ),
     (LOAD, '[replay]\nstore = "redis"\nurl = "redis://localhost"\n', "redis", ("redis",)),
+    (LOAD, '[[keys]]\nsource = "jwks"\nurl = "https://keys.acme.example/agents.jwks"\n', "jwks", ("httpx",)),
     (LOAD, '[replay]\nstore = "nats_kv"\nurl = "nats://localhost"\n', "nats", ("nats",)),
     ("from watchword_adapters.cli import main; raise SystemExit(main([]))", "", "cli", ("typer", "rich")),
     (TAIL.format("kafka"), "", "kafka", ("aiokafka",)),
@@ -53,6 +55,7 @@ HINTS: list[tuple[str, str, str, tuple[str, ...]]] = [
     (INIT.format("js:s:d"), f"{SQLITE}[nats]\n", "nats", ("nats",)),
     (FIRST.format("nats"), "", "nats", ("nats",)),
     (FIRST.format("kafka"), "", "kafka", ("aiokafka",)),
+    (CARD, "", "a2a", ("rfc8785",)),
     (DEMO.format("nats"), "", "demo", ("nats", "cbor2")),
     (DEMO.format("kafka"), "", "demo", ("aiokafka", "cbor2")),
 ]  # fmt: skip

@@ -165,6 +165,40 @@ def revoke(
     raise typer.Exit(run_revoke(key, config, yes=yes, as_json=as_json))
 
 
+@keyed.command("import-card")
+def import_card(
+    card: Annotated[
+        str, typer.Argument(metavar="CARD", help="Its file, its address, or https:// and its agent's host.")
+    ],
+    principal: Annotated[str, typer.Option("--principal", "-p", help="Who the agent is on the bus.")],
+    *,
+    jku: Annotated[
+        list[str] | None,
+        typer.Option("--jku", metavar="URL", help="A key set that the card may point to; may be repeated."),
+    ] = None,
+    keys: Annotated[
+        list[Path] | None,
+        typer.Option("--keys", metavar="FILE", help="A key set that you have, for the card's kid; may be repeated."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the keys here.")] = None,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Card and key sets may be in your own network.")
+    ] = False,
+    ca: Annotated[
+        Path | None, typer.Option("--ca", metavar="FILE", help="Authorities to trust, in PEM; default the system's.")
+    ] = None,
+) -> None:
+    """Take the keys that signed an A2A agent card, for an agent that signs its messages with the same one.
+
+    A key counts only out of a set that you name. Nothing is given to anybody yet: that is done by 'key publish'. Exit
+    code 1 if no such key has signed the card, 3 if card or set cannot be fetched.
+    """
+    from watchword_adapters.cli.cards import Import, run_import  # noqa: PLC0415 - quick start
+
+    wanted = Import(card, principal, tuple(jku or ()), tuple(keys or ()), output, allow_private, ca)
+    raise typer.Exit(run_import(wanted))
+
+
 @keyed.command("rotate")
 def rotate(
     agent: Annotated[Path, typer.Argument(metavar="SETTINGS", help="The agent's own watchword.toml.")],

@@ -14,6 +14,8 @@ from watchword_adapters.contract.key_source import (
     FailingKeySourceContract,
     KeyFault,
     KeySourceContract,
+    LimitedKeySourceContract,
+    faulty_set,
 )
 from watchword_adapters.contract.quarantine import Fault, QuarantineContract
 from watchword_adapters.contract.replay_store import HORIZON, ReplayStoreContract, make_claim
@@ -31,11 +33,13 @@ __all__ = [
     "Intake",
     "KeyFault",
     "KeySourceContract",
+    "LimitedKeySourceContract",
     "QuarantineContract",
     "Received",
     "ReplayStoreContract",
     "SharedReplayStoreContract",
     "Tap",
     "Wire",
+    "faulty_set",
     "make_claim",
 ]

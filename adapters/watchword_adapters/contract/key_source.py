@@ -1,7 +1,8 @@
 """The contract of a key source: subclass ``KeySourceContract``, make a source, and run it under pytest.
 
-``ChangingKeySourceContract`` is for sources whose keys can change while they are in use, and
-``FailingKeySourceContract`` for those of them that others may spoil, or that may be out of reach.
+``ChangingKeySourceContract`` is for sources whose keys can change while they are in use, ``FailingKeySourceContract``
+for those of them that others may spoil, or that may be out of reach, and ``LimitedKeySourceContract`` for those that
+read what others write, who may speak for some principals only.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
-from watchword import Algorithm, SigningKey, Unavailable, VerificationKey
+from watchword import Algorithm, SigningKey, VerificationKey
+from watchword.jwk import MAX_SET_BYTES, to_jwks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,18 +24,28 @@ if TYPE_CHECKING:
 
 ALICE = "agent://contract/alice"
 BOB = "agent://contract/bob"
+MALLORY = "agent://elsewhere/mallory"
+"""Of another organisation."""
+
+
+class KeyFault(StrEnum):
+    """What may become of the place that keys come from; of a wrong owner is a key that is somebody else's."""
+
+    OUTAGE = "outage"
+    GARBAGE = "garbage"
+    OVERSIZE = "oversize"
+    WRONG_OWNER = "wrong owner"
+    DUPLICATE_ID = "duplicate id"
 
 
 class KeySourceContract(ABC):
     """What every ``KeySource`` does; the tests are coroutines for pytest-asyncio.
 
-    ``alice`` and ``bob`` are two principals that it may have keys of. ``chooses_ids`` is False for a source that makes
-    a key's id of the key itself.
+    ``alice`` and ``bob`` are two principals that it may have keys of.
     """
 
     alice: ClassVar[str] = ALICE
     bob: ClassVar[str] = BOB
-    chooses_ids: ClassVar[bool] = True
 
     def own(
         self, principal: str, key_id: bytes, algorithm: Algorithm = Algorithm.ED25519, **validity: int
@@ -86,12 +98,10 @@ class KeySourceContract(ABC):
         assert await (await self.make_source([key])).find(self.bob, key.key_id) in {None, key}
 
     async def test_one_id_may_be_used_by_two_principals(self) -> None:
-        """A key id is unique per principal only, so each gets his own."""
-        if not self.chooses_ids:
-            pytest.skip("this source makes a key's id of the key, so no two have one")
+        """A key id is unique per principal only, so each gets his own; so it is where an id is made of the key."""
         keys = [self._public(principal, b"one") for principal in (self.alice, self.bob)]
         source = await self.make_source(keys)
-        assert [await source.find(principal, b"one") for principal in (self.alice, self.bob)] == keys
+        assert [await source.find(key.principal, key.key_id) for key in keys] == keys
 
     async def test_many_may_ask_at_once(self) -> None:
         """Questions that overlap get the answers that they would get alone."""
@@ -125,63 +135,109 @@ class ChangingKeySourceContract(KeySourceContract):
         assert await source.find(self.alice, old.key_id) is None
 
 
-class KeyFault(StrEnum):
-    """What may become of the place that keys come from."""
-
-    OUTAGE = "outage"
-    GARBAGE = "garbage"
-    OVERSIZE = "oversize"
-    WRONG_OWNER = "wrong owner"
-    DUPLICATE_ID = "duplicate id"
-
-
 class FailingKeySourceContract(ChangingKeySourceContract):
     """What a ``KeySource`` does beyond that when the place that its keys come from fails, or is spoiled.
 
-    After a fault that is among those that it ``passes_over`` it goes on to tell what is unknown; after any other it is
-    ``Unavailable`` to those who ask for what it does not know. ``impossible`` are faults that its place cannot have.
+    A fault that is among those that it ``passes_over`` changes nothing of what it tells. After any other it does not
+    know what it does not have.
     """
 
     passes_over: ClassVar[frozenset[KeyFault]] = frozenset()
-    impossible: ClassVar[frozenset[KeyFault]] = frozenset()
 
     @abstractmethod
     async def spoil(self, source: KeySource, fault: KeyFault, known: VerificationKey) -> None:
-        """Let this become of the place in which ``known`` is Alice's, and have the source asked when it shows."""
+        """Let this become of the place in which only ``known`` is, Alice's, and have the source asked when it shows.
+
+        ``faulty_set`` has the text for sources that read JWK Sets.
+        """
+
+    @abstractmethod
+    async def wait_in_vain(self, source: KeySource) -> None:
+        """Have the time pass for which the last good keys answer, by a clock of the test's."""
 
     @pytest.mark.parametrize("fault", KeyFault)
-    async def test_a_known_key_stays_known(self, fault: KeyFault) -> None:
-        """What was good before is good after a fault, for a while: nobody can silence an agent that way."""
+    async def test_a_known_key_stays_known_for_a_time(self, fault: KeyFault) -> None:
+        """What was good before is good after a fault, for as long as is stated; then nobody is known: fail closed."""
         known, source = await self._spoiled(fault)
         assert await source.find(self.alice, known.key_id) == known
+        await self.wait_in_vain(source)
+        if fault in self.passes_over:
+            assert await source.find(self.alice, known.key_id) == known
+        else:
+            assert await _cannot_tell(source, self.alice, known.key_id)
 
     @pytest.mark.parametrize("fault", KeyFault)
     async def test_what_cannot_be_told_is_not_called_unknown(self, fault: KeyFault) -> None:
         """A key that may have come meanwhile is not rejected for good, and no fault gives a key to anybody."""
         known, source = await self._spoiled(fault)
         for principal, key_id in ((self.alice, b"unknown"), (self.bob, b"unknown"), (self.bob, known.key_id)):
-            found = None
-            try:
+            if fault in self.passes_over:
                 found = await source.find(principal, key_id)
-            except Unavailable:
-                assert fault not in self.passes_over
+                assert found is None or (found, key_id) == (known, known.key_id)
             else:
-                assert fault in self.passes_over or key_id == known.key_id
-            assert found in {None, known}
+                assert await _cannot_tell(source, principal, key_id)
 
     @pytest.mark.parametrize("fault", KeyFault)
     async def test_what_is_mended_is_taken(self, fault: KeyFault) -> None:
-        """After a fault new keys become known as before, and removed ones are gone."""
-        _, source = await self._spoiled(fault)
-        new = self._public(self.bob, b"new")
+        """A source finds back by itself: new keys become known as before, removed ones are gone."""
+        old, source = await self._spoiled(fault)
+        new = self._public(self.alice, b"new")
+        if fault not in self.passes_over:
+            assert await _cannot_tell(source, self.alice, new.key_id)
         await self.set_keys(source, [new])
-        assert await source.find(self.bob, new.key_id) == new
+        assert await source.find(self.alice, new.key_id) == new
+        assert await source.find(self.alice, old.key_id) is None
 
     async def _spoiled(self, fault: KeyFault) -> tuple[VerificationKey, KeySource]:
-        if fault in self.impossible:
-            pytest.skip("the place that these keys come from cannot be so")
         known = self._public(self.alice, b"known")
         source = await self.make_source([known])
         assert await source.find(self.alice, known.key_id) == known
         await self.spoil(source, fault, known)
         return known, source
+
+
+class LimitedKeySourceContract(FailingKeySourceContract):
+    """What a ``KeySource`` does beyond that which may speak for ``agent://contract/**`` only."""
+
+    async def test_the_keys_of_others_count_for_nothing(self) -> None:
+        """An origin that names agents of another organisation does not speak for them, and ours are found as before."""
+        ours, theirs = self._public(self.alice, b"one"), self._public(MALLORY, b"two")
+        source = await self.make_source([ours, theirs])
+        assert await source.find(self.alice, ours.key_id) == ours
+        assert await source.find(MALLORY, theirs.key_id) is None
+        assert await source.find(self.alice, theirs.key_id) is None
+
+    async def test_others_do_not_depend_on_it(self) -> None:
+        """Down or not, it knows nothing of others: their keys are for other sources to tell."""
+        known, source = await self._spoiled(KeyFault.OUTAGE)
+        assert await source.find(MALLORY, known.key_id) is None
+        await self.wait_in_vain(source)
+        assert await source.find(MALLORY, known.key_id) is None
+
+
+async def _cannot_tell(source: KeySource, principal: str, key_id: bytes) -> bool:
+    """Return True if a source says that it does not know whether there is such a key."""
+    try:
+        await source.find(principal, key_id)
+    except Exception:  # noqa: BLE001 - a source may say so by any
+        return True
+    return False
+
+
+def faulty_set(fault: KeyFault, known: VerificationKey) -> bytes | None:
+    """Return a JWK Set with a fault, beside this key; None for no set at all."""
+    text = to_jwks([known]).encode()
+    match fault:
+        case KeyFault.OUTAGE:
+            return None
+        case KeyFault.GARBAGE:
+            return text[:-5]
+        case KeyFault.OVERSIZE:
+            return text + b" " * MAX_SET_BYTES
+        case KeyFault.WRONG_OWNER:
+            same = VerificationKey.from_public_key(known.public, principal=BOB, key_id=b"same")
+            return to_jwks([known, same]).encode()
+        case KeyFault.DUPLICATE_ID:
+            other = SigningKey.generate().public
+            again = VerificationKey.from_public_key(other, principal=known.principal, key_id=known.key_id)
+            return to_jwks([known, again]).encode()

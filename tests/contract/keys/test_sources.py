@@ -1,8 +1,11 @@
 import asyncio
-import json
+import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -11,24 +14,44 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.support import nats_tokens
 from tests.support.board import Board
+from tests.support.key_server import Answer, KeyServer, authority, serving
 from tests.support.nats_tokens import Holder
 from tests.support.workload_api import Authority, Svid, p256
 from watchword import Algorithm, MemoryKeys, Policy, SigningKey, VerificationKey, Watchword
-from watchword.jwk import MAX_SET_BYTES, to_jwk, to_jwks
+from watchword.jwk import MAX_SET_BYTES, to_jwks
 from watchword.spi import KeyChain, KeySource
 from watchword_adapters.contract.key_source import (
     ChangingKeySourceContract,
     FailingKeySourceContract,
     KeyFault,
     KeySourceContract,
+    LimitedKeySourceContract,
+    faulty_set,
 )
+from watchword_adapters.keys.environment import keys_in
 from watchword_adapters.keys.files import FileKeys
+from watchword_adapters.keys.https import Https
+from watchword_adapters.keys.jwks import JwksKeys
 from watchword_adapters.nkeys.encoding import Kind, encode_public
 from watchword_adapters.nkeys.source import UserTokens
 from watchword_adapters.spiffe.announcing import HEADERS, MAX_VALUE_BYTES, to_value
 from watchword_adapters.spiffe.bundles import FileBundles
 from watchword_adapters.spiffe.certificates import verified_key
 from watchword_adapters.spiffe.source import FRESH, SpiffeKeys
+
+ROOT = Path(__file__).parents[3]
+KEPT = 600.0
+
+
+class Clock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
 
 
 class TestMemoryKeys(KeySourceContract):
@@ -48,39 +71,39 @@ class TestKeyChain(KeySourceContract):
 
 
 class TestFileKeys(FailingKeySourceContract):
-    """A key set file keeps the contract, also when it changes, is gone or spoiled."""
+    """A key set file keeps the contract, also when it changes, is missing, or is wrong."""
 
     path: Path
+    clock: Clock
 
     @pytest.fixture(autouse=True)
     def _directory(self, tmp_path: Path) -> None:
-        self.path = tmp_path / "agents.jwks"
+        self.path, self.clock = tmp_path / "agents.jwks", Clock()
 
     async def make_source(self, keys: Sequence[VerificationKey]) -> KeySource:
         """Return a source over one file that is looked at each time."""
         self.path.write_text(to_jwks(keys))
-        return FileKeys([self.path], check_every=0)
+        return FileKeys([self.path], check_every=0, max_staleness=KEPT, clock=self.clock)
 
     async def set_keys(self, source: KeySource, keys: Sequence[VerificationKey]) -> None:
         """Write the file anew."""
-        assert source is not None
+        del source
         self.path.write_text(to_jwks(keys))
 
     async def spoil(self, source: KeySource, fault: KeyFault, known: VerificationKey) -> None:
-        """Spoil the file, or remove it."""
-        assert source is not None
-        other = to_jwk(known) | {"principal": self.bob}
-        twice = to_jwk(known) | to_jwk(SigningKey.generate().verification_key(self.alice)) | {"kid": "known"}
-        wrong: dict[KeyFault, object] = {
-            KeyFault.GARBAGE: [],
-            KeyFault.OVERSIZE: {"keys": [to_jwk(known)], "x": "x" * MAX_SET_BYTES},
-            KeyFault.WRONG_OWNER: {"keys": [to_jwk(known), other]},
-            KeyFault.DUPLICATE_ID: {"keys": [to_jwk(known), twice]},
-        }
-        if fault is KeyFault.OUTAGE:
+        """Overwrite the file, or remove it."""
+        del source
+        faulty = faulty_set(fault, known)
+        if faulty is None:
             self.path.unlink()
         else:
-            self.path.write_text(json.dumps(wrong[fault]))
+            self.path.write_bytes(faulty)
+        self.clock.now += 1
+
+    async def wait_in_vain(self, source: KeySource) -> None:
+        """Move the clock."""
+        del source
+        self.clock.now += KEPT + 1
 
 
 class TestPemDirectory(ChangingKeySourceContract):
@@ -110,17 +133,61 @@ class TestPemDirectory(ChangingKeySourceContract):
             (self.path / f"{number}.pem").write_text(text)
 
 
+class TestJwksKeys(LimitedKeySourceContract):
+    """A key set that is fetched by HTTPS keeps the contract; its server may speak for one organisation."""
+
+    server: KeyServer
+    fetch: Https
+    clock: Clock
+
+    @pytest.fixture(autouse=True)
+    def _server(self) -> Iterator[None]:
+        self.clock = Clock()
+        with authority() as ca, serving(ca.server_side("127.0.0.1")) as self.server:
+            self.fetch = Https(ca=ca.path, allow_private=True)
+            yield
+
+    async def make_source(self, keys: Sequence[VerificationKey]) -> KeySource:
+        """Return a source whose server has these keys."""
+        url = self.server.url(host="127.0.0.1")
+        source = JwksKeys(url, principals=["agent://contract/**"], keep=KEPT, https=self.fetch, clock=self.clock)
+        await self.set_keys(source, keys)
+        return source
+
+    async def set_keys(self, source: KeySource, keys: Sequence[VerificationKey]) -> None:
+        """Publish another set, and wait until it is time for it."""
+        del source
+        self.server.refuses = False
+        self.server.answers["/agents.jwks"] = Answer(to_jwks(keys).encode())
+        self.clock.now += 300
+
+    async def spoil(self, source: KeySource, fault: KeyFault, known: VerificationKey) -> None:
+        """Publish what is wrong, or let the server hang up on everybody."""
+        del source
+        faulty = faulty_set(fault, known)
+        self.server.refuses = faulty is None
+        self.server.answers["/agents.jwks"] = Answer(faulty or b"")
+        self.clock.now += 300
+
+    async def wait_in_vain(self, source: KeySource) -> None:
+        """Move the clock."""
+        del source
+        self.clock.now += KEPT + 1
+
+
 class TestUserTokens(FailingKeySourceContract):
     """A directory with the tokens of NATS users keeps the contract."""
 
     alice = "agent://contract/alice"
     bob = "agent://contract/bob"
-    chooses_ids = False
+    passes_over = frozenset({KeyFault.WRONG_OWNER, KeyFault.DUPLICATE_ID})
+    """What another account says counts for nothing; a second token of one user is an older one."""
     path: Path
+    clock: Clock
 
     @pytest.fixture(autouse=True)
     def _account(self, tmp_path: Path) -> None:
-        self.path = tmp_path
+        self.path, self.clock = tmp_path, Clock()
         self.account = nats_tokens.account()
 
     def own(
@@ -140,7 +207,7 @@ class TestUserTokens(FailingKeySourceContract):
         """Return a source over a directory that is looked at each time."""
         self._write(self.account, keys)
         kind = UserTokens(accounts=[self.account.public], principal="agent://contract/{user_name}")
-        return FileKeys([self.path], check_every=0, kind=kind)
+        return FileKeys([self.path], check_every=0, max_staleness=KEPT, clock=self.clock, kind=kind)
 
     async def set_keys(self, source: KeySource, keys: Sequence[VerificationKey]) -> None:
         """Write each user's token, and that of the account, which revokes."""
@@ -170,9 +237,12 @@ class TestUserTokens(FailingKeySourceContract):
             beside.write_text(user_token(nats_tokens.account(), known))
         else:
             beside.write_text(user_token(self.account, known, issued_at=0))
+        self.clock.now += 1
 
-    passes_over = frozenset({KeyFault.WRONG_OWNER, KeyFault.DUPLICATE_ID})
-    """What another account says counts for nothing; a second token of one user is an older one."""
+    async def wait_in_vain(self, source: KeySource) -> None:
+        """Move the clock."""
+        assert source is not None
+        self.clock.now += KEPT + 1
 
 
 def public_of(key: VerificationKey) -> str:
@@ -194,15 +264,14 @@ class TestSpiffeKeys(FailingKeySourceContract):
 
     alice = "spiffe://contract.example/alice"
     bob = "spiffe://contract.example/bob"
-    chooses_ids = False
     passes_over = frozenset({KeyFault.GARBAGE, KeyFault.OVERSIZE, KeyFault.WRONG_OWNER, KeyFault.DUPLICATE_ID})
-    """Anybody may write there what he likes; only its being out of reach leaves something untold."""
+    """Anybody may write there what he likes; only its being out of reach, and the bundle's, leaves something untold."""
 
     @pytest.fixture(autouse=True)
     def _board(self, tmp_path: Path) -> Iterator[None]:
         self.path = tmp_path / "bundle.pem"
         self.board = Board()
-        self.seconds = 0.0
+        self.clock = Clock()
         self.issued: dict[bytes, tuple[Authority, Svid]] = {}
         self.sources: list[SpiffeKeys] = []
         yield
@@ -229,7 +298,7 @@ class TestSpiffeKeys(FailingKeySourceContract):
     async def make_source(self, keys: Sequence[VerificationKey]) -> KeySource:
         """Return a source over a board on which each has shown its certificate."""
         await self._show(keys)
-        bundles = FileBundles({"contract.example": self.path}, max_staleness=60.0, warn=_ignore)
+        bundles = FileBundles({"contract.example": self.path}, max_staleness=KEPT, warn=_ignore, clock=self.clock)
         source = SpiffeKeys(
             realm="prod",
             bundles=bundles,
@@ -237,7 +306,7 @@ class TestSpiffeKeys(FailingKeySourceContract):
             policy=Policy(),
             warn=_ignore,
             check_every=0.05,
-            clock=lambda: self.seconds,
+            clock=self.clock,
         )
         self.sources.append(source)
         return source
@@ -271,6 +340,7 @@ class TestSpiffeKeys(FailingKeySourceContract):
         headers = tuple((name, text.encode()) for name, text in HEADERS.items())
         if fault is KeyFault.OUTAGE:
             self.board.down = True
+            self.path.unlink()
             async with asyncio.timeout(30):
                 while source._reading is None or source._reading.failure is None:  # noqa: ASYNC110 - as above
                     await asyncio.sleep(0.01)
@@ -283,8 +353,69 @@ class TestSpiffeKeys(FailingKeySourceContract):
         else:
             begin = svid.chain[0].not_valid_before_utc
             await self._announce(self.alice, root.issue("/alice", private=svid.private, begin=begin))
-        self.seconds += FRESH
+        self.clock.now += FRESH
+
+    async def wait_in_vain(self, source: KeySource) -> None:
+        """Move the clock, and let the bundle be looked at where there is one."""
+        assert isinstance(source, SpiffeKeys)
+        self.clock.now += KEPT + 1
+        async with asyncio.timeout(30):
+            while source._bundles.is_stale and self.path.exists():  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.01)
 
 
 def _ignore(event: str, **_: object) -> None:
     assert event.startswith("keys.")
+
+
+class TestTableKeys(ChangingKeySourceContract):
+    """The source of one's own that the documentation shows keeps the contract."""
+
+    example: ModuleType
+    path: Path
+
+    @pytest.fixture(autouse=True)
+    def _directory(self, tmp_path: Path) -> None:
+        spec = spec_from_file_location("own_key_source", ROOT / "examples" / "own_key_source.py")
+        assert spec is not None
+        assert spec.loader is not None
+        self.example, self.path = module_from_spec(spec), tmp_path / "agents.db"
+        spec.loader.exec_module(self.example)
+
+    async def make_source(self, keys: Sequence[VerificationKey]) -> KeySource:
+        """Return a source over a table."""
+        with closing(sqlite3.connect(self.path)) as table:
+            table.execute(self.example.LAYOUT)
+        source: KeySource = self.example.TableKeys(self.path)
+        await self.set_keys(source, keys)
+        return source
+
+    async def set_keys(self, source: KeySource, keys: Sequence[VerificationKey]) -> None:
+        """Empty the table, and fill it."""
+        del source
+        with closing(sqlite3.connect(self.path)) as table, table:
+            table.execute("DELETE FROM keys")
+        for key in keys:
+            self.example.put(self.path, key)
+
+
+def test_the_documentation_shows_that_source_in_fifteen_lines() -> None:
+    """The page has the example's own text, and it is as short as it says."""
+    _, begin, rest = (ROOT / "examples" / "own_key_source.py").read_text().partition("class TableKeys:\n")
+    shown = begin + rest.partition("\n\n\n")[0]
+    assert f"```python\n{shown}\n```" in (ROOT / "docs" / "keys" / "own.md").read_text()
+    lines = [line for line in shown.splitlines() if line.strip() and not line.strip().startswith('"""')]
+    assert len(lines) <= 15
+
+
+class TestEnvironment(KeySourceContract):
+    """A key set in a variable keeps the contract."""
+
+    @pytest.fixture(autouse=True)
+    def _environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.monkeypatch = monkeypatch
+
+    async def make_source(self, keys: Sequence[VerificationKey]) -> KeySource:
+        """Return a source over a variable."""
+        self.monkeypatch.setenv("AGENT_KEYS", to_jwks(keys))
+        return keys_in("AGENT_KEYS")

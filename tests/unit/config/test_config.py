@@ -206,7 +206,10 @@ def test_how_many_messages_share_a_signature_may_be_chosen(write: Write) -> None
         ('realm = "p"\n[signer]\nkey = "planner.pem"', 'principal: missing; a signer needs principal = "agent://..."'),
         (BASE + '[replay]\nstore = "etcd"', 'replay.store = "etcd" is not available: write "memory"'),
         (BASE + '[replay]\nstore = "memory"\npath = "x"', "replay: path: unknown: remove it"),
-        (BASE.replace('"files"', '"file"'), 'keys[0].source = "file" is not available: write "files", '),
+        (
+            BASE.replace('"files"', '"file"'),
+            'keys[0].source = "file" is not available: write "env", "files", "jwks", "nkeys", "spiffe", or install',
+        ),
         (
             BASE.replace("[signer]", '[signer]\nsource = "vault"'),
             'signer.source = "vault" is not available: write "file"',
