@@ -169,13 +169,16 @@ class Signer:
     async def _signed(self, drafts: Sequence[Draft]) -> list[Signed]:
         values: list[bytes] = []
         for tree in self._trees([claims for claims, _, _ in drafts]):
+            algorithm = self._algorithm  # the tree's: while its signature is made, the signer may switch to another key
             try:
                 signature: object = await self._backend.sign(tree.data)
+            except Unavailable as error:  # which says more than its type does
+                raise Unavailable("signing", error.detail) from error
             except Exception as error:
                 raise Unavailable("signing", type(error).__name__) from error
             if not isinstance(signature, bytes) or len(signature) != SIGNATURE_BYTES:
                 raise Unavailable("signing", f"the back-end did not return {SIGNATURE_BYTES} bytes")
-            low = with_low_s(signature) if self._algorithm is Algorithm.ESP256 else signature  # few KMS care
+            low = with_low_s(signature) if algorithm is Algorithm.ESP256 else signature  # few KMS care
             values += tree.values(low)
         return [
             Signed((ENVELOPE_HEADER, value), message_id, issued_at)

@@ -10,7 +10,7 @@ from watchword.agent import Delivered
 from watchword.audit import Audit, Meter
 from watchword.context import Context, Warn
 from watchword.guard import MemoryReplayStore
-from watchword.keys import KeyChain, KeySource, ListedKeys, NamedBackend, SigningBackend
+from watchword.keys import KeyChain, KeySource, ListedKeys, NamedBackend, ShownBackend, SigningBackend
 from watchword.message import Channel, Expected, Message, ObservedMessage, Position, Request
 from watchword.quarantine import Quarantine, QuarantineLimits
 from watchword.quarantine_copy import HeaderStyle
@@ -43,6 +43,7 @@ __all__ = [
     "ReplayStore",
     "Request",
     "SharedReplayStore",
+    "ShownBackend",
     "Signed",
     "Signer",
     "SigningBackend",
