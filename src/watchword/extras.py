@@ -6,9 +6,13 @@ from typing import Final
 
 _EXTRAS: Final = {
     "aiokafka": "kafka",
+    "boto3": "kms",
+    "botocore": "kms",
     "cbor2": "demo",
     "faststream": "faststream",
+    "httpx": "transit",
     "nats": "nats",
+    "pkcs11": "pkcs11",
     "pytest": "testing",
     "opentelemetry": "telemetry",
     "opentelemetry.exporter": "prometheus",

@@ -20,8 +20,9 @@ INIT = (
     "import sys; from watchword_adapters.cli import main; sys.exit(main(['store', 'init', {!r}, '--accept-backlog']))"
 )
 SQLITE = '[replay]\nstore = "sqlite"\npath = "ids.db"\n'
+SIGNER = '[signer]\nsource = "{}"\n'
 PROMETHEUS = '[telemetry]\nprometheus = "127.0.0.1:0"\n'
-BROUGHT_BY = {"prometheus_client": "opentelemetry-exporter-prometheus"}
+BROUGHT_BY = {"botocore": "boto3", "prometheus_client": "opentelemetry-exporter-prometheus"}
 
 HINTS: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("import watchword.kafka", "", "kafka", ("aiokafka",)),
@@ -39,6 +40,9 @@ HINTS: list[tuple[str, str, str, tuple[str, ...]]] = [
         LOAD, PROMETHEUS, "prometheus",
         ("opentelemetry", "opentelemetry.sdk", "opentelemetry.exporter", "prometheus_client"),
     ),
+    (LOAD, SIGNER.format("pkcs11"), "pkcs11", ("pkcs11",)),
+    (LOAD, SIGNER.format("transit"), "transit", ("httpx",)),
+    (LOAD, SIGNER.format("aws_kms"), "kms", ("boto3", "botocore")),
     (LOAD, '[replay]\nstore = "redis"\nurl = "redis://localhost"\n', "redis", ("redis",)),
     (LOAD, '[replay]\nstore = "nats_kv"\nurl = "nats://localhost"\n', "nats", ("nats",)),
     ("from watchword_adapters.cli import main; raise SystemExit(main([]))", "", "cli", ("typer", "rich")),
