@@ -232,13 +232,18 @@ class SigningKey:
 
     def verification_key(self, principal: str) -> VerificationKey:
         """Return the public half, owned by ``principal``."""
-        return VerificationKey.from_public_key(self.public, principal=principal, key_id=self.key_id)
+        return public_half(self, principal)
 
     def __repr__(self) -> str:
         return f"SigningKey(algorithm={self.algorithm.name}, key_id={self.key_id!r})"
 
     def __reduce__(self) -> str:
         raise TypeError("a SigningKey is not pickled: a secret in a queue or cache is a secret lost")
+
+
+def public_half(backend: ShownBackend, principal: str) -> VerificationKey:
+    """Return the public half of a back-end's key, owned by ``principal``."""
+    return VerificationKey.from_public_key(backend.public, principal=principal, key_id=backend.key_id)
 
 
 def signature_from_der(der: bytes) -> bytes:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from watchword import Algorithm, ConfigurationError, MemoryKeys, Policy, SigningKey, Unavailable, VerificationKey
+from watchword.keys import public_half
 from watchword.spi import Channel, MemoryReplayStore, Message, ShownBackend, Signer, Verifier
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Trouble(Enum):
 
 def known(backend: ShownBackend) -> VerificationKey:
     """Return the public half of a back-end's key, as Alice's."""
-    return VerificationKey.from_public_key(backend.public, principal=ALICE, key_id=backend.key_id)
+    return public_half(backend, ALICE)
 
 
 def signer_of(backend: ShownBackend, batch: int = 64) -> Signer:

@@ -35,13 +35,15 @@ def from_options(options: Mapping[str, Any], context: Context) -> SigningKey:
     key_id = None if chosen.key_id is None else chosen.key_id.encode()
     if key_id is not None:
         check_key_id(key_id)
-    passphrase = passphrase_of(chosen, context)
+    passphrase = passphrase_of(chosen, context.directory, context.warn)
     return read_private_key(context.directory / chosen.key, key_id=key_id, passphrase=passphrase, warn=context.warn)
 
 
-def passphrase_of(chosen: Options, context: Context) -> Secret | None:
+def passphrase_of(chosen: Options, directory: Path, warn: Warn) -> Secret | None:
     """Return where the passphrase is; None for a file that is not encrypted."""
-    return Secret.named("passphrase", variable=chosen.passphrase_env, file=chosen.passphrase_file, context=context)
+    return Secret.named(
+        "passphrase", variable=chosen.passphrase_env, file=chosen.passphrase_file, directory=directory, warn=warn
+    )
 
 
 def read_private_key(

@@ -28,21 +28,21 @@ class Secret:
         self._warn = warn
 
     @classmethod
-    def named(cls, name: str, *, variable: str | None, file: str | None, context: Context) -> Secret | None:
-        """Return the secret that ``{name}_env`` or ``{name}_file`` names; None if neither does, or only an empty one.
+    def named(cls, name: str, *, variable: str | None, file: str | None, directory: Path, warn: Warn) -> Secret | None:
+        """Return the secret that ``{name}_env`` or ``{name}_file`` names; None if neither does.
 
-        ConfigurationError where both do.
+        ``directory`` is where relative paths start. ConfigurationError where both do.
         """
         if variable and file:
             raise ConfigurationError(f"{name}_env and {name}_file: write one of both")
         if not (variable or file):
             return None
-        return cls(name, variable=variable, path=context.directory / file if file else None, warn=context.warn)
+        return cls(name, variable=variable, path=directory / file if file else None, warn=warn)
 
     @classmethod
     def required(cls, name: str, *, variable: str | None, file: str | None, context: Context) -> Secret:
         """Return what ``named`` does; ConfigurationError where there is none."""
-        secret = cls.named(name, variable=variable, file=file, context=context)
+        secret = cls.named(name, variable=variable, file=file, directory=context.directory, warn=context.warn)
         if secret is None:
             raise ConfigurationError(f'{name}: missing; write {name}_env = "VARIABLE" or {name}_file = "PATH"')
         return secret

@@ -338,7 +338,7 @@ def test_an_oversized_private_key_is_refused(write: Write, tmp_path: Path) -> No
     """A file that can be no key is not read whole."""
     path = write()
     (tmp_path / "planner.pem").write_bytes(b"x" * 20_000)
-    assert "so no PEM key" in refusal(path)
+    assert "over 16384 bytes" in refusal(path)
 
 
 def test_the_signers_own_key_under_another_principal_is_refused(write: Write, tmp_path: Path, key: SigningKey) -> None:
