@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from watchword.spi import Context
 
 _AT_ONCE: Final = 4
-_REMEDIES: Final = {
+REMEDIES: Final = {
     "AccessDeniedException": "the credentials may not use this key: the policy needs kms:Sign and kms:GetPublicKey",
     "DisabledException": "the key is disabled",
     "ExpiredTokenException": "the credentials have ended",
@@ -102,8 +102,8 @@ def _answer(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         raise ConfigurationError("the AWS SDK finds no credentials here") from None
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
-    if code in _REMEDIES:
-        raise ConfigurationError(f"{_REMEDIES[code]} ({code})")
+    if code in REMEDIES:
+        raise ConfigurationError(f"{REMEDIES[code]} ({code})")
     raise Unavailable("signing", f"KMS answers {code[:64]}")
 
 

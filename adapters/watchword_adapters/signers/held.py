@@ -89,7 +89,7 @@ class HeldKey:
         """
         workers, timeout = workers or Workers(), options.timeout
         if options.public is None:
-            key = _told(partial(_default, _asked(workers, custodian.public, custodian, timeout)), custodian)
+            key = _told(partial(_default, asked(workers, custodian.public, custodian, timeout)), custodian)
         else:
             key = _key_in(options.public, context)
         if options.key_id is not None:
@@ -97,7 +97,7 @@ class HeldKey:
             key = replace(key, key_id=options.key_id.encode())
         held = cls(custodian, workers, key, timeout)
         probe = PROBE + os.urandom(32)
-        signature = _asked(workers, partial(custodian.sign, probe, key.algorithm), custodian, timeout)
+        signature = asked(workers, partial(custodian.sign, probe, key.algorithm), custodian, timeout)
         if not key.verifies(held._low(signature), probe):
             which = f"the key in {options.public}" if options.public else f"key {key.key_id.decode()}"
             raise ConfigurationError(
@@ -146,7 +146,7 @@ class HeldKey:
         raise TypeError("a HeldKey is not pickled: its connection is this process's own")
 
 
-def _asked(workers: Workers, call: Callable[[], T], custodian: Custodian, timeout: float) -> T:
+def asked(workers: Workers, call: Callable[[], T], custodian: Custodian, timeout: float) -> T:
     """Return what a custodian says at the start, where nobody awaits it."""
     try:
         return workers.run_now(partial(_told, call, custodian), timeout=timeout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
@@ -12,15 +12,17 @@ from pkcs11 import exceptions as errors
 from pydantic import StringConstraints
 
 from watchword import Algorithm, ConfigurationError
-from watchword_adapters.signers.held import HeldKey, HeldOptions
+from watchword_adapters.signers.held import HeldKey, HeldOptions, asked
 from watchword_adapters.signers.pkcs11_module import Module, module
 from watchword_adapters.signers.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from watchword.keys import PublicKey
     from watchword.spi import Context
+
+T = TypeVar("T")
 
 _CURVES: Final = {
     Algorithm.ED25519: (KeyType.EC_EDWARDS, b"\x13\x0cedwards25519"),  # PKCS#11 3.0, 6.3.3: a PrintableString
@@ -55,7 +57,7 @@ def generate(options: Mapping[str, Any], context: Context, algorithm: Algorithm)
     """Make the key pair that the options name in the token, which will not give it away; return the key."""
     chosen = context.validate(Options, options)
     key = _of(chosen, context)
-    key.module.workers.run_now(partial(key.generate, algorithm), timeout=chosen.timeout)
+    asked(key.module.workers, partial(key.generate, algorithm), key, chosen.timeout)
     return HeldKey.of(key, chosen, context, workers=key.module.workers)
 
 
@@ -80,7 +82,7 @@ class TokenKey:
     def public(self) -> PublicKey:
         """See ``Custodian``."""
         try:
-            found = self._look(ObjectClass.PUBLIC_KEY)
+            found = self._again(partial(self._look, ObjectClass.PUBLIC_KEY))
         except errors.NoSuchKey:
             raise ConfigurationError(
                 f'{self._named()} has no public key beside it: name its file, public = "planner.jwk"'
@@ -90,25 +92,17 @@ class TokenKey:
     def sign(self, data: bytes, algorithm: Algorithm) -> bytes:
         """See ``Custodian``."""
         try:
-            return self._signed(data, algorithm)
-        except errors.PKCS11Error:
-            self.module.close(self._token)
-        try:
-            return self._signed(data, algorithm)
+            return self._again(partial(self._signed, data, algorithm))
         except errors.NoSuchKey:
             raise ConfigurationError(f"no private key {self._named()}; 'watchword key generate' makes one") from None
 
     def generate(self, algorithm: Algorithm) -> None:
         """Make the key pair; ConfigurationError where there is one of this name, or the token cannot."""
-        try:
-            self._look(ObjectClass.PRIVATE_KEY)
-        except errors.NoSuchKey:
-            pass
-        else:
-            raise ConfigurationError(f"there is a private key {self._named()}: name another one")
         kind, curve = _CURVES[algorithm]
         try:
             session = self.module.writable(self._token, self._pin)
+            if any(True for _ in session.get_objects(self._template(ObjectClass.PRIVATE_KEY))):
+                raise ConfigurationError(f"there is a private key {self._named()}: name another one")
             curve_of = session.create_domain_parameters(kind, {Attribute.EC_PARAMS: curve}, local=True)
             curve_of.generate_keypair(
                 store=True,
@@ -121,6 +115,14 @@ class TokenKey:
             raise ConfigurationError(f"the token makes no {algorithm.name} key: {type(error).__name__}") from None
         finally:
             self.module.close(self._token)
+
+    def _again(self, call: Callable[[], T]) -> T:
+        """Return what the call returns, by another session where this one died or was logged out, and sees no key."""
+        try:
+            return call()
+        except errors.PKCS11Error:
+            self.module.close(self._token)
+        return call()
 
     def _signed(self, data: bytes, algorithm: Algorithm) -> bytes:
         session = self.module.session(self._token, self._pin)
@@ -139,6 +141,10 @@ class TokenKey:
             return session.get_key(object_class=kind, label=self._label, id=self._id)
         except errors.MultipleObjectsReturned:
             raise ConfigurationError(f"several keys are {self._named()}: name one by both key and id") from None
+
+    def _template(self, kind: ObjectClass) -> dict[Attribute, Any]:
+        names = {Attribute.LABEL: self._label, Attribute.ID: self._id}
+        return {Attribute.CLASS: kind, **{name: value for name, value in names.items() if value}}
 
     def _named(self) -> str:
         names = [f"labelled {self._label!r}" if self._label else "", f"with id {self._id.hex()}" if self._id else ""]

@@ -107,7 +107,6 @@ _ONE_AT_A_TIME: Final = threading.Lock()
 
 
 def module(path: str) -> Module:
-    """Return the library at ``path``; two who name it get the same one."""
-    path = str(Path(path).resolve())
+    """Return the library at ``path``; two who name it, by whatever link, get the same one."""
     with _ONE_AT_A_TIME:
-        return _MODULES.setdefault(path, Module(path))
+        return _MODULES.setdefault(str(Path(path).resolve()), Module(path))

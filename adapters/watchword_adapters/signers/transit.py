@@ -62,7 +62,8 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-_Path = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$")]
+_NAME: Final = "[A-Za-z0-9_-][A-Za-z0-9_.-]*"
+_Path = Annotated[str, StringConstraints(pattern=f"^{_NAME}(/{_NAME})*$")]
 
 
 class Options(HeldOptions):
@@ -72,7 +73,7 @@ class Options(HeldOptions):
     """
 
     address: Annotated[str, AfterValidator(_address)]
-    key: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$")]
+    key: Annotated[str, StringConstraints(pattern=f"^{_NAME}$")]
     version: Annotated[int, Field(ge=1)]
     mount: _Path = "transit"
     namespace: _Path | None = None
@@ -87,8 +88,10 @@ def from_options(options: Mapping[str, Any], context: Context) -> HeldKey:
     token = Secret.required("token", variable=chosen.token_env, file=chosen.token_file, context=context)
     try:
         trusted = ssl.create_default_context(cafile=None if chosen.ca is None else context.directory / chosen.ca)
+    except ssl.SSLError:
+        raise ConfigurationError(f"ca: {chosen.ca}: no certificate in PEM") from None
     except OSError as error:
-        raise ConfigurationError(f"ca: {chosen.ca}: {error.strerror or 'no certificate in PEM'}") from None
+        raise ConfigurationError(f"ca: {chosen.ca}: {error.strerror}") from None
     return HeldKey.of(TransitKey(chosen, token, trusted), chosen, context, workers=Workers(_AT_ONCE))
 
 
