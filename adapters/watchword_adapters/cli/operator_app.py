@@ -120,16 +120,20 @@ Otherwise = Annotated[
     ),
 ]
 
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the JWK here; no file is overwritten.")
+]
+
 
 @keyed.command("public")
-def show_public(*, config: Config = SETTINGS, otherwise: Otherwise = None) -> None:
+def show_public(*, config: Config = SETTINGS, otherwise: Otherwise = None, output: Output = None) -> None:
     """Print the public half of the key that [signer] names, as a JWK to be published; whoever holds it is asked.
 
     It is a key that signs: a probe was signed by it and verified. Exit code 3 if whoever holds it does not answer.
     """
     from watchword_adapters.cli.own_key import run_public  # noqa: PLC0415 - quick start
 
-    raise typer.Exit(run_public(config, otherwise or ()))
+    raise typer.Exit(run_public(config, otherwise or (), output))
 
 
 @keyed.command("generate")
@@ -138,11 +142,12 @@ def generate(
     config: Config = SETTINGS,
     algorithm: Annotated[KeyKind, typer.Option(help="Kind of key.")] = KeyKind.ED25519,
     otherwise: Otherwise = None,
+    output: Output = None,
 ) -> None:
     """Make the key that [signer] names in its PKCS#11 token, which will not give it away, and print its public half."""
     from watchword_adapters.cli.own_key import run_generate  # noqa: PLC0415 - quick start
 
-    raise typer.Exit(run_generate(config, algorithm.name, otherwise or ()))
+    raise typer.Exit(run_generate(config, algorithm.name, otherwise or (), output))
 
 
 @keyed.command("publish")

@@ -14,6 +14,7 @@ from watchword.keys import public_half
 from watchword.settings import SignerSettings
 from watchword.spi import Context, ShownBackend
 from watchword_adapters.cli import OK
+from watchword_adapters.cli.keygen import create
 from watchword_adapters.cli.lines import warn
 from watchword_adapters.config import signing_key
 from watchword_adapters.settings_file import read_settings
@@ -39,16 +40,18 @@ _MADE_BY = {
 """What makes keys of the other kinds."""
 
 
-def run_public(config: Path, otherwise: Sequence[str]) -> int:
-    """Print the public half of an agent's key; return the exit code."""
+def run_public(config: Path, otherwise: Sequence[str], output: Path | None) -> int:
+    """Print or write the public half of an agent's key; return the exit code."""
     named = _named(config, otherwise)
-    _show(signing_key(named.signer, named.context), named)
+    _show(signing_key(named.signer, named.context), named, output)
     return OK
 
 
-def run_generate(config: Path, algorithm: str, otherwise: Sequence[str]) -> int:
-    """Make an agent's key in its token, and print the public half; return the exit code."""
+def run_generate(config: Path, algorithm: str, otherwise: Sequence[str], output: Path | None) -> int:
+    """Make an agent's key in its token, and print or write the public half; return the exit code."""
     named = _named(config, otherwise)
+    if output is not None and output.exists():  # before there is a key that nobody knows
+        raise ConfigurationError(f"{output} exists: name another file, or remove it")
     if named.signer.source != "pkcs11":
         hint = _MADE_BY.get(named.signer.source, "what its plug-in comes with")
         raise ConfigurationError(f'signer.source = "{named.signer.source}": such a key is made by: {hint}')
@@ -56,7 +59,7 @@ def run_generate(config: Path, algorithm: str, otherwise: Sequence[str]) -> int:
         from watchword_adapters.signers.pkcs11 import generate  # noqa: PLC0415 - comes with an extra
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"signer: {what_to_install(error) or error}") from error
-    _show(generate(named.signer.options, named.context, Algorithm[algorithm]), named)
+    _show(generate(named.signer.options, named.context, Algorithm[algorithm]), named, output)
     return OK
 
 
@@ -76,7 +79,12 @@ def _named(config: Path, otherwise: Sequence[str]) -> _Named:
     return _Named(settings.principal, SignerSettings.model_validate(said), context)
 
 
-def _show(key: object, named: _Named) -> None:
+def _show(key: object, named: _Named, output: Path | None) -> None:
     if not isinstance(key, ShownBackend):
         raise ConfigurationError(f'signer.source = "{named.signer.source}": its plug-in shows no public key')
-    sys.stdout.write(json.dumps(to_jwk(public_half(key, named.principal)), indent=2) + "\n")
+    text = json.dumps(to_jwk(public_half(key, named.principal)), indent=2) + "\n"
+    if output is None:
+        sys.stdout.write(text)
+        return
+    create(output, text.encode(), 0o644)
+    sys.stdout.write(f"key {key.key_id.decode(errors='replace')} of {named.principal}\npublic: {output}\n")
