@@ -1,0 +1,1 @@
+"""What keys cost, wherever they are held and whoever is asked for them."""
