@@ -17,6 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
 from benchmarks.brokers import server
 from tests.brokers.broker import NotHereError
 from tests.custody.kms import ACCESS, REGION, Kms
@@ -151,12 +153,14 @@ async def _on_nats(address: str, batch: int, seconds: float) -> dict[str, int]:
 
 
 async def _on_kafka(address: str, batch: int, seconds: float) -> dict[str, int]:
-    async with SigningProducer(
-        bootstrap_servers=address, watchword=_slow_agent(batch), max_batch_size=1 << 18
-    ) as producer:
-        topic = f"backends-{os.urandom(4).hex()}"
-        await producer.client.bootstrap()
-        await producer.partitions_for(topic)
+    admin, topic = AIOKafkaAdminClient(bootstrap_servers=address), f"backends-{os.urandom(4).hex()}"
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(topic, 1, 1)])
+    finally:
+        await admin.close()
+    agent = _slow_agent(batch)
+    async with SigningProducer(bootstrap_servers=address, watchword=agent, max_batch_size=1 << 18) as producer:
 
         async def send() -> None:
             await producer.send(topic, bytes(256), partition=0)

@@ -167,8 +167,9 @@ async def _on_kafka(address: str, topic: str, agents: list[Watchword], reader: W
             read.take(record.verified)
 
     async with contextlib.AsyncExitStack() as stack:
-        for client in (consumer, *producers):
-            await stack.enter_async_context(client)
+        await stack.enter_async_context(consumer)
+        for producer in producers:
+            await stack.enter_async_context(producer)
         taking = asyncio.create_task(take())
         try:
             yield read, [lambda data, one=one: one.send_and_wait(topic, data, partition=0) for one in producers]
