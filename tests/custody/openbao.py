@@ -53,9 +53,9 @@ class OpenBao:
         return str(told["auth"]["client_token"])
 
     def ask(self, method: str, path: str, **members: object) -> dict[str, Any]:
-        """Ask as root."""
+        """Ask as root, unless a test says otherwise."""
         request = urllib.request.Request(  # noqa: S310 - ours
-            f"{self.address}/v1/{path}", json.dumps(members).encode(), {"X-Vault-Token": ROOT_TOKEN}, method=method
+            f"{self.address}/v1/{path}", json.dumps(members).encode(), {"X-Vault-Token": self.token}, method=method
         )
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - as above
             text = answer.read()

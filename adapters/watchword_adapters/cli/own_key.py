@@ -8,7 +8,6 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from watchword import Algorithm, ConfigurationError
-from watchword.extras import what_to_install
 from watchword.jwk import to_jwk
 from watchword.keys import public_half
 from watchword.settings import SignerSettings
@@ -55,10 +54,8 @@ def run_generate(config: Path, algorithm: str, otherwise: Sequence[str], output:
     if named.signer.source != "pkcs11":
         hint = _MADE_BY.get(named.signer.source, "what its plug-in comes with")
         raise ConfigurationError(f'signer.source = "{named.signer.source}": such a key is made by: {hint}')
-    try:
-        from watchword_adapters.signers.pkcs11 import generate  # noqa: PLC0415 - comes with an extra
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(f"signer: {what_to_install(error) or error}") from error
+    from watchword_adapters.signers.pkcs11 import generate  # noqa: PLC0415 - comes with an extra
+
     _show(generate(named.signer.options, named.context, Algorithm[algorithm]), named, output)
     return OK
 

@@ -10,6 +10,7 @@ from tests.custody.meddler import Meddler, hang_up
 from tests.custody.softhsm import SoftHsm
 from tests.unit.cli.conftest import PLANNER, Run
 from watchword import Algorithm, SigningKey
+from watchword_adapters import plugins
 from watchword_adapters.keys.public_files import parse_public
 
 
@@ -86,6 +87,20 @@ def test_one_who_signs_nothing_has_no_key(run: Run, config: Path) -> None:
     config.write_text(config.read_text().replace('[signer]\nkey = "planner.pem"\n', ""))
     for command in ("public", "generate"):
         assert "no principal, or no [signer], so this agent has no key" in run("key", command).err
+
+
+def test_a_plug_in_that_shows_no_public_key_is_named(run: Run, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It signs all the same; its public half comes from where it was made."""
+
+    class Named:
+        key_id, algorithm = b"k", Algorithm.ED25519
+
+        async def sign(self, data: bytes) -> bytes:
+            return data
+
+    monkeypatch.setattr(plugins, "find", lambda *_, **__: lambda *_: Named())
+    config.write_text(config.read_text().replace('key = "planner.pem"', 'source = "acme"'))
+    assert 'signer.source = "acme": its plug-in shows no public key' in run("key", "public").err
 
 
 def test_whoever_holds_the_key_may_be_away(run: Run, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
