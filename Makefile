@@ -107,8 +107,9 @@ trust-report: $(READY) ## how fast trust moves, what rules and floods cost: buil
 docs: $(READY) ## build the documentation into build/docs, links checked
 	@$(BIN)/mkdocs build --strict --quiet && echo "==> build/docs/index.html"
 
-lock: $(READY) ## renew requirements.lock from the ranges in pyproject.toml
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --group dev --upgrade \
+lock: $(READY) ## renew requirements.lock from the ranges in pyproject.toml (PINNED=1 only adds what is missing)
+	@# Not --all-extras: no index has the native engine yet.
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra all --group dev $(if $(PINNED),,--upgrade) \
 	    --no-header --no-annotate --no-emit-package watchword --output-file requirements.lock pyproject.toml
 
 clean: ## remove what make has made

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_chec
 
 from pydantic import ValidationError
 
-from watchword import ConfigurationError, MemoryKeys, Mode, SigningKey, Watchword
+from watchword import ConfigurationError, MemoryKeys, Mode, SigningKey, Unavailable, Watchword
 from watchword.control import Control
 from watchword.extras import what_to_install
-from watchword.keys import listed
+from watchword.keys import listed, public_half
 from watchword.mistakes import explain
 from watchword.patterns import TokenTree
-from watchword.settings import ControlSettings, KafkaSettings, NatsSettings
+from watchword.settings import ControlSettings, KafkaSettings, NatsSettings, SignerSettings
 from watchword.signer import BATCH
-from watchword.spi import Audit, Context, KeyChain, NamedBackend, RenewableKeys, RotatingBackend
+from watchword.spi import Audit, Context, KeyChain, NamedBackend, RenewableKeys, RotatingBackend, ShownBackend
 from watchword.trust import Trust
 from watchword_adapters import plugins
 from watchword_adapters.agent_context import AgentContext
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from watchword import Policy
-    from watchword.settings import Address, KeySourceSettings, Settings, SignerSettings
+    from watchword.settings import Address, KeySourceSettings, Settings
     from watchword.spi import Channel, KeySource, ReplayStore, TrustScore, Warn
     from watchword_adapters.control.log import ControlLog
     from watchword_adapters.control.presence import PresenceChannel
@@ -57,7 +57,14 @@ _SOON: Final = 14 * _DAY
 """Seconds before the end of our own key from which on it is told."""
 
 _READ_ONCE: Final = ("realm", "principal", "signer", "replay", "quarantine", "telemetry", "control")
-"""Tables that hold after a restart only; of the signer the file with its key is followed, of control the operators."""
+"""Tables that hold after a restart only; of control the operators are followed, and of the signer its key.
+
+That is the file with the key, or where the key is held elsewhere what the settings say of it; a key that rotates by
+itself needs neither.
+"""
+
+_SETTLED: Final = 2.0
+"""Seconds after a change within which a file may change again without showing it."""
 
 _IN_FILES: Final = frozenset({"file", "nkey"})
 """Signers whose file is followed."""
@@ -143,7 +150,7 @@ def _build(
     policy = settings.to_policy()
     audit = Audit(clock=clock)
     context = _context(settings, directory=directory, clock=clock, policy=policy, warn=warn or audit.warn)
-    key = None if settings.signer is None else _signing_key(settings.signer, context)
+    key = None if settings.signer is None else signing_key(settings.signer, context)
     channel = settings.to_control()
     control = None if settings.control is None else Control(settings.control.to_operators(), clock=clock)
     sources = _key_sources(settings, context, control)
@@ -300,6 +307,7 @@ class _SettingsFile:
         self._first = made.settings
         self._mistake: str | None = None
         self._told_at = -math.inf
+        self._key_state: object = None
         self._tell_of_end()
 
     def read(self, *, again: bool) -> Change | None:
@@ -316,12 +324,14 @@ class _SettingsFile:
 
     def _changed(self, *, again: bool) -> Change | None:
         made = self._made
-        text, new_key = read_text(self._path), self._new_key()
+        text, new_key = read_text(self._path), self._key_in_file(again=again)
         if text == self._text and new_key is None and not again:
             self._mistake = None
             return None
         settings = settings_of(text, self._path)
-        context, key = replace(self._context, policy=settings.to_policy()), new_key or made.key
+        context = replace(self._context, policy=settings.to_policy())
+        held = self._key_elsewhere(settings.signer, context)
+        key = new_key or held or made.key
         settings.to_control()
         settings.to_presence()
         known = [*zip(made.settings.keys, made.sources, strict=True)]
@@ -330,7 +340,8 @@ class _SettingsFile:
         sources = made.sources if same else _key_sources(settings, context, made.control, kept)
         _check_owners(settings.principal, sources, key)
         _check_names(settings, sources, context)
-        later = tuple(name for name in _READ_ONCE if _read_once(settings, name) != _read_once(self._first, name))
+        once = (tuple(_read_once(one, name, made.key) for name in _READ_ONCE) for one in (self._first, settings))
+        later = tuple(name for name, before, after in zip(_READ_ONCE, *once, strict=True) if before != after)
         told = [*changes(made.settings, settings), *([] if new_key is None else ["signer's key"])]
         for source in sources if again else ():
             if isinstance(source, RenewableKeys):
@@ -348,7 +359,7 @@ class _SettingsFile:
             if operators is not None:
                 operators()
 
-        return Change(context.policy, _all_of(sources), new_key, later, ", ".join(told) or "nothing", then)
+        return Change(context.policy, _all_of(sources), new_key or held, later, ", ".join(told) or "nothing", then)
 
     def _tell_of_end(self) -> None:
         """Tell once a day that our own key ends soon; one that is replaced in time is never missed."""
@@ -367,13 +378,35 @@ class _SettingsFile:
                         remedy="watchword key rotate, or a new key by hand: docs/rotation.md",
                     )
 
-    def _new_key(self) -> SigningKey | None:
-        """Return the key that stands in the signer's file now, if it is another one."""
+    def _key_in_file(self, *, again: bool) -> SigningKey | None:
+        """Return the key that stands in the signer's file now, if it is another one.
+
+        A file that shows no change is not read again: to decrypt a key is made to take long.
+        """
         signer, known = self._first.signer, self._made.key
         if signer is None or signer.source not in _IN_FILES or not isinstance(known, SigningKey):
             return None
-        found = _signing_key(signer, replace(self._context, warn=lambda *_, **__: None))  # the start has warned
+        state = _state_of_key(signer, self._context)
+        if state is not None and state == self._key_state and not again:
+            return None
+        found = signing_key(signer, replace(self._context, warn=lambda *_, **__: None))  # the start has warned
+        self._key_state = state
         return found if isinstance(found, SigningKey) and found.public != known.public else None
+
+    def _key_elsewhere(self, named: SignerSettings | None, context: Context) -> NamedBackend | None:
+        """Return the key that the settings name now, where it is held elsewhere and they say something else of it."""
+        before, known = self._made.settings.signer, self._made.key
+        if before is None or named is None or known is None or not _is_followed(named, known):
+            return None
+        if before.source != named.source or before.options == named.options:
+            return None
+        try:
+            found = signing_key(named, context)
+        except Unavailable as error:
+            raise ConfigurationError(f"signer: {error}") from error
+        if len(found.key_id) != len(known.key_id) or isinstance(found, SigningKey) != isinstance(known, SigningKey):
+            raise ConfigurationError("signer: a key whose id has another length, or that is held otherwise: restart")
+        return found
 
 
 @contextmanager
@@ -401,7 +434,8 @@ def journal_of(settings: Settings, context: Context) -> FileJournal | None:
     )
 
 
-def _signing_key(chosen: SignerSettings, context: Context) -> NamedBackend:
+def signing_key(chosen: SignerSettings, context: Context) -> NamedBackend:
+    """Return the key that ``[signer]`` names; ConfigurationError, or Unavailable where whoever holds it is away."""
     key = _made(plugins.SIGNERS, chosen.source, "signer", "source", chosen.options, context)
     if not isinstance(key, NamedBackend):
         raise ConfigurationError(f'signer.source = "{chosen.source}": the plug-in gave no key_id and algorithm')
@@ -434,10 +468,28 @@ def _key_sources(
     return [ControlKeys(control, others) if source is None and control else source for source in sources]  # type: ignore[misc]  # None only with control
 
 
-def _read_once(settings: Settings, name: str) -> object:
+def _read_once(settings: Settings, name: str, key: NamedBackend | None) -> object:
     """Return what of a table holds after a restart only."""
     found = getattr(settings, name)
+    if isinstance(found, SignerSettings) and _is_followed(found, key):
+        return found.source, found.batch
     return found.model_copy(update={"operators": []}) if isinstance(found, ControlSettings) else found
+
+
+def _is_followed(signer: SignerSettings, key: NamedBackend | None) -> bool:
+    """Return True if what the settings say of the key may change: not of a file, nor of one that rotates by itself."""
+    return signer.source not in _IN_FILES and not isinstance(key, RotatingBackend)
+
+
+def _state_of_key(signer: SignerSettings, context: Context) -> object:
+    """Return what shows whether the signer's file changed; None where it may change without showing it."""
+    try:
+        status = (context.directory / str(signer.options.get("key"))).stat()
+    except OSError:
+        return None
+    newest = max(status.st_mtime, status.st_ctime)
+    same = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return same if newest + _SETTLED < time.time() else None
 
 
 def _all_of(sources: list[KeySource]) -> KeySource | None:
@@ -460,8 +512,9 @@ def _made(  # noqa: PLR0917 - one row of a table
 
 def _check_owners(principal: str | None, sources: Iterable[KeySource], key: NamedBackend | None) -> None:
     """Refuse a public key that two principals own: within a source the source sees it, between sources nobody else."""
-    own = key.verification_key(principal) if isinstance(key, SigningKey) and principal is not None else None
-    owners = {} if own is None else {own.public_bytes: own.principal}
+    owners: dict[bytes, str] = {}
+    if isinstance(key, ShownBackend) and principal is not None:
+        owners[public_half(key, principal).public_bytes] = principal
     for source in sources:
         for found in source.keys if isinstance(source, _WHOLE) else ():
             owner = owners.setdefault(found.public_bytes, found.principal)

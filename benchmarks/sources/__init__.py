@@ -1,1 +1,1 @@
-"""How fast each key source learns of keys, what an outage does to it, and what floods cost: a module for each."""
+"""What keys cost, whoever is asked for them and wherever they are held: a module for each kind of source."""

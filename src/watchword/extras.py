@@ -6,11 +6,14 @@ from typing import Final
 
 _EXTRAS: Final = {
     "aiokafka": "kafka",
+    "boto3": "kms",
+    "botocore": "kms",
     "cbor2": "demo",
     "faststream": "faststream",
     "grpc": "spiffe",
     "httpx": "jwks",
     "nats": "nats",
+    "pkcs11": "pkcs11",
     "pytest": "testing",
     "opentelemetry": "telemetry",
     "opentelemetry.exporter": "prometheus",

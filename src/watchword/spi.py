@@ -18,6 +18,7 @@ from watchword.keys import (
     NamedBackend,
     RenewableKeys,
     RotatingBackend,
+    ShownBackend,
     SigningBackend,
 )
 from watchword.message import Channel, Expected, Message, ObservedMessage, Position, Request
@@ -55,6 +56,7 @@ __all__ = [
     "Request",
     "RotatingBackend",
     "SharedReplayStore",
+    "ShownBackend",
     "Signed",
     "Signer",
     "SigningBackend",

@@ -21,12 +21,13 @@ INIT = (
 )
 CARD = "import sys; from watchword_adapters.cli import main; sys.exit(main(['key', 'import-card', 'a', '-p', 'a']))"
 SQLITE = '[replay]\nstore = "sqlite"\npath = "ids.db"\n'
+SIGNER = '[signer]\nsource = "{}"\n'
 PROMETHEUS = '[telemetry]\nprometheus = "127.0.0.1:0"\n'
 SPIFFE = (
     '[[keys]]\nsource = "spiffe"\ntrust_domains = ["acme.example"]\n[control]\nchannel = "nats://prod/c"\n'
     'presence = "nats://prod/p"\n[[control.operators]]\nprincipal = "agent://a/o"\nmay = ["head"]\nover = ["**"]\n'
 )
-BROUGHT_BY = {"prometheus_client": "opentelemetry-exporter-prometheus", "grpc": "spiffe"}
+BROUGHT_BY = {"botocore": "boto3", "prometheus_client": "opentelemetry-exporter-prometheus", "grpc": "spiffe"}
 
 HINTS: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("import watchword.kafka", "", "kafka", ("aiokafka",)),
@@ -45,6 +46,9 @@ HINTS: list[tuple[str, str, str, tuple[str, ...]]] = [
         LOAD, PROMETHEUS, "prometheus",
         ("opentelemetry", "opentelemetry.sdk", "opentelemetry.exporter", "prometheus_client"),
     ),
+    (LOAD, SIGNER.format("pkcs11"), "pkcs11", ("pkcs11",)),
+    (LOAD, SIGNER.format("transit"), "transit", ("httpx",)),
+    (LOAD, SIGNER.format("aws_kms"), "kms", ("boto3", "botocore")),
     (LOAD, '[replay]\nstore = "redis"\nurl = "redis://localhost"\n', "redis", ("redis",)),
     (LOAD, '[[keys]]\nsource = "jwks"\nurl = "https://keys.acme.example/agents.jwks"\n', "jwks", ("httpx",)),
     (LOAD, '[replay]\nstore = "nats_kv"\nurl = "nats://localhost"\n', "nats", ("nats",)),

@@ -7,10 +7,13 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from watchword_adapters.cli.options import SETTINGS, AsJson, Config, Yes
+from watchword_adapters.cli.options import SETTINGS, AsJson, Config, KeyKind, Yes
 
 controlled = typer.Typer(no_args_is_help=True, help="Make, read and look after the control log.")
-keyed = typer.Typer(no_args_is_help=True, help="Give, list, revoke and rotate agents' keys on the control log.")
+keyed = typer.Typer(
+    no_args_is_help=True,
+    help="Show and make an agent's own key; give, list, revoke and rotate keys on the control log.",
+)
 
 _KEY_WITH_HYPHEN = re.compile(r"-[\w-]{15}|-[\w-]{42}", re.ASCII)
 
@@ -108,6 +111,43 @@ def attend(
     from watchword_adapters.cli.control import run_attend  # noqa: PLC0415 - quick start
 
     raise typer.Exit(run_attend(config, every))
+
+
+Otherwise = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with", metavar="NAME=VALUE", help="What [signer] is to say instead, as version=2; may be repeated."
+    ),
+]
+
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the JWK here; no file is overwritten.")
+]
+
+
+@keyed.command("public")
+def show_public(*, config: Config = SETTINGS, otherwise: Otherwise = None, output: Output = None) -> None:
+    """Print the public half of the key that [signer] names, as a JWK to be published; whoever holds it is asked.
+
+    It is a key that signs: a probe was signed by it and verified. Exit code 3 if whoever holds it does not answer.
+    """
+    from watchword_adapters.cli.own_key import run_public  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_public(config, otherwise or (), output))
+
+
+@keyed.command("generate")
+def generate(
+    *,
+    config: Config = SETTINGS,
+    algorithm: Annotated[KeyKind, typer.Option(help="Kind of key.")] = KeyKind.ED25519,
+    otherwise: Otherwise = None,
+    output: Output = None,
+) -> None:
+    """Make the key that [signer] names in its PKCS#11 token, which will not give it away, and print its public half."""
+    from watchword_adapters.cli.own_key import run_generate  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_generate(config, algorithm.name, otherwise or (), output))
 
 
 @keyed.command("publish")

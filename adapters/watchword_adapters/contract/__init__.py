@@ -5,7 +5,7 @@ Subclass a suite as ``TestMine``, make in it what it asks for, and run it with p
 
 import pytest
 
-_ROOMS = ("bus", "key_source", "quarantine", "replay_store", "shared_replay_store")
+_ROOMS = ("bus", "key_source", "quarantine", "replay_store", "shared_replay_store", "signing_backend")
 pytest.register_assert_rewrite(*(f"{__name__}.{room}" for room in _ROOMS))  # a failure shows what was compared
 
 from watchword_adapters.contract.bus import BusContract, BusHarness, Intake, Received, Tap, Wire
@@ -20,6 +20,7 @@ from watchword_adapters.contract.key_source import (
 from watchword_adapters.contract.quarantine import Fault, QuarantineContract
 from watchword_adapters.contract.replay_store import HORIZON, ReplayStoreContract, make_claim
 from watchword_adapters.contract.shared_replay_store import PER_PRINCIPAL, POLICY, SharedReplayStoreContract
+from watchword_adapters.contract.signing_backend import HeldElsewhereContract, SigningBackendContract, Trouble
 
 __all__ = [
     "HORIZON",
@@ -30,6 +31,7 @@ __all__ = [
     "ChangingKeySourceContract",
     "FailingKeySourceContract",
     "Fault",
+    "HeldElsewhereContract",
     "Intake",
     "KeyFault",
     "KeySourceContract",
@@ -38,7 +40,9 @@ __all__ = [
     "Received",
     "ReplayStoreContract",
     "SharedReplayStoreContract",
+    "SigningBackendContract",
     "Tap",
+    "Trouble",
     "Wire",
     "faulty_set",
     "make_claim",

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from watchword import ConfigurationError, SigningKey
-from watchword.envelope import MAX_KEY_ID_BYTES
+from watchword.keys import check_key_id
 from watchword.settings import Section
 from watchword_adapters.nkeys.encoding import Kind, decode_seed, encode_public
 from watchword_adapters.nkeys.source import TEMPLATE
 from watchword_adapters.nkeys.tokens import parse_token
-from watchword_adapters.secret_file import read_secret
+from watchword_adapters.signers.secret import read_guarded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,8 +53,8 @@ def from_options(options: Mapping[str, Any], context: Context) -> SigningKey:
     """Return the key of the file that ``key`` names."""
     chosen = context.validate(Options, options)
     key_id = None if chosen.key_id is None else chosen.key_id.encode()
-    if key_id is not None and not 1 <= len(key_id) <= MAX_KEY_ID_BYTES:
-        raise ConfigurationError(f"key_id of {len(key_id)} bytes: use 1 to {MAX_KEY_ID_BYTES}")
+    if key_id is not None:
+        check_key_id(key_id)
     path = context.directory / chosen.key
     found = read_credentials(path, context)
     token = found.token
@@ -68,7 +68,7 @@ def from_options(options: Mapping[str, Any], context: Context) -> SigningKey:
 def read_credentials(path: Path, context: Context) -> Credentials:
     """Read a ``.creds`` or a file with a user's seed; ConfigurationError, which shows nothing of it, for another."""
     remedy = "name the .creds or the seed of this user"
-    data = read_secret(path, what="NATS user", remedy=remedy, most=MAX_CREDS_BYTES, warn=context.warn)
+    data = read_guarded("NATS user", path, remedy=remedy, most=MAX_CREDS_BYTES, warn=context.warn)
     try:
         text = data.decode("ascii").strip()
     except UnicodeDecodeError:

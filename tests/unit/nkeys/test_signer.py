@@ -128,7 +128,7 @@ def test_the_rights_of_the_file_are_those_of_any_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key_id", ["", "x" * 129])
 def test_an_id_has_a_length(tmp_path: Path, key_id: str) -> None:
     """That of any key id."""
-    with pytest.raises(ConfigurationError, match="key_id of"):
+    with pytest.raises(ConfigurationError, match="key id of"):
         made(write_secret(tmp_path / "planner.creds", CREDS), key_id=key_id)
 
 
