@@ -8,6 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
 
+import nats
+from aiokafka.admin import AIOKafkaAdminClient
+
 from tests.support import nats_tokens
 from tests.support.nats_tokens import Holder, creds, write_secret
 from tests.support.workload_api import Authority, Svid, WorkloadApi
@@ -23,7 +26,7 @@ WORKER = "agent://acme/worker"
 class Identities:
     """Settings, bundles, tokens and credentials in a directory; ``bus`` is ``nats`` or ``kafka``.
 
-    ``check_every`` is how often readers look at files and at the channel.
+    ``check_every`` is how often readers look at files and at the channel, ``key_files`` are public keys that stay.
     """
 
     def __init__(  # noqa: PLR0917 - made by ``on`` only
@@ -32,6 +35,7 @@ class Identities:
         self.directory, self.api, self.root = directory, api, root
         self.bus, self.address, self.name = bus, address, name
         self.check_every = "0.5s"
+        self.key_files = ["operators.jwks"]
         self.account, self.user = nats_tokens.account(), nats_tokens.user()
         self.revoked: dict[str, int] = {}
         self.tokens = directory / "jwt"
@@ -73,7 +77,7 @@ class Identities:
         path = self.directory / f"{name}.toml"
         path.write_text(
             f'realm = "prod"\nprincipal = "{principal}"\n{signer}'
-            '[[keys]]\nsource = "files"\npaths = ["operators.jwks"]\n'
+            f'[[keys]]\nsource = "files"\npaths = {json.dumps(self.key_files)}\n'
             f'[[keys]]\nsource = "spiffe"\ncheck_every = "{self.check_every}"\n'
             '[keys.bundles]\n"acme.example" = "bundle.pem"\n'
             f'[[keys]]\nsource = "nkeys"\njwts = ["jwt"]\naccounts = ["{self.account.public}"]\n'
@@ -130,3 +134,20 @@ class Identities:
         beside = path.with_suffix(".new")
         beside.write_bytes(data)
         beside.replace(path)
+
+
+async def forget(bus: str, address: str, name: str) -> None:
+    """Remove the channels whose names begin so."""
+    if bus == "nats":
+        admin = await nats.connect(address)
+        for one in await admin.jetstream().streams_info():
+            if any(subject.startswith(name) for subject in one.config.subjects or ()):
+                await admin.jetstream().delete_stream(one.config.name or "")
+        await admin.close()
+        return
+    kafka = AIOKafkaAdminClient(bootstrap_servers=address)
+    await kafka.start()
+    try:
+        await kafka.delete_topics([topic for topic in await kafka.list_topics() if topic.startswith(f"{name}.")])
+    finally:
+        await kafka.close()

@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[3]
 def test_each_back_end_is_measured(kafka_bootstrap: str, nats_url: str) -> None:
     """None is missing where the tests can run, each has its three figures, and groups are faster than loners."""
     found = _measured(kafka_bootstrap, nats_url)
-    assert set(found["backends"]) == {"file", "pkcs11_softhsm", "transit_openbao", "aws_kms_moto", "slow_20_ms"}
+    assert set(found["backends"]) == {
+        "file", "file_encrypted", "svid", "pkcs11_softhsm", "transit_openbao", "aws_kms_moto", "slow_20_ms",
+    }  # fmt: skip
     for name, figures in found["backends"].items():
         assert figures["sign_ms"] > 0, name
         assert 0 < figures["messages_per_s_alone"] < figures["messages_per_s_in_groups"], name

@@ -8,13 +8,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import nats
 import pytest
 import pytest_asyncio
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from tests.support import nats_tokens
-from tests.support.identities import PLANNER, WORKER, Identities
+from tests.support.identities import PLANNER, WORKER, Identities, forget
 from watchword import Unavailable, Watchword
 from watchword.kafka import SigningProducer, VerifyingConsumer
 from watchword.nats import connect
@@ -106,22 +105,18 @@ async def place(request: pytest.FixtureRequest, unique: Callable[[str], str]) ->
         made = Place("nats", url, f"{name}.tasks")
         yield made
         await made.close()
-        admin = await nats.connect(url)
-        for one in await admin.jetstream().streams_info():
-            if any(subject.startswith(name) for subject in one.config.subjects or ()):
-                await admin.jetstream().delete_stream(one.config.name or "")
-        await admin.close()
+        await forget("nats", url, name)
         return
     address = request.getfixturevalue("kafka_bootstrap")
     kafka = AIOKafkaAdminClient(bootstrap_servers=address)
     await kafka.start()
     stamped = {"message.timestamp.type": "LogAppendTime"}
     await kafka.create_topics([NewTopic(f"{name}.tasks", 1, 1, topic_configs=stamped)])
+    await kafka.close()
     made = Place("kafka", address, f"{name}.tasks")
     yield made
     await made.close()
-    await kafka.delete_topics([f"{name}.{one}" for one in ("tasks", "control", "presence")])
-    await kafka.close()
+    await forget("kafka", address, name)
 
 
 class Heard:
