@@ -1,7 +1,8 @@
 """How fast each back-end signs: alone, in groups, and on both buses by one that takes 20 ms a call.
 
-``python -m benchmarks.sources.backends`` prints the figures. SoftHSM stands for tokens, OpenBao on this machine for
-Transit, and moto for KMS, which is a stand-in: its times say what the SDK costs, and nothing of AWS.
+SoftHSM stands for tokens, OpenBao on this machine for Transit, and moto for KMS, which is a stand-in: its times say
+what the SDK costs, and nothing of AWS. The SVID comes from a stand-in, too, and signs in memory. ``python -m
+benchmarks.sources.backends`` prints the figures alone.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from tests.brokers.broker import NotHereError
 from tests.custody.kms import ACCESS, REGION, Kms
 from tests.custody.openbao import OpenBao
 from tests.custody.softhsm import SoftHsm
+from tests.support.board import Board
+from tests.support.identities import PLANNER
+from tests.support.workload_api import Authority, WorkloadApi
 from watchword import Algorithm, Policy, SigningKey, Watchword
 from watchword.spi import Channel, Context, Message, Signer
 from watchword_adapters.kafka import SigningProducer
@@ -31,6 +35,8 @@ from watchword_adapters.nats import connect
 from watchword_adapters.signers import aws_kms, file, pkcs11, transit
 from watchword_adapters.signers.held import HeldKey, HeldOptions
 from watchword_adapters.signing_queue import SigningQueue
+from watchword_adapters.spiffe.signer import SvidSigner
+from watchword_adapters.spiffe.workload import Workload
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -55,7 +61,8 @@ def measure(*, small: bool = False) -> dict[str, Any]:
     and ``messages_per_s_in_groups`` (256 tasks send at once, 64 messages a signature).
     """
     found: dict[str, Any] = {}
-    with TemporaryDirectory(prefix="watchword-backends-") as folder, _environment():
+    # A socket's path may have 107 bytes.
+    with TemporaryDirectory(prefix="ww-") as folder, _environment():
         for name, make in _BACKENDS.items():
             directory = Path(folder) / name
             directory.mkdir()
@@ -185,6 +192,13 @@ def _slow_agent(batch: int) -> Watchword:
 @contextmanager
 def _in_file(directory: Path) -> Iterator[NamedBackend]:
     (directory / "key.pem").touch(mode=0o600)
+    (directory / "key.pem").write_bytes(SigningKey.generate().to_pem())
+    yield file.from_options({"key": "key.pem"}, _context(directory))
+
+
+@contextmanager
+def _in_encrypted_file(directory: Path) -> Iterator[NamedBackend]:
+    (directory / "key.pem").touch(mode=0o600)
     (directory / "key.pem").write_bytes(SigningKey.generate().to_pem(_SECRETS["BENCH_PASSPHRASE"].encode()))
     yield file.from_options({"key": "key.pem", "passphrase_env": "BENCH_PASSPHRASE"}, _context(directory))
 
@@ -221,12 +235,36 @@ def _in_kms(directory: Path) -> Iterator[NamedBackend]:
 
 
 @contextmanager
+def _of_svid(directory: Path) -> Iterator[NamedBackend]:
+    root = Authority()
+    api = WorkloadApi(directory, [root.issue()], [root])
+    signer = SvidSigner(
+        realm="prod",  # the board's
+        principal=PLANNER,
+        workload=Workload(api.socket, warn=_ignore),
+        open_presence=Board().open,
+        policy=Policy(),
+        warn=_ignore,
+        clock=time.time,
+        timeout=10.0,
+    )
+    try:
+        assert signer.wait(10.0)  # noqa: S101 - the premise
+        yield signer
+    finally:
+        signer.close()
+        api.stop()
+
+
+@contextmanager
 def _slow(directory: Path) -> Iterator[NamedBackend]:
     yield HeldKey.of(SlowKey(SLOW_MS), HeldOptions(timeout=60.0), _context(directory))
 
 
 _BACKENDS: Final = {
     "file": _in_file,
+    "file_encrypted": _in_encrypted_file,
+    "svid": _of_svid,
     "pkcs11_softhsm": _in_token,
     "transit_openbao": _in_engine,
     "aws_kms_moto": _in_kms,
@@ -234,8 +272,12 @@ _BACKENDS: Final = {
 }
 
 
+def _ignore(*_: object, **__: object) -> None:
+    """Warn nobody."""
+
+
 def _context(directory: Path) -> Context:
-    return Context(realm="bench", directory=directory, clock=time.time, policy=Policy(), warn=lambda *_, **__: None)
+    return Context(realm="bench", directory=directory, clock=time.time, policy=Policy(), warn=_ignore)
 
 
 @contextmanager

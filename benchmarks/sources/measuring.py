@@ -27,8 +27,9 @@ class Figures(TypedDict):
     """What is found of one source.
 
     Times are in seconds, None where they do not come while a process runs. ``under_outage`` is ``kept`` if known agents
-    are judged for a stated time and then nobody is, ``closed`` if nobody is at once, ``open`` if somebody is called
-    unknown or known for ever, ``never`` if it has no outages.
+    are judged for a stated time, nobody is called unknown, and then nobody is judged; ``believed`` if what is not known
+    is called unknown for that time; ``closed`` if nobody is judged at once; ``open`` if somebody is known for ever, or
+    known ones are forgotten; ``never`` if it has no outages.
     """
 
     seconds_to_new_key: float | None
@@ -74,9 +75,11 @@ async def outage(source: KeySource, known: VerificationKey, pass_time: Callable[
     stranger = await _answer(source, known.principal, b"unknown")
     pass_time()
     last = await _answer(source, known.principal, known.key_id)
-    if "unknown" in {first, stranger, last} or last != "unavailable":
-        return "open"
-    return "kept" if first == "known" else "closed"
+    return {
+        ("known", "unavailable", "unavailable"): "kept",
+        ("known", "unknown", "unavailable"): "believed",
+        ("unavailable", "unavailable", "unavailable"): "closed",
+    }.get((first, stranger, last), "open")
 
 
 async def _answer(source: KeySource, principal: str, key_id: bytes) -> str:

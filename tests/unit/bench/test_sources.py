@@ -1,7 +1,11 @@
 """What the report on key sources says of one in a word."""
 
+import json
+from pathlib import Path
+
 import pytest
 
+from benchmarks.sources import report
 from benchmarks.sources.measuring import new_key, outage
 from watchword import Unavailable, VerificationKey
 
@@ -19,7 +23,7 @@ class Answers:
         says = self.later if self.over else self.now
         if says == "down" or (says == "kept" and (principal, key_id) != (self.known.principal, self.known.key_id)):
             raise Unavailable("keys")
-        return self.known if key_id == self.known.key_id else None
+        return self.known if key_id == self.known.key_id and says != "forgets" else None
 
     def pass_time(self) -> None:
         """Let its time be over."""
@@ -32,12 +36,31 @@ class Answers:
         (("kept", "down"), "kept"),
         (("down", "down"), "closed"),
         (("kept", "kept"), "open"),
+        (("knows all", "down"), "believed"),
         (("forgets", "down"), "open"),
         (("down", "forgets"), "open"),
     ],
 )
 async def test_the_word_for_an_outage(answers: tuple[str, str], word: str) -> None:
-    """Kept is what ends, closed what ends at once; what calls somebody unknown, or never ends, is open."""
+    """Kept is what ends, believed what says meanwhile who is unknown, closed what ends at once; all else is open."""
     key = new_key()
     source = Answers(key, *answers)
     assert await outage(source, key, source.pass_time) == word
+
+
+def test_the_report_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was measured stands in the file that is named, and every figure of a source is there."""
+    path = tmp_path / "reports" / "sources.json"
+    assert report.main(["--source", "environment", "--output", str(path)]) == 0
+    assert json.loads(path.read_text()) == {
+        "sources": {
+            "environment": {
+                "seconds_to_new_key": None,
+                "seconds_to_revocation": None,
+                "under_outage": "never",
+                "lookups_for_100000_unknown_ids": 0,
+                "measured_with": "a process that goes on",
+            }
+        }
+    }
+    assert str(path) in capsys.readouterr().out
