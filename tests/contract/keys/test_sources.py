@@ -106,19 +106,20 @@ class TestFileKeys(FailingKeySourceContract):
         self.clock.now += KEPT + 1
 
 
-class TestPemDirectory(ChangingKeySourceContract):
-    """A directory of PEM files, beside a set for what PEM cannot say, keeps the contract."""
+class TestPemDirectory(FailingKeySourceContract):
+    """A directory of PEM files, beside a set for what PEM cannot say, keeps the contract, also when it is spoiled."""
 
     path: Path
+    clock: Clock
 
     @pytest.fixture(autouse=True)
     def _directory(self, tmp_path: Path) -> None:
-        self.path = tmp_path
+        self.path, self.clock = tmp_path, Clock()
 
     async def make_source(self, keys: Sequence[VerificationKey]) -> KeySource:
         """Return a source over a directory that is looked at each time."""
         await self.set_keys(MemoryKeys(), keys)
-        return FileKeys([self.path], check_every=0)
+        return FileKeys([self.path], check_every=0, max_staleness=KEPT, clock=self.clock)
 
     async def set_keys(self, source: KeySource, keys: Sequence[VerificationKey]) -> None:
         """Put a file for each key, and remove those of the keys before."""
@@ -131,6 +132,21 @@ class TestPemDirectory(ChangingKeySourceContract):
             pem = key.public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
             text = f"Principal: {key.principal}\nKey-Id: {key.key_id.decode()}\n{pem}"
             (self.path / f"{number}.pem").write_text(text)
+
+    async def spoil(self, source: KeySource, fault: KeyFault, known: VerificationKey) -> None:
+        """Put what is wrong beside the key's own file, or remove all files."""
+        assert source is not None
+        faulty = faulty_set(fault, known)
+        for old in self.path.iterdir() if faulty is None else ():
+            old.unlink()
+        if faulty is not None:
+            (self.path / "beside.jwks").write_bytes(faulty)
+        self.clock.now += 1
+
+    async def wait_in_vain(self, source: KeySource) -> None:
+        """Move the clock."""
+        assert source is not None
+        self.clock.now += KEPT + 1
 
 
 class TestJwksKeys(LimitedKeySourceContract):
