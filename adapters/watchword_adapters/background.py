@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class Background:
-    """A thread that begins at once, and ends with its work, with ``close``, or with the process."""
+    """A thread that begins at once, and ends with all of its works, with ``close``, or with the process."""
 
-    def __init__(self, name: str, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    def __init__(self, name: str, *works: Callable[[], Coroutine[Any, Any, object]]) -> None:
         self._loop = asyncio.new_event_loop()
-        self._work = work
+        self._works = works
         self._task: asyncio.Task[object] | None = None
         self._closed = False
         threading.Thread(target=self._run, name=name, daemon=True).start()
@@ -27,13 +27,21 @@ class Background:
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def close(self) -> None:
-        """End the work."""
+        """End the works: each puts in order what it has open."""
         self._closed = True
         self.call(self._cancel)
 
     def _cancel(self) -> None:
-        if self._task is not None and self._closed:
+        if (
+            self._task is not None and self._closed and not self._task.cancelling()
+        ):  # what it does then is not cut short
             self._task.cancel()
+
+    async def _work(self) -> None:
+        # gather() would end with the first that ends, and the others be cancelled again while they close connections.
+        async with asyncio.TaskGroup() as group:
+            for work in self._works:
+                group.create_task(work())
 
     def _run(self) -> None:
         async def main() -> None:

@@ -168,7 +168,7 @@ class SvidSigner:
         self._lock = threading.Lock()
         self._held: str | None = None
         self._came = asyncio.Event()
-        self._thread = Background("watchword-svid", self._work)
+        self._thread = Background("watchword-svid", self._announce_each, self._look_after_end)
         workload.listen(self._changed)
         _hold_in_forks(self)
 
@@ -239,9 +239,6 @@ class SvidSigner:
         self._came.set()
 
     # The thread
-
-    async def _work(self) -> None:
-        await asyncio.gather(self._announce_each(), self._look_after_end())
 
     async def _announce_each(self) -> None:
         while True:

@@ -279,7 +279,7 @@ class _Reading:
         self._has_lately = self._has_day = False
         self._waiting: list[tuple[_Pair, Future[VerificationKey | None]]] = []
         self._wake, self._wake_watch = asyncio.Event(), asyncio.Event()
-        self._thread = Background("watchword-spiffe", self._work)
+        self._thread = Background("watchword-spiffe", self._read_on, self._watch)
 
     @property
     def failure(self) -> str | None:
@@ -307,9 +307,6 @@ class _Reading:
         self._waiting.append((pair, answer))
         self._answer(0, told=False)  # it may have become known meanwhile
         self._wake.set()
-
-    async def _work(self) -> None:
-        await asyncio.gather(self._read_on(), self._watch())
 
     async def _watch(self) -> None:
         """Look after the bundles, whether the channel can be read or not: whoever is taken out of them is gone."""
