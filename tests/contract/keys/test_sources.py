@@ -17,9 +17,11 @@ from tests.support.board import Board
 from tests.support.key_server import Answer, KeyServer, authority, serving
 from tests.support.nats_tokens import Holder
 from tests.support.workload_api import Authority, Svid, p256
+from tests.unit.control.test_following import World
 from watchword import Algorithm, MemoryKeys, Policy, SigningKey, VerificationKey, Watchword
 from watchword.jwk import MAX_SET_BYTES, to_jwks
 from watchword.spi import KeyChain, KeySource
+from watchword.statements import GiveKey
 from watchword_adapters.contract.key_source import (
     ChangingKeySourceContract,
     FailingKeySourceContract,
@@ -28,6 +30,7 @@ from watchword_adapters.contract.key_source import (
     LimitedKeySourceContract,
     faulty_set,
 )
+from watchword_adapters.control.keys import ControlKeys
 from watchword_adapters.keys.environment import keys_in
 from watchword_adapters.keys.files import FileKeys
 from watchword_adapters.keys.https import Https
@@ -435,3 +438,28 @@ class TestEnvironment(KeySourceContract):
         """Return a source over a variable."""
         self.monkeypatch.setenv("AGENT_KEYS", to_jwks(keys))
         return keys_in("AGENT_KEYS")
+
+
+class TestControlKeys(KeySourceContract):
+    """The control log keeps the contract; it gives keys under their default ids, and revokes them by itself."""
+
+    alice = "agent://acme/alice"
+    bob = "agent://acme/bob"
+
+    @pytest.fixture(autouse=True)
+    def _log(self, tmp_path: Path) -> None:
+        self.world = World(tmp_path)
+
+    def own(
+        self, principal: str, key_id: bytes, algorithm: Algorithm = Algorithm.ED25519, **validity: int
+    ) -> tuple[SigningKey, VerificationKey]:
+        """Return a key as an operator may give it."""
+        assert key_id
+        validity.pop("revoked_at", None)
+        key = SigningKey.generate(algorithm)
+        found = VerificationKey.from_public_key(key.public, principal=principal, key_id=key.key_id, **validity)
+        return key, found
+
+    async def make_source(self, keys: Sequence[VerificationKey]) -> KeySource:
+        """Return what an operator has given."""
+        return ControlKeys(await self.world.say(*map(GiveKey, keys)), [])
