@@ -5,11 +5,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 4
 
-.PHONY: help setup native native-audit demo test engines interop lint format bench chaos trust-report docs lock clean
+.PHONY: help setup native native-audit demo test engines interop lint format bench chaos trust-report sources-report docs lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: $(READY) ## make .venv with everything that is needed
 
@@ -104,11 +104,15 @@ chaos: $(READY) ## kills, restarts and replays on real brokers: a table, and bui
 trust-report: $(READY) ## how fast trust moves, what rules and floods cost: build/reports/trust.json (SMALL=1)
 	@$(BIN)/python -m benchmarks.trust.report $(if $(SMALL),--small)
 
+sources-report: $(READY) ## how fast each key source learns and forgets keys, what each place of private keys costs: build/reports/sources.json
+	@$(BIN)/python -m benchmarks.sources.report $(addprefix --source ,$(SOURCES))
+
 docs: $(READY) ## build the documentation into build/docs, links checked
 	@$(BIN)/mkdocs build --strict --quiet && echo "==> build/docs/index.html"
 
-lock: $(READY) ## renew requirements.lock from the ranges in pyproject.toml
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --group dev --upgrade \
+lock: $(READY) ## renew requirements.lock from the ranges in pyproject.toml (PINNED=1 only adds what is missing)
+	@# Not --all-extras: no index has the native engine yet.
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra all --group dev $(if $(PINNED),,--upgrade) \
 	    --no-header --no-annotate --no-emit-package watchword --output-file requirements.lock pyproject.toml
 
 clean: ## remove what make has made

@@ -10,7 +10,7 @@ from xdist.workermanage import NodeManager  # type: ignore[import-untyped]  # it
 from tests.support import stand_in
 from watchword import engine, verifier
 
-pytest_plugins = ["tests.brokers.plugin"]
+pytest_plugins = ["tests.brokers.plugin", "tests.custody.plugin"]
 
 # On a busy machine a process that has run its tests takes longer than ten seconds to write down what they covered.
 NodeManager.EXIT_TIMEOUT = 120

@@ -10,21 +10,22 @@ from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import ValidationError
 
-from watchword import ConfigurationError, Mode, SigningKey, Watchword
+from watchword import ConfigurationError, MemoryKeys, Mode, SigningKey, Unavailable, Watchword
 from watchword.control import Control
 from watchword.extras import what_to_install
-from watchword.keys import listed
+from watchword.keys import listed, public_half
 from watchword.mistakes import explain
 from watchword.patterns import TokenTree
-from watchword.settings import ControlSettings, KafkaSettings, NatsSettings
+from watchword.settings import ControlSettings, KafkaSettings, NatsSettings, SignerSettings
 from watchword.signer import BATCH
-from watchword.spi import Audit, Context, KeyChain, NamedBackend
+from watchword.spi import Audit, Context, KeyChain, NamedBackend, RenewableKeys, RotatingBackend, ShownBackend
 from watchword.trust import Trust
 from watchword_adapters import plugins
+from watchword_adapters.agent_context import AgentContext
 from watchword_adapters.bus_options import kafka_options, nats_options
 from watchword_adapters.control.following import Parts
 from watchword_adapters.control.keys import ControlKeys
@@ -41,18 +42,35 @@ from watchword_adapters.trust_file import TrustFile
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from watchword.settings import Address, Settings, SignerSettings
+    from watchword import Policy
+    from watchword.settings import Address, KeySourceSettings, Settings
     from watchword.spi import Channel, KeySource, ReplayStore, TrustScore, Warn
     from watchword_adapters.control.log import ControlLog
     from watchword_adapters.control.presence import PresenceChannel
 
 _CONTROL: Final = "control"
+_NO_ROOT: Final = frozenset({_CONTROL, "spiffe"})
+"""Sources of no operator's key: what an operator says would lapse with a key that ends within the hour."""
+
 _DAY: Final = 86_400.0
 _SOON: Final = 14 * _DAY
 """Seconds before the end of our own key from which on it is told."""
 
 _READ_ONCE: Final = ("realm", "principal", "signer", "replay", "quarantine", "telemetry", "control")
-"""Tables that hold after a restart only; of the signer the file with its key is followed, of control the operators."""
+"""Tables that hold after a restart only; of control the operators are followed, and of the signer its key.
+
+That is the file with the key, or where the key is held elsewhere what the settings say of it; a key that rotates by
+itself needs neither.
+"""
+
+_SETTLED: Final = 2.0
+"""Seconds after a change within which a file may change again without showing it."""
+
+_IN_FILES: Final = frozenset({"file", "nkey"})
+"""Signers whose file is followed."""
+
+_WHOLE: Final = (FileKeys, MemoryKeys)
+"""Sources all of whose keys are there from the start on."""
 
 _SIMILAR: Final = 0.8
 _NAMED: Final = 10
@@ -100,6 +118,15 @@ def build(
     return _build(settings, directory=directory, clock=clock, replay=replay, trust=None, warn=warn)[0].agent
 
 
+@runtime_checkable
+class Closable(Protocol):
+    """A key source that has something open, which ends when others take its place."""
+
+    def close(self) -> None:
+        """Close it."""
+        ...
+
+
 class _Made(NamedTuple):
     """What settings became."""
 
@@ -122,8 +149,8 @@ def _build(
 ) -> tuple[_Made, Context]:
     policy = settings.to_policy()
     audit = Audit(clock=clock)
-    context = Context(realm=settings.realm, directory=directory, clock=clock, policy=policy, warn=warn or audit.warn)
-    key = None if settings.signer is None else _signing_key(settings.signer, context)
+    context = _context(settings, directory=directory, clock=clock, policy=policy, warn=warn or audit.warn)
+    key = None if settings.signer is None else signing_key(settings.signer, context)
     channel = settings.to_control()
     control = None if settings.control is None else Control(settings.control.to_operators(), clock=clock)
     sources = _key_sources(settings, context, control)
@@ -158,6 +185,21 @@ def _build(
     return _Made(agent, settings, sources, key, control, follower), context
 
 
+def _context(
+    settings: Settings, *, directory: Path, clock: Callable[[], float], policy: Policy, warn: Warn
+) -> AgentContext:
+    channel = settings.to_presence()
+    return AgentContext(
+        realm=settings.realm,
+        directory=directory,
+        clock=clock,
+        policy=policy,
+        warn=warn,
+        principal=settings.principal,
+        presence=None if channel is None else partial(_open_presence, settings, directory, channel),
+    )
+
+
 def control_parts(agent: Watchword, settings: Settings, directory: Path) -> Parts:
     """Return what follows the control log of these settings, beside the agent that they became.
 
@@ -166,12 +208,8 @@ def control_parts(agent: Watchword, settings: Settings, directory: Path) -> Part
     channel = settings.to_control()
     if channel is None or settings.control is None:
         raise ConfigurationError('control: no channel; write [control] with channel = "nats://<realm>/<subject>"')
-    context = Context(
-        realm=settings.realm,
-        directory=directory,
-        clock=agent.clock,
-        policy=agent.verifier.policy,
-        warn=agent.audit.warn,
+    context = _context(
+        settings, directory=directory, clock=agent.clock, policy=agent.verifier.policy, warn=agent.audit.warn
     )
     return _parts(agent, settings, context, Control(settings.control.to_operators(), clock=agent.clock), channel)
 
@@ -179,7 +217,7 @@ def control_parts(agent: Watchword, settings: Settings, directory: Path) -> Part
 def _parts(agent: Watchword, settings: Settings, context: Context, control: Control, channel: Channel) -> Parts:
     """Return what a follower needs; it asks key files of its own, for it runs in another thread."""
     assert settings.control is not None  # noqa: S101 - for the type checker
-    with_root = settings.model_copy(update={"keys": [one for one in settings.keys if one.source != _CONTROL]})
+    with_root = settings.model_copy(update={"keys": [one for one in settings.keys if one.source not in _NO_ROOT]})
     root = _all_of(_key_sources(with_root, context, None))
     if root is None:
         raise ConfigurationError(
@@ -224,6 +262,12 @@ def open_presence(
     agent: Watchword, settings: Settings, directory: Path, channel: Channel, **options: Any
 ) -> PresenceChannel:
     """Return the channel of announcements, not connected yet; ``options`` take the place of ``[nats]``, ``[kafka]``."""
+    return _open_presence(settings, directory, channel, agent, **options)
+
+
+def _open_presence(
+    settings: Settings, directory: Path, channel: Channel, agent: Watchword, **options: Any
+) -> PresenceChannel:
     try:
         if channel.scheme == "kafka":
             from watchword_adapters.kafka.presence import KafkaPresence  # noqa: PLC0415 - comes with an extra
@@ -263,6 +307,7 @@ class _SettingsFile:
         self._first = made.settings
         self._mistake: str | None = None
         self._told_at = -math.inf
+        self._key_state: object = None
         self._tell_of_end()
 
     def read(self, *, again: bool) -> Change | None:
@@ -279,31 +324,47 @@ class _SettingsFile:
 
     def _changed(self, *, again: bool) -> Change | None:
         made = self._made
-        text, new_key = read_text(self._path), self._new_key()
+        text, new_key = read_text(self._path), self._key_in_file(again=again)
         if text == self._text and new_key is None and not again:
             self._mistake = None
             return None
         settings = settings_of(text, self._path)
-        context, key = replace(self._context, policy=settings.to_policy()), new_key or made.key
+        context = replace(self._context, policy=settings.to_policy())
+        held = self._key_elsewhere(settings.signer, context)
+        key = new_key or held or made.key
         settings.to_control()
         settings.to_presence()
+        known = [*zip(made.settings.keys, made.sources, strict=True)]
+        kept = [(chosen, source) for chosen, source in known if not again or isinstance(source, RenewableKeys)]
         same = settings.keys == made.settings.keys and not again
-        sources = made.sources if same else _key_sources(settings, context, made.control)
+        sources = made.sources if same else _key_sources(settings, context, made.control, kept)
         _check_owners(settings.principal, sources, key)
         _check_names(settings, sources, context)
-        later = tuple(name for name in _READ_ONCE if _read_once(settings, name) != _read_once(self._first, name))
+        once = (tuple(_read_once(one, name, made.key) for name in _READ_ONCE) for one in (self._first, settings))
+        later = tuple(name for name, before, after in zip(_READ_ONCE, *once, strict=True) if before != after)
         told = [*changes(made.settings, settings), *([] if new_key is None else ["signer's key"])]
+        for source in sources if again else ():
+            if isinstance(source, RenewableKeys):
+                source.renew()
         before, self._mistake = made.settings.control, None
         self._text, self._made = text, made._replace(settings=settings, sources=sources, key=key)
-        then = None
+        gone = [source for source in made.sources if isinstance(source, Closable) and source not in sources]
+        operators = None
         if made.follower is not None and settings.control is not None and settings.control != before:
-            then = partial(made.follower.switch, settings.control.to_operators())
-        return Change(context.policy, _all_of(sources), new_key, later, ", ".join(told) or "nothing", then)
+            operators = partial(made.follower.switch, settings.control.to_operators())
+
+        def then() -> None:
+            for source in gone:
+                source.close()
+            if operators is not None:
+                operators()
+
+        return Change(context.policy, _all_of(sources), new_key or held, later, ", ".join(told) or "nothing", then)
 
     def _tell_of_end(self) -> None:
         """Tell once a day that our own key ends soon; one that is replaced in time is never missed."""
         made, now = self._made, self._context.clock()
-        if made.key is None or now < self._told_at + _DAY:
+        if made.key is None or isinstance(made.key, RotatingBackend) or now < self._told_at + _DAY:
             return
         self._told_at = now
         for key in (key for source in made.sources for key in listed(source)):
@@ -317,13 +378,35 @@ class _SettingsFile:
                         remedy="watchword key rotate, or a new key by hand: docs/rotation.md",
                     )
 
-    def _new_key(self) -> SigningKey | None:
-        """Return the key that stands in the signer's file now, if it is another one."""
+    def _key_in_file(self, *, again: bool) -> SigningKey | None:
+        """Return the key that stands in the signer's file now, if it is another one.
+
+        A file that shows no change is not read again: to decrypt a key is made to take long.
+        """
         signer, known = self._first.signer, self._made.key
-        if signer is None or signer.source != "file" or not isinstance(known, SigningKey):
+        if signer is None or signer.source not in _IN_FILES or not isinstance(known, SigningKey):
             return None
-        found = _signing_key(signer, replace(self._context, warn=lambda *_, **__: None))  # the start has warned
+        state = _state_of_key(signer, self._context)
+        if state is not None and state == self._key_state and not again:
+            return None
+        found = signing_key(signer, replace(self._context, warn=lambda *_, **__: None))  # the start has warned
+        self._key_state = state
         return found if isinstance(found, SigningKey) and found.public != known.public else None
+
+    def _key_elsewhere(self, named: SignerSettings | None, context: Context) -> NamedBackend | None:
+        """Return the key that the settings name now, where it is held elsewhere and they say something else of it."""
+        before, known = self._made.settings.signer, self._made.key
+        if before is None or named is None or known is None or not _is_followed(named, known):
+            return None
+        if before.source != named.source or before.options == named.options:
+            return None
+        try:
+            found = signing_key(named, context)
+        except Unavailable as error:
+            raise ConfigurationError(f"signer: {error}") from error
+        if len(found.key_id) != len(known.key_id) or isinstance(found, SigningKey) != isinstance(known, SigningKey):
+            raise ConfigurationError("signer: a key whose id has another length, or that is held otherwise: restart")
+        return found
 
 
 @contextmanager
@@ -351,20 +434,30 @@ def journal_of(settings: Settings, context: Context) -> FileJournal | None:
     )
 
 
-def _signing_key(chosen: SignerSettings, context: Context) -> NamedBackend:
+def signing_key(chosen: SignerSettings, context: Context) -> NamedBackend:
+    """Return the key that ``[signer]`` names; ConfigurationError, or Unavailable where whoever holds it is away."""
     key = _made(plugins.SIGNERS, chosen.source, "signer", "source", chosen.options, context)
     if not isinstance(key, NamedBackend):
         raise ConfigurationError(f'signer.source = "{chosen.source}": the plug-in gave no key_id and algorithm')
     return key
 
 
-def _key_sources(settings: Settings, context: Context, control: Control | None) -> list[KeySource]:
-    """Make the sources; the one that is called control gives what operators have given, where no other differs."""
+def _key_sources(
+    settings: Settings,
+    context: Context,
+    control: Control | None,
+    kept: Iterable[tuple[KeySourceSettings, KeySource]] = (),
+) -> list[KeySource]:
+    """Make the sources; the one that is called control gives what operators have given, where no other differs.
+
+    ``kept`` are those that stay where their settings do: what they hold may be had nowhere else just now.
+    """
     sources: list[KeySource | None] = []
     for number, chosen in enumerate(settings.keys):
         where = f"keys[{number}]"
         if chosen.source != _CONTROL:
-            sources.append(_made(plugins.KEY_SOURCES, chosen.source, where, "source", chosen.options, context))
+            same = next((source for before, source in kept if before == chosen), None)
+            sources.append(same or _made(plugins.KEY_SOURCES, chosen.source, where, "source", chosen.options, context))
             continue
         if chosen.options or control is None or None in sources:
             raise ConfigurationError(
@@ -375,10 +468,28 @@ def _key_sources(settings: Settings, context: Context, control: Control | None) 
     return [ControlKeys(control, others) if source is None and control else source for source in sources]  # type: ignore[misc]  # None only with control
 
 
-def _read_once(settings: Settings, name: str) -> object:
+def _read_once(settings: Settings, name: str, key: NamedBackend | None) -> object:
     """Return what of a table holds after a restart only."""
     found = getattr(settings, name)
+    if isinstance(found, SignerSettings) and _is_followed(found, key):
+        return found.source, found.batch
     return found.model_copy(update={"operators": []}) if isinstance(found, ControlSettings) else found
+
+
+def _is_followed(signer: SignerSettings, key: NamedBackend | None) -> bool:
+    """Return True if what the settings say of the key may change: not of a file, nor of one that rotates by itself."""
+    return signer.source not in _IN_FILES and not isinstance(key, RotatingBackend)
+
+
+def _state_of_key(signer: SignerSettings, context: Context) -> object:
+    """Return what shows whether the signer's file changed; None where it may change without showing it."""
+    try:
+        status = (context.directory / str(signer.options.get("key"))).stat()
+    except OSError:
+        return None
+    newest = max(status.st_mtime, status.st_ctime)
+    same = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return same if newest + _SETTLED < time.time() else None
 
 
 def _all_of(sources: list[KeySource]) -> KeySource | None:
@@ -401,10 +512,11 @@ def _made(  # noqa: PLR0917 - one row of a table
 
 def _check_owners(principal: str | None, sources: Iterable[KeySource], key: NamedBackend | None) -> None:
     """Refuse a public key that two principals own: within a source the source sees it, between sources nobody else."""
-    own = key.verification_key(principal) if isinstance(key, SigningKey) and principal is not None else None
-    owners = {} if own is None else {own.public_bytes: own.principal}
+    owners: dict[bytes, str] = {}
+    if isinstance(key, ShownBackend) and principal is not None:
+        owners[public_half(key, principal).public_bytes] = principal
     for source in sources:
-        for found in source.keys if isinstance(source, FileKeys) else ():
+        for found in source.keys if isinstance(source, _WHOLE) else ():
             owner = owners.setdefault(found.public_bytes, found.principal)
             if owner != found.principal:
                 raise ConfigurationError(
@@ -419,7 +531,7 @@ def _check_names(settings: Settings, sources: Iterable[KeySource], context: Cont
     """
     known: set[str] = set()
     for source in sources:
-        if not isinstance(source, FileKeys):
+        if not isinstance(source, _WHOLE):
             return
         known |= {key.principal for key in source.keys}
     # Found at once: a set may have 20,000 keys, and the policy as many rules.

@@ -7,7 +7,7 @@ ConfigurationError, or lets pydantic's ValidationError out, for options that it 
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, metadata
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from watchword import ConfigurationError
@@ -44,7 +44,9 @@ def find(group: str, name: str, *, where: str) -> _Factory:
     try:
         factory: _Factory = entry.load()
     except Exception as error:
-        hint = what_to_install(error) if isinstance(error, ModuleNotFoundError) else None
+        # Two plug-ins may want one library: then the extra of this one's own name brings all that it wants.
+        extra = name if name in (metadata("watchword").get_all("Provides-Extra") or ()) else None
+        hint = what_to_install(error, extra) if isinstance(error, ModuleNotFoundError) else None
         told = hint or f"{entry.value} cannot be loaded: {error}"
         raise ConfigurationError(f'{where} = "{name}": {told}') from error
     return factory

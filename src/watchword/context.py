@@ -29,13 +29,17 @@ class Warn(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What a plug-in may need; relative paths start from ``directory``, and ``clock`` is the wall clock, in seconds."""
+    """What a plug-in may need; relative paths start from ``directory``, and ``clock`` is the wall clock, in seconds.
+
+    ``principal`` is who this process is; None where the settings name nobody.
+    """
 
     realm: str
     directory: Path
     clock: Callable[[], float]
     policy: Policy
     warn: Warn
+    principal: str | None = None
 
     @staticmethod
     def validate(model: type[Model], options: Mapping[str, Any]) -> Model:

@@ -6,16 +6,23 @@ from typing import Final
 
 _EXTRAS: Final = {
     "aiokafka": "kafka",
+    "boto3": "kms",
+    "botocore": "kms",
     "cbor2": "demo",
     "faststream": "faststream",
+    "grpc": "spiffe",
+    "httpx": "jwks",
     "nats": "nats",
+    "pkcs11": "pkcs11",
     "pytest": "testing",
     "opentelemetry": "telemetry",
     "opentelemetry.exporter": "prometheus",
     "opentelemetry.sdk": "prometheus",
     "prometheus_client": "prometheus",
     "redis": "redis",
+    "rfc8785": "a2a",
     "rich": "cli",
+    "spiffe": "spiffe",
     "typer": "cli",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
@@ -22,6 +22,22 @@ MAX_SET_BYTES: Final = 4 * 1024 * 1024
 MAX_SET_KEYS: Final = 20_000
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})  # RFC 7518 section 6
 _TIME_LIMIT: Final = 1 << 33
+
+_KINDS: Final = {
+    ("OKP", "Ed25519"): frozenset({None, "Ed25519", "EdDSA"}),
+    ("EC", "P-256"): frozenset({None, "ES256", "ESP256"}),
+}
+"""Kind and curve of a key that we use, and its ``alg``, which may be left out."""
+
+_PUBLISHED: Final = frozenset(
+    {
+        "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",  # RFC 8032 section 7.1, RFC 8037 appendix A
+        "JrQLj5P_89iXES9-vFgrIy29clF9CC_oPPsw3c5D0bs",  # RFC 9421 appendix B.1.4
+        "qIVYZVLCrPZHGHjP17CTW0_-D9Lfw0EkjqF7xB4FivA",  # RFC 9421 appendix B.1.3
+        "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",  # RFC 7515 appendix A.3
+    }
+)
+"""The ``x`` of keys whose private halves stand in RFCs: examples are copied, and then anybody can sign."""
 
 
 def to_jwk(key: VerificationKey) -> dict[str, object]:
@@ -43,6 +59,38 @@ def to_jwks(keys: Iterable[VerificationKey]) -> str:
 
 def parse_jwks(data: bytes) -> list[VerificationKey]:
     """Read a JWK Set; ConfigurationError names the first key at fault and what to write instead."""
+    return [parse_jwk(entry, f"key {number}") for number, entry in enumerate(_entries(data), 1)]
+
+
+class SharedSet(NamedTuple):
+    """What a set has for us: keys, and how many others were passed over."""
+
+    keys: list[VerificationKey]
+    passed_over: int
+
+
+def parse_shared_jwks(data: bytes, *, owner: str | None = None, most: int = MAX_SET_KEYS) -> SharedSet:
+    """Read a JWK Set that was not made for us alone; ConfigurationError as for ``parse_jwks``.
+
+    Keys of another kind or purpose are passed over (RFC 7517 section 5). A key without "principal" is ``owner``'s.
+    Secrets are refused, whatever they are for, and so are keys whose private half everybody knows.
+    """
+    keys, passed_over = list[VerificationKey](), 0
+    for number, entry in enumerate(_entries(data, most), 1):
+        where = f"key {number}"
+        members = _checked(entry, where)
+        if members.get("kty") == "oct":
+            raise ConfigurationError(f"{where}: a symmetric key in a public set: whoever verifies by it can sign")
+        if str(members.get("x")) in _PUBLISHED:
+            raise ConfigurationError(f"{where}: an example out of an RFC, whose private half everybody knows")
+        if not _is_of_our_kind(members) or not _is_for_signatures(members):
+            passed_over += 1
+        else:
+            keys.append(parse_jwk(members if owner is None else {"principal": owner} | members, where))
+    return SharedSet(keys, passed_over)
+
+
+def _entries(data: bytes, most: int = MAX_SET_KEYS) -> list[object]:
     if len(data) > MAX_SET_BYTES:
         raise ConfigurationError(f"key set of {len(data)} bytes: at most {MAX_SET_BYTES}")
     try:
@@ -51,37 +99,31 @@ def parse_jwks(data: bytes) -> list[VerificationKey]:
         raise ConfigurationError('not JSON, or no object, or a name twice: write a JWK Set, {"keys": [...]}') from None
     if not isinstance(entries, list):
         raise ConfigurationError('no list "keys": write a JWK Set, {"keys": [...]}')
-    if len(entries) > MAX_SET_KEYS:
-        raise ConfigurationError(f"key set of {len(entries)} keys: at most {MAX_SET_KEYS}")
-    return [parse_jwk(entry, f"key {number}") for number, entry in enumerate(entries, 1)]
+    if len(entries) > most:
+        raise ConfigurationError(f"key set of {len(entries)} keys: at most {most}")
+    return entries
 
 
 def parse_jwk(entry: object, where: str) -> VerificationKey:
     """Make a key of the members of a JWK; ConfigurationError begins with ``where``."""
-    if not isinstance(entry, dict):
-        raise ConfigurationError(f"{where}: not an object")
-    if _PRIVATE & entry.keys():
-        raise ConfigurationError(
-            f"{where}: private key material in a public set; publish the public half, replace the key"
-        )
-    principal = entry.get("principal")
+    members = _checked(entry, where)
+    principal = members.get("principal")
     if not isinstance(principal, str):
         raise ConfigurationError(f'{where}: no "principal"; name the agent that owns the key')
-    operations = entry.get("key_ops", ["verify"])
-    if entry.get("use", "sig") != "sig" or not (isinstance(operations, list) and "verify" in operations):
+    if not _is_for_signatures(members):
         raise ConfigurationError(f'{where}: not for signatures; set "use": "sig"')
-    kid = entry.get("kid")
+    kid = members.get("kid")
     if kid is not None and not isinstance(kid, str):
         raise ConfigurationError(f'{where}: "kid" is not text')
     try:
-        public = _public(entry)
+        public = _public(members)
         return VerificationKey.from_public_key(
             public,
             principal=principal,
             key_id=thumbprint_id(public) if kid is None else kid.encode(),
-            not_before=_time(entry, "nbf"),
-            not_after=_time(entry, "exp"),
-            revoked_at=_time(entry, "revoked"),
+            not_before=_time(members, "nbf"),
+            not_after=_time(members, "exp"),
+            revoked_at=_time(members, "revoked"),
         )
     except UnicodeEncodeError:
         raise ConfigurationError(f"{where}: text that is not Unicode") from None
@@ -89,18 +131,39 @@ def parse_jwk(entry: object, where: str) -> VerificationKey:
         raise ConfigurationError(f"{where}: {error}") from None
 
 
-def _public(entry: Mapping[str, object]) -> PublicKey:
-    match entry.get("kty"), entry.get("crv"), entry.get("alg"):
-        case "OKP", "Ed25519", None | "Ed25519" | "EdDSA":
-            return ed25519.Ed25519PublicKey.from_public_bytes(_raw(entry, "x"))
-        case "EC", "P-256", None | "ES256" | "ESP256":
-            point = b"\x04" + _raw(entry, "x") + _raw(entry, "y")
-            try:
-                return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
-            except ValueError:
-                raise ConfigurationError("x and y are no point of P-256") from None
-        case _:
-            raise ConfigurationError('use "kty": "OKP", "crv": "Ed25519", or "kty": "EC", "crv": "P-256"')
+def _checked(entry: object, where: str) -> dict[str, object]:
+    """Return the members of a JWK in which there is no secret."""
+    if not isinstance(entry, dict):
+        raise ConfigurationError(f"{where}: not an object")
+    if _PRIVATE & entry.keys():
+        raise ConfigurationError(
+            f"{where}: private key material in a public set; publish the public half, replace the key"
+        )
+    return entry
+
+
+def _is_for_signatures(members: Mapping[str, object]) -> bool:
+    operations = members.get("key_ops", ["verify"])
+    return members.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations
+
+
+def _is_of_our_kind(members: Mapping[str, object]) -> bool:
+    kind, curve, algorithm = (members.get(name) for name in ("kty", "crv", "alg"))
+    if not (isinstance(kind, str) and isinstance(curve, str) and isinstance(algorithm, str | None)):
+        return False
+    return algorithm in _KINDS.get((kind, curve), ())
+
+
+def _public(members: Mapping[str, object]) -> PublicKey:
+    if not _is_of_our_kind(members):
+        raise ConfigurationError('use "kty": "OKP", "crv": "Ed25519", or "kty": "EC", "crv": "P-256"')
+    if members["kty"] == "OKP":
+        return ed25519.Ed25519PublicKey.from_public_bytes(_raw(members, "x"))
+    point = b"\x04" + _raw(members, "x") + _raw(members, "y")
+    try:
+        return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
+    except ValueError:
+        raise ConfigurationError("x and y are no point of P-256") from None
 
 
 def _raw(entry: Mapping[str, object], name: str) -> bytes:

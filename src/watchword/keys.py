@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 SIGNATURE_BYTES: Final = 64
 _P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # SEC 2, 2.4.2
 _FIELD: Final = 2**255 - 19
+_ENCRYPTED: Final = "private key is encrypted: name its passphrase by passphrase_env or passphrase_file in [signer]"
+_NOT_ENCRYPTED: Final = "private key is not encrypted: leave its passphrase out, or encrypt it (openssl pkcs8 -topk8)"
 _D: Final = -121665 * pow(121666, -1, _FIELD) % _FIELD  # RFC 8032 section 5.1
 
 PublicKey: TypeAlias = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey
@@ -94,6 +96,16 @@ class RotatingBackend(NamedBackend, Protocol):
 
     def serve(self, signer: KeySwitch) -> None:
         """Have this signer switch to each new key; all have ids of one length."""
+        ...
+
+
+@runtime_checkable
+class ShownBackend(NamedBackend, Protocol):
+    """Port: a private key whose public half can be shown, to be published and to be compared."""
+
+    @property
+    def public(self) -> PublicKey:
+        """The public half."""
         ...
 
 
@@ -211,20 +223,24 @@ class SigningKey:
         return cls(ed25519.Ed25519PrivateKey.generate() if ed else ec.generate_private_key(ec.SECP256R1()))
 
     @classmethod
-    def from_pem(cls, pem: bytes, *, key_id: bytes | None = None) -> SigningKey:
-        """Read an unencrypted PKCS#8 PEM; ConfigurationError says what is wrong with another file."""
+    def from_pem(cls, pem: bytes, *, key_id: bytes | None = None, passphrase: bytes | None = None) -> SigningKey:
+        """Read a PKCS#8 PEM, encrypted if there is a ``passphrase``; ConfigurationError says what is wrong with it."""
         try:
-            private = serialization.load_pem_private_key(pem, password=None)
-        except TypeError:
-            raise ConfigurationError("private key is encrypted: decrypt it, or use a signer plug-in") from None
+            private = serialization.load_pem_private_key(pem, password=passphrase)
+        except TypeError:  # only these two: one is missing, or one too many
+            raise ConfigurationError(_ENCRYPTED if passphrase is None else _NOT_ENCRYPTED) from None
         except (ValueError, UnsupportedAlgorithm):
+            if passphrase is not None and b"ENCRYPTED" in pem:
+                raise ConfigurationError("the passphrase does not open it, or the file is damaged") from None
             raise ConfigurationError("not a PKCS#8 private key in PEM: make one with 'watchword keygen'") from None
         return cls(private, key_id=key_id)
 
-    def to_pem(self) -> bytes:
-        """Return the key as unencrypted PKCS#8 PEM; keep it in a file that only its owner reads."""
+    def to_pem(self, passphrase: bytes | None = None) -> bytes:
+        """Return the key as PKCS#8 PEM, encrypted if there is a ``passphrase``; keep it where only its owner reads."""
         return self._private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption() if passphrase is None else serialization.BestAvailableEncryption(passphrase),
         )
 
     async def sign(self, data: bytes) -> bytes:
@@ -237,18 +253,31 @@ class SigningKey:
         if self.algorithm == _ED25519:
             signature: bytes = private.sign(data)
             return signature
-        r, s = decode_dss_signature(private.sign(data, ec.ECDSA(hashes.SHA256())))
-        return with_low_s(r.to_bytes(32) + s.to_bytes(32))
+        return signature_from_der(private.sign(data, ec.ECDSA(hashes.SHA256())))
 
     def verification_key(self, principal: str) -> VerificationKey:
         """Return the public half, owned by ``principal``."""
-        return VerificationKey.from_public_key(self.public, principal=principal, key_id=self.key_id)
+        return public_half(self, principal)
 
     def __repr__(self) -> str:
         return f"SigningKey(algorithm={self.algorithm.name}, key_id={self.key_id!r})"
 
     def __reduce__(self) -> str:
         raise TypeError("a SigningKey is not pickled: a secret in a queue or cache is a secret lost")
+
+
+def public_half(backend: ShownBackend, principal: str) -> VerificationKey:
+    """Return the public half of a back-end's key, owned by ``principal``."""
+    return VerificationKey.from_public_key(backend.public, principal=principal, key_id=backend.key_id)
+
+
+def signature_from_der(der: bytes) -> bytes:
+    """Return the ESP256 signature, 64 bytes with low s, that ASN.1 holds; ValueError for what is none."""
+    try:
+        r, s = decode_dss_signature(der)
+        return with_low_s(r.to_bytes(SIGNATURE_BYTES // 2) + s.to_bytes(SIGNATURE_BYTES // 2))
+    except OverflowError:  # negative, or of a larger curve
+        raise ValueError("not a signature of P-256") from None
 
 
 def with_low_s(signature: bytes) -> bytes:
@@ -296,6 +325,15 @@ class ListedKeys(Protocol):
     @property
     def keys(self) -> tuple[VerificationKey, ...]:
         """The keys that it answers with now; it is no more than looked at, and by any thread."""
+        ...
+
+
+@runtime_checkable
+class RenewableKeys(Protocol):
+    """A key source that holds what it has fetched: where others are made anew, it is told to fetch anew."""
+
+    def renew(self) -> None:
+        """Take what is held for out of date, and keep it until something else is there; called by any thread."""
         ...
 
 

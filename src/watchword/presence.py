@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from watchword.control import OperatorKey
-    from watchword.message import VerifiedMessage
+    from watchword.message import Message, VerifiedMessage
 
 CONTENT_TYPE: Final = "application/vnd.watchword.presence+json"
 """The value of the covered header ``content-type``."""
+
+SVID_CONTENT_TYPE: Final = "application/vnd.watchword.svid+json"
+"""The same of messages on the presence channel that show a certificate, and are nothing to show to operators."""
 
 MAX_BYTES: Final = 48 * 1024
 MAX_ACCUSED: Final = 50
@@ -213,9 +216,7 @@ class Presence:
 
     def hear(self, message: VerifiedMessage) -> None:
         """Take in an announcement that verified; ValueError for what is none. The order does not matter."""
-        if not any(
-            name.lower() == "content-type" and value == CONTENT_TYPE.encode() for name, value in message.headers
-        ):
+        if not is_of_type(message, CONTENT_TYPE):
             raise ValueError(f"its covered content-type is not {CONTENT_TYPE}")
         said = parse_announcement(message.value or b"")
         heard = Instance(message.principal, message.key_id, message.issued_at, said)
@@ -258,6 +259,11 @@ class Presence:
         return tuple(
             Present(name, is_contained(name), live.get(name, ()), _reported(reports.get(name))) for name in found
         )
+
+
+def is_of_type(message: Message | VerifiedMessage, content_type: str) -> bool:
+    """Return True for a message that says it is of this content type."""
+    return any(name.lower() == "content-type" and value == content_type.encode() for name, value in message.headers)
 
 
 def _by_age(one: Instance) -> tuple[int, str]:

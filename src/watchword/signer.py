@@ -188,10 +188,12 @@ class Signer:
 
     async def _signed(self, drafts: Sequence[Draft]) -> list[Signed]:
         values: list[bytes] = []
-        by = self._by
+        by = self._by  # for all of it: while a signature is made, the signer may switch to another key
         for tree in self._trees([claims for claims, _, _ in drafts], by):
             try:
                 signature: object = await by.backend.sign(tree.data)
+            except Unavailable as error:  # which says more than its type does
+                raise Unavailable("signing", error.detail) from error
             except Exception as error:
                 raise Unavailable("signing", type(error).__name__) from error
             if not isinstance(signature, bytes) or len(signature) != SIGNATURE_BYTES:

@@ -10,7 +10,17 @@ from watchword.agent import Delivered
 from watchword.audit import Audit, Meter
 from watchword.context import Context, Warn
 from watchword.guard import MemoryReplayStore
-from watchword.keys import KeyChain, KeySource, KeySwitch, ListedKeys, NamedBackend, RotatingBackend, SigningBackend
+from watchword.keys import (
+    KeyChain,
+    KeySource,
+    KeySwitch,
+    ListedKeys,
+    NamedBackend,
+    RenewableKeys,
+    RotatingBackend,
+    ShownBackend,
+    SigningBackend,
+)
 from watchword.message import Channel, Expected, Message, ObservedMessage, Position, Request
 from watchword.quarantine import Quarantine, QuarantineLimits
 from watchword.quarantine_copy import HeaderStyle
@@ -41,10 +51,12 @@ __all__ = [
     "Quarantine",
     "QuarantineLimits",
     "ReaderBirth",
+    "RenewableKeys",
     "ReplayStore",
     "Request",
     "RotatingBackend",
     "SharedReplayStore",
+    "ShownBackend",
     "Signed",
     "Signer",
     "SigningBackend",

@@ -171,7 +171,7 @@ def _abilities(request: pytest.FixtureRequest) -> None:
             broker: Broker = request.getfixturevalue(f"{bus}_broker")
             if missing := sorted(broker.lacks & set(mark.args)):
                 reason = f"{broker} lacks {', '.join(missing)}"
-                if _required():
+                if required():
                     pytest.fail(reason, pytrace=False)
                 request.config.stash[ACCOUNT].skipped.append(f"{request.node.nodeid} ({', '.join(missing)})")
                 pytest.skip(reason)
@@ -192,7 +192,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def _broker(bus: Bus, config: pytest.Config, directories: pytest.TempPathFactory) -> Iterator[Broker]:
     account = config.stash[ACCOUNT]
     try:
-        broker, undetermined = start(bus, directories.mktemp(bus), required=_required())
+        broker, undetermined = start(bus, directories.mktemp(bus), required=required())
     except NotHereError as error:
         account.brokers[bus] = "none"
         pytest.fail(str(error), pytrace=False)
@@ -204,7 +204,8 @@ def _broker(bus: Bus, config: pytest.Config, directories: pytest.TempPathFactory
         broker.stop()
 
 
-def _required() -> bool:
+def required() -> bool:
+    """Return True if no test may be skipped for want of what it runs on."""
     return os.environ.get("WATCHWORD_TEST_BROKERS") == "required"
 
 

@@ -32,6 +32,14 @@ def test_a_group_on_kafka(kafka_bootstrap: str) -> None:
     assert run("kafka_group.py", kafka_bootstrap) == ["40 of 40 tasks handled, 0 twice; copies were dropped: True"]
 
 
+def test_a_key_source_of_ones_own() -> None:
+    """An agent in the table is heard, one that is not there is unknown."""
+    assert run("own_key_source.py") == [
+        "agent://acme/planner says b'scale up'",
+        "agent://acme/stranger is unknown_key",
+    ]
+
+
 @pytest.mark.parametrize("mode", ["auto", "strict"])
 def test_a_handler_without_a_broker(tmp_path: Path, mode: str) -> None:
     """What the page on tests shows passes as it stands, whatever pytest's settings say of coroutines."""

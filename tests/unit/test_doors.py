@@ -105,5 +105,5 @@ def test_a_missing_store_is_told_by_what_to_type(tmp_path: Path) -> None:
 
 def test_the_core_needs_no_client() -> None:
     """Without any client, and without what the command line needs, the core is imported and load works."""
-    for library in ("aiokafka", "nats", "redis", "rich", "typer", "cbor2"):
+    for library in ("aiokafka", "nats", "redis", "rich", "typer", "cbor2", "httpx", "rfc8785"):
         assert not _without(library, "import watchword; watchword.load, watchword.Watchword(realm='prod')")

@@ -19,9 +19,15 @@ FIRST = "import sys; from watchword_adapters.cli import main; sys.exit(main(['in
 INIT = (
     "import sys; from watchword_adapters.cli import main; sys.exit(main(['store', 'init', {!r}, '--accept-backlog']))"
 )
+CARD = "import sys; from watchword_adapters.cli import main; sys.exit(main(['key', 'import-card', 'a', '-p', 'a']))"
 SQLITE = '[replay]\nstore = "sqlite"\npath = "ids.db"\n'
+SIGNER = '[signer]\nsource = "{}"\n'
 PROMETHEUS = '[telemetry]\nprometheus = "127.0.0.1:0"\n'
-BROUGHT_BY = {"prometheus_client": "opentelemetry-exporter-prometheus"}
+SPIFFE = (
+    '[[keys]]\nsource = "spiffe"\ntrust_domains = ["acme.example"]\n[control]\nchannel = "nats://prod/c"\n'
+    'presence = "nats://prod/p"\n[[control.operators]]\nprincipal = "agent://a/o"\nmay = ["head"]\nover = ["**"]\n'
+)
+BROUGHT_BY = {"botocore": "boto3", "prometheus_client": "opentelemetry-exporter-prometheus", "grpc": "spiffe"}
 
 HINTS: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("import watchword.kafka", "", "kafka", ("aiokafka",)),
@@ -34,12 +40,17 @@ HINTS: list[tuple[str, str, str, tuple[str, ...]]] = [
         "from watchword.testing import verified_record; verified_record(b'', topic='t', principal='p')",
         "", "kafka", ("aiokafka",),
     ),
+    (LOAD, SPIFFE, "spiffe", ("spiffe", "grpc")),
     (LOAD, "[telemetry]\n", "telemetry", ("opentelemetry",)),
     (
         LOAD, PROMETHEUS, "prometheus",
         ("opentelemetry", "opentelemetry.sdk", "opentelemetry.exporter", "prometheus_client"),
     ),
+    (LOAD, SIGNER.format("pkcs11"), "pkcs11", ("pkcs11",)),
+    (LOAD, SIGNER.format("transit"), "transit", ("httpx",)),
+    (LOAD, SIGNER.format("aws_kms"), "kms", ("boto3", "botocore")),
     (LOAD, '[replay]\nstore = "redis"\nurl = "redis://localhost"\n', "redis", ("redis",)),
+    (LOAD, '[[keys]]\nsource = "jwks"\nurl = "https://keys.acme.example/agents.jwks"\n', "jwks", ("httpx",)),
     (LOAD, '[replay]\nstore = "nats_kv"\nurl = "nats://localhost"\n', "nats", ("nats",)),
     ("from watchword_adapters.cli import main; raise SystemExit(main([]))", "", "cli", ("typer", "rich")),
     (TAIL.format("kafka"), "", "kafka", ("aiokafka",)),
@@ -48,6 +59,7 @@ HINTS: list[tuple[str, str, str, tuple[str, ...]]] = [
     (INIT.format("js:s:d"), f"{SQLITE}[nats]\n", "nats", ("nats",)),
     (FIRST.format("nats"), "", "nats", ("nats",)),
     (FIRST.format("kafka"), "", "kafka", ("aiokafka",)),
+    (CARD, "", "a2a", ("rfc8785",)),
     (DEMO.format("nats"), "", "demo", ("nats", "cbor2")),
     (DEMO.format("kafka"), "", "demo", ("aiokafka", "cbor2")),
 ]  # fmt: skip

@@ -14,7 +14,7 @@ import typer.main
 from watchword import ConfigurationError
 from watchword_adapters.cli import OK, WRONG_USE
 from watchword_adapters.cli.operator_app import contain, controlled, keyed, release
-from watchword_adapters.cli.options import SETTINGS, AsJson, Config
+from watchword_adapters.cli.options import SETTINGS, AsJson, Config, KeyKind
 
 app = typer.Typer(
     name="watchword",
@@ -74,13 +74,6 @@ def _take_literally(command: Any) -> None:
         _take_literally(below)
 
 
-class KeyKind(StrEnum):
-    """The algorithms of ``keygen``."""
-
-    ED25519 = "ed25519"
-    ESP256 = "esp256"
-
-
 class Bus(StrEnum):
     """Where the demo plays, or a quarantine is."""
 
@@ -121,6 +114,12 @@ def keygen(
     private: Annotated[Path | None, typer.Option(metavar="FILE", help="Private key; default NAME.pem.")] = None,
     public: Annotated[Path | None, typer.Option(metavar="FILE", help="Public key; default NAME.jwk.")] = None,
     *,
+    passphrase_env: Annotated[
+        str | None, typer.Option(metavar="VARIABLE", help="Encrypt the private key by what this variable holds.")
+    ] = None,
+    passphrase_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Encrypt the private key by what this file holds.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key pair: a private PEM that only you can read, and a public JWK.
@@ -128,9 +127,10 @@ def keygen(
     NAME is what follows the last '/' of the principal; where that is another team's, with the team before it. Existing
     files are never overwritten.
     """
-    from watchword_adapters.cli.keygen import make_pair  # noqa: PLC0415 - quick start
+    from watchword_adapters.cli.keygen import encrypting, make_pair  # noqa: PLC0415 - quick start
 
-    sys.stdout.write(make_pair(principal, algorithm.name, private, public, as_json=as_json))
+    passphrase = encrypting(passphrase_env, passphrase_file)
+    sys.stdout.write(make_pair(principal, algorithm.name, private, public, passphrase=passphrase, as_json=as_json))
 
 
 @app.command()

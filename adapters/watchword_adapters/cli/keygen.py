@@ -8,10 +8,26 @@ from pathlib import Path
 
 from watchword import Algorithm, ConfigurationError, SigningKey
 from watchword.jwk import to_jwk
+from watchword_adapters.cli.lines import warn
 from watchword_adapters.cli.names import check_typed, file_name
+from watchword_adapters.signers.secret import Secret
 
 
-def make_pair(principal: str, algorithm: str, private: Path | None, public: Path | None, *, as_json: bool) -> str:
+def encrypting(variable: str | None, file: str | None) -> bytes | None:
+    """Return the passphrase that a variable or a file holds; None if neither is named."""
+    found = Secret.named("passphrase", variable=variable, file=file, directory=Path(), warn=warn)
+    return None if found is None else found.read().encode()
+
+
+def make_pair(
+    principal: str,
+    algorithm: str,
+    private: Path | None,
+    public: Path | None,
+    *,
+    passphrase: bytes | None = None,
+    as_json: bool,
+) -> str:
     """Write a new key pair and return what to print; ConfigurationError, and no file, where one exists already."""
     check_typed(principal)
     if private is None or public is None:
@@ -23,7 +39,7 @@ def make_pair(principal: str, algorithm: str, private: Path | None, public: Path
     owned = key.verification_key(principal)
     if public.exists():
         raise ConfigurationError(f"{public} exists: name another file, or remove it")
-    create(private, key.to_pem(), 0o600)
+    create(private, key.to_pem(passphrase), 0o600)
     try:
         create(public, json.dumps(to_jwk(owned), indent=2).encode() + b"\n", 0o644)
     except ConfigurationError:
@@ -33,9 +49,10 @@ def make_pair(principal: str, algorithm: str, private: Path | None, public: Path
     if as_json:
         made = {"principal": principal, "kid": kid, "private": str(private), "public": str(public)}
         return json.dumps(made) + "\n"
+    mode = "mode 0600" if passphrase is None else "mode 0600, encrypted"
     return (
         f"key {kid} of {principal}\n"
-        f"private: {private} (mode 0600; keep it, and name it in [signer])\n"
+        f"private: {private} ({mode}; keep it, and name it in [signer])\n"
         f"public:  {public} (collect with 'watchword jwks')\n"
     )
 

@@ -22,7 +22,7 @@ from watchword_adapters.keys.public_files import list_files, read_keys
 from watchword_adapters.redriving import judge
 from watchword_adapters.settings_file import read_settings
 from watchword_adapters.signers.file import Options as FileSigner
-from watchword_adapters.signers.file import read_private_key
+from watchword_adapters.signers.file import passphrase_of, read_private_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from watchword.settings import Settings
     from watchword_adapters.cli.operating import Opened
     from watchword_adapters.control.desk import Desk
+    from watchword_adapters.signers.secret import Secret
 
 _THUMBPRINT: Final = 43
 _SEEN: Final = 30.0
@@ -205,7 +206,7 @@ def run_rotate(wanted: Rotation, *, as_json: bool) -> int:
     if life is not None and life <= overlap:
         raise ConfigurationError("--life: longer than --overlap")
     settings = read_settings(wanted.agent)
-    file, old = _signer_of(settings, wanted.agent)
+    agent = _signer_of(settings, wanted.agent)
     with_ = opened(wanted.config)
     if settings.principal in {one.principal for one in with_.parts.operators}:
         raise ConfigurationError(
@@ -217,7 +218,7 @@ def run_rotate(wanted: Rotation, *, as_json: bool) -> int:
             "nobody can say who knows the new key: name a channel in [control] presence, or add --wait 0"
         )
     times = _Times(overlap, wait, life, wanted.without)
-    return finish(_rotate(with_, str(settings.principal), file, old, times, as_json=as_json))
+    return finish(_rotate(with_, str(settings.principal), agent, times, as_json=as_json))
 
 
 class _Times(NamedTuple):
@@ -227,19 +228,33 @@ class _Times(NamedTuple):
     without: tuple[str, ...]
 
 
-def _signer_of(settings: Settings, path: Path) -> tuple[Path, SigningKey]:
+class _KeyFile(NamedTuple):
+    """An agent's private key and its file; ``passphrase`` is what encrypts it, if anything does."""
+
+    file: Path
+    key: SigningKey
+    passphrase: Secret | None
+
+
+def _signer_of(settings: Settings, path: Path) -> _KeyFile:
     """Return the file of an agent's private key, and the key; ConfigurationError where none can be replaced."""
     signer = settings.signer
-    if settings.principal is None or signer is None or signer.source != "file":
-        raise ConfigurationError(f'{path}: no [signer] with source = "file", so there is no key file to replace')
+    if settings.principal is None or signer is None:
+        raise ConfigurationError(f"{path}: no principal, or no [signer], so there is no key to replace")
+    if signer.source != "file":
+        raise ConfigurationError(
+            f'{path}: signer.source = "{signer.source}": its key is in no file: make another one where it is held, give'
+            " it by 'watchword key public' and 'watchword key publish', then name it in [signer] (docs/rotation.md)"
+        )
     chosen = FileSigner.model_validate(signer.options)
     if chosen.key_id is not None:
         raise ConfigurationError(f"{path}: signer.key_id: leave it out, or the new key would have the old one's id")
-    file = path.parent / chosen.key
-    return file, read_private_key(file, warn=warn)
+    file, passphrase = path.parent / chosen.key, passphrase_of(chosen, path.parent, warn)
+    return _KeyFile(file, read_private_key(file, warn=warn, passphrase=passphrase), passphrase)
 
 
-async def _rotate(with_: Opened, principal: str, file: Path, old: SigningKey, times: _Times, *, as_json: bool) -> int:
+async def _rotate(with_: Opened, principal: str, agent: _KeyFile, times: _Times, *, as_json: bool) -> int:
+    file, old, passphrase = agent
     new = SigningKey.generate(old.algorithm)
     async with with_.desk() as desk:
         clock = with_.agent.clock
@@ -255,7 +270,7 @@ async def _rotate(with_: Opened, principal: str, file: Path, old: SigningKey, ti
                 f"after {times.wait:g} s the new key is not known to {', '.join(missing)}; nothing was switched:"
                 " mend these, wait longer (--wait) or leave an agent that lies out (--without), and type it again"
             )
-        _replace_key(file, new)
+        _replace_key(file, new, passphrase)
         tell(step | {"step": "switched", "file": str(file)}, f"{file} has the new key", as_json=as_json)
         end = int(clock() + times.overlap)
         await desk.say(GiveKey(_ending(old, principal, end, desk)))
@@ -300,13 +315,13 @@ async def _heard_by_all(with_: Opened, desk: Desk, times: _Times) -> list[str]:
         await asyncio.sleep(min(_LOOK_EVERY, max(0.0, end - loop.time())))
 
 
-def _replace_key(file: Path, key: SigningKey) -> None:
-    """Put a private key in the place of another, in one step."""
+def _replace_key(file: Path, key: SigningKey, passphrase: Secret | None) -> None:
+    """Put a private key in the place of another, in one step, and encrypted as that one was."""
     try:
         descriptor, beside = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)  # readable by its owner only
         try:
             with os.fdopen(descriptor, "wb") as out:
-                out.write(key.to_pem())
+                out.write(key.to_pem(None if passphrase is None else passphrase.read().encode()))
                 out.flush()
                 os.fsync(descriptor)
             Path(beside).replace(file)

@@ -7,10 +7,13 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from watchword_adapters.cli.options import SETTINGS, AsJson, Config, Yes
+from watchword_adapters.cli.options import SETTINGS, AsJson, Config, KeyKind, Yes
 
 controlled = typer.Typer(no_args_is_help=True, help="Make, read and look after the control log.")
-keyed = typer.Typer(no_args_is_help=True, help="Give, list, revoke and rotate agents' keys on the control log.")
+keyed = typer.Typer(
+    no_args_is_help=True,
+    help="Show and make an agent's own key; give, list, revoke and rotate keys on the control log.",
+)
 
 _KEY_WITH_HYPHEN = re.compile(r"-[\w-]{15}|-[\w-]{42}", re.ASCII)
 
@@ -110,6 +113,43 @@ def attend(
     raise typer.Exit(run_attend(config, every))
 
 
+Otherwise = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with", metavar="NAME=VALUE", help="What [signer] is to say instead, as version=2; may be repeated."
+    ),
+]
+
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the JWK here; no file is overwritten.")
+]
+
+
+@keyed.command("public")
+def show_public(*, config: Config = SETTINGS, otherwise: Otherwise = None, output: Output = None) -> None:
+    """Print the public half of the key that [signer] names, as a JWK to be published; whoever holds it is asked.
+
+    It is a key that signs: a probe was signed by it and verified. Exit code 3 if whoever holds it does not answer.
+    """
+    from watchword_adapters.cli.own_key import run_public  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_public(config, otherwise or (), output))
+
+
+@keyed.command("generate")
+def generate(
+    *,
+    config: Config = SETTINGS,
+    algorithm: Annotated[KeyKind, typer.Option(help="Kind of key.")] = KeyKind.ED25519,
+    otherwise: Otherwise = None,
+    output: Output = None,
+) -> None:
+    """Make the key that [signer] names in its PKCS#11 token, which will not give it away, and print its public half."""
+    from watchword_adapters.cli.own_key import run_generate  # noqa: PLC0415 - quick start
+
+    raise typer.Exit(run_generate(config, algorithm.name, otherwise or (), output))
+
+
 @keyed.command("publish")
 def publish(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="JWK, JWK Set and PEM files, or directories.")],
@@ -163,6 +203,40 @@ def revoke(
     from watchword_adapters.cli.keys import run_revoke  # noqa: PLC0415 - quick start
 
     raise typer.Exit(run_revoke(key, config, yes=yes, as_json=as_json))
+
+
+@keyed.command("import-card")
+def import_card(
+    card: Annotated[
+        str, typer.Argument(metavar="CARD", help="Its file, its address, or https:// and its agent's host.")
+    ],
+    principal: Annotated[str, typer.Option("--principal", "-p", help="Who the agent is on the bus.")],
+    *,
+    jku: Annotated[
+        list[str] | None,
+        typer.Option("--jku", metavar="URL", help="A key set that the card may point to; may be repeated."),
+    ] = None,
+    keys: Annotated[
+        list[Path] | None,
+        typer.Option("--keys", metavar="FILE", help="A key set that you have, for the card's kid; may be repeated."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the keys here.")] = None,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Card and key sets may be in your own network.")
+    ] = False,
+    ca: Annotated[
+        Path | None, typer.Option("--ca", metavar="FILE", help="Authorities to trust, in PEM; default the system's.")
+    ] = None,
+) -> None:
+    """Take the keys that signed an A2A agent card, for an agent that signs its messages with the same one.
+
+    A key counts only out of a set that you name. Nothing is given to anybody yet: that is done by 'key publish'. Exit
+    code 1 if no such key has signed the card, 3 if card or set cannot be fetched.
+    """
+    from watchword_adapters.cli.cards import Import, run_import  # noqa: PLC0415 - quick start
+
+    wanted = Import(card, principal, tuple(jku or ()), tuple(keys or ()), output, allow_private, ca)
+    raise typer.Exit(run_import(wanted))
 
 
 @keyed.command("rotate")

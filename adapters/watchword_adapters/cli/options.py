@@ -1,5 +1,6 @@
 """Options that many commands have."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,3 +10,10 @@ Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="Th
 SETTINGS = Path("watchword.toml")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+class KeyKind(StrEnum):
+    """The algorithms of keys that are made."""
+
+    ED25519 = "ed25519"
+    ESP256 = "esp256"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from watchword import ConfigurationError, Rejected, Unavailable
-from watchword.presence import Presence
+from watchword.presence import SVID_CONTENT_TYPE, Presence, is_of_type
 from watchword.settings import parse_duration
 from watchword_adapters.cli import OK, UNAVAILABLE
 from watchword_adapters.cli.connecting import connection, each_explained, explained, silence
@@ -126,8 +126,10 @@ async def hear(found: Found, judging: Watchword, place: Place, *, since: float) 
     with explained("broker", options):
         reading = open_presence(place.agent, settings, place.directory, channel, **options)
     messages = reading.read(since=since, listen=settings.control.announce_every + _SPARE)
-    async with aclosing(each_explained("broker", messages, options)) as coming:
+    async with reading, aclosing(each_explained("broker", messages, options)) as coming:
         async for message in coming:
+            if is_of_type(message, SVID_CONTENT_TYPE):
+                continue
             try:
                 # Nothing is acknowledged here, so nothing must wait in memory for that.
                 verified = await judging.verifier.verify(replace(message, delivered_by=None))

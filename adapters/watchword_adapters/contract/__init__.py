@@ -5,14 +5,22 @@ Subclass a suite as ``TestMine``, make in it what it asks for, and run it with p
 
 import pytest
 
-_ROOMS = ("bus", "key_source", "quarantine", "replay_store", "shared_replay_store")
+_ROOMS = ("bus", "key_source", "quarantine", "replay_store", "shared_replay_store", "signing_backend")
 pytest.register_assert_rewrite(*(f"{__name__}.{room}" for room in _ROOMS))  # a failure shows what was compared
 
 from watchword_adapters.contract.bus import BusContract, BusHarness, Intake, Received, Tap, Wire
-from watchword_adapters.contract.key_source import ChangingKeySourceContract, KeySourceContract
+from watchword_adapters.contract.key_source import (
+    ChangingKeySourceContract,
+    FailingKeySourceContract,
+    KeyFault,
+    KeySourceContract,
+    LimitedKeySourceContract,
+    faulty_set,
+)
 from watchword_adapters.contract.quarantine import Fault, QuarantineContract
 from watchword_adapters.contract.replay_store import HORIZON, ReplayStoreContract, make_claim
 from watchword_adapters.contract.shared_replay_store import PER_PRINCIPAL, POLICY, SharedReplayStoreContract
+from watchword_adapters.contract.signing_backend import HeldElsewhereContract, SigningBackendContract, Trouble
 
 __all__ = [
     "HORIZON",
@@ -21,14 +29,21 @@ __all__ = [
     "BusContract",
     "BusHarness",
     "ChangingKeySourceContract",
+    "FailingKeySourceContract",
     "Fault",
+    "HeldElsewhereContract",
     "Intake",
+    "KeyFault",
     "KeySourceContract",
+    "LimitedKeySourceContract",
     "QuarantineContract",
     "Received",
     "ReplayStoreContract",
     "SharedReplayStoreContract",
+    "SigningBackendContract",
     "Tap",
+    "Trouble",
     "Wire",
+    "faulty_set",
     "make_claim",
 ]

@@ -1,15 +1,21 @@
 """The contract of a key source: subclass ``KeySourceContract``, make a source, and run it under pytest.
 
-``ChangingKeySourceContract`` is for sources whose keys can change while they are in use.
+``ChangingKeySourceContract`` is for sources whose keys can change while they are in use, ``FailingKeySourceContract``
+for those of them that others may spoil, or that may be out of reach, and ``LimitedKeySourceContract`` for those that
+read what others write, who may speak for some principals only.
 """
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar
+
+import pytest
 
 from watchword import Algorithm, SigningKey, VerificationKey
+from watchword.jwk import MAX_SET_BYTES, to_jwks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,14 +24,41 @@ if TYPE_CHECKING:
 
 ALICE = "agent://contract/alice"
 BOB = "agent://contract/bob"
+MALLORY = "agent://elsewhere/mallory"
+"""Of another organisation."""
 
 
-def _owned(key: SigningKey, principal: str, key_id: bytes, **validity: int) -> VerificationKey:
-    return VerificationKey.from_public_key(key.public, principal=principal, key_id=key_id, **validity)
+class KeyFault(StrEnum):
+    """What may become of the place that keys come from; of a wrong owner is a key that is somebody else's."""
+
+    OUTAGE = "outage"
+    GARBAGE = "garbage"
+    OVERSIZE = "oversize"
+    WRONG_OWNER = "wrong owner"
+    DUPLICATE_ID = "duplicate id"
 
 
 class KeySourceContract(ABC):
-    """What every ``KeySource`` does; the tests are coroutines for pytest-asyncio."""
+    """What every ``KeySource`` does; the tests are coroutines for pytest-asyncio.
+
+    ``alice`` and ``bob`` are two principals that it may have keys of.
+    """
+
+    alice: ClassVar[str] = ALICE
+    bob: ClassVar[str] = BOB
+
+    def own(
+        self, principal: str, key_id: bytes, algorithm: Algorithm = Algorithm.ED25519, **validity: int
+    ) -> tuple[SigningKey, VerificationKey]:
+        """Return a new key as the source is to have it; override it where it has other ids, kinds or bounds."""
+        key = SigningKey.generate(algorithm)
+        found = VerificationKey.from_public_key(key.public, principal=principal, key_id=key_id, **validity)
+        return key, found
+
+    def _public(
+        self, principal: str, key_id: bytes, algorithm: Algorithm = Algorithm.ED25519, **validity: int
+    ) -> VerificationKey:
+        return self.own(principal, key_id, algorithm, **validity)[1]
 
     @abstractmethod
     async def make_source(self, keys: Sequence[VerificationKey]) -> KeySource:
@@ -34,8 +67,8 @@ class KeySourceContract(ABC):
     async def test_a_known_key_is_found_whole(self) -> None:
         """The answer bears what was asked for, the same public key, its algorithm and its validity."""
         keys = [
-            _owned(SigningKey.generate(), ALICE, b"one", not_before=5, not_after=10, revoked_at=7),
-            _owned(SigningKey.generate(Algorithm.ESP256), BOB, b"two"),
+            self._public(self.alice, b"one", not_before=5, not_after=10, revoked_at=7),
+            self._public(self.bob, b"two", Algorithm.ESP256),
         ]
         source = await self.make_source(keys)
         for key in keys:
@@ -43,46 +76,46 @@ class KeySourceContract(ABC):
 
     async def test_a_found_key_verifies_what_its_owner_signed(self) -> None:
         """The key that comes back checks signatures, and only its own."""
-        key = SigningKey.generate()
-        found = await (await self.make_source([_owned(key, ALICE, b"one")])).find(ALICE, b"one")
+        key, public = self.own(self.alice, b"one")
+        found = await (await self.make_source([public])).find(self.alice, public.key_id)
         assert found is not None
         assert found.verifies(await key.sign(b"data"), b"data")
         assert not found.verifies(await SigningKey.generate().sign(b"data"), b"data")
 
     async def test_an_unknown_key_is_none(self) -> None:
         """No key of that id is no key, and no error."""
-        source = await self.make_source([_owned(SigningKey.generate(), ALICE, b"one")])
-        assert await source.find(ALICE, b"two") is None
-        assert await source.find(BOB, b"ONE") is None
+        source = await self.make_source([self._public(self.alice, b"one")])
+        assert await source.find(self.alice, b"two") is None
+        assert await source.find(self.bob, b"ONE") is None
 
     async def test_one_who_has_no_keys_is_none(self) -> None:
         """A source without any key answers like one that does not know this key."""
-        assert await (await self.make_source([])).find(ALICE, b"one") is None
+        assert await (await self.make_source([])).find(self.alice, b"one") is None
 
     async def test_a_key_of_another_is_never_passed_off(self) -> None:
         """Asked for Bob under the id of Alice's key, a source answers with Alice's key as hers, or not at all."""
-        key = _owned(SigningKey.generate(), ALICE, b"one")
-        assert await (await self.make_source([key])).find(BOB, b"one") in {None, key}
+        key = self._public(self.alice, b"one")
+        assert await (await self.make_source([key])).find(self.bob, key.key_id) in {None, key}
 
     async def test_one_id_may_be_used_by_two_principals(self) -> None:
-        """A key id is unique per principal only, so each gets his own."""
-        keys = [_owned(SigningKey.generate(), principal, b"one") for principal in (ALICE, BOB)]
+        """A key id is unique per principal only, so each gets his own; so it is where an id is made of the key."""
+        keys = [self._public(principal, b"one") for principal in (self.alice, self.bob)]
         source = await self.make_source(keys)
-        assert [await source.find(principal, b"one") for principal in (ALICE, BOB)] == keys
+        assert [await source.find(key.principal, key.key_id) for key in keys] == keys
 
     async def test_many_may_ask_at_once(self) -> None:
         """Questions that overlap get the answers that they would get alone."""
-        keys = [_owned(SigningKey.generate(), ALICE, b"%d" % number) for number in range(8)]
+        keys = [self._public(self.alice, b"%d" % number) for number in range(8)]
         source = await self.make_source(keys)
-        assert await asyncio.gather(*(source.find(ALICE, key.key_id) for key in keys)) == keys
+        assert await asyncio.gather(*(source.find(self.alice, key.key_id) for key in keys)) == keys
 
     async def test_odd_names_are_only_unknown(self) -> None:
         """Whatever a message claims to be, a source answers; names of an attacker's choice break nothing."""
-        source = await self.make_source([_owned(SigningKey.generate(), ALICE, b"one")])
+        source = await self.make_source([self._public(self.alice, b"one")])
         for principal in ("../../etc/passwd", "a" * 255, "agent://contract/*", "' or 1=1 --", "\u202eecila"):
             for key_id in (b"one", b"\xff\xfe", b"x" * 128, b"../one", b"*"):
                 found = await source.find(principal, key_id)
-                assert found is None or found.principal == ALICE
+                assert found is None or found.principal == self.alice
 
 
 class ChangingKeySourceContract(KeySourceContract):
@@ -94,9 +127,117 @@ class ChangingKeySourceContract(KeySourceContract):
 
     async def test_a_removed_key_is_gone_and_a_new_one_known(self) -> None:
         """What was taken out is no longer trusted, and what was put in is."""
-        old, new = (_owned(SigningKey.generate(), ALICE, name) for name in (b"old", b"new"))
+        old, new = (self._public(self.alice, name) for name in (b"old", b"new"))
         source = await self.make_source([old])
-        assert await source.find(ALICE, b"old") == old
+        assert await source.find(self.alice, old.key_id) == old
         await self.set_keys(source, [new])
-        assert await source.find(ALICE, b"new") == new
-        assert await source.find(ALICE, b"old") is None
+        assert await source.find(self.alice, new.key_id) == new
+        assert await source.find(self.alice, old.key_id) is None
+
+
+class FailingKeySourceContract(ChangingKeySourceContract):
+    """What a ``KeySource`` does beyond that when the place that its keys come from fails, or is spoiled.
+
+    A fault that is among those that it ``passes_over`` changes nothing of what it tells. After any other it does not
+    know what it does not have.
+    """
+
+    passes_over: ClassVar[frozenset[KeyFault]] = frozenset()
+
+    @abstractmethod
+    async def spoil(self, source: KeySource, fault: KeyFault, known: VerificationKey) -> None:
+        """Let this become of the place in which only ``known`` is, Alice's, and have the source asked when it shows.
+
+        ``faulty_set`` has the text for sources that read JWK Sets.
+        """
+
+    @abstractmethod
+    async def wait_in_vain(self, source: KeySource) -> None:
+        """Have the time pass for which the last good keys answer, by a clock of the test's."""
+
+    @pytest.mark.parametrize("fault", KeyFault)
+    async def test_a_known_key_stays_known_for_a_time(self, fault: KeyFault) -> None:
+        """What was good before is good after a fault, for as long as is stated; then nobody is known: fail closed."""
+        known, source = await self._spoiled(fault)
+        assert await source.find(self.alice, known.key_id) == known
+        await self.wait_in_vain(source)
+        if fault in self.passes_over:
+            assert await source.find(self.alice, known.key_id) == known
+        else:
+            assert await _cannot_tell(source, self.alice, known.key_id)
+
+    @pytest.mark.parametrize("fault", KeyFault)
+    async def test_what_cannot_be_told_is_not_called_unknown(self, fault: KeyFault) -> None:
+        """A key that may have come meanwhile is not rejected for good, and no fault gives a key to anybody."""
+        known, source = await self._spoiled(fault)
+        for principal, key_id in ((self.alice, b"unknown"), (self.bob, b"unknown"), (self.bob, known.key_id)):
+            if fault in self.passes_over:
+                found = await source.find(principal, key_id)
+                assert found is None or (found, key_id) == (known, known.key_id)
+            else:
+                assert await _cannot_tell(source, principal, key_id)
+
+    @pytest.mark.parametrize("fault", KeyFault)
+    async def test_what_is_mended_is_taken(self, fault: KeyFault) -> None:
+        """A source finds back by itself: new keys become known as before, removed ones are gone."""
+        old, source = await self._spoiled(fault)
+        new = self._public(self.alice, b"new")
+        if fault not in self.passes_over:
+            assert await _cannot_tell(source, self.alice, new.key_id)
+        await self.set_keys(source, [new])
+        assert await source.find(self.alice, new.key_id) == new
+        assert await source.find(self.alice, old.key_id) is None
+
+    async def _spoiled(self, fault: KeyFault) -> tuple[VerificationKey, KeySource]:
+        known = self._public(self.alice, b"known")
+        source = await self.make_source([known])
+        assert await source.find(self.alice, known.key_id) == known
+        await self.spoil(source, fault, known)
+        return known, source
+
+
+class LimitedKeySourceContract(FailingKeySourceContract):
+    """What a ``KeySource`` does beyond that which may speak for ``agent://contract/**`` only."""
+
+    async def test_the_keys_of_others_count_for_nothing(self) -> None:
+        """An origin that names agents of another organisation does not speak for them, and ours are found as before."""
+        ours, theirs = self._public(self.alice, b"one"), self._public(MALLORY, b"two")
+        source = await self.make_source([ours, theirs])
+        assert await source.find(self.alice, ours.key_id) == ours
+        assert await source.find(MALLORY, theirs.key_id) is None
+        assert await source.find(self.alice, theirs.key_id) is None
+
+    async def test_others_do_not_depend_on_it(self) -> None:
+        """Down or not, it knows nothing of others: their keys are for other sources to tell."""
+        known, source = await self._spoiled(KeyFault.OUTAGE)
+        assert await source.find(MALLORY, known.key_id) is None
+        await self.wait_in_vain(source)
+        assert await source.find(MALLORY, known.key_id) is None
+
+
+async def _cannot_tell(source: KeySource, principal: str, key_id: bytes) -> bool:
+    """Return True if a source says that it does not know whether there is such a key."""
+    try:
+        await source.find(principal, key_id)
+    except Exception:  # noqa: BLE001 - a source may say so by any
+        return True
+    return False
+
+
+def faulty_set(fault: KeyFault, known: VerificationKey) -> bytes | None:
+    """Return a JWK Set with a fault, beside this key; None for no set at all."""
+    text = to_jwks([known]).encode()
+    match fault:
+        case KeyFault.OUTAGE:
+            return None
+        case KeyFault.GARBAGE:
+            return text[:-5]
+        case KeyFault.OVERSIZE:
+            return text + b" " * MAX_SET_BYTES
+        case KeyFault.WRONG_OWNER:
+            same = VerificationKey.from_public_key(known.public, principal=BOB, key_id=b"same")
+            return to_jwks([known, same]).encode()
+        case KeyFault.DUPLICATE_ID:
+            other = SigningKey.generate().public
+            again = VerificationKey.from_public_key(other, principal=known.principal, key_id=known.key_id)
+            return to_jwks([known, again]).encode()

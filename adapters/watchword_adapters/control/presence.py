@@ -46,10 +46,15 @@ class PresenceChannel(Protocol):
         """Sign an announcement and send it; SigningError where the agent may not sign."""
         ...
 
+    async def stores(self) -> bool:
+        """Return True if the bus keeps what is announced, so that whoever reads later finds it."""
+        ...
+
     def read(self, *, since: float, listen: float) -> AsyncGenerator[Message]:
         """Yield what was announced at ``since`` (seconds since the epoch) or later, up to now; nothing is judged.
 
-        Where the bus stores nothing it is what comes in the next ``listen`` seconds.
+        It may be asked again, on the same connection. Where the bus stores nothing it is what comes in the next
+        ``listen`` seconds.
         """
         ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from aiokafka.structs import TopicPartition
@@ -13,7 +14,6 @@ from watchword_adapters.kafka.consumer import VerifyingConsumer
 from watchword_adapters.kafka.control_broker import ControlBroker
 from watchword_adapters.kafka.producer import SigningProducer
 from watchword_adapters.kafka.records import ObservedRecord
-from watchword_adapters.kafka.redrive import opened
 from watchword_adapters.redriving import onlooker
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class KafkaPresence:
         self._watchword: Final = watchword
         self._options: Final = options
         self._speaking: SigningProducer | None = None
+        self._reading: VerifyingConsumer | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -51,9 +52,10 @@ class KafkaPresence:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        speaking, self._speaking = self._speaking, None
-        if speaking is not None:
-            await speaking.stop()
+        clients, self._speaking, self._reading = (self._speaking, self._reading), None, None
+        for client in clients:
+            if client is not None:
+                await client.stop()
 
     async def make(self) -> bool:
         """See PresenceChannel."""
@@ -73,27 +75,35 @@ class KafkaPresence:
         pairs: list[Header] = [(name, text.encode()) for name, text in headers.items()]
         await self._speaking.send_and_wait(self._topic, value, headers=pairs)
 
+    async def stores(self) -> bool:
+        """See PresenceChannel: a topic does."""
+        return True
+
     async def read(self, *, since: float, listen: float) -> AsyncGenerator[Message]:  # noqa: ARG002 - a topic stores all
         """See PresenceChannel."""
-        agent = onlooker(self._watchword)
-        async with opened(VerifyingConsumer(watchword=agent, enable_auto_commit=False, **self._options)) as consumer:
-            numbers = await partitions_at_the_broker(consumer, self._topic)
-            tps = [TopicPartition(self._topic, number) for number in numbers]
-            if not tps:
-                raise ConfigurationError(
-                    f"presence topic {self._topic!r}: the broker has none of that name, or does not show it"
-                )
-            consumer.assign(tps)
-            begin = await consumer.offsets_for_times(dict.fromkeys(tps, int(since * 1000)))
-            end = await consumer.end_offsets(tps)
-            for tp in tps:
-                found = begin[tp]
-                consumer.seek(tp, end[tp] if found is None else found.offset)
-            silence = 0
-            while silence < _SILENT_ROUNDS and (left := [tp for tp in tps if await consumer.position(tp) < end[tp]]):
-                batches = await consumer.getmany(*left, timeout_ms=_ROUND_MS)
-                silence = 0 if batches else silence + 1
-                for records in batches.values():
-                    for record in records:
-                        if isinstance(record, ObservedRecord):
-                            yield record.message
+        if self._reading is None:
+            agent = onlooker(self._watchword)
+            self._reading = VerifyingConsumer(watchword=agent, enable_auto_commit=False, **self._options)
+            await self._reading.start()
+            await asyncio.sleep(0)  # aiokafka raises CancelledError from the stop of a consumer whose tasks never ran
+        consumer = self._reading
+        numbers = await partitions_at_the_broker(consumer, self._topic)
+        tps = [TopicPartition(self._topic, number) for number in numbers]
+        if not tps:
+            raise ConfigurationError(
+                f"presence topic {self._topic!r}: the broker has none of that name, or does not show it"
+            )
+        consumer.assign(tps)
+        begin = await consumer.offsets_for_times(dict.fromkeys(tps, int(since * 1000)))
+        end = await consumer.end_offsets(tps)
+        for tp in tps:
+            found = begin[tp]
+            consumer.seek(tp, end[tp] if found is None else found.offset)
+        silence = 0
+        while silence < _SILENT_ROUNDS and (left := [tp for tp in tps if await consumer.position(tp) < end[tp]]):
+            batches = await consumer.getmany(*left, timeout_ms=_ROUND_MS)
+            silence = 0 if batches else silence + 1
+            for records in batches.values():
+                for record in records:
+                    if isinstance(record, ObservedRecord):
+                        yield record.message

@@ -7,14 +7,15 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 
 from watchword import ConfigurationError, MemoryKeys, Unavailable
 from watchword.settings import Duration, Listed, Section
-from watchword_adapters.keys.public_files import list_files, read_keys, state_of
+from watchword_adapters.keys import public_files
+from watchword_adapters.keys.public_files import state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from watchword import VerificationKey
     from watchword.spi import Context, Warn
@@ -51,6 +52,23 @@ def from_options(options: Mapping[str, Any], context: Context) -> FileKeys:
     )
 
 
+class KeyFiles(Protocol):
+    """What kind of files keys are in; ``public_files`` is one. ``REMEDY`` says how to make one that is missing."""
+
+    @property
+    def REMEDY(self) -> str:  # noqa: N802 - a module is one of these
+        """What to do where one is missing."""
+        ...
+
+    def list_files(self, paths: Iterable[Path]) -> list[Path]:
+        """Return the files that ``paths`` stand for; ConfigurationError for a directory without any."""
+        ...
+
+    def read_keys(self, files: Sequence[Path]) -> tuple[list[VerificationKey], State]:
+        """Read all keys of all files, and the state that was read; OSError or ConfigurationError where that fails."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Loaded:
     """A set that was read; ``state`` is None where the files changed too recently to be recognized again."""
@@ -68,7 +86,7 @@ class FileKeys:
     good set answers for ``max_staleness`` seconds since it was last known to be current (no less than ``check_every``,
     nor than a read may take); a key that is not in it is not called unknown but Unavailable. ``clock`` returns seconds
     and must not step back. ConfigurationError at construction says what is wrong with which file; ``warn`` hears of it
-    later.
+    later. ``kind`` reads another kind of files.
     """
 
     def __init__(
@@ -79,6 +97,7 @@ class FileKeys:
         max_staleness: float = 3600.0,
         clock: Callable[[], float] = time.monotonic,
         warn: Warn | None = None,
+        kind: KeyFiles = public_files,
     ) -> None:
         if isinstance(paths, str) or not paths:
             raise ConfigurationError('key files: name at least one path, as paths = ["agents.jwks"]')
@@ -86,6 +105,7 @@ class FileKeys:
         # A set is known to be current from the start of a look on, until the end of the next one.
         _within("max_staleness", max_staleness, STALENESS_CEILING, least=max(READ_LIMIT, check_every))
         self._paths = tuple(Path(path) for path in paths)
+        self._kind = kind
         self._check_every = check_every
         self._max_staleness = max_staleness
         self._clock = clock
@@ -94,11 +114,9 @@ class FileKeys:
         self._failure: str | None = None
         self._looked = self._current = clock()
         try:
-            self._loaded = _read(self._paths)
+            self._loaded = _read(self._kind, self._paths)
         except OSError as error:
-            raise ConfigurationError(
-                f"key file {error.filename}: {error.strerror}; make one with 'watchword keygen' and 'watchword jwks'"
-            ) from None
+            raise ConfigurationError(f"key file {error.filename}: {error.strerror}; {kind.REMEDY}") from None
         except ConfigurationError as error:
             raise ConfigurationError(f"key file {error}") from None
 
@@ -132,7 +150,7 @@ class FileKeys:
         reading = self._reading
         if reading is None or reading.get_loop() is not loop:
             self._looked = self._clock()
-            reading = loop.run_in_executor(None, _read_if_changed, self._paths, self._loaded.state)
+            reading = loop.run_in_executor(None, _read_if_changed, self._kind, self._paths, self._loaded.state)
             self._reading = reading
             reading.add_done_callback(self._take)
         elif not wait_for_others:
@@ -164,14 +182,14 @@ class FileKeys:
         self._failure = failure
 
 
-def _read_if_changed(paths: tuple[Path, ...], state: State | None) -> _Loaded | None:
-    if state is not None and state_of(list_files(paths)) == state:
+def _read_if_changed(kind: KeyFiles, paths: tuple[Path, ...], state: State | None) -> _Loaded | None:
+    if state is not None and state_of(kind.list_files(paths)) == state:
         return None
-    return _read(paths)
+    return _read(kind, paths)
 
 
-def _read(paths: tuple[Path, ...]) -> _Loaded:
-    keys, state = read_keys(list_files(paths))
+def _read(kind: KeyFiles, paths: tuple[Path, ...]) -> _Loaded:
+    keys, state = kind.read_keys(kind.list_files(paths))
     newest = max((max(modified, changed) for *_, modified, changed in state), default=0)
     settled = newest + _SETTLED_NS < time.time_ns()
     try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -21,9 +21,12 @@ from watchword.keys import thumbprint_id
 from watchword_adapters.regular_file import open_regular, without_mark
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+T = TypeVar("T")
+
+REMEDY: Final = "make one with 'watchword keygen' and 'watchword jwks'"
 SUFFIXES: Final = frozenset({".jwks", ".jwk", ".json", ".pem"})
 MAX_FILES: Final = MAX_SET_KEYS
 MAX_TOTAL_BYTES: Final = 4 * MAX_SET_BYTES
@@ -63,7 +66,12 @@ def read_keys(files: Sequence[Path]) -> tuple[list[VerificationKey], State]:
 
     OSError for a missing or changing file; ConfigurationError, led by the path, for what should not be in it.
     """
-    keys: list[VerificationKey] = []
+    return read_all(files, parse_public)
+
+
+def read_all(files: Sequence[Path], parse: Callable[[bytes], list[T]]) -> tuple[list[T], State]:
+    """Return what ``parse`` finds in all files, and the state that was read; errors as for ``read_keys``."""
+    found: list[T] = []
     states: list[tuple[str, int, int, int, int, int]] = []
     budget = MAX_TOTAL_BYTES
     for path in files:
@@ -75,13 +83,13 @@ def read_keys(files: Sequence[Path]) -> tuple[list[VerificationKey], State]:
         if budget < 0:
             raise ConfigurationError(f"{path}: more than {MAX_TOTAL_BYTES} bytes of keys in all")
         try:
-            keys += parse_public(data)
+            found += parse(data)
         except ConfigurationError as error:
             raise ConfigurationError(f"{path}: {error}") from None
-        if len(keys) > MAX_SET_KEYS:
+        if len(found) > MAX_SET_KEYS:
             raise ConfigurationError(f"{path}: more than {MAX_SET_KEYS} keys in all")
         states.append(_state(path, status))
-    return keys, tuple(states)
+    return found, tuple(states)
 
 
 def parse_public(data: bytes) -> list[VerificationKey]:

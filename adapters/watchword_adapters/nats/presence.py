@@ -61,6 +61,7 @@ class NatsPresence:
         self._options: Final = options
         self._refused: list[str] = []
         self._speaking: WatchwordClient | None = None
+        self._reading: WatchwordClient | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -68,9 +69,10 @@ class NatsPresence:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        speaking, self._speaking = self._speaking, None
-        if speaking is not None:
-            await speaking.close()
+        clients, self._speaking, self._reading = (self._speaking, self._reading), None, None
+        for client in clients:
+            if client is not None:
+                await client.close()
 
     async def make(self) -> bool:
         """See PresenceChannel."""
@@ -102,17 +104,23 @@ class NatsPresence:
         await self._speaking.flush(timeout=int(_SECONDS))
         self._check_rights()
 
+    async def stores(self) -> bool:
+        """See PresenceChannel."""
+        return await self._stream(await self._reader()) is not None
+
     async def read(self, *, since: float, listen: float) -> AsyncGenerator[Message]:
         """See PresenceChannel."""
-        client = await self._connected(onlooker(self._watchword))
-        try:
-            stream = await self._stream(client)
-            found = self._coming(client, listen) if stream is None else self._stored(client, stream, since)
-            async for msg in found:
-                if isinstance(msg, ObservedMsg):
-                    yield msg.message
-        finally:
-            await client.close()
+        client = await self._reader()
+        stream = await self._stream(client)
+        found = self._coming(client, listen) if stream is None else self._stored(client, stream, since)
+        async for msg in found:
+            if isinstance(msg, ObservedMsg):
+                yield msg.message
+
+    async def _reader(self) -> WatchwordClient:
+        if self._reading is None:
+            self._reading = await self._connected(onlooker(self._watchword))
+        return self._reading
 
     async def _connected(self, agent: Watchword) -> WatchwordClient:
         return await connect(watchword=agent, error_cb=self._hear, **self._options)

@@ -81,8 +81,8 @@ class Reader:
         self.exclusive: Final = exclusive
         self.gate = Gate()
         self.waiting: WaitingQueue | None = None
-        self._look_ups: Final = LookUps(watchword.verifier.keys)
-        self._parked: dict[asyncio.Future[object], list[Msg]] = {}
+        self._parked: Final[dict[asyncio.Future[object], list[Msg]]] = {}
+        self._look_ups: Final = LookUps(watchword.verifier.keys, self._parked)
         self._copies = copies
         self._expected = expected or (lambda _: _ANYTHING)
         self._admitted = admitted

@@ -1,15 +1,13 @@
-"""A private key in a PEM file."""
+"""A private key in a PEM file, encrypted or not."""
 
 from __future__ import annotations
 
-import os
-import stat
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from watchword import ConfigurationError, SigningKey
-from watchword.envelope import MAX_KEY_ID_BYTES
+from watchword.keys import check_key_id
 from watchword.settings import Section
-from watchword_adapters.regular_file import open_regular, without_mark
+from watchword_adapters.signers.secret import Secret, read_guarded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,42 +15,43 @@ if TYPE_CHECKING:
 
     from watchword.spi import Context, Warn
 
-MAX_PEM_BYTES: Final = 16 * 1024
-
 
 class Options(Section):
-    """``[signer]`` with ``source = "file"``: path of the PEM, relative to the settings file; and the key's id."""
+    """``[signer]`` with ``source = "file"``: path of the PEM, relative to the settings file; and the key's id.
+
+    ``passphrase_env`` or ``passphrase_file`` says where the passphrase of an encrypted one is.
+    """
 
     key: str
     key_id: str | None = None
+    passphrase_env: str | None = None
+    passphrase_file: str | None = None
 
 
 def from_options(options: Mapping[str, Any], context: Context) -> SigningKey:
     """Return the key of the file that ``key`` names."""
     chosen = context.validate(Options, options)
     key_id = None if chosen.key_id is None else chosen.key_id.encode()
-    if key_id is not None and not 1 <= len(key_id) <= MAX_KEY_ID_BYTES:
-        raise ConfigurationError(f"key_id of {len(key_id)} bytes: use 1 to {MAX_KEY_ID_BYTES}")
-    return read_private_key(context.directory / chosen.key, key_id=key_id, warn=context.warn)
+    if key_id is not None:
+        check_key_id(key_id)
+    passphrase = passphrase_of(chosen, context.directory, context.warn)
+    return read_private_key(context.directory / chosen.key, key_id=key_id, passphrase=passphrase, warn=context.warn)
 
 
-def read_private_key(path: Path, *, warn: Warn, key_id: bytes | None = None) -> SigningKey:
-    """Read an unencrypted PKCS#8 PEM; ConfigurationError where it is none, or where others may write the file.
+def passphrase_of(chosen: Options, directory: Path, warn: Warn) -> Secret | None:
+    """Return where the passphrase is; None for a file that is not encrypted."""
+    return Secret.named(
+        "passphrase", variable=chosen.passphrase_env, file=chosen.passphrase_file, directory=directory, warn=warn
+    )
 
-    That others may read it is warned of, not refused: mounted secrets and checked-out test keys often are so.
-    """
+
+def read_private_key(
+    path: Path, *, warn: Warn, key_id: bytes | None = None, passphrase: Secret | None = None
+) -> SigningKey:
+    """Read a PKCS#8 PEM; ConfigurationError where it is none, where others may write it, or it does not open."""
+    secret = None if passphrase is None else passphrase.read().encode()
+    pem = read_guarded("private key", path, remedy="make one with 'watchword keygen'", warn=warn)
     try:
-        with open_regular(path) as (file, status):
-            pem = file.read(MAX_PEM_BYTES + 1)
-    except OSError as error:
-        raise ConfigurationError(f"private key {path}: {error.strerror}; make one with 'watchword keygen'") from None
-    if os.name == "posix" and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ConfigurationError(f"private key {path}: others may write it; run chmod 600, or replace the key")
-    if os.name == "posix" and status.st_mode & stat.S_IROTH:
-        warn("signer.key_readable_by_others", path=str(path), advice="chmod 600")
-    if len(pem) > MAX_PEM_BYTES:
-        raise ConfigurationError(f"private key {path}: over {MAX_PEM_BYTES} bytes, so no PEM key")
-    try:
-        return SigningKey.from_pem(without_mark(pem), key_id=key_id)
+        return SigningKey.from_pem(pem, key_id=key_id, passphrase=secret)
     except ConfigurationError as error:
         raise ConfigurationError(f"private key {path}: {error}") from None

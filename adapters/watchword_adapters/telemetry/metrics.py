@@ -38,6 +38,7 @@ MAX_KEYS: Final = 50
 _PARTS: Final = ("keys", "replay")
 _SYSTEMS: Final = {"kafka": {SYSTEM: "kafka"}, "nats": {SYSTEM: "nats"}}
 _DAY: Final = 86_400.0
+_BRIEF: Final = 7 * _DAY
 _SAMPLED: Final = 256
 """Messages that share the cost of one sample of the time of judging."""
 
@@ -170,7 +171,7 @@ class Telemetry(Meter):
         for agent in list(self._agents):
             own = agent.signing_as
             for key in agent.verifier.known_keys:
-                if key.not_after is not None and key.revoked_at is None:
+                if key.not_after is not None and key.revoked_at is None and not _is_brief(key):
                     left = (key.not_after - agent.clock()) / _DAY
                     name = _name_of(key)
                     ends[name] = left, (key.principal, key.key_id) == own or ends.get(name, (0, False))[1]
@@ -181,3 +182,8 @@ class Telemetry(Meter):
 
 def _name_of(key: VerificationKey) -> tuple[str, str]:
     return key.principal, key.key_id.decode()
+
+
+def _is_brief(key: VerificationKey) -> bool:
+    """Return True for a key that is replaced by itself, within days: nobody has to see to that."""
+    return key.not_before is not None and key.not_after is not None and key.not_after - key.not_before < _BRIEF

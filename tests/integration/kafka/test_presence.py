@@ -79,9 +79,9 @@ async def test_what_is_made_takes_no_megabytes(world: World, unique: Callable[[s
 
 async def test_a_topic_that_is_missing_is_told(world: World, unique: Callable[[str], str]) -> None:
     """Who asks is told which topic there is none of."""
-    channel = KafkaPresence(unique("none"), watchword=world.speaker(), bootstrap_servers=world.bootstrap)
-    with pytest.raises(ConfigurationError, match="the broker has none of that name"):
-        await messages(channel, 0.0)
+    async with KafkaPresence(unique("none"), watchword=world.speaker(), bootstrap_servers=world.bootstrap) as channel:
+        with pytest.raises(ConfigurationError, match="the broker has none of that name"):
+            await messages(channel, 0.0)
 
 
 async def test_clients_say_that_they_are_connected(world: World, make_topic: MakeTopic) -> None:

@@ -259,8 +259,9 @@ async def test_rights_that_are_missing_are_told(tmp_path: Path) -> None:
                 with pytest.raises(ConfigurationError, match="this user may not publish to presence; permit it"):
                     await mute.announce(b"{}", {})
                 assert [one async for one in mute.read(since=0.0, listen=0.01)] == []
-            with pytest.raises(ConfigurationError, match="this user may not subscribe to presence; permit it"):
-                await anext(on("deaf").read(since=0.0, listen=1.0))
+            async with on("deaf") as deaf:
+                with pytest.raises(ConfigurationError, match="this user may not subscribe to presence; permit it"):
+                    await anext(deaf.read(since=0.0, listen=1.0))
             async with on("plain") as plain:
                 reading = plain.read(since=0.0, listen=PATIENCE)
                 coming = asyncio.ensure_future(anext(reading))

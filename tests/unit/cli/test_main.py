@@ -58,7 +58,7 @@ def test_options_look_like_options_and_arguments_like_things() -> None:
     assert arguments == {
         "jwks files", "tail channel", "inspect envelope", "show identity", "redrive identities", "init reader",
         "check principal", "check channel", "contain who", "release who", "adopt operator", "publish files",
-        "list principal", "revoke key", "rotate agent",
+        "import-card card", "list principal", "revoke key", "rotate agent",
     }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -479,7 +479,8 @@ def test_a_rotation_gives_switches_and_ends(run: Run, directory: Path) -> None:
     ("change", "told"),
     [
         (('key = "planner.pem"', 'key = "planner.pem"\nkey_id = "mine"'), "signer.key_id: leave it out"),
-        (('[signer]\nkey = "planner.pem"', ""), 'no [signer] with source = "file"'),
+        (('[signer]\nkey = "planner.pem"', ""), "no principal, or no [signer]"),
+        (('[signer]\nkey = "planner.pem"', '[signer]\nsource = "transit"'), "its key is in no file: make another one"),
     ],
 )
 @pytest.mark.usefixtures("entries")
@@ -489,6 +490,23 @@ def test_a_key_that_cannot_be_switched_is_told(run: Run, directory: Path, change
     settings.write_text(settings.read_text().replace(*change))
     ended = run("key", "rotate", "planner.toml", "-c", "oncall.toml", "--wait", "0")
     assert (ended.code, told in ended.err) == (2, True)
+
+
+@pytest.mark.usefixtures("entries")
+def test_a_rotation_keeps_a_file_encrypted(run: Run, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new key is encrypted by the passphrase of the old one, which is read from where the agent reads it."""
+    monkeypatch.setenv("PLANNER_PASSPHRASE", "s3cret")
+    private, settings = directory / "planner.pem", directory / "planner.toml"
+    old = SigningKey.from_pem(private.read_bytes())
+    private.write_bytes(old.to_pem(b"s3cret"))
+    named = 'key = "planner.pem"\npassphrase_env = "PLANNER_PASSPHRASE"'
+    settings.write_text(settings.read_text().replace('key = "planner.pem"', named))
+    done = run("key", "rotate", "planner.toml", "-c", "oncall.toml", "--wait", "0")
+    assert (done.code, "s3cret" in done.out + done.err) == (0, False)
+    assert SigningKey.from_pem(private.read_bytes(), passphrase=b"s3cret").key_id != old.key_id
+    monkeypatch.delenv("PLANNER_PASSPHRASE")
+    refused = run("key", "rotate", "planner.toml", "-c", "oncall.toml", "--wait", "0")
+    assert (refused.code, "passphrase_env: PLANNER_PASSPHRASE: it is empty" in refused.err) == (2, True)
 
 
 @pytest.mark.usefixtures("entries")
@@ -527,6 +545,12 @@ class Announced:
         self.kept.append(
             replace(message, headers=(*message.headers, header), position=position, appended_at=agent.clock())
         )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """See PresenceChannel."""
 
     async def read(self, *, since: float, listen: float) -> AsyncGenerator[Message]:
         """See PresenceChannel."""

@@ -7,14 +7,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 from tests.unit.cli.conftest import PLANNER, Run
 from watchword import Unavailable, Watchword
 from watchword.control import Link
-from watchword.presence import CONTENT_TYPE, Announcement, Evidence
+from watchword.presence import CONTENT_TYPE, SVID_CONTENT_TYPE, Announcement, Evidence
 from watchword.spi import Channel, Message
 from watchword_adapters.cli import obeying as obeyings
 from watchword_adapters.cli import who as whos
@@ -42,6 +42,12 @@ class Bus:
         self.asked: list[tuple[float, float]] = []
         self.error: Exception | None = None
         self.options: dict[str, Any] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """See PresenceChannel."""
 
     async def read(self, *, since: float, listen: float) -> AsyncGenerator[Message]:
         """Yield it."""
@@ -80,12 +86,18 @@ def said(number: int = 1, **members: Any) -> Announcement:
     return Announcement(instance=f"{number:016x}", number=1, version="1.0", buses=("nats",), started=0, **members)
 
 
-def put(bus: Bus, value: bytes | Announcement, *, agent: Watchword | None = None) -> None:
+def put(
+    bus: Bus,
+    value: bytes | Announcement,
+    *,
+    agent: Watchword | None = None,
+    headers: tuple[tuple[str, bytes], ...] = HEADERS,
+) -> None:
     """Put an announcement of the planner's on the bus."""
     value = value if isinstance(value, bytes) else value.to_json()
-    message = Message(channel=CHANNEL, value=value, headers=HEADERS)
+    message = Message(channel=CHANNEL, value=value, headers=headers)
     signed = asyncio.run((agent or load("watchword.toml", telemetry=False)).signer.sign(message))
-    bus.messages.append(replace(message, headers=(*HEADERS, signed.header)))
+    bus.messages.append(replace(message, headers=(*headers, signed.header)))
 
 
 def test_who_is_there_is_shown(bus: Bus, run: Run) -> None:
@@ -158,6 +170,16 @@ def test_what_does_not_count_is_told(bus: Bus, run: Run) -> None:
     assert ran.out == "agent://acme/gone (contained)\n  not present\n"
     assert ran.err == "watchword: left out: 2 unsigned, 1 no_announcement\n"
     assert run("who", "--json").lines[0]["dropped"] == {"unsigned": 2, "no_announcement": 1}
+
+
+def test_a_certificate_is_no_announcement(bus: Bus, run: Run) -> None:
+    """Workloads show theirs on the same channel: that is nothing to show to operators, and nothing wrong."""
+    put(bus, said())
+    put(bus, b'{"svid": []}', headers=(("content-type", SVID_CONTENT_TYPE.encode()),))
+    ran = run("who", "--json")
+    assert ran.code == 0
+    told: Any = ran.lines[0]
+    assert (len(told["principals"][-1]["instances"]), told["dropped"]) == (1, {})
 
 
 def test_too_many_processes_are_told(bus: Bus, run: Run) -> None:

@@ -206,10 +206,13 @@ def test_how_many_messages_share_a_signature_may_be_chosen(write: Write) -> None
         ('realm = "p"\n[signer]\nkey = "planner.pem"', 'principal: missing; a signer needs principal = "agent://..."'),
         (BASE + '[replay]\nstore = "etcd"', 'replay.store = "etcd" is not available: write "memory"'),
         (BASE + '[replay]\nstore = "memory"\npath = "x"', "replay: path: unknown: remove it"),
-        (BASE.replace('"files"', '"file"'), 'keys[0].source = "file" is not available: write "files", or install'),
+        (
+            BASE.replace('"files"', '"file"'),
+            'keys[0].source = "file" is not available: write "env", "files", "jwks", "nkeys", "spiffe", or install',
+        ),
         (
             BASE.replace("[signer]", '[signer]\nsource = "vault"'),
-            'signer.source = "vault" is not available: write "file"',
+            'signer.source = "vault" is not available: write "aws_kms", "file", "nkey", "pkcs11", "spiffe", "transit"',
         ),
         (BASE.replace("source =", "sorce ="), "keys[0].source: missing: add it"),
         (BASE.replace("paths", "path"), 'keys[0]: path: unknown; did you mean "paths"?'),
@@ -225,7 +228,7 @@ def test_how_many_messages_share_a_signature_may_be_chosen(write: Write) -> None
         ),
         (BASE.replace('key = "planner.pem"', ""), "signer: key: missing: add it"),
         (BASE.replace("planner.pem", "agents.jwks"), "agents.jwks: not a PKCS#8 private key in PEM"),
-        (BASE.replace('"planner.pem"', '"planner.pem"\nkey_id = ""'), "signer: key_id of 0 bytes: use 1 to 128"),
+        (BASE.replace('"planner.pem"', '"planner.pem"\nkey_id = ""'), "signer: key id of 0 bytes: use 1 to 128"),
         (BASE.replace("planner.pem", "a\\u0000b"), "is no path; make one with"),
         (BASE.replace("agents.jwks", "a\\u0000b"), "is no path; make one with"),
         (BASE.replace('"planner.pem"', '"."'), "is a directory; make one with"),
@@ -338,7 +341,7 @@ def test_an_oversized_private_key_is_refused(write: Write, tmp_path: Path) -> No
     """A file that can be no key is not read whole."""
     path = write()
     (tmp_path / "planner.pem").write_bytes(b"x" * 20_000)
-    assert "so no PEM key" in refusal(path)
+    assert "over 16384 bytes" in refusal(path)
 
 
 def test_the_signers_own_key_under_another_principal_is_refused(write: Write, tmp_path: Path, key: SigningKey) -> None:

@@ -3,18 +3,24 @@
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from watchword import ConfigurationError, Mode, Rejected, SigningKey, VerifiedMessage, Watchword
+from tests.support.workload_api import Authority
+from watchword import Algorithm, ConfigurationError, Mode, Rejected, SigningKey, Unavailable, VerifiedMessage, Watchword
 from watchword.jwk import to_jwks
-from watchword.spi import Channel, Message, ObservedMessage
-from watchword_adapters import config, settings_watch
+from watchword.keys import PublicKey
+from watchword.spi import Channel, Context, KeySwitch, Message, ObservedMessage
+from watchword_adapters import config, plugins, settings_watch
 from watchword_adapters.config import load
 from watchword_adapters.settings_watch import CHECK_EVERY
+from watchword_adapters.signers.held import HeldKey, HeldOptions
+from watchword_adapters.spiffe.source import SpiffeKeys
 
 PLANNER = "agent://acme/planner"
 BASE = f"""
@@ -308,3 +314,207 @@ def test_our_own_keys_end_is_told_once_a_day(path: Path, monkeypatch: pytest.Mon
     load(path, clock=lambda: now[0], warn=warn)
     agent.reload()
     assert len(told) == 3
+
+
+async def test_a_source_whose_place_is_taken_is_closed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has open ends when another one holds, and not when the same goes on."""
+    closed: list[object] = []
+
+    def close(source: SpiffeKeys) -> None:
+        closed.append(source)
+
+    monkeypatch.setattr(SpiffeKeys, "close", close)
+    (path.parent / "bundle.pem").write_bytes(Authority().pem)
+    text = (
+        BASE + '[[keys]]\nsource = "spiffe"\n[keys.bundles]\n"acme.example" = "bundle.pem"\n'
+        '[control]\nchannel = "nats://prod/c"\npresence = "nats://prod/p"\n'
+        '[[control.operators]]\nprincipal = "agent://acme/oncall"\nmay = ["contain"]\nover = ["**"]\n'
+    )
+    edit(path, text)
+    agent = load(path)
+    edit(path, text + f'[policy]\ncontained = ["{PLANNER}"]\n')
+    agent.reload()
+    (first,) = closed
+    assert isinstance(first, SpiffeKeys)
+    edit(path, BASE)
+    agent.reload()
+    assert len(closed) == 2
+    assert closed[1] is not first
+
+
+class Elsewhere:
+    """Keys that are held elsewhere, by name; registered as a plug-in of somebody's."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, SigningKey] = {}
+        self.away = False
+
+    def __call__(self, options: dict[str, str], context: object) -> HeldKey:
+        """Return the key that the options name."""
+        if self.away:
+            raise Unavailable("signing", "away")
+        key = self.keys.setdefault(options["key"], SigningKey.generate())
+
+        class Held:
+            def public(self) -> PublicKey:
+                return key.public
+
+            def sign(self, data: bytes, algorithm: Algorithm) -> bytes:
+                del algorithm
+                return key.sign_now(data)
+
+        assert isinstance(context, Context)
+        chosen = HeldOptions(key_id=options.get("key_id"))
+        return HeldKey.of(Held(), chosen, context)
+
+
+@pytest.fixture
+def elsewhere(path: Path, monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
+    """Give who holds the keys that the settings name; the readers know two of them."""
+    made = Elsewhere()
+    find = plugins.find
+
+    def found(group: str, name: str, *, where: str) -> Any:
+        return made if name == "elsewhere" else find(group, name, where=where)
+
+    monkeypatch.setattr(plugins, "find", found)
+    made.keys = {name: SigningKey.generate() for name in ("one", "two")}
+    (path.parent / "agents.jwks").write_text(to_jwks([key.verification_key(PLANNER) for key in made.keys.values()]))
+    return made
+
+
+HELD = BASE.replace('key = "planner.pem"', 'source = "elsewhere"\nkey = "{}"')
+
+
+async def test_a_held_key_is_followed(path: Path, later: Callable[[Watchword], None], elsewhere: Elsewhere) -> None:
+    """What the settings say of a key that is held elsewhere holds without a restart, once the key has shown itself."""
+    edit(path, HELD.format("one"))
+    agent = load(path)
+    heard = Warned(agent)
+    for name in ("one", "two", "one"):
+        edit(path, HELD.format(name))
+        later(agent)
+        await say(agent)  # this one was signed before the look
+        verified = await say(agent)
+        assert isinstance(verified, VerifiedMessage)
+        assert verified.key_id == elsewhere.keys[name].key_id.decode()
+    assert heard.of("settings.need_restart") == []
+    assert [fields["changed"] for fields in heard.of("settings.changed")] == ["signer.key"] * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "away", "told"),
+    [
+        (HELD.format("two"), True, "signer: signing unavailable: away"),
+        (HELD.format('two"\nkey_id = "other'), False, "signer: a key whose id has another length"),
+    ],
+)
+async def test_a_held_key_that_cannot_be_had_changes_nothing(
+    path: Path, later: Callable[[Watchword], None], elsewhere: Elsewhere, text: str, told: str, *, away: bool
+) -> None:
+    """The agent goes on by the key that it has and says why, once; when the other can be had it is taken."""
+    edit(path, HELD.format("one"))
+    agent = load(path)
+    heard = Warned(agent)
+    edit(path, text + f'[policy]\ncontained = ["{PLANNER}"]\n')
+    elsewhere.away = away
+    for _ in range(2):
+        later(agent)
+        assert isinstance(await say(agent), VerifiedMessage)
+    (fields,) = heard.of("settings.not_changed")
+    assert told in str(fields["detail"])
+    elsewhere.away = False
+    edit(path, HELD.format("two"))
+    later(agent)
+    await say(agent)
+    verified = await say(agent)
+    assert isinstance(verified, VerifiedMessage)
+    assert verified.key_id == elsewhere.keys["two"].key_id.decode()
+
+
+async def test_a_key_that_is_held_by_somebody_else_waits_for_a_restart(
+    path: Path, later: Callable[[Watchword], None], elsewhere: Elsewhere
+) -> None:
+    """What signs in memory and what waits for others is wired differently; so it is named, and nothing breaks."""
+    agent = load(path)
+    heard = Warned(agent)
+    before = agent.signer.key_id
+    edit(path, HELD.format("one"))
+    later(agent)
+    await say(agent)
+    assert agent.signer.key_id == before
+    assert [fields["names"] for fields in heard.of("settings.need_restart")] == ["signer"]
+    assert elsewhere.keys["one"].key_id != before
+
+
+async def test_a_key_that_rotates_by_itself_is_not_followed(
+    path: Path, later: Callable[[Watchword], None], elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What rotates by itself has keys of its own to switch to: another one of that kind waits for a restart."""
+
+    class Rotating:
+        def __init__(self, key: HeldKey) -> None:
+            self.key_id, self.algorithm, self.sign = key.key_id, key.algorithm, key.sign
+
+        def serve(self, signer: KeySwitch) -> None:
+            signer.hold(None, by="test")
+
+    def made(options: dict[str, str], context: object) -> Rotating:
+        return Rotating(elsewhere(options, context))
+
+    find = plugins.find
+
+    def found(group: str, name: str, *, where: str) -> Any:
+        return made if name == "elsewhere" else find(group, name, where=where)
+
+    monkeypatch.setattr(plugins, "find", found)
+    edit(path, HELD.format("one"))
+    agent = load(path)
+    heard = Warned(agent)
+    edit(path, HELD.format("two"))
+    later(agent)
+    await say(agent)
+    verified = await say(agent)
+    assert isinstance(verified, VerifiedMessage)
+    assert verified.key_id == elsewhere.keys["one"].key_id.decode()
+    assert [fields["names"] for fields in heard.of("settings.need_restart")] == ["signer"]
+
+
+async def test_a_key_file_that_stays_is_not_opened_again(
+    path: Path, later: Callable[[Watchword], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To open an encrypted key is made to take long: it is done when its file shows a change, not each time."""
+    private = path.parent / "planner.pem"
+    old = time.time() - 3600
+    os.utime(private, (old, old))
+    monkeypatch.setattr(config, "_SETTLED", -3600.0)  # the time of the change of mode, which nobody can set
+    agent, opened = load(path), list[object]()
+    real = config.signing_key
+
+    def counting(*given: Any) -> Any:
+        opened.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(config, "signing_key", counting)
+    for _ in range(3):
+        later(agent)
+        assert isinstance(await say(agent), VerifiedMessage)
+    assert len(opened) == 1
+    key = SigningKey.generate()
+    write_key(path.parent, key)
+    later(agent)
+    await say(agent)
+    assert agent.signer.key_id == key.key_id
+    private.unlink()
+    later(agent)
+    await say(agent)
+    assert agent.signer.key_id == key.key_id
+
+
+def test_anothers_key_that_is_held_elsewhere_is_found_at_the_start(path: Path, elsewhere: Elsewhere) -> None:
+    """A key set that gives this agent's key to somebody else is told before a message is lost, wherever the key is."""
+    edit(path, HELD.format("one"))
+    theirs = elsewhere.keys["one"].verification_key("agent://acme/mallory")
+    (path.parent / "agents.jwks").write_text(to_jwks([theirs]))
+    with pytest.raises(ConfigurationError, match=r"one public key for .*planner.* and .*mallory"):
+        load(path)

@@ -53,6 +53,10 @@ class Heard:
         assert headers == {"content-type": "application/vnd.watchword.presence+json"}
         self.said.append(parse_announcement(value))
 
+    async def stores(self) -> bool:
+        """Return True: it keeps all."""
+        return True
+
     async def read(self, *, since: float, listen: float) -> AsyncGenerator[Message]:  # noqa: ARG002 - nobody reads here
         """Give nothing."""
         nothing: tuple[Message, ...] = ()

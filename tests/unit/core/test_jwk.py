@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.core.world import ALICE, ALICE_EC_KEY, ALICE_KEY, public
 from watchword import ConfigurationError, SigningKey
-from watchword.jwk import MAX_SET_BYTES, MAX_SET_KEYS, parse_jwks, to_jwk, to_jwks
+from watchword.jwk import MAX_SET_BYTES, MAX_SET_KEYS, parse_jwks, parse_shared_jwks, to_jwk, to_jwks
 
 GOOD = to_jwk(public(ALICE_KEY, ALICE))
 GOOD_EC = to_jwk(public(ALICE_EC_KEY, ALICE))
@@ -90,3 +90,59 @@ def test_wrong_sets_are_refused(data: bytes, why: str) -> None:
     """Promise (A32): every mistake in a key set is one error that says which key and what to write."""
     with pytest.raises(ConfigurationError, match=why):
         parse_jwks(data)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"kty": "RSA", "n": "AQAB", "e": "AQAB"},
+        {"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA"},
+        {"kty": ["OKP"]},
+        {**GOOD, "crv": "X25519"},
+        {**GOOD_EC, "crv": "P-384"},
+        {**GOOD_EC, "alg": "ECDH-ES"},
+        {**GOOD, "use": "enc"},
+        {**GOOD, "key_ops": ["sign"]},
+    ],
+)
+def test_a_set_that_serves_others_too_is_read_for_what_it_has_for_us(other: dict[str, Any]) -> None:
+    """Promise: keys of another kind or purpose are passed over and counted, and no verdict depends on them."""
+    found = parse_shared_jwks(json.dumps({"keys": [other, GOOD]}).encode())
+    assert (found.keys, found.passed_over) == ([public(ALICE_KEY, ALICE)], 1)
+
+
+def test_the_owner_of_a_set_owns_the_keys_that_name_nobody() -> None:
+    """Promise: a key that names its owner keeps it, one that names nobody is the set's owner's, or refused."""
+    nameless = {name: value for name, value in GOOD_EC.items() if name != "principal"}
+    both = json.dumps({"keys": [GOOD, nameless]}).encode()
+    owners = [key.principal for key in parse_shared_jwks(both, owner="agent://acme/set").keys]
+    assert owners == [ALICE, "agent://acme/set"]
+    with pytest.raises(ConfigurationError, match='key 2: no "principal"'):
+        parse_shared_jwks(both)
+
+
+@pytest.mark.parametrize(
+    ("entry", "why"),
+    [
+        ({"kty": "RSA", "n": "AQAB", "d": "AQAB"}, "key 1: private key material"),
+        ({**GOOD, "use": "enc", "d": "AA"}, "key 1: private key material"),
+        ({"kty": "oct", "alg": "HS256"}, "key 1: a symmetric key"),
+        ({"kty": "oct", "k": "AA"}, "key 1: private key material"),
+        ({**GOOD, "x": "JrQLj5P_89iXES9-vFgrIy29clF9CC_oPPsw3c5D0bs"}, "key 1: an example out of an RFC"),
+        ({**GOOD, "x": "AA"}, 'key 1: "x" is not 32 bytes'),
+        ({**GOOD, "x": ["AA"]}, 'key 1: "x" is not 32 bytes'),
+        ({**GOOD, "exp": 1_715_385_600_000}, 'key 1: "exp" is not a time'),
+        ("key", "key 1: not an object"),
+    ],
+)
+def test_a_secret_is_refused_whatever_it_is_for(entry: Any, why: str) -> None:
+    """Promise (A32): a set with a secret in it, of any kind, is refused as a whole, and so is a broken key of ours."""
+    with pytest.raises(ConfigurationError, match=why):
+        parse_shared_jwks(json.dumps({"keys": [entry]}).encode(), owner=ALICE)
+
+
+def test_the_number_of_keys_has_the_bound_that_was_asked_for() -> None:
+    """Promise (A32): a set of more keys than its reader wants is refused before any key is made."""
+    assert len(parse_shared_jwks(json.dumps({"keys": [GOOD]}).encode(), most=1).keys) == 1
+    with pytest.raises(ConfigurationError, match="key set of 2 keys: at most 1"):
+        parse_shared_jwks(json.dumps({"keys": [GOOD, {"kty": "oct"}]}).encode(), most=1)

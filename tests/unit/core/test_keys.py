@@ -7,6 +7,7 @@ import pickle
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from tests.unit.core.world import (
     ALICE,
@@ -21,6 +22,7 @@ from tests.unit.core.world import (
     public,
 )
 from watchword import Algorithm, ConfigurationError, MemoryKeys, SigningKey, VerificationKey
+from watchword.keys import signature_from_der
 from watchword.spi import KeyChain
 
 # Every encoding of a point of small order, canonical or not: the list that libsodium and others refuse.
@@ -129,6 +131,39 @@ def test_generate_and_pem() -> None:
         assert (again.algorithm, again.key_id) == (algorithm, key.key_id)
         assert len(key.key_id) == 16
         assert SigningKey.from_pem(key.to_pem(), key_id=b"mine").key_id == b"mine"
+
+
+def test_an_encrypted_key_opens_with_its_passphrase_only() -> None:
+    """Promise: an encrypted PEM shows nothing of the key, and a passphrase that is missing, wrong or idle is told."""
+    for algorithm in Algorithm:
+        key = SigningKey.generate(algorithm)
+        locked = key.to_pem(b"s3cret")
+        assert b"ENCRYPTED" in locked
+        assert SigningKey.from_pem(locked, passphrase=b"s3cret").key_id == key.key_id
+        with pytest.raises(ConfigurationError, match="encrypted: name its passphrase by passphrase_env"):
+            SigningKey.from_pem(locked)
+        with pytest.raises(ConfigurationError, match="does not open it") as caught:
+            SigningKey.from_pem(locked, passphrase=b"s4cret")
+        assert "s4cret" not in str(caught.value)
+        with pytest.raises(ConfigurationError, match="not encrypted: leave its passphrase out"):
+            SigningKey.from_pem(key.to_pem(), passphrase=b"s3cret")
+
+
+@pytest.mark.parametrize(
+    "der",
+    [b"", b"junk", bytes(64), bytes.fromhex("30060201ff020101"), encode_dss_signature(1, 1 << 256)],
+    ids=["empty", "text", "zeros", "negative", "too large"],
+)
+def test_what_holds_no_signature_of_the_curve_is_refused(der: bytes) -> None:
+    """Promise: of ASN.1 that is none, or holds numbers of another size, nothing is made."""
+    with pytest.raises(ValueError, match=r"."):
+        signature_from_der(der)
+
+
+def test_asn1_gives_the_signature_with_low_s() -> None:
+    """Promise: whichever of the two a KMS returns, and however short its numbers are, out come 64 bytes that verify."""
+    for r, s in ((1, 2), (1 << 255, P256_ORDER - 2)):
+        assert signature_from_der(encode_dss_signature(r, s)) == r.to_bytes(32) + (2).to_bytes(32)
 
 
 def test_wrong_pem_files() -> None:

@@ -76,7 +76,8 @@ def test_every_error_was_tried() -> None:
     for one in queue:
         queue += one.__subclasses__()
         found.add(one)
-    assert found - {type(error) for error in ERRORS} == {Pending, Shed, DeserializationError}
+    ours = {error for error in found if error.__module__.partition(".")[0] in {"watchword", "watchword_adapters"}}
+    assert ours - {type(error) for error in ERRORS} == {Pending, Shed, DeserializationError}
 
 
 def test_what_still_waits_travels_as_unavailable() -> None:

@@ -1,5 +1,6 @@
 """The signer: what it refuses, and that its envelopes are those of the specification."""
 
+import asyncio
 import os
 import re
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.unit.core.world import (
     ALICE,
@@ -26,7 +28,7 @@ from tests.unit.core.world import (
     signed,
     signer,
 )
-from watchword import ConfigurationError, Rejected, SigningError, Unavailable
+from watchword import ConfigurationError, Rejected, SigningError, SigningKey, Unavailable
 from watchword.envelope import MAX_ENVELOPE_CHARACTERS
 from watchword.keys import Algorithm
 from watchword.message import MAX_HEADER_BYTES, MAX_HEADERS, Message
@@ -171,6 +173,16 @@ def test_a_failing_backend_is_an_outage(answer: Any) -> None:
     assert "s3cret" not in str(caught.value)
 
 
+def test_an_outage_that_says_what_it_is_is_told_so() -> None:
+    """Promise: a back-end's own Unavailable is told with its words, and as the signer's, whatever it names."""
+    slow = Signer(
+        realm="prod", principal=ALICE, key=Backend(Unavailable("keys", "sealed")), clock=lambda: NOW, key_id=b"k",
+        algorithm=Algorithm.ED25519,
+    )  # fmt: skip
+    with pytest.raises(Unavailable, match=r"^signing unavailable: sealed$"):
+        signed(nats(), slow)
+
+
 @pytest.mark.parametrize("high", [False, True])
 def test_a_backend_may_return_either_form_of_an_ecdsa_signature(*, high: bool) -> None:
     """Promise: a KMS that does not know of low s still makes messages that verify."""
@@ -196,6 +208,29 @@ def test_what_is_no_ecdsa_signature_is_not_mended() -> None:
     )  # fmt: skip
     with pytest.raises(Rejected, match="bad_signature"):
         World().verify(signed(nats(), remote))
+
+
+async def test_a_key_that_takes_over_meanwhile_leaves_what_another_signs_as_it_is() -> None:
+    """Promise: an Ed25519 signature that is made while the signer switches to ESP256 is not taken for one of those."""
+    gate, alone = asyncio.Event(), SigningKey(ALICE_KEY._private, key_id=b"alice-1")
+
+    class Kms:
+        async def sign(self, data: bytes) -> bytes:
+            await gate.wait()
+            return await alone.sign(data)
+
+    remote = Signer(
+        realm="prod", principal=ALICE, key=Kms(), clock=lambda: NOW, key_id=b"alice-1", algorithm=Algorithm.ED25519
+    )
+    messages = [nats(value=b"%d" % number) for number in range(8)]  # of eight signatures one at least would be spoilt
+    signing = [asyncio.create_task(remote.sign(message)) for message in messages]
+    await asyncio.sleep(0)
+    remote.switch(SigningKey(ec.generate_private_key(ec.SECP256R1()), key_id=b"alice-2"))
+    gate.set()
+    world = World()
+    for message, header in zip(messages, [one.header for one in await asyncio.gather(*signing)], strict=True):
+        verified = await world.verifier.verify(replace(message, headers=(*message.headers, header)))
+        assert verified.value == message.value
 
 
 def test_a_backend_signs_like_a_key() -> None:

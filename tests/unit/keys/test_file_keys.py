@@ -103,10 +103,10 @@ async def test_an_unknown_key_has_the_files_looked_at_once_a_second(
     looks = 0
     really = module._read_if_changed
 
-    def counted(paths: tuple[Path, ...], state: None) -> object:
+    def counted(kind: module.KeyFiles, paths: tuple[Path, ...], state: None) -> object:
         nonlocal looks
         looks += 1
-        return really(paths, state)
+        return really(kind, paths, state)
 
     monkeypatch.setattr(module, "_read_if_changed", counted)
     clock.now += 1
@@ -215,7 +215,7 @@ async def test_unchanged_files_are_not_read_again(
     later = time.time_ns() + 3600 * 10**9
     monkeypatch.setattr("time.time_ns", lambda: later)
     keys = FileKeys([path], check_every=5, max_staleness=60, clock=clock)
-    monkeypatch.setattr(module, "read_keys", None)
+    monkeypatch.setattr(public_files, "read_keys", None)
     for _ in range(100):
         clock.now += 5
         assert await keys.find(ALICE, old.key_id) == old
@@ -242,10 +242,10 @@ class SlowDisk:
         self._really = module._read_if_changed
         monkeypatch.setattr(module, "_read_if_changed", self._read)
 
-    def _read(self, paths: tuple[Path, ...], state: None) -> object:
+    def _read(self, kind: module.KeyFiles, paths: tuple[Path, ...], state: None) -> object:
         self.reads += 1
         self.answer.wait()
-        return self._really(paths, state)
+        return self._really(kind, paths, state)
 
 
 async def test_a_disk_that_hangs_delays_one_message_and_a_bounded_time(

@@ -108,6 +108,38 @@ async def test_a21_behind_what_was_shed_a_subscription_judges_in_bulk() -> None:
     assert len(runs) <= 8
 
 
+class Slow:
+    """A source that finds keys when it is told to."""
+
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+
+    async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
+        """See ``KeySource.find``."""
+        await self.told.wait()
+        return await Keys().find(principal, key_id)
+
+
+async def test_nothing_of_a_key_overtakes_what_waits_for_that_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: a key that is found just before its messages are put aside does not let later ones pass them."""
+    agent, source = watchword(Keys(), shared=False), Slow()
+    agent.verifier.keys.source = source
+    there, park = Subscribed(agent), Reader.park
+    sent = await tree([b"%d" % number for number in range(8)])
+
+    async def found_meanwhile(reader: Reader, *arguments: Any) -> Any:
+        if not source.told.is_set():
+            source.told.set()
+            await asyncio.wait((arguments[2].found,))
+            await there.arrive(*sent[4:])
+        return await park(reader, *arguments)
+
+    monkeypatch.setattr(Reader, "park", found_meanwhile)
+    await there.arrive(*sent[:4])
+    await there.handled()
+    assert there.values == [b"%d" % number for number in range(8)]
+
+
 async def raw_of(by: Signer, value: bytes) -> Any:
     """Return a message as the client reads it."""
     header = (await by.sign(Message(channel=Channel("nats", REALM, "tasks"), value=value))).header

@@ -1,0 +1,175 @@
+"""A2A agent cards, and the keys that signed them (A2A specification, section 8.4).
+
+A card says of itself which key signed it and where that key stands (``kid``, ``jku``), and anybody can write a card. So
+a key counts only if it comes from a set that the caller trusts; a key or certificate in a header is never looked at.
+What was verified is that a card was signed by a key out of that set, not what the card says.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import rfc8785
+
+from watchword import Algorithm, ConfigurationError
+from watchword.keys import base64url, with_low_s
+from watchword.wire_json import members_from_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from watchword import VerificationKey
+
+WELL_KNOWN: Final = "/.well-known/agent-card.json"
+
+MAX_SIGNATURES: Final = 16
+_ALGORITHMS: Final = {
+    "EdDSA": Algorithm.ED25519,
+    "Ed25519": Algorithm.ED25519,
+    "ES256": Algorithm.ESP256,
+    "ESP256": Algorithm.ESP256,
+}
+
+_KEPT: Final = frozenset(
+    {
+        "authorizationUrl", "capabilities", "defaultInputModes", "defaultOutputModes", "description",
+        "deviceAuthorizationUrl", "documentationUrl", "extendedAgentCard", "flows", "iconUrl", "id", "location", "name",
+        "openIdConnectUrl", "organization", "protocolBinding", "protocolVersion", "pushNotifications", "scheme",
+        "scopes", "skills", "streaming", "supportedInterfaces", "tags", "tokenUrl", "url", "version",
+    }
+)  # fmt: skip
+"""Fields of a card that are signed even if they are empty: the specification calls them required or optional."""
+
+_MAPS: Final = frozenset({"schemes", "securitySchemes"})
+_FREE: Final = "params"
+"""The field of an extension that holds whatever it likes."""
+
+
+class Signature(NamedTuple):
+    """One signature of a card: by the key of which id, from which set, and what it is over and is."""
+
+    key_id: bytes
+    jku: str | None
+    algorithm: Algorithm
+    protected: str
+    signature: bytes
+
+
+class Card(NamedTuple):
+    """A card as it was read; ``passed_over`` says why some of its signatures are of no use."""
+
+    members: dict[str, object]
+    signatures: Sequence[Signature]
+    passed_over: Sequence[str]
+
+
+def read_card(data: bytes) -> Card:
+    """Read a card; ConfigurationError where it is none, or has no signature to check."""
+    try:
+        members = members_from_json(data)
+    except ValueError as error:
+        raise ConfigurationError(f"no agent card: {str(error).partition(':')[0]}") from None
+    listed = members.get("signatures")
+    if not isinstance(listed, list) or not listed:
+        raise ConfigurationError("the card is not signed: it has no signatures")
+    if len(listed) > MAX_SIGNATURES:
+        raise ConfigurationError(f"the card has {len(listed)} signatures: at most {MAX_SIGNATURES}")
+    signatures, passed_over = list[Signature](), list[str]()
+    for number, entry in enumerate(listed, 1):
+        try:
+            signatures.append(_signature(entry))
+        except ValueError as error:
+            passed_over.append(f"signature {number}: {error}")
+    return Card(members, signatures, passed_over)
+
+
+def signers(
+    card: Card, keys_of: Callable[[Signature], Sequence[VerificationKey]], now: float
+) -> Iterator[VerificationKey]:
+    """Give the keys that signed a card, of those that ``keys_of`` returns for a signature."""
+    payloads = [*_payloads(card.members)]
+    for one in card.signatures:
+        for key in keys_of(one):
+            if key.key_id != one.key_id or key.algorithm is not one.algorithm or not _holds(key, now):
+                continue
+            # Each ECDSA signature has a twin, and others than us may make either.
+            signature = with_low_s(one.signature) if key.algorithm is Algorithm.ESP256 else one.signature
+            if any(key.verifies(signature, f"{one.protected}.{payload}".encode()) for payload in payloads):
+                yield key
+
+
+def _signature(entry: object) -> Signature:
+    """Read a JWS of its three parts (RFC 7515 section 7.2.1); ValueError says why it is of no use."""
+    if not isinstance(entry, dict):
+        raise ValueError("not an object")  # noqa: TRY004 - wrong text, not a wrong type of the caller's
+    protected, other = entry.get("protected"), entry.get("header", {})
+    try:
+        header = members_from_json(_decoded(protected))
+    except ValueError:
+        raise ValueError("its protected header is no JSON object in base64url") from None
+    if not isinstance(other, dict) or header.keys() & other.keys():
+        raise ValueError("what its protected header says stands in the other one again")
+    if "crit" in header:
+        raise ValueError("its header asks for what we do not know (crit)")
+    algorithm, key_id, jku = (header.get(name) for name in ("alg", "kid", "jku"))
+    if not isinstance(algorithm, str) or algorithm not in _ALGORITHMS:
+        raise ValueError(f"its algorithm is none of {', '.join(sorted(_ALGORITHMS))}")
+    if not isinstance(key_id, str) or not key_id or not isinstance(jku, str | None):
+        raise ValueError("its header names no key: kid is missing")
+    signature = _decoded(entry.get("signature"))
+    return Signature(key_id.encode(), jku, _ALGORITHMS[algorithm], str(protected), signature)
+
+
+def _decoded(text: object) -> bytes:
+    try:
+        raw = base64.urlsafe_b64decode(f"{text}{'=' * (-len(text) % 4)}") if isinstance(text, str) else b""
+    except (binascii.Error, ValueError):
+        raw = b""
+    if not raw or base64url(raw) != text:
+        raise ValueError("it is not base64url")
+    return raw
+
+
+def _holds(key: VerificationKey, now: float) -> bool:
+    begun = key.not_before is None or key.not_before <= now
+    ended = any(end is not None and end <= now for end in (key.not_after, key.revoked_at))
+    return begun and not ended
+
+
+def _payloads(members: dict[str, object]) -> Iterator[str]:
+    """Give what may have been signed: the card as it is, without what is left out by default, and in Python's way.
+
+    The specification has members with default values removed first, and most signers serve the card like that. Its
+    Python library (a2a-sdk 1.3) removes all that is empty, and escapes what is not ASCII, which RFC 8785 does not.
+    """
+    card: dict[str, Any] = {name: member for name, member in members.items() if name != "signatures"}
+    try:
+        forms = [rfc8785.dumps(card), rfc8785.dumps(_without_defaults(card))]
+        forms.append(json.dumps(_without_empty(card) or {}, separators=(",", ":"), sort_keys=True).encode())
+    except (ValueError, RecursionError):
+        raise ConfigurationError("no agent card: it holds what JSON cannot say in one way only (RFC 8785)") from None
+    for form in dict.fromkeys(forms):
+        yield base64url(form)
+
+
+def _without_defaults(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_defaults(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: one if name == _FREE else _without_defaults(one)
+        for name, one in value.items()
+        if name in _KEPT or not (one is False or one in ("", []) or (name in _MAPS and not one))
+    }
+
+
+def _without_empty(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: kept for name, one in value.items() if (kept := _without_empty(one)) is not None} or None
+    if isinstance(value, list):
+        return [kept for one in value if (kept := _without_empty(one)) is not None] or None
+    return None if value == "" else value

@@ -1,0 +1,275 @@
+"""Gets one small document by HTTPS, from whom we mean and from nobody else.
+
+What a name server, a redirect or the document's server can do to us is bounded: addresses are checked and then used,
+so that a name cannot mean another machine a moment later (TLS still asks for the certificate of the name); redirects
+are followed only as often as allowed, each checked anew; bytes and seconds have limits; nothing is unpacked. Proxies
+and certificates of the environment are used only by the operator's word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+
+from watchword import ConfigurationError
+from watchword_adapters.keys.addresses import is_loopback, why_refused
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from urllib.parse import SplitResult
+
+ENVIRONMENT: Final = "environment"
+"""Said as ``proxy``: the one that the environment names."""
+
+_MOST_ADDRESSES: Final = 4
+"""Addresses of a server that are tried, one after the other."""
+
+_ACCEPT: Final = (
+    "application/jwk-set+json, application/http-message-signatures-directory+json, application/json, */*;q=0.1"
+)
+_PLAIN_TYPES: Final = frozenset({"", "text/plain", "application/octet-stream", "binary/octet-stream"})
+"""Content types of servers that do not know what they serve."""
+
+_OK: Final = 200
+_NOT_MODIFIED: Final = 304
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_PORTS: Final = {"https": 443, "http": 80}
+_LOCALHOST: Final = "localhost"
+_ETAG: Final = re.compile(
+    r'(?:W/)?"[\x21\x23-\x7e]{0,256}"'
+)  # RFC 9110 section 8.8.3, and not longer than we would keep
+_DIGITS: Final = re.compile(r"[0-9]{1,10}", re.ASCII)
+
+
+class NotFetchedError(Exception):
+    """The document could not be had; the text says why, beginning with its address, without what a query may hide."""
+
+
+class Fetched(NamedTuple):
+    """A document; ``body`` is None where it is the one that is known already.
+
+    ``max_age`` is for how many more seconds its server calls it fresh; None where it says nothing.
+    """
+
+    body: bytes | None
+    etag: str | None
+    max_age: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Https:
+    """How documents are fetched; ``get`` blocks, so call it in a thread.
+
+    ``timeout`` is in seconds and for all of it, ``max_size`` in bytes. ``allow_private`` is whether addresses of one's
+    own network may be asked, or the names of the hosts at which they may. ``ca`` is a PEM file with the authorities to
+    trust, by default the system's. ``proxy`` is asked instead of the server, and then finds and checks the address.
+    """
+
+    timeout: float = 5.0
+    max_size: int = 1 << 20
+    redirects: int = 0
+    allow_private: bool | frozenset[str] = False
+    ca: Path | None = None
+    proxy: str | None = field(default=None, repr=False)  # there may be a login in it
+    _tls: ssl.SSLContext = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "_tls", ssl.create_default_context(cafile=self.ca))
+        except OSError as error:  # ssl's own errors are such
+            raise ConfigurationError(f"ca = {str(self.ca)!r}: {error.strerror or 'no certificates in PEM'}") from None
+        if self.proxy not in {None, ENVIRONMENT}:
+            try:
+                httpx.Proxy(self.proxy or "")
+            except (ValueError, httpx.InvalidURL):
+                raise ConfigurationError('proxy: write "http://<host>:<port>", or "environment"') from None
+
+    def get(self, url: str, *, etag: str | None = None) -> Fetched:
+        """Return the document at ``url``, known so far under ``etag``; NotFetchedError says why it cannot be had."""
+        try:
+            return asyncio.run(self._get(url, etag))
+        except TimeoutError:
+            raise NotFetchedError(f"{shown(url)}: takes longer than {self.timeout:g} s") from None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
+            raise NotFetchedError(f"{shown(url)}: {_told(error)}") from None
+
+    async def _get(self, url: str, etag: str | None) -> Fetched:
+        at = url
+        async with asyncio.timeout(self.timeout):
+            for _ in range(self.redirects + 1):
+                try:
+                    answer = await self._ask(at, check_url(at), etag)
+                    if isinstance(answer, Fetched):
+                        return answer
+                    at = urljoin(at, answer)
+                except ValueError as error:
+                    raise NotFetchedError(f"{shown(url)}: {'' if at == url else 'sends us on, but '}{error}") from None
+        raise NotFetchedError(f"{shown(url)}: sends us on, and redirects = {self.redirects}")
+
+    async def _ask(self, url: str, parts: SplitResult, etag: str | None) -> Fetched | str:
+        """Return what is at ``url``, or the address to which it sends us on; ValueError where it must not be asked."""
+        headers = {
+            "Accept": _ACCEPT,
+            "Accept-Encoding": "identity",
+            "Cache-Control": "no-cache",  # what a cache on the way holds may be older than what we have
+            "User-Agent": "watchword",
+        }
+        if etag is not None:
+            headers["If-None-Match"] = etag
+        proxy = self._proxy(parts)
+        # Every step has a limit of its own only so that an address which is silent leaves time for the next.
+        async with httpx.AsyncClient(
+            verify=self._tls,
+            trust_env=False,
+            proxy=proxy,
+            timeout=httpx.Timeout(self.timeout, connect=self.timeout / 2),
+        ) as client:
+            if proxy is not None:
+                return await self._exchange(client, client.build_request("GET", url, headers=headers))
+            failure: httpx.TransportError | None = None
+            for address in self._addresses(parts)[:_MOST_ADDRESSES]:
+                there = httpx.URL(url)
+                request = client.build_request(
+                    "GET",
+                    there.copy_with(host=address),
+                    headers=headers | {"Host": there.netloc.decode("ascii")},
+                    extensions={"sni_hostname": there.raw_host.decode("ascii")},
+                )
+                try:
+                    return await self._exchange(client, request)
+                except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                    failure = failure or error
+        assert failure is not None  # noqa: S101 - a name without address is an OSError, so there was one
+        raise failure
+
+    def _proxy(self, parts: SplitResult) -> str | None:
+        if self.proxy != ENVIRONMENT:
+            return self.proxy
+        return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
+
+    def _addresses(self, parts: SplitResult) -> list[str]:
+        """Return the addresses of a host; ValueError if any is none to ask, for the next answer could begin with it."""
+        host = parts.hostname or ""
+        addresses = resolve(
+            httpx.URL(scheme="https", host=host).raw_host.decode("ascii"), parts.port or _PORTS[parts.scheme]
+        )
+        private = self.allow_private if isinstance(self.allow_private, bool) else host in self.allow_private
+        for address in addresses:
+            why = why_refused(address, allow_private=private)
+            if why is None and parts.scheme == "http" and not is_loopback(address):
+                why = f"{address} is not this machine: write https"
+            if why is not None:
+                raise ValueError(why)
+        return addresses
+
+    async def _exchange(self, client: httpx.AsyncClient, request: httpx.Request) -> Fetched | str:
+        response = await client.send(request, stream=True)
+        try:
+            status, headers = response.status_code, response.headers
+            if status in _REDIRECTS and "location" in headers:
+                return str(headers["location"])
+            etag = str(headers.get("etag", ""))
+            known = etag if _ETAG.fullmatch(etag) else None
+            if status == _NOT_MODIFIED and "if-none-match" in request.headers:
+                return Fetched(None, known, _max_age(headers))
+            if status != _OK:
+                raise ValueError(f"answered {status}")
+            _check_type(headers)
+            return Fetched(await self._body(response), known, _max_age(headers))
+        finally:
+            await response.aclose()
+
+    async def _body(self, response: httpx.Response) -> bytes:
+        told = response.headers.get("content-length", "")
+        body = bytearray()
+        if not _DIGITS.fullmatch(told) or int(told) <= self.max_size:
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > self.max_size:
+                    break
+            else:
+                return bytes(body)
+        raise ValueError(f"over {self.max_size} bytes")
+
+
+def check_url(url: str) -> SplitResult:
+    """Return the parts of an address that may be asked; ValueError says what to write instead of another."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, 0
+    if not host or port == 0 or not url.isprintable() or " " in url:
+        raise ValueError("no address of a document: write https://<host>/<path>")
+    if parts.username is not None or parts.password is not None or parts.fragment:
+        raise ValueError("write the address without a login, and without #")
+    if parts.scheme == "http" and (host == _LOCALHOST or _is_own_literal(host)):
+        return parts
+    if parts.scheme != "https":
+        raise ValueError("write https://; http:// is for this machine only, as http://localhost")
+    return parts
+
+
+def _is_own_literal(host: str) -> bool:
+    try:
+        return is_loopback(host)
+    except ValueError:
+        return False
+
+
+def resolve(host: str, port: int) -> list[str]:
+    """Return the addresses of a host, in the order in which to try them; OSError where there is none."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def shown(url: str) -> str:
+    """Return an address for logs and errors, without its query: there may be a secret in it."""
+    return url.partition("?")[0]
+
+
+def _check_type(headers: httpx.Headers) -> None:
+    """Refuse a web page, as of a captive portal; be content with what a plain file server says."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in _PLAIN_TYPES and not kind.endswith(("/json", "+json")):
+        raise ValueError(f"content type {kind[:64]!r} instead of JSON")
+    if headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise ValueError("compressed, which nobody asked for")
+
+
+def _max_age(headers: httpx.Headers) -> float | None:
+    """Return for how long an answer is fresh still (RFC 9111 sections 4.2.1, 4.2.3 and 5.2.2); None if nobody says.
+
+    What must not be stored, what is wrong and what is said twice is taken for the worst: it is not fresh at all.
+    """
+    names = [part.partition("=") for part in headers.get("cache-control", "").lower().split(",")]
+    said = [(name.strip(), value.strip().strip('"')) for name, _, value in names]
+    if any(name in {"no-store", "no-cache"} for name, _ in said):
+        return 0.0
+    ages = [value for name, value in said if name == "max-age"]
+    if not ages:
+        return None
+    if not all(map(_DIGITS.fullmatch, ages)):
+        return 0.0
+    spent = headers.get("age", "")
+    return float(max(0, min(map(int, ages)) - (int(spent) if _DIGITS.fullmatch(spent) else 0)))
+
+
+def _told(error: Exception) -> str:
+    """Say what went wrong, without numbers that are others each time: a cause is told once."""
+    if isinstance(error, socket.gaierror):
+        return "its host has no address"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is refused: {cause.verify_message}"
+        cause = cause.__cause__ or cause.__context__
+    return str(error) or type(error).__name__

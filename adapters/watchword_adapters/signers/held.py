@@ -1,0 +1,190 @@
+"""A private key that is held elsewhere: what every back-end has in common, whoever holds it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Final, Protocol, TypeVar, final
+
+from pydantic import AfterValidator
+
+from watchword import Algorithm, ConfigurationError, Unavailable, VerificationKey, WatchwordError
+from watchword.keys import check_key_id, thumbprint_id, with_low_s
+from watchword.settings import Duration, Section
+from watchword_adapters.keys.public_files import read_keys
+from watchword_adapters.signers.worker import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from watchword.keys import PublicKey
+    from watchword.spi import Context
+
+T = TypeVar("T")
+
+PROBE: Final = b"watchword key check, no message\0"
+"""Begins what is signed to see which key signs. What is signed of a message begins with the byte 0x84 (A11)."""
+
+LEAST_TIMEOUT: Final = 0.1
+MOST_TIMEOUT: Final = 60.0
+_NOBODY: Final = "-"
+"""Owner of a key of which nothing but signatures is looked at."""
+
+
+def _bounded(seconds: float) -> float:
+    if not LEAST_TIMEOUT <= seconds <= MOST_TIMEOUT:
+        raise ValueError(f'write {LEAST_TIMEOUT:g} s to {MOST_TIMEOUT:g} s, as "5s"')
+    return seconds
+
+
+class HeldOptions(Section):
+    """What ``[signer]`` may say of every key that is held elsewhere.
+
+    ``public`` is a file with its public half; left out, the back-end is asked for it. ``key_id`` is needed where the
+    key is published under another id than the default. ``timeout`` bounds the time of a call.
+    """
+
+    key_id: str | None = None
+    public: str | None = None
+    timeout: Annotated[Duration, AfterValidator(_bounded)] = 5.0
+
+
+class Custodian(Protocol):
+    """Whoever holds a private key. Its calls are made on threads of its own, and may wait.
+
+    ConfigurationError says what only a person can mend, Unavailable what may pass; neither shows a secret.
+    """
+
+    def public(self) -> PublicKey:
+        """Return the public half."""
+        ...
+
+    def sign(self, data: bytes, algorithm: Algorithm) -> bytes:
+        """Return the signature of ``data``: 64 bytes, of ESP256 as r || s with any s."""
+        ...
+
+
+@final
+class HeldKey:
+    """A private key that somebody else holds; it is a ``ShownBackend``.
+
+    Each signature is verified before it is handed out, so that nothing leaves that a back-end got wrong. A call that
+    takes longer than ``timeout`` seconds is Unavailable.
+    """
+
+    def __init__(self, custodian: Custodian, workers: Workers, key: VerificationKey, timeout: float) -> None:
+        self._custodian = custodian
+        self._workers = workers
+        self._key = key
+        self._timeout = timeout
+
+    @classmethod
+    def of(
+        cls, custodian: Custodian, options: HeldOptions, context: Context, *, workers: Workers | None = None
+    ) -> HeldKey:
+        """Return the key that a custodian holds, once it has shown that it signs by it.
+
+        ConfigurationError, or Unavailable where the custodian does not answer.
+        """
+        workers, timeout = workers or Workers(), options.timeout
+        if options.public is None:
+            key = _told(partial(_default, asked(workers, custodian.public, custodian, timeout)), custodian)
+        else:
+            key = _key_in(options.public, context)
+        if options.key_id is not None:
+            check_key_id(options.key_id.encode())
+            key = replace(key, key_id=options.key_id.encode())
+        held = cls(custodian, workers, key, timeout)
+        probe = PROBE + os.urandom(32)
+        signature = asked(workers, partial(custodian.sign, probe, key.algorithm), custodian, timeout)
+        if not key.verifies(held._low(signature), probe):
+            which = f"the key in {options.public}" if options.public else f"key {key.key_id.decode()}"
+            raise ConfigurationError(
+                f"{custodian}: does not sign by {which}: name the key whose public half is published, and its version"
+            )
+        return held
+
+    @property
+    def key_id(self) -> bytes:
+        """The key id."""
+        return self._key.key_id
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The algorithm."""
+        return self._key.algorithm
+
+    @property
+    def public(self) -> PublicKey:
+        """The public half."""
+        return self._key.public
+
+    async def sign(self, data: bytes) -> bytes:
+        """Return the 64-byte signature of ``data``; Unavailable where the back-end does not make it, or not in time."""
+        try:
+            return await self._workers.run(partial(self._signed, data), timeout=self._timeout)
+        except TimeoutError:
+            raise _late(self._custodian, self._timeout) from None
+
+    def _signed(self, data: bytes) -> bytes:
+        try:
+            signature = self._low(_told(partial(self._custodian.sign, data, self.algorithm), self._custodian))
+        except ConfigurationError as error:  # the key was taken away, say: whoever sends can only try again
+            raise Unavailable("signing", str(error)) from None
+        if not self._key.verifies(signature, data):
+            raise Unavailable("signing", f"{self._custodian}: answered with no signature by its key")
+        return signature
+
+    def _low(self, signature: bytes) -> bytes:
+        return with_low_s(signature) if self.algorithm is Algorithm.ESP256 else signature
+
+    def __repr__(self) -> str:
+        return f"HeldKey({self._custodian}, algorithm={self.algorithm.name}, key_id={self.key_id!r})"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a HeldKey is not pickled: its connection is this process's own")
+
+
+def asked(workers: Workers, call: Callable[[], T], custodian: Custodian, timeout: float) -> T:
+    """Return what a custodian says at the start, where nobody awaits it."""
+    try:
+        return workers.run_now(partial(_told, call, custodian), timeout=timeout)
+    except TimeoutError:
+        raise _late(custodian, timeout) from None
+
+
+def _told(call: Callable[[], T], custodian: Custodian) -> T:
+    """Return what the call returns; errors say who made it, and carry nothing that a library put into its own."""
+    failure: WatchwordError
+    try:
+        return call()
+    except ConfigurationError as error:
+        failure = ConfigurationError(f"{custodian}: {error}")
+    except Unavailable as error:
+        failure = Unavailable("signing", f"{custodian}: {error.detail}")
+    except Exception as error:  # noqa: BLE001 - a library may raise anything
+        failure = Unavailable("signing", f"{custodian}: {type(error).__name__}")
+    raise failure  # out here, where it has no context: a request with its token, say
+
+
+def _late(custodian: Custodian, timeout: float) -> Unavailable:
+    return Unavailable("signing", f"{custodian}: no answer within {timeout:g} s")
+
+
+def _default(public: PublicKey) -> VerificationKey:
+    """Return a public key under its default id; ConfigurationError for a kind of which none can be."""
+    key = VerificationKey.from_public_key(public, principal=_NOBODY, key_id=b"-")
+    return replace(key, key_id=thumbprint_id(key.public))
+
+
+def _key_in(name: str, context: Context) -> VerificationKey:
+    """Return the one public key in a file."""
+    path = context.directory / name
+    try:
+        keys, _ = read_keys([path])
+    except OSError as error:
+        raise ConfigurationError(f"public: {path}: {error.strerror}") from None
+    if len(keys) != 1:
+        raise ConfigurationError(f"public: {path}: {len(keys)} keys in it; name a file of one")
+    return keys[0]

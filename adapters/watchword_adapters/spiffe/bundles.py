@@ -1,0 +1,175 @@
+"""Whom to believe: the authorities of each trust domain, from files or the Workload API, the last good set kept."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final, Protocol
+
+from watchword import ConfigurationError
+from watchword_adapters.boot_clock import since_boot
+from watchword_adapters.regular_file import open_regular, without_mark
+from watchword_adapters.spiffe.certificates import (
+    MAX_BUNDLE_BYTES,
+    check_authorities,
+    check_trust_domain,
+    read_authorities,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from cryptography.x509 import Certificate
+
+    from watchword.spi import Warn
+    from watchword_adapters.spiffe.workload import Workload
+
+STALENESS_CEILING: Final = 7 * 86400.0
+STALENESS_FLOOR: Final = 5.0
+
+
+class Bundles(Protocol):
+    """Where bundles come from."""
+
+    @property
+    def by_domain(self) -> Mapping[str, Sequence[Certificate]]:
+        """The authorities that are trusted now, by trust domain; another object after each change."""
+        ...
+
+    def look(self) -> None:
+        """Look whether something has changed; it may wait for a disk."""
+        ...
+
+    def listen(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called when it is worth a look, by any thread."""
+        ...
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether nobody knows any more what is trusted."""
+        ...
+
+    def close(self) -> None:
+        """Look no more."""
+        ...
+
+
+def check_staleness(seconds: float) -> float:
+    """Return it; ConfigurationError where it is unsafe."""
+    if not (math.isfinite(seconds) and STALENESS_FLOOR <= seconds <= STALENESS_CEILING):
+        raise ConfigurationError(
+            f"max_staleness of {seconds:g} s: choose {STALENESS_FLOOR:g} s to {STALENESS_CEILING:g} s"
+        )
+    return seconds
+
+
+class FileBundles:
+    """Bundles in PEM files, one for each trust domain; what is wrong with one leaves all as they were, and is told."""
+
+    def __init__(
+        self,
+        paths: Mapping[str, Path],
+        *,
+        max_staleness: float,
+        warn: Warn,
+        clock: Callable[[], float] = since_boot,
+    ) -> None:
+        self._paths = {check_trust_domain(domain): path for domain, path in paths.items()}
+        self._max_staleness = check_staleness(max_staleness)
+        self._warn = warn
+        self._clock = clock
+        self._told: str | None = None
+        self._current = clock()
+        self._read = self._read_all()
+        self.by_domain: Mapping[str, Sequence[Certificate]] = self._parsed(self._read)
+
+    def look(self) -> None:
+        """See ``Bundles``."""
+        begun = self._clock()
+        try:
+            read = self._read_all()
+            if read != self._read:
+                self.by_domain = self._parsed(read)
+                self._read = read
+        except ConfigurationError as error:
+            if str(error) != self._told:
+                self._told = str(error)
+                self._warn("keys.bundles_not_read", failure=str(error), remedy="until then the last good ones hold")
+            return
+        self._told, self._current = None, begun
+
+    def listen(self, call: Callable[[], None]) -> None:
+        """See ``Bundles``: nobody tells of files."""
+
+    @property
+    def is_stale(self) -> bool:
+        """See ``Bundles``."""
+        return self._clock() - self._current > self._max_staleness
+
+    def close(self) -> None:
+        """See ``Bundles``: nothing is open."""
+
+    def _read_all(self) -> dict[str, bytes]:
+        return {domain: _text_of(path) for domain, path in self._paths.items()}
+
+    def _parsed(self, read: Mapping[str, bytes]) -> dict[str, Sequence[Certificate]]:
+        found: dict[str, Sequence[Certificate]] = {}
+        for domain, text in read.items():
+            try:
+                found[domain] = read_authorities(text)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"bundle {self._paths[domain]}: {error}") from None
+        return found
+
+
+class WorkloadBundles:
+    """Bundles of some trust domains as the Workload API gives them; while it is away, those that it gave last."""
+
+    def __init__(self, workload: Workload, domains: Sequence[str], *, max_staleness: float, warn: Warn) -> None:
+        self._workload = workload
+        self._domains = [check_trust_domain(domain) for domain in domains]
+        self._max_staleness = check_staleness(max_staleness)
+        self._warn = warn
+        self._told: str | None = None
+        self.by_domain: Mapping[str, Sequence[Certificate]] = {}
+        workload.wait()
+        self.look()
+
+    def look(self) -> None:
+        """See ``Bundles``."""
+        given = self._workload.given.bundles
+        try:
+            found = {domain: check_authorities(given.get(domain, ())) for domain in self._domains}
+        except ConfigurationError as error:
+            if str(error) != self._told:
+                self._told = str(error)
+                self._warn("keys.bundles_not_read", failure=str(error), remedy="until then the last good ones hold")
+            return
+        self._told = None
+        if {name: set(some) for name, some in found.items()} != {
+            name: set(some) for name, some in self.by_domain.items()
+        }:
+            self.by_domain = found
+
+    def listen(self, call: Callable[[], None]) -> None:
+        """See ``Bundles``."""
+        self._workload.listen(call)
+
+    @property
+    def is_stale(self) -> bool:
+        """See ``Bundles``."""
+        return self._workload.broken_for > self._max_staleness
+
+    def close(self) -> None:
+        """See ``Bundles``."""
+        self._workload.close()
+
+
+def _text_of(path: Path) -> bytes:
+    try:
+        with open_regular(path) as (file, _):
+            return without_mark(file.read(MAX_BUNDLE_BYTES + 1))
+    except OSError as error:
+        raise ConfigurationError(
+            f"bundle {path}: {error.strerror}; write what 'spire-server bundle show' does"
+        ) from None

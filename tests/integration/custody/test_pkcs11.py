@@ -1,0 +1,260 @@
+"""Keys in a real token, of SoftHSM: sessions that die, PINs that do not fit, keys that are made and named."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pkcs11 as library
+import pytest
+from pkcs11 import Attribute, KeyType, ObjectClass
+
+from tests.custody.softhsm import SoftHsm
+from watchword import Algorithm, ConfigurationError, Policy, Unavailable
+from watchword.jwk import to_jwk
+from watchword.keys import public_half
+from watchword.spi import Context
+from watchword_adapters.signers import pkcs11, pkcs11_module
+from watchword_adapters.signers.held import HeldKey
+
+ALICE = "agent://acme/alice"
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    """Give what a plug-in is given."""
+    return Context(realm="prod", directory=tmp_path, clock=time.time, policy=Policy(), warn=lambda *_, **__: None)
+
+
+@pytest.fixture
+def options(softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Give the settings of a key that is not made yet; no session of another test's is left."""
+    monkeypatch.setenv("PLANNER_PIN", softhsm.pin)
+    pkcs11_module.module(softhsm.module).close("agents")
+    return {
+        "module": softhsm.module, "token": "agents", "key": f"planner-{os.urandom(4).hex()}", "pin_env": "PLANNER_PIN",
+        "timeout": "30s",
+    }  # fmt: skip
+
+
+def verifies(key: HeldKey, signature: bytes, data: bytes) -> bool:
+    """Return True if a signature is that of a key."""
+    return public_half(key, ALICE).verifies(signature, data)
+
+
+def killed(key: HeldKey) -> Any:
+    """Return the token's session, logged out and closed behind the back of whoever uses it."""
+    custodian: Any = key._custodian
+    session = custodian.module._sessions["agents"]
+    session.close()
+    return session
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+async def test_a_key_that_is_made_in_the_token_stays_there(
+    options: dict[str, Any], context: Context, algorithm: Algorithm
+) -> None:
+    """It signs, it cannot be read, and nothing is made in its place."""
+    key = pkcs11.generate(options, context, algorithm)
+    assert key.algorithm is algorithm
+    assert verifies(key, await key.sign(b"x"), b"x")
+    custodian: Any = key._custodian
+    private = custodian.module._sessions["agents"].get_key(object_class=ObjectClass.PRIVATE_KEY, label=options["key"])
+    assert (private[Attribute.SENSITIVE], private[Attribute.EXTRACTABLE]) == (True, False)
+    with pytest.raises(ConfigurationError, match=r"there is a private key labelled .*: name another one"):
+        pkcs11.generate(options, context, algorithm)
+
+
+async def test_a_session_that_died_is_opened_again(options: dict[str, Any], context: Context) -> None:
+    """A token that was pulled out and put back, or a server that began anew, costs no message."""
+    key = pkcs11.generate(options, context, Algorithm.ED25519)
+    for _ in range(3):
+        killed(key)
+        assert verifies(key, await key.sign(b"x"), b"x")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # python-pkcs11's, of the dead session
+def test_a_session_that_died_is_no_obstacle_to_a_start(options: dict[str, Any], context: Context) -> None:
+    """Whoever comes to a token whose session has died meanwhile, another key of the process say, opens another."""
+    key = pkcs11.generate(options, context, Algorithm.ED25519)
+    killed(key)
+    assert pkcs11.from_options(options, context).key_id == key.key_id
+
+
+async def test_a_library_that_began_anew_is_no_loss(options: dict[str, Any], context: Context) -> None:
+    """The application may end the library's work for itself; ours goes on."""
+    key = pkcs11.generate(options, context, Algorithm.ESP256)
+    library.lib(options["module"]).finalize()
+    assert verifies(key, await key.sign(b"x"), b"x")
+
+
+async def test_two_keys_of_one_token_share_its_login(
+    options: dict[str, Any], context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second key, by the settings that are followed say, neither logs the first one out nor needs a second login."""
+    first = pkcs11.generate(options, context, Algorithm.ED25519)
+    other = pkcs11.generate(options | {"key": options["key"] + "-2"}, context, Algorithm.ESP256)
+    for key in (first, other, first):
+        assert verifies(key, await key.sign(b"x"), b"x")
+    assert first._workers is other._workers
+    monkeypatch.setenv("PLANNER_PIN", "")  # and nobody asks for it while there is a session
+    assert verifies(first, await first.sign(b"x"), b"x")
+
+
+async def test_an_application_that_has_logged_in_itself_is_no_obstacle(
+    options: dict[str, Any], context: Context, softhsm: SoftHsm
+) -> None:
+    """A login holds for all sessions of a process: that of the application is used where there is one."""
+    key = pkcs11.generate(options, context, Algorithm.ED25519)
+    killed(key)
+    own = library.lib(softhsm.module).get_token(token_label="agents").open(user_pin=softhsm.pin)
+    try:
+        assert verifies(key, await key.sign(b"x"), b"x")
+    finally:
+        own.close()
+    assert verifies(key, await key.sign(b"x"), b"x")
+
+
+async def test_a_refused_pin_is_not_tried_again(
+    options: dict[str, Any], context: Context, softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: whoever goes on sending does not lock the token; another PIN is tried at once."""
+    softhsm.make_token(token := f"spare-{os.urandom(4).hex()}")
+    library.lib(softhsm.module).reinitialize()  # SoftHSM looks for tokens when it begins
+    chosen, tried = options | {"token": token}, list[str]()
+    monkeypatch.setattr(pkcs11_module.Module, "_token", _counting(pkcs11_module.Module._token, tried))
+    monkeypatch.setenv("PLANNER_PIN", "wrong-s3cret")
+    with pytest.raises(ConfigurationError, match="the token refuses the PIN") as caught:
+        pkcs11.generate(chosen, context, Algorithm.ED25519)
+    for _ in range(5):
+        with pytest.raises(ConfigurationError, match="refused this PIN before") as again:
+            pkcs11.generate(chosen, context, Algorithm.ED25519)
+    assert tried == [token]
+    assert "s3cret" not in f"{caught.value} {again.value}"
+    monkeypatch.setenv("PLANNER_PIN", softhsm.pin)
+    key = pkcs11.generate(chosen, context, Algorithm.ED25519)
+    assert verifies(key, await key.sign(b"x"), b"x")
+
+
+def _counting(real: Any, tried: list[str]) -> Any:
+    def token(self: pkcs11_module.Module, label: str) -> Any:
+        tried.append(label)
+        return real(self, label)
+
+    return token
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"module": "/none.so"}, "module /none.so: no such file; install the token's PKCS#11 library"),
+        ({"module": "/etc/hostname"}, "module /etc/hostname does not load: PKCS11Error"),
+        ({"token": "none"}, "the module has no token labelled 'none'"),
+        ({"key": "none"}, "labelled 'none' has no public key beside it: name its file"),
+        ({"key": None}, "key: missing; write the label of the key in the token, or its id"),
+        ({"id": "xyz"}, "id: "),
+        ({"pin_env": None}, 'pin: missing; write pin_env = "VARIABLE" or pin_file = "PATH"'),
+        ({"pin_env": "NO_SUCH_PIN", "token": "other"}, "pin_env: NO_SUCH_PIN: it is empty"),
+        ({"pin": "1234"}, "pin: "),
+    ],
+)
+def test_a_mistake_is_one_line(options: dict[str, Any], context: Context, changes: dict[str, Any], told: str) -> None:
+    """Each says what to write or to install."""
+    chosen = {name: value for name, value in (options | changes).items() if value is not None}
+    with pytest.raises(ConfigurationError) as caught:
+        pkcs11.from_options(chosen, context)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_several_keys_of_one_name_are_told_apart_by_their_ids(options: dict[str, Any], context: Context) -> None:
+    """Which one signs is never left to the order in which a token lists them."""
+    ids = [os.urandom(4).hex() for _ in range(2)]
+    made = [pkcs11.generate(options | {"id": one}, context, Algorithm.ED25519).key_id for one in ids]
+    with pytest.raises(ConfigurationError, match=r"several keys are labelled .*: name one by both key and id"):
+        pkcs11.from_options(options, context)
+    assert [pkcs11.from_options(options | {"id": one}, context).key_id for one in ids] == made
+    by_id = {name: value for name, value in options.items() if name != "key"} | {"id": ids[1]}
+    assert pkcs11.from_options(by_id, context).key_id == made[1]
+
+
+def test_several_tokens_of_one_label_are_refused(options: dict[str, Any], context: Context, softhsm: SoftHsm) -> None:
+    """Nor is the token left to chance."""
+    label = f"twin-{os.urandom(4).hex()}"
+    for _ in range(2):
+        softhsm.make_token(label)
+    library.lib(softhsm.module).reinitialize()
+    with pytest.raises(ConfigurationError, match=f"several tokens are labelled '{label}'"):
+        pkcs11.from_options(options | {"token": label}, context)
+
+
+async def test_a_private_key_alone_signs_by_the_published_half(
+    options: dict[str, Any], context: Context, tmp_path: Path
+) -> None:
+    """Smart cards often have no public object: then its file is named, and the start sees that it fits."""
+    key = pkcs11.generate(options, context, Algorithm.ESP256)
+    (tmp_path / "planner.jwk").write_text(json.dumps(to_jwk(public_half(key, ALICE))))
+    custodian: Any = key._custodian
+    session = custodian.module.writable("agents", custodian._pin)
+    session.get_key(object_class=ObjectClass.PUBLIC_KEY, label=options["key"]).destroy()
+    custodian.module.close("agents")
+    with pytest.raises(ConfigurationError, match="has no public key beside it"):
+        pkcs11.from_options(options, context)
+    again = pkcs11.from_options(options | {"public": "planner.jwk"}, context)
+    assert verifies(key, await again.sign(b"x"), b"x")
+    with pytest.raises(ConfigurationError, match="no private key labelled 'none'; 'watchword key generate' makes one"):
+        pkcs11.from_options(options | {"public": "planner.jwk", "key": "none"}, context)
+
+
+@pytest.mark.parametrize("curve", ["06052b81040022", "06052b8104000a"], ids=["P-384", "secp256k1"])
+def test_a_key_of_another_curve_is_refused(
+    options: dict[str, Any], context: Context, monkeypatch: pytest.MonkeyPatch, curve: str
+) -> None:
+    """Also one whose points are as long as those of P-256."""
+    monkeypatch.setitem(pkcs11._CURVES, Algorithm.ESP256, (KeyType.EC, bytes.fromhex(curve)))
+    with pytest.raises(ConfigurationError, match="the token's key is neither Ed25519 nor P-256"):
+        pkcs11.generate(options, context, Algorithm.ESP256)
+
+
+async def test_a_key_that_is_gone_is_an_outage(options: dict[str, Any], context: Context) -> None:
+    """Whoever destroyed it is told so by each message that is not sent."""
+    key = pkcs11.generate(options, context, Algorithm.ED25519)
+    custodian: Any = key._custodian
+    session = custodian.module.writable("agents", custodian._pin)
+    session.get_key(object_class=ObjectClass.PRIVATE_KEY, label=options["key"]).destroy()
+    with pytest.raises(Unavailable, match="no private key labelled"):
+        await key.sign(b"x")
+
+
+def test_a_token_that_cannot_make_a_key_says_so(
+    options: dict[str, Any], context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many know no Ed25519 yet."""
+    monkeypatch.setitem(pkcs11._CURVES, Algorithm.ED25519, (KeyType.EC, b"\x05\x00"))
+    with pytest.raises(ConfigurationError, match="the token makes no ED25519 key: "):
+        pkcs11.generate(options, context, Algorithm.ED25519)
+
+
+def test_a_forked_child_signs_by_sessions_of_its_own(options: dict[str, Any], context: Context) -> None:
+    """A pre-forking server signs in each of its processes, the parent included."""
+    pkcs11.generate(options, context, Algorithm.ED25519)
+    program = f"""
+import asyncio, os, time
+from pathlib import Path
+from watchword import Policy
+from watchword.keys import public_half
+from watchword.spi import Context
+from watchword_adapters.signers import pkcs11
+context = Context(realm="prod", directory=Path("."), clock=time.time, policy=Policy(), warn=print)
+key = pkcs11.from_options({options!r}, context)
+child = os.fork()
+for _ in range(3):
+    assert public_half(key, "a").verifies(asyncio.run(key.sign(b"x")), b"x")
+if child:
+    print(os.waitpid(child, 0)[1])
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)  # noqa: S603 - ours
+    assert (run.returncode, run.stdout) == (0, "0\n"), run.stderr

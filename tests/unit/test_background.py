@@ -1,0 +1,45 @@
+"""What is in the background ends in order."""
+
+import asyncio
+import threading
+
+from watchword_adapters.background import Background
+
+
+def test_each_work_puts_in_order_what_it_has_open() -> None:
+    """One that ends at once does not cut short another, which has a connection to close."""
+    begun, closed, ended = threading.Event(), threading.Event(), threading.Event()
+
+    async def connected() -> None:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.05)  # a server is told
+            closed.set()
+
+    async def brief() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    background = Background("works", connected, brief)
+    assert begun.wait(20)
+    background.close()
+    assert ended.wait(20)
+    assert closed.wait(20)
+
+
+def test_what_is_closed_at_once_ends() -> None:
+    """Before it has begun as well: nothing of it runs on."""
+
+    async def work() -> None:
+        await asyncio.Event().wait()
+
+    background = Background("work", work)
+    background.close()
+    for thread in threading.enumerate():
+        if thread.name == "work":
+            thread.join(20)
+            assert not thread.is_alive()
