@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import coverage
 import pytest
@@ -9,6 +10,7 @@ from xdist.workermanage import NodeManager  # type: ignore[import-untyped]  # it
 
 from tests.support import stand_in
 from watchword import engine, verifier
+from watchword_adapters.background import Background
 
 pytest_plugins = ["tests.brokers.plugin", "tests.custody.plugin"]
 
@@ -41,6 +43,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Say which engine did the work."""
     runs = " in runs of one" if config.getoption(RUNS) else ""
     terminalreporter.write_line(f"engine: {engine.name()}{runs}")
+
+
+@pytest.fixture(autouse=True)
+def nothing_in_the_background(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """End what a test leaves in threads: it would look for brokers and channels that are gone, beside other tests."""
+    begun: list[Background] = []
+    begin = Background.__init__
+
+    def noted(self: Background, *given: Any) -> None:
+        begin(self, *given)
+        begun.append(self)
+
+    monkeypatch.setattr(Background, "__init__", noted)
+    yield
+    for one in begun:
+        one.close()
 
 
 @pytest.fixture

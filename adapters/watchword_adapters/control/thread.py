@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
-from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from watchword import ConfigurationError, Unavailable
+from watchword_adapters.background import Background
 from watchword_adapters.control.following import Following
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from watchword import Watchword
     from watchword.control import Operator
     from watchword_adapters.control.following import Parts
@@ -38,7 +39,7 @@ class FollowerThread:
         self._timeout = timeout
         self._pid = 0
         self._following: Following | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._background: Background | None = None
         self._announcer = announcer
         agent.verifier.obey(parts.control, self.start)
         if announcer is not None:
@@ -49,8 +50,11 @@ class FollowerThread:
         if self._pid == os.getpid():
             return
         self._pid = os.getpid()
-        self._following = Following(self._parts, self._changed)
-        threading.Thread(target=self._run, args=(self._following,), name="watchword-control", daemon=True).start()
+        following = self._following = Following(self._parts, self._changed)
+        works: list[Callable[[], Coroutine[Any, Any, None]]] = [following.run]
+        if (announcer := self._announcer) is not None:
+            works.append(lambda: announcer.run(following))
+        self._background = Background("watchword-control", *works)
 
     async def start(self) -> None:
         """Begin, and wait until all is known that the log held; Unavailable if nothing of it can be read.
@@ -73,25 +77,14 @@ class FollowerThread:
 
     def switch(self, operators: tuple[Operator, ...]) -> None:
         """Judge by operators who have changed."""
-        if self._following is not None and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._following.switch, operators)
+        if self._following is not None and self._background is not None:
+            self._background.call(self._following.switch, operators)
 
     def _connected(self, bus: str) -> None:
         """Have a process announced that may read nothing, so that nothing else begins the thread."""
         assert self._announcer is not None  # noqa: S101 - for the type checker
         self._announcer.connected(bus)
         self.begin()
-
-    def _run(self, following: Following) -> None:
-        async def main() -> None:
-            self._loop = asyncio.get_running_loop()
-            works = [following.run()]
-            if self._announcer is not None:
-                works.append(self._announcer.run(following))
-            await asyncio.gather(*works)
-
-        with suppress(RuntimeError):  # at the end of the process its threads are gone before this one
-            asyncio.run(main())
 
     def _changed(self) -> None:
         """Let a contained agent say nothing itself: its readers would drop it anyway."""

