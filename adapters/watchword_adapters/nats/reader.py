@@ -219,7 +219,7 @@ class Reader:
                 return self.deliver(raw, ObservedMessage(message, _CROWDED))
             await self.refused(raw, message, _CROWDED)
             return None
-        queue.hold_back()
+        queue.hold_back(raw)
         if task in self._parked:
             self._parked[task].append(raw)
         else:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import deque
+from itertools import count
 from typing import Any
 
 import pytest
@@ -136,6 +137,27 @@ async def test_nothing_of_a_key_overtakes_what_waits_for_that_key(monkeypatch: p
 
     monkeypatch.setattr(Reader, "park", found_meanwhile)
     await there.arrive(*sent[:4])
+    await there.handled()
+    assert there.values == [b"%d" % number for number in range(8)]
+
+
+@pytest.mark.parametrize("late", [1, 2, 4])
+async def test_what_comes_back_comes_back_in_its_order(late: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: what is put aside when its key has been found stands behind what was put aside before, and came back."""
+    agent, source = watchword(Keys(), shared=False), Slow()
+    agent.verifier.keys.source = source
+    there, park, parked = Subscribed(agent), Reader.park, count()
+    sent = await tree([b"%d" % number for number in range(8)])
+
+    async def found_meanwhile(reader: Reader, *arguments: Any) -> Any:
+        if next(parked) == late:
+            source.told.set()
+            while reader._parked:
+                await asyncio.sleep(0)
+        return await park(reader, *arguments)
+
+    monkeypatch.setattr(Reader, "park", found_meanwhile)
+    await there.arrive(*sent)
     await there.handled()
     assert there.values == [b"%d" % number for number in range(8)]
 
