@@ -11,7 +11,7 @@ from watchword.errors import Pending
 from watchword_adapters.freshness import FRESH
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Container, Coroutine, Generator
+    from collections.abc import Awaitable, Callable, Container, Coroutine, Generator
 
     from watchword import VerificationKey
     from watchword.key_budget import KeyBudget
@@ -33,12 +33,19 @@ class LookUps:
 
     What that one has no budget for is Shed before it costs a task. As long as the source answers at once it is asked
     directly. What was found stays for the messages that wait for it, which are judged again as soon as the look-up is
-    done. While some are ``parked`` for a look-up, others wait for it too, done or not: else they would pass those.
+    done. While some are ``parked`` for a look-up, others wait for it too, done or not, and so does one that
+    ``overtakes`` what has come back: else they would pass those.
     """
 
-    def __init__(self, keys: KeyBudget, parked: Container[asyncio.Future[object]] = ()) -> None:
+    def __init__(
+        self,
+        keys: KeyBudget,
+        parked: Container[asyncio.Future[object]] = (),
+        overtakes: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._keys: Final = keys
         self._parked: Final = parked
+        self._overtakes: Final = overtakes
         self._known: dict[tuple[str, bytes], asyncio.Task[VerificationKey | None]] = {}
         self._slow_until = 0.0
 
@@ -61,7 +68,7 @@ class LookUps:
             task = self._known[pair] = loop.create_task(self._in_time(principal, key_id))
             task.add_done_callback(lambda _: loop.call_later(FRESH, self._known.pop, pair, None))
             await asyncio.sleep(0)  # a source that has the key at hand has answered then
-        if not task.done() or task in self._parked:
+        if not task.done() or task in self._parked or self._overtakes():
             raise Pending(task)
         return task.result()
 

@@ -82,7 +82,8 @@ class Reader:
         self.gate = Gate()
         self.waiting: WaitingQueue | None = None
         self._parked: Final[dict[asyncio.Future[object], list[Msg]]] = {}
-        self._look_ups: Final = LookUps(watchword.verifier.keys, self._parked)
+        self._look_ups: Final = LookUps(watchword.verifier.keys, self._parked, self._overtakes)
+        self._in_hand: Msg | None = None
         self._copies = copies
         self._expected = expected or (lambda _: _ANYTHING)
         self._admitted = admitted
@@ -107,7 +108,7 @@ class Reader:
         """Return what the handler may have of ``raw``; None when it was refused (and audited) or is a status only."""
         if block_of(raw).status is not None:
             return None
-        attempts = 0
+        attempts, self._in_hand = 0, raw
         self._start_work()
         try:
             while True:
@@ -167,6 +168,7 @@ class Reader:
         Once look-ups have taken ``patience`` seconds no other key is looked for. Nothing is done about the verdicts:
         that is to be done for each in its turn, by ``conclude``.
         """
+        self._in_hand = raws[0]
         await self.ready_for(raws[0])
         self._start_work()
         try:
@@ -236,6 +238,10 @@ class Reader:
                 break
             attempts += 1
         return None
+
+    def _overtakes(self) -> bool:
+        """Tell whether what was taken off the queue would pass something that has come back since."""
+        return self.waiting is not None and self._in_hand is not None and self.waiting.has_earlier(self._in_hand)
 
     def _parks(self, count: int) -> bool:
         return sum(map(len, self._parked.values())) >= count

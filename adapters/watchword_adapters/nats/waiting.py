@@ -48,3 +48,8 @@ class WaitingQueue(asyncio.Queue["Msg"]):
             self._queue.popleft()
         self._queue.extendleft(reversed([*before, raw]))
         self._wakeup_next(self._getters)  # type: ignore[attr-defined]  # as put_nowait does
+
+    def has_earlier(self, raw: Msg) -> bool:
+        """Return True if a message has come back that was taken before ``raw``."""
+        number = vars(raw).get(_HELD, inf)
+        return bool(self._queue) and vars(self._queue[0]).get(_HELD, inf) < number

@@ -115,6 +115,13 @@ class Slow:
     def __init__(self) -> None:
         self.told = asyncio.Event()
 
+    async def answer(self, look_up: asyncio.Future[object]) -> None:
+        """Find them, and wait until what waited for them has come back."""
+        self.told.set()
+        come_back = asyncio.Event()
+        look_up.add_done_callback(lambda _: come_back.set())
+        await come_back.wait()
+
     async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
         """See ``KeySource.find``."""
         await self.told.wait()
@@ -151,13 +158,32 @@ async def test_what_comes_back_comes_back_in_its_order(late: int, monkeypatch: p
 
     async def found_meanwhile(reader: Reader, *arguments: Any) -> Any:
         if next(parked) == late:
-            source.told.set()
-            while reader._parked:
-                await asyncio.sleep(0)
+            await source.answer(arguments[2].found)
         return await park(reader, *arguments)
 
     monkeypatch.setattr(Reader, "park", found_meanwhile)
     await there.arrive(*sent)
+    await there.handled()
+    assert there.values == [b"%d" % number for number in range(8)]
+
+
+async def test_what_is_in_hand_does_not_pass_what_comes_back_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: a message that was taken before others came back has its turn behind them."""
+    agent, source = watchword(Keys(), shared=False), Slow()
+    agent.verifier.keys.source = source
+    there, find = Subscribed(agent), LookUps.find
+    sent = await tree([b"%d" % number for number in range(8)])
+
+    async def found_meanwhile(look_ups: LookUps, *pair: Any) -> Any:
+        if not source.told.is_set() and (waiting := [*there.reader._parked]):
+            await source.answer(waiting[0])
+        return await find(look_ups, *pair)
+
+    await there.arrive(*sent[:4])
+    while not there.reader._parked:  # noqa: ASYNC110 - nothing tells
+        await asyncio.sleep(0)
+    monkeypatch.setattr(LookUps, "find", found_meanwhile)
+    await there.arrive(*sent[4:])
     await there.handled()
     assert there.values == [b"%d" % number for number in range(8)]
 
