@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509 import verification
 from cryptography.x509.verification import Criticality, ExtensionPolicy
@@ -102,7 +103,12 @@ def verified_key(
     authorities = bundles.get(domain)
     if not authorities:
         raise NotVouchedForError(f"no bundle of trust domain {domain!r}")
-    public = usable(leaf.public_key())
+    try:
+        public = usable(leaf.public_key())
+    except NotVouchedForError:
+        raise
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise NotVouchedForError(f"{spiffe_id}: a key that cannot be read: {str(error)[:_LONGEST]}") from None
     begin, end = (moment.timestamp() for moment in (leaf.not_valid_before_utc, leaf.not_valid_after_utc))
     verifier = (
         verification.PolicyBuilder()

@@ -3,11 +3,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from tests.support.workload_api import Authority, Svid, p256, usage
+from tests.support.workload_api import Authority, Private, Svid, p256, usage
 from watchword import Algorithm, ConfigurationError, VerificationKey
 from watchword.keys import thumbprint_id
 from watchword_adapters.spiffe import certificates as module
@@ -118,6 +118,7 @@ REFUSED: list[tuple[str, Callable[[], Svid], str]] = [
     ("constraints on URIs", lambda: _between(constraints=_CONSTRAINTS), "unsupported name constraint"),
     ("an Ed25519 authority", lambda: _between(private=ed25519.Ed25519PrivateKey.generate()), "Forbidden public key"),
     ("RSA", lambda: ROOT.issue(private=rsa.generate_private_key(65537, 2048)), "kind RSA-2048: messages are signed by"),
+    ("ML-DSA", lambda: ROOT.issue(private=mldsa.MLDSA44PrivateKey.generate()), "kind MLDSA44PublicKey: messages are"),
     ("P-384", lambda: ROOT.issue(private=ec.generate_private_key(ec.SECP384R1())), "kind secp384r1: .*ec-p256"),
 ]
 
@@ -142,6 +143,30 @@ def test_what_is_no_svid_makes_no_key(made: Callable[[], Svid], why: str) -> Non
     """A09: whatever an agent shows, only a trust domain's own authorities make a key of it, and only for workloads."""
     with pytest.raises(NotVouchedForError, match=why):
         looked_at(made())
+
+
+@pytest.mark.parametrize(
+    ("private", "old", "new"),
+    [
+        (ed25519.Ed25519PrivateKey.generate(), "06032b6570", "06032b6573"),  # another kind, of which no library knows
+        (p256(), "03420004", "03420004ff"),  # no point of the curve
+    ],
+    ids=["unknown", "no point"],
+)
+@pytest.mark.parametrize("between", [False, True])
+def test_a_key_that_nobody_can_read_is_refused_like_any_other(
+    private: Private, old: str, new: str, *, between: bool
+) -> None:
+    """Promise (A09): what anybody may announce ends in the one error, never in one that stops the reading of others."""
+    above = Authority(above=ROOT, name="between", private=private) if between else ROOT
+    svid = above.issue() if between else ROOT.issue(private=private)
+    at = 1 if between else 0
+    begin, end = bytes.fromhex(old), bytes.fromhex(new)
+    before, after = svid.der[at].split(begin, 1)
+    chain = [*svid.der]
+    chain[at] = before + end + after[len(end) - len(begin) :]
+    with pytest.raises(NotVouchedForError):
+        verified_key(chain, {"acme.example": [ROOT.certificate]}, now=NOW.timestamp())
 
 
 def test_a_workloads_certificate_in_the_bundle_vouches_for_nobody() -> None:
