@@ -1,11 +1,13 @@
 """Registers the fixtures that every kind of test may use, and chooses the engine."""
 
+import logging
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import coverage
 import pytest
+import structlog
 from xdist.workermanage import NodeManager  # type: ignore[import-untyped]  # it has no types
 
 from tests.support import stand_in
@@ -43,6 +45,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Say which engine did the work."""
     runs = " in runs of one" if config.getoption(RUNS) else ""
     terminalreporter.write_line(f"engine: {engine.name()}{runs}")
+
+
+@pytest.fixture(autouse=True)
+def log_of_nobody_else() -> None:
+    """Begin each test with a log that no other test has turned elsewhere, or off."""
+    structlog.reset_defaults()
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)

@@ -4,14 +4,13 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import nats
 import pytest
-import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
@@ -20,7 +19,7 @@ from watchword_adapters.cli import main
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return settings with a store that processes share."""
     for name in [name for name in os.environ if name.upper().startswith("WATCHWORD_") and "TEST" not in name]:
         monkeypatch.delenv(name)
@@ -31,8 +30,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         'realm = "prod"\n[[keys]]\nsource = "files"\npaths = ["planner.jwk"]\n'
         '[replay]\nstore = "sqlite"\npath = "ids"\n'
     )
-    yield path
-    structlog.reset_defaults()
+    return path
 
 
 def accepted(capsys: pytest.CaptureFixture[str], settings: Path, reader: str, servers: str) -> dict[str, Any]:

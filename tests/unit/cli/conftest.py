@@ -3,12 +3,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import structlog
 
 from tests.unit.control.memory_log import CHANNEL, Entries, MemoryLog
 from watchword_adapters.cli import main
@@ -35,13 +34,12 @@ Run = Callable[..., Ended]
 
 
 @pytest.fixture(autouse=True)
-def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Work in an empty directory, with no settings from outside, and leave the log as it was."""
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty directory, with no settings from outside."""
     for name in [name for name in os.environ if name.upper().startswith("WATCHWORD_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    structlog.reset_defaults()
+    return tmp_path
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from dataclasses import replace
 from math import exp, inf, nan
 
 import pytest
-import structlog
 
 from tests.unit.core.world import ALICE, BOB, MALLORY, NOW, World, at_once, kafka, known_keys, nats, press
 from watchword import Alias, Allow, ConfigurationError, Policy, Rejected, VerifiedMessage, Watchword
@@ -220,7 +219,6 @@ def test_what_was_judged_ahead_is_judged_by_the_trust_of_now() -> None:
 
 def test_a_report_counts_once(caplog: pytest.LogCaptureFixture) -> None:
     """Promise: a handler's report lowers the score by its weight, once for each message, and is logged."""
-    structlog.reset_defaults()  # another test may have begun to log in a way of its own
     watchword = agent()
     message = delivered(watchword)
     with caplog.at_level(logging.WARNING, "watchword"):
