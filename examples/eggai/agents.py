@@ -1,7 +1,11 @@
-"""EggAI agents on signed messages: ``python examples/eggai/agents.py localhost:9092``.
+"""EggAI agents on Kafka, on signed messages.
 
 EggAI's Kafka transport takes a FastStream broker, so ours takes its place and nothing else changes. A planner orders,
 an attacker who can write to the topic orders as well, and the agent that ships meets the planner's order alone.
+
+    $ python examples/eggai/agents.py localhost:9092
+    shipper: agent://acme/planner wants tea for alice
+    shipper: delivered 1, dropped {'unsigned': 1}
 """
 
 import asyncio
