@@ -9,6 +9,7 @@ an attacker who can write to the topic orders as well, and the agent that ships 
 """
 
 import asyncio
+import secrets
 import sys
 
 from aiokafka import AIOKafkaProducer
@@ -31,10 +32,11 @@ def transport(bootstrap: str, principal: str) -> KafkaTransport:
 async def main(bootstrap: str) -> None:
     """Run the agent that ships, a planner, and an attacker."""
     shipping, planning = transport(bootstrap, SHIPPER), transport(bootstrap, PLANNER)
-    shipper, orders = Agent("shipper", transport=shipping), Channel("orders", transport=planning)
+    name = f"orders-{secrets.token_hex(4)}"
+    shipper, orders = Agent("shipper", transport=shipping), Channel(name, transport=planning)
     shipped = asyncio.Queue[str]()
 
-    @shipper.subscribe(Channel("orders", transport=shipping), auto_offset_reset="earliest")
+    @shipper.subscribe(Channel(name, transport=shipping), auto_offset_reset="earliest")
     async def ship(order: dict[str, str]) -> None:
         verified = verified_of(shipping.broker.context.get_local("message"))
         print(f"shipper: {verified and verified.principal} wants {order['what']} for {order['whom']}")

@@ -15,10 +15,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 PROGRAMS = sorted(EXAMPLES.rglob("*.py"))
-ELSEWHERE = {"calfkit", "eggai"}
-"""Folders whose programs need other packages than ours, in an environment of their own."""
+ELSEWHERE = [path for path in PROGRAMS if path.with_name("requirements.txt").exists()]
+"""Those that need other packages than ours."""
 
-HERE = [path for path in PROGRAMS if path.parent.name not in ELSEWHERE]
+HERE = [path for path in PROGRAMS if path not in ELSEWHERE]
 BROKERS = {"nats://localhost:4222": "nats_url", "localhost:9092": "kafka_bootstrap"}
 
 
@@ -47,11 +47,11 @@ class Shown(NamedTuple):
         """Return the addresses that it names."""
         return [word for word in self.command if word in BROKERS]
 
-    def holds(self, request: pytest.FixtureRequest) -> None:
+    def holds(self, request: pytest.FixtureRequest, *interpreter: str) -> None:
         """Type the command, with this run's brokers in place of those it names, and see that it prints just that."""
         python, *words = [request.getfixturevalue(BROKERS[word]) if word in BROKERS else word for word in self.command]
         assert (python, self.printed > "") == ("python", True)
-        command = [sys.executable, "-W", "error", *words]
+        command = [*interpreter, *words]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)  # noqa: S603 - our own
         assert done.returncode == 0, done.stdout + done.stderr
         pattern = re.escape(self.printed).replace(re.escape("..."), ".*")
@@ -61,7 +61,23 @@ class Shown(NamedTuple):
 @pytest.mark.parametrize("program", HERE, ids=_name)
 def test_an_example_prints_what_it_says(program: Path, request: pytest.FixtureRequest) -> None:
     """What a newcomer reads at the top is what comes out, the attacks that are dropped included."""
-    Shown.by(program).holds(request)
+    Shown.by(program).holds(request, sys.executable, "-W", "error")
+
+
+@pytest.mark.needs_index
+@pytest.mark.parametrize("program", ELSEWHERE, ids=_name)
+def test_an_example_with_packages_of_its_own(program: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """So it is in an environment that has what the folder's requirements name, and this checkout."""
+    uv, environment, wanted = str(Path(sys.executable).with_name("uv")), str(tmp_path / "venv"), tmp_path / "wanted.txt"
+    python = str(tmp_path / "venv" / "bin" / "python")
+    requirements = program.with_name("requirements.txt").read_text()
+    wanted.write_text(requirements.replace("watchword[faststream]", f"watchword[faststream] @ {ROOT.as_uri()}"))
+    for command in (
+        [uv, "venv", "--quiet", "--python", sys.executable, environment],
+        [uv, "pip", "install", "--quiet", "--python", python, "-r", str(wanted)],
+    ):
+        subprocess.run(command, check=True, timeout=600)  # noqa: S603 - our own
+    Shown.by(program).holds(request, python)
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=_name)
@@ -81,3 +97,17 @@ def test_a_handler_without_a_broker(tmp_path: Path, mode: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(copied)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603 - our own
     assert "2 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_there_are_examples() -> None:
+    """A pattern that finds none would let all of them be wrong."""
+    assert len(HERE) >= 10
+    assert len(ELSEWHERE) >= 1
+
+
+def test_a_service_without_a_server_ends() -> None:
+    """An address where nobody answers is an error, and no wait without a word."""
+    command = [sys.executable, str(EXAMPLES / "faststream_service.py"), "nats://127.0.0.1:9"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603 - our own
+    assert done.returncode
+    assert "no servers available" in done.stderr or "Connect call failed" in done.stderr
