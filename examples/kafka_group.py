@@ -51,7 +51,7 @@ class Worker:
     def __init__(self, brokers: str, topic: str, done: list[str]) -> None:
         self.agent = Watchword(realm="demo", principal=WORKER, keys=[KEY.verification_key(PLANNER)])
         self._consumer = VerifyingConsumer(
-            topic, bootstrap_servers=brokers, group_id="workers", auto_offset_reset="earliest", watchword=self.agent
+            topic, bootstrap_servers=brokers, group_id=topic, auto_offset_reset="earliest", watchword=self.agent
         )
         self._done = done
         self.is_leaving = False

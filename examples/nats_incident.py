@@ -70,7 +70,7 @@ async def main(servers: str, directory: Path) -> None:
         await nats.connect(servers) as server,
     ):
         await controller.subscribe(name, cb=handled.put)
-        await controller.flush()
+        await controller.ready()
         await planner.publish(name, b"scale to 3")
         task = await asyncio.wait_for(handled.get(), 30)
         print(f"controller: {task.verified.principal} wants {task.data.decode()!r}")

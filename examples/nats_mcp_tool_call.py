@@ -78,13 +78,15 @@ async def main(servers: str) -> None:
         await tools.subscribe("mcp.tools.*", cb=answer)
         await tools.ready()  # until then what comes might be a copy of what an earlier run was given
         await stranger.publish("mcp.tools.delete", call("delete", service="web"))
-        await stranger.flush()
         try:
             await ask(intern, 1, "delete", service="web")
         except NoAnswer:
             print("intern: no answer to delete")
         print(f"planner: {await ask(planner, 30, 'scale', service='web', replicas=3)}")
         counts = serving.audit.counts
+        async with asyncio.timeout(30):
+            while not (counts["unsigned"] and counts["not_permitted"]):  # noqa: ASYNC110 - nobody is told of what is dropped
+                await asyncio.sleep(0.01)
         dropped = f"{counts['not_permitted']} not_permitted and {counts['unsigned']} unsigned"
         print(f"tools: delivered {counts['delivered']}, dropped {dropped}")
 

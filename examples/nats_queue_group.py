@@ -69,7 +69,7 @@ async def main(servers: str, directory: Path, subject: str) -> None:
         await attacker.flush()
         for member in (one, two):
             await member.subscribe(subject, queue="workers", cb=work)
-            await member.flush()
+            await member.ready()
         for number in range(TASKS):
             await planner.publish(subject, b"task %d" % number)
         await planner.flush()
