@@ -1,7 +1,11 @@
-"""calfkit agents on signed messages: ``python examples/calfkit/agents.py localhost:9092``.
+"""calfkit agents on Kafka, on signed messages.
 
 calfkit makes its FastStream broker itself, so a class of both kinds takes that one's place. A caller asks an agent,
 whose model is a function here; an attacker sends a copy of the call with other words, which reaches no agent.
+
+    $ python examples/calfkit/agents.py localhost:9092
+    caller: 'about tea: no'
+    host: its agent was asked about ['tea'], dropped {'altered': 1}
 """
 
 import asyncio
