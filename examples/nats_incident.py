@@ -72,7 +72,8 @@ async def main(servers: str, directory: Path) -> None:
         await controller.subscribe(name, cb=handled.put)
         await controller.ready()
         await planner.publish(name, b"scale to 3")
-        task = await asyncio.wait_for(handled.get(), 30)
+        async with asyncio.timeout(30):
+            task = await handled.get()
         print(f"controller: {task.verified.principal} wants {task.data.decode()!r}")
 
         print("$ watchword contain agent://acme/planner --why INC-4711")

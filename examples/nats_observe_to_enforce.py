@@ -52,7 +52,8 @@ async def main(servers: str, directory: Path) -> None:
     ):
 
         async def next_one(mode: str) -> None:
-            msg = await asyncio.wait_for(handled.get(), 30)
+            async with asyncio.timeout(30):
+                msg = await handled.get()
             author = msg.verified.principal if msg.verified else "somebody who does not sign"
             print(f"{mode}: {msg.data.decode()!r} from {author}")
 

@@ -73,7 +73,8 @@ async def main(servers: str) -> None:
             headers = dict[str, str]()
             inject(headers)
             await planner.publish("traced.tasks", b"scale to 3", headers=headers)
-        await asyncio.wait_for(handled.wait(), 30)
+        async with asyncio.timeout(30):
+            await handled.wait()
 
     (span,) = [span for span in SPANS.get_finished_spans() if span.name == "handle"]
     parent, attributes = span.parent, span.attributes or {}

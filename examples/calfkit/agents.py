@@ -55,7 +55,8 @@ async def main(bootstrap: str) -> None:
         await spy.seek_to_end()
         result = await caller.agent(adviser.name).execute("tea", timeout=30)
         print(f"caller: {result.output!r}")
-        call = await asyncio.wait_for(spy.getone(), 30)
+        async with asyncio.timeout(30):
+            call = await spy.getone()
         async with AIOKafkaProducer(bootstrap_servers=bootstrap) as attacker:
             forged = call.value.replace(b"tea", b"gin")
             await attacker.send_and_wait(topic, forged, call.key, call.partition, headers=list(call.headers))

@@ -47,7 +47,8 @@ async def main(bootstrap: str) -> None:
     async with AIOKafkaProducer(bootstrap_servers=bootstrap) as attacker:
         await attacker.send_and_wait(orders.get_name(), b'{"what": "gold", "whom": "mallory"}', partition=0)
     await orders.publish({"what": "tea", "whom": "alice"})
-    await asyncio.wait_for(shipped.get(), 30)
+    async with asyncio.timeout(30):
+        await shipped.get()
     counts = shipping.broker.watchword.audit.counts
     async with asyncio.timeout(30):
         while not counts["unsigned"]:  # noqa: ASYNC110 - the client tells nobody of what it drops
