@@ -16,8 +16,8 @@ from benchmarks.sources.files import KEPT, Looks, looked_at
 from benchmarks.sources.measuring import PRINCIPAL, Figures, flood, outage, seconds_until
 from tests.support.key_server import Answer, KeyServer, authority, serving
 from watchword import SigningKey
+from watchword.algorithms import base64url
 from watchword.jwk import to_jwk
-from watchword.keys import base64url
 from watchword_adapters.keys.agent_card import WELL_KNOWN
 from watchword_adapters.keys.files import UNKNOWN_COOLDOWN, FileKeys
 

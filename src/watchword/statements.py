@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from watchword.algorithms import base64url
 from watchword.errors import ConfigurationError
 from watchword.jwk import parse_jwk, to_jwk
-from watchword.keys import base64url, thumbprint, thumbprint_id
+from watchword.keys import thumbprint, thumbprint_id
 from watchword.principals import is_principal_pattern
 from watchword.wire_json import members_from_json
 

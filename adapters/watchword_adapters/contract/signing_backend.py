@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from watchword.keys import PublicKey
+    from watchword.algorithms import PublicKey
 
 ALICE: Final = "agent://contract/alice"
 TASKS: Final = Channel("nats", "contract", "tasks")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol, TypeVar, final
 from pydantic import AfterValidator
 
 from watchword import Algorithm, ConfigurationError, Unavailable, VerificationKey, WatchwordError
-from watchword.keys import check_key_id, thumbprint_id, with_low_s
+from watchword.algorithms import SCHEMES
+from watchword.keys import check_key_id, thumbprint_id
 from watchword.settings import Duration, Section
 from watchword_adapters.keys.public_files import read_keys
 from watchword_adapters.signers.worker import Workers
@@ -18,7 +19,7 @@ from watchword_adapters.signers.worker import Workers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from watchword.keys import PublicKey
+    from watchword.algorithms import PublicKey
     from watchword.spi import Context
 
 T = TypeVar("T")
@@ -137,7 +138,7 @@ class HeldKey:
         return signature
 
     def _low(self, signature: bytes) -> bytes:
-        return with_low_s(signature) if self.algorithm is Algorithm.ESP256 else signature
+        return SCHEMES[self.algorithm].canonical(signature)
 
     def __repr__(self) -> str:
         return f"HeldKey({self._custodian}, algorithm={self.algorithm.name}, key_id={self.key_id!r})"

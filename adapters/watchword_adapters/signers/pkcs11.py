@@ -19,7 +19,7 @@ from watchword_adapters.signers.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from watchword.keys import PublicKey
+    from watchword.algorithms import PublicKey
     from watchword.spi import Context
 
 T = TypeVar("T")

@@ -11,8 +11,8 @@ import pytest
 import rfc8785
 
 from watchword import Algorithm, ConfigurationError, SigningKey, VerificationKey
+from watchword.algorithms import base64url
 from watchword.jwk import parse_shared_jwks
-from watchword.keys import base64url
 from watchword_adapters.keys.agent_card import Signature, read_card, signers
 
 PLANNER = "agent://acme/planner"

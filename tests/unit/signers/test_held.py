@@ -9,8 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from watchword import Algorithm, ConfigurationError, SigningKey, Unavailable
+from watchword.algorithms import PublicKey
 from watchword.jwk import to_jwk, to_jwks
-from watchword.keys import PublicKey
 from watchword.spi import Channel, Context, Message, Signer
 from watchword_adapters.signers.held import PROBE, HeldKey, HeldOptions
 
