@@ -27,8 +27,12 @@ T = TypeVar("T")
 PROBE: Final = b"watchword key check, no message\0"
 """Begins what is signed to see which key signs. What is signed of a message begins with the byte 0x84 (A11)."""
 
+HELD: Final = (Algorithm.ED25519, Algorithm.ESP256)
+"""What keys are of that others hold; ML-DSA's are in memory."""
+
 LEAST_TIMEOUT: Final = 0.1
 MOST_TIMEOUT: Final = 60.0
+_OTHER_KIND: Final = 'use an Ed25519 or P-256 key; one of ML-DSA may be in an encrypted PEM, source = "file"'
 _NOBODY: Final = "-"
 """Owner of a key of which nothing but signatures is looked at."""
 
@@ -62,7 +66,7 @@ class Custodian(Protocol):
         ...
 
     def sign(self, data: bytes, algorithm: Algorithm) -> bytes:
-        """Return the signature of ``data``: 64 bytes, of ESP256 as r || s with any s."""
+        """Return the signature of ``data`` by an algorithm of HELD: 64 bytes, of ESP256 as r || s with any s."""
         ...
 
 
@@ -93,6 +97,8 @@ class HeldKey:
             key = _told(partial(_default, asked(workers, custodian.public, custodian, timeout)), custodian)
         else:
             key = _key_in(options.public, context)
+        if key.algorithm not in HELD:
+            raise ConfigurationError(f"{custodian}: {key.algorithm.label}: {_OTHER_KIND}")
         if options.key_id is not None:
             check_key_id(options.key_id.encode())
             key = replace(key, key_id=options.key_id.encode())
@@ -175,6 +181,8 @@ def _late(custodian: Custodian, timeout: float) -> Unavailable:
 
 def _default(public: PublicKey) -> VerificationKey:
     """Return a public key under its default id; ConfigurationError for a kind of which none can be."""
+    if not any(SCHEMES[algorithm].has(public, private=False) for algorithm in HELD):
+        raise ConfigurationError(f"{type(public).__name__}: {_OTHER_KIND}")
     key = VerificationKey.from_public_key(public, principal=_NOBODY, key_id=b"-")
     return replace(key, key_id=thumbprint_id(key.public))
 

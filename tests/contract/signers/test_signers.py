@@ -53,6 +53,8 @@ def high(signature: bytes) -> bytes:
 class TestSigningKey(SigningBackendContract):
     """A key in memory keeps the contract."""
 
+    algorithms = tuple(Algorithm)
+
     async def make_backend(self, algorithm: Algorithm) -> ShownBackend:
         """Return a fresh key."""
         return SigningKey.generate(algorithm)
@@ -61,6 +63,7 @@ class TestSigningKey(SigningBackendContract):
 class TestEncryptedFile(SigningBackendContract):
     """A key in an encrypted PEM keeps the contract."""
 
+    algorithms = tuple(Algorithm)
     secrets = (PASSPHRASE,)
 
     @pytest.fixture(autouse=True)
