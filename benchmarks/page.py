@@ -105,7 +105,7 @@ def _algorithms(report: Report) -> Iterator[str]:
     figures = report["algorithms"]["figures"]
     rates = {(engine, *_case(row)): f"{row['per_second']:,.0f}" for engine in figures for row in figures[engine]}
     names = [f"{what}, {_COLUMNS[engine]}" for engine in figures for what in WHATS]
-    yield from _head("one core, messages a second", *names)
+    yield from _head("one core, messages a second of processor time", *names)
     for batch in BATCHES:
         for algorithm in dict.fromkeys(row["algorithm"] for row in next(iter(figures.values()))):
             cells = (rates[engine, algorithm, what, batch] for engine in figures for what in WHATS)

@@ -67,7 +67,7 @@ def _engines(engines: Report, core: Report) -> Table:
 
 def _algorithms(report: Report) -> Iterator[Table]:
     found = report["algorithms"]
-    title = f"signature algorithms, values of {found['value_bytes']} bytes, one CPU, messages per second"
+    title = f"signature algorithms, values of {found['value_bytes']} bytes, messages per second of processor time"
     engines = list(found["figures"])
     table = _table(title, ("how", "what", "batch", *engines))
     for rows in zip(*found["figures"].values(), strict=True):
