@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
 Report = dict[str, Any]
+DOCUMENTS: Final = ("performance.md", "post-quantum.md")
+"""Where the tables stand."""
+
 _ON_A_BUS: Final = (
     ("kafka", "produce", "tuned", "Kafka, `send`"),
     ("kafka", "produce", "defaults", "Kafka, `send`, aiokafka's defaults"),
@@ -228,7 +231,8 @@ _BLOCKS: Final[Mapping[str, tuple[set[str], Callable[[Report], Iterator[str]]]]]
 def main() -> None:
     """Put the figures of the last report into the documents that show them."""
     report = json.loads(Path("build/reports/bench.json").read_text())
-    for document in (Path("docs/performance.md"), Path("docs/post-quantum.md")):
+    for name in DOCUMENTS:
+        document = Path("docs", name)
         document.write_text(filled(document.read_text(), report))
 
 

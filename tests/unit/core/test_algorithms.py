@@ -31,6 +31,13 @@ def with_key(key: SigningKey, **options: Any) -> Signer:
     return Signer(realm=REALM, principal=ALICE, key=key, clock=lambda: NOW, **options)
 
 
+def test_a_shared_set_is_read_with_keys_of_all_algorithms() -> None:
+    """Promise: where cryptography has ML-DSA, a set that serves others too gives these keys as well."""
+    keys = [key.verification_key(ALICE) for key in (ALICE_KEY, ALICE_44, ALICE_65)]
+    found = parse_shared_jwks(json.dumps({"keys": [to_jwk(key) for key in keys]}).encode())
+    assert (found.keys, found.passed_over) == (keys, 0)
+
+
 def test_what_is_read_goes_by_the_algorithm() -> None:
     """Promise: beside its signature an envelope has the same room with each algorithm, also with those of others."""
     assert {algorithm: limits_of(algorithm) for algorithm in Algorithm} == {
