@@ -132,6 +132,7 @@ def _starts(options: Options) -> Iterator[Found]:
 
 PARTS: Final[Mapping[str, Callable[[Options], Iterator[Found]]]] = {
     "core": _alone("core"),
+    "algorithms": _alone("algorithms"),
     "peers": _alone("peers"),
     "buses": _buses,
     "memory": _alone("memory"),
@@ -140,4 +141,4 @@ PARTS: Final[Mapping[str, Callable[[Options], Iterator[Found]]]] = {
     "ready": _ready,
     "starts": _starts,
 }
-DEFAULT: Final = ("core", "peers", "buses", "memory", "stores", "scaling", "starts")
+DEFAULT: Final = ("core", "algorithms", "peers", "buses", "memory", "stores", "scaling", "starts")

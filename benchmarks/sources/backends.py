@@ -41,7 +41,7 @@ from watchword_adapters.spiffe.workload import Workload
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from watchword.keys import PublicKey
+    from watchword.algorithms import PublicKey
     from watchword.spi import NamedBackend
 
 ALICE: Final = "agent://bench/alice"

@@ -9,8 +9,9 @@ plug-ins and adapters need is in ``watchword.spi``.
 from typing import TYPE_CHECKING
 
 from watchword.agent import Watchword
+from watchword.algorithms import Algorithm
 from watchword.errors import ConfigurationError, Reason, Rejected, SigningError, Unavailable, WatchwordError
-from watchword.keys import Algorithm, MemoryKeys, SigningKey, VerificationKey
+from watchword.keys import MemoryKeys, SigningKey, VerificationKey
 from watchword.message import VerifiedMessage
 from watchword.policy import Alias, Allow, Mode, Policy, Rate
 

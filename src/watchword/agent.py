@@ -16,7 +16,7 @@ from watchword.lives import Lives
 from watchword.message import Channel, Expected, ObservedMessage, VerifiedMessage
 from watchword.policy import Mode, Policy
 from watchword.quota import Bounds
-from watchword.signer import BATCH, Signer
+from watchword.signer import Signer
 from watchword.trust import Demerits, Trust
 from watchword.verifier import Verifier
 
@@ -100,7 +100,8 @@ class Watchword:
     - ``policy``, by default any known principal anywhere; ``replay``, by default this process's own memory, and
       ``journal``, what that memory leaves over restarts, by default nothing (``load`` keeps one on disk);
     - ``trust``, what becomes of the facts that count against principals, by default Demerits;
-    - ``clock``, seconds since the epoch; ``batch``, how many messages may share a signature, 1 to 4096.
+    - ``clock``, seconds since the epoch; ``batch``, how many messages may share a signature, 1 to 4096, by default
+      64, and 256 with ML-DSA.
 
     ConfigurationError says what does not fit.
     """
@@ -117,7 +118,7 @@ class Watchword:
         journal: Journal | None = None,
         trust: TrustScore | Trust | None = None,
         clock: Callable[[], float] = time,
-        batch: int = BATCH,
+        batch: int | None = None,
         audit: Audit | None = None,
         quarantine: QuarantineSettings | None = None,
     ) -> None:

@@ -27,7 +27,6 @@ TREE: Final = b"\x19\x01\x8b\x01"
 
 HASH: Final = head(BYTES, 32)
 ID: Final = head(BYTES, 16)
-SIGNATURE: Final = head(BYTES, 64)
 
 _ID_CLAIM: Final = b"\x07" + ID
 _METADATA_CLAIM: Final = b"\x61m" + HASH
@@ -134,10 +133,13 @@ class SignedTree:
         return values
 
 
-def overhead(protected: bytes, path: int) -> int:
-    """Return the most bytes that an envelope has beside its claims, with a path of that many hashes."""
+def overhead(protected: bytes, path: int, signature: int) -> int:
+    """Return the most bytes that an envelope has beside its claims, with a path of that many hashes.
+
+    ``signature`` is how many bytes that one has.
+    """
     proof = len(INCLUSION) + 3 + 1 + 2 * 3 + 1 + path * (len(HASH) + 32) if path else 1
-    return 2 + 3 + 1 + len(of_bytes(protected)) + proof + 1 + len(SIGNATURE) + 64
+    return 2 + 3 + 1 + len(of_bytes(protected)) + proof + 1 + len(head(BYTES, signature)) + signature
 
 
 def characters(size: int) -> int:

@@ -10,7 +10,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from watchword.cbor import ARRAY, BYTES, head, of_bytes, of_int, of_text
-from watchword.encoding import HASH, ID, INCLUSION, SIGNATURE, encode_names
+from watchword.encoding import HASH, ID, INCLUSION, encode_names
 from watchword.envelope import MAX_TREE_SIZE, MIN_TREE_SIZE, Envelope, read_into, unarmored
 
 if TYPE_CHECKING:
@@ -70,8 +70,10 @@ class Template:
 
     def _proof(self, like: Envelope, begin: bytes) -> list[tuple[bytes, str]]:
         """Return the fields of a proof that begins so; size and index may be any that are written in as many bytes."""
+        length = len(like.signature)
+        signature = (b"\xf6" + head(BYTES, length), f"{length}s")
         if not like.size:
-            return [(begin + b"\xa0\xf6" + SIGNATURE, "64s")]
+            return [(begin + b"\xa0" + signature[0], signature[1])]
         size, index, nodes = of_int(like.size), of_int(like.index), len(like.path)
         path = head(ARRAY, nodes)
         proof = head(BYTES, 1 + len(size + index + path) + nodes * (len(HASH) + 32)) + head(ARRAY, 3)
@@ -83,7 +85,7 @@ class Template:
             (index_marker, index_form),
             (path + HASH, "32s"),
             *[(HASH, "32s")] * (nodes - 1),
-            (b"\xf6" + SIGNATURE, "64s"),
+            signature,
         ]
 
     @staticmethod

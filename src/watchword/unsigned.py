@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from watchword import engine
 from watchword.encoding import Layout, characters, encode_pairs, may_be_kept, metadata_digest, value_digest
-from watchword.envelope import ID_BYTES, MAX_ENVELOPE_BYTES, MAX_ENVELOPE_CHARACTERS, is_envelope_name
+from watchword.envelope import ID_BYTES, is_envelope_name
 from watchword.errors import SigningError
 from watchword.message import MAX_HEADER_BYTES, MAX_HEADERS, SERVERS_SUBJECTS, is_principal, is_subject
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from watchword.message import Channel, Header, Message
 
-_ROOM: Final = MAX_HEADER_BYTES - MAX_ENVELOPE_CHARACTERS
 _MOST: Final = MAX_HEADERS - 24
 """Headers at signing; the envelope, the bus and tracing libraries add some on the way."""
 
@@ -42,7 +41,8 @@ def _name_of(channel: Channel, partition: int | None, recipient: str | None, hea
 class _Route:
     """What messages with the same destination and header names have in common, as checked."""
 
-    def __init__(self, layout: Layout, covered: frozenset[str], names_size: int, *, nats: bool) -> None:
+    def __init__(self, layout: Layout, covered: frozenset[str], names_size: int, room: int, *, nats: bool) -> None:
+        self._room = room
         self.layout: Final = layout
         self.covered: Final = covered
         self._names_size = names_size
@@ -53,8 +53,8 @@ class _Route:
     def pairs(self, headers: Sequence[Header]) -> bytes:
         """Return the covered headers as they are digested; SigningError for values that the bus would not carry."""
         size = self._names_size + sum([len(value) for _, value in headers if value is not None])
-        if size > _ROOM:
-            raise SigningError(f"headers of {size} bytes: at most {_ROOM}")
+        if size > self._room:
+            raise SigningError(f"headers of {size} bytes: at most {self._room}")
         if self._nats:
             _check_nats_values(headers)
         return encode_pairs([header for header in headers if header[0] in self.covered])
@@ -154,7 +154,7 @@ _way_of = attrgetter("way")
 class ClaimsBuilder:
     """Builds claims of one principal in one realm; what was checked for one message is not checked again for its like.
 
-    ``overhead`` is how many bytes an envelope has at most beside its claims.
+    ``overhead`` is how many bytes an envelope has at most beside its claims, ``most`` how many in all.
     """
 
     def __init__(
@@ -165,12 +165,14 @@ class ClaimsBuilder:
         clock: Callable[[], float],
         uncovered: frozenset[str],
         overhead: int,
+        most: int,
     ) -> None:
         self._principal = principal
         self._realm = realm
         self._clock = clock
         self._uncovered = uncovered
         self._overhead = overhead
+        self._most = most
         self._routes: dict[_Name, _Route] = {}
         self._last: _Way | None = None
         self.held: str | None = None
@@ -257,10 +259,8 @@ class ClaimsBuilder:
 
     def _checked_size(self, claims: bytes) -> int:
         largest = characters(len(claims) + self._overhead)
-        if largest > MAX_ENVELOPE_CHARACTERS:
-            raise SigningError(
-                f"envelope over {MAX_ENVELOPE_BYTES} bytes: use fewer or shorter header and channel names"
-            )
+        if largest > characters(self._most):
+            raise SigningError(f"envelope over {self._most} bytes: use fewer or shorter header and channel names")
         return largest
 
     def _new_route(
@@ -294,7 +294,7 @@ class ClaimsBuilder:
             covered=sorted(covered, key=str.encode),
             partition=partition,
         )
-        return _Route(layout, covered, size, nats=nats)
+        return _Route(layout, covered, size, MAX_HEADER_BYTES - characters(self._most), nats=nats)
 
 
 def _check_recipient(recipient: object) -> None:

@@ -15,12 +15,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from watchword import Rejected, engine, packed
+from watchword.algorithms import Algorithm
 from watchword.cbor import MAP, head, of_int, of_text
 from watchword.checks import HeaderCoverage, in_force, reference_time, the_envelope, unaltered
 from watchword.encoding import HASH, ID, SignedTree, encode_names, encode_pairs, metadata_digest, value_digest
 from watchword.envelope import parse, read_into, unarmored
 from watchword.hashing import _64_BITS, _PRIME
-from watchword.keys import Algorithm
 from watchword.merkle import root_of
 from watchword.spi import Channel, Message, Position
 from watchword.verification import Verification

@@ -131,7 +131,7 @@ def _shown(name: str, value: object) -> str:
 
 
 def _algorithm(identifier: int) -> str:
-    known = {int(algorithm): algorithm.name.lower() for algorithm in Algorithm}
+    known = {int(algorithm): algorithm.label for algorithm in Algorithm}
     return f"{known.get(identifier, 'unknown')} ({identifier})"
 
 

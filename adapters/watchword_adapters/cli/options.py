@@ -17,3 +17,5 @@ class KeyKind(StrEnum):
 
     ED25519 = "ed25519"
     ESP256 = "esp256"
+    ML_DSA_44 = "ml-dsa-44"
+    ML_DSA_65 = "ml-dsa-65"

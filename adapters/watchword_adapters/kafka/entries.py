@@ -10,7 +10,6 @@ from aiokafka.errors import MessageSizeTooLargeError
 
 from watchword import SigningError
 from watchword.encoding import characters
-from watchword.envelope import MAX_ENVELOPE_CHARACTERS
 from watchword.message import ENVELOPE_HEADER, MAX_PRINCIPAL_BYTES, channel_of
 from watchword_adapters.kafka._producer_seam import size_in_batch
 
@@ -78,6 +77,7 @@ class Entries:
 
     def __init__(self, watchword: Watchword, recipient: Recipient | None) -> None:
         self._draft = watchword.signer.prepare_parts
+        self._most_characters = watchword.signer.max_characters
         self._realm = watchword.realm
         self._max_skew = watchword.verifier.policy.max_skew
         self._skew_ms = int(self._max_skew * 1000)
@@ -123,7 +123,7 @@ class Entries:
         )
         more = 0 if topic is not None else _LONGEST_TOPIC + _PER_NAME
         more += 0 if self._recipient is None else MAX_PRINCIPAL_BYTES + _PER_NAME
-        return size + _FRAME + min(unsigned.largest + characters(more), MAX_ENVELOPE_CHARACTERS)
+        return size + _FRAME + min(unsigned.largest + characters(more), self._most_characters)
 
     def _own(self, timestamp: Any, unsigned: UnsignedEnvelope) -> int:
         """Return the caller's own timestamp, which readers hold against the time that is signed."""

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
     from spiffe import X509Svid
 
-    from watchword.keys import Algorithm, NamedBackend
+    from watchword.algorithms import Algorithm
+    from watchword.keys import NamedBackend
     from watchword.spi import Context, KeySwitch, Warn
     from watchword_adapters.agent_context import OpenPresence
     from watchword_adapters.control.presence import PresenceChannel

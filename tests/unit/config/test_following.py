@@ -13,8 +13,8 @@ import pytest
 
 from tests.support.workload_api import Authority
 from watchword import Algorithm, ConfigurationError, Mode, Rejected, SigningKey, Unavailable, VerifiedMessage, Watchword
+from watchword.algorithms import PublicKey
 from watchword.jwk import to_jwks
-from watchword.keys import PublicKey
 from watchword.spi import Channel, Context, KeySwitch, Message, ObservedMessage
 from watchword_adapters import config, plugins, settings_watch
 from watchword_adapters.config import load

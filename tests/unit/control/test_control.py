@@ -29,7 +29,7 @@ from tests.unit.control.world import (
     issued,
     key_of,
 )
-from watchword import SigningKey
+from watchword import Algorithm, SigningKey
 from watchword.control import Control, Issued, Link, Operator
 from watchword.jwk import to_jwk
 from watchword.keys import thumbprint
@@ -475,3 +475,17 @@ def test_a_key_that_decided_nothing_lapses_without_a_word(control: Control) -> N
     control.notices.clear()
     assert control.lapse(FIRST) == 0
     assert not control.notices
+
+
+@pytest.mark.parametrize("algorithm", [Algorithm.ML_DSA_44, Algorithm.ML_DSA_65])
+def test_a_post_quantum_key_is_given_and_revoked(algorithm: Algorithm) -> None:
+    """Promise: the largest public key fits a statement, with the longest name, and is dead by its thumbprint."""
+    key = SigningKey.generate(algorithm).verification_key("agent://acme/" + "x" * 242)
+    statement = issued(GiveKey(replace(key, not_before=1, not_after=2**33 - 1))).statement
+    assert len(statement.to_json()) < 4096
+    assert parse_statement(statement.to_json()) == statement
+    control = Control(OPERATORS)
+    control.hear(issued(GiveKey(key)))
+    assert [*control.keys] == [key]
+    control.hear(issued(Revoke(thumbprint(key.public), 50), THIRD))
+    assert control.limited(key).revoked_at == 50

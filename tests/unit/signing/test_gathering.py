@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 
 from watchword import SigningKey, Unavailable
-from watchword.keys import Algorithm
+from watchword.algorithms import Algorithm
 from watchword.signer import Signed, Signer
 from watchword.spi import Channel, Message
 from watchword.unsigned import UnsignedEnvelope
