@@ -117,7 +117,7 @@ def use(message: Message) -> None:
 """,
         "incompatible type",
     ),
-    "a key source that returns a bool is none": (
+    "a key source must not return a bool": (
         """
 class Keys:
     async def find(self, principal: str, key_id: bytes) -> bool:

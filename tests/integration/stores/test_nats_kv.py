@@ -123,12 +123,12 @@ async def test_what_was_put_before_the_loss_was_noticed_is_no_redelivery(
     async with admin(nats_broker.address) as client:
         await asked(client, f"{accident}.KV_{bucket}")
         if accident == "STREAM.DELETE":
-            anew = opened()
-            await anew.start()
-            assert anew._session is not None
+            reopened = opened()
+            await reopened.start()
+            assert reopened._session is not None
             assert late._session is not None
             # Else what is put after the mark that was read in one could replace that of the other.
-            assert anew._session.mark.sequence > late._session.mark.sequence
+            assert reopened._session.mark.sequence > late._session.mark.sequence
     with pytest.raises((StoreError, TimeoutError)):
         await late.claim(make_claim(1, offset=9, at=issued))
     for each in (late, store, opened()):
@@ -450,7 +450,7 @@ async def test_the_birth_itself_is_too_old(opened: Opened) -> None:
 
 
 async def test_what_is_known_under_another_birth_is_void(nats_broker: Broker, bucket: str, opened: Opened) -> None:
-    """Promise: a reader, or an id, that one process puts while the bucket is born anew counts for nothing."""
+    """Promise: a reader, or an id, that one process puts while the bucket gets a new birth counts for nothing."""
     store = opened()
     await store.admit_reader("group", ReaderBirth(floor=-inf))
     claim = make_claim(1, offset=1, at=int(time.time()) - 5)
@@ -500,7 +500,7 @@ async def test_a_reader_that_changes_under_a_claim_is_judged_again(
 async def test_a_reader_that_cannot_be_read_is_not_known(
     nats_broker: Broker, bucket: str, opened: Opened, value: bytes | None
 ) -> None:
-    """Promise: whatever somebody wrote in its place, nothing is taken from it, and it can be admitted anew."""
+    """Promise: whatever somebody wrote in its place, nothing is taken from it, and it can be admitted again."""
     store = opened()
     await store.start()
     assert store._session is not None
@@ -601,7 +601,7 @@ async def test_garbage_is_no_admission(
 async def test_a_mark_that_cannot_be_read_is_none(
     nats_broker: Broker, bucket: str, opened: Opened, value: bytes
 ) -> None:
-    """Promise: whatever somebody wrote in its place, the store is born anew."""
+    """Promise: whatever somebody wrote in its place, the store gets a new birth."""
     await opened().start()
     async with admin(nats_broker.address) as client:
         await client.publish(f"$KV.{bucket}.mark", value)

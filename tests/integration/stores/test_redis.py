@@ -237,7 +237,7 @@ async def test_a_full_server_takes_nothing_and_forgets_nothing(served: Served, o
 
 
 async def test_a_cluster_is_refused(served: Served, opened: Opened) -> None:
-    """Promise: the error at the start says that a cluster is none for it."""
+    """Promise: the error at the start says that a cluster will not do."""
     with pytest.raises(ConfigurationError, match="name a server that is none"):
         await opened(served("--cluster-enabled", "yes", "--cluster-port", str(free_port()))).start()
 
@@ -357,7 +357,7 @@ async def test_garbage_is_no_admission(
 async def test_garbage_is_no_birth(
     redis_broker: Broker, opened: Opened, monkeypatch: pytest.MonkeyPatch, garbage: object
 ) -> None:
-    """Promise: what is not understood of a reader is an error; and a birth that was not put is none."""
+    """Promise: what is not understood of a reader is an error; and one that was not put does not count."""
     store = opened(redis_broker)
     await store.start()
 

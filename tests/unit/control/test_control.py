@@ -167,7 +167,7 @@ def test_an_operators_key_cannot_be_revoked_here(control: Control) -> None:
 
 
 def test_a_revocation_reaches_those_that_its_operator_is_over(control: Control) -> None:
-    """The same public key under another principal is none of his business."""
+    """The same public key under another principal is not theirs to revoke."""
     control.hear(issued(Revoke(PLANNERS, 9), FIRST))
     control.hear(issued(Revoke(PLANNERS, 5), SECOND))
     control.hear(issued(Revoke(PLANNERS, 7), FIRST, rank=3))
