@@ -18,7 +18,7 @@ KINDS: Final = frozenset({".py", ".pyi", ".md", ".go", ".rs", ".sh", ".toml", ".
 GENERATED: Final = frozenset({"build", "dist", "target", "__pycache__"})
 """Folders that tools write; hidden ones are skipped as well."""
 
-_PAGES: Final = ("docs", "README.md", "SECURITY.md", "CHANGELOG.md")
+_PAGES: Final = ("docs", "SECURITY.md")
 
 
 @dataclass(frozen=True, slots=True)
