@@ -18,6 +18,7 @@ from nats.aio.client import Client
 from tests.brokers import nats as ways
 from tests.brokers.broker import Broker
 from tests.integration.stores.issue_times import LATER, POLICY, first_after_birth, later, reached
+from tests.support.stores import answer
 from watchword import ConfigurationError
 from watchword.replay import ReaderBirth, ReaderForgottenError, StoreError
 from watchword.spi import Admission, Claim, Position
@@ -77,16 +78,6 @@ async def asked(client: Client, what: str, wanted: dict[str, Any] | None = None)
     answer = await client.request(f"$JS.API.{what}", json.dumps(wanted or {}).encode(), timeout=5)
     told: dict[str, Any] = json.loads(answer.data)
     return told
-
-
-async def answer(store: NatsKvReplayStore, *args: Any, **fields: Any) -> Admission:
-    """Claim until the server is there again."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                return await store.claim(make_claim(*args, **fields))
-            except Exception:  # noqa: BLE001 - whatever a server that starts may say
-                await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("durable", [True, False])
