@@ -57,7 +57,7 @@ else
 	@$(BIN)/coverage report --include='adapters/*' --fail-under=95
 endif
 
-test-fast: $(READY) ## what needs no server and is not slow, in under two minutes (WORKERS=2)
+test-fast: $(READY) ## what needs no server and is not slow (WORKERS=2)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not broker and not slow' $(ONLY)
 
 # What is not the same with both engines, and what it stands on. All of it is reached by these tests, whichever engine

@@ -172,6 +172,7 @@ POLICIES = {
 }
 
 
+@pytest.mark.slow
 @given(
     messages=st.lists(MESSAGES, max_size=12),
     checked=st.booleans(),

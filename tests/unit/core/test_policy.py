@@ -136,6 +136,7 @@ def test_prefixes_within_prefixes() -> None:
     assert sorted(patterns.meeting("kafka://prod/a.b")) == ["a*", "a.*", "a.b", "a.b*"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("not_traced")
 def test_thousands_of_rules_cost_a_message_nothing() -> None:
     """Promise: ten thousand rules, channels and aliases are read and asked as ten are."""
