@@ -39,7 +39,7 @@ class Options:
 
 
 def run(names: Sequence[str], options: Options) -> None:
-    """Measure these parts; none at all: what takes no longer than minutes, on the brokers that are to be had."""
+    """Measure these parts; none at all: what takes no longer than minutes, on the brokers that are available."""
     if unknown := [name for name in names if name not in PARTS]:
         raise ConfigurationError(f"{', '.join(unknown)}: no such part; choose from {', '.join(PARTS)}")
     report, console = Report(options.reports), Console()

@@ -42,7 +42,7 @@ def go() -> str:
         pytest.skip("Go is not installed")
     got = subprocess.run([found, "mod", "download"], cwd=FOLDER, capture_output=True, text=True, check=False)  # noqa: S603
     if got.returncode:
-        pytest.skip(f"Go's modules cannot be had: {got.stderr.strip()}")
+        pytest.skip(f"Go's modules are not available: {got.stderr.strip()}")
     return found
 
 
@@ -199,7 +199,7 @@ async def test_python_verifies_what_go_signed_on_kafka(
 async def test_go_verifies_what_python_signed_on_kafka(
     pair: Pair, kafka_bootstrap: str, make_topic: MakeTopic, timestamps: TimestampType, count: int
 ) -> None:
-    """As above, the other way round; a message for somebody else comes last, and is none for Go."""
+    """As above, the other way round; a message for somebody else comes last, and Go must not take it."""
     topic = await make_topic(timestamp_type=timestamps)
     values = VALUES[:count]
     headers: list[tuple[str, Any]] = [("a", b"1"), ("é", None), ("a", b"")]
@@ -249,7 +249,7 @@ async def test_python_verifies_what_go_signed_on_nats(pair: Pair, nats_url: str,
 
 @pytest.mark.parametrize("count", [DIRECT, TREE])
 async def test_go_verifies_what_python_signed_on_nats(pair: Pair, nats_url: str, unique: Unique, count: int) -> None:
-    """As above, the other way round; a message for somebody else comes last, and is none for Go."""
+    """As above, the other way round; a message for somebody else comes last, and Go must not take it."""
     subject = unique("tasks")
     values = [value or b"" for value in VALUES[:count]]
     channel = f"nats://prod/{subject}"

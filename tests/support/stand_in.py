@@ -335,7 +335,7 @@ def _offset_of(row: _Row) -> int | None:
 
 
 def _is_plain(message: Any) -> bool:
-    """Tell whether a message's parts are of the very types that they are declared with."""
+    """Return True if a message's parts are of the very types that they are declared with."""
     position, stamp, headers = message.position, message.appended_at, message.headers
     if message.fault is not None:
         return False
@@ -360,7 +360,7 @@ def _is_plain(message: Any) -> bool:
 
 
 def _is_unicode(text: str) -> bool:
-    """Tell whether it has no lone surrogate."""
+    """Return True if it has no lone surrogate."""
     return text.encode(errors="ignore").decode() == text
 
 
@@ -451,7 +451,7 @@ class Layout:
 
 
 def _is_alike(message: Message, like: Message) -> bool:
-    """Tell whether nothing is to be checked of a message that was checked of the other."""
+    """Return True if nothing is to be checked of a message that was checked of the other."""
     alike = [(getattr(message, name), getattr(like, name)) for name in ("channel", "partition")]
     return (
         all(type(one) is type(other) and one == other for one, other in alike)

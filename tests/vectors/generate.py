@@ -79,7 +79,7 @@ def files() -> dict[str, list[Vector]]:
 
 
 def main() -> None:
-    """Write every file anew."""
+    """Write all files."""
     for name, vectors in files().items():
         (FOLDER / f"{name}.json").write_text(render(vectors), encoding="utf-8")
     KEYSETS.write_text(render(list(keysets())), encoding="utf-8")
@@ -87,8 +87,8 @@ def main() -> None:
 
 
 def render(vectors: Sequence[Vector]) -> str:
-    """Return the text of a file."""
-    return json.dumps(vectors, indent=1, ensure_ascii=False) + "\n"
+    """Return the text of a file: a JSON list with one case a line, so that a diff shows the cases that differ."""
+    return "[\n" + ",\n".join(json.dumps(each, ensure_ascii=False) for each in vectors) + "\n]\n"
 
 
 def accepted(key: SigningKey = ALICE_KEY, *, message_id: bytes = ID, **changes: Any) -> Vector:

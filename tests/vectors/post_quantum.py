@@ -1,4 +1,4 @@
-"""Messages and key sets with ML-DSA keys. These signatures are drawn anew, so those that are written are kept."""
+"""Messages and key sets with ML-DSA keys. These signatures are drawn again, so those that are written are kept."""
 
 import base64
 import json

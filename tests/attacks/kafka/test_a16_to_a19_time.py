@@ -50,7 +50,7 @@ async def test_a16_record_timestamp_set_by_an_attacker(world: World) -> None:
 
 
 async def test_a17_going_back_is_no_replay(world: World) -> None:
-    """A reader that seeks back, or starts anew, gets the same records again, also long after their window closed."""
+    """A reader that seeks back, or starts over, gets the same records again, also long after their window closed."""
     topic, group = await world.make_topic(), world.unique("group")
     await world.say(topic, b"1")
     issued = (await world.capture(topic))[0].timestamp_ms or 0

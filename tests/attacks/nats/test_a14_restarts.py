@@ -104,7 +104,7 @@ async def test_a14_replay_after_a_restart(world: World, make_stream: MakeStream)
 async def test_a14_replay_to_a_reader_that_begins_at_the_end(
     world: World, make_stream: MakeStream, *, ordered: bool
 ) -> None:
-    """Ordered and other consumers of one's own know what stands before their first message."""
+    """Ordered and other unnamed consumers know what stands before their first message."""
     set_up = await stage(world, make_stream)
     await set_up.say(b"1", b"2")
     guard, js = await set_up.reader()

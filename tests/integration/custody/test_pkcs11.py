@@ -75,7 +75,7 @@ async def test_a_key_that_is_made_in_the_token_stays_there(
 
 
 async def test_a_session_that_died_is_opened_again(options: dict[str, Any], context: Context) -> None:
-    """A token that was pulled out and put back, or a server that began anew, costs no message."""
+    """A token that was pulled out and put back, or a server that started over, costs no message."""
     key = pkcs11.generate(options, context, Algorithm.ED25519)
     for _ in range(3):
         killed(key)

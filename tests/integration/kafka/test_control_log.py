@@ -277,7 +277,7 @@ async def test_what_is_said_while_connected_comes_live(log: KafkaControlLog) -> 
 async def test_a_flood_of_strangers_is_read_in_bounds(world: World, log: KafkaControlLog) -> None:
     """Promise (A52): in order, each once, so many at a time as the port says, whatever a batch holds; and then us.
 
-    The topic takes batches as large as brokers let topics do by default, as logs of one's own may.
+    The topic takes batches as large as brokers let topics do by default, as logs that operators made may.
     """
     async with administrator(world) as admin:
         await set_(admin, log.topic, max_message_bytes="1048588")
@@ -455,7 +455,7 @@ async def _restarted(broker: Broker, log: KafkaControlLog) -> None:
 async def test_a_speaker_that_cannot_connect_leaves_nothing_open(
     world: World, log: KafkaControlLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client's error is told, and the next statement tries anew."""
+    """The client's error is told, and the next statement tries again."""
     with monkeypatch.context() as patch:
         patch.setattr(SigningProducer, "start", _refuse)
         with pytest.raises(KafkaConnectionError):

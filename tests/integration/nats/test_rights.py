@@ -259,7 +259,7 @@ async def sole(case: Case) -> None:
 
 
 async def passing(case: Case) -> None:
-    """Fetch through a consumer of one's own."""
+    """Fetch through a consumer that the caller made."""
     js = (await case.client(alone=True)).jetstream()
     await fetch(case, await js.pull_subscribe("orders.>", stream=ORDERS))
 
@@ -284,7 +284,7 @@ async def grouped(case: Case) -> None:
 
 
 async def listener(case: Case) -> None:
-    """Be pushed what is stored, through a consumer of one's own."""
+    """Be pushed what is stored, through a consumer that the caller made."""
     await push(case, alone=True)
 
 

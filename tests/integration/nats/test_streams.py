@@ -186,7 +186,7 @@ async def test_ordered_consumer_gives_each_message_once_while_the_stream_is_read
 
 
 async def test_ordered_consumer_survives_a_gap(world: World, make_stream: MakeStream) -> None:
-    """When deliveries were lost, the consumer is made anew; nothing is lost, repeated, or called a wrong delivery."""
+    """When deliveries were lost, the consumer is recreated; nothing is lost, repeated, or called a wrong delivery."""
     stream = await make_stream()
     guard = world.agent(CLOUD)
     client = await world.client(guard)

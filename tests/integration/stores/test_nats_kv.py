@@ -18,6 +18,7 @@ from nats.aio.client import Client
 from tests.brokers import nats as ways
 from tests.brokers.broker import Broker
 from tests.integration.stores.issue_times import LATER, POLICY, first_after_birth, later, reached
+from tests.support.stores import answer
 from watchword import ConfigurationError
 from watchword.replay import ReaderBirth, ReaderForgottenError, StoreError
 from watchword.spi import Admission, Claim, Position
@@ -79,16 +80,6 @@ async def asked(client: Client, what: str, wanted: dict[str, Any] | None = None)
     return told
 
 
-async def answer(store: NatsKvReplayStore, *args: Any, **fields: Any) -> Admission:
-    """Claim until the server is there again."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                return await store.claim(make_claim(*args, **fields))
-            except Exception:  # noqa: BLE001 - whatever a server that starts may say
-                await asyncio.sleep(0.05)
-
-
 @pytest.mark.parametrize("durable", [True, False])
 async def test_a_restart_is_a_birth_unless_the_server_is_durable(
     own_server: Broker, opened: Opened, *, durable: bool
@@ -123,12 +114,12 @@ async def test_what_was_put_before_the_loss_was_noticed_is_no_redelivery(
     async with admin(nats_broker.address) as client:
         await asked(client, f"{accident}.KV_{bucket}")
         if accident == "STREAM.DELETE":
-            anew = opened()
-            await anew.start()
-            assert anew._session is not None
+            reopened = opened()
+            await reopened.start()
+            assert reopened._session is not None
             assert late._session is not None
             # Else what is put after the mark that was read in one could replace that of the other.
-            assert anew._session.mark.sequence > late._session.mark.sequence
+            assert reopened._session.mark.sequence > late._session.mark.sequence
     with pytest.raises((StoreError, TimeoutError)):
         await late.claim(make_claim(1, offset=9, at=issued))
     for each in (late, store, opened()):
@@ -450,7 +441,7 @@ async def test_the_birth_itself_is_too_old(opened: Opened) -> None:
 
 
 async def test_what_is_known_under_another_birth_is_void(nats_broker: Broker, bucket: str, opened: Opened) -> None:
-    """Promise: a reader, or an id, that one process puts while the bucket is born anew counts for nothing."""
+    """Promise: a reader, or an id, that one process puts while the bucket gets a new birth counts for nothing."""
     store = opened()
     await store.admit_reader("group", ReaderBirth(floor=-inf))
     claim = make_claim(1, offset=1, at=int(time.time()) - 5)
@@ -500,7 +491,7 @@ async def test_a_reader_that_changes_under_a_claim_is_judged_again(
 async def test_a_reader_that_cannot_be_read_is_not_known(
     nats_broker: Broker, bucket: str, opened: Opened, value: bytes | None
 ) -> None:
-    """Promise: whatever somebody wrote in its place, nothing is taken from it, and it can be admitted anew."""
+    """Promise: whatever somebody wrote in its place, nothing is taken from it, and it can be admitted again."""
     store = opened()
     await store.start()
     assert store._session is not None
@@ -601,7 +592,7 @@ async def test_garbage_is_no_admission(
 async def test_a_mark_that_cannot_be_read_is_none(
     nats_broker: Broker, bucket: str, opened: Opened, value: bytes
 ) -> None:
-    """Promise: whatever somebody wrote in its place, the store is born anew."""
+    """Promise: whatever somebody wrote in its place, the store gets a new birth."""
     await opened().start()
     async with admin(nats_broker.address) as client:
         await client.publish(f"$KV.{bucket}.mark", value)

@@ -16,6 +16,7 @@ from tests.brokers import redis
 from tests.brokers.broker import Broker
 from tests.brokers.process import free_port
 from tests.integration.stores.issue_times import LATER, POLICY, first_after_birth, later, reached
+from tests.support.stores import answer
 from watchword import ConfigurationError
 from watchword.replay import ReaderBirth, ReaderForgottenError, StoreError
 from watchword.spi import Admission, Claim
@@ -65,16 +66,6 @@ async def config(broker: Broker, **settings: str | int) -> None:
     async with Redis.from_url(broker.address) as client:
         for name, value in settings.items():
             await client.config_set(name.replace("_", "-"), value)
-
-
-async def answer(store: RedisReplayStore, *args: Any, **fields: Any) -> Admission:
-    """Claim until the server is there again."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                return await store.claim(make_claim(*args, **fields))
-            except Exception:  # noqa: BLE001 - whatever a server that starts may say
-                await asyncio.sleep(0.05)
 
 
 async def test_a_restart_of_a_durable_server_forgets_nothing(served: Served, opened: Opened) -> None:
@@ -237,7 +228,7 @@ async def test_a_full_server_takes_nothing_and_forgets_nothing(served: Served, o
 
 
 async def test_a_cluster_is_refused(served: Served, opened: Opened) -> None:
-    """Promise: the error at the start says that a cluster is none for it."""
+    """Promise: the error at the start says that a cluster will not do."""
     with pytest.raises(ConfigurationError, match="name a server that is none"):
         await opened(served("--cluster-enabled", "yes", "--cluster-port", str(free_port()))).start()
 
@@ -357,7 +348,7 @@ async def test_garbage_is_no_admission(
 async def test_garbage_is_no_birth(
     redis_broker: Broker, opened: Opened, monkeypatch: pytest.MonkeyPatch, garbage: object
 ) -> None:
-    """Promise: what is not understood of a reader is an error; and a birth that was not put is none."""
+    """Promise: what is not understood of a reader is an error; and one that was not put does not count."""
     store = opened(redis_broker)
     await store.start()
 

@@ -217,7 +217,7 @@ async def test_an_older_copy_under_a_running_process_is_born_anew(opened: Opened
 
 
 async def test_a_lost_log_is_noticed(opened: Opened, clock: Clock, path: Path) -> None:
-    """Promise: without its write-ahead log the file lacks what was written last, so it is born anew."""
+    """Promise: without its write-ahead log the file lacks what was written last, so it gets a new birth."""
     store = opened()
     assert await store.claim(make_claim(1, at=LATER)) is FIRST
     clock.now = LATER + 10

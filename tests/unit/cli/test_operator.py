@@ -424,7 +424,7 @@ def test_no_command_claims_what_is_not_so(run: Run, directory: Path) -> None:
 
 
 def test_what_readers_know_from_a_lost_log_can_be_released(run: Run, entries: Entries) -> None:
-    """The log that was made anew knows of nothing, so it has to be said that it is meant."""
+    """The log that was recreated knows of nothing, so it has to be said that it is meant."""
     run("contain", PLANNER, "-c", "oncall.toml")
     entries.kept, entries.identity = [], "log 2"
     refused = run("release", PLANNER, "-c", "oncall.toml")

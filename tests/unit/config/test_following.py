@@ -412,7 +412,7 @@ async def test_a_held_key_is_followed(path: Path, later: Callable[[Watchword], N
 async def test_a_held_key_that_cannot_be_had_changes_nothing(
     path: Path, later: Callable[[Watchword], None], elsewhere: Elsewhere, text: str, told: str, *, away: bool
 ) -> None:
-    """The agent goes on by the key that it has and says why, once; when the other can be had it is taken."""
+    """The agent goes on by the key that it has and says why, once; once the other is available it takes its place."""
     edit(path, HELD.format("one"))
     agent = load(path)
     heard = Warned(agent)

@@ -14,12 +14,12 @@ from tests.unit.control.world import (
     CONTROLLER,
     FIRST,
     FOURTH,
+    KEYS,
     ONCALL,
     OPERATORS,
     OTHER,
     PLANNER,
     SECOND,
-    SECURITY,
     THIRD,
     Contain,
     GiveKey,
@@ -158,16 +158,16 @@ def test_who_may_not_is_refused(control: Control) -> None:
 def test_an_operators_key_cannot_be_revoked_here(control: Control) -> None:
     """Only the settings' own sources can: operators cannot fight."""
     control.hear(issued(Revoke(FIRST[1], 1), THIRD))
-    assert control.revoked_at(key_of(ONCALL, SigningKey.generate())) is None
+    assert control.revoked_at(key_of(FIRST[0], KEYS[FIRST])) is None
+    assert control.revoked_at(key_of(OTHER, KEYS[FIRST])) == 1, "it is known, and binds no operator"
     control.hear(issued(Revoke(PLANNERS, 9), THIRD))
     assert control.revoked_at(key_of(PLANNER)) == 9
     assert control.revoked_at(key_of(ONCALL, AGENTS[PLANNER])) is None
     assert control.revoked_at(key_of(OTHER, AGENTS[PLANNER])) == 9
-    assert control._revoked == {FIRST[1]: {SECURITY: 1}, PLANNERS: {SECURITY: 9}}
 
 
 def test_a_revocation_reaches_those_that_its_operator_is_over(control: Control) -> None:
-    """The same public key under another principal is none of his business."""
+    """The same public key under another principal is not theirs to revoke."""
     control.hear(issued(Revoke(PLANNERS, 9), FIRST))
     control.hear(issued(Revoke(PLANNERS, 5), SECOND))
     control.hear(issued(Revoke(PLANNERS, 7), FIRST, rank=3))

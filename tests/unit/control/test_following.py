@@ -121,7 +121,7 @@ async def running(parts: Parts) -> AsyncIterator[Following]:
 
 
 def contained(control: Control, principal: str = PLANNER) -> bool:
-    """Tell whether a principal is contained for good."""
+    """Return True if a principal is contained for good."""
     return control.containment(principal, lambda: 0.0) is not None
 
 
@@ -182,7 +182,7 @@ async def test_nothing_false_is_believed(world: World) -> None:
 
 
 async def test_a_restart_rolls_nothing_back(world: World) -> None:
-    """Promise (A52): a broker that is away, or a log cut short or made anew, does not undo what was known."""
+    """Promise (A52): a broker that is away, or a log cut short or recreated, does not undo what was known."""
     await world.say(Contain(PLANNER), Revoke(thumbprint(world.signing[MALLORY].public), 5))
     async with followed(world.parts()) as following:
         assert contained(following.control)
@@ -305,7 +305,7 @@ async def test_operators_who_change_are_judged_anew(world: World) -> None:
 
 
 async def test_a_state_that_is_torn_or_foreign(world: World) -> None:
-    """A line that a crash cut off is left out; a file that is none of ours is refused."""
+    """A line that a crash cut off is left out; a file that we did not write is refused."""
     await world.say(Contain(PLANNER), Contain(MALLORY))
     async with followed(world.parts()):
         pass

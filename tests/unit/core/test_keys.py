@@ -155,7 +155,7 @@ def test_an_encrypted_key_opens_with_its_passphrase_only() -> None:
     ids=["empty", "text", "zeros", "negative", "too large"],
 )
 def test_what_holds_no_signature_of_the_curve_is_refused(der: bytes) -> None:
-    """Promise: of ASN.1 that is none, or holds numbers of another size, nothing is made."""
+    """Promise: of malformed ASN.1, or ASN.1 that holds numbers of another size, nothing is made."""
     with pytest.raises(ValueError, match=r"."):
         signature_from_der(der)
 

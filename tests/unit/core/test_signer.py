@@ -144,7 +144,7 @@ def test_what_cannot_be_signed(message: Message, options: dict[str, Any], why: s
 
 
 def test_true_is_no_partition_beside_the_first() -> None:
-    """Promise: what equals a partition that was signed for, and is none, is refused as ever."""
+    """Promise: a value that equals a signed partition, but is not an int, is refused as ever."""
     signer = Signer(realm="prod", principal=ALICE, key=ALICE_KEY, clock=lambda: NOW)
     signer.prepare(kafka(partition=1))
     for partition in (True, 1.0):

@@ -218,7 +218,7 @@ def fill(agent: Agent) -> None:
 
 
 def test_a_full_disk(start: Start, state: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise (N8): what cannot be written is deleted, told once, and begun anew later, with a floor."""
+    """Promise (N8): what cannot be written is deleted, told once, and started over later, with a floor."""
     first = start()
     first.open()
     fill(first)
@@ -293,7 +293,7 @@ def test_what_can_neither_be_written_nor_deleted(
 
 
 def test_deleted_while_it_is_in_use(start: Start, state: Path, clock: Clock) -> None:
-    """Promise (N8): a journal that is deleted under a process is begun anew before its next message, with a floor."""
+    """Promise (N8): a journal that is deleted under a process is started over before its next message, with a floor."""
     first = start()
     first.open()
     clock.now += 6
@@ -330,7 +330,7 @@ def test_replaced_before_it_is_closed(start: Start, state: Path, tmp_path: Path,
 
 
 def test_a_process_whose_journal_is_gone_spoils_no_other(start: Start, clock: Clock, graves: list[Any]) -> None:
-    """Promise: what a process still had to say when it stops does not go into a journal that was begun anew."""
+    """Promise: what a process still had to say when it stops does not go into a journal that was started over."""
     first = start()
     first.open()
     clock.now += 6
@@ -423,7 +423,7 @@ def test_from_several_threads(start: Start, clock: Clock) -> None:
 
 
 class Nowhere:
-    """Ways in which a directory is none for a journal."""
+    """Ways in which a directory is unfit for a journal."""
 
     @staticmethod
     def open_to_all(state: Path, _: pytest.MonkeyPatch) -> None:

@@ -104,7 +104,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_brokers_that_know_no_ids_are_refused() -> None:
-    """Promise (A52): where a topic that was made anew could not be told from the one before, nothing is followed."""
+    """Promise (A52): where a topic that was recreated could not be told from the one before, nothing is followed."""
     for answer in (told(topic_id=NO_ID), NotImplementedError(), IncompatibleBrokerVersion()):
         async with asking(Answers(topic=[answer])) as broker:
             with pytest.raises(ConfigurationError, match=r"needs Kafka 3\.1 or later"):
@@ -172,7 +172,7 @@ async def test_a_missing_right_is_named(code: int) -> None:
 
 
 async def test_ends_are_those_of_one_topic() -> None:
-    """Promise (A52): where the topic is made anew meanwhile its ends are asked once more."""
+    """Promise (A52): where the topic is recreated meanwhile its ends are asked once more."""
     answers = Answers(topic=[told(), told(topic_id=OTHER)], offset=[offset(5), offset(9), offset(0), offset(2)])
     async with asking(answers) as broker:
         assert (await broker.end())[1:] == (0, 2)
@@ -286,7 +286,7 @@ async def test_a_topic_that_is_made_anew_between_two_questions_is_told() -> None
 
 
 async def test_each_answer_is_looked_for_where_it_is() -> None:
-    """After any failure the leader is looked up anew."""
+    """After any failure the leader is looked up again."""
     records = bytes(Batch(records=[Raw()]))
     answers = Answers(topic=[told(leader=1), told(leader=2)], fetch=[fetched(), fetched(error=6), fetched(records)])
     await take(answers)

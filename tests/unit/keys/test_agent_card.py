@@ -164,7 +164,7 @@ async def test_a_header_that_says_what_we_do_not_take_is_passed_over(change: dic
     ],
 )  # fmt: skip
 def test_a_broken_signature_is_passed_over(entry: Any) -> None:
-    """What is no signature by the standard (RFC 7515) is none, a header that says a thing twice included."""
+    """What is no signature by the standard (RFC 7515) is refused, a header that says a thing twice included."""
     card = read_card(text(entry))
     assert (len(card.signatures), len(card.passed_over)) == (0, 1)
 

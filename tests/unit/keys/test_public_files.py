@@ -36,7 +36,7 @@ def test_a_set_a_single_jwk_and_a_pem_are_the_same_key(key: SigningKey) -> None:
 
 
 def test_the_text_above_a_pem_may_say_more(key: SigningKey) -> None:
-    """Comments and a key id of one's own may stand above the key; lines of other names are comments."""
+    """Comments and a chosen key id may stand above the key; lines of other names are comments."""
     text = f"made on a Monday\r\nPrincipal: \t{ALICE} \r\nKey-Id: 2026-01\r\nx-Principal: b\r\n"
     (found,) = parse_public(text.encode() + pem_of(key.public))
     assert (found.principal, found.key_id) == (ALICE, b"2026-01")

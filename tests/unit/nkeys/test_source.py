@@ -80,7 +80,7 @@ async def test_a_store_of_nsc_is_read_however_deep(store: Store) -> None:
 
 
 async def test_the_table_goes_before_the_template(store: Store) -> None:
-    """And a user in the table of whom no token says anything is none."""
+    """And a user in the table of whom no token says anything has no key."""
     other = nats_tokens.user()
     store.write("b.jwt", store.account.says("user", other, "b"))
     source = store.make(users={store.user.public: ALICE, nats_tokens.user().public: "agent://acme/nobody"})
@@ -220,7 +220,7 @@ def test_files_are_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_tokens_are_ascii(store: Store) -> None:
-    """Anything else is none."""
+    """Anything else is refused."""
     store.write("b.jwt", "ß")
     with pytest.raises(ConfigurationError, match=r"b\.jwt: not a JWT of NATS: not ASCII"):
         store.make()
