@@ -140,7 +140,7 @@ DETAILS = {
     "2-malformed": "unknown",
     "3-wrong_channel": r"signed for 'nats://prod/tasks\.other'; .* \[\[policy\.aliases\]\]",
     "3-wrong_partition": "signed for 3, found in None",
-    "3-wrong_reply_to": "not the one signed",
+    "3-wrong_reply_to": "not the one that was signed",
     "3-wrong_recipient": f"addressed to '{MALLORY}'; this is '{BOB}'",
     "3-wrong_request": r"answer with msg\.respond\(\)",
     "3-wrong_delivery": "delivered by .*, a consumer that was not bound",
@@ -153,13 +153,13 @@ DETAILS = {
     "5-key_revoked": r"key 'alice-1': revoked \d+ s ago",
     "6-bad_signature": "not by key 'alice-1'",
     "7-altered": "value: changed since it was signed",
-    "8-replayed": "used elsewhere before",
+    "8-replayed": "used before, elsewhere",
     "8-stale": "issued before",
     "8-over_quota": r"raise \[replay\] memory",
     "9-not_permitted": r"no \[\[policy\.allow\]\]",
     "9-rate_limited": r"over the rate .* \d+ in \d+ s",
     "9-contained": r"\[policy\] contained",
-    "9-not_trusted": r"trust 0\.90, .* min_trust = 1: it comes in again above 1",
+    "9-not_trusted": r"trust 0\.90, .* min_trust = 1: it is let in again at 1",
 }
 
 
