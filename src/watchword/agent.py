@@ -66,7 +66,7 @@ def require(given: object, *, reads: bool = False, recipient: object = None, qua
             "recipient=: write a function (channel, key, headers) that returns the recipient's principal, or None for"
             f" any reader; this is of type {type(recipient).__name__}"
         )
-    if iscoroutinefunction(recipient):  # nobody would await it
+    if iscoroutinefunction(recipient):  # it would not be awaited
         raise ConfigurationError("recipient=: write a plain function, not one with 'async def'")
     if quarantine is not None and not callable(getattr(quarantine, "put", None)):
         raise ConfigurationError(

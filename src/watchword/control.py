@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 MOST: Final[Mapping[str, int]] = {"key": 100_000, "revoke": 1_000_000, "contain": 10_000}
 """The most statements stored per kind, so that no kind can crowd out another."""
 
-MOST_TOLD: Final = 1000
+MAX_NOTICES: Final = 1000
 """The most notices that wait to be logged; beyond that the oldest are dropped."""
 
 PATIENCE: Final = 10.0
@@ -133,7 +133,7 @@ class Control:
         most: Mapping[str, int] = MOST,
         clock: Callable[[], float] = lambda: inf,
     ) -> None:
-        self.notices: Final[deque[Notice]] = deque(maxlen=MOST_TOLD)
+        self.notices: Final[deque[Notice]] = deque(maxlen=MAX_NOTICES)
         self.changes = 0
         """A counter that grows with each change after which messages that verified may no longer verify."""
         self.stale = False
@@ -159,7 +159,7 @@ class Control:
         is_new = self._has_authority(issued.by) and self._join(issued)
         why = self.objection(issued.by, statement)
         if why is not None:
-            self._tell("control.refused", issued.by, verb=statement.verb, why=why)
+            self._add_notice("control.refused", issued.by, verb=statement.verb, why=why)
             return False
         chain = self._chain(issued.by)
         # A copy of an old head proves nothing, nor does a head that knows of statements that have not reached us.
@@ -168,7 +168,7 @@ class Control:
         entry = statement.entry
         if entry is None:
             if isinstance(statement.saying, Unknown):
-                self._tell("control.unknown_verb", issued.by, verb=statement.verb)
+                self._add_notice("control.unknown_verb", issued.by, verb=statement.verb)
             return True
         held = chain.entries.get(entry)
         if held is None:
@@ -176,13 +176,13 @@ class Control:
             if self._held[kind] >= self._most[kind]:
                 if kind not in self._full:
                     self._full.add(kind)
-                    self._tell("control.full", issued.by, kind=kind, most=self._most[kind])
+                    self._add_notice("control.full", issued.by, kind=kind, most=self._most[kind])
                 return False
             self._held[kind] += 1
         elif _order(held) >= _order(issued):
             return True
         chain.entries[entry] = issued
-        self._settle(entry)
+        self._update(entry)
         return True
 
     def _join(self, issued: Issued) -> bool:
@@ -190,7 +190,7 @@ class Control:
         chain, number = self._chain(issued.by), issued.statement.number
         is_last = number > chain.link.number
         if not chain.join(issued):
-            self._tell("control.forked", issued.by, number=number)
+            self._add_notice("control.forked", issued.by, number=number)
         return is_last
 
     def _chain(self, by: OperatorKey) -> _Chain:
@@ -252,9 +252,9 @@ class Control:
         for entry in chain.entries:
             self._held[entry[0]] -= 1
             self._full.discard(entry[0])
-            self._settle(entry)
+            self._update(entry)
         if chain.entries:
-            self._tell("control.lapsed", by, statements=len(chain.entries))
+            self._add_notice("control.lapsed", by, statements=len(chain.entries))
         return len(chain.entries)
 
     def restore(self, by: OperatorKey) -> None:
@@ -271,7 +271,7 @@ class Control:
                 self._held[entry[0]] -= 1
         self._full.clear()
         for entry in {entry for chain in chains.values() for entry in chain.entries}:
-            self._settle(entry)
+            self._update(entry)
         for by, chain in chains.items():
             for issued in chain.entries.values():
                 self.hear(issued)
@@ -287,7 +287,7 @@ class Control:
 
     def deciding_on(self, entry: Entry) -> Saying | None:
         """Return what holds for an entry; None if there is no statement about it."""
-        best = max(self._said(entry), key=_order, default=None)
+        best = max(self._statements_on(entry), key=_order, default=None)
         return None if best is None else best.statement.saying
 
     def standing(self, principal: str) -> list[Issued]:
@@ -296,7 +296,7 @@ class Control:
             issued
             for by, chain in self._chains.items()
             for entry, issued in chain.entries.items()
-            if by[0] == principal and (entry[0] == "revoke" or max(self._said(entry), key=_order) is issued)
+            if by[0] == principal and (entry[0] == "revoke" or max(self._statements_on(entry), key=_order) is issued)
         ]
 
     @property
@@ -326,14 +326,14 @@ class Control:
 
     def rank(self, entry: Entry) -> int:
         """Return the highest rank among an entry's statements; a new statement takes the next one."""
-        return max((held.statement.rank for held in self._said(entry)), default=0)
+        return max((held.statement.rank for held in self._statements_on(entry)), default=0)
 
     def look(self, now: float) -> None:
         """Report numbers that have been missing for too long at ``now`` seconds; they change no verdict."""
         for by, chain in (*self._chains.items(), *self._awaited.items()):
             missing = chain.missing(now)
             if missing is not None:
-                self._tell("control.gap", by, first=missing[0], last=missing[1])
+                self._add_notice("control.gap", by, first=missing[0], last=missing[1])
 
     @property
     def last_head(self) -> float | None:
@@ -404,18 +404,18 @@ class Control:
 
     # From statements to the state in force.
 
-    def _said(self, entry: Entry) -> Iterator[Issued]:
+    def _statements_on(self, entry: Entry) -> Iterator[Issued]:
         for chain in self._chains.values():
             held = chain.entries.get(entry)
             if held is not None:
                 yield held
 
-    def _settle(self, entry: Entry) -> None:
+    def _update(self, entry: Entry) -> None:
         """Update the state in force for one entry."""
-        said = list(self._said(entry))
+        said = list(self._statements_on(entry))
         match entry:
             case ("key", name):
-                self._settle_key(name, said)
+                self._update_key(name, said)
             case ("revoke", dead):
                 times: dict[str, int] = {}
                 for issued in said:
@@ -440,7 +440,7 @@ class Control:
         now, known = self._clock(), self._contained.get(who)
         return now if known is None or now >= known.until else min(known.since, now)
 
-    def _settle_key(self, name: str, said: list[Issued]) -> None:
+    def _update_key(self, name: str, said: list[Issued]) -> None:
         principal, _, print_of_it = name.rpartition(" ")
         key_id = print_of_it[:16].encode()
         owned = dict(self._owners.get(key_id, {}))  # another thread may be reading the old one
@@ -451,12 +451,12 @@ class Control:
             assert isinstance(best.statement.saying, GiveKey)  # noqa: S101 - for the type checker
             owned[principal] = best.statement.saying.key
             if len(owned) > 1:
-                self._tell("control.key_of_two", best.by, key=print_of_it, owners=", ".join(sorted(owned)))
+                self._add_notice("control.key_of_two", best.by, key=print_of_it, owners=", ".join(sorted(owned)))
         self._owners[key_id] = owned
         if not owned:
             del self._owners[key_id]
 
-    def _tell(self, event: str, by: OperatorKey, **fields: str | float | None) -> None:
+    def _add_notice(self, event: str, by: OperatorKey, **fields: str | float | None) -> None:
         self.notices.append((event, {"operator": by[0], "operator_key": by[1][:16], **fields}))
 
 

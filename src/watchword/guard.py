@@ -175,14 +175,14 @@ class MemoryReplayStore:
         self._offered += 1
         owner = self._quota.take(claim.principal)
         if owner is None or self._quota.crossed:
-            owner = self._made_room(log, claim, owner)
+            owner = self._make_room(log, claim, owner)
             if owner is None:
                 self._raise_floor(log, claim)
                 return Admission.OVER_QUOTA
         if late is None and issued_at <= log.key_floors.of(pair):
             self._quota.release(owner)
             return Admission.TOO_OLD
-        self._keep(log, claim, key, mark, owner)
+        self._remember(log, claim, key, mark, owner)
         if late is not None:
             self._acknowledged(log, late_key)  # from now on it is known by its id
         return _FIRST
@@ -201,7 +201,7 @@ class MemoryReplayStore:
         self._open(stretch.claim.log, log)
         if passed > log.highest:
             self._pass_time(log, passed)
-        self._keep_all(log, stretch, entries, owner, unacked=stretch.claim.unacked)
+        self._remember_all(log, stretch, entries, owner, unacked=stretch.claim.unacked)
         return True
 
     def recall_all(self, stretch: Sights, *, unacked: bool) -> bool:
@@ -219,7 +219,7 @@ class MemoryReplayStore:
         self._open(stretch.claim.log, log)
         if looked > log.highest:
             self._pass_time(log, looked)
-        self._keep_all(log, stretch, entries, owner, unacked=unacked)
+        self._remember_all(log, stretch, entries, owner, unacked=unacked)
         return True
 
     def look(self, log: str, appended_after: float) -> None:
@@ -313,7 +313,7 @@ class MemoryReplayStore:
         if owner is None:
             self._raise_floor(log, claim)
         else:
-            self._keep(log, claim, key, mark, owner)
+            self._remember(log, claim, key, mark, owner)
 
     def remember_unjudged(self, claim: Claim) -> None:
         """Remember, by its claims, a message let through without a verdict on its key: elsewhere they are a replay."""
@@ -321,7 +321,7 @@ class MemoryReplayStore:
         if not claim.unacked:
             self.drop(claim)  # it may have been pinned by an earlier attempt
         late_key = self._new_late_key(log, claim)
-        if late_key is not None and not self._keep_unverified(log, claim, late_key):
+        if late_key is not None and not self._remember_unverified(log, claim, late_key):
             self._raise_floor(log, claim)
 
     def remember_ahead(self, claim: Claim, *, verified: bool) -> None:
@@ -334,7 +334,7 @@ class MemoryReplayStore:
         if late_key is None:
             return
         if not verified:
-            if not self._keep_unverified(log, claim, late_key):
+            if not self._remember_unverified(log, claim, late_key):
                 log.ids.note(claim.issued_at, _offset(claim))
         elif (owner := self._quota.take(claim.principal)) is None:
             self._raise_floor(log, claim)
@@ -400,9 +400,9 @@ class MemoryReplayStore:
             if log.ahead < floor:
                 log.ahead = -1
         if log.pins.by_key:
-            self._let_pins_go(log)
+            self._expire_pins(log)
 
-    def _let_pins_go(self, log: _Log) -> None:
+    def _expire_pins(self, log: _Log) -> None:
         for owner in log.pins.pop_over(log.highest):
             self._release(log, Counter((owner,)))
 
@@ -431,9 +431,9 @@ class MemoryReplayStore:
         """Take room for one more id and return the number of its owner; None if there is no room."""
         self._offered += 1
         owner = self._quota.take(claim.principal)
-        return self._made_room(log, claim, owner) if owner is None or self._quota.crossed else owner
+        return self._make_room(log, claim, owner) if owner is None or self._quota.crossed else owner
 
-    def _made_room(self, log: _Log, claim: Claim, owner: int | None) -> int | None:
+    def _make_room(self, log: _Log, claim: Claim, owner: int | None) -> int | None:
         """Make room if there is none, or soon will be none; return the id's owner, or None if all is still full."""
         quota = self._quota
         while owner is None and log.ids.holds_below(log.highest - self._horizon):  # they are not all dropped at once
@@ -501,7 +501,7 @@ class MemoryReplayStore:
         mark = log.pins.mark(key)
         return log.ids.find(issued_at, key) if mark is None else mark
 
-    def _keep(self, log: _Log, claim: Claim, key: int, mark: int, owner: int) -> None:
+    def _remember(self, log: _Log, claim: Claim, key: int, mark: int, owner: int) -> None:
         """Remember a message that passed, by its id."""
         if claim.appended_after is not None:
             log.speak(claim)
@@ -529,7 +529,7 @@ class MemoryReplayStore:
         keys = {*map(self._hashing.digest_key, stretch.digests())}
         return log.pins.holds_any(keys) or log.ids.holds_key(keys, stretch.least, stretch.most)
 
-    def _keep_all(self, log: _Log, stretch: Sights, entries: Entries, owner: int, *, unacked: bool) -> None:
+    def _remember_all(self, log: _Log, stretch: Sights, entries: Entries, owner: int, *, unacked: bool) -> None:
         """Remember messages that passed, by their ids."""
         principal, key_id = pair = stretch.claim.principal, stretch.claim.key_id
         if pair not in self._proven:
@@ -547,7 +547,7 @@ class MemoryReplayStore:
                 for entry, message_id in zip(entries.rows(), stretch.ids(), strict=True)
             ]
 
-    def _keep_unverified(self, log: _Log, claim: Claim, late_key: int) -> bool:
+    def _remember_unverified(self, log: _Log, claim: Claim, late_key: int) -> bool:
         """Remember claims that were not verified; return False if there is no room for more of them."""
         owner = self._unverified_owner()
         if owner is None:
@@ -585,7 +585,7 @@ class MemoryReplayStore:
             if issued_at < log.highest - self._horizon:  # only its pin has kept it
                 self._pass_time(log, log.highest)
             else:
-                self._let_pins_go(log)  # those after it may have been waiting for it
+                self._expire_pins(log)  # those after it may have been waiting for it
 
     def _put(self, log: _Log, claim: Claim, key: int, mark: int, owner: int) -> None:
         place = claim.place

@@ -254,7 +254,7 @@ class Presence:
         reports: dict[str, dict[str, Evidence]] = {}
         for reporter, instances in live.items():
             if not is_contained(reporter):
-                for accused, evidence in _together(reporter, instances).items():
+                for accused, evidence in _merged(reporter, instances).items():
                     reports.setdefault(accused, {})[reporter] = evidence
         found = sorted({*(name for name, instances in live.items() if instances), *reports, *names})
         return tuple(
@@ -271,7 +271,7 @@ def _by_age(one: Instance) -> tuple[int, str]:
     return -one.issued_at, one.said.instance
 
 
-def _together(reporter: str, instances: Iterable[Instance]) -> dict[str, Evidence]:
+def _merged(reporter: str, instances: Iterable[Instance]) -> dict[str, Evidence]:
     """Merge what all processes of one principal say of others: the lowest score counts, as each process saw a part."""
     found: dict[str, Evidence] = {}
     for one in instances:

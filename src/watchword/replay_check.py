@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 PASSED: Final = "redelivered after log time passed it, so its id may be forgotten"
 """Why a memory cannot tell whether it has seen a message."""
 
-_FEW: Final = 4
+_ONE_BY_ONE: Final = 4
 """The size up to which a stretch that is not all first sights is admitted one by one."""
 
 _AHEAD: Final = 1.0
 """Seconds, besides the skew, by which a floor may be ahead of the clock, as that of a new reader is."""
 
-_ANEW: Final = 60.0
+_WARN_AGAIN: Final = 60.0
 """Seconds by which a floor must exceed the last one warned of, for another warning."""
 
 _REMEDY: Final = (
@@ -98,7 +98,7 @@ class ReplayCheck:
             shared = self._shared_claims([case for case in units if not isinstance(case, Stretch)], floor)
         answers = iter(await self._asked(shared) if shared else ())
         first = Admission.FIRST  # Python 3.11 looks an enum member up each time
-        for case in self._parted(units, floor):
+        for case in self._split(units, floor):
             judged.append(case)
             if isinstance(case, Stretch):
                 continue
@@ -119,7 +119,7 @@ class ReplayCheck:
                 return self._write_notes(judged)
         return self._write_notes(judged)
 
-    def _parted(self, units: Sequence[Verification | Stretch], floor: float) -> Iterator[Verification | Stretch]:
+    def _split(self, units: Sequence[Verification | Stretch], floor: float) -> Iterator[Verification | Stretch]:
         """Yield, in order, stretches that the guard admitted whole, and all other messages one by one.
 
         A stretch that is not all first sights is halved, so that a copy slows down few of its neighbours.
@@ -132,7 +132,7 @@ class ReplayCheck:
             elif self.guard.admit_all(unit, floor):
                 unit.first = True
                 yield unit
-            elif len(unit) > _FEW:
+            elif len(unit) > _ONE_BY_ONE:
                 waiting.extendleft(reversed(unit.halves()))
             else:
                 yield from unit.cases()
@@ -242,7 +242,7 @@ class ReplayCheck:
         if case.issued_at >= floor:
             return _OLDER_THAN_ITS_KEY
         now = self._clock()
-        if floor > now + self._ahead and floor > self._told + _ANEW:
+        if floor > now + self._ahead and floor > self._told + _WARN_AGAIN:
             self._told = floor
             self.guard.warnings.append(
                 (

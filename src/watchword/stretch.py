@@ -24,38 +24,38 @@ _make_verified = seal_many()
 
 _FIRST_SIGHT: Final = False  # the value of ``redelivered``
 
-NOBODYS: Final = -1
+NO_SENDER: Final = -1
 """The sender number of a message that is not in a run."""
 
 
 class Stretch:
     """Messages ``begin`` to ``end`` (exclusive) of a run, all of one sender, which passed checks 1 to 7.
 
-    ``spoken`` is one of the sender's messages, which passed checks 1 to 5 and has the common claims; an id must be
-    remembered for ``keep`` seconds from its issue. If their results may differ, ``cases`` separates them. ``first``
+    ``representative`` is one of the sender's messages, which passed checks 1 to 5 and has the common claims; an id must
+    be remembered for ``keep`` seconds from its issue. If their results may differ, ``cases`` separates them. ``first``
     is True once the guard has answered that it knew none of them. Issue times range from ``least`` to ``most``.
     ``speaks`` is True if the broker stamped none of them, False if it stamped all, and None otherwise.
     """
 
     __slots__ = (
-        "_messages", "_spoken", "begin", "claim", "common", "end", "first", "keep", "key", "least", "message", "most",
-        "passed", "request", "run", "speaks",
+        "_messages", "_representative", "begin", "claim", "common", "end", "first", "keep", "key", "least", "message",
+        "most", "passed", "request", "run", "speaks",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0917 - one caller
-        self, run: Run, begin: int, end: int, messages: Sequence[Message], spoken: Verification, keep: float
+        self, run: Run, begin: int, end: int, messages: Sequence[Message], representative: Verification, keep: float
     ) -> None:
         self._messages: Final = messages
-        self._spoken: Final = spoken
+        self._representative: Final = representative
         self.keep = keep
         self.run: Final = run
         self.begin: Final = begin
         self.end: Final = end
         self.message: Final = messages[begin]
-        self.common: Final = spoken.common
-        self.key: Final = spoken.key
-        self.request: Final = spoken.request
-        self.claim = spoken.claim
+        self.common: Final = representative.common
+        self.key: Final = representative.key
+        self.request: Final = representative.request
+        self.claim = representative.claim
         self.first = False
         self.least, self.most, self.passed, unstamped = run.bounds(begin, end)
         self.speaks = None if 0 < unstamped < end - begin else unstamped > 0
@@ -87,7 +87,7 @@ class Stretch:
         """Return two stretches with half of the messages each."""
         middle = (self.begin + self.end) // 2
         bounds = (self.begin, middle), (middle, self.end)
-        return [Stretch(self.run, begin, end, self._messages, self._spoken, self.keep) for begin, end in bounds]
+        return [Stretch(self.run, begin, end, self._messages, self._representative, self.keep) for begin, end in bounds]
 
     def case(self, at: int) -> Verification:
         """Return the verification of the message at this index."""
@@ -120,7 +120,7 @@ class Stretch:
         )  # fmt: skip
 
 
-def speaks_for_all(case: Verification) -> bool:
+def is_representative(case: Verification) -> bool:
     """Return True if nothing is wrong with a sender's first message, so that the others may stay in the run."""
     return case.verdict is None and case.ahead is None and case.common.algorithm == case.key.algorithm
 
@@ -132,12 +132,16 @@ def cut(run: Run | None, at: int) -> None:
 
 
 def in_order(
-    run: Run, messages: Sequence[Message], cases: dict[int, Verification], spoken: dict[int, Verification], keep: float
+    run: Run,
+    messages: Sequence[Message],
+    cases: dict[int, Verification],
+    representatives: dict[int, Verification],
+    keep: float,
 ) -> list[Verification | Stretch]:
     """Return the cases and the run's stretches, in the order of the messages."""
     units: dict[int, Verification | Stretch] = {**cases}
     for begin, end, sender in run.stretches():
-        units[begin] = Stretch(run, begin, end, messages, spoken[sender], keep)
+        units[begin] = Stretch(run, begin, end, messages, representatives[sender], keep)
     return [units[at] for at in sorted(units)]
 
 

@@ -34,7 +34,7 @@ from watchword.reader import LearningReader, NativeReader
 from watchword.replay import OpenedStore, SharedReplayStore, told_of
 from watchword.replay_check import ReplayCheck
 from watchword.signatures import SignatureChecker, find_key
-from watchword.stretch import NOBODYS, Stretch, cut, in_order, parted, speaks_for_all
+from watchword.stretch import NO_SENDER, Stretch, cut, in_order, is_representative, parted
 from watchword.trust import Demerits, Fact, Trust
 from watchword.verification import Verification
 
@@ -74,8 +74,8 @@ class _Pass(NamedTuple):
     """One pass over messages: the parameters of the checks, and the results so far.
 
     ``run`` is the native engine's, which handles the messages of one sender together. ``cases`` are the messages that
-    are judged one by one, by index. ``spoken`` has the first message of each sender in the run: the result of its
-    checks 1 to 5 holds for all of that sender's.
+    are judged one by one, by index. ``representatives`` has the first message of each sender in the run: the result of
+    its checks 1 to 5 holds for all of that sender's.
     """
 
     messages: Sequence[Message]
@@ -85,7 +85,7 @@ class _Pass(NamedTuple):
     run: Run | None
     cases: dict[int, Verification]
     keys: dict[tuple[str, bytes], VerificationKey | Reason]
-    spoken: dict[int, Verification]
+    representatives: dict[int, Verification]
 
 
 _ANYTHING: Final = Expected()
@@ -220,7 +220,7 @@ class Verifier:
             else:
                 case.reject(case.ahead)
         except BaseException as error:
-            if not self._goes_on_without(error):
+            if not self._falls_back_after(error):
                 raise
             return await self._verdict(message, expected, keys)
         await self._replay_check.admit((case,), floor=expected.floor, was_passed=expected.was_passed)  # 8
@@ -298,13 +298,15 @@ class Verifier:
         found = _Pass(messages, expected, now, recalled, None, {}, {}, {})
         try:
             run = self._run_of(messages, now, recalled=recalled)
-            return await self._passed(found._replace(run=run, cases={}, keys={}, spoken={}), check, enough, keys)
+            return await self._passed(
+                found._replace(run=run, cases={}, keys={}, representatives={}), check, enough, keys
+            )
         except BaseException as error:
-            if not self._goes_on_without(error):
+            if not self._falls_back_after(error):
                 raise
         return await self._passed(found, check, enough, keys)
 
-    def _goes_on_without(self, error: BaseException) -> bool:
+    def _falls_back_after(self, error: BaseException) -> bool:
         """Return True if the native engine failed, and the Python one, which now replaces it, must judge again.
 
         That is safe because checks 1 to 7 remember nothing.
@@ -326,7 +328,7 @@ class Verifier:
         cases, found_keys = found.cases, found.keys
         passable = Pending if keys is None else (Pending, Shed)
         keys = keys or self._keys
-        order = zip(count(), repeat(NOBODYS, len(given)), strict=False) if run is None else iter(run.firsts())
+        order = zip(count(), repeat(NO_SENDER, len(given)), strict=False) if run is None else iter(run.firsts())
         while (place := next(order, None)) is not None:
             at, sender = place
             cases[at] = case = Verification(given[at])
@@ -352,12 +354,12 @@ class Verifier:
                     if not isinstance(verdict, passable):
                         cut(run, at)
                         break
-            if run is not None and sender != NOBODYS:
-                if speaks_for_all(case):
+            if run is not None and sender != NO_SENDER:
+                if is_representative(case):
                     run.key(sender, id(case.key), case.key.not_before, case.key.not_after, case.key.revoked_at)
-                    found.spoken[sender] = cases.pop(at)
+                    found.representatives[sender] = cases.pop(at)
                 else:
-                    order = merge(order, zip(run.release(sender), repeat(NOBODYS), strict=False))
+                    order = merge(order, zip(run.release(sender), repeat(NO_SENDER), strict=False))
         return await self._signed_and_unaltered(found, check)  # 6 and 7
 
     async def _signed_and_unaltered(self, found: _Pass, check: CheckRunner | None) -> list[Verification | Stretch]:
@@ -365,20 +367,20 @@ class Verifier:
         cases, run, signatures = found.cases, found.run, self._signatures
         asked: list[Job] = []
         if run is not None:
-            asked = [(found.spoken[job[0]].key, *job[1:]) for job in run.jobs()]  # 5
-            self._take_back(run, found)
+            asked = [(found.representatives[job[0]].key, *job[1:]) for job in run.jobs()]  # 5
+            self._add_cases(run, found)
         if asked or len(cases) > 1:
             holds = await signatures.check_together([*cases.values()], check, asked)
             if run is not None:
                 run.settle(holds)  # 6 and 7
-                self._take_back(run, found)
+                self._add_cases(run, found)
         for _, case in sorted(cases.items()) if run is not None else cases.items():
             if case.verdict is None:
                 self._prove(case)
         return (
             [*cases.values()]
             if run is None
-            else in_order(run, found.messages, cases, found.spoken, self.policy.longest)
+            else in_order(run, found.messages, cases, found.representatives, self.policy.longest)
         )
 
     def _prove(self, case: Verification) -> None:
@@ -416,7 +418,7 @@ class Verifier:
             return messages.run(native, now, max_age, max_skew, recalled=recalled)
         return native.Run([*messages], now, max_age, max_skew, recalled)
 
-    def _take_back(self, run: Run, found: _Pass) -> None:
+    def _add_cases(self, run: Run, found: _Pass) -> None:
         """Make a case of each message that a run has given back; the run's result for its signature is used."""
         for at, signed in run.taken_back():
             found.cases[at] = case = Verification(found.messages[at])

@@ -1,7 +1,7 @@
-"""A message and its verdict as JSON: one shape for the command line, the test vectors and other implementations.
+"""Messages and verdicts as JSON: one format for the command line, the test vectors and other implementations.
 
-Bytes are standard base64 with padding. Reading is strict: an unknown field, a name twice, NaN and sloppy base64 are
-refused.
+Bytes are in standard base64 with padding. Parsing is strict: unknown fields, duplicate names, NaN and non-canonical
+base64 are refused.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ _PAIR: Final = 2
 
 
 def message_from_json(line: str | bytes) -> Message:
-    """Read one message; ValueError says which field is wrong and what to write.
+    """Parse one message; ValueError says which field is wrong and what to write.
 
-    ``channel`` is needed; what else is left out is absent, like null. ``offset`` gives the position, whose log is
-    ``topic/partition`` on Kafka and nameless elsewhere. ``appended_at`` and ``created_at`` (Kafka's ``CreateTime``) are
-    seconds, ``appended_between`` is a list of two, the first of which may be null. ``delivered_by`` is a list of stream
-    and consumer.
+    ``channel`` is required; other fields may be left out, which is the same as null. ``offset`` gives the position; its
+    log is ``topic/partition`` on Kafka and an empty string elsewhere. ``appended_at`` and ``created_at`` (Kafka's
+    ``CreateTime``) are in seconds; ``appended_between`` is a list of two times, the first of which may be null.
+    ``delivered_by`` is a list of stream and consumer.
     """
     return message_from_members(members_from_json(line))
 
 
 def members_from_json(line: str | bytes) -> dict[str, object]:
-    """Read one JSON object; ValueError where it is none, or holds a name twice or a number that is none."""
+    """Parse one JSON object; ValueError if it is not one, or has a duplicate name or an invalid number."""
     try:
         text = line.decode() if isinstance(line, bytes) else line
         document = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_int=_integer)
@@ -61,7 +61,7 @@ def members_from_json(line: str | bytes) -> dict[str, object]:
 
 
 def message_from_members(members: Mapping[str, object]) -> Message:
-    """Make a message of the members of a JSON object; ValueError as ``message_from_json``."""
+    """Make a message from the members of a JSON object; ValueError as for ``message_from_json``."""
     unknown = sorted(members.keys() - _FIELDS)
     if unknown:
         raise ValueError(f"unknown field {unknown[0][:64]!r}: use {', '.join(sorted(_FIELDS))}")
@@ -88,7 +88,7 @@ def message_from_members(members: Mapping[str, object]) -> Message:
 def message_to_json(message: Message, *more: Header) -> dict[str, object]:
     """Return the JSON members of ``message``, with ``more`` headers after its own.
 
-    Offset, times and ``delivered_by`` are left out where the bus gave none.
+    Offset, times and ``delivered_by`` are left out if the message has none.
     """
     optional = {
         "offset": None if message.position is None else message.position.offset,
@@ -109,7 +109,7 @@ def message_to_json(message: Message, *more: Header) -> dict[str, object]:
 
 
 def verdict_to_json(verdict: VerifiedMessage | Rejected | Unavailable) -> dict[str, object]:
-    """Return the JSON members of a verdict; of a rejection only the reason, for all else in it is unverified."""
+    """Return the JSON members of a verdict; of a rejection only the reason, because the rest is unverified."""
     if isinstance(verdict, Rejected):
         return {"verdict": "rejected", "reason": str(verdict.reason)}
     if isinstance(verdict, Unavailable):
@@ -126,12 +126,12 @@ def verdict_to_json(verdict: VerifiedMessage | Rejected | Unavailable) -> dict[s
 def _no_duplicates(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise ValueError("a name twice in one object: write each field once")
+        raise ValueError("a duplicate name in one object: write each field once")
     return members
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number in JSON")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _integer(digits: str) -> int:

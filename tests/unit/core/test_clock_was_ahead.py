@@ -51,7 +51,7 @@ async def test_a_clock_that_was_ahead_is_told_while_it_costs() -> None:
     assert event == "replay.clock_was_ahead"
     assert fields["log"] == "sub:tasks#"
     assert (fields["since"], fields["until"]) == (shown_time(NOW), floor)
-    assert "start this process again" in fields["remedy"]
+    assert "restart this process" in fields["remedy"]
     world.now += HOURS - 64
     assert await world.says() == "delivered"
 
