@@ -40,7 +40,7 @@ Delivered: TypeAlias = VerifiedMessage | ObservedMessage
 
 _ANYTHING: Final = Expected()
 _OBSERVE: Final = Mode.OBSERVE  # Python 3.11 looks an enum member up each time
-_KEPT: Final = ("max_age", "max_skew", "max_hold", "max_lag", "memory")
+_FIXED: Final = ("max_age", "max_skew", "max_hold", "max_lag", "memory")
 """Policy fields that a running memory does not change, because a floor must never fall."""
 
 
@@ -297,10 +297,10 @@ class Watchword:
                 raise ConfigurationError(f'mode = "enforce" is refused while this runs: {why}')
         if self._reads and keys is None and policy.mode is not Mode.OBSERVE:
             raise ConfigurationError(_NO_KEYS)
-        kept = {name: getattr(before, name) for name in _KEPT}
+        kept = {name: getattr(before, name) for name in _FIXED}
         known = frozenset(before.aliases)
         aliases = tuple(alias for alias in policy.aliases if alias in known)
-        later = [name for name in _KEPT if getattr(policy, name) != kept[name]]
+        later = [name for name in _FIXED if getattr(policy, name) != kept[name]]
         later += ["aliases"] if len(aliases) < len(policy.aliases) else []
         if key is not None:
             self.signer.switch(key)

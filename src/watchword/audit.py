@@ -142,11 +142,11 @@ class Audit:
             "warning",
             event,
             reason=kind,
-            detail=_shown(verdict.detail),
-            channel=_shown(channel),
-            log=_shown(log),
+            detail=_capped(verdict.detail),
+            channel=_capped(channel),
+            log=_capped(log),
             offset=offset,
-            claimed_principal=_shown(claimed),
+            claimed_principal=_capped(claimed),
             dropped=dropped,
         )
 
@@ -157,23 +157,23 @@ class Audit:
             _write(
                 "warning",
                 REPORTED,
-                principal=_shown(message.principal),
+                principal=_capped(message.principal),
                 id=message.id,
-                channel=_shown(message.channel.uri),
+                channel=_capped(message.channel.uri),
                 weight=weight,
-                why=_shown(why),
+                why=_capped(why),
                 counts=counts,
             )
 
     def warn(self, event: str, **fields: str | float | None) -> None:
         """Log a warning about the deployment; ``fields`` are the operator's own names and numbers."""
-        self._told("warning", event, fields)
+        self._log_event("warning", event, fields)
 
     def note(self, event: str, **fields: str | float | None) -> None:
         """Log an event for information; ``fields`` as for ``warn``."""
-        self._told("info", event, fields)
+        self._log_event("info", event, fields)
 
-    def _told(self, level: str, event: str, fields: dict[str, str | float | None]) -> None:
+    def _log_event(self, level: str, event: str, fields: dict[str, str | float | None]) -> None:
         self.events[event] += 1
         self.meter.told(event, fields.get("log"))
         _write(level, event, **fields)
@@ -237,6 +237,6 @@ def escaped(text: str) -> str:
     )
 
 
-def _shown(text: str | None) -> str | None:
+def _capped(text: str | None) -> str | None:
     """Cap and escape text from others, so that it cannot control a terminal that shows the log."""
     return None if text is None else escaped(text[:MAX_SHOWN])

@@ -1,4 +1,4 @@
-"""Checks 1, 4, 5 and 7 of the verifier, which need only the message, its key and the policy.
+"""Checks 1, 4, 5 and 7 of the verifier, which need only the message, its key, the policy and the time.
 
 The numbers are those of docs/spec.md, section "Verification". Each check raises Rejected or returns what it found.
 """
@@ -59,10 +59,10 @@ def reference_time(case: Verification, now: float, policy: Policy, *, recalled: 
     # A reader with another max_age may have delivered a recalled message; without a stamp, the floor decides staleness.
     is_known = recalled and message.appended_at is None
     if not (low - issued_at <= policy.max_age + skew or is_known):
-        raise Rejected(Reason.STALE, f"{low - issued_at:.0f} s old, and {_within(policy)}")
+        raise Rejected(Reason.STALE, f"{low - issued_at:.0f} s old, and {_limits_text(policy)}")
     ahead = issued_at - high
     if not ahead <= skew:
-        verdict = Rejected(Reason.FROM_FUTURE, f"{ahead:.0f} s ahead, and {_within(policy)}: set the clocks")
+        verdict = Rejected(Reason.FROM_FUTURE, f"{ahead:.0f} s ahead, and {_limits_text(policy)}: set the clocks")
         if message.appended_at is not None or between is None or ahead > policy.window:
             raise verdict
         case.ahead = verdict
@@ -73,7 +73,7 @@ def reference_time(case: Verification, now: float, policy: Policy, *, recalled: 
     return min(max(issued_at, low), high)
 
 
-def _within(policy: Policy) -> str:
+def _limits_text(policy: Policy) -> str:
     return f"max_age is {policy.max_age:g} s, max_skew {policy.max_skew:g} s"
 
 
@@ -88,16 +88,18 @@ def in_force(key: VerificationKey | Reason, key_id: bytes, reference: float, now
     if isinstance(key, Reason):
         raise Rejected(key, f"key {shown_id(key_id)} {_NO_KEY[key]}")
     if key.not_before is not None and reference < key.not_before:
-        raise Rejected(Reason.KEY_NOT_VALID, _off(key_id, key.not_before - reference, "before it begins (nbf)"))
+        raise Rejected(
+            Reason.KEY_NOT_VALID, _validity_detail(key_id, key.not_before - reference, "before it begins (nbf)")
+        )
     if key.not_after is not None and reference >= key.not_after:
-        raise Rejected(Reason.KEY_NOT_VALID, _off(key_id, reference - key.not_after, "after its end (exp)"))
+        raise Rejected(Reason.KEY_NOT_VALID, _validity_detail(key_id, reference - key.not_after, "after its end (exp)"))
     if key.revoked_at is not None and now >= key.revoked_at:
         told = f"key {shown_id(key_id)}: revoked {now - key.revoked_at:.0f} s ago; the sender needs another key"
         raise Rejected(Reason.KEY_REVOKED, told)
     return key
 
 
-def _off(key_id: bytes, seconds: float, what: str) -> str:
+def _validity_detail(key_id: bytes, seconds: float, what: str) -> str:
     return f"key {shown_id(key_id)}: used {seconds:.0f} s {what}; the sender needs another key"
 
 

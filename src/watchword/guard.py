@@ -308,7 +308,7 @@ class MemoryReplayStore:
             return
         has_late = log.unverified or log.ahead >= 0
         if has_late and self._find(log, claim.issued_at, self._hashing.late_key(claim)) not in {None, mark}:
-            return  # it was first seen elsewhere, and let through without a verdict
+            return  # it was first seen elsewhere, and passed over without a verdict
         owner = self._take(log, claim)
         if owner is None:
             self._raise_floor(log, claim)
@@ -316,7 +316,7 @@ class MemoryReplayStore:
             self._remember(log, claim, key, mark, owner)
 
     def remember_unjudged(self, claim: Claim) -> None:
-        """Remember, by its claims, a message let through without a verdict on its key: elsewhere they are a replay."""
+        """Remember, by its claims, a message passed over without a verdict on its key: elsewhere they are a replay."""
         log = self._logs.get(claim.log) or self._opened(claim.log)
         if not claim.unacked:
             self.drop(claim)  # it may have been pinned by an earlier attempt

@@ -46,7 +46,7 @@ _SLOW: Final = 0.1
 
 _QUIET: Final = 10.0
 _LONGEST_QUIET: Final = 30.0
-_LISTED_FOR: Final = 2.0
+_LIST_TTL: Final = 2.0
 _WARN_EVERY: Final = 60.0
 
 _Pair: TypeAlias = tuple[str, bytes]
@@ -175,7 +175,7 @@ class KeyBudget:
     def _is_listed(self, pair: _Pair) -> bool:
         """Return True if the source lists this key; the list is refreshed every few seconds while messages are shed."""
         now = self._clock()
-        if self._listed_at is None or not 0 <= now - self._listed_at < _LISTED_FOR:
+        if self._listed_at is None or not 0 <= now - self._listed_at < _LIST_TTL:
             self._listed_at = now
             self._listed = frozenset((key.principal, key.key_id) for key in listed(self._source))
         return pair in self._listed

@@ -174,15 +174,15 @@ class Lives:
                 ended = birth if self._has_others(life) else self._ended.get(life.kind, birth)
                 floor = -inf if solicited else ended
                 verifier.begin(life.log, floor=floor)
-                self._has_begun(life, floor, now, NO_JOURNAL)
+                self._mark_begun(life, floor, now, NO_JOURNAL)
             return
         known = verifier.journal.recall([f"{life.kind}#" for life in unborn], birth=birth)
         for life, recalled in zip(unborn, known, strict=True):
             floor = max(recalled.floor, birth) if self._has_others(life) else recalled.floor
             await verifier.resume(life.log, floor=floor, notes=recalled.notes, noted=f"{life.kind}#")
-            self._has_begun(life, floor, now, TWO_PROCESSES if recalled.is_shared else INIT)
+            self._mark_begun(life, floor, now, TWO_PROCESSES if recalled.is_shared else INIT)
 
-    def _has_begun(self, life: Life, floor: float, now: float, remedy: str) -> None:
+    def _mark_begun(self, life: Life, floor: float, now: float, remedy: str) -> None:
         life.is_born = True  # only now, so that a failure or an interruption leads to another try
         if floor > now:
             self.announce(life.name, floor, remedy=TWO_SUBSCRIPTIONS if self._has_others(life) else remedy)

@@ -121,7 +121,7 @@ class Memory(Protocol):
         ...
 
     def remember_unjudged(self, message: Message) -> None:
-        """Remember a message that is let through without a verdict."""
+        """Remember a message that is passed over without a verdict."""
         ...
 
 
@@ -429,7 +429,7 @@ class PartitionReader(Generic[R]):
             return
         moved_on = self._stage is _Stage.READING and self._expected is not None and position > self._expected
         if not (moved_on and (self.ready or self.pending or self._is_before_ahead(position))):
-            self._moved(position)
+            self._on_moved(position)
 
     def looked(self, asked: float, end: int, answered: float, *, stable: int | None = None) -> None:
         """Record the log's ``end`` (the high watermark), asked and answered at these wall-clock times in seconds.
@@ -475,7 +475,7 @@ class PartitionReader(Generic[R]):
             self._forget_assignment()
         self._restart(offset)
         if offset is None or reached is None or offset > reached:
-            self._pass_unseen()
+            self._note_skipped()
 
     def lost(self) -> None:
         """End the assignment: the partition now belongs to another member."""
@@ -580,13 +580,13 @@ class PartitionReader(Generic[R]):
         self._trail.clear()
         self._others_until = None
 
-    def _pass_unseen(self) -> None:
+    def _note_skipped(self) -> None:
         """Note that reading resumes after records that we have not judged: other members may have delivered them."""
         self._has_skipped = True
         if self._others_until is not None:
             self._trail.rise(self._others_until + 2 * self._policy.max_skew)
 
-    def _moved(self, position: int) -> None:
+    def _on_moved(self, position: int) -> None:
         """Follow the client: it has found its first position, or left one that is no longer in the log."""
         expected, stage = self._expected, self._stage
         self._expected = position
@@ -608,7 +608,7 @@ class PartitionReader(Generic[R]):
             self._restart(position)
             if position > meant:
                 self._meant = meant
-                self._pass_unseen()
+                self._note_skipped()
 
     # Placing: the offset to re-read from, and the floor
 
@@ -635,7 +635,7 @@ class PartitionReader(Generic[R]):
         if elsewhere is not None:
             self._restart(elsewhere)
             return Seek(elsewhere)
-        if self._base() is not None:
+        if self._latest_checkpoint() is not None:
             self._begin(None)
             return Wait(-inf)
         return self._look_for_floor(position, is_seen=is_seen)
@@ -708,7 +708,7 @@ class PartitionReader(Generic[R]):
         lowest = min(self._lowest_issued, self.looks.interval(self._backlog_end, now)[0])
         return max(oldest, lowest) - policy.horizon
 
-    def _line(self) -> Checkpoint | None:
+    def _committed_checkpoint(self) -> Checkpoint | None:
         """Return the checkpoint in the group's commit, unless its floor is in the future: then some clock was wrong."""
         if self._located is None or self._located.committed is None or self.observing:
             return None
@@ -716,17 +716,17 @@ class PartitionReader(Generic[R]):
         believable = line is not None and line[1].floor <= self._clock() + 3 * self._policy.max_skew + 2
         return line[1] if line is not None and believable else None
 
-    def _base(self) -> Checkpoint | None:
+    def _latest_checkpoint(self) -> Checkpoint | None:
         """Return the latest checkpoint at or below the resume offset, from this process or from the commit."""
-        own, line = self._trail.latest(self._resume), self._line()
+        own, line = self._trail.latest(self._resume), self._committed_checkpoint()
         found = [one for one in (own, line) if one is not None and one.at <= self._resume]
         return max(found, key=lambda one: one.at, default=None)
 
     def _begin(self, found: Found | None) -> None:
         """Begin the memory: every record handed over before the position is below the floor, or is re-read."""
         assert self._located is not None and self._memory is not None and self._expected is not None  # noqa: S101, PT018 - by the stage
-        base = self._base()
-        self._learn()
+        base = self._latest_checkpoint()
+        self._learn_from_commit()
         if base is not None:
             floor, since = float(base.floor), base.since
         else:
@@ -734,7 +734,7 @@ class PartitionReader(Generic[R]):
             since = self._resume if found is None else found.offset
         first = self._located.first
         is_whole = first <= since if base is not None else self._is_whole(found)
-        cut = self._cut(is_whole=is_whole)
+        cut = self._retention_floor(is_whole=is_whole)
         if cut > floor:
             gone = max(0, first - self._came_from())
             remedy = "messages issued before stale_below are stale: set a retention longer than readers are ever away"
@@ -758,10 +758,10 @@ class PartitionReader(Generic[R]):
         first = self._located.first
         return first == 0 or first < (self._resume if found is None else found.offset)
 
-    def _learn(self) -> None:
+    def _learn_from_commit(self) -> None:
         """Learn, at the start of an assignment, what other members may have handed over, and until when."""
         assert self._located is not None  # noqa: S101 - by the stage
-        committed, line, now = self._located.committed, self._line(), self._clock()
+        committed, line, now = self._located.committed, self._committed_checkpoint(), self._clock()
         if self._others_until is not None:
             return
         self._others_until = -inf if committed is None else now
@@ -771,9 +771,9 @@ class PartitionReader(Generic[R]):
             self._tag = self._tag if told is None else told[0]
             self._others_until = min(now, line.until or now)
         if line is None or (committed is not None and self._resume > committed[0]):
-            self._pass_unseen()
+            self._note_skipped()
 
-    def _cut(self, *, is_whole: bool) -> float:
+    def _retention_floor(self, *, is_whole: bool) -> float:
         """Return the lowest floor that makes every record stale that was handed over and that retention deleted."""
         assert self._located is not None  # noqa: S101 - by the stage
         committed, first = self._located
@@ -885,7 +885,7 @@ class PartitionReader(Generic[R]):
             self._judged_since += 1
         if record is not None and self._memory is not None:
             self._memory.pass_time(self._appended(record))
-        self._add_point_in_time(now)
+        self._add_point_if_due(now)
 
     def _on_delivered(self, answer: Judged, now: float) -> None:
         """Take verdicts that let everything through; the same as ``_on_judged``, all at once."""
@@ -897,7 +897,7 @@ class PartitionReader(Generic[R]):
             times = [verdict.issued_at for verdict in verdicts]
             self._trail.judge(min(times), max(times))
             self._memory.pass_time(self._appended(records[-1]))
-        self._add_point_in_time(now)
+        self._add_point_if_due(now)
 
     def _on_renewed(self, entries: Sequence[Ready[R]], verdicts: Sequence[Verdict | None], now: float) -> None:
         gone: list[Ready[R]] = []
@@ -968,7 +968,7 @@ class PartitionReader(Generic[R]):
         if known or reason in REMEMBERED:
             self._trail.lower(-inf)
 
-    def _add_point_in_time(self, now: float) -> None:
+    def _add_point_if_due(self, now: float) -> None:
         """Take a checkpoint before the first pending record, if one is due."""
         due = self._judged_since >= SPACING or now - self._point_time >= self._policy.horizon / SLICES
         if self._memory is None or not self._judged_since or not due or self._given_up is not None:

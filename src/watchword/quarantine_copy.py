@@ -151,7 +151,7 @@ def is_copy(headers: Sequence[Header]) -> bool:
 
 def make_copy(message: Message, verdict: Rejected | Unavailable, *, now: float, style: HeaderStyle) -> Copy:
     """Return the copy of a message with this verdict, made at ``now`` (seconds since the epoch)."""
-    told = _told(message, verdict, now)
+    told = _description(message, verdict, now)
     own: list[Header] = [(f"{_OWN}{name}", _escaped(text, _MAX_PLACE).encode()) for name, text in told.items()]
     if message.channel.scheme == "kafka":
         own += _preset(message, verdict, style)
@@ -175,7 +175,7 @@ def read_copy(value: bytes | None, key: bytes | None, headers: Sequence[Header])
     original: list[Header] = []
     for name, data in headers:
         if name == _HEADERS:
-            original += _listed(data or b"")
+            original += _parse_headers(data or b"")
         elif name.startswith(_ORIGINAL):
             original.append((name.removeprefix(_ORIGINAL), data))
         elif name.startswith(_OWN):
@@ -220,7 +220,7 @@ def partition_of(channel: Channel, position: Position | None) -> int | None:
     return int(number) if topic == channel.name and re.fullmatch("[0-9]{1,9}", number, re.ASCII) else None
 
 
-def _told(message: Message, verdict: Rejected | Unavailable, now: float) -> dict[str, str]:
+def _description(message: Message, verdict: Rejected | Unavailable, now: float) -> dict[str, str]:
     """Return the contents of our own headers, by name."""
     position, stamp = message.position, message.appended_at
     claimed = verdict.claimed_principal if isinstance(verdict, Rejected) else None
@@ -309,7 +309,7 @@ def _base64(value: bytes | None) -> str | None:
     return None if value is None else base64.b64encode(value).decode()
 
 
-def _listed(data: bytes) -> list[Header]:
+def _parse_headers(data: bytes) -> list[Header]:
     """Parse headers that one header has as JSON; ValueError if they are malformed."""
     if len(data) > 4 * MAX_HEADER_BYTES:
         raise ValueError(f"{_HEADERS} of {len(data)} bytes")

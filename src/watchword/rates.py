@@ -1,7 +1,8 @@
 """Rate limits of principals: token buckets that fill with the time of the log that holds the messages.
 
 Memory is bounded by dropping only full buckets, which are the same as new ones: no sender, under however many names,
-can make the spending of another be forgotten. A bucket counts as full by a time that no sender can move.
+can make the spending of another be forgotten. A bucket counts as full by a time that no sender can move. ``IssueRates``
+counts by issue time instead: that shows whether a principal itself has signed too fast.
 """
 
 from __future__ import annotations

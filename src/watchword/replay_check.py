@@ -1,7 +1,8 @@
 """Check 8: is this the first use of an id in its scope, or an honest redelivery? Our memory or a shared store decides.
 
-It takes cases that passed checks 1 to 7 and rejects replays and ids that may have been forgotten. It also has the guard
-remember messages without a verdict, and writes the guard's notes to the journal.
+It takes the cases after checks 1 to 7. Those that passed are rejected if they are replays, or if their ids may have
+been forgotten; of those that failed, the memory keeps what a later check needs. It also writes the guard's notes to the
+journal.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ class ReplayCheck:
                     case.verdict = Unavailable("replay", PASSED)
                     return self._write_notes(judged)
                 else:
-                    self._admitted(case, admission, self._why(case) if admission is Admission.TOO_OLD else "")
+                    self._admitted(case, admission, self._why_too_old(case) if admission is Admission.TOO_OLD else "")
             elif not self._admitted(case, next(answers, None)):
                 return self._write_notes(judged)
         return self._write_notes(judged)
@@ -236,7 +237,7 @@ class ReplayCheck:
             answers.append(error)
         return answers
 
-    def _why(self, case: Verification) -> str:
+    def _why_too_old(self, case: Verification) -> str:
         """Return why our own memory may have forgotten a message's id; warn if a clock was ahead."""
         floor = self.guard.floor(case.claim.log)
         if case.issued_at >= floor:

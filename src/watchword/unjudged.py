@@ -1,4 +1,4 @@
-"""Messages that this process let through without a verdict while a shared store has the ids.
+"""Messages that this process passed over without a verdict, where a shared store has the ids.
 
 They were not verified, so the store is not told of them: otherwise a stranger could fill or overload it
 (docs/stores.md). They are remembered in this process only, in bounded memory.
@@ -21,7 +21,7 @@ MOST: Final = 1 << 14
 
 
 class Unjudged:
-    """Claims let through without a verdict, by reader and digest, for as long as a store would keep them.
+    """Claims passed over without a verdict, by reader and digest, for as long as a store would keep them.
 
     Beyond MOST, the key's floor rises instead: all that it signed up to then counts as seen. ``clock`` is in seconds
     since the epoch.
@@ -34,7 +34,7 @@ class Unjudged:
         self._proven = ProvenKeys()
 
     def remember(self, claim: Claim) -> None:
-        """Remember a message that is let through without a verdict; of several with the same claims, the first."""
+        """Remember a message that is passed over without a verdict; of several with the same claims, the first."""
         now = self._clock()
         # In order of arrival, so the oldest come first; one that must be kept longer only delays those after it.
         while self._claims and self._claims[first := next(iter(self._claims))][1] < now:

@@ -1,4 +1,4 @@
-"""Builds the claims that are signed of a message: checks the message, gives it an id and an issue time, encodes both.
+"""Builds a message's claims, the bytes that are signed: checks the message, adds an id and an issue time, and encodes.
 
 It is the step before signing: it takes channel, value, key, headers and options, and returns an ``UnsignedEnvelope`` or
 raises SigningError. It holds no key; ``signer`` signs the claims.

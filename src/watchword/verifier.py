@@ -1,8 +1,9 @@
 """The verifier: nine checks in one fixed order, the cheap ones first (docs/spec.md, section "Verification").
 
 It takes a ``Message`` as an adapter read it and returns a ``VerifiedMessage``, or raises ``Rejected`` or
-``Unavailable``. It asks the key source and the replay store that it was given, and does no other I/O. It also rebuilds
-the replay memory from messages that were delivered before (``recall``). Counting and logging are left to ``agent``.
+``Unavailable``. It calls the key source, the replay store and the journal that it was given, and does no other I/O. It
+also rebuilds the replay memory from messages that were read before (``recall``). Counting and logging are left to
+``agent``.
 """
 
 from __future__ import annotations
@@ -208,10 +209,10 @@ class Verifier:
         case, now = Verification(message), self.clock()
         try:
             self._read(case, expected, now)  # 1 to 4
-            key = self._unless_revoked(await find_key(keys or self._keys, case.claim.principal, case.claim.key_id))
+            key = self._as_limited(await find_key(keys or self._keys, case.claim.principal, case.claim.key_id))
             case.key = in_force(key, case.claim.key_id, case.claim.reference, now)  # 5
             case.keyed = True
-            self._prove(case)  # 6 and 7
+            self._check_proof(case)  # 6 and 7
         except Rejected as verdict:
             case.reject(verdict)
         except Unavailable as verdict:
@@ -273,7 +274,7 @@ class Verifier:
                 if case.verdict is None:
                     case.first = False
                     try:
-                        self._permitted(case)
+                        self._check_permission(case)
                     except Rejected as verdict:
                         case.reject(verdict)
                 held.append(None if isinstance(case.verdict, VerifiedMessage) else case.verdict)
@@ -341,7 +342,7 @@ class Verifier:
                         del cases[at]
                         cut(run, at)
                         break
-                    key = found_keys[pair] = self._unless_revoked(await find_key(keys, *pair))
+                    key = found_keys[pair] = self._as_limited(await find_key(keys, *pair))
                 case.key = in_force(key, case.claim.key_id, case.claim.reference, now)  # 5
                 case.keyed = True
             except Rejected as verdict:
@@ -376,14 +377,14 @@ class Verifier:
                 self._add_cases(run, found)
         for _, case in sorted(cases.items()) if run is not None else cases.items():
             if case.verdict is None:
-                self._prove(case)
+                self._check_proof(case)
         return (
             [*cases.values()]
             if run is None
             else in_order(run, found.messages, cases, found.representatives, self.policy.longest)
         )
 
-    def _prove(self, case: Verification) -> None:
+    def _check_proof(self, case: Verification) -> None:
         """Run checks 6 and 7."""
         try:
             self._signatures.signed(case)  # 6
@@ -400,7 +401,7 @@ class Verifier:
         """Return the verdict, after check 9 if there is none yet."""
         if case.verdict is None:
             try:
-                self._permitted(case)
+                self._check_permission(case)
                 case.accept()
             except Rejected as verdict:
                 self._replay_check.reject(case, verdict)
@@ -436,7 +437,7 @@ class Verifier:
         header = the_envelope(case.message)  # 1
         self._envelopes.open(case, header)  # 2
         case.read = True
-        case.request = self._addressed(case.message, case.common, expected)  # 3
+        case.request = self._check_destination(case.message, case.common, expected)  # 3
         reference = reference_time(case, now, self.policy, recalled=recalled)  # 4
         case.open(reference, case.issued_at + self.policy.longest)
 
@@ -569,7 +570,7 @@ class Verifier:
         self._issued.forget(log)
         self._guard.forget(log)
 
-    def _addressed(self, message: Message, common: Common, expected: Expected) -> Request | None:
+    def _check_destination(self, message: Message, common: Common, expected: Expected) -> Request | None:
         """Check 3: channel, partition, reply subject, recipient, request and consumer are those expected here.
 
         Return the request that the message answers, if any.
@@ -581,7 +582,7 @@ class Verifier:
         if common.partition != message.partition or (common.partition is None and channel.scheme == "kafka"):
             unbound = common.partition is None and self.shared_replay and not message.exclusive
             if not unbound:
-                raise Rejected(Reason.WRONG_PARTITION, _elsewhere(common.partition, message.partition))
+                raise Rejected(Reason.WRONG_PARTITION, _partition_detail(common.partition, message.partition))
         if common.reply_to is not None:
             at_stream = channel.scheme == "nats" and message.position is not None
             if common.reply_to.startswith(SERVERS_SUBJECTS) or (common.reply_to != message.reply_to and not at_stream):
@@ -602,7 +603,7 @@ class Verifier:
             raise Rejected(Reason.WRONG_DELIVERY, f"delivered by {where}, a consumer that was not bound here")
         return request
 
-    def _permitted(self, case: Verification) -> None:
+    def _check_permission(self, case: Verification) -> None:
         """Check 9: the principal may send here, at this rate, is not contained, and is trusted enough.
 
         An answer must come from the recipient of its request; if that had none, from a principal that may send on the
@@ -633,7 +634,7 @@ class Verifier:
         if rule is not None and rule.min_trust and not self.trust.admits(principal, rule.min_trust):
             score = self.trust.score.score(principal)
             raise Rejected(
-                Reason.NOT_TRUSTED, f"trust {score:.2f}, and its [[policy.allow]] has {_bar(rule.min_trust)}"
+                Reason.NOT_TRUSTED, f"trust {score:.2f}, and its [[policy.allow]] has {_bar_text(rule.min_trust)}"
             )
 
     def _all_permitted(self, stretch: Stretch, *, first: bool = True) -> bool:
@@ -644,7 +645,7 @@ class Verifier:
         case = stretch.case(stretch.begin)
         case.first = first
         try:
-            self._permitted(case)
+            self._check_permission(case)
         except Rejected:
             return False
         return True
@@ -653,7 +654,7 @@ class Verifier:
         """Recall messages of one sender at once; return False, having done nothing, if each must be recalled alone."""
         return self._replay_check.guards(stretch.message) and self._guard.recall_all(stretch, unacked=unacked)
 
-    def _unless_revoked(self, key: VerificationKey | Reason) -> VerificationKey | Reason:
+    def _as_limited(self, key: VerificationKey | Reason) -> VerificationKey | Reason:
         """Return a key as operators have limited it; Unavailable if their statements may not all have arrived."""
         if self._control is None:
             return key
@@ -674,24 +675,24 @@ class Verifier:
             return
         if (signed.channel, signed.partition) != (message.channel.uri, message.partition):
             return
-        if case.issued_at - skew < self._held_since(fact, signed.issuer):
+        if case.issued_at - skew < self._forbidden_since(fact, signed.issuer):
             return
         if fact is Fact.RATE_LIMITED and (message.appended_at is None or not case.too_fast):
             return
         self.trust.note(signed.issuer, fact, bars=self.policy.bars_of(signed.issuer))
 
-    def _held_since(self, fact: Fact, principal: str) -> float:
+    def _forbidden_since(self, fact: Fact, principal: str) -> float:
         """Return since when (seconds) what the fact is about has been forbidden here."""
         if fact is not Fact.CONTAINED or self._control is None or principal in self.policy.contained:
             return self._rules_since
         return self._control.contained_since(principal, self.clock)
 
 
-def _bar(min_trust: float) -> str:
+def _bar_text(min_trust: float) -> str:
     return f"min_trust = {min_trust:g}: it is let in again at {(1 + min_trust) / 2:g}"
 
 
-def _elsewhere(signed: int | None, found: int | None) -> str:
+def _partition_detail(signed: int | None, found: int | None) -> str:
     if signed is None:
         return f"signed for no partition, found in {found}: send to a given partition, or use a shared replay store"
     return f"signed for {signed}, found in {found}: copied, or sent with a partitioner that the signer does not know"
@@ -722,5 +723,5 @@ class LogMemory:
         return self._guard.lowest_needed(self._log)
 
     def remember_unjudged(self, message: Message) -> None:
-        """Remember a message that is let through without a verdict."""
+        """Remember a message that is passed over without a verdict."""
         self._verifier.remember_unjudged(message)
