@@ -225,7 +225,7 @@ async def test_the_latest_are_looked_at(world: World) -> None:
     assert await driven(world, quarantine_topic) == []
     found = await copies(quarantine_topic, watchword=world.reader(), limit=3, bootstrap_servers=world.bootstrap)
     assert [stored.id for stored in found] == ["0/2", "0/3", "0/4"]
-    assert {stored.fault for stored in found} == {"neither reason nor channel"}
+    assert {stored.fault for stored in found} == {"no reason or no channel: not a copy"}
 
 
 async def test_a_message_for_somebody_else_stays_theirs(world: World) -> None:

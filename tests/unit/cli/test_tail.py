@@ -32,7 +32,10 @@ HOSTILE = "\x1b[2J\u202e[red]x[/red]:smile:\r\n"
         ),
         (("nats://other/tasks",), "watchword.toml is of realm 'prod': write nats://prod/..., or name other settings"),
         (("kafka://prod/tasks.*",), "channel: 'kafka://prod/tasks.*': a topic is written out, wildcards are for"),
-        (("nats://prod/a.>.b",), "channel: 'nats://prod/a.>.b': '*' stands for one token, '>' only for the last ones"),
+        (
+            ("nats://prod/a.>.b",),
+            "channel: 'nats://prod/a.>.b': write '*' for one whole token, and '>' only as the last token",
+        ),
         (("nats://prod/a b",), "channel: 'nats://prod/a b': "),
         (("nats://prod/.a",), "channel: 'nats://prod/.a': "),
         (("kafka://prod/tasks", "--servers", "localhost:port"), "--servers: write the addresses of one or more"),

@@ -334,7 +334,7 @@ def test_a_name_is_one_client_s() -> None:
     """A second one is refused for as long as the first has it."""
     place = Place()
     place.lives.take_name("controller")
-    with pytest.raises(ConfigurationError, match="give each its own"):
+    with pytest.raises(ConfigurationError, match="give each client its own"):
         place.lives.take_name("controller")
     place.lives.free_number("name:controller", 0)
     place.lives.take_name("controller")

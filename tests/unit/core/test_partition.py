@@ -265,7 +265,7 @@ def test_an_answer_that_nobody_asked_for_is_a_mistake() -> None:
     action = world.run(until=Judge)
     with pytest.raises(ValueError, match="Judge was not asked for"):
         world.reader.failed(Judge([]), world.now)
-    with pytest.raises(TypeError, match="NoneType is no answer to Judge"):
+    with pytest.raises(TypeError, match="NoneType is not an answer to Judge"):
         world.reader.answered(action, None, world.now)
 
 
