@@ -229,8 +229,8 @@ def test_how_many_messages_share_a_signature_may_be_chosen(write: Write) -> None
         (BASE.replace('key = "planner.pem"', ""), "signer: key: missing: add it"),
         (BASE.replace("planner.pem", "agents.jwks"), "agents.jwks: not a PKCS#8 private key in PEM"),
         (BASE.replace('"planner.pem"', '"planner.pem"\nkey_id = ""'), "signer: key id of 0 bytes: use 1 to 128"),
-        (BASE.replace("planner.pem", "a\\u0000b"), "is no path; make one with"),
-        (BASE.replace("agents.jwks", "a\\u0000b"), "is no path; make one with"),
+        (BASE.replace("planner.pem", "a\\u0000b"), "is not a path; make one with"),
+        (BASE.replace("agents.jwks", "a\\u0000b"), "is not a path; make one with"),
         (BASE.replace('"planner.pem"', '"."'), "is a directory; make one with"),
     ],
 )
