@@ -291,7 +291,11 @@ def test_variables_that_only_begin_alike_are_left_alone(write: Write, monkeypatc
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [(b"\xff", "not UTF-8"), (b"#" * 8_388_609, "over 8388608 bytes"), (b"a = " + b"[" * 50_000, "nested too deeply")],
+    [
+        (b"\xff", "not UTF-8"),
+        (b"#" * 8_388_609, "larger than 8388608 bytes"),
+        (b"a = " + b"[" * 50_000, "nested too deeply"),
+    ],
 )
 def test_a_file_that_is_no_settings_file_is_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
     """Bytes that are no text, too many, or built to exhaust the reader give one line."""
@@ -304,7 +308,7 @@ def test_a_missing_settings_file_is_named(tmp_path: Path) -> None:
     """Nothing starts on defaults because a path was wrong."""
     assert (
         refusal(tmp_path / "none.toml")
-        == f"settings file {tmp_path}/none.toml: No such file or directory; make one with 'watchword init'"
+        == f"settings file {tmp_path}/none.toml: No such file or directory; create one with 'watchword init'"
     )
 
 

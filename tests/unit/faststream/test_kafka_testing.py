@@ -170,7 +170,7 @@ async def test_faststreams_own_test_broker_would_go_past_verification() -> None:
     async def handle(body: str) -> None:
         raise AssertionError(body)
 
-    with pytest.raises(ConfigurationError, match="write TestKafkaBroker"):
+    with pytest.raises(ConfigurationError, match="use TestKafkaBroker"):
         async with PlainTestKafkaBroker(broker):
             await broker.publish("x", "tasks")
 

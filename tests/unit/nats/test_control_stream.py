@@ -79,7 +79,7 @@ def test_a_wrong_setting_is_refused_with_what_to_write(name: str, value: object,
     """Promise (A52): each setting that could lose or change a statement is refused, named, with what to write."""
     with pytest.raises(ConfigurationError, match=re.escape(remedy)) as refusal:
         check_settings(with_setting(name, value), SUBJECT)
-    assert str(refusal.value).count("write ") + str(refusal.value).count("leave ") == 1
+    assert str(refusal.value).count("write ") + str(refusal.value).count("omit ") == 1
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:
