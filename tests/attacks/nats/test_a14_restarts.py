@@ -382,7 +382,7 @@ async def test_a_stream_that_cannot_be_read_again_delivers_nothing(
     async def handler(msg: Msg) -> None:
         got.append(msg)
 
-    with pytest.raises(Unavailable, match="the stream cannot be read again: jetstream is down"):
+    with pytest.raises(Unavailable, match="the stream cannot be reread: jetstream is down"):
         await js.subscribe(set_up.subject, cb=handler, config=ConsumerConfig(ack_policy=AckPolicy.NONE))
     with pytest.raises(Unavailable, match="jetstream is down"):
         await set_up.pull(js)

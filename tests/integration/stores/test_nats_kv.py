@@ -244,7 +244,9 @@ async def test_credentials_that_cannot_be_used_are_a_mistake(
 ) -> None:
     """Promise: a missing file, or a missing package to read it with, is told by its name."""
     path = tmp_path / "ids.creds"
-    with pytest.raises(ConfigurationError, match=rf"^credentials {path}: no such file; name a \.creds file$"):
+    with pytest.raises(
+        ConfigurationError, match=rf"^credentials {path}: no such file; write the path of a \.creds file$"
+    ):
         await opened(connect={"user_credentials": str(path)}).start()
     path.write_text("")
     monkeypatch.setitem(sys.modules, "nkeys", None)
@@ -453,7 +455,7 @@ async def test_what_is_known_under_another_birth_is_void(nats_broker: Broker, bu
         assert await each.birth("group") is None
         assert await _told(each, claim) is None  # its id is there, at this very place
         assert await each.claim(replace(claim, place=(Position("tasks/0", 9), 1.0))) is REPLAYED
-    with pytest.raises(StoreError, match="emptied or made anew"):
+    with pytest.raises(StoreError, match="emptied or recreated"):
         await store.claim(claim)  # to this one, which knows of no loss yet, it looks like a redelivery
     assert await _told(store, claim) is None
 
@@ -510,13 +512,13 @@ async def test_a_reader_that_cannot_be_read_is_not_known(
     [
         ({"storage": "memory"}, "kept in memory"),
         ({"persist_mode": "async"}, "acknowledges what it has not written"),
-        ({"retention": "workqueue"}, "gives entries away"),
+        ({"retention": "workqueue"}, "deletes entries that were read"),
         ({"max_bytes": 1_000_000, "discard": "old"}, "drops the oldest ids"),
         ({"max_msgs": 1000, "discard": "old"}, "drops the oldest ids"),
         ({"max_age": int(3600e9)}, "drops ids after 3600 s, by a clock that may jump: a TTL of none"),
-        ({"deny_purge": True}, "never be rid of old ids"),
+        ({"deny_purge": True}, "never purge old ids"),
         ({"allow_direct": False}, "cannot count"),
-        ({"subjects": ["$KV.ids.>", "other"]}, "by its own keys alone"),
+        ({"subjects": ["$KV.ids.>", "other"]}, "does not hold its own keys alone"),
         ({"mirror": {"name": "KV_other"}}, "copy of another"),
         ({"sealed": True}, "takes nothing"),
     ],
@@ -536,13 +538,15 @@ async def test_a_bucket_of_another_make_is_refused(nats_broker: Broker, bucket: 
     """Promise: a bucket that is there is taken only if it is fit, and the error says what to set."""
     async with admin(nats_broker.address) as client:
         await client.jetstream().create_key_value(bucket=bucket)
-    with pytest.raises(ConfigurationError, match="cannot count: allow_direct; set that, or name a new one"):
+    with pytest.raises(
+        ConfigurationError, match="cannot count its keys: allow_direct; set that, or write the name of a new bucket"
+    ):
         await opened().start()
 
 
 async def test_a_bucket_that_cannot_be_made_is_told(opened: Opened) -> None:
     """Promise: three replicas on a lone server are a mistake that is told."""
-    with pytest.raises(ConfigurationError, match="cannot be made"):
+    with pytest.raises(ConfigurationError, match="cannot be created"):
         await opened(replicas=3).start()
 
 

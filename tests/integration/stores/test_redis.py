@@ -116,7 +116,7 @@ async def test_a_replica_that_takes_over_is_a_birth(served: Served, opened: Open
             await asyncio.sleep(0.05)
         issued = math.floor(time.time() + POLICY.max_skew) + 1
         assert await store.claim(make_claim(1, at=issued)) is FIRST
-        with pytest.raises(ConfigurationError, match="name its master"):
+        with pytest.raises(ConfigurationError, match="use its master"):
             await opened(replica).start()
         while await client.hget("watchword:mark", "durable") != b"0":  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.05)
@@ -229,7 +229,7 @@ async def test_a_full_server_takes_nothing_and_forgets_nothing(served: Served, o
 
 async def test_a_cluster_is_refused(served: Served, opened: Opened) -> None:
     """Promise: the error at the start says that a cluster will not do."""
-    with pytest.raises(ConfigurationError, match="name a server that is none"):
+    with pytest.raises(ConfigurationError, match="use a server outside a cluster"):
         await opened(served("--cluster-enabled", "yes", "--cluster-port", str(free_port()))).start()
 
 
@@ -290,8 +290,8 @@ async def test_settings_that_may_not_be_asked_for_are_asked_of_info(served: Serv
     [
         ({"maxmemory_policy": None}, "assume_no_eviction = true"),
         ({"redis_version": "6.0.16"}, "6.2 or later"),
-        ({"run_id": None}, "does not tell run_id"),
-        ({"redis_mode": "sentinel"}, "name a server that is none"),
+        ({"run_id": None}, "does not report run_id"),
+        ({"redis_mode": "sentinel"}, "use a server outside a cluster"),
     ],
 )
 async def test_what_a_server_does_not_tell_is_no_comfort(

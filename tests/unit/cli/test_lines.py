@@ -221,7 +221,7 @@ def test_an_endless_line_is_refused(run: Run, config: Path, monkeypatch: pytest.
     """Input without line ends does not fill the memory."""
     monkeypatch.setattr(module, "MAX_LINE_BYTES", 100)
     ended = run("verify", "--config", str(config), stdin=b" " * 1000)
-    assert (ended.code, ended.err) == (2, "watchword: line 1: over 100 bytes\n")
+    assert (ended.code, ended.err) == (2, "watchword: line 1: longer than 100 bytes\n")
 
 
 @pytest.mark.parametrize("command", ["sign", "verify"])

@@ -46,7 +46,7 @@ def test_what_others_may_write_to_is_refused(
     """Promise (A52): whoever could take a containment out of it must not be believed; it says what to type."""
     path = state.path if which == "file" else state.path.parent
     way(path, monkeypatch)
-    told = "" if which == "file" else ", or name another directory in it"
+    told = "" if which == "file" else ", or write the path of a directory in it"
     with pytest.raises(ConfigurationError, match=rf"others may write to \S+: type {remedy} \S+{told}$") as refusal:
         state.load()
     assert str(refusal.value).startswith("state: ")
@@ -108,5 +108,5 @@ def test_a_statement_that_is_no_message_is_told(state: StateFile) -> None:
     """Promise (A52): a file that somebody has changed is refused as not one of ours, in our words."""
     with state.path.open("ab") as file:
         file.write(b'{"statement":{"channel":"none"}}\n')
-    with pytest.raises(ConfigurationError, match="put it away to begin again"):
+    with pytest.raises(ConfigurationError, match="move it away to start again"):
         state.load()

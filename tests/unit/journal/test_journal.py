@@ -478,9 +478,9 @@ WAYS = [
     (Nowhere.open_to_all, "others may write to"),
     (Nowhere.open_to_a_group, "others may write to"),
     (Nowhere.of_another_user, "others may write to"),
-    (Nowhere.elsewhere, r"is on a network file system \(nfs4\); name a local directory"),
+    (Nowhere.elsewhere, r"is on a network file system \(nfs4\); use a local directory"),
     (Nowhere.a_file, "File exists"),
-    (Nowhere.without_locks, "no locks on files"),
+    (Nowhere.without_locks, "no file locks"),
     (Nowhere.busy, "busy with its journal for 0.05 s"),
 ]
 
@@ -510,7 +510,7 @@ def test_a_directory_that_is_none(  # noqa: PLR0917 - fixtures
         clock.now += 6
         assert agent.offer(1, NOW + 6)
         assert [event for event, _ in agent.warned] == ["replay.no_journal"]
-        with pytest.raises(ConfigurationError, match="cannot be written: name a directory of your own"):
+        with pytest.raises(ConfigurationError, match="cannot be written: write another directory"):
             agent.journal.initialise()
     held = getattr(Nowhere, "held", None)
     if held is not None:

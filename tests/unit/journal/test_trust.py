@@ -282,7 +282,7 @@ def test_another_programs_database(start: Start, state: Path) -> None:
     with sqlite3.connect(database_name := first.journal.path) as foreign:
         foreign.execute("CREATE TABLE precious (a)")
     foreign.close()
-    with pytest.raises(ConfigurationError, match="is another program's: name a directory of your own"):
+    with pytest.raises(ConfigurationError, match="belongs to another program: write another directory"):
         start().open()
     assert b"precious" in database_name.read_bytes()
 
