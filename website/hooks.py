@@ -36,9 +36,9 @@ def on_files(files: Files, /, *, config: MkDocsConfig) -> Files:
     for file in [*files.documentation_pages()]:
         for target in _LINK.findall(file.content_string):
             path = _in_repository(file.src_uri, target)
-            uri = _page_of(path)
-            if uri and uri.startswith("source/") and uri not in files.src_uris:
-                files.append(File.generated(config, uri, content=_shown(path)))
+            page = _page_of(path)
+            if page and page.startswith("source/") and page not in files.src_uris:
+                files.append(File.generated(config, page, content=_shown(path)))
     return files
 
 

@@ -21,7 +21,7 @@ PATIENCE = 30.0
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    """What a shell in the newcomer's virtual environment has: ours, which has all that the pages install."""
+    """Return what a shell in a newcomer's virtual environment has: ours has all that the pages install."""
     ours = ("WATCHWORD", "COVERAGE", "VIRTUAL_ENV", "PYTHON")
     named = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**named, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
@@ -51,7 +51,7 @@ def installs(step: Shown) -> bool:
 
 
 def test_the_tutorial_does_what_it_says(tmp_path: Path, environment: dict[str, str]) -> None:
-    """Promise: whoever types the page from top to bottom, and adds what it says, sees what it shows."""
+    """Promise: typed from top to bottom, with the lines added that it says, the page shows what you see."""
     files = files_on("tutorial.md")
     steps = shown_on("tutorial.md")
     assert (len(steps) > 12, len(files)) == (True, 2)
@@ -94,8 +94,8 @@ def test_the_quickstart_does_what_it_says(tmp_path: Path, environment: dict[str,
     *programs, told = files_on("quickstart.md")
     for file in programs:
         file.write(tmp_path, names)
-    _install, init, serve, read, *write = shown_on("quickstart.md")
-    assert installs(_install)
+    install, init, serve, read, *write = shown_on("quickstart.md")
+    assert installs(install)
     run(init, tmp_path, environment, names)
     assert serve.shell == "nats-server --addr 127.0.0.1 --log nats.log &"
     server = ["nats-server", "--addr", "127.0.0.1", "--log", "nats.log", "--port", str(port)]

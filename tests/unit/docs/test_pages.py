@@ -23,7 +23,7 @@ def text_of(page: str) -> str:
 
 
 def test_every_reason_has_a_section_that_says_how_to_find_the_cause() -> None:
-    """Promise: who sees a reason finds it as a heading, with its meaning and a way to the cause; no heading is of none."""
+    """Promise: each reason is a heading with its meaning and a way to the cause, and nothing else is one."""
     sections = dict(re.findall(r"^## `([a-z_]+)`\n(.*?)(?=^## )", text_of("rejections.md"), re.DOTALL | re.MULTILINE))
     assert list(sections) == [str(reason) for reason in Reason]
     lacking = [name for name, text in sections.items() if "**Means:**" not in text or "**Find it:**" not in text]

@@ -56,7 +56,7 @@ def test_the_source_is_used_as_the_page_says(tmp_path: Path, files: dict[str, Fi
     )
     (installed / "entry_points.txt").write_text(points.replace('"', ""))
     (tmp_path / "program.py").write_text(PROGRAM)
-    done = subprocess.run(  # noqa: S603 - ours
+    done = subprocess.run(
         [sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout.split() == ["agent://acme/planner", "agent://acme/planner", "None"], done.stderr

@@ -43,7 +43,7 @@ def test_each_stage_observes_what_it_says(stage: tuple[str, Path]) -> None:
 
 
 def test_the_planner_may_do_what_the_page_checks(stage: tuple[str, Path]) -> None:
-    """Promise: ``policy check`` says yes on the page's channel at every stage, and no elsewhere once there are rules."""
+    """Promise: ``policy check`` says yes on the page's channel at each stage, and no elsewhere once there are rules."""
     name, path = stage
     asked = ["policy", "check", "agent://acme/planner"]
     assert main([*asked, "kafka://prod/tasks", "--config", str(path)]) == 0
