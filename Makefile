@@ -108,10 +108,11 @@ sources-report: $(READY) ## how fast each key source learns and forgets keys, wh
 	@$(BIN)/python -m benchmarks.sources.report $(addprefix --source ,$(SOURCES))
 
 docs: $(READY) ## build the documentation into build/docs, offline, links and anchors checked
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "==> build/docs/index.html"
+	@# Not --quiet: mkdocs would not count warnings then, and --strict would let everything pass.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict && echo "==> build/docs/index.html"
 
 docs-serve: $(READY) ## the documentation at http://127.0.0.1:8000, built again as its files change (ADDRESS=)
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --strict --quiet --dev-addr $(or $(ADDRESS),127.0.0.1:8000)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --strict --dev-addr $(or $(ADDRESS),127.0.0.1:8000)
 
 docs-look: docs ## every page in headless Chromium, wide and narrow: nothing cut; screenshots in build/site (PAGES=, DARK=1)
 	@$(BIN)/python -m website.look $(if $(DARK),--dark) $(PAGES)

@@ -16,13 +16,35 @@ NOWHERE = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build it, as ``make docs`` does, with any request leading nowhere."""
     directory = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(directory)]
-    environment = {**os.environ, **NOWHERE, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(  # noqa: S603 - ours
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = build(ROOT, directory)
     assert done.returncode == 0, done.stderr
     return directory
+
+
+def build(project: Path, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run what ``make docs`` runs, for a project, into a directory."""
+    found = re.search(r"\$\(BIN\)/mkdocs (build [^&\n]*)", (ROOT / "Makefile").read_text())
+    assert found is not None
+    command = [sys.executable, "-m", "mkdocs", *found[1].split(), "--site-dir", str(directory)]
+    environment = {**os.environ, **NOWHERE, "NO_MKDOCS_2_WARNING": "1"}
+    return subprocess.run(  # noqa: S603 - ours
+        command, cwd=project, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.mark.parametrize("link", ["nowhere.md", "../nowhere.py", "index.md#nowhere"])
+def test_a_link_that_leads_nowhere_stops_the_build(tmp_path: Path, link: str) -> None:
+    """Promise: with the flags of ``make docs`` and our settings, a broken link or anchor is an error."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text(f"# Home\n\n[somewhere]({link}) and [there](index.md#home)\n")
+    settings = (ROOT / "mkdocs.yml").read_text()
+    (tmp_path / "mkdocs.yml").write_text(
+        "site_name: x\n" + settings[settings.index("validation:") : settings.index("nav:\n  - Start")]
+    )
+    done = build(tmp_path, tmp_path / "site")
+    assert done.returncode != 0
+    assert link.partition("#")[2] in done.stderr
+    assert link.partition("#")[0] in done.stderr
 
 
 def test_every_page_is_there_and_says_something(site: Path) -> None:
