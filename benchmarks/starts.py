@@ -294,7 +294,8 @@ class _Stage:
 
     async def _watch(self, moment: str, begun: float, process: _Process, reading: _Reading) -> Start:
         """See what is delivered, until nothing may be lost any more; then wait for what is on its way."""
-        await asyncio.wait_for(process.client.ready(), _PATIENCE)
+        async with asyncio.timeout(_PATIENCE):
+            await process.client.ready()
         async with asyncio.timeout(_PATIENCE):
             while not reading.got:  # noqa: ASYNC110 - what is waited for happens in the client, which tells nobody
                 await asyncio.sleep(_PACE)

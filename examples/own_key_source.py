@@ -1,6 +1,11 @@
-"""Keys out of a table of your own: a key source is an object with one method. Run it as it is; it needs no broker.
+"""A key source of your own, without a broker: an object with one method, which finds keys in a table.
 
-In settings such a source has a name, as docs/keys/own.md shows; here it is given to the agent by hand.
+An agent whose key is not in the table is not heard. In settings such a source has a name, as ``docs/keys/own.md``
+shows; here it is given to the agent by hand.
+
+    $ python examples/own_key_source.py
+    agent://acme/planner says b'scale up'
+    agent://acme/stranger is unknown_key
 """
 
 import asyncio

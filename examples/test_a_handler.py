@@ -1,4 +1,11 @@
-"""Testing a handler without a broker: ``python -m pytest examples/test_a_handler.py``."""
+"""The unit test of a handler, without a broker.
+
+A message that verified is made for the test, by a key that is thrown away, and the real verifier judges it.
+
+    $ python -m pytest -q examples/test_a_handler.py
+    ...
+    2 passed in ...
+"""
 
 import pytest
 

@@ -6,7 +6,6 @@ where it is gone the copy is judged as a message that comes in now, without a po
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from watchword import MemoryKeys, Mode, Policy, Rejected, Unavailable, VerifiedMessage, Watchword
 from watchword.agent import require
 from watchword.spi import MemoryReplayStore, ObservedMessage, ReaderBirth
+from watchword.strict import to_base64
 from watchword.wire_json import verdict_to_json
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ class Redriven:
         if isinstance(self.verdict, VerifiedMessage):
             found = self.verdict
             members["channel"] = found.channel.uri
-            members["key"] = _base64(found.key)
-            members["value"] = _base64(found.value)
-            members["headers"] = [[name, _base64(value)] for name, value in found.headers]
+            members["key"] = to_base64(found.key)
+            members["value"] = to_base64(found.value)
+            members["headers"] = [[name, to_base64(value)] for name, value in found.headers]
         return members
 
 
@@ -136,7 +136,3 @@ class _OpenToAll:
     async def admit_reader(self, reader: str, birth: ReaderBirth, *, replace: bool = False) -> ReaderBirth:  # noqa: ARG002 - it is known
         """See ``SharedReplayStore.admit_reader``."""
         return ReaderBirth(floor=-inf)
-
-
-def _base64(value: bytes | None) -> str | None:
-    return None if value is None else base64.b64encode(value).decode()

@@ -22,8 +22,8 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from watchword.message import is_principal
+from watchword.strict import json_object
 from watchword.trust import MAX_PRINCIPALS, Demerits, Trust
-from watchword.wire_json import members_from_json
 from watchword_adapters.regular_file import check_ours, open_regular
 from watchword_adapters.stores.journal import check_place
 
@@ -228,7 +228,7 @@ def _parsed(text: bytes) -> Kept:
     if len(text) > MAX_BYTES:
         raise ValueError(f"over {MAX_BYTES} bytes")
     try:
-        members = members_from_json(text)
+        members = json_object(text)
     except ValueError:
         members = {}
     held, out = members.get("held"), members.get("out")

@@ -17,7 +17,7 @@ from benchmarks.sources.measuring import PRINCIPAL, Figures, flood, outage, seco
 from tests.support.key_server import Answer, KeyServer, authority, serving
 from watchword import SigningKey
 from watchword.jwk import to_jwk
-from watchword.keys import base64url
+from watchword.strict import base64url
 from watchword_adapters.keys.agent_card import WELL_KNOWN
 from watchword_adapters.keys.files import UNKNOWN_COOLDOWN, FileKeys
 

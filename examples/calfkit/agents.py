@@ -1,7 +1,11 @@
-"""calfkit agents on signed messages: ``python examples/calfkit/agents.py localhost:9092``.
+"""calfkit agents on Kafka, on signed messages.
 
 calfkit makes its FastStream broker itself, so a class of both kinds takes that one's place. A caller asks an agent,
 whose model is a function here; an attacker sends a copy of the call with other words, which reaches no agent.
+
+    $ python examples/calfkit/agents.py localhost:9092
+    caller: 'about tea: no'
+    host: its agent was asked about ['tea'], dropped {'altered': 1}
 """
 
 import asyncio
@@ -51,7 +55,8 @@ async def main(bootstrap: str) -> None:
         await spy.seek_to_end()
         result = await caller.agent(adviser.name).execute("tea", timeout=30)
         print(f"caller: {result.output!r}")
-        call = await asyncio.wait_for(spy.getone(), 30)
+        async with asyncio.timeout(30):
+            call = await spy.getone()
         async with AIOKafkaProducer(bootstrap_servers=bootstrap) as attacker:
             forged = call.value.replace(b"tea", b"gin")
             await attacker.send_and_wait(topic, forged, call.key, call.partition, headers=list(call.headers))

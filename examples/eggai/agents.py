@@ -1,10 +1,15 @@
-"""EggAI agents on signed messages: ``python examples/eggai/agents.py localhost:9092``.
+"""EggAI agents on Kafka, on signed messages.
 
 EggAI's Kafka transport takes a FastStream broker, so ours takes its place and nothing else changes. A planner orders,
 an attacker who can write to the topic orders as well, and the agent that ships meets the planner's order alone.
+
+    $ python examples/eggai/agents.py localhost:9092
+    shipper: agent://acme/planner wants tea for alice
+    shipper: delivered 1, dropped {'unsigned': 1}
 """
 
 import asyncio
+import secrets
 import sys
 
 from aiokafka import AIOKafkaProducer
@@ -27,10 +32,11 @@ def transport(bootstrap: str, principal: str) -> KafkaTransport:
 async def main(bootstrap: str) -> None:
     """Run the agent that ships, a planner, and an attacker."""
     shipping, planning = transport(bootstrap, SHIPPER), transport(bootstrap, PLANNER)
-    shipper, orders = Agent("shipper", transport=shipping), Channel("orders", transport=planning)
+    name = f"orders-{secrets.token_hex(4)}"
+    shipper, orders = Agent("shipper", transport=shipping), Channel(name, transport=planning)
     shipped = asyncio.Queue[str]()
 
-    @shipper.subscribe(Channel("orders", transport=shipping), auto_offset_reset="earliest")
+    @shipper.subscribe(Channel(name, transport=shipping), auto_offset_reset="earliest")
     async def ship(order: dict[str, str]) -> None:
         verified = verified_of(shipping.broker.context.get_local("message"))
         print(f"shipper: {verified and verified.principal} wants {order['what']} for {order['whom']}")
@@ -41,7 +47,8 @@ async def main(bootstrap: str) -> None:
     async with AIOKafkaProducer(bootstrap_servers=bootstrap) as attacker:
         await attacker.send_and_wait(orders.get_name(), b'{"what": "gold", "whom": "mallory"}', partition=0)
     await orders.publish({"what": "tea", "whom": "alice"})
-    await asyncio.wait_for(shipped.get(), 30)
+    async with asyncio.timeout(30):
+        await shipped.get()
     counts = shipping.broker.watchword.audit.counts
     async with asyncio.timeout(30):
         while not counts["unsigned"]:  # noqa: ASYNC110 - the client tells nobody of what it drops

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from watchword.errors import ConfigurationError
-from watchword.keys import VerificationKey, base64url, public_members, thumbprint_id
-from watchword.wire_json import members_from_json
+from watchword.keys import VerificationKey, public_members, thumbprint_id
+from watchword.strict import from_base64url, json_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -94,7 +92,7 @@ def _entries(data: bytes, most: int = MAX_SET_KEYS) -> list[object]:
     if len(data) > MAX_SET_BYTES:
         raise ConfigurationError(f"key set of {len(data)} bytes: at most {MAX_SET_BYTES}")
     try:
-        entries = members_from_json(data).get("keys")
+        entries = json_object(data).get("keys")
     except ValueError:
         raise ConfigurationError('not JSON, or no object, or a name twice: write a JWK Set, {"keys": [...]}') from None
     if not isinstance(entries, list):
@@ -167,12 +165,11 @@ def _public(members: Mapping[str, object]) -> PublicKey:
 
 
 def _raw(entry: Mapping[str, object], name: str) -> bytes:
-    text = entry.get(name)
     try:
-        raw = base64.urlsafe_b64decode(f"{text}=") if isinstance(text, str) else b""
-    except (binascii.Error, ValueError):
+        raw = from_base64url(entry.get(name))
+    except ValueError:
         raw = b""
-    if base64url(raw) != text or len(raw) != 32:  # noqa: PLR2004 - both curves have 32-byte coordinates
+    if len(raw) != 32:  # noqa: PLR2004 - both curves have 32-byte coordinates
         raise ConfigurationError(f'"{name}" is not 32 bytes of base64url')
     return raw
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -18,6 +17,7 @@ from watchword import engine
 from watchword.envelope import MAX_KEY_ID_BYTES
 from watchword.errors import ConfigurationError
 from watchword.message import is_principal
+from watchword.strict import base64url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -394,8 +394,3 @@ def public_members(public: PublicKey) -> dict[str, str]:
     numbers = public.public_numbers()
     x, y = (base64url(number.to_bytes(32)) for number in (numbers.x, numbers.y))
     return {"crv": "P-256", "kty": "EC", "x": x, "y": y}
-
-
-def base64url(raw: bytes) -> str:
-    """Return base64url without padding (RFC 7515 section 2)."""
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()

@@ -17,8 +17,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StrictBo
 
 from watchword.control import Link
 from watchword.message import is_principal
+from watchword.strict import json_object
 from watchword.trust import Fact
-from watchword.wire_json import members_from_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -155,7 +155,7 @@ def parse_announcement(value: bytes) -> Announcement:
     if len(value) > MAX_BYTES:
         raise ValueError(f"{len(value)} bytes: an announcement has at most {MAX_BYTES}")
     try:
-        said = _Members.model_validate(members_from_json(value))
+        said = _Members.model_validate(json_object(value))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise ValueError(f'"{first["loc"][0]}": {first["msg"]}') from None

@@ -6,7 +6,6 @@ quarantine may have made it up.
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from watchword.cbor import ARRAY, head, of_bytes, of_int
 from watchword.envelope import MAX_ENVELOPE_CHARACTERS, is_envelope_name
 from watchword.errors import MAX_CLAIMED, Rejected, Unavailable
 from watchword.message import MAX_HEADER_BYTES, MAX_HEADERS, Channel, Message, Position
+from watchword.strict import from_base64, json_value, to_base64
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,7 +106,7 @@ class Copy:
         )
         if fit:
             return own | {name: (value or b"").decode() for name, value in self.original}
-        return own | {_HEADERS: json.dumps([[name, _base64(value)] for name, value in self.original])}
+        return own | {_HEADERS: json.dumps([[name, to_base64(value)] for name, value in self.original])}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,25 +305,18 @@ def _unescaped(text: str) -> str:
         return raw
 
 
-def _base64(value: bytes | None) -> str | None:
-    return None if value is None else base64.b64encode(value).decode()
-
-
 def _listed(data: bytes) -> list[Header]:
     """Read headers that stand in one as JSON; ValueError where they are none."""
     if len(data) > 4 * MAX_HEADER_BYTES:
         raise ValueError(f"{_HEADERS} of {len(data)} bytes")
-    try:
-        found = json.loads(data)
-    except RecursionError:
-        raise ValueError(f"{_HEADERS} nested too deeply") from None
+    found = json_value(data)
     if isinstance(found, list) and len(found) > MAX_HEADERS:
         raise ValueError(f"{_HEADERS} holds {len(found)} headers: at most {MAX_HEADERS}")
     headers: list[Header] = []
     for pair in found if isinstance(found, list) else [None]:
         match pair:
             case [str(name), str() | None as value]:
-                raw = None if value is None else base64.b64decode(value, validate=True)
+                raw = None if value is None else from_base64(value)
                 headers.append((name.removeprefix(_ORIGINAL), raw))
             case _:
                 raise ValueError(f"{_HEADERS} is not a list of pairs")

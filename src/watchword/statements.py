@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from watchword.errors import ConfigurationError
 from watchword.jwk import parse_jwk, to_jwk
-from watchword.keys import base64url, thumbprint, thumbprint_id
+from watchword.keys import thumbprint, thumbprint_id
 from watchword.principals import is_principal_pattern
-from watchword.wire_json import members_from_json
+from watchword.strict import base64url, json_object
 
 if TYPE_CHECKING:
     from watchword.keys import VerificationKey
@@ -139,7 +139,7 @@ def parse_statement(value: bytes) -> Statement:
     """Read the value of a message; ValueError says what is wrong with it."""
     if len(value) > MAX_BYTES:
         raise ValueError(f"{len(value)} bytes: a statement has at most {MAX_BYTES}")
-    members = members_from_json(value)
+    members = json_object(value)
     verbs = members.keys() - _CHAIN
     if len(verbs) != 1 or not members.keys() >= _CHAIN:
         raise ValueError('not a statement: write "s", "prev", "n" and one verb')

@@ -1,22 +1,19 @@
 """A message and its verdict as JSON: one shape for the command line, the test vectors and other implementations.
 
-Bytes are standard base64 with padding. Reading is strict: an unknown field, a name twice, NaN and sloppy base64 are
-refused.
+Bytes are standard base64 with padding. Unknown fields are refused, and so is whatever ``strict`` refuses.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 from math import inf
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
 from watchword.errors import Rejected, Unavailable
 from watchword.message import Channel, Message, Position
+from watchword.strict import from_base64, json_object, to_base64
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from watchword.message import Header, VerifiedMessage
 
@@ -29,7 +26,6 @@ _FIELDS: Final = frozenset(
 _PARTITION_LIMIT: Final = 1 << 31
 _OFFSET_LIMIT: Final = 1 << 63
 _TIME_LIMIT: Final = 1 << 33
-_MAX_DIGITS: Final = 20
 _PAIR: Final = 2
 
 
@@ -41,23 +37,7 @@ def message_from_json(line: str | bytes) -> Message:
     seconds, ``appended_between`` is a list of two, the first of which may be null. ``delivered_by`` is a list of stream
     and consumer.
     """
-    return message_from_members(members_from_json(line))
-
-
-def members_from_json(line: str | bytes) -> dict[str, object]:
-    """Read one JSON object; ValueError where it is none, or holds a name twice or a number that is none."""
-    try:
-        text = line.decode() if isinstance(line, bytes) else line
-        document = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_int=_integer)
-    except UnicodeDecodeError:
-        raise ValueError("not UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
-    except RecursionError:
-        raise ValueError("not a message: nested too deeply") from None
-    if not isinstance(document, dict):
-        raise ValueError('not an object: write {"channel": "kafka://<realm>/<topic>", "value": "<base64>", ...}')  # noqa: TRY004 - wrong text, not a wrong type of the caller's
-    return document
+    return message_from_members(json_object(line))
 
 
 def message_from_members(members: Mapping[str, object]) -> Message:
@@ -101,9 +81,9 @@ def message_to_json(message: Message, *more: Header) -> dict[str, object]:
         "channel": message.channel.uri,
         "partition": message.partition,
         **{name: value for name, value in optional.items() if value is not None},
-        "key": _base64(message.key),
-        "value": _base64(message.value),
-        "headers": [[name, _base64(value)] for name, value in (*message.headers, *more)],
+        "key": to_base64(message.key),
+        "value": to_base64(message.value),
+        "headers": [[name, to_base64(value)] for name, value in (*message.headers, *more)],
         "reply_to": message.reply_to,
     }
 
@@ -123,37 +103,13 @@ def verdict_to_json(verdict: VerifiedMessage | Rejected | Unavailable) -> dict[s
     }
 
 
-def _no_duplicates(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a name twice in one object: write each field once")
-    return members
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number in JSON")
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > _MAX_DIGITS:
-        raise ValueError(f"a number of {len(digits)} digits")
-    return int(digits)
-
-
-def _base64(raw: bytes | None) -> str | None:
-    return None if raw is None else base64.b64encode(raw).decode()
-
-
 def _raw(value: object, where: str) -> bytes | None:
     if value is None:
         return None
     try:
-        raw = base64.b64decode(value, validate=True) if isinstance(value, str) else None
-    except (binascii.Error, ValueError):
-        raw = None
-    if raw is None or _base64(raw) != value:  # stray low bits decode too
-        raise ValueError(f"{where}: write bytes as standard base64 with padding, or null")
-    return raw
+        return from_base64(value)
+    except ValueError:
+        raise ValueError(f"{where}: write bytes as standard base64 with padding, or null") from None
 
 
 def _text(members: Mapping[str, object], name: str) -> str | None:

@@ -13,9 +13,9 @@ from watchword import ConfigurationError, Rejected, SigningError, Unavailable
 from watchword.agent import require
 from watchword.quota import Bounds
 from watchword.spi import Admission, MemoryReplayStore
+from watchword.strict import json_object
 from watchword.trust import Demerits, Trust
 from watchword.wire_json import (
-    members_from_json,
     message_from_json,
     message_from_members,
     message_to_json,
@@ -78,7 +78,7 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
 async def _sign(signer: Signer) -> int:
     for where, line in _lines(standard_input()):
         try:
-            members = members_from_json(line)
+            members = json_object(line)
             chosen = _Chosen(members)
             message = message_from_members(members)
             signed = await signer.sign(

@@ -6,7 +6,6 @@ Whoever may write to the quarantine wrote what is shown here: all of it is cappe
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import sys
 from collections import Counter
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from watchword import ConfigurationError, Reason, Rejected, Unavailable
 from watchword.quarantine_copy import UNDETERMINED
+from watchword.strict import to_base64
 from watchword_adapters.cli import OK, REJECTED, UNAVAILABLE
 from watchword_adapters.cli.connecting import connection, each_explained, explained, silence
 from watchword_adapters.cli.lines import warn, write_line
@@ -203,18 +203,14 @@ def _fields(stored: Stored) -> dict[str, object]:
         "reply_to": kept.message.reply_to,
         "complete": kept.complete,
         "sha256": kept.digest,
-        "key": _base64(kept.message.key),
+        "key": to_base64(kept.message.key),
         "headers": _headers(kept.message.headers),
-        "value": _base64(kept.message.value),
+        "value": to_base64(kept.message.value),
     }
 
 
 def _headers(headers: Iterable[Header]) -> list[list[str | None]]:
-    return [[name, _base64(value)] for name, value in headers]
-
-
-def _base64(value: bytes | None) -> str | None:
-    return None if value is None else base64.b64encode(value).decode()
+    return [[name, to_base64(value)] for name, value in headers]
 
 
 _MEANINGS: Final = {

@@ -308,4 +308,5 @@ async def _next(intake: Intake) -> Received:
 
 
 async def _soon(coming: Coroutine[object, object, T]) -> T:
-    return await asyncio.wait_for(coming, PATIENCE)
+    async with asyncio.timeout(PATIENCE):
+        return await coming

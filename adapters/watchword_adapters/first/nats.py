@@ -32,7 +32,8 @@ async def main(servers: str) -> None:
     await agent.publish("first.tasks", b"start 1 instance")
     await agent.flush()
 
-    await asyncio.wait_for(arrived.wait(), 10)
+    async with asyncio.timeout(10):
+        await arrived.wait()
     await agent.close()
     await reader.close()
 

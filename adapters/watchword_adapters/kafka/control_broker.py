@@ -11,7 +11,7 @@ from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from aiokafka.protocol.offset import OffsetRequest
 
 from watchword import ConfigurationError, Unavailable
-from watchword.keys import base64url
+from watchword.strict import base64url
 from watchword_adapters.control.log import End
 from watchword_adapters.kafka import _seam as seam
 from watchword_adapters.kafka.control_topic import MADE, SETTINGS

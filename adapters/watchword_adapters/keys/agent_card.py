@@ -7,16 +7,14 @@ What was verified is that a card was signed by a key out of that set, not what t
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import rfc8785
 
 from watchword import Algorithm, ConfigurationError
-from watchword.keys import base64url, with_low_s
-from watchword.wire_json import members_from_json
+from watchword.keys import with_low_s
+from watchword.strict import base64url, from_base64url, json_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -69,7 +67,7 @@ class Card(NamedTuple):
 def read_card(data: bytes) -> Card:
     """Read a card; ConfigurationError where it is none, or has no signature to check."""
     try:
-        members = members_from_json(data)
+        members = json_object(data)
     except ValueError as error:
         raise ConfigurationError(f"no agent card: {str(error).partition(':')[0]}") from None
     listed = members.get("signatures")
@@ -107,7 +105,7 @@ def _signature(entry: object) -> Signature:
         raise ValueError("not an object")  # noqa: TRY004 - wrong text, not a wrong type of the caller's
     protected, other = entry.get("protected"), entry.get("header", {})
     try:
-        header = members_from_json(_decoded(protected))
+        header = json_object(from_base64url(protected))
     except ValueError:
         raise ValueError("its protected header is no JSON object in base64url") from None
     if not isinstance(other, dict) or header.keys() & other.keys():
@@ -119,18 +117,10 @@ def _signature(entry: object) -> Signature:
         raise ValueError(f"its algorithm is none of {', '.join(sorted(_ALGORITHMS))}")
     if not isinstance(key_id, str) or not key_id or not isinstance(jku, str | None):
         raise ValueError("its header names no key: kid is missing")
-    signature = _decoded(entry.get("signature"))
+    signature = from_base64url(entry.get("signature"))
+    if not signature:
+        raise ValueError("its signature is empty")
     return Signature(key_id.encode(), jku, _ALGORITHMS[algorithm], str(protected), signature)
-
-
-def _decoded(text: object) -> bytes:
-    try:
-        raw = base64.urlsafe_b64decode(f"{text}{'=' * (-len(text) % 4)}") if isinstance(text, str) else b""
-    except (binascii.Error, ValueError):
-        raw = b""
-    if not raw or base64url(raw) != text:
-        raise ValueError("it is not base64url")
-    return raw
 
 
 def _holds(key: VerificationKey, now: float) -> bool:

@@ -74,7 +74,8 @@ class StreamPublisher(JetStreamContext):
         free = self._publish_async_pending_semaphore
         try:
             # Where there is room the base gives way to the loop as well: each message would be alone in its round.
-            await (asyncio.wait_for(free.acquire(), timeout=wait_stall) if free.locked() else free.acquire())
+            async with asyncio.timeout(wait_stall if free.locked() else None):
+                await free.acquire()
         except (TimeoutError, asyncio.CancelledError):
             raise TooManyStalledMsgsError from None
         token = self._client.token()

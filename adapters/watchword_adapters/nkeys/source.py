@@ -243,7 +243,7 @@ def _tokens_of(data: bytes) -> list[Token]:
     try:
         text = without_mark(data).decode("ascii").strip()
     except UnicodeDecodeError:
-        raise ConfigurationError("no JWT of NATS: not ASCII") from None
+        raise ConfigurationError("not a JWT of NATS: not ASCII") from None
     if "NKEY SEED" in text:
         raise ConfigurationError("a seed among public tokens: take the .creds away, and replace the user's key")
     return [parse_token(token) for token in _DECORATED.findall(text) or [text]]

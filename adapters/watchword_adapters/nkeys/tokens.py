@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -13,6 +10,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from watchword import ConfigurationError
+from watchword.strict import from_base64url, json_object
 from watchword_adapters.nkeys.encoding import Kind, decode_public
 
 if TYPE_CHECKING:
@@ -69,12 +67,12 @@ def parse_token(text: str) -> Token:
     """
     parts = text.split(".")
     if len(text) > MAX_TOKEN_BYTES or len(parts) != 3 or not all(map(_PART.fullmatch, parts)):  # noqa: PLR2004 - RFC 7519
-        raise ConfigurationError("no JWT of NATS: three parts of base64url, as 'nsc' writes them")
+        raise ConfigurationError("not a JWT of NATS: three parts of base64url, as 'nsc' writes them")
     header, claims = (_members(part) for part in parts[:2])
     if header.get("alg") == "ed25519":
         raise ConfigurationError("a JWT of version 1: let nsc issue it anew")
     if (header.get("alg"), str(header.get("typ")).upper()) != ("ed25519-nkey", "JWT"):
-        raise ConfigurationError('no JWT of NATS: "alg" is not "ed25519-nkey"')
+        raise ConfigurationError('not a JWT of NATS: "alg" is not "ed25519-nkey"')
     about = claims.get("nats")
     kind = about.get("type") if isinstance(about, dict) else None
     if not isinstance(about, dict) or not isinstance(kind, str) or kind not in _SUBJECTS:
@@ -104,29 +102,17 @@ def parse_token(text: str) -> Token:
 
 
 def _members(part: str) -> dict[str, object]:
-    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        members = dict(pairs)
-        if len(members) != len(pairs):
-            raise ValueError("a name twice in one object")
-        return members
-
     try:
-        found = json.loads(_bytes(part), object_pairs_hook=once)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise ConfigurationError("no JWT of NATS: a part of it is not a JSON object, or has a name twice")
-    return found
+        return json_object(_bytes(part))
+    except ValueError:
+        raise ConfigurationError("not a JWT of NATS: a part is not a JSON object, or has a name twice") from None
 
 
 def _bytes(part: str) -> bytes:
     try:
-        raw = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    except binascii.Error:
-        raw = b""
-    if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != part:
-        raise ConfigurationError("no JWT of NATS: a part of it is not base64url")
-    return raw
+        return from_base64url(part)
+    except ValueError:
+        raise ConfigurationError("not a JWT of NATS: a part is not base64url") from None
 
 
 def _text(members: Mapping[str, object], name: str, *, default: str | None = None) -> str:

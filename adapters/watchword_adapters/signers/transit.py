@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import AfterValidator, Field, StringConstraints
 
 from watchword import Algorithm, ConfigurationError, Unavailable
+from watchword.strict import from_base64, to_base64
 from watchword_adapters.signers.held import HeldKey, HeldOptions
 from watchword_adapters.signers.secret import Secret
 from watchword_adapters.signers.worker import PerProcess, Workers
@@ -117,10 +118,10 @@ class TransitKey:
         if not isinstance(versions, dict) or version not in versions:
             raise ConfigurationError(f"the key has no version {version}")
         try:
-            text = versions[version]["public_key"].encode()
+            text = versions[version]["public_key"]
             if kind == "ed25519":
-                return ed25519.Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
-            return load_pem_public_key(text)  # type: ignore[return-value]  # VerificationKey refuses other kinds
+                return ed25519.Ed25519PublicKey.from_public_bytes(from_base64(text))
+            return load_pem_public_key(text.encode())  # type: ignore[return-value]  # VerificationKey refuses other kinds
         except (AttributeError, KeyError, TypeError, ValueError):
             raise Unavailable("signing", _NONSENSE) from None
 
@@ -129,9 +130,9 @@ class TransitKey:
         wanted: dict[str, object] = {"key_version": self._options.version}
         path = f"sign/{self._options.key}"
         if algorithm is Algorithm.ED25519:
-            wanted["input"] = base64.b64encode(data).decode()
+            wanted["input"] = to_base64(data)
         else:  # our digest, for what is hashed there has to travel; and r || s, as JWS has it
-            wanted |= {"input": base64.b64encode(sha256(data).digest()).decode(), "prehashed": True}
+            wanted |= {"input": to_base64(sha256(data).digest()), "prehashed": True}
             wanted["marshaling_algorithm"] = "jws"
             path += "/sha2-256"
         told = self._ask("POST", path, wanted)

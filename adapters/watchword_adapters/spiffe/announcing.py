@@ -6,13 +6,11 @@ another. Who reads it has not seen the key before: it counts once the chain lead
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from typing import TYPE_CHECKING, Final
 
 from watchword.presence import SVID_CONTENT_TYPE
-from watchword.wire_json import members_from_json
+from watchword.strict import from_base64, json_object, to_base64
 from watchword_adapters.spiffe.certificates import MAX_CERTIFICATE_BYTES, MAX_CHAIN, NotVouchedForError
 
 if TYPE_CHECKING:
@@ -24,7 +22,7 @@ MAX_VALUE_BYTES: Final = MAX_CHAIN * MAX_CERTIFICATE_BYTES * 4 // 3 + 256
 
 def to_value(chain: Sequence[bytes]) -> bytes:
     """Return the value of the message that shows these certificates, in DER, the workload's own first."""
-    return json.dumps({"svid": [base64.b64encode(one).decode() for one in chain]}, separators=(",", ":")).encode()
+    return json.dumps({"svid": [to_base64(one) for one in chain]}, separators=(",", ":")).encode()
 
 
 def chain_of(value: bytes) -> list[bytes]:
@@ -32,9 +30,9 @@ def chain_of(value: bytes) -> list[bytes]:
     if len(value) > MAX_VALUE_BYTES:
         raise NotVouchedForError(f"an announcement of {len(value)} bytes: at most {MAX_VALUE_BYTES}")
     try:
-        shown = members_from_json(value).get("svid")
+        shown = json_object(value).get("svid")
         if isinstance(shown, list) and all(isinstance(one, str) for one in shown):
-            return [base64.b64decode(one, validate=True) for one in shown]
-    except (ValueError, binascii.Error):
+            return [from_base64(one) for one in shown]
+    except ValueError:
         pass
     raise NotVouchedForError('no announcement of an SVID: its value is {"svid": [...]}')

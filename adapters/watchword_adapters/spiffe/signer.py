@@ -123,7 +123,8 @@ class _Svid:
     async def sign(self, data: bytes) -> bytes:
         """Sign once readers can know the key; Unavailable where that takes too long, or another one came first."""
         try:
-            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self.known)), SIGN_LIMIT)
+            async with asyncio.timeout(SIGN_LIMIT):
+                await asyncio.shield(asyncio.wrap_future(self.known))
         except TimeoutError:
             raise Unavailable("signing", "this agent's certificate could not be announced yet") from None
         return self.key.sign_now(data)

@@ -179,7 +179,8 @@ class SpiffeKeys:
         failure = reading.failure
         try:
             if failure is None:
-                return await asyncio.wait_for(asyncio.wrap_future(reading.ask(pair)), READ_LIMIT)
+                async with asyncio.timeout(READ_LIMIT):
+                    return await asyncio.wrap_future(reading.ask(pair))
         except TimeoutError:
             failure = f"it takes longer than {READ_LIMIT:g} s"
         raise Unavailable("keys", f"the presence channel cannot be read: {failure}")
@@ -321,7 +322,8 @@ class _Reading:
 
     async def _pause(self, wake: asyncio.Event) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(wake.wait(), self._parts.check_every)
+            async with asyncio.timeout(self._parts.check_every):
+                await wake.wait()
 
     async def _read_on(self) -> None:
         agent = Watchword(realm=self._parts.realm, policy=Policy(mode=Mode.OBSERVE), clock=self._parts.wall_clock)

@@ -19,12 +19,12 @@ from pydantic import Field
 from watchword import ConfigurationError
 from watchword.replay import StoreError
 from watchword.spi import Admission
+from watchword.strict import base64url
 from watchword_adapters.stores.batched import PER_PRINCIPAL, TIMEOUT, BatchedReplayStore, StoreOptions, refusal
 from watchword_adapters.stores.nats_bucket import Bucket, Put, RightError, check, server_time
 from watchword_adapters.stores.nats_mark import (
     NONCE_BYTES,
     Mark,
-    as_token,
     encoded_reader,
     read_mark,
     read_reader,
@@ -190,7 +190,7 @@ class NatsKvReplayStore(BatchedReplayStore):
         except BaseException:
             await connection.close()
             raise
-        rooms = Rooms(self._per_principal, lambda owner: bucket.count(f"id.*.{as_token(owner)}.*"))
+        rooms = Rooms(self._per_principal, lambda owner: bucket.count(f"id.*.{base64url(owner)}.*"))
         self._session = _Session(connection, bucket, server, mark, rooms)
 
     def _not_connected(self, error: BaseException) -> Exception | None:
@@ -465,7 +465,7 @@ def _entry(use: Use, mark: Mark) -> Put:
 
 
 def _key(use: Use, mark: Mark) -> str:
-    return f"id.{use.issued_at // mark.width}.{as_token(use.owner)}.{as_token(use.key)}"
+    return f"id.{use.issued_at // mark.width}.{base64url(use.owner)}.{base64url(use.key)}"
 
 
 def _part(key: str) -> int:

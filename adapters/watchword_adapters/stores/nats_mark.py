@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from watchword.replay import ReaderBirth
+from watchword.strict import base64url
 
 if TYPE_CHECKING:
     from watchword_adapters.stores.nats_bucket import Entry
@@ -82,7 +82,7 @@ def read_mark(entry: Entry | None) -> Mark | None:
 
 def reader_key(reader: str) -> str:
     """Return the key under which a reader is known."""
-    return f"reader.{as_token(reader.encode(errors='surrogatepass'))}"
+    return f"reader.{base64url(reader.encode(errors='surrogatepass'))}"
 
 
 def encoded_reader(birth: ReaderBirth, nonce: bytes) -> bytes:
@@ -102,8 +102,3 @@ def read_reader(entry: Entry | None, nonce: bytes) -> ReaderBirth | None:
         return ReaderBirth(floor=float(told["floor"]), accepted=accepted)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-
-
-def as_token(raw: bytes) -> str:
-    """Return bytes as a token of a subject."""
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()

@@ -22,6 +22,7 @@ from tests.integration.kafka.world import (
     read,
     values,
 )
+from tests.support.broker_tools import commit_for
 from watchword import ConfigurationError, Mode, Reason, Rejected, Unavailable, VerifiedMessage
 from watchword.jwk import to_jwk
 from watchword_adapters.kafka import DeserializationError, VerifiedRecord, VerifyingConsumer
@@ -423,10 +424,7 @@ async def test_a_position_beyond_the_log_is_reset_as_by_aiokafka(world: World, r
     """A committed position that the log has not reached swallows nothing: it is reset, or refused at each call."""
     topic, group = await world.make_topic(), world.unique("group")
     await world.say(topic, b"old")
-    tp = TopicPartition(topic, 0)
-    async with AIOKafkaConsumer(bootstrap_servers=world.bootstrap, group_id=group) as plain:
-        plain.assign([tp])
-        await plain.commit({tp: 1_000})
+    await commit_for(world.bootstrap, group, TopicPartition(topic, 0), 1_000)
     async with world.consumer(world.reader(), topic, group_id=group, auto_offset_reset=reset) as consumer:
         if reset == "none":
             for _ in range(2):

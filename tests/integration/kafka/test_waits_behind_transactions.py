@@ -4,20 +4,19 @@ import asyncio
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.protocol.fetch import FetchRequest
 
 from tests.integration.kafka.world import World, read, values
+from tests.support.broker_tools import commit_for
 from tests.support.raw_kafka import Batch, Raw, RawClient
+from tests.support.readers import SOON
 
 pytestmark = pytest.mark.needs_kafka("raw_batches")
 
 SECONDS = 1.0
 MOST = 40
 """Fetches in that time; without a rest there are some thousand."""
-
-SOON = 2.0
-"""Seconds in which a record must come that can be read."""
 
 
 def fetches(consumer: Any) -> list[FetchRequest]:
@@ -44,11 +43,7 @@ async def test_a_reader_beyond_an_open_transaction_rests(world: World, begins: s
         await held.send(topic, Batch(records=[Raw()]))
         await world.say(topic, b"1", b"2")
         if begins == "at the group's commit":
-            async with AIOKafkaConsumer(
-                bootstrap_servers=world.bootstrap, group_id=group, enable_auto_commit=False
-            ) as other:
-                other.assign([tp])
-                await other.commit({tp: 3})
+            await commit_for(world.bootstrap, group, tp, 3)
         options = {"group_id": group, "isolation_level": "read_committed"}
         async with world.consumer(world.reader(), topic, **options) as consumer:
             if begins == "by a seek":

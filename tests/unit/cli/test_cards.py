@@ -13,7 +13,8 @@ from tests.support.key_server import Answer, Authority, KeyServer, authority, se
 from tests.unit.cli.conftest import PLANNER, Run
 from watchword import SigningKey
 from watchword.jwk import parse_jwks, to_jwk
-from watchword.keys import base64url, thumbprint_id
+from watchword.keys import thumbprint_id
+from watchword.strict import base64url
 
 CARD: dict[str, Any] = {"name": "Planner \u202e", "description": "plans", "version": "1.0"}
 KIND = {"Content-Type": "application/json"}

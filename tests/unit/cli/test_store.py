@@ -1,5 +1,4 @@
 import asyncio
-import time
 from math import inf
 from pathlib import Path
 
@@ -99,11 +98,9 @@ def test_a_store_that_nobody_shares_is_told(run: Run, config: Path) -> None:
 @pytest.mark.parametrize(("reader", "servers"), [("js:S:d", "nats://127.0.0.1:1"), ("kafka:group", "127.0.0.1:1")])
 def test_a_bus_that_is_down_is_told(run: Run, settings: Path, reader: str, servers: str) -> None:
     """Nothing is changed then, and the exit code says that it may be tried again."""
-    begun = time.monotonic()
     ended = run("store", "init", reader, "--config", str(settings), "--accept-backlog", "--servers", servers)
     assert (ended.code, ended.out) == (3, "")
     assert "broker unavailable" in ended.err
-    assert time.monotonic() - begun < 20
     assert birth(settings, reader) is None
 
 

@@ -72,7 +72,7 @@ def test_a_statement_is_read_as_it_was_written(saying: Any) -> None:
 
 
 WRONG: list[tuple[object, str]] = [
-    ([], "not an object"),
+    ([], "not a JSON object"),
     ({"s": 1, "prev": "", "n": 1}, "one verb"),
     ({"s": 1, "prev": "", "n": 1, "head": {}, "release": {"who": PLANNER}}, "one verb"),
     ({"s": 1, "prev": "", "head": {}}, "one verb"),

@@ -12,7 +12,7 @@ import rfc8785
 
 from watchword import Algorithm, ConfigurationError, SigningKey, VerificationKey
 from watchword.jwk import parse_shared_jwks
-from watchword.keys import base64url
+from watchword.strict import base64url
 from watchword_adapters.keys.agent_card import Signature, read_card, signers
 
 PLANNER = "agent://acme/planner"
@@ -173,7 +173,7 @@ def test_a_broken_signature_is_passed_over(entry: Any) -> None:
     ("data", "why"),
     [
         (b"<html>", "no agent card: not JSON"),
-        (b"[]", "no agent card: not an object"),
+        (b"[]", "no agent card: not a JSON object"),
         (b'{"name": "a", "name": "b", "signatures": [{}]}', "no agent card: "),
         (json.dumps(CARD).encode(), "the card is not signed"),
         (text(), "the card is not signed"),

@@ -67,7 +67,7 @@ async def test_a_users_seed_signs(tmp_path: Path, text: str) -> None:
         (USER.public, "this is the public key of a user: write the user's seed"),
         ("ß", "neither a .creds nor a seed: not ASCII"),
         (creds("x", nats_tokens.account().seed), "this is the seed of an account"),
-        (creds("x.y.z", USER.seed), "no JWT of NATS"),
+        (creds("x.y.z", USER.seed), "not a JWT of NATS"),
         (creds(ACCOUNT.says("user", nats_tokens.user()), USER.seed), "its JWT is of U"),
         (creds(ACCOUNT.says("account", ACCOUNT), USER.seed), "its JWT is of A"),
         (CREDS + CREDS, "more than one user in it"),

@@ -222,7 +222,7 @@ def test_files_are_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_tokens_are_ascii(store: Store) -> None:
     """Anything else is none."""
     store.write("b.jwt", "ß")
-    with pytest.raises(ConfigurationError, match=r"b\.jwt: no JWT of NATS: not ASCII"):
+    with pytest.raises(ConfigurationError, match=r"b\.jwt: not a JWT of NATS: not ASCII"):
         store.make()
 
 

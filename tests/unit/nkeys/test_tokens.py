@@ -50,7 +50,7 @@ def spoiled(**claims: Any) -> str:
 @pytest.mark.parametrize(
     ("token", "complaint"),
     [
-        ("", "no JWT of NATS: three parts"),
+        ("", "not a JWT of NATS: three parts"),
         ("a.b", "three parts"),
         ("a.b.c.d", "three parts"),
         (f"{TOKEN}.", "three parts"),

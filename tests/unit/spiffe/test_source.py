@@ -18,7 +18,7 @@ from watchword_adapters.spiffe import source as module
 from watchword_adapters.spiffe.announcing import HEADERS, MAX_VALUE_BYTES, chain_of, to_value
 from watchword_adapters.spiffe.bundles import FileBundles
 from watchword_adapters.spiffe.certificates import NotVouchedForError, verified_key
-from watchword_adapters.spiffe.source import SpiffeKeys, from_options
+from watchword_adapters.spiffe.source import SpiffeKeys, _Reading, from_options
 
 
 class World:
@@ -110,6 +110,21 @@ async def test_many_who_ask_at_once_share_a_reading(world: World) -> None:
     found = await asyncio.gather(*asked)
     assert all(is_key_of(one, svid) for one, svid in zip(found, svids, strict=True))
     assert world.board.reads - reads <= 2
+
+
+async def test_a_source_that_is_closed_when_it_is_asked_ends(world: World) -> None:
+    """Its thread is told of both in one turn of its loop, and the end is not lost in the wake-up."""
+    source = world.source()
+    assert await source.find(PLANNER, b"x") is None
+    assert source._reading is not None
+
+    def woken_and_closed(reading: _Reading) -> None:
+        reading._wake.set()
+        reading._wake_watch.set()
+        reading._thread._closed = True
+        reading._thread._cancel()
+
+    source._reading._thread.call(woken_and_closed, source._reading)  # the fixture waits for the thread's end
 
 
 async def test_who_cannot_have_a_key_here_is_not_looked_for(world: World) -> None:
