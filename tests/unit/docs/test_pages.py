@@ -47,3 +47,11 @@ def test_every_event_is_on_its_page() -> None:
     listed = re.findall(r"^\| `([a-z]+\.[a-z_]+)` \|", text_of("events.md"), re.MULTILINE)
     assert sorted(listed) == sorted(set(logged()))
     assert len(listed) > 50
+
+
+def test_every_attack_that_is_named_is_promised() -> None:
+    """Promise: an id on the page of past faults stands in the table of SECURITY."""
+    promised = set(re.findall(r"^\| (A\d\d) \|", (ROOT / "SECURITY.md").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\bA\d\d\b", text_of("faults.md")))
+    assert len(named) > 15
+    assert sorted(named - promised) == []
