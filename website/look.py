@@ -1,8 +1,9 @@
 """Opens each page of the site in headless Chromium, wide and narrow: ``python -m website.look [--dark] [PAGE...]``.
 
 It fails where a page is wider than its window, something is cut that cannot be scrolled to, anything is asked of a
-server, or a script fails. Screenshots are in ``build/site``, for people to look at. It speaks Chrome's DevTools
-protocol over a pipe (``--remote-debugging-pipe``), so it needs nothing but the browser.
+server or is not there, or a script fails. Screenshots are in ``build/site``, for people to look at. It speaks Chrome's
+DevTools protocol over a pipe (``--remote-debugging-pipe``), so it needs nothing but the browser. The page for what a
+server does not find works on a server only, and is left out.
 """
 
 from __future__ import annotations
@@ -128,6 +129,8 @@ def look(browser: Browser, page: Path, width: int, scheme: str) -> list[str]:
         url = params.get("request", {}).get("url", "")
         if event.get("method") == "Network.requestWillBeSent" and not url.startswith(("file:", "data:", "blob:")):
             wrong.append(f"asks {url}")
+        if event.get("method") == "Network.loadingFailed" and not params.get("canceled"):
+            wrong.append(f"not loaded: {params.get('type')} {params.get('errorText')}")
         if event.get("method") == "Runtime.exceptionThrown":
             wrong.append(f"script: {params['exceptionDetails'].get('text')}")
     return [f"{page.relative_to(SITE)} at {name}: {one}" for one in wrong]
@@ -144,7 +147,9 @@ def main(names: list[str]) -> int:
         sys.stderr.write("this needs Chromium (apt-get install chromium) and a site (make docs)\n")
         return 2
     scheme = "dark" if "--dark" in names else "light"
-    pages = [SITE / name for name in names if name != "--dark"] or sorted(SITE.rglob("*.html"))
+    pages = [SITE / name for name in names if name != "--dark"] or sorted(
+        set(SITE.rglob("*.html")) - {SITE / "404.html"}
+    )
     wrong = 0
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         browser = Browser(program, profile)
