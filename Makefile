@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 4
 
-.PHONY: help setup native native-audit demo test test-fast engines vectors interop lint style format bench chaos trust-report sources-report docs lock clean
+.PHONY: help setup native native-audit demo test test-fast engines vectors interop lint style format bench chaos trust-report sources-report docs docs-serve docs-look lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -119,8 +119,15 @@ trust-report: $(READY) ## how fast trust moves, what rules and floods cost: buil
 sources-report: $(READY) ## how fast each key source learns and forgets keys, what each place of private keys costs: build/reports/sources.json
 	@$(BIN)/python -m benchmarks.sources.report $(addprefix --source ,$(SOURCES))
 
-docs: $(READY) ## build the documentation into build/docs, links checked
-	@$(BIN)/mkdocs build --strict --quiet && echo "==> build/docs/index.html"
+docs: $(READY) ## build the documentation into build/docs, offline, links and anchors checked
+	@# Not --quiet: mkdocs would not count warnings then, and --strict would let everything pass.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict && echo "==> build/docs/index.html"
+
+docs-serve: $(READY) ## the documentation at http://127.0.0.1:8000, built again as its files change (ADDRESS=)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --strict --dev-addr $(or $(ADDRESS),127.0.0.1:8000)
+
+docs-look: docs ## every page in headless Chromium, wide and narrow: nothing cut; screenshots in build/site (PAGES=, DARK=1)
+	@$(BIN)/python -m website.look $(if $(DARK),--dark) $(PAGES)
 
 lock: $(READY) ## renew requirements.lock from the ranges in pyproject.toml (PINNED=1 only adds what is missing)
 	@# Not --all-extras: no index has the native engine yet.

@@ -86,7 +86,7 @@ def test_an_example_is_told_as_it_is(program: Path) -> None:
     shown, name = Shown.by(program), _name(program)
     assert f"examples/{name}" in shown.command
     assert shown.brokers == [address for address in BROKERS if f'else "{address}"' in program.read_text()]
-    assert f"| `{name}` |" in (ROOT / "docs" / "examples.md").read_text()
+    assert f"| [`{name}`](../examples/{name}) |" in (ROOT / "docs" / "examples.md").read_text()
 
 
 @pytest.mark.parametrize("mode", ["auto", "strict"])

@@ -3,11 +3,12 @@
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_FILE = re.compile(r"^```[a-z]+ title=\"(added to )?([^\"]+)\"\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _VARIES = (
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"), r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"),
     (re.compile(r"\.\.\."), ".*"),
@@ -24,6 +25,8 @@ class Shown:
     line: int
     text: str
     told: tuple[str, ...]
+    shell: str = ""
+    """The command with what only a shell understands: pipes, redirections, ``&``."""
 
     @property
     def place(self) -> str:
@@ -50,12 +53,37 @@ def shown_on(page: str) -> list[Shown]:
         begins = text[: block.start()].count("\n") + 2
         for number, line in enumerate(block[1].splitlines(), begins):
             if line.startswith("$ "):
-                found.append(Shown(page, number, shlex.join(shlex.split(line[2:], comments=True)), ()))
+                words = shlex.split(line[2:], comments=True)
+                found.append(Shown(page, number, shlex.join(words), (), line[2:]))
             else:
                 assert found, f"{page}:{number}: printed before any command"
                 last = found.pop()
-                found.append(Shown(page, last.line, last.text, (*last.told, line)))
+                found.append(replace(last, told=(*last.told, line)))
     return found
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that a page tells its reader to write, or what is to be added to one."""
+
+    line: int
+    name: str
+    text: str
+    added: bool
+
+    def write(self, folder: Path, names: Mapping[str, str]) -> None:
+        """Write it into a folder, with other names."""
+        with (folder / self.name).open("a" if self.added else "w") as file:
+            file.write(("\n" if self.added else "") + renamed(self.text, names))
+
+
+def files_on(page: str) -> list[File]:
+    """Return the files of a page under ``docs``, in order: blocks of code that have a title."""
+    text = (ROOT / "docs" / page).read_text()
+    return [
+        File(text[: block.start()].count("\n") + 1, block[2], block[3], added=block[1] is not None)
+        for block in _FILE.finditer(text)
+    ]
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.pages import files_on
 from tests.typing.checkers import ROOT, mypy_on, pyright_on, write
-from tests.typing.snippets import CONTEXT, snippets
+from tests.typing.snippets import CONTEXT, PAGES, snippets
 
 FOUND = snippets()
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-NAMES = [*(snippet.name for snippet in FOUND), *(path.name for path in EXAMPLES)]
+FILES = [file for page in PAGES[1:] for file in files_on(page.name) if file.name.endswith(".py")]
+NAMES = [*(one.name for one in FOUND), *(path.name for path in EXAMPLES), *(file.name for file in FILES)]
 
 
 @pytest.fixture(scope="module")
@@ -19,13 +21,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a program for each snippet."""
     made = tmp_path_factory.mktemp("snippets")
     (made / "context.py").write_text(CONTEXT)
-    write(made, [*(snippet.program for snippet in FOUND), *(path.read_text() for path in EXAMPLES)])
+    for file in FILES:  # one may import another
+        file.write(made, {})
+    programs = [*(snippet.program for snippet in FOUND), *(path.read_text() for path in EXAMPLES)]
+    write(made, [*programs, *(file.text for file in FILES)])
     return made
 
 
 def test_there_are_snippets() -> None:
     """A pattern that finds none would let all of them be wrong."""
     assert len(FOUND) >= 9
+    assert len(FILES) >= 5
 
 
 @pytest.mark.slow
