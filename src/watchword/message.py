@@ -44,7 +44,7 @@ MAX_CHANNEL_BYTES: Final = 1024
 Header: TypeAlias = tuple[str, bytes | None]
 Scheme: TypeAlias = Literal["kafka", "nats"]
 
-_MADE_BY: Final = "a VerifiedMessage is made by Verifier.verify only"
+_MADE_BY: Final = "a VerifiedMessage is made only by Verifier.verify"
 
 _REALM = re.compile(r"[a-z0-9-]{1,63}")
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")  # "." and ".." are refused separately
@@ -241,7 +241,7 @@ class VerifiedMessage:
         return self
 
     def __getstate__(self) -> NoReturn:
-        raise TypeError("a VerifiedMessage is not pickled: send the message and verify it there")
+        raise TypeError("a VerifiedMessage cannot be pickled: send the message and verify it there")
 
     def __setstate__(self, _: object) -> NoReturn:  # without it, that of dataclasses would accept any state
         raise TypeError(_MADE_BY)

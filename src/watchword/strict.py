@@ -77,7 +77,7 @@ def from_base64url(text: object) -> bytes:
 def _members(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise ValueError("a name twice in one object: write each field once")
+        raise ValueError("a duplicate name in one object: write each field once")
     return members
 
 

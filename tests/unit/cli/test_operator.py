@@ -196,7 +196,7 @@ def test_the_log_shows_what_counts_and_what_does_not(run: Run, entries: Entries)
     assert ended.lines[6]["operator"] == SEC
     assert "not a statement" in str(ended.lines[6]["why_not"])
     assert "key" in str(ended.lines[7]["why_not"])
-    assert str(ended.lines[8]["why_not"]).startswith("unsigned: no header")
+    assert str(ended.lines[8]["why_not"]).startswith("unsigned: no Watchword header")
     assert "DOES NOT COUNT: unsigned" in run("control", "log", "-c", "oncall.toml").out
 
 

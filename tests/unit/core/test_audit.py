@@ -189,7 +189,7 @@ def test_an_agent_is_one_principal_in_one_realm() -> None:
     """Promise: a signer and a verifier of different agents are not joined, and a pure consumer says how to sign."""
     alone = Watchword.of(verifier=World(principal=ALICE).verifier, signer=signer())
     assert alone.signer.principal == ALICE
-    with pytest.raises(ConfigurationError, match="one process is one agent"):
+    with pytest.raises(ConfigurationError, match="signer and verifier differ"):
         Watchword.of(verifier=World(principal=BOB).verifier, signer=signer())
     with pytest.raises(ConfigurationError, match=r"\[signer\]"):
         _ = Watchword.of(verifier=World().verifier).signer

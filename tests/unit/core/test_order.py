@@ -147,7 +147,7 @@ DETAILS = {
     "4-stale": r"\d+ s old, and max_age is 300 s, max_skew 5 s",
     "4-from_future": r"\d+ s ahead, and .*, max_skew 5 s: set the clocks",
     "4-expired": r"s after its own end \(exp\)",
-    "5-unknown_key": r"key 'alice-1' in none of \[\[keys\]\]",
+    "5-unknown_key": r"key 'alice-1' is not in \[\[keys\]\]",
     "5-wrong_principal": "key 'alice-1' belongs to another principal",
     "5-key_not_valid": r"key 'alice-1': used \d+ s after its end",
     "5-key_revoked": r"key 'alice-1': revoked \d+ s ago",

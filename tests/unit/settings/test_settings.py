@@ -144,7 +144,7 @@ def test_a_control_log_that_could_be_rolled_back() -> None:
         *(({"realm": "prod", "policy": {"allow": [{"principal": name, "channels": []}]}}, "allow.0") for name in SLIPS),
         ({"realm": "prod", "policy": {"contained": ["a\x00"]}}, "without control characters"),
         ({"realm": "prod", "policy": {"contained": ["agent://acme/plan*"]}}, "may stand for a whole part"),
-        ({"realm": "prod", "policy": {"contained": ["agent://acme/**/x"]}}, r"last '\*\*' for the rest"),
+        ({"realm": "prod", "policy": {"contained": ["agent://acme/**/x"]}}, r"final '\*\*' for the rest"),
         (
             {"realm": "prod", "policy": {"allow": [{"principal": "agent:/acme/**", "channels": []}]}},
             "allow.0.principal",
@@ -182,7 +182,7 @@ def test_a_wrong_value_is_refused(document: dict[str, object], complaint: str) -
         ({"allow": [{"principal": "a", "channels": ["nats://prd/a"]}]}, "not in this process's realm 'prod'"),
         ({"allow": [{"principal": "a", "channels": ["amqp://prod/a"]}]}, "policy.allow: channel 'amqp"),
         ({"allow": [{"principal": "a", "channels": []}]}, "name at least one channel"),
-        ({"allow": [{"principal": "a", "channels": ["nats://prod/task*"]}]}, "stands for one token"),
+        ({"allow": [{"principal": "a", "channels": ["nats://prod/task*"]}]}, "for one whole token"),
         ({"allow": [{"principal": "a", "channels": ["kafka://prod/*.tasks"]}]}, "at its end matches any ending"),
     ],
 )

@@ -93,7 +93,7 @@ def test_headers_are_added_after_those_of_the_message() -> None:
         ("{", "not JSON: .* at character 2"),
         ("[" * 100_000, "nested too deeply"),
         ("[]", "not a JSON object: write"),
-        ('{"channel": "kafka://prod/a", "channel": "kafka://prod/b"}', "a name twice"),
+        ('{"channel": "kafka://prod/a", "channel": "kafka://prod/b"}', "a duplicate name"),
         ('{"channel": "kafka://prod/a", "appended_at": NaN}', "NaN is not a number"),
         ('{"channel": "kafka://prod/a", "offset": %s}' % ("9" * 5000), "5000 digits"),
         ('{"channel": "kafka://prod/a", "valeu": null}', "unknown field 'valeu': use appended_at, appended_between"),
