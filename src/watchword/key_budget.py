@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from watchword.errors import Shed
 from watchword.keys import VerificationKey, listed
+from watchword.plugged import answer
 
 if TYPE_CHECKING:
     from collections import deque
@@ -133,7 +134,7 @@ class KeyBudget:
         self._unfamiliar_under_way += 1
         begun = self._clock()
         try:
-            key = await source.find(*pair)
+            key = await answer(source.find(*pair))
         except Exception:
             self._failed(self._clock() - begun)
             raise

@@ -19,6 +19,7 @@ from watchword.algorithms import (
 from watchword.envelope import MAX_KEY_ID_BYTES
 from watchword.errors import ConfigurationError
 from watchword.message import is_principal
+from watchword.plugged import answer
 from watchword.strict import base64url
 
 if TYPE_CHECKING:
@@ -302,7 +303,7 @@ class KeyChain:
         failure: Exception | None = None
         for source in self._sources:
             try:
-                key = await source.find(principal, key_id)
+                key = await answer(source.find(principal, key_id))
             except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
                 failure = error
                 continue

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from watchword.errors import ConfigurationError, Reason, Rejected, Unavailable
 from watchword.message import MAX_HEADERS
+from watchword.plugged import answer
 from watchword.policy import Rate
 from watchword.quarantine_copy import UNDETERMINED, Copy, HeaderStyle, is_copy, make_copy
 
@@ -144,7 +145,7 @@ class CappedQuarantine(ABC):
             copy = copy.pointer()
         self._budgets[budget].spend(copy.size)
         try:
-            written = await self.write(copy)
+            written = await answer(self.write(copy))
         except Exception as error:  # whatever it is, the reader must be able to continue
             self._failed_at = self._clock()
             detail = error.detail if isinstance(error, Unavailable) else type(error).__name__

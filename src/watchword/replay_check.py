@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from watchword.errors import Reason, Rejected, Unavailable
 from watchword.guard import MemoryReplayStore
 from watchword.message import log_name
+from watchword.plugged import answer
 from watchword.quota import Bounds
 from watchword.replay import Admission, BulkStore, told_of
 from watchword.stretch import Stretch, parted
@@ -229,10 +230,10 @@ class ReplayCheck:
         answers: list[object] = []
         try:
             if isinstance(self._store, BulkStore) and len(claims) > 1:
-                answers += await self._store.claim_many(claims)
+                answers += await answer(self._store.claim_many(claims))
             else:
                 for claim in claims:
-                    answers.append(await self._store.claim(claim))
+                    answers.append(await answer(self._store.claim(claim)))
         except Exception as error:  # noqa: BLE001 - after any failure the message is not judged
             answers.append(error)
         return answers

@@ -11,6 +11,7 @@ from watchword.encoding import sig_structure
 from watchword.errors import Pending, Reason, Rejected, Shed, Unavailable
 from watchword.keys import VerificationKey
 from watchword.merkle import whole_root
+from watchword.plugged import answer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -44,7 +45,7 @@ _SEVERAL: Final = 2
 async def find_key(keys: KeySource, principal: str, key_id: bytes) -> VerificationKey | Reason:
     """Check 5: return the principal's key of this id, or why there is none; the source is not taken at its word."""
     try:
-        key: object = await keys.find(principal, key_id)
+        key: object = await answer(keys.find(principal, key_id))
     except (Pending, Shed):
         raise
     except Exception as error:

@@ -18,6 +18,7 @@ from watchword.keys import (
     check_key_id,
 )
 from watchword.message import ENVELOPE_HEADER, TRACE_HEADERS, Channel, Header, Message, check_realm, is_principal
+from watchword.plugged import answer
 from watchword.unsigned import ClaimsBuilder, drafts_of
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ class Signer:
         by = self._by  # for all of it: while a signature is made, the signer may switch to another key
         for tree in self._trees([claims for claims, _, _ in drafts], by):
             try:
-                signature: object = await by.backend.sign(tree.data)
+                signature: object = await answer(by.backend.sign(tree.data))
             except Unavailable as error:  # which says more than its type does
                 raise Unavailable("signing", error.detail) from error
             except Exception as error:

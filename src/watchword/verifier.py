@@ -30,6 +30,7 @@ from watchword.message import (
     check_realm,
     is_principal,
 )
+from watchword.plugged import answer
 from watchword.rates import IssueRates, RateLimiter
 from watchword.reader import LearningReader, NativeReader
 from watchword.replay import OpenedStore, SharedReplayStore, told_of
@@ -470,7 +471,7 @@ class Verifier:
             await self._opening()
         if isinstance(self.replay, OpenedStore):
             try:
-                await self.replay.start()
+                await answer(self.replay.start())
             except ConfigurationError:
                 raise
             except Exception as error:
