@@ -196,7 +196,7 @@ def test_a_topic_that_is_not_there(settings: Path, kafka_bootstrap: str, unique:
         f"kafka://prod/{unique('none')}",
         "--servers",
         kafka_bootstrap,
-        expect=b"the broker has none of that name, or does not show it to this user\n",
+        expect=b"does not exist on the broker, or this user may not see it\n",
     ) as process:
         assert ended(process) == (2, [])
 

@@ -191,7 +191,7 @@ async def test_k15_a_transaction_commits_nothing_that_nobody_judged(world: World
         world.producer(transactional_id=world.unique("tx")) as producer,
     ):
         assert values(await read(consumer, 2)) == [b"0", b"1"]
-        with pytest.raises(ConfigurationError, match=f"{topic}/0 at 3: only 2 is reached"):
+        with pytest.raises(ConfigurationError, match=f"{topic}/0 at 3: records are verified only up to 2"):
             async with producer.transaction():
                 await producer.send_offsets_to_transaction({tp: told}, group)
         assert (await committed_by(world.bootstrap, group, tp)).offset == 0  # type: ignore[union-attr] # by the start

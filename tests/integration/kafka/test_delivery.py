@@ -350,7 +350,7 @@ async def test_commit_refuses_to_go_beyond_what_was_handed_over(world: World) ->
     tp = TopicPartition(topic, 0)
     async with world.consumer(world.reader(), topic, group_id=group, enable_auto_commit=False) as consumer:
         await read(consumer, 2)
-        with pytest.raises(ConfigurationError, match="only 2 is reached"):
+        with pytest.raises(ConfigurationError, match="records are verified only up to 2"):
             await consumer.commit({tp: 3})
         await consumer.commit({tp: (2, "note")})
         assert await consumer.committed(tp) == 2

@@ -138,10 +138,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"no_ack": True}, "no_ack = false"),
     ({"persist_mode": "async"}, 'persist_mode = "default"'),
-    ({"republish": {"src": ">", "dest": "seen.>"}}, "leave republish out"),
-    ({"subject_transform": {"src": ">", "dest": "moved.>"}}, "leave subject_transform out"),
-    ({"sources": [{"name": "origin"}]}, "leave sources out"),
-    ({"consumer_limits": {"inactive_threshold": 1.0}}, "leave consumer_limits out"),
+    ({"republish": {"src": ">", "dest": "seen.>"}}, "omit republish"),
+    ({"subject_transform": {"src": ">", "dest": "moved.>"}}, "omit subject_transform"),
+    ({"sources": [{"name": "origin"}]}, "omit sources"),
+    ({"consumer_limits": {"inactive_threshold": 1.0}}, "omit consumer_limits"),
 ]
 
 
