@@ -93,7 +93,9 @@ def _entries(data: bytes, most: int = MAX_SET_KEYS) -> list[object]:
     try:
         entries = json_object(data).get("keys")
     except ValueError:
-        raise ConfigurationError('not JSON, not an object, or a duplicate name: write a JWK Set, {"keys": [...]}') from None
+        raise ConfigurationError(
+            'not JSON, not an object, or a duplicate name: write a JWK Set, {"keys": [...]}'
+        ) from None
     if not isinstance(entries, list):
         raise ConfigurationError('no list "keys": write a JWK Set, {"keys": [...]}')
     if len(entries) > most:
