@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 4
 
-.PHONY: help setup native native-audit demo test engines interop lint format bench chaos trust-report sources-report docs docs-serve docs-look lock clean
+.PHONY: help setup native native-audit demo test test-fast engines vectors interop lint style format bench chaos trust-report sources-report docs docs-serve docs-look lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -57,11 +57,14 @@ else
 	@$(BIN)/coverage report --include='adapters/*' --fail-under=95
 endif
 
+test-fast: $(READY) ## what needs no server and is not slow (WORKERS=2)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not broker and not slow' $(ONLY)
+
 # What is not the same with both engines, and what it stands on. All of it is reached by these tests, whichever engine
 # is at work; the others of the core's properties are about machines that know of no engine.
 CORE := tests/unit/core tests/vectors tests/attacks/core \
     $(addprefix tests/properties/test_,bulk.py deliveries.py engines.py signature_sets.py)
-BOTH := engine stretch checks guard slices packed quota hashing keys replay_check signatures verification
+BOTH := algorithms engine stretch checks guard slices packed quota hashing keys replay_check signatures verification
 comma := ,
 space := $() $()
 
@@ -76,20 +79,29 @@ engines: $(READY) ## the core's tests and attacks with each engine (without carg
 	@echo "==> the core with the native engine, for messages that come alone too"
 	@WATCHWORD_ENGINE= $(BIN)/python -m pytest -n auto --dist worksteal --runs-of-one $(CORE)
 
+vectors: $(READY) ## write tests/vectors, one vector a line; a test compares
+	@$(BIN)/python -m tests.vectors.generate
+
 interop: $(READY) ## every test vector in Go, and messages between Go and Python over real brokers (needs Go)
 	@if ! command -v go >/dev/null; then echo "==> Go is not on this machine: the implementation in interop/ did not run"; \
-	elif ! (cd interop && go mod download); then echo "==> Go's modules cannot be had: the implementation in interop/ did not run"; \
+	elif ! (cd interop && go mod download); then echo "==> Go's modules are not available: the implementation in interop/ did not run"; \
 	else \
 	    set -e; (cd interop && gofmt -l . | diff /dev/null - && go vet ./... && go test -count=1 -v ./... | grep -E ' vectors$$| key sets$$|^(ok|FAIL)'); \
 	    $(BIN)/python -m pytest tests/interop; \
 	fi
 
-lint: $(READY) ## format, ruff, mypy --strict, import contracts
+lint: $(READY) style ## format, ruff, mypy --strict, import contracts, language
 	@echo "==> linting"
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+style: $(READY) ## spelling, home-made phrases (tests/style/idioms.py), the records in docs/decisions
+	@echo "==> checking the language"
+	@$(BIN)/codespell
+	@$(BIN)/python -m tests.style.idioms
+	@$(BIN)/python -m tests.style.decisions
 
 format: $(READY) ## let ruff put the code into shape
 	@$(BIN)/ruff check --fix --quiet . || true

@@ -125,7 +125,7 @@ async def verify_one_by_one(judge: Verifier, messages: Sequence[Message]) -> Non
 
 
 async def recall(judge: Verifier, messages: Sequence[Message]) -> None:
-    """Remember what passed in a log before, as a consumer does that starts anew."""
+    """Remember what passed in a log before, as a consumer does that starts over."""
     for begin in range(0, len(messages), CHUNK):
         part = messages[begin : begin + CHUNK]
         if await judge.recall_many(part, check=_each) != len(part):

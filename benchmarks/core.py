@@ -1,6 +1,6 @@
 """The core without a bus, on one CPU: both engines by batch size and value size, beside bare Ed25519 and SHA-256.
 
-Each engine has a process of its own, as have the primitives, and the tree before the engines where it can be had. All
+Each engine has a process of its own, as have the primitives, and the tree before the engines where it is available. All
 of them take turns.
 """
 
@@ -61,7 +61,7 @@ ROWS: Final = {
 """What both engines are compared by, as the report names it.
 
 ``one`` has a signature for each message, and verifies as many at once as with batches; of ``lone`` ones only a single
-one is there at a time. ``rebuild`` is what a reader recalls that starts anew, once the broker has given it.
+one is there at a time. ``rebuild`` is what a reader recalls that starts over, once the broker has given it.
 """
 
 _BEFORE: Final = "before"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 METHOD: Final = {
     "repetitions": "interleaved (A B A B ...), after one round that does not count; medians, with least and greatest",
     "garbage": "collected before each repetition, what was prepared is frozen; the collector stays on meanwhile",
-    "clock": "time.perf_counter, of one machine",
+    "clock": "time.perf_counter, of one machine; for algorithms time.process_time",
     "processes": (
         "fresh ones for each part: one for each engine, one for what it is compared with, on a bus some for each kind"
         " of client; core, peers and scaling on one CPU, where a process can be pinned"
@@ -76,14 +76,16 @@ def rate(count: int, work: Callable[[], object]) -> float:
     return count / (time.perf_counter() - begun)
 
 
-def async_rate(count: int, work: Callable[[], Awaitable[object]]) -> float:
+def async_rate(
+    count: int, work: Callable[[], Awaitable[object]], clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Do as ``rate`` does on an event loop, the start of which does not count."""
     tidy()
 
     async def timed() -> float:
-        begun = time.perf_counter()
+        begun = clock()
         await work()
-        return count / (time.perf_counter() - begun)
+        return count / (clock() - begun)
 
     return asyncio.run(timed())
 

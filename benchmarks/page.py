@@ -1,6 +1,7 @@
-"""The report in Markdown, as docs/performance.md shows it: what has not been measured is left out.
+"""The report in Markdown, as the documentation shows it: what has not been measured is left out.
 
-``python -m benchmarks.page``, in the checkout's directory, puts the tables of the last report into that document.
+``python -m benchmarks.page``, in the checkout's directory, puts the tables of the last report into performance.md and
+post-quantum.md.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from .algorithms import BATCHES, WHATS
 from .core import BATCH, SIZE, SIZES, Case
 from .primitives import NAME as PRIMITIVES
 from .stages import PYTHON, rates_on
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
 Report = dict[str, Any]
+DOCUMENTS: Final = ("performance.md", "post-quantum.md")
+"""Where the tables stand."""
+
 _ON_A_BUS: Final = (
     ("kafka", "produce", "tuned", "Kafka, `send`"),
     ("kafka", "produce", "defaults", "Kafka, `send`, aiokafka's defaults"),
@@ -96,6 +101,30 @@ def _engines(report: Report) -> Iterator[str]:
     for what, label in _ROWS.items():
         found = (engines[name].get(what) for name in names)
         yield _row((label, *("" if one is None else f"{one['us']:.1f}" for one in found)))
+
+
+def _algorithms(report: Report) -> Iterator[str]:
+    """Show what each algorithm does by batch size, with each engine."""
+    figures = report["algorithms"]["figures"]
+    rates = {(engine, *_case(row)): f"{row['per_second']:,.0f}" for engine in figures for row in figures[engine]}
+    names = [f"{what}, {_COLUMNS[engine]}" for engine in figures for what in WHATS]
+    yield from _head("one core, messages a second of processor time", *names)
+    for batch in BATCHES:
+        for algorithm in dict.fromkeys(row["algorithm"] for row in next(iter(figures.values()))):
+            cells = (rates[engine, algorithm, what, batch] for engine in figures for what in WHATS)
+            yield _row((f"{algorithm}, " + ("one by one" if batch == 1 else f"batch of {batch}"), *cells))
+
+
+def _case(row: Report) -> tuple[str, str, int]:
+    return row["algorithm"], row["what"], row["batch"]
+
+
+def _characters(report: Report) -> Iterator[str]:
+    """Show how long an envelope is, and what is left of it in a compressed batch."""
+    yield from _head("envelope, characters", "alone", "batch of 64", "batch of 256", "of 64, zstd", "of 256, zstd")
+    for algorithm, sizes in report["algorithms"]["characters"].items():
+        names = ("batch1", "batch64", "batch256", "batch64_zstd", "batch256_zstd")
+        yield _row((algorithm, *(f"{sizes[name]:,}" for name in names)))
 
 
 def _core(report: Report) -> Iterator[str]:
@@ -188,6 +217,8 @@ _BLOCKS: Final[Mapping[str, tuple[set[str], Callable[[Report], Iterator[str]]]]]
     "peers": ({"peers"}, _peers),
     "engines": ({"core"}, _engines),
     "core": ({"core"}, _core),
+    "algorithms": ({"algorithms"}, _algorithms),
+    "characters": ({"algorithms"}, _characters),
     "buses": ({"brokers"}, _buses),
     "latency": ({"latency_us"}, _latency),
     "limits": ({"kafka", "peers"}, _limits),
@@ -198,9 +229,11 @@ _BLOCKS: Final[Mapping[str, tuple[set[str], Callable[[Report], Iterator[str]]]]]
 
 
 def main() -> None:
-    """Put the figures of the last report into docs/performance.md."""
-    document, report = Path("docs/performance.md"), json.loads(Path("build/reports/bench.json").read_text())
-    document.write_text(filled(document.read_text(), report))
+    """Put the figures of the last report into the documents that show them."""
+    report = json.loads(Path("build/reports/bench.json").read_text())
+    for name in DOCUMENTS:
+        document = Path("docs", name)
+        document.write_text(filled(document.read_text(), report))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NAME: Final = "bench.json"
 FORMAT: Final = 2
-"""What is written otherwise is not added to, but begun anew."""
+"""What is written otherwise is not added to, but started over."""
 
 OWN_FILES: Final = ("memory", "stores", "ready", "starts")
 """Parts whose figures are in a file of their own as well."""

@@ -39,7 +39,7 @@ class Options:
 
 
 def run(names: Sequence[str], options: Options) -> None:
-    """Measure these parts; none at all: what takes no longer than minutes, on the brokers that are to be had."""
+    """Measure these parts; none at all: what takes no longer than minutes, on the brokers that are available."""
     if unknown := [name for name in names if name not in PARTS]:
         raise ConfigurationError(f"{', '.join(unknown)}: no such part; choose from {', '.join(PARTS)}")
     report, console = Report(options.reports), Console()
@@ -132,6 +132,7 @@ def _starts(options: Options) -> Iterator[Found]:
 
 PARTS: Final[Mapping[str, Callable[[Options], Iterator[Found]]]] = {
     "core": _alone("core"),
+    "algorithms": _alone("algorithms"),
     "peers": _alone("peers"),
     "buses": _buses,
     "memory": _alone("memory"),
@@ -140,4 +141,4 @@ PARTS: Final[Mapping[str, Callable[[Options], Iterator[Found]]]] = {
     "ready": _ready,
     "starts": _starts,
 }
-DEFAULT: Final = ("core", "peers", "buses", "memory", "stores", "scaling", "starts")
+DEFAULT: Final = ("core", "algorithms", "peers", "buses", "memory", "stores", "scaling", "starts")

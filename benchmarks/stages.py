@@ -53,7 +53,7 @@ def kinds() -> dict[str, str]:
 
 
 def is_ours(kind: str) -> bool:
-    """Tell whether a client of this kind signs and verifies."""
+    """Return True if a client of this kind signs and verifies."""
     return kind not in {PLAIN, EQUAL}
 
 

@@ -65,6 +65,22 @@ def _engines(engines: Report, core: Report) -> Table:
     return table
 
 
+def _algorithms(report: Report) -> Iterator[Table]:
+    found = report["algorithms"]
+    title = f"signature algorithms, values of {found['value_bytes']} bytes, messages per second of processor time"
+    engines = list(found["figures"])
+    table = _table(title, ("how", "what", "batch", *engines))
+    for rows in zip(*found["figures"].values(), strict=True):
+        first = rows[0]
+        rates = (f"{row['per_second']:,.0f}" for row in rows)
+        table.add_row(first["algorithm"], first["what"], str(first["batch"]), *rates)
+    yield table
+    table = _table("characters of an envelope", ("how", *next(iter(found["characters"].values()))))
+    for algorithm, sizes in found["characters"].items():
+        table.add_row(algorithm, *(f"{size:,}" for size in sizes.values()))
+    yield table
+
+
 def _peers(report: Report) -> Iterator[Table]:
     peers = report["peers"]
     title = f"{peers['value_bytes']} bytes, one CPU, median of {peers['repeats']} (least, greatest)"
@@ -191,6 +207,7 @@ def _number(ratio: float) -> str:
 
 _TABLES: Final[Mapping[str, Callable[[Report], Iterator[Table]]]] = {
     "core": _core,
+    "algorithms": _algorithms,
     "peers": _peers,
     "buses": _buses,
     "memory": _memory,

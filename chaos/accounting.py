@@ -38,7 +38,7 @@ class Figures:
     first delivery.
 
     ``answers_wrong`` reached a requester although they answer another request. ``honest_lost_behind_cut`` were taken by
-    the stream's limits or a purge before a reader had them, or are stale for a memory that had to begin anew.
+    the stream's limits or a purge before a reader had them, or are stale for a memory that had to start over.
     ``excused`` lists the messages of this, of ``honest_lost_by_bus`` and of ``copies_came_first`` by the event that
     excuses them; ``unexcused`` are those without such an event.
     """

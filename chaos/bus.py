@@ -101,7 +101,7 @@ class Leading(Protocol):
     """A bus whose consumers and leaders can be replaced under those who read."""
 
     async def recreate(self) -> None:
-        """Delete the shared consumer, and make it anew."""
+        """Delete the shared consumer, and recreate it."""
         ...
 
     async def step_down(self) -> None:

@@ -86,7 +86,7 @@ class Excuses:
         return None
 
     def lost_on_log(self, name: str) -> str | None:
-        """Return why a stream has lost a message, or why a reader or a store that began anew could not believe it."""
+        """Return why a stream has lost a message, or why a reader or a store that started over could not believe it."""
         position = self._evidence.acked[name]
         sequence = int(position.rpartition("@")[2])
         verdicts = [one for one in self._refusals[name] if one.position == position and one.reason != UNAVAILABLE]

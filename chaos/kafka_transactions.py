@@ -24,7 +24,7 @@ _TIMEOUT_MS: Final = 15_000
 
 
 class Transactor:
-    """Sends in transactions as one principal; its producer is made anew after each failure, as a fatal one demands."""
+    """Sends in transactions as one principal; its producer is recreated after each failure, as a fatal one demands."""
 
     def __init__(self, plan: Plan, principal: str, name: str) -> None:
         self._plan = plan

@@ -215,7 +215,7 @@ class OneStream:
             return before - (await js.stream_info(self._stream)).state.messages
 
     async def recreate(self) -> None:
-        """See ``Leading``; a push consumer's next life would need the deliver subject, so readers make theirs anew."""
+        """See ``Leading``; a push consumer's next life would need the deliver subject, so readers recreate theirs."""
         async with self._plain() as js:
             await js.delete_consumer(self._stream, _DURABLE)
             if self._plan.scene.shape != "push":
@@ -288,7 +288,7 @@ class Reading:
             return []
 
     async def check(self) -> None:
-        """Forget a subscription whose consumer is gone; an ordered one is made anew by the client itself."""
+        """Forget a subscription whose consumer is gone; an ordered one is recreated by the client itself."""
         if self._subscription is None or self._plan.scene.shape == "ordered":
             return
         try:

@@ -186,7 +186,7 @@ class Plan:
     bounds the run from its first message to its last figure.
 
     A worker that lags reads nothing for ``lag_seconds``; at an ``away`` there are no workers for ``away_seconds``.
-    A reader ``resubscribes``; a shared consumer is deleted and made anew at one of the ``recreates``; at ``step_downs``
+    A reader ``resubscribes``; a shared consumer is deleted and recreated at one of the ``recreates``; at ``step_downs``
     the leaders of ``servers`` do so. At a ``leap`` the clock of one worker's store jumps ahead, beyond all that the
     store keeps, and comes back. A stream holds at most ``limit`` messages (0: any number). With ``aliased`` there is a
     second subject to which copies may go. ``quarantine`` is on a stream behind a slow proxy: one that takes everything

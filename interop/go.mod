@@ -3,6 +3,7 @@ module watchword.example/interop
 go 1.25.0
 
 require (
+	filippo.io/mldsa v1.0.0
 	github.com/fxamacker/cbor/v2 v2.9.4
 	github.com/nats-io/nats.go v1.52.0
 	github.com/twmb/franz-go v1.21.7

@@ -14,7 +14,7 @@ from tests.support import stand_in
 from watchword import engine, verifier
 from watchword_adapters.background import Background
 
-pytest_plugins = ["tests.brokers.plugin", "tests.custody.plugin"]
+pytest_plugins = ["tests.brokers.plugin", "tests.custody.plugin", "tests.kinds"]
 
 # On a busy machine a process that has run its tests takes longer than ten seconds to write down what they covered.
 NodeManager.EXIT_TIMEOUT = 120

@@ -1,4 +1,4 @@
-"""What our own plug-ins are given besides: the presence channel, which is opened for an agent that they make."""
+"""The context of our own plug-ins: also opens the presence channel for an agent that a plug-in creates."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from watchword_adapters.control.presence import PresenceChannel
 
 OpenPresence: TypeAlias = "Callable[[Watchword], PresenceChannel]"
-"""Opens the presence channel: it signs by that agent's key, and reads for nobody."""
+"""Opens the presence channel for an agent, whose key signs; it has no reader of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentContext(Context):
-    """A context of settings; ``presence`` is None where they name no presence channel."""
+    """A context of settings; ``presence`` is None if they name no presence channel."""
 
     presence: OpenPresence | None = None
 
 
 def presence_of(context: Context) -> OpenPresence:
-    """Return how the presence channel is opened; ConfigurationError where there is none."""
+    """Return the function that opens the presence channel; ConfigurationError if there is none."""
     presence = context.presence if isinstance(context, AgentContext) else None
     if presence is None:
         raise ConfigurationError(
-            f'spiffe: certificates go over the presence channel: write presence = "nats://{context.realm}/<subject>" or'
+            f'spiffe: certificates use the presence channel: write presence = "nats://{context.realm}/<subject>" or'
             f' "kafka://{context.realm}/<topic>" under [control]'
         )
     return presence

@@ -1,4 +1,4 @@
-"""Runs what goes on for as long as the process does, in a thread and an event loop of its own."""
+"""Runs coroutines in a separate thread with its own event loop, for as long as the process runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Background:
-    """A thread that begins at once, and ends with all of its works, with ``close``, or with the process."""
+    """A thread that starts at once, and ends with its last coroutine, with ``close``, or with the process."""
 
     def __init__(self, name: str, *works: Callable[[], Coroutine[Any, Any, object]]) -> None:
         self._loop = asyncio.new_event_loop()
@@ -22,23 +22,21 @@ class Background:
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def call(self, function: Callable[..., object], *arguments: object) -> None:
-        """Have a function called in the thread's loop; nothing happens once it has ended."""
+        """Call a function in the thread's event loop; does nothing once the thread has ended."""
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def close(self) -> None:
-        """End the works: each puts in order what it has open."""
+        """Cancel the coroutines; each may still close its connections."""
         self._closed = True
         self.call(self._cancel)
 
     def _cancel(self) -> None:
-        if (
-            self._task is not None and self._closed and not self._task.cancelling()
-        ):  # what it does then is not cut short
+        if self._task is not None and self._closed and not self._task.cancelling():  # its clean-up is not cut short
             self._task.cancel()
 
     async def _work(self) -> None:
-        # gather() would end with the first that ends, and the others be cancelled again while they close connections.
+        # gather() would end at the first error, and cancel the others again while they close connections.
         async with asyncio.TaskGroup() as group:
             for work in self._works:
                 group.create_task(work())
@@ -51,6 +49,6 @@ class Background:
             if not self._task.cancelled():
                 self._task.result()
 
-        # At the end of the process its other threads are gone before this one.
+        # At process exit the executor's threads end before this one.
         with suppress(RuntimeError), asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             runner.run(main())

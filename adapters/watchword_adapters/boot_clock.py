@@ -1,4 +1,4 @@
-"""The machine's own clock, which nobody sets."""
+"""The machine's monotonic clock, which cannot be set."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def since_boot() -> float:
-    """Return seconds since the machine was started, sleep included where the system counts it."""
+    """Return seconds since the machine was started, including sleep if the system counts it."""
     return time.clock_gettime(_CLOCK)

@@ -1,8 +1,8 @@
-"""Keeps a broker for as long as its caller lives: run as a program, for a signal may leave the caller no last word.
+"""Keeps a broker running for as long as its caller lives; a separate program, since a signal may kill the caller.
 
 ``python broker_keeper.py SECONDS DIRECTORY COMMAND...`` runs the command in the directory. When standard input ends,
-because the caller closes it or is gone, however it went, it ends the command, within ``SECONDS`` or by force, and
-removes the directory. It needs the standard library only.
+because the caller closes it or has ended in any way, it ends the command, within ``SECONDS`` or by force, and removes
+the directory. It uses the standard library only.
 """
 
 from __future__ import annotations

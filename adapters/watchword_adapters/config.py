@@ -21,7 +21,6 @@ from watchword.keys import listed, public_half
 from watchword.mistakes import explain
 from watchword.patterns import TokenTree
 from watchword.settings import ControlSettings, KafkaSettings, NatsSettings, SignerSettings
-from watchword.signer import BATCH
 from watchword.spi import Audit, Context, KeyChain, NamedBackend, RenewableKeys, RotatingBackend, ShownBackend
 from watchword.trust import Trust
 from watchword_adapters import plugins
@@ -172,7 +171,7 @@ def _build(
         journal=journal,
         trust=trust,
         clock=clock,
-        batch=BATCH if settings.signer is None else settings.signer.batch,
+        batch=None if settings.signer is None else settings.signer.batch,
         audit=audit,
         quarantine=settings.to_quarantine(),
     )

@@ -1,4 +1,4 @@
-"""Writes copies into quarantine beside the traffic: readers hand messages over, and never wait for a copy."""
+"""Writes quarantine copies in the background: readers offer messages, and need not wait for the copy."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     Then: TypeAlias = Callable[[bool], Awaitable[None]]
 
 SIDE_BY_SIDE: Final = 64
-"""Copies that are written at once, so that a round trip of 20 ms allows 3,200 in a second and not 50."""
+"""Copies written concurrently, so that a round trip of 20 ms allows 3,200 per second and not 50."""
 
 LONGEST: Final = 60.0
-"""Seconds after which a copy is given up, whatever a quarantine that somebody plugged in does meanwhile."""
+"""Time limit for a copy in seconds, also for a custom quarantine that hangs."""
 
 FAREWELL: Final = 5.0
-"""Seconds for which closing waits for the copies that are on their way."""
+"""Seconds for which closing waits for pending copies."""
 
 _LAST: Final = 1.0
-"""Seconds for which closing waits for what it cancelled."""
+"""Seconds for which closing waits for cancelled tasks."""
 
 
 class _Offer(NamedTuple):
@@ -39,10 +39,10 @@ class _Offer(NamedTuple):
 
 
 class Copies:
-    """The messages of one client that are on their way into ``quarantine``.
+    """The pending quarantine copies of one client.
 
-    All clients that are given the same quarantine share its room, so what waits is bounded in each process. A rejected
-    message that leaves no copy is counted (``left_out``); for one that could not be judged that is up to the caller.
+    All clients with the same quarantine share its limit of pending messages, so that memory is bounded per process. A
+    rejected message without a copy is counted (``left_out``); for one that could not be judged the caller does that.
     """
 
     def __init__(self, quarantine: Quarantine, audit: Audit) -> None:
@@ -57,10 +57,10 @@ class Copies:
         self._is_closed = self._has_failed = False
 
     def offer(self, message: Message, verdict: Rejected | Unavailable, then: Then | None = None) -> bool:
-        """Hand a message over, and return True; False where there is no room for it.
+        """Queue a message for copying and return True; False if there is no space for it.
 
-        ``then`` is awaited with True once its copy is kept, with False once it is known that none will be; it never is
-        where closing comes first.
+        ``then`` is awaited with True once the copy is stored, or with False once it is known that it will not be; it is
+        never awaited if closing comes first.
         """
         if self._is_closed or not self._room.take(message, verdict):
             self._no_room(verdict)
@@ -75,7 +75,7 @@ class Copies:
         return True
 
     async def ask(self, message: Message, verdict: Rejected | Unavailable) -> bool:
-        """Hand a message over, and return True once its copy is kept."""
+        """Queue a message, and return True once its copy is stored; False if it will not be."""
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
         async def then(kept: bool) -> None:  # noqa: FBT001 - the only argument
@@ -85,7 +85,7 @@ class Copies:
         return self.offer(message, verdict, then) and await answer
 
     async def written(self, seconds: float) -> None:
-        """Wait until all that was handed over so far is written or left out, at most so many seconds."""
+        """Wait until every message queued so far is written or left out, for at most ``seconds``."""
         last, loop = self._number, asyncio.get_running_loop()
         until = loop.time() + seconds
         while self._open and next(iter(self._open)) <= last and (left := until - loop.time()) > 0:
@@ -94,7 +94,7 @@ class Copies:
             await asyncio.wait((self._progress,), timeout=left)
 
     async def close(self, seconds: float | None = None) -> None:
-        """Take no more, wait for what is on its way, and leave out what is not written in time (``FAREWELL``)."""
+        """Accept no more, wait for pending copies, and leave out those not written in time (``FAREWELL``)."""
         self._is_closed = True
         await self.written(FAREWELL if seconds is None else seconds)
         workers = self._workers - {asyncio.current_task()}
@@ -103,11 +103,11 @@ class Copies:
         if workers:  # bounded, for a client may swallow the cancellation
             await asyncio.wait(workers, timeout=_LAST)
         self._waiting.clear()
-        for offer in tuple(self._open.values()):  # those that no worker had begun
+        for offer in tuple(self._open.values()):  # those that no worker had started
             self._end(offer, kept=False)
 
     def reopen(self) -> None:
-        """Take messages again."""
+        """Accept messages again."""
         self._is_closed = False
 
     async def _work(self) -> None:
@@ -125,21 +125,21 @@ class Copies:
         try:
             async with asyncio.timeout(LONGEST):
                 return await self._quarantine.put(offer.message, offer.verdict)
-        except Unavailable:  # counted and told there
+        except Unavailable:  # counted and logged there
             return False
-        except Exception as error:  # noqa: BLE001 - a quarantine that somebody plugged in must not end the writing
+        except Exception as error:  # noqa: BLE001 - a custom quarantine must not end the worker
             if not self._has_failed:
                 self._has_failed = True
                 self._audit.warn(
                     "quarantine.failed",
                     error=type(error).__name__,
-                    cost="such messages leave no copy, and are counted",
-                    remedy="put() of a quarantine raises nothing but Unavailable, within seconds",
+                    cost="such messages have no copy, and are counted",
+                    remedy="put() of a quarantine must return within seconds, and raise nothing but Unavailable",
                 )
             return False
 
     def _end(self, offer: _Offer, *, kept: bool) -> None:
-        if self._open.pop(offer.number, None) is None:  # closing did not wait for it
+        if self._open.pop(offer.number, None) is None:  # closing has already left it out
             return
         self._room.give_back(offer.message, offer.verdict)
         if not kept and isinstance(offer.verdict, Rejected):

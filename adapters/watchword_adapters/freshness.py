@@ -1,8 +1,8 @@
-"""How long what was judged ahead of its handler may wait for it."""
+"""How long a verdict may be old when its message reaches the handler."""
 
 from __future__ import annotations
 
 from typing import Final
 
 FRESH: Final = 1.0
-"""Seconds for which a verdict stands: whoever is slower to take a message has it judged once more."""
+"""Seconds for which a verdict holds; after that the message is judged again before delivery."""

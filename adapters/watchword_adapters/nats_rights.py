@@ -1,4 +1,4 @@
-"""What a NATS server refuses to a user for want of a right, which nats-py tells nobody but the error callback."""
+"""Errors for rights that a NATS user lacks, which nats-py reports only to the error callback."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _REFUSAL: Final = re.compile('permissions violation for (publish|subscription) t
 
 
 class NotAllowed(errors.TimeoutError):
-    """What this user has no right to; with nats-py it is a time-out, for nothing tells a request of the refusal.
+    """A right that this user lacks; in nats-py a time-out, since a request does not learn of the refusal.
 
     Each of ``rights`` is "publish to SUBJECT" or "subscribe to SUBJECT".
     """
@@ -31,9 +31,9 @@ class NotAllowed(errors.TimeoutError):
 
 
 def refused_right(told: str) -> tuple[str, str]:
-    """Return verb ("publish" or "subscription") and subject of what a server refused; both empty for another error.
+    """Return verb ("publish" or "subscription") and subject of a server's refusal; both empty for any other error.
 
-    nats-py gives its errors in lower case, and so the subject.
+    nats-py lowercases its errors, including the subject.
     """
     found = _REFUSAL.search(told)
     return ("", "") if found is None else (found[1].lower(), found[2].lower())

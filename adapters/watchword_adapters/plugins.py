@@ -1,8 +1,8 @@
-"""Key sources, signers and replay stores by name: ours and third parties' register alike, as entry points.
+"""Key sources, signers and replay stores by name: ours and third parties' are registered alike, as entry points.
 
 The groups are ``watchword.key_sources``, ``watchword.signers`` and ``watchword.replay_stores``. An entry point names a
-callable that takes the options of its table and a ``Context``, and returns the port's implementation. It raises
-ConfigurationError, or lets pydantic's ValidationError out, for options that it does not like.
+callable that takes the options of its table and a ``Context``, and returns an implementation of the port. For invalid
+options it raises ConfigurationError or pydantic's ValidationError.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ REPLAY_STORES: Final = "watchword.replay_stores"
 
 
 class _Factory(Protocol):
-    """What an entry point names."""
+    """The callable that an entry point names."""
 
     def __call__(self, options: Mapping[str, Any], context: Context) -> KeySource | NamedBackend | ReplayStore: ...
 
 
 def find(group: str, name: str, *, where: str) -> _Factory:
-    """Return the factory registered under ``name``; ConfigurationError, led by ``where``, unless there is just one."""
+    """Return the factory registered under ``name``; ConfigurationError, led by ``where``, unless it is unique."""
     registered = entry_points(group=group)
     found = {entry.value: entry for entry in registered if entry.name == name}
     if not found:
@@ -44,7 +44,7 @@ def find(group: str, name: str, *, where: str) -> _Factory:
     try:
         factory: _Factory = entry.load()
     except Exception as error:
-        # Two plug-ins may want one library: then the extra of this one's own name brings all that it wants.
+        # Two plug-ins may need one library: then the extra with this one's name installs everything it needs.
         extra = name if name in (metadata("watchword").get_all("Provides-Extra") or ()) else None
         hint = what_to_install(error, extra) if isinstance(error, ModuleNotFoundError) else None
         told = hint or f"{entry.value} cannot be loaded: {error}"

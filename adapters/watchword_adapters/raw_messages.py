@@ -1,4 +1,4 @@
-"""Messages as a client gives them, of which most are judged without ever being made Messages."""
+"""Base class for a client's raw messages, which the native engine can judge without converting them to Messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Raw = TypeVar("Raw")
 
 
 class RawMessages(Sequence["Message"], ABC, Generic[Raw]):
-    """What the verifier judges; each is made a Message when somebody asks for it, and stays that."""
+    """A sequence of Messages; each is converted on first access and then cached."""
 
     def __init__(self, raws: Iterable[Raw]) -> None:
         self._raws: Final = list(raws)
@@ -26,7 +26,7 @@ class RawMessages(Sequence["Message"], ABC, Generic[Raw]):
 
     @abstractmethod
     def message(self, raw: Raw) -> Message:
-        """Return what the client gave as the message that it is."""
+        """Return a raw message as a Message."""
 
     @abstractmethod
     def run(self, native: Native, now: float, max_age: float, max_skew: float, *, recalled: bool) -> Run:

@@ -1,7 +1,7 @@
-"""Driving quarantined messages again: what the buses have in common.
+"""Verifies quarantined messages again: what the buses have in common.
 
-A copy is only a pointer. The original is read again at its position, through every check and the guard against replays;
-where it is gone the copy is judged as a message that comes in now, without a position. Nothing is published.
+A copy is only a pointer. The original is reread at its position and passes every check, including the replay check; if
+it is gone, the copy is judged as a message that arrives now, without a position. Nothing is published.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Verdict: TypeAlias = VerifiedMessage | Rejected | Unavailable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """What stands in a quarantine under ``id`` (``partition/offset``, or a stream's sequence).
+    """An entry of a quarantine under ``id`` (``partition/offset``, or a stream's sequence).
 
-    ``kept`` is None where it is no copy; ``fault`` says why.
+    ``kept`` is None if it is not a copy; ``fault`` says why.
     """
 
     id: str
@@ -61,14 +61,14 @@ class Redriven:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """Which copies to drive again: by id, by reason and by channel (URI); None for any."""
+    """Selects copies by id, by reason and by channel (URI); None for any."""
 
     ids: Container[str] | None = None
     reasons: Container[str] | None = None
     channels: Container[str] | None = None
 
     def takes(self, stored: Stored) -> bool:
-        """Tell whether this one is to be driven again."""
+        """Return True if a stored entry is selected."""
         kept = stored.kept
         if kept is None or (self.ids is not None and stored.id not in self.ids):
             return False
@@ -80,9 +80,9 @@ ANY = Choice()
 
 
 def onlooker(watchword: Watchword) -> Watchword:
-    """Return an agent that knows nobody and drops nothing: it reads along, or in a quarantine, where nothing verifies.
+    """Return an agent that knows no keys and drops nothing, for reading where nothing verifies, as in a quarantine.
 
-    It remembers nothing either, so the shortest window will do: less of a log is read before what it was asked for.
+    It remembers nothing either, so its window is the shortest: less of a log is read before the requested messages.
     """
     require(watchword)
     replay, policy = MemoryReplayStore(horizon=None), Policy(mode=Mode.OBSERVE, max_age=1, max_skew=0)
@@ -90,13 +90,13 @@ def onlooker(watchword: Watchword) -> Watchword:
 
 
 def judge(watchword: Watchword) -> Watchword:
-    """Return an agent that judges as ``watchword`` does, tells each verdict, and has a replay memory of its own.
+    """Return an agent that judges like ``watchword``, returns each verdict, and has its own replay memory.
 
-    Its memory is that of one who reads a log alone; a shared store has nothing on the reader that this one is.
+    Its memory is that of an exclusive reader; a shared store has no entry of this reader.
     """
     require(watchword, reads=True)
     own = watchword.verifier
-    policy = replace(own.policy, mode=Mode.OBSERVE, channels=())  # which may enforce
+    policy = replace(own.policy, mode=Mode.OBSERVE, channels=())  # channels may enforce
     memory = MemoryReplayStore(horizon=policy.horizon)
     judging = Watchword(
         realm=own.realm,
@@ -120,7 +120,7 @@ async def judged_copy(judging: Watchword, stored: Stored, kept: Kept) -> Redrive
 
 
 class _OpenToAll:
-    """A memory that stands for a shared store, so that a message needs no signed partition; it admits any reader."""
+    """A memory that acts as a shared store, so that messages need no signed partition; it admits any reader."""
 
     def __init__(self, memory: MemoryReplayStore) -> None:
         self._memory = memory
@@ -129,7 +129,7 @@ class _OpenToAll:
         """See ``ReplayStore.claim``."""
         return await self._memory.claim(claim)
 
-    async def birth(self, reader: str) -> ReaderBirth | None:  # noqa: ARG002 - whichever it is
+    async def birth(self, reader: str) -> ReaderBirth | None:  # noqa: ARG002 - the same for every reader
         """See ``SharedReplayStore.birth``."""
         return ReaderBirth(floor=-inf)
 

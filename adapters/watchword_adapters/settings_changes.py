@@ -1,4 +1,4 @@
-"""Says in what two settings differ: by name, and of the policy by value; nothing else's value is shown in a log."""
+"""Describes how two settings differ: by name, and for the policy by value, since other values must not be logged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def changes(before: Settings, after: Settings) -> list[str]:
-    """Return a few words for each setting that differs, as ``policy.mode observe -> enforce``."""
+    """Return a short text for each setting that differs, such as ``policy.mode observe -> enforce``."""
     told = []
     for name in type(after).model_fields:
         old, new = getattr(before, name), getattr(after, name)
@@ -28,7 +28,7 @@ def changes(before: Settings, after: Settings) -> list[str]:
 
 
 def _fields(old: BaseModel, new: BaseModel) -> Iterator[tuple[str, object, object]]:
-    """Yield the fields that differ, the options of plug-ins included, and what they were and are."""
+    """Yield the fields that differ, including options of plug-ins, with old and new value."""
     was, now = ({**dict(model), **(model.model_extra or {})} for model in (old, new))
     for field in dict.fromkeys((*was, *now)):
         if was.get(field) != now.get(field):
@@ -36,7 +36,7 @@ def _fields(old: BaseModel, new: BaseModel) -> Iterator[tuple[str, object, objec
 
 
 def _values(was: object, now: object) -> str:
-    """Show what a value of the policy was and is; of a list, how many stand in it."""
+    """Return an old and a new value of the policy as text; for a list, its length."""
     if isinstance(was, list) and isinstance(now, list):
         return f" {len(was)} -> {len(now)} entries"
     if isinstance(was, float) and isinstance(now, float):

@@ -1,4 +1,4 @@
-"""Reads ``watchword.toml`` and the environment; every mistake in them becomes one line that says what to write."""
+"""Reads ``watchword.toml`` and the environment; every mistake becomes a one-line error that says what to write."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PREFIX: Final = "WATCHWORD_"
 DELIMITER: Final = "__"
 MAX_FILE_BYTES: Final = 8 * 1024 * 1024
-"""Room for tens of thousands of rules; such a file takes seconds to read."""
+"""Enough for tens of thousands of rules; such a file takes seconds to read."""
 
 _SECTIONS: Final = ("policy", "quarantine", "replay", "signer", "nats", "kafka", "telemetry")
 _SIMILAR: Final = 0.75
@@ -32,7 +32,7 @@ SERVICE_VARIABLE: Final = re.compile(
     r"_(?:(?P<host>SERVICE_HOST|PORT_\d+_(?:TCP|UDP|SCTP)_ADDR)|(?P<port>SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_\d+_(?:TCP|UDP|SCTP)_PORT)"
     r"|(?P<url>PORT(?:_\d+_(?:TCP|UDP|SCTP))?)|(?P<protocol>PORT_\d+_(?:TCP|UDP|SCTP)_PROTO))$"
 )
-"""How the variables end that Kubernetes sets for each service, by what is in them."""
+"""Suffixes of the variables that Kubernetes sets for each service, by the kind of value."""
 
 _SERVICE_VALUES: Final = {
     "host": re.compile(r"[0-9A-Fa-f.:]+"),
@@ -43,7 +43,7 @@ _SERVICE_VALUES: Final = {
 
 
 class _Environment(Settings, BaseSettings):
-    """The same settings, as environment variables name them; lists stay text until they are validated."""
+    """The same settings, read from environment variables; lists stay text until they are validated."""
 
     model_config = SettingsConfigDict(
         extra="forbid", env_prefix=PREFIX, env_nested_delimiter=DELIMITER, enable_decoding=False
@@ -51,16 +51,16 @@ class _Environment(Settings, BaseSettings):
 
 
 def read_settings(path: Path) -> Settings:
-    """Return the settings of a file, over which the environment goes; ConfigurationError names the first mistake.
+    """Return the settings of a file, overridden by the environment; ConfigurationError names the first mistake.
 
-    A value's variable is ``WATCHWORD_`` and its name, as ``WATCHWORD_REALM`` or ``WATCHWORD_POLICY__MAX_AGE``; lists
-    are written as JSON.
+    A value's variable is ``WATCHWORD_`` and its name, such as ``WATCHWORD_REALM`` or ``WATCHWORD_POLICY__MAX_AGE``;
+    lists are written as JSON.
     """
     return settings_of(read_text(path), path)
 
 
 def settings_of(data: bytes, path: Path) -> Settings:
-    """Return what ``read_settings`` does, of the file's own text."""
+    """As ``read_settings``, from the file's text."""
     merged = _merge(_parsed(data, path), _environment())
     try:
         return Settings.model_validate(merged)
@@ -69,14 +69,14 @@ def settings_of(data: bytes, path: Path) -> Settings:
 
 
 def read_text(path: Path) -> bytes:
-    """Return the text of a settings file; ConfigurationError where there is none."""
+    """Return the text of a settings file; ConfigurationError if it cannot be read."""
     try:
         with open_regular(path) as (file, _):
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigurationError(f"settings file {path}: {error.strerror}; make one with 'watchword init'") from None
+        raise ConfigurationError(f"settings file {path}: {error.strerror}; create one with 'watchword init'") from None
     if len(data) > MAX_FILE_BYTES:
-        raise ConfigurationError(f"{path}: over {MAX_FILE_BYTES} bytes")
+        raise ConfigurationError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
     return data
 
 
@@ -85,16 +85,16 @@ def _parsed(data: bytes, path: Path) -> dict[str, Any]:
         return tomllib.loads(without_mark(data).decode())
     except UnicodeDecodeError:
         raise ConfigurationError(f"{path}: not UTF-8") from None
-    except ValueError as error:  # TOMLDecodeError, or of a number with thousands of digits
+    except ValueError as error:  # TOMLDecodeError, or a number with thousands of digits
         raise ConfigurationError(f"{path}: not TOML: {error}") from None
     except RecursionError:
         raise ConfigurationError(f"{path}: nested too deeply") from None
 
 
 def _environment() -> dict[str, Any]:
-    """Return what the environment sets; ConfigurationError for a variable meant for us that would be passed over.
+    """Return what the environment sets; ConfigurationError for a variable with our prefix that would be ignored.
 
-    Others may begin alike: an orchestrator names the variables of a service after it.
+    Other variables may have the prefix too: an orchestrator names a service's variables after it.
     """
     source = EnvSettingsSource(_Environment)
     source.env_vars = {
@@ -107,7 +107,7 @@ def _environment() -> dict[str, Any]:
 
 
 def _is_of_service(variable: str, value: str) -> bool:
-    """Return True for what Kubernetes sets for each service: an address, a port or a protocol, under such a name."""
+    """Return True if Kubernetes sets such a variable for a service: an address, a port or a protocol."""
     found = SERVICE_VARIABLE.search(variable.upper())
     return found is not None and bool(_SERVICE_VALUES[found.lastgroup or ""].fullmatch(value))
 
@@ -138,7 +138,7 @@ def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _variable(location: Location) -> str | None:
-    """Name the environment variable that a value came from, if it did."""
+    """Return the environment variable that a value came from; None if it did not."""
     names = [str(part) for part in location]
     given = {variable.upper(): variable for variable in os.environ}
     for length in range(len(names), 0, -1):

@@ -1,4 +1,4 @@
-"""Follows the settings: policy and keys change while a process runs, as one whole or not at all."""
+"""Follows the settings files: applies changes of policy and keys while a process runs, all together or not at all."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from watchword.spi import KeySource, NamedBackend
 
 CHECK_EVERY: Final = 5.0
-"""Seconds between two looks at the files."""
+"""Seconds between two checks of the files."""
 
 _READ_LIMIT: Final = 5.0
-"""Seconds for which messages wait for files that do not answer."""
+"""Seconds for which messages wait for a file system that does not respond."""
 
 
 class Change(NamedTuple):
-    """What is to hold from now on; ``later`` names what was changed and holds only after a restart.
+    """New settings; ``later`` names changed ones that take effect only after a restart.
 
-    ``what`` says for the log in what it differs; ``then`` is called once it holds.
+    ``what`` describes the change for the log; ``then`` is called once it is in effect.
     """
 
     policy: Policy
@@ -37,21 +37,21 @@ class Change(NamedTuple):
 
 
 class Source(Protocol):
-    """What settings are read from."""
+    """Where settings are read from."""
 
     def read(self, *, again: bool) -> Change | None:
-        """Return what has changed since it was last asked; ConfigurationError once for each mistake.
+        """Return what has changed since the last call; raises ConfigurationError once for each mistake.
 
-        If it is asked ``again`` it tells all anew, changed or not.
+        With ``again`` it returns everything, changed or not.
         """
         ...
 
 
 class SettingsWatch:
-    """Looks at the settings every ``check_every`` seconds at most, as messages come or go, and lets an agent switch.
+    """Checks the settings at most every ``check_every`` seconds, as messages come or go, and switches an agent.
 
-    What has a mistake changes nothing and is told; so is what holds only after a restart. ``clock`` is in seconds and
-    never steps back.
+    A mistake changes nothing and is logged; so are changes that need a restart. ``clock`` is in seconds and never steps
+    back.
     """
 
     def __init__(
@@ -75,16 +75,16 @@ class SettingsWatch:
         return self._clock() - self._looked >= self._check_every
 
     async def look(self) -> None:
-        """See ``Watch``; the files are read by another thread, for a disk or a network share may be slow.
+        """See ``Watch``; the files are read in another thread, since a disk or a network share may be slow.
 
-        Nobody waits a second time for one that does not answer.
+        Messages wait only once for one that does not respond.
         """
         loop = asyncio.get_running_loop()
         if self._reading is None or self._reading.get_loop() is not loop:
             self._reading = loop.run_in_executor(None, partial(self._source.read, again=False))
         reading = self._reading
         _, waiting = await asyncio.wait([reading], timeout=0 if reading is self._late else _READ_LIMIT)
-        if reading is not self._reading:  # somebody else has taken what was found
+        if reading is not self._reading:  # another task has taken the result
             return
         self._looked = self._clock()
         if waiting:
@@ -114,4 +114,4 @@ class SettingsWatch:
             self._agent.audit.warn("settings.need_restart", names=", ".join(later), remedy="restart this process")
 
     def _refused(self, detail: str) -> None:
-        self._agent.audit.warn("settings.not_changed", detail=detail, remedy="until then what held before holds")
+        self._agent.audit.warn("settings.not_changed", detail=detail, remedy="the previous ones stay in effect")

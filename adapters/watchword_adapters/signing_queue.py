@@ -1,4 +1,4 @@
-"""Signs with a back-end that takes its time: what comes while it is busy is signed together next."""
+"""Signs with a slow back-end: envelopes that arrive while it is busy are signed together next."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class _Waiting(NamedTuple):
 
 
 class SigningQueue:
-    """Signs envelopes of one signer for tasks of one event loop, in the order in which they come.
+    """Signs envelopes of one signer for the tasks of one event loop, in order.
 
-    One call to the back-end is under way at a time; what comes meanwhile waits, and shares the next signature (up to
-    ``signer.batch`` do). So a lone message is signed at once. A caller that gives up harms nobody else; when all for
-    whom a call is made have given up, it is cancelled.
+    One call to the back-end is pending at a time; envelopes that arrive meanwhile wait and share the next signature (up
+    to ``signer.batch`` of them). A single message is therefore signed at once. Cancelling one caller does not affect
+    others; a call is cancelled once all of its callers are.
     """
 
     def __init__(self, signer: Signer) -> None:
@@ -36,7 +36,7 @@ class SigningQueue:
         self._call: asyncio.Task[list[Signed]] | None = None
 
     async def sign(self, unsigned: UnsignedEnvelope) -> Signed:
-        """Return its envelope, signed; Unavailable where the back-end failed."""
+        """Return the signed envelope; Unavailable if the back-end failed."""
         loop = asyncio.get_running_loop()
         waiting = _Waiting(unsigned, loop.create_future())
         self._waiting.append(waiting)
@@ -45,7 +45,7 @@ class SigningQueue:
         try:
             return await waiting.future
         except asyncio.CancelledError:
-            waiting.future.cancel()  # it may have been answered in the same round
+            waiting.future.cancel()  # it may have been answered in the same turn of the loop
             if self._call is not None and all(served.future.cancelled() for served in self._served):
                 self._call.cancel()
             raise
@@ -60,11 +60,11 @@ class SigningQueue:
                 self._call = None
                 _answer(served, call)
         finally:
-            # At once, and not when the loop finds the task done: one that comes in between needs another.
+            # Here, and not when the task is done: an envelope that arrives in between needs a new task.
             self._worker = None
 
     def _take(self) -> list[_Waiting]:
-        """Take what is signed next, without those who have given up."""
+        """Return the next envelopes to sign, without cancelled ones."""
         taken: list[_Waiting] = []
         while self._waiting and len(taken) < self._signer.batch:
             waiting = self._waiting.popleft()
@@ -74,7 +74,7 @@ class SigningQueue:
 
 
 def _answer(served: Sequence[_Waiting], call: asyncio.Task[list[Signed]]) -> None:
-    """Hand on what a call came to, to those who still wait: to each an error of its own."""
+    """Pass the results of a call to the callers that still wait; each gets its own error object."""
     failure = asyncio.CancelledError() if call.cancelled() else call.exception()
     if failure is None:
         for waiting, signed in zip(served, call.result(), strict=True):

@@ -1,4 +1,4 @@
-"""Checks signatures on threads of their own, off the event loop and side by side."""
+"""Checks signatures concurrently on a separate thread pool, off the event loop."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 FEW: Final = 12
-"""Signatures that are checked at once: about a millisecond, in which another thread would hardly have begun."""
+"""Signatures checked without threads: they take about a millisecond, hardly longer than starting a thread."""
 
 
 class Threads:
-    """A checker of the verifier's, with as many threads as there are processors for this process.
+    """A checker for the verifier, with as many threads as this process has processors.
 
-    ``cryptography`` releases the interpreter's lock while it checks. The threads are no others' (handlers may keep the
-    event loop's own ones waiting for long), and end when nobody holds this object any more.
+    ``cryptography`` releases the interpreter's lock while it checks. The threads are not shared (handlers may occupy
+    the event loop's own for long), and end when this object is garbage-collected.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Threads:
         self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="watchword")
 
     async def __call__(self, jobs: Sequence[Callable[[], bool]]) -> list[bool]:
-        """Return what the jobs return, in order; where there are few, at once."""
+        """Return the jobs' results, in order; a few jobs run directly."""
         if len(jobs) <= FEW:
             return _all_of(jobs)
         loop = asyncio.get_running_loop()

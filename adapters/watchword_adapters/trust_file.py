@@ -1,12 +1,12 @@
-"""What a principal's processes on one machine keep of trust over restarts: a small file beside the journal.
+"""Stores what a principal's processes on one machine know of trust, across restarts: a small file by the journal.
 
-It holds the demerits of each principal that has any, one number and one time, and who is kept out. It is written in a
-thread of its own, soon after something has changed and at the end of the process; never in the event loop. Processes of
-one principal share the file: each adds its own to what is there, and of two accounts the graver one stands. A process
-takes over what others know when it starts, and then judges by what it sees itself.
+It holds the demerits of each principal that has any, one number and one time, and the principals that are kept out. It
+is written in a separate thread, soon after a change and at the end of the process, never in the event loop. Processes
+of one principal share the file: each merges its own facts into it, and of two accounts the graver one counts. A process
+loads the others' facts when it starts, and then judges by its own observations.
 
-The file is replaced in one step, so a crash leaves the old one or the new one. One that cannot be read is told and put
-aside, not deleted: somebody else has written it, or the disk is at fault.
+The file is replaced atomically, so a crash leaves the old one or the new one. An unreadable one is logged and set
+aside, not deleted: another program has written it, or the disk is faulty.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from watchword.spi import Warn
 
 EVERY: Final = 5.0
-"""Seconds between two writes, at least; the first fact after a quiet time is written at once."""
+"""Least seconds between two writes; the first fact after a quiet time is written at once."""
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 _VERSION: Final = 1
 
 
 class Kept(NamedTuple):
-    """What a file holds: demerits and their time in seconds, and the bars below which principals are kept out."""
+    """The contents of a file: demerits and their time in seconds, and the bars below which principals are kept out."""
 
     held: Mapping[str, tuple[float, float]]
     out: Mapping[str, tuple[float, ...]]
@@ -51,10 +51,10 @@ NOTHING: Final = Kept({}, {})
 
 
 class TrustFile:
-    """Keeps the facts of one ``Trust`` in a file; making one takes over what the file holds.
+    """Stores the facts of one ``Trust`` in a file; the constructor loads what the file holds.
 
-    ``clock`` returns seconds since the epoch. What cannot be read or written is told by ``warn``, and changes nothing
-    else. A score that is not Demerits keeps its own books: of it only who is kept out is kept.
+    ``clock`` returns seconds since the epoch. Failures to read or write are logged by ``warn``, and have no other
+    effect. A score that is not Demerits stores itself: then only the principals kept out are stored here.
     """
 
     def __init__(self, path: Path, trust: Trust, *, clock: Callable[[], float], warn: Warn) -> None:
@@ -77,25 +77,25 @@ class TrustFile:
         trust.changed = self._changed
 
     def _begin(self) -> None:
-        """Begin without a thread: at first, and in a process that was forked from one that had some."""
+        """Reset to the state without a thread: at construction, and in a forked process."""
         self._pid = os.getpid()
         self._writing = threading.Lock()
         self._state = threading.Lock()
         self._runs = self._is_due = False
 
     def close(self) -> None:
-        """Write what is not written yet; a later change is written as before."""
+        """Write pending changes; later changes are written as before."""
         if self._pid != os.getpid():
             return
-        with self._writing:  # the thread may be at it
+        with self._writing:  # the thread may be writing
             is_due = self._is_due
         if is_due:
             self._write()
 
-    # What the event loop does
+    # Called in the event loop
 
     def _changed(self) -> None:
-        """Have it written soon. It is called for each fact, so it does next to nothing."""
+        """Schedule a write. It is called for each fact, so it must be cheap."""
         if self._pid != os.getpid():
             self._begin()
         with self._state:
@@ -108,7 +108,7 @@ class TrustFile:
             atexit.register(_close, weakref.ref(self))
         threading.Thread(target=self._run, name="watchword-trust", daemon=True).start()
 
-    # What the thread does: it is there while there is something to write, and some seconds longer
+    # The thread, which exists while there is something to write, and some seconds longer
 
     def _run(self) -> None:
         while True:
@@ -132,7 +132,7 @@ class TrustFile:
                 self._tell(error)
 
     def _together(self, known: Kept) -> Kept:
-        """Add what this process knows to what is known; who has come back since is not kept out any more."""
+        """Merge this process's facts into the file's; principals whose score has recovered are let in again."""
         own = self._trust
         score = own.score
         if isinstance(score, Demerits):
@@ -148,9 +148,9 @@ class TrustFile:
         return Kept(score.held() if isinstance(score, Demerits) else {}, both.kept_out())
 
     def _read(self) -> Kept:
-        """Return what is known; nothing, where there is no file. One that is no file of ours is put aside.
+        """Return the file's contents; NOTHING if there is no file. A file that is not ours is set aside.
 
-        OSError where others may write to it, or it is no regular file.
+        OSError if others may write to it, or it is not a regular file.
         """
         try:
             with open_regular(self.path) as (file, status):
@@ -167,7 +167,7 @@ class TrustFile:
                 "trust.put_aside",
                 path=str(aside),
                 detail=str(error),
-                cost="who was kept out before this process began is let in until new facts count",
+                cost="principals that were kept out before this process started are let in until new facts count",
             )
             return NOTHING
 
@@ -178,12 +178,12 @@ class TrustFile:
                 "trust.not_kept",
                 path=str(self.path),
                 detail=error.strerror or str(error),
-                cost="a restart forgets what counts against principals, and lets in who is kept out",
+                cost="a restart forgets what counts against principals, and lets in those kept out",
             )
 
 
 def pause_after(took: float) -> float:
-    """Return how many seconds to wait after a write that took so many: it is a twentieth of the time at most."""
+    """Return the pause in seconds after a write that took ``took``: writing uses at most 1/20 of the time."""
     return max(EVERY, 20 * took)
 
 
@@ -194,13 +194,13 @@ def _close(keeper: weakref.ref[TrustFile]) -> None:
 
 
 class _alone:  # noqa: N801 - used as a function
-    """Keep other processes from the file: they add their own to it, too."""
+    """Lock the file against other processes, which merge their facts into it too."""
 
     def __init__(self, path: Path) -> None:
         self._path = path.with_suffix(".trust-lock")
 
     def __enter__(self) -> None:
-        import fcntl  # noqa: PLC0415 - not everywhere; check_place has seen to it
+        import fcntl  # noqa: PLC0415 - not everywhere; check_place has checked
 
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)
@@ -224,7 +224,7 @@ def _replace(path: Path, kept: Kept) -> None:
 
 
 def _parsed(text: bytes) -> Kept:
-    """Read a file; ValueError says what is wrong with it."""
+    """Parse a file; ValueError says what is wrong with it."""
     if len(text) > MAX_BYTES:
         raise ValueError(f"over {MAX_BYTES} bytes")
     try:
@@ -233,9 +233,9 @@ def _parsed(text: bytes) -> Kept:
         members = {}
     held, out = members.get("held"), members.get("out")
     if members.get("watchword_trust") != _VERSION or not isinstance(held, dict) or not isinstance(out, dict):
-        raise ValueError("not what a process of this version keeps of trust")
+        raise ValueError("not a trust file of this version")
     if not all(len(table) <= MAX_PRINCIPALS and all(map(is_principal, table)) for table in (held, out)):
-        raise ValueError("names that no principal has, or too many")
+        raise ValueError("invalid principal names, or too many")
     return Kept(
         {name: _numbers(one, 2, most=float("inf")) for name, one in held.items()},  # type: ignore[misc]  # two of them
         {name: _numbers(bars, None, most=1.0) for name, bars in out.items()},

@@ -1,4 +1,4 @@
-"""The place where a message that is only observed asks for its answer."""
+"""The reply subject or topic of a message that was only observed; answers there are sent unsigned."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 
 class UnsignedReply(str):
-    """A subject or topic where an answer goes out unsigned, for nobody verified who asks for it there.
+    """A subject or topic to which an answer is sent unsigned, since the request was not verified.
 
-    Signed, it would be this agent's word in a place of a stranger's choice, and worth something to readers that
-    enforce. There is such a text in observe mode only. A copy of its characters is a mere text.
+    A signed answer would be this agent's word in a place that a stranger chose, and enforcing readers would accept it.
+    Such a string exists in observe mode only. A copy of its characters is a plain string.
     """
 
     __slots__ = ()

@@ -41,7 +41,7 @@ from watchword_adapters.spiffe.workload import Workload
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from watchword.keys import PublicKey
+    from watchword.algorithms import PublicKey
     from watchword.spi import NamedBackend
 
 ALICE: Final = "agent://bench/alice"
@@ -55,7 +55,7 @@ _SECRETS: Final = {"BENCH_PIN": "", "BENCH_TOKEN": "", "BENCH_PASSPHRASE": "corr
 
 
 def measure(*, small: bool = False) -> dict[str, Any]:
-    """Return the figures of each back-end that can be had here, by its name; ``{"missing": why}`` of another.
+    """Return the figures of each back-end that is available here, by its name; ``{"missing": why}`` of another.
 
     Each has ``sign_ms`` (median of calls one after the other), ``messages_per_s_alone`` (each awaited before the next)
     and ``messages_per_s_in_groups`` (256 tasks send at once, 64 messages a signature).

@@ -40,7 +40,7 @@ class _Judged:
         """See ``KeySource.find``."""
         source = self._verifier.keys.source
         found = None if source is None else await source.find(principal, key_id)
-        judged = self._verifier._unless_revoked(Reason.UNKNOWN_KEY if found is None else found)  # noqa: SLF001 - what is measured
+        judged = self._verifier._as_limited(Reason.UNKNOWN_KEY if found is None else found)  # noqa: SLF001 - what is measured
         return None if isinstance(judged, Reason) else judged
 
 

@@ -19,8 +19,8 @@ from benchmarks import cast
 from benchmarks.figures import async_rate, tidy
 from benchmarks.processes import apart
 from watchword import Allow, Policy, Rate, Unavailable, VerifiedMessage
+from watchword.algorithms import Algorithm
 from watchword.encoding import Layout, encode_direct, encode_protected
-from watchword.keys import Algorithm
 from watchword.quota import Bounds
 from watchword.spi import MemoryReplayStore, Position, Verifier
 from watchword_adapters.nats.look_ups import LookUps

@@ -68,7 +68,18 @@ type parsed struct {
 	inclusion                          *inclusion // nil where the envelope is direct
 }
 
-const maxTime, maxCharacters = 1 << 33, 5462
+const maxTime, maxCharacters, maxCharactersOfAny = 1 << 33, 5462, 9790
+
+// limits returns the most bytes of an envelope and of its signature, by the algorithm that it claims (section 11).
+func limits(algorithm *big.Int) (whole, signature int) {
+	switch algorithm.String() {
+	case "-48":
+		return 6453, 2420
+	case "-49":
+		return 7342, 3309
+	}
+	return 4096, 128
+}
 
 var (
 	decodeOptions = cbor.DecOptions{IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden, MaxNestedLevels: 6}
@@ -96,13 +107,16 @@ func decode(raw []byte, target any) bool {
 func parse(text []byte) *parsed {
 	raw, err := base64.RawURLEncoding.DecodeString(string(text))
 	var outer envelope
-	if err != nil || len(text) > maxCharacters || base64.RawURLEncoding.EncodeToString(raw) != string(text) ||
-		!decode(raw, &outer) || outer.Version != 1 || outer.Proof.Payload != nil || len(outer.Proof.Signature) > 128 {
+	if err != nil || len(text) > maxCharactersOfAny || base64.RawURLEncoding.EncodeToString(raw) != string(text) ||
+		!decode(raw, &outer) || outer.Version != 1 || outer.Proof.Payload != nil {
 		return nil
 	}
 	p := &parsed{rawClaims: outer.Claims, rawProtected: outer.Proof.Protected, signature: outer.Proof.Signature}
 	if !decode(p.rawClaims, &p.claims) || !p.claims.valid() || !decode(p.rawProtected, &p.protected) ||
 		len(p.protected.KeyID) < 1 || len(p.protected.KeyID) > 128 {
+		return nil
+	}
+	if whole, signature := limits(&p.protected.Algorithm); len(raw) > whole || len(p.signature) > signature {
 		return nil
 	}
 	tree, found := p.protected.Tree, outer.Proof.Unprotected.Proofs

@@ -12,23 +12,27 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+
+	"filippo.io/mldsa"
 )
 
 const edwards, elliptical = -19, -9
+
+var lattices = map[string]int64{"ML-DSA-44": -48, "ML-DSA-65": -49}
 
 var errKey = errors.New("a key set that must not be used")
 
 // Key is a principal's public key; times are nil where the set names none.
 type Key struct {
-	Kty, Crv, X, Y, Alg, Principal string
-	Kid                            *string
-	Use                            json.RawMessage
-	Operations                     json.RawMessage `json:"key_ops"`
-	NotBefore                      *uint64         `json:"nbf"`
-	Expiry                         *uint64         `json:"exp"`
-	Revoked                        *uint64
-	D, P, Q, DP, DQ, QI, Oth, K    json.RawMessage // private ones
-	public                         interface{ Equal(crypto.PublicKey) bool }
+	Kty, Crv, X, Y, Alg, Pub, Principal string
+	Kid                                 *string
+	Use                                 json.RawMessage
+	Operations                          json.RawMessage `json:"key_ops"`
+	NotBefore                           *uint64         `json:"nbf"`
+	Expiry                              *uint64         `json:"exp"`
+	Revoked                             *uint64
+	D, P, Q, DP, DQ, QI, Oth, K, Priv   json.RawMessage // private ones
+	public                              interface{ Equal(crypto.PublicKey) bool }
 }
 
 // ParseKeys reads a JWK Set, or refuses it whole (section 10).
@@ -75,11 +79,19 @@ func unique(values *json.Decoder) bool {
 
 func (k *Key) load() (err error) {
 	thumbprint := fmt.Sprintf(`{"crv":"%s","kty":"%s","x":"%s"}`, k.Crv, k.Kty, k.X)
-	switch k.Kty + " " + k.Crv + " " + k.Alg {
+	curve := k.Crv
+	if k.Kty == "AKP" {
+		curve, thumbprint = "", fmt.Sprintf(`{"alg":"%s","kty":"AKP","pub":"%s"}`, k.Alg, k.Pub)
+	}
+	switch k.Kty + " " + curve + " " + k.Alg {
+	case "AKP  ML-DSA-44":
+		k.public, err = latticeKey(mldsa.MLDSA44(), k.Pub)
+	case "AKP  ML-DSA-65":
+		k.public, err = latticeKey(mldsa.MLDSA65(), k.Pub)
 	case "OKP Ed25519 ", "OKP Ed25519 Ed25519", "OKP Ed25519 EdDSA":
-		k.public, err = edwardsKey(coordinate(k.X))
+		k.public, err = edwardsKey(coordinate(k.X, 32))
 	case "EC P-256 ", "EC P-256 ES256", "EC P-256 ESP256":
-		k.public, err = ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, coordinate(k.X), coordinate(k.Y)))
+		k.public, err = ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, coordinate(k.X, 32), coordinate(k.Y, 32)))
 		thumbprint = fmt.Sprintf(`{"crv":"P-256","kty":"EC","x":"%s","y":"%s"}`, k.X, k.Y)
 	default:
 		return errKey
@@ -89,7 +101,7 @@ func (k *Key) load() (err error) {
 		k.Kid = &id
 	}
 	var operations []string
-	private := slices.Concat(k.D, k.P, k.Q, k.DP, k.DQ, k.QI, k.Oth, k.K)
+	private := slices.Concat(k.D, k.P, k.Q, k.DP, k.DQ, k.QI, k.Oth, k.K, k.Priv)
 	beyond := func(time *uint64) bool { return time != nil && *time >= maxTime }
 	if private != nil || !isPrincipal(k.Principal) || len(*k.Kid) < 1 || len(*k.Kid) > 128 || beyond(k.NotBefore) ||
 		beyond(k.Expiry) || beyond(k.Revoked) || k.Use != nil && string(k.Use) != `"sig"` ||
@@ -99,10 +111,10 @@ func (k *Key) load() (err error) {
 	return err
 }
 
-// coordinate reads 32 bytes of base64url, or returns nil, which is no coordinate.
-func coordinate(text string) []byte {
+// coordinate reads so many bytes of base64url, or returns nil, which is no coordinate.
+func coordinate(text string, size int) []byte {
 	raw, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil || len(raw) != 32 || base64.RawURLEncoding.EncodeToString(raw) != text {
+	if err != nil || len(raw) != size || base64.RawURLEncoding.EncodeToString(raw) != text {
 		return nil
 	}
 	return raw
@@ -129,6 +141,24 @@ func edwardsKey(raw []byte) (ed25519.PublicKey, error) {
 		return nil, errKey
 	}
 	return ed25519.PublicKey(raw), nil
+}
+
+// latticeKey refuses a key one of whose polynomials is close to 0, for then anybody could sign (section 10).
+func latticeKey(set mldsa.Parameters, text string) (*mldsa.PublicKey, error) {
+	raw := coordinate(text, set.PublicKeySize())
+	for at := 32; at < len(raw); at += 320 {
+		far := 0
+		for bit := 0; bit < 2560; bit += 10 {
+			number := (uint(raw[at+bit/8]) | uint(raw[at+bit/8+1])<<8) >> (bit % 8) & 1023
+			if number >= 128 && number <= 895 {
+				far++
+			}
+		}
+		if far < 96 {
+			return nil, errKey
+		}
+	}
+	return mldsa.NewPublicKey(set, raw)
 }
 
 // find returns the key of a principal and id, or the reason why there is none.
@@ -158,6 +188,9 @@ func (k *Key) valid(reference, now float64) string {
 
 // verify judges a signature by the key's own algorithm.
 func (k *Key) verify(algorithm *big.Int, data, signature []byte) bool {
+	if public, here := k.public.(*mldsa.PublicKey); here {
+		return algorithm.Cmp(big.NewInt(lattices[k.Alg])) == 0 && mldsa.Verify(public, data, signature, nil) == nil
+	}
 	if len(signature) != 64 {
 		return false
 	}

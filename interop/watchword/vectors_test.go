@@ -48,15 +48,19 @@ func TestKeySets(t *testing.T) {
 		Name, Text string
 		Good       bool
 	}
-	if raw, err := os.ReadFile("../../tests/vectors/keysets.json"); err != nil || json.Unmarshal(raw, &sets) != nil || len(sets) == 0 {
-		t.Fatal(err)
-	}
-	for _, set := range sets {
-		if _, err := ParseKeys([]byte(set.Text)); (err == nil) != set.Good {
-			t.Errorf("%s: %v", set.Name, err)
+	count := 0
+	for _, name := range []string{"keysets.json", "keysets_ml_dsa.json"} {
+		if raw, err := os.ReadFile("../../tests/vectors/" + name); err != nil || json.Unmarshal(raw, &sets) != nil || len(sets) == 0 {
+			t.Fatal(err)
 		}
+		for _, set := range sets {
+			if _, err := ParseKeys([]byte(set.Text)); (err == nil) != set.Good {
+				t.Errorf("%s: %v", set.Name, err)
+			}
+		}
+		count += len(sets)
 	}
-	t.Logf("%d key sets", len(sets))
+	t.Logf("%d key sets", count)
 }
 
 func (v *vector) run(t *testing.T) {

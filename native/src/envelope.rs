@@ -6,13 +6,15 @@ use crate::cbor::{ARRAY, MAP, NULL, Reader, Span, TEXT, UINT, write_bytes, write
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-pub const MAX_BYTES: usize = 4096;
-pub const MAX_CHARACTERS: usize = (MAX_BYTES * 4).div_ceil(3);
+pub const MAX_CHARACTERS: usize = (limits(ML_DSA_65).0 * 4).div_ceil(3); // of any algorithm
 pub const ED25519: i128 = -19;
+pub const ML_DSA_44: i128 = -48;
+pub const ML_DSA_65: i128 = -49;
 pub const HEADER: &str = "watchword";
 
 const MAX_HEADERS: u64 = 1024;
-const MAX_SHORT: usize = 128; // bytes of a key id, and of a signature
+const MAX_SHORT: usize = 128; // bytes of a key id, and of most signatures
+const BESIDE_SIGNATURE: usize = 4030;
 const MAX_PRINCIPAL: usize = 255;
 const MAX_PATH: usize = 12;
 const NODE: usize = 34;
@@ -83,6 +85,15 @@ pub fn unarmor(text: &[u8], out: &mut Vec<u8>) -> Option<Span> {
     Some(Span { start, end: out.len() })
 }
 
+/// Returns the most bytes of an envelope, and of its signature, that are read with the algorithm that it claims.
+const fn limits(algorithm: i128) -> (usize, usize) {
+    match algorithm {
+        ML_DSA_44 => (BESIDE_SIGNATURE + 3 + 2420, 2420),
+        ML_DSA_65 => (BESIDE_SIGNATURE + 3 + 3309, 3309),
+        _ => (BESIDE_SIGNATURE + 2 + 64, MAX_SHORT),
+    }
+}
+
 /// Reads one envelope, which must be all of `raw`.
 pub fn parse(raw: &[u8]) -> Option<Envelope> {
     let mut reader = Reader::new(raw, 0);
@@ -91,6 +102,10 @@ pub fn parse(raw: &[u8]) -> Option<Envelope> {
     reader.expect(&[ARRAY | 4])?;
     let protected = reader.bytes()?;
     let (algorithm, key_id, batched) = parse_protected(raw, protected)?;
+    let (most, longest) = limits(algorithm);
+    if raw.len() > most {
+        return None;
+    }
     let (mut size, mut index, mut path) = (0, 0, Span { start: 0, end: 0 });
     if batched {
         reader.expect(&INCLUSION)?;
@@ -101,7 +116,7 @@ pub fn parse(raw: &[u8]) -> Option<Envelope> {
     }
     reader.expect(&[NULL])?;
     let signature = reader.bytes()?;
-    if !reader.is_done() || signature.end - signature.start > MAX_SHORT {
+    if !reader.is_done() || signature.end - signature.start > longest {
         return None;
     }
     let mut envelope = parse_claims(raw, claims)?;

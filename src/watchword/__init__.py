@@ -1,16 +1,17 @@
 """Watchword: authentication of every message between agents on Kafka and NATS.
 
-``load`` makes of ``watchword.toml`` the ``Watchword`` that plugs into a client, which has a door of its own:
-``watchword.kafka`` and ``watchword.nats``. What is delivered carries a ``VerifiedMessage`` as ``.verified``. The rest
-ends as ``Rejected``, for good and for one ``Reason``, or as ``Unavailable``, which means that it comes again. What
-plug-ins and adapters need is in ``watchword.spi``.
+``load`` reads ``watchword.toml`` and returns a ``Watchword``, which is given to a client of ``watchword.kafka`` or
+``watchword.nats``. A message that is delivered carries a ``VerifiedMessage`` as ``.verified``. Any other ends as
+``Rejected``, which is final and has one ``Reason``, or as ``Unavailable``: then it is judged again later.
+``watchword.spi`` has the interfaces for plug-ins and adapters.
 """
 
 from typing import TYPE_CHECKING
 
 from watchword.agent import Watchword
+from watchword.algorithms import Algorithm
 from watchword.errors import ConfigurationError, Reason, Rejected, SigningError, Unavailable, WatchwordError
-from watchword.keys import Algorithm, MemoryKeys, SigningKey, VerificationKey
+from watchword.keys import MemoryKeys, SigningKey, VerificationKey
 from watchword.message import VerifiedMessage
 from watchword.policy import Alias, Allow, Mode, Policy, Rate
 
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from watchword_adapters.config import load
 
     __version__: str
-else:  # or a type checker would take any name for one of ours
+else:  # with this, a type checker would accept any attribute of the package
 
     def __getattr__(name: str) -> object:
-        """Give ``load``, which reads files, and ``__version__`` where somebody asks: the core needs neither."""
+        """Import ``load``, which reads files, and ``__version__`` on first use: the core needs neither."""
         if name == "load":
             from watchword_adapters.config import load  # noqa: PLC0415 - see above
 

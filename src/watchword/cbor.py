@@ -1,11 +1,11 @@
-"""Deterministic CBOR (RFC 8949 4.2.1) as far as envelopes need it: strict reading at a place, and writing.
+"""Deterministic CBOR (RFC 8949 4.2.1), as far as envelopes need it: strict decoding and encoding of single items.
 
-Envelopes have one fixed layout, so reading asks for the one kind of item that may stand at a place, and whatever else
-stands there is refused: what cannot be asked for (tags, floats, booleans, indefinite lengths) cannot be read.
+Envelopes have one fixed layout, so a caller asks for the one kind of item that is allowed at an offset, and anything
+else is refused. Kinds that cannot be asked for (tags, floats, booleans, indefinite lengths) cannot be decoded.
 
-Readers return what they found and where the next item begins; ValueError for what may not stand there, or is not
-deterministic. They may run past the end of ``data`` without a word, or raise IndexError: who reads the last item
-compares where that ends with the length of ``data``.
+Each ``read_`` function returns the item and the offset of the next one; ValueError if the item is of another kind or is
+not deterministic. They may read past the end of ``data`` without an error, or raise IndexError: after the last item,
+the caller must compare its end with the length of ``data``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Final
 
 UINT, NEGATIVE, BYTES, TEXT, ARRAY, MAP = range(0, 0xC0, 0x20)
-"""Major types, as the first byte of an item has them."""
+"""Major types, as they appear in an item's first byte."""
 
 NULL: Final = 0xF6
 _ONE_BYTE: Final = 24
@@ -50,7 +50,7 @@ def read_int(data: bytes, at: int) -> tuple[int, int]:
 
 
 def read_string(data: bytes, at: int, major: int) -> tuple[bytes, int]:
-    """Read a string; text too as bytes, which nobody has decoded yet."""
+    """Read a byte or text string; text is returned as bytes, not decoded."""
     size, at = read_head(data, at, major)
     end = at + size
     return data[at:end], end
@@ -58,7 +58,7 @@ def read_string(data: bytes, at: int, major: int) -> tuple[bytes, int]:
 
 @lru_cache(1024)
 def head(major: int, number: int) -> bytes:
-    """Return the head of an item; nearly all that an envelope needs come again and again."""
+    """Return the head of an item; cached, because envelopes need few different ones."""
     if number < _ONE_BYTE:
         return bytes((major | number,))
     width = next(width for width in (1, 2, 4, 8) if number < 1 << 8 * width)

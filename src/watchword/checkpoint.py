@@ -1,13 +1,13 @@
-"""What a reader says about its memory in one line, so that its successor can continue it (docs/replay.md).
+"""Checkpoints: one line of text from which the next reader of a partition can rebuild the memory (docs/replay.md).
 
-A checkpoint is taken where everything before offset K has been judged. It names the floor f of that moment, and the
-lowest offset F that the successor must read again: every id that was handed over below K, and that is not below f,
-stands in [F, K). The marks tell what retention may have taken: below the offset of a mark, nothing was handed over that
-was issued later than the mark says. ``until`` is the time up to which anything may have been handed over that no later
-commit tells of; 0 where its writer promised nothing.
+A checkpoint is taken when everything before offset K has been judged. It records the floor f of that moment, and the
+lowest offset F that the next reader must read again: every message handed over before K and issued at or above f is in
+[F, K). The marks are for records that retention may have deleted: no message handed over before a mark's offset was
+issued later than the mark's time. ``until`` is the time up to which messages may have been handed over after the last
+commit; 0 if its writer gave no bound.
 
-A reader of a consumer group commits the line as the metadata of its offset. What stands there is believed only if it
-reads exactly as we write it; anything else is somebody else's metadata, and is left alone.
+A reader in a consumer group commits the line as the metadata of its offset. Metadata is trusted only if it is exactly
+what this module writes; anything else belongs to another program and is ignored.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from math import ceil, inf
 from typing import Final, NamedTuple
 
 MOST_POINTS: Final = 64
-"""Checkpoints that a process keeps, and marks; of more, every other one is left out."""
+"""The most checkpoints, and marks, that a process stores; beyond that, every other one is dropped."""
 
 MOST_MARKS: Final = 16
 MOST_CHARACTERS: Final = 512
-"""Kafka takes 4,096 by default (``offset.metadata.max.bytes``); a caller's broker may be set lower."""
+"""Kafka accepts 4,096 by default (``offset.metadata.max.bytes``); a broker may be configured with less."""
 
 _FORM: Final = re.compile(
     r"w1 (?P<tag>[0-9a-f]{8}) (?P<until>\d{1,11}) (?P<floor>\d{1,11}) (?P<at>\d{1,19}) (?P<since>\d{1,19})"
@@ -33,7 +33,7 @@ _FORM: Final = re.compile(
 
 
 class Mark(NamedTuple):
-    """Below ``offset`` nothing was handed over that was issued later than ``issued_at``, in seconds since the epoch."""
+    """No message handed over before ``offset`` was issued later than ``issued_at``, in seconds since the epoch."""
 
     offset: int
     issued_at: int
@@ -41,9 +41,9 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Everything before offset ``at`` is judged; ids that matter stand from ``since`` on, others are below ``floor``.
+    """Everything before offset ``at`` is judged; messages before ``since`` are all below ``floor``.
 
-    ``floor`` and ``until`` are in whole seconds since the epoch, rounded up. ``marks`` ascend.
+    ``floor`` and ``until`` are in whole seconds since the epoch, rounded up. ``marks`` are in ascending order.
     """
 
     at: int
@@ -60,11 +60,11 @@ class Checkpoint:
             line = " ".join(["w1", tag, *map(str, (self.until, self.floor, self.at, self.since)), *places])
             if len(line) <= MOST_CHARACTERS:
                 return line
-            del marks[0]  # the oldest tell least: what they spare is below the floor first
+            del marks[0]  # the oldest are worth least: their messages are the first to fall below the floor
 
 
 def read_line(text: str) -> tuple[str, Checkpoint] | None:
-    """Return tag and checkpoint of a line that ``Checkpoint.line`` wrote; None if the text is anything else."""
+    """Return the tag and checkpoint of a line that ``Checkpoint.line`` wrote; None for any other text."""
     found = _FORM.fullmatch(text)
     if found is None:
         return None
@@ -79,7 +79,7 @@ def read_line(text: str) -> tuple[str, Checkpoint] | None:
 
 @dataclass(slots=True)
 class _Point:
-    """A checkpoint, and the earliest time of issue of what was handed over from there to the next one."""
+    """A checkpoint, and the earliest issue time of the messages handed over from there to the next one."""
 
     at: int
     floor: int
@@ -88,51 +88,51 @@ class _Point:
 
 
 class Trail:
-    """The checkpoints of one process, and the marks, both in ascending order.
+    """The checkpoints and marks of one process, both in ascending order.
 
-    Times of issue are in seconds since the epoch. What is handed over was judged before, and counts for marks behind it
-    from then on.
+    Issue times are in seconds since the epoch. A message counts for the marks after it as soon as it is judged, which
+    is before it is handed over.
     """
 
     def __init__(self) -> None:
         self._points: list[_Point] = []
         self._marks: list[Mark] = []
-        self._batch = 0, 0  # a Mark's parts, for there is one for each record that is taken alone
+        self._batch = 0, 0  # the parts of a Mark: making one for each record that is taken alone would cost time
         self._given = self._judged = 0
 
     def clear(self) -> None:
-        """Forget all but what was handed over at the latest."""
+        """Forget everything except the latest issue time that was handed over."""
         self._points.clear()
         self._marks.clear()
         self._judged = self._given
 
     def follow(self, checkpoint: Checkpoint) -> None:
-        """Go on after a predecessor's checkpoint."""
+        """Continue from a predecessor's checkpoint."""
         self._points = [_Point(checkpoint.at, checkpoint.floor, checkpoint.since)]
         self._marks = [*checkpoint.marks]
         self.rise(max((mark.issued_at for mark in checkpoint.marks), default=checkpoint.floor - 1))
 
     def rise(self, issued_at: float) -> None:
-        """Note that something may have been handed over that was issued up to then."""
+        """Note that messages issued up to this time may have been handed over."""
         if issued_at > self._given:
             self._given = ceil(issued_at)
             self._judged = max(self._judged, self._given)
 
     def judge(self, earliest: int, latest: int) -> None:
-        """Note that something is about to be handed over that was issued between these times."""
+        """Note that messages issued between these times are about to be handed over."""
         self._judged = max(self._judged, latest)
         self.lower(earliest)
 
     def lower(self, issued_at: float) -> None:
-        """Note that something may be handed over, once it is read again, that was issued as early as that."""
+        """Note that a message issued as early as this may be handed over when it is read again."""
         self._points[-1].lowest = min(self._points[-1].lowest, issued_at)
 
     def begin_batch(self, offset: int) -> None:
-        """Note that a commit may come at ``offset``, when more is handed over already."""
+        """Note that a commit may come at ``offset`` after later messages were handed over."""
         self._batch = offset, self._given
 
     def add(self, at: int, floor: float, since: int) -> None:
-        """Take a checkpoint at an offset below which all is judged."""
+        """Add a checkpoint at an offset before which everything is judged."""
         self.forget(at - 1)
         self._points.append(_Point(at, max(0, ceil(floor)), since))
         self._marks.append(Mark(at, self._judged))
@@ -144,7 +144,7 @@ class Trail:
             self._marks = [*self._marks[0:-2:2], *self._marks[-2:]]
 
     def forget(self, offset: int) -> None:
-        """Forget what was said of places behind ``offset``, for these are read again."""
+        """Forget checkpoints and marks after ``offset``, because reading goes back there."""
         lowest = min((point.lowest for point in self._points if point.at > offset), default=inf)
         self._points = [point for point in self._points if point.at <= offset]
         self._marks = [mark for mark in self._marks if mark.offset <= offset]
@@ -152,7 +152,7 @@ class Trail:
             self._points[-1].lowest = min(self._points[-1].lowest, lowest)
 
     def latest(self, offset: int, *, until: float = 0) -> Checkpoint | None:
-        """Return the latest checkpoint at or below ``offset``, as a commit there tells it; None if there is none."""
+        """Return the latest checkpoint at or below ``offset``, for a commit at ``offset``; None if there is none."""
         point = next((point for point in reversed(self._points) if point.at <= offset), None)
         if point is None:
             return None
@@ -162,24 +162,24 @@ class Trail:
 
     @property
     def latest_issue(self) -> int:
-        """Return the latest time of issue of what was judged and may be delivered; later, maybe."""
+        """An upper bound on the issue times of messages that were judged and may be handed over."""
         return self._judged
 
     def lowest_from(self, offset: int) -> float:
-        """Return the earliest time of issue of what was handed over at ``offset`` or behind; lower, maybe."""
+        """Return a lower bound on the issue times of messages handed over at ``offset`` or after."""
         behind = [point.lowest for point in self._points if point.at > offset]
         around = [point.lowest for point in self._points if point.at <= offset]
         return min([*behind, *around[-1:]], default=-inf)
 
     def issued_below(self, first: int) -> int:
-        """Return the latest time of issue of what was handed over below offset ``first``; later, maybe."""
+        """Return an upper bound on the issue times of messages handed over before offset ``first``."""
         return next((mark.issued_at for mark in self._marks if mark.offset >= first), self._given)
 
 
 def thinned(marks: tuple[Mark, ...], since: int) -> tuple[Mark, ...]:
-    """Return at most 16 of the marks above ``since``, spread over all of them, the last one among them.
+    """Return at most 16 of the marks above ``since``, evenly spread and with the last one.
 
-    Of two at one offset the first counts, which tells more: times only grow.
+    Of two at one offset the first counts, which is the tighter one, as times only grow.
     """
     first = {mark.offset: mark for mark in reversed(marks)}
     left = [mark for offset, mark in sorted(first.items()) if offset > since]
@@ -189,7 +189,7 @@ def thinned(marks: tuple[Mark, ...], since: int) -> tuple[Mark, ...]:
 
 
 def _without_closest(marks: list[Mark]) -> list[Mark]:
-    """Leave out the mark that stands closest behind its neighbour, but never the last."""
+    """Return the marks without the one that is closest to the next; the last always stays."""
     gaps = [after.offset - before.offset for before, after in pairwise(marks)]
     closest = min(range(len(gaps)), key=gaps.__getitem__)
     return marks[:closest] + marks[closest + 1 :]

@@ -1,4 +1,7 @@
-"""The verifier's checks that look at one message alone, numbered as in its table (docs/spec.md, "Verification")."""
+"""Checks 1, 4, 5 and 7 of the verifier, which need only the message, its key, the policy and the time.
+
+The numbers are those of docs/spec.md, section "Verification". Each check raises Rejected or returns what it found.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +20,19 @@ if TYPE_CHECKING:
     from watchword.policy import Policy
     from watchword.verification import Verification
 
-_CHANGED: Final = ": changed since it was signed; what changes messages on the way belongs in front of the signer"
+_CHANGED: Final = ": changed since it was signed; code that changes messages must run before the signer"
 
 
 def the_envelope(message: Message) -> bytes:
-    """Check 1: exactly one envelope, within the size limits, in what could be read."""
+    """Check 1: the message could be parsed, and has exactly one envelope within the size limits; return it."""
     if message.fault is not None:
         raise Rejected(Reason.MALFORMED, message.fault)
-    if len(message.headers) > MAX_HEADERS:  # by count, before each of them costs anything
+    if len(message.headers) > MAX_HEADERS:  # the count first, before each header costs time
         raise Rejected(Reason.MALFORMED, f"{len(message.headers)} headers: at most {MAX_HEADERS}")
     size = sum([len(name.encode(errors="surrogatepass")) + len(value or b"") for name, value in message.headers])
     found = [value for name, value in message.headers if is_envelope_name(name)]
     if not found:
-        raise Rejected(Reason.UNSIGNED, "no header of Watchword's: sent by a plain client, or lost on the way")
+        raise Rejected(Reason.UNSIGNED, "no Watchword header: sent by a plain client, or lost on the way")
     envelope = found[0]
     if len(found) > 1 or envelope is None or size > MAX_HEADER_BYTES:
         raise Rejected(Reason.MALFORMED, "more than one envelope, an empty one, or headers over the limit")
@@ -39,9 +42,9 @@ def the_envelope(message: Message) -> bytes:
 def reference_time(case: Verification, now: float, policy: Policy, *, recalled: bool) -> float:
     """Check 4: neither stale nor from the future when it was appended, nor expired now; return the reference time.
 
-    That is the time of issue, moved into the interval in which the message was appended. By another interval it may be
-    from the future no more, so one that is ahead by less than the window is not rejected yet, but has the verdict
-    ``case.ahead``: it is remembered first, if the checks up to 7 hold.
+    That is the issue time, moved into the interval in which the message was appended. With another reader's interval it
+    may not be from the future. So a message that is ahead by at most the window is not rejected yet: its verdict is put
+    into ``case.ahead``, and it is remembered first if checks 5 to 7 pass.
     """
     message, issued_at, skew = case.message, case.issued_at, policy.max_skew
     between = message.appended_between
@@ -49,17 +52,17 @@ def reference_time(case: Verification, now: float, policy: Policy, *, recalled: 
         low = high = message.appended_at
     elif between is not None:
         low, high = between
-    elif recalled:  # it may have been read as soon as it was issued, and by another clock
+    elif recalled:  # it may have been read as soon as it was issued, by another clock
         low = high = min(now + skew, issued_at)
     else:
         low = high = now
-    # What is read again, a reader with another max_age may have had; where nobody stamps, the floor says what is stale.
+    # A reader with another max_age may have delivered a recalled message; without a stamp, the floor decides staleness.
     is_known = recalled and message.appended_at is None
     if not (low - issued_at <= policy.max_age + skew or is_known):
-        raise Rejected(Reason.STALE, f"{low - issued_at:.0f} s old, and {_within(policy)}")
+        raise Rejected(Reason.STALE, f"{low - issued_at:.0f} s old, and {_limits_text(policy)}")
     ahead = issued_at - high
     if not ahead <= skew:
-        verdict = Rejected(Reason.FROM_FUTURE, f"{ahead:.0f} s ahead, and {_within(policy)}: set the clocks")
+        verdict = Rejected(Reason.FROM_FUTURE, f"{ahead:.0f} s ahead, and {_limits_text(policy)}: set the clocks")
         if message.appended_at is not None or between is None or ahead > policy.window:
             raise verdict
         case.ahead = verdict
@@ -70,49 +73,51 @@ def reference_time(case: Verification, now: float, policy: Policy, *, recalled: 
     return min(max(issued_at, low), high)
 
 
-def _within(policy: Policy) -> str:
+def _limits_text(policy: Policy) -> str:
     return f"max_age is {policy.max_age:g} s, max_skew {policy.max_skew:g} s"
 
 
 _NO_KEY: Final = {
-    Reason.UNKNOWN_KEY: "in none of [[keys]] for this principal: add its public key, or it is forged",
-    Reason.WRONG_PRINCIPAL: "is another principal's: its sender mixed up principal and key, or it is forged",
+    Reason.UNKNOWN_KEY: "is not in [[keys]] for this principal: add its public key, unless the message is forged",
+    Reason.WRONG_PRINCIPAL: "belongs to another principal: its sender mixed up principal and key, or it is forged",
 }
 
 
 def in_force(key: VerificationKey | Reason, key_id: bytes, reference: float, now: float) -> VerificationKey:
-    """Check 5: it is a key, valid at the reference time, and not revoked now."""
+    """Check 5: the key was found, was valid at the reference time, and is not revoked now; return it."""
     if isinstance(key, Reason):
         raise Rejected(key, f"key {shown_id(key_id)} {_NO_KEY[key]}")
     if key.not_before is not None and reference < key.not_before:
-        raise Rejected(Reason.KEY_NOT_VALID, _off(key_id, key.not_before - reference, "before it begins (nbf)"))
+        raise Rejected(
+            Reason.KEY_NOT_VALID, _validity_detail(key_id, key.not_before - reference, "before it begins (nbf)")
+        )
     if key.not_after is not None and reference >= key.not_after:
-        raise Rejected(Reason.KEY_NOT_VALID, _off(key_id, reference - key.not_after, "after its end (exp)"))
+        raise Rejected(Reason.KEY_NOT_VALID, _validity_detail(key_id, reference - key.not_after, "after its end (exp)"))
     if key.revoked_at is not None and now >= key.revoked_at:
         told = f"key {shown_id(key_id)}: revoked {now - key.revoked_at:.0f} s ago; the sender needs another key"
         raise Rejected(Reason.KEY_REVOKED, told)
     return key
 
 
-def _off(key_id: bytes, seconds: float, what: str) -> str:
+def _validity_detail(key_id: bytes, seconds: float, what: str) -> str:
     return f"key {shown_id(key_id)}: used {seconds:.0f} s {what}; the sender needs another key"
 
 
 def shown_id(key_id: bytes) -> str:
-    """Return a key id as a detail shows it, quoted and escaped: an unverified message chose it."""
+    """Return a key id for an error text, quoted and escaped, because an unverified message chose it."""
     return repr(key_id.decode(errors="backslashreplace"))
 
 
 class HeaderCoverage:
-    """Tells headers that are covered from others; many messages have those of the last one, which are kept."""
+    """Separates covered headers from others; the last result is cached, as many messages have the same headers."""
 
     def __init__(self) -> None:
         self._last: tuple[Sequence[Header], frozenset[str], tuple[Header, ...], bytes] | None = None
 
     def of(self, headers: Sequence[Header], covered: frozenset[str]) -> tuple[tuple[Header, ...], bytes]:
-        """Return the headers that may reach a handler if nothing was altered, and the covered ones as digested."""
+        """Return the headers that a handler may see if nothing was altered, and the covered ones as digested."""
         if headers and headers[-1][0] == ENVELOPE_HEADER:
-            headers = headers[:-1]  # which would be each message's own
+            headers = headers[:-1]  # the envelope differs in each message
         last = self._last
         if last is not None and headers == last[0] and covered == last[1]:
             return last[2:]
@@ -124,7 +129,7 @@ class HeaderCoverage:
 
 
 def unaltered(case: Verification, max_skew: float, coverage: HeaderCoverage) -> tuple[Header, ...]:
-    """Check 7: value, key and headers as signed; return the headers that may reach a handler."""
+    """Check 7: value, key and covered headers are as signed; return the headers that a handler may see."""
     message = case.message
     if case.value_digest != value_digest(message.value):
         raise Rejected(Reason.ALTERED, f"value{_CHANGED}")

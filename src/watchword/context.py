@@ -1,4 +1,4 @@
-"""What a plug-in is given besides its options."""
+"""``Context``, which every plug-in's factory receives besides the plug-in's options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Warn(Protocol):
-    """Logs a warning about the set-up: a dotted event name, and the operator's own names and numbers."""
+    """Logs a warning about the deployment: a dotted event name, and the operator's own names and numbers."""
 
     def __call__(self, event: str, **fields: str | float | None) -> None:
         """Log it."""
@@ -29,9 +29,9 @@ class Warn(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What a plug-in may need; relative paths start from ``directory``, and ``clock`` is the wall clock, in seconds.
+    """What a plug-in may use; relative paths start from ``directory``, and ``clock`` is the wall clock in seconds.
 
-    ``principal`` is who this process is; None where the settings name nobody.
+    ``principal`` is that of this process; None if the settings name none.
     """
 
     realm: str
@@ -43,7 +43,7 @@ class Context:
 
     @staticmethod
     def validate(model: type[Model], options: Mapping[str, Any]) -> Model:
-        """Return the options as ``model`` describes them; ConfigurationError names the first mistake."""
+        """Return the options as an instance of ``model``; ConfigurationError names the first mistake."""
         try:
             return model.model_validate(options)
         except ValidationError as error:

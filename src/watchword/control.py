@@ -1,16 +1,18 @@
-"""Trust that moves: keys, revocations and containments, merged from what operators say on the control log.
+"""Keys, revocations and containments that operators publish on the control log, merged into the state in force.
 
-Operators sign statements (``statements.py``), and nobody guards the log: anybody who may write there can copy them,
-reorder them or leave some out, and an operator's key may be stolen. So what holds depends on the set of statements that
-were heard, never on their order or on a clock. Each operator's key keeps, of each entry, the one statement that
-decides; what holds is the best of those, over the keys that are in authority now:
+Operators sign statements (``statements.py``), but the log itself is not protected: anyone who may write there can copy
+or reorder statements or leave some out, and an operator's key may be stolen. So the state depends only on the set of
+statements that arrived, never on their order or on a clock. For each entry (a key, a public key's revocation, or a
+containment), each operator's key has one deciding statement. The best of these, over the keys in authority now, holds:
 
-- of a key and of a containment the one with the highest rank; among equals a containment beats a release, an earlier
-  end a later one, and at last the greater digest the lesser;
-- of a revocation the earliest time: nothing undoes it.
+- for a key or a containment, the statement with the highest rank; at equal ranks a containment beats a release, then
+  an earlier end beats a later one, and last the greater digest beats the lesser;
+- for a revocation, the earliest time; no statement can undo it.
 
-A key that loses its authority takes all it said with it, for a thief dates and ranks as he likes. What the others said
-about the same entries was kept, and holds again.
+When a key loses its authority, all its statements lose effect, because a thief chooses times and ranks at will. The
+other operators' statements on the same entries are still stored, and take effect again.
+
+Statements come in already verified. This module does no I/O: fetching the log and storing its state is done elsewhere.
 """
 
 from __future__ import annotations
@@ -44,24 +46,24 @@ if TYPE_CHECKING:
     from watchword.statements import Saying
 
 MOST: Final[Mapping[str, int]] = {"key": 100_000, "revoke": 1_000_000, "contain": 10_000}
-"""Statements that are kept of each kind; none can crowd out another."""
+"""The most statements stored per kind, so that no kind can crowd out another."""
 
-MOST_TOLD: Final = 1000
-"""Notices that wait to be taken; more are left out."""
+MAX_NOTICES: Final = 1000
+"""The most notices that wait to be logged; beyond that the oldest are dropped."""
 
 PATIENCE: Final = 10.0
-"""Seconds after which a number that is missing from a chain is told: what is reordered arrives sooner."""
+"""Seconds after which a number missing from a chain is reported: statements out of order arrive sooner."""
 
 _REMEMBERED: Final = 1024
-"""Links of a chain that are remembered at least, to tell forks."""
+"""The fewest links of a chain that are remembered, to detect forks."""
 
 _REMEMBERED_KEYS: Final = 10_000
 
 _MOST_AWAITED: Final = 1024
-"""Operators' keys that nobody has heard, and that a head names: who attends may invent them."""
+"""The most operators' keys that are known only from heads: the writer of a head may invent them."""
 
 _ATTENDED: Final = 12
-"""Operators' keys of which a head tells how far they spoke; with the longest names they fit in a statement."""
+"""The most operators' keys whose progress a head reports; with the longest names they fit in a statement."""
 
 OperatorKey: TypeAlias = tuple[str, str]
 """Principal and thumbprint."""
@@ -72,21 +74,22 @@ Notice: TypeAlias = tuple[str, dict[str, str | float | None]]
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Whose statements count: what he ``may`` say, and the patterns of principals ``over`` whom."""
+    """A principal whose statements count: the verbs it ``may`` use, ``over`` principals that match these patterns."""
 
     principal: str
     may: frozenset[Verb]
     over: tuple[str, ...]
 
     def is_over(self, who: str) -> bool:
-        """Return True if all that ``who`` matches, a principal or a pattern, is under this operator."""
+        """Return True if this operator is over every principal that ``who``, a principal or a pattern, matches."""
         return any(covers(pattern, who) for pattern in self.over)
 
 
 class Issued(NamedTuple):
-    """A statement that verified, the key that signed it, the digest of its claims and the message as it came.
+    """A statement that verified, the key that signed it, the digest of its claims and the original message.
 
-    ``said_at`` is when it was said at the latest (seconds): when it was signed, with the skew, or was appended.
+    ``said_at`` (seconds) is the latest time at which it can have been made: its issue time with the skew, or when it
+    was appended.
     """
 
     by: OperatorKey
@@ -98,7 +101,7 @@ class Issued(NamedTuple):
 
 
 class Link(NamedTuple):
-    """How far a key's chain is known: the highest number, its digest, and the number up to which none is missing."""
+    """How far a key's chain is known: the highest number, its digest, and the number up to which it has no gap."""
 
     number: int
     digest: str
@@ -106,21 +109,21 @@ class Link(NamedTuple):
 
 
 class Containment(NamedTuple):
-    """Why a principal is contained: by which entry, until when (seconds; infinite for good), and the reason given."""
+    """A containment of the principal or pattern ``who``: its end (seconds; infinite for good), why, and by whom."""
 
     who: str
     until: float
     why: str
     by: str
     since: float = inf
-    """Seconds at which it was known here, and in force without a break since; infinite where nobody knows."""
+    """Since when (seconds) it has been known here and in force without a break; infinite if that is not known."""
 
 
 class Control:
-    """What operators have said, and what of it holds.
+    """The statements of operators, and the state that they result in.
 
-    One thread may change it while others ask: each answer is of one moment. ``clock`` (seconds since the epoch) says
-    since when a containment has been known here. Without it none counts as known to those who are contained.
+    One thread may change it while others read: each answer is consistent. ``clock`` (seconds since the epoch) dates
+    when a containment became known here. Without a clock, no message counts as sent in knowledge of a containment.
     """
 
     def __init__(
@@ -130,11 +133,11 @@ class Control:
         most: Mapping[str, int] = MOST,
         clock: Callable[[], float] = lambda: inf,
     ) -> None:
-        self.notices: Final[deque[Notice]] = deque(maxlen=MOST_TOLD)
+        self.notices: Final[deque[Notice]] = deque(maxlen=MAX_NOTICES)
         self.changes = 0
-        """Goes up with each change after which what verified may verify no more."""
+        """A counter that grows with each change after which messages that verified may no longer verify."""
         self.stale = False
-        """Whether too much may be withheld for anything to be judged."""
+        """Whether so many statements may be withheld that no message can be judged."""
         self._most = most
         self._clock = clock
         self._operators = {one.principal: one for one in operators}
@@ -148,24 +151,24 @@ class Control:
         self._contained: PrincipalIndex[Containment] = PrincipalIndex()
         self._limited: tuple[int, dict[VerificationKey, VerificationKey]] = 0, {}
 
-    # What was heard.
+    # Statements that arrived.
 
     def hear(self, issued: Issued) -> bool:
-        """Take a statement that verified; return True if it counts. What does not is told."""
+        """Take a statement that verified; return True if it counts. One that does not count is reported in a notice."""
         statement = issued.statement
         is_new = self._has_authority(issued.by) and self._join(issued)
         why = self.objection(issued.by, statement)
         if why is not None:
-            self._tell("control.refused", issued.by, verb=statement.verb, why=why)
+            self._add_notice("control.refused", issued.by, verb=statement.verb, why=why)
             return False
         chain = self._chain(issued.by)
-        # A copy of an old head vouches for nothing, nor does one that knows of more than reached us.
+        # A copy of an old head proves nothing, nor does a head that knows of statements that have not reached us.
         if isinstance(statement.saying, Head) and self._has_heard(statement.saying) and is_new:
             chain.head = max(issued.said_at, chain.head or 0.0)
         entry = statement.entry
         if entry is None:
             if isinstance(statement.saying, Unknown):
-                self._tell("control.unknown_verb", issued.by, verb=statement.verb)
+                self._add_notice("control.unknown_verb", issued.by, verb=statement.verb)
             return True
         held = chain.entries.get(entry)
         if held is None:
@@ -173,21 +176,21 @@ class Control:
             if self._held[kind] >= self._most[kind]:
                 if kind not in self._full:
                     self._full.add(kind)
-                    self._tell("control.full", issued.by, kind=kind, most=self._most[kind])
+                    self._add_notice("control.full", issued.by, kind=kind, most=self._most[kind])
                 return False
             self._held[kind] += 1
         elif _order(held) >= _order(issued):
             return True
         chain.entries[entry] = issued
-        self._settle(entry)
+        self._update(entry)
         return True
 
     def _join(self, issued: Issued) -> bool:
-        """Give a statement its place in its chain, whether it counts or not; return True if that is the end of it."""
+        """Add a statement to its chain, whether it counts or not; return True if it is the last of the chain."""
         chain, number = self._chain(issued.by), issued.statement.number
         is_last = number > chain.link.number
         if not chain.join(issued):
-            self._tell("control.forked", issued.by, number=number)
+            self._add_notice("control.forked", issued.by, number=number)
         return is_last
 
     def _chain(self, by: OperatorKey) -> _Chain:
@@ -200,7 +203,7 @@ class Control:
         return by[0] in self._operators and by not in self._lapsed
 
     def _has_heard(self, head: Head) -> bool:
-        """Return True if we have heard all that a head knows of; what is missing is told, if it does not come."""
+        """Return True if every statement that a head knows of has arrived; ``look`` reports those that never do."""
         complete = True
         for name, number in head.of:
             principal, _, print_of_it = name.rpartition(" ")
@@ -216,7 +219,7 @@ class Control:
         return complete
 
     def attended(self) -> Head:
-        """Return the head of who has heard what was heard here; of many keys those that spoke first."""
+        """Return the head to publish for the statements that arrived here; if keys are many, for those heard first."""
         links = (
             (f"{principal} {print_of_it}", self.link((principal, print_of_it)).number)
             for principal, print_of_it in self._chains
@@ -224,23 +227,23 @@ class Control:
         return Head(tuple(islice((one for one in links if one[1]), _ATTENDED)))
 
     def objection(self, by: OperatorKey, statement: Statement) -> str | None:
-        """Return why a statement of this key's would not count; None for one that would."""
+        """Return why a statement by this key would not count; None if it would."""
         operator, saying, why = self._operators.get(by[0]), statement.saying, None
         if operator is None:
             why = "not an operator"
         elif by in self._lapsed:
-            why = "its key has no authority any more"
+            why = "its key no longer has authority"
         elif statement.verb not in operator.may and not isinstance(saying, Unknown):
-            why = "not among what this operator may say"
+            why = "its verb is not among those that this operator may use"
         elif isinstance(saying, GiveKey) and saying.key.principal in self._operators:
-            why = "operators' keys come from the settings' own sources"
+            why = "operators' keys come only from the sources in the settings"
         elif isinstance(saying, GiveKey | Contain | Release):
             who = saying.key.principal if isinstance(saying, GiveKey) else saying.who
             why = None if operator.is_over(who) else "not under this operator"
         return why
 
     def lapse(self, by: OperatorKey) -> int:
-        """Let all lapse that a key said, and what it may yet say; return how many statements that were."""
+        """Drop all statements of a key, and refuse further ones; return how many deciding statements were dropped."""
         self._lapsed[by] = None
         self._awaited.pop(by, None)
         chain = self._chains.pop(by, None)
@@ -249,17 +252,17 @@ class Control:
         for entry in chain.entries:
             self._held[entry[0]] -= 1
             self._full.discard(entry[0])
-            self._settle(entry)
+            self._update(entry)
         if chain.entries:
-            self._tell("control.lapsed", by, statements=len(chain.entries))
+            self._add_notice("control.lapsed", by, statements=len(chain.entries))
         return len(chain.entries)
 
     def restore(self, by: OperatorKey) -> None:
-        """Let a key that had lapsed speak again; what it said is to be heard again."""
+        """Accept statements of a lapsed key again; its earlier ones must be heard again."""
         self._lapsed.pop(by, None)
 
     def switch(self, operators: Iterable[Operator]) -> None:
-        """Judge all that was said anew, by operators who have changed."""
+        """Replace the operators, and apply all stored statements again."""
         self._operators = {one.principal: one for one in operators}
         chains, self._chains = self._chains, {}
         self._awaited.clear()
@@ -268,91 +271,91 @@ class Control:
                 self._held[entry[0]] -= 1
         self._full.clear()
         for entry in {entry for chain in chains.values() for entry in chain.entries}:
-            self._settle(entry)
+            self._update(entry)
         for by, chain in chains.items():
             for issued in chain.entries.values():
                 self.hear(issued)
             if by in self._chains:
                 self._chains[by].resume(chain.link)
 
-    # What there is to keep, and to go on from.
+    # State to store, and to resume from.
 
     def deciding(self) -> Iterator[Issued]:
-        """Give the statements from which all that holds can be made again."""
+        """Yield the deciding statements, from which the state can be rebuilt."""
         for chain in self._chains.values():
             yield from chain.entries.values()
 
     def deciding_on(self, entry: Entry) -> Saying | None:
-        """Return what holds of an entry; None where nobody has said anything about it."""
-        best = max(self._said(entry), key=_order, default=None)
+        """Return what holds for an entry; None if there is no statement about it."""
+        best = max(self._statements_on(entry), key=_order, default=None)
         return None if best is None else best.statement.saying
 
     def standing(self, principal: str) -> list[Issued]:
-        """Return what still holds of what this operator's keys said: no other statement has taken its place."""
+        """Return the statements of this operator's keys that are in force: no other statement overrides them."""
         return [
             issued
             for by, chain in self._chains.items()
             for entry, issued in chain.entries.items()
-            if by[0] == principal and (entry[0] == "revoke" or max(self._said(entry), key=_order) is issued)
+            if by[0] == principal and (entry[0] == "revoke" or max(self._statements_on(entry), key=_order) is issued)
         ]
 
     @property
     def held(self) -> int:
-        """How many statements decide something."""
+        """How many deciding statements are stored."""
         return sum(self._held.values())
 
     @property
     def speakers(self) -> tuple[OperatorKey, ...]:
-        """The keys that have said anything, and are in authority."""
+        """The keys in authority from which a statement has arrived."""
         return tuple(self._chains)
 
     @property
     def full(self) -> tuple[str, ...]:
-        """The kinds of which no more statements are taken."""
+        """The kinds for which no more statements can be stored."""
         return tuple(sorted(self._full))
 
     def link(self, by: OperatorKey) -> Link:
-        """Return how far the chain of a key is known."""
+        """Return how far a key's chain is known."""
         chain = self._chains.get(by)
         return Link(0, "", 0) if chain is None else chain.link
 
     def resume(self, by: OperatorKey, link: Link) -> None:
-        """Take it that a chain was known that far: only what decided was kept of it."""
+        """Take a chain as known up to ``link``: only its deciding statements were stored."""
         if by in self._chains:
             self._chains[by].resume(link)
 
     def rank(self, entry: Entry) -> int:
-        """Return the highest rank that was heard of an entry; a new statement takes one more."""
-        return max((held.statement.rank for held in self._said(entry)), default=0)
+        """Return the highest rank among an entry's statements; a new statement takes the next one."""
+        return max((held.statement.rank for held in self._statements_on(entry)), default=0)
 
     def look(self, now: float) -> None:
-        """Tell of numbers that are missing for too long at ``now`` seconds; they change no verdict."""
+        """Report numbers that have been missing for too long at ``now`` seconds; they change no verdict."""
         for by, chain in (*self._chains.items(), *self._awaited.items()):
             missing = chain.missing(now)
             if missing is not None:
-                self._tell("control.gap", by, first=missing[0], last=missing[1])
+                self._add_notice("control.gap", by, first=missing[0], last=missing[1])
 
     @property
     def last_head(self) -> float | None:
-        """When the latest head was said that vouches for all that was heard (seconds); None where there is none."""
+        """When (seconds) the latest head was made that confirms all statements that arrived; None without one."""
         return max((chain.head for chain in self._chains.values() if chain.head is not None), default=None)
 
-    # What holds.
+    # The state in force.
 
     def find(self, key_id: bytes) -> VerificationKey | None:
-        """Return the key of this id; None for a public key that was given to two principals: it counts for neither."""
+        """Return the key with this id; None if its public key was given to two principals: it counts for neither."""
         owned = self._owners.get(key_id)
         return next(iter(owned.values())) if owned is not None and len(owned) == 1 else None
 
     @property
     def keys(self) -> tuple[VerificationKey, ...]:
-        """The keys that were given, and count."""
+        """The keys that operators gave, and that count."""
         return tuple(key for owned in list(self._owners.values()) if len(owned) == 1 for key in owned.values())
 
     def revoked_at(self, key: VerificationKey) -> int | None:
-        """Return from when on (seconds) operators have revoked this public key; None where they have not.
+        """Return the time (seconds) from which operators have revoked this public key; None if they have not.
 
-        An operator can revoke the keys of those he is over, and no operator's.
+        An operator can revoke the keys of the principals it is over, but no operator's.
         """
         if not self._revoked or key.principal in self._operators:
             return None
@@ -361,14 +364,14 @@ class Control:
         return min(times, default=None)
 
     def limited(self, key: VerificationKey) -> VerificationKey:
-        """Return a key as operators leave it: of several ends, and of several revocations, the earliest holds.
+        """Return a key as limited by operators: the earliest of several ends, and of several revocations, holds.
 
-        So a key that was given once more with an end has that end, from whatever source it comes.
+        So an operator can give a key again with an end, and the key has that end whatever source it comes from.
         """
         if not self._revoked and not self._owners:
             return key
         changes, known = self._limited
-        if changes != self.changes:  # what is remembered may be out of date; another thread changes it
+        if changes != self.changes:  # the cache may be out of date; another thread changes it
             changes, known = self._limited = self.changes, {}
         found = known.get(key)
         if found is None:
@@ -383,7 +386,7 @@ class Control:
         return found
 
     def containment(self, principal: str, clock: Callable[[], float]) -> Containment | None:
-        """Return the longest containment of a principal that is in force by the clock (seconds), if there is any."""
+        """Return the longest containment of a principal in force by the clock (seconds); None without one."""
         if not len(self._contained):
             return None
         now = clock()
@@ -391,7 +394,7 @@ class Control:
         return max(found, key=lambda one: one.until, default=None)
 
     def contained_since(self, principal: str, clock: Callable[[], float]) -> float:
-        """Return when (seconds) the first of a principal's containments in force was known here; infinite for none."""
+        """Return when (seconds) the first of a principal's containments in force became known; infinite if none is."""
         now = clock()
         return min((one.since for _, one in self._contained.find(principal) if now < one.until), default=inf)
 
@@ -399,20 +402,20 @@ class Control:
         """Return all containments in force, in the order of their texts."""
         return sorted(one for _, one in self._contained.items() if now < one.until)
 
-    # How what holds is made of what was heard.
+    # From statements to the state in force.
 
-    def _said(self, entry: Entry) -> Iterator[Issued]:
+    def _statements_on(self, entry: Entry) -> Iterator[Issued]:
         for chain in self._chains.values():
             held = chain.entries.get(entry)
             if held is not None:
                 yield held
 
-    def _settle(self, entry: Entry) -> None:
-        """Work out what holds of one entry."""
-        said = list(self._said(entry))
+    def _update(self, entry: Entry) -> None:
+        """Update the state in force for one entry."""
+        said = list(self._statements_on(entry))
         match entry:
             case ("key", name):
-                self._settle_key(name, said)
+                self._update_key(name, said)
             case ("revoke", dead):
                 times: dict[str, int] = {}
                 for issued in said:
@@ -433,14 +436,14 @@ class Control:
         self.changes += 1
 
     def _since(self, who: str) -> float:
-        """Return since when a text has been contained that is contained now: one that had ended begins anew."""
+        """Return since when ``who`` has been contained without a break; a containment that had ended starts again."""
         now, known = self._clock(), self._contained.get(who)
         return now if known is None or now >= known.until else min(known.since, now)
 
-    def _settle_key(self, name: str, said: list[Issued]) -> None:
+    def _update_key(self, name: str, said: list[Issued]) -> None:
         principal, _, print_of_it = name.rpartition(" ")
         key_id = print_of_it[:16].encode()
-        owned = dict(self._owners.get(key_id, {}))  # others may be reading the old one
+        owned = dict(self._owners.get(key_id, {}))  # another thread may be reading the old one
         best = max(said, key=_order, default=None)
         if best is None:
             owned.pop(principal, None)
@@ -448,12 +451,12 @@ class Control:
             assert isinstance(best.statement.saying, GiveKey)  # noqa: S101 - for the type checker
             owned[principal] = best.statement.saying.key
             if len(owned) > 1:
-                self._tell("control.key_of_two", best.by, key=print_of_it, owners=", ".join(sorted(owned)))
+                self._add_notice("control.key_of_two", best.by, key=print_of_it, owners=", ".join(sorted(owned)))
         self._owners[key_id] = owned
         if not owned:
             del self._owners[key_id]
 
-    def _tell(self, event: str, by: OperatorKey, **fields: str | float | None) -> None:
+    def _add_notice(self, event: str, by: OperatorKey, **fields: str | float | None) -> None:
         self.notices.append((event, {"operator": by[0], "operator_key": by[1][:16], **fields}))
 
 
@@ -462,7 +465,7 @@ def _earliest(*times: int | None) -> int | None:
 
 
 class _Chain:
-    """What one key has said: the deciding statement of each entry, and how its statements hang together."""
+    """The statements of one key: the deciding one of each entry, and the links of the chain."""
 
     def __init__(self) -> None:
         self.entries: dict[Entry, Issued] = {}
@@ -489,7 +492,7 @@ class _Chain:
         self._advance()
 
     def join(self, issued: Issued) -> bool:
-        """Take a statement into the chain; False if another one of its number is known, or it hangs on another."""
+        """Add a statement to the chain; return False on a fork: a number or a predecessor that differs."""
         number, digest = issued.statement.number, digest_text(issued.digest)
         known = self._digests.setdefault(number, digest)
         self._previous.setdefault(number, issued.statement.previous)
@@ -514,11 +517,11 @@ class _Chain:
             self._noticed = None
 
     def expect(self, number: int) -> None:
-        """Note that somebody has heard a statement of this number."""
+        """Note that a statement with this number exists: another reader has it."""
         self._expected = max(self._expected, number)
 
     def missing(self, now: float) -> tuple[int, int] | None:
-        """Return the first numbers that have been missing for too long, once."""
+        """Return the first gap, as first and last number, that has lasted too long; each gap is returned once."""
         last = max(self._highest, self._expected)
         if self._whole >= last:
             return None
@@ -532,7 +535,7 @@ class _Chain:
 
 
 def _order(issued: Issued) -> tuple[float, bool, float, bytes]:
-    """Return what orders statements on one entry: the greatest holds."""
+    """Return the sort key of statements on one entry: the greatest one holds."""
     rank, saying = issued.statement.rank, issued.statement.saying
     if isinstance(saying, Revoke):
         return -saying.at, False, 0.0, issued.digest

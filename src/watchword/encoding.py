@@ -1,4 +1,4 @@
-"""Writes envelopes, and what is signed and digested (docs/spec.md, sections 3 to 6)."""
+"""Encodes envelopes, claims, and the bytes that are signed and digested (docs/spec.md, sections 3 to 6)."""
 
 from __future__ import annotations
 
@@ -27,17 +27,16 @@ TREE: Final = b"\x19\x01\x8b\x01"
 
 HASH: Final = head(BYTES, 32)
 ID: Final = head(BYTES, 16)
-SIGNATURE: Final = head(BYTES, 64)
 
 _ID_CLAIM: Final = b"\x07" + ID
 _METADATA_CLAIM: Final = b"\x61m" + HASH
 _VALUE_CLAIM: Final = b"\x61v" + HASH
 
 _KEPT: Final = 1024
-"""Bytes of a message's header values that may be kept."""
+"""The most bytes of header values that may be cached."""
 
 _STRUCTURES: Final = 1024
-"""What stands before a payload that is signed, of the keys and sizes met lately."""
+"""Cached beginnings of Sig_structures, by recent key and tree size."""
 
 
 def sig_structure(protected: bytes, tree_size: int, payload: bytes) -> bytes:
@@ -58,7 +57,7 @@ def encode_protected(algorithm: int, key_id: bytes, *, batched: bool = False) ->
 
 
 class Layout:
-    """The claims (CWT's, RFC 8392, and our own) of messages that go the same way, but for what each has of its own."""
+    """The common claims (of CWT, RFC 8392, and our own) of messages with the same destination and header names."""
 
     def __init__(
         self, *, issuer: str, channel: str, recipient: str | None, covered: Sequence[str], partition: int | None
@@ -80,7 +79,7 @@ class Layout:
         request_id: bytes | None = None,
         reply_to: str | None = None,
     ) -> bytes:
-        """Return a message's claims as deterministic CBOR; what is absent takes no room."""
+        """Return a message's claims as deterministic CBOR; absent claims are left out."""
         metadata_claim = b"" if metadata is None else _METADATA_CLAIM + metadata
         value_claim = b"" if value is None else _VALUE_CLAIM + value
         expiry = b"" if expires_at is None else b"\x04" + of_int(expires_at)
@@ -96,7 +95,7 @@ class Layout:
 
 
 def encode_names(covered: Sequence[str]) -> bytes:
-    """Return the claim of covered header names; nothing where there are none."""
+    """Return the claim of covered header names; empty if there are none."""
     return b"\x61h" + head(ARRAY, len(covered)) + b"".join(map(of_text, covered)) if covered else b""
 
 
@@ -106,9 +105,9 @@ def encode_direct(claims: bytes, protected: bytes, signature: bytes) -> bytes:
 
 
 class SignedTree:
-    """Claims under one signature, which is made of ``data``; a single one is signed directly.
+    """The claims of several messages under one signature, that of ``data``; a single one is signed directly.
 
-    ``protected`` is that of a batch, or for a single one that of a direct signature.
+    ``protected`` is the protected header: of a batch, or for a single message of a direct signature.
     """
 
     def __init__(self, claims: Sequence[bytes], protected: bytes) -> None:
@@ -134,14 +133,14 @@ class SignedTree:
         return values
 
 
-def overhead(protected: bytes, path: int) -> int:
-    """Return the most bytes that an envelope has beside its claims, with a path of that many hashes."""
+def overhead(protected: bytes, path: int, signature: int) -> int:
+    """Return the most bytes that an envelope has besides its claims, with ``path`` hashes and ``signature`` bytes."""
     proof = len(INCLUSION) + 3 + 1 + 2 * 3 + 1 + path * (len(HASH) + 32) if path else 1
-    return 2 + 3 + 1 + len(of_bytes(protected)) + proof + 1 + len(SIGNATURE) + 64
+    return 2 + 3 + 1 + len(of_bytes(protected)) + proof + 1 + len(head(BYTES, signature)) + signature
 
 
 def characters(size: int) -> int:
-    """Return how many characters that many bytes take in base64url without padding."""
+    """Return the length of ``size`` bytes in base64url without padding."""
     return (size * 4 + 2) // 3
 
 
@@ -164,7 +163,7 @@ def metadata_digest(key: bytes | None, pairs: bytes) -> bytes:
 
 
 def _digest(data: bytes) -> bytes:
-    """Return SHA-256; by few steps, where that can be: OpenSSL takes many when it was not called for some time."""
+    """Return SHA-256, from the native engine if present: OpenSSL is slow when it was not called for some time."""
     native = engine.native()
     return sha256(data).digest() if native is None else native.sha256(data)
 
@@ -176,6 +175,6 @@ def encode_pairs(headers: Sequence[Header]) -> bytes:
 
 
 def may_be_kept(headers: Sequence[Header]) -> bool:
-    """Tell whether the next message's headers may be compared with these: they are small, and cannot change."""
+    """Return True if headers may be cached, to compare with the next message's: they are small and immutable."""
     kinds = {(type(one), *map(type, one)) for one in headers} | {(type(headers), str, bytes)}
     return kinds == {(tuple, str, bytes)} and sum([len(value or b"") for _, value in headers]) < _KEPT

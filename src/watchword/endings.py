@@ -1,10 +1,10 @@
-"""The three endings of a message, decided one after the other for one log: no adapter has rules of its own.
+"""Decides what happens to each message of one log after its verdict; all adapters share these rules.
 
-A verdict goes in, and what is to be done comes out: deliver the message, drop it, hold it and everything behind it, or
-give it up. Holding is for outages: a key source or a replay store that does not answer is our fault, so the message
-must be judged again. An outage may hold a log for ``max_hold`` seconds once, and not once for each message. After that
-a message that cannot be judged is given up, which means: copied into quarantine as undetermined, from where it can be
-driven again. Where the quarantine cannot take it, it is held after all, for nothing may be lost.
+A verdict goes in, and the ending comes out: deliver the message, drop it, hold it and everything after it, or give it
+up. Holding is for outages: if a key source or a replay store does not answer, the fault is ours, and the message must
+be judged again. An outage may hold a log for ``max_hold`` seconds in all, not per message. After that, a message that
+cannot be judged is given up: it is copied to the quarantine as undetermined, and can be redriven from there. If the
+quarantine cannot take it, it is held after all, because no message may be lost. The adapter carries the ending out.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ LONGEST_DELAY: Final = 5.0
 _MOST_DOUBLINGS: Final = 10
 
 QUIET: Final = 10
-"""An outage is over when nothing failed for this many times ``max_hold``; so who can make a look-up fail whenever he
-likes holds messages up for at most one part in eleven of the time."""
+"""An outage is over after this many times ``max_hold`` without a failure. So an attacker who can make look-ups fail at
+will delays messages for at most one eleventh of the time."""
 
 
 class Outage:
-    """Grants each outage, not each message, ``max_hold`` seconds; times are of a clock that never steps back."""
+    """Allows ``max_hold`` seconds per outage, not per message; times are of a clock that never steps back."""
 
     def __init__(self, max_hold: float) -> None:
         self._max_hold: Final = max_hold
         self._since = self._last = -inf
 
     def holds(self, now: float) -> bool:
-        """Note that a message could not be judged; tell whether it is to be held and judged again."""
+        """Note that a message could not be judged; return True if it must be held and judged again."""
         if now - self._last > QUIET * self._max_hold:
             self._since = now
         self._last = now
         return now - self._since < self._max_hold
 
     def over(self) -> None:
-        """Note that a message that was held could be judged."""
+        """End the outage: a message that was held could be judged."""
         self._last = -inf
 
 
@@ -61,9 +61,9 @@ class Ending(Enum):
 class Endings:
     """Decides how the messages of one log end; ``outage`` is shared by all logs of a reader.
 
-    ``doubtful`` is True from a message that could not be judged up to one that could: messages are judged one at a time
-    meanwhile, for each may wait for its key. ``failures`` counts attempts in a row; ``retry_at`` is the time of the
-    next one, in seconds of the clock of ``now``.
+    ``doubtful`` is True after a message that could not be judged, until one can be: meanwhile messages are judged one
+    at a time, because each may wait for its key. ``failures`` counts failed attempts in a row; ``retry_at`` is the time
+    of the next attempt, in seconds of the clock of ``now``.
     """
 
     def __init__(self, outage: Outage) -> None:
@@ -73,7 +73,7 @@ class Endings:
         self.retry_at = 0.0
 
     def of(self, verdict: VerifiedMessage | ObservedMessage | Rejected | Unavailable, now: float) -> Ending:
-        """Return the ending of the next message; one that is to be given up waits for ``kept``."""
+        """Return the ending of the next message; after GIVE_UP, call ``kept`` with the result of the quarantine."""
         if isinstance(verdict, Unavailable):
             self.doubtful = True
             return self.hold(now) if self._outage.holds(now) else Ending.GIVE_UP
@@ -82,24 +82,24 @@ class Endings:
         return Ending.DROP if isinstance(verdict, Rejected) else Ending.DELIVER
 
     def delivers(self, verdicts: Sequence[object]) -> bool:
-        """Return True if all of these verdicts, one at least, let their messages through, and change nothing else."""
+        """Return True if all verdicts, at least one, are to deliver, and this object's state would not change."""
         return not (self.doubtful or self.failures) and {*map(type, verdicts)} == {VerifiedMessage}
 
     def kept(self, now: float, *, in_quarantine: bool) -> Ending:
-        """Return the ending of a message that was given up, by what became of its copy."""
+        """Return the ending of a message that was given up, by whether its copy is in the quarantine."""
         if not in_quarantine:
             return self.hold(now)
         self.release()
         return Ending.DROP
 
     def hold(self, now: float) -> Ending:
-        """Put off the next attempt: each time for twice as long, up to a bound."""
+        """Delay the next attempt, each time twice as long, up to a bound."""
         self.retry_at = now + min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self.failures, _MOST_DOUBLINGS))
         self.failures += 1
         return Ending.HOLD
 
     def release(self) -> None:
-        """Go on without delay."""
+        """Continue without delay."""
         self.failures = 0
         self.retry_at = 0.0
 
@@ -112,7 +112,7 @@ class Endings:
         return Ending.DROP
 
     def _judged(self, verdict: VerifiedMessage | Rejected | Unavailable) -> None:
-        """Go on; an outage ends with a verdict that a source which is down half of the time would not have given."""
+        """Continue; any verdict but UNKNOWN_KEY, which a half-failed key source may give too, ends the outage."""
         if isinstance(verdict, Unavailable):
             self.doubtful = True
         elif not (isinstance(verdict, Rejected) and verdict.reason is Reason.UNKNOWN_KEY):

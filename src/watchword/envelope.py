@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
+from watchword.algorithms import LARGEST, limits_of
 from watchword.cbor import ARRAY, BYTES, MAP, NULL, TEXT, UINT, read_head, read_int, read_string
 from watchword.encoding import HASH, ID, INCLUSION, TREE, characters, sig_structure
 from watchword.errors import Reason, Rejected
@@ -15,8 +16,9 @@ from watchword.merkle import leaf_of, root_of
 from watchword.message import ENVELOPE_HEADER, MAX_HEADERS, is_principal
 
 VERSION: Final = 1
-MAX_ENVELOPE_BYTES: Final = 4096
-MAX_ENVELOPE_CHARACTERS: Final = characters(MAX_ENVELOPE_BYTES)
+MAX_ENVELOPE_CHARACTERS: Final = characters(LARGEST.envelope)
+"""Of any algorithm; how many bytes one envelope may have goes by the algorithm that it claims."""
+
 MIN_TREE_SIZE: Final = 2
 MAX_TREE_SIZE: Final = 4096
 MAX_KEY_ID_BYTES: Final = 128
@@ -120,6 +122,9 @@ def _read(envelope: Envelope, raw: bytes) -> None:
         raise ValueError("proof is not a COSE_Sign1")
     protected, at = read_string(raw, at + 1, BYTES)
     algorithm, key_id, batched = _read_protected(protected)
+    most, longest = limits_of(algorithm)
+    if len(raw) > most:
+        raise ValueError(f"envelope of {len(raw)} bytes: at most {most} with its algorithm")
     size, index = 0, 0
     path: tuple[bytes, ...] = ()
     if not batched:
@@ -134,7 +139,7 @@ def _read(envelope: Envelope, raw: bytes) -> None:
     if raw[at] != NULL:
         raise ValueError("payload is not detached")
     signature, at = read_string(raw, at + 1, BYTES)
-    if at != len(raw) or len(signature) > MAX_KEY_ID_BYTES:
+    if at != len(raw) or len(signature) > longest:
         raise ValueError("signature too long, or bytes after the end")
     _read_claims(envelope, claims_bytes, protected, algorithm, key_id)
     envelope.claims_bytes, envelope.leaf = claims_bytes, leaf_of(claims_bytes)

@@ -1,4 +1,4 @@
-"""The endings a message can have when it is not delivered, and the reasons; nothing here knows a bus."""
+"""Watchword's exceptions: how a message ends that is not delivered, and why; errors of set-up and of signing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _Error = TypeVar("_Error", bound=Exception)
 
 
 class Reason(StrEnum):
-    """Why a message was rejected; stable, one per check, in the order of the verifier's checks."""
+    """Why a message was rejected: stable names, in the order of the verifier's checks."""
 
     UNSIGNED = "unsigned"
     MALFORMED = "malformed"
@@ -41,14 +41,14 @@ class Reason(StrEnum):
 
 
 class WatchwordError(Exception):
-    """Any error that Watchword raises on purpose; it can be pickled, as what a worker process raises is."""
+    """The base of all errors that Watchword raises on purpose; they can be pickled, for worker processes."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return restored, (type(self), self.args, self.__dict__)
 
 
 def restored(cls: type[_Error], args: tuple[object, ...], state: dict[str, object]) -> _Error:
-    """Make an error as it was; its constructor would make another one of its text."""
+    """Rebuild a pickled error as it was; its constructor would take the text for another argument."""
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(state)
@@ -56,18 +56,18 @@ def restored(cls: type[_Error], args: tuple[object, ...], state: dict[str, objec
 
 
 class ConfigurationError(WatchwordError):
-    """Something was set up wrongly; the text says what to write instead."""
+    """The configuration is wrong; the text says what to write instead."""
 
 
 class SigningError(WatchwordError):
-    """This message cannot be signed as it is (the bus would change it, or a limit is passed); nothing was sent."""
+    """This message cannot be signed (the bus would change it, or a limit is exceeded); it was not sent."""
 
 
 class Rejected(WatchwordError):  # noqa: N818 - an ending, not a mistake of the caller
-    """The message is at fault and the verdict is final: audit it and go on.
+    """The message is at fault and the verdict is final: audit it and continue with the next.
 
-    Carries no payload. ``claimed_principal`` is what an unverified message said of itself, capped to
-    ``MAX_CLAIMED`` characters; ``channel`` is where the message was found.
+    It has no payload. ``claimed_principal`` is the unverified message's claim, capped to ``MAX_CLAIMED`` characters;
+    ``channel`` is where the message was found.
     """
 
     def __init__(
@@ -81,9 +81,9 @@ class Rejected(WatchwordError):  # noqa: N818 - an ending, not a mistake of the 
 
 
 class Unavailable(WatchwordError):  # noqa: N818 - an ending, not a mistake of the caller
-    """We could not judge (key source or replay store down); the message must be offered again.
+    """The message could not be judged (key source or replay store down) and must be offered again.
 
-    ``what`` names the part that failed: ``keys``, ``replay`` or ``signing``.
+    ``what`` names the part that failed, such as ``keys``, ``replay`` or ``signing``.
     """
 
     def __init__(self, what: str, detail: str = "") -> None:
@@ -93,7 +93,7 @@ class Unavailable(WatchwordError):  # noqa: N818 - an ending, not a mistake of t
 
 
 class Shed(Unavailable):
-    """We did not look for the key, for too many look-ups were under way or had failed; others may be judged."""
+    """The key was not looked up, because too many look-ups are under way or have failed; others may be judged."""
 
     def __init__(self, detail: str) -> None:
         super().__init__("keys", detail)
@@ -103,11 +103,11 @@ class Shed(Unavailable):
 
 
 class Pending(Unavailable):
-    """We are still looking for the key: others may be judged meanwhile, and this message when ``found`` is done."""
+    """The key is still being looked up: others may be judged meanwhile, and this message when ``found`` is done."""
 
     def __init__(self, found: object) -> None:
         self.found = found
-        super().__init__("keys", "still looking")
+        super().__init__("keys", "the key is still being looked up")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Unavailable, (self.what, self.detail)  # nobody elsewhere can wait for it
+        return Unavailable, (self.what, self.detail)  # another process cannot wait for ``found``

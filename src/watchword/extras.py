@@ -1,4 +1,4 @@
-"""Which extra brings which library: an import that fails says what to type."""
+"""Maps libraries to the extras that install them, so that a failed import says which command to run."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _EXTRAS: Final = {
 
 
 def what_to_install(error: ModuleNotFoundError, extra: str | None = None) -> str | None:
-    """Return a line that says how to install what could not be imported; None if no extra of ours brings it.
+    """Return a line that says how to install a missing library; None if no extra of ours installs it.
 
-    ``extra`` is the one that brings all of what was asked for, where the missing library alone would not tell.
+    ``extra`` names the extra to suggest instead, if the missing library alone does not show which one is needed.
     """
     parts = (error.name or "").split(".")
     library = parts[0]
@@ -39,9 +39,9 @@ def what_to_install(error: ModuleNotFoundError, extra: str | None = None) -> str
 
 
 def told(error: ImportError, extra: str | None = None) -> ImportError:
-    """Return the error to raise in its place from a front door; the same one if no extra of ours helps.
+    """Return the error that a public module raises instead of ``error``; the same one if no extra of ours helps.
 
-    A library may have an error of its own for what is missing: then that stands behind it, as its cause.
+    A library may raise its own error for a missing module, with the ModuleNotFoundError as its cause.
     """
     missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__
     line = what_to_install(missing, extra) if isinstance(missing, ModuleNotFoundError) else None

@@ -1,4 +1,4 @@
-"""FastStream: ``KafkaBroker`` and ``NatsBroker`` in place of its own; handlers get what verified, and who wrote it."""
+"""FastStream: ``KafkaBroker`` and ``NatsBroker`` replace its own; handlers get verified messages and principals."""
 
 from watchword.extras import told
 
@@ -15,7 +15,7 @@ try:
         verified_of,
     )
 except ImportError as error:
-    raise told(error, "faststream") from None  # it brings both clients, too
+    raise told(error, "faststream") from None  # this extra installs both clients too
 
 __all__ = [
     "KafkaBroker",

@@ -1,4 +1,8 @@
-"""The guard of logs that one process reads alone: used ids in memory, forgotten in log time (docs/replay.md)."""
+"""The in-memory replay store, for logs that one process reads alone: it answers whether an id was used before.
+
+It keeps the ids of each log until log time has passed them, within bounds of memory; docs/replay.md has the model. It
+stores nothing on disk, but takes notes from which a successor can be restored. Checks of authenticity come before it.
+"""
 
 from __future__ import annotations
 
@@ -30,24 +34,24 @@ if TYPE_CHECKING:
     from watchword.replay import Claim
 
 SLICES: Final = 32
-"""Into how many buckets the horizon is cut; an id leaves at most one bucket's length after it might."""
+"""The number of buckets that the horizon is divided into; an id is dropped at most one bucket's length late."""
 
 DEFAULT_BOUNDS: Final = Bounds.within(Policy().memory)
 
 AT_A_TIME: Final = 512
-"""Notes that are remembered before the event loop goes round, which takes some 3 ms."""
+"""Notes restored, in some 3 ms, before the event loop gets a turn."""
 
 _PAID: Final = 20
-"""Ids that may be gone through for each one that is offered. There are at most four times as many as one principal may
-hold; so on its way from four fifths of its bound to the bound itself it pays for going through all of them."""
+"""Ids that may be scanned for each id offered. All ids are at most four times as many as one principal may hold, so a
+principal on its way from four fifths of its bound to the bound itself pays for scanning all of them."""
 
 _LONG: Final = 3600
 
-_FIRST: Final = Admission.FIRST  # nearly every answer; Python 3.11 searches for a member each time
+_FIRST: Final = Admission.FIRST  # nearly every answer; Python 3.11 looks an enum member up each time
 
 
 class Sights(Protocol):
-    """What messages of one sender say that stand together; see ``stretch.Stretch``."""
+    """Consecutive messages of one sender; see ``stretch.Stretch``."""
 
     claim: Claim
     least: int
@@ -57,13 +61,13 @@ class Sights(Protocol):
     keep: float
 
     def __len__(self) -> int: ...
-    def entries(self, hashing: Hashing) -> Entries: ...  # noqa: D102 - as there
-    def ids(self) -> list[bytes]: ...  # noqa: D102 - as there
-    def digests(self) -> list[bytes]: ...  # noqa: D102 - as there
+    def entries(self, hashing: Hashing) -> Entries: ...  # noqa: D102 - see Stretch
+    def ids(self) -> list[bytes]: ...  # noqa: D102 - see Stretch
+    def digests(self) -> list[bytes]: ...  # noqa: D102 - see Stretch
 
 
 class Kind(IntEnum):
-    """What a note says: an id that was used, claims that nobody judged, or up to when a key's messages are stale."""
+    """What a note records: a used id, claims that were not judged, or up to when a key's messages are stale."""
 
     ID = 0
     CLAIMS = 1
@@ -71,7 +75,7 @@ class Kind(IntEnum):
 
 
 class Note(NamedTuple):
-    """Something that a log's guard has remembered, and a successor must know; ``data`` is an id, or a digest."""
+    """An entry that a log's guard has remembered and its successor must know; ``data`` is an id or a digest."""
 
     log: str
     kind: Kind
@@ -83,12 +87,12 @@ class Note(NamedTuple):
 
 @dataclass(slots=True)
 class _Log:
-    """What is known of one log.
+    """The state of one log.
 
-    ``start`` is the floor that it began with. ``highest`` is the log time that has passed; ``latest``, where the broker
-    stamps nothing, when the latest message of each principal was issued that passed. ``unverified`` ids are kept by
-    their claims, and others that are so kept were issued up to ``ahead``. Whatever a log remembers that has a name in
-    ``noted`` goes into the notes, under that name.
+    ``start`` is the floor that it began with. ``highest`` is its log time. ``latest`` has, where the broker does not
+    stamp messages, the latest issue time of each principal's messages that passed. ``unverified`` counts the entries
+    kept by claims that were not verified; verified entries kept by claims were issued up to ``ahead``. If ``noted`` is
+    set, notes are taken of all that the log remembers, under that name.
     """
 
     ids: Slices
@@ -102,7 +106,7 @@ class _Log:
     ahead: int = -1
 
     def speak(self, claim: Claim) -> None:
-        """Take note of a principal's verified message on a log that the broker does not stamp."""
+        """Record the issue time of a principal's verified message, on a log that the broker does not stamp."""
         if claim.issued_at > self.latest.get(claim.principal, -inf):
             self.latest[claim.principal] = claim.issued_at
 
@@ -111,16 +115,16 @@ class _Log:
 class MemoryReplayStore:
     """Ids in memory, for logs that this process reads alone (one consumer of a partition, one subscription).
 
-    The floor of a log is the log time that has passed in it less ``horizon`` seconds (max_age + max_skew), or the one
-    that it began with. Log time is the highest stamp of the broker; where that stamps nothing, the latest time before
-    which, by the reader's own looks, the last message cannot have been appended. While a reader works off what came
-    when it did not look, that stands still; so there each principal has a floor of its own besides: the latest issue
-    time of its messages that passed, less the horizon.
+    The floor of a log is its log time less ``horizon`` seconds (max_age + max_skew), or the floor that it began with.
+    Log time is the broker's highest stamp. Where the broker does not stamp messages, it is the earliest time at which,
+    by the reader's own observations of the log's end, the last message can have been appended. That stands still while
+    a reader works through a backlog from a time when it did not observe. So there each principal also has a floor of
+    its own: the latest issue time of its messages that passed, less the horizon.
 
-    An id is forgotten only below a floor, and whatever was issued below it is TOO_OLD; so nothing forgotten can come
-    back. ``horizon`` None forgets nothing. Memory is bounded by refusing, never by forgetting; see ``Quota`` for the
-    bounds. An id is kept as 64 bits (see ``Hashing``). Log time's floor lets ids go as it passes; those of principals,
-    when room is needed.
+    An id is forgotten only below a floor, and every message issued below a floor is TOO_OLD; so a forgotten id cannot
+    be used again. A ``horizon`` of None forgets nothing. When memory is full, new ids are refused, and no others are
+    forgotten; see ``Quota`` for the bounds. An id is stored as 64 bits (see ``Hashing``). Ids below the log's floor are
+    dropped as it rises, those below a principal's floor when room is needed.
     """
 
     def __init__(self, *, horizon: float | None, bounds: Bounds = DEFAULT_BOUNDS) -> None:
@@ -139,7 +143,7 @@ class MemoryReplayStore:
 
     @property
     def warnings(self) -> deque[Warned]:
-        """What somebody should log, and take away."""
+        """Warnings for the caller to log and remove."""
         return self._quota.warnings
 
     async def claim(self, claim: Claim) -> Admission:
@@ -147,7 +151,7 @@ class MemoryReplayStore:
         return self.admit(claim)
 
     def admit(self, claim: Claim) -> Admission:
-        """Answer as ``claim`` does; atomic, for it never waits."""
+        """Return what ``claim`` returns; atomic, because it never waits."""
         log = self._logs.get(claim.log) or self._opened(claim.log)
         passed = claim.reference if claim.appended_after is None else claim.appended_after
         if passed > log.highest:
@@ -171,22 +175,22 @@ class MemoryReplayStore:
         self._offered += 1
         owner = self._quota.take(claim.principal)
         if owner is None or self._quota.crossed:
-            owner = self._made_room(log, claim, owner)
+            owner = self._make_room(log, claim, owner)
             if owner is None:
                 self._raise_floor(log, claim)
                 return Admission.OVER_QUOTA
         if late is None and issued_at <= log.key_floors.of(pair):
             self._quota.release(owner)
             return Admission.TOO_OLD
-        self._keep(log, claim, key, mark, owner)
+        self._remember(log, claim, key, mark, owner)
         if late is not None:
-            self._acknowledged(log, late_key)  # it is known by its id from now on
+            self._acknowledged(log, late_key)  # from now on it is known by its id
         return _FIRST
 
     def admit_all(self, stretch: Sights, floor: float) -> bool:
-        """Admit messages of one sender that are all first sights, and issued at ``floor`` or later if not solicited.
+        """Admit messages of one sender if all are first sights, and issued at ``floor`` or later unless solicited.
 
-        False, and nothing is changed, where any of them may be something else.
+        Return False, and change nothing, if any of them may be something else.
         """
         log, passed = self._known(stretch.claim.log), stretch.passed
         begun = -inf if stretch.claim.solicited else max(floor, log.start)
@@ -197,13 +201,13 @@ class MemoryReplayStore:
         self._open(stretch.claim.log, log)
         if passed > log.highest:
             self._pass_time(log, passed)
-        self._keep_all(log, stretch, entries, owner, unacked=stretch.claim.unacked)
+        self._remember_all(log, stretch, entries, owner, unacked=stretch.claim.unacked)
         return True
 
     def recall_all(self, stretch: Sights, *, unacked: bool) -> bool:
-        """Recall messages of one sender that are all first sights; False, and nothing is changed, where not all are.
+        """Recall messages of one sender if all are first sights; otherwise return False and change nothing.
 
-        They are kept until they are settled if they are ``unacked``, whatever they say of it themselves.
+        With ``unacked`` they are kept until they are acknowledged; their own ``unacked`` is ignored.
         """
         log = self._known(stretch.claim.log)
         looked = max(log.highest, stretch.passed) if stretch.speaks else log.highest
@@ -215,31 +219,31 @@ class MemoryReplayStore:
         self._open(stretch.claim.log, log)
         if looked > log.highest:
             self._pass_time(log, looked)
-        self._keep_all(log, stretch, entries, owner, unacked=unacked)
+        self._remember_all(log, stretch, entries, owner, unacked=unacked)
         return True
 
     def look(self, log: str, appended_after: float) -> None:
-        """Let log time pass, by the looks that bound a record which need not be verified for that."""
+        """Advance log time to ``appended_after``, as observed at the log's end; no record need verify for that."""
         known = self._logs.get(log) or self._opened(log)
         if appended_after > known.highest:
             self._pass_time(known, appended_after)
 
     def begin(self, log: str, *, floor: float) -> None:
-        """Start a log's guard anew: nothing is known but that whatever was issued below ``floor`` is too old."""
+        """Restart a log with no ids, and with ``floor``: every message issued before it is too old."""
         self.forget(log)
         self._opened(log).start = floor
 
     def raise_floor(self, log: str, floor: float) -> None:
-        """Let whatever was issued below ``floor`` be too old from now on; what is known stays known."""
+        """Treat every message issued before ``floor`` as too old from now on; ids stay known."""
         known = self._logs.get(log) or self._opened(log)
         known.start = max(known.start, floor)
 
     def note(self, log: str, name: str | None = None) -> None:
-        """Take notes from now on of all that is remembered in this log, under its own or another name."""
+        """Take notes of everything that this log remembers from now on, under ``name`` or its own."""
         (self._logs.get(log) or self._opened(log)).noted = name or log
 
     def noted_as(self, log: str) -> str | None:
-        """Return the name under which notes are taken of a log; None if none are."""
+        """Return the name under which a log's notes are taken; None if no notes are taken."""
         known = self._logs.get(log)
         return None if known is None else known.noted
 
@@ -249,9 +253,9 @@ class MemoryReplayStore:
         return notes
 
     async def restore(self, log: str, notes: Iterable[Note]) -> None:
-        """Remember what another guard of this log took notes of; what finds no room raises its key's floor.
+        """Remember the notes of an earlier guard of this log; a note for which there is no room raises its key's floor.
 
-        Nothing may be asked of this log before that is done: it waits for nothing, but lets others run meanwhile.
+        This log must not be used before it returns: it waits for nothing, but gives the event loop turns.
         """
         known = self._logs.get(log) or self._opened(log)
         others: list[Note] = []
@@ -261,7 +265,7 @@ class MemoryReplayStore:
             if note.issued_at < known.start:
                 continue
             if note.kind is not Kind.ID:
-                others.append(note)  # floors of invented keys become those of all that are not proven by then
+                others.append(note)  # after the ids: only then is it known which keys are proven and not invented
                 continue
             if (pair := (note.principal, note.key_id)) not in self._proven:
                 self._prove(pair)
@@ -276,17 +280,17 @@ class MemoryReplayStore:
                 self._restore(known, note, self._hashing.digest_key(note.data), is_id=False)
 
     def floor(self, log: str) -> float:
-        """Return the floor of a log; a guard that begins with it, and recalls from ``lowest_needed`` on, knows as much.
+        """Return a log's floor; a guard that begins with it and recalls from ``lowest_needed`` on knows as much.
 
-        The floors of single principals and keys are not in it: what raised them is recalled too.
+        It leaves out the floors of single principals and keys: the messages that raised these are recalled too.
         """
         known = self._logs.get(log)
         return -inf if known is None else max(known.start, known.highest - self._horizon)
 
     def lowest_needed(self, log: str) -> int | None:
-        """Return an offset below which nothing lies in this log that is not below its floor; None if nothing does.
+        """Return an offset before which this log has no id that is still needed; None if it has no ids.
 
-        It may be lower than need be, for it is kept by slices of issue time.
+        It may be lower than necessary, because it is recorded per slice of issue time.
         """
         known = self._logs.get(log)
         if known is None:
@@ -295,7 +299,7 @@ class MemoryReplayStore:
         return None if lowest == inf else int(lowest)
 
     def recall(self, claim: Claim) -> None:
-        """Remember a verified message that passed in this log before the guard began; of one id, the first sight."""
+        """Remember a verified message from before the guard began; if an id comes twice, its first sight."""
         log = self._logs.get(claim.log) or self._opened(claim.log)
         if (pair := (claim.principal, claim.key_id)) not in self._proven:
             self._prove(pair)
@@ -304,33 +308,33 @@ class MemoryReplayStore:
             return
         has_late = log.unverified or log.ahead >= 0
         if has_late and self._find(log, claim.issued_at, self._hashing.late_key(claim)) not in {None, mark}:
-            return  # its first sight was elsewhere, and passed without a verdict
+            return  # it was first seen elsewhere, and passed over without a verdict
         owner = self._take(log, claim)
         if owner is None:
             self._raise_floor(log, claim)
         else:
-            self._keep(log, claim, key, mark, owner)
+            self._remember(log, claim, key, mark, owner)
 
     def remember_unjudged(self, claim: Claim) -> None:
-        """Remember a message that passed without a verdict on its key, by its claims: elsewhere they are a replay."""
+        """Remember, by its claims, a message passed over without a verdict on its key: elsewhere they are a replay."""
         log = self._logs.get(claim.log) or self._opened(claim.log)
         if not claim.unacked:
             self.drop(claim)  # it may have been pinned by an earlier attempt
         late_key = self._new_late_key(log, claim)
-        if late_key is not None and not self._keep_unverified(log, claim, late_key):
+        if late_key is not None and not self._remember_unverified(log, claim, late_key):
             self._raise_floor(log, claim)
 
     def remember_ahead(self, claim: Claim, *, verified: bool) -> None:
-        """Remember a message from the future by its claims: elsewhere they are a replay, when its time has come.
+        """Remember a message from the future by its claims: once its time has come, they are a replay elsewhere.
 
-        One that was not ``verified`` raises no floor where there is no room: anybody could write it.
+        If there is no room, one that is not ``verified`` raises no floor: anyone could have written it.
         """
         log = self._logs.get(claim.log) or self._opened(claim.log)
         late_key = self._new_late_key(log, claim)
         if late_key is None:
             return
         if not verified:
-            if not self._keep_unverified(log, claim, late_key):
+            if not self._remember_unverified(log, claim, late_key):
                 log.ids.note(claim.issued_at, _offset(claim))
         elif (owner := self._quota.take(claim.principal)) is None:
             self._raise_floor(log, claim)
@@ -339,14 +343,14 @@ class MemoryReplayStore:
             self._put_claims(log, claim, late_key, owner)
 
     def acknowledge_at(self, log: str, offset: int) -> None:
-        """Let all unacked ids at this place age."""
+        """Let all unacked ids at this offset expire as others do."""
         known = self._logs.get(log)
         if known is not None:
             for key in known.pins.at(offset):
                 self._acknowledged(known, key)
 
     def drop(self, claim: Claim) -> None:
-        """Let what is known of an unacked message age, if that is the one at this place."""
+        """Let the entries of an unacked message expire as others do, if they are for this very place."""
         log = self._logs.get(claim.log)
         if log is not None and log.pins.by_key:
             mark = self._hashing.mark(claim)
@@ -355,7 +359,7 @@ class MemoryReplayStore:
                     self._acknowledged(log, key)
 
     def forget(self, log: str) -> None:
-        """Drop a log that is no longer read."""
+        """Drop the state of a log that is no longer read."""
         known = self._logs.pop(log, None)
         if known is not None:
             self._release(known, known.ids.owners())
@@ -367,7 +371,7 @@ class MemoryReplayStore:
         return log
 
     def _known(self, name: str) -> _Log:
-        """Return a log, or an empty one that is not among the logs yet."""
+        """Return a log, or an empty one that is not stored yet."""
         return self._logs.get(name) or _Log(Slices(self._width), KeyFloors(self._proven))
 
     def _open(self, name: str, log: _Log) -> None:
@@ -396,14 +400,14 @@ class MemoryReplayStore:
             if log.ahead < floor:
                 log.ahead = -1
         if log.pins.by_key:
-            self._let_pins_go(log)
+            self._expire_pins(log)
 
-    def _let_pins_go(self, log: _Log) -> None:
+    def _expire_pins(self, log: _Log) -> None:
         for owner in log.pins.pop_over(log.highest):
             self._release(log, Counter((owner,)))
 
     def _is_over(self, log: _Log, claim: Claim) -> bool:
-        """Return True if it need not be remembered: it is too old here, or its first sight may have found no room."""
+        """Return True if it is too old to be remembered, or there may have been no room at its first sight."""
         if claim.issued_at < self._floor(log, claim):
             return True
         if claim.issued_at > log.key_floors.of((claim.principal, claim.key_id)):
@@ -412,7 +416,7 @@ class MemoryReplayStore:
         return True
 
     def _raise_floor(self, log: _Log, claim: Claim) -> None:
-        """Take what could not be remembered for seen: whatever this key signed up to then is too old."""
+        """Count an id that could not be remembered as used: all that its key signed up to then is too old."""
         rises = log.key_floors.rise((claim.principal, claim.key_id), claim.issued_at)
         log.ids.note(claim.issued_at, _offset(claim))
         if rises and log.noted:
@@ -424,20 +428,20 @@ class MemoryReplayStore:
     # Room
 
     def _take(self, log: _Log, claim: Claim) -> int | None:
-        """Take room for one more id, and return its owner; None if there is no room."""
+        """Take room for one more id and return the number of its owner; None if there is no room."""
         self._offered += 1
         owner = self._quota.take(claim.principal)
-        return self._made_room(log, claim, owner) if owner is None or self._quota.crossed else owner
+        return self._make_room(log, claim, owner) if owner is None or self._quota.crossed else owner
 
-    def _made_room(self, log: _Log, claim: Claim, owner: int | None) -> int | None:
-        """Make room where there is none, or soon will be; return the owner of an id that has it now."""
+    def _make_room(self, log: _Log, claim: Claim, owner: int | None) -> int | None:
+        """Make room if there is none, or soon will be none; return the id's owner, or None if all is still full."""
         quota = self._quota
-        while owner is None and log.ids.holds_below(log.highest - self._horizon):  # not all left at once
+        while owner is None and log.ids.holds_below(log.highest - self._horizon):  # they are not all dropped at once
             self._pass_time(log, log.highest)
             owner = quota.take(claim.principal)
         if owner is None and claim.appended_after is not None:
             crowded = quota.is_crowded(claim.principal)
-            log.speak(claim)  # it may be its own older ids that are in the way
+            log.speak(claim)  # its own older ids may be what takes the room
             self._let_go(log)
             owner = quota.take(claim.principal)
             if owner is None and crowded and self._raise_log(log, claim.log) <= claim.issued_at:
@@ -448,20 +452,20 @@ class MemoryReplayStore:
         return owner
 
     def _raise_log(self, log: _Log, name: str) -> float:
-        """Let the second latest message of all principals stand for log time; return the floor that this makes.
+        """Take the second latest issue time of all principals for log time; return the floor that follows.
 
-        Not the latest, for nobody is to raise a floor for all alone.
+        The latest would let a single principal raise the floor for all.
         """
         second = min(nlargest(2, log.latest.values())) if len(log.latest) > 1 else -inf
         floor = second - self._horizon
         if log.ids.holds_below(floor):
-            cost = f"what was issued before {floor:.0f} is stale: raise memory in [replay]"
+            cost = f"messages issued before {floor:.0f} are stale: raise memory in [replay]"
             self._quota.warnings.append(("replay.floor_raised", {"log": name, "cost": cost}))
             self._pass_time(log, second)
         return floor
 
     def _let_go(self, first: _Log) -> None:
-        """Forget what the floors of principals have passed, as far as that is paid for."""
+        """Forget ids below the floors of their principals, as long as the ids offered pay for the scan."""
         if self._offered < self._paid:
             return
         seen = 0
@@ -476,7 +480,7 @@ class MemoryReplayStore:
         self._paid = self._offered + ceil(seen / _PAID)
 
     def _release(self, log: _Log, owners: Counter[int]) -> None:
-        """Give room back, of so many ids for each owner."""
+        """Give back the room of as many ids as counted for each owner."""
         for owner, count in owners.items():
             self._quota.release(owner, count)
         log.unverified -= owners[UNVERIFIED]
@@ -497,8 +501,8 @@ class MemoryReplayStore:
         mark = log.pins.mark(key)
         return log.ids.find(issued_at, key) if mark is None else mark
 
-    def _keep(self, log: _Log, claim: Claim, key: int, mark: int, owner: int) -> None:
-        """Remember a message that passed by its id."""
+    def _remember(self, log: _Log, claim: Claim, key: int, mark: int, owner: int) -> None:
+        """Remember a message that passed, by its id."""
         if claim.appended_after is not None:
             log.speak(claim)
         self._put(log, claim, key, mark, owner)
@@ -506,7 +510,7 @@ class MemoryReplayStore:
             self._notes.append(Note(log.noted, Kind.ID, claim.principal, claim.key_id, claim.issued_at, claim.id))
 
     def _first_sights(self, log: _Log, stretch: Sights, floor: float) -> Entries | None:
-        """Return what is kept of messages; None unless all are first sights, issued at ``floor`` or later."""
+        """Return the messages' entries; None unless all are first sights, and were issued at ``floor`` or later."""
         if stretch.speaks is None or ((log.unverified or log.ahead >= 0) and self._holds_claims(log, stretch)):
             return None
         claim, least = stretch.claim, stretch.least
@@ -521,12 +525,12 @@ class MemoryReplayStore:
         return None if log.ids.holds_any(entries, stretch.least, stretch.most) else entries
 
     def _holds_claims(self, log: _Log, stretch: Sights) -> bool:
-        """Tell whether any of some messages is remembered by its claims."""
+        """Return True if any of the messages is remembered by its claims."""
         keys = {*map(self._hashing.digest_key, stretch.digests())}
         return log.pins.holds_any(keys) or log.ids.holds_key(keys, stretch.least, stretch.most)
 
-    def _keep_all(self, log: _Log, stretch: Sights, entries: Entries, owner: int, *, unacked: bool) -> None:
-        """Remember messages that passed by their ids."""
+    def _remember_all(self, log: _Log, stretch: Sights, entries: Entries, owner: int, *, unacked: bool) -> None:
+        """Remember messages that passed, by their ids."""
         principal, key_id = pair = stretch.claim.principal, stretch.claim.key_id
         if pair not in self._proven:
             self._prove(pair)
@@ -543,8 +547,8 @@ class MemoryReplayStore:
                 for entry, message_id in zip(entries.rows(), stretch.ids(), strict=True)
             ]
 
-    def _keep_unverified(self, log: _Log, claim: Claim, late_key: int) -> bool:
-        """Remember claims that nobody has verified; return False if there is no room for more of them."""
+    def _remember_unverified(self, log: _Log, claim: Claim, late_key: int) -> bool:
+        """Remember claims that were not verified; return False if there is no room for more of them."""
         owner = self._unverified_owner()
         if owner is None:
             return False
@@ -564,7 +568,7 @@ class MemoryReplayStore:
             self._notes.append(note)
 
     def _new_late_key(self, log: _Log, claim: Claim) -> int | None:
-        """Return what claims are kept under that nobody judged; None where they need not be, or are known."""
+        """Return the key to store unjudged claims under; None if there is no need to, or they are known."""
         key = self._hashing.key(claim.principal, claim.id, claim.issued_at)
         late_key = self._hashing.late_key(claim)
         if self._is_over(log, claim) or any(
@@ -578,10 +582,10 @@ class MemoryReplayStore:
         if pin is not None:
             issued_at, _, mark, offset = pin.entry
             log.ids.put(issued_at, key, mark, pin.owner, inf if offset is None else offset, self._room)
-            if issued_at < log.highest - self._horizon:  # it only stayed for being pinned
+            if issued_at < log.highest - self._horizon:  # only its pin has kept it
                 self._pass_time(log, log.highest)
             else:
-                self._let_pins_go(log)  # it may have held them up
+                self._expire_pins(log)  # those after it may have been waiting for it
 
     def _put(self, log: _Log, claim: Claim, key: int, mark: int, owner: int) -> None:
         place = claim.place

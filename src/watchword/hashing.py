@@ -1,4 +1,4 @@
-"""Small numbers in the place of ids and places: a universal hash (Carter and Wegman, 1979)."""
+"""64-bit hashes that stand for ids, claims and places in memory: a universal hash (Carter and Wegman, 1979)."""
 
 from __future__ import annotations
 
@@ -16,47 +16,47 @@ if TYPE_CHECKING:
     from watchword.replay import Claim
 
 _PRIME: Final = (1 << 130) - 5
-"""Above 128 bits, so that two ids, or halves of digests, are never one number."""
+"""Above 128 bits, so that two ids, or halves of digests, are never the same number."""
 
 _64_BITS: Final = (1 << 64) - 1
 
 
 class Hashing:
-    """64-bit numbers for what claims say, linear in what anybody may choose, so that only chance makes two alike.
+    """64-bit hashes of parts of claims, linear in all that a sender may choose, so that they collide only by chance.
 
-    The coefficients are secrets of this process: nobody can aim at another's number. That two of a million ids meet by
-    chance is to be expected once in 10^7 such windows. Principals and logs, of which there are few, are hashed once;
-    ``kept`` of them are remembered.
+    The coefficients are secrets of this process, so nobody can aim for a collision. Among a million ids, one collision
+    is to be expected in 10^7 such windows. Principals and logs, of which there are few, are hashed once; ``kept`` of
+    these hashes are cached.
     """
 
     def __init__(self, kept: int) -> None:
         self._secret: Final = os.urandom(32)
         self._a, self._b, self._c = (1 + secrets.randbelow(_PRIME - 1) for _ in range(3))
         self.number: Final = lru_cache(kept)(self._hash)
-        """What stands for a principal or a log, below 2^128."""
+        """The number of a principal or a log, below 2^128."""
 
     @cached_property
     def native(self) -> Hasher:
-        """The same in the native engine, which must be there."""
+        """The same hash in the native engine, which must be installed."""
         native = engine.native()
-        assert native is not None  # noqa: S101 - who asks has a run of it
+        assert native is not None  # noqa: S101 - only callers with a run of it ask
         return native.Hasher(*(number.to_bytes(24, "little") for number in (self._a, self._b, self._c)))
 
     def key(self, principal: str, message_id: bytes, issued_at: int) -> int:
-        """Return what an id is kept under."""
+        """Return the key under which an id is stored."""
         linear = int.from_bytes(message_id) * self._a + issued_at * self._b + self.number(principal)
         return linear % _PRIME & _64_BITS
 
     def late_key(self, claim: Claim) -> int:
-        """Return what claims are kept under that nobody has verified."""
+        """Return the key under which unverified claims are stored."""
         return self.digest_key(claim.digest)
 
     def digest_key(self, digest: bytes) -> int:
-        """Return what claims of this digest are kept under."""
+        """Return the key under which claims with this digest are stored."""
         return self._hash(digest) & _64_BITS
 
     def mark(self, claim: Claim) -> int:
-        """Return what stands for the claims and their place."""
+        """Return the number that identifies the claims and their place."""
         linear = int.from_bytes(claim.digest[:16]) * self._a
         if claim.place is not None:
             position, stamp = claim.place

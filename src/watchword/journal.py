@@ -1,8 +1,8 @@
-"""The journal: what a process keeps on disk of the readers whose bus keeps nothing (docs/replay.md).
+"""The port of the journal, which stores on disk the ids seen by readers of core NATS (docs/replay.md).
 
-A log that a broker retains is its own memory: a reader that starts again reads it again. Core NATS retains nothing, so
-there a reader could not tell a message that its predecessor was given from a new one. Without a journal it must treat
-whatever was issued before it subscribed as stale. With one it knows the ids, and goes on without a gap.
+A log that a broker retains can be read again after a restart. Core NATS retains nothing, so a reader could not
+distinguish a message that its predecessor received from a new one. Without a journal it must treat every message issued
+before it subscribed as stale. With one, it knows the ids and continues without a gap. The file is written elsewhere.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recalled:
-    """What a journal knows of a reader: what was issued below ``floor`` is stale; ids above it are in ``notes``.
+    """A journal's state of a reader: messages issued before ``floor`` are stale; ids above it are in ``notes``.
 
-    Where there are many, to go through them takes its time, so it is done once, with others between them. While another
-    process is this reader it ``is_shared``.
+    ``notes`` can be iterated once; as there may be many, the caller gives the event loop turns. ``is_shared`` is True
+    while another process is the same reader.
     """
 
     floor: float
@@ -30,29 +30,29 @@ class Recalled:
 
 
 class Journal(Protocol):
-    """Port: keeps notes over restarts. It is called on the event loop, so it must not wait for a disk to sync."""
+    """Port: preserves notes over restarts. It is called on the event loop, so it must not wait for a disk to sync."""
 
     def recall(self, logs: Sequence[str], *, birth: float) -> Sequence[Recalled]:
-        """Return what is known of the readers of these logs, by this process and others; they are known from now on.
+        """Return what is known of the readers of these logs, from this process and others; from now on they are known.
 
-        ``birth`` is the floor of a reader of which nothing is known: its predecessor may have been given whatever was
-        issued below it. A floor is only higher where the journal was written when the clock showed more than now: what
-        was given then and forgotten since looks fresh again.
+        ``birth`` is the floor of an unknown reader: its predecessor may have received any message issued before that. A
+        floor is higher than ``birth`` only if the journal was written when the clock was ahead of now: messages
+        received then, and forgotten since, look fresh again.
         """
         ...
 
     def write(self, notes: Sequence[Note]) -> None:
-        """Keep notes, before anything is handed over that they stand for.
+        """Store notes; their messages are delivered only after that.
 
-        Any exception means that a later start could take the journal for complete, which it is not: then nothing may be
-        handed over.
+        Any exception means that a later start could wrongly take the journal for complete: then no message may be
+        delivered.
         """
         ...
 
     def raise_floors(self, floor: float) -> None:
-        """Let whatever was issued below ``floor`` be stale for all readers, since the machine was set back."""
+        """Make every message issued before ``floor`` stale for all readers, because the machine was set back."""
         ...
 
     def close(self) -> None:
-        """Close it in good order; it may be used again."""
+        """Close it cleanly; it may be used again."""
         ...

@@ -5,27 +5,20 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-
+from watchword.algorithms import SCHEMES
 from watchword.errors import ConfigurationError
 from watchword.keys import VerificationKey, public_members, thumbprint_id
-from watchword.strict import from_base64url, json_object
+from watchword.strict import json_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from watchword.keys import PublicKey
+    from watchword.algorithms import PublicKey, Scheme
 
 MAX_SET_BYTES: Final = 4 * 1024 * 1024
 MAX_SET_KEYS: Final = 20_000
-_PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})  # RFC 7518 section 6
+_PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})  # RFC 7518 section 6, RFC 9964
 _TIME_LIMIT: Final = 1 << 33
-
-_KINDS: Final = {
-    ("OKP", "Ed25519"): frozenset({None, "Ed25519", "EdDSA"}),
-    ("EC", "P-256"): frozenset({None, "ES256", "ESP256"}),
-}
-"""Kind and curve of a key that we use, and its ``alg``, which may be left out."""
 
 _PUBLISHED: Final = frozenset(
     {
@@ -33,9 +26,14 @@ _PUBLISHED: Final = frozenset(
         "JrQLj5P_89iXES9-vFgrIy29clF9CC_oPPsw3c5D0bs",  # RFC 9421 appendix B.1.4
         "qIVYZVLCrPZHGHjP17CTW0_-D9Lfw0EkjqF7xB4FivA",  # RFC 9421 appendix B.1.3
         "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",  # RFC 7515 appendix A.3
+        "unH59k4RuutY-pxvu24U5h8YZD2rSVtHU5qRZsoBmBM",  # RFC 9964, ML-DSA-44
+        "QksvJn5Y1bO0TXGs_Gpla7JpUNV8YdsciAvPof6rRD8",  # RFC 9964, ML-DSA-65
     }
 )
-"""The ``x`` of keys whose private halves stand in RFCs: examples are copied, and then anybody can sign."""
+"""The ``x``, or how the ``pub`` begins, of keys whose private halves stand in RFCs.
+
+Examples are copied, and then anybody can sign.
+"""
 
 
 def to_jwk(key: VerificationKey) -> dict[str, object]:
@@ -79,9 +77,10 @@ def parse_shared_jwks(data: bytes, *, owner: str | None = None, most: int = MAX_
         members = _checked(entry, where)
         if members.get("kty") == "oct":
             raise ConfigurationError(f"{where}: a symmetric key in a public set: whoever verifies by it can sign")
-        if str(members.get("x")) in _PUBLISHED:
+        if {str(members.get("x")), str(members.get("pub"))[:43]} & _PUBLISHED:
             raise ConfigurationError(f"{where}: an example out of an RFC, whose private half everybody knows")
-        if not _is_of_our_kind(members) or not _is_for_signatures(members):
+        scheme = _scheme(members)
+        if scheme is None or not scheme.is_available or not _is_for_signatures(members):
             passed_over += 1
         else:
             keys.append(parse_jwk(members if owner is None else {"principal": owner} | members, where))
@@ -145,33 +144,19 @@ def _is_for_signatures(members: Mapping[str, object]) -> bool:
     return members.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations
 
 
-def _is_of_our_kind(members: Mapping[str, object]) -> bool:
-    kind, curve, algorithm = (members.get(name) for name in ("kty", "crv", "alg"))
-    if not (isinstance(kind, str) and isinstance(curve, str) and isinstance(algorithm, str | None)):
-        return False
-    return algorithm in _KINDS.get((kind, curve), ())
+def _scheme(members: Mapping[str, object]) -> Scheme | None:
+    return next((scheme for scheme in SCHEMES.values() if scheme.fits(members)), None)
 
 
 def _public(members: Mapping[str, object]) -> PublicKey:
-    if not _is_of_our_kind(members):
-        raise ConfigurationError('use "kty": "OKP", "crv": "Ed25519", or "kty": "EC", "crv": "P-256"')
-    if members["kty"] == "OKP":
-        return ed25519.Ed25519PublicKey.from_public_bytes(_raw(members, "x"))
-    point = b"\x04" + _raw(members, "x") + _raw(members, "y")
-    try:
-        return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
-    except ValueError:
-        raise ConfigurationError("x and y are no point of P-256") from None
-
-
-def _raw(entry: Mapping[str, object], name: str) -> bytes:
-    try:
-        raw = from_base64url(entry.get(name))
-    except ValueError:
-        raw = b""
-    if len(raw) != 32:  # noqa: PLR2004 - both curves have 32-byte coordinates
-        raise ConfigurationError(f'"{name}" is not 32 bytes of base64url')
-    return raw
+    scheme = _scheme(members)
+    if scheme is None:
+        raise ConfigurationError(
+            'use "kty": "OKP", "crv": "Ed25519", or "kty": "EC", "crv": "P-256", or "kty": "AKP", "alg": "ML-DSA-44" or'
+            ' "ML-DSA-65"'
+        )
+    public: PublicKey = scheme.read(members)
+    return public
 
 
 def _time(entry: Mapping[str, object], name: str) -> int | None:

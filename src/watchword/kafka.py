@@ -1,4 +1,4 @@
-"""Kafka, through aiokafka: a producer that signs and a consumer that verifies, as subclasses or by ``wrap``."""
+"""Kafka, with aiokafka: a producer that signs and a consumer that verifies, as subclasses or through ``wrap``."""
 
 from watchword.extras import told
 

@@ -1,15 +1,15 @@
-"""How many look-ups a process may have under way for keys that it has never seen: strangers can name any key.
+"""Budgets for key look-ups: they limit what strangers, who can name any key, make a process do.
 
-A look-up is the one thing that a message without a valid signature can make others do, and a key source that hangs or
-fails makes it dear. So look-ups for *unfamiliar* keys have budgets, and what finds none left is shed: it ends as
-Unavailable, is nobody's fault, and may come again. Familiar is a pair of principal and key id under which the source
-has found a key before, or which it lists. Nobody can make a pair familiar that is none, so no flood of invented names,
-nor one under an honest agent's name, can shut out an agent whose key is at hand.
+A look-up is the only work that a message without a valid signature can cause elsewhere, and it is costly when a key
+source hangs or fails. So look-ups for *unfamiliar* keys have budgets. A message that finds no budget left is shed: it
+ends as Unavailable, and may be judged later. A pair of principal and key id is familiar if the source has found its key
+before, or lists it. A sender cannot make an invented pair familiar, so no flood of invented names, nor one under an
+honest agent's name, can shut out an agent whose key the source has. The budgets are:
 
-- So many look-ups for unfamiliar keys may be under way at once.
-- So many may fail in a row; then one in a while finds out whether the source is back.
-- After one that failed and took long, none is made for ten times as long, so that a source with a time-out of
-  seconds, which a partition waits for in turn, takes up one part in eleven of the time, not all of it.
+- how many look-ups for unfamiliar keys may be under way at once;
+- how many of them may fail in a row; after that, an occasional one finds out whether the source is back;
+- after one that failed slowly, no look-ups for ten times as long as it took. So a source with a time-out of seconds,
+  for which a partition waits each time, takes up one eleventh of the time and not all of it.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ if TYPE_CHECKING:
     from watchword.quota import Warned
 
 MOST: Final = 256
-"""Look-ups under way at once for keys that are not familiar."""
+"""The most look-ups under way at once for unfamiliar keys."""
 
 MOST_FAMILIAR: Final = 4096
-"""Look-ups under way at once for those that are: more than any process has readers, so a bound for memory only."""
+"""The most look-ups under way at once for familiar keys: more than any process has readers; it only bounds memory."""
 
 MOST_KNOWN: Final = 1 << 16
-"""Pairs that are remembered as familiar, some 200 bytes each; those known longest are forgotten first."""
+"""The most familiar pairs, some 200 bytes each; those known longest are forgotten first."""
 
 FAILURES: Final = 128
-"""Look-ups for unfamiliar keys that may fail in a row."""
+"""How many look-ups for unfamiliar keys may fail in a row."""
 
 PER_SECOND: Final = 10.0
-"""Failures that are forgiven in a second."""
+"""Failures that are forgiven per second."""
 
 _SLOW: Final = 0.1
-"""Seconds from which on a failure counts as one that took long."""
+"""Seconds from which a failure counts as slow."""
 
 _QUIET: Final = 10.0
 _LONGEST_QUIET: Final = 30.0
-_LISTED_FOR: Final = 2.0
-_TOLD_EVERY: Final = 60.0
+_LIST_TTL: Final = 2.0
+_WARN_EVERY: Final = 60.0
 
 _Pair: TypeAlias = tuple[str, bytes]
 
 
 class KeyBudget:
-    """A key source, in front of which what is not familiar has to find a budget; without a source nobody is known.
+    """A key source behind budgets for unfamiliar keys; without a source no key is found.
 
-    The source may become another one. ``clock`` returns seconds, and may step. ``warnings`` gets one a minute at most.
+    The source may be replaced. ``clock`` returns seconds and may step. ``warnings`` gets at most one warning a minute.
     """
 
     def __init__(
@@ -73,16 +73,16 @@ class KeyBudget:
         self._familiar: dict[_Pair, None] = {}
         self._listed: frozenset[_Pair] = frozenset()
         self._listed_at: float | None = None
-        self._strangers = self._acquainted = 0
+        self._unfamiliar_under_way = self._familiar_under_way = 0
         self._forgiven = float(FAILURES)
         self._forgiven_at = clock()
         self._quiet: tuple[float, float] | None = None
         self._shed = 0
-        self._told_at: float | None = None
+        self._warned_at: float | None = None
 
     @property
     def source(self) -> KeySource | None:
-        """The source that is asked; another one begins with all budgets full."""
+        """The source to ask; a new one begins with full budgets."""
         return self._source
 
     @source.setter
@@ -91,18 +91,18 @@ class KeyBudget:
         self._forgiven = float(FAILURES)
 
     async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
-        """See ``KeySource.find``; Shed where no look-up may be made now."""
+        """See ``KeySource.find``; Shed if no look-up may be made now."""
         source, pair = self._source, (principal, key_id)
         if source is None:
             return None
         if pair in self._familiar:
             return await self._find_familiar(source, pair)
         if self._lacks_budget() is None:
-            key = await self._find_stranger(source, pair)
+            key = await self._find_unfamiliar(source, pair)
         else:
             self.require(principal, key_id)
             key = await self._find_familiar(source, pair)
-        # The source is not taken at its word: a key of another principal makes nobody familiar.
+        # The source is not trusted blindly: a key of another principal makes no pair familiar.
         found: object = key
         if isinstance(found, VerificationKey) and (found.principal, found.key_id) == pair:
             self._note(pair)
@@ -115,22 +115,22 @@ class KeyBudget:
             return
         why = self._lacks_budget()
         if why is not None and not self._is_listed(pair):
-            self._tell(why)
+            self._warn(why)
             raise Shed(why)
 
     async def _find_familiar(self, source: KeySource, pair: _Pair) -> VerificationKey | None:
-        if self._acquainted >= MOST_FAMILIAR:
+        if self._familiar_under_way >= MOST_FAMILIAR:
             why = f"{MOST_FAMILIAR} look-ups for known keys are under way"
-            self._tell(why)
+            self._warn(why)
             raise Shed(why)
-        self._acquainted += 1
+        self._familiar_under_way += 1
         try:
             return await source.find(*pair)
         finally:
-            self._acquainted -= 1
+            self._familiar_under_way -= 1
 
-    async def _find_stranger(self, source: KeySource, pair: _Pair) -> VerificationKey | None:
-        self._strangers += 1
+    async def _find_unfamiliar(self, source: KeySource, pair: _Pair) -> VerificationKey | None:
+        self._unfamiliar_under_way += 1
         begun = self._clock()
         try:
             key = await source.find(*pair)
@@ -138,7 +138,7 @@ class KeyBudget:
             self._failed(self._clock() - begun)
             raise
         finally:
-            self._strangers -= 1
+            self._unfamiliar_under_way -= 1
         self._forgiven = float(FAILURES)
         return key
 
@@ -149,13 +149,13 @@ class KeyBudget:
             self._familiar[pair] = None
 
     def _lacks_budget(self) -> str | None:
-        """Return why no look-up may be made for a key that is not familiar; None where one may."""
-        if self._strangers >= self._most:
+        """Return why no look-up may be made for an unfamiliar key; None if one may."""
+        if self._unfamiliar_under_way >= self._most:
             return f"{self._most} look-ups for unknown keys are under way"
         if self._quiet is not None:
             since, seconds = self._quiet
             if 0 <= self._clock() - since < seconds:
-                return f"a look-up has failed after a long time; no unknown key is looked for during {seconds:.0f} s"
+                return f"a look-up failed slowly, so unknown keys are not looked up for {seconds:.0f} s"
             self._quiet = None
         if self._forgiven < 1 and self._forgive() < 1:
             return f"{FAILURES} look-ups in a row have failed"
@@ -173,18 +173,18 @@ class KeyBudget:
         return self._forgiven
 
     def _is_listed(self, pair: _Pair) -> bool:
-        """Return True for a key that the source lists; its list is read again every few seconds while some are shed."""
+        """Return True if the source lists this key; the list is refreshed every few seconds while messages are shed."""
         now = self._clock()
-        if self._listed_at is None or not 0 <= now - self._listed_at < _LISTED_FOR:
+        if self._listed_at is None or not 0 <= now - self._listed_at < _LIST_TTL:
             self._listed_at = now
             self._listed = frozenset((key.principal, key.key_id) for key in listed(self._source))
         return pair in self._listed
 
-    def _tell(self, why: str) -> None:
-        """Warn at once, and then once a minute, of how many were shed since."""
+    def _warn(self, why: str) -> None:
+        """Warn at once, and then at most once a minute, with the number shed since."""
         self._shed += 1
         now = self._clock()
-        if self._told_at is None or not 0 <= now - self._told_at < _TOLD_EVERY:
-            remedy = "see to the key source; what was shed is judged when it comes again"
+        if self._warned_at is None or not 0 <= now - self._warned_at < _WARN_EVERY:
+            remedy = "check the key source; messages that were shed are judged when they are offered again"
             self._warnings.append(("keys.look_ups_shed", {"count": self._shed, "why": why, "remedy": remedy}))
-            self._told_at, self._shed = now, 0
+            self._warned_at, self._shed = now, 0

@@ -1,7 +1,7 @@
-"""Floors of single keys in one log: what found no room counts as seen, and so does all that its key signed before.
+"""Floors of single keys in one log. An id without room counts as seen, and so does all that its key signed before.
 
-Anybody can invent keys. So a key under which something has verified is proven, and has a floor of its own; of the
-others the first ones have, and the rest share one. A flood under invented keys raises no floor of a proven one.
+Anyone can invent key ids. So a key under which a message has verified is proven and has its own floor. Of the other
+keys, the first ones have their own, and the rest share one. A flood under invented keys raises no proven key's floor.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAX_RAISED: Final = 1024
-"""Keys without a verdict whose floors are kept apart in one log; the others share one."""
+"""The most unproven keys with their own floor in one log; the others share one."""
 
 MAX_PROVEN: Final = 1 << 14
-"""Keys that are kept apart because something verified under them; to forget them costs nothing but that."""
+"""The most proven keys; if they are forgotten, they only lose that status."""
 
 Pair: TypeAlias = tuple[str, bytes]
 """A principal and one of its keys' ids."""
 
 
 class ProvenKeys(set[Pair]):
-    """The keys of all logs under which something has verified."""
+    """The keys of all logs under which a message has verified."""
 
     __slots__ = ()
 
     def prove(self, pair: Pair, floors: Iterable[KeyFloors]) -> None:
-        """Keep the floors of a key apart from now on; what nobody verified raises them no more."""
+        """Give a key its own floors from now on; the shared floor no longer raises them."""
         if len(self) >= MAX_PROVEN:
             self.clear()
         self.add(pair)
@@ -37,7 +37,7 @@ class ProvenKeys(set[Pair]):
 
 
 class KeyFloors:
-    """Up to when what each key signed is too old in one log."""
+    """The time up to which each key's messages are too old in one log."""
 
     __slots__ = ("_proven", "own", "shared")
 
@@ -47,14 +47,14 @@ class KeyFloors:
         self.shared = -inf
 
     def of(self, pair: Pair) -> float:
-        """Return up to when whatever this key signed is too old."""
+        """Return the time up to which this key's messages are too old."""
         if not self.own and self.shared == -inf:
             return -inf
         own = self.own.get(pair, -inf)
         return own if pair in self._proven else max(own, self.shared)
 
     def rise(self, pair: Pair, issued_at: int) -> bool:
-        """Raise the floor of a key, or the one that it shares; return False if that is as high already."""
+        """Raise the floor of a key, or the shared one; return False if it is already as high."""
         if pair in self._proven or pair in self.own or len(self.own) < MAX_RAISED:
             before = self.own.get(pair, -inf)
             self.own[pair] = max(before, issued_at)
@@ -64,10 +64,10 @@ class KeyFloors:
         return issued_at > before
 
     def keep_apart(self, pair: Pair) -> None:
-        """Give a key the floor that it has shared for its own."""
+        """Give a key its own floor, beginning with the shared one."""
         if self.shared > self.own.get(pair, -inf):
             self.own[pair] = self.shared
 
     def forget(self, floor: float) -> None:
-        """Forget what lies below a floor of all keys."""
+        """Forget key floors below the floor of the whole log."""
         self.own = {pair: raised for pair, raised in self.own.items() if raised >= floor}

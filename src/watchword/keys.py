@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from enum import IntEnum
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, final, runtime_checkable
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 
-from watchword import engine
+from watchword.algorithms import (
+    SCHEMES,
+    Algorithm,
+    scheme_of,
+    what_is_missing,
+)
 from watchword.envelope import MAX_KEY_ID_BYTES
 from watchword.errors import ConfigurationError
 from watchword.message import is_principal
@@ -22,24 +24,10 @@ from watchword.strict import base64url
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-SIGNATURE_BYTES: Final = 64
-_P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # SEC 2, 2.4.2
-_FIELD: Final = 2**255 - 19
+    from watchword.algorithms import PublicKey
+
 _ENCRYPTED: Final = "private key is encrypted: name its passphrase by passphrase_env or passphrase_file in [signer]"
 _NOT_ENCRYPTED: Final = "private key is not encrypted: leave its passphrase out, or encrypt it (openssl pkcs8 -topk8)"
-_D: Final = -121665 * pow(121666, -1, _FIELD) % _FIELD  # RFC 8032 section 5.1
-
-PublicKey: TypeAlias = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey
-
-
-class Algorithm(IntEnum):
-    """Fully specified COSE algorithms (RFC 9864); an algorithm belongs to a key, never to a message."""
-
-    ED25519 = -19
-    ESP256 = -9
-
-
-_ED25519: Final = Algorithm.ED25519
 
 
 @runtime_checkable
@@ -59,7 +47,7 @@ class SigningBackend(Protocol):
     """Port: a private key, which may live in a KMS or HSM."""
 
     async def sign(self, data: bytes) -> bytes:
-        """Return the 64-byte signature of ``data`` (Ed25519; or ESP256 as r || s with low s)."""
+        """Return the signature of ``data``, as long as the algorithm has it (ESP256: r || s with low s)."""
         ...
 
 
@@ -134,17 +122,17 @@ class VerificationKey:
         not_after: int | None = None,
         revoked_at: int | None = None,
     ) -> VerificationKey:
-        """Wrap an Ed25519 or P-256 public key; ConfigurationError for another kind, a weak point or a bad name."""
+        """Wrap a public key; ConfigurationError for one of no algorithm of ours, a weak one or a bad name."""
         if not is_principal(principal):
             raise ConfigurationError(f"principal {principal[:128]!r}: 1 to 255 bytes of UTF-8, no control characters")
         check_key_id(key_id)
-        algorithm, checked, raw = _checked(public)
+        scheme = scheme_of(public)
         return cls(
             principal=principal,
             key_id=key_id,
-            algorithm=algorithm,
-            public=checked,
-            public_bytes=raw,
+            algorithm=scheme.algorithm,
+            public=public,  # type: ignore[arg-type]  # or it had no scheme
+            public_bytes=scheme.raw(public),
             not_before=not_before,
             not_after=not_after,
             revoked_at=revoked_at,
@@ -152,21 +140,10 @@ class VerificationKey:
 
     def verifies(self, signature: bytes, data: bytes) -> bool:
         """Tell whether ``signature`` is this key's over ``data``; False for any malformed signature."""
-        if len(signature) != SIGNATURE_BYTES:
+        scheme = SCHEMES[self.algorithm]
+        if len(signature) != scheme.signature_bytes:
             return False
-        if self.algorithm == _ED25519 and (native := engine.native()) is not None:
-            return native.verifies(self.public_bytes, signature, data)
-        try:
-            if isinstance(self.public, ed25519.Ed25519PublicKey):
-                self.public.verify(signature, data)
-            else:
-                r, s = int.from_bytes(signature[:32]), int.from_bytes(signature[32:])
-                if s > _P256_ORDER // 2:  # the other half would be a second signature of the same message
-                    return False
-                self.public.verify(encode_dss_signature(r, s), data, ec.ECDSA(hashes.SHA256()))
-        except InvalidSignature:
-            return False
-        return True
+        return scheme.verifies(self.public, signature, data)
 
 
 def check_key_id(key_id: bytes) -> None:
@@ -179,48 +156,25 @@ def check_key_id(key_id: bytes) -> None:
         raise ConfigurationError("key id: use UTF-8 text") from None
 
 
-def _checked(public: object) -> tuple[Algorithm, PublicKey, bytes]:
-    if isinstance(public, ed25519.Ed25519PublicKey):
-        raw = public.public_bytes_raw()
-        _refuse_weak(raw)
-        return Algorithm.ED25519, public, raw
-    if isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, ec.SECP256R1):
-        point = public.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
-        return Algorithm.ESP256, public, point
-    raise ConfigurationError(f"{type(public).__name__}: use an Ed25519 or P-256 key")
-
-
-def _refuse_weak(raw: bytes) -> None:
-    """Refuse what is no point, not canonical, or of small order: under such a key anybody's signature verifies."""
-    y = int.from_bytes(raw, "little") & (1 << 255) - 1
-    ysq = y * y % _FIELD
-    xsq = (ysq - 1) * pow(_D * ysq + 1, -1, _FIELD) % _FIELD
-    on_curve = y < _FIELD and pow(xsq, (_FIELD - 1) // 2, _FIELD) in {0, 1}
-    # Order 1, 2 and 4 have x = 0 or y = 0; doubling a point of order 8 gives y = 0, which is x^2 = -y^2.
-    if not on_curve or xsq == 0 or y == 0 or (xsq + ysq) % _FIELD == 0:
-        raise ConfigurationError("Ed25519 public key: not a point of full order; generate a new key")
-
-
 @final
 class SigningKey:
     """A private key held in memory; it is a ``SigningBackend``, and its ``repr`` shows nothing of the secret."""
 
-    def __init__(self, private: object, *, key_id: bytes | None = None) -> None:
-        """Wrap an Ed25519 or P-256 private key; ConfigurationError for another kind.
+    def __init__(self, private: Any, *, key_id: bytes | None = None) -> None:
+        """Wrap a private key; ConfigurationError for one of no algorithm of ours.
 
         ``key_id`` defaults to the first 16 characters of the RFC 7638 thumbprint.
         """
-        if not isinstance(private, ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey):
-            raise ConfigurationError(f"{type(private).__name__}: use an Ed25519 or P-256 private key")
+        self._scheme = scheme_of(private, private=True)
+        self.algorithm = self._scheme.algorithm
         self._private = private
-        self.algorithm, self.public, _ = _checked(private.public_key())
+        self.public: PublicKey = private.public_key()
         self.key_id = thumbprint_id(self.public) if key_id is None else key_id
 
     @classmethod
     def generate(cls, algorithm: Algorithm = Algorithm.ED25519) -> SigningKey:
-        """Return a fresh key."""
-        ed = algorithm is Algorithm.ED25519
-        return cls(ed25519.Ed25519PrivateKey.generate() if ed else ec.generate_private_key(ec.SECP256R1()))
+        """Return a fresh key; ConfigurationError where ``cryptography`` does not have the algorithm."""
+        return cls(SCHEMES[algorithm].generate())
 
     @classmethod
     def from_pem(cls, pem: bytes, *, key_id: bytes | None = None, passphrase: bytes | None = None) -> SigningKey:
@@ -229,7 +183,9 @@ class SigningKey:
             private = serialization.load_pem_private_key(pem, password=passphrase)
         except TypeError:  # only these two: one is missing, or one too many
             raise ConfigurationError(_ENCRYPTED if passphrase is None else _NOT_ENCRYPTED) from None
-        except (ValueError, UnsupportedAlgorithm):
+        except (ValueError, UnsupportedAlgorithm) as error:
+            if missing := what_is_missing(error):
+                raise ConfigurationError(missing) from None
             if passphrase is not None and b"ENCRYPTED" in pem:
                 raise ConfigurationError("the passphrase does not open it, or the file is damaged") from None
             raise ConfigurationError("not a PKCS#8 private key in PEM: make one with 'watchword keygen'") from None
@@ -237,23 +193,20 @@ class SigningKey:
 
     def to_pem(self, passphrase: bytes | None = None) -> bytes:
         """Return the key as PKCS#8 PEM, encrypted if there is a ``passphrase``; keep it where only its owner reads."""
-        return self._private.private_bytes(
+        pem: bytes = self._private.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption() if passphrase is None else serialization.BestAvailableEncryption(passphrase),
         )
+        return pem
 
     async def sign(self, data: bytes) -> bytes:
-        """Return the 64-byte signature of ``data``."""
+        """Return the signature of ``data``."""
         return self.sign_now(data)
 
     def sign_now(self, data: bytes) -> bytes:
-        """Return the 64-byte signature of ``data``; takes microseconds, and never waits."""
-        private: Any = self._private
-        if self.algorithm == _ED25519:
-            signature: bytes = private.sign(data)
-            return signature
-        return signature_from_der(private.sign(data, ec.ECDSA(hashes.SHA256())))
+        """Return the signature of ``data``; takes microseconds, with ML-DSA milliseconds, and never waits."""
+        return self._scheme.sign(self._private, data)
 
     def verification_key(self, principal: str) -> VerificationKey:
         """Return the public half, owned by ``principal``."""
@@ -269,21 +222,6 @@ class SigningKey:
 def public_half(backend: ShownBackend, principal: str) -> VerificationKey:
     """Return the public half of a back-end's key, owned by ``principal``."""
     return VerificationKey.from_public_key(backend.public, principal=principal, key_id=backend.key_id)
-
-
-def signature_from_der(der: bytes) -> bytes:
-    """Return the ESP256 signature, 64 bytes with low s, that ASN.1 holds; ValueError for what is none."""
-    try:
-        r, s = decode_dss_signature(der)
-        return with_low_s(r.to_bytes(SIGNATURE_BYTES // 2) + s.to_bytes(SIGNATURE_BYTES // 2))
-    except OverflowError:  # negative, or of a larger curve
-        raise ValueError("not a signature of P-256") from None
-
-
-def with_low_s(signature: bytes) -> bytes:
-    """Return the one of an ESP256 signature's two equal forms that verifies: the one with the lower s."""
-    s = int.from_bytes(signature[32:])
-    return signature[:32] + min(s, _P256_ORDER - s).to_bytes(32) if s < _P256_ORDER else signature
 
 
 class MemoryKeys:
@@ -388,9 +326,5 @@ def thumbprint_id(public: PublicKey) -> bytes:
 
 
 def public_members(public: PublicKey) -> dict[str, str]:
-    """Return a public key as the JWK members that a thumbprint covers (RFC 7638 section 3.2, RFC 8037 section 2)."""
-    if isinstance(public, ed25519.Ed25519PublicKey):
-        return {"crv": "Ed25519", "kty": "OKP", "x": base64url(public.public_bytes_raw())}
-    numbers = public.public_numbers()
-    x, y = (base64url(number.to_bytes(32)) for number in (numbers.x, numbers.y))
-    return {"crv": "P-256", "kty": "EC", "x": x, "y": y}
+    """Return a public key as the JWK members that a thumbprint covers (RFC 7638, RFC 8037 and RFC 9964)."""
+    return scheme_of(public).members(public)

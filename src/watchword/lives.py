@@ -1,18 +1,19 @@
-"""The lives of readers whose bus keeps nothing: whose memory is whose, and since when it knows everything.
+"""Core NATS readers: which subscriptions share a replay memory, and since when that memory is complete.
 
-A reader is what is to be given each message once: on core NATS the members of a queue group together, or one
-subscription. A subscription is the same reader as one before it if it has the same subject pattern and the same number,
-the lowest that is free among those that are open. So two of one pattern in one process are two readers, each of which
-is given everything, and one that is closed and opened again goes on with what it knew. Patterns that overlap are two
-readers. But of two readers of one pattern the later may be there to replace the earlier, which goes then: so one that
-begins while another is open, or begins again after that, has a floor, and a journal keeps what they know together.
+A reader is the unit that gets each message once: on core NATS a queue group, or one subscription. Open subscriptions
+of one subject pattern are numbered, each with the lowest free number. Pattern and number identify the reader. So two
+subscriptions of one pattern are two readers, and each gets every message; one that is closed and opened again is the
+same reader and continues with its memory; overlapping patterns are different readers. A second reader of a pattern may
+be meant to replace the first, which then closes. Therefore a reader that begins while another of its pattern is open,
+or begins again after that, has a floor, and the journal stores the ids of all readers of a pattern together.
 
-A reader is born when the server has confirmed its first subscription, and not when its process starts: an earlier
-process may still be running, and be given messages until then. What was issued before that moment may have been given
-to the earlier one, so it is stale, unless a journal (or a shared store) tells what that one was given.
+A reader begins when the server has confirmed its first subscription, and not when its process starts: an earlier
+process may still be running and receive messages until then. Messages issued before that moment may have been delivered
+to the earlier process, so they are stale unless a journal (or a shared store) knows what that process received.
 
-Nothing is issued twice, so a memory is needed no longer than its messages are fresh: that of a closed subscription is
-forgotten then, and all that stays is a floor.
+A memory is needed only while its messages are fresh. After that, the memory of a closed subscription is forgotten, and
+only a floor remains. The module also creates the ``StreamLife`` of each JetStream consumer; it does no I/O but asks the
+journal.
 """
 
 from __future__ import annotations
@@ -32,25 +33,25 @@ if TYPE_CHECKING:
     from watchword.verifier import Verifier
 
 MAX_ENDED: Final = 100_000
-"""Patterns of which is known when their last reader was closed; the oldest are forgotten, and begin as new ones."""
+"""The most patterns whose last close is remembered; the oldest are forgotten, and begin like new ones."""
 
 _DRIFT: Final = 1.0
-"""Seconds by which the wall clock may be corrected whatever the policy says."""
+"""Seconds by which the wall clock may always be corrected, even if the policy's skew is smaller."""
 
-INIT: Final = "run `watchword init` before the first start, so that it need not begin with a floor"
+INIT: Final = "run `watchword init` before the first start, which then begins without a floor"
 NO_JOURNAL: Final = f"name a directory in [replay] state, and {INIT}"
 TWO_PROCESSES: Final = (
-    "another process of this agent reads this, too, and has the journal: end that first; or give each process a"
-    " directory of its own in [replay] state, or a name by connect(reader=...) with a store that all share"
+    "another process of this agent reads this too and holds the journal: stop it first; or give each process its own"
+    " directory in [replay] state; or its own name with connect(reader=...) and a shared replay store"
 )
-TWO_SUBSCRIPTIONS: Final = "another subscription of this process has the same subject: keep to one, or await ready()"
-PASSES: Final = "none is needed: it is over then"
+TWO_SUBSCRIPTIONS: Final = "another subscription of this process has the same subject: use only one, or await ready()"
+PASSES: Final = "nothing to do: the floor ends by itself"
 
 
 class Life:
-    """One reader; ``name`` is its scope, ``kind`` what it shares with others of its pattern.
+    """One reader; ``name`` is its own, and ``kind`` is that of all readers of its pattern.
 
-    ``users`` subscriptions are open that are this reader, or aliases of it.
+    ``users`` counts its open subscriptions, those through aliases included.
     """
 
     __slots__ = ("closed_at", "is_beginning", "is_born", "keys", "kind", "name", "users")
@@ -65,12 +66,12 @@ class Life:
 
     @property
     def log(self) -> str:
-        """The name of its memory."""
+        """The name of its replay memory."""
         return f"{self.name}#"
 
 
 class Lives:
-    """All readers of one process that have their memory in this process."""
+    """All readers of this process whose replay memory is in this process."""
 
     def __init__(self, verifier: Verifier, audit: Audit) -> None:
         self._verifier = verifier
@@ -86,7 +87,7 @@ class Lives:
         self.floor_ends_at = -inf
 
     def open(self, pattern: str) -> Life:
-        """Return the reader that a new subscription to ``pattern`` is."""
+        """Return the reader for a new subscription to ``pattern``."""
         self._forget_old()
         number = self.take_number(pattern)
         kind = f"sub:{self.signed_pattern(pattern)}"
@@ -99,7 +100,7 @@ class Lives:
         return life
 
     def close(self, life: Life, pattern: str) -> None:
-        """Say that a subscription is closed; its memory stays for as long as it may be needed."""
+        """Close one subscription of a reader; the memory stays for as long as it may be needed."""
         key = next(key for key in life.keys if key[0] == pattern)
         life.keys.remove(key)
         self.free_number(*key)
@@ -110,7 +111,7 @@ class Lives:
             if not self._kinds[life.kind]:
                 del self._kinds[life.kind]
             life.closed_at = self._verifier.clock()
-            if life.is_born:  # whatever any reader of the pattern was given, was issued by then
+            if life.is_born:  # every message delivered to a reader of the pattern was issued by then
                 earlier = self._ended.pop(life.kind, -inf)
                 self._ended[life.kind] = max(earlier, self.floor_from(life.closed_at))
                 if len(self._ended) > MAX_ENDED:
@@ -119,40 +120,40 @@ class Lives:
             self._closed[life.name] = life
 
     def _has_others(self, life: Life) -> bool:
-        """Return True if another reader of the pattern is open: it may be given what this one is not, and go."""
+        """Return True if another reader of the pattern is open, which may get messages without this one."""
         return self._kinds[life.kind] > (life.users > 0)
 
     def take_number(self, key: str) -> int:
-        """Return the lowest number that is free among those that are taken of ``key``, and take it."""
+        """Take the lowest number of ``key`` that is free, and return it."""
         numbers = self._open.setdefault(key, set())
         number = next(one for one in range(len(numbers) + 1) if one not in numbers)
         numbers.add(number)
         return number
 
     def take_name(self, name: str) -> None:
-        """Take a client's name; ConfigurationError where another one of this process has it."""
+        """Take a client's name; ConfigurationError if another client of this process has it."""
         number = self.take_number(f"name:{name}")
         if number:
             self.free_number(f"name:{name}", number)
             raise ConfigurationError(
-                f"reader={name!r}: another client of this process has that name, and each would take messages from the"
-                " other: give each its own"
+                f"reader={name!r}: another client of this process has this name, and each would take messages from the"
+                " other: give each client its own name"
             )
 
     def free_number(self, key: str, number: int) -> None:
-        """Let a number be taken again."""
+        """Free a number of ``key``."""
         self._open[key].discard(number)
         if not self._open[key]:
             del self._open[key]
 
     async def bear(self, *lives: Life, solicited: bool = False) -> None:
-        """Let their memories begin, now that the server has confirmed the subscriptions; the journal is asked once.
+        """Begin the memories of these readers, once the server has confirmed their subscriptions.
 
-        Nothing is judged before they have begun. A reader that is only given what it has ``solicited``, answers to
-        requests of this process, has no floor. A large memory lets others run meanwhile. If it is interrupted, the next
-        one begins from the start.
+        No message may be judged before it returns. Readers that only get ``solicited`` messages, answers to requests of
+        this process, have no floor. The journal is asked once. A large memory gives the event loop turns. After an
+        interruption, the next call starts over.
         """
-        while any(life.is_beginning for life in lives):  # by another subscription that is this reader
+        while any(life.is_beginning for life in lives):  # begun by another subscription of the same reader
             await others_turn()
         unborn = [life for life in dict.fromkeys(lives) if not life.is_born]
         if not unborn:
@@ -173,23 +174,23 @@ class Lives:
                 ended = birth if self._has_others(life) else self._ended.get(life.kind, birth)
                 floor = -inf if solicited else ended
                 verifier.begin(life.log, floor=floor)
-                self._has_begun(life, floor, now, NO_JOURNAL)
+                self._mark_begun(life, floor, now, NO_JOURNAL)
             return
         known = verifier.journal.recall([f"{life.kind}#" for life in unborn], birth=birth)
         for life, recalled in zip(unborn, known, strict=True):
             floor = max(recalled.floor, birth) if self._has_others(life) else recalled.floor
             await verifier.resume(life.log, floor=floor, notes=recalled.notes, noted=f"{life.kind}#")
-            self._has_begun(life, floor, now, TWO_PROCESSES if recalled.is_shared else INIT)
+            self._mark_begun(life, floor, now, TWO_PROCESSES if recalled.is_shared else INIT)
 
-    def _has_begun(self, life: Life, floor: float, now: float, remedy: str) -> None:
-        life.is_born = True  # not before: where it fails, or is interrupted, it is tried again
+    def _mark_begun(self, life: Life, floor: float, now: float, remedy: str) -> None:
+        life.is_born = True  # only now, so that a failure or an interruption leads to another try
         if floor > now:
             self.announce(life.name, floor, remedy=TWO_SUBSCRIPTIONS if self._has_others(life) else remedy)
 
     def rest(self) -> None:
-        """Close the journal in good order if no subscription is open; another process may be these readers now.
+        """Close the journal cleanly if no subscription is open: another process may take these readers over.
 
-        So each begins again with what the journal knows by then.
+        So each reader here begins again with what the journal knows by then.
         """
         journal = self._verifier.journal
         if journal is not None and not self._lives:
@@ -198,16 +199,16 @@ class Lives:
                 life.is_born = False
 
     def floor_now(self) -> float:
-        """Return the floor that is above whatever was issued by now."""
+        """Return the floor above every message issued up to now."""
         return self.floor_from(self._verifier.clock())
 
     def floor_from(self, time: float) -> float:
-        """Return the floor that is above whatever was issued up to ``time``, by any clock within the skew."""
+        """Return the floor above every message issued up to ``time``, by any clock within the skew."""
         return self._verifier.policy.floor_at(-inf, cut=time)
 
     def announce(self, reader: str, floor: float, *, remedy: str) -> None:
-        """Warn of a floor that honest messages meet; many that end together are one warning."""
-        ends = ceil(floor)  # times of issue are whole seconds
+        """Warn of a floor that drops honest messages; floors that end together give one warning."""
+        ends = ceil(floor)  # issue times are whole seconds
         self.floor_ends_at = max(self.floor_ends_at, ends)
         if ends > self._announced and self._verifier.policy.mode is not Mode.OBSERVE:  # else nothing is dropped for it
             self._announced = ends
@@ -215,20 +216,20 @@ class Lives:
                 "replay.floor",
                 reader=reader,
                 until=ends,
-                cost="what was issued before then is dropped as stale, for it may have been handed over before",
+                cost="messages issued before then are dropped as stale, because they may have been delivered before",
                 remedy=remedy,
             )
 
     def begin_to_enforce(self) -> None:
-        """Warn of a floor that held while nothing was dropped for it, and holds on."""
+        """Warn of a floor that is still in force, and under which nothing was dropped until now."""
         if self.floor_ends_at > self._verifier.clock():
             self.announce("all: enforcing begins", self.floor_ends_at, remedy=PASSES)
 
     def compare_clocks(self, wall: float, boot: float) -> None:
-        """Let all memories begin anew if the wall clock moved against the machine's own since it was last compared.
+        """Raise the floors of all memories if the wall clock has jumped against the boot clock since the last call.
 
-        So it does when a virtual machine is set back to an older state: then this process has forgotten what it was
-        given since. ``boot`` is in seconds since the machine was started, sleep included.
+        It jumps when a virtual machine is restored from a snapshot: then this process has forgotten the messages that
+        it received since. ``boot`` is in seconds since the machine started, including sleep.
         """
         drift = wall - boot
         before, self._drift = self._drift, drift
@@ -245,7 +246,7 @@ class Lives:
             self._verifier.journal.raise_floors(floor)
 
     def open_stream(self, stream: str, consumer: str) -> StreamLife:
-        """Return the life of a consumer that this process reads alone, for one more subscription."""
+        """Return the state of a consumer that this process reads alone, for one more subscription."""
         self._forget_old()
         name = stream_reader(stream, consumer)
         life = self._streams.get(name)
@@ -255,25 +256,25 @@ class Lives:
         return life
 
     def close_stream(self, life: StreamLife, *, for_good: bool) -> None:
-        """Say that a subscription is closed; ``for_good`` that the consumer is of no use to another."""
+        """Close one subscription of a consumer; ``for_good`` if no other subscription can use that consumer."""
         life.users -= 1
         life.closed_at = -inf if for_good else self._verifier.clock()
         self._forget_old()
 
     def acknowledged_at(self, stream: str, consumer: str, sequence: int) -> None:
-        """Take note that the delivery at a place does not come again."""
+        """Note that the delivery at this sequence will not come again."""
         name = stream_reader(stream, consumer)
         self._verifier.acknowledge_at(f"{name}#{stream}", sequence)
         if (life := self._streams.get(name)) is not None:
             life.acknowledged(sequence)
 
     def settle(self, life: StreamLife, sequence: int) -> None:
-        """Take note that what a reader was given at a place does not come again."""
+        """Note that the reader's delivery at this sequence will not come again."""
         self._verifier.acknowledge_at(life.log, sequence)
         life.acknowledged(sequence)
 
     def signed_pattern(self, pattern: str) -> str:
-        """Return what is signed for the subject of an alias: both are one reader, for whom an id is used once."""
+        """Return the subject that an alias stands for, or ``pattern`` itself: both are one reader, with one memory."""
         realm = self._verifier.realm
         uri = Channel("nats", realm, pattern).uri if not {"*", ">"} & set(pattern.split(".")) else ""
         for alias in self._verifier.policy.aliases:
@@ -282,7 +283,7 @@ class Lives:
         return pattern
 
     def _forget_old(self) -> None:
-        """Forget memories of subscriptions that were closed so long ago that nothing they knew is fresh."""
+        """Forget memories of subscriptions closed so long ago that none of their messages is fresh any more."""
         policy = self._verifier.policy
         before = self._verifier.clock() - policy.window - policy.max_skew
         for name, stream in list(self._streams.items()):
@@ -298,5 +299,5 @@ class Lives:
 
 
 def stream_reader(stream: str, consumer: str) -> str:
-    """Return the name of the reader that a consumer is."""
+    """Return the reader name of a JetStream consumer."""
     return f"js:{stream}:{consumer}"

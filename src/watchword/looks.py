@@ -1,13 +1,13 @@
-"""When a record was appended, where the broker stamps nothing: bounds from a reader's own looks at the log's end.
+"""Bounds on a record's append time, where the broker does not stamp it, from a reader's looks at the log's end.
 
-A look asks for records and reads in the answer where the log ended. A record at that end or behind it was appended
-after the question; one before it was appended before the answer. No publisher can move these times, for they are the
+A look is a fetch whose answer says where the log ends. A record at that offset or after it was appended after the fetch
+was sent; a record before it was appended before the answer came. No publisher can influence these times: they are the
 reader's own. (A record counts as appended once it can be read.)
 
     ends of three looks    ------E1-----------E2-----------E3------>  offsets
     a record                             o
-    at the earliest, L     when the latest look that ended at o or before it was asked: here the first one
-    at the latest, U       when the earliest look that ended behind o was answered: here the second one; now, without
+    earliest append time   when the latest look with its end at or before o was sent: here the first look
+    latest append time     when the earliest look with its end after o was answered: here the second; now, without one
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from math import inf
 from typing import Final
 
 MOST: Final = 256
-"""Looks that are kept. At one a second they give the times of a backlog to the second for four minutes, then to two."""
+"""Looks stored. At one a second they give append times to the second for four minutes, after that to two seconds."""
 
 
 class Looks:
-    """Looks at one log's end, at most ``most`` of them (4 or more).
+    """The looks at one log's end, at most ``most`` of them (4 or more).
 
-    Of more, every second one is dropped. That makes intervals wider, never narrower, so a record stays in its own.
-    Times are seconds on the reader's clock, which may step within the skew.
+    If there are more, every second one is dropped. That only widens intervals, so they still contain the append time.
+    Times are in seconds of the reader's clock, which may step within the skew.
     """
 
     def __init__(self, most: int = MOST) -> None:
         self._most: Final = most
         self._ends: list[int] = []  # ascending
-        self._asked: list[float] = []  # the latest question of the looks that ended there or before
-        self._answered: list[float] = []  # the earliest answer of the looks that ended there or behind
+        self._asked: list[float] = []  # when the latest look with its end there or before was sent
+        self._answered: list[float] = []  # when the earliest look with its end there or after was answered
 
     def __len__(self) -> int:
         return len(self._ends)
 
     def add(self, asked: float, end: int, answered: float) -> None:
-        """Take a look: when it was asked, the first offset that could not be read yet, when it was answered.
+        """Add a look: when it was sent, the first offset that could not be read yet, and when it was answered.
 
-        An end before the highest one so far, as a new leader may name it, counts as that one.
+        If a new leader names an end before the highest so far, the highest counts.
         """
         ends, questions, answers = self._ends, self._asked, self._answered
         if ends:
@@ -64,18 +64,18 @@ class Looks:
         return earliest, max(earliest, latest)  # a clock that stepped back may show less now
 
     def intervals(self, first: int, last: int, now: float) -> list[tuple[int, float, float]]:
-        """Return (offset, earliest, latest) for records ``first`` to ``last``: from that offset on, up to the next."""
+        """Return (offset, earliest, latest) for records ``first`` to ``last``, each valid up to the next offset."""
         begins = [first, *(end for end in self._ends if first < end <= last)]
         return [(begin, *self.interval(begin, now)) for begin in begins]
 
     def prune(self, position: int) -> None:
-        """Forget what no record at ``position`` or behind it needs."""
+        """Forget looks that no record at ``position`` or after it needs."""
         needless = bisect_right(self._ends, position) - 1
         for column in (self._ends, self._asked, self._answered):
             del column[: max(0, needless)]
 
     def _thin(self) -> None:
-        """Keep half of the looks, about as far apart from one another in time; the first and the last among them."""
+        """Keep half of the looks, about evenly spaced in time, with the first and the last."""
         asked, last = self._asked, len(self._ends) - 1
         step = (asked[last] - asked[0]) * 2 / self._most
         kept = [0]

@@ -1,4 +1,4 @@
-"""Trees and inclusion proofs of RFC 9162 section 2.1 (SHA-256)."""
+"""Merkle trees and inclusion proofs of RFC 9162 section 2.1 (SHA-256)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def leaf_of(entry: bytes) -> bytes:
 
 
 def paths_of(leaves: Sequence[bytes]) -> tuple[bytes, list[tuple[bytes, ...]]]:
-    """Return the root of the tree over ``leaves``, and the path to it from each (sections 2.1.1 and 2.1.3.1).
+    """Return the root of the tree over ``leaves``, and each leaf's path to it (sections 2.1.1 and 2.1.3.1).
 
-    Where a level has an odd number of nodes the last one has no sibling and moves up as it is; so the RFC's split at
-    the largest power of two and this pairing level by level give the same tree.
+    On a level with an odd number of nodes, the last one has no sibling and moves up unchanged; so this pairing level by
+    level gives the same tree as the RFC's split at the largest power of two.
     """
     levels = [leaves]
     while len(nodes := levels[-1]) > 1:
@@ -36,8 +36,8 @@ def paths_of(leaves: Sequence[bytes]) -> tuple[bytes, list[tuple[bytes, ...]]]:
 def root_of(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes | None:
     """Return the root of the tree of ``size`` leaves that has ``leaf`` at ``index``; None if ``path`` does not fit.
 
-    RFC 9162 section 2.1.3.2. A path that fits (index, size) may fit other pairs too, so the size must be bound by what
-    is signed.
+    RFC 9162 section 2.1.3.2. A path that fits (index, size) may fit other pairs too, so the signature must cover the
+    size.
     """
     node, at, last = leaf, index, size - 1
     for sibling in path:
@@ -53,9 +53,9 @@ def root_of(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes 
 
 
 def whole_root(leaves: Sequence[tuple[bytes, tuple[bytes, ...]]]) -> bytes | None:
-    """Return the root of the tree that has exactly these leaves, each a hash and its path; None if any does not fit.
+    """Return the root of the tree of exactly these leaves, each a hash and its path; None if a path does not fit.
 
-    It is what ``root_of`` returns for each of them; but each node is hashed once: for 64 leaves a sixth of the hashes.
+    It equals the result of ``root_of`` for each leaf, but hashes each node once: for 64 leaves a sixth of the hashes.
     """
     root, paths = paths_of([leaf for leaf, _ in leaves])
     return root if paths == [path for _, path in leaves] else None

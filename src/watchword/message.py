@@ -1,4 +1,7 @@
-"""A message as the core sees it: bytes, where they came from, and what was found to be true of them."""
+"""Messages as the core sees them: ``Message`` before the checks, ``VerifiedMessage`` after, and their channels.
+
+It also has the rules for names: realms, principals, topics and subjects. It checks no signature.
+"""
 
 from __future__ import annotations
 
@@ -16,24 +19,24 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 ENVELOPE_HEADER: Final = "watchword"
-"""Name of the one header that Watchword adds; matched in any letter case."""
+"""The name of the one header that Watchword adds; matched in any letter case."""
 
 MAX_HEADER_BYTES: Final = 64 * 1024
-"""Names and values of all headers of one message together; JetStream refuses more."""
+"""The most bytes of all header names and values of a message; JetStream refuses more."""
 
 MAX_HEADERS: Final = 1024
-"""Headers of one message; an empty one takes two or three bytes of a Kafka record, and less in a compressed batch."""
+"""The most headers of a message; an empty one takes two or three bytes of a Kafka record, fewer if compressed."""
 
 TRACE_HEADERS: Final = frozenset({"traceparent", "tracestate"})
-"""Not covered by default: tracing libraries add and change them on the way; they may reach a handler unsigned."""
+"""Headers not covered by default: tracing libraries add and change them in transit; handlers may get them unsigned."""
 
 NATS_ID_HEADER: Final = "Nats-Msg-Id"
-"""Bears the message's id on JetStream publishes; not covered (it is the id), but compared."""
+"""Has the message's id on JetStream publishes; not covered, but compared with the signed id."""
 
 CHANNELS_KEPT: Final = 1024
 
 SERVERS_SUBJECTS: Final = "$"
-"""How subjects begin that a NATS server itself acts on: an answer there would be an order, with our own rights."""
+"""The prefix of subjects that a NATS server itself acts on: an answer there would be a command with our rights."""
 
 MAX_PRINCIPAL_BYTES: Final = 255
 MAX_CHANNEL_BYTES: Final = 1024
@@ -44,8 +47,8 @@ Scheme: TypeAlias = Literal["kafka", "nats"]
 _MADE_BY: Final = "a VerifiedMessage is made by Verifier.verify only"
 
 _REALM = re.compile(r"[a-z0-9-]{1,63}")
-_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")  # "." and ".." are refused beside it
-_SUBJECT = re.compile(r"[!-~]+")  # printable ASCII without blanks
+_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")  # "." and ".." are refused separately
+_SUBJECT = re.compile(r"[!-~]+")  # printable ASCII without spaces
 _PRINCIPAL = re.compile(r"[^\x00-\x20\x7f](?:[^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?")
 
 
@@ -57,12 +60,12 @@ def check_realm(realm: str) -> str:
 
 
 def is_principal(text: str) -> bool:
-    """Tell whether ``text`` may name an agent: 1 to 255 bytes of UTF-8, no control character, no blank at its ends."""
+    """Return True if ``text`` may name an agent: 1 to 255 bytes of UTF-8, no control characters or outer spaces."""
     if not _PRINCIPAL.fullmatch(text):
         return False
     try:
         return len(text.encode()) <= MAX_PRINCIPAL_BYTES
-    except UnicodeEncodeError:  # a lone surrogate is no text
+    except UnicodeEncodeError:  # a lone surrogate
         return False
 
 
@@ -83,7 +86,7 @@ class Channel:
 
     @classmethod
     def parse(cls, uri: str) -> Channel:
-        """Read ``kafka://<realm>/<topic>`` or ``nats://<realm>/<subject>``; ValueError if it is neither."""
+        """Parse ``kafka://<realm>/<topic>`` or ``nats://<realm>/<subject>``; ValueError if it is neither."""
         scheme, separator, rest = uri.partition("://")
         realm, slash, name = rest.partition("/")
         if not (separator and slash and name and _REALM.fullmatch(realm)):
@@ -95,14 +98,14 @@ class Channel:
                 raise ValueError(f"channel {uri!r}: the scheme is kafka or nats")
 
     def check_signable(self) -> None:
-        """Raise SigningError where the bus could not carry this name unchanged, or a wildcard stands in it."""
+        """Raise SigningError if the bus could not carry this name unchanged, or it has a wildcard."""
         if len(self.uri) > MAX_CHANNEL_BYTES:
             raise SigningError(f"channel name of {len(self.uri)} characters: at most {MAX_CHANNEL_BYTES}")
         if self.scheme == "kafka":
             if not is_topic(self.name):
                 raise SigningError(f"topic {self.name!r}: Kafka allows 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'")
         elif not is_subject(self.name):
-            raise SigningError(f"subject {self.name!r}: write tokens of printable ASCII parted by '.', no wildcard")
+            raise SigningError(f"subject {self.name!r}: write tokens of printable ASCII separated by '.', no wildcards")
 
     def __str__(self) -> str:
         return self.uri
@@ -110,23 +113,23 @@ class Channel:
 
 @lru_cache(CHANNELS_KEPT)
 def channel_of(scheme: Scheme, realm: str, name: str) -> Channel:
-    """Return a channel; those met lately are kept, for adapters meet most of them again."""
+    """Return a channel; recent ones are cached."""
     return Channel(scheme, realm, name)
 
 
 def is_topic(name: str) -> bool:
-    """Tell whether ``name`` is a topic by Kafka's own rule."""
+    """Return True if ``name`` is a valid topic by Kafka's own rule."""
     return bool(_TOPIC.fullmatch(name)) and name not in {".", ".."}
 
 
 def is_subject(name: str) -> bool:
-    """Tell whether ``name`` is a NATS subject that one can publish to and that every client reads alike."""
+    """Return True if ``name`` is a NATS subject that can be published to and that all clients read the same way."""
     tokens = name.split(".")
     return bool(_SUBJECT.fullmatch(name)) and all(token not in {"", "*", ">"} for token in tokens)
 
 
 class Position(NamedTuple):
-    """Where the broker put a message: ``log`` (``topic/partition`` or a stream's name) and ``offset`` (or sequence)."""
+    """Where the broker put a message: ``log`` (``topic/partition`` or stream name) and ``offset`` (or sequence)."""
 
     log: str
     offset: int
@@ -137,14 +140,13 @@ class Message:
     """One message, to be signed or as read from a bus.
 
     ``value`` and ``key`` are bytes or None (an absent value is not an empty one). ``headers`` keep order and
-    duplicates. Times are seconds since the epoch: ``appended_at`` is the broker's stamp, ``created_at`` one that the
-    producer chose. Where the broker stamps nothing, ``appended_between`` are the bounds that the reader's own looks at
-    the log's end give (see ``Looks``), from minus infinity where there was no look before. ``reader`` names who reads
-    (consumer group, queue group or one subscription): the same id may be seen once by each. ``delivered_by`` is the
-    stream and consumer that a JetStream ack subject names. ``exclusive`` says that this process alone reads for
-    ``reader``, in the order of the log. ``arrival`` stands for a position where the bus gives none: random bytes that
-    this process gave this one copy when the client handed it over. ``fault`` says why it could not be read, where that
-    is so; then its headers are as far as they could.
+    duplicates. Times are in seconds since the epoch: ``appended_at`` is the broker's stamp, ``created_at`` the
+    producer's. If the broker does not stamp, ``appended_between`` has the bounds from the reader's own looks at the
+    log's end (see ``Looks``); the lower one is minus infinity without an earlier look. ``reader`` names the reader (a
+    consumer group, a queue group or one subscription): each may see an id once. ``delivered_by`` is the stream and
+    consumer named by a JetStream ack subject. ``exclusive`` says that this process alone reads for ``reader``, in log
+    order. ``arrival`` replaces the position on a bus without positions: random bytes that this process assigned to this
+    copy when it arrived. ``fault`` says why the message could not be parsed; then ``headers`` are those that could be.
     """
 
     channel: Channel
@@ -169,13 +171,13 @@ class Message:
 
 
 def log_name(message: Message) -> str:
-    """Name the run of messages that one reader reads in the order of their reference times."""
+    """Return the name of the log, for one reader: the sequence of messages that it reads in order of reference time."""
     return f"{message.reader}#{message.position.log if message.position is not None else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A request of ours that waits for answers: its id, the channel it went to, and whom it was addressed to."""
+    """A pending request of ours: its id, the channel that it was sent on, and its recipient."""
 
     id: bytes
     channel: Channel
@@ -184,12 +186,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What the reader itself asked for, against which a message is held.
+    """What the reader expects, against which messages are checked.
 
-    ``requests`` are the pending ones by id; with ``only_replies`` anything that answers none of them is rejected.
-    ``consumer`` is the (stream, consumer) pair that a JetStream subscription bound. What was issued before ``floor``
-    (seconds since the epoch) and answers no pending request is stale: the reader began to remember only then. What
-    ``was_passed`` may have been met before log time passed it: a memory that cannot tell gives no verdict.
+    ``requests`` are the pending ones by id; with ``only_replies`` a message that answers none of them is rejected.
+    ``consumer`` is the (stream, consumer) pair to which a JetStream subscription is bound. A message issued before
+    ``floor`` (seconds since the epoch) is stale unless it answers a pending request, because the reader began to
+    remember ids only then. With ``was_passed`` the messages may have been seen before log time passed them: a memory
+    that cannot tell gives no verdict instead of STALE.
     """
 
     requests: Mapping[bytes, Request] = field(default_factory=dict)
@@ -204,10 +207,10 @@ class Expected:
 class VerifiedMessage:
     """A message that passed every check; only a verifier makes one.
 
-    ``principal`` is the agent that wrote it. ``headers`` hold what the sender covered (and ``traceparent`` and
-    ``tracestate``), nothing else. ``id`` is lower-case hex, unique per message: de-duplicate by it. ``redelivered`` is
-    certain when true; when false it is not. ``issued_at`` is in seconds since the epoch. ``in_reply_to`` is the id of
-    the request that this answers.
+    ``principal`` is the agent that wrote it. ``headers`` has only the headers that the sender covered, and
+    ``traceparent`` and ``tracestate``. ``id`` is lower-case hex, unique per message: de-duplicate by it.
+    ``redelivered`` is certain if True; if False, the message may still be a redelivery. ``issued_at`` is in seconds
+    since the epoch. ``in_reply_to`` is the id of the request that this message answers.
     """
 
     _: KW_ONLY
@@ -240,7 +243,7 @@ class VerifiedMessage:
     def __getstate__(self) -> NoReturn:
         raise TypeError("a VerifiedMessage is not pickled: send the message and verify it there")
 
-    def __setstate__(self, _: object) -> NoReturn:  # else the one of dataclasses, which takes any state
+    def __setstate__(self, _: object) -> NoReturn:  # without it, that of dataclasses would accept any state
         raise TypeError(_MADE_BY)
 
 
@@ -259,11 +262,11 @@ class ObservedMessage:
 _Frozen = TypeVar("_Frozen", bound="DataclassInstance")
 
 
-def _twin_of(cls: type[_Frozen]) -> type[Any]:
-    """Return a class like ``cls``, a frozen slotted dataclass, that is not frozen.
+def _unfrozen(cls: type[_Frozen]) -> type[Any]:
+    """Return an unfrozen copy of ``cls``, a frozen slotted dataclass.
 
-    A frozen class sets each field through ``object.__setattr__``; its twin sets slots, in a fifth of the time. What it
-    makes is given the class that it is a twin of.
+    A frozen class sets each field through ``object.__setattr__``; its twin sets slots directly, in a fifth of the time.
+    Its instances are then given the original class.
     """
     plain: list[Any] = [
         one.name if one.default is MISSING else (one.name, object, field(default=one.default)) for one in fields(cls)
@@ -272,8 +275,8 @@ def _twin_of(cls: type[_Frozen]) -> type[Any]:
 
 
 def maker_of(cls: type[_Frozen]) -> Callable[..., _Frozen]:
-    """Return what makes a ``cls``, a frozen slotted dataclass, of its fields by position."""
-    twin = _twin_of(cls)
+    """Return a fast constructor of ``cls``, a frozen slotted dataclass, that takes the fields by position."""
+    twin = _unfrozen(cls)
 
     def make(*values: object) -> _Frozen:
         made: Any = twin(*values)
@@ -285,13 +288,13 @@ def maker_of(cls: type[_Frozen]) -> Callable[..., _Frozen]:
 
 
 def seal() -> Callable[..., VerifiedMessage]:
-    """Return what makes a genuine VerifiedMessage; for the verifier alone."""
+    """Return the constructor of genuine VerifiedMessages; only the verifier may use it."""
     return maker_of(VerifiedMessage)
 
 
 def seal_many() -> Callable[..., list[VerifiedMessage]]:
-    """Return what makes genuine VerifiedMessages, of an iterable for each field; for the verifier alone."""
-    twin = _twin_of(VerifiedMessage)
+    """Return the constructor of many genuine VerifiedMessages, from an iterable per field; only for the verifier."""
+    twin = _unfrozen(VerifiedMessage)
 
     def make(*columns: Iterable[object]) -> list[VerifiedMessage]:
         made: list[Any] = [*map(twin, *columns)]
@@ -303,4 +306,4 @@ def seal_many() -> Callable[..., list[VerifiedMessage]]:
 
 
 make_message: Final = maker_of(Message)
-"""Makes a Message of its fields by position, for adapters that make many."""
+"""Makes a Message from its fields by position, for adapters that make many."""

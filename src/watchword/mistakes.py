@@ -1,4 +1,4 @@
-"""What pydantic found wrong with settings, as one line that says what to write."""
+"""Turns pydantic's errors about settings into one line that says what to write."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ADVICE: Final = {
 }
 
 _GRAVE: Final = {"extra_forbidden": 0, "list_type": 1, "model_type": 1}
-"""What is told before other mistakes, such as something that is missing."""
+"""Mistakes that are reported before others, such as a missing value."""
 
 
 def explain(
@@ -35,8 +35,8 @@ def explain(
     *,
     origin: Callable[[Location], str | None] = lambda _: None,
 ) -> str:
-    """Return the gravest mistake against ``model`` in one line; ``origin`` names where a value came from, if known."""
-    # A misspelt name shows as an unknown and a missing one: the unknown one says more, and so do wrong brackets.
+    """Return the most telling mistake against ``model`` in one line; ``origin`` names a value's source, if known."""
+    # A misspelt name shows as an unknown and a missing one: the unknown one tells more, and so do wrong brackets.
     first = min(error.errors(include_url=False), key=lambda details: _GRAVE.get(details["type"], len(_GRAVE)))
     location = first["loc"]
     name, source = _name(location), origin(location)
@@ -47,7 +47,7 @@ def explain(
 
 
 def _table_advice(details: ErrorDetails, model: type[BaseModel] | None) -> str | None:
-    """Return what to write where a table is written as something else, or in the brackets of another kind."""
+    """Return what to write if a table is not one, or has the wrong kind of brackets; else None."""
     names = [part for part in details["loc"] if isinstance(part, str)]
     if details["type"] not in {"list_type", "model_type"} or not fields_at(model, names):
         return None
@@ -80,7 +80,7 @@ def _advice(details: ErrorDetails, model: type[BaseModel] | None) -> str:
 
 
 def fields_at(model: type[BaseModel] | None, location: Iterable[int | str]) -> list[str]:
-    """Return the names that may stand in the table at ``location``."""
+    """Return the names that are allowed in the table at ``location``."""
     for part in location:
         if model is not None and isinstance(part, str):
             model = _model_in(model.model_fields[part].annotation)

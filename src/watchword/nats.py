@@ -1,4 +1,4 @@
-"""NATS, through nats-py: ``connect(..., watchword=...)`` stands for ``nats.connect(...)``; the rest stays as it is."""
+"""NATS, with nats-py: ``connect(..., watchword=...)`` replaces ``nats.connect(...)``; other code does not change."""
 
 from watchword.extras import told
 

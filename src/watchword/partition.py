@@ -1,27 +1,27 @@
-"""One reader of one partition, as a machine without I/O: events go in, the next action comes out, time is passed in.
+"""The state machine of one reader of one partition. It does no I/O: events go in, the next action comes out.
 
     assigned, sought, or moved by the client
         |
         v
-    PLACING     ask for the group's commit and the log's first offset; look at what stands at the position;
-        |       look up from where to read again. Then the memory begins, with a floor.
+    PLACING     fetch the group's commit and the log's first offset; look at the record at the position;
+        |       find the offset to re-read from. Then the replay memory begins, with a floor.
         v
-    RECALLING   read [since, resume) for the memory alone. If retention cut into that meanwhile: back to PLACING.
+    RECALLING   re-read [since, resume) only to fill the memory. If retention deletes part of it: back to PLACING.
         |
         v
     READING     taken -> pending -> judged -> ready -> handed over -> handled -> committed
-                an outage holds the first pending record, or gives it up into quarantine (see ``endings``)
+                an outage holds the first pending record, or gives it up to quarantine (see ``endings``)
 
-A driver asks ``next`` what to do, does it, and says what came of it with ``answered``. At most one action is under way
-at a time, and nobody cancels it: callers who give up leave it running. Meanwhile the caller may seek, or the partition
-may go to another member; then the action still runs to its end, because it may be writing to the memory, and its answer
-is dropped. That happens in one place: ``answered``.
+A driver calls ``next`` for the next action, performs it, and reports the result with ``answered``. At most one action
+runs at a time, and it is never cancelled: a caller that stops waiting leaves it running. If the caller seeks, or the
+partition moves to another member, the action still runs to its end, because it may be writing to the memory, and its
+result is discarded. Results are discarded in one place only: ``answered``.
 
-The client's own position runs ahead: it is behind ``pending`` (taken, not judged), which is behind ``ready`` (judged,
-not handed over). ``judged`` is the offset before which everything was handed over or rejected. It is what a commit may
-reach, and where reading goes on after a restart.
+The log is consumed in three steps, so in offset order come ``ready`` (judged, not yet handed over), ``pending`` (taken,
+not yet judged), and the client's own position. Everything before the offset ``judged`` was handed over or rejected:
+a commit may go that far, and reading resumes there after a restart.
 
-The rules of the memory (floors, checkpoints, what retention may have taken) are those of docs/replay.md.
+docs/replay.md has the rules of the memory: floors, checkpoints, and records that retention may have deleted.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ if TYPE_CHECKING:
     from watchword.policy import Policy
 
 FRESH: Final = 1.0
-"""Seconds for which a verdict stands: a record that is taken later is judged once more, for its key may be revoked."""
+"""Seconds for which a verdict is valid: a record handed over later is judged again, as its key may be revoked."""
 
 FARTHEST: Final = 128
-"""Records judged ahead of a caller who takes one at a time, at most."""
+"""The most records judged ahead of a caller that takes one at a time."""
 
 BRISK: Final = 0.05
-"""Seconds in which a caller must have taken what was judged ahead, to get more the next time."""
+"""Seconds within which a caller must take the records judged ahead, for more to be judged ahead next time."""
 
 TOGETHER: Final = 256
-"""Records judged at once: some full trees, of which each leaf is hashed but once."""
+"""Records judged at once: enough for several full Merkle trees, so that each leaf is hashed only once."""
 
 RECALLED: Final = 256
-"""Records taken at once for the memory alone."""
+"""Records taken at once while re-reading for the memory."""
 
 SPACING: Final = 1000
-"""Records judged between two checkpoints, at most."""
+"""The most records judged between two checkpoints."""
 
 UNSETTLED: Final = frozenset(
     {
@@ -76,24 +76,24 @@ UNSETTLED: Final = frozenset(
         Reason.NOT_TRUSTED,
     }
 )
-"""Why a record is dropped that another member may have been given, or may be yet: clocks, keys and policies differ."""
+"""Rejections that another member may decide otherwise, before or after: its clock, keys and policy may differ."""
 
 REMEMBERED: Final = frozenset({Reason.NOT_PERMITTED, Reason.RATE_LIMITED, Reason.CONTAINED, Reason.NOT_TRUSTED})
-"""Why a record is dropped after its id was remembered."""
+"""Rejections that come after the id was remembered."""
 
 BLOCKED: Final = 10.0
-"""Seconds for which a beginning waits for an open transaction to show what is behind it."""
+"""Seconds for which placing waits for an open transaction to end, to see the records after it."""
 
 SLICES: Final = 32
-"""Checkpoints in the time for which an id must be known, at least, while records come."""
+"""The fewest checkpoints taken per horizon (the time for which an id must be remembered), while records arrive."""
 
 
 class Placed(Protocol):
-    """What the machine must know of a client's record: where the broker put it."""
+    """A client's record, of which the state machine needs only the offset."""
 
     @property
     def offset(self) -> int:
-        """Its offset, which the driver has checked against the range of its batch."""
+        """The record's offset; the driver has checked it against the range of its batch."""
         ...
 
 
@@ -102,14 +102,14 @@ Verdict: TypeAlias = "VerifiedMessage | ObservedMessage | Rejected | Unavailable
 
 
 class Memory(Protocol):
-    """The guard of this log, as far as the machine goes."""
+    """The part of this log's replay guard that the state machine uses; times are in seconds since the epoch."""
 
     def begin(self, *, floor: float) -> None:
-        """Forget everything; what was issued below ``floor`` is stale from now on."""
+        """Forget everything; messages issued before ``floor`` are stale from now on."""
         ...
 
     def pass_time(self, time: float) -> None:
-        """Note that a record was judged, whatever came of it, that was appended at ``time`` or later."""
+        """Advance log time: a record appended at ``time`` or later was judged, whatever the verdict."""
         ...
 
     def floor(self) -> float:
@@ -117,16 +117,16 @@ class Memory(Protocol):
         ...
 
     def lowest_needed(self) -> int | None:
-        """Return an offset below which no id stands that is at or above its floor; None if no id is known."""
+        """Return an offset before which there is no id that must still be remembered; None if no id is known."""
         ...
 
     def remember_unjudged(self, message: Message) -> None:
-        """Remember a message that passes without a verdict."""
+        """Remember a message that is passed over without a verdict."""
         ...
 
 
 class Ready(NamedTuple, Generic[R]):
-    """A record that may be handed over, the verdict, and where in ``messages`` the message stands that it is."""
+    """A record that may be handed over, its verdict, and the index ``at`` of its message in ``messages``."""
 
     record: R
     messages: Sequence[Message]
@@ -135,12 +135,12 @@ class Ready(NamedTuple, Generic[R]):
 
     @property
     def message(self) -> Message:
-        """The message; it may be made only now, and is the same each time."""
+        """The message; it may be built on first access, and is the same object each time."""
         return self.messages[self.at]
 
 
 class Located(NamedTuple):
-    """What the broker says about a partition: the group's commit with its metadata, if any, and the first offset."""
+    """The broker's answer about a partition: the group's commit with its metadata, if any, and the first offset."""
 
     committed: tuple[int, str] | None
     first: int
@@ -153,12 +153,12 @@ class Found(NamedTuple):
     stamp: float
 
 
-# What is to be done. An action is known by its identity, so each is made once.
+# Actions. Each is compared by identity, so that a result matches the very action that was returned.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Locate:
-    """Ask the broker; the answer is Located."""
+    """Ask the broker for the group's commit and the first offset; the answer is Located."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,42 +170,45 @@ class LookUp:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Take:
-    """Take what the client has fetched, at most so many records; the answer is Taken."""
+    """Take at most ``most`` of the records that the client has fetched; the answer is Taken."""
 
     most: int | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Peek(Generic[R]):
-    """Make checks 1 to 7 of records, and remember nothing; the answer is the times of issue of those that passed."""
+    """Run checks 1 to 7 on records without remembering them; the answer is the issue times of those that passed."""
 
     records: Sequence[R]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recall(Generic[R]):
-    """Have records remembered; the answer is how many were, up to one that could not be judged, and its message."""
+    """Remember records in order, up to the first that cannot be judged; the answer is Recollected."""
 
     records: Sequence[R]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judge(Generic[R]):
-    """Judge records; the answer is messages and verdicts, as far as they go."""
+    """Judge records in order, up to the first that cannot be judged; the answer is Judged."""
 
     records: Sequence[R]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Renew(Generic[R]):
-    """Judge once more what is ready; the answer is None or the new verdict for each, as far as they go."""
+    """Judge ready records again; the answer is a list with None (still valid) or the new verdict for each in order.
+
+    It ends with the first that cannot be judged.
+    """
 
     entries: Sequence[Ready[R]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Keep:
-    """Put a message into quarantine that could not be judged; the answer is True if it is there."""
+    """Quarantine a message that could not be judged; the answer is True if the quarantine has it."""
 
     message: Message
     verdict: Unavailable
@@ -227,7 +230,7 @@ class Seek:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wait:
-    """Do nothing until something happens, or until the time ``until``."""
+    """Do nothing until the next event, or until the time ``until``."""
 
     until: float = inf
 
@@ -236,14 +239,14 @@ Action: TypeAlias = "Locate | LookUp | Take | Peek[R] | Recall[R] | Judge[R] | R
 
 
 class Taken(NamedTuple, Generic[R]):
-    """Records that the client gave, and its position behind them."""
+    """Records taken from the client, and the client's position after them."""
 
     records: Sequence[R]
     position: int | None
 
 
 class Judged(NamedTuple):
-    """Messages made of records, and the verdicts on them, which may be fewer; ``begun`` is when it began."""
+    """The records' messages, and the verdicts on them, which may be fewer; ``begun`` is when judging began."""
 
     messages: Sequence[Message]
     verdicts: Sequence[Verdict]
@@ -251,14 +254,14 @@ class Judged(NamedTuple):
 
 
 class Recollected(NamedTuple):
-    """How many records were remembered, and the message behind these, which could not be judged, if there is one."""
+    """How many records were remembered, and the next message if that one could not be judged."""
 
     done: int
     undetermined: Message | None
 
 
 class Note(NamedTuple):
-    """Something that an operator may want to read, with numbers; a warning where there is a ``remedy``."""
+    """An event for the operator's log, with its numbers; a warning if it has a ``remedy``."""
 
     event: str
     fields: dict[str, float | None]
@@ -270,19 +273,19 @@ class _Stage(Enum):
     RECALLING = auto()
     READING = auto()
     RETURNING = auto()
-    """The partition came back to this member: all is as it was, if its position is."""
+    """The partition was assigned to this member again: its state is still valid if the position is unchanged."""
 
 
 class PartitionReader(Generic[R]):
-    """What one reader knows of one partition.
+    """The state of one reader of one partition.
 
-    ``stamp`` returns when the broker appended a record, in seconds since the epoch, or None where the producer chose
-    the time. ``clock`` is the wall clock, in seconds since the epoch; ``now`` of all methods is of a clock that never
-    steps back and goes on while the machine sleeps. ``memory`` is None where a shared store remembers: then nothing is
-    read again. ``tag`` names this memory in checkpoints. While ``observing``, which hands everything over, none are
-    written or believed; where that changes, the partition is to be ``sought`` again. A reader of a group (``grouped``)
-    commits its first position before it hands anything over, so that no group which has read counts as new; one that
-    commits by itself (``leased``) commits at each beginning.
+    ``stamp`` returns when the broker appended a record, in seconds since the epoch, or None where the producer set
+    the time. ``clock`` is the wall clock, in seconds since the epoch; ``now``, in every method, is in seconds of a
+    clock that never steps back and keeps running while the machine sleeps. ``memory`` is None where a shared store
+    remembers the ids: then nothing is re-read. ``tag`` names this memory in checkpoints. While ``observing``, every
+    record is handed over, and checkpoints are neither written nor trusted; call ``sought`` after changing it. A reader
+    in a group (``grouped``) commits its first position before it hands anything over, so that a group that has read
+    never counts as new; one that commits automatically (``leased``) commits at the start of each assignment.
     """
 
     def __init__(
@@ -307,13 +310,13 @@ class PartitionReader(Generic[R]):
         self._leased: Final = leased
         self.observing = observing
         self._tag = tag
-        # What is under way, and where the client should be.
+        # The action under way, and where the client should be.
         self._doing: Action[R] | None = None
         self._is_stale = False
         self._expected: int | None = None
         self._seek_to: int | None = None
-        # Placing: ``_resume`` is where reading goes on, ``_meant`` where it was to go on before the client moved.
-        # A backlog is looked through for its earliest time of issue up to ``_backlog_end``, if it has to be.
+        # Placing: reading resumes at ``_resume``; before the client moved, it was to resume at ``_meant``.
+        # Where the floor depends on it, the backlog up to ``_backlog_end`` is searched for its earliest issue time.
         self._stage = _Stage.PLACING
         self._is_new = True
         self._has_skipped = False
@@ -335,23 +338,23 @@ class PartitionReader(Generic[R]):
         self._unhandled: int | None = None
         self._ready_since = self._ready_at = -inf
         self._look_ahead = 1
-        # What was handed over: by this process, and until when by others from here on; None if not known yet.
+        # Whether this process has handed anything over, and until when others may have, from here on (None: unknown).
         self._has_given = False
         self._others_until: float | None = None
         self._trail: Final = Trail()
         self._judged_since = 0
         self._point_time = -inf
-        # What the driver collects.
+        # Results that the driver collects.
         self.committed: int | None = None
         self.dropped: list[tuple[Message, Rejected]] = []
         self.notes: list[Note] = []
         self.failure: Unavailable | None = None
 
-    # What the driver asks
+    # Questions from the driver
 
     def next(self, now: float, position: int | None, want: int | None = None) -> Action[R]:
-        """Return what to do, so that ``want`` records are ready; ``position`` is the client's own."""
-        if self._doing is not None or position is None:  # the client finds one, by its commit or its policy of resets
+        """Return the next action towards having ``want`` records ready; ``position`` is the client's own."""
+        if self._doing is not None or position is None:  # the client will find one, by its commit or its reset policy
             return Wait()
         self.follow(position)
         if self._seek_to is not None:
@@ -365,7 +368,7 @@ class PartitionReader(Generic[R]):
         return action
 
     def judged(self) -> int | None:
-        """Return the offset before which everything was handed over or rejected; None where no position is known."""
+        """Return the offset before which everything was handed over or rejected; None if no position is known."""
         if self._stage is _Stage.PLACING:
             reached = self._expected is not None and self._end is not None and self._resume <= self._end
             return self._resume if reached else None
@@ -374,19 +377,19 @@ class PartitionReader(Generic[R]):
         if self.ready:
             return self.ready[0].record.offset
         following = self.pending[0].offset if self.pending else self._expected
-        if self._ahead and following is not None:  # the client may have left the log's range, and gone on behind these
+        if self._ahead and following is not None:  # the client may have left the log's range and resumed after these
             return min(following, self._ahead[0].record.offset)
         return following
 
     def handled(self) -> int | None:
-        """Return the offset before which the caller is done with everything; None where there is nothing to tell."""
+        """Return the offset before which the caller has handled everything; None if that is not known."""
         judged = None if self._is_new else self.judged()
         return judged if judged is None or self._unhandled is None else min(judged, self._unhandled)
 
     def metadata(self, offset: int, *, until: float = 0) -> str:
-        """Return what a commit at ``offset`` tells a successor, empty where there is nothing to tell.
+        """Return the metadata for a commit at ``offset``: a checkpoint for the next reader, or an empty string.
 
-        ``until`` is the time up to which the caller may get records without a later commit; 0 for ever.
+        ``until`` is the time up to which the caller may receive records without a later commit; 0 means for ever.
         """
         if self._is_at_rest() and self._judged_since and not (self.ready or self._ahead) and offset == self.judged():
             self._add_point(offset)
@@ -394,17 +397,17 @@ class PartitionReader(Generic[R]):
         return "" if checkpoint is None else checkpoint.line(self._tag)
 
     def is_fresh(self, now: float) -> bool:
-        """Return True if what is ready may be handed over."""
+        """Return True if the verdicts on the ready records are recent enough to hand them over."""
         return now - self._ready_since < FRESH and self._stage is _Stage.READING
 
     def doubt(self) -> None:
-        """Have what is ready judged once more before it is handed over."""
+        """Have the ready records judged again before they are handed over."""
         self._ready_since = -inf
 
     def look_ahead(self, now: float) -> int:
-        """Return how many records to judge for a caller who takes one at a time, and has taken all that were ready.
+        """Return how many records to judge for a caller that takes one at a time, and has taken all that were ready.
 
-        Only a caller who takes them quickly gets many: what grows old is judged twice.
+        Only a fast caller has many judged ahead: a verdict that grows old costs a second one.
         """
         quick = now - self._ready_at < BRISK
         self._look_ahead = min(2 * self._look_ahead, FARTHEST) if quick else max(1, self._look_ahead // 4)
@@ -412,26 +415,26 @@ class PartitionReader(Generic[R]):
 
     @property
     def is_reading(self) -> bool:
-        """Whether the memory knows all that it must, so that records are judged."""
+        """Whether the memory is complete, so that records are judged."""
         return self._stage is _Stage.READING
 
-    # What happens
+    # Events
 
     def follow(self, position: int | None) -> None:
-        """Take note of the client's own position, which moves where it is not in the log.
+        """Follow the client's own position, which the client resets if it is not in the log.
 
-        Where it moved on, what was taken before comes first: the log may have it no more.
+        If it moved forward, records already taken are read first: the log may no longer have them.
         """
         if position is None or position == self._expected or self._doing is not None or self._seek_to is not None:
             return
         moved_on = self._stage is _Stage.READING and self._expected is not None and position > self._expected
         if not (moved_on and (self.ready or self.pending or self._is_before_ahead(position))):
-            self._moved(position)
+            self._on_moved(position)
 
     def looked(self, asked: float, end: int, answered: float, *, stable: int | None = None) -> None:
-        """Take the log's end as a fetch told it, the high watermark; times are of the wall clock.
+        """Record the log's ``end`` (the high watermark), asked and answered at these wall-clock times in seconds.
 
-        ``stable`` is the first offset of an open transaction, behind which the client gets nothing, if it does not.
+        ``stable`` is the last stable offset for a client that reads committed records only: it gets none after that.
         """
         self._end = end
         self._readable = end if stable is None else stable
@@ -441,7 +444,7 @@ class PartitionReader(Generic[R]):
             self.looks.prune(judged)
 
     def assigned(self) -> None:
-        """Begin an assignment; what is known from an earlier one is kept, to be used at the same position."""
+        """Begin an assignment; state from an earlier one is kept, and used if the position is the same."""
         kept = self.judged()
         if self._is_at_rest() and kept is not None:
             self.pending.clear()
@@ -453,13 +456,13 @@ class PartitionReader(Generic[R]):
         self._is_new = True
 
     def sought(self, offset: int | None) -> None:
-        """Follow the caller's seek; None where the client is yet to find the offset."""
-        # Where the log's end is not known yet the position may be beyond it: what lies before was to be read anyway.
+        """Follow the caller's seek to ``offset``, which is None while the client has yet to look it up."""
+        # While the log's end is unknown the position may be beyond it: the records before were to be read anyway.
         reached = self._resume if self.judged() is None and self._expected is not None else self.judged()
         self._is_new = self._has_skipped = False
         self._unhandled = None
         if offset is not None and self._remembers(offset):
-            # The verdicts on what nobody has got yet stay: judged again, it would pass for delivered before.
+            # Verdicts on records not yet handed over are kept: judged again, they would count as delivered before.
             if not self._ahead:
                 self._ahead, self.ready = self.ready, deque()
             self.ready.clear()
@@ -472,16 +475,16 @@ class PartitionReader(Generic[R]):
             self._forget_assignment()
         self._restart(offset)
         if offset is None or reached is None or offset > reached:
-            self._pass_unseen()
+            self._note_skipped()
 
     def lost(self) -> None:
-        """End: the partition is another's now."""
+        """End the assignment: the partition now belongs to another member."""
         self._forget_assignment()
         self._restart(None)
         self.looks = Looks()
 
     def hand_over(self, most: int | None = None) -> list[Ready[R]]:
-        """Return the first ready records for the caller, who is not done with them before ``all_handled``."""
+        """Return the first ready records; they count as unhandled until ``all_handled``."""
         if not self.ready:
             return []
         if self._unhandled is None:
@@ -494,26 +497,26 @@ class PartitionReader(Generic[R]):
         return given
 
     def give_back(self, entries: Sequence[Ready[R]]) -> None:
-        """Take back the last of what ``hand_over`` returned."""
+        """Take back the last records that ``hand_over`` returned."""
         self.ready.extendleft(reversed(entries))
 
     def all_handled(self) -> None:
-        """Note that the caller is done with all that it was given."""
+        """Note that the caller has handled all the records handed to it."""
         self._unhandled = None
 
     def failed(self, action: Action[R], now: float) -> bool:
-        """Note that an action failed: it is tried again later. Return False if nobody wants it any more."""
+        """Note that an action failed, to be retried later. Return False if its result is no longer needed."""
         current = self._is_current(action)
         if current and isinstance(action, Peek):
             held = self._endings.remembered(now, complete=False, observing=self.observing) is Ending.HOLD
-            if not held:  # it may be as old as anything
+            if not held:  # its issue time is unknown, so it may be arbitrarily old
                 self._on_peeked([-inf])
         elif current:
             self._endings.hold(now)
         return current
 
     def answered(self, action: Action[R], answer: object, now: float) -> None:
-        """Take what came of an action; an answer for a state that is gone is dropped here, and nowhere else."""
+        """Take the result of an action; a result for a state that is gone is discarded here, and nowhere else."""
         if not self._is_current(action):
             return
         match action, answer:
@@ -545,7 +548,7 @@ class PartitionReader(Generic[R]):
             case Keep(), bool():
                 self._on_kept(action.message, in_quarantine=answer, now=now)
             case _:
-                raise TypeError(f"{type(answer).__name__} is no answer to {type(action).__name__}")
+                raise TypeError(f"{type(answer).__name__} is not an answer to {type(action).__name__}")
 
     def _is_current(self, action: Action[R]) -> bool:
         if action is not self._doing:
@@ -554,12 +557,12 @@ class PartitionReader(Generic[R]):
         return not stale
 
     def _is_at_rest(self) -> bool:
-        """Return True if the memory knows all that was handed over or is ready, and nothing more."""
+        """Return True if the memory knows exactly the records that were handed over or are ready."""
         under_way = self._doing is not None or self._given_up is not None
         return self._memory is not None and self._stage is _Stage.READING and not under_way
 
     def _restart(self, position: int | None) -> None:
-        """Let the memory begin again at ``position``, or where the client will be; what is under way is in vain."""
+        """Go back to PLACING at ``position``, or where the client will be; the action under way becomes stale."""
         for queue in (self.pending, self.ready, self._ahead):
             queue.clear()
         self._stage = _Stage.PLACING
@@ -573,18 +576,18 @@ class PartitionReader(Generic[R]):
         self._endings.release()
 
     def _forget_assignment(self) -> None:
-        """Forget what holds only while no other member reads."""
+        """Forget the state that is valid only while no other member reads."""
         self._trail.clear()
         self._others_until = None
 
-    def _pass_unseen(self) -> None:
-        """Note that reading goes on behind records that we have not judged: others may have been given them."""
+    def _note_skipped(self) -> None:
+        """Note that reading resumes after records that we have not judged: other members may have delivered them."""
         self._has_skipped = True
         if self._others_until is not None:
             self._trail.rise(self._others_until + 2 * self._policy.max_skew)
 
-    def _moved(self, position: int) -> None:
-        """Follow the client: it has found its first position, or left one that is not in the log any more."""
+    def _on_moved(self, position: int) -> None:
+        """Follow the client: it has found its first position, or left one that is no longer in the log."""
         expected, stage = self._expected, self._stage
         self._expected = position
         if stage is _Stage.RETURNING and position == self._resume:
@@ -595,7 +598,7 @@ class PartitionReader(Generic[R]):
         elif stage is _Stage.RETURNING:
             self._forget_assignment()
             self._restart(position)
-        elif stage is _Stage.RECALLING:  # retention has taken what was to be read again
+        elif stage is _Stage.RECALLING:  # retention has deleted records that were to be re-read
             self._restart(self._resume)
             self._seek_to = self._resume
         elif expected is None:
@@ -605,9 +608,9 @@ class PartitionReader(Generic[R]):
             self._restart(position)
             if position > meant:
                 self._meant = meant
-                self._pass_unseen()
+                self._note_skipped()
 
-    # Placing: from where to read again, and what is too old
+    # Placing: the offset to re-read from, and the floor
 
     def _action(self, now: float, position: int, want: int | None) -> Action[R]:
         match self._stage:
@@ -619,26 +622,26 @@ class PartitionReader(Generic[R]):
                 return self._read(now, position, want)
 
     def _place(self, now: float, position: int) -> Action[R]:
-        """Ask what must be known; nothing is judged before."""
+        """Return the next action towards a floor and a start for the memory; nothing is judged before these."""
         if self._memory is None:
             self._stage, self._is_new = _Stage.READING, False
             return Wait(-inf)
         if self._located is None:
             return Locate()
         is_seen = self._has_seen_backlog(now, position)
-        if not self.pending and self._end != position and not is_seen:  # out of the log's range, or not there yet
+        if not self.pending and self._end != position and not is_seen:  # outside the log's range, or not fetched yet
             return Take(RECALLED)
         elsewhere = self._committed_elsewhere(max(position, self._end or 0))
         if elsewhere is not None:
             self._restart(elsewhere)
             return Seek(elsewhere)
-        if self._base() is not None:
+        if self._latest_checkpoint() is not None:
             self._begin(None)
             return Wait(-inf)
         return self._look_for_floor(position, is_seen=is_seen)
 
     def _look_for_floor(self, position: int, *, is_seen: bool) -> Action[R]:
-        """Find a floor where no checkpoint tells one, and the first record that may matter for it."""
+        """Find a floor where there is no checkpoint, and the first record to re-read for it."""
         floor = self._floor_without_checkpoint(position, is_seen=is_seen)
         if floor is None:
             self._backlog_end = max(self._end or 0, position) if self._backlog_end is None else self._backlog_end
@@ -647,7 +650,7 @@ class PartitionReader(Generic[R]):
         return LookUp(max(0.0, floor - 2 * self._policy.max_skew))
 
     def _committed_elsewhere(self, end: int) -> int | None:
-        """Return the group's offset if it is another member's, which came between the client's question and ours."""
+        """Return the group's offset if another member committed it between the client's request and ours."""
         assert self._located is not None  # noqa: S101 - asked before
         committed, first = self._located
         if not self._is_new or committed is None or committed[0] == self._resume:
@@ -655,7 +658,7 @@ class PartitionReader(Generic[R]):
         return committed[0] if first <= committed[0] <= end else None
 
     def _has_seen_backlog(self, now: float, position: int) -> bool:
-        """Return True if the whole backlog was looked through for its earliest time of issue, or may be the oldest."""
+        """Return True if the backlog's earliest issue time is known, or is already as low as the policy allows."""
         if self._backlog_end is None:
             return False
         if self._lowest_issued <= self._clock() - self._policy.max_lag:
@@ -668,24 +671,24 @@ class PartitionReader(Generic[R]):
         self._blocked_since = now if self._blocked_since is None else self._blocked_since
         if now - self._blocked_since < BLOCKED:
             return False
-        self._lowest_issued = -inf  # what is behind an open transaction may be as old as anything
+        self._lowest_issued = -inf  # records after an open transaction may be arbitrarily old
         return True
 
     def _on_peeked(self, times: list[float]) -> None:
-        """Take the earliest time of issue that verified, and look at what comes next; reading comes back later."""
+        """Take the earliest issue time that verified, and move on to the next records; they will be read again."""
         self._lowest_issued = min([self._lowest_issued, *times])
         self.pending.clear()
 
     def _next_stamp(self) -> float | None:
-        """Return when the next record was appended, if the broker stamped it."""
+        """Return the append time of the next record, if the broker stamped it."""
         return self._stamp(self.pending[0]) if self.pending else None
 
     def _floor_without_checkpoint(self, position: int, *, is_seen: bool) -> float | None:
-        """Return a floor where no checkpoint tells one; None where only the next records can tell.
+        """Return a floor where there is no checkpoint; None if it depends on records that were not looked at yet.
 
-        Whatever is fresh and comes next was issued above it, for it was appended after the next record, or after a look
-        at the log's end. Where neither is known, the earliest time of issue in the *whole* backlog counts: if its first
-        records did, one compromised key and some rubbish there would make what lies behind them stale.
+        Every fresh record from here on was issued above that floor: it was appended after the next record, or after an
+        observation of the log's end. Where neither is known, the earliest issue time in the *whole* backlog counts. If
+        only the first records counted, one compromised key and some junk there could make all later records stale.
         """
         assert self._located is not None  # noqa: S101 - asked before
         policy, now, stamp = self._policy, self._clock(), self._next_stamp()
@@ -693,37 +696,37 @@ class PartitionReader(Generic[R]):
         if self._backlog_end is None:
             if stamp is not None:
                 return stamp - policy.horizon
-            if not self.pending:  # the broker may stamp what comes, by another clock
+            if not self.pending:  # the broker may stamp the next record, by another clock
                 return self.looks.interval(position, now)[0] - policy.max_skew - policy.horizon
             looked = self.looks.interval(self._resume, now)[0]
             if looked > oldest:
                 return looked - policy.horizon
-            if self._resume <= self._located.first:  # nothing is there to be read again
+            if self._resume <= self._located.first:  # there is nothing to re-read
                 return oldest - policy.horizon
         if self._backlog_end is None or not is_seen:
             return None
         lowest = min(self._lowest_issued, self.looks.interval(self._backlog_end, now)[0])
         return max(oldest, lowest) - policy.horizon
 
-    def _line(self) -> Checkpoint | None:
-        """Return the checkpoint in the group's commit, if it can be believed: no clock was wrong."""
+    def _committed_checkpoint(self) -> Checkpoint | None:
+        """Return the checkpoint in the group's commit, unless its floor is in the future: then some clock was wrong."""
         if self._located is None or self._located.committed is None or self.observing:
             return None
         line = read_line(self._located.committed[1])
         believable = line is not None and line[1].floor <= self._clock() + 3 * self._policy.max_skew + 2
         return line[1] if line is not None and believable else None
 
-    def _base(self) -> Checkpoint | None:
-        """Return the latest checkpoint at or below where reading goes on, of this process or of the commit."""
-        own, line = self._trail.latest(self._resume), self._line()
+    def _latest_checkpoint(self) -> Checkpoint | None:
+        """Return the latest checkpoint at or below the resume offset, from this process or from the commit."""
+        own, line = self._trail.latest(self._resume), self._committed_checkpoint()
         found = [one for one in (own, line) if one is not None and one.at <= self._resume]
         return max(found, key=lambda one: one.at, default=None)
 
     def _begin(self, found: Found | None) -> None:
-        """Let the memory begin: what was handed over below the position is below its floor, or is read again."""
+        """Begin the memory: every record handed over before the position is below the floor, or is re-read."""
         assert self._located is not None and self._memory is not None and self._expected is not None  # noqa: S101, PT018 - by the stage
-        base = self._base()
-        self._learn()
+        base = self._latest_checkpoint()
+        self._learn_from_commit()
         if base is not None:
             floor, since = float(base.floor), base.since
         else:
@@ -731,15 +734,15 @@ class PartitionReader(Generic[R]):
             since = self._resume if found is None else found.offset
         first = self._located.first
         is_whole = first <= since if base is not None else self._is_whole(found)
-        cut = self._cut(is_whole=is_whole)
+        cut = self._retention_floor(is_whole=is_whole)
         if cut > floor:
             gone = max(0, first - self._came_from())
-            remedy = "what was issued before stale_below is stale: let retention be longer than readers are away"
+            remedy = "messages issued before stale_below are stale: set a retention longer than readers are ever away"
             self.notes.append(Note("replay.cut", {"first": first, "gone": gone, "stale_below": cut}, remedy))
             floor = cut
         self._since, self._recalled = min(max(since, first), self._resume), 0
         self._memory.begin(floor=floor)
-        if self._has_skipped and self._resume > first:  # it may be handed over yet, after a seek back
+        if self._has_skipped and self._resume > first:  # skipped records may yet be handed over, after a seek back
             self._trail.rise(self._clock() + 2 * self._policy.max_skew)
         self._must_commit = self._grouped and (self._leased or self._located.committed is None) and not self.observing
         self._is_new = self._has_skipped = False
@@ -750,15 +753,15 @@ class PartitionReader(Generic[R]):
             self.notes.append(Note("replay.rebuilding", {"position": self._resume, "since": self._since}))
 
     def _is_whole(self, found: Found | None) -> bool:
-        """Return True if retention has left all within the window, which begins at the record found by its time."""
+        """Return True if retention has left every record of the window, which begins at the record found by time."""
         assert self._located is not None  # noqa: S101 - by the stage
         first = self._located.first
         return first == 0 or first < (self._resume if found is None else found.offset)
 
-    def _learn(self) -> None:
-        """Learn at the beginning of an assignment what others were given, and until when."""
+    def _learn_from_commit(self) -> None:
+        """Learn, at the start of an assignment, what other members may have handed over, and until when."""
         assert self._located is not None  # noqa: S101 - by the stage
-        committed, line, now = self._located.committed, self._line(), self._clock()
+        committed, line, now = self._located.committed, self._committed_checkpoint(), self._clock()
         if self._others_until is not None:
             return
         self._others_until = -inf if committed is None else now
@@ -768,10 +771,10 @@ class PartitionReader(Generic[R]):
             self._tag = self._tag if told is None else told[0]
             self._others_until = min(now, line.until or now)
         if line is None or (committed is not None and self._resume > committed[0]):
-            self._pass_unseen()
+            self._note_skipped()
 
-    def _cut(self, *, is_whole: bool) -> float:
-        """Return the least floor below which all is that was handed over and that retention has taken."""
+    def _retention_floor(self, *, is_whole: bool) -> float:
+        """Return the lowest floor that makes every record stale that was handed over and that retention deleted."""
         assert self._located is not None  # noqa: S101 - by the stage
         committed, first = self._located
         if committed is None and not self._has_given:
@@ -786,7 +789,7 @@ class PartitionReader(Generic[R]):
         return floor if stamp is None else min(floor, nextafter(stamp + skew, inf))
 
     def _came_from(self) -> int:
-        """Return where reading was to go on before retention, or the caller, moved the client."""
+        """Return where reading was to resume before retention, or the caller, moved the client."""
         committed = None if self._located is None else self._located.committed
         return self._meant if committed is None or not self._is_new else min(self._meant, committed[0])
 
@@ -795,7 +798,7 @@ class PartitionReader(Generic[R]):
         if self._stage is not _Stage.RECALLING:
             return
         assert before is not None  # noqa: S101 - by the stage
-        if located.first > before.first and located.first >= self._since:  # retention has taken what was to be read
+        if located.first > before.first and located.first >= self._since:  # retention deleted records to be re-read
             self._restart(self._resume)
             self._located, self._seek_to = located, self._resume
         else:
@@ -807,7 +810,7 @@ class PartitionReader(Generic[R]):
     # Recalling and reading
 
     def _recall(self, position: int) -> Action[R]:
-        """Read again what the memory must know; then see whether retention has taken some of it meanwhile."""
+        """Re-read the records that the memory must know, then check that retention deleted none of them meanwhile."""
         if (self.pending[0].offset if self.pending else position) >= self._resume:
             return Locate()
         if not self.pending:
@@ -820,7 +823,7 @@ class PartitionReader(Generic[R]):
         undetermined = answer.undetermined
         ending = self._endings.remembered(now, complete=undetermined is None, observing=self.observing)
         if ending is Ending.HOLD:
-            self.failure = Unavailable("keys", "what passed before cannot be judged")
+            self.failure = Unavailable("keys", "a message before the position cannot be judged, so the memory waits")
         elif undetermined is not None and self._memory is not None:
             self._memory.remember_unjudged(undetermined)
             self._pop_recalled(1)
@@ -831,7 +834,7 @@ class PartitionReader(Generic[R]):
         self._recalled += count
 
     def _read(self, now: float, position: int, want: int | None) -> Action[R]:
-        """Judge what comes next, so that ``want`` records are ready."""
+        """Return the next action towards having ``want`` records ready."""
         if self._given_up is not None:
             return Keep(*self._given_up)
         if self._must_commit:
@@ -855,7 +858,7 @@ class PartitionReader(Generic[R]):
         return Judge([record for record in records if record.offset < last])
 
     def _is_before_ahead(self, position: int) -> bool:
-        """Return True if what comes next was judged before a seek went back behind it."""
+        """Return True if the next record was already judged, before a seek went back to an earlier offset."""
         offset = self.pending[0].offset if self.pending else position
         return bool(self._ahead) and offset >= self._ahead[0].record.offset
 
@@ -882,10 +885,10 @@ class PartitionReader(Generic[R]):
             self._judged_since += 1
         if record is not None and self._memory is not None:
             self._memory.pass_time(self._appended(record))
-        self._add_point_in_time(now)
+        self._add_point_if_due(now)
 
     def _on_delivered(self, answer: Judged, now: float) -> None:
-        """Take verdicts that let everything through, as ``_on_judged`` takes them one by one."""
+        """Take verdicts that let everything through; the same as ``_on_judged``, all at once."""
         verdicts = [verdict for verdict in answer.verdicts if isinstance(verdict, VerifiedMessage)]
         records = [self.pending.popleft() for _ in verdicts]
         self.ready.extend(map(Ready, records, repeat(answer.messages), range(len(verdicts)), verdicts))
@@ -894,7 +897,7 @@ class PartitionReader(Generic[R]):
             times = [verdict.issued_at for verdict in verdicts]
             self._trail.judge(min(times), max(times))
             self._memory.pass_time(self._appended(records[-1]))
-        self._add_point_in_time(now)
+        self._add_point_if_due(now)
 
     def _on_renewed(self, entries: Sequence[Ready[R]], verdicts: Sequence[Verdict | None], now: float) -> None:
         gone: list[Ready[R]] = []
@@ -932,17 +935,17 @@ class PartitionReader(Generic[R]):
     # Checkpoints
 
     def _remembers(self, offset: int) -> bool:
-        """Return True if the memory, as it is, will know for redeliveries what was handed over from ``offset`` on."""
+        """Return True if the memory will recognise the records handed over from ``offset`` on as redelivered."""
         frontier = self._ahead[0].record.offset if self._ahead else self.judged()
         if not self._is_at_rest() or self._memory is None or frontier is None:
             return False
-        if not self._resume <= offset <= frontier:  # what it recalled would pass for delivered before
+        if not self._resume <= offset <= frontier:  # recalled records would count as delivered before
             return False
         floor = max(self._memory.floor(), self._trail.latest_issue - self._policy.horizon)
         return offset == frontier or self._trail.lowest_from(offset) >= floor
 
     def _appended(self, record: R) -> float:
-        """Return when a record was appended, at the earliest."""
+        """Return the earliest time at which a record can have been appended, in seconds."""
         stamp = self._stamp(record)
         return self.looks.interval(record.offset, self._clock())[0] if stamp is None else stamp
 
@@ -956,7 +959,7 @@ class PartitionReader(Generic[R]):
             self._memory.remember_unjudged(ready.message)
 
     def _note_dropped(self, record: R, reason: Reason, *, known: bool = False) -> None:
-        """Note what a record may be that is dropped; one that is ``known`` would pass for delivered when read again."""
+        """Note that a record was dropped; if it is ``known`` to the memory, a re-read would take it for delivered."""
         if self._memory is None:
             return
         if reason in UNSETTLED:
@@ -965,8 +968,8 @@ class PartitionReader(Generic[R]):
         if known or reason in REMEMBERED:
             self._trail.lower(-inf)
 
-    def _add_point_in_time(self, now: float) -> None:
-        """Take a checkpoint before the first pending record, if it is time."""
+    def _add_point_if_due(self, now: float) -> None:
+        """Take a checkpoint before the first pending record, if one is due."""
         due = self._judged_since >= SPACING or now - self._point_time >= self._policy.horizon / SLICES
         if self._memory is None or not self._judged_since or not due or self._given_up is not None:
             return
@@ -976,13 +979,13 @@ class PartitionReader(Generic[R]):
         self._point_time = now
 
     def _add_point(self, at: int) -> None:
-        assert self._memory is not None  # noqa: S101 - nothing to tell of without
+        assert self._memory is not None  # noqa: S101 - no checkpoint without it
         needed = self._memory.lowest_needed()
         self._trail.add(at, self._memory.floor(), at if needed is None else min(needed, at))
         self._judged_since = 0
 
 
 def _issued_at(verdict: VerifiedMessage | ObservedMessage) -> float:
-    """Return when a message was issued that verified; minus infinity for any other."""
+    """Return the issue time of a message that verified; minus infinity for any other."""
     found = verdict.verdict if isinstance(verdict, ObservedMessage) else verdict
     return found.issued_at if isinstance(found, VerifiedMessage) else -inf

@@ -1,4 +1,4 @@
-"""Patterns of channels and of principals, and what was written for each: found in steps, however many there are."""
+"""Indexes of values by pattern, for channels and principals: the cost of a look-up depends little on their number."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 _V = TypeVar("_V")
 
 PREFIX: Final = "*"
-"""At the end of a topic: all topics that begin like this, as in a prefixed ACL of Kafka."""
+"""At the end of a topic: all topics with this prefix, as in Kafka's prefixed ACLs."""
 
 _TOPICS: Final = "kafka://"
 
 
 def covers(pattern: Sequence[str], other: Sequence[str], one: str, rest: str) -> bool:
-    """Tell whether all that ``other`` matches, plain tokens or a pattern, is matched by ``pattern`` too."""
+    """Return True if ``pattern`` matches everything that ``other``, plain tokens or a pattern, matches."""
     for at, token in enumerate(pattern):
         if at >= len(other):
             return False
@@ -28,7 +28,7 @@ def covers(pattern: Sequence[str], other: Sequence[str], one: str, rest: str) ->
 
 
 class _Node(Generic[_V]):
-    """Where patterns part; ``values`` are those of the pattern that ends here."""
+    """A node of the tree; ``values`` are those of the pattern that ends here."""
 
     __slots__ = ("values", "ways")
 
@@ -38,7 +38,7 @@ class _Node(Generic[_V]):
 
 
 class TokenTree(Generic[_V]):
-    """Values by patterns of tokens, in which ``one`` stands for one token, and ``rest`` at the end for one or more."""
+    """Values by patterns of tokens, in which ``one`` matches one token, and ``rest`` at the end one or more."""
 
     def __init__(self, one: str, rest: str) -> None:
         self._one: Final = one
@@ -46,14 +46,14 @@ class TokenTree(Generic[_V]):
         self._root: Final = _Node[_V]()
 
     def add(self, tokens: Iterable[str], value: _V) -> None:
-        """Write down one more value for a pattern."""
+        """Add a value for a pattern."""
         node = self._root
         for token in tokens:
             node = node.ways.setdefault(token, _Node())
         node.values.append(value)
 
     def remove(self, tokens: Sequence[str], value: _V) -> None:
-        """Strike out a value of a pattern, and the nodes that led to no other."""
+        """Remove a value of a pattern, and the nodes that led to no other."""
         nodes = [self._root]
         for token in tokens:
             nodes.append(nodes[-1].ways[token])
@@ -64,10 +64,10 @@ class TokenTree(Generic[_V]):
             del node.ways[token]
 
     def covering(self, tokens: Sequence[str]) -> Iterator[_V]:
-        """Give the values of the patterns that cover these tokens, or all of a pattern; the most exact ones first.
+        """Yield the values of the patterns that match these tokens, or all that a pattern matches, most exact first.
 
-        The first token from the left that differs decides which of two is: ``one`` says less than a word, ``rest`` the
-        least.
+        Of two patterns, the first token from the left that differs decides: a word is more exact than ``one``, and
+        ``one`` more than ``rest``.
         """
         one_token, rest_of_them, end = self._one, self._rest, len(tokens)
         ahead = [(self._root, 0)]
@@ -87,7 +87,7 @@ class TokenTree(Generic[_V]):
                 ahead.append((same, at + 1))
 
     def meeting(self, tokens: Sequence[str]) -> Iterator[_V]:
-        """Give the values of the patterns that cover something which this pattern covers, in any order."""
+        """Yield the values of the patterns that overlap with this one, in any order."""
         one_token, rest_of_them, end = self._one, self._rest, len(tokens)
         ahead = [(self._root, 0)]
         while ahead:
@@ -112,8 +112,8 @@ class TokenTree(Generic[_V]):
 class Patterns(Generic[_V]):
     """Values by URIs of channels.
 
-    In a NATS subject ``*`` stands for one token, and a final ``>`` for one or more; a topic with a final ``*`` stands
-    for all that begin with what is before it.
+    In a NATS subject ``*`` matches one token, and a final ``>`` one or more; a topic with a final ``*`` matches all
+    topics with that prefix.
     """
 
     def __init__(self, written: Iterable[tuple[str, _V]]) -> None:
@@ -130,21 +130,21 @@ class Patterns(Generic[_V]):
         self._lengths: Final = sorted({len(prefix) for prefix in self._prefixes}, reverse=True)
 
     def covering(self, uri: str) -> Iterator[_V]:
-        """Give the values of the patterns that cover a channel, or all of a pattern; the most exact ones first.
+        """Yield the values of the patterns that match a channel, or all that a pattern matches, most exact first.
 
-        Of subjects the first token from the left that differs decides which of two is: ``*`` says less than a word,
-        ``>`` the least. Of topics the whole name comes first, then the longer prefix before the shorter one.
+        Of two subjects, the first token from the left that differs decides: a word is more exact than ``*``, and ``*``
+        more than ``>``. For topics, the whole name comes first, then longer prefixes before shorter ones.
         """
         if not uri.startswith(_TOPICS):
             yield from self._subjects.covering(_tokens(uri))
             return
         yield from self._topics.get(uri, ())
-        for length in self._lengths:  # at most as many as a topic has characters, however many rules there are
+        for length in self._lengths:  # at most as many as a topic has characters, whatever the number of rules
             if length <= len(uri):
                 yield from self._prefixes.get(uri[:length], ())
 
     def meeting(self, uri: str) -> Iterator[_V]:
-        """Give the values of the patterns that cover a channel which this pattern covers, in any order."""
+        """Yield the values of the patterns that share a channel with this one, in any order."""
         if not uri.startswith(_TOPICS):
             yield from self._subjects.meeting(_tokens(uri))
             return
@@ -160,6 +160,6 @@ class Patterns(Generic[_V]):
 
 
 def _tokens(uri: str) -> list[str]:
-    """Return the steps to a subject: its bus, its realm, and each token of its name."""
+    """Return the tokens of a subject's URI: bus, realm, and each token of the name."""
     bus, _, realm, name = uri.split("/", 3)
     return [bus, realm, *name.split(".")]

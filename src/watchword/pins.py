@@ -1,4 +1,4 @@
-"""Ids that may come again however late: what was delivered and is not acknowledged, or waits for a verdict."""
+"""Pinned ids of one log: their messages may be redelivered however late, as they are unacked or have no verdict yet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Pin(NamedTuple):
-    """An id: when it was issued, its key and mark, and where it was found; whose it is, and until when it is kept."""
+    """An id: its entry (issue time, key, mark and offset), its owner, and until when it must be kept at least."""
 
     entry: Entry
     owner: int
@@ -23,15 +23,15 @@ class Pin(NamedTuple):
 
 
 class Pins:
-    """The pins of one log, by key in the order of arrival, and by place: that is all that an acknowledgement knows.
+    """The pins of one log, by key in the order of arrival, and by offset, which is all that an acknowledgement names.
 
-    ``by_key`` is there for those who look, and for nobody else to change.
+    ``by_key`` is for callers to read, not to change.
     """
 
     __slots__ = ("_keys", "by_key")
 
     def __init__(self) -> None:
-        # The first of a plain dict takes the longer to find, the more were taken from its front.
+        # In a plain dict, finding the first item takes longer the more items were removed from its front.
         self.by_key: Final[OrderedDict[int, tuple[Entry, int, float]]] = OrderedDict()
         self._keys: dict[int, tuple[int, ...]] = {}
 
@@ -41,18 +41,18 @@ class Pins:
         return None if pin is None else pin[0][2]
 
     def holds_any(self, keys: AbstractSet[int]) -> bool:
-        """Tell whether any of some keys is there."""
+        """Return True if any of the keys is pinned."""
         return not self.by_key.keys().isdisjoint(keys)
 
     def put(self, entry: Entry, owner: int, keep_until: float) -> None:
-        """Add one whose key is not there."""
+        """Add a pin with a new key."""
         _, key, _, offset = entry
         self.by_key[key] = entry, owner, keep_until
         if offset is not None:
             self._keys[offset] = (*self._keys.get(offset, ()), key)
 
     def put_all(self, entries: Sequence[Entry], owner: int, keep: float) -> None:
-        """Add several as ``put`` does, each to be kept for ``keep`` seconds from its issue on."""
+        """Add several as ``put`` does, each kept for ``keep`` seconds from its issue."""
         places = {entry[3]: (entry[1],) for entry in entries}
         if len(places) < len(entries) or None in places or not self._keys.keys().isdisjoint(places):
             for entry in entries:
@@ -63,7 +63,7 @@ class Pins:
         self.by_key.update(zip([entry[1] for entry in entries], zip(entries, repeat(owner), until), strict=True))
 
     def pop(self, key: int) -> Pin | None:
-        """Take one away and return it; None if there is none."""
+        """Remove a pin and return it; None if the key is not pinned."""
         found = self.by_key.pop(key, None)
         if found is None:
             return None
@@ -75,13 +75,13 @@ class Pins:
         return Pin(*found)
 
     def at(self, offset: int) -> tuple[int, ...]:
-        """Return the keys of what was found at a place."""
+        """Return the keys pinned at an offset."""
         return self._keys.get(offset, ())
 
     def pop_over(self, time: float) -> Iterator[int]:
-        """Take away what need not be kept at ``time``, and yield whose it was.
+        """Remove pins that need not be kept at ``time``, and yield their owners.
 
-        Those that came first go first; one that outstays its neighbours only delays their leaving.
+        They go in order of arrival; one that must be kept longer only delays those after it.
         """
         while self.by_key:
             key = next(iter(self.by_key))
@@ -92,14 +92,14 @@ class Pins:
             yield owner
 
     def owners(self) -> list[int]:
-        """Return whose they are."""
+        """Return the owner of each pin."""
         return [owner for _, owner, _ in self.by_key.values()]
 
     def places(self) -> set[int]:
-        """Return where they were found."""
+        """Return the offsets that have pins."""
         return {*self._keys}
 
     @property
     def lowest(self) -> float:
-        """The lowest place of all; infinity where there is none."""
+        """The lowest offset with a pin; infinity without any."""
         return min(self._keys, default=inf)

@@ -1,4 +1,7 @@
-"""Policy: who may speak where and how fast, how old a message may be; every limit has a hard ceiling."""
+"""Policy: which principals may send where and how fast, and how old a message may be; all limits have hard ceilings.
+
+It holds and looks up rules; the verifier enforces them.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ MEMORY_CEILING: Final = 1 << 36
 MAX_RATE: Final = 1_000_000
 
 _MOST_FOUND: Final = 4096
-"""Answers that are kept of which rule holds. To find one takes 7 us, a fifth of what a message of a batch costs."""
+"""Rule look-ups that are cached: each takes 7 us, a fifth of the cost of a message in a batch."""
 
 _UNKNOWN: Final = -1
 
@@ -42,14 +45,14 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """``count`` messages per ``seconds``, saved up for at most one period."""
+    """``count`` messages per ``seconds``; at most one period's messages can be saved up."""
 
     count: int
     seconds: float
 
     @classmethod
     def parse(cls, text: str) -> Rate:
-        """Read ``200/s``, ``30/m`` or ``5/h``; ConfigurationError otherwise."""
+        """Parse ``200/s``, ``30/m`` or ``5/h``; ConfigurationError otherwise."""
         match = _RATE.fullmatch(text)
         if match is None or int(match[1]) > MAX_RATE:
             raise ConfigurationError(
@@ -63,12 +66,11 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """Permission for principals to speak on some channels, each at most at ``rate`` (None: as fast as it likes).
+    """Permission for principals to send on some channels, each at most at ``rate`` (None: no limit).
 
-    In the principal ``*`` stands for one part between slashes, and a final ``**`` for one or more. A channel is a URI;
-    in a NATS subject ``*`` stands for one token, and a final ``>`` for one or more; a topic with a final ``*`` stands
-    for all that begin with what is before it. ``min_trust`` is the trust, from 0 to 1, below which the principal may
-    not speak there.
+    In ``principal``, ``*`` matches one part between slashes, and a final ``**`` one or more. Channels are URIs: in a
+    NATS subject ``*`` matches one token, and a final ``>`` one or more; a topic with a final ``*`` matches all topics
+    with that prefix. A principal may not send there while its trust, from 0 to 1, is below ``min_trust``.
     """
 
     principal: str
@@ -86,13 +88,13 @@ class Allow:
             _check_pattern(uri, "allow")
 
     def __hash__(self) -> int:
-        """Return a hash in the same time for a thousand channels as for one: one is made for each rated message."""
+        """Return a hash, in the same time for any number of channels: it is computed for each rated message."""
         return hash((self.principal, self.channels[0], len(self.channels)))
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelRule:
-    """Settings of the channels that ``match`` covers, a URI with wildcards as in Allow; the most exact rule holds."""
+    """Settings of the channels that match the URI ``match``, with wildcards as in Allow; the most exact rule holds."""
 
     match: str
     mode: Mode
@@ -102,7 +104,7 @@ class ChannelRule:
 
     @property
     def exactness(self) -> tuple[int, ...]:
-        """What orders patterns that match one channel: the first difference from the left decides."""
+        """The sort key of patterns that match one channel; the greatest is the most exact."""
         if self.match.startswith("kafka://"):
             return (0, len(self.match)) if self.match.endswith(PREFIX) else (1,)
         return tuple({">": 0, "*": 1}.get(token, 2) for token in self.match.split("/", 3)[-1].split("."))
@@ -110,7 +112,7 @@ class ChannelRule:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """Accept on ``channel`` what was signed for ``signed_for``, both URIs: a mirrored topic, a mapped subject."""
+    """Accept on ``channel`` messages signed for ``signed_for``, both URIs: for mirrored topics and mapped subjects."""
 
     channel: str
     signed_for: str
@@ -123,8 +125,8 @@ class Alias:
                 raise ConfigurationError(f"alias: {error}") from None
 
 
-class _ChannelRules(tuple[ChannelRule, ...]):  # noqa: SLOT001 - what is a tuple has no slots that hold something
-    """Rules and their index, which stays with them where a policy is made of another one's."""
+class _ChannelRules(tuple[ChannelRule, ...]):  # noqa: SLOT001 - a subclass of tuple cannot have nonempty slots
+    """Rules with their index, so that a policy made from another's rules need not index them again."""
 
     def __init__(self, _: Iterable[ChannelRule]) -> None:
         seen = set[str]()
@@ -136,7 +138,7 @@ class _ChannelRules(tuple[ChannelRule, ...]):  # noqa: SLOT001 - what is a tuple
 
 
 class _AllowRules(tuple[Allow, ...]):  # noqa: SLOT001 - as above
-    """As _ChannelRules: the numbers of the rules, by principal and then by channel."""
+    """As _ChannelRules; the index has the numbers of the rules, by principal and then by channel."""
 
     def __init__(self, _: Iterable[Allow]) -> None:
         written: dict[str, list[tuple[str, int]]] = {}
@@ -154,11 +156,11 @@ class _AllowRules(tuple[Allow, ...]):  # noqa: SLOT001 - as above
         self._found: Final[dict[tuple[str, str], int | None]] = {}
 
     def bars_of(self, principal: str) -> set[float]:
-        """Return the different ``min_trust`` of the rules for a principal."""
+        """Return the distinct values of ``min_trust`` in the rules for a principal."""
         return {bar for _, bars in self._bars.find(principal) for bar in bars}
 
     def holding(self, principal: str, uri: str) -> int | None:
-        """Return the number of the rule that holds; None where no rule does."""
+        """Return the number of the rule that applies; None if none does."""
         pair = principal, uri
         found = self._found.get(pair, _UNKNOWN)
         if found == _UNKNOWN:
@@ -168,13 +170,13 @@ class _AllowRules(tuple[Allow, ...]):  # noqa: SLOT001 - as above
         return found
 
     def matching(self, principal: str, uri: str) -> Iterator[int]:
-        """Give the numbers of the rules that let a principal speak on a channel, in the order of ``Policy``."""
+        """Yield the numbers of the rules that let a principal send on a channel, most specific first."""
         for _, patterns in self._channels.find(principal):
             yield from patterns.covering(uri)
 
 
 class _Contained(frozenset[str]):
-    """Who is contained, and an index of the patterns among them, which stays with them as those of rules do."""
+    """The contained principals, with an index of the patterns among them, as in _ChannelRules."""
 
     patterns: PrincipalIndex[str]
 
@@ -190,14 +192,14 @@ class _Contained(frozenset[str]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What a verifier demands; durations in seconds.
+    """What a verifier enforces; durations are in seconds.
 
-    Fresh is ``-max_skew <= reference - issued_at <= max_age + max_skew``. No ``allow`` at all lets any known principal
-    speak anywhere; with any, what no rule allows is not permitted. Of several rules that match, the most specific one
-    holds (docs/policy.md has the order). Those who are ``contained`` may be given as patterns, too. ``max_hold`` bounds
-    how long an outage may hold a partition, ``max_lag`` how far a shared reader may lag behind, ``memory`` how many
-    bytes the ids take that this process remembers. A message is signed for the channel where it is found, or for one
-    that ``aliases`` pairs with it. ``channels`` give some channels another ``mode``.
+    A message is fresh if ``-max_skew <= reference - issued_at <= max_age + max_skew``. Without any ``allow``, every
+    known principal may send anywhere; with some, only what a rule allows is permitted. If several rules match, the most
+    specific one applies (docs/policy.md has the order). ``contained`` has principals and patterns. ``max_hold`` limits
+    how long an outage may hold a partition, ``max_lag`` how far a shared reader may lag, and ``memory`` the bytes that
+    this process uses to remember ids. A message must be signed for the channel where it is found, or for one that
+    ``aliases`` pairs with it. ``channels`` give some channels another ``mode``.
     """
 
     mode: Mode = Mode.ENFORCE
@@ -234,44 +236,44 @@ class Policy:
 
     @property
     def window(self) -> float:
-        """Seconds in which two sightings of one message may both be fresh."""
+        """Seconds during which two sightings of one message may both be fresh."""
         return self.max_age + 2 * self.max_skew
 
     @property
     def horizon(self) -> float:
-        """Seconds that an id must stay known after its issue, in log time."""
+        """Seconds after its issue, in log time, for which an id must be remembered."""
         return self.max_age + self.max_skew
 
     @property
     def longest(self) -> float:
-        """Seconds for which a store must keep an id after its issue."""
+        """Seconds after its issue for which a store must keep an id."""
         return self.window + self.max_lag
 
     def floor_at(self, anchor: float, *, cut: float | None = None) -> float:
-        """Return the floor of a guard that goes on at ``anchor``, the next record's reference time (docs/replay.md).
+        """Return the floor of a guard that resumes at ``anchor``, the next record's reference time (docs/replay.md).
 
-        ``cut`` is the append time of the first record that retention has left, where that lies inside the window: what
-        is gone was issued up to the skew after it.
+        ``cut`` is the append time of the first record that retention has left, if it is inside the window: the records
+        deleted before it may have been issued up to ``max_skew`` after that time.
         """
         floor = anchor - self.horizon
         return floor if cut is None else max(floor, math.nextafter(cut + self.max_skew, math.inf))
 
     def observes(self, pattern: Channel) -> bool:
-        """Return True if nothing is enforced on any channel that ``pattern`` covers, a subject with wildcards maybe."""
+        """Return True if no channel that ``pattern`` covers is enforced; it may be a subject with wildcards."""
         uri = pattern.uri
         best = next(self._modes.covering(uri), None)
         if (best.mode if best else self.mode) is not Mode.OBSERVE:
             return False
         if not ("*" in uri or ">" in uri):
             return True
-        # Where a rule that covers only a part is less exact than one that covers all, the latter holds there, too.
+        # A rule that covers only a part, but is less exact than the one that covers all, does not apply there.
         return all(
             rule.mode is Mode.OBSERVE or (best and rule.exactness <= best.exactness)
             for rule in self._modes.meeting(uri)
         )
 
     def accepts(self, channel: Channel, signed_for: str) -> bool:
-        """Tell whether a message that was signed for ``signed_for`` may be found on ``channel``."""
+        """Return True if a message signed for ``signed_for`` may be found on ``channel``."""
         return channel.uri == signed_for or (channel.uri, signed_for) in self._pairs
 
     @property
@@ -280,20 +282,20 @@ class Policy:
         return self._allowed.has_rates
 
     def rule_for(self, principal: str, channel: Channel) -> Allow | None:
-        """Return the most specific rule that lets ``principal`` speak on ``channel``; None where no rule does."""
+        """Return the most specific rule that lets ``principal`` send on ``channel``; None if none does."""
         number = self._allowed.holding(principal, channel.uri)
         return None if number is None else self.allow[number]
 
     def rules_matching(self, principal: str, channel: Channel) -> list[int]:
-        """Return the places in ``allow`` of all rules that let ``principal`` speak on ``channel``; the first holds."""
+        """Return the indexes in ``allow`` of all rules that let ``principal`` send there; the first one applies."""
         return list(dict.fromkeys(self._allowed.matching(principal, channel.uri)))
 
     def bars_of(self, principal: str) -> set[float]:
-        """Return the different ``min_trust`` in the rules for a principal."""
+        """Return the distinct values of ``min_trust`` in the rules for a principal."""
         return self._allowed.bars_of(principal)
 
     def containing(self, principal: str) -> str | None:
-        """Return the entry of ``contained`` that cuts a principal off, its own name or a pattern; None without one."""
+        """Return the entry of ``contained`` that matches a principal, its own name or a pattern; None without one."""
         if not self._contained:
             return None
         if principal in self._contained:
@@ -308,11 +310,11 @@ def _within(name: str, value: float, least: float, most: float) -> None:
 
 
 def check_principal_pattern(text: str) -> str:
-    """Return a principal, or a pattern of principals that matches as it is meant to; ValueError for other text."""
+    """Return ``text`` if it is a principal or a valid pattern of principals; ValueError otherwise."""
     if not is_principal_pattern(text):
         raise ValueError(
-            f"principal {text[:128]!r}: write 1 to 255 bytes of text without control characters, in which '*' may stand"
-            " for a whole part, as agent://acme/*, and a last '**' for the rest"
+            f"principal {text[:128]!r}: write 1 to 255 bytes of text without control characters; '*' may stand for a"
+            " whole part, as in agent://acme/*, and a final '**' for the rest"
         )
     return text
 
@@ -330,11 +332,11 @@ def _check_pattern(uri: str, table: str) -> None:
     except ValueError as error:
         raise ConfigurationError(f"{table}: {error}") from None
     if channel.scheme == "kafka":
-        # Of a prefix the topics count that it may begin: "." alone is none, but begins some.
+        # A prefix must begin some valid topic: "." is not a topic, but a prefix of some.
         if not is_topic(channel.name.removesuffix(PREFIX) + "x" * channel.name.endswith(PREFIX)):
-            raise ConfigurationError(f"{table}: {uri!r}: write a topic; a '*' at its end stands for any ending")
+            raise ConfigurationError(f"{table}: {uri!r}: write a topic; a '*' at its end matches any ending")
         return
     *tokens, last = channel.name.split(".")
     written = [part for part in (*tokens, "x" if last == ">" else last) if part != "*"]
     if written and (not is_subject(".".join(written)) or {"*", ">"} & set("".join(written))):
-        raise ConfigurationError(f"{table}: {uri!r}: '*' stands for one token, '>' only for the last ones")
+        raise ConfigurationError(f"{table}: {uri!r}: write '*' for one whole token, and '>' only as the last token")

@@ -1,8 +1,9 @@
-"""Presence: what each process announces of itself, and what a reader makes of it (docs/trust.md).
+"""Presence: what each process announces of itself, and the overview that a reader builds from it (docs/trust.md).
 
-Announcements are messages like any other: they pass all checks, and say nothing but what their writer claims. Nobody is
-judged by them. They are shown to operators, who may act, so a writer that lies must gain little: it speaks for itself
-only, counts as one reporter however many processes it pretends to be, and takes no room from others.
+It writes and parses announcements, and keeps the latest of each process in bounded memory. Announcements are ordinary
+messages: they must pass all checks, and contain only their writer's claims. No verdict depends on them. Operators see
+them and may act, so a lying writer must gain little: it speaks only for itself, counts as one reporter however many
+processes it claims to be, and takes no room from others.
 """
 
 from __future__ import annotations
@@ -30,26 +31,26 @@ CONTENT_TYPE: Final = "application/vnd.watchword.presence+json"
 """The value of the covered header ``content-type``."""
 
 SVID_CONTENT_TYPE: Final = "application/vnd.watchword.svid+json"
-"""The same of messages on the presence channel that show a certificate, and are nothing to show to operators."""
+"""The content type of messages on the presence channel that publish a certificate; operators are not shown these."""
 
 MAX_BYTES: Final = 48 * 1024
 MAX_ACCUSED: Final = 50
-"""Principals on whom an announcement has evidence, those with the least trust; how many more there are is said."""
+"""The most principals on which an announcement has evidence, those least trusted; it counts the others."""
 
 MAX_HEARD: Final = 32
-"""Operators' keys of which an announcement says how far they were heard."""
+"""The most operators' keys in an announcement."""
 
 MAX_INSTANCES: Final = 64
-"""Processes that are kept of one principal, those that were heard last."""
+"""The most processes stored per principal: those heard from last."""
 
 MAX_IN_ALL: Final = 20_000
-"""Processes that are kept of all principals; where there are more, those with the most lose their oldest."""
+"""The most processes stored in all; beyond that, the principal with the most processes loses its oldest."""
 
 _FACTS: Final = frozenset(fact.value for fact in Fact)
 
 
 class Evidence(NamedTuple):
-    """How far its writer trusts a principal, 0 to 1, and how often it saw each fact against it."""
+    """A reporter's trust in a principal, from 0 to 1, and how often it saw each fact against it."""
 
     score: float
     facts: Mapping[str, int]
@@ -57,12 +58,12 @@ class Evidence(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Announcement:
-    """What a process says of itself; who it is and by which key it signs is the envelope's word.
+    """What a process says of itself; its principal and key are those of the envelope.
 
-    ``instance`` is 16 hex digits, another one for each process. ``number`` goes up with each announcement; ``started``
-    is in seconds. ``known`` says that the control log was read to its end, whose identity and position ``place`` are.
-    ``heard`` is how far the chain of each operator's key was heard: what that key said up to ``Link.whole`` is known
-    there, but for statements of a kind that is ``full``.
+    ``instance`` is 16 hex digits, different for each process. ``number`` grows with each announcement; ``started`` is
+    in seconds. ``known`` says that the control log was read to its end; ``place`` is the log's identity and the
+    position. ``heard`` says how far the chain of each operator's key is known: all its statements up to ``Link.whole``,
+    except those of a kind that is ``full``.
     """
 
     instance: str
@@ -79,12 +80,12 @@ class Announcement:
     left_out: int = 0
 
     def has_heard(self, by: OperatorKey, number: int, kind: str) -> bool:
-        """Return True if that process knows what an operator's key said up to ``number``, of a kind as ``key``."""
+        """Return True if that process knows an operator key's statements of ``kind`` up to ``number``."""
         link = self.heard.get(by)
         return link is not None and link.whole >= number and kind not in self.full
 
     def to_json(self) -> bytes:
-        """Return the value of its message, with no more evidence and no more keys than there is room for."""
+        """Return the value of its message, with as much evidence and as many keys as there is room for."""
         accused = sorted(self.evidence.items(), key=lambda one: one[1].score)
         members = {
             "instance": self.instance,
@@ -113,7 +114,7 @@ def _printable(text: str) -> str:
 
 def _named(text: str) -> str:
     if not is_principal(text):
-        raise ValueError("a name that no principal has")
+        raise ValueError("not a principal")
     return text
 
 
@@ -151,7 +152,7 @@ class _Members(BaseModel):
 
 
 def parse_announcement(value: bytes) -> Announcement:
-    """Read the value of a message; ValueError says what is wrong with it. Members of later versions are left alone."""
+    """Parse the value of a message; ValueError says what is wrong. Members of later versions are ignored."""
     if len(value) > MAX_BYTES:
         raise ValueError(f"{len(value)} bytes: an announcement has at most {MAX_BYTES}")
     try:
@@ -176,7 +177,7 @@ def parse_announcement(value: bytes) -> Announcement:
 
 
 class Instance(NamedTuple):
-    """A process, by its latest announcement: whose it is, its key's id, when it was issued (seconds), what it says."""
+    """A process by its latest announcement: principal, key id, issue time (seconds) and content."""
 
     principal: str
     key_id: str
@@ -185,7 +186,7 @@ class Instance(NamedTuple):
 
 
 class Reported(NamedTuple):
-    """What others say of a principal: who they are, their scores (0 to 1), and how many of them saw each fact."""
+    """Others' reports on a principal: the reporters, their scores (0 to 1), and how many of them saw each fact."""
 
     reporters: tuple[str, ...]
     least: float
@@ -195,7 +196,7 @@ class Reported(NamedTuple):
 
 
 class Present(NamedTuple):
-    """A principal that was heard of: its processes, whether it is contained, and what others report of it."""
+    """A principal: its processes, whether it is contained, and what others report of it."""
 
     principal: str
     contained: bool
@@ -204,7 +205,7 @@ class Present(NamedTuple):
 
 
 class Presence:
-    """The processes that announced themselves lately, each by its latest word, in bounded memory."""
+    """The latest announcement of each process, in bounded memory."""
 
     def __init__(self, *, most_of_one: int = MAX_INSTANCES, most_in_all: int = MAX_IN_ALL) -> None:
         self._most_of_one = most_of_one
@@ -212,10 +213,10 @@ class Presence:
         self._known: dict[str, dict[str, Instance]] = {}
         self._count = 0
         self.dropped = 0
-        """How many processes there was no room for."""
+        """How many processes were dropped for lack of room."""
 
     def hear(self, message: VerifiedMessage) -> None:
-        """Take in an announcement that verified; ValueError for what is none. The order does not matter."""
+        """Take an announcement that verified, in any order; ValueError if it is not a valid one."""
         if not is_of_type(message, CONTENT_TYPE):
             raise ValueError(f"its covered content-type is not {CONTENT_TYPE}")
         said = parse_announcement(message.value or b"")
@@ -223,7 +224,7 @@ class Presence:
         of_one = self._known.setdefault(heard.principal, {})
         known = of_one.get(said.instance)
         if known is not None:
-            if said.number > known.said.number:  # and not its time: a clock may have been set back
+            if said.number > known.said.number:  # not the issue time: a clock may have been set back
                 of_one[said.instance] = heard
             return
         of_one[said.instance] = heard
@@ -242,9 +243,9 @@ class Presence:
     def look(
         self, *, since: float, is_contained: Callable[[str], bool], names: Iterable[str] = ()
     ) -> tuple[Present, ...]:
-        """Return who was heard of, by name: what was issued at ``since`` (seconds) or later, and ``names`` in any case.
+        """Return the principals heard of since ``since`` (issue time, seconds), and always ``names``, in order of name.
 
-        What contained principals report is left out.
+        Reports by contained principals are left out.
         """
         live = {
             principal: tuple(sorted((one for one in of_one.values() if one.issued_at >= since), key=_by_age))
@@ -253,7 +254,7 @@ class Presence:
         reports: dict[str, dict[str, Evidence]] = {}
         for reporter, instances in live.items():
             if not is_contained(reporter):
-                for accused, evidence in _together(reporter, instances).items():
+                for accused, evidence in _merged(reporter, instances).items():
                     reports.setdefault(accused, {})[reporter] = evidence
         found = sorted({*(name for name, instances in live.items() if instances), *reports, *names})
         return tuple(
@@ -262,7 +263,7 @@ class Presence:
 
 
 def is_of_type(message: Message | VerifiedMessage, content_type: str) -> bool:
-    """Return True for a message that says it is of this content type."""
+    """Return True if a message says that it has this content type."""
     return any(name.lower() == "content-type" and value == content_type.encode() for name, value in message.headers)
 
 
@@ -270,8 +271,8 @@ def _by_age(one: Instance) -> tuple[int, str]:
     return -one.issued_at, one.said.instance
 
 
-def _together(reporter: str, instances: Iterable[Instance]) -> dict[str, Evidence]:
-    """Return what all processes of one principal say of others: the least score counts, for each saw a part."""
+def _merged(reporter: str, instances: Iterable[Instance]) -> dict[str, Evidence]:
+    """Merge what all processes of one principal say of others: the lowest score counts, as each process saw a part."""
     found: dict[str, Evidence] = {}
     for one in instances:
         for accused, evidence in one.said.evidence.items():

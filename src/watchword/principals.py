@@ -1,4 +1,4 @@
-"""Patterns of principals: which agents a rule, an operator's authority or a containment means."""
+"""Patterns of principals, as used in rules, operators' authority and containments: matching, and an index."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _REST: Final = "**"
 
 
 def is_principal_pattern(text: str) -> bool:
-    """Return True for a principal, in which ``*`` may stand for one part and a last ``**`` for one or more.
+    """Return True if ``text`` is a principal, in which ``*`` may stand for one part and a final ``**`` for one or more.
 
-    Parts are what slashes separate. A star within a part is refused: whoever writes it means more than it would match.
+    Parts are separated by slashes. A star within a part is refused, because it would not match what its writer expects.
     """
     parts = text.split("/")
     starred = [part for part in parts if "*" in part]
@@ -27,17 +27,17 @@ def is_principal_pattern(text: str) -> bool:
 
 
 def is_wild(principal: str) -> bool:
-    """Return True for a pattern of principals; False for one that names a single principal."""
+    """Return True if ``principal`` has wildcards, and is not just one principal's name."""
     return any(part in {_ONE, _REST} for part in principal.split("/"))
 
 
 def covers(pattern: str, other: str) -> bool:
-    """Return True if all that ``other`` matches, a principal or a pattern, is matched by ``pattern`` too."""
+    """Return True if ``pattern`` matches every principal that ``other``, a principal or a pattern, matches."""
     return patterns.covers(pattern.split("/"), other.split("/"), _ONE, _REST)
 
 
 def may_meet(pattern: str, other: str) -> bool:
-    """Return True if there can be a principal that both match."""
+    """Return True if some principal can match both patterns."""
     ours, theirs = pattern.split("/"), other.split("/")
     for one, two in zip(ours, theirs, strict=False):
         if _REST in {one, two}:
@@ -48,7 +48,7 @@ def may_meet(pattern: str, other: str) -> bool:
 
 
 class PrincipalIndex(Generic[T]):
-    """Values by pattern; what matches is found at a cost that depends on the principal's parts, not on their number.
+    """Values by pattern; a look-up costs time by the principal's parts, not by the number of patterns.
 
     One thread may change it while others look up.
     """
@@ -67,7 +67,7 @@ class PrincipalIndex(Generic[T]):
         self._values[pattern] = value
 
     def get(self, pattern: str) -> T | None:
-        """Return the value of exactly this pattern; None where there is none."""
+        """Return the value of exactly this pattern; None if there is none."""
         return self._values.get(pattern)
 
     def drop(self, pattern: str) -> None:
@@ -76,12 +76,12 @@ class PrincipalIndex(Generic[T]):
             self._wild.remove(pattern.split("/"), pattern)
 
     def find(self, principal: str) -> Iterator[tuple[str, T]]:
-        """Give each pattern that matches: the principal's own text first, then the most exact ones."""
+        """Yield each matching pattern and its value: the principal's own name first, then the most exact first."""
         for pattern in dict.fromkeys((principal, *self._wild.covering(principal.split("/")))):
             value = self._values.get(pattern)
             if value is not None:
                 yield pattern, value
 
     def items(self) -> list[tuple[str, T]]:
-        """Return all of them."""
+        """Return all patterns and their values."""
         return [*self._values.items()]

@@ -1,8 +1,9 @@
-"""Quarantine: where messages go that were not delivered, so that somebody can look at them and drive them again.
+"""Quarantine: copies of messages that were not delivered, so that an operator can inspect and redrive them.
 
-The port, and what every quarantine has in common: caps, and one copy of a message. Never a way back in (a copy does not
-verify anywhere), never an amplifier (caps in number and bytes, no copy of a copy), never a brake (adapters write beside
-the traffic, in a room of bounded size, and a quarantine that cannot be written is left alone for a while).
+This is the port, and what every quarantine shares: caps, and one copy per message. A quarantine is never a way back in
+(a copy verifies nowhere), never an amplifier (caps on number and bytes, no copies of copies), and never slows readers
+down (adapters write in the background, with bounded memory, and a quarantine that failed is not tried for a while).
+Writing to a bus is left to the adapters' subclasses.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ if TYPE_CHECKING:
     from watchword.message import Channel, Message, Position
 
 MAX_RATE: Final = 10_000
-"""Copies in a period, the ceiling of ``QuarantineLimits.rate``."""
+"""The highest count allowed in ``QuarantineLimits.rate``, copies per period."""
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_SIZE: Final = 8 * 1024 * 1024
 LEAST_SIZE: Final = 1024
 
 COOL_DOWN: Final = 30.0
-"""Seconds for which a quarantine that failed is not tried again: a missing topic must not slow down every rejection."""
+"""Seconds for which a quarantine that failed is not tried again: a missing topic must not slow every rejection down."""
 
 MOST_WAITING: Final = 1000
 MOST_BYTES_WAITING: Final = 8 * 1024 * 1024
-"""Messages, and bytes of them, that may be on their way into a quarantine at once, for each budget."""
+"""The most messages, and bytes, that may be waiting to be written to a quarantine, per budget."""
 
 TOLD_AGAIN: Final = 3600.0
-"""Seconds after which a budget that is used up again is told again."""
+"""Seconds after which there is another warning of a budget that is used up."""
 
 _REMEMBERED: Final = 65_536
 _REJECTED: Final = "rejected"
@@ -47,20 +48,20 @@ class Quarantine(Protocol):
     """Port: a place for messages that were not delivered."""
 
     async def put(self, message: Message, verdict: Rejected | Unavailable) -> bool:
-        """Keep a copy with its verdict, and return True; False where a cap left it out (which is counted).
+        """Store a copy with its verdict and return True; False if a cap left it out (which is counted).
 
-        True also for a message that is there already. Unavailable (``quarantine``), within seconds, where it cannot be
-        written; nothing else is raised.
+        True also for a message that has a copy already. Unavailable (``quarantine``), within seconds, if the copy
+        cannot be written; it raises nothing else.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuarantineLimits:
-    """How much may be copied; each of the three budgets has this much for itself.
+    """How much may be copied; each of the three budgets has these limits for itself.
 
-    ``bytes_per_second`` may be overdrawn by one copy. Of a message over ``max_size`` bytes (value, key and headers)
-    the copy keeps the pointer and the envelope only.
+    ``bytes_per_second`` may be overdrawn by one copy. The copy of a message over ``max_size`` bytes (value, key and
+    headers) has only its position and its envelope.
     """
 
     rate: Rate = Rate(100, 1.0)  # noqa: RUF009 - frozen
@@ -69,7 +70,7 @@ class QuarantineLimits:
 
     def __post_init__(self) -> None:
         if self.rate.count > MAX_RATE:
-            raise ConfigurationError(f"quarantine rate of {self.rate.count}: at most {MAX_RATE} copies in a period")
+            raise ConfigurationError(f"quarantine rate of {self.rate.count}: at most {MAX_RATE} copies per period")
         for name, value, most in (
             ("bytes_per_second", self.bytes_per_second, MAX_BYTES),
             ("max_size", self.max_size, MAX_SIZE),
@@ -79,17 +80,17 @@ class QuarantineLimits:
 
 
 class CappedQuarantine(ABC):
-    """A quarantine with caps; a subclass says which channel is its own, and writes.
+    """A quarantine with caps; a subclass names its channel and writes the copies.
 
-    ``counts`` has ``kept``, and what left no copy by cause and budget: ``capped_``, ``unavailable_`` and ``no_room_``
-    with ``rejected``, ``stale`` or ``undetermined``. Each budget is one for itself, so that a flood of forgeries leaves
-    room for honest messages that came too late or could not be judged. ``clock`` returns seconds since the epoch;
-    ``warn`` hears once of an outage, and of a budget that is used up.
+    ``counts`` has ``kept``, and the messages without a copy by cause and budget: ``capped_``, ``unavailable_`` and
+    ``no_room_`` with ``rejected``, ``stale`` or ``undetermined``. The budgets are separate, so that a flood of
+    forgeries leaves room for honest messages that came too late or could not be judged. ``clock`` returns seconds since
+    the epoch; ``warn`` is called once per outage, and when a budget is used up.
 
-    ``remedy`` says what an operator can do about an outage. ``room`` is for those who write beside the traffic.
+    ``remedy`` says what an operator can do about an outage. ``room`` is for adapters that write in the background.
     """
 
-    remedy: str = "see that the place exists, has room, and that this process may write there"
+    remedy: str = "check that the quarantine's topic or stream exists, has room, and that this process may write to it"
 
     def __init__(
         self,
@@ -109,27 +110,27 @@ class CappedQuarantine(ABC):
         self._kept: OrderedDict[_Place, None] = OrderedDict()
         self._failed_at: float | None = None
         self._warned = False
-        self._told_at: dict[str, float] = {}
+        self._warned_at: dict[str, float] = {}
 
     @abstractmethod
     def owns(self, channel: Channel) -> bool:
         """Return True if this is the channel that copies are written to."""
 
     def spares(self, message: Message) -> bool:
-        """Return True if a rejected message needs no copy: what is a copy itself, else two quarantines could loop."""
+        """Return True if a rejected message needs no copy: it is one itself, and two quarantines could loop."""
         return is_copy(message.headers)
 
     @abstractmethod
     async def write(self, copy: Copy) -> bool:
-        """Write a copy (or, where the bus cannot take it, ``copy.pointer()``); False leaves it out.
+        """Write a copy, or ``copy.pointer()`` if it is too large for the bus; return False if neither fits.
 
-        Unavailable where it cannot be written.
+        Unavailable if it cannot be written.
         """
 
     async def put(self, message: Message, verdict: Rejected | Unavailable) -> bool:
         """See ``Quarantine.put``."""
         place = _place(message)
-        if place in self._kept or self.owns(message.channel):  # what comes from the quarantine is in it
+        if place in self._kept or self.owns(message.channel):  # a message read from the quarantine is in it already
             return True
         if isinstance(verdict, Rejected) and self.spares(message):
             return True
@@ -144,10 +145,10 @@ class CappedQuarantine(ABC):
         self._budgets[budget].spend(copy.size)
         try:
             written = await self.write(copy)
-        except Exception as error:  # whatever it is, the reader must be able to go on
+        except Exception as error:  # whatever it is, the reader must be able to continue
             self._failed_at = self._clock()
             detail = error.detail if isinstance(error, Unavailable) else type(error).__name__
-            self._tell(str(error) if isinstance(error, ConfigurationError) else detail)
+            self._warn_of_outage(str(error) if isinstance(error, ConfigurationError) else detail)
             raise self._unavailable(budget, detail) from error
         self._failed_at = None
         if not written:
@@ -161,44 +162,44 @@ class CappedQuarantine(ABC):
         return True
 
     def no_room(self, verdict: Rejected | Unavailable) -> None:
-        """Count a message for which there was no ``room``, and tell of it."""
-        remedy = "see where so many come from at once, and whether the quarantine takes long to answer"
+        """Count a message for which there was no ``room``, and warn of it."""
+        remedy = "find out where so many come from at once, and whether the quarantine is slow to answer"
         self._left_out("no_room", budget_of(verdict), self._clock(), remedy)
 
     def _capped(self, budget: str, now: float) -> bool:
-        remedy = "see where these messages come from; to keep more copies raise rate or bytes_per_second"
+        remedy = "find out where these messages come from; for more copies, raise rate or bytes_per_second"
         self._left_out("capped", budget, now, remedy)
         return False
 
     def _left_out(self, cause: str, budget: str, now: float, remedy: str) -> None:
-        """Count a message without a copy, and warn of it at most once in ``TOLD_AGAIN`` seconds for each budget."""
+        """Count a message without a copy, and warn of it at most once per ``TOLD_AGAIN`` seconds and budget."""
         what = f"{cause}_{budget}"
         self.counts[what] += 1
-        if not 0 <= now - self._told_at.get(what, -TOLD_AGAIN) < TOLD_AGAIN:
-            self._told_at[what] = now
-            cost = "such messages leave no copy, and are counted"
+        if not 0 <= now - self._warned_at.get(what, -TOLD_AGAIN) < TOLD_AGAIN:
+            self._warned_at[what] = now
+            cost = "such messages are only counted, without a copy"
             self._warn(f"quarantine.{cause}", budget=budget, cost=cost, remedy=remedy)
 
     def _unavailable(self, budget: str, detail: str) -> Unavailable:
         self.counts[f"unavailable_{budget}"] += 1
         return Unavailable("quarantine", detail)
 
-    def _tell(self, detail: str) -> None:
+    def _warn_of_outage(self, detail: str) -> None:
         if not self._warned:
             self._warned = True
             self._warn(
                 "quarantine.unavailable",
                 detail=detail,
-                cost="rejected messages leave no copy meanwhile, and are counted",
+                cost="meanwhile rejected messages are only counted, without a copy",
                 remedy=self.remedy,
             )
 
 
 class Room:
-    """How much may be on its way into one quarantine at once, for each budget by itself.
+    """Limits the messages that wait to be written to one quarantine, per budget.
 
-    Whoever hands over a message takes room for it, and gives that back when the copy is written or left out. One
-    message is let in however large it is.
+    A caller takes room for each message and gives it back when the copy is written or left out. A single message is
+    accepted whatever its size.
     """
 
     def __init__(self) -> None:
@@ -206,7 +207,7 @@ class Room:
         self._bytes: Counter[str] = Counter()
 
     def take(self, message: Message, verdict: Rejected | Unavailable) -> bool:
-        """Take room for a message; False where there is not enough left."""
+        """Take room for a message; return False if there is not enough left."""
         budget, size = budget_of(verdict), _size(message)
         waiting = self._messages[budget]
         if waiting >= MOST_WAITING or (waiting and self._bytes[budget] + size > MOST_BYTES_WAITING):
@@ -216,14 +217,14 @@ class Room:
         return True
 
     def give_back(self, message: Message, verdict: Rejected | Unavailable) -> None:
-        """Give back what a message took."""
+        """Give back the room of a message."""
         budget = budget_of(verdict)
         self._messages[budget] -= 1
         self._bytes[budget] -= _size(message)
 
 
 def _size(message: Message) -> int:
-    """Return the bytes that a message holds; one with more headers than are looked at counts as a whole room."""
+    """Return a message's size in bytes; with more than ``MAX_HEADERS`` headers it counts as all of the room."""
     if len(message.headers) > MAX_HEADERS:
         return MOST_BYTES_WAITING
     headers = sum(len(name) + len(value or b"") for name, value in message.headers)
@@ -231,7 +232,7 @@ def _size(message: Message) -> int:
 
 
 def budget_of(verdict: Rejected | Unavailable) -> str:
-    """Name the budget that a copy is taken from."""
+    """Return the name of the budget that a copy counts against."""
     if isinstance(verdict, Unavailable):
         return UNDETERMINED
     return str(Reason.STALE) if verdict.reason is Reason.STALE else _REJECTED
@@ -241,13 +242,13 @@ _Place: TypeAlias = "tuple[str, Position, float | None]"
 
 
 def _place(message: Message) -> _Place | None:
-    """Tell one message from another by where the broker put it, and when: offsets can be reused."""
+    """Return what identifies a message: its position, and its append time, because offsets can be reused."""
     position = message.position
     return None if position is None else (message.channel.uri, position, message.appended_at)
 
 
 class _Budget:
-    """Two token buckets in seconds of the clock: copies, and their bytes."""
+    """Two token buckets, of copies and of bytes, that refill by the clock."""
 
     def __init__(self, limits: QuarantineLimits, now: float) -> None:
         self._limits = limits
@@ -256,7 +257,7 @@ class _Budget:
         self._last = now
 
     def open(self, now: float) -> bool:
-        """Refill, and return True if a copy may be taken; a clock that steps back fills nothing."""
+        """Refill, and return True if a copy may be made; a clock that steps back refills nothing."""
         passed, self._last = max(0.0, now - self._last), now
         rate = self._limits.rate
         self._copies = min(float(rate.count), self._copies + passed * rate.count / rate.seconds)
@@ -264,6 +265,6 @@ class _Budget:
         return self._copies >= 1.0 and self._bytes > 0.0
 
     def spend(self, size: int) -> None:
-        """Take one copy of ``size`` bytes."""
+        """Count one copy of ``size`` bytes."""
         self._copies -= 1.0
         self._bytes -= size

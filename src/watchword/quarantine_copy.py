@@ -1,7 +1,7 @@
-"""The quarantined copy of a message: what it holds, under which names, and how it is read back.
+"""The quarantined copy of a message: its contents and header names, written and read back.
 
-A copy is evidence and a pointer. It is no message: no verifier finds an envelope in it, and whoever may write to the
-quarantine may have made it up.
+A copy is evidence and a pointer to the message, not a message itself: no verifier finds an envelope in it. It may be
+forged by anyone who may write to the quarantine, so nothing in it is trusted. Reading and writing the bus is elsewhere.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ UNDETERMINED: Final = "undetermined"
 """The reason on the copy of a message that could not be judged."""
 
 MAX_TEXT: Final = 512
-"""Characters of a header of ours that tells about a message, before they are escaped."""
+"""The most characters, before escaping, of a header of ours that describes the message."""
 
 MAX_COPY_HEADERS: Final = MAX_HEADERS + 64
-"""Headers of a copy: those of its message, and what tells about it."""
+"""The most headers of a copy: those of its message, and ours that describe it."""
 
 _MAX_PLACE: Final = 4096  # a NATS server's own limit for a subject
 _OWN: Final = "watchword-"
@@ -41,9 +41,9 @@ _HEADERS: Final = "watchword-headers"
 _LEFT_OUT: Final = "watchword-left-out"
 _TELLING: Final = (f"{_OWN}reason", f"{_OWN}channel", f"{_OWN}sha256")
 _RESERVED: Final = ("watchword", "nats-", "kafka_dlt-", "__connect.errors.")
-"""Names, in any letter case, that others may not set on a copy: ours, the presets', and orders to a NATS server."""
+"""Name prefixes, in any letter case, reserved on a copy: ours, the presets', and instructions to NATS servers."""
 
-_ODD: Final = re.compile(rb"[^ -$&-~]")
+_TO_ESCAPE: Final = re.compile(rb"[^ -$&-~]")
 _ESCAPED: Final = re.compile("%([0-9A-F]{2})")
 _NULL: Final = b"null"
 _NATS_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
@@ -51,7 +51,7 @@ _NATS_VALUE: Final = re.compile(rb"(?:[!-~](?:[ -~]*[!-~])?)?")
 
 
 class HeaderStyle(StrEnum):
-    """Which header names tell about a Kafka copy, beside Watchword's own."""
+    """The header names, besides Watchword's own, that describe a Kafka copy: none, Spring's or Kafka Connect's."""
 
     WATCHWORD = "watchword"
     SPRING = "spring"
@@ -60,7 +60,7 @@ class HeaderStyle(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copy:
-    """What is written to the quarantine; ``own`` headers tell about the message, ``original`` ones are its own."""
+    """What is written to the quarantine; ``own`` headers describe the message, ``original`` ones are the message's."""
 
     value: bytes | None
     key: bytes | None
@@ -85,7 +85,7 @@ class Copy:
         return any(name == _LEFT_OUT for name, _ in self.own)
 
     def pointer(self) -> Copy:
-        """Return the copy without the message's value, key and headers; an envelope of sound size stays."""
+        """Return the copy without the message's value, key and headers, except an envelope within the size limit."""
         if self.is_pointer:
             return self
         left_out = (_LEFT_OUT, b"value, key, headers (%d bytes)" % self.size)
@@ -94,9 +94,9 @@ class Copy:
         return replace(self, value=None, key=None, own=(*self.own, left_out), original=tuple(kept[:1]))
 
     def nats_headers(self) -> dict[str, str]:
-        """Return the headers as NATS carries them: each name once, printable ASCII.
+        """Return the headers as NATS can carry them: each name once, in printable ASCII.
 
-        Where it cannot carry the message's own headers as they are, all of them stand in one as JSON.
+        If it cannot carry the message's own headers unchanged, all of them go into one header as JSON.
         """
         own = {name: (value or b"").decode("ascii", "backslashreplace") for name, value in self.own}
         names = [name for name, _ in self.original]
@@ -111,10 +111,10 @@ class Copy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A copy as it was read back; nothing in it is verified.
+    """A copy that was read back; nothing in it is verified.
 
-    ``message`` is the message as far as the copy has it, without a position: ``complete`` tells whether that is all.
-    Times are seconds since the epoch, ``digest`` is that of ``message_digest``.
+    ``message`` is the message as far as the copy has it, without a position; ``complete`` is True if nothing was left
+    out. ``appended_at`` is in seconds since the epoch, and ``digest`` is that of ``message_digest``.
     """
 
     reason: str
@@ -131,9 +131,9 @@ class Kept:
 
 
 def message_digest(message: Message) -> str:
-    """Return SHA-256 over key, headers and value in hex: the same message at the same place has the same.
+    """Return the SHA-256 of key, headers and value in hex; equal messages have equal digests.
 
-    Of headers over the limit only the number counts.
+    Of the headers over the limit only their number counts.
     """
     headers = message.headers[:MAX_HEADERS]
     more = len(message.headers) - len(headers)
@@ -144,18 +144,18 @@ def message_digest(message: Message) -> str:
 
 
 def is_copy(headers: Sequence[Header]) -> bool:
-    """Return True if these are the headers of a copy; whoever wants can make a message look like one."""
+    """Return True if these look like the headers of a copy; any sender can make a message look like one."""
     names = {name for name, _ in headers[:MAX_COPY_HEADERS]}
     return names.issuperset(_TELLING)
 
 
 def make_copy(message: Message, verdict: Rejected | Unavailable, *, now: float, style: HeaderStyle) -> Copy:
     """Return the copy of a message with this verdict, made at ``now`` (seconds since the epoch)."""
-    told = _told(message, verdict, now)
+    told = _description(message, verdict, now)
     own: list[Header] = [(f"{_OWN}{name}", _escaped(text, _MAX_PLACE).encode()) for name, text in told.items()]
     if message.channel.scheme == "kafka":
         own += _preset(message, verdict, style)
-    if len(message.headers) > MAX_HEADERS:  # a pointer, for which none of them is looked at
+    if len(message.headers) > MAX_HEADERS:  # a pointer, without reading any of them
         own.append((_LEFT_OUT, b"value, key, headers (%d headers)" % len(message.headers)))
         return Copy(value=None, key=None, own=tuple(own), original=(), position=message.position)
     return Copy(
@@ -168,25 +168,25 @@ def make_copy(message: Message, verdict: Rejected | Unavailable, *, now: float, 
 
 
 def read_copy(value: bytes | None, key: bytes | None, headers: Sequence[Header]) -> Kept:
-    """Read a copy back; ValueError where it is none."""
+    """Parse a copy; ValueError if it is not one."""
     if len(headers) > MAX_COPY_HEADERS:
         raise ValueError(f"{len(headers)} headers: a copy has at most {MAX_COPY_HEADERS}")
     told: dict[str, str] = {}
     original: list[Header] = []
     for name, data in headers:
         if name == _HEADERS:
-            original += _listed(data or b"")
+            original += _parse_headers(data or b"")
         elif name.startswith(_ORIGINAL):
             original.append((name.removeprefix(_ORIGINAL), data))
         elif name.startswith(_OWN):
             if name in told:
-                raise ValueError(f"{name} stands there twice")
+                raise ValueError(f"{name} occurs twice")
             told[name] = _unescaped((data or b"").decode(errors="replace"))
         elif not name.lower().startswith(_RESERVED):
             original.append((name, data))
     field = {name.removeprefix(_OWN): text for name, text in told.items()}.get
     if not field("reason") or not field("channel"):
-        raise ValueError("neither reason nor channel")
+        raise ValueError("no reason or no channel: not a copy")
     channel = Channel.parse(field("channel", ""))
     position = _position(field("position"))
     complete = field("left-out") is None
@@ -213,15 +213,15 @@ def read_copy(value: bytes | None, key: bytes | None, headers: Sequence[Header])
 
 
 def partition_of(channel: Channel, position: Position | None) -> int | None:
-    """Return the partition of a position in a Kafka channel; None where the position does not lie there."""
+    """Return the partition of a position in a Kafka channel; None if the position is elsewhere."""
     if position is None or channel.scheme != "kafka":
         return None
     topic, _, number = position.log.rpartition("/")
     return int(number) if topic == channel.name and re.fullmatch("[0-9]{1,9}", number, re.ASCII) else None
 
 
-def _told(message: Message, verdict: Rejected | Unavailable, now: float) -> dict[str, str]:
-    """Return what our own headers say, by name."""
+def _description(message: Message, verdict: Rejected | Unavailable, now: float) -> dict[str, str]:
+    """Return the contents of our own headers, by name."""
     position, stamp = message.position, message.appended_at
     claimed = verdict.claimed_principal if isinstance(verdict, Rejected) else None
     told = {
@@ -241,7 +241,7 @@ def _told(message: Message, verdict: Rejected | Unavailable, now: float) -> dict
 
 
 def reason_of(verdict: Rejected | Unavailable) -> str:
-    """Return the reason that a copy bears."""
+    """Return the reason that a copy states."""
     return str(verdict.reason) if isinstance(verdict, Rejected) else UNDETERMINED
 
 
@@ -258,7 +258,7 @@ def _preset(message: Message, verdict: Rejected | Unavailable, style: HeaderStyl
     reader = _escaped(message.reader, MAX_TEXT).encode()
     topic = message.channel.name.encode()
     offset = None if message.position is None else message.position.offset
-    if style is HeaderStyle.CONNECT:  # DeadLetterQueueReporter: all of it text
+    if style is HeaderStyle.CONNECT:  # as DeadLetterQueueReporter writes them: all text
         fields: dict[str, bytes | None] = {
             "topic": topic,
             "partition": None if message.partition is None else b"%d" % message.partition,
@@ -273,7 +273,7 @@ def _preset(message: Message, verdict: Rejected | Unavailable, style: HeaderStyl
         return [(f"__connect.errors.{name}", value) for name, value in fields.items() if value is not None]
     broker_stamped = message.appended_at is not None
     stamp = message.appended_at if broker_stamped else message.created_at
-    fields = {  # DeadLetterPublishingRecoverer: numbers are big-endian, four bytes for a partition, else eight
+    fields = {  # as DeadLetterPublishingRecoverer writes them: big-endian, four bytes for a partition, else eight
         "original-topic": topic,
         "original-partition": None if message.partition is None else message.partition.to_bytes(4, "big"),
         "original-offset": None if offset is None else offset.to_bytes(8, "big"),
@@ -287,26 +287,26 @@ def _preset(message: Message, verdict: Rejected | Unavailable, style: HeaderStyl
 
 
 def _renamed(name: str) -> str:
-    """Move a message's own header out of the way of ours; an envelope is one of them, so a copy has none."""
+    """Rename a message's header that clashes with ours; an envelope is renamed too, so a copy has none."""
     return _ORIGINAL + name if is_envelope_name(name) or name.lower().startswith(_RESERVED) else name
 
 
 def _escaped(text: str, most: int) -> str:
-    """Return at most ``most`` bytes of ``text``, what is not printable ASCII and '%' as in a URI."""
+    """Return at most ``most`` bytes of ``text``, with '%' and all but printable ASCII escaped as in a URI."""
     raw = text.encode("utf-8", "surrogatepass")[:most]
-    return _ODD.sub(lambda found: b"%%%02X" % ord(found[0]), raw).decode()
+    return _TO_ESCAPE.sub(lambda found: b"%%%02X" % ord(found[0]), raw).decode()
 
 
 def _unescaped(text: str) -> str:
     raw = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
     try:
         return raw.encode("latin-1").decode()
-    except UnicodeError:  # nothing that we wrote
+    except UnicodeError:  # not written by us
         return raw
 
 
-def _listed(data: bytes) -> list[Header]:
-    """Read headers that stand in one as JSON; ValueError where they are none."""
+def _parse_headers(data: bytes) -> list[Header]:
+    """Parse headers that one header has as JSON; ValueError if they are malformed."""
     if len(data) > 4 * MAX_HEADER_BYTES:
         raise ValueError(f"{_HEADERS} of {len(data)} bytes")
     found = json_value(data)

@@ -1,4 +1,7 @@
-"""How many ids each principal may have remembered: memory is bounded by refusing, never by forgetting."""
+"""Quotas of remembered ids per principal: memory is bounded by refusing new ids, never by forgetting known ones.
+
+It only counts. Storing ids, and making room when a bound is near, is up to the guard.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 UNVERIFIED: Final = 0
-"""The owner of ids whose claims nobody has verified."""
+"""The owner of entries whose claims were not verified."""
 
 BYTES_PER_ID: Final = 25
-"""Bytes that an id takes at most, what it takes while arrays are merged included."""
+"""The most bytes that an id takes, including those used while arrays are merged."""
 
 Warned: TypeAlias = "tuple[str, dict[str, str | float | None]]"
 """An event and its fields, as ``Audit.warn`` takes them."""
@@ -18,12 +21,12 @@ Warned: TypeAlias = "tuple[str, dict[str, str | float | None]]"
 _ALL: Final = -1
 _UNVERIFIED_SHARE: Final = 40
 _WAITING: Final = 64
-"""Warnings that wait for somebody to log them; the newest ones stay."""
+"""The most warnings that wait to be logged; beyond that the oldest are dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """How many ids may be remembered: of one principal, of all together, and of what nobody has verified."""
+    """How many ids may be remembered: per principal, in all, and without verification."""
 
     per_principal: int
     in_all: int
@@ -31,7 +34,7 @@ class Bounds:
 
     @classmethod
     def within(cls, memory: int) -> Bounds:
-        """Return bounds for which ``memory`` bytes are enough, of which one principal may take a quarter."""
+        """Return bounds that fit in ``memory`` bytes, of which one principal may take a quarter."""
         ids = memory // BYTES_PER_ID
         unverified = ids // _UNVERIFIED_SHARE
         in_all = (ids - unverified) // 2  # up to twice as many are held, see Quota
@@ -39,13 +42,13 @@ class Bounds:
 
 
 class Quota:
-    """Counts ids by owner; an owner is a small number that stands for a principal.
+    """Counts ids by owner, a small number for each principal.
 
-    A principal holds at most ``per_principal`` ids over all logs; once ``in_all`` are held, only principals below an
-    equal share are served, and nobody once there are twice as many. What is not verified counts apart.
+    A principal holds at most ``per_principal`` ids over all logs. Once ``in_all`` are held, only principals below an
+    equal share get more, and none once twice as many are held. Unverified entries are counted separately.
 
-    ``crossed`` holds the bounds of which four fifths are used since the last id. Whoever counts may then make room, and
-    has to call ``warn``: for those that are still as full ``warnings`` gets one, and no other until half of it is free.
+    ``crossed`` has the bounds that are now four fifths used. The caller may make room and must call ``warn``: it adds a
+    warning to ``warnings`` for each bound still as full, and no second one until half of that bound is free.
     """
 
     def __init__(self, bounds: Bounds) -> None:
@@ -65,7 +68,7 @@ class Quota:
         return self._total
 
     def take(self, principal: str) -> int | None:
-        """Count one more id of a principal, and return the number that stands for it; None if it may have no more."""
+        """Count one more id of a principal and return its owner number; None if it may have no more."""
         owner = self._numbers.get(principal)
         held = 0 if owner is None else self._held[owner]
         bounds = self._bounds
@@ -82,7 +85,7 @@ class Quota:
         return owner
 
     def take_all(self, principal: str, count: int) -> int | None:
-        """Count ``count`` more ids of a principal; None, and none is counted, if a bound would be near by that."""
+        """Count ``count`` more ids of a principal; return None, and count none, if a bound would then be near."""
         owner = self._numbers.get(principal)
         held = count if owner is None else self._held[owner] + count
         if held > self._near or self._total + count >= self._near_in_all:
@@ -94,14 +97,14 @@ class Quota:
         return owner
 
     def take_unverified(self) -> int:
-        """Count one more id that nobody has verified."""
+        """Count one more unverified entry."""
         if self._held[UNVERIFIED] >= _near(self._bounds.unverified):
             self.crossed[UNVERIFIED] = "messages whose keys are not known"
         self._held[UNVERIFIED] += 1
         return UNVERIFIED
 
     def release(self, owner: int, count: int = 1) -> None:
-        """Count ``count`` ids less."""
+        """Count ``count`` fewer ids."""
         self._held[owner] -= count
         if owner != UNVERIFIED:
             self._total -= count
@@ -115,7 +118,7 @@ class Quota:
                     self._warned.discard(warned)
 
     def warn(self) -> None:
-        """Warn of the bounds that were crossed and that nobody has made room for."""
+        """Warn of each bound that was crossed and is still as full."""
         for owner, what in self.crossed.items():
             bound, held = self._state(owner)
             if held >= _near(bound) and owner not in self._warned:
@@ -125,13 +128,13 @@ class Quota:
         self.crossed.clear()
 
     def is_crowded(self, principal: str) -> bool:
-        """Return True if what a principal is refused for is what all hold together."""
+        """Return True if a principal is refused because of what all principals hold together."""
         owner = self._numbers.get(principal)
         held = 0 if owner is None else self._held[owner]
         return self._total >= self._bounds.in_all and held < self._bounds.per_principal
 
     def number(self, principal: str) -> int | None:
-        """Return the number that stands for a principal; None if it holds nothing."""
+        """Return a principal's owner number; None if it holds no ids."""
         return self._numbers.get(principal)
 
     def held(self) -> dict[str, int]:
@@ -139,11 +142,11 @@ class Quota:
         return {principal: self._held[owner] for principal, owner in self._numbers.items()}
 
     def is_full_of_unverified(self) -> bool:
-        """Return True if nothing more may be remembered that nobody has verified."""
+        """Return True if no more unverified entries may be remembered."""
         return self._held[UNVERIFIED] >= self._bounds.unverified
 
     def _has_share(self, held: int) -> bool:
-        """Return True below an equal share; those below one add up to in_all * (1 + 1/2 + 1/3 + ...)."""
+        """Return True if ``held`` is below an equal share; such shares add up to in_all * (1 + 1/2 + 1/3 + ...)."""
         in_all = self._bounds.in_all
         return self._total < 2 * in_all and held < in_all // max(1, len(self._numbers))
 

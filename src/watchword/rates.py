@@ -1,8 +1,8 @@
-"""How fast principals may speak: token buckets, in the time of the log in which the messages stand.
+"""Rate limits of principals: token buckets that fill with the time of the log that holds the messages.
 
-A bucket that has filled up says nothing that a new one would not say. So those are dropped, and no other: nobody who
-sends, under however many names, can make anybody's spending be forgotten. When a bucket has filled up is told by a time
-that no sender can move.
+Memory is bounded by dropping only full buckets, which are the same as new ones: no sender, under however many names,
+can make the spending of another be forgotten. A bucket counts as full by a time that no sender can move. ``IssueRates``
+counts by issue time instead: that shows whether a principal itself has signed too fast.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from watchword.policy import Allow, Rate
 
 MOST: Final = 1 << 18
-"""Buckets in all, some 300 bytes each. Beyond, principals that have none share one for each rule and log."""
+"""The most buckets, some 300 bytes each. Beyond that, principals without one share a bucket per rule and log."""
 
 _LEAST: Final = 1024
-"""Buckets of one rule and log among which no full ones are looked for."""
+"""The number of buckets of a rule and log below which full ones are not searched for."""
 
 _SHARED: Final = ""
 """No principal has this name."""
@@ -28,8 +28,8 @@ _SHARED: Final = ""
 class RateLimiter:
     """Token buckets in reference time: a backlog is judged at the pace at which it was written.
 
-    There is one bucket per rule, principal and log: under a pattern nobody spends what another one may send, and the
-    logs' times do not pass in step. So a principal that writes to n partitions may use its rate in each.
+    There is one bucket per rule, principal and log, because principals under one pattern must not use up each other's
+    rate, and the logs' times do not advance in step. So a principal that writes to n partitions has its rate in each.
     """
 
     def __init__(self, most: int = MOST) -> None:
@@ -43,7 +43,7 @@ class RateLimiter:
     def spend(self, rule: Allow, principal: str, log: str, *, at: float, passed: float | None = None) -> bool:
         """Take one token of a principal at ``at`` seconds of reference time; False if there is none.
 
-        ``passed`` is a time that this log has passed whatever its senders say; by default ``at`` is one.
+        ``passed`` is a time that this log has passed, whatever its senders claim; by default ``at``.
         """
         rate = rule.rate
         if rate is None:
@@ -59,7 +59,7 @@ class RateLimiter:
                 principal, bucket = _SHARED, table.buckets.get(_SHARED)
         full = float(rate.count)
         if bucket is None:
-            # Whoever had a bucket that was dropped had all its tokens by then, but no more than those.
+            # A dropped bucket was full by then, so its principal had all of its tokens, but no more than those.
             bucket = full, max(at, table.dropped)
             self._held += 1
         tokens, last = bucket
@@ -73,7 +73,7 @@ class RateLimiter:
         self._keep({key: table for key, table in self._tables.items() if key[1] != log})
 
     def switch(self, rules: Iterable[Allow]) -> None:
-        """Keep what was spent under ``rules``, and drop the buckets of rules that are no longer among them."""
+        """Keep the buckets of ``rules``, and drop those of all other rules."""
         known = {rule: rule for rule in rules}
         self._keep({(known[rule], log): table for (rule, log), table in self._tables.items() if rule in known})
 
@@ -82,7 +82,7 @@ class RateLimiter:
         self._held = sum(len(table.buckets) for table in tables.values())
 
     def _drop_full(self, table: _Table, rate: Rate) -> None:
-        """Drop buckets that have filled up, if there may be as many of them as it costs to look for."""
+        """Drop full buckets, if there may be enough of them to be worth the search."""
         buckets, passed = table.buckets, table.passed
         waited = self._held >= self._most and passed >= table.dropped + rate.seconds
         if not (len(buckets) >= table.look_at or waited):
@@ -98,11 +98,11 @@ class RateLimiter:
 
 
 class IssueRates:
-    """What principals have signed too fast, by the times that they have signed themselves.
+    """Detects principals that sign too fast, by the issue times that they themselves have signed.
 
-    Who can hold messages back, or stall a connection, decides how fast they come, and in which order; nobody but their
-    writer decides what times stand in them. So they are counted by these, in stretches of a rate's period: a bucket
-    lets through at most twice its tokens in one. What comes from an earlier stretch than the latest is not counted.
+    Anyone who can hold messages back, or stall a connection, influences how fast they arrive and in which order; but
+    only their writer decides their issue times. So messages are counted by issue time, per period of the rate: a bucket
+    lets through at most twice its tokens in one period. Messages of an earlier period than the latest are not counted.
     """
 
     def __init__(self, most: int = MOST) -> None:
@@ -110,7 +110,7 @@ class IssueRates:
         self._counted: dict[tuple[Allow, str, str], tuple[int, int]] = {}
 
     def is_over(self, rule: Allow, principal: str, log: str, issued_at: int) -> bool:
-        """Count a message that was seen for the first time; True if its writer alone has exceeded the rate."""
+        """Count a message at first sight; return True if its writer alone has exceeded the rate."""
         rate = rule.rate
         if rate is None:
             return False
@@ -121,17 +121,17 @@ class IssueRates:
             return False
         count = count + 1 if stretch == latest else 1
         if who not in self._counted and len(self._counted) >= self._most:
-            self._counted.clear()  # which makes nobody look worse
+            self._counted.clear()  # that can only favour principals
         self._counted[who] = stretch, count
         return count > rate.count * (seconds / rate.seconds + 1)
 
     def forget(self, log: str) -> None:
-        """Drop what was counted of a log that is no longer read."""
+        """Drop the counts of a log that is no longer read."""
         self._counted = {who: one for who, one in self._counted.items() if who[2] != log}
 
 
 class _Table:
-    """The buckets of one rule and log: by principal, tokens and the time at which there were so many."""
+    """The buckets of one rule and log: tokens, and the time as of which they are counted, by principal."""
 
     __slots__ = ("buckets", "dropped", "look_at", "passed")
 

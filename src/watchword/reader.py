@@ -1,6 +1,7 @@
-"""Reads the envelopes that one verifier is offered: strictly, and what is like something verified quickly.
+"""Parses envelopes for one verifier: strictly, or quickly if an envelope is like one that has verified.
 
-One sender's envelopes differ in a few fields of fixed size.
+One sender's envelopes differ only in a few fields of fixed size, so a template of a verified one parses the others. The
+result is always that of the strict parser in ``envelope``. It checks no signature.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from watchword.cbor import ARRAY, BYTES, head, of_bytes, of_int, of_text
-from watchword.encoding import HASH, ID, INCLUSION, SIGNATURE, encode_names
+from watchword.encoding import HASH, ID, INCLUSION, encode_names
 from watchword.envelope import MAX_TREE_SIZE, MIN_TREE_SIZE, Envelope, read_into, unarmored
 
 if TYPE_CHECKING:
@@ -20,30 +21,30 @@ if TYPE_CHECKING:
     from watchword.verification import Verification
 
 MAX_TEMPLATES: Final = 4096
-"""Kept at once, of two or three kilobytes each; then all are forgotten, which costs nothing but time."""
+"""The most templates, of two or three kilobytes each; beyond that all are dropped, which only costs time."""
 
 _Shape: TypeAlias = tuple[str, int | None, int]
 
 _TIMES: Final = range(1 << 16, 1 << 32)
-"""Seconds since the epoch that are written in four bytes."""
+"""Times, in seconds since the epoch, that are encoded in four bytes."""
 
 _NUMBERS: Final = (("B", b"", range(24)), ("B", b"\x18", range(24, 1 << 8)), ("H", b"\x19", range(1 << 8, 1 << 16)))
-"""How a number is packed, what its item begins with, and which numbers are written so."""
+"""Struct format, initial bytes and range of the numbers with each encoded length."""
 
 _BARE: Final = 3
-"""Where the proof begins among the values if there is no digest of key and headers."""
+"""The index at which the proof begins among the values if there is no digest of key and headers."""
 
 
 def _comes_once(common: Common) -> bool:
-    """Tell whether no other envelope will have this in common with it."""
+    """Return True if no other envelope will have the same common part."""
     return (common.expires_at, common.request_id, common.reply_to) != (None, None, None)
 
 
 class Template:
-    """The bytes that some envelopes have in common, and between them fields in which any bytes may stand.
+    """The bytes that some envelopes have in common, and between them fields that may hold any bytes.
 
-    Whatever it reads, the strict reader reads alike: the common bytes are those that a writer writes, and a number is
-    taken only from the range that is written in as many bytes. What is otherwise it leaves to the strict reader.
+    What it accepts, the strict parser reads the same way: the common bytes are canonical, and a number is accepted only
+    if its range is encoded in that many bytes. Everything else it leaves to the strict parser.
     """
 
     def __init__(self, like: Envelope) -> None:
@@ -69,9 +70,11 @@ class Template:
         self._batched = like.size > 0
 
     def _proof(self, like: Envelope, begin: bytes) -> list[tuple[bytes, str]]:
-        """Return the fields of a proof that begins so; size and index may be any that are written in as many bytes."""
+        """Return the fields of a proof after ``begin``; size and index may be any of the same encoded length."""
+        length = len(like.signature)
+        signature = (b"\xf6" + head(BYTES, length), f"{length}s")
         if not like.size:
-            return [(begin + b"\xa0\xf6" + SIGNATURE, "64s")]
+            return [(begin + b"\xa0" + signature[0], signature[1])]
         size, index, nodes = of_int(like.size), of_int(like.index), len(like.path)
         path = head(ARRAY, nodes)
         proof = head(BYTES, 1 + len(size + index + path) + nodes * (len(HASH) + 32)) + head(ARRAY, 3)
@@ -83,18 +86,18 @@ class Template:
             (index_marker, index_form),
             (path + HASH, "32s"),
             *[(HASH, "32s")] * (nodes - 1),
-            (b"\xf6" + SIGNATURE, "64s"),
+            signature,
         ]
 
     @staticmethod
     def of(envelope: Envelope) -> Template | None:
-        """Return the template of an envelope; None where too little of it will come again."""
+        """Return the template of an envelope; None if too few others will be like it."""
         if _comes_once(envelope.common) or envelope.value_digest is None or envelope.issued_at not in _TIMES:
             return None
         return Template(envelope)
 
     def read(self, raw: bytes, envelope: Envelope) -> bool:
-        """Read an envelope of the template's size into ``envelope``; tell whether it is like the template."""
+        """Parse an envelope of the template's size into ``envelope``; return False if it is not like the template."""
         fields = self._unpack(raw)
         if fields[::2] != self._fixed:
             return False
@@ -125,14 +128,14 @@ class Template:
 
 
 class NativeReader:
-    """Reads by the native engine; what messages of one sender have in common is read in full once it has verified."""
+    """Parses with the native engine; a sender's common part is parsed in full until a message has verified."""
 
     def __init__(self, native: Native) -> None:
         self._native = native
         self._known: dict[bytes, Common] = {}
 
     def open(self, case: Verification, header: bytes) -> None:
-        """Read a header's value into ``case``, as ``parse`` does."""
+        """Parse a header's value into ``case``."""
         found = self._native.read_envelope(header)
         common = None if found is None else self._known.get(found[0])
         if found is None or common is None:
@@ -146,7 +149,7 @@ class NativeReader:
         ) = found  # fmt: skip
 
     def learn(self, case: Verification, identity: bytes) -> None:
-        """Learn what a message that was found to be authentic has in common with others."""
+        """Learn the common part of a message that was found to be authentic."""
         if not _comes_once(case.common):
             if len(self._known) >= MAX_TEMPLATES:
                 self._known.clear()
@@ -154,23 +157,23 @@ class NativeReader:
 
 
 class LearningReader:
-    """A strict reader that learns from what verified, so that no stranger can teach it anything."""
+    """A strict parser that learns templates from verified messages only, so that no stranger can add one."""
 
     def __init__(self) -> None:
         self._templates: dict[_Shape, tuple[int, dict[bytes, Template]]] = {}
         self._count = 0
 
     def open(self, case: Verification, header: bytes) -> None:
-        """Read a header's value into ``case``, as ``parse`` does."""
+        """Parse a header's value into ``case``."""
         raw = unarmored(header)
         if not self._familiar(case.message, raw, case):
             read_into(case, raw)
             case.lesson = raw
 
     def learn(self, case: Verification, raw: bytes) -> None:
-        """Learn from a message that was found to be authentic, and was like nothing learned so far."""
+        """Learn a template from a message that was found to be authentic, if none fits it yet."""
         message = case.message
-        if self._familiar(message, raw, Envelope()):  # since then
+        if self._familiar(message, raw, Envelope()):  # learned meanwhile
             return
         template = Template.of(case)
         if template is None:

@@ -1,6 +1,7 @@
-"""Replay defence: the port through which a store tells whether an id was used before, and where.
+"""Replay defence: the ports of stores that know whether an id was used before, and where.
 
-docs/replay.md has the model; ``watchword.guard`` is the store for logs that one process reads alone.
+docs/replay.md has the model. ``watchword.guard`` is the store for logs that one process reads alone; shared stores are
+plug-ins. This module has no store of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Admission(StrEnum):
-    """What a replay store answers."""
+    """A replay store's answer to a claim."""
 
     FIRST = "first"
     REDELIVERED = "redelivered"
@@ -36,13 +37,14 @@ Place: TypeAlias = "tuple[Position, float | None]"
 class Claim:
     """One use of an id, offered to a replay store after every check of authenticity.
 
-    ``scope`` (channel as signed, and reader) is where an id may be used once; ``reader`` names who reads; ``log`` is
-    the run of messages whose reference times pass in order. ``digest`` is one of the claims (32 bytes). Times are
-    seconds since the epoch; an entry must live until ``keep_until``. ``unacked`` asks to keep the id until it is
-    settled, however long that takes. ``solicited`` says that it answers a request of ours that is pending: no floor of
-    a store's or reader's beginning is meant for it. ``appended_after`` is when the message was appended at the
-    earliest, by the reader's own looks, where the broker stamps nothing: the log time that has passed for certain.
-    ``arrival`` names the copy that is claimed, if it has no place: it may be claimed again if the answer was lost.
+    An id may be used once in its ``scope`` (channel as signed, and reader). ``reader`` names the reader, and ``log``
+    the sequence of messages whose reference times rise in order. ``digest`` is that of the claims (32 bytes). Times are
+    in seconds since the epoch; an entry must be kept until ``keep_until``, and with ``unacked`` until it is
+    acknowledged, however long that takes. ``solicited`` marks an answer to a pending request of ours: the floor with
+    which a store or reader begins does not apply to it. Where the broker does not stamp messages, ``appended_after`` is
+    the earliest time at which the message can have been appended, by the reader's own observations; log time has
+    certainly passed it. ``arrival`` identifies the copy that is claimed if it has no place: the same copy may be
+    claimed again after an answer was lost.
     """
 
     scope: str
@@ -66,10 +68,10 @@ class ReplayStore(Protocol):
     """Port: an atomic put-if-absent for ids."""
 
     async def claim(self, claim: Claim) -> Admission:
-        """Remember the claim and answer FIRST; or say what is wrong with it, remembering nothing.
+        """Remember the claim and return FIRST; or return what is wrong with it, and remember nothing.
 
-        REDELIVERED only for the same digest at the same place, or of the same arrival: that was claimed before, and the
-        answer was lost. Any exception makes the message ``Unavailable``.
+        REDELIVERED is only for the same digest at the same place, or of the same arrival: it was claimed before, and
+        the answer was lost. Any exception makes the message ``Unavailable``.
         """
         ...
 
@@ -79,21 +81,21 @@ class BulkStore(Protocol):
     """A replay store that takes many claims for little more than the cost of one."""
 
     async def claim_many(self, claims: Sequence[Claim]) -> Sequence[Admission | BaseException]:
-        """Answer as ``claim`` does for each of them in order; what ``claim`` would raise stands in the answer's place.
+        """Return what ``claim`` would return for each claim in order; an exception of one takes its answer's place.
 
-        An exception that it raises itself is the answer to all of them.
+        An exception that this method raises is the answer to all of them.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReaderBirth:
-    """Since when, and for what, a shared store answers for one reader.
+    """From when on, and for which messages, a shared store answers for one reader.
 
-    What was issued up to ``floor`` (seconds since the epoch, the skew included) and is not known may have been handed
-    over before the store knew the reader: it is TOO_OLD. Minus infinity is for a reader that has never read before.
-    ``accepted`` has for each log (``Position.log``) the highest offset and the latest append time of a backlog that
-    the operator accepted: what stands at or below both is free of the floor.
+    An unknown message issued up to ``floor`` (seconds since the epoch, with the skew) may have been delivered before
+    the store knew the reader: it is TOO_OLD. Minus infinity is for a reader that has never read before. ``accepted``
+    has for each log (``Position.log``) the highest offset and the latest append time of a backlog that the operator
+    accepted: the floor does not apply to messages at or below both.
     """
 
     floor: float
@@ -102,30 +104,30 @@ class ReaderBirth:
 
 @runtime_checkable
 class SharedReplayStore(ReplayStore, Protocol):
-    """A replay store that several processes share, and that keeps a birth for each reader beside the ids.
+    """A replay store that several processes share, and that stores a birth for each reader besides the ids.
 
-    A claim is judged in the same atomic step in which the birth of its reader is read. What happens to the ids
-    happens to the births: a store that may have forgotten ids knows no reader any more.
+    It must judge a claim in the same atomic step in which it reads the birth of the claim's reader. Births must share
+    the fate of the ids: a store that may have lost ids must have lost the births too.
     """
 
     async def birth(self, reader: str) -> ReaderBirth | None:
-        """Return the birth of ``reader``; None if this store has never seen it, or has forgotten it."""
+        """Return the birth of ``reader``; None if this store has never seen it or has forgotten it."""
         ...
 
     async def admit_reader(self, reader: str, birth: ReaderBirth, *, replace: bool = False) -> ReaderBirth:
-        """Put a birth if there is none, atomically, and return the one that holds.
+        """Store a birth if there is none, atomically, and return the one in force.
 
-        With ``replace``, the operator's word, it holds whatever was there.
+        With ``replace``, which only an operator asks for, it overwrites an existing one.
         """
         ...
 
 
 class StoreError(WatchwordError):
-    """A shared store does not answer as it should; the verifier makes ``Unavailable`` of it, with this text."""
+    """A shared store does not work as it should; the verifier turns this into ``Unavailable``, with the same text."""
 
 
 class ReaderForgottenError(StoreError):
-    """The store lost what it knew of ``reader``, so it cannot judge what stood in the log by then."""
+    """The store has lost the state of ``reader``, so it cannot judge messages that were in the log before that."""
 
     def __init__(self, reader: str) -> None:
         self.reader = reader
@@ -135,23 +137,23 @@ class ReaderForgottenError(StoreError):
 
 
 def how_to_admit(reader: str) -> str:
-    """Return what an operator must type so that a store answers for ``reader``."""
+    """Return the command that an operator must run for a store to answer for ``reader``."""
     choice = " --accept-backlog, or --nothing-handled-before" if reader.startswith(("js:", "kafka:")) else ""
     return f"type: watchword store init {shlex.quote(reader)}{choice}"
 
 
 @runtime_checkable
 class OpenedStore(Protocol):
-    """A replay store that is opened before it is used, and then tells whether it can be trusted."""
+    """A replay store that must be opened before use, and checks then whether it can be trusted."""
 
     async def start(self) -> None:
-        """Open it; ConfigurationError says what must be set otherwise, any other exception that it is down."""
+        """Open it; ConfigurationError says which setting is wrong, any other exception means that it is down."""
         ...
 
 
 def told_of(error: BaseException) -> str:
-    """Return what the operator may be told of a store's error.
+    """Return the text of a store's error that may be shown to an operator.
 
-    Our own say what to do. What others wrote into theirs, a URL with its password say, is not shown.
+    Our own errors say what to do. The text of others, which may hold a URL with a password, is not shown.
     """
     return str(error) if isinstance(error, WatchwordError) else type(error).__name__

@@ -1,4 +1,9 @@
-"""Check 8: the first use of an id in its scope, or an honest redelivery; by our own memory or a shared store."""
+"""Check 8: is this the first use of an id in its scope, or an honest redelivery? Our memory or a shared store decides.
+
+It takes the cases after checks 1 to 7. Those that passed are rejected if they are replays, or if their ids may have
+been forgotten; of those that failed, the memory keeps what a later check needs. It also writes the guard's notes to the
+journal.
+"""
 
 from __future__ import annotations
 
@@ -25,25 +30,25 @@ if TYPE_CHECKING:
     from watchword.replay import Claim, Place, ReplayStore
     from watchword.verification import Verification
 
-PASSED: Final = "log time has passed what was delivered again"
-"""Why a memory cannot tell whether it met a message."""
+PASSED: Final = "redelivered after log time passed it, so its id may be forgotten"
+"""Why a memory cannot tell whether it has seen a message."""
 
-_FEW: Final = 4
-"""Messages that are looked at one by one, where not all of them are first sights."""
+_ONE_BY_ONE: Final = 4
+"""The size up to which a stretch that is not all first sights is admitted one by one."""
 
 _AHEAD: Final = 1.0
-"""Seconds by which a floor may be ahead of the clock, beside the skew: that of a beginning is, for so long."""
+"""Seconds, besides the skew, by which a floor may be ahead of the clock, as that of a new reader is."""
 
-_ANEW: Final = 60.0
-"""Seconds by which another floor is higher than what was warned of, if it is to be warned of as well."""
+_WARN_AGAIN: Final = 60.0
+"""Seconds by which a floor must exceed the last one warned of, for another warning."""
 
 _REMEDY: Final = (
-    "set the clocks right and start this process again; the floor of a core NATS reader stands in the journal too: stop"
-    " its readers and delete the journal in the directory that [replay] state names"
+    "set the clocks right and restart this process; a core NATS reader's floor is in the journal too: stop its readers"
+    " and delete the journal in the directory that [replay] state names"
 )
 
 _REFUSED: Final = {
-    Admission.REPLAYED: (Reason.REPLAYED, "its id was used elsewhere before: a copy, or a sender that sent one twice"),
+    Admission.REPLAYED: (Reason.REPLAYED, "its id was used before, elsewhere: a copy, or its sender sent it twice"),
     Admission.TOO_OLD: (Reason.STALE, "issued before the floor of this memory, which may have forgotten its id"),
     Admission.OVER_QUOTA: (
         Reason.OVER_QUOTA,
@@ -52,15 +57,15 @@ _REFUSED: Final = {
 }
 
 
-_OLDER: Final = "issued before what the store knows of this reader, or longer ago than it keeps ids"
-_OLDER_THAN_ITS_KEY: Final = "issued before what this memory knows of its sender or key"
+_OLDER: Final = "issued before the store knew this reader, or longer ago than it keeps ids"
+_OLDER_THAN_ITS_KEY: Final = "issued before the floor of its sender or key in this memory"
 
 
 class ReplayCheck:
-    """Offers claims to ``store``; those of what this process reads alone to its own ``guard``.
+    """Offers claims to ``store``, or to its own ``guard`` for logs that this process reads alone.
 
-    What the guard takes notes of is in the ``journal`` before anything is handed over. Beside a store that others share
-    this process remembers by itself what it was given and nobody judged.
+    The guard's notes are written to the ``journal`` before a message is handed over. Where a store is shared, this
+    process itself remembers the messages that it received and could not judge.
     """
 
     def __init__(
@@ -79,13 +84,13 @@ class ReplayCheck:
         )
 
     def guards(self, message: Message) -> bool:
-        """Tell whether our own memory answers for this message, and not a store that is shared."""
+        """Return True if our own memory decides about this message, and not a shared store."""
         return message.exclusive or self._store is self.guard
 
     async def admit(
         self, units: Sequence[Verification | Stretch], *, floor: float, was_passed: bool = False
     ) -> list[Verification | Stretch]:
-        """Judge in order, and return what was judged: it ends with what has no verdict."""
+        """Run check 8 in order; return the units judged, up to the first message that cannot be judged."""
         guard, own = self.guard, self._store is self.guard
         judged: list[Verification | Stretch] = []
         shared: list[Claim] = []
@@ -93,15 +98,15 @@ class ReplayCheck:
             units = [case for unit in units for case in ([unit] if unit.message.exclusive else unit.cases())]
             shared = self._shared_claims([case for case in units if not isinstance(case, Stretch)], floor)
         answers = iter(await self._asked(shared) if shared else ())
-        first = Admission.FIRST  # Python 3.11 searches for a member each time
-        for case in self._parted(units, floor):
+        first = Admission.FIRST  # Python 3.11 looks an enum member up each time
+        for case in self._split(units, floor):
             judged.append(case)
             if isinstance(case, Stretch):
                 continue
             if case.verdict is not None:
                 self.ended(case)
             elif case.issued_at < floor and case.request is None:
-                self.reject(case, Rejected(Reason.STALE, "issued before this reader began to remember"))
+                self.reject(case, Rejected(Reason.STALE, "issued before this reader began to remember ids"))
             elif own or case.message.exclusive:
                 admission = guard.admit(case.claim)
                 if admission is first:
@@ -110,15 +115,15 @@ class ReplayCheck:
                     case.verdict = Unavailable("replay", PASSED)
                     return self._write_notes(judged)
                 else:
-                    self._admitted(case, admission, self._why(case) if admission is Admission.TOO_OLD else "")
+                    self._admitted(case, admission, self._why_too_old(case) if admission is Admission.TOO_OLD else "")
             elif not self._admitted(case, next(answers, None)):
                 return self._write_notes(judged)
         return self._write_notes(judged)
 
-    def _parted(self, units: Sequence[Verification | Stretch], floor: float) -> Iterator[Verification | Stretch]:
-        """Give, in order, what the guard admitted together, and whatever else by itself.
+    def _split(self, units: Sequence[Verification | Stretch], floor: float) -> Iterator[Verification | Stretch]:
+        """Yield, in order, stretches that the guard admitted whole, and all other messages one by one.
 
-        A stretch of which not all are first sights is halved, so that a copy costs few of its neighbours.
+        A stretch that is not all first sights is halved, so that a copy slows down few of its neighbours.
         """
         waiting = deque(units)
         while waiting:
@@ -128,13 +133,13 @@ class ReplayCheck:
             elif self.guard.admit_all(unit, floor):
                 unit.first = True
                 yield unit
-            elif len(unit) > _FEW:
+            elif len(unit) > _ONE_BY_ONE:
                 waiting.extendleft(reversed(unit.halves()))
             else:
                 yield from unit.cases()
 
     def remember_unjudged(self, case: Verification) -> None:
-        """Remember what will not be judged, by its claims; our own memory also for a process that comes after us."""
+        """Remember, by its claims, a message that will not be judged; our own memory also notes it for a successor."""
         if not self.guards(case.message):
             self._unjudged.remember(case.claim)
             return
@@ -142,13 +147,13 @@ class ReplayCheck:
         self._write_notes([])
 
     def _write_notes(self, units: list[Verification | Stretch]) -> list[Verification | Stretch]:
-        """Keep what the guard took note of; where that fails, nothing is handed over that it stands for."""
+        """Write the guard's notes to the journal; if that fails, their messages become Unavailable."""
         notes = self.guard.take_notes()
         if not notes or self._journal is None:
             return units
         try:
             self._journal.write(notes)
-        except Exception as error:  # noqa: BLE001 - whatever it raised, a successor would not know these ids
+        except Exception as error:  # noqa: BLE001 - after any failure a successor would not know these ids
             names = {note.log for note in notes}
             cases = parted(units)
             for case in cases:
@@ -159,7 +164,7 @@ class ReplayCheck:
         return units
 
     def _shared_claims(self, cases: list[Verification], floor: float) -> list[Claim]:
-        """Return what the store is asked: not about what passed before without a verdict, in this very run as well."""
+        """Return the claims to ask the store about; messages that passed without a verdict before are decided here."""
         claims: list[Claim] = []
         passed: dict[tuple[str, bytes], Place | None] = {}
         for case in cases:
@@ -179,26 +184,26 @@ class ReplayCheck:
         return claims
 
     def _is_unjudged(self, case: Verification) -> bool:
-        """Tell whether what was rejected passed without a verdict on its key, and where a store is shared."""
+        """Return True if a rejected message has no verdict on its key, and a shared store decides about it."""
         return case.opened and not case.keyed and case.ahead is None and not self.guards(case.message)
 
     def ended(self, case: Verification) -> None:
-        """Take note of what was rejected by an earlier check."""
+        """Update the memory for a message that an earlier check rejected."""
         if isinstance(case.verdict, Rejected):
             self.look(case.message)
             self.remember_unknown(case)
             self._drop(case)
 
     def look(self, message: Message) -> None:
-        """Let log time pass where the reader's own looks tell it, whatever the message is."""
+        """Advance log time by the reader's observations of the log's end; the message need not verify."""
         between = message.appended_between
         if between is not None and message.appended_at is None and self.guards(message):
             self.guard.look(log_name(message), between[0])
 
     def remember_unknown(self, case: Verification, *, unacked: bool = False) -> None:
-        """Remember what may verify later: what passes without a verdict on its key, or from the future.
+        """Remember a message that may verify later: one without a verdict on its key, or from the future.
 
-        A rejection is final, so nobody offers the message again; but one that is recalled may still be ``unacked``.
+        A rejection is final, so the message is not offered again; but a recalled one may still be ``unacked``.
         """
         if not case.opened:
             return
@@ -211,16 +216,16 @@ class ReplayCheck:
             self.guard.remember_unjudged(replace(case.claim, unacked=unacked))
 
     def reject(self, case: Verification, verdict: Rejected) -> None:
-        """Reject what passed the checks before this one."""
+        """Reject a message that passed the earlier checks."""
         case.reject(verdict)
         self._drop(case)
 
     def _drop(self, case: Verification) -> None:
         if case.opened and case.claim.unacked:
-            self.guard.drop(case.claim)  # nobody will acknowledge it
+            self.guard.drop(case.claim)  # it will not be acknowledged
 
     async def _asked(self, claims: list[Claim]) -> list[object]:
-        """Ask the store; the last answer is what it raised, if anything."""
+        """Ask the store; if it raised an exception, that is the last answer."""
         answers: list[object] = []
         try:
             if isinstance(self._store, BulkStore) and len(claims) > 1:
@@ -228,17 +233,17 @@ class ReplayCheck:
             else:
                 for claim in claims:
                     answers.append(await self._store.claim(claim))
-        except Exception as error:  # noqa: BLE001 - whatever it raised, the message was not judged
+        except Exception as error:  # noqa: BLE001 - after any failure the message is not judged
             answers.append(error)
         return answers
 
-    def _why(self, case: Verification) -> str:
-        """Say why our own memory cannot tell a message from one that it has forgotten."""
+    def _why_too_old(self, case: Verification) -> str:
+        """Return why our own memory may have forgotten a message's id; warn if a clock was ahead."""
         floor = self.guard.floor(case.claim.log)
         if case.issued_at >= floor:
             return _OLDER_THAN_ITS_KEY
         now = self._clock()
-        if floor > now + self._ahead and floor > self._told + _ANEW:
+        if floor > now + self._ahead and floor > self._told + _WARN_AGAIN:
             self._told = floor
             self.guard.warnings.append(
                 (
@@ -247,33 +252,33 @@ class ReplayCheck:
                         "log": case.claim.log,
                         "since": shown_time(now),
                         "until": shown_time(floor),
-                        "cost": "what was issued before then is stale: a clock was ahead, or this one is behind",
+                        "cost": "messages issued before then are stale: a clock was ahead, or this one is behind",
                         "remedy": _REMEDY,
                     },
                 )
             )
-        return f"issued before {shown_time(floor)}, up to which this memory may have forgotten"
+        return f"issued before {shown_time(floor)}, and this memory may have forgotten ids up to then"
 
     def _admitted(self, case: Verification, admission: object, why: str = _OLDER) -> bool:
-        """Take an answer; False if it is none, so that the message is to be offered again."""
+        """Apply the store's answer; return False if it is not an Admission: the message must be offered again."""
         if admission is Admission.FIRST:
             case.first = True
         elif isinstance(admission, BaseException):
             case.verdict = Unavailable("replay", told_of(admission))
             case.verdict.__cause__ = admission
         elif not isinstance(admission, Admission):  # "first" would equal FIRST, and yet not be it
-            case.verdict = Unavailable("replay", "the replay store gave no admission")
+            case.verdict = Unavailable("replay", "the replay store did not return an Admission")
         elif admission in _REFUSED:
             reason, detail = _REFUSED[admission]
             self.reject(case, Rejected(reason, why if admission is Admission.TOO_OLD else detail))
         else:
-            # Nothing comes again without a place. So this very copy was claimed before, and the answer was lost.
+            # Without a place there are no redeliveries, so this very copy was claimed before and the answer was lost.
             case.first = case.claim.arrival is not None
         return isinstance(admission, Admission)
 
 
 def shown_time(time: float) -> str:
-    """Return a time as operators read it; in seconds since the epoch where no calendar has it."""
+    """Return a time as operators read it; in seconds since the epoch if it is outside the calendar."""
     try:
         return datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds")
     except (ValueError, OverflowError, OSError):

@@ -168,11 +168,11 @@ class PluggedSection(BaseModel):
 class SignerSettings(PluggedSection):
     """``[signer]``: where the private key is; ``file`` takes ``key``, and ``key_id`` where it is not the default.
 
-    ``batch`` is how many messages may share a signature.
+    ``batch`` is how many messages may share a signature; left out, what the key's algorithm has.
     """
 
     source: str = "file"
-    batch: int = 64
+    batch: int | None = None
 
 
 class KeySourceSettings(PluggedSection):

@@ -26,7 +26,10 @@ What it says is believed; where it fails, or says anything else, the verifier ma
 """
 
 MAX_ROOTS: Final = 4096
-"""Verified roots that are remembered, some 300 bytes each; those known longest are forgotten first."""
+"""Verified roots that are remembered; those known longest are forgotten first.
+
+They take some 300 bytes each, and with ML-DSA what its signature has more: some 15 MB in all at most.
+"""
 
 _Tree: TypeAlias = tuple[bytes, bytes, int, bytes]
 """Public key, protected bytes, size (0 for a direct signature) and signature."""

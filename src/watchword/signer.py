@@ -6,18 +6,16 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from watchword import engine
-from watchword.encoding import SignedTree, encode_protected, overhead
+from watchword.algorithms import SCHEMES
+from watchword.encoding import SignedTree, characters, encode_protected, overhead
 from watchword.envelope import MAX_TREE_SIZE
 from watchword.errors import ConfigurationError, SigningError, Unavailable
 from watchword.keys import (
-    SIGNATURE_BYTES,
-    Algorithm,
     NamedBackend,
     RotatingBackend,
     SigningBackend,
     SigningKey,
     check_key_id,
-    with_low_s,
 )
 from watchword.message import ENVELOPE_HEADER, TRACE_HEADERS, Channel, Header, Message, check_realm, is_principal
 from watchword.unsigned import ClaimsBuilder, drafts_of
@@ -27,10 +25,8 @@ if TYPE_CHECKING:
 
     from watchword_native import Tree
 
+    from watchword.algorithms import Algorithm, Scheme
     from watchword.unsigned import Draft, UnsignedEnvelope
-
-BATCH: Final = 64
-"""Messages under one signature: twice as many halve its share of each, which grows by 46 characters."""
 
 
 class Signed(NamedTuple):
@@ -46,7 +42,7 @@ class _By(NamedTuple):
 
     backend: SigningBackend
     key_id: bytes
-    algorithm: Algorithm
+    scheme: Scheme
     direct: bytes
     batched: bytes
 
@@ -56,7 +52,8 @@ class Signer:
 
     ``key`` is a SigningKey; or any SigningBackend with the ``key_id`` and ``algorithm`` of its public half. One that is
     a RotatingBackend has others take its place by itself. ``clock`` returns seconds since the epoch. ``batch`` is how
-    many messages may share a signature, 1 to 4096. Another thread may ``hold`` and ``switch`` it.
+    many messages may share a signature, 1 to 4096, by default 64, and 256 with ML-DSA. Another thread may ``hold`` and
+    ``switch`` it.
     """
 
     def __init__(
@@ -69,7 +66,7 @@ class Signer:
         key_id: bytes | None = None,
         algorithm: Algorithm | None = None,
         uncovered: Iterable[str] = TRACE_HEADERS,
-        batch: int = BATCH,
+        batch: int | None = None,
     ) -> None:
         if not is_principal(principal):
             raise ConfigurationError(f"principal {principal[:128]!r}: 1 to 255 bytes of UTF-8, no control characters")
@@ -78,6 +75,8 @@ class Signer:
         if key_id is None or algorithm is None:
             raise ConfigurationError("a signing back-end needs the key_id and algorithm of its public key")
         self._by = _sign_by(key, key_id, algorithm)
+        scheme = self._by.scheme
+        batch = scheme.batch if batch is None else batch
         if type(batch) is not int or not 1 <= batch <= MAX_TREE_SIZE:
             raise ConfigurationError(f"batch of {batch} messages: choose 1 to {MAX_TREE_SIZE}")
         self.realm: Final = check_realm(realm)
@@ -88,8 +87,10 @@ class Signer:
             realm=realm,
             clock=clock,
             uncovered=frozenset(uncovered),
-            overhead=overhead(self._by.batched, (batch - 1).bit_length()),
+            overhead=overhead(self._by.batched, (batch - 1).bit_length(), scheme.signature_bytes),
+            most=scheme.limits.envelope,
         )
+        self.max_characters: Final = characters(scheme.limits.envelope)
         # For adapters that sign many, and would make a Message of each.
         self.prepare_parts: Final = self._builder.prepare
         self._holds: Final = dict[str, str]()
@@ -115,12 +116,14 @@ class Signer:
             self._builder.held = next(iter(self._holds.values()), None)
 
     def switch(self, key: NamedBackend) -> None:
-        """Sign by another key from now on; ConfigurationError for one under an id of another length.
+        """Sign by another key from now on; ConfigurationError where its id or its signatures have another length.
 
         The length of an envelope is known when a message is prepared, and which key signs it only later.
         """
         if len(key.key_id) != len(self.key_id):
             raise ConfigurationError("signer: the new key's id has another length: restart to sign by it")
+        if SCHEMES[key.algorithm].signature_bytes != self._by.scheme.signature_bytes:
+            raise ConfigurationError("signer: the new key's signatures have another length: restart to sign by it")
         self._by = _sign_by(key, key.key_id, key.algorithm)
 
     async def sign(
@@ -196,10 +199,9 @@ class Signer:
                 raise Unavailable("signing", error.detail) from error
             except Exception as error:
                 raise Unavailable("signing", type(error).__name__) from error
-            if not isinstance(signature, bytes) or len(signature) != SIGNATURE_BYTES:
-                raise Unavailable("signing", f"the back-end did not return {SIGNATURE_BYTES} bytes")
-            low = with_low_s(signature) if by.algorithm is Algorithm.ESP256 else signature  # few KMS care
-            values += tree.values(low)
+            if not isinstance(signature, bytes) or len(signature) != by.scheme.signature_bytes:
+                raise Unavailable("signing", f"the back-end did not return {by.scheme.signature_bytes} bytes")
+            values += tree.values(by.scheme.canonical(signature))
         return [
             Signed((ENVELOPE_HEADER, value), message_id, issued_at)
             for (_, message_id, issued_at), value in zip(drafts, values, strict=True)
@@ -219,7 +221,7 @@ class Signer:
 
     @property
     def in_memory(self) -> bool:
-        """Whether the private key is held by this process, so that signing takes microseconds."""
+        """Whether the private key is held by this process, so that signing takes no longer than the algorithm."""
         return isinstance(self._by.backend, SigningKey)
 
     def _trees(self, claims: list[bytes], by: _By) -> Iterator[SignedTree | Tree]:
@@ -241,7 +243,7 @@ def _sign_by(key: SigningBackend, key_id: bytes, algorithm: Algorithm) -> _By:
     return _By(
         key,
         key_id,
-        algorithm,
+        SCHEMES[algorithm],
         encode_protected(algorithm, key_id),
         encode_protected(algorithm, key_id, batched=True),
     )

@@ -1,4 +1,4 @@
-"""The ids of one log by slices of issue time, of which the oldest leave first."""
+"""The ids of one log, in slices of issue time, so that the oldest can be dropped slice by slice."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     Bucket: TypeAlias = packed.Bucket | NativeBucket
 
 AT_ONCE: Final = 1 << 18
-"""Ids that leave at once, which takes some 10 ms; then the others wait for the next time."""
+"""Ids dropped at once, in some 10 ms; the others wait for the next call."""
 
 
 class Slices:
     """Ids under 64-bit keys, each in the slice of ``width`` seconds in which it was issued.
 
-    Each slice knows the lowest offset at which something lies in the log that was issued in it, whether an id is left
-    of that or not, until the slice leaves. So a reader that starts anew knows from where on to read.
+    Each slice knows the lowest offset of the messages issued in it, even of those whose ids are no longer stored. So a
+    reader that restarts knows the offset to read from.
     """
 
     def __init__(self, width: int) -> None:
         self._width: Final = width
         self._numbers: list[int] = []  # ascending, of all slices
         self._buckets: dict[int, Bucket] = {}
-        self._bare: dict[int, float] = {}  # lowest offsets of slices without a bucket
-        self._loose: list[Bucket] = []  # those in which ids are not packed yet
+        self._offsets_only: dict[int, float] = {}  # lowest offsets of slices without a bucket
+        self._unpacked: list[Bucket] = []  # those in which ids are not packed yet
         self._open = 0  # how many these are
-        self._next = 0  # the slice where letting go goes on
+        self._next = 0  # the slice at which ``let_go`` resumes
         native = engine.native()
         self._new_bucket: Final[Callable[[], Bucket]] = packed.Bucket if native is None else native.Bucket
 
@@ -45,27 +45,27 @@ class Slices:
         return None if bucket is None else bucket.find(key)
 
     def put(self, issued_at: int, key: int, mark: int, owner: int, offset: float, room: int) -> None:  # noqa: PLR0917 - for each id
-        """Add a key that is not there, found at ``offset``; so many as there is ``room`` for wait to be packed."""
+        """Add a new key, found at ``offset``; up to ``room`` keys wait to be packed."""
         number = issued_at // self._width
         bucket = self._buckets.get(number) or self._bucket(number)
         if offset < bucket.lowest:  # noqa: PLR1730 - a third of the time
             bucket.lowest = offset
         if bucket.put(key, mark, owner):
-            self._loose.append(bucket)
+            self._unpacked.append(bucket)
         self._open += 1
         if self._open >= room:
             self._seal()
 
     def holds_any(self, entries: Entries, least: int, most: int) -> bool:
-        """Tell whether any of the keys of ``entries`` is there, which were issued between these times."""
+        """Return True if any key of ``entries``, issued between these times, is stored."""
         return any(bucket.holds_any(entries) for bucket in self._between(least, most))
 
     def holds_key(self, keys: Iterable[int], least: int, most: int) -> bool:
-        """Tell whether any of some keys is there, of what was issued between these times."""
+        """Return True if any of the keys is stored for a message issued between these times."""
         return any(bucket.find(key) is not None for bucket in self._between(least, most) for key in keys)
 
     def put_all(self, entries: Entries, least: int, most: int, owner: int, room: int) -> None:
-        """Add keys that are not there, as ``put`` does, of what was issued between these times."""
+        """Add new keys of messages issued between these times, as ``put`` does."""
         number = least // self._width
         if number != most // self._width:
             for issued_at, key, mark, offset in entries.rows():
@@ -73,15 +73,15 @@ class Slices:
             return
         bucket = self._buckets.get(number) or self._bucket(number)
         if bucket.put_all(entries, owner):
-            self._loose.append(bucket)
+            self._unpacked.append(bucket)
         self._open += len(entries)
         if self._open >= room:
             self._seal()
 
     def _seal(self) -> None:
-        for one in self._loose:
+        for one in self._unpacked:
             one.seal()
-        self._loose.clear()
+        self._unpacked.clear()
         self._open = 0
 
     def _between(self, least: int, most: int) -> Iterator[Bucket]:
@@ -91,29 +91,29 @@ class Slices:
                 yield self._buckets[number]
 
     def note(self, issued_at: int, offset: float) -> None:
-        """Take note that something lies at ``offset`` which is not kept."""
+        """Note the offset of a message whose id is not stored."""
         number = issued_at // self._width
         bucket = self._buckets.get(number)
         if bucket is not None:
             bucket.lowest = min(bucket.lowest, offset)
             return
-        if number not in self._bare:
+        if number not in self._offsets_only:
             insort(self._numbers, number)
-        self._bare[number] = min(self._bare.get(number, inf), offset)
+        self._offsets_only[number] = min(self._offsets_only.get(number, inf), offset)
 
     @property
     def lowest(self) -> float:
-        """The lowest offset of all; infinity where nothing lies."""
-        return min([bucket.lowest for bucket in self._buckets.values()] + [*self._bare.values()], default=inf)
+        """The lowest offset of all messages; infinity without any."""
+        return min([bucket.lowest for bucket in self._buckets.values()] + [*self._offsets_only.values()], default=inf)
 
     def leave(self, floor: float) -> Counter[int] | None:
-        """Let slices go that lie below ``floor``; return how many ids that were of each owner, None if no slice was."""
+        """Drop slices below ``floor``; return how many ids of each owner were dropped, None if there was no slice."""
         numbers, over = self._numbers, 0
         if not numbers or (numbers[0] + 1) * self._width > floor:  # as nearly always
             return None
         gone = Counter[int]()
         while over < len(numbers) and (numbers[over] + 1) * self._width <= floor and gone.total() < AT_ONCE:
-            self._bare.pop(numbers[over], None)
+            self._offsets_only.pop(numbers[over], None)
             if numbers[over] in self._buckets:
                 gone += Counter(self._buckets.pop(numbers[over]).owners())
             over += 1
@@ -121,10 +121,10 @@ class Slices:
         return gone
 
     def let_go(self, floors: Mapping[int, float]) -> Iterator[tuple[int, Counter[int]]]:
-        """Let ids go that lie below the floors of their owners, slice by slice.
+        """Drop ids below the floors of their owners, slice by slice.
 
-        Tell for each slice how many ids were gone through, and how many left of each owner. Where the caller stops, the
-        next call goes on.
+        Yield for each slice how many ids were scanned, and how many of each owner were dropped. The next call resumes
+        where the caller stopped.
         """
         highest = max(floors.values(), default=-inf)
         for number in sorted(number for number in self._buckets if number >= self._next):
@@ -135,14 +135,14 @@ class Slices:
             owners = Counter(self._buckets[number].owners())
             gone = Counter({owner: count for owner, count in owners.items() if floors.get(owner, -inf) >= end})
             if len(gone) == len(owners):
-                self._bare[number] = self._buckets.pop(number).lowest
+                self._offsets_only[number] = self._buckets.pop(number).lowest
             elif gone:
                 self._buckets[number].drop({*gone})
             yield owners.total(), gone
         self._next = 0
 
     def holds_below(self, floor: float) -> bool:
-        """Return True if ids would leave with the slices below ``floor``."""
+        """Return True if ``leave(floor)`` would drop ids."""
         return bool(self._buckets) and (min(self._buckets) + 1) * self._width <= floor
 
     def owners(self) -> Counter[int]:
@@ -152,8 +152,8 @@ class Slices:
     def _bucket(self, number: int) -> Bucket:
         """Return a new bucket for a slice that has none."""
         bucket = self._buckets[number] = self._new_bucket()
-        if number in self._bare:
-            bucket.lowest = self._bare.pop(number)
+        if number in self._offsets_only:
+            bucket.lowest = self._offsets_only.pop(number)
         else:
             insort(self._numbers, number)
         return bucket

@@ -1,9 +1,9 @@
-"""What plug-ins and adapters build on: the ports, what crosses them, and the core that adapters drive.
+"""The interface for plug-ins and adapters: the ports, the types that they exchange, and the core that adapters drive.
 
-A plug-in implements one of the ports: ``KeySource``, ``SigningBackend``, ``ReplayStore`` (or ``SharedReplayStore``),
-``Quarantine``, ``TrustScore``, and registers a factory that takes its options and a ``Context``. An adapter turns what
-its client reads into a ``Message`` with its ``Position``, and carries out what ``Watchword.admit_many`` says.
-Everything else under ``watchword`` may change without a word.
+A plug-in implements one of the ports ``KeySource``, ``SigningBackend``, ``ReplayStore`` (or ``SharedReplayStore``),
+``Quarantine`` and ``TrustScore``, and registers a factory that takes its options and a ``Context``. An adapter turns
+what its client reads into ``Message`` objects with a ``Position``, and delivers or drops each according to the result
+of ``Watchword.admit_many``. Everything else under ``watchword`` may change without notice.
 """
 
 from watchword.agent import Delivered

@@ -1,4 +1,7 @@
-"""What operators say on the control log: one statement a message, as strict JSON (docs/control.md)."""
+"""Operators' statements on the control log: one per message, as strict JSON, built and parsed (docs/control.md).
+
+A statement's signature and its operator's authority are checked elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ _CHAIN: Final = frozenset({"s", "prev", "n"})
 
 
 class Verb(StrEnum):
-    """What may be said."""
+    """The verbs of statements."""
 
     KEY = "key"
     REVOKE = "revoke"
@@ -43,14 +46,14 @@ class Verb(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GiveKey:
-    """This key is known from now on. Its id is the default one, so that no id is used twice."""
+    """This key is trusted from now on. Its id is derived from its thumbprint, so that ids are unique."""
 
     key: VerificationKey
 
 
 @dataclass(frozen=True, slots=True)
 class Revoke:
-    """The public key of this RFC 7638 thumbprint is dead from ``at`` (seconds) on, whatever names it has."""
+    """The public key with this RFC 7638 thumbprint is revoked from ``at`` (seconds), whatever its ids or principals."""
 
     thumbprint: str
     at: int
@@ -58,7 +61,7 @@ class Revoke:
 
 @dataclass(frozen=True, slots=True)
 class Contain:
-    """Nothing of those that the pattern ``who`` matches is delivered, before ``until`` (seconds; None: for good)."""
+    """No message of a principal that matches ``who`` is delivered before ``until`` (seconds; None: for good)."""
 
     who: str
     until: int | None = None
@@ -67,7 +70,7 @@ class Contain:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The containment of exactly this text ends."""
+    """The containment with exactly this ``who`` ends."""
 
     who: str
 
@@ -76,8 +79,8 @@ class Release:
 class Head:
     """A heartbeat: nothing is withheld up to here.
 
-    ``of`` says how far whoever attends has heard others: principal and thumbprint of an operator's key, with a blank
-    between them, and the highest number of its chain.
+    ``of`` says how far the writer knows the chains of others: principal and thumbprint of an operator's key, separated
+    by a space, and the highest number of its chain.
     """
 
     of: tuple[tuple[str, int], ...] = ()
@@ -85,7 +88,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Said in words of a later version; it counts in its chain and means nothing here."""
+    """A verb of a later version; it is counted in its chain and has no effect here."""
 
     verb: str
 
@@ -93,7 +96,7 @@ class Unknown:
 Saying: TypeAlias = GiveKey | Revoke | Contain | Release | Head | Unknown
 
 Entry: TypeAlias = tuple[str, str]
-"""What statements are about that compete with one another: a kind, and a text within it."""
+"""What a statement is about: a kind, and a text within it. Statements on the same entry override one another."""
 
 _VERBS: Final[dict[type, Verb]] = {
     GiveKey: Verb.KEY, Revoke: Verb.REVOKE, Contain: Verb.CONTAIN, Release: Verb.RELEASE, Head: Verb.HEAD,
@@ -102,9 +105,9 @@ _VERBS: Final[dict[type, Verb]] = {
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """``number`` and ``previous`` chain what one operator's key says; by ``rank`` later words beat earlier ones.
+    """``number`` and ``previous`` chain the statements of one operator's key; a higher ``rank`` overrides a lower one.
 
-    ``previous`` is the digest of the statement before, and empty for the first.
+    ``previous`` is the digest of the previous statement, and empty for the first.
     """
 
     number: int
@@ -114,12 +117,12 @@ class Statement:
 
     @property
     def verb(self) -> str:
-        """The word for it."""
+        """The statement's verb."""
         return verb_of(self.saying)
 
     @property
     def entry(self) -> Entry | None:
-        """What it is about; None for what stands alone."""
+        """What the statement is about; None for heads and unknown verbs."""
         match self.saying:
             case GiveKey(key):
                 return "key", f"{key.principal} {thumbprint(key.public)}"
@@ -136,7 +139,7 @@ class Statement:
 
 
 def parse_statement(value: bytes) -> Statement:
-    """Read the value of a message; ValueError says what is wrong with it."""
+    """Parse the value of a message; ValueError says what is wrong with it."""
     if len(value) > MAX_BYTES:
         raise ValueError(f"{len(value)} bytes: a statement has at most {MAX_BYTES}")
     members = json_object(value)
@@ -151,12 +154,12 @@ def parse_statement(value: bytes) -> Statement:
     saying = _saying(verb, members[verb])
     statement = Statement(number, previous, rank, saying)
     if not isinstance(saying, Unknown) and (rank > 0) is not (statement.entry is not None):
-        raise ValueError('"n" is 1 or more; and 0 in a head')
+        raise ValueError('"n" is not 1 or more, or in a head not 0')
     return statement
 
 
 def verb_of(saying: Saying) -> str:
-    """Return the word for it."""
+    """Return the verb."""
     return saying.verb if isinstance(saying, Unknown) else _VERBS[type(saying)]
 
 
@@ -175,13 +178,13 @@ def _saying(verb: str, body: object) -> Saying:
             _exactly(body, {"thumbprint", "at"})
             dead = body["thumbprint"]
             if not (isinstance(dead, str) and _DIGEST.fullmatch(dead)):
-                raise ValueError('"thumbprint" is not one (RFC 7638, SHA-256)')
+                raise ValueError('"thumbprint" is not an RFC 7638 thumbprint (SHA-256)')
             return Revoke(dead, _whole(body["at"], "at", 0, _MAX_TIME))
         case Verb.CONTAIN:
             _exactly(body, {"who"}, {"until", "why"})
             until, why = body.get("until"), body.get("why", "")
             if not isinstance(why, str) or len(why) > MAX_WHY or not why.isprintable():
-                raise ValueError(f'"why" is text of at most {MAX_WHY} printable characters')
+                raise ValueError(f'"why" is not text of at most {MAX_WHY} printable characters')
             return Contain(_who(body), None if until is None else _whole(until, "until", 0, _MAX_TIME), why)
         case Verb.RELEASE:
             _exactly(body, {"who"})
@@ -190,7 +193,7 @@ def _saying(verb: str, body: object) -> Saying:
             _exactly(body, set(), {"of"})
             return Head(_chains(body.get("of", {})))
     if not _VERB.fullmatch(verb):
-        raise ValueError("the verb is none")
+        raise ValueError("the verb is not 1 to 32 of a-z and '_'")
     return Unknown(verb)
 
 
@@ -200,9 +203,9 @@ def _key(body: dict[str, object]) -> VerificationKey:
     except ConfigurationError as error:
         raise ValueError(str(error)) from None
     if key.key_id != thumbprint_id(key.public):
-        raise ValueError('"kid" is the first 16 characters of the thumbprint')
+        raise ValueError('"kid" is not the first 16 characters of the thumbprint')
     if key.revoked_at is not None:
-        raise ValueError('"revoked" has a statement of its own, revoke')
+        raise ValueError('"revoked" is not allowed here: use a revoke statement')
     return key
 
 
@@ -224,22 +227,20 @@ def _members_of(saying: Saying) -> dict[str, object]:
 
 def _chains(of: object) -> tuple[tuple[str, int], ...]:
     if not isinstance(of, dict) or not all(_CHAIN_OF.fullmatch(name) for name in of):
-        raise ValueError(
-            '"of" names operators\' keys, each as principal and thumbprint, with the number of a statement'
-        )
+        raise ValueError('"of" does not map operators\' keys ("principal thumbprint") to numbers of statements')
     return tuple((name, _whole(number, "of", 1, _MAX_NUMBER)) for name, number in of.items())
 
 
 def _who(body: dict[str, object]) -> str:
     who = body["who"]
     if not (isinstance(who, str) and is_principal_pattern(who)):
-        raise ValueError('"who" is a principal, in which "*" may stand for one part and a last "**" for the rest')
+        raise ValueError('"who" is not a principal, in which "*" may stand for one part and a final "**" for the rest')
     return who
 
 
-def _exactly(body: dict[str, object], needed: set[str], optional: set[str] = frozenset()) -> None:  # type: ignore[assignment]  # nobody adds to it
+def _exactly(body: dict[str, object], needed: set[str], optional: set[str] = frozenset()) -> None:  # type: ignore[assignment]  # it is not modified
     if not needed <= body.keys() <= needed | optional:
-        raise ValueError(f"has other members than {', '.join(sorted(needed | optional)) or 'none'}")
+        raise ValueError(f"the members must be {', '.join(sorted(needed | optional)) or 'none'}")
 
 
 def _whole(value: object, name: str, least: int, most: int) -> int:

@@ -1,4 +1,8 @@
-"""Messages of one sender that stand together in a run, and about which nothing is wrong: they are handled as one."""
+"""Consecutive messages of one sender in a native run that all passed checks 1 to 7, so that they are handled as one.
+
+It builds their replay entries and their VerifiedMessages in bulk; a ``Verification`` for each is made only when one of
+them must be treated separately. It needs a run of the native engine.
+"""
 
 from __future__ import annotations
 
@@ -18,41 +22,40 @@ if TYPE_CHECKING:
 
 _make_verified = seal_many()
 
-_FIRST_SIGHT: Final = False  # it is not delivered again
+_FIRST_SIGHT: Final = False  # the value of ``redelivered``
 
-NOBODYS: Final = -1
-"""The sender of a message that is with no run."""
+NO_SENDER: Final = -1
+"""The sender number of a message that is not in a run."""
 
 
 class Stretch:
-    """What passed checks 1 to 7 in a run, from ``begin`` to before ``end``.
+    """Messages ``begin`` to ``end`` (exclusive) of a run, all of one sender, which passed checks 1 to 7.
 
-    ``spoken`` is one of the sender's messages, which passed checks 1 to 5 and whose ``claim`` is like those of all;
-    ``keep`` is for how many seconds from its issue on an id must be remembered. Wherever one of them may fare otherwise
-    than the others, ``cases`` parts them. ``first`` tells whether the guard had none of them before, once it was asked.
-    Issue times are from ``least`` to ``most``; ``speaks`` tells whether the broker left them without a stamp, and is
-    None where it did some of them.
+    ``representative`` is one of the sender's messages, which passed checks 1 to 5 and has the common claims; an id must
+    be remembered for ``keep`` seconds from its issue. If their results may differ, ``cases`` separates them. ``first``
+    is True once the guard has answered that it knew none of them. Issue times range from ``least`` to ``most``.
+    ``speaks`` is True if the broker stamped none of them, False if it stamped all, and None otherwise.
     """
 
     __slots__ = (
-        "_messages", "_spoken", "begin", "claim", "common", "end", "first", "keep", "key", "least", "message", "most",
-        "passed", "request", "run", "speaks",
+        "_messages", "_representative", "begin", "claim", "common", "end", "first", "keep", "key", "least", "message",
+        "most", "passed", "request", "run", "speaks",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0917 - one caller
-        self, run: Run, begin: int, end: int, messages: Sequence[Message], spoken: Verification, keep: float
+        self, run: Run, begin: int, end: int, messages: Sequence[Message], representative: Verification, keep: float
     ) -> None:
         self._messages: Final = messages
-        self._spoken: Final = spoken
+        self._representative: Final = representative
         self.keep = keep
         self.run: Final = run
         self.begin: Final = begin
         self.end: Final = end
         self.message: Final = messages[begin]
-        self.common: Final = spoken.common
-        self.key: Final = spoken.key
-        self.request: Final = spoken.request
-        self.claim = spoken.claim
+        self.common: Final = representative.common
+        self.key: Final = representative.key
+        self.request: Final = representative.request
+        self.claim = representative.claim
         self.first = False
         self.least, self.most, self.passed, unstamped = run.bounds(begin, end)
         self.speaks = None if 0 < unstamped < end - begin else unstamped > 0
@@ -62,11 +65,11 @@ class Stretch:
 
     @property
     def channel(self) -> Channel:
-        """The channel by whose rules the sender may speak."""
+        """The channel whose rules apply: for answers, that of the request."""
         return self.message.channel if self.request is None else self.request.channel
 
     def entries(self, hashing: Hashing) -> Entries:
-        """Return what a guard keeps of each."""
+        """Return the guard's entry for each."""
         principal, log = hashing.number(self.key.principal), self.message.position
         return self.run.entries(
             self.begin, self.end, hashing.native, principal, 0 if log is None else hashing.number(log.log)
@@ -81,13 +84,13 @@ class Stretch:
         return self.run.digests(self.begin, self.end)
 
     def halves(self) -> list[Stretch]:
-        """Return them in two parts."""
+        """Return two stretches with half of the messages each."""
         middle = (self.begin + self.end) // 2
         bounds = (self.begin, middle), (middle, self.end)
-        return [Stretch(self.run, begin, end, self._messages, self._spoken, self.keep) for begin, end in bounds]
+        return [Stretch(self.run, begin, end, self._messages, self._representative, self.keep) for begin, end in bounds]
 
     def case(self, at: int) -> Verification:
-        """Return one of them by itself."""
+        """Return the verification of the message at this index."""
         case = Verification(self._messages[at])
         case.common, case.request, case.key, case.first = self.common, self.request, self.key, self.first
         case.read = case.keyed = case.signed = True
@@ -96,11 +99,11 @@ class Stretch:
         return case
 
     def cases(self) -> list[Verification]:
-        """Return all of them, each by itself."""
+        """Return a verification for each message."""
         return [self.case(at) for at in range(self.begin, self.end)]
 
     def accept(self) -> list[VerifiedMessage]:
-        """Return the verdict on each: every check has passed, and it was the first sight."""
+        """Return the VerifiedMessage of each; every check must have passed, at first sight."""
         common, key, channel = self.common, self.key, self.message.channel
         principal, key_id = key.principal, key.key_id.decode()
         request = None if common.request_id is None else common.request_id.hex()
@@ -117,27 +120,31 @@ class Stretch:
         )  # fmt: skip
 
 
-def speaks_for_all(case: Verification) -> bool:
-    """Tell whether nothing is wrong with a sender's first message, so that the others may stay with their run."""
+def is_representative(case: Verification) -> bool:
+    """Return True if nothing is wrong with a sender's first message, so that the others may stay in the run."""
     return case.verdict is None and case.ahead is None and case.common.algorithm == case.key.algorithm
 
 
 def cut(run: Run | None, at: int) -> None:
-    """Leave alone what stands at this index and behind it in a run, if there is one."""
+    """Exclude the messages from this index on from a run, if there is one."""
     if run is not None:
         run.cut(at)
 
 
 def in_order(
-    run: Run, messages: Sequence[Message], cases: dict[int, Verification], spoken: dict[int, Verification], keep: float
+    run: Run,
+    messages: Sequence[Message],
+    cases: dict[int, Verification],
+    representatives: dict[int, Verification],
+    keep: float,
 ) -> list[Verification | Stretch]:
-    """Return the cases and what stayed with the run, in the order of the messages."""
+    """Return the cases and the run's stretches, in the order of the messages."""
     units: dict[int, Verification | Stretch] = {**cases}
     for begin, end, sender in run.stretches():
-        units[begin] = Stretch(run, begin, end, messages, spoken[sender], keep)
+        units[begin] = Stretch(run, begin, end, messages, representatives[sender], keep)
     return [units[at] for at in sorted(units)]
 
 
 def parted(units: Iterable[Verification | Stretch]) -> list[Verification]:
-    """Return each message by itself."""
+    """Return a verification for each message."""
     return [case for unit in units for case in unit.cases()]

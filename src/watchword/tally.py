@@ -1,4 +1,4 @@
-"""Counts by channel, with a bounded number of names: subjects may be an attacker's choice, and each is a series."""
+"""Counts per channel for a bounded number of channels: an attacker may choose subjects, and each is a time series."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OTHER: Final = "_OTHER"
-"""What channels are called that have no name of their own here."""
+"""The name for all channels without their own."""
 
 MAX_CHANNELS: Final = 64
-"""With some 25 verdicts each they stay below the 2,000 series of a metric that OpenTelemetry's SDK keeps apart."""
+"""With some 25 verdicts each they stay below the 2,000 series per metric that OpenTelemetry's SDK allows."""
 
 
 class Tally:
     """Counts verdicts by channel.
 
-    The first ``MAX_CHANNELS`` have a name. A NATS subject gets its name by a message that verified there, for whoever
-    may publish below a subscription's wildcard could use the names up; a Kafka topic is the reader's own choice.
+    The first ``MAX_CHANNELS`` are counted by name. A NATS subject is named only after a message verified there, because
+    anyone who may publish under a subscription's wildcard could use the names up; a Kafka topic is the reader's choice.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Tally:
         counts[verdict] += count
 
     def counts(self) -> Iterator[tuple[str, str, str, int]]:
-        """Yield bus, name of the channel, verdict and count; another thread may ask."""
+        """Yield bus, channel name, verdict and count; another thread may call this."""
         for uri, counts in dict(self._named).items():
             bus, _, rest = uri.partition("://")
             for verdict, count in dict(counts).items():

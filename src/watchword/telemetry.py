@@ -1,4 +1,4 @@
-"""OpenTelemetry: metrics of agents, and who wrote a message on its span."""
+"""OpenTelemetry: metrics of agents, and the verified principal of a message as a span attribute."""
 
 from watchword.extras import told
 

@@ -1,10 +1,10 @@
-"""Tests without a broker: for those who write agents, plug-ins and adapters; never for production.
+"""Tools for testing agents, plug-ins and adapters without a broker; never for production.
 
-A handler's unit test takes what the handler is given from ``verified_msg`` or ``verified_record``. With
+``verified_msg`` and ``verified_record`` make the argument for a handler's unit test. With
 ``pytest_plugins = ["watchword.testing"]`` a test has the fixtures ``watchword_agent``, ``memory_bus`` and ``attacker``.
-``contracts`` holds the suites that a plug-in or an adapter of one's own must pass.
+``contracts`` has the test suites that your own plug-in or adapter must pass.
 
-(PYTEST_DONT_REWRITE: there is no assertion here, and a conftest.py may import this before it names it as a plug-in.)
+(PYTEST_DONT_REWRITE: there are no assertions here, and a conftest.py may import this before it names it as a plug-in.)
 """
 
 from watchword.extras import told

@@ -1,8 +1,9 @@
-"""Evidence against principals, and how much trust it leaves them (docs/trust.md).
+"""Evidence against principals, and the trust score that results from it (docs/trust.md).
 
-Anybody who can write to a bus can send a captured message again, hold it back, alter it, or copy it elsewhere. So a
-fact counts against a principal only if that principal alone can cause it: the message is authentic, was seen for the
-first time, and was found where it was signed for. The verifier sees to that; here facts become a score.
+Anyone who can write to a bus can resend a captured message, hold it back, alter it, or copy it elsewhere. So a fact
+counts against a principal only if only that principal can have caused it: the message is authentic, seen for the first
+time, and found where it was signed for. The verifier ensures that; this module turns facts into a score, and compares
+scores with the ``min_trust`` of rules. It stores nothing on disk.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ HALF_LIFE: Final = 3600.0
 """Seconds after which half of a demerit is forgiven."""
 
 PER_SECOND: Final = 0.1
-"""Demerits that all facts of one second add at most, and the first fact at once: a flood weighs no more."""
+"""The most demerits that the facts of one second add, and those of a first fact: a flood weighs no more than that."""
 
 MOST: Final = 5.0
-"""Demerits that one principal may have: its score never falls below 0.0067."""
+"""The most demerits of a principal: its score never falls below 0.0067."""
 
 LEAST: Final = 0.001
-"""Demerits below which a principal counts as one without any."""
+"""Demerits below which a principal counts as having none."""
 
 MAX_PRINCIPALS: Final = 100_000
 MAX_REPORTED: Final = 65_536
-"""Messages of which it is remembered that they were reported."""
+"""The most messages that are remembered as reported."""
 
 
 class Fact(StrEnum):
-    """What counts against a principal: three reasons for which its own message was rejected, and a handler's report."""
+    """What counts against a principal: three reasons for rejecting a message of its own, and a handler's report."""
 
     NOT_PERMITTED = "not_permitted"
     RATE_LIMITED = "rate_limited"
@@ -42,22 +43,22 @@ class Fact(StrEnum):
 
 
 class TrustScore(Protocol):
-    """Port: what facts make of the trust in a principal. It must neither raise nor wait; any thread may ask."""
+    """Port: turns facts into trust in a principal. It must neither raise nor wait; any thread may call it."""
 
     def add(self, principal: str, weight: float) -> None:
-        """Let a fact count against a principal; it weighs more than 0 and at most 1."""
+        """Count a fact against a principal; ``weight`` is more than 0 and at most 1."""
         ...
 
     def score(self, principal: str) -> float:
-        """Return the trust in a principal now, from 0 to 1; 1 where nothing counts against it."""
+        """Return the current trust in a principal, from 0 to 1; 1 if nothing counts against it."""
         ...
 
 
 class Demerits:
-    """The default TrustScore: ``exp(-demerits)``, where nothing but time takes demerits away.
+    """The default TrustScore: ``exp(-demerits)``; only time reduces demerits.
 
-    Good messages add nothing, so no volume of them makes up for anything. ``clock`` returns seconds since the epoch.
-    When it steps back, demerits stand still until it shows again what it showed at the latest fact.
+    Good messages have no effect, so no number of them makes up for a fact. ``clock`` returns seconds since the epoch.
+    If it steps back, demerits stay the same until it has caught up with the time of the latest fact.
     """
 
     def __init__(self, clock: Callable[[], float], *, max_principals: int = MAX_PRINCIPALS) -> None:
@@ -86,12 +87,12 @@ class Demerits:
         return exp(-left) if left >= LEAST else 1.0
 
     def held(self) -> dict[str, tuple[float, float]]:
-        """Return the demerits of each principal that has any, and the time at which it had them."""
+        """Return the demerits of each principal that has any, and the time as of which they are counted."""
         now = self._clock()
         return {name: one for name, one in list(self._held.items()) if _left(one, now) >= LEAST}
 
     def restore(self, held: Mapping[str, tuple[float, float]]) -> None:
-        """Take over what ``held`` returned earlier; of two the greater holds. A time that is ahead counts as now."""
+        """Restore what ``held`` returned earlier; the greater demerits count. A time in the future counts as now."""
         now = self._clock()
         for name, (demerits, at) in held.items():
             earlier = min(demerits, MOST), min(at, now)
@@ -101,23 +102,23 @@ class Demerits:
         self._keep(self._most, now)
 
     def _keep(self, most: int, now: float) -> None:
-        """Forget those with the smallest demerits; it takes a look at all, so many go at once."""
+        """Forget the principals with the least demerits; this scans all, so callers drop many at once."""
         by_size = sorted(self._held, key=lambda name: _left(self._held[name], now), reverse=True)
         for name in by_size[most:]:
             del self._held[name]
 
 
 def _left(held: tuple[float, float], now: float) -> float:
-    """Return what time has left of demerits."""
+    """Return what is left of demerits at ``now``."""
     demerits, at = held
     return demerits * exp2(max(0.0, now - at) / -HALF_LIFE)
 
 
 class Trust:
-    """The facts that this process saw, the score that they make, and who is kept out by it.
+    """The facts that this process saw, their score, and the principals that it keeps out.
 
-    A principal whose score falls below a bar (the ``min_trust`` of a rule) stays out until the score has passed halfway
-    from the bar back to 1: otherwise it would come and go with each message. ``changed`` is called after each fact.
+    A principal whose score falls below a bar (the ``min_trust`` of a rule) is kept out until the score is halfway from
+    the bar back to 1: otherwise it would go in and out with each message. ``changed`` is called after each change.
     """
 
     def __init__(self, score: TrustScore) -> None:
@@ -129,7 +130,7 @@ class Trust:
         self._listens = True
 
     def note(self, principal: str, fact: Fact, *, weight: float = 1.0, bars: Iterable[float] = ()) -> None:
-        """Let a fact count, and keep the principal out where that brings it below one of its ``bars``."""
+        """Count a fact, and keep the principal out if its score falls below one of its ``bars``."""
         if not self._listens:
             return
         self.score.add(principal, weight)
@@ -144,7 +145,7 @@ class Trust:
         self.changed()
 
     def note_report(self, principal: str, message_id: str, *, weight: float, bars: Iterable[float] = ()) -> bool:
-        """Let the report of a message count; False if that message was reported before."""
+        """Count the report of a message; return False if that message was reported before."""
         message = principal, message_id
         if message in self._reported:
             return False
@@ -155,9 +156,9 @@ class Trust:
         return True
 
     def admits(self, principal: str, bar: float) -> bool:
-        """Return True if the trust in a principal is enough for a bar."""
+        """Return True if a principal has enough trust for a bar."""
         out = self._out.get(principal, frozenset())
-        # A bar that was raised meanwhile keeps out whoever the lower one kept out.
+        # A principal that a lower bar keeps out is kept out by a raised one too.
         is_out = any(one <= bar for one in out)
         is_enough = self.score.score(principal) >= ((1.0 + bar) / 2 if is_out else bar)
         if is_enough and is_out:
@@ -174,7 +175,7 @@ class Trust:
         self.changed()
 
     def evidence(self) -> dict[str, tuple[float, dict[str, int]]]:
-        """Return the score of each principal against which something counts, and how often each fact was seen."""
+        """Return the score of each principal that has evidence against it, and how often each fact was seen."""
         names = dict.fromkeys(list(self._counts))
         if isinstance(self.score, Demerits):
             names |= dict.fromkeys(self.score.held())
@@ -182,16 +183,16 @@ class Trust:
         return {name: (score, dict(self._counts.get(name, ()))) for name, score in scores.items() if score < 1.0}
 
     def kept_out(self) -> dict[str, tuple[float, ...]]:
-        """Return the bars below which principals were, and halfway above which they have not been since."""
+        """Return the bars that keep each principal out: its score fell below them and has not recovered halfway."""
         return {name: tuple(sorted(bars)) for name, bars in list(self._out.items())}
 
     def restore(self, kept_out: Mapping[str, Iterable[float]]) -> None:
-        """Keep out whom ``kept_out`` named earlier."""
+        """Restore what ``kept_out`` returned earlier."""
         for name, bars in kept_out.items():
             self._out[name] = self._out.get(name, frozenset()).union(bars)
 
     def onlooker(self) -> Trust:
-        """Return what judges by the same trust and adds nothing to it: for messages that are judged once more."""
+        """Return a Trust with the same state that counts no facts: for messages that are judged a second time."""
         other = Trust(self.score)
         other._out = self._out
         other._listens = False

@@ -1,4 +1,4 @@
-"""Long work in pieces: between two of them the event loop goes round, whichever one it is."""
+"""Lets long work give the event loop turns, whichever event loop it is."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ if TYPE_CHECKING:
 
 @coroutine
 def others_turn() -> Generator[None]:
-    """Let all else that is ready run first: what asyncio.sleep(0) does, for a core that knows no event loop."""
+    """Let all other ready tasks run first: asyncio.sleep(0) for a core that does not know the event loop."""
     yield

@@ -1,6 +1,7 @@
-"""What passed without a verdict where a shared store keeps the ids, as far as this one process was given it.
+"""Messages that this process passed over without a verdict, where a shared store has the ids.
 
-Nobody verified it, so nothing is written into the store, which a stranger could fill or load so (docs/stores.md).
+They were not verified, so the store is not told of them: otherwise a stranger could fill or overload it
+(docs/stores.md). They are remembered in this process only, in bounded memory.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
     from watchword.replay import Claim, Place
 
 MOST: Final = 1 << 14
-"""Messages of all readers; they take some 400 bytes each."""
+"""The most messages of all readers; each takes some 400 bytes."""
 
 
 class Unjudged:
-    """Claims that passed without a verdict, by reader and digest, for as long as a store would keep them.
+    """Claims passed over without a verdict, by reader and digest, for as long as a store would keep them.
 
-    Beyond MOST the floor of the key rises instead: what it signed up to then counts as seen. ``clock`` is in seconds
+    Beyond MOST, the key's floor rises instead: all that it signed up to then counts as seen. ``clock`` is in seconds
     since the epoch.
     """
 
@@ -33,9 +34,9 @@ class Unjudged:
         self._proven = ProvenKeys()
 
     def remember(self, claim: Claim) -> None:
-        """Remember a message that passes without a verdict; of several with the same claims the first."""
+        """Remember a message that is passed over without a verdict; of several with the same claims, the first."""
         now = self._clock()
-        # In order of arrival, so the oldest come first; one that outstays its neighbours only delays their leaving.
+        # In order of arrival, so the oldest come first; one that must be kept longer only delays those after it.
         while self._claims and self._claims[first := next(iter(self._claims))][1] < now:
             del self._claims[first]
         known = claim.reader, claim.digest
@@ -47,7 +48,7 @@ class Unjudged:
                 floors.rise((claim.principal, claim.key_id), claim.issued_at)
 
     def admission(self, claim: Claim) -> Admission | None:
-        """Return what speaks against a verified message; None where the store has to say."""
+        """Return why a verified message must not be delivered; None if that is for the store to decide."""
         if self._claims and (known := self._claims.get((claim.reader, claim.digest))) is not None:
             return None if claim.place is not None and claim.place == known[0] else Admission.REPLAYED
         floors = self._floors.get(claim.reader)

@@ -1,4 +1,8 @@
-"""From a message to what is signed of it: checked, numbered, dated, and written as claims."""
+"""Builds a message's claims, the bytes that are signed: checks the message, adds an id and an issue time, and encodes.
+
+It is the step before signing: it takes channel, value, key, headers and options, and returns an ``UnsignedEnvelope`` or
+raises SigningError. It holds no key; ``signer`` signs the claims.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from watchword import engine
 from watchword.encoding import Layout, characters, encode_pairs, may_be_kept, metadata_digest, value_digest
-from watchword.envelope import ID_BYTES, MAX_ENVELOPE_BYTES, MAX_ENVELOPE_CHARACTERS, is_envelope_name
+from watchword.envelope import ID_BYTES, is_envelope_name
 from watchword.errors import SigningError
 from watchword.message import MAX_HEADER_BYTES, MAX_HEADERS, SERVERS_SUBJECTS, is_principal, is_subject
 
@@ -19,20 +23,19 @@ if TYPE_CHECKING:
 
     from watchword.message import Channel, Header, Message
 
-_ROOM: Final = MAX_HEADER_BYTES - MAX_ENVELOPE_CHARACTERS
 _MOST: Final = MAX_HEADERS - 24
-"""Headers at signing; the envelope, the bus and tracing libraries add some on the way."""
+"""The most headers at signing; the envelope, the bus and tracing libraries add some later."""
 
 _MAX_ROUTES: Final = 1024
-_NATS_NAME: Final = re.compile(r"[!-9;-~]+")  # printable ASCII without blank and colon
-_NATS_VALUE: Final = re.compile(rb"(?:[!-~](?:[ -~]*[!-~])?)?")  # printable ASCII, no blank at its ends
+_NATS_NAME: Final = re.compile(r"[!-9;-~]+")  # printable ASCII without space and colon
+_NATS_VALUE: Final = re.compile(rb"(?:[!-~](?:[ -~]*[!-~])?)?")  # printable ASCII, no outer spaces
 
 
 Draft: TypeAlias = tuple[bytes, bytes, int]
-"""Claims, id, and time of issue."""
+"""Claims, id, and issue time."""
 
 _Name: TypeAlias = tuple[str, int | None, str | None, tuple[str, ...]]
-"""Of a route: channel, partition, recipient, and header names."""
+"""The name of a route: channel, partition, recipient, and header names."""
 
 
 def _name_of(channel: Channel, partition: int | None, recipient: str | None, headers: tuple[Header, ...]) -> _Name:
@@ -40,9 +43,10 @@ def _name_of(channel: Channel, partition: int | None, recipient: str | None, hea
 
 
 class _Route:
-    """What messages with the same destination and header names have in common, as checked."""
+    """The checked common parts of messages with the same destination and header names."""
 
-    def __init__(self, layout: Layout, covered: frozenset[str], names_size: int, *, nats: bool) -> None:
+    def __init__(self, layout: Layout, covered: frozenset[str], names_size: int, room: int, *, nats: bool) -> None:
+        self._room = room
         self.layout: Final = layout
         self.covered: Final = covered
         self._names_size = names_size
@@ -51,19 +55,19 @@ class _Route:
         self.native: Final = None if native is None else native.Layout(*layout.parts)
 
     def pairs(self, headers: Sequence[Header]) -> bytes:
-        """Return the covered headers as they are digested; SigningError for values that the bus would not carry."""
+        """Return the covered headers as they are digested; SigningError if the bus would not carry a value."""
         size = self._names_size + sum([len(value) for _, value in headers if value is not None])
-        if size > _ROOM:
-            raise SigningError(f"headers of {size} bytes: at most {_ROOM}")
+        if size > self._room:
+            raise SigningError(f"headers of {size} bytes: at most {self._room}")
         if self._nats:
             _check_nats_values(headers)
         return encode_pairs([header for header in headers if header[0] in self.covered])
 
 
 class _Way(NamedTuple):
-    """Messages that go one way with the same headers: all that is checked of them but key and value.
+    """The checked common parts of messages with the same destination and headers: all but key and value.
 
-    ``largest`` has the most characters of an envelope, by what of key and value is absent, once it is known.
+    ``largest`` has the largest envelope in characters, by which of key and value are absent; 0 if not known yet.
     """
 
     channel: Channel
@@ -80,8 +84,8 @@ class _Way(NamedTuple):
         return self.route.layout.claims(message_id, issued_at, metadata, value_digest(value), *more)
 
     def written(self, envelopes: Sequence[UnsignedEnvelope]) -> tuple[list[bytes], bytes]:
-        """Write the claims of messages; return them and the ids, 16 bytes each."""
-        # From the kernel each time: a forked or cloned process draws its own (A37).
+        """Return the claims of messages, and their ids, 16 bytes each."""
+        # Random bytes from the kernel each time, so that a forked or cloned process gets its own (A37).
         ids = os.urandom(ID_BYTES * len(envelopes))
         keys, values = [one.key for one in envelopes], [one.value for one in envelopes]
         times = [one.issued_at for one in envelopes]
@@ -95,9 +99,9 @@ def _parted(ids: bytes) -> list[bytes]:
 
 
 class UnsignedEnvelope:
-    """A message, complete and checked, that waits for a signature; its claims are written with those of its like.
+    """A complete, checked message that waits for its signature; its claims are encoded together with similar ones.
 
-    ``largest`` is the most characters that the envelope will have, alone or in a batch. ``issued_at`` is in whole
+    ``largest`` is the most characters that the envelope can have, alone or in a batch. ``issued_at`` is in whole
     seconds since the epoch, as it is signed; ``moment`` is the same time with its fraction.
     """
 
@@ -116,7 +120,7 @@ class UnsignedEnvelope:
 
     @property
     def draft(self) -> Draft:
-        """Claims, id and time of issue, which stay the same from now on."""
+        """The claims, id and issue time; the same at each access."""
         if self.written is None:
             (claims,), message_id = self._way.written((self,))
             self.written = claims, message_id, self.issued_at
@@ -129,12 +133,12 @@ class UnsignedEnvelope:
 
     @property
     def way(self) -> _Way | None:
-        """The way of a message whose claims are not written yet."""
+        """The common parts, if the claims are not encoded yet; else None."""
         return self._way if self.written is None else None
 
 
 def drafts_of(envelopes: Sequence[UnsignedEnvelope]) -> list[Draft]:
-    """Return the draft of each; the claims of those that stand together and go one way are written at once."""
+    """Return the draft of each; claims of consecutive messages with the same common parts are encoded together."""
     if len(envelopes) == 1:
         return [envelopes[0].draft]
     drafts: list[Draft] = []
@@ -152,9 +156,9 @@ _way_of = attrgetter("way")
 
 
 class ClaimsBuilder:
-    """Builds claims of one principal in one realm; what was checked for one message is not checked again for its like.
+    """Builds the claims of one principal in one realm; parts checked for one message are not checked for similar ones.
 
-    ``overhead`` is how many bytes an envelope has at most beside its claims.
+    ``overhead`` is the most bytes that an envelope has besides its claims, ``most`` the most in all.
     """
 
     def __init__(
@@ -165,16 +169,18 @@ class ClaimsBuilder:
         clock: Callable[[], float],
         uncovered: frozenset[str],
         overhead: int,
+        most: int,
     ) -> None:
         self._principal = principal
         self._realm = realm
         self._clock = clock
         self._uncovered = uncovered
         self._overhead = overhead
+        self._most = most
         self._routes: dict[_Name, _Route] = {}
         self._last: _Way | None = None
         self.held: str | None = None
-        """Why nothing is signed for now, if that is so."""
+        """Why signing is suspended; None if it is not."""
 
     def prepare(  # noqa: PLR0917 - for each message
         self,
@@ -191,8 +197,8 @@ class ClaimsBuilder:
         """Return the unsigned envelope of a message with these parts; options and errors as for ``Signer.prepare``."""
         if self.held is not None:
             raise SigningError(self.held)
-        if partition is not None and type(partition) is not int:  # no bool, which is equal to a partition that is known
-            raise SigningError(f"partition {partition} is none")
+        if partition is not None and type(partition) is not int:  # not bool, which equals the partitions 0 and 1
+            raise SigningError(f"partition {partition!r}: write a whole number from 0")
         last = self._last
         if (
             last is not None
@@ -213,14 +219,14 @@ class ClaimsBuilder:
             message_id, issued_at = os.urandom(ID_BYTES), int(moment)
             claims = way.claims(message_id, issued_at, key, value, expires_at, in_reply_to, reply_to)
             draft, largest = (claims, message_id, issued_at), self._checked_size(claims)
-        if way is not last:  # only now: names that fit no envelope are not kept
+        if way is not last:  # only now, so that names that do not fit in an envelope are not cached
             self._keep(way)
         return UnsignedEnvelope(way, key, value, moment, largest, draft)
 
     def alike(self, messages: list[Message], begin: int, recipient: str | None) -> list[Draft]:
         """Return the drafts of messages from ``begin`` on, as many as are like the one before, which was prepared.
 
-        None are where the Python engine prepares each by itself.
+        The list is empty where the Python engine prepares each separately.
         """
         like, way = messages[begin - 1], self._last
         if begin == len(messages) or way is None or way.route.native is None or like.reply_to is not None:
@@ -233,7 +239,7 @@ class ClaimsBuilder:
         return [(claims, one, issued_at) for claims, one in zip(drafts, _parted(ids), strict=False)]
 
     def _way(self, channel: Channel, headers: tuple[Header, ...], partition: int | None, recipient: str | None) -> _Way:
-        """Check all but key and value."""
+        """Check everything except key and value."""
         if channel.realm != self._realm:
             raise SigningError(f"channel {channel}: this signer signs for realm {self._realm!r}")
         _check_recipient(recipient)
@@ -257,18 +263,16 @@ class ClaimsBuilder:
 
     def _checked_size(self, claims: bytes) -> int:
         largest = characters(len(claims) + self._overhead)
-        if largest > MAX_ENVELOPE_CHARACTERS:
-            raise SigningError(
-                f"envelope over {MAX_ENVELOPE_BYTES} bytes: use fewer or shorter header and channel names"
-            )
+        if largest > characters(self._most):
+            raise SigningError(f"envelope over {self._most} bytes: use fewer or shorter header and channel names")
         return largest
 
     def _new_route(
         self, channel: Channel, headers: tuple[Header, ...], partition: int | None, recipient: str | None
     ) -> _Route:
-        """Check what all messages that go this way have in common."""
+        """Check the common parts of messages with this destination and these header names."""
         if partition is not None and not 0 <= partition < 1 << 31:
-            raise SigningError(f"partition {partition} is none")
+            raise SigningError(f"partition {partition}: write a whole number from 0")
         channel.check_signable()
         if recipient is not None and not is_principal(recipient):
             raise SigningError(f"recipient {recipient[:128]!r} is not a principal")
@@ -276,13 +280,11 @@ class ClaimsBuilder:
             raise SigningError(f"{len(headers)} headers: at most {_MOST}")
         names = [name for name, _ in headers]
         if any(map(is_envelope_name, names)):
-            raise SigningError(
-                "the message bears an envelope already: sign it once, and forward only what you received"
-            )
+            raise SigningError("the message has an envelope already: sign it only once, or forward it as received")
         try:
             size = sum(len(name.encode()) for name in names)
         except UnicodeEncodeError:
-            raise SigningError("header name that is not Unicode text") from None
+            raise SigningError("a header name is not valid Unicode: remove lone surrogates") from None
         nats = channel.scheme == "nats"
         if nats:
             _check_nats_names(names)
@@ -294,11 +296,11 @@ class ClaimsBuilder:
             covered=sorted(covered, key=str.encode),
             partition=partition,
         )
-        return _Route(layout, covered, size, nats=nats)
+        return _Route(layout, covered, size, MAX_HEADER_BYTES - characters(self._most), nats=nats)
 
 
 def _check_recipient(recipient: object) -> None:
-    """Refuse what is no text; whether it may be a principal is looked at once for each."""
+    """Refuse a recipient that is not text; whether it is a principal is checked once per route."""
     if recipient is not None and not isinstance(recipient, str):
         raise SigningError(
             f"recipient of type {type(recipient).__name__}: write the principal that the message is meant for, as"
@@ -307,7 +309,7 @@ def _check_recipient(recipient: object) -> None:
 
 
 def _check_request(in_reply_to: object, reply_to: object) -> None:
-    """Refuse what cannot be a request's id, or where answers cannot go."""
+    """Refuse an invalid request id, or a reply subject on which answers cannot be sent."""
     if in_reply_to is not None and (type(in_reply_to) is not bytes or len(in_reply_to) != ID_BYTES):
         given = f"{len(in_reply_to)} bytes" if type(in_reply_to) is bytes else f"type {type(in_reply_to).__name__}"
         raise SigningError(f"in_reply_to of {given}: give the request's id, {ID_BYTES} bytes")
@@ -322,29 +324,31 @@ def _check_request(in_reply_to: object, reply_to: object) -> None:
 
 
 def _check_expiry(expires_at: object, now: float) -> None:
-    """Refuse an end that is no time, or has passed: every reader would call the message malformed or expired."""
+    """Refuse an expiry that is not a time or has passed: every reader would reject the message."""
     if expires_at is None:
         return
     remedy = "write whole seconds since the epoch, as int(time.time()) + 60"
-    if type(expires_at) is not int or not 0 <= expires_at < 1 << 33:  # no float, as time.time() + 60, and no bool
+    if type(expires_at) is not int or not 0 <= expires_at < 1 << 33:  # not a float such as time.time() + 60, not a bool
         raise SigningError(f"expires_at {expires_at!r}: {remedy}")
     if expires_at <= now:
         raise SigningError(
-            f"expires_at {expires_at}: that was {now - expires_at:.0f} s ago, so no reader would take it; {remedy}"
+            f"expires_at {expires_at}: that was {now - expires_at:.0f} s ago, so no reader would accept it; {remedy}"
         )
 
 
 def _check_nats_names(names: list[str]) -> None:
-    """Refuse headers that the bus or a client would change on the way; they could not verify at the other end."""
+    """Refuse header names that the bus or a client would change, so that the message could not verify."""
     if len(set(names)) != len(names):
-        raise SigningError("a header twice: NATS clients keep only the last, so join the values")
+        raise SigningError("a header occurs twice: NATS clients keep only the last, so join the values")
     for name in names:
         if not _NATS_NAME.fullmatch(name):
-            raise SigningError(f"header name {name[:64]!r}: NATS carries printable ASCII without blanks and ':'")
+            raise SigningError(f"header name {name[:64]!r}: NATS carries printable ASCII without spaces and ':'")
 
 
 def _check_nats_values(headers: Sequence[Header]) -> None:
     """Refuse header values that the bus would change."""
     for name, value in headers:
         if value is None or not _NATS_VALUE.fullmatch(value):
-            raise SigningError(f"value of header {name!r}: NATS carries printable ASCII without blanks at its ends")
+            raise SigningError(
+                f"value of header {name!r}: NATS carries printable ASCII without leading or trailing spaces"
+            )

@@ -1,6 +1,6 @@
-"""A message and its verdict as JSON: one shape for the command line, the test vectors and other implementations.
+"""Messages and verdicts as JSON: one format for the command line, the test vectors and other implementations.
 
-Bytes are standard base64 with padding. Unknown fields are refused, and so is whatever ``strict`` refuses.
+Bytes are in standard base64 with padding. Unknown fields are refused, and so is everything that ``strict`` refuses.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _PAIR: Final = 2
 
 
 def message_from_json(line: str | bytes) -> Message:
-    """Read one message; ValueError says which field is wrong and what to write.
+    """Parse one message; ValueError says which field is wrong and what to write.
 
-    ``channel`` is needed; what else is left out is absent, like null. ``offset`` gives the position, whose log is
-    ``topic/partition`` on Kafka and nameless elsewhere. ``appended_at`` and ``created_at`` (Kafka's ``CreateTime``) are
-    seconds, ``appended_between`` is a list of two, the first of which may be null. ``delivered_by`` is a list of stream
-    and consumer.
+    ``channel`` is required; other fields may be left out, which is the same as null. ``offset`` gives the position; its
+    log is ``topic/partition`` on Kafka and an empty string elsewhere. ``appended_at`` and ``created_at`` (Kafka's
+    ``CreateTime``) are in seconds; ``appended_between`` is a list of two times, the first of which may be null.
+    ``delivered_by`` is a list of stream and consumer.
     """
     return message_from_members(json_object(line))
 
 
 def message_from_members(members: Mapping[str, object]) -> Message:
-    """Make a message of the members of a JSON object; ValueError as ``message_from_json``."""
+    """Make a message from the members of a JSON object; ValueError as for ``message_from_json``."""
     unknown = sorted(members.keys() - _FIELDS)
     if unknown:
         raise ValueError(f"unknown field {unknown[0][:64]!r}: use {', '.join(sorted(_FIELDS))}")
@@ -68,7 +68,7 @@ def message_from_members(members: Mapping[str, object]) -> Message:
 def message_to_json(message: Message, *more: Header) -> dict[str, object]:
     """Return the JSON members of ``message``, with ``more`` headers after its own.
 
-    Offset, times and ``delivered_by`` are left out where the bus gave none.
+    Offset, times and ``delivered_by`` are left out if the message has none.
     """
     optional = {
         "offset": None if message.position is None else message.position.offset,
@@ -89,7 +89,7 @@ def message_to_json(message: Message, *more: Header) -> dict[str, object]:
 
 
 def verdict_to_json(verdict: VerifiedMessage | Rejected | Unavailable) -> dict[str, object]:
-    """Return the JSON members of a verdict; of a rejection only the reason, for all else in it is unverified."""
+    """Return the JSON members of a verdict; of a rejection only the reason, because the rest is unverified."""
     if isinstance(verdict, Rejected):
         return {"verdict": "rejected", "reason": str(verdict.reason)}
     if isinstance(verdict, Unavailable):

@@ -27,7 +27,12 @@ min_trust = 0.5
 """
 
 
-@pytest.fixture(params=["nats", pytest.param("kafka", marks=pytest.mark.needs_kafka("topic_ids"))])
+@pytest.fixture(
+    params=[
+        pytest.param("nats", marks=pytest.mark.broker),
+        pytest.param("kafka", marks=[pytest.mark.broker, pytest.mark.needs_kafka("topic_ids")]),
+    ]
+)
 def broker(request: pytest.FixtureRequest) -> Broker:
     """Give a broker of each bus."""
     found: Broker = request.getfixturevalue(f"{request.param}_broker")

@@ -24,7 +24,7 @@ class Host(Protocol):
         ...
 
     def running(self) -> bool:
-        """Tell whether the broker lives (frozen counts)."""
+        """Return True if the broker lives (frozen counts)."""
         ...
 
     def pause(self) -> None:

@@ -25,7 +25,7 @@ class Process:
         return (self._directory / "broker.log").read_text(errors="replace")
 
     def running(self) -> bool:
-        """Tell whether the process has not ended."""
+        """Return True if the process is running."""
         return self._child.poll() is None
 
     def pause(self) -> None:

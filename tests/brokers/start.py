@@ -18,7 +18,7 @@ STAND_INS: Mapping[Bus, Sequence[Way]] = {"kafka": [kafka.embedded], "nats": [],
 
 
 def start(bus: Bus, directory: Path, *, required: bool) -> tuple[Broker, list[str]]:
-    """Start the best broker to be had; return it with the reasons why better ways were passed over.
+    """Start the best broker available; return it with the reasons why better ways were passed over.
 
     `required` admits no stand-in. Raises `NotHereError` when nothing is left.
     """
@@ -29,4 +29,4 @@ def start(bus: Bus, directory: Path, *, required: bool) -> tuple[Broker, list[st
         except (NotHereError, OSError) as error:
             if way.__name__ != "address_given":
                 undetermined.append(f"{bus}: no {way.__name__}: {error}")
-    raise NotHereError("\n".join([f"no {bus} broker can be had here", *undetermined]))
+    raise NotHereError("\n".join([f"no {bus} broker is available here", *undetermined]))

@@ -167,7 +167,7 @@ def test_what_a_stream_has_lost_is_excused_by_when_it_did(tmp_path: Path) -> Non
 
 
 def test_what_is_stale_behind_a_cut_is_excused_for_the_skew_only(tmp_path: Path) -> None:
-    """A reader that begins anew where a stream was cut cannot believe what was issued by then, but what came later."""
+    """A reader that starts over where a stream was cut cannot believe what was issued by then, but what came later."""
     refused: Rows = [("a", "0@0", "stale", "", "9")]
     for sent, lost in {"8": 0, "11": 1}.items():
         files: dict[str, Rows] = {

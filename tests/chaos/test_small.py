@@ -30,6 +30,7 @@ def processes_that_count_no_lines(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+@pytest.mark.broker
 @pytest.mark.parametrize(
     "scenario",
     [

@@ -2,7 +2,7 @@
 
 Each input is a world and a few calls to its verifier with runs of messages: honest ones in trees and alone, on both
 buses and as a client's records, and such ones changed in their bytes, their CBOR, their headers or what surrounds them,
-most of them signed anew after the change. Or it is messages to be signed. An input comes of one seed and is played
+most of them signed again after the change. Or it is messages to be signed. An input comes of one seed and is played
 twice. Seeds that once differed stand in ``seeds.txt``, and are played by ``tests/properties/test_engines.py``; a seed
 is worth something only while ``inputs.py`` and ``shapes.py`` make the same of it.
 

@@ -114,7 +114,7 @@ class Input:
         self.principal = self.mostly(BOB, None, MALLORY)
 
     def is_odd(self) -> bool:
-        """Tell whether something is unusual."""
+        """Return True if something is unusual."""
         return self.random.random() < self.odd
 
     def mostly(self, usual: T, *others: T) -> T:

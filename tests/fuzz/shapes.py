@@ -1,4 +1,4 @@
-"""Envelopes taken apart into CBOR items, changed in one of them, and put together again, signed anew or not.
+"""Envelopes taken apart into CBOR items, changed in one of them, and put together again, signed again or not.
 
 It reads and writes what no encoder would: heads that are longer than need be, counts that are wrong, items of another
 kind, text that is no UTF-8.
@@ -90,7 +90,7 @@ def read(raw: bytes, at: int = 0) -> tuple[Item, int]:
 
 
 def changed(random: Random, raw: bytes, keys: Sequence[SigningKey]) -> bytes:
-    """Return an envelope with one or two items otherwise, in most cases signed anew by the key that it names."""
+    """Return an envelope with one or two items otherwise, in most cases signed again by the key that it names."""
     try:
         parts = [*_parts(raw)]
     except (ValueError, IndexError):

@@ -13,7 +13,7 @@ from benchmarks.stages import engines, kinds
 from tests.brokers.broker import Broker
 from watchword import engine
 
-PARTS = ("core", "peers", "buses", "memory", "stores", "scaling", "ready", "starts")
+PARTS = ("core", "algorithms", "peers", "buses", "memory", "stores", "scaling", "ready", "starts")
 ON_A_BUS = (
     "kafka_produce_signed_over_plain",
     "kafka_consume_verified_over_plain",

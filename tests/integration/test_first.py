@@ -34,9 +34,7 @@ def test_the_first_example_passes_no_argument_over(tmp_path: Path, bus: str) -> 
     command = [sys.executable, "-m", f"watchword_adapters.first.{bus}", "--servers", "localhost"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - ours
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
-    assert (
-        f"takes no arguments: for a {'server' if bus == 'nats' else 'broker'} of yours, watchword init" in ended.stderr
-    )
+    assert f"takes no arguments: for your own {'server' if bus == 'nats' else 'broker'}, watchword init" in ended.stderr
 
 
 def test_the_first_example_on_a_nats_server_of_ones_own(tmp_path: Path, nats_url: str) -> None:

@@ -29,7 +29,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_newcomer_sees_a_verified_message_after_three_commands(
     wheel: Path, tmp_path: Path, bus: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In an empty folder, with a fresh Python, a minute after the installation, without any broker of one's own."""
+    """In an empty folder, with a fresh Python, a minute after the installation, without a broker to connect to."""
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True, timeout=120)  # noqa: S603 - ours
     folder = tmp_path / "folder"
     folder.mkdir()

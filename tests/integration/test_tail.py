@@ -149,7 +149,7 @@ async def test_a_work_queue_is_left_alone(nats_url: str, make_stream: MakeStream
     for name in (stream, unique("none")):
         with tailing(
             f"nats://prod/{subject}", "--servers", nats_url, "--stream", name,
-            expect=b"leave --stream out to read along on the subject\n",
+            expect=b"omit --stream to follow the subject\n",
         ) as process:  # fmt: skip
             code, lines = await asyncio.to_thread(ended, process)
             assert (code, lines) == (2, [])

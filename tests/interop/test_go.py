@@ -42,7 +42,7 @@ def go() -> str:
         pytest.skip("Go is not installed")
     got = subprocess.run([found, "mod", "download"], cwd=FOLDER, capture_output=True, text=True, check=False)  # noqa: S603
     if got.returncode:
-        pytest.skip(f"Go's modules cannot be had: {got.stderr.strip()}")
+        pytest.skip(f"Go's modules are not available: {got.stderr.strip()}")
     return found
 
 
@@ -199,7 +199,7 @@ async def test_python_verifies_what_go_signed_on_kafka(
 async def test_go_verifies_what_python_signed_on_kafka(
     pair: Pair, kafka_bootstrap: str, make_topic: MakeTopic, timestamps: TimestampType, count: int
 ) -> None:
-    """As above, the other way round; a message for somebody else comes last, and is none for Go."""
+    """As above, the other way round; a message for somebody else comes last, and Go must not take it."""
     topic = await make_topic(timestamp_type=timestamps)
     values = VALUES[:count]
     headers: list[tuple[str, Any]] = [("a", b"1"), ("é", None), ("a", b"")]
@@ -249,7 +249,7 @@ async def test_python_verifies_what_go_signed_on_nats(pair: Pair, nats_url: str,
 
 @pytest.mark.parametrize("count", [DIRECT, TREE])
 async def test_go_verifies_what_python_signed_on_nats(pair: Pair, nats_url: str, unique: Unique, count: int) -> None:
-    """As above, the other way round; a message for somebody else comes last, and is none for Go."""
+    """As above, the other way round; a message for somebody else comes last, and Go must not take it."""
     subject = unique("tasks")
     values = [value or b"" for value in VALUES[:count]]
     channel = f"nats://prod/{subject}"
@@ -272,6 +272,34 @@ async def test_go_verifies_what_python_signed_on_nats(pair: Pair, nats_url: str,
     assert {one["verdict"]["ReplyTo"] for one in got} == {"answers.here"}
     assert [one["verdict"]["Headers"] for one in got] == [[["A", ""], ["B", "MiAz"]]] * count
     assert last["verdict"]["Reason"] == "wrong_recipient"
+
+
+@pytest.mark.parametrize("algorithm", ["ml-dsa-44", "ml-dsa-65"])
+async def test_both_verify_what_python_signed_by_ml_dsa(
+    pair: Pair, nats_url: str, unique: Unique, algorithm: str
+) -> None:
+    """A message alone and messages in one tree, by a post-quantum key that the command line made."""
+    subject, home = unique("tasks"), pair.home
+    made = ["keygen", "--principal", PYTHONIST, "--algorithm", algorithm]
+    assert command_line([*made, "--private", "new.pem", "--public", "new.jwk"]) == 0
+    gophers = [key for key in json.loads((home / "agents.jwks").read_text())["keys"] if key["principal"] == GOPHER]
+    (home / "agents.jwks").write_text(json.dumps({"keys": [*gophers, json.loads((home / "new.jwk").read_text())]}))
+    settings = (home / "watchword.toml").read_text()
+    (home / "watchword.toml").write_text(settings.replace("pythonist.pem", "new.pem"))
+    agent = watchword.load("watchword.toml")
+    client = await connect(nats_url, watchword=agent)
+    values = [b"%d" % number for number in range(300)]
+    async with client, pair.go_reads(nats_url, f"nats://prod/{subject}", 1 + len(values)) as judged:
+        subscription = await client.subscribe(subject)
+        await client.publish(subject, b"alone")
+        await client.flush()
+        await asyncio.gather(*[client.publish(subject, value) for value in values])
+        got: list[VerifiedMsg] = [await subscription.next_msg(PATIENCE) for _ in range(1 + len(values))]
+        assert {message.verified.principal for message in got} == {PYTHONIST}
+        assert {message.data for message in got} == {b"alone", *values}
+        there = await judged()
+    assert {one["verdict"]["Principal"] for one in there} == {PYTHONIST}
+    assert len(there) == 1 + len(values)
 
 
 @pytest.mark.parametrize("count", [DIRECT, TREE])

@@ -204,7 +204,7 @@ class Reading(RuleBasedStateMachine):
     # Judging
 
     def is_known(self, record: Record) -> bool:
-        """Tell whether the key source knows the key that a record bears."""
+        """Return True if the key source knows the key that a record bears."""
         return record.known and record.ident[0] not in self.keys.unknown
 
     def interval(self, record: Record) -> tuple[float, float]:
@@ -301,7 +301,7 @@ class Reading(RuleBasedStateMachine):
         return allowed
 
     def is_over_quota(self, principal: str) -> bool:
-        """Tell whether something that a principal signed may have found no room."""
+        """Return True if something that a principal signed may have found no room."""
         return self.small and sum(name == principal for name, _ in self.memory.first) >= PER_PRINCIPAL
 
     def give_up(self, record: Record, *, pin: bool = False) -> None:
@@ -314,7 +314,7 @@ class Reading(RuleBasedStateMachine):
     def begin(
         self, position: int, anchor_at: int, *, blind: int = 0, pinned: Callable[[int], bool] | None = None
     ) -> None:
-        """Begin the guard anew, as docs/replay.md says; for the first ``blind`` records the key source is down."""
+        """Start the guard over, as docs/replay.md says; for the first ``blind`` records the key source is down."""
         world, local = self.world, self.world.local
         following = world.at(anchor_at)
         if following is None:

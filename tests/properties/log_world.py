@@ -138,7 +138,7 @@ class World:
         del self.records[offset:]
 
     def recreate(self) -> None:
-        """Make the topic anew: its offsets begin again."""
+        """Recreate the topic: its offsets begin again."""
         self.truncate(0)
         for record in self.ever:
             record.gone = "lost"

@@ -175,7 +175,7 @@ class Server:
         return Delivery(stored, attempt, consumer.numbered)
 
     def make_consumer(self, *, at: int, acked: bool, most: int) -> None:
-        """Make the consumer, anew maybe, to begin at a sequence."""
+        """Create the consumer, or recreate it, to begin at a sequence."""
         self.made += 1
         self.consumer = Consumer(str(self.made), max(1, at), acked, most)
 

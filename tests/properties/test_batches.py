@@ -152,6 +152,7 @@ def test_what_is_odd_is_not_sound(odd: Batch) -> None:
     assert native.sound_until(honest, 0, 1 << 20, 1) == 0, "it reaches beyond the log's end"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(engine.native() is None, reason="the native engine is not here: make native")
 @given(st.lists(BATCHES, max_size=3), mostly(FAR, 0, 1, 3))
 @example([ODD[0]], FAR)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import cbor2
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -171,6 +172,7 @@ POLICIES = {
 }
 
 
+@pytest.mark.slow
 @given(
     messages=st.lists(MESSAGES, max_size=12),
     checked=st.booleans(),
@@ -243,6 +245,7 @@ def taken(data: st.DataObject) -> Message:
     return bear(plain, cbor2.dumps([version, claims, [protected, {396: {-1: [proof]}}, payload, signature]]))
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=300, deadline=None)
 def test_no_verdict_depends_on_what_is_remembered(data: st.DataObject) -> None:

@@ -6,8 +6,12 @@ say the same of each run as well.
 
 import pytest
 
+from tests.fuzz import inputs
 from tests.fuzz.engines import differ, kept
 from tests.support.beside import native_or_stand_in
+from tests.unit.core import world
+from tests.vectors.post_quantum import KEYS
+from watchword import SigningKey
 
 PARTS = 8
 EACH = 130
@@ -17,6 +21,19 @@ EACH = 130
 def test_both_engines_show_the_same(part: int) -> None:
     """Promise: verdicts, words, notes, claims and floors are the same; no signature is checked more often."""
     for seed in range(part * EACH, (part + 1) * EACH):
+        different = differ(seed, native_or_stand_in())
+        assert different is None, (seed, different)
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_both_engines_show_the_same_of_ml_dsa(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: so do they where the fuzzer's P-256 key is one of ML-DSA, whose signatures fill envelopes."""
+    key = SigningKey(KEYS[name]._private, key_id=world.ALICE_EC_KEY.key_id)
+    others = [(key if one is world.ALICE_EC_KEY else one, owner) for one, owner in inputs.SIGNERS]
+    monkeypatch.setattr(inputs, "SIGNERS", tuple(others))
+    monkeypatch.setattr(inputs, "KEYS", tuple(dict.fromkeys(one for one, _ in others)))
+    monkeypatch.setattr(world, "ALICE_EC_KEY", key)
+    for seed in range(10**6, 10**6 + EACH // 2):
         different = differ(seed, native_or_stand_in())
         assert different is None, (seed, different)
 

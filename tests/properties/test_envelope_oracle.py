@@ -147,6 +147,7 @@ OTHER = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=500, deadline=None)
 def test_bytes_changed_anywhere_are_read_alike_or_malformed(data: st.DataObject) -> None:
@@ -171,6 +172,7 @@ def test_bytes_changed_anywhere_are_read_alike_or_malformed(data: st.DataObject)
         is_as_cbor2_reads_it(envelope, raw)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("not_traced")
 @pytest.mark.parametrize("base", BASES)
 def test_every_byte_with_every_value(base: bytes) -> None:

@@ -9,6 +9,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -282,10 +283,11 @@ class WrongClocks(Journals):
         self.clock.now = max(NOW - 4000, self.clock.now + by)
 
 
-TestJournals = Journals.TestCase
-TestDisasters = Disasters.TestCase
-TestWrongClocks = WrongClocks.TestCase
+TestJournals = pytest.mark.slow(Journals.TestCase)
+TestDisasters = pytest.mark.slow(Disasters.TestCase)
+TestWrongClocks = pytest.mark.slow(WrongClocks.TestCase)
 for case in (TestJournals, TestDisasters, TestWrongClocks):
     case.settings = settings(
         max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
     )
+del case  # else its last value is collected as one more test

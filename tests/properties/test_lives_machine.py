@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from math import floor, inf
 from typing import Any, Final
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -410,6 +411,6 @@ class CoreReaders(RuleBasedStateMachine):
         assert -inf < self.processes[-1].lives.floor_ends_at < self.local + SKEW + 1.001
 
 
-TestCoreReaders: Any = CoreReaders.TestCase
+TestCoreReaders: Any = pytest.mark.slow(CoreReaders.TestCase)
 TestCoreReaders.__doc__ = "Promise (A43, A46, N1): one reader, one memory, over resubscriptions and restarts."
 TestCoreReaders.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

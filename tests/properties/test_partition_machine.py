@@ -3,6 +3,7 @@
 from dataclasses import replace
 from unittest.mock import patch
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -430,10 +431,10 @@ class ObservedReading(Reading):
 
 
 SETTINGS = settings(max_examples=40, stateful_step_count=40, deadline=None)
-TestStamped = Reading.TestCase
-TestUnstamped = UnstampedReading.TestCase
-TestSwitching = SwitchingReading.TestCase
-TestObserved = ObservedReading.TestCase
+TestStamped = pytest.mark.slow(Reading.TestCase)
+TestUnstamped = pytest.mark.slow(UnstampedReading.TestCase)
+TestSwitching = pytest.mark.slow(SwitchingReading.TestCase)
+TestObserved = pytest.mark.slow(ObservedReading.TestCase)
 for case in (TestStamped, TestUnstamped, TestSwitching, TestObserved):
     case.settings = SETTINGS
 del case

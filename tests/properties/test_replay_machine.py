@@ -4,6 +4,7 @@ from math import floor as floor_of
 from math import inf
 from typing import NamedTuple
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
@@ -54,7 +55,7 @@ class Partition(Reading):
         self.go_to(self.position + by, blind)
 
     def go_to(self, offset: int, blind: int = 0) -> None:
-        """Begin anew at an offset, or where the log begins or ends."""
+        """Start over at an offset, or where the log begins or ends."""
         self.position = min(max(offset, self.world.start), len(self.world.records))
         self.begin(self.position, self.position, blind=blind)
 
@@ -81,7 +82,7 @@ class Partition(Reading):
 
     @rule(kind=st.sampled_from(["cut", "cut", "truncate", "recreate"]), keep=st.integers(0, 10))
     def lose(self, kind: str, keep: int) -> None:
-        """Lose the oldest to retention, the newest to an election, or all as the topic is made anew."""
+        """Lose the oldest to retention, the newest to an election, or all as the topic is recreated."""
         world, end = self.world, len(self.world.records)
         if kind == "cut":
             self.cut(end - keep)
@@ -152,7 +153,7 @@ class UnstampedPartition(Partition):
         self.checkpoints.append(Checkpoint(self.position, floor, self.position if lowest is None else lowest))
 
     def go_to(self, offset: int, blind: int = 0) -> None:
-        """Begin anew where the last checkpoint says that lies at that offset or before it."""
+        """Start over where the last checkpoint says that lies at that offset or before it."""
         world = self.world
         self.position = min(max(offset, world.start), len(world.records))
         self.look()
@@ -297,11 +298,11 @@ class Stream(Reading):
         self.catch_up()
 
 
-TestPartition = Partition.TestCase
+TestPartition = pytest.mark.slow(Partition.TestCase)
 TestPartition.__doc__ = "Promise (A12, A14, A16-A20, A34, A35, A39): on a log that the broker stamps."
-TestUnstampedPartition = UnstampedPartition.TestCase
+TestUnstampedPartition = pytest.mark.slow(UnstampedPartition.TestCase)
 TestUnstampedPartition.__doc__ = "Promise: the same on a log whose times producers choose."
-TestStream = Stream.TestCase
+TestStream = pytest.mark.slow(Stream.TestCase)
 TestStream.__doc__ = "Promise: the same where deliveries are offered until they are acknowledged, in any order."
 TestPartition.settings = TestUnstampedPartition.settings = TestStream.settings = settings(
     max_examples=200, stateful_step_count=40, deadline=None

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from math import inf
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -76,7 +77,7 @@ class Log:
 
 
 class Replay(RuleBasedStateMachine):
-    """Claims in any order of times, with settling, guards that begin anew and are rebuilt, and forgotten logs."""
+    """Claims in any order of times, with settling, guards that start over and are rebuilt, and forgotten logs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +91,7 @@ class Replay(RuleBasedStateMachine):
         return [seen for log in self.logs.values() for seen in log.seen]
 
     def full_for(self, principal: str) -> bool:
-        """Tell whether the quota refuses the principal."""
+        """Return True if the quota refuses the principal."""
         held = self.held()
         mine = sum(seen.principal == principal for seen in held)
         share = IN_ALL // max(1, len({seen.principal for seen in held}))
@@ -186,7 +187,7 @@ class Replay(RuleBasedStateMachine):
 
     @rule(log=LOGS, floor=TIMES)
     def begin(self, log: str, floor: int) -> None:
-        """Begin anew: an assignment, a start, a seek."""
+        """Start over: an assignment, a start, a seek."""
         self.store.begin(log, floor=float(floor))
         self.logs[log] = Log(start=float(floor))
 
@@ -205,6 +206,6 @@ class Replay(RuleBasedStateMachine):
         assert len(self.store) <= 2 * IN_ALL
 
 
-TestReplay = Replay.TestCase
+TestReplay = pytest.mark.slow(Replay.TestCase)
 TestReplay.__doc__ = "Promise: the store answers as a memory of everything would, and holds no more than it must."
 TestReplay.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)

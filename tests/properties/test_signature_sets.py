@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from tests.vectors.curve import BASE, EIGHTH, ORDER, P, Point, add, challenge, encoded, times
 from watchword import Rejected, VerificationKey, engine
+from watchword.algorithms import Algorithm
 from watchword.envelope import parse
 from watchword.jwk import parse_jwks
-from watchword.keys import Algorithm
 
 VECTORS: Final = sorted((Path(__file__).parents[1] / "vectors" / "v1").glob("*.json"))
 SMALL: Final = [times(number, EIGHTH) for number in range(8)]

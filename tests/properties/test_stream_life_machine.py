@@ -7,6 +7,7 @@ product's own (``Lives``, ``StreamLife``, ``Verifier`` and its guard), driven as
 from math import inf
 from typing import Any, Final
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -234,7 +235,7 @@ class StreamReaders(RuleBasedStateMachine):
 
     @rule(clocks=CLOCKS, age=AGES, keep=st.sampled_from([0, 1, 9]), how=st.none() | HOW)
     def replay_after_restart(self, clocks: tuple[float, float, float], age: float, keep: int, how: str | None) -> None:
-        """Read all; lose some of it, and let a new process find a copy, maybe by a consumer that was made anew."""
+        """Read all; lose some of it, and let a new process find a copy, maybe by a consumer that was recreated."""
         server, acked = self.server, self.server.consumer.acked
         server.clock, server.reader, server.signer = clocks
         self.send(ALICE, 0.0, 1)
@@ -266,15 +267,15 @@ class StreamReaders(RuleBasedStateMachine):
         self.restart(blind=False)
         self.finish()
 
-    @rule(seconds=WAITS, how=HOW, anew=st.booleans(), replayed=st.booleans())
-    def set_back(self, seconds: float, how: str, anew: bool, replayed: bool) -> None:  # noqa: FBT001
+    @rule(seconds=WAITS, how=HOW, recreated=st.booleans(), replayed=st.booleans())
+    def set_back(self, seconds: float, how: str, recreated: bool, replayed: bool) -> None:  # noqa: FBT001
         """Read all, let log time pass it, and set the consumer back under the reader."""
         self.send(ALICE, 0.0, 1)
         self.finish()
         self.wait(seconds)
         self.send(BOB, 0.0, 1)
         self.finish()
-        if anew:
+        if recreated:
             self.make(acked=self.server.consumer.acked, most=0, how=how)
         else:
             self.reset(how)
@@ -284,7 +285,7 @@ class StreamReaders(RuleBasedStateMachine):
 
     @rule(count=st.integers(0, 2), keep=st.integers(1, 4), early=st.booleans(), reset=st.booleans())
     def overtake(self, count: int, keep: int, early: bool, reset: bool) -> None:  # noqa: FBT001
-        """Read all, and begin anew; let the stream lose what has not come again by then, and has copies."""
+        """Read all, and start over; let the stream lose what has not come again by then, and has copies."""
         self.send(ALICE, 0.0, 2)
         self.send(BOB, 0.0, 2)
         self.finish()
@@ -314,7 +315,7 @@ class StreamReaders(RuleBasedStateMachine):
 
     @rule(acked=st.booleans(), most=st.sampled_from([0, 0, 1, 2]), how=HOW)
     def make(self, acked: bool, most: int, how: str) -> None:  # noqa: FBT001
-        """Make the consumer anew, under whatever reads it."""
+        """Recreate the consumer, under whatever reads it."""
         self.server.make_consumer(at=self.place(how), acked=acked, most=most)
         self.is_lasting = acked
         self.way.clear()
@@ -483,12 +484,12 @@ def test_a_reader_that_is_set_back_while_no_keys_can_be_had_loses_nothing() -> N
     """Promise (A46): what log time has passed, and was offered again in vain, is judged from the log once it can be."""
     readers: Any = StreamReaders()
     readers.set_up(clocks=(-1.0, -1.0, -1.0), acked=True, most=0, how="new")
-    readers.set_back(anew=False, how="new", replayed=False, seconds=7.0)
+    readers.set_back(recreated=False, how="new", replayed=False, seconds=7.0)
     readers.fail_keys(down=True)
-    readers.set_back(anew=False, how="all", replayed=False, seconds=0.5)
+    readers.set_back(recreated=False, how="all", replayed=False, seconds=0.5)
     readers.teardown()
 
 
-TestStreamReaders: Any = StreamReaders.TestCase
+TestStreamReaders: Any = pytest.mark.slow(StreamReaders.TestCase)
 TestStreamReaders.__doc__ = "Promise (A43, A46): one reader, one memory, whatever becomes of consumer and stream."
 TestStreamReaders.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

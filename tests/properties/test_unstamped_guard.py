@@ -5,6 +5,7 @@ from hashlib import sha256
 from math import inf
 from typing import Final
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -202,7 +203,7 @@ class Unstamped(RuleBasedStateMachine):
 
     @rule(floor=TIMES)
     def begin(self, floor: int) -> None:
-        """Begin anew with a floor that somebody chose."""
+        """Start over with a floor that somebody chose."""
         self.store.begin(LOG, floor=float(floor))
         self.all = Everything(start=float(floor))
 
@@ -230,6 +231,6 @@ class Unstamped(RuleBasedStateMachine):
         assert lowest == needed or self.rose  # then what it rose for may lie below it
 
 
-TestUnstamped = Unstamped.TestCase
+TestUnstamped = pytest.mark.slow(Unstamped.TestCase)
 TestUnstamped.__doc__ = "Promise (A12, A18, A20, A39): it answers as a memory of everything would, in bounded memory."
 TestUnstamped.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)

@@ -32,5 +32,5 @@ class Fetched:
         patch.setattr(AIOKafkaClient, "send", counted)
 
     def reset(self) -> None:
-        """Begin to count anew."""
+        """Start counting from zero."""
         self.bytes = self.answers = 0

@@ -15,12 +15,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from watchword import Rejected, engine, packed
+from watchword.algorithms import Algorithm
 from watchword.cbor import MAP, head, of_int, of_text
 from watchword.checks import HeaderCoverage, in_force, reference_time, the_envelope, unaltered
 from watchword.encoding import HASH, ID, SignedTree, encode_names, encode_pairs, metadata_digest, value_digest
 from watchword.envelope import parse, read_into, unarmored
 from watchword.hashing import _64_BITS, _PRIME
-from watchword.keys import Algorithm
 from watchword.merkle import root_of
 from watchword.spi import Channel, Message, Position
 from watchword.verification import Verification
@@ -335,7 +335,7 @@ def _offset_of(row: _Row) -> int | None:
 
 
 def _is_plain(message: Any) -> bool:
-    """Tell whether a message's parts are of the very types that they are declared with."""
+    """Return True if a message's parts are of the very types that they are declared with."""
     position, stamp, headers = message.position, message.appended_at, message.headers
     if message.fault is not None:
         return False
@@ -360,7 +360,7 @@ def _is_plain(message: Any) -> bool:
 
 
 def _is_unicode(text: str) -> bool:
-    """Tell whether it has no lone surrogate."""
+    """Return True if it has no lone surrogate."""
     return text.encode(errors="ignore").decode() == text
 
 
@@ -451,7 +451,7 @@ class Layout:
 
 
 def _is_alike(message: Message, like: Message) -> bool:
-    """Tell whether nothing is to be checked of a message that was checked of the other."""
+    """Return True if nothing is to be checked of a message that was checked of the other."""
     alike = [(getattr(message, name), getattr(like, name)) for name in ("channel", "partition")]
     return (
         all(type(one) is type(other) and one == other for one, other in alike)

@@ -1,10 +1,6 @@
 """What type checkers say to those who use Kafka's clients: options and handlers that fit pass, others do not."""
 
-from pathlib import Path
-
-import pytest
-
-from tests.typing.checkers import mypy_on, pyright_on, write
+from tests.typing.programs import Programs
 
 HEAD = """
 from typing import assert_type
@@ -80,30 +76,8 @@ SigningProducer(bootstrap_servers="localhost:9092")
     ),
 }
 
-PROGRAMS = {name: HEAD + source for name, source in RIGHT.items()} | {
-    name: HEAD + source for name, (source, _) in WRONG.items()
-}
 
+class TestKafka(Programs):
+    """Options are aiokafka's, and handlers of VerifiedRecord or DeliveredRecord fit every way in."""
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with all programs."""
-    made = tmp_path_factory.mktemp("programs")
-    write(made, [*PROGRAMS.values()])
-    return made
-
-
-def test_right_programs_pass(folder: Path) -> None:
-    """Promise: options are aiokafka's, and handlers of VerifiedRecord or DeliveredRecord fit every way in."""
-    names = [*PROGRAMS]
-    for checker in (mypy_on, pyright_on):
-        told = checker(folder)
-        assert {names[number]: text for number, text in told.items() if names[number] in RIGHT} == {}
-
-
-def test_wrong_programs_do_not(folder: Path) -> None:
-    """Promise: what would take an unverified message for a verified one is found before it runs."""
-    names, told, told_by_other = [*PROGRAMS], mypy_on(folder), pyright_on(folder)
-    for name, (_, error) in WRONG.items():
-        assert error in told[names.index(name)], name
-        assert told_by_other[names.index(name)], name
+    head, right, wrong = HEAD, RIGHT, WRONG

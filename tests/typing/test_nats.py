@@ -1,10 +1,6 @@
 """What a type checker says to those who use the NATS client: handlers of verified messages pass, others do not."""
 
-from pathlib import Path
-
-import pytest
-
-from tests.typing.checkers import mypy_on, pyright_on, write
+from tests.typing.programs import Programs
 
 HEAD = """
 import asyncio
@@ -108,30 +104,7 @@ async def use(msg: Msg) -> None:
 }
 
 
-PROGRAMS = {name: HEAD + source for name, source in RIGHT.items()} | {
-    name: HEAD + source for name, (source, _) in WRONG.items()
-}
+class TestNats(Programs):
+    """Handlers annotated with VerifiedMsg, DeliveredMsg or nats-py's Msg fit every way in."""
 
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with all programs."""
-    made = tmp_path_factory.mktemp("programs")
-    write(made, [*PROGRAMS.values()])
-    return made
-
-
-def test_right_programs_pass(folder: Path) -> None:
-    """Promise: handlers annotated with VerifiedMsg, DeliveredMsg or nats-py's Msg fit every way in."""
-    names = [*PROGRAMS]
-    for checker in (mypy_on, pyright_on):
-        told = checker(folder)
-        assert {names[number]: text for number, text in told.items() if names[number] in RIGHT} == {}
-
-
-def test_wrong_programs_do_not(folder: Path) -> None:
-    """Promise: what would take an unverified message for a verified one is found before it runs."""
-    names, told, told_by_other = [*PROGRAMS], mypy_on(folder), pyright_on(folder)
-    for name, (_, error) in WRONG.items():
-        assert error in told[names.index(name)], name
-        assert told_by_other[names.index(name)], name
+    head, right, wrong = HEAD, RIGHT, WRONG

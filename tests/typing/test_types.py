@@ -1,10 +1,6 @@
 """What a type checker says to users: right programs pass mypy --strict, wrong ones do not, for the stated reason."""
 
-from pathlib import Path
-
-import pytest
-
-from tests.typing.checkers import mypy_on, pyright_on, write
+from tests.typing.programs import Programs
 
 HEAD = """
 from watchword import (
@@ -117,7 +113,7 @@ def use(message: Message) -> None:
 """,
         "incompatible type",
     ),
-    "a key source that returns a bool is none": (
+    "a key source must not return a bool": (
         """
 class Keys:
     async def find(self, principal: str, key_id: bytes) -> bool:
@@ -142,30 +138,7 @@ Message(Channel("nats", "prod", "a"), b"")
 }
 
 
-PROGRAMS = {name: HEAD + source for name, source in RIGHT.items()} | {
-    name: HEAD + source for name, (source, _) in WRONG.items()
-}
+class TestTypes(Programs):
+    """The types say what the documentation says."""
 
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with all programs."""
-    made = tmp_path_factory.mktemp("programs")
-    write(made, [*PROGRAMS.values()])
-    return made
-
-
-def test_right_programs_pass(folder: Path) -> None:
-    """Promise: the types say what the documentation says."""
-    names = [*PROGRAMS]
-    for checker in (mypy_on, pyright_on):
-        told = checker(folder)
-        assert {names[number]: text for number, text in told.items() if names[number] in RIGHT} == {}
-
-
-def test_wrong_programs_do_not(folder: Path) -> None:
-    """Promise: a mistake that would let something unverified through is found before it runs."""
-    names, told, told_by_other = [*PROGRAMS], mypy_on(folder), pyright_on(folder)
-    for name, (_, error) in WRONG.items():
-        assert error in told[names.index(name)], name
-        assert told_by_other[names.index(name)], name
+    head, right, wrong = HEAD, RIGHT, WRONG

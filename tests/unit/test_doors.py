@@ -54,6 +54,7 @@ def test_a_missing_extra_is_one_line_that_says_what_to_type(door: str, library: 
     assert not _without(library, f"import watchword.{other}")
 
 
+@pytest.mark.slow
 def test_testing_needs_only_the_client_that_is_tested() -> None:
     """Where the other client is missing, what needs it says what to type, and the rest works."""
     begin = "from watchword.testing import Agents, MemoryBus, verified_msg, verified_record\n"
@@ -103,6 +104,7 @@ def test_a_missing_store_is_told_by_what_to_type(tmp_path: Path) -> None:
     assert said.endswith("replay.store = \"redis\": redis is not installed: pip install 'watchword[redis]'")
 
 
+@pytest.mark.slow
 def test_the_core_needs_no_client() -> None:
     """Without any client, and without what the command line needs, the core is imported and load works."""
     for library in ("aiokafka", "nats", "redis", "rich", "typer", "cbor2", "httpx", "rfc8785"):

@@ -42,8 +42,8 @@ from tests.unit.core.world import (
     signature_of,
     structure,
 )
-from tests.vectors import faults, trees
-from tests.vectors.edges import edges
+from tests.vectors import faults, post_quantum, trees
+from tests.vectors.edges import Edge, edges
 from tests.vectors.keysets import keysets
 from watchword import SigningKey, VerificationKey
 from watchword.jwk import to_jwk
@@ -51,6 +51,7 @@ from watchword.spi import Channel, Message, Position
 
 FOLDER: Final = Path(__file__).parent / "v1"
 KEYSETS: Final = Path(__file__).parent / "keysets.json"
+KEYSETS_ML_DSA: Final = Path(__file__).parent / "keysets_ml_dsa.json"
 SEEN_AT: Final = NOW + 1
 Vector = dict[str, Any]
 
@@ -71,21 +72,23 @@ def files() -> dict[str, list[Vector]]:
         "altered": _altered(),
         "replay": _replay(),
         "policy": _policy(),
-        "edges": _edges(),
+        "edges": _of(edges()),
+        "ml_dsa": _ml_dsa(),
     }
     return {name: list(vectors) for name, vectors in made.items()}
 
 
 def main() -> None:
-    """Write every file anew."""
+    """Write all files."""
     for name, vectors in files().items():
         (FOLDER / f"{name}.json").write_text(render(vectors), encoding="utf-8")
     KEYSETS.write_text(render(list(keysets())), encoding="utf-8")
+    KEYSETS_ML_DSA.write_text(render(list(post_quantum.keysets())), encoding="utf-8")
 
 
 def render(vectors: Sequence[Vector]) -> str:
-    """Return the text of a file."""
-    return json.dumps(vectors, indent=1, ensure_ascii=False) + "\n"
+    """Return the text of a file: a JSON list with one case a line, so that a diff shows the cases that differ."""
+    return "[\n" + ",\n".join(json.dumps(each, ensure_ascii=False) for each in vectors) + "\n]\n"
 
 
 def accepted(key: SigningKey = ALICE_KEY, *, message_id: bytes = ID, **changes: Any) -> Vector:
@@ -814,8 +817,16 @@ def _by_mallory() -> Vector:
     return accepted(principal=MALLORY, key_id=MALLORY_KEY.key_id.decode(), message_id=bytes(16))
 
 
-def _edges() -> Iterator[Vector]:
-    for edge in edges():
+def _ml_dsa() -> Iterator[Vector]:
+    yield from _of(post_quantum.edges())
+    for name, key, messages in post_quantum.batches():
+        verdicts = [accepted(key, message_id=bytes([number]) * 16) for number in range(len(messages))]
+        comment = "One signed tree; each message is verifiable alone."
+        yield vector(f"{name}, batch of {len(messages)}", comment, messages, verdicts, keys=post_quantum.keys())
+
+
+def _of(found_edges: Iterator[Edge]) -> Iterator[Vector]:
+    for edge in found_edges:
         verified = accepted(key_id=edge.key_id, principal=edge.principal, message_id=edge.id)
         verdict = verified if edge.reason is None else rejected(edge.reason)
         more = dict(edge.more)

@@ -13,10 +13,11 @@ from typing import Any
 import cbor2
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+LIMITS = {-48: (2420, 6453), -49: (3309, 7342)}
 CHECK_5 = {"unknown_key", "wrong_principal", "key_not_valid", "key_revoked"}
 TRACE = {"traceparent", "tracestate"}
 
@@ -251,7 +252,7 @@ def _envelope(headers: Sequence[tuple[str, bytes | None]]) -> bytes:
     if not found:
         raise Refused("unsigned")
     size = sum(len(name.encode()) + len(value or b"") for name, value in headers)
-    if len(found) > 1 or found[0] is None or size > 65536 or len(found[0]) > 5462:
+    if len(found) > 1 or found[0] is None or size > 65536 or len(found[0]) > 9790:
         raise Refused("malformed")
     return found[0]
 
@@ -308,10 +309,11 @@ def _parse(header: bytes) -> tuple[dict[Any, Any], bytes, bytes, dict[Any, Any],
     _need(type(entry) is bytes and type(proof) is list and len(proof) == 4)
     protected, unprotected, payload, signature = proof
     _need(type(protected) is bytes and type(unprotected) is dict and payload is None)
-    _need(type(signature) is bytes and len(signature) <= 128)
     fields = _strict(protected)
     _need(type(fields) is dict and {1, 4} <= fields.keys() <= {1, 4, 395})
     _need(type(fields[1]) is int and type(fields[4]) is bytes and 1 <= len(fields[4]) <= 128)
+    longest, most = LIMITS.get(fields[1], (128, 4096))
+    _need(type(signature) is bytes and len(signature) <= longest and len(raw) <= most)
     if 395 in fields:
         _need(fields[395] == 1)
         _inclusion(unprotected)
@@ -366,10 +368,15 @@ def _signed(key: dict[str, Any], entry: bytes, protected: bytes, unprotected: di
         size, index, path = _inclusion(unprotected)
         payload = _root(entry, index, size, path)
     signed = _canonical(["Signature1", protected, _canonical(["watchword/1", size]), payload])
-    if len(signature) != 64:
+    algorithm = cbor2.loads(protected)[1]
+    if len(signature) != LIMITS.get(algorithm, (64, 0))[0]:
         raise Refused("bad_signature")
     try:
-        match key["crv"], cbor2.loads(protected)[1]:
+        match key["alg"] if key["kty"] == "AKP" else key["crv"], algorithm:
+            case "ML-DSA-44", -48:
+                mldsa.MLDSA44PublicKey.from_public_bytes(_coordinate(key["pub"])).verify(signature, signed)
+            case "ML-DSA-65", -49:
+                mldsa.MLDSA65PublicKey.from_public_bytes(_coordinate(key["pub"])).verify(signature, signed)
             case "Ed25519", -19:
                 ed25519.Ed25519PublicKey.from_public_bytes(_coordinate(key["x"])).verify(signature, signed)
             case "P-256", -9:
@@ -386,7 +393,7 @@ def _signed(key: dict[str, Any], entry: bytes, protected: bytes, unprotected: di
 
 
 def _coordinate(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=")
+    return base64.urlsafe_b64decode(text + "==")
 
 
 def _root(entry: bytes, index: int, size: int, path: list[bytes]) -> bytes:

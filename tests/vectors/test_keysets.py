@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from tests.vectors.generate import KEYSETS, render
+from tests.vectors import post_quantum
+from tests.vectors.generate import KEYSETS, KEYSETS_ML_DSA, render
 from tests.vectors.keysets import keysets
 from watchword import ConfigurationError, MemoryKeys
 from watchword.jwk import parse_jwks
 
-FOUND = json.loads(KEYSETS.read_text(encoding="utf-8"))
+FOUND = [one for path in (KEYSETS, KEYSETS_ML_DSA) for one in json.loads(path.read_text(encoding="utf-8"))]
 
 
 @pytest.mark.parametrize("keyset", FOUND, ids=lambda keyset: keyset["name"])
@@ -23,6 +24,7 @@ def test_a_set_is_used_or_refused_whole(keyset: dict[str, Any]) -> None:
             MemoryKeys(parse_jwks(keyset["text"].encode()))
 
 
-def test_the_generator_writes_this_file() -> None:
+def test_the_generator_writes_these_files() -> None:
     """Promise: the same bytes come out every time."""
     assert render(list(keysets())) == KEYSETS.read_text(encoding="utf-8")
+    assert render(list(post_quantum.keysets())) == KEYSETS_ML_DSA.read_text(encoding="utf-8")

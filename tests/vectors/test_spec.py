@@ -23,7 +23,7 @@ SPEC = Path(__file__).parents[2] / "docs" / "spec.md"
 
 
 def steps() -> dict[str, str]:
-    """Return the example's values by name, computed anew."""
+    """Return the example's values by name, computed from scratch."""
     claims, protected = cbor(claims_of(kafka())), protected_of(ALICE_KEY)
     to_be_signed = structure(protected, 0, claims)
     envelope = direct(claims)

@@ -12,11 +12,11 @@ import pytest
 from tests.unit.core.world import at_once
 from tests.vectors import generate, second
 from watchword import Allow, MemoryKeys, Policy, Rate, Reason, Rejected, VerifiedMessage
+from watchword.algorithms import Algorithm
 from watchword.encoding import Layout, encode_direct, encode_protected
 from watchword.envelope import parse
 from watchword.guard import DEFAULT_BOUNDS
 from watchword.jwk import parse_jwks
-from watchword.keys import Algorithm
 from watchword.message import Expected
 from watchword.spi import Channel, MemoryReplayStore, Message, Request, Verifier
 from watchword.testing import Clock, SharedMemoryStore
@@ -114,7 +114,7 @@ def test_every_reason_and_shape_has_its_vector() -> None:
         Reason.NOT_TRUSTED  # how a score comes about is each verifier's own business
     }
     assert len({param.id for param in VECTORS}) == len(VECTORS)
-    assert len(FILES) == 11
+    assert len(FILES) == 12
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -1,4 +1,4 @@
-"""The command ``watchword``; ``docs/cli.md`` describes it."""
+"""Entry point of the command ``watchword``, with its exit codes; see ``docs/cli.md``."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ UNAVAILABLE: Final = 3
 """At least one message could not be judged or signed (key source or signer down); try again."""
 
 INTERRUPTED: Final = 130
-"""Control-C; as a shell reports it."""
+"""Control-C, as a shell reports it."""
 
 BROKEN_PIPE: Final = 141
-"""Whoever read the output has gone; as a shell reports it."""
+"""The reader of the output has gone, as a shell reports it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (``sys.argv`` by default) and return its exit code; an error is one line on stderr."""
     try:
-        from watchword_adapters.cli.app import run  # noqa: PLC0415 - what it needs comes with an extra
+        from watchword_adapters.cli.app import run  # noqa: PLC0415 - its dependencies come with an extra
     except ModuleNotFoundError as error:
         if error.name not in {"rich", "typer"}:
             raise
         return _fail("the command line needs an extra: pip install 'watchword[cli]'", WRONG_USE)
-    from watchword import WatchwordError  # noqa: PLC0415 - as late as what is above
+    from watchword import WatchwordError  # noqa: PLC0415 - as late as above
     from watchword.extras import what_to_install  # noqa: PLC0415 - as above
 
     try:
         code = run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
-    except ModuleNotFoundError as error:  # of what is imported when it is used
+    except ModuleNotFoundError as error:  # of an import on use
         if (line := what_to_install(error)) is None:
             raise
         return _fail(line, WRONG_USE)
@@ -54,9 +54,9 @@ def _ended(error: BaseException) -> int:
 
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
-    if isinstance(error, SystemExit) and not error.code:  # typer's own, once it has shown or installed a completion
+    if isinstance(error, SystemExit) and not error.code:  # typer's own, after showing or installing a completion
         return OK
-    if isinstance(error, BrokenPipeError | SystemExit):  # rich makes the second of the first
+    if isinstance(error, BrokenPipeError | SystemExit):  # rich turns the first into the second
         _drop_output()
         return BROKEN_PIPE
     if isinstance(error, OSError):
@@ -66,7 +66,7 @@ def _ended(error: BaseException) -> int:
 
 
 def _drop_output() -> None:
-    """Let what is buffered for a reader that has gone, or a disk that is full, not complain once more at exit."""
+    """Discard output buffered for a reader that has gone, or a full disk, so that it is not reported again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

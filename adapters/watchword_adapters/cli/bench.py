@@ -1,4 +1,4 @@
-"""``watchword bench``: runs the benchmarks, which lie beside the adapters where they are installed."""
+"""``watchword bench``: runs the benchmarks, which are in the source checkout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NEEDED: Final = ("aiokafka", "celery", "cwt", "joserfc", "matplotlib", "nacl", 
 
 
 def run_bench(parts: Sequence[str], *, small: bool, output: Path | None, addresses: Mapping[str, str | None]) -> None:
-    """Measure and report; ConfigurationError where the extra or a broker is missing."""
+    """Measure and report; ConfigurationError if the extra or a broker is missing."""
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
         raise ConfigurationError(
             f"the benchmarks need an extra ({', '.join(missing)} missing): pip install 'watchword[bench]'"
@@ -36,10 +36,10 @@ def run_bench(parts: Sequence[str], *, small: bool, output: Path | None, address
 
 
 def _benchmarks() -> Any:
-    """Find the runner in the checkout that this is."""
+    """Import the runner from this checkout."""
     checkout = Path(__file__).parents[3]
     if not (checkout / "benchmarks" / "run.py").is_file():
-        raise ConfigurationError("the benchmarks are in the source only: clone it, and type make bench")
+        raise ConfigurationError("the benchmarks come with the source only: clone it, and run make bench")
     if str(checkout) not in sys.path:
         sys.path.insert(0, str(checkout))
     return import_module("benchmarks.run")

@@ -1,4 +1,4 @@
-"""``watchword key import-card``: the keys that signed an A2A agent card, as public keys of an agent on the bus."""
+"""``watchword key import-card``: imports the keys that signed an A2A agent card as keys of an agent on the bus."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Import(NamedTuple):
-    """What is typed: the card, whose it is, the key sets that may tell, and where the keys go."""
+    """The arguments: the card, its agent, the trusted key sets, and the output file."""
 
     card: str
     principal: str
@@ -40,12 +40,12 @@ class Import(NamedTuple):
 
 
 def run_import(wanted: Import) -> int:
-    """Write the keys that signed a card; return the exit code."""
+    """Write the keys that have signed a card; return the exit code."""
     check_typed(wanted.principal)
     if not wanted.jku and not wanted.keys:
         raise ConfigurationError(
-            "name the key set that may tell who signed the card: --jku URL where the card points to it, or --keys FILE;"
-            " else anybody could have signed it"
+            "which key set says who signed the card? write --jku URL if the card points to it, or --keys FILE;"
+            " otherwise anyone could have signed it"
         )
     fetch = Https(allow_private=wanted.allow_private, ca=wanted.ca)
     card = read_card(_text(wanted.card, fetch))
@@ -55,7 +55,7 @@ def run_import(wanted: Import) -> int:
         found[key.public_bytes] = replace(key, key_id=thumbprint_id(key.public))
     if not found:
         why = [*card.passed_over, *trusted.not_asked]
-        sys.stderr.write(f"watchword: no key out of these sets has signed the card{_listed(why)}\n")
+        sys.stderr.write(f"watchword: no key of these sets has signed the card{_listed(why)}\n")
         return REJECTED
     text = to_jwks(found.values())
     if wanted.output is None:
@@ -68,7 +68,7 @@ def run_import(wanted: Import) -> int:
 
 
 class _Trusted:
-    """The key sets that were named, fetched where a card points to them; ``not_asked`` says where it points besides."""
+    """The trusted key sets, fetched if a card points to them; ``not_asked`` lists its other key sets."""
 
     def __init__(self, wanted: Import, fetch: Https) -> None:
         self._wanted = wanted
@@ -83,14 +83,14 @@ class _Trusted:
         if jku is None:
             return self._own
         if jku not in self._wanted.jku:
-            self.not_asked.append(f"its keys stand at {shown(jku)!r}, which no --jku names")
+            self.not_asked.append(f"its keys are at {shown(jku)!r}, which no --jku allows")
             return self._own
         if jku not in self._fetched:
             self._fetched[jku] = self._keys(_fetched(jku, self._fetch), shown(jku))
         return [*self._own, *self._fetched[jku]]
 
     def _keys(self, data: bytes, where: str) -> Sequence[VerificationKey]:
-        """Return the keys of a set, those left out that are said to be somebody else's."""
+        """Return the keys of a set, without those assigned to another principal."""
         try:
             keys = parse_shared_jwks(data, owner=self._wanted.principal).keys
         except ConfigurationError as error:
@@ -120,7 +120,7 @@ def _read(path: Path) -> bytes:
 
 
 def _named(card: Card) -> str:
-    """Return what a card calls its agent; whoever signed it wrote this."""
+    """Return the card's name for its agent, which its signer chose."""
     name = card.members.get("name")
     return f'the card of "{one_line(name)}"' if isinstance(name, str) else "a card without a name"
 

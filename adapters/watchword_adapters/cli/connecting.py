@@ -1,4 +1,4 @@
-"""How a command connects: by ``--servers``, or as ``[nats]`` or ``[kafka]`` in the settings say."""
+"""Connection options of commands, from ``--servers`` or the settings, and explanations of clients' errors."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 One = TypeVar("One")
 
 _SOON: Final = {"allow_reconnect": False, "connect_timeout": 5, "max_reconnect_attempts": 1, "reconnect_time_wait": 0.2}
-"""Options of nats-py with which a server that is not there is told within seconds."""
+"""Options of nats-py with which a missing server is reported within seconds."""
 
 
 def connection(bus: str, settings: Settings, directory: Path, servers: str | None) -> dict[str, Any]:
     """Return the options of a bus's client.
 
-    ``servers``, addresses parted by commas, takes the place of the whole table: a login that was meant for one server
-    is never sent to another. Without either it is the server of this machine.
+    ``servers``, addresses separated by commas, replaces the whole table, so that a login for one server is never sent
+    to another. Without either, the default is a server on this machine.
     """
     told: dict[str, Any] = {} if servers is None else {"servers": addresses(bus, servers)}
     if bus == "kafka":
@@ -40,7 +40,7 @@ def connection(bus: str, settings: Settings, directory: Path, servers: str | Non
 
 
 def addresses(bus: str, servers: str) -> list[str]:
-    """Return the addresses in ``--servers``; ConfigurationError for what is none of a server of this bus."""
+    """Return the addresses in ``--servers``; ConfigurationError for an invalid one."""
     parts = [one.strip() for one in servers.split(",")]
     try:
         return (KafkaSettings(servers=parts) if bus == "kafka" else NatsSettings(servers=parts)).servers
@@ -49,15 +49,15 @@ def addresses(bus: str, servers: str) -> list[str]:
 
 
 def silence() -> None:
-    """Keep the audit trail and the clients' complaints out of standard output, which is for what was asked for."""
+    """Keep audit trail and clients' logs out of the output, which is for results."""
     logging.getLogger().addHandler(logging.NullHandler())
 
 
 @contextmanager
 def explained(what: str, options: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Tell what a client raises as what it is: ``what`` does not answer, or an extra is not installed.
+    """Raise a client's errors as ours: ``what`` does not respond, or an extra is not installed.
 
-    ``options`` are the client's, which say where it looked.
+    ``options`` are the client's connection options, whose servers are named in the error.
     """
     try:
         yield
@@ -69,11 +69,11 @@ def explained(what: str, options: Mapping[str, Any] | None = None) -> Iterator[N
     except Exception as error:
         if hasattr(error, "rights"):  # NotAllowed, of a client that may not be installed
             raise ConfigurationError(str(error)) from error
-        at = "" if options is None else f" (at {_servers(options)}; --servers names another)"
+        at = "" if options is None else f" (at {_servers(options)}; use --servers for another)"
         of_client = type(error).__module__.partition(".")[0] in {"aiokafka", "nats"}
         if of_client and "Authori" in type(error).__name__:
             raise ConfigurationError(f"the broker refuses this user: {_told(error)}{at}") from error
-        if of_client or isinstance(error, OSError):  # a TimeoutError is one
+        if of_client or isinstance(error, OSError):  # includes TimeoutError
             raise Unavailable(what, f"{_told(error)}{at}") from error
         raise
 
@@ -83,7 +83,7 @@ def _servers(options: Mapping[str, Any]) -> str:
 
 
 def _told(error: Exception) -> str:
-    """Return an error's name and text; some have the name in the text already, and some have no text."""
+    """Return an error's name and text; some texts include the name already, and some errors have no text."""
     name, text = type(error).__name__, str(error)
     if not text:
         return f"{name}: no answer in time" if isinstance(error, TimeoutError) else name
@@ -93,7 +93,7 @@ def _told(error: Exception) -> str:
 async def each_explained(
     what: str, found: AsyncGenerator[One], options: Mapping[str, Any] | None = None
 ) -> AsyncGenerator[One]:
-    """Yield what a client finds, its errors explained; those of the caller, who prints it, are not the client's."""
+    """Yield a client's results with its errors explained; errors of the consuming code are not affected."""
     async with aclosing(found):
         while True:
             with explained(what, options):

@@ -1,4 +1,4 @@
-"""``watchword contain``, ``release`` and ``control``: what operators say of agents, and the log of it."""
+"""``watchword contain``, ``release`` and ``control``: publish operators' statements, and show the control log."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _LONGEST: Final = 3650 * 86_400.0
 
 
 def run_contain(who: str, config: Path, lasting: str | None, why: str, *, yes: bool, as_json: bool) -> int:
-    """Contain those that a pattern matches; return the exit code."""
+    """Contain the principals that match a pattern; return the exit code."""
     check_pattern(who)
     if len(why) > MAX_WHY or not why.isprintable():
-        raise ConfigurationError(f"--why: at most {MAX_WHY} printable characters; everybody reads it, so name a ticket")
+        raise ConfigurationError(f"--why: at most {MAX_WHY} printable characters; it is public, so write a ticket")
     length = None if lasting is None else seconds("--for", lasting)
     if length is not None and not 1 <= length <= _LONGEST:
-        raise ConfigurationError("--for: 1s to 3650d; leave it out to contain for good")
+        raise ConfigurationError("--for: write 1s to 3650d; omit it to contain for good")
     if _REST in who:
-        confirm(f"Contain everybody whose name matches {who}?", yes=yes)
+        confirm(f"Contain every principal that matches {who}?", yes=yes)
     return finish(_contain(opened(config), who, length, why, as_json=as_json))
 
 
@@ -65,8 +65,8 @@ async def _release(with_: Opened, who: str, *, anyway: bool, as_json: bool) -> i
         holding = desk.control.containments(with_.agent.clock())
         if who not in {one.who for one in holding} and not anyway:
             raise ConfigurationError(
-                f"nothing contains exactly {who!r}; what holds: {', '.join(repr(one.who) for one in holding) or 'none'}"
-                f"{_also_contained(with_, who)}; if the log was made anew and readers still know of one, add --anyway"
+                f"nothing contains exactly {who!r}; in force: {', '.join(repr(one.who) for one in holding) or 'none'}"
+                f"{_also_contained(with_, who)}; if the log was recreated and readers still obey one, add --anyway"
             )
         position = await desk.say(Release(who))
         left = [one for one in desk.control.containments(with_.agent.clock()) if may_meet(one.who, who)]
@@ -95,7 +95,7 @@ def _until(until: float) -> str:
 
 
 def run_init(config: Path, *, as_json: bool) -> int:
-    """Make the control log, or check the one that is there; return the exit code."""
+    """Create the control log, or check the existing one; return the exit code."""
     return finish(_init(opened(config), as_json=as_json))
 
 
@@ -103,12 +103,12 @@ async def _init(with_: Opened, *, as_json: bool) -> int:
     channel = with_.settings.to_control()
     name = "" if channel is None else channel.uri
     made = await _within(_make(with_), name)
-    tell({"channel": name, "made": made}, f"{name} {'is made' if made else 'is there, and fit'}", as_json=as_json)
+    tell({"channel": name, "made": made}, f"{name} {'was created' if made else 'exists, and is fit'}", as_json=as_json)
     presence = with_.settings.to_presence()
     if presence is not None:
         making = open_presence(with_.agent, with_.settings, with_.directory, presence).make()
         made = await _within(making, presence.uri)
-        line = f"{presence.uri} {'is kept for a day from now on' if made else 'is there'}"
+        line = f"{presence.uri} {'is stored for a day from now on' if made else 'exists'}"
         tell({"channel": presence.uri, "made": made}, line, as_json=as_json)
     return OK
 
@@ -125,26 +125,26 @@ async def _within(making: Coroutine[Any, Any, bool], name: str) -> bool:
     except TimeoutError:
         raise Unavailable(
             "control",
-            f"{name}: the broker did not answer within {TIMEOUT:g} s: is it there, and are servers, user and password"
+            f"{name}: the broker did not answer within {TIMEOUT:g} s: is it running, and are servers, user and password"
             " in the settings right?",
         ) from None
 
 
 def run_adopt(operator: str, config: Path, without: Sequence[int], *, yes: bool, as_json: bool) -> int:
-    """Say once more what stands of another operator's words, some positions left out; return the exit code."""
+    """Repeat another operator's statements in force, except some positions; return the exit code."""
     return finish(_adopt(opened(config), operator, without, yes=yes, as_json=as_json))
 
 
 async def _adopt(with_: Opened, operator: str, without: Sequence[int], *, yes: bool, as_json: bool) -> int:
     async with with_.desk() as desk:
         if operator == desk.by[0]:
-            raise ConfigurationError(f"{operator} is who types this: another operator adopts what he said")
+            raise ConfigurationError(f"{operator} is this operator: only another one can adopt its statements")
         standing = _chosen(desk, operator, without)
         if not yes:
             lines = (f"{place}  {moment(issued.appended_at)}  {_said(issued)}" for place, issued in standing.items())
             sys.stderr.write("".join(f"{one_line(line)}\n" for line in lines))
         await asyncio.to_thread(
-            confirm, f"Say these {len(standing)} statements of {operator} in the name of {desk.by[0]}?", yes=yes
+            confirm, f"Repeat these {len(standing)} statements of {operator} as {desk.by[0]}?", yes=yes
         )
         for place, issued in standing.items():
             saying = issued.statement.saying
@@ -155,19 +155,19 @@ async def _adopt(with_: Opened, operator: str, without: Sequence[int], *, yes: b
 
 
 def _chosen(desk: Desk, operator: str, without: Sequence[int]) -> dict[int, Issued]:
-    """Return what is to be adopted, by its position in the log; ConfigurationError before anything is said."""
+    """Return the statements to adopt by position; ConfigurationError if one would not count."""
     found = {place: issued for issued in desk.control.standing(operator) if (place := _place(issued)) is not None}
     if not found:
-        raise ConfigurationError(f"nothing stands that {operator!r} said")
+        raise ConfigurationError(f"no statement of {operator!r} is in force")
     unknown = sorted(set(without) - found.keys())
     if unknown:
         raise ConfigurationError(
-            f"--without {unknown[0]}: nothing of {operator} that stands is there; positions are"
+            f"--without {unknown[0]}: no statement of {operator} in force is there; positions are"
             f" {', '.join(map(str, sorted(found)))}"
         )
     chosen = {place: found[place] for place in sorted(found.keys() - set(without))}
     if not chosen:
-        raise ConfigurationError(f"nothing is left to adopt of what {operator} said")
+        raise ConfigurationError(f"no statement of {operator} is left to adopt")
     refused = {
         place: why for place, issued in chosen.items() if (why := desk.control.objection(desk.by, issued.statement))
     }
@@ -175,8 +175,8 @@ def _chosen(desk: Desk, operator: str, without: Sequence[int]) -> dict[int, Issu
         told = ", ".join(f"{place} ({why})" for place, why in refused.items())
         left_out = " ".join(f"--without {place}" for place in refused)
         raise ConfigurationError(
-            f"{desk.by[0]} may not say what stands at {told}; nothing was adopted: leave these out with {left_out}, and"
-            " let an operator adopt them who may"
+            f"{desk.by[0]} may not repeat what is at {told}; nothing was adopted: omit these with {left_out}, and"
+            " have them adopted by an operator who may"
         )
     return chosen
 
@@ -190,7 +190,7 @@ def _said(issued: Issued) -> str:
 
 
 def run_attend(config: Path, every: str) -> int:
-    """Say at intervals that nothing is withheld, until this is interrupted."""
+    """Publish heads at intervals, which show that nothing is withheld, until interrupted."""
     pause = seconds("--every", every)
     if pause < 1:
         raise ConfigurationError("--every: at least 1s")
@@ -205,17 +205,17 @@ async def _attend(with_: Opened, pause: float) -> int:
                 await desk.say(desk.control.attended())
                 failed = False
                 if not attends:
-                    tell({}, f"{desk.by[0]} attends: a head every {pause:g} s", as_json=False)
+                    tell({}, f"{desk.by[0]} publishes a head every {pause:g} s", as_json=False)
                 attends = True
             except Unavailable as error:
                 if not failed:
-                    sys.stderr.write(f"watchword: warning: {one_line(str(error))}; trying on\n")
+                    sys.stderr.write(f"watchword: warning: {one_line(str(error))}; retrying\n")
                 failed = True
             await wait(pause)
 
 
 def run_log(config: Path, *, follow: bool, as_json: bool) -> int:
-    """Print what the log holds; return the exit code."""
+    """Print the entries of the log; return the exit code."""
     return finish(_log(opened(config), follow=follow, as_json=as_json))
 
 
@@ -243,7 +243,7 @@ async def wait(seconds: float) -> None:
 
 
 async def for_ever() -> None:
-    """Wait until somebody ends this process."""
+    """Wait until this process is ended."""
     await asyncio.get_running_loop().create_future()
 
 

@@ -1,4 +1,4 @@
-"""``watchword demo``: the cloud scenario, as a table or as JSON."""
+"""``watchword demo``: runs the cloud scenario, and prints a table or JSON."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ ATTACK_CAME_THROUGH = 1
 
 
 def run_demo(bus: Bus, *, servers: str | None, as_json: bool) -> int:
-    """Play, show, and return the exit code: 1 if an attack reached a handler or an honest message was lost."""
-    # The table tells what happened; the audit trail and the plain clients' complaints would bury it.
+    """Run and show the demo; return the exit code: 1 if an attack reached a handler or an honest message was lost."""
+    # The table shows what happened; the audit trail and the plain clients' logs would bury it.
     logging.getLogger().addHandler(logging.NullHandler())
-    # For where no act runs, which handles them itself: SIGTERM would leave a broker of ours running.
+    # For the time between acts, which handle signals themselves: SIGTERM would leave our broker running.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     narrator = Console(stderr=True, highlight=False)

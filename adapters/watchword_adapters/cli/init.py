@@ -1,6 +1,6 @@
-"""``watchword init``: the least that an agent needs, and a journal with which its readers begin without a floor.
+"""``watchword init``: creates an agent's settings, key and key set, and the journal with which its readers start.
 
-With a bus there is a first example beside it: a reader that has public keys only, and a program that runs both.
+With a bus it also creates an example: a reader with public keys only, and a program that runs both.
 """
 
 from __future__ import annotations
@@ -42,26 +42,26 @@ realm = {realm:<35} # names this cluster or account; the same for all agents
 _SIGNER: Final = """\
 principal = {principal:<31} # who this process is
 
-[signer]                                    # leave it out in a process that only reads
+[signer]                                    # omit it in a process that only reads
 key = {key:<37} # private: mode 0600, never in a repository
 """
 _KEYS: Final = """
-[[keys]]                                    # whom it believes: the public keys of all agents
+[[keys]]                                    # whom it trusts: the public keys of all agents
 source = "files"
 paths = [{keys}]
 
 [replay]
-state = ".watchword"                        # what this machine remembers over restarts; "" for nothing
+state = ".watchword"                        # what this machine remembers across restarts; "" for nothing
 """
 _BUS: Final = """
-[{bus}]{pad}# how the commands connect, as watchword tail
+[{bus}]{pad}# how commands connect, such as watchword tail
 servers = {servers}
 """
 
 
 @dataclass
 class _Report:
-    """What was made, and what was there."""
+    """The files that were created, and those that existed."""
 
     made: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
@@ -69,13 +69,13 @@ class _Report:
     first: Path | None = None
 
     def add(self, path: Path, *, is_new: bool) -> None:
-        """Say of a file whether it was made."""
+        """Record whether a file was created."""
         (self.made if is_new else self.kept).append(str(path))
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be made: an agent's settings, and an example for a bus, at ``servers`` or with a broker of its own."""
+    """What to create: an agent's settings, and an example for a bus, at ``servers`` or with its own broker."""
 
     config: Path | None
     realm: str | None
@@ -85,7 +85,7 @@ class Wanted:
 
 
 def run_init(wanted: Wanted, *, as_json: bool) -> str:
-    """Make what is missing, and return what to print; ConfigurationError, in one line, for what does not fit."""
+    """Create what is missing, and return what to print; ConfigurationError for a contradiction."""
     report = _Report()
     realm, principal = wanted.realm, wanted.principal
     path = wanted.config or _path_for(principal)
@@ -97,7 +97,7 @@ def run_init(wanted: Wanted, *, as_json: bool) -> str:
                 raise ConfigurationError(f"{path}: {name} is {there!r}, not {given!r}: name another file by --config")
         report.add(path, is_new=False)
     elif realm is None or principal is None:
-        raise ConfigurationError(f"{path} is not there: add --realm and --principal, and it is made")
+        raise ConfigurationError(f"{path} does not exist: add --realm and --principal to create it")
     else:
         _make_settings(path, realm, principal, _table(wanted.bus, servers), report)
         settings = read_settings(path)
@@ -110,13 +110,13 @@ def run_init(wanted: Wanted, *, as_json: bool) -> str:
 
 
 def _addresses(wanted: Wanted) -> list[str]:
-    """Return the servers that were named; none where the example is to bring its own, which must be there then.
+    """Return the given servers; none if the example starts its own broker, which must be installed then.
 
-    ConfigurationError where the example could not run for want of a client, too.
+    ConfigurationError also if the example could not run because the client is not installed.
     """
     if wanted.servers is not None:
         if wanted.bus is None:
-            raise ConfigurationError("--servers: say of which bus: --bus nats, or --bus kafka")
+            raise ConfigurationError("--servers: of which bus? write --bus nats, or --bus kafka")
         servers = addresses(wanted.bus, wanted.servers)
     else:
         servers = []
@@ -132,12 +132,12 @@ def _table(bus: str | None, servers: list[str]) -> str:
 
 
 def _path_for(principal: str | None) -> Path:
-    """Return ``watchword.toml``; where that is another agent's, a file that is named after this one."""
+    """Return ``watchword.toml``, or a file named after this agent if that belongs to another one."""
     if principal is None or not _SETTINGS.exists() or read_settings(_SETTINGS).principal == principal:
         return _SETTINGS
     name = file_name(principal, _SETTINGS.parent)
     if not name:
-        raise ConfigurationError(f"no file name in principal {principal[:128]!r}: name the settings by --config")
+        raise ConfigurationError(f"no file name in principal {principal[:128]!r}: name the settings file with --config")
     return Path(f"{name}.toml")
 
 
@@ -158,11 +158,11 @@ def _make_settings(path: Path, realm: str, principal: str, table: str, report: _
 
 
 def _make_first(bus: str, servers: list[str], path: Path, settings: Settings, report: _Report) -> None:
-    """Make a reader's settings and a program, beside the agent's; what is there is left as it is."""
+    """Create a reader's settings and a program, next to the agent's; existing files are not changed."""
     public, reader = (path.with_name(name) for name in (KEY_SET, _READER))
     if not reader.exists():
         if not public.exists():
-            raise ConfigurationError(f"{public} is not there, whose keys the example's reader is to believe")
+            raise ConfigurationError(f"{public} does not exist, but holds the keys that the example's reader needs")
         text = (_REALM + _KEYS).format(realm=_quoted(settings.realm), keys=_quoted(public.name))
         create(reader, (text + _table(bus, servers)).encode(), 0o644)
         report.add(reader, is_new=True)
@@ -176,7 +176,7 @@ def _make_first(bus: str, servers: list[str], path: Path, settings: Settings, re
 
 
 def _place(bus: str, program: bytes, path: Path, report: _Report) -> Path:
-    """Return where the program is to be, or is: a name that no other program has."""
+    """Return the path of the program: a name that no other program has."""
     names = (_FIRST, f"first_{bus}.py")
     for place in map(path.with_name, names):
         if not place.exists():
@@ -184,7 +184,7 @@ def _place(bus: str, program: bytes, path: Path, report: _Report) -> Path:
         report.add(place, is_new=False)
         if place.read_bytes() == program:
             return place
-    raise ConfigurationError(f"{' and '.join(names)} are there, and other programs than this example: rename one")
+    raise ConfigurationError(f"{' and '.join(names)} exist, and are not this example: rename one")
 
 
 def _program(bus: str, servers: list[str], path: Path) -> str:
@@ -217,12 +217,12 @@ def _known(path: Path) -> list[VerificationKey]:
 def _check_new(path: Path, known: list[VerificationKey], principal: str) -> None:
     if any(key.principal == principal for key in known):
         raise ConfigurationError(
-            f"{path}: has another key of {principal!r}: put its private key in place, or take the old one out"
+            f"{path}: has another key of {principal!r}: put its private key in place, or remove the old one"
         )
 
 
 def _publish(path: Path, known: list[VerificationKey], own: VerificationKey, report: _Report) -> None:
-    """Add the public key to the set, in one step; whatever is in it stays."""
+    """Add the public key to the set, atomically; its other keys stay."""
     if own not in known:
         _check_new(path, known, own.principal)
         MemoryKeys([*known, own])
@@ -235,7 +235,7 @@ def _make_journal(settings: Settings, path: Path, report: _Report) -> None:
         if event == "replay.no_journal":
             raise ConfigurationError(f"{path}: state: {fields['detail']}")
 
-    journal = load(path, warn=warn, telemetry=False).verifier.journal  # so that settings with a mistake are told now
+    journal = load(path, warn=warn, telemetry=False).verifier.journal  # reports mistakes in the settings now
     report.said = {"journal": None, "store": settings.replay.store}
     if not isinstance(journal, FileJournal):
         return
@@ -246,13 +246,13 @@ def _make_journal(settings: Settings, path: Path, report: _Report) -> None:
 
 
 def _told(path: Path, settings: Settings, report: _Report) -> str:
-    lines = [f"made: {name}" for name in report.made] + [f"kept as it is: {name}" for name in report.kept]
+    lines = [f"created: {name}" for name in report.made] + [f"kept as it is: {name}" for name in report.kept]
     who = settings.principal or "this configuration"
     if report.said["journal"] is None:
         lines.append('No journal: [replay] state is "".')
     elif report.said["initialised"]:
         lines.append(
-            f"Core NATS readers of {who} on this machine begin without losing anything. That is right if they have"
+            f"Core NATS readers of {who} on this machine start without losing anything. That is right if they have"
             f" never run, or have been stopped for {report.said['stopped_for']:g} s; not while an older process of this"
             " agent still runs, here or elsewhere."
         )
@@ -261,11 +261,11 @@ def _told(path: Path, settings: Settings, report: _Report) -> str:
     if settings.replay.store != "memory":
         lines.append(
             f"Readers that share the {settings.replay.store} store have their births there: run `watchword store init"
-            f" READER --config {path}` for each queue group and each durable with several workers, before it first"
-            " runs."
+            f" READER --config {path}` for each queue group and each durable with several workers, before its first"
+            " start."
         )
     if report.first is not None:
-        lines.append(f"Now type: python {report.first}")
+        lines.append(f"Now run: python {report.first}")
     return "\n".join(lines) + "\n"
 
 

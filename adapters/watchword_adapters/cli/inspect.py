@@ -1,4 +1,4 @@
-"""``watchword inspect``: what an envelope claims, field by field, and nothing about whether it is true."""
+"""``watchword inspect``: shows what an envelope claims, field by field, without verifying it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from watchword.envelope import Envelope
     from watchword.spi import Message
 
-NOT_VERIFIED: Final = "Not verified: these are claims, which anybody may have written."
+NOT_VERIFIED: Final = "Not verified: these are claims, which anyone may have written."
 MAX_INPUT: Final = 64 * 1024 * 1024
 
 _MEANINGS: Final = {
@@ -47,7 +47,7 @@ _MEANINGS: Final = {
 
 
 def run_inspect(text: str | None, *, as_json: bool) -> int:
-    """Print what ``text`` (standard input if None) claims; return the exit code."""
+    """Print the claims of ``text`` (standard input if None); return the exit code."""
     if text is None:
         text = without_mark(standard_input().read(MAX_INPUT)).decode(errors="backslashreplace")
     header = _header(text.strip())
@@ -67,7 +67,7 @@ def run_inspect(text: str | None, *, as_json: bool) -> int:
 
 
 def fields_of(envelope: Envelope) -> dict[str, object]:
-    """Return what an envelope claims by name; digests, ids and signature in hex, what is absent left out."""
+    """Return an envelope's claims by name, without absent ones; digests, ids and signature in hex."""
     common, batched = envelope.common, envelope.size > 0
     fields: dict[str, object] = {
         "version": VERSION,
@@ -95,7 +95,7 @@ def fields_of(envelope: Envelope) -> dict[str, object]:
 
 
 def _header(text: str) -> bytes:
-    """Find the envelope in the text: the text itself, or the header of a message in JSON."""
+    """Return the envelope in the text: the text itself, or the header of a message in JSON."""
     if not text.startswith("{"):
         return text.encode(errors="backslashreplace")
     try:
@@ -104,7 +104,7 @@ def _header(text: str) -> bytes:
         raise ConfigurationError(str(error)) from None
     found = [value for name, value in message.headers if is_envelope_name(name)]
     if len(found) != 1 or found[0] is None:
-        raise ConfigurationError(f"{len(found)} envelopes in the message: a header named watchword, once, holds one")
+        raise ConfigurationError(f"{len(found)} envelopes in the message: it must have one header named watchword")
     return found[0]
 
 
@@ -118,7 +118,7 @@ def _print(fields: dict[str, object]) -> None:
     table.add_column("claimed value", overflow="fold", ratio=1)
     table.add_column("meaning", overflow="fold", max_width=24)
     for name, value in fields.items():
-        # Text, not str: what others wrote must not be read as markup.
+        # Text, not str: untrusted text must not be parsed as markup.
         table.add_row(name, Text(escaped(_shown(name, value))), _MEANINGS[name])
     Console(file=sys.stdout, highlight=False, emoji=False).print(table)
 
@@ -126,12 +126,12 @@ def _print(fields: dict[str, object]) -> None:
 def _shown(name: str, value: object) -> str:
     if name in {"issued_at", "expires_at"} and isinstance(value, int):
         return f"{value} ({datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M:%S} UTC)"
-    # JSON marks where one name ends: a name may hold a comma.
+    # JSON shows where a name ends: it may contain a comma.
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)
 
 
 def _algorithm(identifier: int) -> str:
-    known = {int(algorithm): algorithm.name.lower() for algorithm in Algorithm}
+    known = {int(algorithm): algorithm.label for algorithm in Algorithm}
     return f"{known.get(identifier, 'unknown')} ({identifier})"
 
 

@@ -1,4 +1,4 @@
-"""``watchword jwks``: public keys collected into one set."""
+"""``watchword jwks``: collects public keys into one JWK Set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def collect(paths: Sequence[Path]) -> str:
-    """Return a set of all keys in ``paths``, each once; ConfigurationError where they do not go together."""
+    """Return a JWK Set of all keys in ``paths``, each once; ConfigurationError if they conflict."""
     try:
         keys, _ = read_keys(list_files(paths))
     except OSError as error:
@@ -27,9 +27,9 @@ def collect(paths: Sequence[Path]) -> str:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` in one step, readable by all; only a file is ever replaced."""
+    """Write ``text`` to ``path`` atomically, readable by all; only a regular file is ever replaced."""
     if path.exists() and not path.is_file():
-        raise ConfigurationError(f"{path}: not a regular file: name another, or leave --output out to write to a pipe")
+        raise ConfigurationError(f"{path}: not a regular file: write another path, or omit --output to write to a pipe")
     try:
         descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:

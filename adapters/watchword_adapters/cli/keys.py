@@ -132,7 +132,7 @@ def _print_keys(rows: Sequence[_Row]) -> None:
     for row in sorted(rows, key=lambda one: (one.key.principal, one.key.key_id)):
         key, until = row.key, _until(row.key)
         end = "" if until == float("inf") else f"{moment(until)}{' SOON' if row.ends_soon else ''}"
-        cells = (key.principal, key.key_id.decode(errors="replace"), key.algorithm.name, row.source, row.state, end)
+        cells = (key.principal, key.key_id.decode(errors="replace"), key.algorithm.label, row.source, row.state, end)
         table.add_row(*(Text(cell) for cell in cells))
     Console(file=sys.stdout, highlight=False, emoji=False).print(table)
 

@@ -1,4 +1,4 @@
-"""``watchword sign`` and ``watchword verify``: messages as JSON, one a line."""
+"""``watchword sign`` and ``watchword verify``: sign and verify messages in JSON, one per line."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _UNBOUNDED: Final = Bounds(per_principal=sys.maxsize, in_all=sys.maxsize, unveri
 
 
 class _OneWindow:
-    """The replay store of a run: all lines are one log, whose position some may not give, and nothing is forgotten."""
+    """The replay store of a run: all lines are one log, with or without positions, and ids never expire."""
 
     def __init__(self) -> None:
         self._ids = MemoryReplayStore(horizon=None, bounds=_UNBOUNDED)
@@ -53,21 +53,21 @@ class _OneWindow:
 
 
 def run_sign(config: Path) -> int:
-    """Sign what standard input has; return the exit code."""
+    """Sign the messages on standard input; return the exit code."""
     signer = load(config, warn=warn, telemetry=False).signer
     return _run(_sign(signer))
 
 
 def run_verify(config: Path) -> int:
-    """Judge what standard input has; return the exit code."""
-    own = Trust(Demerits(time.time))  # lines are no facts: what counts against agents stays as it is
+    """Verify the messages on standard input; return the exit code."""
+    own = Trust(Demerits(time.time))  # lines must not affect the agents' scores
     watchword = load(config, replay=_OneWindow(), trust=own, warn=warn, telemetry=False)
     require(watchword, reads=True)
     return _run(_verify(watchword, config))
 
 
 def _run(work: Coroutine[Any, Any, int]) -> int:
-    """Run to the end; Control-C ends it at once, where ``asyncio.run`` would wait for the next line first."""
+    """Run to the end; Control-C ends it at once, while ``asyncio.run`` would wait for the next line first."""
     loop = asyncio.new_event_loop()
     try:
         return loop.run_until_complete(work)
@@ -107,7 +107,7 @@ async def _verify(watchword: Watchword, config: Path) -> int:
 
 
 class _Chosen:
-    """What a line for signing says besides the message; taken out of ``members``."""
+    """The signing options of a line, removed from ``members``."""
 
     def __init__(self, members: dict[str, object]) -> None:
         recipient, expires_at, request = (
@@ -140,19 +140,19 @@ def _lines(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
     while line := file.readline(MAX_LINE_BYTES + 1):
         number += 1
         if len(line) > MAX_LINE_BYTES:
-            raise ConfigurationError(f"line {number}: over {MAX_LINE_BYTES} bytes")
+            raise ConfigurationError(f"line {number}: longer than {MAX_LINE_BYTES} bytes")
         line = without_mark(line) if number == 1 else line
         if line.strip():
             yield f"line {number}", line
 
 
 def write_line(members: Mapping[str, object]) -> None:
-    """Write a line at once: whoever reads it may be waiting for it before sending the next."""
+    """Write a line and flush: its reader may wait for it before sending the next one."""
     sys.stdout.write(json.dumps(members) + "\n")
     sys.stdout.flush()
 
 
 def warn(event: str, **fields: str | float | None) -> None:
-    """Keep warnings off standard output, which is for verdicts."""
+    """Write a warning to standard error, since standard output is for verdicts."""
     told = " ".join(f"{name}={value}" for name, value in fields.items())
     sys.stderr.write(f"watchword: warning: {one_line(f'{event} {told}')}\n")

@@ -1,4 +1,4 @@
-"""Names of files after agents: the end of the principal, and as much before it as tells two agents apart."""
+"""Chooses file names for agents: the end of the principal, with as much before it as is needed to be unique."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DIGITS: Final = 8
 
 
 def check_typed(principal: str) -> None:
-    """Refuse a principal that settings would refuse; ConfigurationError says what to write."""
+    """Raise ConfigurationError, with what to write, for a principal that settings would refuse."""
     try:
         check_principal(principal)
     except ValueError as error:
@@ -31,9 +31,9 @@ def check_typed(principal: str) -> None:
 
 
 def file_name(principal: str, directory: Path) -> str:
-    """Return a plain name for an agent's files in ``directory`` that no other agent's have; "" if there is none.
+    """Return a file name for an agent in ``directory`` that no other agent uses; "" if there is none.
 
-    For ``agent://acme/planner`` it is ``planner``; where that is the planner of another team, ``acme-planner``.
+    For ``agent://acme/planner`` it is ``planner``; if another team's planner has that name, ``acme-planner``.
     """
     parts = principal.rpartition("://")[2].split("/")
     if not _NAME.fullmatch(parts[-1]):
@@ -44,7 +44,7 @@ def file_name(principal: str, directory: Path) -> str:
 
 
 def _owner(directory: Path, name: str) -> str | None:
-    """Return whose the files of this name are, as far as they tell; what is wrong with them is told when it matters."""
+    """Return the owner of the files with this name, if they show it; faults are reported when they matter."""
     public, settings, private = (directory / f"{name}.{suffix}" for suffix in ("jwk", "toml", "pem"))
     with suppress(ConfigurationError, LookupError, OSError, ValueError):
         if public.exists():

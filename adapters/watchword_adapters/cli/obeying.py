@@ -1,4 +1,4 @@
-"""How a command that judges messages heeds what operators say on the control log."""
+"""Makes a command that judges messages obey the control log."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def obeying(agent: Watchword, settings: Settings, directory: Path) -> AsyncGenerator[None]:
-    """Let an agent judge by the control log, where its settings name one, once all is known that the log holds.
+    """Make an agent judge by the control log, if its settings name one, once the log has been read.
 
-    Nothing is kept in the state directory, for another process may be running on it. Unavailable if the log cannot be
-    read; ConfigurationError if it cannot be trusted.
+    Nothing is stored in the state directory, which another process may be using. Unavailable if the log cannot be read;
+    ConfigurationError if it cannot be trusted.
     """
     control = agent.verifier.control
     if control is None:
         yield
         return
     async with followed(replace(control_parts(agent, settings, directory), control=control, state=None)):
-        agent.verifier.obey(control)  # which is known now, so nobody has to wait for it
+        agent.verifier.obey(control)  # read by now, so nothing has to wait for it
         yield

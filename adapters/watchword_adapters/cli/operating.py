@@ -1,4 +1,4 @@
-"""What the commands of operators have in common: settings, the log, how things are said and printed."""
+"""Shared parts of operators' commands: settings, control log, confirmation and output."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Opened(NamedTuple):
-    """The settings of whoever types the command, and what follows their control log."""
+    """The settings of the operator, and what follows the control log."""
 
     settings: Settings
     agent: Watchword
@@ -41,21 +41,21 @@ class Opened(NamedTuple):
 
     @asynccontextmanager
     async def desk(self) -> AsyncGenerator[Desk]:
-        """Give a place to speak from, once all is known that the log holds."""
+        """Yield a Desk, once the log has been read."""
         async with desk(self.agent, self.parts) as place:
             yield place
 
     @asynccontextmanager
     async def followed(self) -> AsyncGenerator[Following]:
-        """Follow the log, from the moment when all is known that it holds."""
+        """Follow the log, and yield once it has been read."""
         async with followed(self.parts) as following:
             yield following
 
 
 def opened(config: Path) -> Opened:
-    """Read the settings; ConfigurationError where they name no control log.
+    """Read the settings; ConfigurationError if they name no control log.
 
-    Nothing is kept in their state directory: another process may be running on it.
+    Nothing is stored in their state directory, which another process may be using.
     """
     silence()
     settings = read_settings(config)
@@ -74,15 +74,15 @@ def finish(work: Coroutine[Any, Any, int]) -> int:
 
 
 def check_pattern(who: str) -> None:
-    """Refuse what is no principal, and no pattern of principals."""
+    """Raise ConfigurationError unless ``who`` is a principal or a pattern of principals."""
     if not is_principal_pattern(who):
         raise ConfigurationError(
-            f'{who[:128]!r} is no principal: write one; "*" may stand for a whole part, and a last "**" for the rest'
+            f'{who[:128]!r} is not a principal: write one; "*" may replace a whole part, and a final "**" the rest'
         )
 
 
 def seconds(option: str, text: str) -> float:
-    """Return a duration that somebody has typed; ConfigurationError for what is none."""
+    """Parse a duration given as an option; ConfigurationError if it is malformed."""
     try:
         return parse_duration(text)
     except ValueError as error:
@@ -90,11 +90,11 @@ def seconds(option: str, text: str) -> float:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask, unless the answer was typed already; ConfigurationError for a no, and where nobody can be asked."""
+    """Ask for confirmation unless ``yes``; ConfigurationError for a no, and without a terminal."""
     if yes:
         return
     if not sys.stdin.isatty():
-        raise ConfigurationError(f"{question} Nobody can be asked here: add --yes if so")
+        raise ConfigurationError(f"{question} There is no terminal to ask on: add --yes to confirm")
     sys.stderr.write(f"{escaped(question)} [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
@@ -102,13 +102,13 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def tell(members: Mapping[str, object], *lines: str, as_json: bool) -> None:
-    """Print what was done, as a line of JSON or as lines of text, at once."""
+    """Print a result as a line of JSON or as lines of text, and flush."""
     sys.stdout.write("".join(f"{line}\n" for line in ([json.dumps(members)] if as_json else map(escaped, lines))))
     sys.stdout.flush()
 
 
 def moment(at: float | None) -> str:
-    """Return a time (seconds) as people read it; an infinite one is for good."""
+    """Format a time in seconds for people; an infinite one is "for good"."""
     if at is None:
         return ""
     if isinf(at):

@@ -1,4 +1,4 @@
-"""The commands of operators and their arguments; what they do is beside, and imported when it is used."""
+"""The commands of operators and their arguments; their implementations are imported on use."""
 
 import re
 from pathlib import Path
@@ -9,16 +9,16 @@ import typer.core
 
 from watchword_adapters.cli.options import SETTINGS, AsJson, Config, KeyKind, Yes
 
-controlled = typer.Typer(no_args_is_help=True, help="Make, read and look after the control log.")
+controlled = typer.Typer(no_args_is_help=True, help="Create, read and attend the control log.")
 keyed = typer.Typer(
     no_args_is_help=True,
-    help="Show and make an agent's own key; give, list, revoke and rotate keys on the control log.",
+    help="Show and create an agent's own key; publish, list, revoke and rotate keys on the control log.",
 )
 
 _KEY_WITH_HYPHEN = re.compile(r"-[\w-]{15}|-[\w-]{42}", re.ASCII)
 
 Who = Annotated[
-    str, typer.Argument(metavar="WHO", help="A principal; '*' stands for one part, a last '**' for all that follows.")
+    str, typer.Argument(metavar="WHO", help="A principal; '*' matches one part, a final '**' all that follows.")
 ]
 
 
@@ -27,17 +27,17 @@ def contain(
     *,
     config: Config = SETTINGS,
     lasting: Annotated[
-        str | None, typer.Option("--for", metavar="TIME", help="As 30m, 1h or 7d; left out, for good.")
+        str | None, typer.Option("--for", metavar="TIME", help="Such as 30m, 1h or 7d; default: for good.")
     ] = None,
     why: Annotated[
-        str, typer.Option("--why", metavar="TICKET", help="All processes read it, contained ones too.")
+        str, typer.Option("--why", metavar="TICKET", help="All processes can read it, contained ones too.")
     ] = "",
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let nothing more be delivered that an agent signs, on any bus, within a second.
+    """Stop the delivery of everything that an agent signs, on any bus, within a second.
 
-    What ends with '**' matches many, and is asked for first.
+    A pattern that ends with '**' matches many agents, and must be confirmed.
     """
     from watchword_adapters.cli.control import run_contain  # noqa: PLC0415 - quick start
 
@@ -49,11 +49,11 @@ def release(
     *,
     config: Config = SETTINGS,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Though the log knows of none: it was made anew, and readers do.")
+        bool, typer.Option("--anyway", help="Although the log has none: it was recreated, and readers still obey one.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """End the containment of exactly this text, and name what still holds. Exit code 1 if anything does."""
+    """End the containment of exactly this text, and list those still in force. Exit code 1 if there are any."""
     from watchword_adapters.cli.control import run_release  # noqa: PLC0415 - quick start
 
     raise typer.Exit(run_release(who, config, anyway=anyway, as_json=as_json))
@@ -61,7 +61,7 @@ def release(
 
 @controlled.command("init")
 def init_log(*, config: Config = SETTINGS, as_json: AsJson = False) -> None:
-    """Make the control log that [control] names, or check the one that is there. Harmless to run twice."""
+    """Create the control log that [control] names, or check the existing one. Safe to run twice."""
     from watchword_adapters.cli.control import run_init  # noqa: PLC0415 - quick start
 
     raise typer.Exit(run_init(config, as_json=as_json))
@@ -71,10 +71,10 @@ def init_log(*, config: Config = SETTINGS, as_json: AsJson = False) -> None:
 def show_log(
     *,
     config: Config = SETTINGS,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue with new entries.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print what the control log holds: who said what, and what does not count. Exit code 1 if anything does not."""
+    """Print the control log: each statement, its operator, and why it does not count. Exit code 1 if any does not."""
     from watchword_adapters.cli.control import run_log  # noqa: PLC0415 - quick start
 
     raise typer.Exit(run_log(config, follow=follow, as_json=as_json))
@@ -82,19 +82,19 @@ def show_log(
 
 @controlled.command("adopt")
 def adopt(
-    operator: Annotated[str, typer.Argument(metavar="OPERATOR", help="Whose words you say once more.")],
+    operator: Annotated[str, typer.Argument(metavar="OPERATOR", help="Whose statements you repeat.")],
     *,
     config: Config = SETTINGS,
     without: Annotated[
         list[int] | None,
-        typer.Option("--without", metavar="POSITION", help="Leave out what the log has there; may be repeated."),
+        typer.Option("--without", metavar="POSITION", help="Omit the statement at this position; may be repeated."),
     ] = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say in your own name what stands of another operator's words, before that operator's key is revoked.
+    """Repeat another operator's statements in your own name, before that operator's key is revoked.
 
-    They are shown first, with their positions in the log: whoever stole the key may have said some of them.
+    They are shown first, with their positions in the log: a thief of the key may have made some of them.
     """
     from watchword_adapters.cli.control import run_adopt  # noqa: PLC0415 - quick start
 
@@ -107,7 +107,7 @@ def attend(
     config: Config = SETTINGS,
     every: Annotated[str, typer.Option("--every", metavar="TIME", help="Time between two heartbeats.")] = "10s",
 ) -> None:
-    """Say at intervals that nothing is withheld; needs a key that may say no more than 'head'."""
+    """Publish heads at intervals, which show that nothing is withheld; needs a key that may only say 'head'."""
     from watchword_adapters.cli.control import run_attend  # noqa: PLC0415 - quick start
 
     raise typer.Exit(run_attend(config, every))
@@ -116,20 +116,20 @@ def attend(
 Otherwise = Annotated[
     list[str] | None,
     typer.Option(
-        "--with", metavar="NAME=VALUE", help="What [signer] is to say instead, as version=2; may be repeated."
+        "--with", metavar="NAME=VALUE", help="Override a value of [signer], such as version=2; may be repeated."
     ),
 ]
 
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the JWK here; no file is overwritten.")
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the JWK here; files are never overwritten.")
 ]
 
 
 @keyed.command("public")
 def show_public(*, config: Config = SETTINGS, otherwise: Otherwise = None, output: Output = None) -> None:
-    """Print the public half of the key that [signer] names, as a JWK to be published; whoever holds it is asked.
+    """Print the public half of the key that [signer] names, as a JWK to publish; its holder is asked for it.
 
-    It is a key that signs: a probe was signed by it and verified. Exit code 3 if whoever holds it does not answer.
+    The key is tested: a probe was signed with it and verified. Exit code 3 if its holder does not respond.
     """
     from watchword_adapters.cli.own_key import run_public  # noqa: PLC0415 - quick start
 
@@ -144,7 +144,7 @@ def generate(
     otherwise: Otherwise = None,
     output: Output = None,
 ) -> None:
-    """Make the key that [signer] names in its PKCS#11 token, which will not give it away, and print its public half."""
+    """Create the key that [signer] names in its PKCS#11 token, which never releases it, and print its public half."""
     from watchword_adapters.cli.own_key import run_generate  # noqa: PLC0415 - quick start
 
     raise typer.Exit(run_generate(config, algorithm.name, otherwise or (), output))
@@ -157,7 +157,7 @@ def publish(
     config: Config = SETTINGS,
     as_json: AsJson = False,
 ) -> None:
-    """Give public keys to all processes that follow the control log."""
+    """Publish public keys to all processes that follow the control log."""
     from watchword_adapters.cli.keys import run_publish  # noqa: PLC0415 - quick start
 
     raise typer.Exit(run_publish(files, config, as_json=as_json))
@@ -168,10 +168,10 @@ def list_keys(
     principal: Annotated[str | None, typer.Argument(metavar="PRINCIPAL", help="Only this agent's.")] = None,
     *,
     config: Config = SETTINGS,
-    ending: Annotated[str, typer.Option("--ending", metavar="TIME", help="What counts as soon.")] = "14d",
+    ending: Annotated[str, typer.Option("--ending", metavar="TIME", help="Which end counts as soon.")] = "14d",
     as_json: AsJson = False,
 ) -> None:
-    """List the public keys of the control log and of key files, and what holds of each.
+    """List the public keys of the control log and of key files, with the state of each.
 
     Exit code 1 if a key ends soon and its agent has none that ends later.
     """
@@ -181,10 +181,10 @@ def list_keys(
 
 
 class _NamesKey(typer.core.TyperCommand):
-    """A command whose argument may be a key id or a thumbprint: one of 64 begins with a hyphen, as options do."""
+    """A command whose argument may be a key id or a thumbprint: one in 64 begins with a hyphen, like an option."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Part such names from the options."""
+        """Separate such names from the options."""
         if "--" not in args:
             names = [one for one in args if _KEY_WITH_HYPHEN.fullmatch(one)]
             args = [*(one for one in args if one not in names), "--", *names]
@@ -193,13 +193,13 @@ class _NamesKey(typer.core.TyperCommand):
 
 @keyed.command("revoke", cls=_NamesKey)
 def revoke(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="Its kid, its thumbprint, or a file of it.")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Its kid, its thumbprint, or its file.")],
     *,
     config: Config = SETTINGS,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let nothing more verify by a public key, from now on and for good, whatever source it comes from."""
+    """Revoke a public key from now on and for good, whatever source it comes from."""
     from watchword_adapters.cli.keys import run_revoke  # noqa: PLC0415 - quick start
 
     raise typer.Exit(run_revoke(key, config, yes=yes, as_json=as_json))
@@ -218,20 +218,20 @@ def import_card(
     ] = None,
     keys: Annotated[
         list[Path] | None,
-        typer.Option("--keys", metavar="FILE", help="A key set that you have, for the card's kid; may be repeated."),
+        typer.Option("--keys", metavar="FILE", help="A local key set, for the card's kid; may be repeated."),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the keys here.")] = None,
     allow_private: Annotated[
-        bool, typer.Option("--allow-private", help="Card and key sets may be in your own network.")
+        bool, typer.Option("--allow-private", help="Allow card and key sets in private networks.")
     ] = False,
     ca: Annotated[
-        Path | None, typer.Option("--ca", metavar="FILE", help="Authorities to trust, in PEM; default the system's.")
+        Path | None, typer.Option("--ca", metavar="FILE", help="Authorities to trust, in PEM; default: the system's.")
     ] = None,
 ) -> None:
-    """Take the keys that signed an A2A agent card, for an agent that signs its messages with the same one.
+    """Import the keys that signed an A2A agent card, for an agent that signs its messages with the same key.
 
-    A key counts only out of a set that you name. Nothing is given to anybody yet: that is done by 'key publish'. Exit
-    code 1 if no such key has signed the card, 3 if card or set cannot be fetched.
+    Only keys of a set that you name count. Nothing is published yet: 'key publish' does that. Exit code 1 if no such
+    key has signed the card, 3 if card or set cannot be fetched.
     """
     from watchword_adapters.cli.cards import Import, run_import  # noqa: PLC0415 - quick start
 
@@ -244,10 +244,10 @@ def rotate(
     agent: Annotated[Path, typer.Argument(metavar="SETTINGS", help="The agent's own watchword.toml.")],
     *,
     config: Annotated[
-        Path, typer.Option("--config", "-c", metavar="FILE", help="The settings of the operator who types this.")
+        Path, typer.Option("--config", "-c", metavar="FILE", help="The settings of the operator who runs this.")
     ] = SETTINGS,
     overlap: Annotated[
-        str, typer.Option("--overlap", metavar="TIME", help="For how long the old key holds on.")
+        str, typer.Option("--overlap", metavar="TIME", help="How long the old key stays valid.")
     ] = "10m",
     wait: Annotated[
         str, typer.Option("--wait", metavar="TIME", help="Longest wait until all processes know the new key.")
@@ -257,13 +257,13 @@ def rotate(
         typer.Option("--without", metavar="PRINCIPAL", help="Do not wait for this agent's processes; may be repeated."),
     ] = None,
     life: Annotated[
-        str | None, typer.Option("--life", metavar="TIME", help="After which the new key ends; left out, never.")
+        str | None, typer.Option("--life", metavar="TIME", help="When the new key ends; default: never.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give an agent a new key, wait until all know it, switch its signer, and let the old key end.
+    """Give an agent a new key, wait until all processes know it, switch its signer, and end the old key.
 
-    The file with its private key is replaced; an agent that runs takes up the new one within seconds.
+    The file with its private key is replaced; a running agent uses the new one within seconds.
     """
     from watchword_adapters.cli.keys import Rotation, run_rotate  # noqa: PLC0415 - quick start
 

@@ -1,4 +1,4 @@
-"""``watchword policy check``: whether the settings let a principal speak on a channel, and by which rule."""
+"""``watchword policy check``: shows whether the settings let a principal publish on a channel, and by which rule."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ _MOST_OTHERS: Final = 10
 
 
 class _Written(NamedTuple):
-    """A rule as it stands in the settings file."""
+    """A rule as written in the settings file."""
 
     line: int
     text: str
 
 
 def run_check(principal: str, uri: str, config: Path, *, as_json: bool) -> int:
-    """Print whether a principal may speak on a channel, and why; return the exit code."""
+    """Print whether a principal may publish on a channel, and why; return the exit code."""
     try:
         check_principal(principal)
     except ValueError as error:
         raise ConfigurationError(f"principal: {error}") from None
     if is_wild(principal):
-        raise ConfigurationError(f"principal {principal!r}: name one agent, as agent://acme/planner, and no pattern")
+        raise ConfigurationError(f"principal {principal!r}: write one agent, as agent://acme/planner, not a pattern")
     data = read_text(config)
     settings = settings_of(data, config)
     channel = _channel(uri, settings.realm)
@@ -94,7 +94,7 @@ def _explained(principal: str, channel: Channel, settings: Settings, data: bytes
 
 
 def _rule(number: int, rule: AllowSettings, data: bytes) -> dict[str, Any]:
-    """Return a rule by its number, with its text: that of the file, if it comes from there."""
+    """Return a rule by its number, with its text, from the file if it is there."""
     fields = rule.model_dump(exclude_unset=True, exclude_none=True)
     written = _written(number, rule, data)
     line, text = (None, _rendered(fields)) if written is None else written
@@ -102,14 +102,14 @@ def _rule(number: int, rule: AllowSettings, data: bytes) -> dict[str, Any]:
 
 
 def _written(number: int, rule: AllowSettings, data: bytes) -> _Written | None:
-    """Find a rule in the file; None where it is written in another way, or comes from the environment."""
+    """Find a rule in the file; None if it is written differently, or comes from the environment."""
     lines = without_mark(data).decode(errors="replace").splitlines()
     starts = [at for at, line in enumerate(lines) if _RULE.match(line)]
     if number >= len(starts):
         return None
     begin = starts[number]
     end = next((at for at in range(begin + 1, len(lines)) if _HEADER.match(lines[at])), len(lines))
-    # A list may have a line of its own that begins with a bracket, so what is a whole rule is tried out.
+    # A list may have a line that begins with a bracket, so the end of a rule is found by trying.
     for stop in (end, *range(end + 1, min(len(lines), begin + _MOST_LINES * 10) + 1)):
         text = "\n".join(lines[begin:stop]).strip()
         try:
@@ -137,7 +137,7 @@ def _print(found: dict[str, Any], config: Path) -> None:
     elif found["rules"]:
         lines.append(f"rule: none of {found['rules']} lets this principal speak here (not_permitted)")
     else:
-        lines.append("rule: none is written, so whoever has a known key may speak anywhere")
+        lines.append("rule: there are none, so anyone with a known key may speak anywhere")
     if rule is not None:
         lines.append(f"rate: {_rate(found['rate'])}")
     if found["min_trust"]:
@@ -146,7 +146,7 @@ def _print(found: dict[str, Any], config: Path) -> None:
     if found["other_rules"]:
         lines.append(f"also matching, but less specific or written later: {_numbers(found['other_rules'])}")
     if found["mode"] == "observe":
-        lines.append("mode: observe, so nothing is dropped here whatever the rules say")
+        lines.append("mode: observe, so nothing is dropped here, whatever the rules say")
     sys.stdout.write("".join(f"{escaped(line)}\n" for line in lines))
 
 

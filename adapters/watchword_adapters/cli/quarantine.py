@@ -1,6 +1,6 @@
-"""``watchword quarantine``: copies listed, shown and driven again.
+"""``watchword quarantine``: lists and shows copies, and verifies the messages that they point at again.
 
-Whoever may write to the quarantine wrote what is shown here: all of it is capped and escaped.
+Anyone with write access to the quarantine may have written its contents: all output is capped and escaped.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from watchword.settings import Settings
     from watchword_adapters.redriving import Redriven, Stored
 
-NOT_VERIFIED: Final = "Not verified: whoever may write to the quarantine may have made this up."
+NOT_VERIFIED: Final = "Not verified: anyone with write access to the quarantine may have forged this."
 MAX_ROWS: Final = 200
-"""Rows of a table; the counts above it are of all."""
+"""Most rows of a table; the counts above it include all copies."""
 
 _MAX_CELL: Final = 120
 _MAX_SHOWN: Final = 16 * 1024
@@ -46,7 +46,7 @@ _REASONS: Final = frozenset({UNDETERMINED, *map(str, Reason)})
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the quarantine is: settings, and what is not theirs: bus, servers, and topic or subject."""
+    """Where the quarantine is: settings, and what overrides them: bus, servers, and topic or subject."""
 
     config: Path
     bus: str | None
@@ -56,7 +56,7 @@ class Source:
 
 
 def run_list(source: Source, *, as_json: bool) -> int:
-    """Print what is there; return the exit code."""
+    """Print the copies; return the exit code."""
     found = asyncio.run(_copies(_open(source)))
     if as_json:
         for stored in found:
@@ -90,9 +90,9 @@ def run_redrive(
     channels: Collection[str] | None,
     everything: bool,
 ) -> int:
-    """Print a verdict a line; return the exit code."""
+    """Print one verdict per line; return the exit code."""
     if bool(ids) == everything:
-        raise ConfigurationError("redrive: name copies by their ids, or write --all")
+        raise ConfigurationError("redrive: write the ids of copies, or --all")
     unknown = sorted(set(reasons or ()) - _REASONS)
     if unknown:
         raise ConfigurationError(f"--reason {unknown[0][:64]!r}: use one of {', '.join(sorted(_REASONS))}")
@@ -112,13 +112,13 @@ async def _redrive(opened: _Opened, only: Choice, wanted: set[str]) -> int:
             if isinstance(redriven.verdict, Rejected | Unavailable):
                 codes.add(REJECTED if isinstance(redriven.verdict, Rejected) else UNAVAILABLE)
     if wanted:
-        raise ConfigurationError(f"copy {min(wanted)[:64]!r}: not among the latest {opened.limit}, or of another kind")
+        raise ConfigurationError(f"copy {min(wanted)[:64]!r}: not among the latest {opened.limit}, or not selected")
     return max(codes)
 
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A quarantine as its settings and the arguments name it; ``options`` are the client's for the connection."""
+    """A quarantine, from settings and arguments; ``options`` are the client's connection options."""
 
     agent: Watchword
     bus: str
@@ -136,7 +136,7 @@ def _open(source: Source) -> _Opened:
     bus = source.bus or _only([bus for bus, place in named.items() if place is not None])
     place = source.place or named[bus]
     if place is None:
-        raise ConfigurationError(f"quarantine: no {bus} in [quarantine]; add it there, or say --from NAME")
+        raise ConfigurationError(f"quarantine: no {bus} in [quarantine]; add it there, or write --from NAME")
     settings, directory = read_settings(source.config), source.config.parent
     options = connection(bus, settings, directory, source.servers)
     return _Opened(agent, bus, place, source.limit, options, settings, directory)
@@ -144,7 +144,7 @@ def _open(source: Source) -> _Opened:
 
 def _only(buses: list[str]) -> str:
     if len(buses) != 1:
-        raise ConfigurationError("quarantine: say on which bus it is: --bus kafka, or --bus nats")
+        raise ConfigurationError("quarantine: on which bus? write --bus kafka, or --bus nats")
     return buses[0]
 
 
@@ -214,16 +214,16 @@ def _headers(headers: Iterable[Header]) -> list[list[str | None]]:
 
 
 _MEANINGS: Final = {
-    "copy": "where it stands in the quarantine",
-    "fault": "why it is no copy of ours",
+    "copy": "position in the quarantine",
+    "fault": "why it is not a copy of ours",
     "size": "bytes of the copy's value",
     "reason": "why it was not delivered",
-    "detail": "what exactly",
+    "detail": "details",
     "time": "of the rejection",
     "channel": "where the message was",
     "position": "log and offset; what redrive reads",
-    "claimed_principal": "who it said had written it",
-    "appended_at": "the broker's stamp, in seconds",
+    "claimed_principal": "its author, as claimed",
+    "appended_at": "the broker's timestamp, in seconds",
     "reader": "group or consumer that rejected it",
     "reply_to": "subject to answer on",
     "complete": "whether the copy has all of it",
@@ -240,7 +240,7 @@ def _print_list(found: list[Stored]) -> None:
     from rich.text import Text  # noqa: PLC0415 - as above
 
     console = Console(file=sys.stdout, highlight=False, emoji=False, markup=False)
-    # A label that others chose counts under one name, or they could fill the screen with labels.
+    # Labels that others chose count under one name, or they could fill the screen.
     counts = Counter(_label(stored) for stored in found)
     console.print(f"{len(found)} copies: " + ", ".join(f"{count} {label}" for label, count in counts.most_common()))
     table = Table(title=NOT_VERIFIED, title_justify="left")
@@ -249,7 +249,7 @@ def _print_list(found: list[Stored]) -> None:
         table.add_column(name, overflow="fold")
     for stored in found[-MAX_ROWS:]:
         row = _row(stored) | {"reason": _label(stored)}
-        # Text, not str: what others wrote must not be read as markup.
+        # Text, not str: untrusted text must not be parsed as markup.
         table.add_row(*(Text(_cell(row.get(name))) for name in columns))
     console.print(table)
 

@@ -1,4 +1,4 @@
-"""``watchword store init``: the operator's word on a reader that a shared replay store does not know."""
+"""``watchword store init``: makes a reader known to a shared replay store, as the operator decides."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 _KINDS: Final = "js:STREAM:DURABLE, queue:QUEUE:SUBJECT, name:NAME:SUBJECT or kafka:GROUP"
 _TIMEOUT: Final = 5.0
 _STAMP_ROUNDING: Final = 0.001
-"""Seconds that a time may lose on its way through a client that counts in microseconds."""
+"""Seconds that a time may lose in a client that counts in microseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """What the operator says: of which reader, with which settings, at which servers of the bus."""
+    """The arguments: reader, settings, servers of the bus, and the operator's decision."""
 
     reader: str
     config: Path
@@ -45,17 +45,17 @@ class Word:
 
     @property
     def kind(self) -> str:
-        """What kind of reader it is; ConfigurationError if its name names none."""
+        """The kind of reader; ConfigurationError for an unknown kind."""
         parts = self.reader.split(":", 2)
         if parts[0] == "kafka" and self.reader != "kafka:":
             return "kafka"
         if parts[0] in {"js", "queue", "name"} and len(parts) == 3 and all(parts):  # noqa: PLR2004 - as _KINDS shows
             return parts[0]
-        raise ConfigurationError(f"reader {self.reader[:128]!r}: write {_KINDS}, as the error or warning named it")
+        raise ConfigurationError(f"reader {self.reader[:128]!r}: write {_KINDS}, as in the error or warning")
 
 
 def run_init(word: Word, *, as_json: bool) -> int:
-    """Let the store know the reader, and say so; return the exit code."""
+    """Make the reader known to the store, and report it; return the exit code."""
     return asyncio.run(_init(word, as_json=as_json))
 
 
@@ -64,16 +64,16 @@ async def _init(word: Word, *, as_json: bool) -> int:
     spoken = word.accept_backlog or word.nothing_handled_before
     if word.accept_backlog and (word.nothing_handled_before or not kept):
         raise ConfigurationError(
-            "--accept-backlog: without --nothing-handled-before, which says the contrary"
+            "--accept-backlog: omit --nothing-handled-before, which says the opposite"
             if kept
-            else f"--accept-backlog: core NATS keeps no backlog; leave it out for {word.kind}: readers"
+            else f"--accept-backlog: core NATS stores no backlog; omit it for {word.kind}: readers"
         )
     agent = load(word.config, warn=warn, telemetry=False)
     verifier = agent.verifier
     store: Any = verifier.replay
     if not isinstance(store, SharedReplayStore):
         raise ConfigurationError(
-            f'{word.config}: replay.store is none that processes share: write store = "sqlite", "redis" or "nats_kv"'
+            f'{word.config}: replay.store is not a shared store: write store = "sqlite", "redis" or "nats_kv"'
         )
     await verifier.start()
     try:
@@ -81,8 +81,8 @@ async def _init(word: Word, *, as_json: bool) -> int:
             known = await store.birth(word.reader)
         if known is None and kept and not spoken:
             raise ConfigurationError(
-                f"{word.reader}: say what is to become of what it may have read: --accept-backlog (with --servers) lets"
-                " what stands in its log now pass once, copies too; --nothing-handled-before says that it never read"
+                f"{word.reader}: decide about what it may have read: --accept-backlog (with --servers) accepts"
+                " what is in its log now once, including copies; --nothing-handled-before says that it has never read"
             )
         birth = known
         if known is None or spoken:
@@ -99,12 +99,12 @@ async def _init(word: Word, *, as_json: bool) -> int:
 
 
 async def _born(word: Word, agent: Watchword) -> ReaderBirth:
-    """Ask the bus what stands in the log; what comes behind that is under the floor of now."""
+    """Return the entry with the log's present end as backlog; later messages must be above a floor of now."""
     kafka, skew = word.kind == "kafka", agent.verifier.policy.max_skew
     settings = read_settings(word.config)
     if word.servers is None and (settings.kafka if kafka else settings.nats) is None:
         raise ConfigurationError(
-            "--accept-backlog: where the log is must be said: [nats] or [kafka] in the settings, or --servers"
+            "--accept-backlog: where is the log? write [nats] or [kafka] in the settings, or --servers"
             " nats://localhost:4222, or localhost:9092"
         )
     silence()
@@ -135,7 +135,7 @@ async def _end_of(stream: str, durable: str, agent: Watchword, options: dict[str
                 raise ConfigurationError(
                     f"{what.lower()} {name}: {told['error'].get('description')}: see js:STREAM:DURABLE"
                 )
-        # The client leaves last_ts out of its own StreamState.
+        # nats-py's own StreamState omits last_ts.
         state = told["state"]
         return int(state["last_seq"]), datetime.fromisoformat(state["last_ts"]).timestamp()
     finally:
@@ -144,7 +144,7 @@ async def _end_of(stream: str, durable: str, agent: Watchword, options: dict[str
 
 @contextmanager
 def _of_store() -> Iterator[None]:
-    """Tell what a store raises as what it is: something that does not answer, or an extra that is not there."""
+    """Raise a store's errors as Unavailable, or name the missing extra."""
     with explained("replay"):
         try:
             yield
@@ -178,13 +178,13 @@ def _tell(word: Word, known: ReaderBirth | None, birth: ReaderBirth, *, changed:
     if not changed:
         sys.stdout.write(f"{reader} is known, with {since}; nothing was changed\n")
         return
-    was = "" if known is None else ", in place of what was known of it"
+    was = "" if known is None else ", which replaces its previous entry"
     sys.stdout.write(f"{reader} is known from now on, with {since}{was}\n")
     for log, (last, _) in sorted(birth.accepted.items()):
         sys.stdout.write(f"accepted: {escaped(log)} up to {last}\n")
     if word.accept_backlog:
         sys.stdout.write(
-            "What stands there passes once, copies of what was read before too. What is published from now on and\n"
+            "These are accepted once, including copies of what was read before. What is published from now on but\n"
         )
         sys.stdout.write(
             "was issued before the floor is dropped as stale: it could be a copy of what was read before.\n"

@@ -1,4 +1,4 @@
-"""Standard input and output, which a caller may have closed."""
+"""Access to standard input and output, which a caller may have closed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from watchword import ConfigurationError
 
 
 def standard_input() -> BinaryIO:
-    """Return the bytes of standard input; ConfigurationError where it is closed."""
+    """Return the bytes of standard input; ConfigurationError if it is closed."""
     if sys.stdin is None:
-        raise ConfigurationError("standard input is closed: give the messages there, as < FILE")
+        raise ConfigurationError("standard input is closed: redirect it, such as < FILE")
     return sys.stdin.buffer
 
 
 def reader_has_gone() -> bool:
     """Return True if standard output is a pipe whose reader has closed it: a write would fail."""
-    if not hasattr(select, "poll"):  # the next line will tell
+    if not hasattr(select, "poll"):  # the next write will fail instead
         return False
     watched = select.poll()
     watched.register(sys.stdout.fileno(), 0)

@@ -1,4 +1,4 @@
-"""``watchword tail``: reads along on a channel, without a trace in anybody's group, stream or memory."""
+"""``watchword tail``: follows a channel, without effect on any group, stream or memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from watchword.spi import Message
 
 MAX_ROWS: Final = 20
-"""Rows of the live table, the latest ones; the counts above it are of all."""
+"""Most rows of the live table, the latest ones; the counts above it include all messages."""
 
 _MAX_CELL: Final = 80
 _LOOKS_EVERY: Final = 0.5
@@ -46,7 +46,7 @@ Verdict: TypeAlias = VerifiedMessage | Rejected | Unavailable
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """What is read: a channel, by which settings and servers; what is shown of it, and when that is enough."""
+    """The arguments: a channel, settings and servers, what to show, and when to end."""
 
     channel: str
     config: Path
@@ -59,7 +59,7 @@ class Tail:
 
 
 def run_tail(asked: Tail) -> int:
-    """Print what comes in; return the exit code, which is that of ``watchword verify`` where verdicts are shown."""
+    """Print messages as they arrive; return the exit code, as of ``watchword verify`` if verdicts are shown."""
     silence()
     agent = load(asked.config, warn=warn, telemetry=False)
     messages = _messages(asked, agent)
@@ -69,12 +69,12 @@ def run_tail(asked: Tail) -> int:
 
 
 def _messages(asked: Tail, agent: Watchword) -> AsyncGenerator[Message]:
-    """Check what was asked for, and return what reads it."""
+    """Check the arguments, and return the generator that reads the channel."""
     channel = _channel(asked, agent.realm)
     if channel.scheme == "kafka" and asked.stream is not None:
-        raise ConfigurationError("--stream: Kafka has topics only; leave it out")
+        raise ConfigurationError("--stream: Kafka has topics only; omit it")
     if channel.scheme == "nats" and asked.from_start and asked.stream is None:
-        raise ConfigurationError("--from-start: a subject keeps nothing; name the stream that does, by --stream NAME")
+        raise ConfigurationError("--from-start: a subject stores nothing; name the stream that does, by --stream NAME")
     options = connection(channel.scheme, read_settings(asked.config), asked.config.parent, asked.servers)
     begin = "start" if asked.from_start else "end"
 
@@ -86,24 +86,24 @@ def _messages(asked: Tail, agent: Watchword) -> AsyncGenerator[Message]:
 
 
 def _channel(asked: Tail, realm: str) -> Channel:
-    """Read the channel; ConfigurationError, with what to write in this realm, for what nobody can read."""
+    """Parse the channel; ConfigurationError says what to write in this realm."""
     uri = asked.channel
     try:
         channel = Channel.parse(uri)
     except ValueError:
         raise ConfigurationError(
             f"channel {uri[:128]!r}: write kafka://{realm}/<topic> or nats://{realm}/<subject>, with the realm of"
-            f" {asked.config}; servers are named by --servers"
+            f" {asked.config}; for servers use --servers"
         ) from None
     if channel.realm != realm or len(uri) > MAX_CHANNEL_BYTES:
         raise ConfigurationError(
             f"channel {uri[:128]!r}: {asked.config} is of realm {realm!r}: write {channel.scheme}://{realm}/..., or"
-            " name other settings by --config"
+            " use other settings with --config"
         )
     if channel.scheme == "kafka" and channel.name.endswith(PREFIX):
-        raise ConfigurationError(f"channel: {uri!r}: a topic is written out, wildcards are for subjects")
+        raise ConfigurationError(f"channel: {uri!r}: write a single topic; wildcards are for subjects")
     try:
-        ChannelRule(uri, Mode.ENFORCE)  # whose pattern is of the same kind
+        ChannelRule(uri, Mode.ENFORCE)  # which has the same kind of pattern
     except ConfigurationError as error:
         raise ConfigurationError(f"channel{str(error).removeprefix('channels')}") from None
     return channel
@@ -129,7 +129,7 @@ async def _read(
 
 
 async def _while_read(work: Any) -> int:
-    """Run to the end, or until nobody reads what is printed: the next message may be long in coming."""
+    """Run to the end, or until the reader of the output has gone: the next message may be far away."""
     task: asyncio.Task[int] = asyncio.create_task(work)
     while not (await asyncio.wait((task,), timeout=_LOOKS_EVERY))[0]:
         if reader_has_gone():
@@ -140,14 +140,14 @@ async def _while_read(work: Any) -> int:
 
 
 async def _heeding(asked: Tail, agent: Watchword, work: Coroutine[Any, Any, int]) -> int:
-    """Read once all is known that operators said, where verdicts are shown."""
+    """If verdicts are shown, start once the control log has been read."""
     if not (asked.verify or asked.live):
         return await work
     try:
         async with obeying(agent, read_settings(asked.config), asked.config.parent):
             return await work
     finally:
-        work.close()  # which has not begun where the control log is away
+        work.close()  # not started if the control log is out of reach
 
 
 async def _tail(
@@ -179,7 +179,7 @@ async def _verdict(judging: Watchword, message: Message) -> Verdict:
 
 @contextmanager
 def _shown(asked: Tail) -> Iterator[Callable[[Message, Verdict | None], None]]:
-    """Return what shows a message: a line each, or a table that moves."""
+    """Yield a function that shows a message: as a line, or in a live table."""
     if asked.live:
         from rich.live import Live  # noqa: PLC0415 - slow to import, and only needed for a table
 
@@ -205,7 +205,7 @@ def _show_line(message: Message, verdict: Verdict | None) -> None:
 
 
 class LiveTable:
-    """The latest messages, a row each, and how many of each verdict there were."""
+    """The latest messages, one per row, and the number of each verdict."""
 
     def __init__(self, channel: str) -> None:
         self._channel = channel
@@ -213,7 +213,7 @@ class LiveTable:
         self._counts: Counter[str] = Counter()
 
     def add(self, message: Message, verdict: Verdict | None) -> None:
-        """Note a message and its verdict."""
+        """Add a message and its verdict."""
         who, what, why = _cells(verdict)
         self._counts[what if not isinstance(verdict, Rejected) else f"{what} ({verdict.reason})"] += 1
         place = (
@@ -222,7 +222,7 @@ class LiveTable:
         self._rows.append((time.strftime("%H:%M:%S"), place, who, what, why))
 
     def render(self) -> Table:
-        """Return the table as it is now; what others wrote can neither move the cursor nor be read as markup."""
+        """Return the current table; untrusted text can neither move the cursor nor act as markup."""
         from rich.table import Table  # noqa: PLC0415 - as above
         from rich.text import Text  # noqa: PLC0415 - as above
 
@@ -236,11 +236,11 @@ class LiveTable:
 
 
 def _cells(verdict: Verdict | None) -> tuple[str, str, str]:
-    """Return who wrote a message, the verdict and why; a name that nobody verified is marked as such."""
+    """Return a message's author, the verdict and the reason; an unverified name is marked as claimed."""
     if isinstance(verdict, Rejected):
         who = "" if verdict.claimed_principal is None else f"claimed: {verdict.claimed_principal}"
         return who, "rejected", str(verdict.reason)
     if isinstance(verdict, Unavailable):
         return "", "unavailable", str(verdict)
-    assert verdict is not None  # noqa: S101 - for the type checker: the table is of verdicts
+    assert verdict is not None  # noqa: S101 - for the type checker: the table shows verdicts
     return verdict.principal, "verified", "redelivered" if verdict.redelivered else ""

@@ -1,4 +1,4 @@
-"""``watchword who``: which processes announced themselves, and what they report of others. It judges nobody."""
+"""``watchword who``: shows which processes announced themselves, and what they report of others."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 DAY: Final = 24 * 3600.0
 _TURNS: Final = 3
-"""Announcements that a process may miss before it is shown no more."""
+"""Announcements that a process may miss before it is no longer shown."""
 
 _SPARE: Final = 2.0
-"""Seconds that an announcement may be on its way."""
+"""Seconds that an announcement may be in transit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """By which settings and servers, how far back (None: three announcements), and in which form it is told."""
+    """The arguments: settings, servers, how far back (None: three announcements), and the output format."""
 
     config: Path
     servers: str | None
@@ -48,7 +48,7 @@ class Asked:
 
 
 class Found:
-    """What was read: who is present, and how many messages did not count, by reason."""
+    """The result: present processes, and the number of dropped messages by reason."""
 
     def __init__(self) -> None:
         self.presence: Final = Presence()
@@ -56,7 +56,7 @@ class Found:
         self.is_unavailable = False
 
     def to_json(self, present: tuple[Present, ...], now: float) -> dict[str, object]:
-        """Return all of it."""
+        """Return the result as JSON members."""
         return {"principals": [_members(one, now) for one in present], "dropped": dict(self.dropped)}
 
 
@@ -76,7 +76,7 @@ def run_who(asked: Asked) -> int:
 
 
 def _since(told: str | None, every: float) -> float:
-    """Return how many seconds to look back."""
+    """Return how far to look back, in seconds."""
     if told is None:
         return _TURNS * every
     try:
@@ -84,7 +84,7 @@ def _since(told: str | None, every: float) -> float:
     except ValueError as error:
         raise ConfigurationError(f"--since: {error}") from None
     if not 1.0 <= back <= DAY:
-        raise ConfigurationError('--since: write 1 s to 24 h, as "30s" or "24h": announcements are kept for a day')
+        raise ConfigurationError('--since: write 1 s to 24 h, as "30s" or "24h": announcements are stored for a day')
     return back
 
 
@@ -109,7 +109,7 @@ async def _who(asked: Asked, agent: Watchword, settings: Settings, back: float) 
 
 
 class Place(NamedTuple):
-    """Where announcements are read: by which agent's settings, and at other servers than these name, or None."""
+    """Where announcements are read: an agent, its settings, and servers that override these, or None."""
 
     agent: Watchword
     settings: Settings
@@ -118,9 +118,9 @@ class Place(NamedTuple):
 
 
 async def hear(found: Found, judging: Watchword, place: Place, *, since: float) -> None:
-    """Read and judge announcements, by all checks; what does not pass is counted."""
+    """Read and verify announcements; those that fail are counted."""
     settings, channel = place.settings, place.settings.to_presence()
-    assert channel is not None  # noqa: S101 - for the type checker: the command has looked
+    assert channel is not None  # noqa: S101 - for the type checker: the command has checked
     assert settings.control is not None  # noqa: S101 - as above
     options = connection(channel.scheme, settings, place.directory, place.servers)
     with explained("broker", options):
@@ -204,7 +204,7 @@ def _tell(present: tuple[Present, ...], found: Found, now: float) -> None:
         if one.reported is not None:
             lines.append(f"  {_report(one.reported)}")
     if not present:
-        lines.append("nobody has announced anything")
+        lines.append("no announcements")
     sys.stdout.write("".join(f"{escaped(line)}\n" for line in lines))
     if found.dropped:
         told = ", ".join(f"{count} {reason}" for reason, count in found.dropped.most_common())

@@ -1,6 +1,6 @@
-"""What every plug-in and adapter of one kind does, as suites for pytest; ``watchword.testing.contracts``.
+"""Contract suites for pytest: what every plug-in or adapter of one kind must do; ``watchword.testing.contracts``.
 
-Subclass a suite as ``TestMine``, make in it what it asks for, and run it with pytest-asyncio.
+Subclass a suite as ``TestMine``, implement its abstract methods, and run it with pytest-asyncio.
 """
 
 import pytest

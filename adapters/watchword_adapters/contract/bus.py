@@ -1,4 +1,4 @@
-"""The contract of a bus adapter: subclass ``BusContract``, give it a ``harness``, and run it under pytest."""
+"""The contract of a bus adapter: subclass ``BusContract``, add a fixture ``harness``, and run it under pytest."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ REALM = "contract"
 SENDER = "agent://contract/sender"
 READER = "agent://contract/reader"
 PATIENCE = 30.0
-"""Seconds after which a message that should have come counts as lost."""
+"""Seconds after which an expected message counts as lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wire:
-    """A message as it stands on the bus, and as a client that knows nothing of Watchword sends and reads it.
+    """A message as stored on the bus, and as a client without Watchword sends and reads it.
 
-    ``partition`` is None where the bus has none.
+    ``partition`` is None if the bus has none.
     """
 
     value: bytes | None
@@ -46,7 +46,7 @@ class Wire:
 
 @dataclass(frozen=True, kw_only=True)
 class Received:
-    """What an interceptor handed to its caller: ``value`` after the deserializer, the headers that are visible."""
+    """What an interceptor returned to its caller: the deserialized ``value``, and the visible headers."""
 
     value: object
     headers: tuple[Header, ...]
@@ -58,7 +58,7 @@ class Tap(Protocol):
     """A plain consumer of one channel."""
 
     async def next(self) -> Wire:
-        """Return the next message, as it stands on the bus."""
+        """Return the next message, as stored on the bus."""
         ...
 
 
@@ -66,50 +66,50 @@ class Intake(Protocol):
     """An interceptor's consumer of one channel."""
 
     async def next(self) -> Received:
-        """Return the next message that is delivered; where the interceptor raises Unavailable, ask again."""
+        """Return the next message that is delivered; retry if the interceptor raises Unavailable."""
         ...
 
 
 class BusHarness(ABC):
-    """What the suite needs of one bus; every channel has one sender's order (a single partition, say)."""
+    """The suite's interface to one bus; every channel preserves one sender's order (a single partition, say)."""
 
     scheme: Scheme
     """``kafka`` or ``nats``."""
 
     tombstones: bool = False
-    """Whether the bus tells an absent value from an empty one."""
+    """True if the bus distinguishes an absent value from an empty one."""
 
     redelivers: bool = False
-    """Whether what could not be judged comes again; where it is lost by nature, that is counted."""
+    """True if messages that could not be judged are redelivered; otherwise they are lost and counted."""
 
     @abstractmethod
     async def new_channel(self) -> str:
-        """Make a channel that nobody used before and return its name (topic or subject)."""
+        """Create an unused channel and return its name (topic or subject)."""
 
     @abstractmethod
     async def publish(self, watchword: Watchword, channel: str, message: Wire) -> None:
-        """Send through the interceptor, to partition 0 where there are any, and wait until the bus has it."""
+        """Send through the interceptor, to partition 0 if there are any, and wait until the bus has it."""
 
     @abstractmethod
     async def publish_raw(self, channel: str, message: Wire) -> None:
-        """Send exactly this with a plain client, and wait until the bus has it."""
+        """Send exactly this message with a plain client, and wait until the bus has it."""
 
     @abstractmethod
     def tap(self, channel: str) -> AbstractAsyncContextManager[Tap]:
-        """Read with a plain client whatever is sent from now on."""
+        """Read, with a plain client, everything sent from now on."""
 
     @abstractmethod
     def intake(
         self, watchword: Watchword, channel: str, *, deserializer: Callable[[bytes | None], object] | None = None
     ) -> AbstractAsyncContextManager[Intake]:
-        """Read with the interceptor whatever is sent from now on.
+        """Read, with the interceptor, everything sent from now on.
 
-        ``deserializer`` is given to the client where it takes one. A client that takes none leaves it unused.
+        ``deserializer`` is passed to the client if it takes one; other clients ignore it.
         """
 
 
 class Agents:
-    """A sender and readers that know its key; each reader has a replay memory and counts of its own."""
+    """A sender and readers that know its key; each reader has its own replay memory and counts."""
 
     def __init__(self) -> None:
         self._agents = Cast(realm=REALM)
@@ -117,30 +117,30 @@ class Agents:
         self.sender = self._agents(SENDER)
 
     def reader(self, mode: Mode = Mode.ENFORCE) -> Watchword:
-        """Return a reader that remembers in a store, so that it may have a name, and begins with no floor."""
+        """Return a reader with a shared store, so that it may have a name, and starts without a floor."""
         store = SharedMemoryStore(open_to_all=True)
         return self._agents(READER, policy=Policy(mode=mode), replay=store)
 
 
 class BusContract:
-    """Subclass as ``TestMyBus`` with a fixture ``harness`` that gives a ``BusHarness``."""
+    """Subclass as ``TestMyBus`` with a fixture ``harness`` that returns a ``BusHarness``."""
 
     pytestmark = pytest.mark.asyncio
 
     @pytest.fixture
     def harness(self) -> BusHarness:
-        """Give the bus under test."""
+        """Return the bus under test."""
         raise NotImplementedError("override the fixture 'harness' with one that gives a BusHarness")
 
     @pytest.fixture
     def agents(self) -> Agents:
-        """Give a sender, and readers that know it."""
+        """Return a sender, and readers that know its key."""
         return Agents()
 
     async def test_an_honest_message_is_delivered_once_with_its_principal(
         self, harness: BusHarness, agents: Agents
     ) -> None:
-        """What was sent arrives unchanged, once, and says who wrote it."""
+        """A message arrives unchanged, once, with its author."""
         channel, reader = await harness.new_channel(), agents.reader()
         async with harness.intake(reader, channel) as intake:
             await harness.publish(agents.sender, channel, Wire(value=b"scale up", headers=(("kind", b"order"),)))
@@ -155,20 +155,20 @@ class BusContract:
         assert reader.audit.counts == {"delivered": 2}
 
     async def test_an_unsigned_message_is_dropped(self, harness: BusHarness, agents: Agents) -> None:
-        """What bears no signature, or was stripped of it, reaches nobody."""
+        """A message without a signature, or stripped of it, is not delivered."""
         channel = await harness.new_channel()
         original = await self._captured(harness, agents, channel)
         stripped = replace(original, headers=tuple(h for h in original.headers if not is_envelope_name(h[0])))
         await self._dropped(harness, agents, channel, stripped, Reason.UNSIGNED)
 
     async def test_an_altered_message_is_dropped(self, harness: BusHarness, agents: Agents) -> None:
-        """Another value under a good signature reaches nobody."""
+        """A message with another value under a valid signature is not delivered."""
         channel = await harness.new_channel()
         original = await self._captured(harness, agents, channel)
         await self._dropped(harness, agents, channel, replace(original, value=b"forged"), Reason.ALTERED)
 
     async def test_an_altered_header_is_dropped(self, harness: BusHarness, agents: Agents) -> None:
-        """Another value of a covered header reaches nobody."""
+        """A message with a changed covered header is not delivered."""
         channel = await harness.new_channel()
         original = await self._captured(harness, agents, channel)
         headers = tuple((name, b"forged" if name == "kind" else value) for name, value in original.headers)
@@ -176,7 +176,7 @@ class BusContract:
         await self._dropped(harness, agents, channel, replace(original, headers=headers), Reason.ALTERED)
 
     async def test_a_second_envelope_is_dropped(self, harness: BusHarness, agents: Agents) -> None:
-        """Two envelopes in different letter case reach nobody, also where the client would show one of them only."""
+        """A message with two envelopes in different letter case is not delivered, even if the client shows only one."""
         channel = await harness.new_channel()
         original = await self._captured(harness, agents, channel)
         (envelope,) = (h for h in original.headers if is_envelope_name(h[0]))
@@ -184,7 +184,7 @@ class BusContract:
         await self._dropped(harness, agents, channel, twice, Reason.MALFORMED)
 
     async def test_a_message_of_another_channel_is_dropped(self, harness: BusHarness, agents: Agents) -> None:
-        """What was signed for one channel is worth nothing on another."""
+        """A message signed for one channel is rejected on another."""
         elsewhere, channel = await harness.new_channel(), await harness.new_channel()
         original = await self._captured(harness, agents, elsewhere)
         await self._dropped(harness, agents, channel, original, Reason.WRONG_CHANNEL)
@@ -202,7 +202,7 @@ class BusContract:
         assert reader.audit.counts == {"delivered": 2, "replayed": 3}
 
     async def test_empty_and_absent_values_stay_apart(self, harness: BusHarness, agents: Agents) -> None:
-        """An empty value arrives as one; a tombstone stays a tombstone, and neither can be made of the other."""
+        """An empty value stays empty, a tombstone stays a tombstone, and neither can be turned into the other."""
         channel, reader = await harness.new_channel(), agents.reader()
         values = [b"", None] if harness.tombstones else [b""]
         async with harness.intake(reader, channel) as intake, harness.tap(channel) as tap:
@@ -220,7 +220,7 @@ class BusContract:
         assert reader.audit.counts["altered"] == (len(values) if harness.tombstones else 0)
 
     async def test_a_header_that_was_not_signed_is_invisible(self, harness: BusHarness, agents: Agents) -> None:
-        """A header added on the way does not reach the handler; a trace header may."""
+        """A header added in transit does not reach the handler; a trace header may."""
         elsewhere = await harness.new_channel()
         reader = agents.reader()
         async with harness.intake(reader, elsewhere) as intake:
@@ -231,7 +231,7 @@ class BusContract:
         assert received.headers == (("kind", b"order"), ("traceparent", b"00-1-2-03"))
 
     async def test_a_deserializer_sees_verified_bytes_only(self, harness: BusHarness, agents: Agents) -> None:
-        """No byte of a message that does not verify reaches the deserializer."""
+        """No byte of a rejected message reaches the deserializer."""
         channel, seen = await harness.new_channel(), list[bytes | None]()
         async with harness.intake(agents.reader(), channel, deserializer=seen.append) as intake:
             await harness.publish_raw(channel, Wire(value=b"bomb"))
@@ -240,7 +240,7 @@ class BusContract:
         assert seen in ([], [b"harmless"])
 
     async def test_observe_mode_delivers_all_and_counts(self, harness: BusHarness, agents: Agents) -> None:
-        """While rolling out nothing is dropped: unsigned traffic comes as it is, with the verdict, and is counted."""
+        """In observe mode nothing is dropped: unsigned messages are delivered as they are, with the verdict."""
         channel, reader = await harness.new_channel(), agents.reader(Mode.OBSERVE)
         async with harness.intake(reader, channel) as intake:
             await harness.publish_raw(channel, Wire(value=b"unsigned", headers=(("kind", b"order"),)))
@@ -254,7 +254,7 @@ class BusContract:
         assert reader.audit.counts == {"unsigned": 1, "delivered": 1}
 
     async def test_an_outage_loses_nothing_that_can_come_again(self, harness: BusHarness, agents: Agents) -> None:
-        """What could not be judged is delivered once the key source is back, where the bus offers it again."""
+        """A message that could not be judged is delivered once the key source is back, if the bus redelivers."""
         channel, reader = await harness.new_channel(), agents.reader()
         async with harness.intake(reader, channel) as intake:
             agents.keys.failures = 2
@@ -266,7 +266,7 @@ class BusContract:
         assert reader.audit.counts == {"delivered": len(expected), "unavailable": 2}
 
     async def test_a_plain_consumer_reads_the_payload_unchanged(self, harness: BusHarness, agents: Agents) -> None:
-        """Who knows nothing of Watchword finds the payload and foreign headers as they were, and one header more."""
+        """A client without Watchword sees payload and other headers unchanged, and one header more."""
         channel = await harness.new_channel()
         seen = await self._captured(harness, agents, channel)
         assert seen.value == b"scale up"
@@ -293,7 +293,7 @@ class BusContract:
         return replace(wire, headers=(*wire.headers, signed.header), partition=partition)
 
     async def _dropped(self, harness: BusHarness, agents: Agents, channel: str, attack: Wire, reason: Reason) -> None:
-        """Show that ``attack`` is rejected for ``reason``, and that honest traffic behind it flows."""
+        """Show that ``attack`` is rejected for ``reason``, and that later honest messages are delivered."""
         reader = agents.reader()
         async with harness.intake(reader, channel) as intake, harness.tap(channel) as tap:
             await harness.publish_raw(channel, attack)

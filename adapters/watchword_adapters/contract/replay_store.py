@@ -1,4 +1,4 @@
-"""The contract of a replay store: subclass ``ReplayStoreContract``, make a store, and run it under pytest."""
+"""The contract of a replay store: subclass ``ReplayStoreContract``, create a store, and run it under pytest."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from watchword.spi import ReplayStore
 
 NOW: Final = int(time.time()) + 3600
-"""Seconds since the epoch; far enough ahead to lie above the floor of every store that is made meanwhile."""
+"""Seconds since the epoch; far enough ahead to be above the floor of any store that is created meanwhile."""
 HORIZON: Final = 330.0
-"""Seconds (max_age + max_skew) for which the store must be set up."""
+"""Seconds (max_age + max_skew) for which the store must be configured."""
 
 
 def make_claim(
@@ -28,7 +28,7 @@ def make_claim(
     at: float = NOW,
     appended: float | None = None,
 ) -> Claim:
-    """Return the claim of one message, read by ``reader`` from ``offset``, issued at ``at``, appended then or later."""
+    """Return the claim of a message, read by ``reader`` at ``offset``, issued at ``at``, appended then or later."""
     appended = at if appended is None else appended
     return Claim(
         scope=f"kafka://contract/tasks#{reader}",
@@ -46,33 +46,33 @@ def make_claim(
 
 
 class ReplayStoreContract(ABC):
-    """What every ``ReplayStore`` does; the tests are coroutines for pytest-asyncio."""
+    """What every ``ReplayStore`` must do; the tests are coroutines for pytest-asyncio."""
 
     @abstractmethod
     async def make_store(self) -> ReplayStore:
-        """Return an empty store for messages fresh within ``HORIZON``, whose own floor, if any, lies below ``NOW``."""
+        """Return an empty store for messages fresh within ``HORIZON``, whose own floor, if any, is below ``NOW``."""
 
     async def test_a_first_use_is_first_and_the_next_is_a_replay(self) -> None:
-        """Without a position every repeat is a replay, however often."""
+        """Without a position every repetition is a replay."""
         store = await self.make_store()
         claims = [await store.claim(make_claim()) for _ in range(3)]
         assert claims == [Admission.FIRST, Admission.REPLAYED, Admission.REPLAYED]
 
     async def test_the_same_place_is_an_honest_redelivery(self) -> None:
-        """What comes again from where the broker put it first is delivered again, however often."""
+        """A message read again at its first position is a redelivery, however often."""
         store = await self.make_store()
         claims = [await store.claim(make_claim(offset=5)) for _ in range(3)]
         assert claims == [Admission.FIRST, Admission.REDELIVERED, Admission.REDELIVERED]
 
     async def test_another_offset_is_a_replay(self) -> None:
-        """The same message further on in the log was put there again."""
+        """The same message at a later position in the log is a replay."""
         store = await self.make_store()
         assert await store.claim(make_claim(offset=5)) is Admission.FIRST
         assert await store.claim(make_claim(offset=6)) is Admission.REPLAYED
         assert await store.claim(make_claim(offset=5)) is Admission.REDELIVERED
 
     async def test_the_same_offset_with_another_stamp_is_a_replay(self) -> None:
-        """Offsets are used again when a topic is made anew; the broker's stamp tells."""
+        """Offsets are reused when a topic is recreated; the broker's timestamp shows the difference."""
         store = await self.make_store()
         claim = make_claim(offset=5)
         assert await store.claim(claim) is Admission.FIRST
@@ -80,14 +80,14 @@ class ReplayStoreContract(ABC):
         assert await store.claim(anew) is Admission.REPLAYED
 
     async def test_other_claims_under_a_used_id_are_a_replay(self) -> None:
-        """A principal cannot use an id twice for two messages, at one place neither."""
+        """A principal cannot use an id for two messages, not even at one position."""
         store = await self.make_store()
         claim = make_claim(offset=5)
         assert await store.claim(claim) is Admission.FIRST
         assert await store.claim(replace(claim, digest=bytes(32))) is Admission.REPLAYED
 
     async def test_a_message_without_a_place_is_never_a_redelivery(self) -> None:
-        """Two sightings without a place are not at the same place."""
+        """Two claims without a position are not at the same position."""
         store = await self.make_store()
         claim = replace(make_claim(offset=5), place=None)
         assert await store.claim(claim) is Admission.FIRST
@@ -102,7 +102,7 @@ class ReplayStoreContract(ABC):
             assert await store.claim(make_claim(reader=reader)) is Admission.REPLAYED
 
     async def test_principals_spend_only_their_own_ids(self) -> None:
-        """Using somebody's id under another name does not keep him from using it."""
+        """Using an id under another principal's name does not keep its owner from using it."""
         store = await self.make_store()
         claim = make_claim()
         assert await store.claim(replace(claim, principal="agent://contract/mallory")) is Admission.FIRST
@@ -116,7 +116,7 @@ class ReplayStoreContract(ABC):
             assert sorted(admissions) == [Admission.FIRST] + [Admission.REPLAYED] * 15
 
     async def test_nothing_fresh_is_forgotten(self) -> None:
-        """An id is remembered, or its message too old, for as long as the message may be fresh and after it."""
+        """An id is remembered, or its message too old, for as long as the message may be fresh and afterwards."""
         store = await self.make_store()
         assert await store.claim(make_claim()) is Admission.FIRST
         for age in (1.0, HORIZON, HORIZON + 1, 2 * HORIZON, 10 * HORIZON):
@@ -125,7 +125,7 @@ class ReplayStoreContract(ABC):
             assert again is Admission.REPLAYED or (age > HORIZON and again is Admission.TOO_OLD)
 
     async def test_ids_that_look_alike_are_told_apart(self) -> None:
-        """Zero bytes and bytes of text in an id do not make two ids one."""
+        """Ids that differ only in zero bytes or text bytes are different."""
         store = await self.make_store()
         for raw in (bytes(16), bytes(15) + b"\x01", b"\x00'; drop --\x00\x00\x00\x00", b"\xff" * 16):
             assert await store.claim(replace(make_claim(), id=raw)) is Admission.FIRST

@@ -1,4 +1,4 @@
-"""The contract of a replay store that several processes share; it includes that of every replay store."""
+"""The contract of a replay store that several processes share; includes that of every replay store."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from watchword.spi import Claim, ReplayStore
 
 POLICY: Final = Policy(max_age=HORIZON, max_skew=0.0, max_lag=3600.0)
-"""The policy for which the stores must be set up."""
+"""The policy for which the stores must be configured."""
 PER_PRINCIPAL: Final = 5000
-"""The bound that the stores must set to one principal's ids."""
+"""The quota of ids that the stores must have per principal."""
 PATIENCE: Final = 20.0
-"""Seconds within which a store that is there again must serve."""
+"""Seconds within which a store that is back must serve again."""
 
 
 class SharedReplayStoreContract(ReplayStoreContract):
-    """What every shared ``ReplayStore`` does; ``make_store`` makes its backing store, which is empty, too."""
+    """What every shared ``ReplayStore`` must do; ``make_store`` also creates its backing store, empty."""
 
     more_than_a_batch: ClassVar[int] = 2400
-    """Claims that the store asks for in several batches; even."""
+    """A number of claims that takes several batches; even."""
 
     @abstractmethod
     async def make_store(self) -> SharedReplayStore:
@@ -43,22 +43,22 @@ class SharedReplayStoreContract(ReplayStoreContract):
 
     @abstractmethod
     async def make_another(self) -> SharedReplayStore:
-        """Return one more store on the backing store that the last ``make_store`` made, as another process would."""
+        """Return another store on the backing store of the last ``make_store``, as another process would."""
 
     @abstractmethod
     async def make_forgetful(self) -> None:
-        """Let the backing store lose all that it holds, as an accident would."""
+        """Let the backing store lose all its data, as in an accident."""
 
     @abstractmethod
     def make_stall(self) -> AbstractAsyncContextManager[None]:
-        """Return what keeps the backing store from answering meanwhile."""
+        """Return a context during which the backing store does not respond."""
 
     async def test_it_is_a_shared_store_by_its_type(self) -> None:
         """The verifier can tell that Kafka messages need no signed partition here."""
         assert isinstance(await self.make_store(), SharedReplayStore)
 
     async def test_of_many_in_several_processes_exactly_one_is_first(self) -> None:
-        """Put-if-absent is atomic among all who share the store (A15)."""
+        """Put-if-absent is atomic among all processes that share the store (A15)."""
         stores = [await self.make_store(), await self.make_another(), await self.make_another()]
         claims = [make_claim(number) for number in range(300)]
         answers = await asyncio.gather(*(store.claim(claim) for claim in claims for store in stores))
@@ -66,14 +66,14 @@ class SharedReplayStoreContract(ReplayStoreContract):
             assert sorted(answers[at : at + 3]) == [Admission.FIRST, Admission.REPLAYED, Admission.REPLAYED]
 
     async def test_another_process_sees_an_honest_redelivery(self) -> None:
-        """What one worker left unfinished another may finish, and nobody may do again elsewhere (A17)."""
+        """Another worker may finish what one left unfinished, but no copy elsewhere is accepted (A17)."""
         one, other = await self.make_store(), await self.make_another()
         assert await one.claim(make_claim(offset=5)) is Admission.FIRST
         assert await other.claim(make_claim(offset=5)) is Admission.REDELIVERED
         assert await other.claim(make_claim(offset=6)) is Admission.REPLAYED
 
     async def test_a_copy_that_is_claimed_again_is_the_same_and_no_other_is(self) -> None:
-        """Without a place it is the arrival that tells a claim whose answer was lost from that of a replay (A35)."""
+        """Without a position, the arrival tells a claim whose answer was lost from that of a replay (A35)."""
         store, other = await self.make_store(), await self.make_another()
         claim = replace(make_claim(), arrival=b"one")
         assert await store.claim(claim) is Admission.FIRST
@@ -100,13 +100,13 @@ class SharedReplayStoreContract(ReplayStoreContract):
             assert admitted == {copy.id: 1 for copy in copies[:20]}
 
     async def test_more_than_a_batch_at_once(self) -> None:
-        """However many claims wait, each gets its own answer, if need be when the store has time for it."""
+        """However many claims wait, each gets its own answer, if need be late."""
         store = await self.make_store()
         claims = [make_claim(number, offset=number) for number in range(self.more_than_a_batch)]
         first = await asyncio.gather(*map(store.claim, claims), return_exceptions=True)
         late = [claim for claim, answer in zip(claims, first, strict=True) if isinstance(answer, Exception)]
         assert {answer for answer in first if not isinstance(answer, Exception)} <= {Admission.FIRST}
-        for claim in late:  # it may have been remembered all the same
+        for claim in late:  # it may have been stored all the same
             assert await _in_time(store, claim) in {Admission.FIRST, Admission.REDELIVERED}
         again = [replace(claim, place=None) if number % 2 else claim for number, claim in enumerate(claims)]
         answers = await asyncio.gather(*map(store.claim, again), return_exceptions=True)
@@ -115,7 +115,7 @@ class SharedReplayStoreContract(ReplayStoreContract):
             assert told is (Admission.REPLAYED if number % 2 else Admission.REDELIVERED)
 
     async def test_many_claims_are_answered_together_and_in_order(self) -> None:
-        """A bulk is judged as its claims would be, by two processes at once too; each is atomic by itself."""
+        """A bulk is judged like single claims, also by two processes at once; each claim is atomic by itself."""
         store, other = await self.make_store(), await self.make_another()
         assert isinstance(store, BulkStore)
         assert isinstance(other, BulkStore)
@@ -137,7 +137,7 @@ class SharedReplayStoreContract(ReplayStoreContract):
             assert set(pair) == {Admission.FIRST, Admission.REPLAYED}
 
     async def test_a_bulk_that_a_stalled_store_does_not_answer_is_judged_later(self) -> None:
-        """A bulk fails as a whole in bounded time, and what had been remembered of it is an honest redelivery (A35)."""
+        """A bulk fails as a whole in bounded time, and claims of it that were stored are honest redeliveries (A35)."""
         store = await self.make_store()
         assert isinstance(store, BulkStore)
         claims = [make_claim(number, offset=number) for number in range(20)]
@@ -153,7 +153,7 @@ class SharedReplayStoreContract(ReplayStoreContract):
         assert set(answers) <= {Admission.FIRST, Admission.REDELIVERED}
 
     async def test_what_lags_too_far_is_too_old(self) -> None:
-        """An entry outlives every message that may still come with it: what is older than the allowed lag is stale."""
+        """An entry outlives every message that may still arrive with its id: beyond the allowed lag they are stale."""
         store = await self.make_store()
         claim = make_claim(offset=1)
         assert await store.claim(claim) is Admission.FIRST
@@ -162,7 +162,7 @@ class SharedReplayStoreContract(ReplayStoreContract):
         assert await store.claim(replace(claim, reference=late + 60)) is Admission.REDELIVERED
 
     async def test_a_reader_has_the_birth_that_it_was_given_first(self) -> None:
-        """Two workers that admit one reader at once agree, and every process reads what was agreed (N3)."""
+        """Two workers that admit one reader concurrently agree, and every process reads the same entry (N3)."""
         one, other = await self.make_store(), await self.make_another()
         assert await one.birth("group") is None
         births = [ReaderBirth(floor=float(NOW + n), accepted={"tasks/0": (n, NOW + 0.5)}) for n in range(8)]
@@ -179,7 +179,7 @@ class SharedReplayStoreContract(ReplayStoreContract):
         assert await other.birth("another") == never
 
     async def test_what_was_issued_up_to_a_readers_floor_is_too_old(self) -> None:
-        """Up to the floor itself, and for that reader only: one that is added later has a birth of its own (N4)."""
+        """Up to the floor itself, and for that reader only: a later reader has its own birth (N4)."""
         store, other = await self.make_store(), await self.make_another()
         await store.admit_reader("group", ReaderBirth(floor=float(NOW)))
         await store.admit_reader("new", ReaderBirth(floor=-inf))
@@ -192,7 +192,7 @@ class SharedReplayStoreContract(ReplayStoreContract):
         assert await other.claim(make_claim(3, at=NOW + 1)) is Admission.FIRST
 
     async def test_a_reader_that_never_read_before_loses_nothing(self) -> None:
-        """What was issued before the store was made is judged like anything else, and remembered (A46)."""
+        """A message issued before the store was created is judged like any other, and remembered (A46)."""
         store, other = await self.make_store(), await self.make_another()
         await store.admit_reader("group", ReaderBirth(floor=-inf))
         claim = make_claim(1, offset=1, at=int(time.time()) - 60)
@@ -201,7 +201,7 @@ class SharedReplayStoreContract(ReplayStoreContract):
         assert await store.claim(replace(claim, place=None)) is Admission.REPLAYED
 
     async def test_an_accepted_backlog_is_judged_and_nothing_behind_it(self) -> None:
-        """It ends at an offset, so a copy that is published later gets nothing from it, whatever its time (N5)."""
+        """It ends at an offset, so a copy that is published later does not benefit from it, whatever its time (N5)."""
         store, other = await self.make_store(), await self.make_another()
         stood = NOW - 50.0
         await store.admit_reader("group", ReaderBirth(floor=float(NOW), accepted={"tasks/0": (7, stood)}))
@@ -209,7 +209,7 @@ class SharedReplayStoreContract(ReplayStoreContract):
         answers = [await (store, other)[n % 2].claim(claim) for n, claim in enumerate(backlog)]
         assert answers == [Admission.FIRST] * 3 + [Admission.TOO_OLD] * 2
         anew = make_claim(20, offset=3, at=NOW - 100, appended=stood + 1)
-        assert await store.claim(anew) is Admission.TOO_OLD  # offsets are used again where a log is made anew
+        assert await store.claim(anew) is Admission.TOO_OLD  # offsets are reused when a log is recreated
         position = Position("tasks/1", 3)
         assert await store.claim(replace(make_claim(21, at=NOW - 100), place=(position, stood))) is Admission.TOO_OLD
         assert await store.claim(make_claim(22, at=NOW - 100)) is Admission.TOO_OLD
@@ -220,10 +220,10 @@ class SharedReplayStoreContract(ReplayStoreContract):
         assert await store.claim(unstamped) is Admission.FIRST
 
     async def test_a_store_that_forgot_judges_what_nobody_can_have_seen(self) -> None:
-        """After a loss under running readers nothing is delivered twice, and nothing is blamed on a message (A39, A46).
+        """After a loss under running readers nothing is delivered twice, and no message is blamed for it (A39, A46).
 
-        New messages flow. A copy that is published after the loss is too old. What stood in the log cannot be judged,
-        in any process, until the operator has spoken.
+        New messages are delivered. A copy that is published after the loss is too old. Messages that were in the log
+        cannot be judged, in any process, until the operator has decided.
         """
         store, other = await self.make_store(), await self.make_another()
         for each in (store, other):
@@ -254,7 +254,7 @@ class SharedReplayStoreContract(ReplayStoreContract):
         assert await store.claim(make_claim(6, offset=5, at=issued)) is Admission.TOO_OLD
 
     async def test_the_operators_word_holds_at_once(self) -> None:
-        """A birth that is replaced holds for the next claim of every process, whatever that one remembers."""
+        """A replaced birth applies to the next claim of every process, whatever that process has cached."""
         store, other = await self.make_store(), await self.make_another()
         await store.admit_reader("group", ReaderBirth(floor=-inf, accepted={"tasks/0": (3, NOW + 0.0)}))
         assert await other.claim(make_claim(1, offset=1, at=NOW - 5)) is Admission.FIRST
@@ -267,7 +267,7 @@ class SharedReplayStoreContract(ReplayStoreContract):
         assert await _settled(store, make_claim(4, offset=4, at=NOW - 5)) is Admission.FIRST
 
     async def test_a_reader_that_nobody_admitted_begins_with_the_store(self) -> None:
-        """What the store's birth leaves open is never taken for new, and what is issued later is."""
+        """A message that may be older than the store's birth is never taken for new; a later one is."""
         store = await self.make_store()
         assert await store.claim(make_claim(1, at=int(time.time()) - 10)) is Admission.TOO_OLD
         late = time.time() + 1
@@ -281,7 +281,7 @@ class SharedReplayStoreContract(ReplayStoreContract):
         assert await store.claim(make_claim(4)) is Admission.FIRST
 
     async def test_who_holds_too_much_is_limited_and_nobody_else(self) -> None:
-        """A principal that floods the store is refused in the end; nothing is forgotten, others are served (A20)."""
+        """A principal that floods the store is refused in the end; no id is lost, and others are served (A20)."""
         store, other = await self.make_store(), await self.make_another()
         flood = [make_claim(number, offset=number) for number in range(PER_PRINCIPAL + 1000)]
         answers: list[Admission] = []
@@ -297,7 +297,7 @@ class SharedReplayStoreContract(ReplayStoreContract):
         assert await other.claim(replace(make_claim(1), principal="agent://contract/bob")) is Admission.FIRST
 
     async def test_a_store_that_stalls_gives_no_answer(self) -> None:
-        """A claim fails in bounded time, and is served again when the store is (A35)."""
+        """A claim fails in bounded time, and succeeds once the store is back (A35)."""
         store = await self.make_store()
         assert await store.claim(make_claim(1, offset=1)) is Admission.FIRST
         async with self.make_stall():
@@ -323,7 +323,7 @@ async def _claim_many(store: object, claims: Sequence[Claim]) -> Sequence[Admiss
 
 
 async def _settled(store: SharedReplayStore, claim: Claim) -> Admission:
-    """Claim once more where the first answer is that what is known of the reader has just changed."""
+    """Claim, and retry if the reader's entry has just changed."""
     try:
         return await store.claim(claim)
     except StoreError:
@@ -331,12 +331,12 @@ async def _settled(store: SharedReplayStore, claim: Claim) -> Admission:
 
 
 async def _until(moment: float) -> None:
-    while (left := moment - time.time()) >= 0:  # noqa: ASYNC110 - nobody signals the time
+    while (left := moment - time.time()) >= 0:  # noqa: ASYNC110 - there is no event to await
         await asyncio.sleep(left + 0.01)
 
 
 async def _in_time(store: ReplayStore, claim: Claim) -> Admission:
-    """Claim until the store, which may have to notice what happened to it, answers."""
+    """Claim until the store answers, since it may have to notice its loss first."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:

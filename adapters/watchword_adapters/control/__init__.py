@@ -1,1 +1,1 @@
-"""The control log: followed by every process, written by operators."""
+"""The control log: written by operators, followed by every process."""

@@ -1,4 +1,4 @@
-"""Where an operator makes statements."""
+"""Publishes an operator's statements, and confirms that they count."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 TIMEOUT: Final = 10.0
 _LOOK_EVERY: Final = 0.01
 _LATEST: Final = 10_000
-"""Entries of which it is remembered what became of them."""
+"""Most entries whose outcome is remembered."""
 
 
 class Desk:
-    """Makes statements by a signer's key, each behind what its operator has read of the log.
+    """Makes statements with a signer's key, each based on what its operator has read of the log.
 
-    A statement's rank is at least the time (seconds): so it also comes behind what only others know, such as what was
-    said on a log that has been lost since. Readers compare ranks and look at no clock.
+    A statement's rank is at least the time (seconds): it therefore also outranks statements that only others know, such
+    as those on a log that has been lost since. Readers compare ranks and use no clock.
     """
 
     def __init__(self, agent: Watchword, following: Following, by: OperatorKey, fates: Mapping[int, Heard]) -> None:
@@ -41,13 +41,13 @@ class Desk:
 
     @property
     def control(self) -> Control:
-        """What holds."""
+        """The statements in force."""
         return self._following.control
 
     async def say(self, saying: Saying) -> int:
-        """Make a statement, and return its position once it was read back and counts.
+        """Publish a statement, and return its position once it was read back and counts.
 
-        ConfigurationError, and nothing is said, where it would not count; Unavailable if it is not read back in time.
+        ConfigurationError, before publishing, if it would not count; Unavailable if it is not read back in time.
         """
         following, control = self._following, self._following.control
         log = following.log
@@ -59,7 +59,7 @@ class Desk:
         why = control.objection(self.by, statement)
         if why is not None:
             raise ConfigurationError(
-                f"{statement.verb}: {self.by[0]} may not say that: {why}; see [[control.operators]] in the settings"
+                f"{statement.verb}: {self.by[0]} may not state that: {why}; see [[control.operators]] in the settings"
             )
         try:
             position = await log.publish(statement.to_json(), {"content-type": CONTENT_TYPE})
@@ -74,7 +74,7 @@ class Desk:
             raise ConfigurationError(f"{statement.verb}: the log has it at {position}, but it does not count: {why}")
         if entry is not None and not isinstance(saying, Revoke) and control.deciding_on(entry) != saying:
             raise ConfigurationError(
-                f"{statement.verb}: the log has it at {position}, but what another operator said outranks it for good:"
+                f"{statement.verb}: the log has it at {position}, but another operator's statement outranks it:"
                 " see watchword control log; it ends with the revocation of that operator's key"
             )
         if (
@@ -83,7 +83,7 @@ class Desk:
             and saying.until <= (heard.message.appended_at or 0)
         ):
             raise ConfigurationError(
-                "contain: it has ended already by the broker's clock, which is ahead of this one by more than that:"
+                "contain: by the broker's clock, which is ahead by more than the duration, it has already ended:"
                 " set this clock, or contain for longer"
             )
         return position
@@ -91,11 +91,11 @@ class Desk:
 
 @asynccontextmanager
 async def desk(agent: Watchword, parts: Parts) -> AsyncGenerator[Desk]:
-    """Read the log to its end, and give a place to speak from; ConfigurationError for who cannot."""
+    """Read the log to its end, and yield a Desk; ConfigurationError if the agent's key is not known."""
     principal, key_id = agent.signer.principal, agent.signer.key_id
     key = await parts.root.find(principal, key_id)
     if key is None or key.principal != principal:
-        raise ConfigurationError(f"{principal} is in none of [[keys]] here, so nobody would hear it")
+        raise ConfigurationError(f"{principal} is in none of [[keys]] here, so its statements would be ignored")
     fates: dict[int, Heard] = {}
 
     def note(heard: Heard) -> None:
@@ -111,7 +111,7 @@ async def desk(agent: Watchword, parts: Parts) -> AsyncGenerator[Desk]:
 
 @asynccontextmanager
 async def followed(parts: Parts) -> AsyncGenerator[Following]:
-    """Follow the log here, from the moment when all is known that it holds: what was kept may be old."""
+    """Follow the log in this event loop, and yield once all of it has been read: the state file may be old."""
     following = Following(parts)
     running = asyncio.get_running_loop().create_task(following.run())
     try:
@@ -123,9 +123,9 @@ async def followed(parts: Parts) -> AsyncGenerator[Following]:
 
 
 async def until(condition: Callable[[], bool], following: Following) -> None:
-    """Wait for what the log brings about; ConfigurationError for an unfit log.
+    """Wait for a condition that the log brings about; ConfigurationError for an unfit log.
 
-    Unavailable once nothing more was read of it for a while: a long log takes as long as it takes.
+    Unavailable after a while without progress in reading; a long log may take its time.
     """
     loop = asyncio.get_running_loop()
     end, place = loop.time() + TIMEOUT, following.place

@@ -1,4 +1,4 @@
-"""Follows the control log: what operators say is verified, merged and kept, for as long as it runs."""
+"""Follows the control log: reads operators' statements, verifies and merges them, and stores them for restarts."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
     from watchword_adapters.control.state import StateFile
 
 CHECK_EVERY: Final = 5.0
-"""Seconds between two looks at the operators' own keys, and at the log's end."""
+"""Seconds between two checks of the operators' own keys and of the log's end."""
 
 _TICK: Final = 0.5
 _MOST_MISSING: Final = 256
-"""Keys in operators' names that are looked for once more, though nobody knows them; strangers may invent more."""
+"""Most unknown keys in operators' names that are looked up again; strangers may invent more."""
 
 _WAIT_FOR_KEYS: Final = 1.0
 _SHORTEST: Final = 0.1
 _LONGEST: Final = 5.0
-"""Seconds between two tries to reach the log; each pause is twice as long as the one before."""
+"""Longest pause in seconds between two tries to reach the log; each is twice as long as the one before."""
 
 
 class Heard(NamedTuple):
-    """An entry of the log: who said what, as far as that is known; ``why`` it does not count, None if it does."""
+    """An entry of the log: its author and statement, if known, and ``why`` it does not count; None if it does."""
 
     message: Message
     by: OperatorKey | None = None
@@ -53,11 +53,11 @@ class Heard(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What a follower needs.
+    """The dependencies of a follower.
 
-    ``root`` is where operators' own keys are found, and ``open_log`` connects to the log. After ``max_staleness``
-    seconds without a sign that nothing is withheld nothing is judged any more; None for never. ``clock`` is in seconds.
-    ``listen`` hears of each entry that is read, before it can change anything.
+    ``root`` finds operators' own keys, and ``open_log`` connects to the log. After ``max_staleness`` seconds without
+    proof that nothing is withheld, nothing is judged any more; None for no limit. ``clock`` is in seconds. ``listen``
+    receives each entry that is read, before it takes effect.
     """
 
     realm: str
@@ -73,11 +73,10 @@ class Parts:
 
 
 class Following:
-    """One follower, in one event loop. ``is_known`` once all that the log held at the start has been merged, or kept.
+    """One follower, in one event loop. ``is_known`` once everything in the log at the start has been merged, or loaded.
 
-    ``is_current`` while it is connected, and once all was read that the log held when it was.
-    What cannot be read for now is tried again for ever; ``error`` is why, until it works. After each change ``changed``
-    is called.
+    ``is_current`` while it is connected and has read everything that was in the log when it connected. Failures are
+    retried for ever; ``error`` holds the last one until it succeeds. ``changed`` is called after each change.
     """
 
     def __init__(self, parts: Parts, changed: Callable[[], None] = lambda: None) -> None:
@@ -125,7 +124,7 @@ class Following:
                         self.log = log
                         await self._follow(log)
                         pause = _SHORTEST
-                except Exception as error:  # noqa: BLE001 - whatever a client raises, it is tried again
+                except Exception as error:  # noqa: BLE001 - retried, whatever a client raises
                     self._failed(error)
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, _LONGEST)
@@ -136,20 +135,20 @@ class Following:
             await asyncio.gather(beside, return_exceptions=True)
 
     def switch(self, operators: tuple[Operator, ...]) -> None:
-        """Judge all anew, by operators who have changed; to be called in this loop."""
+        """Judge the whole log again with other operators; must be called in this event loop."""
         self._operators = operators
         self.control.switch(operators)
         self._read_again()
 
     def _read_again(self) -> None:
-        """Read the log from its beginning."""
+        """Reread the log from its beginning."""
         self.place = self._unsure = None
         self._missing.clear()
         self._again.set()
         self._changed()
 
     async def _load(self) -> None:
-        """Judge what was kept; what does not verify any more has lapsed. ConfigurationError for a file of others."""
+        """Judge the stored statements; those that no longer verify lapse. ConfigurationError for a foreign file."""
         if self.parts.state is None:
             return
         known = self.parts.state.load()
@@ -160,7 +159,7 @@ class Following:
         for by, link in known.links.items():
             self.control.resume(by, link)
         if lapsed:
-            self.parts.audit.warn("control.lapsed", statements=lapsed, why="their keys have no authority any more")
+            self.parts.audit.warn("control.lapsed", statements=lapsed, why="their keys no longer have authority")
         if known.place is not None:
             self.place = known.place
             self._known()
@@ -191,7 +190,7 @@ class Following:
             await reading.aclose()
 
     def _begin(self, end: End) -> int:
-        """Return where to read on; a log that lacks what is known is told, and nothing is rolled back."""
+        """Return the position to read from; a log that lacks known entries is logged, and nothing is rolled back."""
         known = self.place
         if known is None:
             return end.first
@@ -200,7 +199,7 @@ class Following:
                 "control.log_shorter",
                 known=known.position,
                 found=end.next,
-                remedy="nothing is rolled back; find out who has deleted the log, or made it anew",
+                remedy="nothing is rolled back; find out who deleted or recreated the log",
             )
             return end.first
         return max(end.first, known.position)
@@ -218,7 +217,7 @@ class Following:
         self._changed()
 
     async def _hear(self, messages: Sequence[Message]) -> list[Issued]:
-        """Verify and merge statements; return those that count. A key source that is down is waited for."""
+        """Verify and merge statements; return those that count. Waits for a key source that is down."""
         counting: list[Issued] = []
         left = list(messages)
         while left:
@@ -257,7 +256,7 @@ class Following:
         return Issued(by, found.digest, statement, message, appended_at, said_at)
 
     async def _as_it_was(self, message: Message, verdict: Rejected) -> Heard:
-        """Return what is to be told of a message that was rejected; of a revoked key's also what it said."""
+        """Return a rejected message for the listener; with its statement if only its key was revoked."""
         why = f"{verdict.reason}: {verdict.detail}"
         if verdict.reason is Reason.KEY_REVOKED:
             (found,) = await self._unrevoked.authenticate([message])
@@ -272,16 +271,16 @@ class Following:
             self.parts.listen(heard)
 
     def _is_missing(self, principal: str, key_id: bytes) -> None:
-        """Note that a key in an operator's name is known to no source: perhaps not yet, for he has just rotated his.
+        """Record that no source knows a key in an operator's name: it may be new, and not published yet.
 
-        Until it is, a restart goes on from before what it signed.
+        Until it is known, a restart resumes before the entries that it signed.
         """
         if len(self._missing) < _MOST_MISSING:
             self._missing[principal, key_id] = None
         self._unsure = self._unsure or self.place
 
     def _keep_statements(self, heard: Iterable[Issued]) -> None:
-        """Write what is new; where that fails a restart would know less, and that is told."""
+        """Append new statements to the state file; a failure is logged, since a restart would know less."""
         state = self.parts.state
         if state is None:
             return
@@ -306,13 +305,13 @@ class Following:
         told = f"{type(error).__name__}: {error}"
         if told != self._told:
             self._told = told
-            self.parts.audit.warn("control.unavailable", detail=told, remedy="what was heard so far holds meanwhile")
+            self.parts.audit.warn("control.unavailable", detail=told, remedy="the statements read so far stay in force")
         self._changed()
 
-    # Beside the reading
+    # Concurrently with the reading
 
     async def _keep(self) -> None:
-        """Look after what time brings about, whether anything is said or not, and whoever does not answer."""
+        """Handle what depends on the time, whether or not there are entries and sources answer."""
         loop = asyncio.get_running_loop()
         looked, checking = -inf, loop.create_task(self._check_keys_and_end())
         try:
@@ -330,7 +329,7 @@ class Following:
 
     async def _check_keys_and_end(self) -> None:
         await self._check_keys()
-        with suppress(Exception):  # the reading hears of it as well
+        with suppress(Exception):  # the reading reports it as well
             await self._check_end()
 
     def _tell(self) -> None:
@@ -339,11 +338,11 @@ class Following:
             self.parts.audit.warn(event, **fields)
 
     async def _check_keys(self) -> None:
-        """Let lapse what keys said that are revoked, or known no more; and read again what is known once more."""
+        """Lapse the statements of keys that are revoked or no longer known; reread the log if a key is known again."""
         for by in (*self.control.speakers, *self._gone):
             try:
                 key = await self.parts.root.find(by[0], self._keys[by])
-            except Exception:  # noqa: BLE001, S112 - a source that is down takes no authority away
+            except Exception:  # noqa: BLE001, S112 - a source that is down revokes no authority
                 continue
             if self._in_authority(by, key):
                 if by in self._gone:
@@ -354,7 +353,7 @@ class Following:
                 self._gone.add(by)
                 self.control.lapse(by)
                 if self.parts.state is not None:
-                    with suppress(OSError):  # it is judged anew when it is read
+                    with suppress(OSError):  # it is judged again when it is loaded
                         self._rewrite(self.parts.state)
                 self._changed()
 
@@ -370,7 +369,7 @@ class Following:
         return key.revoked_at is None or self.parts.clock() < key.revoked_at
 
     async def _check_end(self) -> None:
-        """See that the log is still the same, and that nothing of it is left to read."""
+        """Check that the log is still the same, and whether all of it has been read."""
         log, place = self.log, self.place
         if log is None or place is None:
             return
@@ -390,7 +389,7 @@ class Following:
 
 
 class _OperatorsKeys:
-    """Asks for operators' keys only: a flood of others costs no look-up."""
+    """Looks up only operators' keys, so that a flood of others costs no look-up."""
 
     def __init__(
         self, root: KeySource, operators: Callable[[], Iterable[Operator]], missing: Callable[[str, bytes], None]
@@ -410,7 +409,7 @@ class _OperatorsKeys:
 
 
 class _Unrevoked:
-    """Gives keys as they were before they were revoked, to show what they said; nothing of it counts."""
+    """Returns keys as they were before their revocation, to show their statements, which do not count."""
 
     def __init__(self, source: KeySource) -> None:
         self._source = source
@@ -426,7 +425,7 @@ def _messages(heard: Iterable[Issued]) -> list[Message]:
 
 
 def _statement(message: Message, headers: Sequence[Header]) -> Statement:
-    """Return the statement that a message is; ValueError for what is none."""
+    """Return the statement in a message; ValueError if it is not one."""
     if not any(name.lower() == "content-type" and value == CONTENT_TYPE.encode() for name, value in headers):
         raise ValueError(f"its covered content-type is not {CONTENT_TYPE}")
     return parse_statement(message.value or b"")

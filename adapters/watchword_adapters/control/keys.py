@@ -1,4 +1,4 @@
-"""Key source ``control``: the keys that operators have given on the control log."""
+"""Key source ``control``: the keys that operators have announced on the control log."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class ControlKeys:
-    """Answers with what the log gives; but where one of the ``others`` lists a public key as another principal's.
+    """Returns keys from the log, unless one of the ``others`` lists the same public key for another principal.
 
-    Then that source stands: else an operator could give one agent the key of another.
+    The other source then wins: otherwise an operator could assign one agent the key of another.
     """
 
     def __init__(self, control: Control, others: Sequence[KeySource]) -> None:
@@ -28,7 +28,7 @@ class ControlKeys:
 
     @property
     def keys(self) -> tuple[VerificationKey, ...]:
-        """The keys that were given, and count."""
+        """The keys in force."""
         return self._control.keys
 
     async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:

@@ -1,4 +1,4 @@
-"""The port behind which a bus keeps the control log; one for each client."""
+"""The port to a control log on a bus; one implementation per client."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from watchword.spi import Message
 
 TOGETHER: Final = 256
-"""Entries that are handed over at once, at most."""
+"""Most entries that are returned at once."""
 
 
 class End(NamedTuple):
-    """How far a log goes: ``first`` and ``next`` are positions, of its first entry and of one that is to come.
+    """How far a log goes: ``first`` is the position of its first entry, ``next`` that of the next one to be appended.
 
-    ``identity`` is another one after the log was deleted and made again.
+    ``identity`` changes when the log is deleted and recreated.
     """
 
     identity: str
@@ -28,8 +28,8 @@ class End(NamedTuple):
 class ControlLog(Protocol):
     """A stream or a topic of one partition on which operators make statements.
 
-    It is a context: entering connects. The client's errors where it is not there, WatchwordErrors of ours for what the
-    operator has to mend.
+    An async context: entering connects. Raises the client's errors if the log is out of reach, and WatchwordErrors for
+    what the operator must fix.
     """
 
     async def __aenter__(self) -> Self:
@@ -43,21 +43,21 @@ class ControlLog(Protocol):
         ...
 
     async def make(self) -> bool:
-        """Make the log where there is none, and check it; return True if it was made."""
+        """Create the log if it is missing, and check it; return True if it was created."""
         ...
 
     async def check(self) -> None:
-        """Raise ConfigurationError for a log that is missing, or that could lose or change what was said."""
+        """Raise ConfigurationError for a log that is missing, or that could lose or change statements."""
         ...
 
     async def end(self) -> End:
-        """Return how far it goes now."""
+        """Return how far the log goes now."""
         ...
 
     def read(self, position: int) -> AsyncGenerator[tuple[Sequence[Message], int]]:
-        """Yield the entries from ``position`` on, as they came, and the position behind them; it goes on for ever.
+        """Yield the entries from ``position`` on, unverified, and the position after them; never ends.
 
-        Positions at which there is nothing are passed over: a yield may bear no entry. Each entry has ``appended_at``.
+        Positions without an entry are skipped: a yield may have no entries. Each entry has ``appended_at``.
         """
         ...
 

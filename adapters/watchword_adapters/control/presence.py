@@ -1,4 +1,4 @@
-"""Announces what this process is, beside the following of the control log, with a connection of its own."""
+"""Announces this process on the presence channel at intervals, with its own connection."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from watchword_adapters.control.following import Following
 
 _LOOK_EVERY: Final = 0.1
-"""Seconds between two looks whether a client has connected: before that there is nothing to announce."""
+"""Seconds between two checks whether a client has connected; before that there is nothing to announce."""
 
 
 class PresenceChannel(Protocol):
-    """Port: where a bus carries announcements; one for each client.
+    """Port: where a bus carries announcements; one implementation per client.
 
-    It is a context: entering connects. The client's errors; ConfigurationError for what the operator has to mend.
+    An async context: entering connects. Raises the client's errors; ConfigurationError for what the operator must fix.
     """
 
     async def __aenter__(self) -> Self:
@@ -39,30 +39,30 @@ class PresenceChannel(Protocol):
         ...
 
     async def make(self) -> bool:
-        """Let the bus keep announcements for a day, where it keeps none; return True if something was made for it."""
+        """Make the bus store announcements for a day, if it does not; return True if something was created."""
         ...
 
     async def announce(self, value: bytes, headers: Mapping[str, str]) -> None:
-        """Sign an announcement and send it; SigningError where the agent may not sign."""
+        """Sign an announcement and send it; SigningError if the agent may not sign."""
         ...
 
     async def stores(self) -> bool:
-        """Return True if the bus keeps what is announced, so that whoever reads later finds it."""
+        """Return True if the bus stores announcements, so that later readers find them."""
         ...
 
     def read(self, *, since: float, listen: float) -> AsyncGenerator[Message]:
-        """Yield what was announced at ``since`` (seconds since the epoch) or later, up to now; nothing is judged.
+        """Yield announcements made at ``since`` (seconds since the epoch) or later, up to now, unverified.
 
-        It may be asked again, on the same connection. Where the bus stores nothing it is what comes in the next
+        It can be called again on the same connection. If the bus stores nothing, it yields what arrives in the next
         ``listen`` seconds.
         """
         ...
 
 
 class Announcer:
-    """Announces one agent every so many seconds, once a client of its has connected.
+    """Announces one agent every ``every`` seconds, once one of its clients has connected.
 
-    Whatever fails is told once and tried again at the next turn: nothing else waits for it.
+    A failure is logged once and retried at the next interval; nothing else waits for it.
     """
 
     def __init__(self, agent: Watchword, open_channel: Callable[[], PresenceChannel], *, every: float) -> None:
@@ -76,7 +76,7 @@ class Announcer:
         self._told: str | None = None
 
     def connected(self, bus: str) -> None:
-        """Take note that a client of this bus has connected; any thread may say so."""
+        """Record that a client of this bus has connected; may be called from any thread."""
         self._buses[bus] = None
 
     async def run(self, following: Following) -> None:
@@ -90,12 +90,12 @@ class Announcer:
                         await channel.announce(self.announcement(following).to_json(), {"content-type": CONTENT_TYPE})
                         self._told = None
                         await asyncio.sleep(self._every)
-            except Exception as error:  # noqa: BLE001 - whatever a client raises, it is tried again
+            except Exception as error:  # noqa: BLE001 - retried, whatever a client raises
                 self._tell(error)
             await asyncio.sleep(self._every)
 
     def announcement(self, following: Following) -> Announcement:
-        """Return what there is to say now."""
+        """Return the current announcement."""
         if self._pid != os.getpid():  # a forked child is another process
             self._pid, self._instance = os.getpid(), secrets.token_hex(8)
             self._started = int(self._agent.clock())
@@ -127,5 +127,5 @@ class Announcer:
             self._agent.audit.warn(
                 "presence.unavailable",
                 detail=told,
-                remedy="nothing else waits for it; watchword who does not show this",
+                remedy="nothing else depends on it, but watchword who does not show this process",
             )

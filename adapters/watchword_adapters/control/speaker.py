@@ -1,4 +1,4 @@
-"""The agent that signs statements: it signs as its operator does, and nothing else of the operator's comes with it."""
+"""Makes the agent that signs statements and announcements: it has its owner's signer, but reads nothing."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from watchword import Policy, Watchword
 from watchword.spi import MemoryReplayStore, Verifier
 
 _STRICT: Final = Policy()
-"""It enforces: in observe mode a client sends what cannot be signed without a signature."""
+"""Enforce mode: in observe mode a client would send unsigned what cannot be signed."""
 
 
 def speaker(watchword: Watchword) -> Watchword:
     """Return an agent that signs with the signer of ``watchword``, reads nothing, and never sends unsigned.
 
-    ConfigurationError where there is no signer.
+    ConfigurationError if there is no signer.
     """
     signer = watchword.signer
     verifier = Verifier(

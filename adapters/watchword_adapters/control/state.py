@@ -1,8 +1,8 @@
-"""What a process keeps of the control log over restarts: the statements that decide, as they were signed.
+"""Stores the statements of the control log that are in force, as they were signed, across restarts.
 
-A file of JSON lines. The first says what it is and of which channel. Then come, in the order in which they were
-heard, statements (as the messages that they are), how far the log was read, and how far the chains were known. A line
-that a crash cut off is left out. Once most lines decide nothing any more the file is written anew, beside itself.
+A file of JSON lines. The first names the format and the channel. The others, in the order in which they were read, are
+statements (as whole messages), how far the log was read, and how far each operator's chain was known. A line cut off by
+a crash is ignored. Once most lines are obsolete, the file is rewritten next to itself and replaced.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 _VERSION: Final = 1
 _SPARE: Final = 1000
-"""Lines that decide nothing, and are not worth writing the file anew."""
+"""Obsolete lines that are not worth rewriting the file."""
 
 
 class Place(NamedTuple):
-    """How far a log was read: which one, and the position of what comes next."""
+    """How far a log was read: its identity, and the position of the next entry."""
 
     identity: str
     position: int
 
 
 class Known(NamedTuple):
-    """What a file holds."""
+    """The contents of a file."""
 
     place: Place | None
     messages: list[Message]
@@ -46,10 +46,10 @@ class Known(NamedTuple):
 
 
 class StateFile:
-    """The file of one channel in the directory that ``[replay] state`` names.
+    """The file of one channel in the directory named by ``[replay] state``.
 
-    ConfigurationError where it cannot be used, or others may write to it or its directory, and so take out of it that
-    somebody is contained; OSError from what cannot be written.
+    ConfigurationError if it cannot be used, or if others may write to it or its directory and could remove a
+    containment; OSError if it cannot be written.
     """
 
     def __init__(self, directory: Path, channel: str) -> None:
@@ -58,7 +58,7 @@ class StateFile:
         self._lines = 0
 
     def load(self) -> Known:
-        """Read what is known; nothing, where there is no file yet."""
+        """Read the file; empty if there is none yet."""
         known = Known(None, [], {})
         try:
             check_ours(self.path.parent, self.path.parent.stat())
@@ -69,7 +69,7 @@ class StateFile:
             return known
         except OSError as error:
             raise ConfigurationError(f"state: {self.path}: {error.strerror or error}") from None
-        lines.pop()  # the end of the last line, or what a crash left of one
+        lines.pop()  # the end of the last line, or a line cut off by a crash
         if not lines or not self._is_header(lines[0]):
             raise self._foreign()
         place, self._lines = None, len(lines)
@@ -88,7 +88,7 @@ class StateFile:
 
     def _foreign(self) -> ConfigurationError:
         return ConfigurationError(
-            f"state: {self.path} is not what this channel's operators said: put it away to begin again"
+            f"state: {self.path} does not hold this channel's statements: move it away to start again"
         )
 
     def _is_header(self, line: bytes) -> bool:
@@ -96,7 +96,7 @@ class StateFile:
         return bool(_members(line) == expected)
 
     def append(self, messages: Iterable[Message], place: Place | None, links: Mapping[OperatorKey, Link]) -> None:
-        """Write statements that were heard, and how far that is; a restart of this process will find it."""
+        """Append statements, and how far the log was read, for the next start of this process."""
         new = b"".join(_lines_of(messages, place, links))
         if not self.path.exists():
             self.write((), None, {})
@@ -107,11 +107,11 @@ class StateFile:
         self._lines += new.count(b"\n")
 
     def is_bloated(self, deciding: int) -> bool:
-        """Return True if most of it decides nothing any more."""
+        """Return True if most of its lines are obsolete."""
         return self._lines > 2 * deciding + _SPARE
 
     def write(self, messages: Iterable[Message], place: Place | None, links: Mapping[OperatorKey, Link]) -> None:
-        """Write the file anew."""
+        """Rewrite the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         beside = self.path.with_suffix(f".{os.getpid()}")
         lines = [

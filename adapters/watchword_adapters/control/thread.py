@@ -1,4 +1,4 @@
-"""Follows the control log in a thread of its own, with its own connection: no handler can hold it up."""
+"""Follows the control log in a separate thread with its own connection, so that no handler can block it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from watchword_adapters.control.presence import Announcer
 
 TIMEOUT: Final = 10.0
-"""Seconds that a start waits for what the log holds."""
+"""Seconds without progress after which a start stops waiting for the log."""
 
 _LOOK_EVERY: Final = 0.02
 
 
 class FollowerThread:
-    """Lets an agent obey the control log, from its first start on, until the process ends.
+    """Makes an agent obey the control log, from its first start until the process ends.
 
-    The thread begins when something is started that needs it, and again in a process that was forked from this one. An
-    ``announcer`` announces the agent from there, once a client has connected.
+    The thread begins when something that needs it is started, and again in a forked process. An ``announcer`` announces
+    the agent from the same thread, once a client has connected.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class FollowerThread:
             agent.when_connected(self._connected)
 
     def begin(self) -> None:
-        """Begin to follow, if nobody does in this process."""
+        """Start the thread, unless it runs in this process."""
         if self._pid == os.getpid():
             return
         self._pid = os.getpid()
@@ -57,7 +57,7 @@ class FollowerThread:
         self._background = Background("watchword-control", *works)
 
     async def start(self) -> None:
-        """Begin, and wait until all is known that the log held; Unavailable if nothing of it can be read.
+        """Start the thread, and wait until the log has been read; Unavailable if it cannot be read.
 
         ConfigurationError for a log that cannot be trusted.
         """
@@ -65,7 +65,7 @@ class FollowerThread:
         loop, following = asyncio.get_running_loop(), self._following
         until, place = loop.time() + self._timeout, None if following is None else following.place
         while following is not None and not following.is_known:
-            if following.place != place:  # a long log takes as long as it takes
+            if following.place != place:  # a long log may take its time
                 until, place = loop.time() + self._timeout, following.place
             error = following.error
             if isinstance(error, ConfigurationError):
@@ -76,18 +76,18 @@ class FollowerThread:
             await asyncio.sleep(_LOOK_EVERY)
 
     def switch(self, operators: tuple[Operator, ...]) -> None:
-        """Judge by operators who have changed."""
+        """Judge the log again with other operators."""
         if self._following is not None and self._background is not None:
             self._background.call(self._following.switch, operators)
 
     def _connected(self, bus: str) -> None:
-        """Have a process announced that may read nothing, so that nothing else begins the thread."""
+        """Start the thread for announcements, in case nothing that reads does."""
         assert self._announcer is not None  # noqa: S101 - for the type checker
         self._announcer.connected(bus)
         self.begin()
 
     def _changed(self) -> None:
-        """Let a contained agent say nothing itself: its readers would drop it anyway."""
+        """Stop a contained agent from signing: its readers would drop its messages anyway."""
         identity = self._agent.signing_as
         if identity is None:
             return

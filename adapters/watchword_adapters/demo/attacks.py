@@ -1,4 +1,4 @@
-"""What an attacker tries who may publish and subscribe everywhere, and holds nobody's key.
+"""The attacks of the demo: an attacker may publish and subscribe everywhere, but has no agent's key.
 
 Every attack turns what was captured into messages to send. Nothing here knows a client.
 """
@@ -45,18 +45,18 @@ class Raw:
     status: str = ""
 
     def header(self, name: str) -> bytes:
-        """Return a header's value, empty where there is none."""
+        """Return a header's value, empty if there is none."""
         return next((value or b"" for known, value in self.headers if known == name), b"")
 
     def with_envelope(self, envelope: bytes | None) -> Raw:
-        """Return the message with another envelope, or with none."""
+        """Return the message with another envelope, or without one."""
         others = tuple(header for header in self.headers if header[0] != ENVELOPE)
         return replace(self, headers=others if envelope is None else (*others, (ENVELOPE, envelope)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loot:
-    """What the attacker has: two commands, one from another channel, one meant for another agent, public keys.
+    """What the attacker has: two commands, one from another channel, one for another agent, public keys.
 
     ``earlier`` signed what was recorded long ago.
     """
@@ -73,7 +73,7 @@ class Loot:
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """One row of the table; ``buses`` says where it can be tried."""
+    """One row of the table; ``buses`` are those on which it is possible."""
 
     id: str
     title: str
@@ -86,7 +86,7 @@ def _flip(value: bytes, at: int) -> bytes:
 
 
 def _claiming_planner(loot: Loot, *, own_key_id: bool) -> Raw:
-    """Sign an evil command with a key of one's own, in the planner's name."""
+    """Sign an evil command with the attacker's own key, in the planner's name."""
     message = replace(loot.command, value=EVIL)
     if loot.planner is None:
         return message
@@ -94,7 +94,7 @@ def _claiming_planner(loot: Loot, *, own_key_id: bool) -> Raw:
 
 
 def _signer(loot: Loot, key_id: bytes | None = None) -> Signer:
-    """Return a signer in the planner's name, with a key of one's own."""
+    """Return a signer in the planner's name, with the attacker's own key."""
     key = SigningKey.generate()
     return Signer(
         realm=loot.realm, principal="agent://acme/planner", key=key, key_id=key_id or key.key_id, clock=time.time

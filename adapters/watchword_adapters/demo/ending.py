@@ -1,4 +1,4 @@
-"""Runs an act so that Control-C and a supervisor's SIGTERM end it in good order."""
+"""Runs an act so that Control-C and a supervisor's SIGTERM end it cleanly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 
-_AGAIN: Final = 0.2  # seconds until a task that goes on is cancelled once more
+_AGAIN: Final = 0.2  # seconds until a task that is still running is cancelled again
 
 
 def run(main: Coroutine[Any, Any, _Result]) -> _Result:
@@ -41,13 +41,13 @@ def run(main: Coroutine[Any, Any, _Result]) -> _Result:
             try:
                 return loop.run_until_complete(task)
             finally:
-                if interrupted:  # whatever it broke on its way out
+                if interrupted:  # whatever errors its clean-up raised
                     raise KeyboardInterrupt
 
 
 @contextmanager
 def _signalled(call: Callable[[], None]) -> Iterator[None]:
-    """Have either signal ``call``; only the main thread may."""
+    """Let either signal call ``call``; only possible in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

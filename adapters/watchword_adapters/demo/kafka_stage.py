@@ -33,7 +33,7 @@ class KafkaStage:
         self._bootstrap = bootstrap
         self._handler = handler
         self._cast = cast
-        self.commands = f"cloud.scale.{run}"  # bears the run's name, so that a broker can be used twice
+        self.commands = f"cloud.scale.{run}"  # includes the run's name, so that a broker can be used twice
         self.reports = f"cloud.report.{run}"
 
     async def open(self) -> None:
@@ -80,7 +80,7 @@ class KafkaStage:
         """Send a header name that is not UTF-8, as another language's client can, by editing a built batch."""
         batch = self._attacker.create_batch()
         batch.append(key=raw.key, value=raw.value, timestamp=None, headers=[*raw.headers, (_PLACEHOLDER, b"")])
-        record_batch = bytearray(batch._build())  # noqa: SLF001 - no client sends this, so below the client it is
+        record_batch = bytearray(batch._build())  # noqa: SLF001 - no client API can send this
         at = record_batch.index(_PLACEHOLDER.encode())
         record_batch[at : at + 1] = b"\xff"
         record_batch[_CRC_AT:_CRC_END] = calc_crc32c(bytes(record_batch[_CRC_END:])).to_bytes(4)
@@ -88,7 +88,7 @@ class KafkaStage:
         await (await self._attacker.send_batch(batch, raw.name, partition=0))
 
     async def revive(self) -> None:
-        """See ``Stage.revive``; an operator would skip what cannot be read."""
+        """See ``Stage.revive``; an operator would skip the unreadable record."""
         await self._stop_controller()
         await self._start_controller("latest")
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 _AT_ONCE: Final[dict[str, Any]] = {"allow_reconnect": False, "max_reconnect_attempts": 1, "reconnect_time_wait": 0.1}
-"""nats-py would try a server that is not there for two minutes."""
+"""By default nats-py would try a missing server for two minutes."""
 
 
 class NatsStage:
@@ -64,7 +64,7 @@ class NatsStage:
         await self._planner.flush()
 
     async def attack(self, raw: Raw) -> None:
-        """See ``Stage.attack``; on the wire itself, since no client would send such things."""
+        """See ``Stage.attack``; on the wire itself, since no client library would send this."""
         await self._wire.publish(raw)
 
     async def revive(self) -> None:
@@ -76,7 +76,7 @@ class NatsStage:
 
     async def ask(self) -> bytes | None:
         """See ``Stage.ask``."""
-        await self._spy.close()  # an attack of its own has killed it
+        await self._spy.close()  # its own attack has killed it
         self._spy = await self._eavesdrop()
         self._lied.clear()
         answer = await self._planner.request(self._status, b"how many instances?", timeout=5)
@@ -109,7 +109,7 @@ class NatsStage:
         await self._handler(message.data)
 
     async def _report(self, message: Msg) -> None:
-        await self._lied.wait()  # the attacker is quicker, always
+        await self._lied.wait()  # the attacker is always quicker
         await message.respond(b'{"instances": 10}')
 
     async def _capture(self, message: Msg) -> None:
@@ -124,17 +124,17 @@ class NatsStage:
 
 
 async def _arrived(client: Client) -> None:
-    """Wait until the server knows the subscriptions: nats-py's first PING overtakes what was just written."""
+    """Wait until the server knows the subscriptions: nats-py's first PING overtakes pending writes."""
     await client.flush()
     await client.flush()
 
 
 async def _say_nothing(_: Exception) -> None:
-    """Keep the plain clients' death out of the table's way; the table tells of it."""
+    """Suppress the plain clients' errors, which the table shows anyway."""
 
 
 class Wire:
-    """A bare connection to a nats-server, for what no client library would send."""
+    """A bare connection to a nats-server, for messages that no client library would send."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -143,7 +143,7 @@ class Wire:
 
     @classmethod
     async def connect(cls, url: str) -> Wire:
-        """Open a connection that may send headers."""
+        """Open a connection with header support."""
         parts = urlsplit(url)
         wire = cls(*await asyncio.open_connection(parts.hostname, parts.port))
         await wire._reader.readline()  # INFO
@@ -167,7 +167,7 @@ class Wire:
     async def close(self) -> None:
         """End the connection."""
         self._writer.close()
-        with suppress(OSError):  # a server that has gone has closed it
+        with suppress(OSError):  # a stopped server has closed it
             await self._writer.wait_closed()
 
     async def _flush(self) -> None:

@@ -1,4 +1,4 @@
-"""Raises the curtain: finds a broker and plays both acts on it."""
+"""Runs the demo: finds or starts a broker and plays both acts on it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CLIENTS = {"nats": "nats", "kafka": "aiokafka"}
 
 
 def play(bus: Bus, *, address: str | None = None, told: Callable[[str], None] = lambda _: None) -> Result:
-    """Play the scenario on ``address`` (a NATS URL or Kafka bootstrap), or on an embedded broker; tell how it goes."""
+    """Play the scenario on ``address`` (a NATS URL or Kafka bootstrap), or on an embedded broker; report progress."""
     if importlib.util.find_spec(_CLIENTS[bus]) is None:
         raise ConfigurationError(f"the client for {bus} is not installed: pip install 'watchword[demo]'")
     embedded, name = (nats_server, "nats-server") if bus == "nats" else (kafka_broker, "noida-db")
@@ -39,7 +39,7 @@ def play(bus: Bus, *, address: str | None = None, told: Callable[[str], None] = 
                 guarded = run(_act(bus, where, agents))
         except WatchwordError:
             raise
-        except (Exception, asyncio.CancelledError) as error:  # the plain clients of a bus that is gone say it so
+        except (Exception, asyncio.CancelledError) as error:  # how plain clients report a lost bus
             raise ConfigurationError(
                 f"the broker at {where} did not last to the end ({type(error).__name__}): play again on one that does"
             ) from error

@@ -1,4 +1,4 @@
-"""The play, in two acts: the same agents and the same attacks, first without Watchword and then with it."""
+"""The demo in two acts: the same agents and the same attacks, first without Watchword and then with it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FORGED_ANSWER: Final = b'{"instances": 0, "by": "attacker"}'
 
 @dataclass(slots=True)
 class Outcome:
-    """What one attack did in one act."""
+    """The effect of one attack in one act."""
 
     id: str
     attack: str
@@ -51,7 +51,7 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Both acts."""
+    """The results of both acts."""
 
     bus: str
     broker: str
@@ -60,7 +60,7 @@ class Result:
 
     @property
     def holds(self) -> bool:
-        """Whether no attack reached a handler, and no honest message or request was lost, with Watchword."""
+        """True if, with Watchword, no attack reached a handler, and no honest message or request was lost."""
         act = self.guarded
         reached = any(outcome.reached_handler or outcome.client_died for outcome in act.outcomes)
         return not reached and (act.sent, act.asked) == (act.delivered, act.answered)
@@ -103,13 +103,13 @@ class Director:
         self._arrival = asyncio.Event()
 
     async def handle(self, value: bytes | None) -> None:
-        """Do as commanded, as an agent that trusts its bus would."""
+        """Obey a command, like an agent that trusts its bus."""
         order, instances = "", 0
         try:
             command = json.loads(value or b"")
             order, instances = str(command["order"]), int(command["instances"])
         except (ValueError, KeyError, TypeError, RecursionError):
-            pass  # it got this far all the same
+            pass  # the message reached the handler all the same
         self._act.instances += instances
         if self._ordered.get(order) == instances and order not in self._obeyed:
             self._obeyed.add(order)
@@ -119,7 +119,7 @@ class Director:
             self._intruders += 1
 
     async def play(self, stage: Stage) -> Act:
-        """Send what is honest, then try every attack between two honest messages."""
+        """Send honest messages, then every attack between two honest messages."""
         await stage.open()
         try:
             await self._ask(stage)  # the very first, as a newcomer would try it
@@ -133,7 +133,7 @@ class Director:
             )
             before = self._intruders
             await self._command(stage, instances=1)
-            self._intruders = before  # without Watchword the auditor's message is everybody's
+            self._intruders = before  # without Watchword the auditor's message reaches every agent
             loot = await self._loot(stage)
             for attack in ATTACKS:
                 if stage.bus in attack.buses:
@@ -151,7 +151,7 @@ class Director:
         return json.dumps({"order": order, "action": "scale_up", "instances": instances}).encode()
 
     async def _command(self, stage: Stage, *, instances: int) -> bool:
-        """Send an honest command and wait until it was obeyed; False if it never is."""
+        """Send an honest command and wait until it is obeyed; False if it never is."""
         order = f"planner-{len(self._ordered)}"
         self._ordered[order] = instances
         self._act.sent += 1
@@ -168,7 +168,7 @@ class Director:
         return True
 
     async def _loot(self, stage: Stage) -> Loot:
-        """Take what the attacker captured."""
+        """Collect what the attacker captured."""
 
         def find(name: str, order: bytes) -> list[Raw]:
             return [raw for raw in stage.captured if raw.name == name and order in (raw.value or b"")]
@@ -213,7 +213,7 @@ class Director:
         )
 
     async def _interfere(self, stage: Stage) -> None:
-        """Let the planner ask, and the attacker answer first."""
+        """Let the planner send a request, which the attacker answers first."""
         before = self._counted()
         answer = await self._ask(stage)
         if answer is not None:
@@ -221,7 +221,7 @@ class Director:
             self._act.outcomes.append(replace(outcome, reason=self._reason(before)))
 
     async def _ask(self, stage: Stage) -> bytes | None:
-        """Let the planner ask, and count it; None where the bus has no requests."""
+        """Let the planner send a request, and count it; None if the bus has no requests."""
         try:
             answer = await stage.ask()
         except TimeoutError:
@@ -235,5 +235,5 @@ class Director:
         return Counter() if self._counts is None else self._counts()
 
     def _reason(self, before: Counter[str]) -> str | None:
-        """Name the refusals that the audit trail has counted since."""
+        """Return the reasons of rejections that the audit trail has counted since."""
         return ", ".join(sorted(reason for reason in self._counted() - before if reason != "delivered")) or None

@@ -1,4 +1,4 @@
-"""What the scenario needs of a bus: three agents' clients and an attacker's, with Watchword or without."""
+"""The interface of a bus to the scenario: three agents' clients and an attacker's, with Watchword or without."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Stage(Protocol):
 
     @property
     def bus(self) -> Scheme:
-        """Which bus this is."""
+        """The bus."""
         ...
 
     async def open(self) -> None:
@@ -60,15 +60,15 @@ class Stage(Protocol):
         ...
 
     async def revive(self) -> None:
-        """Start the controller again, as an operator would after it died, or with a new release."""
+        """Restart the controller, as an operator would after a crash, or for a new release."""
         ...
 
     async def ask(self) -> bytes | None:
-        """Let the planner ask for the status while the attacker answers first; None where the bus has no requests."""
+        """Let the planner request the status while the attacker answers first; None if the bus has no requests."""
         ...
 
     async def close(self) -> None:
-        """End every client."""
+        """Close every client."""
         ...
 
 
@@ -89,7 +89,7 @@ class Cast:
 
     @property
     def controller(self) -> Watchword:
-        """The Watchword of the controller that runs now."""
+        """The running controller's Watchword."""
         return self._controllers[-1]
 
     def restart_controller(self) -> None:
@@ -98,7 +98,7 @@ class Cast:
 
     @property
     def earlier(self) -> Signer:
-        """What signed the planner's messages while the attacker began to record them."""
+        """The signer of the planner's messages when the attacker began to record them."""
         return load(self._paths[PLANNER], clock=lambda: time.time() - EARLIER).signer
 
     def counts(self) -> Counter[str]:
@@ -108,6 +108,6 @@ class Cast:
 
 @contextmanager
 def cast() -> Iterator[Cast]:
-    """Let the agents live in a directory of their own, which goes with them."""
+    """Create the agents in a temporary directory."""
     with TemporaryDirectory(prefix="watchword-demo-") as directory:
         yield Cast(Path(directory))

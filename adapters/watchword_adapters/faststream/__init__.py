@@ -1,4 +1,4 @@
-"""FastStream: brokers in place of its own, whose handlers get verified messages only, and whose answers are signed."""
+"""FastStream: drop-in brokers whose handlers receive verified messages only, and whose messages are signed."""
 
 from watchword_adapters.faststream.kafka_broker import KafkaBroker
 from watchword_adapters.faststream.kafka_testing import TestKafkaBroker

@@ -1,4 +1,4 @@
-"""What a handler sends waits for its signature: that it cannot be had is no fault of the message handled."""
+"""Retries what a handler publishes while it cannot be signed, so that the handled message is not rejected for it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ T = TypeVar("T")
 
 SHORTEST: Final = 0.1
 LONGEST: Final = 5.0
-"""Seconds between two tries; each pause is twice as long as the one before."""
+"""Longest pause in seconds between two tries; each is twice as long as the one before."""
 
 
 class Holding:
-    """Tries again where a signature could not be had; ``context`` says whether a handler is at work.
+    """Retries while a signature is Unavailable; ``context`` tells whether a handler is running.
 
-    An error would end the handler, and by most ack policies the message that it handles: rejected, or given back and at
-    last given up. So inside a handler it is tried until it works. Elsewhere the caller hears of it at once, and nothing
-    was sent.
+    An error would end the handler, and with most ack policies the message would be rejected, or redelivered and finally
+    given up. Inside a handler, sending is therefore retried until it succeeds. Elsewhere the caller receives the error
+    at once, and nothing was sent.
     """
 
     def __init__(self, watchword: Watchword, context: Callable[[], ContextRepo]) -> None:
@@ -34,11 +34,11 @@ class Holding:
         self._context = context
 
     def handled(self) -> Any:
-        """Return the FastStream message whose handler is at work in this task; None where there is no such."""
+        """Return the FastStream message that this task is handling; None outside a handler."""
         return self._context().get_local("message")
 
     async def until_signed(self, send: Callable[[], Awaitable[T]]) -> T:
-        """Return what ``send`` returns, after as many tries as it takes; see the class."""
+        """Call ``send`` until it succeeds, and return its result; see the class."""
         pause = SHORTEST
         while True:
             try:

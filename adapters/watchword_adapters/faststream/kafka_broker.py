@@ -29,22 +29,22 @@ if TYPE_CHECKING:
     from watchword_adapters.kafka import SigningProducer
 
 _LONGEST: Final = 249
-"""Characters of a topic."""
+"""Most characters of a topic that are logged."""
 
 _TOLD: Final = 100
-"""Topics of which a warning is written; they come from the messages of others."""
+"""Most topics that are logged; they are named in other agents' messages."""
 
 
 class KafkaBroker(Base):
-    """A ``faststream.kafka.KafkaBroker`` that signs what it publishes and hands on only what verifies.
+    """A ``faststream.kafka.KafkaBroker`` that signs what it publishes and delivers only verified messages.
 
-    The constructor is FastStream's plus ``watchword``; ``recipient``, which names whom a message is meant for; and
-    ``reply_topics``, the topics to which handlers may answer. A message names its ``reply_to`` itself, so whoever may
-    write to us would choose where we sign something: answers to other topics are not sent, or while observing sent
-    unsigned, and that is logged.
+    The constructor is FastStream's plus ``watchword``; ``recipient``, which returns whom a message is meant for; and
+    ``reply_topics``, the topics to which handlers may answer. A message names its ``reply_to`` itself, so its sender
+    could otherwise choose where this agent signs something: answers to other topics are not sent, or in observe mode
+    sent unsigned, and this is logged.
 
-    A message that cannot be judged for now (``Unavailable``) waits, and all behind it in its partition; a handler whose
-    answer cannot be signed for now waits as well. ConfigurationError for a process without a signer, unless it is
+    A message that cannot be judged now (``Unavailable``) waits, with all later ones of its partition; a handler whose
+    answer cannot be signed now waits as well. ConfigurationError for a process without a signer, unless it is
     ``consumer_only``.
     """
 
@@ -86,7 +86,7 @@ class KafkaBroker(Base):
         return self._cover()
 
     def _cover(self) -> Callable[..., Any]:
-        """Let subscribers have consumers that verify, and wait where nothing can be judged."""
+        """Give subscribers consumers that verify, and that wait while nothing can be judged."""
         config = self.config.broker_config
         options = seam.consumer_options(config)
         config.builder = partial(VerifyingConsumer, watchword=self.watchword, on_unavailable="wait", **options)
@@ -94,7 +94,7 @@ class KafkaBroker(Base):
 
 
 class SigningFastProducer(AioKafkaFastProducerImpl):
-    """FastStream's producer over one that signs."""
+    """FastStream's producer, on one that signs."""
 
     def __init__(
         self, sign: Callable[[AIOKafkaProducer], SigningProducer], replies: Replies, holding: Holding, **options: Any
@@ -109,7 +109,7 @@ class SigningFastProducer(AioKafkaFastProducerImpl):
         await super().connect(self._sign(producer), serializer, codec)
 
     async def publish(self, cmd: KafkaPublishCommand) -> Any:
-        """See FastStream; an answer to a topic that was not allowed is not sent."""
+        """See FastStream; an answer to a topic that is not allowed is not sent."""
         if not self._replies.allow(cmd):
             return None
         return await self._holding.until_signed(partial(super().publish, cmd))
@@ -120,7 +120,7 @@ class SigningFastProducer(AioKafkaFastProducerImpl):
 
 
 class Replies:
-    """Knows the topics to which handlers may answer, for a message names its own."""
+    """Checks the topics of answers, since a message names its reply topic itself."""
 
     def __init__(self, watchword: Watchword, topics: frozenset[str]) -> None:
         self._watchword = watchword
@@ -128,14 +128,14 @@ class Replies:
         self._told: set[str] = set()
 
     def allow(self, cmd: KafkaPublishCommand) -> bool:
-        """Return False for an answer that is not to be sent; where the topic is observed, it goes out unsigned."""
+        """Return False if an answer must not be sent; in observe mode it is sent unsigned instead."""
         topic = cmd.destination
         if cmd.publish_type is not PublishType.REPLY or topic in self._topics:
             return True
         if topic not in self._told and len(self._told) < _TOLD:
             self._told.add(topic)
             named = escaped(topic[:_LONGEST])
-            remedy = "if answers may go there, name it in the broker's reply_topics"
+            remedy = "if answers may go there, add it to the broker's reply_topics"
             self._watchword.audit.warn("faststream.reply_refused", claimed_topic=named, remedy=remedy)
         cmd.destination = UnsignedReply(topic)
         return self._watchword.observes(channel_of("kafka", self._watchword.realm, topic))

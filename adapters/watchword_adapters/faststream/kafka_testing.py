@@ -1,4 +1,4 @@
-"""FastStream's in-memory Kafka for tests, where messages are signed and verified as on a broker."""
+"""FastStream's in-memory Kafka for tests, with messages signed and verified as on a broker."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 class TestKafkaBroker(Base, **seam.registered(KafkaBroker)):
-    """A ``faststream.kafka.TestKafkaBroker`` for brokers of ours: no server, but real signatures and verdicts.
+    """A ``faststream.kafka.TestKafkaBroker`` for our brokers: no server, but real signatures and verdicts.
 
-    A message is signed by the broker that publishes it and judged by the one whose handler gets it, so several brokers
-    in one test are several agents. Where that rejects it, ``publish`` raises Rejected; a real broker's handler would
-    just not be called.
+    A message is signed by the broker that publishes it and judged by the one whose handler receives it, so several
+    brokers in one test are several agents. If it is rejected, ``publish`` raises Rejected; with a real broker the
+    handler would just not be called.
     """
 
     def __init__(self, *brokers: Any, **options: Any) -> None:
@@ -44,7 +44,7 @@ class TestKafkaBroker(Base, **seam.registered(KafkaBroker)):
 
 
 class FakeProducer(seam.FakeKafkaProducer):
-    """FastStream's stand-in for a producer, which signs; what it hands over was verified."""
+    """FastStream's fake producer; it signs, and verifies before it calls a handler."""
 
     def __init__(self, broker: KafkaBroker, brokers: Sequence[Any], logs: Logs) -> None:
         super().__init__(broker, brokers)
@@ -64,7 +64,7 @@ class FakeProducer(seam.FakeKafkaProducer):
         return answer
 
     async def publish(self, cmd: KafkaPublishCommand) -> Any:
-        """See FastStream; an answer to a topic that was not allowed is not sent."""
+        """See FastStream; an answer to a topic that is not allowed is not sent."""
         if self._ours.replies.allow(cmd):
             await super().publish(cmd)
 
@@ -74,8 +74,8 @@ class FakeProducer(seam.FakeKafkaProducer):
         return await self._judged(answer, answer.answered_by, self._ours, "answers")
 
     async def _judged(self, record: Any, sender: KafkaBroker, reader: KafkaBroker, group: str) -> Record:
-        """Return a record as ``reader`` would get it of ``sender``; Rejected where it would not."""
-        if not hasattr(record, "stored"):  # it lies in the log once, however many groups read it
+        """Return a record as ``reader`` would receive it from ``sender``; Rejected if it would not."""
+        if not hasattr(record, "stored"):  # stored once, however many groups read it
             place = self._logs.append(f"{record.topic}/{record.partition}")
             signed = await _signed(record, sender)
             record.stored = (replace(record, offset=place.offset, headers=signed), place)

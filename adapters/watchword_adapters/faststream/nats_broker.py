@@ -1,4 +1,4 @@
-"""FastStream's NATS broker, over a client that signs and verifies."""
+"""FastStream's NATS broker, on a client that signs and verifies."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from watchword import Watchword
 
 _REPLY_TO: Final = "reply_to"
-"""The header that names where answers go, since a stream keeps no reply subject."""
+"""The header with the reply subject, which a stream does not store."""
 
 
 class NatsBroker(Base):
-    """A ``faststream.nats.NatsBroker`` that signs what it publishes and hands on only what verifies.
+    """A ``faststream.nats.NatsBroker`` that signs what it publishes and delivers only verified messages.
 
-    The constructor is FastStream's plus ``watchword`` and what ``watchword.nats.connect`` takes: ``recipient``, which
-    names whom a message is meant for, and ``reader``, the name of this instance. ``sole_reader`` says that this process
-    alone reads each durable consumer it binds, so that no shared store is needed.
+    The constructor is FastStream's plus ``watchword`` and the options of ``watchword.nats.connect``: ``recipient``,
+    which returns whom a message is meant for, and ``reader``, the name of this instance. ``sole_reader`` states that
+    only this process reads each durable consumer that it binds, so that no shared store is needed.
 
-    A message of a stream that cannot be judged for now (``Unavailable``) is asked for again; on core NATS it is counted
-    and dropped, for nothing there comes twice. Buckets and schedules are refused, with a ConfigurationError.
+    A message of a stream that cannot be judged now (``Unavailable``) is redelivered; on core NATS, which never
+    redelivers, it is counted and dropped. Buckets and schedules are refused with a ConfigurationError.
     """
 
     def __init__(
@@ -64,16 +64,16 @@ class NatsBroker(Base):
         config.js_producer = SigningStreamProducer(watchword, holding, **parts)
 
     async def connect(self) -> WatchwordClient:
-        """See FastStream; the client is that of ``watchword.nats``."""
+        """See FastStream; returns a client of ``watchword.nats``."""
         if Judged not in self.middlewares:
             self.insert_middleware(Judged)
         client: Any = await super().connect()
         return cast("WatchwordClient", client)
 
     async def ready(self) -> None:
-        """Wait until nothing that is sent on core NATS from now on is dropped for a memory that has only begun.
+        """Wait until messages sent on core NATS from now on are no longer dropped because a memory has only just begun.
 
-        It takes up to the policy's skew after ``start``, where neither a journal nor a store remembers an earlier run.
+        This takes up to the policy's skew after ``start``, if neither a journal nor a store remembers an earlier run.
         """
         await (await self.connect()).ready()
 
@@ -86,7 +86,7 @@ class NatsBroker(Base):
         return client
 
     async def start(self) -> None:
-        """See FastStream; ConfigurationError where a router brought a subscriber that watches a bucket."""
+        """See FastStream; ConfigurationError if a router has added a subscriber that watches a bucket."""
         for subscriber in self.subscribers:
             if isinstance(subscriber, KeyValueWatchSubscriber | ObjStoreWatchSubscriber):
                 _refuse_bucket(self.watchword, "a subscriber with kv_watch or obj_watch")
@@ -113,7 +113,7 @@ class NatsBroker(Base):
 
 
 class _Client(WatchwordClient):
-    """A client whose stream contexts expect answers where a header says so."""
+    """A client whose stream contexts expect answers on the subject in the ``reply_to`` header."""
 
     def __init__(self, *, sole_reader: bool, **options: Any) -> None:
         super().__init__(**options)
@@ -139,7 +139,7 @@ class _Stream(VerifyingJetStream):
 
 
 class SigningFastProducer(NatsFastProducerImpl):
-    """FastStream's producer, which binds answers to what they answer."""
+    """FastStream's producer; it binds answers to their requests."""
 
     def __init__(self, watchword: Watchword, holding: Holding, **options: Any) -> None:
         super().__init__(**options)
@@ -176,10 +176,10 @@ class SigningStreamProducer(NatsJSFastProducer):
 
 
 def _answering(holding: Holding, subject: str) -> str:
-    """Return ``subject`` as one that knows the request, where the message being handled asked for answers there.
+    """Return ``subject`` bound to the request, if the message being handled named it as its reply subject.
 
-    A message of core NATS has such a subject as its own; one of a stream names it in a header, which its sender signed,
-    and which may be one of the server's own.
+    A message of core NATS has such a reply subject itself; a message of a stream names it in a header, which its sender
+    signed, and which may name one of the server's own.
     """
     raw = getattr(holding.handled(), "raw_message", None)
     if type(subject) is not str or not isinstance(raw, DeliveredMsg) or (raw.headers or {}).get(_REPLY_TO) != subject:
@@ -195,8 +195,8 @@ def _answering(holding: Holding, subject: str) -> str:
 def _refuse_bucket(watchword: Watchword, what: str) -> None:
     if not watchword.observing:
         raise ConfigurationError(
-            f"{what}: buckets are not covered, for their values are read past verification. Publish to a stream, and"
-            " subscribe with stream=...; or keep the bucket on a plain faststream.nats.NatsBroker of its own, and trust"
+            f"{what}: buckets are not supported: their values are read unverified. Publish to a stream, and"
+            " subscribe with stream=...; or use the bucket on a separate plain faststream.nats.NatsBroker, and trust"
             " it no further than its writers"
         )
 
@@ -204,6 +204,6 @@ def _refuse_bucket(watchword: Watchword, what: str) -> None:
 def _refuse_schedule(watchword: Watchword, cmd: NatsPublishCommand) -> None:
     if cmd.schedule is not None and not watchword.observing:
         raise ConfigurationError(
-            "schedule=: the server would publish the message later, on another subject than the one that is signed, and"
-            " nobody could verify it. Call publish() when it is due"
+            "schedule=: the server would publish the message later, on another subject than the signed one, and it"
+            " could not be verified. Call publish() when it is due"
         )

@@ -1,4 +1,4 @@
-"""FastStream's in-memory NATS for tests, where messages are signed and verified as on a server."""
+"""FastStream's in-memory NATS for tests, with messages signed and verified as on a server."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 class TestNatsBroker(Base, **seam.registered(NatsBroker)):
-    """A ``faststream.nats.TestNatsBroker`` for brokers of ours: no server, but real signatures and verdicts.
+    """A ``faststream.nats.TestNatsBroker`` for our brokers: no server, but real signatures and verdicts.
 
-    A message is signed by the broker that publishes it and judged by the one whose handler gets it, so several brokers
-    in one test are several agents. Where that rejects it, ``publish`` raises Rejected; a real broker's handler would
-    just not be called. Answers to ``request`` are bound to it as on a server; those to ``reply_to`` are messages like
-    others.
+    A message is signed by the broker that publishes it and judged by the one whose handler receives it, so several
+    brokers in one test are several agents. If it is rejected, ``publish`` raises Rejected; with a real broker the
+    handler would just not be called. Answers to ``request`` are bound to it as on a server; those to ``reply_to`` are
+    ordinary messages.
     """
 
     def __init__(self, *brokers: Any, **options: Any) -> None:
@@ -44,15 +44,15 @@ class TestNatsBroker(Base, **seam.registered(NatsBroker)):
 
 
 class _Verified(PatchedMessage, VerifiedMsg):
-    """A verified message that no server waits for an acknowledgement of."""
+    """A verified message whose acknowledgement goes nowhere."""
 
 
 class _Observed(PatchedMessage, ObservedMsg):
-    """As ``_Verified``, of a broker that observes."""
+    """As ``_Verified``, in observe mode."""
 
 
 class FakeProducer(seam.FakeNatsProducer):
-    """FastStream's stand-in for a producer, which signs; what it hands over was verified."""
+    """FastStream's fake producer; it signs, and verifies before it calls a handler."""
 
     def __init__(self, broker: NatsBroker, brokers: Sequence[Any], logs: Logs) -> None:
         super().__init__(broker, brokers)
@@ -80,8 +80,8 @@ class FakeProducer(seam.FakeNatsProducer):
         return _shown(stored, await self._ours.watchword.admit(message, expected))
 
     async def _judged(self, msg: Any, reader: NatsBroker, group: str, stream: str | None) -> Any:
-        """Return a message as ``reader`` would get it; Rejected where it would not."""
-        if not hasattr(msg, "request"):  # it is sent once, however many read it
+        """Return a message as ``reader`` would receive it; Rejected if it would not."""
+        if not hasattr(msg, "request"):  # sent once, however many subscribers receive it
             unsigned, whom = _message(msg, self._ours), self._ours.recipient
             named = None if whom is None else whom(unsigned.channel, None, unsigned.headers)
             headers, number = await _signed(msg, self._ours, named)

@@ -1,4 +1,4 @@
-"""Who wrote what a handler is given: for its parameters, and for the broker, which hands over nothing else."""
+"""Handler parameters for the verified author of a message, and the middleware that refuses unverified messages."""
 
 from typing import Annotated, Any, TypeAlias
 
@@ -17,32 +17,32 @@ _Handled: TypeAlias = Annotated[StreamMessage[Any], Context("message")]
 
 
 class Judged(BaseMiddleware[Any, Any]):
-    """The outermost middleware: stops whatever came to a broker of ours by another way than through a verifier."""
+    """The outermost middleware: refuses a message that reached our broker without passing a verifier."""
 
     async def on_receive(self) -> None:
-        """Raise ConfigurationError for a message that nobody has judged."""
+        """Raise ConfigurationError if a message was not judged."""
         for one in self.msg if isinstance(self.msg, list | tuple) else (self.msg,):
             if isinstance(one, ConsumerRecord | Msg) and not isinstance(one, _JUDGED):
                 raise ConfigurationError(
-                    "a message that nobody has verified was about to reach a handler; in tests, write TestKafkaBroker"
-                    " and TestNatsBroker of watchword.faststream in place of FastStream's"
+                    "an unverified message was about to reach a handler; in tests, use TestKafkaBroker"
+                    " and TestNatsBroker of watchword.faststream instead of FastStream's"
                 )
 
 
 def verified_of(message: _Handled) -> VerifiedMessage | None:
-    """Return what was verified of a message; None only while observing, for one that enforcing would have dropped."""
+    """Return the verified message; None only in observe mode, for one that enforce mode would have dropped."""
     raw = message.raw_message
     if not isinstance(raw, _JUDGED):
         raise ConfigurationError(
-            "each message of a batch has a sender of its own: write Principals or VerifiedBatch in a batch's handler"
+            "each message of a batch has its own sender: use Principals or VerifiedBatch in a batch's handler"
         )
     return raw.verified
 
 
 def verified_batch_of(message: _Handled) -> list[VerifiedMessage | None]:
-    """Return what was verified of each message of a batch, in its order; see ``verified_of``."""
+    """Return ``verified_of`` each message of a batch, in order."""
     if not isinstance(message.raw_message, list | tuple):
-        raise ConfigurationError("a single message has one sender: write Principal or Verified in its handler")
+        raise ConfigurationError("a single message has one sender: use Principal or Verified in its handler")
     return [one.verified for one in message.raw_message]
 
 
@@ -56,10 +56,10 @@ def _principals_of(message: _Handled) -> list[str | None]:
 
 
 Verified: TypeAlias = Annotated[VerifiedMessage | None, Depends(verified_of, cast=False)]
-"""A handler's parameter: what was verified of the message. While observing it may be None, else never."""
+"""A handler's parameter: the verified message. It may be None in observe mode only."""
 
 Principal: TypeAlias = Annotated[str | None, Depends(_principal_of, cast=False)]
-"""A handler's parameter: the agent that wrote the message. While observing it may be None, else never."""
+"""A handler's parameter: the agent that wrote the message. It may be None in observe mode only."""
 
 VerifiedBatch: TypeAlias = Annotated[list[VerifiedMessage | None], Depends(verified_batch_of, cast=False)]
 """As ``Verified``, for each message of a batch."""

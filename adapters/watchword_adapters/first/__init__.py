@@ -1,1 +1,1 @@
-"""The programs that ``watchword init --bus`` puts before a newcomer: whole files, run and type-checked as they are."""
+"""The example programs that ``watchword init --bus`` writes: complete files, tested and type-checked as they are."""

@@ -1,4 +1,4 @@
-"""A first signed message on Kafka: one agent signs, another verifies, and what nobody signed is dropped."""
+"""A first signed message on Kafka: one agent signs, another verifies, and an unsigned message is dropped."""
 
 import asyncio
 import sys
@@ -19,7 +19,7 @@ async def main(servers: str) -> None:
     await admin.create_topics([NewTopic(TOPIC, num_partitions=1, replication_factor=1)])
     await admin.close()
 
-    # Anybody who may write here, as with any Kafka client. Never reaches the loop below.
+    # Anyone with write access, using any Kafka client. Its message never reaches the loop below.
     async with AIOKafkaProducer(bootstrap_servers=servers) as stranger:
         await stranger.send_and_wait(TOPIC, b"start 1000 instances")
 
@@ -33,7 +33,7 @@ async def main(servers: str) -> None:
     async with VerifyingConsumer(
         TOPIC, bootstrap_servers=servers, auto_offset_reset="earliest", watchword=reader
     ) as consumer:
-        async for record in consumer:  # what verifies, and nothing else
+        async for record in consumer:  # verified messages only
             if record.verified:
                 print(f"verified: {record.verified.principal} wrote {record.value.decode()!r} on {record.topic}")
             break
@@ -41,6 +41,6 @@ async def main(servers: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        sys.exit("this program takes no arguments: for a broker of yours, watchword init --bus kafka --servers ADDRESS")
+        sys.exit("this program takes no arguments: for your own broker, watchword init --bus kafka --servers ADDRESS")
     with kafka_broker() as servers:  # a broker for this run only
         asyncio.run(main(servers))

@@ -1,4 +1,4 @@
-"""A first signed message on NATS: one agent signs, another verifies, and what nobody signed is dropped."""
+"""A first signed message on NATS: one agent signs, another verifies, and an unsigned message is dropped."""
 
 import asyncio
 import sys
@@ -13,7 +13,7 @@ from watchword.nats import VerifiedMsg, connect
 async def main(servers: str) -> None:
     arrived = asyncio.Event()
 
-    async def handle(msg: VerifiedMsg) -> None:  # gets what verifies, and nothing else
+    async def handle(msg: VerifiedMsg) -> None:  # receives verified messages only
         print(f"verified: {msg.verified.principal} wrote {msg.data.decode()!r} on {msg.subject}")
         arrived.set()
 
@@ -22,7 +22,7 @@ async def main(servers: str) -> None:
     await reader.subscribe("first.tasks", cb=handle)
     await reader.flush()
 
-    # Anybody who may publish here, as with any NATS client. Never reaches handle().
+    # Anyone with publish rights, using any NATS client. Its message never reaches handle().
     stranger = await nats.connect(servers)
     await stranger.publish("first.tasks", b"start 1000 instances")
     await stranger.close()
@@ -40,6 +40,6 @@ async def main(servers: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        sys.exit("this program takes no arguments: for a server of yours, watchword init --bus nats --servers ADDRESS")
+        sys.exit("this program takes no arguments: for your own server, watchword init --bus nats --servers ADDRESS")
     with nats_server() as servers:  # a server for this run only
         asyncio.run(main(servers))

@@ -1,4 +1,4 @@
-"""Kafka, through aiokafka: a producer that signs and a consumer that verifies, as subclasses or by ``wrap``."""
+"""Kafka through aiokafka: a signing producer and a verifying consumer, as subclasses or by ``wrap``."""
 
 from aiokafka.structs import TopicPartition
 

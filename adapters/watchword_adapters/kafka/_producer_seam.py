@@ -1,12 +1,12 @@
-"""The private names of aiokafka that the sending side uses: each stands here once, with its reason, and is checked.
+"""The seam to aiokafka's producer: every internal name that the sending side uses is listed here and checked.
 
-aiokafka has no interceptors, so what is sent can only be signed by a part of the client that stands between ``send``
-and the batches. Whoever makes a SigningProducer learns at once if a version of the client has changed one of them. What
-no check can see fails closed: a message that reached a batch of ours unsigned is refused by it, and what waits to be
-signed is no list of headers, so that no batch of the client's can take it.
+aiokafka has no interceptors, so messages can only be signed by a part of the client between ``send`` and the batches.
+Constructing a SigningProducer fails at once if a version of aiokafka has changed one of these names. What a check
+cannot see fails closed: our batches refuse an unsigned message, and a message that waits to be signed is not a list of
+headers, so that aiokafka's own batches cannot take it.
 """
 
-# ruff: noqa: SLF001 - this file is where private names may stand
+# ruff: noqa: SLF001 - this is the one place for private names of the producer
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def _changed(what: str, needed: str) -> ConfigurationError:
     return ConfigurationError(
-        f"aiokafka {version('aiokafka')} has another {what} than the signing producer was written for, which"
+        f"aiokafka {version('aiokafka')} has a different {what} than the signing producer expects, which"
         f" {needed}: install a version that watchword[kafka] allows"
     )
 
@@ -43,7 +43,7 @@ try:
     Metadata: Final = DefaultRecordMetadata
     size_in_batch: Final[Callable[[Any, Any, list[Any]], int]] = DefaultRecordBatchBuilder.estimate_size_in_bytes
 except (AttributeError, ImportError) as error:
-    raise _changed(f"part ({error})", "has to be imported") from error
+    raise _changed(f"part ({error})", "must be imported") from error
 
 _T = TypeVar("_T")
 _GONE: Final = object()
@@ -51,49 +51,49 @@ _GONE: Final = object()
 _METHODS: Final[tuple[tuple[type, str, tuple[str, ...], str], ...]] = (
     (
         MessageAccumulator, "add_message", ("tp", "key", "value", "timeout", "timestamp_ms", "headers"),
-        "takes each message from send(), to be signed there; passed by, messages would be refused by their batch"
+        "receives each message from send() and signs it; if bypassed, batches would refuse messages"
     ),
     (
         MessageAccumulator, "add_batch", ("builder", "tp", "timeout"),
-        "takes each batch from send_batch(), to be signed there; passed by, a batch would have nothing to send"
+        "receives each batch from send_batch() and signs it; if bypassed, a batch would be sent empty"
     ),
     (
         MessageAccumulator, "create_builder", ("key_serializer", "value_serializer"),
-        "makes the batches, of which ours sign when they are full; passed by, no message could enter one"
+        "creates the batches, which sign when they are full; if bypassed, batches would accept no message"
     ),
     (
         BatchBuilder, "append", ("timestamp", "key", "value", "headers"),
-        "is how a batch is filled; ours stands in for it, and would be filled by another name"
+        "fills a batch; if renamed, ours would not be filled"
     ),
-    (BatchBuilder, "close", (), "is how a batch is closed; ours would take messages of the next transaction"),
-    (BatchBuilder, "record_count", (), "counts sequence numbers; the broker would refuse ours"),
-    (BatchBuilder, "size", (), "tells the bytes that were written"),
+    (BatchBuilder, "close", (), "closes a batch; if renamed, ours would take messages of the next transaction"),
+    (BatchBuilder, "record_count", (), "advances sequence numbers; if renamed, the broker would refuse ours"),
+    (BatchBuilder, "size", (), "returns the number of bytes written"),
     (
         BatchBuilder, "_set_producer_state", ("producer_id", "producer_epoch", "base_sequence"),
-        "is how a batch learns its sequence number, and ours hands on; the broker would refuse batches without"
+        "sets a batch's sequence number; if renamed, the broker would refuse ours"
     ),
-    (BatchBuilder, "_build", (), "is how a batch is asked for its bytes, before which ours signs"),
+    (BatchBuilder, "_build", (), "returns a batch's bytes; ours signs before that"),
     (
         MessageAccumulator, "_append_batch", ("builder", "tp"),
-        "puts a batch on its way; passed by, an answer that belongs to another batch would be believed"
+        "queues a batch; if bypassed, an acknowledgement of another batch would be believed"
     ),
-    (MessageBatch, "done", ("base_offset", "timestamp"), "is how a batch learns of its answer, which ours looks at"),
-    (MessageBatch, "failure", ("exception",), "is how senders learn of an answer that belongs to another batch"),
+    (MessageBatch, "done", ("base_offset", "timestamp"), "completes a batch; ours checks the acknowledgement first"),
+    (MessageBatch, "failure", ("exception",), "reports the acknowledgement of another batch to the sender"),
     (
         AIOKafkaProducer, "_partition", ("topic", "partition", "key", "value", "serialized_key", "serialized_value"),
-        "chooses the partition of a copy for quarantine, which does not go through send()"
+        "chooses the partition of a quarantine copy, which bypasses send()"
     ),
 )  # fmt: skip
-"""Methods by class, name and first parameters; and what is lost without them."""
+"""Methods by class, name and first parameters, and what each is needed for."""
 
 
 def check() -> None:
-    """Raise ConfigurationError where the client's classes are not as they were when this was written."""
+    """Raise ConfigurationError unless aiokafka's classes have every name that we use, with the parameters we expect."""
     for owner, name, parameters, needed in _METHODS:
         if not _takes(getattr(owner, name, None), parameters):
             raise _changed(f"{owner.__name__}.{name}", needed)
-    # What counts the bytes of a batch that holds one record (and raises TypeError for others), and what a batch returns
-    # for a record that it took (offset, size, timestamp), may be written in C: so they are tried.
+    # The function that sizes a one-record batch (and raises TypeError for bad types), and the class of the metadata of
+    # an appended record (offset, size, timestamp), may be written in C, so they are tried instead of inspected.
     try:
         fits = size_in_batch(b"k", b"v", [("n", b"v")]) > 0 and Metadata(1, 2, 3).timestamp == 3  # noqa: PLR2004 - any three
     except (AttributeError, TypeError):
@@ -103,7 +103,7 @@ def check() -> None:
 
 
 def _takes(method: object, parameters: tuple[str, ...]) -> bool:
-    """Return True for a method whose first parameters are these, and that can be called with no others."""
+    """Return True if a method has these first parameters and needs no others."""
     if not callable(method):
         return False
     _, *found = inspect.signature(method).parameters.values()
@@ -112,7 +112,7 @@ def _takes(method: object, parameters: tuple[str, ...]) -> bool:
 
 
 def _attribute(thing: object, name: str, kind: type[_T], needed: str) -> _T:
-    """Return a private attribute; ConfigurationError where it is not there, or of another kind."""
+    """Return a private attribute; ConfigurationError if it is missing or of another type."""
     found = getattr(thing, name, _GONE)
     if found is _GONE or not isinstance(found, kind):
         raise _changed(f"{type(thing).__name__}.{name}", needed)
@@ -120,19 +120,19 @@ def _attribute(thing: object, name: str, kind: type[_T], needed: str) -> _T:
 
 
 class StandInBuilder:
-    """What aiokafka asks of a builder, in its own names; ``before_sending`` is asked each time before the bytes are."""
+    """The interface of aiokafka's builder, in its names; ``before_sending`` is called before each read of the bytes."""
 
     def __init__(self, plain: Any) -> None:
         self._plain = plain
         self.append_record: Callable[[int, int, bytes | None, bytes | None, list[Any]], Any] = plain._builder.append
-        """Write a record (offset in the batch, timestamp, key, value, headers); None if there is no room for it."""
+        """Write a record (offset in the batch, timestamp, key, value, headers); None if it does not fit."""
 
     @abstractmethod
     def before_sending(self) -> None:
         """Write the records that are not written yet."""
 
     def written(self) -> int:
-        """Return the bytes that are written."""
+        """Return the number of bytes written."""
         size: int = self._plain.size()
         return size
 
@@ -145,10 +145,10 @@ class StandInBuilder:
 
 
 class Batch(MessageBatch):
-    """aiokafka's batch on its way, of which the answer is looked at before anybody learns of it."""
+    """aiokafka's batch in flight; its acknowledgement is checked before it is reported to the sender."""
 
     judge: Callable[[TopicPartition, Any, int, int, int], Exception | None]
-    """Return the error that an answer is (partition, builder, offset, time in ms, attempts); None where it fits."""
+    """Return the error for a response (partition, builder, offset, time in ms, attempts); None if it matches."""
 
     def done(self, base_offset: int, timestamp: int | None = None, *others: Any, **more: Any) -> None:
         error = self.judge(
@@ -161,30 +161,30 @@ class Batch(MessageBatch):
 
 
 class Accumulator(MessageAccumulator):
-    """aiokafka's accumulator, which collects what every way out of a producer sends."""
+    """aiokafka's accumulator, which every message of a producer passes through."""
 
     batch_size: int
-    """The bytes that a batch may have."""
+    """Largest size of a batch in bytes."""
     manager: Any
-    """What knows the state of an idempotent producer's transaction; None where it is not idempotent."""
+    """The transaction manager of an idempotent producer; None if it is not idempotent."""
 
     @classmethod
     def take_over(cls, producer: AIOKafkaProducer) -> Any:
-        """Make the accumulator of a producer one of this class, and return it: the very object, for others hold it."""
+        """Turn a producer's accumulator into one of this class in place, since others refer to it, and return it."""
         needed = "is where messages wait to be sent, and are signed"
         accumulator: Any = _attribute(producer, "_message_accumulator", MessageAccumulator, needed)
         if type(accumulator) is not MessageAccumulator:
             raise ConfigurationError(
-                f"this producer's messages wait in a {type(accumulator).__name__}, which somebody else put there: make"
+                f"this producer's messages wait in a {type(accumulator).__name__}, put there by other code: make"
                 " it sign first"
             )
         batch_size = _attribute(accumulator, "_batch_size", int, "limits the bytes of a batch")
         kinds: Any = (TransactionManager, NoneType)
         manager = _attribute(accumulator, "_txn_manager", kinds, "knows whether a transaction has begun")
-        waiting = _attribute(accumulator, "_batches", dict, "holds what was sent unsigned before, and takes no more")
+        waiting = _attribute(accumulator, "_batches", dict, "holds messages sent unsigned before; must be closed")
         _attribute(accumulator.create_builder(), "_builder", DefaultRecordBatchBuilder, "writes the records")
         for batches in waiting.values():
-            _attribute(batches[-1], "_builder", BatchBuilder, "is closed to what is to be signed").close()
+            _attribute(batches[-1], "_builder", BatchBuilder, "must be closed before signing begins").close()
         accumulator.__class__ = cls
         taken_over: Any = accumulator
         taken_over.batch_size, taken_over.manager = batch_size, manager
@@ -196,43 +196,43 @@ class Accumulator(MessageAccumulator):
 
     def _append_batch(self, builder: Any, tp: TopicPartition) -> Any:
         batch: Any = super()._append_batch(builder, tp)
-        if self.manager is not None:  # only an idempotent producer's batch can be taken for another
+        if self.manager is not None:  # only an idempotent producer's batch can be confused with another
             batch.__class__ = Batch
             batch.judge = self.judge
         return batch
 
     def check_transaction(self) -> None:
-        """Raise IllegalOperation, as aiokafka does, outside the transaction of a producer that has them."""
+        """Raise IllegalOperation, as aiokafka does, if a transactional producer has no open transaction."""
         manager = self.manager
         if manager is not None and manager.transactional_id is not None and not manager.is_in_transaction():
             raise IllegalOperation("Can't send messages while not in transaction")
 
 
 def is_started(producer: AIOKafkaProducer) -> bool:
-    """Return True if the producer was started; one that was not would wait for ever."""
+    """Return True if the producer was started; otherwise its calls would wait for ever."""
     needed = "knows whether the producer was started"
     sender: Any = _attribute(producer, "_sender", Sender, needed)
     return _attribute(sender, "sender_task", object, needed) is not None
 
 
 def max_request_size(producer: AIOKafkaProducer) -> int:
-    """Return the bytes that a message may have, with its envelope."""
+    """Return the largest size of a message with its envelope, in bytes."""
     return _attribute(producer, "_max_request_size", int, "limits the bytes of a message")
 
 
 def seconds_to_wait(producer: AIOKafkaProducer) -> float:
-    """Return how long a copy for quarantine waits for room in a batch."""
-    return _attribute(producer, "_request_timeout_ms", int, "limits how long a message waits for room") / 1000
+    """Return how long a quarantine copy waits for space in a batch, in seconds."""
+    return _attribute(producer, "_request_timeout_ms", int, "limits how long a message waits for space") / 1000
 
 
 def choose_partition(producer: AIOKafkaProducer, topic: str, key: bytes | None, value: bytes | None) -> Any:
-    """Return what the producer's partitioner chooses; the topic's metadata is known."""
+    """Return the partitioner's choice; the topic's metadata must be known."""
     return producer._partition(topic, None, key, value, key, value)
 
 
 def has_serializers(producer: AIOKafkaProducer) -> bool:
-    """Return True if the producer has serializers, which would see what we give it."""
-    needed = "would see what is in a copy for quarantine, which nobody has judged"
+    """Return True if the producer has serializers, which would see what we send."""
+    needed = "would see unverified bytes in a quarantine copy"
     names = ("_key_serializer", "_value_serializer")
     return any(_attribute(producer, name, object, needed) is not None for name in names)
 

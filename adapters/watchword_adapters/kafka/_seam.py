@@ -1,8 +1,8 @@
-"""The seam to aiokafka: every name of its insides that Watchword uses stands here, once, with the reason.
+"""The seam to aiokafka's consumer: every internal name that Watchword uses is listed here once, with the reason.
 
-aiokafka has no interceptors. What is public there is used as it is; what is not is listed in ``PRIVATE``, and checked
-when a consumer is made or wrapped: a client that was changed stops the start with an error that names it. An attribute
-that we write is among these, for written blindly it would do nothing, and let everything through.
+aiokafka has no interceptors. Names that are not public are listed in ``PRIVATE`` and checked when a consumer is created
+or wrapped, so that a changed client fails at the start with an error that gives the name. Attributes that we assign are
+listed too: if aiokafka renamed one, the assignment would have no effect and unverified records would pass.
 """
 
 # ruff: noqa: SLF001 - this is the one place where aiokafka's private names are used
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class Name(NamedTuple):
-    """One name: whose it is, the parameters of a function (None for an attribute), why we use it."""
+    """One name: its class, the parameters of a function (None for an attribute), and why we use it."""
 
     owner: type
     name: str
@@ -54,88 +54,86 @@ CONNECTION: Final = (
     "connections_max_idle_ms", "sasl_mechanism", "sasl_plain_username", "sasl_plain_password",
     "sasl_kerberos_service_name", "sasl_kerberos_domain_name", "sasl_oauth_token_provider",
 )  # fmt: skip
-"""Options of a client for its connections, which it keeps as private attributes."""
+"""Connection options of a client, which it stores as private attributes."""
 
 PRIVATE: Final = (
-    Name(AIOKafkaConsumer, "_client", None, "its send() is where fetched bytes pass before they are decoded"),
-    Name(AIOKafkaConsumer, "_subscription", None, "who reads what from where: nothing public names an assignment"),
-    Name(
-        AIOKafkaConsumer, "_coordinator", None, "commits carry metadata and are read with it; no public call reads it"
-    ),
-    Name(AIOKafkaConsumer, "_fetcher", None, "all reads go through it: what stands here decides what callers see"),
-    Name(AIOKafkaConsumer, "_closed", None, "one that could not be made warns no more that it was not closed; written"),
-    Name(AIOKafkaConsumer, "_group_id", None, "a reader without a group keeps no positions"),
-    Name(AIOKafkaConsumer, "_enable_auto_commit", None, "the client would commit what nobody has judged; written"),
-    Name(AIOKafkaConsumer, "_auto_commit_interval_ms", None, "we commit in the client's place, as often"),
-    Name(AIOKafkaConsumer, "_request_timeout_ms", None, "bounds our own commits as it does the client's"),
-    Name(AIOKafkaConsumer, "_key_deserializer", None, "would see bytes that nobody has judged; written"),
+    Name(AIOKafkaConsumer, "_client", None, "fetched bytes pass through its send() before they are decoded"),
+    Name(AIOKafkaConsumer, "_subscription", None, "the offsets being read: no public call returns an assignment"),
+    Name(AIOKafkaConsumer, "_coordinator", None, "commits carry metadata, which no public call reads back"),
+    Name(AIOKafkaConsumer, "_fetcher", None, "all reads go through it, so it decides what callers see"),
+    Name(AIOKafkaConsumer, "_closed", None, "silences 'was not closed' if a constructor failed; written"),
+    Name(AIOKafkaConsumer, "_group_id", None, "a reader without a group stores no positions"),
+    Name(AIOKafkaConsumer, "_enable_auto_commit", None, "the client would commit unverified records; written"),
+    Name(AIOKafkaConsumer, "_auto_commit_interval_ms", None, "we commit instead of the client, as often"),
+    Name(AIOKafkaConsumer, "_request_timeout_ms", None, "bounds our own commits like the client's"),
+    Name(AIOKafkaConsumer, "_key_deserializer", None, "would see unverified bytes; written"),
     Name(AIOKafkaConsumer, "_value_deserializer", None, "as _key_deserializer; written"),
     Name(SubscriptionState, "_listener", None, "a wrapped consumer commits at a revocation too; written"),
-    Name(SubscriptionState, "_fetch_count", None, "a task that waits in the client would get a record past us"),
-    Name(SubscriptionState, "_last_fetch_ended", None, "tells when a caller polled, for whom we count"),
-    Name(Fetcher, "_create_fetch_waiter", (), "ends a wait when data, an error of the group, or the end has come"),
-    Name(Fetcher, "_fetch_waiters", None, "a task that waits in the fetcher itself would get a record past us"),
-    Name(Fetcher, "_fetch_max_wait_ms", None, "what is asked behind a fetch that waits for records waits too; written"),
-    Name(Fetcher, "_isolation_level", None, "tells whether a fetch beyond the last stable offset comes back at once"),
-    Name(Fetcher, "_pending_tasks", None, "fetches that were under way before us bring bytes that nobody has checked"),
+    Name(SubscriptionState, "_fetch_count", None, "a task that waits in the client would get an unverified record"),
+    Name(SubscriptionState, "_last_fetch_ended", None, "the time of the last poll, which we count for the client"),
+    Name(Fetcher, "_create_fetch_waiter", (), "completes on data, on an error of the group, and on close"),
+    Name(Fetcher, "_fetch_waiters", None, "a task that waits in the fetcher itself would get an unverified record"),
+    Name(Fetcher, "_fetch_max_wait_ms", None, "requests queued after a fetch that waits for records wait too; written"),
+    Name(Fetcher, "_isolation_level", None, "decides whether a fetch beyond the last stable offset returns at once"),
+    Name(Fetcher, "_pending_tasks", None, "fetches that were already under way return unchecked bytes"),
     Name(GroupCoordinator, "_enable_auto_commit", None, "as the consumer's, once it has started; written"),
     *(Name(AIOKafkaClient, f"_{one}", None, "a quarantine connects as its consumer does") for one in CONNECTION),
 )
-"""What is not public. Functions that are, of classes that are not, are in ``USED``."""
+"""Names that are not public. Public functions of classes that are not public are in ``USED``."""
 
 USED: Final = (
-    Name(AIOKafkaClient, "send", ("node_id", "request", "group"), "where fetched bytes pass; written"),
-    Name(AIOKafkaClient, "coordinator_lookup", ("coordinator_type", "coordinator_key"), "knows all that a group read"),
-    Name(AIOKafkaClient, "fetch_all_metadata", (), "tells the partitions of a topic that nobody has subscribed to"),
-    Name(AIOKafkaClient, "get_random_node", (), "any node can tell how a topic is set up"),
-    Name(AIOKafkaClient, "bootstrap", (), "the control log asks brokers itself: a consumer shows no topic's identity"),
+    Name(AIOKafkaClient, "send", ("node_id", "request", "group"), "fetched bytes pass through it; written"),
+    Name(AIOKafkaClient, "coordinator_lookup", ("coordinator_type", "coordinator_key"), "finds a group's coordinator"),
+    Name(AIOKafkaClient, "fetch_all_metadata", (), "returns the partitions of topics without a subscription"),
+    Name(AIOKafkaClient, "get_random_node", (), "any node can describe a topic's configuration"),
+    Name(AIOKafkaClient, "bootstrap", (), "the control log queries brokers itself: consumers do not expose topic ids"),
     Name(AIOKafkaClient, "close", (), "as bootstrap"),
     Name(
         Fetcher,
         "fetched_records",
         ("partitions", "timeout", "max_records"),
-        "takes records, and gives others ours; written",
+        "takes records, and returns ours to any other holder; written",
     ),
-    Name(Fetcher, "next_record", ("partitions",), "gives others our records, who had it before us; written"),
+    Name(Fetcher, "next_record", ("partitions",), "returns our records to holders from before we took over; written"),
     Name(Fetcher, "seek_to", ("tp", "offset"), "moves the position and drops what was fetched"),
     Name(Fetcher, "request_offset_reset", ("tps", "strategy"), "seeks to the ends of a log"),
     Name(Fetcher, "get_offsets_by_times", ("timestamps", "timeout_ms"), "looks up times"),
-    Name(Fetcher, "beginning_offsets", ("partitions", "timeout_ms"), "tells what retention has left"),
-    Name(Fetcher, "end_offsets", ("partitions", "timeout_ms"), "for the caller; tells what is at stake"),
-    Name(Fetcher, "close", (), "ends the client's own work"),
+    Name(Fetcher, "beginning_offsets", ("partitions", "timeout_ms"), "finds what retention has left"),
+    Name(Fetcher, "end_offsets", ("partitions", "timeout_ms"), "for the caller, and to find what must be judged"),
+    Name(Fetcher, "close", (), "stops the client's own fetches"),
     Name(GroupCoordinator, "fetch_committed_offsets", ("partitions",), "reads commits with their metadata"),
     Name(GroupCoordinator, "commit_offsets", ("assignment", "offsets"), "commits with metadata"),
     Name(SubscriptionState, "subscription", None, "leads to the assignment"),
-    Name(SubscriptionState, "reassignment_in_progress", None, "what is assigned may be another member's by now"),
+    Name(SubscriptionState, "reassignment_in_progress", None, "a partition may already be another member's"),
     Name(SubscriptionState, "listener", None, "the caller's, which we call before we commit"),
-    Name(SubscriptionState, "wait_for_assignment", (), "ends a wait when partitions come"),
-    Name(SubscriptionState, "fetch_context", (), "counts a caller whose call ended with an error for ever; written"),
+    Name(SubscriptionState, "wait_for_assignment", (), "completes when partitions are assigned"),
+    Name(SubscriptionState, "fetch_context", (), "never uncounts a call that ended with an error; written"),
     Name(Subscription, "assignment", None, "is another object after each rebalance"),
     Name(Assignment, "tps", None, "the partitions"),
     Name(Assignment, "state_value", ("tp",), "position and pause of a partition"),
-    Name(TopicPartitionState, "has_valid_position", None, "whether there is a position"),
-    Name(TopicPartitionState, "position", None, "where the client goes on"),
-    Name(TopicPartitionState, "paused", None, "whether the caller wants records"),
+    Name(TopicPartitionState, "has_valid_position", None, "True if there is a position"),
+    Name(TopicPartitionState, "position", None, "the next offset that the client reads"),
+    Name(TopicPartitionState, "paused", None, "True if the caller wants no records"),
 )
 
 _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-"""Kinds of parameters that take whatever is given, as those of functions do that tracing puts around a client's."""
+"""Parameter kinds that accept any argument, like those of wrappers that tracing puts around a client's functions."""
 
 HELD: Final = "_fetched_by"
-"""Where a consumer of ours, whose ``_fetcher`` is a property, keeps what the client puts there."""
+"""Where our consumer, whose ``_fetcher`` is a property, stores the value that the client assigns."""
 
 _LATER: Final = (Subscription, Assignment, TopicPartitionState)
-"""Classes of which there may be no instance yet: what we use of these is defined in the class."""
+"""Classes that may have no instance yet: the names that we use are defined on the class itself."""
 
 
 def check(consumer: AIOKafkaConsumer) -> None:
-    """Raise ConfigurationError unless a consumer has every name that we use, in the shape we know.
+    """Raise ConfigurationError unless a consumer has every name that we use, with the parameters we expect.
 
-    What it makes when it starts, its fetcher and its coordinator, is checked as soon as it is there.
+    The fetcher and the coordinator, which it creates when it starts, are checked as soon as they exist.
     """
     _check(consumer, AIOKafkaConsumer)
     held = vars(consumer)
-    if not {"_fetcher", HELD} & held.keys():  # our property is there, but the client does not set it
+    if not {"_fetcher", HELD} & held.keys():  # our property exists, but the client never assigns it
         raise _changed(next(one for one in PRIVATE if one.name == "_fetcher"), "is not set")
     _check(consumer._client, AIOKafkaClient)
     _check(consumer._subscription, SubscriptionState)
@@ -145,7 +143,7 @@ def check(consumer: AIOKafkaConsumer) -> None:
 
 
 def check_client(client: AIOKafkaClient) -> None:
-    """Raise ConfigurationError unless a client that is no consumer's has every name that we use."""
+    """Raise ConfigurationError unless a client that belongs to no consumer has every name that we use."""
     _check(client, AIOKafkaClient)
 
 
@@ -162,11 +160,11 @@ def _check(instance: object, owner: type) -> None:
             continue
         found = getattr(instance, one.name, inspect.Parameter.empty)
         if found is inspect.Parameter.empty:
-            raise _changed(one, "is not there")
+            raise _changed(one, "does not exist")
         if one.parameters is None:
             continue
         if not callable(found):
-            raise _changed(one, "is no function")
+            raise _changed(one, "is not a function")
         parameters = inspect.signature(found).parameters
         named = tuple(name for name, parameter in parameters.items() if parameter.kind not in _VARIADIC)
         expected = ("self", *one.parameters) if instance is owner else one.parameters
@@ -175,7 +173,7 @@ def _check(instance: object, owner: type) -> None:
 
 
 def changed(name: str) -> ConfigurationError:
-    """Return what to raise where the client does not use one of its own names any more."""
+    """Return the error for a client that no longer assigns one of its own attributes."""
     return _changed(next(one for one in PRIVATE if one.name == name), "is not set by start()")
 
 
@@ -187,10 +185,10 @@ def _changed(one: Name, how: str) -> ConfigurationError:
 
 
 class Inside:
-    """The inside of one consumer, as far as a reader needs it.
+    """The internals of one consumer, as far as a reader needs them.
 
-    It does not refer to the consumer: a consumer that nobody holds any more is to be collected, and to warn that it was
-    not closed.
+    It holds no reference to the consumer, so that a consumer that is no longer referenced is collected, and warns that
+    it was not closed.
     """
 
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
@@ -207,10 +205,10 @@ class Inside:
         _Polls(self.subscriptions)
 
     def tap(self, heard: Callable[[Any, float], Awaitable[float]], clock: Callable[[], float]) -> None:
-        """Let ``heard`` see the answer to each fetch, and the time before that, before the client decodes anything.
+        """Pass the response of each fetch, and the time before the request, to ``heard`` before the client decodes it.
 
-        It returns the seconds for which the client is not to get the answer, and so not to ask again. The client tries
-        again after an error of Kafka's own; any other would end its fetches for ever.
+        ``heard`` returns how many seconds to withhold the response, during which the client sends no further fetch. The
+        client retries after a KafkaError; any other error would end its fetches for good.
         """
         send: Any = self.client.send
 
@@ -226,32 +224,32 @@ class Inside:
         self.client.send = tapped
 
     def use(self, fetcher: Any, ours: Any) -> None:
-        """Take the client's own fetcher; whoever else has it gets what ``ours`` gives."""
-        self._fetcher = fetcher  # so that it is closed, whatever is found
+        """Take the client's own fetcher; any other holder of it gets the records of ``ours``."""
+        self._fetcher = fetcher  # first, so that it is closed even if the check fails
         _check_started(fetcher, None)
         self._fetched_records = fetcher.fetched_records
         fetcher.fetched_records, fetcher.next_record = ours.fetched_records, ours.next_record
         self._longest_wait_ms = fetcher._fetch_max_wait_ms
 
     def keep_fetches(self, most_ms: int | None) -> None:
-        """Let brokers keep a fetch that finds nothing for at most so long; None: for as long as the caller has said."""
+        """Limit how long brokers may hold an empty fetch, in ms; None: only the caller's setting applies."""
         if self._fetcher is not None:
             longest = self._longest_wait_ms
             self._fetcher._fetch_max_wait_ms = longest if most_ms is None else min(most_ms, longest)
 
     @property
     def reads_committed(self) -> bool:
-        """Whether the client is given nothing of open transactions, nor what stands behind them."""
+        """True if the broker withholds records of open transactions and everything after them."""
         return bool(self.fetcher._isolation_level)
 
     def started(self) -> None:
-        """Check what the client has made when it started."""
+        """Check what the client created when it started."""
         consumer = self._consumer()
         _check_started(None, None if consumer is None else consumer._coordinator)
 
     @property
     def _coordinator(self) -> Any:
-        """The client's own coordinator; ConfigurationError where it has none yet."""
+        """The client's own coordinator; ConfigurationError before the start."""
         consumer = self._consumer()
         found = None if consumer is None else consumer._coordinator
         if found is None:
@@ -260,17 +258,17 @@ class Inside:
 
     @property
     def fetcher(self) -> Any:
-        """The client's own fetcher; ConfigurationError where it has none yet."""
+        """The client's own fetcher; ConfigurationError before the start."""
         self.require_start()
         return self._fetcher
 
     def require_start(self) -> None:
-        """Raise ConfigurationError where the consumer was not started."""
+        """Raise ConfigurationError if the consumer was not started."""
         if self._fetcher is None:
             raise _not_started()
 
     def require_commits(self, offsets: Iterable[TopicPartition] | None) -> None:
-        """Raise what the client raises where it cannot commit."""
+        """Raise the client's own error if it cannot commit."""
         if self.group is None:
             raise IllegalOperation("Requires group_id")
         self.require_start()
@@ -284,7 +282,7 @@ class Inside:
                 raise IllegalStateError(f"Partition {tp} is not assigned")
 
     def start_over(self) -> dict[TopicPartition, int]:
-        """Drop what was fetched, and what is being fetched, before a wrapped consumer was ours; return where it is."""
+        """Drop what a consumer fetched or is fetching from before it was wrapped; return its positions."""
         for task in self.fetcher._pending_tasks:
             task.cancel()
         assignment = self.assignment()
@@ -294,25 +292,25 @@ class Inside:
             self.seek(tp, position)
         return positions
 
-    # Where it stands
+    # State
 
     def assignment(self) -> Any:
-        """Return the present assignment, which is another object after each rebalance; None if there is none."""
+        """Return the present assignment, a new object after each rebalance; None without one."""
         subscription = self.subscriptions.subscription
         return None if subscription is None else subscription.assignment
 
     @property
     def rebalancing(self) -> bool:
-        """Whether the group is being rebalanced: what is assigned may be another member's."""
+        """True while the group rebalances: assigned partitions may already be another member's."""
         return bool(self.subscriptions.reassignment_in_progress)
 
     def position(self, tp: TopicPartition) -> int | None:
-        """Return the client's own position; None where it has none yet."""
+        """Return the client's own position; None if there is none yet."""
         state = self._state(tp)
         return state.position if state is not None and state.has_valid_position else None
 
     def is_paused(self, tp: TopicPartition) -> bool:
-        """Return True if the caller wants no records of this partition now."""
+        """Return True if the caller has paused this partition."""
         state = self._state(tp)
         return state is not None and bool(state.paused)
 
@@ -320,12 +318,12 @@ class Inside:
         assignment = self.assignment()
         return None if assignment is None else assignment.state_value(tp)
 
-    # What it does
+    # Actions
 
     async def take(self, tp: TopicPartition, most: int | None) -> list[ConsumerRecord[Any, Any]]:
-        """Return what was fetched of a partition, and move its position behind that; the client's errors.
+        """Return fetched records of a partition and advance its position past them; raises the client's errors.
 
-        After an error the client is where it was: left alone, it would go on behind what it had decoded by then.
+        After an error the position is restored: the client would otherwise skip what it had decoded by then.
         """
         self.require_start()
         before = self.position(tp)
@@ -342,26 +340,26 @@ class Inside:
         self.fetcher.seek_to(tp, offset)
 
     async def committed(self, tp: TopicPartition) -> tuple[int, str] | None:
-        """Return the group's offset and its metadata; None where nothing is committed."""
+        """Return the group's committed offset and its metadata; None if nothing is committed."""
         if self.group is None:
             return None
         found = (await self._coordinator.fetch_committed_offsets([tp])).get(tp)
         return None if found is None or found.offset < 0 else (found.offset, found.metadata or "")
 
     async def ends(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """Return the ends of logs."""
+        """Return the end offsets of logs."""
         found: dict[TopicPartition, int] = await self.fetcher.end_offsets(list(tps), self._timeout_ms)
         return found
 
     async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
-        """Commit offsets with their metadata; the client's errors, TimeoutError."""
+        """Commit offsets with their metadata; raises the client's errors and TimeoutError."""
         assignment = self.assignment()
         tps = () if assignment is None else assignment.tps
         wanted = {tp: OffsetAndMetadata(*one) for tp, one in offsets.items() if tp in tps}
         await self._coordinator.commit_offsets(assignment, wanted)
 
     async def first_offset(self, tp: TopicPartition) -> int:
-        """Return the first offset that the log still has."""
+        """Return the first offset still in the log."""
         found: dict[TopicPartition, int] = await self.fetcher.beginning_offsets([tp], self._timeout_ms)
         return found[tp]
 
@@ -372,20 +370,20 @@ class Inside:
         return None if found is None else Found(found.offset, found.timestamp / 1000)
 
     def news(self) -> asyncio.Future[None]:
-        """Return what ends when the client has something new: records, an error, its end."""
+        """Return a future that completes when the client has records or an error, or is closed."""
         future: asyncio.Future[None] = self.fetcher._create_fetch_waiter()
         future.add_done_callback(_look_at)
         return future
 
     def new_assignment(self) -> asyncio.Future[None]:
-        """Return what ends when partitions are assigned; one future for all who wait."""
+        """Return a future that completes when partitions are assigned; waiting calls share it."""
         if self._assigned is None or self._assigned.done():
             self._assigned = self.subscriptions.wait_for_assignment()
             self._assigned.add_done_callback(_look_at)
         return self._assigned
 
     def listen(self, listener: ConsumerRebalanceListener) -> None:
-        """Put a listener in the place of the caller's."""
+        """Replace the caller's listener."""
         self.subscriptions._listener = listener
 
     @property
@@ -396,9 +394,9 @@ class Inside:
 
 
 class _Polls:
-    """The client's own count of callers who poll, which ends with a call however that ends.
+    """Replaces the client's count of polling callers with one that is decremented however a call ends.
 
-    The client's forgets to after an error, and a member that seems to poll for ever is never expelled when it does not.
+    The client's own is not decremented after an error, and a member that seems to poll for ever is never expelled.
     """
 
     def __init__(self, subscription: Any) -> None:
@@ -419,7 +417,7 @@ class _Polls:
 
 
 def _look_at(future: asyncio.Future[None]) -> None:
-    """Let an error that nobody waits for be no error of the event loop's: the client keeps it for the next call."""
+    """Mark an error as retrieved, so that the event loop does not log it: the client raises it in the next call."""
     if not future.cancelled():
         future.exception()
 
@@ -429,7 +427,7 @@ def _not_started() -> ConfigurationError:
 
 
 class Settings(NamedTuple):
-    """What a consumer was told, and is done by us in its place."""
+    """Options of a consumer that we take over."""
 
     key_deserializer: Any
     value_deserializer: Any
@@ -439,7 +437,7 @@ class Settings(NamedTuple):
 
 
 def take_over(consumer: AIOKafkaConsumer) -> Settings:
-    """Take deserializers and automatic commits away from a consumer, and return what it was told of them."""
+    """Disable a consumer's deserializers and automatic commits, and return how they were configured."""
     check(consumer)
     found = Settings(
         consumer._key_deserializer,
@@ -456,40 +454,40 @@ def take_over(consumer: AIOKafkaConsumer) -> Settings:
 
 
 def abandon(consumer: AIOKafkaConsumer) -> None:
-    """Let a consumer that could not be made go without a warning: nobody has it, to stop it."""
+    """Suppress the warning of a consumer whose constructor failed: no caller has it to stop it."""
     if hasattr(consumer, "_closed"):
         consumer._closed = True
 
 
 def connection_of(consumer: AIOKafkaConsumer) -> dict[str, Any]:
-    """Return the options with which another client connects as this one does."""
+    """Return the options with which another client connects like this one."""
     check(consumer)
     return {name: getattr(consumer._client, f"_{name}") for name in CONNECTION}
 
 
 async def partitions_at_the_broker(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
-    """Ask for the partitions of a topic: a consumer without topics knows none, and waits for one that is not there."""
+    """Ask the broker for a topic's partitions: a consumer without topics knows none, and waits for a missing topic."""
     cluster = await consumer._client.fetch_all_metadata()
     return sorted(cluster.partitions_for_topic(topic) or ())
 
 
 def has_started(consumer: AIOKafkaConsumer) -> bool:
-    """Return True if a consumer that is not ours was started."""
+    """Return True if a plain aiokafka consumer was started."""
     return consumer._fetcher is not None
 
 
 def has_deserializers(consumer: AIOKafkaConsumer) -> bool:
-    """Return True if a consumer that is not ours has deserializers."""
+    """Return True if a plain aiokafka consumer has deserializers."""
     return consumer._key_deserializer is not None or consumer._value_deserializer is not None
 
 
 def is_waited_on(consumer: AIOKafkaConsumer) -> bool:
-    """Return True if a task waits for a record in a consumer that is not ours, or in its fetcher."""
+    """Return True if a task waits for a record in a plain aiokafka consumer or in its fetcher."""
     waiters = () if consumer._fetcher is None else consumer._fetcher._fetch_waiters
     return bool(consumer._subscription._fetch_count) or not all(waiter.done() for waiter in waiters)
 
 
 def boot_time() -> float:
-    """Return seconds of a clock that never steps back and goes on while the machine is suspended."""
+    """Return the seconds of a monotonic clock that includes time during which the machine is suspended."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)

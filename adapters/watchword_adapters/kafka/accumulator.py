@@ -1,4 +1,4 @@
-"""Where every way out of a producer comes together, so that this is where its messages are signed."""
+"""The signing accumulator: every message that a producer sends passes through it, and is signed here."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _UNNAMED: Final = object()
 
 
 class SigningAccumulator(Accumulator):
-    """aiokafka's accumulator, of which the messages and batches are signed as they come in.
+    """aiokafka's accumulator, which signs messages and batches as they are added.
 
-    Nothing above it is ours: ``send``, its partitioner, serializers and errors, and whatever a tracing library wraps
-    around it, are aiokafka's own.
+    Everything above it is aiokafka's own: ``send``, its partitioner, serializers and errors, and whatever a tracing
+    library wraps around it.
     """
 
     _watchword: Watchword
@@ -46,7 +46,7 @@ class SigningAccumulator(Accumulator):
 
     @classmethod
     def adopt(cls, producer: AIOKafkaProducer, watchword: Watchword, recipient: Recipient | None) -> SigningAccumulator:
-        """Let what a producer sends be signed, and return what signs it."""
+        """Make a producer sign what it sends, and return its accumulator."""
         signer, entries = watchword.signer, Entries(watchword, recipient)
         limit = max_request_size(producer)
         adopted: SigningAccumulator = cls.take_over(producer)
@@ -68,7 +68,7 @@ class SigningAccumulator(Accumulator):
         timestamp_ms: Any = None,
         headers: Sequence[Any] = (),
     ) -> Coroutine[Any, Any, asyncio.Future[Any]]:
-        """Build what is to be signed of a message, and put it into its partition's batch; see aiokafka."""
+        """Prepare a message for signing and add it to its partition's batch; see aiokafka."""
         topic, partition = tp
         if isinstance(topic, UnsignedReply):
             return self.add_unsigned(tp, key, value, headers, timeout)
@@ -80,16 +80,16 @@ class SigningAccumulator(Accumulator):
             self._refuse(entry)
         if self._gathering is not None or self._watchword.is_due():
             return self._sign_and_add(tp, entry, timeout)
-        # It waits there for room and for its turn, as with aiokafka.
+        # It waits there for space and for its turn, as with aiokafka.
         added: Coroutine[Any, Any, asyncio.Future[Any]] = super().add_message(tp, None, None, timeout, None, entry)
         return added
 
     def add_unsigned(
         self, tp: TopicPartition, key: bytes | None, value: bytes | None, headers: Sequence[Header], timeout: float
     ) -> Coroutine[Any, Any, asyncio.Future[Any]]:
-        """Put a message into its partition's batch past the signature.
+        """Add a message to its partition's batch without signing it.
 
-        A copy for quarantine is nobody's word, nor is an answer to whom nobody verified.
+        A signature would vouch for it, and it is a quarantine copy or the answer to an unverified request.
         """
         self.check_transaction()
         copy: Any = copy_of(int(time.time() * 1000), key, value, headers)
@@ -103,7 +103,7 @@ class SigningAccumulator(Accumulator):
         """Sign every message of a batch that ``create_batch`` made, and send it; see aiokafka."""
         if not isinstance(builder, SigningBatch):
             raise ConfigurationError(
-                "this batch would go out unsigned: fill one made by this producer's create_batch()"
+                "this batch would be sent unsigned: fill one made by this producer's create_batch()"
             )
         await self._watchword.keep_up()
         self.check_transaction()
@@ -121,14 +121,14 @@ class SigningAccumulator(Accumulator):
         signing = self._new_builder()
         for entry in entries:
             if signing.append(timestamp=None, key=None, value=None, headers=entry) is None:
-                raise SigningError("batch too large once it is signed: put fewer messages into one")
+                raise SigningError("batch too large once signed: put fewer messages into it")
         if was_closed:
             signing.close()
         future: asyncio.Future[Any] = await super().add_batch(signing, TopicPartition(topic, partition), timeout)
         return future
 
     def create_builder(self, key_serializer: Any = _UNNAMED, value_serializer: Any = _UNNAMED) -> Any:
-        """Make a batch: for ``create_batch``, which names serializers, one of the caller's; else one of our own."""
+        """Return a batch: a SigningBatch for ``create_batch``, which passes serializers, or a SigningBuilder."""
         if key_serializer is _UNNAMED:
             return self._new_builder()
         return SigningBatch(
@@ -144,7 +144,7 @@ class SigningAccumulator(Accumulator):
         )
 
     def judge(self, tp: TopicPartition, builder: Any, offset: int, time_ms: int, attempts: int) -> Exception | None:
-        """Return the error that an answer of the broker's is; None where it fits the batch."""
+        """Return the error to raise for an acknowledgement that does not match its batch; None if it matches."""
         sent = Sent(builder.count, builder.latest, builder.sent_at, attempts)
         why = self._answers.mismatch(tp, sent, offset, time_ms)
         if why is None:
@@ -156,7 +156,7 @@ class SigningAccumulator(Accumulator):
                 topic=tp.topic,
                 partition=tp.partition,
                 why=why,
-                remedy="leave enable_idempotence off: somebody who may write there uses this producer's id",
+                remedy="turn enable_idempotence off: another client with write access uses this producer's id",
             )
         return AckMismatchError(
             f"partition {tp.partition} of topic {tp.topic!r}: the acknowledgement belongs to another batch, so these"
@@ -164,7 +164,7 @@ class SigningAccumulator(Accumulator):
         )
 
     async def _sign_and_add(self, tp: TopicPartition, entry: Any, timeout: float) -> asyncio.Future[Any]:  # noqa: ASYNC109 - as above
-        """Look for another key, and let one that is held elsewhere sign; the transaction may have ended meanwhile."""
+        """Refresh the key, and sign first if the key is held elsewhere; the transaction may end in the meantime."""
         await self._watchword.keep_up()
         if self._gathering is not None:
             entry.seal(await self._gathering.sign(entry.unsigned))
@@ -173,4 +173,4 @@ class SigningAccumulator(Accumulator):
         return future
 
     def _refuse(self, entry: Entry) -> None:
-        raise TooLargeError(f"message of {entry.size} bytes with its envelope: max_request_size is {self._largest}")
+        raise TooLargeError(f"message too large: {entry.size} bytes with envelope; max_request_size is {self._largest}")

@@ -1,7 +1,7 @@
-"""What a shared replay store must know of a consumer group before anything is handed over: whether it read before.
+"""Admits a consumer group to a shared replay store before anything is handed over, if it is known to be safe.
 
-A store that does not know a group cannot tell what the group was given. If the group never committed anything, it was
-given nothing. Else the operator must say what is to become of its backlog, or copies of what it read could pass again.
+A store that does not know a group cannot tell what the group has read. If the group never committed an offset, it has
+read nothing. Otherwise the operator must decide about its backlog, or copies of what it has read could be accepted.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 def reader_of(group: str) -> str:
-    """Return the name under which a store knows a group."""
+    """Return the reader name of a group in a store."""
     return f"kafka:{group}"
 
 
 async def committed_by(client: Any, group: str) -> dict[TopicPartition, int]:
-    """Return the offsets that a group has committed, on whatever topics; the client's errors."""
+    """Return all offsets that a group has committed, on any topic; raises the client's errors."""
     node = await client.coordinator_lookup(CoordinationType.GROUP, group)
     answer = await client.send(node, OffsetFetchRequest(group, None), group=ConnectionGroup.COORDINATION)
     found: dict[TopicPartition, int] = {}
@@ -47,11 +47,11 @@ async def committed_by(client: Any, group: str) -> dict[TopicPartition, int]:
 
 
 class GroupAdmission:
-    """Settles once, in a task of its own, that the store knows the group; until then nothing may be handed over.
+    """Ensures once, in a background task, that the store knows the group; until then nothing may be handed over.
 
-    ``committed`` returns what the group has committed anywhere, ``ends`` the ends of logs; ``timeout`` bounds a try.
-    Where a group has a past and nothing is enforced yet, its backlog is accepted as it would be by the operator's word:
-    it is handed over anyway, and what comes later is known once enforcing begins.
+    ``committed`` returns all commits of the group, ``ends`` the end offsets of logs; ``timeout`` (seconds) bounds each
+    try. In observe mode, the backlog of a group that has read before is accepted as if the operator had done so: it is
+    handed over anyway, and what comes later is known when enforcement begins.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class GroupAdmission:
         self.is_settled = False
 
     def ask(self, told: Callable[[], None]) -> Exception | None:
-        """Begin to ask, if nobody does, and call ``told`` when it is over; return what the last try came to."""
+        """Start a try unless one is running, and call ``told`` when it ends; return the error of the last try."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._settle())
             self._task.add_done_callback(lambda _: told())
@@ -86,7 +86,7 @@ class GroupAdmission:
         return None
 
     async def close(self) -> None:
-        """Stop asking."""
+        """Cancel a running try."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -102,21 +102,21 @@ class GroupAdmission:
         self.is_settled = True
 
     async def _born(self, committed: Mapping[TopicPartition, int]) -> ReaderBirth:
-        """Return the birth of a group that is new, or that has a backlog."""
+        """Return the store's first entry of a group: new, or with its backlog accepted."""
         if not committed:
             return ReaderBirth(floor=-inf)
         floor, ends = self._floor(), await self._ends(committed.keys())
         return ReaderBirth(floor=floor, accepted={log_of(tp): (end - 1, floor) for tp, end in ends.items() if end})
 
     async def _has_past(self, reader: str, committed: Mapping[TopicPartition, int]) -> ConfigurationError:
-        """Return the error, with the numbers at stake, for a group that has read before."""
+        """Return the error for a group that has read before, with its backlog in numbers."""
         ends = await self._ends(committed.keys())
         behind = sum(max(0, ends.get(tp, offset) - offset) for tp, offset in committed.items())
         tp, offset = min(committed.items())
         return ConfigurationError(
-            f"group {self._group} has read before ({len(committed)} partitions, as {tp.topic}/{tp.partition} up to"
-            f" {offset}; {behind} records are left), but the replay store does not know it, so copies of what it read"
-            f" could pass again: {how_to_admit(reader)}"
+            f"group {self._group} has read before ({len(committed)} partitions, such as {tp.topic}/{tp.partition} up to"
+            f" {offset}; backlog: {behind} records), but the replay store does not know it, so copies of what it read"
+            f" could be accepted again: {how_to_admit(reader)}"
         )
 
     @staticmethod
@@ -129,9 +129,9 @@ class GroupAdmission:
 
 
 async def backlog_of(group: str, *, bootstrap_servers: str | list[str], **options: Any) -> dict[str, int]:
-    """Return the last offset of each log of the topics that a group has committed on; the client's errors.
+    """Return the last offset of every partition of the topics on which a group has committed; the client's errors.
 
-    ``options`` are aiokafka's for the connection. ConfigurationError for a group that has committed nothing.
+    ``options`` are aiokafka's connection options. ConfigurationError for a group that has committed nothing.
     """
     client = AIOKafkaClient(bootstrap_servers=bootstrap_servers, **options)
     try:
@@ -142,8 +142,8 @@ async def backlog_of(group: str, *, bootstrap_servers: str | list[str], **option
     if not committed:
         at = bootstrap_servers if isinstance(bootstrap_servers, str) else ", ".join(bootstrap_servers)
         raise ConfigurationError(
-            f"group {group} has committed nothing on {at}, so it has no backlog: see that the name is right; a"
-            " group that never read needs no word, it is admitted when it starts"
+            f"group {group} has committed nothing on {at}, so it has no backlog: check the name; a"
+            " group that has never read needs no entry, since it is admitted when it starts"
         )
     topics = {tp.topic for tp in committed}
     async with AIOKafkaConsumer(*topics, bootstrap_servers=bootstrap_servers, **options) as consumer:

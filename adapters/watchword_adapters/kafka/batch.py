@@ -1,4 +1,4 @@
-"""Batches that are signed as late as can be: when they are full or sent, as trees of all that has gathered in them."""
+"""Batches that are signed as late as possible, when full or sent, so that one hash tree covers their messages."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from watchword.unsigned import UnsignedEnvelope
 
 EMPTY: Final = 61
-"""Bytes of a batch without a record, in the format that Kafka calls magic 2."""
+"""Size in bytes of a batch without records, in Kafka's format magic 2."""
 
 
 class SigningBuilder(StandInBuilder):
-    """The batch that the producer's accumulator fills: it takes entries, and signs them when it is full, or sent.
+    """The batch that the producer's accumulator fills: it takes entries and signs them when it is full or sent.
 
-    Each counts for its size with the largest envelope that it may get, so that the batch is never larger than allowed.
-    A batch that is sent again keeps its bytes. ``latest`` is the latest timestamp of its ``count`` records (ms),
-    ``sent_at`` the time when it was first sent (seconds since the epoch), None before.
+    Each entry counts with the largest envelope that it may get, so that the batch never exceeds its size. A batch that
+    is sent again keeps its bytes. ``latest`` is the latest timestamp of its ``count`` records (ms); ``sent_at`` is the
+    time when it was first sent (seconds since the epoch), None before.
     """
 
     def __init__(
@@ -48,18 +48,18 @@ class SigningBuilder(StandInBuilder):
         self._closed = False
 
     def append(self, *, timestamp: Any, key: Any, value: Any, headers: Any = None) -> Any:
-        """Take the entry that stands in for headers; see aiokafka. SigningError for anything else."""
-        del timestamp, key, value  # the entry has them, as they will be signed
+        """Take the entry passed as headers; see aiokafka. SigningError for anything else."""
+        del timestamp, key, value  # the entry has them in the form to be signed
         if self._closed:
             return None
         if type(headers) is not Entry:
             raise SigningError(
-                "this message would go out unsigned: fill a batch made by this producer's create_batch()"
+                "this message would be sent unsigned: fill a batch made by this producer's create_batch()"
             )
         more = headers.size - EMPTY
-        if self._size + more > self._batch_size and self._entries:  # as with aiokafka, the first one may be of any size
+        if self._size + more > self._batch_size and self._entries:  # as in aiokafka, the first one may be of any size
             self.close()
-            self.write()  # nothing can join its trees any more, and the one before it is on its way, most likely
+            self.write()  # no message can join it any more, and the batch before it is probably being sent
             return None
         self._size += more
         self._entries.append(headers)
@@ -67,15 +67,15 @@ class SigningBuilder(StandInBuilder):
         return Metadata(self.count - 1, more, headers.timestamp)
 
     def close(self) -> None:
-        """Take no further message."""
+        """Accept no further message."""
         self._closed = True
 
     def closed(self) -> bool:
-        """Return True if no further message is taken."""
+        """Return True if no further message is accepted."""
         return self._closed
 
     def size(self) -> int:
-        """Return the size in bytes; the most that it may be until it is signed."""
+        """Return the size in bytes; before signing, the largest that it may become."""
         return self._size if self._entries else self.written()
 
     def record_count(self) -> int:
@@ -89,7 +89,7 @@ class SigningBuilder(StandInBuilder):
         self.write()
 
     def write(self) -> None:
-        """Sign what is to be signed, and write the records."""
+        """Sign the entries that need it, and write all records."""
         self.close()
         entries, self._entries = self._entries, []
         self.latest = max([self.latest, *[entry.timestamp for entry in entries]])
@@ -99,13 +99,13 @@ class SigningBuilder(StandInBuilder):
             if entry.unsigned is not None:
                 entry.headers.append((ENVELOPE_HEADER, next(signed)))
             elif not entry.ready:
-                raise SigningError("a message that was not signed")
+                raise SigningError("internal error: a message was not signed")
             if self.append_record(offset, entry.timestamp, entry.key, entry.value, entry.headers) is None:
-                raise SigningError("an envelope is larger than was counted with")
+                raise SigningError("internal error: an envelope is larger than was reserved for it")
 
 
 class Waiting(NamedTuple):
-    """A message in a batch of the caller's; ``timestamp`` is in milliseconds, None for the time of signing."""
+    """A message in the caller's batch; ``timestamp`` is in milliseconds, None for the time of signing."""
 
     timestamp: Any
     key: bytes | None
@@ -114,10 +114,10 @@ class Waiting(NamedTuple):
 
 
 class SigningBatch:
-    """Stands in for aiokafka's ``BatchBuilder``; made by ``SigningProducer.create_batch``.
+    """Replaces aiokafka's ``BatchBuilder``; made by ``SigningProducer.create_batch``.
 
-    It is signed when it is sent, for only then are its topic and partition known. A message counts for its size with
-    the ``largest`` envelope that it may get, so that what was accepted fits; where ``topic`` is named, more do.
+    It is signed when it is sent, since its topic and partition are known only then. Each message counts with the
+    ``largest`` envelope that it may get, so that accepted messages fit; if ``topic`` is set, more of them fit.
     """
 
     def __init__(
@@ -155,15 +155,15 @@ class SigningBatch:
         return metadata
 
     def close(self) -> None:
-        """Take no further message."""
+        """Accept no further message."""
         self._closed = True
 
     def closed(self) -> bool:
-        """Return True if no further message is taken."""
+        """Return True if no further message is accepted."""
         return self._closed
 
     def size(self) -> int:
-        """Return the size in bytes that the batch has at most once it is signed."""
+        """Return the largest size in bytes that the batch may have once signed."""
         return self._size
 
     def record_count(self) -> int:

@@ -1,4 +1,4 @@
-"""The consumer that verifies: aiokafka's own, which reads from a fetcher that gives verified records only."""
+"""The verifying consumer: aiokafka's own, with a fetcher that returns verified records only."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
 
 
 class VerifyingConsumer(ConsumerBase):
-    """An ``AIOKafkaConsumer`` that hands on verified records only.
+    """An ``AIOKafkaConsumer`` that delivers verified records only.
 
-    The constructor is aiokafka's plus ``watchword``. Records come as ``VerifiedRecord``, deserialized after they
-    verified; in observe mode as ``ObservedRecord``. What does not verify is counted, logged and passed over. Types are
-    those of enforce mode; a program that runs in both takes a ``DeliveredRecord``.
+    The constructor is aiokafka's plus ``watchword``. Records arrive as ``VerifiedRecord``, deserialized after they were
+    verified; in observe mode as ``ObservedRecord``. A record that fails verification is counted, logged and skipped.
+    Type hints are those of enforce mode; a program that runs in both modes takes a ``DeliveredRecord``.
 
     - ``Unavailable`` (a key source or replay store is down), which is a ``KafkaError`` here, is raised by ``getone``
-      and ``getmany`` when nothing else can be returned; ``position`` stays at the record, nothing is lost, and the next
-      call tries again, after a delay that grows to 5 s. ``async for`` goes on by itself, and so do the others with
+      and ``getmany`` if nothing else can be returned. ``position`` stays at the record, nothing is lost, and the next
+      call retries, after a delay that grows to 5 s. ``async for`` retries by itself, and so do the others with
       ``on_unavailable="wait"``.
-    - ``DeserializationError`` is raised for a verified record on which a deserializer failed; the position is past it.
-      ``on_deserialization_error``, a function, gets it instead, if there is one.
-    - ``enable_auto_commit`` commits what was handed over before the latest call of ``getone`` or ``getmany``, never a
-      record that the caller may still be working on; so does a rebalance, and ``stop()``. Leaving ``async with``
-      without an error says that all is handled. Tasks that share a consumer commit by hand instead.
-    - ``commit()`` commits all that was handed over or rejected; ``commit(offsets)`` refuses to go beyond it. In a
-      transaction commit what ``offsets_for_transaction()`` returns.
-    - ``quarantine`` gets copies of what is not delivered; without one, the topic that ``[quarantine]`` names, if any.
+    - ``DeserializationError`` is raised for a verified record whose deserializer failed; the position is past it. If
+      the function ``on_deserialization_error`` is set, it receives the error instead.
+    - ``enable_auto_commit`` commits what was returned before the latest call of ``getone`` or ``getmany``, never a
+      record that the caller may still be handling; a rebalance and ``stop()`` do the same. Leaving ``async with``
+      without an error marks all records as handled. Tasks that share a consumer must commit manually instead.
+    - ``commit()`` commits everything that was returned or rejected; ``commit(offsets)`` refuses to go beyond that. In a
+      transaction, commit what ``offsets_for_transaction()`` returns.
+    - ``quarantine`` receives copies of rejected records; its default is the topic named in ``[quarantine]``, if any.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class VerifyingConsumer(ConsumerBase):
     ) -> None:
         if on_unavailable not in {"raise", "wait"}:
             raise ConfigurationError(f'on_unavailable={on_unavailable!r}: write "raise" or "wait"')
-        if iscoroutinefunction(on_deserialization_error):  # nobody would await it
+        if iscoroutinefunction(on_deserialization_error):  # it would never be awaited
             raise ConfigurationError("on_deserialization_error: write a plain function, not one with 'async def'")
         require(watchword, reads=True, quarantine=quarantine)
         super().__init__(*topics, **options)
@@ -73,7 +73,7 @@ class VerifyingConsumer(ConsumerBase):
             raise
 
     def _adopt(self, watchword: Watchword, quarantine: Quarantine | None = None, **options: Any) -> None:
-        """Take over from the base: what it fetches, its deserializers, its commits, and the place of its listener."""
+        """Take over the base class's fetches, deserializers, automatic commits and rebalance listener."""
         inside = _seam.Inside(self)
         self._watchword = watchword
         self._quarantine = KafkaQuarantine.from_settings(watchword) if quarantine is None else quarantine
@@ -96,7 +96,7 @@ class VerifyingConsumer(ConsumerBase):
 
     @property
     def _fetcher(self) -> VerifiedFetcher | None:
-        """Stand in for the client's fetcher, from which all its methods read."""
+        """Replace the client's fetcher, from which all its methods read."""
         return self._verified if vars(self).get(_seam.HELD) is not None else None
 
     @_fetcher.setter
@@ -106,7 +106,7 @@ class VerifyingConsumer(ConsumerBase):
             self._verified.use(fetcher)
 
     async def start(self) -> None:
-        """See aiokafka; ConfigurationError where the replay store cannot be trusted, Unavailable where it is down."""
+        """See aiokafka; ConfigurationError if the replay store cannot be trusted, Unavailable if it is down."""
         meter = self._watchword.audit.meter
         begun = meter.now()
         try:
@@ -122,23 +122,23 @@ class VerifyingConsumer(ConsumerBase):
             meter.started("kafka", meter.now() - begun)
             self._watchword.connected("kafka")
         except ConfigurationError:
-            with suppress(AttributeError, TypeError):  # a client that was changed may not even stop
+            with suppress(AttributeError, TypeError):  # an incompatible client may fail to stop, too
                 await self.stop()
             raise
 
     def _wrapped(self) -> None:
-        """Go on with a consumer that somebody else has started."""
+        """Take over a consumer that was started before it was wrapped."""
         self._fetcher = vars(self).pop("_fetcher")
         positions = self._inside.start_over()
         self._verified.started()
-        for tp, position in positions.items():  # it was read up to there, whatever the group has committed
+        for tp, position in positions.items():  # the application has read up to there, whatever is committed
             self._verified.seek_to(tp, position)
 
     async def stop(self) -> None:
-        """Commit what the caller is done with, if ``enable_auto_commit``, and close.
+        """Commit what the caller has handled, if ``enable_auto_commit`` is on, and close.
 
-        The records of the latest call come again at the next start, for nobody can know here whether they were
-        handled: commit them, or leave ``async with`` without an error.
+        The records of the latest call are delivered again after the next start, since it is not known here whether they
+        were handled: commit them, or leave ``async with`` without an error.
         """
         try:
             await self._verified.finish()
@@ -154,20 +154,20 @@ class VerifyingConsumer(ConsumerBase):
             self._verified.all_handled()
         await self.stop()
 
-    # Ways in: aiokafka's own, for the fetcher is ours
+    # Reading: aiokafka's own methods, on our fetcher
 
     async def getone(self, *partitions: TopicPartition) -> VerifiedRecord:
         """Return the next verified record; see aiokafka for the arguments."""
         self._check(partitions)
         record: Any = await super().getone(*partitions)
-        return record  # type: ignore[no-any-return]  # as above: of our own class
+        return record  # type: ignore[no-any-return]  # the fetcher returns our class
 
     async def getmany(  # type: ignore[override] # aiokafka promises its own record class, of which ours is one
         self, *partitions: TopicPartition, timeout_ms: float = 0, max_records: int | None = None
     ) -> dict[TopicPartition, list[VerifiedRecord]]:
         """Return verified records by partition; see aiokafka for the arguments.
 
-        Waits out ``timeout_ms`` until something verified, then returns {}.
+        Waits up to ``timeout_ms`` for a verified record, then returns {}.
         """
         self._check(partitions)
         found = await super().getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
@@ -177,7 +177,7 @@ class VerifyingConsumer(ConsumerBase):
         while True:
             try:
                 record: Any = await super().__anext__()
-            except Unavailable:  # counted and logged; the next try comes after a delay
+            except Unavailable:  # counted and logged; retried after a delay
                 continue
             return record  # type: ignore[no-any-return]  # as above
 
@@ -186,15 +186,15 @@ class VerifyingConsumer(ConsumerBase):
             raise TypeError("partitions must be TopicPartition namedtuples")
         self._verified.require_open()
 
-    # Where it stands
+    # Positions
 
     async def position(self, partition: TopicPartition) -> int:
-        """Return the offset of the next record that will be handed over or judged."""
+        """Return the offset of the next record that will be returned or rejected."""
         position: int = await super().position(partition)
         return self._verified.judged().get(partition, position)
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
-        """See aiokafka; what was taken from this partition and not handed over comes again."""
+        """See aiokafka; fetched records of this partition that were not returned are dropped."""
         self._inside.require_start()
         super().seek(partition, offset)
 
@@ -213,9 +213,9 @@ class VerifyingConsumer(ConsumerBase):
     async def commit(
         self, offsets: Mapping[TopicPartition, int | tuple[int, str] | OffsetAndMetadata] | None = None
     ) -> None:
-        """Commit what was handed over or rejected; or these offsets, none of which may be beyond that.
+        """Commit everything that was returned or rejected, or these offsets, none of which may be beyond that.
 
-        The metadata tells the next reader what this one remembers; metadata of the caller's own stays as it is.
+        The commit's metadata tells the next reader what this one remembers; the caller's own metadata is not changed.
         """
         told = None if offsets is None else commit_structure_validate(dict(offsets))
         self._inside.require_commits(told)
@@ -226,10 +226,10 @@ class VerifyingConsumer(ConsumerBase):
         await self._verified.commit(wanted)
 
     async def offsets_for_transaction(self) -> dict[TopicPartition, OffsetAndMetadata]:
-        """Return what was handed over or rejected, for ``producer.send_offsets_to_transaction(offsets, group_id)``.
+        """Return the judged offsets, for ``producer.send_offsets_to_transaction(offsets, group_id)``.
 
-        Where the quarantine's producer is transactional, the copies of what was rejected go with the same transaction;
-        those that are not ready within a second go with the next one.
+        Judged means returned or rejected. If the quarantine's producer is transactional,  copies join it; those not
+        ready within a second join the next transaction.
         """
         if isinstance(self._quarantine, KafkaQuarantine) and self._quarantine.in_transactions:
             await self._verified.copied()
@@ -244,14 +244,14 @@ class VerifyingConsumer(ConsumerBase):
         pattern: str | None = None,
         listener: ConsumerRebalanceListener | None = None,
     ) -> None:
-        """See aiokafka; ``listener`` is called as there, before our own commit at a revocation."""
+        """See aiokafka; ``listener`` is called as usual, before our own commit when partitions are revoked."""
         if listener is None or isinstance(listener, ConsumerRebalanceListener):
             listener = _Listener(self._verified, listener)
         super().subscribe(topics=topics, pattern=pattern, listener=listener)
 
 
 class _Listener(ConsumerRebalanceListener):
-    """Commits at a revocation, after the caller's own listener."""
+    """Commits when partitions are revoked, after the caller's own listener."""
 
     def __init__(self, verified: VerifiedFetcher, listener: ConsumerRebalanceListener | None) -> None:
         self._verified = verified

@@ -1,4 +1,4 @@
-"""What the brokers are asked about the topic of a control log, and what their refusals mean."""
+"""Broker requests about the topic of a control log: metadata, offsets, settings, creation and fetches, with retries."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ OFFSET_OUT_OF_RANGE: Final = 1
 _UNKNOWN_TOPIC: Final = 3
 _NO_LEADER: Final = 5
 _TOPIC_EXISTS: Final = 36
-_DESCRIBE: Final = "Read, or at least Describe,"  # which each of Read and Write brings with it
+_DESCRIBE: Final = "Read, or at least Describe,"  # Describe is implied by Read and by Write
 _NOT_ALLOWED: Final = frozenset({29, 31})  # on the topic, on the cluster
 
-# No such topic (here, yet), no leader, not the leader, timed out there, no such replica, its disk failed, no listener,
-# an epoch that is past or not known here, an end not known yet, not the controller; ids that this broker does not know
-# (yet), or knows as another topic's. Metadata tell what is true of them (Kafka protocol guide, "Error Codes").
+# Unknown topic, no leader, not the leader, request timed out, replica not available, storage error, listener not found,
+# fenced or unknown epoch, offset not available, not the controller; topic ids that this broker does not know (yet), or
+# that do not match. Fresh metadata show where to ask (Kafka protocol guide, "Error Codes").
 _LOOK_AGAIN: Final = frozenset({_UNKNOWN_TOPIC, _NO_LEADER, 6, 7, 9, 56, 72, 74, 75, 76, 78, 41, 100, 103})
 
 _FIRST, _NEXT = -2, -1
@@ -49,12 +49,12 @@ _TOPIC_RESOURCE: Final = 2
 _MOST_REPLICAS: Final = 3
 
 _WAIT_MS: Final = 1000
-"""How long a broker keeps a fetch while there is nothing."""
+"""How long a broker holds a fetch while there is no data, in milliseconds."""
 
 _FETCH_BYTES: Final = 1 << 20
 
 _PATIENCE: Final = 10.0
-"""Seconds, from the first failure on, in which something is asked again that a broker cannot answer now."""
+"""Seconds from the first failure on during which a failed request is retried."""
 
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
@@ -63,15 +63,15 @@ _T = TypeVar("_T")
 
 
 class LookAgainError(KafkaError):
-    """A broker cannot answer now; what is asked may be elsewhere."""
+    """A broker cannot answer now; retry with fresh metadata."""
 
     retriable = True
 
 
 class ControlBroker:
-    """Brokers that are asked about one topic; the client's errors after ``_PATIENCE``.
+    """Sends requests about one topic to its brokers; retries for ``_PATIENCE``, then raises the client's error.
 
-    A right that is missing is a ConfigurationError, and so are a topic that is not there and brokers that are too old.
+    A missing right, a missing topic and brokers that are too old raise ConfigurationError.
     """
 
     def __init__(self, topic: str, **options: Any) -> None:
@@ -81,7 +81,7 @@ class ControlBroker:
         self._is_closed = False
 
     async def connect(self) -> None:
-        """Reach a broker."""
+        """Connect to a broker."""
         await self._client.bootstrap()
 
     async def close(self) -> None:
@@ -90,7 +90,7 @@ class ControlBroker:
         await self._client.close()
 
     async def patiently(self, ask: Callable[[], Awaitable[_T]]) -> _T:
-        """Ask, and ask again for a while where brokers or connections are not ready."""
+        """Call ``ask``; retry for a while if brokers or connections are not ready."""
         loop = asyncio.get_running_loop()
         pause, failed_at = _FIRST_PAUSE, None
         while True:
@@ -104,15 +104,15 @@ class ControlBroker:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def topic(self) -> Topic:
-        """Return what is known of the topic."""
+        """Return the topic's metadata, with retries."""
         return await self.patiently(self.look)
 
     async def look(self) -> Topic:
-        """Return what one broker knows of the topic now."""
+        """Return the topic's metadata as one broker has them now."""
         found = await self._metadata()
         if found.error == _UNKNOWN_TOPIC:
             raise ConfigurationError(
-                f"there is no control topic {self.topic_name!r}: run watchword control init, which makes it"
+                f"control topic {self.topic_name!r} does not exist: run watchword control init, which creates it"
             )
         self._check(found.error, _DESCRIBE)
         if found.leader < 0:
@@ -122,14 +122,14 @@ class ControlBroker:
         return found
 
     async def end(self) -> End:
-        """Return how far the topic goes."""
+        """Return the topic's identity, first offset and end offset."""
         return await self.patiently(self._end)
 
     async def _end(self) -> End:
         topic = await self.look()
         first, behind = await self._offset(topic, _FIRST), await self._offset(topic, _NEXT)
-        if (await self.look()).id != topic.id:  # offsets are asked by name
-            raise LookAgainError(f"topic {self.topic_name!r} is just being made anew")
+        if (await self.look()).id != topic.id:  # offset requests name the topic
+            raise LookAgainError(f"topic {self.topic_name!r} is being recreated")
         return End(identity(topic), first, behind)
 
     async def _offset(self, topic: Topic, which: int) -> int:
@@ -139,7 +139,7 @@ class ControlBroker:
         return int(offset)
 
     async def settings(self) -> Mapping[str, str | None]:
-        """Return the settings of the topic that matter, as far as the broker tells them."""
+        """Return those settings of the topic that matter here, as far as the broker reports them."""
 
         async def ask() -> Mapping[str, str | None]:
             request = DescribeConfigsRequest([(_TOPIC_RESOURCE, self.topic_name, list(SETTINGS))])
@@ -151,12 +151,12 @@ class ControlBroker:
         return await self.patiently(ask)
 
     async def make(self, replicas: int | None, settings: Mapping[str, str] = MADE) -> bool:
-        """Make the topic where there is none; return True if it was made. ``replicas`` None: three, if it can."""
+        """Create the topic if missing; return True if so. ``replicas`` None: three, or one per broker if fewer."""
         made = await self.patiently(lambda: self._make(replicas, settings))
 
         async def there() -> None:
             if (await self._metadata()).error == _UNKNOWN_TOPIC:
-                raise LookAgainError(f"topic {self.topic_name!r} was made, and is not known yet")
+                raise LookAgainError(f"topic {self.topic_name!r} was created, but is not known yet")
 
         await self.patiently(there)
         return made
@@ -170,24 +170,24 @@ class ControlBroker:
         request = CreateTopicsRequest(topics, int(_PATIENCE * 1000), validate_only=False)
         answer = await self._send(found.controller, request)
         ((_, error, told),) = answer.topic_errors
-        if error == _TOPIC_EXISTS:  # somebody else was faster
+        if error == _TOPIC_EXISTS:  # another process was faster
             return False
         self._check(error, "Create", told or "")
         return True
 
     async def fetch(self, topic: Topic, position: int) -> Fetched:
-        """Wait for what stands at a position and behind it: about a second, where there is nothing."""
+        """Fetch from an offset on; waits about a second if there is no data."""
         request = FetchByIdRequest(topic.id, position, wait_ms=_WAIT_MS, most=_FETCH_BYTES)
-        # On a connection of its own: a broker answers what comes over one in turn.
+        # On a separate connection: a broker answers the requests of one connection in order.
         found = fetched_in(await self._send(topic.leader, request, group=ConnectionGroup.DEFAULT))
         if found.error != OFFSET_OUT_OF_RANGE:
             self._check(found.error, "Read")
         return found
 
     def lacks(self, right: str) -> ConfigurationError:
-        """Return what to raise where a right on the topic is missing."""
+        """Return the error for a missing right on the topic."""
         return ConfigurationError(
-            f"control topic {self.topic_name!r}: this user lacks the right {right} on it; permit it on the broker"
+            f"control topic {self.topic_name!r}: this user lacks the right {right} on it; grant it on the broker"
             " (docs/control.md)"
         )
 
@@ -203,7 +203,7 @@ class ControlBroker:
     async def _send(
         self, node: int, request: Request[Any], group: ConnectionGroup = ConnectionGroup.COORDINATION
     ) -> Any:
-        if self._is_closed:  # the client would connect anew
+        if self._is_closed:  # the client would reconnect
             raise Unavailable("control", "the connection to the log was closed")
         try:
             return await self._client.send(node, request, group=group)
@@ -212,8 +212,8 @@ class ControlBroker:
 
     def _too_old(self) -> ConfigurationError:
         return ConfigurationError(
-            f"control topic {self.topic_name!r}: these brokers know topics by name only, so nobody could tell one that"
-            " was made anew; a control log needs Kafka 3.1 or later"
+            f"control topic {self.topic_name!r}: these brokers know topics by name only, which would hide that one"
+            " was recreated; a control log needs Kafka 3.1 or later"
         )
 
     def _check(self, error: int, right: str, told: str = "") -> None:
@@ -226,5 +226,5 @@ class ControlBroker:
 
 
 def identity(topic: Topic) -> str:
-    """Return what a topic is known by, as Kafka's own tools write it."""
+    """Return a topic's id as Kafka's own tools write it."""
     return base64url(topic.id)

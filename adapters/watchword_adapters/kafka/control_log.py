@@ -1,4 +1,4 @@
-"""The control log as a topic of Kafka."""
+"""The control log on Kafka: creates, checks, reads and publishes to a topic of one partition."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from watchword_adapters.kafka.options import ClientOptions
 
 _TIMEOUT_MS: Final = 10_000
-"""Longest wait for an answer of a broker's, unless the caller says otherwise."""
+"""Default time limit for a broker's response."""
 
 
 class KafkaControlLog:
-    """A topic of one partition whose broker sets the times, and from which nothing is ever deleted.
+    """A topic of one partition with broker timestamps, from which nothing is ever deleted.
 
-    ``replicas`` is for ``make``; by default there are three, or as many as there are brokers. ``options`` are those of
-    aiokafka's clients, ``bootstrap_servers`` among them. Reading judges nothing; what is published is signed by
-    ``watchword``. Identity of the log is the topic's id. A right that is missing is a ConfigurationError
-    (docs/control.md); otherwise errors are aiokafka's, and Unavailable where the log that was being read is gone.
+    ``replicas`` is for ``make``; the default is three, or one per broker if there are fewer. ``options`` are those of
+    aiokafka's clients, including ``bootstrap_servers``. Reading verifies nothing; publishing signs with ``watchword``.
+    The log's identity is the topic's id. A missing right is a ConfigurationError (docs/control.md); other errors are
+    aiokafka's, and Unavailable if the log that was being read is gone.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class KafkaControlLog:
                 await asking.close()
 
     async def make(self) -> bool:
-        """Make the topic where there is none, and check it; return True if it was made."""
+        """Create the topic if it is missing, and check it; return True if it was created."""
         made = await self._broker.make(self._replicas)
         await self.check()
         return made
@@ -89,15 +89,15 @@ class KafkaControlLog:
         return end
 
     async def read(self, position: int) -> AsyncGenerator[tuple[Sequence[Message], int]]:
-        """See ControlLog; Unavailable where it is not the log whose end was asked, or ends before ``position``."""
+        """See ControlLog; Unavailable if it is not the log that ``end`` returned, or ends before ``position``."""
         follower = TopicFollower(self._broker, self._watchword.realm, position, self._known)
         while True:
             yield await follower.next()
 
     async def publish(self, value: bytes, headers: Mapping[str, str]) -> int:
-        """See ControlLog; SigningError where it cannot be signed, ConfigurationError without a signer."""
+        """See ControlLog; SigningError if it cannot be signed, ConfigurationError without a signer."""
         agent = speaker(self._watchword)
-        await self._broker.topic()  # a producer would have a missing topic made, by the settings of the day
+        await self._broker.topic()  # a producer would auto-create a missing topic with the broker's defaults
         if self._speaking is None:
             self._speaking = await self._started(agent)
         pairs: list[Header] = [(name, text.encode()) for name, text in headers.items()]

@@ -1,9 +1,9 @@
-"""Following a topic of one partition from a position on: every entry once, in order, whoever wrote it.
+"""Follows a topic of one partition from an offset on: every entry once, in order, whoever wrote it.
 
-Batches are fetched as they are stored, so that the reader sees where each ends: markers of transactions, and what
-compaction has taken away, bear no entries and are passed over. What stands in a batch is its publisher's word, and what
-no client could decode has been replaced before it is read (``poison.py``). Entries are made as they are handed over,
-for a small batch may hold millions.
+Batches are fetched as stored, so that the end of each is known: transaction markers and compacted records yield no
+entries and are skipped. The contents of a batch are its publisher's claim, and what the client cannot decode has been
+replaced before it is read (``poison.py``). Entries are decoded as they are returned, since a small batch may hold
+millions.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 
 class TopicFollower:
-    """Reads one topic for one caller, and no other that took its name; ``known`` is its identity, if the caller knows.
+    """Reads one topic for one caller; ``known`` is the topic's identity, if the caller knows it.
 
-    Unavailable where the topic is another one, where it ends before the position, and where a batch is broken.
+    Unavailable if the topic was recreated, if it ends before the position, and if a batch is corrupt.
     """
 
     def __init__(self, broker: ControlBroker, realm: str, position: int, known: str | None) -> None:
@@ -44,7 +44,7 @@ class TopicFollower:
         self._entries: Iterator[tuple[Message | None, int]] = iter(())
 
     async def next(self) -> tuple[Sequence[Message], int]:
-        """Wait for entries; return them, at most TOGETHER, and the position behind them."""
+        """Wait for entries; return at most TOGETHER, and the position after them."""
         before = self._position
         while True:
             entries = self._take()
@@ -55,7 +55,7 @@ class TopicFollower:
                 self._entries = entries_of(await _sound(found), self._channel, self._position)
 
     def _take(self) -> list[Message]:
-        """Take entries out of what was fetched, and move the position behind them."""
+        """Decode fetched entries and move the position past them."""
         taken: list[Message] = []
         for entry, behind in self._entries:
             self._position = max(self._position, behind)
@@ -70,7 +70,7 @@ class TopicFollower:
         found = await self._broker.fetch(topic, self._position)
         if found.error == OFFSET_OUT_OF_RANGE:
             await self._find_position(topic)
-        self._topic = topic  # where anything failed it is looked up again
+        self._topic = topic  # after a failure it is looked up again
         return found
 
     async def _look(self) -> Topic:
@@ -78,21 +78,21 @@ class TopicFollower:
         found = identity(topic)
         self._known = self._known or found
         if found != self._known:
-            raise Unavailable("control", f"topic {self._broker.topic_name!r} was deleted and made again")
+            raise Unavailable("control", f"topic {self._broker.topic_name!r} was deleted and recreated")
         return topic
 
     async def _find_position(self, topic: Topic) -> None:
-        """Go on where the topic begins now, if the position is before that."""
+        """Continue at the first offset of the topic, if the position is below it."""
         end = await self._broker.end()
         if end.identity != identity(topic) or end.first <= self._position <= end.next:
-            raise LookAgainError(f"position {self._position} is in the topic, and could not be read")
+            raise LookAgainError(f"position {self._position} is in the topic, but could not be read")
         if self._position > end.next:
             raise Unavailable("control", f"the log ends before position {self._position}, at {end.next}")
         self._position = end.first
 
 
 async def _sound(found: Fetched) -> bytes:
-    """Return batches that the client can decode; Unavailable where memory does not suffice for one."""
+    """Return batches that the client can decode; Unavailable if memory runs out."""
     steps = without_poison(found.records, found.end)
     while True:
         try:
@@ -101,14 +101,14 @@ async def _sound(found: Fetched) -> bytes:
             sound: bytes = done.value
             return sound
         except MemoryError as shortage:
-            raise Unavailable("control", "not enough memory to unpack a batch") from shortage
+            raise Unavailable("control", "not enough memory to decompress a batch") from shortage
         await asyncio.sleep(0)
 
 
 def entries_of(batches: bytes, channel: Channel, position: int) -> Iterator[tuple[Message | None, int]]:
-    """Give the entries from a position on, each with the position behind it, and None with what is behind each batch.
+    """Yield the entries from a position on with the position after each, and None with the end of each batch.
 
-    Unavailable for a batch whose checksum fails, and where nothing leads beyond the position.
+    Unavailable if a batch's checksum fails, and if the batches end at or before the position.
     """
     records: Any = MemoryRecords(batches)
     log, reached = f"{channel.name}/0", position
@@ -121,7 +121,7 @@ def entries_of(batches: bytes, channel: Channel, position: int) -> Iterator[tupl
         reached = max(reached, batch.next_offset)
         yield None, reached
     if reached == position:
-        raise Unavailable("control", f"what the broker sends does not lead beyond position {position}")
+        raise Unavailable("control", f"the broker returned nothing beyond position {position}")
 
 
 def _message(record: Any, channel: Channel, log: str) -> Message:

@@ -1,8 +1,8 @@
-"""Stands where aiokafka's fetcher stands, and gives verified records only: the driver of ``watchword.partition``.
+"""Replaces aiokafka's fetcher and returns verified records only: it drives ``watchword.partition`` with aiokafka.
 
-Everything that reads from a consumer reads from its fetcher: ``getone``, ``getmany`` and iteration, tools that wrap
-these, and frameworks that reach below them. So this is the one place to stand in. Each partition has a machine that
-says what to do next; what takes time is done in a task of the partition's own, which outlives a caller who gives up.
+Every read from a consumer goes through its fetcher: ``getone``, ``getmany``, iteration, wrappers around these, and
+frameworks that call the fetcher directly. That makes it the one place to intercept reads. Each partition has a state
+machine that decides the next action; slow actions run in a task per partition, which outlives a cancelled call.
 """
 
 from __future__ import annotations
@@ -76,33 +76,33 @@ if TYPE_CHECKING:
 Reader: TypeAlias = "PartitionReader[ConsumerRecord[Any, Any]]"
 
 _NONE: Final = (None, None)
-"""The deserializers of a caller who takes bytes."""
+"""No deserializers: the caller takes bytes."""
 
 _ROUND: Final = 1.0
-"""Longest wait in seconds before looking again at what is assigned, paused and held."""
+"""Longest wait, in seconds, before assignment, pauses and held records are checked again."""
 
 _PATIENCE: Final = 0.1
-"""Seconds for which a caller whose time is over waits for verdicts that are under way."""
+"""Seconds past its deadline for which a call waits for verdicts that are already being computed."""
 
 _COPIES: Final = 1.0
-"""Seconds for which a transaction waits for the copies that are to go with it."""
+"""Seconds for which a transaction waits for the quarantine copies that belong to it."""
 
 LEASE: Final = 60.0
-"""Seconds after a commit that reached the broker for which records are handed over, where we commit by ourselves.
+"""Seconds after a successful commit during which records may be handed over, if this module commits automatically.
 
-So a commit tells a successor until when something may have been handed over that it knows nothing of.
+A commit therefore tells the next reader until when records unknown to it may have been handed over.
 """
 
 _RENEWED: Final = 20.0
-"""Seconds between two automatic commits, at most."""
+"""Longest time between two automatic commits, in seconds."""
 
 
 class VerifiedFetcher:
-    """The records of one consumer on their way to its caller.
+    """Verifies the records of one consumer and hands them to its caller.
 
-    ``key_deserializer`` and ``value_deserializer`` are the caller's. ``auto_commit`` says that we commit by ourselves,
-    every ``interval`` seconds, and ``timeout`` bounds one attempt. With ``waits`` nobody is told of an outage: callers
-    wait until it is over. ``on_deserialization_error`` gets errors that would be raised otherwise.
+    ``key_deserializer`` and ``value_deserializer`` are the caller's. With ``auto_commit``, offsets are committed every
+    ``interval`` seconds; ``timeout`` (seconds) bounds each attempt. With ``waits``, calls wait for an outage to end
+    instead of raising Unavailable. ``on_deserialization_error`` receives errors that would otherwise be raised.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class VerifiedFetcher:
         on_deserialization_error: Callable[[DeserializationError], None] | None = None,
         clock: Callable[[], float] = boot_time,
     ) -> None:
-        # A group that shares a store reads together; any other reader of a partition reads it alone.
+        # Members of a group with a shared store read together; any other reader remembers what it alone has read.
         self._exclusive: Final = inside.group is None or not watchword.verifier.shared_replay
         self._inside: Final = inside
         self._watchword: Final = watchword
@@ -132,7 +132,7 @@ class VerifiedFetcher:
         self._timeout: Final = timeout
         self._waits: Final = waits
         self._now: Final = clock
-        # One consumer's memory is no other's, though the group be the same.
+        # Consumers do not share memory, not even within one group.
         group = inside.group or ""
         self._name: Final = f"{group}@{secrets.token_hex(8)}" if self._exclusive else reader_of(group)
         self._outage: Final = Outage(watchword.verifier.policy.max_hold)
@@ -166,9 +166,9 @@ class VerifiedFetcher:
         self._sought: set[TopicPartition] = set()
         self._warned: set[str] = set()
         self._latest: TopicPartition | None = None
-        self._unhandled: set[Reader] = set()  # of which the caller has records
+        self._unhandled: set[Reader] = set()  # whose records the caller is handling
         self._skipped = 0
-        self._begun = 0  # judgements
+        self._begun = 0  # verification tasks so far
         self._turn = 0
         self._wake_at = self._now()
         self._waiters: set[asyncio.Future[None]] = set()
@@ -178,10 +178,10 @@ class VerifiedFetcher:
         self._is_leaving = self._stopped = False
         inside.tap(self._fetched, watchword.clock)
 
-    # What the client asks of its fetcher
+    # Called by aiokafka
 
     async def next_record(self, partitions: tuple[TopicPartition, ...]) -> Record:
-        """Return the next verified record of these partitions (none named: of all)."""
+        """Return the next verified record of these partitions (of all partitions if empty)."""
         record = self._at_hand(partitions)
         if record is None:
             ((record,),) = (await self._next(partitions, None, 1, one=True)).values()
@@ -193,20 +193,20 @@ class VerifiedFetcher:
         timeout: float = 0,  # noqa: ASYNC109 - aiokafka's signature
         max_records: int | None = None,
     ) -> dict[TopicPartition, list[Record]]:
-        """Return verified records of these partitions, at most ``max_records``; {} after ``timeout`` seconds."""
+        """Return at most ``max_records`` verified records of these partitions; {} after ``timeout`` seconds."""
         deadline = asyncio.get_running_loop().time() + timeout
         return await self._next(tuple(partitions), deadline, max_records, one=False)
 
     def seek_to(self, tp: TopicPartition, offset: int) -> None:
-        """Go on at ``offset``; what was taken from there on and not handed over comes again."""
+        """Continue at ``offset``; records from there on that were fetched but not handed over are fetched again."""
         self._sync()
         if tp not in self._mine:
-            self._inside.seek(tp, offset)  # the client says what is wrong
+            self._inside.seek(tp, offset)  # raises the client's error
         self._clients[tp].seek(offset)
         self._follow(tp, offset)
 
     def request_offset_reset(self, tps: Iterable[TopicPartition], strategy: int) -> asyncio.Future[Any]:
-        """Go to one of the ends of each log."""
+        """Move to the start or the end of each log."""
         self._sync()
         tps = list(tps)
         found: asyncio.Future[Any] = self._inside.fetcher.request_offset_reset(tps, strategy)
@@ -235,29 +235,29 @@ class VerifiedFetcher:
         return await self._inside.fetcher.end_offsets(partitions, timeout_ms)
 
     async def close(self) -> None:
-        """End: who waits is told so, and the logs are forgotten; their next reader rebuilds what must be known."""
+        """Close: waiting calls raise, and the memory of the logs is dropped; their next reader rebuilds it."""
         await self.finish()
         await self._inside.fetcher.close()
 
     @property
     def _closed(self) -> bool:
-        """Whether it ended; faust-streaming asks, which reads from here."""
+        """True once closed; read by faust-streaming, which fetches through this object."""
         return self._stopped
 
     @property
     def _subscriptions(self) -> Any:
-        """What is assigned; faust-streaming asks, which counts its reads there."""
+        """The client's subscription state; read by faust-streaming, which counts its reads there."""
         return self._inside.subscriptions
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         raise ConfigurationError(
-            f"the fetcher of a VerifyingConsumer has no {name}: what lies below is not verified;"
-            " read by getone(), getmany() or 'async for'"
+            f"the fetcher of a VerifyingConsumer has no {name}: anything below it returns unverified records;"
+            " read with getone(), getmany() or 'async for'"
         )
 
-    # What the consumer asks
+    # Called by the consumer
 
     def use(self, fetcher: Any) -> None:
         """Read from the client's own fetcher."""
@@ -265,14 +265,14 @@ class VerifiedFetcher:
         self._pace.hurry()
 
     def started(self) -> None:
-        """Begin: commit by ourselves if we are to."""
+        """Start committing, if automatic commits are on."""
         self._inside.started()
         join(self)
         if self._auto_commit and self._committer is None:
             self._committer = asyncio.get_running_loop().create_task(self._commit_regularly())
 
     def judged(self) -> dict[TopicPartition, int]:
-        """Return for each partition the offset before which everything was handed over or rejected."""
+        """Return, for each partition, the offset below which every record was handed over or rejected."""
         self._sync()
         for tp in self._mine:
             self._readers[tp].follow(self._clients[tp].position)
@@ -281,39 +281,39 @@ class VerifiedFetcher:
 
     @property
     def group(self) -> str | None:
-        """The group that it reads for."""
+        """The consumer group; None without one."""
         return self._inside.group
 
     @property
     def client(self) -> Any:
-        """Its client's connections."""
+        """The aiokafka client that holds the connections."""
         return self._inside.client
 
     def require_judged(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Raise ConfigurationError where a commit would pass what was handed over or rejected."""
+        """Raise ConfigurationError if a commit would skip records that were neither handed over nor rejected."""
         judged = self.judged()
         for tp, offset in offsets.items():
             if offset > judged.get(tp, offset):
                 raise ConfigurationError(
-                    f"commit of {tp.topic}/{tp.partition} at {offset}: only {judged[tp]} is reached, and what lies"
-                    " between nobody has judged; commit at most the offset of the last record you got, plus one"
+                    f"commit of {tp.topic}/{tp.partition} at {offset}: records are verified only up to {judged[tp]};"
+                    " those after it would be skipped. Commit at most the offset of the last record received, plus one"
                 )
 
     def committable(self) -> dict[TopicPartition, int]:
-        """Return what is ``judged``, where that says more than the group's commit, which has its own metadata."""
+        """Return the ``judged`` offsets of partitions that are read or were sought: others would change nothing."""
         return {tp: offset for tp, offset in self.judged().items() if self._may_commit(tp)}
 
     def _may_commit(self, tp: TopicPartition) -> bool:
         return self._readers[tp].is_reading or tp in self._sought
 
     def metadata(self, tp: TopicPartition, offset: int) -> str:
-        """Return what a commit at ``offset`` tells a successor."""
+        """Return the metadata with which a commit at ``offset`` informs the next reader."""
         lease = 0.0 if self._is_leaving else LEASE
         until = self._watchword.clock() + lease if self._auto_commit else 0
         return self._readers[tp].metadata(offset, until=until) if tp in self._mine and self._exclusive else ""
 
     async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
-        """Commit offsets with the caller's metadata, or with ours; without ours where the broker takes less of it."""
+        """Commit offsets with the caller's metadata, else with ours; without ours if it is too large for the broker."""
         sent = self._now()
         told = {tp: (offset, metadata or self.metadata(tp, offset)) for tp, (offset, metadata) in offsets.items()}
         try:
@@ -322,8 +322,8 @@ class VerifiedFetcher:
             await self._inside.commit(offsets)
             self._warn_once(
                 "kafka.commit_without_metadata",
-                cost="after a restart behind a log that was cut, honest messages may be dropped as stale",
-                remedy="let offset.metadata.max.bytes of the brokers be 4096, its default",
+                cost="after a restart, honest messages may be dropped as stale if retention has cut the log",
+                remedy="set offset.metadata.max.bytes of the brokers to 4096, its default",
             )
             sent = self._now()
         for tp, (offset, _) in offsets.items():
@@ -338,10 +338,10 @@ class VerifiedFetcher:
             self._watchword.audit.warn(event, **fields)
 
     async def commit_handled(self) -> None:
-        """Commit what the caller is done with, and say again where nothing changed, so that a successor knows."""
+        """Commit the offsets that the caller has handled; repeat unchanged ones before their lease ends."""
         try:
             self._sync()
-        except ConfigurationError:  # nothing is read, and callers are told why
+        except ConfigurationError:  # nothing is read then, and calls raise it
             return
         offsets: dict[TopicPartition, tuple[int, str]] = {}
         for tp in filter(self._may_commit, self._mine):
@@ -354,37 +354,37 @@ class VerifiedFetcher:
         if not offsets:
             return
         try:
-            async with asyncio.timeout(self._timeout):  # aiokafka tries for ever
+            async with asyncio.timeout(self._timeout):  # aiokafka retries without limit
                 await self.commit(offsets)
-        except Exception as error:  # noqa: BLE001 - whatever it is, they come again, or the next round commits them
+        except Exception as error:  # noqa: BLE001 - the next round commits them, or they are delivered again
             self._watchword.audit.warn("kafka.commit_failed", error=type(error).__name__)
 
     async def revoked(self) -> None:
-        """Commit before partitions go to other members, if we commit by ourselves."""
+        """Commit before partitions go to other members, if automatic commits are on."""
         self._pace.hurry()
         if self._auto_commit:
             await self.commit_handled()
 
     def require_open(self) -> None:
-        """Raise the client's error once it has ended; ConfigurationError before it began."""
+        """Raise the client's error once closed; ConfigurationError before the start."""
         if self._stopped:
             raise ConsumerStoppedError
         self._inside.require_start()
 
     def all_handled(self) -> None:
-        """Note that the caller is done with all that it was given."""
+        """Record that the caller has handled every record it was given."""
         for reader in self._unhandled:
             reader.all_handled()
         self._unhandled.clear()
 
     async def finish(self) -> None:
-        """Commit for the last time if we are to, and end."""
+        """Make the last automatic commit, if these are on, and stop."""
         if self._stopped:
             return
         if self._committer is not None:
             self._committer.cancel()
             await asyncio.gather(self._committer, return_exceptions=True)
-            self._is_leaving = True  # the last commit says that nothing is handed over any more
+            self._is_leaving = True  # the last commit carries no lease: no more records are handed over
             await self.commit_handled()
         self._stopped = True
         leave(self)
@@ -407,12 +407,12 @@ class VerifiedFetcher:
             await asyncio.sleep(self._interval)
             await self.commit_handled()
 
-    # What the client hears
+    # Fetch responses
 
     async def _fetched(self, response: Any, before: float) -> float:
-        """Look at a broker's answer to a fetch before the client does; return the seconds for which that waits.
+        """Inspect a fetch response before the client does; return how many seconds to withhold it from the client.
 
-        KafkaError where memory does not suffice.
+        Raises KafkaError if memory runs out.
         """
         after = self._watchword.clock()
         try:
@@ -421,29 +421,29 @@ class VerifiedFetcher:
         except MemoryError as shortage:
             self._warn_once(
                 "kafka.out_of_memory",
-                cost="a batch could not be unpacked; its partition waits at it",
-                remedy="give the process more memory, or set max_partition_fetch_bytes lower",
+                cost="a batch could not be decompressed; its partition is stuck there",
+                remedy="give the process more memory, or lower max_partition_fetch_bytes",
             )
-            raise KafkaError("not enough memory to unpack a batch") from shortage
+            raise KafkaError("not enough memory to decompress a batch") from shortage
         for topic, answers in response.topics:
             for number, error, end, stable, *_ in answers:
                 reader = self._readers.get(TopicPartition(topic, number))
                 if reader is not None and not error and end >= 0:
-                    # Told to those that read committed records only, from version 4 on; else -1, or the records.
+                    # The last stable offset, for read_committed from version 4 on; otherwise -1 or the records.
                     is_told = isinstance(stable, int) and stable >= 0
                     reader.looked(before, end, after, stable=stable if is_told else None)
-                    if not reader.is_reading:  # it may wait for just this
+                    if not reader.is_reading:  # it may be waiting for this log end
                         self._nudge()
         known = self._inside.assignment() is self._assignment and not self._inside.rebalancing
         self._pace.fetched(settled=known and all(self._readers[tp].is_reading for tp in self._mine))
         return self._pace.rest(response)
 
-    # Take, judge, hand over
+    # Fetch, verify, hand over
 
     async def _next(
         self, wanted: tuple[TopicPartition, ...], deadline: float | None, most: int | None, *, one: bool
     ) -> dict[TopicPartition, list[Record]]:
-        """Return records; what was handed over before counts as handled. Errors come when nothing else can."""
+        """Return records, and mark those returned before as handled. An error is raised only if there is no record."""
         now = asyncio.get_running_loop().time
         self.all_handled()
         while True:
@@ -466,11 +466,11 @@ class VerifiedFetcher:
                 return {}
             if self._begun == begun:
                 await self._wait(deadline)
-            else:  # what waits for nothing is judged when the loop comes round, before the client asks brokers for more
+            else:  # let verdicts that need no I/O finish before the client fetches more
                 await asyncio.sleep(0)
 
     def _at_hand(self, wanted: tuple[TopicPartition, ...]) -> Record | None:
-        """Return a record that was judged with the one handed over last, as ``_next`` would; None to ask that."""
+        """Return a record verified together with the last one, as ``_next`` would; None if only ``_next`` can tell."""
         tp, inside = self._latest, self._inside
         if tp is None or (wanted and tp not in wanted) or self._stopped or inside.rebalancing:
             return None
@@ -483,7 +483,7 @@ class VerifiedFetcher:
         return found[0] if found else None
 
     async def _pump(self, wanted: tuple[TopicPartition, ...], most: int | None, *, one: bool) -> Exception | None:
-        """Let each partition do what it can do at once, and begin what takes time; return an error that came of it."""
+        """Advance each partition as far as it gets without waiting, and start slow actions; return the first error."""
         await self._watchword.keep_up()
         self._sync()
         self._follow_modes()
@@ -507,9 +507,9 @@ class VerifiedFetcher:
         return failure
 
     def _coming(self, tp: TopicPartition, now: float) -> int:
-        """Return how many records of a partition are ready, or are about to be.
+        """Return how many records of a partition are ready or will be shortly.
 
-        Others are judged side by side with these only if they take long, or if it does no harm to judge too many.
+        Other partitions' records are verified at the same time only if these take long, or if a surplus is harmless.
         """
         count, begun = self._judging.get(tp, (0, now))
         is_counted = not self._may_look_ahead(tp) and now - begun < _PATIENCE
@@ -520,19 +520,19 @@ class VerifiedFetcher:
         return (len(reader.ready) if may_give else 0) + (count if is_counted else 0)
 
     def _open(self, wanted: tuple[TopicPartition, ...]) -> list[TopicPartition]:
-        """Return the partitions to look at, beginning with another one after each that gave records."""
+        """Return the partitions to read, rotated by one each time a partition has handed over records."""
         tps = [tp for tp in self._readers if tp in self._mine and (not wanted or tp in wanted)]
         tps = [tp for tp in tps if not self._inside.is_paused(tp)]
         turn = self._turn % len(tps) if tps else 0
         return tps[turn:] + tps[:turn]
 
     async def _advance(self, tp: TopicPartition, reader: Reader, most: int | None, *, one: bool) -> None:
-        """Do what the machine says, up to something that takes time."""
+        """Carry out the machine's actions, up to and including the start of a slow one."""
         want, client = self._wanted(tp, reader, most, one=one), self._clients[tp]
         while True:
             position = client.position
             if position is None:
-                await client.take(1)  # the client tells why, if it cannot find one
+                await client.take(1)  # raises the client's error if it cannot determine one
             action = reader.next(self._now(), position, want)
             if not (reader.is_reading or isinstance(action, Take | Wait)):
                 self._pace.hurry()
@@ -562,25 +562,25 @@ class VerifiedFetcher:
                     return
 
     def _wanted(self, tp: TopicPartition, reader: Reader, most: int | None, *, one: bool) -> int | None:
-        """Return how many records are to be ready."""
+        """Return how many records to verify ahead of handing them over."""
         if one:
             looks_ahead = self._may_look_ahead(tp) and not reader.ready and tp not in self._tasks
             return reader.look_ahead(self._now()) if looks_ahead else 1
         return most
 
     def _may_look_ahead(self, tp: TopicPartition) -> bool:
-        """Return True if records may be judged before their turn.
+        """Return True if records may be verified before they are requested.
 
-        What a shared store has seen and another member is given would pass for delivered before; and where nothing is
-        enforced everything is handed on, with the verdict of that moment.
+        With a shared store, a record claimed by this member but delivered to another one would be rejected there as
+        a replay; and in observe mode each record is handed over with the verdict of that moment.
         """
         return self._exclusive and not self._readers[tp].observing
 
     async def _perform(self, tp: TopicPartition, reader: Reader, action: Action[ConsumerRecord[Any, Any]]) -> None:
-        """Carry out an action that takes time, and tell the machine what came of it."""
+        """Carry out a slow action and report its result to the machine."""
         try:
             answer = await self._answer(tp, action)
-        except Exception as error:  # noqa: BLE001 - told to the caller
+        except Exception as error:  # noqa: BLE001 - raised in the caller's next call
             if reader.failed(action, self._now()):
                 self._errors[tp] = self._told(tp, action, error)
         else:
@@ -599,13 +599,13 @@ class VerifiedFetcher:
         reader.notes.clear()
         reader.dropped.clear()
         failure, reader.failure = reader.failure, None
-        if failure is not None and not (isinstance(action, Judge) and reader.ready):  # these come first
+        if failure is not None and not (isinstance(action, Judge) and reader.ready):  # the ready records come first
             self._errors[tp] = as_kafka_error(failure)
         if tp not in self._mine:
             self._watchword.verifier.forget(self._log_name(tp))
 
     async def _answer(self, tp: TopicPartition, action: Action[ConsumerRecord[Any, Any]]) -> object:
-        """Ask the broker, or the verifier."""
+        """Ask the broker or the verifier for the result of an action."""
         match action:
             case Locate():
                 return Located(await self._inside.committed(tp), await self._inside.first_offset(tp))
@@ -647,10 +647,10 @@ class VerifiedFetcher:
                 raise TypeError(f"{type(action).__name__} takes no time")
 
     def _told(self, tp: TopicPartition, action: Action[ConsumerRecord[Any, Any]], error: Exception) -> Exception:
-        """Return what the caller is told of an action that failed."""
-        event, failure = "replay.rebuild_failed", "the log cannot be read again"
+        """Return the error to raise for a failed action."""
+        event, failure = "replay.rebuild_failed", "the log cannot be reread"
         if isinstance(action, Commit):
-            event, failure = "kafka.commit_failed", "the place where reading begins cannot be committed"
+            event, failure = "kafka.commit_failed", "the start offset cannot be committed"
         self._watchword.audit.warn(event, log=log_of(tp), error=type(error).__name__)
         passing = isinstance(error, TimeoutError | KafkaTimeoutError | CommitFailedError)
         if passing or (isinstance(error, KafkaError) and error.retriable):
@@ -666,7 +666,7 @@ class VerifiedFetcher:
     # Handing over
 
     def _handed_over(self, wanted: tuple[TopicPartition, ...], most: int | None) -> dict[TopicPartition, list[Record]]:
-        """Give out what is ready, at most so many; a deserializer's error where nothing comes before it."""
+        """Return at most ``most`` ready records; raise a deserializer's error if no record precedes it."""
         changes = self._watchword.verifier.changes
         if changes != self._changes:
             self._changes = changes
@@ -686,7 +686,7 @@ class VerifiedFetcher:
 
     def _may_give(self, tp: TopicPartition, now: float) -> bool:
         reader = self._readers.get(tp)
-        # A partition that came back is not read before it is known whether another member has gone on meanwhile.
+        # A partition that was reassigned to us is not read until we know how far another member has read meanwhile.
         if reader is None or not reader.ready or not reader.is_fresh(now) or not self._has_lease(tp, now):
             return False
         return not self._is_leaving and not self._inside.is_paused(tp)
@@ -697,9 +697,9 @@ class VerifiedFetcher:
         return now - self._leases.get(tp, -LEASE) < LEASE or self._readers[tp].observing
 
     def _given(self, tp: TopicPartition, most: int | None, *, first: bool = True) -> list[Record]:
-        """Hand over at most so many records, up to one on which a deserializer fails; raise if that is the ``first``.
+        """Hand over at most ``most`` records, up to one whose deserializer fails; raise if that is the ``first``.
 
-        The error of a later one comes with the next call.
+        The error of a later one is raised by the next call.
         """
         reader = self._readers[tp]
         records: list[Record] = []
@@ -722,7 +722,7 @@ class VerifiedFetcher:
         return records
 
     def _deserialized(self, entry: Ready[ConsumerRecord[Any, Any]]) -> Iterable[Record]:
-        """Return the record for the caller, or none where somebody else is told why."""
+        """Return the record for the caller, or nothing if the error went to ``on_deserialization_error``."""
         try:
             return (deserialized(record_of(entry.record, entry.verdict), *self._deserializers),)
         except DeserializationError as error:
@@ -733,14 +733,14 @@ class VerifiedFetcher:
             return ()
 
     async def copied(self) -> None:
-        """Wait for the copies that are on their way into quarantine, though not for a quarantine that hangs."""
+        """Wait until pending quarantine copies are written, but only briefly, in case the quarantine hangs."""
         if self._copies is not None:
             await self._copies.written(_COPIES)
 
-    # Waiting, and what is assigned
+    # Waiting, and assignments
 
     def _is_judging(self, wanted: tuple[TopicPartition, ...]) -> bool:
-        """Return True if verdicts on records of these partitions are under way."""
+        """Return True if records of these partitions are being verified."""
         return any(
             self._readers[tp].is_reading and not self._readers[tp].ready
             for tp in self._tasks
@@ -748,7 +748,7 @@ class VerifiedFetcher:
         )
 
     async def _wait(self, deadline: float | None) -> None:
-        """Wait until something has happened, or it is time to look again."""
+        """Wait for an event or until the next check is due."""
         loop = asyncio.get_running_loop()
         news = self._news
         if news is None or news.done():
@@ -762,7 +762,7 @@ class VerifiedFetcher:
         if deadline is not None:
             left = deadline - loop.time()
             seconds = min(seconds, left if left > 0 else _PATIENCE)
-        waiter = loop.create_future()  # asyncio.wait() takes many steps more
+        waiter = loop.create_future()  # asyncio.wait() is much slower
         self._waiters.add(waiter)
         timer = loop.call_later(seconds, self._nudge)
         try:
@@ -772,16 +772,16 @@ class VerifiedFetcher:
             self._waiters.discard(waiter)
         for future in (news, assigned):
             if future.done() and not future.cancelled():
-                future.result()  # the client's own errors, of the group say
+                future.result()  # raises the client's own errors, such as the group's
 
     def _nudge(self, _: object = None) -> None:
-        """Wake up who waits."""
+        """Wake up waiting calls."""
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
     def _sync(self) -> None:
-        """Follow the client's assignment: a new one begins where its offsets say."""
+        """Follow the client's assignment: a new one starts at its committed offsets."""
         assignment = self._inside.assignment()
         if assignment is self._assignment:
             return
@@ -821,7 +821,7 @@ class VerifiedFetcher:
         return self._watchword.observes(channel_of("kafka", self._watchword.realm, tp.topic))
 
     def _follow_modes(self) -> None:
-        """Let partitions whose mode has changed begin again where they are: the memory must know all that it must."""
+        """Restart partitions whose mode has changed from their current offset, so that their memory is rebuilt."""
         if self._policy is self._watchword.verifier.policy:
             return
         self._policy = self._watchword.verifier.policy
@@ -834,7 +834,7 @@ class VerifiedFetcher:
                     self.seek_to(tp, offset)
 
     def _refuse_aliases(self, topics: set[str]) -> None:
-        """Refuse to read both ends of an alias without a shared store: one message would be handed over from each."""
+        """Refuse to read both channels of an alias without a shared store: each would deliver the same message."""
         if not self._exclusive:
             return
         ends = {channel_of("kafka", self._watchword.realm, topic).uri for topic in topics}
@@ -842,7 +842,7 @@ class VerifiedFetcher:
             if {alias.channel, alias.signed_for} <= ends:
                 raise ConfigurationError(
                     f"this consumer reads {alias.channel} and {alias.signed_for}, which an alias pairs: a message on"
-                    " both would be delivered twice; read them in groups of their own, or configure a [replay] store"
+                    " both would be delivered twice; read them in separate groups, or configure a [replay] store"
                 )
 
     def _log_name(self, tp: TopicPartition) -> str:

@@ -1,4 +1,4 @@
-"""The readers of this event loop, by their groups: a producer beside them commits what they have judged, no more."""
+"""The readers of each event loop by group, so that a producer's transaction commits only what they have judged."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _READING: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, WeakSet[VerifiedFet
 
 
 def join(reader: VerifiedFetcher) -> None:
-    """Let producers of this event loop know a reader, until it leaves or nobody holds it any more."""
+    """Register a reader for the producers of this event loop, until it leaves or is garbage-collected."""
     _READING.setdefault(asyncio.get_running_loop(), WeakSet()).add(reader)
 
 
 def leave(reader: VerifiedFetcher) -> None:
-    """Let a reader go that has ended; whoever reads next begins where the group's commit says."""
+    """Remove a closed reader; the group's next reader starts at its commit."""
     for readers in _READING.values():
         readers.discard(reader)
 
@@ -30,7 +30,7 @@ def leave(reader: VerifiedFetcher) -> None:
 def for_transaction(
     offsets: dict[TopicPartition, OffsetAndMetadata], group: str, client: Any
 ) -> dict[TopicPartition, OffsetAndMetadata]:
-    """Return what a producer may commit for a group: with the metadata of the readers that this event loop has of it.
+    """Return the offsets with the metadata of the group's readers in this event loop.
 
     ``client`` is the producer's; only readers of the same brokers count. ConfigurationError for offsets beyond what
     they have judged.

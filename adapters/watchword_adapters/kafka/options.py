@@ -1,6 +1,6 @@
-"""What aiokafka's constructors take, for type checkers: aiokafka itself says nothing of types to them.
+"""The options of aiokafka's constructors as types, since aiokafka has no type hints for them.
 
-A test holds these against the constructors of the aiokafka that is installed.
+A test compares these with the constructors of the installed aiokafka.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Deserializer: TypeAlias = "Callable[[bytes | None], Any]"
 
 
 class ClientOptions(TypedDict, total=False):
-    """What producers and consumers take alike; times in milliseconds."""
+    """Options of producers and consumers; times in milliseconds."""
 
     loop: AbstractEventLoop | None
     bootstrap_servers: str | list[str]
@@ -41,7 +41,7 @@ class ClientOptions(TypedDict, total=False):
 
 
 class ProducerOptions(ClientOptions, total=False):
-    """What a producer takes; sizes in bytes."""
+    """Options of a producer; sizes in bytes."""
 
     acks: Literal[0, 1, -1, "all"]
     key_serializer: Serializer | None
@@ -57,7 +57,7 @@ class ProducerOptions(ClientOptions, total=False):
 
 
 class ConsumerOptions(ClientOptions, total=False):
-    """What a consumer takes; sizes in bytes."""
+    """Options of a consumer; sizes in bytes."""
 
     group_id: str | None
     group_instance_id: str | None

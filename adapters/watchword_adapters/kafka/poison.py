@@ -1,17 +1,17 @@
-"""Puts right what the client must not see in fetched batches: records it cannot decode, and offsets that are made up.
+"""Replaces, in fetched batches, records that the client cannot decode and offsets that are false.
 
-The broker checks the range of offsets that a batch takes, and no more: what stands in a record is its publisher's word.
-A record with an offset delta outside its batch would move the client's position, and with it every commit, to a place
-of the publisher's choice; one with a header name that is no UTF-8 would stop its partition; a length that is made up
-may have a decoder read far beyond the batch, or ask for more memory than there is; and a batch of a few kilobytes may
-unpack to gigabytes, or to millions of small things.
+The broker checks the offset range of a batch and nothing else: the contents of a record are its publisher's claim. A
+record with an offset delta outside its batch would move the client's position, and every commit, to an offset that the
+publisher chose. A header name that is not UTF-8 would stop its partition. A false length may make a decoder read far
+beyond the batch, or allocate more memory than there is. And a batch of a few kilobytes may decompress to gigabytes, or
+to millions of tiny records.
 
-Such a record is replaced by one that bears an empty envelope, at an offset of its batch that no other record takes. So
-it comes in its turn like any other, and ends as ``malformed``: in counts, quarantine and positions, and in what is read
-again too.
+Such a record is replaced by one with an empty envelope, at an offset of its batch that no other record has. It is then
+read in order like any other and rejected as ``malformed``, with the usual counts, quarantine and positions, and again
+when the log is reread.
 
-All of this is done in steps, of which none takes long: the functions that work on records are generators, and whoever
-drives one can do something else wherever it yields.
+The work is done in short steps: the functions that handle records are generators, and their driver can do other work
+at each yield.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
 MOST_UNPACKED: Final = 1 << 26
-"""Bytes that one batch may unpack to; beyond that it is one poison record. A partition's part of an answer ends behind
-the batch with which all that was unpacked reaches as much: the client fetches the rest again."""
+"""Most bytes that a batch may decompress to; a larger one is one poison record. Once a partition's part of a response
+has decompressed to that much, the rest of that part is cut off, and the client fetches it again."""
 
 PIECE: Final = 1 << 16
-"""Bytes of records that are decoded in one step, unless a single record is larger."""
+"""Bytes of records decoded in one step, unless a single record is larger."""
 
 _LOOKED_AT: Final = 1 << 21
-"""Bytes of records that the native engine looks at in one step."""
+"""Bytes of records that the native engine checks in one step."""
 
 _BATCH_COST: Final = 512
-"""Bytes of records whose decoding takes about as long as what is done for a batch without any."""
+"""Fixed cost of a batch, as the bytes of records that take about as long to decode."""
 
 _MOST_ASTRAY: Final = 1_000
-"""Records at offsets out of their turn that are replaced one by one: a batch with more of them is one poison record."""
+"""Records out of offset order that are replaced one by one: a batch with more of them becomes one poison record."""
 
 # Base offset, length, leader epoch, magic, CRC, attributes, last offset delta, first and last timestamp, producer id
 # and epoch, base sequence, number of records (Kafka protocol guide, "Record Batch").
@@ -62,22 +62,22 @@ _LAST_DELTA: Final = slice(23, 27)
 _GZIP, _SNAPPY, _LZ4, _ZSTD = 1, 2, 3, 4
 _CODEC_MASK: Final = 0x07
 _LEAST_RECORD: Final = 6
-"""Bytes of the shortest record: attributes, and five numbers."""
+"""Bytes of the shortest record: attributes and five numbers."""
 
 _BEHIND: Final = bytes(32)
-"""What stands behind records that are decoded: some decoders look for a number beyond their last byte."""
+"""Padding after records to be decoded: some decoders read a number beyond the last byte."""
 
 _GROWTH: Final = 8
-"""How many times as large a buffer is tried next, where nothing says how much there is to unpack."""
+"""Growth factor of the output buffer, if the decompressed size is unknown."""
 
 _READ: Final = 1 << 20
-"""Bytes of gzip that are unpacked in one step."""
+"""Bytes of gzip output decompressed in one step."""
 
 _XERIAL: Final = b"\x82SNAPPY\x00"
 _XERIAL_HEADER: Final = 16
 
-# These take whatever holds bytes, whatever their annotations say. The client's faster reader of numbers looks wherever
-# it is told to, beyond what it was given too.
+# Both accept any bytes-like object, whatever their annotations say. The client's faster varint decoder is not used: it
+# reads past the end of its buffer.
 decode_varint: Final[Any] = util.decode_varint_py
 calc_crc32c: Final[Any] = util.calc_crc32c
 
@@ -85,21 +85,21 @@ T = TypeVar("T")
 Steps: TypeAlias = "Generator[None, None, T]"
 
 
-class _Poison(Exception):  # noqa: N818 - nothing that went wrong here
-    """What a batch holds cannot be told apart, or is too much: it becomes one record."""
+class _Poison(Exception):  # noqa: N818 - not an error of ours
+    """The records of a batch cannot be separated, or are too many: the batch becomes one record."""
 
 
 class _NoCodec(Exception):  # noqa: N818 - as above
-    """A library is missing here; the records may be good."""
+    """The codec's library is not installed; the records may be good."""
 
 
 def without_poison_in_answer(response: Any) -> Steps[None]:
-    """Replace what is poison in a broker's answer to a fetch, in place."""
+    """Replace poison records in a fetch response, in place."""
     topics = []
     for topic, parts in response.topics:
         cleaned = []
         for one in parts:
-            # In every version a partition's part has the log's end third, and its record set last.
+            # In every version a partition's tuple has the log end at index 2 and the record set last.
             records = (yield from without_poison(one[-1], one[2])) if one[-1] else one[-1]
             cleaned.append((*one[:-1], records))
         topics.append((topic, cleaned))
@@ -107,14 +107,14 @@ def without_poison_in_answer(response: Any) -> Steps[None]:
 
 
 def without_poison(raw: bytes, log_end: int) -> Steps[bytes]:
-    """Return a fetched record set in which every record is decodable, and at an offset in its turn.
+    """Return a fetched record set in which every record can be decoded and is in offset order.
 
-    Offsets must ascend within the range of their batch, and batches end at or below ``log_end``: what reaches beyond it
-    is cut off. A record with more headers than a message may have is replaced too, before they are made. A batch whose
-    records cannot even be parted, one that unpacks to more than ``MOST_UNPACKED`` bytes, and one of a format older than
-    2, which bears no headers, becomes one record. A batch that was compressed comes back unpacked, so that this is done
-    but once. A batch whose checksum fails stays as it is: the client refuses it, and fetches it again. MemoryError says
-    nothing about a batch, and is raised.
+    Offsets must ascend within the range of their batch, and batches must end at or below ``log_end``: from a batch that
+    exceeds it, everything is cut off. A record with more headers than a message may have is replaced before the headers
+    are decoded. These batches become one record: one whose records cannot be separated, one that decompresses to more
+    than ``MOST_UNPACKED`` bytes, and one of a format before 2, which has no headers. A compressed batch is returned
+    decompressed, to do so only once. A batch whose checksum fails is left as it is: the client refuses it and fetches
+    it again. MemoryError is raised, since it says nothing about the batch.
     """
     native = engine.native()
     parts: list[bytes | bytearray] = []
@@ -159,7 +159,7 @@ def _end_of(batch: bytes | bytearray) -> int:
 
 
 def _clean(batch: bytes | bytearray) -> Steps[bytes | bytearray]:
-    """Return a batch as the client may have it."""
+    """Return a batch that is safe for the client."""
     header = [*_HEADER.unpack_from(batch)]
     if calc_crc32c(memoryview(batch)[_CRC_END:]) != header[4]:
         return batch
@@ -180,15 +180,15 @@ def _clean(batch: bytes | bytearray) -> Steps[bytes | bytearray]:
 
 
 def _cramjam() -> Any:
-    """Return the library behind all codecs but gzip, None where it is missing: then the client's codecs fail, too."""
+    """Return the library of all codecs but gzip; None if it is missing, in which case the client's codecs fail too."""
     return vars(codecs)["cramjam"]
 
 
-# Unpacking, behind room for a batch's header
+# Decompression, after space reserved for the batch header
 
 
 def _unpacked(codec: int, packed: bytes) -> Steps[bytearray]:
-    """Return what was compressed; _Poison if it is more than a batch may unpack to, or no such thing."""
+    """Return the decompressed records; _Poison if they exceed ``MOST_UNPACKED`` or the data is corrupt."""
     if codec not in {_GZIP, _SNAPPY, _LZ4, _ZSTD}:
         raise _Poison
     if codec != _GZIP and _cramjam() is None:
@@ -218,7 +218,7 @@ def _from_gzip(packed: bytes) -> Steps[bytearray]:
 
 
 def _from_snappy(packed: bytes) -> bytearray:
-    """Unpack what says beforehand how large it is; it may be in blocks, each behind its length (as xerial's)."""
+    """Decompress snappy, which states its size first; xerial's framing has blocks, each preceded by its length."""
     length = _cramjam().snappy.decompress_raw_len
     size = 0
     if packed.startswith(_XERIAL) and len(packed) > _XERIAL_HEADER:
@@ -237,7 +237,7 @@ def _from_snappy(packed: bytes) -> bytearray:
 
 
 def _from_frames(library: Any, packed: bytes) -> Steps[bytearray]:
-    """Unpack what does not say how large it is into buffers that grow."""
+    """Decompress a format that does not state its size into growing buffers."""
     size = min(_GROWTH * len(packed) + 64, MOST_UNPACKED)
     while True:
         unpacked = bytearray(len(_ROOM) + size)
@@ -246,7 +246,7 @@ def _from_frames(library: Any, packed: bytes) -> Steps[bytearray]:
         try:
             with memoryview(unpacked) as view:
                 written = library.decompress_into(packed, view[len(_ROOM) :])
-        except _cramjam().DecompressionError:  # there was more, or it is broken
+        except _cramjam().DecompressionError:  # the buffer was too small, or the data is corrupt
             if size >= MOST_UNPACKED:
                 raise
             size = min(_GROWTH * size, MOST_UNPACKED)
@@ -259,7 +259,7 @@ def _from_frames(library: Any, packed: bytes) -> Steps[bytearray]:
 
 
 def _is_sound(header: list[int], batch: bytes | bytearray) -> Steps[bool]:
-    """Return True if the client may have these records as they are."""
+    """Return True if these records are safe for the client as they are."""
     last_delta, count = header[6], header[12]
     native = engine.native() if len(batch) <= _LOOKED_AT else None
     if native is not None and native.are_sound(bytes(memoryview(batch)[_HEADER.size :]), count, last_delta):
@@ -278,7 +278,7 @@ def _is_sound(header: list[int], batch: bytes | bytearray) -> Steps[bool]:
 
 
 def _pieces(batch: bytes | bytearray, count: int) -> Iterator[list[int]]:
-    """Part so many records, and return the bounds of as many as are decoded in one step.
+    """Separate ``count`` records, and yield the bounds of as many as are decoded in one step.
 
     ValueError or IndexError if a length does not fit.
     """
@@ -287,7 +287,7 @@ def _pieces(batch: bytes | bytearray, count: int) -> Iterator[list[int]]:
     for _ in range(count):
         length, second = batch[at], 0
         at += 1
-        if length >= 0x80:  # noqa: PLR2004 - a varint goes on
+        if length >= 0x80:  # noqa: PLR2004 - the varint continues
             second = batch[at]
             if second < 0x80:  # noqa: PLR2004 - as above
                 length += (second - 1) << 7
@@ -307,9 +307,9 @@ def _pieces(batch: bytes | bytearray, count: int) -> Iterator[list[int]]:
 
 
 def _deltas(header: list[int], body: bytes | memoryview, count: int, *, is_measured: bool = False) -> list[int] | None:
-    """Return the offsets of records within their batch; None if one does not decode, or bears too many headers.
+    """Return the offset deltas of records; None if one cannot be decoded or has too many headers.
 
-    MemoryError only where ``is_measured``: before the lengths in a record are, such a length may be made up.
+    Raises MemoryError only if ``is_measured``: until the lengths in a record have been checked, they may be false.
     """
     if len(body) > PIECE and _place_and_headers(body)[1] > MAX_HEADERS:
         return None
@@ -321,7 +321,7 @@ def _deltas(header: list[int], body: bytes | memoryview, count: int, *, is_measu
             if len(record.headers) > MAX_HEADERS:
                 return None
             deltas.append(record.offset)
-    except Exception as error:  # what a hostile record makes a decoder raise is open
+    except Exception as error:  # a hostile record may make a decoder raise anything
         if is_measured and isinstance(error, MemoryError):
             raise
         return None
@@ -329,14 +329,14 @@ def _deltas(header: list[int], body: bytes | memoryview, count: int, *, is_measu
 
 
 def _in_turn(deltas: Sequence[int] | None, latest: int, last_delta: int) -> bool:
-    """Return True if offsets ascend from behind ``latest`` on, within the range of their batch."""
+    """Return True if offsets ascend, after ``latest`` and within the range of their batch."""
     if not deltas:
         return deltas is not None
     return latest < deltas[0] and deltas[-1] <= last_delta and all(map(lt, deltas, deltas[1:]))
 
 
 def _mended(header: list[int], batch: bytes | bytearray) -> Steps[bytearray]:
-    """Return a batch; what does not decode, or is at an offset out of its turn, is replaced."""
+    """Return the batch with records replaced that cannot be decoded or are out of offset order."""
     last_delta, count = header[6], header[12]
     records: dict[int, bytes | None] = {}
     latest, astray = -1, 0
@@ -369,9 +369,9 @@ def _mended(header: list[int], batch: bytes | bytearray) -> Steps[bytearray]:
 
 
 def _place_and_headers(record: bytes | memoryview) -> tuple[int | None, int]:
-    """Read a record's offset within its batch, and its number of headers, as far as they can be read.
+    """Read a record's offset delta and its number of headers, as far as they can be read.
 
-    A record with a length that reaches beyond it has more headers than a message may have.
+    A record in which a length exceeds its bounds counts as one with too many headers.
     """
     delta = None
     try:
@@ -392,7 +392,7 @@ def _place_and_headers(record: bytes | memoryview) -> tuple[int | None, int]:
 
 
 def _behind(record: bytes | memoryview, at: int) -> int:
-    """Return where something ends that begins with its length; ValueError if that is not within the record."""
+    """Return the end of a length-prefixed field; ValueError if it is not within the record."""
     size, at = decode_varint(record, at)
     if size > len(record) - at:
         raise ValueError("a length that reaches beyond its record")
@@ -401,7 +401,7 @@ def _behind(record: bytes | memoryview, at: int) -> int:
 
 
 def _joined(header: list[int], records: dict[int, bytes | None]) -> Steps[bytearray]:
-    """Join records, by their offsets within the batch, under a header."""
+    """Join records, in order of their offset deltas, after a header."""
     batch = bytearray(_ROOM)
     for number, delta in enumerate(sorted(records)):
         batch += records[delta] or _nothing(delta)
@@ -411,7 +411,7 @@ def _joined(header: list[int], records: dict[int, bytes | None]) -> Steps[bytear
 
 
 def _batch(header: list[int], batch: bytearray, count: int) -> bytearray:
-    """Write a header before so many records; length, count and checksum are made to fit."""
+    """Write the header before ``count`` records, with matching length, count and checksum."""
     fields = [*header]
     fields[1] = len(batch) - _LENGTH_END
     fields[12] = count
@@ -422,7 +422,7 @@ def _batch(header: list[int], batch: bytearray, count: int) -> bytearray:
 
 
 def _nothing(delta: int) -> bytes:
-    """Return a record without key and value whose envelope is empty."""
+    """Return a record with an empty envelope and no key or value."""
     record = bytearray(b"\0\0")  # attributes, timestamp
     name = ENVELOPE_HEADER.encode()
     for number in (delta, -1, -1, 1, len(name)):  # key, value, headers

@@ -1,4 +1,4 @@
-"""Announcements on a topic of Kafka, of any number of partitions."""
+"""Announcements on a Kafka topic with any number of partitions: created, published and read."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _MADE: Final = {
 }
 _ROUND_MS: Final = 500
 _SILENT_ROUNDS: Final = 10
-"""Rounds without a record after which nothing more is expected: what is left is markers of transactions."""
+"""Rounds without a record after which the rest is taken for transaction markers."""
 
 
 class KafkaPresence:
-    """See ``PresenceChannel``; ``options`` are those of aiokafka's clients, ``bootstrap_servers`` among them."""
+    """See ``PresenceChannel``; ``options`` are those of aiokafka's clients, including ``bootstrap_servers``."""
 
     def __init__(self, topic: str, *, watchword: Watchword, **options: Any) -> None:
         self._topic: Final = topic
@@ -70,7 +70,7 @@ class KafkaPresence:
         """See PresenceChannel."""
         if self._speaking is None:
             speaking = SigningProducer(watchword=speaker(self._watchword), **self._options)
-            self._speaking = speaking  # it is stopped where it does not start, too
+            self._speaking = speaking  # stored first, so that it is stopped even if it fails to start
             await speaking.start()
         pairs: list[Header] = [(name, text.encode()) for name, text in headers.items()]
         await self._speaking.send_and_wait(self._topic, value, headers=pairs)
@@ -85,13 +85,13 @@ class KafkaPresence:
             agent = onlooker(self._watchword)
             self._reading = VerifyingConsumer(watchword=agent, enable_auto_commit=False, **self._options)
             await self._reading.start()
-            await asyncio.sleep(0)  # aiokafka raises CancelledError from the stop of a consumer whose tasks never ran
+            await asyncio.sleep(0)  # aiokafka's stop() raises CancelledError if the consumer's tasks never ran
         consumer = self._reading
         numbers = await partitions_at_the_broker(consumer, self._topic)
         tps = [TopicPartition(self._topic, number) for number in numbers]
         if not tps:
             raise ConfigurationError(
-                f"presence topic {self._topic!r}: the broker has none of that name, or does not show it"
+                f"presence topic {self._topic!r} does not exist on the broker, or this user may not see it"
             )
         consumer.assign(tps)
         begin = await consumer.offsets_for_times(dict.fromkeys(tps, int(since * 1000)))

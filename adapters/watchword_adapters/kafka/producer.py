@@ -1,4 +1,4 @@
-"""The producer that signs: aiokafka's, whose messages are signed where they wait to be sent."""
+"""The signing producer: aiokafka's own, whose messages are signed in the accumulator that collects them."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ __all__ = ["Recipient", "SigningProducer"]
 class SigningProducer(ProducerBase):
     """An ``AIOKafkaProducer`` that signs every message for its topic and partition.
 
-    The constructor is aiokafka's plus ``watchword`` and ``recipient``, a callable that names whom a message is
-    meant for. Payload and headers stay as they are, one header is added. The record's timestamp is the time of
-    issue; a caller's own may differ from it by the policy's ``max_skew``. ``send_offsets_to_transaction`` takes the
-    offsets of records that were handed over, of a VerifyingConsumer beside it. Errors are aiokafka's, and
-    SigningError or Unavailable (the signing back-end failed), which mean that nothing was sent.
+    The constructor is aiokafka's plus ``watchword`` and ``recipient``, a callable that returns whom a message is meant
+    for. Payload and headers are unchanged; one header is added. The record's timestamp is the time of issue; a caller's
+    own may differ from it by the policy's ``max_skew``. ``send_offsets_to_transaction`` accepts only offsets of records
+    that a VerifyingConsumer for the same group has judged. Errors are aiokafka's, and SigningError or Unavailable (the
+    signing back-end failed); after these two, nothing was sent.
     """
 
     _started = False
@@ -45,7 +45,7 @@ class SigningProducer(ProducerBase):
     def __init__(
         self, *, watchword: Watchword, recipient: Recipient | None = None, **options: Unpack[ProducerOptions]
     ) -> None:
-        # ConfigurationError, where there has to be one, before there is a client that somebody has to stop.
+        # Raise ConfigurationErrors before there is a client that would have to be stopped.
         require(watchword, recipient=recipient)
         _ = watchword.signer
         seam.check()
@@ -53,7 +53,7 @@ class SigningProducer(ProducerBase):
         self._adopt(watchword, recipient)
 
     def _adopt(self, watchword: Watchword, recipient: Recipient | None) -> None:
-        """Let what waits to be sent be signed."""
+        """Make the accumulator sign."""
         seam.check()
         _ = seam.is_started(self)
         self._wait = seam.seconds_to_wait(self)
@@ -93,13 +93,13 @@ class SigningProducer(ProducerBase):
         timestamp_ms: int | None = None,
         headers: list[Header] | None = None,
     ) -> Any:
-        """Sign, send and wait for the broker's answer; see aiokafka."""
+        """Sign, send and wait for the broker's acknowledgement; see aiokafka."""
         return await super().send_and_wait(topic, value, key, partition, timestamp_ms, headers)
 
     def create_batch(self, *, topic: str | None = None) -> SigningBatch:
         """Return an empty batch, to be signed by ``send_batch``.
 
-        Messages are counted with the largest envelope they may get; naming the ``topic`` makes more of them fit.
+        Each message counts with the largest envelope that it may get; with ``topic`` set, more messages fit.
         """
         _check_topic(topic)
         batch: SigningBatch = super().create_batch()
@@ -116,19 +116,19 @@ class SigningProducer(ProducerBase):
     async def send_offsets_to_transaction(
         self, offsets: Mapping[TopicPartition, int | tuple[int, str] | OffsetAndMetadata], group_id: str
     ) -> None:
-        """See aiokafka; where a VerifyingConsumer of this event loop reads for the group, with its metadata.
+        """See aiokafka; adds the metadata of a VerifyingConsumer that reads for the group in this event loop.
 
-        ConfigurationError for an offset beyond what that consumer handed over or rejected.
+        ConfigurationError for an offset beyond what that consumer has returned or rejected.
         """
         told: Any = offsets
-        if seam.is_in_transaction(self):  # the client says what is wrong
+        if seam.is_in_transaction(self):  # outside a transaction, aiokafka raises
             told = for_transaction(commit_structure_validate(dict(offsets)), group_id, self.client)
         await super().send_offsets_to_transaction(told, group_id)
 
     async def _send_copy(
         self, topic: str, value: bytes | None, key: bytes | None, headers: tuple[Header, ...]
     ) -> asyncio.Future[Any]:
-        """Send a copy for quarantine, in the caller's transaction; nobody signs it, and no tracing shows it."""
+        """Send a quarantine copy in the caller's transaction, unsigned and untraced."""
         if not self._started:
             self._check_started()
         await self.partitions_for(topic)
@@ -136,9 +136,9 @@ class SigningProducer(ProducerBase):
         return await self._outgoing.add_unsigned(tp, key, value, headers, self._wait)
 
     def _check_started(self) -> None:
-        """Raise an error where aiokafka would wait for ever, or where messages would go out unsigned."""
+        """Raise an error if aiokafka would wait for ever, or if messages would be sent unsigned."""
         if not hasattr(self, "_outgoing"):
-            raise ConfigurationError("wrap() of this producer failed, so what it sends would not be signed")
+            raise ConfigurationError("wrap() of this producer failed, so its messages would not be signed")
         self._started = seam.is_started(self)
         if not self._started:
             raise ConfigurationError("the producer is not started: await producer.start(), or use 'async with'")
@@ -146,4 +146,4 @@ class SigningProducer(ProducerBase):
 
 def _check_topic(topic: object) -> None:
     if topic is not None and not (isinstance(topic, str) and is_topic(topic)):
-        raise ConfigurationError(f"topic {topic!r}: 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'")
+        raise ConfigurationError(f"topic {topic!r}: use 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'")

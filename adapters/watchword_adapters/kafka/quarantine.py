@@ -1,6 +1,6 @@
-"""Quarantine in a Kafka topic: copies by a producer of their own, or inside the caller's transactions."""
+"""Quarantine in a Kafka topic: writes copies with its own producer, or inside the caller's transactions."""
 
-# ruff: noqa: SLF001 - aiokafka has no public way to a client's settings and state
+# ruff: noqa: SLF001 - SigningProducer sends unsigned copies by a method that is not for users
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
     from watchword.spi import Channel
 
 MAX_WAITING: Final = 1000
-"""Copies that wait for the caller's next transaction; more are left out."""
+"""Most copies that wait for the caller's next transaction; further ones are not stored."""
 
 
 class KafkaQuarantine(CappedQuarantine):
-    """Keeps copies in ``topic``, which only consumers should be able to write to.
+    """Stores copies in ``topic``, which only consumers should be able to write to.
 
-    Give it to ``VerifyingConsumer(quarantine=...)``, which lends it its connection settings (``attach``). Or give a
-    started ``producer``, which stays yours; with a ``transactional_id`` copies wait, and go out inside your transaction
-    just before its offsets (``send_offsets_to_transaction``), so that both commit or neither; keep the topic's
-    ``max.message.bytes`` well above the cap ``max_size`` then, for what the broker refuses fails a transaction. One
-    write takes at most ``timeout`` seconds.
+    Pass it to ``VerifyingConsumer(quarantine=...)``, whose connection settings it then uses (``attach``). Or pass a
+    started ``producer``, which you keep managing. If that has a ``transactional_id``, copies wait and are sent inside
+    your transaction just before its offsets (``send_offsets_to_transaction``), so that both commit or neither does; in
+    that case set the topic's ``max.message.bytes`` well above the cap ``max_size``, since a copy that the broker
+    refuses fails the transaction. Each write takes at most ``timeout`` seconds.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class KafkaQuarantine(CappedQuarantine):
         require(watchword)
         super().__init__(clock=watchword.clock, warn=watchword.audit.warn, limits=limits, style=headers)
         if not is_topic(topic):
-            raise ConfigurationError(f"quarantine topic {topic!r}: 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'")
+            raise ConfigurationError(f"quarantine topic {topic!r}: use 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'")
         self.topic: Final = topic
         self.remedy = (
-            f"make the topic {topic!r}, let this process write to it, and see that its partitions have leaders"
+            f"create the topic {topic!r}, let this process write to it, and check that its partitions have leaders"
         )
         self._realm = watchword.realm
         self.timeout = timeout
@@ -75,7 +75,7 @@ class KafkaQuarantine(CappedQuarantine):
 
     @classmethod
     def from_settings(cls, watchword: Watchword) -> KafkaQuarantine | None:
-        """Return what ``[quarantine]`` asks for; None where it names no topic."""
+        """Return the quarantine that ``[quarantine]`` configures; None if it names no topic."""
         settings = watchword.quarantine
         if settings is None or settings.kafka is None:
             return None
@@ -83,16 +83,16 @@ class KafkaQuarantine(CappedQuarantine):
 
     @property
     def in_transactions(self) -> bool:
-        """Whether copies go out inside the caller's transactions."""
+        """True if copies are sent inside the caller's transactions."""
         return self._transactional is not None
 
     def attach(self, consumer: AIOKafkaConsumer) -> None:
-        """Connect as this consumer does, unless a producer was given or another consumer came first."""
+        """Use this consumer's connection settings, unless a producer was given or another consumer came first."""
         if self._connection is None:
             self._connection = connection_of(consumer)
 
     async def close(self) -> None:
-        """Close the own producer; the next copy opens it again."""
+        """Close the quarantine's own producer; the next copy starts a new one."""
         producer, self._own = self._own, None
         if producer is not None:
             with suppress(Unavailable):
@@ -104,11 +104,11 @@ class KafkaQuarantine(CappedQuarantine):
         return (channel.scheme, channel.realm, channel.name) == ("kafka", self._realm, self.topic)
 
     async def write(self, copy: Copy) -> bool:
-        """See CappedQuarantine; inside transactions the copy waits, and False says that too many do."""
+        """See CappedQuarantine; inside transactions the copy waits, and the result is False if too many do."""
         async with _bounded(self.timeout):
             producer = self._given or await self._started()
             if self._transactional is not None:
-                await producer.partitions_for(self.topic)  # what a missing topic costs, it costs here
+                await producer.partitions_for(self.topic)  # a missing topic fails here, not in the transaction
                 return self._transactional.add(copy)
             try:
                 await (await self.send(producer, copy))
@@ -117,7 +117,7 @@ class KafkaQuarantine(CappedQuarantine):
         return True
 
     async def send(self, producer: AIOKafkaProducer, copy: Copy) -> asyncio.Future[Any]:
-        """Hand a copy to a producer: past the signature, for a copy is nobody's word."""
+        """Send a copy unsigned: a signature would vouch for a rejected message."""
         value = b"" if copy.value is None and copy.key is None else copy.value  # a record needs one of them
         if isinstance(producer, SigningProducer):
             return await producer._send_copy(self.topic, value, copy.key, copy.headers)
@@ -145,10 +145,10 @@ class KafkaQuarantine(CappedQuarantine):
 
 
 class _Outbox:
-    """Copies that wait for one producer's next transaction, and those that its present one holds.
+    """Copies waiting for a producer's next transaction, and copies sent in its current one.
 
-    What an aborted transaction held waits again: its offsets were not committed either, but the application may go on
-    without reading them again.
+    Copies of an aborted transaction wait again: its offsets were not committed either, but the application may carry
+    on without rereading them.
     """
 
     def __init__(self, quarantine: KafkaQuarantine, producer: AIOKafkaProducer) -> None:
@@ -158,18 +158,18 @@ class _Outbox:
         self._sent: list[Copy] = []
 
     def add(self, copy: Copy) -> bool:
-        """Let a copy wait; False where too many do."""
+        """Queue a copy; return False if the queue is full."""
         if len(self._waiting) + len(self._sent) >= MAX_WAITING:
             return False
         self._waiting.append(copy)
         return True
 
     async def flush(self) -> None:
-        """Send what waits; Unavailable where that fails, and then the next transaction tries with bare pointers.
+        """Send the waiting copies; raises Unavailable if that fails, and the next transaction tries bare pointers.
 
-        These failing too are dropped: one copy that the broker refuses must not fail every transaction.
+        Pointers that fail too are dropped: one copy that the broker refuses must not fail every transaction.
         """
-        if not self._waiting or not is_in_transaction(self._producer):  # the client says what is wrong
+        if not self._waiting or not is_in_transaction(self._producer):  # outside a transaction, aiokafka raises
             return
         batch = list(self._waiting)
         self._waiting.clear()
@@ -183,20 +183,20 @@ class _Outbox:
         self._sent += batch
 
     def committed(self) -> None:
-        """Forget what the transaction held."""
+        """Forget the copies of a committed transaction."""
         self._sent.clear()
 
     def aborted(self) -> None:
-        """Let what the transaction held wait again."""
+        """Queue the copies of an aborted transaction again."""
         self._waiting.extendleft(reversed(self._sent))
         self._sent.clear()
 
 
 def _outbox(producer: AIOKafkaProducer, quarantine: KafkaQuarantine) -> _Outbox | None:
-    """Return what carries copies in this producer's transactions; None where it has none."""
-    if has_serializers(producer) and not isinstance(producer, SigningProducer):  # which sends copies past them
+    """Attach to this producer's transactions; None if it is not transactional."""
+    if has_serializers(producer) and not isinstance(producer, SigningProducer):  # whose copies bypass them
         raise ConfigurationError(
-            "quarantine: this producer's serializers would see bytes that nobody judged; give one without, or a"
+            "quarantine: this producer's serializers would see unverified bytes; pass one without serializers, or a"
             " SigningProducer"
         )
     if not is_transactional(producer):
@@ -227,7 +227,7 @@ def _after(call: Callable[..., Awaitable[None]], then: Callable[[], None]) -> Ca
 
 @asynccontextmanager
 async def _bounded(seconds: float) -> AsyncIterator[None]:
-    """End within ``seconds``; what the client raises becomes Unavailable."""
+    """Bound a block to ``seconds``; the client's errors are raised as Unavailable."""
     try:
         async with asyncio.timeout(seconds):
             yield

@@ -1,4 +1,4 @@
-"""What a consumer gets: aiokafka's record with the verdict beside it."""
+"""The records that a consumer returns: aiokafka's own, with the verdict attached."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ Deserializer: TypeAlias = "Callable[[bytes | None], Any]"
 
 
 class UnavailableError(Unavailable, KafkaError):
-    """Unavailable, as an error of the client: frameworks that try again after those try again after this."""
+    """Unavailable as an aiokafka error: frameworks that retry after those retry after this."""
 
     retriable = True
 
 
 def as_kafka_error(error: Unavailable) -> UnavailableError:
-    """Return the same ending as an error that aiokafka's users expect."""
+    """Return the same error as one that aiokafka's users expect."""
     told = UnavailableError(error.what, error.detail)
     told.__cause__ = error.__cause__
     return told
@@ -50,42 +50,42 @@ def as_kafka_error(error: Unavailable) -> UnavailableError:
 class DeserializationError(WatchwordError):
     """A deserializer raised on a verified record; the consumer's position is past it.
 
-    ``record`` is the record with its key and value as bytes (unpickled, the client's own class); the deserializer's own
-    error is the cause.
+    ``record`` is the record with its key and value as bytes (after unpickling, of aiokafka's own class); the cause is
+    the deserializer's own error.
     """
 
     def __init__(self, record: VerifiedRecord | ObservedRecord) -> None:
         self.record = record
         super().__init__(
             f"the deserializer failed on {record.topic}/{record.partition} at offset {record.offset}: the message is as"
-            " its sender signed it, so mend the deserializer or the sender; the next call goes on behind it"
+            " its sender signed it, so fix the deserializer or the sender; the next call continues after it"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Leave the proof behind: in another process the record is the client's own."""
+        """Drop the proof: in another process the record is of aiokafka's own class."""
         names, known = {field.name for field in fields(ConsumerRecord)}, vars(self.record)
         plain: Any = ConsumerRecord(**{name: value for name, value in known.items() if name in names})
         return restored, (type(self), self.args, self.__dict__ | {"record": plain})
 
 
 class DeliveredRecord(ConsumerRecord[Any, Any]):
-    """Whatever a consumer gets; ``verified`` says who wrote it.
+    """Any record that a consumer returns; ``verified`` names its author.
 
-    It is None in observe mode for a record that enforcing would not have handed over.
+    In observe mode, ``verified`` is None for a record that enforce mode would have rejected.
     """
 
-    if TYPE_CHECKING:  # each kind has it in its own way
+    if TYPE_CHECKING:  # the subclasses define it differently
 
         @property
         def verified(self) -> VerifiedMessage | None:
-            """What verified."""
+            """The verified message."""
 
 
 @dataclass(repr=False)
 class VerifiedRecord(DeliveredRecord):
     """aiokafka's ``ConsumerRecord`` of a message that passed every check.
 
-    ``headers`` hold what its sender covered (and trace headers); ``verified`` names the principal that wrote it.
+    ``headers`` are those covered by the signature, plus trace headers; ``verified`` names the principal that wrote it.
     """
 
     verified: VerifiedMessage
@@ -97,10 +97,10 @@ class VerifiedRecord(DeliveredRecord):
 
 @dataclass(repr=False)
 class ObservedRecord(DeliveredRecord):
-    """aiokafka's ``ConsumerRecord`` as it came, in observe mode: NOT verified unless ``verified`` is there.
+    """aiokafka's ``ConsumerRecord`` as received, in observe mode: NOT verified if ``verified`` is None.
 
-    ``verdict`` is what enforcing would have said. ``headers`` are all there but for the envelope, so that the record
-    can be sent on as before; ``message`` has that too.
+    ``verdict`` is that of enforce mode. ``headers`` are all but the envelope, so that the record can be forwarded as
+    before; ``message`` includes the envelope.
     """
 
     verdict: VerifiedMessage | Rejected | Unavailable
@@ -108,7 +108,7 @@ class ObservedRecord(DeliveredRecord):
 
     @property
     def verified(self) -> VerifiedMessage | None:
-        """What verified; None for a record that enforcing would not have handed over."""
+        """The verified message; None for a record that enforce mode would have rejected."""
         return self.verdict if isinstance(self.verdict, VerifiedMessage) else None
 
     def __repr__(self) -> str:
@@ -120,21 +120,20 @@ Record: TypeAlias = VerifiedRecord | ObservedRecord
 
 
 def log_of(tp: TopicPartition) -> str:
-    """Name the log that a partition is."""
+    """Return the name of a partition's log."""
     return f"{tp.topic}/{tp.partition}"
 
 
 def stamp_of(record: ConsumerRecord[Any, Any]) -> float | None:
-    """Return when the broker appended a record, in seconds; None where the producer set the time."""
+    """Return when the broker appended a record, in seconds; None if the producer set the time."""
     timestamp: int | None = record.timestamp
     return timestamp / 1000 if timestamp is not None and record.timestamp_type == LOG_APPEND_TIME else None
 
 
 class Records(RawMessages["ConsumerRecord[Any, Any]"]):
-    """Records of one partition, as aiokafka gives them without deserializers.
+    """Records of one partition, as aiokafka returns them without deserializers.
 
-    ``looks`` tell between which times a record was
-    appended that the broker does not stamp, ``now`` in seconds since the epoch.
+    ``looks`` bound the append time of records that the broker does not stamp; ``now`` is in seconds since the epoch.
     """
 
     def __init__(
@@ -151,7 +150,7 @@ class Records(RawMessages["ConsumerRecord[Any, Any]"]):
         self._realm: Final = realm
         self._reader: Final = reader
         offsets = [record.offset for record in self._raws]
-        # As the looks are now: what is made later is to be as old as what was judged.
+        # Computed now: messages built later must have the bounds that were judged.
         self._bounds: Final = looks.intervals(min(offsets), max(offsets), now) if offsets else []
         self._exclusive: Final = exclusive
 
@@ -193,7 +192,7 @@ def record_of(raw: ConsumerRecord[Any, Any], delivered: Delivered) -> Record:
         )  # fmt: skip
         seen: Any = tuple(header for header in raw.headers if not is_envelope_name(header[0]))
         return ObservedRecord(*place, seen, delivered.verdict, delivered.message)
-    # Attribute by attribute: a constructor takes twice as long, and a dict is one more thing for the garbage collector.
+    # Attribute by attribute: the constructor takes twice as long, and a dict would add to garbage collection.
     made = object.__new__(VerifiedRecord)
     made.topic, made.partition, made.offset = raw.topic, raw.partition, raw.offset
     made.timestamp, made.timestamp_type, made.checksum = raw.timestamp, raw.timestamp_type, raw.checksum
@@ -205,7 +204,7 @@ def record_of(raw: ConsumerRecord[Any, Any], delivered: Delivered) -> Record:
 
 
 def deserialized(record: Record, key: Deserializer | None, value: Deserializer | None) -> Record:
-    """Return the record with what the deserializers make of key and value; DeserializationError if one raises."""
+    """Return the record with its key and value deserialized; DeserializationError if one raises."""
     if key is None and value is None:
         return record
     try:

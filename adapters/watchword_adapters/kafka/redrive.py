@@ -1,4 +1,4 @@
-"""Reading a quarantine topic, and driving what it points at again."""
+"""Reads the copies in a quarantine topic, and verifies the messages that they point at again."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from watchword.quarantine_copy import Kept
 
 LIMIT: Final = 1000
-"""Latest copies of each partition that are looked at, unless told otherwise."""
+"""Default number of latest copies that are read from each partition."""
 
 COMMITTED: Final[dict[str, Any]] = {"isolation_level": "read_committed", "enable_auto_commit": False}
 _ROUND_MS: Final = 500
 _SILENT_ROUNDS: Final = 10
-"""Rounds without a record after which the rest counts as markers of transactions."""
+"""Rounds without a record after which the rest is taken for transaction markers."""
 
 
 _Consumer = TypeVar("_Consumer", bound=AIOKafkaConsumer)
@@ -38,12 +38,12 @@ _Consumer = TypeVar("_Consumer", bound=AIOKafkaConsumer)
 async def copies(topic: str, *, watchword: Watchword, limit: int = LIMIT, **options: Any) -> list[Stored]:
     """Return the latest ``limit`` copies of each partition of a quarantine topic, oldest first.
 
-    ``options`` are aiokafka's for the connection. ConfigurationError where there is no such topic; the client's errors.
+    ``options`` are aiokafka's connection options. ConfigurationError if the topic is missing; the client's errors.
     """
     async with opened(VerifyingConsumer(watchword=onlooker(watchword), **(COMMITTED | options))) as consumer:
         tps = [TopicPartition(topic, number) for number in await partitions_at_the_broker(consumer, topic)]
         if not tps:
-            raise ConfigurationError(f"quarantine topic {topic!r}: there is none")
+            raise ConfigurationError(f"quarantine topic {topic!r} does not exist: check the name")
         consumer.assign(tps)
         first, end = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
         for tp in tps:
@@ -71,11 +71,11 @@ async def redrive(
     patience: float = 60.0,
     **options: Any,
 ) -> AsyncIterator[Redriven]:
-    """Judge what the copies point at again, one after the other, as ``watchword`` would now.
+    """Verify the messages that the copies point at again, one after the other, as ``watchword`` would now.
 
-    The consumer that does it is in no group and commits nothing: whoever handles a result may get it again at the next
-    redrive. ``patience`` is in seconds for one message, for which the window before it is read
-    again; a log or key source that does not answer is Unavailable.
+    The consumer is in no group and commits nothing: the next redrive may yield the same results again. ``patience`` is
+    the time limit for one message in seconds, during which the window before it is reread. If a log or key source does
+    not answer, the result's verdict is Unavailable.
     """
     judging = judge(watchword)
     found = await copies(topic, watchword=watchword, limit=limit, **options)
@@ -99,10 +99,10 @@ async def redrive(
 
 @asynccontextmanager
 async def opened(consumer: _Consumer) -> AsyncIterator[_Consumer]:
-    """Start a consumer and stop it at the end, also where it does not start."""
+    """Start a consumer and stop it at the end, even if it fails to start."""
     try:
         await consumer.start()
-        await asyncio.sleep(0)  # aiokafka raises CancelledError from the stop of a consumer whose tasks never ran
+        await asyncio.sleep(0)  # aiokafka's stop() raises CancelledError if the consumer's tasks never ran
         yield consumer
     finally:
         await consumer.stop()
@@ -111,7 +111,7 @@ async def opened(consumer: _Consumer) -> AsyncIterator[_Consumer]:
 async def _original(
     log: VerifyingConsumer, plain: AIOKafkaConsumer, kept: Kept, patience: float
 ) -> ObservedRecord | None:
-    """Read what stands at the copy's position now; None where nothing does, Unavailable in an open transaction."""
+    """Read the record now at the copy's position; None if there is none, Unavailable in an open transaction."""
     number, position, topic = kept.message.partition, kept.position, kept.channel.name
     if (
         number is None
@@ -132,7 +132,7 @@ async def _original(
     try:
         async with asyncio.timeout(patience):
             record = await log.getone(tp)
-    except TimeoutError:  # aborted or compacted away, and nothing behind it
+    except TimeoutError:  # aborted or compacted away, with nothing after it
         return None
     return record if isinstance(record, ObservedRecord) and record.offset == position.offset else None
 

@@ -1,7 +1,7 @@
-"""A short way back: the records that a partition's client gave last, so that a seek back need not ask the broker.
+"""Caches the latest records of a partition, so that a short seek back needs no request to the broker.
 
 A framework that wants a message again (a nack) seeks back by one. The client would drop what it has fetched, and could
-not even ask for it again before its present fetch is answered, which takes half a second at the end of a log.
+not fetch again before its current fetch is answered, which takes half a second at the end of a log.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ MOST_RECORDS: Final = 500
 MOST_BYTES: Final = 1 << 20
 
 MOST_HEADERS: Final = 8192
-"""Headers that records taken at once should bear: where they bore more, fewer are taken the next time."""
+"""Most headers in the records taken at once: if they had more, fewer records are taken the next time."""
 
 
 class Rewind:
-    """Reads one partition of a client, and goes back over its latest records (500, or 1 MiB) without the client."""
+    """Reads one partition of a client, and rereads its latest records (500, or 1 MiB) from memory."""
 
     def __init__(self, inside: Inside, tp: TopicPartition) -> None:
         self._inside = inside
@@ -37,15 +37,15 @@ class Rewind:
 
     @property
     def position(self) -> int | None:
-        """Where reading goes on; None where the client has no position."""
+        """The offset of the next record; None if the client has no position."""
         there = self._inside.position(self._tp)
-        if there != self._end:  # the client has moved by itself: what was kept does not lead there
+        if there != self._end:  # the client has moved: the cached records do not end there
             self._forget()
         return there if self._at is None else self._at
 
     async def take(self, most: int | None) -> list[ConsumerRecord[Any, Any]]:
-        """Return the next records, at most so many, that are here; the client's errors."""
-        if self._at is not None and self.position == self._at and not self._again:  # between the last one and the end
+        """Return at most ``most`` of the next records that are available now; the client's errors."""
+        if self._at is not None and self.position == self._at and not self._again:  # after the last record
             self._at = None
         if self._at is not None and self.position == self._at:
             count = len(self._again) if most is None else min(most, len(self._again))
@@ -67,7 +67,7 @@ class Rewind:
 
     def _keep(self, records: list[ConsumerRecord[Any, Any]], counts: list[int]) -> None:
         recent, sizes = self._recent, self._sizes
-        # A size is -1 where there is nothing.
+        # A size is -1 if there is no key or value.
         more = [
             100 * (1 + count) + record.serialized_key_size + record.serialized_value_size
             for record, count in zip(records, counts, strict=True)
@@ -80,7 +80,7 @@ class Rewind:
             self._size -= sizes.popleft()
 
     def seek(self, offset: int) -> None:
-        """Go on at ``offset``: over what was kept, if that reaches back so far; else by the client."""
+        """Continue at ``offset``: from the cached records if they reach back that far; else through the client."""
         there = self.position
         if (
             there is not None

@@ -1,4 +1,4 @@
-"""Reading along on a topic: in no group, without commits."""
+"""Follows a topic without a group and without commits, for ``watchword tail``."""
 
 from __future__ import annotations
 
@@ -23,17 +23,15 @@ if TYPE_CHECKING:
 async def tail(
     topic: str, *, watchword: Watchword, from_start: bool, ready: Callable[[], None], **options: Any
 ) -> AsyncGenerator[Message]:
-    """Yield what comes in on a topic, or all that is there ``from_start`` on, as it came: nothing is judged.
+    """Yield the messages of a topic as they arrive, or all of them if ``from_start``, unverified.
 
-    ``ready`` is called once nothing more is missed. ``options`` are aiokafka's for the connection. ConfigurationError
-    where there is no such topic; the client's errors.
+    ``ready`` is called once no further message will be missed. ``options`` are aiokafka's connection options.
+    ConfigurationError if the topic is missing; the client's errors.
     """
     async with opened(VerifyingConsumer(watchword=onlooker(watchword), **(COMMITTED | options))) as consumer:
         tps = [TopicPartition(topic, number) for number in await partitions_at_the_broker(consumer, topic)]
         if not tps:
-            raise ConfigurationError(
-                f"topic {topic!r}: the broker has none of that name, or does not show it to this user"
-            )
+            raise ConfigurationError(f"topic {topic!r} does not exist on the broker, or this user may not see it")
         consumer.assign(tps)
         await (consumer.seek_to_beginning(*tps) if from_start else consumer.seek_to_end(*tps))
         ready()

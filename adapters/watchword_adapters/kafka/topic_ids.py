@@ -1,8 +1,8 @@
-"""Requests that tell a topic's id, and fetch by it: aiokafka knows topics by their names alone.
+"""Requests for a topic's id, and fetches by id: aiokafka addresses topics by name only.
 
-A topic that was deleted and made again has its old name, and another id (KIP-516). A fetch by id is answered from the
-topic of that id or not at all, so no reader goes on in another log without noticing. The layouts are those of the
-Kafka protocol guide.
+A topic that was deleted and recreated has the same name, but another id (KIP-516). A fetch by id is answered from the
+topic with that id or not at all, so that no reader silently continues in another log. Layouts are those of the Kafka
+protocol guide.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Id(AbstractType[bytes]):
     def decode(cls, data: BytesIO) -> bytes:
         value = data.read(_ID_BYTES)
         if len(value) != _ID_BYTES:
-            raise ValueError("an id that is cut off")
+            raise ValueError("a topic id that is cut off")
         return value
 
 
@@ -106,7 +106,7 @@ class _TopicStruct(RequestStruct):
 
 
 class TopicRequest(Request[_TopicStruct]):
-    """Asks about one topic; a broker that makes topics that somebody asks about does not make this one."""
+    """Asks for the metadata of one topic, without letting the broker create it."""
 
     API_KEY = 3
 
@@ -119,9 +119,9 @@ class TopicRequest(Request[_TopicStruct]):
 
 
 class Topic(NamedTuple):
-    """What a broker tells of a topic: an error code of Kafka's or 0, its id, its partitions and partition 0's leader.
+    """A topic's metadata: Kafka's error code or 0, its id, its number of partitions, and the leader of partition 0.
 
-    Without a leader, ``leader`` is negative. ``controller`` is the broker that makes topics, of so many ``brokers``.
+    Without a leader, ``leader`` is negative. ``controller`` is the broker that creates topics; ``brokers`` counts them.
     """
 
     error: int
@@ -133,7 +133,7 @@ class Topic(NamedTuple):
 
 
 def topic_in(response: Any) -> Topic:
-    """Read the answer to a TopicRequest."""
+    """Read the response to a TopicRequest."""
     ((error, _, identity, _, partitions, _, _),) = response.topics
     leader = next((leader for _, number, leader, *_ in partitions if number == 0), -1)
     return Topic(error, identity, len(partitions), leader, response.controller_id, len(response.brokers))
@@ -210,9 +210,9 @@ class _FetchStruct(RequestStruct):
 
 
 class FetchByIdRequest(Request[_FetchStruct]):
-    """Fetches partition 0 of the topic of an id from an offset on, open and aborted transactions included.
+    """Fetches partition 0 of the topic with an id from an offset on, including open and aborted transactions.
 
-    The broker keeps it for ``wait_ms`` while there is nothing, and answers with ``most`` bytes, or one batch.
+    The broker holds it for ``wait_ms`` while there is no data, and returns at most ``most`` bytes, or one batch.
     """
 
     API_KEY = 1
@@ -230,7 +230,7 @@ class FetchByIdRequest(Request[_FetchStruct]):
 
 
 class Fetched(NamedTuple):
-    """What a broker answers to a fetch: an error code of Kafka's or 0, the log's end, and batches as stored."""
+    """A fetch response: Kafka's error code or 0, the log's end offset, and batches as stored."""
 
     error: int
     end: int
@@ -238,7 +238,7 @@ class Fetched(NamedTuple):
 
 
 def fetched_in(response: Any) -> Fetched:
-    """Read the answer to a FetchByIdRequest."""
+    """Read the response to a FetchByIdRequest."""
     if response.error_code or not response.topics:
         return Fetched(response.error_code or -1, -1, b"")
     ((_, ((_, error, end, _, _, _, _, records, _),), _),) = response.topics

@@ -1,4 +1,4 @@
-"""A warning about topics whose compaction takes away what their readers must remember."""
+"""Warns about topics whose compaction removes messages that their readers must remember."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LAG: Final = "min.compaction.lag.ms"
 
 
 class TopicWarnings:
-    """Warns once about each topic, as soon as a broker's answer shows that it is compacted too early."""
+    """Warns once about each topic, if the broker reports that it is compacted too early."""
 
     def __init__(self, watchword: Watchword) -> None:
         self._watchword = watchword
@@ -26,7 +26,7 @@ class TopicWarnings:
         self._questions: set[asyncio.Task[None]] = set()
 
     def ask(self, client: Any, topics: Iterable[str]) -> None:
-        """Ask a broker in the background about topics not asked about before."""
+        """Request the settings of topics in the background, once for each."""
         fresh = sorted(set(topics) - self._asked)
         if fresh:
             self._asked.update(fresh)
@@ -41,7 +41,7 @@ class TopicWarnings:
             for error_code, _, _, topic, entries in answer.resources:
                 if not error_code:
                     self._check(topic, {entry[0]: entry[1] for entry in entries})
-        except Exception:  # noqa: BLE001 - a courtesy that may be forbidden or unknown
+        except Exception:  # noqa: BLE001 - best effort: the request may be forbidden or unsupported
             return
 
     def _check(self, topic: str, settings: dict[str, str | None]) -> None:
@@ -50,12 +50,12 @@ class TopicWarnings:
             self._watchword.audit.warn(
                 "kafka.compaction_forgets",
                 topic=topic,
-                cost="after a restart the replay of an original that was compacted away is delivered",
-                remedy=f"set {_LAG} on the topic to {window * 1000:.0f} and the longest time that a reader may be away",
+                cost="after a restart, the replay of a message whose original was compacted away is delivered",
+                remedy=f"set {_LAG} on the topic to {window * 1000:.0f} and the longest time that a reader is down",
             )
 
     async def close(self) -> None:
-        """Stop asking."""
+        """Cancel running requests."""
         for question in tuple(self._questions):
             question.cancel()
         await asyncio.gather(*self._questions, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""aiokafka's clients with the types of those methods that we leave as they are, and of which it says none itself."""
+"""Base classes for type checkers: aiokafka's clients, with types for methods that we do not override."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Interceptors for clients that somebody else made."""
+"""Turns existing aiokafka producers and consumers into signing and verifying ones."""
 
 from __future__ import annotations
 
@@ -34,29 +34,28 @@ def wrap(
     recipient: Recipient | None = None,
     quarantine: Quarantine | None = None,
 ) -> SigningProducer | VerifyingConsumer:
-    """Make an existing aiokafka client sign or verify, and return it: the very object, so that no way round it is left.
+    """Make an existing aiokafka client sign or verify in place, so that no reference bypasses it, and return it.
 
-    ConfigurationError for a subclass of aiokafka's, and for a started consumer that has deserializers.
+    ConfigurationError for a subclass, and for a consumer that was started with deserializers or is being waited on.
     """
     # Before anything is changed.
     require(watchword, reads=type(client) is AIOKafkaConsumer, recipient=recipient, quarantine=quarantine)
     if type(client) is AIOKafkaProducer:
         if quarantine is not None:
-            raise ConfigurationError("quarantine: a producer rejects nothing, leave it out")
+            raise ConfigurationError("quarantine: a producer rejects nothing; omit it")
         return _as_producer(client, watchword, recipient)
     if type(client) is AIOKafkaConsumer:
         if recipient is not None:
-            raise ConfigurationError("recipient: a consumer sends nothing, leave it out")
+            raise ConfigurationError("recipient: a consumer sends nothing; omit it")
         _seam.check(client)  # as above
         if _seam.has_started(client) and _seam.has_deserializers(client):
             raise ConfigurationError(
-                "this consumer was started with deserializers, which see bytes before they are judged: wrap() it before"
-                " start()"
+                "this consumer was started with deserializers, which see unverified bytes: wrap() it before start()"
             )
         if _seam.is_waited_on(client):
             raise ConfigurationError(
-                "a task waits for records of this consumer, and would get one unverified; or a call that waited was"
-                " cancelled, or failed, which aiokafka does not tell apart: wrap() it before"
+                "a task waits for records of this consumer and would get an unverified one, or a waiting call was"
+                " cancelled or failed, which looks the same in aiokafka: wrap() it before the first read"
             )
         return _as_consumer(client, watchword, quarantine)
     raise ConfigurationError(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import rfc8785
 
 from watchword import Algorithm, ConfigurationError
-from watchword.keys import with_low_s
+from watchword.algorithms import SCHEMES
 from watchword.strict import base64url, from_base64url, json_object
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ _ALGORITHMS: Final = {
     "Ed25519": Algorithm.ED25519,
     "ES256": Algorithm.ESP256,
     "ESP256": Algorithm.ESP256,
+    "ML-DSA-44": Algorithm.ML_DSA_44,
+    "ML-DSA-65": Algorithm.ML_DSA_65,
 }
 
 _KEPT: Final = frozenset(
@@ -94,7 +96,7 @@ def signers(
             if key.key_id != one.key_id or key.algorithm is not one.algorithm or not _holds(key, now):
                 continue
             # Each ECDSA signature has a twin, and others than us may make either.
-            signature = with_low_s(one.signature) if key.algorithm is Algorithm.ESP256 else one.signature
+            signature = SCHEMES[key.algorithm].canonical(one.signature)
             if any(key.verifies(signature, f"{one.protected}.{payload}".encode()) for payload in payloads):
                 yield key
 

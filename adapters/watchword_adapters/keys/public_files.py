@@ -16,6 +16,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from watchword import ConfigurationError, VerificationKey
+from watchword.algorithms import what_is_missing
 from watchword.jwk import MAX_SET_BYTES, MAX_SET_KEYS, parse_jwks
 from watchword.keys import thumbprint_id
 from watchword_adapters.regular_file import open_regular, without_mark
@@ -111,8 +112,8 @@ def _from_pem(data: bytes) -> VerificationKey:
         public = load_pem_public_key(data)
     except UnicodeDecodeError:
         raise ConfigurationError("the text above the key is not UTF-8") from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise ConfigurationError("not a public key in PEM") from None
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigurationError(what_is_missing(error) or "not a public key in PEM") from None
     fields = [(match[1], match[2]) for line in preamble.splitlines() if (match := _FIELD.fullmatch(line))]
     named = dict(fields)
     if len(named) != len(fields) or "Principal" not in named:

@@ -1,6 +1,6 @@
-"""NATS through nats-py: a client that signs what it sends and hands on only what verifies.
+"""NATS through nats-py: a client that signs what it publishes and delivers only verified messages.
 
-``connect(..., watchword=...)`` stands for ``nats.connect(...)``; the rest of a program stays as it is.
+``connect(..., watchword=...)`` replaces ``nats.connect(...)``; the rest of a program stays as it is.
 """
 
 from watchword_adapters.nats.client import WatchwordClient, connect

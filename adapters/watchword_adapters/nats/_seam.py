@@ -1,9 +1,9 @@
-"""The seam to nats-py: every name of its insides that Watchword uses stands here, once, with the reason.
+"""The seam to nats-py: every internal name that Watchword uses is listed here once, with the reason.
 
-nats-py has no interceptors. What is public there is used as it is; what is not is listed in ``PRIVATE``, and checked
-when a client is made: one that was changed is a ConfigurationError that names it. What we override or only write is
-checked above all, for under another name it would fail open: messages that nobody judged would reach a handler.
-``Base``, ``BaseSubscription`` and ``BasePushSubscription`` give public names to what the rest of the adapter needs.
+nats-py has no interceptors. Names that are not public are listed in ``PRIVATE`` and checked when a client is created; a
+changed one raises a ConfigurationError that gives the name. Methods that we override and attributes that we only write
+matter most: if one were renamed, it would fail open, and unverified messages would reach a handler. ``Base``,
+``BaseSubscription`` and ``BasePushSubscription`` give public names to what the rest of the adapter needs.
 """
 
 # ruff: noqa: SLF001 - this is the one place where nats-py's private names are used
@@ -42,7 +42,7 @@ S = TypeVar("S", bound="BaseSubscription")
 
 
 class Name(NamedTuple):
-    """One name: whose it is, the parameters of a function (None for an attribute), why we use it."""
+    """One name: its class, the parameters of a function (None for an attribute), and why we use it."""
 
     owner: type
     name: str
@@ -51,89 +51,89 @@ class Name(NamedTuple):
 
 
 PRIVATE: Final = (
-    # Overridden: under another name the base would go past us.
+    # Overridden: under another name the base would bypass us.
     Name(
         Client,
         "_process_msg",
         ("sid", "subject", "reply", "data", "headers"),
-        "raw headers are read here, and an error here ends the client's reading for ever; overridden",
+        "parses raw headers, where an error would end the client's reading for good; overridden",
     ),
-    Name(Client, "_process_headers", ("headers",), "hides a second envelope, and dies of a broken block; overridden"),
+    Name(Client, "_process_headers", ("headers",), "hides a second envelope, and fails on bad blocks; overridden"),
     Name(
         Client,
         "_build_message",
         ("sid", "subject", "reply", "data", "headers"),
-        "dies of a subject that is not UTF-8; overridden",
+        "fails on a subject that is not UTF-8; overridden",
     ),
-    Name(Client, "_send_command", ("cmd", "priority"), "what waits for a signature goes out before it; overridden"),
+    Name(Client, "_send_command", ("cmd", "priority"), "messages awaiting a signature must go first; overridden"),
     Name(Client, "_flush_pending", ("force_flush",), "as _send_command; overridden"),
-    Name(Client, "_send_ping", ("future",), "a PING that overtakes proves nothing by its PONG; overridden"),
-    Name(Client, "_process_err", ("err_msg",), "what the server refuses ends the request at once; overridden"),
+    Name(Client, "_send_ping", ("future",), "the PONG of a PING that overtakes messages proves nothing; overridden"),
+    Name(Client, "_process_err", ("err_msg",), "a refusal by the server must end its request at once; overridden"),
     Name(Client, "_attempt_reconnect", (), "a PING is lost with its connection; overridden"),
-    Name(Client, "_remove_sub", ("sid", "max_msgs"), "tells that a reader's memory can go; overridden"),
+    Name(Client, "_remove_sub", ("sid", "max_msgs"), "a reader's memory can be dropped then; overridden"),
     Name(Client, "_close", ("status", "do_cbs"), "as _remove_sub; overridden"),
-    Name(Client, "_connect_command", (), "a login goes out in the clear where the server asks for no TLS; overridden"),
-    Name(Client, "_server_info", None, "whether the server asks for TLS"),
-    Name(Client, "_current_server", None, "whether its address asks for TLS"),
-    Name(Subscription, "_start", ("error_cb",), "makes the task that calls a handler, or the iterator of raw messages"),
-    # Written: nothing of what we write would be read under another name.
-    Name(Client, "_pending", None, "signed messages are written in the order of their signing; written"),
+    Name(Client, "_connect_command", (), "sends a login in the clear if the server requests no TLS; overridden"),
+    Name(Client, "_server_info", None, "says whether the server requests TLS"),
+    Name(Client, "_current_server", None, "says whether the address requests TLS"),
+    Name(Subscription, "_start", ("error_cb",), "starts the task that calls a handler, or the raw iterator"),
+    # Written: under another name, what we write would have no effect.
+    Name(Client, "_pending", None, "signed messages are queued in signing order; written"),
     Name(Client, "_pending_data_size", None, "as _pending; written"),
-    Name(Client, "_pongs", None, "a PING of ours is answered in its turn; written"),
-    Name(Client, "_subs", None, "a subscription of our class is found by its number; written"),
+    Name(Client, "_pongs", None, "matches our PINGs with their PONGs, in order; written"),
+    Name(Client, "_subs", None, "finds a subscription of our class by its number; written"),
     Name(Client, "_sid", None, "the number of the next subscription; written"),
-    Name(Subscription, "_closed", None, "one that has ended by its limit takes no orders; written"),
-    Name(Subscription, "_max_msgs", None, "the server is told no maximum; one that has ended has its own; written"),
-    Name(Subscription, "_pending_size", None, "counts the bytes that wait; written"),
+    Name(Subscription, "_closed", None, "marks a subscription that has reached its limit; written"),
+    Name(Subscription, "_max_msgs", None, "we enforce the limit ourselves, and the server gets none; written"),
+    Name(Subscription, "_pending_size", None, "counts pending bytes; written"),
     Name(Subscription, "_jsi", None, "the state of an ordered or push consumer; written"),
-    Name(JetStreamContext._JSI, "_hbtask", None, "one that watches heartbeats ends with its subscription; written"),
+    Name(JetStreamContext._JSI, "_hbtask", None, "the heartbeat task ends with its subscription; written"),
     Name(JetStreamContext._JSI, "_fctask", None, "as _hbtask, for flow control; written"),
-    Name(JetStreamContext._JSI, "_ccreq", None, "the successor of an ordered consumer is known by its name; written"),
+    Name(JetStreamContext._JSI, "_ccreq", None, "names the replacement of an ordered consumer; written"),
     # Read and called.
-    Name(Client, "_status", None, "whether it takes messages"),
-    Name(Client, "_max_pending_size", None, "what may wait while there is no connection"),
-    Name(Client, "_flush_queue", None, "wakes what writes, without waiting for it"),
-    Name(Client, "_error_cb", None, "where the caller hears of errors"),
+    Name(Client, "_status", None, "says whether it accepts messages"),
+    Name(Client, "_max_pending_size", None, "limits the bytes pending without a connection"),
+    Name(Client, "_flush_queue", None, "wakes the flusher without waiting for it"),
+    Name(Client, "_error_cb", None, "reports errors to the caller"),
     Name(Client, "_send_subscribe", ("sub",), "opens a subscription of our own class"),
-    Name(Client, "_send_unsubscribe", ("sid", "limit"), "ends one behind what was delivered"),
-    Name(Client, "_nuid", None, "names a consumer, and a token"),
+    Name(Client, "_send_unsubscribe", ("sid", "limit"), "ends one after what was delivered"),
+    Name(Client, "_nuid", None, "generates names of consumers and tokens"),
     Name(Subscription, "_conn", None, "the client of a subscription"),
-    Name(Subscription, "_id", None, "its number"),
-    Name(Subscription, "_cb", None, "whether it has a handler"),
-    Name(Subscription, "_pending_queue", None, "what waits for a handler, and may come back to its front; written"),
-    Name(Subscription, "_wait_for_msgs_task", None, "whose task it is that hands over"),
-    Name(Subscription, "_stop_processing", (), "ends the task, or the iteration"),
-    Name(Msg, "_client", None, "the client that an answer goes out by"),
-    Name(Msg, "_sid", None, "the subscription that a message came by"),
+    Name(Subscription, "_id", None, "the subscription's number"),
+    Name(Subscription, "_cb", None, "says whether it has a handler"),
+    Name(Subscription, "_pending_queue", None, "pending messages, which may be put back at the front; written"),
+    Name(Subscription, "_wait_for_msgs_task", None, "the task that hands messages over"),
+    Name(Subscription, "_stop_processing", (), "stops the task or the iteration"),
+    Name(Msg, "_client", None, "the client that sends an answer"),
+    Name(Msg, "_sid", None, "the subscription that delivered a message"),
     Name(JetStreamContext, "_nc", None, "the client of a context"),
-    Name(JetStreamContext, "_prefix", None, "where the server is asked"),
-    Name(JetStreamContext, "_timeout", None, "how long the server is waited for"),
-    Name(JetStreamContext, "_jsm", None, "asks about streams and consumers"),
-    Name(JetStreamContext, "_async_reply_prefix", None, "where acknowledgements come; written"),
-    Name(JetStreamContext, "_publish_async_futures", None, "who waits for which; written"),
-    Name(JetStreamContext, "_publish_async_completed_event", None, "tells that nobody does"),
-    Name(JetStreamContext, "_publish_async_pending_semaphore", None, "bounds how many do"),
+    Name(JetStreamContext, "_prefix", None, "the prefix of API subjects"),
+    Name(JetStreamContext, "_timeout", None, "the time limit of API requests"),
+    Name(JetStreamContext, "_jsm", None, "describes streams and consumers"),
+    Name(JetStreamContext, "_async_reply_prefix", None, "the inbox of acknowledgements; written"),
+    Name(JetStreamContext, "_publish_async_futures", None, "maps acknowledgements to waiting calls; written"),
+    Name(JetStreamContext, "_publish_async_completed_event", None, "is set when no call waits"),
+    Name(JetStreamContext, "_publish_async_pending_semaphore", None, "limits how many calls wait"),
     Name(JetStreamContext, "_init_async_reply", (), "subscribes to acknowledgements; overridden"),
     Name(JetStreamContext, "_handle_async_reply", ("msg",), "hands an acknowledgement to its waiter"),
-    Name(JetStreamContext, "_auto_ack_callback", ("callback",), "acknowledges behind a handler"),
+    Name(JetStreamContext, "_auto_ack_callback", ("callback",), "acknowledges after a handler"),
     Name(JetStreamContext._JSI, "_conn", None, "the client of an ordered consumer"),
     Name(JetStreamManager, "_api_request", ("req_subject", "req", "timeout"), "reads a stored message by its number"),
     Name(JetStreamManager, "_nc", None, "the client of a manager"),
-    Name(JetStreamManager, "_prefix", None, "as the context's"),
-    Name(JetStreamManager, "_timeout", None, "as the context's"),
-    Name(JetStreamContext.PullSubscription, "_nms", None, "where it asks for messages, which may be refused"),
-    Name(JetStreamContext.PullSubscription, "_consumer", None, "the name of a consumer that is to be deleted"),
-    Name(JetStreamContext.PushSubscription, "_sub", None, "the subscription of ours that it shows; counts and limits"),
+    Name(JetStreamManager, "_prefix", None, "as for the context"),
+    Name(JetStreamManager, "_timeout", None, "as for the context"),
+    Name(JetStreamContext.PullSubscription, "_nms", None, "the subject of its requests, which may be refused"),
+    Name(JetStreamContext.PullSubscription, "_consumer", None, "the name of the consumer to delete"),
+    Name(JetStreamContext.PushSubscription, "_sub", None, "our subscription, with its counts and limits"),
 )
 
 _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-"""Kinds of parameters that take whatever is given, as those of functions do that tracing puts around a client's."""
+"""Parameter kinds that accept any argument, like those of wrappers that tracing puts around a client's functions."""
 
 
 def check(client: Client) -> None:
-    """Raise ConfigurationError unless the client has every name that we use, in the shape we know."""
+    """Raise ConfigurationError unless the client has every name that we use, with the parameters we expect."""
     made: dict[type, Any] = {Client: client}
-    made_of: dict[type, Callable[[], Any]] = {  # in this order: what is made of others comes when those were checked
+    made_of: dict[type, Callable[[], Any]] = {  # in this order: each is built from those checked before it
         Client: lambda: client,
         Subscription: lambda: Subscription(client),
         Msg: lambda: Msg(client),
@@ -159,12 +159,12 @@ def check(client: Client) -> None:
 
 def _check(instance: object, one: Name) -> None:
     if not hasattr(instance, one.name):
-        raise _changed(one, "is not there")
+        raise _changed(one, "does not exist")
     if one.parameters is None:
         return
-    found = getattr(one.owner, one.name, None)  # the client's own, whatever overrides it
+    found = getattr(one.owner, one.name, None)  # nats-py's own, not our override
     if not callable(found):
-        raise _changed(one, "is no function")
+        raise _changed(one, "is not a function")
     static = isinstance(inspect.getattr_static(one.owner, one.name), staticmethod)
     parameters = list(inspect.signature(found).parameters.values())[0 if static else 1 :]
     named = tuple(parameter.name for parameter in parameters if parameter.kind not in _VARIADIC)
@@ -180,7 +180,7 @@ def _changed(one: Name, how: str) -> ConfigurationError:
 
 
 class Base(Client):
-    """nats-py's client with names for what a part of ours does in between; it is checked when it is made."""
+    """nats-py's client with hooks for our parts; its names are checked when it is created."""
 
     outbox: Outbox
     inbox: Inbox
@@ -193,15 +193,15 @@ class Base(Client):
 
     @property
     def inbox_prefix(self) -> str:
-        """How the inboxes of this client begin."""
+        """The prefix of this client's inboxes."""
         return f"{self.new_inbox().rpartition('.')[0]}."
 
     def token(self) -> str:
-        """Return a name that nobody else has."""
+        """Return a unique name."""
         return self._nuid.next().decode()
 
     async def add(self, make: Callable[[int], S]) -> S:
-        """Open a subscription of our own class, which ``make`` makes of its number, as the base opens its own."""
+        """Open a subscription of our class, which ``make`` creates from its number, as the base opens its own."""
         if self.is_closed:
             raise errors.ConnectionClosedError
         if self.is_draining:
@@ -219,13 +219,13 @@ class Base(Client):
         return [one.reader for one in subscriptions if one.reader is not None]
 
     def next_connection(self) -> asyncio.Future[None]:
-        """Return what is done when a connection that was lost has been made again."""
+        """Return a future that completes at the next reconnect."""
         if self._next_connection is None:
             self._next_connection = asyncio.get_running_loop().create_future()
         return self._next_connection
 
     async def closed(self) -> None:
-        """Hear that the client has closed for good, after its subscriptions."""
+        """Clean up once the client has closed for good, after its subscriptions."""
         raise NotImplementedError
 
     async def _send_command(self, cmd: bytes, priority: bool = False) -> None:  # noqa: FBT001, FBT002 - the base's own signature
@@ -237,7 +237,7 @@ class Base(Client):
         return await super()._flush_pending(force_flush)
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
-        """Send a PING behind what was sent before; the base lets it overtake, and its PONG then proves nothing."""
+        """Send a PING after what was sent before; the base's may overtake messages, so that its PONG proves nothing."""
         if not self.is_connected:
             await super()._send_ping(future)
             return
@@ -246,9 +246,9 @@ class Base(Client):
         await self._flush_pending()
 
     def _connect_command(self) -> bytes:
-        """Say who we are, but not in the clear to a server that was to be reached by TLS.
+        """Send the login, but not in the clear to a server that was to be reached by TLS.
 
-        The base takes the server's word for whether there is TLS, which whoever is in between can change.
+        The base believes the server about TLS, which a man in the middle can change.
         """
         server: Any = self._current_server
         scheme: str = server.uri.scheme
@@ -268,7 +268,7 @@ class Base(Client):
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | HeaderBlock | None
     ) -> None:
-        """Read the headers ourselves, and outlive whatever the base does with what an attacker sent."""
+        """Parse the headers ourselves, and survive any error of the base caused by hostile input."""
         block: Any = read_block(headers) if isinstance(headers, bytes) and headers else None
         if block is not None and block.status is not None:
             of_stream = getattr(self._subs.get(sid), "_jsi", None) is not None
@@ -277,12 +277,12 @@ class Base(Client):
             await super()._process_msg(sid, subject, reply, data, block)
         except (OSError, errors.ConnectionClosedError):
             raise
-        except Exception as error:  # noqa: BLE001 - what escapes here ends the reader task, and the client is deaf
+        except Exception as error:  # noqa: BLE001 - or the reader task would end, and nothing more be received
             self.inbox.broken(subject, error)
             await self._error_cb(error)
 
     async def _process_err(self, err_msg: str) -> None:
-        if not await self.requests.refused(err_msg):  # else whoever asked is told
+        if not await self.requests.refused(err_msg):  # otherwise the waiting call raises it
             await super()._process_err(err_msg)
 
     async def _process_headers(self, headers: Any) -> Any:
@@ -317,13 +317,13 @@ def _ended(subscription: Subscription | None) -> None:
 
 
 class Wire:
-    """What an outbox needs of the connection: to know whether it takes messages, and to write without waiting."""
+    """An outbox's view of the connection: whether it accepts messages, and writes that do not wait."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
     def check_open(self, size: int) -> None:
-        """Refuse what the base's ``publish`` refuses; ``size`` bytes would wait, beside what waits here."""
+        """Raise what the base's ``publish`` would raise; ``size`` more bytes would be pending."""
         client = self._client
         if client._status == Client.CONNECTED:
             return
@@ -337,7 +337,7 @@ class Wire:
                 raise errors.OutboundBufferLimitError
 
     def write(self, command: bytes, payload_size: int) -> None:
-        """Write a message, and count it."""
+        """Queue a message for writing, and count it."""
         client = self._client
         client.stats["out_msgs"] += 1
         client.stats["out_bytes"] += payload_size
@@ -345,7 +345,7 @@ class Wire:
         client._pending_data_size += len(command)
 
     def ping(self, pong: asyncio.Future[bool]) -> None:
-        """Write a PING behind what was written; its PONG ends ``pong``."""
+        """Queue a PING after what was written; its PONG completes ``pong``."""
         client = self._client
         if client.is_connected:
             client._pongs.append(pong)
@@ -360,82 +360,82 @@ class Wire:
             queue.put_nowait(asyncio.get_running_loop().create_future())
 
     async def make_room(self) -> None:
-        """Wait where the base would: until what was written beyond its limit has gone."""
+        """Wait as the base would, until pending bytes are below its limit."""
         if 0 < self._client._max_pending_size < self._client._pending_data_size:
             await self._client._flush_pending(force_flush=True)
 
 
 class BaseSubscription(Subscription):
-    """nats-py's subscription with names for what ours does."""
+    """nats-py's subscription with public names for what ours needs."""
 
     reader: Reader | None
 
     def begin(self, error_cb: Any) -> None:
-        """Begin to hand over."""
+        """Start handing messages over."""
         self._start(error_cb)  # type: ignore[no-untyped-call]  # nats-py leaves it untyped
 
     @property
     def number(self) -> int:
-        """Its number."""
+        """The subscription's number."""
         return self._id
 
     def wait_in(self, queue: WaitingQueue) -> None:
-        """Let messages wait for their turn in a queue to which one can come back."""
+        """Replace the pending queue by one whose front can be refilled."""
         self._pending_queue = queue
 
     @property
     def most_waiting(self) -> int:
-        """How many messages may wait for their turn."""
+        """Most messages that may be pending."""
         return self._pending_queue.maxsize
 
     def came_back(self, size: int) -> None:
-        """Count a message that waits again."""
+        """Count a message that was put back."""
         self._pending_size += size
 
     @property
     def has_ended(self) -> bool:
-        """Whether it, or its client, takes no orders any more, or none now."""
+        """True if the subscription is closed, or its client is closed or draining."""
         return self._closed or self._conn.is_closed or self._conn.is_draining
 
     @property
     def can_take(self) -> bool:
-        """Whether a message is there for a caller who asks for one."""
+        """True if ``next_msg`` could return a message at once."""
         return self._cb is None and not self._conn.is_closed and not self._pending_queue.empty()
 
     def taken(self) -> Msg:
-        """Take a message that is there."""
+        """Remove and return a pending message."""
         raw = self._pending_queue.get_nowait()
         self._pending_queue.task_done()
         self._pending_size -= len(raw.data)
         return raw
 
     async def end(self) -> None:
-        """End behind what was delivered, without the rest; a handler that is under way may end."""
+        """End after what was delivered and drop pending messages; a running handler may finish."""
         while not self._pending_queue.empty():
             self.taken()
         client = self._conn
         client._remove_sub(self._id)
         if asyncio.current_task() is self._wait_for_msgs_task:
-            self._max_msgs = 1  # the base ends its task behind this handler: it has received as many
+            self._max_msgs = 1  # the base ends its task after this handler, since the limit is reached
         else:
             self._stop_processing()
         if client.is_connected:
             await client._send_unsubscribe(self._id)
 
     def attach(self, state: BaseState) -> None:
-        """Let the base keep the state of a push consumer."""
+        """Store the state of a push consumer for the base."""
         self._jsi = state
 
     def close(self) -> None:
-        """Take no orders any more."""
+        """Mark the subscription as closed."""
         self._closed = True
 
     def ended(self) -> None:
-        """Hear that it reads no more."""
+        """Clean up once the subscription reads no more."""
 
 
 class BasePushSubscription(JetStreamContext.PushSubscription):
-    """A push subscription that shows one of ours: the base's has its own count, limit and iterator of raw messages."""
+    """A push subscription around one of ours: the base's own counts, limits and iterates raw messages itself."""
 
     async def unsubscribe(self, limit: int = 0) -> None:
         """Stop reading; see VerifyingSubscription."""
@@ -447,19 +447,19 @@ class BasePushSubscription(JetStreamContext.PushSubscription):
                 task.cancel()
 
     async def next_msg(self, timeout: float | None = 1.0) -> VerifiedMsg:  # noqa: ASYNC109 - the base's own signature
-        """Return the next message that verifies; see VerifyingSubscription."""
+        """Return the next verified message; see VerifyingSubscription."""
         delivered: Any = await super().next_msg(timeout)
         return cast("VerifiedMsg", delivered)
 
     @property
     def messages(self) -> AsyncIterator[VerifiedMsg]:
-        """The messages that verify, for ``async for``."""
+        """The verified messages, for ``async for``."""
         shown: Any = self._sub.messages
         return cast("AsyncIterator[VerifiedMsg]", shown)
 
 
 class BasePullSubscription(JetStreamContext.PullSubscription):
-    """A pull subscription that is told at once where it may not ask for messages; the base's waits its time out."""
+    """A pull subscription that fails at once if it may not request messages; the base's waits for its timeout."""
 
     def __init__(self, *, requests: Requests, **options: Any) -> None:
         super().__init__(**options)
@@ -471,15 +471,15 @@ class BasePullSubscription(JetStreamContext.PullSubscription):
         timeout: float | None = 5,  # noqa: ASYNC109 - the base's own signature
         heartbeat: float | None = None,
     ) -> list[Msg]:
-        """See the base; NotAllowed where the server refuses to pass the request on."""
+        """See the base; NotAllowed if the server refuses the request."""
         return await self._requests.unless_refused(self._nms, super().fetch(batch, timeout, heartbeat))
 
 
 class BaseState(JetStreamContext._JSI):
-    """What the base knows of a push consumer."""
+    """The base's state of a push consumer."""
 
     def watch(self, *, heartbeats: bool, flow: bool) -> None:
-        """Run the base's own tasks, where the base looks for them."""
+        """Start the base's own tasks, stored where the base expects them."""
         state: Any = self  # nats-py leaves these untyped
         if heartbeats:
             state._hbtask = asyncio.create_task(state.activity_check())
@@ -487,27 +487,27 @@ class BaseState(JetStreamContext._JSI):
             state._fctask = asyncio.create_task(state.check_flow_control_response())
 
     def name_successor(self) -> str:
-        """Give the consumer that is about to be made a name that nobody else has, and return it."""
+        """Give the consumer that is about to be created a unique name, and return it."""
         name = self._conn._nuid.next().decode()
         self._ccreq.name = name
         return name
 
 
 def client_of(msg: Msg) -> Any:
-    """Return the client that a message came by."""
+    """Return the client that received a message."""
     return msg._client
 
 
 def listened_at(raw: Msg) -> str:
-    """Return the subject of the subscription that a message came by; empty where that is closed."""
+    """Return the subject of a message's subscription; empty if that is closed."""
     subscription = raw._client._subs.get(raw._sid or 0)
     return "" if subscription is None else subscription.subject
 
 
 def shown_as(cls: type[M], raw: Msg) -> M:
-    """Return a message of another class with what ``raw`` says of itself, but for reply subject and headers.
+    """Return a message of another class with the content of ``raw``, without reply subject and headers.
 
-    Without the constructor it takes a third of the time; fields that are not set are the class's own.
+    Bypassing the constructor takes a third of the time; unset fields have the class's defaults.
     """
     made = object.__new__(cls)
     made._client, made._sid, made.subject, made.data = raw._client, raw._sid, raw.subject, raw.data
@@ -515,5 +515,5 @@ def shown_as(cls: type[M], raw: Msg) -> M:
 
 
 def origin(raw: Msg) -> dict[str, Any]:
-    """Return the fields that say by which client and subscription a message came."""
+    """Return the fields that name a message's client and subscription."""
     return {"_client": raw._client, "_sid": raw._sid}

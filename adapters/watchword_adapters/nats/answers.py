@@ -1,4 +1,4 @@
-"""Which request an answer is bound to: that of the message in whose handler it is given."""
+"""Finds the request that a publish answers: by its reply subject, by the running handler, or by a bounded memory."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 _INBOX: Final = "_INBOX"
 
 HANDLED: Final[ContextVar[VerifiedMessage | None]] = ContextVar("handled", default=None)
-"""The verified message that the present task took last; one variable for all connections of the process."""
+"""The verified message that the current task received last, across all connections of the process."""
 
 
 class ReplySubject(str):
-    """The reply subject of a verified message: a text that knows which request an answer there belongs to.
+    """The reply subject of a verified message: a string that carries the request that an answer there belongs to.
 
-    A copy of its characters is a mere text.
+    A copy of its characters is a plain string.
     """
 
     __slots__ = ("request",)
@@ -30,12 +30,12 @@ class ReplySubject(str):
 
     @classmethod
     def of(cls, request: VerifiedMessage) -> str:
-        """Return the signed reply subject of a message; the empty text where it has none."""
+        """Return the signed reply subject of a message; an empty string if it has none."""
         return cls.to(request.reply_to, request) if request.reply_to else ""
 
     @classmethod
     def to(cls, subject: str, request: VerifiedMessage) -> ReplySubject:
-        """Return ``subject`` as one where answers to ``request`` go: a message from a stream has it in a header."""
+        """Return ``subject`` as the reply subject of ``request``: a message from a stream names it in a header."""
         made = cls(subject)
         made.request = request
         return made
@@ -45,11 +45,11 @@ class ReplySubject(str):
 
 
 class HiddenReply(str):
-    """What stands for a reply subject of the server's own: no text at all. An answer there is dropped.
+    """Replaces a reply subject of the server's own by an empty string; an answer there is dropped.
 
-    It counts as one, though, so that a handler answers as it does else; nats-py's micro services raise an error where
-    there is none, which any stranger could bring about while this agent observes. ``request`` is what asked for it, if
-    that verified: a reply subject of the server's own is refused by then, but not one that a header names.
+    It is still truthy, so that a handler answers as usual; nats-py's micro services raise an error if there is no reply
+    subject, which any stranger could provoke in observe mode. ``request`` is the message that named it, if verified:
+    such a reply subject is rejected by then, but one named in a header is not.
     """
 
     __slots__ = ("request",)
@@ -57,7 +57,7 @@ class HiddenReply(str):
 
     @classmethod
     def of(cls, request: VerifiedMessage | None) -> HiddenReply:
-        """Return what stands for the reply subject of ``request``."""
+        """Return the replacement for the reply subject of ``request``."""
         made = cls()
         made.request = request
         return made
@@ -67,11 +67,12 @@ class HiddenReply(str):
 
 
 class Answers:
-    """Finds the request that a bare publish answers.
+    """Finds the request that a plain publish answers.
 
-    Certain is what goes to the ``reply`` of a message. For mere texts, as they come out of a store, a bounded memory
-    helps, by inbox; there the first principal that named an inbox owns it, so that nobody else can draw its answers.
-    Inboxes only: else a request that names an application subject would bend what we publish there.
+    A publish to the ``reply`` of a message identifies it with certainty. For plain strings, such as those read from a
+    store, a bounded memory by inbox helps; there the first principal that named an inbox owns it, so that no other can
+    draw its answers. Only inboxes count: otherwise a request could name an application subject, and what we publish
+    there would be bound to it.
     """
 
     def __init__(self, *, seconds: float, clock: Callable[[], float]) -> None:
@@ -86,7 +87,7 @@ class Answers:
                 self._owed.put(reply, request)
 
     def request_at(self, subject: str) -> VerifiedMessage | None:
-        """Return the request that is answered by a publish to ``subject``."""
+        """Return the request that a publish to ``subject`` answers; None if it answers none."""
         if isinstance(subject, ReplySubject):
             return subject.request
         if not subject.startswith(_INBOX):
@@ -98,9 +99,9 @@ class Answers:
 
 
 def forwarded(subject: str, reply: str) -> SigningError:
-    """Return the error of whoever passes a request on with the requester's own reply subject."""
+    """Return the error for forwarding a request with the requester's own reply subject."""
     return SigningError(
-        f"publish({subject!r}, reply={reply!r}) passes on the reply subject of a request: what others answer there "
-        "answers nothing that they were asked, and is rejected. Ask them with 'answer = await nc.request(...)' in the "
+        f"publish({subject!r}, reply={reply!r}) forwards the reply subject of a request: answers to it would not match "
+        "the request that they answer, and be rejected. Send a request with 'answer = await nc.request(...)' in the "
         "handler, and answer with 'await msg.respond(answer.data)'"
     )

@@ -1,4 +1,4 @@
-"""The nats-py client with every way in and out covered, or refused."""
+"""The nats-py client: publishes are signed, deliveries verified, and calls that bypass this refused."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from watchword_adapters.nats.signing import Recipient
 
 CONTROL_SUBJECTS: Final = ("$JS.", "$SYS.", "$SRV.")
-"""How subjects begin on which this client asks the server itself, or those who answer in its place."""
+"""Prefixes of subjects on which the server answers, or a service of nats-py's own."""
 
 
 async def connect(
@@ -71,15 +71,15 @@ async def connect(
 class WatchwordClient(Base):
     """A ``nats.aio.client.Client`` that signs what it publishes and delivers only what verifies.
 
-    ``recipient`` names whom a message is meant for; ``recipient=`` of one call overrides it. The client's own requests
-    to ``$JS.``, ``$SYS.`` and ``$SRV.`` are not signed, and only their answers may be unsigned. A message that cannot
-    be judged (``Unavailable``) is counted and dropped, for core NATS offers nothing twice; use JetStream where that
-    hurts.
+    ``recipient`` returns whom a message is meant for; ``recipient=`` of a call overrides it. The client's own requests
+    to ``$JS.``, ``$SYS.`` and ``$SRV.`` are not signed, and only their responses may be unsigned. A message that cannot
+    be judged (``Unavailable``) is counted and dropped, since core NATS does not redeliver; use JetStream if that is a
+    problem.
 
-    What is not delivered goes into ``quarantine``; without one, to the subject that ``[quarantine]`` names, if any.
-    ``reader`` names this instance, the same after a restart and no other's: with a shared store its subscriptions then
-    go on where they were. Without such a store it is not used, which is warned of (``replay.name_unused``).
-    There is no ``wrap()``: an existing client's subscriptions already hold messages that nobody judged.
+    Rejected messages are copied to ``quarantine``; its default is the subject named in ``[quarantine]``, if any.
+    ``reader`` names this instance: a unique name that stays the same after a restart. With a shared store, its
+    subscriptions then continue from what they had seen; without one it is unused, and logged as
+    ``replay.name_unused``. There is no ``wrap()``: a client's subscriptions already hold unverified messages.
     """
 
     def __init__(
@@ -118,12 +118,12 @@ class WatchwordClient(Base):
         self._beginnings = Beginnings(watchword, self._confirmed)
         self._warned: set[str] = set()
 
-    if TYPE_CHECKING:  # the base says that it gives one of its own kind
+    if TYPE_CHECKING:  # the base declares its own class
 
         async def __aenter__(self) -> Self: ...
 
     async def connect(self, *args: Any, **options: Any) -> None:
-        """See nats-py; ConfigurationError where the replay store cannot be trusted, Unavailable where it is down."""
+        """See nats-py; ConfigurationError if the replay store cannot be trusted, Unavailable if it is down."""
         meter = self.watchword.audit.meter
         begun = meter.now()
         await self.watchword.verifier.start()
@@ -140,12 +140,12 @@ class WatchwordClient(Base):
             self._watching = asyncio.get_running_loop().create_task(watch_clocks(self.watchword))
 
     async def drain(self) -> None:
-        """See nats-py; what is rejected from here on leaves no copy, since the stream's answer could not come in."""
+        """See nats-py; messages rejected from now on are not copied, since the stream could not respond."""
         await self._end_copies()
         await super().drain()
 
     async def close(self) -> None:
-        """See nats-py; copies on their way into quarantine have some seconds."""
+        """See nats-py; pending quarantine copies get some seconds to be written."""
         await self._end_copies()
         await super().close()
 
@@ -163,11 +163,11 @@ class WatchwordClient(Base):
         recipient: str | None = None,
         expires_at: int | None = None,
     ) -> None:
-        """Accept a message for signing and sending; SigningError says what cannot be sent, and then nothing of it was.
+        """Accept a message for signing and sending; if it raises SigningError, nothing was sent.
 
-        ``reply`` is signed, and answers to it are expected for as long as a message is fresh. ``expires_at`` is in
-        whole seconds since the epoch. A publish to the ``reply`` of a verified request is its answer, bound to it; to
-        pass that on as ``reply`` is refused, for the requester could not tell whose answers it asked for.
+        ``reply`` is signed, and replies to it are accepted for as long as a message is fresh. ``expires_at`` is in
+        whole seconds since the epoch. A publish to the ``reply`` of a verified request is its answer, bound to it.
+        Passing that subject on as ``reply`` is refused: the requester could not tell whose answers it asked for.
         """
         if isinstance(subject, HiddenReply):
             self.drop_answer(subject.request)
@@ -199,11 +199,11 @@ class WatchwordClient(Base):
         recipient: str | None = None,
         expires_at: int | None = None,
     ) -> VerifiedMsg:
-        """Ask and return the first answer that verifies and answers this request; others are audited and ignored.
+        """Return the first verified answer to this request; other messages are audited and ignored.
 
-        What the server itself answers, to a request to ``$JS.`` and the like, nobody has verified: a ServerMsg.
-        ``old_style`` makes no difference. nats.errors.TimeoutError after ``timeout`` seconds; NoRespondersError, and
-        NotAllowed (a TimeoutError as well), at once when the server says so.
+        The server's own responses, to requests to ``$JS.`` and the like, are unverified: a ServerMsg. ``old_style`` has
+        no effect. nats.errors.TimeoutError after ``timeout`` seconds; NoRespondersError, and NotAllowed (also a
+        TimeoutError), as soon as the server says so.
         """
         if subject.startswith(CONTROL_SUBJECTS):
             publish = self.publish
@@ -222,7 +222,7 @@ class WatchwordClient(Base):
     async def answer(
         self, reply: str, data: bytes, headers: Mapping[str, str] | None, request: VerifiedMessage | None
     ) -> None:
-        """Send an answer: signed and bound to ``request``; unsigned where the request was not verified."""
+        """Send an answer, signed and bound to ``request``; unsigned if the request was not verified."""
         if reply.startswith(SERVERS_SUBJECTS):
             raise BadSubject(f"reply subject {reply!r}: an answer there would be an order to the server")
         if request is None:
@@ -231,21 +231,21 @@ class WatchwordClient(Base):
             await self.send(reply, data, "", headers, answers=request)
 
     def drop_answer(self, request: VerifiedMessage | None) -> None:
-        """Warn, once, of an answer that goes nowhere, for its subject is one of the server's own."""
+        """Warn once about a dropped answer, whose subject is one of the server's own."""
         self._warn_once(
             "nats.answer_dropped",
-            asked_by="a message that did not verify" if request is None else request.principal,
-            why="it wants its answer on a subject of the server's own ($...): that would be an order to the server",
-            remedy="nothing here; find out who sends it",
+            asked_by="an unverified message" if request is None else request.principal,
+            why="its reply subject is one of the server's own ($...), where an answer would be an order to the server",
+            remedy="nothing to change here; find the sender",
         )
 
     async def send(
         self, subject: str, payload: bytes, reply: str, headers: Mapping[str, str] | None, **options: Any
     ) -> Outgoing | None:
-        """Post one message, and return it; None for one that went out unsigned.
+        """Queue one message and return it; None for one that was sent unsigned.
 
-        That is done in observe mode only, with what cannot be signed and with what answers a message that did not
-        verify. ``options`` are those of ``Signing.outgoing``.
+        Only observe mode sends unsigned: a message that cannot be signed, and the answer to an unverified message.
+        ``options`` are those of ``Signing.outgoing``.
         """
         if not isinstance(subject, UnsignedReply):
             try:
@@ -268,9 +268,9 @@ class WatchwordClient(Base):
         answers_at: str = "",
         **options: Any,
     ) -> Msg:
-        """Publish to a stream and return the server's PubAck, which nobody signs.
+        """Publish to a stream and return the server's PubAck, which is unsigned.
 
-        Answers are expected at ``answers_at``, a subject that the payload or a header of the caller's names.
+        ``answers_at`` is a subject, named in the payload or a header, on which answers are accepted.
         """
 
         async def send(inbox: str) -> None:
@@ -290,11 +290,10 @@ class WatchwordClient(Base):
         pending_msgs_limit: int = DEFAULT_SUB_PENDING_MSGS_LIMIT,
         pending_bytes_limit: int = DEFAULT_SUB_PENDING_BYTES_LIMIT,
     ) -> VerifyingSubscription:
-        """Subscribe; callback, ``next_msg`` and ``messages`` give VerifiedMsg (in observe mode ObservedMsg) only.
+        """Subscribe; callback, ``next_msg`` and ``messages`` yield VerifiedMsg (in observe mode ObservedMsg) only.
 
-        ``future`` gets the first of them.
-
-        On a subject under this client's inbox prefix only answers to what it asked are delivered.
+        ``future`` receives the first of them. A subject under this client's inbox prefix delivers only answers to its
+        own requests.
         """
         if future is not None:
             cb = partial(_settle, future)
@@ -322,7 +321,7 @@ class WatchwordClient(Base):
     async def open(
         self, subject: str, *, reader: Reader | None, queue: str = "", cb: Any = None, **options: Any
     ) -> VerifyingSubscription:
-        """Open a subscription that ``reader`` judges; as the base does, but with our class."""
+        """Open a subscription whose messages ``reader`` judges; like the base, but with our class."""
         check_pattern(subject)
         check_queue(queue)
 
@@ -346,31 +345,31 @@ class WatchwordClient(Base):
             self._has_name = False
 
     def refuse(self, call: str, error: WatchwordError, subject: str | None = None) -> None:
-        """Raise what stands in the way of a call that nobody could verify; where it is observed, let it through.
+        """Raise the error of a call that cannot be verified; in observe mode, warn once per ``call`` and allow it.
 
-        That is judged by the ``subject``, or, for what has none, by the mode where no channel's own rule differs. There
-        is one warning for each ``call``, which says what to write instead.
+        The mode is that of ``subject``'s channel; without a subject, the mode of the whole process. The warning says
+        what to write instead.
         """
         if not (self.watchword.observing if subject is None else self.watchword.observes(self.channel_of(subject))):
             raise error from None
         self._warn_once("nats.call_uncovered", call=call, remedy=str(error))
 
     def refuse_reading(self, call: str, error: WatchwordError, subjects: Iterable[str]) -> None:
-        """Refuse a way of reading ``subjects`` as ``refuse`` does; where that is let through, nothing can be enforced.
+        """Refuse a way of reading ``subjects``, as ``refuse`` does; if observe mode allows it, enforcing is blocked.
 
-        So a later change of mode is refused as long as this process runs.
+        A later change to enforce mode is then refused for as long as this process runs.
         """
         self._let_through(error, subjects)
         self._warn_once("nats.call_uncovered", call=call, remedy=str(error))
 
     def refuse_shared(self, scope: str, subjects: Iterable[str], *, instead: WatchwordError | None = None) -> None:
-        """Refuse a way of reading that others may share, where no store is shared as well; see ``refuse_reading``.
+        """Refuse a shared way of reading if there is no shared store; see ``refuse_reading``.
 
-        ``instead`` is the error where that is not the reason.
+        ``instead`` replaces the error if there is another reason.
         """
         if not self.watchword.verifier.shared_replay:
             remedy = f"one that all members share: {STORES}"
-            told = f"{scope}: a replay to another member would go unseen; configure a store, {remedy}"
+            told = f"{scope}: a replay to another member would go undetected; configure a store, {remedy}"
             self._let_through(instead or ConfigurationError(told), subjects)
             self._warn_once("replay.scope_shared", scope=scope, remedy=str(instead or remedy))
 
@@ -387,7 +386,7 @@ class WatchwordClient(Base):
             self.watchword.audit.warn(event, **fields)
 
     def channel_of(self, subject: str) -> Channel:
-        """Return the channel that a subject is, with wildcards maybe."""
+        """Return the channel of a subject, which may have wildcards."""
         return channel_of("nats", self.watchword.realm, subject)
 
     def jetstream(  # type: ignore[override] # the base takes any option, and fails on a wrong one
@@ -395,12 +394,12 @@ class WatchwordClient(Base):
     ) -> VerifyingJetStream:
         """Return the JetStream context; ``opts`` are the base's.
 
-        ``sole_reader`` says that this process alone reads each durable consumer it binds, so that replay memory in this
-        process is enough for it.
+        ``sole_reader`` states that only this process reads each durable consumer that it binds, so that replay memory
+        in this process is enough.
         """
         if type(sole_reader) is not bool:
             raise ConfigurationError(
-                f"sole_reader={sole_reader!r}: write True where this process alone reads each durable, else False"
+                f"sole_reader={sole_reader!r}: write True if only this process reads each durable, else False"
             )
         return VerifyingJetStream(self, sole_reader=sole_reader, **opts)
 
@@ -409,21 +408,21 @@ class WatchwordClient(Base):
         return VerifyingManager(self, **opts)
 
     def _warn_unused(self, name: str) -> None:
-        """Warn of a name for this instance where no store keeps anything under it."""
+        """Warn that this instance's name is unused, since there is no shared store."""
         has_journal = self.watchword.verifier.journal is not None
         self.watchword.audit.warn(
             "replay.name_unused",
             reader=name,
-            cost="nothing is kept under this name: that takes a store which all processes share",
-            remedy=f"leave reader= out: the journal is enough where one process of this agent runs at a time on this"
-            f" machine; where more do, or it moves, write {STORES}"
+            cost="nothing is stored under this name: that takes a store shared by all processes",
+            remedy=f"omit reader=: the journal is enough if one process of this agent runs at a time on this"
+            f" machine; if more do, or it moves, write {STORES}"
             if has_journal
-            else f"write {STORES}; or name a directory in [replay] state: its journal is enough where one process of"
+            else f"write {STORES}; or name a directory in [replay] state: its journal is enough if one process of"
             " this agent runs at a time on one machine",
         )
 
     def check_duplicate_window(self, stream: str, seconds: float | None) -> None:
-        """Warn once of a stream whose own de-duplication is shorter than the policy's window."""
+        """Warn once about a stream whose deduplication window is shorter than the policy's window."""
         window = self.watchword.verifier.policy.window
         if seconds is not None and seconds < window and stream not in self._warned:
             self._warned.add(stream)
@@ -435,7 +434,7 @@ class WatchwordClient(Base):
             )
 
     def _subject_reader(self, subject: str, queue: str) -> CoreReader:
-        """Return the reader of a subscription of core NATS; an inbox is nobody else's, and gets replies only."""
+        """Return the reader of a core NATS subscription; an inbox is read alone, and receives replies only."""
         prefix = self.inbox_prefix
         solicited = subject.startswith(prefix)
         options: dict[str, Any] = {
@@ -448,7 +447,7 @@ class WatchwordClient(Base):
         return SharedReader(self.watchword, subject, queue=queue, client_name=self._instance, **options)
 
     async def _confirmed(self) -> None:
-        """Wait until the server has answered a PING behind what was sent so far, over lost connections too."""
+        """Wait until the server has answered a PING sent after everything so far; survives reconnects."""
         while True:
             pong, connection = self.outbox.pong_behind(), self.next_connection()
             await asyncio.wait((pong, connection), return_when=asyncio.FIRST_COMPLETED)
@@ -456,16 +455,16 @@ class WatchwordClient(Base):
                 return
 
     async def ready(self) -> None:
-        """Wait until nothing that is sent from now on is dropped for a memory that has only begun."""
+        """Wait until messages sent from now on are no longer dropped because a memory has only just begun."""
         for reader in self.readers():
             if isinstance(reader, CoreReader):
                 await reader.begun()
         lives, clock = self.watchword.lives, self.watchword.clock
-        while (left := lives.floor_ends_at - clock()) > 0:  # noqa: ASYNC110 - for a time, by the clock that judges
+        while (left := lives.floor_ends_at - clock()) > 0:  # noqa: ASYNC110 - polled: the verifier's clock decides
             await asyncio.sleep(min(left, 1.0))
 
     def _acknowledged(self, subject: str) -> None:
-        """Let the id of a delivery age that was acknowledged, whoever did it."""
+        """Record an acknowledged delivery, so that its id can expire."""
         delivery = delivery_at(subject)
         if delivery is not None:
             self.watchword.lives.acknowledged_at(*delivery.by, delivery.sequence)
@@ -477,7 +476,7 @@ class WatchwordClient(Base):
 def _check_name(reader: object) -> None:
     if reader is not None and not (isinstance(reader, str) and is_principal(reader)):
         raise ConfigurationError(
-            f"reader={reader!r}: write a name of this instance's own, 1 to 255 bytes of UTF-8, no control characters"
+            f"reader={reader!r}: write this instance's unique name, 1 to 255 bytes of UTF-8 without control characters"
         )
 
 

@@ -1,4 +1,4 @@
-"""The control log as a stream of NATS."""
+"""The control log on NATS: creates, checks, reads and publishes to a stream of one subject."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from watchword.spi import Message
 
 _SECONDS: Final = 5.0
-"""Longest wait for an answer of the server's."""
+"""Time limit for a response of the server."""
 
 _NAME_IN_USE: Final = 10058
 _OVERLAPS: Final = 10065
@@ -41,10 +41,10 @@ class _Stream(NamedTuple):
 class NatsControlLog:
     """A stream over exactly one subject, from which nothing is ever deleted.
 
-    ``replicas`` is for ``make``; ``options`` are nats-py's ``connect``'s, ``servers`` among them. Reading judges
-    nothing; what is published is signed by ``watchword``. Identity of the log is the stream's name and the time at
-    which it was made. A right that is missing is a ConfigurationError (docs/control.md); otherwise errors are
-    nats-py's, and Unavailable where the log that was being read is gone.
+    ``replicas`` is for ``make``; ``options`` are those of nats-py's ``connect``, with ``servers``. Reading verifies
+    nothing; publishing signs with ``watchword``. The log's identity is the stream's name and its time of creation. A
+    missing right is a ConfigurationError (docs/control.md); other errors are nats-py's, and Unavailable if the log that
+    was being read is gone.
     """
 
     def __init__(self, subject: str, *, watchword: Watchword, replicas: int | None = None, **options: Any) -> None:
@@ -71,7 +71,7 @@ class NatsControlLog:
             await client.close()
 
     async def make(self) -> bool:
-        """Make the stream where none has the subject, and check it; return True if it was made."""
+        """Create the stream if no stream has the subject, and check it; return True if it was created."""
         with self._explained():
             if await self._name() is not None:
                 await self.check()
@@ -84,10 +84,10 @@ class NatsControlLog:
                     raise
                 if await self._name() is None:
                     raise ConfigurationError(
-                        f"stream {self._made_as!r}, which would be made for the control subject {self.subject!r}, is"
-                        " there already with other subjects: rename or remove it, or choose another control subject"
+                        f"stream {self._made_as!r}, which would be created for the control subject {self.subject!r},"
+                        " exists with other subjects: rename or remove it, or choose another control subject"
                     ) from None
-                await self.check()  # somebody else was faster
+                await self.check()  # another process was faster
                 return False
             await self.check()
             return True
@@ -103,7 +103,7 @@ class NatsControlLog:
             return (await self._stream()).end
 
     async def read(self, position: int) -> AsyncGenerator[tuple[Sequence[Message], int]]:
-        """See ControlLog; Unavailable where the log is another one, or ends before ``position``."""
+        """See ControlLog; Unavailable if the log was recreated, or ends before ``position``."""
         known: str | None = None
 
         async def found() -> tuple[str, End]:
@@ -111,7 +111,7 @@ class NatsControlLog:
             stream = await self._stream()
             known = known or stream.end.identity
             if stream.end.identity != known:
-                raise Unavailable("control", f"stream {stream.name!r} was deleted and made again")
+                raise Unavailable("control", f"stream {stream.name!r} was deleted and recreated")
             return stream.name, stream.end
 
         with self._explained():
@@ -120,7 +120,7 @@ class NatsControlLog:
                     yield await follower.next()
 
     async def publish(self, value: bytes, headers: Mapping[str, str]) -> int:
-        """See ControlLog; SigningError where it cannot be signed, ConfigurationError without a signer."""
+        """See ControlLog; SigningError if it cannot be signed, ConfigurationError without a signer."""
         agent = speaker(self._watchword)
         with self._explained():
             if self._speaking is None:
@@ -140,7 +140,7 @@ class NatsControlLog:
         return self._reading
 
     async def _name(self) -> str | None:
-        """Return the name of the stream that has the subject; None where there is none."""
+        """Return the name of the stream that has the subject; None if there is none."""
         answer = await self._ask("STREAM.NAMES", {"subject": self.subject})
         names = answer.get("streams") or []
         return str(names[0]) if names else None
@@ -155,7 +155,7 @@ class NatsControlLog:
             answer = None  # it was deleted in between
         if name is None or answer is None:
             raise ConfigurationError(
-                f"no stream has the control subject {self.subject!r}: run watchword control init, which makes it"
+                f"no stream has the control subject {self.subject!r}: run watchword control init, which creates it"
             )
         state = answer["state"]
         first, last = int(state["first_seq"]), int(state["last_seq"])
@@ -171,7 +171,7 @@ class NatsControlLog:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Tell a right that is missing as what it is: something to be mended, that no reconnecting mends."""
+        """Raise a missing right as a ConfigurationError, since reconnecting does not help."""
         try:
             yield
         except NotAllowed as refusal:

@@ -1,9 +1,9 @@
-"""Following a stream from a position on: every entry once, in order, over lost connections and lost consumers.
+"""Follows a stream from a position on: every entry once, in order, across lost connections and consumers.
 
-The consumer is our own and forgotten soon; what counts is our position. A request for messages waits at the server, so
-an entry comes as soon as it is stored. One request is under way at a time, and the next is sent when what came was
-taken: so nothing piles up here. Whatever is lost (the connection, the consumer, a delivery) ends in the same way:
-another consumer goes on from our position.
+The consumer is ephemeral; our own position is what counts. A pull request waits at the server, so that an entry arrives
+as soon as it is stored. One request is pending at a time, and the next is sent when its messages were taken, so that
+nothing piles up here. Any loss (of the connection, the consumer, or a delivery) is handled alike: a new consumer
+continues from our position.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ if TYPE_CHECKING:
 
 _NANOSECONDS: Final = 1_000_000_000
 _WAIT: Final = 30
-"""Seconds for which the server keeps a request for messages, and a consumer of which nobody asks any."""
+"""Seconds for which the server holds a pull request, and keeps an inactive consumer."""
 
 _HEARTBEAT: Final = 2
-"""Seconds after which the server says that it has nothing; twice as long without a word means that all is lost."""
+"""Seconds between the server's heartbeats while idle; twice as long without one means that all is lost."""
 
 _SECONDS: Final = 5.0
-"""Longest wait for an answer of the server's."""
+"""Time limit for a response of the server."""
 
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 _MOST_TRIES: Final = 10
-"""Consumers that are made one after the other without a word from any, before it is given up: some 12 s."""
+"""Consumers that are created in a row without a message from any before giving up, after some 12 s."""
 
 _EXPIRED: Final = frozenset({"404", "408"})
 
 
 class StreamFollower:
-    """Reads one stream for one caller; ``found`` tells the stream's name and how far it goes, and refuses another log.
+    """Reads one stream for one caller; ``found`` returns the stream's name and end, and refuses another log.
 
-    It is a context, and ends its consumer with it.
+    An async context, which deletes its consumer on exit.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class StreamFollower:
         await self._end_consumer(for_good=True)
 
     async def next(self) -> tuple[Sequence[Message], int]:
-        """Wait for entries; return them, at most TOGETHER, and the position behind them.
+        """Wait for entries; return at most TOGETHER, and the position after them.
 
-        There are none where the log has nothing more between the old position and the new one.
+        The list is empty if the log has no entries between the old position and the new one.
         """
         while True:
             if self._deliveries is None or (self._connection is not None and self._connection.done()):
@@ -112,7 +112,7 @@ class StreamFollower:
                 return entries, self._position
 
     async def _begin(self) -> None:
-        """Make a consumer from our position on; a server that is restarting has some seconds."""
+        """Create a consumer from our position on; retries while a server restarts."""
         await self._end_consumer()
         while True:
             self._tries += 1
@@ -176,8 +176,8 @@ class StreamFollower:
         return f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
 
     async def _first(self) -> Msg | None:
-        """Wait for what comes first; None where all is lost, and the consumer is ended."""
-        assert self._deliveries is not None  # noqa: S101 - for the type checker: made by _begin
+        """Wait for the next message; None if the consumer or the connection is lost."""
+        assert self._deliveries is not None  # noqa: S101 - for the type checker: set by _begin
         assert self._connection is not None  # noqa: S101 - as above
         if self._deliveries.can_take:
             return self._deliveries.taken()
@@ -201,7 +201,7 @@ class StreamFollower:
         return None
 
     def _take(self, raw: Msg, entries: list[Message]) -> bool:
-        """Take what came; False where the consumer is lost, or has lost something."""
+        """Handle a message; return False if the consumer is lost, or has lost a delivery."""
         block = block_of(raw)
         if block.status is not None:
             self._tries = 0 if block.status == CONTROL else self._tries
@@ -219,13 +219,13 @@ class StreamFollower:
                 Message(
                     channel=channel_of("nats", self._client.watchword.realm, raw.subject),
                     value=raw.data,
-                    headers=() if block.fault else block.pairs,  # of a broken block nothing can be trusted
+                    headers=() if block.fault else block.pairs,  # nothing in a malformed block can be trusted
                     position=Position(self._stream, delivery.sequence),
                     appended_at=delivery.stamp / _NANOSECONDS,
                 )
             )
             self._position = delivery.sequence + 1
-        if not delivery.pending:  # nothing is left of what was there when the consumer was made
+        if not delivery.pending:  # everything that was there when the consumer was created has been read
             self._position = max(self._position, self._seen)
         return True
 
@@ -235,6 +235,6 @@ class StreamFollower:
             return
         with suppress(errors.Error):
             await deliveries.unsubscribe()
-            if for_good and self._client.is_connected:  # else the server ends it
+            if for_good and self._client.is_connected:  # otherwise the server deletes it
                 delete = f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._consumer}"
                 await self._client.request(delete, timeout=1.0)

@@ -1,4 +1,4 @@
-"""The readers of core NATS: what a subscription knows of what it, or its like before it, was given."""
+"""The readers of core NATS: each judges nothing until it knows what its predecessors may have delivered."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ _COMPARED_EVERY: Final = 1.0
 
 
 def compare_clocks(watchword: Watchword) -> None:
-    """Let all memories begin anew if the machine was set back; see ``Lives.compare_clocks``."""
+    """Restart all memories if the machine's clock was set back; see ``Lives.compare_clocks``."""
     watchword.lives.compare_clocks(time.time(), since_boot())
 
 
 async def watch_clocks(watchword: Watchword) -> None:
-    """Compare the clocks for ever: where nothing comes, the floor is over before the next message, and costs nothing.
+    """Compare the clocks for ever, so that a floor passes while no message arrives, instead of after the next one.
 
-    What lets nothing in is that they are compared before each judging, and from before anything was read.
+    Safety does not depend on it: the clocks are also compared before each judgement.
     """
     while True:
-        with suppress(ConfigurationError):  # the journal cannot be written: told of, and heeded, with each message
+        with suppress(ConfigurationError):  # the journal cannot be written: reported and handled with each message
             compare_clocks(watchword)
         await asyncio.sleep(_COMPARED_EVERY)
 
 
 _TOGETHER: Final = 500
-"""Readers that begin in one turn of the event loop, and with one look into the journal."""
+"""Readers that start in one turn of the event loop, with one read of the journal."""
 
 
 class CoreReader(Reader):
-    """A reader of core NATS, which judges nothing until it knows since when it may believe its memory."""
+    """A reader of core NATS, which judges nothing until it knows from what time on its memory is complete."""
 
     def __init__(self, watchword: Watchword, name: str, *, exclusive: bool, **options: Any) -> None:
         super().__init__(watchword, name, exclusive=exclusive, **options)
@@ -53,12 +53,12 @@ class CoreReader(Reader):
         self._beginning: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """Begin, now that the server has confirmed the subscription; what arrives meanwhile waits."""
+        """Start, once the server has confirmed the subscription; messages that arrive meanwhile wait."""
         if not self._closed:
             self._beginning = asyncio.get_running_loop().create_task(self._begin())
 
     async def begun(self) -> None:
-        """Wait until it has begun, or is closed."""
+        """Wait until the reader has started or is closed."""
         if not self._has_begun:
             self._told = self._told or asyncio.Event()
             await self._told.wait()
@@ -75,7 +75,7 @@ class CoreReader(Reader):
         while True:
             try:
                 await self._know()
-            except Exception as error:  # noqa: BLE001 - whatever it is, nothing can be judged without a memory
+            except Exception as error:  # noqa: BLE001 - nothing can be judged without a memory, whatever the error
                 text = str(error) if isinstance(error, WatchwordError) else told_of(error)
                 self.watchword.audit.warn("replay.reader_not_begun", reader=self.name, detail=text)
                 await asyncio.sleep(delay)
@@ -94,12 +94,12 @@ class CoreReader(Reader):
             self._told.set()
 
     async def _know(self) -> None:
-        """Find out what is known of this reader."""
+        """Load what is known of this reader."""
         raise NotImplementedError
 
 
 class Beginnings:
-    """Lets the readers of one client begin: those that were opened while one PONG was waited for with the next."""
+    """Starts the readers of one client in groups: those opened during one PING wait for the next."""
 
     def __init__(self, watchword: Watchword, confirmed: Callable[[], Awaitable[None]]) -> None:
         self._watchword = watchword
@@ -108,13 +108,13 @@ class Beginnings:
         self._task: asyncio.Task[None] | None = None
 
     def add(self, reader: CoreReader) -> None:
-        """Let a reader begin when the server has confirmed what was sent so far."""
+        """Start a reader once the server has confirmed everything sent so far."""
         self._waiting.append(reader)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._begin())
 
     def close(self) -> None:
-        """Let nobody begin any more."""
+        """Start no further readers."""
         if self._task is not None:
             self._task.cancel()
         self._waiting, self._task = [], None
@@ -126,19 +126,19 @@ class Beginnings:
             for at in range(0, len(readers), _TOGETHER):
                 some = readers[at : at + _TOGETHER]
                 lives = [one.life for one in some if isinstance(one, SubscriptionReader) and one.may_be_born]
-                with suppress(Exception):  # each tries by itself then, and tells
-                    compare_clocks(self._watchword)  # the journal may be as old as the machine is
+                with suppress(Exception):  # each reader then tries by itself, and reports the error
+                    compare_clocks(self._watchword)  # the journal may date from before the machine was set back
                     await self._watchword.lives.bear(*lives)
                 for reader in some:
                     reader.begin()
-                await asyncio.sleep(0)  # let others have their turn
+                await asyncio.sleep(0)  # let other tasks run
         self._task = None
 
 
 class SubscriptionReader(CoreReader):
-    """One subscription, whose memory is in this process, and in the journal.
+    """One subscription, whose memory is in this process and in the journal.
 
-    One that is ``solicited`` is only given answers to what this process has asked.
+    A ``solicited`` one only receives answers to requests of this process.
     """
 
     def __init__(self, watchword: Watchword, pattern: str, *, solicited: bool, **options: Any) -> None:
@@ -155,18 +155,18 @@ class SubscriptionReader(CoreReader):
 
     @property
     def may_be_born(self) -> bool:
-        """Whether its memory has a floor, and is still wanted."""
+        """True if its memory needs a floor and the reader is open."""
         return not (self._closed or self._solicited)
 
     def begin(self) -> None:
-        """See CoreReader; at once, where its memory has begun with others': a client may open thousands."""
+        """See CoreReader; immediate if its memory was created together with others: a client may open thousands."""
         if self._closed or not self.life.is_born:
             super().begin()
         else:
             self._go_on()
 
     async def _know(self) -> None:
-        compare_clocks(self.watchword)  # the journal may be as old as the machine is
+        compare_clocks(self.watchword)  # the journal may date from before the machine was set back
         await self.watchword.lives.bear(self.life, solicited=self._solicited)
 
     def _start_work(self) -> None:
@@ -174,11 +174,11 @@ class SubscriptionReader(CoreReader):
         super()._start_work()
 
     def _forget(self) -> None:
-        """Keep the memory: the next subscription like this one goes on with it."""
+        """Keep the memory for the next subscription with this pattern."""
 
 
 class SharedReader(CoreReader):
-    """A queue group, or a subscription of a named client, whose memory is in a store that others share."""
+    """A queue group, or a subscription of a named client, whose memory is in a shared store."""
 
     def __init__(
         self, watchword: Watchword, pattern: str, *, queue: str, client_name: str | None, **options: Any
@@ -202,7 +202,7 @@ class SharedReader(CoreReader):
 
     async def _know(self) -> None:
         store, verifier = self.watchword.verifier.replay, self.watchword.verifier
-        if not isinstance(store, SharedReplayStore):  # nothing is known of births, as in observe mode without a store
+        if not isinstance(store, SharedReplayStore):  # no store of readers, as in observe mode
             return
         if await store.birth(self.name) is None:
             floor = self.watchword.lives.floor_from(verifier.clock())

@@ -1,4 +1,4 @@
-"""What a subscription was given, as the verifier sees it."""
+"""The messages of one subscription as the verifier sees them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Deliveries(RawMessages["Msg"]):
-    """Messages of one reader, as nats-py gives them."""
+    """Messages of one reader, as received from nats-py."""
 
     def __init__(self, reader: Reader, raws: Sequence[Msg]) -> None:
         super().__init__(raws)

@@ -1,4 +1,4 @@
-"""Answers of nats-py's micro services to those who look for services: such questions are signed by nobody."""
+"""Lets nats-py's micro services answer discovery requests (PING, INFO, STATS), which are unsigned."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _ASKED: Final = f"{DEFAULT_PREFIX}."
 
 
 def is_discovery(subject: str, cb: object) -> bool:
-    """Return True for a service's own subscription to PING, INFO or STATS.
+    """Return True if a subscription is a service's own to PING, INFO or STATS.
 
-    Its handler is nats-py's, and looks at nothing of a message but where to answer. A program's own handler is judged
-    as any other, on these subjects too.
+    Its handler is nats-py's, and reads nothing of a message but its reply subject. A program's own handler is judged
+    like any other, on these subjects too.
     """
     owner, function = getattr(cb, "__self__", None), getattr(cb, "__func__", None)
     return (
@@ -36,7 +36,7 @@ def is_discovery(subject: str, cb: object) -> bool:
 
 
 def unsigned(cb: Handler) -> Handler:
-    """Return a handler that gives ``cb`` a question, the answer to which goes out without a signature."""
+    """Return a handler that passes ``cb`` a discovery request, whose answer is sent unsigned."""
 
     async def answer(raw: Msg) -> None:
         if block_of(raw).status is None and not raw.reply.startswith(SERVERS_SUBJECTS):
@@ -47,7 +47,7 @@ def unsigned(cb: Handler) -> Handler:
 
 class _Question(Msg):
     async def respond(self, data: bytes) -> None:
-        """Answer what nobody signed, without a signature, and without its headers."""
+        """Answer an unsigned request, unsigned and without its headers."""
         if not self.reply:
             raise Error("no reply subject available")
         await Client.publish(client_of(self), self.reply, data)

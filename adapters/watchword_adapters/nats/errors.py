@@ -1,4 +1,4 @@
-"""Errors that are Watchword's and nats-py's at once: what a program catches of nats-py's it catches still."""
+"""Errors that are both Watchword's and nats-py's, so that programs which catch nats-py's still catch them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from nats import errors
 from watchword import ConfigurationError, SigningError
 
 _BadHeaderError: Final = getattr(errors, "BadHeaderError", errors.Error)
-"""What nats-py raises of a header from 2.16 on; before, it looked at none."""
+"""The error that nats-py raises for a bad header from 2.16 on; earlier releases do not check headers."""
 
 STORES: Final = '[replay] store = "sqlite", "redis" or "nats_kv"'
-"""What to write where a store is needed that several processes share."""
+"""The setting to write if a shared store is needed."""
 
 _BLANK: Final = re.compile(r"\s")
 
 
-class BadSubject(SigningError, errors.BadSubjectError):  # noqa: N818 - as nats-py's, and not to be taken for it
+class BadSubject(SigningError, errors.BadSubjectError):  # noqa: N818 - named like nats-py's, yet distinct from it
     """A subject, or reply subject, that cannot be signed."""
 
     def __str__(self) -> str:
@@ -26,14 +26,14 @@ class BadSubject(SigningError, errors.BadSubjectError):  # noqa: N818 - as nats-
 
 
 class BadPattern(ConfigurationError, errors.BadSubjectError):  # noqa: N818 - as BadSubject
-    """A subject, or a queue group, that one cannot subscribe to."""
+    """A subject or queue group that cannot be subscribed to."""
 
     def __str__(self) -> str:
         return Exception.__str__(self)
 
 
 class BadHeader(SigningError, _BadHeaderError):  # type: ignore[misc, valid-type]  # noqa: N818 - as BadSubject
-    """A header that cannot be signed; ``key`` is its name where that is at fault, else empty."""
+    """A header that cannot be signed; ``key`` is its name if that is at fault, else empty."""
 
     def __init__(self, text: str, key: str = "") -> None:
         Exception.__init__(self, text)
@@ -44,38 +44,38 @@ class BadHeader(SigningError, _BadHeaderError):  # type: ignore[misc, valid-type
 
 
 class PayloadTooLarge(SigningError, errors.MaxPayloadError):  # noqa: N818 - as BadSubject
-    """A message that is larger than the server takes, with its headers and its envelope."""
+    """A message that, with headers and envelope, is larger than the server accepts."""
 
     def __str__(self) -> str:
         return Exception.__str__(self)
 
 
 class NoTls(ConfigurationError, errors.Error):  # noqa: N818 - as BadSubject
-    """A server that was to be reached by TLS and asks for none; nothing was said to it."""
+    """A server that was to be reached by TLS but requests none; no login was sent."""
 
     def __init__(self, address: str) -> None:
         Exception.__init__(self, address)
 
     def __str__(self) -> str:
         return (
-            f"{self.args[0]} asks for no TLS, so a login would go out in the clear: turn TLS on there, or take tls out"
+            f"{self.args[0]} requests no TLS, so a login would be sent in the clear: turn TLS on there, or remove tls"
             " here"
         )
 
 
 class BadName(ConfigurationError, ValueError):  # noqa: N818 - as BadSubject
-    """A stream or consumer that was not named where nats-py asks for a name."""
+    """A missing stream or consumer name where nats-py requires one."""
 
 
 def check_pattern(subject: str) -> None:
-    """Raise nats-py's error unless one can subscribe to ``subject``."""
+    """Raise BadPattern unless ``subject`` can be subscribed to."""
     *first, last = parts = subject.split(".")
     wild = any(">" in part for part in first) or (">" in last and last != ">")
     if _BLANK.search(subject) or not all(parts) or wild or any("*" in part and part != "*" for part in parts):
-        raise BadPattern(f"subject {subject!r}: write tokens parted by '.', of which one may be '*' and the last '>'")
+        raise BadPattern(f"subject {subject!r}: write tokens separated by '.'; any may be '*', and the last one '>'")
 
 
 def check_queue(queue: str) -> None:
-    """Raise nats-py's error unless ``queue`` can name a queue group."""
+    """Raise BadPattern unless ``queue`` can name a queue group."""
     if _BLANK.search(queue):
-        raise BadPattern(f"queue group {queue!r}: write a name without blanks")
+        raise BadPattern(f"queue group {queue!r}: write a name without spaces")

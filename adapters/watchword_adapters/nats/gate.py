@@ -1,4 +1,4 @@
-"""A gate before a memory: many judge by it at a time, none while it is built."""
+"""A readers-writer lock on a replay memory: many judge by it at a time, none while it is being built."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ if TYPE_CHECKING:
 
 
 class Gate:
-    """Lets any number pass while it is not held; whoever builds holds it, and waits until those inside have left."""
+    """Admits any number of readers unless held; a builder holds it and waits until the readers have left."""
 
     def __init__(self) -> None:
         self.holds = 0
-        """How often it is held, for those who look."""
+        """How many times it is held; for callers to inspect."""
 
         self._inside = 0
-        # Made when somebody waits: each subscription has a gate, and what the collector has to look at costs as well.
+        # Created on demand: each subscription has a gate, and garbage collection has its price.
         self._is_open: asyncio.Event | None = None
         self._is_empty: asyncio.Event | None = None
         self._building: asyncio.Lock | None = None
 
     @property
     def is_open(self) -> bool:
-        """Whether it is not held."""
+        """True if it is not held."""
         return not self.holds
 
     def hold(self) -> None:
-        """Let nobody in until it is released as often as it was held."""
+        """Admit no one until it has been released as often as it was held."""
         self.holds += 1
 
     def release(self) -> None:
-        """Let them in again."""
+        """Undo one ``hold``."""
         self.holds -= 1
         if not self.holds and self._is_open is not None:
             self._is_open.set()
@@ -46,7 +46,7 @@ class Gate:
             await self._is_open.wait()
 
     def __enter__(self) -> None:
-        """Be inside, having seen it open."""
+        """Enter; the caller has checked that it is open."""
         self._inside += 1
 
     def __exit__(self, *_: object) -> None:
@@ -57,7 +57,7 @@ class Gate:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """Hold it, one builder at a time, from when those inside have left."""
+        """Hold it exclusively, one builder at a time, once the readers inside have left."""
         self.hold()
         self._building = self._building or asyncio.Lock()
         try:

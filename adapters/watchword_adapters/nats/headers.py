@@ -1,4 +1,4 @@
-"""NATS header blocks, read strictly: plain nats-py hides duplicates, and a broken block ends its reader task."""
+"""Strict parser of NATS header blocks: nats-py hides duplicates, and a malformed block ends its reader task."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _VERSION: Final = b"NATS/1.0"
 _CRLF: Final = b"\r\n"
 _WITHOUT_STATUS: Final = _VERSION + _CRLF
 _BLANKS: Final = b" \t"
-_NAME: Final = re.compile(rb"[!-9;-~]+")  # printable ASCII without blank and colon
+_NAME: Final = re.compile(rb"[!-9;-~]+")  # printable ASCII without space and colon
 _ARRIVAL_BYTES: Final = 16
 _STATUS_LINE: Final = re.compile(rb" ([0-9]{3})(?: ([ -~]*))?")
 
 
 class HeaderBlock:
-    """The headers of one message: a mapping as far as the client uses it, and what a mapping cannot show.
+    """The headers of one message: a mapping as far as the client uses it, and what a mapping cannot represent.
 
-    ``pairs`` holds every header in order, duplicates too, values as bytes with blanks and tabs taken off both ends
-    and nothing else. ``fault`` says why the block is none; then nothing of it can be trusted. ``status`` is that of the
-    status line, the only thing that ever becomes the mapping's ``Status``: a header of that name cannot. ``raw`` is a
-    block without a status line as it came; None where it is not to be read as it came.
+    ``pairs`` holds every header in order, with duplicates; values are bytes without the spaces and tabs around them.
+    ``fault`` says why the block is malformed; nothing in it can be trusted then. ``status`` is that of the status line,
+    the only source of the mapping's ``Status``: a header of that name is left out. ``raw`` is the original block if it
+    has no status line; None if the original must not be used.
     """
 
     pairs: tuple[Header, ...]
@@ -57,13 +57,13 @@ class HeaderBlock:
 
     @property
     def arrival(self) -> bytes:
-        """What tells this copy of the message from every other one, in any process; see ``Message.arrival``."""
+        """A random id of this copy of the message, unique across processes; see ``Message.arrival``."""
         if self._arrival is None:
             self._arrival = os.urandom(_ARRIVAL_BYTES)
         return self._arrival
 
     def refused(self, fault: str) -> HeaderBlock:
-        """Return the block as one that cannot be read, and has no status."""
+        """Return the block marked as malformed, without a status."""
         return HeaderBlock(self.pairs, fault=fault)
 
     def __iter__(self) -> Iterator[str]:
@@ -76,15 +76,15 @@ class HeaderBlock:
         return self._mapping()[name]
 
     def get(self, name: str, default: str | None = None) -> str | None:
-        """Return a value; the client asks each message for its status."""
+        """Return a value; the client reads each message's status."""
         return self.status or default if name == STATUS else self._mapping().get(name, default)
 
     def keys(self) -> KeysView[str]:
-        """Return the names."""
+        """Return the header names."""
         return self._mapping().keys()
 
     def items(self) -> ItemsView[str, str]:
-        """Return names and values."""
+        """Return header names and values."""
         return self._mapping().items()
 
     def _mapping(self) -> dict[str, str]:
@@ -99,19 +99,19 @@ class HeaderBlock:
 
 
 class _Unread(HeaderBlock):
-    """A block without a status line, which is read when somebody asks: the native engine reads it by itself."""
+    """A block without a status line, parsed on first access: the native engine parses it itself."""
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
 
     def __getattr__(self, name: str) -> object:
-        """Read the block, when its pairs or fault are first asked for."""
+        """Parse the block when its pairs or fault are first accessed."""
         if name not in {"pairs", "fault"}:
             raise AttributeError(name)
-        assert self.raw is not None  # noqa: S101 - for the type checker: it has been set
+        assert self.raw is not None  # noqa: S101 - for the type checker: set by the constructor
         native = engine.native()
         pairs = None if native is None else native.read_block(self.raw)
-        if pairs is None:  # what is wrong is for Python to say
+        if pairs is None:  # malformed: the Python parser finds the fault
             self.pairs, self.fault = read_lines(self.raw)
         else:
             self.pairs, self.fault = pairs, None
@@ -119,7 +119,7 @@ class _Unread(HeaderBlock):
 
 
 def read_block(raw: bytes) -> HeaderBlock:
-    """Read ``NATS/1.0[ status[ text]]``, ``name: value`` lines and the empty line at the end; never raises."""
+    """Parse ``NATS/1.0[ status[ text]]``, ``name: value`` lines and the final empty line; never raises."""
     if raw.startswith(_WITHOUT_STATUS):
         return _Unread(raw)
     first = raw.partition(_CRLF)[0]
@@ -136,7 +136,7 @@ _NO_BLOCK: Final = "header block without version or end"
 
 
 def read_lines(raw: bytes) -> tuple[tuple[Header, ...], str | None]:
-    """Read what stands behind the first line of a block; tell what is wrong with it, if anything is."""
+    """Parse a block after its first line; return the headers and the fault, or None."""
     lines = raw.split(_CRLF)[1:]
     if lines[-2:] != [b"", b""]:
         return (), _NO_BLOCK
@@ -154,11 +154,11 @@ _NONE: Final = HeaderBlock()
 
 
 def block_of(raw: Msg) -> HeaderBlock:
-    """Return the headers of a message that our client read."""
+    """Return the header block of a message received by our client."""
     headers: object = raw.headers
     return headers if isinstance(headers, HeaderBlock) else _NONE
 
 
 def block_size(headers: Mapping[str, str]) -> int:
-    """Return the bytes that nats-py will write for ``headers`` (ASCII), which count against ``max_payload``."""
+    """Return the size of ``headers`` (ASCII) as nats-py writes them, which counts against ``max_payload``."""
     return len(_VERSION) + 2 * len(_CRLF) + sum(len(name) + len(value) + 4 for name, value in headers.items())

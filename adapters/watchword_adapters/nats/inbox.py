@@ -1,4 +1,4 @@
-"""What comes in, before the client looks at it: header blocks as they are, status lines only if the server's."""
+"""Checks incoming messages before the client sees them: accepts status lines only if they can be the server's."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _STALLED: Final = "Nats-Consumer-Stalled"
 
 
 class Inbox:
-    """Looks at what comes in for one client."""
+    """Checks the incoming messages of one client."""
 
     def __init__(self, watchword: Watchword, requests: Requests) -> None:
         self._watchword = watchword
         self._requests = requests
 
     def broken(self, subject: bytes, error: Exception) -> None:
-        """Account for a message that the client could not make sense of."""
+        """Audit a message that the client could not parse."""
         where = f"nats://{self._watchword.realm}/{_text(subject)}"
         self._watchword.audit.refused_raw(Rejected(Reason.MALFORMED, type(error).__name__), channel=where)
 
     def status_line(
         self, block: HeaderBlock, subject: bytes, reply: bytes, data: bytes, *, of_stream: bool
     ) -> HeaderBlock:
-        """Keep a status line only where it can be the server's; ``of_stream`` says that a push consumer gets it."""
+        """Accept a status line only if it can be the server's; ``of_stream`` marks those for a push consumer."""
         if data or reply.startswith(_ACK):
             return block.refused("status line on a message")
         if block.status == NO_RESPONDERS and self._requests.was_answered(_text(subject)):
-            return block.refused("no responders, said after the server had answered")
+            return block.refused("no responders, after the server had answered")
         if block.status == CONTROL and of_stream:
             # The base publishes to whatever subject a flow control message names: we would sign for an attacker.
             named = (_text(reply), block.get(_STALLED, ""))

@@ -1,4 +1,4 @@
-"""The JetStream context with every way in and out covered, or refused."""
+"""The JetStream context and manager: publishes are signed, reads verified, and calls that bypass this refused."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class _Known(NamedTuple):
-    """What the server tells of a consumer and its stream; None where it does not, and then ``why``, of what kind."""
+    """A consumer and its stream as the server describes them; None if it does not, and then ``why``."""
 
     consumer: api.ConsumerInfo | None
     stream: api.StreamInfo | None
@@ -49,14 +49,14 @@ class _Known(NamedTuple):
 _API: Final = "$JS."
 
 _TO_JUDGE: Final = 0.5
-"""Seconds that judging what came within the time of a fetch may take beyond that time."""
+"""Seconds past a fetch's deadline that verifying its messages may take."""
 
 _OWN: Final[ContextVar[bool]] = ContextVar("own", default=False)
-"""Set while the base makes an ephemeral consumer, of which nobody else knows the name."""
+"""Set while the base creates an ephemeral consumer, whose name no other client knows."""
 
 
 class _NoRawReads(JetStreamManager):
-    """Management goes through; reading a stored message without a position to hold it against does not."""
+    """Allows management, but refuses reading a stored message, which has no position to be judged by."""
 
     async def get_msg(self, *args: Any, **options: Any) -> api.RawStreamMsg:
         """Refuse: see the error."""
@@ -64,7 +64,7 @@ class _NoRawReads(JetStreamManager):
         client.refuse(
             "get_msg()",
             ConfigurationError(
-                "get_msg() and get_last_msg() return stored messages that nobody verified: read them with "
+                "get_msg() and get_last_msg() return stored messages unverified: read them with "
                 "pull_subscribe() and ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=...)"
             ),
         )
@@ -76,16 +76,16 @@ class VerifyingManager(_NoRawReads):
 
 
 class VerifyingJetStream(StreamPublisher, _NoRawReads):
-    """A ``nats.js.JetStreamContext`` that signs what it stores and delivers only what verifies.
+    """A ``nats.js.JetStreamContext`` that signs what it stores and delivers only verified messages.
 
-    A rejected delivery is terminated with its reason; one that cannot be judged yet is asked for again with a delay,
-    so leave room in ``max_deliver``. Buckets (key value, objects) are refused.
+    A rejected delivery is terminated with its reason; one that cannot be judged yet is redelivered after a delay, so
+    leave a margin in ``max_deliver``. Buckets (key value, objects) are refused.
     """
 
     def __init__(self, conn: Any, *, sole_reader: bool = False, **opts: Any) -> None:
         super().__init__(conn, **opts)
         if not f"{self._prefix}.".startswith(_API):
-            refusal = f"prefix {self._prefix!r}: only answers of $JS. may be unsigned; use domain=..."
+            refusal = f"prefix {self._prefix!r}: only responses from $JS. may be unsigned; use domain=..."
             conn.refuse("jetstream(prefix=)", ConfigurationError(refusal))
         self._client: WatchwordClient = conn
         self._sole_reader = sole_reader
@@ -116,13 +116,13 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         pending_msgs_limit: int = DEFAULT_JS_SUB_PENDING_MSGS_LIMIT,
         pending_bytes_limit: int = DEFAULT_JS_SUB_PENDING_BYTES_LIMIT,
     ) -> BasePushSubscription:
-        """Push-subscribe to an existing consumer; ``subscribe`` comes here too."""
+        """Push-subscribe to an existing consumer; ``subscribe`` calls this too."""
         if config.deliver_subject is None:
             raise ConfigurationError(f"consumer {consumer!r} is a pull consumer: use pull_subscribe_bind()")
         reader = await self._reader(stream, consumer, config, named=False)
         if cb is not None and not manual_ack and config.ack_policy != api.AckPolicy.NONE:
             cb = self._auto_ack_callback(cb)
-        reader.gate.hold()  # the server forgets a consumer that nobody listens to, so listen while reading again
+        reader.gate.hold()  # the server deletes a consumer without a listener, so subscribe before the stream is reread
         try:
             if reader.memory is not None:
                 await reader.memory.look()
@@ -149,7 +149,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             ccreq=config,
         )
         state.reader = reader
-        subscription.attach(state)  # first of all: what arrives meanwhile counts for the order as well
+        subscription.attach(state)  # first: messages that arrive meanwhile count for the order as well
         try:
             if reader.memory is not None:
                 await reader.memory.begin()
@@ -164,7 +164,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
     async def pull_subscribe(
         self, subject: str, durable: str | None = None, *args: Any, **options: Any
     ) -> VerifyingPullSubscription:
-        """See nats-py; without ``durable`` the consumer is this subscription's own."""
+        """See nats-py; without ``durable`` the consumer belongs to this subscription alone."""
         await self._admit_new(subject, durable, *args, **options)
         token = _OWN.set(not durable)
         try:
@@ -183,7 +183,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         name: str | None = None,
         durable: str | None = None,
     ) -> VerifyingPullSubscription:
-        """Bind to an existing pull consumer; ``pull_subscribe`` comes here too."""
+        """Bind to an existing pull consumer; ``pull_subscribe`` calls this too."""
         bound = durable or name or consumer
         if not stream or not bound:
             raise BadName("pull_subscribe_bind() needs the names of stream and consumer")
@@ -194,7 +194,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         except BaseException:
             reader.close()
             raise
-        # A prefix of the caller's may lie under what it may subscribe to: the rest is the base's own way to an inbox.
+        # The caller's prefix may be one that it may subscribe to; otherwise as the base creates an inbox.
         inbox = (inbox_prefix.decode() if inbox_prefix else "") or f"{self._client.new_inbox()}."
         deliver = inbox + self._client.new_inbox().rpartition(".")[2]
         subscription = await self._client.open(
@@ -235,16 +235,16 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         self._client.refuse(
             "buckets",
             ConfigurationError(
-                "buckets are not covered: their values are read past verification. Publish to a stream and subscribe to"
-                " it, or keep the bucket on a plain nats.connect() connection of its own and trust it no further than "
-                "its writers"
+                "buckets are not supported: their values are read unverified. Publish to a stream and subscribe to it,"
+                " or use the bucket on a separate plain nats.connect() connection and trust it no further than its "
+                "writers"
             ),
         )
 
     async def _reader(self, stream: str, consumer: str, config: api.ConsumerConfig, *, named: bool) -> StreamReader:
-        """Return a reader; one that reads alone has a memory, which has not begun yet."""
+        """Return a reader; one that reads alone gets a memory, which is yet to be built."""
         known = await self._known(stream, consumer)
-        if known.consumer is not None:  # what a caller says of an existing consumer may not be so
+        if known.consumer is not None:  # the caller's configuration may differ from the existing consumer's
             config = known.consumer.config
         filters = config.filter_subjects or [config.filter_subject or ">"]
         subjects = filters if filters != [">"] or known.stream is None else known.stream.config.subjects or filters
@@ -256,7 +256,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         scope = f"consumer {consumer} of stream {stream}"
         shared = self._why_shared(consumer, config, named=is_lasting)
         if shared is None and (known.consumer is None or known.stream is None):
-            shared = f"nothing is known of it ({known.why})"
+            shared = f"its configuration is unknown ({known.why})"
             self._client.refuse_shared(f"{scope}: {shared}", subjects, instead=_unknown(scope, known.why))
         elif shared is not None or (known.stream and (shared := _why_forgetful(known.stream.config))):
             self._client.refuse_shared(f"{scope}: {shared}", subjects)
@@ -291,7 +291,7 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         *_: Any,
         **__: Any,
     ) -> None:
-        """Let a shared store know a consumer before the server does: so nobody can have been given anything by it."""
+        """Admit a consumer to a shared store before the server creates it, and so before its first delivery."""
         store, name = self._client.watchword.verifier.replay, durable or (config and config.durable_name)
         if not name or not isinstance(store, SharedReplayStore):
             return
@@ -304,10 +304,10 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
             return
 
     async def _check_birth(self, stream: str, consumer: str, known: _Known, *, is_new: bool, observed: bool) -> None:
-        """Refuse a consumer that has a past of which the shared store knows nothing.
+        """Refuse a consumer that may have delivered messages that the shared store does not know.
 
-        Where nothing is enforced yet, what the stream holds is accepted as it would be by the operator's word: it is
-        handed over anyway, and what comes later is known once enforcing begins.
+        In observe mode, the stream's present messages are accepted as if the operator had done so: they are delivered
+        anyway, and what comes later is known when enforcement begins.
         """
         store, name = self._client.watchword.verifier.replay, stream_reader(stream, consumer)
         if not isinstance(store, SharedReplayStore):
@@ -329,14 +329,14 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
                     f" {info.num_ack_pending or 0} of them not acknowledged, {info.num_pending or 0} waiting"
                 )
             raise ConfigurationError(
-                f"consumer {consumer} of stream {stream} may have a past ({past}) of which this store knows nothing, so"
-                " a copy of what it was given could not be told from a new message. Say what holds: `watchword store"
+                f"consumer {consumer} of stream {stream} may have a past ({past}) that this store does not know, so a"
+                " copy of a delivered message would look like a new message. State what applies: `watchword store"
                 f" init {name} --accept-backlog` (what the stream holds now is new, and copies in it pass once), or"
                 f" `watchword store init {name} --nothing-handled-before`"
             )
 
     async def _known(self, stream: str, consumer: str) -> _Known:
-        """Ask what there is; where this user may not, the cautious assumptions hold."""
+        """Request the consumer and its stream; if this user may not, cautious assumptions apply."""
         info, of_stream = await asyncio.gather(
             _answer(self._jsm.consumer_info(stream, consumer)), _answer(self._jsm.stream_info(stream))
         )
@@ -348,32 +348,32 @@ class VerifyingJetStream(StreamPublisher, _NoRawReads):
         )
 
     def _why_shared(self, consumer: str, config: api.ConsumerConfig, *, named: bool) -> str | None:
-        """Tell why others may read as well; None where nobody does."""
+        """Return why other readers may share the consumer; None if this is the only one."""
         if config.deliver_group:
             return "its deliver group shares the work"
         if named and not self._sole_reader:
-            return f"others may read {consumer} too; if nobody does, say jetstream(sole_reader=True)"
+            return f"others may read {consumer} too; if none does, write jetstream(sole_reader=True)"
         return None
 
 
 def _why_forgetful(stream: api.StreamConfig) -> str | None:
-    """Tell why a stream is not the memory of its reader; None where it is."""
+    """Return why a stream cannot serve as its reader's memory; None if it can."""
     if stream.retention not in {None, api.RetentionPolicy.LIMITS}:
-        return f"a stream of retention {stream.retention} forgets what was acknowledged"
+        return f"a stream of retention {stream.retention} deletes acknowledged messages"
     if (stream.max_msgs_per_subject or -1) > 0 or stream.allow_rollup_hdrs or stream.allow_msg_ttl:
-        return "max_msgs_per_subject, allow_rollup_hdrs or allow_msg_ttl lets an original leave before its copy comes"
+        return "max_msgs_per_subject, allow_rollup_hdrs or allow_msg_ttl may delete an original before its copy arrives"
     return None
 
 
 def _unknown(scope: str, error: Error | None) -> WatchwordError:
-    """Say why the server tells nothing of a stream that is its reader's memory, and what helps."""
+    """Return the error for a stream that is its reader's memory and cannot be inspected."""
     if isinstance(error, NotFoundError):
-        return ConfigurationError(f"{scope}: {error.description}; make it first, or name the one you mean")
+        return ConfigurationError(f"{scope}: {error.description}; create it first, or correct the name")
     if isinstance(error, NotAllowed):
         return ConfigurationError(
-            f"{scope}: the stream is this reader's memory, and cannot be read: {error}, or configure a store, {STORES}"
+            f"{scope}: the stream is this reader's memory but cannot be read: {error}, or configure a store, {STORES}"
         )
-    return Unavailable("replay", f"{scope}: the stream is this reader's memory, and cannot be read: {error}")
+    return Unavailable("replay", f"{scope}: the stream is this reader's memory but cannot be read: {error}")
 
 
 class VerifyingPullSubscription(BasePullSubscription):
@@ -393,9 +393,9 @@ class VerifyingPullSubscription(BasePullSubscription):
         timeout: float | None = 5,  # noqa: ASYNC109 - the base's own signature
         heartbeat: float | None = None,
     ) -> list[VerifiedMsg]:
-        """Return up to ``batch`` messages that verify; the base's TimeoutError after ``timeout`` seconds without.
+        """Return up to ``batch`` verified messages; the base's TimeoutError after ``timeout`` seconds without any.
 
-        What is still being judged then is for the next call.
+        Messages still being verified then are returned by the next call.
         """
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
@@ -406,7 +406,7 @@ class VerifyingPullSubscription(BasePullSubscription):
             if self._judging is None:
                 try:
                     fetched = await super().fetch(batch, timeout, heartbeat)
-                except TimeoutError as error:  # the base raises Python's own where little time is left
+                except TimeoutError as error:  # the base raises Python's own if little time is left
                     raise error if isinstance(error, Error) else errors.TimeoutError from None
                 self._judging = loop.create_task(self._reader.judge_many(fetched, self._check))
             judging = self._judging
@@ -425,12 +425,12 @@ class VerifyingPullSubscription(BasePullSubscription):
 
 
 class _OrderedState(BaseState):
-    """Gives each successor of an ordered consumer a name that the reader knows before it delivers."""
+    """Names each replacement of an ordered consumer, so that the reader knows the name before the first delivery."""
 
     reader: StreamReader
 
     async def reset_ordered_consumer(self, sseq: int | None) -> bool:
-        """Make the consumer anew from ``sseq`` on."""
+        """Recreate the consumer from ``sseq`` on."""
         self.reader.rebind(self.name_successor())
         self.reader.resetting = True
         try:
@@ -440,7 +440,7 @@ class _OrderedState(BaseState):
 
 
 async def _answer(answer: Awaitable[T]) -> T | Error:
-    """Return the server's answer, or why there is none."""
+    """Return the server's response, or its error."""
     try:
         return await answer
     except Error as error:
@@ -448,7 +448,7 @@ async def _answer(answer: Awaitable[T]) -> T | Error:
 
 
 async def _asked(answer: Awaitable[T]) -> T:
-    """Return a store's answer; Unavailable where it has none."""
+    """Return a store's answer; Unavailable if it fails."""
     try:
         return await answer
     except ConfigurationError:
@@ -458,22 +458,22 @@ async def _asked(answer: Awaitable[T]) -> T:
 
 
 def _refusals(config: api.ConsumerConfig, filters: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield what cannot be verified of what a consumer delivers, and what to write instead."""
+    """Yield each setting of a consumer that prevents verification, with what to write instead."""
     if config.headers_only:
-        yield "headers_only", "headers_only leaves out the payload that was signed: ask for whole messages"
+        yield "headers_only", "headers_only omits the signed payload: request whole messages"
     if config.deliver_policy == api.DeliverPolicy.LAST_PER_SUBJECT and (
         len(filters) > 1 or {"*", ">"} & set(filters[0].split("."))
     ):
         yield (
             "DeliverPolicy.LAST_PER_SUBJECT",
             (
-                "DeliverPolicy.LAST_PER_SUBJECT over several subjects passes over messages of which the last may be a"
-                " replay, unseen: subscribe to each subject, or use DeliverPolicy.ALL"
+                "DeliverPolicy.LAST_PER_SUBJECT over several subjects skips messages, and the last one may be a replay"
+                " that goes undetected: subscribe to each subject, or use DeliverPolicy.ALL"
             ),
         )
     policy = config.ack_policy or api.AckPolicy.EXPLICIT
     if policy not in {api.AckPolicy.EXPLICIT, api.AckPolicy.NONE}:
         yield (
             f"ack policy {policy}",
-            f"ack policy {policy}: one ack would speak for messages not judged yet; use AckPolicy.EXPLICIT or NONE",
+            f"ack policy {policy}: one ack would cover messages not judged yet; use AckPolicy.EXPLICIT or NONE",
         )

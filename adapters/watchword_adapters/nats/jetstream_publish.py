@@ -1,4 +1,4 @@
-"""Publishing to streams: signed, and with the id as ``Nats-Msg-Id``, so that the stream itself drops a repeat."""
+"""Publishes to streams: signed, and with the id as ``Nats-Msg-Id``, by which the stream drops duplicates."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class StreamPublisher(JetStreamContext):
         expires_at: int | None = None,
         answers_at: str = "",
     ) -> api.PubAck:
-        """Sign, store, and return the PubAck (``timeout`` in seconds; the other options are the base's).
+        """Sign and store a message, and return the PubAck (``timeout`` in seconds; other options as in the base).
 
-        ``Nats-Msg-Id`` is the message's id unless ``headers`` bear one of the caller's, which is then covered. A stream
-        keeps no reply subject: where a header names one, say it in ``answers_at``, and answers to it are expected.
+        ``Nats-Msg-Id`` is the message's id unless ``headers`` set one, which is then covered by the signature. A stream
+        stores no reply subject: if a header names one, repeat it in ``answers_at``, so that answers to it are expected.
         """
         try:
             answer = await self._client.store(
@@ -68,12 +68,12 @@ class StreamPublisher(JetStreamContext):
         recipient: str | None = None,
         expires_at: int | None = None,
     ) -> asyncio.Future[api.PubAck]:
-        """Sign and store without waiting; the future gets the PubAck."""
+        """Sign and store without waiting; the future returns the PubAck."""
         if not self._async_reply_prefix:
             await self._init_async_reply()
         free = self._publish_async_pending_semaphore
         try:
-            # Where there is room the base gives way to the loop as well: each message would be alone in its round.
+            # If there is space the base would yield to the loop too: each message would be signed in its own turn.
             async with asyncio.timeout(wait_stall if free.locked() else None):
                 await free.acquire()
         except (TimeoutError, asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""Judges what one JetStream consumer delivers: by position, held against the consumer that was bound."""
+"""Judges the deliveries of one JetStream consumer by their stream position, and acknowledges rejected ones."""
 
 from __future__ import annotations
 
@@ -36,30 +36,30 @@ if TYPE_CHECKING:
     from watchword_adapters.nats.reader import Judged, Verdict
 
 FIRST_DELAY: Final = 0.5
-"""Seconds until a message that could not be judged comes again; doubled with each attempt, up to LAST_DELAY."""
+"""Seconds until a message that could not be judged is redelivered; doubled per attempt, up to LAST_DELAY."""
 
 LAST_DELAY: Final = 30.0
 
 MAX_ACK_PENDING: Final = 1000
-"""Messages that a server lets be unacknowledged where a consumer says nothing of it."""
+"""The server's default limit of unacknowledged messages of a consumer."""
 
 _SHARE: Final = 4
-"""Rejected messages take up at most one part in so many of these while they wait for their copies."""
+"""Rejected messages waiting for their copies use at most 1/_SHARE of that limit."""
 
 _BOUND: Final = 8
 
 _NOBODY: Final = Expected(consumer=("", ""))
-"""What the consumer does not deliver comes from elsewhere."""
+"""Matches no consumer: the message came from elsewhere."""
 
 
 class StreamReader(Reader):
-    """One consumer of one stream; ``name`` stays the same when an ordered consumer is made anew.
+    """One consumer of one stream; ``name`` stays the same when an ordered consumer is recreated.
 
     ``acknowledged`` says that the server waits for an ack of each message: then a rejected one is terminated with its
-    reason, and one that could not be judged is asked for again later. It offers each ``most_deliveries`` times; 0 is
-    for ever. The memory of one that ``is_lasting``, a durable, outlives its subscriptions. ``deletes`` says that
-    terminating may delete the message; ``max_ack_pending`` is how many may be unacknowledged before the server sends no
-    more, -1 for any number.
+    reason, and one that could not be judged is redelivered later, each at most ``most_deliveries`` times (0: no limit).
+    The memory of one that ``is_lasting``, a durable, outlives its subscriptions. ``deletes`` says that terminating may
+    delete the message; ``max_ack_pending`` is how many may be unacknowledged before the server stops sending, -1 for
+    any number.
     """
 
     has_places = True
@@ -99,7 +99,7 @@ class StreamReader(Reader):
         self.rebind(consumer)
 
     def rebind(self, consumer: str) -> None:
-        """Expect deliveries of another consumer from now on; what its predecessors sent may still be read."""
+        """Expect deliveries of another consumer from now on; those of its predecessors are still accepted."""
         by, self.consumer = (self.stream, consumer), consumer
         self._expectation = self._bound[by] = Expected(consumer=by)
         self._passed[by] = Expected(consumer=by, was_passed=True)
@@ -114,15 +114,15 @@ class StreamReader(Reader):
 
     @property
     def looks_ahead(self) -> bool:
-        """See Reader; what the memory has seen, and comes again because its turn did not, would pass for delivered."""
+        """See Reader; a message judged ahead and redelivered before its turn would be taken for a replay."""
         return False
 
     def where(self, raw: Msg) -> Delivery | None:
-        """See Reader; the ack subject tells."""
+        """See Reader; the position is in the ack subject."""
         return delivery_at(raw.reply)
 
     def expect(self, raw: Msg) -> Expected:
-        """See Reader; only a consumer that was bound may deliver."""
+        """See Reader; only a bound consumer may deliver."""
         delivery, life = delivery_at(raw.reply), self.life
         by = None if delivery is None else delivery.by
         if life is not None:
@@ -133,12 +133,12 @@ class StreamReader(Reader):
         return self._bound.get(by, self._expectation)
 
     def forgets(self, verdict: Verdict) -> bool:
-        """See Reader; a memory that log time has passed."""
+        """See Reader; True if the log's time has passed the memory."""
         found = verdict.verdict if isinstance(verdict, ObservedMessage) else verdict
         return isinstance(found, Unavailable) and found.detail == PASSED
 
     async def begin_again(self, raw: Msg) -> None:
-        """See Reader; and take ``raw`` for known then, whatever is found. NotFoundError where the consumer is gone."""
+        """See Reader; afterwards ``raw`` counts as known in any case. NotFoundError if the consumer is gone."""
         assert self.memory is not None  # noqa: S101 - for the type checker: only a memory forgets
         assert self.life is not None  # noqa: S101 - as above
         self.watchword.audit.note("replay.set_back", log=self.log, position=sequence_of(raw))
@@ -146,7 +146,7 @@ class StreamReader(Reader):
         self.life.recalled([sequence_of(raw)])
 
     async def ready_for(self, raw: Msg) -> None:
-        """See Reader; what stands before ``raw`` and was missed is read first, and what its subject has held."""
+        """See Reader; first reads missed messages before ``raw``, and those of a subject new to the consumer."""
         await super().ready_for(raw)
         delivery = delivery_at(raw.reply)
         if (
@@ -154,7 +154,7 @@ class StreamReader(Reader):
             and self.life is not None
             and delivery is not None
             and not self.life.reads(raw.subject)
-            and raw.subject != listened_at(raw)  # somebody published it there, so the stream has nothing to do with it
+            and raw.subject != listened_at(raw)  # published there directly, not by the stream
         ):
             await self.memory.widen(raw.subject, delivery.sequence, delivery.number)
             await super().ready_for(raw)
@@ -172,7 +172,7 @@ class StreamReader(Reader):
         if self.life is not None:
             raws = raws[: self.life.together(map(_place_of, raws))]
             if not self.life.reads(raws[0].subject):
-                raws = raws[:1]  # what may widen it does so in its turn
+                raws = raws[:1]  # a message that may widen the memory is judged alone
         while True:
             judged = await super().judge_first(raws, check, patience=patience)
             if not self.forgets(judged[-1].verdict):
@@ -182,14 +182,14 @@ class StreamReader(Reader):
             await self.begin_again(raws[0])
 
     async def park(self, raw: Msg, message: Message, pending: Pending) -> None:
-        """See Reader; nothing was missed: copies of it are under the same key, and wait behind it."""
+        """See Reader; nothing is missed meanwhile: copies have the same key, and wait after it."""
         delivery = delivery_at(raw.reply)
         if delivery is not None and self.life is not None:
             self.life.judged(delivery.sequence, delivery.number, undetermined=True)
         await super().park(raw, message, pending)
 
     def deliver(self, raw: Msg, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
-        """See Reader; what does not come again is acknowledged at once."""
+        """See Reader; a delivery that is not repeated counts as acknowledged at once."""
         verdict = delivered if isinstance(delivered, VerifiedMessage) else delivered.verdict
         delivery, life = delivery_at(raw.reply), self.life
         if delivery is not None and life is not None:
@@ -205,15 +205,15 @@ class StreamReader(Reader):
         super().close()
 
     def _comes_again(self, delivery: Delivery) -> bool:
-        """Return True for a delivery that is repeated until it is acknowledged."""
+        """Return True if a delivery is repeated until it is acknowledged."""
         return self.acknowledged and not 0 < self._most_deliveries <= delivery.attempt
 
     def is_last_chance(self, message: Message) -> bool:
-        """See Reader: a consumer that waits for no acknowledgements delivers once, but in its stream's order."""
+        """See Reader: a consumer without acknowledgements delivers once, but in stream order."""
         return not self.acknowledged and message.delivered_by in self._bound and not self._closed
 
     async def holds(self, message: Message, verdict: Unavailable, attempts: int) -> bool:
-        """See Reader; what could not be judged for too long is let go of once its copy is kept, and not before."""
+        """See Reader; a message that could not be judged for too long is dropped only once its copy is stored."""
         if not self.is_last_chance(message) or verdict.detail == PASSED:
             return False
         is_over = not self._outage.holds(asyncio.get_running_loop().time())
@@ -227,11 +227,11 @@ class StreamReader(Reader):
         """Keep the memory for the next subscription to this consumer; see ``Lives``."""
 
     async def refused(self, raw: Msg, message: Message, verdict: Rejected | Unavailable) -> None:
-        """Terminate, or ask again, and hand a copy over; never towards a consumer that is not ours.
+        """Terminate or redeliver, and offer a copy; never answers a consumer that is not ours.
 
-        A rejected message is terminated at once, unless that deletes it: then its copy goes first, but is worth no
-        brake, so it is terminated whatever becomes of the copy. One that could not be judged for too long is
-        terminated only once its copy is kept.
+        A rejected message is terminated at once. If that deletes it, its copy is written first, but it is terminated
+        even if the copy fails. A message that could not be judged for too long is terminated only once its copy is
+        stored.
         """
         delivery = delivery_at(raw.reply) if message.delivered_by in self._bound else None
         if delivery is not None and self.life is not None:
@@ -242,7 +242,7 @@ class StreamReader(Reader):
             return
         if delivery is None or not self._comes_again(delivery):
             self._let_age(message, verdict)
-            if not self.acknowledged:  # it was held until a copy was kept, or the reader closed
+            if not self.acknowledged:  # it was held until a copy was stored or the reader closed
                 return
         else:
             self.watchword.verifier.remember_unjudged(message)
@@ -283,13 +283,13 @@ class StreamReader(Reader):
         await self._end(raw, message, f"-NAK {dumps({'delay': int(delay * 1e9)})}")
 
     async def _end(self, raw: Msg, message: Message, answer: str) -> None:
-        """Answer a delivery of ours that waits for an answer."""
+        """Acknowledge a delivery of ours, if the server waits for that."""
         if self.acknowledged and message.delivered_by in self._bound:
-            with suppress(Error):  # not connected: the server offers it again, and it is judged again
+            with suppress(Error):  # not connected: the server redelivers it, and it is judged again
                 await self._client.publish(raw.reply, answer.encode())
 
     def _let_age(self, message: Message, verdict: Rejected | Unavailable) -> None:
-        """Pin what does not come again no longer."""
+        """Let the id of a message expire that is not redelivered."""
         if isinstance(verdict, Unavailable):
             self.watchword.verifier.remember_unjudged(message, comes_again=False)
         if self.life is not None and message.position is not None:
@@ -297,6 +297,6 @@ class StreamReader(Reader):
 
 
 def _place_of(raw: Msg) -> tuple[int, int]:
-    """Return sequence and number of a delivery; of what is none those that change nothing."""
+    """Return a delivery's sequence and number; (0, 0), which has no effect, for any other message."""
     delivery = delivery_at(raw.reply)
     return (0, 0) if delivery is None else (delivery.sequence, delivery.number)

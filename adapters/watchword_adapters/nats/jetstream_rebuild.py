@@ -1,6 +1,6 @@
-"""Reads a stream again for a consumer that one process reads alone, before anything is delivered (docs/replay.md)."""
+"""Rebuilds the replay memory of a consumer read by one process, by rereading its stream (docs/replay.md)."""
 
-# ruff: noqa: SLF001 - nats-py has no hooks: its subclasses must reach where the base reaches
+# ruff: noqa: SLF001 - nats-py has no hooks: this module calls its private request methods
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
 
 _BATCH: Final = 500
 _SECONDS: Final = 5.0
-"""Time that the server has for a batch; a consumer made for the rebuild is gone soon after that."""
+"""Time limit for a batch, in seconds; the server deletes an abandoned rebuild consumer after ten times that."""
 
 _ANEW: Final = 60.0
-"""Seconds by which another floor is higher than what was warned of, if it is to be warned of as well."""
+"""Seconds by which a floor must exceed the last one that was logged to be logged too."""
 
 MOST_DELETED: Final = 100_000
-"""Deleted messages of which the server is asked for a list; where there are more, all may be gone."""
+"""Most deleted messages that are listed; if there are more, every message may be gone."""
 
 
 class _Look(NamedTuple):
-    """Where a consumer stood at a time."""
+    """The progress of a consumer at one time."""
 
     at: float
     created: str
@@ -57,9 +57,9 @@ class _Look(NamedTuple):
 
 
 class _State(NamedTuple):
-    """What a stream has lost: before ``first``, and one by one; ``deleted`` is None where those are too many to list.
+    """What a stream has lost: messages before ``first``, and those ``deleted`` singly; None if too many to list.
 
-    ``last`` is the highest sequence that it has given, at ``last_at``, and ``kept`` how many messages it holds.
+    ``last`` is the highest sequence assigned, at ``last_at``; ``kept`` is the number of messages in the stream.
     """
 
     created: str
@@ -71,9 +71,9 @@ class _State(NamedTuple):
     deleted: list[int] | None
 
     def last_gone(self, had: float, *, end: float = inf) -> int:
-        """Return the highest sequence before ``end`` that is gone, 0 if none is; of single ones only up to ``had``."""
+        """Return the highest lost sequence below ``end``, else 0; single deletions count only up to ``had``."""
         if not self.last or (not self.kept and self.last < self.begins_at):
-            return 0  # there was never anything
+            return 0  # the stream was never written to
         if not self.kept or self.deleted is None:
             return int(min(self.last, end - 1))
         front = min(self.first, end) - 1 if self.first > self.begins_at else 0
@@ -93,17 +93,17 @@ class StreamMemory:
         self._is_gone = False
 
     async def look(self) -> None:
-        """See where the consumer stands, before the server can deliver anything to a new subscription."""
+        """Read the consumer's progress, before the server can deliver to a new subscription."""
         try:
             self._looked = await self._look()
         except (Error, TimeoutError) as error:
             raise _unreadable(error) from error
 
     async def begin(self) -> None:
-        """Let the verifier remember what stands in the stream before what the consumer had yet to deliver.
+        """Load the verifier's memory with the messages in the stream before the consumer's next delivery.
 
-        Nothing is judged meanwhile, by any subscription. Unavailable where the stream cannot be read; then nothing may
-        be delivered.
+        No subscription judges anything meanwhile. Unavailable if the stream cannot be read; nothing may be delivered
+        then.
         """
         async with self._reader.gate.alone():
             if self._looked is None:
@@ -112,9 +112,9 @@ class StreamMemory:
             await self._begin(self._looked, again=False)
 
     async def begin_again(self, sequence: int) -> None:
-        """Begin where the consumer stands now, which delivered ``sequence`` again, however long that takes.
+        """Rebuild at the consumer's current position, after it redelivered ``sequence``; retries until it succeeds.
 
-        NotFoundError where the consumer has been gone for ``max_hold``; then nothing can be judged for it.
+        NotFoundError if the consumer has been missing for ``max_hold``; nothing can be judged for it then.
         """
 
         async def begin() -> None:
@@ -124,9 +124,9 @@ class StreamMemory:
         await self._alone(begin)
 
     async def widen(self, subject: str, sequence: int, number: int) -> None:
-        """Look whether the consumer delivers a subject by now of which nothing was read; if so, begin before it.
+        """Rebuild from before ``sequence`` if the consumer now delivers ``subject``, which was not read so far.
 
-        ``sequence`` and ``number`` are those of the delivery that shows it. It takes however long.
+        ``sequence`` and ``number`` are those of the delivery that shows it. Retries until it succeeds.
         """
         life = self._reader.life
         assert life is not None  # noqa: S101 - as in begin
@@ -137,16 +137,16 @@ class StreamMemory:
                 return
             self._reader.watchword.audit.note("replay.widened", log=life.log, position=sequence)
             look = look._replace(acknowledged=min(look.acknowledged, sequence - 1))
-            if not life.was_reached(sequence):  # what stands behind it is on its way, and is judged in its turn
+            if not life.was_reached(sequence):  # later messages are being delivered, and are judged in order
                 look = look._replace(delivered=sequence - 1, number=number - 1)
             await self._begin(look, again=True)
 
         await self._alone(widen)
 
     async def catch_up(self, sequence: int, number: int, stamp: float) -> None:
-        """Recall what was missed before a delivery, however long that takes; NotFoundError as in ``begin_again``.
+        """Recall what was missed before a delivery; retries until it succeeds. NotFoundError as in ``begin_again``.
 
-        What has gone there before it could be read raises the floor; ``stamp`` is when the delivery was stored.
+        Messages that were deleted before they could be read raise the floor; ``stamp`` is when the delivery was stored.
         """
         life = self._reader.life
         assert life is not None  # noqa: S101 - as in begin
@@ -164,11 +164,11 @@ class StreamMemory:
         await self._alone(catch_up)
 
     async def _heed(self, first: int, sequence: int, stamp: float) -> None:
-        """Raise the floor above what has gone from ``first`` on, before a delivery stored at ``stamp``."""
+        """Raise the floor above messages that were lost from ``first`` on, before a delivery stored at ``stamp``."""
         reader, life = self._reader, self._reader.life
         assert life is not None  # noqa: S101 - as in begin
         delivered = sequence
-        with suppress(NotFoundError):  # what it has delivered can be judged all the same
+        with suppress(NotFoundError):  # past deliveries of a deleted consumer can still be judged
             info = await self._context._jsm.consumer_info(reader.stream, reader.consumer)
             delivered = max(sequence, 0 if info.delivered is None else info.delivered.stream_seq)
         state = await self._state()
@@ -182,9 +182,9 @@ class StreamMemory:
         life.stood(delivered if stood else sequence)
 
     async def _alone(self, build: Callable[[], Awaitable[None]]) -> None:
-        """Build while nothing is judged; again, until it is done.
+        """Build while nothing is judged; retry until it succeeds.
 
-        A consumer that is not there may be about to be made anew: an ordered one is, by nats-py itself.
+        A missing consumer may be about to be recreated: nats-py does so with an ordered one.
         """
         delay = FIRST_DELAY
         while True:
@@ -212,8 +212,8 @@ class StreamMemory:
                 "replay.consumer_gone",
                 log=self._reader.log,
                 detail=error.description or "not found",
-                cost="what it has delivered and only the stream could tell from copies is not handed over",
-                remedy="subscribe again, to a consumer that is there",
+                cost="deliveries that only the stream could tell from copies are not handed over",
+                remedy="subscribe again, to an existing consumer",
             )
 
     async def _begin(self, look: _Look, *, again: bool) -> None:
@@ -249,14 +249,14 @@ class StreamMemory:
             self._warn_of(beginning.floor)
 
     def _warn_of(self, floor: float) -> None:
-        """Warn of a floor for what is gone; where more and more goes, not of each that it brings."""
+        """Warn about a floor raised for lost messages, but not about each step while messages are being lost."""
         if floor > self._told + _ANEW:
             self._told = floor
             self._reader.watchword.audit.warn(
                 "replay.cut",
                 log=self._reader.log,
                 until=floor,
-                cost="what was issued before then is stale: messages are gone that copies of it may be",
+                cost="messages issued before then are stale: the stream has lost messages of which they may be copies",
             )
 
     async def _build(self, beginning: Beginning, had: float) -> None:
@@ -272,8 +272,8 @@ class StreamMemory:
             "opt_start_time": datetime.fromtimestamp(beginning.since, UTC),
         }
         recalled = await self._recall(since, upto=beginning.upto, acknowledged=beginning.acknowledged)
-        while (cut := await self._cut(beginning, had)) > floor:  # meanwhile, maybe before it could be read
-            floor = cut + 2 * (clock() - begun)  # so that a retention which goes on cutting does not catch up
+        while (cut := await self._cut(beginning, had)) > floor:  # lost meanwhile, maybe before it could be read
+            floor = cut + 2 * (clock() - begun)  # stay ahead of retention that continues to delete
             watchword.verifier.begin(reader.log, floor=floor)
             begun = clock()
             recalled = await self._recall(since, upto=beginning.upto, acknowledged=beginning.acknowledged)
@@ -290,22 +290,22 @@ class StreamMemory:
         return _Look(now, str(info.created), delivered, number, acknowledged, subjects)
 
     async def _cut(self, beginning: Beginning, had: float) -> float:
-        """Return the floor that what is gone by now calls for."""
+        """Return the floor required by what the stream has lost by now."""
         gone = await self._gone(await self._state(), had)
         policy = self._reader.watchword.verifier.policy
         return beginning.floor if gone is None else policy.floor_at(-inf, cut=gone)
 
     async def _gone(self, state: _State, had: float) -> float | None:
-        """Return when the last message that is gone was appended at the latest.
+        """Return the latest time at which the last lost message can have been appended.
 
-        What was deleted from the middle behind what the consumer ``had``, it has not delivered; unless it has delivered
-        nothing at all, for then it may have been made anew or reset.
+        Single deletions after what the consumer ``had`` do not count, since it has not delivered them; unless it has
+        delivered nothing at all, for then it may have been recreated or reset.
         """
         last_gone = state.last_gone(had)
         return await self._followed(state, last_gone) if last_gone else None
 
     async def _followed(self, state: _State, sequence: int) -> float:
-        """Return when what stands behind a sequence was appended; for the last one when that was."""
+        """Return when the message after a sequence was appended; for the last one, when that itself was."""
         following = None
         if sequence < state.last:
             following = await _first(self._context._jsm, self._reader.stream, sequence + 1, [">"])
@@ -332,7 +332,7 @@ class StreamMemory:
         )
 
     async def _recall(self, start: dict[str, Any], *, upto: int, acknowledged: int) -> int:
-        """Read up to a sequence; what is not ``acknowledged`` may come again, however late."""
+        """Read up to a sequence; what is not ``acknowledged`` may be redelivered at any time."""
         context, client, reader = self._context, self._client, self._reader
         assert reader.life is not None  # noqa: S101 - as in begin
         subjects = [*reader.life.subjects]
@@ -383,15 +383,15 @@ def _from(sequence: int) -> dict[str, Any]:
 
 
 def _unreadable(error: Exception) -> WatchwordError:
-    """Say why the stream cannot be read again; ConfigurationError where a right is missing."""
+    """Return the error for a stream that cannot be reread; ConfigurationError for a missing right."""
     if isinstance(error, NotAllowed):
-        return ConfigurationError(f"the stream is this reader's memory, and cannot be read again: {error}")
+        return ConfigurationError(f"the stream is this reader's memory but cannot be reread: {error}")
     detail = getattr(error, "description", None) or type(error).__name__
-    return Unavailable("replay", f"the stream cannot be read again: {detail}")
+    return Unavailable("replay", f"the stream cannot be reread: {detail}")
 
 
 async def _asked(jsm: JetStreamManager, what: str, question: dict[str, Any]) -> dict[str, Any]:
-    """Ask the server, for what nats-py leaves out of its answers."""
+    """Send an API request; returns the raw response, since nats-py omits parts of it."""
     answer: dict[str, Any] = await jsm._api_request(
         f"{jsm._prefix}.{what}", json.dumps(question).encode(), timeout=jsm._timeout
     )
@@ -401,7 +401,7 @@ async def _asked(jsm: JetStreamManager, what: str, question: dict[str, Any]) -> 
 async def _first(
     jsm: JetStreamManager, stream: str, sequence: int, subjects: Iterable[str]
 ) -> tuple[int, float] | None:
-    """Return the first message from ``sequence`` on, and when the server stored it; None if there is none."""
+    """Return the first message from ``sequence`` on, and when the server stored it; None without one."""
     found: list[tuple[int, float]] = []
     for subject in subjects:
         with suppress(NotFoundError):
@@ -413,7 +413,7 @@ async def _first(
 async def _remember(
     reader: StreamReader, raws: list[Msg], check: CheckRunner, outage: Outage, *, unacked: bool
 ) -> None:
-    """Recall messages; one on whose key there is no verdict for too long is remembered by its claims."""
+    """Recall messages; one whose key stays unavailable for too long is remembered by its claims."""
     verifier, delay = reader.watchword.verifier, FIRST_DELAY
     while raws:
         recalled = await verifier.recall_many(Deliveries(reader, raws), unacked=unacked, check=check)
@@ -432,5 +432,5 @@ async def _remember(
 
 
 def _seconds(text: str) -> float:
-    """Read a time of the server's, RFC 3339 with nanoseconds."""
+    """Parse the server's time, RFC 3339 with nanoseconds."""
     return datetime.fromisoformat(f"{text[:26].rstrip('Z')}+00:00").timestamp()

@@ -1,4 +1,4 @@
-"""Looks for keys side by side, so that no message waits for another one's key."""
+"""Looks up keys concurrently, so that no message waits for another one's key."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ PATIENCE: Final = 0.02
 """Seconds for which a message waits for its key before others are judged instead."""
 
 LONGEST: Final = 10.0
-"""Seconds after which a look-up is given up, and its messages cannot be judged."""
+"""Time limit of a look-up in seconds, after which its messages cannot be judged."""
 
 _SLOW_FOR: Final = 60.0
-"""Seconds for which a key source that was slow once is not waited for. A task for each look-up costs some 50 us."""
+"""Seconds for which a slow key source is no longer waited for. A task for each look-up costs some 50 us."""
 
 
 class LookUps:
-    """A key source in front of another one, which raises Pending where that one takes its time.
+    """Wraps a key source; raises Pending while the source is looking a key up.
 
-    What that one has no budget for is Shed before it costs a task. As long as the source answers at once it is asked
-    directly. What was found stays for the messages that wait for it, which are judged again as soon as the look-up is
-    done. While some are ``parked`` for a look-up, others wait for it too, done or not, and so does one that
-    ``overtakes`` what has come back: else they would pass those.
+    A look-up over the source's budget raises Shed before it costs a task. While the source answers at once, it is
+    called directly. Results are cached for the messages that wait for them, which are judged again when the look-up
+    completes. While messages are ``parked`` for a look-up, later ones for it wait too, completed or not, and so does
+    one that ``overtakes`` returned messages: otherwise they would pass those.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class LookUps:
                 coming = self._keys.find(principal, key_id)
                 try:
                     waited_for = coming.send(None)
-                except StopIteration as found:  # it has the key at hand, as most have, and needs no timer
+                except StopIteration as found:  # the usual case: the key is in memory, and no timer is needed
                     key: VerificationKey | None = found.value
                     return key
                 with suppress(_SlowError):
@@ -67,13 +67,13 @@ class LookUps:
                 self._keys.require(principal, key_id)
             task = self._known[pair] = loop.create_task(self._in_time(principal, key_id))
             task.add_done_callback(lambda _: loop.call_later(FRESH, self._known.pop, pair, None))
-            await asyncio.sleep(0)  # a source that has the key at hand has answered then
+            await asyncio.sleep(0)  # by then a source with the key in memory has answered
         if not task.done() or task in self._parked or self._overtakes():
             raise Pending(task)
         return task.result()
 
     async def _soon(self, coming: Awaitable[VerificationKey | None]) -> VerificationKey | None:
-        """Return what the source finds; _SlowError where it takes its time."""
+        """Return what the source finds; _SlowError if it takes longer than PATIENCE."""
         try:
             async with asyncio.timeout(PATIENCE) as patience:
                 return await coming
@@ -96,12 +96,12 @@ class LookUps:
 
 @coroutine
 def _going_on(coming: Coroutine[Any, Any, T], waited_for: object) -> Generator[Any, Any, T]:
-    """Go on with what has begun, and waits for something."""
+    """Continue a coroutine that was started by hand and awaits ``waited_for``."""
     try:
         while True:
             try:
                 sent = yield waited_for
-            except BaseException as error:  # noqa: BLE001 - whatever it is, it is meant for what has begun
+            except BaseException as error:  # noqa: BLE001 - everything is passed on to the coroutine
                 waited_for = coming.throw(error)
             else:
                 waited_for = coming.send(sent)
@@ -111,4 +111,4 @@ def _going_on(coming: Coroutine[Any, Any, T], waited_for: object) -> Generator[A
 
 
 class _SlowError(Exception):
-    """The source takes its time."""
+    """The source took longer than PATIENCE."""

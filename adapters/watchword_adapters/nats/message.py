@@ -1,4 +1,4 @@
-"""What a handler gets: drop-in messages that say who wrote them."""
+"""The messages that a handler receives: nats-py's own, with the verified author."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _ID: Final = re.compile("[0-9a-f]{32}")
 
 
 class Delivery(NamedTuple):
-    """What an ack subject says: the (stream, consumer) that delivered, stream sequence, time (ns) and attempt.
+    """The contents of an ack subject: the (stream, consumer) that delivered, stream sequence, time (ns) and attempt.
 
-    ``number`` is the consumer's own of this delivery; ``pending`` is how many messages the consumer had left behind it.
+    ``number`` is the consumer's count of deliveries; ``pending`` is how many messages it still had to deliver.
     """
 
     by: tuple[str, str]
@@ -51,7 +51,7 @@ class Delivery(NamedTuple):
 def delivery_at(subject: str) -> Delivery | None:
     """Read ``$JS.ACK[.<domain>.<account>].<stream>.<consumer>.<attempt>.<sequence>.<n>.<ns>.<left>``; else None.
 
-    Those read lately are kept: each is asked for when it comes, is judged, is handed over and is acknowledged.
+    Recent results are cached: each is needed on arrival, judging, delivery and acknowledgement.
     """
     tokens = subject.split(".")
     if tokens[:2] != _ACK or not (len(tokens) == _SHORT or len(tokens) >= _LONG):
@@ -67,13 +67,13 @@ def delivery_at(subject: str) -> Delivery | None:
 
 
 def sequence_of(raw: Msg) -> int:
-    """Return the stream sequence of a delivery; 0 for what is none."""
+    """Return the stream sequence of a delivery; 0 for any other message."""
     delivery = delivery_at(raw.reply)
     return 0 if delivery is None else delivery.sequence
 
 
 def is_ack(payload: bytes) -> bool:
-    """Return True if the server takes what is published to an ack subject for the end of that delivery."""
+    """Return True if a payload published to an ack subject ends that delivery."""
     return payload in _ENDS or payload.startswith(_ENDS_WITH_MORE)
 
 
@@ -85,29 +85,29 @@ class Answering(Protocol):
     async def answer(
         self, reply: str, data: bytes, headers: Mapping[str, str] | None, request: VerifiedMessage | None
     ) -> None:
-        """Send an answer: signed and bound to ``request``; unsigned where the request was not verified."""
+        """Send an answer, signed and bound to ``request``; unsigned if the request was not verified."""
         ...
 
     def drop_answer(self, request: VerifiedMessage | None) -> None:
-        """Warn, once, of an answer that goes nowhere, for its subject is one of the server's own."""
+        """Warn once about a dropped answer, whose subject is one of the server's own."""
         ...
 
 
 @dataclass(repr=False)
 class DeliveredMsg(Msg):
-    """Whatever a handler gets; ``verified`` says who wrote it, and is None for what nobody verified.
+    """Any message that a handler receives; ``verified`` names its author, and is None for an unverified message.
 
-    The base's methods would echo headers in an answer. (Acknowledgements go out by the client's ``publish``, which lets
-    the message's id age from then on.)
+    It replaces the base's methods that would echo headers in an answer. (Acknowledgements use the client's ``publish``,
+    after which the message's id can expire.)
     """
 
     @property
     def verified(self) -> VerifiedMessage | None:
-        """What was found to be true of it; None in observe mode, and for what the server says."""
+        """The verified message; None for a rejected one in observe mode, and for the server's own."""
         return None
 
     async def respond(self, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
-        """Answer the request; ``headers`` are the answer's own, the request's are never echoed."""
+        """Answer the request; ``headers`` are the answer's, those of the request are never echoed."""
         reply = self._answer_to()
         if not reply:
             raise Error("no reply subject available: the request did not sign one")
@@ -123,10 +123,10 @@ class DeliveredMsg(Msg):
 
 @dataclass(repr=False)
 class VerifiedMsg(DeliveredMsg):
-    """A ``nats.aio.msg.Msg`` that passed every check; ``verified`` says who wrote it.
+    """A ``nats.aio.msg.Msg`` that passed every check; ``verified`` names its author.
 
-    ``headers`` holds only what may be seen (covered by the signature, and trace headers); ``reply`` is the signed reply
-    subject or empty, and for a JetStream delivery the ack subject, as in nats-py. ``respond`` always goes to the signed
+    ``headers`` holds only the headers covered by the signature, and trace headers; ``reply`` is the signed reply
+    subject or empty, and for a JetStream delivery the ack subject, as in nats-py. ``respond`` always uses the signed
     reply subject.
     """
 
@@ -138,19 +138,19 @@ class VerifiedMsg(DeliveredMsg):
 
 @dataclass(repr=False)
 class ObservedMsg(DeliveredMsg):
-    """A message as it came, in observe mode only, with the ``verdict`` that enforcing would have given.
+    """A message as received, in observe mode only, with the ``verdict`` of enforce mode.
 
-    It is NOT verified unless ``verified`` is there; then an answer is signed and bound to it, else it goes out
-    unsigned, so that nobody unknown can make this agent sign. A reply subject of the server's own (``$JS.API...``) is
-    hidden all the same: an answer there would be an order, with this agent's rights.
+    It is NOT verified if ``verified`` is None; then an answer is sent unsigned, so that no stranger can make this agent
+    sign, and otherwise signed and bound to the message. A reply subject of the server's own (``$JS.API...``) is hidden
+    in any case: an answer there would be an order to the server, with this agent's rights.
     """
 
     verdict: VerifiedMessage | Rejected | Unavailable = None  # type: ignore[assignment]  # as in VerifiedMsg
     message: Message = None  # type: ignore[assignment]  # as in VerifiedMsg
-    """The message as it came, with every header."""
+    """The message as received, with every header."""
 
     async def respond(self, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
-        """Answer the request; nowhere, with a warning, if its reply subject is hidden."""
+        """Answer the request; if its reply subject is hidden, drop the answer with a warning."""
         if self.verified is None and (isinstance(self.reply, HiddenReply) or self.reply.startswith(SERVERS_SUBJECTS)):
             client: Answering = client_of(self)
             client.drop_answer(None)
@@ -162,27 +162,27 @@ class ObservedMsg(DeliveredMsg):
 
     @property
     def verified(self) -> VerifiedMessage | None:
-        """What verified; None for a message that enforcing would not have handed over."""
+        """The verified message; None for a message that enforce mode would have rejected."""
         return self.verdict if isinstance(self.verdict, VerifiedMessage) else None
 
 
 class ServerMsg(DeliveredMsg):
-    """What the server answered to a request of this client's own to it; the server signs nothing."""
+    """The server's response to a request of this client; the server signs nothing."""
 
 
 def server_msg(raw: Msg) -> ServerMsg:
-    """Make what a caller gets of the server's answer."""
+    """Return the server's response as a message for the caller."""
     headers = None if raw.headers is None else dict(raw.headers)
     return ServerMsg(subject=raw.subject, reply=raw.reply, data=raw.data, headers=headers, **origin(raw))
 
 
 def proof_of(msg: Msg) -> VerifiedMessage | None:
-    """Return what was verified of a message; None for one that enforcing would not have handed over."""
+    """Return the verified message; None for one that enforce mode would have rejected."""
     return msg.verified if isinstance(msg, DeliveredMsg) else None
 
 
 def delivered_msg(raw: Msg, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
-    """Make the message that a handler gets from the client's own and what was found to be true of it."""
+    """Return the handler's message, built from the client's own and the verdict."""
     if isinstance(delivered, ObservedMessage):
         verdict, message = delivered.verdict, delivered.message
         return ObservedMsg(
@@ -208,7 +208,7 @@ def delivered_msg(raw: Msg, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
 def _observed_headers(
     headers: Mapping[str, str] | None, verdict: VerifiedMessage | Rejected | Unavailable
 ) -> dict[str, str] | None:
-    """Return headers as they came, but for what Watchword added itself: a message can be passed on with them."""
+    """Return headers as received, without Watchword's own, so that a message can be forwarded with them."""
     if headers is None:
         return None
     enveloped = any(map(is_envelope_name, headers))

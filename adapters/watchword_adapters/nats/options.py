@@ -1,6 +1,6 @@
-"""What nats-py's ``connect`` and ``jetstream`` take, for type checkers.
+"""The options of nats-py's ``connect`` and ``jetstream`` as types, for type checkers.
 
-A test holds these against the nats-py that is installed.
+A test compares these with the installed nats-py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class ConnectOptions(TypedDict, total=False):
-    """What ``connect`` takes beside the servers; times in seconds."""
+    """Options of ``connect`` besides the servers; times in seconds."""
 
     error_cb: ErrorCallback | None
     disconnected_cb: Callback | None
@@ -64,7 +64,7 @@ class ConnectOptions(TypedDict, total=False):
 
 
 class StreamOptions(TypedDict, total=False):
-    """What ``jetstream`` and ``jsm`` take; ``timeout`` in seconds."""
+    """Options of ``jetstream``; ``timeout`` in seconds."""
 
     prefix: str
     domain: str | None
@@ -73,7 +73,7 @@ class StreamOptions(TypedDict, total=False):
 
 
 class ManagerOptions(TypedDict, total=False):
-    """What ``jsm`` takes; ``timeout`` in seconds."""
+    """Options of ``jsm``; ``timeout`` in seconds."""
 
     prefix: str
     timeout: float

@@ -1,4 +1,4 @@
-"""Gathers what is to be signed until the event loop comes round, signs it as one tree, and writes it in order."""
+"""Collects outgoing messages for one turn of the event loop, signs them as one tree, and writes them in order."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from watchword_adapters.nats._seam import Wire
 
 MOST_BYTES: Final = 1 << 20
-"""Bytes that wait for a signature at most, beside the last message."""
+"""Most bytes that wait for a signature, apart from the last message."""
 
 
 class Outgoing(NamedTuple):
-    """A message that waits for its signature: its header block ``before`` and ``after`` the envelope, and the rest.
+    """A message to be signed: its header block ``before`` and ``after`` the envelope, and the rest.
 
-    ``size`` is the most bytes of header block and payload together, which count against ``max_payload``. It goes to the
-    ``recipient`` on ``channel``.
+    ``size`` is the largest size of header block and payload together, which counts against ``max_payload``. It goes to
+    the ``recipient`` on ``channel``.
     """
 
     unsigned: UnsignedEnvelope
@@ -39,15 +39,15 @@ class Outgoing(NamedTuple):
 
     @property
     def request(self) -> Request:
-        """What answers to it are held against."""
+        """The request against which answers to it are checked."""
         return Request(id=self.unsigned.id, channel=self.channel, recipient=self.recipient)
 
 
 class Outbox:
-    """What one client has accepted and not written; without linger and without a thread.
+    """The messages that a client has accepted but not written yet; there is no linger and no thread.
 
-    It is signed when ``Signer.batch`` messages wait, or MOST_BYTES, when the loop comes round, and before any other
-    command of this client: so the server sees everything in the order in which it was asked for.
+    They are signed when ``Signer.batch`` messages or MOST_BYTES wait, at the loop's next turn, and before any other
+    command of this client, so that the server receives everything in the order of the calls.
     """
 
     def __init__(self, watchword: Watchword, wire: Wire) -> None:
@@ -60,10 +60,10 @@ class Outbox:
         self._queue: SigningQueue | None = None
 
     async def put(self, one: Outgoing) -> None:
-        """Accept a message for sending; the base's errors where it accepts none. Waits only where the base would.
+        """Accept a message for sending, or raise the base's errors; waits only where the base would.
 
-        With a signing back-end that takes its time it waits for the signature: Unavailable where that failed. The first
-        to be signed waits while the settings are looked at, if that is due, for they may name another key.
+        With a remote signing back-end it waits for the signature: Unavailable if that fails. If settings are due to be
+        reread, the first message waits for that, since they may name another key.
         """
         if not self.waiting and self._watchword.is_due():
             await self._watchword.keep_up()
@@ -85,9 +85,9 @@ class Outbox:
         await self._wire.make_room()
 
     def pong_behind(self) -> asyncio.Future[bool]:
-        """Return what is done when the server has answered a PING that goes out behind all that was put in so far.
+        """Return a future that completes when the server has answered a PING sent after everything so far.
 
-        Whoever asks before the event loop comes round shares it; where the connection is lost first, it never is.
+        Calls in the same turn of the event loop share it; if the connection is lost first, it never completes.
         """
         if self._pong is None:
             self._pong = asyncio.get_running_loop().create_future()
@@ -95,7 +95,7 @@ class Outbox:
         return self._pong
 
     def post(self) -> None:
-        """Sign and write what waits, and the PING that is asked for behind it."""
+        """Sign and write the waiting messages, then the requested PING."""
         if self.waiting:
             waiting, self.waiting, self.waiting_size = self.waiting, [], 0
             envelopes = self._watchword.signer.sign_now([one.unsigned for one in waiting])
@@ -110,7 +110,7 @@ class Outbox:
         if not self._comes_round:
             self._comes_round = True
             asyncio.get_running_loop().call_soon(self._came_round)
-            self._wire.kick()  # the flusher wakes right behind that, in the same round
+            self._wire.kick()  # the flusher then wakes right after that, in the same turn
 
     def _came_round(self) -> None:
         self._comes_round = False

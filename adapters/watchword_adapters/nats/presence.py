@@ -1,8 +1,8 @@
-"""Announcements on a subject of NATS.
+"""Announcements on a NATS subject: published, and read from a stream or from live publishers.
 
-They are published like any message, without waiting for a stream's answer: where a stream has the subject it stores
-them, and elsewhere they are heard by whoever listens. All share one subject. Were there one for each process, a stream
-could keep the latest of each only; but then anybody who may publish could push out the words of another.
+They are published like any message, without waiting for a stream's response: a stream that covers the subject stores
+them; otherwise live subscribers receive them. All share one subject. With one per process, a stream could store only
+the latest of each; but then anyone with the right to publish could displace another's announcement.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from watchword_adapters.nats.client import WatchwordClient
 
 _PULL: Final = 16 << 20
-"""Bytes that one request may bring: a server drops a client for whom more wait than its ``max_pending``, 64 MiB."""
+"""Bytes that one pull may return: a server drops a client with more pending than ``max_pending``, 64 MiB."""
 
 _BATCH: Final = 100
 _MADE: Final = {
@@ -46,14 +46,14 @@ _MADE: Final = {
     "max_msg_size": 64 * 1024,  # an announcement has 48 KiB (docs/decisions/0017)
 }
 _SECONDS: Final = 5.0
-"""Longest wait for the server."""
+"""Time limit for a response of the server."""
 
 _IDLE: Final = 30.0
-"""Seconds after which the server forgets a consumer of ours that was not ended."""
+"""Seconds after which the server deletes an abandoned consumer."""
 
 
 class NatsPresence:
-    """See ``PresenceChannel``; ``options`` are those of nats-py's ``connect``, ``servers`` among them."""
+    """See ``PresenceChannel``; ``options`` are those of nats-py's ``connect``, including ``servers``."""
 
     def __init__(self, subject: str, *, watchword: Watchword, **options: Any) -> None:
         self._subject: Final = subject
@@ -126,7 +126,7 @@ class NatsPresence:
         return await connect(watchword=agent, error_cb=self._hear, **self._options)
 
     async def _hear(self, error: Exception) -> None:
-        """Note what the server refuses, which nats-py tells nobody else."""
+        """Record a refusal of the server, which nats-py reports only here."""
         verb, what = refused_right(str(error))
         if what == self._subject.lower():
             self._refused.append(f"{'publish to' if verb == 'publish' else 'subscribe to'} {self._subject}")
@@ -139,7 +139,7 @@ class NatsPresence:
             ) from None
 
     async def _stream(self, client: WatchwordClient) -> str | None:
-        """Return the stream that stores the subject; None where there is none, or this user may not ask."""
+        """Return the stream that stores the subject; None if there is none, or this user may not ask."""
         question = json.dumps({"subject": self._subject}).encode()
         try:
             answer = await client.request("$JS.API.STREAM.NAMES", question, timeout=_SECONDS)
@@ -172,17 +172,17 @@ class NatsPresence:
             while left > 0:
                 try:
                     batch = await bound.fetch(min(most, left), timeout=_SECONDS)
-                except errors.TimeoutError:  # what is left has just been deleted, for it was old enough
+                except errors.TimeoutError:  # the rest has just expired
                     break
                 for msg in batch:
                     left -= 1
                     yield msg
         finally:
             await bound.unsubscribe()
-            with suppress(errors.Error):  # else the server ends it
+            with suppress(errors.Error):  # otherwise the server deletes it
                 await context.delete_consumer(stream, info.name)
 
 
 def together(largest: int) -> int:
-    """Return how many messages to ask for at once, where each has at most ``largest`` bytes."""
+    """Return how many messages to request at once, each of at most ``largest`` bytes."""
     return max(1, min(_BATCH, _PULL // largest))

@@ -1,4 +1,4 @@
-"""Quarantine on a NATS subject that a stream covers, or that somebody listens to."""
+"""Quarantine on a NATS subject: publishes copies to a stream, or to live subscribers."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from watchword.spi import Channel, Message
 
 COPY_MARK: Final = "watchword-copy"
-"""A token in the subjects to which streams acknowledge copies, whatever the inbox prefix of a client."""
+"""A token in the subjects of streams' responses to copies, which identifies them under any inbox prefix."""
 
 _RESERVED: Final = ("$", "_INBOX.")
 _TOO_LARGE: Final = 10054
-"""A server's code for a message over the ``max_msg_size`` of a stream."""
+"""The server's error code for a message over a stream's ``max_msg_size``."""
 
 
 class NatsQuarantine(CappedQuarantine):
-    """Keeps copies on ``subject``, which a stream must cover and only consumers should be able to publish to.
+    """Stores copies on ``subject``, which a stream must cover and only consumers should be able to publish to.
 
-    Give it to ``connect(quarantine=...)``, which lends it the client (``attach``), or give a connected ``client``.
-    A copy counts as kept when the stream says so, within ``timeout`` seconds. With ``stored=False`` copies are
-    published for whoever listens: nothing is known to be kept then, so what could not be judged is left out.
+    Pass it to ``connect(quarantine=...)``, whose client it then uses (``attach``), or pass a connected ``client``. A
+    copy counts as stored when the stream confirms it within ``timeout`` seconds. With ``stored=False`` copies are
+    published for live subscribers; since they are not known to be stored, undetermined messages are not copied.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class NatsQuarantine(CappedQuarantine):
         super().__init__(clock=watchword.clock, warn=watchword.audit.warn, limits=limits)
         if not is_subject(subject) or subject.startswith(_RESERVED):
             raise ConfigurationError(
-                f"quarantine subject {subject!r}: write one subject without wildcard, as 'quarantine.prod'"
+                f"quarantine subject {subject!r}: write one subject without wildcards, such as 'quarantine.prod'"
             )
         self.subject: Final = subject
         self._realm = watchword.realm
@@ -65,20 +65,20 @@ class NatsQuarantine(CappedQuarantine):
         self._stored = stored
         self._timeout = timeout
         self._answers: _Answers | None = None
-        self.remedy = f"let a stream that has room cover {subject!r}, and let this account publish there"
-        # Else whoever may publish here could send a copy's id first, and the stream would drop the copy.
+        self.remedy = f"cover {subject!r} with a stream that has space, and let this account publish there"
+        # Unpredictable, or another publisher could send a copy's id first, and the stream would drop the copy.
         self._salt = secrets.token_bytes(16)
 
     @classmethod
     def from_settings(cls, watchword: Watchword) -> NatsQuarantine | None:
-        """Return what ``[quarantine]`` asks for; None where it names no subject."""
+        """Return the quarantine that ``[quarantine]`` configures; None if it names no subject."""
         settings = watchword.quarantine
         if settings is None or settings.nats is None:
             return None
         return cls(settings.nats, watchword=watchword, limits=settings.to_limits())
 
     def attach(self, client: Client) -> None:
-        """Publish through this client, unless one was given or came first."""
+        """Publish through this client, unless one was given or attached before."""
         self._client = self._client or client
 
     def owns(self, channel: Channel) -> bool:
@@ -92,7 +92,7 @@ class NatsQuarantine(CappedQuarantine):
         return await super().put(message, verdict)
 
     def spares(self, message: Message) -> bool:
-        """See CappedQuarantine; answers and what servers say are no loss, and copying them could go on without end."""
+        """See CappedQuarantine; spares answers and the server's own messages, whose copies could cause more copies."""
         name = message.channel.name
         own = () if self._client is None else (f"{self._client.new_inbox().rpartition('.')[0]}.",)
         return name.startswith((*_RESERVED, *own)) or COPY_MARK in name.split(".") or super().spares(message)
@@ -102,7 +102,7 @@ class NatsQuarantine(CappedQuarantine):
         client = self._client
         if client is None:
             raise ConfigurationError(
-                "NatsQuarantine has no client: give it to connect(quarantine=...), call attach(client), or pass client="
+                "NatsQuarantine has no client: pass it to connect(quarantine=...), call attach(client), or pass client="
             )
         headers, data = self._carried(copy), copy.value or b""
         size = block_size(headers)
@@ -113,19 +113,19 @@ class NatsQuarantine(CappedQuarantine):
                 await Client.publish(client, self.subject, data, headers=headers)
                 return True
             answer = await self._stream_answer(client, data, headers)
-            if _error_of(answer) == _TOO_LARGE:  # else whoever sends such messages could silence the quarantine
+            if _error_of(answer) == _TOO_LARGE:  # otherwise such messages could silence the quarantine
                 answer = await self._stream_answer(client, b"", self._carried(copy.pointer()))
         except TimeoutError as error:
             raise Unavailable("quarantine", f"no answer in {self._timeout:g} s") from error
         except (errors.Error, OSError) as error:
             raise Unavailable("quarantine", type(error).__name__) from error
         if (code := _error_of(answer)) is not None:
-            raise Unavailable("quarantine", f"the stream did not take it (error {code})")
+            raise Unavailable("quarantine", f"the stream refused it (error {code})")
         return True
 
     async def _stream_answer(self, client: Client, data: bytes, headers: dict[str, str]) -> bytes:
-        """Publish unsigned, for a copy is nobody's word, and return what the stream says."""
-        if not client.is_connected:  # the client would buffer it, and answer when it is too late
+        """Publish unsigned, since a signature would vouch for a rejected message; return the stream's response."""
+        if not client.is_connected:  # the client would buffer it until it is too late
             raise errors.ConnectionClosedError
         if self._answers is None:
             self._answers = _Answers(client)
@@ -133,7 +133,7 @@ class NatsQuarantine(CappedQuarantine):
         try:
             async with asyncio.timeout(self._timeout):
                 return await answers.to(self.subject, data, headers)
-        except TimeoutError:  # that subscription may be gone, as with a connection that was closed and opened again
+        except TimeoutError:  # the subscription may be gone, for instance after the client was closed and reconnected
             if self._answers is answers:
                 self._answers = None
             await answers.end()
@@ -148,7 +148,7 @@ class NatsQuarantine(CappedQuarantine):
 
 
 class _Answers:
-    """What streams say to copies under way: one subscription, whose subject says to any reader what comes there."""
+    """Streams' responses to pending copies, on one subscription whose subject marks them for any reader."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -158,7 +158,7 @@ class _Answers:
         self._opening = asyncio.Lock()
 
     async def to(self, subject: str, data: bytes, headers: dict[str, str]) -> bytes:
-        """Publish a copy and return the payload of its answer; NoRespondersError where no stream listens."""
+        """Publish a copy and return the response's payload; NoRespondersError if no stream has the subject."""
         await self._listen()
         token = secrets.token_hex(8)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -171,7 +171,7 @@ class _Answers:
 
     async def _listen(self) -> Subscription:
         async with self._opening:
-            if self._subscription is None:  # the base's own way: a Watchword client would drop what nobody signed
+            if self._subscription is None:  # by the base class: a Watchword client would drop unsigned responses
                 self._subscription = await Client.subscribe(self._client, f"{self._inbox}.*", cb=self._heard)
             return self._subscription
 
@@ -185,7 +185,7 @@ class _Answers:
             answer.set_result(bytes(msg.data))
 
     async def end(self) -> None:
-        """Unsubscribe; what still waits for an answer gets none."""
+        """Unsubscribe; pending calls receive no response."""
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             with suppress(errors.Error):
@@ -193,7 +193,7 @@ class _Answers:
 
 
 def _error_of(answer: bytes) -> int | str | None:
-    """Return the code of an error; None for what a stream says when it has stored a message."""
+    """Return the error code in a stream's response; None if the message was stored."""
     try:
         told = json.loads(answer)
     except (ValueError, RecursionError):

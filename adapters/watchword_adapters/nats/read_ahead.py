@@ -1,4 +1,4 @@
-"""Judges for a callback, together with the message whose turn it is, what waits behind that one already."""
+"""Judges the messages already queued for a callback together with the next one, in bulk."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from watchword_adapters.nats.reader import Judged, Reader
 
 MOST: Final = 256
-"""Messages judged together: some full trees, of which each leaf is hashed but once. With 64 few trees come whole."""
+"""Most messages judged together: some whole trees, whose leaves are hashed only once. With 64 few are whole."""
 
 MOST_BYTES: Final = 1 << 20
-"""Bytes of data judged together at most, beside the first message's."""
+"""Most bytes of data judged together, apart from the first message's."""
 
 PATIENCE: Final = 0.05
-"""Seconds of looking for keys behind which no other is looked for: no message is to wait for strangers' keys."""
+"""Seconds of look-ups after which no further key is looked up, so that no message waits for strangers' keys."""
 
 
 class ReadAhead:
-    """Verdicts on the messages that stand first in the queue of one subscription.
+    """Verdicts on the first messages in the queue of one subscription.
 
-    A message stays in the queue until its turn, and so does everything that its verdict brings about: what the client
-    counts, limits, drains and drops is as if each were judged alone, and nothing waits for anything to come.
+    A message stays in the queue until its turn, and its verdict takes effect only then: the client's counts, limits,
+    draining and drops are as if each were judged alone, and nothing waits for further messages.
     """
 
     def __init__(self, reader: Reader, queue: asyncio.Queue[Msg], check: CheckRunner) -> None:
@@ -39,13 +39,13 @@ class ReadAhead:
         self._queue = queue
         self._check = check
         self.judged: deque[Judged] = deque()
-        """What was judged and has not had its turn, for those who look."""
+        """Judged messages whose turn has not come; for callers to inspect."""
 
         self._doubtful = False
         self._changes = 0
 
     def at_hand(self, raw: Msg) -> Msg | None:
-        """Return what the handler may have of ``raw``, if it is the next one, has verified, and that still stands."""
+        """Return the message for the handler, if ``raw`` is next, was verified, and its verdict is not too old."""
         judged = self.judged[0]
         if judged.raw is raw and isinstance(judged.verdict, VerifiedMessage) and not self._is_old(judged):
             del self.judged[0]
@@ -53,11 +53,11 @@ class ReadAhead:
         return None
 
     async def judge(self, raw: Msg, *, exclusive: bool) -> Msg | None:
-        """Return what the handler may have of ``raw``, which was taken off the queue, as ``Reader.judge`` does.
+        """Return the message for the handler, as ``Reader.judge`` does; ``raw`` was taken off the queue.
 
-        ``exclusive`` lets nothing more be judged with it.
+        ``exclusive`` judges it alone.
         """
-        if self.judged and self.judged[0].raw is not raw:  # it waited for its key, and has come back before these
+        if self.judged and self.judged[0].raw is not raw:  # it waited for its key, and has returned ahead of these
             return await self._reader.judge(raw)
         if not self.judged:
             if exclusive or self._queue.empty() or not self._reader.looks_ahead:
@@ -74,16 +74,16 @@ class ReadAhead:
         return await self._reader.conclude(judged)
 
     def _is_old(self, judged: Judged) -> bool:
-        """Return True for a verdict that may not stand any more."""
+        """Return True if a verdict may no longer hold."""
         if self._verifier.changes != self._changes:
             return True
         return asyncio.get_running_loop().time() - judged.at >= FRESH
 
     def _together(self, raw: Msg) -> list[Msg]:
-        """Return ``raw`` and what is judged with it: nothing while an outage lasts, where it may be in vain."""
+        """Return ``raw`` and the messages to judge with it: none during an outage, when that may be wasted."""
         together, size = [raw], 0
         if not self._doubtful:
-            for waiting in self._queue._queue:  # type: ignore[attr-defined]  # noqa: SLF001 - a look, and nothing is taken
+            for waiting in self._queue._queue:  # type: ignore[attr-defined]  # noqa: SLF001 - read without taking
                 size += len(waiting.data)
                 if len(together) == MOST or size > MOST_BYTES:
                     break

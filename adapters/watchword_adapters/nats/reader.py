@@ -1,4 +1,4 @@
-"""Judges what one NATS subscription reads, before anything of it reaches a handler."""
+"""Judges the messages of one NATS subscription or queue group before any of them reaches a handler."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from watchword_adapters.nats.waiting import WaitingQueue
 
 Verdict: TypeAlias = "Delivered | Rejected | Unavailable | None"
-"""What judging came to; None for a status line of the server, which nobody judges."""
+"""The verdict on a message; None for a status line of the server, which is not judged."""
 
 _ANYTHING: Final = Expected()
 _ANSWERS: Final = Expected(only_replies=True)
 
 
 MOST_PARKED: Final = 256
-"""Messages of one reader that wait for their keys; others of unknown keys cannot be judged meanwhile."""
+"""Most messages of one reader that wait for keys; beyond that, messages of unknown keys are Unavailable."""
 
 _CROWDED: Final = Unavailable("keys", f"{MOST_PARKED} messages wait for their keys")
 
@@ -54,13 +54,13 @@ class Judged(NamedTuple):
 
 
 class Reader:
-    """One reader of core NATS subjects: a queue group, or one subscription.
+    """One reader of core NATS subjects: a queue group or one subscription.
 
-    One that reads a stream ``has_places``. ``name`` is the scope in which an id is used once. A reader that is
-    ``exclusive`` remembers in this process, and its ``log`` is forgotten when it closes. ``expected`` tells what is
-    waited for on a subject; ``admitted`` hears of each verified message. While its ``gate`` is held nothing is judged.
-    What waits for its key comes back into the queue ``waiting`` when that is found. ConfigurationError where nothing
-    could verify.
+    ``name`` is the scope in which an id is accepted once. A reader that is ``exclusive`` keeps its memory in this
+    process, and its ``log`` is forgotten when it closes. ``expected`` returns what a subject may deliver; ``admitted``
+    is called with each verified message. Nothing is judged while the ``gate`` is held. A message that waits for its key
+    returns to the queue ``waiting`` once the key is found. Readers of streams set ``has_places``. ConfigurationError if
+    the agent cannot verify.
     """
 
     has_places = False
@@ -93,19 +93,19 @@ class Reader:
 
     @property
     def log(self) -> str:
-        """The replay store's name for the run of messages that this reader reads."""
+        """The name of this reader's log in the replay store."""
         return f"{self.name}#"
 
     @property
     def looks_ahead(self) -> bool:
-        """Whether a message may be judged before its turn: not where a rate is spent as time goes by.
+        """True if messages may be judged before they are requested; not with rate limits, which depend on the time.
 
-        On core NATS nobody else is given it afterwards, and nothing tells when it came but the moment of its judging.
+        On core NATS no other reader receives them afterwards, and the time of judging is the only time of arrival.
         """
         return not self.watchword.verifier.policy.has_rates
 
     async def judge(self, raw: Msg) -> Msg | None:
-        """Return what the handler may have of ``raw``; None when it was refused (and audited) or is a status only."""
+        """Return the message for the handler; None if it was refused (and audited) or is only a status."""
         if block_of(raw).status is not None:
             return None
         attempts, self._in_hand = 0, raw
@@ -118,7 +118,7 @@ class Reader:
                 try:
                     with self.gate:
                         delivered = await self.watchword.admit(message, self.expect(raw), keys=self._look_ups)
-                    if not (self.has_places and self.forgets(delivered)):  # an observer is given that verdict
+                    if not (self.has_places and self.forgets(delivered)):  # observe mode would deliver that verdict
                         return self.deliver(raw, delivered)
                 except Pending as pending:
                     if self.waiting is not None:
@@ -137,25 +137,25 @@ class Reader:
             self._end_work()
 
     async def judge_many(self, raws: Sequence[Msg], check: CheckRunner) -> list[Msg]:
-        """Return what the handler may have of ``raws``, in their order; each is treated as ``judge`` would.
+        """Return the messages for the handler, in order; each is treated as ``judge`` would treat it.
 
-        Behind one that is Unavailable the others are judged without the bulk until something is determined again: so
-        an outage costs no more than they are many.
+        After an Unavailable message, the others are judged one by one until one is determined, so that an outage costs
+        no more than their number.
         """
         self._start_work()
         try:
             delivered: list[Msg | None] = []
             at, outage = 0, False
             while at < len(raws):
-                if outage and not self.exclusive:  # a store that is shared sees no order anyway: they may wait together
+                if outage and not self.exclusive:  # a shared store has no order to keep: wait concurrently
                     delivered += await asyncio.gather(*map(self.judge, raws[at:]))
                     break
                 try:
                     judged = await self.judge_first(raws[at : at + 1] if outage else raws[at:], check)
-                except NotFoundError:  # nobody can judge the next one: its consumer is gone
+                except NotFoundError:  # the next one cannot be judged: its consumer is gone
                     if all(msg is None for msg in delivered):
                         raise
-                    break  # if it is made again, they come again, for nobody acknowledged them
+                    break  # if it is recreated, they are redelivered, since they were not acknowledged
                 delivered += [await self.conclude(one) for one in judged]
                 at, outage = at + len(judged), is_undetermined(judged[-1].verdict)
             return [msg for msg in delivered if msg is not None]
@@ -163,10 +163,10 @@ class Reader:
             self._end_work()
 
     async def judge_first(self, raws: Sequence[Msg], check: CheckRunner, *, patience: float = inf) -> list[Judged]:
-        """Judge the first of ``raws``, and what can be judged in bulk with it, up to one that is Unavailable.
+        """Judge the first of ``raws``, and in bulk those after it, up to one that is Unavailable.
 
-        Once look-ups have taken ``patience`` seconds no other key is looked for. Nothing is done about the verdicts:
-        that is to be done for each in its turn, by ``conclude``.
+        After ``patience`` seconds of look-ups, no further key is looked up. The verdicts are not acted on: call
+        ``conclude`` for each, in order.
         """
         self._in_hand = raws[0]
         await self.ready_for(raws[0])
@@ -180,16 +180,16 @@ class Reader:
             self._end_work()
 
     async def renew(self, judged: Sequence[Judged], check: CheckRunner) -> list[Judged]:
-        """Judge once more what verified too long ago, up to one that is Unavailable: what does not hold is audited."""
+        """Reverify messages whose verdict is too old, up to one that is Unavailable; failures are audited."""
         verified = [one for one in judged if verified_of(one.verdict) is not None]
         messages = Deliveries(self, [one.raw for one in verified])
         verdicts = await self.watchword.verifier.reverify(messages, check=check)
-        now = asyncio.get_running_loop().time()  # from behind the look-ups: a slow source must not hold all up
+        now = asyncio.get_running_loop().time()  # after the look-ups, or a slow source would make every verdict too old
         renewed = iter([self._renewed(one, verdict, now) for one, verdict in zip(verified, verdicts, strict=False)])
         return [one if verified_of(one.verdict) is None else next(renewed, one) for one in judged]
 
     async def conclude(self, judged: Judged) -> Msg | None:
-        """Return what the handler may have; do what is to be done about a message that it may not."""
+        """Return the message for the handler, or act on its rejection and return None."""
         raw, verdict, _ = judged
         if isinstance(verdict, VerifiedMessage | ObservedMessage):
             return self.deliver(raw, verdict)
@@ -208,10 +208,10 @@ class Reader:
         return None
 
     async def park(self, raw: Msg, message: Message, pending: Pending) -> Msg | None:
-        """Let a message wait for its key, and others go on; then it comes back to the front of its queue.
+        """Set a message aside until its key is found, and let others pass; then return it to the front of its queue.
 
-        Where too many wait it cannot be judged, and is returned if it is only observed. If this was its last chance, it
-        waits among them, and what comes behind it waits for room.
+        If too many wait, the message is Unavailable; in observe mode it is delivered as such. On its last chance it
+        still waits, and later messages wait until there is space.
         """
         task, queue = found_of(pending), self.waiting
         observed = self.watchword.observes(message.channel)
@@ -240,7 +240,7 @@ class Reader:
         return None
 
     def _overtakes(self) -> bool:
-        """Tell whether what was taken off the queue would pass something that has come back since."""
+        """Return True if the message being judged would overtake one that has returned to the queue since."""
         return self.waiting is not None and self._in_hand is not None and self.waiting.has_earlier(self._in_hand)
 
     def _parks(self, count: int) -> bool:
@@ -252,23 +252,23 @@ class Reader:
                 self.waiting.come_back(raw)
 
     async def ready_for(self, raw: Msg) -> None:  # noqa: ARG002 - streams look at the message
-        """Wait until the memory knows all that it must know before ``raw``."""
+        """Wait until the memory is complete up to ``raw``."""
         if not self.gate.is_open:
             await self.gate.opened()
 
     def where(self, raw: Msg) -> Delivery | None:  # noqa: ARG002 - streams look at the message
-        """Return where a stream has ``raw``; None where it was read from none."""
+        """Return the position of ``raw`` in a stream; None if it came from none."""
         return None
 
     def message(self, raw: Msg) -> Message:
-        """Return ``raw`` as the core sees it."""
+        """Return ``raw`` as a Message of the core."""
         channel, block = channel_of("nats", self.watchword.realm, raw.subject), block_of(raw)
         delivery = self.where(raw) if self.has_places else None
         reply_to = position = appended_at = delivered_by = arrival = None
         pairs, exclusive = block.pairs, self.exclusive
         if delivery is None:
             reply_to = raw.reply or None
-            # A message without headers has no arrival of its own; and none that counts, for it is not signed.
+            # Without headers a message is unsigned, so its arrival does not matter.
             arrival = block.arrival if pairs and not exclusive else None
         else:
             delivered_by, appended_at = delivery.by, delivery.stamp / 1e9
@@ -280,11 +280,11 @@ class Reader:
         return made
 
     def expect(self, raw: Msg) -> Expected:
-        """Return what this reader waits for where ``raw`` was found."""
+        """Return what this reader expects on the subject of ``raw``."""
         return self._expected(raw.subject)
 
     def deliver(self, raw: Msg, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
-        """Return what the handler gets."""
+        """Return the message for the handler, after reporting it to ``admitted`` if verified."""
         verified = delivered if isinstance(delivered, VerifiedMessage) else verified_of(delivered)
         if verified is not None and self._admitted is not None:
             self._admitted(verified)
@@ -292,11 +292,11 @@ class Reader:
 
     async def refused(
         self,
-        raw: Msg,  # noqa: ARG002 - streams answer it
+        raw: Msg,  # noqa: ARG002 - streams acknowledge it
         message: Message,
         verdict: Rejected | Unavailable,
     ) -> None:
-        """Hand a copy over, and drop the message: core NATS offers nothing again."""
+        """Offer a copy to the quarantine and drop the message: core NATS does not redeliver."""
         if isinstance(verdict, Rejected):
             self.offer(message, verdict)
             return
@@ -305,34 +305,34 @@ class Reader:
             await self._given_up(kept=False)
 
     def is_last_chance(self, message: Message) -> bool:  # noqa: ARG002 - streams look at the message
-        """Return True for what can be judged again later, though nobody offers it again."""
+        """Return True if a message is not redelivered, but can be judged again later."""
         return False
 
     async def holds(self, message: Message, verdict: Unavailable, attempts: int) -> bool:  # noqa: ARG002 - as above
-        """Wait, and return True, for what is to be judged again; ``attempts`` were in vain."""
+        """Wait and return True if the message is to be judged again, after ``attempts`` failures."""
         return False
 
     def forgets(self, verdict: Verdict) -> bool:
-        """Return True for a verdict that another look at the stream may change."""
+        """Return True if rereading the stream may change a verdict."""
         raise NotImplementedError
 
     async def begin_again(self, raw: Msg) -> None:
-        """Take another look at what ``raw`` was read from."""
+        """Reread the stream that ``raw`` came from."""
         raise NotImplementedError
 
     def offer(self, message: Message, verdict: Rejected | Unavailable, then: Then | None = None) -> bool:
-        """Hand over what is not delivered for quarantine, without waiting; see ``Copies.offer``."""
+        """Offer an undelivered message to the quarantine without waiting; see ``Copies.offer``."""
         return self._copies is not None and self._copies.offer(message, verdict, then)
 
     async def _given_up(self, kept: bool) -> None:  # noqa: FBT001 - as Copies calls it
-        """Count a message that nobody could judge, by what became of its copy."""
+        """Count a message that could not be judged, by whether its copy was stored."""
         if kept:
             self.watchword.audit.undetermined()
         elif self._copies is not None:
             self.watchword.audit.left_out()
 
     def close(self) -> None:
-        """Forget the ids of a reader that reads alone, once nothing is being judged: none can come back to them."""
+        """Forget an exclusive reader's ids once no message is being judged: no copy can reach it any more."""
         self._closed = self._closed or not self.resetting
         self._forget()
 
@@ -341,7 +341,7 @@ class Reader:
             self.watchword.verifier.forget(self.log)
 
     def _start_work(self) -> None:
-        """Keep the memory of a reader that is closed meanwhile, until nothing is asked of it any more."""
+        """Keep the memory in use, even if the reader is closed, until ``_end_work``."""
         self._busy += 1
 
     def _end_work(self) -> None:
@@ -349,7 +349,7 @@ class Reader:
         self._forget()
 
     async def _verdicts(self, raws: Sequence[Msg], check: CheckRunner, until: float) -> Sequence[Verdict]:
-        """Judge the first of ``raws``, and of what stands behind it what has its expectation, in bulk."""
+        """Judge in bulk the first of ``raws`` and those directly after it with the same expectation."""
         first, expect = raws[0], self.expect
         if block_of(first).status is not None:
             return [None]
@@ -361,7 +361,7 @@ class Reader:
         )
 
     def _renewed(self, judged: Judged, verdict: Rejected | Unavailable | None, now: float) -> Judged:
-        """Account for what judging once more came to."""
+        """Return the outcome of reverifying a message, audited if it failed."""
         if verdict is None:
             return judged._replace(at=now)
         message = self.message(judged.raw)
@@ -371,29 +371,29 @@ class Reader:
 
 
 def only_answer_to(request: Request) -> Callable[[str], Expected]:
-    """Return an expectation that one request is answered, and nothing else."""
+    """Return an expectation of answers to one request, and nothing else."""
     expected = Expected(requests={request.id: request}, only_replies=True)
     return lambda _: expected
 
 
 def only_answers(_: str) -> Expected:
-    """Return the expectation of answers to what bore no number: observed, and never verified."""
+    """Return the expectation of answers to an unsigned request: observed, but never verified."""
     return _ANSWERS
 
 
 def found_of(pending: Pending) -> asyncio.Future[object]:
-    """Return what is done when the key has been found."""
+    """Return the future that completes when the key has been found."""
     assert isinstance(pending.found, asyncio.Future)  # noqa: S101 - for the type checker: look-ups of ours say so
     return pending.found
 
 
 def verified_of(verdict: Verdict) -> VerifiedMessage | None:
-    """Return what verified; None where nothing did."""
+    """Return the verified message of a verdict; None if there is none."""
     found = verdict.verdict if isinstance(verdict, ObservedMessage) else verdict
     return found if isinstance(found, VerifiedMessage) else None
 
 
 def is_undetermined(verdict: Verdict) -> bool:
-    """Return True if a message could not be judged, though its key was looked for, and is not any more."""
+    """Return True if a message could not be judged and the look-up of its key is over."""
     found = verdict.verdict if isinstance(verdict, ObservedMessage) else verdict
     return isinstance(found, Unavailable) and not isinstance(found, Pending | Shed)

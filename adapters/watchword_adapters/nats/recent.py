@@ -1,4 +1,4 @@
-"""A memory bounded in number and time."""
+"""A cache bounded in number and time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Recent(Generic[T]):
-    """Up to ``limit`` values by name, each for ``seconds``; the oldest make room."""
+    """Up to ``limit`` values by name, each for ``seconds``; the oldest are dropped first."""
 
     def __init__(self, *, seconds: float, clock: Callable[[], float], limit: int = MAX_REMEMBERED) -> None:
         self._seconds = seconds
@@ -26,14 +26,14 @@ class Recent(Generic[T]):
         return len(self._values)
 
     def put(self, name: str, value: T) -> None:
-        """Remember ``value`` from now on."""
+        """Store ``value`` under ``name``, for ``seconds`` from now."""
         self._values.pop(name, None)
         self._values[name] = (self._clock() + self._seconds, value)
         while len(self._values) > self._limit:
             self._values.popitem(last=False)
 
     def get(self, name: str) -> T | None:
-        """Return what is remembered under ``name``."""
+        """Return the value under ``name``; None if it is missing or expired."""
         until, value = self._values.get(name, (0.0, None))
         if value is not None and self._clock() >= until:
             del self._values[name]

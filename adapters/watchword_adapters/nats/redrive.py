@@ -1,6 +1,6 @@
-"""Reading a quarantine stream, and driving what it points at again."""
+"""Reads the copies in a quarantine stream, and verifies the messages that they point at again."""
 
-# ruff: noqa: SLF001 - the message beside what a handler gets shows every header
+# ruff: noqa: SLF001 - nats-py has no public way to the consumer's name and the context's timeout
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from watchword_adapters.nats.jetstream import VerifyingJetStream
 
 LIMIT: Final = 1000
-"""Latest entries of the stream that are looked at, unless told otherwise."""
+"""Default number of latest entries of the stream that are read."""
 
 _BATCH: Final = 100
 _IDLE: Final = 30.0
-"""Seconds after which the server forgets a consumer of ours that was not ended."""
+"""Seconds after which the server deletes an abandoned consumer."""
 
 _STREAM: Final = re.compile(r"[!-~]{1,255}")
 _NO_STREAM: Final = re.compile(r"[.*>/\\]")
@@ -43,7 +43,7 @@ async def copies(
 ) -> list[Stored]:
     """Return the copies among the latest ``limit`` entries of the stream that covers ``subject``, oldest first.
 
-    ``options`` are nats-py's for the connection. ConfigurationError where no stream covers it; the client's errors.
+    ``options`` are nats-py's connection options. ConfigurationError if no stream covers it; the client's errors.
     """
     client = await connect(servers, watchword=onlooker(watchword), **options)
     try:
@@ -69,10 +69,10 @@ async def redrive(
     patience: float = 60.0,
     **options: Any,
 ) -> AsyncIterator[Redriven]:
-    """Judge what the copies point at again, one after the other, as ``watchword`` would now.
+    """Verify the messages that the copies point at again, one after the other, as ``watchword`` would now.
 
-    Originals are read through consumers of our own, and nothing is acknowledged: whoever handles a result may get it
-    again at the next redrive. ``patience`` is in seconds for one message.
+    Originals are read through temporary consumers, and nothing is acknowledged: the next redrive may yield the same
+    results again. ``patience`` is the time limit for one message in seconds.
     """
     judging = judge(watchword)
     found = await copies(subject, watchword=watchword, servers=servers, limit=limit, **options)
@@ -96,16 +96,16 @@ async def redrive(
 
 
 async def _original(stream: VerifyingJetStream, kept: Kept) -> ObservedMsg | None:
-    """Read what stands at the copy's position now; None where nothing does, or no reader of ours can get there."""
+    """Read the message now at the copy's position; None if there is none, or it cannot be read."""
     position, channel = kept.position, kept.channel
     if position is None or channel.scheme != "nats" or not is_subject(channel.name):
         return None
-    # Names become part of subjects that we publish to.
+    # The names become part of subjects that we publish to.
     if not _STREAM.fullmatch(position.log) or _NO_STREAM.search(position.log):
         return None
     try:
         found = [msg async for msg in _read(stream, position.log, channel.name, position.offset, most=1)]
-    except APIError:  # no such stream; or a WorkQueue, which has deleted what was terminated and takes no other reader
+    except APIError:  # no such stream, or a WorkQueue, which deletes terminated messages and allows no second reader
         return None
     return found[0] if found and found[0].message.position == position else None
 
@@ -113,7 +113,7 @@ async def _original(stream: VerifyingJetStream, kept: Kept) -> ObservedMsg | Non
 async def _read(
     stream: VerifyingJetStream, name: str, subject: str, start: int, *, most: int | None = None
 ) -> AsyncIterator[ObservedMsg]:
-    """Read what the stream has on ``subject`` from sequence ``start`` on, through a consumer of our own."""
+    """Read a stream's messages on ``subject`` from sequence ``start`` on, through a temporary consumer."""
     config = ConsumerConfig(
         deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
         opt_start_seq=start,
@@ -132,7 +132,7 @@ async def _read(
                     yield msg
     finally:
         await bound.unsubscribe()
-        with suppress(errors.Error):  # else the server ends it
+        with suppress(errors.Error):  # otherwise the server deletes it
             await stream.delete_consumer(name, bound._consumer)
 
 

@@ -1,4 +1,4 @@
-"""What this client asked: requests under way, and what it published with a reply subject of its own."""
+"""The client's requests: sends them, judges their answers, and records reply subjects that it published."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _MAX_PER_INBOX: Final = 1000
 
 
 class Requests:
-    """Asks, and judges each answer in the requester's own task: it counts if it verifies and answers this request.
+    """Sends requests, and judges each answer in the requesting task: only verified answers to that request count.
 
-    ``listen`` subscribes to what is raw; ``new_inbox`` makes a subject that is nobody else's; ``pong_behind`` gives
-    what is done when the server has answered a PING behind all that was sent; ``heard`` hears of verified messages.
+    ``listen`` opens a raw subscription; ``new_inbox`` returns a unique subject; ``pong_behind`` returns a future that
+    completes when the server has answered a PING sent after everything so far; ``heard`` receives verified messages.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class Requests:
         self._answers: Reader | None = None
 
     async def ask(self, subject: str, send: Callable[[str], Awaitable[Reader | None]], seconds: float | None) -> Msg:
-        """Send a request with a fresh inbox; the reader that ``send`` returns judges the answers, None takes any.
+        """Send a request with a fresh inbox; the reader that ``send`` returns judges the answers, None accepts any.
 
-        NotAllowed at once where the server refuses to pass it on, or to let us hear the answer.
-        One timer for each request, and none that an answer starts anew: asyncio.timeout does more for each.
+        NotAllowed as soon as the server refuses the request, or the subscription to answers. One timer per request is
+        cheaper than an ``asyncio.timeout`` per answer.
         """
         if not self._prefix:
             await self._begin()
@@ -98,7 +98,7 @@ class Requests:
                 timer.cancel()
 
     async def unless_refused(self, subject: str, coming: Coroutine[Any, Any, T]) -> T:
-        """Return what comes in answer to publishing to ``subject``; NotAllowed where the server refuses that."""
+        """Return what ``coming`` returns; NotAllowed as soon as the server refuses to publish to ``subject``."""
         loop = asyncio.get_running_loop()
         answer, refusal = loop.create_task(coming), loop.create_future()
         answer.add_done_callback(_retrieve)
@@ -116,10 +116,10 @@ class Requests:
                 self._fetching.pop(subject, None)
 
     async def refused(self, told: str) -> bool:
-        """Hear of an error of the server's, and end the requests under way that it is about; False if it ends none.
+        """Handle an error of the server: end the requests that it is about; False if it ends none.
 
-        It comes before the PONG behind them. Where subjects differ by their letters' case only, it could be about
-        either, and both wait.
+        It precedes the PONG sent after them. If subjects differ in letter case only, it could be about either, and both
+        keep waiting.
         """
         verb, subject = refused_right(told)
         if verb == "publish":
@@ -137,35 +137,35 @@ class Requests:
             for one in self._waiting.values():
                 one.end(NotAllowed(f"subscribe to {prefix}*"))
             if listening is not None:
-                with suppress(errors.Error):  # the client's reading ends with an error from here
+                with suppress(errors.Error):  # the an error here would end the client's reading
                     await listening.unsubscribe()
         return False
 
     def require(self) -> None:
-        """Make the reader of all answers, with the first request; ConfigurationError where nothing could verify."""
+        """Create the reader of all answers at the first request; ConfigurationError if the agent cannot verify."""
         if self._answers is None:
             self._answers = Reader(self._watchword, f"answers:{self._new_inbox().rpartition('.')[2]}")
 
     def reader_of(self, request: Request | None) -> Reader:
-        """Return what judges the answers to one request; to one that went out unsigned nothing can be verified."""
-        assert self._answers is not None  # noqa: S101 - for the type checker: who asks has called require()
+        """Return the reader of one request's answers; answers to an unsigned request cannot be verified."""
+        assert self._answers is not None  # noqa: S101 - for the type checker: callers have called require()
         expected = only_answers if request is None else only_answer_to(request)
         return Reader(self._watchword, self._answers.name, expected=expected, admitted=self._heard)
 
     def was_answered(self, subject: str) -> bool:
-        """Return True if the server has answered the PING behind the request that waits for answers there.
+        """Return True if the server has answered the PING sent after the request that awaits answers on ``subject``.
 
-        It says "no responders" before that; whoever else says it can do so only later.
+        The server's own "no responders" precedes that; anyone else's can only follow it.
         """
         waiting = self._waiting.get(subject.rpartition(".")[2])
         return waiting is not None and waiting.was_passed_on
 
     def asked_at(self, reply: str) -> bool:
-        """Return True if this client itself asked for answers there."""
+        """Return True if this client requested answers on that subject."""
         return self._asked.get(reply) is not None
 
     def ask_at(self, reply: str, request: Request) -> None:
-        """Expect answers to a request of this client at a reply subject of its own."""
+        """Expect answers to a request on a reply subject that the caller chose."""
         asked = self._asked.get(reply) or {}
         asked[request.id] = request
         if len(asked) > _MAX_PER_INBOX:
@@ -173,9 +173,9 @@ class Requests:
         self._asked.put(reply, asked)
 
     def expectation(self, prefix: str) -> Callable[[str], Expected]:
-        """Return what tells what is waited for on a subject.
+        """Return a function from a subject to what may be delivered there.
 
-        On a subject under ``prefix``, where this client's inboxes are, only answers are.
+        Subjects under ``prefix``, the prefix of this client's inboxes, deliver only answers.
         """
         known = self._expectations.get(prefix)
         if known is None:
@@ -194,13 +194,13 @@ class Requests:
         return expected
 
     def close(self) -> None:
-        """Forget the answers, and where they came: the next connection has inboxes of its own."""
+        """Forget the answers and their inbox: the next connection uses a new one."""
         if self._answers is not None:
             self._answers.close()
         self._prefix = ""
 
     async def _begin(self) -> None:
-        self._prefix = f"{self._new_inbox()}."  # at once: who asks meanwhile asks behind the subscription
+        self._prefix = f"{self._new_inbox()}."  # at once: concurrent requests are then sent after the subscription
         try:
             self._listening = await self._listen(f"{self._prefix}*", self._arrived)
         except BaseException:
@@ -214,9 +214,9 @@ class Requests:
 
 
 class Waiting:
-    """A request under way: its unread answers, and (once it is sent) what the server's answer to a PING behind it ends.
+    """A pending request: its unread answers, and, once it is sent, the PONG of a PING sent after it.
 
-    The server says "no responders" before that PONG; whoever else says it can do so only later.
+    The server's own "no responders" precedes that PONG; anyone else's can only follow it.
     """
 
     __slots__ = ("_answers", "_arrival", "_end", "pong", "subject")
@@ -230,12 +230,12 @@ class Waiting:
 
     @property
     def was_passed_on(self) -> bool:
-        """Whether the server has answered the PING behind it."""
+        """True if the server has answered the PING sent after it."""
         return self.pong is not None and self.pong.done()
 
     def arrived(self, raw: Msg) -> None:
-        """Keep an answer for the requester to judge; a flood is cut off."""
-        if self._end is not None:  # what came in time is still judged, and no more: a flood keeps nobody waiting
+        """Queue an answer for the requester to judge; beyond a limit, answers are dropped."""
+        if self._end is not None:  # answers in time are still judged; a flood cannot extend the wait
             return
         if len(self._answers) < MAX_UNREAD_ANSWERS:
             self._answers.append(raw)
@@ -243,7 +243,7 @@ class Waiting:
             self._arrival.set_result(None)
 
     async def answer(self) -> Msg:
-        """Return the next answer; the error that ended it once none is left. One task may wait at a time."""
+        """Return the next answer, or raise the error that ended the request. One task may wait at a time."""
         while not self._answers:
             if self._end is not None:
                 raise self._end
@@ -252,17 +252,17 @@ class Waiting:
         return self._answers.popleft()
 
     def over(self) -> None:
-        """Say that the time is up."""
+        """End the request with a timeout."""
         self.end(TimeoutError())
 
     def end(self, error: TimeoutError) -> None:
-        """Say that no answer comes any more."""
+        """End the request: no further answer is accepted."""
         self._end = self._end or error
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
 
 
 def _retrieve(answer: asyncio.Future[Any]) -> None:
-    """Take note of an error that the caller, who was cancelled in the same moment, does not see."""
+    """Mark an error as retrieved that the caller, cancelled at the same time, will not see."""
     if not answer.cancelled():
         answer.exception()

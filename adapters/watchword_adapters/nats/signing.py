@@ -1,4 +1,4 @@
-"""From a call of publish() to a message that waits for its signature."""
+"""Turns the arguments of ``publish`` into a message that is ready to be signed."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
     from watchword.spi import Channel
 
 Recipient: TypeAlias = "Callable[[Channel, bytes | None, tuple[Header, ...]], str | None]"
-"""Names the principal that a message is meant for, from its channel, key (None on NATS) and headers."""
+"""Returns the principal that a message is meant for, given its channel, key (None on NATS) and headers."""
 
 _BEFORE: Final = b"NATS/1.0\r\n"
 _ENVELOPE: Final = f"{ENVELOPE_HEADER}: ".encode()
 _END: Final = b"\r\n\r\n"
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-"""Names of headers that nats-py sends."""
+"""Header names that nats-py sends."""
 
 _SCHEDULE: Final = "nats-schedule"
 _VALUE: Final = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
 _ID: Final = f"\r\n{NATS_ID_HEADER}: ".encode()
 
 _Headers: TypeAlias = "tuple[dict[str, str], tuple[Header, ...], bytes]"
-"""Headers as a caller gave them, as they are signed, and as they are written up to the envelope."""
+"""Headers as passed by the caller, as signed, and as written up to the envelope."""
 
 
 class Signing:
-    """Makes of each message what waits for its signature; ``recipient`` names whom a message is meant for."""
+    """Prepares messages for signing; ``recipient`` returns whom a message is meant for."""
 
     def __init__(self, watchword: Watchword, recipient: Recipient | None) -> None:
         self._watchword = watchword
@@ -58,11 +58,11 @@ class Signing:
         answers: VerifiedMessage | None = None,
         stored: bool = False,
     ) -> Outgoing:
-        """Return a message of ``most`` bytes at most.
+        """Return a message to be signed, of at most ``most`` bytes.
 
-        ``stored`` is for JetStream, which replaces the reply subject: none is signed, and the id goes along as
-        ``Nats-Msg-Id`` unless the caller gave its own. SigningError says what cannot be signed, ConfigurationError that
-        this process signs nothing.
+        ``stored`` is for JetStream, which replaces the reply subject: none is signed, and the id is added as
+        ``Nats-Msg-Id`` unless the caller set one. SigningError if the message cannot be signed, ConfigurationError if
+        this process has no signer.
         """
         try:
             channel = channel_of("nats", self._watchword.realm, subject)
@@ -78,21 +78,21 @@ class Signing:
             unsigned = self._watchword.signer.prepare_parts(
                 channel, payload, None, pairs, None, recipient, expires_at, in_reply_to, signed_reply
             )
-            if before is None:  # only now: the signer says what is wrong with a name in its own words
+            if before is None:  # only now, so that the signer reports a bad name first
                 before = _block(pairs)
                 self._last = dict(headers or {}), pairs, before
             after = _after(unsigned.id) if stored and NATS_ID_HEADER not in (headers or {}) else _END
-            # The client looks at the payload alone, and the server ends the connection for good over the sum.
+            # nats-py checks the payload alone, but the server closes the connection for good if the sum is too large.
             size = len(before) + unsigned.largest + len(after) + len(payload)
             if size > most:
-                raise PayloadTooLarge(f"payload and headers of {size} bytes: this server takes {most}")
+                raise PayloadTooLarge(f"payload and headers have {size} bytes; this server accepts {most}")
             return Outgoing(unsigned, subject, reply, before, after, payload, size, channel, recipient)
         except SigningError as error:
             fault = _as_the_base_would(error, subject, reply, headers)
         raise fault
 
     def _headers(self, headers: Mapping[str, str] | None) -> tuple[object, tuple[Header, ...], bytes | None]:
-        """Return headers as they are signed, and as they are written if that is known: many messages have the same."""
+        """Return headers as signed, and as written if they equal the last ones, as they often do."""
         if not headers:
             return None, (), _EMPTY
         if headers == self._last[0] and type(headers) is dict:
@@ -107,23 +107,23 @@ def _bytes_of(payload: object) -> bytes:
 
 
 def _pairs(headers: Mapping[str, str]) -> tuple[Header, ...]:
-    """Return headers by their names: clients that hand them over as a map know no other order (docs/spec.md)."""
+    """Return headers sorted by name: clients with headers as a map have no other order (docs/spec.md)."""
     try:
         return tuple([(name, value.encode()) for name, value in sorted(headers.items())])
     except (AttributeError, TypeError, UnicodeEncodeError):
-        raise SigningError("header values are text in printable ASCII: encode others, for instance as base64") from None
+        raise SigningError("header values must be printable ASCII: encode others, for instance as base64") from None
 
 
 def _block(pairs: tuple[Header, ...]) -> bytes:
-    """Return the header block up to the envelope, as the base would write it."""
+    """Return the header block up to the envelope, as nats-py would write it."""
     lines = _BEFORE
     for name, value in pairs:
         if not _NAME.fullmatch(name):
             raise BadHeader(f"header name {name[:64]!r}: nats-py sends letters, digits and - _ . only", name)
         if name.lower().startswith(_SCHEDULE):
             raise BadHeader(
-                f"header {name}: the server would publish the message later, on another subject than the one that is "
-                "signed, and nobody could verify it. Publish it yourself when it is due",
+                f"header {name}: the server would publish the message later, on another subject than the signed one, "
+                "and it could not be verified. Publish it yourself when it is due",
                 name,
             )
         lines += b"%b: %b\r\n" % (name.encode(), value or b"")
@@ -136,7 +136,7 @@ _EMPTY: Final = _block(())
 def _as_the_base_would(
     error: SigningError, subject: str, reply: str, headers: Mapping[str, str] | None
 ) -> SigningError:
-    """Return the error as one of nats-py's too, where that has one for the fault."""
+    """Return the error as nats-py's as well, if nats-py has one for it."""
     if isinstance(error, Error):
         return error
     if not is_subject(subject) or (reply and (not is_subject(reply) or reply.startswith(SERVERS_SUBJECTS))):
@@ -144,7 +144,7 @@ def _as_the_base_would(
     named: dict[Any, Any] = dict(headers) if isinstance(headers, Mapping) else {}
     for name, value in named.items():
         if not str(name).strip():
-            return BadHeader("a header without a name: nats-py would leave it out; leave it out yourself")
+            return BadHeader("a header without a name: nats-py would omit it; remove it")
         if not _NAME.fullmatch(str(name)):
             return BadHeader(str(error), str(name))
         if not isinstance(value, str) or not _VALUE.fullmatch(value):
@@ -153,5 +153,5 @@ def _as_the_base_would(
 
 
 def _after(message_id: bytes) -> bytes:
-    """Return the header block behind the envelope, for a stream that drops what it has."""
+    """Return the header block after the envelope, with the id by which a stream drops duplicates."""
     return _ID + message_id.hex().encode() + _END

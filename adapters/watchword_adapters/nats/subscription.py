@@ -1,4 +1,4 @@
-"""A nats-py subscription whose every way in passes a reader."""
+"""A nats-py subscription that delivers only what its reader accepts, by callback, ``next_msg`` or iteration."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 
 class VerifyingSubscription(BaseSubscription):
-    """Callback, ``next_msg`` and ``messages`` give verified messages only; ``reader`` None leaves them raw.
+    """Callback, ``next_msg`` and ``messages`` yield verified messages only; with ``reader`` None they are raw.
 
-    The types are those of enforce mode: while observing, an ObservedMsg comes, a DeliveredMsg as well, whose
-    ``verified`` may be None.
+    Types are those of enforce mode: in observe mode an ObservedMsg is yielded, also a DeliveredMsg, whose ``verified``
+    may be None.
 
-    Raw ones are for the client's own use: answers that it judges itself, and what the server says. A maximum counts
-    what was delivered, so the server is told nothing of it: else forged messages would use it up. What the server has
-    sent beyond it by then is discarded.
+    Raw subscriptions are for the client itself: answers that it judges elsewhere, and the server's responses. A maximum
+    counts delivered messages, so it is not sent to the server, where forged messages would use it up. Messages that the
+    server has sent beyond it are discarded.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class VerifyingSubscription(BaseSubscription):
 
     @property
     def messages(self) -> AsyncIterator[VerifiedMsg]:
-        """The messages that verify, for ``async for``; what the base shows there is raw."""
+        """The verified messages, for ``async for``; the base's would be raw."""
         return _VerifyingIterator(self, super().messages)
 
     async def unsubscribe(self, limit: int = 0) -> None:
-        """Stop reading; with ``limit`` once so many messages were delivered, those before this call among them."""
+        """Stop reading; with ``limit`` once so many messages were delivered, including those before this call."""
         if self.has_ended or not limit:
             await super().unsubscribe()
         elif limit > self._given:
@@ -81,7 +81,7 @@ class VerifyingSubscription(BaseSubscription):
             await self.end()
 
     async def next_msg(self, timeout: float | None = 1.0) -> VerifiedMsg:  # noqa: ASYNC109 - the base's own signature
-        """Return the next message that verifies; nats.errors.TimeoutError after ``timeout`` seconds without one."""
+        """Return the next verified message; nats.errors.TimeoutError after ``timeout`` seconds without one."""
         if self.reader is None:
             raw: Any = await self._next(timeout)
             return cast("VerifiedMsg", raw)
@@ -94,7 +94,7 @@ class VerifyingSubscription(BaseSubscription):
         return cast("VerifiedMsg", await self.judged(take, deadline))
 
     async def _next(self, seconds: float | None) -> Msg:
-        """Take the next message; where one is there already, without the tasks that the base makes to wait for it."""
+        """Take the next message; a pending one without the tasks with which the base would wait."""
         return self.taken() if self.can_take else await super().next_msg(seconds)
 
     def ended(self) -> None:
@@ -103,11 +103,11 @@ class VerifyingSubscription(BaseSubscription):
             self.reader.close()
 
     async def judged(self, take: Callable[[], Awaitable[Msg]], deadline: float | None = None) -> Any:
-        """Take messages until one verifies; a caller that gives up in between leaves it to the next one.
+        """Take messages until one is verified; if the caller is cancelled, the next call continues with that message.
 
         nats.errors.TimeoutError at the ``deadline``, in seconds of the event loop's clock.
         """
-        assert self.reader is not None  # noqa: S101 - for the type checker: asked for by verifying paths only
+        assert self.reader is not None  # noqa: S101 - for the type checker: only verifying paths get here
         while True:
             if self._interrupted:
                 judging = self._interrupted.popleft()
@@ -144,7 +144,7 @@ class VerifyingSubscription(BaseSubscription):
         await self._handler(delivered)
 
     async def _counts(self) -> bool:
-        """Count a message that is about to be handed over, and end with the last; False behind that one."""
+        """Count a message before its delivery, and end with the last; False if the limit is already reached."""
         if 0 < self._most <= self._given:
             return False
         self._given += 1

@@ -1,4 +1,4 @@
-"""Reading along on a subject or a stream: nothing is acknowledged, and no consumer of anybody else's is touched."""
+"""Follows a subject or a stream for ``watchword tail``: acknowledges nothing, and uses its own consumer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _BATCH: Final = 100
 _ROUND: Final = 5.0
 _IDLE: Final = 30.0
-"""Seconds after which the server forgets a consumer of ours that was not ended."""
+"""Seconds after which the server deletes an abandoned consumer."""
 
 
 async def tail(
@@ -37,16 +37,16 @@ async def tail(
     ready: Callable[[], None],
     **options: Any,
 ) -> AsyncGenerator[Message]:
-    """Yield what comes in on a subject, which may have wildcards, as it came: nothing is judged.
+    """Yield the messages on a subject, which may have wildcards, as they arrive, unverified.
 
-    With a ``stream`` it is what that stores, with sequence and time; ``from_start``, all that it has. ``ready`` is
-    called once nothing more is missed. ``options`` are nats-py's for the connection. ConfigurationError where the
-    stream lets nobody read along; the client's errors.
+    With a ``stream`` these are the messages it stores, with sequence and time; with ``from_start``, all that it has.
+    ``ready`` is called once no further message will be missed. ``options`` are nats-py's connection options.
+    ConfigurationError if the stream cannot be followed; the client's errors.
     """
     refused: list[str] = []
 
     async def hear(error: Exception) -> None:
-        """Note that the server refuses the subscription, which nats-py tells nobody else."""
+        """Record that the server refuses the subscription, which nats-py reports only here."""
         verb, what = refused_right(str(error))
         if verb == "subscription" and what == subject.lower():
             refused.append(f"subscribe to {subject}")
@@ -55,7 +55,7 @@ async def tail(
     try:
         if stream is None:
             subscription = await client.subscribe(subject)
-            await client.flush()  # the refusal comes before the answer to this
+            await client.flush()  # a refusal arrives before the response to this
             if refused:
                 raise NotAllowed(*refused)
             ready()
@@ -81,10 +81,10 @@ async def _stored(
     context = client.jetstream()
     try:
         bound = await context.pull_subscribe(subject, stream=stream, config=config)
-    except APIError as error:  # no such stream; or a WorkQueue, where reading is taking
+    except APIError as error:  # no such stream, or a WorkQueue, where reading removes messages
         raise ConfigurationError(
             f"stream {stream!r}: {error.description or 'this server has no JetStream'};"
-            " leave --stream out to read along on the subject"
+            " omit --stream to follow the subject"
         ) from None
     name = (await bound.consumer_info()).name
     try:

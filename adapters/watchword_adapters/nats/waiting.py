@@ -1,4 +1,4 @@
-"""The queue of one subscription, to whose front a message comes back that had to wait for its key."""
+"""The queue of one subscription, to whose front a message returns after waiting for its key."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from watchword_adapters.nats._seam import BaseSubscription
 
 _HELD: Final = "_watchword_held"
-"""Where a message has its number among those that were held back, in the order in which they were taken first."""
+"""Attribute with the number of a message among those held back, in the order in which they were first taken."""
 
 
 class WaitingQueue(asyncio.Queue["Msg"]):
-    """What ``asyncio.Queue`` is to its callers; ``join`` waits for what is held back as well."""
+    """An ``asyncio.Queue`` whose ``join`` also waits for messages that are held back."""
 
     _queue: deque[Msg]
     _unfinished_tasks: int
@@ -31,15 +31,15 @@ class WaitingQueue(asyncio.Queue["Msg"]):
         self._held: Final = count()
 
     def hold_back(self, raw: Msg) -> None:
-        """Let ``join`` wait for a message that was taken, and will come back."""
+        """Make ``join`` wait for a message that was taken and will return."""
         vars(raw).setdefault(_HELD, next(self._held))
         self._unfinished_tasks += 1
         self._finished.clear()
 
     def come_back(self, raw: Msg) -> None:
-        """Put a message before all that were not held back, and behind those that were before it.
+        """Put a message before all that were not held back, and after those that were held back before it.
 
-        The limit does not count for it: it was in before.
+        It is exempt from the size limit, since it was in the queue before.
         """
         self._subscription.came_back(len(raw.data))
         number = vars(raw)[_HELD]
@@ -50,6 +50,6 @@ class WaitingQueue(asyncio.Queue["Msg"]):
         self._wakeup_next(self._getters)  # type: ignore[attr-defined]  # as put_nowait does
 
     def has_earlier(self, raw: Msg) -> bool:
-        """Return True if a message has come back that was taken before ``raw``."""
+        """Return True if the queue begins with a returned message that was first taken before ``raw``."""
         number = vars(raw).get(_HELD, inf)
         return bool(self._queue) and vars(self._queue[0]).get(_HELD, inf) < number

@@ -1,8 +1,8 @@
-"""From an operator or an account that is trusted to the users whom it vouches for.
+"""Derives, from trusted operators or accounts, the users that they vouch for.
 
-A user's token is signed by its account, or by one of the signing keys that the account's own token names; an account's
-token is signed by its operator likewise. Whatever does not hang on a configured key is nobody's word: it is left out
-and told, for an account that others lead must not be able to stop the keys of all.
+A user's JWT is signed by its account, or by one of the signing keys in the account's own JWT; an account's JWT is
+signed by its operator in the same way. JWTs that do not lead to a configured key are skipped and logged, since an
+account under someone else's control must not be able to disable everyone's keys.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class User(NamedTuple):
-    """A user of an account, by their public NKeys and by the names that their issuers gave them.
+    """A user of an account, with public NKeys and the names given by their issuers.
 
-    It is one from ``not_before`` until ``not_after``, and no more once it was ``revoked_at``: in seconds, or None.
+    It is valid from ``not_before`` to ``not_after``, unless ``revoked_at``; seconds or None.
     """
 
     key: str
@@ -32,7 +32,7 @@ class User(NamedTuple):
 
 
 class Left(NamedTuple):
-    """A token that was left out: of whom it is, and why it does not count."""
+    """A skipped JWT: its subject, and why it does not count."""
 
     subject: str
     why: str
@@ -40,16 +40,16 @@ class Left(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Issuer:
-    """Who may sign, by public NKey, and the token that says so; None where the settings alone do."""
+    """The public NKeys that may sign, and the JWT that says so; None if only the settings do."""
 
     keys: frozenset[str]
     token: Token | None = None
 
 
 class Roots:
-    """The keys that are trusted: those of ``operators`` for their accounts, and of ``accounts`` for their users.
+    """The trusted keys: of ``operators`` for their accounts, and of ``accounts`` for their users.
 
-    Where both are given, an account needs both: its operator's signature, and to be named.
+    If both are given, an account needs both: its operator's signature, and to be listed.
     """
 
     def __init__(self, *, operators: Iterable[str] = (), accounts: Iterable[str] = ()) -> None:
@@ -57,7 +57,7 @@ class Roots:
         self._accounts = frozenset(accounts)
 
     def users(self, tokens: Iterable[Token]) -> tuple[list[User], list[Left]]:
-        """Return the users that tokens vouch for, in any order of them, and what was left out."""
+        """Return the users that JWTs vouch for, and the skipped JWTs; their order does not matter."""
         left: list[Left] = []
         by_kind: dict[str, dict[tuple[str, str], list[Token]]] = {"operator": {}, "account": {}, "user": {}}
         for token in tokens:
@@ -69,14 +69,14 @@ class Roots:
             found = accounts.get(account)
             good = [token for token in issued if found is not None and token.issuer in found[-1].keys]
             if found is None or not good:
-                why = "no account that is trusted" if found is None else "neither its account nor a signing key of it"
+                why = "not a trusted account" if found is None else "not its account or a signing key of it"
                 left.append(Left(issued[0].subject, f"signed by {issued[0].issuer}, {why}"))
                 continue
             users.append(_user(good, found))
         return users, left
 
     def _trusted_operators(self, known: dict[tuple[str, str], list[Token]]) -> dict[str, _Issuer]:
-        """Return by each key that may sign accounts what it is trusted for."""
+        """Return the operator of each key that may sign accounts."""
         found = {key: _Issuer(frozenset({key})) for key in self._operators}
         for (_, subject), issued in known.items():
             own = [token for token in issued if token.issuer == subject]
@@ -89,7 +89,7 @@ class Roots:
     def _trusted_accounts(
         self, known: dict[tuple[str, str], list[Token]], operators: dict[str, _Issuer], left: list[Left]
     ) -> dict[str, tuple[_Issuer, ...]]:
-        """Return by account who vouches for it, and last of all the account itself."""
+        """Return the issuers above each account, with the account itself last."""
         found: dict[str, tuple[_Issuer, ...]] = {}
         if not self._operators:
             found = {account: (_Issuer(frozenset({account})),) for account in self._accounts}
@@ -97,9 +97,9 @@ class Roots:
             named = not self._accounts or subject in self._accounts
             good = [token for token in issued if token.issuer in (operators if self._operators else {subject})]
             if not good or not named:
-                why = "and not named in accounts" if good else "no operator that is trusted"
+                why = "and not listed in accounts" if good else "not a trusted operator"
                 left.append(Left(subject, f"signed by {issued[0].issuer}, {why}"))
-                found.pop(subject, None)  # what it has revoked would not count
+                found.pop(subject, None)  # its revocations would not count
                 continue
             token = _newest(good)
             above = (operators[token.issuer],) if self._operators else ()
@@ -117,7 +117,7 @@ def _issuer(token: Token) -> _Issuer:
 
 
 def _user(issued: list[Token], above: tuple[_Issuer, ...]) -> User:
-    """Make a user of the newest of its tokens that was not revoked, else of the newest."""
+    """Return a user from its newest JWT that is not revoked, or else from its newest one."""
     account = above[-1].token
     revoked_up_to = None if account is None else account.revoked_up_to(issued[0].subject)
     in_force = [token for token in issued if revoked_up_to is None or token.issued_at > revoked_up_to]

@@ -1,4 +1,4 @@
-"""NKeys as text: Ed25519 keys in base32, behind a byte that says what they are for and before a CRC-16.
+"""Encodes and decodes NKeys: Ed25519 keys in base32, with a leading byte for their kind and a trailing CRC-16.
 
 See github.com/nats-io/nkeys, strkey.go: public keys have 35 bytes and 56 characters, seeds 36 bytes and 58 characters.
 """
@@ -20,7 +20,7 @@ _RAW: Final = 32
 
 
 class Kind(IntEnum):
-    """What an NKey is for, by its leading byte."""
+    """The kind of an NKey, by its leading byte."""
 
     OPERATOR = 14 << 3
     ACCOUNT = 0
@@ -36,37 +36,37 @@ class Kind(IntEnum):
 
     @property
     def told(self) -> str:
-        """What people call it."""
+        """The kind's name in error texts."""
         return "curve key (for encryption)" if self is Kind.CURVE else self.name.lower()
 
 
 def decode_public(text: str, *kinds: Kind) -> bytes:
-    """Return the 32 bytes of a public key that is of one of these kinds; ConfigurationError says what else it is."""
+    """Return the 32 bytes of a public key of one of these kinds; ConfigurationError says what it is instead."""
     wanted = " or ".join(f"{kind.told}'s public key ({kind.letter}...)" for kind in kinds)
     raw = _decoded(text, wanted)
     if raw[0] & _KIND_BITS in {_SEED, _PRIVATE}:
-        raise ConfigurationError(f"a private NKey where the {wanted} belongs: replace it, others may have read it")
+        raise ConfigurationError(f"a private NKey instead of the {wanted}: replace it, since others may have read it")
     found = _kind(raw[0])
     if found is None or len(raw) != 1 + _RAW:
-        raise ConfigurationError(f"{text[:_RAW]!r} is no {wanted}")
+        raise ConfigurationError(f"{text[:_RAW]!r} is not the {wanted}")
     if found not in kinds:
         raise ConfigurationError(f"{text} is the public key of {_article(found)}: write the {wanted}")
     return raw[1:]
 
 
 def decode_seed(text: str) -> bytes:
-    """Return the 32 bytes of a user's seed; ConfigurationError, which shows nothing of it, names any other kind."""
+    """Return the 32 bytes of a user's seed; ConfigurationError, which reveals nothing of it, names any other kind."""
     wanted = "user's seed (SU...)"
     raw = _decoded(text, wanted, secret=True)
     if raw[0] & _KIND_BITS != _SEED:
         found = _kind(raw[0])
-        what = "no seed" if found is None else f"the public key of {_article(found)}"
+        what = "not a seed" if found is None else f"the public key of {_article(found)}"
         raise ConfigurationError(f"this is {what}: write the {wanted}")
     found = _kind((raw[0] & 0b111) << 5 | raw[1] >> 3)
     if found is None or len(raw) != 2 + _RAW:
-        raise ConfigurationError(f"this is no {wanted}")
+        raise ConfigurationError(f"this is not a {wanted}")
     if found is not Kind.USER:
-        raise ConfigurationError(f"this is the seed of {_article(found)}, which signs no messages: write a {wanted}")
+        raise ConfigurationError(f"this is the seed of {_article(found)}, which cannot sign messages: write a {wanted}")
     return raw[2:]
 
 
@@ -81,7 +81,7 @@ def encode_seed(kind: Kind, raw: bytes) -> str:
 
 
 def crc16(data: bytes) -> int:
-    """Return the CRC-16 of the XMODEM kind: polynomial 0x1021, from 0."""
+    """Return the CRC-16/XMODEM: polynomial 0x1021, initial value 0."""
     return binascii.crc_hqx(data, 0)
 
 
@@ -90,14 +90,14 @@ def _encoded(raw: bytes) -> str:
 
 
 def _decoded(text: str, wanted: str, *, secret: bool = False) -> bytes:
-    """Return the bytes before the CRC; only the one text that an encoder makes of them is taken."""
+    """Return the bytes before the CRC; accepts only their canonical encoding."""
     try:
         raw = base64.b32decode(text + "=" * (-len(text) % 8)) if 0 < len(text) <= _LARGEST else b""
     except ValueError:
         raw = b""
-    if len(raw) <= 2 or _encoded(raw[:-2]) != text:  # noqa: PLR2004 - the CRC's
-        shown = "this" if secret or text[:1] in {"S", "P"} else repr(text[:_RAW])  # it may be a seed with a slip in it
-        raise ConfigurationError(f"{shown} is no NKey, or has a slip in it: write the {wanted}")
+    if len(raw) <= 2 or _encoded(raw[:-2]) != text:  # noqa: PLR2004 - the CRC's size
+        shown = "this" if secret or text[:1] in {"S", "P"} else repr(text[:_RAW])  # it may be a mistyped seed
+        raise ConfigurationError(f"{shown} is not an NKey, or is mistyped: write the {wanted}")
     return raw[:-2]
 
 

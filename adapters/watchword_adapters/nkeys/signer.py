@@ -1,7 +1,7 @@
-"""Signer ``nkey``: the seed with which a NATS user answers the server signs the agent's messages too.
+"""Signer ``nkey``: the seed with which a NATS user authenticates signs the agent's messages too.
 
-The same seed signs what a server asks: a nonce, which the server chooses and which is text. What Watchword signs begins
-with a byte that no text begins with (docs/nkeys.md), so neither signature can be taken for the other.
+The same seed signs the server's challenge: a nonce that the server chooses, which is text. What Watchword signs begins
+with a byte that no text begins with (docs/nkeys.md), so neither signature can be mistaken for the other.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TOKEN: Final = re.compile(r"-{3,}BEGIN NATS USER JWT-{3,}\s+(\S+)\s+-{3,}END NA
 class Options(Section):
     """``[signer]`` with ``source = "nkey"``: path of a ``.creds`` or of a seed, relative to the settings file.
 
-    ``key_id`` where the key is published under another id than the default.
+    ``key_id`` is needed if the key is published under another id than the default.
     """
 
     key: str
@@ -42,7 +42,7 @@ class Options(Section):
 
 
 class Credentials(NamedTuple):
-    """A user's private key, its public NKey, and what its account says of it; None where the file has a seed only."""
+    """A user's private key, its public NKey, and its JWT; None if the file has only a seed."""
 
     private: Ed25519PrivateKey
     user: str
@@ -50,7 +50,7 @@ class Credentials(NamedTuple):
 
 
 def from_options(options: Mapping[str, Any], context: Context) -> SigningKey:
-    """Return the key of the file that ``key`` names."""
+    """Return the key in the file ``key``."""
     chosen = context.validate(Options, options)
     key_id = None if chosen.key_id is None else chosen.key_id.encode()
     if key_id is not None:
@@ -60,14 +60,14 @@ def from_options(options: Mapping[str, Any], context: Context) -> SigningKey:
     token = found.token
     if token is not None:
         if token.expires_at is not None and context.clock() >= token.expires_at:
-            raise ConfigurationError(f"{path}: its JWT has ended, so readers reject what it signs: issue a new one")
+            raise ConfigurationError(f"{path}: its JWT has expired, so readers reject what it signs: issue a new one")
         _check_principal(path, token, context.principal)
     return SigningKey(found.private, key_id=key_id)
 
 
 def read_credentials(path: Path, context: Context) -> Credentials:
-    """Read a ``.creds`` or a file with a user's seed; ConfigurationError, which shows nothing of it, for another."""
-    remedy = "name the .creds or the seed of this user"
+    """Read a ``.creds`` or a seed file; ConfigurationError, which reveals nothing of it, if it is neither."""
+    remedy = "write the path of this user's .creds or seed"
     data = read_guarded("NATS user", path, remedy=remedy, most=MAX_CREDS_BYTES, warn=context.warn)
     try:
         text = data.decode("ascii").strip()
@@ -75,7 +75,7 @@ def read_credentials(path: Path, context: Context) -> Credentials:
         raise ConfigurationError(f"{path}: neither a .creds nor a seed: not ASCII") from None
     seeds, tokens = _SEED.findall(text), _TOKEN.findall(text)
     if len(seeds) > 1 or len(tokens) > 1:
-        raise ConfigurationError(f"{path}: more than one user in it: write one a file")
+        raise ConfigurationError(f"{path}: more than one user in it: write one per file")
     try:
         private = Ed25519PrivateKey.from_private_bytes(decode_seed(seeds[0] if seeds else text))
         token = parse_token(tokens[0]) if tokens else None
@@ -83,17 +83,17 @@ def read_credentials(path: Path, context: Context) -> Credentials:
         raise ConfigurationError(f"{path}: {error}") from None
     user = encode_public(Kind.USER, private.public_key().public_bytes_raw())
     if token is not None and (token.kind, token.subject) != ("user", user):
-        raise ConfigurationError(f"{path}: its JWT is of {token.subject}, and its seed of {user}: issue it anew")
+        raise ConfigurationError(f"{path}: its JWT is for {token.subject}, but its seed is of {user}: reissue it")
     return Credentials(private, user, token)
 
 
 def _check_principal(path: Path, token: Token, principal: str | None) -> None:
-    """Refuse a principal that nearly is what readers call this user, if no table names it otherwise."""
+    """Refuse a principal that resembles, but is not, the name that readers give this user without a table."""
     expected = TEMPLATE.format(account=token.account, user=token.subject)
     if principal is None:
         raise ConfigurationError(
-            f'{path}: as whom does it sign? write principal = "{expected}", or what [[keys]] of the readers calls it'
+            f'{path}: as whom does it sign? write principal = "{expected}", or its name in [[keys]] of the readers'
         )
     parts = principal.removeprefix("nats://").split("/")
     if principal != expected and {token.account, token.subject} & set(parts):
-        raise ConfigurationError(f'{path}: this user is no {principal!r}: write principal = "{expected}"')
+        raise ConfigurationError(f'{path}: this user is not {principal!r}: write principal = "{expected}"')

@@ -1,4 +1,4 @@
-"""Key source ``nkeys``: users of NATS accounts, from a table in the settings or from the tokens of their accounts."""
+"""Key source ``nkeys``: users of NATS accounts, from a table in the settings or from their JWTs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from watchword_adapters.nkeys.tokens import Token
 
 TEMPLATE: Final = "nats://{account}/{user}"
-"""The principal of a user whom the table does not name: the public keys of the account and the user."""
+"""The principal of a user that is not in the table: the public keys of the account and the user."""
 
 SUFFIX: Final = ".jwt"
 _FIELDS: Final = frozenset({"account", "user", "account_name", "user_name"})
@@ -45,16 +45,16 @@ _TOLD: Final = 3
 
 def _is_no_pattern(principal: str) -> str:
     if is_wild(principal):
-        raise ValueError(f"{principal!r} is a pattern: write whom this key belongs to")
+        raise ValueError(f"{principal!r} is a pattern: write the principal of this key")
     return principal
 
 
 class Options(Section):
     """``[[keys]]`` with ``source = "nkeys"``; paths are relative to the settings file.
 
-    ``users`` are principals by public NKey. Where ``jwts`` is given, only those count of whom a token there says that
-    they are users of an account that ``operators`` and ``accounts`` vouch for; and whom ``users`` does not name gets
-    the name that ``principal`` makes.
+    ``users`` maps public NKeys to principals. If ``jwts`` is given, only those count for which a JWT there says that
+    they are users of an account that ``operators`` and ``accounts`` vouch for; users that are not in ``users`` get the
+    name built from ``principal``.
     """
 
     users: Mapping[str, Annotated[Principal, AfterValidator(_is_no_pattern)]] = {}
@@ -67,7 +67,7 @@ class Options(Section):
 
 
 def from_options(options: Mapping[str, Any], context: Context) -> FileKeys | MemoryKeys:
-    """Return the source that the table describes."""
+    """Return the source described by the table."""
     chosen = context.validate(Options, options)
     if len(chosen.users) > MAX_SET_KEYS:
         raise ConfigurationError(f"users: more than {MAX_SET_KEYS}")
@@ -77,7 +77,7 @@ def from_options(options: Mapping[str, Any], context: Context) -> FileKeys | Mem
         if not chosen.users:
             raise ConfigurationError('nkeys: write [keys.users] with U... = "agent://...", or jwts = ["jwt"]')
         if chosen.operators or chosen.accounts or chosen.principal != TEMPLATE:
-            raise ConfigurationError('nkeys: operators, accounts and principal go with jwts = ["jwt"]')
+            raise ConfigurationError('nkeys: write operators, accounts and principal only with jwts = ["jwt"]')
         return MemoryKeys(_key_of(key, principal) for key, principal in chosen.users.items())
     tokens = UserTokens(
         operators=chosen.operators,
@@ -96,13 +96,13 @@ def from_options(options: Mapping[str, Any], context: Context) -> FileKeys | Mem
 
 
 class UserTokens:
-    """Files with tokens of users, accounts and operators, as ``nsc`` keeps them; see ``KeyFiles``.
+    """Files with JWTs of users, accounts and operators, as ``nsc`` stores them; see ``KeyFiles``.
 
-    A directory stands for its ``*.jwt``, however deep. A file that is none, or that somebody may have a seed from, is
-    refused with the whole set. A token that nobody trusted has signed is left out, and told.
+    A directory means its ``*.jwt``, at any depth. A file that is not a JWT, or that contains a seed, causes the whole
+    set to be refused. A JWT that no trusted key has signed is skipped, and logged.
     """
 
-    REMEDY: Final = "name what 'nsc' writes: the directory of its store, or files with JWTs"
+    REMEDY: Final = "write the path of what 'nsc' writes: its store directory, or files with JWTs"
 
     def __init__(
         self,
@@ -148,15 +148,15 @@ class UserTokens:
         return keys, state
 
     def _each_in_one(self, users: Iterable[User], left: list[Left]) -> list[User]:
-        """Leave out those who are another account's: an account can say of any public key that it is a user's of its.
+        """Skip users that belong to another account: an account can claim any public key as its user's.
 
-        The account that was known first keeps the key; ConfigurationError where nobody knows which one that was.
+        The account known first keeps the key; ConfigurationError if both are new.
         """
         found: dict[str, User] = {}
         for user in sorted(users):
             account = self._accounts.get(user.key, user.account)
             if account != user.account:
-                left.append(Left(user.key, f"a user of {account}, so it is none of {user.account}"))
+                left.append(Left(user.key, f"a user of {account}, so it cannot be one of {user.account}"))
                 continue
             other = found.setdefault(user.key, user)
             if other is not user:
@@ -185,7 +185,7 @@ class UserTokens:
         used = set(_FIELD.findall(self._template))
         for field, name in (("account_name", user.account_name), ("user_name", user.name)):
             if field in used and not _NAME.fullmatch(name):
-                raise ConfigurationError(f"the name {name[:64]!r} cannot be a part of a principal")
+                raise ConfigurationError(f"the name {name[:64]!r} cannot be part of a principal")
         if "account_name" in used and len(accounts) > 1:
             raise ConfigurationError(f"{len(accounts)} accounts have the name {user.account_name!r}")
         values = {
@@ -207,10 +207,10 @@ def _check_template(template: str, *, one_account: bool) -> None:
     used = set(_FIELD.findall(template))
     if not used <= _FIELDS or not used & {"user", "user_name"} or set("{}") & set(_FIELD.sub("", template)):
         names = ", ".join(f"{{{name}}}" for name in sorted(_FIELDS))
-        raise ConfigurationError(f'principal = {template!r}: write "{TEMPLATE}", or with others of {names}')
+        raise ConfigurationError(f'principal = {template!r}: write "{TEMPLATE}", or with other fields: {names}')
     if not used & {"account", "account_name"} and not one_account:
         raise ConfigurationError(
-            f"principal = {template!r}: users of two accounts would be one agent: put {{account}} into it, or name one"
+            f"principal = {template!r}: users of two accounts would be one agent: add {{account}} to it, or write one"
             " account in accounts"
         )
 
@@ -228,7 +228,7 @@ def _key_of(text: str, principal: str, user: User | None = None) -> Verification
 
 
 def _below(directory: Path) -> Iterator[Path]:
-    """Yield the token files of a directory, however deep; what is hidden is left out."""
+    """Yield the JWT files of a directory at any depth, except hidden ones."""
 
     def fail(error: OSError) -> None:
         raise error
@@ -239,11 +239,11 @@ def _below(directory: Path) -> Iterator[Path]:
 
 
 def _tokens_of(data: bytes) -> list[Token]:
-    """Read the tokens of one file."""
+    """Parse the JWTs of one file."""
     try:
         text = without_mark(data).decode("ascii").strip()
     except UnicodeDecodeError:
-        raise ConfigurationError("not a JWT of NATS: not ASCII") from None
+        raise ConfigurationError("not a NATS JWT: not ASCII") from None
     if "NKEY SEED" in text:
-        raise ConfigurationError("a seed among public tokens: take the .creds away, and replace the user's key")
+        raise ConfigurationError("a seed among public tokens: remove the .creds, and replace the user's key")
     return [parse_token(token) for token in _DECORATED.findall(text) or [text]]

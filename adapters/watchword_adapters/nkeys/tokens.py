@@ -1,4 +1,4 @@
-"""NATS JWTs, version 2: what an operator says of accounts, and an account of its users (github.com/nats-io/jwt)."""
+"""Parses NATS JWTs, version 2: an operator's statements on accounts, and an account's on users (nats-io/jwt)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_TOKEN_BYTES: Final = 1 << 20
-"""An account's token names all that it has revoked."""
+"""An account's JWT lists all its revocations."""
 
 MAX_NAME: Final = 255
 EVERYBODY: Final = "*"
-"""Stands among the revocations of an account for all its users."""
+"""Means all users of an account in its revocations."""
 
 _SUBJECTS: Final = {"operator": Kind.OPERATOR, "account": Kind.ACCOUNT, "user": Kind.USER}
 _ISSUERS: Final = {
@@ -35,11 +35,11 @@ _PART: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """What an issuer has signed of a subject, both public NKeys; times are in seconds, None where there is no bound.
+    """A statement that an issuer has signed on a subject, both public NKeys; times are in seconds, None for no bound.
 
-    ``kind`` is ``operator``, ``account`` or ``user``. ``account`` is whose user it is. ``signing_keys`` may sign beside
-    the subject, and where ``strict`` only they may. ``revocations`` are, by user, the times up to which what was issued
-    for it is revoked.
+    ``kind`` is ``operator``, ``account`` or ``user``. ``account`` is the user's account. ``signing_keys`` may sign as
+    well as the subject, or instead of it if ``strict``. ``revocations`` maps users to the times up to which JWTs issued
+    for them are revoked.
     """
 
     kind: str
@@ -55,30 +55,30 @@ class Token:
     revocations: Mapping[str, int] = field(default_factory=dict)
 
     def revoked_up_to(self, user: str) -> int | None:
-        """Return the time up to which an account has revoked what was issued for a user; None where it has not."""
+        """Return the time up to which an account has revoked a user's JWTs; None if it has not."""
         found = [self.revocations[name] for name in (user, EVERYBODY) if name in self.revocations]
         return max(found, default=None)
 
 
 def parse_token(text: str) -> Token:
-    """Read a token, of which the signature is its issuer's; ConfigurationError says what is wrong with it.
+    """Parse a JWT and verify its issuer's signature; ConfigurationError says what is wrong with it.
 
-    Whether the issuer may say that is not looked at here.
+    It does not check whether the issuer may make the statement.
     """
     parts = text.split(".")
     if len(text) > MAX_TOKEN_BYTES or len(parts) != 3 or not all(map(_PART.fullmatch, parts)):  # noqa: PLR2004 - RFC 7519
-        raise ConfigurationError("not a JWT of NATS: three parts of base64url, as 'nsc' writes them")
+        raise ConfigurationError("not a NATS JWT: it has three parts of base64url, as 'nsc' writes them")
     header, claims = (_members(part) for part in parts[:2])
     if header.get("alg") == "ed25519":
-        raise ConfigurationError("a JWT of version 1: let nsc issue it anew")
+        raise ConfigurationError("a JWT of version 1: let nsc reissue it")
     if (header.get("alg"), str(header.get("typ")).upper()) != ("ed25519-nkey", "JWT"):
-        raise ConfigurationError('not a JWT of NATS: "alg" is not "ed25519-nkey"')
+        raise ConfigurationError('not a NATS JWT: "alg" is not "ed25519-nkey"')
     about = claims.get("nats")
     kind = about.get("type") if isinstance(about, dict) else None
     if not isinstance(about, dict) or not isinstance(kind, str) or kind not in _SUBJECTS:
-        raise ConfigurationError(f"a JWT of type {str(kind)[:32]!r}: give those of users, accounts and operators")
-    if about.get("version") != 2:  # noqa: PLR2004 - the one that there is
-        raise ConfigurationError("a JWT of another version than 2")
+        raise ConfigurationError(f"a JWT of type {str(kind)[:32]!r}: use those of users, accounts and operators")
+    if about.get("version") != 2:  # noqa: PLR2004 - the only one
+        raise ConfigurationError("a JWT of a version other than 2")
     issuer, subject = _text(claims, "iss"), _text(claims, "sub")
     decode_public(subject, _SUBJECTS[kind])
     key = Ed25519PublicKey.from_public_bytes(decode_public(issuer, *_ISSUERS[kind]))
@@ -105,25 +105,25 @@ def _members(part: str) -> dict[str, object]:
     try:
         return json_object(_bytes(part))
     except ValueError:
-        raise ConfigurationError("not a JWT of NATS: a part is not a JSON object, or has a name twice") from None
+        raise ConfigurationError("not a NATS JWT: a part is not a JSON object, or has a name twice") from None
 
 
 def _bytes(part: str) -> bytes:
     try:
         return from_base64url(part)
     except ValueError:
-        raise ConfigurationError("not a JWT of NATS: a part is not base64url") from None
+        raise ConfigurationError("not a NATS JWT: a part is not base64url") from None
 
 
 def _text(members: Mapping[str, object], name: str, *, default: str | None = None) -> str:
     value = members.get(name, default)
     if not isinstance(value, str) or len(value) > MAX_NAME:
-        raise ConfigurationError(f'a JWT without "{name}", or with a wrong one')
+        raise ConfigurationError(f'a JWT without "{name}", or with an invalid one')
     return value
 
 
 def _time(members: Mapping[str, object], name: str) -> int | None:
-    """Return a time in seconds; None where there is none: zero is how the reference implementation leaves one out."""
+    """Return a time in seconds; None if absent, which the reference implementation also writes as zero."""
     value = members.get(name, 0)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _TIME_LIMIT:
         raise ConfigurationError(f'a JWT whose "{name}" is not a time in whole seconds')
@@ -131,12 +131,12 @@ def _time(members: Mapping[str, object], name: str) -> int | None:
 
 
 def _signing_keys(about: Mapping[str, object], kind: Kind) -> frozenset[str]:
-    """Return the signing keys; one may stand in an object, beside what it lets users do."""
+    """Return the signing keys; an entry may be an object with further permissions."""
     entries = about.get("signing_keys") or []
     keys = [one.get("key") if isinstance(one, dict) else one for one in entries] if isinstance(entries, list) else [0]
     for key in keys:
         if not isinstance(key, str):
-            raise ConfigurationError('a JWT whose "signing_keys" are no list of NKeys')
+            raise ConfigurationError('a JWT whose "signing_keys" are not a list of NKeys')
         decode_public(key, kind)
     return frozenset(key for key in keys if isinstance(key, str))
 
@@ -144,5 +144,5 @@ def _signing_keys(about: Mapping[str, object], kind: Kind) -> frozenset[str]:
 def _revocations(about: Mapping[str, object]) -> dict[str, int]:
     entries = about.get("revocations") or {}
     if not isinstance(entries, dict):
-        raise ConfigurationError('a JWT whose "revocations" are no object')
+        raise ConfigurationError('a JWT whose "revocations" are not an object')
     return {name: _time(entries, name) or 0 for name in entries}

@@ -13,14 +13,14 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from pydantic import StringConstraints
 
 from watchword import Algorithm, ConfigurationError, Unavailable
-from watchword.keys import signature_from_der
+from watchword.algorithms import signature_from_der
 from watchword_adapters.signers.held import HeldKey, HeldOptions
 from watchword_adapters.signers.worker import PerProcess, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from watchword.keys import PublicKey
+    from watchword.algorithms import PublicKey
     from watchword.spi import Context
 
 _AT_ONCE: Final = 4

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Protocol, TypeVar, final
 from pydantic import AfterValidator
 
 from watchword import Algorithm, ConfigurationError, Unavailable, VerificationKey, WatchwordError
-from watchword.keys import check_key_id, thumbprint_id, with_low_s
+from watchword.algorithms import SCHEMES
+from watchword.keys import check_key_id, thumbprint_id
 from watchword.settings import Duration, Section
 from watchword_adapters.keys.public_files import read_keys
 from watchword_adapters.signers.worker import Workers
@@ -18,7 +19,7 @@ from watchword_adapters.signers.worker import Workers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from watchword.keys import PublicKey
+    from watchword.algorithms import PublicKey
     from watchword.spi import Context
 
 T = TypeVar("T")
@@ -26,8 +27,12 @@ T = TypeVar("T")
 PROBE: Final = b"watchword key check, no message\0"
 """Begins what is signed to see which key signs. What is signed of a message begins with the byte 0x84 (A11)."""
 
+HELD: Final = (Algorithm.ED25519, Algorithm.ESP256)
+"""What keys are of that others hold; ML-DSA's are in memory."""
+
 LEAST_TIMEOUT: Final = 0.1
 MOST_TIMEOUT: Final = 60.0
+_OTHER_KIND: Final = 'use an Ed25519 or P-256 key; one of ML-DSA may be in an encrypted PEM, source = "file"'
 _NOBODY: Final = "-"
 """Owner of a key of which nothing but signatures is looked at."""
 
@@ -61,7 +66,7 @@ class Custodian(Protocol):
         ...
 
     def sign(self, data: bytes, algorithm: Algorithm) -> bytes:
-        """Return the signature of ``data``: 64 bytes, of ESP256 as r || s with any s."""
+        """Return the signature of ``data`` by an algorithm of HELD: 64 bytes, of ESP256 as r || s with any s."""
         ...
 
 
@@ -92,6 +97,8 @@ class HeldKey:
             key = _told(partial(_default, asked(workers, custodian.public, custodian, timeout)), custodian)
         else:
             key = _key_in(options.public, context)
+        if key.algorithm not in HELD:
+            raise ConfigurationError(f"{custodian}: {key.algorithm.label}: {_OTHER_KIND}")
         if options.key_id is not None:
             check_key_id(options.key_id.encode())
             key = replace(key, key_id=options.key_id.encode())
@@ -137,7 +144,7 @@ class HeldKey:
         return signature
 
     def _low(self, signature: bytes) -> bytes:
-        return with_low_s(signature) if self.algorithm is Algorithm.ESP256 else signature
+        return SCHEMES[self.algorithm].canonical(signature)
 
     def __repr__(self) -> str:
         return f"HeldKey({self._custodian}, algorithm={self.algorithm.name}, key_id={self.key_id!r})"
@@ -174,6 +181,8 @@ def _late(custodian: Custodian, timeout: float) -> Unavailable:
 
 def _default(public: PublicKey) -> VerificationKey:
     """Return a public key under its default id; ConfigurationError for a kind of which none can be."""
+    if not any(SCHEMES[algorithm].has(public, private=False) for algorithm in HELD):
+        raise ConfigurationError(f"{type(public).__name__}: {_OTHER_KIND}")
     key = VerificationKey.from_public_key(public, principal=_NOBODY, key_id=b"-")
     return replace(key, key_id=thumbprint_id(key.public))
 

@@ -19,7 +19,7 @@ from watchword_adapters.signers.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from watchword.keys import PublicKey
+    from watchword.algorithms import PublicKey
     from watchword.spi import Context
 
 T = TypeVar("T")
@@ -98,6 +98,8 @@ class TokenKey:
 
     def generate(self, algorithm: Algorithm) -> None:
         """Make the key pair; ConfigurationError where there is one of this name, or the token cannot."""
+        if algorithm not in _CURVES:
+            raise ConfigurationError(f"no {algorithm.label} keys are made in tokens: use ed25519 or esp256")
         kind, curve = _CURVES[algorithm]
         try:
             session = self.module.writable(self._token, self._pin)

@@ -28,7 +28,7 @@ from watchword_adapters.signers.worker import PerProcess, Workers
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from watchword.keys import PublicKey
+    from watchword.algorithms import PublicKey
     from watchword.spi import Context
 
 MAX_ANSWER: Final = 256 * 1024

@@ -1,1 +1,1 @@
-"""SPIFFE workloads as identities: X.509-SVIDs sign, and trust bundles say whose they are (docs/spiffe.md)."""
+"""SPIFFE workloads as identities: X.509-SVIDs sign, and trust bundles say whom they belong to (docs/spiffe.md)."""

@@ -1,7 +1,7 @@
-"""What an agent announces of its SVID on the presence channel: its certificate, and those above it.
+"""Encodes and decodes an agent's SVID as announced on the presence channel: its certificate, and those above it.
 
-It is a message of its own, signed by the key that it shows, so that one whose key is known already never vouches for
-another. Who reads it has not seen the key before: it counts once the chain leads to the trust domain's bundle.
+It is a separate message, signed with the key that it announces, so that a known key never vouches for another. Readers
+have not seen the key before: it counts once the chain leads to the trust domain's bundle.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ MAX_VALUE_BYTES: Final = MAX_CHAIN * MAX_CERTIFICATE_BYTES * 4 // 3 + 256
 
 
 def to_value(chain: Sequence[bytes]) -> bytes:
-    """Return the value of the message that shows these certificates, in DER, the workload's own first."""
+    """Return the message value that announces these certificates, in DER, the workload's own first."""
     return json.dumps({"svid": [to_base64(one) for one in chain]}, separators=(",", ":")).encode()
 
 
 def chain_of(value: bytes) -> list[bytes]:
-    """Return the certificates that a message shows; NotVouchedForError where it is none of these."""
+    """Return the certificates in an announcement; NotVouchedForError if it is malformed."""
     if len(value) > MAX_VALUE_BYTES:
         raise NotVouchedForError(f"an announcement of {len(value)} bytes: at most {MAX_VALUE_BYTES}")
     try:
@@ -35,4 +35,4 @@ def chain_of(value: bytes) -> list[bytes]:
             return [from_base64(one) for one in shown]
     except ValueError:
         pass
-    raise NotVouchedForError('no announcement of an SVID: its value is {"svid": [...]}')
+    raise NotVouchedForError('not an announcement of an SVID, whose value is {"svid": [...]}')

@@ -1,4 +1,4 @@
-"""Whom to believe: the authorities of each trust domain, from files or the Workload API, the last good set kept."""
+"""The trusted authorities of each trust domain, from files or the Workload API; the last good set stays in use."""
 
 from __future__ import annotations
 
@@ -29,42 +29,42 @@ STALENESS_FLOOR: Final = 5.0
 
 
 class Bundles(Protocol):
-    """Where bundles come from."""
+    """A source of bundles."""
 
     @property
     def by_domain(self) -> Mapping[str, Sequence[Certificate]]:
-        """The authorities that are trusted now, by trust domain; another object after each change."""
+        """The trusted authorities by trust domain; a new object after each change."""
         ...
 
     def look(self) -> None:
-        """Look whether something has changed; it may wait for a disk."""
+        """Check for changes; may block on a disk."""
         ...
 
     def listen(self, call: Callable[[], None]) -> None:
-        """Have ``call`` called when it is worth a look, by any thread."""
+        """Register ``call``, to be called from any thread when there may be changes."""
         ...
 
     @property
     def is_stale(self) -> bool:
-        """Whether nobody knows any more what is trusted."""
+        """True if the bundles are too old to be trusted."""
         ...
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         ...
 
 
 def check_staleness(seconds: float) -> float:
-    """Return it; ConfigurationError where it is unsafe."""
+    """Return a valid ``max_staleness``; ConfigurationError if it is out of range."""
     if not (math.isfinite(seconds) and STALENESS_FLOOR <= seconds <= STALENESS_CEILING):
         raise ConfigurationError(
-            f"max_staleness of {seconds:g} s: choose {STALENESS_FLOOR:g} s to {STALENESS_CEILING:g} s"
+            f"max_staleness of {seconds:g} s: write {STALENESS_FLOOR:g} s to {STALENESS_CEILING:g} s"
         )
     return seconds
 
 
 class FileBundles:
-    """Bundles in PEM files, one for each trust domain; what is wrong with one leaves all as they were, and is told."""
+    """Bundles in PEM files, one per trust domain; a fault in one leaves all unchanged, and is logged."""
 
     def __init__(
         self,
@@ -94,12 +94,12 @@ class FileBundles:
         except ConfigurationError as error:
             if str(error) != self._told:
                 self._told = str(error)
-                self._warn("keys.bundles_not_read", failure=str(error), remedy="until then the last good ones hold")
+                self._warn("keys.bundles_not_read", failure=str(error), remedy="the last good ones stay in use")
             return
         self._told, self._current = None, begun
 
     def listen(self, call: Callable[[], None]) -> None:
-        """See ``Bundles``: nobody tells of files."""
+        """See ``Bundles``: files send no notifications."""
 
     @property
     def is_stale(self) -> bool:
@@ -123,7 +123,7 @@ class FileBundles:
 
 
 class WorkloadBundles:
-    """Bundles of some trust domains as the Workload API gives them; while it is away, those that it gave last."""
+    """Bundles of some trust domains from the Workload API; while it is out of reach, the last ones."""
 
     def __init__(self, workload: Workload, domains: Sequence[str], *, max_staleness: float, warn: Warn) -> None:
         self._workload = workload
@@ -143,7 +143,7 @@ class WorkloadBundles:
         except ConfigurationError as error:
             if str(error) != self._told:
                 self._told = str(error)
-                self._warn("keys.bundles_not_read", failure=str(error), remedy="until then the last good ones hold")
+                self._warn("keys.bundles_not_read", failure=str(error), remedy="the last good ones stay in use")
             return
         self._told = None
         if {name: set(some) for name, some in found.items()} != {
@@ -171,5 +171,5 @@ def _text_of(path: Path) -> bytes:
             return without_mark(file.read(MAX_BUNDLE_BYTES + 1))
     except OSError as error:
         raise ConfigurationError(
-            f"bundle {path}: {error.strerror}; write what 'spire-server bundle show' does"
+            f"bundle {path}: {error.strerror}; write the output of 'spire-server bundle show'"
         ) from None

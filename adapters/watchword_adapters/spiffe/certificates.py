@@ -1,9 +1,9 @@
-"""From the certificates that an agent shows to the key that a trust domain vouches for.
+"""Verifies the certificates that an agent announces, and returns the key that its trust domain vouches for.
 
 The chain is checked by ``cryptography``: signatures, validity, basic constraints, path length, key usage and extended
-key usage, unknown critical extensions. What SPIFFE asks beyond that is asked by its callbacks: exactly one URI in the
-leaf, which is a SPIFFE ID of the trust domain whose bundle is looked at. Two things follow from that choice. A
-certificate authority must have a P-256, P-384, P-521 or RSA key, and name constraints on URIs are refused, not applied.
+key usage, unknown critical extensions. SPIFFE's further requirements are checked in its callbacks: exactly one URI in
+the leaf, a SPIFFE ID of the trust domain whose bundle is used. Two limits follow from that choice: a certificate
+authority must have a P-256, P-384, P-521 or RSA key, and name constraints on URIs are refused, not applied.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MAX_CHAIN: Final = 4
-"""Certificates that an agent may show: its own, and those between it and the bundle."""
+"""Most certificates that an agent may announce: its own, and those between it and the bundle."""
 
 MAX_CERTIFICATE_BYTES: Final = 8 * 1024
 MAX_BUNDLE_BYTES: Final = 1 << 20
@@ -35,24 +35,24 @@ SCHEME: Final = "spiffe://"
 _DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
 _PATH: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._-]+)+")
 _LONGEST: Final = 255
-"""Bytes of a principal."""
+"""Most bytes of a principal."""
 
 
 class NotVouchedForError(ValueError):
-    """Why certificates make no key."""
+    """Certificates that vouch for no key, and why."""
 
 
 def check_trust_domain(name: str) -> str:
-    """Return the name of a trust domain; ConfigurationError for what is none."""
+    """Return the name of a trust domain; ConfigurationError if it is invalid."""
     if not _DOMAIN.fullmatch(name):
-        raise ConfigurationError(f'{name[:_LONGEST]!r} is no trust domain: write its name, as "acme.example"')
+        raise ConfigurationError(f'{name[:_LONGEST]!r} is not a trust domain: write its name, such as "acme.example"')
     return name
 
 
 def trust_domain_of(spiffe_id: str) -> str | None:
     """Return the trust domain of a workload's SPIFFE ID; None for any other text.
 
-    There is one spelling of each: lower case, no port, no empty part, no ``.`` and ``..`` (SPIFFE-ID section 2).
+    Each has only one spelling: lower case, no port, no empty part, no ``.`` and ``..`` (SPIFFE-ID section 2).
     """
     domain, slash, path = spiffe_id.removeprefix(SCHEME).partition("/")
     is_one = spiffe_id.startswith(SCHEME) and len(spiffe_id) <= _LONGEST and _DOMAIN.fullmatch(domain)
@@ -60,20 +60,20 @@ def trust_domain_of(spiffe_id: str) -> str | None:
 
 
 def read_authorities(pem: bytes) -> tuple[x509.Certificate, ...]:
-    """Read the certificate authorities of a bundle in PEM; ConfigurationError says what is wrong with it."""
+    """Parse the certificate authorities of a PEM bundle; ConfigurationError says what is wrong with it."""
     if len(pem) > MAX_BUNDLE_BYTES:
-        raise ConfigurationError(f"a bundle of over {MAX_BUNDLE_BYTES} bytes")
+        raise ConfigurationError(f"a bundle of more than {MAX_BUNDLE_BYTES} bytes")
     if b"PRIVATE KEY" in pem:
         raise ConfigurationError("a private key in a bundle of public certificates: replace that key")
     try:
         found = x509.load_pem_x509_certificates(pem)
     except ValueError:
-        raise ConfigurationError("no certificates in PEM: write what 'spire-server bundle show' does") from None
+        raise ConfigurationError("no certificates in PEM: write the output of 'spire-server bundle show'") from None
     return check_authorities(found)
 
 
 def check_authorities(found: Sequence[x509.Certificate]) -> tuple[x509.Certificate, ...]:
-    """Return the authorities of a bundle; ConfigurationError for a certificate that may issue none."""
+    """Return the authorities of a bundle; ConfigurationError for a certificate that may not issue others."""
     if len(found) > MAX_AUTHORITIES:
         raise ConfigurationError(f"a bundle of {len(found)} certificates: at most {MAX_AUTHORITIES}")
     for certificate in found:
@@ -83,23 +83,23 @@ def check_authorities(found: Sequence[x509.Certificate]) -> tuple[x509.Certifica
             is_authority = False
         if not is_authority:
             name = certificate.subject.rfc4514_string()[:_LONGEST]
-            raise ConfigurationError(f"{name!r} in a bundle is no certificate authority: take it out")
+            raise ConfigurationError(f"{name!r} in a bundle is not a certificate authority: remove it")
     return tuple(found)
 
 
 def verified_key(
     chain: Sequence[bytes], bundles: Mapping[str, Sequence[x509.Certificate]], *, now: float
 ) -> VerificationKey:
-    """Return the key of a workload, of which ``chain`` are its certificate and those above it, in DER.
+    """Return the key of a workload; ``chain`` is its certificate and those above it, in DER.
 
-    It holds as long as all of them do. Those that have ended by ``now`` (seconds) are looked at as they were when all
-    held, for what was signed then may be read later. NotVouchedForError says why there is no key.
+    The key is valid as long as all of them are. Certificates that have ended by ``now`` (seconds) are checked at a time
+    when all were valid, since what was signed then may be read later. NotVouchedForError says why there is no key.
     """
     leaf, *between = _loaded(chain)
     spiffe_id = _spiffe_id(leaf)
     domain = trust_domain_of(spiffe_id)
     if domain is None:
-        raise NotVouchedForError(f"{spiffe_id[:_LONGEST]!r} is no SPIFFE ID of a workload")
+        raise NotVouchedForError(f"{spiffe_id[:_LONGEST]!r} is not a SPIFFE ID of a workload")
     authorities = bundles.get(domain)
     if not authorities:
         raise NotVouchedForError(f"no bundle of trust domain {domain!r}")
@@ -108,7 +108,7 @@ def verified_key(
     except NotVouchedForError:
         raise
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise NotVouchedForError(f"{spiffe_id}: a key that cannot be read: {str(error)[:_LONGEST]}") from None
+        raise NotVouchedForError(f"{spiffe_id}: its key cannot be read: {str(error)[:_LONGEST]}") from None
     begin, end = (moment.timestamp() for moment in (leaf.not_valid_before_utc, leaf.not_valid_after_utc))
     verifier = (
         verification.PolicyBuilder()
@@ -122,7 +122,7 @@ def verified_key(
         found = verifier.verify(leaf, between).chain
     except verification.VerificationError as error:
         raise NotVouchedForError(f"{spiffe_id}: {str(error)[:_LONGEST]}") from None
-    if len(found) == 1:  # it stands in the bundle itself
+    if len(found) == 1:  # it is in the bundle itself
         raise NotVouchedForError(f"{spiffe_id}: its certificate vouches for itself")
     return VerificationKey.from_public_key(
         public,
@@ -134,7 +134,7 @@ def verified_key(
 
 
 def usable(public: object) -> ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey:
-    """Return a workload's public key; NotVouchedForError for one of a kind that signs no messages, by name."""
+    """Return a workload's public key; NotVouchedForError, with its kind, if it cannot sign messages."""
     if isinstance(public, ed25519.Ed25519PublicKey):
         return public
     if isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, ec.SECP256R1):
@@ -146,7 +146,7 @@ def usable(public: object) -> ec.EllipticCurvePublicKey | ed25519.Ed25519PublicK
     else:
         kind = type(public).__name__
     raise NotVouchedForError(
-        f"an SVID with a key of kind {kind}: messages are signed by P-256 and Ed25519 only; in SPIRE's agent.conf write"
+        f"an SVID with a key of kind {kind}: only P-256 and Ed25519 sign messages; in SPIRE's agent.conf write"
         ' workload_x509_svid_key_type = "ec-p256"'
     )
 
@@ -157,11 +157,11 @@ def _loaded(chain: Sequence[bytes]) -> list[x509.Certificate]:
     try:
         return [x509.load_der_x509_certificate(one) for one in chain]
     except ValueError:
-        raise NotVouchedForError("no certificate") from None
+        raise NotVouchedForError("not a certificate") from None
 
 
 def _spiffe_id(leaf: x509.Certificate) -> str:
-    """Return the one URI of a certificate: it tells which bundle to look at, and is looked at with it once more."""
+    """Return the only URI of a certificate, which selects the bundle and is verified with it."""
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
@@ -173,7 +173,7 @@ def _spiffe_id(leaf: x509.Certificate) -> str:
 
 
 def _of_workloads() -> ExtensionPolicy:
-    """Return what an SVID must and may have (X509-SVID section 4), beside what any client's certificate must."""
+    """Return the extensions of an SVID (X509-SVID section 4), in addition to those of client certificates."""
     return (
         ExtensionPolicy.webpki_defaults_ee()
         .require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
@@ -183,11 +183,11 @@ def _of_workloads() -> ExtensionPolicy:
 
 def _signs_messages(_policy: object, _certificate: x509.Certificate, usage: x509.KeyUsage) -> None:
     if not usage.digital_signature or usage.key_cert_sign or usage.crl_sign:
-        raise ValueError("an SVID's key is for digital signatures, and for no certificates")
+        raise ValueError("an SVID's key is for digital signatures, not for certificates")
 
 
 def _of_authorities(domain: str) -> ExtensionPolicy:
-    """Return what authorities must and may have: one that is of another trust domain vouches for nobody here."""
+    """Return the extensions of authorities: one of another trust domain must not vouch for this domain."""
 
     def is_of_domain(
         _policy: object, _certificate: x509.Certificate, names: x509.SubjectAlternativeName | None

@@ -1,8 +1,8 @@
-"""Signer ``spiffe``: an agent signs by the key of its X.509-SVID, and changes to each new one before the old one ends.
+"""Signer ``spiffe``: signs with the key of the agent's X.509-SVID, and switches to each new one before the old ends.
 
-A new key is of use once readers can know it. So its certificate is announced first, by a thread of its own; once it was
-read back from the channel, and has been there for SETTLE seconds, the agent signs by it. The old one goes on to hold
-meanwhile: an agent of SPIRE renews at half of a certificate's life.
+A new key is useful only once readers know it. Its certificate is therefore announced first, by a separate thread; once
+it was read back from the channel, and SETTLE seconds have passed, the agent signs with it. The old one stays valid
+meanwhile: a SPIRE agent renews at half of a certificate's lifetime.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
     from spiffe import X509Svid
 
-    from watchword.keys import Algorithm, NamedBackend
+    from watchword.algorithms import Algorithm
+    from watchword.keys import NamedBackend
     from watchword.spi import Context, KeySwitch, Warn
     from watchword_adapters.agent_context import OpenPresence
     from watchword_adapters.control.presence import PresenceChannel
@@ -44,10 +45,10 @@ EVERY: Final = LATELY / 3
 """Seconds between two announcements of a certificate."""
 
 STORED_WITHIN: Final = 5.0
-"""Seconds in which what was announced has to be read back."""
+"""Seconds within which an announcement must be read back."""
 
 SIGN_LIMIT: Final = 30.0
-"""Seconds that a message waits until its key is known to readers."""
+"""Longest wait of a message until readers know its key, in seconds."""
 
 _LOOK_EVERY: Final = 0.05
 _SHORTEST: Final = 0.2
@@ -55,15 +56,15 @@ _LONGEST: Final = 5.0
 _TIMEOUT_CEILING: Final = 300.0
 _IN_FLIGHT: Final = 7.0
 _BRIEFEST: Final = 0.1
-"""A key signs no more so many seconds, or this part of its certificate's life, before that ends: what it has signed is
-still to be appended, by the broker's clock."""
+"""A key stops signing this many seconds, or this part of its certificate's lifetime, before the end: its last messages
+are still to be appended, by the broker's clock."""
 
 
 class Options(Section):
     """``[signer]`` with ``source = "spiffe"``.
 
-    ``socket`` is that of the Workload API, else what SPIFFE_ENDPOINT_SOCKET says. ``timeout`` is how long a start waits
-    for an SVID, and then until readers can know it.
+    ``socket`` is that of the Workload API, by default SPIFFE_ENDPOINT_SOCKET. ``timeout`` is how long a start waits for
+    an SVID, and then until readers know it.
     """
 
     socket: str | None = None
@@ -71,10 +72,10 @@ class Options(Section):
 
 
 def from_options(options: Mapping[str, Any], context: Context) -> SvidSigner:
-    """Return the signer that the table describes, which has an SVID."""
+    """Return the signer described by the table, once it has an SVID."""
     chosen = context.validate(Options, options)
     if not 1.0 <= chosen.timeout <= _TIMEOUT_CEILING:
-        raise ConfigurationError(f"timeout of {chosen.timeout:g} s: choose 1 s to {_TIMEOUT_CEILING:g} s")
+        raise ConfigurationError(f"timeout of {chosen.timeout:g} s: write 1 s to {_TIMEOUT_CEILING:g} s")
     principal = context.principal
     if principal is None or trust_domain_of(principal) is None:
         raise ConfigurationError(
@@ -100,7 +101,7 @@ def from_options(options: Mapping[str, Any], context: Context) -> SvidSigner:
 
 
 class _Svid:
-    """One certificate of ours, its key, and whether readers can know it by now."""
+    """One of the agent's certificates, its key, and a future that completes once readers know it."""
 
     def __init__(self, svid: X509Svid) -> None:
         self.chain = [one.public_bytes(Encoding.DER) for one in svid.cert_chain]
@@ -121,7 +122,7 @@ class _Svid:
         return self.key.algorithm
 
     async def sign(self, data: bytes) -> bytes:
-        """Sign once readers can know the key; Unavailable where that takes too long, or another one came first."""
+        """Sign once readers know the key; Unavailable if that takes too long, or another certificate comes first."""
         try:
             async with asyncio.timeout(SIGN_LIMIT):
                 await asyncio.shield(asyncio.wrap_future(self.known))
@@ -131,11 +132,11 @@ class _Svid:
 
 
 class SvidSigner:
-    """The key of this process's SVID, whichever that is now; see ``RotatingBackend``.
+    """The key of this process's current SVID; see ``RotatingBackend``.
 
-    Of several SVIDs it is the one whose SPIFFE ID is ``principal``. Where the last one has ended, and no other was
-    announced, nothing is signed. ConfigurationError where no SVID comes in ``timeout`` seconds, or it has a key of a
-    kind that signs no messages. ``clock`` is in seconds since the epoch.
+    Of several SVIDs it uses the one whose SPIFFE ID is ``principal``. If the last one has ended and no other was
+    announced, nothing is signed. ConfigurationError if no SVID arrives within ``timeout`` seconds, or its key is of a
+    kind that cannot sign messages. ``clock`` is in seconds since the epoch.
     """
 
     def __init__(
@@ -164,7 +165,7 @@ class SvidSigner:
             self._latest = self._ours()
         except NotVouchedForError as error:
             raise ConfigurationError(str(error)) from None
-        self._signing: NamedBackend = self._latest  # which waits until it is known
+        self._signing: NamedBackend = self._latest  # which waits until readers know it
         self._ends = self._latest.ends
         self._lock = threading.Lock()
         self._held: str | None = None
@@ -175,7 +176,7 @@ class SvidSigner:
 
     @property
     def key_id(self) -> bytes:
-        """See ``NamedBackend``: of the key that signs now."""
+        """See ``NamedBackend``: the id of the current key."""
         return self._signing.key_id
 
     @property
@@ -195,7 +196,7 @@ class SvidSigner:
             signer.hold(self._held, by="identity")
 
     def wait(self, timeout: float) -> bool:
-        """Wait until readers can know the first key, ``timeout`` seconds at most; return whether they can."""
+        """Wait at most ``timeout`` seconds until readers know the first key; return True if they do."""
         try:
             self._latest.known.result(timeout)
         except (TimeoutError, Unavailable):
@@ -203,14 +204,14 @@ class SvidSigner:
         return True
 
     def close(self) -> None:
-        """Announce nothing more, and ask for no other SVID."""
+        """Stop announcing, and close the Workload API."""
         self._workload.close()
         self._thread.close()
 
-    # What the Workload API gives
+    # Updates from the Workload API
 
     def _ours(self) -> _Svid:
-        """Return the SVID of our principal; NotVouchedForError where there is none that others would take."""
+        """Return our principal's SVID; NotVouchedForError if there is none that readers would accept."""
         given = self._workload.given
         mine = [svid for svid in given.svids if str(svid.spiffe_id) == self._principal]
         if not mine:
@@ -218,15 +219,15 @@ class SvidSigner:
             raise NotVouchedForError(f"no SVID of {self._principal!r}: the Workload API gives {others}")
         found = _Svid(mine[0])
         if verified_key(found.chain, given.bundles, now=self._clock()).principal != self._principal:
-            raise NotVouchedForError(f"the certificate is not that of {self._principal!r}, letter by letter")
+            raise NotVouchedForError(f"the certificate's SPIFFE ID is not exactly {self._principal!r}")
         return found
 
     def _changed(self) -> None:
-        """Take what the Workload API says now; its thread says so."""
+        """Handle an update of the Workload API, in its thread."""
         try:
             found = self._ours()
         except (NotVouchedForError, Unavailable) as error:
-            self._tell(str(error), "until there is another one the last SVID signs, for as long as it lasts")
+            self._tell(str(error), "the last SVID keeps signing until it ends, or another one arrives")
             return
         if found.chain != self._latest.chain:
             self._thread.call(self._take, found)
@@ -234,8 +235,8 @@ class SvidSigner:
     def _take(self, found: _Svid) -> None:
         latest, self._latest = self._latest, found
         if not latest.known.done():
-            latest.known.set_exception(Unavailable("signing", "another certificate came before this one was announced"))
-        if self._signing is latest:  # nobody can know it any more
+            latest.known.set_exception(Unavailable("signing", "a new certificate came before this one was announced"))
+        if self._signing is latest:  # readers can no longer learn it
             self._sign_by(found, found)
         self._came.set()
 
@@ -253,7 +254,7 @@ class SvidSigner:
                 await asyncio.gather(announcing, return_exceptions=True)
 
     async def _announce(self, svid: _Svid) -> None:
-        """Announce a certificate again and again, and sign by its key once readers can know it."""
+        """Announce a certificate repeatedly, and sign with its key once readers know it."""
         agent = Watchword(
             realm=self._realm, principal=self._principal, key=svid.key, clock=self._clock, audit=self._audit
         )
@@ -270,13 +271,13 @@ class SvidSigner:
                             svid.known.set_result(None)
                         pause, self._told = _SHORTEST, None
                         await asyncio.sleep(EVERY)
-            except Exception as error:  # noqa: BLE001 - whatever a client raises, it is tried again
-                self._tell(f"{type(error).__name__}: {error}", "until then the key before it signs, if it lasts")
+            except Exception as error:  # noqa: BLE001 - retried, whatever a client raises
+                self._tell(f"{type(error).__name__}: {error}", "until then the previous key signs, while it is valid")
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST)
 
     async def _show(self, svid: _Svid, channel: PresenceChannel) -> None:
-        """Announce a certificate, and read it back; ConfigurationError where it was not stored."""
+        """Announce a certificate, and read it back; ConfigurationError if it was not stored."""
         value, begun = to_value(svid.chain), self._clock()
         await channel.announce(value, HEADERS)
         verifier = Verifier(
@@ -304,14 +305,14 @@ class SvidSigner:
                 signer.switch(key)
 
     def hold(self, why: str | None) -> None:
-        """Have nothing signed for now, and say why; None lets it be signed again."""
+        """Suspend signing, with the reason; None resumes it."""
         with self._lock:
             self._held = why
             for signer in self._signers:
                 signer.hold(why, by="identity")
 
     async def _look_after_end(self) -> None:
-        """Hold the signer once its key ends and no other has come: readers would reject what it signs."""
+        """Suspend signing once the key ends and there is no other: readers would reject its messages."""
         while True:
             ended = self._clock() >= self._ends
             self.hold("this agent's SVID has ended, and no newer one could be announced" if ended else None)
@@ -324,13 +325,13 @@ class SvidSigner:
 
 
 def _hold_in_forks(signer: SvidSigner) -> None:
-    """Have a forked child sign nothing: there is no thread in it that would change to the next key."""
+    """Suspend signing in a forked child, which has no thread to switch to the next key."""
     known = weakref.ref(signer)
 
     def hold() -> None:
         found = known()
         if found is not None:
-            found._lock = threading.Lock()  # noqa: SLF001 - our own; another thread may have held it when this forked
+            found._lock = threading.Lock()  # noqa: SLF001 - our own; another thread may have held it during the fork
             found.hold("forked after its SVID was asked for: load the agent in the child")
 
     if hasattr(os, "register_at_fork"):

@@ -1,9 +1,9 @@
-"""Key source ``spiffe``: keys of workloads, by the certificates that they show on the presence channel.
+"""Key source ``spiffe``: keys of workloads, from the certificates that they announce on the presence channel.
 
-The channel is read by a thread of its own: what was announced lately, then the rest of the day, and from then on what
-is new, every few seconds and whenever somebody asks for a key that is not known. One reading is enough for all who ask
-within a second: an agent signs by a new key only SETTLE seconds after its certificate was stored, so whoever has read
-the channel to its end since then knows the key.
+A separate thread reads the channel: the latest announcements, then the rest of the day, and from then on new ones,
+every few seconds and whenever an unknown key is looked up. One reading serves all look-ups within a second: an agent
+signs with a new key only SETTLE seconds after its certificate was stored, so a reader that has read the channel to its
+end since then knows the key.
 """
 
 from __future__ import annotations
@@ -43,30 +43,30 @@ if TYPE_CHECKING:
     from watchword_adapters.spiffe.bundles import Bundles
 
 SETTLE: Final = 2.0
-"""Seconds for which an agent waits between the storing of its certificate and its first message by that key."""
+"""Seconds between the storing of an agent's certificate and the first message that it signs with that key."""
 
 FRESH: Final = 1.0
-"""Seconds for which one reading to the end answers for all keys that are not known; less than SETTLE."""
+"""Seconds for which one reading to the end answers for all unknown keys; less than SETTLE."""
 
 CHECK_FLOOR: Final = 0.05
 CHECK_CEILING: Final = 60.0
 
 LATELY: Final = 900.0
-"""Seconds in which each agent shows its certificate once more."""
+"""Seconds within which each agent announces its certificate again."""
 
 A_DAY: Final = 86_400.0
 
 READ_LIMIT: Final = 5.0
-"""Seconds that a message waits for the presence channel."""
+"""Longest wait of a message for the presence channel, in seconds."""
 
 MOST: Final = 20_000
-"""Keys that are kept of all workloads."""
+"""Most keys that are stored, of all workloads."""
 
 MOST_OF_ONE: Final = 1000
-"""Keys that are kept of one SPIFFE ID; of more, those that end first are forgotten."""
+"""Most keys that are stored of one SPIFFE ID; of more, those that end first are dropped."""
 
 _MOST_CHAINS: Final = 4096
-"""Chains that were looked at and are not announced by their own keys: remembered, for anybody may show them again."""
+"""Most checked chains without an announcement by their own key that are cached, since anyone may show them again."""
 
 _SHORTEST: Final = 0.1
 _LONGEST: Final = 5.0
@@ -77,8 +77,8 @@ _Pair: TypeAlias = tuple[str, bytes]
 class Options(Section):
     """``[[keys]]`` with ``source = "spiffe"``; paths are relative to the settings file.
 
-    ``bundles`` are files in PEM by trust domain. Or ``trust_domains`` names those whose bundles the Workload API gives,
-    at ``socket``, else at what SPIFFE_ENDPOINT_SOCKET says. Channel and files are looked at every ``check_every``.
+    ``bundles`` are PEM files by trust domain. Alternatively, ``trust_domains`` are those whose bundles the Workload API
+    provides, at ``socket`` or SPIFFE_ENDPOINT_SOCKET. Channel and files are checked every ``check_every``.
     """
 
     bundles: dict[str, str] | None = None
@@ -89,7 +89,7 @@ class Options(Section):
 
 
 def from_options(options: Mapping[str, Any], context: Context) -> SpiffeKeys:
-    """Return the source that the table describes."""
+    """Return the source described by the table."""
     chosen = context.validate(Options, options)
     presence = presence_of(context)
     bundles: Bundles
@@ -100,7 +100,7 @@ def from_options(options: Mapping[str, Any], context: Context) -> SpiffeKeys:
         )
     if chosen.bundles is not None:
         if chosen.socket is not None or not chosen.bundles:
-            raise ConfigurationError("spiffe: socket goes with trust_domains, and bundles name at least one file")
+            raise ConfigurationError("spiffe: write socket only with trust_domains, and at least one file in bundles")
         paths = {domain: context.directory / path for domain, path in chosen.bundles.items()}
         bundles = FileBundles(paths, max_staleness=chosen.max_staleness, warn=context.warn)
     else:
@@ -127,12 +127,12 @@ def from_options(options: Mapping[str, Any], context: Context) -> SpiffeKeys:
 
 
 class SpiffeKeys:
-    """Keys of workloads whose certificates chain to ``bundles`` and were shown on the presence channel, by their key.
+    """Keys of workloads whose certificates chain to ``bundles`` and were announced on the channel by their own key.
 
-    What it knows it goes on to tell while the channel is away; what it does not know is not unknown then, but
-    Unavailable. When an authority leaves its bundle all that it issued is gone. Keys that have ended are kept for as
-    long as ``policy`` lets a reader lag: what they signed may be read later. ``wall_clock`` is in seconds since the
-    epoch, ``clock`` in seconds and never steps back.
+    Known keys stay available while the channel is out of reach; unknown ones are then Unavailable. When an authority
+    leaves its bundle, everything that it issued is dropped. Ended keys are kept for as long as ``policy`` lets a reader
+    lag: what they signed may be read later. ``wall_clock`` is in seconds since the epoch; ``clock`` is in seconds and
+    never steps back.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class SpiffeKeys:
     ) -> None:
         if not CHECK_FLOOR <= check_every <= CHECK_CEILING:
             raise ConfigurationError(
-                f"check_every of {check_every:g} s: choose {CHECK_FLOOR:g} s to {CHECK_CEILING:g} s"
+                f"check_every of {check_every:g} s: write {CHECK_FLOOR:g} s to {CHECK_CEILING:g} s"
             )
         self._parts = _Parts(realm, bundles, open_presence, policy, warn, check_every, wall_clock, clock)
         self._bundles, self._clock = bundles, clock
@@ -159,14 +159,14 @@ class SpiffeKeys:
 
     @property
     def keys(self) -> tuple[VerificationKey, ...]:
-        """The keys that it knows now."""
+        """The currently known keys."""
         reading = self._reading
         return () if reading is None else reading.known.keys
 
     async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
-        """See ``KeySource.find``; Unavailable where the channel or the bundles cannot tell."""
+        """See ``KeySource.find``; Unavailable if channel or bundles are out of reach."""
         if not self._bundles.by_domain.get(trust_domain_of(principal) or ""):
-            return None  # no certificate could make it a key
+            return None  # no certificate could vouch for it
         reading = self._begun()
         if self._bundles.is_stale:
             raise Unavailable("keys", "trust bundles could not be read for longer than max_staleness")
@@ -186,7 +186,7 @@ class SpiffeKeys:
         raise Unavailable("keys", f"the presence channel cannot be read: {failure}")
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         self._bundles.close()
         if self._reading is not None:
             self._reading.close()
@@ -203,15 +203,15 @@ class SpiffeKeys:
 
 
 async def check_stored(channel: PresenceChannel) -> None:
-    """Raise ConfigurationError where the bus keeps no announcements: later readers need the certificate, too."""
+    """Raise ConfigurationError if the bus stores no announcements: later readers need the certificate, too."""
     if not await channel.stores():
         raise ConfigurationError(
-            "nothing stores what is announced, or this user may not ask: 'watchword control init' makes what does"
+            "announcements are not stored, or this user may not ask: run 'watchword control init', which sets that up"
         )
 
 
 class _Parts(NamedTuple):
-    """What a reading needs; see SpiffeKeys."""
+    """The dependencies of a reading; see SpiffeKeys."""
 
     realm: str
     bundles: Bundles
@@ -224,7 +224,7 @@ class _Parts(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """The keys of one moment: a value that others may look at while the next one is made."""
+    """An immutable snapshot of the keys, which other threads may read while the next one is built."""
 
     keys: tuple[VerificationKey, ...] = ()
     by_pair: Mapping[_Pair, VerificationKey] = {}
@@ -232,14 +232,14 @@ class _Known(NamedTuple):
 
 
 class _Shown(NamedTuple):
-    """Certificates that were shown by their own key, and the key that they make."""
+    """A chain that was announced by its own key, and that key."""
 
     chain: list[bytes]
     key: VerificationKey
 
 
 class _Candidate:
-    """The one key by which a certificate's announcement may be signed."""
+    """The only key that may have signed an announcement: the certificate's own."""
 
     key: VerificationKey | None = None
 
@@ -250,10 +250,10 @@ class _Candidate:
 
 
 class _Reading:
-    """Reads the presence channel in a thread of its own, until the process ends.
+    """Reads the presence channel in a separate thread, until the process ends.
 
-    ``known`` is what was found so far. ``read_at`` is when the reading began that was the last to come to the end, with
-    the whole day before it.
+    ``known`` is the result so far. ``read_at`` is the start of the last reading that reached the end of the channel,
+    including the whole day before it.
     """
 
     def __init__(self, parts: _Parts) -> None:
@@ -284,36 +284,36 @@ class _Reading:
 
     @property
     def failure(self) -> str | None:
-        """Why the channel cannot be read; None while it can, or is about to be."""
+        """Why the channel cannot be read; None while it can, or is being opened."""
         if self._told is not None:
             return self._told
         lost_at = self._lost_at
         return None if lost_at is None or self._parts.clock() - lost_at < READ_LIMIT else "no connection"
 
     def ask(self, pair: _Pair) -> Future[VerificationKey | None]:
-        """Have the channel read to its end, and return what will be the principal's key of this id, or None."""
+        """Read the channel to its end; return a future of the principal's key with this id, or of None."""
         answer: Future[VerificationKey | None] = Future()
         self._thread.call(self._asked, pair, answer)
         return answer
 
     def look_at_bundles(self) -> None:
-        """Look whether the bundles have changed; any thread may say so."""
+        """Check the bundles for changes; may be called from any thread."""
         self._thread.call(self._wake_watch.set)
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         self._thread.close()
 
     def _asked(self, pair: _Pair, answer: Future[VerificationKey | None]) -> None:
         self._waiting.append((pair, answer))
-        self._answer(0, told=False)  # it may have become known meanwhile
+        self._answer(0, told=False)  # it may be known by now
         self._wake.set()
 
     async def _watch(self) -> None:
-        """Look after the bundles, whether the channel can be read or not: whoever is taken out of them is gone."""
+        """Follow the bundles even if the channel cannot be read: a removed authority takes effect at once."""
         while True:
             self._wake_watch.clear()
-            with suppress(Unavailable):  # this is a fork of the process that asked the Workload API
+            with suppress(Unavailable):  # this is a fork of the process that connected to the Workload API
                 await asyncio.to_thread(self._parts.bundles.look)
             if self._trusted is not self._parts.bundles.by_domain:
                 self._trust(self._parts.bundles.by_domain)
@@ -336,7 +336,7 @@ class _Reading:
                         await self._look(channel)
                         pause, self._told, self._lost_at = _SHORTEST, None, None
                         await self._pause(self._wake)
-            except Exception as error:  # noqa: BLE001 - whatever a client raises, it is tried again
+            except Exception as error:  # noqa: BLE001 - retried, whatever a client raises
                 self._failed(f"{type(error).__name__}: {error}")
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST)
@@ -344,7 +344,7 @@ class _Reading:
     def _failed(self, why: str) -> None:
         if why != self._told:
             self._parts.warn(
-                "keys.presence_not_read", failure=why, remedy="until it can be read, keys that are known go on to hold"
+                "keys.presence_not_read", failure=why, remedy="until it can be read, known keys stay valid"
             )
         self._told, self._lost_at = why, self._parts.clock()
         waiting, self._waiting = self._waiting, []
@@ -353,7 +353,7 @@ class _Reading:
                 answer.set_exception(Unavailable("keys", f"the presence channel cannot be read: {why}"))
 
     async def _look(self, channel: PresenceChannel) -> None:
-        """Read what is new to the end, and answer who asked before that began."""
+        """Read new announcements to the end, and complete the look-ups that were made before."""
         self._wake.clear()
         begun, asked, trusted = self._parts.clock(), len(self._waiting), self._trusted
         now = self._parts.wall_clock()
@@ -364,12 +364,12 @@ class _Reading:
         since = self._newest - 2 * self._skew - 1.0 if self._has_day else -inf
         await self._take_all(channel, max(since, now - A_DAY))
         self._forget(now)
-        if trusted is self._trusted:  # else some of it was looked at by other bundles, and is read again
+        if trusted is self._trusted:  # otherwise part of it was checked against other bundles, and is read again
             self._has_day, self.read_at = True, begun
             self._answer(asked, told=True)
 
     def _answer(self, asked: int, *, told: bool) -> None:
-        """Answer those who asked first whose key is known, and where all is ``told`` the others, too."""
+        """Complete look-ups of known keys, and, if ``told``, the first ``asked`` ones with None."""
         left: list[tuple[_Pair, Future[VerificationKey | None]]] = []
         for at, (pair, answer) in enumerate(self._waiting):
             key = self.known.by_pair.get(pair)
@@ -380,7 +380,7 @@ class _Reading:
         self._waiting = left
 
     def _trust(self, bundles: Mapping[str, Sequence[Any]]) -> None:
-        """Look at all chains by other bundles: whom they vouch for no more is gone, and others may have come in."""
+        """Check all chains against new bundles: some keys are dropped, and others may be added."""
         self._trusted = bundles
         self._chains.clear()
         self._has_lately = self._has_day = False
@@ -403,7 +403,7 @@ class _Reading:
             self._tell()
 
     async def _take(self, message: Message) -> bool:
-        """Take a certificate that its own key shows; return True if it is a new one."""
+        """Accept a certificate announced by its own key; return True if it is new."""
         value = message.value or b""
         digest = sha256(value).digest()
         if digest in self._shown:
@@ -412,7 +412,7 @@ class _Reading:
         if shown is None:
             return False
         if self._owners.get(shown.key.key_id, shown.key.principal) != shown.key.principal:
-            return False  # one public key of two workloads: it stays with the first
+            return False  # a public key of two workloads belongs to the first
         self._candidate.key = shown.key
         trusted = self._trusted
         (verdict,) = await self._verifier.authenticate([message])
@@ -437,7 +437,7 @@ class _Reading:
         return found
 
     def _forget(self, now: float) -> None:
-        """Forget keys that ended long ago, and of too many of them those that end first."""
+        """Drop keys that ended long ago, and those that end first if there are too many."""
         ends = sorted((shown.key.not_after or 0, digest) for digest, shown in self._shown.items())
         gone = [digest for end, digest in ends if end + self._parts.policy.longest < now]
         per_owner: dict[str, int] = {}
@@ -453,7 +453,7 @@ class _Reading:
             self._tell()
 
     def _tell(self) -> None:
-        """Let others see what is known now."""
+        """Publish a new snapshot of the keys."""
         keys: dict[_Pair, VerificationKey] = {}
         for shown in self._shown.values():
             pair = shown.key.principal, shown.key.key_id
@@ -464,7 +464,7 @@ class _Reading:
 
 
 def _both(one: VerificationKey, other: VerificationKey) -> VerificationKey:
-    """Return a key for which there are two certificates: of both where the one follows on the other, else the later."""
+    """Return a key with two certificates: for both periods if they are contiguous, else for the later one."""
     first, last = sorted((one, other), key=lambda key: (key.not_after or 0, key.not_before or 0))
     follows = (last.not_before or 0) <= (first.not_after or 0)
     return replace(last, not_before=min(first.not_before or 0, last.not_before or 0)) if follows else last

@@ -1,8 +1,7 @@
-"""What an agent of SPIRE, or another SPIFFE Workload API, gives this process: its SVIDs, and trust bundles.
+"""The client of a SPIFFE Workload API, such as a SPIRE agent's: receives this process's SVIDs, and trust bundles.
 
-It is a stream: an answer comes at once, and another one whenever something changes. The stream is py-spiffe's, in a
-thread of its own; what becomes of it when it ends is ours, so that an agent that denies us is told, not asked in
-silence.
+It is a stream: a response arrives at once, and another one after each change. The stream is py-spiffe's, in a separate
+thread; retries are ours, so that an agent's refusal is logged instead of being retried silently.
 """
 
 from __future__ import annotations
@@ -28,25 +27,25 @@ if TYPE_CHECKING:
     from watchword.spi import Warn
 
 TIMEOUT: Final = 10.0
-"""Seconds that a start waits for the first answer."""
+"""Seconds that a start waits for the first response."""
 
 _SHORTEST: Final = 0.2
 _LONGEST: Final = 5.0
-"""Seconds between two streams; each pause is twice as long as the one before, until one brings something."""
+"""Longest pause between two streams, in seconds; each is twice as long as the last, until a response arrives."""
 
 
 class Given(NamedTuple):
-    """An answer: the SVIDs of this process, and the authorities of each trust domain by its name."""
+    """A response: the SVIDs of this process, and the authorities of each trust domain by its name."""
 
     svids: Sequence[X509Svid]
     bundles: Mapping[str, Sequence[Certificate]]
 
 
 class Workload:
-    """The stream of one process, which begins with the first ``wait`` and goes on until it is closed.
+    """The stream of one process, from the first ``wait`` until it is closed.
 
-    ``socket`` is its address, as ``unix:///run/spire/agent.sock``; None for what SPIFFE_ENDPOINT_SOCKET says. ``clock``
-    is in seconds and never steps back.
+    ``socket`` is its address, such as ``unix:///run/spire/agent.sock``; None: SPIFFE_ENDPOINT_SOCKET. ``clock`` is in
+    seconds and never steps back.
     """
 
     def __init__(self, socket: str | None, *, warn: Warn, clock: Callable[[], float] = since_boot) -> None:
@@ -66,33 +65,33 @@ class Workload:
         self._closed = False
 
     def listen(self, call: Callable[[], None]) -> None:
-        """Have ``call`` called at each answer, in another thread; it must not raise or wait."""
+        """Register ``call``, to be called in another thread at each response; it must not raise or block."""
         self._listeners.append(call)
 
     def wait(self, timeout: float = TIMEOUT) -> Given:
-        """Return the latest answer; ConfigurationError where none comes in ``timeout`` seconds."""
+        """Return the latest response; ConfigurationError if there is none after ``timeout`` seconds."""
         if self._client is None:
             self._begin()
         if not self._came.wait(timeout):
             why = self._told or "no answer"
             raise ConfigurationError(
-                f"SPIFFE Workload API at {self._address}: {why}, for {timeout:g} s: is the agent there, and this"
+                f"SPIFFE Workload API at {self._address}: {why}, for {timeout:g} s: is the agent running, and this"
                 " workload registered?"
             )
         return self.given
 
     @property
     def given(self) -> Given:
-        """The latest answer; Unavailable where there is none, or where this is another process than began."""
+        """The latest response; Unavailable if there is none, or in a forked process."""
         if self._pid != os.getpid():
             raise Unavailable("identity", "forked after the SPIFFE Workload API was asked: load the agent in the child")
         if self._given is None:
-            raise Unavailable("identity", "no answer of the SPIFFE Workload API")
+            raise Unavailable("identity", "no response from the SPIFFE Workload API")
         return self._given
 
     @property
     def broken_for(self) -> float:
-        """Seconds since the stream broke that said so far; 0 while it lasts."""
+        """Seconds since the stream broke; 0 while it lasts."""
         since = self._broken_since
         return 0.0 if since is None else self._clock() - since
 
@@ -147,7 +146,7 @@ class Workload:
             self._warn(
                 "spiffe.workload_api_lost",
                 detail=told,
-                remedy="until it is back what it said last holds; is the agent there, and this workload registered?",
+                remedy="its last response stays in use; is the agent running, and this workload registered?",
             )
         self._again = threading.Timer(self._pause, self._connect)
         self._again.daemon = True

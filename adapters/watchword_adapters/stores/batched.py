@@ -1,4 +1,4 @@
-"""What the shared stores have in common: claims gathered into batches, bounded in time, opened when first needed."""
+"""Base class of the shared stores: batches claims, bounds their time, and opens the store on first use."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ MOST_TIMEOUT: Final = 60.0
 GRACE: Final = 3 * MOST_TIMEOUT
 """Seconds for which an entry outlives its claim's ``keep_until``.
 
-A claim is judged up to two time-outs after it was made, and a server's clock may be one more ahead, beyond the skew.
+A claim is judged up to two time-outs after it was made, and a server's clock may be another one ahead, plus skew.
 """
 
 _COOL_DOWN: Final = 0.2
-"""Seconds for which a failure to open speaks for the claims that follow, so that they do not all knock."""
+"""Seconds for which a failure to open also fails later claims, so that not all of them try to connect."""
 _TAG_BYTES: Final = 16
 _ROUNDING: Final = 0.001
-"""Seconds that a sum and a difference of times may be off."""
+"""Rounding error of sums and differences of times, in seconds."""
 
 
 class StoreOptions(Section):
@@ -52,19 +52,19 @@ class StoreOptions(Section):
 
 
 FORGOTTEN: Final = "forgotten"
-"""Instead of an admission: it stood in the log already when the store lost what it knew of the reader."""
+"""An answer instead of an admission: the message was in the log before the store lost its entry of the reader."""
 
 Refusal: TypeAlias = Literal[Admission.TOO_OLD, "forgotten"]
 Answer: TypeAlias = "Admission | Literal['forgotten'] | StoreError"
-"""What a store says to one claim; an error where it cannot judge this one."""
+"""A store's answer to one claim; an error if it cannot judge the claim."""
 
 
 class Use(NamedTuple):
-    """What a store keeps of a claim: 16 bytes each for id, claims at their place or of their arrival, and principal.
+    """A claim as a store keeps it: 16-byte hashes of id, of position or arrival, and of principal.
 
     The second, ``mark``, is b"" for a claim that has neither. ``lives`` is until when an entry must be kept, in seconds
-    since the epoch. ``log`` and ``offset`` are its place ("" and -1 if it has none), ``appended`` when it was put there
-    at the earliest (minus infinity: nobody knows).
+    since the epoch. ``log`` and ``offset`` are its position ("" and -1 without one); ``appended`` is the earliest time
+    at which it was appended (minus infinity if unknown).
     """
 
     key: bytes
@@ -79,16 +79,16 @@ class Use(NamedTuple):
 
 
 class Born(Protocol):
-    """What a store knows of a reader; see ``ReaderBirth``."""
+    """A store's entry of a reader; see ``ReaderBirth``."""
 
     @property
     def floor(self) -> float:
-        """Up to when what was issued, and is not known, is too old."""
+        """The time of issue up to which an unknown id is too old."""
         ...
 
     @property
     def accepted(self) -> Mapping[str, tuple[int, float]]:
-        """The backlogs that are free of the floor."""
+        """The backlogs that are exempt from the floor."""
         ...
 
 
@@ -102,7 +102,7 @@ class _Waiting(NamedTuple):
     since: float
 
     def tell(self, answer: Admission | Literal["forgotten"] | Exception) -> None:
-        """Give the answer to whom it is for, if that one still waits."""
+        """Complete the claim with an answer, unless it was cancelled."""
         if self.future.done():
             return
         if answer == FORGOTTEN:
@@ -114,25 +114,26 @@ class _Waiting(NamedTuple):
 
 
 class BatchedReplayStore(ABC):
-    """A replay store that several processes share, to which many claims go at once.
+    """A replay store that several processes share, and that judges many claims at once.
 
-    What has gathered when the event loop comes round goes out as one batch; while ``flights`` batches are out, the
-    next one gathers. A claim waits at most ``timeout`` seconds, is out at most as long, and then raises NoAnswerError.
-    It may have been remembered all the same: then the same claim is REDELIVERED later, by its place or its arrival.
+    Claims collected in one turn of the event loop are sent as one batch; while ``flights`` batches are pending, the
+    next one collects. A claim waits at most ``timeout`` seconds, is pending for at most as long, and then raises
+    NoAnswerError. It may have been stored all the same: the same claim is then REDELIVERED later, by its position or
+    its arrival.
 
-    Two floors make sure that what a store no longer knows is not taken for new. What was appended more than
-    ``max_lag`` ago is TOO_OLD, and an entry outlives that. And a store bears a birth for each reader, and a mark that
-    it has since its own beginning: if it may have forgotten ids, it is born anew and knows no reader any more.
+    Two floors ensure that an id that a store has lost is not taken for new. A message appended more than ``max_lag``
+    ago is TOO_OLD, and entries live longer than that. And a store records a birth for each reader, and a mark since its
+    own beginning: if it may have lost ids, it is reborn and knows no readers any more.
 
-    It opens by itself at the first claim; ``start`` opens it earlier, and says what is wrong with it. It serves one
-    event loop at a time: another one may use it once that one has ended, or has closed it. ``policy`` is that of all
-    who share it, ``realm`` tells apart readers of one name in two clusters, ``clock`` returns seconds since the epoch,
-    ``warn`` is told of readers that were forgotten.
+    It opens at the first claim; ``start`` opens it earlier, and raises what is wrong with it. It serves one event loop
+    at a time: another one may use it once that one has ended or has closed it. ``policy`` must be the same for all that
+    share it, ``realm`` separates readers of the same name in two clusters, ``clock`` returns seconds since the epoch,
+    and ``warn`` is called for readers that were lost.
     """
 
     flights: ClassVar[int] = 1
     most: ClassVar[int] = 500
-    """Claims in one batch."""
+    """Most claims in one batch."""
 
     def __init__(
         self,
@@ -145,9 +146,9 @@ class BatchedReplayStore(ABC):
         warn: Warn | None = None,
     ) -> None:
         if not 0 < timeout <= MOST_TIMEOUT:
-            raise ConfigurationError(f"timeout of {timeout:g} s: choose more than 0 and at most {MOST_TIMEOUT:g} s")
+            raise ConfigurationError(f"timeout of {timeout:g} s: write more than 0 and at most {MOST_TIMEOUT:g} s")
         if per_principal < 1:
-            raise ConfigurationError(f"per_principal of {per_principal}: choose at least 1")
+            raise ConfigurationError(f"per_principal of {per_principal}: write at least 1")
         self._clock: Final = clock
         self._max_skew: Final = policy.max_skew
         self._max_lag: Final = policy.max_lag
@@ -164,7 +165,7 @@ class BatchedReplayStore(ABC):
     @property
     @abstractmethod
     def where(self) -> str:
-        """Where the store is, without a password, for errors."""
+        """The store's location for error texts, without a password."""
 
     async def birth(self, reader: str) -> ReaderBirth | None:
         """See ``SharedReplayStore.birth``."""
@@ -177,7 +178,7 @@ class BatchedReplayStore(ABC):
             return await self._admit(self._known_as(reader), birth, replace=replace)
 
     async def claim(self, claim: Claim) -> Admission:
-        """See ``ReplayStore.claim``; any exception means that nothing is known of the claim."""
+        """See ``ReplayStore.claim``; after an exception, it is unknown whether the claim was stored."""
         return await self._asked(claim)
 
     async def claim_many(self, claims: Sequence[Claim]) -> Sequence[Admission | BaseException]:
@@ -185,7 +186,7 @@ class BatchedReplayStore(ABC):
         return await asyncio.gather(*[self._asked(claim) for claim in claims], return_exceptions=True)
 
     def _asked(self, claim: Claim) -> asyncio.Future[Admission]:
-        """Put a claim to those that wait, and return what its answer is put into."""
+        """Queue a claim, and return the future of its answer."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Admission] = loop.create_future()
         if claim.reference < self._clock() - self._max_lag:
@@ -198,12 +199,12 @@ class BatchedReplayStore(ABC):
         return future
 
     async def start(self) -> None:
-        """Open the store now; ConfigurationError says what must be set otherwise before it can be trusted."""
+        """Open the store now; ConfigurationError says which setting keeps it from being trusted."""
         async with self._at_work(again=True):
             pass
 
     async def close(self) -> None:
-        """Let go of the store, after the claims that are under way; a later claim opens it again."""
+        """Close the store after pending claims; a later claim opens it again."""
         self._serve(asyncio.get_running_loop())
         await asyncio.gather(*self._tasks, return_exceptions=True)
         async with self._opening:
@@ -223,11 +224,11 @@ class BatchedReplayStore(ABC):
 
     @abstractmethod
     async def _open(self) -> None:
-        """Connect and check that the store can be trusted."""
+        """Connect, and check that the store can be trusted."""
 
     @abstractmethod
     async def _judge(self, uses: Sequence[Use]) -> Sequence[Answer]:
-        """Answer each claim, in order; claims of one batch see each other."""
+        """Answer each claim, in order; claims of one batch count for each other."""
 
     @abstractmethod
     async def _birth_of(self, reader: str) -> ReaderBirth | None:
@@ -243,17 +244,17 @@ class BatchedReplayStore(ABC):
 
     @abstractmethod
     def _abandon(self) -> None:
-        """Drop what belonged to an event loop that is no more."""
+        """Drop what belonged to a previous event loop."""
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Serve ``loop`` from now on; ConfigurationError while another one runs, which would lose its claims."""
+        """Serve ``loop`` from now on; ConfigurationError while another one runs, whose claims would be lost."""
         if loop is self._loop:
             return
         with self._turns:
             if self._loop is not None and self._loop.is_running():
                 raise ConfigurationError(
-                    f"this {type(self).__name__} serves another event loop, which is running: make a Watchword of its"
-                    " own in each thread, or close the store there first"
+                    f"this {type(self).__name__} serves another event loop that is running: create a separate Watchword"
+                    " in each thread, or close the store there first"
                 )
             self._adopt(loop)
 
@@ -273,19 +274,19 @@ class BatchedReplayStore(ABC):
                     await self._be_open()
                     answers = await self._judge([self._use(waiting.claim) for waiting in batch])
                 if len(answers) != len(batch):
-                    raise StoreError("the store gave another number of answers than was asked for")  # noqa: TRY301
-            except Exception as error:  # noqa: BLE001 - told to every claim of the batch
+                    raise StoreError("the store returned a wrong number of answers")  # noqa: TRY301
+            except Exception as error:  # noqa: BLE001 - raised by every claim of the batch
                 told = self._no_answer() if isinstance(error, TimeoutError) else error
                 for waiting in batch:
                     waiting.tell(told)
             else:
                 for waiting, answer in zip(batch, answers, strict=True):
                     waiting.tell(answer)
-        # At once, and not when the loop finds the task done: a claim that comes in between needs another.
+        # Here, and not when the task is done: a claim that arrives in between needs a new task.
         self._tasks.discard(asyncio.current_task())
 
     def _take(self) -> list[_Waiting]:
-        """Take the next batch; who has given up meanwhile, or waits for too long, is not asked for."""
+        """Take the next batch, without claims that were cancelled or have waited too long."""
         batch: list[_Waiting] = []
         since = asyncio.get_running_loop().time() - self._timeout
         while self._waiting and len(batch) < self.most:
@@ -316,7 +317,7 @@ class BatchedReplayStore(ABC):
 
     @asynccontextmanager
     async def _at_work(self, *, again: bool = False) -> AsyncIterator[None]:
-        """Be open, and bound the time of what is done then."""
+        """Open the store if need be, and bound the time of the block."""
         self._serve(asyncio.get_running_loop())
         try:
             async with asyncio.timeout(self._timeout):
@@ -327,12 +328,12 @@ class BatchedReplayStore(ABC):
 
     def _no_answer(self) -> NoAnswerError:
         return NoAnswerError(
-            f"{self.where}: no answer within {self._timeout:g} s; where it is not down, but slow or far, write a longer"
+            f"{self.where}: no answer within {self._timeout:g} s; if it is up, but slow or far away, write a longer"
             " timeout under [replay]"
         )
 
     def _noted(self, birth: float, unknown: Collection[str]) -> None:
-        """Warn once of each reader that a store which was born at ``birth`` does not know."""
+        """Warn once about each reader that is unknown to a store born at ``birth``."""
         for reader in unknown:
             if self._told.get(reader) == birth:
                 continue
@@ -349,12 +350,12 @@ class BatchedReplayStore(ABC):
                 )
 
     def _longest(self, uses: Sequence[Use]) -> int:
-        """Return for how many seconds after their issue these ids must be kept, and whatever is kept beside them."""
+        """Return for how many seconds after their issue these ids, and all others in the store, must be kept."""
         asked = max(use.lives - use.issued_at for use in uses)
         return max(self._lifetime, ceil(asked - _ROUNDING))
 
     def _known_as(self, reader: str) -> str:
-        return f"{self._realm}/{reader}"  # no realm holds a "/"
+        return f"{self._realm}/{reader}"  # a realm has no "/"
 
     def _name_of(self, known_as: str) -> str:
         return known_as[len(self._realm) + 1 :]
@@ -369,7 +370,7 @@ class BatchedReplayStore(ABC):
             mark = _tag(claim.digest, claim.arrival)
         appended = claim.appended_after if stamp is None else stamp
         return Use(
-            # The issue time counts to an id's identity (docs/spec.md, section "Replay").
+            # The time of issue is part of an id's identity (docs/spec.md, section "Replay").
             key=_tag(_bytes(claim.scope), _bytes(claim.principal), claim.id, str(claim.issued_at).encode()),
             mark=mark,
             owner=_tag(_bytes(claim.principal)),
@@ -383,16 +384,16 @@ class BatchedReplayStore(ABC):
 
 
 def refusal(use: Use, known: Born | None, *, birth: float, max_skew: float) -> Refusal | None:
-    """Say why an id that a store does not know is not new for its reader; None if it is.
+    """Return why an id that a store does not know is not new for its reader; None if it is new.
 
-    ``birth`` is the store's own: whatever was issued after it, by any clock, nobody can have claimed before.
+    ``birth`` is the store's own: an id issued after it, by any clock, cannot have been claimed before.
     """
     if known is not None:
         is_new = use.issued_at > known.floor or _is_accepted(use, known)
         return None if is_new else Admission.TOO_OLD
     if use.issued_at > birth + max_skew:
         return None
-    # What was put there after the birth and issued before it is a copy, or comes too late by its own fault.
+    # A message appended after the birth but issued before it is a copy, or was published too late.
     return Admission.TOO_OLD if not use.log or use.appended > birth + max_skew else FORGOTTEN
 
 
@@ -406,6 +407,6 @@ def _bytes(text: str) -> bytes:
 
 
 def _tag(*parts: bytes) -> bytes:
-    # Lengths first, so that no byte can move from one part to the next. Another's id cannot be hit: that would be a
-    # second preimage of 128 bits; two of one's own that collide harm nobody else.
+    # Lengths first, so that no byte can move from one part to the next. Hitting another principal's id would take a
+    # second preimage of 128 bits; a collision of two own ids harms no one else.
     return sha256(b"".join(len(part).to_bytes(4) + part for part in parts)).digest()[:_TAG_BYTES]

@@ -1,21 +1,21 @@
-"""The journal of one principal on this machine: a SQLite file in the directory that ``[replay] state`` names.
+"""The journal of one principal on this machine: a SQLite file in the directory named by ``[replay] state``.
 
-SQLite and not a format of our own: docs/decisions/0014. Nothing is synced to the disk, for what a process has written
-outlives that process. It does not outlive the machine, so the file is only believed
+Why SQLite: docs/decisions/0014. Nothing is synced to disk, since what a process has written outlives that process. It
+does not outlive the machine, so the file is trusted only
 
-- if it was written since this machine was started (the kernel's boot id is the same), and nobody else has changed it
-  since: the file system's own time of its last change is that of our last entry; or if it was closed in good order,
-  which is synced, and its last change is that very one. So a copy that somebody put back is not taken for the original;
-- and if the wall clock has not moved against the machine's own since, by more than clocks differ: a virtual machine
-  may be set back while it runs, disk and all, and shows then less of the time since its start;
-- and if it holds as many entries as a mark beside it says, in a file of its own.
+- if it was written since this machine was started (the kernel's boot id is the same) and has not been changed by anyone
+  else: the file system's time of its last change is that of our last entry; or if it was closed cleanly, which is
+  synced, and that was its last change. A copy that was put back is therefore not taken for the original;
+- and if the wall clock has not moved against the machine's monotonic clock since, by more than clocks differ: a virtual
+  machine may be reset while it runs, including its disk, and then shows less time since its start;
+- and if it holds at least as many entries as the mark file next to it says.
 
-Otherwise it is deleted, and begins anew. All processes of one principal share the file; each reader that starts takes
-over what all of them know, so a process that replaces another knows what that one was given.
+Otherwise it is deleted and recreated. All processes of one principal share the file; a reader that starts takes over
+what all of them know, so that a process that replaces another knows what that one has delivered.
 
-A forked child opens the file for itself. SQLite then takes the parent's locks for the child's, so the parent may take
-the write-ahead log away under the child. The child finds that before its next entry and begins with a floor; should it
-die before, the mark tells that an entry is missing.
+A forked child opens the file itself. SQLite then takes the parent's locks for the child's, so the parent may remove the
+write-ahead log under the child. The child detects that before its next entry, and starts with a floor; if it dies
+before, the mark shows that an entry is missing.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ if TYPE_CHECKING:
 
 _CLEANED_EVERY: Final = 1.0
 _AGAIN_AFTER: Final = 60.0
-"""Seconds after which a journal that could not be written is begun anew."""
+"""Seconds after which a journal that could not be written is tried again."""
 
 _MOUNTS: Final = Path("/proc/self/mounts")
 _ELSEWHERE: Final = re.compile(r"nfs\d?|cifs|smb\d?|smbfs|fuse\..*|9p|ceph|glusterfs|lustre|afs|gpfs|beegfs")
-"""File systems on which locks and times are another machine's, or may be."""
+"""File systems on which locks and times may be another machine's."""
 
 T = TypeVar("T")
 
 
 class FileJournal:
-    """See ``watchword.journal.Journal``; ConfigurationError where ``directory`` cannot hold one.
+    """See ``watchword.journal.Journal``; ConfigurationError if ``directory`` cannot hold one.
 
-    ``required`` says that the operator has named the directory; otherwise a warning tells that there is no journal.
+    ``required`` says that the operator has configured the directory; otherwise a missing journal is only a warning.
     """
 
     def __init__(
@@ -110,9 +110,9 @@ class FileJournal:
         return found
 
     def write(self, notes: Sequence[Note]) -> None:
-        """See Journal; where it cannot be written it is deleted, so that nobody takes it for complete."""
+        """See Journal; if it cannot be written it is deleted, so that it is never taken for complete."""
         with self._lock:
-            # What was handed over, and may be lost; claims from the future were not.
+            # Newest delivered id, which may be lost; claims from the future were not delivered.
             self._newest = max([self._newest, *[note.issued_at for note in notes if note.kind is Kind.ID]])
             self._try(lambda opened: opened.write(notes))
             now = time.monotonic()
@@ -126,31 +126,31 @@ class FileJournal:
             self._try(lambda opened: opened.raise_floors(floor))
 
     def initialise(self) -> bool:
-        """Say that no reader of this principal runs, or has run in the last moments; return False if that was said.
+        """Record that no reader of this principal runs or has just run; return False if that was recorded before.
 
-        A reader that the journal does not know begins without a floor, but for what was issued before this moment by
-        more than clocks differ. So it must have been stopped for ``settled`` seconds, if it has ever run.
+        A reader unknown to the journal then starts without a floor, except for messages issued before now by more than
+        clocks differ. If it has ever run, it must therefore have been stopped for ``settled`` seconds.
         """
         with self._lock:
             done = self._try(lambda opened: opened.initialise(self._clock() - self._max_skew))
         if done is None:
-            raise ConfigurationError(f"state: {self.path} cannot be written: name a directory of your own")
+            raise ConfigurationError(f"state: {self.path} cannot be written: write another directory")
         return done
 
     @property
     def settled(self) -> float:
-        """Seconds after a reader's end when nothing that it was given can be at stake any more; see ``initialise``."""
-        return 2 * self._max_skew + 1  # a time of issue has no fraction
+        """Seconds after a reader's end until nothing that it delivered can be repeated; see ``initialise``."""
+        return 2 * self._max_skew + 1  # times of issue are whole seconds
 
     def close(self) -> None:
-        """Close the file; what was written is synced, if nobody else uses it."""
+        """Close the file; its content is synced if no other process uses it."""
         with self._lock:
             self._opened = None
             if self._closing is not None:
                 self._closing()
 
     def _try(self, work: Callable[[JournalFile], T]) -> T | None:
-        """Do something with the file; None where there is none."""
+        """Call ``work`` with the file; None if there is no usable file."""
         if time.monotonic() < self._fails_until:
             return None
         try:
@@ -162,10 +162,10 @@ class FileJournal:
         return done
 
     def _current(self) -> JournalFile:
-        """Return the open file; open it if need be, or if it is not the one that bears its name any more."""
+        """Return the open file; opens it first if it is closed, or if its path leads to another file now."""
         opened = self._opened
         if opened is not None and opened.pid != os.getpid():
-            self._inherited.append(opened)  # closing it is its parent's
+            self._inherited.append(opened)  # closing it is up to the parent
             opened = None
         elif opened is not None and opened.files.are_others():
             self._has_lost = True
@@ -174,24 +174,24 @@ class FileJournal:
         if opened is None:
             check_place(self.path.parent)
             self._opened = opened = JournalFile(self.path, owner=self._owner, max_skew=self._max_skew)
-            # At the latest when the process ends: SQLite would tidy up then, and leave a file that nobody closed.
+            # At process exit at the latest: SQLite would otherwise clean up and leave an unsealed file.
             self._closing = weakref.finalize(self, _close, opened)
             self._has_been_open = True
-            # What this process has noted so far may stand in no file: to a successor, it was issued until now.
+            # This process's notes so far may be in no file: a successor must assume ids issued until now.
             floor = max(self._clock() + self._max_skew, self._newest + 1)
             opened.begin(self._logs, floor=floor, known=self._has_lost)
             self._has_lost = False
         return opened
 
     def _forsake(self, opened: JournalFile) -> None:
-        """Close a file as it is, which is ours no longer, or cannot be written."""
+        """Close, without sealing, a file that was replaced or cannot be written."""
         if self._closing is not None:
             self._closing.detach()
         with contextlib.suppress(sqlite3.Error, OSError):
             opened.abandon()
 
     def _give_up(self, error: Exception) -> None:
-        """Go on without a journal for a while; raise where one stays behind that somebody might believe."""
+        """Continue without a journal for a while; raise if a file remains that a successor might trust."""
         opened, self._opened = self._opened, None
         if opened is not None and opened.pid == os.getpid():
             self._forsake(opened)
@@ -202,7 +202,7 @@ class FileJournal:
             if self.path.exists():
                 raise ConfigurationError(f"state: {self.path} can neither be written nor deleted: {other}") from error
         if self._required and not self._has_been_open:
-            raise ConfigurationError(f'state: {self.path}: {error}; name a directory to write to, or write state = ""')
+            raise ConfigurationError(f'state: {self.path}: {error}; name a writable directory, or write state = ""')
         self._fails_until = time.monotonic() + _AGAIN_AFTER
         if not self._is_told:
             self._is_told = True
@@ -221,16 +221,16 @@ def _close(opened: JournalFile) -> None:
 
 
 def check_place(directory: Path) -> None:
-    """Make the directory; OSError where it is on another machine's disk, or others may write to it."""
+    """Create the directory; OSError if it is on a network file system, or others may write to it."""
     try:
         import fcntl  # noqa: F401, PLC0415 - not everywhere
     except ImportError:
-        raise OSError("this system has no locks on files") from None
+        raise OSError("this system has no file locks") from None
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     there = directory.resolve()
     check_ours(there, there.stat())
     if _ELSEWHERE.fullmatch(kind := _file_system(there)):
-        raise OSError(f"{there} is on a network file system ({kind}); name a local directory")
+        raise OSError(f"{there} is on a network file system ({kind}); use a local directory")
 
 
 def _file_system(there: Path) -> str:
@@ -243,6 +243,6 @@ def _file_system(there: Path) -> str:
 
 
 def _file_name(realm: str, principal: str | None) -> str:
-    """Return a name that is this principal's, and that an operator can read."""
+    """Return a file name that is unique to this principal and readable for operators."""
     readable = re.sub(r"[^A-Za-z0-9]+", "-", f"{realm}-{principal or 'anonymous'}").strip("-")[:80]
     return f"{readable}-{sha256(repr((realm, principal)).encode(errors='surrogatepass')).hexdigest()[:12]}"

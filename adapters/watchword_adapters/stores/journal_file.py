@@ -1,8 +1,8 @@
-"""The file of a journal: a SQLite database, and beside it a mark by which a successor believes it (see ``journal``).
+"""The file of a journal: a SQLite database, and a mark file by which a successor can trust it (see ``journal``).
 
-The mark is 16 bytes: how many entries the database holds at least, and the **seal**: the file system's own time of the
-database's last change when it was closed in good order, 0 while it is open. It is also what all who use the database
-hold a lock on. Who opens or closes takes turns, by a lock on the directory.
+The mark is 16 bytes: the least number of entries in the database, and the **seal**, which is the file system's time of
+the database's last change when it was closed cleanly, 0 while it is open. All users of the database hold a lock on the
+mark. Opening and closing are serialized by a lock on the directory.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 _APPLICATION: Final = 0x5774636A
 _VERSION: Final = 1
 _BUSY: Final = 2.0
-"""Seconds for which another process's turn is waited for; one takes some microseconds, an opening some milliseconds."""
+"""Seconds to wait for another process; a write takes some microseconds, opening some milliseconds."""
 
 _TOUCHED: Final = 2.0
-"""Seconds by which the time of a file's last change may differ from that of our last entry."""
+"""Seconds by which a file's time of change may differ from the time of the last entry."""
 
 _STEPPED: Final = 1.0
-"""Seconds by which the wall clock may be corrected whatever the policy says."""
+"""Seconds by which the wall clock may be corrected, whatever the policy."""
 
 _UNUSED: Final = 30 * 24 * 3600.0
-"""Seconds after which a reader that never came back is forgotten: it would begin like a new one."""
+"""Seconds after which an unused reader is forgotten; it would then start like a new one."""
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _PID_SPACE: Final = Path("/proc/self/ns/pid")
@@ -59,14 +59,14 @@ _MARK: Final = struct.Struct(">QQ")
 _COUNT: Final = struct.Struct(">I")
 _PAIR: Final = struct.Struct(">HH")
 _NOTE: Final = struct.Struct(">BIQB")
-"""Kind, number of its principal and key id, time of issue, length of the data that follows."""
+"""Kind, index of its principal and key id, time of issue, length of the data that follows."""
 
 
 class JournalFile:
-    """The database at ``path``, opened by one process for ``owner``; what cannot be believed is deleted and begun anew.
+    """The database at ``path``, opened by a process for ``owner``; one that cannot be trusted is deleted and recreated.
 
-    Each change is an entry, changes of floors too (with no notes in it): so the number of the last entry says how much
-    there must be, and its time when the file was changed last.
+    Each change adds an entry, also a change of floors (without notes): the number of the last entry therefore says how
+    much there must be, and its time when the file was last changed.
     """
 
     def __init__(self, path: Path, *, owner: str, max_skew: float) -> None:
@@ -93,7 +93,7 @@ class JournalFile:
     def _prepare(self, *, is_alone: bool) -> None:
         database = self._database
         if database.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-            raise OSError("no write-ahead log is possible here")
+            raise OSError("SQLite cannot use a write-ahead log here")
         with self._transaction():
             if not database.execute("PRAGMA schema_version").fetchone()[0]:
                 for statement in _SCHEMA.split(";"):
@@ -108,10 +108,10 @@ class JournalFile:
         self.files.remember()
 
     def recall(self, logs: Sequence[str], *, birth: float, needed: float) -> list[Recalled]:
-        """Return what is known of readers; one that is not known has its floor from now on.
+        """Return what is known of readers; an unknown one gets its floor now.
 
-        While another process is this reader too, it may yet hand over what it received before ``birth``, and note it
-        when we have looked. So we begin as if nothing was known. What was issued below ``needed`` is too old anyway.
+        If another process is the same reader, it may still deliver what it received before ``birth``, and note it after
+        we have looked; we then start as if nothing were known. Ids issued before ``needed`` are too old anyway.
         """
         with self._transaction():
             self._forget(needed)
@@ -135,7 +135,7 @@ class JournalFile:
         return Recalled(floor=max(floor, birth) if is_shared else floor, notes=notes, is_shared=is_shared)
 
     def begin(self, logs: AbstractSet[str], *, floor: float, known: bool) -> None:
-        """Say which readers this process is; those that are not known here, or ``known`` ones too, get a floor."""
+        """Register this process's readers; unknown ones get a floor, and known ones too if ``known``."""
         with self._transaction():
             for log in logs:
                 if self._find(log) is None:
@@ -147,7 +147,7 @@ class JournalFile:
                 self._enter()
 
     def write(self, notes: Sequence[Note]) -> None:
-        """Keep notes of readers that were recalled."""
+        """Append notes of readers that were recalled."""
         by_log: defaultdict[str, list[Note]] = defaultdict(list)
         for note in notes:
             by_log[note.log].append(note)
@@ -159,13 +159,13 @@ class JournalFile:
                 self._enter(number, max([note.issued_at for note in some]), _packed(some))
 
     def forget(self, floor: float) -> None:
-        """Forget what was issued below ``floor``, which becomes that of all whom it concerns."""
+        """Forget what was issued before ``floor``, and raise the floor of the readers concerned."""
         with self._transaction():
             if self._forget(floor):
                 self._enter()
 
     def raise_floors(self, floor: float) -> None:
-        """Let whatever was issued below ``floor`` be stale for all readers, those that are not known yet included."""
+        """Make messages issued before ``floor`` stale for all readers, including unknown ones."""
         with self._transaction():
             self._database.execute("UPDATE readers SET floor = max(floor, ?)", (floor,))
             self._database.execute("UPDATE about SET initialised = max(initialised, ?)", (floor,))
@@ -173,7 +173,7 @@ class JournalFile:
             self._enter()
 
     def initialise(self, floor: float) -> bool:
-        """Give readers that are not known yet this floor; False if they have one. ConfigurationError if others run."""
+        """Set the floor of unknown readers; False if it was set before. ConfigurationError if other processes run."""
         with _turn(self._path.parent):
             is_alone = self._mark.is_ours_alone()
             self._mark.share()
@@ -187,7 +187,7 @@ class JournalFile:
         return before is None
 
     def close(self) -> None:
-        """Close it in good order; the last who does so seals it."""
+        """Close the journal cleanly; the last process to do so seals it."""
         try:
             with _turn(self._path.parent):
                 if self.files.are_others():
@@ -204,7 +204,7 @@ class JournalFile:
             self.abandon()
 
     def abandon(self) -> None:
-        """Close it as it is."""
+        """Close the files without sealing."""
         self._database.close()
         self._mark.close()
 
@@ -228,7 +228,7 @@ class JournalFile:
         self._last = self._database.execute(sql, row).lastrowid or 0
 
     def _forget(self, floor: float) -> bool:
-        """Forget the oldest entries, up to the first that is still needed; return False if that is the very first."""
+        """Forget entries before the first that is still needed; return False if there are none."""
         database = self._database
         (first,) = database.execute("SELECT min(number) FROM entries").fetchone()
         (kept,) = database.execute(
@@ -262,7 +262,7 @@ class JournalFile:
         return found[0]
 
     def _note_start(self) -> None:
-        """Note when the machine was started, by the clock as it is now."""
+        """Record when the machine was started, by the current clock."""
         self._database.execute("UPDATE about SET started = ?", (_started(),))
 
     def _read(self, logs: AbstractSet[str] | Sequence[str]) -> None:
@@ -271,14 +271,14 @@ class JournalFile:
 
 
 class _Mark:
-    """See above; it is never deleted, for whoever holds a lock on a file without a name holds nobody up."""
+    """The mark file, see above; never deleted, since a lock on a deleted file excludes no one."""
 
     def __init__(self, path: Path) -> None:
         flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
         self._file = os.open(f"{path}-mark", flags, 0o600)
 
     def read(self) -> tuple[int, int] | None:
-        """Return the count and the seal; None where nothing says them."""
+        """Return the count and the seal; None if the file is empty or cut off."""
         held = os.pread(self._file, _MARK.size, 0)
         if len(held) != _MARK.size:
             return None
@@ -286,21 +286,21 @@ class _Mark:
         return count, seal
 
     def clear(self) -> None:
-        """Let nobody believe the database."""
+        """Invalidate the database."""
         os.ftruncate(self._file, 0)
 
     def open(self) -> None:
-        """Break the seal, on the disk too, before anything is changed that a crash of the machine may take back."""
+        """Break the seal, synced to disk, before any change that a crash of the machine may undo."""
         count, _ = self.read() or (0, 0)
         os.pwrite(self._file, _MARK.pack(count, 0), 0)
         os.fsync(self._file)
 
     def count(self, entries: int) -> None:
-        """Say how many entries there are at least; it may fall behind, never go ahead."""
+        """Record the least number of entries; it may lag behind, but never run ahead."""
         os.pwrite(self._file, _MARK.pack(entries, 0), 0)
 
     def seal(self, path: Path) -> None:
-        """Say that the database is complete as it is."""
+        """Record that the database is complete as it is."""
         count, _ = self.read() or (0, 0)
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -312,16 +312,16 @@ class _Mark:
         os.fsync(self._file)
 
     def is_ours_alone(self) -> bool:
-        """Return True if nobody else uses the database; to be asked in one's turn only."""
+        """Return True if no other process uses the database; call only within ``_turn``."""
         return _locked(self._file, alone=True)
 
     def share(self) -> None:
-        """Say that we use the database too."""
+        """Take the shared lock that marks this process as a user of the database."""
         if not _locked(self._file, alone=False):
-            raise OSError("somebody else holds a lock on the journal")
+            raise OSError("another program holds a lock on the journal")
 
     def close(self) -> None:
-        """Use it no longer; a child that was forked meanwhile holds the same lock, so it is given up first."""
+        """Close the file; unlock first, since a child forked meanwhile holds the same lock."""
         if self._file >= 0:
             _unlock(self._file)
             os.close(self._file)
@@ -330,7 +330,7 @@ class _Mark:
 
 @contextlib.contextmanager
 def _turn(directory: Path) -> Iterator[None]:
-    """Wait for others who open or close a journal in this directory."""
+    """Wait for other processes that open or close a journal in this directory."""
     opened = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
     try:
         until = time.monotonic() + _BUSY
@@ -361,7 +361,7 @@ def _unlock(file: int) -> None:
 
 
 def _is_believed(path: Path, mark: _Mark, max_skew: float) -> bool:
-    """Return True if nothing that was written is missing: see ``journal``."""
+    """Return True if nothing that was written can be missing; see ``journal``."""
     found = [file.stat() for file in (path, Path(f"{path}-wal")) if file.exists()]
     parts = [found[0], *[log for log in found[1:] if log.st_size]]
     known = mark.read()
@@ -369,7 +369,7 @@ def _is_believed(path: Path, mark: _Mark, max_skew: float) -> bool:
         with contextlib.closing(_connected(path)) as database:
             names = [database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
             if database.execute("PRAGMA schema_version").fetchone()[0] and names != [_APPLICATION, _VERSION]:
-                raise ConfigurationError(f"state: {path} is another program's: name a directory of your own")
+                raise ConfigurationError(f"state: {path} belongs to another program: write another directory")
             boot, started, inode = database.execute("SELECT boot, started, inode FROM about").fetchone()
             (written,) = database.execute("SELECT time FROM entries ORDER BY number DESC LIMIT 1").fetchone()
             last = _last(database)
@@ -387,20 +387,20 @@ def _is_believed(path: Path, mark: _Mark, max_skew: float) -> bool:
 
 
 def _connected(path: Path) -> sqlite3.Connection:
-    # Used by one thread at a time: see FileJournal.
+    # Used by one thread at a time; see FileJournal.
     database = sqlite3.connect(path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
     database.execute("PRAGMA synchronous = OFF")
     return database
 
 
 def _last(database: sqlite3.Connection) -> int:
-    """Return the number of the last entry, forgotten ones included."""
+    """Return the number of the last entry, including forgotten ones."""
     row = database.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entries'").fetchone()
     return 0 if row is None else int(row[0])
 
 
 def _packed(notes: Sequence[Note]) -> bytes:
-    """Return notes as bytes: each principal with its key id once, in front."""
+    """Return notes as bytes; each pair of principal and key id is written once, at the front."""
     pairs: dict[tuple[str, bytes], int] = {}
     parts: list[bytes] = []
     for note in notes:
@@ -432,13 +432,13 @@ def _unpacked(log: str, packed: bytes) -> Iterator[Note]:
 
 
 def delete(path: Path) -> None:
-    """Delete the database, first of all what bears its name."""
+    """Delete the database, the main file first."""
     for suffix in ("", "-wal", "-shm"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
 def _pid_space() -> str:
-    """Return what the kernel names the space in which our process ids mean something; "" where it has no name."""
+    """Return the kernel's name of our process id namespace; "" if it has none."""
     try:
         return str(_PID_SPACE.readlink())
     except OSError:
@@ -446,7 +446,7 @@ def _pid_space() -> str:
 
 
 def _may_live(pid: int, space: str) -> bool:
-    """Return False if a process is certainly gone."""
+    """Return False only if a process is certainly gone."""
     if space != _pid_space() or not space:
         return True
     try:
@@ -459,12 +459,12 @@ def _may_live(pid: int, space: str) -> bool:
 
 
 def _started() -> float:
-    """Return when this machine was started, as the wall clock counts it now."""
+    """Return when this machine was started, by the current wall clock."""
     return time.time() - since_boot()
 
 
 def _boot_id() -> str:
-    """Return what the kernel names this run of the machine; "" where it has no name."""
+    """Return the kernel's boot id; "" if it has none."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:

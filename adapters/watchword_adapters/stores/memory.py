@@ -1,4 +1,4 @@
-"""The core's replay store in memory, as the configuration names it."""
+"""Creates the core's in-memory replay store from the configuration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def from_options(options: Mapping[str, Any], context: Context) -> MemoryReplayStore:
-    """Return a store that keeps ids as long as the policy needs them, in the policy's memory; it takes no options."""
+    """Return a store that keeps ids for as long as the policy needs, within its memory limit; takes no options."""
     context.validate(Section, options)
     policy = context.policy
     return MemoryReplayStore(horizon=policy.horizon, bounds=Bounds.within(policy.memory))

@@ -1,4 +1,4 @@
-"""The bucket of the NATS KV store: requests and answers of JetStream, and what its settings must be."""
+"""The bucket of the NATS KV store: JetStream requests and responses, and a check of the bucket's settings."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class RightError(StoreError):
 
 
 class Entry(NamedTuple):
-    """What a key holds, and its sequence in the stream; ``value`` is b"" where the key was deleted."""
+    """The value of a key, and its sequence in the stream; ``value`` is b"" if the key was deleted."""
 
     value: bytes
     sequence: int
 
 
 class Put(NamedTuple):
-    """One value to be put under a key whose last sequence is ``after`` (0: there is none)."""
+    """A value to store under a key whose last sequence is ``after`` (0: no value yet)."""
 
     key: str
     value: bytes
@@ -47,10 +47,10 @@ class Put(NamedTuple):
 
 
 class Bucket:
-    """One KV bucket over one connection, which must be that of the caller alone.
+    """One KV bucket over one connection, which the caller must not share.
 
     Reads go to the stream's leader, which has applied what it has acknowledged; any server may answer direct reads.
-    Nothing bounds the time of an answer here: the caller does.
+    There are no time limits here: the caller sets them.
     """
 
     def __init__(self, connection: Client, name: str) -> None:
@@ -62,11 +62,11 @@ class Bucket:
         self._waiting: dict[str, tuple[str, asyncio.Future[Msg]]] = {}
 
     async def start(self) -> None:
-        """Listen for answers."""
+        """Subscribe to responses."""
         await self._connection.subscribe(f"{self._inbox}.*", cb=self._answered)
 
     def refused(self, told: str) -> None:
-        """Hear of an error of the server's; what it is about fails with RightError."""
+        """Handle an error of the server; the request that it is about fails with RightError."""
         verb, refused = refused_right(told)
         for subject, answer in self._waiting.values():
             if verb == "publish" and subject.lower() == refused:
@@ -80,7 +80,7 @@ class Bucket:
         return None if _error(answer) == _STREAM_NOT_FOUND else _checked(answer)
 
     async def create(self, replicas: int) -> dict[str, Any]:
-        """Make the bucket and return the stream's information."""
+        """Create the bucket and return the stream's information."""
         answer = await self._ask(
             f"STREAM.CREATE.{self._stream}",
             {
@@ -94,18 +94,18 @@ class Bucket:
                 "max_msgs_per_subject": 1,
                 "allow_direct": True,
                 "deny_delete": True,
-                # What was read in a bucket that was deleted meanwhile must not be taken for the last in this one.
+                # A sequence read in a bucket deleted meanwhile must not be mistaken for one of this bucket.
                 "first_seq": time.time_ns() // 1000,
             },
         )
-        if _error(answer) == _NAME_IN_USE:  # somebody else was faster
+        if _error(answer) == _NAME_IN_USE:  # another process was faster
             answer = await self._ask(f"STREAM.INFO.{self._stream}", {})
         if "error" in answer:
-            raise ConfigurationError(f"bucket {self._name}: cannot be made: {answer['error'].get('description')}")
+            raise ConfigurationError(f"bucket {self._name}: cannot be created: {answer['error'].get('description')}")
         return answer
 
     async def get(self, key: str) -> Entry | None:
-        """Return what a key holds."""
+        """Return the entry of a key; None if there is none."""
         answer = await self._ask(f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": self._subject(key)})
         if _error(answer) == _MESSAGE_NOT_FOUND:
             return None
@@ -113,10 +113,10 @@ class Bucket:
             message = _checked(answer)["message"]
             return Entry(base64.b64decode(message.get("data", "")), int(message["seq"]))
         except (KeyError, TypeError, ValueError):
-            raise StoreError("the server gave an answer that makes no sense") from None
+            raise StoreError("the server returned a malformed response") from None
 
     async def oldest(self, pattern: str) -> tuple[str, int] | None:
-        """Return the key that was put first among those of a pattern, and its sequence."""
+        """Return the oldest key that matches a pattern, and its sequence; None if there is none."""
         wanted = {"seq": 1, "next_by_subj": self._subject(pattern)}
         answer = await self._ask(f"STREAM.MSG.GET.{self._stream}", wanted)
         if _error(answer) == _MESSAGE_NOT_FOUND:
@@ -125,15 +125,15 @@ class Bucket:
             message = _checked(answer)["message"]
             return str(message["subject"]).removeprefix(self._subject("")), int(message["seq"])
         except (KeyError, TypeError, ValueError):
-            raise StoreError("the server gave an answer that makes no sense") from None
+            raise StoreError("the server returned a malformed response") from None
 
     async def purge(self, pattern: str, before: int) -> None:
-        """Remove the keys of a pattern whose sequence lies below ``before``."""
+        """Remove the keys that match a pattern and whose sequence is below ``before``."""
         wanted = {"filter": self._subject(pattern), "seq": before}
         _checked(await self._ask(f"STREAM.PURGE.{self._stream}", wanted))
 
     async def count(self, pattern: str) -> int:
-        """Return how many keys there are of a pattern."""
+        """Return the number of keys that match a pattern."""
         subject = f"$JS.API.DIRECT.GET.{self._stream}"
         wanted = {"seq": 1, "next_by_subj": self._subject(pattern), "batch": 1}
         (answer,) = await self._answers([(subject, json.dumps(wanted).encode(), None)])
@@ -142,12 +142,12 @@ class Bucket:
             return 0
         pending = headers.get("Nats-Num-Pending", "")
         if not pending.isdecimal():
-            raise StoreError("the server did not count; nats-server 2.11 or later does")
+            raise StoreError("the server did not count keys; use nats-server 2.11 or later")
         return int(pending) + 1
 
     async def put(self, puts: Sequence[Put]) -> list[bool]:
-        """Put each value, atomically and all under way at once; False where the key's last sequence is another."""
-        # Always of one length, so that what is put in another's place is longer only if its value is.
+        """Store each value atomically, all concurrently; False if the key's last sequence differs."""
+        # Of constant length, so that a replacement is longer only if its value is.
         done = []
         for message in await self._answers(
             [
@@ -166,7 +166,7 @@ class Bucket:
         return _parsed(answer.data)
 
     async def _answers(self, requests: Sequence[tuple[str, bytes, dict[str, str] | None]]) -> list[Msg]:
-        """Publish each (subject, payload, headers), all under way at once, and return the answers in this order."""
+        """Publish each (subject, payload, headers) concurrently, and return the responses in this order."""
         self._batch += 1
         loop = asyncio.get_running_loop()
         waiting: dict[str, tuple[str, asyncio.Future[Msg]]] = {
@@ -187,7 +187,7 @@ class Bucket:
         if answer is None or answer.done():
             return
         if (message.headers or {}).get("Status") == _NO_RESPONDERS:
-            answer.set_exception(StoreError("nobody answers for JetStream"))
+            answer.set_exception(StoreError("JetStream does not respond: is it enabled for this account?"))
         else:
             answer.set_result(message)
 
@@ -196,11 +196,11 @@ class Bucket:
 
 
 def server_time(information: Mapping[str, Any]) -> float:
-    """Return the server's time of a stream's information, in seconds; StoreError where it does not tell."""
+    """Return the server's time of a stream's information, in seconds; StoreError if it is missing."""
     try:
         return datetime.fromisoformat(information["ts"]).timestamp()
     except (KeyError, TypeError, ValueError):
-        raise StoreError("the server does not tell its time; nats-server 2.11 or later does") from None
+        raise StoreError("the server does not report its time; use nats-server 2.11 or later") from None
 
 
 def check(information: Mapping[str, Any], name: str) -> None:
@@ -211,21 +211,21 @@ def check(information: Mapping[str, Any], name: str) -> None:
     wrong = [
         complaint
         for applies, complaint in (
-            (config.get("storage") != "file", "is kept in memory, and forgets at a restart: storage file"),
+            (config.get("storage") != "file", "is kept in memory and lost at a restart: storage file"),
             (config.get("persist_mode") == "async", "acknowledges what it has not written: persist_mode default"),
-            (config.get("retention") != "limits", "gives entries away: retention limits"),
+            (config.get("retention") != "limits", "deletes entries that were read: retention limits"),
             (limited and config.get("discard") != "new", "drops the oldest ids when it is full: discard new"),
             (max_age > 0, f"drops ids after {max_age:.0f} s, by a clock that may jump: a TTL of none"),
-            (bool(config.get("deny_purge")), "can never be rid of old ids: no deny_purge"),
-            (not config.get("allow_direct"), "cannot count: allow_direct"),
-            (config.get("subjects") != [f"$KV.{name}.>"], "is not filled by its own keys alone: no mirror, no sources"),
+            (bool(config.get("deny_purge")), "can never purge old ids: no deny_purge"),
+            (not config.get("allow_direct"), "cannot count its keys: allow_direct"),
+            (config.get("subjects") != [f"$KV.{name}.>"], "does not hold its own keys alone: no mirror, no sources"),
             (bool(config.get("mirror") or config.get("sources")), "is a copy of another: no mirror, no sources"),
-            (bool(config.get("sealed") or config.get("no_ack")), "takes nothing, or does not say so: neither"),
+            (bool(config.get("sealed") or config.get("no_ack")), "takes nothing, or does not acknowledge: neither"),
         )
         if applies
     ]
     if wrong:
-        raise ConfigurationError(f"bucket {name}: {wrong[0]}; set that, or name a new one, which is made as needed")
+        raise ConfigurationError(f"bucket {name}: {wrong[0]}; set that, or write the name of a new bucket")
 
 
 def _fail(answer: asyncio.Future[Msg], right: str) -> None:
@@ -239,7 +239,7 @@ def _parsed(data: bytes) -> dict[str, Any]:
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
-        raise StoreError("the server gave an answer that makes no sense")
+        raise StoreError("the server returned a malformed response")
     return answer
 
 

@@ -49,14 +49,14 @@ _IDS: Final = "id.*.*.*"
 _MARK_BYTES: Final = 16
 _ATTEMPTS: Final = 10
 _PARTS: Final = 64
-"""Into how many parts the time goes for which an id is kept; ids leave by such parts, up to one of them later."""
+"""Number of parts of an id's lifetime; ids are purged by whole parts, so up to one part late."""
 _TIDY: Final = 60.0
 _TIDY_MORE: Final = 0.25
-"""Seconds between two looks for ids whose time is over; while there are more."""
+"""Seconds between two searches for expired ids; the second value applies while there are more."""
 _TRIPS: Final = 6
-"""Round trips of one look; each may take a time-out."""
+"""Round trips of one search; each may take up to a time-out."""
 _LEAVING_AT_ONCE: Final = 5000
-"""Ids that one purge removes at most, so that forgetting does not hold up the claims of a second."""
+"""Most ids that one purge removes, so that purging does not delay claims."""
 
 
 class Options(StoreOptions):
@@ -70,7 +70,7 @@ class Options(StoreOptions):
 
 
 def from_options(options: Mapping[str, Any], context: Context) -> NatsKvReplayStore:
-    """Return the store in ``bucket``; the path of ``credentials`` starts from the settings file."""
+    """Return the store in ``bucket``; a relative ``credentials`` path starts from the settings file."""
     chosen = context.validate(Options, options)
     extra = {} if chosen.credentials is None else {"user_credentials": str(context.directory / chosen.credentials)}
     return NatsKvReplayStore(
@@ -90,7 +90,7 @@ def from_options(options: Mapping[str, Any], context: Context) -> NatsKvReplaySt
 
 @dataclass(slots=True)
 class _Session:
-    """What holds as long as one connection does; ``births`` are the readers that are known under ``mark``."""
+    """The state of one connection; ``births`` are the readers that are known under ``mark``."""
 
     connection: Client
     bucket: Bucket
@@ -103,15 +103,14 @@ class _Session:
 
 
 class NatsKvReplayStore(BatchedReplayStore):
-    """Ids in the KV ``bucket`` of the NATS server or cluster at ``url``, which it makes if it is not there.
+    """Stores ids in the KV ``bucket`` of the NATS server or cluster at ``url``, and creates the bucket if missing.
 
-    It needs nats-server 2.11 or later, which can count. A batch is a burst of conditional writes; then the birth mark
-    is read, and only if it is still the one that was judged by do the answers count. Nothing in it has a time to live,
-    for a clock that jumps ahead would let ids expire without a trace: what is over is purged once the mark says so. A
-    server that stands
-    alone writes to its disk minutes late, so its restart is a birth, unless it is ``durable``: it has
-    ``sync_interval: always``. Three ``replicas`` or more are durable by themselves. ``connect`` has further arguments
-    of ``nats.connect``.
+    It needs nats-server 2.11 or later, which can count keys. A batch is a set of concurrent conditional writes; then
+    the birth mark is read, and the answers count only if it is still the mark that they were judged by. Nothing has a
+    time to live, since a clock that jumps ahead would let ids expire without a trace: expired ids are purged once the
+    mark records it. A single server writes to its disk minutes late, so its restart is a birth, unless it is
+    ``durable``, with ``sync_interval: always``. Three or more ``replicas`` are durable in any case. ``connect`` holds
+    further arguments of ``nats.connect``.
     """
 
     flights = 2
@@ -155,11 +154,11 @@ class NatsKvReplayStore(BatchedReplayStore):
         bucket: Bucket | None = None
 
         async def told(error: Exception) -> None:
-            """Keep the client from printing what the claims are told as well."""
+            """Handle errors here, or the client would print them in addition to the claims' errors."""
             if bucket is not None:
                 bucket.refused(str(error))
 
-        # What a connection was told when it was opened holds as long as it does: it never finds another server itself.
+        # What was checked when a connection was opened stays true for it: it never reconnects to another server.
         connection = Client()
         try:
             await connection.connect(
@@ -170,8 +169,8 @@ class NatsKvReplayStore(BatchedReplayStore):
                 reconnect_time_wait=0,
             )
         except BaseException as error:
-            with suppress(AssertionError):  # it did not get so far that there is something to close
-                await connection.close()  # else the socket of a connection that was refused stays open
+            with suppress(AssertionError):  # the connection failed before there was anything to close
+                await connection.close()  # otherwise the socket of a refused connection stays open
             if (why := self._not_connected(error)) is not None:
                 raise why from error
             raise
@@ -182,7 +181,7 @@ class NatsKvReplayStore(BatchedReplayStore):
             check(information, self._name)
             server = self._server(connection, information)
             mark = await self._marked(bucket, server, self._lifetime)
-            # What its user may not do, or the server cannot, is said now; this puts nothing, for there is a mark.
+            # Report missing rights and features now; this stores nothing, since there is a mark.
             await asyncio.gather(bucket.put([Put(_MARK, b"")]), bucket.count(_MARK))
         except RightError as error:
             await connection.close()
@@ -194,7 +193,7 @@ class NatsKvReplayStore(BatchedReplayStore):
         self._session = _Session(connection, bucket, server, mark, rooms)
 
     def _not_connected(self, error: BaseException) -> Exception | None:
-        """Say what an error means for the operator; None for one that says so itself, or is told of otherwise."""
+        """Return an error with a remedy for the operator; None if the error itself says enough."""
         match error:
             case TimeoutError():
                 return None
@@ -210,19 +209,19 @@ class NatsKvReplayStore(BatchedReplayStore):
         return None
 
     def _server(self, connection: Client, information: Mapping[str, Any]) -> str:
-        """Return the id of the run of the server that a birth is bound to; "" if it outlives any."""
+        """Return the id of the server run that a birth is bound to; "" if births survive restarts."""
         replicas = information["config"].get("num_replicas", 1)
         if self._durable or replicas > 1:
             return ""
         if (information.get("cluster") or {}).get("name"):
             raise ConfigurationError(
-                f"bucket {self._name}: one replica in a cluster: set replicas = 3, or durable = true if each server"
+                f"bucket {self._name}: one replica in a cluster: write replicas = 3, or durable = true if each server"
                 " has sync_interval: always"
             )
-        return str(connection._server_info["server_id"])  # noqa: SLF001 - the client tells the server's version only
+        return str(connection._server_info["server_id"])  # noqa: SLF001 - nats-py exposes only the server's version
 
     async def _marked(self, bucket: Bucket, server: str, lifetime: float) -> Mark:
-        """Return the mark, which keeps ids for ``lifetime`` seconds; put one where there is none for this server."""
+        """Return the mark, raised to a ``lifetime`` in seconds if need be; create one if this server has none."""
         for _ in range(_ATTEMPTS):
             entry, canary = await asyncio.gather(bucket.get(_MARK), bucket.get(_CANARY))
             mark = read_mark(entry)
@@ -236,7 +235,7 @@ class NatsKvReplayStore(BatchedReplayStore):
                 return mark
             text = mark._replace(lifetime=max(mark.lifetime, lifetime)).encoded()
             await bucket.put([Put(_MARK, text, after=0 if entry is None else entry.sequence)])
-        raise StoreError("the birth mark changes all the time")
+        raise StoreError("the birth mark keeps changing: other processes are writing it at the same time")
 
     def _is_open(self) -> bool:
         return super()._is_open() and self._session is not None and self._session.connection.is_connected
@@ -256,13 +255,13 @@ class NatsKvReplayStore(BatchedReplayStore):
         )
         refused: list[Refusal | None] = [self._refusal(use, mark, known) for use in uses]
         put = await self._put(session, uses, refused, mark)
-        # At once: a far server's round trips count. What is read of an id in a bucket that was emptied after the mark
-        # was read has no mark of its place, or was put there for it since.
+        # Concurrently, to save round trips. An id that is read in a bucket that was emptied after the mark
+        # was read has no place mark, or was stored since.
         answers, still = await asyncio.gather(
             self._all_known(session.bucket, mark, uses, put, refused), self._still(session, mark)
         )
         if still.sequence != mark.sequence:
-            # The operator spoke of a reader meanwhile, or ids may have left: what holds now must have held before.
+            # The operator changed a reader meanwhile, or ids may have expired: the refusals must still be the same.
             known = await self._births(session, readers)
             refused_now = [self._refusal(use, still, known) for use in uses]
             for at, (before, now) in enumerate(zip(refused, refused_now, strict=True)):
@@ -270,14 +269,14 @@ class NatsKvReplayStore(BatchedReplayStore):
                     continue
                 if answers[at] is Admission.FIRST:
                     await self._spoil(session.bucket, uses[at], still)
-                answers[at] = now or StoreError("what the store knows of the reader changed meanwhile")
+                answers[at] = now or StoreError("the store's entry of the reader changed meanwhile")
         self._noted(still.birth, [reader for reader, birth in known.items() if birth is None])
         return answers
 
     async def _put(
         self, session: _Session, uses: Sequence[Use], refused: Sequence[Refusal | None], mark: Mark
     ) -> list[Answer | None]:
-        """Put what is not refused, and answer for it; None for what was there."""
+        """Store the ids that are not refused, and return answers; None for ids that were there already."""
         bucket, rooms = session.bucket, session.rooms
         answers: list[Answer | None] = list(refused)
         for at, use in enumerate(uses):
@@ -303,7 +302,7 @@ class NatsKvReplayStore(BatchedReplayStore):
         answers: Sequence[Answer | None],
         refused: Sequence[Refusal | None],
     ) -> list[Answer]:
-        """Answer for all, with what is known of those that were not put."""
+        """Complete the answers with what is known of ids that were not stored."""
         told = dict(enumerate(answers))
         others = [at for at, answer in told.items() if answer is not Admission.FIRST]
         found = await asyncio.gather(*(self._known(bucket, mark, uses[at], answers[at], refused[at]) for at in others))
@@ -312,7 +311,7 @@ class NatsKvReplayStore(BatchedReplayStore):
 
     @staticmethod
     async def _spoil(bucket: Bucket, use: Use, mark: Mark) -> None:
-        """See to it that an id that was put, and then not admitted, is nowhere a redelivery."""
+        """Make sure that an id that was stored, but then refused, can never count as a redelivery."""
         entry = await bucket.get(_key(use, mark))
         if entry is not None:
             await bucket.put([Put(_key(use, mark), bytes(_MARK_BYTES) + mark.nonce, after=entry.sequence)])
@@ -320,18 +319,18 @@ class NatsKvReplayStore(BatchedReplayStore):
     async def _known(
         self, bucket: Bucket, mark: Mark, use: Use, answer: Answer | None, refused: Refusal | None
     ) -> Answer:
-        """Answer for an id that was there when it was to be put (``answer`` is None), or for one that may be there."""
+        """Answer for an id that was there already (``answer`` is None), or that may be there."""
         if answer is None and not use.mark:
             return Admission.REPLAYED
         if answer is not None and use.issued_at <= mark.floor:
-            return answer  # it may be there still, and may have been put after it had left
+            return answer  # it may still be there, and may have been stored after it had expired
         entry = await bucket.get(_key(use, mark))
         if entry is None:
             return answer or Admission.REPLAYED
         place, nonce = entry.value[:_MARK_BYTES], entry.value[_MARK_BYTES:]
         if not use.mark or place != use.mark:
             return Admission.REPLAYED
-        # Under another birth it may have been put by one who did not know yet that all was forgotten.
+        # Under another birth it may have been stored by a process that did not know yet that ids were lost.
         return refused if nonce != mark.nonce and refused is not None else Admission.REDELIVERED
 
     def _refusal(self, use: Use, mark: Mark, known: Mapping[str, ReaderBirth | None]) -> Refusal | None:
@@ -340,7 +339,7 @@ class NatsKvReplayStore(BatchedReplayStore):
         return refusal(use, known[use.reader], birth=mark.birth, max_skew=self._max_skew)
 
     async def _births(self, session: _Session, readers: Collection[str]) -> dict[str, ReaderBirth | None]:
-        """Return what is known of readers; only a word of the operator's, which changes the mark, can change it."""
+        """Return what is known of readers; only the operator can change that, which changes the mark too."""
         births, nonce = session.births, session.mark.nonce
         unread = [reader for reader in readers if reader not in births]
         for reader, entry in zip(
@@ -372,27 +371,27 @@ class NatsKvReplayStore(BatchedReplayStore):
                 put = Put(key, text, after=0 if entry is None else entry.sequence)
                 holds = birth if (await bucket.put([put]))[0] else None
             if holds is None:
-                continue  # somebody else was faster
+                continue  # another process was faster
             mark = await self._remembered(session, mark, reader, holds)
-            # Those who remember what was known of it look again when the mark is another.
+            # Processes that have cached the reader read it again when the mark changes.
             spoken = mark._replace(words=mark.words + 1)
             if not replace or (await bucket.put([Put(_MARK, spoken.encoded(), after=mark.sequence)]))[0]:
                 return holds
-        raise StoreError("the reader changes all the time")
+        raise StoreError("the reader's entry keeps changing: other processes are writing it at the same time")
 
     async def _remembered(self, session: _Session, mark: Mark, reader: str, birth: ReaderBirth | None) -> Mark:
-        """Return the mark of now; where it is that of before, claims need not read what was just found of a reader."""
+        """Return the current mark; if it is unchanged, cache what was just read of a reader for claims."""
         still = await self._still(session, mark)
         if birth is not None and still.sequence == mark.sequence == session.mark.sequence:
             session.births[reader] = birth
         return still
 
     async def _still(self, session: _Session, mark: Mark) -> Mark:
-        """Return the mark of now; StoreError if anything was forgotten since ``mark`` was read."""
+        """Return the current mark; StoreError if ids were lost since ``mark`` was read."""
         entry, canary = await asyncio.gather(session.bucket.get(_MARK), session.bucket.get(_CANARY))
         found = read_mark(entry)
         if found is None or found.nonce != mark.nonce or canary is None or found.canary != canary.sequence:
-            raise StoreError("the bucket was emptied or made anew meanwhile")
+            raise StoreError("the bucket was emptied or recreated meanwhile")
         if found.sequence > session.mark.sequence:
             if found.words != session.mark.words:
                 session.births = {}
@@ -400,7 +399,7 @@ class NatsKvReplayStore(BatchedReplayStore):
         return found
 
     def _tidy(self, session: _Session) -> None:
-        """See to it, beside the claims, that ids leave whose time is over."""
+        """Start purging expired ids in the background, if it is time."""
         if time.monotonic() >= session.tidy_at and (session.tidying is None or session.tidying.done()):
             session.tidy_at = time.monotonic() + min(_TIDY, session.mark.width)
             session.tidying = asyncio.get_running_loop().create_task(self._tidied(session))
@@ -410,10 +409,10 @@ class NatsKvReplayStore(BatchedReplayStore):
         try:
             async with asyncio.timeout(_TRIPS * self._timeout):
                 if _over(mark, self._clock()) > mark.since:
-                    # By two clocks, for each may be wrong; the mark first, so that nothing leaves without a trace.
+                    # By two clocks, since each may be wrong; the mark first, so that nothing is purged without a trace.
                     told = await bucket.settings()
                     over = _over(mark, min(self._clock(), 0.0 if told is None else server_time(told)))
-                    # Read once more, for the sequence that it had in a bucket of before says nothing in another one.
+                    # Read it again, since a sequence of a previous bucket means nothing in a new one.
                     mark = await self._still(session, mark)
                     if over > mark.since:
                         await bucket.put([Put(_MARK, mark._replace(since=over).encoded(), after=mark.sequence)])
@@ -422,19 +421,19 @@ class NatsKvReplayStore(BatchedReplayStore):
                 if oldest is not None and _part(oldest[0]) < mark.since:
                     await bucket.purge(f"id.{_part(oldest[0])}.>", oldest[1] + _LEAVING_AT_ONCE)
                     session.tidy_at = time.monotonic() + _TIDY_MORE
-        except Exception as error:  # noqa: BLE001 - nothing is lost by it but room, and it is tried again
+        except Exception as error:  # noqa: BLE001 - this costs only space, and is retried
             if self._warn is not None and not self._untidy:
                 self._untidy = True
                 self._warn(
                     "replay.store_not_tidied",
                     store=type(self).__name__,
                     error=type(error).__name__,
-                    remedy=f"let its user publish to $JS.API.STREAM.PURGE.KV_{self._name}, or old ids stay",
+                    remedy=f"allow its user to publish to $JS.API.STREAM.PURGE.KV_{self._name}, or old ids stay",
                 )
 
     @contextmanager
     def _in_session(self) -> Iterator[_Session]:
-        """Give what is open; after an error it is opened anew, for what was found at the start may be so no longer."""
+        """Yield the open session; after a StoreError reopen, since what was checked at the start may have changed."""
         if self._session is None:
             raise StoreError("closed")
         try:
@@ -457,7 +456,7 @@ class NatsKvReplayStore(BatchedReplayStore):
 
 def _check_credentials(path: object) -> None:
     if isinstance(path, str) and not Path(path).is_file():
-        raise ConfigurationError(f"credentials {path}: no such file; name a .creds file")
+        raise ConfigurationError(f"credentials {path}: no such file; write the path of a .creds file")
 
 
 def _entry(use: Use, mark: Mark) -> Put:
@@ -469,11 +468,11 @@ def _key(use: Use, mark: Mark) -> str:
 
 
 def _part(key: str) -> int:
-    """Return the number of the part in which an id's key is."""
+    """Return the number of the part that an id's key belongs to."""
     number = key.split(".")[1]
     return int(number) if number.isdecimal() else 0
 
 
 def _over(mark: Mark, now: float) -> int:
-    """Return the number of the first part that must still be kept."""
+    """Return the number of the first part that has not expired."""
     return math.floor((now - mark.lifetime) / mark.width)

@@ -1,4 +1,4 @@
-"""What a NATS KV bucket of ids says of itself and of its readers: the texts under ``mark`` and ``reader.*``."""
+"""Encodes and decodes the entries ``mark`` and ``reader.*`` of a NATS KV bucket: its birth and its readers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 NONCE_BYTES: Final = 16
 _ROOM: Final = 2048
-"""Bytes of a mark to begin with; see ``Mark.encoded``."""
+"""Initial size of a mark in bytes; see ``Mark.encoded``."""
 
 
 class Mark(NamedTuple):
-    """When the bucket was born and on which server, a number that no other birth has, and what may have left it.
+    """A bucket's birth and server, a nonce unique to the birth, and what may have been purged.
 
-    A part of the bucket holds what was issued in ``width`` seconds. An id is kept for ``lifetime`` seconds at least;
-    what was issued in a part before number ``since`` may be gone. ``canary`` is the sequence of an entry that was put
-    before any id of this birth, and that goes with the ids where somebody purges them and not the mark. ``words``
-    counts how often the operator spoke of a reader. ``sequence`` and ``size`` are those of the mark's own entry.
+    A part of the bucket holds the ids issued in ``width`` seconds. An id is kept for at least ``lifetime`` seconds; ids
+    in parts before number ``since`` may be gone. ``canary`` is the sequence of an entry that was stored before any id
+    of this birth, and that is purged with the ids if someone purges them but not the mark. ``words`` counts the
+    operator's changes of readers. ``sequence`` and ``size`` are those of the mark's own entry.
     """
 
     birth: float
@@ -38,11 +38,11 @@ class Mark(NamedTuple):
 
     @property
     def floor(self) -> int:
-        """Up to when what was issued may be gone; seconds since the epoch."""
+        """The time of issue up to which ids may be gone, in seconds since the epoch."""
         return self.since * self.width - 1
 
     def encoded(self) -> bytes:
-        """Return its text, a byte shorter than the one that it replaces: a bucket that is full takes no longer one."""
+        """Return its text, a byte shorter than the one it replaces: a full bucket accepts no longer one."""
         fields = {
             "birth": self.birth,
             "server": self.server,
@@ -58,7 +58,7 @@ class Mark(NamedTuple):
 
 
 def read_mark(entry: Entry | None) -> Mark | None:
-    """Read a mark; None where there is none that can be read, in whose place a new one is to be put."""
+    """Parse a mark; None if it is missing or malformed, and must be replaced."""
     if entry is None:
         return None
     try:
@@ -81,17 +81,17 @@ def read_mark(entry: Entry | None) -> Mark | None:
 
 
 def reader_key(reader: str) -> str:
-    """Return the key under which a reader is known."""
+    """Return the key of a reader's entry."""
     return f"reader.{base64url(reader.encode(errors='surrogatepass'))}"
 
 
 def encoded_reader(birth: ReaderBirth, nonce: bytes) -> bytes:
-    """Return the text of a reader that is known under one birth of the bucket."""
+    """Return the text of a reader's entry, valid for one birth of the bucket."""
     return json.dumps({"nonce": nonce.hex(), "floor": birth.floor, "accepted": dict(birth.accepted)}).encode()
 
 
 def read_reader(entry: Entry | None, nonce: bytes) -> ReaderBirth | None:
-    """Read what is known of a reader; None for what was known under another birth, or cannot be read."""
+    """Parse a reader's entry; None if it is of another birth, or malformed."""
     if entry is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""How many ids each principal may still put into a NATS KV bucket, which can count but not bound them."""
+"""Limits how many ids each principal may store in a NATS KV bucket, which can count ids but not limit them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
 _QUIET: Final = 1.0
-"""Seconds for which a principal that has no room left is not counted again."""
+"""Seconds before a principal at its limit is counted again."""
 _SHARE: Final = 16
-"""A principal is counted again when this part of its room is used up: that many processes cannot pass the bound."""
+"""A principal is counted again when 1/_SHARE of its quota is used up: that many processes cannot exceed it."""
 
 
 class Rooms:
-    """The rooms of all principals under one ``bound``; ``count`` asks the bucket how many ids one holds."""
+    """The remaining quotas of all principals under one ``bound``; ``count`` returns how many ids one holds."""
 
     def __init__(self, bound: int, count: Callable[[bytes], Awaitable[int]]) -> None:
         self._bound: Final = bound
@@ -26,14 +26,14 @@ class Rooms:
         self._counting: Final = asyncio.Lock()
 
     async def prepare(self, owners: Iterable[bytes]) -> None:
-        """Count whose room is not known well enough."""
-        async with self._counting:  # nothing else comes under way meanwhile
+        """Count the ids of principals whose quota is not known well enough."""
+        async with self._counting:  # no further ids are sent meanwhile
             rooms = {owner: self._rooms.setdefault(owner, _Room()) for owner in owners}
             stale = [(owner, room) for owner, room in rooms.items() if room.is_stale]
             await asyncio.gather(*(room.recount(self._bound, self._count(owner)) for owner, room in stale))
 
     def take(self, owner: bytes) -> bool:
-        """Take room for one id, which is under way then; False if there is none."""
+        """Reserve quota for one id, which then is in flight; return False if there is none."""
         room = self._rooms[owner]
         if room.left <= 0:
             return False
@@ -42,11 +42,11 @@ class Rooms:
         return True
 
     def arrived(self, owner: bytes) -> None:
-        """Say that an id is no longer under way, so that a count includes it."""
+        """Record that an id is no longer in flight, so that a count includes it."""
         self._rooms[owner].under_way -= 1
 
     def give_back(self, owner: bytes) -> None:
-        """Return the room of an id that had been there."""
+        """Return the quota of an id that was there already."""
         self._rooms[owner].left += 1
 
 

@@ -47,9 +47,9 @@ if TYPE_CHECKING:
 
 _OLDEST: Final = (6, 2)
 _CLOCK_TOLERANCE: Final = MOST_TIMEOUT
-"""Seconds beyond the skew by which the server's clock may differ; ``GRACE`` allows for them."""
+"""Seconds beyond the skew by which the server's clock may differ; included in ``GRACE``."""
 _BUCKETS: Final = 64
-_DIGEST: Final = sha1(SCRIPT.encode()).hexdigest()  # noqa: S324 - the name that Redis gives to a script
+_DIGEST: Final = sha1(SCRIPT.encode()).hexdigest()  # noqa: S324 - Redis identifies scripts by it
 _ANSWERS: Final[dict[str, Answer]] = {
     "F": Admission.FIRST,
     "D": Admission.REDELIVERED,
@@ -65,7 +65,7 @@ _NO_CONNECTION: Final = (ConnectionError, TimeoutError)
 RIGHTS: Final = (
     "+info +time +script|load +evalsha +unlink +hget +hset +hsetnx +hmget +hgetall +hkeys +hlen +hdel +hincrby"
 )
-"""What a Redis user must be allowed, on keys that begin with the prefix; ``+config|get`` shows durability."""
+"""The rights that a Redis user needs, on keys with the prefix; ``+config|get`` also shows durability."""
 
 
 class Options(StoreOptions):
@@ -78,7 +78,7 @@ class Options(StoreOptions):
 
 
 def from_options(options: Mapping[str, Any], context: Context) -> RedisReplayStore:
-    """Return the store on the server that ``url`` names."""
+    """Return the store on the server at ``url``."""
     chosen = context.validate(Options, options)
     return RedisReplayStore(
         chosen.url,
@@ -95,15 +95,15 @@ def from_options(options: Mapping[str, Any], context: Context) -> RedisReplaySto
 
 
 class RedisReplayStore(BatchedReplayStore):
-    """Ids in the Redis or Valkey server at ``url`` (``redis://`` or ``rediss://``); all keys begin with ``prefix``.
+    """Stores ids in the Redis or Valkey server at ``url`` (``redis://`` or ``rediss://``); all keys have ``prefix``.
 
-    Where ``sentinels`` (each as ``host:port``) watch the server, the host in ``url`` is the name that they know it by,
-    and the store follows them to the next master, where it is born anew.
+    If ``sentinels`` (each ``host:port``) watch the server, the host in ``url`` is the master's name there, and the
+    store follows them to the next master, where it is reborn.
 
-    A batch is one script. The server must be a master that stands alone, or one with replicas of its own; not a
-    cluster. It must not evict: ``assume_no_eviction`` is for servers that do not tell. What it may have forgotten in a
-    restart, a failover or an eviction is noticed by its run id and count, and the store is born anew; a server that
-    syncs each write (``appendfsync always``) and has no replica keeps its birth over a restart.
+    A batch is one script. The server must be a master, with or without replicas, and not a cluster. It must not evict
+    keys: ``assume_no_eviction`` is for servers that do not report it. A restart, failover or eviction that may have
+    lost ids is detected by the run id and by counts, and the store is reborn; a server that syncs each write
+    (``appendfsync always``) and has no replica keeps its birth across restarts.
     """
 
     flights = 2
@@ -146,7 +146,7 @@ class RedisReplayStore(BatchedReplayStore):
             "socket_timeout": self._timeout,
             "socket_connect_timeout": self._timeout,
             "protocol": 2,
-            # A batch that is sent once more would find its own ids.
+            # A batch that is sent again would find its own ids.
             "retry": Retry(NoBackoff(), 0),
         }
         try:
@@ -176,7 +176,7 @@ class RedisReplayStore(BatchedReplayStore):
             raise self._no_connection(error) from error
         _check_server(info)
         self._run_id = str(info["run_id"])
-        self._read(await self._run("claim"))  # puts the birth mark, if there is none
+        self._read(await self._run("claim"))  # stores the birth mark, if there is none
 
     async def _judge(self, uses: Sequence[Use]) -> Sequence[Answer]:
         numbers: dict[str, int] = {}
@@ -211,7 +211,7 @@ class RedisReplayStore(BatchedReplayStore):
         return found
 
     async def _asked_again(self, verb: str, packed: bytes, *names: str, lifetime: int = 0) -> object:
-        """Run the script; once more on a server that is not the one of before, or does not have it."""
+        """Run the script; reopen and run it again if the server has changed or lacks the script."""
         found = await self._run(verb, packed, *names, lifetime=lifetime)
         if _word(found) != "moved":
             return found
@@ -253,7 +253,7 @@ class RedisReplayStore(BatchedReplayStore):
                 packed,
                 *(name.encode(errors="surrogatepass") for name in names),
             )
-        except (NoScriptError, ReadOnlyError):  # or it follows another one since
+        except (NoScriptError, ReadOnlyError):  # or it has become a replica since
             return [b"moved"]
         except _NO_CONNECTION as error:
             raise self._no_connection(error) from error
@@ -279,7 +279,7 @@ class RedisReplayStore(BatchedReplayStore):
             limit, policy = await _asked(client, "maxmemory"), await _asked(client, "maxmemory-policy")
         if policy is None and not self._assume_no_eviction:
             raise ConfigurationError(
-                "redis does not tell its maxmemory-policy, and might forget ids; set it to noeviction, and then"
+                "redis does not report its maxmemory-policy, and might evict ids; set it to noeviction, and then write"
                 " assume_no_eviction = true"
             )
         if policy not in {None, "noeviction"} and str(limit) != "0":
@@ -296,7 +296,7 @@ class RedisReplayStore(BatchedReplayStore):
 
 
 def _address(text: str) -> tuple[str, int]:
-    """Read ``host:port``."""
+    """Parse ``host:port``."""
     host, _, port = text.rpartition(":")
     if not (host and port.isdecimal()):
         raise ConfigurationError(f"sentinels: {text[:128]!r}: write host:26379")
@@ -304,7 +304,7 @@ def _address(text: str) -> tuple[str, int]:
 
 
 def _word(found: object) -> str:
-    """Return the first word of an answer."""
+    """Return the first word of a reply."""
     match found:
         case [bytes() as word, *_]:
             return word.decode("latin-1")
@@ -313,7 +313,7 @@ def _word(found: object) -> str:
 
 
 def _born(found: object) -> ReaderBirth | None:
-    """Read what the server knows of a reader."""
+    """Parse the server's entry of a reader."""
     match found:
         case [b"unknown", *_]:
             return None
@@ -335,25 +335,25 @@ def _born(found: object) -> ReaderBirth | None:
 
 
 def _nonsense() -> StoreError:
-    return StoreError("the server gave an answer that makes no sense")
+    return StoreError("the server returned a malformed reply")
 
 
 def _check_server(info: Mapping[str, Any]) -> None:
     version = tuple(int(part) for part in str(info.get("redis_version", "0")).split(".")[:2])
     if version < _OLDEST:
-        raise ConfigurationError(f"redis {info.get('redis_version')}: 6.2 or later, or Valkey")
+        raise ConfigurationError(f"redis {info.get('redis_version')}: use 6.2 or later, or Valkey")
     if info.get("redis_mode", "standalone") != "standalone" or info.get("cluster_enabled"):
-        raise ConfigurationError("redis: a cluster moves its slots, and ids with them; name a server that is none")
+        raise ConfigurationError("redis: a cluster moves its slots, and ids with them; use a server outside a cluster")
     if info.get("role") != "master":
-        raise ConfigurationError("redis: a replica cannot take ids; name its master")
+        raise ConfigurationError("redis: a replica cannot store ids; use its master")
     if not all(name in info for name in ("run_id", "evicted_keys", "connected_slaves")):
-        raise ConfigurationError("redis does not tell run_id, evicted_keys and connected_slaves; use Redis or Valkey")
+        raise ConfigurationError("redis does not report run_id, evicted_keys and connected_slaves; use Redis or Valkey")
 
 
 def _stands_alone(info: Mapping[str, Any]) -> bool:
-    """Tell whether this very server had all that was written, if it logs each write.
+    """Return True if this server has everything that was written, provided that it logs each write.
 
-    A replica that took over has a second replication id, that of the master whose last writes it may lack.
+    A replica that took over has a second replication id, that of the former master, whose last writes it may lack.
     """
     return (
         info.get("aof_enabled") == 1
@@ -364,7 +364,7 @@ def _stands_alone(info: Mapping[str, Any]) -> bool:
 
 
 async def _asked(client: Redis, name: str) -> str | None:
-    """Return a setting, or None where the server does not tell it."""
+    """Return a setting, or None if the server does not report it."""
     try:
         answer: Mapping[Any, Any] = await client.config_get(name)
     except RedisError:

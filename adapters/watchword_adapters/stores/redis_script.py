@@ -1,26 +1,26 @@
-"""The script with which Redis judges a batch: in one step, beside which nothing else happens there."""
+"""The Lua script with which Redis judges a batch atomically."""
 
 from __future__ import annotations
 
 from typing import Final
 
 USE_FORMAT: Final = ">16s16s16sdHHdd"
-"""How one use is packed for the script.
+"""How one claim is packed for the script.
 
-Key, mark (zeros for none), principal, issue time, numbers of reader and log among the names that follow (0 for none),
-offset, append time (minus infinity if nobody knows).
+Key, mark (zeros if none), principal, time of issue, indexes of reader and log in the names that follow (0 if none),
+offset, append time (minus infinity if unknown).
 """
 
-# Nothing here has a time to live, for whatever leaves by a clock leaves without a trace, and a clock that jumps ahead
-# may come back. A bucket holds what was issued in ``width`` seconds. It leaves as a whole, in the step in which
-# ``since`` rises above it: what was issued before that and is not known is too old. Only what two clocks say counts,
-# the server's and the caller's; each in itself may be wrong. A birth is at the later of both, for the same reason.
+# Nothing here has a time to live: what expires by a clock leaves no trace, and a clock that jumped ahead may be set
+# back. A bucket holds the ids issued in ``width`` seconds. It is dropped as a whole, in the step in which ``since``
+# rises above it: an unknown id issued before that is too old. Both clocks must agree, the server's and the caller's,
+# since each may be wrong. A birth is at the later of both, for the same reason.
 #
-# Why the mark is compared with INFO in each batch: a restart may have brought back an older snapshot, a replica that
-# took over lacks what its master had not sent yet, and eviction picks ids. Each of them leaves the mark in place, and
-# none leaves run id and count of evictions as they were. Nor need all keys go that somebody deletes: so the mark tells
-# how many buckets there are, and they tell how many ids each holds. A restart alone is harmless where the server syncs
-# each write to its log and has no replica: then ``durable`` was noted before it and is true after it. A reader is known
+# Why the mark is compared with INFO in each batch: a restart may have loaded an older snapshot, a replica that took
+# over lacks what its master had not sent yet, and eviction removes single ids. All of these leave the mark in place,
+# but change the run id or the count of evictions. Someone may also delete only some keys: therefore the mark records
+# how many buckets there are, and these how many ids each holds. A restart alone is harmless if the server syncs each
+# write to its log and has no replica: then ``durable`` was recorded before it and is true after it. A reader is known
 # under the ``nonce`` of one birth only.
 SCRIPT: Final = """
 local prefix, run, durable, told, fresh, verb = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]

@@ -1,4 +1,4 @@
-"""A replay store in one SQLite file, shared by the processes of one machine, kept over restarts."""
+"""A replay store in one SQLite file: shared by the processes of one machine, and kept across restarts."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from watchword_adapters.stores.batched import Answer, Use
 
 _BUSY_SHARE: Final = 0.75
-"""Part of a claim's time that may go into waiting for another process's turn."""
+"""Share of a claim's time limit that may be spent waiting for other processes."""
 _BUCKETS: Final = 64
-"""Into how many parts the time goes for which an id is kept; ids leave by such parts, up to one of them later."""
+"""Number of parts of an id's lifetime; ids expire by whole parts, so up to one part late."""
 _REMEDIES: Final = {
-    "BUSY": "another process holds it: if that is none of this store's readers, let it go on",
-    "FULL": "make room on its disk",
+    "BUSY": "another process has locked it: if that is not a reader of this store, let it finish",
+    "FULL": "free space on its disk",
     "READONLY": "let this user write to the file and its directory",
 }
 _RESTART: Final = (
     "if the file, its -wal or its -shm was removed or put back while it was open, restart every process that uses it"
 )
-"""What to do about errors of SQLite's, by their names; about any other."""
+"""Remedies for SQLite's errors by name, and for any other error."""
 
 T = TypeVar("T")
 Ask: TypeAlias = "Callable[[Ledger], ReaderBirth | None]"
@@ -63,11 +63,11 @@ def from_options(options: Mapping[str, Any], context: Context) -> SqliteReplaySt
 
 
 class SqliteReplayStore(BatchedReplayStore):
-    """Ids in the SQLite file ``path`` on a local disk: for the processes of one machine.
+    """Stores ids in the SQLite file ``path`` on a local disk, for the processes of one machine.
 
-    A batch is one transaction, synced to the disk before anything is delivered (``synchronous=FULL``): otherwise a
-    power cut would take commits back without a trace. One thread does all the work, so the event loop never waits.
-    A file that was deleted or replaced is noticed before the next batch, and one made anew has a new birth mark.
+    A batch is one transaction, synced to disk before anything is delivered (``synchronous=FULL``): otherwise a power
+    failure would undo commits without a trace. One thread does all the work, so that the event loop never blocks. A
+    deleted or replaced file is detected before the next batch, and a recreated one has a new birth mark.
     """
 
     most = 2000
@@ -115,7 +115,7 @@ class SqliteReplayStore(BatchedReplayStore):
         return admitted or birth
 
     async def _together(self, ask: Ask) -> ReaderBirth | None:
-        """Ask about a reader with all who ask meanwhile: thousands of subscriptions share a sync to the disk."""
+        """Run a query about a reader together with concurrent ones: thousands of subscriptions share one sync."""
         answer: asyncio.Future[ReaderBirth | None] = asyncio.get_running_loop().create_future()
         self._asks.append((ask, answer))
         if self._ask_task is None:
@@ -129,10 +129,10 @@ class SqliteReplayStore(BatchedReplayStore):
                 found: Sequence[ReaderBirth | Exception | None]
                 try:
                     found = await self._in_thread(partial(self._ask_all, [ask for ask, _ in asked]))
-                except Exception as error:  # noqa: BLE001 - told to all who asked
+                except Exception as error:  # noqa: BLE001 - raised by every call
                     found = [error] * len(asked)
                 for (_, answer), one in zip(asked, found, strict=True):
-                    if answer.done():  # whoever asked has waited too long
+                    if answer.done():  # the call has timed out
                         continue
                     if isinstance(one, Exception):
                         answer.set_exception(one)
@@ -152,12 +152,12 @@ class SqliteReplayStore(BatchedReplayStore):
             self._thread = None
 
     def _abandon(self) -> None:
-        """Keep thread and file: they do not know event loops."""
+        """Keep thread and file, which do not depend on an event loop."""
         self._asks, self._ask_task = [], None
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         if self._thread is None or self._pid != os.getpid():
-            # A forked child has no such thread, and must not touch its parent's connection, nor close
+            # A forked child has no such thread, and must neither use its parent's connection nor close
             # it (SQLite, "How To Corrupt").
             self._thread = ThreadPoolExecutor(1, "watchword-sqlite")
             self._pid = os.getpid()
@@ -170,9 +170,9 @@ class SqliteReplayStore(BatchedReplayStore):
 
     def _open_ledger(self, *, suspect: bool = False) -> Ledger:
         if self._path.is_dir():
-            raise ConfigurationError(f"{self.where}: a directory; name a file in it, such as {self._path / 'ids.db'}")
+            raise ConfigurationError(f"{self.where}: a directory; write a file in it, such as {self._path / 'ids.db'}")
         if not self._path.parent.is_dir():
-            raise ConfigurationError(f"{self.where}: there is no such directory; make {self._path.parent}")
+            raise ConfigurationError(f"{self.where}: the directory is missing; create {self._path.parent}")
         try:
             self._ledger = Ledger(
                 self._path,
@@ -184,20 +184,20 @@ class SqliteReplayStore(BatchedReplayStore):
                 suspect=suspect,
             )
         except sqlite3.OperationalError:
-            raise  # locked, disk full, ...: it may pass
+            raise  # locked, disk full, ...: may be temporary
         except (OSError, sqlite3.DatabaseError) as error:
-            raise ConfigurationError(f"{self.where}: {error}; name a file of its own, on a local disk") from error
+            raise ConfigurationError(f"{self.where}: {error}; write another file, on a local disk") from error
         return self._ledger
 
     def _current(self) -> Ledger:
-        """Return the open file, or open what now bears its name."""
+        """Return the open file; reopen it if its path leads to another file now."""
         ledger = self._ledger
         if ledger is None:
             return self._open_ledger()
         if not ledger.files.are_others():
             return ledger
         self._close_ledger()
-        # It may be an older copy, made to look new by the log of the file before, or the file without its log.
+        # It may be an older copy that looks new with the previous file's log, or a file that lost its log.
         return self._open_ledger(suspect=True)
 
     def _close_ledger(self) -> None:

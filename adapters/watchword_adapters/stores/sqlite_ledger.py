@@ -1,4 +1,4 @@
-"""The file of the SQLite store: its tables, its birth mark, and one transaction a batch. Blocking; for one thread."""
+"""The file of the SQLite store: its tables, its birth mark, and one transaction per batch. Blocking, one thread."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from watchword_adapters.stores.batched import Answer, Refusal, Use
 
 _JITTER: Final = random.SystemRandom()
-"""So that processes do not keep step; the module's own numbers are the program's, which may have seeded them."""
+"""Desynchronizes processes; the random module's own generator may have been seeded by the program."""
 
 _TURN: Final = 0.001
-"""Seconds after which SQLite says "locked": its own patience sleeps ever longer, and lets others pass."""
+"""SQLite's own lock time-out in seconds, kept short: its back-off grows, and lets other processes overtake."""
 
 T = TypeVar("T")
 
 _APPLICATION: Final = 0x57744368
 _VERSION: Final = 1
 _LEAVING_AT_ONCE: Final = 5000
-"""Forgotten ids that one batch deletes, so that forgetting a day's does not hold up the claims of a second."""
+"""Most expired ids that one batch deletes, so that deletions do not delay claims."""
 
-# A bucket holds what was issued in ``bucket_seconds``; it leaves as a whole, when all of it may. Its newest issue time
-# then becomes the floor: whatever was issued up to it and is not known is too old. So nothing that was forgotten can
-# come back, whatever the clock does, and whoever asked for a shorter time.
+# A bucket holds the ids issued in ``bucket_seconds``; it expires as a whole, once all of them may. Its newest time of
+# issue then becomes the floor: an unknown id issued up to the floor is too old. An expired id can therefore never be
+# accepted again, whatever the clock does, and however short a lifetime other processes ask for.
 _SCHEMA: Final = f"""
 CREATE TABLE IF NOT EXISTS mark
     (birth REAL NOT NULL, floor REAL NOT NULL, bucket_seconds INTEGER NOT NULL, batches INTEGER NOT NULL);
@@ -59,7 +59,7 @@ PRAGMA user_version = {_VERSION}
 
 
 class _Mark(NamedTuple):
-    """When the file was born, the floor over what left it, the seconds of a bucket, and how many batches it holds."""
+    """The file's birth, the floor above expired ids, the seconds per bucket, and the number of batches it holds."""
 
     birth: float
     floor: float
@@ -68,7 +68,7 @@ class _Mark(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What was answered, by a file that was born at ``birth``, and the readers among them that it does not know."""
+    """The answers of a file born at ``birth``, and the readers in the batch that it does not know."""
 
     birth: float
     answers: list[Answer]
@@ -76,10 +76,10 @@ class Judged(NamedTuple):
 
 
 class Ledger:
-    """One open file; sqlite3.OperationalError if it cannot serve now, ConfigurationError if it never will.
+    """One open file; sqlite3.OperationalError if it cannot serve now, ConfigurationError if it never can.
 
-    ``wait`` bounds in seconds how long another process's turn is waited for. A ``suspect`` file may lack what was
-    written to it, and is born anew.
+    ``wait`` is the longest wait for another process, in seconds. A ``suspect`` file may lack what was written to it,
+    and is reborn.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Ledger:
         self.files.close()
 
     def judge(self, uses: Sequence[Use]) -> Judged:
-        """Answer claims in one transaction, in which mark and readers are read; it is on the disk when this returns."""
+        """Answer claims in one transaction, which also reads mark and readers; it is synced to disk on return."""
         with self._batch() as mark:
             swept = mark._replace(floor=self._sweep(mark.floor))
             batch = _Batch(self._db, swept, self._readers, max_skew=self._max_skew, per_principal=self._per_principal)
@@ -125,7 +125,7 @@ class Ledger:
         return Judged(mark.birth, answers, batch.unknown)
 
     def together(self, asks: Sequence[Callable[[], T]]) -> list[T]:
-        """Ask about readers, by ``birth`` and ``admit``, in one transaction; it is on the disk when this returns."""
+        """Run calls of ``birth`` and ``admit`` in one transaction; it is synced to disk on return."""
         with self._batch():
             return [ask() for ask in asks]
 
@@ -135,7 +135,7 @@ class Ledger:
         return None if found is None else ReaderBirth(floor=found.floor, accepted=found.accepted)
 
     def admit(self, reader: str, birth: ReaderBirth, *, replace: bool) -> ReaderBirth:
-        """Put what is to be known of a reader where nothing is, or ``replace`` it; return what holds."""
+        """Store the entry of an unknown reader, or ``replace`` it; return the entry in force."""
         known = None if replace else self.birth(reader)
         if known is None:
             self._readers.put(reader, birth)
@@ -143,23 +143,23 @@ class Ledger:
 
     @contextmanager
     def _batch(self) -> Iterator[_Mark]:
-        """Hold one transaction that counts."""
+        """Hold one transaction, counted as a batch."""
         with self._transaction():
             mark = self._mark()
             yield mark
         self._batches = mark.batches
-        # Not before: a count ahead of what is committed would make an older copy of the next restart.
+        # Not earlier: with a count ahead of the commits, the file would look like an older copy after a restart.
         self.files.write_count(mark.batches)
 
     def _prepare(self, *, suspect: bool) -> None:
-        # The schema first: another process may give the file all three at once, between two of these readings.
+        # The schema first: another process may set all three at once, between two of these reads.
         names = ("schema_version", "application_id", "user_version")
         schema, application, version = (self._in_turn(f"PRAGMA {name}").fetchone()[0] for name in names)
         if schema and (application, version) != (_APPLICATION, _VERSION):
-            raise ConfigurationError(f"path {self._path}: another program's file; name one of its own")
+            raise ConfigurationError(f"path {self._path}: belongs to another program; write another path")
         if self._in_turn("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-            raise ConfigurationError(f"path {self._path}: no write-ahead log is possible here; use a local disk")
-        # NORMAL would lose the last commits in a power cut, and what was delivered could be delivered again.
+            raise ConfigurationError(f"path {self._path}: SQLite cannot use a write-ahead log here; use a local disk")
+        # NORMAL would lose the last commits in a power failure, and messages could be delivered twice.
         self._db.execute("PRAGMA synchronous = FULL")
         with self._transaction():
             for statement in _SCHEMA.split(";"):
@@ -167,12 +167,12 @@ class Ledger:
             self.files.open_count()
             least = self.files.least_batches()
             mark = self._mark(suspect=suspect or least is None, least=least or 0)
-            # Inside, so that another process finds no database without a count; and not yet with what is not committed.
+            # Inside the transaction, so that there is never a database without a count; one less, until the commit.
             self.files.write_count(mark.batches - 1)
         self._batches = mark.batches
 
     def _in_turn(self, statement: str) -> sqlite3.Cursor:
-        """Execute what has to wait for other processes."""
+        """Execute a statement that may have to wait for other processes."""
         deadline = time.monotonic() + self._wait
         while True:
             try:
@@ -194,16 +194,16 @@ class Ledger:
             raise
 
     def _mark(self, *, suspect: bool = False, least: int = 0) -> _Mark:
-        """Return the mark, with one batch more.
+        """Return the mark, with one more batch.
 
-        A file without a mark is born now; so is one that holds fewer batches than it once did: it is an older copy.
+        A file without a mark is born now, and so is one that holds fewer batches than it once did: it is an older copy.
         """
         marks = self._db.execute("SELECT birth, floor, bucket_seconds, batches FROM mark").fetchall()
         birth, floor, width, batches = marks[0] if len(marks) == 1 else (None, 0.0, self._bucket_seconds, 0)
         least = max(least, self._batches)
         if len(marks) != 1:
             for table in ("mark", "ids", "buckets", "held", "owners", "leaving"):
-                self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - names of ours
+                self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own table names
             self._db.execute("INSERT INTO mark VALUES (0, ?, ?, 0)", (floor, width))
         if birth is None or suspect or batches < least:
             birth = self._clock()
@@ -213,7 +213,7 @@ class Ledger:
         return _Mark(birth, floor, width, batches)
 
     def _sweep(self, floor: float) -> float:
-        """Let buckets leave whose time is over, and return the floor above them."""
+        """Expire buckets whose time is over, and return the floor above them."""
         over = self._db.execute("SELECT bucket, newest FROM buckets WHERE lives < ?", (self._clock(),)).fetchall()
         for bucket, newest in over:
             floor = max(floor, newest)
@@ -246,7 +246,7 @@ class Ledger:
 
 
 class _Reader:
-    """What is known of a reader; what was accepted is read when it is asked for."""
+    """The entry of a reader; accepted backlogs are read on demand."""
 
     def __init__(self, db: sqlite3.Connection, reader: str, floor: float) -> None:
         self._db = db
@@ -255,13 +255,13 @@ class _Reader:
 
     @cached_property
     def accepted(self) -> Mapping[str, tuple[int, float]]:
-        """The backlogs that are free of the floor."""
+        """The backlogs that are exempt from the floor."""
         rows = self._db.execute("SELECT log, last, appended FROM accepted WHERE reader = ?", (self._reader,))
         return {log: (last, appended) for log, last, appended in rows}
 
 
 class _Readers:
-    """The readers that a file knows."""
+    """The readers known to a file."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -282,7 +282,7 @@ class _Readers:
 
 
 class _Batch:
-    """The claims of one transaction, and what they add to the counts."""
+    """The claims of one transaction, and their increments of the counts."""
 
     def __init__(
         self, db: sqlite3.Connection, mark: _Mark, readers: _Readers, *, max_skew: float, per_principal: int
@@ -299,11 +299,11 @@ class _Batch:
 
     @property
     def unknown(self) -> set[str]:
-        """The readers that the file does not know."""
+        """The readers in this batch that the file does not know."""
         return {reader for reader, found in self._found.items() if found is None}
 
     def judge(self, use: Use) -> Answer:
-        """Answer one claim and note it where it is the first use."""
+        """Answer one claim, and store it if it is the first use."""
         refused = self._refusal(use)
         if refused is not None or self._room_for(use.owner) <= 0:
             known = self._find(use)
@@ -316,7 +316,7 @@ class _Batch:
                 return Admission.FIRST
             known = self._find(use)
             if known is None:
-                raise StoreError("an id is there and not there: the file is damaged")
+                raise StoreError("an id is both present and missing: the file is damaged")
         return Admission.REDELIVERED if use.mark and known == use.mark else Admission.REPLAYED
 
     def _refusal(self, use: Use) -> Refusal | None:

@@ -1,4 +1,4 @@
-"""Where a store is, as it may be told in an error: without the password."""
+"""Formats a store's URL for error texts, without user and password."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 
 def shown(url: str) -> str:
-    """Return the server that a URL names; nothing of what else stands in it, such as a user and a password."""
+    """Return scheme, host and port of a URL, and nothing else, such as a user or password."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port

@@ -1,4 +1,4 @@
-"""A page of metrics for Prometheus, on an address of this machine."""
+"""Serves metrics to Prometheus over HTTP, on an address of this machine."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 
 class Endpoint:
-    """Serves what its ``provider`` collects at ``http://HOST:PORT/metrics``, in a thread of its own."""
+    """Serves what its ``provider`` collects at ``http://HOST:PORT/metrics``, in a separate thread."""
 
     def __init__(self, address: Address) -> None:
-        """Begin to serve; ConfigurationError where that is impossible."""
+        """Start to serve; ConfigurationError if that is impossible."""
         registry = CollectorRegistry()
         try:
             self._server, self._thread = start_http_server(address.port, address.host, registry)
         except OSError as error:
-            remedy = "write an address of this machine and a port that is free"
+            remedy = "write an address of this machine and a free port"
             raise ConfigurationError(f'telemetry: prometheus = "{address}": {error.strerror}; {remedy}') from None
         self.port: Final = self._server.server_port
         self.provider: Final = MeterProvider([PrometheusMetricReader(registry=registry)])
 
     def close(self) -> None:
-        """Serve no more."""
+        """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -33,17 +33,17 @@ KEY_ID: Final = "watchword.key_id"
 OWN: Final = "watchword.own"
 
 MAX_KEYS: Final = 50
-"""Keys whose end is told: those that end soonest."""
+"""Most keys whose end is reported: those that end soonest."""
 
 _PARTS: Final = ("keys", "replay")
 _SYSTEMS: Final = {"kafka": {SYSTEM: "kafka"}, "nats": {SYSTEM: "nats"}}
 _DAY: Final = 86_400.0
 _BRIEF: Final = 7 * _DAY
 _SAMPLED: Final = 256
-"""Messages that share the cost of one sample of the time of judging."""
+"""Messages per sample of the judging time, to limit its cost."""
 
 _SAMPLED_EVERY: Final = 1.0
-"""Seconds after which the next batch is a sample in any case; so each that takes as long is one."""
+"""Seconds after which the next batch is always sampled; so is every batch that takes that long."""
 
 _MAX_REBUILDS: Final = 10_000
 _JUDGING: Final = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
@@ -53,13 +53,13 @@ _STARTING: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 class Telemetry(Meter):
     """Measures the agents that it follows, and is their ``Meter``.
 
-    One for a process: its agents are summed up. ``meter_provider`` is OpenTelemetry's global one by default. What is
-    counted is read when the provider collects, in whatever thread that is.
+    One per process: its agents are summed. ``meter_provider`` defaults to OpenTelemetry's global one. Counts are read
+    when the provider collects, in its thread.
     """
 
     def __init__(self, meter_provider: MeterProvider | None = None) -> None:
         self._agents: WeakSet[Watchword] = WeakSet()
-        self._audits: list[Audit] = []  # counts stay where agents end, for a counter never falls
+        self._audits: list[Audit] = []  # counts outlive their agents, since a counter never falls
         self._rebuilding: dict[str, float] = {}
         self._unsampled, self._sampled_at = 0, -inf
         meter = get_meter("watchword", version("watchword"), meter_provider)
@@ -78,20 +78,20 @@ class Telemetry(Meter):
         self._rebuilt = meter.create_histogram(
             "watchword.rebuild.duration",
             "s",
-            "Time that the ids of one log took to be read again",
+            "Time to reread the ids of one log",
             explicit_bucket_boundaries_advisory=_STARTING,
         )
         counter, gauge = meter.create_observable_counter, meter.create_observable_gauge
         counter("watchword.verdicts", [self._verdicts], "{message}", "Messages judged")
-        counter("watchword.events", [self._events], "{event}", "Events that were logged, verdicts left out")
+        counter("watchword.events", [self._events], "{event}", "Logged events, without verdicts")
         counter(
             "watchword.quarantine.messages",
             [self._quarantined],
             "{message}",
-            "Messages that nobody could judge, or without a copy",
+            "Messages that could not be judged, or without a copy",
         )
-        gauge("watchword.outage.age", [self._outages], "s", "How long a part that judging needs has been failing")
-        gauge("watchword.floor.remaining", [self._floors], "s", "How long messages may still be stale for a start")
+        gauge("watchword.outage.age", [self._outages], "s", "How long a part needed for judging has been failing")
+        gauge("watchword.floor.remaining", [self._floors], "s", "How long messages may still be stale after a start")
         gauge("watchword.replay.ids", [self._ids], "{id}", "Ids that this process remembers")
         gauge("watchword.keys.known", [self._known], "{key}", "Keys that the sources list")
         gauge("watchword.key.remaining", [self._remaining], "d", "Days until a key ends")
@@ -107,7 +107,7 @@ class Telemetry(Meter):
     now = staticmethod(time.perf_counter)
 
     def judged(self, bus: str, messages: int, seconds: float) -> None:
-        """See ``Meter``; recording one takes as long as judging a message, so most are left out."""
+        """See ``Meter``; recording a sample takes as long as judging a message, so most are skipped."""
         self._unsampled += messages
         now = self.now()
         if self._unsampled >= _SAMPLED or now - self._sampled_at >= _SAMPLED_EVERY:
@@ -122,7 +122,7 @@ class Telemetry(Meter):
         """See ``Meter``."""
         name = str(log)
         if event == "replay.rebuilding":
-            if len(self._rebuilding) >= _MAX_REBUILDS:  # some are never ended: a partition goes elsewhere
+            if len(self._rebuilding) >= _MAX_REBUILDS:  # some never end: the partition moves to another member
                 del self._rebuilding[next(iter(self._rebuilding))]
             self._rebuilding[name] = self.now()
         elif event == "replay.rebuilt" and name in self._rebuilding:
@@ -185,5 +185,5 @@ def _name_of(key: VerificationKey) -> tuple[str, str]:
 
 
 def _is_brief(key: VerificationKey) -> bool:
-    """Return True for a key that is replaced by itself, within days: nobody has to see to that."""
+    """Return True if a key lives for days only, and is replaced automatically."""
     return key.not_before is not None and key.not_after is not None and key.not_after - key.not_before < _BRIEF

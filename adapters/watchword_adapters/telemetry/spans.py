@@ -1,4 +1,4 @@
-"""Attributes for the spans that tracing makes of what is delivered."""
+"""Adds the verified author, or the rejection, of a delivered message to a tracing span."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 class Delivered(Protocol):
-    """What a consumer or subscription hands over."""
+    """A message delivered by a consumer or subscription."""
 
     @property
     def verified(self) -> VerifiedMessage | None:
-        """What verified."""
+        """The verified message."""
         ...
 
 
 def annotate(delivered: Delivered, span: Span | None = None) -> None:
-    """Say on a span, by default the current one, who wrote a message; or, in observe mode, why it would be dropped."""
+    """Set a message's author on a span, by default the current one; in observe mode, why it would be dropped."""
     span = get_current_span() if span is None else span
     if span.is_recording():
         span.set_attributes(_attributes(delivered))

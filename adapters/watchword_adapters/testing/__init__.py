@@ -1,4 +1,4 @@
-"""Tests without a broker: what a handler is given, and a bus in memory with an attacker."""
+"""Tests without a broker: messages as a handler receives them, and an in-memory bus with an attacker."""
 
 from watchword_adapters.testing.agents import Agents
 from watchword_adapters.testing.attacking import Attacker

@@ -1,4 +1,4 @@
-"""A cast of agents that know one another, each with a throwaway key."""
+"""A group of agents that know one another's keys, each with a throwaway key."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from watchword.spi import ReplayStore
 
 REALM: Final = "test"
-"""The realm of agents and buses unless they are told another."""
+"""The default realm of agents and buses."""
 
 
 class Agents:
-    """Makes agents of one realm: ``agents("agent://acme/planner")`` is a ``Watchword`` that reads and signs.
+    """Creates agents of one realm: ``agents("agent://acme/planner")`` is a ``Watchword`` that reads and signs.
 
-    All know the public keys of all, also of those that are made later: ``keys`` is their key source. Called twice for
-    one principal, it makes two processes of that agent: one key, and a replay memory each.
+    All of them know all public keys, including those of later agents: ``keys`` is their key source. Two calls for one
+    principal create two processes of that agent, with the same key and separate replay memories.
     """
 
     def __init__(self, *, realm: str = REALM, clock: Callable[[], float] = time.time) -> None:
@@ -40,7 +40,7 @@ class Agents:
         replay: ReplayStore | None = None,
         quarantine: QuarantineSettings | None = None,
     ) -> Watchword:
-        """Return one more process of an agent."""
+        """Return another process of an agent."""
         return Watchword(
             realm=self.realm,
             principal=principal,
@@ -53,7 +53,7 @@ class Agents:
         )
 
     def key(self, principal: str) -> SigningKey:
-        """Return the key with which a principal signs; the first time, it is made and becomes known to all."""
+        """Return a principal's signing key; on the first call it is created, and becomes known to all agents."""
         key = self._signing.get(principal)
         if key is None:
             key = SigningKey.generate()

@@ -1,4 +1,4 @@
-"""Runs what waits for nothing without an event loop, so that a test may be a plain function."""
+"""Runs a coroutine that never waits without an event loop, so that a test may be a plain function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An attacker with the rights of any agent: it reads and writes everywhere, and has no key but its own."""
+"""An attacker with the rights of any agent: it reads and writes everywhere, and has only its own key."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class Attacker:
-    """Captures what stands on a ``MemoryBus``, and puts there whatever it likes.
+    """Captures messages on a ``MemoryBus``, and puts forged ones there.
 
-    Each method but ``capture`` returns the message as it then stands on the bus.
+    Each method but ``capture`` returns the message as stored on the bus.
     """
 
     def __init__(self, bus: MemoryBus) -> None:
@@ -28,11 +28,11 @@ class Attacker:
         self._bus = bus
 
     def capture(self, name: str) -> list[Message]:
-        """Return what was put onto a topic or subject so far, in order."""
+        """Return the messages on a topic or subject so far, in order."""
         return [message for message in self._bus.messages if message.channel.name == name]
 
     def replay(self, captured: Message) -> Message:
-        """Send the same bytes again to where they were captured."""
+        """Send the same bytes again on their original channel."""
         return self._bus.put(captured)
 
     def misdirect(self, captured: Message, *, name: str | None = None, partition: int | None = None) -> Message:
@@ -46,7 +46,7 @@ class Attacker:
     def alter(
         self, captured: Message, value: bytes | None, *, key: bytes | None = None, headers: tuple[Header, ...] = ()
     ) -> Message:
-        """Send another value under the envelope that was captured; ``headers`` are added, ``key`` replaces the key."""
+        """Send another value with the captured envelope; ``headers`` are added, ``key`` replaces the key."""
         key = captured.key if key is None else key
         return self._bus.put(replace(captured, value=value, key=key, headers=(*captured.headers, *headers)))
 
@@ -56,9 +56,9 @@ class Attacker:
         return self._bus.put(replace(captured, headers=headers))
 
     def forge(self, message: Message, *, principal: str) -> Message:
-        """Sign a message under somebody's name, with the attacker's own key.
+        """Sign a message in another agent's name, with the attacker's own key.
 
-        ``MemoryBus.record`` and ``MemoryBus.msg`` make one; the envelope of one that was captured is replaced.
+        ``MemoryBus.record`` and ``MemoryBus.msg`` create one; the envelope of a captured message is replaced.
         """
         headers = tuple(header for header in message.headers if not is_envelope_name(header[0]))
         signer = Signer(realm=self._bus.realm, principal=principal, key=self.key, clock=self._bus.clock)

@@ -1,9 +1,9 @@
-"""A bus in memory: topics whose records have positions, and subjects that keep nothing. It is no broker.
+"""An in-memory bus: topics whose records have positions, and subjects that store nothing. It is not a broker.
 
-It has partitions but no groups, and core subjects but no queues, requests or JetStream; no network, no rebalance, no
-retention, no transactions. Its use: producers that sign, consumers that verify and an attacker meet in one process, by
-a clock that the test moves, and each message is judged by the real verifier. How an adapter deals with a broker is
-tested on a broker.
+It has partitions but no groups, and core subjects but no queues, requests or JetStream; no network, no rebalances, no
+retention, no transactions. It lets signing producers, verifying consumers and an attacker meet in one process, with a
+clock that the test moves, and the real verifier judges each message. How an adapter deals with a broker is tested on a
+broker.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 
 class MemoryBus:
-    """Topics and subjects of one ``realm``; every record is stamped by the bus, whose ``clock`` a test may move.
+    """Topics and subjects of one ``realm``; the bus stamps every record, by a ``clock`` that tests can move.
 
-    ``messages`` holds whatever was put onto it, in order, as anybody sees it who may read.
+    ``messages`` holds everything put onto it, in order, as any reader sees it.
     """
 
     def __init__(self, *, realm: str = REALM, clock: Clock | None = None) -> None:
@@ -40,10 +40,10 @@ class MemoryBus:
         self._listeners: list[Callable[[Message], None]] = []
 
     def put(self, message: Message) -> Message:
-        """Put exactly this onto its channel, as anybody may who can write there; return it as it stands there.
+        """Put exactly this message onto its channel, like any client with write access; return it as stored.
 
-        A message of a topic is appended to its partition, 0 if it names none; one of a subject is given to those who
-        listen now.
+        A message of a topic is appended to its partition, 0 by default; one of a subject is passed to the current
+        subscribers.
         """
         if message.channel.scheme == "kafka":
             partition = message.partition or 0
@@ -65,17 +65,17 @@ class MemoryBus:
         headers: Sequence[Header] = (),
         partition: int = 0,
     ) -> Message:
-        """Append a record as a producer does that signs nothing; return it as it stands in the log."""
+        """Append an unsigned record, like a plain producer; return it as stored in the log."""
         return self.put(self.record(topic, value, key=key, headers=headers, partition=partition))
 
     def publish(
         self, subject: str, data: bytes = b"", *, headers: Mapping[str, str] | None = None, reply: str | None = None
     ) -> Message:
-        """Publish to a core subject as a client does that signs nothing; return what was published."""
+        """Publish an unsigned message to a core subject, like a plain client; return it."""
         return self.put(self.msg(subject, data, headers=headers, reply=reply))
 
     def producer(self, agent: Watchword) -> MemoryProducer:
-        """Return what signs for ``agent`` whatever it puts onto the bus."""
+        """Return a producer that signs as ``agent``."""
         return MemoryProducer(self, agent)
 
     def consumer(
@@ -89,7 +89,7 @@ class MemoryBus:
         key_deserializer: Deserializer | None = None,
         value_deserializer: Deserializer | None = None,
     ) -> MemoryConsumer:
-        """Return what reads a partition for ``agent`` and verifies, from its beginning or ``from_end``."""
+        """Return a verifying consumer of a partition for ``agent``, from its beginning or ``from_end``."""
         from watchword_adapters.testing.log_reader import MemoryConsumer  # noqa: PLC0415 - NATS alone needs no aiokafka
 
         return MemoryConsumer(
@@ -104,7 +104,7 @@ class MemoryBus:
         )
 
     def subscribe(self, agent: Watchword, subject: str) -> MemorySubscription:
-        """Return what listens for ``agent``, and verifies, to a subject or those of a pattern, from now on."""
+        """Return a verifying subscription for ``agent`` to a subject or a pattern, from now on."""
         from watchword_adapters.testing.subject_reader import (  # noqa: PLC0415 - Kafka alone needs no nats-py
             MemorySubscription,
         )
@@ -112,7 +112,7 @@ class MemoryBus:
         return MemorySubscription(self, agent, subject)
 
     def listen(self, listener: Callable[[Message], None]) -> Callable[[], None]:
-        """Have ``listener`` called with whatever is put onto the bus from now on; return what ends that."""
+        """Call ``listener`` with every message put onto the bus from now on; return a function that ends that."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
@@ -142,7 +142,7 @@ class MemoryBus:
 
 
 class MemoryProducer:
-    """Signs for one agent whatever it puts onto the bus."""
+    """Signs messages as one agent, and puts them onto the bus."""
 
     def __init__(self, bus: MemoryBus, agent: Watchword) -> None:
         self._bus = bus
@@ -158,7 +158,7 @@ class MemoryProducer:
         partition: int = 0,
         recipient: str | None = None,
     ) -> Message:
-        """Sign a record, for ``recipient`` if it is meant for one principal, and append it; return it as it stands."""
+        """Sign a record, for ``recipient`` if it is meant for one principal, and append it; return it as stored."""
         record = self._bus.record(topic, value, key=key, headers=headers, partition=partition)
         return self._bus.put(await signed(self._signer, record, recipient=recipient))
 

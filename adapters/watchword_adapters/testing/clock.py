@@ -6,9 +6,9 @@ import time
 
 
 class Clock:
-    """Seconds since the epoch: ``clock()`` tells the time, ``advance`` moves it.
+    """Seconds since the epoch: ``clock()`` returns the time, ``advance`` moves it.
 
-    Given a time ``at`` which to begin it stands still until it is moved; without one it runs on as the machine's does.
+    With a start time ``at`` it stands still until it is moved; without one it runs like the machine's clock.
     """
 
     def __init__(self, at: float | None = None) -> None:
@@ -20,5 +20,5 @@ class Clock:
         return self._ahead + (time.time() if self._stands_at is None else self._stands_at)
 
     def advance(self, seconds: float) -> None:
-        """Let so many seconds pass; a negative number sets the clock back."""
+        """Let ``seconds`` pass; a negative number sets the clock back."""
         self._ahead += seconds

@@ -1,4 +1,4 @@
-"""Fixtures for pytest; they come with ``pytest_plugins = ["watchword.testing"]``."""
+"""Fixtures for pytest; enabled by ``pytest_plugins = ["watchword.testing"]``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from watchword_adapters.testing.bus import MemoryBus
 
 @pytest.fixture
 def memory_bus() -> MemoryBus:
-    """Give a bus of this test, with a clock that it may move."""
+    """Return a bus for this test, with a clock that it can move."""
     return MemoryBus()
 
 
 @pytest.fixture
 def watchword_agent(memory_bus: MemoryBus) -> Agents:
-    """Make agents that know one another, by the clock of ``memory_bus``: ``watchword_agent(principal)`` is one."""
+    """Return a factory of agents that know one another's keys, with the clock of ``memory_bus``."""
     return Agents(realm=memory_bus.realm, clock=memory_bus.clock)
 
 
 @pytest.fixture
 def attacker(memory_bus: MemoryBus) -> Attacker:
-    """Give an attacker on ``memory_bus``."""
+    """Return an attacker on ``memory_bus``."""
     return Attacker(memory_bus)

@@ -1,7 +1,7 @@
-"""What a handler is given, for its unit test: signed with a throwaway key, and judged by the real verifier.
+"""Messages as a handler receives them, for its unit test: signed with a throwaway key, and judged by the real verifier.
 
-There is no other way to make one. Each key is made for one message and then forgotten, and no process that reads a bus
-knows it: so what is made here verifies nowhere else.
+There is no other way to create one. Each key is created for one message and then discarded, and no process that reads a
+bus knows it: such messages verify nowhere else.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from watchword_adapters.testing.messages import Answer
 
 READER: Final = "agent://test/reader"
-"""Who reads what is made here."""
+"""The principal that reads these messages."""
 
 
 def verified_record(
@@ -43,7 +43,7 @@ def verified_record(
     key_deserializer: Deserializer | None = None,
     value_deserializer: Deserializer | None = None,
 ) -> VerifiedRecord:
-    """Return a record as a ``VerifyingConsumer`` hands it over, written by ``principal``; for unit tests only.
+    """Return a record as a ``VerifyingConsumer`` returns it, written by ``principal``; for unit tests only.
 
     Give the consumer's deserializers if the handler expects what they return. SigningError where nobody could have
     sent such a message.
@@ -64,9 +64,9 @@ def observed_record(
     key_deserializer: Deserializer | None = None,
     value_deserializer: Deserializer | None = None,
 ) -> ObservedRecord:
-    """Return a record as it comes in observe mode; for unit tests only.
+    """Return a record as delivered in observe mode; for unit tests only.
 
-    Without a ``principal`` nobody has signed it: ``verified`` is None, for enforcing would drop it. Otherwise as
+    Without ``principal`` it is unsigned: ``verified`` is None, since enforce mode would drop it. Otherwise like
     ``verified_record``.
     """
     message = _record(value, topic, key, headers, partition=partition, offset=offset)
@@ -83,11 +83,11 @@ def verified_msg(
     stream: str | None = None,
     sequence: int = 1,
 ) -> VerifiedMsg:
-    """Return a message as a handler of ``watchword.nats.connect`` gets it, sent by ``principal``; for unit tests only.
+    """Return a message as a handler of ``watchword.nats.connect`` receives it, sent by ``principal``; for tests only.
 
-    With ``reply``, a subject, it is a request: ``answers_to`` has what the handler answers. With ``stream``, a name,
-    it is a delivery of JetStream of what stands at ``sequence``, and can be acknowledged. SigningError where nobody
-    could have sent such a message.
+    With ``reply``, a subject, it is a request: ``answers_to`` returns the answers. With ``stream``, a name, it
+    is a JetStream delivery of the message at ``sequence``, and can be acknowledged. SigningError if no sender could
+    have sent such a message.
     """
     message = _published(data, subject, headers, reply, stream=stream, sequence=sequence)
     return cast("VerifiedMsg", _delivered(message, principal, Mode.ENFORCE))
@@ -103,9 +103,9 @@ def observed_msg(
     stream: str | None = None,
     sequence: int = 1,
 ) -> ObservedMsg:
-    """Return a message as it comes in observe mode; for unit tests only.
+    """Return a message as delivered in observe mode; for unit tests only.
 
-    Without a ``principal`` nobody has signed it: ``verified`` is None, for enforcing would drop it. Otherwise as
+    Without ``principal`` it is unsigned: ``verified`` is None, since enforce mode would drop it. Otherwise like
     ``verified_msg``.
     """
     message = _published(data, subject, headers, reply, stream=stream, sequence=sequence)
@@ -113,8 +113,8 @@ def observed_msg(
 
 
 def answers_to(msg: Msg) -> list[Answer]:
-    """Return what a handler answered to a message that ``verified_msg`` or ``observed_msg`` made, in order."""
-    from watchword_adapters.testing import messages  # noqa: PLC0415 - whoever has a message has the client
+    """Return a handler's answers to a message from ``verified_msg`` or ``observed_msg``, in order."""
+    from watchword_adapters.testing import messages  # noqa: PLC0415 - a message implies that the client is installed
 
     return messages.answers_to(msg)
 
@@ -180,7 +180,7 @@ def _delivered(message: Message, principal: str | None, mode: Mode) -> VerifiedM
 
 
 def _sent(message: Message, principal: str | None, mode: Mode) -> tuple[Message, Watchword]:
-    """Return the message as its writer sent it, and a process that reads it."""
+    """Return the message as sent by its author, and a process that reads it."""
     agents = Agents()
     reader = agents(READER, policy=Policy(mode=mode))
     return message if principal is None else at_once(signed(agents(principal).signer, message)), reader

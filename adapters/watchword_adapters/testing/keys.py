@@ -1,4 +1,4 @@
-"""A key source that a test fills, asks, holds up, and lets fail."""
+"""A key source that a test can fill, delay and make fail."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class KeyDirectory:
-    """A key source whose keys come and go.
+    """A key source whose keys can be changed.
 
-    It raises ConnectionError while it is ``down``, for the next ``failures`` questions, and for those about the
-    principals in ``down_for``; it knows nothing of those in ``unknown``. No question is answered while ``gate`` is
-    cleared. ``asked`` counts all questions, and each sets ``question``.
+    It raises ConnectionError while it is ``down``, for the next ``failures`` look-ups, and for look-ups of the
+    principals in ``down_for``; it knows no keys of those in ``unknown``. Look-ups wait while ``gate`` is cleared.
+    ``asked`` counts all look-ups, and each sets ``question``.
     """
 
     def __init__(self, keys: Iterable[VerificationKey] = ()) -> None:
@@ -34,11 +34,11 @@ class KeyDirectory:
         self.gate.set()
 
     def add(self, key: VerificationKey) -> None:
-        """Let a key be known from now on; ConfigurationError where it is another principal's, or its id is taken."""
+        """Add a key; ConfigurationError if it belongs to another principal, or its id is taken."""
         self.replace(*self._keys, key)
 
     def replace(self, *keys: VerificationKey) -> None:
-        """Let exactly these keys be known from now on."""
+        """Replace all keys by these."""
         self._source = MemoryKeys(keys)
         self._keys[:] = keys
 

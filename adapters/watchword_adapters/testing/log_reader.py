@@ -1,4 +1,4 @@
-"""Reads one partition of a bus in memory, and verifies."""
+"""The verifying consumer of one partition of an in-memory bus."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class MemoryConsumer:
-    """The one reader of a partition; made by ``MemoryBus.consumer``.
+    """The only reader of a partition; created by ``MemoryBus.consumer``.
 
-    ``position`` is the offset of the next record, ``committed`` where it goes on after a restart. ``dropped`` holds the
-    verdicts on what was not handed over, in order.
+    ``position`` is the offset of the next record, ``committed`` where it continues after a restart. ``dropped`` holds
+    the verdicts on rejected records, in order.
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class MemoryConsumer:
         self._judged = 0
 
     async def take(self, most: int | None = None) -> list[VerifiedRecord | ObservedRecord]:
-        """Return what can be handed over of the next records, ``most`` of them at most.
+        """Return at most ``most`` of the next records that can be handed over.
 
-        Unavailable where the first of them cannot be judged; the next call tries again. DeserializationError where
-        there is one; the next call goes on behind that record.
+        Unavailable if the first of them cannot be judged; the next call retries. DeserializationError if one cannot be
+        deserialized; the next call continues after it.
         """
         taken: list[VerifiedRecord | ObservedRecord] = []
         while self.position < len(self._records) and (most is None or len(taken) < most):
@@ -80,15 +80,15 @@ class MemoryConsumer:
         return taken
 
     def commit(self) -> None:
-        """Say that whatever was handed over is done with: a restart goes on behind it."""
+        """Commit everything handed over: a restart continues after it."""
         self.committed = self.position
 
     def redeliver(self) -> None:
-        """Go back to what was committed, as after a handler that failed: what came since comes again."""
+        """Return to the committed position, as after a failed handler: later records are delivered again."""
         self.position = self.committed
 
     def restart(self) -> None:
-        """Be a new process, which knows nothing but what the log tells it, and goes on at what was committed."""
+        """Restart as a new process, which knows only the log, and continues at the committed position."""
         self.position = self.committed
         self._remembers = False
 
@@ -110,10 +110,10 @@ class MemoryConsumer:
                 observed = delivered.verdict if isinstance(delivered, ObservedMessage) else None
                 if not isinstance(observed, Unavailable) or observed.detail != PASSED:
                     return delivered
-            self._remembers = False  # log time has passed what comes again, so nothing is known of it any more
+            self._remembers = False  # log time has passed this record, so its ids were forgotten
 
     async def _remember(self) -> None:
-        """Learn which ids may have been handed over below the position, where a record stands."""
+        """Rebuild the memory of ids that may have been handed over below the position."""
         verifier, store = self._agent.verifier, self._agent.verifier.replay
         if self._exclusive:
             *below, coming = [self._message(raw_record(record)) for record in self._records[: self.position + 1]]
@@ -123,7 +123,7 @@ class MemoryConsumer:
                 if (message.appended_at or 0.0) >= anchor - verifier.policy.window:
                     await verifier.recall(message)
         elif isinstance(store, SharedReplayStore) and await store.birth(self._reader) is None:
-            # Whoever reads this bus was made after it, so nobody has read before the store knew of it.
+            # Every reader of this bus is newer than the bus, so it cannot have read before.
             await store.admit_reader(self._reader, ReaderBirth(floor=-inf))
         self._remembers, self._judged = True, self.position
 

@@ -1,4 +1,4 @@
-"""NATS messages as a client hands them over, without a server."""
+"""NATS messages as a client delivers them, without a server."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Answer(NamedTuple):
-    """What a handler answered; ``headers`` are the answer's own."""
+    """A handler's answer; ``headers`` are those of the answer."""
 
     data: bytes
     headers: dict[str, str]
 
 
 class _Client:
-    """Stands where a message's client would: it keeps what a handler answers, and takes acknowledgements."""
+    """Replaces a message's client: records a handler's answers, and accepts acknowledgements."""
 
     def __init__(self, watchword: Watchword) -> None:
         self.watchword = watchword
@@ -43,21 +43,21 @@ class _Client:
         self.answers.append(Answer(data, dict(headers or {})))
 
     async def publish(self, subject: str, payload: bytes = b"") -> None:
-        """Take an acknowledgement; what comes of it is seen at the message."""
+        """Accept an acknowledgement; its effect shows on the message."""
 
     async def request(self, subject: str, *, timeout: float) -> Msg:  # noqa: ARG002, ASYNC109 - nats-py's own
-        """Take an acknowledgement that is waited for."""
+        """Accept an acknowledgement that waits for a response."""
         client: Any = self
         return Msg(client, subject=subject)
 
 
 def _ack_subject(position: Position, appended_at: float) -> str:
-    """Return the reply subject of the first delivery of what stands at a position."""
+    """Return the ack subject of the first delivery of the message at a position."""
     return f"$JS.ACK.{position.log}.test.1.{position.offset}.{position.offset}.{round(appended_at * 1_000_000_000)}.0"
 
 
 def raw_msg(message: Message, reader: Watchword) -> Msg:
-    """Return what nats-py would make of a message; one that has a position is delivered by that stream."""
+    """Return a message as nats-py's; one with a position is a delivery of that stream."""
     client: Any = _Client(reader)
     headers: Any = HeaderBlock(message.headers)
     position, appended_at = message.position, message.appended_at or 0.0
@@ -72,7 +72,7 @@ def raw_msg(message: Message, reader: Watchword) -> Msg:
 
 
 def message_of(message: Message, raw: Msg, reader: str) -> Message:
-    """Return a message as the adapter shows it to the verifier."""
+    """Return a message as the adapter passes it to the verifier."""
     delivery = delivery_at(raw.reply)
     return replace(
         message,
@@ -84,11 +84,11 @@ def message_of(message: Message, raw: Msg, reader: str) -> Message:
 
 
 def handed_over(raw: Msg, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
-    """Return what the client hands to a handler."""
+    """Return the message that the client passes to a handler."""
     return delivered_msg(raw, delivered)
 
 
 def answers_to(msg: Msg) -> list[Answer]:
-    """Return what a handler has answered to a message that was made here, in order."""
+    """Return a handler's answers to a message created here, in order."""
     answers: list[Answer] = client_of(msg).answers
     return answers

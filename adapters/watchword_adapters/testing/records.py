@@ -1,4 +1,4 @@
-"""Kafka records as a consumer hands them over, without a broker."""
+"""Kafka records as a consumer returns them, without a broker."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def raw_record(message: Message) -> ConsumerRecord[Any, Any]:
-    """Return what aiokafka would make of a message that stands in a log, stamped by the broker."""
-    headers: Any = message.headers  # some without a value, which aiokafka's annotation forgets
+    """Return a message in a log as aiokafka's record, stamped by the broker."""
+    headers: Any = message.headers  # some have no value, which aiokafka's annotation omits
     key, value = message.key, message.value
     return ConsumerRecord(
         topic=message.channel.name,
@@ -35,7 +35,7 @@ def raw_record(message: Message) -> ConsumerRecord[Any, Any]:
 
 
 def message_of(raw: ConsumerRecord[Any, Any], realm: str, reader: str, *, exclusive: bool) -> Message:
-    """Return a record as the consumer's adapter shows it to the verifier."""
+    """Return a record as the consumer's adapter passes it to the verifier."""
     (message,) = Records([raw], realm, reader, Looks(), inf, exclusive=exclusive)
     return message
 
@@ -43,5 +43,5 @@ def message_of(raw: ConsumerRecord[Any, Any], realm: str, reader: str, *, exclus
 def handed_over(
     raw: ConsumerRecord[Any, Any], delivered: Delivered, key: Deserializer | None, value: Deserializer | None
 ) -> VerifiedRecord | ObservedRecord:
-    """Return what the consumer hands to its caller."""
+    """Return the record that the consumer returns to its caller."""
     return deserialized(record_of(raw, delivered), key, value)

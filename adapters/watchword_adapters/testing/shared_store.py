@@ -1,4 +1,4 @@
-"""A replay store in memory that several agents of one test share, as several processes share a real one."""
+"""An in-memory replay store that the agents of one test share, as processes share a real one."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ PER_PRINCIPAL: Final = 1_000_000
 
 
 class SharedMemoryStore:
-    """A ``SharedReplayStore`` that forgets nothing until it is told to: give the same one to all who share it.
+    """A ``SharedReplayStore`` that forgets nothing unless told to: pass the same object to all that share it.
 
-    ``policy`` is that of all of them, ``clock`` returns seconds since the epoch. A reader that was not admitted is
-    unknown, as in any shared store; to one that is ``open_to_all`` it is a reader that has never read before. While
-    ``is_down`` it raises ConnectionError.
+    ``policy`` must be that of all of them; ``clock`` returns seconds since the epoch. A reader that was not admitted is
+    unknown, as in any shared store; with ``open_to_all`` it counts as one that has never read. While ``is_down``, calls
+    raise ConnectionError.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class SharedMemoryStore:
         self.forget()
 
     def forget(self) -> None:
-        """Lose all ids and readers, as an accident would; the store is born again now."""
+        """Lose all ids and readers, as in an accident; the store is reborn now."""
         self._born_at = self._clock()
         self._ids: dict[tuple[str, str, bytes, int], tuple[bytes, Place | bytes | None]] = {}
         self._held: Counter[str] = Counter()
         self._births: dict[str, ReaderBirth] = {}
 
     def __len__(self) -> int:
-        """Return how many ids it knows."""
+        """Return the number of stored ids."""
         return len(self._ids)
 
     async def claim(self, claim: Claim) -> Admission:
@@ -103,7 +103,7 @@ class SharedMemoryStore:
             raise ConnectionError("the replay store is down")
 
     def _refusal(self, claim: Claim) -> Admission | Literal["forgotten"] | None:
-        """Say why an id that is not known may have been used before the store knew its reader; None if it cannot."""
+        """Return why an unknown id may have been used before the reader was admitted; None if it cannot have been."""
         birth = self._births.get(claim.reader, self._default)
         position, stamp = claim.place or (None, None)
         appended = claim.appended_after if stamp is None else stamp

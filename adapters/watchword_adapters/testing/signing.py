@@ -1,4 +1,4 @@
-"""Signs by the product's own signer, for what is put onto a bus in memory."""
+"""Signs messages for an in-memory bus with the product's own signer."""
 
 from __future__ import annotations
 

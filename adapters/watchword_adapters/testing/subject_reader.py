@@ -1,4 +1,4 @@
-"""Listens to a core subject of a bus in memory, and verifies."""
+"""The verifying subscription to a core subject of an in-memory bus."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class MemorySubscription:
-    """One subscription, which is given what is published while it is open; made by ``MemoryBus.subscribe``.
+    """One subscription, which receives what is published while it is open; created by ``MemoryBus.subscribe``.
 
-    ``dropped`` holds the verdicts on what was not handed over, in order; what could not be judged is among them, for
-    such a bus offers nothing again.
+    ``dropped`` holds the verdicts on messages that were not delivered, in order, including those that could not be
+    judged, since the bus never redelivers.
     """
 
     def __init__(self, bus: MemoryBus, agent: Watchword, subject: str) -> None:
@@ -37,16 +37,16 @@ class MemorySubscription:
         self.dropped: Final[list[Rejected | Unavailable]] = []
         self._agent = agent
         self._subject = subject
-        rule = ChannelRule(Channel("nats", bus.realm, subject).uri, Mode.ENFORCE)  # which says what is no pattern
+        rule = ChannelRule(Channel("nats", bus.realm, subject).uri, Mode.ENFORCE)  # rejects an invalid pattern
         self._pattern = Patterns([(rule.match, rule)])
         self._waiting: deque[Message] = deque()
         self._life = agent.lives.open(subject)
-        # Whoever reads this bus was made after it, so nobody was given anything before.
+        # Every reader of this bus is newer than the bus, so it cannot have received anything before.
         agent.verifier.begin(self._life.log, floor=-inf)
         self._end = bus.listen(self._hear)
 
     async def take(self, most: int | None = None) -> list[VerifiedMsg | ObservedMsg]:
-        """Return what can be handed over of what has come, ``most`` messages at most."""
+        """Return at most ``most`` of the received messages that can be handed over."""
         taken: list[VerifiedMsg | ObservedMsg] = []
         while self._waiting and (most is None or len(taken) < most):
             found = self._waiting.popleft()
@@ -63,15 +63,15 @@ class MemorySubscription:
         return taken
 
     def restart(self) -> None:
-        """Be a new process without a journal: what was not taken is lost, and whatever was issued by now is stale.
+        """Restart as a new process without a journal: pending messages are lost, and those issued by now are stale.
 
-        Clocks differ, so that goes for what is issued within the policy's ``max_skew`` from now on, too.
+        Since clocks differ, this includes messages issued within the policy's ``max_skew`` from now.
         """
         self._waiting.clear()
         self._agent.verifier.begin(self._life.log, floor=self._agent.lives.floor_now())
 
     def close(self) -> None:
-        """Listen no more."""
+        """Close the subscription."""
         self._end()
         self._agent.lives.close(self._life, self._subject)
 

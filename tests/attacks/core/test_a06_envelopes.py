@@ -49,6 +49,7 @@ def test_a06_half_an_envelope_and_oversize() -> None:
     malformed(replace(message, headers=(*message.headers, ("x", bytes(MAX_HEADER_BYTES)))))
 
 
+@pytest.mark.slow
 def test_a07_every_byte_flipped() -> None:
     """Promise: no byte of an envelope can be changed, whatever it is changed to, in base64url or below it."""
     message = signed(kafka())

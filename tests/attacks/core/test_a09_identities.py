@@ -50,7 +50,7 @@ class World:
         self._placed = 0
 
     def trust(self, *roots: Authority) -> None:
-        """Write the bundle anew, in one step."""
+        """Rewrite the bundle, in one step."""
         beside = self.path.with_suffix(".new")
         beside.write_bytes(b"".join(root.pem for root in roots))
         beside.replace(self.path)

@@ -188,7 +188,7 @@ def test_a39_from_the_future_in_a_rebuild() -> None:
     for keys in (known_keys(), []):
         world = late_reader(1.0, keys=keys)
         at_once(world.verifier.recall(early))
-        world.verifier._keys.source = MemoryKeys(known_keys())
+        world.keys.source = MemoryKeys(known_keys())
         world.now = NOW + 61.0
         assert endings(world, [copy]) == ["replayed"]
 
@@ -205,10 +205,10 @@ def test_a39_from_the_future_in_an_outage() -> None:
     """Promise: an outage of keys makes its verdict no other, holds nothing up, and lets no copy in later."""
     world = late_reader(1.0)
     early = record(1, (NOW + 0.0, NOW + 1.0), issued=NOW + 60)
-    world.verifier._keys.source = Down()
+    world.keys.source = Down()
     honest = record(2, (NOW + 0.0, NOW + 1.0), issued=NOW)
     assert endings(world, [early, honest, honest]) == ["from_future", "keys"]
-    world.verifier._keys.source = MemoryKeys(known_keys())
+    world.keys.source = MemoryKeys(known_keys())
     world.now = NOW + 61.0
     assert endings(world, [elsewhere(early, 3, (NOW + 59.0, NOW + 61.0)), honest]) == ["replayed", "first"]
 

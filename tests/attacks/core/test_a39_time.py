@@ -9,9 +9,21 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.core.world import ALICE, ALICE_KEY, BOB, NOW, REALM, at_once, kafka, known_keys, press, public
+from tests.unit.core.world import (
+    ALICE,
+    ALICE_KEY,
+    BOB,
+    NOW,
+    REALM,
+    CountingKeys,
+    at_once,
+    kafka,
+    known_keys,
+    press,
+    public,
+)
 from watchword import MemoryKeys, Policy, Rejected, Unavailable
-from watchword.spi import MemoryReplayStore, Message, Position, Verifier
+from watchword.spi import KeySource, MemoryReplayStore, Message, Position, Verifier
 
 POLICY = Policy(max_skew=30.0)
 LOG = "group#tasks/0"
@@ -28,12 +40,13 @@ class Down:
 class Reader:
     """One process that reads one log; each begins with nothing in memory."""
 
-    def __init__(self, log: list[Message], *, now: float, keys: object = None) -> None:
+    def __init__(self, log: list[Message], *, now: float, keys: KeySource | None = None) -> None:
         self.log = log
         self.now = now
+        self.keys = CountingKeys(MemoryKeys(known_keys()) if keys is None else keys)
         self.verifier = Verifier(
             realm=REALM,
-            keys=MemoryKeys(known_keys()) if keys is None else keys,  # type: ignore[arg-type] # any of the fakes
+            keys=self.keys,
             replay=MemoryReplayStore(horizon=POLICY.horizon),
             policy=POLICY,
             clock=lambda: self.now,
@@ -160,7 +173,7 @@ def test_a39_a_key_that_becomes_known_late(restarted: bool) -> None:  # noqa: FB
         reader.rebuild(1)
     else:
         assert reader.read(0) == "unknown_key"
-    reader.verifier._keys.source = MemoryKeys([public(ALICE_KEY, ALICE)])
+    reader.keys.source = MemoryKeys([public(ALICE_KEY, ALICE)])
     assert reader.read(1) == "replayed"
 
 
@@ -175,7 +188,7 @@ def test_a39_an_outage_between_an_original_and_its_replay(restarted: bool) -> No
         reader.rebuild(1)
     else:
         assert reader.read(0) == "unavailable"
-    reader.verifier._keys.source = MemoryKeys(known_keys())
+    reader.keys.source = MemoryKeys(known_keys())
     assert [reader.read(1), reader.read(0), reader.read(1)] == ["replayed", "first", "replayed"]
 
 

@@ -11,7 +11,6 @@ from tests.unit.core.world import NOW, World, bear, cbor, claims_of, direct, end
 from tests.vectors import faults
 from watchword import Reason, Rejected, Unavailable
 from watchword.cbor import read_head
-from watchword.envelope import MAX_ENVELOPE_BYTES
 from watchword.message import MAX_HEADERS
 from watchword.quarantine_copy import MAX_COPY_HEADERS, HeaderStyle, make_copy, message_digest, read_copy
 from watchword.spi import Message
@@ -157,7 +156,7 @@ def test_a53_more_covered_names_than_headers_are_refused_by_count(
 ) -> None:
     """Promise: an envelope that names more headers than a message may have is malformed before a name is read."""
     raw = direct(cbor(claims_of(kafka(), h=names)))
-    assert len(raw) <= MAX_ENVELOPE_BYTES
+    assert len(raw) <= 4096
     read = Touches()
 
     def counting(data: bytes, at: int, major: int) -> tuple[int, int]:

@@ -304,7 +304,7 @@ WRONG: list[tuple[str, Any]] = [
 
 @pytest.mark.parametrize(("path", "value"), WRONG)
 def test_what_is_no_announcement_is_refused(path: str, value: object) -> None:
-    """Promise: a signed word that is none is one clear error, and nothing of it is taken in."""
+    """Promise: a malformed signed word is one clear error, and nothing of it is taken in."""
     assert parse_announcement(changed("later", "version")) == FULL
     with pytest.raises(ValueError, match=r"^[^\n]{5,120}$"):
         parse_announcement(changed(path, value))

@@ -16,7 +16,7 @@ HONEST = [b"%d" % number for number in range(20)]
 RUBBISH = Captured(value=b"x" * 100_000)
 """Twelve of these fill more than one answer to a fetch (1 MiB a partition)."""
 
-BEGINNINGS = ["after another client", "after metadata of one's own", "without a group"]
+BEGINNINGS = ["after another client", "after its own look at the metadata", "without a group"]
 
 
 async def said_an_hour_ago(world: World, topic: str, *sent: bytes) -> None:
@@ -42,7 +42,7 @@ async def test_a49_a_rogue_in_front_of_a_backlog(world: World, beginning: str) -
     options: dict[str, Any] = {"group_id": group, "enable_auto_commit": False}
     if beginning == "after another client":
         await commit_for(world.bootstrap, group, tp, 1)
-    elif beginning == "after metadata of one's own":
+    elif beginning == "after its own look at the metadata":
         await commit_for(world.bootstrap, group, tp, 1, "mine")
     else:
         options = {"group_id": None}

@@ -104,7 +104,7 @@ def greeting(nonce: str | bytes) -> bytes:
 
 
 def verifies(user: Holder, signature: bytes, data: bytes) -> bool:
-    """Tell whether it is the user's signature."""
+    """Return True if it is the user's signature."""
     return SigningKey(user.private).verification_key("nats://A/U").verifies(signature, data)
 
 

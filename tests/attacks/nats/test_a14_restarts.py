@@ -104,7 +104,7 @@ async def test_a14_replay_after_a_restart(world: World, make_stream: MakeStream)
 async def test_a14_replay_to_a_reader_that_begins_at_the_end(
     world: World, make_stream: MakeStream, *, ordered: bool
 ) -> None:
-    """Ordered and other consumers of one's own know what stands before their first message."""
+    """Ordered and other unnamed consumers know what stands before their first message."""
     set_up = await stage(world, make_stream)
     await set_up.say(b"1", b"2")
     guard, js = await set_up.reader()
@@ -382,7 +382,7 @@ async def test_a_stream_that_cannot_be_read_again_delivers_nothing(
     async def handler(msg: Msg) -> None:
         got.append(msg)
 
-    with pytest.raises(Unavailable, match="the stream cannot be read again: jetstream is down"):
+    with pytest.raises(Unavailable, match="the stream cannot be reread: jetstream is down"):
         await js.subscribe(set_up.subject, cb=handler, config=ConsumerConfig(ack_policy=AckPolicy.NONE))
     with pytest.raises(Unavailable, match="jetstream is down"):
         await set_up.pull(js)

@@ -1,4 +1,4 @@
-"""A43, A46 on a real server: consumers of streams that are made anew, set back, shared in a process, or cut off."""
+"""A43, A46 on a real server: consumers of streams that are recreated, set back, shared in a process, or cut off."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ from tests.integration.nats.world import MALLORY, PLANNER, World, block, second_
 from watchword import Mode, Reason, Unavailable, VerifiedMessage
 from watchword_adapters.nats import VerifyingJetStream, jetstream_rebuild
 
-WAYS = ["ephemeral pull", "ephemeral push", "ordered", "durable made anew"]
+WAYS = ["ephemeral pull", "ephemeral push", "ordered", "durable recreated"]
 
 
 async def begun(set_up: Stage, js: VerifyingJetStream, way: str) -> Any:
@@ -92,7 +92,7 @@ async def test_a43_the_original_is_gone(world: World, make_stream: MakeStream, w
     ("way", "how", "begun_with"),
     [
         (way, how, begun_with)
-        for way in ("ephemeral pull", "durable made anew", "durable reset")
+        for way in ("ephemeral pull", "durable recreated", "durable reset")
         for how in ("purge", "limits", "delete")
         for begun_with in (0, 1)
     ]
@@ -255,7 +255,7 @@ async def taken_once(subscription: Any) -> list[bytes]:
 
 @pytest.mark.parametrize(
     ("how", "acks"),
-    [("made anew", AckPolicy.EXPLICIT), ("reset", AckPolicy.EXPLICIT), ("reset", AckPolicy.NONE)],
+    [("recreated", AckPolicy.EXPLICIT), ("reset", AckPolicy.EXPLICIT), ("reset", AckPolicy.NONE)],
 )
 async def test_a43_a_durable_that_is_set_back_under_a_live_reader(
     world: World, make_stream: MakeStream, how: str, acks: AckPolicy
@@ -274,7 +274,7 @@ async def test_a43_a_durable_that_is_set_back_under_a_live_reader(
     await set_up.replay(3)
     assert await taken(subscription, 1, ack=ack) == [b"3"]  # by now log time has passed the first two
     manager = set_up.attacker.jetstream()
-    if how == "made anew":
+    if how == "recreated":
         await manager.delete_consumer(set_up.stream, "worker")
         await manager.add_consumer(
             set_up.stream,
@@ -427,7 +427,7 @@ async def test_a35_a_stream_that_cannot_be_read_again_for_a_while(
     assert await taken(subscription, 2) == [b"1", b"2"]
     assert warned.count("replay.unreadable") == 2
     failures.append(TimeoutError())
-    with pytest.raises(Unavailable, match="cannot be read again"):
+    with pytest.raises(Unavailable, match="cannot be reread"):
         await js.subscribe(set_up.subject)
 
 
@@ -477,7 +477,7 @@ async def test_a35_a_consumer_that_is_gone_ends_the_wait_for_it(
         with pytest.raises(NotFoundError):
             await soon(subscription.fetch(10, timeout=None))
     told = [fields for event, fields in warned if event == "replay.consumer_gone"]
-    assert [fields["remedy"] for fields in told] == ["subscribe again, to a consumer that is there"]
+    assert [fields["remedy"] for fields in told] == ["subscribe again, to an existing consumer"]
     assert guard.audit.counts[Reason.STALE] == 0
 
 

@@ -139,7 +139,7 @@ async def test_an_answer_from_a_store_is_bound_by_its_inbox(world: World, unique
 
 
 async def test_several_answers_to_one_request_arrive(world: World, unique: Unique) -> None:
-    """An inbox of one's own takes every answer: of several responders, and several of one."""
+    """An inbox that the application made takes every answer: of several responders, and several of one."""
     subject, guard = unique("a45"), world.agent(PLANNER)
     planner = await world.client(guard)
     for principal in (CLOUD, MALLORY):

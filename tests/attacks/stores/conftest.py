@@ -49,7 +49,10 @@ class Shared:
         await asyncio.sleep(1 - time.time() % 1 + 0.01)
 
 
-@pytest_asyncio.fixture(params=["sqlite", "redis", "nats_kv"])
+_ON_SERVERS = [pytest.param(name, marks=pytest.mark.broker) for name in ("redis", "nats_kv")]
+
+
+@pytest_asyncio.fixture(params=["sqlite", *_ON_SERVERS])
 async def shared(request: pytest.FixtureRequest, tmp_path: Path, unique: Callable[[str], str]) -> AsyncIterator[Shared]:
     """Give members on each kind of store."""
     if request.param == "sqlite":

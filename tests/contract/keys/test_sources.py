@@ -89,7 +89,7 @@ class TestFileKeys(FailingKeySourceContract):
         return FileKeys([self.path], check_every=0, max_staleness=KEPT, clock=self.clock)
 
     async def set_keys(self, source: KeySource, keys: Sequence[VerificationKey]) -> None:
-        """Write the file anew."""
+        """Rewrite the file."""
         del source
         self.path.write_text(to_jwks(keys))
 
@@ -388,7 +388,7 @@ def _ignore(event: str, **_: object) -> None:
 
 
 class TestTableKeys(ChangingKeySourceContract):
-    """The source of one's own that the documentation shows keeps the contract."""
+    """The custom source that the documentation shows keeps the contract."""
 
     example: ModuleType
     path: Path

@@ -20,8 +20,8 @@ from tests.custody.meddler import Answer, Asked, Forward, Meddle, Meddler, hang_
 from tests.custody.openbao import OpenBao, changed_signature, signature_in
 from tests.custody.softhsm import SoftHsm
 from watchword import Algorithm, Policy, SigningKey, VerificationKey
+from watchword.algorithms import PublicKey
 from watchword.jwk import to_jwks
-from watchword.keys import PublicKey
 from watchword.spi import Context, ShownBackend
 from watchword_adapters.contract.signing_backend import HeldElsewhereContract, SigningBackendContract, Trouble
 from watchword_adapters.signers import aws_kms, file, pkcs11, transit
@@ -53,6 +53,8 @@ def high(signature: bytes) -> bytes:
 class TestSigningKey(SigningBackendContract):
     """A key in memory keeps the contract."""
 
+    algorithms = tuple(Algorithm)
+
     async def make_backend(self, algorithm: Algorithm) -> ShownBackend:
         """Return a fresh key."""
         return SigningKey.generate(algorithm)
@@ -61,6 +63,7 @@ class TestSigningKey(SigningBackendContract):
 class TestEncryptedFile(SigningBackendContract):
     """A key in an encrypted PEM keeps the contract."""
 
+    algorithms = tuple(Algorithm)
     secrets = (PASSPHRASE,)
 
     @pytest.fixture(autouse=True)

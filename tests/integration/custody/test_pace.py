@@ -13,8 +13,8 @@ from nats.aio.msg import Msg
 
 from tests.brokers.plugin import MakeTopic
 from watchword import Algorithm, Policy, SigningKey, Watchword
+from watchword.algorithms import PublicKey
 from watchword.kafka import SigningProducer
-from watchword.keys import PublicKey
 from watchword.nats import connect
 from watchword.spi import Context
 from watchword_adapters.signers.held import HeldKey, HeldOptions

@@ -18,7 +18,7 @@ from watchword.jwk import to_jwk
 from watchword.keys import public_half
 from watchword.spi import Context
 from watchword_adapters.signers import pkcs11, pkcs11_module
-from watchword_adapters.signers.held import HeldKey
+from watchword_adapters.signers.held import HELD, HeldKey
 
 ALICE = "agent://acme/alice"
 
@@ -53,7 +53,13 @@ def killed(key: HeldKey) -> Any:
     return session
 
 
-@pytest.mark.parametrize("algorithm", Algorithm)
+def test_a_kind_that_tokens_do_not_make_is_refused(options: dict[str, Any], context: Context) -> None:
+    """Promise: ML-DSA keys are not made there, and the error says which are."""
+    with pytest.raises(ConfigurationError, match="no ml-dsa-44 keys are made in tokens: use ed25519 or esp256"):
+        pkcs11.generate(options, context, Algorithm.ML_DSA_44)
+
+
+@pytest.mark.parametrize("algorithm", HELD)
 async def test_a_key_that_is_made_in_the_token_stays_there(
     options: dict[str, Any], context: Context, algorithm: Algorithm
 ) -> None:
@@ -69,7 +75,7 @@ async def test_a_key_that_is_made_in_the_token_stays_there(
 
 
 async def test_a_session_that_died_is_opened_again(options: dict[str, Any], context: Context) -> None:
-    """A token that was pulled out and put back, or a server that began anew, costs no message."""
+    """A token that was pulled out and put back, or a server that started over, costs no message."""
     key = pkcs11.generate(options, context, Algorithm.ED25519)
     for _ in range(3):
         killed(key)

@@ -37,7 +37,7 @@ async def metadata_of(world: World, group: str, tp: TopicPartition, offset: int)
 
 
 def is_ours(metadata: str) -> bool:
-    """Tell whether this is a checkpoint, short enough."""
+    """Return True if this is a checkpoint, short enough."""
     return metadata.startswith(MARK) and len(metadata) <= MOST
 
 

@@ -141,5 +141,5 @@ async def test_what_the_page_permits_is_enough(server: Broker, admin: KafkaContr
 async def test_who_lacks_one_right_is_told_which(server: Broker, admin: KafkaControlLog, kind: str, right: str) -> None:
     """Promise: an error of ours names the right that is missing, and nothing hangs."""
     async with asyncio.timeout(SECONDS), log_of(server, without(kind, right)) as log:
-        with pytest.raises(ConfigurationError, match=rf"lacks the right [\w, ]*\b{right}\b.* on it; permit it on the"):
+        with pytest.raises(ConfigurationError, match=rf"lacks the right [\w, ]*\b{right}\b.* on it; grant it on the"):
             await KINDS[kind](log, admin)

@@ -27,7 +27,7 @@ async def test_a_group_with_a_past_is_refused_by_a_new_store(world: World, tmp_p
         await consumer.commit()
     other = member(tmp_path / "other.db")
     async with world.consumer(other, topic, group_id=group, enable_auto_commit=False) as consumer:
-        with pytest.raises(ConfigurationError, match=rf"1 partitions, as {topic}/0 up to 2; 1 records are left"):
+        with pytest.raises(ConfigurationError, match=rf"1 partitions, such as {topic}/0 up to 2; backlog: 1 records"):
             await read(consumer, 1)
         replay = other.verifier.replay
         assert isinstance(replay, SqliteReplayStore)

@@ -127,7 +127,7 @@ async def test_a_topic_that_is_gone_leaves_the_copy(world: World) -> None:
 
 
 async def test_another_message_at_that_position_is_not_taken_for_it(world: World) -> None:
-    """After a topic was made anew, what stands at the position now is somebody else's, and is not delivered."""
+    """After a topic was recreated, what stands at the position now is somebody else's, and is not delivered."""
     topic, quarantine_topic = await world.make_topic(), await world.make_topic()
     await world.say(topic, b"another")
     await keep(world, quarantine_topic, message(topic, await world.sign(topic, b"meant")))
@@ -225,7 +225,7 @@ async def test_the_latest_are_looked_at(world: World) -> None:
     assert await driven(world, quarantine_topic) == []
     found = await copies(quarantine_topic, watchword=world.reader(), limit=3, bootstrap_servers=world.bootstrap)
     assert [stored.id for stored in found] == ["0/2", "0/3", "0/4"]
-    assert {stored.fault for stored in found} == {"neither reason nor channel"}
+    assert {stored.fault for stored in found} == {"no reason or no channel: not a copy"}
 
 
 async def test_a_message_for_somebody_else_stays_theirs(world: World) -> None:

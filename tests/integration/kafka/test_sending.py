@@ -88,7 +88,7 @@ async def test_whatever_chooses_the_partition_it_is_signed(world: World) -> None
         batch.append(timestamp=None, key=None, value=b"1")
         await (await producer.send_batch(batch, topic, partition=None))
         for wrong in ("None", "1.0"):
-            with pytest.raises(SendTypeError, match=f"partition {wrong} of topic .*: the partitioner has to return"):
+            with pytest.raises(SendTypeError, match=f"partition {wrong} of topic .*: the partitioner must return"):
                 await producer.send(topic, b"nowhere")
     reader = world.reader()
     async with world.consumer(reader, topic) as consumer:

@@ -103,7 +103,7 @@ async def test_a_name_that_is_taken_is_told(world: World, make_stream: MakeStrea
     """A stream of that name with other subjects is not touched."""
     name = await make_stream()
     async with log_on(world, name) as log:
-        with pytest.raises(ConfigurationError, match="is there already with other subjects: rename or remove it"):
+        with pytest.raises(ConfigurationError, match="exists with other subjects: rename or remove it"):
             await log.make()
 
 
@@ -111,7 +111,7 @@ async def test_a_log_that_is_missing_is_told(world: World, unique: Callable[[str
     """Each question is answered with what to do."""
     async with log_on(world, unique("control")) as log:
         for question in (log.check(), log.end(), anext(log.read(1))):
-            with pytest.raises(ConfigurationError, match="run watchword control init, which makes it"):
+            with pytest.raises(ConfigurationError, match="run watchword control init, which creates it"):
                 await question
 
 
@@ -304,7 +304,7 @@ async def test_a_log_that_is_made_again_has_another_identity(world: World, log: 
         assert await log.make()
         await log.publish(b"1", KIND)
         await log.publish(b"2", KIND)
-        with pytest.raises((Unavailable, ConfigurationError), match=r"made again|no stream has the control subject"):
+        with pytest.raises((Unavailable, ConfigurationError), match=r"recreated|no stream has the control subject"):
             await soon(coming)
     assert (await log.end()).identity != before.identity
 

@@ -189,7 +189,7 @@ async def test_an_answer_to_a_stranger_is_not_signed(
 async def test_what_observing_hands_over_can_be_passed_on(
     world: World, unique: Unique, make_stream: MakeStream
 ) -> None:
-    """``headers=msg.headers`` works with every message, from a stream too; a ``Nats-Msg-Id`` of one's own stays."""
+    """``headers=msg.headers`` works with every message, from a stream too; a ``Nats-Msg-Id`` of the caller stays."""
     subject, onward = unique("observe"), unique("onward")
     await make_stream(subject)
     planner, plain = await world.client(world.agent(PLANNER)), await world.plain()

@@ -172,7 +172,7 @@ async def test_a_flood_of_copies_forgeries_and_inventions(world: World, stored: 
 
 
 async def test_megabytes_of_a_stranger_hide_nobody(world: World, stored: Fleet, capsys: Capture) -> None:
-    """A55: where a stream of one's own takes large messages, who counts them, and shows the others all the same."""
+    """A55: where a stream takes large messages, they are counted, and the others are shown all the same."""
     await announce(stored, stored.agent(CLOUD), made_up(1))
     stranger = await world.plain()
     for _ in range(100):

@@ -94,7 +94,7 @@ async def test_what_was_deleted_is_judged_from_the_copy(world: World, make_strea
 
 
 async def test_another_message_at_that_sequence_is_not_taken_for_it(world: World, make_stream: MakeStream) -> None:
-    """After a stream was made anew, what stands at the sequence now is not delivered in place of what stood there."""
+    """After a stream was recreated, what stands at the sequence now is not delivered in place of what stood there."""
     stream, subject = await make_stream(), f"{await make_stream()}.copies"
     await say(world, f"{stream}.task", b"another")
     meant = message(1, channel=Channel("nats", REALM, f"{stream}.task"), position=Position(stream, 1))

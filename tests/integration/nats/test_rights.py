@@ -259,7 +259,7 @@ async def sole(case: Case) -> None:
 
 
 async def passing(case: Case) -> None:
-    """Fetch through a consumer of one's own."""
+    """Fetch through a consumer that the caller made."""
     js = (await case.client(alone=True)).jetstream()
     await fetch(case, await js.pull_subscribe("orders.>", stream=ORDERS))
 
@@ -284,7 +284,7 @@ async def grouped(case: Case) -> None:
 
 
 async def listener(case: Case) -> None:
-    """Be pushed what is stored, through a consumer of one's own."""
+    """Be pushed what is stored, through a consumer that the caller made."""
     await push(case, alone=True)
 
 
@@ -477,7 +477,7 @@ LOOKS = ("$JS.API.CONSUMER.INFO.ORDERS.worker", "$JS.API.STREAM.INFO.ORDERS")
 async def test_a_sole_reader_is_told_first_of_all_which_right_is_missing(stage: Stage, right: str) -> None:
     """A store is the other way out, and no reason is given that is not so: nobody said that others read as well."""
     case = await stage("sole", f"sole-{LACKING.index(('sole', right))}")
-    with pytest.raises(ConfigurationError, match="the stream is this reader's memory, and") as refusal:
+    with pytest.raises(ConfigurationError, match="the stream is this reader's memory but") as refusal:
         await sole(case)
     told = str(refusal.value)
     assert f"this user may not publish to {right}; permit it on the server (docs/nats-rights.md)" in told

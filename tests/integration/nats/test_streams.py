@@ -186,7 +186,7 @@ async def test_ordered_consumer_gives_each_message_once_while_the_stream_is_read
 
 
 async def test_ordered_consumer_survives_a_gap(world: World, make_stream: MakeStream) -> None:
-    """When deliveries were lost, the consumer is made anew; nothing is lost, repeated, or called a wrong delivery."""
+    """When deliveries were lost, the consumer is recreated; nothing is lost, repeated, or called a wrong delivery."""
     stream = await make_stream()
     guard = world.agent(CLOUD)
     client = await world.client(guard)
@@ -320,7 +320,7 @@ async def test_a15_shared_scopes_are_refused(world: World, make_stream: MakeStre
         (limits, "one", False, r"others may read one too; .* jetstream\(sole_reader=True\)"),
         (limits, "two", True, None),
         (limits, None, False, None),
-        (work, "three", True, "forgets what was acknowledged"),
+        (work, "three", True, "deletes acknowledged messages"),
         (last, "four", True, "max_msgs_per_subject"),
         (rolled, "five", True, "allow_rollup_hdrs"),
         (brief, "six", True, "allow_msg_ttl"),
@@ -378,7 +378,7 @@ async def test_a_name_that_nobody_has_is_told_as_such(world: World, make_stream:
             await js.pull_subscribe_bind("nobody", where)
         except ConfigurationError as error:
             warned.append(str(error))
-        assert f"consumer nobody of stream {where}: {what}; make it first, or name the one you mean" in warned
+        assert f"consumer nobody of stream {where}: {what}; create it first, or correct the name" in warned
         assert not any("store =" in told for told in warned)
 
 

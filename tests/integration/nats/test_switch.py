@@ -190,7 +190,7 @@ async def test_a_consumer_that_leaves_the_payload_out_keeps_being_observed(
     stream, agent = await make_stream(), world.agent(CLOUD, mode=Mode.OBSERVE, shared=False)
     client = await world.client(agent)
     await client.jetstream().pull_subscribe(f"{stream}.>", stream=stream, config=ConsumerConfig(headers_only=True))
-    with pytest.raises(ConfigurationError, match="headers_only leaves out the payload"):
+    with pytest.raises(ConfigurationError, match="headers_only omits the signed payload"):
         agent.switch(Policy(), agent.verifier.keys)
     elsewhere = ChannelRule(f"nats://{agent.realm}/elsewhere.>", Mode.ENFORCE)
     agent.switch(Policy(mode=Mode.OBSERVE, channels=(elsewhere,)), agent.verifier.keys)

@@ -117,7 +117,7 @@ async def test_who_waits_too_long_is_told() -> None:
     """Promise: behind a store that hangs, claims fail in bounded time."""
     store = Held(timeout=0.05)
     failures = await asyncio.gather(*(store.claim(make_claim(n)) for n in range(30)), return_exceptions=True)
-    told = "where it is held: no answer within 0.05 s; where it is not down, but slow or far, write a longer timeout"
+    told = "where it is held: no answer within 0.05 s; if it is up, but slow or far away, write a longer timeout"
     assert {str(failure).partition(" under")[0] for failure in failures} == {told}
     assert all(isinstance(failure, StoreError) and isinstance(failure, TimeoutError) for failure in failures)
     assert store.batches == [10, 10]
@@ -188,7 +188,7 @@ def test_two_event_loops_at_once_are_refused(tmp_path: Path) -> None:
         assert asked.wait(10)
         try:
             for work in (lambda: store.claim(make_claim(2)), store.start, store.close, lambda: store.birth("group")):
-                with pytest.raises(ConfigurationError, match="make a Watchword of its own in each thread"):
+                with pytest.raises(ConfigurationError, match="create a separate Watchword in each thread"):
                     asyncio.run(_awaited(work()))
         finally:
             told.set()

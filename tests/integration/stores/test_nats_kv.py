@@ -18,6 +18,7 @@ from nats.aio.client import Client
 from tests.brokers import nats as ways
 from tests.brokers.broker import Broker
 from tests.integration.stores.issue_times import LATER, POLICY, first_after_birth, later, reached
+from tests.support.stores import answer
 from watchword import ConfigurationError
 from watchword.replay import ReaderBirth, ReaderForgottenError, StoreError
 from watchword.spi import Admission, Claim, Position
@@ -79,16 +80,6 @@ async def asked(client: Client, what: str, wanted: dict[str, Any] | None = None)
     return told
 
 
-async def answer(store: NatsKvReplayStore, *args: Any, **fields: Any) -> Admission:
-    """Claim until the server is there again."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                return await store.claim(make_claim(*args, **fields))
-            except Exception:  # noqa: BLE001 - whatever a server that starts may say
-                await asyncio.sleep(0.05)
-
-
 @pytest.mark.parametrize("durable", [True, False])
 async def test_a_restart_is_a_birth_unless_the_server_is_durable(
     own_server: Broker, opened: Opened, *, durable: bool
@@ -123,12 +114,12 @@ async def test_what_was_put_before_the_loss_was_noticed_is_no_redelivery(
     async with admin(nats_broker.address) as client:
         await asked(client, f"{accident}.KV_{bucket}")
         if accident == "STREAM.DELETE":
-            anew = opened()
-            await anew.start()
-            assert anew._session is not None
+            reopened = opened()
+            await reopened.start()
+            assert reopened._session is not None
             assert late._session is not None
             # Else what is put after the mark that was read in one could replace that of the other.
-            assert anew._session.mark.sequence > late._session.mark.sequence
+            assert reopened._session.mark.sequence > late._session.mark.sequence
     with pytest.raises((StoreError, TimeoutError)):
         await late.claim(make_claim(1, offset=9, at=issued))
     for each in (late, store, opened()):
@@ -253,7 +244,9 @@ async def test_credentials_that_cannot_be_used_are_a_mistake(
 ) -> None:
     """Promise: a missing file, or a missing package to read it with, is told by its name."""
     path = tmp_path / "ids.creds"
-    with pytest.raises(ConfigurationError, match=rf"^credentials {path}: no such file; name a \.creds file$"):
+    with pytest.raises(
+        ConfigurationError, match=rf"^credentials {path}: no such file; write the path of a \.creds file$"
+    ):
         await opened(connect={"user_credentials": str(path)}).start()
     path.write_text("")
     monkeypatch.setitem(sys.modules, "nkeys", None)
@@ -450,7 +443,7 @@ async def test_the_birth_itself_is_too_old(opened: Opened) -> None:
 
 
 async def test_what_is_known_under_another_birth_is_void(nats_broker: Broker, bucket: str, opened: Opened) -> None:
-    """Promise: a reader, or an id, that one process puts while the bucket is born anew counts for nothing."""
+    """Promise: a reader, or an id, that one process puts while the bucket gets a new birth counts for nothing."""
     store = opened()
     await store.admit_reader("group", ReaderBirth(floor=-inf))
     claim = make_claim(1, offset=1, at=int(time.time()) - 5)
@@ -462,7 +455,7 @@ async def test_what_is_known_under_another_birth_is_void(nats_broker: Broker, bu
         assert await each.birth("group") is None
         assert await _told(each, claim) is None  # its id is there, at this very place
         assert await each.claim(replace(claim, place=(Position("tasks/0", 9), 1.0))) is REPLAYED
-    with pytest.raises(StoreError, match="emptied or made anew"):
+    with pytest.raises(StoreError, match="emptied or recreated"):
         await store.claim(claim)  # to this one, which knows of no loss yet, it looks like a redelivery
     assert await _told(store, claim) is None
 
@@ -500,7 +493,7 @@ async def test_a_reader_that_changes_under_a_claim_is_judged_again(
 async def test_a_reader_that_cannot_be_read_is_not_known(
     nats_broker: Broker, bucket: str, opened: Opened, value: bytes | None
 ) -> None:
-    """Promise: whatever somebody wrote in its place, nothing is taken from it, and it can be admitted anew."""
+    """Promise: whatever somebody wrote in its place, nothing is taken from it, and it can be admitted again."""
     store = opened()
     await store.start()
     assert store._session is not None
@@ -519,13 +512,13 @@ async def test_a_reader_that_cannot_be_read_is_not_known(
     [
         ({"storage": "memory"}, "kept in memory"),
         ({"persist_mode": "async"}, "acknowledges what it has not written"),
-        ({"retention": "workqueue"}, "gives entries away"),
+        ({"retention": "workqueue"}, "deletes entries that were read"),
         ({"max_bytes": 1_000_000, "discard": "old"}, "drops the oldest ids"),
         ({"max_msgs": 1000, "discard": "old"}, "drops the oldest ids"),
         ({"max_age": int(3600e9)}, "drops ids after 3600 s, by a clock that may jump: a TTL of none"),
-        ({"deny_purge": True}, "never be rid of old ids"),
+        ({"deny_purge": True}, "never purge old ids"),
         ({"allow_direct": False}, "cannot count"),
-        ({"subjects": ["$KV.ids.>", "other"]}, "by its own keys alone"),
+        ({"subjects": ["$KV.ids.>", "other"]}, "does not hold its own keys alone"),
         ({"mirror": {"name": "KV_other"}}, "copy of another"),
         ({"sealed": True}, "takes nothing"),
     ],
@@ -545,13 +538,15 @@ async def test_a_bucket_of_another_make_is_refused(nats_broker: Broker, bucket: 
     """Promise: a bucket that is there is taken only if it is fit, and the error says what to set."""
     async with admin(nats_broker.address) as client:
         await client.jetstream().create_key_value(bucket=bucket)
-    with pytest.raises(ConfigurationError, match="cannot count: allow_direct; set that, or name a new one"):
+    with pytest.raises(
+        ConfigurationError, match="cannot count its keys: allow_direct; set that, or write the name of a new bucket"
+    ):
         await opened().start()
 
 
 async def test_a_bucket_that_cannot_be_made_is_told(opened: Opened) -> None:
     """Promise: three replicas on a lone server are a mistake that is told."""
-    with pytest.raises(ConfigurationError, match="cannot be made"):
+    with pytest.raises(ConfigurationError, match="cannot be created"):
         await opened(replicas=3).start()
 
 
@@ -601,7 +596,7 @@ async def test_garbage_is_no_admission(
 async def test_a_mark_that_cannot_be_read_is_none(
     nats_broker: Broker, bucket: str, opened: Opened, value: bytes
 ) -> None:
-    """Promise: whatever somebody wrote in its place, the store is born anew."""
+    """Promise: whatever somebody wrote in its place, the store gets a new birth."""
     await opened().start()
     async with admin(nats_broker.address) as client:
         await client.publish(f"$KV.{bucket}.mark", value)

@@ -16,6 +16,7 @@ from tests.brokers import redis
 from tests.brokers.broker import Broker
 from tests.brokers.process import free_port
 from tests.integration.stores.issue_times import LATER, POLICY, first_after_birth, later, reached
+from tests.support.stores import answer
 from watchword import ConfigurationError
 from watchword.replay import ReaderBirth, ReaderForgottenError, StoreError
 from watchword.spi import Admission, Claim
@@ -67,16 +68,6 @@ async def config(broker: Broker, **settings: str | int) -> None:
             await client.config_set(name.replace("_", "-"), value)
 
 
-async def answer(store: RedisReplayStore, *args: Any, **fields: Any) -> Admission:
-    """Claim until the server is there again."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                return await store.claim(make_claim(*args, **fields))
-            except Exception:  # noqa: BLE001 - whatever a server that starts may say
-                await asyncio.sleep(0.05)
-
-
 async def test_a_restart_of_a_durable_server_forgets_nothing(served: Served, opened: Opened) -> None:
     """Promise (A14, A35): where each write is synced before it is answered, a restart costs no honest message."""
     broker = served()
@@ -125,7 +116,7 @@ async def test_a_replica_that_takes_over_is_a_birth(served: Served, opened: Open
             await asyncio.sleep(0.05)
         issued = math.floor(time.time() + POLICY.max_skew) + 1
         assert await store.claim(make_claim(1, at=issued)) is FIRST
-        with pytest.raises(ConfigurationError, match="name its master"):
+        with pytest.raises(ConfigurationError, match="use its master"):
             await opened(replica).start()
         while await client.hget("watchword:mark", "durable") != b"0":  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.05)
@@ -237,8 +228,8 @@ async def test_a_full_server_takes_nothing_and_forgets_nothing(served: Served, o
 
 
 async def test_a_cluster_is_refused(served: Served, opened: Opened) -> None:
-    """Promise: the error at the start says that a cluster is none for it."""
-    with pytest.raises(ConfigurationError, match="name a server that is none"):
+    """Promise: the error at the start says that a cluster will not do."""
+    with pytest.raises(ConfigurationError, match="use a server outside a cluster"):
         await opened(served("--cluster-enabled", "yes", "--cluster-port", str(free_port()))).start()
 
 
@@ -299,8 +290,8 @@ async def test_settings_that_may_not_be_asked_for_are_asked_of_info(served: Serv
     [
         ({"maxmemory_policy": None}, "assume_no_eviction = true"),
         ({"redis_version": "6.0.16"}, "6.2 or later"),
-        ({"run_id": None}, "does not tell run_id"),
-        ({"redis_mode": "sentinel"}, "name a server that is none"),
+        ({"run_id": None}, "does not report run_id"),
+        ({"redis_mode": "sentinel"}, "use a server outside a cluster"),
     ],
 )
 async def test_what_a_server_does_not_tell_is_no_comfort(
@@ -357,7 +348,7 @@ async def test_garbage_is_no_admission(
 async def test_garbage_is_no_birth(
     redis_broker: Broker, opened: Opened, monkeypatch: pytest.MonkeyPatch, garbage: object
 ) -> None:
-    """Promise: what is not understood of a reader is an error; and a birth that was not put is none."""
+    """Promise: what is not understood of a reader is an error; and one that was not put does not count."""
     store = opened(redis_broker)
     await store.start()
 

@@ -106,7 +106,7 @@ async def test_one_that_becomes_a_replica_is_refused(tmp_path: Path) -> None:
         async with Redis.from_url(one.address) as client:
             await client.execute_command("REPLICAOF", "127.0.0.1", other.address.rpartition(":")[2])
         async with asyncio.timeout(20):
-            with pytest.raises(ConfigurationError, match="a replica cannot take ids; name its master"):
+            with pytest.raises(ConfigurationError, match="a replica cannot store ids; use its master"):
                 await refused(store)
     finally:
         await store.close()

@@ -217,7 +217,7 @@ async def test_an_older_copy_under_a_running_process_is_born_anew(opened: Opened
 
 
 async def test_a_lost_log_is_noticed(opened: Opened, clock: Clock, path: Path) -> None:
-    """Promise: without its write-ahead log the file lacks what was written last, so it is born anew."""
+    """Promise: without its write-ahead log the file lacks what was written last, so it gets a new birth."""
     store = opened()
     assert await store.claim(make_claim(1, at=LATER)) is FIRST
     clock.now = LATER + 10
@@ -233,7 +233,7 @@ async def test_a_failed_batch_is_no_reason_for_a_birth(opened: Opened, clock: Cl
     clock.now = LATER + 10
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StoreError, match=r"ids\.db: database is locked; another process holds it"):
+    with pytest.raises(StoreError, match=r"ids\.db: database is locked; another process has locked it"):
         await store.claim(make_claim(2, offset=2, at=LATER))
     other.execute("ROLLBACK")
     other.close()
@@ -326,7 +326,7 @@ class _Sqlite:
 async def test_a_missing_directory_is_told(path: Path, clock: Clock) -> None:
     """Promise: a mistake in the path is one line that names it."""
     store = SqliteReplayStore(path / "deeper" / "ids.db", policy=POLICY, clock=clock)
-    with pytest.raises(ConfigurationError, match=r"there is no such directory; make .*deeper$"):
+    with pytest.raises(ConfigurationError, match=r"the directory is missing; create .*deeper$"):
         await store.start()
 
 
@@ -334,7 +334,7 @@ async def test_a_path_that_is_a_directory_is_told(tmp_path: Path, clock: Clock) 
     """Promise: it is the settings' mistake, and no outage that may pass; the error says what to write."""
     store = SqliteReplayStore(tmp_path, policy=POLICY, clock=clock)
     with pytest.raises(
-        ConfigurationError, match=rf"^path {tmp_path}: a directory; name a file in it, such as .*ids\.db$"
+        ConfigurationError, match=rf"^path {tmp_path}: a directory; write a file in it, such as .*ids\.db$"
     ):
         await store.start()
 

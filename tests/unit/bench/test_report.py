@@ -13,7 +13,7 @@ import watchword
 import watchword_adapters as adapters
 from benchmarks import before
 from benchmarks.figures import AsyncRun, Figure, Run, take_turns
-from benchmarks.page import _BLOCKS, blocks, filled
+from benchmarks.page import _BLOCKS, DOCUMENTS, blocks, filled
 from benchmarks.processes import ENGINE, FailedError, apart
 from benchmarks.report import FORMAT, Report
 from benchmarks.stages import Stage, engine_name, engines, kinds, ratios, ready
@@ -193,6 +193,7 @@ def test_figures_are_put_into_a_document_at_their_places() -> None:
 
 def test_the_page_of_figures_has_a_place_for_every_table() -> None:
     """No table that is measured is missing where users read what Watchword costs."""
-    page = (Path(before.__file__).parents[1] / "docs" / "performance.md").read_text()
+    docs = Path(before.__file__).parents[1] / "docs"
+    page = "".join([(docs / name).read_text() for name in DOCUMENTS])
     for name in _BLOCKS:
         assert page.count(f"<!-- figures: {name} -->") == page.count(f"<!-- end of {name} -->") == 1

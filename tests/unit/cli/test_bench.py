@@ -24,7 +24,7 @@ def test_without_the_benchmarks_one_line_says_so_too(
 ) -> None:
     """An installed Watchword has none, and does not fail with a stack trace."""
     monkeypatch.setattr(bench, "__file__", "/somewhere/adapters/watchword_adapters/cli/bench.py")
-    assert "clone it, and type make bench" in _fails(capsys)
+    assert "clone it, and run make bench" in _fails(capsys)
 
 
 def test_a_checkout_is_found_from_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:

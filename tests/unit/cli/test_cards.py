@@ -87,11 +87,11 @@ def test_a_set_that_nobody_named_is_not_asked(run: Run, server: KeyServer, ca: A
     typed = ("key", "import-card", url, "-p", PLANNER, "--allow-private", "--ca", str(ca.path))
     ended = run(*typed, "--jku", other)
     assert (ended.code, ended.out) == (1, "")
-    assert "no key out of these sets has signed the card: its keys stand at" in ended.err
+    assert "no key of these sets has signed the card: its keys are at" in ended.err
     assert (server.count("/jwks.json"), server.count("/other.json")) == (0, 0)
     ended = run(*typed)
     assert ended.code == 2
-    assert "name the key set that may tell who signed the card: --jku URL" in ended.err
+    assert "which key set says who signed the card? write --jku URL" in ended.err
 
 
 def test_a_card_and_a_set_may_be_files(run: Run, key: SigningKey, directory: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_key_of_somebody_else_vouches_for_nothing(run: Run, key: SigningKey, d
     (directory / "card.json").write_bytes(card_of(key))
     (directory / "known.jwks").write_bytes(set_of(key, principal="agent://acme/other"))
     ended = run("key", "import-card", "card.json", "-p", PLANNER, "--keys", "known.jwks")
-    assert (ended.code, ended.out, ended.err) == (1, "", "watchword: no key out of these sets has signed the card\n")
+    assert (ended.code, ended.out, ended.err) == (1, "", "watchword: no key of these sets has signed the card\n")
 
 
 def test_a_card_that_somebody_else_signed_gives_no_key(run: Run, key: SigningKey, directory: Path) -> None:

@@ -50,7 +50,7 @@ def test_brackets_are_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The text in which they were eaten once."""
     monkeypatch.setenv("COLUMNS", "200")
     for words in (("control",), ("control", "init")):
-        assert "Make the control log that [control] names, or" in squeezed(run(*words, "--help").out)
+        assert "Create the control log that [control] names, or" in squeezed(run(*words, "--help").out)
 
 
 def test_brackets_are_shown_wherever_they_are(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def test_a_newcomers_first_commands(run: Run, directory: Path) -> None:
         assert watchword.verifier.journal is not None
         assert watchword.verifier.journal.recall(["reader"], birth=2**40)[0].floor < 2**33
         watchword.verifier.journal.close()
-    assert "begin without losing anything" in first.out
+    assert "start without losing anything" in first.out
     assert "have been stopped for 11 s; not while an older process of this agent still runs" in first.out
 
 
@@ -97,8 +97,8 @@ def test_a_key_that_another_principal_has(run: Run, directory: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ((), "watchword.toml is not there: add --realm and --principal, and it is made"),
-        (("-r", "prod"), "watchword.toml is not there: add --realm and --principal"),
+        ((), "watchword.toml does not exist: add --realm and --principal to create it"),
+        (("-r", "prod"), "watchword.toml does not exist: add --realm and --principal"),
         (("-r", "PROD", "-p", PLANNER), "realm 'PROD'"),
         (("-r", "prod", "-p", "a\x1b[2J"), "principal: write 1 to 255 bytes of text without control characters"),
         (("-r", "prod", "-p", "agent:/acme/x"), "principal: 'agent:/acme/x' is no URI: write a scheme"),
@@ -118,7 +118,7 @@ def test_bad_input_is_one_line(run: Run, directory: Path, arguments: tuple[str, 
     [
         (("-c", "watchword.toml", "-p", CONTROLLER), f"principal is '{PLANNER}', not '{CONTROLLER}'"),
         (("-r", "test"), "realm is 'prod', not 'test': name another file by --config"),
-        (("-r", "prod", "-p", "agent://acme/größe"), "name the settings by --config"),
+        (("-r", "prod", "-p", "agent://acme/größe"), "name the settings file with --config"),
     ],
 )
 def test_settings_of_another_agent(run: Run, arguments: tuple[str, ...], told: str) -> None:
@@ -143,7 +143,7 @@ def test_a_name_that_is_no_file_name(run: Run, directory: Path) -> None:
     ("more", "told"),
     [
         ('[replay]\nstate = ""\n', 'No journal: [replay] state is ""'),
-        ('[policy]\nmode = "observe"\n', "begin without losing anything"),
+        ('[policy]\nmode = "observe"\n', "start without losing anything"),
         ('[replay]\nstore = "sqlite"\npath = "ids.db"\n', "run `watchword store init READER --config a.toml`"),
     ],
 )
@@ -177,7 +177,7 @@ def test_a_first_example_is_made_beside_the_settings(run: Run, directory: Path) 
     """With a bus there is a program to run, and the settings of a reader that has no private key."""
     ended = run("init", "-r", "prod", "-p", PLANNER, "--bus", "nats")
     assert ended.code == 0
-    assert ended.out.splitlines()[-1] == "Now type: python first.py"
+    assert ended.out.splitlines()[-1] == "Now run: python first.py"
     assert set(tree(directory)) == {"watchword.toml", "planner.pem", "agents.jwks", "reader.toml", "first.py"}
     reader = tomllib.loads(Path("reader.toml").read_text())
     assert reader.keys() == {"realm", "keys", "replay"}
@@ -194,18 +194,18 @@ def test_another_example_gets_a_name_of_its_own(run: Run, directory: Path) -> No
     before = tree(directory)
     ended = run("init", "--bus", "kafka")
     assert ended.code == 0
-    assert ended.out.splitlines()[0] == "made: first_kafka.py"
+    assert ended.out.splitlines()[0] == "created: first_kafka.py"
     assert ended.out.splitlines()[-3:-1] == ["kept as it is: first.py", "The journal was made before."]
-    assert ended.out.splitlines()[-1] == "Now type: python first_kafka.py"
+    assert ended.out.splitlines()[-1] == "Now run: python first_kafka.py"
     program = tree(directory).pop("first_kafka.py")
     assert tree(directory) == before | {"first_kafka.py": program}
     assert b"with kafka_broker() as servers:" in program
-    assert run("init", "--bus", "kafka").out.splitlines()[-1] == "Now type: python first_kafka.py"
-    assert run("init", "--bus", "nats").out.splitlines()[-1] == "Now type: python first.py"
-    assert run("init", "--bus", "nats", "--servers", "nats://a:4222").out.splitlines()[0] == "made: first_nats.py"
+    assert run("init", "--bus", "kafka").out.splitlines()[-1] == "Now run: python first_kafka.py"
+    assert run("init", "--bus", "nats").out.splitlines()[-1] == "Now run: python first.py"
+    assert run("init", "--bus", "nats", "--servers", "nats://a:4222").out.splitlines()[0] == "created: first_nats.py"
     ended = run("init", "--bus", "nats", "--servers", "nats://b:4222")
     assert (ended.code, ended.out) == (2, "")
-    assert "first.py and first_nats.py are there, and other programs than this example: rename one" in ended.err
+    assert "first.py and first_nats.py exist, and are not this example: rename one" in ended.err
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_a_broker_of_ones_own(run: Run, bus: str, given: str, servers: list[str]
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--servers", "nats://a"), "--servers: say of which bus: --bus nats, or --bus kafka"),
+        (("--servers", "nats://a"), "--servers: of which bus? write --bus nats, or --bus kafka"),
         (("--bus", "nats", "--servers", "nats://u:p@a"), "--servers: write no login into an address"),
     ],
 )
@@ -268,7 +268,7 @@ def test_an_example_needs_the_key_set(run: Run, config: Path) -> None:
     config.write_text(config.read_text().replace("agents.jwks", "others.jwks"))
     ended = run("init", "--bus", "nats")
     assert (ended.code, Path("first.py").exists()) == (2, False)
-    assert "agents.jwks is not there, whose keys the example's reader is to believe" in ended.err
+    assert "agents.jwks does not exist, but holds the keys that the example's reader needs" in ended.err
 
 
 @pytest.mark.parametrize("third", [("init", "-r", "prod"), ("keygen",)])

@@ -55,7 +55,7 @@ def test_nothing_is_said_to_be_verified(run: Run) -> None:
     envelope = forged()
     assert run("inspect", "--json", envelope).lines[0]["verified"] is False
     shown = run("inspect", envelope).out
-    assert shown.startswith("Not verified: these are claims, which anybody may have written.")
+    assert shown.startswith("Not verified: these are claims, which anyone may have written.")
     assert "verified" not in shown.replace("Not verified", "", 1).lower()
 
 

@@ -12,10 +12,10 @@ from watchword.jwk import to_jwks
 from watchword_adapters.keys.public_files import parse_public
 
 
-@pytest.mark.parametrize(("kind", "algorithm"), [("ed25519", Algorithm.ED25519), ("esp256", Algorithm.ESP256)])
-def test_keygen_makes_a_pair_that_fits(run: Run, directory: Path, kind: str, algorithm: Algorithm) -> None:
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_keygen_makes_a_pair_that_fits(run: Run, directory: Path, algorithm: Algorithm) -> None:
     """The private PEM and the public JWK are two halves of one key of the wanted kind, owned by the principal."""
-    ended = run("keygen", "--principal", PLANNER, "--algorithm", kind)
+    ended = run("keygen", "--principal", PLANNER, "--algorithm", algorithm.label)
     assert ended.code == 0
     private = SigningKey.from_pem((directory / "planner.pem").read_bytes())
     assert parse_public((directory / "planner.jwk").read_bytes()) == [private.verification_key(PLANNER)]

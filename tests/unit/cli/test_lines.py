@@ -186,13 +186,13 @@ def test_a_recipient_an_expiry_and_a_request_are_signed(run: Run, config: Path) 
         ('{"channel": "kafka://prod/a", "expires_at": 5.5}', "expires_at: write whole seconds"),
         ('{"channel": "kafka://prod/a", "expires_at": true}', "expires_at: write whole seconds"),
         ('{"channel": "kafka://prod/a", "expires_at": -1}', "expires_at -1: write whole seconds"),
-        ('{"channel": "kafka://prod/a", "expires_at": 1}', "so no reader would take it"),
+        ('{"channel": "kafka://prod/a", "expires_at": 1}', "so no reader would accept it"),
         ('{"channel": "kafka://prod/a", "in_reply_to": "0G"}', "in_reply_to: write the 32 lower-case hex digits"),
         ('{"channel": "kafka://prod/a", "in_reply_to": "00"}', "in_reply_to: write the 32 lower-case hex digits"),
         ('{"channel": "kafka://prod/a", "in_reply_to": 5}', "in_reply_to: write the 32 lower-case hex digits"),
         ('{"channel": "kafka://lab/a"}', "this signer signs for realm 'prod'"),
         ('{"channel": "nats://prod/a.>"}', "no wildcard"),
-        ('{"channel": "kafka://prod/a", "headers": [["Watchword", null]]}', "bears an envelope already"),
+        ('{"channel": "kafka://prod/a", "headers": [["Watchword", null]]}', "has an envelope already"),
     ],
 )
 def test_a_line_that_cannot_be_signed_is_named(run: Run, config: Path, line: str, complaint: str) -> None:
@@ -221,7 +221,7 @@ def test_an_endless_line_is_refused(run: Run, config: Path, monkeypatch: pytest.
     """Input without line ends does not fill the memory."""
     monkeypatch.setattr(module, "MAX_LINE_BYTES", 100)
     ended = run("verify", "--config", str(config), stdin=b" " * 1000)
-    assert (ended.code, ended.err) == (2, "watchword: line 1: over 100 bytes\n")
+    assert (ended.code, ended.err) == (2, "watchword: line 1: longer than 100 bytes\n")
 
 
 @pytest.mark.parametrize("command", ["sign", "verify"])

@@ -24,7 +24,7 @@ def test_help_tells_the_exit_codes(run: Run) -> None:
     ended = run("--help")
     assert ended.code == 0
     told = " ".join(ended.out.split())
-    for words in ("0 all is well", "1 something was rejected", "2 wrong arguments", "3 something could not be judged"):
+    for words in ("0 success", "1 something was rejected", "2 wrong arguments", "3 something could not be judged"):
         assert words in told
 
 
@@ -203,11 +203,11 @@ def _shell(command: str, config: Path) -> subprocess.CompletedProcess[bytes]:
         ("nonsense", b"No such command 'nonsense'; see 'watchword --help'"),
         ("verify --nonsense", b"No such option: --nonsense; see 'watchword verify --help'"),
         ("keygen -p a --algorithm rsa", b"'ed25519', 'esp256'; see 'watchword keygen --help'"),
-        ("verify -c CONFIG < /dev/null >&-", b"standard output is closed: send it somewhere, as > /dev/null"),
-        ("verify -c CONFIG <&-", b"standard input is closed: give the messages there, as < FILE"),
-        ("inspect <&-", b"standard input is closed: give the messages there, as < FILE"),
+        ("verify -c CONFIG < /dev/null >&-", b"standard output is closed: redirect it, for instance to /dev/null"),
+        ("verify -c CONFIG <&-", b"standard input is closed: redirect it, such as < FILE"),
+        ("inspect <&-", b"standard input is closed: redirect it, such as < FILE"),
         ("jwks agents.jwks > /dev/full", b"standard input or output: No space left on device"),
-        ("jwks agents.jwks -o /dev/full", b"/dev/full: not a regular file: name another, or leave --output out"),
+        ("jwks agents.jwks -o /dev/full", b"/dev/full: not a regular file: write another path, or omit --output"),
         ("jwks /proc/self/mem", b"/proc/self/mem: Input/output error"),
     ],
 )

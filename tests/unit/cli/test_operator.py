@@ -64,13 +64,13 @@ def test_contained_and_released(run: Run) -> None:
     assert second.endswith(f", by {SEC}: INC-8")
     again = run("release", PLANNER, "-c", "oncall.toml")
     assert (again.code, again.out) == (2, "")
-    assert f"nothing contains exactly '{PLANNER}'; what holds: 'agent://acme/**'" in again.err
+    assert f"nothing contains exactly '{PLANNER}'; in force: 'agent://acme/**'" in again.err
     last = run("release", "agent://acme/**", "-c", "sec.toml", "--json")
     assert last.code == 1, "the settings contain one of them"
     (row,) = last.lines
     assert (row["still"], row["in_settings"]) == ([], ["agent://acme/old"])
     nothing = run("release", "agent://acme/old", "-c", "oncall.toml")
-    assert "what holds: none; and [policy] contained, in the settings: agent://acme/old" in nothing.err
+    assert "in force: none; and [policy] contained, in the settings: agent://acme/old" in nothing.err
     run("contain", "agent://acme/other", "-c", "oncall.toml")
     done = run("release", "agent://acme/other", "-c", "oncall.toml")
     assert (done.code, done.out) == (0, "agent://acme/other is released\n")
@@ -87,20 +87,20 @@ def test_what_remains_is_told_in_words(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("contain", ""), "is no principal: write one"),
-        (("contain", "agent://**/x"), "is no principal: write one"),
-        (("contain", "agent://acme/mal*"), "may stand for a whole part"),
-        (("release", "agent://**/x"), "is no principal: write one"),
+        (("contain", ""), "is not a principal: write one"),
+        (("contain", "agent://**/x"), "is not a principal: write one"),
+        (("contain", "agent://acme/mal*"), "may replace a whole part"),
+        (("release", "agent://**/x"), "is not a principal: write one"),
         (("contain", PLANNER, "--for", "soon"), "--for: write a duration"),
-        (("contain", PLANNER, "--for", "0.5s"), "--for: 1s to 3650d"),
+        (("contain", PLANNER, "--for", "0.5s"), "--for: write 1s to 3650d"),
         (("contain", PLANNER, "--why", "x" * 201), "--why: at most 200"),
         (("contain", PLANNER, "--why", "a\nb"), "--why: at most 200"),
-        (("contain", "agent://acme/**"), "Nobody can be asked here: add --yes"),
+        (("contain", "agent://acme/**"), "There is no terminal to ask on: add --yes"),
         (("contain", "agent://other/x"), "not under this operator"),
         (("contain", PLANNER, "-c", "planner.toml"), "not an operator"),
         (("contain", ONCALL, "-c", "missing.toml"), "missing.toml"),
-        (("control", "adopt", ONCALL, "--yes"), "another operator adopts"),
-        (("control", "adopt", SEC, "--yes"), f"nothing stands that '{SEC}' said"),
+        (("control", "adopt", ONCALL, "--yes"), "only another one can adopt"),
+        (("control", "adopt", SEC, "--yes"), f"no statement of '{SEC}' is in force"),
         (("control", "attend", "--every", "0s"), "--every: at least 1s"),
         (("key", "publish", "missing.jwk"), "missing.jwk: No such file"),
         (("key", "revoke", "nobody"), "is no key: name one by kid"),
@@ -124,7 +124,7 @@ def test_what_cannot_be_is_told_in_a_line(run: Run, arguments: tuple[str, ...], 
 
 def test_no_log_is_made_by_chance(run: Run, entries: Entries, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings without [control], a log that is unfit, a broker that is away."""
-    assert run("control", "init", "-c", "oncall.toml").out == f"{CHANNEL.uri} is there, and fit\n"
+    assert run("control", "init", "-c", "oncall.toml").out == f"{CHANNEL.uri} exists, and is fit\n"
     assert run("control", "init", "-c", "oncall.toml", "--json").lines == [{"channel": CHANNEL.uri, "made": False}]
     settings = directory / "bare.toml"
     settings.write_text('realm = "prod"\n[[keys]]\nsource = "files"\npaths = ["agents.jwks"]\n')
@@ -154,7 +154,7 @@ def test_who_can_be_asked_is_asked(capsys: pytest.CaptureFixture[str], monkeypat
 
     monkeypatch.setattr(sys, "stdin", Terminal("\n"))
     assert main(["contain", "agent://acme/**", "-c", "oncall.toml"]) == 2
-    assert "Contain everybody whose name matches agent://acme/**? [y/N] " in (told := capsys.readouterr()).err
+    assert "Contain every principal that matches agent://acme/**? [y/N] " in (told := capsys.readouterr()).err
     assert "nothing was done" in told.err
     monkeypatch.setattr(sys, "stdin", Terminal("Y\n"))
     assert main(["contain", "agent://acme/**", "-c", "oncall.toml"]) == 0
@@ -163,7 +163,7 @@ def test_who_can_be_asked_is_asked(capsys: pytest.CaptureFixture[str], monkeypat
     (first, second) = capsys.readouterr().err.split("[y/N] ")[1].splitlines()
     assert first.startswith("0  ")
     assert first.endswith(" UTC  contain agent://acme/** for good")
-    assert second.startswith("Say these 1 statements")
+    assert second.startswith("Repeat these 1 statements")
 
 
 def test_the_log_shows_what_counts_and_what_does_not(run: Run, entries: Entries) -> None:
@@ -225,8 +225,8 @@ def test_heads_are_said_until_somebody_ends_it(run: Run, entries: Entries, monke
 
     monkeypatch.setattr(commands, "wait", interrupt_when(over))
     ended = run("control", "attend", "-c", "oncall.toml")
-    assert (ended.code, ended.out) == (130, f"{ONCALL} attends: a head every 10 s\n")
-    assert ended.err.count("trying on") == 1
+    assert (ended.code, ended.out) == (130, f"{ONCALL} publishes a head every 10 s\n")
+    assert ended.err.count("retrying") == 1
 
 
 def test_what_a_revoked_key_said_is_shown(run: Run, entries: Entries, directory: Path) -> None:
@@ -297,10 +297,10 @@ def test_what_a_thief_said_is_left_out(run: Run) -> None:
     adopt = ("control", "adopt", ONCALL, "-c", "sec.toml", "--yes", "--json")
     wrong = run(*adopt, "--without", "1", "--without", "7")
     assert (wrong.code, wrong.out) == (2, ""), "nothing was said"
-    assert f"--without 7: nothing of {ONCALL} that stands is there; positions are 0, 1, 2" in wrong.err
+    assert f"--without 7: no statement of {ONCALL} in force is there; positions are 0, 1, 2" in wrong.err
     nothing = run(*adopt, "--without", "0", "--without", "1", "--without", "2")
     assert (nothing.code, nothing.out) == (2, "")
-    assert "nothing is left to adopt" in nothing.err
+    assert "is left to adopt" in nothing.err
     adopted = run(*adopt, "--without", "2", "--without", "1")
     assert [(row["verb"], row["of"], row["position"]) for row in adopted.lines] == [("contain", 0, 3)]
 
@@ -315,8 +315,8 @@ def test_what_the_adopter_may_not_say_is_told_before_anything_is_said(run: Run, 
     run("contain", "agent://acme/b", "-c", "oncall.toml")
     refused = run("control", "adopt", ONCALL, "-c", "sec.toml", "--yes")
     assert (refused.code, refused.out) == (2, "")
-    assert f"{SEC} may not say what stands at 1 (not under this operator), 2 (not under" in refused.err
-    assert "nothing was adopted: leave these out with --without 1 --without 2" in refused.err
+    assert f"{SEC} may not repeat what is at 1 (not under this operator), 2 (not under" in refused.err
+    assert "nothing was adopted: omit these with --without 1 --without 2" in refused.err
     adopted = run("control", "adopt", ONCALL, "-c", "sec.toml", "--yes", "--without", "1", "--without", "2")
     assert (adopted.code, adopted.out) == (0, f"adopted: contain {PLANNER} for good\n")
 
@@ -381,7 +381,7 @@ def test_what_no_statement_can_say_of_a_key_is_told(run: Run, directory: Path, m
 def test_a_key_is_revoked_by_any_name(run: Run, entries: Entries, directory: Path) -> None:
     """By kid, thumbprint or file, known or not; it cannot be undone, so it asks."""
     asked = run("key", "revoke", "planner.jwk", "-c", "oncall.toml")
-    assert (asked.code, "It cannot be undone. Nobody can be asked here" in asked.err) == (2, True)
+    assert (asked.code, "It cannot be undone. There is no terminal to ask on" in asked.err) == (2, True)
     (planner,) = parse_jwks(b'{"keys":[' + (directory / "planner.jwk").read_bytes() + b"]}")
     done = run("key", "revoke", thumbprint(planner.public), "-c", "oncall.toml", "--yes", "--json")
     assert (done.code, done.err) == (0, "")
@@ -424,7 +424,7 @@ def test_no_command_claims_what_is_not_so(run: Run, directory: Path) -> None:
 
 
 def test_what_readers_know_from_a_lost_log_can_be_released(run: Run, entries: Entries) -> None:
-    """The log that was made anew knows of nothing, so it has to be said that it is meant."""
+    """The log that was recreated knows of nothing, so it has to be said that it is meant."""
     run("contain", PLANNER, "-c", "oncall.toml")
     entries.kept, entries.identity = [], "log 2"
     refused = run("release", PLANNER, "-c", "oncall.toml")

@@ -115,7 +115,7 @@ def test_a_rule_without_rate_and_a_channel_that_is_observed(run: Run) -> None:
     assert ended.out.splitlines()[-3:] == [
         "rate: no limit",
         "contained: no",
-        "mode: observe, so nothing is dropped here whatever the rules say",
+        "mode: observe, so nothing is dropped here, whatever the rules say",
     ]
 
 
@@ -133,7 +133,7 @@ def test_without_rules_anybody_may_speak(run: Run, rules: Path) -> None:
     rules.write_text('realm = "prod"\n')
     ended = run("policy", "check", "agent://acme/planner", "kafka://prod/tasks")
     assert ended.code == 0
-    assert "rule: none is written, so whoever has a known key may speak anywhere" in ended.out
+    assert "rule: there are none, so anyone with a known key may speak anywhere" in ended.out
 
 
 def test_rules_of_the_environment_are_those_that_count(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_what_operators_say_is_not_asked(run: Run, rules: Path) -> None:
 @pytest.mark.parametrize(
     ("principal", "channel", "complaint"),
     [
-        ("agent://acme/*", "kafka://prod/tasks", "name one agent"),
+        ("agent://acme/*", "kafka://prod/tasks", "write one agent"),
         ("agent:/acme/x", "kafka://prod/tasks", "is no URI"),
         ("", "kafka://prod/tasks", "write 1 to 255 bytes"),
         ("agent://acme/x", "tasks", "channel"),

@@ -74,7 +74,7 @@ def test_copies_are_counted_and_listed(on_kafka: Run, asked: list[dict[str, Any]
     ended = on_kafka("list")
     assert ended.code == 0
     assert ended.out.startswith("4 copies: 1 unsigned, 1 undetermined, 1 unknown_key, 1 no copy\n")
-    assert "Not verified: whoever may write to the quarantine may have made this up." in ended.out
+    assert "Not verified: anyone with write access to the quarantine may have forged this." in ended.out
     assert all(identity in ended.out for identity in ("0/1", "0/2", "0/3", "0/4"))
     assert asked[0]["place"] == "agents.quarantine"
     assert (asked[0]["limit"], asked[0]["bootstrap_servers"]) == (1000, ["localhost:9092"])
@@ -88,7 +88,7 @@ def test_one_bus_needs_no_word(run: Run, config: Path, asked: list[dict[str, Any
     config.write_text(config.read_text().replace("[quarantine]\n", '[quarantine]\nkafka = "copies"\n'))
     ended = run("quarantine", "list", "-c", str(config))
     assert (ended.code, ended.err.count("\n")) == (2, 1)
-    assert "say on which bus it is: --bus kafka, or --bus nats" in ended.err
+    assert "on which bus? write --bus kafka, or --bus nats" in ended.err
 
 
 def test_a_reader_that_has_gone_is_no_fault_of_the_broker(on_kafka: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def test_a_copy_is_shown_in_full(on_kafka: Run, asked: list[dict[str, Any]]) -> 
     assert asked == []
     ended = on_kafka("show", "0/2")
     assert ended.code == 0
-    for text in ("undetermined", "keys ConnectionError", "content-type", "who it said had"):
+    for text in ("undetermined", "keys ConnectionError", "content-type", "its author, as claimed"):
         assert text in ended.out
     (fields,) = on_kafka("show", "0/2", "--json").lines
     assert fields["verified"] is False
@@ -245,10 +245,10 @@ def test_what_to_drive_is_handed_on(run: Run, config: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["redrive"], "redrive: name copies by their ids, or write --all"),
-        (["redrive", "0/1", "--all"], "redrive: name copies by their ids, or write --all"),
+        (["redrive"], "redrive: write the ids of copies, or --all"),
+        (["redrive", "0/1", "--all"], "redrive: write the ids of copies, or --all"),
         (["redrive", "--all", "--reason", "late\x1b"], "--reason 'late\\x1b': use one of altered, bad_signature"),
-        (["redrive", "0/7"], "copy '0/7': not among the latest 1000, or of another kind"),
+        (["redrive", "0/7"], "copy '0/7': not among the latest 1000, or not selected"),
         (["show", "9/9\x1b[2J"], "copy '9/9\\x1b[2J': not among the latest 1000; use an id of 'quarantine list'"),
         (["list", "--limit", "0"], "Invalid value for '--limit'"),
         (["show"], "Missing argument 'ID'"),
@@ -271,7 +271,7 @@ def test_a_quarantine_that_is_nowhere_is_told(run: Run, config: Path, asked: lis
     for command in (["list"], ["show", "1"], ["redrive", "--all"]):
         ended = run("quarantine", *command, "--config", str(config), "--bus", "nats")
         assert ended.code == 2
-        assert "quarantine: no nats in [quarantine]; add it there, or say --from NAME" in ended.err
+        assert "quarantine: no nats in [quarantine]; add it there, or write --from NAME" in ended.err
     assert asked == []
 
 

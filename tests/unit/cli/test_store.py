@@ -41,7 +41,7 @@ def test_a_log_needs_a_word(run: Run, settings: Path, reader: str) -> None:
     ended = run("store", "init", reader, "--config", str(settings))
     assert (ended.code, ended.out) == (2, "")
     assert "--accept-backlog" in ended.err
-    assert "--nothing-handled-before says that it never read" in ended.err
+    assert "--nothing-handled-before says that it has never read" in ended.err
     assert birth(settings, reader) is None
     said = run("store", "init", reader, "--config", str(settings), "--nothing-handled-before", "--json")
     assert said.lines == [{"reader": reader, "known": False, "changed": True, "floor": None, "accepted": {}}]
@@ -49,7 +49,7 @@ def test_a_log_needs_a_word(run: Run, settings: Path, reader: str) -> None:
         {"reader": reader, "known": True, "changed": False, "floor": None, "accepted": {}}
     ]
     told = run("store", "init", reader, "--config", str(settings), "--nothing-handled-before")
-    assert f"{reader} is known from now on, with no floor, in place of what was known of it\n" in told.out
+    assert f"{reader} is known from now on, with no floor, which replaces its previous entry\n" in told.out
     missing = run("store", "init", reader, "--config", str(settings), "--accept-backlog")
     assert (missing.code, missing.out) == (2, "")
     assert "--servers nats://localhost:4222, or localhost:9092" in missing.err
@@ -75,8 +75,8 @@ def test_a_floor_is_told_by_the_clock(run: Run, settings: Path) -> None:
         (["kafka:"], "write js:STREAM:DURABLE"),
         (["queue::tasks"], "write js:STREAM:DURABLE"),
         (["topic:x:y"], "write js:STREAM:DURABLE"),
-        (["js:S:d", "--accept-backlog", "--nothing-handled-before"], "which says the contrary"),
-        (["queue:q:tasks", "--accept-backlog"], "core NATS keeps no backlog; leave it out for queue: readers"),
+        (["js:S:d", "--accept-backlog", "--nothing-handled-before"], "which says the opposite"),
+        (["queue:q:tasks", "--accept-backlog"], "core NATS stores no backlog; omit it for queue: readers"),
     ],
 )
 def test_mistakes_are_one_line(run: Run, settings: Path, arguments: list[str], complaint: str) -> None:

@@ -229,8 +229,8 @@ def test_how_many_messages_share_a_signature_may_be_chosen(write: Write) -> None
         (BASE.replace('key = "planner.pem"', ""), "signer: key: missing: add it"),
         (BASE.replace("planner.pem", "agents.jwks"), "agents.jwks: not a PKCS#8 private key in PEM"),
         (BASE.replace('"planner.pem"', '"planner.pem"\nkey_id = ""'), "signer: key id of 0 bytes: use 1 to 128"),
-        (BASE.replace("planner.pem", "a\\u0000b"), "is no path; make one with"),
-        (BASE.replace("agents.jwks", "a\\u0000b"), "is no path; make one with"),
+        (BASE.replace("planner.pem", "a\\u0000b"), "is not a path; make one with"),
+        (BASE.replace("agents.jwks", "a\\u0000b"), "is not a path; make one with"),
         (BASE.replace('"planner.pem"', '"."'), "is a directory; make one with"),
     ],
 )
@@ -291,7 +291,11 @@ def test_variables_that_only_begin_alike_are_left_alone(write: Write, monkeypatc
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [(b"\xff", "not UTF-8"), (b"#" * 8_388_609, "over 8388608 bytes"), (b"a = " + b"[" * 50_000, "nested too deeply")],
+    [
+        (b"\xff", "not UTF-8"),
+        (b"#" * 8_388_609, "larger than 8388608 bytes"),
+        (b"a = " + b"[" * 50_000, "nested too deeply"),
+    ],
 )
 def test_a_file_that_is_no_settings_file_is_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
     """Bytes that are no text, too many, or built to exhaust the reader give one line."""
@@ -304,7 +308,7 @@ def test_a_missing_settings_file_is_named(tmp_path: Path) -> None:
     """Nothing starts on defaults because a path was wrong."""
     assert (
         refusal(tmp_path / "none.toml")
-        == f"settings file {tmp_path}/none.toml: No such file or directory; make one with 'watchword init'"
+        == f"settings file {tmp_path}/none.toml: No such file or directory; create one with 'watchword init'"
     )
 
 

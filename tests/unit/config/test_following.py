@@ -13,8 +13,8 @@ import pytest
 
 from tests.support.workload_api import Authority
 from watchword import Algorithm, ConfigurationError, Mode, Rejected, SigningKey, Unavailable, VerifiedMessage, Watchword
+from watchword.algorithms import PublicKey
 from watchword.jwk import to_jwks
-from watchword.keys import PublicKey
 from watchword.spi import Channel, Context, KeySwitch, Message, ObservedMessage
 from watchword_adapters import config, plugins, settings_watch
 from watchword_adapters.config import load
@@ -412,7 +412,7 @@ async def test_a_held_key_is_followed(path: Path, later: Callable[[Watchword], N
 async def test_a_held_key_that_cannot_be_had_changes_nothing(
     path: Path, later: Callable[[Watchword], None], elsewhere: Elsewhere, text: str, told: str, *, away: bool
 ) -> None:
-    """The agent goes on by the key that it has and says why, once; when the other can be had it is taken."""
+    """The agent goes on by the key that it has and says why, once; once the other is available it takes its place."""
     edit(path, HELD.format("one"))
     agent = load(path)
     heard = Warned(agent)

@@ -14,12 +14,12 @@ from tests.unit.control.world import (
     CONTROLLER,
     FIRST,
     FOURTH,
+    KEYS,
     ONCALL,
     OPERATORS,
     OTHER,
     PLANNER,
     SECOND,
-    SECURITY,
     THIRD,
     Contain,
     GiveKey,
@@ -29,7 +29,7 @@ from tests.unit.control.world import (
     issued,
     key_of,
 )
-from watchword import SigningKey
+from watchword import Algorithm, SigningKey
 from watchword.control import Control, Issued, Link, Operator
 from watchword.jwk import to_jwk
 from watchword.keys import thumbprint
@@ -158,16 +158,16 @@ def test_who_may_not_is_refused(control: Control) -> None:
 def test_an_operators_key_cannot_be_revoked_here(control: Control) -> None:
     """Only the settings' own sources can: operators cannot fight."""
     control.hear(issued(Revoke(FIRST[1], 1), THIRD))
-    assert control.revoked_at(key_of(ONCALL, SigningKey.generate())) is None
+    assert control.revoked_at(key_of(FIRST[0], KEYS[FIRST])) is None
+    assert control.revoked_at(key_of(OTHER, KEYS[FIRST])) == 1, "it is known, and binds no operator"
     control.hear(issued(Revoke(PLANNERS, 9), THIRD))
     assert control.revoked_at(key_of(PLANNER)) == 9
     assert control.revoked_at(key_of(ONCALL, AGENTS[PLANNER])) is None
     assert control.revoked_at(key_of(OTHER, AGENTS[PLANNER])) == 9
-    assert control._revoked == {FIRST[1]: {SECURITY: 1}, PLANNERS: {SECURITY: 9}}
 
 
 def test_a_revocation_reaches_those_that_its_operator_is_over(control: Control) -> None:
-    """The same public key under another principal is none of his business."""
+    """The same public key under another principal is not theirs to revoke."""
     control.hear(issued(Revoke(PLANNERS, 9), FIRST))
     control.hear(issued(Revoke(PLANNERS, 5), SECOND))
     control.hear(issued(Revoke(PLANNERS, 7), FIRST, rank=3))
@@ -475,3 +475,17 @@ def test_a_key_that_decided_nothing_lapses_without_a_word(control: Control) -> N
     control.notices.clear()
     assert control.lapse(FIRST) == 0
     assert not control.notices
+
+
+@pytest.mark.parametrize("algorithm", [Algorithm.ML_DSA_44, Algorithm.ML_DSA_65])
+def test_a_post_quantum_key_is_given_and_revoked(algorithm: Algorithm) -> None:
+    """Promise: the largest public key fits a statement, with the longest name, and is dead by its thumbprint."""
+    key = SigningKey.generate(algorithm).verification_key("agent://acme/" + "x" * 242)
+    statement = issued(GiveKey(replace(key, not_before=1, not_after=2**33 - 1))).statement
+    assert len(statement.to_json()) < 4096
+    assert parse_statement(statement.to_json()) == statement
+    control = Control(OPERATORS)
+    control.hear(issued(GiveKey(key)))
+    assert [*control.keys] == [key]
+    control.hear(issued(Revoke(thumbprint(key.public), 50), THIRD))
+    assert control.limited(key).revoked_at == 50

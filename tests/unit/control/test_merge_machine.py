@@ -2,6 +2,7 @@
 
 from math import inf
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
@@ -126,7 +127,7 @@ class Merge(RuleBasedStateMachine):
         return [one for one in self.heard if self.counts(one)]
 
     def counts(self, one: Issued) -> bool:
-        """Tell whether a statement counts."""
+        """Return True if a statement counts."""
         operator, saying = self.operators.get(one.by[0]), one.statement.saying
         if operator is None or one.by in self.lapsed or one.statement.verb not in set(operator.may):
             return False
@@ -207,4 +208,4 @@ class Merge(RuleBasedStateMachine):
                 assert self.control.rank(entry) >= one.statement.rank
 
 
-TestMerge = Merge.TestCase
+TestMerge = pytest.mark.slow(Merge.TestCase)

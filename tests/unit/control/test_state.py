@@ -46,7 +46,7 @@ def test_what_others_may_write_to_is_refused(
     """Promise (A52): whoever could take a containment out of it must not be believed; it says what to type."""
     path = state.path if which == "file" else state.path.parent
     way(path, monkeypatch)
-    told = "" if which == "file" else ", or name another directory in it"
+    told = "" if which == "file" else ", or write the path of a directory in it"
     with pytest.raises(ConfigurationError, match=rf"others may write to \S+: type {remedy} \S+{told}$") as refusal:
         state.load()
     assert str(refusal.value).startswith("state: ")
@@ -82,7 +82,7 @@ def test_roots_own_is_believed(state: StateFile, monkeypatch: pytest.MonkeyPatch
 
 
 def test_windows_has_no_such_modes(state: StateFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system is none of POSIX, modes say nothing."""
+    """Where the system is not POSIX, modes say nothing."""
     state.path.chmod(0o666)
     with monkeypatch.context() as patch:
         patch.setattr("watchword_adapters.regular_file._HAS_MODES", False)
@@ -98,15 +98,15 @@ def test_a_pipe_in_its_place_is_refused_at_once(state: StateFile) -> None:
 
 
 def test_a_line_that_is_nested_too_deep_is_left_out(state: StateFile) -> None:
-    """Promise (A52): it is a line that is none, like any that a crash left."""
+    """Promise (A52): it is not a valid line, like any that a crash left."""
     with state.path.open("ab") as file:
         file.write(b"[" * 200_000 + b"\n")
     assert state.load().place == PLACE
 
 
 def test_a_statement_that_is_no_message_is_told(state: StateFile) -> None:
-    """Promise (A52): a file that somebody has changed is refused as one that is none of ours, in our words."""
+    """Promise (A52): a file that somebody has changed is refused as not one of ours, in our words."""
     with state.path.open("ab") as file:
         file.write(b'{"statement":{"channel":"none"}}\n')
-    with pytest.raises(ConfigurationError, match="put it away to begin again"):
+    with pytest.raises(ConfigurationError, match="move it away to start again"):
         state.load()

@@ -50,7 +50,7 @@ async def _later(*_: object) -> str:
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ({"recipient": ALICE}, r"recipient=: write a function \(channel, key, headers\) -> principal.* type str"),
+        ({"recipient": ALICE}, r"recipient=: write a function \(channel, key, headers\) that returns .* type str"),
         ({"recipient": 5}, r"recipient=: write a function.* type int"),
         ({"recipient": _later}, "recipient=: write a plain function, not one with 'async def'"),
         ({"quarantine": "copies"}, r"quarantine=: .*write copies of what is not delivered.* type str"),
@@ -102,8 +102,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no name to sign under": ({"key": SigningKey.generate()}, 'principal: missing; .*"agent://'),
     "a path for a key": ({"principal": "a", "key": "planner.pem"}, "key: a str has no key_id and algorithm"),
     "a back-end without names": ({"principal": "a", "key": _Vault()}, "key: a _Vault has no key_id and algorithm"),
-    "a path for a source": ({"keys": "agents.jwks"}, r"keys: a str is no source.*watchword\.load\(\)"),
-    "a number for a source": ({"keys": 5}, "keys: a int is no source"),
+    "a path for a source": ({"keys": "agents.jwks"}, r"keys: a str is not a source.*watchword\.load\(\)"),
+    "a number for a source": ({"keys": 5}, "keys: a int is not a source"),
     "names for keys": ({"keys": ["agents.jwks"]}, "keys: a str is no VerificationKey"),
     "one key of two agents": (
         {"keys": [(key := SigningKey.generate()).verification_key("a"), key.verification_key("b")]},
@@ -123,5 +123,5 @@ def test_what_does_not_fit_is_told_by_what_to_write(given: dict[str, Any], told:
 
 def test_parts_of_two_agents_make_none() -> None:
     """A process that speaks as one and reads as another would answer in a name that nobody asked."""
-    with pytest.raises(ConfigurationError, match="one process is one agent"):
+    with pytest.raises(ConfigurationError, match="signer and verifier differ in realm or principal"):
         Watchword.of(World(principal=BOB).verifier, signer())

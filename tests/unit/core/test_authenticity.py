@@ -130,7 +130,7 @@ CHANGES: dict[str, Callable[[Message], Message]] = {
     "covered twice": lambda m: replace(m, headers=(m.headers[0], *m.headers)),
     "record timestamp": lambda m: replace(m, created_at=NOW + 5.5),
     "record timestamp before": lambda m: replace(m, created_at=NOW - 30.5),
-    "record timestamp is none": lambda m: replace(m, created_at=float("nan")),
+    "record timestamp is not a number": lambda m: replace(m, created_at=float("nan")),
 }
 
 

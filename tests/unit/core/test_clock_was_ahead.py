@@ -45,13 +45,13 @@ async def test_a_clock_that_was_ahead_is_told_while_it_costs() -> None:
     world.now -= HOURS
     floor = shown_time(NOW + HOURS - 65)
     for _ in range(3):
-        told = f"{Reason.STALE}: issued before {floor}, up to which this memory may have forgotten"
+        told = f"{Reason.STALE}: issued before {floor}, and this memory may have forgotten ids up to then"
         assert [await world.says(), await world.says("other")] == [told] * 2
     ((event, fields),) = world.told
     assert event == "replay.clock_was_ahead"
     assert fields["log"] == "sub:tasks#"
     assert (fields["since"], fields["until"]) == (shown_time(NOW), floor)
-    assert "start this process again" in fields["remedy"]
+    assert "restart this process" in fields["remedy"]
     world.now += HOURS - 64
     assert await world.says() == "delivered"
 
@@ -73,7 +73,7 @@ async def test_a_floor_of_one_sender_is_no_clock_that_was_ahead(monkeypatch: pyt
     assert await world.says() == "delivered"
     monkeypatch.setattr(MemoryReplayStore, "admit", lambda *_: Admission.TOO_OLD)
     monkeypatch.setattr(MemoryReplayStore, "admit_all", lambda *_: False)
-    assert await world.says() == "stale: issued before what this memory knows of its sender or key"
+    assert await world.says() == "stale: issued before the floor of its sender or key in this memory"
     assert not world.told
 
 
@@ -100,7 +100,7 @@ async def test_what_a_store_finds_too_old_says_so() -> None:
     verifier = Verifier(realm=REALM, keys=keys, replay=Old(), policy=Policy(), clock=lambda: NOW)
     message = Message(channel=Channel("nats", REALM, "tasks"), value=b"")
     message = replace(message, headers=((await world.signer.sign(message)).header,))
-    with pytest.raises(Rejected, match="stale: issued before what the store knows of this reader"):
+    with pytest.raises(Rejected, match="stale: issued before the store knew this reader"):
         await verifier.verify(message)
 
 

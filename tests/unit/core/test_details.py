@@ -66,7 +66,7 @@ def test_no_rejection_is_made_without_a_detail() -> None:
                 press(nats(), q=b"1" * 16),
                 Expected(requests={b"1" * 16: Request(id=b"1" * 16, channel=HERE, recipient=MALLORY)}),
             ),
-            "another was asked",
+            "addressed to another principal",
         ),
         (
             lambda: _rejected(press(nats()), keys=[public(ALICE_KEY, ALICE, not_before=NOW + 60)]),

@@ -20,7 +20,7 @@ FITTING = SimpleNamespace(INTERFACE=engine.INTERFACE, __version__="0.1.0")
 
 @pytest.fixture
 def chosen(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Let each call of ``chosen`` choose anew, with this variable and this module."""
+    """Let each call of ``chosen`` choose again, with this variable and this module."""
 
     def choose(variable: str | None, module: object) -> str:
         engine.native.cache_clear()

@@ -21,7 +21,7 @@ from tests.vectors import trees
 from tests.vectors.faults import GOOD_TEXT, GOOD_TREE, MALFORMED, MALFORMED_TEXT
 from watchword import Reason, Rejected
 from watchword.encoding import Layout, encode_pairs, metadata_digest, value_digest
-from watchword.envelope import MAX_ENVELOPE_BYTES, is_envelope_name, parse
+from watchword.envelope import is_envelope_name, parse
 
 CLAIMS = claims_of(kafka())
 SIGNATURE = bytes(64)
@@ -65,7 +65,7 @@ def test_malformed_text(header: bytes) -> None:
 @pytest.mark.parametrize("more", [0, 1])
 def test_the_limit_is_4096_bytes(more: int) -> None:
     """Promise: an envelope of exactly 4096 bytes is read, one byte more is malformed."""
-    room = MAX_ENVELOPE_BYTES - len(direct(cbor(claims_of(kafka(), r="x" * 3000)))) + 3000
+    room = 4096 - len(direct(cbor(claims_of(kafka(), r="x" * 3000)))) + 3000
     header = text(direct(cbor(claims_of(kafka(), r="x" * (room + more)))))
     if not more:
         assert parse(header).common.reply_to == "x" * room

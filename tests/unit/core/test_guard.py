@@ -130,7 +130,7 @@ def test_forgetting_a_log_gives_its_memory_back() -> None:
     assert at_once(memory.claim(numbered(4, place=place(9)))) is REPLAYED
 
 
-# A guard that begins anew
+# A guard that starts over
 
 
 def test_a_guard_that_begins_knows_nothing_but_its_floor() -> None:

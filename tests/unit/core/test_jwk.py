@@ -96,7 +96,7 @@ def test_wrong_sets_are_refused(data: bytes, why: str) -> None:
     "other",
     [
         {"kty": "RSA", "n": "AQAB", "e": "AQAB"},
-        {"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA"},
+        {"kty": "AKP", "alg": "ML-DSA-87", "pub": "AA"},
         {"kty": ["OKP"]},
         {**GOOD, "crv": "X25519"},
         {**GOOD_EC, "crv": "P-384"},

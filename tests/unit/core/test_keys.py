@@ -22,7 +22,7 @@ from tests.unit.core.world import (
     public,
 )
 from watchword import Algorithm, ConfigurationError, MemoryKeys, SigningKey, VerificationKey
-from watchword.keys import signature_from_der
+from watchword.algorithms import signature_from_der
 from watchword.spi import KeyChain
 
 # Every encoding of a point of small order, canonical or not: the list that libsodium and others refuse.
@@ -79,9 +79,9 @@ def test_honest_keys_are_accepted() -> None:
 )
 def test_other_kinds_are_refused(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | x25519.X25519PrivateKey) -> None:
     """Promise: keys of other kinds or curves are one clear error, private or public."""
-    with pytest.raises(ConfigurationError, match="Ed25519 or P-256"):
+    with pytest.raises(ConfigurationError, match="use an Ed25519, P-256, ML-DSA-44 or ML-DSA-65 key"):
         VerificationKey.from_public_key(key.public_key(), principal=ALICE, key_id=b"k")
-    with pytest.raises(ConfigurationError, match="Ed25519 or P-256"):
+    with pytest.raises(ConfigurationError, match="ML-DSA-65 private key"):
         SigningKey(key)
     with pytest.raises(ConfigurationError, match="str: use an Ed25519"):
         SigningKey("-----BEGIN PRIVATE KEY-----")
@@ -155,7 +155,7 @@ def test_an_encrypted_key_opens_with_its_passphrase_only() -> None:
     ids=["empty", "text", "zeros", "negative", "too large"],
 )
 def test_what_holds_no_signature_of_the_curve_is_refused(der: bytes) -> None:
-    """Promise: of ASN.1 that is none, or holds numbers of another size, nothing is made."""
+    """Promise: of malformed ASN.1, or ASN.1 that holds numbers of another size, nothing is made."""
     with pytest.raises(ValueError, match=r"."):
         signature_from_der(der)
 

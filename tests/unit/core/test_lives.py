@@ -334,7 +334,7 @@ def test_a_name_is_one_client_s() -> None:
     """A second one is refused for as long as the first has it."""
     place = Place()
     place.lives.take_name("controller")
-    with pytest.raises(ConfigurationError, match="give each its own"):
+    with pytest.raises(ConfigurationError, match="give each client its own"):
         place.lives.take_name("controller")
     place.lives.free_number("name:controller", 0)
     place.lives.take_name("controller")
@@ -359,6 +359,7 @@ def test_of_readers_that_were_closed_long_ago_a_bounded_number_is_known(monkeypa
     assert not place.lives._lives.keys() - {"sub:last#0", "sub:made.up.999#0", "sub:made.up.1#0"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("not_traced")
 def test_a_hundred_thousand_closed_readers() -> None:
     """To open one more costs no more than it did for the first."""

@@ -40,7 +40,7 @@ def reader(world: World) -> NativeReader:
 
 
 def is_known(world: World, message: Message) -> bool:
-    """Tell whether what the message has in common with others was learned."""
+    """Return True if what the message has in common with others was learned."""
     case = Verification(message)
     reader(world).open(case, message.headers[-1][1] or b"")
     return case.lesson is None
@@ -83,7 +83,7 @@ def test_what_comes_once_is_not_learned(changes: dict[str, Any]) -> None:
 
 
 def test_what_is_learned_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise: at the bound all is forgotten and learned anew; no verdict changes."""
+    """Promise: at the bound all is forgotten and learned again; no verdict changes."""
     monkeypatch.setattr("watchword.reader.MAX_TEMPLATES", 3)
     world = World()
     for number in range(10):

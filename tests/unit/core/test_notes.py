@@ -209,13 +209,13 @@ def test_the_writer_comes_before_the_verdict() -> None:
     journal = Recorder()
     world = reading(journal)
     accepted = []
-    permitted = world.verifier._permitted
+    permitted = world.verifier._check_permission
 
     def judge(case: object) -> None:
         accepted.append(len(journal.given))
         permitted(case)  # type: ignore[arg-type] # whatever it is
 
-    world.verifier._permitted = judge  # type: ignore[method-assign] # to see when
+    world.verifier._check_permission = judge  # type: ignore[method-assign] # to see when
     assert endings(world, press_many([SUBJECT] * 2)) == ["first"] * 2
     assert set(accepted) == {1}
 

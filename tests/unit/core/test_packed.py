@@ -41,6 +41,7 @@ def test_there_are_few_runs_to_look_into() -> None:
     assert max(len(run.keys) for run in bucket._runs) <= 1 << 15
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("not_traced", "python_engine")
 def test_an_id_takes_24_bytes() -> None:
     """Promise: 200,000 ids of 1,000 principals over 300 seconds take at most 24 bytes each, all told."""

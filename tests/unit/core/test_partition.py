@@ -209,12 +209,12 @@ class World:
         raise AssertionError([type(action).__name__ for action in self.done])
 
     def read(self, most: int | None = None) -> list[int]:
-        """Hand over what can be had, and return the offsets."""
+        """Hand over what is ready, and return the offsets."""
         self.run(most)
         return [entry.record.offset for entry in self.reader.hand_over(most)] if self.reader.is_fresh(self.now) else []
 
     def read_on(self) -> list[int]:
-        """Hand over all that can be had, and return the offsets."""
+        """Hand over all that is ready, and return the offsets."""
         found: list[int] = []
         while some := self.read():
             found += some
@@ -265,7 +265,7 @@ def test_an_answer_that_nobody_asked_for_is_a_mistake() -> None:
     action = world.run(until=Judge)
     with pytest.raises(ValueError, match="Judge was not asked for"):
         world.reader.failed(Judge([]), world.now)
-    with pytest.raises(TypeError, match="NoneType is no answer to Judge"):
+    with pytest.raises(TypeError, match="NoneType is not an answer to Judge"):
         world.reader.answered(action, None, world.now)
 
 

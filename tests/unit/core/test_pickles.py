@@ -83,7 +83,7 @@ def test_every_error_was_tried() -> None:
 def test_what_still_waits_travels_as_unavailable() -> None:
     """Nobody elsewhere can wait for what this process looks for."""
     made = pickle.loads(pickle.dumps(Pending(object())))  # noqa: S301 - our own
-    assert shown(made) == shown(Unavailable("keys", "still looking"))
+    assert shown(made) == shown(Unavailable("keys", "the key is still being looked up"))
 
 
 def record(verified: VerifiedMessage) -> VerifiedRecord:

@@ -35,7 +35,7 @@ def test_pins_are_found_by_key_and_by_place(together: bool) -> None:  # noqa: FB
 
 
 def test_a_place_may_have_several() -> None:
-    """Promise: where a stream was made anew, one place has what both gave it; without a place there is none."""
+    """Promise: where a stream was recreated, one place has what both gave it; without a place there is none."""
     pins = Pins()
     pins.put_all([entry(1, 7), entry(2, 7)], 5, 10.0)
     pins.put_all([entry(3, 7)], 6, 10.0)

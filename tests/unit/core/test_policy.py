@@ -154,6 +154,7 @@ def calls_of(work: Callable[[], object]) -> int:
     return calls
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("not_traced")
 def test_thousands_of_rules_cost_a_message_nothing() -> None:
     """Promise: ten thousand rules, channels and aliases are read in time for each, and asked as ten are."""

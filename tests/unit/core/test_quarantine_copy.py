@@ -231,7 +231,7 @@ def test_what_is_no_copy_is_refused(headers: list[tuple[str, bytes | None]]) -> 
     "position", [b"tasks/0", b"@1", b"tasks/0@-1", b"tasks/0@1e3", b"tasks/0@" + b"9" * 5000, b"\xff"]
 )
 def test_a_broken_pointer_points_nowhere(position: bytes) -> None:
-    """A position that is none is no position, and a time that is none no time."""
+    """A malformed position or time is left out."""
     kept = read_copy(b"", None, headers_with(position=position, appended_at=b"x", reader=b"%FF"))
     assert (kept.position, kept.appended_at, kept.reader) == (None, None, "\xff")
 

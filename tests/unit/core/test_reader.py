@@ -43,7 +43,7 @@ def known(world: World) -> int:
 
 
 def reads_quickly(world: World, message: Message) -> bool:
-    """Tell whether the message's envelope is like one that was learned."""
+    """Return True if the message's envelope is like one that was learned."""
     case = Verification(message)
     world.verifier._envelopes.open(case, message.headers[-1][1] or b"")
     return case.lesson is None
@@ -134,7 +134,7 @@ def test_what_will_hardly_come_again_is_not_learned(message: Message) -> None:
 
 
 def test_templates_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise: at the bound all are forgotten and learned anew; no verdict changes."""
+    """Promise: at the bound all are forgotten and learned again; no verdict changes."""
     monkeypatch.setattr("watchword.reader.MAX_TEMPLATES", 5)
     world = World()
     for count in range(40):

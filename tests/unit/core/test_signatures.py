@@ -46,7 +46,7 @@ def tree(size: int, **options: Any) -> list[Message]:
 
 
 def holds(checker: SignatureChecker, message: Message, key: VerificationKey = KEY) -> bool:
-    """Tell whether the message's proof holds under this key."""
+    """Return True if the message's proof holds under this key."""
     case = Verification(message)
     LearningReader().open(case, message.headers[-1][1] or b"")
     case.key = key

@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.core.world import ALICE, ALICE_KEY, NOW, REALM, World, at_once, nats, public, signer
 from watchword import ConfigurationError, SigningError, SigningKey
-from watchword.keys import Algorithm
+from watchword.algorithms import Algorithm
 from watchword.message import Message
 from watchword.spi import KeySwitch, RotatingBackend, Signed, Signer
 

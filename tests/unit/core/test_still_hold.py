@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.core.world import ALICE, ALICE_KEY, NOW, CountingKeys, World, at_once, kafka, press, public
+from tests.unit.core.world import ALICE, ALICE_KEY, NOW, World, at_once, kafka, press, public
 from watchword import Allow, MemoryKeys, Policy, Rate, Unavailable
 from watchword.spi import Message
 
@@ -36,10 +36,9 @@ def test_what_has_changed_since_is_seen(way: str) -> None:
     at_once(world.verifier.verify_many(messages))
     match way:
         case "key_revoked":
-            world.keys = CountingKeys(MemoryKeys([public(ALICE_KEY, ALICE, revoked_at=NOW)]))
-            world.verifier._keys.source = world.keys
+            world.keys.source = MemoryKeys([public(ALICE_KEY, ALICE, revoked_at=NOW)])
         case "unknown_key":
-            world.verifier._keys.source = MemoryKeys([])
+            world.keys.source = MemoryKeys([])
         case "contained":
             world.verifier.policy = replace(world.policy, contained=frozenset({ALICE}))
         case "not_permitted":
@@ -58,7 +57,7 @@ def test_what_cannot_be_asked_is_unavailable() -> None:
 
     world = World()
     at_once(world.verifier.verify_many(MESSAGES))
-    world.verifier._keys.source = Down()
+    world.keys.source = Down()
     assert again(world) == ["keys"]
     (ending,) = at_once(world.verifier.reverify(MESSAGES))
     assert isinstance(ending, Unavailable)

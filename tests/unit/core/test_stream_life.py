@@ -53,7 +53,7 @@ def test_where_nothing_comes_next_local_time_stands_for_it() -> None:
 
 @pytest.mark.parametrize("delivered", [0, 10])
 def test_what_is_gone_raises_the_floor_of_every_consumer(delivered: int) -> None:
-    """A consumer that has delivered nothing may have been made anew: what is gone is stale, up to the skew."""
+    """A consumer that has delivered nothing may have been recreated: what is gone is stale, up to the skew."""
     life = StreamLife("js:S:worker", "S", POLICY)
     beginning = life.begin(facts(delivered=delivered, last_gone_at=990.0), now=2000.0)
     assert beginning.floor == nextafter(995.0, inf)
@@ -69,7 +69,7 @@ def test_a_memory_of_this_very_place_is_kept() -> None:
     assert life.bind(facts(delivered=15), now=2000.0) is None  # what is not judged waits at the other one
     life.users = 1
     assert life.bind(facts(delivered=15), now=2000.0) is not None
-    assert life.bind(facts(delivered=15, origin=("stream", "made anew")), now=2000.0) is not None
+    assert life.bind(facts(delivered=15, origin=("stream", "recreated")), now=2000.0) is not None
 
 
 def test_a_memory_that_could_not_be_built_is_none() -> None:
@@ -122,7 +122,7 @@ def test_deliveries_that_are_repeated_are_counted_too() -> None:
 
 
 def test_numbers_that_begin_again_are_not_believed() -> None:
-    """Behind a delivery that shows a consumer made anew, what follows is looked for."""
+    """Behind a delivery that shows a consumer recreated, what follows is looked for."""
     life = begun()
     life.judged(3, 1)
     assert life.missed_before(20, 13) == 11

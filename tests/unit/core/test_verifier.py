@@ -20,6 +20,7 @@ from tests.unit.core.world import (
     World,
     at_once,
     kafka,
+    known_keys,
     nats,
     press,
     public,
@@ -264,20 +265,20 @@ def test_a_rebuild_remembers_what_has_expired_or_lost_its_key_since() -> None:
     verifier = alone(world)
     at_once(verifier.recall(expired))
     assert len(verifier._guard) == 1
-    verifier._keys.source = keys
+    known, world.keys.source = world.keys.source, keys
     at_once(verifier.recall(revoked))
-    verifier._keys.source = world.keys
+    world.keys.source = known
     assert ending(verifier, replace(revoked, position=Position("tasks/0", 13))) == "replayed"
     assert ending(verifier, revoked) == "first"
 
 
 def test_a_delivery_that_is_still_offered_when_its_key_is_not_known_in_a_rebuild() -> None:
     """Promise (A17): JetStream offers it again, and once its key is known it is delivered, however late that is."""
-    world = World()
-    verifier = alone(world, keys=MemoryKeys())
+    world = World(keys=[])
+    verifier = alone(world)
     waiting = press(nats(exclusive=True, position=Position("S", 7), appended_at=NOW + 0.5, delivered_by=("S", "c")))
     at_once(verifier.recall(waiting, unacked=True))
-    verifier._keys.source = world.keys
+    world.keys.source = MemoryKeys(known_keys())
     late = press(nats(exclusive=True, position=Position("S", 9), appended_at=NOW + 9000.5), c6=NOW + 9000, c7=b"2" * 16)
     copy = replace(waiting, position=Position("S", 8))
     assert [ending(verifier, one) for one in (late, copy, waiting)] == ["first", "replayed", "first"]
@@ -308,11 +309,12 @@ class Down:
 def test_a_rebuild_that_cannot_look_up_keys_says_so() -> None:
     """Promise (A35): an outage during a rebuild is no end of it; given up, a record is known by its claims."""
     world = World()
-    verifier, message = alone(world, keys=Down()), press(kafka(exclusive=True))
+    known, world.keys.source = world.keys.source, Down()
+    verifier, message = alone(world), press(kafka(exclusive=True))
     with pytest.raises(Unavailable, match="keys"):
         at_once(verifier.recall(message))
     verifier.remember_unjudged(message)
-    verifier._keys.source = world.keys
+    world.keys.source = known
     assert ending(verifier, replace(message, position=Position("tasks/0", 13))) == "replayed"
     assert ending(verifier, message) == "first"
 
@@ -334,7 +336,7 @@ def test_a_key_that_is_known_late_brings_back_the_original_only(alone_at: bool) 
     verifier = alone(world, replay=MemoryReplayStore(horizon=None) if alone_at else CountingStore(world.memory))
     message = press(kafka(exclusive=alone_at))
     assert ending(verifier, message) == "unknown_key"
-    verifier._keys.source = MemoryKeys([public(ALICE_KEY, ALICE)])
+    world.keys.source = MemoryKeys([public(ALICE_KEY, ALICE)])
     copy = replace(message, position=Position("tasks/0", 13))
     assert ending(verifier, copy) == "replayed"
     assert ending(verifier, message) == "first"

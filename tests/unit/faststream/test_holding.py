@@ -1,4 +1,4 @@
-"""Where a signature cannot be had for now: what a handler sends waits, and its message is not given up."""
+"""Where a signature is not available for now: what a handler sends waits, and its message is not given up."""
 
 from unittest.mock import AsyncMock
 

@@ -108,9 +108,9 @@ async def test_a_parameter_for_one_message_is_refused_in_a_batch_and_the_other_w
         raise AssertionError(body, who)
 
     async with TestKafkaBroker(broker):
-        with pytest.raises(ConfigurationError, match="write Principals or VerifiedBatch"):
+        with pytest.raises(ConfigurationError, match="use Principals or VerifiedBatch"):
             await broker.publish("a", "batch")
-        with pytest.raises(ConfigurationError, match="write Principal or Verified"):
+        with pytest.raises(ConfigurationError, match="use Principal or Verified"):
             await broker.publish("a", "single")
 
 
@@ -170,7 +170,7 @@ async def test_faststreams_own_test_broker_would_go_past_verification() -> None:
     async def handle(body: str) -> None:
         raise AssertionError(body)
 
-    with pytest.raises(ConfigurationError, match="write TestKafkaBroker"):
+    with pytest.raises(ConfigurationError, match="use TestKafkaBroker"):
         async with PlainTestKafkaBroker(broker):
             await broker.publish("x", "tasks")
 
@@ -178,7 +178,7 @@ async def test_faststreams_own_test_broker_would_go_past_verification() -> None:
 def test_a_plain_broker_is_not_tested_as_one_of_ours() -> None:
     """The error says what to write."""
     with pytest.raises(
-        ConfigurationError, match="FastStream's own TestKafkaBroker, or make a KafkaBroker of watchword"
+        ConfigurationError, match="FastStream's own TestKafkaBroker, or create a KafkaBroker of watchword"
     ):
         TestKafkaBroker(PlainBroker())
 

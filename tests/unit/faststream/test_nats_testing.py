@@ -121,12 +121,14 @@ async def test_faststreams_own_test_broker_would_go_past_verification() -> None:
         raise AssertionError(bodies)
 
     for subject in ("tasks", "pulled"):
-        with pytest.raises(ConfigurationError, match="write TestKafkaBroker and TestNatsBroker"):
+        with pytest.raises(ConfigurationError, match="use TestKafkaBroker and TestNatsBroker"):
             async with PlainTestNatsBroker(broker):
                 await broker.publish("x", subject)
 
 
 def test_a_plain_broker_is_not_tested_as_one_of_ours() -> None:
     """The error says what to write."""
-    with pytest.raises(ConfigurationError, match="FastStream's own TestNatsBroker, or make a NatsBroker of watchword"):
+    with pytest.raises(
+        ConfigurationError, match="FastStream's own TestNatsBroker, or create a NatsBroker of watchword"
+    ):
         TestNatsBroker(PlainBroker())

@@ -61,7 +61,7 @@ def something_else(_self: object, _something: object) -> None:
 def test_a_function_of_another_shape_is_one_that_is_gone(
     kind: Any, one: Name, other: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A48: where a function takes something else now, or is none, nothing is guessed."""
+    """A48: where a function takes something else now, or is not a function, nothing is guessed."""
     if one.parameters is None:
         return
     monkeypatch.setattr(one.owner, one.name, other)

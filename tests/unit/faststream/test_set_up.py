@@ -37,11 +37,11 @@ async def test_buckets_are_refused_before_anything_starts(option: str, watch: An
     """Where a subscriber is declared; one that a router brings, at the start. Streams are named as the covered way."""
     broker, router = NatsBroker(watchword=agent()), NatsRouter()
     watching: Any = {option: watch}
-    with pytest.raises(ConfigurationError, match=rf"{option}=: buckets are not covered.*stream="):
+    with pytest.raises(ConfigurationError, match=rf"{option}=: buckets are not supported.*stream="):
         broker.subscriber("bucket", **watching)
     router.subscriber("bucket", **watching)
     broker.include_router(router)
-    with pytest.raises(ConfigurationError, match="kv_watch or obj_watch: buckets are not covered"):
+    with pytest.raises(ConfigurationError, match="kv_watch or obj_watch: buckets are not supported"):
         await broker.start()
 
 
@@ -49,7 +49,7 @@ async def test_buckets_and_schedules_are_refused_where_they_are_asked_for() -> N
     """Nothing of them is done."""
     broker = NatsBroker(watchword=agent())
     for call in (broker.key_value("b"), broker.object_storage("b")):
-        with pytest.raises(ConfigurationError, match="buckets are not covered"):
+        with pytest.raises(ConfigurationError, match="buckets are not supported"):
             await call
     schedule = Schedule(datetime.now(UTC), "later")
     for stream in (None, "work"):

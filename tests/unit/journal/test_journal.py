@@ -218,7 +218,7 @@ def fill(agent: Agent) -> None:
 
 
 def test_a_full_disk(start: Start, state: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise (N8): what cannot be written is deleted, told once, and begun anew later, with a floor."""
+    """Promise (N8): what cannot be written is deleted, told once, and started over later, with a floor."""
     first = start()
     first.open()
     fill(first)
@@ -293,7 +293,7 @@ def test_what_can_neither_be_written_nor_deleted(
 
 
 def test_deleted_while_it_is_in_use(start: Start, state: Path, clock: Clock) -> None:
-    """Promise (N8): a journal that is deleted under a process is begun anew before its next message, with a floor."""
+    """Promise (N8): a journal that is deleted under a process is started over before its next message, with a floor."""
     first = start()
     first.open()
     clock.now += 6
@@ -330,7 +330,7 @@ def test_replaced_before_it_is_closed(start: Start, state: Path, tmp_path: Path,
 
 
 def test_a_process_whose_journal_is_gone_spoils_no_other(start: Start, clock: Clock, graves: list[Any]) -> None:
-    """Promise: what a process still had to say when it stops does not go into a journal that was begun anew."""
+    """Promise: what a process still had to say when it stops does not go into a journal that was started over."""
     first = start()
     first.open()
     clock.now += 6
@@ -423,7 +423,7 @@ def test_from_several_threads(start: Start, clock: Clock) -> None:
 
 
 class Nowhere:
-    """Ways in which a directory is none for a journal."""
+    """Ways in which a directory is unfit for a journal."""
 
     @staticmethod
     def open_to_all(state: Path, _: pytest.MonkeyPatch) -> None:
@@ -478,9 +478,9 @@ WAYS = [
     (Nowhere.open_to_all, "others may write to"),
     (Nowhere.open_to_a_group, "others may write to"),
     (Nowhere.of_another_user, "others may write to"),
-    (Nowhere.elsewhere, r"is on a network file system \(nfs4\); name a local directory"),
+    (Nowhere.elsewhere, r"is on a network file system \(nfs4\); use a local directory"),
     (Nowhere.a_file, "File exists"),
-    (Nowhere.without_locks, "no locks on files"),
+    (Nowhere.without_locks, "no file locks"),
     (Nowhere.busy, "busy with its journal for 0.05 s"),
 ]
 
@@ -510,7 +510,7 @@ def test_a_directory_that_is_none(  # noqa: PLR0917 - fixtures
         clock.now += 6
         assert agent.offer(1, NOW + 6)
         assert [event for event, _ in agent.warned] == ["replay.no_journal"]
-        with pytest.raises(ConfigurationError, match="cannot be written: name a directory of your own"):
+        with pytest.raises(ConfigurationError, match="cannot be written: write another directory"):
             agent.journal.initialise()
     held = getattr(Nowhere, "held", None)
     if held is not None:

@@ -282,7 +282,7 @@ def test_another_programs_database(start: Start, state: Path) -> None:
     with sqlite3.connect(database_name := first.journal.path) as foreign:
         foreign.execute("CREATE TABLE precious (a)")
     foreign.close()
-    with pytest.raises(ConfigurationError, match="is another program's: name a directory of your own"):
+    with pytest.raises(ConfigurationError, match="belongs to another program: write another directory"):
         start().open()
     assert b"precious" in database_name.read_bytes()
 
@@ -306,6 +306,7 @@ def end(process: subprocess.Popen[str], *, clean: bool) -> None:
     process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clean", [True, False])
 def test_real_processes_one_after_the_other(state: Path, *, clean: bool) -> None:
     """Promise (A14): what a process handed over that was stopped, or killed, its successor does not hand over."""
@@ -324,6 +325,7 @@ def initialise(state: Path) -> float:
     return time.time()
 
 
+@pytest.mark.slow
 def test_real_processes_at_once(state: Path) -> None:
     """Promise (A34, N1): of two processes that overlap, the second does not hand over what the first may yet note."""
     issued = initialise(state)

@@ -357,7 +357,7 @@ class FakeKafka:
     async def many(
         self, *tps: TopicPartition, most: int | None = None, seconds: float = 5.0
     ) -> dict[TopicPartition, list[Any]]:
-        """Return the values of what can be had."""
+        """Return the values of what is ready."""
         found = await self.consumer.getmany(*tps, timeout_ms=seconds * 1000, max_records=most)
         return {tp: [r.value for r in records] for tp, records in found.items()}
 

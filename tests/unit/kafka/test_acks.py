@@ -42,18 +42,18 @@ def answer(offset: int, time_ms: int = -1, *, attempts: int = 1, count: int = 1,
         ([answer(0, at(0)), answer(1)], [None, None]),
         # On LogAppendTime each answer bears one, of when it was stored.
         ([answer(0, at(0)), answer(1, at(0.1))], [None, None]),
-        ([answer(0, at(-SKEW)), answer(1, at(-SKEW - 0.1))], [None, "5.1 s before this was sent"]),
+        ([answer(0, at(-SKEW)), answer(1, at(-SKEW - 0.1))], [None, "5.1 s before this one was sent"]),
         ([answer(0, at(60))], [None]),
-        ([answer(0, at(-SKEW - 0.1), attempts=2)], ["before this was sent"]),
+        ([answer(0, at(-SKEW - 0.1), attempts=2)], ["before this one was sent"]),
         # A topic tells nothing of another one.
         ([answer(0), answer(0, at(0), tp=OTHER)], [None, None]),
         # Offsets grow.
-        ([answer(5, count=3), answer(7)], [None, "offset 7 was taken before"]),
+        ([answer(5, count=3), answer(7)], [None, "offset 7 was already taken"]),
         ([answer(5, count=3), answer(8)], [None, None]),
-        ([answer(5), answer(0), answer(1)], [None, "offset 0 was taken before", None]),
+        ([answer(5), answer(0), answer(1)], [None, "offset 0 was already taken", None]),
         ([answer(5), answer(0, tp=P1)], [None, None]),
-        ([answer(-1), answer(0)], ["not of what", None]),
-        ([answer(-1, at(-1), attempts=2)], ["not of what"]),
+        ([answer(-1), answer(0)], ["without naming", None]),
+        ([answer(-1, at(-1), attempts=2)], ["without naming"]),
     ],
 )
 def test_an_answer_fits_its_batch_or_is_named(answers: list[Any], expected: list[str | None]) -> None:

@@ -55,7 +55,7 @@ async def test_a_group_with_a_past_is_refused(store: SqliteReplayStore, read: Re
     await kafka.fill(b"backlog")
     for _ in range(2):  # as often as it is asked
         with pytest.raises(
-            ConfigurationError, match=r"up to 5; \d+ records are left.*watchword store init kafka:group"
+            ConfigurationError, match=r"up to 5; backlog: \d+ records\).*watchword store init kafka:group"
         ):
             await kafka.one()
     assert await store.birth("kafka:group") is None

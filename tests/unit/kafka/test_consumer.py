@@ -161,7 +161,9 @@ async def test_what_lies_below_is_refused_with_the_covered_way_named(read: Read)
     """A48: a tool that reaches for anything else than a fetcher's public methods is told how to read."""
     kafka = read(alone(), P0)
     below: Any = kafka.consumer._fetcher
-    with pytest.raises(ConfigurationError, match=r"has no _records: .* read by getone\(\), getmany\(\) or 'async for'"):
+    with pytest.raises(
+        ConfigurationError, match=r"has no _records: .* read with getone\(\), getmany\(\) or 'async for'"
+    ):
         _ = below._records
     assert not hasattr(below, "__wrapped__")
 
@@ -339,7 +341,7 @@ async def test_no_commit_goes_beyond_what_was_judged(read: Read) -> None:
     kafka = read(alone(), P0)
     await kafka.fill(b"0", b"1")
     assert await kafka.many(most=1) == {P0: [b"0"]}
-    with pytest.raises(ConfigurationError, match="commit of topic/0 at 2: only 1 is reached"):
+    with pytest.raises(ConfigurationError, match="commit of topic/0 at 2: records are verified only up to 1"):
         await kafka.consumer.commit({P0: 2})
     with pytest.raises(IllegalStateError, match="not assigned"):
         await kafka.consumer.commit({P1: 0})

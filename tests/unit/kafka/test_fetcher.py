@@ -345,7 +345,7 @@ async def test_two_ends_of_an_alias_are_refused_each_time(read: Read) -> None:
     alias = Alias(channel=f"kafka://{REALM}/topic", signed_for=f"kafka://{REALM}/mirrored")
     kafka = read(alone(aliases=(alias,)), P0, P0._replace(topic="mirrored"))
     for _ in range(2):
-        with pytest.raises(ConfigurationError, match=r"in groups of their own, or configure a \[replay\] store"):
+        with pytest.raises(ConfigurationError, match=r"in separate groups, or configure a \[replay\] store"):
             await kafka.one()
     await kafka.verified.commit_handled()
     shared = read(watchword(Keys(), aliases=(alias,)), P0, P0._replace(topic="mirrored"))

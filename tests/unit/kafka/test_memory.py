@@ -196,7 +196,7 @@ async def test_a_log_that_cannot_be_read_again_delivers_nothing(read: Read) -> N
     """A broker that does not answer is Unavailable, tried again; one that forbids is the client's own error."""
     kafka = read(alone(), P0)
     kafka.lookup_errors = [KafkaTimeoutError(), TopicAuthorizationFailedError()]
-    with pytest.raises(Unavailable, match="replay unavailable: the log cannot be read again: KafkaTimeoutError"):
+    with pytest.raises(Unavailable, match="replay unavailable: the log cannot be reread: KafkaTimeoutError"):
         await kafka.one()
     with pytest.raises(TopicAuthorizationFailedError):
         await kafka.one()

@@ -30,7 +30,7 @@ from watchword_adapters.kafka import (
 
 def message(name: str) -> str:
     """Return what the error has to say, as a pattern."""
-    return rf"aiokafka {__version__} has another .*{name}.*: install a version that watchword\[kafka\] allows"
+    return rf"aiokafka {__version__} has a different .*{name}.*: install a version that watchword\[kafka\] allows"
 
 
 def something_else(self: object, *, surprise: object) -> None:
@@ -133,7 +133,7 @@ async def test_a_part_of_somebody_elses_is_not_replaced(plain: AIOKafkaProducer)
         pass
 
     plain._message_accumulator.__class__ = Theirs
-    with pytest.raises(ConfigurationError, match="wait in a Theirs, which somebody else put there"):
+    with pytest.raises(ConfigurationError, match="wait in a Theirs, put there by other code"):
         SigningProducer._adopt(plain, watchword(Keys()), None)  # type: ignore[arg-type]
     assert type(plain._message_accumulator) is Theirs
 

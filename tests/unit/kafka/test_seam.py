@@ -152,7 +152,7 @@ async def test_a_name_that_is_gone_stops_a_start(key: str, monkeypatch: pytest.M
 async def test_a_function_of_another_shape_is_one_that_is_gone(
     key: str, shape: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A48: where a function takes something else now, or is none, nothing is guessed."""
+    """A48: where a function takes something else now, or is not a function, nothing is guessed."""
     one = FUNCTIONS[key]
 
     def other(self: Any, something: Any, otherwise: Any) -> None:

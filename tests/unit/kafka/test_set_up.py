@@ -120,6 +120,6 @@ async def test_what_wrap_cannot_use_leaves_the_client_as_it_was(
 async def test_a_batch_is_for_a_topic(given: Any) -> None:
     """What no topic can be called is refused when the batch is made, and not by each message."""
     producer = SigningProducer(watchword=watchword(Keys()))
-    with pytest.raises(ConfigurationError, match=r"topic .*: 1 to 249 of"):
+    with pytest.raises(ConfigurationError, match=r"topic .*: use 1 to 249 of"):
         producer.create_batch(topic=given)
     await producer.stop()

@@ -17,8 +17,8 @@ from aiokafka.structs import TopicPartition
 
 from tests.unit.kafka.fakes import P0, P1, SENDER, Keys, watchword
 from watchword import SigningError, SigningKey, Unavailable, VerifiedMessage, Watchword
+from watchword.algorithms import Algorithm
 from watchword.envelope import parse
-from watchword.keys import Algorithm
 from watchword.spi import Channel, Message, Signer
 from watchword_adapters.config import load
 from watchword_adapters.kafka import SendTypeError, SigningProducer, TooLargeError, wrap

@@ -31,7 +31,7 @@ SPECIFIED = {**CARD, "capabilities": {"streaming": False, "pushNotifications": F
 
 async def signed(key: SigningKey, payload: bytes, **header: Any) -> dict[str, Any]:
     """Return a signature over a payload, with what its protected header says besides or instead."""
-    algorithm = "EdDSA" if key.algorithm is Algorithm.ED25519 else "ES256"
+    algorithm = {Algorithm.ED25519: "EdDSA", Algorithm.ESP256: "ES256"}.get(key.algorithm, key.algorithm.label.upper())
     protected = base64url(json.dumps({"alg": algorithm, "typ": "JOSE", "kid": "key-1", **header}).encode())
     signature = await key.sign(f"{protected}.{base64url(payload)}".encode())
     return {"protected": protected, "signature": base64url(signature)}
@@ -54,7 +54,7 @@ def found(data: bytes, *keys: VerificationKey) -> list[VerificationKey]:
 
 @pytest.mark.parametrize("algorithm", Algorithm)
 async def test_the_key_that_signed_a_card_is_found(algorithm: Algorithm) -> None:
-    """Both algorithms, over what the specification says is signed, whatever the server left in the card."""
+    """Each algorithm, over what the specification says is signed, whatever the server left in the card."""
     key = SigningKey.generate(algorithm)
     for payload in (SPECIFIED, CARD):
         data = text(await signed(key, rfc8785.dumps(payload)))
@@ -164,7 +164,7 @@ async def test_a_header_that_says_what_we_do_not_take_is_passed_over(change: dic
     ],
 )  # fmt: skip
 def test_a_broken_signature_is_passed_over(entry: Any) -> None:
-    """What is no signature by the standard (RFC 7515) is none, a header that says a thing twice included."""
+    """What is no signature by the standard (RFC 7515) is refused, a header that says a thing twice included."""
     card = read_card(text(entry))
     assert (len(card.signatures), len(card.passed_over)) == (0, 1)
 

@@ -52,7 +52,7 @@ def test_a_document_is_fetched_by_its_name_from_the_address_that_was_checked(
 def test_a_name_that_means_another_machine_a_moment_later_changes_nothing(
     server: KeyServer, trusting: Https, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name that is bound anew between check and use (DNS rebinding) is not looked up again (A32)."""
+    """A name that is bound to another address between check and use (DNS rebinding) is not looked up again (A32)."""
     server.answers[PATH] = Answer(DOCUMENT)
     asked: list[str] = []
     really = socket.getaddrinfo
@@ -96,7 +96,7 @@ def test_metadata_services_are_not_asked_even_where_private_addresses_may_be(
 
 
 def test_private_addresses_may_be_allowed_by_host(server: KeyServer, ca: Authority, names: Names) -> None:
-    """One host of one's own network is named, and no other is asked there."""
+    """One host of the private network is named, and no other is asked there."""
     server.answers[PATH] = Answer(DOCUMENT)
     names["other.acme.test"] = ["127.0.0.1"]
     fetch = Https(ca=ca.path, allow_private=frozenset({HOST}))

@@ -203,7 +203,7 @@ async def test_a_withdrawn_key_is_refused_in_the_stated_time(
 async def test_known_keys_do_not_wait_for_a_set_that_is_fetched_in_time(
     source: JwksKeys, origin: Origin, clock: Clock
 ) -> None:
-    """When four fifths of its time are over a set is fetched anew, while messages go on (A21)."""
+    """When four fifths of its time are over a set is fetched again, while messages go on (A21)."""
     key = key_of()
     origin.publish(key)
     assert await source.find(ALICE, key.key_id) == key

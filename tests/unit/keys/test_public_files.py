@@ -36,15 +36,16 @@ def test_a_set_a_single_jwk_and_a_pem_are_the_same_key(key: SigningKey) -> None:
 
 
 def test_the_text_above_a_pem_may_say_more(key: SigningKey) -> None:
-    """Comments and a key id of one's own may stand above the key; lines of other names are comments."""
+    """Comments and a chosen key id may stand above the key; lines of other names are comments."""
     text = f"made on a Monday\r\nPrincipal: \t{ALICE} \r\nKey-Id: 2026-01\r\nx-Principal: b\r\n"
     (found,) = parse_public(text.encode() + pem_of(key.public))
     assert (found.principal, found.key_id) == (ALICE, b"2026-01")
 
 
-def test_a_pem_of_the_other_algorithm_is_read() -> None:
-    """P-256 keys travel as PEM as Ed25519 keys do."""
-    key = SigningKey.generate(Algorithm.ESP256)
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_a_pem_of_each_algorithm_is_read(algorithm: Algorithm) -> None:
+    """All keys travel as PEM alike."""
+    key = SigningKey.generate(algorithm)
     assert parse_public(f"Principal: {ALICE}\n".encode() + pem_of(key.public)) == [key.verification_key(ALICE)]
 
 
@@ -177,3 +178,14 @@ def test_keys_are_alike_however_often_they_are_read(key: SigningKey) -> None:
     once, again = (parse_public(_named(pem_of(key.public))) for _ in range(2))
     assert once == again
     assert isinstance(once[0], VerificationKey)
+
+
+def test_a_pem_that_cryptography_does_not_know_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ML-DSA key under an old library is no damaged file."""
+
+    def refuse(_: bytes) -> None:
+        raise ValueError("Unknown key type: 2.16.840.1.101.3.4.3.17")
+
+    monkeypatch.setattr("watchword_adapters.keys.public_files.load_pem_public_key", refuse)
+    with pytest.raises(ConfigurationError, match="no ML-DSA: pip install 'cryptography>=48'"):
+        parse_public(_named(_ED))

@@ -100,7 +100,7 @@ async def test_a_refusal_that_may_be_about_either_ends_neither() -> None:
 
 
 async def test_who_may_not_hear_answers_is_told_and_may_try_again() -> None:
-    """A refused inbox ends every request that waits for it; the next one subscribes anew."""
+    """A refused inbox ends every request that waits for it; the next one subscribes again."""
     server = Server()
     asking = await server.asked("tasks")
     assert not await server.refuses("Subscription", f"{PREFIX}0.*")

@@ -66,7 +66,7 @@ async def test_a_name_that_nothing_is_kept_under_is_told(tmp_path: Path, *, kept
     ((event, fields),) = told
     assert (event, fields["reader"]) == ("replay.name_unused", "controller-1")
     assert 'store = "sqlite", "redis" or "nats_kv"' in fields["remedy"]
-    assert ("leave reader= out: the journal" in fields["remedy"]) is kept
+    assert ("omit reader=: the journal" in fields["remedy"]) is kept
 
 
 async def test_a_name_in_a_store_is_used_without_a_word() -> None:
@@ -81,5 +81,5 @@ async def test_a_name_in_a_store_is_used_without_a_word() -> None:
 async def test_a_sole_reader_says_yes_or_no(given: Any) -> None:
     """Something that merely counts as true would leave out the store that several readers need."""
     client = WatchwordClient(watchword=watchword(Keys()))
-    with pytest.raises(ConfigurationError, match=r"sole_reader=.*: write True where this process alone"):
+    with pytest.raises(ConfigurationError, match=r"sole_reader=.*: write True if only this process"):
         client.jetstream(sole_reader=given)

@@ -48,7 +48,7 @@ async def test_no_login_goes_out_in_the_clear(scheme: str, options: dict[str, An
     """Whoever strips the server's wish for TLS on the way learns nothing; nats-py alone would say the password."""
     failed, said = await said_to(scheme, **options)
     assert said == b""
-    assert "asks for no TLS, so a login would go out in the clear" in str(failed)
+    assert "requests no TLS, so a login would be sent in the clear" in str(failed)
 
 
 async def test_who_asks_for_no_tls_gets_none() -> None:

@@ -63,7 +63,7 @@ def test_a_seed_where_a_public_key_belongs_is_not_shown() -> None:
         with pytest.raises(ConfigurationError) as error:
             decode_public(text, Kind.USER)
         assert SEED[:8] not in str(error.value)
-    with pytest.raises(ConfigurationError, match="a private NKey where the user's public key"):
+    with pytest.raises(ConfigurationError, match="a private NKey instead of the user's public key"):
         decode_public(SEED, Kind.USER)
 
 
@@ -103,13 +103,13 @@ def test_what_is_no_seed_is_refused(text: str) -> None:
 
 def test_a_seed_of_another_length_or_of_nobody_is_refused() -> None:
     """A checksum that is right does not make a seed of it."""
-    with pytest.raises(ConfigurationError, match="this is no user's seed"):
+    with pytest.raises(ConfigurationError, match="this is not a user's seed"):
         decode_seed(encode_seed(Kind.USER, bytes(31)))
     nobody = encode_public(Kind.USER, bytes(32))  # for its bytes, and then with the leading bits of a seed
     raw = bytearray(34)
     raw[0], raw[1] = 0b1001_0111, 0b1111_1000
-    with pytest.raises(ConfigurationError, match="this is no user's seed"):
+    with pytest.raises(ConfigurationError, match="this is not a user's seed"):
         decode_seed(encoding._encoded(bytes(raw)))
-    with pytest.raises(ConfigurationError, match="no seed"):
+    with pytest.raises(ConfigurationError, match="not a seed"):
         decode_seed(encoding._encoded(b"\x01" + bytes(33)))
     assert decode_public(nobody, Kind.USER) == bytes(32)

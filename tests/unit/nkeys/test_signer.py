@@ -61,15 +61,15 @@ async def test_a_users_seed_signs(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "this is no NKey"),
-        (nats_tokens.account().seed, "this is the seed of an account, which signs no messages"),
+        ("", "this is not an NKey"),
+        (nats_tokens.account().seed, "this is the seed of an account, which cannot sign messages"),
         (nats_tokens.operator().seed, "this is the seed of an operator"),
         (USER.public, "this is the public key of a user: write the user's seed"),
         ("ß", "neither a .creds nor a seed: not ASCII"),
         (creds("x", nats_tokens.account().seed), "this is the seed of an account"),
-        (creds("x.y.z", USER.seed), "not a JWT of NATS"),
-        (creds(ACCOUNT.says("user", nats_tokens.user()), USER.seed), "its JWT is of U"),
-        (creds(ACCOUNT.says("account", ACCOUNT), USER.seed), "its JWT is of A"),
+        (creds("x.y.z", USER.seed), "not a NATS JWT"),
+        (creds(ACCOUNT.says("user", nats_tokens.user()), USER.seed), "its JWT is for U"),
+        (creds(ACCOUNT.says("account", ACCOUNT), USER.seed), "its JWT is for A"),
         (CREDS + CREDS, "more than one user in it"),
         (CREDS + "x" * MAX_CREDS_BYTES, "over 65536 bytes"),
     ],
@@ -87,7 +87,7 @@ def test_what_is_no_users_file_is_told(tmp_path: Path, text: str, complaint: str
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     """With what to name."""
-    with pytest.raises(ConfigurationError, match=r"No such file or directory; name the \.creds or the seed"):
+    with pytest.raises(ConfigurationError, match=r"No such file or directory; write the path of this user"):
         made(tmp_path / "none.creds")
 
 
@@ -95,7 +95,7 @@ def test_what_has_ended_signs_nothing(tmp_path: Path) -> None:
     """Readers would reject it: the agent says so at its start."""
     path = write_secret(tmp_path / "planner.creds", CREDS)
     assert made(path, now=1999.0).key_id
-    with pytest.raises(ConfigurationError, match="its JWT has ended"):
+    with pytest.raises(ConfigurationError, match="its JWT has expired"):
         made(path, now=2000.0)
 
 

@@ -80,7 +80,7 @@ async def test_a_store_of_nsc_is_read_however_deep(store: Store) -> None:
 
 
 async def test_the_table_goes_before_the_template(store: Store) -> None:
-    """And a user in the table of whom no token says anything is none."""
+    """And a user in the table of whom no token says anything has no key."""
     other = nats_tokens.user()
     store.write("b.jwt", store.account.says("user", other, "b"))
     source = store.make(users={store.user.public: ALICE, nats_tokens.user().public: "agent://acme/nobody"})
@@ -111,7 +111,7 @@ async def test_a_name_that_could_be_somebody_elses_is_left_out(store: Store, nam
     assert [key.principal for key in source.keys] == ["agent://AGENTS/planner"]
     ((event, fields),) = store.warnings
     assert (event, fields["count"]) == ("keys.tokens_left_out", 1)
-    assert "cannot be a part of a principal" in fields["why"]
+    assert "cannot be part of a principal" in fields["why"]
 
 
 async def test_two_accounts_of_one_name_are_left_out(store: Store) -> None:
@@ -145,7 +145,7 @@ async def test_an_account_cannot_take_another_ones_user(store: Store) -> None:
     assert await source.find(store.principal(other), store.key_id()) == await source.find(
         store.principal(), store.key_id()
     )
-    assert "so it is none of" in store.warnings[-1][1]["why"]
+    assert "so it cannot be one of" in store.warnings[-1][1]["why"]
     told = len(store.warnings)
     assert await source.find(store.principal(), store.key_id()) is not None
     assert len(store.warnings) == told  # once, and not at each look
@@ -194,9 +194,9 @@ async def test_a_seed_among_tokens_is_refused(store: Store) -> None:
 def test_a_directory_without_tokens_is_no_source(store: Store, tmp_path: Path) -> None:
     """More likely a mount that went away than an operator without users."""
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigurationError, match=r"no \.jwt in it: name what 'nsc' writes"):
+    with pytest.raises(ConfigurationError, match=r"no \.jwt in it: write the path of what 'nsc' writes"):
         store.make(jwts=["empty"])
-    with pytest.raises(ConfigurationError, match=r"No such file or directory; name what 'nsc' writes"):
+    with pytest.raises(ConfigurationError, match=r"No such file or directory; write the path of what 'nsc' writes"):
         store.make(jwts=["none.jwt"])
 
 
@@ -220,9 +220,9 @@ def test_files_are_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_tokens_are_ascii(store: Store) -> None:
-    """Anything else is none."""
+    """Anything else is refused."""
     store.write("b.jwt", "ß")
-    with pytest.raises(ConfigurationError, match=r"b\.jwt: not a JWT of NATS: not ASCII"):
+    with pytest.raises(ConfigurationError, match=r"b\.jwt: not a NATS JWT: not ASCII"):
         store.make()
 
 
@@ -230,16 +230,16 @@ def test_tokens_are_ascii(store: Store) -> None:
     ("options", "complaint"),
     [
         ({"jwts": None, "operators": None}, 'write [keys.users] with U... = "agent://...", or jwts'),
-        ({"jwts": None, "users": {"X": ALICE}}, "'X' is no NKey"),
+        ({"jwts": None, "users": {"X": ALICE}}, "'X' is not an NKey"),
         ({"jwts": None, "users": {nats_tokens.account().public: ALICE}}, "is the public key of an account"),
         ({"users": {nats_tokens.user().public: "agent://acme/*"}}, "is a pattern"),
         ({"users": {nats_tokens.user().public: "agent:/acme"}}, "is no URI"),
-        ({"jwts": None, "users": {nats_tokens.user().public: ALICE}}, "go with jwts"),
+        ({"jwts": None, "users": {nats_tokens.user().public: ALICE}}, "only with jwts"),
         ({"operators": None}, 'whose users? write operators = ["O..."] or accounts'),
         ({"operators": [nats_tokens.account().public]}, "write the operator's public key"),
         ({"accounts": [nats_tokens.user().public]}, "write the account's public key"),
-        ({"accounts": [nats_tokens.account().seed]}, "a private NKey where the account's"),
-        ({"principal": "nats://{account}/{user"}, 'write "nats://{account}/{user}", or with others of {account}'),
+        ({"accounts": [nats_tokens.account().seed]}, "a private NKey instead of the account's"),
+        ({"principal": "nats://{account}/{user"}, 'write "nats://{account}/{user}", or with other fields: {account}'),
         ({"principal": "nats://{account}"}, 'write "nats://{account}/{user}"'),
         ({"principal": "nats://{account}/{user}/{other}"}, 'write "nats://{account}/{user}"'),
         ({"principal": "nats://{account}/{user.__class__}"}, 'write "nats://{account}/{user}"'),

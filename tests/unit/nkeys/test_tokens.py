@@ -50,16 +50,16 @@ def spoiled(**claims: Any) -> str:
 @pytest.mark.parametrize(
     ("token", "complaint"),
     [
-        ("", "not a JWT of NATS: three parts"),
+        ("", "not a NATS JWT: it has three parts"),
         ("a.b", "three parts"),
         ("a.b.c.d", "three parts"),
         (f"{TOKEN}.", "three parts"),
         (TOKEN.replace(".", ".=", 1), "three parts"),
         (f"{TOKEN}\n", "three parts"),
         ("x" * (MAX_TOKEN_BYTES + 1), "three parts"),
-        (".".join((part_of(b"{"), *TOKEN.split(".")[1:])), "not a JSON object, or has a name twice"),
+        (".".join((part_of(b"{"), *TOKEN.split(".")[1:])), "not a JSON object, or has a duplicate name"),
         (".".join((part_of(b"[]"), *TOKEN.split(".")[1:])), "not a JSON object"),
-        (".".join((part_of(b'{"alg":1,"alg":2}'), *TOKEN.split(".")[1:])), "has a name twice"),
+        (".".join((part_of(b'{"alg":1,"alg":2}'), *TOKEN.split(".")[1:])), "has a duplicate name"),
         (".".join((part_of(b"[" * 100_000), *TOKEN.split(".")[1:])), "not a JSON object"),
         (f"{TOKEN.rpartition('.')[0]}.A", "not base64url"),
         (f"{TOKEN.rpartition('.')[0]}.AB", "not base64url"),
@@ -68,14 +68,14 @@ def spoiled(**claims: Any) -> str:
             USER.signs({"iss": ACCOUNT.public, "sub": USER.public, "nats": {"type": "user", "version": 2}}),
             "not that of",
         ),
-        (ACCOUNT.signs({}, {"typ": "JWT", "alg": "ed25519"}), "version 1: let nsc issue it anew"),
+        (ACCOUNT.signs({}, {"typ": "JWT", "alg": "ed25519"}), "version 1: let nsc reissue it"),
         (ACCOUNT.signs({}, {"typ": "JWT", "alg": "none"}), '"alg" is not "ed25519-nkey"'),
         (ACCOUNT.signs({}, {"typ": "JWT", "alg": "HS256"}), '"alg" is not "ed25519-nkey"'),
         (ACCOUNT.signs({}, {"typ": "x", "alg": "ed25519-nkey"}), '"alg" is not'),
-        (spoiled(nats=None), "a JWT of type 'None': give those of users, accounts and operators"),
+        (spoiled(nats=None), "a JWT of type 'None': use those of users, accounts and operators"),
         (spoiled(nats={"type": "activation", "version": 2}), "a JWT of type 'activation'"),
         (spoiled(nats={"type": ["user"], "version": 2}), "a JWT of type"),
-        (spoiled(nats={"type": "user", "version": 1}), "another version than 2"),
+        (spoiled(nats={"type": "user", "version": 1}), "a version other than 2"),
         (spoiled(nats={"type": "account", "version": 2}), "write the account's public key"),
         (spoiled(nats={"type": "operator", "version": 2}), "write the operator's public key"),
         (spoiled(sub=ACCOUNT.public), "write the user's public key"),
@@ -83,17 +83,17 @@ def spoiled(**claims: Any) -> str:
         (spoiled(iss=nats_tokens.operator().public), "write the account's public key"),
         (spoiled(iss=5), 'without "iss"'),
         (spoiled(sub=None), 'without "sub"'),
-        (spoiled(name="n" * 256), 'without "name", or with a wrong one'),
+        (spoiled(name="n" * 256), 'without "name", or with an invalid one'),
         (spoiled(exp=-1), '"exp" is not a time'),
         (spoiled(exp=1 << 33), '"exp" is not a time'),
         (spoiled(exp=1.5), '"exp" is not a time'),
         (spoiled(nbf=True), '"nbf" is not a time'),
         (spoiled(iat="1"), '"iat" is not a time'),
         (spoiled(nats={"type": "user", "version": 2, "issuer_account": 1}), 'without "issuer_account"'),
-        (ACCOUNT.says("account", ACCOUNT, signing_keys=5), '"signing_keys" are no list'),
-        (ACCOUNT.says("account", ACCOUNT, signing_keys=[{}]), '"signing_keys" are no list'),
+        (ACCOUNT.says("account", ACCOUNT, signing_keys=5), '"signing_keys" are not a list'),
+        (ACCOUNT.says("account", ACCOUNT, signing_keys=[{}]), '"signing_keys" are not a list'),
         (ACCOUNT.says("account", ACCOUNT, signing_keys=[USER.public]), "write the account's public key"),
-        (ACCOUNT.says("account", ACCOUNT, revocations=[1]), '"revocations" are no object'),
+        (ACCOUNT.says("account", ACCOUNT, revocations=[1]), '"revocations" are not an object'),
         (ACCOUNT.says("account", ACCOUNT, revocations={"*": "x"}), "is not a time"),
     ],
 )
@@ -236,7 +236,7 @@ def test_where_both_are_named_an_account_needs_both(world: World) -> None:
     operators, other = [world.operator.public], nats_tokens.account()
     users, left = world.found(world.tokens(), operators=operators, accounts=[other.public])
     assert users == []
-    assert any("not named in accounts" in one.why for one in left)
+    assert any("not listed in accounts" in one.why for one in left)
     assert len(world.found(world.tokens(), operators=operators, accounts=[world.account.public])[0]) == 1
     of_itself = world.account.says("account", world.account, signing_keys=[world.its_other_key.public])
     tokens = world.tokens(account=of_itself)
@@ -289,4 +289,4 @@ def test_the_newest_token_of_an_account_holds(world: World) -> None:
     assert [user.revoked_at for user in users] == [None]
     users, left = world.found([*world.tokens(account=old), parse_token(new)])
     assert users == []
-    assert "neither its account nor a signing key of it" in left[0].why
+    assert "not its account or a signing key of it" in left[0].why

@@ -183,7 +183,7 @@ def test_a_wrong_value_is_refused(document: dict[str, object], complaint: str) -
         ({"allow": [{"principal": "a", "channels": ["amqp://prod/a"]}]}, "policy.allow: channel 'amqp"),
         ({"allow": [{"principal": "a", "channels": []}]}, "name at least one channel"),
         ({"allow": [{"principal": "a", "channels": ["nats://prod/task*"]}]}, "stands for one token"),
-        ({"allow": [{"principal": "a", "channels": ["kafka://prod/*.tasks"]}]}, "at its end stands for any ending"),
+        ({"allow": [{"principal": "a", "channels": ["kafka://prod/*.tasks"]}]}, "at its end matches any ending"),
     ],
 )
 def test_an_unsafe_limit_or_a_rule_that_never_applies_is_refused(policy: dict[str, object], complaint: str) -> None:

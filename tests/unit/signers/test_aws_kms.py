@@ -124,7 +124,7 @@ def test_what_is_no_public_key_is_an_outage(kms: Kms, options: dict[str, Any], c
 def test_what_the_sdk_lacks_is_one_line(
     options: dict[str, Any], context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No region, no credentials, an endpoint that is none: each says what to write."""
+    """No region, no credentials, a malformed endpoint: each says what to write."""
     without = {name: value for name, value in options.items() if name != "region"}
     with pytest.raises(ConfigurationError, match='region: missing; write region = "eu-central-1"'):
         made(without, context)

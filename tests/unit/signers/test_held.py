@@ -9,10 +9,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from watchword import Algorithm, ConfigurationError, SigningKey, Unavailable
+from watchword.algorithms import PublicKey
 from watchword.jwk import to_jwk, to_jwks
-from watchword.keys import PublicKey
 from watchword.spi import Channel, Context, Message, Signer
-from watchword_adapters.signers.held import PROBE, HeldKey, HeldOptions
+from watchword_adapters.signers.held import HELD, PROBE, HeldKey, HeldOptions
 
 ALICE = "agent://acme/alice"
 
@@ -66,7 +66,7 @@ async def test_what_is_signed_at_the_start_is_no_message(context: Context) -> No
     assert PROBE[0] != 0x84
 
 
-@pytest.mark.parametrize("algorithm", Algorithm)
+@pytest.mark.parametrize("algorithm", HELD)
 def test_it_has_the_id_under_which_it_is_published(context: Context, tmp_path: Path, algorithm: Algorithm) -> None:
     """By default that of its thumbprint; else what the file of its public half says, and the settings before all."""
     custodian = Held(algorithm)
@@ -168,3 +168,19 @@ async def test_one_that_does_not_answer_is_named(context: Context) -> None:
     with pytest.raises(Unavailable, match=r"somebody: no answer within 0\.1 s"):
         await asyncio.to_thread(held, custodian, context, timeout="0.1s")
     gate.set()
+
+
+@pytest.mark.parametrize("algorithm", [Algorithm.ML_DSA_44, Algorithm.ML_DSA_65])
+def test_a_kind_of_key_that_is_not_used_from_there_is_refused_by_name(
+    context: Context, tmp_path: Path, algorithm: Algorithm
+) -> None:
+    """Promise: nothing is asked of whoever holds an ML-DSA key, and the error says where such a key may be."""
+    custodian = Held(algorithm)
+    (tmp_path / "alice.jwk").write_text(json.dumps(to_jwk(custodian.key.verification_key(ALICE))))
+    with pytest.raises(ConfigurationError, match=f"somebody: {algorithm.label}: use an Ed25519 or P-256 key"):
+        held(custodian, context, public="alice.jwk")
+    with pytest.raises(
+        ConfigurationError, match=r"somebody: MLDSA\d\dPublicKey: use an Ed25519 or P-256 key; .* encrypted PEM"
+    ):
+        held(custodian, context)
+    assert not custodian.signed

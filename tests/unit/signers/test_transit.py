@@ -17,7 +17,7 @@ from tests.custody.meddler import Answer, Asked, Forward, Meddler, hang_up
 from watchword import Algorithm, ConfigurationError, SigningKey, Unavailable
 from watchword.spi import Context
 from watchword_adapters.signers import transit
-from watchword_adapters.signers.held import HeldKey
+from watchword_adapters.signers.held import HELD, HeldKey
 
 TOKEN = "s.s3cret"
 
@@ -80,7 +80,7 @@ def made(options: dict[str, Any], context: Context, **more: object) -> HeldKey:
     return transit.from_options(options | more, context)
 
 
-@pytest.mark.parametrize("algorithm", Algorithm)
+@pytest.mark.parametrize("algorithm", HELD)
 async def test_the_version_that_is_named_signs(
     server: Meddler, options: dict[str, Any], context: Context, algorithm: Algorithm
 ) -> None:

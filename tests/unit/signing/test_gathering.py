@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 
 from watchword import SigningKey, Unavailable
-from watchword.keys import Algorithm
+from watchword.algorithms import Algorithm
 from watchword.signer import Signed, Signer
 from watchword.spi import Channel, Message
 from watchword.unsigned import UnsignedEnvelope
@@ -138,7 +138,7 @@ async def test_a_call_for_which_nobody_waits_holds_up_nobody(kms: Kms) -> None:
 
 @pytest.mark.parametrize("error", [OSError("s3cret"), asyncio.CancelledError()])
 async def test_a_failure_is_told_to_each(kms: Kms, error: BaseException) -> None:
-    """Promise: each send that a failed call was for has an Unavailable of its own; what comes later is tried anew."""
+    """Promise: each send that a failed call was for has an Unavailable of its own; what comes later is tried again."""
     signer = _signer(kms)
     gathering, envelopes = SigningQueue(signer), _prepared(signer)
     tasks = [asyncio.create_task(gathering.sign(unsigned)) for unsigned in envelopes[:3]]

@@ -199,7 +199,7 @@ async def test_what_is_not_stored_is_told(world: World, monkeypatch: pytest.Monk
     assert "was not read back in 0.05 s: is the channel full?" in world.warnings[0][1]["detail"]
     world.board.keeps = False
     await until(lambda: len(world.warnings) > 1)
-    assert "'watchword control init' makes what does" in world.warnings[1][1]["detail"]
+    assert "run 'watchword control init', which sets that up" in world.warnings[1][1]["detail"]
     assert not signer.wait(0.01)
 
 
@@ -261,11 +261,11 @@ async def test_a_forked_child_signs_nothing(world: World) -> None:
 
 
 REFUSED: list[tuple[Callable[[Authority], Svid], str]] = [
-    (lambda root: root.issue(private=rsa.generate_private_key(65537, 2048)), "kind RSA-2048: messages are signed by"),
+    (lambda root: root.issue(private=rsa.generate_private_key(65537, 2048)), "kind RSA-2048: only P-256 and Ed25519"),
     (lambda root: root.issue(private=ec.generate_private_key(ec.SECP384R1())), "kind secp384r1"),
     (lambda root: root.issue("/cloud"), f"no SVID of '{PLANNER}': the Workload API gives {CLOUD}"),
     (lambda _: Authority(name="other").issue(), "candidates exhausted"),
-    (lambda root: root.issue(uris=["spiffe://Acme.Example/planner"]), "is no SPIFFE ID"),
+    (lambda root: root.issue(uris=["spiffe://Acme.Example/planner"]), "is not a SPIFFE ID"),
 ]
 
 
@@ -338,7 +338,9 @@ async def test_without_an_answer_nothing_starts(world: World) -> None:
     svid = world.root.issue()
     world.signer(svid).close()
     world.api.denied = True
-    with pytest.raises(ConfigurationError, match=r"PERMISSION_DENIED, for 1 s: is the agent there, and this workload"):
+    with pytest.raises(
+        ConfigurationError, match=r"PERMISSION_DENIED, for 1 s: is the agent running, and this workload"
+    ):
         world.signer(timeout=1.0)
 
 
@@ -379,7 +381,7 @@ def test_the_principal_is_the_spiffe_id(tmp_path: Path, principal: str | None) -
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
-    [({"timeout": 0}, "timeout of 0 s: choose 1 s to 300 s"), ({"key": "x"}, "key"), ({"socket": "unix:"}, "socket")],
+    [({"timeout": 0}, "timeout of 0 s: write 1 s to 300 s"), ({"key": "x"}, "key"), ({"socket": "unix:"}, "socket")],
 )
 def test_a_mistake_in_the_table_is_told(tmp_path: Path, options: dict[str, Any], complaint: str) -> None:
     """With what to write instead."""

@@ -32,7 +32,7 @@ class World:
         self.made: list[SpiffeKeys] = []
 
     def trust(self, *roots: Authority) -> None:
-        """Write the bundle anew, in one step."""
+        """Rewrite the bundle, in one step."""
         beside = self.path.with_suffix(".new")
         beside.write_bytes(b"".join(root.pem for root in roots))
         beside.replace(self.path)
@@ -379,7 +379,7 @@ async def test_a_channel_that_stores_nothing_is_told(world: World) -> None:
     """Certificates would be lost to those who come later: that is Unavailable, and what makes a stream is named."""
     world.board.keeps = False
     source = world.source()
-    with pytest.raises(Unavailable, match="'watchword control init' makes what does"):
+    with pytest.raises(Unavailable, match="run 'watchword control init', which sets that up"):
         await source.find(PLANNER, b"x")
 
 
@@ -471,13 +471,16 @@ FILES = {"bundles": {"acme.example": "bundle.pem"}}
     [
         ({}, 'whose workloads? write trust_domains = ["acme.example"], or [keys.bundles]'),
         (FILES | {"trust_domains": ["acme.example"]}, "whose workloads?"),
-        (FILES | {"socket": "unix:///x"}, "socket goes with trust_domains"),
-        ({"bundles": {}}, "bundles name at least one file"),
-        ({"bundles": {"ACME": "bundle.pem"}}, "'ACME' is no trust domain"),
-        ({"bundles": {"acme.example": "none.pem"}}, "none.pem: No such file or directory; write what 'spire-server"),
+        (FILES | {"socket": "unix:///x"}, "write socket only with trust_domains"),
+        ({"bundles": {}}, "at least one file in bundles"),
+        ({"bundles": {"ACME": "bundle.pem"}}, "'ACME' is not a trust domain"),
+        (
+            {"bundles": {"acme.example": "none.pem"}},
+            "none.pem: No such file or directory; write the output of 'spire-server",
+        ),
         ({"bundles": {"acme.example": "."}}, "is a directory"),
-        (FILES | {"check_every": 0}, "check_every of 0 s: choose 0.05 s to 60 s"),
-        (FILES | {"max_staleness": 1}, "max_staleness of 1 s: choose 5 s to 604800 s"),
+        (FILES | {"check_every": 0}, "check_every of 0 s: write 0.05 s to 60 s"),
+        (FILES | {"max_staleness": 1}, "max_staleness of 1 s: write 5 s to 604800 s"),
         (FILES | {"paths": []}, "paths"),
         ({"trust_domains": ["acme.example"], "socket": "unix:///none"}, 'does not exist.; write socket = "unix:'),
         ({"trust_domains": ["acme.example"], "socket": "http://x"}, "SPIFFE Workload API"),

@@ -62,5 +62,5 @@ async def show(
 
 
 def is_key_of(found: VerificationKey | None, svid: Svid) -> bool:
-    """Tell whether this is the key of an SVID."""
+    """Return True if this is the key of an SVID."""
     return found is not None and found.key_id == key_id(svid)

@@ -76,7 +76,7 @@ def test_a_port_that_is_taken_is_one_line(endpoint: list[Endpoint], settings: An
     """Promise: a second process on one port is told which line of the settings is at fault."""
     load(settings('[telemetry]\nprometheus = "127.0.0.1:0"\n'))
     port = endpoint[0].port
-    with pytest.raises(ConfigurationError, match=rf'telemetry: prometheus = "127.0.0.1:{port}": .*a port that is free'):
+    with pytest.raises(ConfigurationError, match=rf'telemetry: prometheus = "127.0.0.1:{port}": .*a free port'):
         load(settings(f'[telemetry]\nprometheus = "127.0.0.1:{port}"\n'))
 
 

@@ -139,7 +139,7 @@ async def test_a_redelivery_is_no_replay(shared: bool) -> None:  # noqa: FBT001 
 
 @pytest.mark.parametrize("mode", list(Mode))
 async def test_a_redelivery_is_honest_however_late(mode: Mode) -> None:
-    """After log time has passed what comes again, the reader begins anew there, and loses nothing."""
+    """After log time has passed what comes again, the reader starts over there, and loses nothing."""
     stage = Stage(policy=Policy(mode=mode))
     for number in range(3):
         await stage.planner.send("tasks", b"%d" % number)
