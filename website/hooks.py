@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).parents[1]
 DOCS: Final = PurePosixPath("docs")
-PAGES: Final = {"README.md": "readme.md", "SECURITY.md": "security.md", "CHANGELOG.md": "changelog.md"}
+PAGES: Final = {f"{name}.md": f"{name.lower()}.md" for name in ("README", "SECURITY", "CHANGELOG", "CONTRIBUTING")}
 """Files outside ``docs`` that are pages, by their names there."""
 
 _LINK: Final = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)#\s]+)(?=[)#])")

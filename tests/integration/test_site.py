@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 NOWHERE = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
 
@@ -51,7 +52,7 @@ def test_every_page_is_there_and_says_something(site: Path) -> None:
     """Promise: each page of the repository is on the site, README and its like, too, and links lead to pages."""
     pages = {path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md")}
     made = {path.with_suffix(".html") if path.stem != "README" else path.with_name("index.html") for path in pages}
-    made |= {Path(f"{name}.html") for name in ("readme", "security", "changelog")}
+    made |= {Path(f"{name}.html") for name in ("readme", "security", "changelog", "contributing")}
     assert sorted(page for page in made if not (site / page).is_file()) == []
     assert 'href="replay.html#core-nats-the-journal"' in (site / "readme.html").read_text()
 

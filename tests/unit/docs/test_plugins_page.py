@@ -62,6 +62,7 @@ def test_the_source_is_used_as_the_page_says(tmp_path: Path, files: dict[str, Fi
     assert done.stdout.split() == ["agent://acme/planner", "agent://acme/planner", "None"], done.stderr
 
 
+@pytest.mark.slow
 def test_the_source_keeps_the_contract(tmp_path: Path, files: dict[str, File]) -> None:
     """Promise: the test on the page passes, typed as it stands there."""
     for name in ("acme_keys.py", "test_acme_keys.py"):
