@@ -23,11 +23,16 @@ FIRST_DELAY: Final = 0.1
 LONGEST_DELAY: Final = 5.0
 """Seconds between two attempts to judge a message while a key source or a replay store is down."""
 
-_MOST_DOUBLINGS: Final = 10
+_MOST_DOUBLINGS: Final = 16
 
 QUIET: Final = 10
 """An outage is over after this many times ``max_hold`` without a failure. So an attacker who can make look-ups fail at
 will delays messages for at most one eleventh of the time."""
+
+
+def delay_after(failures: int, first: float = FIRST_DELAY, longest: float = LONGEST_DELAY) -> float:
+    """Return the seconds until the next attempt, of which ``failures`` have failed: doubled each time."""
+    return min(longest, first * 2.0 ** min(failures, _MOST_DOUBLINGS))
 
 
 class Outage:
@@ -94,7 +99,7 @@ class Endings:
 
     def hold(self, now: float) -> Ending:
         """Delay the next attempt, each time twice as long, up to a bound."""
-        self.retry_at = now + min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self.failures, _MOST_DOUBLINGS))
+        self.retry_at = now + delay_after(self.failures)
         self.failures += 1
         return Ending.HOLD
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from watchword import Policy, Reason, Rejected, Unavailable
 from watchword.control import Issued
+from watchword.endings import delay_after
 from watchword.keys import thumbprint
 from watchword.spi import MemoryReplayStore, Verifier
 from watchword.statements import CONTENT_TYPE, Verb, parse_statement
@@ -114,7 +115,7 @@ class Following:
         """Follow until this is cancelled."""
         beside = asyncio.get_running_loop().create_task(self._keep())
         try:
-            pause, is_loaded = _SHORTEST, False
+            failures, is_loaded = 0, False
             while True:
                 try:
                     if not is_loaded:
@@ -123,11 +124,11 @@ class Following:
                     async with self.parts.open_log() as log:
                         self.log = log
                         await self._follow(log)
-                        pause = _SHORTEST
+                        failures = 0
                 except Exception as error:  # noqa: BLE001 - retried, whatever a client raises
                     self._failed(error)
-                    await asyncio.sleep(pause)
-                    pause = min(2 * pause, _LONGEST)
+                    await asyncio.sleep(delay_after(failures, _SHORTEST, _LONGEST))
+                    failures += 1
                 finally:
                     self.log, self.is_current = None, False
         finally:

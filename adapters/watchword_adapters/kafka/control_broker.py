@@ -11,6 +11,7 @@ from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from aiokafka.protocol.offset import OffsetRequest
 
 from watchword import ConfigurationError, Unavailable
+from watchword.endings import delay_after
 from watchword.strict import base64url
 from watchword_adapters.control.log import End
 from watchword_adapters.kafka import _seam as seam
@@ -92,7 +93,7 @@ class ControlBroker:
     async def patiently(self, ask: Callable[[], Awaitable[_T]]) -> _T:
         """Call ``ask``; retry for a while if brokers or connections are not ready."""
         loop = asyncio.get_running_loop()
-        pause, failed_at = _FIRST_PAUSE, None
+        failures, failed_at = 0, None
         while True:
             try:
                 return await ask()
@@ -100,8 +101,8 @@ class ControlBroker:
                 failed_at = loop.time() if failed_at is None else failed_at
                 if not error.retriable or loop.time() - failed_at >= _PATIENCE:
                     raise
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            await asyncio.sleep(delay_after(failures, _FIRST_PAUSE, _LONGEST_PAUSE))
+            failures += 1
 
     async def topic(self) -> Topic:
         """Return the topic's metadata, with retries."""

@@ -17,6 +17,7 @@ from nats import errors
 from nats.js.errors import APIError
 
 from watchword import Unavailable
+from watchword.endings import delay_after
 from watchword.message import channel_of
 from watchword.spi import Message, Position
 from watchword_adapters.control.log import TOGETHER, End
@@ -119,7 +120,7 @@ class StreamFollower:
             if self._tries > _MOST_TRIES:
                 raise Unavailable("control", f"stream {self._stream!r} does not deliver")
             if self._tries > 1:
-                await asyncio.sleep(min(_FIRST_PAUSE * 2 ** (self._tries - 2), _LONGEST_PAUSE))
+                await asyncio.sleep(delay_after(self._tries - 2, _FIRST_PAUSE, _LONGEST_PAUSE))
             try:
                 await self._make_consumer()
             except NotAllowed:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from math import ceil, isfinite
 from typing import TYPE_CHECKING, Any, Final
 
-from watchword.endings import FIRST_DELAY, LONGEST_DELAY
+from watchword.endings import FIRST_DELAY, delay_after
 from watchword.errors import ConfigurationError, WatchwordError
 from watchword.replay import ReaderBirth, SharedReplayStore, how_to_admit, told_of
 from watchword_adapters.boot_clock import since_boot
@@ -71,15 +71,15 @@ class CoreReader(Reader):
         self._tell_begun()
 
     async def _begin(self) -> None:
-        delay = FIRST_DELAY
+        failures = 0
         while True:
             try:
                 await self._know()
             except Exception as error:  # noqa: BLE001 - nothing can be judged without a memory, whatever the error
                 text = str(error) if isinstance(error, WatchwordError) else told_of(error)
                 self.watchword.audit.warn("replay.reader_not_begun", reader=self.name, detail=text)
-                await asyncio.sleep(delay)
-                delay = min(LONGEST_DELAY, 2 * delay)
+                await asyncio.sleep(delay_after(failures, FIRST_DELAY))
+                failures += 1
             else:
                 break
         self._go_on()

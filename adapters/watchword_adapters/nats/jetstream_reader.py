@@ -220,7 +220,7 @@ class StreamReader(Reader):
         if is_over and self._copies is not None and await self._copies.ask(message, verdict):
             self.watchword.audit.undetermined()
             return False
-        await asyncio.sleep(min(endings.LONGEST_DELAY, endings.FIRST_DELAY * 2 ** min(attempts, 10)))
+        await asyncio.sleep(endings.delay_after(attempts))
         return not self._closed
 
     def _forget(self) -> None:
@@ -279,7 +279,7 @@ class StreamReader(Reader):
     async def _ask_again(self, raw: Msg, message: Message) -> None:
         delivery = delivery_at(raw.reply)
         attempt = 1 if delivery is None else delivery.attempt
-        delay = min(LAST_DELAY, FIRST_DELAY * 2 ** min(attempt - 1, 10))
+        delay = endings.delay_after(attempt - 1, FIRST_DELAY, LAST_DELAY)
         await self._end(raw, message, f"-NAK {dumps({'delay': int(delay * 1e9)})}")
 
     async def _end(self, raw: Msg, message: Message, answer: str) -> None:

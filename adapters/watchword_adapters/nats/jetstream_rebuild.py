@@ -16,7 +16,7 @@ from nats.js import api
 from nats.js.errors import NotFoundError
 
 from watchword import ConfigurationError, Unavailable, WatchwordError
-from watchword.endings import FIRST_DELAY, LONGEST_DELAY, Outage
+from watchword.endings import FIRST_DELAY, Outage, delay_after
 from watchword.stream_life import StreamFacts
 from watchword_adapters.nats._seam import BasePullSubscription
 from watchword_adapters.nats.deliveries import Deliveries
@@ -186,7 +186,7 @@ class StreamMemory:
 
         A missing consumer may be about to be recreated: nats-py does so with an ordered one.
         """
-        delay = FIRST_DELAY
+        failures = 0
         while True:
             try:
                 async with self._reader.gate.alone():
@@ -198,8 +198,8 @@ class StreamMemory:
                     self._tell_of_end(error)
                     raise
                 self._reader.watchword.audit.warn("replay.unreadable", log=self._reader.log, detail=str(error))
-                await asyncio.sleep(delay)
-                delay = min(LONGEST_DELAY, 2 * delay)
+                await asyncio.sleep(delay_after(failures, FIRST_DELAY))
+                failures += 1
             else:
                 self._absence.over()
                 self._is_gone = False
@@ -414,21 +414,21 @@ async def _remember(
     reader: StreamReader, raws: list[Msg], check: CheckRunner, outage: Outage, *, unacked: bool
 ) -> None:
     """Recall messages; one whose key stays unavailable for too long is remembered by its claims."""
-    verifier, delay = reader.watchword.verifier, FIRST_DELAY
+    verifier, failures = reader.watchword.verifier, 0
     while raws:
         recalled = await verifier.recall_many(Deliveries(reader, raws), unacked=unacked, check=check)
         raws = raws[recalled:]
         if not raws:
             return
         if recalled:
-            delay = FIRST_DELAY
+            failures = 0
         message = reader.message(raws[0])
         if reader.watchword.observes(message.channel) or not outage.holds(asyncio.get_running_loop().time()):
             verifier.remember_unjudged(message, comes_again=unacked)
             raws = raws[1:]
         else:
-            await asyncio.sleep(delay)
-            delay = min(LONGEST_DELAY, 2 * delay)
+            await asyncio.sleep(delay_after(failures, FIRST_DELAY))
+            failures += 1
 
 
 def _seconds(text: str) -> float:

@@ -8,7 +8,6 @@ from types import coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from watchword.errors import Pending
-from watchword_adapters.freshness import FRESH
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Container, Coroutine, Generator
@@ -17,6 +16,9 @@ if TYPE_CHECKING:
     from watchword.key_budget import KeyBudget
 
 T = TypeVar("T")
+
+FRESH: Final = 1.0
+"""Seconds for which a verdict holds; after that the message is judged again before delivery."""
 
 PATIENCE: Final = 0.02
 """Seconds for which a message waits for its key before others are judged instead."""

@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from watchword import VerifiedMessage
-from watchword_adapters.freshness import FRESH
+from watchword_adapters.nats.look_ups import FRESH
 from watchword_adapters.nats.reader import is_undetermined
 
 if TYPE_CHECKING:

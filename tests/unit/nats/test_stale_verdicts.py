@@ -17,7 +17,7 @@ from watchword.control import Control
 from watchword.keys import thumbprint
 from watchword.spi import Channel, Expected, Message, Request
 from watchword.statements import Contain, Revoke, Saying
-from watchword_adapters.freshness import FRESH
+from watchword_adapters.nats.look_ups import FRESH
 from watchword_adapters.nats.reader import Reader
 
 ALL = [b"%d" % number for number in range(40)]
