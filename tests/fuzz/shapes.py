@@ -171,7 +171,7 @@ def _change(random: Random, whole: Item) -> None:
         case "width":
             item.width = random.choice([width for width in (1, 2, 4, 8) if item.argument < 1 << 8 * width])
         case "number":
-            number = random.choice([item.argument + 1, max(0, item.argument - 1), *_NUMBERS])
+            number = random.choice([min(item.argument + 1, 2**64 - 1), max(0, item.argument - 1), *_NUMBERS])
             item.argument, item.width = number, item_of(number).width
         case "kind":
             item.major = random.choice([item.major ^ 1, random.randrange(8)])
