@@ -47,7 +47,7 @@ _REMEDIES: Final = {
 _HINTS: Final = {
     307: "a standby sends elsewhere, and the token does not go there: name the active node",
     429: "it is busy, or on standby",
-    500: "it has failed, or min_encryption_version of the key is above the version that signs",
+    500: "it has failed, or this version may not sign: see its min_encryption_version, and whether the key is derived",
     503: "it is sealed, or being maintained",
 }
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")

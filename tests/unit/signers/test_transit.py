@@ -200,7 +200,7 @@ async def test_what_only_a_person_can_mend_is_told(
         (307, ": a standby sends elsewhere, .*: name the active node"),
         (429, ": it is busy"),
         (473, ""),
-        (500, ": it has failed, or min_encryption_version"),
+        (500, ": it has failed, or this version may not sign: see its min_encryption_version"),
         (503, ": it is sealed"),
     ],
 )
