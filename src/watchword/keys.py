@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Protocol, final, runtime_checkable
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _ENCRYPTED: Final = "private key is encrypted: name its passphrase by passphrase_env or passphrase_file in [signer]"
 _NOT_ENCRYPTED: Final = "private key is not encrypted: leave its passphrase out, or encrypt it (openssl pkcs8 -topk8)"
+
+_PRIVATE: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")
 
 
 @runtime_checkable
@@ -180,6 +183,8 @@ class SigningKey:
     @classmethod
     def from_pem(cls, pem: bytes, *, key_id: bytes | None = None, passphrase: bytes | None = None) -> SigningKey:
         """Read a PKCS#8 PEM, encrypted if there is a ``passphrase``; ConfigurationError says what is wrong with it."""
+        if len(_PRIVATE.findall(pem)) > 1:
+            raise ConfigurationError("several private keys in one file: leave the one that signs")
         try:
             private = serialization.load_pem_private_key(pem, password=passphrase)
         except TypeError:  # only these two: one is missing, or one too many

@@ -196,4 +196,7 @@ def _key_in(name: str, context: Context) -> VerificationKey:
         raise ConfigurationError(f"public: {path}: {error.strerror}") from None
     if len(keys) != 1:
         raise ConfigurationError(f"public: {path}: {len(keys)} keys in it; name a file of one")
+    if context.principal not in {None, keys[0].principal}:
+        owner, ours = keys[0].principal, context.principal
+        raise ConfigurationError(f"public: {path}: a key of {owner!r}, and this is {ours!r}: name the file of its own")
     return keys[0]

@@ -11,9 +11,9 @@ from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
 from pkcs11 import exceptions as errors
 from pydantic import StringConstraints
 
-from watchword import Algorithm, ConfigurationError
+from watchword import Algorithm, ConfigurationError, Unavailable
 from watchword_adapters.signers.held import HeldKey, HeldOptions, asked
-from watchword_adapters.signers.pkcs11_module import Module, module
+from watchword_adapters.signers.pkcs11_module import Module, NoTokenError, module
 from watchword_adapters.signers.secret import Secret
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ _CURVES: Final = {
 }
 _POINTS: Final = {34: b"\x04\x20", 67: b"\x04\x41"}
 """How the DER of an octet string begins that is a point of Ed25519 or P-256, by its length."""
+
+_OF_THE_KEY: Final = (errors.NoSuchKey, errors.KeyTypeInconsistent, errors.MechanismInvalid)
+"""What another session, or another begin of the library, would answer as well."""
 
 
 class Options(HeldOptions):
@@ -50,6 +53,7 @@ def from_options(options: Mapping[str, Any], context: Context) -> HeldKey:
     """Return the key in the token, once it has shown that it signs."""
     chosen = context.validate(Options, options)
     key = _of(chosen, context)
+    asked(key.module.workers, key.try_pin, key, chosen.timeout)
     return HeldKey.of(key, chosen, context, workers=key.module.workers)
 
 
@@ -69,7 +73,10 @@ def _of(chosen: Options, context: Context) -> TokenKey:
 
 
 class TokenKey:
-    """See ``Custodian``: a key in a token. A session that has died is opened anew, once for each call."""
+    """See ``Custodian``: a key in a token. A session that has died is opened again, once for each call.
+
+    Where that does not help a key that has signed before, the library is begun again.
+    """
 
     def __init__(self, options: Options, library: Module, pin: Secret) -> None:
         self.module: Final = library
@@ -79,22 +86,34 @@ class TokenKey:
         self._pin = pin
         self._found: tuple[Any, Any] | None = None
 
+    def try_pin(self) -> None:
+        """Log in by the PIN now, if another session is open by another one."""
+        self._again(partial(self.module.try_pin, self._token, self._pin))
+
     def public(self) -> PublicKey:
         """See ``Custodian``."""
         try:
-            found = self._again(partial(self._look, ObjectClass.PUBLIC_KEY))
+            return _point(self._again(partial(self._look, ObjectClass.PUBLIC_KEY)))
         except errors.NoSuchKey:
-            raise ConfigurationError(
-                f'{self._named()} has no public key beside it: name its file, public = "planner.jwk"'
-            ) from None
-        return _point(found)
+            pass
+        try:
+            self._again(partial(self._look, ObjectClass.PRIVATE_KEY))
+        except errors.NoSuchKey:
+            raise self._missing() from None
+        raise ConfigurationError(f'{self._named()} has no public key beside it: name its file, public = "planner.jwk"')
 
     def sign(self, data: bytes, algorithm: Algorithm) -> bytes:
         """See ``Custodian``."""
         try:
             return self._again(partial(self._signed, data, algorithm))
         except errors.NoSuchKey:
-            raise ConfigurationError(f"no private key {self._named()}; 'watchword key generate' makes one") from None
+            raise self._missing() from None
+        except _OF_THE_KEY as error:
+            why = type(error).__name__
+            raise ConfigurationError(f"the token does not sign {algorithm.label} by this key: {why}") from None
+
+    def _missing(self) -> ConfigurationError:
+        return ConfigurationError(f"no private key {self._named()}; 'watchword key generate' makes one")
 
     def generate(self, algorithm: Algorithm) -> None:
         """Make the key pair; ConfigurationError where there is one of this name, or the token cannot."""
@@ -124,18 +143,49 @@ class TokenKey:
             return call()
         except errors.PKCS11Error:
             self.module.close(self._token)
+        except NoTokenError:
+            pass
+        try:
+            return self._after_all(call)
+        except _OF_THE_KEY:
+            raise
+        except errors.PKCS11Error as error:
+            raise Unavailable(
+                "signing",
+                f"the token does not answer ({type(error).__name__}): see whether it is there, and its server up",
+            ) from None
+
+    def _after_all(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except _OF_THE_KEY:
+            raise
+        except (errors.PKCS11Error, NoTokenError):
+            if self._found is None or not self.module.begin_again():  # at the start it has just begun
+                raise
         return call()
 
     def _signed(self, data: bytes, algorithm: Algorithm) -> bytes:
         session = self.module.session(self._token, self._pin)
         if self._found is None or self._found[0] is not session:
-            self._found = session, self._look(ObjectClass.PRIVATE_KEY)
+            self._found = session, self._signing_key(algorithm)
         key = self._found[1]
         if algorithm is Algorithm.ESP256:
             signature: bytes = key.sign(sha256(data).digest(), mechanism=Mechanism.ECDSA)
         else:
             signature = key.sign(data, mechanism=Mechanism.EDDSA)
         return signature
+
+    def _signing_key(self, algorithm: Algorithm) -> Any:
+        """Return the private key; ConfigurationError where it is not of this algorithm, or is not for signing."""
+        key = self._look(ObjectClass.PRIVATE_KEY)
+        if key.key_type != _CURVES[algorithm][0]:
+            raise ConfigurationError(
+                f"the key {self._named()} is no {algorithm.label} key: name the file of its own public half"
+            )
+        if not hasattr(key, "sign"):  # python-pkcs11 looks at CKA_SIGN
+            raise ConfigurationError(f"the private key {self._named()} may not sign: make one with CKA_SIGN")
+        return key
 
     def _look(self, kind: ObjectClass) -> Any:
         session = self.module.session(self._token, self._pin)

@@ -49,13 +49,15 @@ class Secret:
 
     def read(self) -> str:
         """Return the secret; ConfigurationError, which shows nothing of it, where there is none."""
-        where = f"{self._name}_env: {self._variable}" if self._path is None else f"{self._name}_file: {self._path}"
+        where = f"{self._name}_env" if self._path is None else f"{self._name}_file: {self._path}"
         try:
             text = self._raw().decode().rstrip("\r\n")
         except UnicodeDecodeError:
             raise ConfigurationError(f"{where}: not UTF-8") from None
         if not text:
-            raise ConfigurationError(f"{where}: it is empty, or there is no such variable")
+            if self._path is None:  # what it names is not shown: often it is the secret itself, by mistake
+                raise ConfigurationError(f"{where}: there is no variable of this name, or it is empty")
+            raise ConfigurationError(f"{where}: it is empty")
         return text
 
     def _raw(self) -> bytes:
@@ -64,7 +66,7 @@ class Secret:
         return read_guarded(f"{self._name}_file:", self._path, warn=self._warn)
 
     def __repr__(self) -> str:
-        return f"Secret({self._name} of {self._variable or self._path})"
+        return f"Secret({self._name})"
 
 
 def read_guarded(what: str, path: Path, *, warn: Warn, most: int = MAX_BYTES, remedy: str | None = None) -> bytes:
@@ -77,6 +79,10 @@ def read_guarded(what: str, path: Path, *, warn: Warn, most: int = MAX_BYTES, re
             data = file.read(most + 1)
     except OSError as error:
         raise ConfigurationError("; ".join(filter(None, (f"{what} {path}: {error.strerror}", remedy)))) from None
+    if os.name == "posix" and status.st_uid not in {os.geteuid(), 0}:
+        raise ConfigurationError(
+            f"{what} {path}: others may write it: user {status.st_uid} owns it; run chown {os.geteuid()}"
+        )
     if os.name == "posix" and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigurationError(f"{what} {path}: others may write it; run chmod 600, or replace what is in it")
     if os.name == "posix" and status.st_mode & stat.S_IROTH:

@@ -44,6 +44,12 @@ _REMEDIES: Final = {
     403: "the token is refused: it has ended, or its policy does not allow this path",
     404: "there is no such key or engine",
 }
+_HINTS: Final = {
+    307: "a standby sends elsewhere, and the token does not go there: name the active node",
+    429: "it is busy, or on standby",
+    500: "it has failed, or this version may not sign: see its min_encryption_version, and whether the key is derived",
+    503: "it is sealed, or being maintained",
+}
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 
 
@@ -53,6 +59,8 @@ def _address(text: str) -> str:
         raise ValueError('write the address of the server, as "https://vault.acme.internal:8200"')
     if parts.scheme == "http" and not _is_loopback(parts.hostname):
         raise ValueError("a token is not sent in the clear: write https://")
+    if parts.path.rstrip("/").endswith("/v1"):
+        raise ValueError('write the address without "/v1", which is added')
     return text.rstrip("/")
 
 
@@ -114,6 +122,11 @@ class TransitKey:
         kind, version = told.get("type"), str(self._options.version)
         if kind not in {"ed25519", "ecdsa-p256"}:
             raise ConfigurationError(f"a key of type {str(kind)[:32]!r}: use ed25519 or ecdsa-p256")
+        if told.get("derived"):
+            raise ConfigurationError("the key is derived, so it has no public half: make one without derived=true")
+        least = told.get("min_encryption_version")
+        if isinstance(least, int) and least > self._options.version:
+            raise ConfigurationError(f"version {version} may not sign: min_encryption_version of the key is {least}")
         versions = told.get("keys")
         if not isinstance(versions, dict) or version not in versions:
             raise ConfigurationError(f"the key has no version {version}")
@@ -152,7 +165,8 @@ class TransitKey:
         if status in _REMEDIES:
             raise ConfigurationError(f"{_REMEDIES[status]} ({status} for {method} {path})")
         if status != _OK:
-            raise Unavailable("signing", f"the server answers {status}, as one that is sealed, on standby or busy")
+            hint = f": {_HINTS[status]}" if status in _HINTS else ""
+            raise Unavailable("signing", f"the server answers {status}{hint}")
         try:
             told = json.loads(body)["data"]
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -170,13 +184,18 @@ class TransitKey:
 
     def _answer(self, method: str, path: str, wanted: dict[str, object] | None, token: str) -> tuple[int, bytes]:
         try:
+            return self._tried_twice(method, path, wanted, token)
+        except httpx.TransportError as error:
+            raise Unavailable("signing", _why(error)) from None
+
+    def _tried_twice(self, method: str, path: str, wanted: dict[str, object] | None, token: str) -> tuple[int, bytes]:
+        try:
             return self._one_answer(method, path, wanted, token)
         except httpx.TimeoutException:
             raise
-        except (
-            httpx.TransportError
-        ):  # a server may end a connection just as it is used again, and signing twice is safe
-            return self._one_answer(method, path, wanted, token)
+        except httpx.TransportError:
+            pass  # a server may end a connection just as it is used again, and signing twice is safe
+        return self._one_answer(method, path, wanted, token)
 
     def _one_answer(self, method: str, path: str, wanted: dict[str, object] | None, token: str) -> tuple[int, bytes]:
         """Return what the server answers; it takes no longer than the time-out for that, nor more than our memory."""
@@ -205,3 +224,17 @@ def _client(options: Options, trusted: ssl.SSLContext) -> httpx.Client:
         timeout=options.timeout,
         headers={} if options.namespace is None else {"X-Vault-Namespace": options.namespace},
     )
+
+
+def _why(error: httpx.TransportError) -> str:
+    """Return why there is no answer; what lies below has the reason, and no request with its token."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted ({below.verify_message}): name whom to trust by ca"
+        if isinstance(below, ssl.SSLError):
+            return f"TLS fails ({below.reason}): see whether address has the right scheme and port"
+        if isinstance(below, OSError) and below.strerror:
+            return f"no connection: {below.strerror}"
+        below = below.__cause__ or below.__context__
+    return type(error).__name__

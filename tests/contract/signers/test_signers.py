@@ -156,6 +156,7 @@ class _BadKey:
         self._other = SigningKey.generate(algorithm)
         self._trouble = trouble
         self._over = over
+        self.key_type = real.key_type
 
     def sign(self, data: bytes, mechanism: object) -> bytes:
         """Answer as it is told to."""

@@ -10,10 +10,11 @@ from typing import Any
 
 import pkcs11 as library
 import pytest
-from pkcs11 import Attribute, KeyType, ObjectClass
+from pkcs11 import Attribute, KeyType, MechanismFlag, ObjectClass
+from pkcs11 import exceptions as pkcs11_errors
 
 from tests.custody.softhsm import SoftHsm
-from watchword import Algorithm, ConfigurationError, Policy, Unavailable
+from watchword import Algorithm, ConfigurationError, Policy, SigningKey, Unavailable
 from watchword.jwk import to_jwk
 from watchword.keys import public_half
 from watchword.spi import Context
@@ -21,6 +22,7 @@ from watchword_adapters.signers import pkcs11, pkcs11_module
 from watchword_adapters.signers.held import HELD, HeldKey
 
 ALICE = "agent://acme/alice"
+_AWAY = r"does not answer \(\w+\): see whether|has no token labelled 'agents'|it does not begin \(GeneralError\): see"
 
 
 @pytest.fixture
@@ -33,7 +35,9 @@ def context(tmp_path: Path) -> Context:
 def options(softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Give the settings of a key that is not made yet; no session of another test's is left."""
     monkeypatch.setenv("PLANNER_PIN", softhsm.pin)
-    pkcs11_module.module(softhsm.module).close("agents")
+    library_here = pkcs11_module.module(softhsm.module)
+    library_here.close("agents")
+    library_here._next_begin = 0.0
     return {
         "module": softhsm.module, "token": "agents", "key": f"planner-{os.urandom(4).hex()}", "pin_env": "PLANNER_PIN",
         "timeout": "30s",
@@ -97,6 +101,72 @@ async def test_a_library_that_began_anew_is_no_loss(options: dict[str, Any], con
     assert verifies(key, await key.sign(b"x"), b"x")
 
 
+def _moved(softhsm: SoftHsm, what: str) -> list[tuple[Path, Path]]:
+    """Return what is renamed to take the tokens away, and where to."""
+    tokens = softhsm.config.parent / "tokens"
+    if what == "all":
+        return [(tokens, tokens.with_name("away"))]
+    return [(one, tokens.with_name(f"away-{one.name}")) for one in tokens.iterdir()]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # python-pkcs11's, of the dead session
+@pytest.mark.parametrize("what", ["all", "each"])
+async def test_a_token_that_comes_back_signs_again(
+    options: dict[str, Any], context: Context, softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Promise: while it is away each message is told why; when it is back, the library is begun again, and it signs."""
+    now = [1000.0]
+    monkeypatch.setattr(pkcs11_module, "monotonic", lambda: now[0])
+    key = pkcs11.generate(options, context, Algorithm.ED25519)
+    begun = list[float]()
+    monkeypatch.setattr(pkcs11_module.Module, "_finalize", _noting(pkcs11_module.Module._finalize, now, begun))
+    moved = _moved(softhsm, what)
+    for place, away in moved:
+        place.rename(away)
+    try:
+        for _ in range(3):
+            with pytest.raises(Unavailable, match=_AWAY):
+                await key.sign(b"x")
+    finally:
+        for place, away in moved:
+            away.rename(place)
+    assert begun == [1000.0]  # not for each message: other keys of the process use the library, too
+    now[0] += pkcs11_module.PAUSE
+    for _ in range(3):
+        assert verifies(key, await key.sign(b"x"), b"x")
+    assert len(begun) <= 2
+
+
+def _noting(real: Any, now: list[float], begun: list[float]) -> Any:
+    def finalize(self: pkcs11_module.Module) -> None:
+        begun.append(now[0])
+        real(self)
+
+    return finalize
+
+
+async def test_a_token_that_is_away_takes_no_other_along(
+    options: dict[str, Any], context: Context, softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another token of the library is opened again, and no message of its key is lost."""
+    monkeypatch.setattr(pkcs11_module, "monotonic", iter(range(0, 10_000, 100)).__next__)
+    softhsm.make_token(label := f"spare-{os.urandom(4).hex()}")
+    tokens = softhsm.config.parent / "tokens"
+    before = set(tokens.iterdir())
+    softhsm.make_token(gone := f"gone-{os.urandom(4).hex()}")
+    (place,) = set(tokens.iterdir()) - before
+    library.lib(softhsm.module).reinitialize()  # SoftHSM looks for tokens when it begins
+    stays = pkcs11.generate(options | {"token": label}, context, Algorithm.ED25519)
+    goes = pkcs11.generate(options | {"token": gone}, context, Algorithm.ED25519)
+    away = place.rename(tokens.with_name("gone"))
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await goes.sign(b"x")
+        assert verifies(stays, await stays.sign(b"x"), b"x")
+    away.rename(place)
+    assert verifies(goes, await goes.sign(b"x"), b"x")
+
+
 async def test_two_keys_of_one_token_share_its_login(
     options: dict[str, Any], context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,13 +227,13 @@ def _counting(real: Any, tried: list[str]) -> Any:
     ("changes", "told"),
     [
         ({"module": "/none.so"}, "module /none.so: no such file; install the token's PKCS#11 library"),
-        ({"module": "/etc/hostname"}, "module /etc/hostname does not load: PKCS11Error"),
+        ({"module": "/etc/hostname"}, "module /etc/hostname: OS exception while loading /etc/hostname: "),
         ({"token": "none"}, "the module has no token labelled 'none'"),
-        ({"key": "none"}, "labelled 'none' has no public key beside it: name its file"),
+        ({"key": "none"}, "no private key labelled 'none'; 'watchword key generate' makes one"),
         ({"key": None}, "key: missing; write the label of the key in the token, or its id"),
         ({"id": "xyz"}, "id: "),
         ({"pin_env": None}, 'pin: missing; write pin_env = "VARIABLE" or pin_file = "PATH"'),
-        ({"pin_env": "NO_SUCH_PIN", "token": "other"}, "pin_env: NO_SUCH_PIN: it is empty"),
+        ({"pin_env": "NO_SUCH_PIN", "token": "other"}, "pin_env: there is no variable of this name, or it is empty"),
         ({"pin": "1234"}, "pin: "),
     ],
 )
@@ -225,6 +295,52 @@ def test_a_key_of_another_curve_is_refused(
         pkcs11.generate(options, context, Algorithm.ESP256)
 
 
+@pytest.mark.parametrize("algorithm", HELD)
+def test_a_key_that_may_not_sign_is_told(options: dict[str, Any], context: Context, algorithm: Algorithm) -> None:
+    """Made for something else (CKA_SIGN is false), it is refused at the start, by name."""
+    custodian = pkcs11._of(context.validate(pkcs11.Options, options), context)
+    session = custodian.module.writable("agents", custodian._pin)
+    kind, curve = pkcs11._CURVES[algorithm]
+    session.create_domain_parameters(kind, {Attribute.EC_PARAMS: curve}, local=True).generate_keypair(
+        store=True, label=options["key"], capabilities=MechanismFlag.VERIFY
+    )
+    with pytest.raises(ConfigurationError, match=r"the private key labelled .* may not sign: make one with CKA_SIGN"):
+        pkcs11.from_options(options, context)
+
+
+@pytest.mark.parametrize("algorithm", HELD)
+def test_a_public_half_of_another_algorithm_is_told(
+    options: dict[str, Any], context: Context, tmp_path: Path, algorithm: Algorithm
+) -> None:
+    """Nothing is asked of the token that its key cannot do."""
+    (other,) = set(HELD) - {algorithm}
+    (tmp_path / "other.jwk").write_text(json.dumps(to_jwk(SigningKey.generate(other).verification_key(ALICE))))
+    pkcs11.generate(options, context, algorithm)
+    with pytest.raises(ConfigurationError, match=f"the key labelled .* is no {other.label} key: name the file of its"):
+        pkcs11.from_options(options | {"public": "other.jwk"}, context)
+
+
+async def test_a_pin_that_is_changed_is_tried_at_once(
+    options: dict[str, Any], context: Context, softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise: new settings with a wrong PIN are refused though a session is open, and the key that signs goes on."""
+    softhsm.make_token(token := f"spare-{os.urandom(4).hex()}")
+    library.lib(softhsm.module).reinitialize()
+    chosen = options | {"token": token}
+    key = pkcs11.generate(chosen, context, Algorithm.ED25519)
+    monkeypatch.setenv("OTHER_PIN", "wrong-s3cret")
+    for told in ("the token refuses the PIN", "refused this PIN before"):
+        with pytest.raises(ConfigurationError, match=told):
+            pkcs11.from_options(chosen | {"pin_env": "OTHER_PIN"}, context)
+        assert verifies(key, await key.sign(b"x"), b"x")
+    monkeypatch.setenv("OTHER_PIN", softhsm.pin)
+    assert pkcs11.from_options(chosen | {"pin_env": "OTHER_PIN"}, context).key_id == key.key_id
+    monkeypatch.setenv("PLANNER_PIN", "wrong-s3cret")  # no way back: the open session is left as it is
+    monkeypatch.setenv("OTHER_PIN", "wrong-s3cret-2")
+    assert pkcs11.from_options(chosen | {"pin_env": "OTHER_PIN"}, context).key_id == key.key_id
+    assert verifies(key, await key.sign(b"x"), b"x")
+
+
 async def test_a_key_that_is_gone_is_an_outage(options: dict[str, Any], context: Context) -> None:
     """Whoever destroyed it is told so by each message that is not sent."""
     key = pkcs11.generate(options, context, Algorithm.ED25519)
@@ -264,3 +380,49 @@ if child:
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)  # noqa: S603 - ours
     assert (run.returncode, run.stdout) == (0, "0\n"), run.stderr
+
+
+@pytest.mark.parametrize(
+    "kind", [pkcs11_errors.PinLocked, pkcs11_errors.PinExpired, pkcs11_errors.UserPinNotInitialized]
+)
+def test_a_pin_that_only_the_officer_mends_is_told(
+    options: dict[str, Any], context: Context, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    """Another try would not help."""
+
+    class Token:
+        def open(self, **_: object) -> None:
+            raise kind
+
+    monkeypatch.setattr(pkcs11_module.Module, "_token", lambda *_: Token())
+    with pytest.raises(ConfigurationError, match=f"{kind.__name__}: the token's security officer sets the PIN"):
+        pkcs11.from_options(options, context)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (
+            pkcs11_errors.MechanismInvalid,
+            ConfigurationError("the token does not sign ed25519 by this key: MechanismInvalid"),
+        ),
+        (pkcs11_errors.DeviceError, Unavailable("signing", "the token does not answer (DeviceError): see whether")),
+    ],
+)
+def test_what_a_token_cannot_do_is_told_from_one_that_is_away(
+    options: dict[str, Any],
+    context: Context,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[Exception],
+    told: ConfigurationError | Unavailable,
+) -> None:
+    """The first is a mistake in the settings, the second may pass."""
+    pkcs11.generate(options, context, Algorithm.ED25519)
+
+    def failing(*_: object) -> None:
+        raise kind
+
+    monkeypatch.setattr(pkcs11.TokenKey, "_signing_key", failing)
+    with pytest.raises(type(told)) as caught:
+        pkcs11.from_options(options, context)
+    assert getattr(told, "detail", str(told)) in str(caught.value)

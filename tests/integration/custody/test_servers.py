@@ -1,5 +1,6 @@
 """Keys at a real OpenBao, and at moto's KMS: what rights they need, and what becomes of them."""
 
+import json
 import os
 import re
 import time
@@ -11,11 +12,12 @@ import pytest
 
 from tests.custody.kms import REGION, Kms
 from tests.custody.openbao import OpenBao
-from watchword import Algorithm, ConfigurationError, Policy, Unavailable
+from watchword import Algorithm, ConfigurationError, Policy, SigningKey, Unavailable
+from watchword.jwk import to_jwk
 from watchword.keys import public_half
 from watchword.spi import Context
 from watchword_adapters.signers import aws_kms, transit
-from watchword_adapters.signers.held import HeldKey
+from watchword_adapters.signers.held import HELD, HeldKey
 
 PAGE = Path(__file__).parents[3] / "docs" / "custody-transit.md"
 TYPES = {Algorithm.ED25519: "ed25519", Algorithm.ESP256: "ecdsa-p256"}
@@ -27,11 +29,13 @@ def context(tmp_path: Path) -> Context:
     return Context(realm="prod", directory=tmp_path, clock=time.time, policy=Policy(), warn=lambda *_, **__: None)
 
 
-def at(server: OpenBao, name: str, context: Context, monkeypatch: pytest.MonkeyPatch, token: str = "") -> HeldKey:
+def at(
+    server: OpenBao, name: str, context: Context, monkeypatch: pytest.MonkeyPatch, token: str = "", **more: str
+) -> HeldKey:
     """Return a key in the engine."""
     monkeypatch.setenv("BAO_TOKEN", token or server.token)
     options = {"address": server.address, "key": name, "version": 1, "token_env": "BAO_TOKEN", "timeout": "30s"}
-    return transit.from_options(options, context)
+    return transit.from_options(options | more, context)
 
 
 async def signs(key: HeldKey) -> bool:
@@ -39,7 +43,7 @@ async def signs(key: HeldKey) -> bool:
     return public_half(key, "agent://a").verifies(await key.sign(b"x"), b"x")
 
 
-@pytest.mark.parametrize("algorithm", Algorithm)
+@pytest.mark.parametrize("algorithm", HELD)
 async def test_the_policy_of_the_page_is_enough_and_no_more(
     openbao: OpenBao, context: Context, monkeypatch: pytest.MonkeyPatch, algorithm: Algorithm
 ) -> None:
@@ -73,6 +77,26 @@ async def test_a_rotation_at_the_server_alone_changes_nothing(
     assert at(openbao, name, context, monkeypatch).key_id == key.key_id
 
 
+async def test_what_a_version_may_not_do_is_told(
+    openbao: OpenBao, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A derived key has no public half, and a version below the least that signs is named: both need a person."""
+    openbao.ask("POST", f"transit/keys/{(derived := os.urandom(8).hex())}", type="ed25519", derived=True)
+    with pytest.raises(ConfigurationError, match="the key is derived, so it has no public half"):
+        at(openbao, derived, context, monkeypatch)
+    (context.directory / "a.jwk").write_text(json.dumps(to_jwk(SigningKey.generate().verification_key("agent://a"))))
+    with pytest.raises(Unavailable, match="500: it has failed, or this version may not sign: see its min_encryption"):
+        at(openbao, derived, context, monkeypatch, public="a.jwk")
+    openbao.make_key(name := os.urandom(8).hex(), "ed25519")
+    key = at(openbao, name, context, monkeypatch)
+    openbao.rotate(name)
+    openbao.ask("POST", f"transit/keys/{name}/config", min_encryption_version=2)
+    with pytest.raises(Unavailable, match="500: it has failed, or this version may not sign: see its min_encryption"):
+        await key.sign(b"x")
+    with pytest.raises(ConfigurationError, match="version 1 may not sign: min_encryption_version of the key is 2"):
+        at(openbao, name, context, monkeypatch)
+
+
 async def test_rights_that_are_taken_back_end_it_at_once(
     openbao: OpenBao, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,7 +122,7 @@ async def test_a_sealed_server_is_an_outage(tmp_path: Path, context: Context, mo
             await key.sign(b"x")
     finally:
         server.stop()
-    with pytest.raises(Unavailable, match="ConnectError"):
+    with pytest.raises(Unavailable, match="no connection: Connection refused"):
         await key.sign(b"x")
 
 

@@ -178,6 +178,18 @@ def test_wrong_pem_files() -> None:
             SigningKey.from_pem(wrong)
 
 
+@pytest.mark.parametrize("other", [b"", b"pa55"])
+def test_one_file_holds_one_private_key(other: bytes) -> None:
+    """Promise: which of two keys signs is not left to their order; a certificate beside the key does no harm."""
+    second = SigningKey.generate().to_pem(other or None)
+    for both in (ALICE_KEY.to_pem() + second, second + ALICE_KEY.to_pem()):
+        with pytest.raises(ConfigurationError, match="several private keys in one file: leave the one that signs"):
+            SigningKey.from_pem(both)
+    certificate = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    for both in (ALICE_KEY.to_pem() + certificate, certificate + ALICE_KEY.to_pem()):
+        assert SigningKey.from_pem(both).public == ALICE_KEY.public
+
+
 def test_the_default_key_id_is_the_rfc_7638_thumbprint() -> None:
     """Promise: the id of RFC 8037's example key begins its published thumbprint (appendix A.3)."""
     d = base64.urlsafe_b64decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=")

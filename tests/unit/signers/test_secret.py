@@ -8,7 +8,7 @@ import pytest
 from watchword import ConfigurationError, SigningKey
 from watchword.spi import Context
 from watchword_adapters.signers import file
-from watchword_adapters.signers.secret import MAX_BYTES, Secret
+from watchword_adapters.signers.secret import MAX_BYTES, Secret, read_guarded
 
 
 def _secret(context: Context, *, variable: str | None = None, name: str | None = None) -> Secret:
@@ -52,7 +52,7 @@ def test_a_secret_is_named_once(context: Context) -> None:
         _secret(context)
     with pytest.raises(ConfigurationError, match="pin_env and pin_file: write one of both"):
         _secret(context, variable="A", name="b")
-    with pytest.raises(ConfigurationError, match="pin_env: NO_SUCH_PIN: it is empty, or there is no such variable"):
+    with pytest.raises(ConfigurationError, match="pin_env: there is no variable of this name, or it is empty"):
         _secret(context, variable="NO_SUCH_PIN").read()
 
 
@@ -66,6 +66,28 @@ def test_rights_of_a_secrets_file_are_looked_at(context: Context, tmp_path: Path
     path.chmod(0o622)
     with pytest.raises(ConfigurationError, match=r"pin_file: .*/pin: others may write it"):
         _secret(context, name="pin").read()
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("name", ["pin", "planner.pem"])
+def test_a_file_of_another_user_is_refused(context: Context, tmp_path: Path, name: str) -> None:
+    """Its owner may write it, whatever its mode says; that of root is as good as ours."""
+    _encrypted(tmp_path)
+    (tmp_path / "pin").write_text("1234")
+    (tmp_path / "pin").chmod(0o400)
+    os.chown(tmp_path / name, 4711, 0)
+    with pytest.raises(ConfigurationError, match=rf"{name}: others may write it: user 4711 owns it; run chown 0"):
+        read_guarded("", tmp_path / name, warn=context.warn)
+
+
+@pytest.mark.parametrize("text", ["hunter2", "hunter2 s3cret!", "271828", "hvs.CAESIJ"])
+@pytest.mark.parametrize("name", ["pin", "token", "passphrase"])
+def test_a_secret_in_place_of_a_variables_name_is_not_shown(context: Context, name: str, text: str) -> None:
+    """Promise: what the settings say is not repeated, for it may be the secret itself, and look like a name."""
+    secret = Secret.required(name, variable=text, file=None, context=context)
+    with pytest.raises(ConfigurationError, match=f"{name}_env: there is no variable of this name") as caught:
+        secret.read()
+    assert text not in f"{caught.value} {secret!r}"
 
 
 def _encrypted(directory: Path) -> SigningKey:
@@ -91,7 +113,7 @@ def test_an_encrypted_key_is_opened(context: Context, tmp_path: Path, monkeypatc
     [
         ({}, "is encrypted: name its passphrase by passphrase_env or passphrase_file"),
         ({"passphrase_env": "WRONG"}, "the passphrase does not open it"),
-        ({"passphrase_env": "NO_SUCH_PASS"}, "passphrase_env: NO_SUCH_PASS: it is empty"),
+        ({"passphrase_env": "NO_SUCH_PASS"}, "passphrase_env: there is no variable of this name"),
         ({"passphrase_file": "none"}, "passphrase_file: .*No such file"),
     ],
 )

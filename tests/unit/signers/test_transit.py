@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.custody.meddler import Answer, Asked, Forward, Meddler, hang_up
+from tests.support.key_server import Authority, serving
 from watchword import Algorithm, ConfigurationError, SigningKey, Unavailable
 from watchword.spi import Context
 from watchword_adapters.signers import transit
@@ -114,13 +115,14 @@ async def test_namespace_and_mount_are_asked_for(server: Meddler, options: dict[
         ({"address": "http://bao.acme.internal:8200"}, "address: a token is not sent in the clear: write https://"),
         ({"address": "bao:8200"}, 'address: write the address of the server, as "https://'),
         ({"address": "https://root:s3cret@bao:8200"}, 'address: write the address of the server, as "https://'),
+        ({"address": "https://bao:8200/v1/"}, 'address: write the address without "/v1", which is added'),
         ({"key": "../sys/raw"}, "key: "),
         ({"key": ".."}, "key: "),
         ({"mount": "../sys"}, "mount: "),
         ({"version": 0}, "version: "),
         ({"version": None}, "version: "),
         ({"token_env": None}, 'token: missing; write token_env = "VARIABLE" or token_file = "PATH"'),
-        ({"token_env": "NO_SUCH_TOKEN"}, "token_env: NO_SUCH_TOKEN: it is empty"),
+        ({"token_env": "NO_SUCH_TOKEN"}, "token_env: there is no variable of this name"),
         ({"ca": "none.pem"}, "ca: none.pem: No such file"),
         ({"token": "s3cret"}, "token: "),
     ],
@@ -148,6 +150,8 @@ def test_a_file_that_holds_no_certificate_is_refused(options: dict[str, Any], co
         ({"type": "rsa-2048"}, "a key of type 'rsa-2048': use ed25519 or ecdsa-p256"),
         ({"keys": {"1": {}, "2": {}}}, "the key has no version 3"),
         ({"keys": None}, "the key has no version 3"),
+        ({"derived": True, "keys": {"3": {"public_key": ""}}}, "the key is derived, .* make one without derived=true"),
+        ({"min_encryption_version": 4}, "version 3 may not sign: min_encryption_version of the key is 4"),
     ],
 )
 def test_a_key_that_cannot_sign_is_refused(
@@ -189,16 +193,26 @@ async def test_what_only_a_person_can_mend_is_told(
     assert "s3cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("status", [204, 307, 429, 473, 500, 503])
+@pytest.mark.parametrize(
+    ("status", "hint"),
+    [
+        (204, ""),
+        (307, ": a standby sends elsewhere, .*: name the active node"),
+        (429, ": it is busy"),
+        (473, ""),
+        (500, ": it has failed, or this version may not sign: see its min_encryption_version"),
+        (503, ": it is sealed"),
+    ],
+)
 async def test_what_may_pass_is_an_outage(
-    server: Meddler, options: dict[str, Any], context: Context, status: int
+    server: Meddler, options: dict[str, Any], context: Context, status: int, hint: str
 ) -> None:
     """Sealed, on standby, busy; and a redirect is not followed, for the token would go there, too."""
     engine = Engine()
     with server.meddling(engine):
         key = made(options, context)
         engine.statuses = [status]
-        with pytest.raises(Unavailable, match=f"the server answers {status}"):
+        with pytest.raises(Unavailable, match=f"the server answers {status}{hint}"):
             await key.sign(b"x")
         assert len(await key.sign(b"x")) == 64
 
@@ -286,3 +300,20 @@ async def test_a_connection_that_ended_meanwhile_costs_no_message(
     with server.meddling(hang_up), pytest.raises(Unavailable, match="RemoteProtocolError"):
         await key.sign(b"x")
     assert len(server.asked) == asked + 2
+
+
+@pytest.mark.usefixtures("options")
+def test_a_server_that_is_down_is_told_from_one_without_trust_or_tls(context: Context, tmp_path: Path) -> None:
+    """Whoever reads the log knows whether to start the server, to name its authority, or to mend the address."""
+    trusted = Authority(tmp_path)
+    chosen: dict[str, Any] = {"key": "planner", "version": 3, "token_env": "BAO_TOKEN"}
+    with serving(trusted.server_side("127.0.0.1")) as server:
+        address = {"address": f"https://127.0.0.1:{server.port}"}
+        with pytest.raises(Unavailable, match=r"its certificate is not trusted \(.*\): name whom to trust by ca"):
+            made(chosen | address, context)
+        with pytest.raises(ConfigurationError, match="there is no such key or engine"):
+            made(chosen | address, context, ca=trusted.path.name)
+    with pytest.raises(Unavailable, match="no connection: Connection refused"):
+        made(chosen | address, context)
+    with serving() as plain, pytest.raises(Unavailable, match=r"TLS fails \(\w+\): see whether address has the right"):
+        made(chosen | {"address": f"https://127.0.0.1:{plain.port}"}, context)
