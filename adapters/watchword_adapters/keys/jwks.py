@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from watchword import ConfigurationError, MemoryKeys, Unavailable
 from watchword.errors import MAX_CLAIMED
 from watchword.jwk import MAX_SET_BYTES, MAX_SET_KEYS, parse_shared_jwks
+from watchword.message import is_principal
 from watchword.principals import PrincipalIndex
 from watchword.settings import Duration, Listed, Principal, Principals, Section, Size
 from watchword_adapters.boot_clock import since_boot
@@ -235,14 +236,13 @@ class JwksKeys:
         if answer.body is None:
             return _Found(None, answer.max_age)
         try:
-            read = parse_shared_jwks(answer.body, owner=self._owner, most=self._max_keys)
-            keys = tuple(key for key in read.keys if self._speaks_for(key.principal))
-            lookup = MemoryKeys(keys)
+            read = parse_shared_jwks(answer.body, owner=self._owner, most=self._max_keys, speaks_for=self._speaks_for)
+            lookup = MemoryKeys(read.keys)
         except ConfigurationError as error:
             raise ConfigurationError(f"{shown(self._url)}: {error}") from None
-        foreign = [key.principal for key in read.keys if not self._speaks_for(key.principal)]
-        others = read.passed_over, len(foreign), min(foreign, default=None)
-        return _Found(_Held(keys, lookup, answer.etag, others), answer.max_age)
+        claimed = min(filter(is_principal, read.foreign), default=None)
+        others = read.passed_over, len(read.foreign), claimed
+        return _Found(_Held(tuple(read.keys), lookup, answer.etag, others), answer.max_age)
 
     def _take(self, fetching: asyncio.Future[_Found]) -> None:
         if fetching is not self._fetching:  # begun in an event loop that has ended since
