@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Protocol, final, runtime_checkable
 
@@ -283,13 +283,15 @@ def listed(source: object) -> tuple[VerificationKey, ...]:
 class KeyChain:
     """Key source that asks others in order; the first that knows the principal's key answers.
 
-    A source that fails does not silence the others, but "unknown" is only said when all of them said so.
+    A source that fails does not silence the others, but "unknown" is only said when all of them said so. The times and
+    the revocation of a key that it lists go on to hold: otherwise an outage would undo a revocation.
     """
 
     def __init__(self, sources: Sequence[KeySource]) -> None:
         if not sources:
             raise ConfigurationError("KeyChain: name at least one key source")
         self._sources = tuple(sources)
+        self._in_time: dict[int, tuple[tuple[VerificationKey, ...], dict[tuple[str, bytes], VerificationKey]]] = {}
 
     @property
     def keys(self) -> tuple[VerificationKey, ...]:
@@ -300,18 +302,49 @@ class KeyChain:
         """See ``KeySource.find``; raises what a failed source raised where no other had the key."""
         other: VerificationKey | None = None
         failure: Exception | None = None
-        for source in self._sources:
+        limits = list[VerificationKey]()
+        for number, source in enumerate(self._sources):
             try:
                 key = await source.find(principal, key_id)
             except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
                 failure = error
+                said = self._limits(number).get((principal, key_id))
+                limits += [] if said is None else [said]
                 continue
             if key is not None and key.principal == principal:
-                return key
+                return _limited(key, limits) if limits else key
             other = other or key
         if failure is not None:
             raise failure
         return other
+
+    def _limits(self, number: int) -> dict[tuple[str, bytes], VerificationKey]:
+        """Return those keys that a source lists which are limited in time."""
+        keys = listed(self._sources[number])
+        known = self._in_time.get(number)
+        if known is None or known[0] is not keys:
+            limited = {
+                (key.principal, key.key_id): key for key in keys if any(time is not None for time in _times(key))
+            }
+            known = self._in_time[number] = keys, limited
+        return known[1]
+
+
+def _times(key: VerificationKey) -> tuple[int | None, int | None, int | None]:
+    return key.not_before, key.not_after, key.revoked_at
+
+
+def _limited(key: VerificationKey, limits: Sequence[VerificationKey]) -> VerificationKey:
+    """Return a key with the latest begin, the earliest end and the earliest revocation."""
+    begins, ends, revocations = (
+        [time for time in times if time is not None] for times in zip(*map(_times, [key, *limits]), strict=True)
+    )
+    return replace(
+        key,
+        not_before=max(begins, default=None),
+        not_after=min(ends, default=None),
+        revoked_at=min(revocations, default=None),
+    )
 
 
 def thumbprint(public: PublicKey) -> str:
