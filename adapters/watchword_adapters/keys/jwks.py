@@ -12,7 +12,7 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Protocol
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from watchword import ConfigurationError, MemoryKeys, Unavailable
 from watchword.errors import MAX_CLAIMED
@@ -44,6 +44,12 @@ _AHEAD: Final = 0.8
 """The part of its time after which a set is fetched anew, while those who ask are still answered from the old one."""
 
 
+def _hosts(value: object) -> object:
+    if isinstance(value, bool) or (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+        return value
+    raise ValueError('write true, or the names of hosts, as ["keys.internal"]')
+
+
 class Options(Section):
     """``[[keys]]`` with ``source = "jwks"``: where the set is, for whom it may speak, and how it is fetched."""
 
@@ -57,7 +63,7 @@ class Options(Section):
     max_size: Size = MAX_SIZE
     max_keys: int = MAX_KEYS
     redirects: int = 0
-    allow_private: bool | Annotated[list[str], Listed] = False
+    allow_private: Annotated[bool | list[str], BeforeValidator(_hosts)] = False
     ca: str | None = None
     proxy: str | None = None
 
@@ -75,6 +81,18 @@ def from_options(options: Mapping[str, Any], context: Context) -> JwksKeys:
     """Return the source that the options describe; nothing is fetched yet."""
     chosen = context.validate(Options, options)
     allowed = chosen.allow_private
+    https = Https(
+        timeout=chosen.timeout,
+        max_size=chosen.max_size,
+        redirects=chosen.redirects,
+        allow_private=allowed if isinstance(allowed, bool) else frozenset(allowed),
+        ca=None if chosen.ca is None else context.directory / chosen.ca,
+        proxy=chosen.proxy,
+    )
+    try:
+        https.check(chosen.url)
+    except ValueError as error:
+        raise ConfigurationError(f"url = {shown(chosen.url)!r}: {error}") from None
     return JwksKeys(
         chosen.url,
         owner=chosen.principal,
@@ -83,14 +101,7 @@ def from_options(options: Mapping[str, Any], context: Context) -> JwksKeys:
         cool_down=chosen.cool_down,
         keep=chosen.keep,
         max_keys=chosen.max_keys,
-        https=Https(
-            timeout=chosen.timeout,
-            max_size=chosen.max_size,
-            redirects=chosen.redirects,
-            allow_private=allowed if isinstance(allowed, bool) else frozenset(allowed),
-            ca=None if chosen.ca is None else context.directory / chosen.ca,
-            proxy=chosen.proxy,
-        ),
+        https=https,
         warn=context.warn,
     )
 
