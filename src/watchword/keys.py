@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Protocol, final, runtime_checkable
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from watchword.algorithms import PublicKey
 
+_PRIVATE_BLOCK: Final = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 _ENCRYPTED: Final = "private key is encrypted: name its passphrase by passphrase_env or passphrase_file in [signer]"
 _NOT_ENCRYPTED: Final = "private key is not encrypted: leave its passphrase out, or encrypt it (openssl pkcs8 -topk8)"
 
@@ -179,6 +181,8 @@ class SigningKey:
     @classmethod
     def from_pem(cls, pem: bytes, *, key_id: bytes | None = None, passphrase: bytes | None = None) -> SigningKey:
         """Read a PKCS#8 PEM, encrypted if there is a ``passphrase``; ConfigurationError says what is wrong with it."""
+        if (count := len(_PRIVATE_BLOCK.findall(pem))) > 1:  # the library would take the first
+            raise ConfigurationError(f"{count} private keys in it: leave one")
         try:
             private = serialization.load_pem_private_key(pem, password=passphrase)
         except TypeError:  # only these two: one is missing, or one too many

@@ -196,4 +196,8 @@ def _key_in(name: str, context: Context) -> VerificationKey:
         raise ConfigurationError(f"public: {path}: {error.strerror}") from None
     if len(keys) != 1:
         raise ConfigurationError(f"public: {path}: {len(keys)} keys in it; name a file of one")
+    if context.principal not in {None, keys[0].principal}:
+        raise ConfigurationError(
+            f"public: {path}: a key of {keys[0].principal!r}, and this is {context.principal!r}: name its own"
+        )
     return keys[0]

@@ -178,6 +178,9 @@ def test_wrong_pem_files() -> None:
     for wrong in (b"", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", ALICE_KEY.to_pem()[:60]):
         with pytest.raises(ConfigurationError, match="PKCS#8"):
             SigningKey.from_pem(wrong)
+    for second in (BOB_KEY.to_pem(), locked):
+        with pytest.raises(ConfigurationError, match="2 private keys in it: leave one"):
+            SigningKey.from_pem(ALICE_KEY.to_pem() + second)
 
 
 def test_the_default_key_id_is_the_rfc_7638_thumbprint() -> None:

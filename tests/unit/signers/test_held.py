@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,17 @@ def test_a_public_half_that_is_none_is_one_line(context: Context, tmp_path: Path
         held(Held(), context, public="none.jwk")
     with pytest.raises(ConfigurationError, match=r"public: .*several\.jwks: 2 keys in it; name a file of one"):
         held(Held(), context, public="several.jwks")
+
+
+def test_a_public_half_of_another_agent_is_refused(context: Context, tmp_path: Path) -> None:
+    """The file says whose key it is: what is signed by it in another name no reader would believe."""
+    custodian = Held()
+    (tmp_path / "alice.jwk").write_text(json.dumps(to_jwk(custodian.key.verification_key(ALICE))))
+    assert held(custodian, replace(context, principal=ALICE), public="alice.jwk").key_id == custodian.key.key_id
+    with pytest.raises(
+        ConfigurationError, match=r"public: .*/alice\.jwk: a key of 'agent://.*', and this is 'agent://b"
+    ):
+        held(custodian, replace(context, principal="agent://b"), public="alice.jwk")
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,23 @@ def test_rights_of_a_secrets_file_are_looked_at(context: Context, tmp_path: Path
         _secret(context, name="pin").read()
 
 
+def test_a_file_of_another_user_is_warned_of(
+    context: Context, tmp_path: Path, warned: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner may write it whatever its mode says; a mounted secret often is so, and root's own is no news."""
+    path = tmp_path / "pin"
+    path.touch(mode=0o600)
+    path.write_text("1234")
+    assert _secret(context, name="pin").read() == "1234"
+    assert not warned
+    if os.geteuid() == 0:
+        os.chown(path, 4711, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    assert _secret(context, name="pin").read() == "1234"
+    assert warned == ["signer.key_of_another_user"]
+
+
 def _encrypted(directory: Path) -> SigningKey:
     key = SigningKey.generate()
     (directory / "planner.pem").touch(mode=0o600)
