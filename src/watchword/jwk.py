@@ -11,7 +11,7 @@ from watchword.keys import VerificationKey, public_members, thumbprint_id
 from watchword.strict import json_object
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from watchword.algorithms import PublicKey, Scheme
 
@@ -19,6 +19,8 @@ MAX_SET_BYTES: Final = 4 * 1024 * 1024
 MAX_SET_KEYS: Final = 20_000
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})  # RFC 7518 section 6, RFC 9964
 _TIME_LIMIT: Final = 1 << 33
+_NO_SIGNATURES: Final = ("ECDH-", "HPKE-")
+"""How the algorithms begin that the same curves have for encryption (RFC 7518 section 4.6)."""
 
 _PUBLISHED: Final = frozenset(
     {
@@ -59,32 +61,55 @@ def parse_jwks(data: bytes) -> list[VerificationKey]:
 
 
 class SharedSet(NamedTuple):
-    """What a set has for us: keys, and how many others were passed over."""
+    """What a set has for us: keys, how many others were passed over, and the owners of foreign ones, one for each."""
 
     keys: list[VerificationKey]
     passed_over: int
+    foreign: list[str]
 
 
-def parse_shared_jwks(data: bytes, *, owner: str | None = None, most: int = MAX_SET_KEYS) -> SharedSet:
+def parse_shared_jwks(
+    data: bytes,
+    *,
+    owner: str | None = None,
+    most: int = MAX_SET_KEYS,
+    speaks_for: Callable[[str], bool] = lambda _: True,
+) -> SharedSet:
     """Read a JWK Set that was not made for us alone; ConfigurationError as for ``parse_jwks``.
 
-    Keys of another kind or purpose are passed over (RFC 7517 section 5). A key without "principal" is ``owner``'s.
-    Secrets are refused, whatever they are for, and so are keys whose private half everybody knows.
+    Keys of another kind or purpose are passed over (RFC 7517 section 5). A key without "principal" is ``owner``'s. One
+    of a principal for whom the set does not speak is not looked at: otherwise its owner could have the set refused.
+    Of all others secrets are refused, whatever they are for, and so are keys whose private half everybody knows.
     """
-    keys, passed_over = list[VerificationKey](), 0
+    keys, passed_over, foreign = list[VerificationKey](), 0, list[str]()
     for number, entry in enumerate(_entries(data, most), 1):
         where = f"key {number}"
+        named = entry.get("principal") if isinstance(entry, dict) else None
+        if isinstance(named, str) and not speaks_for(named):
+            foreign.append(named)
+            continue
         members = _checked(entry, where)
         if members.get("kty") == "oct":
             raise ConfigurationError(f"{where}: a symmetric key in a public set: whoever verifies by it can sign")
         if {str(members.get("x")), str(members.get("pub"))[:43]} & _PUBLISHED:
             raise ConfigurationError(f"{where}: an example out of an RFC, whose private half everybody knows")
-        scheme = _scheme(members)
-        if scheme is None or not scheme.is_available or not _is_for_signatures(members):
-            passed_over += 1
-        else:
+        if _is_of_use(members, where):
             keys.append(parse_jwk(members if owner is None else {"principal": owner} | members, where))
-    return SharedSet(keys, passed_over)
+        else:
+            passed_over += 1
+    return SharedSet(keys, passed_over, foreign)
+
+
+def _is_of_use(members: Mapping[str, object], where: str) -> bool:
+    """Return True for a key of our kinds for signatures; ConfigurationError for one whose "alg" contradicts it."""
+    if not _is_for_signatures(members) or str(members.get("alg")).startswith(_NO_SIGNATURES):
+        return False
+    scheme = _scheme(members)
+    if scheme is None and _scheme({name: value for name, value in members.items() if name != "alg"}) is not None:
+        raise ConfigurationError(
+            f'{where}: "alg" is not of this key: write "EdDSA" for Ed25519, "ES256" for P-256, or leave it out'
+        )
+    return scheme is not None and scheme.is_available
 
 
 def _entries(data: bytes, most: int = MAX_SET_KEYS) -> list[object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Protocol, final, runtime_checkable
 
@@ -28,10 +28,9 @@ if TYPE_CHECKING:
 
     from watchword.algorithms import PublicKey
 
+_PRIVATE_BLOCK: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")
 _ENCRYPTED: Final = "private key is encrypted: name its passphrase by passphrase_env or passphrase_file in [signer]"
 _NOT_ENCRYPTED: Final = "private key is not encrypted: leave its passphrase out, or encrypt it (openssl pkcs8 -topk8)"
-
-_PRIVATE: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")
 
 
 @runtime_checkable
@@ -183,8 +182,8 @@ class SigningKey:
     @classmethod
     def from_pem(cls, pem: bytes, *, key_id: bytes | None = None, passphrase: bytes | None = None) -> SigningKey:
         """Read a PKCS#8 PEM, encrypted if there is a ``passphrase``; ConfigurationError says what is wrong with it."""
-        if len(_PRIVATE.findall(pem)) > 1:
-            raise ConfigurationError("several private keys in one file: leave the one that signs")
+        if (count := len(_PRIVATE_BLOCK.findall(pem))) > 1:  # the library would take the first
+            raise ConfigurationError(f"{count} private keys in it: leave one")
         try:
             private = serialization.load_pem_private_key(pem, password=passphrase)
         except TypeError:  # only these two: one is missing, or one too many
@@ -289,13 +288,15 @@ def listed(source: object) -> tuple[VerificationKey, ...]:
 class KeyChain:
     """Key source that asks others in order; the first that knows the principal's key answers.
 
-    A source that fails does not silence the others, but "unknown" is only said when all of them said so.
+    A source that fails does not silence the others, but "unknown" is only said when all of them said so. The times and
+    the revocation of a key that it lists go on to hold: otherwise an outage would undo a revocation.
     """
 
     def __init__(self, sources: Sequence[KeySource]) -> None:
         if not sources:
             raise ConfigurationError("KeyChain: name at least one key source")
         self._sources = tuple(sources)
+        self._in_time: dict[int, tuple[tuple[VerificationKey, ...], dict[tuple[str, bytes], VerificationKey]]] = {}
 
     @property
     def keys(self) -> tuple[VerificationKey, ...]:
@@ -306,18 +307,49 @@ class KeyChain:
         """See ``KeySource.find``; raises what a failed source raised where no other had the key."""
         other: VerificationKey | None = None
         failure: Exception | None = None
-        for source in self._sources:
+        limits = list[VerificationKey]()
+        for number, source in enumerate(self._sources):
             try:
                 key = await answer(source.find(principal, key_id))
             except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
                 failure = error
+                said = self._limits(number).get((principal, key_id))
+                limits += [] if said is None else [said]
                 continue
             if key is not None and key.principal == principal:
-                return key
+                return _limited(key, limits) if limits else key
             other = other or key
         if failure is not None:
             raise failure
         return other
+
+    def _limits(self, number: int) -> dict[tuple[str, bytes], VerificationKey]:
+        """Return those keys that a source lists which are limited in time."""
+        keys = listed(self._sources[number])
+        known = self._in_time.get(number)
+        if known is None or known[0] is not keys:
+            limited = {
+                (key.principal, key.key_id): key for key in keys if any(time is not None for time in _times(key))
+            }
+            known = self._in_time[number] = keys, limited
+        return known[1]
+
+
+def _times(key: VerificationKey) -> tuple[int | None, int | None, int | None]:
+    return key.not_before, key.not_after, key.revoked_at
+
+
+def _limited(key: VerificationKey, limits: Sequence[VerificationKey]) -> VerificationKey:
+    """Return a key with the latest begin, the earliest end and the earliest revocation."""
+    begins, ends, revocations = (
+        [time for time in times if time is not None] for times in zip(*map(_times, [key, *limits]), strict=True)
+    )
+    return replace(
+        key,
+        not_before=max(begins, default=None),
+        not_after=min(ends, default=None),
+        revoked_at=min(revocations, default=None),
+    )
 
 
 def thumbprint(public: PublicKey) -> str:

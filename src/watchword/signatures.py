@@ -48,6 +48,8 @@ async def find_key(keys: KeySource, principal: str, key_id: bytes) -> Verificati
         key: object = await answer(keys.find(principal, key_id))
     except (Pending, Shed):
         raise
+    except Unavailable as error:  # which says more than its type does
+        raise Unavailable("keys", error.detail) from error
     except Exception as error:
         raise Unavailable("keys", type(error).__name__) from error
     if key is None:

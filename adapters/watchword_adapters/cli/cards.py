@@ -51,11 +51,11 @@ def run_import(wanted: Import) -> int:
     card = read_card(_text(wanted.card, fetch))
     trusted = _Trusted(wanted, fetch)
     found: dict[bytes, VerificationKey] = {}
-    for key in signers(card, trusted.keys_of, time.time()):
+    why = [*card.passed_over]
+    for key in signers(card, trusted.keys_of, time.time(), why):
         found[key.public_bytes] = replace(key, key_id=thumbprint_id(key.public))
     if not found:
-        why = [*card.passed_over, *trusted.not_asked]
-        sys.stderr.write(f"watchword: no key of these sets has signed the card{_listed(why)}\n")
+        sys.stderr.write(f"watchword: no key of these sets has signed the card{_listed([*why, *trusted.notes])}\n")
         return REJECTED
     text = to_jwks(found.values())
     if wanted.output is None:
@@ -68,22 +68,24 @@ def run_import(wanted: Import) -> int:
 
 
 class _Trusted:
-    """The trusted key sets, fetched if a card points to them; ``not_asked`` lists its other key sets."""
+    """The trusted key sets, fetched if a card points to them; ``notes`` say what was left out, and why."""
 
     def __init__(self, wanted: Import, fetch: Https) -> None:
         self._wanted = wanted
         self._fetch = fetch
+        self.notes = list[str]()
         self._own = [key for path in wanted.keys for key in self._keys(_read(path), str(path))]
         self._fetched: dict[str, Sequence[VerificationKey]] = {}
-        self.not_asked: list[str] = []
 
     def keys_of(self, signature: Signature) -> Sequence[VerificationKey]:
         """Return the keys that may have made a signature."""
         jku = signature.jku
         if jku is None:
+            if self._wanted.jku:
+                self.notes.append("a signature names no key set (jku): name the set's file by --keys")
             return self._own
         if jku not in self._wanted.jku:
-            self.not_asked.append(f"its keys are at {shown(jku)!r}, which no --jku allows")
+            self.notes.append(f"its keys are at {shown(jku)!r}, which no --jku allows")
             return self._own
         if jku not in self._fetched:
             self._fetched[jku] = self._keys(_fetched(jku, self._fetch), shown(jku))
@@ -91,11 +93,16 @@ class _Trusted:
 
     def _keys(self, data: bytes, where: str) -> Sequence[VerificationKey]:
         """Return the keys of a set, without those assigned to another principal."""
+        ours = self._wanted.principal
         try:
-            keys = parse_shared_jwks(data, owner=self._wanted.principal).keys
+            read = parse_shared_jwks(data, owner=ours, speaks_for=lambda name: name == ours)
         except ConfigurationError as error:
             raise ConfigurationError(f"{where}: {error}") from None
-        return [key for key in keys if key.principal == self._wanted.principal]
+        if read.foreign:
+            self.notes.append(f"{where}: {len(read.foreign)} of other principals, as {min(read.foreign)[:128]!r}")
+        if read.passed_over:
+            self.notes.append(f"{where}: {read.passed_over} of another kind or use")
+        return read.keys
 
 
 def _text(card: str, fetch: Https) -> bytes:

@@ -21,6 +21,8 @@ _PRIVATE: Final = tuple(
 )  # fmt: skip
 """What ``allow_private`` allows: this machine, and networks of one's own."""
 
+_IF_MEANT: Final = 'if it is meant, name its host in allow_private = ["<host>"] (in a command: --allow-private)'
+
 _METADATA: Final = frozenset(
     map(ip_address, ("169.254.169.254", "168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254"))
 )
@@ -33,7 +35,7 @@ def why_refused(text: str, *, allow_private: bool) -> str | None:
     if address in _METADATA or address.is_link_local or address.is_multicast or address.is_unspecified:
         return f"{text} is an address of no key server"
     if any(address in network for network in _PRIVATE):
-        return None if allow_private else f"{text} is a private address: write allow_private = true if it is meant"
+        return None if allow_private else f"{text} is a private address: {_IF_MEANT}"
     if not address.is_global or (isinstance(address, IPv6Address) and address not in _GLOBAL):
         return f"{text} is an address of no key server"
     return None

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 WELL_KNOWN: Final = "/.well-known/agent-card.json"
 
 MAX_SIGNATURES: Final = 16
+_SHOWN: Final = 64
+"""Characters of a key id, which the card's writer chose, that a reason shows."""
+
 _ALGORITHMS: Final = {
     "EdDSA": Algorithm.ED25519,
     "Ed25519": Algorithm.ED25519,
@@ -87,18 +90,44 @@ def read_card(data: bytes) -> Card:
 
 
 def signers(
-    card: Card, keys_of: Callable[[Signature], Sequence[VerificationKey]], now: float
+    card: Card, keys_of: Callable[[Signature], Sequence[VerificationKey]], now: float, why: list[str] | None = None
 ) -> Iterator[VerificationKey]:
-    """Give the keys that signed a card, of those that ``keys_of`` returns for a signature."""
+    """Give the keys that signed a card, of those that ``keys_of`` returns for a signature.
+
+    ``why`` is filled with the reasons for which other signatures of the card do not count.
+    """
     payloads = [*_payloads(card.members)]
+    told = [] if why is None else why
     for one in card.signatures:
-        for key in keys_of(one):
-            if key.key_id != one.key_id or key.algorithm is not one.algorithm or not _holds(key, now):
+        named = f"key {one.key_id.decode()[:_SHOWN]!r}"
+        keys = [key for key in keys_of(one) if key.key_id == one.key_id]
+        if not keys:
+            told.append(f"{named} is not in these sets")
+        for key in keys:
+            if (wrong := _why_not(key, one, now)) is not None:
+                told.append(f"{named} {wrong}")
                 continue
             # Each ECDSA signature has a twin, and others than us may make either.
             signature = SCHEMES[key.algorithm].canonical(one.signature)
             if any(key.verifies(signature, f"{one.protected}.{payload}".encode()) for payload in payloads):
                 yield key
+            else:
+                told.append(
+                    f"{named} has not signed what is in the card now: it was changed, or somebody else signed it"
+                )
+
+
+def _why_not(key: VerificationKey, one: Signature, now: float) -> str | None:
+    """Return why a key cannot have made a signature that counts; None if it can."""
+    if key.algorithm is not one.algorithm:
+        return f"is of {key.algorithm.label}, and the signature says {one.algorithm.label}"
+    if key.revoked_at is not None and key.revoked_at <= now:
+        return "is revoked"
+    if key.not_after is not None and key.not_after <= now:
+        return "has ended"
+    if key.not_before is not None and key.not_before > now:
+        return "is not valid yet"
+    return None
 
 
 def _signature(entry: object) -> Signature:
@@ -125,12 +154,6 @@ def _signature(entry: object) -> Signature:
     return Signature(key_id.encode(), jku, _ALGORITHMS[algorithm], str(protected), signature)
 
 
-def _holds(key: VerificationKey, now: float) -> bool:
-    begun = key.not_before is None or key.not_before <= now
-    ended = any(end is not None and end <= now for end in (key.not_after, key.revoked_at))
-    return begun and not ended
-
-
 def _payloads(members: dict[str, object]) -> Iterator[str]:
     """Give what may have been signed: the card as it is, without what is left out by default, and in Python's way.
 
@@ -141,7 +164,9 @@ def _payloads(members: dict[str, object]) -> Iterator[str]:
     try:
         forms = [rfc8785.dumps(card), rfc8785.dumps(_without_defaults(card))]
         forms.append(json.dumps(_without_empty(card) or {}, separators=(",", ":"), sort_keys=True).encode())
-    except (ValueError, RecursionError):
+    except RecursionError:
+        raise ConfigurationError("no agent card: nested too deeply") from None
+    except ValueError:
         raise ConfigurationError("no agent card: it holds what JSON cannot say in one way only (RFC 8785)") from None
     for form in dict.fromkeys(forms):
         yield base64url(form)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 from watchword import ConfigurationError, MemoryKeys
 from watchword.settings import Section
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from watchword.spi import Context
+
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
 class Options(Section):
@@ -28,6 +32,8 @@ def from_options(options: Mapping[str, Any], context: Context) -> MemoryKeys:
 
 def keys_in(variable: str) -> MemoryKeys:
     """Return the keys in a variable, which holds what a key file may hold; ConfigurationError says what is wrong."""
+    if not _NAME.fullmatch(variable):  # it may be the keys themselves, or a secret: do not show it
+        raise ConfigurationError('variable: write the name of a variable of the environment, as "AGENT_KEYS"')
     text = os.environ.get(variable, "")
     if not text.strip():
         raise ConfigurationError(f"variable {variable}: not set; put a JWK Set into it, as 'watchword jwks' prints it")

@@ -43,6 +43,8 @@ _NOT_MODIFIED: Final = 304
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _PORTS: Final = {"https": 443, "http": 80}
 _LOCALHOST: Final = "localhost"
+_PROXY: Final = re.compile(r"https?://", re.IGNORECASE)
+_LOGIN: Final = re.compile(r"([A-Za-z]+://)?.*@", re.DOTALL)
 _ETAG: Final = re.compile(
     r'(?:W/)?"[\x21\x23-\x7e]{0,256}"'
 )  # RFC 9110 section 8.8.3, and not longer than we would keep
@@ -85,12 +87,26 @@ class Https:
         try:
             object.__setattr__(self, "_tls", ssl.create_default_context(cafile=self.ca))
         except OSError as error:  # ssl's own errors are such
-            raise ConfigurationError(f"ca = {str(self.ca)!r}: {error.strerror or 'no certificates in PEM'}") from None
+            why = "no certificates in PEM" if isinstance(error, ssl.SSLError) else error.strerror
+            raise ConfigurationError(f"ca = {str(self.ca)!r}: {why}") from None
         if self.proxy not in {None, ENVIRONMENT}:
             try:
-                httpx.Proxy(self.proxy or "")
-            except (ValueError, httpx.InvalidURL):
+                _check_proxy(self.proxy or "")
+            except ValueError:
                 raise ConfigurationError('proxy: write "http://<host>:<port>", or "environment"') from None
+
+    def check(self, url: str) -> None:
+        """Raise ValueError if an address shows without a name server that it is never asked."""
+        parts = check_url(url)
+        host = parts.hostname or ""
+        if self.proxy is not None:
+            return
+        try:
+            why = self._why_refused(parts, "127.0.0.1" if host == _LOCALHOST else host)
+        except ValueError:
+            return  # a name
+        if why is not None:
+            raise ValueError(why)
 
     def get(self, url: str, *, etag: str | None = None) -> Fetched:
         """Return the document at ``url``, known so far under ``etag``; NotFetchedError says why it cannot be had."""
@@ -153,7 +169,15 @@ class Https:
     def _proxy(self, parts: SplitResult) -> str | None:
         if self.proxy != ENVIRONMENT:
             return self.proxy
-        return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
+        named = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
+        if named is None:
+            return None
+        proxy = named if "://" in named else f"http://{named}"
+        try:
+            _check_proxy(proxy)
+        except ValueError:
+            raise ValueError("the proxy that the environment names is none of HTTP") from None
+        return proxy
 
     def _addresses(self, parts: SplitResult) -> list[str]:
         """Return the addresses of a host; ValueError if any is none to ask, for the next answer could begin with it."""
@@ -161,14 +185,21 @@ class Https:
         addresses = resolve(
             httpx.URL(scheme="https", host=host).raw_host.decode("ascii"), parts.port or _PORTS[parts.scheme]
         )
-        private = self.allow_private if isinstance(self.allow_private, bool) else host in self.allow_private
         for address in addresses:
-            why = why_refused(address, allow_private=private)
-            if why is None and parts.scheme == "http" and not is_loopback(address):
-                why = f"{address} is not this machine: write https"
+            why = self._why_refused(parts, address)
             if why is not None:
                 raise ValueError(why)
         return addresses
+
+    def _why_refused(self, parts: SplitResult, address: str) -> str | None:
+        """Return why a host is not asked at an address; None if it is, ValueError for what is no address."""
+        host, allowed = parts.hostname, self.allow_private
+        private = allowed if isinstance(allowed, bool) else host in {name.lower() for name in allowed}
+        if (why := why_refused(address, allow_private=private)) is not None:
+            return why
+        if parts.scheme == "http" and not is_loopback(address):
+            return f"{address} is not this machine: write https"
+        return None
 
     async def _exchange(self, client: httpx.AsyncClient, request: httpx.Request) -> Fetched | str:
         response = await client.send(request, stream=True)
@@ -232,8 +263,25 @@ def resolve(host: str, port: int) -> list[str]:
 
 
 def shown(url: str) -> str:
-    """Return an address for logs and errors, without its query: there may be a secret in it."""
-    return url.partition("?")[0]
+    """Return an address for logs and errors, without login, query and fragment: there may be a secret in each."""
+    try:
+        parts = urlsplit(url)
+        has_login = not parts.hostname or parts.username is not None or parts.port == 0
+    except ValueError:  # no port, perhaps the begin of a password
+        has_login = True
+    if has_login:
+        url = _LOGIN.sub(r"\1", url, count=1)
+    return re.split("[?#]", url, maxsplit=1)[0]
+
+
+def _check_proxy(proxy: str) -> None:
+    """Raise ValueError, whose text may show a login, unless this is the address of an HTTP proxy."""
+    try:
+        httpx.Proxy(proxy)
+    except httpx.InvalidURL as error:
+        raise ValueError(str(error)) from None
+    if not _PROXY.match(proxy):  # httpx speaks SOCKS too, with another package
+        raise ValueError("not of HTTP")
 
 
 def _check_type(headers: httpx.Headers) -> None:
@@ -267,9 +315,13 @@ def _told(error: Exception) -> str:
     """Say what went wrong, without numbers that are others each time: a cause is told once."""
     if isinstance(error, socket.gaierror):
         return "its host has no address"
+    if isinstance(error, httpx.ConnectTimeout):
+        return "no connection in time, or no TLS there"
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"its certificate is refused: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError) and cause.reason:
+            return f"TLS fails: {cause.reason.replace('_', ' ').lower()}"
         cause = cause.__cause__ or cause.__context__
     return str(error) or type(error).__name__

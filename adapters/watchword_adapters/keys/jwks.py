@@ -12,11 +12,12 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Protocol
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from watchword import ConfigurationError, MemoryKeys, Unavailable
 from watchword.errors import MAX_CLAIMED
 from watchword.jwk import MAX_SET_BYTES, MAX_SET_KEYS, parse_shared_jwks
+from watchword.message import is_principal
 from watchword.principals import PrincipalIndex
 from watchword.settings import Duration, Listed, Principal, Principals, Section, Size
 from watchword_adapters.boot_clock import since_boot
@@ -43,6 +44,12 @@ _AHEAD: Final = 0.8
 """The part of its time after which a set is fetched anew, while those who ask are still answered from the old one."""
 
 
+def _hosts(value: object) -> object:
+    if isinstance(value, bool) or (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+        return value
+    raise ValueError('write true, or the names of hosts, as ["keys.internal"]')
+
+
 class Options(Section):
     """``[[keys]]`` with ``source = "jwks"``: where the set is, for whom it may speak, and how it is fetched."""
 
@@ -56,7 +63,7 @@ class Options(Section):
     max_size: Size = MAX_SIZE
     max_keys: int = MAX_KEYS
     redirects: int = 0
-    allow_private: bool | Annotated[list[str], Listed] = False
+    allow_private: Annotated[bool | list[str], BeforeValidator(_hosts)] = False
     ca: str | None = None
     proxy: str | None = None
 
@@ -74,6 +81,18 @@ def from_options(options: Mapping[str, Any], context: Context) -> JwksKeys:
     """Return the source that the options describe; nothing is fetched yet."""
     chosen = context.validate(Options, options)
     allowed = chosen.allow_private
+    https = Https(
+        timeout=chosen.timeout,
+        max_size=chosen.max_size,
+        redirects=chosen.redirects,
+        allow_private=allowed if isinstance(allowed, bool) else frozenset(allowed),
+        ca=None if chosen.ca is None else context.directory / chosen.ca,
+        proxy=chosen.proxy,
+    )
+    try:
+        https.check(chosen.url)
+    except ValueError as error:
+        raise ConfigurationError(f"url = {shown(chosen.url)!r}: {error}") from None
     return JwksKeys(
         chosen.url,
         owner=chosen.principal,
@@ -82,14 +101,7 @@ def from_options(options: Mapping[str, Any], context: Context) -> JwksKeys:
         cool_down=chosen.cool_down,
         keep=chosen.keep,
         max_keys=chosen.max_keys,
-        https=Https(
-            timeout=chosen.timeout,
-            max_size=chosen.max_size,
-            redirects=chosen.redirects,
-            allow_private=allowed if isinstance(allowed, bool) else frozenset(allowed),
-            ca=None if chosen.ca is None else context.directory / chosen.ca,
-            proxy=chosen.proxy,
-        ),
+        https=https,
         warn=context.warn,
     )
 
@@ -235,14 +247,13 @@ class JwksKeys:
         if answer.body is None:
             return _Found(None, answer.max_age)
         try:
-            read = parse_shared_jwks(answer.body, owner=self._owner, most=self._max_keys)
-            keys = tuple(key for key in read.keys if self._speaks_for(key.principal))
-            lookup = MemoryKeys(keys)
+            read = parse_shared_jwks(answer.body, owner=self._owner, most=self._max_keys, speaks_for=self._speaks_for)
+            lookup = MemoryKeys(read.keys)
         except ConfigurationError as error:
             raise ConfigurationError(f"{shown(self._url)}: {error}") from None
-        foreign = [key.principal for key in read.keys if not self._speaks_for(key.principal)]
-        others = read.passed_over, len(foreign), min(foreign, default=None)
-        return _Found(_Held(keys, lookup, answer.etag, others), answer.max_age)
+        claimed = min(filter(is_principal, read.foreign), default=None)
+        others = read.passed_over, len(read.foreign), claimed
+        return _Found(_Held(tuple(read.keys), lookup, answer.etag, others), answer.max_age)
 
     def _take(self, fetching: asyncio.Future[_Found]) -> None:
         if fetching is not self._fetching:  # begun in an event loop that has ended since

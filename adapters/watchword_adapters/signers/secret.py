@@ -72,21 +72,20 @@ class Secret:
 def read_guarded(what: str, path: Path, *, warn: Warn, most: int = MAX_BYTES, remedy: str | None = None) -> bytes:
     """Return the text of a file; ConfigurationError where others may write it, or it is over ``most`` bytes, or none.
 
-    That others may read it is warned of, not refused: mounted secrets and checked-out test keys often are so.
+    That others may read it, or that it is another user's, is warned of, not refused: mounted secrets and checked-out
+    test keys often are so.
     """
     try:
         with open_regular(path) as (file, status):
             data = file.read(most + 1)
     except OSError as error:
         raise ConfigurationError("; ".join(filter(None, (f"{what} {path}: {error.strerror}", remedy)))) from None
-    if os.name == "posix" and status.st_uid not in {os.geteuid(), 0}:
-        raise ConfigurationError(
-            f"{what} {path}: others may write it: user {status.st_uid} owns it; run chown {os.geteuid()}"
-        )
     if os.name == "posix" and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigurationError(f"{what} {path}: others may write it; run chmod 600, or replace what is in it")
     if os.name == "posix" and status.st_mode & stat.S_IROTH:
         warn("signer.key_readable_by_others", path=str(path), advice="chmod 600")
+    if os.name == "posix" and status.st_uid not in {os.geteuid(), 0}:
+        warn("signer.key_of_another_user", path=str(path), advice=f"chown {os.geteuid()}")
     if len(data) > most:
         raise ConfigurationError(f"{what} {path}: over {most} bytes, so it is none")
     return without_mark(data)

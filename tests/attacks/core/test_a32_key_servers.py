@@ -1,11 +1,12 @@
 """A32, A09, A21: what a key server that lies, floods or is down can make a verifier deliver. Verdicts, end to end."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from tests.support.key_server import Answer, KeyServer, serving
-from watchword import Reason, Rejected, SigningKey, Unavailable, VerificationKey, VerifiedMessage, Watchword
+from watchword import MemoryKeys, Reason, Rejected, SigningKey, Unavailable, VerificationKey, VerifiedMessage, Watchword
 from watchword.jwk import to_jwks
 from watchword.spi import Channel, KeyChain, Message
 from watchword_adapters.keys.https import Https
@@ -32,10 +33,11 @@ class World:
         self.acme, self.elsewhere, self.clock = acme, elsewhere, Clock()
         self.reader = Watchword(
             realm="prod",
-            keys=KeyChain([self._source(elsewhere, "agent://elsewhere/**"), self._source(acme, "agent://acme/**")]),
+            keys=KeyChain([self.source(elsewhere, "agent://elsewhere/**"), self.source(acme, "agent://acme/**")]),
         )
 
-    def _source(self, server: KeyServer, pattern: str) -> JwksKeys:
+    def source(self, server: KeyServer, pattern: str) -> JwksKeys:
+        """Return a source that fetches the set of one server."""
         url = server.url(host="127.0.0.1")
         return JwksKeys(url, principals=[pattern], https=Https(allow_private=True), clock=self.clock)
 
@@ -116,3 +118,29 @@ async def test_a_key_that_was_taken_out_is_not_heard_any_more(world: World) -> N
     world.clock.now += 300
     assert await world.rejects(PLANNER, old) is Reason.UNKNOWN_KEY
     assert (await world.hears(PLANNER, new)).principal == PLANNER
+
+
+async def test_cutting_off_the_server_does_not_undo_a_revocation(world: World) -> None:
+    """A key that the server revoked stays so beyond ``keep``, though another source has it without the revocation."""
+    stolen = SigningKey.generate()
+    key = stolen.verification_key(PLANNER)
+    chain = KeyChain([world.source(world.acme, "agent://acme/**"), MemoryKeys([key])])
+    world.reader = Watchword(realm="prod", keys=chain)
+    publish(world.acme, replace(key, revoked_at=5))
+    assert await world.rejects(PLANNER, stolen) is Reason.KEY_REVOKED
+    world.acme.refuses = True
+    for seconds in (300, 3600):
+        world.clock.now += seconds
+        assert await world.rejects(PLANNER, stolen) is Reason.KEY_REVOKED
+
+
+async def test_one_public_key_in_two_sources_speaks_in_each_name_only_by_its_own_signature(world: World) -> None:
+    """Each source speaks for its own principals; no message of one becomes a message of the other (A10)."""
+    shared = SigningKey.generate()
+    publish(world.acme, shared.verification_key(PLANNER))
+    publish(world.elsewhere, shared.verification_key(MALLORY))
+    for name in (PLANNER, MALLORY):
+        assert (await world.hears(name, shared)).principal == name
+    publish(world.elsewhere)
+    world.clock.now += 300
+    assert await world.rejects(MALLORY, shared) is Reason.UNKNOWN_KEY

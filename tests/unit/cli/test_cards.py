@@ -87,7 +87,7 @@ def test_a_set_that_nobody_named_is_not_asked(run: Run, server: KeyServer, ca: A
     typed = ("key", "import-card", url, "-p", PLANNER, "--allow-private", "--ca", str(ca.path))
     ended = run(*typed, "--jku", other)
     assert (ended.code, ended.out) == (1, "")
-    assert "no key of these sets has signed the card: its keys are at" in ended.err
+    assert "no key of these sets has signed the card: key 'key-1' is not in these sets; its keys are at" in ended.err
     assert (server.count("/jwks.json"), server.count("/other.json")) == (0, 0)
     ended = run(*typed)
     assert ended.code == 2
@@ -109,7 +109,38 @@ def test_a_key_of_somebody_else_vouches_for_nothing(run: Run, key: SigningKey, d
     (directory / "card.json").write_bytes(card_of(key))
     (directory / "known.jwks").write_bytes(set_of(key, principal="agent://acme/other"))
     ended = run("key", "import-card", "card.json", "-p", PLANNER, "--keys", "known.jwks")
-    assert (ended.code, ended.out, ended.err) == (1, "", "watchword: no key of these sets has signed the card\n")
+    assert (ended.code, ended.out) == (1, "")
+    assert "known.jwks: 1 of other principals, as 'agent://acme/other'" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("members", "why"),
+    [
+        ({"exp": 5}, "key 'key-1' has ended"),
+        ({"revoked": 5}, "key 'key-1' is revoked"),
+        ({"nbf": 5_000_000_000}, "key 'key-1' is not valid yet"),
+        ({"use": "enc"}, "known.jwks: 2 of another kind or use"),
+        ({"kid": "key-2"}, "key 'key-1' is not in these sets"),
+        ({"principal": "agent://acme/other", "x": "AA"}, "1 of other principals"),
+    ],
+)
+def test_why_a_key_does_not_count_is_told(
+    run: Run, key: SigningKey, directory: Path, members: dict[str, Any], why: str
+) -> None:
+    """Whoever imports a card learns what to mend: the key, the set or the card."""
+    (directory / "card.json").write_bytes(card_of(key))
+    (directory / "known.jwks").write_bytes(set_of(key, **members))
+    ended = run("key", "import-card", "card.json", "-p", PLANNER, "--keys", "known.jwks")
+    assert (ended.code, ended.out) == (1, "")
+    assert why in ended.err
+
+
+def test_a_signature_that_names_no_set_is_told_as_such(run: Run, key: SigningKey, directory: Path) -> None:
+    """A set by its address counts only for a card that points there; the way out is a file."""
+    (directory / "card.json").write_bytes(card_of(key))
+    ended = run("key", "import-card", "card.json", "-p", PLANNER, "--jku", "https://a.test/jwks.json")
+    assert ended.code == 1
+    assert "a signature names no key set (jku): name the set's file by --keys" in ended.err
 
 
 def test_a_card_that_somebody_else_signed_gives_no_key(run: Run, key: SigningKey, directory: Path) -> None:
@@ -121,6 +152,12 @@ def test_a_card_that_somebody_else_signed_gives_no_key(run: Run, key: SigningKey
     (directory / "card.json").write_bytes(card_of(key, alg="none"))
     ended = run("key", "import-card", "card.json", "-p", PLANNER, "--keys", "known.jwks")
     assert "signed the card: signature 1: its algorithm is none of" in ended.err
+    (directory / "card.json").write_bytes(card_of(key).replace(b"plans", b"steals"))
+    ended = run("key", "import-card", "card.json", "-p", PLANNER, "--keys", "known.jwks")
+    assert "key 'key-1' has not signed what is in the card now: it was changed" in ended.err
+    (directory / "card.json").write_bytes(card_of(key, alg="ES256"))
+    ended = run("key", "import-card", "card.json", "-p", PLANNER, "--keys", "known.jwks")
+    assert "key 'key-1' is of " in ended.err
 
 
 @pytest.mark.parametrize(
@@ -152,7 +189,7 @@ def test_a_host_that_does_not_answer_is_told_as_such(run: Run, server: KeyServer
     ended = run(*typed, "--allow-private", "--ca", str(ca.path))
     assert (ended.code, ended.err.endswith("/a: answered 404\n")) == (3, True)
     ended = run(*typed)
-    assert (ended.code, "private address" in ended.err) == (3, True)
+    assert (ended.code, "private address" in ended.err, "--allow-private" in ended.err) == (3, True, True)
 
 
 def test_a_card_without_a_name_is_told_as_such(run: Run, key: SigningKey, directory: Path) -> None:

@@ -101,6 +101,9 @@ def test_wrong_sets_are_refused(data: bytes, why: str) -> None:
         {**GOOD, "crv": "X25519"},
         {**GOOD_EC, "crv": "P-384"},
         {**GOOD_EC, "alg": "ECDH-ES"},
+        {**GOOD_EC, "alg": "ECDH-ES+A128KW"},
+        {**GOOD_EC, "alg": "HPKE-0"},
+        {**GOOD_EC, "alg": "EdDSA", "use": "enc"},
         {**GOOD, "use": "enc"},
         {**GOOD, "key_ops": ["sign"]},
     ],
@@ -121,6 +124,13 @@ def test_the_owner_of_a_set_owns_the_keys_that_name_nobody() -> None:
         parse_shared_jwks(both)
 
 
+def test_keys_of_others_are_counted_and_not_read() -> None:
+    """Promise: whatever is wrong with a key of somebody for whom the set does not speak, the rest stands (A32)."""
+    broken = {**GOOD, "principal": "agent://elsewhere/x", "x": 5, "d": "AA"}
+    found = parse_shared_jwks(json.dumps({"keys": [broken, GOOD]}).encode(), speaks_for=lambda name: name == ALICE)
+    assert (found.keys, found.foreign) == ([public(ALICE_KEY, ALICE)], ["agent://elsewhere/x"])
+
+
 @pytest.mark.parametrize(
     ("entry", "why"),
     [
@@ -132,6 +142,9 @@ def test_the_owner_of_a_set_owns_the_keys_that_name_nobody() -> None:
         ({**GOOD, "x": "AA"}, 'key 1: "x" is not 32 bytes'),
         ({**GOOD, "x": ["AA"]}, 'key 1: "x" is not 32 bytes'),
         ({**GOOD, "exp": 1_715_385_600_000}, 'key 1: "exp" is not a time'),
+        ({**GOOD, "alg": "ES256"}, 'key 1: "alg" is not of this key: write "EdDSA" for Ed25519, "ES256" for P-256'),
+        ({**GOOD_EC, "alg": "EdDSA"}, 'key 1: "alg" is not of this key'),
+        ({**GOOD_EC, "alg": 5}, 'key 1: "alg" is not of this key'),
         ("key", "key 1: not an object"),
     ],
 )

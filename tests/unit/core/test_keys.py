@@ -3,6 +3,8 @@
 import base64
 import json
 import pickle
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -183,7 +185,7 @@ def test_one_file_holds_one_private_key(other: bytes) -> None:
     """Promise: which of two keys signs is not left to their order; a certificate beside the key does no harm."""
     second = SigningKey.generate().to_pem(other or None)
     for both in (ALICE_KEY.to_pem() + second, second + ALICE_KEY.to_pem()):
-        with pytest.raises(ConfigurationError, match="several private keys in one file: leave the one that signs"):
+        with pytest.raises(ConfigurationError, match="2 private keys in it: leave one"):
             SigningKey.from_pem(both)
     certificate = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
     for both in (ALICE_KEY.to_pem() + certificate, certificate + ALICE_KEY.to_pem()):
@@ -257,6 +259,38 @@ def test_a_source_that_fails_does_not_silence_the_others() -> None:
     for principal, key_id in ((ALICE, b"other"), (BOB, b"alice-1")):
         with pytest.raises(TimeoutError):
             at_once(chain.find(principal, key_id))
+
+
+class Closed(MemoryKeys):
+    """A key source that went down after it had listed its keys."""
+
+    async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
+        """Fail."""
+        raise TimeoutError(principal, key_id)
+
+
+@pytest.mark.parametrize(
+    ("said", "known", "holds"),
+    [
+        ({"revoked_at": 5}, {}, {"revoked_at": 5}),
+        ({"revoked_at": 5}, {"revoked_at": 3}, {"revoked_at": 3}),
+        ({"not_after": 5}, {"not_after": 9}, {"not_after": 5}),
+        ({"not_before": 5}, {"not_before": 3, "not_after": 9}, {"not_before": 5, "not_after": 9}),
+        ({}, {"not_after": 9}, {"not_after": 9}),
+    ],
+)
+def test_what_a_source_has_said_of_a_key_holds_while_it_is_down(
+    said: dict[str, Any], known: dict[str, Any], holds: dict[str, Any]
+) -> None:
+    """Promise (A23): an outage of the stricter source gives a key neither its life nor its time back."""
+    key = public(ALICE_KEY, ALICE)
+    closed = Closed([replace(key, **said), public(ed_key(9), BOB)])
+    chain = KeyChain([closed, Failing(), MemoryKeys([replace(key, **known)])])
+    for _ in range(2):
+        assert at_once(chain.find(ALICE, key.key_id)) == replace(key, **holds)
+    lone = KeyChain([closed, MemoryKeys()])
+    with pytest.raises(TimeoutError):
+        at_once(lone.find(ALICE, key.key_id))
 
 
 def test_public_members_are_the_thumbprints() -> None:

@@ -306,6 +306,27 @@ class Down:
         raise OSError(principal, key_id)
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (Unavailable("directory", "keys.acme.test: answered 503"), "keys unavailable: keys.acme.test: answered 503"),
+        (OSError("https://bob:hunter2@keys.acme.test"), "keys unavailable: OSError"),
+    ],
+)
+def test_why_keys_cannot_be_looked_up_is_told_as_their_source_says(error: Exception, told: str) -> None:
+    """Promise: a source's own words say what to do; what a library put into its error may be a secret (A31)."""
+    world = World()
+
+    class Failing:
+        async def find(self, *_: object) -> None:
+            raise error
+
+    world.verifier.keys.source = Failing()
+    with pytest.raises(Unavailable) as caught:
+        at_once(world.verifier.verify(press(kafka())))
+    assert (str(caught.value), caught.value.what) == (told, "keys")
+
+
 def test_a_rebuild_that_cannot_look_up_keys_says_so() -> None:
     """Promise (A35): an outage during a rebuild is no end of it; given up, a record is known by its claims."""
     world = World()

@@ -22,7 +22,7 @@ def test_public_addresses_may_be_asked(address: str) -> None:
 )  # fmt: skip
 def test_private_addresses_only_where_they_are_allowed(address: str) -> None:
     """One's own network is asked by one's own word only, however its address is written (A32)."""
-    assert "write allow_private = true" in (why_refused(address, allow_private=False) or "")
+    assert "name its host in allow_private" in (why_refused(address, allow_private=False) or "")
     assert why_refused(address, allow_private=True) is None
 
 

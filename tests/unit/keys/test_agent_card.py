@@ -195,6 +195,14 @@ async def test_a_card_that_can_be_read_in_two_ways_is_refused(member: str) -> No
         found(f'{{{member}, "signatures": [{one}]}}'.encode())
 
 
+async def test_a_card_that_is_nested_too_deeply_is_told_as_such() -> None:
+    """A depth that Python reads, and the canonical form does not, is no other mistake than one that it does not."""
+    one = json.dumps(await signed(SigningKey.generate(), b"x"))
+    for depth in (500, 200_000):
+        with pytest.raises(ConfigurationError, match="no agent card: nested too deeply"):
+            found(f'{{"a": {"[" * depth}{"]" * depth}, "signatures": [{one}]}}'.encode())
+
+
 async def test_what_an_extension_holds_is_left_as_it_is() -> None:
     """Its parameters are anybody's JSON, in which empty is not absent."""
     key = SigningKey.generate()

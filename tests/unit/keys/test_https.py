@@ -4,6 +4,7 @@ import gzip
 import socket
 import ssl
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
@@ -16,7 +17,7 @@ from tests.support.key_server import HOST, Answer, Authority, KeyServer, serving
 from tests.unit.keys.conftest import Names
 from watchword import ConfigurationError
 from watchword_adapters.keys import https as module
-from watchword_adapters.keys.https import Fetched, Https, NotFetchedError, check_url, resolve
+from watchword_adapters.keys.https import Fetched, Https, NotFetchedError, check_url, resolve, shown
 
 Instead: TypeAlias = Callable[[BaseHTTPRequestHandler], None]
 DOCUMENT = b'{"keys": []}'
@@ -362,6 +363,8 @@ def test_a_proxy_of_the_environment_is_not_asked(
     asked = replace(trusting, proxy="environment", timeout=2.0)
     refusal(asked, server.url())  # our proxy cannot CONNECT; that it was asked at all is what counts
     assert server.count() == 1
+    monkeypatch.setenv("https_proxy", plain.url("", host="127.0.0.1").removeprefix("http://"))
+    assert "501" in refusal(asked, server.url())
     monkeypatch.setenv("NO_PROXY", HOST)
     monkeypatch.setenv("no_proxy", HOST)
     assert asked.get(server.url()).body == DOCUMENT
@@ -376,7 +379,7 @@ def test_a_proxy_of_the_settings_finds_the_address(plain: KeyServer, trusting: H
     assert not names.asked
 
 
-@pytest.mark.parametrize("proxy", ["", "proxy:3128", "ftp://proxy"])
+@pytest.mark.parametrize("proxy", ["", "proxy:3128", "ftp://proxy", "socks5://bob:hunter2@127.0.0.1:1080"])
 def test_a_proxy_that_is_none_is_refused(proxy: str) -> None:
     """The mistake is told at the start, and a login in it is not."""
     with pytest.raises(ConfigurationError, match="proxy: write"):
@@ -413,3 +416,55 @@ def test_authorities_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="ca = "):
         Https(ca=tmp_path / "ca.pem")
     assert isinstance(Https()._tls, ssl.SSLContext)
+
+
+def test_a_login_is_never_shown() -> None:
+    """A password that stands in an address by mistake gets into no error and no log."""
+    for url in ("https://bob:hunter2@a.test/k?q=hunter2#hunter2", "https://bob:hun@ter2@a.test/k"):
+        assert shown(url) == "https://a.test/k"
+    for url in ("//hunter2@a.test/k", "bob:hunter2@a.test/k", "hunter2:@a.test/k", "https://bob:hun/ter2?#@a.test/k"):
+        assert shown(url).removeprefix("https://") == "a.test/k"
+    assert shown("https://a.test/@bob/k") == "https://a.test/@bob/k"
+
+
+def test_an_old_tls_is_told_in_words(ca: Authority, trusting: Https) -> None:
+    """A handshake that fails, or that nobody answers, is told as such and not by the name of an error."""
+    context = ca.server_side(HOST)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with serving(context) as old:
+        assert "TLS fails: " in refusal(trusting, old.url())
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        text = refusal(replace(trusting, timeout=0.4), f"https://{HOST}:{port}{PATH}")
+        assert text.endswith("no connection in time, or no TLS there")
+    with serving(ca.server_side(HOST)) as down:
+        down.refuses = True
+        assert "TLS fails: unexpected eof" in refusal(trusting, down.url())
+
+
+@pytest.mark.parametrize("proxy", ["socks5://bob:hunter2@127.0.0.1:1", "http://bob:hunter2@a:b"])
+def test_a_proxy_of_the_environment_is_one_of_http(
+    trusting: Https, proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any other is told as such, without the login in it."""
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("https_proxy", proxy)
+    text = refusal(replace(trusting, proxy="environment"), "https://a.test/k")
+    assert text == "https://a.test/k: the proxy that the environment names is none of HTTP"
+
+
+def test_an_address_that_can_never_be_asked_is_refused_at_once(trusting: Https) -> None:
+    """What an address itself shows is told at the start, and not at the first message."""
+    for url in ("http://localhost/k", "http://127.0.0.1/k", "https://10.0.0.1/k", "https://localhost/k"):
+        with pytest.raises(ValueError, match="is a private address: if it is meant, name its host in allow_private"):
+            Https().check(url)
+        trusting.check(url)
+    with pytest.raises(ValueError, match="is an address of no key server"):
+        trusting.check("https://169.254.169.254/k")
+    for allowed in (Https(proxy="http://proxy:3128"), Https(allow_private=frozenset({"LOCALHOST"}))):
+        allowed.check("https://localhost/k")
+    Https().check("https://keys.test/k")

@@ -12,6 +12,7 @@ from watchword import ConfigurationError, SigningKey, Unavailable, VerificationK
 from watchword.jwk import to_jwk, to_jwks
 from watchword.keys import thumbprint
 from watchword.spi import KeyChain
+from watchword.strict import base64url
 from watchword_adapters.keys.https import Fetched, Https, NotFetchedError
 from watchword_adapters.keys.jwks import JwksKeys
 
@@ -340,6 +341,26 @@ async def test_a_set_does_not_speak_for_agents_of_others(
             {"url": URL, "of_another_kind": 1, "of_principals_not_named": 1, "claimed_principal": MALLORY},
         )
     ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"x": base64url(b"\1" + bytes(31))}, {"exp": "soon"}, {"kid": "k" * 200}, {"kid": 1}, {"d": "AA"},
+        {"kty": "oct"}, {"x": "JrQLj5P_89iXES9-vFgrIy29clF9CC_oPPsw3c5D0bs"}, {"alg": "RS256"}, {"principal": "agent://elsewhere/\0"},
+    ],
+)  # fmt: skip
+async def test_a_broken_key_of_another_spoils_nothing_of_ours(
+    source: JwksKeys, origin: Origin, warnings: Warnings, change: dict[str, Any]
+) -> None:
+    """Whoever else has a key in a shared set cannot silence our agents by what is wrong with it (A21, A32)."""
+    ours = key_of()
+    origin.body = json.dumps({"keys": [{**to_jwk(key_of(MALLORY)), **change}, to_jwk(ours)]}).encode()
+    assert await source.find(ALICE, ours.key_id) == ours
+    assert source.keys == (ours,)
+    claimed = None if "principal" in change else MALLORY
+    passed = {"url": URL, "of_another_kind": 0, "of_principals_not_named": 1, "claimed_principal": claimed}
+    assert warnings == [("keys.jwks_passed_over", passed)]
 
 
 async def test_one_organisation_cannot_take_the_name_of_another(origin: Origin, clock: Clock) -> None:

@@ -72,8 +72,14 @@ _ED = pem_of(SigningKey.generate().public)
         (_named(_ED + SigningKey.generate().to_pem()), "a private key among public ones"),
         (b"-----BEGIN ENCRYPTED PRIVATE KEY-----", "a private key among public ones"),
         (b'{"kty": "OKP", "d": "AA"}', "private key material in a public set"),
-        (_named(pem_of(rsa.generate_private_key(65537, 2048).public_key())), "use an Ed25519 or P-256 key"),
-        (_named(pem_of(ec.generate_private_key(ec.SECP384R1()).public_key())), "use an Ed25519 or P-256 key"),
+        (
+            _named(pem_of(rsa.generate_private_key(65537, 2048).public_key())),
+            "use an Ed25519, P-256, ML-DSA-44 or ML-DSA-65 key",
+        ),
+        (
+            _named(pem_of(ec.generate_private_key(ec.SECP384R1()).public_key())),
+            "use an Ed25519, P-256, ML-DSA-44 or ML-DSA-65 key",
+        ),
         (b"", "not JSON"),
         (b"[" * 100_000, "not JSON"),
         (b'"kty"', "write a JWK Set"),
