@@ -223,7 +223,7 @@ def _key_of(text: str, principal: str, user: User | None = None) -> Verification
         key_id=thumbprint_id(public),
         not_before=None if user is None else user.not_before,
         not_after=None if user is None else user.not_after,
-        revoked_at=None if user is None else user.revoked_at,
+        revoked_at=0 if user is not None and user.revoked else None,
     )
 
 

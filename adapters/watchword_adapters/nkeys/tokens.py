@@ -105,7 +105,7 @@ def _members(part: str) -> dict[str, object]:
     try:
         return json_object(_bytes(part))
     except ValueError:
-        raise ConfigurationError("not a NATS JWT: a part is not a JSON object, or has a name twice") from None
+        raise ConfigurationError("not a NATS JWT: a part is not a JSON object, or has a duplicate name") from None
 
 
 def _bytes(part: str) -> bytes:
