@@ -38,7 +38,7 @@ TEMPLATE: Final = "nats://{account}/{user}"
 SUFFIX: Final = ".jwt"
 _FIELDS: Final = frozenset({"account", "user", "account_name", "user_name"})
 _FIELD: Final = re.compile(r"\{([^{}]*)\}")
-_NAME: Final = re.compile(r"[A-Za-z0-9._@+-]+")
+_NAME: Final = re.compile(r"(?!\.+$)[A-Za-z0-9._@+-]+")
 _DECORATED: Final = re.compile(r"-{3,}BEGIN NATS [A-Z]+ JWT-{3,}\s+([\w.-]+)\s+-{3,}END NATS [A-Z]+ JWT-{3,}", re.ASCII)
 _TOLD: Final = 3
 

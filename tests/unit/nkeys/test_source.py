@@ -104,7 +104,7 @@ async def test_names_may_make_the_principal(store: Store, template: str, princip
     assert [key.principal for key in source.keys] == [principal.replace("ACCOUNT", store.account.public)]
 
 
-@pytest.mark.parametrize("name", ["a/b", "*", "**", "ä", "a b", ".." + "/"])
+@pytest.mark.parametrize("name", ["a/b", "*", "**", "ä", "a b", " a", "../", ".", ".."])
 async def test_a_name_that_could_be_somebody_elses_is_left_out(store: Store, name: str) -> None:
     """An account gives its users what names it likes: none of them reaches out of its part of the principal."""
     store.write("b.jwt", store.account.says("user", nats_tokens.user(), name))
