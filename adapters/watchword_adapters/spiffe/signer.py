@@ -268,13 +268,13 @@ class SvidSigner:
         agent = Watchword(
             realm=self._realm, principal=self._principal, key=svid.key, clock=self._clock, audit=self._audit
         )
-        await self._until_begin(svid)
         pause = _SHORTEST
         while True:
             try:
                 async with self._open_presence(agent) as channel:
                     await check_stored(channel)
                     while True:
+                        await self._while_not_valid(svid)
                         await self._show(svid, channel)
                         if not svid.known.done():
                             await asyncio.sleep(SETTLE)
@@ -287,13 +287,13 @@ class SvidSigner:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST)
 
-    async def _until_begin(self, svid: _Svid) -> None:
-        """Wait until a certificate is valid: readers pass over what is announced before."""
+    async def _while_not_valid(self, svid: _Svid) -> None:
+        """Wait as long as readers would pass an announcement over: before the certificate begins, and after its end."""
         left = svid.begins - self._clock()
         if left > 0:
             self._tell(f"it begins in {left:.0f} s", "until then the previous key signs, while it is valid")
-        while self._clock() < svid.begins:  # noqa: ASYNC110 - a clock that may be set meanwhile
-            await asyncio.sleep(_LOOK_EVERY)
+        while not svid.begins <= self._clock() < svid.ends:  # noqa: ASYNC110 - a clock that may be set meanwhile
+            await asyncio.sleep(_SHORTEST)
 
     async def _show(self, svid: _Svid, channel: PresenceChannel) -> None:
         """Announce a certificate, and read it back; ConfigurationError if it was not stored."""
