@@ -390,7 +390,8 @@ class _SettingsFile:
             return None
         found = signing_key(signer, replace(self._context, warn=lambda *_, **__: None))  # the start has warned
         self._key_state = state
-        return found if isinstance(found, SigningKey) and found.public != known.public else None
+        same = isinstance(found, SigningKey) and (found.public, found.not_after) == (known.public, known.not_after)
+        return found if isinstance(found, SigningKey) and not same else None
 
     def _key_elsewhere(self, named: SignerSettings | None, context: Context) -> NamedBackend | None:
         """Return the key that the settings name now, where it is held elsewhere and they say something else of it."""

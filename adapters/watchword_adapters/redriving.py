@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from watchword import MemoryKeys, Mode, Policy, Rejected, Unavailable, VerifiedMessage, Watchword
 from watchword.agent import require
-from watchword.spi import MemoryReplayStore, ObservedMessage, ReaderBirth
+from watchword.spi import Audit, MemoryReplayStore, ObservedMessage, ReaderBirth
 from watchword.strict import to_base64
 from watchword.wire_json import verdict_to_json
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
     from watchword.quarantine_copy import Kept
-    from watchword.spi import Admission, Claim
+    from watchword.spi import Admission, Claim, Message
 
 Verdict: TypeAlias = VerifiedMessage | Rejected | Unavailable
 
@@ -86,7 +86,19 @@ def onlooker(watchword: Watchword) -> Watchword:
     """
     require(watchword)
     replay, policy = MemoryReplayStore(horizon=None), Policy(mode=Mode.OBSERVE, max_age=1, max_skew=0)
-    return Watchword(realm=watchword.realm, keys=MemoryKeys(), policy=policy, replay=replay, clock=watchword.clock)
+    audit = _OnlookersAudit(clock=watchword.clock)
+    return Watchword(
+        realm=watchword.realm, keys=MemoryKeys(), policy=policy, replay=replay, clock=watchword.clock, audit=audit
+    )
+
+
+class _OnlookersAudit(Audit):
+    """Does not log that a message did not verify which is handed over all the same: without keys none does."""
+
+    def refused(self, message: Message, verdict: Rejected | Unavailable, *, observed: bool = False) -> None:
+        """See ``Audit``."""
+        if not observed:
+            super().refused(message, verdict)
 
 
 def judge(watchword: Watchword) -> Watchword:

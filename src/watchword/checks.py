@@ -94,8 +94,8 @@ def in_force(key: VerificationKey | Reason, key_id: bytes, reference: float, now
     if key.not_after is not None and reference >= key.not_after:
         raise Rejected(Reason.KEY_NOT_VALID, _validity_detail(key_id, reference - key.not_after, "after its end (exp)"))
     if key.revoked_at is not None and now >= key.revoked_at:
-        told = f"key {shown_id(key_id)}: revoked {now - key.revoked_at:.0f} s ago; the sender needs another key"
-        raise Rejected(Reason.KEY_REVOKED, told)
+        since = f" {now - key.revoked_at:.0f} s ago" if key.revoked_at else ""
+        raise Rejected(Reason.KEY_REVOKED, f"key {shown_id(key_id)}: revoked{since}; the sender needs another key")
     return key
 
 

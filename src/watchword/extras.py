@@ -13,6 +13,7 @@ _EXTRAS: Final = {
     "grpc": "spiffe",
     "httpx": "jwks",
     "nats": "nats",
+    "nkeys": "nkeys",
     "pkcs11": "pkcs11",
     "pytest": "testing",
     "opentelemetry": "telemetry",

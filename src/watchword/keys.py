@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Protocol, final, runtime_checkable
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -163,16 +164,18 @@ def check_key_id(key_id: bytes) -> None:
 class SigningKey:
     """A private key held in memory; it is a ``SigningBackend``, and its ``repr`` shows nothing of the secret."""
 
-    def __init__(self, private: Any, *, key_id: bytes | None = None) -> None:
+    def __init__(self, private: Any, *, key_id: bytes | None = None, not_after: float | None = None) -> None:
         """Wrap a private key; ConfigurationError for one of no algorithm of ours.
 
-        ``key_id`` defaults to the first 16 characters of the RFC 7638 thumbprint.
+        ``key_id`` defaults to the first 16 characters of the RFC 7638 thumbprint. From ``not_after`` (seconds since the
+        epoch) an agent's signer signs nothing by it.
         """
         self._scheme = scheme_of(private, private=True)
         self.algorithm = self._scheme.algorithm
         self._private = private
         self.public: PublicKey = private.public_key()
         self.key_id = thumbprint_id(self.public) if key_id is None else key_id
+        self.not_after = inf if not_after is None else not_after
 
     @classmethod
     def generate(cls, algorithm: Algorithm = Algorithm.ED25519) -> SigningKey:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -91,6 +92,7 @@ class Signer:
             overhead=overhead(self._by.batched, (batch - 1).bit_length(), scheme.signature_bytes),
             most=scheme.limits.envelope,
         )
+        self._builder.ends = _end_of(key)
         self.max_characters: Final = characters(scheme.limits.envelope)
         # For adapters that sign many, and would make a Message of each.
         self.prepare_parts: Final = self._builder.prepare
@@ -126,6 +128,7 @@ class Signer:
         if SCHEMES[key.algorithm].signature_bytes != self._by.scheme.signature_bytes:
             raise ConfigurationError("signer: the new key's signatures have another length: restart to sign by it")
         self._by = _sign_by(key, key.key_id, key.algorithm)
+        self._builder.ends = _end_of(key)
 
     async def sign(
         self,
@@ -237,6 +240,10 @@ class Signer:
         for number in range(count):
             part = claims[total * number // count : total * (number + 1) // count]
             yield make(part, by.direct if len(part) == 1 else by.batched)
+
+
+def _end_of(key: SigningBackend) -> float:
+    return key.not_after if isinstance(key, SigningKey) else inf
 
 
 def _sign_by(key: SigningBackend, key_id: bytes, algorithm: Algorithm) -> _By:

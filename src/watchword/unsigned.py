@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from itertools import groupby
+from math import inf
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
@@ -181,6 +182,8 @@ class ClaimsBuilder:
         self._last: _Way | None = None
         self.held: str | None = None
         """Why signing is suspended; None if it is not."""
+        self.ends = inf
+        """The time (seconds) from which the key signs nothing."""
 
     def prepare(  # noqa: PLR0917 - for each message
         self,
@@ -211,6 +214,8 @@ class ClaimsBuilder:
         else:
             way = self._way(channel, headers, partition, recipient)
         moment, draft = self._clock(), None
+        if moment >= self.ends:
+            raise SigningError("this agent's key has ended, and readers would reject what it signs: give it a new one")
         if expires_at is None and in_reply_to is None and reply_to is None:
             largest = way.largest[2 * (key is None) + (value is None)] or self._largest(way, key, value, moment)
         else:

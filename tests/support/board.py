@@ -18,7 +18,8 @@ CHANNEL = Channel.parse("kafka://prod/presence")
 class Board:
     """What was announced. ``down`` makes all fail, ``keeps`` says whether it stores, ``hangs`` holds readings up.
 
-    ``reads`` counts readings, ``read_since`` has where each began. ``lose`` announcements are not stored.
+    ``stuck_at`` holds a reading up before the message with this number. ``reads`` counts readings, ``read_since`` has
+    where each began. ``lose`` announcements are not stored.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -28,6 +29,7 @@ class Board:
         self.keeps = True
         self.lose = False
         self.hangs = threading.Event()
+        self.stuck_at: int | None = None
         self.reads = 0
         self.read_since: list[float] = []
         self.opened = 0
@@ -99,7 +101,9 @@ class BoardChannel:
         board.read_since.append(since)
         while board.hangs.is_set():  # noqa: ASYNC110 - another thread lets it go on
             await asyncio.sleep(0.01)
-        for message in list(board.messages):
+        for number, message in enumerate(list(board.messages)):
+            while board.stuck_at == number:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.01)
             self._check()
             if message.appended_at is not None and message.appended_at >= since:
                 yield replace(message)

@@ -55,6 +55,7 @@ HINTS: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("from watchword_adapters.cli import main; raise SystemExit(main([]))", "", "cli", ("typer", "rich")),
     (TAIL.format("kafka"), "", "kafka", ("aiokafka",)),
     (TAIL.format("nats"), "", "nats", ("nats",)),
+    (TAIL.format("nats"), '[nats]\ncredentials = "watchword.toml"\n', "nkeys", ("nkeys",)),
     (INIT.format("kafka:g"), f"{SQLITE}[kafka]\n", "kafka", ("aiokafka",)),
     (INIT.format("js:s:d"), f"{SQLITE}[nats]\n", "nats", ("nats",)),
     (FIRST.format("nats"), "", "nats", ("nats",)),

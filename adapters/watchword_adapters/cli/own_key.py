@@ -34,6 +34,8 @@ class _Named(NamedTuple):
 _MADE_BY = {
     "aws_kms": "aws kms create-key --key-usage SIGN_VERIFY --key-spec ECC_NIST_P256",
     "file": "watchword keygen",
+    "nkey": "nsc add user",
+    "spiffe": "SPIRE",
     "transit": "vault write -f transit/keys/NAME type=ed25519",
 }
 """What makes keys of the other kinds."""
@@ -42,6 +44,11 @@ _MADE_BY = {
 def run_public(config: Path, otherwise: Sequence[str], output: Path | None) -> int:
     """Print or write the public half of an agent's key; return the exit code."""
     named = _named(config, otherwise)
+    if named.signer.source == "spiffe":
+        raise ConfigurationError(
+            'signer.source = "spiffe": there is no key to hand out: readers take it from the certificate that this'
+            " agent announces"
+        )
     _show(signing_key(named.signer, named.context), named, output)
     return OK
 
@@ -71,7 +78,12 @@ def _named(config: Path, otherwise: Sequence[str]) -> _Named:
             raise ConfigurationError(f"--with {one!r}: write NAME=VALUE, as version=2")
         said[name] = value
     context = Context(
-        realm=settings.realm, directory=config.parent, clock=time.time, policy=settings.to_policy(), warn=warn
+        realm=settings.realm,
+        directory=config.parent,
+        clock=time.time,
+        policy=settings.to_policy(),
+        warn=warn,
+        principal=settings.principal,
     )
     return _Named(settings.principal, SignerSettings.model_validate(said), context)
 

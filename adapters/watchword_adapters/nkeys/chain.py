@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class User(NamedTuple):
     """A user of an account, with public NKeys and the names given by their issuers.
 
-    It is valid from ``not_before`` to ``not_after``, unless ``revoked_at``; seconds or None.
+    It is valid from ``not_before`` to ``not_after`` (seconds or None), unless it is ``revoked``.
     """
 
     key: str
@@ -28,7 +28,7 @@ class User(NamedTuple):
     account_name: str
     not_before: int | None
     not_after: int | None
-    revoked_at: int | None
+    revoked: bool
 
 
 class Left(NamedTuple):
@@ -132,5 +132,5 @@ def _user(issued: list[Token], above: tuple[_Issuer, ...]) -> User:
         account_name=token.account if account is None else account.name,
         not_before=max(begins, default=None),
         not_after=min(ends, default=None),
-        revoked_at=None if in_force else revoked_up_to,
+        revoked=not in_force,  # whatever the time is: a revocation is about times of issue
     )

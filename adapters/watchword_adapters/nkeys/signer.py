@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from watchword.spi import Context
     from watchword_adapters.nkeys.tokens import Token
 
+_IN_FLIGHT: Final = 7.0
+"""Seconds before the end of the JWT from which nothing is signed: the last messages are still to be appended."""
+
 MAX_CREDS_BYTES: Final = 64 * 1024
 _SEED: Final = re.compile(r"-{3,}BEGIN USER NKEY SEED-{3,}\s+(\S+)\s+-{3,}END USER NKEY SEED-{3,}", re.ASCII)
 _TOKEN: Final = re.compile(r"-{3,}BEGIN NATS USER JWT-{3,}\s+(\S+)\s+-{3,}END NATS USER JWT-{3,}", re.ASCII)
@@ -58,11 +61,12 @@ def from_options(options: Mapping[str, Any], context: Context) -> SigningKey:
     path = context.directory / chosen.key
     found = read_credentials(path, context)
     token = found.token
-    if token is not None:
-        if token.expires_at is not None and context.clock() >= token.expires_at:
-            raise ConfigurationError(f"{path}: its JWT has expired, so readers reject what it signs: issue a new one")
-        _check_principal(path, token, context.principal)
-    return SigningKey(found.private, key_id=key_id)
+    if token is None:
+        return SigningKey(found.private, key_id=key_id)
+    ends = None if token.expires_at is None else token.expires_at - _IN_FLIGHT
+    _check_validity(path, token, ends, context.clock())
+    _check_principal(path, token, context.principal)
+    return SigningKey(found.private, key_id=key_id, not_after=ends)
 
 
 def read_credentials(path: Path, context: Context) -> Credentials:
@@ -85,6 +89,16 @@ def read_credentials(path: Path, context: Context) -> Credentials:
     if token is not None and (token.kind, token.subject) != ("user", user):
         raise ConfigurationError(f"{path}: its JWT is for {token.subject}, but its seed is of {user}: reissue it")
     return Credentials(private, user, token)
+
+
+def _check_validity(path: Path, token: Token, ends: float | None, now: float) -> None:
+    if ends is not None and now >= ends:
+        raise ConfigurationError(f"{path}: its JWT has expired, so readers reject what it signs: issue a new one")
+    if token.not_before is not None and now < token.not_before:
+        raise ConfigurationError(
+            f"{path}: its JWT begins only in {token.not_before - now:.0f} s, and readers reject what it signs before:"
+            " start it then, or issue one that has begun"
+        )
 
 
 def _check_principal(path: Path, token: Token, principal: str | None) -> None:

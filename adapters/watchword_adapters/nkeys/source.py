@@ -38,7 +38,7 @@ TEMPLATE: Final = "nats://{account}/{user}"
 SUFFIX: Final = ".jwt"
 _FIELDS: Final = frozenset({"account", "user", "account_name", "user_name"})
 _FIELD: Final = re.compile(r"\{([^{}]*)\}")
-_NAME: Final = re.compile(r"[A-Za-z0-9._@+-]+")
+_NAME: Final = re.compile(r"(?!\.+$)[A-Za-z0-9._@+-]+")
 _DECORATED: Final = re.compile(r"-{3,}BEGIN NATS [A-Z]+ JWT-{3,}\s+([\w.-]+)\s+-{3,}END NATS [A-Z]+ JWT-{3,}", re.ASCII)
 _TOLD: Final = 3
 
@@ -223,7 +223,7 @@ def _key_of(text: str, principal: str, user: User | None = None) -> Verification
         key_id=thumbprint_id(public),
         not_before=None if user is None else user.not_before,
         not_after=None if user is None else user.not_after,
-        revoked_at=None if user is None else user.revoked_at,
+        revoked_at=0 if user is not None and user.revoked else None,
     )
 
 

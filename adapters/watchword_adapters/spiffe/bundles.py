@@ -116,7 +116,7 @@ class FileBundles:
         found: dict[str, Sequence[Certificate]] = {}
         for domain, text in read.items():
             try:
-                found[domain] = read_authorities(text)
+                found[domain] = read_authorities(text, domain)
             except ConfigurationError as error:
                 raise ConfigurationError(f"bundle {self._paths[domain]}: {error}") from None
         return found
@@ -138,14 +138,24 @@ class WorkloadBundles:
     def look(self) -> None:
         """See ``Bundles``."""
         given = self._workload.given.bundles
-        try:
-            found = {domain: check_authorities(given.get(domain, ())) for domain in self._domains}
-        except ConfigurationError as error:
-            if str(error) != self._told:
-                self._told = str(error)
-                self._warn("keys.bundles_not_read", failure=str(error), remedy="the last good ones stay in use")
-            return
-        self._told = None
+        found: dict[str, Sequence[Certificate]] = {}
+        wrong: list[str] = []
+        for domain in self._domains:  # what is wrong with one says nothing of the others
+            try:
+                found[domain] = check_authorities(given.get(domain, ()), domain)
+            except ConfigurationError as error:
+                wrong.append(f"bundle of {domain!r}: {error}")
+                found[domain] = self.by_domain.get(domain, ())
+        missing = [domain for domain in self._domains if domain not in given]
+        if missing:
+            wrong.append(
+                f"the Workload API gives no bundle of {', '.join(missing)}, only of {', '.join(sorted(given))}"
+            )
+        told = "; ".join(wrong) or None
+        if told is not None and told != self._told:
+            remedy = "the last good ones stay in use; of a trust domain without a bundle no workload is known"
+            self._warn("keys.bundles_not_read", failure=told, remedy=remedy)
+        self._told = told
         if {name: set(some) for name, some in found.items()} != {
             name: set(some) for name, some in self.by_domain.items()
         }:

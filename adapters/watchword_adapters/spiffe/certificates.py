@@ -59,8 +59,8 @@ def trust_domain_of(spiffe_id: str) -> str | None:
     return domain if is_one and _PATH.fullmatch(slash + path) else None
 
 
-def read_authorities(pem: bytes) -> tuple[x509.Certificate, ...]:
-    """Parse the certificate authorities of a PEM bundle; ConfigurationError says what is wrong with it."""
+def read_authorities(pem: bytes, domain: str) -> tuple[x509.Certificate, ...]:
+    """Parse the authorities of a trust domain's PEM bundle; ConfigurationError says what is wrong with it."""
     if len(pem) > MAX_BUNDLE_BYTES:
         raise ConfigurationError(f"a bundle of more than {MAX_BUNDLE_BYTES} bytes")
     if b"PRIVATE KEY" in pem:
@@ -69,11 +69,15 @@ def read_authorities(pem: bytes) -> tuple[x509.Certificate, ...]:
         found = x509.load_pem_x509_certificates(pem)
     except ValueError:
         raise ConfigurationError("no certificates in PEM: write the output of 'spire-server bundle show'") from None
-    return check_authorities(found)
+    return check_authorities(found, domain)
 
 
-def check_authorities(found: Sequence[x509.Certificate]) -> tuple[x509.Certificate, ...]:
-    """Return the authorities of a bundle; ConfigurationError for a certificate that may not issue others."""
+def check_authorities(found: Sequence[x509.Certificate], domain: str) -> tuple[x509.Certificate, ...]:
+    """Return the authorities of a trust domain's bundle.
+
+    ConfigurationError for a certificate that may not issue others, and if none of them can vouch for a workload of
+    ``domain``.
+    """
     if len(found) > MAX_AUTHORITIES:
         raise ConfigurationError(f"a bundle of {len(found)} certificates: at most {MAX_AUTHORITIES}")
     for certificate in found:
@@ -84,6 +88,10 @@ def check_authorities(found: Sequence[x509.Certificate]) -> tuple[x509.Certifica
         if not is_authority:
             name = certificate.subject.rfc4514_string()[:_LONGEST]
             raise ConfigurationError(f"{name!r} in a bundle is not a certificate authority: remove it")
+    if found and all(isinstance(one.public_key(), ed25519.Ed25519PublicKey) for one in found):
+        raise ConfigurationError("a bundle of Ed25519 authorities only, which cannot be checked: use P-256 or RSA ones")
+    if found and all(_is_foreign(_uris(one), domain) for one in found):
+        raise ConfigurationError(f"a bundle of authorities of other trust domains only: write that of {domain!r}")
     return tuple(found)
 
 
@@ -121,7 +129,10 @@ def verified_key(
     try:
         found = verifier.verify(leaf, between).chain
     except verification.VerificationError as error:
-        raise NotVouchedForError(f"{spiffe_id}: {str(error)[:_LONGEST]}") from None
+        raise NotVouchedForError(
+            f"{spiffe_id}: the bundle of trust domain {domain!r} does not vouch for its certificate:"
+            f" {str(error)[:_LONGEST]}"
+        ) from None
     if len(found) == 1:  # it is in the bundle itself
         raise NotVouchedForError(f"{spiffe_id}: its certificate vouches for itself")
     return VerificationKey.from_public_key(
@@ -162,14 +173,23 @@ def _loaded(chain: Sequence[bytes]) -> list[x509.Certificate]:
 
 def _spiffe_id(leaf: x509.Certificate) -> str:
     """Return the only URI of a certificate, which selects the bundle and is verified with it."""
-    try:
-        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    except (ValueError, x509.ExtensionNotFound):
-        uris = []
+    uris = _uris(leaf)
     if len(uris) != 1:
         raise NotVouchedForError(f"a certificate with {len(uris)} URIs: an SVID has one")
     return uris[0]
+
+
+def _uris(certificate: x509.Certificate) -> list[str]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound):
+        return []
+    return names.get_values_for_type(x509.UniformResourceIdentifier)
+
+
+def _is_foreign(uris: Sequence[str], domain: str) -> bool:
+    """Return True if an authority with these URIs is of another trust domain."""
+    return any(uri.startswith(SCHEME) and uri != SCHEME + domain for uri in uris)
 
 
 def _of_workloads() -> ExtensionPolicy:
@@ -193,7 +213,7 @@ def _of_authorities(domain: str) -> ExtensionPolicy:
         _policy: object, _certificate: x509.Certificate, names: x509.SubjectAlternativeName | None
     ) -> None:
         uris = [] if names is None else names.get_values_for_type(x509.UniformResourceIdentifier)
-        if any(uri.startswith(SCHEME) and uri != SCHEME + domain for uri in uris):
+        if _is_foreign(uris, domain):
             raise ValueError("an authority of another trust domain")
 
     return (

@@ -26,12 +26,13 @@ from watchword.verifier import Authentic
 from watchword_adapters.agent_context import presence_of
 from watchword_adapters.background import Background
 from watchword_adapters.spiffe.announcing import HEADERS, to_value
-from watchword_adapters.spiffe.certificates import NotVouchedForError, trust_domain_of, usable, verified_key
+from watchword_adapters.spiffe.certificates import NotVouchedForError, trust_domain_of, verified_key
 from watchword_adapters.spiffe.source import LATELY, SETTLE, check_stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from cryptography.x509 import Certificate
     from spiffe import X509Svid
 
     from watchword.algorithms import Algorithm
@@ -101,13 +102,22 @@ def from_options(options: Mapping[str, Any], context: Context) -> SvidSigner:
 
 
 class _Svid:
-    """One of the agent's certificates, its key, and a future that completes once readers know it."""
+    """One of the agent's certificates, its key, and a future that completes once readers know it.
 
-    def __init__(self, svid: X509Svid) -> None:
+    ``seen`` is the key as readers see it. NotVouchedForError if ``bundles`` do not vouch for it.
+    """
+
+    def __init__(self, svid: X509Svid, bundles: Mapping[str, Sequence[Certificate]], *, now: float) -> None:
         self.chain = [one.public_bytes(Encoding.DER) for one in svid.cert_chain]
-        usable(svid.private_key.public_key())
+        self.seen = verified_key(self.chain, bundles, now=now)
+        if svid.private_key.public_key() != svid.leaf.public_key():
+            raise NotVouchedForError(
+                "the SVID's private key is not that of its certificate: readers would reject what it signs; is the"
+                " Workload API at socket the right one?"
+            )
         self.key = SigningKey(svid.private_key)
         begin, end = (moment.timestamp() for moment in (svid.leaf.not_valid_before_utc, svid.leaf.not_valid_after_utc))
+        self.begins = float(self.seen.not_before or 0)
         self.ends = end - min(_IN_FLIGHT, _BRIEFEST * (end - begin))
         self.known: Future[None] = Future()
 
@@ -217,8 +227,8 @@ class SvidSigner:
         if not mine:
             others = ", ".join(sorted(str(svid.spiffe_id) for svid in given.svids))[:255]
             raise NotVouchedForError(f"no SVID of {self._principal!r}: the Workload API gives {others}")
-        found = _Svid(mine[0])
-        if verified_key(found.chain, given.bundles, now=self._clock()).principal != self._principal:
+        found = _Svid(mine[0], given.bundles, now=self._clock())
+        if found.seen.principal != self._principal:
             raise NotVouchedForError(f"the certificate's SPIFFE ID is not exactly {self._principal!r}")
         return found
 
@@ -264,6 +274,7 @@ class SvidSigner:
                 async with self._open_presence(agent) as channel:
                     await check_stored(channel)
                     while True:
+                        await self._while_not_valid(svid)
                         await self._show(svid, channel)
                         if not svid.known.done():
                             await asyncio.sleep(SETTLE)
@@ -276,13 +287,21 @@ class SvidSigner:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST)
 
+    async def _while_not_valid(self, svid: _Svid) -> None:
+        """Wait as long as readers would pass an announcement over: before the certificate begins, and after its end."""
+        left = svid.begins - self._clock()
+        if left > 0:
+            self._tell(f"it begins in {left:.0f} s", "until then the previous key signs, while it is valid")
+        while not svid.begins <= self._clock() < svid.ends:  # noqa: ASYNC110 - a clock that may be set meanwhile
+            await asyncio.sleep(_SHORTEST)
+
     async def _show(self, svid: _Svid, channel: PresenceChannel) -> None:
         """Announce a certificate, and read it back; ConfigurationError if it was not stored."""
         value, begun = to_value(svid.chain), self._clock()
         await channel.announce(value, HEADERS)
         verifier = Verifier(
             realm=self._realm,
-            keys=MemoryKeys([svid.key.verification_key(self._principal)]),
+            keys=MemoryKeys([svid.seen]),  # so what the broker stamped before the certificate's begin does not count
             replay=MemoryReplayStore(horizon=None),
             policy=Policy(max_skew=self._skew),
             clock=self._clock,
@@ -296,7 +315,10 @@ class SvidSigner:
                         if isinstance(verdict, Authentic):
                             return
             await asyncio.sleep(_LOOK_EVERY)
-        raise ConfigurationError(f"the certificate was not read back in {STORED_WITHIN:g} s: is the channel full?")
+        raise ConfigurationError(
+            f"the certificate was not read back in {STORED_WITHIN:g} s: is the channel full, or the broker's clock"
+            " behind?"
+        )
 
     def _sign_by(self, key: NamedBackend, svid: _Svid) -> None:
         with self._lock:

@@ -16,6 +16,7 @@ from collections import OrderedDict
 from concurrent.futures import Future
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, TypeAlias
@@ -68,6 +69,9 @@ MOST_OF_ONE: Final = 1000
 _MOST_CHAINS: Final = 4096
 """Most checked chains without an announcement by their own key that are cached, since anyone may show them again."""
 
+_TELL_EVERY: Final = 0.25
+"""Seconds of a long reading after which the keys found so far are made known."""
+
 _SHORTEST: Final = 0.1
 _LONGEST: Final = 5.0
 
@@ -93,7 +97,9 @@ def from_options(options: Mapping[str, Any], context: Context) -> SpiffeKeys:
     chosen = context.validate(Options, options)
     presence = presence_of(context)
     bundles: Bundles
-    if (chosen.bundles is None) == (not chosen.trust_domains):
+    if chosen.bundles is not None and chosen.trust_domains:
+        raise ConfigurationError("spiffe: write bundles or trust_domains, not both in one [[keys]] table")
+    if chosen.bundles is None and not chosen.trust_domains:
         raise ConfigurationError(
             'spiffe: whose workloads? write trust_domains = ["acme.example"], or [keys.bundles] with "acme.example" ='
             ' "bundle.pem"'
@@ -115,6 +121,14 @@ def from_options(options: Mapping[str, Any], context: Context) -> SpiffeKeys:
             max_staleness=chosen.max_staleness,
             warn=context.warn,
         )
+    now = datetime.fromtimestamp(context.clock(), UTC)
+    for domain, authorities in bundles.by_domain.items():
+        if authorities and all(one.not_valid_after_utc <= now for one in authorities):
+            context.warn(
+                "keys.bundle_ended",
+                trust_domain=domain,
+                remedy="only messages of the past verify: give readers the bundle of today",
+            )
     return SpiffeKeys(
         realm=context.realm,
         bundles=bundles,
@@ -206,7 +220,7 @@ async def check_stored(channel: PresenceChannel) -> None:
     """Raise ConfigurationError if the bus stores no announcements: later readers need the certificate, too."""
     if not await channel.stores():
         raise ConfigurationError(
-            "announcements are not stored, or this user may not ask: run 'watchword control init', which sets that up"
+            "announcements are not stored, or this user may not ask: 'watchword control init' sets that up"
         )
 
 
@@ -393,12 +407,16 @@ class _Reading:
         self._tell()
 
     async def _take_all(self, channel: PresenceChannel, since: float) -> None:
-        changed = False
+        changed, told_at = False, self._parts.clock()
         async with aclosing(channel.read(since=since, listen=0.0)) as coming:
             async for message in coming:
                 self._newest = max(self._newest, message.appended_at or -inf)
                 if message.appended_at is not None and is_of_type(message, SVID_CONTENT_TYPE):
                     changed |= await self._take(message)
+                if changed and self._parts.clock() - told_at >= _TELL_EVERY:  # a flood may follow
+                    changed, told_at = False, self._parts.clock()
+                    self._tell()
+                    self._answer(0, told=False)
         if changed:
             self._tell()
 

@@ -114,7 +114,8 @@ class Workload:
             self._client = WorkloadApiClient(self._socket)
         except PySpiffeError as error:
             raise ConfigurationError(
-                f'SPIFFE Workload API: {error}; write socket = "unix:///run/spire/agent.sock"'
+                f'SPIFFE Workload API: {error}; write socket = "unix:///run/spire/agent.sock", or set'
+                " SPIFFE_ENDPOINT_SOCKET"
             ) from None
         self._pid = os.getpid()
         self._broken_since = self._clock()

@@ -205,7 +205,7 @@ class NatsKvReplayStore(BatchedReplayStore):
                     f"{self.where}: the server refuses the login; correct user and password in url, or credentials"
                 )
             case ImportError():
-                return ConfigurationError(f"credentials: {error}; install nats-py[nkeys]")
+                return ConfigurationError(f"credentials: {error}; pip install 'watchword[nkeys]'")
         return None
 
     def _server(self, connection: Client, information: Mapping[str, Any]) -> str:

@@ -216,8 +216,10 @@ class TestUserTokens(FailingKeySourceContract):
         algorithm: Algorithm = Algorithm.ED25519,  # noqa: ARG002 - NKeys are of one kind
         **validity: int,
     ) -> tuple[SigningKey, VerificationKey]:
-        """Return a key as a token can say it."""
+        """Return a key as a token can say it: a revocation holds whatever the time is."""
         assert key_id
+        if "revoked_at" in validity:
+            validity["revoked_at"] = 0
         key = SigningKey.generate()
         found = VerificationKey.from_public_key(key.public, principal=principal, key_id=key.key_id, **validity)
         return key, found
@@ -236,7 +238,7 @@ class TestUserTokens(FailingKeySourceContract):
     def _write(self, account: Holder, keys: Sequence[VerificationKey]) -> None:
         for old in self.path.iterdir():
             old.unlink()
-        revoked = {public_of(key): key.revoked_at for key in keys if key.revoked_at is not None}
+        revoked = {public_of(key): 1 << 32 for key in keys if key.revoked_at is not None}
         (self.path / "account.jwt").write_text(account.says("account", account, revocations=revoked))
         for number, key in enumerate(keys):
             (self.path / f"{number}.jwt").write_text(user_token(account, key))

@@ -250,7 +250,7 @@ async def test_credentials_that_cannot_be_used_are_a_mistake(
         await opened(connect={"user_credentials": str(path)}).start()
     path.write_text("")
     monkeypatch.setitem(sys.modules, "nkeys", None)
-    with pytest.raises(ConfigurationError, match=r"nkeys.*; install nats-py\[nkeys\]$"):
+    with pytest.raises(ConfigurationError, match=r"nkeys.*; pip install 'watchword\[nkeys\]'$"):
         await opened(connect={"user_credentials": str(path)}).start()
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from tests.custody.meddler import Meddler, hang_up
 from tests.custody.softhsm import SoftHsm
+from tests.support import nats_tokens
+from tests.support.nats_tokens import creds, write_secret
 from tests.unit.cli.conftest import PLANNER, Run
 from watchword import Algorithm, SigningKey
 from watchword_adapters import plugins
@@ -38,6 +40,25 @@ def test_a_keys_public_half_is_printed_with_its_owner(run: Run, config: Path, di
     assert (
         run("key", "public", "-o", "again.jwk").err == "watchword: again.jwk exists: name another file, or remove it\n"
     )
+
+
+def test_a_nats_users_key_is_shown_like_any_other(run: Run, config: Path, directory: Path) -> None:
+    """Under the principal of the settings, which the signer compares with the user's."""
+    account, user = nats_tokens.account(), nats_tokens.user()
+    write_secret(directory / "planner.creds", creds(account.says("user", user), user.seed))
+    named = 'source = "nkey"\nkey = "planner.creds"'
+    config.write_text(config.read_text().replace('key = "planner.pem"', named))
+    ended = run("key", "public")
+    assert (ended.code, ended.err) == (0, "")
+    (key,) = parse_public(ended.out.encode())
+    assert (key.principal, key.public_bytes) == (PLANNER, user.private.public_key().public_bytes_raw())
+
+
+def test_a_workloads_key_is_not_handed_out(run: Run, config: Path) -> None:
+    """It changes by the hour, and readers have it from its certificate."""
+    config.write_text(config.read_text().replace('key = "planner.pem"', 'source = "spiffe"'))
+    ended = run("key", "public")
+    assert (ended.code, "from the certificate that this agent announces" in ended.err) == (2, True)
 
 
 def test_other_settings_may_be_tried(run: Run, config: Path, directory: Path) -> None:
@@ -72,6 +93,8 @@ def test_a_key_is_made_in_a_token(run: Run, token: Path, directory: Path, algori
         ('key = "planner.pem"', "watchword keygen"),
         ('source = "transit"', "vault write -f transit/keys/NAME type=ed25519"),
         ('source = "aws_kms"', "aws kms create-key"),
+        ('source = "nkey"', "nsc add user"),
+        ('source = "spiffe"', "SPIRE"),
         ('source = "acme"', "what its plug-in comes with"),
     ],
 )

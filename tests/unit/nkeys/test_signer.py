@@ -1,4 +1,5 @@
 import itertools
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,8 @@ import pytest
 
 from tests.support import nats_tokens
 from tests.support.nats_tokens import creds, write_secret
-from watchword import ConfigurationError, Policy, SigningKey
-from watchword.spi import Context
+from watchword import ConfigurationError, Policy, SigningError, SigningKey
+from watchword.spi import Channel, Context, Message
 from watchword_adapters.config import load
 from watchword_adapters.nkeys.signer import MAX_CREDS_BYTES, from_options
 
@@ -94,9 +95,39 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
 def test_what_has_ended_signs_nothing(tmp_path: Path) -> None:
     """Readers would reject it: the agent says so at its start."""
     path = write_secret(tmp_path / "planner.creds", CREDS)
-    assert made(path, now=1999.0).key_id
-    with pytest.raises(ConfigurationError, match="its JWT has expired"):
-        made(path, now=2000.0)
+    assert made(path, now=1992.0).key_id
+    for now in (1993.0, 2000.0):  # a message may be appended seconds after it was signed
+        with pytest.raises(ConfigurationError, match="its JWT has expired"):
+            made(path, now=now)
+    begins = creds(ACCOUNT.says("user", USER, "planner", nbf=1500), USER.seed)
+    with pytest.raises(ConfigurationError, match="its JWT begins only in 500 s"):
+        made(write_secret(path, begins), now=1000.0)
+    assert made(path, now=1500.0).not_after == math.inf
+
+
+async def test_a_key_that_ends_while_it_runs_signs_no_more(tmp_path: Path) -> None:
+    """Readers would reject it as key_not_valid; a new JWT of the same user lets it sign again, without a restart."""
+
+    def issued(end: int) -> str:
+        return creds(ACCOUNT.says("user", USER, exp=end), USER.seed)
+
+    now = 1000.0
+    path = write_secret(tmp_path / "planner.creds", issued(2000))
+    (tmp_path / "watchword.toml").write_text(
+        'realm = "prod"\nprincipal = "agent://acme/planner"\n[replay]\nstate = ""\n'
+        '[signer]\nsource = "nkey"\nkey = "planner.creds"\n'
+    )
+    agent = load(tmp_path / "watchword.toml", telemetry=False, clock=lambda: now)
+    message = Message(channel=Channel.parse("nats://prod/tasks"), value=b"{}")
+    assert await agent.signer.sign(message)
+    now = 1993.0
+    with pytest.raises(SigningError, match="this agent's key has ended"):
+        await agent.signer.sign(message)
+    with pytest.raises(SigningError, match="this agent's key has ended"):
+        await agent.signer.sign_many([message, message])
+    write_secret(path, issued(3000))
+    agent.reload()
+    assert await agent.signer.sign_many([message, message])
 
 
 def test_the_principal_is_what_readers_call_this_user(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -5,9 +7,9 @@ import pytest
 
 from tests.support import nats_tokens
 from tests.support.nats_tokens import Holder, creds
-from watchword import ConfigurationError, MemoryKeys, Policy, Unavailable
+from watchword import ConfigurationError, MemoryKeys, Policy, Reason, Rejected, SigningKey, Unavailable, Watchword
 from watchword.keys import thumbprint_id
-from watchword.spi import Context
+from watchword.spi import Channel, Context, Message
 from watchword_adapters.keys import public_files
 from watchword_adapters.keys.files import FileKeys
 from watchword_adapters.nkeys import source as module
@@ -102,7 +104,7 @@ async def test_names_may_make_the_principal(store: Store, template: str, princip
     assert [key.principal for key in source.keys] == [principal.replace("ACCOUNT", store.account.public)]
 
 
-@pytest.mark.parametrize("name", ["a/b", "*", "**", "ä", "a b", ".." + "/"])
+@pytest.mark.parametrize("name", ["a/b", "*", "**", "ä", "a b", " a", "../", ".", ".."])
 async def test_a_name_that_could_be_somebody_elses_is_left_out(store: Store, name: str) -> None:
     """An account gives its users what names it likes: none of them reaches out of its part of the principal."""
     store.write("b.jwt", store.account.says("user", nats_tokens.user(), name))
@@ -167,7 +169,29 @@ async def test_a_revocation_and_an_end_come_with_the_files(store: Store) -> None
     store.write("ACME/accounts/AGENTS/AGENTS.jwt", revoking)
     key = await source.find(store.principal(), store.key_id())
     assert key is not None
-    assert (key.not_after, key.revoked_at) == (900, 500)
+    assert (key.not_after, key.revoked_at) == (900, 0)
+
+
+@pytest.mark.parametrize("whom", ["user", "*"])
+@pytest.mark.parametrize("ahead", [0, 4, 365 * 86_400])
+async def test_a_revoked_user_is_rejected_at_once(store: Store, whom: str, ahead: int) -> None:
+    """As by a NATS server, which compares the revocation with the time of issue, not with the present (A23)."""
+    now = int(time.time())
+    name = store.user.public if whom == "user" else "*"
+    revoking = store.operator.says("account", store.account, "AGENTS", revocations={name: now + ahead})
+    store.write("ACME/accounts/AGENTS/AGENTS.jwt", revoking)
+    key = SigningKey(store.user.private)
+    sent = Message(channel=Channel.parse("nats://prod/tasks"), value=b"{}")
+    signed = await Watchword(realm="prod", principal=store.principal(), key=key).signer.sign(sent)
+    reader = Watchword(realm="prod", keys=store.make())
+    (verdict,) = await reader.verifier.authenticate([replace(sent, headers=(signed.header,), appended_at=time.time())])
+    assert isinstance(verdict, Rejected)
+    assert verdict.reason is Reason.KEY_REVOKED
+    assert "revoked; the sender needs another key" in str(verdict.detail)
+    store.write("ACME/accounts/AGENTS/users/new.jwt", store.account.says("user", store.user, iat=now + ahead + 1))
+    found = await store.make().find(store.principal(), key.key_id)
+    assert found is not None
+    assert found.revoked_at is None
 
 
 async def test_a_decorated_token_is_read(store: Store) -> None:

@@ -1,6 +1,9 @@
 """Judging again what was quarantined, with a memory of its own."""
 
+import logging
 from dataclasses import replace
+
+import pytest
 
 from watchword import Mode, Policy, Reason, Rejected, VerifiedMessage, Watchword
 from watchword.control import Control, Issued, Operator
@@ -8,7 +11,7 @@ from watchword.policy import ChannelRule
 from watchword.spi import Channel, Message, ObservedMessage, ReaderBirth, SharedReplayStore
 from watchword.statements import Contain, Statement, Verb
 from watchword.testing import Agents, SharedMemoryStore
-from watchword_adapters.redriving import judge
+from watchword_adapters.redriving import judge, onlooker
 
 PLANNER, CLOUD = "agent://acme/planner", "agent://acme/cloud"
 
@@ -70,3 +73,12 @@ async def test_a_redrive_is_judged_by_what_operators_have_said() -> None:
     verdict = await verdict_of(judge(agent), await unbound(agents(PLANNER)))
     assert isinstance(verdict, Rejected)
     assert verdict.reason is Reason.CONTAINED
+
+
+async def test_one_who_knows_no_keys_calls_nothing_forged(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing verifies for it, honest announcements included: that is no warning, and no alarm."""
+    agents = Agents()
+    looking, message = onlooker(agents(CLOUD)), await unbound(agents(PLANNER))
+    with caplog.at_level(logging.INFO, "watchword"):
+        assert isinstance(await verdict_of(looking, message), Rejected)
+    assert caplog.messages == []

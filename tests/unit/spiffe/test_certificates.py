@@ -179,7 +179,7 @@ def test_a_workloads_certificate_in_the_bundle_vouches_for_nobody() -> None:
         verified_key(SELF.der, {"acme.example": SELF.chain}, now=NOW.timestamp())
     pem = SELF.chain[0].public_bytes(Encoding.PEM)
     with pytest.raises(ConfigurationError, match="'CN=workload' in a bundle is not a certificate authority: remove it"):
-        read_authorities(ROOT.pem + pem)
+        read_authorities(ROOT.pem + pem, "acme.example")
 
 
 def test_the_bundle_of_one_domain_vouches_for_no_other() -> None:
@@ -279,12 +279,23 @@ def test_a_trust_domain_is_a_name(name: str) -> None:
 def test_what_is_no_bundle_is_told(pem: bytes, complaint: str) -> None:
     """With what to write."""
     with pytest.raises(ConfigurationError, match=complaint):
-        read_authorities(pem)
+        read_authorities(pem, "acme.example")
 
 
 def test_a_bundle_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each chain may be tried against each of its authorities."""
     monkeypatch.setattr(module, "MAX_AUTHORITIES", 1)
-    assert read_authorities(ROOT.pem) == (ROOT.certificate,)
+    assert read_authorities(ROOT.pem, "acme.example") == (ROOT.certificate,)
     with pytest.raises(ConfigurationError, match="a bundle of 2 certificates: at most 1"):
-        read_authorities(ROOT.pem + ROOT.pem)
+        read_authorities(ROOT.pem + ROOT.pem, "acme.example")
+
+
+def test_a_bundle_that_can_vouch_for_nobody_is_told() -> None:
+    """Authorities that nothing can be checked by, or of another trust domain: beside a good one they do no harm."""
+    odd = Authority(name="odd", private=ed25519.Ed25519PrivateKey.generate())
+    foreign = Authority("other.example", name="foreign")
+    for pem, complaint in ((odd.pem, "Ed25519 authorities only"), (foreign.pem, "write that of 'acme.example'")):
+        with pytest.raises(ConfigurationError, match=complaint):
+            read_authorities(pem, "acme.example")
+        assert len(read_authorities(ROOT.pem + pem, "acme.example")) == 2
+    assert read_authorities(Authority(uri=None).pem, "acme.example")

@@ -13,15 +13,17 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from spiffe._proto import workload_pb2
 
 from tests.support.board import Board
-from tests.support.workload_api import Authority, Svid, WorkloadApi
+from tests.support.workload_api import Authority, Svid, WorkloadApi, p256
 from tests.unit.spiffe.world import CLOUD, PLANNER, Warnings, key_id, until
 from watchword import ConfigurationError, MemoryKeys, Policy, SigningError, SigningKey, Unavailable, Watchword
 from watchword.presence import SVID_CONTENT_TYPE
 from watchword.spi import Channel, Message
+from watchword.verifier import Authentic
 from watchword_adapters.agent_context import AgentContext
 from watchword_adapters.spiffe import signer as module
 from watchword_adapters.spiffe import workload as workload_module
 from watchword_adapters.spiffe.announcing import chain_of, to_value
+from watchword_adapters.spiffe.certificates import verified_key
 from watchword_adapters.spiffe.signer import SvidSigner, from_options
 from watchword_adapters.spiffe.workload import Workload
 
@@ -151,6 +153,32 @@ async def test_the_next_svid_takes_the_place_of_the_last(world: World) -> None:
     assert shown == [first.der, second.der]
 
 
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_certificate_is_announced_only_once_it_is_valid(world: World, first: bool) -> None:  # noqa: FBT001 - a parameter
+    """Readers would pass the announcement over and forget it; until then the key before it signs, if there is one."""
+    begin = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=1)
+    before, coming = world.root.issue(), world.root.issue(begin=begin)
+    really, ahead = world.board.clock, [0.0]
+    world.board.clock = lambda: really() + ahead[0]
+    signer = world.signer(coming if first else before)
+    agent = world.agent(signer)
+    if not first:
+        assert await key_of(agent) == key_id(before)
+        world.api.update([coming], [world.root])
+    await until(lambda: world.warnings)
+    assert world.warnings[0][1]["detail"].startswith("it begins in ")
+    if not first:
+        assert await key_of(agent) == key_id(before)
+    ahead[0] = 61.0
+    await until(lambda: signer.key_id == key_id(coming) and agent.signer.in_memory)
+    shown = [message for message in world.board.messages if chain_of(message.value or b"") == coming.der]
+    assert all((message.appended_at or 0) >= begin.timestamp() for message in shown)
+    key = verified_key(coming.der, {"acme.example": [world.root.certificate]}, now=really() + 61.0)
+    reader = Watchword(realm="prod", keys=MemoryKeys([key]), clock=world.board.clock)
+    (verdict,) = await reader.verifier.authenticate(shown[:1])
+    assert isinstance(verdict, Authentic)
+
+
 async def test_two_that_come_one_after_the_other_leave_the_last(world: World) -> None:
     """One that was never announced is passed over; what waited for it alone is Unavailable."""
     first, second, third = (world.root.issue() for _ in range(3))
@@ -196,10 +224,10 @@ async def test_what_is_not_stored_is_told(world: World, monkeypatch: pytest.Monk
     world.board.lose = True
     signer = world.signer(world.root.issue())
     await until(lambda: world.warnings)
-    assert "was not read back in 0.05 s: is the channel full?" in world.warnings[0][1]["detail"]
+    assert "was not read back in 0.05 s: is the channel full, or" in world.warnings[0][1]["detail"]
     world.board.keeps = False
     await until(lambda: len(world.warnings) > 1)
-    assert "run 'watchword control init', which sets that up" in world.warnings[1][1]["detail"]
+    assert "'watchword control init' sets that up" in world.warnings[1][1]["detail"]
     assert not signer.wait(0.01)
 
 
@@ -231,8 +259,12 @@ async def test_a_key_that_has_ended_signs_nothing(world: World) -> None:
     late = world.agent(signer)
     with pytest.raises(SigningError, match="has ended"):
         await late.signer.sign(MESSAGE)
-    begin = datetime.fromtimestamp(end, UTC) - timedelta(minutes=30)
     world.board.clock = signer._clock
+    ended = world.signer(svid, clock=signer._clock)  # as a start with it: nothing is announced that readers pass over
+    assert not ended.wait(0.5)
+    assert len(world.board.messages) == 1
+    assert "signer.svid_not_announced" not in world.warnings.events
+    begin = datetime.fromtimestamp(end, UTC) - timedelta(minutes=30)
     world.api.update([world.root.issue(begin=begin)], [world.root])
     await until(lambda: not agent.signer._builder.held)
     assert await key_of(agent) != key_id(svid)
@@ -264,7 +296,8 @@ REFUSED: list[tuple[Callable[[Authority], Svid], str]] = [
     (lambda root: root.issue(private=rsa.generate_private_key(65537, 2048)), "kind RSA-2048: only P-256 and Ed25519"),
     (lambda root: root.issue(private=ec.generate_private_key(ec.SECP384R1())), "kind secp384r1"),
     (lambda root: root.issue("/cloud"), f"no SVID of '{PLANNER}': the Workload API gives {CLOUD}"),
-    (lambda _: Authority(name="other").issue(), "candidates exhausted"),
+    (lambda _: Authority(name="other").issue(), "trust domain 'acme.example' does not vouch for its certificate"),
+    (lambda root: Svid(root.issue().chain, p256()), "the SVID's private key is not that of its certificate"),
     (lambda root: root.issue(uris=["spiffe://Acme.Example/planner"]), "is not a SPIFFE ID"),
 ]
 

@@ -2,6 +2,7 @@ import asyncio
 import json
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -379,7 +380,7 @@ async def test_a_channel_that_stores_nothing_is_told(world: World) -> None:
     """Certificates would be lost to those who come later: that is Unavailable, and what makes a stream is named."""
     world.board.keeps = False
     source = world.source()
-    with pytest.raises(Unavailable, match="run 'watchword control init', which sets that up"):
+    with pytest.raises(Unavailable, match="'watchword control init' sets that up"):
         await source.find(PLANNER, b"x")
 
 
@@ -470,7 +471,7 @@ FILES = {"bundles": {"acme.example": "bundle.pem"}}
     ("options", "complaint"),
     [
         ({}, 'whose workloads? write trust_domains = ["acme.example"], or [keys.bundles]'),
-        (FILES | {"trust_domains": ["acme.example"]}, "whose workloads?"),
+        (FILES | {"trust_domains": ["acme.example"]}, "write bundles or trust_domains, not both"),
         (FILES | {"socket": "unix:///x"}, "write socket only with trust_domains"),
         ({"bundles": {}}, "at least one file in bundles"),
         ({"bundles": {"ACME": "bundle.pem"}}, "'ACME' is not a trust domain"),
@@ -503,9 +504,12 @@ def test_without_a_presence_channel_there_are_no_certificates(context: AgentCont
 async def test_the_workload_api_gives_bundles(
     context: AgentContext, root: Authority, serve: Callable[..., WorkloadApi]
 ) -> None:
-    """At once, and pushed when they change; a bundle with what is no authority leaves what was."""
+    """At once, and pushed when they change; a bundle with what is no authority leaves what was, of its own domain."""
     api = serve(root.issue("/reader"))
     source = from_options({"trust_domains": ["acme.example", "other.example"], "socket": api.socket}, context)
+    warnings = context.warn
+    assert isinstance(warnings, Warnings)
+    assert "gives no bundle of other.example, only of acme.example" in str(warnings)
     assert context.presence is not None
     board = context.presence.__self__  # type: ignore[attr-defined]
     other = Authority("other.example")
@@ -520,13 +524,35 @@ async def test_the_workload_api_gives_bundles(
         found = await source.find("spiffe://other.example/planner", key_id(foreign))
         assert is_key_of(found, foreign)
         second, wrong = Authority(name="second"), Authority(name="wrong", is_authority=False)
-        api.update([second.issue("/reader")], [second, wrong])
-        warnings = context.warn
-        assert isinstance(warnings, Warnings)
-        await until(lambda: "keys.bundles_not_read" in warnings.events)
+        api.update([second.issue("/reader")], [second, wrong], {"other.example": [other]})
+        await until(lambda: "CN=wrong" in str(warnings))
         assert is_key_of(await source.find(PLANNER, key_id(svid)), svid)
-        api.update([second.issue("/reader")], [second, wrong])
-        api.update([second.issue("/reader")], [second])
-        await until(lambda: source.keys == ())
+        api.update([second.issue("/reader")], [second], {"other.example": [wrong]})
+        await until(lambda: [key.principal for key in source.keys] == ["spiffe://other.example/planner"])
     finally:
         source.close()
+
+
+async def test_a_key_is_known_as_soon_as_it_is_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood of others' announcements behind it does not keep a reader that starts from knowing it (A21)."""
+    monkeypatch.setattr(module, "_TELL_EVERY", 0.0)
+    svid = world.root.issue()
+    await show(world.board, svid)
+    await show(world.board, Authority(name="other").issue("/junk"), "spiffe://acme.example/junk")
+    world.board.stuck_at = 1
+    source = world.source()
+    assert is_key_of(await source.find(PLANNER, key_id(svid)), svid)
+    assert len(source.keys) == 1
+    world.board.stuck_at = None
+
+
+async def test_a_bundle_of_the_past_is_told(tmp_path: Path) -> None:
+    """Messages of its time may be read still; that no new one can verify is no riddle."""
+    past = datetime.now(UTC) - timedelta(days=2)
+    (tmp_path / "old.pem").write_bytes(Authority(now=past).pem)
+    warnings = Warnings()
+    context = AgentContext(
+        realm="prod", directory=tmp_path, clock=time.time, policy=Policy(), warn=warnings, presence=Board().open
+    )
+    from_options({"bundles": {"acme.example": "old.pem"}}, context).close()
+    assert [(event, fields["trust_domain"]) for event, fields in warnings] == [("keys.bundle_ended", "acme.example")]
