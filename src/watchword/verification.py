@@ -24,8 +24,8 @@ class Verification(Envelope):
 
     The envelope is set once ``read`` is true; the ``claim`` on its id once ``opened`` is, after checks 1 to 4; the
     ``key`` once ``keyed`` is, after check 5. ``signed`` is whether the signature holds, or None if not checked yet.
-    ``lesson`` is the envelope's bytes, if the reader may learn from them. ``ahead`` is the rejection of a message from the future,
-    which checks 5 to 7 do not change.
+    ``lesson`` is the envelope's bytes, if the reader may learn from them. ``ahead`` is the rejection of a message from
+    the future, which checks 5 to 7 do not change.
     """
 
     __slots__ = (
