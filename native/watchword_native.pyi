@@ -1,4 +1,4 @@
-"""What Watchword asks of its native engine; times are in seconds, ``now`` since the epoch."""
+"""The interface of the native engine, as ``watchword.engine`` uses it; times in seconds, ``now`` since the epoch."""
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
@@ -10,27 +10,27 @@ INTERFACE: Final[int]
 __version__: Final[str]
 
 Entry: TypeAlias = tuple[int, int, int, int | None]
-"""What a guard keeps of a message: time of issue, key and mark of ``Hashing``, offset."""
+"""What a guard stores of a message: issue time, key and mark (see ``Hashing``), offset."""
 
 @final
 class Entries:
-    """What a guard keeps of messages that stand together."""
+    """The entries of consecutive messages."""
 
     def __new__(cls, rows: list[Entry]) -> Entries: ...
     def __len__(self) -> int: ...
     @property
     def has_twins(self) -> bool:
-        """Whether two have one key."""
+        """Whether two entries have the same key."""
 
     def keys(self) -> list[int]:
-        """Return the key of each."""
+        """Return the key of each entry."""
 
     def rows(self) -> list[Entry]:
-        """Return each by itself."""
+        """Return the entries as tuples."""
 
 @final
 class Bucket:
-    """See ``packed.Bucket``; entries go in at once."""
+    """See ``packed.Bucket``; ``put_all`` adds all entries in one call."""
 
     lowest: float
 
@@ -41,23 +41,23 @@ class Bucket:
     def drop(self, owners: AbstractSet[int]) -> None: ...
     def seal(self) -> None: ...
     def holds_any(self, entries: Entries) -> bool:
-        """Tell whether any of their keys is there."""
+        """Return True if any of the entries' keys is here."""
 
     def put_all(self, entries: Entries, owner: int) -> bool:
-        """Add them; their keys are not there."""
+        """Add entries whose keys are new; return True if they are the only unpacked ones."""
 
 @final
 class Hasher:
-    """The secrets of ``Hashing``, three numbers of 24 bytes, the lowest byte first."""
+    """The secrets of ``Hashing``: three numbers of 24 bytes, little-endian."""
 
     def __new__(cls, a: bytes, b: bytes, c: bytes) -> Hasher: ...
 
 @final
 class Run:
-    """Messages on their way through checks 1, 2 and 4 to 7; ``sender`` numbers what messages of one run have in common.
+    """A run of messages, for checks 1, 2 and 4 to 7; ``sender`` is the number of a group of messages within it.
 
-    One sender is one issuer and key, one destination as signed, and one place where it was found. What the run knows
-    nothing of, or lets go, is for the Python engine to judge.
+    All messages of a sender have one issuer, key and signed destination, and were found at one place. Messages that the
+    run cannot read, or releases, are judged by the Python engine.
     """
 
     def __new__(
@@ -78,7 +78,7 @@ class Run:
         max_skew: float,
         recalled: bool,
     ) -> Run:
-        """Read records of one partition, found at (URI, partition, reader, log, exclusive), with bounds as of Looks."""
+        """Read records of one partition; ``place`` is (URI, partition, reader, log, alone), ``bounds`` as in Looks."""
 
     @staticmethod
     def of_deliveries(
@@ -90,43 +90,43 @@ class Run:
         max_skew: float,
         recalled: bool,
     ) -> Run:
-        """Read a NATS client's messages of one reader, found at (how URIs begin, reader, exclusive).
+        """Read a NATS client's messages of one reader; ``place`` is (URI prefix, reader, exclusive).
 
-        Their ``headers`` have the block as it came for their ``raw``. Beside each is where a stream has it, as
+        The ``raw`` of their ``headers`` is the block as received. ``deliveries`` has each one's place in its stream, as
         ((stream, consumer), sequence, stamp in nanoseconds, ...), or None.
         """
 
     def firsts(self) -> list[tuple[int, int]]:
-        """Return (index, sender) of each sender's first message and (index, -1) of what is not the run's, in order."""
+        """Return, in order, (index, sender) of each sender's first message, (index, -1) of what Python must judge."""
 
     def release(self, sender: int) -> list[int]:
-        """Let the messages of a sender go, and return where those behind the first stand."""
+        """Release a sender's messages to the Python engine; return the indexes of all but the first."""
 
     def cut(self, at: int) -> None:
-        """Leave alone what stands at this index and behind it."""
+        """Ignore the messages from this index on."""
 
     def key(
         self, sender: int, identity: int, not_before: float | None, not_after: float | None, revoked_at: float | None
     ) -> None:
-        """Tell the key of a sender, by a number that is the same for the same key."""
+        """Set a sender's key and its validity; ``identity`` is a number that is the same for the same key."""
 
     def jobs(self) -> list[tuple[int, bytes, int, bytes, bytes]]:
-        """Make check 5; return what signatures are to be known: (sender, protected, size, signature, root)."""
+        """Make check 5; return the signatures to check, as (sender, protected, size, signature, root)."""
 
     def settle(self, holds: Sequence[bool]) -> None:
-        """Take the answers to the jobs, and make check 7."""
+        """Take the results of the jobs, and make check 7."""
 
     def taken_back(self) -> list[tuple[int, bool | None]]:
-        """Return what was let go since the last call: (index, whether the signature holds, if that is known)."""
+        """Return what was released since the last call: (index, whether the signature holds, None if not known)."""
 
     def stretches(self) -> list[tuple[int, int, int]]:
-        """Return (begin, end, sender) of messages that passed checks 1 to 7 and stand together, in order."""
+        """Return (begin, end, sender) of consecutive messages that passed checks 1 to 7, in order."""
 
     def bounds(self, begin: int, end: int) -> tuple[int, int, float, int]:
-        """Return least and greatest time of issue, the log time that passed, and how many the broker did not stamp."""
+        """Return first and last issue time, the log time that passed, and how many messages have no broker's stamp."""
 
     def entries(self, begin: int, end: int, hasher: Hasher, principal: int, log: int) -> Entries:
-        """Return what a guard keeps; two numbers of ``Hashing`` go in."""
+        """Return the entries for a guard; ``principal`` and ``log`` are numbers from ``Hashing``."""
 
     def ids(self, begin: int, end: int) -> list[bytes]:
         """Return the ids of messages."""
@@ -145,14 +145,14 @@ class Run:
         list[Position | None],
         list[int | None],
     ]:
-        """Return what is handed over: ids in hex, values, keys, headers, times of issue, positions, offsets."""
+        """Return what is delivered: ids in hex, values, keys, headers, issue times, positions, offsets."""
 
     def found(self, at: int) -> tuple[bytes, int, bytes, float, tuple[Header, ...]]:
-        """Return what else is known of one: id, time of issue, digest of the claims, reference time, headers."""
+        """Return one message's id, issue time, digest of the claims, reference time and headers."""
 
 @final
 class Layout:
-    """The claims of messages that go one way; ``encoding.Layout.parts`` has what is alike in them, as checked."""
+    """Builds the claims of messages to one destination; their common parts come from ``encoding.Layout.parts``."""
 
     def __new__(cls, count: int, sender: bytes, channel: bytes, partition: bytes) -> Layout: ...
     def each(
@@ -163,10 +163,10 @@ class Layout:
         ids: bytes,
         pairs: bytes,
     ) -> list[bytes]:
-        """Return the claims of each message; ``pairs`` are the covered headers as digested, empty where none is."""
+        """Return the claims of each message; ``pairs`` are the covered headers as digested, empty if there are none."""
 
     def drafts(self, messages: list[Message], begin: int, ids: bytes, pairs: bytes, issued_at: int) -> list[bytes]:
-        """Return the claims from ``begin`` on, up to a message that is not like the one before; 16 bytes an id."""
+        """Return the claims from ``begin`` on, up to a message unlike the first; ``ids`` has 16 bytes for each."""
 
 @final
 class Tree:
@@ -175,29 +175,29 @@ class Tree:
     def __new__(cls, claims: list[bytes], protected: bytes) -> Tree: ...
     @property
     def data(self) -> bytes:
-        """What is to be signed."""
+        """The bytes to sign."""
 
     def values(self, signature: bytes) -> list[bytes]:
-        """Return the header value of each, in order."""
+        """Return the header values, in the order of the claims."""
 
 def verifies(public: bytes, signature: bytes, data: bytes) -> bool:
-    """Tell whether an Ed25519 signature holds; other threads run meanwhile."""
+    """Return True if an Ed25519 signature is valid; it releases the GIL."""
 
 def sha256(data: bytes) -> bytes:
-    """Return SHA-256 of data; other threads run meanwhile where it takes long."""
+    """Return SHA-256 of data; it releases the GIL for long data."""
 
 def read_envelope(header: bytes) -> tuple[Any, ...] | None:
-    """Read one envelope; None for what the Python engine may have more to say of.
+    """Read one envelope; None if it is not valid, and the Python engine must say why.
 
-    What one sender's envelopes have in common (in bytes that are the same for no others), id, time of issue, digests of
-    metadata and value, claims, their leaf, signature, size, index, path.
+    Returns what one sender's envelopes have in common (in bytes that differ from all others), id, issue time, digests
+    of metadata and value, claims, their leaf, signature, size, index, path.
     """
 
 def read_block(block: bytes) -> tuple[Header, ...] | None:
-    """Read a NATS header block that has no status line; None for what is none."""
+    """Read a NATS header block without a status line; None if it is invalid."""
 
 def sound_until(raw: bytes, at: int, most: int, log_end: int) -> int:
-    """Return where batches of a Kafka record set end that are sound from ``at`` on, some ``most`` bytes of them."""
+    """Return where the valid batches of a Kafka record set from ``at`` on end; it stops after ``most`` bytes."""
 
 def are_sound(records: bytes, count: int, last_delta: int) -> bool:
-    """Tell whether a Kafka client decodes so many records, at offsets that ascend up to ``last_delta``."""
+    """Return True if these are ``count`` valid Kafka records, at offsets that ascend up to ``last_delta``."""

@@ -1,4 +1,7 @@
-"""From ``watchword.toml`` to a ``Watchword``: ``load(path)`` is what most programs need."""
+"""Builds a ``Watchword`` from ``watchword.toml``, and applies later changes of the file; most programs call ``load``.
+
+It creates the key sources, the signer and the replay store through plug-ins. The clients are connected elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -49,31 +52,30 @@ if TYPE_CHECKING:
 
 _CONTROL: Final = "control"
 _NO_ROOT: Final = frozenset({_CONTROL, "spiffe"})
-"""Sources of no operator's key: what an operator says would lapse with a key that ends within the hour."""
+"""Sources that must not hold operators' keys: a statement would lapse with a key that ends within the hour."""
 
 _DAY: Final = 86_400.0
 _SOON: Final = 14 * _DAY
-"""Seconds before the end of our own key from which on it is told."""
+"""Seconds before our own key ends at which the warnings begin."""
 
 _READ_ONCE: Final = ("realm", "principal", "signer", "replay", "quarantine", "telemetry", "control")
-"""Tables that hold after a restart only; of control the operators are followed, and of the signer its key.
+"""Tables that take effect only after a restart, except for control's operators and the signer's key.
 
-That is the file with the key, or where the key is held elsewhere what the settings say of it; a key that rotates by
-itself needs neither.
+A key in a file is followed by that file, a key held elsewhere by its settings; a key that rotates itself needs neither.
 """
 
 _SETTLED: Final = 2.0
-"""Seconds after a change within which a file may change again without showing it."""
+"""Seconds after a change within which another one may leave the file's status the same."""
 
 _IN_FILES: Final = frozenset({"file", "nkey"})
 """Signers whose file is followed."""
 
 _WHOLE: Final = (FileKeys, MemoryKeys)
-"""Sources all of whose keys are there from the start on."""
+"""Sources that have all of their keys from the start."""
 
 _SIMILAR: Final = 0.8
 _NAMED: Final = 10
-"""Unknown principals that a warning names."""
+"""The most unknown principals that a warning names."""
 
 
 def load(
@@ -85,13 +87,12 @@ def load(
     warn: Warn | None = None,
     telemetry: bool = True,
 ) -> Watchword:
-    """Read the settings file at ``path`` and the environment, and return what plugs into the clients.
+    """Read the settings file at ``path`` and the environment, and return the ``Watchword`` for the clients.
 
-    It follows the file: policy, key sources and the signer's key change within five seconds, or at once by its
-    ``reload()``. ``clock`` returns seconds since the epoch. ``replay`` takes the place of ``[replay] store``, ``trust``
-    that of Demerits (docs/trust.md), ``warn`` that of the audit trail for warnings about the set-up. ``[telemetry]`` is
-    passed over unless ``telemetry``.
-    ConfigurationError is one line that says what to write.
+    It follows the file: changes of policy, key sources and the signer's key take effect within five seconds, or at once
+    with its ``reload()``. ``clock`` returns seconds since the epoch. ``replay`` replaces ``[replay] store``, ``trust``
+    replaces Demerits (docs/trust.md), and ``warn`` gets warnings about the set-up instead of the audit trail. Unless
+    ``telemetry``, the table ``[telemetry]`` is ignored. A ConfigurationError is one line that says what to write.
     """
     path = Path(path)
     text = read_text(path)
@@ -113,13 +114,13 @@ def build(
     replay: ReplayStore | None = None,
     warn: Warn | None = None,
 ) -> Watchword:
-    """Make a ``Watchword`` of settings whose relative paths start from ``directory``; it follows no file."""
+    """Return a ``Watchword`` for these settings, with paths relative to ``directory``; it follows no file."""
     return _build(settings, directory=directory, clock=clock, replay=replay, trust=None, warn=warn)[0].agent
 
 
 @runtime_checkable
 class Closable(Protocol):
-    """A key source that has something open, which ends when others take its place."""
+    """A key source with open resources, which is closed when it is replaced."""
 
     def close(self) -> None:
         """Close it."""
@@ -127,7 +128,7 @@ class Closable(Protocol):
 
 
 class _Made(NamedTuple):
-    """What settings became."""
+    """What was built from the settings."""
 
     agent: Watchword
     settings: Settings
@@ -175,7 +176,7 @@ def _build(
         audit=audit,
         quarantine=settings.to_quarantine(),
     )
-    if journal is not None and not isinstance(trust, Trust):  # that one is its maker's own
+    if journal is not None and not isinstance(trust, Trust):  # the caller stores its own Trust
         TrustFile(journal.path.with_suffix(".trust"), agent.verifier.trust, clock=clock, warn=context.warn)
     follower = None
     if control is not None and channel is not None:
@@ -200,9 +201,9 @@ def _context(
 
 
 def control_parts(agent: Watchword, settings: Settings, directory: Path) -> Parts:
-    """Return what follows the control log of these settings, beside the agent that they became.
+    """Return the parts that follow these settings' control log, for the agent that was built from them.
 
-    ConfigurationError where they name none.
+    ConfigurationError if they name no control channel.
     """
     channel = settings.to_control()
     if channel is None or settings.control is None:
@@ -214,14 +215,12 @@ def control_parts(agent: Watchword, settings: Settings, directory: Path) -> Part
 
 
 def _parts(agent: Watchword, settings: Settings, context: Context, control: Control, channel: Channel) -> Parts:
-    """Return what a follower needs; it asks key files of its own, for it runs in another thread."""
+    """Return what a follower needs; it gets its own key sources, because it runs in another thread."""
     assert settings.control is not None  # noqa: S101 - for the type checker
     with_root = settings.model_copy(update={"keys": [one for one in settings.keys if one.source not in _NO_ROOT]})
     root = _all_of(_key_sources(with_root, context, None))
     if root is None:
-        raise ConfigurationError(
-            'control: operators\' own keys are found in no other source: add [[keys]] with source = "files"'
-        )
+        raise ConfigurationError('control: no key source for operators\' own keys: add [[keys]] with source = "files"')
     return Parts(
         realm=settings.realm,
         control=control,
@@ -249,7 +248,7 @@ def _open_log(agent: Watchword, settings: Settings, directory: Path, channel: Ch
 
 
 def _announcer(agent: Watchword, settings: Settings, directory: Path) -> Announcer | None:
-    """Return what announces this agent; None where there is no channel for it, or no key to sign with."""
+    """Return the announcer of this agent; None if it has no channel for it, or no key to sign with."""
     channel = settings.to_presence()
     if channel is None or settings.control is None or agent.signing_as is None:
         return None
@@ -260,7 +259,7 @@ def _announcer(agent: Watchword, settings: Settings, directory: Path) -> Announc
 def open_presence(
     agent: Watchword, settings: Settings, directory: Path, channel: Channel, **options: Any
 ) -> PresenceChannel:
-    """Return the channel of announcements, not connected yet; ``options`` take the place of ``[nats]``, ``[kafka]``."""
+    """Return the channel of announcements, not yet connected; ``options`` replace ``[nats]`` or ``[kafka]``."""
     return _open_presence(settings, directory, channel, agent, **options)
 
 
@@ -281,7 +280,7 @@ def _open_presence(
 
 
 def _measure(agent: Watchword, address: Address | None) -> None:
-    """Measure an agent, and serve what is found if there is an address to."""
+    """Collect an agent's metrics, and serve them if there is an address."""
     provider = None
     try:
         if address is not None:
@@ -361,7 +360,7 @@ class _SettingsFile:
         return Change(context.policy, _all_of(sources), new_key or held, later, ", ".join(told) or "nothing", then)
 
     def _tell_of_end(self) -> None:
-        """Tell once a day that our own key ends soon; one that is replaced in time is never missed."""
+        """Warn once a day that our own key ends soon, so that it is replaced in time."""
         made, now = self._made, self._context.clock()
         if made.key is None or isinstance(made.key, RotatingBackend) or now < self._told_at + _DAY:
             return
@@ -378,9 +377,9 @@ class _SettingsFile:
                     )
 
     def _key_in_file(self, *, again: bool) -> SigningKey | None:
-        """Return the key that stands in the signer's file now, if it is another one.
+        """Return the key that is in the signer's file now, if it is another one.
 
-        A file that shows no change is not read again: to decrypt a key is made to take long.
+        An unchanged file is not read again, because decrypting a key is slow by design.
         """
         signer, known = self._first.signer, self._made.key
         if signer is None or signer.source not in _IN_FILES or not isinstance(known, SigningKey):
@@ -388,13 +387,13 @@ class _SettingsFile:
         state = _state_of_key(signer, self._context)
         if state is not None and state == self._key_state and not again:
             return None
-        found = signing_key(signer, replace(self._context, warn=lambda *_, **__: None))  # the start has warned
+        found = signing_key(signer, replace(self._context, warn=lambda *_, **__: None))  # warnings came at the start
         self._key_state = state
         same = isinstance(found, SigningKey) and (found.public, found.not_after) == (known.public, known.not_after)
         return found if isinstance(found, SigningKey) and not same else None
 
     def _key_elsewhere(self, named: SignerSettings | None, context: Context) -> NamedBackend | None:
-        """Return the key that the settings name now, where it is held elsewhere and they say something else of it."""
+        """Return the key that the settings name now, if it is not in a file and its options have changed."""
         before, known = self._made.settings.signer, self._made.key
         if before is None or named is None or known is None or not _is_followed(named, known):
             return None
@@ -405,13 +404,13 @@ class _SettingsFile:
         except Unavailable as error:
             raise ConfigurationError(f"signer: {error}") from error
         if len(found.key_id) != len(known.key_id) or isinstance(found, SigningKey) != isinstance(known, SigningKey):
-            raise ConfigurationError("signer: a key whose id has another length, or that is held otherwise: restart")
+            raise ConfigurationError("signer: the new key's id has another length, or it is held otherwise: restart")
         return found
 
 
 @contextmanager
 def _led_by(path: Path) -> Iterator[None]:
-    """Let errors begin with the file's name."""
+    """Prefix errors with the file's name."""
     try:
         yield
     except ConfigurationError as error:
@@ -420,7 +419,10 @@ def _led_by(path: Path) -> Iterator[None]:
 
 
 def journal_of(settings: Settings, context: Context) -> FileJournal | None:
-    """Return what this principal keeps on this machine, for what enforces now or will; None for ``state = ""``."""
+    """Return the journal of this principal on this machine; None for ``state = ""``.
+
+    It is required if ``state`` is set in the file, unless the mode is observe.
+    """
     if not settings.replay.state:
         return None
     return FileJournal(
@@ -435,10 +437,10 @@ def journal_of(settings: Settings, context: Context) -> FileJournal | None:
 
 
 def signing_key(chosen: SignerSettings, context: Context) -> NamedBackend:
-    """Return the key that ``[signer]`` names; ConfigurationError, or Unavailable where whoever holds it is away."""
+    """Return the key that ``[signer]`` names; ConfigurationError, or Unavailable if its holder is unreachable."""
     key = _made(plugins.SIGNERS, chosen.source, "signer", "source", chosen.options, context)
     if not isinstance(key, NamedBackend):
-        raise ConfigurationError(f'signer.source = "{chosen.source}": the plug-in gave no key_id and algorithm')
+        raise ConfigurationError(f'signer.source = "{chosen.source}": the plug-in\'s key has no key_id or algorithm')
     return key
 
 
@@ -448,9 +450,9 @@ def _key_sources(
     control: Control | None,
     kept: Iterable[tuple[KeySourceSettings, KeySource]] = (),
 ) -> list[KeySource]:
-    """Make the sources; the one that is called control gives what operators have given, where no other differs.
+    """Return the key sources; the one named control has the keys that operators gave, unless another source differs.
 
-    ``kept`` are those that stay where their settings do: what they hold may be had nowhere else just now.
+    Sources in ``kept`` are used again if their settings are the same: their caches may be the only copies just now.
     """
     sources: list[KeySource | None] = []
     for number, chosen in enumerate(settings.keys):
@@ -461,7 +463,7 @@ def _key_sources(
             continue
         if chosen.options or control is None or None in sources:
             raise ConfigurationError(
-                f'{where}: source = "{_CONTROL}" stands alone, once, and needs [control] with a channel'
+                f'{where}: source = "{_CONTROL}" takes no options, may occur once, and needs [control] with a channel'
             )
         sources.append(None)
     others = [source for source in sources if source is not None]
@@ -469,7 +471,7 @@ def _key_sources(
 
 
 def _read_once(settings: Settings, name: str, key: NamedBackend | None) -> object:
-    """Return what of a table holds after a restart only."""
+    """Return the part of a table that takes effect only after a restart."""
     found = getattr(settings, name)
     if isinstance(found, SignerSettings) and _is_followed(found, key):
         return found.source, found.batch
@@ -477,12 +479,12 @@ def _read_once(settings: Settings, name: str, key: NamedBackend | None) -> objec
 
 
 def _is_followed(signer: SignerSettings, key: NamedBackend | None) -> bool:
-    """Return True if what the settings say of the key may change: not of a file, nor of one that rotates by itself."""
+    """Return True if changed settings of the key are followed: neither for a file, nor for a key that rotates."""
     return signer.source not in _IN_FILES and not isinstance(key, RotatingBackend)
 
 
 def _state_of_key(signer: SignerSettings, context: Context) -> object:
-    """Return what shows whether the signer's file changed; None where it may change without showing it."""
+    """Return the status of the signer's file, for comparison; None if it was changed too recently to rely on."""
     try:
         status = (context.directory / str(signer.options.get("key"))).stat()
     except OSError:
@@ -493,14 +495,14 @@ def _state_of_key(signer: SignerSettings, context: Context) -> object:
 
 
 def _all_of(sources: list[KeySource]) -> KeySource | None:
-    """Return one source for all; None where there are none, for then this process only signs, or only observes."""
+    """Return one source for all; None if there are none, as in a process that only signs or only observes."""
     return KeyChain(sources) if len(sources) > 1 else next(iter(sources), None)
 
 
 def _made(  # noqa: PLR0917 - one row of a table
     group: str, name: str, table: str, field: str, options: Mapping[str, Any], context: Context
 ) -> Any:
-    """Let the plug-in make what the settings name; its mistakes are told like ours."""
+    """Return what the named plug-in creates; its errors are reported like ours."""
     factory = plugins.find(group, name, where=f"{table}.{field}")
     try:
         return factory(options, context)
@@ -511,7 +513,7 @@ def _made(  # noqa: PLR0917 - one row of a table
 
 
 def _check_owners(principal: str | None, sources: Iterable[KeySource], key: NamedBackend | None) -> None:
-    """Refuse a public key that two principals own: within a source the source sees it, between sources nobody else."""
+    """Refuse a public key that two principals own; each source checks only its own keys."""
     owners: dict[bytes, str] = {}
     if isinstance(key, ShownBackend) and principal is not None:
         owners[public_half(key, principal).public_bytes] = principal
@@ -525,16 +527,16 @@ def _check_owners(principal: str | None, sources: Iterable[KeySource], key: Name
 
 
 def _check_names(settings: Settings, sources: Iterable[KeySource], context: Context) -> None:
-    """Warn of principals and patterns in the policy that no key has; refuse one that lacks nothing but its scheme.
+    """Warn of principals and patterns in the policy that match no key; refuse a name that only lacks its scheme.
 
-    It is not said of whom a plug-in may know a key.
+    Nothing is checked if any source cannot list all of its keys.
     """
     known: set[str] = set()
     for source in sources:
         if not isinstance(source, _WHOLE):
             return
         known |= {key.principal for key in source.keys}
-    # Found at once: a set may have 20,000 keys, and the policy as many rules.
+    # Indexed, because a set may have 20,000 keys, and the policy as many rules.
     without_scheme, tree = dict[str, str](), TokenTree[str]("*", "**")
     for one in sorted(known, reverse=True):
         tree.add(one.split("/"), one)
@@ -560,7 +562,7 @@ def _check_names(settings: Settings, sources: Iterable[KeySource], context: Cont
 
 
 def _told(unknown: list[str], known: set[str]) -> str:
-    """Name those that are unknown, with what may have been meant; of many the first ones, for to guess takes time."""
+    """Return the first unknown names, each with a similar known one; guessing for all would take long."""
     told = []
     for name in unknown[:_NAMED]:
         similar = get_close_matches(name, known, 1, _SIMILAR)

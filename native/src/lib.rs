@@ -1,6 +1,6 @@
-//! The native engine of Watchword: the work that each message costs, for whole runs of messages.
+//! The native engine of Watchword: the per-message work, for whole runs of messages.
 //!
-//! It judges nothing that a person or a plug-in has a say in, and never says no: see `run`.
+//! It decides nothing that depends on settings or plug-ins, and it never rejects a message: see `run`.
 
 pub mod batch;
 pub mod block;
@@ -19,9 +19,9 @@ mod sign;
 
 use ed25519_dalek::{Signature, Verifier, VerifyingKey};
 
-/// Whether an Ed25519 signature holds: the one of RFC 8032 section 5.1.7 without the cofactor, as OpenSSL checks it.
+/// Returns true if an Ed25519 signature is valid: RFC 8032 section 5.1.7 without the cofactor, as OpenSSL checks it.
 ///
-/// Keys of small order are for the caller to refuse, once, when a key is loaded.
+/// The caller must refuse keys of small order, once, when a key is loaded.
 pub fn verifies(public: &[u8], signature: &[u8], data: &[u8]) -> bool {
     let Ok(public) = public.try_into() else {
         return false;
@@ -47,10 +47,10 @@ mod watchword_native {
     #[pymodule_export]
     use super::sign::{Layout, Tree};
 
-    /// Bytes that take longer to hash than it takes to let other threads run.
+    /// The length from which on it pays to release the GIL for hashing, in bytes.
     const LONG: usize = 2048;
 
-    /// Number of the interface that `watchword.engine` describes.
+    /// Version of the interface that `watchword.engine` describes.
     #[pymodule_export]
     const INTERFACE: u32 = 5;
 
@@ -58,20 +58,20 @@ mod watchword_native {
     #[allow(non_upper_case_globals, reason = "Python's name for it")]
     const __version__: &str = env!("CARGO_PKG_VERSION");
 
-    /// Whether an Ed25519 signature holds; other threads run meanwhile.
+    /// Returns true if an Ed25519 signature is valid; releases the GIL.
     #[pyfunction]
     fn verifies(py: Python<'_>, public: &[u8], signature: &[u8], data: &[u8]) -> bool {
         py.detach(|| super::verifies(public, signature, data))
     }
 
-    /// SHA-256; other threads run meanwhile where it takes long.
+    /// SHA-256; releases the GIL for long data.
     #[pyfunction]
     fn sha256<'py>(py: Python<'py>, data: &[u8]) -> Bound<'py, PyBytes> {
         let digest = if data.len() > LONG { py.detach(|| tree::sha256(&[data])) } else { tree::sha256(&[data]) };
         PyBytes::new(py, &digest)
     }
 
-    /// Reads one envelope, or says that it is none: what envelopes of one sender have in common, id, time of issue,
+    /// Reads one envelope, `None` if it is invalid: what envelopes of one sender have in common, id, issue time,
     /// digests of metadata and value, claims, their leaf, signature, size, index and path.
     #[pyfunction]
     fn read_envelope<'py>(py: Python<'py>, header: &[u8]) -> PyResult<Option<Bound<'py, PyTuple>>> {
@@ -97,7 +97,7 @@ mod watchword_native {
         found.into_pyobject(py).map(Some)
     }
 
-    /// Reads a NATS header block without a status line into pairs of name and value, or says that it is none.
+    /// Reads a NATS header block without a status line into pairs of name and value; `None` if it is invalid.
     #[pyfunction]
     fn read_block<'py>(py: Python<'py>, block: &[u8]) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let mut headers = Vec::new();
@@ -110,13 +110,13 @@ mod watchword_native {
         PyTuple::new(py, pairs.collect::<PyResult<Vec<_>>>()?).map(Some)
     }
 
-    /// Where the sound batches of a fetched record set end that begins at `at`; see `batch`.
+    /// Where the valid batches of a fetched record set, from `at` on, end; see `batch`.
     #[pyfunction]
     fn sound_until(raw: &[u8], at: usize, most: usize, log_end: i64) -> usize {
         super::batch::sound_until(raw, at, most, log_end)
     }
 
-    /// Whether these are so many sound records, at offsets that ascend up to `last_delta`.
+    /// Returns true if these are `count` valid records, at offsets that ascend up to `last_delta`.
     #[pyfunction]
     fn are_sound(records: &[u8], count: i32, last_delta: i32) -> bool {
         super::batch::are_sound(records, count, last_delta)

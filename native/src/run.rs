@@ -1,8 +1,8 @@
-//! A run of messages on their way through checks 1, 2, 4, 5, 6 and 7, as far as nothing is wrong with them.
+//! A run of messages: checks 1, 2, 4, 5, 6 and 7 for those that pass them. Python checks the signatures.
 //!
-//! This engine only ever says yes. A message about which it has the slightest doubt it *releases*: the Python engine
-//! judges that one from the beginning, and says what is wrong with it, if anything is. So a reason, its words and their
-//! order have one home, and a fault here can cost time, but no honest message.
+//! This engine can only accept. It *releases* a message on the slightest doubt: the Python engine judges that one from
+//! the beginning, and says what is wrong, if anything. So rejections, their reasons and their order come from one place,
+//! and an error of this kind costs time, but no honest message.
 
 use crate::batch::MAX_HEADERS;
 use crate::block::{self, Header};
@@ -24,7 +24,7 @@ const LOG_APPEND_TIME: i64 = 1;
 const NOTHING: u64 = u64::MAX; // no text is as long
 const TRACE_HEADERS: [&str; 2] = ["traceparent", "tracestate"];
 
-/// What the policy and the clock say of times, in seconds since the epoch.
+/// The clock (in seconds since the epoch) and the policy's limits (in seconds).
 struct Times {
     now: f64,
     max_age: f64,
@@ -35,7 +35,7 @@ struct Times {
 /// Where a row stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Nothing is wrong with it so far.
+    /// It has passed all checks so far.
     Good,
     /// The Python engine judges it.
     Released,
@@ -69,18 +69,18 @@ struct Row {
     visible: Option<Py<PyTuple>>,
 }
 
-/// What messages have in common that one principal signed for one place, and that were found at one place.
+/// What the messages have in common that one principal signed for one destination, and that were found at one place.
 struct Sender {
     first: usize,
     nats: bool,
-    /// The key, once it was told: numbered, so that two senders may have one.
+    /// The key's number, once it is known; two senders may share a key.
     key: Option<usize>,
     covered: Vec<String>,
     /// Covered headers as digested last, and those that a handler may see.
     last: Option<(Vec<u8>, Py<PyTuple>)>,
 }
 
-/// A verification key, as far as it limits what it signed.
+/// A verification key's identity and validity.
 struct Key {
     identity: usize,
     not_before: Option<f64>,
@@ -88,10 +88,10 @@ struct Key {
     revoked_at: Option<f64>,
 }
 
-/// What rows of one group have alike: the key, protected bytes, size of the tree, and signature.
+/// What the rows of one group have in common: the key, protected bytes, size of the tree, and signature.
 type Signed<'a> = (usize, &'a [u8], u64, &'a [u8]);
 
-/// Rows that one signature stands for.
+/// Rows that one signature covers.
 struct Group {
     rows: Vec<usize>,
 }
@@ -107,7 +107,7 @@ pub struct Run {
     senders: Vec<Sender>,
     keys: Vec<Key>,
     groups: Vec<Group>,
-    /// Released since somebody asked, with what is known of their signatures.
+    /// Released since the last `taken_back`, with what is known of their signatures.
     released: Vec<(usize, Option<bool>)>,
 }
 
@@ -210,12 +210,12 @@ impl Run {
         Ok(later)
     }
 
-    /// Leaves alone what comes from here on.
+    /// Ignores the messages from here on.
     fn cut(&mut self, at: usize) {
         self.end = self.end.min(at);
     }
 
-    /// Tells the key of a sender. `identity` is one number for one key; times are as in VerificationKey.
+    /// Sets the key of a sender. `identity` is a number that is the same for the same key; times as in VerificationKey.
     fn key(
         &mut self,
         sender: usize,
@@ -230,8 +230,8 @@ impl Run {
         Ok(())
     }
 
-    /// Makes check 5 as of the keys that were told, and returns a job for each signature that is to be known:
-    /// (sender, protected bytes, size, signature, root), of which the root is the claims for a direct signature.
+    /// Makes check 5 with the keys that were set, and returns a job for each signature to check:
+    /// (sender, protected bytes, size, signature, root); for a direct signature the root is the claims.
     fn jobs<'py>(&mut self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
         self.in_force();
         self.group();
@@ -260,7 +260,7 @@ impl Run {
         Ok(jobs)
     }
 
-    /// Takes the answers to the jobs, and makes check 7 where the signature holds.
+    /// Takes the results of the jobs, and makes check 7 where the signature is valid.
     fn settle(&mut self, py: Python<'_>, holds: Vec<bool>) -> PyResult<()> {
         let groups = std::mem::take(&mut self.groups);
         if holds.len() != groups.len() {

@@ -1,6 +1,7 @@
-"""The signature algorithms, each told of once: its names, its sizes, and how it signs and verifies.
+"""The signature algorithms: for each one its names and sizes, how it signs and verifies, and its JWK form.
 
-An algorithm belongs to a key, never to a message. ML-DSA (FIPS 204, RFC 9964) is there where ``cryptography`` has it.
+An algorithm belongs to a key, never to a message. ML-DSA (FIPS 204, RFC 9964) needs a ``cryptography`` that supports
+it. Keys here are objects of ``cryptography``; their owners, ids and validity are in ``keys``.
 """
 
 from __future__ import annotations
@@ -29,22 +30,22 @@ PublicKey: TypeAlias = (
 )
 
 _BESIDE_SIGNATURE: Final = 4030
-"""Bytes that an envelope may have beside its signature and the signature's length."""
+"""Bytes that an envelope may have besides its signature and the signature's length."""
 
 _LEAST_READ: Final = 128
-"""Bytes of a signature that are read, and are bad only then, whatever the algorithm."""
+"""Length up to which any signature parses: one of the wrong length is BAD_SIGNATURE then, not MALFORMED."""
 
 _P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # SEC 2, 2.4.2
 _FIELD: Final = 2**255 - 19
 _D: Final = -121665 * pow(121666, -1, _FIELD) % _FIELD  # RFC 8032 section 5.1
 _ML_DSA_OIDS: Final = ("2.16.840.1.101.3.4.3.17", "2.16.840.1.101.3.4.3.18")
-_SEED_BYTES: Final = 32  # FIPS 204, algorithm 22: what stands in front of t1
+_SEED_BYTES: Final = 32  # FIPS 204, algorithm 22: the seed in front of t1
 _POLYNOMIAL_BYTES: Final = 320
 _EACH_NUMBER: Final = sum([1 << 10 * at for at in range(256)])
 _LEAST_FAR: Final = 96
 _TOO_OLD: Final = (
-    "this installation of cryptography has no ML-DSA: pip install 'cryptography>=48'; one that was built on OpenSSL"
-    " before 3.5 has none either"
+    "this installation of cryptography does not support ML-DSA: pip install 'cryptography>=48', built with OpenSSL 3.5"
+    " or later"
 )
 
 
@@ -58,12 +59,12 @@ class Algorithm(IntEnum):
 
     @property
     def label(self) -> str:
-        """The name that people type and read, as ``ml-dsa-44``."""
+        """The name for people to type and read, as ``ml-dsa-44``."""
         return self.name.lower().replace("_", "-")
 
 
 class Limits(NamedTuple):
-    """The most bytes of an envelope and of its signature that are read."""
+    """The greatest lengths of an envelope and of its signature that are read, in bytes."""
 
     envelope: int
     signature: int
@@ -72,8 +73,8 @@ class Limits(NamedTuple):
 class Scheme(ABC):
     """One algorithm.
 
-    ``signature_bytes`` is the length of a signature, ``batch`` how many messages share one unless somebody says
-    otherwise: twice as many halve its share of each, which grows by 46 characters.
+    ``signature_bytes`` is the length of a signature. ``batch`` is the default for how many messages share one: to
+    double it halves each message's share of the signature, and adds 46 characters of proof to each envelope.
     """
 
     algorithm: Algorithm
@@ -82,13 +83,13 @@ class Scheme(ABC):
 
     @property
     def limits(self) -> Limits:
-        """What is read of an envelope that claims this algorithm."""
+        """The limits for an envelope that claims this algorithm."""
         size = self.signature_bytes
         return Limits(_BESIDE_SIGNATURE + len(head(BYTES, size)) + size, max(_LEAST_READ, size))
 
     @abstractmethod
     def has(self, key: object, *, private: bool) -> bool:
-        """Tell whether this is a key of this kind, and of this half."""
+        """Return True if this is a private or public key, as asked, of this algorithm."""
 
     @abstractmethod
     def raw(self, public: Any) -> bytes:
@@ -104,7 +105,7 @@ class Scheme(ABC):
 
     @abstractmethod
     def verifies(self, public: Any, signature: bytes, data: bytes) -> bool:
-        """Tell whether a signature of the right length is that of ``data``."""
+        """Return True if ``signature``, which has the right length, is the signature of ``data``."""
 
     @abstractmethod
     def members(self, public: Any) -> dict[str, str]:
@@ -112,19 +113,19 @@ class Scheme(ABC):
 
     @abstractmethod
     def fits(self, members: Mapping[str, object]) -> bool:
-        """Tell whether a JWK is of this kind."""
+        """Return True if a JWK is for this algorithm."""
 
     @abstractmethod
     def read(self, members: Mapping[str, object]) -> Any:
-        """Return the public key of a JWK of this kind; ConfigurationError says what is wrong with it."""
+        """Return the public key of a JWK for this algorithm; ConfigurationError says what is wrong with it."""
 
     def canonical(self, signature: bytes) -> bytes:
-        """Return the one of a signature's equal forms that verifies."""
+        """Return the only form of a signature that verifies, where an algorithm has equivalent ones."""
         return signature
 
     @property
     def is_available(self) -> bool:
-        """Whether ``cryptography`` has it here."""
+        """Whether this installation of ``cryptography`` supports it."""
         return True
 
 
@@ -184,7 +185,7 @@ class _Esp256(Scheme):
 
     def verifies(self, public: Any, signature: bytes, data: bytes) -> bool:
         r, s = int.from_bytes(signature[:32]), int.from_bytes(signature[32:])
-        if s > _P256_ORDER // 2:  # the other half would be a second signature of the same message
+        if s > _P256_ORDER // 2:  # else each signature would have a second valid form (malleability)
             return False
         return _holds(public, encode_dss_signature(r, s), data, ec.ECDSA(hashes.SHA256()))
 
@@ -201,15 +202,15 @@ class _Esp256(Scheme):
         try:
             return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
         except ValueError:
-            raise ConfigurationError("x and y are no point of P-256") from None
+            raise ConfigurationError("x and y are not a point on P-256") from None
 
     def canonical(self, signature: bytes) -> bytes:
-        s = int.from_bytes(signature[32:])  # few KMS care
+        s = int.from_bytes(signature[32:])  # few KMSs return a low s
         return signature[:32] + min(s, _P256_ORDER - s).to_bytes(32) if s < _P256_ORDER else signature
 
 
 class _MlDsa(Scheme):
-    """ML-DSA as such, with an empty context: neither HashML-DSA nor a hash made before."""
+    """Pure ML-DSA with an empty context: neither HashML-DSA nor a message that was hashed first."""
 
     batch = 256
 
@@ -281,16 +282,16 @@ SCHEMES: Final[Mapping[Algorithm, Scheme]] = {
 _LIMITS: Final[Mapping[int, Limits]] = {int(name): scheme.limits for name, scheme in SCHEMES.items()}
 _OTHER: Final = SCHEMES[Algorithm.ED25519].limits
 LARGEST: Final = Limits(*map(max, zip(*_LIMITS.values(), strict=True)))
-"""What is read at most, before it is known which algorithm an envelope claims."""
+"""The limits that apply before the claimed algorithm is known."""
 
 
 def limits_of(algorithm: int) -> Limits:
-    """Return what is read of an envelope that claims this algorithm, which may be none of ours."""
+    """Return the limits for an envelope that claims this algorithm, which may be one that we do not support."""
     return _LIMITS.get(algorithm, _OTHER)
 
 
 def scheme_of(key: object, *, private: bool = False) -> Scheme:
-    """Return the scheme of a public or a private key; ConfigurationError for one of another kind."""
+    """Return the scheme of a public or a private key; ConfigurationError for an unsupported one."""
     for scheme in SCHEMES.values():
         if scheme.has(key, private=private):
             return scheme
@@ -299,23 +300,23 @@ def scheme_of(key: object, *, private: bool = False) -> Scheme:
 
 
 def what_is_missing(error: Exception) -> str | None:
-    """Return what to do where ``cryptography`` does not know an ML-DSA key; None if its error says anything else."""
+    """Return what to install if ``cryptography`` failed because it lacks ML-DSA; None for any other error."""
     return _TOO_OLD if any(oid in str(error) for oid in _ML_DSA_OIDS) else None
 
 
 def signature_from_der(der: bytes) -> bytes:
-    """Return the ESP256 signature, 64 bytes with low s, that ASN.1 holds; ValueError for what is none."""
+    """Return the ESP256 signature, 64 bytes with low s, from its DER form; ValueError if it is not one."""
     try:
         r, s = decode_dss_signature(der)
         return SCHEMES[Algorithm.ESP256].canonical(r.to_bytes(32) + s.to_bytes(32))
-    except OverflowError:  # negative, or of a larger curve
-        raise ValueError("not a signature of P-256") from None
+    except OverflowError:  # negative, or from a larger curve
+        raise ValueError("not a P-256 signature") from None
 
 
 def _ml_dsa() -> Any:
-    """Return the module of ``cryptography`` that has it; None before its version 47."""
+    """Return the ML-DSA module of ``cryptography``; None before its version 47."""
     try:
-        from cryptography.hazmat.primitives.asymmetric import mldsa  # noqa: PLC0415 - older ones have none
+        from cryptography.hazmat.primitives.asymmetric import mldsa  # noqa: PLC0415 - older versions lack it
     except ImportError:
         return None
     return mldsa
@@ -355,24 +356,24 @@ def _bytes(members: Mapping[str, object], name: str, size: int) -> bytes:
 
 
 def _refuse_weak(raw: bytes) -> None:
-    """Refuse what is no point, not canonical, or of small order: under such a key anybody's signature verifies."""
+    """Refuse a key that is not a canonical point, or has a small order: anyone could forge signatures for it."""
     y = int.from_bytes(raw, "little") & (1 << 255) - 1
     ysq = y * y % _FIELD
     xsq = (ysq - 1) * pow(_D * ysq + 1, -1, _FIELD) % _FIELD
     on_curve = y < _FIELD and pow(xsq, (_FIELD - 1) // 2, _FIELD) in {0, 1}
-    # Order 1, 2 and 4 have x = 0 or y = 0; doubling a point of order 8 gives y = 0, which is x^2 = -y^2.
+    # Points of order 1, 2 and 4 have x = 0 or y = 0; doubling a point of order 8 gives y = 0, so x^2 = -y^2.
     if not on_curve or xsq == 0 or y == 0 or (xsq + ysq) % _FIELD == 0:
         raise ConfigurationError("Ed25519 public key: not a point of full order; generate a new key")
 
 
 def _refuse_short(raw: bytes) -> None:
-    """Refuse an ML-DSA key with a polynomial that is close to 0: with such a t1 anybody's signature verifies.
+    """Refuse an ML-DSA key with a polynomial in t1 that is close to 0: anyone could forge signatures for it.
 
-    Its 256 numbers of 10 bits are drawn evenly for an honest key; 3 in 4 of them lie in 128 to 895, and those do not
-    whose three upper bits are alike.
+    In an honest key its 256 coefficients of 10 bits are uniformly distributed; 3 in 4 of them are from 128 to 895. The
+    others are those whose three high bits are equal.
     """
     for at in range(_SEED_BYTES, len(raw), _POLYNOMIAL_BYTES):
         numbers = int.from_bytes(raw[at : at + _POLYNOMIAL_BYTES], "little")
         changes = numbers ^ numbers >> 1
         if ((changes >> 7 | changes >> 8) & _EACH_NUMBER).bit_count() < _LEAST_FAR:
-            raise ConfigurationError("ML-DSA public key: close to 0, so that anybody could sign; generate a new key")
+            raise ConfigurationError("ML-DSA public key: close to 0, so anyone could sign; generate a new key")

@@ -1,11 +1,11 @@
-"""Which engine does the work that each message costs: this package's own Python, or watchword-native beside it.
+"""Selects the engine for the per-message work: this package's Python code, or ``watchword-native`` if installed.
 
-The Python engine is complete and always there. The native one reads, hashes and compares whole runs of messages, and it
-only ever says yes: about whatever it doubts the Python engine judges from the beginning, and says what is wrong. So a
-verdict, its reason and its words have one home, and both engines give the same.
+The Python engine is complete and always available. The native one parses, hashes and compares runs of messages, and
+can only accept: a message that it does not accept is judged by the Python engine from the beginning. So rejections and
+their reasons come from one place, and both engines give the same verdicts.
 """
 
-# ruff: noqa: D102 - the methods of Native are told of in its stub
+# ruff: noqa: D102 - the methods of Native are documented in its stub
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from watchword.message import Header
 
 VARIABLE: Final = "WATCHWORD_ENGINE"
-"""Environment variable that chooses: ``python`` or ``native``; without it the native one is used where installed."""
+"""Environment variable that selects ``python`` or ``native``; if not set, the native engine is used if installed."""
 
 INTERFACE: Final = 5
-"""Number of the interface below; a native engine that was built for another one is refused."""
+"""Version of the interface below; a native engine that was built for another version is refused."""
 
 
 @runtime_checkable
 class Runnable(Protocol):
-    """Messages that a run can be made of before they are made themselves."""
+    """A lazy sequence of messages that can start a native run without creating each ``Message``."""
 
     def run(self, native: Native, now: float, max_age: float, max_skew: float, *, recalled: bool) -> Run:
-        """Return that run."""
+        """Return a run of these messages; arguments as for ``watchword_native.Run``."""
         ...
 
 
 class Native(Protocol):
-    """The module ``watchword_native``; its stub says what its parts are for."""
+    """The module ``watchword_native``; see its stub for documentation."""
 
     INTERFACE: int
     __version__: str
@@ -59,7 +59,7 @@ class Native(Protocol):
 
 @lru_cache(1)
 def native() -> Native | None:
-    """Return the native engine; None where the Python one does all of it. ConfigurationError for one that is no use."""
+    """Return the native engine, or None for the Python one; ConfigurationError if it is missing or does not fit."""
     wanted = os.environ.get(VARIABLE, "")
     if wanted not in {"", "python", "native"}:
         raise ConfigurationError(f"{VARIABLE}={wanted}: write python or native, or leave it out")
@@ -69,20 +69,20 @@ def native() -> Native | None:
         import watchword_native  # noqa: PLC0415 - it may not be installed
     except ImportError:
         if wanted:
-            raise ConfigurationError(f"{VARIABLE}=native: type pip install watchword-native, or leave it out") from None
+            raise ConfigurationError(f"{VARIABLE}=native: pip install watchword-native, or leave it out") from None
         return None
     if watchword_native.INTERFACE != INTERFACE:
-        raise ConfigurationError("watchword-native and watchword do not fit: install both of one version")
+        raise ConfigurationError("watchword-native and watchword do not match: install the same version of both")
     engine: Native = watchword_native
     return engine
 
 
 def has_panicked(error: BaseException) -> bool:
-    """Tell whether this is a fault of the native engine, which PyO3 makes a BaseException of its own."""
+    """Return True if this is a panic in the native engine, which PyO3 raises as a BaseException."""
     return type(error).__name__ == "PanicException"
 
 
 def name() -> str:
-    """Return what operators are told: ``native`` with its version, or ``python``."""
+    """Return the engine's name for logs and reports: ``native`` with its version, or ``python``."""
     engine = native()
     return "python" if engine is None else f"native {engine.__version__}"

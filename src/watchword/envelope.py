@@ -1,4 +1,8 @@
-"""The envelope, version 1: claims and their proof in one header, and its strict reader (docs/spec.md is normative)."""
+"""Parses the envelope, version 1: claims and their proof in one header (docs/spec.md is normative).
+
+Takes a header's value, and returns its fields as received; anything but an exact envelope is ``malformed``. It verifies
+no signature; ``encoding`` writes envelopes.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from watchword.message import ENVELOPE_HEADER, MAX_HEADERS, is_principal
 
 VERSION: Final = 1
 MAX_ENVELOPE_CHARACTERS: Final = characters(LARGEST.envelope)
-"""Of any algorithm; how many bytes one envelope may have goes by the algorithm that it claims."""
+"""For any algorithm; the limit in bytes depends on the algorithm that an envelope claims."""
 
 MIN_TREE_SIZE: Final = 2
 MAX_TREE_SIZE: Final = 4096
@@ -32,15 +36,15 @@ _PARTITION_LIMIT: Final = 1 << 31
 _REQUIRED: Final = 4
 
 _TO_BASE64: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
-"""Our two characters in the place of base64's, and what is base64's only in that of one that is neither's."""
+"""Maps base64url to base64; characters that only base64 has become one that neither has."""
 
 _LAST: Final = {2: frozenset(b"AQgw"), 3: frozenset(b"AEIMQUYcgkosw048")}
-"""Characters that may end a text whose last one has four or two idle bits: those in which they are zero."""
+"""The last characters allowed, by the text's length modulo 4: those whose four or two unused bits are zero."""
 
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """What many envelopes of one sender have in common."""
+    """What many envelopes from one sender have in common."""
 
     issuer: str
     channel: str
@@ -58,10 +62,10 @@ class Common:
 
 @dataclass(slots=True, init=False)
 class Envelope:
-    """An envelope as read; nothing in it is verified. Bytes are kept as received: signatures are checked over them.
+    """A parsed envelope; nothing in it is verified. Bytes are stored as received, since signatures cover them.
 
-    ``leaf`` is the claims' hash in a tree, and what stands for them wherever a digest will do. ``size`` is the tree's,
-    0 for a direct signature. Readers fill one in that somebody else made, for it is made for each message.
+    ``leaf`` is the claims' hash in the tree, also used wherever a digest of the claims is needed. ``size`` is the
+    tree's, or 0 for a direct signature. Readers fill in the caller's object, to save one object per message.
     """
 
     common: Common
@@ -77,7 +81,7 @@ class Envelope:
     path: tuple[bytes, ...]
 
     def root(self) -> bytes | None:
-        """Return what the signature stands over: the root of the tree, None where the inclusion proof does not fit.
+        """Return what the signature covers: the root of the tree, or None if the inclusion proof does not fit.
 
         For a direct signature it is the claims' bytes.
         """
@@ -86,24 +90,24 @@ class Envelope:
         return root_of(self.leaf, self.index, self.size, self.path)
 
     def to_be_signed(self, root: bytes) -> bytes:
-        """Return the bytes that the signature covers, with the ``root`` that this envelope has."""
+        """Return the bytes that were signed, given the ``root`` of this envelope."""
         return sig_structure(self.common.protected, self.size, root)
 
 
 def is_envelope_name(name: str) -> bool:
-    """Tell whether a header of this name is Watchword's own, in any letter case."""
+    """Return True if this is the name of Watchword's own header, in any letter case."""
     return len(name) == len(ENVELOPE_HEADER) and name.lower() == ENVELOPE_HEADER
 
 
 def parse(header: bytes) -> Envelope:
-    """Read a header's value; Rejected (``malformed``) for whatever is not exactly an envelope of version 1."""
+    """Read a header's value; Rejected (``malformed``) if it is not exactly an envelope of version 1."""
     envelope = Envelope()
     read_into(envelope, unarmored(header))
     return envelope
 
 
 def read_into(envelope: Envelope, raw: bytes) -> None:
-    """Read an envelope's bytes, as ``parse`` does."""
+    """Read an envelope's bytes into ``envelope``; errors as for ``parse``."""
     try:
         _read(envelope, raw)
     except IndexError:
@@ -149,7 +153,7 @@ def _read(envelope: Envelope, raw: bytes) -> None:
 def _read_claims(  # noqa: C901 - one step for each claim, in their order on the wire
     envelope: Envelope, data: bytes, protected: bytes, algorithm: int, key_id: bytes
 ) -> None:
-    """Read the claims: each has its place, so none can repeat, and none that is unknown finds one."""
+    """Read the claims; their order is fixed, so a repeated or unknown claim is malformed."""
     count, at = read_head(data, 0, MAP)
     recipient = expires_at = metadata = partition = request_id = reply_to = value = None
     covered: tuple[str, ...] = ()
@@ -244,7 +248,7 @@ def _read_principal(raw: bytes) -> str:
 
 
 def _read_names(data: bytes, at: int) -> tuple[tuple[str, ...], int]:
-    """Read the covered header names: a sorted set that is not empty."""
+    """Read the covered header names, which must be a sorted, non-empty set."""
     count, at = read_head(data, at, ARRAY)
     if count > MAX_HEADERS:
         raise ValueError(f"{count} covered headers: at most {MAX_HEADERS}")
@@ -260,7 +264,7 @@ def _read_names(data: bytes, at: int) -> tuple[tuple[str, ...], int]:
 
 
 def _read_protected(data: bytes) -> tuple[int, bytes, bool]:
-    """Read algorithm and key id, and the mode, which the protected 395 alone decides."""
+    """Read algorithm, key id and mode; only the protected 395 (RFC 9942) decides the mode."""
     fields, at = read_head(data, 0, MAP)
     _expect(data, at, b"\x01", "algorithm")
     algorithm, at = read_int(data, at + 1)

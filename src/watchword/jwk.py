@@ -1,4 +1,7 @@
-"""Public keys as a JWK Set (RFC 7517): strict reading and plain writing."""
+"""Reads public keys strictly from a JWK Set (RFC 7517), and writes them as one.
+
+Takes and returns bytes, text and ``VerificationKey`` objects; it neither fetches a set nor opens a file.
+"""
 
 from __future__ import annotations
 
@@ -32,14 +35,14 @@ _PUBLISHED: Final = frozenset(
         "QksvJn5Y1bO0TXGs_Gpla7JpUNV8YdsciAvPof6rRD8",  # RFC 9964, ML-DSA-65
     }
 )
-"""The ``x``, or how the ``pub`` begins, of keys whose private halves stand in RFCs.
+"""The ``x``, or the start of the ``pub``, of keys whose private halves are printed in RFCs.
 
-Examples are copied, and then anybody can sign.
+People copy examples, and with a copied key anyone can sign.
 """
 
 
 def to_jwk(key: VerificationKey) -> dict[str, object]:
-    """Return a key as a JWK with ``kid`` and ``principal``, and its validity where it has one."""
+    """Return a key as a JWK with ``kid``, ``principal``, and its validity if it is limited."""
     times = {"nbf": key.not_before, "exp": key.not_after, "revoked": key.revoked_at}
     return {
         **public_members(key.public),
@@ -56,12 +59,12 @@ def to_jwks(keys: Iterable[VerificationKey]) -> str:
 
 
 def parse_jwks(data: bytes) -> list[VerificationKey]:
-    """Read a JWK Set; ConfigurationError names the first key at fault and what to write instead."""
+    """Read a JWK Set; ConfigurationError names the first invalid key and what to write instead."""
     return [parse_jwk(entry, f"key {number}") for number, entry in enumerate(_entries(data), 1)]
 
 
 class SharedSet(NamedTuple):
-    """What a set has for us: keys, how many others were passed over, and the owners of foreign ones, one for each."""
+    """The usable keys of a shared set, the number of others that were skipped, and the owners of foreign keys."""
 
     keys: list[VerificationKey]
     passed_over: int
@@ -75,11 +78,11 @@ def parse_shared_jwks(
     most: int = MAX_SET_KEYS,
     speaks_for: Callable[[str], bool] = lambda _: True,
 ) -> SharedSet:
-    """Read a JWK Set that was not made for us alone; ConfigurationError as for ``parse_jwks``.
+    """Read a JWK Set that other software uses too; ConfigurationError as for ``parse_jwks``.
 
-    Keys of another kind or purpose are passed over (RFC 7517 section 5). A key without "principal" is ``owner``'s. One
-    of a principal for whom the set does not speak is not looked at: otherwise its owner could have the set refused.
-    Of all others secrets are refused, whatever they are for, and so are keys whose private half everybody knows.
+    Keys of another type or use are skipped (RFC 7517 section 5). A key without "principal" belongs to ``owner``. A key
+    of a principal that the set does not speak for is not looked at: otherwise its owner could have the set refused. A
+    set with any other secret is refused, and so is one with a key whose private half is published.
     """
     keys, passed_over, foreign = list[VerificationKey](), 0, list[str]()
     for number, entry in enumerate(_entries(data, most), 1):
@@ -90,9 +93,9 @@ def parse_shared_jwks(
             continue
         members = _checked(entry, where)
         if members.get("kty") == "oct":
-            raise ConfigurationError(f"{where}: a symmetric key in a public set: whoever verifies by it can sign")
+            raise ConfigurationError(f"{where}: a symmetric key in a public set: anyone who can verify could sign")
         if {str(members.get("x")), str(members.get("pub"))[:43]} & _PUBLISHED:
-            raise ConfigurationError(f"{where}: an example out of an RFC, whose private half everybody knows")
+            raise ConfigurationError(f"{where}: an example from an RFC, whose private half is published: replace it")
         if _is_of_use(members, where):
             keys.append(parse_jwk(members if owner is None else {"principal": owner} | members, where))
         else:
@@ -129,7 +132,7 @@ def _entries(data: bytes, most: int = MAX_SET_KEYS) -> list[object]:
 
 
 def parse_jwk(entry: object, where: str) -> VerificationKey:
-    """Make a key of the members of a JWK; ConfigurationError begins with ``where``."""
+    """Return the key in a JWK's members; the text of a ConfigurationError begins with ``where``."""
     members = _checked(entry, where)
     principal = members.get("principal")
     if not isinstance(principal, str):
@@ -156,7 +159,7 @@ def parse_jwk(entry: object, where: str) -> VerificationKey:
 
 
 def _checked(entry: object, where: str) -> dict[str, object]:
-    """Return the members of a JWK in which there is no secret."""
+    """Return the members of a JWK; ConfigurationError if it contains a secret."""
     if not isinstance(entry, dict):
         raise ConfigurationError(f"{where}: not an object")
     if _PRIVATE & entry.keys():

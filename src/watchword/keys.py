@@ -1,4 +1,7 @@
-"""Verification keys, private keys in memory, and the port through which keys are looked up."""
+"""Verification keys, private keys in memory, and the ports that key sources and signing back-ends implement.
+
+It also combines key sources (``MemoryKeys``, ``KeyChain``) and computes RFC 7638 thumbprints. It does no I/O.
+"""
 
 from __future__ import annotations
 
@@ -30,18 +33,18 @@ if TYPE_CHECKING:
     from watchword.algorithms import PublicKey
 
 _PRIVATE_BLOCK: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")
-_ENCRYPTED: Final = "private key is encrypted: name its passphrase by passphrase_env or passphrase_file in [signer]"
+_ENCRYPTED: Final = "private key is encrypted: set passphrase_env or passphrase_file in [signer]"
 _NOT_ENCRYPTED: Final = "private key is not encrypted: leave its passphrase out, or encrypt it (openssl pkcs8 -topk8)"
 
 
 @runtime_checkable
 class KeySource(Protocol):
-    """Port: looks up who owns a key."""
+    """Port: looks up the verification key that a message names."""
 
     async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
-        """Return the principal's key of this id, else a key of this id under another principal, else None.
+        """Return the principal's key with this id, else another principal's key with this id, else None.
 
-        Any exception makes the message ``Unavailable``; so bound the time that an answer may take.
+        Any exception makes the message ``Unavailable``, so limit the time that an answer may take.
         """
         ...
 
@@ -51,7 +54,7 @@ class SigningBackend(Protocol):
     """Port: a private key, which may live in a KMS or HSM."""
 
     async def sign(self, data: bytes) -> bytes:
-        """Return the signature of ``data``, as long as the algorithm has it (ESP256: r || s with low s)."""
+        """Return the signature of ``data``, of the algorithm's length (ESP256: r || s with low s)."""
         ...
 
 
@@ -71,29 +74,29 @@ class NamedBackend(SigningBackend, Protocol):
 
 
 class KeySwitch(Protocol):
-    """What a key that is replaced from time to time may do to the signer that signs by it, from any thread."""
+    """What a rotating key may do to the signer that uses it, from any thread."""
 
     def switch(self, key: NamedBackend) -> None:
-        """Sign by another key from now on."""
+        """Sign with another key from now on."""
         ...
 
     def hold(self, why: str | None, *, by: str) -> None:
-        """Sign nothing for now; None lets it sign again."""
+        """Stop signing, for the reason ``why``; None lets it sign again."""
         ...
 
 
 @runtime_checkable
 class RotatingBackend(NamedBackend, Protocol):
-    """Port: a private key whose place others take by themselves."""
+    """Port: a private key that replaces itself by new ones."""
 
     def serve(self, signer: KeySwitch) -> None:
-        """Have this signer switch to each new key; all have ids of one length."""
+        """Switch this signer to each new key; the ids of all keys have the same length."""
         ...
 
 
 @runtime_checkable
 class ShownBackend(NamedBackend, Protocol):
-    """Port: a private key whose public half can be shown, to be published and to be compared."""
+    """Port: a private key whose public half can be read, for publishing and comparing."""
 
     @property
     def public(self) -> PublicKey:
@@ -104,7 +107,7 @@ class ShownBackend(NamedBackend, Protocol):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerificationKey:
-    """A public key, its owner and its validity (seconds since the epoch); made by ``from_public_key``."""
+    """A public key, its owner and its validity (seconds since the epoch); create it with ``from_public_key``."""
 
     principal: str
     key_id: bytes
@@ -126,7 +129,7 @@ class VerificationKey:
         not_after: int | None = None,
         revoked_at: int | None = None,
     ) -> VerificationKey:
-        """Wrap a public key; ConfigurationError for one of no algorithm of ours, a weak one or a bad name."""
+        """Wrap a public key; ConfigurationError for an unsupported algorithm, a weak key or an invalid name."""
         if not is_principal(principal):
             raise ConfigurationError(f"principal {principal[:128]!r}: 1 to 255 bytes of UTF-8, no control characters")
         check_key_id(key_id)
@@ -135,7 +138,7 @@ class VerificationKey:
             principal=principal,
             key_id=key_id,
             algorithm=scheme.algorithm,
-            public=public,  # type: ignore[arg-type]  # or it had no scheme
+            public=public,  # type: ignore[arg-type]  # scheme_of has checked it
             public_bytes=scheme.raw(public),
             not_before=not_before,
             not_after=not_after,
@@ -143,7 +146,7 @@ class VerificationKey:
         )
 
     def verifies(self, signature: bytes, data: bytes) -> bool:
-        """Tell whether ``signature`` is this key's over ``data``; False for any malformed signature."""
+        """Return True if ``signature`` is this key's signature of ``data``; False for any malformed signature."""
         scheme = SCHEMES[self.algorithm]
         if len(signature) != scheme.signature_bytes:
             return False
@@ -162,10 +165,10 @@ def check_key_id(key_id: bytes) -> None:
 
 @final
 class SigningKey:
-    """A private key held in memory; it is a ``SigningBackend``, and its ``repr`` shows nothing of the secret."""
+    """A private key in memory; it is a ``SigningBackend``, and its ``repr`` does not reveal the secret."""
 
     def __init__(self, private: Any, *, key_id: bytes | None = None, not_after: float | None = None) -> None:
-        """Wrap a private key; ConfigurationError for one of no algorithm of ours.
+        """Wrap a private key; ConfigurationError for an unsupported algorithm.
 
         ``key_id`` defaults to the first 16 characters of the RFC 7638 thumbprint. From ``not_after`` (seconds since the
         epoch) an agent's signer signs nothing by it.
@@ -179,28 +182,28 @@ class SigningKey:
 
     @classmethod
     def generate(cls, algorithm: Algorithm = Algorithm.ED25519) -> SigningKey:
-        """Return a fresh key; ConfigurationError where ``cryptography`` does not have the algorithm."""
+        """Return a new key; ConfigurationError if ``cryptography`` does not support the algorithm."""
         return cls(SCHEMES[algorithm].generate())
 
     @classmethod
     def from_pem(cls, pem: bytes, *, key_id: bytes | None = None, passphrase: bytes | None = None) -> SigningKey:
-        """Read a PKCS#8 PEM, encrypted if there is a ``passphrase``; ConfigurationError says what is wrong with it."""
+        """Read a PKCS#8 PEM, encrypted if ``passphrase`` is given; ConfigurationError says why it cannot be read."""
         if (count := len(_PRIVATE_BLOCK.findall(pem))) > 1:  # the library would take the first
             raise ConfigurationError(f"{count} private keys in it: leave one")
         try:
             private = serialization.load_pem_private_key(pem, password=passphrase)
-        except TypeError:  # only these two: one is missing, or one too many
+        except TypeError:  # raised only where a passphrase is missing, or not needed
             raise ConfigurationError(_ENCRYPTED if passphrase is None else _NOT_ENCRYPTED) from None
         except (ValueError, UnsupportedAlgorithm) as error:
             if missing := what_is_missing(error):
                 raise ConfigurationError(missing) from None
             if passphrase is not None and b"ENCRYPTED" in pem:
-                raise ConfigurationError("the passphrase does not open it, or the file is damaged") from None
+                raise ConfigurationError("the passphrase is wrong, or the file is damaged") from None
             raise ConfigurationError("not a PKCS#8 private key in PEM: make one with 'watchword keygen'") from None
         return cls(private, key_id=key_id)
 
     def to_pem(self, passphrase: bytes | None = None) -> bytes:
-        """Return the key as PKCS#8 PEM, encrypted if there is a ``passphrase``; keep it where only its owner reads."""
+        """Return the key as PKCS#8 PEM, encrypted if ``passphrase`` is given; let only its owner read it."""
         pem: bytes = self._private.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
@@ -224,7 +227,7 @@ class SigningKey:
         return f"SigningKey(algorithm={self.algorithm.name}, key_id={self.key_id!r})"
 
     def __reduce__(self) -> str:
-        raise TypeError("a SigningKey is not pickled: a secret in a queue or cache is a secret lost")
+        raise TypeError("a SigningKey cannot be pickled: its secret would leak into queues and caches")
 
 
 def public_half(backend: ShownBackend, principal: str) -> VerificationKey:
@@ -233,7 +236,10 @@ def public_half(backend: ShownBackend, principal: str) -> VerificationKey:
 
 
 class MemoryKeys:
-    """Key source over a fixed set of keys; one public key under two principals, or one id twice, is refused."""
+    """Key source with a fixed set of keys.
+
+    ConfigurationError if a public key belongs to two principals, or a principal has two keys with one id.
+    """
 
     def __init__(self, keys: Iterable[VerificationKey] = ()) -> None:
         self._keys: dict[tuple[str, bytes], VerificationKey] = {}
@@ -242,7 +248,7 @@ class MemoryKeys:
         for key in keys:
             given: object = key
             if not isinstance(given, VerificationKey):
-                raise ConfigurationError(f"keys: a {type(given).__name__} is no VerificationKey")
+                raise ConfigurationError(f"keys: {type(given).__name__} given: give VerificationKeys only")
             if (key.principal, key.key_id) in self._keys:
                 raise ConfigurationError(f"two keys with id {key.key_id.decode()!r} for {key.principal!r}: rename one")
             owner = by_public.setdefault(key.public_bytes, key.principal)
@@ -257,7 +263,7 @@ class MemoryKeys:
 
     @property
     def keys(self) -> tuple[VerificationKey, ...]:
-        """All of them."""
+        """All keys."""
         return tuple(self._keys.values())
 
     def __len__(self) -> int:
@@ -266,48 +272,49 @@ class MemoryKeys:
 
 @runtime_checkable
 class ListedKeys(Protocol):
-    """A key source that can list what it knows, as files can and a directory service may not."""
+    """A key source that can list its keys, as files can but a directory service may not."""
 
     @property
     def keys(self) -> tuple[VerificationKey, ...]:
-        """The keys that it answers with now; it is no more than looked at, and by any thread."""
+        """The keys that it answers with now; reading this has no side effects, and any thread may do it."""
         ...
 
 
 @runtime_checkable
 class RenewableKeys(Protocol):
-    """A key source that holds what it has fetched: where others are made anew, it is told to fetch anew."""
+    """A key source that caches what it fetched: on a reload it is told to fetch again, where others are recreated."""
 
     def renew(self) -> None:
-        """Take what is held for out of date, and keep it until something else is there; called by any thread."""
+        """Treat the cached keys as out of date, but use them until new ones arrive; called from any thread."""
         ...
 
 
 def listed(source: object) -> tuple[VerificationKey, ...]:
-    """Return the keys of a source that can list them; none of another."""
+    """Return the keys of a source that can list them; an empty tuple for any other source."""
     return source.keys if isinstance(source, ListedKeys) else ()
 
 
 class KeyChain:
-    """Key source that asks others in order; the first that knows the principal's key answers.
+    """Key source that asks others in order, and returns the principal's key from the first that has it.
 
-    A source that fails does not silence the others, but "unknown" is only said when all of them said so. The times and
-    the revocation of a key that it lists go on to hold: otherwise an outage would undo a revocation.
+    After a source has failed, the others are still asked; but a key is unknown only if all of them answered so. The
+    times and the revocation of a key that a failed source lists still apply: otherwise an outage would undo a
+    revocation.
     """
 
     def __init__(self, sources: Sequence[KeySource]) -> None:
         if not sources:
-            raise ConfigurationError("KeyChain: name at least one key source")
+            raise ConfigurationError("KeyChain: give at least one key source")
         self._sources = tuple(sources)
         self._in_time: dict[int, tuple[tuple[VerificationKey, ...], dict[tuple[str, bytes], VerificationKey]]] = {}
 
     @property
     def keys(self) -> tuple[VerificationKey, ...]:
-        """Those that its sources can list."""
+        """The keys that its sources can list."""
         return tuple(key for source in self._sources for key in listed(source))
 
     async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
-        """See ``KeySource.find``; raises what a failed source raised where no other had the key."""
+        """See ``KeySource.find``; raises a failed source's exception if no other source has the key."""
         other: VerificationKey | None = None
         failure: Exception | None = None
         limits = list[VerificationKey]()

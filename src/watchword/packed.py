@@ -1,4 +1,7 @@
-"""Ids in few bytes: what is new in a small table, the rest in sorted arrays of 64-bit numbers."""
+"""Stores ids compactly: new ones in a small dict, the others in sorted arrays of 64-bit numbers.
+
+Takes hashes of ids (see ``hashing``), and finds the mark stored under each. It decides neither what to drop nor when.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,14 @@ if TYPE_CHECKING:
     from watchword_native import Entries
 
 OPEN: Final = 4096
-"""Ids that all tables of a guard hold before they are packed; an open id takes some 200 bytes, a packed one 20."""
+"""Unpacked ids in all tables of a guard, before they are packed; an unpacked id takes some 200 bytes, a packed one 20.
+"""
 
 LEAST: Final = 128
-"""Ids that the tables of one log may hold, however many logs there are."""
+"""Unpacked ids that the tables of one log may hold, however many logs there are."""
 
 _LARGEST: Final = 1 << 15
-"""Ids in one run; sorting that many takes some 10 ms, for which the event loop waits."""
+"""The most ids in one run; to sort that many blocks the event loop for some 10 ms."""
 
 _OWNER_BITS: Final = 32
 _OWNER_MASK: Final = (1 << _OWNER_BITS) - 1
@@ -34,9 +38,9 @@ class _Run(NamedTuple):
 
 
 class Bucket:
-    """Ids of one slice of time: under a 64-bit key, a 64-bit mark and the 32-bit number of its owner.
+    """The ids of one time slice: each 64-bit key maps to a 64-bit mark and the 32-bit number of its owner.
 
-    ``lowest`` is the lowest offset at which something lies that belongs here.
+    ``lowest`` is the lowest offset of a record whose id is here.
     """
 
     __slots__ = ("_open", "_runs", "lowest")
@@ -47,7 +51,7 @@ class Bucket:
         self.lowest: float = inf
 
     def find(self, key: int) -> int | None:
-        """Return the mark under ``key``."""
+        """Return the mark under ``key``; None if there is no such key."""
         entry = self._open.get(key)
         if entry is not None:
             return entry >> _OWNER_BITS
@@ -58,17 +62,17 @@ class Bucket:
         return None
 
     def put(self, key: int, mark: int, owner: int) -> bool:
-        """Add a key that is not there; return True if it is the first since all was packed."""
+        """Add a new key; return True if it is the only unpacked one."""
         opened = not self._open
         self._open[key] = mark << _OWNER_BITS | owner
         return opened
 
     def holds_any(self, entries: Entries) -> bool:
-        """Tell whether any of the keys of some entries is there."""
-        return any(self.find(key) is not None for key in entries.keys())  # noqa: SIM118 - no mapping
+        """Return True if any of the entries' keys is here."""
+        return any(self.find(key) is not None for key in entries.keys())  # noqa: SIM118 - not a mapping
 
     def put_all(self, entries: Entries, owner: int) -> bool:
-        """Add entries whose keys are not there, as ``put`` does."""
+        """Add entries whose keys are new; return True if they are the only unpacked ones."""
         opened = False
         for _, key, mark, offset in entries.rows():
             opened |= self.put(key, mark, owner)
@@ -83,14 +87,14 @@ class Bucket:
         return found
 
     def drop(self, owners: AbstractSet[int]) -> None:
-        """Forget all ids of some owners."""
+        """Drop all ids of these owners."""
         self.seal()
         kept = ((run, [owner not in owners for owner in run.owners]) for run in self._runs)
         runs = (_Run(*(array(part.typecode, compress(part, stays)) for part in run)) for run, stays in kept)
         self._runs = [run for run in runs if run.keys]
 
     def seal(self) -> None:
-        """Pack what is open; runs of like size become one, so that there are few to look into."""
+        """Pack the open ids into a run; runs of similar size are merged, so that lookups search only a few."""
         if not self._open:
             return
         keys = sorted(self._open)

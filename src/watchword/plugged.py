@@ -1,8 +1,8 @@
-"""Awaits what a plug-in does, and tells its failures from the cancellation of the task that waits for it.
+"""Awaits a plug-in's answer, and distinguishes its failures from the cancellation of the task that waits for it.
 
-A plug-in may wait for a task that somebody else cancels, say a fetch that it shares among callers. What it raises then
-is CancelledError, as if this task had been cancelled; let through, it would silently end the reader. asyncio is
-imported for that one question: has somebody asked this task to end?
+A plug-in may await a task that other code cancels, such as a fetch that several callers share. It then raises
+CancelledError, as if this task had been cancelled; passed on, that would silently end the reader. asyncio is imported
+only to ask whether this task was cancelled.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ T = TypeVar("T")
 
 
 class AbandonedError(Exception):
-    """A plug-in's own work was cancelled, and so it has no answer."""
+    """A plug-in gave no answer, because a task of its own was cancelled."""
 
 
 async def answer(coming: Awaitable[T]) -> T:
-    """Return what a plug-in answers; AbandonedError if its own work was cancelled while nobody cancelled this task."""
+    """Return a plug-in's answer; AbandonedError if it raises CancelledError though this task was not cancelled."""
     try:
         return await coming
     except asyncio.CancelledError as error:

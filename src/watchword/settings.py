@@ -1,4 +1,7 @@
-"""The settings of one process, as ``watchword.toml`` holds them; nothing here reads a file or the environment."""
+"""The schema of ``watchword.toml``: one pydantic model per table, with its checks and conversions.
+
+Takes values that were parsed already: it reads neither files nor the environment, and builds no key or store.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ _SECONDS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def parse_duration(value: object) -> float:
-    """Return seconds: of a number, or of text as ``30s``, ``5m``, ``2h``, ``7d``; ValueError otherwise."""
+    """Return a duration in seconds, from a number or from text such as ``30s`` or ``5m``; ValueError otherwise."""
     if isinstance(value, str) and (match := _DURATION.fullmatch(value)):
         return float(match[1]) * _SECONDS[match[2]]
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max:
@@ -50,7 +53,7 @@ def parse_duration(value: object) -> float:
 
 
 def parse_size(value: object) -> int:
-    """Return bytes: of a whole number, or of text as ``256MiB``, ``512 MB``, ``1.5GB``; ValueError otherwise."""
+    """Return a size in bytes, from an integer or from text such as ``256MiB``, ``1.5 GB``; ValueError otherwise."""
     if isinstance(value, str) and (match := _SIZE.fullmatch(value)) and (match[2] or "") in _BYTES:
         return int(float(match[1]) * _BYTES[match[2] or ""])
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
@@ -59,7 +62,7 @@ def parse_size(value: object) -> int:
 
 
 def _listed(value: object) -> object:
-    """Let the environment, which has only text, give a list as JSON."""
+    """Parse a list from JSON text, the only way to write one in an environment variable."""
     if not isinstance(value, str):
         return value
     try:
@@ -69,21 +72,21 @@ def _listed(value: object) -> object:
 
 
 def check_principal(value: str) -> str:
-    """Return a principal that somebody has typed; ValueError for what is none, or a URI with a slip of the pen in it.
+    """Return a principal that was typed by hand; ValueError if it is not a principal, or is a mistyped URI.
 
-    The format lets an agent have any name. But what nearly is a URI is meant to be one, and would match nobody.
+    The format allows any name. But a name that is almost a URI was meant as one, and would match no principal.
     """
     if not is_principal(value):
         raise ValueError("write 1 to 255 bytes of text without control characters, as agent://acme/planner")
     if _LIKE_URI.match(value) and not _URI.fullmatch(value):
         raise ValueError(
-            f"{value!r} is no URI: write a scheme, '://' and names parted by one '/', as agent://acme/planner"
+            f"{value!r} is not a URI: write a scheme, '://' and names separated by one '/', as agent://acme/planner"
         )
     return value
 
 
 def _without_complaint(check: Callable[[str], object]) -> AfterValidator:
-    """Refuse what ``check`` raises a ConfigurationError for; what is written stays as it is."""
+    """Reject values for which ``check`` raises ConfigurationError; the value itself is not converted."""
 
     def checked(value: str) -> str:
         try:
@@ -96,7 +99,7 @@ def _without_complaint(check: Callable[[str], object]) -> AfterValidator:
 
 
 def _must(holds: Callable[[Any], bool], advice: str) -> AfterValidator:
-    """Refuse what does not hold, and say what to write."""
+    """Reject values for which ``holds`` is false, with ``advice`` on what to write."""
 
     def checked(value: object) -> object:
         if not holds(value):
@@ -138,7 +141,7 @@ _Patience: TypeAlias = Annotated[
 Listed: Final = BeforeValidator(_listed)
 _NO_LOGIN: Final = _must(
     lambda value: not any("@" in one for one in value),
-    "write no login into an address, where it would be shown: set user and password in [nats] or [kafka]",
+    "write no login into an address, because addresses are logged: set user and password in [nats] or [kafka]",
 )
 _KAFKA: Final = _servers('write the addresses of one or more servers, as ["localhost:9092"]')
 _NATS: Final = _servers(
@@ -149,26 +152,26 @@ NatsServers: TypeAlias = Annotated[list[str], _NO_LOGIN, _NATS, Listed]
 
 
 class Section(BaseModel):
-    """A table of the file; a name that it does not know is a mistake."""
+    """A table of the file; an unknown name in it is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class PluggedSection(BaseModel):
-    """A table whose further names are the options of the plug-in that it names."""
+    """A table that names a plug-in; its remaining names are that plug-in's options."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     @property
     def options(self) -> dict[str, Any]:
-        """What is meant for the plug-in."""
+        """The plug-in's options."""
         return dict(self.model_extra or {})
 
 
 class SignerSettings(PluggedSection):
-    """``[signer]``: where the private key is; ``file`` takes ``key``, and ``key_id`` where it is not the default.
+    """``[signer]``: where the private key is; ``file`` takes ``key``, and ``key_id`` unless it is the default.
 
-    ``batch`` is how many messages may share a signature; left out, what the key's algorithm has.
+    ``batch`` is how many messages may share a signature; the default depends on the key's algorithm.
     """
 
     source: str = "file"
@@ -182,9 +185,9 @@ class KeySourceSettings(PluggedSection):
 
 
 class ReplaySettings(PluggedSection):
-    """``[replay]``: where used ids are remembered, in how many bytes here, and how far a shared reader may lag.
+    """``[replay]``: the store for used ids, its size in memory, and how far a reader with a shared store may lag.
 
-    ``state`` is the directory of what this machine alone remembers over restarts; "" for none.
+    ``state`` is the directory for this machine's own state across restarts; "" for none.
     """
 
     state: str = ".watchword"
@@ -203,14 +206,14 @@ class AllowSettings(Section):
 
 
 class AliasSettings(Section):
-    """``[[policy.aliases]]``: a channel on which what was signed for another one is accepted."""
+    """``[[policy.aliases]]``: a channel that accepts messages signed for another one."""
 
     channel: str
     signed_for: str
 
 
 class ChannelSettings(Section):
-    """``[[policy.channels]]``: settings of the channels that ``match`` covers."""
+    """``[[policy.channels]]``: settings for the channels that ``match`` covers."""
 
     match: str
     mode: Mode
@@ -230,7 +233,7 @@ class PolicySettings(Section):
 
 
 class QuarantineSettings(Section):
-    """``[quarantine]``: where copies of what was not delivered go, and how much of it."""
+    """``[quarantine]``: where copies of undelivered messages go, and how many."""
 
     kafka: _Topic | None = None
     nats: _Subject | None = None
@@ -240,16 +243,16 @@ class QuarantineSettings(Section):
     header_style: HeaderStyle = HeaderStyle.WATCHWORD
 
     def to_limits(self) -> QuarantineLimits:
-        """Return the limits; ConfigurationError where one is unsafe."""
+        """Return the limits; ConfigurationError if one is unsafe."""
         return QuarantineLimits(
             rate=Rate.parse(self.rate), bytes_per_second=self.bytes_per_second, max_size=self.max_size
         )
 
 
 class TlsSettings(Section):
-    """``[nats.tls]``, ``[kafka.tls]``: an encrypted connection. Paths of PEM files.
+    """``[nats.tls]``, ``[kafka.tls]``: an encrypted connection; all values are paths of PEM files.
 
-    ``ca`` is whom to trust, by default the system's authorities; ``cert`` and ``key`` are this process's own.
+    ``ca`` holds the trusted authorities, by default the system's; ``cert`` and ``key`` are this process's own.
     """
 
     ca: str | None = None
@@ -266,7 +269,7 @@ class TlsSettings(Section):
 class NatsSettings(Section):
     """``[nats]``: how the commands connect to NATS; at most one login.
 
-    ``inbox_prefix`` is where answers come, for a user who may not subscribe to all of ``_INBOX.>``.
+    ``inbox_prefix`` is the subject prefix for replies, for a user who may not subscribe to all of ``_INBOX.>``.
     """
 
     servers: NatsServers = ["nats://localhost:4222"]
@@ -280,7 +283,7 @@ class NatsSettings(Section):
     @model_validator(mode="after")
     def _one_login(self) -> Self:
         if (self.user is None) != (self.password is None):
-            raise ValueError("a login is both user and password: write the other one too")
+            raise ValueError("a login needs both user and password: write the missing one too")
         if sum(given is not None for given in (self.credentials, self.user, self.token)) > 1:
             raise ValueError("write one login: credentials, or user and password, or token")
         return self
@@ -298,12 +301,14 @@ class KafkaSettings(Section):
     @model_validator(mode="after")
     def _one_login(self) -> Self:
         if len({given is None for given in (self.mechanism, self.user, self.password)}) > 1:
-            raise ValueError('a login is mechanism, user and password together: mechanism = "SCRAM-SHA-512"')
+            raise ValueError(
+                'a login needs mechanism, user and password: write all three, as mechanism = "SCRAM-SHA-512"'
+            )
         return self
 
 
 class Address(NamedTuple):
-    """A host, by its IP address, and a port."""
+    """An IP address and a port."""
 
     host: str
     port: int
@@ -325,9 +330,9 @@ class Address(NamedTuple):
 
 
 class TelemetrySettings(Section):
-    """``[telemetry]``: ``prometheus`` serves metrics there, else they go to OpenTelemetry's global meter provider.
+    """``[telemetry]``: metrics are served at ``prometheus``, or else go to OpenTelemetry's global meter provider.
 
-    ``public`` allows an address that other machines reach.
+    ``public`` allows an address that other machines can reach.
     """
 
     prometheus: Annotated[str, AfterValidator(lambda text: str(Address.parse(text)))] | None = None
@@ -335,7 +340,7 @@ class TelemetrySettings(Section):
 
 
 class OperatorSettings(Section):
-    """``[[control.operators]]``: what one operator ``may`` say, and ``over`` whom."""
+    """``[[control.operators]]``: which statements one operator ``may`` make, and ``over`` which principals."""
 
     principal: Principal
     may: Annotated[list[Verb], Listed]
@@ -344,15 +349,15 @@ class OperatorSettings(Section):
     @model_validator(mode="after")
     def _says_something(self) -> Self:
         if not self.may or not self.over:
-            raise ValueError('write what this operator may say and over whom: may = ["contain"], over = ["**"]')
+            raise ValueError('write what this operator may state, and over whom: may = ["contain"], over = ["**"]')
         return self
 
 
 class ControlSettings(Section):
-    """``[control]``: the channel on which operators speak, and who they are.
+    """``[control]``: the channel of operators' statements, and the operators.
 
-    After ``max_staleness`` without a sign that nothing is withheld nothing is judged any more; left out, that is never.
-    ``presence`` is the channel on which processes announce themselves ``announce_every`` so often; left out, none does.
+    After ``max_staleness`` without proof that the log is complete, no message is judged; by default there is no limit.
+    ``presence`` is the channel on which processes announce themselves every ``announce_every``; by default none do.
     """
 
     channel: str
@@ -364,7 +369,7 @@ class ControlSettings(Section):
     @model_validator(mode="after")
     def _each_once(self) -> Self:
         if not self.operators:
-            raise ValueError("nobody may speak there: name an operator in [[control.operators]]")
+            raise ValueError("no operators: name one in [[control.operators]]")
         names = [one.principal for one in self.operators]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
@@ -372,7 +377,7 @@ class ControlSettings(Section):
         return self
 
     def to_operators(self) -> tuple[Operator, ...]:
-        """Return whose statements count."""
+        """Return the operators whose statements count."""
         return tuple(Operator(one.principal, frozenset(one.may), tuple(one.over)) for one in self.operators)
 
 
@@ -392,7 +397,7 @@ class Settings(Section):
     control: ControlSettings | None = None
 
     def to_policy(self) -> Policy:
-        """Return the policy; ConfigurationError where a limit is unsafe or a rule can never apply."""
+        """Return the policy; ConfigurationError if a limit is unsafe or a rule can never apply."""
         chosen = self.policy
         for rule in chosen.allow:
             self._check_realms("allow", rule.channels)
@@ -420,7 +425,7 @@ class Settings(Section):
         )
 
     def to_quarantine(self) -> QuarantineSettings | None:
-        """Return where copies go; ConfigurationError where that is nowhere, or a cap is unsafe."""
+        """Return the quarantine's settings; ConfigurationError if no channel is named, or a limit is unsafe."""
         chosen = self.quarantine
         if chosen is not None:
             if chosen.kafka is None and chosen.nats is None:
@@ -429,20 +434,20 @@ class Settings(Section):
         return chosen
 
     def to_control(self) -> Channel | None:
-        """Return the control channel; ConfigurationError where it is none, or nothing could be kept of it."""
+        """Return the control channel; ConfigurationError if it is invalid, or there is no directory for its state."""
         chosen = self.control
         if chosen is None:
             return None
         channel = self._channel("channel", chosen.channel)
         if not self.replay.state:
             raise ConfigurationError(
-                'control: [replay] state = "" leaves nowhere to keep what operators said, so a restart could roll it'
-                " back: name a directory, or leave [control] out"
+                'control: [replay] state = "" leaves no directory to store operators\' statements in, so a restart'
+                " could roll them back: name a directory, or leave [control] out"
             )
         return channel
 
     def to_presence(self) -> Channel | None:
-        """Return the channel of announcements; ConfigurationError where it is none, or the control log itself."""
+        """Return the channel of announcements; ConfigurationError if it is invalid, or is the control log itself."""
         chosen = self.control
         if chosen is None or chosen.presence is None:
             return None
@@ -464,7 +469,7 @@ class Settings(Section):
         return channel
 
     def to_endpoint(self) -> Address | None:
-        """Return where metrics are served; ConfigurationError where others would read them and nobody said so."""
+        """Return where to serve metrics; ConfigurationError if others can reach it and ``public`` is not set."""
         chosen = self.telemetry
         if chosen is None or chosen.prometheus is None:
             return None

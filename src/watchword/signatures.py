@@ -1,4 +1,7 @@
-"""Checks 5 and 6: whose key it is, and that it signed this; the signature of a batch is checked once."""
+"""Checks 5 and 6: finds a message's key, and checks its signature; a batch's signature is checked only once.
+
+Takes parsed envelopes. A key's validity in time and what its owner may send are for other checks.
+"""
 
 from __future__ import annotations
 
@@ -21,29 +24,29 @@ if TYPE_CHECKING:
     from watchword.verification import Verification
 
 CheckRunner: TypeAlias = "Callable[[Sequence[Callable[[], bool]]], Awaitable[Sequence[bool]]]"
-"""Makes checks that take a signature's time each and touch nothing, and returns what they return, in order.
+"""Runs checks, each of which takes as long as verifying a signature and has no side effects; returns their results.
 
-What it says is believed; where it fails, or says anything else, the verifier makes them itself.
+Its results are trusted. If it fails, or returns anything but one bool per check, the verifier runs the checks itself.
 """
 
 MAX_ROOTS: Final = 4096
-"""Verified roots that are remembered; those known longest are forgotten first.
+"""The number of verified roots that are remembered; the oldest are forgotten first.
 
-They take some 300 bytes each, and with ML-DSA what its signature has more: some 15 MB in all at most.
+Each takes some 300 bytes, and with ML-DSA the longer signature: at most some 15 MB in all.
 """
 
 _Tree: TypeAlias = tuple[bytes, bytes, int, bytes]
 """Public key, protected bytes, size (0 for a direct signature) and signature."""
 
 Job: TypeAlias = tuple[VerificationKey, bytes, int, bytes, bytes]
-"""A signature to be checked: key, protected bytes, size, signature, and the root that it stands over."""
+"""A signature to check: key, protected bytes, size, signature, and the root that it covers."""
 
 _SEVERAL: Final = 2
-"""Signatures that are worth another thread."""
+"""The fewest signatures that are worth another thread."""
 
 
 async def find_key(keys: KeySource, principal: str, key_id: bytes) -> VerificationKey | Reason:
-    """Check 5: return the principal's key of this id, or why there is none; the source is not taken at its word."""
+    """Check 5: return the principal's key with this id, or the reason for rejection; the source's answer is checked."""
     try:
         key: object = await answer(keys.find(principal, key_id))
     except (Pending, Shed):
@@ -55,21 +58,21 @@ async def find_key(keys: KeySource, principal: str, key_id: bytes) -> Verificati
     if key is None:
         return Reason.UNKNOWN_KEY
     if not isinstance(key, VerificationKey) or key.key_id != key_id:
-        raise Unavailable("keys", "the key source answered with another key than was asked for")
+        raise Unavailable("keys", "the key source returned another key than the one asked for")
     return key if key.principal == principal else Reason.WRONG_PRINCIPAL
 
 
 class SignatureChecker:
-    """Checks signatures, and remembers each root that verified under the very key that verified it.
+    """Checks signatures, and caches each verified root together with the key that verified it.
 
-    A verdict never depends on what is remembered: it is the same root under the same signature, or it is checked.
+    The cache never changes a verdict: an entry counts only for the same root, key and signature.
     """
 
     def __init__(self) -> None:
         self._roots: dict[_Tree, bytes] = {}
 
     def signed(self, case: Verification) -> None:
-        """Check 6: the signature is the key's, by the key's own algorithm."""
+        """Check 6: raise Rejected unless the key made the signature, with the key's own algorithm."""
         if case.signed is None:
             case.signed = self._holds(case, case.key)
         if not case.signed:
@@ -82,7 +85,7 @@ class SignatureChecker:
         root = envelope.root()
         if root is None:
             return False
-        if not envelope.size:  # nothing else stands under its signature, so nothing is remembered
+        if not envelope.size:  # no other message shares a direct signature, so caching it is no use
             return key.verifies(envelope.signature, envelope.to_be_signed(root))
         tree = _tree_of(key, envelope)
         if self._roots.get(tree) == root:
@@ -95,9 +98,9 @@ class SignatureChecker:
     async def check_together(
         self, cases: Sequence[Verification], check: CheckRunner | None, others: Sequence[Job] = ()
     ) -> list[bool]:
-        """Check the signatures that cases share, each once and at best side by side, and tell the cases.
+        """Check the cases' signatures, each once and in parallel if ``check`` can, and set ``signed`` in each case.
 
-        So it does with ``others``, of which it returns whether they hold.
+        The jobs in ``others`` are checked with them; return whether each of these holds.
         """
         asked: list[tuple[_Tree, bytes]] = []
         jobs: dict[tuple[_Tree, bytes], Callable[[], bool]] = {}
@@ -121,7 +124,7 @@ class SignatureChecker:
         return [holds[job] for job in asked]
 
     def _remember(self, tree: _Tree, root: bytes) -> None:
-        if not tree[2]:  # as above
+        if not tree[2]:  # a direct signature, as above
             return
         if len(self._roots) >= MAX_ROOTS:
             del self._roots[next(iter(self._roots))]
@@ -129,7 +132,7 @@ class SignatureChecker:
 
 
 async def _checked(jobs: list[Callable[[], bool]], check: CheckRunner | None) -> Sequence[bool]:
-    """Make checks; by ourselves where ``check`` fails to, for its troubles are no verdict on anything."""
+    """Run the checks with ``check``, or here if that fails: its failure says nothing about the signatures."""
     if check is not None and len(jobs) >= _SEVERAL:
         with suppress(Exception):
             verdicts = await check(jobs)
@@ -151,7 +154,7 @@ def _by_tree(cases: Sequence[Verification]) -> dict[_Tree, list[Verification]]:
 
 
 def _by_root(siblings: list[Verification]) -> dict[bytes, list[Verification]]:
-    """Return them by the root that they climb to: where a tree is whole, one step for all of its leaves."""
+    """Group cases by the root that their proofs lead to; a complete tree is computed once for all of its leaves."""
     first = siblings[0]
     found: dict[bytes, list[Verification]] = {}
     places = {case.index: case for case in reversed(siblings)}

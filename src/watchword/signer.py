@@ -1,4 +1,8 @@
-"""The signer: a message in, the one header to add out; many messages share one signature."""
+"""Signs messages: for each one it returns the header to add; up to 4096 messages share one signature.
+
+It takes a private key, or a back-end that has one (``keys.SigningBackend``). It sends nothing; the claims that it
+signs are built in ``unsigned``.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class Signed(NamedTuple):
-    """What signing gave: the header to add, the message's id (16 bytes) and its time of issue (seconds)."""
+    """A signed message's header to add, its id (16 bytes) and its issue time (seconds since the epoch)."""
 
     header: Header
     id: bytes
@@ -40,7 +44,7 @@ class Signed(NamedTuple):
 
 
 class _By(NamedTuple):
-    """A key to sign by, and the protected headers of envelopes that it signs: one value, so that a switch is whole."""
+    """A signing key and the protected headers of its envelopes, in one value so that a switch is atomic."""
 
     backend: SigningBackend
     key_id: bytes
@@ -52,10 +56,10 @@ class _By(NamedTuple):
 class Signer:
     """Signs messages of one principal in one realm.
 
-    ``key`` is a SigningKey; or any SigningBackend with the ``key_id`` and ``algorithm`` of its public half. One that is
-    a RotatingBackend has others take its place by itself. ``clock`` returns seconds since the epoch. ``batch`` is how
-    many messages may share a signature, 1 to 4096, by default 64, and 256 with ML-DSA. Another thread may ``hold`` and
-    ``switch`` it.
+    ``key`` is a SigningKey, or any SigningBackend together with the ``key_id`` and ``algorithm`` of its public half. A
+    RotatingBackend replaces itself by new keys. ``clock`` returns seconds since the epoch. ``batch`` is how many
+    messages may share a signature: 1 to 4096, by default 64, or 256 with ML-DSA. Any thread may call ``hold`` and
+    ``switch``.
     """
 
     def __init__(
@@ -94,7 +98,7 @@ class Signer:
         )
         self._builder.ends = _end_of(key)
         self.max_characters: Final = characters(scheme.limits.envelope)
-        # For adapters that sign many, and would make a Message of each.
+        # For adapters that sign many messages, and save creating a Message for each.
         self.prepare_parts: Final = self._builder.prepare
         self._holds: Final = dict[str, str]()
         self._holding: Final = Lock()
@@ -103,13 +107,13 @@ class Signer:
 
     @property
     def key_id(self) -> bytes:
-        """The id of the key that it signs by."""
+        """The id of the current signing key."""
         return self._by.key_id
 
     def hold(self, why: str | None, *, by: str = "control") -> None:
-        """Sign nothing for now, and say ``why`` with a SigningError; None lets it sign again, if nobody else holds it.
+        """Stop signing: raise SigningError with ``why`` instead. None lifts the hold of ``by``, and no other one.
 
-        That is a courtesy of a process that is itself: readers judge by their own.
+        This protects nobody from a process that was taken over: readers enforce their own rules.
         """
         with self._holding:
             if why is None:
@@ -119,14 +123,14 @@ class Signer:
             self._builder.held = next(iter(self._holds.values()), None)
 
     def switch(self, key: NamedBackend) -> None:
-        """Sign by another key from now on; ConfigurationError where its id or its signatures have another length.
+        """Sign with another key from now on; ConfigurationError if its id or signatures have another length.
 
-        The length of an envelope is known when a message is prepared, and which key signs it only later.
+        The length of an envelope is fixed when a message is prepared, before it is known which key will sign it.
         """
         if len(key.key_id) != len(self.key_id):
-            raise ConfigurationError("signer: the new key's id has another length: restart to sign by it")
+            raise ConfigurationError("signer: the new key's id has another length: restart to sign with it")
         if SCHEMES[key.algorithm].signature_bytes != self._by.scheme.signature_bytes:
-            raise ConfigurationError("signer: the new key's signatures have another length: restart to sign by it")
+            raise ConfigurationError("signer: the new key's signatures have another length: restart to sign with it")
         self._by = _sign_by(key, key.key_id, key.algorithm)
         self._builder.ends = _end_of(key)
 
@@ -140,7 +144,7 @@ class Signer:
     ) -> Signed:
         """Return the header that makes ``message`` verifiable on its channel, and nowhere else.
 
-        Options as for ``prepare``. Unavailable where the signing back-end failed.
+        Options as for ``prepare``. Unavailable if the signing back-end fails.
         """
         unsigned = self.prepare(message, recipient=recipient, expires_at=expires_at, in_reply_to=in_reply_to)
         (signed,) = await self.sign_prepared([unsigned])
@@ -149,9 +153,9 @@ class Signer:
     async def sign_many(
         self, messages: Iterable[Message], *, recipient: str | None = None, expires_at: int | None = None
     ) -> list[Signed]:
-        """Sign messages, ``batch`` of them with one signature; each can be verified without the others.
+        """Sign messages, up to ``batch`` of them with one signature; each can be verified without the others.
 
-        Options and errors as for ``sign``; where one message cannot be signed none is.
+        Options and errors as for ``sign``; if one message cannot be signed, none are.
         """
         given = list(messages)
         drafts: list[Draft] = []
@@ -159,7 +163,7 @@ class Signer:
             drafts.append(self.prepare(left[0], recipient=recipient, expires_at=expires_at).draft)
             alike = self._builder.alike(given, len(drafts), recipient) if expires_at is None else []
             drafts += alike
-            if not alike:  # else ids would be drawn in vain, over and over
+            if not alike:  # else ids would be generated for messages that are not drafted, again and again
                 others = [self.prepare(one, recipient=recipient, expires_at=expires_at) for one in left[1:]]
                 drafts += drafts_of(others)
         return await self._signed(drafts)
@@ -172,10 +176,11 @@ class Signer:
         expires_at: int | None = None,
         in_reply_to: bytes | None = None,
     ) -> UnsignedEnvelope:
-        """Return what is to be signed of ``message``: its claims, as of now.
+        """Return the claims to sign for ``message``, issued now.
 
-        ``recipient`` is the principal it is meant for; ``expires_at`` is in seconds since the epoch; ``in_reply_to`` is
-        the id of the request that it answers. SigningError where the bus would change the message or a limit is passed.
+        ``recipient`` is the only principal that may accept it; ``expires_at`` is in seconds since the epoch;
+        ``in_reply_to`` is the id of the request that it answers. SigningError if the bus would change the message, or a
+        limit is exceeded.
         """
         try:
             _check_bytes(message.value, message.key)
@@ -183,23 +188,23 @@ class Signer:
                 message.channel, message.value, message.key, message.headers, message.partition,
                 recipient, expires_at, in_reply_to, message.reply_to,
             )  # fmt: skip
-        except (AttributeError, TypeError, ValueError):  # checked only now: it is paid for by those who are wrong
+        except (AttributeError, TypeError, ValueError):  # types are checked only here, so that valid calls do not pay
             mistake = _wrong_type(message, recipient, in_reply_to)
             if mistake is None:
                 raise
             raise SigningError(mistake) from None
 
     async def sign_prepared(self, envelopes: Sequence[UnsignedEnvelope]) -> list[Signed]:
-        """Sign what this signer prepared, ``batch`` with one signature; Unavailable where the back-end failed."""
+        """Sign what this signer prepared, up to ``batch`` with one signature; Unavailable if the back-end fails."""
         return await self._signed(drafts_of(envelopes))
 
     async def _signed(self, drafts: Sequence[Draft]) -> list[Signed]:
         values: list[bytes] = []
-        by = self._by  # for all of it: while a signature is made, the signer may switch to another key
+        by = self._by  # one key for all: while a signature is awaited, the signer may switch to another key
         for tree in self._trees([claims for claims, _, _ in drafts], by):
             try:
                 signature: object = await answer(by.backend.sign(tree.data))
-            except Unavailable as error:  # which says more than its type does
+            except Unavailable as error:  # its detail says more than its type
                 raise Unavailable("signing", error.detail) from error
             except Exception as error:
                 raise Unavailable("signing", type(error).__name__) from error
@@ -212,26 +217,26 @@ class Signer:
         ]
 
     def sign_now(self, envelopes: Sequence[UnsignedEnvelope]) -> list[bytes]:
-        """Sign as ``sign_prepared`` does, but without ever waiting, and return the header's value for each.
+        """Sign as ``sign_prepared`` does, but without awaiting, and return the header's value for each.
 
         ConfigurationError unless ``in_memory``.
         """
         by = self._by
         backend = by.backend
         if not isinstance(backend, SigningKey):
-            raise ConfigurationError("only a SigningKey signs at once: await sign_prepared() instead")
+            raise ConfigurationError("only a SigningKey signs synchronously: await sign_prepared() instead")
         trees = self._trees([claims for claims, _, _ in drafts_of(envelopes)], by)
         return [value for tree in trees for value in tree.values(backend.sign_now(tree.data))]
 
     @property
     def in_memory(self) -> bool:
-        """Whether the private key is held by this process, so that signing takes no longer than the algorithm."""
+        """Whether the private key is in this process's memory, so that signing needs no I/O."""
         return isinstance(self._by.backend, SigningKey)
 
     def _trees(self, claims: list[bytes], by: _By) -> Iterator[SignedTree | Tree]:
-        """Part claims, in order, into as few trees as can be, of sizes that differ by one at most.
+        """Split claims, in order, into as few trees as possible, whose sizes differ by at most one.
 
-        A reader is quicker with envelopes of one size, so no tree is left with what the others did not take.
+        Readers are faster with envelopes of one size, so the last tree does not just get the remainder.
         """
         native = engine.native()
         make: Callable[[list[bytes], bytes], SignedTree | Tree] = SignedTree if native is None else native.Tree
@@ -258,14 +263,14 @@ def _sign_by(key: SigningBackend, key_id: bytes, algorithm: Algorithm) -> _By:
 
 
 def _check_bytes(*parts: object) -> None:
-    """Raise TypeError for what could change before it is signed, or cannot be: claims are written later."""
+    """Raise TypeError unless all are bytes or None; claims are encoded later, and a mutable value could change."""
     for part in parts:
         if part is not None and not isinstance(part, bytes):
             raise TypeError
 
 
 def _wrong_type(message: Any, recipient: object, in_reply_to: object) -> str | None:
-    """Return what to give in place of the first part of a wrong type; None if there is no such part."""
+    """Return what to pass instead of the first part of a wrong type; None if all types are right."""
     if not isinstance(message, Message):
         return f"a {type(message).__name__} cannot be signed: write a Message"
     parts: dict[str, tuple[object, type, str]] = {

@@ -1,7 +1,7 @@
-"""JSON and base64 from outside, read strictly: every value has exactly one spelling, and anything else is a ValueError.
+"""Strict readers for untrusted JSON and base64: whatever two parsers might read differently is a ValueError.
 
-Two readers of one text must not see two things in it. So a member that occurs twice, ``NaN``, an integer of any
-length, missing padding, stray low bits and foreign characters are refused, although Python's own readers accept them.
+Duplicate names, ``NaN``, very long integers, missing padding, non-zero unused bits and characters outside the alphabet
+are refused, although Python's own parsers accept them. It also writes base64, with and without padding.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def json_object(text: str | bytes) -> dict[str, object]:
     """Return the members of one JSON object (RFC 8259); ValueError says what is wrong with the text."""
     document = json_value(text)
     if not isinstance(document, dict):
-        raise ValueError('not a JSON object: write {"name": value, ...}')  # noqa: TRY004 - wrong text, not a wrong type of the caller's
+        raise ValueError('not a JSON object: write {"name": value, ...}')  # noqa: TRY004 - wrong text, not a wrong argument type
     return document
 
 
@@ -48,12 +48,12 @@ def to_base64(raw: bytes | None) -> str | None:
 
 
 def from_base64(text: object) -> bytes:
-    """Return the bytes behind standard base64 with padding; ValueError for any other spelling or type."""
+    """Decode standard base64 with padding; ValueError for any other spelling or type."""
     try:
         raw = base64.b64decode(text, validate=True) if isinstance(text, str) else None
     except ValueError:
         raw = None
-    if raw is None or to_base64(raw) != text:  # stray low bits decode too
+    if raw is None or to_base64(raw) != text:  # Python ignores unused bits that are not zero
         raise ValueError("not standard base64 with padding")
     return raw
 
@@ -64,7 +64,7 @@ def base64url(raw: bytes) -> str:
 
 
 def from_base64url(text: object) -> bytes:
-    """Return the bytes behind base64url without padding; ValueError for any other spelling or type."""
+    """Decode base64url without padding; ValueError for any other spelling or type."""
     try:
         raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) if isinstance(text, str) else None
     except ValueError:
@@ -77,7 +77,7 @@ def from_base64url(text: object) -> bytes:
 def _members(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise ValueError("a duplicate name in one object: write each field once")
+        raise ValueError("a duplicate name in one object: write each name once")
     return members
 
 

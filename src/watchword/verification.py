@@ -1,4 +1,7 @@
-"""One message before the verifier: what the checks have found of it so far, and its verdict."""
+"""The state of one message's verification: its envelope, the results of the checks so far, and its verdict.
+
+It makes no checks itself; ``verifier`` and the modules of the checks fill it in.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ _make_verified, _make_claim = seal(), maker_of(Claim)
 
 
 class Verification(Envelope):
-    """A message's envelope and what else is known of it.
+    """A message's envelope, and what the checks have found.
 
-    The envelope is there once it is ``read``; its ``claim`` on an id once it is ``opened``, by checks 1 to 4; ``key``
-    once it is ``keyed``, by check 5. ``signed`` tells whether the signature holds, as far as that is known. ``lesson``
-    is what the reader may learn from it. ``ahead`` is the verdict on what is from the future as things stand, which
-    checks 5 to 7 do not change.
+    The envelope is set once ``read`` is true; the ``claim`` on its id once ``opened`` is, after checks 1 to 4; the
+    ``key`` once ``keyed`` is, after check 5. ``signed`` is whether the signature holds, or None if not checked yet.
+    ``lesson`` is the envelope's bytes, if the reader may learn from them. ``ahead`` is the rejection of a message from
+    the future, which checks 5 to 7 do not change.
     """
 
     __slots__ = (
@@ -45,11 +48,11 @@ class Verification(Envelope):
         self.verdict: VerifiedMessage | Rejected | Unavailable | None = None
 
     def open(self, reference: float, keep_until: float) -> None:
-        """Say what its envelope claims of its id, at the reference time."""
+        """Set the claim on its id, with this reference time; the store must keep the id until ``keep_until``."""
         message, common, position = self.message, self.common, self.message.position
         between = None if message.appended_at is not None else message.appended_between
         self.claim = _make_claim(
-            f"{common.channel}#{message.reader}",  # as signed, wherever it was found
+            f"{common.channel}#{message.reader}",  # the signed channel, which an alias makes another one
             log_name(message),
             common.issuer,
             common.key_id,
@@ -68,20 +71,20 @@ class Verification(Envelope):
         self.opened = True
 
     def cases(self) -> tuple[Verification]:
-        """Return itself, as a stretch returns each of its messages."""
+        """Return itself; a ``Stretch`` has the same method for all of its messages."""
         return (self,)
 
     def reject(self, verdict: Rejected) -> None:
-        """End with ``verdict``; what is ahead ends as such, for that check comes first."""
+        """Set the verdict; a message from the future is rejected as such, because that check comes first."""
         if self.ahead is not None and verdict is not self.ahead:
             verdict = self.ahead
-            self.opened = self.opened and not self.keyed  # a forgery: there is nothing to remember
+            self.opened = self.opened and not self.keyed  # a forgery: its claim must not be remembered
         verdict.channel = self.message.channel.uri
         verdict.claimed_principal = self.common.issuer[:128] if self.read else None
-        self.verdict = verdict.with_traceback(None)  # else the frames of a whole batch live on in it
+        self.verdict = verdict.with_traceback(None)  # a traceback would keep a whole batch alive
 
     def accept(self) -> None:
-        """End with a VerifiedMessage: every check has passed."""
+        """Set a VerifiedMessage as the verdict; every check has passed."""
         message, common, key = self.message, self.common, self.key
         self.verdict = _make_verified(
             key.principal,

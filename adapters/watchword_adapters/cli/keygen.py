@@ -1,4 +1,4 @@
-"""``watchword keygen``: a key pair in two files."""
+"""``watchword keygen``: writes a new key pair to two files, the private key as PEM and the public one as a JWK."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from watchword_adapters.signers.secret import Secret
 
 
 def encrypting(variable: str | None, file: str | None) -> bytes | None:
-    """Return the passphrase that a variable or a file holds; None if neither is named."""
+    """Return the passphrase from a variable or a file; None if neither is named."""
     found = Secret.named("passphrase", variable=variable, file=file, directory=Path(), warn=warn)
     return None if found is None else found.read().encode()
 
@@ -28,12 +28,12 @@ def make_pair(
     passphrase: bytes | None = None,
     as_json: bool,
 ) -> str:
-    """Write a new key pair and return what to print; ConfigurationError, and no file, where one exists already."""
+    """Write a new key pair and return the text to print; ConfigurationError, and no new file, if either file exists."""
     check_typed(principal)
     if private is None or public is None:
         name = file_name(principal, Path())
         if not name:
-            raise ConfigurationError(f"no file name in principal {principal!r}: name files by --private and --public")
+            raise ConfigurationError(f"no file name in principal {principal!r}: name files with --private and --public")
         private, public = private or Path(f"{name}.pem"), public or Path(f"{name}.jwk")
     key = SigningKey.generate(Algorithm[algorithm])
     owned = key.verification_key(principal)
@@ -58,7 +58,7 @@ def make_pair(
 
 
 def create(path: Path, content: bytes, mode: int) -> None:
-    """Write a file that did not exist, so that no key is ever lost and nobody's link is followed."""
+    """Write a new file; it never overwrites one, so no key is lost, and it follows no symbolic link."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:

@@ -1,4 +1,7 @@
-"""``watchword key``: agents' public keys, given, listed, revoked and rotated on the control log."""
+"""``watchword key``: publishes, lists, revokes and rotates agents' public keys, by statements on the control log.
+
+``own_key`` has the commands for the key in an agent's own settings.
+"""
 
 from __future__ import annotations
 
@@ -34,15 +37,15 @@ if TYPE_CHECKING:
 
 _THUMBPRINT: Final = 43
 _SEEN: Final = 30.0
-"""Seconds for which a process counts as there after it announced itself."""
+"""Seconds for which a process counts as present after it announced itself."""
 
 _LOOK_EVERY: Final = 1.0
 _LEAST_OVERLAP: Final = 30.0
-"""Seconds that an agent which looks for its new key every 5 s may take, and then some."""
+"""Seconds, with a margin, for an agent that looks for its new key every 5 s."""
 
 
 def run_publish(files: Sequence[Path], config: Path, *, as_json: bool) -> int:
-    """Give the public keys in files; return the exit code."""
+    """Publish the public keys in files; return the exit code."""
     try:
         keys, _ = read_keys(list_files(files))
     except OSError as error:
@@ -54,7 +57,7 @@ def run_publish(files: Sequence[Path], config: Path, *, as_json: bool) -> int:
                 f" {thumbprint_id(key.public).decode()}, the start of the thumbprint; leave it out of the file"
             )
         if key.revoked_at is not None:
-            raise ConfigurationError(f'key of {key.principal}: "revoked" is said by watchword key revoke')
+            raise ConfigurationError(f'key of {key.principal}: "revoked" in a file: use watchword key revoke instead')
     return finish(_publish(opened(config), keys, as_json=as_json))
 
 
@@ -80,7 +83,7 @@ class _Row(NamedTuple):
 
 
 def run_list(principal: str | None, config: Path, ending: str, *, as_json: bool) -> int:
-    """List public keys and what holds of each; return the exit code."""
+    """List public keys and their states; return the exit code."""
     return finish(_list(opened(config), principal, seconds("--ending", ending), as_json=as_json))
 
 
@@ -101,7 +104,7 @@ async def _list(with_: Opened, principal: str | None, ending: float, *, as_json:
 
 
 def _row(key: VerificationKey, source: str, others: Sequence[VerificationKey], now: float, ending: float) -> _Row:
-    """Say what holds of a key; one that ends soon is no worry where the same agent has one that ends later."""
+    """Return a key with its state; no warning that it ends soon if the same agent has one that ends later."""
     end, state = key.not_after, "valid"
     if key.revoked_at is not None and key.revoked_at <= now:
         state = "revoked"
@@ -151,15 +154,15 @@ async def _revoke(with_: Opened, which: str, *, yes: bool, as_json: bool) -> int
         found = next((name for name in everybody if name in operators), None)
         if found is not None:
             raise ConfigurationError(
-                f"that is a key of {found}, an operator: it is revoked in the source that [[keys]] names"
+                f"that is a key of {found}, an operator: revoke it in the source that [[keys]] names"
             )
         speaker = operators.get(desk.by[0])
         owners = [name for name in everybody if speaker is None or speaker.is_over(name)]
         if everybody and not owners:
-            raise ConfigurationError(f"that is a key of {everybody[0]}, whom {desk.by[0]} is not over")
-        whose = ", ".join(owners) or "nobody that is known here"
+            raise ConfigurationError(f"that is a key of {everybody[0]}, and {desk.by[0]} is not an operator over it")
+        whose = ", ".join(owners) or "an unknown principal"
         await asyncio.to_thread(confirm, f"Revoke key {dead[:16]} of {whose}? It cannot be undone.", yes=yes)
-        at = int(with_.agent.clock() - with_.agent.verifier.policy.max_skew)  # else a clock that is ahead puts it off
+        at = int(with_.agent.clock() - with_.agent.verifier.policy.max_skew)  # in force even if this clock is ahead
         position = await desk.say(Revoke(dead, at))
         told = {"thumbprint": dead, "principals": owners, "at": at, "position": position}
         tell(told, f"key {dead[:16]} of {whose} is revoked for good", as_json=as_json)
@@ -167,7 +170,7 @@ async def _revoke(with_: Opened, which: str, *, yes: bool, as_json: bool) -> int
 
 
 def _thumbprint_of(which: str, known: Sequence[VerificationKey]) -> str:
-    """Return the thumbprint of a key that was named by its id, by a thumbprint or by its file."""
+    """Return the thumbprint of a key that is named by its id, its thumbprint or its file."""
     prints = {thumbprint(key.public) for key in known if key.key_id == which.encode()}
     if len(prints) > 1:
         raise ConfigurationError(f"{which} is the id of {len(prints)} keys: name one by its thumbprint or its file")
@@ -179,15 +182,15 @@ def _thumbprint_of(which: str, known: Sequence[VerificationKey]) -> str:
         keys, _ = read_keys([Path(which)])
     except OSError:
         raise ConfigurationError(
-            f"{which!r} is no key: name one by kid (watchword key list), thumbprint, or a file of one public key"
+            f"{which!r} is not a key: name one by kid (watchword key list), thumbprint, or a file of one public key"
         ) from None
     if len(keys) != 1:
-        raise ConfigurationError(f"{which}: {len(keys)} keys in it; name one by its kid")
+        raise ConfigurationError(f"{which}: contains {len(keys)} keys; name one by its kid")
     return thumbprint(keys[0].public)
 
 
 class Rotation(NamedTuple):
-    """What is to be rotated: the agent by its settings, and for how long both keys hold."""
+    """What to rotate: the agent's settings file, and for how long both keys are valid."""
 
     agent: Path
     config: Path
@@ -198,7 +201,7 @@ class Rotation(NamedTuple):
 
 
 def run_rotate(wanted: Rotation, *, as_json: bool) -> int:
-    """Give an agent a new key, switch its signer and let the old key end; return the exit code."""
+    """Publish a new key for an agent, switch its signer and let the old key end; return the exit code."""
     overlap, wait = seconds("--overlap", wanted.overlap), seconds("--wait", wanted.wait)
     life = None if wanted.life is None else seconds("--life", wanted.life)
     if overlap < _LEAST_OVERLAP:
@@ -210,12 +213,12 @@ def run_rotate(wanted: Rotation, *, as_json: bool) -> int:
     with_ = opened(wanted.config)
     if settings.principal in {one.principal for one in with_.parts.operators}:
         raise ConfigurationError(
-            f"{settings.principal} is an operator: his keys are rotated in the source that [[keys]] names, and nothing"
-            " that he said lapses by it"
+            f"{settings.principal} is an operator: rotate operators' keys in the source that [[keys]] names; their"
+            " statements stay in force"
         )
     if wait and with_.settings.to_presence() is None:
         raise ConfigurationError(
-            "nobody can say who knows the new key: name a channel in [control] presence, or add --wait 0"
+            "no way to see which agents know the new key: name a channel in [control] presence, or add --wait 0"
         )
     times = _Times(overlap, wait, life, wanted.without)
     return finish(_rotate(with_, str(settings.principal), agent, times, as_json=as_json))
@@ -229,7 +232,7 @@ class _Times(NamedTuple):
 
 
 class _KeyFile(NamedTuple):
-    """An agent's private key and its file; ``passphrase`` is what encrypts it, if anything does."""
+    """An agent's private key and its file; ``passphrase`` is None if the file is not encrypted."""
 
     file: Path
     key: SigningKey
@@ -237,14 +240,15 @@ class _KeyFile(NamedTuple):
 
 
 def _signer_of(settings: Settings, path: Path) -> _KeyFile:
-    """Return the file of an agent's private key, and the key; ConfigurationError where none can be replaced."""
+    """Return an agent's private key and its file; ConfigurationError if this command cannot replace it."""
     signer = settings.signer
     if settings.principal is None or signer is None:
         raise ConfigurationError(f"{path}: no principal, or no [signer], so there is no key to replace")
     if signer.source != "file":
         raise ConfigurationError(
-            f'{path}: signer.source = "{signer.source}": its key is in no file: make another one where it is held, give'
-            " it by 'watchword key public' and 'watchword key publish', then name it in [signer] (docs/rotation.md)"
+            f'{path}: signer.source = "{signer.source}": the key is not in a file: create a new one where it is held,'
+            " publish it by 'watchword key public' and 'watchword key publish', then name it in [signer]"
+            " (docs/rotation.md)"
         )
     chosen = FileSigner.model_validate(signer.options)
     if chosen.key_id is not None:
@@ -268,7 +272,7 @@ async def _rotate(with_: Opened, principal: str, agent: _KeyFile, times: _Times,
         if missing:
             raise ConfigurationError(
                 f"after {times.wait:g} s the new key is not known to {', '.join(missing)}; nothing was switched:"
-                " mend these, wait longer (--wait) or leave an agent that lies out (--without), and type it again"
+                " repair these, wait longer (--wait) or exclude an agent that lies (--without), and run it again"
             )
         _replace_key(file, new, passphrase)
         tell(step | {"step": "switched", "file": str(file)}, f"{file} has the new key", as_json=as_json)
@@ -280,16 +284,16 @@ async def _rotate(with_: Opened, principal: str, agent: _KeyFile, times: _Times,
 
 
 def _ending(old: SigningKey, principal: str, end: int, desk: Desk) -> VerificationKey:
-    """Return the old key with its end; one that it has already and that is earlier stays."""
+    """Return the old key with its end time; an earlier end that it already has stays."""
     key = VerificationKey.from_public_key(old.public, principal=principal, key_id=thumbprint_id(old.public))
     known = desk.control.limited(key)
     return replace(key, not_after=end if known.not_after is None else min(end, known.not_after))
 
 
 async def _heard_by_all(with_: Opened, desk: Desk, times: _Times) -> list[str]:
-    """Wait until each process that announces itself knows what was said last; return those that do not in time.
+    """Wait until all processes that announce themselves have the last statement; return those that do not in time.
 
-    Anybody may announce what is not so: contained agents are left out, and others by their names.
+    An announcement may be a lie, so contained agents are ignored, and others can be excluded by name.
     """
     loop, clock = asyncio.get_running_loop(), with_.agent.clock
     end, number = loop.time() + times.wait, desk.control.link(desk.by).number
@@ -316,7 +320,7 @@ async def _heard_by_all(with_: Opened, desk: Desk, times: _Times) -> list[str]:
 
 
 def _replace_key(file: Path, key: SigningKey, passphrase: Secret | None) -> None:
-    """Put a private key in the place of another, in one step, and encrypted as that one was."""
+    """Replace a private key atomically, with the same encryption."""
     try:
         descriptor, beside = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)  # readable by its owner only
         try:
@@ -329,4 +333,4 @@ def _replace_key(file: Path, key: SigningKey, passphrase: Secret | None) -> None
             Path(beside).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise ConfigurationError(f"{file}: {error.strerror}; the agent goes on with its old key") from None
+        raise ConfigurationError(f"{file}: {error.strerror}; the agent still uses its old key") from None

@@ -1,4 +1,4 @@
-"""``watchword key public`` and ``key generate``: the key that an agent's own settings name, wherever it is held."""
+"""``watchword key public`` and ``key generate``: show, or create in a token, the key that an agent's settings name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class _Named(NamedTuple):
-    """An agent, and what its settings say of its key."""
+    """An agent's principal, and the settings of its key."""
 
     principal: str
     signer: SignerSettings
@@ -38,7 +38,7 @@ _MADE_BY = {
     "spiffe": "SPIRE",
     "transit": "vault write -f transit/keys/NAME type=ed25519",
 }
-"""What makes keys of the other kinds."""
+"""The commands that create keys for the other signers."""
 
 
 def run_public(config: Path, otherwise: Sequence[str], output: Path | None) -> int:
@@ -54,13 +54,13 @@ def run_public(config: Path, otherwise: Sequence[str], output: Path | None) -> i
 
 
 def run_generate(config: Path, algorithm: str, otherwise: Sequence[str], output: Path | None) -> int:
-    """Make an agent's key in its token, and print or write the public half; return the exit code."""
+    """Create an agent's key in its token, and print or write the public half; return the exit code."""
     named = _named(config, otherwise)
-    if output is not None and output.exists():  # before there is a key that nobody knows
+    if output is not None and output.exists():  # checked first, else an unpublished key would be left in the token
         raise ConfigurationError(f"{output} exists: name another file, or remove it")
     if named.signer.source != "pkcs11":
-        hint = _MADE_BY.get(named.signer.source, "what its plug-in comes with")
-        raise ConfigurationError(f'signer.source = "{named.signer.source}": such a key is made by: {hint}')
+        hint = _MADE_BY.get(named.signer.source, "the tool that its plug-in documents")
+        raise ConfigurationError(f'signer.source = "{named.signer.source}": create its key with: {hint}')
     from watchword_adapters.signers.pkcs11 import generate  # noqa: PLC0415 - comes with an extra
 
     _show(generate(named.signer.options, named.context, Algorithm[algorithm]), named, output)
@@ -90,7 +90,7 @@ def _named(config: Path, otherwise: Sequence[str]) -> _Named:
 
 def _show(key: object, named: _Named, output: Path | None) -> None:
     if not isinstance(key, ShownBackend):
-        raise ConfigurationError(f'signer.source = "{named.signer.source}": its plug-in shows no public key')
+        raise ConfigurationError(f'signer.source = "{named.signer.source}": its plug-in does not expose a public key')
     text = json.dumps(to_jwk(public_half(key, named.principal)), indent=2) + "\n"
     if output is None:
         sys.stdout.write(text)

@@ -101,7 +101,7 @@ def test_a_key_that_another_principal_has(run: Run, directory: Path) -> None:
         (("-r", "prod"), "watchword.toml does not exist: add --realm and --principal"),
         (("-r", "PROD", "-p", PLANNER), "realm 'PROD'"),
         (("-r", "prod", "-p", "a\x1b[2J"), "principal: write 1 to 255 bytes of text without control characters"),
-        (("-r", "prod", "-p", "agent:/acme/x"), "principal: 'agent:/acme/x' is no URI: write a scheme"),
+        (("-r", "prod", "-p", "agent:/acme/x"), "principal: 'agent:/acme/x' is not a URI: write a scheme"),
         (("-r", "prod", "-p", PLANNER, "-c", "none/a.toml"), "none/planner.pem: No such file or directory"),
     ],
 )

@@ -86,7 +86,7 @@ def test_keygen_guesses_no_file_name(run: Run, directory: Path, principal: str) 
     """A principal that gives no plain file name needs one; no path is made of it."""
     ended = run("keygen", f"--principal={principal}")
     assert ended.code == 2
-    assert "name files by --private and --public" in ended.err
+    assert "name files with --private and --public" in ended.err
     assert not list(directory.iterdir())
 
 
@@ -196,5 +196,5 @@ def test_a_principal_with_a_slip_in_it_gets_no_key(run: Run, directory: Path) ->
     """A name that settings would refuse is told before there are keys of it."""
     ended = run("keygen", "-p", "agent:/acme/planner")
     assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
-    assert "principal: 'agent:/acme/planner' is no URI" in ended.err
+    assert "principal: 'agent:/acme/planner' is not a URI" in ended.err
     assert not list(directory.iterdir())

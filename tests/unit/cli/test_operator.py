@@ -103,12 +103,12 @@ def test_what_remains_is_told_in_words(run: Run) -> None:
         (("control", "adopt", SEC, "--yes"), f"no statement of '{SEC}' is in force"),
         (("control", "attend", "--every", "0s"), "--every: at least 1s"),
         (("key", "publish", "missing.jwk"), "missing.jwk: No such file"),
-        (("key", "revoke", "nobody"), "is no key: name one by kid"),
+        (("key", "revoke", "nobody"), "is not a key: name one by kid"),
         (("key", "revoke", "agents.jwks", "--yes"), "3 keys in it"),
-        (("key", "revoke", "sec.jwk", "--yes"), "an operator: it is revoked in the source"),
+        (("key", "revoke", "sec.jwk", "--yes"), "an operator: revoke it in the source"),
         (("key", "rotate", "planner.toml", "--overlap", "1s"), "--overlap: at least 30s"),
         (("key", "rotate", "planner.toml", "--life", "5m"), "--life: longer than --overlap"),
-        (("key", "rotate", "sec.toml"), "is an operator: his keys are rotated in the source"),
+        (("key", "rotate", "sec.toml"), "is an operator: rotate operators' keys in the source"),
         (("key", "rotate", "planner.toml"), "name a channel in [control] presence, or add --wait 0"),
     ],
 )
@@ -388,10 +388,7 @@ def test_a_key_is_revoked_by_any_name(run: Run, entries: Entries, directory: Pat
     (row,) = done.lines
     assert (row["thumbprint"], row["principals"]) == (thumbprint(planner.public), [PLANNER])
     (directory / "unknown.jwk").write_text(json.dumps(parse(SigningKey.generate(), PLANNER)))
-    assert (
-        "of nobody that is known here is revoked"
-        in run("key", "revoke", "unknown.jwk", "-c", "oncall.toml", "--yes").out
-    )
+    assert "of an unknown principal is revoked" in run("key", "revoke", "unknown.jwk", "-c", "oncall.toml", "--yes").out
     assert len(entries.kept) == 2
 
 
@@ -420,7 +417,10 @@ def test_no_command_claims_what_is_not_so(run: Run, directory: Path) -> None:
     (directory / "far.jwk").write_text(json.dumps(parse(key, "agent://far/x")))
     run("key", "publish", "far.jwk", "-c", "sec.toml")
     refused = run("key", "revoke", "far.jwk", "-c", "oncall.toml", "--yes")
-    assert (refused.code, f"a key of agent://far/x, whom {ONCALL} is not over" in refused.err) == (2, True)
+    assert (refused.code, f"a key of agent://far/x, and {ONCALL} is not an operator over it" in refused.err) == (
+        2,
+        True,
+    )
 
 
 def test_what_readers_know_from_a_lost_log_can_be_released(run: Run, entries: Entries) -> None:
@@ -480,7 +480,10 @@ def test_a_rotation_gives_switches_and_ends(run: Run, directory: Path) -> None:
     [
         (('key = "planner.pem"', 'key = "planner.pem"\nkey_id = "mine"'), "signer.key_id: leave it out"),
         (('[signer]\nkey = "planner.pem"', ""), "no principal, or no [signer]"),
-        (('[signer]\nkey = "planner.pem"', '[signer]\nsource = "transit"'), "its key is in no file: make another one"),
+        (
+            ('[signer]\nkey = "planner.pem"', '[signer]\nsource = "transit"'),
+            "the key is not in a file: create a new one",
+        ),
     ],
 )
 @pytest.mark.usefixtures("entries")

@@ -95,7 +95,7 @@ def test_a_key_is_made_in_a_token(run: Run, token: Path, directory: Path, algori
         ('source = "aws_kms"', "aws kms create-key"),
         ('source = "nkey"', "nsc add user"),
         ('source = "spiffe"', "SPIRE"),
-        ('source = "acme"', "what its plug-in comes with"),
+        ('source = "acme"', "the tool that its plug-in documents"),
     ],
 )
 def test_a_key_that_is_made_otherwise_says_how(run: Run, config: Path, signer: str, told: str) -> None:
@@ -123,7 +123,7 @@ def test_a_plug_in_that_shows_no_public_key_is_named(run: Run, config: Path, mon
 
     monkeypatch.setattr(plugins, "find", lambda *_, **__: lambda *_: Named())
     config.write_text(config.read_text().replace('key = "planner.pem"', 'source = "acme"'))
-    assert 'signer.source = "acme": its plug-in shows no public key' in run("key", "public").err
+    assert 'signer.source = "acme": its plug-in does not expose a public key' in run("key", "public").err
 
 
 def test_whoever_holds_the_key_may_be_away(run: Run, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,7 +172,7 @@ def test_what_operators_say_is_not_asked(run: Run, rules: Path) -> None:
     ("principal", "channel", "complaint"),
     [
         ("agent://acme/*", "kafka://prod/tasks", "write one agent"),
-        ("agent:/acme/x", "kafka://prod/tasks", "is no URI"),
+        ("agent:/acme/x", "kafka://prod/tasks", "is not a URI"),
         ("", "kafka://prod/tasks", "write 1 to 255 bytes"),
         ("agent://acme/x", "tasks", "channel"),
         ("agent://acme/x", "nats://prod/tasks.>", "channel"),

@@ -110,7 +110,7 @@ def test_a_third_partys_plug_ins_are_used_by_name(settings: Path) -> None:
             '[[keys]]\nsource = "twice"',
             "registered by somebodys_plugins:keys and somebodys_plugins:signer: uninstall one",
         ),
-        ('[signer]\nsource = "vault"', '[signer]\nsource = "nameless"', "the plug-in gave no key_id and algorithm"),
+        ('[signer]\nsource = "vault"', '[signer]\nsource = "nameless"', "the plug-in's key has no key_id or algorithm"),
     ],
 )
 def test_a_plug_in_at_fault_is_named_in_one_line(settings: Path, old: str, new: str, complaint: str) -> None:

@@ -64,7 +64,7 @@ def test_what_an_interceptor_cannot_use_is_refused(given: dict[str, Any], why: s
 
 def test_a_chain_of_no_sources_is_refused() -> None:
     """It would know no key, as if there were a source that says so."""
-    with pytest.raises(ConfigurationError, match="KeyChain: name at least one key source"):
+    with pytest.raises(ConfigurationError, match="KeyChain: give at least one key source"):
         KeyChain([])
 
 
@@ -104,7 +104,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a back-end without names": ({"principal": "a", "key": _Vault()}, "key: a _Vault has no key_id and algorithm"),
     "a path for a source": ({"keys": "agents.jwks"}, r"keys: a str is not a source.*watchword\.load\(\)"),
     "a number for a source": ({"keys": 5}, "keys: a int is not a source"),
-    "names for keys": ({"keys": ["agents.jwks"]}, "keys: a str is no VerificationKey"),
+    "names for keys": ({"keys": ["agents.jwks"]}, "keys: str given: give VerificationKeys"),
     "one key of two agents": (
         {"keys": [(key := SigningKey.generate()).verification_key("a"), key.verification_key("b")]},
         "one public key for 'a' and 'b'",

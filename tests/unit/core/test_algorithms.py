@@ -64,7 +64,7 @@ def test_thumbprints_are_those_of_rfc_9964(algorithm: Algorithm) -> None:
     assert thumbprint(key.public) == RFC_9964[algorithm]
     assert key.key_id == RFC_9964[algorithm][:16].encode()
     published = json.dumps({"keys": [to_jwk(key.verification_key(ALICE))]}).encode()
-    with pytest.raises(ConfigurationError, match="out of an RFC, whose private half everybody knows"):
+    with pytest.raises(ConfigurationError, match="from an RFC, whose private half is published"):
         parse_shared_jwks(published)
 
 

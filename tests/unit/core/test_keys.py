@@ -142,9 +142,9 @@ def test_an_encrypted_key_opens_with_its_passphrase_only() -> None:
         locked = key.to_pem(b"s3cret")
         assert b"ENCRYPTED" in locked
         assert SigningKey.from_pem(locked, passphrase=b"s3cret").key_id == key.key_id
-        with pytest.raises(ConfigurationError, match="encrypted: name its passphrase by passphrase_env"):
+        with pytest.raises(ConfigurationError, match="encrypted: set passphrase_env"):
             SigningKey.from_pem(locked)
-        with pytest.raises(ConfigurationError, match="does not open it") as caught:
+        with pytest.raises(ConfigurationError, match="passphrase is wrong") as caught:
             SigningKey.from_pem(locked, passphrase=b"s4cret")
         assert "s4cret" not in str(caught.value)
         with pytest.raises(ConfigurationError, match="not encrypted: leave its passphrase out"):
@@ -207,7 +207,7 @@ def test_secrets_do_not_leak() -> None:
     shown = repr(ALICE_KEY) + repr(vars(ALICE_KEY)) + repr(ALICE_KEY.verification_key(ALICE))
     assert secret not in shown
     assert "0101010101" not in shown
-    with pytest.raises(TypeError, match="not pickled"):
+    with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(ALICE_KEY)
 
 

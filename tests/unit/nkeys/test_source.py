@@ -257,7 +257,7 @@ def test_tokens_are_ascii(store: Store) -> None:
         ({"jwts": None, "users": {"X": ALICE}}, "'X' is not an NKey"),
         ({"jwts": None, "users": {nats_tokens.account().public: ALICE}}, "is the public key of an account"),
         ({"users": {nats_tokens.user().public: "agent://acme/*"}}, "is a pattern"),
-        ({"users": {nats_tokens.user().public: "agent:/acme"}}, "is no URI"),
+        ({"users": {nats_tokens.user().public: "agent:/acme"}}, "is not a URI"),
         ({"jwts": None, "users": {nats_tokens.user().public: ALICE}}, "only with jwts"),
         ({"operators": None}, 'whose users? write operators = ["O..."] or accounts'),
         ({"operators": [nats_tokens.account().public]}, "write the operator's public key"),

@@ -98,8 +98,8 @@ def test_secrets_are_shown_to_nobody_else(tmp_path: Path, table: dict[str, Any],
 @pytest.mark.parametrize(
     ("tables", "complaint"),
     [
-        ({"nats": {"user": "u"}}, "nats: a login is both user and password: write the other one too"),
-        ({"kafka": {"user": "u", "password": "p"}}, "kafka: a login is mechanism, user and password together"),
+        ({"nats": {"user": "u"}}, "nats: a login needs both user and password: write the missing one too"),
+        ({"kafka": {"user": "u", "password": "p"}}, "kafka: a login needs mechanism, user and password"),
         ({"kafka": {"tls": {"cert": "a"}}}, "kafka.tls: a certificate goes with its key"),
         ({"nats": {"servers": []}}, "nats.servers: write the addresses"),
         ({"nats": {"servers": "nats://a"}}, "nats.servers: write a list"),

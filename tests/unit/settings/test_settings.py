@@ -130,7 +130,7 @@ def test_a_control_log_that_could_be_rolled_back() -> None:
     assert channel is not None
     assert channel.uri == LOG
     nowhere = Settings.model_validate({"realm": "prod", "control": controlled(), "replay": {"state": ""}})
-    with pytest.raises(ConfigurationError, match="leaves nowhere to keep what operators said"):
+    with pytest.raises(ConfigurationError, match="leaves no directory to store operators' statements"):
         nowhere.to_control()
 
 
@@ -139,7 +139,7 @@ def test_a_control_log_that_could_be_rolled_back() -> None:
     [
         ({"realm": "Prod"}, "use 1 to 63 of a-z"),
         ({"realm": "prod", "principal": "a\nb"}, "without control characters"),
-        *(({"realm": "prod", "principal": name}, "a scheme, '://' and names parted by one '/'") for name in SLIPS),
+        *(({"realm": "prod", "principal": name}, "a scheme, '://' and names separated by one '/'") for name in SLIPS),
         *(({"realm": "prod", "policy": {"contained": ["agent://a", name]}}, "contained.1") for name in SLIPS),
         *(({"realm": "prod", "policy": {"allow": [{"principal": name, "channels": []}]}}, "allow.0") for name in SLIPS),
         ({"realm": "prod", "policy": {"contained": ["a\x00"]}}, "without control characters"),
@@ -157,9 +157,9 @@ def test_a_control_log_that_could_be_rolled_back() -> None:
         ({"realm": "prod", "policy": {"contained": "a"}}, "in the environment as JSON"),
         ({"realm": "prod", "polcy": {}}, "Extra inputs"),
         ({"realm": "prod", "control": controlled(over=["agent://acme/plan*"])}, "may stand for a whole part"),
-        ({"realm": "prod", "control": controlled(may=[])}, "write what this operator may say and over whom"),
-        ({"realm": "prod", "control": controlled(over=[])}, "write what this operator may say and over whom"),
-        ({"realm": "prod", "control": {"channel": LOG}}, "nobody may speak there"),
+        ({"realm": "prod", "control": controlled(may=[])}, "write what this operator may state, and over whom"),
+        ({"realm": "prod", "control": controlled(over=[])}, "write what this operator may state, and over whom"),
+        ({"realm": "prod", "control": {"channel": LOG}}, "no operators: name one"),
         ({"realm": "prod", "control": controlled() | {"max_staleness": "0s"}}, "write 1 s or more"),
         (
             {"realm": "prod", "control": {"channel": LOG, "operators": controlled()["operators"] * 2}},

@@ -116,8 +116,8 @@ def test_an_encrypted_key_is_opened(context: Context, tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("named", "told"),
     [
-        ({}, "is encrypted: name its passphrase by passphrase_env or passphrase_file"),
-        ({"passphrase_env": "WRONG"}, "the passphrase does not open it"),
+        ({}, "is encrypted: set passphrase_env or passphrase_file"),
+        ({"passphrase_env": "WRONG"}, "the passphrase is wrong"),
         ({"passphrase_env": "NO_SUCH_PASS"}, "passphrase_env: there is no variable of this name"),
         ({"passphrase_file": "none"}, "passphrase_file: .*No such file"),
     ],
