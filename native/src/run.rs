@@ -1,8 +1,8 @@
 //! A run of messages: checks 1, 2, 4, 5, 6 and 7 for those that pass them. Python checks the signatures.
 //!
 //! This engine can only accept. It *releases* a message on the slightest doubt: the Python engine judges that one from
-//! the beginning, and says what is wrong, if anything. So rejections, their reasons and their order come from one place,
-//! and an error of this kind costs time, but no honest message.
+//! the beginning, and says what is wrong, if anything. So rejections, with their reasons and their order, come from one
+//! place, and a needless release costs time, but no honest message.
 
 use crate::batch::MAX_HEADERS;
 use crate::block::{self, Header};

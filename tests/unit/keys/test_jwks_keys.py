@@ -387,7 +387,7 @@ async def test_a_set_without_names_and_owner_is_refused(source: JwksKeys, origin
 async def test_a_server_that_never_answers_is_waited_for_within_the_limit(
     source: JwksKeys, origin: Origin, warnings: Warnings
 ) -> None:
-    """A name server may be slower than any limit of ours: whoever asks is told nonetheless."""
+    """A name server may be slower than any limit of ours: the caller is told nonetheless."""
     origin.lets.clear()
     origin.timeout = 0.01
     try:
@@ -402,7 +402,7 @@ async def test_a_server_that_never_answers_is_waited_for_within_the_limit(
 
 
 async def test_a_question_given_up_leaves_the_source_in_order(source: JwksKeys, origin: Origin) -> None:
-    """Cancelling whoever asked neither cancels the fetch for the others nor loses what was fetched."""
+    """Cancelling the caller neither cancels the fetch for the others nor loses what was fetched."""
     key = key_of()
     origin.publish(key)
     origin.lets.clear()
