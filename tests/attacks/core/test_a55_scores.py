@@ -190,7 +190,7 @@ def test_messages_that_were_held_back_make_no_fact() -> None:
 
 
 def test_without_the_brokers_stamp_nobody_is_a_fast_sender() -> None:
-    """Promise: where only the reader knows when messages came, anyone who slows it down or speeds it up proves nothing."""
+    """Promise: where only the reader knows when messages came, to slow it down or speed it up proves nothing."""
     seen = world(Allow(ALICE, ("nats://prod/tasks.>",), Rate(1, 3600.0)))
     messages = [press(nats(), c6=LATER, c7=number.to_bytes(16)) for number in range(3)]
     assert judged(seen, *messages) == ["VerifiedMessage", "rate_limited", "rate_limited"]
