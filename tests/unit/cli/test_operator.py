@@ -104,7 +104,7 @@ def test_what_remains_is_told_in_words(run: Run) -> None:
         (("control", "attend", "--every", "0s"), "--every: at least 1s"),
         (("key", "publish", "missing.jwk"), "missing.jwk: No such file"),
         (("key", "revoke", "nobody"), "is not a key: name one by kid"),
-        (("key", "revoke", "agents.jwks", "--yes"), "3 keys in it"),
+        (("key", "revoke", "agents.jwks", "--yes"), "contains 3 keys"),
         (("key", "revoke", "sec.jwk", "--yes"), "an operator: revoke it in the source"),
         (("key", "rotate", "planner.toml", "--overlap", "1s"), "--overlap: at least 30s"),
         (("key", "rotate", "planner.toml", "--life", "5m"), "--life: longer than --overlap"),
