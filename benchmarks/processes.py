@@ -117,7 +117,7 @@ def _call(
 
 
 def _main(connection: Connection, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started us ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # our parent process ends us
     # What a client or the audit trail says in passing would end up between the tables.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
@@ -129,5 +129,5 @@ def _main(connection: Connection, work: Callable[..., None], arguments: tuple[An
 
 
 def _tell(connection: Connection, error: Exception) -> None:
-    with suppress(BrokenPipeError):  # whoever started us was interrupted, and listens no more
+    with suppress(BrokenPipeError):  # our parent process was interrupted, and no longer reads
         connection.send(error)

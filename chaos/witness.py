@@ -1,4 +1,4 @@
-"""A plain subscriber of core NATS: writes down what the server hands out to whoever listens."""
+"""A plain subscriber of core NATS: writes down what the server delivers to any listener."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def broker(url: str, principal: str, *allow: Allow) -> NatsBroker:
 
 
 async def main(url: str) -> None:
-    """Run the service, and whoever talks to it."""
+    """Run the service, and its clients."""
     controller = broker(url, CONTROLLER, Allow(PLANNER, ("nats://demo/scale",)))
     planner, intern = broker(url, PLANNER), broker(url, INTERN)
 

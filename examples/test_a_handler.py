@@ -29,7 +29,7 @@ async def test_the_planner_may_scale() -> None:
 
 
 async def test_an_intern_may_not() -> None:
-    """Whoever verifies is not yet allowed everything."""
+    """A sender whose signature verifies is not yet allowed everything."""
     msg = verified_msg(b"300", subject="cloud.scale", principal="agent://acme/intern", reply="_INBOX.1")
     await on_scale(msg)
     assert not answers_to(msg)

@@ -1,4 +1,4 @@
-"""The interface of the native engine, as ``watchword.engine`` uses it; times in seconds, ``now`` since the epoch."""
+"""The native engine, as ``watchword.engine`` uses it; times are in seconds, ``now`` since the epoch."""
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
@@ -78,7 +78,7 @@ class Run:
         max_skew: float,
         recalled: bool,
     ) -> Run:
-        """Read records of one partition; ``place`` is (URI, partition, reader, log, alone), ``bounds`` as in Looks."""
+        """Read records of one partition; ``place`` is (URI, partition, reader, log, exclusive); bounds as in Looks."""
 
     @staticmethod
     def of_deliveries(

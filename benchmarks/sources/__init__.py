@@ -1,1 +1,1 @@
-"""What keys cost, whoever is asked for them and wherever they are held: a module for each kind of source."""
+"""What keys cost, from each kind of source and holder: a module for each kind of source."""

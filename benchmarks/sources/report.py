@@ -1,4 +1,4 @@
-"""``make sources-report``: what keys cost, whoever is asked for them and wherever they are held, measured here.
+"""``make sources-report``: what keys cost, from each kind of source and holder, measured here.
 
 ``build/reports/sources.json`` has ``sources`` (see ``measuring.Figures``), ``backends`` and ``on_buses`` (see
 ``backends``).

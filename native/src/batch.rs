@@ -1,4 +1,4 @@
-//! Fetched Kafka record batches (version 2) of which nothing needs to be mended: see the adapter's `poison`.
+//! Finds fetched Kafka record batches (version 2) that need no repair: see the adapter's `poison`.
 
 use std::str;
 
@@ -12,10 +12,10 @@ const CODEC_MASK: u16 = 0x07;
 /// A message has no more headers.
 pub const MAX_HEADERS: usize = 1024;
 
-/// Returns where the sound batches of a record set end that begins at `at`; it stops behind `most` bytes.
+/// Returns where the valid batches of a record set, from `at` on, end; it stops after `most` bytes.
 ///
-/// A sound batch is whole, is not compressed, ends at or below `log_end`, and holds as many records as it says, which
-/// decode and whose offsets ascend within its range. Its checksum is for the client to check, which gets it as it is.
+/// A valid batch is complete, not compressed, ends at or below `log_end`, and has as many records as it says, which
+/// decode and whose offsets ascend within its range. The client checks the checksum: it gets the batch unchanged.
 pub fn sound_until(raw: &[u8], at: usize, most: usize, log_end: i64) -> usize {
     let mut end = at;
     while end - at < most {
@@ -45,7 +45,7 @@ fn field<const N: usize>(header: &[u8], at: usize) -> Option<[u8; N]> {
     header.get(at..at + N)?.try_into().ok()
 }
 
-/// Whether these bytes are so many records, at offsets that ascend up to `last_delta`.
+/// Returns true if these bytes are `count` records, at offsets that ascend up to `last_delta`.
 pub fn are_sound(records: &[u8], count: i32, last_delta: i32) -> bool {
     let mut rest = records;
     let mut latest = -1;

@@ -15,7 +15,7 @@ pub fn read(block: &[u8], out: &mut Vec<Header>) -> Option<()> {
     }
     let mut at = BEGIN.len();
     loop {
-        // No line break stands anywhere but at a line's end.
+        // A line break may occur only at a line's end.
         let end = at + block[at..].iter().position(|byte| *byte == b'\r' || *byte == b'\n')?;
         if !block[end..].starts_with(CRLF) {
             return None;

@@ -1,4 +1,4 @@
-//! Ids of one slice of time, in few bytes: what is new in a hash table, the rest in sorted arrays.
+//! The ids of one time slice, stored compactly: new ones in a hash table, the others in sorted arrays.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -6,7 +6,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 /// Ids in one run; sorting that many takes about a millisecond.
 const LARGEST: usize = 1 << 15;
 
-/// What a guard keeps of a message.
+/// What a guard stores of a message.
 #[derive(Clone, Copy)]
 pub struct Entry {
     pub issued_at: u64,
@@ -15,7 +15,7 @@ pub struct Entry {
     pub offset: Option<u64>,
 }
 
-/// Keys are hashes with secret coefficients already, so nobody can make many of them alike.
+/// Keys are already hashes with secret coefficients, so an attacker cannot make them collide.
 #[derive(Default)]
 pub struct Hashed(u64);
 
@@ -37,7 +37,7 @@ impl Hasher for Hashed {
 
 type Builder = BuildHasherDefault<Hashed>;
 
-/// Whether two entries have one key.
+/// Returns true if two entries have the same key.
 pub fn has_twins(entries: &[Entry]) -> bool {
     let mut keys: HashSet<u64, Builder> = HashSet::with_capacity_and_hasher(entries.len(), Builder::default());
     !entries.iter().all(|one| keys.insert(one.key))
@@ -84,7 +84,7 @@ impl Bucket {
         self.runs.iter().find_map(|run| run.keys.binary_search(&key).ok().map(|at| run.marks[at]))
     }
 
-    /// Adds a key that is not there; returns whether it is the first since all was packed.
+    /// Adds a new key; returns true if it is the only unpacked one.
     pub fn put(&mut self, key: u64, mark: u64, owner: u32) -> bool {
         let is_first = self.open.is_empty();
         self.open.insert(key, (mark, owner));
@@ -101,7 +101,7 @@ impl Bucket {
         found
     }
 
-    /// Forgets all ids of some owners.
+    /// Drops all ids of these owners.
     pub fn forget(&mut self, owners: &HashSet<u32>) {
         self.seal();
         for run in std::mem::take(&mut self.runs) {
@@ -112,7 +112,7 @@ impl Bucket {
         }
     }
 
-    /// Packs what is open; runs of like size become one, so that there are few to look into.
+    /// Packs the open ids into a run; runs of similar size are merged, so that lookups search only a few.
     pub fn seal(&mut self) {
         if self.open.is_empty() {
             return;
@@ -129,7 +129,7 @@ impl Bucket {
         }
     }
 
-    /// Returns the bytes that all of it takes, and in how many runs it is.
+    /// Returns the size in bytes, and the number of runs.
     pub fn size(&self) -> (usize, usize) {
         let runs =
             self.runs.iter().map(|run| 8 * (run.keys.capacity() + run.marks.capacity()) + 4 * run.owners.capacity());

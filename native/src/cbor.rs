@@ -1,7 +1,7 @@
 //! Deterministic CBOR (RFC 8949 section 4.2.1), as far as envelopes need it.
 //!
-//! Envelopes have one fixed layout, so reading asks for the one kind of item that may stand at a place. Whatever else
-//! stands there is refused, and what nobody asks for (tags, floats, indefinite lengths) cannot be read.
+//! Envelopes have one fixed layout, so the reader expects one kind of item at each place and refuses any other. Tags,
+//! floats and indefinite lengths are never expected, so they cannot be read.
 
 pub const UINT: u8 = 0x00;
 pub const NEGATIVE: u8 = 0x20;
@@ -24,7 +24,7 @@ impl Span {
     }
 }
 
-/// Reads items from a byte string, one after the other; `None` says that it is not what was asked for.
+/// Reads items from a byte string, one after the other; `None` if the next item is not the expected one.
 pub struct Reader<'a> {
     data: &'a [u8],
     pub at: usize,
@@ -39,12 +39,12 @@ impl<'a> Reader<'a> {
         self.at == self.data.len()
     }
 
-    /// Whether these bytes stand next; nothing is taken.
+    /// Returns true if these bytes come next; consumes nothing.
     pub fn sees(&self, wanted: &[u8]) -> bool {
         self.data.get(self.at..).is_some_and(|rest| rest.starts_with(wanted))
     }
 
-    /// Takes these very bytes.
+    /// Consumes exactly these bytes.
     pub fn expect(&mut self, wanted: &[u8]) -> Option<()> {
         self.sees(wanted).then(|| self.at += wanted.len())
     }

@@ -1,6 +1,6 @@
 //! The envelope, version 1, as `docs/spec.md` sections 2 to 6 have it: a strict reader, and what is signed.
 //!
-//! `None` says that these bytes are not an envelope. Why not is for the Python engine to say.
+//! `None` means that these bytes are not an envelope; the Python engine says why.
 
 use crate::cbor::{ARRAY, MAP, NULL, Reader, Span, TEXT, UINT, write_bytes, write_head, write_text};
 use base64::Engine;
@@ -130,7 +130,7 @@ pub fn parse(raw: &[u8]) -> Option<Envelope> {
     Some(envelope)
 }
 
-/// Reads the claims: each has its place, so none can repeat, and none that is unknown finds one.
+/// Reads the claims; their order is fixed, so a repeated or unknown claim is refused.
 fn parse_claims(raw: &[u8], claims: Span) -> Option<Envelope> {
     let data = &raw[..claims.end];
     let mut reader = Reader::new(data, claims.start);
@@ -235,7 +235,7 @@ fn parse_claims(raw: &[u8], claims: Span) -> Option<Envelope> {
     })
 }
 
-/// Reads the covered header names: a sorted set that is not empty.
+/// Reads the covered header names, which must be a sorted, non-empty set.
 fn parse_names(data: &[u8], reader: &mut Reader) -> Option<Span> {
     let start = reader.at;
     let count = reader.head(ARRAY).filter(|count| (1..=MAX_HEADERS).contains(count))?;
@@ -286,12 +286,12 @@ pub fn path_of(nodes: &[u8]) -> impl Iterator<Item = &[u8; 32]> {
     nodes.chunks_exact(NODE).filter_map(|node| node[HASH.len()..].try_into().ok())
 }
 
-/// Whether a header of this name is Watchword's own, in any letter case.
+/// Returns true if this is the name of Watchword's own header, in any letter case.
 pub fn is_envelope_name(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(HEADER.as_bytes())
 }
 
-/// Whether UTF-8 text may name an agent: 1 to 255 bytes, no control character, no blank at its ends.
+/// Returns true if UTF-8 text may name an agent: 1 to 255 bytes, no control character, no blank at its ends.
 fn is_principal(text: &[u8]) -> bool {
     let blank = |byte: Option<&u8>| byte == Some(&b' ');
     (1..=MAX_PRINCIPAL).contains(&text.len())

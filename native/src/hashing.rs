@@ -1,13 +1,13 @@
-//! Small numbers in the place of ids and places: a universal hash (Carter and Wegman, 1979) modulo 2^130 - 5.
+//! Hashes ids and places to 64 bits: a universal hash (Carter and Wegman, 1979) modulo 2^130 - 5.
 //!
-//! It is the same as that of `watchword.hashing`, with the same secrets, for both engines share one memory.
+//! It is the hash of `watchword.hashing`, with the same secrets, because both engines share one store.
 
 /// A number below 2^320, the low limb first.
 type Wide = [u64; 5];
 
 const LOW: u64 = 0b11;
 
-/// Adds `one * other` to a sum; what does not fit is dropped, and the callers' numbers all fit.
+/// Adds `one * other` to a sum; an overflow is dropped, and does not occur with the callers' numbers.
 fn add_product(sum: &mut Wide, one: &[u64], other: &[u64]) {
     for (at, left) in one.iter().enumerate() {
         let mut carry = 0u128;
@@ -22,7 +22,7 @@ fn add_product(sum: &mut Wide, one: &[u64], other: &[u64]) {
 
 /// Returns the low 64 bits of a number modulo 2^130 - 5.
 fn reduced(mut number: Wide) -> u64 {
-    // 2^130 is 5, so what stands above bit 130 counts five times; three rounds leave less than 2^130 + 40.
+    // 2^130 is 5 here, so bits from 130 on count five times; three rounds leave less than 2^130 + 40.
     for _ in 0..3 {
         let high = [number[2] >> 2 | number[3] << 62, number[3] >> 2 | number[4] << 62, number[4] >> 2];
         number = [number[0], number[1], number[2] & LOW, 0, 0];
@@ -47,7 +47,7 @@ pub fn limbs(number: u128) -> [u64; 2] {
 }
 
 impl Secrets {
-    /// Returns what an id is kept under.
+    /// Returns the key under which an id is stored.
     pub fn key(&self, id: &[u8; 16], issued_at: u64, principal: [u64; 2]) -> u64 {
         let mut sum = [principal[0], principal[1], 0, 0, 0];
         add_product(&mut sum, &limbs(u128::from_be_bytes(*id)), &self.a);
@@ -55,7 +55,7 @@ impl Secrets {
         reduced(sum)
     }
 
-    /// Returns what stands for claims and their place; `half` is the first half of the claims' digest.
+    /// Returns the mark for claims and their place; `half` is the first half of the claims' digest.
     pub fn mark(&self, half: &[u8; 16], place: Option<(u64, u64, [u64; 2])>) -> u64 {
         let mut sum = [0; 5];
         if let Some((offset, stamp, log)) = place {

@@ -1,10 +1,10 @@
-//! What a guard keeps, as Python handles it; see `watchword.packed`, which gives the same answers.
+//! The guard's entries and buckets as Python classes; `watchword.packed` gives the same results.
 
 use crate::bucket::{self, Entry};
 use pyo3::prelude::*;
 use std::collections::{HashMap, HashSet};
 
-/// What is kept of messages that stand together.
+/// The entries of consecutive messages.
 #[pyclass(module = "watchword_native", frozen)]
 pub struct Entries {
     pub rows: Vec<Entry>,
@@ -22,7 +22,7 @@ impl Entries {
         self.rows.len()
     }
 
-    /// Whether two have one key.
+    /// Whether two entries have the same key.
     #[getter]
     fn has_twins(&self) -> bool {
         bucket::has_twins(&self.rows)
@@ -43,7 +43,7 @@ impl Entries {
 #[pyclass(module = "watchword_native")]
 pub struct Bucket {
     ids: bucket::Bucket,
-    /// The lowest offset at which something lies that belongs here; infinity where nothing does.
+    /// The lowest offset of a record whose id is here; infinity if there is none.
     #[pyo3(get, set)]
     lowest: f64,
 }
@@ -80,12 +80,12 @@ impl Bucket {
         self.ids.seal();
     }
 
-    /// Whether any of the keys of some entries is there.
+    /// Returns true if any of the entries' keys is here.
     fn holds_any(&self, entries: &Entries) -> bool {
         entries.rows.iter().any(|row| self.ids.find(row.key).is_some())
     }
 
-    /// Adds entries whose keys are not there, as `put` does.
+    /// Adds entries whose keys are new; returns true if they are the only unpacked ones.
     fn put_all(&mut self, entries: &Entries, owner: u32) -> bool {
         let mut is_first = false;
         for row in &entries.rows {

@@ -1,8 +1,8 @@
 //! A run of messages: checks 1, 2, 4, 5, 6 and 7 for those that pass them. Python checks the signatures.
 //!
 //! This engine can only accept. It *releases* a message on the slightest doubt: the Python engine judges that one from
-//! the beginning, and says what is wrong, if anything. So rejections, their reasons and their order come from one place,
-//! and an error of this kind costs time, but no honest message.
+//! the beginning, and says what is wrong, if anything. So rejections, with their reasons and their order, come from one
+//! place, and a needless release costs time, but no honest message.
 
 use crate::batch::MAX_HEADERS;
 use crate::block::{self, Header};
@@ -113,7 +113,7 @@ pub struct Run {
 
 #[pymethods]
 impl Run {
-    /// Reads messages of a list: checks 1 and 2, the times of check 4, and who sent them.
+    /// Reads a list of messages: checks 1 and 2, the times of check 4, and their senders.
     #[new]
     fn new(messages: &Bound<'_, PyList>, now: f64, max_age: f64, max_skew: f64, recalled: bool) -> PyResult<Self> {
         let mut run = Run::empty(messages.len(), Times { now, max_age, max_skew, recalled });
@@ -125,9 +125,9 @@ impl Run {
         Ok(run)
     }
 
-    /// Reads a client's records of one partition, which are messages but for what all of them have alike: `place` is
-    /// (URI, partition, reader, log, exclusive). `bounds` are (offset, low, high), ascending: records from that offset
-    /// on, up to the next, were appended between these times, where the broker did not stamp them.
+    /// Reads a client's records of one partition. `place` is what they have in common: (URI, partition, reader, log,
+    /// exclusive). `bounds` are (offset, low, high), ascending: records from that offset up to the next one were
+    /// appended between these times, where the broker did not stamp them.
     #[staticmethod]
     #[pyo3(signature = (records, place, bounds, now, max_age, max_skew, recalled))]
     #[allow(clippy::too_many_arguments, reason = "one caller, by position")]
@@ -159,8 +159,8 @@ impl Run {
         Ok(run)
     }
 
-    /// Reads a NATS client's messages of one reader. `place` is what they have alike: how their URIs begin, reader,
-    /// exclusive. `deliveries` are beside them: where a stream has each, as ((stream, consumer), sequence, stamp in
+    /// Reads a NATS client's messages of one reader. `place` is what they have in common: (URI prefix, reader,
+    /// exclusive). `deliveries` has each one's place in its stream, as ((stream, consumer), sequence, stamp in
     /// nanoseconds, ...), or None.
     #[staticmethod]
     fn of_deliveries(
@@ -181,8 +181,8 @@ impl Run {
         Ok(run)
     }
 
-    /// Returns where something begins, in order: (index, sender) for the first message of each sender, (index, -1) for
-    /// each that is the Python engine's to judge.
+    /// Returns, in order, (index, sender) for the first message of each sender, and (index, -1) for each message that
+    /// the Python engine must judge.
     fn firsts(&self) -> Vec<(usize, isize)> {
         let mut found = Vec::new();
         for (at, row) in self.rows.iter().enumerate() {
@@ -195,7 +195,7 @@ impl Run {
         found
     }
 
-    /// Returns the later messages of a sender, and leaves them to the Python engine.
+    /// Releases a sender's messages to the Python engine, and returns the indexes of all but the first.
     fn release(&mut self, sender: usize) -> PyResult<Vec<usize>> {
         let first = self.sender(sender)?.first;
         let mut later = Vec::new();
@@ -285,7 +285,7 @@ impl Run {
         released
     }
 
-    /// Returns where messages of one sender stand together about which nothing is wrong: (begin, end, sender).
+    /// Returns (begin, end, sender) of consecutive messages of one sender that passed all checks.
     fn stretches(&self) -> Vec<(usize, usize, usize)> {
         let mut found: Vec<(usize, usize, usize)> = Vec::new();
         for (at, row) in self.rows[..self.end].iter().enumerate() {
@@ -300,8 +300,7 @@ impl Run {
         found
     }
 
-    /// Returns the least and greatest time of issue of messages, the log time that passed, and how many of them the
-    /// broker did not stamp.
+    /// Returns the first and last issue time of messages, the log time that passed, and how many have no stamp.
     fn bounds(&self, begin: usize, end: usize) -> PyResult<(u64, u64, f64, usize)> {
         let (mut least, mut most, mut passed, mut unstamped) = (u64::MAX, 0, f64::NEG_INFINITY, 0);
         for at in begin..end {
@@ -314,7 +313,7 @@ impl Run {
         Ok((least, most, passed, unstamped))
     }
 
-    /// Returns what the guard keeps of messages.
+    /// Returns the entries of messages for the guard.
     fn entries(&self, begin: usize, end: usize, hasher: &Hasher, principal: u128, log: u128) -> PyResult<Entries> {
         let (principal, log) = (limbs(principal), limbs(log));
         let rows = (begin..end).map(|at| {
@@ -340,8 +339,8 @@ impl Run {
         (begin..end).map(|at| Ok(PyBytes::new(py, &self.row(at)?.leaf))).collect()
     }
 
-    /// Returns what is handed over of each message: id in hex, value, key, headers, time of issue, position, or the
-    /// offset of a record.
+    /// Returns what is delivered of each message: id in hex, value, key, headers, issue time, position, or the offset
+    /// of a record.
     fn delivered<'py>(&self, py: Python<'py>, begin: usize, end: usize) -> PyResult<Bound<'py, PyTuple>> {
         let rows = (begin..end).map(|at| self.row(at)).collect::<PyResult<Vec<&Row>>>()?;
         let ids = PyList::new(py, rows.iter().map(|row| hex(&row.envelope.id)))?;
@@ -354,7 +353,7 @@ impl Run {
         (ids, values, keys, headers, times, positions, offsets).into_pyobject(py)
     }
 
-    /// Returns what else is known of one message: id, time of issue, digest of its claims, reference time, headers.
+    /// Returns one message's id, issue time, digest of its claims, reference time and headers.
     fn found<'py>(&self, py: Python<'py>, at: usize) -> PyResult<Bound<'py, PyTuple>> {
         let row = self.row(at)?;
         (
@@ -484,7 +483,7 @@ impl Run {
         self.take(found, text.as_bytes(), known)
     }
 
-    /// Does the same with a message as a NATS client has it, whose header block nobody has read.
+    /// Does the same with a NATS client's message, whose header block is not parsed yet.
     fn read_delivery(
         &mut self,
         message: &Bound<'_, PyAny>,
@@ -688,7 +687,7 @@ impl Run {
         self.groups = groups;
     }
 
-    /// Parts a group by what its signature is to stand over; `None` for what is not for this engine to say.
+    /// Splits a group by what its signature must cover; `None` for rows that the Python engine must judge.
     ///
     /// Nearly always all of them are leaves of one tree. Where they are not, each climbs to a root of its own; then a
     /// leaf that was altered, or copied, is by itself, and its siblings stay together.
@@ -720,7 +719,7 @@ impl Run {
         found
     }
 
-    /// Returns what a signature stands over; `None` where rows are not leaves of one tree, each another one.
+    /// Returns what a signature covers; `None` unless the rows are distinct leaves of one tree.
     fn root_of(&self, rows: &[usize]) -> Option<Vec<u8>> {
         let first = self.rows[*rows.first()?].as_ref()?;
         let size = first.envelope.size;

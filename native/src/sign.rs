@@ -1,7 +1,7 @@
-//! What is signed of many messages, and the header of each: digests, claims, a tree over them, and its proofs.
+//! Builds what to sign for many messages, and the header of each: digests, claims, the tree over them, and its proofs.
 //!
-//! Nothing is checked here but what these messages have alike with one that Python has checked. Keys never come here:
-//! Python signs `Tree.data` with whatever holds the key.
+//! It only checks that messages have the same form as one that Python has checked. It has no private keys: Python signs
+//! `Tree.data` with the signing back-end.
 
 use crate::cbor::{ARRAY, MAP, NULL, UINT, write_bytes, write_head};
 use crate::envelope::{self, INCLUSION};
@@ -13,7 +13,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
-/// The claims of messages that go one way, but for what each has of its own; see `watchword.encoding.Layout`.
+/// The common parts of the claims of messages to one destination; see `watchword.encoding.Layout`.
 #[pyclass(module = "watchword_native", frozen)]
 pub struct Layout {
     count: u64,
@@ -29,7 +29,7 @@ impl Layout {
         Layout { count, sender, channel, partition }
     }
 
-    /// Returns the claims of each message; `pairs` are the covered headers as digested, empty where none is.
+    /// Returns the claims of each message; `pairs` are the covered headers as digested, empty if there are none.
     fn each<'py>(
         &self,
         py: Python<'py>,
@@ -112,7 +112,7 @@ impl Layout {
     }
 }
 
-/// What others must have alike with a message that was checked.
+/// What other messages must have in common with one that was checked.
 struct Like<'py> {
     channel: Bound<'py, PyAny>,
     partition: Bound<'py, PyAny>,
@@ -183,7 +183,7 @@ impl Tree {
         Tree { levels: tree::levels_of(leaves), claims, protected }
     }
 
-    /// What is to be signed.
+    /// The bytes to sign.
     #[getter]
     fn data<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let (size, payload) = match self.claims.as_slice() {

@@ -29,7 +29,7 @@ pub struct Place<'a> {
     pub path: &'a [Hash],
 }
 
-/// Returns the root of the tree of `size` leaves in which all of these stand; `None` if any path does not fit.
+/// Returns the root of the tree of `size` leaves that contains all of these; `None` if any path does not fit.
 ///
 /// The places are in the order of their indexes, each below the size and no two alike. It is the root to which each of
 /// them climbs by itself (section 2.1.3.2), but a node above several is hashed once.

@@ -40,7 +40,7 @@ def broker(request: pytest.FixtureRequest) -> Broker:
 
 
 async def cut_short(world: World) -> None:
-    """Take the control log away, and put an empty one in its place: whoever owns the broker can."""
+    """Take the control log away, and put an empty one in its place: the broker's owner can."""
     if world.bus == "nats":
         client = await nats.connect(world.address)
         await client.jetstream().delete_stream(world.control.replace(".", "-"))

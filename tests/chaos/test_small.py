@@ -84,7 +84,7 @@ def _broker(scenario: str, request: pytest.FixtureRequest) -> Broker:
 
 
 def test_a_seed_gives_the_same_schedule_again(tmp_path: Path) -> None:
-    """Whoever has the seed of a run can play it again; another seed gives another run."""
+    """Anyone who has the seed of a run can play it again; another seed gives another run."""
     plans = [
         Plan(scenario="kafka", seed=seed, honest=1, directory=str(tmp_path), address="", channel="")
         for seed in (1, 1, 2)

@@ -69,7 +69,7 @@ def report(ran: tuple[Path, str]) -> Any:
 
 
 def test_the_report_names_every_figure(report: Any) -> None:
-    """Whoever reads ``bench.json`` by name finds all figures, and they are positive numbers."""
+    """A script that reads ``bench.json`` by name finds all figures, and they are positive numbers."""
     ratios = report["ratios"]
     assert ratios.keys() >= {f"{name}{suffix}" for name in (*RATES, *ADDED) for suffix in ENGINES}
     assert all(isinstance(ratios[f"{name}{suffix}"], float) for name in ADDED for suffix in ENGINES)

@@ -88,7 +88,7 @@ def test_the_table_shows_both_acts(nats_url: str) -> None:
     ],
 )
 def test_a_wrong_address_is_one_clear_line(options: tuple[str, ...], advice: str) -> None:
-    """Whoever names a broker that is not there is told what to write, and sees no library's stack trace."""
+    """A user who names a broker that is not there is told what to write, and sees no library's stack trace."""
     ran = _demo(*options)
     assert ran.returncode == 2
     assert advice in ran.stderr.splitlines()[-1]
@@ -96,7 +96,7 @@ def test_a_wrong_address_is_one_clear_line(options: tuple[str, ...], advice: str
 
 
 def test_a_broker_that_goes_away_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever ends the broker in the middle of an act is told so, and sees no library's stack trace."""
+    """A user who ends the broker in the middle of an act is told so, and sees no library's stack trace."""
     with ExitStack() as stack:
         url = stack.enter_context(nats_server())
 

@@ -118,7 +118,7 @@ class Rehearsal:
         await realm.stop(PLANNER, "contained")
 
     async def only_the_new_key_flows(self) -> None:
-        """See that the agent is heard, and whoever has its old key is not."""
+        """See that the agent is heard, and a holder of its old key is not."""
         await self._realm.come(PLANNER, key=self.names[NEW])
         await self._realm.stop(PLANNER, "key_revoked", key=self.names[OLD])
         for reader in self._realm.reading:
@@ -220,7 +220,7 @@ async def quarantine(bus: str, address: str, name: str) -> AsyncIterator[None]:
 async def test_the_page_holds(
     bus: str, request: pytest.FixtureRequest, tmp_path: Path, unique: Callable[[str], str]
 ) -> None:
-    """Promise (A23, A24, A52): whoever types what the page says has what the page promises, after each command."""
+    """Promise (A23, A24, A52): an operator who types the page's commands gets what it promises, after each one."""
     address = request.getfixturevalue("nats_url" if bus == "nats" else "kafka_bootstrap")
     name = unique("incident")
     table = f'[quarantine]\n{bus} = "{name}.quarantine"\nrate = "2/s"\n'

@@ -95,7 +95,7 @@ class Group:
 
     quarantine: bool = True
     spent: list[str] = field(default_factory=list)
-    """What happened, for whoever reads a counterexample."""
+    """What happened, for a reader of a counterexample."""
 
     tags: "count[int]" = field(default_factory=count)
 

@@ -47,7 +47,7 @@ class Record:
 
     @property
     def time(self) -> float:
-        """Its timestamp, whoever set it."""
+        """Its timestamp, set by broker or producer."""
         return self.created if self.stamp is None else self.stamp
 
     @property

@@ -50,7 +50,7 @@ class Everything:
 
     @property
     def floor(self) -> float:
-        """What was issued below it is too old, whoever signed it."""
+        """What was issued below it is too old, no matter who signed it."""
         return max(self.start, self.passed - HORIZON)
 
     def floor_of(self, principal: str) -> float:

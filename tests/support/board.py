@@ -40,7 +40,7 @@ class Board:
         return BoardChannel(self, agent)
 
     def put(self, value: bytes, headers: tuple[Header, ...], at: float | None = None) -> None:
-        """Append a message, as whoever may write there can."""
+        """Append a message, as any writer to it can."""
         with self._lock:
             self.messages.append(
                 Message(

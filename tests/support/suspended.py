@@ -13,7 +13,7 @@ _BOOT = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 class Suspension:
-    """Moves the clocks that go on during a suspension, for all of Watchword's modules and for whoever asks `clock`."""
+    """Moves the clocks that go on during a suspension, for all of Watchword's modules and for callers of `clock`."""
 
     def __init__(self) -> None:
         self.seconds = 0.0

@@ -71,7 +71,7 @@ HINTS: list[tuple[str, str, str, tuple[str, ...]]] = [
     [(program, table, extra, library) for program, table, extra, some in HINTS for library in some],
 )
 def test_each_hint_is_what_to_type(tmp_path: Path, program: str, table: str, extra: str, library: str) -> None:
-    """Whoever lacks a library reads one line at the end, and what it says to type brings that library."""
+    """A user who lacks a library reads one line at the end, and what it says to type brings that library."""
     (tmp_path / "watchword.toml").write_text(f'realm = "prod"\n[policy]\nmode = "observe"\n{table}')
     hidden = f"import sys; sys.modules[{library!r}] = None\n{program}"
     run = subprocess.run(  # noqa: S603 - ours

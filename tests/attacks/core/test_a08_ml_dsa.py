@@ -108,7 +108,7 @@ def test_a10_one_public_key_for_two() -> None:
 
 
 def test_a09_a_key_inside_the_message_is_not_looked_at() -> None:
-    """Promise: whoever puts his public key into the headers of the proof gains nothing."""
+    """Promise: anyone who puts his public key into the headers of the proof gains nothing."""
     raw = ALICE_44.verification_key(ALICE).public_bytes
     for label in (-1, 33, 34):
         header = protected_of(ALICE_44, **{f"c{label}": raw} if label > 0 else {})

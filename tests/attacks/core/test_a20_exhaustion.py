@@ -99,7 +99,7 @@ def test_a20_a_rebuild_that_finds_no_room() -> None:
 
 @pytest.mark.parametrize("spoken_before", [True, False])
 def test_a20_a_flood_of_invented_keys_silences_nobody(spoken_before: bool) -> None:  # noqa: FBT001
-    """Promise: whoever has no key cannot make a principal's honest messages stale by using its name."""
+    """Promise: anyone who has no key cannot make a principal's honest messages stale by using its name."""
     judge = verifier(unverified=ROOM)
     if spoken_before:
         assert ending(judge, record(0)) == "first"

@@ -32,7 +32,7 @@ SIGNATURE = signature_of(ALICE_KEY, structure(HEADER, SIZE, trees.root(ENTRIES))
 
 @pytest.fixture(autouse=True, params=["cold", "warm"])
 def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every verifier of the test share one memory of roots and shapes, that of whoever verified the whole tree."""
+    """Let every verifier of the test share one memory of roots and shapes, that of the one that verified it all."""
     if request.param == "warm":
         world = World()
         for index, message in enumerate(MESSAGES):

@@ -261,7 +261,7 @@ def test_a14_a_month_old_capture_and_a_reader_without_memory(*, empty: bool) -> 
 
 
 def test_a14_a_capture_among_the_next_records_lowers_no_floor_in_vain() -> None:
-    """Promise: whoever puts an old message first makes the reader look further back, where it finds the original."""
+    """Promise: anyone who puts an old message first makes the reader look further back, where it finds the original."""
     now = NOW + 3.0 * DAY
     log = [behind(0, NOW), behind(1, NOW + DAY, principal=BOB)]
     log += [copy(log[0], 2), behind(3, int(now))]

@@ -129,7 +129,7 @@ def test_a_captured_message_cannot_be_turned_against_her(attack: Callable[[Messa
 
 
 def test_a_redelivery_is_no_second_fact() -> None:
-    """Promise: whoever can have messages delivered again (a consumer's admin, a crash) makes nothing of it."""
+    """Promise: anyone who can have messages delivered again (a consumer's admin, a crash) makes nothing of it."""
     seen = world(NOT_HERS)
     original = sent()
     judged(seen, original)
@@ -190,7 +190,7 @@ def test_messages_that_were_held_back_make_no_fact() -> None:
 
 
 def test_without_the_brokers_stamp_nobody_is_a_fast_sender() -> None:
-    """Promise: where only the reader knows when messages came, whoever slows it down or speeds it up proves nothing."""
+    """Promise: where only the reader knows when messages came, to slow it down or speed it up proves nothing."""
     seen = world(Allow(ALICE, ("nats://prod/tasks.>",), Rate(1, 3600.0)))
     messages = [press(nats(), c6=LATER, c7=number.to_bytes(16)) for number in range(3)]
     assert judged(seen, *messages) == ["VerifiedMessage", "rate_limited", "rate_limited"]
@@ -277,7 +277,7 @@ def test_reports_of_copies_and_redeliveries_count_for_nothing() -> None:
     ],
 )
 def test_a_change_of_settings_resets_no_score(change: Policy) -> None:
-    """Promise (A56): whoever can bring about a change of settings wins no trust by it, and none is let in by it."""
+    """Promise (A56): anyone who can bring about a change of settings wins no trust by it, and none is let in by it."""
     clock = Clock(LATER + 1.0)
     agent = _agent(clock, Policy(allow=(Allow(ALICE, (TASKS,), min_trust=0.95),)))
     agent.report(at_once(agent.admit(sent())))

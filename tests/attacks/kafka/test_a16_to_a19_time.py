@@ -75,7 +75,7 @@ async def test_a17_going_back_is_no_replay(world: World) -> None:
 
 @pytest.mark.parametrize("timestamp_type", ["LogAppendTime", "CreateTime"])
 async def test_a18_backlog_is_delivered(world: World, timestamp_type: Any) -> None:
-    """A consumer that lags far beyond max_age loses nothing, whoever stamps the records."""
+    """A consumer that lags far beyond max_age loses nothing, no matter who stamps the records."""
     topic = await world.make_topic(timestamp_type=timestamp_type)
     await world.say(topic, *(b"%d" % n for n in range(20)))
     late = world.reader(max_age=1, max_skew=1, clock=lambda: time.time() + 3600)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.needs_kafka("raw_batches")
 async def test_a46_a_new_reader_loses_nothing(
     world: World, kind: TimestampType, begins_with: str, *, grouped: bool
 ) -> None:
-    """Honest messages behind what cannot be read, sent a moment ago, are delivered to whoever begins there."""
+    """Honest messages behind what cannot be read, sent a moment ago, are delivered to a reader that begins there."""
     topic = await world.make_topic(timestamp_type=kind)
     group = world.unique("group") if grouped else None
     await world.say(topic, b"to be deleted")

@@ -87,7 +87,7 @@ async def test_a29_answers_and_what_servers_say_leave_no_copy(world: World, make
 
 
 async def test_a29_nobody_keeps_a_copy_out(world: World, make_stream: MakeStream) -> None:
-    """A copy's id is derived from its position and a secret: whoever sends guesses first suppresses no evidence."""
+    """A copy's id is derived from its position and a secret: a guess sent first suppresses no evidence."""
     name = await make_stream()
     subject = f"{name}.copies"
     quarantine = await quarantine_on(world, subject)

@@ -117,7 +117,7 @@ async def test_a45_a_stored_request_names_no_subject_of_the_server(
 
 
 async def test_a45_an_answer_that_is_aimed_at_the_server_by_hand_is_refused(world: World) -> None:
-    """Whoever gives an answer with a reply subject of the server's own gets an error, whatever it answers."""
+    """A responder that gives an answer with a reply subject of the server's own gets an error, whatever it answers."""
     cloud = await world.client(world.agent(CLOUD))
     with pytest.raises(SigningError, match="order to the server"):
         await cloud.answer(f"{PURGE}X", b"", None, None)

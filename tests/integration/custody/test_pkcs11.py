@@ -50,7 +50,7 @@ def verifies(key: HeldKey, signature: bytes, data: bytes) -> bool:
 
 
 def killed(key: HeldKey) -> Any:
-    """Return the token's session, logged out and closed behind the back of whoever uses it."""
+    """Return the token's session, logged out and closed behind its user's back."""
     custodian: Any = key._custodian
     session = custodian.module._sessions["agents"]
     session.close()
@@ -88,7 +88,7 @@ async def test_a_session_that_died_is_opened_again(options: dict[str, Any], cont
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # python-pkcs11's, of the dead session
 def test_a_session_that_died_is_no_obstacle_to_a_start(options: dict[str, Any], context: Context) -> None:
-    """Whoever comes to a token whose session has died meanwhile, another key of the process say, opens another."""
+    """A key that finds its token's session dead, another key of the process say, opens another."""
     key = pkcs11.generate(options, context, Algorithm.ED25519)
     killed(key)
     assert pkcs11.from_options(options, context).key_id == key.key_id
@@ -197,7 +197,7 @@ async def test_an_application_that_has_logged_in_itself_is_no_obstacle(
 async def test_a_refused_pin_is_not_tried_again(
     options: dict[str, Any], context: Context, softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise: whoever goes on sending does not lock the token; another PIN is tried at once."""
+    """Promise: an agent that continues to send does not lock the token; another PIN is tried at once."""
     softhsm.make_token(token := f"spare-{os.urandom(4).hex()}")
     library.lib(softhsm.module).reinitialize()  # SoftHSM looks for tokens when it begins
     chosen, tried = options | {"token": token}, list[str]()
@@ -342,7 +342,7 @@ async def test_a_pin_that_is_changed_is_tried_at_once(
 
 
 async def test_a_key_that_is_gone_is_an_outage(options: dict[str, Any], context: Context) -> None:
-    """Whoever destroyed it is told so by each message that is not sent."""
+    """The user who destroyed it is told so by each message that is not sent."""
     key = pkcs11.generate(options, context, Algorithm.ED25519)
     custodian: Any = key._custodian
     session = custodian.module.writable("agents", custodian._pin)

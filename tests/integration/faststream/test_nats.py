@@ -145,7 +145,7 @@ async def test_an_answer_that_a_stream_was_asked_for_can_be_drawn_by_nobody_else
 async def test_no_header_makes_a_handler_give_orders_to_the_server(
     nats: World, unique: Any, make_stream: MakeStream, mode: Mode, asks: str
 ) -> None:
-    """Promise (A45): a message of a stream that wants its answer under ``$`` gets none, whoever sent it."""
+    """Promise (A45): a message of a stream that wants its answer under ``$`` gets none, no matter who sent it."""
     subject = unique("ask")
     victim = await make_stream()
     stream = JStream(await make_stream(subject), declare=False)

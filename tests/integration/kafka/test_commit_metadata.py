@@ -43,7 +43,7 @@ def is_ours(metadata: str) -> bool:
 
 @pytest.mark.parametrize("moment", ["by hand", "at an offset by hand", "at the interval", "at the end", "at a move"])
 async def test_every_commit_carries_it(world: World, moment: str) -> None:
-    """Whoever commits and when: the offset comes with a checkpoint, of at most 512 characters."""
+    """No matter who commits and when: the offset comes with a checkpoint, of at most 512 characters."""
     topic, group = await world.make_topic(), world.unique("group")
     tp = TopicPartition(topic, 0)
     await world.say(topic, b"0", b"1")

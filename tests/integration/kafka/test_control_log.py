@@ -359,7 +359,7 @@ async def test_a_log_that_is_made_again_has_another_identity(world: World, log: 
         with pytest.raises((Unavailable, ConfigurationError), match=r"recreated|does not exist"):
             await soon(coming)
     with pytest.raises(Unavailable, match="recreated"):
-        await soon(anext(log.read(1)))  # as whoever asked for the end before
+        await soon(anext(log.read(1)))  # as a reader that asked for the end before
     assert (await log.end()).identity != before.identity
     assert offsets(await read(log, 0, more)) == list(range(more))
 
@@ -408,7 +408,7 @@ async def test_a_broker_that_is_not_there_is_told(world: World, monkeypatch: pyt
 
 
 async def test_nothing_goes_out_unsigned(world: World, log: KafkaControlLog) -> None:
-    """Promise: in observe mode too, what cannot be signed is refused; so is whoever has no key."""
+    """Promise: in observe mode too, what cannot be signed is refused; so is an agent without a key."""
     observer = Watchword(
         realm=REALM, principal=PLANNER, key=world.signing[PLANNER], keys=world.keys, policy=Policy(mode=Mode.OBSERVE)
     )
@@ -423,7 +423,7 @@ async def test_nothing_goes_out_unsigned(world: World, log: KafkaControlLog) -> 
 
 @pytest.mark.needs_kafka("restart")
 async def test_reading_goes_on_over_a_restart(log: KafkaControlLog, kafka_broker: Broker) -> None:
-    """Promise: nothing is missed, nothing comes twice, and whoever publishes then is heard."""
+    """Promise: nothing is missed, nothing comes twice, and a later publisher is heard."""
     before = await log.end()
     await log.publish(b"1", KIND)
     found, position = await read(log, 0, 1), 1
@@ -434,7 +434,7 @@ async def test_reading_goes_on_over_a_restart(log: KafkaControlLog, kafka_broker
                 async with aclosing(log.read(position)) as entries:
                     some, position = await anext(entries)
                     found += some
-            except KafkaError:  # a broker that takes its time; whoever follows asks again, too
+            except KafkaError:  # a broker that takes its time; a follower asks again, too
                 await asyncio.sleep(0.1)
         await restarting
     assert (values(found), position) == ([b"1", b"2"], 2)

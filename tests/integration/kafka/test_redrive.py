@@ -171,7 +171,7 @@ async def test_what_is_in_an_open_transaction_must_wait(world: World) -> None:
 
 
 async def test_what_points_nowhere_is_only_judged(world: World) -> None:
-    """Whoever writes to the quarantine can lead the redrive to no other place, and make it fail at nothing."""
+    """Anyone who writes to the quarantine can lead the redrive to no other place, and make it fail at nothing."""
     topic, quarantine_topic = await world.make_topic(), await world.make_topic()
     await world.say(topic, b"secret")
     good = message(topic, (await world.capture(topic))[0])
@@ -229,7 +229,7 @@ async def test_the_latest_are_looked_at(world: World) -> None:
 
 
 async def test_a_message_for_somebody_else_stays_theirs(world: World) -> None:
-    """Whoever drives again is who the settings say, and gets nothing that is addressed to another."""
+    """The redriver is the principal of the settings, and gets nothing that is addressed to another."""
     topic, quarantine_topic = await world.make_topic(), await world.make_topic()
     async with world.producer(recipient=lambda *_: CONTROLLER) as producer:
         await producer.send_and_wait(topic, b"x", partition=0)

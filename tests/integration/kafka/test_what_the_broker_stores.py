@@ -164,7 +164,7 @@ async def test_unused_attribute_bits(
 
 
 async def test_any_producer_may_be_claimed(kafka_bootstrap: str, make_topic: MakeTopic) -> None:
-    """An unknown producer begins with any sequence; a known one goes on, and is fenced, by whoever says its number."""
+    """An unknown producer begins with any sequence; a known one goes on, and is fenced, by anyone with its number."""
     topic = await make_topic()
     first = three(producer_id=1 << 40, epoch=7, sequence=1_000)
     async with RawClient(kafka_bootstrap) as raw:

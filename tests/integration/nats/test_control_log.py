@@ -332,7 +332,7 @@ def own_server(tmp_path: Path) -> Iterator[Broker]:
 
 
 async def test_reading_goes_on_over_a_restart(own_server: Broker) -> None:
-    """Promise: nothing is missed, nothing comes twice, and whoever publishes then is heard."""
+    """Promise: nothing is missed, nothing comes twice, and a later publisher is heard."""
     async with (
         world_on(own_server.address) as world,
         log_on(world, "control", reconnect_time_wait=0.1, max_reconnect_attempts=-1) as log,
@@ -386,7 +386,7 @@ async def test_it_must_be_entered_first(world: World) -> None:
 
 
 async def test_nothing_goes_out_unsigned(world: World, log: NatsControlLog) -> None:
-    """Promise: in observe mode too, what cannot be signed is refused; so is whoever has no key."""
+    """Promise: in observe mode too, what cannot be signed is refused; so is an agent without a key."""
     observer = world.agent(PLANNER, mode=Mode.OBSERVE)
     async with NatsControlLog(log.subject, watchword=observer, servers=world.url) as other:
         with pytest.raises(SigningError):

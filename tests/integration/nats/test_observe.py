@@ -163,7 +163,7 @@ async def test_an_observer_without_a_signer_publishes_unsigned(
 async def test_an_answer_to_a_stranger_is_not_signed(
     world: World, unique: Unique, make_stream: MakeStream, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Promise (A45): whoever asks unsigned, on a subject of its choice, is answered there, and nothing is signed."""
+    """Promise (A45): an unsigned request, on a subject of its choice, is answered there, and nothing is signed."""
     subject, place = unique("observe"), f"{await make_stream()}.payments"
     plain, client = await world.plain(), await world.client(world.agent(CLOUD, mode=Mode.OBSERVE))
     asked = await client.subscribe(subject)
@@ -238,7 +238,7 @@ async def test_whatever_is_handed_over_bears_verified(world: World, unique: Uniq
 
 
 async def test_stream_acks_by_hand_are_heard(world: World, unique: Unique, make_stream: MakeStream) -> None:
-    """A17: what the server takes for the end of a delivery ends it for us, whoever publishes it; nothing else does."""
+    """A17: what the server takes for the end of a delivery ends it for us, from any publisher; nothing else does."""
     subject = unique("acked")
     stream = await make_stream(subject)
     client = await world.client(world.agent(CLOUD))

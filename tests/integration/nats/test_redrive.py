@@ -115,7 +115,7 @@ async def test_a_stale_core_message_stays_stale(world: World, make_stream: MakeS
 
 
 async def test_what_points_nowhere_is_only_judged(world: World, make_stream: MakeStream) -> None:
-    """Whoever writes to the quarantine can make us publish to no subject of theirs, and fail at nothing."""
+    """Anyone who writes to the quarantine can make us publish to no subject of theirs, and fail at nothing."""
     stream, name = await make_stream(), await make_stream()
     await say(world, f"{stream}.task", b"secret")
     there = message(1, channel=Channel("nats", REALM, f"{stream}.task"), position=Position(stream, 1))

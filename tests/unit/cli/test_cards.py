@@ -127,7 +127,7 @@ def test_a_key_of_somebody_else_vouches_for_nothing(run: Run, key: SigningKey, d
 def test_why_a_key_does_not_count_is_told(
     run: Run, key: SigningKey, directory: Path, members: dict[str, Any], why: str
 ) -> None:
-    """Whoever imports a card learns what to mend: the key, the set or the card."""
+    """A user who imports a card learns what to mend: the key, the set or the card."""
     (directory / "card.json").write_bytes(card_of(key))
     (directory / "known.jwks").write_bytes(set_of(key, **members))
     ended = run("key", "import-card", "card.json", "-p", PLANNER, "--keys", "known.jwks")

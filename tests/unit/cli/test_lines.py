@@ -249,7 +249,7 @@ def test_a_pure_consumer_cannot_sign(run: Run, config: Path) -> None:
 
 
 def test_warnings_stay_off_standard_output(run: Run, config: Path) -> None:
-    """Whoever reads the verdicts reads nothing else."""
+    """A reader of the verdicts reads nothing else."""
     (config.parent / "planner.pem").chmod(0o644)
     ended = run("verify", "--config", str(config), stdin=text(NATS))
     assert len(ended.lines) == 1

@@ -20,7 +20,7 @@ COMMAND = [sys.executable, "-m", "watchword_adapters.cli"]
 
 
 def test_help_tells_the_exit_codes(run: Run) -> None:
-    """Whoever writes a script finds the exit codes where the commands are."""
+    """The author of a script finds the exit codes where the commands are."""
     ended = run("--help")
     assert ended.code == 0
     told = " ".join(ended.out.split())
@@ -37,7 +37,7 @@ def test_every_command_has_help(run: Run, command: str) -> None:
 
 
 def test_alone_it_shows_its_help(run: Run) -> None:
-    """Whoever types the command alone sees what there is."""
+    """A user who types the command alone sees what there is."""
     ended = run()
     assert (ended.code, ended.err) == (2, "")
     for command in ("init", "tail", "quarantine", "--install-completion"):
@@ -73,7 +73,7 @@ def test_a_shell_completes_commands() -> None:
 
 @pytest.mark.parametrize("end", [[], ["| head -1"]])
 def test_a_shells_completion_is_shown(end: list[str]) -> None:
-    """It is printed whole, and that is a success, whoever reads it."""
+    """It is printed whole, and that is a success for every reader."""
     line = " ".join(
         ["set -o pipefail;", *COMMAND, "--show-completion", *end, "; exit $?"]
     )  # one shell more, or it is execed
@@ -120,7 +120,7 @@ def test_without_its_extra_the_command_says_what_to_install(
 
 
 def test_a_verdict_comes_as_soon_as_its_message(config: Path) -> None:
-    """Whoever writes a line and waits for its verdict gets it before the next line."""
+    """A user who writes a line and waits for its verdict gets it before the next line."""
     with subprocess.Popen(  # noqa: S603 - our own command
         [*COMMAND, "verify", "--config", str(config)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:

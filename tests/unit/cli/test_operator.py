@@ -104,7 +104,7 @@ def test_what_remains_is_told_in_words(run: Run) -> None:
         (("control", "attend", "--every", "0s"), "--every: at least 1s"),
         (("key", "publish", "missing.jwk"), "missing.jwk: No such file"),
         (("key", "revoke", "nobody"), "is not a key: name one by kid"),
-        (("key", "revoke", "agents.jwks", "--yes"), "3 keys in it"),
+        (("key", "revoke", "agents.jwks", "--yes"), "contains 3 keys"),
         (("key", "revoke", "sec.jwk", "--yes"), "an operator: revoke it in the source"),
         (("key", "rotate", "planner.toml", "--overlap", "1s"), "--overlap: at least 30s"),
         (("key", "rotate", "planner.toml", "--life", "5m"), "--life: longer than --overlap"),
@@ -398,7 +398,7 @@ def test_a_key_is_revoked_by_any_name(run: Run, entries: Entries, directory: Pat
 def test_a_key_whose_name_looks_like_an_option_is_revoked(
     run: Run, directory: Path, names: Callable[[SigningKey], str], before: tuple[str, ...]
 ) -> None:
-    """One of 64 begins with a hyphen; whoever revokes one in a hurry shall not have to know how shells quote that."""
+    """One of 64 begins with a hyphen; a user who revokes one in a hurry need not know how shells quote that."""
     key = next(key for key in iter(SigningKey.generate, None) if thumbprint(key.public).startswith("-"))
     (directory / "new.jwk").write_text(json.dumps(parse(key, PLANNER)))
     run("key", "publish", "new.jwk", "-c", "oncall.toml")
@@ -588,7 +588,7 @@ def heard_by(name: str, whole: int) -> dict[OperatorKey, Link]:
 def test_a_rotation_waits_for_all_that_are_there(
     run: Run, announced: Announced, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever knows the new key says so; until all do, nothing is switched, and the command names who is missing."""
+    """A process that knows the new key says so; until all do, nothing is switched, and those missing are named."""
     before = (directory / "planner.pem").read_bytes()
     quick, slow = {"instance": "1" * 16}, {"instance": "2" * 16}
     sec = load("sec.toml")

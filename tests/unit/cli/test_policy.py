@@ -41,7 +41,7 @@ def rules(directory: Path) -> Path:
 
 
 def test_the_rule_that_holds_is_shown_as_it_is_written(run: Run) -> None:
-    """Whoever asks reads the verdict, the rule with its number, line and text, its rate, and who else matched."""
+    """The user reads the verdict, the rule with its number, line and text, its rate, and who else matched."""
     ended = run("policy", "check", "agent://acme/planner", "nats://prod/tasks.scale")
     assert ended.code == 0
     assert (

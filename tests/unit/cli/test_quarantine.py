@@ -186,7 +186,7 @@ def test_a_long_quarantine_and_a_long_value_are_cut(on_kafka: Run, monkeypatch: 
 
 
 def test_reasons_that_nobody_knows_are_counted_under_one_name(on_kafka: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever writes to the quarantine cannot fill the screen with labels of their own."""
+    """Anyone who writes to the quarantine cannot fill the screen with labels of their own."""
     channel = ("watchword-channel", b"kafka://prod/tasks")
     labelled = [read_copy(b"", None, [("watchword-reason", b"%d" % at), channel]) for at in range(9)]
     found = [Stored(id="0/1", kept=kept) for kept in labelled]

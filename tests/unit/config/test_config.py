@@ -252,7 +252,7 @@ def tables(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, bool]
 
 @pytest.mark.parametrize(("table", "several"), list(tables(Settings)))
 def test_a_table_in_the_wrong_brackets(write: Write, table: str, *, several: bool) -> None:
-    """Whoever writes one pair of brackets for two, or two for one, reads what to write, for every table there is."""
+    """A user who writes one pair of brackets for two, or two for one, reads what to write, for every table there is."""
     written, right = (f"[{table}]", f"[[{table}]]") if several else (f"[[{table}]]", f"[{table}]")
     line = refusal(write(f'realm = "p"\n{written}\n'))
     assert f"watchword.toml: {table}: write {right}, in {'double' if several else 'single'} brackets" in line
@@ -319,7 +319,7 @@ def test_a_pipe_in_place_of_a_file_does_not_hang(tmp_path: Path) -> None:
 
 
 def test_a_private_key_that_others_may_write_is_refused(write: Write, tmp_path: Path) -> None:
-    """Whoever may replace the key may speak as this agent, so it does not start."""
+    """Anyone who may replace the key may speak as this agent, so it does not start."""
     path = write()
     (tmp_path / "planner.pem").chmod(0o622)
     assert "others may write it; run chmod 600" in refusal(path)

@@ -121,7 +121,7 @@ async def test_an_edited_file_holds_within_the_time_between_two_looks(
 
 
 async def test_the_log_says_what_has_changed_and_no_secret(path: Path, later: Callable[[Watchword], None]) -> None:
-    """Whoever reads the log learns which settings are others now, those of the policy by value, and nothing more."""
+    """A reader of the log learns which settings changed, those of the policy by value, and nothing more."""
     agent = load(path)
     heard = Warned(agent)
     store = '[replay]\nstore = "memory"\n'

@@ -110,7 +110,7 @@ def test_a_wrong_variable_stops_the_start(
 
 
 def test_what_is_no_name_of_a_variable_is_not_shown(path: Path) -> None:
-    """Whoever writes the keys, or a secret, where the name belongs does not find it in a log."""
+    """A user who writes the keys, or a secret, where the name belongs does not find it in a log."""
     told = refusal(path, BY_VARIABLE.replace("AGENT_KEYS", "hunter2 {"))
     assert told.endswith('keys[0]: variable: write the name of a variable of the environment, as "AGENT_KEYS"')
 

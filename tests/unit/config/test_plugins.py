@@ -89,7 +89,7 @@ store = "redis"
 
 
 def test_a_third_partys_plug_ins_are_used_by_name(settings: Path) -> None:
-    """Whoever registers an entry point is named in the file like a part of ours, and a store is shared by its type."""
+    """A plug-in with an entry point is named in the file like one of ours, and a store is shared by its type."""
     watchword = load(settings)
     assert watchword.signer.principal == "agent://a"
     assert watchword.verifier.shared_replay

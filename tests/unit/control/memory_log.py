@@ -25,7 +25,7 @@ class Entries:
         self.opened = 0
 
     def append(self, message: Message, at: float | None = None) -> int:
-        """Keep a message, whoever sent it; return its position."""
+        """Keep a message from any sender; return its position."""
         stamp = self.clock() if at is None else at
         position = Position("control", len(self.kept))
         self.kept.append(

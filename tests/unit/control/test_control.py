@@ -440,7 +440,7 @@ def test_patterns_of_principals(pattern: str, other: str, *, expected: bool) -> 
 
 
 def test_a_pattern_may_go_while_it_is_looked_up() -> None:
-    """Another thread changes what operators say: whoever looks up goes on without what went meanwhile."""
+    """Another thread changes what operators say: a look-up continues without what was removed meanwhile."""
     index = PrincipalIndex[int]()
     for number, pattern in enumerate(("agent://**", "agent://acme/**", "agent://acme/*")):
         index.put(pattern, number)
@@ -459,7 +459,7 @@ def test_a_pattern_is_a_principal_with_stars() -> None:
 
 
 def test_a_pattern_that_another_thread_is_dropping_matches_nothing() -> None:
-    """Promise: whoever looks up while a containment ends gets an answer, and no half of one."""
+    """Promise: a look-up while a containment ends gets a whole answer."""
     index: PrincipalIndex[int] = PrincipalIndex()
     index.put("agent://acme/*", 1)
     index.put("agent://other/*", 2)

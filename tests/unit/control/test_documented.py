@@ -11,7 +11,7 @@ PAGE = (ROOT / "docs/control.md").read_text()
 
 
 def test_every_event_is_in_the_table() -> None:
-    """Promise: whoever meets an event finds out what it means, and the table names nothing else."""
+    """Promise: a reader of an event finds out what it means, and the table names nothing else."""
     files = [ROOT / "src/watchword/control.py", *(ROOT / "adapters/watchword_adapters/control").glob("*.py")]
     told = {name for path in files for name in re.findall(r'"(control\.[a-z_]+)"', path.read_text())}
     assert set(re.findall(r"^\| `(control\.[a-z_]+)` \|", PAGE, re.MULTILINE)) == told

@@ -376,7 +376,7 @@ async def test_whoever_is_cut_off_for_too_long_judges_nothing(world: World) -> N
         await soon(lambda: parts.control.stale)
         await world.say(Head())
         await soon(lambda: not parts.control.stale)
-        # An old head once more, by whoever has captured it, or the first that a broker lets through.
+        # An old head once more, by an attacker who captured it, or the first that a broker lets through.
         world.entries.now += 61
         await soon(lambda: parts.control.stale)
         head = world.entries.kept[-1]
@@ -425,7 +425,7 @@ async def test_an_operator_who_is_not_heard_is_told(world: World) -> None:
 
 
 async def test_what_is_said_on_a_log_that_was_made_anew_is_obeyed(world: World) -> None:
-    """Promise (A52): whoever still knows what the lost log held comes after that, not before it."""
+    """Promise (A52): a process that still knows what the lost log held comes after that, not before it."""
     for _ in range(3):
         await world.say(Contain(PLANNER), Release(PLANNER))
     async with followed(world.parts()) as following:
@@ -599,7 +599,7 @@ async def test_an_operator_speaks_behind_all_that_was_said_meanwhile(
 
 
 async def test_an_old_head_counts_from_when_it_was_signed(world: World) -> None:
-    """Promise (A52): for whoever begins with a log that holds only a captured head, that is no sign of life."""
+    """Promise (A52): for a process that begins with a log that holds only a captured head, that is no sign of life."""
     await world.say(Head())
     head = world.entries.kept.pop()
     assert head is not None

@@ -190,7 +190,7 @@ async def test_an_agent_without_channel_announces_nothing(world: World) -> None:
 
 
 def test_evidence_has_an_end(world: World) -> None:
-    """Promise: whoever makes many agents misbehave makes no announcement longer than it may be."""
+    """Promise: an attacker who makes many agents misbehave makes no announcement longer than it may be."""
     for number in range(MAX_ACCUSED + 10):
         world.agent.verifier.trust.note(f"agent://acme/{number}", Fact.REPORTED)
     said = parse_announcement(world.announcer.announcement(world.following).to_json())

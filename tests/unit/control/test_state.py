@@ -43,7 +43,7 @@ OPEN: list[tuple[Callable[[Path, pytest.MonkeyPatch], None], str]] = [
 def test_what_others_may_write_to_is_refused(
     state: StateFile, monkeypatch: pytest.MonkeyPatch, which: str, way: Callable[..., None], remedy: str
 ) -> None:
-    """Promise (A52): whoever could take a containment out of it must not be believed; it says what to type."""
+    """Promise (A52): anyone who could take a containment out of it must not be believed; it says what to type."""
     path = state.path if which == "file" else state.path.parent
     way(path, monkeypatch)
     told = "" if which == "file" else ", or write the path of a directory in it"
@@ -71,7 +71,7 @@ def test_what_to_type_can_be_typed(tmp_path: Path) -> None:
 
 
 def test_roots_own_is_believed(state: StateFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever is root can write anywhere."""
+    """Root can write anywhere."""
     uid = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
     if uid == 0:
@@ -90,7 +90,7 @@ def test_windows_has_no_such_modes(state: StateFile, monkeypatch: pytest.MonkeyP
 
 
 def test_a_pipe_in_its_place_is_refused_at_once(state: StateFile) -> None:
-    """Promise (A52): a start does not wait for whoever may write to it some day."""
+    """Promise (A52): a start does not wait for a later writer."""
     state.path.unlink()
     os.mkfifo(state.path)
     with pytest.raises(ConfigurationError, match=r"control-\w+\.jsonl: is not a regular file$"):

@@ -19,7 +19,7 @@ from watchword.keys import thumbprint
 from watchword.spi import Signer
 
 MODULE = "cryptography.hazmat.primitives.asymmetric.mldsa"
-WHAT_TO_DO = r"no ML-DSA: pip install 'cryptography>=48'"
+WHAT_TO_DO = r"not support ML-DSA: pip install 'cryptography>=48'"
 RFC_9964 = {  # appendix A: keys whose seeds are 32 zero bytes, and their thumbprints
     Algorithm.ML_DSA_44: "T4xl70S7MT6Zeq6r9V9fPJGVn76wfnXJ21-gyo0Gu6o",
     Algorithm.ML_DSA_65: "Suiu29qbfuaBaR4Ats-c6XQBePB_OpAxAwcTR_0KXVM",

@@ -108,7 +108,7 @@ def test_a_key_is_looked_up_once() -> None:
 
 
 def test_a_signature_is_checked_once(signatures: list[bytes]) -> None:
-    """Promise: of a tree's messages only the first has its signature checked, by whoever checks."""
+    """Promise: of a tree's messages only the first has its signature checked, by any checker."""
     for check in (None, Checks()):
         world, trees = World(), [records(7), press_many([nats(value=bytes([at])) for at in range(3)], c6=NOW + 1)]
         mixed = [message for pair in zip(*trees, strict=False) for message in pair]
@@ -231,7 +231,7 @@ def test_what_is_behind_an_outage_of_the_store_is_left_alone(*, bulk: bool) -> N
 
 
 def test_ones_own_memory_and_a_shared_store_in_one_bulk() -> None:
-    """Promise: each message is admitted by whoever answers for it."""
+    """Promise: each message is admitted by the store that answers for it."""
     store = Bulk()
     world = with_store(store)
     shared, alone = records(2), press_many([nats(exclusive=True, value=bytes([at])) for at in range(2)])
@@ -249,7 +249,7 @@ def test_a_readers_floor_holds_for_each() -> None:
 
 @pytest.mark.parametrize("store", [Bulk, MemoryReplayStore])
 def test_a_readers_floor_is_not_meant_for_the_answer_that_it_awaits(store: Callable[..., Any]) -> None:
-    """Promise (A22): whoever keeps the ids, an answer to a pending request is first however early it was issued."""
+    """Promise (A22): with any store, an answer to a pending request is first however early it was issued."""
     request = Request(id=b"q" * 16, channel=nats().channel)
     expected = Expected(requests={request.id: request}, floor=NOW + 9)
     world = with_store(store() if store is Bulk else store(horizon=None))

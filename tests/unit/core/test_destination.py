@@ -163,7 +163,7 @@ def test_replies() -> None:
 
 
 def test_who_may_answer() -> None:
-    """Promise (A22): the request's recipient alone, else whoever may speak where the request went."""
+    """Promise (A22): the request's recipient alone, else any agent that may speak where the request went."""
     assert World().verify(_answer(), _asked(recipient=ALICE)).principal == ALICE
     assert rejected(_answer(), expected=_asked(recipient=MALLORY)).reason is Reason.NOT_PERMITTED
     policy = Policy(allow=(Allow(ALICE, ("nats://prod/tasks.>",)),))

@@ -40,7 +40,7 @@ def _rejected(message: Message, expected: Expected | None = None, **options: Any
 
 
 def test_no_rejection_is_made_without_a_detail() -> None:
-    """Promise: whoever adds a rejection says what helps; the product's own code makes none by its reason alone."""
+    """Promise: the author of a rejection says what helps; the product's own code makes none by its reason alone."""
     for package in (watchword, watchword_adapters):
         for path in Path(package.__path__[0]).rglob("*.py"):
             if "contract" in path.parts:

@@ -55,7 +55,7 @@ def test_the_native_one_is_used_where_it_is(chosen: Any, variable: str | None, m
     [
         ("rust", FITTING, "write python or native"),
         ("native", None, "pip install watchword-native"),
-        (None, SimpleNamespace(INTERFACE=0), "install both of one version"),
+        (None, SimpleNamespace(INTERFACE=0), "install the same version of both"),
     ],
 )
 def test_one_that_is_no_use_is_refused(chosen: Any, variable: str | None, module: object, told: str) -> None:
@@ -136,7 +136,7 @@ def test_each_is_signed_as_it_is(monkeypatch: pytest.MonkeyPatch, native: Any, c
 
 @pytest.mark.parametrize("native", [native_or_stand_in(), None], ids=["native", "python"])
 def test_what_is_kept_holds_nothing_else(monkeypatch: pytest.MonkeyPatch, native: Any) -> None:
-    """Promise: whoever keeps one message keeps none of those that were judged with it, nor the run that they were."""
+    """Promise: a reference to one message keeps none of those that were judged with it, nor the run that they were."""
     monkeypatch.setattr(engine, "native", lambda: native)
     world, values = World(), [b"value %d" % at for at in range(64)]
     counts = [sys.getrefcount(value) for value in values]

@@ -271,7 +271,7 @@ def test_what_could_not_be_remembered_is_not_let_in_by_a_later_copy() -> None:
 
 
 def test_a_flood_under_invented_keys_silences_no_key_that_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise (A20, A21): whoever has no key can hold up only keys that have not spoken, until they have."""
+    """Promise (A20, A21): an attacker without a key can hold up only keys that have not spoken, until they have."""
     monkeypatch.setattr("watchword.key_floors.MAX_RAISED", 2)
     memory = store(unverified=0)
     at_once(memory.claim(numbered(0)))

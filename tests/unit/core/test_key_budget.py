@@ -96,7 +96,7 @@ def asked() -> Iterator[Asked]:
 
 
 def test_a_source_that_hangs_is_asked_for_so_many_strangers(asked: Asked) -> None:
-    """Promise (A21): beyond the bound they are shed without a look-up, whoever they claim to be."""
+    """Promise (A21): beyond the bound they are shed without a look-up, whatever principal they claim."""
     assert [asked.stranger(number) for number in range(9)] == ["waits"] * 4 + ["shed"] * 5
     assert asked.stranger(10, name=ALICE) == "shed"
     assert len(asked.source.asked) == 4
@@ -211,7 +211,7 @@ async def hang() -> None:
 
 
 def test_a_key_that_two_look_for_at_once_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise: whoever comes second with the same answer takes no place of another's."""
+    """Promise: the second to come with the same answer takes no place of another's."""
     monkeypatch.setattr("watchword.key_budget.MOST_KNOWN", 1)
     key = public(ALICE_KEY, ALICE)
 

@@ -108,7 +108,7 @@ def test_leaves_of_which_one_is_bent_share_no_root(size: int, data: st.DataObjec
 
 
 def test_leaves_in_another_order_share_no_root() -> None:
-    """Promise (A25): whoever asks for a tree's root names each leaf once, and in its place."""
+    """Promise (A25): a caller that asks for a tree's root names each leaf once, and in its place."""
     leaves = standing([b"a", b"b", b"c", b"d"])
     assert whole_root([leaves[at] for at in (1, 0, 2, 3)]) is None
     assert whole_root([leaves[at] for at in (0, 0, 2, 3)]) is None

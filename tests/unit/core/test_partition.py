@@ -249,7 +249,7 @@ def offsets(records: Sequence[Any]) -> list[int]:
 
 
 def test_nothing_else_is_to_be_done_while_an_action_is_under_way() -> None:
-    """Promise: an action runs to its end, whoever asks meanwhile."""
+    """Promise: an action runs to its end, no matter who asks meanwhile."""
     world = World(3)
     action = world.run(until=Judge)
     assert [type(world.next()) for _ in range(3)] == [Wait] * 3
@@ -778,7 +778,7 @@ def test_a_partition_that_comes_back_elsewhere_is_read_again(position: int) -> N
 
 
 def test_a_partition_that_was_lost_is_forgotten() -> None:
-    """Promise: whoever had it meanwhile may have handed over more, so nothing that was known counts."""
+    """Promise: another owner may meanwhile have handed over more, so nothing that was known counts."""
     world = World(6, grouped=True)
     assert world.read(3) == [0, 1, 2]
     world.reader.lost()

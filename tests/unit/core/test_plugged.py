@@ -69,7 +69,7 @@ PORTS = [(verify, "keys"), (verify, "chain"), (verify, "replay"), (sign, "signin
 
 @pytest.mark.parametrize(("use", "part"), PORTS)
 async def test_what_a_plug_in_cancels_is_its_failure(use: Callable[..., Any], part: str) -> None:
-    """Promise: the message is Unavailable, as after any exception, and whoever reads or signs goes on."""
+    """Promise: the message is Unavailable, as after any exception, and reading and signing continue."""
     with pytest.raises(Unavailable) as raised:
         await use(cancelled, part)
     assert raised.value.what == {"chain": "keys"}.get(part, part)

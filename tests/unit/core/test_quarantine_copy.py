@@ -222,7 +222,7 @@ def headers_with(**fields: bytes | None) -> list[tuple[str, bytes | None]]:
     ],
 )
 def test_what_is_no_copy_is_refused(headers: list[tuple[str, bytes | None]]) -> None:
-    """Whoever may write to the quarantine can write anything: it is a ValueError, and nothing else."""
+    """Anyone who may write to the quarantine can write anything: it is a ValueError, and nothing else."""
     with pytest.raises(ValueError):  # noqa: PT011 - many texts
         read_copy(b"", None, headers)
 

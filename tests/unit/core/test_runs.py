@@ -1,4 +1,4 @@
-"""A run by itself: what it keeps and what it lets go, whoever asks it, and in whatever order."""
+"""A run by itself: what it keeps and what it lets go, no matter who asks it, and in what order."""
 
 from typing import Any
 

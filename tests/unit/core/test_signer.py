@@ -303,7 +303,7 @@ def test_parts_of_a_wrong_type_cannot_be_signed(make: Callable[..., Message], wr
     at_once(alice.sign(make(headers=(("a", b"x"),))))  # on a way that is known, too
     with pytest.raises(SigningError) as caught:
         at_once(alice.sign(replace(make(), **wrong)))
-    assert re.search("give|write|is none", str(caught.value))
+    assert re.search("give|write", str(caught.value))
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ class Rotating:
 
 
 def test_a_key_may_have_itself_replaced() -> None:
-    """Whoever signs by a rotating key signs by the new one, under its id, from the switch on."""
+    """A signer with a rotating key signs with the new one, under its id, from the switch on."""
     key = Rotating()
     assert isinstance(key, RotatingBackend)
     by = Signer(realm=REALM, principal=ALICE, key=key, key_id=key.key_id, algorithm=key.algorithm,

@@ -102,7 +102,7 @@ def test_whether_anything_would_leave() -> None:
 
 
 def test_only_slices_that_are_there_are_looked_into() -> None:
-    """Promise (A20): times of issue that are far apart cost no more than others; whoever signs chooses them."""
+    """Promise (A20): times of issue that are far apart cost no more than others; the signer chooses them."""
     slices, make = filled((12, ANN, 1)), (engine.native() or stand_in).Entries
     looked: list[int] = []
 

@@ -166,7 +166,7 @@ def test_another_policy_holds_from_the_next_message_on() -> None:
 
 
 def test_what_was_spent_of_a_rate_stays_spent() -> None:
-    """Promise: whoever can cause a change of policy gains no messages by it, as long as the rule is the same."""
+    """Promise: an attacker who causes a change of policy gains no messages by it, as long as the rule is the same."""
     rule = Allow(ALICE, (TASKS.uri,), Rate(1, 3600.0))
     watchword = agent(Policy(allow=(rule,)))
     assert isinstance(at_once(watchword.admit(press(nats()))), VerifiedMessage)

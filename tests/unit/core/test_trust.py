@@ -174,7 +174,7 @@ def test_a_score_that_is_no_number_lets_nobody_in() -> None:
     class Nonsense:
         def add(self, principal: str, weight: float) -> None: ...
 
-        def score(self, principal: str) -> float:  # noqa: ARG002 - whoever it is
+        def score(self, principal: str) -> float:  # noqa: ARG002 - the same for all
             return nan
 
     policy = Policy(allow=(Allow(ALICE, (TASKS,), min_trust=0.1),))
@@ -349,7 +349,7 @@ def test_driving_again_judges_by_the_same_trust_and_adds_nothing() -> None:
 
 
 def test_clients_say_that_they_connected() -> None:
-    """Promise: whoever asked is told of each client that has connected, and of its bus."""
+    """Promise: a listener is told of each client that has connected, and of its bus."""
     told: list[str] = []
     watchword = agent()
     watchword.connected("kafka")

@@ -421,6 +421,6 @@ def test_times_of_issue_of_what_cannot_be_judged() -> None:
 
 
 def test_what_bears_no_time_of_the_broker_is_not_authenticated() -> None:
-    """Promise: whoever asks for what stays true however old it is learns that the broker's time is needed."""
+    """Promise: a user who asks for what stays true however old it is learns that the broker's time is needed."""
     with pytest.raises(ConfigurationError, match="appended_at"):
         at_once(World().verifier.authenticate([press(nats())]))

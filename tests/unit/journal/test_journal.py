@@ -45,7 +45,7 @@ def test_notes_come_back_as_they_were(fields: list[tuple[Kind, str, bytes, int, 
 
 
 def test_what_is_too_old_is_forgotten(start: Start, clock: Clock) -> None:
-    """Promise: the journal keeps no more than the window, and what it forgot stays stale for whoever comes."""
+    """Promise: the journal keeps no more than the window, and what it forgot stays stale for everyone."""
     first = start()
     first.open()
     clock.now += 6

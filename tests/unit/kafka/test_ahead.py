@@ -389,7 +389,7 @@ async def test_after_too_long_an_outage_they_are_kept_undetermined(read: Read) -
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("shared", [True, False])
 async def test_a_copy_of_what_was_kept_undetermined_is_a_replay(read: Read, *, shared: bool) -> None:
-    """A39: whoever remembers its ids, a record that passed without its key is not delivered from another offset."""
+    """A39: whichever store has its ids, a record that passed without its key is not delivered from another offset."""
     keys, kept = Keys(), Kept()
     agent = watchword(keys, shared=shared, max_hold=0.0)
     kafka = read(agent, P0, quarantine=kept)

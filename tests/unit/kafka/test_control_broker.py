@@ -327,7 +327,7 @@ def test_only_the_brokers_own_stamp_is_one() -> None:
 
 
 async def test_a_closed_connection_is_not_opened_again() -> None:
-    """Promise: whoever reads on is told."""
+    """Promise: a caller that reads on is told."""
     async with asking(Answers(topic=[told()])) as broker:
         await broker.close()
         with pytest.raises(Unavailable, match="was closed"):

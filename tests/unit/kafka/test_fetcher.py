@@ -513,7 +513,7 @@ async def test_records_of_both_modes_hide_the_payload_in_their_repr(read: Read) 
 
 
 async def test_a_cancelled_caller_loses_no_verdict(read: Read) -> None:
-    """Verdicts outlive a caller who gives up: whoever goes on gets them, and nothing is judged twice."""
+    """Verdicts outlive a caller who gives up: the next caller gets them, and nothing is judged twice."""
     keys = Keys()
     agent = alone(keys)
     kafka = read(agent, P0)

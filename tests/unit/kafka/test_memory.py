@@ -170,7 +170,7 @@ async def test_what_is_judged_of_a_lost_partition_is_forgotten(read: Read) -> No
 
 
 async def test_closing_frees_the_memory(read: Read) -> None:
-    """Whoever reads on rebuilds what must be known, so nothing is kept, not of partitions lost before either."""
+    """A process that reads on rebuilds what must be known, so nothing is kept, not of partitions lost before either."""
     keys = Keys()
     agent = alone(keys)
     store = agent.verifier.replay

@@ -40,7 +40,7 @@ def settings(**values: str) -> Any:
 async def test_a_topic_that_is_compacted_too_early_is_told_once(
     answer: Any, caplog: pytest.LogCaptureFixture, *, warns: bool
 ) -> None:
-    """Whoever runs it learns what to set; where a broker may not be asked, or fails, nothing happens."""
+    """A user who runs it learns what to set; where a broker may not be asked, or fails, nothing happens."""
     topics = TopicWarnings(watchword(Keys()))
     topics.ask(client(answer), {"tasks"})
     await asyncio.gather(*topics._questions)

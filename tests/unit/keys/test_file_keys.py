@@ -324,7 +324,7 @@ async def test_questions_about_a_new_key_share_one_read(
 async def test_a_question_given_up_leaves_the_source_in_order(
     path: Path, clock: Clock, new: VerificationKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cancelling whoever asked neither cancels the read for the others nor loses what was read."""
+    """Cancelling the caller neither cancels the read for the others nor loses what was read."""
     keys = FileKeys([path], clock=clock)
     disk = SlowDisk(monkeypatch)
     write(path, [new])

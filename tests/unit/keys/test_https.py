@@ -1,4 +1,4 @@
-"""Attacks of key servers, of whoever stands before them, and of name servers; the rules of caches (RFC 9111)."""
+"""Attacks of key servers, of proxies before them, and of name servers; the rules of caches (RFC 9111)."""
 
 import gzip
 import socket
@@ -126,7 +126,7 @@ def test_a_certificate_of_another_name_is_refused(
 
 
 def test_a_certificate_of_an_unknown_authority_is_refused(server: KeyServer, trusting: Https, tmp_path: Path) -> None:
-    """Whoever can answer in the server's place cannot do so under a certificate of his own."""
+    """An attacker in the server's place cannot answer under a certificate of his own."""
     other = replace(trusting, ca=Authority(tmp_path, "other").path)
     assert "its certificate is refused: " in refusal(other, server.url())
     assert "its certificate is refused: " in refusal(replace(trusting, ca=None), server.url())
@@ -267,7 +267,7 @@ def test_the_time_is_limited_as_a_whole(server: KeyServer, trusting: Https, inst
 
 
 def test_one_that_does_not_shake_hands_has_the_same_limit(trusting: Https) -> None:
-    """Whoever takes the connection and never speaks TLS is left."""
+    """A server that takes the connection and never speaks TLS is left."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"https://{HOST}:{listening.getsockname()[1]}{PATH}"
         assert "agents.jwks: " in refusal(replace(trusting, timeout=0.2), url)

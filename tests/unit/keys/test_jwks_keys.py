@@ -353,7 +353,7 @@ async def test_a_set_does_not_speak_for_agents_of_others(
 async def test_a_broken_key_of_another_spoils_nothing_of_ours(
     source: JwksKeys, origin: Origin, warnings: Warnings, change: dict[str, Any]
 ) -> None:
-    """Whoever else has a key in a shared set cannot silence our agents by what is wrong with it (A21, A32)."""
+    """Another who has a key in a shared set cannot silence our agents by what is wrong with it (A21, A32)."""
     ours = key_of()
     origin.body = json.dumps({"keys": [{**to_jwk(key_of(MALLORY)), **change}, to_jwk(ours)]}).encode()
     assert await source.find(ALICE, ours.key_id) == ours
@@ -408,7 +408,7 @@ async def test_a_set_without_names_and_owner_is_refused(source: JwksKeys, origin
 async def test_a_server_that_never_answers_is_waited_for_within_the_limit(
     source: JwksKeys, origin: Origin, warnings: Warnings
 ) -> None:
-    """A name server may be slower than any limit of ours: whoever asks is told nonetheless."""
+    """A name server may be slower than any limit of ours: the caller is told nonetheless."""
     origin.lets.clear()
     origin.timeout = 0.01
     try:
@@ -423,7 +423,7 @@ async def test_a_server_that_never_answers_is_waited_for_within_the_limit(
 
 
 async def test_a_question_given_up_leaves_the_source_in_order(source: JwksKeys, origin: Origin) -> None:
-    """Cancelling whoever asked neither cancels the fetch for the others nor loses what was fetched."""
+    """Cancelling the caller neither cancels the fetch for the others nor loses what was fetched."""
     key = key_of()
     origin.publish(key)
     origin.lets.clear()

@@ -149,7 +149,7 @@ async def test_one_pong_is_for_all_that_were_opened_before_it_was_asked_for() ->
 
 
 async def test_a_client_that_closes_lets_nobody_begin() -> None:
-    """Whoever waited for a PONG then waits no longer."""
+    """A caller that waited for a PONG then waits no longer."""
     agent, never = watchword(Keys()), asyncio.Event()
     reader, beginnings = (
         SubscriptionReader(agent, "tasks", solicited=False),

@@ -45,7 +45,7 @@ async def said_to(scheme: str, **options: Any) -> tuple[BaseException | None, by
 
 @pytest.mark.parametrize(("scheme", "options"), [("nats", {"tls": ssl.create_default_context()}), ("tls", {})])
 async def test_no_login_goes_out_in_the_clear(scheme: str, options: dict[str, Any]) -> None:
-    """Whoever strips the server's wish for TLS on the way learns nothing; nats-py alone would say the password."""
+    """An attacker who strips the server's wish for TLS learns nothing; nats-py alone would say the password."""
     failed, said = await said_to(scheme, **options)
     assert said == b""
     assert "requests no TLS, so a login would be sent in the clear" in str(failed)

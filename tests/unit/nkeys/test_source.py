@@ -128,7 +128,7 @@ async def test_two_accounts_of_one_name_are_left_out(store: Store) -> None:
 
 
 async def test_a_weak_key_is_left_out(store: Store) -> None:
-    """Under it anybody's signature verifies: whoever names one stops nobody else."""
+    """Under it anybody's signature verifies: an agent that names one stops no other."""
     weak = nats_tokens.user()
     weak.public = encode_public(Kind.USER, bytes(32))
     store.write("b.jwt", store.account.says("user", weak, "b"))
@@ -139,7 +139,7 @@ async def test_a_weak_key_is_left_out(store: Store) -> None:
 
 
 async def test_an_account_cannot_take_another_ones_user(store: Store) -> None:
-    """Whoever was known first keeps the key while it runs; at the start nobody knows who that was, and it is told."""
+    """The agent known first keeps the key while the process runs; at the start that is unknown, and is logged."""
     source, other = store.make(), nats_tokens.account()
     store.write("other.jwt", store.operator.says("account", other, "OTHER"))
     path = store.write("b.jwt", other.says("user", store.user, "planner"))

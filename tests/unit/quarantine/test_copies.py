@@ -71,7 +71,7 @@ async def settled(condition: Callable[[], object]) -> None:
 
 
 async def test_handing_over_takes_no_turn_and_writing_goes_side_by_side() -> None:
-    """A44: a slow quarantine is written to many copies at a time, and whoever hands over does not wait for one."""
+    """A44: a slow quarantine is written to many copies at a time, and delivery does not wait for one."""
     shelf = Shelf()
     copies = Copies(shelf, audit())
     assert all(copies.offer(message(offset), UNSIGNED) for offset in range(2 * SIDE_BY_SIDE))

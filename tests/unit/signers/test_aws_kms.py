@@ -55,7 +55,7 @@ def made(options: dict[str, Any], context: Context, **more: object) -> HeldKey:
 
 
 async def test_an_alias_is_looked_up_once(kms: Kms, options: dict[str, Any], context: Context) -> None:
-    """Whoever lets it name another key changes no signature under way: readers do not know that key yet."""
+    """Naming another key changes no signature under way: readers do not know that key yet."""
     key = made(options, context)
     assert key.key_id == kms.key.key_id
     signature = await key.sign(b"data")

@@ -107,7 +107,7 @@ def test_a_public_half_of_another_principal_is_refused(context: Context, tmp_pat
     ids=["RSA", "P-384"],
 )
 def test_a_key_of_another_kind_is_refused(context: Context, public: Any) -> None:
-    """Whoever made a key that no message is signed by hears which ones are."""
+    """A user who made a key that signs no messages is told which ones are."""
     custodian = Held()
     custodian.public = lambda: public  # type: ignore[method-assign]  # a plug-in's mistake
     with pytest.raises(ConfigurationError, match=r"somebody: .*: use an Ed25519 or P-256 key"):
@@ -186,7 +186,7 @@ async def test_one_that_does_not_answer_is_named(context: Context) -> None:
 def test_a_kind_of_key_that_is_not_used_from_there_is_refused_by_name(
     context: Context, tmp_path: Path, algorithm: Algorithm
 ) -> None:
-    """Promise: nothing is asked of whoever holds an ML-DSA key, and the error says where such a key may be."""
+    """Promise: nothing is asked of the holder of an ML-DSA key, and the error says where such a key may be."""
     custodian = Held(algorithm)
     (tmp_path / "alice.jwk").write_text(json.dumps(to_jwk(custodian.key.verification_key(ALICE))))
     with pytest.raises(ConfigurationError, match=f"somebody: {algorithm.label}: use an Ed25519 or P-256 key"):

@@ -16,7 +16,7 @@ def _secret(context: Context, *, variable: str | None = None, name: str | None =
 
 
 def test_a_secret_is_read_anew_each_time(context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever replaces a PIN or token need not restart; the end of its line is not part of it."""
+    """A user who replaces a PIN or token need not restart; the end of its line is not part of it."""
     path = tmp_path / "pin"
     path.touch(mode=0o600)
     in_file, in_variable = _secret(context, name="pin"), _secret(context, variable="THE_PIN")
@@ -135,7 +135,7 @@ def test_a_passphrase_that_does_not_fit_is_one_line(
 
 
 def test_rights_of_an_encrypted_key_are_looked_at_too(context: Context, tmp_path: Path) -> None:
-    """Whoever may write the file could put a key of theirs there, encrypted or not."""
+    """Anyone who may write the file could put a key of theirs there, encrypted or not."""
     _encrypted(tmp_path)
     (tmp_path / "planner.pem").chmod(0o620)
     (tmp_path / "pass").touch(mode=0o600)

@@ -62,7 +62,7 @@ async def test_no_more_threads_than_were_asked_for(count: int) -> None:
 
 
 async def test_a_call_that_nobody_waits_for_is_not_begun() -> None:
-    """Whoever gives up while others are served costs the device nothing."""
+    """A caller that gives up while others are served costs the device nothing."""
     gate, never, workers = Gate(), Gate(), Workers()
     first = asyncio.create_task(workers.run(gate, timeout=60))
     await gate.until(1)

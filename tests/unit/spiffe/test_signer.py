@@ -232,7 +232,7 @@ async def test_what_is_not_stored_is_told(world: World, monkeypatch: pytest.Monk
 
 
 async def test_the_certificate_is_shown_again_and_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that whoever starts later need not read far back."""
+    """So that a process that starts later need not read far back."""
     monkeypatch.setattr(module, "EVERY", 0.02)
     signer = world.signer(world.root.issue())
     await until(lambda: len(world.board.messages) > 3)

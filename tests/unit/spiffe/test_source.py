@@ -210,7 +210,7 @@ async def test_only_the_bundle_makes_a_certificate_count(world: World) -> None:
 
 
 async def test_one_public_key_of_two_workloads_stays_with_the_first(world: World) -> None:
-    """Whoever has a certificate issued for another's public key gains nothing."""
+    """An attacker who has a certificate issued for another's public key gains nothing."""
     svid = world.root.issue()
     await show(world.board, svid)
     source = world.source()

@@ -155,7 +155,7 @@ def test_processes_of_one_principal_add_to_one_file(tmp_path: Path, clock: Clock
 
 
 def test_who_has_come_back_is_not_kept_out_by_an_old_file(tmp_path: Path, clock: Clock) -> None:
-    """Promise: once halfway back is passed the file says so too, whoever wrote the bar into it."""
+    """Promise: once halfway back is passed the file says so too, no matter who wrote the bar into it."""
     fell(tmp_path, clock)
     trust, file = kept(tmp_path, clock)
     clock.advance(3 * HALF_LIFE)
@@ -237,7 +237,7 @@ def test_a_file_that_is_too_long_is_not_read(tmp_path: Path, clock: Clock, monke
 
 
 def test_a_directory_that_others_may_write_to_is_told_once(tmp_path: Path, clock: Clock) -> None:
-    """Promise: whoever may write there could say who is kept out, so nothing is read or written; it judges on."""
+    """Promise: anyone who may write there could say who is kept out, so nothing is read or written; it judges on."""
     fell(tmp_path, clock)
     tmp_path.chmod(0o777)
     told = Told()
@@ -257,7 +257,7 @@ def test_a_directory_that_others_may_write_to_is_told_once(tmp_path: Path, clock
 
 
 def test_a_file_that_others_may_write_to_is_told(tmp_path: Path, clock: Clock) -> None:
-    """Promise: whoever may write to it could say who is kept out, so it is neither read nor written; it judges on."""
+    """Promise: any writer to it could say who is kept out, so it is neither read nor written; it judges on."""
     fell(tmp_path, clock)
     path = tmp_path / "a.trust"
     path.chmod(0o606)
@@ -274,7 +274,7 @@ def test_a_file_that_others_may_write_to_is_told(tmp_path: Path, clock: Clock) -
 
 
 def test_a_pipe_in_its_place_is_told_at_once(tmp_path: Path, clock: Clock) -> None:
-    """Promise: no start waits for whoever may write to it some day."""
+    """Promise: no start waits for a later writer."""
     os.mkfifo(tmp_path / "a.trust")
     told = Told()
     _, file = kept(tmp_path, clock, told)
