@@ -304,7 +304,7 @@ async def test_a_connection_that_ended_meanwhile_costs_no_message(
 
 @pytest.mark.usefixtures("options")
 def test_a_server_that_is_down_is_told_from_one_without_trust_or_tls(context: Context, tmp_path: Path) -> None:
-    """An operator who reads the log knows whether to start the server, to name its authority, or to mend the address."""
+    """The log tells whether to start the server, to name its authority, or to mend the address."""
     trusted = Authority(tmp_path)
     chosen: dict[str, Any] = {"key": "planner", "version": 3, "token_env": "BAO_TOKEN"}
     with serving(trusted.server_side("127.0.0.1")) as server:
