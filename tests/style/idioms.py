@@ -18,7 +18,8 @@ KINDS: Final = frozenset({".py", ".pyi", ".md", ".go", ".rs", ".sh", ".toml", ".
 GENERATED: Final = frozenset({"build", "dist", "target", "__pycache__"})
 """Folders that tools write; hidden ones are skipped as well."""
 
-_PAGES: Final = ("docs/decisions", "docs/keys", "docs/nkeys.md", "docs/spiffe.md")
+_TITLE: Final = ("docs/decisions/0006-a-store-that-forgot-is-born-anew.md", "docs/decisions/README.md")
+"""Where a record's title has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +32,23 @@ class Idiom:
 
 
 IDIOMS: Final = (
-    Idiom(r"Tell whether", '"Return True if"', ("adapters",)),
+    Idiom(r"Tell whether", '"Return True if"'),
     Idiom(
         r"(?<![Tt]here )\bis none\b(?! of)",
         'what it is: "is invalid", "is not a key"',
-        ("adapters", "docs"),
     ),
     Idiom(
         r"\banew\b",
         '"again", "recreate", "start over"',
-        ("adapters", *_PAGES),
+        _TITLE,
     ),
     Idiom(
         r"\b(?i:whoever)\b",
         'who it is: "anyone who", "a publisher"',
-        ("adapters", *_PAGES),
     ),
     Idiom(r"\bso that (it|they|he|she|we) be\b", '"so that it is"'),
-    Idiom(r"\b(to|can|could|cannot) be had\b", '"available"', ("adapters", "docs")),
-    Idiom(r"\bof one's own\b", 'whose it is: "your own", "a custom"', ("adapters", "docs")),
+    Idiom(r"\b(to|can|could|cannot) be had\b", '"available"'),
+    Idiom(r"\bof one's own\b", 'whose it is: "your own", "a custom"'),
     Idiom(r"\b(there|here|where|what)(by|of|upon|to|after|in)\b", "a word of today"),
 )
 

@@ -337,7 +337,7 @@ def check_policy(
     config: Config = SETTINGS,
     as_json: AsJson = False,
 ) -> None:
-    """Tell whether a principal may publish on a channel, by which rule, at which rate, and whether it is contained.
+    """Print whether a principal may publish on a channel, by which rule, at which rate, and whether it is contained.
 
     It reads only the settings, and needs neither keys nor a broker. Exit code 0 if it may publish, 1 if it may not.
     """

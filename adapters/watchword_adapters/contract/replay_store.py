@@ -76,8 +76,8 @@ class ReplayStoreContract(ABC):
         store = await self.make_store()
         claim = make_claim(offset=5)
         assert await store.claim(claim) is Admission.FIRST
-        anew = replace(claim, place=(Position("tasks/0", 5), NOW + 1.0))
-        assert await store.claim(anew) is Admission.REPLAYED
+        recreated = replace(claim, place=(Position("tasks/0", 5), NOW + 1.0))
+        assert await store.claim(recreated) is Admission.REPLAYED
 
     async def test_other_claims_under_a_used_id_are_a_replay(self) -> None:
         """A principal cannot use an id for two messages, not even at one position."""

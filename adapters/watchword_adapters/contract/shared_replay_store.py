@@ -208,8 +208,8 @@ class SharedReplayStoreContract(ReplayStoreContract):
         backlog = [make_claim(number, offset=number, at=NOW - 100, appended=stood) for number in range(5, 10)]
         answers = [await (store, other)[n % 2].claim(claim) for n, claim in enumerate(backlog)]
         assert answers == [Admission.FIRST] * 3 + [Admission.TOO_OLD] * 2
-        anew = make_claim(20, offset=3, at=NOW - 100, appended=stood + 1)
-        assert await store.claim(anew) is Admission.TOO_OLD  # offsets are reused when a log is recreated
+        recreated = make_claim(20, offset=3, at=NOW - 100, appended=stood + 1)
+        assert await store.claim(recreated) is Admission.TOO_OLD  # offsets are reused when a log is recreated
         position = Position("tasks/1", 3)
         assert await store.claim(replace(make_claim(21, at=NOW - 100), place=(position, stood))) is Admission.TOO_OLD
         assert await store.claim(make_claim(22, at=NOW - 100)) is Admission.TOO_OLD

@@ -1,4 +1,4 @@
-"""Follows a topic of one partition from an offset on: every entry once, in order, whoever wrote it.
+"""Follows a topic of one partition from an offset on: every entry once, in order, no matter who wrote it.
 
 Batches are fetched as stored, so that the end of each is known: transaction markers and compacted records yield no
 entries and are skipped. The contents of a batch are its publisher's claim, and what the client cannot decode has been

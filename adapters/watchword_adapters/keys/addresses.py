@@ -1,7 +1,7 @@
 """Which addresses a key server may have: no URL, redirect or name server makes us ask our own network.
 
 What stands inside an IPv6 address (an IPv4 address that is mapped, or that a NAT64 or 6to4 gateway would ask) is what
-counts. The addresses at which clouds give credentials to whoever asks are refused even where private ones are allowed.
+counts. The addresses at which clouds give credentials to any client are refused even where private ones are allowed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PRIVATE: Final = tuple(
         "127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "::1/128", "fc00::/7",
     )
 )  # fmt: skip
-"""What ``allow_private`` allows: this machine, and networks of one's own."""
+"""What ``allow_private`` allows: this machine, and private networks."""
 
 _IF_MEANT: Final = 'if it is meant, name its host in allow_private = ["<host>"] (in a command: --allow-private)'
 

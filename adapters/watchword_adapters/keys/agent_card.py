@@ -70,7 +70,7 @@ class Card(NamedTuple):
 
 
 def read_card(data: bytes) -> Card:
-    """Read a card; ConfigurationError where it is none, or has no signature to check."""
+    """Read a card; ConfigurationError if it is not one, or has no signature to check."""
     try:
         members = json_object(data)
     except ValueError as error:

@@ -2,7 +2,7 @@
 
 What a name server, a redirect or the document's server can do to us is bounded: addresses are checked and then used,
 so that a name cannot mean another machine a moment later (TLS still asks for the certificate of the name); redirects
-are followed only as often as allowed, each checked anew; bytes and seconds have limits; nothing is unpacked. Proxies
+are followed only as often as allowed, each checked again; bytes and seconds have limits; nothing is unpacked. Proxies
 and certificates of the environment are used only by the operator's word.
 """
 
@@ -109,7 +109,7 @@ class Https:
             raise ValueError(why)
 
     def get(self, url: str, *, etag: str | None = None) -> Fetched:
-        """Return the document at ``url``, known so far under ``etag``; NotFetchedError says why it cannot be had."""
+        """Return the document at ``url``, known so far under ``etag``; NotFetchedError says why it is not available."""
         try:
             return asyncio.run(self._get(url, etag))
         except TimeoutError:
@@ -180,7 +180,7 @@ class Https:
         return proxy
 
     def _addresses(self, parts: SplitResult) -> list[str]:
-        """Return the addresses of a host; ValueError if any is none to ask, for the next answer could begin with it."""
+        """Return the addresses of a host; ValueError if any must not be asked: the next answer could begin with it."""
         host = parts.hostname or ""
         addresses = resolve(
             httpx.URL(scheme="https", host=host).raw_host.decode("ascii"), parts.port or _PORTS[parts.scheme]

@@ -41,7 +41,7 @@ _DAY: Final = 86_400.0
 _MOST_TIMEOUT: Final = 30.0
 _MOST_REDIRECTS: Final = 5
 _AHEAD: Final = 0.8
-"""The part of its time after which a set is fetched anew, while those who ask are still answered from the old one."""
+"""The part of its time after which a set is fetched again, while callers are still answered from the old one."""
 
 
 def _hosts(value: object) -> object:
@@ -140,7 +140,7 @@ class JwksKeys:
     ``principals`` are patterns; ``owner`` owns the keys that name nobody, and is whom the set speaks for if there are
     no patterns. About all others the answer is None, without a look. The set is fetched when somebody asks and it is
     older than the server's ``max-age`` or ``check_every`` seconds, or the key is unknown; but not if anything was
-    fetched, or was not to be had, within ``cool_down``. What is wrong changes nothing: the last good set answers for
+    fetched, or was not available, within ``cool_down``. What is wrong changes nothing: the last good set answers for
     ``keep`` seconds since it was last known to be current, and a key that is not in it is Unavailable. ``clock``
     returns seconds and must not step back. ConfigurationError at construction says what to write.
     """

@@ -48,7 +48,7 @@ def passphrase_of(chosen: Options, directory: Path, warn: Warn) -> Secret | None
 def read_private_key(
     path: Path, *, warn: Warn, key_id: bytes | None = None, passphrase: Secret | None = None
 ) -> SigningKey:
-    """Read a PKCS#8 PEM; ConfigurationError where it is none, where others may write it, or it does not open."""
+    """Read a PKCS#8 PEM; ConfigurationError if it is not one, others may write it, or it does not open."""
     secret = None if passphrase is None else passphrase.read().encode()
     pem = read_guarded("private key", path, remedy="make one with 'watchword keygen'", warn=warn)
     try:

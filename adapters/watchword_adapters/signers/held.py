@@ -1,4 +1,4 @@
-"""A private key that is held elsewhere: what every back-end has in common, whoever holds it."""
+"""A private key that is held elsewhere: what all such back-ends have in common."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class HeldOptions(Section):
 
 
 class Custodian(Protocol):
-    """Whoever holds a private key. Its calls are made on threads of its own, and may wait.
+    """The holder of a private key. Its calls are made on threads of its own, and may wait.
 
     ConfigurationError says what only a person can mend, Unavailable what may pass; neither shows a secret.
     """
@@ -137,7 +137,7 @@ class HeldKey:
     def _signed(self, data: bytes) -> bytes:
         try:
             signature = self._low(_told(partial(self._custodian.sign, data, self.algorithm), self._custodian))
-        except ConfigurationError as error:  # the key was taken away, say: whoever sends can only try again
+        except ConfigurationError as error:  # the key was taken away, say: the sender can only try again
             raise Unavailable("signing", str(error)) from None
         if not self._key.verifies(signature, data):
             raise Unavailable("signing", f"{self._custodian}: answered with no signature by its key")

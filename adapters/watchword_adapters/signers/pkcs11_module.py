@@ -1,4 +1,4 @@
-"""A PKCS#11 library of this process: one thread calls it, whoever signs by it, and each token has one session."""
+"""A PKCS#11 library of this process: one thread calls it for all signers, and each token has one session."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Module:
         return session
 
     def _mark(self, pin: str) -> bytes:
-        """Return what tells PINs apart, and is none."""
+        """Return a digest that tells PINs apart without revealing them."""
         return hmac.digest(self._salt, pin.encode(), "sha256")
 
     def _not_refused_before(self, label: str, mark: bytes) -> None:
@@ -158,7 +158,7 @@ class Module:
         return token
 
 
-# A library is there once in a process, whether we like it or not, so whoever uses it has to share what calls it.
+# A library is there once in a process, whether we like it or not, so its users have to share the thread that calls it.
 _MODULES: Final[dict[str, Module]] = {}
 _ONE_AT_A_TIME: Final = threading.Lock()
 

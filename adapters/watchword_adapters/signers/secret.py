@@ -87,5 +87,5 @@ def read_guarded(what: str, path: Path, *, warn: Warn, most: int = MAX_BYTES, re
     if os.name == "posix" and status.st_uid not in {os.geteuid(), 0}:
         warn("signer.key_of_another_user", path=str(path), advice=f"chown {os.geteuid()}")
     if len(data) > most:
-        raise ConfigurationError(f"{what} {path}: over {most} bytes, so it is none")
+        raise ConfigurationError(f"{what} {path}: over {most} bytes, which no secret has")
     return without_mark(data)

@@ -107,7 +107,7 @@ def from_options(options: Mapping[str, Any], context: Context) -> HeldKey:
 class TransitKey:
     """See ``Custodian``: one version of a key in the engine.
 
-    The token is read when it is first needed, and again when the server refuses it: whoever renews it replaces it.
+    The token is read when it is first needed, and again when the server refuses it, since a renewal replaces it.
     """
 
     def __init__(self, options: Options, token: Secret, trusted: ssl.SSLContext) -> None:
@@ -178,7 +178,7 @@ class TransitKey:
     def _read_token(self) -> str:
         token = self._token.read()
         if not _TOKEN.fullmatch(token):
-            raise ConfigurationError("token: printable characters without blanks; this is none")
+            raise ConfigurationError("token: write printable characters without blanks")
         self._known = token
         return token
 

@@ -1,6 +1,6 @@
 """Threads of a signer's own, for calls that wait for a network or a device, of which some know no time-out.
 
-A forked child has none of its parent's threads, and must not speak on its connections: both begin anew there.
+A forked child has none of its parent's threads, and must not speak on its connections: both are recreated there.
 """
 
 from __future__ import annotations
