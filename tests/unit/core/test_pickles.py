@@ -25,6 +25,7 @@ from watchword_adapters.kafka import (
 from watchword_adapters.kafka.records import UnavailableError, VerifiedRecord
 from watchword_adapters.nats.errors import BadHeader, BadName, BadPattern, BadSubject, NoTls, PayloadTooLarge
 from watchword_adapters.nats_rights import NotAllowed
+from watchword_adapters.signers.pkcs11_module import NoTokenError
 from watchword_adapters.stores.batched import NoAnswerError
 from watchword_adapters.stores.nats_bucket import RightError
 
@@ -38,6 +39,7 @@ ERRORS: list[Exception] = [
     ReaderForgottenError("kafka:group"),
     RightError("text"),
     NoAnswerError("text"),
+    NoTokenError("text"),
     AckMismatchError("text"),
     UnavailableError("replay", "text"),
     TooLargeError("text"),

@@ -193,5 +193,5 @@ def test_a_pem_that_cryptography_does_not_know_says_what_to_install(monkeypatch:
         raise ValueError("Unknown key type: 2.16.840.1.101.3.4.3.17")
 
     monkeypatch.setattr("watchword_adapters.keys.public_files.load_pem_public_key", refuse)
-    with pytest.raises(ConfigurationError, match="no ML-DSA: pip install 'cryptography>=48'"):
+    with pytest.raises(ConfigurationError, match="does not support ML-DSA: pip install 'cryptography>=48'"):
         parse_public(_named(_ED))
