@@ -406,7 +406,7 @@ async def test_a_held_key_is_followed(path: Path, later: Callable[[Watchword], N
     ("text", "away", "told"),
     [
         (HELD.format("two"), True, "signer: signing unavailable: away"),
-        (HELD.format('two"\nkey_id = "other'), False, "signer: a key whose id has another length"),
+        (HELD.format('two"\nkey_id = "other'), False, "id has another length"),
     ],
 )
 async def test_a_held_key_that_cannot_be_had_changes_nothing(
