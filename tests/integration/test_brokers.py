@@ -111,7 +111,8 @@ async def test_redis_keeps_keys_over_a_restart(redis_broker: Broker) -> None:
 
 
 USES = """
-import sys, time, tempfile
+import signal, sys, time, tempfile
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
 tempfile.tempdir = sys.argv[1]
 from watchword.brokers import kafka_broker, nats_server
 with {}() as address:
