@@ -4,7 +4,7 @@ A copy may reach a member that has not seen the original, so the members keep us
 Without such a store the group does not start.
 
     $ python examples/nats_queue_group.py nats://localhost:4222
-    refused without a store: queue group workers shares the work: a replay to another member would go unseen; ...
+    refused without a store: queue group workers shares the work: a replay to another member would go undetected; ...
     20 of 20 tasks done, 0 twice
     20 copies arrived, 20 were dropped as replayed
 """

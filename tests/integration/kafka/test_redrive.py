@@ -214,7 +214,7 @@ async def test_only_some_are_driven(world: World) -> None:
 
 async def test_a_missing_quarantine_is_named(world: World) -> None:
     """A slip in the topic's name is an error that says so, not an empty list."""
-    with pytest.raises(ConfigurationError, match="there is none"):
+    with pytest.raises(ConfigurationError, match="does not exist"):
         await held(world, world.unique("missing"))
 
 
