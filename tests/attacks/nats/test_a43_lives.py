@@ -135,7 +135,7 @@ async def test_a43_a_name_is_one_client_s(world: World) -> None:
     """Two clients of one name would take each other's messages: the second is refused, until the first has gone."""
     guard = world.agent(CLOUD)
     first = await world.client(guard, reader="controller")
-    with pytest.raises(ConfigurationError, match="another client of this process has that name"):
+    with pytest.raises(ConfigurationError, match="another client of this process has this name"):
         await world.client(guard, reader="controller")
     await first.close()
     await world.client(guard, reader="controller")
