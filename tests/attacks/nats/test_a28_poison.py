@@ -233,7 +233,7 @@ async def test_payload_and_headers_over_the_limit_are_refused_before_sending(wor
     """Too large a sum is a clear error, where a plain client loses its connection for good."""
     planner, plain = await world.client(world.agent(PLANNER)), await world.plain()
     subject = unique("large")
-    with pytest.raises(SigningError, match="takes 1048576"):
+    with pytest.raises(SigningError, match="accepts 1048576"):
         await planner.publish(subject, b"x" * (planner.max_payload - 100))
     await planner.flush()
     assert planner.is_connected
