@@ -202,7 +202,7 @@ def _shell(command: str, config: Path) -> subprocess.CompletedProcess[bytes]:
     [
         ("nonsense", b"No such command 'nonsense'; see 'watchword --help'"),
         ("verify --nonsense", b"No such option: --nonsense; see 'watchword verify --help'"),
-        ("keygen -p a --algorithm rsa", b"'ed25519', 'esp256'; see 'watchword keygen --help'"),
+        ("keygen -p a --algorithm rsa", b"'ml-dsa-65'; see 'watchword keygen --help'"),
         ("verify -c CONFIG < /dev/null >&-", b"standard output is closed: redirect it, for instance to /dev/null"),
         ("verify -c CONFIG <&-", b"standard input is closed: redirect it, such as < FILE"),
         ("inspect <&-", b"standard input is closed: redirect it, such as < FILE"),
