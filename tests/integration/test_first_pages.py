@@ -76,6 +76,10 @@ def going(command: list[str], folder: Path, environment: Mapping[str, str]) -> I
             yield printed
         finally:
             process.send_signal(signal.SIGINT)
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:  # a shell's background jobs, and what they start, ignore Control-C
+                process.terminate()
 
 
 def has_printed(printed: Path, pattern: str) -> None:
