@@ -38,7 +38,7 @@ def test_a_checkout_is_found_from_anywhere(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("arguments", "advice"),
     [
-        (("--part", "nix"), "nix: no such part; choose from core, peers, buses"),
+        (("--part", "nix"), "nix: no such part; choose from core, algorithms, peers, buses"),
         (("--part", "ready", "--kafka", "127.0.0.1:1"), "no kafka at '127.0.0.1:1': write localhost:9092"),
         (
             ("--part", "buses", "--nats", "somewhere", "--kafka", "nowhere"),
