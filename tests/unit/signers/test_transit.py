@@ -275,7 +275,7 @@ async def test_a_token_that_is_renewed_is_read_again(
         assert len(server.asked) == asked + 2
         path.write_text("two words")
         engine.token = "s.third"
-        with pytest.raises(Unavailable, match="token: printable characters without blanks") as caught:
+        with pytest.raises(Unavailable, match="token: write printable characters without blanks") as caught:
             await key.sign(b"x")
     assert "two words" not in str(caught.value)
 
