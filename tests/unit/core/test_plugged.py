@@ -1,13 +1,17 @@
 """A plug-in whose own work is cancelled has failed; a task that is cancelled ends, whatever plug-in it waits for."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Never
 
 import pytest
 
+from tests.unit.core.test_quarantine import Shelf
 from tests.unit.core.world import ALICE, ALICE_KEY, BOB, NOW, REALM, World, kafka, known_keys, press, public
 from watchword import Policy, Unavailable
+from watchword.errors import Shed
+from watchword.key_budget import FAILURES, KeyBudget
 from watchword.keys import KeyChain, MemoryKeys
 from watchword.plugged import AbandonedError, answer
 from watchword.spi import Signer, Verifier
@@ -31,7 +35,7 @@ class Plug:
     """Every port at once, each of whose methods ends in the same way."""
 
     def __init__(self, way: Callable[..., Any]) -> None:
-        self.find = self.claim = self.sign = way
+        self.find = self.claim = self.sign = self.start = way
 
 
 def verifier(**parts: Any) -> Verifier:
@@ -95,6 +99,30 @@ async def test_the_next_message_is_judged() -> None:
         await judge.verify(press(kafka()))
     plug.find = source.find
     assert (await judge.verify(press(kafka()))).principal == ALICE
+
+
+async def test_a_store_that_cannot_open_is_unavailable() -> None:
+    """Promise: what cancels a store's start is the store's outage, and the reader tries again."""
+    with pytest.raises(Unavailable, match="replay unavailable: AbandonedError"):
+        await verifier(keys=MemoryKeys(known_keys()), replay=Plug(cancelled)).start()
+
+
+async def test_a_quarantine_whose_work_is_cancelled_is_unavailable() -> None:
+    """Promise: the copy was not stored, and the reader of the message goes on."""
+    shelf = Shelf()
+    shelf.write = cancelled  # type: ignore[method-assign]  # as a custom one may do
+    with pytest.raises(Unavailable, match="quarantine unavailable: AbandonedError"):
+        await shelf.put(kafka(), Unavailable("keys", "down"))
+
+
+async def test_cancelled_look_ups_are_paid_for_as_failed_ones() -> None:
+    """Promise: a source whose work is cancelled time after time has used up the budget for unknown keys."""
+    budget = KeyBudget(Plug(cancelled), clock=lambda: NOW, warnings=deque())
+    for _ in range(FAILURES):
+        with pytest.raises(AbandonedError):
+            await budget.find(ALICE, b"x")
+    with pytest.raises(Shed):
+        await budget.find(ALICE, b"x")
 
 
 async def test_answers_and_failures_pass() -> None:
