@@ -11,7 +11,7 @@ import nats
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from benchmarks.trust.world import CONTROLLER, PLANNER, READERS
+from benchmarks.trust.world import CONTROLLER, PATIENCE, PLANNER, READERS
 from tests.support.realm import RATE, Realm, Step
 
 WRITTEN = """
@@ -28,6 +28,7 @@ class Rehearsal:
     def __init__(self, realm: Realm) -> None:
         self._realm = realm
         self._dead_since = 0.0
+        self._copied = 0
         self.names = {
             "nats://prod/tasks": f"{realm.bus}://prod/{realm.tasks}",
             "root.jwks": "operators.jwks",
@@ -62,7 +63,11 @@ class Rehearsal:
             Step(text="watchword quarantine list"),
             Step(text=f"{redrive} --reason key_revoked --limit 50", code=1),
             Step(text="watchword release agent://acme/planner", after=self.only_the_new_key_flows),
-            Step(text="watchword contain agent://acme/planner --for 1h --why INC-4712", after=self.contained),
+            Step(
+                text="watchword contain agent://acme/planner --for 1h --why INC-4712",
+                before=self.quarantine_counted,
+                after=self.contained_and_copied,
+            ),
             Step(text="watchword release agent://acme/planner", after=self.only_the_new_key_flows),
             Step(text=f"{redrive} --limit 100", code=None),
             Step(text="watchword contain 'agent://acme/**' --yes --why INC-4713", after=self.all_contained),
@@ -95,6 +100,21 @@ class Rehearsal:
         await self._realm.stop(PLANNER, "contained")
         await self._realm.come(CONTROLLER)
 
+    async def quarantine_counted(self) -> None:
+        """Note how many copies of contained messages there are."""
+        self._copied = await self._copies()
+
+    async def contained_and_copied(self) -> None:
+        """See that it is contained, and wait until one of its messages is in quarantine, of which few are copied."""
+        await self.contained()
+        end = time.monotonic() + PATIENCE
+        while await self._copies() <= self._copied:
+            assert time.monotonic() < end, f"no more than {self._copied} copies of contained messages"
+
+    async def _copies(self) -> int:
+        listed = await self._realm.types("quarantine", "list", "--json", "--limit", "10000")
+        return sum(json.loads(line)["reason"] == "contained" for line in listed.splitlines())
+
     async def revoked(self) -> None:
         """See that the key itself is dead, beside the containment."""
         await self._realm.stop(PLANNER, "key_revoked")
@@ -114,7 +134,8 @@ class Rehearsal:
         text = (realm.directory / "planner.toml").read_text()
         text = text.replace('"planner.pem"', '"clean/planner.pem"').replace("state-planner", "state-clean")
         (realm.directory / "clean.toml").write_text(text)
-        await realm.member("agent", "clean", realm.tasks, RATE)
+        # In step with the thief, who still sends, all that readers may copy could be the thief's, for ever.
+        await realm.member("agent", "clean", realm.tasks, 1.1 * RATE)
         await realm.stop(PLANNER, "contained")
 
     async def only_the_new_key_flows(self) -> None:
