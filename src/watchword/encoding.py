@@ -9,28 +9,36 @@ from typing import TYPE_CHECKING, Final
 
 from watchword import engine
 from watchword.cbor import ARRAY, BYTES, MAP, head, of_bytes, of_int, of_text
+from watchword.labels import (
+    ALGORITHM,
+    CHANNEL,
+    CONTEXT,
+    COVERED,
+    DETACHED,
+    DIRECT,
+    ENVELOPE,
+    EXPIRES_AT,
+    HASH,
+    INCLUSION,
+    ISSUED_AT,
+    ISSUER,
+    KEY_ID,
+    MESSAGE_ID,
+    METADATA,
+    PARTITION,
+    PROOF,
+    RECIPIENT,
+    REPLY_TO,
+    REQUEST_ID,
+    TREE,
+    VALUE,
+)
 from watchword.merkle import leaf_of, paths_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from watchword.message import Header
-
-CONTEXT: Final = "watchword/1"
-"""Domain separation: a signature made for anything else does not verify here."""
-
-INCLUSION: Final = b"\xa1\x19\x01\x8c\xa1\x20\x81"
-"""The unprotected header of a batched envelope, up to its one inclusion proof: {396: {-1: [ ... ]}} (RFC 9942)."""
-
-TREE: Final = b"\x19\x01\x8b\x01"
-"""The protected field that makes an envelope batched: {395: 1}, RFC9162_SHA256."""
-
-HASH: Final = head(BYTES, 32)
-ID: Final = head(BYTES, 16)
-
-_ID_CLAIM: Final = b"\x07" + ID
-_METADATA_CLAIM: Final = b"\x61m" + HASH
-_VALUE_CLAIM: Final = b"\x61v" + HASH
 
 _KEPT: Final = 1024
 """The most bytes of header values that may be cached."""
@@ -52,7 +60,7 @@ def _before_payload(protected: bytes, tree_size: int) -> bytes:
 
 def encode_protected(algorithm: int, key_id: bytes, *, batched: bool = False) -> bytes:
     """Return the protected header."""
-    fields = b"\x01" + of_int(algorithm) + b"\x04" + of_bytes(key_id)
+    fields = ALGORITHM + of_int(algorithm) + KEY_ID + of_bytes(key_id)
     return head(MAP, 3) + fields + TREE if batched else head(MAP, 2) + fields
 
 
@@ -62,10 +70,10 @@ class Layout:
     def __init__(
         self, *, issuer: str, channel: str, recipient: str | None, covered: Sequence[str], partition: int | None
     ) -> None:
-        addressed = b"" if recipient is None else b"\x03" + of_text(recipient)
-        self._sender = b"\x01" + of_text(issuer) + addressed
-        self._channel = b"\x61c" + of_text(channel) + encode_names(covered)
-        self._partition = b"" if partition is None else b"\x61p" + of_int(partition)
+        addressed = b"" if recipient is None else RECIPIENT + of_text(recipient)
+        self._sender = ISSUER + of_text(issuer) + addressed
+        self._channel = CHANNEL + of_text(channel) + encode_names(covered)
+        self._partition = b"" if partition is None else PARTITION + of_int(partition)
         self._count = 4 + bool(addressed) + bool(covered) + bool(self._partition)
         self.parts: Final = self._count, self._sender, self._channel, self._partition
 
@@ -80,15 +88,15 @@ class Layout:
         reply_to: str | None = None,
     ) -> bytes:
         """Return a message's claims as deterministic CBOR; absent claims are left out."""
-        metadata_claim = b"" if metadata is None else _METADATA_CLAIM + metadata
-        value_claim = b"" if value is None else _VALUE_CLAIM + value
-        expiry = b"" if expires_at is None else b"\x04" + of_int(expires_at)
-        request = b"" if request_id is None else b"\x61q" + ID + request_id
-        reply = b"" if reply_to is None else b"\x61r" + of_text(reply_to)
+        metadata_claim = b"" if metadata is None else METADATA + metadata
+        value_claim = b"" if value is None else VALUE + value
+        expiry = b"" if expires_at is None else EXPIRES_AT + of_int(expires_at)
+        request = b"" if request_id is None else REQUEST_ID + request_id
+        reply = b"" if reply_to is None else REPLY_TO + of_text(reply_to)
         count = self._count + sum(map(bool, (metadata_claim, value_claim, expiry, request, reply)))
         return b"".join(
             (
-                head(MAP, count), self._sender, expiry, b"\x06", of_int(issued_at), _ID_CLAIM, message_id,
+                head(MAP, count), self._sender, expiry, ISSUED_AT, of_int(issued_at), MESSAGE_ID, message_id,
                 self._channel, metadata_claim, self._partition, request, reply, value_claim,
             )
         )  # fmt: skip
@@ -96,12 +104,12 @@ class Layout:
 
 def encode_names(covered: Sequence[str]) -> bytes:
     """Return the claim of covered header names; empty if there are none."""
-    return b"\x61h" + head(ARRAY, len(covered)) + b"".join(map(of_text, covered)) if covered else b""
+    return COVERED + head(ARRAY, len(covered)) + b"".join(map(of_text, covered)) if covered else b""
 
 
 def encode_direct(claims: bytes, protected: bytes, signature: bytes) -> bytes:
     """Return the header value (base64url without padding, ASCII) of a directly signed envelope."""
-    return _armored(b"\x83\x01", of_bytes(claims), b"\x84", of_bytes(protected), b"\xa0\xf6", of_bytes(signature))
+    return _armored(ENVELOPE, of_bytes(claims), PROOF, of_bytes(protected), DIRECT, DETACHED, of_bytes(signature))
 
 
 class SignedTree:
@@ -123,13 +131,13 @@ class SignedTree:
         """Return the header value of each, in order."""
         if len(self._claims) == 1:
             return [encode_direct(self._claims[0], self._protected, signature)]
-        before = b"\x84" + of_bytes(self._protected) + INCLUSION
+        before = PROOF + of_bytes(self._protected) + INCLUSION
         tree = head(ARRAY, 3) + of_int(len(self._claims))
-        after = b"\xf6" + of_bytes(signature)
+        after = DETACHED + of_bytes(signature)
         values: list[bytes] = []
         for index, path in enumerate(self._paths):
             proof = b"".join((tree, of_int(index), head(ARRAY, len(path)), HASH, HASH.join(path)))
-            values.append(_armored(b"\x83\x01", of_bytes(self._claims[index]), before, of_bytes(proof), after))
+            values.append(_armored(ENVELOPE, of_bytes(self._claims[index]), before, of_bytes(proof), after))
         return values
 
 

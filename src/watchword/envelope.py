@@ -13,9 +13,32 @@ from itertools import pairwise
 from typing import Final
 
 from watchword.algorithms import LARGEST, limits_of
-from watchword.cbor import ARRAY, BYTES, MAP, NULL, TEXT, UINT, read_head, read_int, read_string
-from watchword.encoding import HASH, ID, INCLUSION, TREE, characters, sig_structure
+from watchword.cbor import ARRAY, BYTES, MAP, TEXT, UINT, read_head, read_int, read_string
+from watchword.encoding import characters, sig_structure
 from watchword.errors import Reason, Rejected
+from watchword.labels import (
+    ALGORITHM,
+    CHANNEL,
+    COVERED,
+    DETACHED,
+    DIRECT,
+    ENVELOPE,
+    EXPIRES_AT,
+    HASH,
+    INCLUSION,
+    ISSUED_AT,
+    ISSUER,
+    KEY_ID,
+    MESSAGE_ID,
+    METADATA,
+    PARTITION,
+    PROOF,
+    RECIPIENT,
+    REPLY_TO,
+    REQUEST_ID,
+    TREE,
+    VALUE,
+)
 from watchword.merkle import leaf_of, root_of
 from watchword.message import ENVELOPE_HEADER, MAX_HEADERS, is_principal
 
@@ -119,10 +142,10 @@ def read_into(envelope: Envelope, raw: bytes) -> None:
 
 
 def _read(envelope: Envelope, raw: bytes) -> None:
-    if raw[:2] != b"\x83\x01":
+    if not raw.startswith(ENVELOPE):
         raise ValueError("not an envelope of version 1")
-    claims_bytes, at = read_string(raw, 2, BYTES)
-    if raw[at] != ARRAY + 4:
+    claims_bytes, at = read_string(raw, len(ENVELOPE), BYTES)
+    if not raw.startswith(PROOF, at):
         raise ValueError("proof is not a COSE_Sign1")
     protected, at = read_string(raw, at + 1, BYTES)
     algorithm, key_id, batched = _read_protected(protected)
@@ -132,15 +155,15 @@ def _read(envelope: Envelope, raw: bytes) -> None:
     size, index = 0, 0
     path: tuple[bytes, ...] = ()
     if not batched:
-        if raw[at] != MAP:
+        if not raw.startswith(DIRECT, at):
             raise ValueError("unprotected fields beside a direct signature")
         at += 1
-    elif raw[at : at + len(INCLUSION)] == INCLUSION:
+    elif raw.startswith(INCLUSION, at):
         proof, at = read_string(raw, at + len(INCLUSION), BYTES)
         size, index, path = _read_inclusion(proof)
     else:
         raise ValueError("a batch needs exactly one inclusion proof")
-    if raw[at] != NULL:
+    if not raw.startswith(DETACHED, at):
         raise ValueError("payload is not detached")
     signature, at = read_string(raw, at + 1, BYTES)
     if at != len(raw) or len(signature) > longest:
@@ -158,40 +181,40 @@ def _read_claims(  # noqa: C901 - one step for each claim, in their order on the
     recipient = expires_at = metadata = partition = request_id = reply_to = value = None
     covered: tuple[str, ...] = ()
     found = _REQUIRED
-    _expect(data, at, b"\x01", "issuer")
+    _expect(data, at, ISSUER, "issuer")
     raw, at = read_string(data, at + 1, TEXT)
     issuer = _read_principal(raw)
-    if data[at] == 3:  # noqa: PLR2004 - the claim's label
+    if data.startswith(RECIPIENT, at):
         found += 1
         raw, at = read_string(data, at + 1, TEXT)
         recipient = _read_principal(raw)
-    if data[at] == 4:  # noqa: PLR2004 - the claim's label
+    if data.startswith(EXPIRES_AT, at):
         found += 1
         expires_at, at = _read_number(data, at + 1, _TIME_LIMIT)
-    _expect(data, at, b"\x06", "time of issue")
+    _expect(data, at, ISSUED_AT, "time of issue")
     envelope.issued_at, at = _read_number(data, at + 1, _TIME_LIMIT)
-    _expect(data, at, b"\x07" + ID, "id of 16 bytes")
+    _expect(data, at, MESSAGE_ID, "id of 16 bytes")
     envelope.id = data[at + 2 : at + 18]
-    _expect(data, at + 18, b"\x61c", "channel")
+    _expect(data, at + 18, CHANNEL, "channel")
     channel, at = _read_name(data, at + 20)
-    if data[at : at + 2] == b"\x61h":
+    if data.startswith(COVERED, at):
         found += 1
         covered, at = _read_names(data, at + 2)
-    if data[at : at + 4] == b"\x61m" + HASH:
+    if data.startswith(METADATA, at):
         found += 1
         metadata, at = data[at + 4 : at + 36], at + 36
     elif covered:
         raise ValueError("headers named but not digested")
-    if data[at : at + 2] == b"\x61p":
+    if data.startswith(PARTITION, at):
         found += 1
         partition, at = _read_number(data, at + 2, _PARTITION_LIMIT)
-    if data[at : at + 3] == b"\x61q" + ID:
+    if data.startswith(REQUEST_ID, at):
         found += 1
         request_id, at = data[at + 3 : at + 19], at + 19
-    if data[at : at + 2] == b"\x61r":
+    if data.startswith(REPLY_TO, at):
         found += 1
         reply_to, at = _read_name(data, at + 2)
-    if data[at : at + 4] == b"\x61v" + HASH:
+    if data.startswith(VALUE, at):
         found += 1
         value, at = data[at + 4 : at + 36], at + 36
     if at != len(data) or found != count:
@@ -222,7 +245,7 @@ def unarmored(header: bytes) -> bytes:
 
 
 def _expect(data: bytes, at: int, wanted: bytes, what: str) -> None:
-    if data[at : at + len(wanted)] != wanted:
+    if not data.startswith(wanted, at):
         raise ValueError(f"claims: no {what} in its place")
 
 
@@ -266,9 +289,9 @@ def _read_names(data: bytes, at: int) -> tuple[tuple[str, ...], int]:
 def _read_protected(data: bytes) -> tuple[int, bytes, bool]:
     """Read algorithm, key id and mode; only the protected 395 (RFC 9942) decides the mode."""
     fields, at = read_head(data, 0, MAP)
-    _expect(data, at, b"\x01", "algorithm")
+    _expect(data, at, ALGORITHM, "algorithm")
     algorithm, at = read_int(data, at + 1)
-    _expect(data, at, b"\x04", "key id")
+    _expect(data, at, KEY_ID, "key id")
     key_id, at = read_string(data, at + 1, BYTES)
     rest = data[at:]
     batched = rest == TREE

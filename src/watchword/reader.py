@@ -6,13 +6,29 @@ result is always that of the strict parser in ``envelope``. It checks no signatu
 
 from __future__ import annotations
 
-from hashlib import sha256
 from struct import Struct
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from watchword.cbor import ARRAY, BYTES, head, of_bytes, of_int, of_text
-from watchword.encoding import HASH, ID, INCLUSION, encode_names
+from watchword.encoding import encode_names
 from watchword.envelope import MAX_TREE_SIZE, MIN_TREE_SIZE, Envelope, read_into, unarmored
+from watchword.labels import (
+    CHANNEL,
+    DETACHED,
+    DIRECT,
+    ENVELOPE,
+    HASH,
+    INCLUSION,
+    ISSUED_AT,
+    ISSUER,
+    MESSAGE_ID,
+    METADATA,
+    PARTITION,
+    PROOF,
+    RECIPIENT,
+    VALUE,
+)
+from watchword.merkle import leaf_of
 
 if TYPE_CHECKING:
     from watchword.engine import Native
@@ -49,17 +65,17 @@ class Template:
 
     def __init__(self, like: Envelope) -> None:
         common, size = like.common, len(like.claims_bytes)
-        begin = b"\x83\x01" + head(BYTES, size)
-        issuer = begin + like.claims_bytes[:1] + b"\x01" + of_text(common.issuer)
-        recipient = b"" if common.recipient is None else b"\x03" + of_text(common.recipient)
-        names = b"\x61c" + of_text(common.channel) + encode_names(common.covered)
-        value = (b"" if common.partition is None else b"\x61p" + of_int(common.partition)) + b"\x61v" + HASH
+        begin = ENVELOPE + head(BYTES, size)
+        issuer = begin + like.claims_bytes[:1] + ISSUER + of_text(common.issuer)
+        recipient = b"" if common.recipient is None else RECIPIENT + of_text(common.recipient)
+        names = CHANNEL + of_text(common.channel) + encode_names(common.covered)
+        value = (b"" if common.partition is None else PARTITION + of_int(common.partition)) + VALUE
         bare = like.metadata_digest is None
         fields = [
-            (issuer + recipient + b"\x06\x1a", "I"),
-            (b"\x07" + ID, "16s"),
-            *([(names + value, "32s")] if bare else [(names + b"\x61m" + HASH, "32s"), (value, "32s")]),
-            *self._proof(like, b"\x84" + of_bytes(common.protected)),
+            (issuer + recipient + ISSUED_AT + b"\x1a", "I"),
+            (MESSAGE_ID, "16s"),
+            *([(names + value, "32s")] if bare else [(names + METADATA, "32s"), (value, "32s")]),
+            *self._proof(like, PROOF + of_bytes(common.protected)),
         ]
         self.begin: Final = issuer
         self._fixed = tuple([fixed for fixed, _ in fields])
@@ -72,9 +88,9 @@ class Template:
     def _proof(self, like: Envelope, begin: bytes) -> list[tuple[bytes, str]]:
         """Return the fields of a proof after ``begin``; size and index may be any of the same encoded length."""
         length = len(like.signature)
-        signature = (b"\xf6" + head(BYTES, length), f"{length}s")
+        signature = (DETACHED + head(BYTES, length), f"{length}s")
         if not like.size:
-            return [(begin + b"\xa0" + signature[0], signature[1])]
+            return [(begin + DIRECT + signature[0], signature[1])]
         size, index, nodes = of_int(like.size), of_int(like.index), len(like.path)
         path = head(ARRAY, nodes)
         proof = head(BYTES, 1 + len(size + index + path) + nodes * (len(HASH) + 32)) + head(ARRAY, 3)
@@ -119,7 +135,7 @@ class Template:
         envelope.metadata_digest = None if at == _BARE else values[2]
         envelope.value_digest = values[at - 1]
         envelope.claims_bytes = claims
-        envelope.leaf = sha256(b"\x00" + claims).digest()
+        envelope.leaf = leaf_of(claims)
         envelope.size = size
         envelope.index = index
         envelope.path = path

@@ -18,9 +18,10 @@ from watchword import Rejected, engine, packed
 from watchword.algorithms import Algorithm
 from watchword.cbor import MAP, head, of_int, of_text
 from watchword.checks import HeaderCoverage, in_force, reference_time, the_envelope, unaltered
-from watchword.encoding import HASH, ID, SignedTree, encode_names, encode_pairs, metadata_digest, value_digest
+from watchword.encoding import SignedTree, encode_names, encode_pairs, metadata_digest, value_digest
 from watchword.envelope import parse, read_into, unarmored
 from watchword.hashing import _64_BITS, _PRIME
+from watchword.labels import CHANNEL, ISSUED_AT, MESSAGE_ID, METADATA, VALUE
 from watchword.merkle import root_of
 from watchword.spi import Channel, Message, Position
 from watchword.verification import Verification
@@ -432,11 +433,11 @@ class Layout:
 
     def _claims(self, message_id: bytes, value: bytes | None, key: bytes | None, issued_at: int, pairs: bytes) -> bytes:
         digested = key is not None or pairs
-        metadata = b"\x61m" + HASH + metadata_digest(key, pairs or encode_pairs([])) if digested else b""
+        metadata = METADATA + metadata_digest(key, pairs or encode_pairs([])) if digested else b""
         digest = value_digest(value)
-        payload = b"" if digest is None else b"\x61v" + HASH + digest
+        payload = b"" if digest is None else VALUE + digest
         count = self._count + bool(metadata) + bool(payload)
-        dated = b"\x06" + of_int(issued_at) + b"\x07" + ID + message_id
+        dated = ISSUED_AT + of_int(issued_at) + MESSAGE_ID + message_id
         return head(MAP, count) + self._sender + dated + self._channel + metadata + self._partition + payload
 
     def drafts(self, messages: list[Message], begin: int, ids: bytes, pairs: bytes, issued_at: int) -> list[bytes]:
@@ -487,11 +488,11 @@ def read_envelope(header: bytes) -> tuple[Any, ...] | None:
         one = parse(header)
     except Rejected:
         return None
-    common, time = one.common, b"\x06" + of_int(one.issued_at) + b"\x07" + ID + one.id
+    common, time = one.common, ISSUED_AT + of_int(one.issued_at) + MESSAGE_ID + one.id
     first, behind = one.claims_bytes[1:].split(time)
-    names = len(b"\x61c" + of_text(common.channel) + encode_names(common.covered))
-    metadata = 0 if one.metadata_digest is None else len(b"\x61m" + HASH + one.metadata_digest)
-    value = 0 if one.value_digest is None else len(b"\x61v" + HASH + one.value_digest)
+    names = len(CHANNEL + of_text(common.channel) + encode_names(common.covered))
+    metadata = 0 if one.metadata_digest is None else len(METADATA + one.metadata_digest)
+    value = 0 if one.value_digest is None else len(VALUE + one.value_digest)
     parts = first, behind[:names], behind[names + metadata : len(behind) - value], common.protected
     return (
         b"".join(len(part).to_bytes(8, "little") + part for part in parts), one.id, one.issued_at, one.metadata_digest,
