@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from watchword import MemoryKeys, Mode, Policy, Rejected, Unavailable, VerifiedMessage, Watchword
 from watchword.agent import require
-from watchword.spi import Audit, MemoryReplayStore, ObservedMessage, ReaderBirth
+from watchword.message import verdict_of
+from watchword.spi import Audit, MemoryReplayStore, ReaderBirth
 from watchword.strict import to_base64
 from watchword.wire_json import verdict_to_json
 
@@ -127,8 +128,7 @@ def judge(watchword: Watchword) -> Watchword:
 async def judged_copy(judging: Watchword, stored: Stored, kept: Kept) -> Redriven:
     """Judge a copy whose original is gone, at the present time and without a position."""
     delivered = await judging.admit(replace(kept.message, reader="redrive"))
-    verdict = delivered.verdict if isinstance(delivered, ObservedMessage) else delivered
-    return Redriven(id=stored.id, read="copy", kept=kept, verdict=verdict)
+    return Redriven(id=stored.id, read="copy", kept=kept, verdict=verdict_of(delivered))
 
 
 class _OpenToAll:

@@ -14,7 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from watchword.errors import Reason, Rejected, Unavailable
-from watchword.message import ObservedMessage, VerifiedMessage
+from watchword.message import ObservedMessage, VerifiedMessage, verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +83,7 @@ class Endings:
             self.doubtful = True
             return self.hold(now) if self._outage.holds(now) else Ending.GIVE_UP
         if self.doubtful or self.failures or isinstance(verdict, ObservedMessage):
-            self._judged(verdict.verdict if isinstance(verdict, ObservedMessage) else verdict)
+            self._judged(verdict_of(verdict))
         return Ending.DROP if isinstance(verdict, Rejected) else Ending.DELIVER
 
     def delivers(self, verdicts: Sequence[object]) -> bool:

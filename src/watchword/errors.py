@@ -102,6 +102,16 @@ class Shed(Unavailable):
         return Unavailable, (self.what, self.detail)
 
 
+class Forgotten(Unavailable):
+    """Log time has passed the message, so its id may be forgotten: read the memory again, and judge it then."""
+
+    def __init__(self) -> None:
+        super().__init__("replay", "redelivered after log time passed it, so its id may be forgotten")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Unavailable, (self.what, self.detail)
+
+
 class Pending(Unavailable):
     """The key is still being looked up: others may be judged meanwhile, and this message when ``found`` is done."""
 

@@ -259,6 +259,13 @@ class ObservedMessage:
     verdict: VerifiedMessage | Rejected | Unavailable
 
 
+def verdict_of(
+    delivered: VerifiedMessage | ObservedMessage | Rejected | Unavailable,
+) -> VerifiedMessage | Rejected | Unavailable:
+    """Return the verdict of enforce mode, which an observed message carries."""
+    return delivered.verdict if isinstance(delivered, ObservedMessage) else delivered
+
+
 _Frozen = TypeVar("_Frozen", bound="DataclassInstance")
 
 

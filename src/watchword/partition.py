@@ -37,7 +37,7 @@ from watchword.checkpoint import Checkpoint, Trail, read_line
 from watchword.endings import Ending, Endings
 from watchword.errors import Reason, Rejected, Unavailable
 from watchword.looks import Looks
-from watchword.message import ObservedMessage, VerifiedMessage
+from watchword.message import ObservedMessage, VerifiedMessage, verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -950,7 +950,7 @@ class PartitionReader(Generic[R]):
         return self.looks.interval(record.offset, self._clock())[0] if stamp is None else stamp
 
     def _note_judged(self, ready: Ready[R]) -> None:
-        found = ready.verdict.verdict if isinstance(ready.verdict, ObservedMessage) else ready.verdict
+        found = verdict_of(ready.verdict)
         if self._memory is None:
             return
         if isinstance(found, VerifiedMessage):
@@ -987,5 +987,5 @@ class PartitionReader(Generic[R]):
 
 def _issued_at(verdict: VerifiedMessage | ObservedMessage) -> float:
     """Return the issue time of a message that verified; minus infinity for any other."""
-    found = verdict.verdict if isinstance(verdict, ObservedMessage) else verdict
+    found = verdict_of(verdict)
     return found.issued_at if isinstance(found, VerifiedMessage) else -inf

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from watchword.errors import Reason, Rejected, Unavailable
+from watchword.errors import Forgotten, Reason, Rejected, Unavailable
 from watchword.guard import MemoryReplayStore
 from watchword.message import log_name
 from watchword.plugged import answer
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from watchword.policy import Policy
     from watchword.replay import Claim, Place, ReplayStore
     from watchword.verification import Verification
-
-PASSED: Final = "redelivered after log time passed it, so its id may be forgotten"
-"""Why a memory cannot tell whether it has seen a message."""
 
 _ONE_BY_ONE: Final = 4
 """The size up to which a stretch that is not all first sights is admitted one by one."""
@@ -113,7 +110,7 @@ class ReplayCheck:
                 if admission is first:
                     case.first = True
                 elif was_passed and admission is Admission.TOO_OLD:
-                    case.verdict = Unavailable("replay", PASSED)
+                    case.verdict = Forgotten()
                     return self._write_notes(judged)
                 else:
                     self._admitted(case, admission, self._why_too_old(case) if admission is Admission.TOO_OLD else "")

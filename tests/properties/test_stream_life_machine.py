@@ -18,8 +18,8 @@ from tests.properties.stream_world import CONSUMER, JUNK, STRANGE, STREAM, Deliv
 from tests.unit.core.world import ALICE, BOB, at_once
 from watchword import Rejected, Unavailable, VerifiedMessage
 from watchword.audit import Audit
+from watchword.errors import Forgotten
 from watchword.lives import Lives, stream_reader
-from watchword.replay_check import PASSED
 from watchword.spi import Expected, MemoryReplayStore, Verifier
 from watchword.stream_life import Beginning, StreamFacts
 
@@ -382,7 +382,7 @@ class StreamReaders(RuleBasedStateMachine):
             self.catch_up(delivery)
             expected = Expected(consumer=BY, was_passed=self.life.was_passed(sequence))
             (verdict,) = at_once(self.verifier.verify_many([read_as(delivery.stored, READER)], expected))
-            if not (isinstance(verdict, Unavailable) and verdict.detail == PASSED):
+            if not (isinstance(verdict, Forgotten)):
                 return verdict
             self.begin_again(sequence)
 

@@ -71,7 +71,7 @@ def _drop_output() -> None:
 
 
 def _fail(line: str, code: int) -> int:
-    from watchword_adapters.cli.text import one_line  # noqa: PLC0415 - as late as the rest
+    from watchword_adapters.cli.terminal import one_line  # noqa: PLC0415 - as late as the rest
 
     sys.stderr.write(f"watchword: {one_line(line)}\n")
     return code

@@ -15,7 +15,7 @@ from watchword.keys import thumbprint_id
 from watchword_adapters.cli import OK, REJECTED
 from watchword_adapters.cli.jwks import replace_file
 from watchword_adapters.cli.names import check_typed
-from watchword_adapters.cli.text import one_line
+from watchword_adapters.cli.terminal import one_line
 from watchword_adapters.keys.agent_card import WELL_KNOWN, read_card, signers
 from watchword_adapters.keys.https import Https, NotFetchedError, shown
 from watchword_adapters.regular_file import open_regular, without_mark

@@ -12,7 +12,7 @@ from watchword.principals import may_meet
 from watchword.statements import MAX_WHY, Contain, GiveKey, Head, Release, Revoke, Unknown, verb_of
 from watchword_adapters.cli import OK, REJECTED
 from watchword_adapters.cli.operating import check_pattern, confirm, finish, moment, opened, seconds, tell
-from watchword_adapters.cli.text import one_line
+from watchword_adapters.cli.terminal import one_line
 from watchword_adapters.config import open_presence
 from watchword_adapters.control.desk import TIMEOUT
 

@@ -11,8 +11,7 @@ from watchword import Algorithm, ConfigurationError, Rejected
 from watchword.envelope import VERSION, is_envelope_name, parse
 from watchword.wire_json import message_from_json
 from watchword_adapters.cli import OK, REJECTED
-from watchword_adapters.cli.streams import standard_input
-from watchword_adapters.cli.text import escaped
+from watchword_adapters.cli.terminal import escaped, standard_input
 from watchword_adapters.regular_file import without_mark
 
 if TYPE_CHECKING:

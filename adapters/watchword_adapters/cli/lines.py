@@ -21,10 +21,9 @@ from watchword.wire_json import (
     message_to_json,
     verdict_to_json,
 )
-from watchword_adapters.cli import OK, REJECTED, UNAVAILABLE
+from watchword_adapters.cli import OK
 from watchword_adapters.cli.obeying import obeying
-from watchword_adapters.cli.streams import standard_input
-from watchword_adapters.cli.text import one_line
+from watchword_adapters.cli.terminal import code_of, one_line, standard_input
 from watchword_adapters.config import load
 from watchword_adapters.regular_file import without_mark
 from watchword_adapters.settings_file import read_settings
@@ -91,7 +90,7 @@ async def _sign(signer: Signer) -> int:
 
 
 async def _verify(watchword: Watchword, config: Path) -> int:
-    codes, verifier = {OK}, watchword.verifier
+    code, verifier = OK, watchword.verifier
     async with obeying(watchword, read_settings(config), config.parent):
         for where, line in _lines(standard_input()):
             try:
@@ -102,8 +101,8 @@ async def _verify(watchword: Watchword, config: Path) -> int:
                 write_line(verdict_to_json(await verifier.verify(message)))
             except (Rejected, Unavailable) as verdict:
                 write_line(verdict_to_json(verdict))
-                codes.add(REJECTED if isinstance(verdict, Rejected) else UNAVAILABLE)
-    return max(codes)
+                code = max(code, code_of(verdict))
+    return code
 
 
 class _Chosen:

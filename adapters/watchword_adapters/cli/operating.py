@@ -16,7 +16,7 @@ from watchword.principals import is_principal_pattern
 from watchword.settings import parse_duration
 from watchword_adapters.cli.connecting import explained, silence
 from watchword_adapters.cli.lines import warn
-from watchword_adapters.cli.text import escaped
+from watchword_adapters.cli.terminal import escaped
 from watchword_adapters.config import control_parts, load
 from watchword_adapters.control.desk import desk, followed
 from watchword_adapters.settings_file import read_settings

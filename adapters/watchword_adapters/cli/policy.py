@@ -15,7 +15,7 @@ from watchword.principals import is_wild
 from watchword.settings import AllowSettings, check_principal
 from watchword.spi import Channel
 from watchword_adapters.cli import OK, REJECTED
-from watchword_adapters.cli.text import escaped
+from watchword_adapters.cli.terminal import escaped
 from watchword_adapters.regular_file import without_mark
 from watchword_adapters.settings_file import read_text, settings_of
 

@@ -13,14 +13,14 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from watchword import ConfigurationError, Reason, Rejected, Unavailable
+from watchword import ConfigurationError, Reason
 from watchword.quarantine_copy import UNDETERMINED
 from watchword.strict import to_base64
-from watchword_adapters.cli import OK, REJECTED, UNAVAILABLE
+from watchword_adapters.cli import OK
 from watchword_adapters.cli.connecting import connection, each_explained, explained, silence
 from watchword_adapters.cli.lines import warn, write_line
 from watchword_adapters.cli.obeying import obeying
-from watchword_adapters.cli.text import escaped
+from watchword_adapters.cli.terminal import code_of, escaped
 from watchword_adapters.config import load
 from watchword_adapters.redriving import Choice
 from watchword_adapters.settings_file import read_settings
@@ -101,7 +101,7 @@ def run_redrive(
 
 
 async def _redrive(opened: _Opened, only: Choice, wanted: set[str]) -> int:
-    codes = {OK}
+    code = OK
     async with (
         obeying(opened.agent, opened.settings, opened.directory),
         aclosing(each_explained("broker", _redriven(opened, only), opened.options)) as found,
@@ -109,11 +109,10 @@ async def _redrive(opened: _Opened, only: Choice, wanted: set[str]) -> int:
         async for redriven in found:
             wanted.discard(redriven.id)
             write_line(redriven.to_json())
-            if isinstance(redriven.verdict, Rejected | Unavailable):
-                codes.add(REJECTED if isinstance(redriven.verdict, Rejected) else UNAVAILABLE)
+            code = max(code, code_of(redriven.verdict))
     if wanted:
         raise ConfigurationError(f"copy {min(wanted)[:64]!r}: not among the latest {opened.limit}, or not selected")
-    return max(codes)
+    return code
 
 
 @dataclass(frozen=True, slots=True)

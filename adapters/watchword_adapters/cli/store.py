@@ -16,7 +16,7 @@ from watchword.replay import ReaderBirth, SharedReplayStore
 from watchword_adapters.cli import OK
 from watchword_adapters.cli.connecting import connection, explained, silence
 from watchword_adapters.cli.lines import warn
-from watchword_adapters.cli.text import escaped
+from watchword_adapters.cli.terminal import escaped
 from watchword_adapters.config import load
 from watchword_adapters.redriving import onlooker
 from watchword_adapters.settings_file import read_settings

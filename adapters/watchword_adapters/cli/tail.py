@@ -16,12 +16,11 @@ from watchword.patterns import PREFIX
 from watchword.policy import ChannelRule
 from watchword.spi import Channel
 from watchword.wire_json import message_to_json, verdict_to_json
-from watchword_adapters.cli import OK, REJECTED, UNAVAILABLE
+from watchword_adapters.cli import OK
 from watchword_adapters.cli.connecting import connection, each_explained, silence
 from watchword_adapters.cli.lines import warn, write_line
 from watchword_adapters.cli.obeying import obeying
-from watchword_adapters.cli.streams import reader_has_gone
-from watchword_adapters.cli.text import escaped
+from watchword_adapters.cli.terminal import code_of, escaped, reader_has_gone
 from watchword_adapters.config import load
 from watchword_adapters.redriving import judge
 from watchword_adapters.settings_file import read_settings
@@ -156,17 +155,16 @@ async def _tail(
     judging: Watchword | None,
     show: Callable[[Message, Verdict | None], None],
 ) -> int:
-    codes, left = {OK}, asked.count
+    code, left = OK, asked.count
     async with aclosing(messages):
         async for message in messages:
             verdict = None if judging is None else await _verdict(judging, message)
-            if isinstance(verdict, Rejected | Unavailable):
-                codes.add(REJECTED if isinstance(verdict, Rejected) else UNAVAILABLE)
+            code = max(code, code_of(verdict))
             show(message, verdict)
             left = None if left is None else left - 1
             if left == 0:
                 break
-    return max(codes)
+    return code
 
 
 async def _verdict(judging: Watchword, message: Message) -> Verdict:

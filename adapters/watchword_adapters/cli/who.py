@@ -17,7 +17,7 @@ from watchword_adapters.cli import OK, UNAVAILABLE
 from watchword_adapters.cli.connecting import connection, each_explained, explained, silence
 from watchword_adapters.cli.lines import warn
 from watchword_adapters.cli.obeying import obeying
-from watchword_adapters.cli.text import escaped
+from watchword_adapters.cli.terminal import escaped
 from watchword_adapters.config import load, open_presence
 from watchword_adapters.redriving import judge
 from watchword_adapters.settings_file import read_settings

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from watchword import Unavailable
+from watchword.endings import delay_after
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -39,13 +40,14 @@ class Holding:
 
     async def until_signed(self, send: Callable[[], Awaitable[T]]) -> T:
         """Call ``send`` until it succeeds, and return its result; see the class."""
-        pause = SHORTEST
+        failures = 0
         while True:
             try:
                 return await send()
             except Unavailable as error:
                 if self.handled() is None:
                     raise
+                pause = delay_after(failures, SHORTEST, LONGEST)
                 self._watchword.audit.warn("faststream.send_waits", detail=str(error), seconds=pause)
             await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST)
+            failures += 1

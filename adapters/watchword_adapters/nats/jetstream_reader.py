@@ -13,8 +13,9 @@ from nats.errors import Error
 from watchword import Rejected, Unavailable, VerifiedMessage, endings
 from watchword.audit import UNDETERMINED
 from watchword.endings import Outage
-from watchword.replay_check import PASSED
-from watchword.spi import Expected, ObservedMessage
+from watchword.errors import Forgotten
+from watchword.message import verdict_of
+from watchword.spi import Expected
 from watchword_adapters.nats._seam import listened_at
 from watchword_adapters.nats.gate import Gate
 from watchword_adapters.nats.message import delivery_at, sequence_of
@@ -134,8 +135,7 @@ class StreamReader(Reader):
 
     def forgets(self, verdict: Verdict) -> bool:
         """See Reader; True if the log's time has passed the memory."""
-        found = verdict.verdict if isinstance(verdict, ObservedMessage) else verdict
-        return isinstance(found, Unavailable) and found.detail == PASSED
+        return verdict is not None and isinstance(verdict_of(verdict), Forgotten)
 
     async def begin_again(self, raw: Msg) -> None:
         """See Reader; afterwards ``raw`` counts as known in any case. NotFoundError if the consumer is gone."""
@@ -190,7 +190,7 @@ class StreamReader(Reader):
 
     def deliver(self, raw: Msg, delivered: Delivered) -> VerifiedMsg | ObservedMsg:
         """See Reader; a delivery that is not repeated counts as acknowledged at once."""
-        verdict = delivered if isinstance(delivered, VerifiedMessage) else delivered.verdict
+        verdict = verdict_of(delivered)
         delivery, life = delivery_at(raw.reply), self.life
         if delivery is not None and life is not None:
             life.judged(delivery.sequence, delivery.number, undetermined=isinstance(verdict, Unavailable))
@@ -214,7 +214,7 @@ class StreamReader(Reader):
 
     async def holds(self, message: Message, verdict: Unavailable, attempts: int) -> bool:
         """See Reader; a message that could not be judged for too long is dropped only once its copy is stored."""
-        if not self.is_last_chance(message) or verdict.detail == PASSED:
+        if not self.is_last_chance(message) or isinstance(verdict, Forgotten):
             return False
         is_over = not self._outage.holds(asyncio.get_running_loop().time())
         if is_over and self._copies is not None and await self._copies.ask(message, verdict):

@@ -12,7 +12,7 @@ from nats.js.errors import NotFoundError
 from watchword import Rejected, Unavailable, VerifiedMessage
 from watchword.agent import require
 from watchword.errors import Pending, Shed
-from watchword.message import channel_of, make_message
+from watchword.message import channel_of, make_message, verdict_of
 from watchword.spi import Expected, ObservedMessage, Position
 from watchword_adapters.nats.deliveries import Deliveries
 from watchword_adapters.nats.gate import Gate
@@ -389,11 +389,11 @@ def found_of(pending: Pending) -> asyncio.Future[object]:
 
 def verified_of(verdict: Verdict) -> VerifiedMessage | None:
     """Return the verified message of a verdict; None if there is none."""
-    found = verdict.verdict if isinstance(verdict, ObservedMessage) else verdict
+    found = None if verdict is None else verdict_of(verdict)
     return found if isinstance(found, VerifiedMessage) else None
 
 
 def is_undetermined(verdict: Verdict) -> bool:
     """Return True if a message could not be judged and the look-up of its key is over."""
-    found = verdict.verdict if isinstance(verdict, ObservedMessage) else verdict
+    found = None if verdict is None else verdict_of(verdict)
     return isinstance(found, Unavailable) and not isinstance(found, Pending | Shed)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from watchword import ConfigurationError, MemoryKeys, Policy, SigningKey, Unavailable, Watchword
+from watchword.endings import delay_after
 from watchword.extras import what_to_install
 from watchword.settings import Duration, Section
 from watchword.spi import Audit, MemoryReplayStore, Verifier
@@ -268,7 +269,7 @@ class SvidSigner:
         agent = Watchword(
             realm=self._realm, principal=self._principal, key=svid.key, clock=self._clock, audit=self._audit
         )
-        pause = _SHORTEST
+        failures = 0
         while True:
             try:
                 async with self._open_presence(agent) as channel:
@@ -280,12 +281,12 @@ class SvidSigner:
                             await asyncio.sleep(SETTLE)
                             self._sign_by(svid.key, svid)
                             svid.known.set_result(None)
-                        pause, self._told = _SHORTEST, None
+                        failures, self._told = 0, None
                         await asyncio.sleep(EVERY)
             except Exception as error:  # noqa: BLE001 - retried, whatever a client raises
                 self._tell(f"{type(error).__name__}: {error}", "until then the previous key signs, while it is valid")
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST)
+                await asyncio.sleep(delay_after(failures, _SHORTEST, _LONGEST))
+                failures += 1
 
     async def _while_not_valid(self, svid: _Svid) -> None:
         """Wait as long as readers would pass an announcement over: before the certificate begins, and after its end."""

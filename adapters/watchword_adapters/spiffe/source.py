@@ -22,6 +22,7 @@ from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, TypeAlias
 
 from watchword import ConfigurationError, Mode, Policy, Unavailable, Watchword
+from watchword.endings import delay_after
 from watchword.extras import what_to_install
 from watchword.presence import SVID_CONTENT_TYPE, is_of_type
 from watchword.settings import Duration, Listed, Section
@@ -341,19 +342,19 @@ class _Reading:
 
     async def _read_on(self) -> None:
         agent = Watchword(realm=self._parts.realm, policy=Policy(mode=Mode.OBSERVE), clock=self._parts.wall_clock)
-        pause = _SHORTEST
+        failures = 0
         while True:
             try:
                 async with self._parts.open_presence(agent) as channel:
                     await check_stored(channel)
                     while True:
                         await self._look(channel)
-                        pause, self._told, self._lost_at = _SHORTEST, None, None
+                        failures, self._told, self._lost_at = 0, None, None
                         await self._pause(self._wake)
             except Exception as error:  # noqa: BLE001 - retried, whatever a client raises
                 self._failed(f"{type(error).__name__}: {error}")
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST)
+                await asyncio.sleep(delay_after(failures, _SHORTEST, _LONGEST))
+                failures += 1
 
     def _failed(self, why: str) -> None:
         if why != self._told:

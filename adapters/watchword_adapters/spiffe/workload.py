@@ -14,6 +14,7 @@ from spiffe import WorkloadApiClient
 from spiffe.errors import PySpiffeError
 
 from watchword import ConfigurationError, Unavailable
+from watchword.endings import delay_after
 from watchword_adapters.boot_clock import since_boot
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Workload:
         self._given: Given | None = None
         self._broken_since: float | None = None
         self._told: str | None = None
-        self._pause = _SHORTEST
+        self._failures = 0
         self._pid = 0
         self._closed = False
 
@@ -131,7 +132,7 @@ class Workload:
         }
         self._given = Given(context.x509_svids, bundles)
         self._broken_since = self._told = None
-        self._pause = _SHORTEST
+        self._failures = 0
         self._came.set()
         for call in self._listeners:
             call()
@@ -149,7 +150,7 @@ class Workload:
                 detail=told,
                 remedy="its last response stays in use; is the agent running, and this workload registered?",
             )
-        self._again = threading.Timer(self._pause, self._connect)
+        self._again = threading.Timer(delay_after(self._failures, _SHORTEST, _LONGEST), self._connect)
         self._again.daemon = True
         self._again.start()
-        self._pause = min(2 * self._pause, _LONGEST)
+        self._failures += 1

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from watchword import Rejected, Unavailable
 from watchword.agent import require
+from watchword.errors import Forgotten
 from watchword.extras import told
-from watchword.replay_check import PASSED
-from watchword.spi import Expected, ObservedMessage, ReaderBirth, SharedReplayStore
+from watchword.message import verdict_of
+from watchword.spi import Expected, ReaderBirth, SharedReplayStore
 
 try:
     from watchword_adapters.testing.records import handed_over, message_of, raw_record
@@ -103,14 +104,11 @@ class MemoryConsumer:
             expected = Expected(was_passed=self._exclusive and self.position < self._judged)
             try:
                 delivered = await self._agent.admit(self._message(raw), expected)
-            except Unavailable as verdict:
-                if verdict.detail != PASSED:
-                    raise
-            else:
-                observed = delivered.verdict if isinstance(delivered, ObservedMessage) else None
-                if not isinstance(observed, Unavailable) or observed.detail != PASSED:
+                if not isinstance(verdict_of(delivered), Forgotten):
                     return delivered
-            self._remembers = False  # log time has passed this record, so its ids were forgotten
+            except Forgotten:
+                pass
+            self._remembers = False
 
     async def _remember(self) -> None:
         """Rebuild the memory of ids that may have been handed over below the position."""

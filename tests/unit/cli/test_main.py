@@ -13,7 +13,7 @@ import typer.main
 from tests.unit.cli.conftest import Run
 from watchword_adapters.cli import main
 from watchword_adapters.cli.app import app
-from watchword_adapters.cli.text import MAX_LINE, escaped, one_line
+from watchword_adapters.cli.terminal import MAX_LINE, escaped, one_line
 
 MESSAGE = b'{"channel": "nats://prod/a", "value": ""}\n'
 COMMAND = [sys.executable, "-m", "watchword_adapters.cli"]

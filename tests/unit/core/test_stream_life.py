@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.core.world import ALICE, NOW, World, at_once, nats, press
 from watchword import Policy, Reason, Rejected, Unavailable
-from watchword.replay_check import PASSED
+from watchword.errors import Forgotten
 from watchword.spi import Expected, Position
 from watchword.stream_life import StreamFacts, StreamLife
 
@@ -201,7 +201,7 @@ def test_what_was_passed_is_not_stale_but_undecided(floor: float) -> None:
     assert rejected.value.reason == Reason.STALE
     with pytest.raises(Unavailable) as undecided:
         world.verify(message(1, NOW), Expected(was_passed=True))
-    assert undecided.value.detail == PASSED
+    assert isinstance(undecided.value, Forgotten)
     late = [message(1, NOW), message(3, NOW + 1000)]
     (verdict,) = at_once(world.verifier.verify_many(late, Expected(was_passed=True)))
     assert isinstance(verdict, Unavailable)
