@@ -85,7 +85,7 @@ async def main(servers: str) -> None:
         print(f"planner: {await ask(planner, 30, 'scale', service='web', replicas=3)}")
         counts = serving.audit.counts
         async with asyncio.timeout(30):
-            while not (counts["unsigned"] and counts["not_permitted"]):  # noqa: ASYNC110 - nobody is told of what is dropped
+            while not (counts["unsigned"] and counts["not_permitted"]):  # noqa: ASYNC110 - no one is notified of drops
                 await asyncio.sleep(0.01)
         dropped = f"{counts['not_permitted']} not_permitted and {counts['unsigned']} unsigned"
         print(f"tools: delivered {counts['delivered']}, dropped {dropped}")

@@ -70,7 +70,7 @@ async def main(servers: str, directory: Path) -> None:
         before = counts["unsigned"]
         await legacy.publish(subject, b"scale to 1000")
         async with asyncio.timeout(30):
-            while counts["unsigned"] == before:  # noqa: ASYNC110 - nobody is told of what is dropped
+            while counts["unsigned"] == before:  # noqa: ASYNC110 - no one is notified of drops
                 await asyncio.sleep(0.01)
         await planner.publish(subject, b"scale cache")
         await next_one("enforce")

@@ -195,7 +195,7 @@ func (k *Key) verify(algorithm *big.Int, data, signature []byte) bool {
 		return false
 	}
 	if public, here := k.public.(ed25519.PublicKey); here {
-		// Without the cofactor: s is below L, and s B - k A has the very encoding R.
+		// Without the cofactor: s is below L, and s B - k A has exactly the encoding R.
 		return algorithm.Cmp(big.NewInt(edwards)) == 0 && ed25519.Verify(public, data, signature)
 	}
 	r, s := new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:])

@@ -269,7 +269,7 @@ class JwksKeys:
             return
         held, max_age = fetching.result()
         self._current = self._begun
-        if max_age is not None or held is not None:  # else what was said of this set before goes on to hold
+        if max_age is not None or held is not None:  # else what was said of this set before continues to hold
             self._lifetime = self._check_every if max_age is None else min(max_age, self._check_every)
         self._failure = None
         if held is not None:
