@@ -1,6 +1,6 @@
 """An agent framework's messages on NATS: MCP tool calls, as the MCP SDK's own types write them, between two agents.
 
-MCP says what a call looks like, and nothing about who made it; on a bus anybody who may publish can call any tool. Here
+MCP says what a call looks like, and nothing about who made it; on a bus anyone who may publish can call any tool. Here
 the tools know the caller, and policy says who may call which. Keys are made here; a process of your own has
 ``watchword.load()``.
 

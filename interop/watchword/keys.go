@@ -143,7 +143,7 @@ func edwardsKey(raw []byte) (ed25519.PublicKey, error) {
 	return ed25519.PublicKey(raw), nil
 }
 
-// latticeKey refuses a key one of whose polynomials is close to 0, for then anybody could sign (section 10).
+// latticeKey refuses a key one of whose polynomials is close to 0, for then anyone could sign (section 10).
 func latticeKey(set mldsa.Parameters, text string) (*mldsa.PublicKey, error) {
 	raw := coordinate(text, set.PublicKeySize())
 	for at := 32; at < len(raw); at += 320 {
