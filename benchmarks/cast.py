@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 REALM: Final = "bench"
 PRINCIPAL: Final = "agent://acme/planner-0001"
-"""Of 25 characters, as is the topic: what an envelope's size is told for."""
+"""25 characters, like the topic: the length for which an envelope's size is reported."""
 
 TOPIC: Final = "tasks.planning.region-001"
 CHANNEL: Final = Channel("kafka", REALM, TOPIC)

@@ -4,7 +4,7 @@ Beside them stand both of Watchword's engines, and the primitives that its own f
 lies. Each engine has a process of its own, and all others one together; they take turns.
 
 All but Watchword say only that a holder of the key wrote these bytes (Standard Webhooks: recently). No peer checks
-where a message was found, who may say it, or whether it was seen before. Celery and, unless it is told not to, Standard
+where a message was found, who may say it, or whether it was seen before. Celery and, unless configured not to, Standard
 Webhooks decode the JSON as well; the ratio is to the latter as documented, and beside it to its verification alone.
 """
 

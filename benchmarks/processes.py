@@ -124,7 +124,7 @@ def _main(connection: Connection, work: Callable[..., None], arguments: tuple[An
         work(connection, *arguments)
     except ConfigurationError as error:
         _tell(connection, error)
-    except Exception:  # noqa: BLE001 - all of it is told
+    except Exception:  # noqa: BLE001 - all of it is reported
         _tell(connection, FailedError(traceback.format_exc()))
 
 

@@ -1,7 +1,7 @@
 """How long a Kafka consumer takes to deliver again: after a restart, a move to another member, a seek back by one.
 
 One partition holds the signed messages of one window, at 1,000 a second. A member of a group has read all of them, and
-one more message has come. The time runs from the moment at which the client tells of the assignment (or from the seek)
+one more message has come. The time runs from the moment at which the client reports the assignment (or from the seek)
 to the delivery of that message (or of the last one again), beside that of a bare consumer. The topic is on CreateTime
 and the consumers' clocks stand at the end of the log, so that nobody has to wait for minutes. Each engine has a process
 and logs of its own, one after the other.

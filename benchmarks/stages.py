@@ -30,7 +30,7 @@ OURS_IN_PYTHON: Final = "watchword_python"
 
 
 def engine_name() -> str:
-    """Return the engine that is in use here, as operators are told."""
+    """Return the engine that is in use here, as operators see it."""
     from watchword import engine  # noqa: PLC0415 - a tree before the engines, which is measured too, has none
 
     return engine.name()

@@ -1,6 +1,6 @@
 """What a reader of NATS loses when it starts, restarts under load, or subscribes again, and how long it is deaf.
 
-Somebody speaks all the while. Lost is what a reader owes and has not handed over: on core NATS, which offers nothing
+Someone speaks all the while. Lost is what a reader owes and has not handed over: on core NATS, which offers nothing
 twice, what was published once the server had confirmed the subscription; on a stream everything that it holds. Settings
 are the defaults. A reader that begins without any memory may lose what is issued within the skew and a second (times of
 issue are whole seconds), and has to say so, with the end of it.
@@ -168,7 +168,7 @@ class _Speaker:
 
 @asynccontextmanager
 async def _speaker(address: str, kind: Kind) -> AsyncIterator[_Speaker]:
-    """Let somebody speak until the end, to a stream if there is to be one."""
+    """Let someone speak until the end, to a stream if there is to be one."""
     subject = f"starts-{secrets.token_hex(4)}"
     client = await connect(address, watchword=agent(batch=1))
     stream = None if kind.reads == "core" else subject

@@ -169,7 +169,7 @@ def _on_log(evidence: Evidence, log: list[tuple[str, str]]) -> Figures:
 
 
 def _originals(evidence: Evidence, log: list[tuple[str, str]]) -> dict[str, str]:
-    """Return where each message stands: where its sender was told, else where the log has it first.
+    """Return where each message stands: where its sender's acknowledgement says, else where the log has it first.
 
     What was sent in a transaction that is not known to be committed may stand there for nobody: it has no original.
     """

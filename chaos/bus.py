@@ -89,7 +89,7 @@ class Bus(Protocol):
 
 @runtime_checkable
 class Retaining(Protocol):
-    """A bus that can be told to forget."""
+    """A bus that can forget on demand."""
 
     async def cut(self, *, everything: bool) -> int:
         """Let retention take what no reader needs any more, or all that is handled; return how many records went."""

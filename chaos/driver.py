@@ -32,7 +32,7 @@ _HANG_SECONDS: Final = 15.0
 """Seconds that a worker may take to get a message to hang on; then it is killed without."""
 
 _TRICKLE: Final = 0.05
-"""Share of the rate at which the load goes on while something takes long."""
+"""Share of the rate at which the load continues while something takes long."""
 
 _FOR_SENDING: Final = 0.7
 """Share of the deadline after which no more honest messages are sent."""
@@ -135,7 +135,7 @@ class Driver:
                 doing = None
             if doing is None and events and events[0].at * plan.honest <= self._tally.acked:
                 doing = asyncio.create_task(self._do(events.pop(0)))
-            # What is done takes its time: the load goes on meanwhile, but hardly beyond what comes next.
+            # What is done takes its time: the load continues meanwhile, but hardly beyond what comes next.
             ahead = ((events[0].at if events else 1) + _SLACK) * plan.honest
             limit = max(limit + _TRICKLE * plan.rate * _TICK, ahead) if self._tally.acked >= int(limit) else limit
             if len(self._tally.delivered) != known:
@@ -150,7 +150,7 @@ class Driver:
             await doing
         if producer.said:
             await producer.answer(1)
-            for event in events:  # while the attacker goes on
+            for event in events:  # while the attacker continues
                 await self._do(event)
         producer.say("until", 0)
         await asyncio.sleep(2 * _TICK)

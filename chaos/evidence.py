@@ -40,7 +40,7 @@ A line without a name says that the worker begins again in the log that stands i
 REFUSED: Final = "refused-"
 """name, position, reason, hand, at: the audit trail's verdict; one file for each life of a worker."""
 ARRIVED: Final = "arrived-"
-"""name, position: what the server handed to a worker of core NATS, before anybody judged it."""
+"""name, position: what the server handed to a worker of core NATS, before anyone judged it."""
 WITNESSED: Final = "witnessed"
 """name, position: what a plain subscriber of core NATS saw."""
 LOG: Final = "log"

@@ -37,7 +37,7 @@ _DISTURBING: Final = frozenset(
         "resubscribe",
     }
 )
-"""Deeds after which a server offers a message again that somebody had, behind later ones."""
+"""Deeds after which a server offers a message again that someone had, behind later ones."""
 
 _AGAIN_AFTER: Final = 30.0
 """Seconds after such a deed in which a message may come again."""

@@ -118,7 +118,7 @@ class Attack:
         """Return a batch with a copy at an offset of our choice, or among what clients stumble over."""
         codec, copies = 0, [_copy(record)]
         match shape:
-            case "home":  # would pass for a redelivery, if anybody believed it
+            case "home":  # would pass for a redelivery, if anyone believed it
                 assert record.offset is not None  # noqa: S101 - only such are captured
                 end = self._log.ends.get(partition, record.offset)
                 copies = [_copy(record, delta=max(-(2**31), record.offset - end))]

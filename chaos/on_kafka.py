@@ -78,7 +78,7 @@ class KafkaGroup:
 
     async def lag(self) -> int:
         """See ``Bus``: how many offsets lie between the group's commits and what stands behind the last records."""
-        committed = await self._committed()  # first: it goes on
+        committed = await self._committed()  # first: it continues
         async with AIOKafkaConsumer(bootstrap_servers=self._bootstrap) as consumer:
             ends = {tp.partition: end for tp, end in (await consumer.end_offsets(self._partitions)).items()}
         beyond = {partition: at for partition, at in committed.items() if at > ends[partition]}

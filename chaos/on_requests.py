@@ -1,7 +1,7 @@
 """Requests on core NATS: workers of a queue group answer, and the attacker answers as well.
 
 It hears all inboxes. It answers in its own name, with the answers to other requests, and with old answers; and it sends
-requests again, with the very reply subject that was signed. A header that nobody signed marks its copies: it says where
+requests again, with the reply subject that was signed. A header that nobody signed marks its copies: it says where
 the witness tells that it saw one.
 """
 

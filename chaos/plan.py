@@ -116,7 +116,7 @@ _LAG: Final = {
 # How a reader reads, what disturbs it, and what the attacker does beyond sending copies: each scenario composes these.
 _RESTLESS: Final[dict[str, Any]] = {"resubscribes": 4}
 _FLOOD: Final[dict[str, Any]] = {"flood": 100}
-# Nobody else goes on meanwhile: so what waits for a worker's next life, and its rebuild, waits for all of that.
+# Nobody else continues meanwhile: so what waits for a worker's next life, and its rebuild, waits for all of that.
 _ALONE: Final[dict[str, Any]] = {"workers": 1, "clock_jumps": 0, "store_restarts": 0, "latest": 40.0}
 _APART: Final[dict[str, Any]] = {"workers": 2, "clock_jumps": 0, "rolls": 1}
 _PURGES: Final[dict[str, Any]] = {"cuts": 3, "empties": 1}

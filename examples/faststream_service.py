@@ -64,7 +64,7 @@ async def main(url: str) -> None:
             await attacker.flush()
         counts = controller.watchword.audit.counts
         async with asyncio.timeout(30):
-            while not counts["unsigned"]:  # noqa: ASYNC110 - the client tells nobody of what it drops
+            while not counts["unsigned"]:  # noqa: ASYNC110 - no one is notified of drops
                 await asyncio.sleep(0.01)
         dropped = {reason: counts[reason] for reason in ("not_permitted", "unsigned")}
         print(f"controller: delivered {counts['delivered']}, dropped {dropped}")

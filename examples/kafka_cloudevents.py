@@ -1,7 +1,7 @@
 """CloudEvents on Kafka, in binary mode: the attributes are headers, and all of them are signed with the data.
 
 In binary mode what an event *is* stands in headers such as ``ce_type``, so a signature over the value alone would let
-anybody turn one event into another. Keys are made here; a process of your own has ``watchword.load()``.
+anyone turn one event into another. Keys are made here; a process of your own has ``watchword.load()``.
 
     $ python examples/kafka_cloudevents.py localhost:9092
     com.acme.instance.planned 1 from agent://acme/planner: {'instances': 3}

@@ -1,6 +1,6 @@
 """An agent framework's messages on NATS: MCP tool calls, as the MCP SDK's own types write them, between two agents.
 
-MCP says what a call looks like, and nothing about who made it; on a bus anybody who may publish can call any tool. Here
+MCP says what a call looks like, and nothing about who made it; on a bus anyone who may publish can call any tool. Here
 the tools know the caller, and policy says who may call which. Keys are made here; a process of your own has
 ``watchword.load()``.
 
@@ -85,7 +85,7 @@ async def main(servers: str) -> None:
         print(f"planner: {await ask(planner, 30, 'scale', service='web', replicas=3)}")
         counts = serving.audit.counts
         async with asyncio.timeout(30):
-            while not (counts["unsigned"] and counts["not_permitted"]):  # noqa: ASYNC110 - nobody is told of what is dropped
+            while not (counts["unsigned"] and counts["not_permitted"]):  # noqa: ASYNC110 - no one is notified of drops
                 await asyncio.sleep(0.01)
         dropped = f"{counts['not_permitted']} not_permitted and {counts['unsigned']} unsigned"
         print(f"tools: delivered {counts['delivered']}, dropped {dropped}")

@@ -5,7 +5,7 @@ file is followed, so the reader that enforces is the same one, with the same han
 
     $ python examples/nats_observe_to_enforce.py nats://localhost:4222
     observe: 'scale web' from agent://acme/planner
-    observe: 'scale db' from somebody who does not sign
+    observe: 'scale db' from someone who does not sign
     observe: delivered 1, enforcing would have dropped 1 unsigned
     enforce: 'scale cache' from agent://acme/planner
     enforce: delivered 2, dropped 1 unsigned
@@ -54,7 +54,7 @@ async def main(servers: str, directory: Path) -> None:
         async def next_one(mode: str) -> None:
             async with asyncio.timeout(30):
                 msg = await handled.get()
-            author = msg.verified.principal if msg.verified else "somebody who does not sign"
+            author = msg.verified.principal if msg.verified else "someone who does not sign"
             print(f"{mode}: {msg.data.decode()!r} from {author}")
 
         await reader.subscribe(subject, cb=handled.put)
@@ -70,7 +70,7 @@ async def main(servers: str, directory: Path) -> None:
         before = counts["unsigned"]
         await legacy.publish(subject, b"scale to 1000")
         async with asyncio.timeout(30):
-            while counts["unsigned"] == before:  # noqa: ASYNC110 - nobody is told of what is dropped
+            while counts["unsigned"] == before:  # noqa: ASYNC110 - no one is notified of drops
                 await asyncio.sleep(0.01)
         await planner.publish(subject, b"scale cache")
         await next_one("enforce")

@@ -67,7 +67,7 @@ async def main(servers: str) -> None:
         forged = {"traceparent": "00-11111111111111111111111111111111-2222222222222222-01"}
         await attacker.publish("traced.tasks", b"scale to 1000", headers=forged)
         async with asyncio.timeout(30):
-            while not reading.audit.counts["unsigned"]:  # noqa: ASYNC110 - nobody is told of what is dropped
+            while not reading.audit.counts["unsigned"]:  # noqa: ASYNC110 - no one is notified of drops
                 await asyncio.sleep(0.01)
         with TRACER.start_as_current_span("plan") as plan:
             headers = dict[str, str]()

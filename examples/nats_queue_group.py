@@ -77,7 +77,7 @@ async def main(servers: str, directory: Path, subject: str) -> None:
             copy = await captured.next_msg(timeout=30)
             await attacker.publish(subject, copy.data, headers=copy.headers)
         async with asyncio.timeout(30):
-            while len(done) + sum(member.audit.counts["replayed"] for member in members) < 2 * TASKS:  # noqa: ASYNC110 - nobody is told
+            while len(done) + sum(member.audit.counts["replayed"] for member in members) < 2 * TASKS:  # noqa: ASYNC110 - no one is notified of drops
                 await asyncio.sleep(0.01)
     print(f"{len(set(done))} of {TASKS} tasks done, {len(done) - len(set(done))} twice")
     dropped = sum(member.audit.counts["replayed"] for member in members)

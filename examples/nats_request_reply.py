@@ -54,7 +54,7 @@ async def main(servers: str) -> None:
         copy = await captured.get()
         await attacker.publish(copy.reply, b"refused")
         async with asyncio.timeout(30):
-            while not asking.audit.counts["unsigned"]:  # noqa: ASYNC110 - nobody is told of what is dropped
+            while not asking.audit.counts["unsigned"]:  # noqa: ASYNC110 - no one is notified of drops
                 await asyncio.sleep(0.01)
         lied.set()
         answer = await asked

@@ -23,7 +23,7 @@ LAYOUT = "CREATE TABLE keys (principal TEXT, kid BLOB, public BLOB, begins INT, 
 
 
 class TableKeys:
-    """Finds keys in a table of SQLite, which somebody else fills."""
+    """Finds keys in a table of SQLite, which someone else fills."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

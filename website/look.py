@@ -46,7 +46,7 @@ _CUT: Final = """(() => {
 
 
 class Browser:
-    """A Chromium with one page, which is told what to do and tells what happens."""
+    """A Chromium with one page, which is given commands and reports what happens."""
 
     def __init__(self, program: str, profile: str) -> None:
         reads, self._told = os.pipe()

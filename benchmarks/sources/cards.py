@@ -44,7 +44,7 @@ async def _measure(host: KeyServer, ca: Path, path: Path, looks: Looks) -> Figur
     learnt = await seconds_until(source, second.verification_key(PRINCIPAL), known=True)
     await _import(host, ca, path, third)
     revoked = await seconds_until(source, second.verification_key(PRINCIPAL), known=False)
-    await asyncio.sleep(UNKNOWN_COOLDOWN)  # else the flood could be over before anybody may look
+    await asyncio.sleep(UNKNOWN_COOLDOWN)  # else the flood could be over before anyone may look
     asked = await flood(source, PRINCIPAL, lambda: looks.count + len(host.asked))
     await asyncio.to_thread(path.unlink)
     await asyncio.sleep(UNKNOWN_COOLDOWN)

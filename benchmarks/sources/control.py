@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from watchword import VerificationKey, Watchword
 
 KEPT: Final = 5
-"""Seconds for which the reader goes on without the log."""
+"""Seconds for which the reader continues without the log."""
 
 
 def measure() -> Figures:

@@ -30,5 +30,5 @@ async def _measure() -> Figures:
             seconds_to_revocation=await seconds_until(source, old, known=False, patience=_PATIENCE),
             under_outage="never",
             lookups_for_100000_unknown_ids=await flood(source, PRINCIPAL, lambda: 0),
-            measured_with="a process that goes on",
+            measured_with="a process that continues",
         )

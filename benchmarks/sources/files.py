@@ -73,7 +73,7 @@ async def _measure(path: Path, looks: Looks) -> Figures:
     learnt = await seconds_until(source, new, known=True)
     _publish(path, new)
     revoked = await seconds_until(source, old, known=False)
-    await asyncio.sleep(files.UNKNOWN_COOLDOWN)  # else the flood could be over before anybody may look
+    await asyncio.sleep(files.UNKNOWN_COOLDOWN)  # else the flood could be over before anyone may look
     asked = await flood(source, PRINCIPAL, lambda: looks.count)
     _publish(path)
     await asyncio.sleep(files.UNKNOWN_COOLDOWN)

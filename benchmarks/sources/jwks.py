@@ -87,11 +87,11 @@ async def _measure(server: KeyServer, fetch: Https, kind: _Kind) -> Figures:
     learnt = await seconds_until(source, new, known=True)
     publish(new)
     revoked = await seconds_until(source, old, known=False)
-    await asyncio.sleep(COOL_DOWN)  # else the flood would be over before anybody may ask
+    await asyncio.sleep(COOL_DOWN)  # else the flood would be over before anyone may ask
     asked = await flood(source, PRINCIPAL, lambda: server.count(kind.path))
     server.refuses = True
     await asyncio.sleep(COOL_DOWN)
-    await seconds_until(source, new, known=True, patience=0)  # somebody has to ask for the outage to be noticed
+    await seconds_until(source, new, known=True, patience=0)  # someone has to ask for the outage to be noticed
     return Figures(
         seconds_to_new_key=learnt,
         seconds_to_revocation=revoked,

@@ -28,7 +28,7 @@ class Figures(TypedDict):
 
     Times are in seconds, None where they do not come while a process runs. ``under_outage`` is ``kept`` if known agents
     are judged for a stated time, nobody is called unknown, and then nobody is judged; ``believed`` if what is not known
-    is called unknown for that time; ``closed`` if nobody is judged at once; ``open`` if somebody is known for ever, or
+    is called unknown for that time; ``closed`` if nobody is judged at once; ``open`` if someone is known forever, or
     known ones are forgotten; ``never`` if it has no outages.
     """
 

@@ -44,7 +44,7 @@ async def _measure(directory: Path, looks: Looks) -> Figures:
     learnt = await seconds_until(source, _key_of(new), known=True)
     write("account", account.says("account", account, revocations={"*": 1000}))
     revoked = await seconds_until(source, _key_of(old), known=False)
-    await asyncio.sleep(UNKNOWN_COOLDOWN)  # else the flood could be over before anybody may look
+    await asyncio.sleep(UNKNOWN_COOLDOWN)  # else the flood could be over before anyone may look
     asked = await flood(source, PRINCIPAL, lambda: looks.count)
     await asyncio.to_thread(shutil.rmtree, directory)
     await asyncio.sleep(UNKNOWN_COOLDOWN)

@@ -91,7 +91,7 @@ async def _measure(directory: Path, address: str) -> Figures:
         public = realm.rotate().private.public_key()
         key = VerificationKey.from_public_key(public, principal=PLANNER, key_id=thumbprint_id(public))  # type: ignore[arg-type]  # P-256
         learnt = await seconds_until(source, key, known=True)
-        await asyncio.sleep(FRESH)  # else the flood could be over before anybody may look
+        await asyncio.sleep(FRESH)  # else the flood could be over before anyone may look
         asked = await flood(source, PLANNER, lambda: _Counted.reads)
         _Counted.down = True
         bundle = directory / "bundle.pem"

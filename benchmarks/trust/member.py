@@ -1,7 +1,7 @@
 """One process of such a world: ``python -m benchmarks.trust.member ROLE SETTINGS BUS ADDRESS PLACE [RATE]``.
 
 A reader prints a line of JSON for each message that is delivered to it, and its counts when it is asked on standard
-input. An agent sends at its rate, whatever it is told; a forger writes to the control log what nobody signed.
+input. An agent sends at its rate, whatever others say; a forger writes to the control log what nobody signed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PIECE: Final = 0.02
 
 
 class Place(NamedTuple):
-    """What a process was told."""
+    """The input of a process."""
 
     settings: Path
     bus: str

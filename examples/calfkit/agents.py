@@ -62,7 +62,7 @@ async def main(bootstrap: str) -> None:
             await attacker.send_and_wait(topic, forged, call.key, call.partition, headers=list(call.headers))
         counts = host.broker.watchword.audit.counts
         async with asyncio.timeout(30):
-            while not counts["altered"]:  # noqa: ASYNC110 - the client tells nobody of what it drops
+            while not counts["altered"]:  # noqa: ASYNC110 - no one is notified of drops
                 await asyncio.sleep(0.01)
         print(f"host: its agent was asked about {asked}, dropped {{'altered': {counts['altered']}}}")
     await caller.aclose()

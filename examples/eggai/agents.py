@@ -51,7 +51,7 @@ async def main(bootstrap: str) -> None:
         await shipped.get()
     counts = shipping.broker.watchword.audit.counts
     async with asyncio.timeout(30):
-        while not counts["unsigned"]:  # noqa: ASYNC110 - the client tells nobody of what it drops
+        while not counts["unsigned"]:  # noqa: ASYNC110 - no one is notified of drops
             await asyncio.sleep(0.01)
     print(f"shipper: delivered {counts['delivered']}, dropped {{'unsigned': {counts['unsigned']}}}")
     await orders.stop()

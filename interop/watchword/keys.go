@@ -143,7 +143,7 @@ func edwardsKey(raw []byte) (ed25519.PublicKey, error) {
 	return ed25519.PublicKey(raw), nil
 }
 
-// latticeKey refuses a key one of whose polynomials is close to 0, for then anybody could sign (section 10).
+// latticeKey refuses a key one of whose polynomials is close to 0, for then anyone could sign (section 10).
 func latticeKey(set mldsa.Parameters, text string) (*mldsa.PublicKey, error) {
 	raw := coordinate(text, set.PublicKeySize())
 	for at := 32; at < len(raw); at += 320 {
@@ -195,7 +195,7 @@ func (k *Key) verify(algorithm *big.Int, data, signature []byte) bool {
 		return false
 	}
 	if public, here := k.public.(ed25519.PublicKey); here {
-		// Without the cofactor: s is below L, and s B - k A has the very encoding R.
+		// Without the cofactor: s is below L, and s B - k A has exactly the encoding R.
 		return algorithm.Cmp(big.NewInt(edwards)) == 0 && ed25519.Verify(public, data, signature)
 	}
 	r, s := new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:])

@@ -193,7 +193,7 @@ func (v *Verifier) destination(j *judged) string {
 	return ""
 }
 
-// time is check 4. What is from the future by looks goes through checks 5 to 7, so that a copy of it can be told.
+// time is check 4. What is from the future by looks goes through checks 5 to 7, so that a copy of it can be recognised.
 func (v *Verifier) time(j *judged) string {
 	ahead := j.issued - j.latest
 	switch {

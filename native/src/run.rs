@@ -883,7 +883,7 @@ impl<'a> Sight<'a> {
     }
 }
 
-/// Writes where a message was found, all that its sender's destination is held against, and tells whether that is on
+/// Writes where a message was found, all that its sender's destination is compared with, and tells whether that is on
 /// NATS; `None` releases.
 fn write_place(out: &mut Vec<u8>, message: &Bound<'_, PyAny>, log: Option<&Bound<'_, PyAny>>) -> Option<bool> {
     let py = message.py();

@@ -282,7 +282,7 @@ class ListedKeys(Protocol):
 
 @runtime_checkable
 class RenewableKeys(Protocol):
-    """A key source that caches what it fetched: on a reload it is told to fetch again, where others are recreated."""
+    """A key source that caches what it fetched: a reload asks it to fetch again, but recreates other sources."""
 
     def renew(self) -> None:
         """Treat the cached keys as out of date, but use them until new ones arrive; called from any thread."""

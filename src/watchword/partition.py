@@ -153,7 +153,7 @@ class Found(NamedTuple):
     stamp: float
 
 
-# Actions. Each is compared by identity, so that a result matches the very action that was returned.
+# Actions. Each is compared by identity, so that a result matches exactly the action that was returned.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -389,7 +389,7 @@ class PartitionReader(Generic[R]):
     def metadata(self, offset: int, *, until: float = 0) -> str:
         """Return the metadata for a commit at ``offset``: a checkpoint for the next reader, or an empty string.
 
-        ``until`` is the time up to which the caller may receive records without a later commit; 0 means for ever.
+        ``until`` is the time up to which the caller may receive records without a later commit; 0 means forever.
         """
         if self._is_at_rest() and self._judged_since and not (self.ready or self._ahead) and offset == self.judged():
             self._add_point(offset)

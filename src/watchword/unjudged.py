@@ -1,6 +1,6 @@
 """Messages that this process passed over without a verdict, where a shared store has the ids.
 
-They were not verified, so the store is not told of them: otherwise a stranger could fill or overload it
+They were not verified, so the store does not learn of them: otherwise a stranger could fill or overload it
 (docs/stores.md). They are remembered in this process only, in bounded memory.
 """
 

@@ -1,4 +1,4 @@
-"""The account of the chaos report, held against runs that are made up."""
+"""The account of the chaos report, compared with invented runs."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -88,7 +88,7 @@ ONE: Rows = [("a", "-", "0", "0")]
 
 
 def test_a_good_run_holds(tmp_path: Path) -> None:
-    """Where exactly the honest messages were delivered, nothing is held against the run, and copies are counted."""
+    """Where exactly the honest messages were delivered, the run has no fault, and copies are counted."""
     refused: Rows = [("a", "0@1", REPLAYED), ("b", "0@2", "wrong_partition")]
     figures = account(on_log(tmp_path, delivered=GOOD, refused=refused))
     assert figures.holds

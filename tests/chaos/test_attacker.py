@@ -21,7 +21,7 @@ async def test_a_copy_on_core_nats_counts_as_taken_once_the_witness_saw_it(
 ) -> None:
     """What the server had nobody to give to was not offered: so however long it is away, enough copies are in the end.
 
-    The account counts what the witness saw, and the attacker goes on until that is enough.
+    The account counts what the witness saw, and the attacker continues until that is enough.
     """
     plan = Plan(
         scenario=scenario, seed=1, honest=1, directory=str(tmp_path), address=nats_broker.address, channel="seen"

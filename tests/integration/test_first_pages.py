@@ -66,7 +66,7 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path, environment: dict[str, s
 
 @contextmanager
 def going(command: list[str], folder: Path, environment: Mapping[str, str]) -> Iterator[Path]:
-    """Run a program that goes on until it is interrupted; what it prints is in a file."""
+    """Run a program that continues until it is interrupted; what it prints is in a file."""
     printed = folder / f"{command[-1]}.out"
     with (
         printed.open("w") as out,

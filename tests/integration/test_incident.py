@@ -134,7 +134,7 @@ class Rehearsal:
         text = (realm.directory / "planner.toml").read_text()
         text = text.replace('"planner.pem"', '"clean/planner.pem"').replace("state-planner", "state-clean")
         (realm.directory / "clean.toml").write_text(text)
-        # In step with the thief, who still sends, all that readers may copy could be the thief's, for ever.
+        # In step with the thief, who still sends, all that readers may copy could be the thief's, forever.
         await realm.member("agent", "clean", realm.tasks, 1.1 * RATE)
         await realm.stop(PLANNER, "contained")
 

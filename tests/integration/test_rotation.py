@@ -112,7 +112,7 @@ class Rehearsal:
         await self.count()
 
     async def reporter_has_switched(self) -> None:
-        """See that its new key is in use, give the old one its end in the file, and see that all goes on."""
+        """See that its new key is in use, give the old one its end in the file, and see that all continues."""
         realm = self._realm
         await realm.come(REPORTER, key=_kid(realm.directory / "reporter-2.jwk"))
         _end(realm.directory / "operators.jwks", realm.kid("reporter"))
@@ -124,7 +124,7 @@ class Rehearsal:
         _end(self._realm.directory / "operators.jwks", self._realm.kid("oncall"))
 
     async def all_goes_on(self) -> None:
-        """See that the new operator's key is obeyed, and that what the old one gave goes on to hold."""
+        """See that the new operator's key is obeyed, and that what the old one gave continues to hold."""
         realm = self._realm
         await self._none_rejected()
         await realm.types("contain", PLANNER)

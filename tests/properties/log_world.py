@@ -171,7 +171,7 @@ class World:
 
 @dataclass
 class Memory:
-    """What one guard was shown, all of it, for ever; and its stated floors."""
+    """What one guard was shown, all of it, forever; and its stated floors."""
 
     start: float
     passed: float = -inf

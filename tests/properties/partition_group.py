@@ -81,7 +81,7 @@ class Options:
 
 @dataclass
 class Group:
-    """What all members of a group have been given, for ever."""
+    """What all members of a group have been given, forever."""
 
     log: Log
     keys: Keys

@@ -153,7 +153,7 @@ def told(verdict: VerifiedMessage | Rejected | Unavailable) -> object:
 
 
 def one_by_one(judge: Verifier, messages: Sequence[Message], expected: Expected) -> list[object]:
-    """Return what is told of each message, up to the first that is unavailable."""
+    """Return the verdict on each message, up to the first that is unavailable."""
     found: list[object] = []
     for message in messages:
         try:
@@ -193,7 +193,7 @@ def test_together_is_as_one_by_one(  # noqa: PLR0917 - drawn by name
     floor: float,
     cut: int,
 ) -> None:
-    """Promise: a bulk, however it is cut, gives the very verdicts that its messages would have had one by one."""
+    """Promise: a bulk, however it is cut, gives the same verdicts as its messages would get one by one."""
     expected = Expected(floor=floor)
     wanted = one_by_one(verifier(store, POLICIES[policy]), messages, expected)
     judge = verifier(store, POLICIES[policy])

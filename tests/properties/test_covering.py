@@ -79,7 +79,7 @@ class Bytes(bytes):
 
 
 def test_a_list_that_is_used_again_is_read_again() -> None:
-    """Promise (A03): a caller that changes the very list that it gave before is asked what stands in it now."""
+    """Promise (A03): if a caller changes the list that it gave before, its new content counts."""
     headers: Any = [("a", b"1"), ("watchword", b""), ("b", b"2")]
     carried: Any = [("a", b"1")]
     coverage, ours, message = HeaderCoverage(), signer(), replace(kafka(), headers=carried)

@@ -1,4 +1,4 @@
-"""Any order of events in the life of journals, held against a memory that forgets nothing (docs/replay.md)."""
+"""Any order of events in the life of journals, compared with a memory that forgets nothing (docs/replay.md)."""
 
 import contextlib
 import shutil
@@ -37,7 +37,7 @@ class Process:
 
     @property
     def reader(self) -> tuple[int, str]:
-        """Return whose memory it goes on with."""
+        """Return whose memory it continues with."""
         return self.who, self.log
 
 
@@ -116,7 +116,7 @@ class Journals(RuleBasedStateMachine):
         self.start(who, log, max_age)
 
     def start(self, who: int, log: str, max_age: float) -> Process:
-        """Start a process, which goes on where its like before it ended, or begins with a floor."""
+        """Start a process, which continues where its like before it ended, or begins with a floor."""
         self.turn += 1
         policy = replace(POLICY, max_age=max_age)
         agent = Agent(self.state, self.clock, policy=policy, **WHO[who])  # type: ignore[arg-type] # one or the other

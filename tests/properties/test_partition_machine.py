@@ -284,7 +284,7 @@ class Reading(RuleBasedStateMachine):
 
     @rule(committing=st.booleans(), max_age=st.sampled_from([MAX_AGE, MAX_AGE, 2 * MAX_AGE]))
     def crash(self, *, committing: bool, max_age: float = MAX_AGE) -> None:
-        """Kill the process; another one goes on, with other settings maybe."""
+        """Kill the process; another one continues, with other settings maybe."""
         if committing:
             self.commit_regularly()
         if self.options.grouped and not (self.observing and self.log.committed is None):

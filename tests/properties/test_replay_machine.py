@@ -106,7 +106,7 @@ class Partition(Reading):
 
 
 class Checkpoint(NamedTuple):
-    """What a reader commits with its position: a successor that goes on there, or behind, knows enough by it."""
+    """What a reader commits with its position: a successor that continues there, or behind, knows enough by it."""
 
     position: int
     floor: float

@@ -38,7 +38,7 @@ class StreamReaders(RuleBasedStateMachine):
         self.server = Server()
         self.keys = Keys()
         self.handed: dict[Ident, int] = {}
-        """Where each id was handed over, for ever."""
+        """Where each id was handed over, forever."""
 
         self.cut = -inf
         """What was issued up to then may be stale, for what was stored then has gone before the reader was given it."""
@@ -387,7 +387,7 @@ class StreamReaders(RuleBasedStateMachine):
             self.begin_again(sequence)
 
     def catch_up(self, delivery: Delivery) -> None:
-        """Recall what was missed before a delivery, and heed what is gone there."""
+        """Recall what was missed before a delivery, and note what is gone there."""
         sequence, number = delivery.stored.sequence, delivery.number
         missed, unread = self.life.missed_before(sequence, number), self.life.gone_before(sequence, number)
         if missed is not None:

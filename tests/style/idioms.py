@@ -50,6 +50,17 @@ IDIOMS: Final = (
     Idiom(r"\b(to|can|could|cannot) be had\b", '"available"'),
     Idiom(r"\bof one's own\b", 'whose it is: "your own", "a custom"'),
     Idiom(r"\b(there|here|where|what)(by|of|upon|to|after|in)\b", "a word of today"),
+    Idiom(r"\bfor ever\b", '"forever"'),
+    Idiom(r"\b(?:driven?|driving) again\b", '"redrive"'),
+    Idiom(r"\bheld against\b", '"compared with", "checked against"'),
+    Idiom(r"\b[Gg]o(es)? round\b", '"bypass"'),
+    Idiom(r"\bheed(s|ed)?\b", '"obey", "notice"'),
+    Idiom(r"\b(is|are|was|were) told\b(?! apart| from)", 'who learns it: "sees", "gets", "reports"', ("tests", "docs")),
+    Idiom(r"\b([Aa]ny|[Ss]ome)body\b", '"anyone", "someone", or who it is', ("tests", "docs")),
+    Idiom(r"\bof his own\b", 'whose it is: "its own", "another"'),
+    Idiom(r"\b(told|tells) of\b", '"learns of", "reports"'),
+    Idiom(r"\bthe very\b", '"the same", "exactly the"', ("docs/replay.md",)),
+    Idiom(r"\b(goes|went) on\b", '"continues"', ("docs",)),
 )
 
 

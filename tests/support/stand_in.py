@@ -1,6 +1,6 @@
 """The native engine's interface on the Python reader: what is to be tested of runs can be so where no Rust is.
 
-It has what ``engine.Native`` asks of a module, and lets go of the very messages that the native engine lets go of: that
+It has what ``engine.Native`` asks of a module, and lets go of the same messages as the native engine: that
 is checked wherever that one is installed (``tests.support.beside``).
 """
 
@@ -336,7 +336,7 @@ def _offset_of(row: _Row) -> int | None:
 
 
 def _is_plain(message: Any) -> bool:
-    """Return True if a message's parts are of the very types that they are declared with."""
+    """Return True if a message's parts are of exactly the declared types."""
     position, stamp, headers = message.position, message.appended_at, message.headers
     if message.fault is not None:
         return False

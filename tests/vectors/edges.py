@@ -126,7 +126,7 @@ def _mixed() -> Iterator[Edge]:
                 break
         nonce = 0 if point == EIGHTH else NONCE
         signature = r + ((nonce + k * SECRET) % ORDER).to_bytes(32, "little")
-        comment = "The key is allowed. k is reduced modulo L, and R must be the very encoding of s B - k A."
+        comment = "The key is allowed. k is reduced modulo L, and R must be exactly the encoding of s B - k A."
         signed = _signed(nats(), signature, protected, c7=identifier)
         yield Edge(
             f"Ed25519, a key of mixed order, {name}",

@@ -124,7 +124,7 @@ def test_the_generator_writes_these_files(path: Path) -> None:
 
 
 def test_we_write_what_we_read() -> None:
-    """Promise: for every accepted direct envelope our encoder gives the very bytes of the vector."""
+    """Promise: for every accepted direct envelope our encoder gives exactly the bytes of the vector."""
     count = 0
     for param in VECTORS:
         vector: dict[str, Any] = param.values[0]  # type: ignore[assignment] # a vector

@@ -77,7 +77,7 @@ class Following:
     """One follower, in one event loop. ``is_known`` once everything in the log at the start has been merged, or loaded.
 
     ``is_current`` while it is connected and has read everything that was in the log when it connected. Failures are
-    retried for ever; ``error`` holds the last one until it succeeds. ``changed`` is called after each change.
+    retried forever; ``error`` holds the last one until it succeeds. ``changed`` is called after each change.
     """
 
     def __init__(self, parts: Parts, changed: Callable[[], None] = lambda: None) -> None:

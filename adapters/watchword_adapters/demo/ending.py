@@ -20,7 +20,7 @@ def run(main: Coroutine[Any, Any, _Result]) -> _Result:
     """Run ``main`` as ``asyncio.run`` does; KeyboardInterrupt, once ``main`` has ended, if SIGINT or SIGTERM came.
 
     Raised where the signal finds the loop, the exception would cost a task the step it was about to take, and the loop
-    would wait for that task for ever. And a client may swallow a cancellation (``asyncio.wait_for`` of Python 3.11
+    would wait for that task forever. And a client may swallow a cancellation (``asyncio.wait_for`` of Python 3.11
     does, CPython issue 86296), so there is one after another.
     """
     interrupted = False

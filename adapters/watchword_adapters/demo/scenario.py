@@ -122,7 +122,7 @@ class Director:
         """Send honest messages, then every attack between two honest messages."""
         await stage.open()
         try:
-            await self._ask(stage)  # the very first, as a newcomer would try it
+            await self._ask(stage)  # the first one, as a newcomer would try it
             for _ in range(HONEST_COMMANDS):
                 await self._command(stage, instances=2)
             await stage.send(

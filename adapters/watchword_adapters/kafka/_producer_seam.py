@@ -209,7 +209,7 @@ class Accumulator(MessageAccumulator):
 
 
 def is_started(producer: AIOKafkaProducer) -> bool:
-    """Return True if the producer was started; otherwise its calls would wait for ever."""
+    """Return True if the producer was started; otherwise its calls would wait forever."""
     needed = "knows whether the producer was started"
     sender: Any = _attribute(producer, "_sender", Sender, needed)
     return _attribute(sender, "sender_task", object, needed) is not None

@@ -396,7 +396,7 @@ class Inside:
 class _Polls:
     """Replaces the client's count of polling callers with one that is decremented however a call ends.
 
-    The client's own is not decremented after an error, and a member that seems to poll for ever is never expelled.
+    The client's own is not decremented after an error, and a member that seems to poll forever is never expelled.
     """
 
     def __init__(self, subscription: Any) -> None:

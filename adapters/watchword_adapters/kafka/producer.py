@@ -136,7 +136,7 @@ class SigningProducer(ProducerBase):
         return await self._outgoing.add_unsigned(tp, key, value, headers, self._wait)
 
     def _check_started(self) -> None:
-        """Raise an error if aiokafka would wait for ever, or if messages would be sent unsigned."""
+        """Raise an error if aiokafka would wait forever, or if messages would be sent unsigned."""
         if not hasattr(self, "_outgoing"):
             raise ConfigurationError("wrap() of this producer failed, so its messages would not be signed")
         self._started = seam.is_started(self)

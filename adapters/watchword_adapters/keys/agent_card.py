@@ -1,6 +1,6 @@
 """A2A agent cards, and the keys that signed them (A2A specification, section 8.4).
 
-A card says of itself which key signed it and where that key stands (``kid``, ``jku``), and anybody can write a card. So
+A card says of itself which key signed it and where that key stands (``kid``, ``jku``), and anyone can write a card. So
 a key counts only if it comes from a set that the caller trusts; a key or certificate in a header is never looked at.
 What was verified is that a card was signed by a key out of that set, not what the card says.
 """
@@ -113,7 +113,7 @@ def signers(
                 yield key
             else:
                 told.append(
-                    f"{named} has not signed what is in the card now: it was changed, or somebody else signed it"
+                    f"{named} has not signed what is in the card now: it was changed, or someone else signed it"
                 )
 
 

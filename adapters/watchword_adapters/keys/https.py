@@ -312,7 +312,7 @@ def _max_age(headers: httpx.Headers) -> float | None:
 
 
 def _told(error: Exception) -> str:
-    """Say what went wrong, without numbers that are others each time: a cause is told once."""
+    """Say what went wrong, without numbers that differ each time: a cause is logged once."""
     if isinstance(error, socket.gaierror):
         return "its host has no address"
     if isinstance(error, httpx.ConnectTimeout):

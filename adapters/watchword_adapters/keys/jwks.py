@@ -138,7 +138,7 @@ class JwksKeys:
     """Keys in a JWK Set at a URL, of the principals that its server may speak for (docs/keys/jwks.md).
 
     ``principals`` are patterns; ``owner`` owns the keys that name nobody, and is whom the set speaks for if there are
-    no patterns. About all others the answer is None, without a look. The set is fetched when somebody asks and it is
+    no patterns. About all others the answer is None, without a look. The set is fetched when someone asks and it is
     older than the server's ``max-age`` or ``check_every`` seconds, or the key is unknown; but not if anything was
     fetched, or was not available, within ``cool_down``. What is wrong changes nothing: the last good set answers for
     ``keep`` seconds since it was last known to be current, and a key that is not in it is Unavailable. ``clock``
@@ -269,7 +269,7 @@ class JwksKeys:
             return
         held, max_age = fetching.result()
         self._current = self._begun
-        if max_age is not None or held is not None:  # else what was said of this set before goes on to hold
+        if max_age is not None or held is not None:  # else what was said of this set before continues to hold
             self._lifetime = self._check_every if max_age is None else min(max_age, self._check_every)
         self._failure = None
         if held is not None:

@@ -28,7 +28,7 @@ def compare_clocks(watchword: Watchword) -> None:
 
 
 async def watch_clocks(watchword: Watchword) -> None:
-    """Compare the clocks for ever, so that a floor passes while no message arrives, instead of after the next one.
+    """Compare the clocks forever, so that a floor passes while no message arrives, instead of after the next one.
 
     Safety does not depend on it: the clocks are also compared before each judgement.
     """

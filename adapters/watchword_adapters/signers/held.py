@@ -72,7 +72,7 @@ class Custodian(Protocol):
 
 @final
 class HeldKey:
-    """A private key that somebody else holds; it is a ``ShownBackend``.
+    """A private key that someone else holds; it is a ``ShownBackend``.
 
     Each signature is verified before it is handed out, so that nothing leaves that a back-end got wrong. A call that
     takes longer than ``timeout`` seconds is Unavailable.

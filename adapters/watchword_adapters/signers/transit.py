@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from watchword.spi import Context
 
 MAX_ANSWER: Final = 256 * 1024
-"""Bytes; a key with thousands of versions is told in less."""
+"""Bytes; the description of a key with thousands of versions is shorter."""
 
 _AT_ONCE: Final = 4
 _LOOPBACK: Final = "localhost"

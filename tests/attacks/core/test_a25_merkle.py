@@ -1,4 +1,4 @@
-"""A25: inclusion proofs bent in every way, before verifiers that remember nothing and one that knows the very tree."""
+"""A25: inclusion proofs bent in every way, before verifiers that remember nothing and one that knows the true tree."""
 
 import cbor2
 import pytest

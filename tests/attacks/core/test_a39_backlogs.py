@@ -238,7 +238,7 @@ def test_a20_a_flood_from_the_future_costs_its_signer_only(signatures: list[byte
 
 
 def test_a20_what_is_far_ahead_takes_no_memory() -> None:
-    """Promise: a message that is ahead by more than the window is not remembered, so nobody fills memory for ever."""
+    """Promise: a message that is ahead by more than the window is not remembered, so nobody fills memory forever."""
     world = late_reader(1.0)
     window = int(Policy().window)
     near, far = (record(at, (NOW + 0.0, NOW + 1.0), issued=NOW + 1 + window + at) for at in (0, 1))

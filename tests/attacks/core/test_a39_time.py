@@ -179,7 +179,7 @@ def test_a39_a_key_that_becomes_known_late(restarted: bool) -> None:  # noqa: FB
 
 @pytest.mark.parametrize("restarted", [False, True])
 def test_a39_an_outage_between_an_original_and_its_replay(restarted: bool) -> None:  # noqa: FBT001
-    """Promise: what was passed over in an outage can be driven again at its place, and nowhere else."""
+    """Promise: what was passed over in an outage can be redriven at its place, and nowhere else."""
     log: list[Message] = []
     append(log, NOW + 0.5, issued=NOW)
     append(log, NOW + 50.0, issued=NOW, number=0)

@@ -147,7 +147,7 @@ def test_a20_one_that_fills_its_room_costs_others_nothing_in_a_backlog() -> None
 
 
 def successor(memory: MemoryReplayStore, log: list[Claim], position: int, **options: float) -> MemoryReplayStore:
-    """Return the guard of another process that goes on at ``position`` with what the first one says of itself."""
+    """Return the guard of another process that continues at ``position`` with what the first one says of itself."""
     after = guard(**options)  # type: ignore[arg-type] # bounds and horizon
     after.begin(LOG, floor=memory.floor(LOG))
     lowest = memory.lowest_needed(LOG)

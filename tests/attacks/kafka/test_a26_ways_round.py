@@ -1,4 +1,4 @@
-"""A26: no way into or out of the clients goes round the interceptors."""
+"""A26: no way into or out of the clients bypasses the interceptors."""
 
 import inspect
 from collections.abc import Callable

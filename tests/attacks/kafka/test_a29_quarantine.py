@@ -81,7 +81,7 @@ async def test_a29_a_consumer_that_reads_again_and_again_leaves_one_copy(world: 
 
 
 async def test_a29_a_consumer_of_its_own_quarantine_does_not_loop(world: World) -> None:
-    """Reading the quarantine with the very consumer that fills it adds nothing to it."""
+    """Reading the quarantine with the consumer that fills it adds nothing to it."""
     topic, quarantine_topic = await world.make_topic(), await world.make_topic()
     await world.inject(topic, [Captured(value=b"forged")])
     await world.inject(quarantine_topic, [Captured(value=b"forged")])

@@ -190,7 +190,7 @@ async def test_a42_rolling_restarts_deliver_each_message_once(world: World, seed
 
 
 async def test_a42_pause_and_resume(world: World) -> None:
-    """A partition that is paused behind a crafted record goes on at the log's end when it is resumed."""
+    """A partition that is paused behind a crafted record continues at the log's end when it is resumed."""
     topic = await world.make_topic()
     tp = TopicPartition(topic, 0)
     await world.say(topic, b"0")
@@ -280,7 +280,7 @@ async def test_a42_a_rebuild_that_ends_at_it(world: World, deltas: tuple[int, ..
 
 @pytest.mark.parametrize("target", ["it", "its neighbours", "what it claims"])
 async def test_a42_seeks_onto_it(world: World, target: str) -> None:
-    """A seek to a crafted record goes on with the next message; the offset that it claims is not in the log."""
+    """A seek to a crafted record continues with the next message; the offset that it claims is not in the log."""
     topic = await world.make_topic()
     tp = TopicPartition(topic, 0)
     await world.say(topic, b"0")

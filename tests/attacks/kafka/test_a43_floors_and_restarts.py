@@ -131,7 +131,7 @@ async def test_a43_k11_an_expired_key_signs_back_dated_messages(world: World, ki
 async def test_a43_k13_from_the_future_stays_so(world: World) -> None:
     """A message dated ahead is refused where it stands, and what is sent again of it when its time has come, too.
 
-    Where the broker stamps, each place has one verdict for ever, and nothing needs to be remembered.
+    Where the broker stamps, each place has one verdict forever, and nothing needs to be remembered.
     """
     topic, group = await world.make_topic(timestamp_type="CreateTime"), world.unique("group")
     (dated,) = await issued(world, topic, time.time() + 4, b"dated ahead")

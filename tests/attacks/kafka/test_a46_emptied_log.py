@@ -17,7 +17,7 @@ SECOND = 2.1
 @kinds
 @pytest.mark.parametrize("sent", ["before the restart", "after the restart"])
 async def test_a46_emptied_and_restarted(world: World, kind: TimestampType, sent: str) -> None:
-    """The same group goes on with what is sent next; copies of what it had are dropped, with the originals gone."""
+    """The same group continues with what is sent next; copies of what it had are dropped, with the originals gone."""
     topic, group = await world.make_topic(timestamp_type=kind), world.unique("group")
     await world.say(topic, b"0", b"1")
     captured = await world.capture(topic, 2)
@@ -64,7 +64,7 @@ async def test_a46_partly_emptied(world: World, kind: TimestampType) -> None:
 
 @kinds
 async def test_a46_a_floor_outlives_two_restarts(world: World, kind: TimestampType) -> None:
-    """K8: what was below the cut at the first restart is so at the second, when nothing in the log tells of it."""
+    """K8: what was below the cut at the first restart is so at the second, when nothing in the log shows it."""
     topic, group = await world.make_topic(timestamp_type=kind), world.unique("group")
     await world.say(topic, b"0", b"1")
     captured = await world.capture(topic, 2)

@@ -38,7 +38,7 @@ async def test_a46_switched_while_nobody_reads(world: World, kind: TimestampType
 
 @froms
 async def test_a46_switched_while_a_reader_runs(world: World, kind: TimestampType) -> None:
-    """A reader goes on over switches to and fro, and over its own restart between them."""
+    """A reader continues over switches to and fro, and over its own restart between them."""
     topic, group = await world.make_topic(timestamp_type=kind), world.unique("group")
     now = kind
     for number in range(4):

@@ -92,7 +92,7 @@ async def test_a49_what_a_strangers_transaction_hides_is_not_forgotten(world: Wo
         await said_an_hour_ago(world, topic, *HONEST)
         reader = world.reader()
         async with world.consumer(reader, topic, **options) as consumer:
-            assert values(await read_some(consumer, 1)) == [b"rogue"]  # it is waited for, not for ever
+            assert values(await read_some(consumer, 1)) == [b"rogue"]  # it is waited for, not forever
             await stranger.abort_transaction()
             await world.say(topic, END)
             assert await until(consumer) == [*HONEST, END]

@@ -63,7 +63,7 @@ async def test_a29_a_flood_leaves_few_copies(world: World, make_stream: MakeStre
 
 
 async def test_a29_a_reader_of_its_own_quarantine_does_not_loop(world: World, make_stream: MakeStream) -> None:
-    """Reading the quarantine with the very client that fills it adds nothing to it."""
+    """Reading the quarantine with the client that fills it adds nothing to it."""
     name = await make_stream()
     subject = f"{name}.copies"
     quarantine = await quarantine_on(world, subject)

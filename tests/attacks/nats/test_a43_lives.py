@@ -98,7 +98,7 @@ async def test_a43_unsubscribe_and_subscribe_again(world: World, unique: Unique,
 
 
 async def test_a43_two_subscriptions_of_one_subject_are_two_readers(world: World, unique: Unique) -> None:
-    """Each of them is given everything, and goes on with its own memory when it begins again."""
+    """Each of them is given everything, and continues with its own memory when it begins again."""
     field = await Field(world, unique("a43")).prepare()
     guard = world.agent(CLOUD, max_skew=0.0, shared=False)
     client, other = await world.client(guard), await world.client(guard)

@@ -101,7 +101,7 @@ async def test_a43_the_original_is_gone(world: World, make_stream: MakeStream, w
 async def test_a43_the_original_goes_before_its_turn_comes_again(
     world: World, make_stream: MakeStream, way: str, how: str, begun_with: int
 ) -> None:
-    """A reader that works off what an earlier one was given heeds what the stream loses before it gets there."""
+    """A reader that works off what an earlier one was given notices what the stream loses before it gets there."""
     set_up = await stage(world, make_stream)
 
     async def subscribed(js: VerifyingJetStream) -> Any:
@@ -356,7 +356,7 @@ async def test_a43_a_copy_that_is_judged_before_its_original(world: World, make_
 async def test_a43_an_ordered_consumer_that_is_made_anew_keeps_its_memory(
     world: World, make_stream: MakeStream
 ) -> None:
-    """When deliveries were lost it goes on behind the last one; a copy of what came before that is a replay."""
+    """When deliveries were lost it continues behind the last one; a copy of what came before that is a replay."""
     set_up = await stage(world, make_stream)
     guard, js = await set_up.reader()
     push = await js.subscribe(set_up.subject, ordered_consumer=True)
@@ -435,7 +435,7 @@ async def test_a35_a_stream_that_cannot_be_read_again_for_a_while(
 async def test_a35_a_consumer_that_is_gone_ends_the_wait_for_it(
     world: World, make_stream: MakeStream, monkeypatch: pytest.MonkeyPatch, style: str
 ) -> None:
-    """What only its memory could judge is not judged; the subscription hears of it as nats-py tells of it."""
+    """What only its memory could judge is not judged; the subscription hears of it as nats-py reports it."""
     monkeypatch.setattr(jetstream_rebuild, "FIRST_DELAY", 0.01)
     set_up = await stage(world, make_stream)
     guard, js = await set_up.reader(max_age=1.0, max_skew=0.5, max_hold=0.5)
@@ -484,7 +484,7 @@ async def test_a35_a_consumer_that_is_gone_ends_the_wait_for_it(
 async def test_a35_nothing_is_read_again_by_a_client_that_has_closed(
     world: World, make_stream: MakeStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What waits for its memory hears that, and does not ask for ever."""
+    """What waits for its memory hears that, and does not ask forever."""
     set_up = await stage(world, make_stream)
     _, js = await set_up.reader(max_age=1.0, max_skew=0.5)
     subscription = await set_up.pull(js)

@@ -109,7 +109,7 @@ async def test_a06_half_and_oversize_envelopes_are_malformed(world: World, uniqu
 
 
 async def test_a07_flipped_characters_never_deliver(world: World, unique: Unique) -> None:
-    """An envelope with any character changed is rejected for some reason, and the client goes on."""
+    """An envelope with any character changed is rejected for some reason, and the client continues."""
     duel = await world.duel(unique("a07"))
     original = await duel.capture()
     envelope = (original.headers or {})["watchword"]

@@ -376,7 +376,7 @@ async def test_a28_status_with_a_payload_ends_no_fetch(world: World, make_stream
 
 
 async def test_rejected_messages_do_not_shorten_a_fetch(world: World, make_stream: MakeStream) -> None:
-    """A fetch that finds forgeries only goes on until its own time-out, as on an empty stream."""
+    """A fetch that finds forgeries only continues until its own time-out, as on an empty stream."""
     stream = await make_stream()
     subject, attacker = f"{stream}.task", await world.plain()
     for _ in range(5):

@@ -95,7 +95,7 @@ def test_a_session_that_died_is_no_obstacle_to_a_start(options: dict[str, Any], 
 
 
 async def test_a_library_that_began_anew_is_no_loss(options: dict[str, Any], context: Context) -> None:
-    """The application may end the library's work for itself; ours goes on."""
+    """The application may end the library's work for itself; ours continues."""
     key = pkcs11.generate(options, context, Algorithm.ESP256)
     library.lib(options["module"]).finalize()
     assert verifies(key, await key.sign(b"x"), b"x")
@@ -323,7 +323,7 @@ def test_a_public_half_of_another_algorithm_is_told(
 async def test_a_pin_that_is_changed_is_tried_at_once(
     options: dict[str, Any], context: Context, softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise: new settings with a wrong PIN are refused though a session is open, and the key that signs goes on."""
+    """Promise: new settings with a wrong PIN are refused though a session is open, and the key that signs continues."""
     softhsm.make_token(token := f"spare-{os.urandom(4).hex()}")
     library.lib(softhsm.module).reinitialize()
     chosen = options | {"token": token}

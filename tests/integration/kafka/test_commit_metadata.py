@@ -76,7 +76,7 @@ async def _moved(*consumers: Any) -> bool:
 
 @pytest.mark.parametrize("commits", [True, False])
 async def test_the_first_commit_comes_before_the_first_message(world: World, *, commits: bool) -> None:
-    """A group has committed where it begins before anything is handed over, and goes on from there after a crash."""
+    """A group has committed where it begins before anything is handed over, and continues from there after a crash."""
     topic, group = await world.make_topic(), world.unique("group")
     tp = TopicPartition(topic, 0)
     await world.say(topic, b"0", b"1")

@@ -193,7 +193,7 @@ async def test_a_topic_as_brokers_make_them_is_refused(world: World) -> None:
 
 
 async def test_a_partition_that_is_added_is_told(world: World, log: KafkaControlLog) -> None:
-    """Promise (A52): what was said goes on to be read, and the next start is refused."""
+    """Promise (A52): what was said continues to be read, and the next start is refused."""
     await log.publish(b"1", KIND)
     async with administrator(world) as admin:
         await admin.create_partitions({log.topic: NewPartitions(2)})
@@ -344,7 +344,7 @@ async def test_what_was_deleted_before_is_passed_over(world: World, log: KafkaCo
 
 @pytest.mark.parametrize("more", [1, 3], ids=["shorter", "longer"])
 async def test_a_log_that_is_made_again_has_another_identity(world: World, log: KafkaControlLog, more: int) -> None:
-    """Promise (A52): who reads is told, and goes on in no other log at the old position."""
+    """Promise (A52): who reads is told, and continues in no other log at the old position."""
     await log.publish(b"1", KIND)
     await log.publish(b"2", KIND)
     before = await log.end()

@@ -12,7 +12,7 @@ from watchword import Unavailable, WatchwordError
 
 @pytest.mark.parametrize("call", ["getone", "getmany"])
 async def test_unavailable_is_an_error_of_the_client_too(world: World, call: str) -> None:
-    """A loop that goes on after any KafkaError, as frameworks have it, survives an outage of a key source."""
+    """A loop that continues after any KafkaError, as frameworks have it, survives an outage of a key source."""
     topic = await world.make_topic()
     await world.say(topic, b"0")
     world.keys.failures = 1

@@ -160,7 +160,7 @@ async def test_what_waits_is_bounded(world: World, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("failures", [1, 2])
 async def test_a_copy_that_cannot_be_sent_fails_a_bounded_number_of_transactions(world: World, failures: int) -> None:
-    """It is tried once more as a pointer and then left out: it does not stop the consumer for ever."""
+    """It is tried once more as a pointer and then left out: it does not stop the consumer forever."""
     topic, live, group = await world.make_topic(), await world.make_topic(), world.unique("group")
     async with plain(world) as producer:
         quarantine = KafkaQuarantine(topic, watchword=world.reader(), producer=producer, timeout=20)

@@ -145,7 +145,7 @@ async def test_a_pointer_without_the_message_needs_the_original(world: World) ->
 
 
 async def test_an_outage_during_the_redrive_is_no_verdict(world: World) -> None:
-    """While keys cannot be looked up nothing is called rejected: the copy stays, and can be driven again."""
+    """While keys cannot be looked up nothing is called rejected: the copy stays, and can be redriven."""
     topic, quarantine_topic = await world.make_topic(), await world.make_topic()
     await world.say(topic, b"x")
     await keep(world, quarantine_topic, message(topic, (await world.capture(topic))[0]))

@@ -5,7 +5,7 @@ from tests.support.measured import Measured
 
 
 async def test_starts_rebuilds_and_verdicts_of_a_consumer(world: World) -> None:
-    """A consumer that goes on after a restart is measured in starting, in rebuilding and in judging."""
+    """A consumer that continues after a restart is measured in starting, in rebuilding and in judging."""
     measured, topic, group = Measured(), await world.make_topic(), world.unique("group")
     await world.say(topic, b"0", b"1")
     async with world.consumer(world.reader(), topic, group_id=group) as consumer:

@@ -143,7 +143,7 @@ async def test_timestamps_on_log_append_time(kafka_bootstrap: str, make_topic: M
 
 
 async def test_the_stamp_bit_cannot_be_forged(kafka_bootstrap: str, make_topic: MakeTopic) -> None:
-    """Nobody passes a timestamp of his own off as the broker's: the bit is taken away, or the batch refused."""
+    """No writer can pass off its own timestamp as the broker's: the bit is taken away, or the batch refused."""
     topic = await make_topic(timestamp_type="CreateTime")
     kept = await stored(kafka_bootstrap, topic, three(attributes=LOG_APPEND_TIME_BIT))
     assert kept.attributes == 0
@@ -164,7 +164,7 @@ async def test_unused_attribute_bits(
 
 
 async def test_any_producer_may_be_claimed(kafka_bootstrap: str, make_topic: MakeTopic) -> None:
-    """An unknown producer begins with any sequence; a known one goes on, and is fenced, by anyone with its number."""
+    """An unknown producer begins with any sequence; a known one continues, and is fenced, by anyone with its number."""
     topic = await make_topic()
     first = three(producer_id=1 << 40, epoch=7, sequence=1_000)
     async with RawClient(kafka_bootstrap) as raw:

@@ -222,7 +222,7 @@ async def test_slow_key_source_does_not_deafen_the_client(world: World, unique: 
 
 
 async def test_outage_is_counted_and_dropped(world: World, unique: Unique) -> None:
-    """On core NATS what cannot be judged is audited and gone, and the subscription goes on; so do requests."""
+    """On core NATS what cannot be judged is audited and gone, and the subscription continues; so do requests."""
     duel = await world.duel(unique("core"))
     world.keys.down = True
     await duel.planner.publish(duel.subject, b"lost")
@@ -270,7 +270,7 @@ async def test_many_answers_to_one_published_request(world: World, unique: Uniqu
 
 
 async def test_requests_by_one_inbox_are_bounded(world: World, unique: Unique) -> None:
-    """An inbox under which one asks for ever remembers the latest thousand requests."""
+    """An inbox under which one asks forever remembers the latest thousand requests."""
     planner = await world.client(world.agent(PLANNER))
     inbox = planner.new_inbox()
     for _ in range(1005):

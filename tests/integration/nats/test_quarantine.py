@@ -162,7 +162,7 @@ def test_what_is_no_subject_is_refused(world: World) -> None:
 
 
 async def test_without_a_client_it_says_what_to_do(world: World) -> None:
-    """The operator reads the remedy, the reader goes on."""
+    """The operator reads the remedy, the reader continues."""
     agent = world.agent(CLOUD)
     details: list[object] = []
     agent.audit.warn = lambda _, **fields: details.append(fields["detail"])  # type: ignore[method-assign]  # a tap

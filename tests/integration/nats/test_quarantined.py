@@ -27,7 +27,7 @@ async def test_a_terminated_message_is_kept_first(world: World, make_stream: Mak
 
 
 async def test_a_core_message_is_kept(world: World, make_stream: MakeStream) -> None:
-    """What a callback never sees leaves a copy, through the very client that reads."""
+    """What a callback never sees leaves a copy, through the client that reads."""
     stream, subject = await make_stream(), f"{await make_stream()}.copies"
     agent = world.agent(CLOUD)
     quarantine = NatsQuarantine(subject, watchword=agent)

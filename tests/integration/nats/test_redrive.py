@@ -193,7 +193,7 @@ async def test_the_latest_are_looked_at(world: World, make_stream: MakeStream) -
 
 
 async def test_reading_leaves_no_consumer_behind(world: World, make_stream: MakeStream) -> None:
-    """Looking and driving again changes nothing in any stream."""
+    """Looking and redriving changes nothing in any stream."""
     stream, subject = await make_stream(), f"{await make_stream()}.copies"
     await say(world, f"{stream}.task", b"x")
     world.keys.down = True

@@ -1,4 +1,4 @@
-"""The page of rights: each kind of writer and reader works with what stands there, and is told of what it lacks."""
+"""The page of rights: each writer and reader works with the rights on the page, and learns which ones it lacks."""
 
 import asyncio
 import re
@@ -326,7 +326,7 @@ async def quarantining(case: Case) -> None:
 
 
 async def redriver(case: Case) -> None:
-    """List the quarantine, and drive again what it points at."""
+    """List the quarantine, and redrive what it points at."""
     await case.admin.jetstream().add_stream(name=QUARANTINE, subjects=["quarantine.prod"])
     await case.planner.jetstream().publish("orders.a", b"go")
     reader = case.world.agent(CLOUD, max_hold=0)
@@ -440,7 +440,7 @@ async def test_what_the_page_permits_is_enough(stage: Stage, kind: str) -> None:
 async def test_who_lacks_one_right_is_told_which(
     stage: Stage, caplog: pytest.LogCaptureFixture, number: int, kind: str, right: str
 ) -> None:
-    """Nothing hangs: an error, a warning, or what the client tells of names what the server refused."""
+    """Nothing hangs: an error, a warning, or what the client reports names what the server refused."""
     case = await stage(kind, f"{kind}-{number}")
     async with asyncio.timeout(60):
         while not case.lacks(right):  # a busy server may refuse nothing in time

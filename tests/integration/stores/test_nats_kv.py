@@ -322,7 +322,7 @@ async def held(client: Client, bucket: str) -> int:
 async def test_ids_leave_with_a_trace_when_their_time_is_over(
     nats_broker: Broker, bucket: str, opened: Opened, narrow: float, *, full: bool
 ) -> None:
-    """Promise: nothing grows for ever, a few ids at a time, and what has left is too old; a full bucket gets room."""
+    """Promise: nothing grows forever, a few ids at a time, and what has left is too old; a full bucket gets room."""
     behind = [3600.0]  # so that nothing leaves by both clocks before all is put
     store = opened(clock=lambda: time.time() - behind[0])
     await store.admit_reader("group", ReaderBirth(floor=-inf))

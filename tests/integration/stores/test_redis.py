@@ -420,7 +420,7 @@ def aged(number: int, at: int) -> Claim:
 
 
 async def test_ids_leave_with_a_trace_when_their_time_is_over(served: Served, opened: Opened, narrow: float) -> None:
-    """Promise: nothing grows for ever, room is free again, and what has left is too old for anyone who presents it."""
+    """Promise: nothing grows forever, room is free again, and what has left is too old for anyone who presents it."""
     broker = served()
     behind = [50.0]  # so that nothing leaves by both clocks before all is claimed
     store = opened(broker, per_principal=1, clock=lambda: time.time() - behind[0])

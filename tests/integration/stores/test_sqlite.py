@@ -136,7 +136,7 @@ async def test_the_floor_is_birth_and_skew(opened: Opened) -> None:
 
 
 async def test_ids_leave_when_their_messages_are_too_old(opened: Opened, clock: Clock, path: Path) -> None:
-    """Promise: the file does not grow for ever, and what left it cannot come back, whatever the clock does."""
+    """Promise: the file does not grow forever, and what left it cannot come back, whatever the clock does."""
     store = opened(per_principal=2)
     for number in (1, 2):
         assert await store.claim(make_claim(number, offset=number, at=LATER)) is FIRST
@@ -297,7 +297,7 @@ async def test_a_disk_without_a_log_is_refused(opened: Opened, monkeypatch: pyte
 
 
 async def test_a_lock_at_the_start_is_waited_for(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise: processes that open a new file at once wait for each other, but not for ever."""
+    """Promise: processes that open a new file at once wait for each other, but not forever."""
     monkeypatch.setattr(sqlite3, "connect", lambda *_args, **_options: _Sqlite(None))
     with pytest.raises(StoreError, match="locked"):
         await opened(timeout=0.8).start()

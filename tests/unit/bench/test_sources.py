@@ -59,7 +59,7 @@ def test_the_report_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str
                 "seconds_to_revocation": None,
                 "under_outage": "never",
                 "lookups_for_100000_unknown_ids": 0,
-                "measured_with": "a process that goes on",
+                "measured_with": "a process that continues",
             }
         }
     }

@@ -132,7 +132,7 @@ def test_observing_gives_the_true_verdict(run: Run, config: Path) -> None:
 def test_what_cannot_be_judged_is_neither_verified_nor_rejected(
     run: Run, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A replay store that fails makes the message unavailable, with an exit code of its own, and the run goes on."""
+    """A replay store that fails makes the message unavailable, with an exit code of its own, and the run continues."""
     (signed,) = run("sign", "--config", str(config), stdin=text(NATS)).lines
 
     async def down(_self: object, _claim: object) -> None:

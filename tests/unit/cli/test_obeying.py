@@ -1,4 +1,4 @@
-"""Commands that judge messages heed what operators say, over a control log in memory."""
+"""Commands that judge messages obey operators, over a control log in memory."""
 
 import asyncio
 import json

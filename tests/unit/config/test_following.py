@@ -155,7 +155,7 @@ async def test_the_log_says_what_has_changed_and_no_secret(path: Path, later: Ca
 
 
 async def test_a_mistake_changes_nothing_and_is_told_once(path: Path, later: Callable[[Watchword], None]) -> None:
-    """What held goes on to hold, however often the file is looked at, until the mistake is mended."""
+    """What held continues to hold, however often the file is looked at, until the mistake is mended."""
     edit(path, BASE + f'[policy]\ncontained = ["{PLANNER}"]\n')
     agent = load(path)
     heard = Warned(agent)
@@ -317,7 +317,7 @@ def test_our_own_keys_end_is_told_once_a_day(path: Path, monkeypatch: pytest.Mon
 
 
 async def test_a_source_whose_place_is_taken_is_closed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it has open ends when another one holds, and not when the same goes on."""
+    """What it has open ends when another one holds, and not when the same continues."""
     closed: list[object] = []
 
     def close(source: SpiffeKeys) -> None:
@@ -412,7 +412,7 @@ async def test_a_held_key_is_followed(path: Path, later: Callable[[Watchword], N
 async def test_a_held_key_that_cannot_be_had_changes_nothing(
     path: Path, later: Callable[[Watchword], None], elsewhere: Elsewhere, text: str, told: str, *, away: bool
 ) -> None:
-    """The agent goes on by the key that it has and says why, once; once the other is available it takes its place."""
+    """The agent keeps its key and says why, once; when the other one is available, it switches to it."""
     edit(path, HELD.format("one"))
     agent = load(path)
     heard = Warned(agent)

@@ -354,7 +354,7 @@ def test_the_longest_head_fits_in_a_statement() -> None:
 
 
 def test_what_does_not_count_has_its_place_in_the_chain(control: Control) -> None:
-    """Else it would be missed for ever, and no head that knows of it would vouch for anything."""
+    """Else it would be missed forever, and no head that knows of it would vouch for anything."""
     assert not control.hear(issued(GiveKey(key_of(ONCALL, SigningKey.generate())), SECOND))
     assert control.link(SECOND).number == 1
 

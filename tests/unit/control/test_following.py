@@ -1,4 +1,4 @@
-"""A follower of the control log: what it believes, what it keeps, and what it goes on with when it is cut off."""
+"""A follower of the control log: what it believes, what it keeps, and what it continues with when it is cut off."""
 
 import asyncio
 import time
@@ -343,7 +343,7 @@ async def test_a_state_that_cannot_be_written_is_told(world: World) -> None:
 
 
 async def test_a_state_is_written_anew_once_most_of_it_decides_nothing(world: World, monkeypatch: Any) -> None:
-    """It does not grow for ever."""
+    """It does not grow forever."""
     monkeypatch.setattr("watchword_adapters.control.state._SPARE", 5)
     parts = world.parts()
     async with followed(parts):

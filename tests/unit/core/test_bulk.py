@@ -274,7 +274,7 @@ def test_a_rebuild_recalls_many_at_once(signatures: list[bytes]) -> None:
 
 
 def test_a_rebuild_of_many_stops_where_no_key_can_be_looked_up() -> None:
-    """Promise (A35): it says how many are recalled, so that one goes on with the one behind."""
+    """Promise (A35): it says how many are recalled, so that one continues with the one behind."""
     world = World()
     verifier = with_store(MemoryReplayStore(horizon=None), keys=world.keys).verifier
     messages = records(2, exclusive=True)

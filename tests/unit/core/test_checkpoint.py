@@ -103,7 +103,7 @@ def test_marks_are_thinned_to_sixteen(marks: tuple[Mark, ...], since: int) -> No
 
 
 def test_of_two_marks_at_one_offset_the_tighter_stays() -> None:
-    """Promise (R3): a commit at the very offset of a checkpoint gives a line that its successor believes."""
+    """Promise (R3): a commit at the offset of a checkpoint gives a line that its successor believes."""
     marks = thinned((Mark(5, 100), Mark(9, 110), Mark(9, 120)), 2)
     assert marks == (Mark(5, 100), Mark(9, 110))
     assert read_line(Checkpoint(9, 0, 2, marks).line("0" * 8)) is not None

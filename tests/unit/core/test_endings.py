@@ -52,7 +52,7 @@ def test_logs_share_an_outage() -> None:
 
 
 def test_what_is_given_up_is_held_after_all_where_no_copy_is_kept() -> None:
-    """Promise: nothing is passed over that is neither delivered nor rejected, unless it can be driven again."""
+    """Promise: nothing is passed over that is neither delivered nor rejected, unless it can be redriven."""
     one = endings(0.0)
     assert one.of(DOWN, 100.0) is Ending.GIVE_UP
     assert one.kept(100.0, in_quarantine=False) is Ending.HOLD

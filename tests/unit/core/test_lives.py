@@ -19,7 +19,7 @@ SKEW, WINDOW = 5.0, 110.0
 
 
 class Journal:
-    """A journal that knows one id of the first reader, and was told of floors."""
+    """A journal that knows one id of the first reader, and has heard of floors."""
 
     def __init__(self, *, failures: int = 0, more: int = 0, shared: bool = False) -> None:
         self.raised: list[float] = []
@@ -151,7 +151,7 @@ def test_an_answer_is_no_replay_of_what_came_before() -> None:
 
 
 def test_a_journal_knows_what_was_given() -> None:
-    """With it a reader goes on without a floor; one that it does not know, or that begins beside another, has one."""
+    """With it a reader continues without a floor; one that it does not know, or that begins beside another, has one."""
     place = Place(journal=Journal())
     known, beside, new = place.begun("tasks.scale"), place.begun("tasks.scale"), place.begun("other")
     born = nextafter(NOW + SKEW, inf)

@@ -43,7 +43,7 @@ def test_without_any_set_up_warnings_go_to_standard_error() -> None:
 
 
 def test_basic_config_shows_level_logger_and_line() -> None:
-    """Promise: levels and formats are logging's, and what goes on is shown where INFO is."""
+    """Promise: levels and formats are logging's, and what happens is shown where INFO is."""
     out, told = run("import logging; logging.basicConfig(level=logging.INFO)" + MESSAGE + REFUSE)
     assert out == ""
     assert told == [

@@ -140,7 +140,7 @@ def test_an_outage_of_which_nothing_is_heard_any_more_is_over() -> None:
 
 
 def test_sources_list_their_keys_where_they_can() -> None:
-    """Promise: what is known of keys' ends is told of all sources that can list them; others are left out."""
+    """Promise: the ends of keys are reported for all sources that can list them; others are left out."""
     one, two = public(ALICE_KEY, ALICE), public(BOB_KEY, BOB)
     chain = KeyChain([MemoryKeys([one]), Down(), MemoryKeys([two])])
     assert Watchword(realm="prod", keys=chain).verifier.known_keys == (one, two)

@@ -102,7 +102,7 @@ def test_a_verified_message_is_not_made_by_hand() -> None:
     with pytest.raises(TypeError, match="Verifier"):
         replace(verified, principal="agent://acme/root")
     with pytest.raises(FrozenInstanceError):
-        verified.principal = "agent://acme/root"  # type: ignore[misc] # the very thing that must fail
+        verified.principal = "agent://acme/root"  # type: ignore[misc] # exactly what must fail
     assert copy.copy(verified) == verified
 
 

@@ -185,7 +185,7 @@ class Recorder:
 
 
 def reading(journal: Recorder | None) -> World:
-    """Return a world whose reader goes on with what the journal knows."""
+    """Return a world whose reader continues with what the journal knows."""
     world = World(journal=journal)
     (recalled,) = (journal or Recorder()).recall([LOG], birth=0.0)
     at_once(world.verifier.resume(LOG, floor=recalled.floor, notes=recalled.notes))

@@ -332,7 +332,7 @@ def test_an_answer_for_a_state_that_is_gone_is_dropped(
         world.position = 2
     place = world.position
     assert world.read() == [*range(place, 6)]
-    assert len(world.memory.begun) == len(begun) + 1, "the memory began again where reading goes on"
+    assert len(world.memory.begun) == len(begun) + 1, "the memory began again where reading continues"
 
 
 def test_an_action_that_failed_is_tried_again_later() -> None:
@@ -472,7 +472,7 @@ def test_a49_what_is_as_old_as_may_be_ends_the_look() -> None:
 
 
 def test_a49_an_open_transaction_is_waited_for_and_then_counts_as_old() -> None:
-    """Promise (A49): what a transaction hides may be as old as anything; but it holds up nobody for ever."""
+    """Promise (A49): what a transaction hides may be as old as anything; but it holds up nobody forever."""
     world = World(6, committed=(2, ""), stamped=False)
     world.stable = 4
     assert isinstance(world.run(), Take)
@@ -765,7 +765,7 @@ def test_a_partition_that_comes_back_goes_on_where_it_stood() -> None:
 
 @pytest.mark.parametrize("position", [0, 1, 3, 5])
 def test_a_partition_that_comes_back_elsewhere_is_read_again(position: int) -> None:
-    """Promise (A14, A17): where another member went on, or did not come as far, the memory begins again there."""
+    """Promise (A14, A17): where another member continued, or did not come as far, the memory begins again there."""
     world = World(6)
     world.run(6)
     world.reader.hand_over(2)
@@ -790,7 +790,7 @@ def test_a_partition_that_was_lost_is_forgotten() -> None:
 
 
 def test_records_that_are_gone_are_gone_over() -> None:
-    """Promise: where the client goes on behind what compaction or retention took, so does the machine."""
+    """Promise: where the client continues behind what compaction or retention took, so does the machine."""
     world = World(2)
     assert world.read() == [0, 1]
     world.records, world.end = [Record(4), Record(5)], 6
@@ -830,7 +830,7 @@ def test_no_more_is_taken_and_judged_than_is_wanted() -> None:
 
 
 def test_what_is_rejected_is_told_once_and_passed() -> None:
-    """Promise: the driver gets each rejected message once, and the position goes on behind it."""
+    """Promise: the driver gets each rejected message once, and the position continues behind it."""
     world = World(4)
     world.verdicts = {0: FORGED, 2: FORGED, 3: FORGED}
     assert world.read() == [1]
@@ -950,7 +950,7 @@ def test_nothing_is_handed_over_where_nothing_is_ready() -> None:
 
 
 def test_a_look_that_fails_for_longer_than_an_outage_may_take_passes_by() -> None:
-    """Promise (A38): a key source that stays down holds no partition for ever, at its beginning neither."""
+    """Promise (A38): a key source that stays down holds no partition forever, at its beginning neither."""
     world = World(4, committed=(2, ""), stamped=False)
     for _ in range(100):
         action = world.run(until=Peek)

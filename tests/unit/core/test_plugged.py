@@ -26,7 +26,7 @@ async def cancelled(*_: object, **__: object) -> Never:
 
 
 async def hanging(*_: object, **__: object) -> Never:
-    """Wait for ever."""
+    """Wait forever."""
     await asyncio.get_running_loop().create_future()
     raise AssertionError
 
@@ -108,7 +108,7 @@ async def test_a_store_that_cannot_open_is_unavailable() -> None:
 
 
 async def test_a_quarantine_whose_work_is_cancelled_is_unavailable() -> None:
-    """Promise: the copy was not stored, and the reader of the message goes on."""
+    """Promise: the copy was not stored, and the reader of the message continues."""
     shelf = Shelf()
     shelf.write = cancelled  # type: ignore[method-assign]  # as a custom one may do
     with pytest.raises(Unavailable, match="quarantine unavailable: AbandonedError"):

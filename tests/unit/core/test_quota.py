@@ -95,7 +95,7 @@ def test_a_warning_comes_before_a_principals_bound_bites() -> None:
 
 
 def test_room_that_is_made_in_time_needs_no_warning() -> None:
-    """Promise: who can let ids go when a bound comes near is not told of it."""
+    """Promise: who can let ids go when a bound comes near is not warned."""
     quota = bounded()
     owners = [quota.take("p") for _ in range(9)]
     quota.release(owners[0] or 0, 3)

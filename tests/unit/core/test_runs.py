@@ -62,7 +62,7 @@ def test_a_signature_decides_over_those_under_it(signature: str) -> None:
 
 
 def test_one_signature_under_other_words_is_another_one() -> None:
-    """Promise (A08): what a signature is held against is what that very message says of it."""
+    """Promise (A08): a signature is checked against what its own message says of it."""
     message = press(PLACES[0])
     version, claims, (_, *proof) = cbor2.loads(raw_of(message))
     others = protected_of(ALICE_KEY, c4=b"alice-2")

@@ -85,7 +85,7 @@ def test_ids_are_let_go_below_their_owners_floors() -> None:
     floors = {ANN: 25.0, BEN: 9.0}
     assert next(slices.let_go(floors)) == (3, {ANN: 1})
     assert [slices.find(at, key) for at, key in ((5, 1), (6, 2), (7, 3))] == [None, 14, 21]
-    assert list(slices.let_go(floors)) == [(1, {ANN: 1})], "it goes on where it stopped"
+    assert list(slices.let_go(floors)) == [(1, {ANN: 1})], "it continues where it stopped"
     assert list(slices.let_go(floors)) == [(2, {})], "and begins again when it was through"
     assert slices.owners() == {ANN: 1, BEN: 1, NOBODY: 1}
     assert list(slices.let_go({})) == []

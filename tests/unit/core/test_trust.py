@@ -349,7 +349,7 @@ def test_driving_again_judges_by_the_same_trust_and_adds_nothing() -> None:
 
 
 def test_clients_say_that_they_connected() -> None:
-    """Promise: a listener is told of each client that has connected, and of its bus."""
+    """Promise: a listener learns of each client that has connected, and of its bus."""
     told: list[str] = []
     watchword = agent()
     watchword.connected("kafka")

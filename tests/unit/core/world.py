@@ -1,6 +1,6 @@
 """A world of three agents for the core's tests, and a press that makes envelopes of any shape.
 
-The press is written from docs/spec.md on cbor2 and cryptography alone, so that signer and verifier are held against
+The press is written from docs/spec.md on cbor2 and cryptography alone, so that signer and verifier are checked against
 something that shares no code with them.
 """
 

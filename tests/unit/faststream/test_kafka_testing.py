@@ -82,7 +82,7 @@ async def test_a_message_is_meant_for_its_recipient() -> None:
 
 
 async def test_each_message_of_a_batch_has_its_sender() -> None:
-    """A batch's handler is told of each, in order, whether they were published together or alone."""
+    """A batch's handler knows the sender of each, in order, whether they were published together or alone."""
     broker, seen = KafkaBroker(watchword=agent()), []
 
     @broker.subscriber("tasks", batch=True)

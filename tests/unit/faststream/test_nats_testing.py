@@ -73,7 +73,7 @@ async def test_an_answer_is_bound_to_its_request() -> None:
 
 
 async def test_messages_of_streams_have_a_place() -> None:
-    """Each lies in its stream once, for however many handlers; pull batches are told of each sender."""
+    """Each lies in its stream once, for however many handlers; pull batches know each sender."""
     broker, seen = NatsBroker(watchword=agent()), []
     offsets = []
 

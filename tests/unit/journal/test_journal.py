@@ -201,7 +201,7 @@ def test_a_reader_that_closed_holds_nobody_up(start: Start, clock: Clock) -> Non
 
 
 def test_a_reader_that_never_came_back(start: Start, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Promise: readers with invented names do not fill the journal for ever."""
+    """Promise: readers with invented names do not fill the journal forever."""
     agent = start()
     agent.open()
     agent.close()

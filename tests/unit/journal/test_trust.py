@@ -450,7 +450,7 @@ def test_a_machine_that_was_set_back_between_two_processes(  # noqa: PLR0917 - f
 def test_a_clock_that_was_set_while_a_journal_was_open(
     start: Start, clock: Clock, boot: Boot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise: it costs the floor that it was told of, and no other one; nor do two starts of a machine compare."""
+    """Promise: it costs the floor that it knew, and no other one; nor do two starts of a machine compare."""
     first = start()
     first.open()
     monkeypatch.setattr(journal_file, "since_boot", lambda: since_boot() - 100)

@@ -127,7 +127,7 @@ async def test_a_consumer_that_stops_asks_no_more(
 
 
 async def test_a_group_that_observes_is_admitted_with_its_backlog(store: SqliteReplayStore, read: Read) -> None:
-    """A trial run is refused nothing; enforcing later goes on from it, and loses nothing of the backlog."""
+    """A trial run is refused nothing; enforcing later continues from it, and loses nothing of the backlog."""
     kafka = read(member(store, mode=Mode.OBSERVE), P0)
     kafka.coordinator.committed[P0] = OffsetAndMetadata(0, "")
     await kafka.fill(b"backlog")

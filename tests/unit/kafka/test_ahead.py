@@ -127,7 +127,7 @@ async def test_a_seek_over_what_was_judged_ahead_makes_no_replays(read: Read, ba
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("back", [0, 2])
 async def test_a_rebalance_over_what_was_judged_ahead(read: Read, back: int) -> None:
-    """A partition that comes back to its position goes on with what was judged; at another one all is read again."""
+    """A partition that comes back to its position continues with what was judged; at another one all is read again."""
     keys = Keys()
     agent = alone(keys)
     kafka = await ahead(read, agent, 60, least=8)
@@ -355,7 +355,7 @@ async def test_what_was_judged_before_a_slow_outage_is_handed_over_first(
 
 @pytest.mark.usefixtures("quick")
 async def test_a_caller_who_is_cancelled_is_not_held_up(read: Read) -> None:
-    """Promise: who gives up while old verdicts are looked at once more is let go at once, and the work goes on."""
+    """Promise: who gives up while old verdicts are looked at once more is let go at once, and the work continues."""
     keys = Keys()
     kafka = await ahead(read, alone(keys), least=8)
     behind = delivered(kafka)

@@ -117,7 +117,7 @@ async def test_an_outage_is_an_error_of_the_client_that_may_be_tried_again(read:
 
 
 async def test_the_iterator_passes_what_is_too_large(read: Read, caplog: pytest.LogCaptureFixture) -> None:
-    """As aiokafka's, the iterator goes on behind a record that is larger than a fetch, and says so; it ends on stop."""
+    """Like aiokafka's, the iterator skips a record that is larger than a fetch, and says so; it ends on stop."""
     kafka = read(alone(), P0)
     kafka.errors[P0] = [RecordTooLargeError("too large")]
     await kafka.fill(b"v")

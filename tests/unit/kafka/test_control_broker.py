@@ -30,7 +30,7 @@ CHANNEL = Channel("kafka", "prod", "control")
 
 
 def told(*, error: int = 0, topic_id: bytes = ID, leader: int = 1, partitions: int = 1) -> Any:
-    """Return what a broker tells of the topic."""
+    """Return how a broker describes the topic."""
     parts: list[Any] = [(0, number, leader, 0, [1], [1], [], {}) for number in range(partitions)]
     topics: list[Any] = [(error, "control", topic_id, False, [] if error else parts, 0, {})]
     return SimpleNamespace(topics=topics, controller_id=7, brokers=[None] * 5)

@@ -29,7 +29,7 @@ WRONG: list[tuple[str, str | None, str]] = [
 
 
 def good(**changes: str | None) -> dict[str, str | None]:
-    """Return what a broker tells of a topic that was made by us, but for some settings."""
+    """Return how a broker describes a topic that we made, with some settings changed."""
     return {**MADE, **changes}
 
 
@@ -46,7 +46,7 @@ def test_what_no_statement_can_be_is_refused_by_the_broker() -> None:
 
 @pytest.mark.parametrize("size", ["65536", "1048588", "2147483647"])
 def test_a_limit_that_no_statement_can_reach_is_accepted(size: str) -> None:
-    """A topic that was made with the broker's own limit, or with a greater one, goes on."""
+    """A topic that was made with the broker's own limit, or with a greater one, continues."""
     check_settings(TOPIC, 1, good(**{"max.message.bytes": size}))
 
 

@@ -229,7 +229,7 @@ async def test_a_seek_while_the_memory_is_placed_wins(read: Read) -> None:
 
 
 async def test_a_key_source_that_is_down_holds_the_rebuild_once(read: Read) -> None:
-    """For max_hold nothing is delivered; then what has no verdict is remembered by its claims, and time goes on."""
+    """For max_hold nothing is delivered; then what has no verdict is remembered by its claims, and time continues."""
     keys = Keys()
     agent = alone(keys, max_hold=1.0)
     kafka = read(agent, P0)

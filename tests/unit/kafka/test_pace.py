@@ -81,7 +81,7 @@ async def test_each_fetch_waits_twice_as_long(read: Read) -> None:
 
 @pytest.mark.parametrize("moved", ["sought", "rebalanced", "more", "revoked"])
 async def test_fetches_are_brief_again_where_reading_begins_again(read: Read, moved: str) -> None:
-    """From a seek, a new assignment, and the beginning of a rebalance on: the very next one."""
+    """From a seek, a new assignment, and the beginning of a rebalance on: the next one."""
     kafka = read(alone(), P0)
     await kafka.fill(b"0", b"1")
     kafka.logs[P1] = Log()

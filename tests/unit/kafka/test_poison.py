@@ -35,7 +35,7 @@ def in_steps(raw: bytes, log_end: int) -> tuple[bytes, int]:
 
 
 def read(raw: bytes) -> tuple[list[tuple[int, bytes | None]], int | None]:
-    """Decode as the fetcher does: the records, and where it goes on; what was replaced has no value."""
+    """Decode as the fetcher does: the records, and where it continues; what was replaced has no value."""
     records, found, after = MemoryRecords(raw), [], None
     while records.has_next():
         part = records.next_batch()

@@ -12,7 +12,7 @@ P0 = TopicPartition("tasks", 0)
 
 
 class Client:
-    """A client that gives records up to a marker, and goes on behind that."""
+    """A client that gives records up to a marker, and continues behind that."""
 
     def __init__(self, offsets: list[int], end: int) -> None:
         self.records = [raw(P0, at, b"v", []) for at in offsets]

@@ -126,7 +126,7 @@ def test_a_certificate_of_another_name_is_refused(
 
 
 def test_a_certificate_of_an_unknown_authority_is_refused(server: KeyServer, trusting: Https, tmp_path: Path) -> None:
-    """An attacker in the server's place cannot answer under a certificate of his own."""
+    """An attacker in the server's place cannot answer with another certificate."""
     other = replace(trusting, ca=Authority(tmp_path, "other").path)
     assert "its certificate is refused: " in refusal(other, server.url())
     assert "its certificate is refused: " in refusal(replace(trusting, ca=None), server.url())

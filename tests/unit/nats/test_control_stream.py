@@ -64,7 +64,7 @@ def test_what_no_statement_can_be_is_refused_by_the_server() -> None:
 
 @pytest.mark.parametrize("size", [-1, 0, 65536, 1 << 20])
 def test_a_limit_that_no_statement_can_reach_is_accepted(size: int) -> None:
-    """A log that was made without a limit, or with a greater one, goes on."""
+    """A log that was made without a limit, or with a greater one, continues."""
     check_settings(with_setting("max_msg_size", size), SUBJECT)
 
 

@@ -178,7 +178,7 @@ async def test_who_observes_is_the_reader_that_will_enforce() -> None:
 
 
 async def test_a46_a_memory_that_cannot_begin_is_told_of_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a journal cannot be opened, a reader says so until it can, and never waits for ever without a word."""
+    """Where a journal cannot be opened, a reader says so until it can, and never waits forever without a word."""
     monkeypatch.setattr(core_reader, "FIRST_DELAY", 0.001)
     agent, warned = sharing(MemoryReplayStore(horizon=None))
     bear, failures = agent.lives.bear, [ConfigurationError("state: the disk is full"), OSError()]
@@ -211,7 +211,7 @@ class Journal:
 
 
 async def test_a_memory_is_restored_beside_the_traffic() -> None:
-    """The event loop goes round at each part of it, so a ping is answered; nothing is judged before the whole."""
+    """The event loop runs between its parts, so a ping is answered; nothing is judged before the whole."""
     agent = watchword(Keys())
     size = 20 * AT_A_TIME
     agent.verifier.journal = Journal(size)  # type: ignore[misc, assignment]  # the test's

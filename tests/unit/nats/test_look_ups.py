@@ -51,7 +51,7 @@ async def test_a21_a_key_that_was_found_is_asked_for_beside_any_flood(monkeypatc
 
 
 async def test_a38_a_look_up_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A source that never answers ends in an error, so that its messages do not wait for ever."""
+    """A source that never answers ends in an error, so that its messages do not wait forever."""
     monkeypatch.setattr(look_ups, "LONGEST", 0.01)
     finder = LookUps(KeyBudget(Source(KEY.verification_key(SENDER)), clock=time.time, warnings=deque()))
     with pytest.raises(Pending) as pending:

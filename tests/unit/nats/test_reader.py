@@ -28,7 +28,7 @@ async def original(agent: Watchword) -> Any:
 
 @pytest.mark.parametrize("way", ["alone", "first", "many"])
 async def test_a12_closing_forgets_nothing_that_is_being_judged(way: str) -> None:
-    """A copy that is still judged when its subscription ends is held against the memory; then that is freed."""
+    """A copy that is still judged when its subscription ends is checked against the memory; then that is freed."""
     keys = Keys()
     agent = alone(keys)
     raw, reader, check = await original(agent), Reader(agent, "sub:1"), Threads()
@@ -54,7 +54,7 @@ async def test_a12_closing_forgets_nothing_that_is_being_judged(way: str) -> Non
 
 
 async def test_a12_a_turn_that_comes_after_closing_leaves_nothing() -> None:
-    """What could not be judged, and was passed over when its reader was closed already, is not remembered for ever."""
+    """What could not be judged, and was passed over when its reader was closed already, is not remembered forever."""
     keys = Keys()
     agent = alone(keys)
     reader = Reader(agent, "sub:1")

@@ -225,7 +225,7 @@ async def test_closing_waits_for_nobody_who_does_not_listen(monkeypatch: pytest.
 
 
 async def test_waiting_for_what_was_handed_over_waits_for_nothing_later() -> None:
-    """A flood that goes on keeps nobody waiting who asked for what was there before."""
+    """A flood that continues keeps nobody waiting who asked for what was there before."""
     shelf = Shelf()
     copies = Copies(shelf, audit())
     copies.offer(message(0), UNSIGNED)

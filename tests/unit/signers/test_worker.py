@@ -77,7 +77,7 @@ async def test_a_call_that_nobody_waits_for_is_not_begun() -> None:
 
 
 async def test_a_device_that_hangs_holds_up_nobody_for_long() -> None:
-    """Each call has its time; when too many wait the next fails at once; and when the device is back it goes on."""
+    """Each call has its time; when too many wait the next fails at once; and when the device is back it continues."""
     gate, workers = Gate(), Workers()
     with pytest.raises(TimeoutError):
         workers.run_now(gate, timeout=0.01)
@@ -93,7 +93,7 @@ async def test_a_device_that_hangs_holds_up_nobody_for_long() -> None:
 
 
 async def test_what_a_call_raises_is_the_callers() -> None:
-    """A call that fails is told to its caller, and the thread goes on."""
+    """A call that fails is told to its caller, and the thread continues."""
     workers = Workers()
     with pytest.raises(ZeroDivisionError):
         await workers.run(lambda: 1 // 0, timeout=60)

@@ -117,7 +117,7 @@ async def test_an_agent_signs_by_its_svid_once_that_was_announced(world: World, 
 
 
 async def test_a_message_waits_until_its_key_can_be_known(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not for ever: then it is Unavailable, and once the channel is there it is signed."""
+    """Not forever: then it is Unavailable, and once the channel is there it is signed."""
     monkeypatch.setattr(module, "SIGN_LIMIT", 0.05)
     world.board.down = True
     signer = world.signer(world.root.issue())
@@ -273,7 +273,7 @@ async def test_a_key_that_has_ended_signs_nothing(world: World) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # forking is what it is about
 async def test_a_forked_child_signs_nothing(world: World) -> None:
-    """In it nothing would change to the next key; the parent goes on."""
+    """In it nothing would change to the next key; the parent continues."""
     signer = world.signer(world.root.issue())
     agent = world.agent(signer)
     assert await key_of(agent)

@@ -114,7 +114,7 @@ async def test_many_who_ask_at_once_share_a_reading(world: World) -> None:
 
 
 async def test_a_source_that_is_closed_when_it_is_asked_ends(world: World) -> None:
-    """Its thread is told of both in one turn of its loop, and the end is not lost in the wake-up."""
+    """Its thread learns of both in one turn of its loop, and the end is not lost in the wake-up."""
     source = world.source()
     assert await source.find(PLANNER, b"x") is None
     assert source._reading is not None
