@@ -116,7 +116,7 @@ def _moved(softhsm: SoftHsm, what: str) -> list[tuple[Path, Path]]:
 async def test_a_token_that_comes_back_signs_again(
     options: dict[str, Any], context: Context, softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """Promise: while it is away each message is told why; when it is back, the library is initialized again, and it signs."""
+    """Promise: while it is away, each message fails with the reason; once it is back, the agent signs again."""
     now = [1000.0]
     monkeypatch.setattr(pkcs11_module, "monotonic", lambda: now[0])
     key = pkcs11.generate(options, context, Algorithm.ED25519)
