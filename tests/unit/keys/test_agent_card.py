@@ -132,9 +132,9 @@ async def test_a_key_counts_under_its_id_its_algorithm_and_in_its_time() -> None
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"alg": "none"}, "its algorithm is none of"),
-        ({"alg": "HS256"}, "its algorithm is none of"),
-        ({"alg": ["EdDSA"]}, "its algorithm is none of"),
+        ({"alg": "none"}, "its algorithm is not one of"),
+        ({"alg": "HS256"}, "its algorithm is not one of"),
+        ({"alg": ["EdDSA"]}, "its algorithm is not one of"),
         ({"kid": ""}, "kid is missing"),
         ({"kid": None}, "kid is missing"),
         ({"kid": "\ud800"}, "surrogates not allowed"),
@@ -172,9 +172,9 @@ def test_a_broken_signature_is_passed_over(entry: Any) -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"<html>", "no agent card: not JSON"),
-        (b"[]", "no agent card: not a JSON object"),
-        (b'{"name": "a", "name": "b", "signatures": [{}]}', "no agent card: "),
+        (b"<html>", "not an agent card: not JSON"),
+        (b"[]", "not an agent card: not a JSON object"),
+        (b'{"name": "a", "name": "b", "signatures": [{}]}', "not an agent card: "),
         (json.dumps(CARD).encode(), "the card is not signed"),
         (text(), "the card is not signed"),
         (b'{"signatures": 5}', "the card is not signed"),
@@ -199,7 +199,7 @@ async def test_a_card_that_is_nested_too_deeply_is_told_as_such() -> None:
     """A depth that Python reads, and the canonical form does not, is no other mistake than one that it does not."""
     one = json.dumps(await signed(SigningKey.generate(), b"x"))
     for depth in (500, 200_000):
-        with pytest.raises(ConfigurationError, match="no agent card: nested too deeply"):
+        with pytest.raises(ConfigurationError, match="not an agent card: nested too deeply"):
             found(f'{{"a": {"[" * depth}{"]" * depth}, "signatures": [{one}]}}'.encode())
 
 
