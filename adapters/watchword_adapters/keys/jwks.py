@@ -116,7 +116,7 @@ class Gets(Protocol):
 
 
 class _Held(NamedTuple):
-    """The usable keys of a set; ``others`` counts the skipped keys and the foreign ones, and names an owner of these."""
+    """The usable keys of a set; ``others`` counts the skipped and the foreign keys, and names an owner of the latter."""
 
     keys: tuple[VerificationKey, ...]
     lookup: MemoryKeys
