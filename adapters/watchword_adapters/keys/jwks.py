@@ -116,7 +116,7 @@ class Gets(Protocol):
 
 
 class _Held(NamedTuple):
-    """The usable keys of a set; ``others`` counts the skipped and the foreign keys, and names an owner of the latter."""
+    """The usable keys of a set; ``others`` counts skipped and foreign keys, and names an owner of the latter."""
 
     keys: tuple[VerificationKey, ...]
     lookup: MemoryKeys
