@@ -50,6 +50,9 @@ IDIOMS: Final = (
     Idiom(r"\b(to|can|could|cannot) be had\b", '"available"'),
     Idiom(r"\bof one's own\b", 'whose it is: "your own", "a custom"'),
     Idiom(r"\b(there|here|where|what)(by|of|upon|to|after|in)\b", "a word of today"),
+    Idiom(r"\bsends us on\b", '"redirects"'),
+    Idiom(r"\bdearest\b", '"most expensive", "slowest"'),
+    Idiom(r"\bin the manner of\b", '"in the style of", "like"'),
 )
 
 
