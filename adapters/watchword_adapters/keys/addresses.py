@@ -31,7 +31,7 @@ _METADATA: Final = frozenset(
 
 def why_refused(text: str, *, allow_private: bool) -> str | None:
     """Return why an address is refused for a key server; None if it is not."""
-    address = _final(ip_address(text))
+    address = _reached(ip_address(text))
     if address in _METADATA or address.is_link_local or address.is_multicast or address.is_unspecified:
         return f"{text} cannot be the address of a key server"
     if any(address in network for network in _PRIVATE):
@@ -43,10 +43,10 @@ def why_refused(text: str, *, allow_private: bool) -> str | None:
 
 def is_loopback(text: str) -> bool:
     """Return True for an address of this machine."""
-    return _final(ip_address(text)).is_loopback
+    return _reached(ip_address(text)).is_loopback
 
 
-def _final(address: _Address) -> _Address:
+def _reached(address: _Address) -> _Address:
     """Return the address that is reached in the end."""
     if isinstance(address, IPv6Address):
         if address in _NAT64:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CHECK_CEILING: Final = 3600.0
 STALENESS_CEILING: Final = 7 * 86400.0
 UNKNOWN_COOLDOWN: Final = 1.0
-"""Least seconds between two checks of the files for unknown keys."""
+"""Minimum seconds between two checks of the files for unknown keys."""
 
 READ_LIMIT: Final = 5.0
 """Most seconds that a message waits for the files to be read."""

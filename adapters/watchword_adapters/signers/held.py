@@ -199,5 +199,5 @@ def _key_in(name: str, context: Context) -> VerificationKey:
         raise ConfigurationError(f"public: {path}: {len(keys)} keys in it; name a file with one")
     if context.principal not in {None, keys[0].principal}:
         owner, ours = keys[0].principal, context.principal
-        raise ConfigurationError(f"public: {path}: a key of {owner!r}, but this is {ours!r}: name the file of its key")
+        raise ConfigurationError(f"public: {path}: a key of {owner!r}, but this agent is {ours!r}: name its file")
     return keys[0]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from watchword_adapters.signers.secret import Secret
 
 PAUSE: Final = 5.0
-"""Least seconds between two initializations of a library, each of which ends the sessions of all its tokens."""
+"""Minimum seconds between two initializations of a library, each of which ends the sessions of all its tokens."""
 
 
 class NoTokenError(ConfigurationError):
@@ -107,9 +107,7 @@ class Module:
         self._finalize()
 
     def _finalize(self) -> None:
-        with suppress(
-            errors.PKCS11Error, ConfigurationError
-        ):  # some libraries notice a fork, or a lost token, themselves
+        with suppress(errors.PKCS11Error, ConfigurationError):  # it may have noticed a fork, or a lost token, itself
             self._library().finalize()
 
     def _library(self) -> Any:

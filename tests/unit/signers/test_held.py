@@ -96,7 +96,7 @@ def test_a_public_half_of_another_principal_is_refused(context: Context, tmp_pat
     (tmp_path / "alice.jwk").write_text(json.dumps(to_jwk(custodian.key.verification_key(ALICE))))
     assert held(custodian, replace(context, principal=ALICE), public="alice.jwk").key_id == custodian.key.key_id
     with pytest.raises(
-        ConfigurationError, match=r"alice\.jwk: a key of 'agent://acme/alice', but this is 'agent://bob'"
+        ConfigurationError, match=r"alice\.jwk: a key of 'agent://acme/alice', but this agent is 'agent://bob'"
     ):
         held(custodian, replace(context, principal="agent://bob"), public="alice.jwk")
 
