@@ -1,7 +1,7 @@
 """A key source of your own, without a broker: an object with one method, which finds keys in a table.
 
-An agent whose key is not in the table is not heard. In settings such a source has a name, as ``docs/keys/own.md``
-shows; here it is given to the agent by hand.
+Messages of an agent whose key is not in the table are rejected. In settings such a source has a name, as
+``docs/keys/own.md`` shows; here it is passed to the agent directly.
 
     $ python examples/own_key_source.py
     agent://acme/planner says b'scale up'
@@ -23,21 +23,21 @@ LAYOUT = "CREATE TABLE keys (principal TEXT, kid BLOB, public BLOB, begins INT, 
 
 
 class TableKeys:
-    """Finds keys in a table of SQLite, which someone else fills."""
+    """Finds keys in a SQLite table that another program fills."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
         """Return the principal's key of this id, else another's of this id, else None."""
-        return await asyncio.to_thread(self._find, principal, key_id)  # a disk may be slow: nobody else waits for it
+        return await asyncio.to_thread(self._find, principal, key_id)  # a slow disk must not block the event loop
 
     def _find(self, principal: str, key_id: bytes) -> VerificationKey | None:
         with closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", timeout=2, uri=True)) as table:
             ask = "SELECT public, principal, begins, ends, revoked FROM keys WHERE kid = ? ORDER BY principal <> ?"
             row = table.execute(ask, (key_id, principal)).fetchone()
         if row is None:
-            return None  # there is no such key; whatever goes wrong is raised, and then nothing is delivered
+            return None  # no such key; any error is raised instead, so nothing is delivered
         names = ("principal", "not_before", "not_after", "revoked_at")
         return VerificationKey.from_public_key(
             load_der_public_key(row[0]), key_id=key_id, **dict(zip(names, row[1:], strict=True))
@@ -53,7 +53,7 @@ def put(path: Path, key: VerificationKey) -> None:
 
 
 async def main(path: Path) -> None:
-    """Let a planner that stands in the table speak, and a stranger who does not."""
+    """Verify a message of the planner, whose key is in the table, and one of a stranger, whose key is not."""
     with closing(sqlite3.connect(path)) as table:
         table.execute(LAYOUT)
     keys = {name: SigningKey.generate() for name in ("planner", "stranger")}

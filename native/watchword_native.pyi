@@ -20,7 +20,7 @@ class Entries:
     def __len__(self) -> int: ...
     @property
     def has_twins(self) -> bool:
-        """Whether two entries have the same key."""
+        """True if two entries have the same key."""
 
     def keys(self) -> list[int]:
         """Return the key of each entry."""

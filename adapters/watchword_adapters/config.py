@@ -404,7 +404,9 @@ class _SettingsFile:
         except Unavailable as error:
             raise ConfigurationError(f"signer: {error}") from error
         if len(found.key_id) != len(known.key_id) or isinstance(found, SigningKey) != isinstance(known, SigningKey):
-            raise ConfigurationError("signer: the new key's id has another length, or it is held otherwise: restart")
+            raise ConfigurationError(
+                "signer: the new key's id has another length, or the key is kept in another place: restart"
+            )
         return found
 
 

@@ -1,4 +1,4 @@
-//! The envelope, version 1, as `docs/spec.md` sections 2 to 6 have it: a strict reader, and what is signed.
+//! The envelope, version 1 (`docs/spec.md`, sections 2 to 6): a strict reader, and the bytes to sign.
 //!
 //! `None` means that these bytes are not an envelope; the Python engine says why.
 
@@ -28,7 +28,7 @@ const TREE: [u8; 4] = [0x19, 0x01, 0x8b, 0x01];
 pub const INCLUSION: [u8; 7] = [0xa1, 0x19, 0x01, 0x8c, 0xa1, 0x20, 0x81];
 const CONTEXT: &str = "watchword/1";
 
-/// An envelope as read; spans are places in its bytes.
+/// A parsed envelope; spans are ranges of its bytes.
 #[derive(Clone, Debug)]
 pub struct Envelope {
     pub claims: Span,
@@ -38,7 +38,7 @@ pub struct Envelope {
     pub issued_at: u64,
     pub id: [u8; 16],
     pub channel: Span,
-    /// The whole list of covered header names, as it stands in the claims.
+    /// The encoded list of covered header names in the claims.
     pub covered: Option<Span>,
     pub metadata: Option<[u8; 32]>,
     pub partition: Option<u64>,
@@ -51,15 +51,15 @@ pub struct Envelope {
     /// Leaves of the tree; 0 for a direct signature.
     pub size: u64,
     pub index: u64,
-    /// The nodes of the path, each behind its two bytes of frame.
+    /// The nodes of the path, each after a two-byte CBOR head.
     pub path: Span,
     pub signature: Span,
-    /// What all messages of one sender on one channel have alike, in three parts of the claims.
+    /// Three parts of the claims that are the same in all messages of one sender on one channel.
     pub common: [Span; 3],
 }
 
 impl Envelope {
-    /// Returns what all envelopes of one sender on one channel have alike, in bytes that tell them from all others.
+    /// Returns bytes that are the same for all envelopes of one sender on one channel, and differ for all others.
     pub fn identity(&self, raw: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         for part in self.common.iter().chain([&self.protected]) {
@@ -69,13 +69,13 @@ impl Envelope {
     }
 }
 
-/// Writes a part so that what follows cannot be taken for part of it.
+/// Writes a part with its length, so that parts cannot be mistaken for one another.
 pub fn write_part(out: &mut Vec<u8>, part: &[u8]) {
     out.extend((part.len() as u64).to_le_bytes());
     out.extend_from_slice(part);
 }
 
-/// Reads base64url without padding (RFC 4648 section 5) onto the end of `out`; of one sequence of bytes, one text.
+/// Appends decoded base64url without padding (RFC 4648 section 5) to `out`; each byte sequence has only one text.
 pub fn unarmor(text: &[u8], out: &mut Vec<u8>) -> Option<Span> {
     if text.len() > MAX_CHARACTERS {
         return None;
@@ -85,7 +85,7 @@ pub fn unarmor(text: &[u8], out: &mut Vec<u8>) -> Option<Span> {
     Some(Span { start, end: out.len() })
 }
 
-/// Returns the most bytes of an envelope, and of its signature, that are read with the algorithm that it claims.
+/// Returns the maximum sizes, in bytes, of an envelope and of its signature, by the algorithm that it claims.
 const fn limits(algorithm: i128) -> (usize, usize) {
     match algorithm {
         ML_DSA_44 => (BESIDE_SIGNATURE + 3 + 2420, 2420),
@@ -94,7 +94,7 @@ const fn limits(algorithm: i128) -> (usize, usize) {
     }
 }
 
-/// Reads one envelope, which must be all of `raw`.
+/// Parses one envelope, which must be all of `raw`; `None` if it is invalid.
 pub fn parse(raw: &[u8]) -> Option<Envelope> {
     let mut reader = Reader::new(raw, 0);
     reader.expect(&[ARRAY | 3, 1])?;
@@ -130,7 +130,7 @@ pub fn parse(raw: &[u8]) -> Option<Envelope> {
     Some(envelope)
 }
 
-/// Reads the claims; their order is fixed, so a repeated or unknown claim is refused.
+/// Parses the claims; their order is fixed, so a repeated or unknown claim is refused.
 fn parse_claims(raw: &[u8], claims: Span) -> Option<Envelope> {
     let data = &raw[..claims.end];
     let mut reader = Reader::new(data, claims.start);
@@ -235,7 +235,7 @@ fn parse_claims(raw: &[u8], claims: Span) -> Option<Envelope> {
     })
 }
 
-/// Reads the covered header names, which must be a sorted, non-empty set.
+/// Parses the covered header names, which must be a sorted, non-empty set.
 fn parse_names(data: &[u8], reader: &mut Reader) -> Option<Span> {
     let start = reader.at;
     let count = reader.head(ARRAY).filter(|count| (1..=MAX_HEADERS).contains(count))?;
@@ -250,7 +250,7 @@ fn parse_names(data: &[u8], reader: &mut Reader) -> Option<Span> {
     Some(Span { start, end: reader.at })
 }
 
-/// Returns the covered header names of a list that was parsed.
+/// Returns the covered header names of a parsed list.
 pub fn names(list: &[u8]) -> Option<Vec<&str>> {
     let mut reader = Reader::new(list, 0);
     let count = reader.head(ARRAY)?;
@@ -281,7 +281,7 @@ fn parse_inclusion(raw: &[u8], proof: Span) -> Option<(u64, u64, Span)> {
     (framed && reader.is_done()).then_some((size, index, path))
 }
 
-/// Returns the hashes of a path that was parsed.
+/// Returns the hashes of a parsed path.
 pub fn path_of(nodes: &[u8]) -> impl Iterator<Item = &[u8; 32]> {
     nodes.chunks_exact(NODE).filter_map(|node| node[HASH.len()..].try_into().ok())
 }
@@ -291,7 +291,7 @@ pub fn is_envelope_name(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(HEADER.as_bytes())
 }
 
-/// Returns true if UTF-8 text may name an agent: 1 to 255 bytes, no control character, no blank at its ends.
+/// Returns true if UTF-8 text may name an agent: 1 to 255 bytes, no control character, no space at either end.
 fn is_principal(text: &[u8]) -> bool {
     let blank = |byte: Option<&u8>| byte == Some(&b' ');
     (1..=MAX_PRINCIPAL).contains(&text.len())
@@ -315,7 +315,7 @@ pub fn to_be_signed(protected: &[u8], size: u64, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Begins what key and covered headers are digested from; each header follows as of `write_pair`.
+/// Begins the array whose digest covers the key and the covered headers; `write_pair` adds each header.
 pub fn write_metadata(out: &mut Vec<u8>, key: Option<&[u8]>, pairs: usize) {
     write_head(out, ARRAY, 2);
     match key {
@@ -325,7 +325,7 @@ pub fn write_metadata(out: &mut Vec<u8>, key: Option<&[u8]>, pairs: usize) {
     write_head(out, ARRAY, pairs as u64);
 }
 
-/// Writes a header as it is digested.
+/// Writes a covered header for that digest.
 pub fn write_pair(out: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
     write_head(out, ARRAY, 2);
     write_head(out, TEXT, name.len() as u64);

@@ -22,13 +22,13 @@ impl Entries {
         self.rows.len()
     }
 
-    /// Whether two entries have the same key.
+    /// True if two entries have the same key.
     #[getter]
     fn has_twins(&self) -> bool {
         bucket::has_twins(&self.rows)
     }
 
-    /// Returns (time of issue, key, mark, offset) of each.
+    /// Returns (issue time, key, mark, offset) of each.
     fn rows(&self) -> Vec<(u64, u64, u64, Option<u64>)> {
         self.rows.iter().map(|row| (row.issued_at, row.key, row.mark, row.offset)).collect()
     }

@@ -278,7 +278,8 @@ impl Run {
         Ok(())
     }
 
-    /// Returns what was released since the last call, in order: (index, whether the signature holds, if that is known).
+    /// Returns the messages released since the last call, in order: (index, true if the signature is valid, None if that
+    /// is not known).
     fn taken_back(&mut self) -> Vec<(usize, Option<bool>)> {
         let mut released = std::mem::take(&mut self.released);
         released.sort_unstable_by_key(|one| one.0);
@@ -419,7 +420,7 @@ impl Run {
         }
     }
 
-    /// Makes check 1, reads the envelope, and makes check 4; `None` releases.
+    /// Makes check 1, reads the envelope, and makes check 4; `None` releases the message.
     fn read(&mut self, message: &Bound<'_, PyAny>, known: &mut Known) -> Option<Row> {
         let py = message.py();
         let get = |name| message.getattr(name).ok();
@@ -452,7 +453,7 @@ impl Run {
         self.take(found, text.as_bytes(), known)
     }
 
-    /// Does the same with a client's record.
+    /// Reads a record of a Kafka client; `None` releases it.
     fn read_record(&mut self, record: &Bound<'_, PyAny>, bounds: &[(i64, f64, f64)], known: &mut Known) -> Option<Row> {
         let py = record.py();
         let get = |name| record.getattr(name).ok();
@@ -483,7 +484,7 @@ impl Run {
         self.take(found, text.as_bytes(), known)
     }
 
-    /// Does the same with a NATS client's message, whose header block is not parsed yet.
+    /// Reads a message of a NATS client, whose header block has not been parsed yet; `None` releases it.
     fn read_delivery(
         &mut self,
         message: &Bound<'_, PyAny>,
@@ -613,7 +614,7 @@ impl Run {
         Some(if high < late { high } else { late })
     }
 
-    /// Returns the number of a sender, of which the place where it was found is in the buffer already.
+    /// Returns the number of a message's sender; the buffer already has the place where the message was found.
     fn sender_of(&mut self, one: &Envelope, raw: Span, nats: bool, known: &mut Known) -> Option<usize> {
         let bytes = raw.of(&self.raw);
         let identity = &mut known.buffer;
@@ -641,7 +642,7 @@ impl Run {
         Some(number)
     }
 
-    /// Check 5, once keys are known: rows of senders without one, or outside its time, are released.
+    /// Check 5, once keys are known: releases rows whose sender has no key, or whose key is not valid at their time.
     fn in_force(&mut self) {
         for at in 0..self.end {
             let Some(row) = self.rows[at].as_ref() else {
@@ -659,7 +660,7 @@ impl Run {
         }
     }
 
-    /// Finds which rows share a signature: most siblings stand together.
+    /// Groups rows that share a signature; leaves of one tree are usually adjacent.
     fn group(&mut self) {
         let mut known: HashMap<Signed, usize> = HashMap::new();
         let mut groups: Vec<Group> = Vec::new();
@@ -689,8 +690,8 @@ impl Run {
 
     /// Splits a group by what its signature must cover; `None` for rows that the Python engine must judge.
     ///
-    /// Nearly always all of them are leaves of one tree. Where they are not, each climbs to a root of its own; then a
-    /// leaf that was altered, or copied, is by itself, and its siblings stay together.
+    /// Nearly always they are all leaves of one tree. If not, each climbs separately. A leaf that was altered or copied
+    /// then has a different root, or its index twice, and is split off; the others stay together.
     fn by_root(&self, group: Group) -> Vec<(Option<Vec<u8>>, Group)> {
         if let Some(root) = self.root_of(&group.rows) {
             return vec![(Some(root), group)];
@@ -705,7 +706,7 @@ impl Run {
         }
         let mut parts: HashMap<Vec<u8>, Vec<usize>> = HashMap::new();
         for ((root, _), mut rows) in places {
-            // Of one leaf the first counts, and which that is the Python engine tells.
+            // If a leaf was copied, only its first copy counts; the Python engine decides which one that is.
             let to = if rows.len() > 1 { &mut left } else { parts.entry(root).or_default() };
             to.append(&mut rows);
         }
@@ -761,7 +762,7 @@ impl Run {
         }
         if let Some(created) = row.created_at {
             let apart = (created - one.issued_at as f64).abs();
-            // What is no number is not within the skew, and no message of the Python engine's either.
+            // NaN is not within the skew; the Python engine rejects it, too.
             if apart.is_nan() || apart > self.times.max_skew {
                 return Ok(false);
             }
@@ -841,7 +842,7 @@ impl Run {
     }
 }
 
-/// What check 7 sees of a message's headers: those that a handler may see, by number, and those digested.
+/// A message's headers in check 7: the numbers of those that a handler may see, and those that are digested.
 struct Sight<'a> {
     covered: &'a [String],
     nats_id: Option<&'a [u8; 16]>,
@@ -864,7 +865,7 @@ impl<'a> Sight<'a> {
         }
     }
 
-    /// Takes the next header; false where it shows that the message was changed.
+    /// Adds the next header; returns false if it shows that the message was altered.
     fn passes(&mut self, number: usize, name: &str, value: Option<&[u8]>) -> bool {
         if envelope::is_envelope_name(name.as_bytes()) {
             return true;
@@ -883,8 +884,8 @@ impl<'a> Sight<'a> {
     }
 }
 
-/// Writes where a message was found, all that its sender's destination is compared with, and tells whether that is on
-/// NATS; `None` releases.
+/// Writes the place where a message was found, with which its signed destination is compared; returns true if that is
+/// on NATS, or `None` to release the message.
 fn write_place(out: &mut Vec<u8>, message: &Bound<'_, PyAny>, log: Option<&Bound<'_, PyAny>>) -> Option<bool> {
     let py = message.py();
     let get = |name| message.getattr(name).ok();
@@ -908,7 +909,7 @@ fn write_place(out: &mut Vec<u8>, message: &Bound<'_, PyAny>, log: Option<&Bound
     Some(uri.cast_exact::<PyString>().ok()?.to_str().ok()?.starts_with("nats:"))
 }
 
-/// Writes text so that what follows cannot be taken for part of it, and that there is none differs from all of it.
+/// Writes text with its length, so that it is unambiguous; no text is written differently from any text.
 fn write_text(out: &mut Vec<u8>, text: Option<&Bound<'_, PyAny>>) -> Option<()> {
     match text {
         None => out.extend(NOTHING.to_le_bytes()),
@@ -941,7 +942,7 @@ impl Hasher {
     }
 }
 
-/// Check 1: the one envelope of a message, within the limits; `None` releases.
+/// Check 1: returns the only envelope of a message whose headers are within the limits; `None` releases the message.
 fn the_envelope<'py>(headers: &Bound<'py, PyTuple>) -> Option<Bound<'py, PyBytes>> {
     if headers.len() > MAX_HEADERS {
         return None;
@@ -972,7 +973,7 @@ fn the_envelope<'py>(headers: &Bound<'py, PyTuple>) -> Option<Bound<'py, PyBytes
     found.filter(|_| size <= MAX_HEADER_BYTES)
 }
 
-/// Does the same with the headers of a block.
+/// Check 1 for the headers of a block: see `the_envelope`.
 fn envelope_in<'a>(block: &'a [u8], headers: &[Header]) -> Option<&'a [u8]> {
     let mut ours = headers.iter().filter(|(name, _)| envelope::is_envelope_name(name.of(block)));
     let (_, found) = ours.next()?;
@@ -981,12 +982,12 @@ fn envelope_in<'a>(block: &'a [u8], headers: &[Header]) -> Option<&'a [u8]> {
     fits.then(|| found.of(block))
 }
 
-/// Returns the broker's stamp and Python's hash of it, which is part of a mark; `None` releases.
+/// Returns the broker's stamp and Python's hash of it, which is part of a mark; `None` releases the message.
 fn stamp_of(stamp: &Bound<'_, PyFloat>) -> Option<(f64, u64)> {
     Some((stamp.value(), u64::try_from(stamp.hash().ok()?).ok().filter(|hash| *hash < u64::MAX)?))
 }
 
-/// Returns bytes, or that there are none; `None` for anything else.
+/// Returns bytes, or `Some(None)` for Python's None; `None` for anything else.
 fn bytes(value: Bound<'_, PyAny>) -> Option<Option<Py<PyBytes>>> {
     if value.is_none() {
         return Some(None);
@@ -994,7 +995,7 @@ fn bytes(value: Bound<'_, PyAny>) -> Option<Option<Py<PyBytes>>> {
     Some(Some(value.cast_into_exact::<PyBytes>().ok()?.unbind()))
 }
 
-/// Returns a number, or that there is none; `None` for anything else.
+/// Returns a number, or `Some(None)` for Python's None; `None` for anything else.
 fn maybe(value: Bound<'_, PyAny>) -> Option<Option<f64>> {
     if value.is_none() { Some(None) } else { Some(Some(value.extract().ok()?)) }
 }

@@ -21,7 +21,7 @@ fn node_of(left: &Hash, right: &Hash) -> Hash {
     sha256(&[&[1], left, right])
 }
 
-/// One leaf of a tree, as its inclusion proof has it.
+/// A node of a tree, with the path from it to the root; at first, a leaf with its inclusion proof.
 #[derive(Clone, Copy)]
 pub struct Place<'a> {
     pub index: u64,
@@ -31,8 +31,8 @@ pub struct Place<'a> {
 
 /// Returns the root of the tree of `size` leaves that contains all of these; `None` if any path does not fit.
 ///
-/// The places are in the order of their indexes, each below the size and no two alike. It is the root to which each of
-/// them climbs by itself (section 2.1.3.2), but a node above several is hashed once.
+/// The leaves are sorted by index; each index is below `size`, and no two are equal. The root is the one that each
+/// leaf's own path leads to (section 2.1.3.2), but a node above several leaves is hashed only once.
 pub fn shared_root(mut nodes: Vec<Place>, size: u64) -> Option<Hash> {
     let mut last = size.checked_sub(1)?;
     while last > 0 {
@@ -47,7 +47,7 @@ pub fn shared_root(mut nodes: Vec<Place>, size: u64) -> Option<Hash> {
             let (sibling, rest) = node.path.split_first()?;
             match left {
                 Some(beside) if at & 1 == 1 && beside.index == at - 1 => {
-                    // The node above both is there already.
+                    // The node above both has been added already.
                     let (other, same) = beside.path.split_first()?;
                     if *other != node.hash || *sibling != beside.hash || rest != same {
                         return None;
@@ -71,8 +71,8 @@ pub fn shared_root(mut nodes: Vec<Place>, size: u64) -> Option<Hash> {
 
 /// Returns the root of the tree over some leaves, and all levels below it, the leaves first.
 ///
-/// Where a level has an odd number of nodes, the last one has no sibling and moves up as it is; so the RFC's split at
-/// the largest power of two and this pairing level by level give the same tree.
+/// If a level has an odd number of nodes, the last one has no sibling and moves up unchanged. So this pairing, level by
+/// level, gives the same tree as the RFC's split at the largest power of two.
 pub fn levels_of(leaves: Vec<Hash>) -> Vec<Vec<Hash>> {
     let mut levels = vec![leaves];
     while let Some(nodes) = levels.last().filter(|nodes| nodes.len() > 1) {

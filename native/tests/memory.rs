@@ -1,8 +1,8 @@
-//! What a guard keeps takes as few bytes as is promised, and is found wherever it went.
+//! The ids that a guard stores take no more bytes than promised, and all of them are found.
 
 use watchword_native::bucket::Bucket;
 
-/// Ids that all tables of a guard hold before they are packed.
+/// The number of ids that a guard stores in hash tables before they are packed.
 const OPEN: u64 = 4096;
 
 fn key_of(number: u64) -> u64 {

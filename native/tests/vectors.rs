@@ -1,8 +1,8 @@
-//! The test vectors of the specification, without Python: what an envelope is, and whose signature holds.
+//! Runs the test vectors of the specification without Python: parsing of envelopes, signatures and digests.
 //!
-//! Which key a message claims, where it was found and when are for Watchword's Python side; so here whatever passed check
-//! 2 has to be read, and what is `malformed` by its envelope alone has to be refused. What verifies has to be signed and
-//! digested as it is, and what is `altered` otherwise.
+//! Python judges the claimed key, the place and the time. So here every envelope that passed check 2 has to be read, and
+//! every one that is `malformed` by itself has to be refused. Signature and digests have to match if the message
+//! verifies; if it is `altered`, the digests must not match.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -15,7 +15,7 @@ use watchword_native::verifies;
 
 fn cases() -> Vec<Value> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/v1");
-    let files = std::fs::read_dir(&directory).expect("the vectors stand beside this crate");
+    let files = std::fs::read_dir(&directory).expect("the vectors are in ../tests/vectors");
     let mut found = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(file.expect("a file").path()).expect("text");
@@ -26,7 +26,7 @@ fn cases() -> Vec<Value> {
     found
 }
 
-/// Returns the header values of one message that are envelopes by their name.
+/// Returns the values of a message's headers that have the envelope's name.
 fn envelopes(message: &Value) -> Vec<Option<Vec<u8>>> {
     let headers = message["headers"].as_array().cloned().unwrap_or_default();
     let ours = |pair: &&Value| envelope::is_envelope_name(pair[0].as_str().expect("a name").as_bytes());
@@ -52,7 +52,7 @@ fn root_of(raw: &[u8], one: &Envelope) -> Option<Vec<u8>> {
     tree::shared_root(vec![place], one.size).map(Vec::from)
 }
 
-/// Whether the Ed25519 key that the envelope names, of the principal that it names, has signed it; `None` for others.
+/// Returns true if the Ed25519 key that the envelope names has signed it; `None` if there is no such key.
 fn holds(case: &Value, raw: &[u8], one: &Envelope) -> Option<bool> {
     let keys = case["keys"]["keys"].as_array()?;
     let named = |key: &&Value| {
@@ -67,7 +67,7 @@ fn holds(case: &Value, raw: &[u8], one: &Envelope) -> Option<bool> {
 }
 
 #[test]
-fn what_verifies_is_read_and_its_signature_holds() {
+fn a_message_that_verifies_is_read_and_its_signature_is_valid() {
     let (mut read, mut checked) = (0, 0);
     for case in cases() {
         for (message, verdict) in pairs(&case) {
@@ -81,7 +81,7 @@ fn what_verifies_is_read_and_its_signature_holds() {
             assert_eq!(verdict["principal"].as_str().map(str::as_bytes), Some(one.issuer.of(&raw)));
             read += 1;
             if let Some(holds) = holds(&case, &raw, &one) {
-                assert!(holds, "{}: its signature does not hold", case["name"]);
+                assert!(holds, "{}: its signature is invalid", case["name"]);
                 checked += 1;
             }
         }
@@ -90,14 +90,14 @@ fn what_verifies_is_read_and_its_signature_holds() {
 }
 
 #[test]
-fn what_is_malformed_is_not_read() {
+fn a_malformed_envelope_is_not_read() {
     let mut refused = 0;
     for case in cases() {
         for (message, verdict) in pairs(&case) {
             let found = envelopes(message);
             if verdict["reason"] == "malformed" && found.len() == 1 {
                 let is_read = found[0].as_ref().is_some_and(|text| parsed(text).is_some());
-                // Beside too many other headers, or too large ones, an envelope may be as good as any.
+                // If only the other headers are too many or too large, the envelope itself is valid.
                 let by_headers = case["name"].as_str().is_some_and(|name| name.contains("headers"));
                 assert!(!is_read || by_headers, "{}: read", case["name"]);
                 refused += 1;
@@ -108,7 +108,7 @@ fn what_is_malformed_is_not_read() {
 }
 
 #[test]
-fn whatever_passed_the_second_check_is_read() {
+fn every_envelope_that_passed_check_2_is_read() {
     let mut read = 0;
     for case in cases() {
         for (message, verdict) in pairs(&case) {
@@ -125,7 +125,7 @@ fn whatever_passed_the_second_check_is_read() {
 }
 
 #[test]
-fn what_is_unsigned_bears_no_envelope() {
+fn an_unsigned_message_has_no_envelope() {
     let mut seen = 0;
     for case in cases() {
         for (message, verdict) in pairs(&case) {
@@ -138,8 +138,8 @@ fn what_is_unsigned_bears_no_envelope() {
     assert!(seen > 0);
 }
 
-/// Whether value, key and covered headers are as signed.
-fn is_as_signed(message: &Value, raw: &[u8], one: &Envelope) -> bool {
+/// Returns true if value, key and covered headers match the signed digests.
+fn matches_digests(message: &Value, raw: &[u8], one: &Envelope) -> bool {
     let bytes = |value: &Value| value.as_str().map(|text| STANDARD.decode(text).expect("base64"));
     let value = bytes(&message["value"]).map(|value| tree::sha256(&[&value]));
     let covered = one.covered.map_or(Vec::new(), |list| envelope::names(list.of(raw)).expect("names"));
@@ -156,7 +156,7 @@ fn is_as_signed(message: &Value, raw: &[u8], one: &Envelope) -> bool {
 }
 
 #[test]
-fn what_verifies_is_as_signed_and_what_is_altered_is_not() {
+fn digests_match_if_a_message_verifies_and_not_if_it_is_altered() {
     let (mut same, mut others) = (0, 0);
     for case in cases() {
         for (message, verdict) in pairs(&case) {
@@ -165,20 +165,20 @@ fn what_verifies_is_as_signed_and_what_is_altered_is_not() {
                 continue;
             }
             let (raw, one) = parsed(envelopes(message)[0].as_ref().expect("an envelope")).expect("it is read");
-            // A record's own time and a stream's id are compared with what was signed, and not digested.
+            // A record's timestamp and a stream's message id are compared with claims, not digested.
             let name = case["name"].as_str().expect("a name");
             if is_altered && (name.contains("timestamp") || name.contains("Nats-Msg-Id")) {
                 continue;
             }
-            assert_eq!(is_as_signed(message, &raw, &one), !is_altered, "{name}");
+            assert_eq!(matches_digests(message, &raw, &one), !is_altered, "{name}");
             if is_altered { others += 1 } else { same += 1 }
         }
     }
-    assert!(same > 100 && others > 15, "{same} as signed, {others} altered");
+    assert!(same > 100 && others > 15, "{same} match, {others} altered");
 }
 
 #[test]
-fn what_is_badly_signed_does_not_hold() {
+fn a_bad_signature_is_refused() {
     let mut refused = 0;
     for case in cases() {
         for (message, verdict) in pairs(&case) {
@@ -188,7 +188,7 @@ fn what_is_badly_signed_does_not_hold() {
             let found = envelopes(message);
             let (raw, one) = parsed(found[0].as_ref().expect("an envelope")).expect("it is read");
             if let Some(holds) = holds(&case, &raw, &one) {
-                assert!(!holds, "{}: its signature holds", case["name"]);
+                assert!(!holds, "{}: its signature is valid", case["name"]);
                 refused += 1;
             }
         }
@@ -197,7 +197,7 @@ fn what_is_badly_signed_does_not_hold() {
 }
 
 #[test]
-fn no_byte_more_and_none_less_is_read() {
+fn an_envelope_with_a_byte_more_or_less_is_not_read() {
     for case in cases() {
         for (message, verdict) in pairs(&case) {
             if verdict["verdict"] != "verified" {
@@ -214,7 +214,7 @@ fn no_byte_more_and_none_less_is_read() {
 }
 
 #[test]
-fn no_other_number_of_fields_is_read() {
+fn an_envelope_with_another_number_of_fields_is_not_read() {
     for case in cases() {
         for (message, verdict) in pairs(&case) {
             if verdict["verdict"] != "verified" {

@@ -1,6 +1,6 @@
 """moto's server, whose KMS signs a digest as it is: moto's own hashes it once more, which AWS does not.
 
-What our back-end asks for was tried on local-kms, too, which somebody else wrote in Go; it does as this does.
+What our back-end asks for was tried on local-kms, too, which someone else wrote in Go; it does as this does.
 """
 
 import base64

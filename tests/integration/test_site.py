@@ -1,4 +1,4 @@
-"""The site is built from what is here, without a network, and asks nothing of anybody when it is read."""
+"""The site is built from what is here, without a network, and asks nothing of anyone when it is read."""
 
 import os
 import re

@@ -199,11 +199,11 @@ async def test_python_verifies_what_go_signed_on_kafka(
 async def test_go_verifies_what_python_signed_on_kafka(
     pair: Pair, kafka_bootstrap: str, make_topic: MakeTopic, timestamps: TimestampType, count: int
 ) -> None:
-    """As above, the other way round; a message for somebody else comes last, and Go must not take it."""
+    """As above, the other way round; a message for someone else comes last, and Go must not take it."""
     topic = await make_topic(timestamp_type=timestamps)
     values = VALUES[:count]
     headers: list[tuple[str, Any]] = [("a", b"1"), ("é", None), ("a", b"")]
-    others = b"for somebody else"
+    others = b"for someone else"
     async with SigningProducer(
         bootstrap_servers=kafka_bootstrap, watchword=pair.agent, recipient=lambda *_: GOPHER
     ) as producer:
@@ -249,7 +249,7 @@ async def test_python_verifies_what_go_signed_on_nats(pair: Pair, nats_url: str,
 
 @pytest.mark.parametrize("count", [DIRECT, TREE])
 async def test_go_verifies_what_python_signed_on_nats(pair: Pair, nats_url: str, unique: Unique, count: int) -> None:
-    """As above, the other way round; a message for somebody else comes last, and Go must not take it."""
+    """As above, the other way round; a message for someone else comes last, and Go must not take it."""
     subject = unique("tasks")
     values = [value or b"" for value in VALUES[:count]]
     channel = f"nats://prod/{subject}"
@@ -263,7 +263,7 @@ async def test_go_verifies_what_python_signed_on_nats(pair: Pair, nats_url: str,
         for value in values:
             await client.publish(subject, value, reply="answers.here", headers=headers, recipient=GOPHER)
         await client.flush()
-        await client.publish(subject, b"for somebody else", recipient=PYTHONIST)
+        await client.publish(subject, b"for someone else", recipient=PYTHONIST)
         await client.flush()
         *got, last = await judged()
         assert await sizes() == expected_sizes(count)

@@ -142,7 +142,7 @@ class Reading(RuleBasedStateMachine):
 
     @rule(principal=st.sampled_from([ALICE, BOB]), count=st.integers(1, 3))
     def babble(self, principal: str, count: int) -> None:
-        """Sign in somebody's name under a key that nobody knows; then the owner of the name speaks."""
+        """Sign in someone's name under a key that nobody knows; then the owner of the name speaks."""
         for _ in range(count):
             self.world.write(principal, known=False)
         self.world.write(principal)

@@ -277,7 +277,7 @@ class Reading(RuleBasedStateMachine):
     @rule(back=st.integers(-2, 10), metadata=st.sampled_from(["", "application"]))
     @precondition(lambda self: self.options.grouped)
     def commit_from_outside(self, back: int, metadata: str) -> None:
-        """Commit an offset of somebody's choice, without our metadata."""
+        """Commit an offset of someone's choice, without our metadata."""
         self.log.committed = max(0, self.log.high - back), metadata
 
     # The life of members

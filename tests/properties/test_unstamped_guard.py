@@ -97,7 +97,7 @@ class Unstamped(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 60), moved=st.sampled_from([True, True, False]))
     def copy(self, which: int, *, moved: bool) -> None:
-        """Offer once more what was seen before, mostly where somebody has copied it to."""
+        """Offer once more what was seen before, mostly where someone has copied it to."""
         if self.all.first:
             (principal, number, issued_at), known = list(self.all.first.items())[-1 - which % len(self.all.first)]
             self.judge(principal, number, issued_at, self.offset if moved else known.place)
@@ -203,7 +203,7 @@ class Unstamped(RuleBasedStateMachine):
 
     @rule(floor=TIMES)
     def begin(self, floor: int) -> None:
-        """Start over with a floor that somebody chose."""
+        """Start over with a floor that someone chose."""
         self.store.begin(LOG, floor=float(floor))
         self.all = Everything(start=float(floor))
 

@@ -56,11 +56,14 @@ IDIOMS: Final = (
     Idiom(r"\b[Gg]o(es)? round\b", '"bypass"'),
     Idiom(r"\bheed(s|ed)?\b", '"obey", "notice"'),
     Idiom(r"\b(is|are|was|were) told\b(?! apart| from)", 'who learns it: "sees", "gets", "reports"', ("tests", "docs")),
-    Idiom(r"\b([Aa]ny|[Ss]ome)body\b", '"anyone", "someone", or who it is', ("tests", "docs")),
+    Idiom(r"\b([Aa]ny|[Ss]ome)body\b", '"anyone", "someone", or who it is'),
     Idiom(r"\bof his own\b", 'whose it is: "its own", "another"'),
     Idiom(r"\b(told|tells) of\b", '"learns of", "reports"'),
     Idiom(r"\bthe very\b", '"the same", "exactly the"', ("docs/replay.md",)),
     Idiom(r"\b(goes|went) on\b", '"continues"', ("docs",)),
+    Idiom(r"\bsends us on\b", '"redirects"'),
+    Idiom(r"\bdearest\b", '"most expensive", "slowest"'),
+    Idiom(r"\bin the manner of\b", '"in the style of", "like"'),
 )
 
 

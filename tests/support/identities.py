@@ -119,7 +119,7 @@ class Identities:
         self._replace("jwt/AGENTS.jwt", token.encode())
 
     def admit(self, user: Holder) -> None:
-        """Have the account say that somebody is its user ``worker``."""
+        """Have the account say that someone is its user ``worker``."""
         self._replace(f"jwt/{user.public}.jwt", self.account.says("user", user, "worker").encode())
 
     def become(self, user: Holder) -> None:

@@ -17,7 +17,7 @@ HEADER = {"typ": "JWT", "alg": "ed25519-nkey"}
 
 
 class Holder:
-    """Somebody with an NKey: an operator, an account, a user."""
+    """Someone with an NKey: an operator, an account, a user."""
 
     def __init__(self, kind: Kind, seed: bytes | None = None) -> None:
         self.kind = kind
@@ -31,7 +31,7 @@ class Holder:
         return f"{signed}.{part_of(self.private.sign(signed.encode()))}"
 
     def says(self, kind: str, subject: "Holder", name: str = "", *, iat: int | None = None, **claims: Any) -> str:
-        """Return what it says of somebody; ``exp`` and ``nbf`` are of the token, all else is NATS's own."""
+        """Return what it says of someone; ``exp`` and ``nbf`` are of the token, all else is NATS's own."""
         times: dict[str, Any] = {key: claims.pop(key) for key in ("exp", "nbf") if key in claims}
         return self.signs(
             {

@@ -728,7 +728,7 @@ def _policy() -> Iterator[Vector]:
     ):
         yield vector(
             name,
-            "It is that of the rule for the channel that the request went to, also where it was addressed to somebody.",
+            "It is that of the rule for the channel that the request went to, also where it was addressed to someone.",
             answers,
             [accepted(message_id=bytes(16)), second],
             policy=allowed(pattern, rate="1/m"),

@@ -214,7 +214,7 @@ class HeldElsewhereContract(SigningBackendContract):
         """A holder that signs with another key than the published one is refused at the start."""
         for algorithm in self.algorithms:
             backend, other = await self.make_backend(algorithm), SigningKey.generate(algorithm).public
-            with pytest.raises(ConfigurationError, match="does not sign by") as caught:
+            with pytest.raises(ConfigurationError, match="does not sign with") as caught:
                 await self.made_again(backend, other)
             self._shows_nothing(caught.value)
 

@@ -1,8 +1,8 @@
 """A2A agent cards, and the keys that signed them (A2A specification, section 8.4).
 
-A card says of itself which key signed it and where that key stands (``kid``, ``jku``), and anyone can write a card. So
-a key counts only if it comes from a set that the caller trusts; a key or certificate in a header is never looked at.
-What was verified is that a card was signed by a key out of that set, not what the card says.
+A card names the key that signed it and the URL of its set (``kid``, ``jku``), and anyone can write a card. So a key
+counts only if it comes from a set that the caller trusts; keys and certificates in a header are ignored. Verification
+shows that a key of that set signed the card, not that the card's statements are true.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WELL_KNOWN: Final = "/.well-known/agent-card.json"
 
 MAX_SIGNATURES: Final = 16
 _SHOWN: Final = 64
-"""Characters of a key id, which the card's writer chose, that a reason shows."""
+"""Most characters of a key id in a reason, since the card's writer chose it."""
 
 _ALGORITHMS: Final = {
     "EdDSA": Algorithm.ED25519,
@@ -48,11 +48,11 @@ _KEPT: Final = frozenset(
 
 _MAPS: Final = frozenset({"schemes", "securitySchemes"})
 _FREE: Final = "params"
-"""The field of an extension that holds whatever it likes."""
+"""The field of an extension with arbitrary contents."""
 
 
 class Signature(NamedTuple):
-    """One signature of a card: by the key of which id, from which set, and what it is over and is."""
+    """A signature of a card: its key's id and set (``jku``), its protected header in base64url, and its bytes."""
 
     key_id: bytes
     jku: str | None
@@ -62,7 +62,7 @@ class Signature(NamedTuple):
 
 
 class Card(NamedTuple):
-    """A card as it was read; ``passed_over`` says why some of its signatures are of no use."""
+    """A parsed card; ``passed_over`` says why some of its signatures were skipped."""
 
     members: dict[str, object]
     signatures: Sequence[Signature]
@@ -74,7 +74,7 @@ def read_card(data: bytes) -> Card:
     try:
         members = json_object(data)
     except ValueError as error:
-        raise ConfigurationError(f"no agent card: {str(error).partition(':')[0]}") from None
+        raise ConfigurationError(f"not an agent card: {str(error).partition(':')[0]}") from None
     listed = members.get("signatures")
     if not isinstance(listed, list) or not listed:
         raise ConfigurationError("the card is not signed: it has no signatures")
@@ -92,9 +92,9 @@ def read_card(data: bytes) -> Card:
 def signers(
     card: Card, keys_of: Callable[[Signature], Sequence[VerificationKey]], now: float, why: list[str] | None = None
 ) -> Iterator[VerificationKey]:
-    """Give the keys that signed a card, of those that ``keys_of`` returns for a signature.
+    """Yield the keys that signed a card, of those that ``keys_of`` returns for each signature.
 
-    ``why`` is filled with the reasons for which other signatures of the card do not count.
+    The reasons why other signatures do not count are appended to ``why``.
     """
     payloads = [*_payloads(card.members)]
     told = [] if why is None else why
@@ -107,45 +107,45 @@ def signers(
             if (wrong := _why_not(key, one, now)) is not None:
                 told.append(f"{named} {wrong}")
                 continue
-            # Each ECDSA signature has a twin, and others than us may make either.
+            # Each ECDSA signature has two forms (s and n - s), and other signers may use either.
             signature = SCHEMES[key.algorithm].canonical(one.signature)
             if any(key.verifies(signature, f"{one.protected}.{payload}".encode()) for payload in payloads):
                 yield key
             else:
                 told.append(
-                    f"{named} has not signed what is in the card now: it was changed, or someone else signed it"
+                    f"{named} has not signed the card as it is now: the card was changed, or another key signed it"
                 )
 
 
 def _why_not(key: VerificationKey, one: Signature, now: float) -> str | None:
     """Return why a key cannot have made a signature that counts; None if it can."""
     if key.algorithm is not one.algorithm:
-        return f"is of {key.algorithm.label}, and the signature says {one.algorithm.label}"
+        return f"is an {key.algorithm.label} key, but the signature says {one.algorithm.label}"
     if key.revoked_at is not None and key.revoked_at <= now:
         return "is revoked"
     if key.not_after is not None and key.not_after <= now:
-        return "has ended"
+        return "has expired"
     if key.not_before is not None and key.not_before > now:
         return "is not valid yet"
     return None
 
 
 def _signature(entry: object) -> Signature:
-    """Read a JWS of its three parts (RFC 7515 section 7.2.1); ValueError says why it is of no use."""
+    """Read a JWS in JSON serialization (RFC 7515 section 7.2.1); ValueError says why it is skipped."""
     if not isinstance(entry, dict):
         raise ValueError("not an object")  # noqa: TRY004 - wrong text, not a wrong type of the caller's
     protected, other = entry.get("protected"), entry.get("header", {})
     try:
         header = json_object(from_base64url(protected))
     except ValueError:
-        raise ValueError("its protected header is no JSON object in base64url") from None
+        raise ValueError("its protected header is not a JSON object in base64url") from None
     if not isinstance(other, dict) or header.keys() & other.keys():
-        raise ValueError("what its protected header says stands in the other one again")
+        raise ValueError("a parameter is in both of its headers")
     if "crit" in header:
-        raise ValueError("its header asks for what we do not know (crit)")
+        raise ValueError("its header has an unsupported extension (crit)")
     algorithm, key_id, jku = (header.get(name) for name in ("alg", "kid", "jku"))
     if not isinstance(algorithm, str) or algorithm not in _ALGORITHMS:
-        raise ValueError(f"its algorithm is none of {', '.join(sorted(_ALGORITHMS))}")
+        raise ValueError(f"its algorithm is not one of {', '.join(sorted(_ALGORITHMS))}")
     if not isinstance(key_id, str) or not key_id or not isinstance(jku, str | None):
         raise ValueError("its header names no key: kid is missing")
     signature = from_base64url(entry.get("signature"))
@@ -155,19 +155,19 @@ def _signature(entry: object) -> Signature:
 
 
 def _payloads(members: dict[str, object]) -> Iterator[str]:
-    """Give what may have been signed: the card as it is, without what is left out by default, and in Python's way.
+    """Yield what may have been signed: the card as it is, without default values, and in the Python library's form.
 
-    The specification has members with default values removed first, and most signers serve the card like that. Its
-    Python library (a2a-sdk 1.3) removes all that is empty, and escapes what is not ASCII, which RFC 8785 does not.
+    The specification says to remove members with default values first, and most signers serve the card like that. Its
+    Python library (a2a-sdk 1.3) removes all empty members, and escapes non-ASCII characters, unlike RFC 8785.
     """
     card: dict[str, Any] = {name: member for name, member in members.items() if name != "signatures"}
     try:
         forms = [rfc8785.dumps(card), rfc8785.dumps(_without_defaults(card))]
         forms.append(json.dumps(_without_empty(card) or {}, separators=(",", ":"), sort_keys=True).encode())
     except RecursionError:
-        raise ConfigurationError("no agent card: nested too deeply") from None
+        raise ConfigurationError("not an agent card: nested too deeply") from None
     except ValueError:
-        raise ConfigurationError("no agent card: it holds what JSON cannot say in one way only (RFC 8785)") from None
+        raise ConfigurationError("not an agent card: a value has no canonical form (RFC 8785)") from None
     for form in dict.fromkeys(forms):
         yield base64url(form)
 

@@ -1,4 +1,4 @@
-"""Key source over an environment variable: for a container that is given its keys and nothing else."""
+"""Key source ``env``: keys in an environment variable, for a container that is configured only by variables."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def from_options(options: Mapping[str, Any], context: Context) -> MemoryKeys:
 def keys_in(variable: str) -> MemoryKeys:
     """Return the keys in a variable, which holds what a key file may hold; ConfigurationError says what is wrong."""
     if not _NAME.fullmatch(variable):  # it may be the keys themselves, or a secret: do not show it
-        raise ConfigurationError('variable: write the name of a variable of the environment, as "AGENT_KEYS"')
+        raise ConfigurationError('variable: write the name of an environment variable, such as "AGENT_KEYS"')
     text = os.environ.get(variable, "")
     if not text.strip():
-        raise ConfigurationError(f"variable {variable}: not set; put a JWK Set into it, as 'watchword jwks' prints it")
+        raise ConfigurationError(f"variable {variable}: not set; set it to a JWK Set, as 'watchword jwks' prints it")
     try:
         return MemoryKeys(parse_public(os.fsencode(text)))
     except ConfigurationError as error:

@@ -1,4 +1,4 @@
-"""Key source over files: re-read when they change, the last good set kept while they cannot be read."""
+"""Key source ``files``: reads key files again when they change; keeps the last good set while they cannot be read."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 CHECK_CEILING: Final = 3600.0
 STALENESS_CEILING: Final = 7 * 86400.0
 UNKNOWN_COOLDOWN: Final = 1.0
-"""Seconds between looks at the files that unknown keys may cause."""
+"""Minimum seconds between two checks of the files for unknown keys."""
 
 READ_LIMIT: Final = 5.0
-"""Seconds that a message waits for files that do not answer."""
+"""Most seconds that a message waits for the files to be read."""
 
 _SETTLED_NS: Final = 2_000_000_000
-"""A file changed this recently may change again without showing it: some file systems keep time in steps of 2 s."""
+"""A file changed this recently may change again with the same state: some file systems store times in steps of 2 s."""
 
 
 class Options(Section):
@@ -53,25 +53,25 @@ def from_options(options: Mapping[str, Any], context: Context) -> FileKeys:
 
 
 class KeyFiles(Protocol):
-    """What kind of files keys are in; ``public_files`` is one. ``REMEDY`` says how to make one that is missing."""
+    """Reads keys from one kind of files; ``public_files`` is one."""
 
     @property
     def REMEDY(self) -> str:  # noqa: N802 - a module is one of these
-        """What to do where one is missing."""
+        """What an error says to do about a missing file."""
         ...
 
     def list_files(self, paths: Iterable[Path]) -> list[Path]:
-        """Return the files that ``paths`` stand for; ConfigurationError for a directory without any."""
+        """Return the files in ``paths``, which may be directories; ConfigurationError for a directory without any."""
         ...
 
     def read_keys(self, files: Sequence[Path]) -> tuple[list[VerificationKey], State]:
-        """Read all keys of all files, and the state that was read; OSError or ConfigurationError where that fails."""
+        """Read all keys of all files, and the state that was read; OSError or ConfigurationError if that fails."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """A set that was read; ``state`` is None where the files changed too recently to be recognized again."""
+    """A set that was read; ``state`` is None if the files changed so recently that it may not show the next change."""
 
     keys: tuple[VerificationKey, ...]
     lookup: MemoryKeys
@@ -79,14 +79,14 @@ class _Loaded:
 
 
 class FileKeys:
-    """Keys in JWK Set files, JWK files, PEM files and directories of these (docs/configuration.md has the formats).
+    """Keys in JWK Set files, JWK files, PEM files and directories of these (docs/keys/files.md has the formats).
 
-    The files are looked at every ``check_every`` seconds at most, and at once (not more than once a second) when a key
-    is unknown. What was taken out is gone at the next look. While a file is missing, unreadable or wrong, the last
-    good set answers for ``max_staleness`` seconds since it was last known to be current (no less than ``check_every``,
-    nor than a read may take); a key that is not in it is not called unknown but Unavailable. ``clock`` returns seconds
-    and must not step back. ConfigurationError at construction says what is wrong with which file; ``warn`` hears of it
-    later. ``kind`` reads another kind of files.
+    The files are checked every ``check_every`` seconds at most, or once a second while keys are unknown. A key that was
+    removed is gone after the next check. While a file is missing, unreadable or faulty, the last good set is used for
+    ``max_staleness`` seconds since it was last known to be current; that is at least ``check_every``, and the time that
+    a read may take. A key that is not in it raises Unavailable. ``clock`` returns seconds and must not step back.
+    ConfigurationError at construction says what is wrong with which file; later, ``warn`` logs it. ``kind`` reads
+    another kind of files.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class FileKeys:
         if isinstance(paths, str) or not paths:
             raise ConfigurationError('key files: name at least one path, as paths = ["agents.jwks"]')
         _within("check_every", check_every, CHECK_CEILING)
-        # A set is known to be current from the start of a look on, until the end of the next one.
+        # A set is known to be current from the start of one check until the end of the next.
         _within("max_staleness", max_staleness, STALENESS_CEILING, least=max(READ_LIMIT, check_every))
         self._paths = tuple(Path(path) for path in paths)
         self._kind = kind
@@ -126,7 +126,7 @@ class FileKeys:
         return self._loaded.keys
 
     async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
-        """See ``KeySource.find``; Unavailable where the files cannot tell."""
+        """See ``KeySource.find``; Unavailable if the files cannot be read."""
         stale = self._is_stale()
         if self._clock() - self._looked >= self._check_every or (stale and self._reading is not None):
             await self._look(wait_for_others=stale)
@@ -145,7 +145,7 @@ class FileKeys:
         return self._clock() - self._current > self._max_staleness
 
     async def _look(self, *, wait_for_others: bool) -> None:
-        """Have the files read by another thread, for a disk or a network share may be slow; one read at a time."""
+        """Read the files in another thread, since a disk or network share may be slow; one read at a time."""
         loop = asyncio.get_running_loop()
         reading = self._reading
         if reading is None or reading.get_loop() is not loop:
@@ -161,7 +161,7 @@ class FileKeys:
             self._failed(f"reading key files takes longer than {READ_LIMIT:g} s")
 
     def _take(self, reading: asyncio.Future[_Loaded | None]) -> None:
-        if reading is not self._reading:  # begun in an event loop that has ended since
+        if reading is not self._reading:  # started in an event loop that has ended since
             return
         self._reading = None
         if reading.cancelled():

@@ -1,9 +1,9 @@
-"""Gets one small document by HTTPS, from whom we mean and from nobody else.
+"""Fetches one small document over HTTPS, only from the intended server.
 
-What a name server, a redirect or the document's server can do to us is bounded: addresses are checked and then used,
-so that a name cannot mean another machine a moment later (TLS still asks for the certificate of the name); redirects
-are followed only as often as allowed, each checked again; bytes and seconds have limits; nothing is unpacked. Proxies
-and certificates of the environment are used only by the operator's word.
+It limits what a name server, a redirect or the server itself can do. The address that was checked is the one that is
+used, so that a name cannot mean another machine a moment later; TLS still checks the certificate against the name.
+Redirects are followed only as often as allowed, and each is checked. Size and time are limited, and nothing is
+decompressed. Proxies and certificates from the environment are used only if the operator says so.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
 ENVIRONMENT: Final = "environment"
-"""Said as ``proxy``: the one that the environment names."""
+"""The value of ``proxy`` that means the proxy in the environment."""
 
 _MOST_ADDRESSES: Final = 4
-"""Addresses of a server that are tried, one after the other."""
+"""Most addresses of a server that are tried, one after the other."""
 
 _ACCEPT: Final = (
     "application/jwk-set+json, application/http-message-signatures-directory+json, application/json, */*;q=0.1"
@@ -52,13 +52,13 @@ _DIGITS: Final = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 
 class NotFetchedError(Exception):
-    """The document could not be had; the text says why, beginning with its address, without what a query may hide."""
+    """The document could not be fetched; the text begins with its address, without the query, and says why."""
 
 
 class Fetched(NamedTuple):
-    """A document; ``body`` is None where it is the one that is known already.
+    """A document; ``body`` is None if it has not changed.
 
-    ``max_age`` is for how many more seconds its server calls it fresh; None where it says nothing.
+    ``max_age`` is the number of seconds for which it is still fresh; None if the server does not say.
     """
 
     body: bytes | None
@@ -68,11 +68,11 @@ class Fetched(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Https:
-    """How documents are fetched; ``get`` blocks, so call it in a thread.
+    """Fetches documents; ``get`` blocks, so call it in a thread.
 
-    ``timeout`` is in seconds and for all of it, ``max_size`` in bytes. ``allow_private`` is whether addresses of one's
-    own network may be asked, or the names of the hosts at which they may. ``ca`` is a PEM file with the authorities to
-    trust, by default the system's. ``proxy`` is asked instead of the server, and then finds and checks the address.
+    ``timeout`` is in seconds and for a whole fetch, ``max_size`` in bytes. ``allow_private`` allows private addresses,
+    to all hosts or to those that it names. ``ca`` is a PEM file with the authorities to trust, by default the system's.
+    If there is a ``proxy``, it resolves and checks the address instead.
     """
 
     timeout: float = 5.0
@@ -86,7 +86,7 @@ class Https:
     def __post_init__(self) -> None:
         try:
             object.__setattr__(self, "_tls", ssl.create_default_context(cafile=self.ca))
-        except OSError as error:  # ssl's own errors are such
+        except OSError as error:  # ssl's errors are OSErrors
             why = "no certificates in PEM" if isinstance(error, ssl.SSLError) else error.strerror
             raise ConfigurationError(f"ca = {str(self.ca)!r}: {why}") from None
         if self.proxy not in {None, ENVIRONMENT}:
@@ -96,7 +96,7 @@ class Https:
                 raise ConfigurationError('proxy: write "http://<host>:<port>", or "environment"') from None
 
     def check(self, url: str) -> None:
-        """Raise ValueError if an address shows without a name server that it is never asked."""
+        """Raise ValueError if a URL is always refused, as far as that is known without a name server."""
         parts = check_url(url)
         host = parts.hostname or ""
         if self.proxy is not None:
@@ -127,21 +127,21 @@ class Https:
                         return answer
                     at = urljoin(at, answer)
                 except ValueError as error:
-                    raise NotFetchedError(f"{shown(url)}: {'' if at == url else 'sends us on, but '}{error}") from None
-        raise NotFetchedError(f"{shown(url)}: sends us on, and redirects = {self.redirects}")
+                    raise NotFetchedError(f"{shown(url)}: {'' if at == url else 'redirects, but '}{error}") from None
+        raise NotFetchedError(f"{shown(url)}: redirects, but redirects = {self.redirects} allows no more")
 
     async def _ask(self, url: str, parts: SplitResult, etag: str | None) -> Fetched | str:
-        """Return what is at ``url``, or the address to which it sends us on; ValueError where it must not be asked."""
+        """Return the document at ``url``, or the URL to which it redirects; ValueError if that is not allowed."""
         headers = {
             "Accept": _ACCEPT,
             "Accept-Encoding": "identity",
-            "Cache-Control": "no-cache",  # what a cache on the way holds may be older than what we have
+            "Cache-Control": "no-cache",  # a cache on the way may have an older document than ours
             "User-Agent": "watchword",
         }
         if etag is not None:
             headers["If-None-Match"] = etag
         proxy = self._proxy(parts)
-        # Every step has a limit of its own only so that an address which is silent leaves time for the next.
+        # The connect timeout is shorter, so that a silent address leaves time for the next.
         async with httpx.AsyncClient(
             verify=self._tls,
             trust_env=False,
@@ -176,11 +176,11 @@ class Https:
         try:
             _check_proxy(proxy)
         except ValueError:
-            raise ValueError("the proxy that the environment names is none of HTTP") from None
+            raise ValueError("the proxy in the environment is not an HTTP proxy") from None
         return proxy
 
     def _addresses(self, parts: SplitResult) -> list[str]:
-        """Return the addresses of a host; ValueError if any must not be asked: the next answer could begin with it."""
+        """Return the addresses of a host; ValueError if any is refused, since the next answer could begin with it."""
         host = parts.hostname or ""
         addresses = resolve(
             httpx.URL(scheme="https", host=host).raw_host.decode("ascii"), parts.port or _PORTS[parts.scheme]
@@ -192,7 +192,7 @@ class Https:
         return addresses
 
     def _why_refused(self, parts: SplitResult, address: str) -> str | None:
-        """Return why a host is not asked at an address; None if it is, ValueError for what is no address."""
+        """Return why an address is refused for a host; None if it is not. ValueError if it is not an address."""
         host, allowed = parts.hostname, self.allow_private
         private = allowed if isinstance(allowed, bool) else host in {name.lower() for name in allowed}
         if (why := why_refused(address, allow_private=private)) is not None:
@@ -232,14 +232,14 @@ class Https:
 
 
 def check_url(url: str) -> SplitResult:
-    """Return the parts of an address that may be asked; ValueError says what to write instead of another."""
+    """Return the parts of a URL that may be fetched; ValueError says what to write instead."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, 0
     if not host or port == 0 or not url.isprintable() or " " in url:
-        raise ValueError("no address of a document: write https://<host>/<path>")
+        raise ValueError("not the URL of a document: write https://<host>/<path>")
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise ValueError("write the address without a login, and without #")
     if parts.scheme == "http" and (host == _LOCALHOST or _is_own_literal(host)):
@@ -257,17 +257,17 @@ def _is_own_literal(host: str) -> bool:
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """Return the addresses of a host, in the order in which to try them; OSError where there is none."""
+    """Return the addresses of a host, in the order in which to try them; OSError if there is none."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 def shown(url: str) -> str:
-    """Return an address for logs and errors, without login, query and fragment: there may be a secret in each."""
+    """Return a URL for logs and errors, without login, query and fragment, which may contain secrets."""
     try:
         parts = urlsplit(url)
         has_login = not parts.hostname or parts.username is not None or parts.port == 0
-    except ValueError:  # no port, perhaps the begin of a password
+    except ValueError:  # an invalid port, perhaps the start of a password
         has_login = True
     if has_login:
         url = _LOGIN.sub(r"\1", url, count=1)
@@ -285,18 +285,18 @@ def _check_proxy(proxy: str) -> None:
 
 
 def _check_type(headers: httpx.Headers) -> None:
-    """Refuse a web page, as of a captive portal; be content with what a plain file server says."""
+    """Refuse a web page, such as a captive portal's; accept the content types of a plain file server."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in _PLAIN_TYPES and not kind.endswith(("/json", "+json")):
         raise ValueError(f"content type {kind[:64]!r} instead of JSON")
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise ValueError("compressed, which nobody asked for")
+        raise ValueError("compressed, although not requested")
 
 
 def _max_age(headers: httpx.Headers) -> float | None:
-    """Return for how long an answer is fresh still (RFC 9111 sections 4.2.1, 4.2.3 and 5.2.2); None if nobody says.
+    """Return for how many seconds an answer is still fresh (RFC 9111 sections 4.2.1, 4.2.3 and 5.2.2).
 
-    What must not be stored, what is wrong and what is said twice is taken for the worst: it is not fresh at all.
+    None if the server does not say. An answer that must not be stored, or has an invalid value, is not fresh at all.
     """
     names = [part.partition("=") for part in headers.get("cache-control", "").lower().split(",")]
     said = [(name.strip(), value.strip().strip('"')) for name, _, value in names]
@@ -312,7 +312,7 @@ def _max_age(headers: httpx.Headers) -> float | None:
 
 
 def _told(error: Exception) -> str:
-    """Say what went wrong, without numbers that differ each time: a cause is logged once."""
+    """Return what went wrong, without numbers that differ each time, since each cause is logged once."""
     if isinstance(error, socket.gaierror):
         return "its host has no address"
     if isinstance(error, httpx.ConnectTimeout):

@@ -1,9 +1,9 @@
-"""Key source over HTTPS: a JWK Set or a Web Bot Auth directory, fetched in time, kept through outages for a while.
+"""Key source ``jwks``: a JWK Set or a Web Bot Auth directory over HTTPS, kept through outages for a while.
 
-Its server is asked when keys are asked for, at the most once in each cool-down, however many unknown keys strangers
-invent and whatever came of the last attempt. Known keys are answered from the set that is held, and wait only where
-it is older than it may be; while the server is known to be down, they do not wait at all. So a key that was withdrawn
-is refused within ``check_every``, or sooner if the server says so; after ``keep`` without an answer nobody is known.
+The set is fetched when keys are asked for, at most once per cool-down, no matter how many unknown keys strangers
+invent, and whether or not the last attempt succeeded. Known keys are found in the last set. A look-up waits only if
+that set is older than allowed, and not at all while the server is known to be down. So a withdrawn key is refused
+within ``check_every``, or sooner if the server says so. After ``keep`` without an answer no key is known.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ _DAY: Final = 86_400.0
 _MOST_TIMEOUT: Final = 30.0
 _MOST_REDIRECTS: Final = 5
 _AHEAD: Final = 0.8
-"""The part of its time after which a set is fetched again, while callers are still answered from the old one."""
+"""The fraction of its lifetime after which a set is fetched again, while look-ups still use the old one."""
 
 
 def _hosts(value: object) -> object:
     if isinstance(value, bool) or (isinstance(value, list) and all(isinstance(one, str) for one in value)):
         return value
-    raise ValueError('write true, or the names of hosts, as ["keys.internal"]')
+    raise ValueError('write true, or the names of hosts, such as ["keys.internal"]')
 
 
 class Options(Section):
@@ -107,7 +107,7 @@ def from_options(options: Mapping[str, Any], context: Context) -> JwksKeys:
 
 
 class Gets(Protocol):
-    """What fetches: ``Https`` is the one there is."""
+    """Fetches documents; ``Https`` is the only implementation."""
 
     @property
     def timeout(self) -> float: ...  # noqa: D102 - as there
@@ -116,7 +116,7 @@ class Gets(Protocol):
 
 
 class _Held(NamedTuple):
-    """A set as it was fetched, as far as it may speak; ``others`` are how many keys count for nothing, and of whom."""
+    """The usable keys of a set; ``others`` counts skipped and foreign keys, and names an owner of the latter."""
 
     keys: tuple[VerificationKey, ...]
     lookup: MemoryKeys
@@ -125,7 +125,7 @@ class _Held(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """What a fetch has found: another set, or None where it is the same; and for how long the server calls it fresh."""
+    """The result of a fetch: a new set, or None if it is unchanged; and for how many seconds it is fresh."""
 
     held: _Held | None
     max_age: float | None
@@ -137,12 +137,12 @@ _NOTHING: Final = _Held((), MemoryKeys(), None, (0, 0, None))
 class JwksKeys:
     """Keys in a JWK Set at a URL, of the principals that its server may speak for (docs/keys/jwks.md).
 
-    ``principals`` are patterns; ``owner`` owns the keys that name nobody, and is whom the set speaks for if there are
-    no patterns. About all others the answer is None, without a look. The set is fetched when someone asks and it is
-    older than the server's ``max-age`` or ``check_every`` seconds, or the key is unknown; but not if anything was
-    fetched, or was not available, within ``cool_down``. What is wrong changes nothing: the last good set answers for
-    ``keep`` seconds since it was last known to be current, and a key that is not in it is Unavailable. ``clock``
-    returns seconds and must not step back. ConfigurationError at construction says what to write.
+    ``principals`` are patterns; ``owner`` owns the keys without a principal, and is the only principal if there are no
+    patterns. For all others ``find`` returns None without a fetch. The set is fetched by a look-up if it is older than
+    the server's ``max-age`` or ``check_every`` seconds, or the key is unknown; but not within ``cool_down`` seconds of
+    another attempt. If a fetch fails, the last good set is used for ``keep`` seconds since it was last known to be
+    current, and a key that is not in it raises Unavailable. ``clock`` returns seconds and must not step back.
+    ConfigurationError at construction says what to write.
     """
 
     def __init__(
@@ -168,11 +168,11 @@ class JwksKeys:
             self._ours.put(pattern, True)  # noqa: FBT003 - a set of patterns
         if not len(self._ours):
             raise ConfigurationError(
-                f'{shown(url)}: say whom it may speak for: principals = ["agent://acme/**"], or principal ='
-                ' "agent://acme/planner" for the owner of keys that name nobody'
+                f'{shown(url)}: write whom it may speak for: principals = ["agent://acme/**"], or principal ='
+                ' "agent://acme/planner" for the owner of keys without one'
             )
         if owner is not None and not self._speaks_for(owner):
-            raise ConfigurationError(f"{shown(url)}: principal {owner!r} is none of principals: add it there")
+            raise ConfigurationError(f"{shown(url)}: principal {owner!r} is not covered by principals: add it there")
         _in_range("cool_down", cool_down, 1.0, _DAY)
         _in_range("check_every", check_every, cool_down, _DAY)
         _in_range("keep", keep, check_every, 7 * _DAY)
@@ -195,15 +195,15 @@ class JwksKeys:
 
     @property
     def keys(self) -> tuple[VerificationKey, ...]:
-        """The keys of the set that is held."""
+        """The keys of the last good set."""
         return self._held.keys
 
     def renew(self) -> None:
-        """See ``RenewableKeys``: the next that asks waits for what is there now, if the cool-down is over."""
+        """See ``RenewableKeys``: the next look-up waits for a new fetch, if the cool-down is over."""
         self._lifetime = 0.0
 
     async def find(self, principal: str, key_id: bytes) -> VerificationKey | None:
-        """See ``KeySource.find``; Unavailable where the server is not there to tell."""
+        """See ``KeySource.find``; Unavailable if the server cannot be reached to decide."""
         if not self._speaks_for(principal):
             return None
         key = await self._held.lookup.find(principal, key_id)
@@ -225,7 +225,7 @@ class JwksKeys:
         return self._clock() - self._current
 
     async def _look(self, *, wait: bool) -> None:
-        """Have the set fetched by another thread if it is time for it; one at a time."""
+        """Fetch the set in another thread if it is time for that; one fetch at a time."""
         loop = asyncio.get_running_loop()
         fetching = self._fetching
         if fetching is None or fetching.get_loop() is not loop:
@@ -238,11 +238,11 @@ class JwksKeys:
         if wait:
             left = self._begun + self._https.timeout - self._clock()
             _, waiting = await asyncio.wait([fetching], timeout=max(0.0, left))
-            if waiting:  # a name server may be slower still than any limit of ours
+            if waiting:  # a name server may be slower than any limit of ours
                 self._failed(f"{shown(self._url)}: takes longer than {self._https.timeout:g} s")
 
     def _fetch(self, held: _Held) -> _Found:
-        """Return what is there now; NotFetchedError, or ConfigurationError for what should not be in it."""
+        """Fetch the set; NotFetchedError, or ConfigurationError if it is invalid."""
         answer = self._https.get(self._url, etag=held.etag)
         if answer.body is None:
             return _Found(None, answer.max_age)
@@ -256,7 +256,7 @@ class JwksKeys:
         return _Found(_Held(tuple(read.keys), lookup, answer.etag, others), answer.max_age)
 
     def _take(self, fetching: asyncio.Future[_Found]) -> None:
-        if fetching is not self._fetching:  # begun in an event loop that has ended since
+        if fetching is not self._fetching:  # started in an event loop that has ended since
             return
         self._fetching = None
         self._attempted = self._clock()
@@ -269,12 +269,12 @@ class JwksKeys:
             return
         held, max_age = fetching.result()
         self._current = self._begun
-        if max_age is not None or held is not None:  # else what was said of this set before continues to hold
+        if max_age is not None or held is not None:  # otherwise the earlier max-age of this set still applies
             self._lifetime = self._check_every if max_age is None else min(max_age, self._check_every)
         self._failure = None
         if held is not None:
             if held.others != self._held.others:
-                self._tell_of_others(*held.others)
+                self._warn_of_others(*held.others)
             self._held = held
 
     def _failed(self, failure: str) -> None:
@@ -282,7 +282,7 @@ class JwksKeys:
             self._warn("keys.jwks_not_fetched", failure=failure, kept_keys=len(self._held.keys))
         self._failure = failure
 
-    def _tell_of_others(self, of_another_kind: int, of_others: int, claimed: str | None) -> None:
+    def _warn_of_others(self, of_another_kind: int, of_others: int, claimed: str | None) -> None:
         if self._warn is not None and (of_another_kind or of_others):
             self._warn(
                 "keys.jwks_passed_over",

@@ -1,8 +1,8 @@
 """Public keys in files: JWK Sets, single JWKs, and PEM with the owner's name above it.
 
 A PEM file holds one ``PUBLIC KEY`` block and, before it (RFC 7468 section 2 lets text stand there), one line
-``Principal: agent://acme/planner`` and at most one ``Key-Id: ...``. A directory stands for its ``*.jwks``, ``*.jwk``,
-``*.json`` and ``*.pem``, hidden files and what is below it left out.
+``Principal: agent://acme/planner`` and at most one ``Key-Id: ...``. Of a directory, the ``*.jwks``, ``*.jwk``,
+``*.json`` and ``*.pem`` files are read, without hidden files and subdirectories.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ State: TypeAlias = tuple[tuple[str, int, int, int, int, int], ...]
 
 
 def list_files(paths: Iterable[Path]) -> list[Path]:
-    """Return the files that ``paths`` stand for; ConfigurationError for a directory without any."""
+    """Return the files in ``paths``, which may be directories; ConfigurationError for a directory without any."""
     files: list[Path] = []
     for path in paths:
         if not path.is_dir():
             files.append(path)
             continue
         found = sorted(entry for entry in path.iterdir() if _is_key_file(entry))
-        if not found:  # more likely a mount that went away than an agent that trusts nobody
+        if not found:  # more likely a mount that is gone than an agent that trusts no key
             raise ConfigurationError(
-                f'{path}: no key file in it; to trust nobody, put a file with {{"keys": []}} there'
+                f'{path}: no key file in it; to trust no key at all, put a file with {{"keys": []}} there'
             )
         files += found
         if len(files) > MAX_FILES:
@@ -58,14 +58,14 @@ def list_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def state_of(files: Iterable[Path]) -> State:
-    """Return what shows whether a file changed; OSError for a missing one."""
+    """Return a state that differs if a file changed; OSError for a missing one."""
     return tuple(_state(path, path.stat()) for path in files)
 
 
 def read_keys(files: Sequence[Path]) -> tuple[list[VerificationKey], State]:
     """Read all keys of all files, and the state that was read.
 
-    OSError for a missing or changing file; ConfigurationError, led by the path, for what should not be in it.
+    OSError for a missing or changing file; ConfigurationError, which begins with the path, for invalid contents.
     """
     return read_all(files, parse_public)
 
@@ -100,9 +100,9 @@ def parse_public(data: bytes) -> list[VerificationKey]:
     if not blocks:
         return parse_jwks(_as_set(data))
     if any(b"PRIVATE" in block for block in blocks):
-        raise ConfigurationError("a private key among public ones: publish the public half (.jwk), replace the key")
+        raise ConfigurationError("a private key among public ones: publish the public half (.jwk), and replace the key")
     if blocks != [b"PUBLIC KEY"]:
-        raise ConfigurationError("write exactly one PUBLIC KEY block a file, no certificate")
+        raise ConfigurationError("write exactly one PUBLIC KEY block per file, and no certificate")
     return [_from_pem(data)]
 
 
@@ -118,7 +118,7 @@ def _from_pem(data: bytes) -> VerificationKey:
     named = dict(fields)
     if len(named) != len(fields) or "Principal" not in named:
         raise ConfigurationError('write one line "Principal: agent://..." above the key to name its owner')
-    # VerificationKey refuses other kinds of key before it looks at the id.
+    # VerificationKey refuses other kinds of key before it checks the id.
     key_id = named["Key-Id"].encode() if "Key-Id" in named else b"-"
     key = VerificationKey.from_public_key(public, principal=named["Principal"], key_id=key_id)
     if "Key-Id" in named:
@@ -127,7 +127,7 @@ def _from_pem(data: bytes) -> VerificationKey:
 
 
 def _as_set(data: bytes) -> bytes:
-    """Make a set of a single JWK; leave all else to the reader of sets."""
+    """Return a set with a single JWK; return all other data unchanged, for ``parse_jwks`` to judge."""
     if len(data) <= MAX_SET_BYTES:
         try:
             document = json.loads(data)

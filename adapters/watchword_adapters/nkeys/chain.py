@@ -132,5 +132,5 @@ def _user(issued: list[Token], above: tuple[_Issuer, ...]) -> User:
         account_name=token.account if account is None else account.name,
         not_before=max(begins, default=None),
         not_after=min(ends, default=None),
-        revoked=not in_force,  # whatever the time is: a revocation is about times of issue
+        revoked=not in_force,  # regardless of the time: a revocation applies to times of issue
     )

@@ -96,8 +96,8 @@ def _check_validity(path: Path, token: Token, ends: float | None, now: float) ->
         raise ConfigurationError(f"{path}: its JWT has expired, so readers reject what it signs: issue a new one")
     if token.not_before is not None and now < token.not_before:
         raise ConfigurationError(
-            f"{path}: its JWT begins only in {token.not_before - now:.0f} s, and readers reject what it signs before:"
-            " start it then, or issue one that has begun"
+            f"{path}: its JWT is not valid for another {token.not_before - now:.0f} s, and readers reject what it signs"
+            " before: start it later, or issue one that is valid now"
         )
 
 

@@ -27,22 +27,22 @@ _AT_ONCE: Final = 4
 REMEDIES: Final = {
     "AccessDeniedException": "the credentials may not use this key: the policy needs kms:Sign and kms:GetPublicKey",
     "DisabledException": "the key is disabled",
-    "ExpiredTokenException": "the credentials have ended",
-    "InvalidKeyUsageException": "the key is not one that signs: make it with key usage SIGN_VERIFY",
-    "KMSInvalidStateException": "the key is disabled, or waits to be deleted",
+    "ExpiredTokenException": "the credentials have expired",
+    "InvalidKeyUsageException": "the key is not for signing: make one with key usage SIGN_VERIFY",
+    "KMSInvalidStateException": "the key is disabled, or pending deletion",
     "NotFoundException": "there is no such key in this region and account",
-    "UnrecognizedClientException": "the credentials are not known",
+    "UnrecognizedClientException": "the credentials are unknown",
     "UnsupportedOperationException": "the key has no public half: use ECC_NIST_P256 or ECC_NIST_EDWARDS25519",
-    "ValidationException": "the key does not sign so: use ECC_NIST_P256 or ECC_NIST_EDWARDS25519",
+    "ValidationException": "the key does not support this signature: use ECC_NIST_P256 or ECC_NIST_EDWARDS25519",
 }
-"""What only a person can mend, by the code of the error."""
+"""Faults that only a person can fix, by error code."""
 
 
 class Options(HeldOptions):
     """``[signer]`` with ``source = "aws_kms"``: a key by its id, ARN or alias; an alias is looked up at the start only.
 
-    Credentials and, where it is left out, ``region`` come from where the AWS SDK finds them. ``endpoint`` is for a
-    private endpoint, or one to test on.
+    The AWS SDK finds the credentials, and ``region`` if it is left out. ``endpoint`` is a private endpoint, or one for
+    tests.
     """
 
     key: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
@@ -51,13 +51,13 @@ class Options(HeldOptions):
 
 
 def from_options(options: Mapping[str, Any], context: Context) -> HeldKey:
-    """Return the key in KMS, once it has shown that it signs."""
+    """Return the key in KMS, once a probe has shown that it signs."""
     chosen = context.validate(Options, options)
     return HeldKey.of(KmsKey(chosen), chosen, context, workers=Workers(_AT_ONCE))
 
 
 class KmsKey:
-    """See ``Custodian``: a key in KMS. The SDK tries a call twice, for connections end and KMS sheds load."""
+    """See ``Custodian``: a key in KMS. The SDK tries a call twice, since connections end and KMS throttles."""
 
     def __init__(self, options: Options) -> None:
         self._name = options.key
@@ -66,12 +66,12 @@ class KmsKey:
         self._client.get()
 
     def public(self) -> PublicKey:
-        """See ``Custodian``; from now on the key signs that an alias names now."""
+        """See ``Custodian``; the key that an alias names now is used from now on."""
         told = _answer(lambda: self._client.get().get_public_key(KeyId=self._key))
         try:
             public = load_der_public_key(told["PublicKey"])
         except (KeyError, TypeError, ValueError):
-            raise Unavailable("signing", "the answer is not that of KMS") from None
+            raise Unavailable("signing", "the answer is not from KMS") from None
         self._key = str(told.get("KeyId", self._key))
         return public  # type: ignore[return-value]  # VerificationKey refuses other kinds
 
@@ -83,13 +83,13 @@ class KmsKey:
             how = {"Message": sha256(data).digest(), "MessageType": "DIGEST", "SigningAlgorithm": "ECDSA_SHA_256"}
         signature = _answer(lambda: self._client.get().sign(KeyId=self._key, **how)).get("Signature")
         if not isinstance(signature, bytes):
-            raise Unavailable("signing", "the answer is not that of KMS")
+            raise Unavailable("signing", "the answer is not from KMS")
         if algorithm is Algorithm.ED25519:
             return signature
         try:
             return signature_from_der(signature)
         except ValueError:
-            raise Unavailable("signing", "the answer is not that of KMS") from None
+            raise Unavailable("signing", "the answer is not from KMS") from None
 
     def __repr__(self) -> str:
         return f"aws_kms key {self._name}"
@@ -115,10 +115,10 @@ def _client(options: Options) -> Any:
         max_pool_connections=_AT_ONCE,
     )
     try:
-        # A session of its own: the SDK's default one is shared with the application, and not made for threads.
+        # A separate session: the SDK's default one is shared with the application, and is not thread-safe.
         session = boto3.session.Session()
         return session.client("kms", region_name=options.region, endpoint_url=options.endpoint, config=config)
     except NoRegionError:
         raise ConfigurationError('region: missing; write region = "eu-central-1"') from None
     except (BotoCoreError, ValueError) as error:
-        raise ConfigurationError(f"AWS SDK: {type(error).__name__}: look at region, endpoint and profile") from None
+        raise ConfigurationError(f"AWS SDK: {type(error).__name__}: check region, endpoint and profile") from None

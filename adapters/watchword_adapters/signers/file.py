@@ -39,7 +39,7 @@ def from_options(options: Mapping[str, Any], context: Context) -> SigningKey:
 
 
 def passphrase_of(chosen: Options, directory: Path, warn: Warn) -> Secret | None:
-    """Return where the passphrase is; None for a file that is not encrypted."""
+    """Return where the passphrase is; None if the settings name none."""
     return Secret.named(
         "passphrase", variable=chosen.passphrase_env, file=chosen.passphrase_file, directory=directory, warn=warn
     )
@@ -48,7 +48,7 @@ def passphrase_of(chosen: Options, directory: Path, warn: Warn) -> Secret | None
 def read_private_key(
     path: Path, *, warn: Warn, key_id: bytes | None = None, passphrase: Secret | None = None
 ) -> SigningKey:
-    """Read a PKCS#8 PEM; ConfigurationError if it is not one, others may write it, or it does not open."""
+    """Read a PKCS#8 PEM; ConfigurationError if it is not one, others may write to it, or it cannot be decrypted."""
     secret = None if passphrase is None else passphrase.read().encode()
     pem = read_guarded("private key", path, remedy="make one with 'watchword keygen'", warn=warn)
     try:

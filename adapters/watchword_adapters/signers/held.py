@@ -1,4 +1,4 @@
-"""A private key that is held elsewhere: what all such back-ends have in common."""
+"""Signs with a private key that a device or service holds: what all such back-ends have in common."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PROBE: Final = b"watchword key check, no message\0"
-"""Begins what is signed to see which key signs. What is signed of a message begins with the byte 0x84 (A11)."""
+"""The start of a probe, which shows which key signs. What is signed for a message begins with the byte 0x84 (A11)."""
 
 HELD: Final = (Algorithm.ED25519, Algorithm.ESP256)
-"""What keys are of that others hold; ML-DSA's are in memory."""
+"""Algorithms of keys that are held elsewhere; ML-DSA keys are only in memory."""
 
 LEAST_TIMEOUT: Final = 0.1
 MOST_TIMEOUT: Final = 60.0
-_OTHER_KIND: Final = 'use an Ed25519 or P-256 key; one of ML-DSA may be in an encrypted PEM, source = "file"'
+_OTHER_KIND: Final = 'use an Ed25519 or P-256 key; an ML-DSA key may be in an encrypted PEM, source = "file"'
 _NOBODY: Final = "-"
-"""Owner of a key of which nothing but signatures is looked at."""
+"""The owner of a key that only checks signatures."""
 
 
 def _bounded(seconds: float) -> float:
@@ -44,10 +44,10 @@ def _bounded(seconds: float) -> float:
 
 
 class HeldOptions(Section):
-    """What ``[signer]`` may say of every key that is held elsewhere.
+    """Options of ``[signer]`` for every key that is held elsewhere.
 
-    ``public`` is a file with its public half; left out, the back-end is asked for it. ``key_id`` is needed where the
-    key is published under another id than the default. ``timeout`` bounds the time of a call.
+    ``public`` is a file with the public half; if it is left out, the back-end is asked. ``key_id`` is needed if the key
+    is published under another id than the default. ``timeout`` limits each call.
     """
 
     key_id: str | None = None
@@ -56,9 +56,10 @@ class HeldOptions(Section):
 
 
 class Custodian(Protocol):
-    """The holder of a private key. Its calls are made on threads of its own, and may wait.
+    """The holder of a private key. Its methods are called on separate threads, and may block.
 
-    ConfigurationError says what only a person can mend, Unavailable what may pass; neither shows a secret.
+    They raise ConfigurationError for a fault that only a person can fix, and Unavailable for one that may pass; neither
+    shows a secret.
     """
 
     def public(self) -> PublicKey:
@@ -66,16 +67,16 @@ class Custodian(Protocol):
         ...
 
     def sign(self, data: bytes, algorithm: Algorithm) -> bytes:
-        """Return the signature of ``data`` by an algorithm of HELD: 64 bytes, of ESP256 as r || s with any s."""
+        """Return the signature of ``data`` with an algorithm of HELD: 64 bytes; for ESP256 r || s, with any s."""
         ...
 
 
 @final
 class HeldKey:
-    """A private key that someone else holds; it is a ``ShownBackend``.
+    """A private key that a custodian holds; it is a ``ShownBackend``.
 
-    Each signature is verified before it is handed out, so that nothing leaves that a back-end got wrong. A call that
-    takes longer than ``timeout`` seconds is Unavailable.
+    Each signature is verified before it is returned, so no message leaves with an invalid one. Unavailable if a call
+    takes longer than ``timeout`` seconds.
     """
 
     def __init__(self, custodian: Custodian, workers: Workers, key: VerificationKey, timeout: float) -> None:
@@ -88,9 +89,9 @@ class HeldKey:
     def of(
         cls, custodian: Custodian, options: HeldOptions, context: Context, *, workers: Workers | None = None
     ) -> HeldKey:
-        """Return the key that a custodian holds, once it has shown that it signs by it.
+        """Return the key that a custodian holds, once a probe has shown that it signs.
 
-        ConfigurationError, or Unavailable where the custodian does not answer.
+        ConfigurationError says what is wrong; Unavailable if the custodian does not answer.
         """
         workers, timeout = workers or Workers(), options.timeout
         if options.public is None:
@@ -108,7 +109,7 @@ class HeldKey:
         if not key.verifies(held._low(signature), probe):
             which = f"the key in {options.public}" if options.public else f"key {key.key_id.decode()}"
             raise ConfigurationError(
-                f"{custodian}: does not sign by {which}: name the key whose public half is published, and its version"
+                f"{custodian}: does not sign with {which}: name the key whose public half is published, and its version"
             )
         return held
 
@@ -128,7 +129,7 @@ class HeldKey:
         return self._key.public
 
     async def sign(self, data: bytes) -> bytes:
-        """Return the 64-byte signature of ``data``; Unavailable where the back-end does not make it, or not in time."""
+        """Return the 64-byte signature of ``data``; Unavailable if the back-end does not make it in time."""
         try:
             return await self._workers.run(partial(self._signed, data), timeout=self._timeout)
         except TimeoutError:
@@ -137,10 +138,10 @@ class HeldKey:
     def _signed(self, data: bytes) -> bytes:
         try:
             signature = self._low(_told(partial(self._custodian.sign, data, self.algorithm), self._custodian))
-        except ConfigurationError as error:  # the key was taken away, say: the sender can only try again
+        except ConfigurationError as error:  # for example, the key was removed: the sender can only try again
             raise Unavailable("signing", str(error)) from None
         if not self._key.verifies(signature, data):
-            raise Unavailable("signing", f"{self._custodian}: answered with no signature by its key")
+            raise Unavailable("signing", f"{self._custodian}: the answer is not a signature by its key")
         return signature
 
     def _low(self, signature: bytes) -> bytes:
@@ -150,11 +151,11 @@ class HeldKey:
         return f"HeldKey({self._custodian}, algorithm={self.algorithm.name}, key_id={self.key_id!r})"
 
     def __reduce__(self) -> str:
-        raise TypeError("a HeldKey is not pickled: its connection is this process's own")
+        raise TypeError("a HeldKey cannot be pickled: its connection belongs to this process")
 
 
 def asked(workers: Workers, call: Callable[[], T], custodian: Custodian, timeout: float) -> T:
-    """Return what a custodian says at the start, where nobody awaits it."""
+    """Return what a custodian answers at the start, outside of an event loop."""
     try:
         return workers.run_now(partial(_told, call, custodian), timeout=timeout)
     except TimeoutError:
@@ -162,7 +163,7 @@ def asked(workers: Workers, call: Callable[[], T], custodian: Custodian, timeout
 
 
 def _told(call: Callable[[], T], custodian: Custodian) -> T:
-    """Return what the call returns; errors say who made it, and carry nothing that a library put into its own."""
+    """Return what the call returns; errors name the custodian, and contain nothing of a library's own errors."""
     failure: WatchwordError
     try:
         return call()
@@ -172,7 +173,7 @@ def _told(call: Callable[[], T], custodian: Custodian) -> T:
         failure = Unavailable("signing", f"{custodian}: {error.detail}")
     except Exception as error:  # noqa: BLE001 - a library may raise anything
         failure = Unavailable("signing", f"{custodian}: {type(error).__name__}")
-    raise failure  # out here, where it has no context: a request with its token, say
+    raise failure  # out here it has no context, which might show a request with its token
 
 
 def _late(custodian: Custodian, timeout: float) -> Unavailable:
@@ -180,7 +181,7 @@ def _late(custodian: Custodian, timeout: float) -> Unavailable:
 
 
 def _default(public: PublicKey) -> VerificationKey:
-    """Return a public key under its default id; ConfigurationError for a kind of which none can be."""
+    """Return a public key with its default id; ConfigurationError if a held key cannot be of this kind."""
     if not any(SCHEMES[algorithm].has(public, private=False) for algorithm in HELD):
         raise ConfigurationError(f"{type(public).__name__}: {_OTHER_KIND}")
     key = VerificationKey.from_public_key(public, principal=_NOBODY, key_id=b"-")
@@ -195,8 +196,8 @@ def _key_in(name: str, context: Context) -> VerificationKey:
     except OSError as error:
         raise ConfigurationError(f"public: {path}: {error.strerror}") from None
     if len(keys) != 1:
-        raise ConfigurationError(f"public: {path}: {len(keys)} keys in it; name a file of one")
+        raise ConfigurationError(f"public: {path}: {len(keys)} keys in it; name a file with one")
     if context.principal not in {None, keys[0].principal}:
         owner, ours = keys[0].principal, context.principal
-        raise ConfigurationError(f"public: {path}: a key of {owner!r}, and this is {ours!r}: name the file of its own")
+        raise ConfigurationError(f"public: {path}: a key of {owner!r}, but this agent is {ours!r}: name its file")
     return keys[0]

@@ -1,4 +1,4 @@
-"""A private key in a token that speaks PKCS#11: an HSM, a smart card, SoftHSM."""
+"""Signs with a private key in a PKCS#11 token: an HSM, a smart card, SoftHSM."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _CURVES: Final = {
     Algorithm.ESP256: (KeyType.EC, bytes.fromhex("06082a8648ce3d030107")),
 }
 _POINTS: Final = {34: b"\x04\x20", 67: b"\x04\x41"}
-"""How the DER of an octet string begins that is a point of Ed25519 or P-256, by its length."""
+"""The first bytes of a DER octet string that contains a point of Ed25519 or P-256, by its length."""
 
 _OF_THE_KEY: Final = (errors.NoSuchKey, errors.KeyTypeInconsistent, errors.MechanismInvalid)
-"""What another session, or another begin of the library, would answer as well."""
+"""Errors that a new session, or initializing the library again, would not change."""
 
 
 class Options(HeldOptions):
@@ -50,7 +50,7 @@ class Options(HeldOptions):
 
 
 def from_options(options: Mapping[str, Any], context: Context) -> HeldKey:
-    """Return the key in the token, once it has shown that it signs."""
+    """Return the key in the token, once a probe has shown that it signs."""
     chosen = context.validate(Options, options)
     key = _of(chosen, context)
     asked(key.module.workers, key.try_pin, key, chosen.timeout)
@@ -58,7 +58,7 @@ def from_options(options: Mapping[str, Any], context: Context) -> HeldKey:
 
 
 def generate(options: Mapping[str, Any], context: Context, algorithm: Algorithm) -> HeldKey:
-    """Make the key pair that the options name in the token, which will not give it away; return the key."""
+    """Make the key pair that the options name in the token, not extractable; return the key."""
     chosen = context.validate(Options, options)
     key = _of(chosen, context)
     asked(key.module.workers, partial(key.generate, algorithm), key, chosen.timeout)
@@ -73,9 +73,9 @@ def _of(chosen: Options, context: Context) -> TokenKey:
 
 
 class TokenKey:
-    """See ``Custodian``: a key in a token. A session that has died is opened again, once for each call.
+    """See ``Custodian``: a key in a token. A session that has ended is opened again, once for each call.
 
-    Where that does not help a key that has signed before, the library is begun again.
+    If that does not help, and the key has signed before, the library is initialized again.
     """
 
     def __init__(self, options: Options, library: Module, pin: Secret) -> None:
@@ -87,7 +87,7 @@ class TokenKey:
         self._found: tuple[Any, Any] | None = None
 
     def try_pin(self) -> None:
-        """Log in by the PIN now, if another session is open by another one."""
+        """Log in with the PIN now, if a session is open that used another one."""
         self._again(partial(self.module.try_pin, self._token, self._pin))
 
     def public(self) -> PublicKey:
@@ -100,7 +100,9 @@ class TokenKey:
             self._again(partial(self._look, ObjectClass.PRIVATE_KEY))
         except errors.NoSuchKey:
             raise self._missing() from None
-        raise ConfigurationError(f'{self._named()} has no public key beside it: name its file, public = "planner.jwk"')
+        raise ConfigurationError(
+            f'{self._named()} has no public key beside it: write public = "planner.jwk", the file of its public half'
+        )
 
     def sign(self, data: bytes, algorithm: Algorithm) -> bytes:
         """See ``Custodian``."""
@@ -110,20 +112,20 @@ class TokenKey:
             raise self._missing() from None
         except _OF_THE_KEY as error:
             why = type(error).__name__
-            raise ConfigurationError(f"the token does not sign {algorithm.label} by this key: {why}") from None
+            raise ConfigurationError(f"the token does not sign {algorithm.label} with this key: {why}") from None
 
     def _missing(self) -> ConfigurationError:
         return ConfigurationError(f"no private key {self._named()}; 'watchword key generate' makes one")
 
     def generate(self, algorithm: Algorithm) -> None:
-        """Make the key pair; ConfigurationError where there is one of this name, or the token cannot."""
+        """Make the key pair; ConfigurationError if there is one with this name, or the token cannot make it."""
         if algorithm not in _CURVES:
-            raise ConfigurationError(f"no {algorithm.label} keys are made in tokens: use ed25519 or esp256")
+            raise ConfigurationError(f"{algorithm.label} keys cannot be made in tokens: use ed25519 or esp256")
         kind, curve = _CURVES[algorithm]
         try:
             session = self.module.writable(self._token, self._pin)
             if any(True for _ in session.get_objects(self._template(ObjectClass.PRIVATE_KEY))):
-                raise ConfigurationError(f"there is a private key {self._named()}: name another one")
+                raise ConfigurationError(f"there is already a private key {self._named()}: choose another name")
             curve_of = session.create_domain_parameters(kind, {Attribute.EC_PARAMS: curve}, local=True)
             curve_of.generate_keypair(
                 store=True,
@@ -133,12 +135,12 @@ class TokenKey:
                 private_template={Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False},
             )
         except errors.PKCS11Error as error:
-            raise ConfigurationError(f"the token makes no {algorithm.name} key: {type(error).__name__}") from None
+            raise ConfigurationError(f"the token cannot make an {algorithm.name} key: {type(error).__name__}") from None
         finally:
             self.module.close(self._token)
 
     def _again(self, call: Callable[[], T]) -> T:
-        """Return what the call returns, by another session where this one died or was logged out, and sees no key."""
+        """Return what the call returns; if it fails, try again with a new session: a logged-out one finds no key."""
         try:
             return call()
         except errors.PKCS11Error:
@@ -152,7 +154,7 @@ class TokenKey:
         except errors.PKCS11Error as error:
             raise Unavailable(
                 "signing",
-                f"the token does not answer ({type(error).__name__}): see whether it is there, and its server up",
+                f"the token does not answer ({type(error).__name__}): check that it is plugged in and its server runs",
             ) from None
 
     def _after_all(self, call: Callable[[], T]) -> T:
@@ -161,7 +163,7 @@ class TokenKey:
         except _OF_THE_KEY:
             raise
         except (errors.PKCS11Error, NoTokenError):
-            if self._found is None or not self.module.begin_again():  # at the start it has just begun
+            if self._found is None or not self.module.reinitialize():  # at the start it has just been initialized
                 raise
         return call()
 
@@ -177,13 +179,13 @@ class TokenKey:
         return signature
 
     def _signing_key(self, algorithm: Algorithm) -> Any:
-        """Return the private key; ConfigurationError where it is not of this algorithm, or is not for signing."""
+        """Return the private key; ConfigurationError if it has another algorithm, or is not for signing."""
         key = self._look(ObjectClass.PRIVATE_KEY)
         if key.key_type != _CURVES[algorithm][0]:
             raise ConfigurationError(
-                f"the key {self._named()} is no {algorithm.label} key: name the file of its own public half"
+                f"the key {self._named()} is not an {algorithm.label} key: name the file of its own public half"
             )
-        if not hasattr(key, "sign"):  # python-pkcs11 looks at CKA_SIGN
+        if not hasattr(key, "sign"):  # python-pkcs11 checks CKA_SIGN
             raise ConfigurationError(f"the private key {self._named()} may not sign: make one with CKA_SIGN")
         return key
 
@@ -192,7 +194,7 @@ class TokenKey:
         try:
             return session.get_key(object_class=kind, label=self._label, id=self._id)
         except errors.MultipleObjectsReturned:
-            raise ConfigurationError(f"several keys are {self._named()}: name one by both key and id") from None
+            raise ConfigurationError(f"several keys are {self._named()}: write both key and id") from None
 
     def _template(self, kind: ObjectClass) -> dict[Attribute, Any]:
         names = {Attribute.LABEL: self._label, Attribute.ID: self._id}

@@ -1,4 +1,4 @@
-"""A PKCS#11 library of this process: one thread calls it for all signers, and each token has one session."""
+"""A PKCS#11 library in this process: one thread calls it for all signers, and each token has one session."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from watchword_adapters.signers.secret import Secret
 
 PAUSE: Final = 5.0
-"""Least seconds between two times that a library is begun again, which ends the sessions of all its tokens."""
+"""Minimum seconds between two initializations of a library, each of which ends the sessions of all its tokens."""
 
 
 class NoTokenError(ConfigurationError):
-    """The library has no token of this label, or not now."""
+    """The library has no token with this label, at least now."""
 
 
 class Module:
-    """A library, by its path. All but ``workers`` is for the one thread that calls it.
+    """A library, by its path. Except for ``workers``, use it only on the one thread that calls the library.
 
-    The standard has one instance of a library in a process; python-pkcs11 tells it that no two threads will call it at
-    once, and a login holds for all sessions of a token.
+    The standard allows one instance of a library in a process. python-pkcs11 promises it that threads do not call it
+    concurrently, and a login applies to all sessions of a token.
     """
 
     def __init__(self, path: str) -> None:
@@ -44,22 +44,22 @@ class Module:
         self._salt = os.urandom(32)
         self._pins: dict[str, tuple[bytes, Secret]] = {}
         self._refused: dict[str, bytes] = {}
-        self._next_begin = 0.0
+        self._next_start = 0.0
 
     def session(self, token: str, pin: Secret) -> Session:
-        """Return the session of the token with this label; ConfigurationError, or an error of the library's."""
+        """Return the session of the token with this label; ConfigurationError, or an error of the library."""
         if self._pid != os.getpid():
-            self._begin_anew()
+            self._start_in_fork()
         session = self._sessions.get(token)
         if session is None:
             session = self._opened(token, pin, rw=False)
         return session
 
     def try_pin(self, token: str, pin: Secret) -> None:
-        """Log in by a PIN now where the open session had another one; ConfigurationError if the token refuses it.
+        """Log in with a PIN now if the open session used another one; ConfigurationError if the token refuses it.
 
-        The session that was open is opened again then. Where that could not be, as its PIN has been replaced, the new
-        one is tried when the next session is opened.
+        In that case, the old session is opened again. If its PIN has been replaced, that would be impossible; then the
+        new one is tried only when the next session is opened.
         """
         tried, (mark, before) = self._mark(pin.read()), self._pins.get(token, (b"", pin))
         if token not in self._sessions or tried == mark:
@@ -75,39 +75,39 @@ class Module:
                 self._opened(token, before, rw=False)
             raise
 
-    def begin_again(self) -> bool:
-        """Have the library begin again when it is next needed, unless it did so within PAUSE; then False.
+    def reinitialize(self) -> bool:
+        """Finalize the library, so that its next use initializes it; return False if that was within PAUSE.
 
-        Some libraries look for tokens, and connect to the HSM, only when they begin (PKCS#11 3.0, 5.4).
+        Some libraries look for tokens, and connect to the HSM, only when they are initialized (PKCS#11 3.0, 5.4).
         """
-        if monotonic() < self._next_begin:
+        if monotonic() < self._next_start:
             return False
-        self._next_begin = monotonic() + PAUSE
+        self._next_start = monotonic() + PAUSE
         for token in tuple(self._sessions):
             self.close(token)
         self._finalize()
         return True
 
     def close(self, token: str) -> None:
-        """Close a session, if it can still be closed; the next call opens another."""
+        """Close a token's session, if it can still be closed; the next call opens another."""
         session = self._sessions.pop(token, None)
         if session is not None:
             with suppress(errors.PKCS11Error):
                 session.close()
 
     def writable(self, token: str, pin: Secret) -> Session:
-        """Return a session in which keys are made; it is the token's session from now on."""
+        """Return a session in which keys can be made; it is the token's session from now on."""
         self.close(token)
         return self._opened(token, pin, rw=True)
 
-    def _begin_anew(self) -> None:
-        """Begin in a forked child: the sessions are the parent's, and so is what the library knows."""
+    def _start_in_fork(self) -> None:
+        """Start over in a forked child: the sessions belong to the parent, and so does the library's state."""
         self._pid = os.getpid()
         self._sessions.clear()
         self._finalize()
 
     def _finalize(self) -> None:
-        with suppress(errors.PKCS11Error, ConfigurationError):  # some have noticed a fork, or a loss, themselves
+        with suppress(errors.PKCS11Error, ConfigurationError):  # it may have noticed a fork, or a lost token, itself
             self._library().finalize()
 
     def _library(self) -> Any:
@@ -115,15 +115,15 @@ class Module:
             return pkcs11.lib(self._path)
         except errors.PKCS11Error as error:
             if Path(self._path).is_file():
-                begin = f"it does not begin ({type(error).__name__}): see its configuration, and where its tokens are"
-                told = " ".join(str(error).split()) or begin  # only one that is no library has a text
+                failed = f"it cannot be initialized ({type(error).__name__}): check its configuration and its tokens"
+                told = " ".join(str(error).split()) or failed  # only a file that is not a library causes a text
                 raise ConfigurationError(f"module {self._path}: {told}") from None
             raise ConfigurationError(
                 f"module {self._path}: no such file; install the token's PKCS#11 library"
             ) from None
 
     def _opened(self, label: str, pin: Secret, *, rw: bool) -> Session:
-        """Open the token's session and log in. A PIN that was refused is not tried again: tokens lock after a few."""
+        """Open the token's session and log in. A refused PIN is not tried again: tokens lock after a few."""
         text = pin.read()
         mark = self._mark(text)
         self._not_refused_before(label, mark)
@@ -146,7 +146,7 @@ class Module:
 
     def _not_refused_before(self, label: str, mark: bytes) -> None:
         if self._refused.get(label) == mark:
-            raise ConfigurationError("the token refused this PIN before; it is not tried again until it is another one")
+            raise ConfigurationError("the token refused this PIN before, so it is not tried again: write the right one")
 
     def _token(self, label: str) -> Token:
         try:
@@ -158,12 +158,12 @@ class Module:
         return token
 
 
-# A library is there once in a process, whether we like it or not, so its users have to share the thread that calls it.
+# A process can have only one instance of a library, so its users have to share the thread that calls it.
 _MODULES: Final[dict[str, Module]] = {}
 _ONE_AT_A_TIME: Final = threading.Lock()
 
 
 def module(path: str) -> Module:
-    """Return the library at ``path``; two who name it, by whatever link, get the same one."""
+    """Return the library at ``path``; it is the same for all paths and links to one file."""
     with _ONE_AT_A_TIME:
         return _MODULES.setdefault(str(Path(path).resolve()), Module(path))

@@ -1,4 +1,4 @@
-"""Files with secrets, and what is named in their place: a PIN, a passphrase or a token is never in the settings."""
+"""Reads secrets (PINs, passphrases, tokens) from the variables or files that the settings name instead of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_BYTES: Final = 16 * 1024
 
 @final
 class Secret:
-    """Where a secret is: a variable of the environment, or a file. It is read whenever it is needed, and not kept."""
+    """The place of a secret: an environment variable or a file. It is read whenever it is needed, and not stored."""
 
     def __init__(self, name: str, *, variable: str | None, path: Path | None, warn: Warn) -> None:
         self._name = name
@@ -31,31 +31,31 @@ class Secret:
     def named(cls, name: str, *, variable: str | None, file: str | None, directory: Path, warn: Warn) -> Secret | None:
         """Return the secret that ``{name}_env`` or ``{name}_file`` names; None if neither does.
 
-        ``directory`` is where relative paths start. ConfigurationError where both do.
+        ``directory`` is where relative paths start. ConfigurationError if both do.
         """
         if variable and file:
-            raise ConfigurationError(f"{name}_env and {name}_file: write one of both")
+            raise ConfigurationError(f"{name}_env and {name}_file: write only one of them")
         if not (variable or file):
             return None
         return cls(name, variable=variable, path=directory / file if file else None, warn=warn)
 
     @classmethod
     def required(cls, name: str, *, variable: str | None, file: str | None, context: Context) -> Secret:
-        """Return what ``named`` does; ConfigurationError where there is none."""
+        """Return what ``named`` does; ConfigurationError if there is none."""
         secret = cls.named(name, variable=variable, file=file, directory=context.directory, warn=context.warn)
         if secret is None:
             raise ConfigurationError(f'{name}: missing; write {name}_env = "VARIABLE" or {name}_file = "PATH"')
         return secret
 
     def read(self) -> str:
-        """Return the secret; ConfigurationError, which shows nothing of it, where there is none."""
+        """Return the secret; ConfigurationError, which shows nothing of it, if there is none."""
         where = f"{self._name}_env" if self._path is None else f"{self._name}_file: {self._path}"
         try:
             text = self._raw().decode().rstrip("\r\n")
         except UnicodeDecodeError:
             raise ConfigurationError(f"{where}: not UTF-8") from None
         if not text:
-            if self._path is None:  # what it names is not shown: often it is the secret itself, by mistake
+            if self._path is None:  # do not show the name: often it is the secret itself, by mistake
                 raise ConfigurationError(f"{where}: there is no variable of this name, or it is empty")
             raise ConfigurationError(f"{where}: it is empty")
         return text
@@ -70,10 +70,10 @@ class Secret:
 
 
 def read_guarded(what: str, path: Path, *, warn: Warn, most: int = MAX_BYTES, remedy: str | None = None) -> bytes:
-    """Return the text of a file; ConfigurationError where others may write it, or it is over ``most`` bytes, or none.
+    """Return the contents of a file; ConfigurationError if it is missing or too large, or others may write to it.
 
-    That others may read it, or that it is another user's, is warned of, not refused: mounted secrets and checked-out
-    test keys often are so.
+    If others may read it, or it belongs to another user, that is logged, not refused: mounted secrets and checked-out
+    test keys are often like that. ``most`` is in bytes.
     """
     try:
         with open_regular(path) as (file, status):

@@ -1,4 +1,4 @@
-"""A private key in the Transit engine of HashiCorp Vault or OpenBao: it never leaves it, and has versions."""
+"""Signs with one version of a private key in the Transit engine of HashiCorp Vault or OpenBao."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ if TYPE_CHECKING:
     from watchword.spi import Context
 
 MAX_ANSWER: Final = 256 * 1024
-"""Bytes; the description of a key with thousands of versions is shorter."""
+"""Bytes; the answer for a key with thousands of versions is shorter."""
 
 _AT_ONCE: Final = 4
 _LOOPBACK: Final = "localhost"
 _OK: Final = 200
 _FORBIDDEN: Final = 403
-_NONSENSE: Final = "the answer is not that of a Transit engine"
+_NONSENSE: Final = "the answer is not from a Transit engine"
 _REMEDIES: Final = {
     400: "there is no such key or version, or it may not sign",
-    403: "the token is refused: it has ended, or its policy does not allow this path",
+    403: "the token is refused: it has expired, or its policy does not allow this path",
     404: "there is no such key or engine",
 }
 _HINTS: Final = {
-    307: "a standby sends elsewhere, and the token does not go there: name the active node",
+    307: "a standby redirects, and the token is not sent there: name the active node",
     429: "it is busy, or on standby",
-    500: "it has failed, or this version may not sign: see its min_encryption_version, and whether the key is derived",
-    503: "it is sealed, or being maintained",
+    500: "it has failed, or this version may not sign: check min_encryption_version, and whether the key is derived",
+    503: "it is sealed, or under maintenance",
 }
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 
@@ -76,9 +76,9 @@ _Path = Annotated[str, StringConstraints(pattern=f"^{_NAME}(/{_NAME})*$")]
 
 
 class Options(HeldOptions):
-    """``[signer]`` with ``source = "transit"``: the server, the key's name and the one version of it that signs.
+    """``[signer]`` with ``source = "transit"``: the server, the key's name and the version that signs.
 
-    ``token_env`` or ``token_file`` says where the token is. ``ca`` is a PEM of whom to trust.
+    ``token_env`` or ``token_file`` says where the token is. ``ca`` is a PEM file with the authorities to trust.
     """
 
     address: Annotated[str, AfterValidator(_address)]
@@ -92,7 +92,7 @@ class Options(HeldOptions):
 
 
 def from_options(options: Mapping[str, Any], context: Context) -> HeldKey:
-    """Return the key in the engine, once it has shown that it signs."""
+    """Return the key in the engine, once a probe has shown that it signs."""
     chosen = context.validate(Options, options)
     token = Secret.required("token", variable=chosen.token_env, file=chosen.token_file, context=context)
     try:
@@ -144,7 +144,7 @@ class TransitKey:
         path = f"sign/{self._options.key}"
         if algorithm is Algorithm.ED25519:
             wanted["input"] = to_base64(data)
-        else:  # our digest, for what is hashed there has to travel; and r || s, as JWS has it
+        else:  # hashed here, so that only the digest is sent; JWS has the signature as r || s
             wanted |= {"input": to_base64(sha256(data).digest()), "prehashed": True}
             wanted["marshaling_algorithm"] = "jws"
             path += "/sha2-256"
@@ -198,7 +198,7 @@ class TransitKey:
         return self._one_answer(method, path, wanted, token)
 
     def _one_answer(self, method: str, path: str, wanted: dict[str, object] | None, token: str) -> tuple[int, bytes]:
-        """Return what the server answers; it takes no longer than the time-out for that, nor more than our memory."""
+        """Return the server's status and body, within the limits on time and size."""
         end = time.monotonic() + self._options.timeout
         client = self._client.get()
         request = client.build_request(method, path, json=wanted, headers={"X-Vault-Token": token})
@@ -216,7 +216,7 @@ class TransitKey:
 
 
 def _client(options: Options, trusted: ssl.SSLContext) -> httpx.Client:
-    """Make a client without proxies of the environment's; it follows no redirect, for the token would go there, too."""
+    """Return a client without proxies from the environment; it follows no redirect, which would get the token, too."""
     return httpx.Client(
         base_url=f"{options.address}/v1/{options.mount}/",
         verify=trusted,
@@ -227,13 +227,13 @@ def _client(options: Options, trusted: ssl.SSLContext) -> httpx.Client:
 
 
 def _why(error: httpx.TransportError) -> str:
-    """Return why there is no answer; what lies below has the reason, and no request with its token."""
+    """Return why there is no answer, from underlying errors: they do not contain the request with its token."""
     below: BaseException | None = error
     while below is not None:
         if isinstance(below, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted ({below.verify_message}): name whom to trust by ca"
+            return f"its certificate is not trusted ({below.verify_message}): name its authority in ca"
         if isinstance(below, ssl.SSLError):
-            return f"TLS fails ({below.reason}): see whether address has the right scheme and port"
+            return f"TLS fails ({below.reason}): check scheme and port of address"
         if isinstance(below, OSError) and below.strerror:
             return f"no connection: {below.strerror}"
         below = below.__cause__ or below.__context__

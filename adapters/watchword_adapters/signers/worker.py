@@ -1,6 +1,6 @@
-"""Threads of a signer's own, for calls that wait for a network or a device, of which some know no time-out.
+"""Separate threads for a signer's calls to a network or a device, some of which have no timeout.
 
-A forked child has none of its parent's threads, and must not speak on its connections: both are recreated there.
+A forked child has none of its parent's threads, and must not use its connections: both are recreated there.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MOST_WAITING: Final = 256
-"""Calls that wait for a thread; more would only wait out their time."""
+"""Most calls that wait for a thread; more would only time out."""
 
 _IDLE: Final = 10.0
-"""Seconds after which a thread that has nothing to do ends."""
+"""Seconds after which an idle thread ends."""
 
 
 class PerProcess(Generic[T]):
-    """What a process has of its own: made when it is first asked for, and closed when nobody holds this any more."""
+    """An object that each process creates for itself, at first use; it is closed with this one."""
 
     def __init__(self, make: Callable[[], T], close: Callable[[T], object]) -> None:
         self._make = make
@@ -36,7 +36,7 @@ class PerProcess(Generic[T]):
         self._made: tuple[int, T] | None = None
 
     def get(self) -> T:
-        """Return what this process made, or make it."""
+        """Return this process's object; create it at first use."""
         made = self._made
         if made is None or made[0] != os.getpid():
             self._made = made = os.getpid(), self._make()
@@ -45,10 +45,10 @@ class PerProcess(Generic[T]):
 
 
 class Workers:
-    """Runs calls on at most ``count`` threads, in the order in which they come, for any event loop.
+    """Runs calls on at most ``count`` threads, in order, for any event loop.
 
-    A call whose caller has given up is not begun. The threads are there while there is something to do, and keep no
-    process from ending: a device may hold one up for good. A forked child begins with threads of its own.
+    A call is not started if its caller has given up. Threads end when they are idle. They do not keep the process from
+    exiting, since a device may block one for good. A forked child starts its own threads.
     """
 
     def __init__(self, count: int = 1) -> None:
@@ -62,12 +62,12 @@ class Workers:
         self._threads = self._idle = 0
 
     async def run(self, call: Callable[[], T], *, timeout: float) -> T:  # noqa: ASYNC109 - as run_now has it
-        """Return what the call returns; TimeoutError where that takes longer than ``timeout`` seconds."""
+        """Return what the call returns; TimeoutError if that takes longer than ``timeout`` seconds."""
         async with asyncio.timeout(timeout):
             return await asyncio.wrap_future(self._submit(call))
 
     def run_now(self, call: Callable[[], T], *, timeout: float) -> T:
-        """Return what the call returns, where there is no event loop to wait in; TimeoutError as for ``run``."""
+        """Return what the call returns, without an event loop; TimeoutError as for ``run``."""
         waiting = self._submit(call)
         try:
             return waiting.result(timeout)
@@ -80,7 +80,7 @@ class Workers:
         future: Future[T] = Future()
         with self._changed:
             if len(self._calls) >= MOST_WAITING:
-                raise Unavailable("signing", f"{MOST_WAITING} calls wait for an answer already")
+                raise Unavailable("signing", f"{MOST_WAITING} calls are waiting for an answer already")
             self._calls.append((future, call))
             if len(self._calls) <= self._idle or self._threads == self._count:
                 self._changed.notify()
@@ -97,7 +97,7 @@ class Workers:
                     future.set_result(call())
                 except BaseException as error:  # noqa: BLE001 - it is the caller's
                     future.set_exception(error)
-            del future, call, taken  # while it waits for the next it keeps nothing of this one alive
+            del future, call, taken  # so that waiting for the next call keeps nothing of this one alive
 
     def _take(self) -> tuple[Future[Any], Callable[[], Any]] | None:
         with self._changed:

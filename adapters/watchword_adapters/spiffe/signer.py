@@ -283,7 +283,7 @@ class SvidSigner:
                             svid.known.set_result(None)
                         failures, self._told = 0, None
                         await asyncio.sleep(EVERY)
-            except Exception as error:  # noqa: BLE001 - retried, whatever a client raises
+            except Exception as error:  # noqa: BLE001 - any error of a client is retried
                 self._tell(f"{type(error).__name__}: {error}", "until then the previous key signs, while it is valid")
                 await asyncio.sleep(delay_after(failures, _SHORTEST, _LONGEST))
                 failures += 1

@@ -70,7 +70,7 @@ MOST_OF_ONE: Final = 1000
 _MOST_CHAINS: Final = 4096
 """Most checked chains without an announcement by their own key that are cached, since anyone may show them again."""
 
-_TELL_EVERY: Final = 0.25
+_PUBLISH_EVERY: Final = 0.25
 """Seconds of a long reading after which the keys found so far are made known."""
 
 _SHORTEST: Final = 0.1
@@ -321,7 +321,7 @@ class _Reading:
 
     def _asked(self, pair: _Pair, answer: Future[VerificationKey | None]) -> None:
         self._waiting.append((pair, answer))
-        self._answer(0, told=False)  # it may be known by now
+        self._answer(0, is_final=False)  # it may be known by now
         self._wake.set()
 
     async def _watch(self) -> None:
@@ -351,7 +351,7 @@ class _Reading:
                         await self._look(channel)
                         failures, self._told, self._lost_at = 0, None, None
                         await self._pause(self._wake)
-            except Exception as error:  # noqa: BLE001 - retried, whatever a client raises
+            except Exception as error:  # noqa: BLE001 - any error of a client is retried
                 self._failed(f"{type(error).__name__}: {error}")
                 await asyncio.sleep(delay_after(failures, _SHORTEST, _LONGEST))
                 failures += 1
@@ -375,20 +375,20 @@ class _Reading:
         if not self._has_lately:
             await self._take_all(channel, now - LATELY)
             self._has_lately = True
-            self._answer(asked, told=False)
+            self._answer(asked, is_final=False)
         since = self._newest - 2 * self._skew - 1.0 if self._has_day else -inf
         await self._take_all(channel, max(since, now - A_DAY))
         self._forget(now)
         if trusted is self._trusted:  # otherwise part of it was checked against other bundles, and is read again
             self._has_day, self.read_at = True, begun
-            self._answer(asked, told=True)
+            self._answer(asked, is_final=True)
 
-    def _answer(self, asked: int, *, told: bool) -> None:
-        """Complete look-ups of known keys, and, if ``told``, the first ``asked`` ones with None."""
+    def _answer(self, asked: int, *, is_final: bool) -> None:
+        """Complete look-ups of known keys, and, if ``is_final``, the first ``asked`` ones with None."""
         left: list[tuple[_Pair, Future[VerificationKey | None]]] = []
         for at, (pair, answer) in enumerate(self._waiting):
             key = self.known.by_pair.get(pair)
-            if key is None and not (told and at < asked):
+            if key is None and not (is_final and at < asked):
                 left.append((pair, answer))
             elif answer.set_running_or_notify_cancel():
                 answer.set_result(key)
@@ -405,21 +405,21 @@ class _Reading:
             with suppress(NotVouchedForError):
                 still[digest] = _Shown(shown.chain, verified_key(shown.chain, bundles, now=now))
         self._shown = still
-        self._tell()
+        self._publish()
 
     async def _take_all(self, channel: PresenceChannel, since: float) -> None:
-        changed, told_at = False, self._parts.clock()
+        changed, published_at = False, self._parts.clock()
         async with aclosing(channel.read(since=since, listen=0.0)) as coming:
             async for message in coming:
                 self._newest = max(self._newest, message.appended_at or -inf)
                 if message.appended_at is not None and is_of_type(message, SVID_CONTENT_TYPE):
                     changed |= await self._take(message)
-                if changed and self._parts.clock() - told_at >= _TELL_EVERY:  # a flood may follow
-                    changed, told_at = False, self._parts.clock()
-                    self._tell()
-                    self._answer(0, told=False)
+                if changed and self._parts.clock() - published_at >= _PUBLISH_EVERY:  # a flood may follow
+                    changed, published_at = False, self._parts.clock()
+                    self._publish()
+                    self._answer(0, is_final=False)
         if changed:
-            self._tell()
+            self._publish()
 
     async def _take(self, message: Message) -> bool:
         """Accept a certificate announced by its own key; return True if it is new."""
@@ -469,9 +469,9 @@ class _Reading:
         for digest in gone:
             self._shown.pop(digest, None)
         if gone:
-            self._tell()
+            self._publish()
 
-    def _tell(self) -> None:
+    def _publish(self) -> None:
         """Publish a new snapshot of the keys."""
         keys: dict[_Pair, VerificationKey] = {}
         for shown in self._shown.values():

@@ -56,7 +56,7 @@ class World:
         beside.replace(self.path)
 
     async def signed(self, private: Any, principal: str = PLANNER) -> Message:
-        """Return a message of somebody's, as a stream has it."""
+        """Return a message of someone's, as a stream has it."""
         return await signed(private, principal, self.wall, self.place())
 
     def place(self) -> int:
@@ -209,7 +209,7 @@ class Accounts:
 
 
 async def test_a_token_of_the_attackers_own_is_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A09: an account that nobody trusts, and one that claims another's user, make nobody speak as anybody.
+    """A09: an account that nobody trusts, and one that claims another's user, make nobody speak as anyone.
 
     Did a reader trust any account, the first would speak under a name of its own choice.
     """

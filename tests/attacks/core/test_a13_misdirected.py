@@ -1,4 +1,4 @@
-"""A13, A36: captured messages re-sent elsewhere, or for somebody else."""
+"""A13, A36: captured messages re-sent elsewhere, or for someone else."""
 
 from dataclasses import replace
 

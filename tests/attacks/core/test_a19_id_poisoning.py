@@ -1,4 +1,4 @@
-"""A19: the id of an honest message, used first by somebody else."""
+"""A19: the id of an honest message, used first by someone else."""
 
 from dataclasses import replace
 

@@ -122,7 +122,7 @@ def test_a24_who_is_contained_by_a_pattern_is_cut_off() -> None:
 
 @pytest.mark.parametrize("text", ["agent://acme/plan*", "agent://acme/**/x", "agent://acme/***", "", "a\nb", " "])
 def test_a24_a_pattern_that_would_match_nobody_is_refused(text: str) -> None:
-    """Promise: a containment or a rule that reads as if it covered somebody, and does not, is an error at once."""
+    """Promise: a containment or a rule that reads as if it covered someone, and does not, is an error at once."""
     with pytest.raises(ConfigurationError, match=r"^contained: principal .*(whole part|last '\*\*')"):
         Policy(contained=frozenset({text}))
     with pytest.raises(ConfigurationError, match=r"^allow: principal .*(whole part|last '\*\*')"):

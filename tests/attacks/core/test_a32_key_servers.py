@@ -42,7 +42,7 @@ class World:
         return JwksKeys(url, principals=[pattern], https=Https(allow_private=True), clock=self.clock)
 
     async def hears(self, principal: str, key: SigningKey, value: bytes = b"scale up") -> VerifiedMessage:
-        """Let the reader judge what somebody signed under a name."""
+        """Let the reader judge what someone signed under a name."""
         message = Message(channel=Channel("nats", "prod", "tasks"), value=value)
         signed = await Watchword(realm="prod", principal=principal, key=key).signer.sign(message)
         return await self.reader.verifier.verify(

@@ -135,7 +135,7 @@ def test_a53_a_digest_covers_the_number_of_headers_left_out() -> None:
 
 
 def test_a53_no_copy_has_more_headers_than_a_message_may_have() -> None:
-    """Promise: a copy that somebody made up is refused by count, as headers and as a list in one header."""
+    """Promise: a copy that someone made up is refused by count, as headers and as a list in one header."""
     message, touches = counted(kafka(), ("", b""), MANY)
     with pytest.raises(ValueError, match="headers"):
         read_copy(b"", None, message.headers)

@@ -164,7 +164,7 @@ def test_an_alias_makes_no_fact() -> None:
 
 
 def test_an_unsigned_partition_makes_no_fact() -> None:
-    """Promise: with a shared store a partition may be unsigned, so anybody may have chosen it: nothing counts."""
+    """Promise: with a shared store a partition may be unsigned, so anyone may have chosen it: nothing counts."""
     seen = World(policy=Policy(allow=(NOT_HERS,)), shared_replay=True)
     seen.now = LATER + 1.0
     unbound = press(kafka(appended_at=LATER + 0.5, partition=None), c6=LATER)

@@ -71,7 +71,7 @@ CONSUMER_HARMLESS = {
     ids=["producer", "consumer"],
 )
 def test_a26_every_public_method_was_decided_on(base: type, covered: set[str], harmless: set[str]) -> None:
-    """A method that a new aiokafka adds fails here until somebody decides whether it is a way round."""
+    """A method that a new aiokafka adds fails here until someone decides whether it is a way round."""
     public = {name for name, _ in inspect.getmembers(base, inspect.isfunction) if not name.startswith("_")}
     assert public == covered | harmless
     from watchword_adapters.kafka import SigningProducer, VerifyingConsumer  # noqa: PLC0415 - beside its use

@@ -61,7 +61,7 @@ class Attacker:
 
 @asynccontextmanager
 async def attacked(world: World, topic: str, victim: AIOKafkaProducer) -> AsyncIterator[Attacker]:
-    """Let somebody attack a producer that has sent its first message there."""
+    """Let someone attack a producer that has sent its first message there."""
     client = AIOKafkaClient(bootstrap_servers=world.bootstrap)
     await client.bootstrap()
     try:
@@ -169,7 +169,7 @@ async def test_a54_what_the_broker_refuses_is_an_error(
 
 
 async def test_a54_without_idempotence_there_is_nothing_to_hijack(world: World) -> None:
-    """A producer as aiokafka makes it bears no number that somebody else could use: all that it sends is delivered."""
+    """A producer as aiokafka makes it bears no number that someone else could use: all that it sends is delivered."""
     topic = await world.make_topic(timestamp_type="CreateTime")
     async with (
         world.producer() as numbered,

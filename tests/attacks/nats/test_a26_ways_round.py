@@ -54,7 +54,7 @@ async def test_a26_a_callback_that_is_no_coroutine_is_refused(world: World, uniq
 
 
 def test_a26_every_public_method_of_the_client_was_looked_at() -> None:
-    """A method that a later nats-py adds makes this fail, until somebody says whether it is covered."""
+    """A method that a later nats-py adds makes this fail, until someone says whether it is covered."""
     ours = {"publish", "request", "subscribe", "jetstream", "jsm"}  # signed, judged or refused
     harmless = {"close", "connect", "drain", "flush", "force_reconnect", "new_inbox", "rtt", "set_server_pool"}
     found = {name for name, _ in inspect.getmembers(Client, inspect.isroutine) if not name.startswith("_")}
@@ -100,7 +100,7 @@ async def test_a26_ways_round_verification_are_refused(world: World, make_stream
 
 
 def test_a26_every_public_method_of_the_context_was_looked_at() -> None:
-    """A method that a later nats-py adds makes this fail, until somebody says whether it is covered."""
+    """A method that a later nats-py adds makes this fail, until someone says whether it is covered."""
     judged = {"publish", "publish_async", "subscribe", "subscribe_bind", "pull_subscribe", "pull_subscribe_bind"}
     refused = {"get_msg", "get_last_msg", "key_value", "create_key_value", "object_store", "create_object_store"}
     asked = {"publish_async_completed", "publish_async_pending", "is_status_msg", "account_info"}

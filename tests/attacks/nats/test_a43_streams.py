@@ -619,7 +619,7 @@ async def test_a27_what_is_published_to_where_a_consumer_delivers(world: World, 
     await (await world.client(world.agent(MALLORY))).publish(deliver, b"forged")
     raw = await soon(heard.next_msg(timeout=10))
     place = f"$JS.ACK.{set_up.stream}.worker.1.7.7.{time.time_ns()}.0".encode()
-    headers = block(*(raw.headers or {}).items())  # as a server hands it on that lets anybody name such a reply subject
+    headers = block(*(raw.headers or {}).items())  # as a server hands it on that lets anyone name such a reply subject
     await js._client._process_msg(subscription._sub._id, deliver.encode(), place, raw.data, headers)
     await set_up.say(b"end")
     assert await got(subscription, 1) == [b"end"]

@@ -69,7 +69,7 @@ async def test_a_bare_publish_to_the_reply_of_a_message_is_its_answer(
 async def test_a45_naming_anothers_inbox_silences_no_answer(
     world: World, unique: Unique, way: str, answer: Callable[[Msg, WatchwordClient], Awaitable[None]]
 ) -> None:
-    """A45: a second request that names somebody else's inbox takes no answer away, nor bends it."""
+    """A45: a second request that names someone else's inbox takes no answer away, nor bends it."""
     first, second, agent = unique("first"), unique("second"), world.agent(CLOUD)
     cloud, hold, asked = await world.client(agent), asyncio.Event(), asyncio.Event()
 

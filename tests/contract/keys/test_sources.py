@@ -286,7 +286,7 @@ class TestSpiffeKeys(FailingKeySourceContract):
     alice = "spiffe://contract.example/alice"
     bob = "spiffe://contract.example/bob"
     passes_over = frozenset({KeyFault.GARBAGE, KeyFault.OVERSIZE, KeyFault.WRONG_OWNER, KeyFault.DUPLICATE_ID})
-    """Anybody may write there what he likes; only its being out of reach, and the bundle's, leaves something untold."""
+    """Anyone may write there what he likes; only its being out of reach, and the bundle's, leaves something untold."""
 
     @pytest.fixture(autouse=True)
     def _board(self, tmp_path: Path) -> Iterator[None]:

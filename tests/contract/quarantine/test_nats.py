@@ -44,7 +44,7 @@ class TestNatsQuarantine(QuarantineContract):
         return NatsQuarantine(f"{stream}.copies", watchword=bystander(), client=self.client, limits=limits)
 
     async def make_broken(self, fault: Fault) -> Quarantine:
-        """Return one for a subject that no stream covers, that a full one covers, or that somebody listens to."""
+        """Return one for a subject that no stream covers, that a full one covers, or that someone listens to."""
         subject = "nobody.listens"
         if fault == "full":
             full = await self.make_stream(max_msgs=1, discard="new")

@@ -118,7 +118,7 @@ class World:
                 await at.say(saying)
 
     async def verdict(self, agent: Watchword, by: str) -> Any:
-        """Let a reader judge what somebody signs now: whose it is, or why it is dropped."""
+        """Let a reader judge what someone signs now: whose it is, or why it is dropped."""
         message = Message(channel=Channel("nats", "prod", "tasks"), value=b"x")
         speaker = Watchword(realm="prod", principal=by, key=self.signing[by])
         signed = replace(message, headers=((await speaker.signer.sign(message)).header,))

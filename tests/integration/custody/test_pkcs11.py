@@ -22,7 +22,9 @@ from watchword_adapters.signers import pkcs11, pkcs11_module
 from watchword_adapters.signers.held import HELD, HeldKey
 
 ALICE = "agent://acme/alice"
-_AWAY = r"does not answer \(\w+\): see whether|has no token labelled 'agents'|it does not begin \(GeneralError\): see"
+_AWAY = (
+    r"does not answer \(\w+\): check|has no token labelled 'agents'|it cannot be initialized \(GeneralError\): check"
+)
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def options(softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
     monkeypatch.setenv("PLANNER_PIN", softhsm.pin)
     library_here = pkcs11_module.module(softhsm.module)
     library_here.close("agents")
-    library_here._next_begin = 0.0
+    library_here._next_start = 0.0
     return {
         "module": softhsm.module, "token": "agents", "key": f"planner-{os.urandom(4).hex()}", "pin_env": "PLANNER_PIN",
         "timeout": "30s",
@@ -59,7 +61,7 @@ def killed(key: HeldKey) -> Any:
 
 def test_a_kind_that_tokens_do_not_make_is_refused(options: dict[str, Any], context: Context) -> None:
     """Promise: ML-DSA keys are not made there, and the error says which are."""
-    with pytest.raises(ConfigurationError, match="no ml-dsa-44 keys are made in tokens: use ed25519 or esp256"):
+    with pytest.raises(ConfigurationError, match="ml-dsa-44 keys cannot be made in tokens: use ed25519 or esp256"):
         pkcs11.generate(options, context, Algorithm.ML_DSA_44)
 
 
@@ -74,7 +76,7 @@ async def test_a_key_that_is_made_in_the_token_stays_there(
     custodian: Any = key._custodian
     private = custodian.module._sessions["agents"].get_key(object_class=ObjectClass.PRIVATE_KEY, label=options["key"])
     assert (private[Attribute.SENSITIVE], private[Attribute.EXTRACTABLE]) == (True, False)
-    with pytest.raises(ConfigurationError, match=r"there is a private key labelled .*: name another one"):
+    with pytest.raises(ConfigurationError, match=r"there is already a private key labelled .*: choose another name"):
         pkcs11.generate(options, context, algorithm)
 
 
@@ -114,7 +116,7 @@ def _moved(softhsm: SoftHsm, what: str) -> list[tuple[Path, Path]]:
 async def test_a_token_that_comes_back_signs_again(
     options: dict[str, Any], context: Context, softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """Promise: while it is away each message is told why; when it is back, the library is begun again, and it signs."""
+    """Promise: while it is away, each message fails with the reason; once it is back, the agent signs again."""
     now = [1000.0]
     monkeypatch.setattr(pkcs11_module, "monotonic", lambda: now[0])
     key = pkcs11.generate(options, context, Algorithm.ED25519)
@@ -250,7 +252,7 @@ def test_several_keys_of_one_name_are_told_apart_by_their_ids(options: dict[str,
     """Which one signs is never left to the order in which a token lists them."""
     ids = [os.urandom(4).hex() for _ in range(2)]
     made = [pkcs11.generate(options | {"id": one}, context, Algorithm.ED25519).key_id for one in ids]
-    with pytest.raises(ConfigurationError, match=r"several keys are labelled .*: name one by both key and id"):
+    with pytest.raises(ConfigurationError, match=r"several keys are labelled .*: write both key and id"):
         pkcs11.from_options(options, context)
     assert [pkcs11.from_options(options | {"id": one}, context).key_id for one in ids] == made
     by_id = {name: value for name, value in options.items() if name != "key"} | {"id": ids[1]}
@@ -316,7 +318,9 @@ def test_a_public_half_of_another_algorithm_is_told(
     (other,) = set(HELD) - {algorithm}
     (tmp_path / "other.jwk").write_text(json.dumps(to_jwk(SigningKey.generate(other).verification_key(ALICE))))
     pkcs11.generate(options, context, algorithm)
-    with pytest.raises(ConfigurationError, match=f"the key labelled .* is no {other.label} key: name the file of its"):
+    with pytest.raises(
+        ConfigurationError, match=f"the key labelled .* is not an {other.label} key: name the file of its"
+    ):
         pkcs11.from_options(options | {"public": "other.jwk"}, context)
 
 
@@ -356,7 +360,7 @@ def test_a_token_that_cannot_make_a_key_says_so(
 ) -> None:
     """Many know no Ed25519 yet."""
     monkeypatch.setitem(pkcs11._CURVES, Algorithm.ED25519, (KeyType.EC, b"\x05\x00"))
-    with pytest.raises(ConfigurationError, match="the token makes no ED25519 key: "):
+    with pytest.raises(ConfigurationError, match="the token cannot make an ED25519 key: "):
         pkcs11.generate(options, context, Algorithm.ED25519)
 
 
@@ -404,9 +408,9 @@ def test_a_pin_that_only_the_officer_mends_is_told(
     [
         (
             pkcs11_errors.MechanismInvalid,
-            ConfigurationError("the token does not sign ed25519 by this key: MechanismInvalid"),
+            ConfigurationError("the token does not sign ed25519 with this key: MechanismInvalid"),
         ),
-        (pkcs11_errors.DeviceError, Unavailable("signing", "the token does not answer (DeviceError): see whether")),
+        (pkcs11_errors.DeviceError, Unavailable("signing", "the token does not answer (DeviceError): check that")),
     ],
 )
 def test_what_a_token_cannot_do_is_told_from_one_that_is_away(

@@ -85,13 +85,13 @@ async def test_what_a_version_may_not_do_is_told(
     with pytest.raises(ConfigurationError, match="the key is derived, so it has no public half"):
         at(openbao, derived, context, monkeypatch)
     (context.directory / "a.jwk").write_text(json.dumps(to_jwk(SigningKey.generate().verification_key("agent://a"))))
-    with pytest.raises(Unavailable, match="500: it has failed, or this version may not sign: see its min_encryption"):
+    with pytest.raises(Unavailable, match="500: it has failed, or this version may not sign: check min_encryption"):
         at(openbao, derived, context, monkeypatch, public="a.jwk")
     openbao.make_key(name := os.urandom(8).hex(), "ed25519")
     key = at(openbao, name, context, monkeypatch)
     openbao.rotate(name)
     openbao.ask("POST", f"transit/keys/{name}/config", min_encryption_version=2)
-    with pytest.raises(Unavailable, match="500: it has failed, or this version may not sign: see its min_encryption"):
+    with pytest.raises(Unavailable, match="500: it has failed, or this version may not sign: check min_encryption"):
         await key.sign(b"x")
     with pytest.raises(ConfigurationError, match="version 1 may not sign: min_encryption_version of the key is 2"):
         at(openbao, name, context, monkeypatch)

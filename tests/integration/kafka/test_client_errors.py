@@ -101,7 +101,7 @@ OURS: dict[str, tuple[Call, type[Exception]]] = {
     "a partition that is no whole number": (sends(partition=0.0), SendTypeError),
     "a timestamp of 1970": (sends(timestamp_ms=1), SendValueError),
     "batch: a timestamp of 1970": (appends(timestamp=1), SendValueError),
-    "an envelope of somebody else's": (sends(headers=[("Watchword", b"")]), SigningError),
+    "an envelope of someone else's": (sends(headers=[("Watchword", b"")]), SigningError),
     "too large with the envelope": (sends(value=bytes(1_048_000)), TooLargeError),
     "a batch that was made elsewhere": (
         lambda producer, topic: producer.send_batch(object(), topic, partition=0), ConfigurationError

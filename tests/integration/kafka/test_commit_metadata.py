@@ -125,7 +125,7 @@ async def test_metadata_beyond_the_limit_is_refused_as_by_the_client(world: Worl
 
 SPOILT: dict[str, Callable[[list[str]], list[str]]] = {
     "nothing": lambda _: [],
-    "another program's": lambda _: ["checkpoint", "of", "somebody", "else"],
+    "another program's": lambda _: ["checkpoint", "of", "someone", "else"],
     "the mark alone": lambda _: ["w1"],
     "a later version": lambda fields: ["w2", *fields[1:]],
     "cut off": lambda fields: fields[:-1],
@@ -202,7 +202,7 @@ async def test_k15_a_transaction_commits_nothing_that_nobody_judged(world: World
 
 
 async def test_k15_a_consumer_that_was_stopped_is_asked_no_more(world: World) -> None:
-    """K15: a consumer that was stopped, though somebody holds it, does not keep its successor from committing."""
+    """K15: a consumer that was stopped, though someone holds it, does not keep its successor from committing."""
     topic, group = await world.make_topic(), world.unique("group")
     tp = TopicPartition(topic, 0)
     sent = [b"%d" % number for number in range(6)]

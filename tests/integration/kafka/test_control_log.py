@@ -36,7 +36,7 @@ def log_on(world: World, topic: str, **options: Any) -> KafkaControlLog:
 
 @asynccontextmanager
 async def administrator(world: World) -> AsyncIterator[AIOKafkaAdminClient]:
-    """Give somebody who may change everything."""
+    """Give someone who may change everything."""
     admin = AIOKafkaAdminClient(bootstrap_servers=world.bootstrap)
     await admin.start()
     try:
@@ -120,7 +120,7 @@ async def test_it_is_made_once(world: World, log: KafkaControlLog) -> None:
 
 
 async def test_a_stranger_can_store_nothing_longer_than_any_statement(world: World, log: KafkaControlLog) -> None:
-    """Promise (A52): the broker refuses what no statement can be; the longest that anybody would read is stored."""
+    """Promise (A52): the broker refuses what no statement can be; the longest that anyone would read is stored."""
     async with AIOKafkaProducer(bootstrap_servers=world.bootstrap) as stranger:
         with pytest.raises(MessageSizeTooLargeError):
             await stranger.send_and_wait(log.topic, bytes(64 * 1024))

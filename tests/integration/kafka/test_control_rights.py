@@ -84,7 +84,7 @@ def log_of(server: Broker, user: str) -> KafkaControlLog:
 
 @pytest_asyncio.fixture
 async def admin(server: Broker) -> AsyncIterator[KafkaControlLog]:
-    """Give the log to somebody who may do everything; it is deleted after the test."""
+    """Give the log to someone who may do everything; it is deleted after the test."""
     async with log_of(server, "admin") as log:
         yield log
     client = AIOKafkaAdminClient(bootstrap_servers=server.address, **login("admin"))

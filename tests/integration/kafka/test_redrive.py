@@ -127,7 +127,7 @@ async def test_a_topic_that_is_gone_leaves_the_copy(world: World) -> None:
 
 
 async def test_another_message_at_that_position_is_not_taken_for_it(world: World) -> None:
-    """After a topic was recreated, what stands at the position now is somebody else's, and is not delivered."""
+    """After a topic was recreated, what stands at the position now is someone else's, and is not delivered."""
     topic, quarantine_topic = await world.make_topic(), await world.make_topic()
     await world.say(topic, b"another")
     await keep(world, quarantine_topic, message(topic, await world.sign(topic, b"meant")))

@@ -211,7 +211,7 @@ async def test_a_failed_signing_back_end_sends_nothing(world: World) -> None:
 
 
 async def test_wrapped_clients_are_covered(world: World) -> None:
-    """wrap() makes clients that somebody else created sign and verify, started or not, serializers included."""
+    """wrap() makes clients that someone else created sign and verify, started or not, serializers included."""
     topic, group = await world.make_topic(), world.unique("group")
     fresh = wrap(
         AIOKafkaProducer(bootstrap_servers=world.bootstrap, value_serializer=str.encode),

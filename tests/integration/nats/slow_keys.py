@@ -44,7 +44,7 @@ async def slow(world: World, seconds: float, **options: Any) -> tuple[SlowKeys, 
 
 
 async def stranger(world: World, number: int) -> WatchwordClient:
-    """Connect somebody whose key nobody has given out."""
+    """Connect someone whose key nobody has given out."""
     key, name = SigningKey.generate(), f"agent://acme/stranger-{number}"
     world.signing[name] = key
     return await world.client(world.agent(name))

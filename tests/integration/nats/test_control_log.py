@@ -206,7 +206,7 @@ async def test_what_strangers_write_comes_as_it_came(world: World, log: NatsCont
 
 
 async def test_a_stranger_can_store_nothing_longer_than_any_statement(world: World, log: NatsControlLog) -> None:
-    """Promise (A52): the server refuses what no statement can be; the longest that anybody would read is stored."""
+    """Promise (A52): the server refuses what no statement can be; the longest that anyone would read is stored."""
     stranger = (await world.plain()).jetstream()
     with pytest.raises(APIError, match="message size exceeds maximum allowed"):
         await stranger.publish(log.subject, bytes(64 * 1024 + 1))

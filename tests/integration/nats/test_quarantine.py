@@ -118,7 +118,7 @@ async def test_only_a_streams_answer_counts(world: World, unique: Callable[[str]
 
 
 async def test_only_the_first_answer_counts(world: World, unique: Callable[[str], str]) -> None:
-    """Somebody who answers twice, or when nobody waits any more, disturbs nothing."""
+    """Someone who answers twice, or when nobody waits any more, disturbs nothing."""
     subject = unique("copies")
     listener = await world.plain()
     replies: list[str] = []

@@ -493,7 +493,7 @@ async def test_a_reader_that_changes_under_a_claim_is_judged_again(
 async def test_a_reader_that_cannot_be_read_is_not_known(
     nats_broker: Broker, bucket: str, opened: Opened, value: bytes | None
 ) -> None:
-    """Promise: whatever somebody wrote in its place, nothing is taken from it, and it can be admitted again."""
+    """Promise: whatever someone wrote in its place, nothing is taken from it, and it can be admitted again."""
     store = opened()
     await store.start()
     assert store._session is not None
@@ -596,7 +596,7 @@ async def test_garbage_is_no_admission(
 async def test_a_mark_that_cannot_be_read_is_none(
     nats_broker: Broker, bucket: str, opened: Opened, value: bytes
 ) -> None:
-    """Promise: whatever somebody wrote in its place, the store gets a new birth."""
+    """Promise: whatever someone wrote in its place, the store gets a new birth."""
     await opened().start()
     async with admin(nats_broker.address) as client:
         await client.publish(f"$KV.{bucket}.mark", value)

@@ -176,7 +176,7 @@ async def test_eviction_that_begins_later_is_a_birth(served: Served, opened: Ope
 async def test_keys_that_are_deleted_are_a_birth(
     redis_broker: Broker, opened: Opened, unique: Callable[[str], str], deleted: tuple[str, ...]
 ) -> None:
-    """Promise (A39): whichever keys somebody deletes with the ids, no id comes back as new, in any process."""
+    """Promise (A39): whichever keys someone deletes with the ids, no id comes back as new, in any process."""
     prefix = unique("part")
     store = opened(redis_broker, prefix=prefix)
     issued = await first_after_birth(store)
@@ -388,7 +388,7 @@ async def test_a47_a_clock_that_jumps_ahead_and_comes_back_takes_nothing(served:
 
 
 async def test_a47_a_bucket_that_vanished_is_a_birth(served: Served, opened: Opened) -> None:
-    """Ids that somebody deleted, or that a clock took all the same, leave a trace: the readers are forgotten."""
+    """Ids that someone deleted, or that a clock took all the same, leave a trace: the readers are forgotten."""
     broker = served()
     store, other = opened(broker, per_principal=2), opened(broker, per_principal=2)
     await store.admit_reader("group", ReaderBirth(floor=-inf))

@@ -116,7 +116,7 @@ def test_a_key_of_somebody_else_vouches_for_nothing(run: Run, key: SigningKey, d
 @pytest.mark.parametrize(
     ("members", "why"),
     [
-        ({"exp": 5}, "key 'key-1' has ended"),
+        ({"exp": 5}, "key 'key-1' has expired"),
         ({"revoked": 5}, "key 'key-1' is revoked"),
         ({"nbf": 5_000_000_000}, "key 'key-1' is not valid yet"),
         ({"use": "enc"}, "known.jwks: 2 of another kind or use"),
@@ -151,13 +151,13 @@ def test_a_card_that_somebody_else_signed_gives_no_key(run: Run, key: SigningKey
     assert not (directory / "out").exists()
     (directory / "card.json").write_bytes(card_of(key, alg="none"))
     ended = run("key", "import-card", "card.json", "-p", PLANNER, "--keys", "known.jwks")
-    assert "signed the card: signature 1: its algorithm is none of" in ended.err
+    assert "signed the card: signature 1: its algorithm is not one of" in ended.err
     (directory / "card.json").write_bytes(card_of(key).replace(b"plans", b"steals"))
     ended = run("key", "import-card", "card.json", "-p", PLANNER, "--keys", "known.jwks")
-    assert "key 'key-1' has not signed what is in the card now: it was changed" in ended.err
+    assert "key 'key-1' has not signed the card as it is now: the card was changed" in ended.err
     (directory / "card.json").write_bytes(card_of(key, alg="ES256"))
     ended = run("key", "import-card", "card.json", "-p", PLANNER, "--keys", "known.jwks")
-    assert "key 'key-1' is of " in ended.err
+    assert "key 'key-1' is an ed25519 key, but " in ended.err
 
 
 @pytest.mark.parametrize(

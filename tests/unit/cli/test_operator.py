@@ -140,7 +140,7 @@ def test_no_log_is_made_by_chance(run: Run, entries: Entries, directory: Path, m
 
 
 class Terminal(io.StringIO):
-    """Standard input with somebody before it."""
+    """Standard input with someone before it."""
 
     def isatty(self) -> bool:
         """Say so."""
@@ -264,7 +264,7 @@ def test_a_broker_that_does_not_answer_ends_the_making(
 
 
 def test_following_the_log_goes_on(run: Run, entries: Entries, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends when somebody ends it."""
+    """It ends when someone ends it."""
     run("contain", PLANNER, "-c", "oncall.toml")
 
     def ended() -> None:
@@ -285,7 +285,7 @@ def test_another_operators_words_are_adopted(run: Run) -> None:
     run("key", "revoke", "planner.jwk", "-c", "oncall.toml", "--yes")
     adopted = run("control", "adopt", ONCALL, "-c", "sec.toml", "--yes", "--json")
     assert [(row["verb"], row["by"]) for row in adopted.lines] == [("contain", SEC), ("key", SEC), ("revoke", SEC)]
-    assert run("control", "adopt", ONCALL, "-c", "sec.toml", "--yes").code == 0, "a revocation is anybody's"
+    assert run("control", "adopt", ONCALL, "-c", "sec.toml", "--yes").code == 0, "a revocation is anyone's"
 
 
 @pytest.mark.usefixtures("entries")

@@ -80,7 +80,7 @@ def test_a_key_is_made_in_a_token(run: Run, token: Path, directory: Path, algori
     (key,) = parse_public(ended.out.encode())
     assert (key.principal, key.algorithm) == (PLANNER, Algorithm[algorithm.upper()])
     assert run("key", "public").out == ended.out
-    assert "there is a private key" in run("key", "generate").err
+    assert "there is already a private key" in run("key", "generate").err
     (directory / "taken.jwk").touch()
     another = f"key=cli-{os.urandom(4).hex()}"
     assert "taken.jwk exists" in run("key", "generate", "--with", another, "-o", "taken.jwk").err

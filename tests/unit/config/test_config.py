@@ -349,7 +349,7 @@ def test_an_oversized_private_key_is_refused(write: Write, tmp_path: Path) -> No
 
 
 def test_the_signers_own_key_under_another_principal_is_refused(write: Write, tmp_path: Path, key: SigningKey) -> None:
-    """A key set that gives this agent's key to somebody else is found at the start, not by lost messages."""
+    """A key set that gives this agent's key to someone else is found at the start, not by lost messages."""
     (tmp_path / "agents.jwks").write_text(to_jwks([key.verification_key("agent://acme/other")]))
     assert "one public key for 'agent://acme/planner' and 'agent://acme/other'" in refusal(write())
 

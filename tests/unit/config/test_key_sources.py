@@ -112,7 +112,7 @@ def test_a_wrong_variable_stops_the_start(
 def test_what_is_no_name_of_a_variable_is_not_shown(path: Path) -> None:
     """A user who writes the keys, or a secret, where the name belongs does not find it in a log."""
     told = refusal(path, BY_VARIABLE.replace("AGENT_KEYS", "hunter2 {"))
-    assert told.endswith('keys[0]: variable: write the name of a variable of the environment, as "AGENT_KEYS"')
+    assert told.endswith('keys[0]: variable: write the name of an environment variable, such as "AGENT_KEYS"')
 
 
 def test_a_login_in_the_address_of_a_key_server_is_not_shown(path: Path) -> None:
@@ -145,7 +145,7 @@ def test_one_key_of_two_owners_is_seen_between_files_and_variables(path: Path, m
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        ("", "say whom it may speak for: principals = "),
+        ("", "write whom it may speak for: principals = "),
         ('principals = ["agent://acme/pla*"]', "keys[0]: principals[0]: "),
         ('principal = "agent:/acme"', "keys[0]: principal: "),
         ('principals = ["**"]\ntimeout = "1m"', "timeout: choose 0.1 to 30"),
@@ -172,7 +172,7 @@ async def test_private_hosts_may_be_named(path: Path, server: KeyServer) -> None
     table = by_server(server).replace("allow_private = true", 'allow_private = ["127.0.0.1"]')
     assert await source_of(path, table).find(PLANNER, b"one") == key
     other = by_server(server).replace("allow_private = true", 'allow_private = ["localhost"]')
-    assert "127.0.0.1 is a private address: if it is meant, name its host in allow_private" in refusal(path, other)
+    assert "127.0.0.1 is a private address: if that is intended, name its host in allow_private" in refusal(path, other)
 
 
 async def test_a_source_that_is_down_does_not_silence_the_next(path: Path, server: KeyServer) -> None:

@@ -57,7 +57,7 @@ def _pydantic(options: dict[str, object], _context: object) -> None:
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Register somebody else's plug-ins, and return a settings file that names them."""
+    """Register someone else's plug-ins, and return a settings file that names them."""
     module = ModuleType("somebodys_plugins")
     vars(module).update(keys=_keys, signer=_signer, nameless=_nameless, store=_store, pydantic=_pydantic)
     monkeypatch.setitem(sys.modules, module.__name__, module)

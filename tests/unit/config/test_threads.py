@@ -72,7 +72,7 @@ async def test_a_job_that_fails_is_told() -> None:
 
 
 async def test_the_threads_end_with_their_owner() -> None:
-    """Promise: when nobody holds the checker any more its threads end, without anybody closing it."""
+    """Promise: when nobody holds the checker any more its threads end, without anyone closing it."""
     check = Threads()
     before = {*ours()}
     assert await asyncio.gather(*(check([lambda: True] * (FEW + 1)) for _ in range(3))) == [[True] * (FEW + 1)] * 3

@@ -477,7 +477,7 @@ async def test_what_became_of_old_entries_is_forgotten(world: World, monkeypatch
 
 
 async def test_a_log_that_is_unfit_or_away_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At once where somebody has to mend it, after a time-out where it may come back."""
+    """At once where someone has to mend it, after a time-out where it may come back."""
     monkeypatch.setattr(desks, "TIMEOUT", 0.05)
     world.entries.unfit = "stream WATCHWORD: max_age: write 0"
     with pytest.raises(ConfigurationError, match="max_age"):

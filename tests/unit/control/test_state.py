@@ -105,7 +105,7 @@ def test_a_line_that_is_nested_too_deep_is_left_out(state: StateFile) -> None:
 
 
 def test_a_statement_that_is_no_message_is_told(state: StateFile) -> None:
-    """Promise (A52): a file that somebody has changed is refused as not one of ours, in our words."""
+    """Promise (A52): a file that someone has changed is refused as not one of ours, in our words."""
     with state.path.open("ab") as file:
         file.write(b'{"statement":{"channel":"none"}}\n')
     with pytest.raises(ConfigurationError, match="move it away to start again"):

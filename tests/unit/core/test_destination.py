@@ -127,7 +127,7 @@ def test_at_a_stream_position_the_broker_replaces_the_reply_subject() -> None:
 
 
 def test_on_kafka_a_position_replaces_no_reply_subject() -> None:
-    """Promise: a reply subject that somebody signed for Kafka, which has none, is not excused by the position."""
+    """Promise: a reply subject that someone signed for Kafka, which has none, is not excused by the position."""
     message = press(kafka(position=Position("tasks/0", 7)), r="_INBOX.1")
     assert rejected(message).reason is Reason.WRONG_REPLY_TO
 

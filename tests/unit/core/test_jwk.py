@@ -125,7 +125,7 @@ def test_the_owner_of_a_set_owns_the_keys_that_name_nobody() -> None:
 
 
 def test_keys_of_others_are_counted_and_not_read() -> None:
-    """Promise: whatever is wrong with a key of somebody for whom the set does not speak, the rest stands (A32)."""
+    """Promise: whatever is wrong with a key of someone for whom the set does not speak, the rest stands (A32)."""
     broken = {**GOOD, "principal": "agent://elsewhere/x", "x": 5, "d": "AA"}
     found = parse_shared_jwks(json.dumps({"keys": [broken, GOOD]}).encode(), speaks_for=lambda name: name == ALICE)
     assert (found.keys, found.foreign) == ([public(ALICE_KEY, ALICE)], ["agent://elsewhere/x"])

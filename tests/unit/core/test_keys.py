@@ -42,7 +42,7 @@ SMALL_ORDER = [
 @pytest.mark.parametrize("sign", [0, 0x80])
 @pytest.mark.parametrize("encoded", SMALL_ORDER)
 def test_weak_keys_are_refused(encoded: str, sign: int) -> None:
-    """Promise (A08): a key of small order, under which anybody's signature verifies, is refused when loaded."""
+    """Promise (A08): a key of small order, under which anyone's signature verifies, is refused when loaded."""
     raw = bytearray.fromhex(encoded)
     raw[-1] |= sign
     with pytest.raises(ConfigurationError):

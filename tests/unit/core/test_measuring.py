@@ -84,7 +84,7 @@ def test_verdicts_are_counted_by_channel() -> None:
 
 
 def test_subjects_of_an_attackers_choice_make_no_series() -> None:
-    """Promise (A31): below a wildcard anybody may publish: a subject has a name here once a message verified there."""
+    """Promise (A31): below a wildcard anyone may publish: a subject has a name here once a message verified there."""
     tally = Tally()
     for number in range(1000):
         tally.add(f"nats://prod/tasks.{number}", "unsigned")

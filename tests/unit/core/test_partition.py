@@ -636,7 +636,7 @@ def test_however_much_is_read_a_commit_says_little(monkeypatch: pytest.MonkeyPat
         assert offset - line[1].at <= 300
 
 
-@pytest.mark.parametrize("metadata", ["", "somebody else's", f"w1 {TAG} 0 {NOW + 4000} 8 6", f"w1 {TAG} 0 {NOW} 9 6"])
+@pytest.mark.parametrize("metadata", ["", "someone else's", f"w1 {TAG} 0 {NOW + 4000} 8 6", f"w1 {TAG} 0 {NOW} 9 6"])
 def test_what_cannot_be_believed_in_a_commit_is_left_alone(metadata: str) -> None:
     """Promise (K7): other metadata, a floor from a clock that was wrong, a place behind the commit: the window then."""
     world = World(10, committed=(8, metadata))

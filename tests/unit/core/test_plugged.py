@@ -18,7 +18,7 @@ from watchword.spi import Signer, Verifier
 
 
 async def cancelled(*_: object, **__: object) -> Never:
-    """Wait for shared work that somebody cancels."""
+    """Wait for shared work that someone cancels."""
     work = asyncio.get_running_loop().create_future()
     work.cancel()
     await work

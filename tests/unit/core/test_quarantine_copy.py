@@ -243,7 +243,7 @@ def test_a_pointer_elsewhere_than_its_channel_has_no_partition() -> None:
 
 
 def test_headers_that_hide_among_ours_are_passed_over() -> None:
-    """An envelope or preset header that somebody wrote beside a copy's own is not taken for the message's."""
+    """An envelope or preset header that someone wrote beside a copy's own is not taken for the message's."""
     beside = [
         ("watchword", b"envelope"),
         ("Watchword-Reason", b"x"),

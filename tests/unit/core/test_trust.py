@@ -60,7 +60,7 @@ def test_a_flood_is_capped(each: float) -> None:
 
 
 def test_demerits_have_an_upper_bound() -> None:
-    """Promise: after hours of facts it is 5 demerits, so a few hours are the longest anybody is kept out for."""
+    """Promise: after hours of facts it is 5 demerits, so a few hours are the longest anyone is kept out for."""
     clock = Clock(1000.0)
     score = Demerits(clock)
     for _ in range(1000):
@@ -276,7 +276,7 @@ def test_a_report_weighs_at_most_1(weight: float) -> None:
 
 
 def test_a_message_of_another_realm_cannot_be_reported() -> None:
-    """Promise: who is meant in another cluster is somebody else."""
+    """Promise: who is meant in another cluster is someone else."""
     other = Watchword(realm="other", keys=known_keys(), clock=Clock(NOW + 1.0))
     message = press(nats(channel=Channel.parse("nats://other/tasks")))
     with pytest.raises(ConfigurationError, match="realm 'other', not 'prod'"):

@@ -275,7 +275,7 @@ def test_replaced_while_it_is_in_use(start: Start, state: Path, tmp_path: Path, 
 def test_what_can_neither_be_written_nor_deleted(
     start: Start, clock: Clock, monkeypatch: pytest.MonkeyPatch, state: Path
 ) -> None:
-    """Promise (N8): while a file stays behind that somebody would believe, nothing is handed over."""
+    """Promise (N8): while a file stays behind that someone would believe, nothing is handed over."""
 
     def refuse(_: Path) -> None:
         raise PermissionError("Read-only file system")
@@ -466,7 +466,7 @@ class Nowhere:
 
     @staticmethod
     def busy(state: Path, patch: pytest.MonkeyPatch) -> None:
-        """Let somebody open a journal there without end."""
+        """Let someone open a journal there without end."""
         state.mkdir(mode=0o700)
         held = os.open(state, os.O_RDONLY)
         fcntl.flock(held, fcntl.LOCK_EX)

@@ -199,7 +199,7 @@ async def test_a_refusal_to_make_it_is_told() -> None:
 
 
 async def test_who_is_slower_finds_it() -> None:
-    """Somebody else has made it in between."""
+    """Someone else has made it in between."""
     create = SimpleNamespace(topic_errors=[("control", 36, None)])
     async with asking(Answers(topic=[told(error=3), told()], create=[create])) as broker:
         assert not await broker.make(None)
@@ -213,7 +213,7 @@ async def test_a_fetch_that_waits_holds_up_no_question() -> None:
 
 
 def test_asking_about_a_topic_makes_none() -> None:
-    """Promise (A52): brokers that make topics that somebody asks about would give them the settings of the day."""
+    """Promise (A52): brokers that make topics that someone asks about would give them the settings of the day."""
     classes: Any = TopicRequest._CLASSES
     assert TopicRequest("control").build(classes[0]).get_item("allow_auto_topic_creation") is False
 

@@ -311,7 +311,7 @@ async def test_errors_of_the_client_wait_for_their_turn(read: Read) -> None:
 
 
 async def test_errors_of_the_group_reach_callers_who_wait(read: Read) -> None:
-    """What ends a membership is raised where somebody waits; where nobody does, it is no error of anybody's."""
+    """What ends a membership is raised where someone waits; where nobody does, it is no error of anyone's."""
     said: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
     kafka = read(alone(), P0)
@@ -557,7 +557,7 @@ async def test_a_record_is_given_in_the_round_in_which_it_is_judged(read: Read) 
 
 
 async def test_callers_who_give_up_leave_nothing(read: Read) -> None:
-    """However often somebody gives up waiting for a record, nothing is left of it."""
+    """However often someone gives up waiting for a record, nothing is left of it."""
     kafka = read(alone(), P0)
     for _ in range(3):
         with pytest.raises(TimeoutError):

@@ -31,7 +31,7 @@ async def settled(kafka: FakeKafka) -> None:
 
 
 async def test_fetches_wait_briefly_until_the_memory_knows_all(read: Read) -> None:
-    """From the first fetch on, before anybody asks; then for as long as the caller has said."""
+    """From the first fetch on, before anyone asks; then for as long as the caller has said."""
     kafka = read(alone(), P0)
     await kafka.fill(b"0")
     assert await kafka.values(1) == [b"0"]

@@ -39,7 +39,7 @@ def something_else(self: object, *, surprise: object) -> None:
 
 @pytest.fixture
 async def plain() -> AsyncIterator[AIOKafkaProducer]:
-    """Give a client that somebody else made, and that never connects."""
+    """Give a client that someone else made, and that never connects."""
     made = AIOKafkaProducer()
     yield made
     await made.stop()

@@ -108,7 +108,7 @@ async def test_what_a_client_cannot_use_is_refused_at_once(
 async def test_what_wrap_cannot_use_leaves_the_client_as_it_was(
     made: Callable[[], Any], given: dict[str, Any], why: str
 ) -> None:
-    """As above, for a client that somebody else made."""
+    """As above, for a client that someone else made."""
     client = made()
     with pytest.raises(ConfigurationError, match=why):
         wrap(client, watchword=watchword(Keys()), **given)

@@ -1,4 +1,4 @@
-"""Agent cards of A2A: whose key signed them, and what a card that somebody made up can do."""
+"""Agent cards of A2A: whose key signed them, and what a card that someone made up can do."""
 
 import base64
 import json
@@ -132,9 +132,9 @@ async def test_a_key_counts_under_its_id_its_algorithm_and_in_its_time() -> None
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"alg": "none"}, "its algorithm is none of"),
-        ({"alg": "HS256"}, "its algorithm is none of"),
-        ({"alg": ["EdDSA"]}, "its algorithm is none of"),
+        ({"alg": "none"}, "its algorithm is not one of"),
+        ({"alg": "HS256"}, "its algorithm is not one of"),
+        ({"alg": ["EdDSA"]}, "its algorithm is not one of"),
         ({"kid": ""}, "kid is missing"),
         ({"kid": None}, "kid is missing"),
         ({"kid": "\ud800"}, "surrogates not allowed"),
@@ -172,9 +172,9 @@ def test_a_broken_signature_is_passed_over(entry: Any) -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"<html>", "no agent card: not JSON"),
-        (b"[]", "no agent card: not a JSON object"),
-        (b'{"name": "a", "name": "b", "signatures": [{}]}', "no agent card: "),
+        (b"<html>", "not an agent card: not JSON"),
+        (b"[]", "not an agent card: not a JSON object"),
+        (b'{"name": "a", "name": "b", "signatures": [{}]}', "not an agent card: "),
         (json.dumps(CARD).encode(), "the card is not signed"),
         (text(), "the card is not signed"),
         (b'{"signatures": 5}', "the card is not signed"),
@@ -199,12 +199,12 @@ async def test_a_card_that_is_nested_too_deeply_is_told_as_such() -> None:
     """A depth that Python reads, and the canonical form does not, is no other mistake than one that it does not."""
     one = json.dumps(await signed(SigningKey.generate(), b"x"))
     for depth in (500, 200_000):
-        with pytest.raises(ConfigurationError, match="no agent card: nested too deeply"):
+        with pytest.raises(ConfigurationError, match="not an agent card: nested too deeply"):
             found(f'{{"a": {"[" * depth}{"]" * depth}, "signatures": [{one}]}}'.encode())
 
 
 async def test_what_an_extension_holds_is_left_as_it_is() -> None:
-    """Its parameters are anybody's JSON, in which empty is not absent."""
+    """Its parameters are anyone's JSON, in which empty is not absent."""
     key = SigningKey.generate()
     extension = {"uri": "https://a.test", "required": False, "params": {"a": [], "b": False}}
     card = {**CARD, "capabilities": {"extensions": [extension]}, "securitySchemes": {}}

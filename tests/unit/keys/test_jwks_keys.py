@@ -388,7 +388,7 @@ async def test_agents_of_others_do_not_have_the_server_asked(source: JwksKeys, o
 
 
 async def test_a_set_without_names_has_one_owner(origin: Origin, clock: Clock) -> None:
-    """Keys that third parties publish belong to whom the settings say, and a key of somebody else's does not."""
+    """Keys that third parties publish belong to whom the settings say, and a key of someone else's does not."""
     alices, bobs = key_of(), key_of(BOB)
     nameless = {name: value for name, value in to_jwk(alices).items() if name != "principal"}
     origin.body = json.dumps({"keys": [nameless, to_jwk(bobs)]}).encode()
@@ -520,8 +520,8 @@ async def test_a_web_bot_auth_directory_is_read(
     ("options", "complaint"),
     [
         ({"url": "http://keys.acme.test/a"}, r"url = 'http://keys.acme.test/a': write https://"),
-        ({"principals": ()}, "say whom it may speak for"),
-        ({"owner": MALLORY}, "principal 'agent://elsewhere/mallory' is none of principals"),
+        ({"principals": ()}, "write whom it may speak for"),
+        ({"owner": MALLORY}, "principal 'agent://elsewhere/mallory' is not covered by principals"),
         ({"cool_down": 0.5}, "cool_down of 0.5 s: choose 1 s to 86400 s"),
         ({"check_every": 5.0}, "check_every of 5 s: choose 10 s to 86400 s"),
         ({"check_every": float("nan")}, "check_every of nan s"),

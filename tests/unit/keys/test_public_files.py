@@ -66,7 +66,7 @@ _ED = pem_of(SigningKey.generate().public)
         (_named(_ED, "Principal: a\nKey-Id: \n"), "key id of 0 bytes"),
         (b"\xff" + _named(_ED), "not UTF-8"),
         (_named(_ED + _ED), "exactly one PUBLIC KEY block"),
-        (_named(b"-----BEGIN CERTIFICATE-----\n"), "exactly one PUBLIC KEY block a file, no certificate"),
+        (_named(b"-----BEGIN CERTIFICATE-----\n"), "exactly one PUBLIC KEY block per file, and no certificate"),
         (_named(b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"), "not a public key in PEM"),
         (_named(SigningKey.generate().to_pem()), "a private key among public ones"),
         (_named(_ED + SigningKey.generate().to_pem()), "a private key among public ones"),

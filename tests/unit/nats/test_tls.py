@@ -14,7 +14,7 @@ INFO = b'INFO {"server_id":"x","version":"2.10.0","max_payload":1000,"proto":1}\
 
 
 async def said_to(scheme: str, **options: Any) -> tuple[BaseException | None, bytes]:
-    """Connect to somebody who offers no TLS; return the error, and what was said."""
+    """Connect to someone who offers no TLS; return the error, and what was said."""
     heard = asyncio.Queue[bytes]()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -37,7 +37,7 @@ def test_what_the_reference_implementation_writes_is_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind is not Kind.USER])
 def test_only_users_sign(name: str) -> None:
-    """The seed or the public key of anybody else is refused, and the error says whose it is."""
+    """The seed or the public key of anyone else is refused, and the error says whose it is."""
     public, seed = VECTORS["keys"][name]
     told = KINDS[name].told
     with pytest.raises(ConfigurationError, match=rf"seed of an? {told[:5]}.*write a user's seed \(SU\.\.\.\)") as error:

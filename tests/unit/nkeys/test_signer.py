@@ -100,7 +100,7 @@ def test_what_has_ended_signs_nothing(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match="its JWT has expired"):
             made(path, now=now)
     begins = creds(ACCOUNT.says("user", USER, "planner", nbf=1500), USER.seed)
-    with pytest.raises(ConfigurationError, match="its JWT begins only in 500 s"):
+    with pytest.raises(ConfigurationError, match="its JWT is not valid for another 500 s"):
         made(write_secret(path, begins), now=1000.0)
     assert made(path, now=1500.0).not_after == math.inf
 

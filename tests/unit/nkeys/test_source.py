@@ -128,7 +128,7 @@ async def test_two_accounts_of_one_name_are_left_out(store: Store) -> None:
 
 
 async def test_a_weak_key_is_left_out(store: Store) -> None:
-    """Under it anybody's signature verifies: an agent that names one stops no other."""
+    """Under it anyone's signature verifies: an agent that names one stops no other."""
     weak = nats_tokens.user()
     weak.public = encode_public(Kind.USER, bytes(32))
     store.write("b.jwt", store.account.says("user", weak, "b"))

@@ -191,7 +191,7 @@ def test_nobody_counts_whom_no_root_vouches_for(world: World) -> None:
 
 
 def test_without_its_own_token_an_operator_has_no_signing_keys(world: World) -> None:
-    """What the signing key signed counts for nothing, until somebody says that it is one."""
+    """What the signing key signed counts for nothing, until someone says that it is one."""
     users, left = world.found(world.tokens(operator=None))
     assert users == []
     assert {one.subject for one in left} == {world.account.public, world.user.public}

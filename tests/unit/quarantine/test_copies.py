@@ -162,7 +162,7 @@ async def test_whoever_stops_asking_stops_no_writing() -> None:
 
 @pytest.mark.parametrize("fault", ["raises", "hangs"])
 async def test_a_quarantine_that_breaks_its_promises_stops_nothing(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What somebody plugged in may raise anything or hang: it is told once, and each message is counted."""
+    """What someone plugged in may raise anything or hang: it is told once, and each message is counted."""
     monkeypatch.setattr(module, "LONGEST", 0.01)
     trail, warnings = audit(), list[str]()
     monkeypatch.setattr(trail, "warn", lambda event, **_: warnings.append(event))

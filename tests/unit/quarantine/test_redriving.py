@@ -45,7 +45,7 @@ async def test_a_store_that_stands_for_a_shared_one_knows_every_reader() -> None
     """Nothing has a floor there, for what is judged was read before."""
     replay = judge(Agents()(CLOUD, replay=SharedMemoryStore())).verifier.replay
     assert isinstance(replay, SharedReplayStore)
-    assert await replay.birth("anybody") == await replay.admit_reader("anybody", ReaderBirth(floor=5.0))
+    assert await replay.birth("anyone") == await replay.admit_reader("anyone", ReaderBirth(floor=5.0))
 
 
 async def test_a_message_needs_its_partition_where_one_reads_alone() -> None:

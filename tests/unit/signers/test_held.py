@@ -41,7 +41,7 @@ class Held:
         return self.key.sign_now(data)
 
     def __repr__(self) -> str:
-        return "somebody"
+        return "someone"
 
 
 def held(custodian: Any, context: Context, **options: object) -> HeldKey:
@@ -86,7 +86,7 @@ def test_a_public_half_that_is_none_is_one_line(context: Context, tmp_path: Path
     (tmp_path / "several.jwks").write_text(to_jwks(several))
     with pytest.raises(ConfigurationError, match=r"public: .*/none\.jwk: No such file"):
         held(Held(), context, public="none.jwk")
-    with pytest.raises(ConfigurationError, match=r"public: .*several\.jwks: 2 keys in it; name a file of one"):
+    with pytest.raises(ConfigurationError, match=r"public: .*several\.jwks: 2 keys in it; name a file with one"):
         held(Held(), context, public="several.jwks")
 
 
@@ -96,7 +96,7 @@ def test_a_public_half_of_another_principal_is_refused(context: Context, tmp_pat
     (tmp_path / "alice.jwk").write_text(json.dumps(to_jwk(custodian.key.verification_key(ALICE))))
     assert held(custodian, replace(context, principal=ALICE), public="alice.jwk").key_id == custodian.key.key_id
     with pytest.raises(
-        ConfigurationError, match=r"alice\.jwk: a key of 'agent://acme/alice', and this is 'agent://bob'"
+        ConfigurationError, match=r"alice\.jwk: a key of 'agent://acme/alice', but this agent is 'agent://bob'"
     ):
         held(custodian, replace(context, principal="agent://bob"), public="alice.jwk")
 
@@ -110,7 +110,7 @@ def test_a_key_of_another_kind_is_refused(context: Context, public: Any) -> None
     """A user who made a key that signs no messages is told which ones are."""
     custodian = Held()
     custodian.public = lambda: public  # type: ignore[method-assign]  # a plug-in's mistake
-    with pytest.raises(ConfigurationError, match=r"somebody: .*: use an Ed25519 or P-256 key"):
+    with pytest.raises(ConfigurationError, match=r"someone: .*: use an Ed25519 or P-256 key"):
         held(custodian, context)
 
 
@@ -131,9 +131,9 @@ def test_a_time_out_that_helps_nobody_is_refused(context: Context, timeout: str)
 @pytest.mark.parametrize(
     ("failure", "told"),
     [
-        (OSError("token=s3cret"), "somebody: OSError"),
-        (Unavailable("keys", "sealed"), "somebody: sealed"),
-        (ConfigurationError("the key is disabled"), "somebody: the key is disabled"),
+        (OSError("token=s3cret"), "someone: OSError"),
+        (Unavailable("keys", "sealed"), "someone: sealed"),
+        (ConfigurationError("the key is disabled"), "someone: the key is disabled"),
     ],
 )
 async def test_what_fails_is_unavailable_and_shows_no_secret(context: Context, failure: Exception, told: str) -> None:
@@ -157,10 +157,10 @@ def test_a_start_that_fails_says_whether_a_person_must_mend_it(context: Context)
     """What may pass is Unavailable; what is set up wrongly is a ConfigurationError."""
     custodian = Held()
     custodian.failure = OSError("refused")
-    with pytest.raises(Unavailable, match="somebody: OSError"):
+    with pytest.raises(Unavailable, match="someone: OSError"):
         held(custodian, context)
     custodian.failure = ConfigurationError("no such key")
-    with pytest.raises(ConfigurationError, match="somebody: no such key"):
+    with pytest.raises(ConfigurationError, match="someone: no such key"):
         held(custodian, context)
 
 
@@ -175,9 +175,9 @@ async def test_one_that_does_not_answer_is_named(context: Context) -> None:
 
     key = held(custodian, context, timeout="0.1s")
     custodian.sign = hang  # type: ignore[method-assign]  # a device that hangs
-    with pytest.raises(Unavailable, match=r"somebody: no answer within 0\.1 s"):
+    with pytest.raises(Unavailable, match=r"someone: no answer within 0\.1 s"):
         await key.sign(b"x")
-    with pytest.raises(Unavailable, match=r"somebody: no answer within 0\.1 s"):
+    with pytest.raises(Unavailable, match=r"someone: no answer within 0\.1 s"):
         await asyncio.to_thread(held, custodian, context, timeout="0.1s")
     gate.set()
 
@@ -189,10 +189,10 @@ def test_a_kind_of_key_that_is_not_used_from_there_is_refused_by_name(
     """Promise: nothing is asked of the holder of an ML-DSA key, and the error says where such a key may be."""
     custodian = Held(algorithm)
     (tmp_path / "alice.jwk").write_text(json.dumps(to_jwk(custodian.key.verification_key(ALICE))))
-    with pytest.raises(ConfigurationError, match=f"somebody: {algorithm.label}: use an Ed25519 or P-256 key"):
+    with pytest.raises(ConfigurationError, match=f"someone: {algorithm.label}: use an Ed25519 or P-256 key"):
         held(custodian, context, public="alice.jwk")
     with pytest.raises(
-        ConfigurationError, match=r"somebody: MLDSA\d\dPublicKey: use an Ed25519 or P-256 key; .* encrypted PEM"
+        ConfigurationError, match=r"someone: MLDSA\d\dPublicKey: use an Ed25519 or P-256 key; .* encrypted PEM"
     ):
         held(custodian, context)
     assert not custodian.signed

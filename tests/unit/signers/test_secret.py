@@ -50,7 +50,7 @@ def test_a_secret_is_named_once(context: Context) -> None:
     """Nowhere, twice, or in a variable that is not there is a mistake that says what to write."""
     with pytest.raises(ConfigurationError, match='pin: missing; write pin_env = "VARIABLE" or pin_file = "PATH"'):
         _secret(context)
-    with pytest.raises(ConfigurationError, match="pin_env and pin_file: write one of both"):
+    with pytest.raises(ConfigurationError, match="pin_env and pin_file: write only one of them"):
         _secret(context, variable="A", name="b")
     with pytest.raises(ConfigurationError, match="pin_env: there is no variable of this name, or it is empty"):
         _secret(context, variable="NO_SUCH_PIN").read()

@@ -171,7 +171,7 @@ def test_nonsense_in_place_of_a_public_key_is_no_key(
     """What answers is no engine, so nothing begins."""
     engine = Engine()
     engine.said = {"keys": {"3": {"public_key": text}}}
-    with server.meddling(engine), pytest.raises(Unavailable, match="not that of a Transit engine"):
+    with server.meddling(engine), pytest.raises(Unavailable, match="not from a Transit engine"):
         made(options, context)
 
 
@@ -197,10 +197,10 @@ async def test_what_only_a_person_can_mend_is_told(
     ("status", "hint"),
     [
         (204, ""),
-        (307, ": a standby sends elsewhere, .*: name the active node"),
+        (307, ": a standby redirects, .*: name the active node"),
         (429, ": it is busy"),
         (473, ""),
-        (500, ": it has failed, or this version may not sign: see its min_encryption_version"),
+        (500, ": it has failed, or this version may not sign: check min_encryption_version"),
         (503, ": it is sealed"),
     ],
 )
@@ -224,7 +224,7 @@ async def test_what_may_pass_is_an_outage(
 async def test_what_is_no_signature_is_an_outage(
     server: Meddler, options: dict[str, Any], context: Context, signature: object
 ) -> None:
-    """Nothing that an engine, or somebody before it, made up reaches a message: by version, form and key."""
+    """Nothing that an engine, or someone before it, made up reaches a message: by version, form and key."""
     engine = Engine()
     with server.meddling(engine):
         key = made(options, context)
@@ -240,7 +240,7 @@ async def test_an_answer_that_is_none_is_an_outage(
     """Not JSON, not an object, or larger than any answer is."""
     with server.meddling(Engine()):
         key = made(options, context)
-    with server.meddling(lambda *_: Answer(200, body)), pytest.raises(Unavailable, match="not that of a Transit"):
+    with server.meddling(lambda *_: Answer(200, body)), pytest.raises(Unavailable, match="not from a Transit"):
         await key.sign(b"x")
 
 
@@ -252,7 +252,7 @@ async def test_an_answer_that_trickles_has_its_end(
         key = made(options, context)
         now = iter([0.0, 3600.0])
         monkeypatch.setattr(transit, "time", type("Time", (), {"monotonic": staticmethod(lambda: next(now))}))
-        with pytest.raises(Unavailable, match="not that of a Transit engine"):
+        with pytest.raises(Unavailable, match="not from a Transit engine"):
             await key.sign(b"x")
 
 
@@ -309,11 +309,11 @@ def test_a_server_that_is_down_is_told_from_one_without_trust_or_tls(context: Co
     chosen: dict[str, Any] = {"key": "planner", "version": 3, "token_env": "BAO_TOKEN"}
     with serving(trusted.server_side("127.0.0.1")) as server:
         address = {"address": f"https://127.0.0.1:{server.port}"}
-        with pytest.raises(Unavailable, match=r"its certificate is not trusted \(.*\): name whom to trust by ca"):
+        with pytest.raises(Unavailable, match=r"its certificate is not trusted \(.*\): name its authority in ca"):
             made(chosen | address, context)
         with pytest.raises(ConfigurationError, match="there is no such key or engine"):
             made(chosen | address, context, ca=trusted.path.name)
     with pytest.raises(Unavailable, match="no connection: Connection refused"):
         made(chosen | address, context)
-    with serving() as plain, pytest.raises(Unavailable, match=r"TLS fails \(\w+\): see whether address has the right"):
+    with serving() as plain, pytest.raises(Unavailable, match=r"TLS fails \(\w+\): check scheme and port"):
         made(chosen | {"address": f"https://127.0.0.1:{plain.port}"}, context)

@@ -83,7 +83,7 @@ async def test_a_device_that_hangs_holds_up_nobody_for_long() -> None:
         workers.run_now(gate, timeout=0.01)
     waiting = [asyncio.create_task(workers.run(gate, timeout=60)) for _ in range(MOST_WAITING)]
     await asyncio.sleep(0)
-    with pytest.raises(Unavailable, match=f"{MOST_WAITING} calls wait"):
+    with pytest.raises(Unavailable, match=f"{MOST_WAITING} calls are waiting"):
         await workers.run(gate, timeout=60)
     with pytest.raises(TimeoutError):
         await Workers().run(gate, timeout=0.01)

@@ -161,7 +161,7 @@ _AT_THE_BASE = ec.derive_private_key(1, ec.SECP256R1())
 def test_a_key_that_nobody_can_read_is_refused_like_any_other(
     private: Private, old: str, new: str, *, between: bool
 ) -> None:
-    """Promise (A09): what anybody may announce ends in the one error, never in one that stops the reading of others."""
+    """Promise (A09): what anyone may announce ends in the one error, never in one that stops the reading of others."""
     above = Authority(above=ROOT, name="between", private=private) if between else ROOT
     svid = above.issue() if between else ROOT.issue(private=private)
     at = 1 if between else 0

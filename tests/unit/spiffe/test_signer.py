@@ -407,7 +407,7 @@ def settings(directory: Path, board: Board, principal: str | None = PLANNER) -> 
 
 @pytest.mark.parametrize("principal", [None, "agent://acme/planner", "spiffe://acme.example"])
 def test_the_principal_is_the_spiffe_id(tmp_path: Path, principal: str | None) -> None:
-    """Anything else is told, before anybody is asked."""
+    """Anything else is told, before anyone is asked."""
     with pytest.raises(ConfigurationError, match='write principal = "spiffe://<trust domain>/<path>"'):
         from_options({}, settings(tmp_path, Board(), principal))
 

@@ -182,7 +182,7 @@ async def test_what_lately_came_is_known_before_the_day_is_read(world: World, mo
 
 
 async def test_only_its_own_key_shows_a_certificate(world: World) -> None:
-    """A09: a certificate that somebody else shows, or a message that nobody signed, vouches for nothing."""
+    """A09: a certificate that someone else shows, or a message that nobody signed, vouches for nothing."""
     svid, stranger = world.root.issue(), p256()
     await show(world.board, svid, by=stranger)
     await show(world.board, svid, CLOUD)
@@ -255,7 +255,7 @@ GARBAGE = [
 
 
 async def test_garbage_on_the_channel_stops_nothing(world: World) -> None:
-    """Anybody who may write there may write anything, also in front of what is honest."""
+    """Anyone who may write there may write anything, also in front of what is honest."""
     headers = tuple((name, text.encode()) for name, text in HEADERS.items())
     for value in (*GARBAGE, b"x" * (MAX_VALUE_BYTES + 1), json.dumps({"svid": ["MAo="] * 4}).encode()):
         world.board.put(value, headers)
@@ -278,7 +278,7 @@ def test_what_shows_no_chain_is_refused(value: bytes) -> None:
 
 
 async def test_what_was_shown_before_is_not_looked_at_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each agent shows its certificate again and again, and anybody may copy it: that costs a digest."""
+    """Each agent shows its certificate again and again, and anyone may copy it: that costs a digest."""
     svid, bad = world.root.issue(), Authority(name="root").issue()
     looked: list[int] = []
     really = verified_key
@@ -535,7 +535,7 @@ async def test_the_workload_api_gives_bundles(
 
 async def test_a_key_is_known_as_soon_as_it_is_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A flood of others' announcements behind it does not keep a reader that starts from knowing it (A21)."""
-    monkeypatch.setattr(module, "_TELL_EVERY", 0.0)
+    monkeypatch.setattr(module, "_PUBLISH_EVERY", 0.0)
     svid = world.root.issue()
     await show(world.board, svid)
     await show(world.board, Authority(name="other").issue("/junk"), "spiffe://acme.example/junk")

@@ -90,7 +90,7 @@ def test_a_closed_endpoint_answers_no_more() -> None:
 
 @pytest.mark.parametrize("address", ["0.0.0.0:9464", "[::]:9464", "192.0.2.1:9464"])
 def test_an_address_that_others_reach_needs_a_word(settings: Any, address: str) -> None:
-    """Promise: principals and channels are shown to other machines only where somebody wrote so."""
+    """Promise: principals and channels are shown to other machines only where someone wrote so."""
     with pytest.raises(ConfigurationError, match=r'"127\.0\.0\.1:9464", or public = true'):
         load(settings(f'[telemetry]\nprometheus = "{address}"\n'))
     public = Settings.model_validate({"realm": "prod", "telemetry": {"prometheus": address, "public": True}})

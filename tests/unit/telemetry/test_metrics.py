@@ -191,7 +191,7 @@ def test_days_until_keys_end(stage: Measured) -> None:
 
 
 def test_of_many_keys_those_that_end_soonest_are_told_and_one_s_own(stage: Measured) -> None:
-    """Promise: a directory of thousands makes a bounded number of series, with what needs somebody's attention."""
+    """Promise: a directory of thousands makes a bounded number of series, with what needs someone's attention."""
     keys = [
         public(ed_key(20 + number, kid=b"%d" % number), f"agent://{number}", not_after=NOW + (number + 1) * DAY)
         for number in range(MAX_KEYS + 5)

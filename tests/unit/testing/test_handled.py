@@ -35,7 +35,7 @@ async def scale(msg: DeliveredMsg) -> None:
 
 
 async def test_a_handlers_unit_test_is_short() -> None:
-    """A message of somebody's, the handler, and what it answered: three lines."""
+    """A message of someone's, the handler, and what it answered: three lines."""
     msg = verified_msg(b"3", subject="cloud.scale", principal=PLANNER, reply="_INBOX.1")
     await scale(msg)
     assert answers_to(msg) == [(b"scaled by 3", {})]
@@ -115,7 +115,7 @@ def test_a_tombstone_is_a_record() -> None:
 
 
 def test_an_observed_record_has_its_verdict() -> None:
-    """As for messages: unsigned by nobody, and verified where somebody signed it."""
+    """As for messages: unsigned by nobody, and verified where someone signed it."""
     unsigned = observed_record(b"3", topic="tasks")
     assert type(unsigned) is ObservedRecord
     assert isinstance(unsigned.verdict, Rejected)

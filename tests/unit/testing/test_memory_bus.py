@@ -327,9 +327,9 @@ def test_a_shared_store_says_so_by_its_type() -> None:
 async def test_a_store_can_admit_every_reader() -> None:
     """Where births are of no interest, a store knows all readers from the start, and their birth can be replaced."""
     store, never = SharedMemoryStore(open_to_all=True), ReaderBirth(floor=-inf)
-    assert await store.birth("anybody") == never
-    assert await store.admit_reader("anybody", ReaderBirth(floor=7.0)) == never
-    assert await store.admit_reader("anybody", ReaderBirth(floor=7.0), replace=True) == ReaderBirth(floor=7.0)
+    assert await store.birth("anyone") == never
+    assert await store.admit_reader("anyone", ReaderBirth(floor=7.0)) == never
+    assert await store.admit_reader("anyone", ReaderBirth(floor=7.0), replace=True) == ReaderBirth(floor=7.0)
 
 
 async def test_keys_come_and_go_and_fail() -> None:

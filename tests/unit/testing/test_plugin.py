@@ -1,4 +1,4 @@
-"""The fixtures, as a project of somebody else's uses them."""
+"""The fixtures, as a project of someone else's uses them."""
 
 import re
 import subprocess
