@@ -127,11 +127,12 @@ class Audit:
         dropped: bool = True,
     ) -> None:
         """Count and log a message that could not even be parsed, and is therefore dropped in observe mode too."""
-        claimed = None
+        claimed, part = None, {}
         if isinstance(verdict, Rejected):
             kind, event, claimed = str(verdict.reason), "message.rejected", verdict.claimed_principal
         else:
             kind, event, now = UNAVAILABLE, "message.unavailable", self._clock()
+            part = {"part": verdict.what}
             since, last = self._failing.get(verdict.what, (now, now))
             self._failing[verdict.what] = since if _is_recent(last, now) else now, now
         self.counts[kind] += 1
@@ -148,6 +149,7 @@ class Audit:
             offset=offset,
             claimed_principal=_capped(claimed),
             dropped=dropped,
+            **part,
         )
 
     def reported(self, message: VerifiedMessage, weight: float, why: str, *, counts: bool) -> None:

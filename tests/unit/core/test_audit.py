@@ -71,7 +71,7 @@ def test_every_verdict_is_counted_and_every_drop_logged(logs: list[EventDict]) -
         {
             "event": "message.unavailable", "log_level": "warning", "reason": "unavailable", "detail": "TimeoutError",
             "channel": "nats://prod/tasks.scale", "log": None, "offset": None, "claimed_principal": None,
-            "dropped": False,
+            "dropped": False, "part": "keys",
         },
     ]  # fmt: skip
 
