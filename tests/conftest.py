@@ -1,6 +1,7 @@
 """Registers the fixtures that every kind of test may use, and chooses the engine."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -82,3 +83,10 @@ def not_traced() -> Iterator[None]:
         yield
     finally:
         counting.start()
+
+
+@pytest.fixture
+def children_not_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count no lines in the processes that a test starts: that doubles their work, and other tests cover the same."""
+    for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+        monkeypatch.delenv(name)

@@ -11,6 +11,8 @@ from chaos.plan import SCENARIOS, Plan, schedule
 from chaos.run import play_on
 from tests.brokers.broker import Broker
 
+pytestmark = pytest.mark.usefixtures("children_not_traced")
+
 HONEST = 300
 
 SETTINGS: dict[str, dict[str, float]] = {

@@ -12,6 +12,8 @@ from typing import NamedTuple, Self
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("children_not_traced")
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 PROGRAMS = sorted(EXAMPLES.rglob("*.py"))

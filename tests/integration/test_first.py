@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("children_not_traced")
+
 SAID = "verified: agent://acme/planner wrote 'start 1 instance' on first.tasks\n"
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("children_not_traced")
+
 CHECKOUT = Path(__file__).parents[2]
 LIMIT = 60.0
 """Seconds after the installation."""

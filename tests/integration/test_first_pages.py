@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.pages import ROOT, Shown, files_on, shown_on
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("children_not_traced")]
 PATIENCE = 30.0
 """Seconds that a program may take to print a line."""
 

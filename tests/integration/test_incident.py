@@ -14,6 +14,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from benchmarks.trust.world import CONTROLLER, PATIENCE, PLANNER, READERS
 from tests.support.realm import RATE, Realm, Step
 
+pytestmark = pytest.mark.usefixtures("children_not_traced")
+
 WRITTEN = """
 [policy]
 contained = ["agent://acme/planner"]

@@ -11,6 +11,8 @@ import pytest
 from benchmarks.trust.world import PLANNER
 from tests.support.realm import RATE, Realm, Step
 
+pytestmark = pytest.mark.usefixtures("children_not_traced")
+
 REPORTER = "agent://acme/reporter"
 OLD, SECOND, THIRD = "Rk2nUw5mZq0bXc7d", "Wd5cRk8vZn3xQe6t", "Tb8yLf3hVs6gJp1x"
 

@@ -11,6 +11,8 @@ import pytest
 
 from watchword.extras import _EXTRAS, told
 
+pytestmark = pytest.mark.usefixtures("children_not_traced")
+
 CHECKOUT = Path(__file__).parents[2]
 LOAD = "import watchword; watchword.load('watchword.toml')"
 DEMO = "import sys; from watchword_adapters.cli import main; sys.exit(main(['demo', '--bus', {!r}]))"

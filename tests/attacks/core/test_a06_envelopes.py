@@ -50,6 +50,7 @@ def test_a06_half_an_envelope_and_oversize() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("not_traced")
 def test_a07_every_byte_flipped() -> None:
     """Promise: no byte of an envelope can be changed, whatever it is changed to, in base64url or below it."""
     message = signed(kafka())

@@ -7,6 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.usefixtures("children_not_traced")
+
 ROOT = Path(__file__).parents[3]
 
 

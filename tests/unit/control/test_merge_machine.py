@@ -208,4 +208,4 @@ class Merge(RuleBasedStateMachine):
                 assert self.control.rank(entry) >= one.statement.rank
 
 
-TestMerge = pytest.mark.slow(Merge.TestCase)
+TestMerge = pytest.mark.slow(pytest.mark.usefixtures("not_traced")(Merge.TestCase))

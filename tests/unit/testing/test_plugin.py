@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.usefixtures("children_not_traced")
+
 PLAIN = """
 def test_without_fixtures(request):
     assert "watchword" not in str([plugin for plugin, _ in request.config.pluginmanager.list_name_plugin()])
