@@ -26,7 +26,7 @@ ROOT: Final = Path(__file__).parents[2]
 ONCALL, SECURITY = "agent://acme/oncall", "agent://acme/security"
 PLANNER, CONTROLLER = "agent://acme/planner", "agent://acme/controller"
 READERS: Final = ("reader-1", "reader-2", "reader-3")
-PATIENCE: Final = 60.0
+PATIENCE: Final = 120.0
 QUIET: Final = 0.5
 """Seconds without a delivery after which there has been a last one."""
 

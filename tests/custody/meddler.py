@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
-PATIENCE = 30.0
+from tests.support.patience import PATIENCE
 
 
 class Asked(NamedTuple):

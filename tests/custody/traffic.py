@@ -10,11 +10,10 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from tests.support.patience import PATIENCE
 from watchword import VerifiedMessage, Watchword
 from watchword.kafka import SigningProducer, VerifyingConsumer
 from watchword.nats import connect
-
-PATIENCE = 90.0
 
 
 class Read:

@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from tests.brokers.broker import Broker
 from tests.brokers.plugin import MakeStream, MakeTopic, TimestampType
 from tests.brokers.versions import kafka_metadata_level, nats_version, redis_version
+from tests.support.patience import PATIENCE
 
 SECONDS_1970 = 1_000  # a record time that no broker of today would stamp
 
@@ -51,7 +52,7 @@ async def test_transaction_commits(kafka_bootstrap: str, make_topic: MakeTopic, 
     """The broker can talk to itself, which transaction markers need."""
     topic = await make_topic(partitions=2)
     producer = AIOKafkaProducer(bootstrap_servers=kafka_bootstrap, transactional_id=unique("tx"))
-    async with producer, asyncio.timeout(30), producer.transaction():
+    async with producer, asyncio.timeout(PATIENCE), producer.transaction():
         await producer.send(topic, b"value", partition=1)
     async with AIOKafkaConsumer(bootstrap_servers=kafka_bootstrap, isolation_level="read_committed") as consumer:
         consumer.assign([TopicPartition(topic, 1)])

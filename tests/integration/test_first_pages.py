@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.pages import ROOT, Shown, files_on, shown_on
+from tests.support.patience import PATIENCE
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("children_not_traced")]
-PATIENCE = 30.0
-"""Seconds that a program may take to print a line."""
 
 
 @pytest.fixture

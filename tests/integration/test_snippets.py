@@ -12,6 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError
 
 import watchword
+from tests.support.patience import PATIENCE
 from tests.typing.snippets import CONTEXT, Snippet, snippets
 from watchword.kafka import SigningProducer, VerifyingConsumer
 from watchword.nats import WatchwordClient, connect
@@ -19,7 +20,6 @@ from watchword_adapters.cli import main as command_line
 
 FOUND = snippets()
 TOPICS = ("tasks", "agents.quarantine")
-PATIENCE = 60.0
 
 
 class DoneError(Exception):

@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaConsumer
 
 import watchword
 from tests.brokers.plugin import MakeStream, MakeTopic, TimestampType
+from tests.support.patience import PATIENCE
 from watchword import Watchword
 from watchword.kafka import SigningProducer, VerifyingConsumer
 from watchword.nats import VerifiedMsg, connect
@@ -27,7 +28,6 @@ from watchword_adapters.cli import main as command_line
 FOLDER: Final = Path(__file__).parents[2] / "interop"
 VECTORS: Final = FOLDER.parent / "tests" / "vectors" / "v1"
 PYTHONIST, GOPHER = "agent://acme/pythonist", "agent://acme/gopher"
-PATIENCE: Final = 60.0
 DIRECT, TREE = 1, 5
 VALUES: Final = (b"0", None, b"", b"3", b"\xff")
 

@@ -21,6 +21,8 @@ from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnReque
 from aiokafka.record.util import calc_crc32c, decode_varint, encode_varint
 from aiokafka.structs import TopicPartition
 
+from tests.support.patience import PATIENCE
+
 GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
 LOG_APPEND_TIME_BIT, TRANSACTIONAL_BIT, CONTROL_BIT = 0x08, 0x10, 0x20
 NO_PRODUCER = -1
@@ -196,7 +198,7 @@ class RawClient:
 
     async def ask(self, node: int, request: Any, *, code: Callable[[Any], int]) -> Any:
         """Return what a broker answers to a request, after what is soon over; `code` finds the error code in it."""
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(PATIENCE):
             while (found := code(response := await self._client.send(node, request))) in _SOON_OVER:  # noqa: ASYNC110 - a broker sets no event
                 await asyncio.sleep(0.02)
         if found:
@@ -204,7 +206,7 @@ class RawClient:
         return response
 
     async def _coordinator(self, transactional_id: str) -> int:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 try:
                     return int(await self._client.coordinator_lookup(CoordinationType.TRANSACTION, transactional_id))
@@ -266,7 +268,7 @@ class Transaction:
         self.is_open = False
         request = EndTxnRequest(self._id, self.producer_id, self.epoch, committed)
         await self._raw.ask(self._node, request, code=lambda response: response.error_code)
-        async with asyncio.timeout(SECONDS):  # the broker answers before its markers stand in the logs
+        async with asyncio.timeout(PATIENCE):  # the broker answers before its markers stand in the logs
             for topic, base in self._began.items():
                 while not await self._is_marked(topic, base):  # noqa: ASYNC110 - a broker sets no event
                     await asyncio.sleep(0.01)

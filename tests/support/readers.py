@@ -6,19 +6,18 @@ from typing import Any
 
 from tests.integration.kafka.world import Captured, World
 from tests.support.kafka_api import VerifyingConsumer
+from tests.support.patience import PATIENCE
 from tests.support.raw_kafka import Batch, Raw
 from watchword import Rejected, Unavailable, Watchword
 from watchword.spi import Message
 
 END = b"end"
-SOON = 10.0
-"""Seconds after which what should have come at once is not coming."""
 
 
 async def until(consumer: VerifyingConsumer, last: bytes = END, *, way: str = "getone") -> list[Any]:
     """Return the values that are handed over up to `last`, which must come; `way` is getone, getmany or async for."""
     found: list[Any] = []
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(PATIENCE):
         while last not in found:
             try:
                 match way:

@@ -15,8 +15,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from tests.support.patience import PATIENCE
+
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60.0
 _COMMANDS = ("app", "control", "keys", "who", "tail", "quarantine", "policy", "keygen", "jwks", "init")
 _CLIENTS = ("nats.control_log", "nats.presence", "nats.redrive", "nats.tail", "kafka.control_log", "kafka.presence")
 _IMPORTED = (

@@ -41,6 +41,13 @@ class SharedReplayStoreContract(ReplayStoreContract):
     async def make_store(self) -> SharedReplayStore:
         """Return an empty store on a new backing store."""
 
+    async def make_hasty(self) -> SharedReplayStore:
+        """Return what ``make_store`` returns, but giving up after few seconds; override it if yours waits longer.
+
+        A long timeout in ``make_store`` makes these tests independent of how busy the machine is.
+        """
+        return await self.make_store()
+
     @abstractmethod
     async def make_another(self) -> SharedReplayStore:
         """Return another store on the backing store of the last ``make_store``, as another process would."""
@@ -86,7 +93,7 @@ class SharedReplayStoreContract(ReplayStoreContract):
 
     async def test_an_answer_that_was_lost_is_given_again(self) -> None:
         """Of one copy and its replays, claimed alone and in bulk while the store stalls, one is admitted (A35)."""
-        store = await self.make_store()
+        store = await self.make_hasty()
         copies = [replace(make_claim(number % 20), arrival=number.to_bytes(2)) for number in range(60)]
         async with self.make_stall():
             with pytest.raises(Exception):  # noqa: B017, PT011 - any
@@ -138,10 +145,11 @@ class SharedReplayStoreContract(ReplayStoreContract):
 
     async def test_a_bulk_that_a_stalled_store_does_not_answer_is_judged_later(self) -> None:
         """A bulk fails as a whole in bounded time, and claims of it that were stored are honest redeliveries (A35)."""
-        store = await self.make_store()
+        store = await self.make_hasty()
         assert isinstance(store, BulkStore)
         claims = [make_claim(number, offset=number) for number in range(20)]
-        await store.claim_many(claims[:5])
+        for claim in claims[:5]:
+            await _in_time(store, claim)
         async with self.make_stall():
             begun = time.monotonic()
             with pytest.raises(Exception):  # noqa: B017, PT011 - any; it is the verifier that tells them apart
@@ -298,8 +306,8 @@ class SharedReplayStoreContract(ReplayStoreContract):
 
     async def test_a_store_that_stalls_gives_no_answer(self) -> None:
         """A claim fails in bounded time, and succeeds once the store is back (A35)."""
-        store = await self.make_store()
-        assert await store.claim(make_claim(1, offset=1)) is Admission.FIRST
+        store = await self.make_hasty()
+        assert await _in_time(store, make_claim(1, offset=1)) in {Admission.FIRST, Admission.REDELIVERED}
         async with self.make_stall():
             begun = time.monotonic()
             with pytest.raises(Exception):  # noqa: B017, PT011 - any; it is the verifier that tells them apart
@@ -307,7 +315,7 @@ class SharedReplayStoreContract(ReplayStoreContract):
             assert time.monotonic() - begun < PATIENCE
         assert await _in_time(store, make_claim(1, offset=1)) is Admission.REDELIVERED
         assert await _in_time(store, make_claim(2, offset=2)) in {Admission.FIRST, Admission.REDELIVERED}
-        assert await store.claim(make_claim(2, offset=3)) is Admission.REPLAYED
+        assert await _in_time(store, make_claim(2, offset=3)) is Admission.REPLAYED
 
 
 def _raise_first(answers: Sequence[Admission | BaseException]) -> None:

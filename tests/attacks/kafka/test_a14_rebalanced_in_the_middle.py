@@ -14,7 +14,8 @@ from tests.integration.kafka.world import Captured, World, eventually, read, val
 from tests.support.broker_tools import commit_for
 from tests.support.fetched import Fetched
 from tests.support.kafka_api import VerifyingConsumer
-from tests.support.readers import END, SOON, Places, judged, until
+from tests.support.patience import PATIENCE
+from tests.support.readers import END, Places, judged, until
 from watchword import Rejected, Unavailable
 from watchword.spi import Message
 
@@ -26,7 +27,7 @@ LAST = {"client_id": "z", "heartbeat_interval_ms": 100}
 async def rebalanced(world: World, consumer: VerifyingConsumer, topic: str, group: str) -> None:
     """Let another member join and leave; the partition stays with the first, which notices both."""
     tp = TopicPartition(topic, 0)
-    async with asyncio.timeout(SOON), world.consumer(world.reader(), topic, group_id=group, **LAST) as second:
+    async with asyncio.timeout(PATIENCE), world.consumer(world.reader(), topic, group_id=group, **LAST) as second:
         assert (consumer.assignment(), second.assignment()) == ({tp}, set())
         await consumer.position(tp)
         joined = _assigned(consumer)
@@ -53,7 +54,7 @@ async def test_a14_while_the_window_is_read_again(world: World, monkeypatch: pyt
     reader = world.reader()
     fetched.reset()
     async with world.consumer(reader, topic, group_id=group, **FIRST, max_partition_fetch_bytes=2_000) as consumer:
-        async with asyncio.timeout(SOON):
+        async with asyncio.timeout(PATIENCE):
             while fetched.answers < 10:
                 assert await consumer.getmany(timeout_ms=0) == {}
                 await asyncio.sleep(0.005)
@@ -88,7 +89,7 @@ async def test_a17_while_a_message_is_judged(world: World) -> None:
     reader = world.reader()
     async with world.consumer(reader, topic, group_id=group, **FIRST) as consumer:
         reading = asyncio.create_task(read(consumer, 3))
-        await asyncio.wait_for(world.keys.question.wait(), SOON)
+        await asyncio.wait_for(world.keys.question.wait(), PATIENCE)
         await rebalanced(world, consumer, topic, group)
         world.keys.gate.set()
         await world.inject(topic, await world.capture(topic, 2))
@@ -131,7 +132,7 @@ async def test_a17_while_a_copy_goes_into_quarantine(world: World, caller: str) 
         await rebalanced(world, consumer, topic, group)
         places.may_answer.set()
         await world.say(topic, END)
-        await asyncio.wait_for(_read_on(consumer, got) if reading.done() else reading, SOON)
+        await asyncio.wait_for(_read_on(consumer, got) if reading.done() else reading, PATIENCE)
     assert values(got) == [b"0", b"1", END]
     assert not any(record.verified.redelivered for record in got)
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from aiokafka import TopicPartition
 
-from tests.integration.kafka.world import SECONDS, Captured, World, read, values
+from tests.integration.kafka.world import Captured, World, read, values
+from tests.support.patience import PATIENCE
 from watchword.envelope import parse
 from watchword_adapters.kafka import SigningProducer
 
@@ -78,7 +79,7 @@ async def test_a23_a_revoked_key_ends_a_tree_whose_root_is_known(world: World) -
         await send_together(producer, topic)
     reader = world.reader()
     async with world.consumer(reader, topic) as consumer:
-        found = await consumer.getmany(timeout_ms=SECONDS * 1000, max_records=5)
+        found = await consumer.getmany(timeout_ms=PATIENCE * 1000, max_records=5)
         assert len(next(iter(found.values()))) == 5
         world.keys.replace()
         assert await consumer.getmany(timeout_ms=300) == {}

@@ -9,7 +9,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from tests.integration.kafka.world import SECONDS, World, read, values
+from tests.integration.kafka.world import World, read, values
+from tests.support.patience import PATIENCE
 from watchword import ConfigurationError, SigningError
 from watchword_adapters.kafka import VerifiedRecord
 
@@ -158,7 +159,7 @@ async def test_a26_every_way_in_is_verified(world: World, way: str) -> None:
                         break
                 case _:
                     wanted = [tp] if "of" in way else []
-                    found = await consumer.getmany(*wanted, timeout_ms=int(SECONDS * 1000), max_records=1)
+                    found = await consumer.getmany(*wanted, timeout_ms=int(PATIENCE * 1000), max_records=1)
                     (record,) = found[tp]
             assert isinstance(record, VerifiedRecord)
             got.append(record.value)

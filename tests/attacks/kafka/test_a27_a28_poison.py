@@ -6,8 +6,9 @@ import pickle
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from tests.integration.kafka.world import SECONDS, Captured, World, observe, read, values
+from tests.integration.kafka.world import Captured, World, observe, read, values
 from tests.support.kept import Kept
+from tests.support.patience import PATIENCE
 from tests.unit.kafka.batches import POISON, batch, reframed
 from watchword import Mode
 
@@ -37,7 +38,7 @@ async def test_a27_pickle_bomb_reaches_no_deserializer(world: World) -> None:
     async with AIOKafkaConsumer(
         topic, bootstrap_servers=world.bootstrap, auto_offset_reset="earliest", **loads
     ) as plain:
-        await asyncio.wait_for(plain.getone(), SECONDS)
+        await asyncio.wait_for(plain.getone(), PATIENCE)
     assert BOMBED  # the attack works
     BOMBED.clear()
     async with world.consumer(world.reader(), topic, **loads) as consumer:
@@ -71,7 +72,7 @@ async def test_a28_header_name_that_is_no_utf8(world: World, way: str, codec: in
         plain.seek(TopicPartition(topic, 0), 1)
         for _ in range(2):  # without the check it is stuck
             with pytest.raises(UnicodeDecodeError):
-                await asyncio.wait_for(plain.getone(), SECONDS)
+                await asyncio.wait_for(plain.getone(), PATIENCE)
     reader = world.reader()
     async with world.consumer(reader, topic, group_id=world.unique("group")) as consumer:
         got: list[bytes] = []
@@ -121,7 +122,7 @@ async def test_a28_flood_of_poison_does_not_stop_honest_traffic(world: World) ->
     await send_bytes(world, topic, 0, batch([POISON, "unsigned"] * 2_000))
     await world.say(topic, b"honest")
     reader = world.reader()
-    async with world.consumer(reader, topic) as consumer, asyncio.timeout(10):
+    async with world.consumer(reader, topic) as consumer, asyncio.timeout(PATIENCE):
         assert values(await read(consumer, 1)) == [b"honest"]
     assert reader.audit.counts == {"delivered": 1, "malformed": 2_000, "unsigned": 2_000}
 

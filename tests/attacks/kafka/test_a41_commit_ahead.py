@@ -5,7 +5,8 @@ import asyncio
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from tests.integration.kafka.world import SECONDS, World, committed, eventually, read, values
+from tests.integration.kafka.world import World, committed, eventually, read, values
+from tests.support.patience import PATIENCE
 
 
 async def test_a41_auto_commit_while_a_message_is_being_verified(world: World) -> None:
@@ -17,7 +18,7 @@ async def test_a41_auto_commit_while_a_message_is_being_verified(world: World) -
     fast = {"group_id": group, "auto_commit_interval_ms": 10}
     async with world.consumer(world.reader(), topic, **fast) as consumer:
         call = asyncio.create_task(consumer.getmany(timeout_ms=20_000))
-        await asyncio.wait_for(world.keys.question.wait(), SECONDS)
+        await asyncio.wait_for(world.keys.question.wait(), PATIENCE)
         await committed(consumer, tp, 0)  # auto-commit is at work
         assert AIOKafkaConsumer.highwater(consumer, tp) == 2
         assert await consumer.committed(tp) == 0
@@ -41,7 +42,7 @@ async def test_a41_plain_client_commits_ahead(world: World) -> None:
         auto_offset_reset="earliest",
         auto_commit_interval_ms=10,
     ) as plain:
-        await asyncio.wait_for(plain.getone(), SECONDS)  # a wrapper would be verifying this one now
+        await asyncio.wait_for(plain.getone(), PATIENCE)  # a wrapper would be verifying this one now
         await committed(plain, tp, 1)
 
 
@@ -57,7 +58,7 @@ async def test_a41_rebalance_while_a_message_is_being_verified(world: World) -> 
     readers = [world.reader(), world.reader()]
     async with world.consumer(readers[0], topic, **fast) as first:
         one = asyncio.create_task(read(first, 1))
-        await asyncio.wait_for(world.keys.question.wait(), SECONDS)
+        await asyncio.wait_for(world.keys.question.wait(), PATIENCE)
         async with world.consumer(readers[1], topic, **fast) as second:
             two = asyncio.create_task(read(second, 1))
 

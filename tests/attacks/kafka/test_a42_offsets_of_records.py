@@ -16,9 +16,10 @@ import pytest
 from aiokafka import TopicPartition
 
 from tests.brokers.plugin import TimestampType
-from tests.integration.kafka.world import SECONDS, Captured, World, eventually, observe, read, values
+from tests.integration.kafka.world import Captured, World, eventually, observe, read, values
 from tests.support.broker_tools import commit_for, committed_by, delete_before, ends_of
 from tests.support.kafka_api import VerifyingConsumer
+from tests.support.patience import PATIENCE
 from tests.support.raw_kafka import GZIP, TRANSACTIONAL_BIT, Batch, Raw, RawClient
 from tests.support.readers import END, Places, judged, nothing_more, raw_of, signed_batch, until
 from watchword import Mode, Watchword
@@ -116,7 +117,7 @@ async def test_a42_no_step_leads_out_of_the_log(world: World) -> None:
 
 async def passed_exactly(consumer: VerifyingConsumer, reader: Watchword, count: int) -> None:
     """Ask for one record at a time, and never wait for one, until the reader has counted so many."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while sum(reader.audit.counts.values()) < count:
             assert await consumer.getmany(timeout_ms=0, max_records=1) == {}
             await asyncio.sleep(0.005)
@@ -138,7 +139,7 @@ async def test_a42_no_commit_goes_beyond_the_log(world: World, moment: str) -> N
             case "by hand":
                 await consumer.commit()
             case "at the interval":
-                await asyncio.wait_for(_committed(world, group, tp), SECONDS)
+                await asyncio.wait_for(_committed(world, group, tp), PATIENCE)
             case "at a revocation":
                 async with world.consumer(world.reader(), topic, group_id=group) as second:
                     await eventually(lambda: _shared(consumer, second))
@@ -170,7 +171,7 @@ async def test_a42_rolling_restarts_deliver_each_message_once(world: World, seed
         if chance.random() < 0.5:
             await send(world, topic, crafted(chance.choice([(FAR,), (2, 3), (0, FAR, 2), (1,)])))
     got: list[Any] = []
-    async with asyncio.timeout(2 * SECONDS):
+    async with asyncio.timeout(2 * PATIENCE):
         while len(got) < len(honest):
             by_itself = chance.random() < 0.5
             async with world.consumer(world.reader(), topic, group_id=group, enable_auto_commit=by_itself) as consumer:

@@ -7,10 +7,11 @@ import pytest
 from aiokafka import TopicPartition
 
 from tests.brokers.plugin import TimestampType
-from tests.integration.kafka.world import INTERN, SECONDS, World, read, values
+from tests.integration.kafka.world import INTERN, World, read, values
 from tests.support.broker_tools import delete_before
 from tests.support.clocks import HOUR, earlier, issued, key_of, passed
 from tests.support.kafka_api import VerifiedRecord, VerifyingConsumer
+from tests.support.patience import PATIENCE
 from tests.support.readers import END, judged, nothing_more, until
 from watchword import VerificationKey, Watchword
 
@@ -59,7 +60,7 @@ async def test_a43_k6_a_commit_in_the_past(world: World) -> None:
 
 async def passed_by(consumer: VerifyingConsumer, reader: Watchword, count: int) -> None:
     """Read until so many messages are judged, whatever the verdicts."""
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(PATIENCE):
         while judged(reader).total() < count:
             await consumer.getmany(timeout_ms=100)
 

@@ -11,7 +11,8 @@ from tests.brokers.plugin import TimestampType
 from tests.integration.kafka.world import World, read, values
 from tests.support.broker_tools import alter_topic, commit_for, committed_by, delete_before
 from tests.support.clocks import passed
-from tests.support.readers import END, SOON, judged, until
+from tests.support.patience import PATIENCE
+from tests.support.readers import END, judged, until
 from watchword import Watchword
 from watchword.spi import Message
 
@@ -75,7 +76,7 @@ async def test_a46_a_commit_while_the_log_is_cut_says_no_less(world: World, kind
         cut.set()
 
     once_recalled(reader, retention)
-    async with world.consumer(reader, topic, group_id=group, **BY_HAND) as consumer, asyncio.timeout(SOON):
+    async with world.consumer(reader, topic, group_id=group, **BY_HAND) as consumer, asyncio.timeout(PATIENCE):
         while not cut.is_set():
             assert await consumer.getmany(timeout_ms=10, max_records=1) == {}
             await consumer.commit()

@@ -8,7 +8,8 @@ from aiokafka import TopicPartition
 
 from tests.integration.kafka.world import REALM, World
 from tests.support.kafka_api import VerifyingConsumer
-from tests.support.readers import END, SOON, judged, until
+from tests.support.patience import PATIENCE
+from tests.support.readers import END, judged, until
 from watchword import Alias, ConfigurationError, Policy, Watchword
 from watchword.testing import SharedMemoryStore
 
@@ -42,7 +43,7 @@ async def delivered(world: World, reader: Watchword, way: str, *topics: str) -> 
         await consumer.start()
         if way == "by assign":
             consumer.assign([TopicPartition(topic, 0) for topic in topics])
-        async with asyncio.timeout(SOON):
+        async with asyncio.timeout(PATIENCE):
             while not {END, LAST} <= set(found):
                 found.append((await consumer.getone()).value)
     except ConfigurationError as error:

@@ -15,7 +15,8 @@ from typing import Any
 import aiokafka
 import pytest
 
-from tests.integration.kafka.world import PLANNER, SECONDS, Captured, World
+from tests.integration.kafka.world import PLANNER, Captured, World
+from tests.support.patience import PATIENCE
 from watchword.jwk import to_jwk
 
 ROOT = Path(__file__).parents[3]
@@ -68,7 +69,7 @@ async def outcome(world: World, folder: Path | None) -> dict[str, Any]:
         env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        out, err = await asyncio.wait_for(process.communicate(), SECONDS)
+        out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
     finally:
         if process.returncode is None:
             process.kill()

@@ -14,7 +14,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests.integration.kafka.world import Captured, World
 from tests.support.kafka_api import VerifiedRecord, VerifyingConsumer, wrap
-from tests.support.readers import END, SOON, until
+from tests.support.patience import PATIENCE
+from tests.support.readers import END, until
 from watchword import ConfigurationError
 
 FORGED = Captured(value=b"forged")
@@ -31,7 +32,7 @@ BELOW: dict[str, Callable[[Any, TopicPartition], Awaitable[Any]]] = {
 
 async def attempt(consumer: Any, tp: TopicPartition, call: str) -> list[Any]:
     """Return what a call below the public methods gives; nothing if it is refused with the covered way named."""
-    return await records_or_refusal(asyncio.wait_for(BELOW[call](consumer, tp), SOON), named="getmany")
+    return await records_or_refusal(asyncio.wait_for(BELOW[call](consumer, tp), PATIENCE), named="getmany")
 
 
 async def records_or_refusal(call: Awaitable[Any], *, named: str) -> list[Any]:
@@ -91,7 +92,7 @@ async def test_a48_reads_by_a_reference_from_before_wrapping(world: World, call:
     tp = TopicPartition(topic, 0)
     await world.inject(topic, [FORGED])
     plain = AIOKafkaConsumer(topic, bootstrap_servers=world.bootstrap, auto_offset_reset="earliest")
-    async with plain as consumer, asyncio.timeout(SOON):
+    async with plain as consumer, asyncio.timeout(PATIENCE):
         framework = SimpleNamespace(_fetcher=consumer._fetcher)
         assert (await consumer.getone()).value == b"forged"  # plain as yet
         wrapped = wrap(consumer, watchword=world.reader())
@@ -110,7 +111,7 @@ async def test_a48_wrapped_while_a_task_waits(world: World, call: str) -> None:
     """A task that waits in the client when it is wrapped gets no forged record; or wrap() refuses, and says why."""
     topic = await world.make_topic()
     plain = AIOKafkaConsumer(topic, bootstrap_servers=world.bootstrap, auto_offset_reset="earliest")
-    async with plain as consumer, asyncio.timeout(SOON):
+    async with plain as consumer, asyncio.timeout(PATIENCE):
         waiting = asyncio.create_task(_waited(consumer, call))
         await asyncio.sleep(0.2)
         assert not waiting.done()
@@ -155,7 +156,7 @@ async def test_a48_wrapped_with_records_at_hand(world: World, call: str) -> None
     await world.inject(topic, [FORGED])
     await world.say(topic, b"0")
     plain = AIOKafkaConsumer(topic, bootstrap_servers=world.bootstrap, auto_offset_reset="earliest")
-    async with plain as consumer, asyncio.timeout(SOON):
+    async with plain as consumer, asyncio.timeout(PATIENCE):
         assert (await consumer.getone()).value == b"forged"  # plain as yet; the other is at hand
         wrapped = wrap(consumer, watchword=world.reader())
         await world.inject(topic, [FORGED])

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from tests.integration.kafka.world import REALM, World
+from tests.support.patience import PATIENCE
 from watchword import Watchword
 
 MANY = 260_000
@@ -26,7 +27,7 @@ async def test_a50_nothing_is_over_quota(world: World) -> None:
     delivered = 0
     async with world.consumer(reader, topic) as consumer:
         while (judged := sum(reader.audit.counts.values())) < MANY:
-            async with asyncio.timeout(60):  # to judge one more, at whatever pace
+            async with asyncio.timeout(PATIENCE):  # to judge one more, at whatever pace
                 while sum(reader.audit.counts.values()) == judged:
                     for records in (await consumer.getmany(timeout_ms=1_000, max_records=5_000)).values():
                         delivered += len(records)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.kafka.world import PLANNER, SECONDS, World, read, values
+from tests.integration.kafka.world import PLANNER, World, read, values
 from tests.support.clocks import HOUR, key_of
+from tests.support.patience import PATIENCE
 from tests.support.readers import END, judged, until
 from tests.support.suspended import Suspension
 from watchword import VerificationKey
@@ -57,7 +58,7 @@ async def test_a51_a_key_that_was_revoked_meanwhile(world: World, suspension: Su
         suspension.sleep(3 * HOUR)
         revoke(world, key_of(world, PLANNER), suspension.clock() - HOUR)
         found: list[Any] = []
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(PATIENCE):
             while not judged(reader)["key_revoked"]:
                 found += await _next(consumer, way)
     assert found == []

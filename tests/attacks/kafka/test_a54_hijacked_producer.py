@@ -18,6 +18,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from tests.integration.kafka.world import PLANNER, REALM, World, read, values
+from tests.support.patience import PATIENCE
 from watchword import Policy, Watchword, WatchwordError
 from watchword_adapters.kafka import AckMismatchError
 
@@ -52,7 +53,7 @@ class Attacker:
             topics=[(self.topic, [(partition, bytes(builder.build()))])],
         )
         error = InvalidTxnState.errno
-        async with asyncio.timeout(10):  # a transaction ends a little after the broker has said so
+        async with asyncio.timeout(PATIENCE):  # a transaction ends a little after the broker has said so
             while error == InvalidTxnState.errno:
                 answer = await self.client.send(self.client.cluster.leader_for_partition(tp), request)
                 ((_, ((_, error, *_),)),) = answer.topics

@@ -23,6 +23,7 @@ from tests.integration.nats.world import (
     verified,
 )
 from tests.support.kept import Kept
+from tests.support.patience import PATIENCE
 from watchword import Allow, ConfigurationError, Rate, Reason, Unavailable, Watchword
 from watchword_adapters.nats import VerifyingJetStream, VerifyingPullSubscription
 from watchword_adapters.nats import jetstream_rebuild as module
@@ -78,7 +79,7 @@ def pulling(subscription: object) -> VerifyingPullSubscription:
 async def taken(subscription: VerifyingPullSubscription, count: int, *, ack: bool = True) -> list[bytes]:
     """Fetch verified messages until there are so many, and acknowledge them."""
     found: list[bytes] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while len(found) < count:
             for msg in await subscription.fetch(count - len(found), timeout=15):
                 found.append(msg.data)
@@ -153,7 +154,7 @@ async def test_a17_what_was_not_acknowledged_comes_again_after_a_restart(world: 
     await second_begins()
     await set_up.say(b"4")  # by now log time has passed the window of the first three
     found: dict[bytes, bool] = {}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while len(found) < 3:
             for msg in await subscription.fetch(3, timeout=10):
                 found[msg.data] = verified(msg).verified.redelivered

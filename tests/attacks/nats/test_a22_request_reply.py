@@ -11,6 +11,7 @@ from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
 from tests.integration.nats.world import CLOUD, MALLORY, PLANNER, World, raw, resend, soon, until, verified
+from tests.support.patience import PATIENCE
 from watchword import Allow, Mode, Reason
 from watchword.spi import Channel, Message
 from watchword_adapters.nats import WatchwordClient
@@ -321,7 +322,7 @@ async def test_a28_forged_no_responders_ends_none_of_many_requests(world: World,
 async def test_genuine_no_responders_is_told_at_once(world: World, unique: Unique) -> None:
     """Where the server itself says that nobody listens, the requester need not wait for its time-out."""
     planner = await world.client(world.agent(PLANNER))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         for _ in range(20):
             with pytest.raises(NoRespondersError):
                 await planner.request(unique("nobody"), b"scale", timeout=3600)

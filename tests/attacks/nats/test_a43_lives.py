@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from nats.aio.msg import Msg
 
-from tests.integration.nats.world import CLOUD, PATIENCE, PLANNER, World, resend, second_begins, soon, until
+from tests.integration.nats.world import CLOUD, PLANNER, World, resend, second_begins, soon, until
+from tests.support.patience import PATIENCE
 from watchword import Alias, ConfigurationError, Policy, Reason, Watchword
 from watchword_adapters.nats import WatchwordClient
 from watchword_adapters.stores.journal import FileJournal

@@ -14,6 +14,7 @@ from nats.js.errors import NotFoundError
 from tests.attacks.nats.test_a14_restarts import Stage, stage, taken
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import MALLORY, PLANNER, World, block, second_begins, soon, until
+from tests.support.patience import PATIENCE
 from watchword import Mode, Reason, Unavailable, VerifiedMessage
 from watchword_adapters.nats import VerifyingJetStream, jetstream_rebuild
 
@@ -38,7 +39,7 @@ async def begun(set_up: Stage, js: VerifyingJetStream, way: str) -> Any:
 async def got(subscription: Any, count: int) -> list[bytes]:
     """Take messages, however they come."""
     found: list[bytes] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while len(found) < count:
             if hasattr(subscription, "fetch"):
                 some = await subscription.fetch(1, timeout=15)

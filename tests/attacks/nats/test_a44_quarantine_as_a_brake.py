@@ -19,6 +19,7 @@ from tests.integration.nats.quarantining import UNSIGNED, held, message, quarant
 from tests.integration.nats.world import CLOUD, PLANNER, World, soon, unacknowledged, until, world_on
 from tests.support.delaying import far_away
 from tests.support.kept import Kept
+from tests.support.patience import PATIENCE
 from watchword import Rate, Reason, Rejected, Unavailable, Watchword
 from watchword.spi import Message, QuarantineLimits
 from watchword_adapters.nats import NatsQuarantine
@@ -201,7 +202,7 @@ async def test_a28_where_terminating_deletes_the_copy_goes_first(
 
     assert await stored() == 1
     kept.gate.set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while await stored():  # noqa: ASYNC110 - the server tells nobody
             await asyncio.sleep(0.01)
     assert kept.copies == ([] if down else [(b"forged", "unsigned")])

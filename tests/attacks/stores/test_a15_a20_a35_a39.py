@@ -13,6 +13,7 @@ import pytest
 
 from tests.attacks.stores.conftest import PER_PRINCIPAL, Shared
 from tests.attacks.stores.world import at, ending, signed
+from tests.support.patience import PATIENCE
 from tests.unit.core.world import ALICE, BOB
 from watchword import Reason
 from watchword.spi import Admission, Message
@@ -20,7 +21,7 @@ from watchword.spi import Admission, Message
 
 async def served(member: Any, message: Message) -> Reason | str:
     """Return how it ends once the store is there again; until then nothing is delivered."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while (told := await ending(member, message)) == "unavailable":  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.05)
     return told

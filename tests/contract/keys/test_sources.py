@@ -16,6 +16,7 @@ from tests.support import nats_tokens
 from tests.support.board import Board
 from tests.support.key_server import Answer, KeyServer, authority, serving
 from tests.support.nats_tokens import Holder
+from tests.support.patience import PATIENCE
 from tests.support.workload_api import Authority, Svid, p256
 from tests.unit.control.test_following import World
 from watchword import Algorithm, MemoryKeys, Policy, SigningKey, VerificationKey, Watchword
@@ -350,7 +351,7 @@ class TestSpiffeKeys(FailingKeySourceContract):
         assert isinstance(source, SpiffeKeys)
         self.board.down = False
         await self._show(keys)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while {key.key_id for key in source.keys} != {key.key_id for key in keys}:  # noqa: ASYNC110 - a thread looks
                 await asyncio.sleep(0.01)
 
@@ -362,7 +363,7 @@ class TestSpiffeKeys(FailingKeySourceContract):
         if fault is KeyFault.OUTAGE:
             self.board.down = True
             self.path.unlink()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 while source._reading is None or source._reading.failure is None:  # noqa: ASYNC110 - as above
                     await asyncio.sleep(0.01)
         elif fault is KeyFault.GARBAGE:
@@ -380,7 +381,7 @@ class TestSpiffeKeys(FailingKeySourceContract):
         """Move the clock, and let the bundle be looked at where there is one."""
         assert isinstance(source, SpiffeKeys)
         self.clock.now += KEPT + 1
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while source._bundles.is_stale and self.path.exists():  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.01)
 

@@ -24,14 +24,14 @@ class TestNatsKvReplayStore(SharedReplayStoreContract):
         for store in self.made:
             await store.close()
 
-    async def make_store(self) -> NatsKvReplayStore:
+    async def make_store(self, timeout: float = 30.0) -> NatsKvReplayStore:  # noqa: ASYNC109 - of each answer
         """Return a store in a bucket of this test."""
         store = NatsKvReplayStore(
             self.broker.address,
             bucket=self.bucket,
             policy=POLICY,
             clock=time.time,
-            timeout=2.0,
+            timeout=timeout,
             per_principal=PER_PRINCIPAL,
         )
         self.made.append(store)
@@ -39,6 +39,10 @@ class TestNatsKvReplayStore(SharedReplayStoreContract):
         return store
 
     make_another = make_store
+
+    async def make_hasty(self) -> NatsKvReplayStore:
+        """Return a store that gives up soon."""
+        return await self.make_store(timeout=2.0)
 
     async def make_forgetful(self) -> None:
         """Delete the bucket."""

@@ -22,14 +22,14 @@ class TestRedisReplayStore(SharedReplayStoreContract):
         for store in self.made:
             await store.close()
 
-    async def make_store(self) -> RedisReplayStore:
+    async def make_store(self, timeout: float = 30.0) -> RedisReplayStore:  # noqa: ASYNC109 - of each answer
         """Return a store under a prefix of this test."""
         store = RedisReplayStore(
             self.broker.address,
             prefix=self.prefix,
             policy=POLICY,
             clock=time.time,
-            timeout=2.0,
+            timeout=timeout,
             per_principal=PER_PRINCIPAL,
         )
         self.made.append(store)
@@ -37,6 +37,10 @@ class TestRedisReplayStore(SharedReplayStoreContract):
         return store
 
     make_another = make_store
+
+    async def make_hasty(self) -> RedisReplayStore:
+        """Return a store that gives up soon."""
+        return await self.make_store(timeout=2.0)
 
     async def make_forgetful(self) -> None:
         """Flush the database."""

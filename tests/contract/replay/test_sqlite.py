@@ -21,14 +21,20 @@ class TestSqliteReplayStore(SharedReplayStoreContract):
         for store in self.made:
             await store.close()
 
-    async def make_store(self) -> SqliteReplayStore:
+    async def make_store(self, timeout: float = 30.0) -> SqliteReplayStore:  # noqa: ASYNC109 - of each answer
         """Return a store in a file of this test."""
-        store = SqliteReplayStore(self.path, policy=POLICY, clock=time.time, timeout=2.0, per_principal=PER_PRINCIPAL)
+        store = SqliteReplayStore(
+            self.path, policy=POLICY, clock=time.time, timeout=timeout, per_principal=PER_PRINCIPAL
+        )
         self.made.append(store)
         await store.start()
         return store
 
     make_another = make_store
+
+    async def make_hasty(self) -> SqliteReplayStore:
+        """Return a store that gives up soon."""
+        return await self.make_store(timeout=2.0)
 
     async def make_forgetful(self) -> None:
         """Remove the file and what belongs to it."""

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 from aiokafka.admin import AIOKafkaAdminClient
 
+from tests.support.patience import PATIENCE
 from watchword import Reason, Rejected, SigningKey, Watchword, load
 from watchword.jwk import to_jwks
 from watchword.keys import thumbprint
@@ -23,9 +24,6 @@ from watchword_adapters.control.log import ControlLog
 from watchword_adapters.settings_file import read_settings
 
 ONCALL, PLANNER, NEWCOMER, CONTROLLER = (f"agent://acme/{one}" for one in ("oncall", "planner", "new", "controller"))
-SECONDS = 30.0
-WITHIN = 10.0
-"""Far more than a statement takes, on a machine that is busy with other things."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ class World:
         """Make the log, and return it unconnected."""
         _, parts = self.process(ONCALL)
         log = parts.open_log()
-        async with asyncio.timeout(SECONDS), log:
+        async with asyncio.timeout(PATIENCE), log:
             while not await log.make():  # noqa: ASYNC110 - a broker sets no event; it may yet be deleting the one before
                 await asyncio.sleep(0.05)
         return log
@@ -113,7 +111,7 @@ class World:
     async def say(self, *sayings: Saying) -> None:
         """Let the operator say something, and see that it counts."""
         agent, parts = self.process(ONCALL)
-        async with asyncio.timeout(SECONDS), desk(agent, parts) as at:
+        async with asyncio.timeout(PATIENCE), desk(agent, parts) as at:
             for saying in sayings:
                 await at.say(saying)
 
@@ -136,7 +134,7 @@ def world(bus: Bus, tmp_path: Path) -> World:
 
 async def within(condition: Callable[[], object]) -> None:
     """Wait until it holds."""
-    async with asyncio.timeout(WITHIN):
+    async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - a follower sets no event
             await asyncio.sleep(0.01)
 
@@ -150,7 +148,7 @@ async def test_what_an_operator_says_reaches_an_agent_that_runs(world: World) ->
     assert await world.verdict(agent, NEWCOMER) is Reason.UNKNOWN_KEY
 
     async def comes(by: str, expected: Any) -> None:
-        async with asyncio.timeout(WITHIN):
+        async with asyncio.timeout(PATIENCE):
             while await world.verdict(agent, by) != expected:  # noqa: ASYNC110 - as below
                 await asyncio.sleep(0.01)
 
@@ -170,13 +168,13 @@ async def test_a_log_that_was_cut_short_rolls_nothing_back(world: World, caplog:
     await world.made()
     await world.say(Contain(PLANNER), Contain(NEWCOMER), Release(NEWCOMER))
     _, parts = world.process(CONTROLLER)
-    async with asyncio.timeout(SECONDS), followed(parts) as following:
+    async with asyncio.timeout(PATIENCE), followed(parts) as following:
         before = following.place
         assert held(following) == [PLANNER]
     await world.bus.delete()
     await world.made()
     _, parts = world.process(CONTROLLER)
-    async with asyncio.timeout(SECONDS), followed(parts) as following:
+    async with asyncio.timeout(PATIENCE), followed(parts) as following:
         assert held(following) == [PLANNER]
         await within(lambda: "control.log_shorter" in caplog.text)
         await world.say(Contain(NEWCOMER))
@@ -186,7 +184,7 @@ async def test_a_log_that_was_cut_short_rolls_nothing_back(world: World, caplog:
         assert following.place.identity != before.identity
     await world.say(Release(PLANNER))
     _, parts = world.process(CONTROLLER)
-    async with asyncio.timeout(SECONDS), followed(parts) as following:
+    async with asyncio.timeout(PATIENCE), followed(parts) as following:
         assert held(following) == [NEWCOMER]
 
 
@@ -197,7 +195,7 @@ async def test_a_log_that_is_made_anew_while_it_is_followed_is_told(
     await world.made()
     await world.say(Contain(PLANNER))
     _, parts = world.process(CONTROLLER)
-    async with asyncio.timeout(SECONDS), followed(parts) as following:
+    async with asyncio.timeout(PATIENCE), followed(parts) as following:
         await world.bus.delete()
         await world.made()
         await within(lambda: "control.log_shorter" in caplog.text)

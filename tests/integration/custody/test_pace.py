@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from nats.aio.msg import Msg
 
 from tests.brokers.plugin import MakeTopic
+from tests.support.patience import PATIENCE
 from watchword import Algorithm, Policy, SigningKey, Watchword
 from watchword.algorithms import PublicKey
 from watchword.kafka import SigningProducer
@@ -87,7 +88,7 @@ async def test_nats_keeps_order_and_goes_on(slow: Slow, agent: Watchword, nats_u
         await asyncio.gather(*sends)
         await client.flush()
         await plain.flush()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             await all_heard.wait()
     finally:
         await client.close()
@@ -115,7 +116,7 @@ async def test_kafka_keeps_order_and_goes_on(
     consumer.assign([TopicPartition(topic, 0)])
     await consumer.start()
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             found = [(await consumer.getone()).value for _ in range(MANY)]
     finally:
         await consumer.stop()

@@ -14,11 +14,11 @@ from tests.integration.kafka.world import (
     CONTROLLER,
     INTERN,
     PLANNER,
-    SECONDS,
     World,
     eventually,
     without_envelope,
 )
+from tests.support.patience import PATIENCE
 from watchword import Mode, Watchword
 from watchword.faststream import KafkaBroker, Principal, Principals, Verified
 from watchword_adapters.faststream import holding
@@ -268,7 +268,7 @@ async def test_messages_are_taken_one_by_one_without_a_handler(kafka: World) -> 
     await kafka.say(topic, b"one", b"two")
     async with ours:
         await ours.start()
-        message: Any = await taking.get_one(timeout=SECONDS)
+        message: Any = await taking.get_one(timeout=PATIENCE)
         another: Any = await anext(aiter(taking))
     assert [message.body, another.body] == [b"one", b"two"]
     assert message.raw_message.verified.principal == PLANNER
@@ -287,5 +287,5 @@ async def test_a_broker_starts_again(kafka: World) -> None:
         await ours.start()
         await ours.publish(body, topic)
         await until(lambda body=body: (body, PLANNER) in seen)
-        await asyncio.wait_for(ours.stop(), SECONDS)
+        await asyncio.wait_for(ours.stop(), PATIENCE)
     assert {body for body, _ in seen} == {"one", "two"}

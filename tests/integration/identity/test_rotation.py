@@ -14,11 +14,11 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from tests.support import nats_tokens
 from tests.support.identities import PLANNER, WORKER, Identities, forget
+from tests.support.patience import PATIENCE
 from watchword import Unavailable, Watchword
 from watchword.kafka import SigningProducer, VerifyingConsumer
 from watchword.nats import connect
 
-PATIENCE = 60.0
 PIECE = 0.01
 """Seconds between two messages of an agent."""
 

@@ -8,6 +8,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests.integration.kafka.world import REALM, World, observe
+from tests.support.patience import PATIENCE
 from watchword import Mode, Rejected, Unavailable
 from watchword.spi import Channel, Message, Position, QuarantineLimits
 from watchword_adapters.kafka import ObservedRecord
@@ -59,7 +60,7 @@ async def held(world: World, topic: str) -> list[Stored]:
 
 async def settled(world: World, topic: str, count: int) -> list[Stored]:
     """Return what a quarantine topic holds once it is so many: a broker ends a transaction after it has said so."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while len(found := await held(world, topic)) < count:
             pass
     return found

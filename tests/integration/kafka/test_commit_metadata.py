@@ -12,6 +12,7 @@ from aiokafka.structs import OffsetAndMetadata
 from tests.brokers.plugin import TimestampType
 from tests.integration.kafka.world import World, eventually, observe, read, values
 from tests.support.broker_tools import commit_for, committed_by
+from tests.support.patience import PATIENCE
 from tests.support.readers import END, judged, until
 from watchword import ConfigurationError, Mode
 
@@ -268,5 +269,5 @@ async def test_observing_leaves_no_floor_for_enforcing(world: World) -> None:
         assert values(await observe(consumer, 2)) == [b"0", b"1"]
     await world.inject(topic, captured)
     await world.say(topic, b"2", END)
-    async with asyncio.timeout(30), world.consumer(world.reader(), topic, group_id=group) as consumer:
+    async with asyncio.timeout(PATIENCE), world.consumer(world.reader(), topic, group_id=group) as consumer:
         assert await until(consumer) == [b"2", END]

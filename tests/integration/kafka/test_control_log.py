@@ -13,7 +13,8 @@ from aiokafka.errors import InvalidReplicationFactorError, KafkaConnectionError,
 from aiokafka.structs import TopicPartition
 
 from tests.brokers.broker import Broker
-from tests.integration.kafka.world import PLANNER, REALM, SECONDS, World, eventually
+from tests.integration.kafka.world import PLANNER, REALM, World, eventually
+from tests.support.patience import PATIENCE
 from tests.support.raw_kafka import GZIP, Batch, Raw, RawClient
 from watchword import ConfigurationError, Mode, Policy, SigningError, Unavailable, VerifiedMessage, Watchword
 from watchword.message import Message
@@ -58,7 +59,7 @@ async def log(world: World, unique: Callable[[str], str]) -> AsyncIterator[Kafka
 async def read(log: KafkaControlLog, position: int, upto: int) -> list[Message]:
     """Read from a position up to another one, which must be reached."""
     found: list[Message] = []
-    async with asyncio.timeout(SECONDS), aclosing(log.read(position)) as entries:
+    async with asyncio.timeout(PATIENCE), aclosing(log.read(position)) as entries:
         async for some, reached in entries:
             assert len(some) <= TOGETHER
             found += some
@@ -80,7 +81,7 @@ def offsets(entries: Sequence[Message]) -> list[int]:
 
 async def soon(coming: Any) -> Any:
     """Wait for what must come."""
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(PATIENCE):
         return await coming
 
 
@@ -428,7 +429,7 @@ async def test_reading_goes_on_over_a_restart(log: KafkaControlLog, kafka_broker
     await log.publish(b"1", KIND)
     found, position = await read(log, 0, 1), 1
     restarting = asyncio.create_task(_restarted(kafka_broker, log))
-    async with asyncio.timeout(2 * SECONDS):
+    async with asyncio.timeout(2 * PATIENCE):
         while position < 2:
             try:
                 async with aclosing(log.read(position)) as entries:

@@ -15,7 +15,8 @@ from aiokafka.protocol.admin import CreateAclsRequest
 
 from tests.brokers.broker import Broker, NotHereError
 from tests.brokers.kafka import with_users
-from tests.integration.kafka.world import SECONDS, eventually
+from tests.integration.kafka.world import eventually
+from tests.support.patience import PATIENCE
 from watchword import ConfigurationError, SigningKey, Watchword
 from watchword_adapters.kafka.control_log import KafkaControlLog
 
@@ -133,13 +134,13 @@ def test_the_page_has_what_is_tried() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_what_the_page_permits_is_enough(server: Broker, admin: KafkaControlLog, kind: str) -> None:
     """With just these rights it works."""
-    async with asyncio.timeout(SECONDS), log_of(server, kind) as log:
+    async with asyncio.timeout(PATIENCE), log_of(server, kind) as log:
         await KINDS[kind](log, admin)
 
 
 @pytest.mark.parametrize(("kind", "right"), LACKING)
 async def test_who_lacks_one_right_is_told_which(server: Broker, admin: KafkaControlLog, kind: str, right: str) -> None:
     """Promise: an error of ours names the right that is missing, and nothing hangs."""
-    async with asyncio.timeout(SECONDS), log_of(server, without(kind, right)) as log:
+    async with asyncio.timeout(PATIENCE), log_of(server, without(kind, right)) as log:
         with pytest.raises(ConfigurationError, match=rf"lacks the right [\w, ]*\b{right}\b.* on it; grant it on the"):
             await KINDS[kind](log, admin)

@@ -13,7 +13,6 @@ from aiokafka.errors import OffsetOutOfRangeError
 
 from tests.integration.kafka.world import (
     PLANNER,
-    SECONDS,
     Captured,
     World,
     committed,
@@ -23,6 +22,7 @@ from tests.integration.kafka.world import (
     values,
 )
 from tests.support.broker_tools import commit_for
+from tests.support.patience import PATIENCE
 from watchword import ConfigurationError, Mode, Reason, Rejected, Unavailable, VerifiedMessage
 from watchword.jwk import to_jwk
 from watchword_adapters.kafka import DeserializationError, VerifiedRecord, VerifyingConsumer
@@ -46,7 +46,7 @@ async def test_killed_between_handler_and_commit_gets_the_message_again(world: W
         assert process.stdout is not None
         told: list[dict[str, object]] = []
         try:
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(PATIENCE):
                 while len(told) < lines:
                     line = await process.stdout.readline()
                     told += [json.loads(line)] if line.startswith(b"{") else []  # the rest is the audit log
@@ -227,7 +227,7 @@ async def test_unavailable_seeks_back_and_loses_nothing(world: World) -> None:
     async with world.consumer(reader, topic, group_id=group) as consumer:
         world.keys.failures = 2
         with pytest.raises(Unavailable):
-            await asyncio.wait_for(consumer.getone(), SECONDS)
+            await asyncio.wait_for(consumer.getone(), PATIENCE)
         with pytest.raises(Unavailable):
             await consumer.getmany(timeout_ms=20_000)
         assert await consumer.position(tp) == 0
@@ -243,7 +243,7 @@ async def test_async_for_waits_out_an_outage(world: World) -> None:
     await world.say(topic, b"1")
     reader = world.reader()
     world.keys.failures = 2
-    async with world.consumer(reader, topic) as consumer, asyncio.timeout(SECONDS):
+    async with world.consumer(reader, topic) as consumer, asyncio.timeout(PATIENCE):
         async for record in consumer:
             assert record.value == b"1"
             break
@@ -259,7 +259,7 @@ async def test_cancelled_in_mid_verify_loses_nothing(world: World) -> None:
     async with world.consumer(reader, topic) as consumer:
         world.keys.gate.clear()
         call = asyncio.create_task(consumer.getmany(timeout_ms=20_000))
-        await asyncio.wait_for(world.keys.question.wait(), SECONDS)
+        await asyncio.wait_for(world.keys.question.wait(), PATIENCE)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
@@ -407,7 +407,7 @@ async def test_stop_ends_who_waits(world: World, way: str, group: str | None) ->
         waiting = asyncio.create_task(wait_for(consumer))
         await eventually(lambda: reading(consumer))
         await consumer.stop()
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(PATIENCE):
             (answer,) = await asyncio.gather(waiting, return_exceptions=True)
         return repr(answer)
 
@@ -429,7 +429,7 @@ async def test_a_position_beyond_the_log_is_reset_as_by_aiokafka(world: World, r
         if reset == "none":
             for _ in range(2):
                 with pytest.raises(OffsetOutOfRangeError):
-                    await asyncio.wait_for(consumer.getone(), SECONDS)
+                    await asyncio.wait_for(consumer.getone(), PATIENCE)
             return
         assert await consumer.getmany(timeout_ms=1_000) == {} or reset == "earliest"
         await world.say(topic, b"new")

@@ -6,7 +6,7 @@ import pytest
 from aiokafka.errors import KafkaError
 
 from tests.integration.kafka.world import World
-from tests.support.readers import SOON
+from tests.support.patience import PATIENCE
 from watchword import Unavailable, WatchwordError
 
 
@@ -16,7 +16,7 @@ async def test_unavailable_is_an_error_of_the_client_too(world: World, call: str
     topic = await world.make_topic()
     await world.say(topic, b"0")
     world.keys.failures = 1
-    async with world.consumer(world.reader(), topic) as consumer, asyncio.timeout(SOON):
+    async with world.consumer(world.reader(), topic) as consumer, asyncio.timeout(PATIENCE):
         with pytest.raises(KafkaError) as raised:
             await (consumer.getone() if call == "getone" else consumer.getmany(timeout_ms=10_000))
         assert isinstance(raised.value, Unavailable)

@@ -11,7 +11,8 @@ from aiokafka.errors import OffsetOutOfRangeError
 
 from tests.integration.kafka.world import World
 from tests.support.broker_tools import commit_for
-from tests.support.readers import END, SOON
+from tests.support.patience import PATIENCE
+from tests.support.readers import END
 
 BEYOND = 1_000
 Opened = Callable[..., Any]
@@ -48,9 +49,9 @@ async def beyond(world: World, opened: Opened, way: str, reset: str) -> AsyncIte
         if way == "sought":
             consumer.seek(tp, BEYOND)
         elif way == "sought later":
-            await asyncio.wait_for(consumer.seek_to_beginning(tp), SOON)
+            await asyncio.wait_for(consumer.seek_to_beginning(tp), PATIENCE)
             for value in (b"0", b"1", b"2"):
-                assert (await asyncio.wait_for(consumer.getone(), SOON)).value == value
+                assert (await asyncio.wait_for(consumer.getone(), PATIENCE)).value == value
             assert await consumer.getmany(timeout_ms=100) == {}  # now a fetch waits at the broker
             consumer.seek(tp, BEYOND)
         yield consumer, topic
@@ -66,7 +67,7 @@ async def test_it_is_reset(world: World, opened: Opened, way: str, reset: str, w
     async for consumer, topic in beyond(world, opened, way, reset):
         tp = TopicPartition(topic, 0)
 
-        async with asyncio.timeout(SOON), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as tasks:
             reading = tasks.create_task(_read_to_the_end(consumer))  # it waits from the beginning on
             while await consumer.position(tp) > 3:  # noqa: ASYNC110 - a broker sets no event
                 await asyncio.sleep(0.01)
@@ -89,11 +90,11 @@ async def test_without_a_reset_each_call_raises(world: World, opened: Opened, wa
         tp = TopicPartition(topic, 0)
         for _ in range(2):
             with pytest.raises(OffsetOutOfRangeError) as raised:
-                await asyncio.wait_for(_called(consumer, call), SOON)
+                await asyncio.wait_for(_called(consumer, call), PATIENCE)
             assert raised.value.args == ({tp: BEYOND},)
             await world.say(topic, b"more")
         consumer.seek(tp, 2)
-        got = [(await asyncio.wait_for(consumer.getone(), SOON)).value for _ in range(3)]
+        got = [(await asyncio.wait_for(consumer.getone(), PATIENCE)).value for _ in range(3)]
         assert got == [b"2", b"more", b"more"]
 
 
@@ -121,14 +122,14 @@ async def test_it_is_reset_beside_a_partition_that_is_read(
             await producer.send_and_wait(topic, b"x" * 2_000, partition=1)
     async with opened(topic, None, reset, max_partition_fetch_bytes=1_000) as consumer:
         consumer.assign([one, other])
-        await asyncio.wait_for(consumer.seek_to_beginning(one, other), SOON)
+        await asyncio.wait_for(consumer.seek_to_beginning(one, other), PATIENCE)
         for _ in range(3):
-            await asyncio.wait_for(consumer.getone(one), SOON)
+            await asyncio.wait_for(consumer.getone(one), PATIENCE)
         for _ in range(3):
-            assert (await asyncio.wait_for(consumer.getone(other), SOON)).partition == 1
+            assert (await asyncio.wait_for(consumer.getone(other), PATIENCE)).partition == 1
         await asyncio.sleep(0.02)  # the next one of the other partition is fetched
         consumer.seek(one, BEYOND)
-        async with asyncio.timeout(SOON), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as tasks:
             reading = tasks.create_task(_read_to_the_end(consumer, one))
             while await consumer.position(one) > 3:  # noqa: ASYNC110 - a broker sets no event
                 await asyncio.sleep(0.01)

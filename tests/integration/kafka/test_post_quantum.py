@@ -9,11 +9,11 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from tests.brokers.plugin import MakeTopic
+from tests.support.patience import PATIENCE
 from watchword import Algorithm, SigningError, SigningKey, Watchword
 from watchword.kafka import SigningProducer, VerifyingConsumer
 
 MANY = 300
-PATIENCE = 60.0
 
 
 def size_of(envelope: bytes) -> int:

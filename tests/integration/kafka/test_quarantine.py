@@ -10,6 +10,7 @@ from aiokafka.errors import IllegalOperation, MessageSizeTooLargeError
 
 from tests.integration.kafka.quarantining import held, length, quarantine_in, settled
 from tests.integration.kafka.world import REALM, World
+from tests.support.patience import PATIENCE
 from watchword import ConfigurationError, Reason, Rejected, Unavailable
 from watchword.settings import QuarantineSettings
 from watchword.spi import Channel, Message, Position
@@ -37,7 +38,7 @@ def offsets(found: list[Stored]) -> list[int]:
 async def test_a_missing_topic_is_told_once_and_soon(world: World) -> None:
     """A consumer whose quarantine nobody made hears Unavailable in bounded time, and at once while that lasts."""
     warnings: list[str] = []
-    async with quarantine_in(world, world.unique("missing"), timeout=1.0) as quarantine, asyncio.timeout(10):
+    async with quarantine_in(world, world.unique("missing"), timeout=1.0) as quarantine, asyncio.timeout(PATIENCE):
         quarantine._warn = lambda event, **_: warnings.append(event)
         for offset in range(50):
             with pytest.raises(Unavailable, match="quarantine"):

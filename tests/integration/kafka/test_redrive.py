@@ -11,6 +11,7 @@ from aiokafka.structs import TopicPartition
 
 from tests.integration.kafka.quarantining import held, pass_through, quarantine_in
 from tests.integration.kafka.world import CONTROLLER, PLANNER, REALM, Captured, World, committed
+from tests.support.patience import PATIENCE
 from watchword import ConfigurationError, Reason, Rejected, Unavailable, VerifiedMessage, Watchword
 from watchword.quarantine_copy import HeaderStyle, make_copy
 from watchword.spi import Channel, Message, Position
@@ -122,7 +123,7 @@ async def test_a_topic_that_is_gone_leaves_the_copy(world: World) -> None:
     """A deleted topic is no outage: the copy is judged, at once."""
     quarantine_topic, gone = await world.make_topic(), world.unique("gone")
     await keep(world, quarantine_topic, message(gone, await world.sign(gone, b"x")))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         assert told(await driven(world, quarantine_topic)) == [("copy", "x")]
 
 

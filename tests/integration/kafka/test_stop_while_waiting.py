@@ -11,7 +11,7 @@ from aiokafka.errors import ConsumerStoppedError
 
 from tests.integration.kafka.world import World
 from tests.support.broker_tools import commit_for
-from tests.support.readers import SOON
+from tests.support.patience import PATIENCE
 from watchword import Unavailable
 
 Outcome = list[Any] | dict[Any, Any] | type[Exception]
@@ -36,7 +36,7 @@ async def outcome(consumer: Any, call: str) -> Outcome:
 
 async def ended_by_stop(consumer: Any, call: str, *, waits: Callable[[], Any] | None = None) -> Outcome:
     """Let a task wait in the consumer, stop that from here, and return what the task got; both must end soon."""
-    async with asyncio.timeout(SOON):
+    async with asyncio.timeout(PATIENCE):
         task = asyncio.create_task(outcome(consumer, call))
         try:
             if waits is not None:
@@ -71,7 +71,7 @@ async def test_on_an_idle_topic(world: World, call: str, kind: str, *, grouped: 
         assert await ended_by_stop(consumer, call) == CALLS[call]
     await world.say(topic, b"0")
     async with opened(world, kind, topic, group_id=world.unique("group") if grouped else None) as consumer:
-        assert (await asyncio.wait_for(consumer.getone(), SOON)).value == b"0"
+        assert (await asyncio.wait_for(consumer.getone(), PATIENCE)).value == b"0"
         assert await ended_by_stop(consumer, call) == CALLS[call]
 
 
@@ -96,7 +96,7 @@ async def test_while_a_message_is_judged(world: World, call: str) -> None:
         assert await ended_by_stop(consumer, call, waits=world.keys.question.wait) == CALLS[call]
     world.keys.gate.set()
     async with opened(world, "watchword", topic, group_id=group) as consumer:
-        assert (await asyncio.wait_for(consumer.getone(), SOON)).value == b"0"
+        assert (await asyncio.wait_for(consumer.getone(), PATIENCE)).value == b"0"
 
 
 async def test_in_an_outage(world: World) -> None:
@@ -106,7 +106,7 @@ async def test_in_an_outage(world: World) -> None:
     world.keys.failures = 1_000_000
     async with opened(world, "watchword", topic) as consumer:
         with pytest.raises(Unavailable):
-            await asyncio.wait_for(consumer.getone(), SOON)
+            await asyncio.wait_for(consumer.getone(), PATIENCE)
         assert await ended_by_stop(consumer, "async for") == []  # the other ways raise Unavailable meanwhile
 
 
@@ -135,7 +135,7 @@ async def test_while_nothing_can_be_read(world: World, call: str, kind: str, sit
 async def test_several_tasks_and_several_stops(world: World, kind: str) -> None:
     """All who wait are ended, a second stop() does nothing, and calls after it raise."""
     topic = await world.make_topic()
-    async with opened(world, kind, topic, group_id=world.unique("group")) as consumer, asyncio.timeout(SOON):
+    async with opened(world, kind, topic, group_id=world.unique("group")) as consumer, asyncio.timeout(PATIENCE):
         tasks = [asyncio.create_task(outcome(consumer, call)) for call in CALLS]
         await asyncio.sleep(0.2)
         await asyncio.gather(consumer.stop(), consumer.stop())
@@ -149,8 +149,8 @@ async def test_stop_still_commits_what_was_handled(world: World) -> None:
     topic, group = await world.make_topic(), world.unique("group")
     await world.say(topic, b"0")
     async with opened(world, "watchword", topic, group_id=group) as consumer:
-        assert (await asyncio.wait_for(consumer.getone(), SOON)).value == b"0"
+        assert (await asyncio.wait_for(consumer.getone(), PATIENCE)).value == b"0"
         assert await ended_by_stop(consumer, "getone") is ConsumerStoppedError
     await world.say(topic, b"1")
     async with opened(world, "watchword", topic, group_id=group) as consumer:
-        assert (await asyncio.wait_for(consumer.getone(), SOON)).value == b"1"
+        assert (await asyncio.wait_for(consumer.getone(), PATIENCE)).value == b"1"

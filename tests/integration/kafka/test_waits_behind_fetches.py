@@ -1,17 +1,16 @@
 """What is asked of a broker waits behind a fetch that waits for records: while a memory begins, no fetch may do so."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
 
 from tests.integration.kafka.world import World, read, values
+from tests.support.patience import PATIENCE
 
-WAIT = 30_000
-"""Milliseconds for which the broker keeps a fetch that finds nothing."""
-
-SOON = 20.0
-"""Seconds in which everything must come, less than one such fetch takes."""
+KEPT: Any = {"fetch_max_wait_ms": int(2000 * PATIENCE), "request_timeout_ms": int(3000 * PATIENCE)}
+"""Lets the broker keep a fetch that finds nothing for longer than these tests wait."""
 
 
 async def test_a_first_start_waits_for_nothing(world: World) -> None:
@@ -19,8 +18,8 @@ async def test_a_first_start_waits_for_nothing(world: World) -> None:
     topic = await world.make_topic()
     await world.say(topic, b"1", b"2")
     group = world.unique("group")
-    async with world.consumer(world.reader(), topic, group_id=group, fetch_max_wait_ms=WAIT) as consumer:
-        async with asyncio.timeout(SOON):
+    async with world.consumer(world.reader(), topic, group_id=group, **KEPT) as consumer:
+        async with asyncio.timeout(PATIENCE):
             assert values(await read(consumer, 2)) == [b"1", b"2"]
 
 
@@ -31,9 +30,9 @@ async def test_a_restart_at_the_end_of_a_log_waits_for_nothing(world: World, pau
     await world.say(topic, b"1")
     async with world.consumer(world.reader(), topic, group_id=group) as consumer:
         assert values(await read(consumer, 1)) == [b"1"]
-    async with world.consumer(world.reader(), topic, group_id=group, fetch_max_wait_ms=WAIT) as consumer:
+    async with world.consumer(world.reader(), topic, group_id=group, **KEPT) as consumer:
         await asyncio.sleep(pause)
-        async with asyncio.timeout(SOON):
+        async with asyncio.timeout(PATIENCE):
             reading = asyncio.create_task(read(consumer, 1))
             await world.say(topic, b"2")
             assert values(await reading) == [b"2"]
@@ -44,8 +43,8 @@ async def test_a_seek_over_what_was_fetched_waits_for_nothing(world: World) -> N
     topic = await world.make_topic()
     tp = TopicPartition(topic, 0)
     await world.say(topic, *(b"%d" % number for number in range(20)))
-    async with world.consumer(world.reader(), topic, fetch_max_wait_ms=WAIT) as consumer:
-        async with asyncio.timeout(SOON):
+    async with world.consumer(world.reader(), topic, **KEPT) as consumer:
+        async with asyncio.timeout(PATIENCE):
             assert values(await read(consumer, 1)) == [b"0"]
             consumer.seek(tp, 10)
             assert values(await read(consumer, 1)) == [b"10"]

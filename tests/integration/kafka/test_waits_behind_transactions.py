@@ -9,8 +9,8 @@ from aiokafka.protocol.fetch import FetchRequest
 
 from tests.integration.kafka.world import World, read, values
 from tests.support.broker_tools import commit_for
+from tests.support.patience import PATIENCE
 from tests.support.raw_kafka import Batch, Raw, RawClient
-from tests.support.readers import SOON
 
 pytestmark = pytest.mark.needs_kafka("raw_batches")
 
@@ -54,7 +54,7 @@ async def test_a_reader_beyond_an_open_transaction_rests(world: World, begins: s
             assert await consumer.getmany(timeout_ms=SECONDS * 1000) == {}
             assert 0 < len(asked) < MOST
             await held.abort()
-            async with asyncio.timeout(SOON):
+            async with asyncio.timeout(PATIENCE):
                 assert values(await read(consumer, 1)) == [b"2"]
 
 
@@ -74,7 +74,7 @@ async def test_a_partition_beside_it_is_read_soon(world: World) -> None:
             for value in (b"1", b"2", b"3"):
                 reading = asyncio.create_task(read(consumer, 1))
                 await world.say(beside, value)
-                async with asyncio.timeout(SOON):
+                async with asyncio.timeout(PATIENCE):
                     assert values(await reading) == [value]
             await held.abort()
 

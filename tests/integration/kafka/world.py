@@ -10,6 +10,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from tests.brokers.plugin import MakeTopic
+from tests.support.patience import PATIENCE
 from watchword import Mode, Policy, SigningKey, Unavailable, Watchword
 from watchword.message import Header
 from watchword.spi import Channel, Message
@@ -20,8 +21,6 @@ REALM = "test"
 PLANNER = "agent://acme/planner"
 INTERN = "agent://acme/intern"
 CONTROLLER = "agent://acme/controller"
-SECONDS = 30.0
-"""Patience with the broker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +95,7 @@ class World:
         async with AIOKafkaConsumer(bootstrap_servers=self.bootstrap) as consumer:
             consumer.assign([TopicPartition(topic, 0)])
             await consumer.seek_to_beginning()
-            records = [await asyncio.wait_for(consumer.getone(), SECONDS) for _ in range(count)]
+            records = [await asyncio.wait_for(consumer.getone(), PATIENCE) for _ in range(count)]
         return [Captured(value=r.value, key=r.key, headers=tuple(r.headers), timestamp_ms=r.timestamp) for r in records]
 
     async def inject(self, topic: str, records: Iterable[Captured]) -> None:
@@ -119,7 +118,7 @@ class World:
 async def read(consumer: VerifyingConsumer, count: int) -> list[VerifiedRecord]:
     """Return the next verified records; ask again when something is unavailable."""
     found: list[VerifiedRecord] = []
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(PATIENCE):
         while len(found) < count:
             try:
                 record = await consumer.getone()
@@ -133,7 +132,7 @@ async def read(consumer: VerifyingConsumer, count: int) -> list[VerifiedRecord]:
 async def observe(consumer: VerifyingConsumer, count: int) -> list[ObservedRecord]:
     """Return the next records in observe mode."""
     found: list[ObservedRecord] = []
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(PATIENCE):
         while len(found) < count:
             record = await consumer.getone()
             assert isinstance(record, ObservedRecord)
@@ -143,7 +142,7 @@ async def observe(consumer: VerifyingConsumer, count: int) -> list[ObservedRecor
 
 async def eventually(probe: Callable[[], Awaitable[bool]]) -> None:
     """Wait until ``probe`` says so."""
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(PATIENCE):
         while not await probe():  # noqa: ASYNC110 - a broker sets no event
             await asyncio.sleep(0.01)
 

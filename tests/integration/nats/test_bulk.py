@@ -26,6 +26,7 @@ from tests.integration.nats.world import (
     verified,
 )
 from tests.support.kept import Kept
+from tests.support.patience import PATIENCE
 from watchword import Mode, Policy, Reason, Unavailable, VerifiedMessage, Watchword
 from watchword.spi import Admission, Claim
 from watchword.testing import SharedMemoryStore
@@ -63,7 +64,7 @@ async def pulling(
 async def fetched(subscription: VerifyingPullSubscription, count: int) -> list[bytes]:
     """Fetch until ``count`` messages were delivered, acknowledge each, and return their payloads."""
     got: list[bytes] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while len(got) < count:
             for msg in await subscription.fetch(100, timeout=10):
                 got.append(verified(msg).data)
@@ -248,7 +249,7 @@ async def test_a15_workers_that_share_a_store_deliver_each_id_once(
             except NatsTimeoutError:
                 continue
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*(work(subscription) for subscription in workers))
     assert sorted(got) == sorted(payloads)
     assert sum(guard.audit.counts[Reason.REPLAYED] for guard in guards) == 60

@@ -17,7 +17,8 @@ from nats.js.errors import APIError, NotFoundError
 from tests.brokers.broker import Broker
 from tests.brokers.nats import wheel
 from tests.brokers.plugin import MakeStream
-from tests.integration.nats.world import CLOUD, PATIENCE, PLANNER, World, raw, soon, world_on
+from tests.integration.nats.world import CLOUD, PLANNER, World, raw, soon, world_on
+from tests.support.patience import PATIENCE
 from watchword import ConfigurationError, Mode, SigningError, Unavailable, VerifiedMessage, Watchword
 from watchword.message import Message
 from watchword.statements import MAX_BYTES

@@ -13,8 +13,9 @@ from nats.js.errors import APIError, NotFoundError
 
 from tests.brokers.nats import wheel
 from tests.brokers.plugin import MakeStream
-from tests.integration.nats.world import PATIENCE, World, resend, until, world_on
+from tests.integration.nats.world import World, resend, until, world_on
 from tests.support.fleet import CLOUD, MALLORY, ONCALL, PLANNER, Fleet, clean_environment
+from tests.support.patience import PATIENCE
 from watchword import ConfigurationError, VerifiedMessage, Watchword
 from watchword.presence import CONTENT_TYPE, MAX_BYTES, Announcement, Evidence
 from watchword.statements import Contain, Release

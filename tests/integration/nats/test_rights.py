@@ -20,6 +20,7 @@ from nats.js.errors import NotFoundError
 from tests.brokers.broker import Broker
 from tests.brokers.nats import wheel
 from tests.integration.nats.world import CLOUD, PLANNER, World, soon, until, world_on
+from tests.support.patience import PATIENCE
 from watchword import ConfigurationError, Policy, Unavailable, VerifiedMessage, Watchword, WatchwordError
 from watchword.jwk import to_jwks
 from watchword.replay import ReaderBirth
@@ -442,7 +443,7 @@ async def test_who_lacks_one_right_is_told_which(
 ) -> None:
     """Nothing hangs: an error, a warning, or what the client reports names what the server refused."""
     case = await stage(kind, f"{kind}-{number}")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not case.lacks(right):  # a busy server may refuse nothing in time
             try:
                 await KINDS[kind](case)

@@ -18,6 +18,7 @@ from nats.js.errors import APIError, NoStreamResponseError, TooManyStalledMsgsEr
 
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import CLOUD, PLANNER, World, soon, unacknowledged, until, verified
+from tests.support.patience import PATIENCE
 from watchword import ConfigurationError, Mode, Reason, SigningError, Unavailable, VerifiedMessage, Watchword
 from watchword.spi import MemoryReplayStore
 from watchword_adapters.nats import ObservedMsg, VerifyingJetStream, jetstream_rebuild
@@ -428,7 +429,7 @@ async def test_a17_killed_between_handler_and_ack_gets_the_message_again(
     worker = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
     assert worker.stdout is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             line = b""
             while not line.startswith(b"handled"):
                 line = await worker.stdout.readline()

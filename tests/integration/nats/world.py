@@ -15,6 +15,7 @@ from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.api import ConsumerInfo
 
+from tests.support.patience import PATIENCE
 from watchword import (
     Alias,
     Allow,
@@ -33,8 +34,6 @@ REALM: Final = "prod"
 PLANNER: Final = "agent://acme/planner"
 CLOUD: Final = "agent://acme/cloud"
 MALLORY: Final = "agent://acme/mallory"
-PATIENCE: Final = 60.0
-"""Seconds after which something that should have happened counts as missing."""
 
 T = TypeVar("T")
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.attacks.stores.world import signed
+from tests.support.patience import PATIENCE
 from tests.unit.core.world import ALICE, ALICE_KEY, REALM
 from watchword import ConfigurationError, MemoryKeys, Policy, Unavailable
 from watchword.replay import ReaderBirth, StoreError
@@ -180,7 +181,7 @@ def test_two_event_loops_at_once_are_refused(tmp_path: Path) -> None:
         asked.set()
         await asyncio.to_thread(told.wait, 60)
         store.let.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             return await claim
 
     with ThreadPoolExecutor(1) as thread:

@@ -18,6 +18,7 @@ from nats.aio.client import Client
 from tests.brokers import nats as ways
 from tests.brokers.broker import Broker
 from tests.integration.stores.issue_times import LATER, POLICY, first_after_birth, later, reached
+from tests.support.patience import PATIENCE
 from tests.support.stores import answer
 from watchword import ConfigurationError
 from watchword.replay import ReaderBirth, ReaderForgottenError, StoreError
@@ -342,7 +343,7 @@ async def test_ids_leave_with_a_trace_when_their_time_is_over(
             put += 1
         assert (put < 7) == full
         behind[0] = 0.0
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while await held(client, bucket):
                 with suppress(StoreError):
                     await store.claim(aged(0, issued))
@@ -388,7 +389,7 @@ async def test_an_id_that_leaves_meanwhile_is_not_new(
 
     async def put(puts: Sequence[Put]) -> list[bool]:
         assert other._session is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while await other._session.bucket.oldest("id.*.*.*") is not None:
                 await other._tidied(other._session)
         return await real(puts)

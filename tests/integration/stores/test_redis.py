@@ -16,6 +16,7 @@ from tests.brokers import redis
 from tests.brokers.broker import Broker
 from tests.brokers.process import free_port
 from tests.integration.stores.issue_times import LATER, POLICY, first_after_birth, later, reached
+from tests.support.patience import PATIENCE
 from tests.support.stores import answer
 from watchword import ConfigurationError
 from watchword.replay import ReaderBirth, ReaderForgottenError, StoreError
@@ -111,7 +112,7 @@ async def test_a_replica_that_takes_over_is_a_birth(served: Served, opened: Open
     assert store._durable
     port = master.address.rpartition(":")[2]
     replica = served("--replicaof", f"127.0.0.1 {port}")
-    async with asyncio.timeout(20), Redis.from_url(replica.address) as client:
+    async with asyncio.timeout(PATIENCE), Redis.from_url(replica.address) as client:
         while (await client.info("replication"))["master_link_status"] != "up":  # noqa: ASYNC110 - it cannot be awaited
             await asyncio.sleep(0.05)
         issued = math.floor(time.time() + POLICY.max_skew) + 1
@@ -147,7 +148,7 @@ async def test_eviction_that_begins_later_is_a_birth(served: Served, opened: Ope
     store = opened(broker)
     issued = await first_after_birth(store)
     assert await store.claim(make_claim(1, at=issued)) is FIRST
-    async with asyncio.timeout(20), Redis.from_url(broker.address) as client:
+    async with asyncio.timeout(PATIENCE), Redis.from_url(broker.address) as client:
         await client.config_set("maxmemory-policy", "allkeys-random")
         while (await client.info("memory"))["maxmemory"] != 0 and not (await client.info("stats"))["evicted_keys"]:
             await client.set("filler", b"x" * 100_000)
@@ -429,7 +430,7 @@ async def test_ids_leave_with_a_trace_when_their_time_is_over(served: Served, op
     assert await store.claim(aged(1, issued)) is FIRST
     assert await store.claim(aged(2, issued + 60)) is OVER_QUOTA
     behind[0] = 0.0
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while await store.claim(aged(2, issued + 60)) is OVER_QUOTA:  # noqa: ASYNC110 - nobody signals the time
             await asyncio.sleep(0.1)
     assert time.time() > issued + narrow
@@ -510,7 +511,7 @@ async def test_a_frozen_server_gives_no_answer(redis_broker: Broker, opened: Ope
     """Promise (A35): what does not answer is an error in bounded time, and served again later."""
     store = opened(redis_broker, timeout=0.3)
     with redis_broker.paused():
-        async with asyncio.timeout(60) as limit:
+        async with asyncio.timeout(PATIENCE) as limit:
             with pytest.raises(Exception):  # noqa: B017, PT011 - any
                 await store.start()
         assert not limit.expired()

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from tests.brokers import redis
 from tests.brokers.broker import Broker
+from tests.support.patience import PATIENCE
 from watchword import ConfigurationError, Policy
 from watchword.replay import ReaderBirth, ReaderForgottenError
 from watchword.spi import Admission
@@ -50,7 +51,7 @@ async def watched(tmp_path: Path) -> AsyncIterator[Watched]:
         sentinels = [redis.sentinel(folder, "ids", port, quorum=2) for folder in folders[2:]]
         for one in sentinels:
             stack.callback(one.stop)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             for one in sentinels:
                 async with Redis.from_url(f"redis://{one.address}") as client:
                     while True:
@@ -68,7 +69,7 @@ async def test_a35_a_failover_is_a_loss_and_no_replay(watched: Watched) -> None:
     await store.admit_reader("group", ReaderBirth(floor=-inf))
     claim = make_claim(1, offset=1, at=int(time.time()) - 5)
     assert await store.claim(claim) is FIRST
-    async with asyncio.timeout(20), Redis.from_url(watched.replica.address) as client:
+    async with asyncio.timeout(PATIENCE), Redis.from_url(watched.replica.address) as client:
         while not await client.keys("watchword:ids:*"):  # noqa: ASYNC110 - replication tells nobody
             await asyncio.sleep(0.05)
         # As if the master had died before it could send its last id.
@@ -105,7 +106,7 @@ async def test_one_that_becomes_a_replica_is_refused(tmp_path: Path) -> None:
         assert await store.claim(make_claim(1, offset=1, at=int(time.time()) - 5)) is FIRST
         async with Redis.from_url(one.address) as client:
             await client.execute_command("REPLICAOF", "127.0.0.1", other.address.rpartition(":")[2])
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             with pytest.raises(ConfigurationError, match="a replica cannot store ids; use its master"):
                 await refused(store)
     finally:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.patience import PATIENCE
 from tests.support.workload_api import Authority
 from watchword import Algorithm, ConfigurationError, Mode, Rejected, SigningKey, Unavailable, VerifiedMessage, Watchword
 from watchword.algorithms import PublicKey
@@ -254,7 +255,7 @@ async def test_a_disk_that_does_not_answer_stops_nobody(
     assert isinstance(await say(agent), VerifiedMessage)
     monkeypatch.setattr(settings_watch, "_READ_LIMIT", 3600.0)
     later(agent)
-    async with asyncio.timeout(60):  # what was late once is waited for no more
+    async with asyncio.timeout(PATIENCE):  # what was late once is waited for no more
         assert isinstance(await say(agent), VerifiedMessage)
     assert len(heard.of("settings.not_changed")) == 1
     reading = watch._reading

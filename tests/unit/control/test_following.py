@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.patience import PATIENCE
 from tests.unit.control.memory_log import CHANNEL, Entries, MemoryLog
 from watchword import (
     ConfigurationError,
@@ -127,7 +128,7 @@ def contained(control: Control, principal: str = PLANNER) -> bool:
 
 async def soon(condition: Callable[[], object]) -> None:
     """Wait until it holds."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - it happens in a follower, which tells nobody
             await asyncio.sleep(0.002)
 

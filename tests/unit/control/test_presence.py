@@ -9,6 +9,7 @@ from typing import Any, Self
 import pytest
 
 import watchword
+from tests.support.patience import PATIENCE
 from tests.unit.control.world import BOT, FIRST, OPERATORS, PLANNER, Contain, issued
 from watchword import SigningError, SigningKey, Watchword
 from watchword.control import Control
@@ -89,7 +90,7 @@ class World:
     async def run(self, enough: Callable[[], object]) -> None:
         """Announce until that is enough."""
         running = asyncio.create_task(self.announcer.run(self.following))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while not enough():  # noqa: ASYNC110 - it happens in the announcer, which tells nobody
                 await asyncio.sleep(0.001)
         running.cancel()
@@ -175,7 +176,7 @@ async def test_a_process_that_only_sends_is_announced_too(world: World) -> None:
     """Promise: the thread begins when a client connects, for one that reads nothing as well; the log may be down."""
     FollowerThread(world.agent, world.parts, announcer=world.announcer)
     world.agent.connected("kafka")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while len(world.heard.said) < 2:  # noqa: ASYNC110 - it happens in another thread
             await asyncio.sleep(0.001)
     assert world.heard.said[0].buses == ("kafka",)

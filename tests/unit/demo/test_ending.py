@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from tests.support.patience import PATIENCE
 from watchword_adapters.demo.ending import run
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
@@ -90,7 +91,7 @@ def test_a_cancellation_that_is_swallowed_is_not_the_last(number: signal.Signals
         except asyncio.CancelledError:
             swallowed.append(number)
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 await asyncio.Event().wait()
         except TimeoutError:
             swallowed.clear()

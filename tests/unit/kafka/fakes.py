@@ -17,6 +17,7 @@ from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata, OffsetAndTimestamp, TopicPartition
 
+from tests.support.patience import PATIENCE
 from watchword import Mode, Policy, SigningKey, Watchword
 from watchword.spi import Channel, Message, Signer
 from watchword.testing import KeyDirectory, SharedMemoryStore
@@ -27,7 +28,6 @@ SENDER = "agent://test/sender"
 P0, P1 = TopicPartition("topic", 0), TopicPartition("topic", 1)
 OTHER = "agent://test/other"
 KEY, OTHER_KEY = SigningKey.generate(), SigningKey.generate()
-PATIENCE = 20.0
 
 
 class Keys(KeyDirectory):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
+from tests.support.patience import PATIENCE
 from tests.unit.kafka.conftest import Read
 from tests.unit.kafka.fakes import P0, P1, REALM, SENDER, Keys, numbers
 from watchword import ConfigurationError, Mode, Policy, Unavailable, Watchword
@@ -62,7 +63,7 @@ async def test_a_group_with_a_past_is_refused(store: SqliteReplayStore, read: Re
     assert not kafka.fetcher.taken
     await store.admit_reader("kafka:group", ReaderBirth(floor=-inf))
     kafka.consumer.seek(P0, 0)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         assert (await kafka.consumer.getmany(timeout_ms=10_000))[P0]
 
 
@@ -122,7 +123,7 @@ async def test_a_consumer_that_stops_asks_no_more(
     monkeypatch.setattr(store, "birth", hang)
     kafka = read(member(store), P0)
     assert await kafka.many(seconds=0.1) == {}
-    async with asyncio.timeout(20):  # much less than a request may take
+    async with asyncio.timeout(PATIENCE):  # much less than a request may take
         await kafka.consumer.stop()
 
 

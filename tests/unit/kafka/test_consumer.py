@@ -21,6 +21,7 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
+from tests.support.patience import PATIENCE
 from tests.unit.kafka.conftest import Read
 from tests.unit.kafka.fakes import P0, P1, REALM, FakeKafka, Keys, alone, numbers, raw, watchword
 from tests.unit.kafka.test_fetcher import Slow
@@ -93,7 +94,7 @@ async def test_an_outage_is_waited_out_if_asked_for(read: Read, call: str) -> No
     kafka = read(alone(keys), P0, on_unavailable="raise" if call == "async for" else "wait")
     await kafka.fill(b"0")
     keys.failures = 2
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         if call == "getone":
             assert (await kafka.one()).value == b"0"
         elif call == "getmany":
@@ -219,7 +220,7 @@ async def test_a_commit_that_fails_is_said_and_tried_again(read: Read, caplog: p
     assert await kafka.values(7) == numbers(7)
     kafka.coordinator.outcomes = [CommitFailedError(), "hang", ZeroDivisionError(), None]
     kafka.verified.all_handled()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while kafka.commits()[-1:] != [7]:  # noqa: ASYNC110 - commits come at an interval
             await asyncio.sleep(0.005)
     assert [tried[P0].offset for tried in kafka.coordinator.tries][-4:] == [7] * 4

@@ -20,6 +20,7 @@ from aiokafka.errors import (
 from aiokafka.structs import TopicPartition
 
 from tests.support.kept import Kept
+from tests.support.patience import PATIENCE
 from tests.unit.kafka.batches import batch
 from tests.unit.kafka.conftest import Read
 from tests.unit.kafka.fakes import OTHER, P0, P1, REALM, Keys, alone, numbers, raw, record, tree, watchword
@@ -665,7 +666,7 @@ async def test_a_function_gets_the_errors_of_deserializers(read: Read, most: int
     kafka = read(alone(), P0, value_deserializer=int, on_deserialization_error=told.append)
     await kafka.fill(b"x", b"1", b"y", b"z", b"4", b"u")
     got: list[int] = []
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while len(got) < 2:
             got += (await kafka.many(most=most, seconds=3600)).get(P0, [])
     assert got == [1, 4]

@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError
 from aiokafka.structs import OffsetAndMetadata
 
 from tests.support.kept import Kept
+from tests.support.patience import PATIENCE
 from tests.unit.kafka.conftest import Read
 from tests.unit.kafka.fakes import OTHER, P0, P1, REALM, SENDER, FakeKafka, Keys, alone, numbers, raw, record, tree
 from watchword import Allow, Mode, Rate, Rejected, Unavailable
@@ -36,7 +37,7 @@ def commit(kafka: FakeKafka, offset: int, metadata: str = "") -> None:
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait until ``condition`` holds."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in the fetcher, which tells nobody
             await asyncio.sleep(0)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiokafka.structs import OffsetAndMetadata
 
+from tests.support.patience import PATIENCE
 from tests.unit.kafka.conftest import Read
 from tests.unit.kafka.fakes import P0, P1, FakeFetcher, FakeKafka, Keys, Log, alone
 from watchword_adapters.kafka.pace import REST, SHORTEST, Pace
@@ -18,7 +19,7 @@ DOUBLING = [SHORTEST * 2**n for n in range(6)]
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until ``condition`` holds."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in the fetcher, which tells nobody
             await asyncio.sleep(0)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.patience import PATIENCE
 from tests.unit.kafka.fakes import Keys, alone, watchword
 from watchword import ConfigurationError, Mode, Watchword
 from watchword.guard import AT_A_TIME, Kind, Note
@@ -238,6 +239,6 @@ async def test_clocks_are_compared_though_a_journal_cannot_be_written(monkeypatc
 
     agent.lives.compare_clocks = fail  # type: ignore[method-assign]  # the test's
     watching = asyncio.create_task(core_reader.watch_clocks(agent))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         await compared.wait()
     watching.cancel()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.support.patience import PATIENCE
 from watchword import Rate, Reason, Rejected, Unavailable
 from watchword.audit import Audit
 from watchword.quarantine import CappedQuarantine, QuarantineLimits
@@ -65,7 +66,7 @@ def message(offset: int, size: int = 1) -> Message:
 
 async def settled(condition: Callable[[], object]) -> None:
     """Let other tasks run until ``condition`` holds."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - nobody tells when a task has come so far
             await asyncio.sleep(0)
 

@@ -6,6 +6,7 @@ from itertools import count
 
 import pytest
 
+from tests.support.patience import PATIENCE
 from watchword import SigningKey, Unavailable
 from watchword.algorithms import Algorithm
 from watchword.signer import Signed, Signer
@@ -38,7 +39,7 @@ class Kms:
 
     async def called(self, times: int) -> asyncio.Future[bytes]:
         """Wait until it was called that often, and return the latest call."""
-        async with asyncio.timeout(60), self._began:
+        async with asyncio.timeout(PATIENCE), self._began:
             await self._began.wait_for(lambda: len(self.calls) >= times)
         assert len(self.calls) == times
         return self.calls[-1]

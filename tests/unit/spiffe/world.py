@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.support.board import Board
+from tests.support.patience import PATIENCE
 from tests.support.workload_api import Svid
 from watchword import SigningKey, VerificationKey, Watchword
 from watchword.keys import thumbprint_id
 from watchword_adapters.spiffe.announcing import HEADERS, to_value
 
 PLANNER, CLOUD = "spiffe://acme.example/planner", "spiffe://acme.example/cloud"
-PATIENCE = 30.0
 
 
 class Warnings(list[tuple[str, dict[str, Any]]]):
