@@ -1,4 +1,6 @@
-"""Draws the pictures that show data: the bytes of an envelope, from a test vector, and rates, from the figures' page.
+"""Draws the pictures that show data: an envelope's bytes, rates, and the layers of the code.
+
+They come from a test vector, the page of figures, and import-linter's contract.
 
 ``python -m website.draw``, in the checkout's directory, writes them; a test says that they are what it would write.
 Pictures have no colours of their own: ``docs/assets/site.css`` names them, and what is seen without the site falls back
@@ -10,8 +12,10 @@ from __future__ import annotations
 import base64
 import json
 import re
+import tomllib
 from html import escape
 from pathlib import Path
+from textwrap import wrap
 from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).parents[1]
@@ -24,6 +28,18 @@ _CLAIMS: Final = {
     "c": ("c", "channel", "mark"), "h": ("h", "names of covered headers", "mark"), "p": ("p", "partition", "mark"),
     "m": ("m", "SHA-256 of key and covered headers", "mark"), "v": ("v", "SHA-256 of the value", "mark"),
 }  # fmt: skip
+
+_BOXES: Final = {
+    "spi": "what adapters and plug-ins import",
+    "agent": "an agent, its readers and its log",
+    "signer": "signing, verifying, and what operators say",
+    "wire_json": "the nine checks of one message",
+    "journal": "memory, and what happens after a verdict",
+    "keys": "ports and rules",
+    "envelope": "the wire format",
+    "message": "what all others use",
+}
+"""The boxes of the core, by their first module: each reaches down to the next one."""
 
 
 class Span(NamedTuple):
@@ -48,7 +64,7 @@ def drawn() -> dict[str, str]:
     armored = base64.b64decode(dict(message["headers"])["watchword"]).decode()
     data = base64.urlsafe_b64decode(armored + "=" * (-len(armored) % 4))
     rates = _rates((ROOT / "docs/performance.md").read_text("utf-8"))
-    return {"envelope.svg": _envelope(data, len(armored)), "rates.svg": _bars(rates)}
+    return {"envelope.svg": _envelope(data, len(armored)), "rates.svg": _bars(rates), "layers.svg": _layers()}
 
 
 def spans(data: bytes) -> list[Span]:
@@ -133,6 +149,40 @@ def _bars(rates: list[tuple[str, float, float]]) -> str:
             width = round(520 * rate / longest, 1)
             parts += [_bar(330, y + down, width, kind), _text(336 + width, y + down + 12, f"{rate:,.0f}", "soft")]
     return _svg(960, 72 + len(rates) * 46, "Messages a second on one core", parts)
+
+
+def _layers() -> str:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    doors, *core = next(one["layers"] for one in contracts if one["type"] == "layers")
+    boxes: list[tuple[str, list[str]]] = []
+    for layer in core:
+        modules = layer.split(" | ")
+        if modules[0] in _BOXES:
+            boxes.append((_BOXES[modules[0]], []))
+        boxes[-1][1].extend(modules)
+    y = 40
+    parts: list[str] = []
+
+    def box(title: str, text: str, kind: str, x: int = 24, width: int = 912) -> None:
+        nonlocal y
+        lines = wrap(text, (width - 20) // 7)
+        height = 26 + 18 * len(lines)
+        parts.append(f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="6" class="{kind}"/>')
+        parts.append(_text(x + 10, y + 18, title, "head"))
+        parts.extend(_text(x + 10, y + 37 + 18 * at, line, "mono") for at, line in enumerate(lines))
+        y += height + 8
+
+    box("Front doors: what your program imports", " ".join(doors.split(" | ")), "good")
+    box("Adapters", "one folder for each client, key source, store and signer; none imports another", "card")
+    top = y
+    y += 32
+    for title, names in boxes:
+        box(title[0].upper() + title[1:], " ".join(names), "mark" if names[0] == "spi" else "card", x=44, width=872)
+    core_box = f'<rect x="24" y="{top}" width="912" height="{y - top}" rx="6" class="line"/>'
+    parts += [core_box, _text(34, top + 20, "src/watchword: no I/O, no clock of its own, no client", "head")]
+    y += 8
+    box("Native engine (optional)", "native/, in Rust: reads, hashes, checks and signs runs of messages", "card")
+    return _svg(960, y + 8, "Each box imports only what is below it", parts)
 
 
 def _bar(x: int, y: int, width: float, kind: str) -> str:
