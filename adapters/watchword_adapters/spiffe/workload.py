@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 TIMEOUT: Final = 10.0
 """Seconds that a start waits for the first response."""
 
-_SHORTEST: Final = 0.2
-_LONGEST: Final = 5.0
+SHORTEST_PAUSE: Final = 0.2
+LONGEST_PAUSE: Final = 5.0
 """Longest pause between two streams, in seconds; each is twice as long as the last, until a response arrives."""
 
 
@@ -60,7 +60,7 @@ class Workload:
         self._given: Given | None = None
         self._broken_since: float | None = None
         self._told: str | None = None
-        self._pause = _SHORTEST
+        self._pause = SHORTEST_PAUSE
         self._pid = 0
         self._closed = False
 
@@ -131,7 +131,7 @@ class Workload:
         }
         self._given = Given(context.x509_svids, bundles)
         self._broken_since = self._told = None
-        self._pause = _SHORTEST
+        self._pause = SHORTEST_PAUSE
         self._came.set()
         for call in self._listeners:
             call()
@@ -152,4 +152,4 @@ class Workload:
         self._again = threading.Timer(self._pause, self._connect)
         self._again.daemon = True
         self._again.start()
-        self._pause = min(2 * self._pause, _LONGEST)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)

@@ -301,9 +301,9 @@ async def test_a47_a_clock_that_jumps_ahead_and_comes_back_takes_nothing(
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> float:
     """Let parts hold a second each, and look often; give the seconds for which an id is kept."""
-    monkeypatch.setattr("watchword_adapters.stores.nats_kv._PARTS", 10_000)
-    monkeypatch.setattr("watchword_adapters.stores.nats_kv._TIDY", 0.05)
-    monkeypatch.setattr("watchword_adapters.stores.nats_kv._LEAVING_AT_ONCE", 2)
+    monkeypatch.setattr("watchword_adapters.stores.nats_kv.PARTS", 10_000)
+    monkeypatch.setattr("watchword_adapters.stores.nats_kv.TIDY", 0.05)
+    monkeypatch.setattr("watchword_adapters.stores.nats_kv.LEAVING_AT_ONCE", 2)
     return POLICY.longest + LATE
 
 

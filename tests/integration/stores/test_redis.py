@@ -410,7 +410,7 @@ async def test_a47_a_bucket_that_vanished_is_a_birth(served: Served, opened: Ope
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> float:
     """Let buckets hold a second each; give the seconds for which an id is kept."""
-    monkeypatch.setattr("watchword_adapters.stores.redis._BUCKETS", 10_000)
+    monkeypatch.setattr("watchword_adapters.stores.redis.BUCKETS", 10_000)
     return POLICY.longest + LATE
 
 

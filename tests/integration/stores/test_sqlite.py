@@ -158,7 +158,7 @@ async def test_ids_leave_a_few_at_a_time(
     opened: Opened, clock: Clock, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise: forgetting much holds up no batch for long."""
-    monkeypatch.setattr("watchword_adapters.stores.sqlite_ledger._LEAVING_AT_ONCE", 10)
+    monkeypatch.setattr("watchword_adapters.stores.sqlite_ledger.LEAVING_AT_ONCE", 10)
     store = opened()
     await asyncio.gather(*(store.claim(make_claim(number, at=LATER)) for number in range(25)))
     clock.now = LATER + POLICY.window + POLICY.max_lag + GRACE + 60

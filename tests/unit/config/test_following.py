@@ -248,11 +248,11 @@ async def test_a_disk_that_does_not_answer_stops_nobody(
         return read(again=again)
 
     monkeypatch.setattr(watch._source, "read", hang)
-    monkeypatch.setattr(settings_watch, "_READ_LIMIT", 0.01)
+    monkeypatch.setattr(settings_watch, "READ_LIMIT", 0.01)
     edit(path, BASE + f'[policy]\ncontained = ["{PLANNER}"]\n')
     later(agent)
     assert isinstance(await say(agent), VerifiedMessage)
-    monkeypatch.setattr(settings_watch, "_READ_LIMIT", 3600.0)
+    monkeypatch.setattr(settings_watch, "READ_LIMIT", 3600.0)
     later(agent)
     async with asyncio.timeout(60):  # what was late once is waited for no more
         assert isinstance(await say(agent), VerifiedMessage)
@@ -487,7 +487,7 @@ async def test_a_key_file_that_stays_is_not_opened_again(
     private = path.parent / "planner.pem"
     old = time.time() - 3600
     os.utime(private, (old, old))
-    monkeypatch.setattr(config, "_SETTLED", -3600.0)  # the time of the change of mode, which nobody can set
+    monkeypatch.setattr(config, "SETTLING", -3600.0)  # the time of the change of mode, which nobody can set
     agent, opened = load(path), list[object]()
     real = config.signing_key
 

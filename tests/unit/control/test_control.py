@@ -196,7 +196,7 @@ def test_the_earliest_end_of_a_key_holds_whatever_source_it_comes_from(control: 
 
 def test_what_is_remembered_of_keys_is_bounded(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     """A flood of keys takes no memory."""
-    monkeypatch.setattr("watchword.control._REMEMBERED_KEYS", 3)
+    monkeypatch.setattr("watchword.control.REMEMBERED_KEYS", 3)
     control.hear(issued(Revoke(PLANNERS, 9), FIRST))
     for number in range(10):
         assert control.limited(replace(key_of(PLANNER), key_id=b"%d" % number)).revoked_at == 9

@@ -27,7 +27,7 @@ from watchword.verification import Verification
 @pytest.fixture(autouse=True)
 def native_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each reader has the native engine's interface, and judges by no run what comes alone."""
-    monkeypatch.setattr("watchword.verifier._SEVERAL", 2)
+    monkeypatch.setattr("watchword.verifier.SEVERAL", 2)
     native = native_or_stand_in()
     monkeypatch.setattr(engine, "native", lambda: native)
 

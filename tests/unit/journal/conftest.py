@@ -50,5 +50,5 @@ def boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Non
         (tmp_path / "boot_id").write_text(f"{name}\n")
 
     boot("one")
-    monkeypatch.setattr(journal_file, "_BOOT_ID", tmp_path / "boot_id")
+    monkeypatch.setattr(journal_file, "BOOT_ID", tmp_path / "boot_id")
     return boot

@@ -67,7 +67,7 @@ def test_a_running_process_forgets_too(
     start: Start, state: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise (A21): the file does not grow with time, however many names and keys a flood invents."""
-    monkeypatch.setattr(journal, "_CLEANED_EVERY", 0.0)
+    monkeypatch.setattr(journal, "CLEANED_EVERY", 0.0)
     agent = start()
     agent.open()
     for turn in range(30):
@@ -97,7 +97,7 @@ def test_a_clock_that_is_set_back_between_two_processes(
     start: Start, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise (A34): what was handed over and forgotten is not fresh again because the clock says so."""
-    monkeypatch.setattr(journal, "_CLEANED_EVERY", 0.0)
+    monkeypatch.setattr(journal, "CLEANED_EVERY", 0.0)
     first = start()
     first.open()
     clock.now += 6
@@ -117,7 +117,7 @@ def test_a_clock_that_is_set_back_between_two_processes(
 @pytest.mark.parametrize("waits", [False, True])
 def test_a_clock_that_was_ahead(start: Start, clock: Clock, monkeypatch: pytest.MonkeyPatch, *, waits: bool) -> None:
     """Promise (A34): what was handed over while a clock was ahead is not handed over again when its time has come."""
-    monkeypatch.setattr(journal, "_CLEANED_EVERY", 0.0)
+    monkeypatch.setattr(journal, "CLEANED_EVERY", 0.0)
     first = start()
     first.open()
     clock.now += 3600
@@ -205,7 +205,7 @@ def test_a_reader_that_never_came_back(start: Start, clock: Clock, monkeypatch: 
     agent = start()
     agent.open()
     agent.close()
-    monkeypatch.setattr(journal_file, "_UNUSED", -1.0)
+    monkeypatch.setattr(journal_file, "UNUSED_READERS", -1.0)
     clock.now += 10
     assert start().open().floor == clock.now + 5
 
@@ -452,7 +452,7 @@ class Nowhere:
         mounts = state.with_name("mounts")
         there = str(state.parent).replace(" ", "\\040")
         mounts.write_text(f"proc /proc proc rw 0 0\n/dev/a / ext4 rw 0 0\nnas:/x {there} nfs4 rw 0 0\n")
-        patch.setattr(journal, "_MOUNTS", mounts)
+        patch.setattr(journal, "MOUNTS", mounts)
 
     @staticmethod
     def a_file(state: Path, _: pytest.MonkeyPatch) -> None:
@@ -470,7 +470,7 @@ class Nowhere:
         state.mkdir(mode=0o700)
         held = os.open(state, os.O_RDONLY)
         fcntl.flock(held, fcntl.LOCK_EX)
-        patch.setattr(journal_file, "_BUSY", 0.05)
+        patch.setattr(journal_file, "BUSY_WAIT", 0.05)
         patch.setattr(Nowhere, "held", held, raising=False)
 
 
@@ -519,7 +519,7 @@ def test_a_directory_that_is_none(  # noqa: PLR0917 - fixtures
 
 def test_a_machine_that_names_no_mounts(start: Start, monkeypatch: pytest.MonkeyPatch, state: Path) -> None:
     """Promise: where the system does not list its file systems a directory is taken for a local one."""
-    monkeypatch.setattr(journal, "_MOUNTS", state / "none")
+    monkeypatch.setattr(journal, "MOUNTS", state / "none")
     assert start().open().floor == BIRTH
 
 

@@ -58,7 +58,7 @@ def test_a_machine_without_a_name_for_its_start(
     start: Start, state: Path, monkeypatch: pytest.MonkeyPatch, graves: list[Any]
 ) -> None:
     """Promise: where the kernel gives its start no name, only a clean stop counts."""
-    monkeypatch.setattr(journal_file, "_BOOT_ID", state / "none")
+    monkeypatch.setattr(journal_file, "BOOT_ID", state / "none")
     first = start()
     first.open()
     first.close()
@@ -369,7 +369,7 @@ def test_a_reader_in_another_container(
     end(first, clean=False)
     if space is not None:
         (tmp_path / "space").symlink_to(space)
-    monkeypatch.setattr(journal_file, "_PID_SPACE", tmp_path / "space")
+    monkeypatch.setattr(journal_file, "PID_SPACE", tmp_path / "space")
     assert journal_file._may_live(first.pid, "")
     second = start(clock=time.time)
     second.open()

@@ -228,7 +228,7 @@ async def test_a_memory_is_restored_beside_the_traffic() -> None:
 
 async def test_clocks_are_compared_though_a_journal_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next message says so, and is not handed over; what is looked for once a second is looked for again."""
-    monkeypatch.setattr(core_reader, "_COMPARED_EVERY", 0.001)
+    monkeypatch.setattr(core_reader, "COMPARED_EVERY", 0.001)
     agent, compared = watchword(Keys()), asyncio.Event()
 
     def fail(wall: float, boot: float) -> None:

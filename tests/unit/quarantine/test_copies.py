@@ -204,7 +204,7 @@ async def test_closing_waits_so_long_and_leaves_nothing_behind() -> None:
 
 async def test_closing_waits_for_nobody_who_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that swallows a cancellation, as nats-py's does while its buffer is full, does not hold up the end."""
-    monkeypatch.setattr(module, "_LAST", 0.01)
+    monkeypatch.setattr(module, "CLOSING_WAIT", 0.01)
     trail, gate = audit(), asyncio.Event()
 
     class Deaf:

@@ -326,8 +326,8 @@ async def test_an_svid_that_nobody_could_take_replaces_nothing(world: World, mad
 
 async def test_the_workload_api_may_go_and_come(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The agent signs on by the SVID that it has, is told once, and hears of the next one when it is back."""
-    monkeypatch.setattr(workload_module, "_SHORTEST", 0.05)
-    monkeypatch.setattr(workload_module, "_LONGEST", 0.05)
+    monkeypatch.setattr(workload_module, "SHORTEST_PAUSE", 0.05)
+    monkeypatch.setattr(workload_module, "LONGEST_PAUSE", 0.05)
     svid, second = world.root.issue(), world.root.issue()
     signer = world.signer(svid)
     agent = world.agent(signer)
@@ -352,7 +352,7 @@ async def test_the_workload_api_may_go_and_come(world: World, monkeypatch: pytes
 
 async def test_an_answer_that_cannot_be_read_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """It changes nothing; the next good one counts."""
-    monkeypatch.setattr(workload_module, "_SHORTEST", 0.05)
+    monkeypatch.setattr(workload_module, "SHORTEST_PAUSE", 0.05)
     svid, second = world.root.issue(), world.root.issue()
     signer = world.signer(svid)
     agent = world.agent(signer)

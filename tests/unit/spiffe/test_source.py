@@ -288,7 +288,7 @@ async def test_what_was_shown_before_is_not_looked_at_again(world: World, monkey
         return really(*given, **more)
 
     monkeypatch.setattr("watchword_adapters.spiffe.source.verified_key", counted)
-    monkeypatch.setattr(module, "_MOST_CHAINS", 2)
+    monkeypatch.setattr(module, "MOST_CHAINS", 2)
     for _ in range(5):
         await show(world.board, svid)
         await show(world.board, bad)
@@ -535,7 +535,7 @@ async def test_the_workload_api_gives_bundles(
 
 async def test_a_key_is_known_as_soon_as_it_is_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A flood of others' announcements behind it does not keep a reader that starts from knowing it (A21)."""
-    monkeypatch.setattr(module, "_TELL_EVERY", 0.0)
+    monkeypatch.setattr(module, "TELL_EVERY", 0.0)
     svid = world.root.issue()
     await show(world.board, svid)
     await show(world.board, Authority(name="other").issue("/junk"), "spiffe://acme.example/junk")
