@@ -142,7 +142,7 @@ async def test_several_sources_are_asked_in_order(write: Write, tmp_path: Path) 
     other = SigningKey.generate(Algorithm.ESP256)
     (tmp_path / "more.jwks").write_text(to_jwks([other.verification_key("agent://b")]))
     watchword = load(write(BASE + '[[keys]]\nsource = "files"\npaths = ["more.jwks"]\n'))
-    found = await watchword.verifier._keys.find("agent://b", other.key_id)
+    found = await watchword.verifier.keys.find("agent://b", other.key_id)
     assert found is not None
 
 

@@ -208,11 +208,11 @@ async def test_what_is_read_once_is_named(path: Path, later: Callable[[Watchword
 async def test_key_sources_change_with_the_file(path: Path, later: Callable[[Watchword], None]) -> None:
     """A source that is taken out knows nobody any more; one that stays is the same one, with what it has read."""
     agent = load(path)
-    before = agent.verifier._keys.source
+    before = agent.verifier.keys.source
     edit(path, BASE + "[policy]\n")
     later(agent)
     assert isinstance(await say(agent), VerifiedMessage)
-    assert agent.verifier._keys.source is before
+    assert agent.verifier.keys.source is before
     edit(path.parent / "none.jwks", '{"keys": []}')
     edit(path, BASE.replace("agents.jwks", "none.jwks"))
     later(agent)

@@ -219,11 +219,11 @@ async def test_a_memory_is_restored_beside_the_traffic() -> None:
     reader.begin()
     known = []
     while not reader.gate.is_open:
-        known.append(len(agent.verifier._guard))
+        known.append(agent.verifier.ids_held)
         await asyncio.sleep(0)
     steps = [after - before for before, after in zip(known, [*known[1:], size], strict=True)]
     assert max(steps) <= AT_A_TIME
-    assert len(agent.verifier._guard) == size
+    assert agent.verifier.ids_held == size
 
 
 async def test_clocks_are_compared_though_a_journal_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
