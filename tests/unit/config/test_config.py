@@ -155,7 +155,7 @@ def test_a_store_may_be_given_in_place_of_the_configured_one(write: Write) -> No
 def test_the_signers_key_id_may_be_named(write: Write) -> None:
     """A key published under an id of its own is used under that id."""
     path = write(BASE.replace('key = "planner.pem"', 'key = "planner.pem"\nkey_id = "2026-01"'))
-    assert b"2026-01" in load(path).signer._by.direct
+    assert load(path).signer.key_id == b"2026-01"
 
 
 def test_how_many_messages_share_a_signature_may_be_chosen(write: Write) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from watchword import Algorithm, ConfigurationError, Mode, Rejected, SigningKey,
 from watchword.algorithms import PublicKey
 from watchword.jwk import to_jwks
 from watchword.spi import Channel, Context, KeySwitch, Message, ObservedMessage
-from watchword_adapters import config, plugins, settings_watch
+from watchword_adapters import config, plugins, settings_file, settings_watch
 from watchword_adapters.config import load
 from watchword_adapters.settings_watch import CHECK_EVERY
 from watchword_adapters.signers.held import HeldKey, HeldOptions
 from watchword_adapters.spiffe.source import SpiffeKeys
+from watchword_adapters.testing import Clock
 
 PLANNER = "agent://acme/planner"
 BASE = f"""
@@ -76,12 +78,14 @@ def write_key(directory: Path, key: SigningKey) -> None:
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[Watchword], None]:
-    """Return what lets the time pass after which settings are looked at again."""
+    """Return what lets the time pass after which settings are looked at again; it stands still otherwise."""
+    clock = Clock(0.0)
+    monkeypatch.setattr(config, "SettingsWatch", partial(settings_watch.SettingsWatch, clock=clock))
 
     def pass_time(agent: Watchword) -> None:
-        watch = agent._watch
-        assert isinstance(watch, settings_watch.SettingsWatch)
-        monkeypatch.setattr(watch, "_looked", watch._clock() - CHECK_EVERY)
+        assert not agent.is_due()
+        clock.advance(CHECK_EVERY)
+        assert agent.is_due()
 
     return pass_time
 
@@ -239,15 +243,12 @@ async def test_a_disk_that_does_not_answer_stops_nobody(
     """After a bounded time messages are judged by what held; the answer that comes late is taken then."""
     agent = load(path)
     heard, answer = Warned(agent), threading.Event()
-    watch = agent._watch
-    assert isinstance(watch, settings_watch.SettingsWatch)
-    read = watch._source.read
 
-    def hang(*, again: bool) -> settings_watch.Change | None:
+    def hang(file: Path) -> bytes:
         answer.wait()
-        return read(again=again)
+        return settings_file.read_text(file)
 
-    monkeypatch.setattr(watch._source, "read", hang)
+    monkeypatch.setattr(config, "read_text", hang)
     monkeypatch.setattr(settings_watch, "READ_LIMIT", 0.01)
     edit(path, BASE + f'[policy]\ncontained = ["{PLANNER}"]\n')
     later(agent)
@@ -257,12 +258,10 @@ async def test_a_disk_that_does_not_answer_stops_nobody(
     async with asyncio.timeout(60):  # what was late once is waited for no more
         assert isinstance(await say(agent), VerifiedMessage)
     assert len(heard.of("settings.not_changed")) == 1
-    reading = watch._reading
-    assert reading is not None
     answer.set()
-    await reading
-    later(agent)
-    assert await say(agent) == "contained"
+    async with asyncio.timeout(60):
+        while await say(agent) != "contained":
+            later(agent)
 
 
 async def test_a_file_that_stays_is_not_read_into_settings_again(

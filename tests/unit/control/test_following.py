@@ -193,7 +193,8 @@ async def test_a_restart_rolls_nothing_back(world: World) -> None:
     world.entries.down, world.entries.kept, world.entries.identity = False, [], "log 2"
     audit = world.agent(ONCALL).audit
     async with followed(world.parts(audit=audit)) as following:
-        assert (contained(following.control), len(following.control._revoked)) == (True, 1)
+        revoked = following.control.limited(world.signing[MALLORY].verification_key(MALLORY))
+        assert (contained(following.control), revoked.revoked_at) == (True, 5)
         assert audit.events["control.log_shorter"] == 1
     async with followed(world.parts(state=None)) as following:
         assert not contained(following.control)
