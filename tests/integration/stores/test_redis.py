@@ -332,7 +332,7 @@ async def test_garbage_is_no_admission(
     async def lie(*_args: object) -> object:
         return garbage
 
-    monkeypatch.setattr(store._client, "execute_command", lie)
+    monkeypatch.setattr(Redis, "execute_command", lie)
     with pytest.raises(StoreError):
         await store.claim(make_claim(1, at=later()))
 
@@ -355,7 +355,7 @@ async def test_garbage_is_no_birth(
     async def lie(*_args: object) -> object:
         return garbage
 
-    monkeypatch.setattr(store._client, "execute_command", lie)
+    monkeypatch.setattr(Redis, "execute_command", lie)
     for work in (store.birth("group"), store.admit_reader("group", ReaderBirth(floor=1.0))):
         with pytest.raises(StoreError):
             await work

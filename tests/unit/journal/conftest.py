@@ -1,3 +1,4 @@
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,19 @@ def start(state: Path, clock: Clock) -> Iterator[Callable[..., Agent]]:
     yield start
     for agent in agents:
         agent.close()
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:
+    """Return the connections to SQLite files that are opened from now on."""
+    made, connect = list[sqlite3.Connection](), sqlite3.connect
+
+    def connected(*given: Any, **options: Any) -> sqlite3.Connection:
+        made.append(connect(*given, **options))
+        return made[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", connected)
+    return made
 
 
 @pytest.fixture

@@ -4,9 +4,11 @@ import fcntl
 import gc
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -210,25 +212,26 @@ def test_a_reader_that_never_came_back(start: Start, clock: Clock, monkeypatch: 
     assert start().open().floor == clock.now + 5
 
 
-def fill(agent: Agent) -> None:
+def fill(connection: sqlite3.Connection) -> None:
     """Let the disk be full."""
-    assert agent.journal._opened is not None
-    agent.journal._opened._database.execute("PRAGMA max_page_count = 1")
-    agent.journal._opened._database.execute("PRAGMA cache_size = 1")
+    connection.execute("PRAGMA max_page_count = 1")
+    connection.execute("PRAGMA cache_size = 1")
 
 
-def test_a_full_disk(start: Start, state: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk(
+    start: Start, state: Path, clock: Clock, connections: list[sqlite3.Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Promise (N8): what cannot be written is deleted, told once, and started over later, with a floor."""
     first = start()
     first.open()
-    fill(first)
+    fill(connections[-1])
     clock.now += 6
     assert all(first.offer(ident, NOW + 6) for ident in range(500))
     assert [event for event, _ in first.warned] == ["replay.no_journal"]
     assert not list(state.glob("*.journal"))
     clock.now += 10
     assert start().open().floor == clock.now + 5
-    monkeypatch.setattr(first.journal, "_fails_until", 0.0)
+    much_later(monkeypatch)
     assert first.offer(1000, clock.now)
     first.close()
     following = start()
@@ -236,11 +239,19 @@ def test_a_full_disk(start: Start, state: Path, clock: Clock, monkeypatch: pytes
     assert not following.offer(1, NOW + 6)
 
 
-def test_what_was_handed_over_without_a_journal(start: Start, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def much_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an hour pass on the clock that never steps back."""
+    monotonic = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + 3600.0)
+
+
+def test_what_was_handed_over_without_a_journal(
+    start: Start, clock: Clock, connections: list[sqlite3.Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Promise (N8): a journal that another process began meanwhile learns of the gap when the disk has room again."""
     first = start()
     first.open()
-    fill(first)
+    fill(connections[-1])
     clock.now += 6
     assert all(first.offer(ident, NOW + 6) for ident in range(500))
     second = start()
@@ -248,7 +259,7 @@ def test_what_was_handed_over_without_a_journal(start: Start, clock: Clock, monk
     second.close()
     clock.now += 20
     assert first.offer(1000, clock.now)
-    monkeypatch.setattr(first.journal, "_fails_until", 0.0)
+    much_later(monkeypatch)
     assert first.offer(1001, clock.now)
     first.close()
     third = start()

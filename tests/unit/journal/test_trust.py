@@ -208,12 +208,13 @@ def test_a_part_that_is_gone(start: Start, state: Path, graves: list[Any], clock
     assert not second.offer(1, NOW + 6)
 
 
-def test_a_log_that_is_gone_and_held_only_a_floor(start: Start, state: Path, graves: list[Any], clock: Clock) -> None:
+def test_a_log_that_is_gone_and_held_only_a_floor(
+    start: Start, state: Path, graves: list[Any], clock: Clock, connections: list[sqlite3.Connection]
+) -> None:
     """Promise (N13): the loss of a floor is noticed like that of an id, though the rest of the file is in order."""
     first = start()
     first.open()
-    assert first.journal._opened is not None
-    first.journal._opened._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connections[-1].execute("PRAGMA wal_checkpoint(TRUNCATE)")
     first.journal.raise_floors(NOW + 1000)
     first.kill(graves)
     Path(f"{database(state)}-wal").unlink()
