@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.unit.core.world import (
     BOB,
     MALLORY_KEY,
     NOW,
+    REALM,
     World,
     at_once,
     endings,
@@ -24,7 +26,7 @@ from watchword.guard import Kind, Note
 from watchword.journal import Recalled
 from watchword.key_floors import MAX_PROVEN, MAX_RAISED
 from watchword.message import Expected, Message, log_name
-from watchword.spi import Admission, Claim, MemoryReplayStore
+from watchword.spi import Admission, Claim, MemoryReplayStore, Verifier
 
 FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
 KEY = ALICE_KEY.key_id
@@ -265,10 +267,11 @@ def test_what_is_rejected_needs_no_journal() -> None:
 
 def test_notes_without_a_journal() -> None:
     """Promise: without a journal a log that is resumed is judged all the same, and no notes pile up."""
-    world = reading(None)
-    message = press(SUBJECT)
+    world, memory, message = World(), MemoryReplayStore(horizon=None), press(SUBJECT)
+    world.verifier = Verifier(realm=REALM, keys=world.keys, replay=memory, policy=world.policy, clock=lambda: world.now)
+    at_once(world.verifier.resume(LOG, floor=-inf))
     assert endings(world, [message, message]) == ["first", "replayed"]
-    assert world.verifier._guard.take_notes() == []
+    assert memory.take_notes() == []
 
 
 def test_a_floor_of_a_log_that_is_raised() -> None:
