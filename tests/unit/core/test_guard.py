@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tests.unit.core.claims import HORIZON, claim, make_room, numbered, place, store
-from tests.unit.core.world import BOB, NOW, at_once
+from tests.unit.core.world import ALICE, BOB, NOW, at_once
+from watchword.key_floors import KeyFloors, ProvenKeys
 from watchword.packed import LEAST, OPEN
 from watchword.spi import Admission
 
@@ -278,7 +279,6 @@ def test_a_flood_under_invented_keys_silences_no_key_that_is_known(monkeypatch: 
     at_once(memory.claim(numbered(0)))
     for number in range(5):
         memory.remember_unjudged(numbered(100 + number, key_id=b"invented%d" % number, issued_at=NOW + number))
-    assert len(memory._logs["log"].key_floors.own) == 2
     assert at_once(memory.claim(numbered(1))) is FIRST
     newcomer = numbered(2, principal=BOB, key_id=b"bob", issued_at=NOW + 4)
     assert at_once(memory.claim(newcomer)) is TOO_OLD
@@ -298,8 +298,20 @@ def test_a_key_that_is_too_many_is_held_up_no_less(monkeypatch: pytest.MonkeyPat
     for number in range(6):
         late = numbered(number, key_id=b"k%d" % (number % 3), issued_at=NOW + 5)
         assert at_once(memory.claim(late)) is TOO_OLD
-    assert len(memory._proven) <= 2
     assert at_once(memory.claim(numbered(9, key_id=b"k0", issued_at=NOW + 6))) is FIRST
+
+
+def test_floors_of_keys_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise (A20): neither invented keys nor those that verified fill the memory; what is too much is shared."""
+    monkeypatch.setattr("watchword.key_floors.MAX_RAISED", 2)
+    monkeypatch.setattr("watchword.key_floors.MAX_PROVEN", 2)
+    floors = KeyFloors(proven := ProvenKeys())
+    for number in range(5):
+        assert floors.rise((ALICE, b"invented%d" % number), NOW + number)
+    assert (len(floors.own), floors.shared) == (2, NOW + 4)
+    for number in range(5):
+        proven.prove((ALICE, b"proven%d" % number), [])
+        assert 1 <= len(proven) <= 2
 
 
 # Unsettled ids
