@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Take the engine that was asked for."""
     if config.getoption(RUNS):
-        verifier._SEVERAL = 1  # type: ignore[misc] # for this process
+        verifier.SEVERAL = 1  # type: ignore[misc] # for this process
         if engine.native() is None:
             sys.modules["watchword_native"] = stand_in
             engine.native.cache_clear()

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 _KEEPER = Path(__file__).with_name("broker_keeper.py")
-_READY_SECONDS = 15.0
-_END_SECONDS = 5.0
+READY_SECONDS = 15.0
+END_SECONDS = 5.0
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def _directory(bus: str) -> tempfile.TemporaryDirectory[str]:
 def _running(command: Sequence[str], directory: str) -> Iterator[None]:
     """Run a broker under its keeper in a separate session: Control-C reaches only this process, which ends both."""
     keeper = subprocess.Popen(  # noqa: S603 - our own command
-        [sys.executable, "-I", str(_KEEPER), str(_END_SECONDS), directory, *command],
+        [sys.executable, "-I", str(_KEEPER), str(END_SECONDS), directory, *command],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
@@ -113,17 +113,17 @@ def _running(command: Sequence[str], directory: str) -> Iterator[None]:
         if keeper.stdin is not None:
             keeper.stdin.close()
         try:
-            keeper.wait(timeout=2 * _END_SECONDS)
+            keeper.wait(timeout=2 * END_SECONDS)
         except subprocess.TimeoutExpired:  # a process forked from this one holds the pipe open, too
             keeper.terminate()
             keeper.wait()
 
 
 def _wait(ready: Callable[[], str | None], name: str) -> str:
-    deadline = time.monotonic() + _READY_SECONDS
+    deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         address = ready()
         if address is not None:
             return address
         time.sleep(0.02)  # nothing to await: another process writes a file or opens a port
-    raise ConfigurationError(f"{name} did not start within {_READY_SECONDS:g} s")
+    raise ConfigurationError(f"{name} did not start within {READY_SECONDS:g} s")

@@ -64,7 +64,7 @@ _READ_ONCE: Final = ("realm", "principal", "signer", "replay", "quarantine", "te
 A key in a file is followed by that file, a key held elsewhere by its settings; a key that rotates itself needs neither.
 """
 
-_SETTLED: Final = 2.0
+SETTLING: Final = 2.0
 """Seconds after a change within which another one may leave the file's status the same."""
 
 _IN_FILES: Final = frozenset({"file", "nkey"})
@@ -493,7 +493,7 @@ def _state_of_key(signer: SignerSettings, context: Context) -> object:
         return None
     newest = max(status.st_mtime, status.st_ctime)
     same = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    return same if newest + _SETTLED < time.time() else None
+    return same if newest + SETTLING < time.time() else None
 
 
 def _all_of(sources: list[KeySource]) -> KeySource | None:

@@ -27,7 +27,7 @@ LONGEST: Final = 60.0
 FAREWELL: Final = 5.0
 """Seconds for which closing waits for pending copies."""
 
-_LAST: Final = 1.0
+CLOSING_WAIT: Final = 1.0
 """Seconds for which closing waits for cancelled tasks."""
 
 
@@ -101,7 +101,7 @@ class Copies:
         for worker in workers:
             worker.cancel()
         if workers:  # bounded, for a client may swallow the cancellation
-            await asyncio.wait(workers, timeout=_LAST)
+            await asyncio.wait(workers, timeout=CLOSING_WAIT)
         self._waiting.clear()
         for offer in tuple(self._open.values()):  # those that no worker had started
             self._end(offer, kept=False)

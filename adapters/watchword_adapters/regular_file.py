@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
 
-_HAS_MODES: Final = os.name == "posix"
+HAS_MODES: Final = os.name == "posix"
 """True if the system has owners and modes that say who may write."""
 
 
@@ -46,7 +46,7 @@ def open_regular(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
 
 def check_ours(path: Path, status: os.stat_result) -> None:
     """Raise OSError, with the command to type, if others than its owner and root may write to a file or directory."""
-    if not _HAS_MODES:
+    if not HAS_MODES:
         return
     if status.st_uid not in {os.geteuid(), 0}:
         command = f"chown {os.geteuid()}"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CHECK_EVERY: Final = 5.0
 """Seconds between two checks of the files."""
 
-_READ_LIMIT: Final = 5.0
+READ_LIMIT: Final = 5.0
 """Seconds for which messages wait for a file system that does not respond."""
 
 
@@ -83,14 +83,14 @@ class SettingsWatch:
         if self._reading is None or self._reading.get_loop() is not loop:
             self._reading = loop.run_in_executor(None, partial(self._source.read, again=False))
         reading = self._reading
-        _, waiting = await asyncio.wait([reading], timeout=0 if reading is self._late else _READ_LIMIT)
+        _, waiting = await asyncio.wait([reading], timeout=0 if reading is self._late else READ_LIMIT)
         if reading is not self._reading:  # another task has taken the result
             return
         self._looked = self._clock()
         if waiting:
             if reading is not self._late:
                 self._late = reading
-                self._refused(f"reading the settings takes longer than {_READ_LIMIT:g} s")
+                self._refused(f"reading the settings takes longer than {READ_LIMIT:g} s")
             return
         self._reading = None
         try:

@@ -57,7 +57,7 @@ PATIENCE: Final = 10.0
 _REMEMBERED: Final = 1024
 """The fewest links of a chain that are remembered, to detect forks."""
 
-_REMEMBERED_KEYS: Final = 10_000
+REMEMBERED_KEYS: Final = 10_000
 
 _MOST_AWAITED: Final = 1024
 """The most operators' keys that are known only from heads: the writer of a head may invent them."""
@@ -375,7 +375,7 @@ class Control:
             changes, known = self._limited = self.changes, {}
         found = known.get(key)
         if found is None:
-            if len(known) >= _REMEMBERED_KEYS:
+            if len(known) >= REMEMBERED_KEYS:
                 known.clear()
             given = self._owners.get(thumbprint_id(key.public), {}).get(key.principal)
             found = known[key] = replace(

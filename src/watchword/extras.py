@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-_EXTRAS: Final = {
+EXTRAS: Final = {
     "aiokafka": "kafka",
     "boto3": "kms",
     "botocore": "kms",
@@ -35,7 +35,7 @@ def what_to_install(error: ModuleNotFoundError, extra: str | None = None) -> str
     """
     parts = (error.name or "").split(".")
     library = parts[0]
-    found = _EXTRAS.get(".".join(parts[:2])) or _EXTRAS.get(library)
+    found = EXTRAS.get(".".join(parts[:2])) or EXTRAS.get(library)
     return found and f"{library} is not installed: pip install 'watchword[{extra or found}]'"
 
 

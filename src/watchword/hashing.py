@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from watchword.replay import Claim
 
-_PRIME: Final = (1 << 130) - 5
+PRIME: Final = (1 << 130) - 5
 """Above 128 bits, so that two ids, or halves of digests, are never the same number."""
 
-_64_BITS: Final = (1 << 64) - 1
+MASK_64: Final = (1 << 64) - 1
 
 
 class Hashing:
@@ -31,7 +31,7 @@ class Hashing:
 
     def __init__(self, kept: int) -> None:
         self._secret: Final = os.urandom(32)
-        self._a, self._b, self._c = (1 + secrets.randbelow(_PRIME - 1) for _ in range(3))
+        self._a, self._b, self._c = (1 + secrets.randbelow(PRIME - 1) for _ in range(3))
         self.number: Final = lru_cache(kept)(self._hash)
         """The number of a principal or a log, below 2^128."""
 
@@ -45,7 +45,7 @@ class Hashing:
     def key(self, principal: str, message_id: bytes, issued_at: int) -> int:
         """Return the key under which an id is stored."""
         linear = int.from_bytes(message_id) * self._a + issued_at * self._b + self.number(principal)
-        return linear % _PRIME & _64_BITS
+        return linear % PRIME & MASK_64
 
     def late_key(self, claim: Claim) -> int:
         """Return the key under which unverified claims are stored."""
@@ -53,7 +53,7 @@ class Hashing:
 
     def digest_key(self, digest: bytes) -> int:
         """Return the key under which claims with this digest are stored."""
-        return self._hash(digest) & _64_BITS
+        return self._hash(digest) & MASK_64
 
     def mark(self, claim: Claim) -> int:
         """Return the number that identifies the claims and their place."""
@@ -62,7 +62,7 @@ class Hashing:
             position, stamp = claim.place
             linear += position.offset * self._b + (0 if stamp is None else 1 + hash(stamp)) * self._c
             linear += self.number(position.log)
-        return linear % _PRIME & _64_BITS
+        return linear % PRIME & MASK_64
 
     def _hash(self, data: str | bytes) -> int:
         raw = data if isinstance(data, bytes) else data.encode(errors="surrogatepass")

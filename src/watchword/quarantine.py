@@ -41,7 +41,7 @@ MOST_BYTES_WAITING: Final = 8 * 1024 * 1024
 TOLD_AGAIN: Final = 3600.0
 """Seconds after which there is another warning of a budget that is used up."""
 
-_REMEMBERED: Final = 65_536
+REMEMBERED: Final = 65_536
 _REJECTED: Final = "rejected"
 
 
@@ -158,7 +158,7 @@ class CappedQuarantine(ABC):
         self.counts["kept"] += 1
         if place is not None:
             self._kept[place] = None
-            if len(self._kept) > _REMEMBERED:
+            if len(self._kept) > REMEMBERED:
                 self._kept.popitem(last=False)
         return True
 

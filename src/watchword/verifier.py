@@ -91,7 +91,7 @@ class _Pass(NamedTuple):
 
 
 _ANYTHING: Final = Expected()
-_SEVERAL: Final = 2
+SEVERAL: Final = 2
 """The fewest messages for which a run is worth its cost."""
 
 _FACTS: Final = {
@@ -246,7 +246,7 @@ class Verifier:
         does not end it either.
         """
         given = messages if isinstance(messages, Sequence) else list(messages)
-        if 0 < len(given) < _SEVERAL:
+        if 0 < len(given) < SEVERAL:
             return [await self._verdict(given[0], expected, keys)]
         units = await self._authenticated(given, expected, check, enough=enough, keys=keys)
         judged = await self._replay_check.admit(units, floor=expected.floor, was_passed=expected.was_passed)  # 8
@@ -413,7 +413,7 @@ class Verifier:
     def _run_of(self, messages: Sequence[Message], now: float, *, recalled: bool) -> Run | None:
         """Return the native engine's run over messages; None if there is no such engine, or nothing to gain."""
         native = self._native
-        if native is None or len(messages) < _SEVERAL:
+        if native is None or len(messages) < SEVERAL:
             return None
         max_age, max_skew = self.policy.max_age, self.policy.max_skew
         if isinstance(messages, Runnable):

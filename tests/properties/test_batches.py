@@ -75,7 +75,7 @@ class Batch:
         body = b"".join(record.write() for record in self.records) + self.behind
         count = len(self.records) + self.more
         fields = [base, 49 + len(body), 0, self.magic, 0, self.attributes, count - 1 + self.last, *([0] * 5), count]
-        raw = bytearray(poison._HEADER.pack(*fields) + body)
+        raw = bytearray(poison.HEADER.pack(*fields) + body)
         raw[17:21] = poison.calc_crc32c(raw[21:]).to_bytes(4)
         return bytes(raw)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import cbor2
@@ -36,6 +37,8 @@ from tests.unit.core.world import (
 )
 from watchword import Allow, Policy, Rate, Rejected, Unavailable, VerificationKey, VerifiedMessage
 from watchword.message import Expected
+from watchword.reader import LearningReader, NativeReader
+from watchword.signatures import SignatureChecker
 from watchword.spi import Admission, Claim, MemoryReplayStore, Message, Position, ReplayStore, Verifier
 
 
@@ -251,12 +254,14 @@ def taken(data: st.DataObject) -> Message:
 @settings(max_examples=300, deadline=None)
 def test_no_verdict_depends_on_what_is_remembered(data: st.DataObject) -> None:
     """Promise (A25): whatever was seen before, a batched message is judged as by a verifier that has just begun."""
-    warm = World()
+    remembered = {kind.__name__: cache(kind) for kind in (SignatureChecker, LearningReader, NativeReader)}
     together = data.draw(st.booleans())
     for _ in range(data.draw(st.integers(1, 12))):
-        message = taken(data)
-        fresh, cold = World(), World()
-        fresh.verifier._signatures, fresh.verifier._envelopes = warm.verifier._signatures, warm.verifier._envelopes
+        message, cold = taken(data), World()
+        with pytest.MonkeyPatch.context() as patch:
+            for name, kind in remembered.items():
+                patch.setattr(f"watchword.verifier.{name}", kind)
+            fresh = World()
         check = Checks() if together else None
         messages = [message, press(nats())] if together else [message]
         assert [*map(told, at_once(fresh.verifier.verify_many(messages, check=check)))] == [

@@ -29,7 +29,7 @@ def test_both_engines_show_the_same(part: int) -> None:
 @pytest.mark.parametrize("name", KEYS)
 def test_both_engines_show_the_same_of_ml_dsa(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: so do they where the fuzzer's P-256 key is one of ML-DSA, whose signatures fill envelopes."""
-    key = SigningKey(KEYS[name]._private, key_id=world.ALICE_EC_KEY.key_id)
+    key = SigningKey.from_pem(KEYS[name].to_pem(), key_id=world.ALICE_EC_KEY.key_id)
     others = [(key if one is world.ALICE_EC_KEY else one, owner) for one, owner in inputs.SIGNERS]
     monkeypatch.setattr(inputs, "SIGNERS", tuple(others))
     monkeypatch.setattr(inputs, "KEYS", tuple(dict.fromkeys(one for one, _ in others)))

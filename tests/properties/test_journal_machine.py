@@ -69,15 +69,15 @@ class Journals(RuleBasedStateMachine):
         self.copy: Path | None = None
         self.floors: dict[tuple[int, str], float] = {}  # from which on nothing honest may be refused
         self.ghosts: set[tuple[int, str]] = set()  # killed, while others have the journal in use
-        self.before = journal_file._BOOT_ID, journal._CLEANED_EVERY
-        journal_file._BOOT_ID = self.place / "boot_id"  # type: ignore[misc] # the test's
-        journal._CLEANED_EVERY = 0.0  # type: ignore[misc] # the test's
+        self.before = journal_file.BOOT_ID, journal.CLEANED_EVERY
+        journal_file.BOOT_ID = self.place / "boot_id"  # type: ignore[misc] # the test's
+        journal.CLEANED_EVERY = 0.0  # type: ignore[misc] # the test's
         self.boot()
 
     def boot(self) -> None:
         """Start the machine once more."""
         self.boots += 1
-        journal_file._BOOT_ID.write_text(f"boot {self.boots}\n")
+        journal_file.BOOT_ID.write_text(f"boot {self.boots}\n")
 
     def teardown(self) -> None:
         """Replay everything to a new process of each reader in the end."""
@@ -91,7 +91,7 @@ class Journals(RuleBasedStateMachine):
         for opened in self.graves:
             with contextlib.suppress(Exception):
                 opened._database.close()
-        journal_file._BOOT_ID, journal._CLEANED_EVERY = self.before  # type: ignore[misc] # as they were
+        journal_file.BOOT_ID, journal.CLEANED_EVERY = self.before  # type: ignore[misc] # as they were
         shutil.rmtree(self.place)
 
     # Processes

@@ -20,7 +20,7 @@ from watchword.cbor import MAP, head, of_int, of_text
 from watchword.checks import HeaderCoverage, in_force, reference_time, the_envelope, unaltered
 from watchword.encoding import SignedTree, encode_names, encode_pairs, metadata_digest, value_digest
 from watchword.envelope import parse, read_into, unarmored
-from watchword.hashing import _64_BITS, _PRIME
+from watchword.hashing import MASK_64, PRIME
 from watchword.labels import CHANNEL, ISSUED_AT, MESSAGE_ID, METADATA, VALUE
 from watchword.merkle import root_of
 from watchword.spi import Channel, Message, Position
@@ -283,7 +283,7 @@ class Run:
             offset, stamp = _offset_of(row), row.message.appended_at
             if offset is not None:
                 mark += offset * hasher.b + (0 if stamp is None else 1 + hash(stamp)) * hasher.c + log
-            found.append((row.issued_at, key % _PRIME & _64_BITS, mark % _PRIME & _64_BITS, offset))
+            found.append((row.issued_at, key % PRIME & MASK_64, mark % PRIME & MASK_64, offset))
         return Entries(found)
 
     def ids(self, begin: int, end: int) -> list[bytes]:

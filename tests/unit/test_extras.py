@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from watchword.extras import _EXTRAS, told
+from watchword.extras import EXTRAS, told
 
 pytestmark = pytest.mark.usefixtures("children_not_traced")
 
@@ -87,7 +87,7 @@ def test_each_hint_is_what_to_type(tmp_path: Path, program: str, table: str, ext
 def test_every_library_that_an_extra_brings_has_its_hint() -> None:
     """A library for which the hints know an extra is hidden in a test above."""
     hidden = {library for *_, libraries in HINTS for library in libraries}
-    assert hidden >= set(_EXTRAS)
+    assert hidden >= set(EXTRAS)
 
 
 def test_an_error_that_no_extra_mends_stays_what_it_is() -> None:

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from watchword_adapters.signers.secret import Secret
 
 _THUMBPRINT: Final = 43
-_SEEN: Final = 30.0
+SEEN_WITHIN: Final = 30.0
 """Seconds for which a process counts as present after it announced itself."""
 
-_LOOK_EVERY: Final = 1.0
+LOOK_EVERY: Final = 1.0
 _LEAST_OVERLAP: Final = 30.0
 """Seconds, with a margin, for an agent that looks for its new key every 5 s."""
 
@@ -305,8 +305,8 @@ async def _heard_by_all(with_: Opened, desk: Desk, times: _Times) -> list[str]:
         return contained(principal, clock) is not None
 
     while True:
-        await hear(found, judging, place, since=clock() - _SEEN)
-        present = found.presence.look(since=clock() - _SEEN, is_contained=is_contained)
+        await hear(found, judging, place, since=clock() - SEEN_WITHIN)
+        present = found.presence.look(since=clock() - SEEN_WITHIN, is_contained=is_contained)
         missing = [
             f"{one.principal} ({instance.said.instance})"
             for one in present
@@ -316,7 +316,7 @@ async def _heard_by_all(with_: Opened, desk: Desk, times: _Times) -> list[str]:
         ]
         if not missing or loop.time() >= end:
             return missing
-        await asyncio.sleep(min(_LOOK_EVERY, max(0.0, end - loop.time())))
+        await asyncio.sleep(min(LOOK_EVERY, max(0.0, end - loop.time())))
 
 
 def _replace_key(file: Path, key: SigningKey, passphrase: Secret | None) -> None:

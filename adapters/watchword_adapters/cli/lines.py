@@ -40,7 +40,7 @@ _REQUEST_ID_DIGITS: Final = 32
 _UNBOUNDED: Final = Bounds(per_principal=sys.maxsize, in_all=sys.maxsize, unverified=sys.maxsize)
 
 
-class _OneWindow:
+class OneWindow:
     """The replay store of a run: all lines are one log, with or without positions, and ids never expire."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ def run_sign(config: Path) -> int:
 def run_verify(config: Path) -> int:
     """Verify the messages on standard input; return the exit code."""
     own = Trust(Demerits(time.time))  # lines must not affect the agents' scores
-    watchword = load(config, replay=_OneWindow(), trust=own, warn=warn, telemetry=False)
+    watchword = load(config, replay=OneWindow(), trust=own, warn=warn, telemetry=False)
     require(watchword, reads=True)
     return _run(_verify(watchword, config))
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from watchword_adapters.control.following import Heard, Parts
 
 TIMEOUT: Final = 10.0
-_LOOK_EVERY: Final = 0.01
-_LATEST: Final = 10_000
+LOOK_EVERY: Final = 0.01
+MOST_OUTCOMES: Final = 10_000
 """Most entries whose outcome is remembered."""
 
 
@@ -102,7 +102,7 @@ async def desk(agent: Watchword, parts: Parts) -> AsyncGenerator[Desk]:
         by, position = heard.by, heard.message.position
         if position is not None and (by is None or by[0] == principal):
             fates[position.offset] = heard
-            if len(fates) > _LATEST:
+            if len(fates) > MOST_OUTCOMES:
                 del fates[next(iter(fates))]
 
     async with followed(replace(parts, listen=note)) as following:
@@ -137,4 +137,4 @@ async def until(condition: Callable[[], bool], following: Following) -> None:
         if loop.time() >= end:
             why = "" if following.error is None else f": {following.error}"
             raise Unavailable("control", f"the log did not answer within {TIMEOUT:g} s{why}")
-        await asyncio.sleep(_LOOK_EVERY)
+        await asyncio.sleep(LOOK_EVERY)

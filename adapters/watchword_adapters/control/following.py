@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 CHECK_EVERY: Final = 5.0
 """Seconds between two checks of the operators' own keys and of the log's end."""
 
-_TICK: Final = 0.5
-_MOST_MISSING: Final = 256
+TICK: Final = 0.5
+MOST_MISSING: Final = 256
 """Most unknown keys in operators' names that are looked up again; strangers may invent more."""
 
-_WAIT_FOR_KEYS: Final = 1.0
-_SHORTEST: Final = 0.1
-_LONGEST: Final = 5.0
+WAIT_FOR_KEYS: Final = 1.0
+SHORTEST_PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 5.0
 """Longest pause in seconds between two tries to reach the log; each is twice as long as the one before."""
 
 
@@ -127,7 +127,7 @@ class Following:
                         failures = 0
                 except Exception as error:  # noqa: BLE001 - retried, whatever a client raises
                     self._failed(error)
-                    await asyncio.sleep(delay_after(failures, _SHORTEST, _LONGEST))
+                    await asyncio.sleep(delay_after(failures, SHORTEST_PAUSE, LONGEST_PAUSE))
                     failures += 1
                 finally:
                     self.log, self.is_current = None, False
@@ -236,7 +236,7 @@ class Following:
             del left[: len(verdicts) - (failed is not None)]
             if failed is not None:
                 self._failed(failed)
-                await asyncio.sleep(_WAIT_FOR_KEYS)
+                await asyncio.sleep(WAIT_FOR_KEYS)
         if messages:
             self._changed()
             await asyncio.sleep(0)
@@ -276,7 +276,7 @@ class Following:
 
         Until it is known, a restart resumes before the entries that it signed.
         """
-        if len(self._missing) < _MOST_MISSING:
+        if len(self._missing) < MOST_MISSING:
             self._missing[principal, key_id] = None
         self._unsure = self._unsure or self.place
 
@@ -323,7 +323,7 @@ class Following:
                     looked, checking = loop.time(), loop.create_task(self._check_keys_and_end())
                 self.control.stale = self._is_stale()
                 self._changed()
-                await asyncio.sleep(_TICK)
+                await asyncio.sleep(TICK)
         finally:
             checking.cancel()
             await asyncio.gather(checking, return_exceptions=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from watchword.spi import Message
     from watchword_adapters.control.following import Following
 
-_LOOK_EVERY: Final = 0.1
+LOOK_EVERY: Final = 0.1
 """Seconds between two checks whether a client has connected; before that there is nothing to announce."""
 
 
@@ -82,7 +82,7 @@ class Announcer:
     async def run(self, following: Following) -> None:
         """Announce until this is cancelled."""
         while not self._buses:  # noqa: ASYNC110 - another thread's client connects
-            await asyncio.sleep(_LOOK_EVERY)
+            await asyncio.sleep(LOOK_EVERY)
         while True:
             try:
                 async with self._open() as channel:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from watchword.spi import Message
 
 _VERSION: Final = 1
-_SPARE: Final = 1000
+SPARE_LINES: Final = 1000
 """Obsolete lines that are not worth rewriting the file."""
 
 
@@ -108,7 +108,7 @@ class StateFile:
 
     def is_bloated(self, deciding: int) -> bool:
         """Return True if most of its lines are obsolete."""
-        return self._lines > 2 * deciding + _SPARE
+        return self._lines > 2 * deciding + SPARE_LINES
 
     def write(self, messages: Iterable[Message], place: Place | None, links: Mapping[OperatorKey, Link]) -> None:
         """Rewrite the file."""

@@ -48,7 +48,7 @@ except (AttributeError, ImportError) as error:
 _T = TypeVar("_T")
 _GONE: Final = object()
 
-_METHODS: Final[tuple[tuple[type, str, tuple[str, ...], str], ...]] = (
+METHODS: Final[tuple[tuple[type, str, tuple[str, ...], str], ...]] = (
     (
         MessageAccumulator, "add_message", ("tp", "key", "value", "timeout", "timestamp_ms", "headers"),
         "receives each message from send() and signs it; if bypassed, batches would refuse messages"
@@ -89,7 +89,7 @@ _METHODS: Final[tuple[tuple[type, str, tuple[str, ...], str], ...]] = (
 
 def check() -> None:
     """Raise ConfigurationError unless aiokafka's classes have every name that we use, with the parameters we expect."""
-    for owner, name, parameters, needed in _METHODS:
+    for owner, name, parameters, needed in METHODS:
         if not _takes(getattr(owner, name, None), parameters):
             raise _changed(f"{owner.__name__}.{name}", needed)
     # The function that sizes a one-record batch (and raises TypeError for bad types), and the class of the metadata of

@@ -54,11 +54,11 @@ _WAIT_MS: Final = 1000
 
 _FETCH_BYTES: Final = 1 << 20
 
-_PATIENCE: Final = 10.0
+PATIENCE: Final = 10.0
 """Seconds from the first failure on during which a failed request is retried."""
 
-_FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 1.0
+FIRST_PAUSE: Final = 0.05
+LONGEST_PAUSE: Final = 1.0
 
 _T = TypeVar("_T")
 
@@ -70,7 +70,7 @@ class LookAgainError(KafkaError):
 
 
 class ControlBroker:
-    """Sends requests about one topic to its brokers; retries for ``_PATIENCE``, then raises the client's error.
+    """Sends requests about one topic to its brokers; retries for ``PATIENCE``, then raises the client's error.
 
     A missing right, a missing topic and brokers that are too old raise ConfigurationError.
     """
@@ -99,9 +99,9 @@ class ControlBroker:
                 return await ask()
             except KafkaError as error:
                 failed_at = loop.time() if failed_at is None else failed_at
-                if not error.retriable or loop.time() - failed_at >= _PATIENCE:
+                if not error.retriable or loop.time() - failed_at >= PATIENCE:
                     raise
-            await asyncio.sleep(delay_after(failures, _FIRST_PAUSE, _LONGEST_PAUSE))
+            await asyncio.sleep(delay_after(failures, FIRST_PAUSE, LONGEST_PAUSE))
             failures += 1
 
     async def topic(self) -> Topic:
@@ -168,7 +168,7 @@ class ControlBroker:
             return False
         count = min(_MOST_REPLICAS, found.brokers) if replicas is None else replicas
         topics: list[Any] = [(self.topic_name, 1, count, [], list(settings.items()))]
-        request = CreateTopicsRequest(topics, int(_PATIENCE * 1000), validate_only=False)
+        request = CreateTopicsRequest(topics, int(PATIENCE * 1000), validate_only=False)
         answer = await self._send(found.controller, request)
         ((_, error, told),) = answer.topic_errors
         if error == _TOPIC_EXISTS:  # another process was faster

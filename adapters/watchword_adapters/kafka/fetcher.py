@@ -84,7 +84,7 @@ _ROUND: Final = 1.0
 _PATIENCE: Final = 0.1
 """Seconds past its deadline for which a call waits for verdicts that are already being computed."""
 
-_COPIES: Final = 1.0
+COPIES_PATIENCE: Final = 1.0
 """Seconds for which a transaction waits for the quarantine copies that belong to it."""
 
 LEASE: Final = 60.0
@@ -735,7 +735,7 @@ class VerifiedFetcher:
     async def copied(self) -> None:
         """Wait until pending quarantine copies are written, but only briefly, in case the quarantine hangs."""
         if self._copies is not None:
-            await self._copies.written(_COPIES)
+            await self._copies.written(COPIES_PATIENCE)
 
     # Waiting, and assignments
 

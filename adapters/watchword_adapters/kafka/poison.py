@@ -52,8 +52,8 @@ _MOST_ASTRAY: Final = 1_000
 
 # Base offset, length, leader epoch, magic, CRC, attributes, last offset delta, first and last timestamp, producer id
 # and epoch, base sequence, number of records (Kafka protocol guide, "Record Batch").
-_HEADER: Final = struct.Struct(">qiibIhiqqqhii")
-_ROOM: Final = bytes(_HEADER.size)
+HEADER: Final = struct.Struct(">qiibIhiqqqhii")
+_ROOM: Final = bytes(HEADER.size)
 _LENGTH_END: Final = 12
 _MAGIC_AT: Final = 16
 _MAGIC: Final = 2
@@ -141,7 +141,7 @@ def without_poison(raw: bytes, log_end: int) -> Steps[bytes]:
             batch = _batch([offset, 0, -1, _MAGIC, 0, 0, 0, -1, -1, -1, -1, -1, 0], bytearray(_ROOM) + _nothing(0), 1)
         if _end_of(batch) > log_end or unpacked >= MOST_UNPACKED:
             return b"".join(parts)
-        if len(batch) >= _HEADER.size:
+        if len(batch) >= HEADER.size:
             size = len(batch)
             batch = yield from _clean(batch)
             unpacked += max(0, len(batch) - size)
@@ -160,13 +160,13 @@ def _end_of(batch: bytes | bytearray) -> int:
 
 def _clean(batch: bytes | bytearray) -> Steps[bytes | bytearray]:
     """Return a batch that is safe for the client."""
-    header = [*_HEADER.unpack_from(batch)]
+    header = [*HEADER.unpack_from(batch)]
     if calc_crc32c(memoryview(batch)[_CRC_END:]) != header[4]:
         return batch
     codec = header[5] & _CODEC_MASK
     header[5] &= ~_CODEC_MASK
     try:
-        unpacked = (yield from _unpacked(codec, bytes(batch[_HEADER.size :]))) if codec else batch
+        unpacked = (yield from _unpacked(codec, bytes(batch[HEADER.size :]))) if codec else batch
         if not (yield from _is_sound(header, unpacked)):
             return (yield from _mended(header, unpacked))
     except _NoCodec:
@@ -262,10 +262,10 @@ def _is_sound(header: list[int], batch: bytes | bytearray) -> Steps[bool]:
     """Return True if these records are safe for the client as they are."""
     last_delta, count = header[6], header[12]
     native = engine.native() if len(batch) <= _LOOKED_AT else None
-    if native is not None and native.are_sound(bytes(memoryview(batch)[_HEADER.size :]), count, last_delta):
+    if native is not None and native.are_sound(bytes(memoryview(batch)[HEADER.size :]), count, last_delta):
         return True
     if len(batch) <= PIECE:
-        return _in_turn(_deltas(header, memoryview(batch)[_HEADER.size :], count), -1, last_delta)
+        return _in_turn(_deltas(header, memoryview(batch)[HEADER.size :], count), -1, last_delta)
     latest, end = -1, 0
     for bounds in _pieces(batch, count):
         start, end = bounds[0], bounds[-1]
@@ -282,7 +282,7 @@ def _pieces(batch: bytes | bytearray, count: int) -> Iterator[list[int]]:
 
     ValueError or IndexError if a length does not fit.
     """
-    at, size = _HEADER.size, len(batch)
+    at, size = HEADER.size, len(batch)
     bounds = [at]
     for _ in range(count):
         length, second = batch[at], 0
@@ -313,9 +313,9 @@ def _deltas(header: list[int], body: bytes | memoryview, count: int, *, is_measu
     """
     if len(body) > PIECE and _place_and_headers(body)[1] > MAX_HEADERS:
         return None
-    fields = [0, _HEADER.size - _LENGTH_END + len(body), *header[2:12], count]
+    fields = [0, HEADER.size - _LENGTH_END + len(body), *header[2:12], count]
     deltas: list[int] = []
-    whole = memoryview(b"".join((_HEADER.pack(*fields), body, _BEHIND)))
+    whole = memoryview(b"".join((HEADER.pack(*fields), body, _BEHIND)))
     try:
         for record in DefaultRecordBatch(whole[: -len(_BEHIND)]):
             if len(record.headers) > MAX_HEADERS:
@@ -415,7 +415,7 @@ def _batch(header: list[int], batch: bytearray, count: int) -> bytearray:
     fields = [*header]
     fields[1] = len(batch) - _LENGTH_END
     fields[12] = count
-    _HEADER.pack_into(batch, 0, *fields)
+    HEADER.pack_into(batch, 0, *fields)
     with memoryview(batch) as view:
         struct.pack_into(">I", batch, _CRC_END - 4, calc_crc32c(view[_CRC_END:]))
     return batch

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from watchword import Watchword
 
-_COMPARED_EVERY: Final = 1.0
+COMPARED_EVERY: Final = 1.0
 
 
 def compare_clocks(watchword: Watchword) -> None:
@@ -35,7 +35,7 @@ async def watch_clocks(watchword: Watchword) -> None:
     while True:
         with suppress(ConfigurationError):  # the journal cannot be written: reported and handled with each message
             compare_clocks(watchword)
-        await asyncio.sleep(_COMPARED_EVERY)
+        await asyncio.sleep(COMPARED_EVERY)
 
 
 _TOGETHER: Final = 500

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_CURVES: Final = {
+CURVES: Final = {
     Algorithm.ED25519: (KeyType.EC_EDWARDS, b"\x13\x0cedwards25519"),  # PKCS#11 3.0, 6.3.3: a PrintableString
     Algorithm.ESP256: (KeyType.EC, bytes.fromhex("06082a8648ce3d030107")),
 }
@@ -119,9 +119,9 @@ class TokenKey:
 
     def generate(self, algorithm: Algorithm) -> None:
         """Make the key pair; ConfigurationError if there is one with this name, or the token cannot make it."""
-        if algorithm not in _CURVES:
+        if algorithm not in CURVES:
             raise ConfigurationError(f"{algorithm.label} keys cannot be made in tokens: use ed25519 or esp256")
-        kind, curve = _CURVES[algorithm]
+        kind, curve = CURVES[algorithm]
         try:
             session = self.module.writable(self._token, self._pin)
             if any(True for _ in session.get_objects(self._template(ObjectClass.PRIVATE_KEY))):
@@ -181,7 +181,7 @@ class TokenKey:
     def _signing_key(self, algorithm: Algorithm) -> Any:
         """Return the private key; ConfigurationError if it has another algorithm, or is not for signing."""
         key = self._look(ObjectClass.PRIVATE_KEY)
-        if key.key_type != _CURVES[algorithm][0]:
+        if key.key_type != CURVES[algorithm][0]:
             raise ConfigurationError(
                 f"the key {self._named()} is not an {algorithm.label} key: name the file of its own public half"
             )

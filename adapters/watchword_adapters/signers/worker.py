@@ -23,7 +23,7 @@ T = TypeVar("T")
 MOST_WAITING: Final = 256
 """Most calls that wait for a thread; more would only time out."""
 
-_IDLE: Final = 10.0
+IDLE: Final = 10.0
 """Seconds after which an idle thread ends."""
 
 
@@ -103,7 +103,7 @@ class Workers:
         with self._changed:
             if not self._calls:
                 self._idle += 1
-                self._changed.wait(_IDLE)
+                self._changed.wait(IDLE)
                 self._idle -= 1
             if self._calls:
                 return self._calls.popleft()

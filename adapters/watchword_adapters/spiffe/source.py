@@ -67,10 +67,10 @@ MOST: Final = 20_000
 MOST_OF_ONE: Final = 1000
 """Most keys that are stored of one SPIFFE ID; of more, those that end first are dropped."""
 
-_MOST_CHAINS: Final = 4096
+MOST_CHAINS: Final = 4096
 """Most checked chains without an announcement by their own key that are cached, since anyone may show them again."""
 
-_PUBLISH_EVERY: Final = 0.25
+PUBLISH_EVERY: Final = 0.25
 """Seconds of a long reading after which the keys found so far are made known."""
 
 _SHORTEST: Final = 0.1
@@ -414,7 +414,7 @@ class _Reading:
                 self._newest = max(self._newest, message.appended_at or -inf)
                 if message.appended_at is not None and is_of_type(message, SVID_CONTENT_TYPE):
                     changed |= await self._take(message)
-                if changed and self._parts.clock() - published_at >= _PUBLISH_EVERY:  # a flood may follow
+                if changed and self._parts.clock() - published_at >= PUBLISH_EVERY:  # a flood may follow
                     changed, published_at = False, self._parts.clock()
                     self._publish()
                     self._answer(0, is_final=False)
@@ -451,7 +451,7 @@ class _Reading:
         except (NotVouchedForError, ConfigurationError):
             found = None
         self._chains[digest] = found
-        if len(self._chains) > _MOST_CHAINS:
+        if len(self._chains) > MOST_CHAINS:
             self._chains.popitem(last=False)
         return found
 

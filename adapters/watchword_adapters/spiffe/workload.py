@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 TIMEOUT: Final = 10.0
 """Seconds that a start waits for the first response."""
 
-_SHORTEST: Final = 0.2
-_LONGEST: Final = 5.0
+SHORTEST_PAUSE: Final = 0.2
+LONGEST_PAUSE: Final = 5.0
 """Longest pause between two streams, in seconds; each is twice as long as the last, until a response arrives."""
 
 
@@ -150,7 +150,7 @@ class Workload:
                 detail=told,
                 remedy="its last response stays in use; is the agent running, and this workload registered?",
             )
-        self._again = threading.Timer(delay_after(self._failures, _SHORTEST, _LONGEST), self._connect)
+        self._again = threading.Timer(delay_after(self._failures, SHORTEST_PAUSE, LONGEST_PAUSE), self._connect)
         self._again.daemon = True
         self._again.start()
         self._failures += 1

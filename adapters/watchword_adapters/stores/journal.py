@@ -46,11 +46,11 @@ if TYPE_CHECKING:
     from watchword.guard import Note
     from watchword.spi import Warn
 
-_CLEANED_EVERY: Final = 1.0
+CLEANED_EVERY: Final = 1.0
 _AGAIN_AFTER: Final = 60.0
 """Seconds after which a journal that could not be written is tried again."""
 
-_MOUNTS: Final = Path("/proc/self/mounts")
+MOUNTS: Final = Path("/proc/self/mounts")
 _ELSEWHERE: Final = re.compile(r"nfs\d?|cifs|smb\d?|smbfs|fuse\..*|9p|ceph|glusterfs|lustre|afs|gpfs|beegfs")
 """File systems on which locks and times may be another machine's."""
 
@@ -116,7 +116,7 @@ class FileJournal:
             self._newest = max([self._newest, *[note.issued_at for note in notes if note.kind is Kind.ID]])
             self._try(lambda opened: opened.write(notes))
             now = time.monotonic()
-            if now - self._cleaned >= _CLEANED_EVERY:
+            if now - self._cleaned >= CLEANED_EVERY:
                 self._cleaned = now
                 self._try(lambda opened: opened.forget(self._clock() - self._needed_for))
 
@@ -235,7 +235,7 @@ def check_place(directory: Path) -> None:
 
 def _file_system(there: Path) -> str:
     try:
-        mounts = [line.split() for line in _MOUNTS.read_text().splitlines()]
+        mounts = [line.split() for line in MOUNTS.read_text().splitlines()]
     except OSError:
         return ""
     around = [fields for fields in mounts if there.is_relative_to(fields[1].replace("\\040", " "))]

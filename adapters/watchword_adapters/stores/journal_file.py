@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _APPLICATION: Final = 0x5774636A
 _VERSION: Final = 1
-_BUSY: Final = 2.0
+BUSY_WAIT: Final = 2.0
 """Seconds to wait for another process; a write takes some microseconds, opening some milliseconds."""
 
 _TOUCHED: Final = 2.0
@@ -37,11 +37,11 @@ _TOUCHED: Final = 2.0
 _STEPPED: Final = 1.0
 """Seconds by which the wall clock may be corrected, whatever the policy."""
 
-_UNUSED: Final = 30 * 24 * 3600.0
+UNUSED_READERS: Final = 30 * 24 * 3600.0
 """Seconds after which an unused reader is forgotten; it would then start like a new one."""
 
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-_PID_SPACE: Final = Path("/proc/self/ns/pid")
+BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+PID_SPACE: Final = Path("/proc/self/ns/pid")
 
 _SCHEMA: Final = f"""
 CREATE TABLE about (boot TEXT NOT NULL, started REAL NOT NULL, inode INTEGER NOT NULL, initialised REAL);
@@ -101,7 +101,7 @@ class JournalFile:
                 database.execute("INSERT INTO about VALUES ('', 0, 0, NULL)")
             database.execute("UPDATE about SET boot = ?, inode = ?", (_boot_id(), self._path.stat().st_ino))
             self._note_start()
-            database.execute("DELETE FROM readers WHERE seen < ?", (time.time() - _UNUSED,))
+            database.execute("DELETE FROM readers WHERE seen < ?", (time.time() - UNUSED_READERS,))
             if is_alone:
                 database.execute("DELETE FROM reading")
             self._enter()
@@ -333,10 +333,10 @@ def _turn(directory: Path) -> Iterator[None]:
     """Wait for other processes that open or close a journal in this directory."""
     opened = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        until = time.monotonic() + _BUSY
+        until = time.monotonic() + BUSY_WAIT
         while not _locked(opened, alone=True):
             if time.monotonic() > until:
-                raise TimeoutError(f"another process has been busy with its journal for {_BUSY:g} s")
+                raise TimeoutError(f"another process has been busy with its journal for {BUSY_WAIT:g} s")
             time.sleep(0.001)
         yield
     finally:
@@ -388,7 +388,7 @@ def _is_believed(path: Path, mark: _Mark, max_skew: float) -> bool:
 
 def _connected(path: Path) -> sqlite3.Connection:
     # Used by one thread at a time; see FileJournal.
-    database = sqlite3.connect(path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
+    database = sqlite3.connect(path, timeout=BUSY_WAIT, isolation_level=None, check_same_thread=False)
     database.execute("PRAGMA synchronous = OFF")
     return database
 
@@ -440,7 +440,7 @@ def delete(path: Path) -> None:
 def _pid_space() -> str:
     """Return the kernel's name of our process id namespace; "" if it has none."""
     try:
-        return str(_PID_SPACE.readlink())
+        return str(PID_SPACE.readlink())
     except OSError:
         return ""
 
@@ -466,6 +466,6 @@ def _started() -> float:
 def _boot_id() -> str:
     """Return the kernel's boot id; "" if it has none."""
     try:
-        return _BOOT_ID.read_text().strip()
+        return BOOT_ID.read_text().strip()
     except OSError:
         return ""

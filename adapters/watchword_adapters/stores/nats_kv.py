@@ -48,14 +48,14 @@ _CANARY: Final = "id.canary"
 _IDS: Final = "id.*.*.*"
 _MARK_BYTES: Final = 16
 _ATTEMPTS: Final = 10
-_PARTS: Final = 64
+PARTS: Final = 64
 """Number of parts of an id's lifetime; ids are purged by whole parts, so up to one part late."""
-_TIDY: Final = 60.0
-_TIDY_MORE: Final = 0.25
+TIDY: Final = 60.0
+TIDY_MORE: Final = 0.25
 """Seconds between two searches for expired ids; the second value applies while there are more."""
 _TRIPS: Final = 6
 """Round trips of one search; each may take up to a time-out."""
-_LEAVING_AT_ONCE: Final = 5000
+LEAVING_AT_ONCE: Final = 5000
 """Most ids that one purge removes, so that purging does not delay claims."""
 
 
@@ -229,7 +229,7 @@ class NatsKvReplayStore(BatchedReplayStore):
                 await bucket.put([Put(_CANARY, b"goes with the ids")])
                 continue
             if mark is None or server not in {"", mark.server} or mark.canary != canary.sequence:
-                width, nonce = math.ceil(self._lifetime / _PARTS), secrets.token_bytes(NONCE_BYTES)
+                width, nonce = math.ceil(self._lifetime / PARTS), secrets.token_bytes(NONCE_BYTES)
                 mark = Mark(self._clock(), server, nonce, width, lifetime, since=0, canary=canary.sequence)
             elif mark.lifetime >= lifetime:
                 return mark
@@ -401,7 +401,7 @@ class NatsKvReplayStore(BatchedReplayStore):
     def _tidy(self, session: _Session) -> None:
         """Start purging expired ids in the background, if it is time."""
         if time.monotonic() >= session.tidy_at and (session.tidying is None or session.tidying.done()):
-            session.tidy_at = time.monotonic() + min(_TIDY, session.mark.width)
+            session.tidy_at = time.monotonic() + min(TIDY, session.mark.width)
             session.tidying = asyncio.get_running_loop().create_task(self._tidied(session))
 
     async def _tidied(self, session: _Session) -> None:
@@ -419,8 +419,8 @@ class NatsKvReplayStore(BatchedReplayStore):
                         mark = await self._still(session, mark)
                 oldest = await bucket.oldest(_IDS)
                 if oldest is not None and _part(oldest[0]) < mark.since:
-                    await bucket.purge(f"id.{_part(oldest[0])}.>", oldest[1] + _LEAVING_AT_ONCE)
-                    session.tidy_at = time.monotonic() + _TIDY_MORE
+                    await bucket.purge(f"id.{_part(oldest[0])}.>", oldest[1] + LEAVING_AT_ONCE)
+                    session.tidy_at = time.monotonic() + TIDY_MORE
         except Exception as error:  # noqa: BLE001 - this costs only space, and is retried
             if self._warn is not None and not self._untidy:
                 self._untidy = True

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-_QUIET: Final = 1.0
+QUIET: Final = 1.0
 """Seconds before a principal at its limit is counted again."""
 _SHARE: Final = 16
 """A principal is counted again when 1/_SHARE of its quota is used up: that many processes cannot exceed it."""
@@ -65,4 +65,4 @@ class _Room:
         under_way = self.under_way  # perhaps counted, perhaps not
         self.left = bound - await count - under_way
         self._recount_at = self.left - max(1, self.left // _SHARE)
-        self._quiet_until = -math.inf if under_way else time.monotonic() + _QUIET
+        self._quiet_until = -math.inf if under_way else time.monotonic() + QUIET

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 _OLDEST: Final = (6, 2)
 _CLOCK_TOLERANCE: Final = MOST_TIMEOUT
 """Seconds beyond the skew by which the server's clock may differ; included in ``GRACE``."""
-_BUCKETS: Final = 64
+BUCKETS: Final = 64
 _DIGEST: Final = sha1(SCRIPT.encode()).hexdigest()  # noqa: S324 - Redis identifies scripts by it
 _ANSWERS: Final[dict[str, Answer]] = {
     "F": Admission.FIRST,
@@ -133,7 +133,7 @@ class RedisReplayStore(BatchedReplayStore):
         super().__init__(
             policy=policy, clock=clock, timeout=timeout, per_principal=per_principal, realm=realm, warn=warn
         )
-        self._width: Final = math.ceil(self._lifetime / _BUCKETS)
+        self._width: Final = math.ceil(self._lifetime / BUCKETS)
         self._connect()
 
     @property

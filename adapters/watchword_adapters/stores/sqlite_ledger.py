@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 _APPLICATION: Final = 0x57744368
 _VERSION: Final = 1
-_LEAVING_AT_ONCE: Final = 5000
+LEAVING_AT_ONCE: Final = 5000
 """Most expired ids that one batch deletes, so that deletions do not delay claims."""
 
 # A bucket holds the ids issued in ``bucket_seconds``; it expires as a whole, once all of them may. Its newest time of
@@ -239,9 +239,9 @@ class Ledger:
         gone = self._db.execute(
             "DELETE FROM ids WHERE (issued_at, key) IN"
             " (SELECT issued_at, key FROM ids WHERE issued_at BETWEEN ? AND ? LIMIT ?)",
-            (oldest, newest, _LEAVING_AT_ONCE),
+            (oldest, newest, LEAVING_AT_ONCE),
         ).rowcount
-        if gone < _LEAVING_AT_ONCE:
+        if gone < LEAVING_AT_ONCE:
             self._db.execute("DELETE FROM leaving WHERE rowid = ?", (number,))
 
 

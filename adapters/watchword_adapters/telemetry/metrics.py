@@ -45,7 +45,7 @@ _SAMPLED: Final = 256
 _SAMPLED_EVERY: Final = 1.0
 """Seconds after which the next batch is always sampled; so is every batch that takes that long."""
 
-_MAX_REBUILDS: Final = 10_000
+MAX_REBUILDS: Final = 10_000
 _JUDGING: Final = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 _STARTING: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 
@@ -122,7 +122,7 @@ class Telemetry(Meter):
         """See ``Meter``."""
         name = str(log)
         if event == "replay.rebuilding":
-            if len(self._rebuilding) >= _MAX_REBUILDS:  # some never end: the partition moves to another member
+            if len(self._rebuilding) >= MAX_REBUILDS:  # some never end: the partition moves to another member
                 del self._rebuilding[next(iter(self._rebuilding))]
             self._rebuilding[name] = self.now()
         elif event == "replay.rebuilt" and name in self._rebuilding:

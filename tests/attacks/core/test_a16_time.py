@@ -63,7 +63,7 @@ def test_a34_the_attack_without_the_floor() -> None:
     assert len(world.memory) == 1, "the first id was forgotten"
     world.now = NOW + 1.0
     assert reason_of(world, message) is Reason.STALE
-    world.memory._logs["sub#"].highest = -inf  # takes the floor away
+    world.memory.begin("sub#", floor=-inf)
     assert reason_of(world, message) is None
 
 

@@ -21,6 +21,8 @@ from tests.unit.core.world import (
 )
 from tests.vectors import trees
 from watchword import Reason, Rejected
+from watchword.reader import LearningReader
+from watchword.signatures import SignatureChecker
 from watchword.spi import Message
 
 SIZE = 7
@@ -34,12 +36,13 @@ SIGNATURE = signature_of(ALICE_KEY, structure(HEADER, SIZE, trees.root(ENTRIES))
 def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every verifier of the test share one memory of roots and shapes, that of the one that verified it all."""
     if request.param == "warm":
+        signatures, reader = SignatureChecker(), LearningReader()
+        monkeypatch.setattr("watchword.verifier.SignatureChecker", lambda: signatures)
+        monkeypatch.setattr("watchword.verifier.LearningReader", lambda: reader)
         world = World()
         for index, message in enumerate(MESSAGES):
             raw = batched(ENTRIES[index], HEADER, SIGNATURE, size=SIZE, index=index, path=trees.path(index, ENTRIES))
             assert world.verify(bear(message, raw)).value == message.value
-        monkeypatch.setattr("watchword.verifier.SignatureChecker", lambda: world.verifier._signatures)
-        monkeypatch.setattr("watchword.verifier.LearningReader", lambda: world.verifier._envelopes)
 
 
 def reason_of(message: Message) -> Reason | None:

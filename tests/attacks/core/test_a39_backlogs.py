@@ -8,10 +8,12 @@ import pytest
 from tests.unit.core.world import (
     ALICE,
     ALICE_KEY,
+    BOB,
     BOB_KEY,
     MALLORY,
     MALLORY_KEY,
     NOW,
+    REALM,
     World,
     at_once,
     ed_key,
@@ -24,8 +26,9 @@ from tests.unit.core.world import (
 )
 from watchword import Allow, MemoryKeys, Policy, Rate, SigningKey
 from watchword.guard import DEFAULT_BOUNDS, MemoryReplayStore
-from watchword.spi import Message, Position
+from watchword.spi import Message, Position, Verifier
 
+STRANGER = "agent://acme/stranger"
 HOUR = 3600
 DAY = 24 * HOUR
 
@@ -145,8 +148,8 @@ def test_a39_what_one_reader_took_and_another_finds_stale(*, recalled: bool) -> 
         at_once(second.verifier.recall(again))
     else:
         assert endings(second, [again]) == ["stale"]
-    floor = second.verifier._guard.floor("group#tasks/0")
-    assert (floor, second.verifier._guard.lowest_needed("group#tasks/0")) == (NOW - Policy().horizon, None)
+    floor = second.verifier.memory("group#tasks/0").floor()
+    assert (floor, second.verifier.memory("group#tasks/0").lowest_needed()) == (NOW - Policy().horizon, None)
     third = late_reader(HOUR)
     third.verifier.begin("group#tasks/0", floor=floor)
     assert endings(third, [elsewhere(delayed, 2, (-inf, NOW + HOUR))]) == ["stale"]
@@ -158,7 +161,7 @@ def test_a39_no_stamp_and_no_other_log_is_moved_by_looks() -> None:
     stamped = replace(record(1, (NOW + HOUR, NOW + HOUR), issued=NOW), appended_at=NOW + 0.5, value=b"altered")
     shared = replace(stamped, appended_at=None, exclusive=False)
     assert endings(world, [stamped, shared]) == ["altered", "stale"]
-    assert world.verifier._guard.floor("group#tasks/0") == -inf
+    assert world.verifier.memory("group#tasks/0").floor() == -inf
 
 
 # From the future, and back
@@ -217,24 +220,29 @@ def test_a20_a_flood_from_the_future_costs_its_signer_only(signatures: list[byte
     """Promise: forged, it costs a check of a signature and no memory; unknown, no floor; signed, its signer's room."""
     guard = MemoryReplayStore(horizon=Policy().horizon, bounds=replace(DEFAULT_BOUNDS, per_principal=4, unverified=4))
     world = late_reader(1.0)
-    world.verifier._guard = world.verifier._replay_check.guard = guard  # type: ignore[misc] # little room
+    world.verifier = Verifier(
+        realm=REALM, keys=world.keys, replay=guard, policy=world.policy, clock=lambda: world.now, principal=BOB
+    )
     between = (NOW + 0.0, NOW + 1.0)
     forger, stranger = ed_key(9, kid=b"alice-1"), ed_key(9, kid=b"invented")
     forged = [record(100 + at, between, issued=NOW + 60, key=forger) for at in range(9)]
     assert endings(world, forged) == ["from_future"] * 9
-    assert (len(signatures), len(guard), guard._quota._held[0]) == (9, 0, 0)
-    unknown = [record(200 + at, between, issued=NOW + 60, key=stranger) for at in range(9)]
+    assert (len(signatures), len(guard)) == (9, 0)
+    unknown = [record(200 + at, between, issued=NOW + 60, key=stranger, principal=STRANGER) for at in range(9)]
     assert endings(world, unknown) == ["from_future"] * 9
-    assert (len(guard), guard._quota._held[0], guard._logs["group#tasks/0"].key_floors.own) == (0, 4, {})
+    assert len(guard) == 0
     signed = [record(300 + at, between, issued=NOW + 60, key=MALLORY_KEY, principal=MALLORY) for at in range(9)]
     assert endings(world, signed) == ["from_future"] * 9
-    assert (guard._quota.held(), guard._quota._held[0]) == ({MALLORY: 4}, 4)
+    assert len(guard) == 4
     assert endings(world, [record(at, between, issued=NOW) for at in range(4)]) == ["first"] * 4
     theirs = record(400, between, issued=NOW, key=MALLORY_KEY, principal=MALLORY)
     assert endings(world, [theirs]) == ["over_quota"]
     world.now = NOW + 61.0
     copies = [elsewhere(one, 500 + at, (NOW + 60.0, NOW + 61.0)) for at, one in enumerate(signed)]
     assert set(endings(world, copies)) <= {"replayed", "over_quota", "stale"}, "none is let in for want of room"
+    world.keys.source = MemoryKeys([public(stranger, STRANGER)])
+    copies = [elsewhere(one, 600 + at, (NOW + 60.0, NOW + 61.0)) for at, one in enumerate(unknown)]
+    assert endings(world, copies) == [*["replayed"] * 4, *["first"] * 4, "over_quota"], "no forgery took their room"
 
 
 def test_a20_what_is_far_ahead_takes_no_memory() -> None:
@@ -243,9 +251,9 @@ def test_a20_what_is_far_ahead_takes_no_memory() -> None:
     window = int(Policy().window)
     near, far = (record(at, (NOW + 0.0, NOW + 1.0), issued=NOW + 1 + window + at) for at in (0, 1))
     assert endings(world, [far]) == ["from_future"]
-    assert len(world.verifier._guard) == 0
+    assert world.verifier.ids_held == 0
     assert endings(world, [near]) == ["from_future"]
-    assert len(world.verifier._guard) == 1
+    assert world.verifier.ids_held == 1
 
 
 def test_a39_what_was_ahead_leaves_with_its_time() -> None:
@@ -265,4 +273,4 @@ def test_a16_what_can_be_told_for_good_is_not_remembered() -> None:
     early = record(1, (NOW + 0.0, NOW + 1.0), issued=NOW + 60, key=BOB_KEY)
     for one in (replace(early, appended_at=NOW + 1.0), replace(early, appended_between=None)):
         assert ending(at_once(world.verifier.verify_many([one]))[0]) == "from_future"
-    assert (world.keys.asked, len(world.verifier._guard)) == (0, 0)
+    assert (world.keys.asked, world.verifier.ids_held) == (0, 0)

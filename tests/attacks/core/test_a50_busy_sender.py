@@ -1,15 +1,14 @@
 """A50: one honest principal that sends as fast as it can, into one reader with default settings."""
 
-import os
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 import pytest
 
-from tests.unit.core.world import ALICE, ALICE_KEY, NOW, REALM, at_once, kafka, known_keys, press
+from tests.unit.core.world import ALICE, ALICE_KEY, NOW, REALM, at_once, in_turns, kafka, known_keys, press
 from watchword import MemoryKeys, Policy, Rejected, Watchword
-from watchword.guard import SLICES
+from watchword.guard import SLICES, Kind, Note
 from watchword.quota import Bounds
 from watchword.replay import Claim
 from watchword.spi import Admission, MemoryReplayStore, Position, ReplayStore, Verifier
@@ -80,10 +79,10 @@ def test_a50_the_policys_memory_bounds_what_one_process_reads(*, shared: bool) -
     )
     agent, logged = Watchword.of(verifier=verifier), list[str]()
     agent.audit.warn = lambda event, **fields: logged.append(f"{event}: {fields['remedy']}")  # type: ignore[method-assign] # the test listens
-    sight: Any = Sight()
-    for _ in range(bounds.per_principal - 1):
-        sight.id = sight.digest = os.urandom(16)
-        assert verifier._guard.admit(sight) is Admission.FIRST
+    log, known = "group#tasks/0", range(bounds.per_principal - 1)
+    notes = [Note(log, Kind.ID, ALICE, ALICE_KEY.key_id, NOW, number.to_bytes(16)) for number in known]
+    in_turns(verifier.resume(log, floor=-inf, notes=notes))
+    assert verifier.ids_held == len(known)
     record = kafka(exclusive=True, position=Position("tasks/0", 1))
     at_once(agent.admit(press(record, c7=b"1" * 16)))
     with pytest.raises(Rejected, match="over_quota"):

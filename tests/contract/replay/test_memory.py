@@ -1,5 +1,5 @@
 from watchword.spi import MemoryReplayStore
-from watchword_adapters.cli.lines import _OneWindow
+from watchword_adapters.cli.lines import OneWindow
 from watchword_adapters.contract.replay_store import HORIZON, ReplayStoreContract
 
 
@@ -22,6 +22,6 @@ class TestUnforgettingReplayStore(ReplayStoreContract):
 class TestRunWindow(ReplayStoreContract):
     """The store of a run of ``watchword verify`` keeps the contract."""
 
-    async def make_store(self) -> _OneWindow:
+    async def make_store(self) -> OneWindow:
         """Return the store of a new run."""
-        return _OneWindow()
+        return OneWindow()

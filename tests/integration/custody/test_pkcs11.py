@@ -292,7 +292,7 @@ def test_a_key_of_another_curve_is_refused(
     options: dict[str, Any], context: Context, monkeypatch: pytest.MonkeyPatch, curve: str
 ) -> None:
     """Also one whose points are as long as those of P-256."""
-    monkeypatch.setitem(pkcs11._CURVES, Algorithm.ESP256, (KeyType.EC, bytes.fromhex(curve)))
+    monkeypatch.setitem(pkcs11.CURVES, Algorithm.ESP256, (KeyType.EC, bytes.fromhex(curve)))
     with pytest.raises(ConfigurationError, match="the token's key is neither Ed25519 nor P-256"):
         pkcs11.generate(options, context, Algorithm.ESP256)
 
@@ -302,7 +302,7 @@ def test_a_key_that_may_not_sign_is_told(options: dict[str, Any], context: Conte
     """Made for something else (CKA_SIGN is false), it is refused at the start, by name."""
     custodian = pkcs11._of(context.validate(pkcs11.Options, options), context)
     session = custodian.module.writable("agents", custodian._pin)
-    kind, curve = pkcs11._CURVES[algorithm]
+    kind, curve = pkcs11.CURVES[algorithm]
     session.create_domain_parameters(kind, {Attribute.EC_PARAMS: curve}, local=True).generate_keypair(
         store=True, label=options["key"], capabilities=MechanismFlag.VERIFY
     )
@@ -359,7 +359,7 @@ def test_a_token_that_cannot_make_a_key_says_so(
     options: dict[str, Any], context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many know no Ed25519 yet."""
-    monkeypatch.setitem(pkcs11._CURVES, Algorithm.ED25519, (KeyType.EC, b"\x05\x00"))
+    monkeypatch.setitem(pkcs11.CURVES, Algorithm.ED25519, (KeyType.EC, b"\x05\x00"))
     with pytest.raises(ConfigurationError, match="the token cannot make an ED25519 key: "):
         pkcs11.generate(options, context, Algorithm.ED25519)
 

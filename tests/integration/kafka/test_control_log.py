@@ -475,7 +475,7 @@ async def test_a_broker_that_says_nothing_is_not_waited_for_for_ever(
     world: World, log: KafkaControlLog, kafka_broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise: whatever is asked then ends with an error of the client's."""
-    monkeypatch.setattr(control_broker, "_PATIENCE", 0.1)
+    monkeypatch.setattr(control_broker, "PATIENCE", 0.1)
     async with log_on(world, log.topic, request_timeout_ms=500) as other:
         await other.publish(b"1", KIND)
         with kafka_broker.paused():

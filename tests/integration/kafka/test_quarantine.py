@@ -74,9 +74,9 @@ async def test_tombstones_and_keys_survive(world: World) -> None:
 
 async def test_what_is_not_connected_says_what_to_do(world: World) -> None:
     """A quarantine that nobody attached warns with the remedy; a topic that cannot be one is refused at once."""
-    quarantine = KafkaQuarantine("quarantine", watchword=world.reader())
-    details: list[object] = []
-    quarantine._warn = lambda _, **fields: details.append(fields["detail"])
+    agent, details = world.reader(), list[object]()
+    agent.audit.warn = lambda _, **fields: details.append(fields["detail"])  # type: ignore[method-assign] # to listen
+    quarantine = KafkaQuarantine("quarantine", watchword=agent)
     with pytest.raises(Unavailable):
         await quarantine.put(message(1), UNSIGNED)
     assert "VerifyingConsumer(quarantine=...)" in str(details)

@@ -11,7 +11,7 @@ from aiokafka.errors import IllegalOperation
 
 from tests.integration.kafka.world import World, committed, read, values
 from tests.support.kept import Kept
-from watchword import ConfigurationError, Unavailable
+from watchword import Algorithm, ConfigurationError, Unavailable
 from watchword_adapters.kafka import SendTypeError, SigningProducer, VerifyingConsumer, wrap
 
 
@@ -199,10 +199,12 @@ async def test_a_failed_signing_back_end_sends_nothing(world: World) -> None:
     speaker = world.speaker()
 
     class Broken:
+        key_id, algorithm = speaker.signer.key_id, Algorithm.ED25519
+
         async def sign(self, data: bytes) -> bytes:
             raise ConnectionError(len(data))
 
-    speaker.signer._by = speaker.signer._by._replace(backend=Broken())
+    speaker.signer.switch(Broken())
     async with world.producer(speaker) as producer:
         with pytest.raises(Unavailable, match="signing"):
             await producer.send(topic, b"v")

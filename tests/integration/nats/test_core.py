@@ -17,7 +17,16 @@ from nats.js.errors import ServiceUnavailableError
 from tests.brokers.broker import Broker
 from tests.brokers.plugin import MakeStream
 from tests.integration.nats.world import CLOUD, PLANNER, World, raw, soon, until, verified
-from watchword import ConfigurationError, Mode, Reason, SigningError, Unavailable, VerifiedMessage, Watchword
+from watchword import (
+    Algorithm,
+    ConfigurationError,
+    Mode,
+    Reason,
+    SigningError,
+    Unavailable,
+    VerifiedMessage,
+    Watchword,
+)
 from watchword.spi import MemoryReplayStore
 from watchword_adapters.nats import ObservedMsg, connect
 
@@ -462,10 +471,12 @@ async def test_signing_back_end_that_is_away_is_unavailable(world: World, unique
     agent: Watchword = world.agent(PLANNER)
 
     class Away:
+        key_id, algorithm = agent.signer.key_id, Algorithm.ED25519
+
         async def sign(self, data: bytes) -> bytes:
             raise ConnectionError(len(data))
 
-    agent.signer._by = agent.signer._by._replace(backend=Away())
+    agent.signer.switch(Away())
     planner = await world.client(agent)
     with pytest.raises(Unavailable):
         await planner.publish(unique("core"), b"x")

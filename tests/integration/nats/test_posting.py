@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from tests.integration.nats.world import CLOUD, PLANNER, REALM, World, soon, unt
 from watchword import SigningError, SigningKey, Unavailable, Watchword
 from watchword.envelope import parse
 from watchword.spi import Channel, Message, Signer
+from watchword_adapters import config
 from watchword_adapters.config import load
 from watchword_adapters.nats import WatchwordClient, outbox
 from watchword_adapters.settings_watch import CHECK_EVERY, SettingsWatch
+from watchword_adapters.testing import Clock
 
 Unique = Callable[[str], str]
 
@@ -55,7 +58,9 @@ async def test_publishes_of_one_round_are_one_tree_and_verify_alone(world: World
     assert (await guard.verifier.verify(alone)).principal == PLANNER
 
 
-async def test_who_only_sends_follows_its_key(world: World, unique: Unique, tmp_path: Path) -> None:
+async def test_who_only_sends_follows_its_key(
+    world: World, unique: Unique, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first message after a look was due bears the new key's signature; in their order, however many wait."""
 
     def write(key: SigningKey) -> None:
@@ -67,15 +72,15 @@ async def test_who_only_sends_follows_its_key(world: World, unique: Unique, tmp_
     write(first)
     settings = f'realm = "{REALM}"\nprincipal = "{PLANNER}"\n[signer]\nkey = "planner.pem"\n[replay]\nstate = ""\n'
     (tmp_path / "watchword.toml").write_text(settings)
+    clock = Clock(0.0)
+    monkeypatch.setattr(config, "SettingsWatch", partial(SettingsWatch, clock=clock))
     agent = load(tmp_path / "watchword.toml")
     subject, planner = unique("posting"), await world.client(agent)
     tap = await tapped(world, subject)
     await planner.publish(subject, b"0")
     write(second)
     await planner.flush()
-    watch = agent._watch
-    assert isinstance(watch, SettingsWatch)
-    watch._looked -= CHECK_EVERY
+    clock.advance(CHECK_EVERY)
     await asyncio.gather(*(planner.publish(subject, b"%d" % number) for number in range(1, 100)))
     got = await seen(tap, 100)
     assert [msg.data for msg in got] == [b"%d" % number for number in range(100)]

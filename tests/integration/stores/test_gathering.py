@@ -125,7 +125,7 @@ async def test_who_waits_too_long_is_told() -> None:
     cancelled = asyncio.ensure_future(store.claim(make_claim(1)))
     await asyncio.sleep(0.01)
     cancelled.cancel()
-    await asyncio.gather(*store._tasks)
+    await store.close()
     store.let.set()
     assert await store.claim(make_claim(1)) is FIRST
 
@@ -145,14 +145,15 @@ async def test_a_failure_to_open_speaks_for_those_that_follow() -> None:
     assert store.opened == 2
 
 
-async def test_another_number_of_answers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_another_number_of_answers_is_an_error() -> None:
     """Promise: answers that cannot be matched to claims are none."""
-    store = Held()
 
-    async def judge(_uses: Sequence[Use]) -> Sequence[Admission]:
-        return [FIRST]
+    class Short(Held):
+        async def _judge(self, uses: Sequence[Use]) -> Sequence[Answer]:
+            return (await super()._judge(uses))[:1]
 
-    monkeypatch.setattr(store, "_judge", judge)
+    store = Short()
+    store.let.set()
     failures = await asyncio.gather(store.claim(make_claim(1)), store.claim(make_claim(2)), return_exceptions=True)
     assert {type(failure) for failure in failures} == {StoreError}
 
@@ -236,10 +237,11 @@ async def test_the_verifier_is_told_what_to_type() -> None:
         store.answer = answer
         with pytest.raises(Unavailable, match=text):
             await verifier.verify(message)
-    store._opened, store.refuses = False, StoreError("the clocks differ")
+    await store.close()
+    store.refuses = StoreError("the clocks differ")
     with pytest.raises(Unavailable, match="the clocks differ"):
         await verifier.start()
-    store.refuses, store._failed = OSError("redis://:hunter2@host"), None
+    store.refuses = OSError("redis://:hunter2@host")
     with pytest.raises(Unavailable, match=r"^replay unavailable: OSError$"):
         await verifier.start()
     with pytest.raises(Unavailable, match=r"^replay unavailable: OSError$"):
@@ -249,9 +251,19 @@ async def test_the_verifier_is_told_what_to_type() -> None:
 async def test_a_reader_that_is_not_known_is_told_once() -> None:
     """Promise: the operator learns of a loss once a reader and birth, until when it matters, and what to type."""
     told: list[tuple[str, dict[str, Any]]] = []
-    store = Held(realm="prod", warn=lambda event, **fields: told.append((event, fields)))
-    for birth, readers in ((0.0, ["prod/js:S:w", "prod/queue:q:t.*"]), (0.0, ["prod/js:S:w"]), (60.0, ["prod/js:S:w"])):
-        store._noted(birth, readers)
+
+    class Reborn(Held):
+        born_at = 0.0
+
+        async def _judge(self, uses: Sequence[Use]) -> Sequence[Answer]:
+            self._noted(self.born_at, sorted({use.reader for use in uses}))
+            return await super()._judge(uses)
+
+    store = Reborn(realm="prod", warn=lambda event, **fields: told.append((event, fields)))
+    store.let.set()
+    for store.born_at, readers in ((0.0, ["js:S:w", "queue:q:t.*"]), (0.0, ["js:S:w"]), (60.0, ["js:S:w"])):
+        claims = [make_claim(number, reader=reader) for number, reader in enumerate(readers)]
+        assert await asyncio.gather(*map(store.claim, claims)) == [FIRST] * len(claims)
     assert [event for event, _ in told] == ["replay.store_forgot"] * 3
     assert [fields["reader"] for _, fields in told] == ["js:S:w", "queue:q:t.*", "js:S:w"]
     assert told[2][1]["judged_if_issued_after"] == "1970-01-01T00:01:05+00:00"
@@ -281,17 +293,25 @@ async def test_as_a_context_it_is_open_within() -> None:
 
 async def test_a_start_that_takes_too_long_is_told() -> None:
     """Promise: a store that hangs while it is opened, or asked of a reader, says where it is and what to change."""
-    store = Held(timeout=0.05)
 
-    async def hang(*_: object) -> None:
-        await asyncio.sleep(60)
+    class Hanging(Held):
+        opens = True
 
-    store._birth_of = hang  # type: ignore[method-assign, assignment]
-    for work in (store.birth("group"), store.start()):
-        with pytest.raises(NoAnswerError, match=r"^where it is held: no answer within 0\.05 s; .* under \[replay\]$"):
-            await work
-        store._open = hang  # type: ignore[method-assign]
-        store._opened = False
+        async def _open(self) -> None:
+            if not self.opens:
+                await asyncio.sleep(60)
+
+        async def _birth_of(self, reader: str) -> ReaderBirth | None:
+            await asyncio.sleep(60)
+            return await super()._birth_of(reader)
+
+    store, told = Hanging(timeout=0.05), r"^where it is held: no answer within 0\.05 s; .* under \[replay\]$"
+    with pytest.raises(NoAnswerError, match=told):
+        await store.birth("group")
+    await store.close()
+    store.opens = False
+    with pytest.raises(NoAnswerError, match=told):
+        await store.start()
 
 
 @pytest.mark.parametrize(

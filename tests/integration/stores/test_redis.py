@@ -333,7 +333,7 @@ async def test_garbage_is_no_admission(
     async def lie(*_args: object) -> object:
         return garbage
 
-    monkeypatch.setattr(store._client, "execute_command", lie)
+    monkeypatch.setattr(Redis, "execute_command", lie)
     with pytest.raises(StoreError):
         await store.claim(make_claim(1, at=later()))
 
@@ -356,7 +356,7 @@ async def test_garbage_is_no_birth(
     async def lie(*_args: object) -> object:
         return garbage
 
-    monkeypatch.setattr(store._client, "execute_command", lie)
+    monkeypatch.setattr(Redis, "execute_command", lie)
     for work in (store.birth("group"), store.admit_reader("group", ReaderBirth(floor=1.0))):
         with pytest.raises(StoreError):
             await work
@@ -411,7 +411,7 @@ async def test_a47_a_bucket_that_vanished_is_a_birth(served: Served, opened: Ope
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> float:
     """Let buckets hold a second each; give the seconds for which an id is kept."""
-    monkeypatch.setattr("watchword_adapters.stores.redis._BUCKETS", 10_000)
+    monkeypatch.setattr("watchword_adapters.stores.redis.BUCKETS", 10_000)
     return POLICY.longest + LATE
 
 

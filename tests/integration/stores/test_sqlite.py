@@ -74,6 +74,31 @@ async def opened(path: Path, clock: Clock) -> AsyncIterator[Opened]:
         await store.close()
 
 
+class Statements:
+    """What is executed on any file: ``answer`` is given each statement, and returns the one to execute or raises."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[str], str] = str
+        self.connections: list[sqlite3.Connection] = []
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> Statements:
+    """Give a look at each statement of the connections that are opened from now on."""
+    found, connect = Statements(), sqlite3.connect
+
+    class Connection(sqlite3.Connection):
+        def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+            return super().execute(found.answer(statement), *values)
+
+    def connected(*given: Any, **options: Any) -> sqlite3.Connection:
+        found.connections.append(connect(*given, **options, factory=Connection))
+        return found.connections[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", connected)
+    return found
+
+
 def _serve(path: Path, claims: list[Claim], start: Any, answers: Any) -> None:
     async def claim_all() -> list[str]:
         async with SqliteReplayStore(path, policy=POLICY, clock=time.time, timeout=20.0) as store:
@@ -98,23 +123,23 @@ def test_of_several_processes_exactly_one_is_first(path: Path) -> None:
         assert sorted(each) == ["first", "replayed", "replayed", "replayed"]
 
 
-@pytest.mark.parametrize("moment", range(5))
+@pytest.mark.parametrize("moment", range(6))
 async def test_a_file_that_another_process_makes_meanwhile_is_ours(
-    opened: Opened, moment: int, monkeypatch: pytest.MonkeyPatch
+    opened: Opened, path: Path, moment: int, statements: Statements
 ) -> None:
     """Promise (A15): whichever of two processes that open a new file is first, and when, both open it."""
-    ask, asked = sqlite_ledger.Ledger._in_turn, 0
+    before = list[str]()
 
-    def ask_when_overtaken(ledger: sqlite_ledger.Ledger, statement: str) -> sqlite3.Cursor:
-        nonlocal asked
-        asked += 1
-        if asked == moment + 1:
-            sqlite_ledger.Ledger(ledger._path, **SETTINGS).close()
-        return ask(ledger, statement)
+    def ask_when_overtaken(statement: str) -> str:
+        before.append(statement)
+        if len(before) == moment + 1:
+            sqlite_ledger.Ledger(path, **SETTINGS).close()
+        return statement
 
-    monkeypatch.setattr(sqlite_ledger.Ledger, "_in_turn", ask_when_overtaken)
+    statements.answer = ask_when_overtaken
     assert await opened().claim(make_claim(1, at=LATER)) is FIRST
-    assert asked > moment
+    assert len(statements.connections) == 2
+    assert "BEGIN IMMEDIATE" not in before[:moment]
 
 
 async def test_a_restart_forgets_nothing(opened: Opened, clock: Clock) -> None:
@@ -158,7 +183,7 @@ async def test_ids_leave_a_few_at_a_time(
     opened: Opened, clock: Clock, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise: forgetting much holds up no batch for long."""
-    monkeypatch.setattr("watchword_adapters.stores.sqlite_ledger._LEAVING_AT_ONCE", 10)
+    monkeypatch.setattr("watchword_adapters.stores.sqlite_ledger.LEAVING_AT_ONCE", 10)
     store = opened()
     await asyncio.gather(*(store.claim(make_claim(number, at=LATER)) for number in range(25)))
     clock.now = LATER + POLICY.window + POLICY.max_lag + GRACE + 60
@@ -276,15 +301,22 @@ def test_another_file_is_refused(clock: Clock, path: Path, content: bytes | None
     assert path.read_bytes() == content
 
 
-async def test_a_damaged_file_gives_no_answer(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_damaged_file_gives_no_answer(opened: Opened, statements: Statements) -> None:
     """Promise: a batch that fails half-way is undone, and answers nothing."""
     store = opened()
     assert await store.claim(make_claim(1, at=LATER)) is FIRST
-    with monkeypatch.context() as patch:
-        patch.setattr(sqlite_ledger._Batch, "_find", lambda *_: None)
-        answers = await asyncio.gather(
-            store.claim(make_claim(2, at=LATER)), store.claim(make_claim(1, at=LATER)), return_exceptions=True
-        )
+    find, found = "SELECT mark FROM ids WHERE issued_at = ? AND key = ?", list[str]()
+
+    def not_there(statement: str) -> str:
+        found.append(statement)
+        return f"{find} AND 0" if statement == find else statement
+
+    statements.answer = not_there
+    answers = await asyncio.gather(
+        store.claim(make_claim(2, at=LATER)), store.claim(make_claim(1, at=LATER)), return_exceptions=True
+    )
+    assert find in found
+    statements.answer = str
     assert [type(answer) for answer in answers] == [StoreError] * 2
     assert await store.claim(make_claim(2, at=LATER)) is FIRST
 
@@ -399,42 +431,31 @@ async def test_a_clock_that_jumps_ahead_and_comes_back_lets_nothing_through(open
     assert await store.claim(make_claim(3, offset=3, at=LATER + 1)) is FIRST
 
 
-def test_each_batch_is_synced_to_the_disk(path: Path) -> None:
+def test_each_batch_is_synced_to_the_disk(path: Path, statements: Statements) -> None:
     """Promise (A14): a power cut takes nothing back that was answered, so each commit waits for the disk."""
     ledger = sqlite_ledger.Ledger(path, **SETTINGS)
     full = 2
-    assert ledger._db.execute("PRAGMA synchronous").fetchone() == (full,)
+    assert statements.connections[0].execute("PRAGMA synchronous").fetchone() == (full,)
     ledger.close()
 
 
 @pytest.mark.parametrize("work", ["judge", "birth", "admit"])
-async def test_a_crash_before_the_commit_is_no_older_copy(opened: Opened, clock: Clock, work: str) -> None:
+async def test_a_crash_before_the_commit_is_no_older_copy(
+    opened: Opened, clock: Clock, path: Path, statements: Statements, work: str
+) -> None:
     """Promise (A35): the count beside the file is never ahead of it, so a crash costs no honest message."""
     store = opened()
     assert await store.claim(make_claim(1, offset=1, at=LATER)) is FIRST
-    ledger = store._ledger
-    assert ledger is not None
-    files = ledger.files
-    before = files.least_batches()
-    counted: list[int | None] = []
-    real, execute = ledger._db, ledger._db.execute
+    count = path.with_name("ids.db-count")
+    before, counted = count.read_bytes(), list[bytes]()
 
-    class Database:
-        """The database, as it crashes."""
+    def crash(statement: str) -> str:
+        if statement == "COMMIT":
+            counted.append(count.read_bytes())
+            raise sqlite3.OperationalError("crash")
+        return statement
 
-        in_transaction = property(lambda _: real.in_transaction)
-
-        def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
-            """Execute, or crash."""
-            if statement == "COMMIT":
-                counted.append(files.least_batches())
-                raise sqlite3.OperationalError("crash")
-            return execute(statement, *values)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(real, name)
-
-    ledger._db = Database()  # type: ignore[assignment] # it has what is used of it
+    statements.answer = crash
     works: dict[str, Callable[[], Awaitable[object]]] = {
         "judge": lambda: store.claim(make_claim(2, offset=2, at=LATER)),
         "birth": lambda: store.birth("group"),
@@ -442,9 +463,8 @@ async def test_a_crash_before_the_commit_is_no_older_copy(opened: Opened, clock:
     }
     with pytest.raises(StoreError, match="crash"):
         await works[work]()
-    assert counted == [before]
-    assert files.least_batches() == before
-    ledger._db = real
+    assert [*counted, count.read_bytes()] == [before, before]
+    statements.answer = str
     await store.close()
     clock.now = LATER + 10
     assert await opened().claim(make_claim(2, offset=2, at=LATER)) is FIRST
@@ -466,17 +486,21 @@ async def test_readers_outlive_a_restart_and_no_loss(opened: Opened, clock: Cloc
     assert await opened().birth("group") is None
 
 
-async def test_readers_that_begin_together_share_a_sync(opened: Opened) -> None:
+async def test_readers_that_begin_together_share_a_sync(opened: Opened, statements: Statements) -> None:
     """A client that opens thousands of subscriptions waits for a few transactions, not for some of each."""
-    store = opened()
+    store, executed = opened(), list[str]()
     await store.start()
-    assert store._ledger is not None
-    before = store._ledger._batches
+
+    def noted(statement: str) -> str:
+        executed.append(statement)
+        return statement
+
+    statements.answer = noted
     births = [ReaderBirth(floor=float(number)) for number in range(500)]
     assert await asyncio.gather(*[store.birth(f"r{n}") for n in range(500)]) == [None] * 500
     assert await asyncio.gather(*[store.admit_reader(f"r{n}", birth) for n, birth in enumerate(births)]) == births
     assert await asyncio.gather(*[store.birth(f"r{n}") for n in range(500)]) == births
-    assert store._ledger._batches - before <= 6
+    assert 1 <= executed.count("COMMIT") <= 6
 
 
 async def test_who_asks_together_is_told_together(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,8 +46,8 @@ def test_a_broker_that_does_not_start_is_an_error_and_not_a_hang(
 ) -> None:
     """A broker that dies at once, or never gets ready and will not end, is given up, and its process ended."""
     _instead(monkeypatch, tmp_path, name, program)
-    monkeypatch.setattr(brokers, "_READY_SECONDS", 0.3)
-    monkeypatch.setattr(brokers, "_END_SECONDS", 0.1)
+    monkeypatch.setattr(brokers, "READY_SECONDS", 0.3)
+    monkeypatch.setattr(brokers, "END_SECONDS", 0.1)
     with pytest.raises(ConfigurationError, match="did not start"), STARTS[name]():
         pytest.fail("a dead broker was called ready")
 
@@ -57,7 +57,7 @@ def test_a_binary_that_may_not_run_yet_is_let(monkeypatch: pytest.MonkeyPatch, t
     _instead(monkeypatch, tmp_path, "noida-db", "")
     (tmp_path / "noida-db").chmod(0o600)
     monkeypatch.setattr("os.access", lambda path, mode: bool(Path(path).stat().st_mode & mode))
-    monkeypatch.setattr(brokers, "_READY_SECONDS", 0.1)
+    monkeypatch.setattr(brokers, "READY_SECONDS", 0.1)
     with pytest.raises(ConfigurationError, match="did not start"), brokers.kafka_broker():
         pytest.fail("an empty program was called ready")
 
@@ -110,7 +110,7 @@ def test_a_forked_process_does_not_keep_a_broker_alive(monkeypatch: pytest.Monke
         return process
 
     monkeypatch.setattr("subprocess.Popen", watched)
-    monkeypatch.setattr(brokers, "_END_SECONDS", 0.2)
+    monkeypatch.setattr(brokers, "END_SECONDS", 0.2)
     with brokers.nats_server() as url:
         host, port = url.removeprefix("nats://").split(":")
     with pytest.raises(OSError, match="refused"):

@@ -87,7 +87,7 @@ def test_commands_open_no_port(run: Run, config: Path) -> None:
 
 async def test_what_awaits_an_acknowledgement_is_not_forgotten_either() -> None:
     """A message that a consumer of a stream delivered stays known for the whole run, whatever time passes in it."""
-    window = module._OneWindow()
+    window = module.OneWindow()
     first = replace(make_claim(1, offset=1), unacked=True)
     assert await window.claim(first) is Admission.FIRST
     much_later = make_claim(2, offset=2, at=first.keep_until + 1)
@@ -138,7 +138,7 @@ def test_what_cannot_be_judged_is_neither_verified_nor_rejected(
     async def down(_self: object, _claim: object) -> None:
         raise ConnectionError
 
-    monkeypatch.setattr(module._OneWindow, "claim", down)
+    monkeypatch.setattr(module.OneWindow, "claim", down)
     ended = run("verify", "--config", str(config), stdin=text(signed, NATS))
     unavailable = {"verdict": "unavailable", "what": "replay"}
     assert ended.lines == [unavailable, {"verdict": "rejected", "reason": "unsigned"}]

@@ -572,9 +572,9 @@ def announced(entries: Entries, directory: Path, monkeypatch: pytest.MonkeyPatch
     settings.write_text(settings.read_text().replace("[control]\n", named))
     channel = Announced()
     monkeypatch.setattr("watchword_adapters.cli.who.open_presence", lambda *_, **__: channel)
-    monkeypatch.setattr("watchword_adapters.cli.keys._LOOK_EVERY", 0.01)
+    monkeypatch.setattr("watchword_adapters.cli.keys.LOOK_EVERY", 0.01)
     monkeypatch.setattr(
-        "watchword_adapters.cli.keys._SEEN", 3600.0
+        "watchword_adapters.cli.keys.SEEN_WITHIN", 3600.0
     )  # they announce themselves once, however long it is
     return channel
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from watchword import Algorithm, ConfigurationError, Mode, Rejected, SigningKey,
 from watchword.algorithms import PublicKey
 from watchword.jwk import to_jwks
 from watchword.spi import Channel, Context, KeySwitch, Message, ObservedMessage
-from watchword_adapters import config, plugins, settings_watch
+from watchword_adapters import config, plugins, settings_file, settings_watch
 from watchword_adapters.config import load
 from watchword_adapters.settings_watch import CHECK_EVERY
 from watchword_adapters.signers.held import HeldKey, HeldOptions
 from watchword_adapters.spiffe.source import SpiffeKeys
+from watchword_adapters.testing import Clock
 
 PLANNER = "agent://acme/planner"
 BASE = f"""
@@ -77,12 +79,14 @@ def write_key(directory: Path, key: SigningKey) -> None:
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[Watchword], None]:
-    """Return what lets the time pass after which settings are looked at again."""
+    """Return what lets the time pass after which settings are looked at again; it stands still otherwise."""
+    clock = Clock(0.0)
+    monkeypatch.setattr(config, "SettingsWatch", partial(settings_watch.SettingsWatch, clock=clock))
 
     def pass_time(agent: Watchword) -> None:
-        watch = agent._watch
-        assert isinstance(watch, settings_watch.SettingsWatch)
-        monkeypatch.setattr(watch, "_looked", watch._clock() - CHECK_EVERY)
+        assert not agent.is_due()
+        clock.advance(CHECK_EVERY)
+        assert agent.is_due()
 
     return pass_time
 
@@ -209,11 +213,11 @@ async def test_what_is_read_once_is_named(path: Path, later: Callable[[Watchword
 async def test_key_sources_change_with_the_file(path: Path, later: Callable[[Watchword], None]) -> None:
     """A source that is taken out knows nobody any more; one that stays is the same one, with what it has read."""
     agent = load(path)
-    before = agent.verifier._keys.source
+    before = agent.verifier.keys.source
     edit(path, BASE + "[policy]\n")
     later(agent)
     assert isinstance(await say(agent), VerifiedMessage)
-    assert agent.verifier._keys.source is before
+    assert agent.verifier.keys.source is before
     edit(path.parent / "none.jwks", '{"keys": []}')
     edit(path, BASE.replace("agents.jwks", "none.jwks"))
     later(agent)
@@ -240,30 +244,25 @@ async def test_a_disk_that_does_not_answer_stops_nobody(
     """After a bounded time messages are judged by what held; the answer that comes late is taken then."""
     agent = load(path)
     heard, answer = Warned(agent), threading.Event()
-    watch = agent._watch
-    assert isinstance(watch, settings_watch.SettingsWatch)
-    read = watch._source.read
 
-    def hang(*, again: bool) -> settings_watch.Change | None:
+    def hang(file: Path) -> bytes:
         answer.wait()
-        return read(again=again)
+        return settings_file.read_text(file)
 
-    monkeypatch.setattr(watch._source, "read", hang)
-    monkeypatch.setattr(settings_watch, "_READ_LIMIT", 0.01)
+    monkeypatch.setattr(config, "read_text", hang)
+    monkeypatch.setattr(settings_watch, "READ_LIMIT", 0.01)
     edit(path, BASE + f'[policy]\ncontained = ["{PLANNER}"]\n')
     later(agent)
     assert isinstance(await say(agent), VerifiedMessage)
-    monkeypatch.setattr(settings_watch, "_READ_LIMIT", 3600.0)
+    monkeypatch.setattr(settings_watch, "READ_LIMIT", 3600.0)
     later(agent)
     async with asyncio.timeout(PATIENCE):  # what was late once is waited for no more
         assert isinstance(await say(agent), VerifiedMessage)
     assert len(heard.of("settings.not_changed")) == 1
-    reading = watch._reading
-    assert reading is not None
     answer.set()
-    await reading
-    later(agent)
-    assert await say(agent) == "contained"
+    async with asyncio.timeout(PATIENCE):
+        while await say(agent) != "contained":
+            later(agent)
 
 
 async def test_a_file_that_stays_is_not_read_into_settings_again(
@@ -488,7 +487,7 @@ async def test_a_key_file_that_stays_is_not_opened_again(
     private = path.parent / "planner.pem"
     old = time.time() - 3600
     os.utime(private, (old, old))
-    monkeypatch.setattr(config, "_SETTLED", -3600.0)  # the time of the change of mode, which nobody can set
+    monkeypatch.setattr(config, "SETTLING", -3600.0)  # the time of the change of mode, which nobody can set
     agent, opened = load(path), list[object]()
     real = config.signing_key
 

@@ -101,10 +101,10 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """Give a world in which pauses are short."""
-    monkeypatch.setattr(followings, "_TICK", 0.01)
+    monkeypatch.setattr(followings, "TICK", 0.01)
     monkeypatch.setattr(followings, "CHECK_EVERY", 0.02)
-    monkeypatch.setattr(followings, "_SHORTEST", 0.01)
-    monkeypatch.setattr(followings, "_WAIT_FOR_KEYS", 0.01)
+    monkeypatch.setattr(followings, "SHORTEST_PAUSE", 0.01)
+    monkeypatch.setattr(followings, "WAIT_FOR_KEYS", 0.01)
     monkeypatch.setattr(desks, "TIMEOUT", 60.0)  # nothing ends by it but what never comes
     return World(tmp_path)
 
@@ -194,7 +194,8 @@ async def test_a_restart_rolls_nothing_back(world: World) -> None:
     world.entries.down, world.entries.kept, world.entries.identity = False, [], "log 2"
     audit = world.agent(ONCALL).audit
     async with followed(world.parts(audit=audit)) as following:
-        assert (contained(following.control), len(following.control._revoked)) == (True, 1)
+        revoked = following.control.limited(world.signing[MALLORY].verification_key(MALLORY))
+        assert (contained(following.control), revoked.revoked_at) == (True, 5)
         assert audit.events["control.log_shorter"] == 1
     async with followed(world.parts(state=None)) as following:
         assert not contained(following.control)
@@ -259,7 +260,7 @@ async def test_what_a_new_key_said_before_it_was_known_here_is_read_again(world:
 
 async def test_a_flood_in_an_operators_name_is_noted_within_bounds(world: World, monkeypatch: Any) -> None:
     """A stranger may invent keys."""
-    monkeypatch.setattr(followings, "_MOST_MISSING", 2)
+    monkeypatch.setattr(followings, "MOST_MISSING", 2)
     for _ in range(5):
         world.signing[ONCALL] = SigningKey.generate()
         value = Statement(1, "", 7, Contain(PLANNER)).to_json()
@@ -345,7 +346,7 @@ async def test_a_state_that_cannot_be_written_is_told(world: World) -> None:
 
 async def test_a_state_is_written_anew_once_most_of_it_decides_nothing(world: World, monkeypatch: Any) -> None:
     """It does not grow forever."""
-    monkeypatch.setattr("watchword_adapters.control.state._SPARE", 5)
+    monkeypatch.setattr("watchword_adapters.control.state.SPARE_LINES", 5)
     parts = world.parts()
     async with followed(parts):
         for number in range(4):
@@ -468,7 +469,7 @@ async def test_what_cannot_hold_is_not_said_to_hold(world: World) -> None:
 
 async def test_what_became_of_old_entries_is_forgotten(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A long log takes no memory for that."""
-    monkeypatch.setattr(desks, "_LATEST", 2)
+    monkeypatch.setattr(desks, "MOST_OUTCOMES", 2)
     await world.say(*(Head() for _ in range(5)))
     async with desk(world.agent(ONCALL), world.parts(state=None)) as at:
         assert len(at._fates) == 2
@@ -585,7 +586,7 @@ async def test_an_operator_speaks_behind_all_that_was_said_meanwhile(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise (A52): with a state of its own it first reads what its key said elsewhere: nothing forks."""
-    monkeypatch.setattr(desks, "_LOOK_EVERY", 0)  # so a desk looks whenever the log takes a turn
+    monkeypatch.setattr(desks, "LOOK_EVERY", 0)  # so a desk looks whenever the log takes a turn
     agent = world.agent(ONCALL)
     slow: dict[str, Any] = {"open_log": lambda: SlowLog(world.entries, agent), "audit": agent.audit}
     async with desk(agent, world.parts(**slow)) as at:

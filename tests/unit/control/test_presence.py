@@ -104,7 +104,7 @@ def _no_log() -> Any:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     """Give a world in which pauses are short."""
-    monkeypatch.setattr(presences, "_LOOK_EVERY", 0.001)
+    monkeypatch.setattr(presences, "LOOK_EVERY", 0.001)
     return World()
 
 

@@ -85,7 +85,7 @@ def test_windows_has_no_such_modes(state: StateFile, monkeypatch: pytest.MonkeyP
     """Where the system is not POSIX, modes say nothing."""
     state.path.chmod(0o666)
     with monkeypatch.context() as patch:
-        patch.setattr("watchword_adapters.regular_file._HAS_MODES", False)
+        patch.setattr("watchword_adapters.regular_file.HAS_MODES", False)
         assert state.load().place == PLACE
 
 

@@ -105,7 +105,7 @@ def test_the_largest_envelope_that_is_signed_is_read(key: SigningKey) -> None:
 
 def test_a_signer_keeps_to_signatures_of_one_length() -> None:
     """Promise: what is prepared has its largest size, so no key whose signatures are longer takes over meanwhile."""
-    by = with_key(SigningKey(ALICE_KEY._private, key_id=b"alice-44"))
+    by = with_key(SigningKey.from_pem(ALICE_KEY.to_pem(), key_id=b"alice-44"))
     with pytest.raises(ConfigurationError, match="signatures have another length: restart"):
         by.switch(ALICE_44)
     with_key(ALICE_44).switch(SigningKey(SCHEMES[Algorithm.ML_DSA_44].generate(), key_id=b"alice-45"))

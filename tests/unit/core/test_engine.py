@@ -153,7 +153,7 @@ def test_what_is_kept_holds_nothing_else(monkeypatch: pytest.MonkeyPatch, native
 @pytest.mark.parametrize("error", [PanicException, KeyboardInterrupt])
 def test_one_that_panics_over_a_lone_message(monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
     """Promise: the same goes for a message that comes alone."""
-    monkeypatch.setattr("watchword.verifier._SEVERAL", 2)
+    monkeypatch.setattr("watchword.verifier.SEVERAL", 2)
     asked = []
 
     def read_envelope(header: bytes) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tests.unit.core.claims import HORIZON, claim, make_room, numbered, place, store
-from tests.unit.core.world import BOB, NOW, at_once
+from tests.unit.core.world import ALICE, BOB, NOW, at_once
+from watchword.key_floors import KeyFloors, ProvenKeys
 from watchword.packed import LEAST, OPEN
 from watchword.spi import Admission
 
@@ -213,7 +214,8 @@ def test_what_is_known_or_too_old_is_not_passed_over() -> None:
     at_once(memory.claim(claim(reference=NOW + HORIZON)))
     memory.remember_unjudged(claim(place=place(5)))
     memory.remember_unjudged(claim(issued_at=NOW - 1))
-    assert memory._quota._held[0] == 0
+    memory.remember_unjudged(numbered(2))
+    assert at_once(memory.claim(numbered(2, place=place(9)))) is REPLAYED, "there was room for one"
     assert at_once(memory.claim(claim())) is REDELIVERED
 
 
@@ -277,7 +279,6 @@ def test_a_flood_under_invented_keys_silences_no_key_that_is_known(monkeypatch: 
     at_once(memory.claim(numbered(0)))
     for number in range(5):
         memory.remember_unjudged(numbered(100 + number, key_id=b"invented%d" % number, issued_at=NOW + number))
-    assert len(memory._logs["log"].key_floors.own) == 2
     assert at_once(memory.claim(numbered(1))) is FIRST
     newcomer = numbered(2, principal=BOB, key_id=b"bob", issued_at=NOW + 4)
     assert at_once(memory.claim(newcomer)) is TOO_OLD
@@ -297,8 +298,20 @@ def test_a_key_that_is_too_many_is_held_up_no_less(monkeypatch: pytest.MonkeyPat
     for number in range(6):
         late = numbered(number, key_id=b"k%d" % (number % 3), issued_at=NOW + 5)
         assert at_once(memory.claim(late)) is TOO_OLD
-    assert len(memory._proven) <= 2
     assert at_once(memory.claim(numbered(9, key_id=b"k0", issued_at=NOW + 6))) is FIRST
+
+
+def test_floors_of_keys_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise (A20): neither invented keys nor those that verified fill the memory; what is too much is shared."""
+    monkeypatch.setattr("watchword.key_floors.MAX_RAISED", 2)
+    monkeypatch.setattr("watchword.key_floors.MAX_PROVEN", 2)
+    floors = KeyFloors(proven := ProvenKeys())
+    for number in range(5):
+        assert floors.rise((ALICE, b"invented%d" % number), NOW + number)
+    assert (len(floors.own), floors.shared) == (2, NOW + 4)
+    for number in range(5):
+        proven.prove((ALICE, b"proven%d" % number), [])
+        assert 1 <= len(proven) <= 2
 
 
 # Unsettled ids
@@ -323,10 +336,11 @@ def test_a_settled_id_ages_like_any_other() -> None:
     at_once(memory.claim(claim(unacked=True)))
     for log, offset in (("log", 1), ("log", 1), ("log", 9), ("other", 1)):
         memory.acknowledge_at(log, offset)
-    assert memory._logs["log"].pins.owners() == []
     assert len(memory) == 1
     assert at_once(memory.claim(claim(unacked=True))) is REDELIVERED
     assert at_once(memory.claim(claim(place=None))) is REPLAYED
+    memory.look("log", NOW + 5000)
+    assert (len(memory), memory.lowest_needed("log")) == (0, None)
 
 
 def test_what_waits_for_a_verdict_is_pinned_until_it_has_one() -> None:
@@ -337,11 +351,13 @@ def test_what_waits_for_a_verdict_is_pinned_until_it_has_one() -> None:
     at_once(memory.claim(numbered(2, issued_at=late, reference=late)))
     assert at_once(memory.claim(claim(place=place(9), unacked=True))) is REPLAYED
     assert at_once(memory.claim(claim(unacked=True))) is FIRST
-    assert memory._quota._held[0] == 0, "by its claims it need be known no more"
+    memory.remember_unjudged(numbered(3, issued_at=late))
+    assert at_once(memory.claim(numbered(3, issued_at=late, place=place(9)))) is REPLAYED, "its claims left their room"
     assert at_once(memory.claim(claim(unacked=True))) is REDELIVERED
 
 
-def test_only_the_message_at_its_place_is_dropped() -> None:
+@pytest.mark.parametrize("is_dropped", [False, True])
+def test_only_the_message_at_its_place_is_dropped(*, is_dropped: bool) -> None:
     """Promise (A28): a copy that is rejected leaves the original pinned; the original, rejected in the end, ages."""
     memory = store()
     waiting, handed = numbered(1, unacked=True), numbered(2, unacked=True)
@@ -350,12 +366,12 @@ def test_only_the_message_at_its_place_is_dropped() -> None:
     at_once(memory.claim(handed))
     for one in (waiting, handed):
         memory.drop(replace(one, place=place(9)))
-    assert len(memory._logs["log"].pins.by_key) == 2
-    for one in (waiting, handed):
-        memory.drop(one)
-    assert memory._logs["log"].pins.owners() == []
-    memory.drop(handed)
+    if is_dropped:
+        for one in (waiting, handed, handed):
+            memory.drop(one)
     assert at_once(memory.claim(replace(waiting, place=place(9)))) is REPLAYED
+    memory.look("log", NOW + 5000)
+    assert (len(memory), memory.lowest_needed("log")) == ((0, None) if is_dropped else (1, 1))
 
 
 def test_what_is_never_settled_leaves_in_the_end() -> None:

@@ -14,6 +14,7 @@ from watchword.guard import AT_A_TIME, Kind, Note
 from watchword.journal import Recalled
 from watchword.lives import MAX_ENDED, Life, Lives
 from watchword.spi import MemoryReplayStore, Position, Verifier
+from watchword.stream_life import StreamLife
 
 SKEW, WINDOW = 5.0, 110.0
 
@@ -75,9 +76,9 @@ class Place:
         at_once(self.lives.bear(life, **options))
         return life
 
-    def floor(self, life: Life) -> float:
+    def floor(self, life: Life | StreamLife) -> float:
         """Return the floor that a reader began with."""
-        return self.store._logs[life.log].start
+        return self.store.floor(life.log)
 
     def judged(self, reader: str, issued_at: int) -> str:
         """Judge one and the same message for a reader."""
@@ -311,7 +312,7 @@ def test_a_machine_that_was_set_back_begins_anew(*, journal: bool) -> None:
     place.lives.compare_clocks(NOW + 25, 110.0)
     until = nextafter(NOW + 25 + SKEW, inf)
     assert [place.floor(life) for life in (opened, closed)] == [until, until]
-    assert unborn.log not in place.store._logs
+    assert place.floor(unborn) == -inf
     assert place.warned[-1]["until"] == ceil(until)
     assert kept is None or kept.raised == [until]
 
@@ -344,32 +345,30 @@ def test_of_readers_that_were_closed_long_ago_a_bounded_number_is_known(monkeypa
     """A process that makes up subjects without end keeps no more than a name of the latest; none of their memories."""
     assert MAX_ENDED == 100_000
     monkeypatch.setattr("watchword.lives.MAX_ENDED", 100)
-    place = Place()
+    place, lives = Place(), list[Life]()
     for number in range(1000):
-        life = place.begun(f"made.up.{number}")
+        lives.append(place.begun(f"made.up.{number}"))
         place.now += 10
-        place.lives.close(life, f"made.up.{number}")
+        place.lives.close(lives[-1], f"made.up.{number}")
     place.now += 1000
-    last = place.begun("last")
-    assert set(place.store._logs) == {last.log}
-    assert (len(place.lives._ended), len(place.lives._closed)) == (100, 0)
+    assert place.floor(place.begun("last")) > place.now
+    assert [place.floor(life) for life in lives] == [-inf] * 1000
     assert list(place.lives._open) == ["last"]
-    assert place.floor(place.begun("made.up.999")) < place.now
-    assert place.floor(place.begun("made.up.1")) > place.now  # forgotten: then it is as new
-    assert not place.lives._lives.keys() - {"sub:last#0", "sub:made.up.999#0", "sub:made.up.1#0"}
+    assert place.floor(place.begun("made.up.900")) < place.now
+    assert place.floor(place.begun("made.up.899")) > place.now  # forgotten: then it is as new
+    assert not place.lives._lives.keys() - {"sub:last#0", "sub:made.up.900#0", "sub:made.up.899#0"}
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("not_traced")
 def test_a_hundred_thousand_closed_readers() -> None:
     """To open one more costs no more than it did for the first."""
-    place = Place()
+    place, lives = Place(), list[Life]()
     for number in range(100_001):
-        life = place.begun(f"s.{number}")
-        place.lives.close(life, f"s.{number}")
+        lives.append(place.begun(f"s.{number}"))
+        place.lives.close(lives[-1], f"s.{number}")
         place.now += 0.5
-    assert len(place.lives._closed) <= 2 * (WINDOW + SKEW) + 2
-    assert len(place.store._logs) == len(place.lives._closed)
+    assert 1 <= sum(place.floor(life) > -inf for life in lives) <= 2 * (WINDOW + SKEW) + 2
 
 
 def test_a_life_in_a_stream_is_that_of_its_consumer() -> None:
@@ -378,7 +377,7 @@ def test_a_life_in_a_stream_is_that_of_its_consumer() -> None:
     life = place.lives.open_stream("S", "worker")
     assert place.lives.open_stream("S", "worker") is life
     assert life.users == 2
-    place.verifier.begin(life.log, floor=-inf)
+    place.verifier.begin(life.log, floor=NOW)
     for _ in range(2):
         place.lives.close_stream(life, for_good=False)
     place.now += WINDOW + SKEW
@@ -386,11 +385,11 @@ def test_a_life_in_a_stream_is_that_of_its_consumer() -> None:
     place.lives.close_stream(life, for_good=False)
     place.now += WINDOW + SKEW + 1
     place.lives.close(place.begun("a"), "a")
-    assert life.log not in place.store._logs
+    assert place.floor(life) == -inf
     other = place.lives.open_stream("S", "ephemeral")
-    place.verifier.begin(other.log, floor=-inf)
+    place.verifier.begin(other.log, floor=NOW)
     place.lives.close_stream(other, for_good=True)
-    assert other.log not in place.store._logs
+    assert place.floor(other) == -inf
     assert place.lives.open_stream("S", "ephemeral") is not other
 
 
@@ -416,8 +415,10 @@ def test_what_a_stream_delivered_is_acknowledged_by_message_or_by_place() -> Non
         else:
             place.lives.acknowledged_at("S", "worker", 2)
         assert life.was_passed(offset)
-    assert not place.store._logs[life.log].pins.by_key
     place.lives.acknowledged_at("S", "another", 2)
+    assert len(place.store) == 2
+    place.store.look(life.log, NOW + 5000)
+    assert len(place.store) == 0
 
 
 def test_many_readers_that_begin_together_ask_the_journal_once() -> None:

@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 
 import pytest
 
-from tests.unit.core.claims import claim, numbered, store
+from tests.unit.core.claims import claim, make_room, numbered, place, store
 from tests.unit.core.world import (
     ALICE,
     ALICE_KEY,
     BOB,
     MALLORY_KEY,
     NOW,
+    REALM,
     World,
     at_once,
     endings,
@@ -24,7 +26,7 @@ from watchword.guard import Kind, Note
 from watchword.journal import Recalled
 from watchword.key_floors import MAX_PROVEN, MAX_RAISED
 from watchword.message import Expected, Message, log_name
-from watchword.spi import Admission, MemoryReplayStore
+from watchword.spi import Admission, Claim, MemoryReplayStore, Verifier
 
 FIRST, REDELIVERED, REPLAYED, TOO_OLD, OVER_QUOTA = Admission
 KEY = ALICE_KEY.key_id
@@ -107,8 +109,16 @@ def test_a_successor_with_less_room() -> None:
     memory.remember_unjudged(numbered(4, key_id=b"unknown"))
     following = successor(memory, per_principal=1, unverified=1)
     assert len(following) == 1
-    assert following._logs["log"].unverified == 1
-    assert following._logs["log"].key_floors.own == {(ALICE, KEY): NOW, (ALICE, b"unknown"): NOW}
+    make_room(following, 9)
+    answers: dict[Admission, list[Claim]] = {
+        REPLAYED: [numbered(1), numbered(3, key_id=b"unknown", place=place(9))],
+        TOO_OLD: [numbered(2), numbered(4, key_id=b"unknown")],
+        FIRST: [numbered(5, issued_at=NOW + 1), numbered(6, key_id=b"unknown", issued_at=NOW + 1)],
+    }
+    for answer, claims in answers.items():
+        assert [following.admit(one) for one in claims] == [answer] * 2
+    assert following.admit(numbered(7, key_id=b"another")) is FIRST
+    assert following.admit(numbered(8, principal=BOB)) is FIRST
 
 
 def test_what_is_below_the_floor_is_left_out() -> None:
@@ -131,9 +141,9 @@ def test_a_flood_before_a_restart() -> None:
     assert len(notes) == 1 + MAX_RAISED + 1  # the shared floor rose once
     following = store(unverified=0)
     in_turns(following.restore("log", notes[::-1]))
-    assert following._logs["log"].key_floors.shared == NOW + 5
     assert following.admit(numbered(-1 % 1000, principal=BOB, place=None)) is FIRST
-    assert following.admit(numbered(7777, key_id=b"new", place=None)) is TOO_OLD
+    for issued_at, answer in ((NOW, TOO_OLD), (NOW + 5, TOO_OLD), (NOW + 6, FIRST)):
+        assert following.admit(numbered(7777, key_id=b"new", issued_at=issued_at, place=None)) is answer
 
 
 def test_more_keys_than_are_known_apart() -> None:
@@ -257,10 +267,11 @@ def test_what_is_rejected_needs_no_journal() -> None:
 
 def test_notes_without_a_journal() -> None:
     """Promise: without a journal a log that is resumed is judged all the same, and no notes pile up."""
-    world = reading(None)
-    message = press(SUBJECT)
+    world, memory, message = World(), MemoryReplayStore(horizon=None), press(SUBJECT)
+    world.verifier = Verifier(realm=REALM, keys=world.keys, replay=memory, policy=world.policy, clock=lambda: world.now)
+    at_once(world.verifier.resume(LOG, floor=-inf))
     assert endings(world, [message, message]) == ["first", "replayed"]
-    assert world.verifier._guard.take_notes() == []
+    assert memory.take_notes() == []
 
 
 def test_a_floor_of_a_log_that_is_raised() -> None:

@@ -119,7 +119,7 @@ def test_patterns(pattern: str, uri: str, covered: bool) -> None:  # noqa: FBT00
 
 def test_what_is_remembered_of_rules_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise (A20): an agent that speaks on subjects without number fills no memory, and each answer stays right."""
-    monkeypatch.setattr("watchword.policy._MOST_FOUND", 3)
+    monkeypatch.setattr("watchword.policy.MOST_FOUND", 3)
     policy = Policy(allow=(Allow("agent://acme/*", ("nats://prod/a.*",)),))
     for number in [*range(10), *range(10)]:
         assert policy.rule_for(P, Channel("nats", "prod", f"a.{number}")) is policy.allow[0]

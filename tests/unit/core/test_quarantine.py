@@ -56,7 +56,7 @@ def test_a_message_at_a_position_is_copied_once() -> None:
 
 def test_what_is_remembered_of_positions_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest position is forgotten, and costs a second copy; memory does not grow with a flood."""
-    monkeypatch.setattr("watchword.quarantine._REMEMBERED", 2)
+    monkeypatch.setattr("watchword.quarantine.REMEMBERED", 2)
     shelf = Shelf()
     for offset in (1, 2, 3, 3, 1):
         assert shelf.keep(offset)

@@ -106,13 +106,16 @@ def test_issue_times_are_counted_in_stretches_of_the_period() -> None:
     assert not rates.is_over(rule, B, "log", 11)
     assert not rates.is_over(rule, A, "log", 12)
     assert not rates.is_over(Allow(A, EVERYBODY.channels), A, "log", 12)
+    for _ in range(most - 1):
+        assert not rates.is_over(rule, A, "another log", 11)
     rates.forget("log")
-    assert len(rates._counted) == 1
+    assert [rates.is_over(rule, A, "log", 9 + number % 3) for number in range(most + 1)] == [False] * most + [True]
+    assert rates.is_over(rule, A, "another log", 11)
 
 
 def test_what_is_counted_of_issue_times_is_bounded() -> None:
     """Promise: who sends under many names makes nobody look worse."""
     rates, rule = IssueRates(most=2), Allow(A, EVERYBODY.channels, Rate(1, 1.0))
     for number in range(10):
-        rates.is_over(rule, f"agent://{number}", "log", 5)
-    assert len(rates._counted) <= 2
+        assert [rates.is_over(rule, f"agent://{number}", "log", 5) for _ in range(2)] == [False] * 2
+    assert [rates.is_over(rule, f"agent://{number}", "log", 5) for number in (9, 8, 7)] == [True, True, False]

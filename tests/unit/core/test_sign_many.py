@@ -171,11 +171,12 @@ def remote(*answers: Any) -> Signer:
 
 def test_a_key_held_elsewhere_signs_once_for_each_tree() -> None:
     """Promise: a slow back-end is asked once for 64 messages, and its trees verify like any other."""
-    by, messages = remote(None), records(130)
+    backend, messages = Backend(None), records(130)
+    by = with_batch(64, backend, key_id=ALICE_KEY.key_id, algorithm=Algorithm.ED25519)
     assert not by.in_memory
     sent = bearing(messages, at_once(by.sign_many(messages)))
     assert endings(World(), sent) == ["first"] * 130
-    assert by._by.backend.asked == 3  # type: ignore[attr-defined] # the fake
+    assert backend.asked == 3
     with pytest.raises(ConfigurationError, match=r"await sign_prepared\(\)"):
         by.sign_now([by.prepare(messages[0])])
 

@@ -79,13 +79,19 @@ def test_one_signature_proves_a_tree(signatures: list[bytes]) -> None:
     assert len(signatures) == 1
 
 
+@pytest.fixture
+def room_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one root be remembered, so that any other would make it forgotten."""
+    monkeypatch.setattr("watchword.signatures.MAX_ROOTS", 1)
+
+
+@pytest.mark.usefixtures("room_for_one")
 def test_direct_signatures_are_not_remembered(signatures: list[bytes]) -> None:
-    """Promise: a direct signature stands for one message, and is checked each time."""
-    checker, message = SignatureChecker(), press(kafka())
-    assert holds(checker, message)
-    assert holds(checker, message)
-    assert len(signatures) == 2
-    assert checker._roots == {}
+    """Promise: a direct signature stands for one message, is checked each time, and takes no root's room."""
+    checker, message, messages = SignatureChecker(), press(kafka()), tree(2)
+    for one, checked in ((messages[0], 1), (message, 2), (message, 3), (messages[1], 3)):
+        assert holds(checker, one)
+        assert len(signatures) == checked
 
 
 OTHER_KEYS: dict[str, VerificationKey] = {
@@ -95,13 +101,16 @@ OTHER_KEYS: dict[str, VerificationKey] = {
 }
 
 
+@pytest.mark.usefixtures("room_for_one")
 @pytest.mark.parametrize("key", OTHER_KEYS.values(), ids=OTHER_KEYS.keys())
-def test_a_root_is_known_under_its_very_key(key: VerificationKey) -> None:
+def test_a_root_is_known_under_its_very_key(key: VerificationKey, signatures: list[bytes]) -> None:
     """Promise (A23): what verified under one key proves nothing under any other, whatever that is called."""
     checker, messages = SignatureChecker(), tree(4)
     assert all(holds(checker, message) for message in messages)
     assert not any(holds(checker, message, key) for message in messages)
-    assert len(checker._roots) == 1
+    signatures.clear()
+    assert all(holds(checker, message) for message in messages)
+    assert signatures == [], "no other root took the place of this one"
 
 
 def test_whose_key_it_is_and_until_when_is_not_asked_here(signatures: list[bytes]) -> None:
@@ -131,23 +140,29 @@ def test_a_key_of_another_algorithm_checks_nothing(signatures: list[bytes]) -> N
     ],
     ids=lambda parts: next(iter(parts)),
 )
-def test_every_part_of_the_proof_counts(parts: dict[str, Any]) -> None:
+@pytest.mark.usefixtures("room_for_one")
+def test_every_part_of_the_proof_counts(parts: dict[str, Any], signatures: list[bytes]) -> None:
     """Promise (A25): another signature, protected header, size, path or index than what verified proves nothing."""
-    checker, (message, *_) = SignatureChecker(), tree(3)
+    checker, (message, *others) = SignatureChecker(), tree(3)
     assert holds(checker, message)
-    before = dict(checker._roots)
-    assert not holds(checker, bent(message, **parts))
-    assert checker._roots == before
+    for _ in range(2):
+        assert not holds(checker, bent(message, **parts))
+    signatures.clear()
+    assert all(holds(checker, other) for other in others)
+    assert signatures == [], "nothing else was remembered in its place"
 
 
+@pytest.mark.usefixtures("room_for_one")
 def test_what_did_not_verify_is_not_kept(signatures: list[bytes]) -> None:
     """Promise (A21): a forged tree takes no memory; a path that fits none takes no check either."""
-    checker = SignatureChecker()
+    checker, honest = SignatureChecker(), tree(2)
+    assert holds(checker, honest[0])
     for message in tree(3, key=ed_key(9, kid=b"alice-1")):
         assert not holds(checker, message)
         assert not holds(checker, bent(message, path=[*path_of(message), bytes(32)]))
-    assert checker._roots == {}
-    assert len(signatures) == 3
+    assert len(signatures) == 1 + 3
+    assert holds(checker, honest[1])
+    assert len(signatures) == 1 + 3, "what was remembered still is"
 
 
 def test_the_root_known_longest_makes_room(monkeypatch: pytest.MonkeyPatch, signatures: list[bytes]) -> None:
@@ -156,7 +171,6 @@ def test_the_root_known_longest_makes_room(monkeypatch: pytest.MonkeyPatch, sign
     checker, trees = SignatureChecker(), [tree(2, c6=NOW + at) for at in range(6)]
     for messages in trees:
         assert holds(checker, messages[0])
-        assert len(checker._roots) <= 3
     signatures.clear()
     assert all(holds(checker, messages[1]) for messages in trees[3:])
     assert signatures == []

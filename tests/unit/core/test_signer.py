@@ -211,7 +211,7 @@ def test_what_is_no_ecdsa_signature_is_not_mended() -> None:
 
 async def test_a_key_that_takes_over_meanwhile_leaves_what_another_signs_as_it_is() -> None:
     """Promise: an Ed25519 signature that is made while the signer switches to ESP256 is not taken for one of those."""
-    gate, alone = asyncio.Event(), SigningKey(ALICE_KEY._private, key_id=b"alice-1")
+    gate, alone = asyncio.Event(), SigningKey.from_pem(ALICE_KEY.to_pem(), key_id=b"alice-1")
 
     class Kms:
         async def sign(self, data: bytes) -> bytes:

@@ -208,20 +208,21 @@ def test_what_was_passed_is_not_stale_but_undecided(floor: float) -> None:
     assert world.verify(message(3, NOW + 1000), Expected(was_passed=True)).principal == ALICE
 
 
-def test_what_does_not_come_again_is_not_pinned() -> None:
+@pytest.mark.parametrize("comes_again", [True, False])
+def test_what_does_not_come_again_is_not_pinned(*, comes_again: bool) -> None:
     """Whatever passed without a verdict for good is remembered, and ages like the rest."""
     world = World()
-    pins = world.verifier._guard._opened("sub#S").pins
     undecided = message(1, NOW)
     world.verifier.remember_unjudged(undecided)
-    assert len(pins.by_key) == 1
-    world.verifier.remember_unjudged(undecided, comes_again=False)
-    assert not pins.by_key
-    world.verifier.remember_unjudged(message(2, NOW), comes_again=False)
-    assert not pins.by_key
+    if not comes_again:
+        world.verifier.remember_unjudged(undecided, comes_again=False)
+        world.verifier.remember_unjudged(message(2, NOW), comes_again=False)
     with pytest.raises(Rejected) as rejected:
         world.verify(replace(undecided, position=Position("S", 3)))
     assert rejected.value.reason == Reason.REPLAYED
+    memory = world.verifier.memory("sub#S")
+    memory.pass_time(NOW + 5000.0)
+    assert memory.lowest_needed() == (1 if comes_again else None)
 
 
 def test_acknowledged_places_age() -> None:
@@ -229,11 +230,11 @@ def test_acknowledged_places_age() -> None:
     world = World()
     for offset in (1, 2):
         world.verify(message(offset, NOW))
-    pins = world.verifier._guard._logs["sub#S"].pins
     world.verifier.acknowledge_at("sub#S", 1)
-    assert pins.places() == {2}
     world.verifier.acknowledge_at("another", 2)
-    assert len(pins.by_key) == 1
+    memory = world.verifier.memory("sub#S")
+    memory.pass_time(NOW + 5000.0)
+    assert (world.verifier.ids_held, memory.lowest_needed()) == (1, 2)
 
 
 def test_other_subjects_are_another_beginning() -> None:

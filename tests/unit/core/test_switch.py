@@ -228,7 +228,7 @@ def test_who_signs_goes_on_by_another_key() -> None:
     assert isinstance(
         at_once(watchword.admit(replace(nats(), headers=(*nats().headers, signed.header)))), VerifiedMessage
     )
-    other = SigningKey(second._private, key_id=b"2026-11")
+    other = SigningKey.from_pem(second.to_pem(), key_id=b"2026-11")
     with pytest.raises(ConfigurationError, match="id has another length"):
         watchword.switch(Policy(), watchword.verifier.keys, other)
 

@@ -4,12 +4,26 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.core.world import ALICE, ALICE_KEY, BOB, BOB_KEY, NOW, REALM, at_once, endings, nats, press, public
+from tests.unit.core.world import (
+    ALICE,
+    ALICE_KEY,
+    BOB,
+    BOB_KEY,
+    MALLORY,
+    MALLORY_KEY,
+    NOW,
+    REALM,
+    at_once,
+    endings,
+    kafka,
+    nats,
+    press,
+    public,
+)
 from watchword import MemoryKeys, Mode, Policy, Rejected, Unavailable, Watchword
 from watchword.message import Message
-from watchword.spi import ObservedMessage, Verifier
+from watchword.spi import ObservedMessage, Position, Verifier
 from watchword.testing import SharedMemoryStore
-from watchword.unjudged import MOST
 
 KNOWN = MemoryKeys([public(ALICE_KEY, ALICE), public(BOB_KEY, BOB)])
 
@@ -86,28 +100,31 @@ def test_what_is_offered_again_is_no_copy_of_anything() -> None:
     assert group.judge(arrival(message, 1), arrival(message)) == ["first", "replayed"]
 
 
-def test_it_is_remembered_as_long_as_a_copy_could_be_judged() -> None:
+@pytest.mark.parametrize(("after", "verdict"), [(0, "stale"), (1, "replayed")])
+def test_it_is_remembered_as_long_as_a_copy_could_be_judged(
+    after: int, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Promise: it leaves when the store would call a copy stale, not before; forgeries do not fill memory for good."""
+    monkeypatch.setattr("watchword.unjudged.MOST", 1)
     policy = Policy(max_age=60.0, max_skew=5.0, max_lag=600.0)
     group = Group(policy)
     assert group.judge(arrival(press(nats()))) == ["unknown_key"]
-    claims = group.verifier._replay_check._unjudged._claims
-    for later, left in ((policy.longest, 2), (policy.longest + 1, 1)):
-        group.now = NOW + later
-        late = press(nats(), c6=int(group.now), c7=b"%016d" % later)
-        assert group.judge(arrival(late)) == ["unknown_key"]
-        assert len(claims) == left
-        claims.popitem()
+    group.now = NOW + policy.longest + after
+    late = press(nats(), c6=int(group.now), c7=b"2" * 16)
+    assert group.judge(arrival(late)) == ["unknown_key"]
+    group.know()
+    assert group.judge(arrival(late, 1)) == [verdict], "there was room for it once the first had left"
 
 
-def test_a_flood_of_forgeries_costs_a_newcomer_the_skew_and_nobody_else_anything() -> None:
+def test_a_flood_of_forgeries_costs_a_newcomer_the_skew_and_nobody_else_anything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Promise: beyond the bound what a key signed up to then counts as seen; memory and store take no more."""
+    monkeypatch.setattr("watchword.unjudged.MOST", 1)
     group = Group()
-    unjudged = group.verifier._replay_check._unjudged
-    unjudged._claims.update({("", b"%d" % number): (None, NOW + 1e6) for number in range(MOST)})
-    message = press(nats())
-    assert group.judge(arrival(message)) == ["unknown_key"]
-    assert (len(unjudged._claims), len(group.store)) == (MOST, 0)
+    message, first = press(nats()), press(nats(), key=MALLORY_KEY, principal=MALLORY)
+    assert group.judge(arrival(first), arrival(message)) == ["unknown_key"] * 2
+    assert len(group.store) == 0
     group.know()
     later = press(nats(), c6=NOW + 1, c7=b"2" * 16)
     theirs = press(nats(), key=BOB_KEY, principal=BOB, c7=b"3" * 16)
@@ -117,6 +134,8 @@ def test_a_flood_of_forgeries_costs_a_newcomer_the_skew_and_nobody_else_anything
 
 def test_what_is_remembered_already_stays_at_its_place() -> None:
     """Promise: a copy that came before the key, too, does not make its own place the one that is judged."""
-    group, message = Group(), press(nats(), c7=b"2" * 16)
-    assert group.judge(arrival(message), arrival(message, 1)) == ["unknown_key"] * 2
-    assert len(group.verifier._replay_check._unjudged._claims) == 1
+    group, message = Group(), press(kafka())
+    copy = replace(message, position=Position("tasks/0", 13))
+    assert group.judge(message, copy) == ["unknown_key"] * 2
+    group.know()
+    assert group.judge(copy, message) == ["replayed", "first"]

@@ -157,11 +157,13 @@ def test_settling_reaches_a_store_that_wants_it() -> None:
         else:
             with pytest.raises(Rejected, match="contained"):
                 at_once(verifier.verify(press(_stored())))
-        assert memory._logs["sub#TASKS"].pins.owners() == []
         assert len(memory) == 1
+        memory.look("sub#TASKS", NOW + 5000)
+        assert len(memory) == 0
 
 
-def test_a_rejected_delivery_leaves_nothing_pinned_and_no_copy_of_it_does_harm() -> None:
+@pytest.mark.parametrize("offset", [7, 8])
+def test_a_rejected_delivery_leaves_nothing_pinned_and_no_copy_of_it_does_harm(offset: int) -> None:
     """Promise (A28): what is terminated is pinned no more; a copy that is rejected changes nothing."""
     world = World()
     world.verifier = Verifier(
@@ -169,11 +171,9 @@ def test_a_rejected_delivery_leaves_nothing_pinned_and_no_copy_of_it_does_harm()
     )
     message = press(_stored())
     world.verifier.remember_unjudged(message)
-    pins = world.memory._logs["sub#TASKS"].pins
-    assert rejected(replace(message, position=Position("TASKS", 8)), world).reason is Reason.UNKNOWN_KEY
-    assert len(pins.by_key) == 1
-    assert rejected(message, world).reason is Reason.UNKNOWN_KEY
-    assert len(pins.by_key) == 0
+    assert rejected(replace(message, position=Position("TASKS", offset)), world).reason is Reason.UNKNOWN_KEY
+    world.memory.look("sub#TASKS", NOW + 5000)
+    assert world.memory.lowest_needed("sub#TASKS") == (None if offset == 7 else 7)
 
 
 def test_a_log_that_is_no_longer_read_leaves_nothing() -> None:
@@ -244,7 +244,7 @@ def test_only_what_verifies_is_recalled(junk: Message) -> None:
     """Promise (A19): nothing unverified takes an id in a rebuild either."""
     verifier = alone(World())
     at_once(verifier.recall(junk))
-    assert len(verifier._guard) == 0
+    assert verifier.ids_held == 0
 
 
 def test_a_rebuild_remembers_what_another_max_age_let_in() -> None:
@@ -254,7 +254,7 @@ def test_a_rebuild_remembers_what_another_max_age_let_in() -> None:
     for age, number in ((400, b"1" * 16), (600, b"2" * 16)):
         unstamped = replace(kafka(exclusive=True, appended_at=None), appended_between=(-inf, float(NOW)))
         at_once(verifier.recall(press(unstamped, c6=NOW - age, c7=number)))
-    assert len(verifier._guard) == 1
+    assert verifier.ids_held == 1
 
 
 def test_a_rebuild_remembers_what_has_expired_or_lost_its_key_since() -> None:
@@ -264,7 +264,7 @@ def test_a_rebuild_remembers_what_has_expired_or_lost_its_key_since() -> None:
     expired, revoked = press(kafka(exclusive=True), c4=NOW), press(kafka(exclusive=True), c7=b"2" * 16)
     verifier = alone(world)
     at_once(verifier.recall(expired))
-    assert len(verifier._guard) == 1
+    assert verifier.ids_held == 1
     known, world.keys.source = world.keys.source, keys
     at_once(verifier.recall(revoked))
     world.keys.source = known
@@ -295,7 +295,7 @@ def test_a_rebuild_without_the_brokers_stamps_trusts_no_clock_to_have_stood_stil
     assert ending(verifier, replace(message, position=Position("tasks/0", 13))) == "replayed"
     ahead = press(kafka(exclusive=True, appended_at=None, created_at=NOW + 400.0), c6=NOW + 400, c7=b"2" * 16)
     at_once(verifier.recall(ahead))
-    assert len(verifier._guard) == 1, "what no clock can have read is not remembered"
+    assert verifier.ids_held == 1, "what no clock can have read is not remembered"
 
 
 class Down:
@@ -345,9 +345,10 @@ def test_what_cannot_be_read_is_passed_over_and_forgotten() -> None:
     verifier = alone(World())
     verifier.remember_unjudged(kafka(exclusive=True))
     verifier.remember_unjudged(press(kafka()))
-    assert verifier._guard._logs == {}
+    memory = verifier.memory("group#tasks/0")
+    assert memory.lowest_needed() is None
     verifier.remember_unjudged(press(kafka(exclusive=True, appended_at=None)))
-    assert verifier._guard._quota._held[0] == 1
+    assert memory.lowest_needed() == 12
 
 
 @pytest.mark.parametrize("alone_at", [True, False])

@@ -16,6 +16,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tests.vectors import trees
 from watchword import MemoryKeys, Policy, Rejected, SigningKey, Unavailable, VerificationKey, VerifiedMessage
@@ -153,13 +154,18 @@ def structure(protected: bytes, size: int, payload: bytes, *, context: object = 
 
 def signature_of(key: SigningKey, data: bytes) -> bytes:
     """Sign; ECDSA by RFC 6979, so that vectors come out the same every time."""
-    private = key._private
+    private = _private_of(key)
     if isinstance(private, ed25519.Ed25519PrivateKey):
         return private.sign(data)
     if not isinstance(private, ec.EllipticCurvePrivateKey):
         return _ml_dsa_signature(private, data)
     r, s = decode_dss_signature(private.sign(data, ec.ECDSA(hashes.SHA256(), deterministic_signing=True)))
     return r.to_bytes(32) + min(s, P256_ORDER - s).to_bytes(32)
+
+
+@lru_cache(64)
+def _private_of(key: SigningKey) -> Any:
+    return load_pem_private_key(key.to_pem(), None)
 
 
 @lru_cache(4096)

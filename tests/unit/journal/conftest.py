@@ -1,3 +1,4 @@
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,19 @@ def start(state: Path, clock: Clock) -> Iterator[Callable[..., Agent]]:
 
 
 @pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:
+    """Return the connections to SQLite files that are opened from now on."""
+    made, connect = list[sqlite3.Connection](), sqlite3.connect
+
+    def connected(*given: Any, **options: Any) -> sqlite3.Connection:
+        made.append(connect(*given, **options))
+        return made[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", connected)
+    return made
+
+
+@pytest.fixture
 def boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Return a function that starts the machine once more."""
 
@@ -50,5 +64,5 @@ def boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Non
         (tmp_path / "boot_id").write_text(f"{name}\n")
 
     boot("one")
-    monkeypatch.setattr(journal_file, "_BOOT_ID", tmp_path / "boot_id")
+    monkeypatch.setattr(journal_file, "BOOT_ID", tmp_path / "boot_id")
     return boot

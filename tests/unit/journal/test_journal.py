@@ -4,9 +4,11 @@ import fcntl
 import gc
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -67,7 +69,7 @@ def test_a_running_process_forgets_too(
     start: Start, state: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise (A21): the file does not grow with time, however many names and keys a flood invents."""
-    monkeypatch.setattr(journal, "_CLEANED_EVERY", 0.0)
+    monkeypatch.setattr(journal, "CLEANED_EVERY", 0.0)
     agent = start()
     agent.open()
     for turn in range(30):
@@ -97,7 +99,7 @@ def test_a_clock_that_is_set_back_between_two_processes(
     start: Start, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise (A34): what was handed over and forgotten is not fresh again because the clock says so."""
-    monkeypatch.setattr(journal, "_CLEANED_EVERY", 0.0)
+    monkeypatch.setattr(journal, "CLEANED_EVERY", 0.0)
     first = start()
     first.open()
     clock.now += 6
@@ -117,7 +119,7 @@ def test_a_clock_that_is_set_back_between_two_processes(
 @pytest.mark.parametrize("waits", [False, True])
 def test_a_clock_that_was_ahead(start: Start, clock: Clock, monkeypatch: pytest.MonkeyPatch, *, waits: bool) -> None:
     """Promise (A34): what was handed over while a clock was ahead is not handed over again when its time has come."""
-    monkeypatch.setattr(journal, "_CLEANED_EVERY", 0.0)
+    monkeypatch.setattr(journal, "CLEANED_EVERY", 0.0)
     first = start()
     first.open()
     clock.now += 3600
@@ -205,30 +207,31 @@ def test_a_reader_that_never_came_back(start: Start, clock: Clock, monkeypatch: 
     agent = start()
     agent.open()
     agent.close()
-    monkeypatch.setattr(journal_file, "_UNUSED", -1.0)
+    monkeypatch.setattr(journal_file, "UNUSED_READERS", -1.0)
     clock.now += 10
     assert start().open().floor == clock.now + 5
 
 
-def fill(agent: Agent) -> None:
+def fill(connection: sqlite3.Connection) -> None:
     """Let the disk be full."""
-    assert agent.journal._opened is not None
-    agent.journal._opened._database.execute("PRAGMA max_page_count = 1")
-    agent.journal._opened._database.execute("PRAGMA cache_size = 1")
+    connection.execute("PRAGMA max_page_count = 1")
+    connection.execute("PRAGMA cache_size = 1")
 
 
-def test_a_full_disk(start: Start, state: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk(
+    start: Start, state: Path, clock: Clock, connections: list[sqlite3.Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Promise (N8): what cannot be written is deleted, told once, and started over later, with a floor."""
     first = start()
     first.open()
-    fill(first)
+    fill(connections[-1])
     clock.now += 6
     assert all(first.offer(ident, NOW + 6) for ident in range(500))
     assert [event for event, _ in first.warned] == ["replay.no_journal"]
     assert not list(state.glob("*.journal"))
     clock.now += 10
     assert start().open().floor == clock.now + 5
-    monkeypatch.setattr(first.journal, "_fails_until", 0.0)
+    much_later(monkeypatch)
     assert first.offer(1000, clock.now)
     first.close()
     following = start()
@@ -236,11 +239,19 @@ def test_a_full_disk(start: Start, state: Path, clock: Clock, monkeypatch: pytes
     assert not following.offer(1, NOW + 6)
 
 
-def test_what_was_handed_over_without_a_journal(start: Start, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def much_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an hour pass on the clock that never steps back."""
+    monotonic = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + 3600.0)
+
+
+def test_what_was_handed_over_without_a_journal(
+    start: Start, clock: Clock, connections: list[sqlite3.Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Promise (N8): a journal that another process began meanwhile learns of the gap when the disk has room again."""
     first = start()
     first.open()
-    fill(first)
+    fill(connections[-1])
     clock.now += 6
     assert all(first.offer(ident, NOW + 6) for ident in range(500))
     second = start()
@@ -248,7 +259,7 @@ def test_what_was_handed_over_without_a_journal(start: Start, clock: Clock, monk
     second.close()
     clock.now += 20
     assert first.offer(1000, clock.now)
-    monkeypatch.setattr(first.journal, "_fails_until", 0.0)
+    much_later(monkeypatch)
     assert first.offer(1001, clock.now)
     first.close()
     third = start()
@@ -452,7 +463,7 @@ class Nowhere:
         mounts = state.with_name("mounts")
         there = str(state.parent).replace(" ", "\\040")
         mounts.write_text(f"proc /proc proc rw 0 0\n/dev/a / ext4 rw 0 0\nnas:/x {there} nfs4 rw 0 0\n")
-        patch.setattr(journal, "_MOUNTS", mounts)
+        patch.setattr(journal, "MOUNTS", mounts)
 
     @staticmethod
     def a_file(state: Path, _: pytest.MonkeyPatch) -> None:
@@ -470,7 +481,7 @@ class Nowhere:
         state.mkdir(mode=0o700)
         held = os.open(state, os.O_RDONLY)
         fcntl.flock(held, fcntl.LOCK_EX)
-        patch.setattr(journal_file, "_BUSY", 0.05)
+        patch.setattr(journal_file, "BUSY_WAIT", 0.05)
         patch.setattr(Nowhere, "held", held, raising=False)
 
 
@@ -519,7 +530,7 @@ def test_a_directory_that_is_none(  # noqa: PLR0917 - fixtures
 
 def test_a_machine_that_names_no_mounts(start: Start, monkeypatch: pytest.MonkeyPatch, state: Path) -> None:
     """Promise: where the system does not list its file systems a directory is taken for a local one."""
-    monkeypatch.setattr(journal, "_MOUNTS", state / "none")
+    monkeypatch.setattr(journal, "MOUNTS", state / "none")
     assert start().open().floor == BIRTH
 
 

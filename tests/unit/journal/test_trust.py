@@ -58,7 +58,7 @@ def test_a_machine_without_a_name_for_its_start(
     start: Start, state: Path, monkeypatch: pytest.MonkeyPatch, graves: list[Any]
 ) -> None:
     """Promise: where the kernel gives its start no name, only a clean stop counts."""
-    monkeypatch.setattr(journal_file, "_BOOT_ID", state / "none")
+    monkeypatch.setattr(journal_file, "BOOT_ID", state / "none")
     first = start()
     first.open()
     first.close()
@@ -208,12 +208,13 @@ def test_a_part_that_is_gone(start: Start, state: Path, graves: list[Any], clock
     assert not second.offer(1, NOW + 6)
 
 
-def test_a_log_that_is_gone_and_held_only_a_floor(start: Start, state: Path, graves: list[Any], clock: Clock) -> None:
+def test_a_log_that_is_gone_and_held_only_a_floor(
+    start: Start, state: Path, graves: list[Any], clock: Clock, connections: list[sqlite3.Connection]
+) -> None:
     """Promise (N13): the loss of a floor is noticed like that of an id, though the rest of the file is in order."""
     first = start()
     first.open()
-    assert first.journal._opened is not None
-    first.journal._opened._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connections[-1].execute("PRAGMA wal_checkpoint(TRUNCATE)")
     first.journal.raise_floors(NOW + 1000)
     first.kill(graves)
     Path(f"{database(state)}-wal").unlink()
@@ -369,7 +370,7 @@ def test_a_reader_in_another_container(
     end(first, clean=False)
     if space is not None:
         (tmp_path / "space").symlink_to(space)
-    monkeypatch.setattr(journal_file, "_PID_SPACE", tmp_path / "space")
+    monkeypatch.setattr(journal_file, "PID_SPACE", tmp_path / "space")
     assert journal_file._may_live(first.pid, "")
     second = start(clock=time.time)
     second.open()

@@ -432,7 +432,7 @@ async def test_offsets_for_a_transaction_say_the_same(
     read: Read, monkeypatch: pytest.MonkeyPatch, patience: float
 ) -> None:
     """K15: offsets carry the metadata too; copies that go with the transaction are there by then, unless they hang."""
-    monkeypatch.setattr("watchword_adapters.kafka.fetcher._COPIES", patience)
+    monkeypatch.setattr("watchword_adapters.kafka.fetcher.COPIES_PATIENCE", patience)
     kept = SlowInTransactions()
     kafka = read(alone(), P0, quarantine=kept)
     kafka.logs[P0].records = [raw(P0, 0, b"forged")]

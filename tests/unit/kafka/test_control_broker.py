@@ -88,7 +88,7 @@ async def asking(answers: Answers, node: int | None = 1) -> AsyncIterator[Contro
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AIOKafkaClient, "send", answers.send)
         patch.setattr(AIOKafkaClient, "get_random_node", lambda _: node)
-        patch.setattr(control_broker, "_FIRST_PAUSE", 0.0)
+        patch.setattr(control_broker, "FIRST_PAUSE", 0.0)
         broker = ControlBroker("control")
         yield broker
         await broker.close()
@@ -97,7 +97,7 @@ async def asking(answers: Answers, node: int | None = 1) -> AsyncIterator[Contro
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing be asked again."""
-    monkeypatch.setattr(control_broker, "_PATIENCE", 0.0)
+    monkeypatch.setattr(control_broker, "PATIENCE", 0.0)
 
 
 # Of the topic
@@ -138,7 +138,7 @@ async def test_what_does_not_pass_is_told(failure: Any) -> None:
 
 async def test_no_broker_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody to ask is an error like any other of the connection."""
-    monkeypatch.setattr(control_broker, "_PATIENCE", 0.0)
+    monkeypatch.setattr(control_broker, "PATIENCE", 0.0)
     async with asking(Answers(), node=None) as broker:
         with pytest.raises(KafkaConnectionError):
             await broker.topic()

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
-from tests.unit.kafka.fakes import P0, Keys, watchword
-from watchword import ConfigurationError, SigningError
+from tests.unit.kafka.fakes import P0, REALM, Keys, watchword
+from tests.unit.kafka.test_signing import drained, offline
+from watchword import ConfigurationError, SigningError, Watchword
 from watchword_adapters.kafka import SigningProducer
+from watchword_adapters.kafka.entries import Entries
 
 
 async def test_a_batch_that_does_not_fit_signed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -14,7 +16,7 @@ async def test_a_batch_that_does_not_fit_signed_is_refused(monkeypatch: pytest.M
     producer = SigningProducer(watchword=watchword(Keys()), max_batch_size=1_000)
     producer._metadata._partitions["topic"] = {0: None}
     monkeypatch.setattr(producer, "_started", True)
-    monkeypatch.setattr(producer._outgoing._entries, "largest", lambda *_: 100)
+    monkeypatch.setattr(Entries, "largest", lambda *_: 100)
     batch = producer.create_batch()
     while batch.append(timestamp=None, key=None, value=b"v"):
         pass
@@ -44,8 +46,7 @@ async def test_a_batch_that_was_closed_stays_closed(monkeypatch: pytest.MonkeyPa
 async def test_the_envelope_is_never_larger_than_a_batch_counts_with() -> None:
     """For the longest names the estimate still covers the envelope that signing gives."""
     agent = watchword(Keys())
-    producer = SigningProducer(watchword=agent, recipient=lambda *_: "r" * 255)
-    entries = producer._outgoing._entries
+    entries = Entries(agent, lambda *_: "r" * 255)
     topic = "t" * 249
     for count in (0, 1, 30):
         headers = [(f"header-{n}-" + "é" * 20, b"v") for n in range(count)]
@@ -55,13 +56,11 @@ async def test_the_envelope_is_never_larger_than_a_batch_counts_with() -> None:
         assert len(signed) <= entry.unsigned.largest
         for known in (None, topic):
             assert entry.size <= entries.largest(known, b"k", b"v", headers)
-    await producer.stop()
 
 
 async def test_a_producer_without_signer_is_refused() -> None:
     """A process that was set up only to verify is told so where the producer is made."""
-    agent = watchword(Keys())
-    agent._signer = None
+    agent = Watchword(realm=REALM, keys=Keys())
     with pytest.raises(ConfigurationError, match="only verifies"):
         SigningProducer(watchword=agent)
 
@@ -69,7 +68,7 @@ async def test_a_producer_without_signer_is_refused() -> None:
 @pytest.mark.parametrize("told", [5, b"agent://acme/cloud", ["agent://acme/cloud"], ""])
 async def test_a_function_that_names_no_principal_is_refused_with_its_message(told: Any) -> None:
     """The message is not sent, and the error is one of ours."""
-    producer = SigningProducer(watchword=watchword(Keys()), recipient=lambda *_: told)
-    with pytest.raises(SigningError, match="recipient"):
-        producer._outgoing._entries.entry("topic", 0, None, None, b"v", [])
-    await producer.stop()
+    async with offline(SigningProducer(watchword=watchword(Keys()), recipient=lambda *_: told)) as producer:
+        with pytest.raises(SigningError, match="recipient"):
+            await producer.send("topic", b"v", partition=0)
+        assert drained(producer) == []

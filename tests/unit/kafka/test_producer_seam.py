@@ -45,7 +45,7 @@ async def plain() -> AsyncIterator[AIOKafkaProducer]:
     await made.stop()
 
 
-@pytest.mark.parametrize(("owner", "name"), [(owner, name) for owner, name, *_ in _producer_seam._METHODS])
+@pytest.mark.parametrize(("owner", "name"), [(owner, name) for owner, name, *_ in _producer_seam.METHODS])
 @pytest.mark.parametrize("change", ["gone", "no method", "other parameters"])
 async def test_a_method_that_changed_stops_the_start(
     monkeypatch: pytest.MonkeyPatch, plain: AIOKafkaProducer, owner: type, name: str, change: str

@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Coroutine
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,15 +16,16 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.structs import TopicPartition
 
-from tests.unit.kafka.fakes import P0, P1, SENDER, Keys, watchword
+from tests.unit.kafka.fakes import KEY, P0, P1, SENDER, Keys, watchword
 from watchword import SigningError, SigningKey, Unavailable, VerifiedMessage, Watchword
-from watchword.algorithms import Algorithm
 from watchword.envelope import parse
-from watchword.spi import Channel, Message, Signer
+from watchword.spi import Channel, Message
+from watchword_adapters import config
 from watchword_adapters.config import load
 from watchword_adapters.kafka import SendTypeError, SigningProducer, TooLargeError, wrap
-from watchword_adapters.kafka.entries import Entry, as_bytes
+from watchword_adapters.kafka.entries import Entries, Entry, as_bytes
 from watchword_adapters.settings_watch import CHECK_EVERY, SettingsWatch
+from watchword_adapters.testing import Clock
 
 
 class Kms:
@@ -31,6 +33,7 @@ class Kms:
 
     def __init__(self, key: SigningKey) -> None:
         self.key = key
+        self.key_id, self.algorithm = key.key_id, key.algorithm
         self.trees = 0
         self.failing = False
         self.gate = asyncio.Event()
@@ -78,12 +81,8 @@ class offline:  # noqa: N801 - used as a function
 
 def slow(agent: Watchword) -> Kms:
     """Let the agent's key be held elsewhere."""
-    key = agent.signer._by.backend
-    assert isinstance(key, SigningKey)
-    kms = Kms(key)
-    agent._signer = Signer(
-        realm=agent.realm, principal=SENDER, key=kms, clock=time.time, key_id=key.key_id, algorithm=Algorithm.ED25519
-    )
+    kms = Kms(KEY)
+    agent.signer.switch(kms)
     return kms
 
 
@@ -199,7 +198,7 @@ async def test_who_gives_up_takes_no_other_along(agent: Watchword, producer: Sig
     assert len(await judged(agent, drained(producer)[0])) == 1
 
 
-async def test_nothing_goes_out_unsigned(producer: SigningProducer) -> None:
+async def test_nothing_goes_out_unsigned(agent: Watchword, producer: SigningProducer) -> None:
     """A batch takes nothing but what is to be signed, and refuses to be written where the signer gave no envelope."""
     builder = producer._outgoing.create_builder()
     for headers in (None, [], [("watchword", b"x")]):
@@ -208,9 +207,9 @@ async def test_nothing_goes_out_unsigned(producer: SigningProducer) -> None:
     builder.append(timestamp=None, key=None, value=None, headers=Entry(1, None, b"v", [], 900, None))
     with pytest.raises(SigningError, match="not signed"):
         builder._build()
-    entry = producer._outgoing._entries.entry("topic", 0, None, None, b"v" * 12_000, ())
+    entry = Entries(agent, None).entry("topic", 0, None, None, b"v" * 12_000, ())
     assert entry.unsigned is not None
-    entry.seal((await producer._outgoing._signer.sign_prepared([entry.unsigned]))[0])
+    entry.seal((await agent.signer.sign_prepared([entry.unsigned]))[0])
     entry.size = 0  # as if it were less than it is
     full = producer._outgoing.create_builder()
     for _ in range(2):
@@ -222,9 +221,9 @@ async def test_nothing_goes_out_unsigned(producer: SigningProducer) -> None:
     assert closed.append(timestamp=None, key=None, value=None, headers=entry) is None
 
 
-async def test_no_other_batch_can_take_what_is_to_be_signed(producer: SigningProducer) -> None:
+async def test_no_other_batch_can_take_what_is_to_be_signed(agent: Watchword) -> None:
     """Handed to a batch of aiokafka's own, a message that is not signed is an error, and no record."""
-    entry = producer._outgoing._entries.entry("topic", 0, None, None, b"v", ())
+    entry = Entries(agent, None).entry("topic", 0, None, None, b"v", ())
     with pytest.raises(TypeError):
         BatchBuilder(10_000, 0).append(timestamp=1, key=None, value=b"v", headers=entry)  # type: ignore[arg-type]
 
@@ -316,7 +315,9 @@ async def test_a_message_is_counted_with_the_largest_envelope(agent: Watchword) 
 
 
 @pytest.mark.parametrize("in_batches", [False, True])
-async def test_who_only_sends_follows_the_settings_too(tmp_path: Path, *, in_batches: bool) -> None:
+async def test_who_only_sends_follows_the_settings_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, in_batches: bool
+) -> None:
     """A key that was replaced, and what else was edited, hold from the first message on that a look was due for."""
 
     def write(key: SigningKey, settings: str = "") -> None:
@@ -339,14 +340,14 @@ async def test_who_only_sends_follows_the_settings_too(tmp_path: Path, *, in_bat
 
     first, second = SigningKey.generate(), SigningKey.generate()
     write(first)
+    clock = Clock(0.0)
+    monkeypatch.setattr(config, "SettingsWatch", partial(SettingsWatch, clock=clock))
     agent = load(tmp_path / "watchword.toml")
     async with offline(SigningProducer(watchword=agent)) as producer:
         write(second, '[policy]\nmode = "observe"\n')
         assert await send(producer, P0) == first.key_id
         assert not agent.observing
-        watch = agent._watch
-        assert isinstance(watch, SettingsWatch)
-        watch._looked -= CHECK_EVERY
+        clock.advance(CHECK_EVERY)
         assert await send(producer, P1) == second.key_id
         assert agent.observing
 

@@ -1,12 +1,14 @@
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from watchword import ConfigurationError, MemoryKeys, SigningKey, Unavailable, VerificationKey
+from tests.support.patience import PATIENCE
+from watchword import ConfigurationError, SigningKey, Unavailable, VerificationKey
 from watchword.jwk import to_jwks
 from watchword_adapters.keys import files as module
 from watchword_adapters.keys import public_files
@@ -101,14 +103,14 @@ async def test_an_unknown_key_has_the_files_looked_at_once_a_second(
     """A rotated key is found at once, and forged key ids cannot keep the disk busy."""
     keys = FileKeys([path], check_every=3600, clock=clock)
     looks = 0
-    really = module._read_if_changed
+    really = public_files.list_files
 
-    def counted(kind: module.KeyFiles, paths: tuple[Path, ...], state: None) -> object:
+    def counted(paths: Iterable[Path]) -> list[Path]:
         nonlocal looks
         looks += 1
-        return really(kind, paths, state)
+        return really(paths)
 
-    monkeypatch.setattr(module, "_read_if_changed", counted)
+    monkeypatch.setattr(public_files, "list_files", counted)
     clock.now += 1
     assert await keys.find(ALICE, new.key_id) is None
     write(path, [old, new])
@@ -239,13 +241,13 @@ class SlowDisk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reads = 0
         self.answer = threading.Event()
-        self._really = module._read_if_changed
-        monkeypatch.setattr(module, "_read_if_changed", self._read)
+        self._really = public_files.list_files
+        monkeypatch.setattr(public_files, "list_files", self._list)
 
-    def _read(self, kind: module.KeyFiles, paths: tuple[Path, ...], state: None) -> object:
+    def _list(self, paths: Iterable[Path]) -> list[Path]:
         self.reads += 1
         self.answer.wait()
-        return self._really(kind, paths, state)
+        return self._really(paths)
 
 
 async def test_a_disk_that_hangs_delays_one_message_and_a_bounded_time(
@@ -267,9 +269,13 @@ async def test_a_disk_that_hangs_delays_one_message_and_a_bounded_time(
         assert disk.reads == 1
     finally:
         disk.answer.set()
-    assert keys._reading is not None
-    await asyncio.wait([keys._reading])
-    assert await keys.find(ALICE, b"unknown") is None
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                assert await keys.find(ALICE, b"unknown") is None
+                break
+            except Unavailable:
+                await asyncio.sleep(0.001)
 
 
 async def test_after_a_quiet_time_nobody_is_told_that_readable_files_are_stale(
@@ -352,22 +358,47 @@ def test_a_source_outlives_an_event_loop(
 
     ended = asyncio.new_event_loop()
     ended.run_until_complete(give_up())
-    left_behind = keys._reading
-    assert left_behind is not None
-    left_behind.remove_done_callback(keys._take)  # as if the loop had ended before it could call back
-    disk.answer.set()
-    ended.run_until_complete(asyncio.wait_for(left_behind, 30))
     ended.close()
+    disk.answer.set()
     clock.now += 1
     assert asyncio.run(keys.find(ALICE, new.key_id)) == new
 
 
-async def test_a_late_answer_of_an_earlier_read_is_not_taken(path: Path, clock: Clock, old: VerificationKey) -> None:
-    """Only the read that was begun last changes the set; a cancelled one changes nothing."""
+def test_a_late_answer_of_an_earlier_read_is_not_taken(
+    path: Path, clock: Clock, new: VerificationKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the read that was begun last changes the set, also if its event loop is not the one that continues."""
+    keys, really = FileKeys([path], clock=clock), public_files.read_keys
+    asked, answers = threading.Event(), threading.Event()
+
+    def late(files: Sequence[Path]) -> tuple[list[VerificationKey], public_files.State]:
+        found = really(files)
+        if not asked.is_set():
+            asked.set()
+            answers.wait()
+        return found
+
+    async def give_up() -> None:
+        asking = asyncio.ensure_future(keys.find(ALICE, b"unknown"))
+        await asyncio.to_thread(asked.wait)
+        asking.cancel()
+
+    monkeypatch.setattr(public_files, "read_keys", late)
+    clock.now += 1
+    with asyncio.Runner() as first:
+        first.run(give_up())
+        write(path, [new])
+        clock.now += 1
+        with ThreadPoolExecutor(1) as thread:
+            assert thread.submit(asyncio.run, keys.find(ALICE, new.key_id)).result(60) == new
+        answers.set()
+        first.run(first.get_loop().shutdown_default_executor())
+    assert keys.keys == (new,)
+
+
+async def test_a_read_that_is_cancelled_changes_nothing(path: Path, clock: Clock, old: VerificationKey) -> None:
+    """The set that was read before still answers."""
     keys = FileKeys([path], clock=clock)
-    late: asyncio.Future[module._Loaded | None] = asyncio.get_running_loop().create_future()
-    late.set_result(module._Loaded((), MemoryKeys(), None))
-    keys._take(late)
     keys._reading = asyncio.get_running_loop().create_future()
     keys._reading.cancel()
     keys._take(keys._reading)
@@ -383,7 +414,7 @@ async def test_a_surprise_while_reading_is_told_by_its_kind(
     def burst(*_: object) -> None:
         raise MemoryError("secret detail")
 
-    monkeypatch.setattr(module, "_read_if_changed", burst)
+    monkeypatch.setattr(public_files, "read_keys", burst)
     clock.now += 1
     with pytest.raises(Unavailable, match=r"MemoryError$"):
         await keys.find(ALICE, b"unknown")

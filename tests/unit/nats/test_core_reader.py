@@ -220,16 +220,16 @@ async def test_a_memory_is_restored_beside_the_traffic() -> None:
     reader.begin()
     known = []
     while not reader.gate.is_open:
-        known.append(len(agent.verifier._guard))
+        known.append(agent.verifier.ids_held)
         await asyncio.sleep(0)
     steps = [after - before for before, after in zip(known, [*known[1:], size], strict=True)]
     assert max(steps) <= AT_A_TIME
-    assert len(agent.verifier._guard) == size
+    assert agent.verifier.ids_held == size
 
 
 async def test_clocks_are_compared_though_a_journal_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next message says so, and is not handed over; what is looked for once a second is looked for again."""
-    monkeypatch.setattr(core_reader, "_COMPARED_EVERY", 0.001)
+    monkeypatch.setattr(core_reader, "COMPARED_EVERY", 0.001)
     agent, compared = watchword(Keys()), asyncio.Event()
 
     def fail(wall: float, boot: float) -> None:

@@ -72,7 +72,7 @@ def test_it_has_the_id_under_which_it_is_published(context: Context, tmp_path: P
     """By default that of its thumbprint; else what the file of its public half says, and the settings before all."""
     custodian = Held(algorithm)
     assert held(custodian, context).key_id == custodian.key.key_id
-    named = SigningKey(custodian.key._private, key_id=b"in-the-file").verification_key(ALICE)
+    named = SigningKey.from_pem(custodian.key.to_pem(), key_id=b"in-the-file").verification_key(ALICE)
     (tmp_path / "alice.jwk").write_text(json.dumps(to_jwk(named)))
     custodian.asked = 0
     assert held(custodian, context, public="alice.jwk").key_id == b"in-the-file"

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from tests.custody.meddler import Answer, Asked, Forward, Meddler, hang_up
 from tests.support.key_server import Authority, serving
@@ -59,7 +59,7 @@ class Engine:
             return {"signature": f"vault:v3:{_base64(self.key.sign_now(data))}"}
         assert asked.path == "/v1/transit/sign/planner/sha2-256"
         assert (wanted["prehashed"], wanted["marshaling_algorithm"], len(data)) == (True, "jws", 32)
-        private: Any = self.key._private
+        private: Any = load_pem_private_key(self.key.to_pem(), None)
         r, s = decode_dss_signature(private.sign(data, ec.ECDSA(Prehashed(SHA256()))))
         raw = base64.urlsafe_b64encode(r.to_bytes(32) + s.to_bytes(32)).rstrip(b"=").decode()
         return {"signature": f"vault:v3:{raw}"}

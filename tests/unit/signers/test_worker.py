@@ -102,7 +102,7 @@ async def test_what_a_call_raises_is_the_callers() -> None:
 
 async def test_an_idle_thread_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A signer that signs no more keeps no thread, and one that begins again has one."""
-    monkeypatch.setattr(worker, "_IDLE", 0.0)
+    monkeypatch.setattr(worker, "IDLE", 0.0)
     workers, at_work = Workers(), list[threading.Thread]()
     for _ in range(2):
         await workers.run(lambda: at_work.append(threading.current_thread()), timeout=60)

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from spiffe._proto import workload_pb2
 
 from tests.support.board import Board
+from tests.support.patience import PATIENCE
 from tests.support.workload_api import Authority, Svid, WorkloadApi, p256
 from tests.unit.spiffe.world import CLOUD, PLANNER, Warnings, key_id, until
 from watchword import ConfigurationError, MemoryKeys, Policy, SigningError, SigningKey, Unavailable, Watchword
@@ -93,6 +94,21 @@ async def key_of(agent: Watchword) -> bytes:
     signed = await agent.signer.sign(MESSAGE)
     assert signed.id
     return agent.signer.key_id
+
+
+async def until_signs(agent: Watchword, *, signs: bool) -> None:
+    """Wait until an agent signs, or does so no more."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                await agent.signer.sign(MESSAGE)
+            except SigningError:
+                if not signs:
+                    return
+            else:
+                if signs:
+                    return
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("private", [ec.generate_private_key(ec.SECP256R1()), ed25519.Ed25519PrivateKey.generate()])
@@ -242,31 +258,33 @@ async def test_the_certificate_is_shown_again_and_again(world: World, monkeypatc
 
 async def test_a_key_that_has_ended_signs_nothing(world: World) -> None:
     """Readers would reject it; another SVID lets the agent sign again."""
-    svid = world.root.issue(life=timedelta(hours=1))
-    signer = world.signer(svid)
+    svid, moved, really = world.root.issue(life=timedelta(hours=1)), [0.0], world.board.clock
+
+    def clock() -> float:
+        return really() + moved[0]
+
+    signer = world.signer(svid, clock=clock)
     agent = world.agent(signer)
     assert await key_of(agent)
     end = svid.chain[0].not_valid_after_utc.timestamp()
-    really = world.board.clock
-    moved = [end - really() - 7.0 - 5.0]
-    signer._clock = lambda: really() + moved[0]
+    moved[0] = end - really() - 7.0 - 5.0
     await asyncio.sleep(0.3)
     assert await key_of(agent)
     moved[0] += 5.0
-    await until(lambda: agent.signer._builder.held)
+    await until_signs(agent, signs=False)
     with pytest.raises(SigningError, match="this agent's SVID has ended, and no newer one could be announced"):
         await agent.signer.sign(MESSAGE)
     late = world.agent(signer)
     with pytest.raises(SigningError, match="has ended"):
         await late.signer.sign(MESSAGE)
-    world.board.clock = signer._clock
-    ended = world.signer(svid, clock=signer._clock)  # as a start with it: nothing is announced that readers pass over
+    world.board.clock = clock
+    ended = world.signer(svid, clock=clock)  # as a start with it: nothing is announced that readers pass over
     assert not ended.wait(0.5)
     assert len(world.board.messages) == 1
     assert "signer.svid_not_announced" not in world.warnings.events
     begin = datetime.fromtimestamp(end, UTC) - timedelta(minutes=30)
     world.api.update([world.root.issue(begin=begin)], [world.root])
-    await until(lambda: not agent.signer._builder.held)
+    await until_signs(agent, signs=True)
     assert await key_of(agent) != key_id(svid)
 
 
@@ -326,8 +344,8 @@ async def test_an_svid_that_nobody_could_take_replaces_nothing(world: World, mad
 
 async def test_the_workload_api_may_go_and_come(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The agent signs on by the SVID that it has, is told once, and hears of the next one when it is back."""
-    monkeypatch.setattr(workload_module, "_SHORTEST", 0.05)
-    monkeypatch.setattr(workload_module, "_LONGEST", 0.05)
+    monkeypatch.setattr(workload_module, "SHORTEST_PAUSE", 0.05)
+    monkeypatch.setattr(workload_module, "LONGEST_PAUSE", 0.05)
     svid, second = world.root.issue(), world.root.issue()
     signer = world.signer(svid)
     agent = world.agent(signer)
@@ -352,7 +370,7 @@ async def test_the_workload_api_may_go_and_come(world: World, monkeypatch: pytes
 
 async def test_an_answer_that_cannot_be_read_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """It changes nothing; the next good one counts."""
-    monkeypatch.setattr(workload_module, "_SHORTEST", 0.05)
+    monkeypatch.setattr(workload_module, "SHORTEST_PAUSE", 0.05)
     svid, second = world.root.issue(), world.root.issue()
     signer = world.signer(svid)
     agent = world.agent(signer)
@@ -377,7 +395,9 @@ async def test_without_an_answer_nothing_starts(world: World) -> None:
         world.signer(timeout=1.0)
 
 
-def test_who_asks_in_a_fork_is_told(root: Authority, serve: Callable[..., WorkloadApi]) -> None:
+def test_who_asks_in_a_fork_is_told(
+    root: Authority, serve: Callable[..., WorkloadApi], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What gRPC has open cannot be used by a child."""
     api = serve(root.issue())
     workload = Workload(api.socket, warn=Warnings())
@@ -385,9 +405,11 @@ def test_who_asks_in_a_fork_is_told(root: Authority, serve: Callable[..., Worklo
         _ = workload.given
     try:
         assert workload.wait().svids
-        workload._pid += 1
-        with pytest.raises(Unavailable, match="load the agent in the child"):
-            _ = workload.given
+        child = os.getpid() + 1
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: child)
+            with pytest.raises(Unavailable, match="load the agent in the child"):
+                _ = workload.given
     finally:
         workload.close()
 
@@ -430,9 +452,9 @@ def test_a_start_waits_until_readers_can_know_the_key(
     board = Board()
     api = serve(root.issue())
     signer = from_options({"socket": api.socket}, settings(tmp_path, board))
-    assert signer._latest.known.done()
+    assert signer.wait(0)
     signer.close()
     board.down = True
     signer = from_options({"socket": api.socket, "timeout": 1}, settings(tmp_path, board))
-    assert not signer._latest.known.done()
+    assert not signer.wait(0)
     signer.close()

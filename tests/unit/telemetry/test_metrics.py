@@ -98,7 +98,7 @@ def test_rebuilds_are_timed_from_event_to_event(stage: Measured, monkeypatch: py
 
 def test_logs_that_never_end_their_rebuild_do_not_fill_memory(stage: Measured, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: what is kept of rebuilds is bounded, and the latest ones are those that are timed."""
-    monkeypatch.setattr("watchword_adapters.telemetry.metrics._MAX_REBUILDS", 3)
+    monkeypatch.setattr("watchword_adapters.telemetry.metrics.MAX_REBUILDS", 3)
     for number in range(10):
         stage.telemetry.told("replay.rebuilding", f"tasks/{number}")
     for number in range(7, 10):

@@ -88,27 +88,25 @@ def test_a_restart_lets_nobody_in(tmp_path: Path, clock: Clock) -> None:
     assert later.admits(ALICE, 0.95)
 
 
-def test_it_is_written_soon_and_not_in_the_event_loop(tmp_path: Path, clock: Clock) -> None:
+def test_it_is_written_soon_and_not_in_the_event_loop(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Promise: without any end of the process it is on disk; the thread that notes a fact writes nothing itself."""
     trust, file = kept(tmp_path, clock)
-    writers: list[int] = []
-    written = file._write
+    writers, fsync, before = list[threading.Thread](), os.fsync, {*threading.enumerate()}
 
-    def noting() -> None:
-        writers.append(threading.get_ident())
-        written()
+    def noting(descriptor: int) -> None:
+        writers.append(threading.current_thread())
+        fsync(descriptor)
 
-    file._write = noting  # type: ignore[method-assign]
-    trust.note(ALICE, Fact.REPORTED, bars=BARS)
-    soon(lambda: not file._runs)
-    assert threading.get_ident() not in writers
-    assert (file.path.stat().st_mode & 0o777) == 0o600
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.trust", "a.trust-lock"]
-    trust.note(BOB, Fact.REPORTED)
-    soon(lambda: BOB in file.path.read_text())
-    soon(lambda: not file._runs)
-    trust.note("agent://acme/third", Fact.REPORTED)
-    soon(lambda: "third" in file.path.read_text())
+    monkeypatch.setattr(os, "fsync", noting)
+    for name in (ALICE, BOB, "agent://acme/third"):
+        trust.note(name, Fact.REPORTED, bars=BARS)
+        soon(lambda name=name: file.path.exists() and name in file.path.read_text())  # type: ignore[misc] # bound now
+        soon(lambda: before.issuperset(threading.enumerate()))  # the thread ends once there is nothing to write
+        assert (file.path.stat().st_mode & 0o777) == 0o600
+        assert sorted(one.name for one in tmp_path.iterdir()) == ["a.trust", "a.trust-lock"]
+    assert threading.current_thread() not in writers
 
 
 def test_facts_in_quick_succession_are_written_at_the_end(
@@ -119,7 +117,6 @@ def test_facts_in_quick_succession_are_written_at_the_end(
     trust, file = kept(tmp_path, clock)
     trust.note(ALICE, Fact.REPORTED)
     soon(file.path.exists)
-    soon(lambda: not file._is_due)
     first = file.path.read_bytes()
     for _ in range(100):
         trust.note(BOB, Fact.REPORTED)
@@ -140,13 +137,15 @@ def test_a_large_file_is_written_less_often(monkeypatch: pytest.MonkeyPatch) -> 
 def test_processes_of_one_principal_add_to_one_file(tmp_path: Path, clock: Clock) -> None:
     """Promise: none takes away what another has written; of two accounts of one principal the graver one stands."""
     (one, first), (other, second) = kept(tmp_path, clock), kept(tmp_path, clock)
-    for _ in range(3):
+    for _ in range(2):
         one.note(ALICE, Fact.REPORTED, bars=BARS)
         clock.advance(1.0)
+    first.close()
     other.note(ALICE, Fact.REPORTED)
     other.note(BOB, Fact.REPORTED, bars=BARS)
-    for file in (first, second, first):
-        file._write()
+    second.close()
+    one.note(ALICE, Fact.REPORTED, bars=BARS)
+    first.close()
     assert other.score.score(ALICE) > one.score.score(ALICE), "each judges by what it saw itself"
     both, _ = kept(tmp_path, clock)
     assert both.score.score(ALICE) == one.score.score(ALICE)
@@ -160,7 +159,7 @@ def test_who_has_come_back_is_not_kept_out_by_an_old_file(tmp_path: Path, clock:
     trust, file = kept(tmp_path, clock)
     clock.advance(3 * HALF_LIFE)
     assert trust.admits(ALICE, 0.95)
-    file._write()
+    file.close()
     assert kept(tmp_path, clock)[0].kept_out() == {}
 
 
@@ -180,7 +179,7 @@ def test_a_score_of_ones_own_keeps_its_own_books(tmp_path: Path, clock: Clock) -
     trust = Trust(own)
     file = TrustFile(tmp_path / "a.trust", trust, clock=clock, warn=Told())
     trust.note(ALICE, Fact.REPORTED, bars=BARS)
-    file._write()
+    file.close()
     again = Trust(own)
     TrustFile(tmp_path / "a.trust", again, clock=clock, warn=Told())
     assert again.kept_out() == {ALICE: (0.95,)}
@@ -243,17 +242,12 @@ def test_a_directory_that_others_may_write_to_is_told_once(tmp_path: Path, clock
     told = Told()
     trust, file = kept(tmp_path, clock, told)
     assert trust.kept_out() == {}
-    trust.note(BOB, Fact.REPORTED)
-    file._write()
-    file._write()
-    assert told.events == ["trust.not_kept"]
-    assert BOB not in file.path.read_text()
-    tmp_path.chmod(0o700)
-    file._write()
-    assert BOB in file.path.read_text()
-    tmp_path.chmod(0o777)
-    file._write()
-    assert told.events == ["trust.not_kept"] * 2
+    for mode, events in ((0o777, 1), (0o777, 1), (0o700, 1), (0o777, 2)):
+        tmp_path.chmod(mode)
+        trust.note(BOB, Fact.REPORTED)
+        file.close()
+        assert told.events == ["trust.not_kept"] * events
+        assert (BOB in file.path.read_text()) == (mode == 0o700 or events == 2)
 
 
 def test_a_file_that_others_may_write_to_is_told(tmp_path: Path, clock: Clock) -> None:
@@ -266,10 +260,11 @@ def test_a_file_that_others_may_write_to_is_told(tmp_path: Path, clock: Clock) -
     assert (trust.kept_out(), told.events) == ({}, ["trust.not_kept"])
     assert told.details == [f"others may write to {path}: type chmod go-w {path}"]
     trust.note(BOB, Fact.REPORTED)
-    file._write()
+    file.close()
     assert told.events == ["trust.not_kept"]
     path.chmod(0o600)
-    file._write()
+    trust.note(BOB, Fact.REPORTED)
+    file.close()
     assert {ALICE, BOB} <= json.loads(path.read_text())["held"].keys()
 
 
@@ -277,8 +272,9 @@ def test_a_pipe_in_its_place_is_told_at_once(tmp_path: Path, clock: Clock) -> No
     """Promise: no start waits for a later writer."""
     os.mkfifo(tmp_path / "a.trust")
     told = Told()
-    _, file = kept(tmp_path, clock, told)
-    file._write()
+    trust, file = kept(tmp_path, clock, told)
+    trust.note(BOB, Fact.REPORTED)
+    file.close()
     assert (told.events, told.details) == (["trust.not_kept"], ["is not a regular file"])
 
 
@@ -294,36 +290,48 @@ def test_a_disk_that_is_full_leaves_the_old_file(tmp_path: Path, clock: Clock, m
 
     monkeypatch.setattr(os, "fsync", full)
     trust.note(BOB, Fact.REPORTED)
-    soon(lambda: not file._runs)
+    file.close()
     assert told.events == ["trust.not_kept"]
     assert file.path.read_bytes() == before
     assert sorted(one.name for one in tmp_path.iterdir()) == ["a.trust", "a.trust-lock"]
 
 
-def test_the_end_waits_for_the_thread(tmp_path: Path, clock: Clock) -> None:
+def test_the_end_waits_for_the_thread(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise: a write that is under way when the process ends is done before that."""
     trust, file = kept(tmp_path, clock)
-    with file._writing:
-        trust.note(ALICE, Fact.REPORTED)
-        file._is_due = False  # as once the thread has begun to write
-        ending = threading.Thread(target=file.close)
-        ending.start()
-        ending.join(0.05)
-        assert ending.is_alive()
+    writes, goes_on, fsync = threading.Event(), threading.Event(), os.fsync
+
+    def slow(descriptor: int) -> None:
+        writes.set()
+        assert goes_on.wait(10)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    trust.note(ALICE, Fact.REPORTED)
+    assert writes.wait(10)
+    ending = threading.Thread(target=file.close)
+    ending.start()
+    ending.join(0.05)
+    assert ending.is_alive()
+    goes_on.set()
     ending.join(10)
     assert not ending.is_alive()
+    assert file.path.exists()
 
 
-def test_a_child_writes_for_itself(tmp_path: Path, clock: Clock) -> None:
-    """Promise: a process that was forked from one that had facts keeps its own."""
+def test_a_child_writes_for_itself(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise: a process that was forked from one that had facts keeps its own; its parent's thread is not there."""
+    monkeypatch.setattr(trust_file, "EVERY", 1000.0)
     trust, file = kept(tmp_path, clock)
-    file._runs = True  # as where the parent's thread sleeps, which no child has
-    file._pid = -1
-    file.close()
-    assert not file.path.exists()
     trust.note(ALICE, Fact.REPORTED)
     soon(file.path.exists)
-    assert file._pid == os.getpid()
+    trust.note("agent://acme/third", Fact.REPORTED)  # for the parent's thread to write, which sleeps
+    child = os.getpid() + 1
+    monkeypatch.setattr(os, "getpid", lambda: child)
+    file.close()
+    assert "third" not in file.path.read_text()
+    trust.note(BOB, Fact.REPORTED)
+    soon(lambda: BOB in file.path.read_text())
 
 
 RUN = """
