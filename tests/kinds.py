@@ -4,7 +4,7 @@
 |---|---|---|
 | `broker` | those that use a server's fixture, and all of tests/integration, which starts servers itself | this file |
 | `unit` | all others in tests/unit | this file |
-| `slow` | those that take more than two seconds of CPU | `pytest.mark.slow` |
+| `slow` | those that take more than two seconds of CPU, or start many processes | `pytest.mark.slow` |
 
 A test that asks for a server only while it runs (`request.getfixturevalue`) bears `pytest.mark.broker`.
 """
@@ -21,7 +21,7 @@ _ROOT: Final = Path(__file__).parent
 _MARKS: Final = {
     "unit": "a test of one part, without a server; set by tests/kinds.py",
     "broker": "needs Kafka, NATS, Redis, OpenBao or a KMS; set by tests/kinds.py from the fixtures that the test uses",
-    "slow": "takes more than two seconds of CPU; set by hand",
+    "slow": "takes more than two seconds of CPU, or starts many processes; set by hand",
 }
 
 

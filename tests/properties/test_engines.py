@@ -17,6 +17,7 @@ PARTS = 8
 EACH = 130
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("not_traced")
 @pytest.mark.parametrize("part", range(PARTS))
 def test_both_engines_show_the_same(part: int) -> None:

@@ -143,6 +143,7 @@ SHAPES: dict[str, tuple[dict[Any, Any], int, int, int]] = {
 BYTES = sorted({*range(32), 255, 254, *(1 << bit for bit in range(8)), *range(0x18, 0x100, 0x20), *range(0x58, 0x5C)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_each_byte_with_many_values(shape: str) -> None:
     """Promise (A07): each byte of an envelope, set to what matters, is read alike, or not by the template."""

@@ -68,6 +68,7 @@ HINTS: list[tuple[str, str, str, tuple[str, ...]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "table", "extra", "library"),
     [(program, table, extra, library) for program, table, extra, some in HINTS for library in some],

@@ -8,6 +8,7 @@ from watchword import Policy
 from watchword.key_budget import MOST
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["unordered", "ordered"])
 def test_a_flood_is_shed_and_no_honest_message_is_lost(way: str) -> None:
     """The source is asked within its budget, the rest of the flood is undetermined, and all that is honest verifies."""

@@ -397,6 +397,7 @@ def broken(raw: bytes, at: int, value: int, *, mends: bool) -> bytes:
     return _with_crc(bytes(changed)) if mends else bytes(changed)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(engine.native() is None, reason="the native engine is not here: make native")
 @given(
     batches=st.lists(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.usefixtures("children_not_traced")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("children_not_traced")]
 
 PLAIN = """
 def test_without_fixtures(request):
