@@ -13,7 +13,7 @@ import watchword
 import watchword_adapters
 from tests.unit.core.world import World, kafka, press
 from watchword import ConfigurationError, Reason, Rejected, SigningError, Unavailable, VerifiedMessage, WatchwordError
-from watchword.errors import Pending, Shed
+from watchword.errors import Forgotten, Pending, Shed
 from watchword.replay import ReaderForgottenError, StoreError
 from watchword_adapters.kafka import (
     AckMismatchError,
@@ -79,13 +79,14 @@ def test_every_error_was_tried() -> None:
         queue += one.__subclasses__()
         found.add(one)
     ours = {error for error in found if error.__module__.partition(".")[0] in {"watchword", "watchword_adapters"}}
-    assert ours - {type(error) for error in ERRORS} == {Pending, Shed, DeserializationError}
+    assert ours - {type(error) for error in ERRORS} == {Forgotten, Pending, Shed, DeserializationError}
 
 
-def test_what_still_waits_travels_as_unavailable() -> None:
-    """Nobody elsewhere can wait for what this process looks for."""
-    made = pickle.loads(pickle.dumps(Pending(object())))  # noqa: S301 - our own
-    assert shown(made) == shown(Unavailable("keys", "the key is still being looked up"))
+def test_what_concerns_one_process_travels_as_unavailable() -> None:
+    """No other process can wait for what this one looks up, or read this one's memory again."""
+    for error in (Pending(object()), Shed("text"), Forgotten()):
+        made = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+        assert shown(made) == shown(Unavailable(error.what, error.detail))
 
 
 def record(verified: VerifiedMessage) -> VerifiedRecord:
