@@ -1,6 +1,5 @@
 """The chaos report's own run in small: the same processes, brokers and account, a few hundred messages."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,6 @@ MARKS = dict.fromkeys(SETTINGS, pytest.mark.needs_kafka("killed_member", "raw_ba
 OTHERS: dict[str, float] = {"kills": 1, "restarts": 1}
 FEWER = ("clock_jumps", "resubscribes", "recreates", "step_downs", "leaps", "cuts", "empties", "rolls")
 """What a scenario has several times in a full run is done once."""
-
-
-@pytest.fixture(autouse=True)
-def processes_that_count_no_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start its processes without a tracer: there are many, and they run nothing that other tests do not."""
-    for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
-        monkeypatch.delenv(name)
 
 
 @pytest.mark.broker
