@@ -16,6 +16,7 @@ from watchword.errors import Rejected
 from watchword.tally import Tally
 
 if TYPE_CHECKING:
+    from asyncio import TimerHandle
     from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
     from watchword.errors import Unavailable
@@ -75,7 +76,8 @@ class Audit:
     ``counts`` has ``delivered``, ``unavailable`` (each attempt), ``undetermined`` (given up to quarantine),
     ``left_out`` (dropped without a copy, although there is a quarantine) and one entry per rejection reason: a bounded
     set of labels. In observe mode these are the verdicts that enforcing would have given. ``tally`` has them by
-    channel, and ``events`` counts the other events by name. ``meter`` receives durations and events.
+    channel, and ``events`` counts the other events by name. ``meter`` receives durations and events. ``later`` makes a
+    call after some seconds; clients set it to their event loop's, so that a flood's counts are logged when it stops.
     """
 
     def __init__(self, *, clock: Callable[[], float], meter: Meter = _SILENT) -> None:
@@ -87,6 +89,8 @@ class Audit:
         self._clock = clock
         self._since = clock()
         self._written: Counter[str] = Counter()
+        self.later: Callable[[float, Callable[[], None]], TimerHandle | None] = lambda _, __: None
+        self._at_end: TimerHandle | None = None
 
     def delivered(self, channels: Sequence[Channel]) -> None:
         """Count messages that verified and go to a handler, each under the channel where it was found."""
@@ -190,6 +194,9 @@ class Audit:
 
     def flush(self) -> None:
         """Log the counts folded so far."""
+        if self._at_end is not None:
+            self._at_end.cancel()
+            self._at_end = None
         folded = {kind: count - BURST for kind, count in self._written.items() if count > BURST}
         self._written.clear()
         self._since = self._clock()
@@ -200,6 +207,9 @@ class Audit:
         if not 0 <= self._clock() - self._since < PERIOD:
             self.flush()
         self._written[kind] += 1
+        if self._written[kind] > BURST and self._at_end is None:
+            with suppress(RuntimeError):  # that loop has ended; the next event ends the period
+                self._at_end = self.later(PERIOD, self.flush)
         return self._written[kind] <= BURST
 
 

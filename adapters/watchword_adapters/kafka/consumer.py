@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Unpack, cast
@@ -120,6 +121,7 @@ class VerifyingConsumer(ConsumerBase):
                 raise _seam.changed("_fetcher")
             self._verified.started()
             meter.started("kafka", meter.now() - begun)
+            self._watchword.audit.later = asyncio.get_running_loop().call_later
             self._watchword.connected("kafka")
         except ConfigurationError:
             with suppress(AttributeError, TypeError):  # an incompatible client may fail to stop, too
@@ -145,6 +147,7 @@ class VerifyingConsumer(ConsumerBase):
             if isinstance(self._quarantine, KafkaQuarantine):
                 await self._quarantine.close()
         finally:
+            self._watchword.audit.flush()
             await super().stop()
 
     async def __aexit__(

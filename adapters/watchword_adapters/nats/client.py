@@ -135,6 +135,7 @@ class WatchwordClient(Base):
         compare_clocks(self.watchword)
         await super().connect(*args, **options)
         meter.started("nats", meter.now() - begun)
+        self.watchword.audit.later = asyncio.get_running_loop().call_later
         self.watchword.connected("nats")
         if self._watching is None:
             self._watching = asyncio.get_running_loop().create_task(watch_clocks(self.watchword))

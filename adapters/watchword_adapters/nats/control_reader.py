@@ -126,7 +126,9 @@ class StreamFollower:
             except NotAllowed:
                 raise
             except (errors.TimeoutError, errors.NoRespondersError, APIError) as error:
-                if self._tries == _MOST_TRIES or self._client.is_closed:
+                if self._client.is_closed:
+                    raise errors.ConnectionClosedError from error
+                if self._tries == _MOST_TRIES:
                     raise
                 if isinstance(error, APIError) and (error.code or 0) < 500:  # noqa: PLR2004 - the server's own failure
                     raise

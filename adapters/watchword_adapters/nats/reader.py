@@ -334,6 +334,7 @@ class Reader:
     def close(self) -> None:
         """Forget an exclusive reader's ids once no message is being judged: no copy can reach it any more."""
         self._closed = self._closed or not self.resetting
+        self.watchword.audit.flush()
         self._forget()
 
     def _forget(self) -> None:

@@ -363,14 +363,15 @@ async def said(log: NatsControlLog, value: bytes) -> None:
                 return
 
 
-async def test_a_connection_that_is_lost_for_good_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("begun", [0.1, 0.0], ids=["while it waits", "while it begins"])
+async def test_a_connection_that_is_lost_for_good_is_told(tmp_path: Path, begun: float) -> None:
     """Promise: a reader does not wait at a client that has given up."""
     server = wheel(tmp_path)
     try:
         async with world_on(server.address) as world, log_on(world, "control", allow_reconnect=False) as log:
             await log.make()
             coming = asyncio.ensure_future(anext(log.read(1)))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(begun)
             server.stop()
             with pytest.raises(ConnectionClosedError):
                 await soon(coming)

@@ -1,11 +1,13 @@
 """The audit trail and the object that an interceptor takes."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
 from structlog.testing import capture_logs
 from structlog.types import EventDict
 
+from tests.support.patience import PATIENCE
 from tests.unit.core.world import (
     ALICE,
     BOB,
@@ -100,6 +102,38 @@ def test_a_clock_that_steps_back_does_not_silence_the_log(logs: list[EventDict])
     clock.now -= 500
     audit.refused(nats(), Rejected(Reason.UNSIGNED))
     assert logs[-1]["event"] == "message.rejected"
+
+
+async def test_a_flood_that_stops_is_counted_without_another_message(
+    logs: list[EventDict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise (A21): in an event loop the counts of a period are written when it ends, whether or not more comes."""
+    monkeypatch.setattr("watchword.audit.PERIOD", 0.01)
+    audit = Audit(clock=Clock())
+    audit.later = asyncio.get_running_loop().call_later
+    for flood in (25, 5):
+        for _ in range(BURST + flood):
+            audit.refused(nats(), Rejected(Reason.UNSIGNED))
+        async with asyncio.timeout(PATIENCE):
+            while logs[-1]["event"] != "message.refusals_folded":  # noqa: ASYNC110 - a log sets no event
+                await asyncio.sleep(0)
+        assert logs[-1]["counts"] == {"unsigned": flood}
+        assert len(logs) == BURST + 1
+        logs.clear()
+
+
+def test_a_flood_after_the_event_loop_has_ended_is_counted_by_the_next_event(logs: list[EventDict]) -> None:
+    """Promise: a program that runs one event loop after the other loses no count, and no message fails for it."""
+    clock = Clock()
+    audit = Audit(clock=clock)
+    loop = asyncio.new_event_loop()
+    audit.later = loop.call_later
+    loop.close()
+    for _ in range(BURST + 3):
+        audit.refused(nats(), Rejected(Reason.UNSIGNED))
+    clock.now += PERIOD
+    audit.refused(nats(), Rejected(Reason.STALE))
+    assert logs[-2]["counts"] == {"unsigned": 3}
 
 
 def test_flush_writes_what_was_folded_and_nothing_else(logs: list[EventDict]) -> None:

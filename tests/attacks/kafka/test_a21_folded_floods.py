@@ -1,0 +1,38 @@
+"""A21: a flood is folded into counts, and the counts are logged when it stops or the reader does."""
+
+import asyncio
+import logging
+
+import pytest
+
+from tests.integration.kafka.world import World
+from tests.support.patience import PATIENCE
+from tests.support.raw_kafka import Batch, Raw, RawClient
+from watchword.audit import BURST
+
+pytestmark = pytest.mark.needs_kafka("raw_batches")
+
+FLOOD = BURST + 20
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> int:
+    """Return how many rejections the log shows, as lines and in counts."""
+    events = [getattr(record, "watchword", {}) for record in caplog.records]
+    return sum(fields.get("counts", {}).get("unsigned", fields["event"] == "message.rejected") for fields in events)
+
+
+@pytest.mark.parametrize("stops", ["the flood", "the reader"])
+async def test_a21_no_count_is_lost(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, stops: str
+) -> None:
+    """Promise: a log read later shows how many messages an attack had."""
+    caplog.set_level(logging.WARNING, "watchword")
+    if stops == "the flood":
+        monkeypatch.setattr("watchword.audit.PERIOD", 0.5)
+    topic, reader = await world.make_topic(), world.reader()
+    async with RawClient(world.bootstrap) as raw:
+        await raw.send(topic, Batch(records=[Raw(value=b"x")] * FLOOD))
+    async with world.consumer(reader, topic) as consumer, asyncio.timeout(PATIENCE):
+        while reader.audit.counts["unsigned"] < FLOOD or (stops == "the flood" and logged(caplog) < FLOOD):
+            await consumer.getmany(timeout_ms=100)
+    assert logged(caplog) == FLOOD

@@ -1,0 +1,43 @@
+"""A21: a flood is folded into counts, and the counts are logged when it stops or the reader does."""
+
+import asyncio
+import logging
+
+import pytest
+
+from tests.integration.nats.world import CLOUD, World
+from tests.support.patience import PATIENCE
+from watchword.audit import BURST
+
+FLOOD = BURST + 20
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> int:
+    """Return how many rejections the log shows, as lines and in counts."""
+    events = [getattr(record, "watchword", {}) for record in caplog.records]
+    return sum(fields.get("counts", {}).get("unsigned", fields["event"] == "message.rejected") for fields in events)
+
+
+@pytest.mark.parametrize("stops", ["the flood", "the reader"])
+async def test_a21_no_count_is_lost(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, stops: str
+) -> None:
+    """Promise: a log read later shows how many messages an attack had."""
+    caplog.set_level(logging.WARNING, "watchword")
+    if stops == "the flood":
+        monkeypatch.setattr("watchword.audit.PERIOD", 0.5)
+    reader = world.agent(CLOUD)
+    client, attacker = await world.client(reader), await world.plain()
+    reading = await client.subscribe("tasks.folded", cb=_nothing)
+    await client.flush()
+    for _ in range(FLOOD):
+        await attacker.publish("tasks.folded", b"x")
+    async with asyncio.timeout(PATIENCE):
+        while reader.audit.counts["unsigned"] < FLOOD or (stops == "the flood" and logged(caplog) < FLOOD):  # noqa: ASYNC110 - a count
+            await asyncio.sleep(0.05)
+    await reading.unsubscribe()
+    assert logged(caplog) == FLOOD
+
+
+async def _nothing(_: object) -> None:
+    raise AssertionError
