@@ -16,7 +16,6 @@ from watchword.errors import Rejected
 from watchword.tally import Tally
 
 if TYPE_CHECKING:
-    from asyncio import TimerHandle
     from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
     from watchword.errors import Unavailable
@@ -89,8 +88,8 @@ class Audit:
         self._clock = clock
         self._since = clock()
         self._written: Counter[str] = Counter()
-        self.later: Callable[[float, Callable[[], None]], TimerHandle | None] = lambda _, __: None
-        self._at_end: TimerHandle | None = None
+        self.later: Callable[[float, Callable[[], None]], Any] = lambda _, __: None
+        self._at_end: Any = None
 
     def delivered(self, channels: Sequence[Channel]) -> None:
         """Count messages that verified and go to a handler, each under the channel where it was found."""

@@ -10,8 +10,6 @@ import pytest
 import watchword
 from watchword_adapters.config import load
 
-pytestmark = pytest.mark.usefixtures("children_not_traced")
-
 LIBRARIES = {"kafka": "aiokafka", "nats": "nats"}
 
 
