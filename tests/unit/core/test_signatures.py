@@ -209,6 +209,13 @@ def test_a_whole_tree_with_one_bent_proof(size: int, check: Checks | None, *, wa
             assert together(bad, check, warm=warm) == wanted
 
 
+@pytest.mark.usefixtures("python_engine")
+@pytest.mark.parametrize("size", [2, 5])
+def test_a_whole_tree_with_one_bent_proof_before_the_python_engine(size: int) -> None:
+    """Promise (A25): as above, whichever engine is installed."""
+    test_a_whole_tree_with_one_bent_proof(size, None, warm=False)
+
+
 @CHECKS
 def test_the_algorithm_is_the_keys_in_a_bulk_too(check: Checks | None, signatures: list[bytes]) -> None:
     """Promise (A08): a message that names another algorithm than its key's is not verified by either, nor checked."""
