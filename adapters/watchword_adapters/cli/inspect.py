@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from watchword import Algorithm, ConfigurationError, Rejected
 from watchword.envelope import VERSION, is_envelope_name, parse
-from watchword.wire_json import message_from_json
+from watchword.strict import json_object
+from watchword.wire_json import message_from_members
 from watchword_adapters.cli import OK, REJECTED
 from watchword_adapters.cli.terminal import escaped, standard_input
 from watchword_adapters.regular_file import without_mark
@@ -94,11 +95,14 @@ def fields_of(envelope: Envelope) -> dict[str, object]:
 
 
 def _header(text: str) -> bytes:
-    """Return the envelope in the text: the text itself, or the header of a message in JSON."""
+    """Return the envelope in the text: the text itself, or the header of a message or a copy in JSON."""
     if not text.startswith("{"):
         return text.encode(errors="backslashreplace")
     try:
-        message: Message = message_from_json(text)
+        members = json_object(text)
+        if "copy" in members:  # as 'quarantine show --json' prints it
+            members = {name: members.get(name) for name in ("channel", "headers")}
+        message: Message = message_from_members(members)
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
     found = [value for name, value in message.headers if is_envelope_name(name)]

@@ -125,3 +125,13 @@ def test_a_message_without_exactly_one_envelope_is_said_to_be_so(run: Run, line:
 def test_the_output_is_one_json_object(run: Run) -> None:
     """A program can read what is printed, whatever the names in it."""
     assert json.loads(run("inspect", "--json", forged(issuer="agent://größe")).out)["issuer"] == "agent://größe"
+
+
+def test_a_copy_is_explained_as_quarantine_show_prints_it(run: Run, config: Path) -> None:
+    """'watchword quarantine show ID --json | watchword inspect' needs no editing in between."""
+    message = json.loads(run("sign", "--config", str(config), stdin=MESSAGE).out)
+    copy = {"verified": False, "copy": "0/1", "size": 0, "reason": "stale", "claimed_principal": PLANNER, **message}
+    assert run("inspect", "--json", stdin=json.dumps(copy)).lines[0]["issuer"] == PLANNER
+    fault = run("inspect", stdin='{"verified": false, "copy": "0/2", "fault": "not a copy", "size": 3}')
+    assert fault.code == 2
+    assert fault.err.count("\n") == 1
