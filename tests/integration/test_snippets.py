@@ -126,7 +126,6 @@ async def test_what_a_reader_copies_runs(home: Path, kafka_bootstrap: str, nats_
         "SERVERS": nats_url,
         "group_id": "snippet",
         "handle": handle,
-        "on_task": handle,
     }
     await _make_topics(kafka_bootstrap)
     async with AsyncExitStack() as stack, talking(home, kafka_bootstrap, nats_url):

@@ -22,21 +22,15 @@ from typing import Any, Protocol
 
 from watchword import Watchword
 from watchword.kafka import SigningProducer, VerifyingConsumer
-from watchword.nats import VerifiedMsg, WatchwordClient
+from watchword.nats import WatchwordClient
 
-__all__ = ["Handle", "OnTask", "SigningProducer", "VerifyingConsumer", "Watchword", "WatchwordClient"]
+__all__ = ["Handle", "SigningProducer", "VerifyingConsumer", "Watchword", "WatchwordClient"]
 
 
 class Handle(Protocol):
     """The reader's own function, which acts on what came."""
 
     async def __call__(self, value: object, *, author: str = ...) -> None: ...
-
-
-class OnTask(Protocol):
-    """The reader's own handler."""
-
-    async def __call__(self, msg: VerifiedMsg) -> None: ...
 
 
 def encode(value: object) -> bytes:
@@ -56,7 +50,6 @@ _NAMES = {
     "consumer": "VerifyingConsumer",
     "client": "WatchwordClient",
     "handle": "Handle",
-    "on_task": "OnTask",
     "BROKERS": "str",
     "SERVERS": "str",
     "group_id": "str",

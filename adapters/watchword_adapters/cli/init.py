@@ -106,7 +106,7 @@ def run_init(wanted: Wanted, *, as_json: bool) -> str:
         _make_first(wanted.bus, servers, path, settings, report)
     if as_json:
         return json.dumps({"config": str(path), "made": report.made, "kept": report.kept, **report.said}) + "\n"
-    return _told(path, settings, report)
+    return _told(path, settings, report, wanted.bus)
 
 
 def _addresses(wanted: Wanted) -> list[str]:
@@ -245,19 +245,18 @@ def _make_journal(settings: Settings, path: Path, report: _Report) -> None:
     report.said |= {"journal": str(journal.path), "initialised": is_new, "stopped_for": journal.settled}
 
 
-def _told(path: Path, settings: Settings, report: _Report) -> str:
+def _told(path: Path, settings: Settings, report: _Report, bus: str | None) -> str:
     lines = [f"created: {name}" for name in report.made] + [f"kept as it is: {name}" for name in report.kept]
     who = settings.principal or "this configuration"
     if report.said["journal"] is None:
         lines.append('No journal: [replay] state is "".')
-    elif report.said["initialised"]:
-        lines.append(
-            f"Core NATS readers of {who} on this machine start without losing anything. That is right if they have"
-            f" never run, or have been stopped for {report.said['stopped_for']:g} s; not while an older process of this"
-            " agent still runs, here or elsewhere."
-        )
-    else:
+    elif not report.said["initialised"]:
         lines.append("The journal was made before." if report.made else "Nothing to do: the journal was made before.")
+    elif not (bus == "kafka" and str(path) in report.made):
+        lines.append(
+            f"Start the core NATS readers of {who} on this machine now: they lose nothing. If one ran before, here or"
+            f" elsewhere, stop it and wait {report.said['stopped_for']:g} s first."
+        )
     if settings.replay.store != "memory":
         lines.append(
             f"Readers that share the {settings.replay.store} store have their births there: run `watchword store init"

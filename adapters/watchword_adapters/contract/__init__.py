@@ -1,4 +1,6 @@
-"""Contract suites for pytest: what every plug-in or adapter of one kind must do; ``watchword.testing.contracts``.
+"""Contract suites for pytest: what every plug-in or adapter of one kind must do.
+
+Import it as ``from watchword.testing import contracts``.
 
 Subclass a suite as ``TestMine``, implement its abstract methods, and run it with pytest-asyncio.
 """

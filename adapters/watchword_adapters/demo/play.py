@@ -28,7 +28,7 @@ def play(bus: Bus, *, address: str | None = None, told: Callable[[str], None] = 
     """Play the scenario on ``address`` (a NATS URL or Kafka bootstrap), or on an embedded broker; report progress."""
     if importlib.util.find_spec(_CLIENTS[bus]) is None:
         raise ConfigurationError(f"the client for {bus} is not installed: pip install 'watchword[demo]'")
-    embedded, name = (nats_server, "nats-server") if bus == "nats" else (kafka_broker, "noida-db")
+    embedded, name = (nats_server, "nats-server") if bus == "nats" else (kafka_broker, "noida-db (Kafka-compatible)")
     with nullcontext(address) if address is not None else embedded() as where:
         told(f"broker: {name if address is None else 'yours'} at {where}")
         try:

@@ -16,11 +16,12 @@ from tests.support import nats_tokens
 from tests.support.board import Board
 from tests.support.key_server import Answer, KeyServer, authority, serving
 from tests.support.nats_tokens import Holder
+from tests.support.pages import files_on
 from tests.support.patience import PATIENCE
 from tests.support.workload_api import Authority, Svid, p256
 from tests.unit.control.test_following import World
-from watchword import Algorithm, MemoryKeys, Policy, SigningKey, VerificationKey, Watchword
-from watchword.jwk import MAX_SET_BYTES, to_jwks
+from watchword import Algorithm, MemoryKeys, Policy, SigningKey, Unavailable, VerificationKey, Watchword
+from watchword.jwk import MAX_SET_BYTES, parse_jwks, to_jwks
 from watchword.spi import KeyChain, KeySource
 from watchword.statements import GiveKey
 from watchword_adapters.contract.key_source import (
@@ -419,6 +420,65 @@ class TestTableKeys(ChangingKeySourceContract):
             table.execute("DELETE FROM keys")
         for key in keys:
             self.example.put(self.path, key)
+
+
+class TestCachedKeys(FailingKeySourceContract):
+    """The cache that the documentation shows keeps the contract of sources that can fail."""
+
+    clock: Clock
+    served: bytes | None
+    fetches: int
+    page: dict[str, Any]
+
+    @pytest.fixture(autouse=True)
+    def _page(self) -> None:
+        (file,) = (file for file in files_on("keys/own.md") if file.name == "cached_keys.py")
+        self.clock, self.served, self.fetches, self.page = Clock(), None, 0, {"__name__": "cached_keys"}
+        exec(compile(file.text, file.name, "exec"), self.page)  # noqa: S102 - our own documentation
+
+    async def _fetch(self) -> list[VerificationKey]:
+        self.fetches += 1
+        if self.served is None:
+            raise OSError
+        return parse_jwks(self.served)
+
+    async def make_source(self, keys: Sequence[VerificationKey]) -> KeySource:
+        """Return a cache of a set with these keys."""
+        self.served = to_jwks(keys).encode()
+        source: KeySource = self.page["CachedKeys"](self._fetch, clock=self.clock)
+        return source
+
+    async def set_keys(self, source: KeySource, keys: Sequence[VerificationKey]) -> None:
+        """Serve other keys, for longer than the old set is used."""
+        del source
+        self.served = to_jwks(keys).encode()
+        self.clock.now += self.page["CHECK_EVERY"] + 1
+
+    async def spoil(self, source: KeySource, fault: KeyFault, known: VerificationKey) -> None:
+        """Serve a faulty set, until it must have been asked for."""
+        self.served = faulty_set(fault, known)
+        self.clock.now += self.page["CHECK_EVERY"] + 1
+        await source.find(known.principal, known.key_id)
+
+    async def wait_in_vain(self, source: KeySource) -> None:
+        """Move the clock."""
+        del source
+        self.clock.now += self.page["KEEP"] + 1
+
+    async def test_a_flood_of_unknown_ids_is_one_fetch(self) -> None:
+        """Many look-ups at once share a fetch, and those soon after it cause none."""
+        source = await self.make_source([])
+        for _ in range(2):
+            found = await asyncio.gather(*(source.find(self.alice, b"%d" % number) for number in range(50)))
+            assert found == [None] * 50
+        assert self.fetches == 1
+
+    async def test_a_server_that_does_not_answer_is_given_up(self) -> None:
+        """A fetch that hangs ends at the time limit, and the look-up raises."""
+        self.page["TIMEOUT"] = 0
+        hanging: KeySource = self.page["CachedKeys"](asyncio.Event().wait, clock=self.clock)
+        with pytest.raises(Unavailable):
+            await hanging.find(self.alice, b"one")
 
 
 def test_the_documentation_shows_that_source_in_fifteen_lines() -> None:

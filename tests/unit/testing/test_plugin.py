@@ -46,13 +46,6 @@ class TestMine(contracts.KeySourceContract):
 """
 
 
-HANDLER = """
-async def on_task(msg):
-    await msg.respond(b"done")
-
-
-"""
-
 ROOT = Path(__file__).parents[3]
 
 
@@ -90,7 +83,7 @@ def test_what_the_pages_show_runs(tmp_path: Path) -> None:
     (plugin,) = (text for text in shown if "pytest_plugins" in text)
     tests = [text for text in shown if text is not plugin]
     (readme,) = snippets("README.md")
-    files = {f"test_{number}": text for number, text in enumerate([*tests, HANDLER + readme])}
+    files = {f"test_{number}": text for number, text in enumerate([*tests, readme])}
     said = run(tmp_path, conftest=plugin, **files)
     assert re.search(r"^\d+ passed in", said, re.MULTILINE), said
     assert "PASSED test_0.py::test_the_planner_may_scale" in said
