@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.brokers.broker import Broker
 from tests.brokers.nats import wheel
+from tests.support.patience import PATIENCE
 from watchword_adapters.cli import main
 
 
@@ -73,7 +74,7 @@ def test_tls_and_login_of_the_settings_are_used(server: Broker, more: str, code:
     ended = subprocess.run(
         [sys.executable, "-m", "watchword_adapters.cli", "tail", "nats://prod/tasks"],
         env={**os.environ, "WATCHWORD_NATS__PASSWORD": "hunter2"},
-        stdout=write, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        stdout=write, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     os.close(write)
     if code != 141:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.brokers.broker import Broker
+from tests.support.patience import PATIENCE
 from watchword import ConfigurationError
 from watchword_adapters.brokers import nats_server
 from watchword_adapters.demo.play import play
@@ -17,7 +18,7 @@ COMMAND = [sys.executable, "-m", "watchword_adapters.cli", "demo"]
 
 
 def _demo(*options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *options], capture_output=True, timeout=60, check=False, text=True)  # noqa: S603 - our own command
+    return subprocess.run([*COMMAND, *options], capture_output=True, timeout=PATIENCE, check=False, text=True)  # noqa: S603 - our own command
 
 
 def test_on_nats_every_attack_that_worked_before_dies() -> None:
@@ -124,7 +125,7 @@ def test_a_demo_that_is_ended_ends_its_broker(how: signal.Signals) -> None:
             while not lines.readline().startswith(b"MSG"):  # until an act is under way
                 pass
         process.send_signal(how)
-        out, errors = process.communicate(timeout=60)
+        out, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out, errors) == (130, "", "")
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", port), timeout=5)

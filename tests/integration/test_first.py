@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import PATIENCE
+
 pytestmark = pytest.mark.usefixtures("children_not_traced")
 
 SAID = "verified: agent://acme/planner wrote 'start 1 instance' on first.tasks\n"
@@ -13,7 +15,7 @@ SAID = "verified: agent://acme/planner wrote 'start 1 instance' on first.tasks\n
 
 def _run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", *arguments]
-    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=60, check=True)  # noqa: S603 - ours
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=PATIENCE, check=True)  # noqa: S603 - ours
 
 
 def _init(directory: Path, *options: str) -> None:
@@ -34,7 +36,7 @@ def test_the_first_example_prints_what_verifies(tmp_path: Path, bus: str) -> Non
 def test_the_first_example_passes_no_argument_over(tmp_path: Path, bus: str) -> None:
     """A user who gives it an option of another command is told so, and nothing runs."""
     command = [sys.executable, "-m", f"watchword_adapters.first.{bus}", "--servers", "localhost"]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - ours
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)  # noqa: S603 - ours
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
     assert f"takes no arguments: for your own {'server' if bus == 'nats' else 'broker'}, watchword init" in ended.stderr
 

@@ -33,7 +33,7 @@ def run(step: Shown, folder: Path, environment: Mapping[str, str], names: Mappin
     for ours, theirs in names.items():
         command = command.replace(ours, theirs)
     ended = subprocess.run(  # noqa: S602 - the page's own commands
-        command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+        command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert step.prints(ended.stdout, names), f"{step.place}\n{ended.stdout}{ended.stderr}"
     rejected = any('"rejected"' in line for line in step.told)

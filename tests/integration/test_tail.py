@@ -18,6 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from tests.brokers.nats import wheel
 from tests.brokers.plugin import MakeStream, MakeTopic
+from tests.support.patience import PATIENCE
 from watchword import Watchword
 from watchword_adapters.brokers import nats_server
 from watchword_adapters.cli import main
@@ -60,7 +61,7 @@ def tailing(*arguments: str, expect: bytes = b"; Control-C ends it\n") -> Iterat
 
 def ended(process: subprocess.Popen[bytes]) -> tuple[int, Lines]:
     """Wait for its end; return the exit code and the lines."""
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE)
     assert err == b""
     return process.returncode, [json.loads(line) for line in out.splitlines()]
 
@@ -71,7 +72,7 @@ def judged(lines: Lines, settings: Path) -> Lines:
         [sys.executable, "-m", "watchword_adapters.cli", "verify", "--config", str(settings)],
         input="".join(json.dumps(line) + "\n" for line in lines).encode(),
         capture_output=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
     assert ran.stderr == b""
@@ -104,7 +105,7 @@ def test_a_subject_is_read_along(settings: Path, nats_url: str, unique: Callable
         verdicts = judged(lines, settings)
         assert [line["verdict"] for line in verdicts] == ["rejected", "verified"]
         assert ended(verifying) == (1, [line | {"channel": f"nats://prod/{subject}.scale"} for line in verdicts])
-        out, _ = live.communicate(timeout=30)
+        out, _ = live.communicate(timeout=PATIENCE)
         assert live.returncode == 1
         for cell in ("1 rejected (unsigned), 1 verified", PLANNER, "unsigned"):
             assert cell.encode() in out
@@ -220,7 +221,7 @@ async def test_an_interrupt_and_a_closed_pipe_end_it(
             assert process.stdout is not None
             process.stdout.close()
             process.stdout = None
-            _, errors = await asyncio.to_thread(process.communicate, timeout=30)
+            _, errors = await asyncio.to_thread(process.communicate, timeout=PATIENCE)
             assert (process.returncode, errors) == (141, b"")
 
 
@@ -231,7 +232,7 @@ def test_a_server_that_goes_away_is_told(settings: Path, unique: Callable[[str],
         context = tailing(f"nats://prod/{unique('tasks')}", "--servers", url)
         process = context.__enter__()
     try:
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=PATIENCE)
         assert (process.returncode, out) == (3, b"")
         assert b"broker unavailable: ConnectionClosedError" in err
     finally:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.patience import PATIENCE
 from watchword.extras import EXTRAS, told
 
 pytestmark = pytest.mark.usefixtures("children_not_traced")
@@ -78,7 +79,7 @@ def test_each_hint_is_what_to_type(tmp_path: Path, program: str, table: str, ext
     (tmp_path / "watchword.toml").write_text(f'realm = "prod"\n[policy]\nmode = "observe"\n{table}')
     hidden = f"import sys; sys.modules[{library!r}] = None\n{program}"
     run = subprocess.run(  # noqa: S603 - ours
-        [sys.executable, "-c", hidden], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", hidden], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert run.returncode
     assert run.stderr.splitlines()[-1].endswith(f"pip install 'watchword[{extra}]'"), run.stderr
