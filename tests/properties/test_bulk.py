@@ -249,7 +249,6 @@ def taken(data: st.DataObject) -> Message:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("not_traced")
 @given(st.data())
 @settings(max_examples=300, deadline=None)
 def test_no_verdict_depends_on_what_is_remembered(data: st.DataObject) -> None:

@@ -10,7 +10,6 @@ EACH = 100
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("not_traced")
 @pytest.mark.parametrize("part", range(PARTS))
 def test_both_engines_show_the_same_of_deliveries(part: int) -> None:
     """Promise: whatever stands in a header block, verdicts, words, memory and counts are the same with either."""

@@ -18,7 +18,6 @@ EACH = 130
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("not_traced")
 @pytest.mark.parametrize("part", range(PARTS))
 def test_both_engines_show_the_same(part: int) -> None:
     """Promise: verdicts, words, notes, claims and floors are the same; no signature is checked more often."""
