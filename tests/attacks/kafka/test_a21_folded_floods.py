@@ -6,19 +6,11 @@ import logging
 import pytest
 
 from tests.integration.kafka.world import World
+from tests.support.folded import FLOOD, logged
 from tests.support.patience import PATIENCE
 from tests.support.raw_kafka import Batch, Raw, RawClient
-from watchword.audit import BURST
 
 pytestmark = pytest.mark.needs_kafka("raw_batches")
-
-FLOOD = BURST + 20
-
-
-def logged(caplog: pytest.LogCaptureFixture) -> int:
-    """Return how many rejections the log shows, as lines and in counts."""
-    events = [getattr(record, "watchword", {}) for record in caplog.records]
-    return sum(fields.get("counts", {}).get("unsigned", fields["event"] == "message.rejected") for fields in events)
 
 
 @pytest.mark.parametrize("stops", ["the flood", "the reader"])

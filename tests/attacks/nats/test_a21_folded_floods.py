@@ -6,16 +6,8 @@ import logging
 import pytest
 
 from tests.integration.nats.world import CLOUD, World
+from tests.support.folded import FLOOD, logged
 from tests.support.patience import PATIENCE
-from watchword.audit import BURST
-
-FLOOD = BURST + 20
-
-
-def logged(caplog: pytest.LogCaptureFixture) -> int:
-    """Return how many rejections the log shows, as lines and in counts."""
-    events = [getattr(record, "watchword", {}) for record in caplog.records]
-    return sum(fields.get("counts", {}).get("unsigned", fields["event"] == "message.rejected") for fields in events)
 
 
 @pytest.mark.parametrize("stops", ["the flood", "the reader"])
